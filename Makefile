@@ -1,0 +1,31 @@
+# Everything runs in .venv, made on first use from pyproject.toml and constraints.txt and quick the second time.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help demo test check fuzz clean
+help:  ## what there is to make
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(READY)  ## the main job on real data: train, quantize, pack, verify, measure
+	$(BIN)/python examples/demo.py
+
+test: $(READY)  ## every test, in parallel
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+check: $(READY)  ## style, strict types, layer contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fuzz: $(READY)  ## 100,000 mutated files, re-sealed (about half an hour)
+	$(BIN)/python -m tests.attacks.fuzz --cases 100000
+
+clean:  ## forget the environment and every cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist src/*.egg-info

@@ -1,0 +1,1 @@
+"""Entropy coders: symbols to bytes and back, by integer tables."""

@@ -1,0 +1,1 @@
+"""The bottom layer: errors, registries, specs, schemes and compressed tensors, in numpy alone."""

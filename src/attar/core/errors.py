@@ -1,0 +1,68 @@
+"""Every exception Attar raises on purpose.
+
+    AttarError
+    ├── ArtifactError      a file that is not a sound ``.attar`` file, or asks for more than the limits allow
+    ├── SpecError          an option, scheme or recipe that cannot work (also a ValueError)
+    │   └── UnknownName    a name that is not in a registry, or a glob that matches nothing
+    ├── DataError          a data set that is missing or not of the form it should have
+    ├── ModelError         a module that cannot be traced, exported or quantized as asked
+    └── ParityError        the decoded file does not compute what the quantized module computes
+
+A message says what was asked, what arrived, and the nearest fix.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AttarError(Exception):
+    """Base of every error raised on purpose; the command line prints it without a traceback."""
+
+
+class ArtifactError(AttarError):
+    """Something is wrong with a file; ``section`` names the place.
+
+    Args:
+        message: what is wrong and, where there is one, the fix.
+        section: the part of the file the fault lies in, as ``attar inspect`` names it.
+    """
+
+    def __init__(self, message: str, *, section: str | None = None) -> None:
+        self.section = section
+        super().__init__(f"{section}: {message}" if section else message)
+
+
+class SpecError(AttarError, ValueError):
+    """An option, scheme or recipe that cannot work."""
+
+
+class UnknownName(SpecError):
+    """A name that is not among those that exist; lists the nearest.
+
+    Args:
+        what: the noun the name should be of (``"layer"``, ``"coder"``).
+        name: what arrived.
+        known: every name that would have been accepted.
+    """
+
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+        hint = (
+            f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(names[:20]) or 'none'}"
+        )
+        super().__init__(f"no {what} named {name!r}; {hint}")
+
+
+class DataError(AttarError):
+    """A data set that is missing, or not of the form it should have."""
+
+
+class ModelError(AttarError):
+    """A module that cannot be traced, exported or quantized as asked."""
+
+
+class ParityError(AttarError):
+    """The decoded file does not compute what the quantized module computes."""
