@@ -11,7 +11,9 @@ from attar.core.scheme import Granularity, PerChannel, Scheme, Shape
 from attar.core.spec import Spec
 from attar.core.tensors import DTYPES
 
-Name = Annotated[str, Field(min_length=1, max_length=512)]
+#: A name has no control characters: it ends up in messages and tables on a terminal.
+NAME_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]+$"
+Name = Annotated[str, Field(min_length=1, max_length=512, pattern=NAME_PATTERN)]
 Size = Annotated[int, Field(ge=0, le=2**48)]
 Index = Annotated[int, Field(ge=0, le=2**31)]
 Dims = Annotated[tuple[Size, ...], Field(max_length=16)]
@@ -30,7 +32,7 @@ class Section(Spec):
 class TableRecord(Spec):
     """A coding table: integers that an entropy coder decodes by."""
 
-    coder: CoderName
+    coder: Literal["rans", "huffman"]
     alphabet: Annotated[int, Field(ge=1, le=256)]
     length: Size
 

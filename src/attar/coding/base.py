@@ -23,7 +23,7 @@ class Coder(Protocol):
         ...
 
     def cost(self, histogram: NDArray[np.int64], table: bytes) -> float:
-        """Return the payload bits that symbols of ``histogram`` would take with ``table``; infinite where they cannot."""
+        """Return the payload bits that symbols of ``histogram`` take with ``table``; infinite where they cannot."""
         ...
 
     def encode(self, symbols: Symbols, table: bytes, alphabet: int) -> bytes:

@@ -1,0 +1,1 @@
+"""The file: what it holds, writing it, reading it (``docs/format.md``)."""

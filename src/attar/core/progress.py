@@ -1,0 +1,40 @@
+"""Progress on anything that takes over two seconds: a bar with an ETA on a terminal's standard error, else nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+_PATIENCE = 2.0
+
+
+def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """Yield ``items``; once two seconds have passed and standard error is a terminal, show how far along they are.
+
+    Args:
+        items: what is worked through.
+        what: a word or two about the work.
+        total: how many there are, where ``items`` has no length.
+    """
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    start, task = time.monotonic(), progress.add_task(what, total=total)
+    try:
+        for item in items:
+            yield item
+            progress.advance(task)
+            if not progress.live.is_started and time.monotonic() - start > _PATIENCE:
+                progress.start()
+    finally:
+        progress.stop()

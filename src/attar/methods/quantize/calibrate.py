@@ -1,0 +1,76 @@
+"""Calibration: run real inputs through the graph, see what passes each site, and give the site its grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx
+
+from attar.artifact.manifest import Activation
+from attar.core.errors import ModelError
+from attar.core.progress import track
+from attar.methods.quantize.observer import BINS, Observer, Seen
+from attar.methods.quantize.solver import TINY
+from attar.model.sites import Site, observe
+from attar.work.workpiece import Calibration
+
+
+def calibrate(
+    graph: fx.GraphModule, sites: Sequence[Site], calibration: Calibration, observer: Observer, bits: int
+) -> dict[str, Activation]:
+    """Return the grid of every value of every site, in graph order.
+
+    The grid is unsigned with a zero point, ``S = (high - low) / (2^bits - 1)``, ``Z = round(-low / S)``, and spans
+    zero, so that zero (padding, the floor of a ReLU) is exact.
+
+    Raises:
+        ModelError: a NaN or an infinity passed a site.
+    """
+    owner = {name: position for position, site in enumerate(sites) for name in site.sources}
+    seen = _watch(graph, owner, len(sites), calibration)
+    grids = []
+    for site, what in zip(sites, seen, strict=True):
+        low, high = observer.range(what, bits)
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise ModelError(f"activation {site.sources[0]!r} was not finite on the calibration data")
+        grids.append(_grid(min(low, 0.0), max(high, 0.0), bits))
+    place = {node.name: position for position, node in enumerate(graph.graph.nodes)}
+    values = sorted(
+        ((name, g) for site, g in zip(sites, grids, strict=True) for name in site.values), key=lambda v: place[v[0]]
+    )
+    return {name: Activation(value=name, bits=bits, scale=scale, zero_point=zero) for name, (scale, zero) in values}
+
+
+def _watch(graph: fx.GraphModule, owner: dict[str, int], count: int, calibration: Calibration) -> list[Seen]:
+    """Run every batch twice: once for the extremes, once for the histograms between them."""
+    low, high = np.full(count, np.inf), np.full(count, -np.inf)
+    counts: NDArray[np.int64] = np.zeros((count, BINS), np.int64)
+
+    def see_extremes(name: str, value: Any) -> None:
+        smallest, largest = torch.aminmax(value)
+        low[owner[name]] = np.minimum(low[owner[name]], smallest.item())
+        high[owner[name]] = np.maximum(high[owner[name]], largest.item())
+
+    def see_spread(name: str, value: Any) -> None:
+        site = owner[name]
+        if high[site] > low[site]:
+            spread = torch.histc(value.float(), BINS, float(low[site]), float(high[site]))
+            counts[site] += spread.numpy().astype(np.int64)
+        else:
+            counts[site, 0] += value.numel()
+
+    with torch.no_grad():
+        for see, what in ((see_extremes, "ranges"), (see_spread, "histograms")):
+            for batch in track(calibration.batches, f"calibrating ({what})"):
+                observe(graph, batch, owner, see)
+    return [Seen(float(a), float(b), spread) for a, b, spread in zip(low, high, counts, strict=True)]
+
+
+def _grid(low: float, high: float, bits: int) -> tuple[float, int]:
+    levels = (1 << bits) - 1
+    scale = float(np.float32(max((high - low) / levels, TINY)))
+    return scale, int(np.clip(np.rint(-low / scale), 0, levels))

@@ -1,0 +1,123 @@
+"""The stage that quantizes weights and activations after training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+from torch import fx
+
+from attar.artifact.manifest import Activation
+from attar.core.errors import SpecError, UnknownName
+from attar.core.scheme import Granularity, PerChannel, Scheme
+from attar.core.spec import Spec
+from attar.methods.quantize.calibrate import calibrate
+from attar.methods.quantize.correct import corrected_biases
+from attar.methods.quantize.registry import OBSERVERS, SOLVERS
+from attar.model.sites import find_sites
+from attar.model.weights import Weight, find_weights
+from attar.work.workpiece import Calibration, Workpiece
+
+Bits = Annotated[int, Field(ge=2, le=8)]
+
+
+class Quantize(Spec):
+    """Round weights, and activations where asked, to affine grids.
+
+    Attributes:
+        bits: bits of a weight.
+        activations: bits of an activation, or None to leave activations in floating point.
+        symmetric: weights have no zero point (what integer kernels need).
+        granularity: which weights share a scale; an axis of None is the weight's own output axis.
+        scales: name of the solver that finds the weights' scales.
+        observer: name of the observer that finds the activations' ranges.
+        keep: globs of layers or tensors left in floating point.
+        overrides: glob of layers or tensors -> bits; of several that match, the last holds.
+        correct_bias: take the mean error of rounded weights out of the biases behind them.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"data"})
+
+    stage: Literal["quantize"] = "quantize"
+    bits: Bits = 4
+    activations: Bits | None = None
+    symmetric: bool = True
+    granularity: Granularity | None = None
+    scales: str = "absmax"
+    observer: str = "percentile"
+    keep: tuple[str, ...] = ()
+    overrides: dict[str, Bits] = {}
+    correct_bias: bool = True
+
+    def run(self, piece: Workpiece, calibration: Calibration) -> Workpiece:
+        """Return the workpiece with quantized weights and activations.
+
+        Raises:
+            UnknownName: a glob matches no layer; the nearest names are listed.
+            SpecError: a scheme does not fit a weight.
+        """
+        solver, observer = SOLVERS[self.scales], OBSERVERS[self.observer]
+        state = piece.traced.state()
+        weights = find_weights(piece.traced.graph)
+        bits = self._bits(weights, [name for name, value in state.items() if value.is_floating_point()])
+        tensors = dict(piece.tensors)
+        for name, width in bits.items():
+            try:
+                tensors[name] = solver.solve(state[name].numpy(), self._scheme(width, weights.get(name)))
+            except SpecError as error:
+                raise SpecError(f"stage quantize at {name!r}: {error}") from error
+        if self.correct_bias:
+            tensors |= corrected_biases(piece.traced.graph, state, tensors, calibration)
+        activations: dict[str, Activation] = {}
+        rounded: frozenset[str] = frozenset()
+        if self.activations is not None:
+            kept = {name for name in weights if name not in bits}
+            sites = find_sites(piece.traced.graph, skip=lambda node: _reads(node, kept))
+            activations = calibrate(piece.traced.graph, sites, calibration, observer, self.activations)
+            rounded = frozenset(name for site in sites for name in site.sources)
+        record: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True) | {
+            "stage": self.stage,
+            "bits": self.bits,
+            "calibration_examples": calibration.examples,
+        }
+        return piece.done(record, tensors=tensors, activations=activations, rounded=rounded)
+
+    def left(self, piece: Workpiece) -> dict[str, str]:
+        """Return the floating tensors of two and more dimensions this stage leaves as they are -> the reason."""
+        weights = find_weights(piece.traced.graph)
+        return {
+            name: "kept by request" if name in weights else "only added or normalised with, never multiplied with data"
+            for name, value in piece.traced.state().items()
+            if value.is_floating_point() and value.dim() >= 2 and name not in piece.tensors
+        }
+
+    def _bits(self, weights: Mapping[str, Weight], names: Iterable[str]) -> dict[str, int]:
+        """Return the bits of every tensor to quantize: each weight, unless kept or overridden."""
+        known = list(names)
+        bits = {name: self.bits for name in known if name in weights}
+        for glob, width in self.overrides.items():
+            # Matching a layer means its weights; a bias or a norm is quantized only when named itself.
+            matched = [n for n in _match(glob, known) if n in weights or fnmatchcase(n, glob)]
+            bits.update(dict.fromkeys(matched, width))
+        for glob in self.keep:
+            for name in _match(glob, known):
+                bits.pop(name, None)
+        return {name: bits[name] for name in known if name in bits}
+
+    def _scheme(self, bits: int, weight: Weight | None) -> Scheme:
+        granularity = self.granularity or PerChannel(axis=weight.axis if weight else 0)
+        return Scheme(bits=bits, symmetric=self.symmetric, granularity=granularity)
+
+
+def _match(glob: str, names: list[str]) -> list[str]:
+    """Return the names that ``glob`` matches, by themselves or by their layer."""
+    matched = [name for name in names if fnmatchcase(name, glob) or fnmatchcase(name.rpartition(".")[0], glob)]
+    if not matched:
+        raise UnknownName("layer", glob, {name.rpartition(".")[0] or name for name in names} | set(names))
+    return matched
+
+
+def _reads(node: fx.Node, names: set[str]) -> bool:
+    return any(source.op == "get_attr" and str(source.target) in names for source in node.all_input_nodes)

@@ -1,0 +1,161 @@
+"""Fold batch-norms into the convolution or linear layer before them, and drop what does nothing.
+
+A batch-norm in evaluation mode is y = gamma (x - mean) / sqrt(var + eps) + beta. Where x is the output of a convolution
+or linear layer that nothing else reads, and whose weight nothing else uses, that is the same layer with
+
+    weight' = weight * f        bias' = (bias - mean) * f + beta        f = gamma / sqrt(var + eps)
+
+f along the output channel. Elsewhere (an activation or padding between, a shared weight) it stays, with the reason.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+aten = torch.ops.aten
+
+#: Layers a batch-norm folds into -> axis of the output channel in their weight, when not grouped.
+_FOLDABLE: dict[Any, int] = {
+    aten.conv1d.default: 0,
+    aten.conv2d.default: 0,
+    aten.conv3d.default: 0,
+    aten.linear.default: 0,
+    aten.conv_transpose1d.default: 1,
+    aten.conv_transpose2d.input: 1,
+    aten.conv_transpose3d.input: 1,
+}
+#: Position of ``groups`` in the arguments of a transposed convolution.
+_GROUPS = 6
+_NOTHING = (
+    aten.dropout.default,
+    aten.feature_dropout.default,
+    aten.alpha_dropout.default,
+    aten.detach.default,
+    aten.alias.default,
+    aten.lift_fresh_copy.default,
+)
+
+
+@dataclass(frozen=True)
+class Folding:
+    """What became of each batch-norm: ``folded`` name -> layer, ``kept`` name -> reason."""
+
+    folded: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
+
+
+def clean(graph: fx.GraphModule) -> None:
+    """Drop nodes that return their input in evaluation mode: dropout, slices of everything."""
+    for node in list(graph.graph.nodes):
+        if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
+            continue
+        everything = node.target is aten.slice.Tensor and _slices_everything(node)
+        if everything or node.target in _NOTHING:
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def fold_batch_norms(graph: fx.GraphModule) -> Folding:
+    """Fold every batch-norm that can be folded exactly; the graph gets parameters of its own where they change.
+
+    Returns:
+        The names of the batch-norm modules folded, with the layer each went into, and of those kept, with the reason.
+    """
+    folding = Folding()
+    for node in list(graph.graph.nodes):
+        if node.op != "call_function" or node.target is not aten.batch_norm.default:
+            continue
+        source, gamma, beta, mean, var, training, _, eps, *_ = node.args
+        name = _owner(mean) or node.name
+        reason = _reason_to_keep(source, (mean, var), training)
+        if reason:
+            folding.kept[name] = reason
+            continue
+        weight_node = source.args[1]
+        bias_node = source.args[2] if len(source.args) > 2 else None
+        weight = _value(graph, weight_node).double()
+        factor = torch.rsqrt(_value(graph, var).double() + eps)
+        if gamma is not None:
+            factor = factor * _value(graph, gamma).double()
+        bias = _value(graph, bias_node).double() if bias_node is not None else torch.zeros_like(factor)
+        bias = (bias - _value(graph, mean).double()) * factor
+        if beta is not None:
+            bias = bias + _value(graph, beta).double()
+        form = [1] * weight.dim()
+        form[_FOLDABLE[source.target]] = -1
+        layer = _owner(weight_node)
+        _assign(graph, weight_node.target, weight * factor.reshape(form))
+        bias_name = bias_node.target if bias_node is not None else f"{layer}.bias" if layer else "bias"
+        _assign(graph, bias_name, bias)
+        if bias_node is None:
+            with graph.graph.inserting_after(weight_node):
+                bias_node = graph.graph.get_attr(bias_name)
+            source.args = (*source.args[:2], bias_node, *source.args[3:])
+        node.replace_all_uses_with(source)
+        graph.graph.erase_node(node)
+        folding.folded[name] = layer
+    graph.graph.eliminate_dead_code()
+    graph.delete_all_unused_submodules()
+    _delete_unused_state(graph)
+    graph.recompile()
+    return folding
+
+
+def _reason_to_keep(source: Any, statistics: tuple[Any, Any], training: Any) -> str | None:
+    """Return why this batch-norm cannot be folded, or None if it can."""
+    if training or any(value is None for value in statistics):
+        return "it normalises by the statistics of each batch"
+    if source.op != "call_function" or source.target not in _FOLDABLE:
+        what = getattr(source.target, "__name__", str(source.target)).split(".")[0]
+        return (
+            f"{'an input' if source.op == 'placeholder' else what} comes before it, not a convolution or linear layer"
+        )
+    if len(source.users) > 1:
+        return f"the output of {source.name} is read elsewhere too"
+    weight = source.args[1]
+    if weight.op != "get_attr":
+        return f"the weight of {source.name} is computed in the graph"
+    if sum(1 for user in weight.graph.find_nodes(op="get_attr", target=weight.target) for _ in user.users) > 1:
+        return f"the weight {weight.target} is used more than once"
+    if len(source.args) > 2 and source.args[2] is not None and len(source.args[2].users) > 1:
+        return f"the bias {source.args[2].target} is used more than once"
+    if _FOLDABLE[source.target] == 1 and len(source.args) > _GROUPS and source.args[_GROUPS] != 1:
+        return "a grouped transposed convolution comes before it"
+    return None
+
+
+def _slices_everything(node: fx.Node) -> bool:
+    _, _, start, end, step = list(node.args) + [None, 0, None, None, 1][len(node.args) :]
+    return bool(start in (0, None) and step == 1) and (end is None or (isinstance(end, int) and end >= 2**62))
+
+
+def _owner(node: Any) -> str:
+    """Return the name of the module whose state ``node`` reads."""
+    return str(node.target).rpartition(".")[0] if isinstance(node, fx.Node) and node.op == "get_attr" else ""
+
+
+def _value(graph: fx.GraphModule, node: fx.Node) -> torch.Tensor:
+    tensor = operator.attrgetter(str(node.target))(graph)
+    assert isinstance(tensor, torch.Tensor)
+    return tensor.detach()
+
+
+def _assign(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None:
+    """Give the graph a parameter of its own under ``name``; the traced module shares the old one and keeps it."""
+    owner, _, leaf = name.rpartition(".")
+    module = graph.get_submodule(owner)
+    module.register_parameter(leaf, nn.Parameter(value.float(), requires_grad=False))
+
+
+def _delete_unused_state(graph: fx.GraphModule) -> None:
+    used = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
+    for name in [n for n, _ in [*graph.named_parameters(), *graph.named_buffers()] if n not in used]:
+        owner, _, leaf = name.rpartition(".")
+        delattr(graph.get_submodule(owner), leaf)

@@ -1,0 +1,216 @@
+"""Sites: the places in a traced graph where activations can be quantized, found by structure.
+
+A value is a site where an integer kernel would read it:
+
+- the data inputs of products (convolutions, linear layers, matrix products);
+- the inputs of additions, means and average pools whose own output is a site (both sides of a residual addition, also
+  through the activation that follows it), so that they run in integers too;
+- what a value is made of by moving elements only (slices, padding, pooling by maximum, reshapes): the same grid holds
+  on both sides, so these form one group with one scale.
+
+An activation function directly behind a product or an addition fuses into it, so the site is behind the function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+
+#: Products with the positions of the inputs that are data, where they are not parameters.
+PRODUCTS: dict[Any, tuple[int, ...]] = {
+    aten.conv1d.default: (0,),
+    aten.conv2d.default: (0,),
+    aten.conv3d.default: (0,),
+    aten.convolution.default: (0,),
+    aten.conv_transpose1d.default: (0,),
+    aten.conv_transpose2d.input: (0,),
+    aten.conv_transpose3d.input: (0,),
+    aten.linear.default: (0,),
+    aten.addmm.default: (1,),
+    aten.mm.default: (0, 1),
+    aten.bmm.default: (0, 1),
+    aten.matmul.default: (0, 1),
+}
+#: Operators whose output has only elements of their inputs (or zeros), which every grid here holds exactly.
+_MOVES = frozenset(
+    {
+        aten.view.default,
+        aten._unsafe_view.default,
+        aten.reshape.default,
+        aten.flatten.using_ints,
+        aten.unflatten.int,
+        aten.transpose.int,
+        aten.t.default,
+        aten.permute.default,
+        aten.slice.Tensor,
+        aten.select.int,
+        aten.squeeze.default,
+        aten.squeeze.dim,
+        aten.squeeze.dims,
+        aten.unsqueeze.default,
+        aten.expand.default,
+        aten.repeat.default,
+        aten.flip.default,
+        aten.clone.default,
+        aten.contiguous.default,
+        aten.alias.default,
+        aten.max_pool1d.default,
+        aten.max_pool2d.default,
+        aten.max_pool3d.default,
+        aten.cat.default,
+        aten.constant_pad_nd.default,
+        aten.pad.default,
+        aten.pixel_shuffle.default,
+    }
+)
+_PASSES = frozenset(
+    {
+        aten.add.Tensor,
+        aten.mean.dim,
+        aten.avg_pool1d.default,
+        aten.avg_pool2d.default,
+        aten.avg_pool3d.default,
+        aten.adaptive_avg_pool1d.default,
+        aten.adaptive_avg_pool2d.default,
+        aten._adaptive_avg_pool2d.default,
+    }
+)
+#: Activation functions that integer kernels take in by the range of their output.
+_FUSED = frozenset(
+    {aten.relu.default, aten.relu_.default, aten.relu6.default, aten.hardtanh.default, aten.clamp.default}
+)
+
+
+@dataclass(frozen=True)
+class Site:
+    """Values that share one grid.
+
+    Attributes:
+        values: node names (and so ONNX value names), in graph order.
+        sources: those among them that are computed rather than moved: what is observed and rounded.
+    """
+
+    values: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+def find_sites(graph: fx.GraphModule, *, skip: Callable[[fx.Node], bool] = lambda _: False) -> tuple[Site, ...]:
+    """Return the sites of a traced graph.
+
+    Args:
+        graph: a traced graph in evaluation mode.
+        skip: products whose inputs need not be quantized (layers kept in floating point).
+    """
+    order = {node: position for position, node in enumerate(graph.graph.nodes)}
+    group: dict[fx.Node, fx.Node] = {}
+
+    def find(node: fx.Node) -> fx.Node:
+        while group[node] is not node:
+            node = group[node]
+        return node
+
+    todo = [
+        value
+        for node in graph.graph.nodes
+        if node.op == "call_function" and node.target in PRODUCTS and not skip(node)
+        for value in _at(node, PRODUCTS[node.target])
+    ]
+    while todo:
+        value = todo.pop()
+        if value in group or not _is_activation(value):
+            continue
+        group[value] = value
+        if value.op != "call_function":
+            continue
+        if value.target in _MOVES and _keeps_grid(value):
+            for source in filter(_is_activation, value.all_input_nodes):
+                todo.append(source)
+        else:
+            behind = value.args[0] if value.target in _FUSED else value
+            if isinstance(behind, fx.Node) and behind.target in _PASSES and _only_activations(behind):
+                todo.extend(behind.all_input_nodes)
+    for value in group:
+        if value.op == "call_function" and value.target in _MOVES and _keeps_grid(value):
+            for source in value.all_input_nodes:
+                if source in group:
+                    first, second = sorted((find(value), find(source)), key=order.__getitem__)
+                    group[second] = first
+    members: dict[fx.Node, list[fx.Node]] = {}
+    for value in sorted(group, key=order.__getitem__):
+        members.setdefault(find(value), []).append(value)
+    return tuple(
+        Site(_names(values), _names(v for v in values if not _is_moved(v, group))) for values in members.values()
+    )
+
+
+def insert(graph: fx.GraphModule, functions: dict[str, torch.nn.Module]) -> None:
+    """Put a module behind each named value: everything but the graph's output reads what the module makes of it."""
+    for node in list(graph.graph.nodes):
+        if node.name not in functions:
+            continue
+        name = f"site_{node.name}"
+        graph.add_submodule(name, functions[node.name])
+        with graph.graph.inserting_after(node):
+            inserted = graph.graph.call_module(name, (node,))
+        for user in list(node.users):
+            if user is not inserted and user.op != "output":
+                user.replace_input_with(node, inserted)
+    graph.recompile()
+
+
+def observe(
+    graph: fx.GraphModule, inputs: Iterable[Any], names: Collection[str], see: Callable[[str, Any], None]
+) -> None:
+    """Run the graph and show every named value to ``see(name, tensor)``."""
+
+    class Watching(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            result = super().run_node(n)
+            if n.name in names:
+                see(n.name, result)
+            return result
+
+    Watching(graph).run(*inputs)
+
+
+def _at(node: fx.Node, positions: tuple[int, ...]) -> list[fx.Node]:
+    return [node.args[i] for i in positions if i < len(node.args) and isinstance(node.args[i], fx.Node)]  # type: ignore[misc]
+
+
+def _is_activation(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return node.op in ("placeholder", "call_function") and isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def _only_activations(node: fx.Node) -> bool:
+    """True where every operand is a floating activation: no parameter, no scalar, no rescaling."""
+    operands = node.args[:2] if node.target is aten.add.Tensor else node.args[:1]
+    return not node.kwargs and all(isinstance(operand, fx.Node) and _is_activation(operand) for operand in operands)
+
+
+def _keeps_grid(node: fx.Node) -> bool:
+    """Padding keeps the grid where it pads with zeros, which every grid holds exactly."""
+    if node.target not in (aten.constant_pad_nd.default, aten.pad.default):
+        return True
+    mode = node.args[2] if node.target is aten.pad.default and len(node.args) > 2 else "constant"
+    value = node.args[-1] if len(node.args) > (2 if node.target is aten.constant_pad_nd.default else 3) else 0
+    return mode == "constant" and value in (0, 0.0, None)
+
+
+def _is_moved(node: fx.Node, group: dict[fx.Node, fx.Node]) -> bool:
+    return (
+        node.op == "call_function"
+        and node.target in _MOVES
+        and _keeps_grid(node)
+        and all(source in group for source in node.all_input_nodes if _is_activation(source))
+    )
+
+
+def _names(nodes: Iterable[fx.Node]) -> tuple[str, ...]:
+    return tuple(node.name for node in nodes)

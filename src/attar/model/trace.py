@@ -1,0 +1,238 @@
+"""Trace a module once: the graph that is quantized, simulated and deployed is one and the same.
+
+The way: ``torch.export`` -> clean and fold (:mod:`attar.model.fold`) -> ``torch.onnx`` -> the decomposed program, whose
+node names are the value names of the ONNX graph. Activations are quantized at those names (:mod:`attar.model.sites`),
+weights at the module's own parameter names, so nothing has to be matched by guessing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import torch
+from torch import fx, nn
+
+from attar.artifact.manifest import Binding, Fold, Port
+from attar.core.errors import ModelError
+from attar.model.bind import bind
+from attar.model.fold import Folding, clean, fold_batch_norms
+
+_DTYPES: dict[torch.dtype, Any] = {
+    torch.float32: "f32",
+    torch.float16: "f16",
+    torch.bfloat16: "bf16",
+    torch.int64: "i64",
+    torch.int32: "i32",
+    torch.int16: "i16",
+    torch.int8: "i8",
+    torch.uint8: "u8",
+    torch.bool: "bool",
+}
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A module as a graph.
+
+    Attributes:
+        graph: the decomposed program as a module in evaluation mode; its state has the module's own names.
+            Batch-norms that could be folded are folded into it, the caller's module is untouched.
+        model: the same program as ONNX, without weights; value names equal the names of the graph's nodes.
+        bindings: how the ONNX graph's initializers are made of the state.
+        constants: tensors of the graph that are no parameter or buffer of the module, by a name of their own.
+        inputs, outputs: the graph's ports.
+        folding: which batch-norms were folded, which kept and why.
+        aliases: other names of tied parameters -> the name the state has.
+        parameters: number of parameters of the caller's module, tied ones once.
+    """
+
+    graph: fx.GraphModule
+    model: onnx.ModelProto
+    bindings: tuple[Binding, ...]
+    constants: Mapping[str, Any]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    folding: Folding
+    aliases: Mapping[str, str]
+    parameters: int
+
+    @property
+    def folds(self) -> tuple[Fold, ...]:
+        """The folded batch-norms as the manifest records them."""
+        return tuple(Fold(batch_norm=name, into=into) for name, into in self.folding.folded.items())
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return the parameters and buffers the graph reads, by name, folded where they were."""
+        named = {**dict(self.graph.named_parameters()), **dict(self.graph.named_buffers())}
+        return {name: tensor.detach() for name, tensor in named.items()}
+
+
+def trace(module: nn.Module, example: Sequence[torch.Tensor], *, dynamic: Sequence[int] = (0,)) -> Traced:
+    """Trace ``module`` in evaluation mode.
+
+    Args:
+        module: any module that ``torch.export`` can trace; float32 parameters.
+        example: its positional inputs, at least two long along every dynamic axis.
+        dynamic: axes of every input whose length may vary.
+
+    Returns:
+        The traced graph; the module keeps its state and mode.
+
+    Raises:
+        ModelError: an operator or a piece of Python cannot be exported; the message names it.
+    """
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise ModelError(f"{name} is {tensor.dtype}; Attar compresses float32 modules: call module.float() first")
+    example = tuple(example)
+    with _evaluating(module), _quietly(), torch.no_grad():
+        try:
+            captured = torch.export.export(module, example, dynamic_shapes=_dynamic(module, example, dynamic))
+        except Exception as error:
+            raise ModelError(f"{type(module).__name__} cannot be traced: {_first_lines(error)}") from error
+        graph = captured.module(check_guards=False)
+        assert isinstance(graph, fx.GraphModule)
+        clean(graph)
+        folding = fold_batch_norms(graph)
+        try:
+            program = torch.onnx.export(
+                graph,
+                example,
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+                dynamic_shapes=_dynamic(graph, example, dynamic),
+            )
+        except Exception as error:
+            raise ModelError(
+                f"{type(module).__name__} cannot be exported to ONNX, and so not deployed: {_first_lines(_root(error))}"
+            ) from error
+        assert program is not None
+        assert program.exported_program is not None
+        traced = program.exported_program.module(check_guards=False)
+        assert isinstance(traced, fx.GraphModule)
+        state = {**dict(traced.named_parameters()), **dict(traced.named_buffers())}
+        model, bindings, constants = bind(program.model, state)
+    inputs, outputs = _ports(model, example)
+    return Traced(
+        graph=traced,
+        model=model,
+        bindings=bindings,
+        constants=constants,
+        inputs=inputs,
+        outputs=outputs,
+        folding=folding,
+        aliases=_aliases(module, state),
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+    )
+
+
+@contextlib.contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Put every submodule into evaluation mode, and each back into its own afterwards."""
+    training = [child for child in module.modules() if child.training]
+    module.eval()
+    # The fused encoder kernel has no counterpart in ONNX.
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for child in training:
+            child.training = True
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Silence what the exporter says about itself; what concerns the user is raised by name."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _dynamic(module: nn.Module, example: Sequence[torch.Tensor], axes: Sequence[int]) -> Any:
+    names = [
+        name
+        for name, parameter in inspect.signature(module.forward).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    shapes = [
+        {axis: torch.export.Dim.DYNAMIC for axis in axes if axis < tensor.dim()} if tensor.dim() else None
+        for tensor in example
+    ]
+    # A traced graph takes *args; only a signature with names can be addressed by them.
+    return tuple(shapes) if len(names) < len(example) else dict(zip(names, shapes, strict=False))
+
+
+def _ports(model: onnx.ModelProto, example: Sequence[torch.Tensor]) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+    """Describe inputs and outputs, giving the exporter's symbols names a reader understands."""
+    names: dict[str, str] = {}
+    ports: list[list[Port]] = [[], []]
+    for side, values in enumerate((model.graph.input, model.graph.output)):
+        for position, value in enumerate(values):
+            shape: list[int | str] = []
+            for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+                if dim.HasField("dim_value"):
+                    shape.append(dim.dim_value)
+                else:
+                    if side == 0:
+                        names.setdefault(dim.dim_param, "batch" if axis == 0 else f"axis{axis}")
+                    name = names.get(dim.dim_param, dim.dim_param or f"{value.name}_{axis}")
+                    dim.dim_param = name
+                    shape.append(name)
+            kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            ports[side].append(
+                Port(
+                    name=value.name,
+                    dtype=_DTYPES[torch.from_numpy(_zero(kind)).dtype],
+                    shape=tuple(shape),
+                    example=tuple(example[position].shape) if side == 0 else None,
+                )
+            )
+    return tuple(ports[0]), tuple(ports[1])
+
+
+def _zero(kind: Any) -> Any:
+    return onnx.numpy_helper.to_array(
+        onnx.helper.make_tensor("zero", onnx.helper.np_dtype_to_tensor_dtype(kind), [1], [0])
+    ).copy()
+
+
+def _aliases(module: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Return every other name of a tied parameter -> the name the graph's state has."""
+    groups: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(parameter), []).append(name)
+    aliases = {}
+    for group in groups.values():
+        known = [name for name in group if name in state]
+        if known:
+            aliases.update({name: known[0] for name in group if name != known[0]})
+    return aliases
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _first_lines(error: BaseException, lines: int = 3) -> str:
+    text = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(text[:lines])[:600]}"

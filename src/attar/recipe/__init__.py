@@ -1,0 +1,1 @@
+"""The main path: from a module to a verified file, and back."""

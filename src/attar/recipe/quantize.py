@@ -1,0 +1,203 @@
+"""``attar.quantize``: a trained module in, a verified file out.
+
+    trace -> dry run -> quantize -> pack -> decode -> parity -> file
+
+The dry run takes the untouched module the whole way once, in seconds, so that what cannot be deployed is known before
+any work. Nothing is written before the decoded bytes have been compared with the quantized module on real inputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attar.artifact.inspect import describe
+from torch import fx, nn
+
+from attar.artifact.manifest import Preprocessing
+from attar.artifact.reader import open_artifact
+from attar.artifact.writer import pack, write
+from attar.core.errors import SpecError
+from attar.core.scheme import Granularity, PerBucket, PerChannel, PerGroup, PerTensor
+from attar.core.spec import build
+from attar.methods.quantize.stage import Quantize
+from attar.model.trace import trace
+from attar.model.weights import find_weights
+from attar.recipe.inputs import calibration
+from attar.recipe.parity import Parity, compare
+from attar.report.record import remember
+from attar.runtime import Session
+from attar.work.workpiece import Calibration, Use, Workpiece
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized module, ready to be written.
+
+    Attributes:
+        piece: the module as a graph with its compressed tensors.
+        data: the real inputs it was calibrated on, kept for the parity check.
+        use: what the file tells its user (preprocessing, class names, ...).
+        dry_run: how the untouched module and its decoded file compared.
+        left: floating tensors of two and more dimensions that were left as they are -> the reason.
+    """
+
+    piece: Workpiece
+    data: Calibration
+    use: Use
+    dry_run: Parity
+    left: Mapping[str, str]
+
+    @property
+    def module(self) -> fx.GraphModule:
+        """A PyTorch module that computes what the file computes."""
+        return self.piece.simulate()
+
+    def save(self, path: str | Path, *, coder: str = "rans") -> dict[str, Any]:
+        """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
+
+        Args:
+            path: where the ``.attar`` file goes; an existing one is replaced in one step.
+            coder: entropy coder of the codes: ``rans``, ``huffman`` or ``raw``.
+
+        Returns:
+            The report: bytes, bits per weight, parity, what was folded and what was left in floating point.
+
+        Raises:
+            ParityError: the decoded file does not compute what the quantized module computes; nothing is written.
+        """
+        path = Path(path)
+        data = pack(self.piece.contents(self.use), coder=coder)
+        artifact = open_artifact(data)
+        parity = compare(Session(artifact), self.module, self.data.batches, "decoding and comparing")
+        parity.demand(str(path), integers=bool(self.piece.activations))
+        size = describe(artifact)
+        report = {
+            "file_bytes": size["file_bytes"],
+            "graph_bytes": size["graph_bytes"],
+            "bits_per_weight": size["bits_per_weight"],
+            "parameters": size["parameters"],
+            "parity": parity.as_dict(),
+            "dry_run": self.dry_run.as_dict(),
+            "left_in_floating_point": dict(self.left),
+            "batch_norms_folded": dict(self.piece.traced.folding.folded),
+            "batch_norms_kept": dict(self.piece.traced.folding.kept),
+            "quantized_activations": len(self.piece.activations),
+        }
+        write(path, data)
+        sha256 = hashlib.sha256(data).hexdigest()
+        remember(path, sha256, report)
+        return {"file": str(path), "sha256": sha256, **report}
+
+
+def quantize(
+    module: nn.Module,
+    data: Any,
+    *,
+    bits: int = 4,
+    activations: int | None = None,
+    granularity: str | Granularity = "channel",
+    symmetric: bool = True,
+    scales: str = "absmax",
+    observer: str = "percentile",
+    keep: Sequence[str] = (),
+    overrides: Mapping[str, int] | None = None,
+    correct_bias: bool = True,
+    examples: int = 512,
+    batch: int = 64,
+    dynamic: Sequence[int] = (0,),
+    preprocessing: Preprocessing | None = None,
+    task: str | None = None,
+    class_names: Sequence[str] = (),
+    metric: str | None = None,
+    licence: str | None = None,
+) -> Quantized:
+    """Quantize a trained module after training.
+
+    Args:
+        module: any ``nn.Module`` in float32 that ``torch.export`` can trace; it is left as it is.
+        data: real inputs to calibrate on and to compare with, as the module takes them: an array or tensor, a tuple of
+            them (several inputs), or a DataLoader.
+        bits: bits of a weight, 2 to 8.
+        activations: bits of an activation, 2 to 8; None leaves activations in floating point.
+        granularity: which weights share a scale: ``channel``, ``tensor``, ``group:SIZE``, ``bucket:SIZE``.
+        symmetric: weights without zero point; integer kernels need it.
+        scales: solver of the weights' scales: ``absmax``, ``mse`` or ``file.py:name``.
+        observer: observer of the activations' ranges: ``minmax``, ``percentile``, ``mse`` or ``file.py:name``.
+        keep: globs of layers left in floating point.
+        overrides: glob of layers -> bits; of several that match, the last holds.
+        correct_bias: take the mean error of rounded weights out of the biases behind them.
+        examples: how many inputs are looked at, at most.
+        batch: how many at a time, where ``data`` is not batched.
+        dynamic: axes of the inputs whose length may vary when the file is run.
+        preprocessing: what turns a raw example into an input; it travels in the file.
+        task, class_names, metric, licence: what the file tells its user.
+
+    Returns:
+        The quantized module; ``.save(path)`` writes it, ``.module`` runs it in PyTorch.
+
+    Raises:
+        ModelError: the module cannot be traced or exported; the operator is named.
+        UnknownName: a glob or a name matches nothing; the nearest are listed.
+        SpecError: an option cannot work.
+        ParityError: the untouched module does not survive the way to the runtime.
+
+    Example:
+        >>> import attar, torch
+        >>> net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+        >>> quantized = attar.quantize(net, torch.randn(64, 8), bits=4, activations=8)
+        >>> report = quantized.save("m.attar")  # doctest: +SKIP
+    """
+    stage: Quantize = build(
+        Quantize,
+        where="quantize",
+        bits=bits,
+        activations=activations,
+        symmetric=symmetric,
+        granularity=None if granularity == "channel" else parse_granularity(granularity),
+        scales=scales,
+        observer=observer,
+        keep=tuple(keep),
+        overrides=dict(overrides or {}),
+        correct_bias=correct_bias,
+    )
+    inputs = calibration(data, examples=examples, batch=batch)
+    use = Use(preprocessing, task, tuple(class_names), metric, licence)
+    first = tuple(tensor[:2] for tensor in inputs.batches[0])
+    untouched = Workpiece(trace(module, first, dynamic=dynamic))
+    if not find_weights(untouched.traced.graph):
+        raise SpecError(f"{type(module).__name__} has no weight that multiplies data; there is nothing to quantize")
+    artifact = open_artifact(pack(untouched.contents(use), coder="raw"))
+    dry_run = compare(Session(artifact), untouched.traced.graph, inputs.batches[:1], "dry run")
+    dry_run.demand("dry run of the untouched module", integers=False)
+    piece = stage.run(untouched, inputs)
+    return Quantized(piece, inputs, use, dry_run, stage.left(piece))
+
+
+def parse_granularity(text: str | Granularity) -> Granularity:
+    """Return the granularity that ``channel``, ``tensor``, ``group:SIZE`` or ``bucket:SIZE`` names.
+
+    Raises:
+        SpecError: it names none.
+    """
+    if not isinstance(text, str):
+        return text
+    kind, _, size = text.partition(":")
+    try:
+        match kind:
+            case "channel" | "tensor" if size:
+                raise ValueError
+            case "channel":
+                return PerChannel()
+            case "tensor":
+                return PerTensor()
+            case "group":
+                return PerGroup(size=int(size))
+            case "bucket":
+                return PerBucket(size=int(size))
+    except ValueError:
+        pass
+    raise SpecError(f"granularity {text!r}: write channel, tensor, group:SIZE or bucket:SIZE, as in group:64")

@@ -1,0 +1,82 @@
+"""Where a module comes from: a factory with keyword arguments, and a file of trained weights."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from attar.core.errors import ModelError, SpecError, UnknownName
+
+
+def build(factory: Any, arguments: Mapping[str, Any], weights: Path) -> nn.Module:
+    """Make a module and give it its trained weights.
+
+    Args:
+        factory: a class or function that returns an ``nn.Module``, or a module itself.
+        arguments: keyword arguments of the factory.
+        weights: ``.safetensors``, or a state dict saved by ``torch.save`` (opened weights-only: nothing in it is run).
+
+    Raises:
+        SpecError: the factory does not take these arguments or makes no module, or the weights are not there.
+        ModelError: the weights do not fit the module; the names that do not are listed.
+    """
+    if isinstance(factory, nn.Module):
+        module = factory
+    elif not callable(factory):
+        raise SpecError(f"{factory!r} is no factory; a class or function that returns a torch.nn.Module was expected")
+    else:
+        try:
+            module = factory(**arguments)
+        except TypeError as error:
+            raise SpecError(f"the factory was called with {dict(arguments)}: {error}") from error
+    if not isinstance(module, nn.Module):
+        raise SpecError(f"the factory made a {type(module).__name__}; a torch.nn.Module was expected")
+    state = read_weights(weights)
+    known = module.state_dict()
+    # What a training wrapper puts before every name.
+    for prefix in ("module.", "_orig_mod.", "model."):
+        if state and all(name.startswith(prefix) for name in state) and not any(n.startswith(prefix) for n in known):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    faults = [f"{name} is missing" for name in known if name not in state and not name.endswith("num_batches_tracked")]
+    faults += [str(UnknownName("tensor", name, known)) for name in state if name not in known]
+    faults += [
+        f"{name} is {tuple(value.shape)} in the file and {tuple(known[name].shape)} in the module"
+        for name, value in state.items()
+        if name in known and value.shape != known[name].shape
+    ]
+    if faults:
+        more = f" (and {len(faults) - 4} more)" if len(faults) > 4 else ""
+        raise ModelError(f"{weights} does not fit {type(module).__name__}: {'; '.join(faults[:4])}{more}")
+    module.load_state_dict(state, strict=False)
+    return module
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Return a state dict from ``.safetensors`` or from a file of ``torch.save``, opened weights-only.
+
+    Raises:
+        SpecError: there is no such file, or it holds anything but tensors by name.
+    """
+    if not path.is_file():
+        raise SpecError(f"there are no weights at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise SpecError(
+            f"{path} is neither safetensors nor a state dict of plain tensors ({str(error).splitlines()[0]}); "
+            "save it with safetensors.torch.save_file(module.state_dict(), ...)"
+        ) from error
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise SpecError(f"{path} holds no state dict; save it with torch.save(module.state_dict(), ...)")
+    return dict(state)

@@ -1,0 +1,266 @@
+"""Lowering: a graph without weights becomes a standard ONNX model that runs in integers where the file allows it.
+
+Part of ``attar.runtime``, between the file and :class:`attar.runtime.session.Session`. Four rules, none of
+which changes the function:
+
+1. A quantized value is a QuantizeLinear to uint8 (signed codes are moved up by 128, which is the same grid), a Clip of
+   the codes where the grid is narrower than the type, and one DequantizeLinear that everything reads.
+2. Rounding to a grid is monotone, so it commutes with what keeps order or moves data: the QuantizeLinear of a value
+   moves up through Relu, Clip, MaxPool, Reshape ... to the convolution they follow, where ONNX Runtime fuses it. Relu
+   and Clip are then bounds of the codes, and free where the type has the same bounds.
+3. An operator that only moves data works on the codes.
+4. A product of a quantized value and an int8 weight reads the codes of both through DequantizeLinear, and a bias of
+   int32.
+
+Everything else is dequantized here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from attar.artifact.manifest import Activation
+from attar.artifact.reader import Artifact
+from attar.core.errors import ArtifactError
+from attar.runtime.builder import Builder
+from attar.runtime.grid import Codes, Grid, data_inputs, grid_of_move, plan_grids
+from attar.runtime.rewrite import rewrite
+from attar.runtime.weights import Int8Weight, Weights
+
+_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_INT32 = 2**31 - 1
+_MESSAGE = 2**31 - 2**26  # of 2 GiB, the rest is left to the graph
+_NORMAL = np.finfo(np.float32).tiny
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What was planned for a node that reads a weight of two axes or more.
+
+    Attributes:
+        tensors: the stored tensors its weight is made of.
+        reason: why it is not laid out for an integer kernel; empty where it is.
+    """
+
+    tensors: tuple[str, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """A model to run, and the plan behind it.
+
+    Attributes:
+        model: standard ONNX with its weights.
+        layers: node of the model -> what was planned for it.
+        dequantized: compressed tensor of the file -> why it became float32 when the file was opened.
+    """
+
+    model: onnx.ModelProto
+    layers: Mapping[str, Placement]
+    dequantized: Mapping[str, str]
+
+    def serialized(self) -> bytes:
+        """Return the model as ONNX bytes.
+
+        Raises:
+            ArtifactError: with its weights it is larger than the 2 GiB that a protobuf message can be.
+        """
+        weights = sum(len(tensor.raw_data) for tensor in self.model.graph.initializer)
+        if weights > _MESSAGE:
+            raise ArtifactError(f"its weights take {weights} bytes as ONNX, {_MESSAGE} is the most", section="graph")
+        data: bytes = self.model.SerializeToString()
+        return data
+
+    @property
+    def integer_nodes(self) -> tuple[str, ...]:
+        """The nodes that are laid out for integer kernels."""
+        return tuple(node for node, placement in self.layers.items() if not placement.reason)
+
+
+def lower(artifact: Artifact, graph: str = "main", *, threads: int = 1) -> Lowered:
+    """Return a graph of a file as a standard ONNX model with its weights, in integers where that is possible.
+
+    Args:
+        artifact: the open file.
+        graph: the name of one of its graphs.
+        threads: how many cores decode tensors at once.
+
+    Raises:
+        UnknownName: there is no such graph.
+        ArtifactError: the graph or a tensor is malformed.
+    """
+    record = artifact.graph_record(graph)
+    return _Lowering(artifact.graph(graph), record.activations, Weights(artifact, graph, threads=threads)).run()
+
+
+class _Lowering:
+    """One pass over the nodes, in order."""
+
+    def __init__(self, model: onnx.ModelProto, activations: tuple[Activation, ...], weights: Weights) -> None:
+        self.weights = weights
+        grids = {activation.value: Grid.of(activation) for activation in activations}
+        self.graph = (source := rewrite(model, weights.shapes, grids)).graph
+        self.build = Builder(source, reserved=weights.shapes)
+        self.plan = plan_grids(self.graph, grids, self.build.constant)
+        self.outputs = {value.name for value in self.graph.output}
+        self.codes: dict[str, Codes] = {}
+        self.reals: dict[str, str] = {}
+        self.dense: set[str] = set()
+        self.int8s: dict[str, tuple[str, str, str]] = {}
+        self.layers: dict[str, Placement] = {}
+        self.dequantized: dict[str, str] = {}
+
+    def run(self) -> Lowered:
+        for value in self.graph.input:
+            self.quantize(value.name)
+        for node in self.graph.node:
+            if node.output[0] in self.plan.absorbed:
+                self.codes[node.output[0]] = self.codes[node.input[0]]
+            elif (grid := grid_of_move(node, self.codes, self.build.constant)) is not None:
+                self.move(node, grid)
+            else:
+                self.plain(node)
+            for value in node.output:
+                self.quantize(value)
+        return Lowered(self.build.finish(), self.layers, self.dequantized)
+
+    def quantize(self, value: str) -> None:
+        """Round a value to its grid, if it has one, and remember its codes."""
+        grid = self.plan.grids.get(value)
+        if grid is None or (value in self.codes and grid.holds(self.codes[value].grid)):
+            return
+        scale, zero = self.parameters(grid)
+        code = self.build.node("QuantizeLinear", [self.real(value), scale, zero], self.build.fresh(f"{value}_codes"))
+        if (grid.low, grid.high) != (0, 255):
+            ends = [self.build.scalar(np.array(end, np.uint8), "bound") for end in (grid.low, grid.high)]
+            code = self.build.node("Clip", [code, *ends], self.build.fresh(f"{value}_clipped"))
+        self.codes[value] = Codes(code, grid)
+        self.reals.pop(value, None)
+
+    def move(self, node: onnx.NodeProto, grid: Grid) -> None:
+        """Run an operator that only moves data on the codes."""
+        inputs = [self.codes[name].name if name in data_inputs(node) else self.real(name) for name in node.input]
+        if node.op_type == "Pad":
+            zero = self.build.scalar(np.array(grid.zero_point, np.uint8), "zero_point")
+            inputs[2:3] = [zero]
+        outputs = [self.build.fresh(f"{value}_codes") for value in node.output]
+        self.build.copy(node, inputs, outputs)
+        for value, code in zip(node.output, outputs, strict=True):
+            self.codes[value] = Codes(code, grid)
+            if value in self.outputs:
+                self.build.node("DequantizeLinear", [code, *self.parameters(grid)], value)
+                self.reals[value] = value
+
+    def plain(self, node: onnx.NodeProto) -> None:
+        """Copy an operator; a product reads int8 weights where it can."""
+        inputs, why = list(node.input), f"{node.op_type} reads real numbers"
+        weight = next((name for name in inputs if len(self.weights.shapes.get(name, ())) > 1), None)
+        if weight is not None:
+            form = self.integer_form(node) if node.op_type in _PRODUCTS else why
+            inputs, why = (inputs, form) if isinstance(form, str) else (form, "")
+            self.layers[node.name] = Placement(self.weights.parts(weight), why)
+        self.build.copy(node, [self.real(name, why) for name in inputs], node.output)
+
+    def integer_form(self, node: onnx.NodeProto) -> list[str] | str:
+        """Return the inputs of a product laid out for an integer kernel, or why there is none for it."""
+        data, name, *rest = node.input
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        if name not in self.weights:
+            return "its weight is the first factor, integer kernels want it second"
+        if node.op_type == "ConvTranspose":
+            return "ONNX Runtime has no integer kernel for ConvTranspose"
+        if node.op_type == "Gemm" and (
+            attributes.get("transA", 0) or attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0
+        ):
+            return "integer kernels know no factors and no transposed input of Gemm"
+        if node.op_type == "MatMul" and len(self.weights.shapes[name]) != 2:
+            return "its weight is no matrix"
+        axis = 0 if node.op_type == "Conv" or attributes.get("transB", 0) else 1
+        weight = self.weights.int8(name, axis)
+        if isinstance(weight, str):
+            return weight
+        if data not in self.codes:
+            return f"its input {data!r} is not quantized"
+        if node.op_type == "Conv" and (node.output[0] not in self.plan.grids or node.output[0] in self.outputs):
+            return f"its output {node.output[0]!r} is not quantized, as a convolution's has to be"
+        grid = self.codes[data].grid
+        bias = self.bias(rest[0], weight, grid, axis) if rest and rest[0] else np.zeros(0, np.int32)
+        if bias is None or not _fits(weight, grid, bias, axis):
+            return "its sums would not fit 32 bits"
+        inputs = [data, self.int8(name, weight)]
+        if rest and rest[0]:
+            codes = self.build.initializer(f"{rest[0]}_codes", bias)
+            scale = self.build.initializer(f"{rest[0]}_scale", _step(weight, grid))
+            zero = self.build.scalar(np.zeros(weight.scale.size, np.int32), "zero_point")
+            real = self.build.fresh(f"{rest[0]}_real")
+            inputs.append(self.build.node("DequantizeLinear", [codes, scale, zero], real, axis=0))
+        return inputs
+
+    def bias(self, name: str, weight: Int8Weight, grid: Grid, axis: int) -> NDArray[np.int32] | None:
+        """Return a bias in steps of input scale times weight scale, None where it is not a vector that fits."""
+        values = self.weights.array(name) if name in self.weights else self.build.constant(name)
+        if values is None or values.size != weight.codes.shape[axis] or values.dtype != np.float32:
+            return None
+        with np.errstate(all="ignore"):
+            steps = np.rint(values.reshape(-1).astype(np.float64) / _step(weight, grid))
+        return steps.astype(np.int32) if (np.abs(steps) < _INT32).all() else None
+
+    def int8(self, name: str, weight: Int8Weight) -> str:
+        """Return the value of a weight read through DequantizeLinear; each reader has its own."""
+        if name not in self.int8s:
+            zero = np.zeros(weight.scale.shape, np.int8)
+            self.int8s[name] = (
+                self.build.initializer(f"{name}_codes", weight.codes),
+                self.build.initializer(f"{name}_scale", weight.scale if weight.axis is not None else weight.scale[0]),
+                # Of its own: where ONNX Runtime moves int8 weights to uint8, it fails on a zero point that two share.
+                self.build.initializer(f"{name}_zero_point", zero if weight.axis is not None else zero[0]),
+            )
+        attributes: dict[str, Any] = {} if weight.axis is None else {"axis": weight.axis}
+        return self.build.node("DequantizeLinear", self.int8s[name], self.build.fresh(f"{name}_real"), **attributes)
+
+    def real(self, name: str, why: str = "it is read as real numbers") -> str:
+        """Return the value that holds real numbers for ``name``, made where it is not there yet."""
+        if name in self.codes:
+            if name not in self.reals:
+                code = self.codes[name]
+                out = self.build.fresh(f"{name}_real")
+                self.reals[name] = self.build.node("DequantizeLinear", [code.name, *self.parameters(code.grid)], out)
+            return self.reals[name]
+        if name in self.weights and name not in self.dense:
+            self.dense.add(name)
+            self.build.put(name, self.weights.array(name))
+            for part in self.weights.compressed(name):
+                self.dequantized.setdefault(part, why)
+        return name
+
+    def parameters(self, grid: Grid) -> tuple[str, str]:
+        """Return the initializers of a grid's scale and zero point."""
+        return (
+            self.build.scalar(np.array(grid.scale, np.float32), "scale"),
+            self.build.scalar(np.array(grid.zero_point, np.uint8), "zero_point"),
+        )
+
+
+def _step(weight: Int8Weight, grid: Grid) -> NDArray[np.float32]:
+    """Return what one unit of the 32-bit sums stands for, one for each scale of the weight."""
+    with np.errstate(all="ignore"):
+        return weight.scale * np.float32(grid.scale)
+
+
+def _fits(weight: Int8Weight, grid: Grid, bias: NDArray[np.int32], axis: int) -> bool:
+    """Whether no sum of an output channel can leave 32 bits, whatever the codes, and the steps are normal numbers."""
+    step = _step(weight, grid)
+    others = tuple(i for i in range(weight.codes.ndim) if i != axis)
+    largest = np.abs(weight.codes.astype(np.int64)).sum(others) * max(
+        grid.zero_point - grid.low, grid.high - grid.zero_point
+    )
+    sums = largest + (np.abs(bias.astype(np.int64)) if bias.size else 0)
+    return bool(np.isfinite(step).all() and (step >= _NORMAL).all() and (sums <= _INT32).all())

@@ -1,0 +1,170 @@
+"""Workpiece: a traced module with what stages have made of its tensors and activations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from attar.artifact.contents import Contents, GraphContents
+from attar.artifact.manifest import Activation, Preprocessing
+from attar.core.tensors import CompressedTensor, Dense
+from attar.model.sites import insert
+from attar.model.trace import Traced
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a file tells its user.
+
+    Attributes:
+        preprocessing: what turns a raw example into an input.
+        task: ``classification`` or another word.
+        class_names: one for each class, or none.
+        metric: what the task is judged by.
+        licence: a note on the licence of the weights.
+    """
+
+    preprocessing: Preprocessing | None = None
+    task: str | None = None
+    class_names: tuple[str, ...] = ()
+    metric: str | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
+class Workpiece:
+    """The module being worked.
+
+    Attributes:
+        traced: the module as a graph; never changed.
+        tensors: compressed tensors by state name; a name that is missing is stored as it is.
+        activations: quantized values of the graph by name, in graph order.
+        rounded: those among them where the simulation rounds (the rest are moved copies of these).
+        record: what each stage did, in order; it travels in the file.
+    """
+
+    traced: Traced
+    tensors: Mapping[str, CompressedTensor] = field(default_factory=dict)
+    activations: Mapping[str, Activation] = field(default_factory=dict)
+    rounded: frozenset[str] = frozenset()
+    record: tuple[Mapping[str, Any], ...] = ()
+
+    def simulate(self) -> fx.GraphModule:
+        """Return a PyTorch module that computes what the file will: decoded weights, rounded activations."""
+        tensors = {name: torch.from_numpy(np.array(tensor.dense())) for name, tensor in self.stored().items()}
+        graph = fx.GraphModule(self.traced.graph, _copy(self.traced.graph))
+        for name, value in tensors.items():
+            _set(graph, name, value)
+        insert(
+            graph,
+            {name: Round(self.activations[name]) for name in self.activations if name in self.rounded},
+        )
+        return graph
+
+    def stored(self) -> dict[str, CompressedTensor]:
+        """Return every tensor as it goes into the file, constants of the graph included, in graph order."""
+        state = self.traced.state()
+        bound = {part.tensor for binding in self.traced.bindings for part in binding.parts}
+        bound |= {binding.to for binding in self.traced.bindings if not binding.parts}
+        dense = {name: value.numpy() for name, value in state.items() if name in bound} | dict(self.traced.constants)
+        return {name: self.tensors.get(name) or _dense(value) for name, value in dense.items()}
+
+    def contents(self, use: Use) -> Contents:
+        """Return what goes into the file, with what its user is told."""
+        graph = GraphContents(
+            name="main",
+            model=self.traced.model,
+            bindings=self.traced.bindings,
+            inputs=self.traced.inputs,
+            outputs=self.traced.outputs,
+            activations=tuple(self.activations.values()),
+        )
+        return Contents(
+            tensors=self.stored(),
+            aliases=self.traced.aliases,
+            graphs=(graph,),
+            folds=self.traced.folds,
+            parameters=self.traced.parameters,
+            preprocessing=use.preprocessing,
+            task=use.task,
+            class_names=use.class_names,
+            metric=use.metric,
+            recipe={"stages": [dict(stage) for stage in self.record]},
+            versions={"attar": version("attar"), "torch": torch.__version__},
+            licence=use.licence,
+        )
+
+    def done(self, record: Mapping[str, Any], **changes: Any) -> Workpiece:
+        """Return the workpiece after a stage, which it remembers."""
+        return replace(self, record=(*self.record, record), **changes)
+
+
+class Stage(Protocol):
+    """One step of the work: says what it needs, and makes a new workpiece of the old."""
+
+    needs: frozenset[str]
+
+    def run(self, piece: Workpiece, calibration: Calibration) -> Workpiece:
+        """Return the workpiece with this stage done."""
+        ...
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Batches of real inputs, each a tuple of the module's positional inputs."""
+
+    batches: tuple[tuple[torch.Tensor, ...], ...]
+
+    @property
+    def examples(self) -> int:
+        """How many examples there are."""
+        return sum(len(batch[0]) for batch in self.batches)
+
+
+class Round(nn.Module):
+    """Round to the grid of a quantized activation: ``scale * (clip(round(x / scale) + z, qmin, qmax) - z)``."""
+
+    def __init__(self, activation: Activation) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``x`` on the grid, any shape."""
+        grid = self.activation
+        codes = torch.clamp(torch.round(x / grid.scale) + grid.zero_point, grid.qmin, grid.qmax)
+        return (codes - grid.zero_point) * grid.scale
+
+
+def _copy(graph: fx.GraphModule) -> fx.Graph:
+    copied = fx.Graph()
+    values: dict[fx.Node, fx.Node] = {}
+    output = copied.graph_copy(graph.graph, values)
+    copied.output(output)
+    copied._codegen = graph.graph._codegen
+    return copied
+
+
+def _set(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None:
+    owner, _, leaf = name.rpartition(".")
+    try:
+        module = graph.get_submodule(owner)
+    except AttributeError:
+        return
+    if leaf in module._parameters:
+        module._parameters[leaf] = nn.Parameter(value, requires_grad=False)
+    elif leaf in module._buffers:
+        module._buffers[leaf] = value
+
+
+def _dense(value: np.ndarray[Any, Any]) -> Dense:
+    kinds = {np.dtype(kind): name for name, kind in (("f32", "<f4"), ("f16", "<f2"), ("i64", "<i8"), ("i32", "<i4"))}
+    kinds |= {np.dtype("<i2"): "i16", np.dtype("i1"): "i8", np.dtype("u1"): "u8", np.dtype("?"): "bool"}
+    if value.dtype == np.float64:
+        value = value.astype(np.float32)
+    return Dense(np.ascontiguousarray(value), kinds[value.dtype])

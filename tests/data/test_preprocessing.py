@@ -1,0 +1,89 @@
+"""Named preprocessings and the JSON a user may write instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from attar.artifact.manifest import Preprocessing
+from attar.core.errors import SpecError, UnknownName
+from attar.data.preprocessing import PREPROCESSINGS, named, parse
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "mean", "std"),
+    [
+        ("unit", 1 / 255, (0.0,), (1.0,)),
+        ("digits", 1 / 16, (0.0,), (1.0,)),
+        ("mnist", 1 / 255, (0.1307,), (0.3081,)),
+        ("cifar10", 1 / 255, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        ("imagenet", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ],
+)
+def test_the_published_numbers(name: str, scale: float, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    assert named(name) == Preprocessing(name=name, layout="NCHW", scale=scale, mean=mean, std=std)
+
+
+@pytest.mark.parametrize("name", list(PREPROCESSINGS))
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "NC"])
+def test_every_name_in_every_layout_travels_as_json(name: str, layout: str) -> None:
+    made = named(name, layout)
+    if name == "none":
+        assert made is None
+        return
+    assert made is not None
+    assert (made.name, made.layout) == (name, layout)
+    assert parse(made.model_dump_json()) == made
+    assert parse(name, layout) == made
+
+
+def test_near_names_are_listed() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'imagenet'"):
+        parse("imagnet")
+
+
+def test_json_with_what_matters_alone() -> None:
+    assert parse(' {"scale": 0.5, "mean": [1, 2.5], "std": [4]}', "NC") == Preprocessing(
+        name="custom", layout="NC", scale=0.5, mean=(1.0, 2.5), std=(4.0,)
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ('{"scale": NaN}', "scale"),
+        ('{"scale": "1"}', "scale"),
+        ('{"std": [0.0]}', "std"),
+        ('{"deviation": [1.0]}', "deviation"),
+        ('{"mean": []}', "0 means"),
+        ('{"mean": [1, 2], "std": [1, 2, 3]}', "2 means and 3"),
+        ('{"mean": [1, 2], "layout": "NT"}', "no axis C"),
+        ('{"layout": "nchw"}', "capital"),
+        ('{"layout": "NCC"}', "different"),
+        ('{"layout": "CHW"}', "with an N"),
+        ('{"layout": "N C"}', "word"),
+        ('{"name": ""}', "name"),
+    ],
+)
+def test_what_cannot_be_is_refused(text: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        parse(text)
+
+
+def test_a_layout_without_channels() -> None:
+    assert named("unit", "NT") is not None
+    with pytest.raises(SpecError, match="3 channels"):
+        named("imagenet", "NT")
+
+
+def test_a_users_own(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from attar.artifact.manifest import Preprocessing\n"
+        "half = Preprocessing(name='half', layout='NCHW', scale=0.5)\nwhole = 1\n"
+    )
+    assert parse(f"{file}:half", "NC") == Preprocessing(name="half", layout="NC", scale=0.5)
+    with pytest.raises(SpecError, match="is a int"):
+        named(f"{file}:whole")

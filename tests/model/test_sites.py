@@ -1,0 +1,110 @@
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from attar.model.sites import find_sites
+from attar.model.trace import trace
+from attar.model.weights import find_weights
+
+
+class Block(nn.Module):
+    """A residual block with a strided, padded shortcut, then pooling and a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(4, 8, 3, stride=2, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        y = self.b(F.relu(self.a(x)))
+        y = F.relu(y + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2)))
+        return self.head(y.mean((2, 3)))
+
+
+def sites_of(net, *x, skip=lambda node: False):
+    return find_sites(trace(net, x).graph, skip=skip)
+
+
+def test_residual_block():
+    sites = {site.values: site.sources for site in sites_of(Block(), torch.randn(2, 4, 8, 8))}
+    # The input, its slices and their padded sum share one grid, rounded once.
+    moved = next(values for values in sites if "x" in values)
+    assert moved == ("x", "slice_1", "slice_2", "pad")
+    assert sites[moved] == ("x",)
+    singles = {values for values in sites if len(values) == 1}
+    # Behind both activations, the convolution that goes into the addition, and the mean; neither the addition
+    # itself (its activation takes it in) nor the first convolution, nor the logits.
+    assert singles == {("relu",), ("conv2d_1",), ("relu_1",), ("mean",)}
+
+
+def test_a_kept_layer_asks_for_no_site():
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    everything = sites_of(net, torch.randn(2, 4))
+    kept = sites_of(
+        net, torch.randn(2, 4), skip=lambda node: any(str(s.target) == "2.weight" for s in node.all_input_nodes)
+    )
+    assert [site.values for site in everything] == [("input_1",), ("relu",)]
+    assert [site.values for site in kept] == [("input_1",)]
+
+
+def test_both_factors_of_a_product_of_activations():
+    class Attend(nn.Module):
+        def forward(self, a, b):
+            return torch.softmax(a @ b.transpose(1, 2), -1) @ b
+
+    sites = sites_of(Attend(), torch.randn(2, 3, 4), torch.randn(2, 3, 4))
+    values = [site.values for site in sites]
+    assert ("a",) in values
+    assert ("b", "transpose") in values
+    assert ("softmax",) in values
+
+
+def test_integers_and_scaled_sums_are_no_sites():
+    class Embed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.head = nn.Embedding(9, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            e = self.table(x)
+            return self.head(torch.add(e, e, alpha=2))
+
+    values = {name for site in sites_of(Embed(), torch.zeros(2, 3, dtype=torch.int64)) for name in site.values}
+    assert "x" not in values
+    assert "embedding" not in values
+    assert len(values) == 1
+
+
+def test_padding_by_another_value_is_computed_not_moved():
+    class Pad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(2, 2, 3)
+
+        def forward(self, x):
+            return self.conv(F.pad(torch.sigmoid(x), (1, 1), value=1.0))
+
+    sites = sites_of(Pad(), torch.randn(2, 2, 5))
+    assert [site.values for site in sites] == [("pad",)]
+
+
+def test_weights_their_roles_and_output_axes():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.rnn = nn.Embedding(7, 6), nn.LSTM(6, 5, batch_first=True)
+            self.up, self.matrix = nn.ConvTranspose1d(5, 4, 2), nn.Parameter(torch.randn(4, 3))
+            self.shift = nn.Parameter(torch.randn(1, 3))
+
+        def forward(self, x):
+            y = self.rnn(self.embed(x))[0].transpose(1, 2)
+            return self.up(y).transpose(1, 2) @ self.matrix + self.shift
+
+    weights = find_weights(trace(Net(), (torch.zeros(2, 3, dtype=torch.int64),)).graph)
+    assert {name: (weight.role, weight.axis) for name, weight in weights.items()} == {
+        "embed.weight": ("embedding", 0),
+        "rnn.weight_ih_l0": ("recurrent", 0),
+        "rnn.weight_hh_l0": ("recurrent", 0),
+        "up.weight": ("product", 1),
+        "matrix": ("product", 1),
+    }
