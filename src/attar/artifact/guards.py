@@ -128,16 +128,18 @@ def _expand(inputs: Inputs) -> int:
 
 def _one_hot(inputs: Inputs) -> int:
     (depth,) = _sizes(inputs.numbers(1))
-    return int(math.ceil(depth)) * inputs.elements(0)
+    count: int = math.ceil(depth) * inputs.elements(0)
+    return count
 
 
 def _pad(inputs: Inputs) -> int:
-    return int(max(map(abs, inputs.numbers(1) + inputs.numbers(3)), default=0))
+    return max((abs(int(number)) for number in inputs.numbers(1) + inputs.numbers(3)), default=0)
 
 
 def _range(inputs: Inputs) -> int:
     (start,), (limit,), (delta,) = (inputs.numbers(index) for index in range(3))
-    return max(math.ceil((limit - start) / delta), 0)
+    count: int = max(math.ceil((limit - start) / delta), 0)
+    return count
 
 
 def _reshape(inputs: Inputs) -> int:

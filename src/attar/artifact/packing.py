@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from attar.coding.sharing import share_tables
 from numpy.typing import NDArray
 
 from attar.artifact.manifest import CodeStream, TableRecord
 from attar.artifact.streams import Codes, raw_bytes
 from attar.coding.base import Coder, Symbols
 from attar.coding.registry import CODERS
+from attar.coding.sharing import share_tables
 
 _CHUNK = 1 << 22  # symbols counted at once: numpy widens them to eight bytes each
 _RAW = "raw"
@@ -77,7 +77,10 @@ def _choose(codes: Sequence[Codes], coder: Coder) -> list[bytes | None]:
         for index, table, cost in zip(left, assignment, costs, strict=True):
             if cost < raw[index] and gain[table] > 0:
                 chosen[index] = tables[table]
-        left = [index for index in left if chosen[index] is not None]
+        kept = [index for index in left if chosen[index] is not None]
+        if len(kept) == len(left):
+            break
+        left = kept
     return chosen
 
 

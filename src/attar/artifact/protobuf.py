@@ -22,13 +22,23 @@ _ALLOWED = {
     "onnx.OperatorSetIdProto": {"version"},
     "onnx.GraphProto": {"name", "node", "initializer", "input", "output"},
     "onnx.NodeProto": {"name", "op_type", "input", "output", "attribute"},
-    "onnx.AttributeProto": {"name", "type", "f", "i", "s", "t", "floats", "ints", "strings"},
+    "onnx.AttributeProto": set(),  # by its type
     "onnx.TensorProto": {
         *("name", "dims", "data_type", "raw_data"),
         *("float_data", "double_data", "int32_data", "int64_data", "uint64_data"),
     },
 }
 _COMPARED = {"onnx.ValueInfoProto"}
+#: The one field that an attribute of each type has beside its name and type.
+_HOLDS: dict[int, str] = {
+    onnx.AttributeProto.FLOAT: "f",
+    onnx.AttributeProto.INT: "i",
+    onnx.AttributeProto.STRING: "s",
+    onnx.AttributeProto.TENSOR: "t",
+    onnx.AttributeProto.FLOATS: "floats",
+    onnx.AttributeProto.INTS: "ints",
+    onnx.AttributeProto.STRINGS: "strings",
+}
 
 
 def parse(data: bytes, limits: Limits, *, section: str) -> onnx.ModelProto:
@@ -120,15 +130,18 @@ def _varint(data: bytes, at: int, stop: int) -> tuple[int, int]:
 
 def _check_fields(message: Message, section: str) -> None:
     allowed = _ALLOWED[message.DESCRIPTOR.full_name]
+    if isinstance(message, onnx.AttributeProto):
+        allowed = {"name", "type", _HOLDS.get(message.type, "type")}
     for field, value in message.ListFields():
         if field.name not in allowed:
             raise ArtifactError(
-                f"a {message.DESCRIPTOR.name} with {field.name!r} may not be in a file: "
+                f"{message.DESCRIPTOR.name} with {field.name!r} may not be in a file: "
                 f"the fields that may be are {', '.join(sorted(allowed))}",
                 section=section,
             )
-        kind = field.message_type
-        if kind is None or kind.full_name in _COMPARED:
-            continue
-        for item in [value] if isinstance(value, Message) else value:
-            _check_fields(item, section)
+        items = [value] if isinstance(value, Message | str | bytes | int | float) else value
+        if field.type == field.TYPE_STRING and not all(isinstance(item, str) for item in items):
+            raise ArtifactError(f"a {field.name} of {message.DESCRIPTOR.name} is not UTF-8", section=section)
+        if field.message_type is not None and field.message_type.full_name not in _COMPARED:
+            for item in items:
+                _check_fields(item, section)

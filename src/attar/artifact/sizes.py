@@ -54,7 +54,7 @@ def size_nodes(
         where = f"{section}, node {index} ({node.op_type} {node.name!r})"[:200]
         try:
             made = _size_node(node, known, opset, limits)
-        except (Refused, onnx.shape_inference.InferenceError, RuntimeError) as error:
+        except Refused as error:
             raise ArtifactError(str(error), section=where) from error
         for name, sized in made.items():
             total += guards.elements(sized.shape)
@@ -88,14 +88,28 @@ def _size_node(node: onnx.NodeProto, known: Mapping[str, Sized], opset: int, lim
         for index in guards.VALUE_INPUTS.get(node.op_type, ())
         if index < len(inputs) and (value := facts.values[index]) is not None
     }
-    imports = [onnx.OperatorSetIdProto(version=opset)]
-    found = onnx.shape_inference.infer_node_outputs(operator.schema, node, types, data, opset_imports=imports)
     if node.op_type in _LIKE_INPUT:
         found = {node.output[0]: types[node.input[0]]}
+    else:
+        found = _infer(node, operator.schema, types, data, opset)
     made = {name: _output(name, found, limits) for name in outputs}
     if len(outputs) == 1:
         made[outputs[0]] = _follow(node.op_type, facts, inputs, made[outputs[0]])
     return made
+
+
+def _infer(
+    node: onnx.NodeProto,
+    schema: onnx.defs.OpSchema,
+    types: dict[str, onnx.TypeProto],
+    data: dict[str, onnx.TensorProto],
+    opset: int,
+) -> dict[str, onnx.TypeProto]:
+    imports = [onnx.OperatorSetIdProto(version=opset)]
+    try:
+        return onnx.shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=imports)
+    except Exception as error:
+        raise Refused(str(error)) from error
 
 
 def _outputs(node: onnx.NodeProto, operator: operators.Operator, known: Mapping[str, Sized]) -> list[str]:

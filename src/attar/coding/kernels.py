@@ -49,7 +49,13 @@ def rans_encode(symbols: Bytes, entries: DoubleWords, precision: int, states: Do
 
 @compiled
 def rans_decode_one(
-    words: Words, position: int, end: int, states: DoubleWords, slots: Bytes, entries: DoubleWords, symbols: Bytes
+    words: Words,
+    position: int | np.int64,
+    end: int,
+    states: DoubleWords,
+    slots: Bytes,
+    entries: DoubleWords,
+    symbols: Bytes,
 ) -> np.int64:
     """Pop ``symbols`` off the first lane, which takes a word whenever it is below 2^16 and there is one; return where.
 

@@ -17,8 +17,8 @@ from attar.core.errors import ArtifactError
 LOWEST = 1 << 16
 # A chunk of fewer symbols has one lane and no byte to say so.
 SMALL = 4096
-# Each of several lanes wastes about three bytes: so many they may be, one in five hundred.
-WORTH_LANES = 500 * 3 * LANES
+# Each of several lanes wastes about three bytes: they may be one in a thousand.
+WORTH_LANES = 1000 * 3 * LANES
 
 
 class Rans:
@@ -43,8 +43,11 @@ class Rans:
         bits = float(cross_entropy(histogram, freqs, np.int64(precision)))
         count = int(histogram.sum())
         chunks = max(1, -(-count // CHUNK))
-        lanes = 8 * 3 * LANES if bits / 8 >= WORTH_LANES * chunks else 4 if bits else 0
-        return bits + chunks * lanes + 8 * (chunks * (count >= SMALL) + 3 * (chunks - 1))
+        if bits / 8 >= WORTH_LANES * chunks:
+            states = 8.0 * 3 * LANES
+        else:  # the first symbol of a lane fills k bits whatever it needs, and half a byte is lost in the last byte
+            states = max(0.0, precision - bits / count - 1) + 4 if bits else 0.0
+        return bits + chunks * states + 8 * (chunks * (count >= SMALL) + 3 * (chunks - 1))
 
     def encode(self, symbols: Symbols, table: bytes, alphabet: int) -> bytes:
         """Return the payload of ``symbols``, shape ``(n,)``.
@@ -123,33 +126,38 @@ def _push(model: _Model, first: Symbols, rare: Symbols, lanes: int) -> bytes:
 
 
 def _decode(model: _Model, chunk: Bytes, symbols: Symbols) -> None:
-    lanes = 1
-    if symbols.size >= SMALL:
-        if not chunk.size or chunk[0] not in (1, LANES):
-            raise ArtifactError(f"a rANS chunk has {chunk[:1].tolist()} lanes; it should have 1 or {LANES}")
-        lanes, chunk = int(chunk[0]), chunk[1:]
-    # A lone state is as short as it can be: alone any number of bytes, before words three or four.
-    size = 4 * lanes if lanes > 1 else chunk.size if chunk.size < 4 else 4 - chunk.size % 2
-    end = (chunk.size - size) // 2
-    if chunk.size < size or chunk.size != size + 2 * end or (lanes == 1 and size and not chunk[size - 1]):
-        raise ArtifactError(
-            f"a rANS chunk of {lanes} lanes has {chunk.size} bytes, the state's last one zero or missing"
-        )
-    states = _numbers(chunk[:size], "<u4", lanes)
-    words = _numbers(chunk[size:], "<u2", end + LANES)
-    sound = True
+    states, words, end = _open(chunk, symbols.size)
+    lanes = states.size
     if lanes > 1:
-        sound = bool((states >= LOWEST).all())
-        place = rans_decode_lanes(words, end, states, model.first.slots, model.first.entries, symbols) if sound else 0
+        place = rans_decode_lanes(words, end, states, model.first.slots, model.first.entries, symbols)
     else:
         place = rans_decode_one(words, 0, end, states, model.first.slots, model.first.entries, symbols)
-    if sound and place <= end and model.rare.any():
+    if place <= end and model.rare.any():
         where = np.flatnonzero(symbols == model.stand_in)
         which = np.empty(where.size, np.uint8)
         place = rans_decode_one(words, place, end, states, model.second.slots, model.second.entries, which)
         symbols[where] = which
-    if not sound or place != end or (states != _start(lanes)).any():
+    if place != end or (states != _start(lanes)).any():
         raise ArtifactError(f"a rANS chunk of {chunk.size} bytes does not hold {symbols.size} symbols of its table")
+
+
+def _open(chunk: Bytes, symbols: int) -> tuple[NDArray[np.uint32], NDArray[np.uint16], int]:
+    """Return the states of the lanes, the words, padded as the inner loops ask, and the number of words."""
+    lanes = 1
+    if symbols >= SMALL:
+        if not chunk.size or chunk[0] not in (1, LANES):
+            raise ArtifactError(f"a rANS chunk has {chunk[:1].tolist()} lanes; it should have 1 or {LANES}")
+        lanes, chunk = int(chunk[0]), chunk[1:]
+    # A lone state has as few bytes as hold it: any number without words after it, else three or four, so as to tell.
+    alone = chunk.size if chunk.size < 4 else 4 - chunk.size % 2
+    size = 4 * lanes if lanes > 1 else alone
+    end = (chunk.size - size) // 2
+    if end < 0 or chunk.size != size + 2 * end:
+        raise ArtifactError(f"a rANS chunk of {lanes} lanes has {chunk.size} bytes")
+    states: NDArray[np.uint32] = _numbers(chunk[:size], "<u4", lanes)
+    if (states < LOWEST).any() if lanes > 1 else size and not chunk[size - 1]:
+        raise ArtifactError(f"a rANS chunk of {lanes} lanes begins with states {states.tolist()}, below the lowest")
+    return states, _numbers(chunk[size:], "<u2", end + LANES), end
 
 
 def _start(lanes: int) -> int:

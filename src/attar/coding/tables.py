@@ -18,10 +18,10 @@ from attar.coding.levels import MAX_LEVEL, Levels, best_code, read_levels, write
 
 MIN_PRECISION = 8
 MAX_PRECISION = 15
-UNIFORM_PRECISION = 12
-# Precisions a writer tries: fewer slots only make more symbols rare, and those take a second step.
-TRIED = np.arange(11, MAX_PRECISION + 1)
-# Rounding inside a 32-bit state costs this share of the payload at k = 15 (measured), and a quarter of it at each k less.
+UNIFORM_PRECISION = 9
+# The least precision that many symbols are given: fewer slots make more of them rare, and slow in their second step.
+MANY, MIN_PRECISION_OF_MANY = 4096, 11
+# Rounding inside a 32-bit state costs this share of the payload at k = 15 (measured), a quarter of it at each k less.
 STATE_LOSS = 3e-4
 
 Frequencies = NDArray[np.int64]
@@ -58,13 +58,14 @@ def best_table(histogram: NDArray[np.int64]) -> bytes:
         return b""
     levels = _candidates(histogram)
     sizes = 8 * np.ceil(best_code(levels)[0] / 8 + 1)
-    precision = np.repeat(TRIED, len(levels))
-    payload = cross_entropy(histogram, _from_levels(np.tile(levels, (TRIED.size, 1)), precision), precision)
+    tried = np.arange(MIN_PRECISION_OF_MANY if histogram.sum() >= MANY else MIN_PRECISION, MAX_PRECISION + 1)
+    precision = np.repeat(tried, len(levels))
+    payload = cross_entropy(histogram, _from_levels(np.tile(levels, (tried.size, 1)), precision), precision)
     payload *= 1 + STATE_LOSS * 4.0 ** (precision - MAX_PRECISION)
-    whole = payload + np.tile(sizes, TRIED.size)
+    whole = payload + precision + np.tile(sizes, tried.size)  # a state is k bits after its first symbol
     best = int(whole.argmin())
     uniform, equal = frequencies(b"", histogram.size)
-    if cross_entropy(histogram, equal, np.int64(uniform)) <= whole[best]:
+    if cross_entropy(histogram, equal, np.int64(uniform)) + uniform <= whole[best]:
         return b""
     return write_levels(levels[best % len(levels)], int(precision[best]) - MIN_PRECISION)
 

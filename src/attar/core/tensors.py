@@ -146,7 +146,8 @@ class Codebook:
     def dense(self) -> NDArray[np.float32]:
         """Return the values the codes stand for, float32, in the tensor's shape."""
         index = self.granularity.index(self.shape)
-        return np.asarray(self.scale[index] * self.points[self.codes] + self.offset[index], np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is an infinity
+            return np.asarray(self.scale[index] * self.points[self.codes] + self.offset[index], np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +202,8 @@ def dequantize(
     centred = codes.astype(np.int32)
     if zero_point is not None:
         centred = centred - zero_point.astype(np.int32)[index]
-    return np.asarray(centred.astype(np.float32) * scale[index], np.float32).reshape(codes.shape)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is an infinity
+        return np.asarray(centred.astype(np.float32) * scale[index], np.float32).reshape(codes.shape)
 
 
 def quantize(

@@ -1,4 +1,4 @@
-"""Measures a file: accuracy, latency, memory, and where its bytes go; above ``runtime``, beside ``data``.
+"""Measures a file: accuracy, latency, cold start, memory; above ``runtime``, beside ``data``.
 
 What is measured is the decoded file on the runtime that will serve it, never the module it was made from.
 """
@@ -7,18 +7,14 @@ from attar.measure.accuracy import Accuracy, evaluate
 from attar.measure.cold import Cold, cold_start
 from attar.measure.latency import Latency, interleave
 from attar.measure.runner import Runner, open_runner
-from attar.measure.size import Sizes, TensorSize, sizes
 
 __all__ = [
     "Accuracy",
     "Cold",
     "Latency",
     "Runner",
-    "Sizes",
-    "TensorSize",
     "cold_start",
     "evaluate",
     "interleave",
     "open_runner",
-    "sizes",
 ]

@@ -43,7 +43,7 @@ class Latency:
 
 
 def interleave(runs: Sequence[Callable[[], object]], *, rounds: int | None = None) -> list[Latency]:
-    """Time several models, one run of each in every round, the first of a round taking turns.
+    """Time several models, one run of each in every round, in an order of its own.
 
     Args:
         runs: each runs one model once.
@@ -61,10 +61,11 @@ def interleave(runs: Sequence[Callable[[], object]], *, rounds: int | None = Non
     if rounds is None:
         each = (time.perf_counter() - started) / _WARM_UP
         rounds = int(np.clip(_SECONDS / max(each, 1e-9), 20, 2000))
+    # Whoever runs next finds the caches as the one before left them: no one shall always follow the same.
+    order = np.random.default_rng(0)
     times = np.empty((rounds, len(runs)))
     for i in track(range(rounds), "timing"):
-        for k in range(len(runs)):
-            j = (i + k) % len(runs)
+        for j in order.permutation(len(runs)):
             before = time.perf_counter()
             runs[j]()
             times[i, j] = time.perf_counter() - before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from attar.core.errors import ArtifactError, DataError
 from attar.runtime.engine import Engine
 from attar.runtime.session import Session
 
-Feed = Mapping[str, NDArray[Any]]
+Feed = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attar.artifact.inspect import describe
+import torch
 from torch import fx, nn
 
+from attar.artifact.inspect import describe
 from attar.artifact.manifest import Preprocessing
 from attar.artifact.reader import open_artifact
 from attar.artifact.writer import pack, write
@@ -72,7 +73,9 @@ class Quantized:
         path = Path(path)
         data = pack(self.piece.contents(self.use), coder=coder)
         artifact = open_artifact(data)
-        parity = compare(Session(artifact), self.module, self.data.batches, "decoding and comparing")
+        parity = compare(
+            Session(artifact), self.piece.simulate(torch.float64), self.data.batches, "decoding and comparing"
+        )
         parity.demand(str(path), integers=bool(self.piece.activations))
         size = describe(artifact)
         report = {
@@ -171,7 +174,7 @@ def quantize(
     if not find_weights(untouched.traced.graph):
         raise SpecError(f"{type(module).__name__} has no weight that multiplies data; there is nothing to quantize")
     artifact = open_artifact(pack(untouched.contents(use), coder="raw"))
-    dry_run = compare(Session(artifact), untouched.traced.graph, inputs.batches[:1], "dry run")
+    dry_run = compare(Session(artifact), untouched.simulate(torch.float64), inputs.batches[:1], "dry run")
     dry_run.demand("dry run of the untouched module", integers=False)
     piece = stage.run(untouched, inputs)
     return Quantized(piece, inputs, use, dry_run, stage.left(piece))

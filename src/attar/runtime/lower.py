@@ -38,6 +38,7 @@ _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _INT32 = 2**31 - 1
 _MESSAGE = 2**31 - 2**26  # of 2 GiB, the rest is left to the graph
 _NORMAL = np.finfo(np.float32).tiny
+_LOWEST = np.array(np.finfo(np.float32).min)
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,13 @@ class Lowered:
         model: standard ONNX with its weights.
         layers: node of the model -> what was planned for it.
         dequantized: compressed tensor of the file -> why it became float32 when the file was opened.
+        largest_code: largest magnitude of an int8 weight.
     """
 
     model: onnx.ModelProto
     layers: Mapping[str, Placement]
     dequantized: Mapping[str, str]
+    largest_code: int
 
     def serialized(self) -> bytes:
         """Return the model as ONNX bytes.
@@ -111,12 +114,18 @@ class _Lowering:
         self.build = Builder(source, reserved=weights.shapes)
         self.plan = plan_grids(self.graph, grids, self.build.constant)
         self.outputs = {value.name for value in self.graph.output}
+        # Values that are rounded next, perhaps after a Relu or Clip.
+        self.soon = set(self.plan.grids)
+        for node in reversed(self.graph.node):
+            if node.op_type in ("Relu", "Clip") and node.output[0] in self.soon:
+                self.soon.add(node.input[0])
         self.codes: dict[str, Codes] = {}
         self.reals: dict[str, str] = {}
         self.dense: set[str] = set()
         self.int8s: dict[str, tuple[str, str, str]] = {}
         self.layers: dict[str, Placement] = {}
         self.dequantized: dict[str, str] = {}
+        self.largest_code = 0
 
     def run(self) -> Lowered:
         for value in self.graph.input:
@@ -130,7 +139,7 @@ class _Lowering:
                 self.plain(node)
             for value in node.output:
                 self.quantize(value)
-        return Lowered(self.build.finish(), self.layers, self.dequantized)
+        return Lowered(self.build.finish(), self.layers, self.dequantized, self.largest_code)
 
     def quantize(self, value: str) -> None:
         """Round a value to its grid, if it has one, and remember its codes."""
@@ -167,7 +176,15 @@ class _Lowering:
             form = self.integer_form(node) if node.op_type in _PRODUCTS else why
             inputs, why = (inputs, form) if isinstance(form, str) else (form, "")
             self.layers[node.name] = Placement(self.weights.parts(weight), why)
-        self.build.copy(node, [self.real(name, why) for name in inputs], node.output)
+        output = node.output[0]
+        if weight is None or not why or node.input[0] not in self.codes or output not in self.soon:
+            self.build.copy(node, [self.real(name, why) for name in inputs], node.output)
+            return
+        # A product with real weights between DequantizeLinear and QuantizeLinear would have its weights rounded to int8
+        # by ONNX Runtime, one scale for the tensor (WeightBiasQuantization): something has to stand between.
+        raw = self.build.fresh(f"{output}_raw")
+        self.build.copy(node, [self.real(name, why) for name in inputs], [raw])
+        self.build.node("Max", [raw, self.build.scalar(_LOWEST, "lowest")], output)
 
     def integer_form(self, node: onnx.NodeProto) -> list[str] | str:
         """Return the inputs of a product laid out for an integer kernel, or why there is none for it."""
@@ -216,6 +233,7 @@ class _Lowering:
     def int8(self, name: str, weight: Int8Weight) -> str:
         """Return the value of a weight read through DequantizeLinear; each reader has its own."""
         if name not in self.int8s:
+            self.largest_code = max(self.largest_code, int(np.abs(weight.codes.astype(np.int16)).max(initial=0)))
             zero = np.zeros(weight.scale.shape, np.int8)
             self.int8s[name] = (
                 self.build.initializer(f"{name}_codes", weight.codes),

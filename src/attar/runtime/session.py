@@ -32,6 +32,9 @@ INTEGER_KERNELS = frozenset(
 )
 
 
+_REMEMBERED = 64
+
+
 @dataclass(frozen=True)
 class Layer:
     """Where a layer ran.
@@ -87,10 +90,12 @@ class Session:
         record = self.artifact.graph_record(graph)
         self.inputs: tuple[Port, ...] = record.inputs
         self.outputs: tuple[Port, ...] = record.outputs
+        self._names = tuple(port.name for port in record.outputs)
+        self._accepted: set[tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]] = set()
         lowered = lower(self.artifact, graph, threads=threads or 1)
         self.dequantized: Mapping[str, str] = lowered.dequantized
         self._graph = graph
-        self._engine = Engine(lowered.serialized(), threads=threads)
+        self._engine = Engine(lowered.serialized(), threads=threads, exact=lowered.largest_code > 64)
 
     @property
     def manifest(self) -> Manifest:
@@ -109,11 +114,13 @@ class Session:
         Raises:
             DataError: a name, type or shape is not that of an input.
         """
-        bare = not isinstance(inputs, Mapping)
-        found = self._engine.run(self._checked(inputs))
-        if bare and len(found) == 1:
-            return found[0]
-        return dict(zip((port.name for port in self.outputs), found, strict=True))
+        if isinstance(inputs, Mapping):
+            return dict(zip(self._names, self._engine.run(self._checked(inputs)), strict=True))
+        if len(self.inputs) != 1:
+            names = ", ".join(port.name for port in self.inputs)
+            raise DataError(f"one array was given for {len(self.inputs)} inputs; pass a dict of {names}")
+        found = self._engine.run(self._checked({self.inputs[0].name: inputs}))
+        return found[0] if len(found) == 1 else dict(zip(self._names, found, strict=True))
 
     def preprocess(self, raw: NDArray[Any]) -> NDArray[Any]:
         """Turn raw examples into what :meth:`run` takes, as the file says (``docs/format.md``, section 6).
@@ -162,32 +169,37 @@ class Session:
         """Return the names of the layers that run in integers, from ONNX Runtime's own profile."""
         return tuple(layer.name for layer in self.layers if layer.integer)
 
-    def _checked(self, inputs: NDArray[Any] | Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return the inputs by name, each of the type and shape its port asks for."""
+    def _checked(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the inputs, each of the type and shape its port asks for."""
+        feed = {name: np.asarray(array) for name, array in inputs.items()}
+        form = tuple([(name, array.dtype, array.shape) for name, array in feed.items()])
+        # What was right once is right again: small networks are quicker than the checks.
+        if form in self._accepted:
+            return feed
         ports = {port.name: port for port in self.inputs}
-        if not isinstance(inputs, Mapping):
-            if len(ports) != 1:
-                raise DataError(f"one array was given for {len(ports)} inputs; pass a dict of {', '.join(ports)}")
-            inputs = {self.inputs[0].name: inputs}
-        if inputs.keys() != ports.keys():
-            given = ", ".join(map(str, inputs)) or "none"
+        if feed.keys() != ports.keys():
+            given = ", ".join(map(str, feed)) or "none"
             raise DataError(f"the inputs are {', '.join(ports)}; given were {given}")
         symbols: dict[str, tuple[int, str]] = {}
-        feed = {}
         for name, port in ports.items():
-            array = np.asarray(inputs[name])
-            kind = DTYPES[port.dtype]
-            if array.dtype != kind:
-                raise DataError(f"input {name!r} takes {kind}, {array.dtype} arrived; use .astype('{kind}')")
-            if array.ndim != len(port.shape):
-                raise DataError(f"input {name!r} has the shape {_form(port)}, {array.shape} arrived")
-            for axis, (size, asked) in enumerate(zip(array.shape, port.shape, strict=True)):
-                known, where = symbols.setdefault(asked, (size, name)) if isinstance(asked, str) else (asked, name)
-                if size != known:
-                    other = f"; {asked} is {known} in {where!r}" if where != name else ""
-                    raise DataError(f"axis {axis} of input {name!r} {_form(port)} has size {size}{other}")
-            feed[name] = np.ascontiguousarray(array)
+            _check(feed[name], port, symbols)
+        if len(self._accepted) < _REMEMBERED:
+            self._accepted.add(form)
         return feed
+
+
+def _check(array: NDArray[Any], port: Port, symbols: dict[str, tuple[int, str]]) -> None:
+    """Raise unless an array has the type and shape of a port; ``symbols`` are the symbolic axes met before."""
+    name, kind = port.name, DTYPES[port.dtype]
+    if array.dtype != kind:
+        raise DataError(f"input {name!r} takes {kind}, {array.dtype} arrived; use .astype('{kind}')")
+    if array.ndim != len(port.shape):
+        raise DataError(f"input {name!r} has the shape {_form(port)}, {array.shape} arrived")
+    for axis, (size, asked) in enumerate(zip(array.shape, port.shape, strict=True)):
+        known, where = symbols.setdefault(asked, (size, name)) if isinstance(asked, str) else (asked, name)
+        if size != known:
+            other = f"; {asked} is {known} in {where!r}" if where != name else ""
+            raise DataError(f"axis {axis} of input {name!r} {_form(port)} has size {size}{other}")
 
 
 def _form(port: Port) -> str:

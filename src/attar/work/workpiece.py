@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import fx, nn
+from torch.utils._pytree import tree_map
 
 from attar.artifact.contents import Contents, GraphContents
 from attar.artifact.manifest import Activation, Preprocessing
@@ -55,8 +56,12 @@ class Workpiece:
     rounded: frozenset[str] = frozenset()
     record: tuple[Mapping[str, Any], ...] = ()
 
-    def simulate(self) -> fx.GraphModule:
-        """Return a PyTorch module that computes what the file will: decoded weights, rounded activations."""
+    def simulate(self, dtype: torch.dtype = torch.float32) -> fx.GraphModule:
+        """Return a PyTorch module that computes what the file will: decoded weights, rounded activations.
+
+        Args:
+            dtype: what it computes in. Integer kernels sum exactly, so float64 is nearer to them than float32 is.
+        """
         tensors = {name: torch.from_numpy(np.array(tensor.dense())) for name, tensor in self.stored().items()}
         graph = fx.GraphModule(self.traced.graph, _copy(self.traced.graph))
         for name, value in tensors.items():
@@ -65,7 +70,7 @@ class Workpiece:
             graph,
             {name: Round(self.activations[name]) for name in self.activations if name in self.rounded},
         )
-        return graph
+        return _compute_in(graph, dtype)
 
     def stored(self) -> dict[str, CompressedTensor]:
         """Return every tensor as it goes into the file, constants of the graph included, in graph order."""
@@ -148,6 +153,16 @@ def _copy(graph: fx.GraphModule) -> fx.Graph:
     copied.output(output)
     copied._codegen = graph.graph._codegen
     return copied
+
+
+def _compute_in(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
+    """Return the graph computing in ``dtype``, tensors made along the way included."""
+    if dtype is torch.float32:
+        return graph
+    for node in graph.graph.nodes:
+        node.args, node.kwargs = tree_map(lambda a: dtype if a is torch.float32 else a, (node.args, node.kwargs))
+    graph.recompile()
+    return graph.to(dtype)
 
 
 def _set(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,6 +14,7 @@ from attar.artifact.manifest import Activation
 from attar.core.errors import SpecError, UnknownName
 from attar.core.scheme import Granularity, PerChannel, Scheme
 from attar.core.spec import Spec
+from attar.methods.quantize.bias_grid import biases_on_grid
 from attar.methods.quantize.calibrate import calibrate
 from attar.methods.quantize.correct import corrected_biases
 from attar.methods.quantize.registry import OBSERVERS, SOLVERS
@@ -77,6 +79,8 @@ class Quantize(Spec):
             sites = find_sites(piece.traced.graph, skip=lambda node: _reads(node, kept))
             activations = calibrate(piece.traced.graph, sites, calibration, observer, self.activations)
             rounded = frozenset(name for site in sites for name in site.sources)
+            stored = replace(piece, tensors=tensors).stored()
+            tensors |= biases_on_grid(piece.traced.graph, stored, activations)
         record: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True) | {
             "stage": self.stage,
             "bits": self.bits,
@@ -98,8 +102,9 @@ class Quantize(Spec):
         known = list(names)
         bits = {name: self.bits for name in known if name in weights}
         for glob, width in self.overrides.items():
-            # Matching a layer means its weights; a bias or a norm is quantized only when named itself.
-            matched = [n for n in _match(glob, known) if n in weights or fnmatchcase(n, glob)]
+            matched = _match(glob, known)
+            # A layer means its weights; a bias or a table is quantized only where nothing else could be meant.
+            matched = [name for name in matched if name in weights] or matched
             bits.update(dict.fromkeys(matched, width))
         for glob in self.keep:
             for name in _match(glob, known):

@@ -1,0 +1,119 @@
+"""The command line: one file a command, imported when it is asked for; the top layer.
+
+To add a command, write a module with one function and a line in ``COMMANDS``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from attar.core.errors import AttarError
+
+#: Command -> its module and function, and what ``attar --help`` says of it.
+COMMANDS = {
+    "quantize": ("attar.cli.quantize:quantize", "Quantize a trained PyTorch module and pack it into a file."),
+    "inspect": ("attar.cli.inspect:inspect", "Show where every byte of a file goes."),
+    "verify": ("attar.cli.verify:verify", "Check every byte of a file."),
+    "eval": ("attar.cli.eval:evaluate", "Measure the accuracy of a file on a data set."),
+    "bench": ("attar.cli.bench:bench", "Measure latency, cold start and memory, against other files."),
+    "export": ("attar.cli.export:export", "Write a file in the form of another runtime."),
+}
+
+_HELP = """Makes trained PyTorch models small and fast, in one verified file that runs without PyTorch.
+
+attar quantize net.py:build --weights net.safetensors --data cifar10 --bits 4 -o net.attar
+
+attar eval net.attar --data cifar10
+
+attar bench net.attar --against other.onnx
+
+`attar COMMAND --help` shows what a command takes, with an example."""
+
+# typer keeps its own copy of click in some versions and imports click in others; both have these above BadParameter.
+_REFUSALS: tuple[type[Exception], ...] = typer.BadParameter.__bases__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 1 for an error, 2 for wrong usage, 130 for an interruption.
+
+    Args:
+        arguments: what follows the program's name; ``sys.argv`` where None.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        found = typer.main.get_command(_application(given)).main(given, prog_name="attar", standalone_mode=False)
+    except AttarError as error:
+        return _fail(str(error), 1)
+    except _REFUSALS as error:
+        return _refuse(error)
+    except (typer.Abort, KeyboardInterrupt):
+        return _fail("interrupted", 130)
+    return found if isinstance(found, int) else 0
+
+
+def _application(arguments: Sequence[str]) -> typer.Typer:
+    """Return the application with the command that is asked for; the others are there by name alone."""
+    app = typer.Typer(
+        help=_HELP,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_options)
+    asked = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, (where, short) in COMMANDS.items():
+        function = _imported(where) if name == asked else _named(short)
+        app.command(name, no_args_is_help=name == asked, short_help=short)(function)
+    return app
+
+
+def _imported(where: str) -> Callable[..., Any]:
+    module, _, name = where.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _named(short: str) -> Callable[[], None]:
+    def command() -> None: ...
+
+    command.__doc__ = short
+    return command
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"attar {importlib.metadata.version('attar')}")
+        raise typer.Exit
+
+
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _refuse(error: Any) -> int:
+    """Print why the command line itself refuses its arguments."""
+    message = error.format_message()
+    if not message:
+        error.show()
+        return int(error.exit_code)
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "attar"
+    return _fail(f"{message} Try `{path} --help`.", int(error.exit_code))
+
+
+def _fail(message: str, code: int) -> int:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(message)}")
+    return code

@@ -1,0 +1,33 @@
+"""``attar export``: a file in the form of another runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attar.artifact.reader import open_artifact
+from attar.cli import show
+from attar.core.errors import SpecError
+from attar.deploy import BACKENDS
+
+
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .attar file.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
+    to: Annotated[str, typer.Option("--to", help=f"Backend: {', '.join(BACKENDS)} or file.py:name.")] = "onnx",
+) -> None:
+    """Write a file in the form of another runtime.
+
+    Example:
+
+        attar export model.attar --to onnx model.onnx
+    """
+    backend = BACKENDS[to]
+    artifact = open_artifact(file)
+    reason = backend.supports(artifact.manifest)
+    if reason is not None:
+        raise SpecError(f"{file} cannot be exported to {to}: {reason}")
+    backend.export(artifact, output)
+    show.console().print(f"{output}: {show.amount(output.stat().st_size)}", soft_wrap=True)

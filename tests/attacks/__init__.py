@@ -1,0 +1,1 @@
+"""Hostile files, re-sealed with right checksums so that they reach the code behind them."""

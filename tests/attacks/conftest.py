@@ -1,0 +1,48 @@
+"""The files that are attacked, and what must come of it."""
+
+import re
+
+import pytest
+from tests.attacks.reseal import take_apart
+from tests.samples import conv_net, lstm, transformer
+
+from attar.artifact.reader import open_artifact
+from attar.artifact.writer import pack
+from attar.core.errors import ArtifactError
+
+
+@pytest.fixture(scope="session")
+def files():
+    """The sample files by name."""
+    return {make.__name__: pack(make()) for make in (conv_net, lstm, transformer)}
+
+
+@pytest.fixture
+def conv(files):
+    """The parts of the convolutional net."""
+    return take_apart(files["conv_net"])
+
+
+@pytest.fixture
+def recurrent(files):
+    """The parts of the LSTM."""
+    return take_apart(files["lstm"])
+
+
+@pytest.fixture
+def attention(files):
+    """The parts of the transformer."""
+    return take_apart(files["transformer"])
+
+
+@pytest.fixture
+def refused():
+    """Check that a file is refused with an ArtifactError whose message matches."""
+
+    def check(data, match, **options):
+        with pytest.raises(ArtifactError) as caught:
+            open_artifact(data, **options).verify()
+        assert re.search(match, str(caught.value)), str(caught.value)
+        assert caught.value.section
+
+    return check

@@ -1,0 +1,164 @@
+"""Attacks on tensors: their records, their streams, their coding tables."""
+
+import contextlib
+
+import numpy as np
+import pytest
+from tests.attacks.reseal import take_apart
+from tests.attacks.test_manifest_attacks import put
+from tests.samples import conv_net
+
+from attar.artifact.contents import Contents
+from attar.artifact.limits import Limits
+from attar.artifact.reader import open_artifact
+from attar.artifact.writer import pack
+from attar.core.errors import ArtifactError
+from attar.core.scheme import PerTensor, Scheme
+from attar.core.tensors import Dense, Quantized, Sparse
+
+CONV, BIAS, DOWN, UP = 0, 1, 7, 6  # places in the lists of tensors of the samples
+
+
+def poke(parts, tensor, stream, data, offset=0):
+    """Overwrite bytes of one stream of a tensor."""
+    records = parts.manifest["tensors"]
+    section = records[tensor]["section"]
+    at = offset
+    for record in records[: tensor % len(records) + 1]:
+        for name, length in streams_of(record["value"]):
+            if record is records[tensor] and name == stream:
+                whole = parts.sections[section]
+                parts.sections[section] = whole[:at] + data + whole[at + len(data) :]
+                return
+            if record["section"] == section:
+                at += length
+    raise AssertionError(stream)
+
+
+def streams_of(value):
+    """Names and lengths of a value's streams in file order."""
+    order = ("data", "points", "scale", "offset", "zero_point", "codes")
+    if value["kind"] == "sparse":
+        return [("mask", value["mask"]["length"]), *streams_of(value["values"])]
+    return [(name, value[name]["length"]) for name in order if value.get(name)]
+
+
+@pytest.mark.parametrize("scale", [np.nan, np.inf, -np.inf, 0.0, -0.0, -1.0])
+def test_scales_that_are_not_positive_numbers(conv, refused, scale):
+    poke(conv, CONV, "scale", np.float32(scale).tobytes())
+    refused(conv.seal(), "tensor conv.weight: a scale is not finite and positive")
+
+
+@pytest.mark.parametrize("stream", ["points", "scale", "offset"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_codebooks_that_are_not_finite(attention, refused, stream, value):
+    poke(attention, DOWN, stream, np.float32(value).tobytes())
+    refused(attention.seal(), "tensor down.weight: .*finite")
+
+
+def test_zero_points_outside_their_grid(recurrent, refused):
+    poke(recurrent, 2, "zero_point", b"\x10")
+    refused(recurrent.seal(), "zero points of uint8 within 0..15")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "path", "value", "match"),
+    [
+        (CONV, ["shape"], [4, 3, 3, 2**48], "more than the limit"),
+        (CONV, ["shape"], [2**48] * 16, "more than the limit"),
+        (CONV, ["shape"], [2**20, 2**20, 0], "more than the limit"),
+        (CONV, ["shape"], [4, 3, 3, -3], "shape"),
+        (CONV, ["shape"], [1] * 17, "shape"),
+        (CONV, ["shape"], [4.0, 3, 3, 3], "shape"),
+        (CONV, ["shape"], [5, 3, 3, 3], "scale has 16 bytes; 5 elements"),
+        (CONV, ["shape"], [], "axis 0 was asked"),
+        (CONV, ["shape"], [4, 3, 3, 4], "tensor conv.weight|graph main"),
+        (BIAS, ["shape"], [5], "data has 16 bytes; 5 elements of 4"),
+        (BIAS, ["value", "dtype"], "i64", "data has 16 bytes; 4 elements of 8"),
+        (BIAS, ["value", "dtype"], "object", "dtype"),
+        (BIAS, ["value", "kind"], "pickle", "kind"),
+        (BIAS, ["value", "data", "length"], 2**48, "streams take"),
+        (CONV, ["value", "bits"], 0, "bits"),
+        (CONV, ["value", "bits"], 9, "bits"),
+        (CONV, ["value", "bits"], 3, "takes a table of rans for 7 symbols"),
+        (CONV, ["value", "narrow"], False, "takes a table of rans for 16 symbols"),
+        (CONV, ["value", "symmetric"], False, "zero points belong"),
+        (CONV, ["value", "zero_point"], {"length": 4}, "zero points belong|streams take"),
+        (CONV, ["value", "granularity"], {"kind": "channel", "axis": 16}, "axis"),
+        (CONV, ["value", "granularity"], {"kind": "channel", "axis": 7}, "axis 7 was asked"),
+        (CONV, ["value", "granularity"], {"kind": "group", "axis": 0, "size": 0}, "size"),
+        (CONV, ["value", "granularity"], {"kind": "group", "axis": 0, "size": 1}, "scale has 16 bytes; 108 elements"),
+        (CONV, ["value", "granularity"], {"kind": "bucket", "size": 2**70}, "size|scale has 16 bytes"),
+        (CONV, ["value", "granularity"], {"kind": "row"}, "granularity"),
+        (CONV, ["value", "codes", "table"], None, "names table None of 2"),
+        (CONV, ["value", "codes", "table"], 2, "names table 2 of 2"),
+        (CONV, ["value", "codes", "table"], -1, "table"),
+        (CONV, ["value", "codes", "table"], 1, "table 1 is of rans for 7"),
+        (CONV, ["value", "codes", "coder"], "huffman", "takes a table of huffman"),
+        (CONV, ["value", "codes", "coder"], "raw", "54|is raw and names table 0"),
+        (CONV, ["value", "codes", "coder"], "evil.py:run", "coder"),
+        (CONV, ["value", "codes", "length"], 0, "streams take"),
+    ],
+)
+def test_records(conv, refused, tensor, path, value, match):
+    put(conv.manifest["tensors"][tensor], path, value)
+    refused(conv.seal(), match)
+
+
+@pytest.mark.parametrize("length", [0, 3, 4 * 257])
+def test_points_that_are_not_1_to_256_floats(attention, refused, length):
+    attention.manifest["tensors"][DOWN]["value"]["points"]["length"] = length
+    refused(attention.seal(), "points|streams take")
+
+
+def test_a_mask_with_another_number_of_ones(refused):
+    tensor = Sparse(np.array([True, False, True, False]), Dense(np.ones(2, np.float32)))
+    parts = take_apart(pack_with(tensor))
+    poke(parts, -1, "mask", b"\x07")
+    refused(parts.seal(), "data has 8 bytes; 3 elements of 4")
+
+
+def test_bools_that_are_neither_0_nor_1(refused):
+    parts = take_apart(pack_with(Dense(np.array([True, False]), "bool")))
+    poke(parts, -1, "data", b"\x02")
+    refused(parts.seal(), "not 0 or 1")
+
+
+def test_raw_codes_outside_their_alphabet(refused):
+    scheme = Scheme(bits=2, granularity=PerTensor())
+    tensor = Quantized(np.zeros((3,), np.int8), np.ones(1, np.float32), scheme)
+    parts = take_apart(pack_with(tensor, coder="raw"))
+    poke(parts, -1, "codes", b"\xff")
+    refused(parts.seal(), "tensor extra: ")
+
+
+def test_a_stream_of_one_symbol_asks_for_no_more_than_the_limit(refused):
+    tensor = Quantized(np.zeros((64,), np.int8), np.ones(1, np.float32), Scheme(bits=1, granularity=PerTensor()))
+    parts = take_apart(pack_with(tensor))
+    (record,) = [item for item in parts.manifest["tensors"] if item["name"] == "extra"]
+    record["shape"] = [2**28 + 1]
+    refused(parts.seal(), "elements")
+
+
+@pytest.mark.parametrize("coder", ["rans", "huffman"])
+def test_tables_and_payloads_of_any_bytes(coder, rng):
+    codes = np.minimum(rng.geometric(0.4, 500), 7).astype(np.int8)
+    tensor = Quantized(codes, np.ones(1, np.float32), Scheme(bits=4, granularity=PerTensor()))
+    whole = pack_with(tensor, coder=coder)
+    limits = Limits(elements=2**12)
+    for case in range(600):
+        parts = take_apart(whole)
+        section = case % 2
+        data = bytearray(parts.sections[section])
+        for place in rng.integers(0, len(data), rng.integers(1, 4)):
+            data[place] = rng.integers(0, 256)
+        parts.sections[section] = bytes(data)
+        with contextlib.suppress(ArtifactError):
+            open_artifact(parts.seal(), limits=limits).verify()
+
+
+def pack_with(tensor, coder="rans"):
+    """The convolutional net with one tensor more."""
+    contents = conv_net()
+    fields = {name: getattr(contents, name) for name in contents.__dataclass_fields__}
+    return pack(Contents(**fields | {"tensors": {**contents.tensors, "extra": tensor}}), coder=coder)

@@ -1,0 +1,138 @@
+"""The commands on a file packed here; none of them may import PyTorch."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from tests import samples
+
+from attar.artifact.writer import pack, write
+from attar.cli import main
+from attar.runtime import Session
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "model.attar"
+    write(path, pack(samples.conv_net()))
+    return path
+
+
+@pytest.fixture
+def data(tmp_path, rng, file):
+    """Raw examples with the labels the file gives them, but for one."""
+    x = rng.integers(0, 256, (20, 3, 8, 8)).astype(np.uint8)
+    session = Session(file)
+    y = session.run(session.preprocess(x)).argmax(-1).astype(np.int64)
+    y[0] = (y[0] + 1) % 10
+    np.savez(tmp_path / "data.npz", x_test=x, y_test=y)
+    return f"npz:{tmp_path / 'data.npz'}"
+
+
+def ran(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    streams = capsys.readouterr()
+    assert streams.err == ""
+    assert code == 0
+    return streams.out
+
+
+def test_inspect_shows_where_every_byte_goes(file, capsys):
+    found = json.loads(ran(capsys, "inspect", file, "--json"))
+    size = file.stat().st_size
+    assert found["file_bytes"] == size
+    assert found["weights_bytes"] + found["graph_bytes"] + found["overhead_bytes"] == size
+    assert found["bits_per_weight"] == (size - found["graph_bytes"]) * 8 / found["parameters"]
+    keys = {"name", "shape", "kind", "bits", "elements", "nonzero", "entropy_bits", "payload_bytes"}
+    assert all(keys <= item.keys() for item in found["tensors"])
+    text = ran(capsys, "inspect", file)
+    assert "conv.weight" in text
+    assert "█" in text
+    assert f"{size:,}" in text
+    shares = [
+        int(line.split()[1].replace(",", "")) for line in text.splitlines() if line.split()[2:3][-1:] and "%" in line
+    ]
+    assert sum(shares) >= size - 1
+
+
+def test_verify_is_silent_agreement_or_names_the_section(file, capsys):
+    assert ran(capsys, "verify", file).startswith("sound: ")
+    data = bytearray(file.read_bytes())
+    data[70] ^= 1
+    file.write_bytes(data)
+    assert main(["verify", str(file)]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_eval_gives_the_share_of_right_predictions(file, data, capsys):
+    found = json.loads(ran(capsys, "eval", file, "--data", data, "--json"))
+    assert (found["accuracy"], found["examples"], found["split"]) == (0.95, 20, "test")
+    limited = json.loads(ran(capsys, "eval", file, "--data", data, "--limit", 4, "--batch", 3, "--json"))
+    assert (limited["accuracy"], limited["examples"]) == (0.75, 4)
+    assert "95.00%" in ran(capsys, "eval", file, "--data", data)
+
+
+def test_eval_of_a_missing_split_is_an_error(file, data, capsys):
+    assert main(["eval", str(file), "--data", data, "--split", "tset"]) == 1
+    assert "test" in capsys.readouterr().err
+
+
+def test_export_writes_onnx(file, tmp_path, capsys):
+    ran(capsys, "export", file, "--to", "onnx", tmp_path / "out.onnx")
+    onnx.checker.check_model(str(tmp_path / "out.onnx"))
+    assert main(["export", str(file), "--to", "onx", str(tmp_path / "o")]) == 1
+    assert "onnx" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+def test_bench_holds_files_against_each_other(file, tmp_path, capsys):
+    other = tmp_path / "other.onnx"
+    ran(capsys, "export", file, other)
+    options = ("--against", other, "--batch", 3, "--rounds", 5)
+    found = json.loads(ran(capsys, "bench", file, *options, "--json"))
+    assert [item["file"] for item in found["files"]] == [str(file), str(other)]
+    keys = {"file_bytes", "median_ms", "p99_ms", "spread", "ratio", "cold_start_ms", "peak_memory_bytes", "rounds"}
+    assert all(keys <= item.keys() for item in found["files"])
+    assert (found["batch"], found["threads"], found["files"][0]["ratio"]) == (3, 1, 1.0)
+    kernels = {layer["name"]: layer["kernel"] for layer in found["layers"][str(file)]}
+    assert kernels["conv"] == "QLinearConv"
+    text = ran(capsys, "bench", file, *options)
+    assert "other.onnx" in text
+    assert "2 of 2 layers ran in integers" in text
+
+
+def test_bench_says_why_a_layer_is_not_in_integers(tmp_path, capsys):
+    write(tmp_path / "m.attar", pack(samples.lstm()))
+    text = ran(capsys, "bench", tmp_path / "m.attar", "--rounds", 2)
+    assert "0 of 3 layers ran in integers" in text
+    assert "in floating point: lstm (LSTM reads real numbers)" in text
+
+
+def test_bench_wants_our_file_first(file, tmp_path, capsys):
+    ran(capsys, "export", file, tmp_path / "other.onnx")
+    assert main(["bench", str(tmp_path / "other.onnx"), "--against", str(file)]) == 1
+    assert "put the .attar file first" in capsys.readouterr().err
+
+
+def test_every_command_works_where_pytorch_cannot_be_imported(file, data, tmp_path):
+    code = f"""
+import sys
+for name in ("torch", "lightning_fabric", "onnxscript", "safetensors", "sklearn", "plotly"):
+    sys.modules[name] = None
+from attar.cli import main
+file, out = {str(file)!r}, {str(tmp_path / "out.onnx")!r}
+for arguments in (
+    ["verify", file],
+    ["inspect", file],
+    ["eval", file, "--data", {data!r}],
+    ["export", file, "--to", "onnx", out],
+    ["bench", file, "--against", out, "--rounds", "2"],
+):
+    assert main(arguments) == 0, arguments
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""

@@ -1,0 +1,96 @@
+"""The command line as a whole: help, versions, errors and exit codes."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from attar.cli import COMMANDS, main
+from attar.core.errors import AttarError
+
+
+def test_help_names_every_command(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f" {name} " in out and short.split(".")[0][:30] in out for name, (_, short) in COMMANDS.items())
+
+
+def test_help_and_version_import_nothing_heavy():
+    code = (
+        "import sys; from attar.cli import main; assert main(['--help']) == 0 == main(['--version'])\n"
+        "heavy = {'numpy', 'onnx', 'onnxruntime', 'numba', 'torch', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name, capsys):
+    module, _, function = COMMANDS[name][0].partition(":")
+    assert f"attar {name} " in getattr(importlib.import_module(module), function).__doc__
+    assert main([name, "--help"]) == 0
+    assert "Example" in capsys.readouterr().out
+
+
+def test_the_version_is_the_packages(capsys):
+    import attar
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"attar {attar.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["instpect", "x"], "No such command 'instpect'"),
+        (["eval", "x.attar"], "Missing option '--data'"),
+        (["bench", "x.attar", "--batch", "0"], "--batch"),
+        (["verify", "x.attar", "--wrong"], "--wrong"),
+        (["--wrong"], "--wrong"),
+    ],
+)
+def test_wrong_usage_is_2_and_says_where_help_is(arguments, message, capsys):
+    assert main(arguments) == 2
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert streams.err.startswith("error: ")
+    assert message in streams.err
+    assert "--help" in streams.err
+
+
+def test_without_arguments_there_is_help(capsys):
+    assert main([]) == 2
+    streams = capsys.readouterr()
+    assert "Usage" in streams.out + streams.err
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "message"),
+    [(AttarError("a [red] word"), 1, "error: a [red] word"), (KeyboardInterrupt(), 130, "error: interrupted")],
+)
+def test_errors_are_one_line_and_a_code(monkeypatch, capsys, fault, code, message):
+    def fail(*_args, **_options):
+        raise fault
+
+    monkeypatch.setattr("attar.cli.verify.open_artifact", fail)
+    assert main(["verify", "x.attar"]) == code
+    streams = capsys.readouterr()
+    assert (streams.out, streams.err) == ("", f"{message}\n")
+
+
+def test_a_fault_of_ours_is_not_hidden(monkeypatch):
+    monkeypatch.setattr("attar.cli.verify.open_artifact", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["verify", "x.attar"])
+
+
+def test_python_m_attar_is_the_command(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "attar", "verify", str(tmp_path / "nothing.attar")], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert "cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr

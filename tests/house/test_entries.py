@@ -1,0 +1,74 @@
+"""Every entry of every registry is described, in its own docstring and in the documents."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from tests.house.repository import ROOT, SOURCE, prose
+
+from attar.artifact.manifest import CodeStream, TableRecord
+from attar.cli import COMMANDS
+from attar.coding.registry import CODERS
+from attar.core.registry import Registry
+from attar.data import DATASETS
+from attar.data.preprocessing import PREPROCESSINGS
+from attar.deploy import BACKENDS
+from attar.methods.quantize.registry import OBSERVERS, SOLVERS
+
+REGISTRIES = {
+    "coders": CODERS,
+    "solvers": SOLVERS,
+    "observers": OBSERVERS,
+    "data sets": DATASETS,
+    "preprocessings": PREPROCESSINGS,
+    "backends": BACKENDS,
+}
+ENTRIES = [(family, entry) for family, registry in REGISTRIES.items() for entry in registry]
+
+
+def test_every_registry_of_the_source_is_looked_at():
+    pattern = re.compile(r"^([A-Z]+): Registry\[", re.MULTILINE)
+    found = [key for path in SOURCE.rglob("*.py") for key in pattern.findall(path.read_text(encoding="utf-8"))]
+    assert len(found) == len(REGISTRIES), f"registries: {found}"
+    assert all(isinstance(registry, Registry) and len(registry) for registry in REGISTRIES.values())
+
+
+@pytest.mark.parametrize(("family", "entry"), ENTRIES)
+def test_an_entry_has_a_docstring_that_says_something(family, entry):
+    thing = REGISTRIES[family][entry]
+    assert thing.name == entry
+    doc = (type(thing).__doc__ or "").strip()
+    assert len(doc) > 20, f"{type(thing).__name__} ({entry}) does not say what it is"
+
+
+@pytest.mark.parametrize("family", REGISTRIES)
+def test_the_notation_lists_the_entries_of_a_registry_and_no_others(family):
+    row = re.search(rf"^\| {family} \| (.+) \|$", prose(ROOT / "docs" / "notation.md"), re.MULTILINE)
+    assert row, f"docs/notation.md has no row of {family}"
+    assert re.findall("`([^`]+)`", row[1]) == list(REGISTRIES[family])
+
+
+@pytest.mark.parametrize(("family", "entry"), ENTRIES)
+def test_the_readme_names_an_entry(family, entry):
+    text = prose(ROOT / "README.md") + (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.search(rf"[`\s]{entry}[`:\s]", text), f"README.md does not name {entry!r}, one of the {family}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_readme_names_a_command(command):
+    assert f"attar {command} " in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_format_knows_the_coders_there_are():
+    assert {name for name in CODERS if _accepts(CodeStream, coder=name)} == set(CODERS)
+    tabled = {name for name in CODERS if _accepts(TableRecord, coder=name, alphabet=2)}
+    assert tabled == set(CODERS) - {"raw"}
+
+
+def _accepts(spec, **fields):
+    try:
+        spec(length=0, **fields)
+    except ValueError:
+        return False
+    return True

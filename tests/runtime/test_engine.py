@@ -1,0 +1,79 @@
+"""Engine: ONNX Runtime behind one door."""
+
+import numpy as np
+import pytest
+from tests.runtime.reference import act, file_of, node
+from tests.runtime.test_lower import residual
+
+from attar.core.errors import ArtifactError, DataError
+from attar.runtime import engine
+from attar.runtime.engine import Engine, Value, kernels
+from attar.runtime.lower import lower
+
+
+@pytest.fixture
+def neg():
+    return lower(file_of([node("Neg", "x", "y")], {}, x=("n", 2), y=("n", 2))).serialized()
+
+
+def test_bytes_and_paths_are_opened(tmp_path, neg):
+    (tmp_path / "m.onnx").write_bytes(neg)
+    x = np.array([[1, -2]], np.float32)
+    for source in (neg, tmp_path / "m.onnx"):
+        opened = Engine(source, threads=1)
+        assert opened.inputs == (Value("x", "tensor(float)", ("n", 2)),)
+        assert opened.outputs == ("y",)
+        np.testing.assert_array_equal(opened.run({"x": x})[0], -x)
+
+
+def test_faults_of_onnx_runtime_are_ours(tmp_path, neg):
+    with pytest.raises(ArtifactError, match="graph: ONNX Runtime refuses"):
+        Engine(b"not a model")
+    with pytest.raises(ArtifactError, match="refuses"):
+        Engine(tmp_path / "nothing.onnx")
+    with pytest.raises(DataError, match="could not run"):
+        Engine(neg).run({"x": np.zeros((1, 3), np.float32)})
+    with pytest.raises(DataError, match="could not run"):
+        Engine(neg).run({"x": "text"})
+
+
+def test_the_profile_names_the_kernels_that_ran(neg):
+    assert kernels(neg, {"x": np.zeros((1, 2), np.float32)}) == {"node_y": "Neg"}
+
+
+def test_exact_kernels_are_asked_for_only_where_sums_saturate(monkeypatch, rng):
+    artifact = residual(rng)
+    data, x = lower(artifact).serialized(), rng.normal(size=(2, 3, 8, 8)).astype(np.float32)
+    plain = Engine(data).run({"x": x})[0]
+    engine.saturates()
+    # Every machine can run what a machine with saturating kernels would be given.
+    monkeypatch.setattr(engine, "saturates", lambda: True)
+    np.testing.assert_allclose(Engine(data, exact=True).run({"x": x})[0], plain, atol=0.1)
+
+
+def test_probing_gives_one_answer():
+    assert engine.saturates() in (True, False)
+    assert engine.saturates() == engine.saturates.__wrapped__()
+
+
+def test_sums_of_the_largest_codes_are_right(rng):
+    artifact = file_of(
+        [node("MatMul", "x w", "y")],
+        {"w": _full(127)},
+        [act("x", 1.0, 0)],
+        x=("n", 64),
+        y=("n", 16),
+    )
+    from attar.runtime import Session
+
+    session = Session(artifact)
+    assert session.integer_layers() == ("w",)
+    assert (session.run(np.full((4, 64), 255, np.float32)) == 64 * 255 * 127).all()
+
+
+def _full(code):
+    from attar.core.scheme import PerTensor, Scheme
+    from attar.core.tensors import Quantized
+
+    scheme = Scheme(bits=8, granularity=PerTensor())
+    return Quantized(np.full((64, 16), code, np.int8), np.ones(1, np.float32), scheme)

@@ -1,0 +1,154 @@
+"""Session: what goes in, what comes out, and what is refused."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tests import samples
+from tests.runtime.reference import act, file_of, node
+
+from attar.artifact.limits import Limits
+from attar.artifact.reader import open_artifact
+from attar.artifact.writer import pack, write
+from attar.core.errors import ArtifactError, DataError, UnknownName
+from attar.runtime import Session
+from attar.runtime.session import INTEGER_KERNELS
+
+
+@pytest.fixture(scope="module")
+def conv():
+    return Session(pack(samples.conv_net()))
+
+
+def test_path_bytes_and_open_files_are_the_same(tmp_path, conv, rng):
+    data = pack(samples.conv_net())
+    write(tmp_path / "m.attar", data)
+    x = rng.normal(size=(2, 3, 8, 8)).astype(np.float32)
+    for source in (tmp_path / "m.attar", str(tmp_path / "m.attar"), data, open_artifact(data)):
+        np.testing.assert_array_equal(Session(source, threads=2).run(x), conv.run(x))
+
+
+def test_a_bare_array_gives_a_bare_array_and_names_give_names(conv, rng):
+    x = rng.normal(size=(5, 3, 8, 8)).astype(np.float32)
+    bare, named = conv.run(x), conv.run({"x": x})
+    assert bare.shape == (5, 10)
+    assert list(named) == ["y"]
+    np.testing.assert_array_equal(bare, named["y"])
+    # Views and reversed axes are inputs like others.
+    np.testing.assert_array_equal(conv.run(x[:, :, ::-1][:, :, ::-1]), bare)
+
+
+def test_one_example_is_like_many(conv, rng):
+    x = rng.normal(size=(4, 3, 8, 8)).astype(np.float32)
+    each = np.concatenate([conv.run(x[i : i + 1]) for i in range(4)])
+    np.testing.assert_allclose(each, conv.run(x), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (np.zeros((1, 3, 8, 8)), r"takes float32, float64 arrived; use .astype\('float32'\)"),
+        (np.zeros((3, 8, 8), np.float32), r"shape \(batch, 3, 8, 8\), \(3, 8, 8\) arrived"),
+        (np.zeros((1, 4, 8, 8), np.float32), "axis 1 .* has size 4"),
+        ({"z": np.zeros((1, 3, 8, 8), np.float32)}, "the inputs are x; given were z"),
+        ({}, "given were none"),
+    ],
+)
+def test_wrong_inputs_are_refused_in_words(conv, inputs, message):
+    with pytest.raises(DataError, match=message):
+        conv.run(inputs)
+
+
+def test_a_wrong_input_is_refused_after_a_right_one(conv):
+    conv.run(np.zeros((1, 3, 8, 8), np.float32))
+    with pytest.raises(DataError):
+        conv.run(np.zeros((1, 3, 8, 8)))
+
+
+def test_a_symbolic_axis_has_one_size_everywhere():
+    artifact = file_of([node("Neg", "x", "y")], {}, x=("n", "n"), y=("n", "n"))
+    session = Session(artifact)
+    assert session.run(np.ones((3, 3), np.float32)).shape == (3, 3)
+    with pytest.raises(DataError, match=r"axis 1 .* size 4"):
+        session.run(np.ones((3, 4), np.float32))
+
+
+def test_indices_out_of_range_are_an_error_of_the_data():
+    with pytest.raises(DataError, match="could not run"):
+        Session(pack(samples.lstm())).run(np.full((1, 3), 99))
+
+
+def test_preprocessing_of_the_file_is_applied(conv):
+    raw = np.full((1, 3, 8, 8), 51, np.uint8)
+    got = conv.preprocess(raw)
+    np.testing.assert_allclose(got[0, :, 0, 0], (0.2 - np.array([0.5, 0.4, 0.3])) / 0.2, rtol=1e-5, atol=1e-6)
+    assert got.dtype == np.float32
+
+
+def test_without_preprocessing_numbers_get_the_type_of_the_input():
+    session = Session(pack(samples.lstm()))
+    assert session.preprocess(np.array([[1, 2]], np.uint8)).dtype == np.int64
+    with pytest.raises(DataError, match="takes int64"):
+        session.preprocess(np.array([[1.5]]))
+
+
+def test_layers_are_those_of_the_profile(conv):
+    by_name = {layer.name: layer for layer in conv.layers}
+    assert by_name.keys() == {"conv", "fc"}
+    assert by_name["conv"].kernel == "QLinearConv"
+    assert all(layer.integer == (layer.kernel in INTEGER_KERNELS) for layer in conv.layers)
+    assert all(bool(layer.reason) != layer.integer for layer in conv.layers)
+    assert conv.integer_layers() == tuple(layer.name for layer in conv.layers if layer.integer)
+
+
+def test_a_model_without_quantized_activations_runs_in_floating_point_and_says_why():
+    session = Session(pack(samples.lstm()))
+    assert session.integer_layers() == ()
+    reasons = {layer.name: layer.reason for layer in session.layers}
+    assert reasons["embed"] == "Gather reads real numbers"
+    assert reasons["lstm"] == "LSTM reads real numbers"
+    assert "codebook" in reasons["head"]
+    assert "lstm.weight_hh_l0" in session.dequantized
+    assert "lstm.bias_ih_l0" not in session.dequantized
+
+
+def test_examples_have_the_sizes_of_the_file(conv):
+    assert conv.example()["x"].shape == (2, 3, 8, 8)
+    assert conv.example(7)["x"].shape == (7, 3, 8, 8)
+
+
+def test_limits_and_graph_names_are_passed_on():
+    data = pack(samples.conv_net())
+    with pytest.raises(ArtifactError, match="nodes"):
+        Session(data, limits=Limits(nodes=1))
+    with pytest.raises(UnknownName, match="main"):
+        Session(data, graph="maim")
+
+
+def test_what_onnx_runtime_refuses_is_an_error_of_the_file():
+    # Sound as a graph; but ONNX Runtime has no kernel for it in this type.
+    artifact = file_of(
+        [node("Cast", "x", "d", to=11), node("LRN", "d", "m", size=3), node("Cast", "m", "y", to=1)],
+        {},
+        x=("batch", 1, 4, 4),
+        y=("batch", 1, 4, 4),
+    )
+    with pytest.raises(ArtifactError, match="ONNX Runtime refuses"):
+        Session(artifact)
+
+
+def test_quantized_values_may_be_inputs_and_outputs_at_once(rng):
+    artifact = file_of([node("Identity", "x", "y")], {}, [act("x", 0.5, 3, 4), act("y", 0.5)], x=("n",), y=("n",))
+    got = Session(artifact).run(np.array([-9, 0.2, 0.3, 99], np.float32))
+    np.testing.assert_array_equal(got, [-1.5, 0.0, 0.5, 6.0])
+
+
+def test_pytorch_is_not_needed():
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import numpy as np, attar.runtime, attar.measure, attar.deploy, attar.data\n"
+        "assert not any(name.split('.')[0] in ('torch', 'safetensors', 'onnxscript', 'sklearn') and module\n"
+        "               for name, module in sys.modules.items())"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
