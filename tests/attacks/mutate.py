@@ -47,6 +47,10 @@ WORDS += [
 ]
 OTHERS: list[Any] = [None, True, False, [], {}, [[]], [0], {"kind": "dense"}, [None] * 100]
 _OPERATORS = sorted(OPERATORS)
+_STRINGS = (
+    b"SAME_UPPER SAME_LOWER VALID NOTSET linear nearest cubic floor half_pixel asymmetric reflect constant none".split()
+)
+_STRINGS += b"Tanh Sigmoid Relu forward reverse bidirectional ij,jk->ik ...i->... abcd->a bilinear CRD x".split()
 
 
 def mutate(parts: Parts, rng: random.Random, other: Parts) -> None:
@@ -229,69 +233,60 @@ def _set_attribute(model: onnx.ModelProto, rng: random.Random) -> None:
 
 def _give_attribute(model: onnx.ModelProto, node: onnx.NodeProto, rng: random.Random) -> None:
     try:
-        schema = onnx.defs.get_schema(node.op_type, max(1, min(25, model.opset_import[0].version)), "")
+        schema = onnx.defs.get_schema(node.op_type, model.opset_import[0].version, "")
     except (onnx.defs.SchemaError, IndexError):
         return
-    if not schema.attributes:
-        return
-    name, attribute = rng.choice(sorted(schema.attributes.items()))
-    number = rng.choice((0, 1, 2, -1, 3, 8, *NUMBERS))
-    number = max(-(2**63), min(2**63 - 1, number))
-    kinds: dict[str, Any] = {
-        "INT": number,
-        "FLOAT": rng.choice(FLOATS),
-        "STRING": rng.choice(
-            ("SAME_UPPER", "VALID", "linear", "nearest", "ij,jk->ik", "forward", "bidirectional", "x")
-        ),
-        "INTS": [rng.choice((number, 0, 1, 2, -1)) for _ in range(rng.randrange(6))],
-        "FLOATS": [rng.choice(FLOATS) for _ in range(rng.randrange(6))],
-        "STRINGS": [rng.choice(("Tanh", "Sigmoid", "x")) for _ in range(rng.randrange(4))],
-    }
-    value = kinds.get(str(attribute.type).rpartition(".")[2])
-    if value is None:
-        return
+    if schema.attributes:
+        name, attribute = rng.choice(sorted(schema.attributes.items()))
+        _give(node, name, int(attribute.type), rng)
+
+
+def _give(node: onnx.NodeProto, name: str, kind: int, rng: random.Random) -> None:
+    """Give a node an attribute of a type, in place of the one it has."""
     kept = [item for item in node.attribute if item.name != name]
+    added = onnx.AttributeProto(name=name, type=kind)
+    count = rng.randrange(6)
+    numbers = [rng.choice((0, 1, 1, 2, 3, -1)) if rng.random() < 0.8 else _int64(rng.choice(NUMBERS)) for _ in range(9)]
+    added.i, added.f, added.s = numbers[0], rng.choice(FLOATS), rng.choice(_STRINGS)
+    added.ints.extend(numbers[1 : 1 + count])
+    added.floats.extend(rng.choice(FLOATS) for _ in range(count))
+    added.strings.extend(rng.choice(_STRINGS) for _ in range(count))
+    added.t.CopyFrom(_constant("", rng.random() < 0.5, rng))
+    holds = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints", 8: "strings"}
+    for number, field in holds.items():
+        if number != kind:
+            added.ClearField(field)
     del node.attribute[:]
-    node.attribute.extend(kept)
-    added = node.attribute.add(name=name, type=int(attribute.type))
-    if isinstance(value, list):
-        getattr(
-            added, {int: "ints", float: "floats", str: "strings"}.get(type(value[0]), "ints") if value else "ints"
-        ).extend([item.encode() if isinstance(item, str) else item for item in value])
-    elif isinstance(value, str):
-        added.s = value.encode()
-    elif isinstance(value, float):
-        added.f = value
-    else:
-        added.i = value
+    node.attribute.extend([*kept, added])
 
 
 def _add_node(model: onnx.ModelProto, rng: random.Random) -> None:
-    """Add a node of any operator, on names there are and constants of its own."""
+    """Add a node of any operator, mostly with inputs and attributes of the types it takes."""
     place = rng.randrange(len(model.graph.node) + 1)
-    before = [name for node in model.graph.node[:place] for name in node.output]
-    names = [item.name for item in (*model.graph.input, *model.graph.initializer)] + before
     number = len(model.graph.node)
-    node = helper.make_node(
-        rng.choice(_OPERATORS), [], [f"new{number}_{index}" for index in range(rng.choice((1, 1, 1, 2, 3)))]
+    node = helper.make_node(rng.choice(_OPERATORS), [], [f"new{number}"])
+    try:
+        schema = onnx.defs.get_schema(node.op_type, model.opset_import[0].version, "")
+    except (onnx.defs.SchemaError, IndexError):
+        return
+    floats = [item.name for item in model.graph.input if item.type.tensor_type.elem_type == 1]
+    floats += [name for earlier in model.graph.node[:place] for name in earlier.output]
+    formals = list(schema.inputs)
+    for index, formal in enumerate(formals + formals[-1:] * rng.randrange(2)):
+        if formal.option.name == "Optional" and rng.random() < 0.5:
+            node.input.append("")
+        elif "tensor(float)" in formal.types and floats and rng.random() < 0.8:
+            node.input.append(rng.choice(floats))
+        else:
+            node.input.append(f"c{number}_{index}")
+            model.graph.initializer.append(_constant(f"c{number}_{index}", "tensor(int64)" in formal.types, rng))
+    node.output.extend(
+        f"new{number}_{index}" for index in range(rng.randrange(schema.min_output, schema.min_output + 2))
     )
-    for index in range(rng.randrange(1, 6)):
-        if rng.random() < 0.5 and names:
-            node.input.append(rng.choice(names))
-            continue
-        constant = f"c{number}_{index}"
-        values = [rng.choice((0, 1, 2, 3, -1, 8, *NUMBERS)) for _ in range(rng.choice((0, 1, 1, 2, 4)))]
-        values = [max(-(2**63), min(2**63 - 1, value)) for value in values]
-        model.graph.initializer.append(
-            helper.make_tensor(constant, 7, [len(values)], values)
-            if rng.random() < 0.6
-            else helper.make_tensor(
-                constant, 1, [len(values)], [max(-3e38, min(3e38, float(value))) for value in values]
-            )
-        )
-        node.input.append(constant)
-    for _ in range(rng.randrange(3)):
-        _give_attribute(model, node, rng)
+    del node.output[: rng.randrange(2) if len(node.output) > 1 else 0]
+    for name, attribute in sorted(schema.attributes.items()):
+        if attribute.required or rng.random() < 0.3:
+            _give(node, name, int(attribute.type), rng)
     kept = [onnx.NodeProto.FromString(item.SerializeToString()) for item in model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend([*kept[:place], node, *kept[place:]])
@@ -299,6 +294,20 @@ def _add_node(model: onnx.ModelProto, rng: random.Random) -> None:
         after = model.graph.node[rng.randrange(place + 1, len(kept) + 1)]
         if after.input:
             after.input[rng.randrange(len(after.input))] = node.output[0]
+
+
+def _constant(name: str, integers: bool, rng: random.Random) -> onnx.TensorProto:
+    """Return a constant of a few numbers, most of them small."""
+    shape = rng.choice(([], [1], [1], [2], [3], [4], [4], [8], [0]))
+    count = 0 if 0 in shape else max(shape, default=1)
+    values = [rng.choice((0, 1, 1, 2, 3, -1)) if rng.random() < 0.9 else rng.choice(NUMBERS) for _ in range(count)]
+    if integers:
+        return helper.make_tensor(name, 7, shape, [_int64(value) for value in values])
+    return helper.make_tensor(name, 1, shape, [max(-3e38, min(3e38, float(value))) for value in values])
+
+
+def _int64(value: int) -> int:
+    return max(-(2**63), min(2**63 - 1, value))
 
 
 def _remove_node(model: onnx.ModelProto, rng: random.Random) -> None:

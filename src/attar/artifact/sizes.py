@@ -116,8 +116,8 @@ def _outputs(node: onnx.NodeProto, operator: operators.Operator, known: Mapping[
     """Return the names of a node's outputs, absent ones left out."""
     least, most = operator.output_count
     names = [name for name in node.output if name]
-    if not least <= len(node.output) <= most or len(set(names)) != len(names) or not node.output[0]:
-        raise Refused(f"{len(node.output)} outputs are not {least} to {most} different ones")
+    if not least <= len(node.output) <= most or not names or len(set(names)) != len(names):
+        raise Refused(f"the outputs {names[:8]} are not {max(least, 1)} to {most} different ones")
     if taken := [name for name in names if name in known]:
         raise Refused(f"the output {taken[0]!r} exists already")
     return names

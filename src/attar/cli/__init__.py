@@ -37,6 +37,8 @@ attar bench net.attar --against other.onnx
 
 `attar COMMAND --help` shows what a command takes, with an example."""
 
+_INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
+
 # typer keeps its own copy of click in some versions and imports click in others; both have these above BadParameter.
 _REFUSALS: tuple[type[Exception], ...] = typer.BadParameter.__bases__
 
@@ -49,14 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        found = typer.main.get_command(_application(given)).main(given, prog_name="attar", standalone_mode=False)
+        command = typer.main.get_command(_application(given))
+        found: int | None = command.main(given, prog_name="attar", standalone_mode=False)
     except AttarError as error:
         return _fail(str(error), 1)
     except _REFUSALS as error:
         return _refuse(error)
     except (typer.Abort, KeyboardInterrupt):
-        return _fail("interrupted", 130)
-    return found if isinstance(found, int) else 0
+        return _fail("interrupted", _INTERRUPTED)
+    # Some versions of typer turn an interruption into this code instead of raising it.
+    return _fail("interrupted", _INTERRUPTED) if found == _INTERRUPTED else found or 0
 
 
 def _application(arguments: Sequence[str]) -> typer.Typer:

@@ -82,7 +82,7 @@ def quantize(
 
     Example:
 
-        attar quantize examples/resnet.py:resnet20 -w resnet20.safetensors -d cifar10 --preprocess imagenet
+        attar quantize examples/resnet.py:resnet20 -w resnet20.safetensors -d cifar10 -p imagenet
         --bits 4 --activations 8 --set conv1=8 -o resnet20.attar
     """
     dataset = load(data, split)
