@@ -8,7 +8,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from digits import train
 from rich.console import Console
 
 import attar
@@ -18,6 +17,7 @@ from attar.data import load
 from attar.measure.accuracy import evaluate
 from attar.measure.latency import interleave
 from attar.runtime import preprocess
+from digits import train
 
 OUT = Path("runs/demo")
 

@@ -22,7 +22,8 @@ class DigitNet(nn.Module):
             x = F.relu(norm(conv(x)))
             if i % 2:
                 x = F.max_pool2d(x, 2)
-        return self.head(x.flatten(1))
+        logits: Tensor = self.head(x.flatten(1))
+        return logits
 
 
 def train(x: np.ndarray, y: np.ndarray, epochs: int = 15, batch: int = 64, seed: int = 0) -> DigitNet:

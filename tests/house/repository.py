@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "attar"
 
-_NOT_OURS = frozenset({".git", ".venv", "__pycache__", "build", "dist", "runs"})
+_MADE = frozenset({".git", ".hypothesis", ".venv", "__pycache__", "build", "dist", "runs"})
 
 
 def files() -> list[Path]:
@@ -22,12 +22,12 @@ def files() -> list[Path]:
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout
         found = [ROOT / name for name in listed.split("\0") if name]
     else:
-        found = [
-            path
-            for path in ROOT.rglob("*")
-            if not any(part in _NOT_OURS or part.endswith(("_cache", ".egg-info")) for part in path.parts)
-        ]
+        found = [path for path in ROOT.rglob("*") if not _is_made(path.relative_to(ROOT))]
     return sorted(path for path in found if path.is_file())
+
+
+def _is_made(path: Path) -> bool:
+    return any(part in _MADE or part.endswith(("_cache", ".egg-info")) for part in path.parts)
 
 
 def documents() -> list[Path]:

@@ -10,7 +10,9 @@ from tests.house.repository import ROOT, files, name
 #: What -> how it is found. Each is written so that this file does not hold what it looks for. A test of what may leak
 #: into a file calls its owner ``secret``.
 FORBIDDEN = {
-    "an absolute path of a machine": re.compile(rb"(?<![\w/.*$}-])/(?:home|work|root|Users|mnt)/(?!secret)\w|[A-Z]:\\Users\\"),
+    "an absolute path of a machine": re.compile(
+        rb"(?<![\w/.*$}-])/(?:home|work|root|Users|mnt)/(?!secret)\w|[A-Z]:\\Users\\"
+    ),
     "unpickling": re.compile(rb"\bpickle\.(?:load|Unpickler)|allow_pickle\s*=\s*True|\bjoblib\.load"),
     "weights that run code": re.compile(rb"weights_only\s*=\s*False"),
 }

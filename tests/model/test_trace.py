@@ -55,6 +55,14 @@ def test_no_weight_stays_in_the_graph():
     assert {binding.to for binding in traced.bindings} == {"weight", "bias"}
 
 
+def test_an_input_named_like_a_builtin_has_one_name_everywhere():
+    traced = trace(nn.Sequential(nn.Linear(4, 4)), (torch.randn(2, 4),))
+    placeholder = next(node.name for node in traced.graph.graph.nodes if node.op == "placeholder")
+    assert [port.name for port in traced.inputs] == [placeholder]
+    assert [value.name for value in traced.model.graph.input] == [placeholder]
+    assert placeholder in {name for node in traced.model.graph.node for name in node.input}
+
+
 def test_several_inputs_and_a_buffer():
     traced = trace(Twice(), (torch.randn(2, 4), torch.randn(2, 4)))
     assert len(traced.inputs) == 2
@@ -102,5 +110,5 @@ def test_an_operator_onnx_lacks_is_named():
 
 
 def test_other_floating_types_are_refused():
-    with pytest.raises(ModelError, match="float64.*module.float"):
+    with pytest.raises(ModelError, match=r"float64.*module\.float"):
         trace(nn.Linear(3, 3).double(), (torch.randn(2, 3).double(),))

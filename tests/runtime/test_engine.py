@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 from tests.runtime.reference import act, file_of, node
-from tests.runtime.test_lower import residual
 
 from attar.core.errors import ArtifactError, DataError
-from attar.runtime import engine
+from attar.core.scheme import PerTensor, Scheme
+from attar.core.tensors import Quantized
+from attar.runtime import Session, engine
 from attar.runtime.engine import Engine, Value, kernels
 from attar.runtime.lower import lower
 
@@ -42,13 +43,28 @@ def test_the_profile_names_the_kernels_that_ran(neg):
 
 
 def test_exact_kernels_are_asked_for_only_where_sums_saturate(monkeypatch, rng):
-    artifact = residual(rng)
-    data, x = lower(artifact).serialized(), rng.normal(size=(2, 3, 8, 8)).astype(np.float32)
-    plain = Engine(data).run({"x": x})[0]
-    engine.saturates()
-    # Every machine can run what a machine with saturating kernels would be given.
+    # Two weights of the same channels: kernels that move int8 to uint8 refuse zero points that are shared.
+    nodes = [node("Conv", "x v", "c"), node("Conv", "c w", "d"), node("Neg", "d", "y")]
+    step = np.full(3, 2e-3, np.float32)
+    codes = {name: rng.integers(-127, 128, (3, 3, 3, 3)).astype(np.int8) for name in "vw"}
+    tensors = {name: Quantized(value, step, Scheme(bits=8)) for name, value in codes.items()}
+    grids = [act("x", 0.03, 99), act("c", 0.05, 99), act("d", 0.05, 99)]
+    data = lower(file_of(nodes, tensors, grids, y=("batch", 3, 4, 4))).serialized()
+    x = rng.normal(size=(2, 3, 8, 8)).astype(np.float32)
+
+    def option(opened):
+        try:
+            return opened._session.get_session_options().get_session_config_entry("session.x64quantprecision")
+        except RuntimeError:
+            return None
+
+    monkeypatch.setattr(engine, "saturates", lambda: False)
+    quick = Engine(data, exact=True)
     monkeypatch.setattr(engine, "saturates", lambda: True)
-    np.testing.assert_allclose(Engine(data, exact=True).run({"x": x})[0], plain, atol=0.1)
+    exact = Engine(data, exact=True)
+    assert [option(opened) for opened in (quick, exact, Engine(data))] == [None, "1", None]
+    # Every machine can run what one with saturating kernels is given.
+    np.testing.assert_allclose(exact.run({"x": x})[0], quick.run({"x": x})[0], atol=0.051)
 
 
 def test_probing_gives_one_answer():
@@ -64,16 +80,11 @@ def test_sums_of_the_largest_codes_are_right(rng):
         x=("n", 64),
         y=("n", 16),
     )
-    from attar.runtime import Session
-
     session = Session(artifact)
     assert session.integer_layers() == ("w",)
     assert (session.run(np.full((4, 64), 255, np.float32)) == 64 * 255 * 127).all()
 
 
 def _full(code):
-    from attar.core.scheme import PerTensor, Scheme
-    from attar.core.tensors import Quantized
-
     scheme = Scheme(bits=8, granularity=PerTensor())
     return Quantized(np.full((64, 16), code, np.int8), np.ones(1, np.float32), scheme)

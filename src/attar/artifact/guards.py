@@ -119,6 +119,9 @@ def _modest(inputs: Inputs) -> int:
 
 
 def _constant(inputs: Inputs) -> int:
+    fill = inputs.attributes.get("value")
+    if fill is not None and math.prod(fill.dims) != 1:
+        raise ValueError("the value is not one number")
     return elements(tuple(_sizes(inputs.numbers(0))))
 
 

@@ -64,10 +64,13 @@ TYPES: dict[int, str] = {
 }
 
 MAX_INT = 2**31 - 1  # beyond it products of two numbers may overflow in kernels
+_MAX_RANK = 16
 _POSITIVE = """
     strides dilations kernel_shape group blocksize num_groups num_outputs hidden_size p q_num_heads kv_num_heads"""
-_NOT_NEGATIVE = "pads output_padding output_shape"
-_LEAST = dict.fromkeys(_POSITIVE.split(), 1) | dict.fromkeys(_NOT_NEGATIVE.split(), 0)
+#: Ranges of integers in attributes, by name; all others are 0 to 2^31 - 1. Inference and kernels trust some of them.
+_RANGES: dict[str, tuple[int, int]] = dict.fromkeys(_POSITIVE.split(), (1, MAX_INT))
+_RANGES |= dict.fromkeys(("axis", "axes"), (-_MAX_RANK, _MAX_RANK))
+_RANGES |= dict.fromkeys(("start", "end", "k"), (-MAX_INT, MAX_INT))
 _MAX_ITEMS = 64
 _EQUATION = re.compile(rb"[A-Za-z., >-]{1,128}")
 
@@ -148,9 +151,9 @@ def read_attributes(node: onnx.NodeProto, known: Operator) -> dict[str, Any]:
         items = value if isinstance(value, list) else [value]
         if len(items) > _MAX_ITEMS:
             raise Refused(f"the attribute {name!r} has {len(items)} items; at most {_MAX_ITEMS} may be")
-        least = _LEAST.get(name, -MAX_INT)
-        if any(isinstance(item, int) and not least <= item <= MAX_INT for item in items):
-            raise Refused(f"the attribute {name!r} is outside {least}..{MAX_INT}: {items}")
+        least, most = _RANGES.get(name, (0, MAX_INT))
+        if any(isinstance(item, int) and not least <= item <= most for item in items):
+            raise Refused(f"the attribute {name!r} is outside {least}..{most}: {items}")
     missing = [name for name, (_, required) in known.attributes.items() if required and name not in found]
     if missing:
         raise Refused(f"the attribute {missing[0]!r} is missing")
@@ -168,6 +171,8 @@ def check_types(known: Operator, types: Sequence[str | None]) -> None:
     least, most = known.input_count
     if not least <= len(types) <= most:
         raise Refused(f"{len(types)} inputs are not the {least} to {most} it takes")
+    if types and types[-1] is None:
+        raise Refused("its last input is absent; leave it out")
     chosen: dict[str, str] = {}
     for index, found in enumerate(types):
         formal = known.inputs[min(index, len(known.inputs) - 1)]

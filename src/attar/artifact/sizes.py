@@ -116,7 +116,11 @@ def _outputs(node: onnx.NodeProto, operator: operators.Operator, known: Mapping[
     """Return the names of a node's outputs, absent ones left out."""
     least, most = operator.output_count
     names = [name for name in node.output if name]
-    if not least <= len(node.output) <= most or not names or len(set(names)) != len(names):
+    if (
+        not least <= len(node.output) <= most
+        or len(set(names)) != len(names)
+        or not names[-1:] == list(node.output[-1:])
+    ):
         raise Refused(f"the outputs {names[:8]} are not {max(least, 1)} to {most} different ones")
     if taken := [name for name in names if name in known]:
         raise Refused(f"the output {taken[0]!r} exists already")
@@ -157,8 +161,8 @@ def _follow(name: str, facts: guards.Inputs, inputs: Sequence[Sized | None], mad
         )
     if name == "ConstantOfShape":
         fill = facts.attributes.get("value")
-        value = np.zeros(1) if fill is None else onnx.numpy_helper.to_array(fill).reshape(-1)
-        return made._replace(values=np.full(made.shape, value[0], dtype), fixed=facts.fixed[0])
+        value = 0 if fill is None else onnx.numpy_helper.to_array(fill).item()
+        return made._replace(values=np.full(made.shape, value, dtype), fixed=facts.fixed[0])
     arrays = [value for value in facts.values if value is not None]
     if len(arrays) != len(inputs):
         return made

@@ -54,6 +54,9 @@ def strip(contents: GraphContents) -> bytes:
                 kept.ClearField(field)
         for attribute in kept.attribute:
             attribute.ClearField("doc_string")
+        for names in (kept.input, kept.output):
+            while names and not names[-1]:  # absent at the end: left out
+                names.pop()
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 

@@ -64,7 +64,13 @@ def quantize(
     coder: Annotated[str, typer.Option(help="Entropy coder of the codes: rans, huffman or raw.")] = "rans",
     preprocess: Annotated[
         str | None,
-        typer.Option(metavar="NAME|JSON", help="Preprocessing of raw examples; the data set's own by default."),
+        typer.Option(
+            "--preprocessing",
+            "-p",
+            metavar="NAME|JSON",
+            help="What turns raw examples into inputs: none, unit, digits, mnist, cifar10, imagenet, a JSON object or "
+            "file.py:name; the data set's own by default.",
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split to calibrate on. Never the one you report.")] = "train",
     examples: Annotated[int, typer.Option(min=2, help="How many examples to calibrate on and compare.")] = 512,

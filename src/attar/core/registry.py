@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from attar.core.errors import SpecError, UnknownName
 
@@ -41,12 +41,14 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> T:
         """Return the entry called ``name``, or import it where ``name`` has the form ``file.py:name``.
 
+        A class that is imported so is called without arguments: entries are objects.
+
         Raises:
             UnknownName: no entry has this name; the message lists the nearest ones.
         """
         if ":" in name:
-            entry: T = load_object(name)
-            return entry
+            entry = load_object(name)
+            return cast("T", entry() if isinstance(entry, type) else entry)
         try:
             return self._entries[name]
         except KeyError:

@@ -88,7 +88,7 @@ class PerGroup(Spec):
 
 
 class PerBucket(Spec):
-    """One scale for each chunk of ``size`` consecutive elements of the flat tensor (Polino et al. 2018, section 2.1)."""
+    """One scale for each chunk of ``size`` consecutive elements of the flat tensor (Polino et al. 2018, sec. 2.1)."""
 
     kind: Literal["bucket"] = "bucket"
     size: int = Field(default=256, ge=1)

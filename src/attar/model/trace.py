@@ -120,6 +120,7 @@ def trace(module: nn.Module, example: Sequence[torch.Tensor], *, dynamic: Sequen
         assert isinstance(traced, fx.GraphModule)
         state = {**dict(traced.named_parameters()), **dict(traced.named_buffers())}
         model, bindings, constants = bind(program.model, state)
+        _name_inputs(model, traced)
     inputs, outputs = _ports(model, example)
     return Traced(
         graph=traced,
@@ -132,6 +133,17 @@ def trace(module: nn.Module, example: Sequence[torch.Tensor], *, dynamic: Sequen
         aliases=_aliases(module, state),
         parameters=sum(parameter.numel() for parameter in module.parameters()),
     )
+
+
+def _name_inputs(model: onnx.ModelProto, graph: fx.GraphModule) -> None:
+    """Give the inputs of the ONNX graph the names of the nodes: fx renames what is a word of Python (``input``)."""
+    nodes = graph.graph.find_nodes(op="placeholder")
+    names = {value.name: node.name for value, node in zip(model.graph.input, nodes, strict=True)}
+    for value in model.graph.input:
+        value.name = names[value.name]
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = names.get(name, name)
 
 
 @contextlib.contextmanager

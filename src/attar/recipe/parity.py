@@ -18,6 +18,8 @@ from attar.runtime import Session
 FLOAT_TOLERANCE = 1e-3
 #: Rounding at ties may tip an integer by one step; predictions of more than this share of examples have to agree.
 EQUAL_SHARE = 0.98
+#: How many real inputs are compared, at most: float64 is slow, and what goes wrong shows on the first.
+EXAMPLES = 512
 
 
 @dataclass(frozen=True)

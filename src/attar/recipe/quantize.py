@@ -28,7 +28,7 @@ from attar.methods.quantize.stage import Quantize
 from attar.model.trace import trace
 from attar.model.weights import find_weights
 from attar.recipe.inputs import calibration
-from attar.recipe.parity import Parity, compare
+from attar.recipe.parity import EXAMPLES, Parity, compare
 from attar.report.record import remember
 from attar.runtime import Session
 from attar.work.workpiece import Calibration, Use, Workpiece
@@ -73,9 +73,8 @@ class Quantized:
         path = Path(path)
         data = pack(self.piece.contents(self.use), coder=coder)
         artifact = open_artifact(data)
-        parity = compare(
-            Session(artifact), self.piece.simulate(torch.float64), self.data.batches, "decoding and comparing"
-        )
+        batches = self.data.first(EXAMPLES).batches
+        parity = compare(Session(artifact), self.piece.simulate(torch.float64), batches, "decoding and comparing")
         parity.demand(str(path), integers=bool(self.piece.activations))
         size = describe(artifact)
         report = {

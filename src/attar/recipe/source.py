@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import nn
@@ -69,10 +68,14 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # A damaged or foreign file ends the readers in nearly any exception; all of them mean this.
+        what = next(iter(str(error).splitlines()), type(error).__name__)
         raise SpecError(
-            f"{path} is neither safetensors nor a state dict of plain tensors ({str(error).splitlines()[0]}); "
+            f"{path} is neither safetensors nor a state dict of plain tensors ({what}); "
             "save it with safetensors.torch.save_file(module.state_dict(), ...)"
         ) from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):

@@ -103,8 +103,8 @@ class Engine:
 def saturates() -> bool:
     """Whether uint8 by int8 kernels of this machine saturate sums of two products at 16 bits, found by trying.
 
-    So they do on x86 without VNNI; products of weights of magnitude 64 and less are safe there (2 * 255 * 64 < 2^15).
-    The exact kernels take twice the time, so that they are asked for only where it matters.
+    So they do on x86 without VNNI. Weights of magnitude 64 and less are safe there (2 * 255 * 64 < 2^15), and ONNX
+    Runtime leaves them alone; for the others its exact kernels take twice the time, so that nobody else asks for them.
     """
     info = helper.make_tensor_value_info
     graph = helper.make_graph(

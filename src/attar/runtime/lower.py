@@ -62,13 +62,11 @@ class Lowered:
         model: standard ONNX with its weights.
         layers: node of the model -> what was planned for it.
         dequantized: compressed tensor of the file -> why it became float32 when the file was opened.
-        largest_code: largest magnitude of an int8 weight.
     """
 
     model: onnx.ModelProto
     layers: Mapping[str, Placement]
     dequantized: Mapping[str, str]
-    largest_code: int
 
     def serialized(self) -> bytes:
         """Return the model as ONNX bytes.
@@ -122,10 +120,9 @@ class _Lowering:
         self.codes: dict[str, Codes] = {}
         self.reals: dict[str, str] = {}
         self.dense: set[str] = set()
-        self.int8s: dict[str, tuple[str, str, str]] = {}
+        self.int8s: dict[str, str] = {}
         self.layers: dict[str, Placement] = {}
         self.dequantized: dict[str, str] = {}
-        self.largest_code = 0
 
     def run(self) -> Lowered:
         for value in self.graph.input:
@@ -139,7 +136,7 @@ class _Lowering:
                 self.plain(node)
             for value in node.output:
                 self.quantize(value)
-        return Lowered(self.build.finish(), self.layers, self.dequantized, self.largest_code)
+        return Lowered(self.build.finish(), self.layers, self.dequantized)
 
     def quantize(self, value: str) -> None:
         """Round a value to its grid, if it has one, and remember its codes."""
@@ -212,13 +209,12 @@ class _Lowering:
         bias = self.bias(rest[0], weight, grid, axis) if rest and rest[0] else np.zeros(0, np.int32)
         if bias is None or not _fits(weight, grid, bias, axis):
             return "its sums would not fit 32 bits"
-        inputs = [data, self.int8(name, weight)]
+        if name not in self.int8s:
+            self.int8s[name] = self.scaled(name, weight.codes, weight.scale, weight.axis)
+        inputs = [data, self.int8s[name]]
         if rest and rest[0]:
-            codes = self.build.initializer(f"{rest[0]}_codes", bias)
-            scale = self.build.initializer(f"{rest[0]}_scale", _step(weight, grid))
-            zero = self.build.scalar(np.zeros(weight.scale.size, np.int32), "zero_point")
-            real = self.build.fresh(f"{rest[0]}_real")
-            inputs.append(self.build.node("DequantizeLinear", [codes, scale, zero], real, axis=0))
+            step = _step(weight, grid)
+            inputs.append(self.scaled(rest[0], bias, step, None if weight.axis is None else 0))
         return inputs
 
     def bias(self, name: str, weight: Int8Weight, grid: Grid, axis: int) -> NDArray[np.int32] | None:
@@ -230,19 +226,16 @@ class _Lowering:
             steps = np.rint(values.reshape(-1).astype(np.float64) / _step(weight, grid))
         return steps.astype(np.int32) if (np.abs(steps) < _INT32).all() else None
 
-    def int8(self, name: str, weight: Int8Weight) -> str:
-        """Return the value of a weight read through DequantizeLinear; each reader has its own."""
-        if name not in self.int8s:
-            self.largest_code = max(self.largest_code, int(np.abs(weight.codes.astype(np.int16)).max(initial=0)))
-            zero = np.zeros(weight.scale.shape, np.int8)
-            self.int8s[name] = (
-                self.build.initializer(f"{name}_codes", weight.codes),
-                self.build.initializer(f"{name}_scale", weight.scale if weight.axis is not None else weight.scale[0]),
-                # Of its own: where ONNX Runtime moves int8 weights to uint8, it fails on a zero point that two share.
-                self.build.initializer(f"{name}_zero_point", zero if weight.axis is not None else zero[0]),
-            )
-        attributes: dict[str, Any] = {} if weight.axis is None else {"axis": weight.axis}
-        return self.build.node("DequantizeLinear", self.int8s[name], self.build.fresh(f"{name}_real"), **attributes)
+    def scaled(self, name: str, codes: NDArray[Any], scale: NDArray[np.float32], axis: int | None) -> str:
+        """Return the value of integers read through DequantizeLinear, a scale for each index of ``axis`` or for all."""
+        zero = np.zeros(scale.shape, codes.dtype)
+        parts = {"codes": codes, "scale": scale, "zero_point": zero}
+        if axis is None:
+            parts |= {"scale": scale[0], "zero_point": zero[0]}
+        # Zero points of their own: where ONNX Runtime moves int8 weights to uint8, it fails on one that two share.
+        inputs = [self.build.initializer(f"{name}_{part}", array) for part, array in parts.items()]
+        along = {} if axis is None else {"axis": axis}
+        return self.build.node("DequantizeLinear", inputs, self.build.fresh(f"{name}_real"), **along)
 
     def real(self, name: str, why: str = "it is read as real numbers") -> str:
         """Return the value that holds real numbers for ``name``, made where it is not there yet."""

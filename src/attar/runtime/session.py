@@ -95,7 +95,7 @@ class Session:
         lowered = lower(self.artifact, graph, threads=threads or 1)
         self.dequantized: Mapping[str, str] = lowered.dequantized
         self._graph = graph
-        self._engine = Engine(lowered.serialized(), threads=threads, exact=lowered.largest_code > 64)
+        self._engine = Engine(lowered.serialized(), threads=threads, exact=True)
 
     @property
     def manifest(self) -> Manifest:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -130,6 +132,11 @@ class Calibration:
     def examples(self) -> int:
         """How many examples there are."""
         return sum(len(batch[0]) for batch in self.batches)
+
+    def first(self, examples: int) -> Calibration:
+        """Return the batches that hold the first ``examples``, whole batches only, at least one."""
+        ends = list(itertools.accumulate(len(batch[0]) for batch in self.batches))
+        return Calibration(self.batches[: max(1, bisect.bisect_right(ends, examples))])
 
 
 class Round(nn.Module):

@@ -33,10 +33,8 @@ def calibrate(
     owner = {name: position for position, site in enumerate(sites) for name in site.sources}
     seen = _watch(graph, owner, len(sites), calibration)
     grids = []
-    for site, what in zip(sites, seen, strict=True):
+    for what in seen:
         low, high = observer.range(what, bits)
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise ModelError(f"activation {site.sources[0]!r} was not finite on the calibration data")
         grids.append(_grid(min(low, 0.0), max(high, 0.0), bits))
     place = {node.name: position for position, node in enumerate(graph.graph.nodes)}
     values = sorted(
@@ -52,6 +50,8 @@ def _watch(graph: fx.GraphModule, owner: dict[str, int], count: int, calibration
 
     def see_extremes(name: str, value: Any) -> None:
         smallest, largest = torch.aminmax(value)
+        if not (torch.isfinite(smallest) and torch.isfinite(largest)):
+            raise ModelError(f"activation {name!r} was not finite on the calibration data; look at the inputs")
         low[owner[name]] = np.minimum(low[owner[name]], smallest.item())
         high[owner[name]] = np.maximum(high[owner[name]], largest.item())
 

@@ -1,0 +1,182 @@
+"""Measure the three files of this study, and ONNX Runtime's own static quantization beside them, in one run.
+
+    python studies/resnet20/measure.py [--threads 1 2] [--json studies/resnet20/results.json]
+
+The peer is ``onnxruntime.quantization.quantize_static`` of the same network: exported by PyTorch, prepared by
+``quant_pre_process``, QDQ, uint8 activations, int8 weights per channel, calibrated (min-max, its default) on the same
+training images. Accuracy is on the 10,000 test images, once, of the decoded files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from rich.console import Console
+
+import attar
+from attar.artifact.inspect import describe
+from attar.cli import show
+from attar.core.registry import load_object
+from attar.data import load
+from attar.data.preprocessing import parse
+from attar.measure.accuracy import evaluate
+from attar.measure.latency import interleave
+from attar.measure.runner import open_runner
+from attar.recipe.parity import compare
+from attar.recipe.source import build
+from attar.runtime import preprocess
+
+HERE = Path(__file__).parent
+FILES = ("w8a8", "w4", "w4a8")
+EXAMPLES = 2048
+
+
+class Reader(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime ships no types
+    """Hands the calibration images to ONNX Runtime, 64 at a time."""
+
+    def __init__(self, name: str, x: np.ndarray[Any, Any]) -> None:
+        self._batches = iter({name: x[i : i + 64]} for i in range(0, len(x), 64))
+
+    def get_next(self) -> dict[str, Any] | None:
+        """Return the next batch, or None."""
+        return next(self._batches, None)
+
+
+def peer(module: torch.nn.Module, x: np.ndarray[Any, Any], folder: Path) -> tuple[Path, Path]:
+    """Write the network as FP32 ONNX and as quantized by ONNX Runtime; return both paths."""
+    plain, ready, small = folder / "fp32.onnx", folder / "prepared.onnx", folder / "quantize_static.onnx"
+    example = (torch.from_numpy(x[:2]),)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dynamic = ({0: torch.export.Dim.DYNAMIC},)
+        torch.onnx.export(
+            module.eval(), example, plain, dynamo=True, dynamic_shapes=dynamic, external_data=False, verbose=False
+        )
+    quant_pre_process(plain, ready)
+    name = onnxruntime.InferenceSession(plain).get_inputs()[0].name
+    quantize_static(
+        ready,
+        small,
+        Reader(name, x),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+    return plain, small
+
+
+def accuracy_of(path: Path, x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> float:
+    """Return the accuracy of an ONNX file."""
+    runner = open_runner(path)
+    scores = [runner.run({runner.inputs[0]: x[i : i + 250]})[0] for i in range(0, len(x), 250)]
+    return float((np.concatenate(scores).argmax(1) == y).mean())
+
+
+def measure(threads: list[int], rounds: int | None) -> dict[str, Any]:
+    """Return everything this study states."""
+    root = Path(os.environ["ATTAR_DATA"])
+    network = load_object(f"{HERE.parent.parent / 'examples' / 'resnet.py'}:resnet20")
+    weights = root / "weights" / "cifar10_resnet20.safetensors"
+    module, preprocessing = build(network, {}, weights), parse("imagenet")
+    assert preprocessing is not None
+    learn, test = load("cifar10", "train").subset(EXAMPLES, 0), load("cifar10", "test")
+    assert test.y is not None
+    x = preprocess(preprocessing, test.x)
+    results: dict[str, Any] = {"files": {}, "latency": [], "onnxruntime": onnxruntime.__version__}
+    results["processor"] = platform.processor() or platform.machine()
+    results["cores"] = os.cpu_count()
+    for name in FILES:
+        path = HERE / f"{name}.attar"
+        session = attar.Session(path)
+        module_again = attar.load(path, into=build(network, {}, weights)).double()
+        batches = [(torch.from_numpy(x[i : i + 250]),) for i in range(0, len(x), 250)]
+        size = describe(session.artifact)
+        results["files"][name] = {
+            "accuracy": evaluate(session, test.x, test.y).accuracy,
+            "examples": len(test),
+            "file_bytes": size["file_bytes"],
+            "bits_per_weight": size["bits_per_weight"],
+            "sha256": session.artifact.sha256,
+            "integer_layers": f"{len(session.integer_layers())} of {len(session.layers)}",
+            "parity": compare(session, module_again, batches, name).as_dict(),
+        }
+    with tempfile.TemporaryDirectory() as folder:
+        plain, small = peer(module, preprocess(preprocessing, learn.x), Path(folder))
+        for name, path in (("fp32.onnx", plain), ("quantize_static.onnx", small)):
+            results["files"][name] = {
+                "accuracy": accuracy_of(path, x, test.y),
+                "examples": len(test),
+                "file_bytes": path.stat().st_size,
+            }
+        for count in threads:
+            for batch in (1, 32):
+                paths = [small, *(HERE / f"{name}.attar" for name in FILES), plain]
+                runners = [open_runner(path, threads=count) for path in paths]
+                runs = [partial(runner.run, {runner.inputs[0]: x[:batch]}) for runner in runners]
+                times = interleave(runs, rounds=rounds)
+                found = {path.name: time.as_dict() for path, time in zip(paths, times, strict=True)}
+                results["latency"].append({"threads": count, "batch": batch, "models": found})
+    return results
+
+
+def print_tables(results: dict[str, Any]) -> None:
+    """Print what was measured for people."""
+    out = Console()
+    table = show.table("file", ">accuracy", ">bytes", ">bits per weight", ">equal predictions", "in integers")
+    for name, entry in results["files"].items():
+        bits, parity = entry.get("bits_per_weight"), entry.get("parity")
+        table.add_row(
+            name,
+            f"{entry['accuracy']:.2%}",
+            f"{entry['file_bytes']:,}",
+            f"{bits:.2f}" if bits else "",
+            f"{parity['equal_predictions']:.2%}" if parity else "",
+            entry.get("integer_layers", ""),
+        )
+    out.print(table)
+    times = show.table("threads", "batch", "model", ">median ms", ">p99 ms", ">spread", ">ratio to quantize_static")
+    for run in results["latency"]:
+        for name, time in run["models"].items():
+            times.add_row(
+                str(run["threads"]),
+                str(run["batch"]),
+                name,
+                f"{time['median_ms']:.3f}",
+                f"{time['p99_ms']:.3f}",
+                f"{time['spread']:.1%}",
+                f"{time['ratio']:.3f}",
+            )
+    out.print(times)
+
+
+def main() -> int:
+    """Measure, print, and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="thread counts to time with")
+    parser.add_argument("--rounds", type=int, help="runs of each model; about five seconds' worth by default")
+    parser.add_argument("--json", type=Path, help="where to write what was measured")
+    options = parser.parse_args()
+    results = measure(options.threads, options.rounds)
+    print_tables(results)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""What every solver promises; parametrised over the registry."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from attar.core.errors import SpecError
+from attar.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
+from attar.core.tensors import Dense, quantize
+from attar.methods.quantize.registry import SOLVERS
+
+WEIGHTS = hnp.arrays(
+    np.float32,
+    hnp.array_shapes(min_dims=1, max_dims=3, max_side=7),
+    elements=st.floats(-1e3, 1e3, width=32, allow_subnormal=True),
+)
+GRANULARITIES = st.sampled_from([PerTensor(), PerChannel(), PerGroup(size=3), PerBucket(size=5)])
+SCHEMES = st.builds(Scheme, bits=st.integers(2, 8), symmetric=st.booleans(), granularity=GRANULARITIES)
+
+
+@pytest.fixture(params=list(SOLVERS))
+def solver(request):
+    return SOLVERS[request.param]
+
+
+@settings(max_examples=25)
+@given(weight=WEIGHTS, scheme=SCHEMES)
+@pytest.mark.parametrize("name", list(SOLVERS))
+def test_the_error_is_within_the_range_and_zero_stays_zero(name, weight, scheme):
+    found = SOLVERS[name].solve(weight, scheme)
+    assert found.shape == weight.shape
+    dense = found.dense()
+    assert np.isfinite(dense).all()
+    reach = np.abs(weight).max(initial=0)
+    assert np.abs(dense - weight).max(initial=0) <= reach * 1.01 + 1e-30
+    assert (dense[weight == 0] == 0).all()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("granularity", [PerTensor(), PerChannel(), PerGroup(size=9), PerBucket(size=16)])
+def test_weights_on_a_full_grid_survive_exactly(solver, bits, granularity):
+    rng = np.random.default_rng(bits)
+    scheme = Scheme(bits=bits, granularity=granularity)
+    codes = rng.integers(scheme.qmin, scheme.qmax + 1, (8, 36)).astype(np.float32)
+    # Every group reaches both ends, so its range is that of its grid.
+    index = np.broadcast_to(granularity.index(codes.shape), codes.shape)
+    for group in range(granularity.count(codes.shape)):
+        places = np.argwhere(index == group)
+        codes[tuple(places[0])], codes[tuple(places[1])] = scheme.qmin, scheme.qmax
+    weight = codes * np.float32(0.25)
+    assert np.array_equal(solver.solve(weight, scheme).dense(), weight)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_more_bits_are_better(solver, symmetric):
+    weight = np.random.default_rng(0).normal(size=(16, 64)).astype(np.float32)
+    errors = [
+        float(((solver.solve(weight, Scheme(bits=bits, symmetric=symmetric)).dense() - weight) ** 2).mean())
+        for bits in range(2, 9)
+    ]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 1e-3
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused(solver, value):
+    with pytest.raises(SpecError, match="NaN or infinities"):
+        solver.solve(np.array([[1.0, value]], np.float32), Scheme(bits=4))
+
+
+def test_a_channel_of_zeros_and_denormals_has_a_scale(solver):
+    weight = np.array([[0.0, 0.0], [1e-42, -1e-42], [1.0, 0.5]], np.float32)
+    found = solver.solve(weight, Scheme(bits=4))
+    assert np.isfinite(found.scale).all()
+    assert (found.scale > 0).all()
+    assert found.dense()[2, 0] == pytest.approx(1.0, rel=0.2)
+
+
+def test_an_empty_weight(solver):
+    assert solver.solve(np.zeros((0, 3), np.float32), Scheme(bits=4)).shape == (0, 3)
+
+
+def test_mse_is_never_worse_than_absmax():
+    weight = np.random.default_rng(0).standard_t(3, size=(8, 200)).astype(np.float32)
+    for bits in (2, 3, 4):
+        errors = {
+            name: ((SOLVERS[name].solve(weight, Scheme(bits=bits)).dense() - weight) ** 2).sum() for name in SOLVERS
+        }
+        assert errors["mse"] < errors["absmax"]
+
+
+def test_absmax_puts_the_largest_weight_on_the_last_code():
+    weight = np.array([[0.1, -0.7], [0.2, 0.1]], np.float32)
+    found = SOLVERS["absmax"].solve(weight, Scheme(bits=4))
+    assert found.codes.tolist() == [[1, -7], [7, 4]]
+    assert found.scale.tolist() == [np.float32(0.7 / 7), np.float32(0.2 / 7)]
+
+
+def test_asymmetric_absmax_spans_low_to_high():
+    found = SOLVERS["absmax"].solve(
+        np.array([-1.0, 0.0, 3.0], np.float32), Scheme(bits=2, symmetric=False, granularity=PerTensor())
+    )
+    assert found.scale.tolist() == [np.float32(4 / 3)]
+    assert found.zero_point.tolist() == [1]
+    assert found.codes.tolist() == [0, 1, 3]
+
+
+def test_a_users_own_solver(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import numpy as np\n"
+        "from attar.core.tensors import Dense\n"
+        "class Keep:\n"
+        "    name = 'keep'\n"
+        "    def solve(self, weight, scheme):\n"
+        "        return Dense(np.ascontiguousarray(weight))\n"
+        "keep = Keep()\n"
+    )
+    assert isinstance(SOLVERS[f"{path}:keep"].solve(np.ones((2, 2), np.float32), Scheme(bits=4)), Dense)
+
+
+def test_rounding_is_half_to_even():
+    scheme = Scheme(bits=4, granularity=PerTensor())
+    codes = quantize(np.array([0.5, 1.5, 2.5, -0.5, -1.5], np.float32), np.ones(1, np.float32), None, scheme).codes
+    assert codes.tolist() == [0, 2, 2, 0, -2]

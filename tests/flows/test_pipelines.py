@@ -1,0 +1,199 @@
+"""The whole way for every kind of model: quantize, pack, run, parity, and back into PyTorch."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import attar
+from attar.artifact.inspect import describe
+from attar.core.registry import load_object
+from attar.data import load
+from attar.measure.accuracy import evaluate
+from attar.runtime import preprocess
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def trained(kind):
+    """A sequence classifier that has learned which of two tokens comes first."""
+    torch.manual_seed(0)
+    train = load(f"{EXAMPLES / 'tokens.py'}:order", "train")
+    net = load_object(f"{EXAMPLES / 'sequence.py'}:{kind}")()
+    x, y = torch.from_numpy(train.x), torch.from_numpy(train.y)
+    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+    for _ in range(5):
+        for chosen in torch.randperm(len(x)).split(64):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x[chosen]), y[chosen]).backward()
+            optimizer.step()
+    return net.eval(), train
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "encoder"])
+def test_sequence_models_take_the_whole_way(kind, tmp_path):
+    net, train = trained(kind)
+    test = load(f"{EXAMPLES / 'tokens.py'}:order", "test")
+    with torch.no_grad():
+        before = float((net(torch.from_numpy(test.x)).argmax(1).numpy() == test.y).mean())
+    assert before > 0.9
+    path = tmp_path / f"{kind}.attar"
+    quantized = attar.quantize(net, train.x[:256], bits=4, activations=8)
+    report = quantized.save(path)
+    assert report["parity"]["equal_predictions"] > 0.98
+    session = attar.Session(path)
+    session.artifact.verify()
+    assert evaluate(session, test.x, test.y).accuracy > before - 0.03
+    assert describe(session.artifact)["bits_per_weight"] < 8
+    # Every weight is in the file as four-bit codes: recurrent, embedding and linear alike.
+    kinds = {t["name"]: t["kind"] for t in describe(session.artifact)["tensors"] if len(t["shape"]) == 2}
+    assert set(kinds.values()) == {"quantized"}
+    # Back in PyTorch it is the same function.
+    again = attar.load(path, into=load_object(f"{EXAMPLES / 'sequence.py'}:{kind}")())
+    x = torch.from_numpy(test.x[:64])
+    assert torch.allclose(again(x), quantized.module(x), atol=1e-5)
+
+
+def test_encoder_layers_run_in_integers(tmp_path):
+    net, train = trained("encoder")
+    attar.quantize(net, train.x[:128], bits=8, activations=8).save(tmp_path / "m.attar")
+    assert len(attar.Session(tmp_path / "m.attar").integer_layers()) >= 6
+
+
+@pytest.fixture(scope="module")
+def digits():
+    train, test = load("digits", "train"), load("digits", "test")
+    x = preprocess(train.preprocessing, train.x)
+    torch.set_num_threads(1)
+    return load_object(f"{EXAMPLES / 'digits.py'}:train")(x, train.y, epochs=4), x, train, test
+
+
+def test_convolutions_in_integers(digits, tmp_path):
+    net, x, train, test = digits
+    path = tmp_path / "m.attar"
+    quantized = attar.quantize(net, x, bits=4, activations=8, preprocessing=train.preprocessing)
+    report = quantized.save(path)
+    assert report["parity"]["equal_predictions"] > 0.99
+    assert set(report["batch_norms_folded"]) == {f"norms.{i}" for i in range(4)}
+    session = attar.Session(path)
+    assert len(session.integer_layers()) == len(session.layers) == 5
+    assert evaluate(session, test.x, test.y).accuracy > 0.95
+    raw = test.x[:50]
+    again = attar.load(path, into=type(net)())
+    inputs = torch.from_numpy(session.preprocess(raw))
+    assert torch.allclose(again(inputs), quantized.module(inputs), atol=1e-5)
+    assert np.mean(session.run(inputs.numpy()).argmax(1) == again(inputs).argmax(1).numpy()) > 0.97
+
+
+def test_below_eight_bits_of_activation(digits, tmp_path):
+    net, x, _, _ = digits
+    attar.quantize(net, x, bits=4, activations=5, observer="mse").save(tmp_path / "m.attar")
+    assert len(attar.Session(tmp_path / "m.attar").integer_layers()) == 5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"granularity": "group:18"},
+        {"granularity": "bucket:256"},
+        {"granularity": "tensor", "activations": 8},
+        {"symmetric": False},
+        {"scales": "mse", "correct_bias": False},
+        {"bits": 2, "overrides": {"convs.0": 8, "head": 8}},
+    ],
+    ids=str,
+)
+def test_every_scheme_survives_the_file(digits, tmp_path, options):
+    net, x, _, _ = digits
+    quantized = attar.quantize(net, x, **options)
+    quantized.save(tmp_path / "m.attar")
+    artifact = attar.open_artifact(tmp_path / "m.attar")
+    for name, tensor in quantized.piece.stored().items():
+        assert np.array_equal(artifact.tensor(name).dense(), tensor.dense())
+    assert not attar.Session(artifact).integer_layers() or options.get("activations")
+
+
+def test_loading_fills_the_module_itself(digits, tmp_path):
+    net, x, _, _ = digits
+    quantized = attar.quantize(net, x, bits=6)
+    quantized.save(tmp_path / "m.attar")
+    empty = type(net)()
+    traced = attar.load(tmp_path / "m.attar", into=empty)
+    inputs = torch.from_numpy(x[:40])
+    assert torch.allclose(empty.eval()(inputs), traced(inputs), atol=1e-4)
+    assert torch.allclose(traced(inputs), quantized.module(inputs), atol=1e-5)
+
+
+def test_loading_into_another_module_is_refused(digits, tmp_path):
+    net, x, _, _ = digits
+    attar.quantize(net, x).save(tmp_path / "m.attar")
+    with pytest.raises(attar.ModelError, match=r"not the one the file was made from: convs\.0\.weight is"):
+        attar.load(tmp_path / "m.attar", into=type(net)(width=16))
+
+
+def test_the_same_call_writes_the_same_bytes_and_leaves_the_module_alone(digits, tmp_path):
+    net, x, _, _ = digits
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    for name in ("a", "b"):
+        attar.quantize(net, x, activations=8).save(tmp_path / f"{name}.attar")
+    assert (tmp_path / "a.attar").read_bytes() == (tmp_path / "b.attar").read_bytes()
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+def test_a_file_that_fails_parity_is_not_written(digits, tmp_path, monkeypatch):
+    net, x, _, _ = digits
+    quantized = attar.quantize(net, x, bits=4)
+    simulate = type(quantized.piece).simulate
+
+    def wrong(self, *args):
+        graph = simulate(self, *args)
+        with torch.no_grad():
+            next(graph.parameters()).mul_(1.5)
+        return graph
+
+    monkeypatch.setattr(type(quantized.piece), "simulate", wrong)
+    with pytest.raises(attar.ParityError):
+        quantized.save(tmp_path / "m.attar")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_cannot_be_deployed_is_named_before_any_work():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return torch.special.airy_ai(self.layer(x))
+
+    with pytest.raises(attar.ModelError, match="airy_ai"):
+        attar.quantize(Odd(), torch.randn(8, 4))
+
+
+def test_two_inputs_and_two_outputs(tmp_path):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 8), nn.Linear(5, 8)
+
+        def forward(self, left, right):
+            y = torch.relu(self.a(left)) + torch.relu(self.b(right))
+            return y, y.mean(1)
+
+    torch.manual_seed(0)
+    left, right = torch.randn(64, 6), torch.randn(64, 5)
+    quantized = attar.quantize(Two(), (left, right), bits=8, activations=8)
+    quantized.save(tmp_path / "m.attar")
+    found = attar.Session(tmp_path / "m.attar").run({"left": left.numpy(), "right": right.numpy()})
+    for got, want in zip(found.values(), quantized.module(left, right), strict=True):
+        assert np.abs(got - want.numpy()).max() < 0.05

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from attar.core.errors import SpecError, UnknownName
+from attar.core.scheme import PerGroup
+from attar.core.tensors import Dense, Quantized
+from attar.methods.quantize.stage import Quantize
+from attar.model.trace import trace
+from attar.work.workpiece import Calibration, Workpiece
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.second, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
+        self.place = nn.Parameter(torch.randn(1, 8, 1, 1))
+
+    def forward(self, x):
+        y = torch.relu(self.norm(self.first(x))) + self.place
+        return self.head(torch.relu(self.second(y)).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def piece():
+    torch.manual_seed(0)
+    return Workpiece(trace(Net(), (torch.randn(2, 3, 6, 6),)))
+
+
+@pytest.fixture(scope="module")
+def real():
+    torch.manual_seed(1)
+    return Calibration(tuple((torch.randn(32, 3, 6, 6),) for _ in range(4)))
+
+
+def test_every_weight_is_quantized_and_what_is_left_is_said(piece, real):
+    stage = Quantize(bits=3)
+    done = stage.run(piece, real)
+    assert {name for name, tensor in done.tensors.items() if isinstance(tensor, Quantized)} == {
+        "first.weight",
+        "second.weight",
+        "head.weight",
+    }
+    assert all(t.scheme.bits == 3 for t in done.tensors.values() if isinstance(t, Quantized))
+    assert stage.left(done) == {"place": "only added or normalised with, never multiplied with data"}
+    assert done.activations == {}
+    assert done.record[0]["stage"] == "quantize"
+    assert done.record[0]["calibration_examples"] == 128
+
+
+def test_overrides_and_keeps_by_glob(piece, real):
+    stage = Quantize(bits=4, overrides={"*": 5, "first": 8, "place": 6}, keep=("sec*",))
+    done = stage.run(piece, real)
+    bits = {name: tensor.scheme.bits for name, tensor in done.tensors.items() if isinstance(tensor, Quantized)}
+    assert bits == {"first.weight": 8, "head.weight": 5, "place": 6}
+    assert stage.left(done) == {"second.weight": "kept by request"}
+
+
+@pytest.mark.parametrize("option", [{"keep": ("secnd",)}, {"overrides": {"secnd.*": 8}}])
+def test_a_glob_that_matches_nothing_lists_near_names(piece, real, option):
+    with pytest.raises(UnknownName, match=r"no layer named 'secnd.*second"):
+        Quantize(**option).run(piece, real)
+
+
+def test_a_kept_layer_needs_no_quantized_input(piece, real):
+    done = Quantize(activations=8, keep=("head",)).run(piece, real)
+    assert "mean" not in done.activations
+    assert "mean" in Quantize(activations=8).run(piece, real).activations
+
+
+def test_activations_span_what_was_seen_and_hold_zero(piece, real):
+    done = Quantize(activations=8, observer="minmax").run(piece, real)
+    x = torch.cat([batch[0] for batch in real.batches])
+    site = done.activations["x"]
+    assert site.scale == pytest.approx((x.max() - x.min()).item() / 255, rel=1e-5)
+    assert site.zero_point == round(-x.min().item() / site.scale)
+    assert done.activations["relu_1"].zero_point == 0
+
+
+def test_correction_takes_the_mean_error_out(piece, real):
+    state = piece.traced.state()
+    x = torch.cat([batch[0] for batch in real.batches]) + 0.5
+    shifted = Calibration(((x,),))
+    done = Quantize(bits=2, keep=("second", "head")).run(piece, shifted)
+    plain = Quantize(bits=2, keep=("second", "head"), correct_bias=False).run(piece, shifted)
+    assert isinstance(done.tensors["first.bias"], Dense)
+    assert "first.bias" not in plain.tensors
+    exact = nn.functional.conv2d(x, state["first.weight"], state["first.bias"])
+    errors = []
+    for work in (done, plain):
+        stored = {name: torch.from_numpy(np.array(tensor.dense())) for name, tensor in work.stored().items()}
+        rounded = nn.functional.conv2d(x, stored["first.weight"], stored["first.bias"])
+        errors.append((rounded - exact).mean((0, 2, 3)).abs().max().item())
+    assert errors[0] < errors[1] / 3
+
+
+def test_biases_lie_on_the_grid_of_their_products(piece, real):
+    done = Quantize(bits=4, activations=8).run(piece, real)
+    step = np.float32(done.activations["x"].scale) * done.tensors["first.weight"].scale
+    steps = done.tensors["first.bias"].dense() / step
+    assert np.abs(steps - np.rint(steps)).max() < 1e-3
+    floating = Quantize(bits=4).run(piece, real)
+    steps = floating.tensors["first.bias"].dense() / step
+    assert np.abs(steps - np.rint(steps)).max() > 0.05
+
+
+def test_groups_and_zero_points(piece, real):
+    done = Quantize(bits=4, symmetric=False, granularity=PerGroup(size=9)).run(piece, real)
+    weight = done.tensors["first.weight"]
+    assert weight.scale.shape == (24,)
+    assert weight.zero_point is not None
+
+
+def test_a_nan_on_the_way_is_named(real):
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(torch.log(x))
+
+    work = Workpiece(trace(Bad(), (torch.rand(2, 4),)))
+    with pytest.raises(Exception, match="'log' was not finite"):
+        Quantize(activations=8).run(work, Calibration(((torch.zeros(4, 4),),)))
+
+
+def test_a_weight_with_nan_is_named():
+    net = nn.Linear(4, 2)
+    with torch.no_grad():
+        net.weight[0, 0] = float("nan")
+    work = Workpiece(trace(net, (torch.rand(2, 4),)))
+    with pytest.raises(SpecError, match=r"stage quantize at 'weight'.*NaN"):
+        Quantize().run(work, Calibration(((torch.zeros(4, 4),),)))
