@@ -243,3 +243,12 @@ def transformer():
     )
     parameters = sum(int(np.prod(tensor.shape)) for tensor in tensors.values())
     return Contents(tensors=tensors, graphs=(graph,), parameters=parameters, aliases={"head.weight": "embed.weight"})
+
+
+def relu(tensors, **fields):
+    """A graph of one node that needs no weights, beside any tensors."""
+    inputs = (Port(name="x", dtype="f32", shape=("batch", 4), example=(2, 4)),)
+    outputs = (Port(name="y", dtype="f32", shape=("batch", 4)),)
+    model = model_of([helper.make_node("Relu", ["x"], ["y"], "relu")], inputs, outputs)
+    graph = GraphContents(name="main", model=model, bindings=(), inputs=inputs, outputs=outputs)
+    return Contents(tensors=tensors, graphs=(graph,), parameters=fields.pop("parameters", 0), **fields)

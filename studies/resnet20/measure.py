@@ -1,6 +1,7 @@
 """Measure the three files of this study, and ONNX Runtime's own static quantization beside them, in one run.
 
-    python studies/resnet20/measure.py [--threads 1 2] [--json studies/resnet20/results.json]
+    python studies/resnet20/measure.py            measures, prints, writes results.json and figure.svg
+    python studies/resnet20/measure.py --draw     draws figure.svg again from results.json
 
 The peer is ``onnxruntime.quantization.quantize_static`` of the same network: exported by PyTorch, prepared by
 ``quant_pre_process``, QDQ, uint8 activations, int8 weights per channel, calibrated (min-max, its default) on the same
@@ -20,9 +21,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import onnxruntime
 import torch
+from matplotlib import pyplot
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from rich.console import Console
@@ -41,6 +44,7 @@ from attar.recipe.source import build
 from attar.runtime import preprocess
 
 HERE = Path(__file__).parent
+RESULTS = HERE / "results.json"
 FILES = ("w8a8", "w4", "w4a8")
 EXAMPLES = 2048
 
@@ -164,17 +168,50 @@ def print_tables(results: dict[str, Any]) -> None:
     out.print(times)
 
 
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Draw accuracy against bytes, and latency against the peer's."""
+    # The same figures give the same bytes.
+    matplotlib.rcParams.update({"svg.hashsalt": "attar", "svg.fonttype": "none", "font.size": 9})
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for name, entry in results["files"].items():
+        ours = name in FILES
+        left.plot(entry["file_bytes"] / 1000, 100 * entry["accuracy"], "o" if ours else "s", color=_colour(name))
+        left.annotate(name, (entry["file_bytes"] / 1000, 100 * entry["accuracy"]), (5, -3), textcoords="offset points")
+    left.set(xlabel="file, KB (log)", ylabel="CIFAR-10 test accuracy, %", xscale="log", title="accuracy against bytes")
+    left.set_xlim(80, 2500)
+    cases = [f"batch {run['batch']}\n{run['threads']} thread{'s' * (run['threads'] > 1)}" for run in results["latency"]]
+    names = list(results["latency"][0]["models"])
+    for i, name in enumerate(names):
+        ratios = [run["models"][name]["ratio"] for run in results["latency"]]
+        label = name.removesuffix(".attar")
+        right.bar([j + 0.16 * (i - 2) for j in range(len(cases))], ratios, 0.15, label=label, color=_colour(label))
+    right.axhline(1, color="black", linewidth=0.5)
+    right.set_xticks(range(len(cases)), cases)
+    right.set(ylabel="median latency / quantize_static", title="latency, interleaved in one run")
+    right.legend(fontsize=7)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def _colour(name: str) -> str:
+    colours = {"w8a8": "#1b6ca8", "w4": "#2a9d5c", "w4a8": "#e07a1f", "quantize_static.onnx": "#777777"}
+    return colours.get(name, "#bbbbbb")
+
+
 def main() -> int:
-    """Measure, print, and write the JSON."""
+    """Measure, print, and write the JSON and the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="thread counts to time with")
     parser.add_argument("--rounds", type=int, help="runs of each model; about five seconds' worth by default")
-    parser.add_argument("--json", type=Path, help="where to write what was measured")
+    parser.add_argument("--draw", action="store_true", help="only draw the figure from results.json")
     options = parser.parse_args()
-    results = measure(options.threads, options.rounds)
+    if not options.draw:
+        results = measure(options.threads, options.rounds)
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    results = json.loads(RESULTS.read_text())
     print_tables(results)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+    draw(results, HERE / "figure.svg")
     return 0
 
 

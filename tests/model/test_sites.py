@@ -75,6 +75,18 @@ def test_integers_and_scaled_sums_are_no_sites():
     assert len(values) == 1
 
 
+def test_what_is_made_of_parameters_alone_is_no_activation():
+    class Placed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.places, self.head = nn.Parameter(torch.randn(9, 4)), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(x + self.places[: x.shape[1]])
+
+    assert [site.values for site in sites_of(Placed(), torch.randn(2, 3, 4))] == [("add",)]
+
+
 def test_padding_by_another_value_is_computed_not_moved():
     class Pad(nn.Module):
         def __init__(self):

@@ -102,11 +102,14 @@ def _slice(call: Call) -> Any:
     data, starts, ends = call.inputs[:3]
     axes = call.inputs[3] if len(call.inputs) > 3 else np.arange(starts.size)
     steps = call.inputs[4] if len(call.inputs) > 4 else np.ones_like(starts)
-    index = [slice(None)] * data.ndim
     for axis, start, stop, step in zip(axes.tolist(), starts.tolist(), ends.tolist(), steps.tolist(), strict=True):
-        before_first = step < 0 and stop < -data.shape[axis]
-        index[axis] = slice(start, None if before_first else stop, step)
-    return data[tuple(index)]
+        size = data.shape[axis]
+        # Backwards, a start is an element and a stop may be the place before the first; forwards both may be the end.
+        first, last = (0, size - 1) if step < 0 else (0, size)
+        start = min(max(start + size if start < 0 else start, first), last)
+        stop = min(max(stop + size if stop < 0 else stop, -1 if step < 0 else first), last)
+        data = np.take(data, np.arange(start, stop, step), axis)
+    return data
 
 
 _RULES: dict[str, Callable[[Call], Any]] = {

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
+from attar.cli import show
 from attar.core.errors import SpecError
 from attar.core.registry import load_object
 from attar.data import load
@@ -119,7 +119,7 @@ def quantize(
         licence=licence,
     ).save(output, coder=coder)
     if as_json:
-        typer.echo(json.dumps(report))
+        show.as_json(report)
     else:
         _show(report)
 
@@ -145,19 +145,21 @@ def _override(text: str) -> tuple[str, int]:
 
 
 def _show(report: dict[str, Any]) -> None:
-    parity = report["parity"]
-    table = Table(title=report["file"], show_header=False, title_justify="left")
+    out, parity = show.console(), report["parity"]
+    table = show.table("", "")
+    table.show_header = False
     table.add_row("file", f"{report['file_bytes']:,} bytes")
-    table.add_row("bits per weight", f"{report['bits_per_weight']:.3f} of {report['parameters']:,} parameters")
+    table.add_row("bits per weight", f"{report['bits_per_weight']:.3f}, {report['parameters']:,} parameters")
     table.add_row(
-        "decoded file against PyTorch",
+        "decoded against PyTorch",
         f"{parity['equal_predictions']:.2%} equal predictions, largest difference {parity['largest_difference']:.3g} "
-        f"({parity['examples']} examples)",
+        f"of {parity['largest_output']:.3g} ({parity['examples']} examples)",
     )
     table.add_row("batch-norms folded", str(len(report["batch_norms_folded"])))
     for name, reason in report["batch_norms_kept"].items():
-        table.add_row("batch-norm kept", f"{name}: {reason}")
+        table.add_row("batch-norm kept", escape(f"{name}: {reason}"))
     for name, reason in report["left_in_floating_point"].items():
-        table.add_row("left in floating point", f"{name}: {reason}")
-    table.add_row("sha256", report["sha256"])
-    Console().print(table)
+        table.add_row("left in floating point", escape(f"{name}: {reason}"))
+    out.print(escape(report["file"]), soft_wrap=True)
+    out.print(table)
+    out.print(f"sha256 {report['sha256']}", soft_wrap=True)

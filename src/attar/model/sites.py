@@ -108,6 +108,7 @@ def find_sites(graph: fx.GraphModule, *, skip: Callable[[fx.Node], bool] = lambd
         skip: products whose inputs need not be quantized (layers kept in floating point).
     """
     order = {node: position for position, node in enumerate(graph.graph.nodes)}
+    activations = _activations(graph)
     group: dict[fx.Node, fx.Node] = {}
 
     def find(node: fx.Node) -> fx.Node:
@@ -123,17 +124,16 @@ def find_sites(graph: fx.GraphModule, *, skip: Callable[[fx.Node], bool] = lambd
     ]
     while todo:
         value = todo.pop()
-        if value in group or not _is_activation(value):
+        if value in group or value not in activations:
             continue
         group[value] = value
         if value.op != "call_function":
             continue
         if value.target in _MOVES and _keeps_grid(value):
-            for source in filter(_is_activation, value.all_input_nodes):
-                todo.append(source)
+            todo.extend(value.all_input_nodes)
         else:
             behind = value.args[0] if value.target in _FUSED else value
-            if isinstance(behind, fx.Node) and behind.target in _PASSES and _only_activations(behind):
+            if isinstance(behind, fx.Node) and behind.target in _PASSES and _only_activations(behind, activations):
                 todo.extend(behind.all_input_nodes)
     for value in group:
         if value.op == "call_function" and value.target in _MOVES and _keeps_grid(value):
@@ -183,15 +183,23 @@ def _at(node: fx.Node, positions: tuple[int, ...]) -> list[fx.Node]:
     return [node.args[i] for i in positions if i < len(node.args) and isinstance(node.args[i], fx.Node)]  # type: ignore[misc]
 
 
-def _is_activation(node: fx.Node) -> bool:
-    value = node.meta.get("val")
-    return node.op in ("placeholder", "call_function") and isinstance(value, torch.Tensor) and value.is_floating_point()
+def _activations(graph: fx.GraphModule) -> set[fx.Node]:
+    """Return the floating values that depend on an input: no parameters, and nothing made of parameters alone."""
+    flowing: set[fx.Node] = set()
+    for node in graph.graph.nodes:
+        if node.op == "placeholder" or (node.op == "call_function" and not flowing.isdisjoint(node.all_input_nodes)):
+            flowing.add(node)
+    return {node for node in flowing if _is_floating(node.meta.get("val"))}
 
 
-def _only_activations(node: fx.Node) -> bool:
+def _is_floating(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def _only_activations(node: fx.Node, activations: set[fx.Node]) -> bool:
     """True where every operand is a floating activation: no parameter, no scalar, no rescaling."""
     operands = node.args[:2] if node.target is aten.add.Tensor else node.args[:1]
-    return not node.kwargs and all(isinstance(operand, fx.Node) and _is_activation(operand) for operand in operands)
+    return not node.kwargs and all(isinstance(operand, fx.Node) and operand in activations for operand in operands)
 
 
 def _keeps_grid(node: fx.Node) -> bool:
@@ -204,12 +212,9 @@ def _keeps_grid(node: fx.Node) -> bool:
 
 
 def _is_moved(node: fx.Node, group: dict[fx.Node, fx.Node]) -> bool:
-    return (
-        node.op == "call_function"
-        and node.target in _MOVES
-        and _keeps_grid(node)
-        and all(source in group for source in node.all_input_nodes if _is_activation(source))
-    )
+    """True where every element of the value comes from another value of the group."""
+    moves = node.op == "call_function" and node.target in _MOVES and _keeps_grid(node)
+    return moves and any(source in group for source in node.all_input_nodes)
 
 
 def _names(nodes: Iterable[fx.Node]) -> tuple[str, ...]:

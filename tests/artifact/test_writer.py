@@ -1,0 +1,110 @@
+"""What is written, and what is refused before it is."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.samples import conv_net, relu
+
+from attar.artifact.contents import Contents
+from attar.artifact.limits import Limits
+from attar.artifact.manifest import Activation, Binding
+from attar.artifact.reader import open_artifact
+from attar.artifact.writer import pack, write
+from attar.core.errors import ArtifactError, SpecError, UnknownName
+from attar.core.tensors import Dense
+
+
+def test_sections_of_tensors_are_closed_after_a_mebibyte():
+    third = Dense(np.zeros(100_000, np.float32))
+    artifact = open_artifact(pack(relu(dict.fromkeys("abcdefg", third))))
+    assert [record.section for record in artifact.manifest.tensors] == [0, 0, 0, 1, 1, 1, 2]
+    assert [section.kind for section in artifact.manifest.sections] == ["tensors"] * 3 + ["graph"]
+
+
+def test_a_model_without_tensors_is_a_file():
+    artifact = open_artifact(pack(relu({})))
+    assert artifact.names == ()
+    artifact.verify()
+
+
+def test_activation_scales_are_the_same_float32_and_short():
+    contents = conv_net()
+    scale = float(np.float32(0.1))
+    activation = Activation(value="relu", scale=scale)
+    graph = replace(contents.graphs[0], activations=(activation,))
+    (found,) = open_artifact(pack(replace(contents, graphs=(graph,)))).graph_record().activations
+    assert found.scale == 0.1
+    assert np.float32(found.scale) == np.float32(scale)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "match"),
+    [
+        ({"parameters": -1}, SpecError, "contents.parameters"),
+        ({"parameters": 1.5}, SpecError, "contents.parameters"),
+        ({"task": ""}, SpecError, "contents.task"),
+        ({"recipe": {"a": object()}}, SpecError, "contents.recipe"),
+        ({"recipe": {"a": float("nan")}}, (SpecError, ValueError), "NaN|nan|finite|JSON"),
+        ({"aliases": {"b": "missing"}}, ArtifactError, "the alias 'b'"),
+        ({"graphs": ()}, ArtifactError, "one graph or more"),
+        ({"tensors": {"": Dense(np.zeros(1, np.float32))}}, SpecError, "tensor .name"),
+        ({"tensors": {"a\n": Dense(np.zeros(1, np.float32))}}, SpecError, "name"),
+        ({"tensors": {"a": Dense(np.zeros((1,) * 17, np.float32))}}, SpecError, "tensor a.shape"),
+    ],
+)
+def test_contents_that_no_file_can_hold(fields, error, match):
+    with pytest.raises(error, match=match):
+        pack(replace(relu({}), **fields))
+
+
+def test_a_graph_that_a_reader_would_refuse_is_not_written():
+    contents = conv_net()
+    graph = replace(contents.graphs[0], bindings=contents.graphs[0].bindings[1:])
+    with pytest.raises(ArtifactError, match=r"node 0 .*'conv.weight' is not there yet"):
+        pack(replace(contents, graphs=(graph,)))
+    graph = replace(contents.graphs[0], bindings=(*contents.graphs[0].bindings, Binding(to="more")))
+    with pytest.raises(ArtifactError, match="there is no tensor 'more'"):
+        pack(replace(contents, graphs=(graph,)))
+
+
+def test_limits_hold_for_what_is_written():
+    with pytest.raises(ArtifactError, match="raise it"):
+        pack(conv_net(), limits=Limits(elements=100))
+
+
+def test_an_unknown_coder():
+    with pytest.raises(UnknownName, match="no coder named 'ranz'; did you mean 'rans'"):
+        pack(conv_net(), coder="ranz")
+
+
+def test_contents_are_plain_and_unchanged_by_packing():
+    contents = conv_net()
+    before = contents.graphs[0].model.SerializeToString(deterministic=True)
+    pack(contents)
+    assert contents.graphs[0].model.SerializeToString(deterministic=True) == before
+    with pytest.raises(TypeError):
+        Contents({}, (), 0).aliases["a"] = "b"
+
+
+def test_writing_replaces_whole_files(tmp_path):
+    path = tmp_path / "m.attar"
+    write(path, b"old")
+    write(str(path), b"new")
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["m.attar"]
+
+
+def test_writing_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "m.attar"
+    write(path, b"old")
+
+    def fail(descriptor):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="the disk is full"):
+        write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["m.attar"]

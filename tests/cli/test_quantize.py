@@ -1,0 +1,95 @@
+"""``attar quantize`` as people call it: a factory in a file, weights in a file, a data set by name."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import attar
+from attar.cli import main
+from attar.core.registry import load_object
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits.py"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    safetensors.torch.save_file(load_object(f"{DIGITS}:DigitNet")(width=8).state_dict(), path)
+    return path
+
+
+def run(*options):
+    return main(["quantize", f"{DIGITS}:DigitNet", "--arg", "width=8", "--data", "digits", *map(str, options)])
+
+
+def test_a_file_its_report_and_what_is_printed(weights, tmp_path, capsys):
+    out = tmp_path / "m.attar"
+    assert run("-w", weights, "-o", out, "--bits", 4, "-a", 8, "--set", "convs.0=8", "--keep", "head", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["file_bytes"] == out.stat().st_size
+    assert report["left_in_floating_point"] == {"head.weight": "kept by request"}
+    known = json.loads((tmp_path / "report.json").read_text())
+    assert known[report["sha256"]]["parity"]["examples"] == 512
+    artifact = attar.open_artifact(out)
+    assert artifact.sha256 == report["sha256"]
+    assert artifact.tensor("convs.0.weight").scheme.bits == 8
+    assert artifact.tensor("convs.1.weight").scheme.bits == 4
+    assert artifact.manifest.preprocessing.name == "digits"
+    assert artifact.manifest.task == "classification"
+
+
+def test_for_people(weights, tmp_path, capsys):
+    assert run("-w", weights, "-o", tmp_path / "m.attar") == 0
+    shown = capsys.readouterr().out
+    assert "bits per weight" in shown
+    assert "equal predictions" in shown
+    assert attar.open_artifact(tmp_path / "m.attar").sha256 in shown.replace("\n", "")
+
+
+def test_the_seed_chooses_the_examples(weights, tmp_path):
+    files = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run("-w", weights, "-o", tmp_path / name, "-a", 8, "--examples", 64, "--seed", seed)
+        files.append((tmp_path / name).read_bytes())
+    assert files[0] == files[1] != files[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "conv=8"], "did you mean"),
+        (["--set", "convs.0"], "write GLOB=BITS"),
+        (["--keep", "haed"], "did you mean 'head"),
+        (["--arg", "width"], "write NAME=VALUE"),
+        (["--arg", "wdth=8"], "wdth"),
+        (["--data", "digts"], "did you mean 'digits'"),
+        (["--granularity", "group"], "group:SIZE"),
+        (["--scales", "absmx"], "did you mean 'absmax'"),
+        (["--observer", "min"], "did you mean 'minmax'"),
+        (["--preprocessing", "imagnet"], "did you mean 'imagenet'"),
+        (["--coder", "rns"], "did you mean 'rans'"),
+        (["--weights", "none.safetensors"], "no weights at"),
+    ],
+)
+def test_a_mistake_is_one_line_that_helps(weights, tmp_path, capsys, options, message):
+    assert run("-w", weights, "-o", tmp_path / "m.attar", *options) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "m.attar").exists()
+
+
+@pytest.mark.parametrize("bits", ["1", "9", "four"])
+def test_bits_out_of_range_are_wrong_usage(weights, tmp_path, bits):
+    assert run("-w", weights, "-o", tmp_path / "m.attar", "--bits", bits) == 2
+
+
+def test_images_of_another_shape_are_named(weights, tmp_path, capsys):
+    np.savez(tmp_path / "d.npz", x=np.zeros((8, 3, 8, 8), np.float32), y=np.zeros(8, np.int64))
+    assert run("-w", weights, "-o", tmp_path / "m.attar", "--data", f"npz:{tmp_path / 'd.npz'}") == 1
+    assert "cannot be traced" in capsys.readouterr().err

@@ -1,0 +1,35 @@
+"""Files that released versions wrote are read as they were meant; a missing one fails."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from tests.golden.make import summary
+
+from attar.artifact.layout import MAJOR, MINOR
+from attar.artifact.reader import open_artifact
+
+HERE = Path(__file__).parent
+#: Every golden file there has ever been, and its SHA-256.
+GOLDEN = {
+    "v1_0": "638f59c2cff294857d727c8e8483fb805e4c2022eb49a1936b913edf45dfe91b",
+    "v1_0_huffman": "6d54fc534e365020405e219e8742f10a5abca1b1aed764f2222dea20eaf65fea",
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_golden_file_means_what_it_meant(name):
+    data = (HERE / f"{name}.attar").read_bytes()
+    assert hashlib.sha256(data).hexdigest() == GOLDEN[name]
+    artifact = open_artifact(data)
+    artifact.verify()
+    assert json.loads(json.dumps(summary(artifact))) == json.loads((HERE / f"{name}.json").read_text())
+
+
+def test_the_present_version_has_a_golden_file():
+    assert f"v{MAJOR}_{MINOR}" in GOLDEN
+
+
+def test_every_golden_file_is_listed():
+    assert {path.stem for path in HERE.glob("*.attar")} == set(GOLDEN)
