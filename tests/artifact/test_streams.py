@@ -10,6 +10,7 @@ from attar.artifact.packing import histogram
 from attar.artifact.reader import open_artifact
 from attar.artifact.streams import Codes, raw_bytes, split
 from attar.artifact.writer import pack
+from attar.coding.registry import CODERS
 from attar.core.scheme import PerChannel, PerTensor, Scheme
 from attar.core.tensors import Codebook, Dense, Quantized, Sparse
 
@@ -91,6 +92,19 @@ def test_raw_is_chosen_where_it_is_smaller(rng):
 )
 def test_bytes_of_raw_symbols(count, alphabet, size):
     assert raw_bytes(count, alphabet) == size
+
+
+def test_a_table_that_saves_less_than_it_takes_is_left_out():
+    codes = np.array([4, 0, 1, 1, -1, 1, 1, -1, -1, -1, 2, 2, 1, 2, 2, 1, 0, 2, 1, 1], np.int8)
+    symbols = (codes + 7).astype(np.uint8)
+    rans = CODERS["rans"]
+    table = rans.table(histogram(symbols, 15))
+    payload = rans.encode(symbols, table, 15)
+    assert len(payload) < 10 < len(payload) + len(table)  # or the example is none
+    tensor = Quantized(codes, np.ones(1, np.float32), Scheme(bits=4, granularity=PerTensor()))
+    manifest = open_artifact(pack(relu({"a": tensor}))).manifest
+    assert manifest.tables == ()
+    assert manifest.tensors[0].value.codes.coder == "raw"
 
 
 def test_histograms_of_many_symbols(rng, monkeypatch):

@@ -108,3 +108,10 @@ def test_writing_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
         write(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["m.attar"]
+
+
+def test_a_coder_that_only_its_author_has_is_refused(tmp_path):
+    (tmp_path / "mine.py").write_text("from attar.coding.registry import CODERS\nmine = CODERS['raw']\n")
+    for name in ("rns", f"{tmp_path / 'mine.py'}:mine"):
+        with pytest.raises(UnknownName, match="coder"):
+            pack(conv_net(), coder=name)

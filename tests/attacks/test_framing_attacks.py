@@ -1,8 +1,10 @@
 """Attacks on header, footer, positions, padding and checksums."""
 
 import hashlib
+import json
 import os
 import struct
+import zlib
 
 import pytest
 from tests.attacks.reseal import deflate, take_apart
@@ -84,6 +86,13 @@ def test_header(conv, refused, header, match):
 def test_footer(conv, refused, footer, match):
     conv.footer = footer
     refused(conv.seal(), match)
+
+
+def test_a_stream_of_the_right_length_without_an_end(conv, refused):
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -15)
+    text = json.dumps(conv.manifest).encode()
+    conv.footer = {"stored": deflater.compress(text) + deflater.flush(zlib.Z_SYNC_FLUSH)}
+    refused(conv.seal(describe=False), "manifest: does not inflate")
 
 
 def test_wrong_digest(files, refused):

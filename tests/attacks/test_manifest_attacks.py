@@ -5,6 +5,7 @@ import json
 import pytest
 
 from attar.artifact.limits import Limits
+from attar.artifact.reader import open_artifact
 
 
 @pytest.mark.parametrize(
@@ -48,9 +49,7 @@ def test_json(conv, refused, text, match):
 
 def test_depth_is_counted_outside_strings(conv):
     conv.manifest["licence"] = '[[[[{"' * 100
-    conv.manifest["recipe"] = json.loads("[" * 29 + "]" * 29) and {"deep": json.loads("[" * 29 + "]" * 29)}
-    from attar.artifact.reader import open_artifact
-
+    conv.manifest["recipe"] = {"deep": json.loads("[" * 29 + "]" * 29)}
     open_artifact(conv.seal()).verify()
 
 

@@ -59,15 +59,10 @@ def contents():
     chunks = (rng.random((540, 1000)) < 0.001).astype(np.int8)
     more = {
         "lanes": Quantized(lanes, np.array([0.125], np.float32), four),
-        "chunks": Quantized(chunks, np.array([0.5], np.float32), replace_bits(four, 2)),
+        "chunks": Quantized(chunks, np.array([0.5], np.float32), Scheme(bits=2, granularity=PerTensor())),
     }
     base = every_kind()
     return replace(base, tensors={**base.tensors, **more})
-
-
-def replace_bits(scheme: Scheme, bits: int) -> Scheme:
-    """Return the scheme with another width."""
-    return scheme.model_copy(update={"bits": bits})
 
 
 def main() -> None:

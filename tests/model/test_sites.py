@@ -22,7 +22,8 @@ class Block(nn.Module):
 
 
 def sites_of(net, *x, skip=lambda node: False):
-    return find_sites(trace(net, x).graph, skip=skip)
+    traced = trace(net, x)
+    return find_sites(traced.graph, traced.values, skip=skip)
 
 
 def test_residual_block():
@@ -45,6 +46,17 @@ def test_a_kept_layer_asks_for_no_site():
     )
     assert [site.values for site in everything] == [("input_1",), ("relu",)]
     assert [site.values for site in kept] == [("input_1",)]
+
+
+def test_a_convolution_writes_codes_unless_its_output_leaves_the_graph():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Hardswish(), nn.Conv2d(4, 4, 3), nn.ReLU6(), nn.Conv2d(4, 4, 3))
+    values = {name for site in sites_of(net, torch.randn(2, 3, 9, 9)) for name in site.values}
+    assert values == {"input_1", "conv2d", "hardswish", "hardtanh"}
+
+
+def test_a_value_the_deployed_graph_lacks_is_no_site():
+    traced = trace(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)), (torch.randn(2, 4),))
+    assert [s.values for s in find_sites(traced.graph, traced.values - {"relu"})] == [("input_1",)]
 
 
 def test_both_factors_of_a_product_of_activations():

@@ -100,6 +100,16 @@ def test_what_cannot_be_traced_is_named():
         trace(Branchy(), (torch.randn(2, 3),))
 
 
+def test_a_batch_that_the_code_fixes_is_explained():
+    class Fixed(nn.Module):
+        def forward(self, x):
+            return x.reshape(len(x), -1)
+
+    with pytest.raises(ModelError, match=r"write x\.shape\[0\], or fix"):
+        trace(Fixed(), (torch.randn(2, 3),))
+    assert trace(Fixed(), (torch.randn(2, 3),), dynamic=()).inputs[0].shape == (2, 3)
+
+
 def test_an_operator_onnx_lacks_is_named():
     class Special(nn.Module):
         def forward(self, x):

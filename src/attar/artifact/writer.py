@@ -18,6 +18,7 @@ from attar.artifact.reader import open_artifact
 from attar.artifact.streams import Codes, Record, describe, split
 from attar.artifact.strip import strip
 from attar.coding.registry import CODERS
+from attar.core.errors import UnknownName
 from attar.core.spec import build
 
 _SECTION = 1 << 20  # a section of tensors is closed once it holds this many bytes
@@ -36,6 +37,9 @@ def pack(contents: Contents, *, coder: str = "rans", limits: Limits | None = Non
         SpecError: something in ``contents`` does not fit its field.
         ArtifactError: a reader would refuse the file; the message names the section.
     """
+    if coder not in set(CODERS):
+        # A registry also takes a user's own; a file has to be read by everyone.
+        raise UnknownName("coder", coder, CODERS)
     sections = _Sections()
     pieces = {name: split(tensor) for name, tensor in contents.tensors.items()}
     packed = pack_codes([piece for of in pieces.values() for piece in of if isinstance(piece, Codes)], CODERS[coder])

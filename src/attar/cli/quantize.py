@@ -72,6 +72,13 @@ def quantize(
             "file.py:name; the data set's own by default.",
         ),
     ] = None,
+    dynamic: Annotated[
+        list[int] | None,
+        typer.Option(metavar="AXIS", help="Axes of the inputs whose length may vary; the batch, axis 0, by default."),
+    ] = None,
+    fixed_batch: Annotated[
+        int | None, typer.Option(min=1, help="Fix the batch, for a module whose code does not let it vary.")
+    ] = None,
     split: Annotated[str, typer.Option(help="Split to calibrate on. Never the one you report.")] = "train",
     examples: Annotated[int, typer.Option(min=2, help="How many examples to calibrate on and compare.")] = 512,
     seed: Annotated[int, typer.Option(help="Which examples are drawn.")] = 0,
@@ -112,6 +119,8 @@ def quantize(
         overrides=dict(_override(text) for text in overrides or []),
         correct_bias=correct_bias,
         examples=examples,
+        batch=fixed_batch or 64,
+        dynamic=() if fixed_batch else dynamic or (0,),
         preprocessing=preprocessing,
         task=dataset.task,
         class_names=dataset.class_names,

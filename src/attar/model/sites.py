@@ -2,13 +2,16 @@
 
 A value is a site where an integer kernel would read it:
 
-- the data inputs of products (convolutions, linear layers, matrix products);
+- the data inputs of products (convolutions, linear layers, matrix products), and the outputs of convolutions;
 - the inputs of additions, means and average pools whose own output is a site (both sides of a residual addition, also
   through the activation that follows it), so that they run in integers too;
 - what a value is made of by moving elements only (slices, padding, pooling by maximum, reshapes): the same grid holds
   on both sides, so these form one group with one scale.
 
 An activation function directly behind a product or an addition fuses into it, so the site is behind the function.
+
+The values of a site are those that the ONNX graph has too; where the exporter computes something in another way than
+the trace, so that a value to be rounded is not there, there is no site.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ PRODUCTS: dict[Any, tuple[int, ...]] = {
     aten.bmm.default: (0, 1),
     aten.matmul.default: (0, 1),
 }
+_CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
 #: Operators whose output has only elements of their inputs (or zeros), which every grid here holds exactly.
 _MOVES = frozenset(
     {
@@ -64,6 +68,7 @@ _MOVES = frozenset(
         aten.max_pool2d.default,
         aten.max_pool3d.default,
         aten.cat.default,
+        aten.stack.default,
         aten.constant_pad_nd.default,
         aten.pad.default,
         aten.pixel_shuffle.default,
@@ -100,11 +105,14 @@ class Site:
     sources: tuple[str, ...]
 
 
-def find_sites(graph: fx.GraphModule, *, skip: Callable[[fx.Node], bool] = lambda _: False) -> tuple[Site, ...]:
+def find_sites(
+    graph: fx.GraphModule, deployed: Collection[str], *, skip: Callable[[fx.Node], bool] = lambda _: False
+) -> tuple[Site, ...]:
     """Return the sites of a traced graph.
 
     Args:
         graph: a traced graph in evaluation mode.
+        deployed: the names of the values that the ONNX graph has.
         skip: products whose inputs need not be quantized (layers kept in floating point).
     """
     order = {node: position for position, node in enumerate(graph.graph.nodes)}
@@ -116,12 +124,9 @@ def find_sites(graph: fx.GraphModule, *, skip: Callable[[fx.Node], bool] = lambd
             node = group[node]
         return node
 
-    todo = [
-        value
-        for node in graph.graph.nodes
-        if node.op == "call_function" and node.target in PRODUCTS and not skip(node)
-        for value in _at(node, PRODUCTS[node.target])
-    ]
+    products = [n for n in graph.graph.nodes if n.op == "call_function" and n.target in PRODUCTS and not skip(n)]
+    todo = [value for node in products for value in _at(node, PRODUCTS[node.target])]
+    todo += [value for node in products if node.target in _CONVOLUTIONS for value in _behind(node)]
     while todo:
         value = todo.pop()
         if value in group or value not in activations:
@@ -144,8 +149,11 @@ def find_sites(graph: fx.GraphModule, *, skip: Callable[[fx.Node], bool] = lambd
     members: dict[fx.Node, list[fx.Node]] = {}
     for value in sorted(group, key=order.__getitem__):
         members.setdefault(find(value), []).append(value)
+    sites = [Site(_names(values), _names(v for v in values if not _is_moved(v, group))) for values in members.values()]
     return tuple(
-        Site(_names(values), _names(v for v in values if not _is_moved(v, group))) for values in members.values()
+        Site(tuple(name for name in site.values if name in deployed), site.sources)
+        for site in sites
+        if all(name in deployed for name in site.sources)
     )
 
 
@@ -181,6 +189,14 @@ def observe(
 
 def _at(node: fx.Node, positions: tuple[int, ...]) -> list[fx.Node]:
     return [node.args[i] for i in positions if i < len(node.args) and isinstance(node.args[i], fx.Node)]  # type: ignore[misc]
+
+
+def _behind(convolution: fx.Node) -> list[fx.Node]:
+    """Return the value an integer convolution would write: its own, or that of the activation that fuses into it."""
+    users = list(convolution.users)
+    out = users[0] if len(users) == 1 and users[0].target in _FUSED else convolution
+    # What leaves the graph is not rounded.
+    return [] if any(user.op == "output" for user in out.users) else [out]
 
 
 def _activations(graph: fx.GraphModule) -> set[fx.Node]:

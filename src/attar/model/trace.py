@@ -36,6 +36,11 @@ _DTYPES: dict[torch.dtype, Any] = {
     torch.bool: "bool",
 }
 
+_FIXED = (
+    "its code fixes the length of an axis that should vary, as len(x) and int(x.shape[0]) do; write x.shape[0], or fix "
+    "the axis with dynamic=() (--fixed-batch N). "
+)
+
 
 @dataclass(frozen=True)
 class Traced:
@@ -68,6 +73,12 @@ class Traced:
         """The folded batch-norms as the manifest records them."""
         return tuple(Fold(batch_norm=name, into=into) for name, into in self.folding.folded.items())
 
+    @property
+    def values(self) -> frozenset[str]:
+        """The names of the ONNX graph's values: its inputs and what its nodes make."""
+        made = {value for node in self.model.graph.node for value in node.output}
+        return frozenset(made | {port.name for port in self.inputs})
+
     def state(self) -> dict[str, torch.Tensor]:
         """Return the parameters and buffers the graph reads, by name, folded where they were."""
         named = {**dict(self.graph.named_parameters()), **dict(self.graph.named_buffers())}
@@ -96,7 +107,8 @@ def trace(module: nn.Module, example: Sequence[torch.Tensor], *, dynamic: Sequen
         try:
             captured = torch.export.export(module, example, dynamic_shapes=_dynamic(module, example, dynamic))
         except Exception as error:
-            raise ModelError(f"{type(module).__name__} cannot be traced: {_first_lines(error)}") from error
+            hint = _FIXED if "specialized it to be a constant" in str(error) else ""
+            raise ModelError(f"{type(module).__name__} cannot be traced: {hint}{_first_lines(error)}") from error
         graph = captured.module(check_guards=False)
         assert isinstance(graph, fx.GraphModule)
         clean(graph)

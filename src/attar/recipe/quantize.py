@@ -134,7 +134,7 @@ def quantize(
         correct_bias: take the mean error of rounded weights out of the biases behind them.
         examples: how many inputs are looked at, at most.
         batch: how many at a time, where ``data`` is not batched.
-        dynamic: axes of the inputs whose length may vary when the file is run.
+        dynamic: axes of the inputs whose length may vary when the file is run; without 0 the batch is ``batch``.
         preprocessing: what turns a raw example into an input; it travels in the file.
         task, class_names, metric, licence: what the file tells its user.
 
@@ -168,7 +168,10 @@ def quantize(
     )
     inputs = calibration(data, examples=examples, batch=batch)
     use = Use(preprocessing, task, tuple(class_names), metric, licence)
-    first = tuple(tensor[:2] for tensor in inputs.batches[0])
+    if 0 in dynamic:
+        first = tuple(tensor[:2] for tensor in inputs.batches[0])
+    else:
+        first, inputs = inputs.batches[0], inputs.of_one_size()
     untouched = Workpiece(trace(module, first, dynamic=dynamic))
     if not find_weights(untouched.traced.graph):
         raise SpecError(f"{type(module).__name__} has no weight that multiplies data; there is nothing to quantize")

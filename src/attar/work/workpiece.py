@@ -133,6 +133,11 @@ class Calibration:
         """How many examples there are."""
         return sum(len(batch[0]) for batch in self.batches)
 
+    def of_one_size(self) -> Calibration:
+        """Return the batches that are as long as the first, for a graph whose batch is fixed."""
+        size = len(self.batches[0][0])
+        return Calibration(tuple(batch for batch in self.batches if len(batch[0]) == size))
+
     def first(self, examples: int) -> Calibration:
         """Return the batches that hold the first ``examples``, whole batches only, at least one."""
         ends = list(itertools.accumulate(len(batch[0]) for batch in self.batches))

@@ -76,7 +76,7 @@ class Quantize(Spec):
         rounded: frozenset[str] = frozenset()
         if self.activations is not None:
             kept = {name for name in weights if name not in bits}
-            sites = find_sites(piece.traced.graph, skip=lambda node: _reads(node, kept))
+            sites = find_sites(piece.traced.graph, piece.traced.values, skip=lambda node: _reads(node, kept))
             activations = calibrate(piece.traced.graph, sites, calibration, observer, self.activations)
             rounded = frozenset(name for site in sites for name in site.sources)
             stored = replace(piece, tensors=tensors).stored()
