@@ -1,7 +1,7 @@
 """Measure the three files of this study, and ONNX Runtime's own static quantization beside them, in one run.
 
-    python studies/resnet20/measure.py            measures, prints, writes results.json and figure.svg
-    python studies/resnet20/measure.py --draw     draws figure.svg again from results.json
+    python studies/resnet20/measure.py            measures, prints, writes results.json, figure and tables
+    python studies/resnet20/measure.py --draw     writes figure.svg and the tables again from results.json
 
 The peer is ``onnxruntime.quantization.quantize_static`` of the same network: exported by PyTorch, prepared by
 ``quant_pre_process``, QDQ, uint8 activations, int8 weights per channel, calibrated (min-max, its default) on the same
@@ -194,6 +194,30 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
+def fill(results: dict[str, Any], page: Path) -> None:
+    """Write the table of ``results`` between the marks of a page."""
+    single = {run["batch"]: run["models"] for run in results["latency"] if run["threads"] == 1}
+    rows = [
+        "| file | top-1 % | file bytes | bits per weight | equal predictions % | latency ratio, batch 1 | batch 32 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, entry in results["files"].items():
+        ratios = [single[batch][f"{name}.attar" if name in FILES else name]["ratio"] for batch in (1, 32)]
+        bits, parity = entry.get("bits_per_weight"), entry.get("parity")
+        cells = [
+            name,
+            f"{100 * entry['accuracy']:.2f}",
+            f"{entry['file_bytes']:,}",
+            f"{bits:.2f}" if bits else "",
+            f"{100 * parity['equal_predictions']:.2f}" if parity else "",
+            *(f"{ratio:.3f}" for ratio in ratios),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    start, end = "<!-- table: studies/resnet20 -->\n", "<!-- end of table -->"
+    head, _, rest = page.read_text().partition(start)
+    page.write_text(head + start + "\n".join(rows) + "\n" + end + rest.partition(end)[2])
+
+
 def _colour(name: str) -> str:
     colours = {"w8a8": "#1b6ca8", "w4": "#2a9d5c", "w4a8": "#e07a1f", "quantize_static.onnx": "#777777"}
     return colours.get(name, "#bbbbbb")
@@ -212,6 +236,8 @@ def main() -> int:
     results = json.loads(RESULTS.read_text())
     print_tables(results)
     draw(results, HERE / "figure.svg")
+    for page in (HERE / "README.md", HERE.parent.parent / "README.md"):
+        fill(results, page)
     return 0
 
 
