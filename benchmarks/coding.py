@@ -1,6 +1,7 @@
 """Entropy coders side by side, measured in this run: ours, zstd, constriction, and the entropy itself.
 
     python benchmarks/coding.py [--quick] [--json]
+    python benchmarks/coding.py --draw benchmarks/coding.json
 
 Each case is one tensor of symbols as the weights of a network have them: bell-shaped (rounded normal, clipped to a
 symmetric grid), dense or with 90 % zeros. Sizes are of the payload with its table. What the others get:
@@ -21,11 +22,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import constriction
+import matplotlib
 import numpy as np
 import zstandard
+from matplotlib import pyplot
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -171,12 +175,34 @@ def show(cases: list[dict[str, Any]], console: Console) -> None:
     console.print(table)
 
 
+def draw(cases: list[dict[str, Any]], path: Path) -> None:
+    """Draw bits over the entropy against decoding speed, a point for each coder and case."""
+    matplotlib.rcParams.update({"svg.hashsalt": "attar", "svg.fonttype": "none", "font.size": 9})
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for row in zip(*(case["coders"] for case in cases), strict=True):
+        speeds = [item["decode_msymbols_per_s"] for item in row]
+        # An exact hit would have no place on a logarithmic axis.
+        over = [max(item["overhead_percent"], 1e-3) for item in row]
+        axes.plot(speeds, over, "o", label=row[0]["coder"], alpha=0.8)
+    axes.set(
+        xscale="log", yscale="log", xlabel="decoded, million symbols a second, one core", ylabel="% over the entropy"
+    )
+    axes.set_title("2, 4 and 8 bits, dense and 90 % zeros: right and down is better")
+    axes.legend(fontsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, metadata={"Date": None})
+
+
 def main() -> None:
     """Run every case and print a table, or JSON."""
     parser = argparse.ArgumentParser(description="Entropy coders against zstd, constriction and the entropy itself.")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--quick", action="store_true", help="fewer symbols, fewer repeats")
+    parser.add_argument("--draw", type=Path, metavar="JSON", help="only draw what --json printed, as .svg beside it")
     options = parser.parse_args()
+    if options.draw:
+        draw(json.loads(options.draw.read_text())["cases"], options.draw.with_suffix(".svg"))
+        return
     count, repeats = (1 << 18, 3) if options.quick else (1 << 21, 5)
     cases = [measure(bits, zeros, count, repeats) for bits in (2, 4, 8) for zeros in (0.0, 0.9)]
     if options.json:

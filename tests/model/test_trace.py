@@ -119,6 +119,11 @@ def test_an_operator_onnx_lacks_is_named():
         trace(Special(), (torch.randn(2, 3),))
 
 
+def test_other_devices_are_refused():
+    with pytest.raises(ModelError, match=r"weight is on meta; call module\.cpu"):
+        trace(nn.Linear(3, 3, device="meta"), (torch.randn(2, 3),))
+
+
 def test_other_floating_types_are_refused():
     with pytest.raises(ModelError, match=r"float64.*module\.float"):
         trace(nn.Linear(3, 3).double(), (torch.randn(2, 3).double(),))

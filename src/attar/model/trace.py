@@ -102,6 +102,8 @@ def trace(module: nn.Module, example: Sequence[torch.Tensor], *, dynamic: Sequen
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise ModelError(f"{name} is {tensor.dtype}; Attar compresses float32 modules: call module.float() first")
+        if tensor.device.type != "cpu":
+            raise ModelError(f"{name} is on {tensor.device}; call module.cpu() first")
     example = tuple(example)
     with _evaluating(module), _quietly(), torch.no_grad():
         try:
