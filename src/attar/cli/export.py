@@ -9,6 +9,7 @@ import typer
 
 from attar.artifact.reader import open_artifact
 from attar.cli import show
+from attar.cli.output import demand_writable
 from attar.core.errors import SpecError
 from attar.deploy import BACKENDS
 
@@ -25,6 +26,7 @@ def export(
         attar export model.attar --to onnx model.onnx
     """
     backend = BACKENDS[to]
+    demand_writable(output)
     artifact = open_artifact(file)
     reason = backend.supports(artifact.manifest)
     if reason is not None:

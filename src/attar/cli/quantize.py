@@ -7,13 +7,16 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.markup import escape
 
+from attar.artifact.manifest import Preprocessing
 from attar.cli import show
+from attar.cli.output import demand_writable
 from attar.core.errors import SpecError
 from attar.core.registry import load_object
-from attar.data import load
+from attar.data import Dataset, load
 from attar.data.preprocessing import parse
 from attar.runtime import preprocess as apply
 
@@ -98,8 +101,9 @@ def quantize(
         attar quantize examples/resnet.py:resnet20 -w resnet20.safetensors -d cifar10 -p imagenet
         --bits 4 --activations 8 --set conv1=8 -o resnet20.attar
     """
+    demand_writable(output)
     dataset = load(data, split)
-    preprocessing = parse(preprocess) if preprocess else dataset.preprocessing
+    preprocessing = parse(preprocess) if preprocess else _usual_preprocessing(dataset)
     drawn = dataset.subset(min(examples, len(dataset)), seed)
     inputs = apply(preprocessing, drawn.x) if preprocessing else drawn.x
     # PyTorch is imported here and not at the top: every other command runs without it.
@@ -131,6 +135,23 @@ def quantize(
         show.as_json(report)
     else:
         _show(report)
+
+
+def _usual_preprocessing(dataset: Dataset) -> Preprocessing | None:
+    """Return the data set's own, None where its examples are inputs as they are.
+
+    Bytes and booleans hardly ever are: they are the stored form of images and masks, and layers compute in float32.
+    Integers of other types are left alone: tokens.
+    """
+    kind = dataset.x.dtype
+    if dataset.preprocessing is None and kind in (np.uint8, np.bool_):
+        example = '{"layout": "NC"' + (', "scale": 0.00392' if kind == np.uint8 else "") + "}"
+        raise SpecError(
+            f"{dataset.name}: the examples are {kind} of shape {dataset.x.shape}, and nothing turns them into float32; "
+            f"--preprocessing is missing: unit divides images (NCHW) by 255, '{example}' suits examples of other axes, "
+            "none is for a module that takes them as they are"
+        )
+    return dataset.preprocessing
 
 
 def _arguments(pairs: list[str]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Cold start and peak memory of a model, measured in fresh processes. Part of ``attar.measure``.
 
-Run as ``python -m attar.measure.cold FILE BATCH THREADS`` it is such a process: it opens the file, waits for the first
-answer, and prints what that took as JSON.
+Run as ``python -m attar.measure.cold FILE SHAPES THREADS`` it is such a process: it opens the file, runs it on zeros of
+these shapes (JSON, ``[[[1, 3, 32, 32], "<f4"], ...]``, one for each input), waits for the first answer, and prints
+what that took as JSON.
 """
 
 from __future__ import annotations

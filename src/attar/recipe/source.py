@@ -24,7 +24,7 @@ def build(factory: Any, arguments: Mapping[str, Any], weights: Path) -> nn.Modul
 
     Raises:
         SpecError: the factory does not take these arguments or makes no module, or the weights are not there.
-        ModelError: the weights do not fit the module; the names that do not are listed.
+        ModelError: the factory fails, or the weights do not fit the module; the names that do not are listed.
     """
     if isinstance(factory, nn.Module):
         module = factory
@@ -35,6 +35,10 @@ def build(factory: Any, arguments: Mapping[str, Any], weights: Path) -> nn.Modul
             module = factory(**arguments)
         except TypeError as error:
             raise SpecError(f"the factory was called with {dict(arguments)}: {error}") from error
+        except Exception as error:
+            # The factory is the user's code: whatever it raises means that there is no module.
+            name = getattr(factory, "__qualname__", repr(factory))
+            raise ModelError(f"the factory {name} was called with {dict(arguments)} and raised {error!r}") from error
     if not isinstance(module, nn.Module):
         raise SpecError(f"the factory made a {type(module).__name__}; a torch.nn.Module was expected")
     state = read_weights(weights)
