@@ -11,7 +11,7 @@ import pytest
 from tests import samples
 
 from attar.artifact.writer import pack, write
-from attar.cli import bench, main
+from attar.cli import bench, export, main
 from attar.runtime import Session
 
 
@@ -92,6 +92,12 @@ def test_export_writes_onnx(file, tmp_path, capsys):
     assert main(["export", str(file), "--to", "onx", str(tmp_path / "o")]) == 1
     assert "onnx" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
+
+
+def test_export_knows_before_any_work_that_it_cannot_write(file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(export, "open_artifact", lambda *_: pytest.fail("work was done"))
+    assert main(["export", str(file), str(tmp_path / "no" / "out.onnx")]) == 1
+    assert f"mkdir -p {tmp_path / 'no'}" in capsys.readouterr().err
 
 
 def test_bench_holds_files_against_each_other(file, tmp_path, capsys, one_start):

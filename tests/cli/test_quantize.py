@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 import attar
-from attar.cli import main
+from attar.cli import main, quantize
 from attar.core.registry import load_object
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.py"
@@ -93,3 +93,55 @@ def test_images_of_another_shape_are_named(weights, tmp_path, capsys):
     np.savez(tmp_path / "d.npz", x=np.zeros((8, 3, 8, 8), np.float32), y=np.zeros(8, np.int64))
     assert run("-w", weights, "-o", tmp_path / "m.attar", "--data", f"npz:{tmp_path / 'd.npz'}") == 1
     assert "cannot be traced" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_known_before_any_work(weights, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(quantize, "load", lambda *_: pytest.fail("work was done"))
+    assert run("-w", weights, "-o", tmp_path / "no" / "such" / "m.attar") == 1
+    assert f"mkdir -p {tmp_path / 'no' / 'such'}" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+def _net(tmp_path, forward, x):
+    """Write a module, its weights and its data; return the arguments that name them."""
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Linear):\n    def __init__(self):\n        super().__init__(6, 3)\n\n"
+        f"    def forward(self, x):\n        return super().forward({forward})\n"
+    )
+    safetensors.torch.save_file(torch.nn.Linear(6, 3).state_dict(), tmp_path / "w.safetensors")
+    np.savez(tmp_path / "d.npz", x=x)
+    place, data = str(tmp_path / "net.py"), f"npz:{tmp_path / 'd.npz'}"
+    return ["quantize", f"{place}:Net", "-w", str(tmp_path / "w.safetensors"), "-d", data, "-o", str(tmp_path / "o")]
+
+
+@pytest.mark.parametrize(("kind", "advice"), [(np.uint8, '"scale": 0.00392'), (np.bool_, '{"layout": "NC"}')])
+def test_bytes_without_preprocessing_are_named(tmp_path, capsys, rng, kind, advice):
+    arguments = _net(tmp_path, "x", rng.integers(0, 2, (40, 6)).astype(kind))
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert f"the examples are {np.dtype(kind)} of shape (40, 6)" in error
+    assert "--preprocessing is missing" in error
+    assert "unit" in error
+    assert advice in error
+    # What the message advises works.
+    assert main([*arguments, "-p", '{"layout": "NC", "scale": 0.00392}']) == 0
+
+
+def test_a_module_that_takes_bytes_gets_them(tmp_path, rng):
+    arguments = _net(tmp_path, "x.float() / 255", rng.integers(0, 256, (40, 6)).astype(np.uint8))
+    assert main([*arguments, "-p", "none"]) == 0
+    assert attar.open_artifact(tmp_path / "o").manifest.preprocessing is None
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_tokens_need_no_preprocessing(tmp_path, rng, kind):
+    assert main(_net(tmp_path, "x.float()", rng.integers(0, 256, (40, 6)).astype(kind))) == 0
+
+
+def test_a_factory_that_fails_is_one_line(weights, tmp_path, capsys):
+    (tmp_path / "broken.py").write_text("def net():\n    raise KeyError('width')\n")
+    where = f"{tmp_path / 'broken.py'}:net"
+    assert main(["quantize", where, "-w", str(weights), "-d", "digits", "-o", str(tmp_path / "o")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: the factory net ")
+    assert "KeyError('width')" in error

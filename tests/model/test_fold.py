@@ -36,6 +36,15 @@ def test_folding_keeps_the_function(net, x):
     assert torch.allclose(traced.graph(x), net(x), atol=2e-5)
 
 
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.norm = nn.Linear(4, 4), nn.Linear(4, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return self.norm(self.b(torch.relu(self.norm(self.a(x)))))
+
+
 class Shared(nn.Module):
     def __init__(self):
         super().__init__()
@@ -62,14 +71,42 @@ class Read(nn.Module):
         (nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)), "0", "an input comes before"),
         (Shared(), "a", "used more than once"),
         (Read(), "norm", "read elsewhere too"),
+        (Twice(), "norm", "used more than once"),
+        (nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), "1", "not its output features"),
     ],
-    ids=["after relu", "first", "shared weight", "output read twice"],
+    ids=["after relu", "first", "shared weight", "output read twice", "norm used twice", "channels first"],
 )
 def test_where_folding_is_not_exact_it_is_kept_with_the_reason(net, kept, reason):
-    net, x = randomized(net), torch.randn(2, 3, 5, 5)
+    first = next(net.parameters())
+    shape = {4: (2, 3, 5, 5), 2: (2, 4)}.get(first.dim(), (2, 3, 5, 5))
+    if reason == "not its output features":
+        shape = (2, 3, 4)
+    net, x = randomized(net), torch.randn(shape)
     traced = trace(net, (x,))
     assert reason in traced.folding.kept[kept]
     assert traced.folding.folded == {}
+    assert torch.allclose(traced.graph(x), net(x), atol=1e-5)
+
+
+class Bare(nn.Module):
+    """Weights that belong to no layer, and a parameter that happens to be called bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Parameter(torch.randn(5, 4)), nn.Parameter(torch.randn(3, 5))
+        self.bias = nn.Parameter(torch.randn(5))
+        self.a, self.b = nn.BatchNorm1d(5), nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        y = torch.relu(self.a(nn.functional.linear(x, self.first))) + self.bias
+        return self.b(nn.functional.linear(y, self.second))
+
+
+def test_weights_without_a_layer_get_biases_of_their_own():
+    net, x = randomized(Bare()), torch.randn(6, 4)
+    traced = trace(net, (x,))
+    assert traced.folding.folded == {"a": "first", "b": "second"}
+    assert len(set(traced.folding.biases.values()) | {"bias"}) == 3
     assert torch.allclose(traced.graph(x), net(x), atol=1e-5)
 
 

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -99,6 +100,20 @@ def test_what_is_made_of_parameters_alone_is_no_activation():
     assert [site.values for site in sites_of(Placed(), torch.randn(2, 3, 4))] == [("add",)]
 
 
+def test_what_is_joined_with_a_parameter_is_rounded_itself():
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.memory, self.head = nn.Parameter(torch.randn(3, 4)), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(torch.cat([x, self.memory]))
+
+    (site,) = sites_of(Joined(), torch.randn(2, 4))
+    assert site.values == ("x", "cat")
+    assert site.sources == ("x", "cat")
+
+
 def test_padding_by_another_value_is_computed_not_moved():
     class Pad(nn.Module):
         def __init__(self):
@@ -110,6 +125,30 @@ def test_padding_by_another_value_is_computed_not_moved():
 
     sites = sites_of(Pad(), torch.randn(2, 2, 5))
     assert [site.values for site in sites] == [("pad",)]
+
+
+@pytest.mark.parametrize(
+    ("spelled", "axis"),
+    [
+        (lambda x, w: x @ w, 1),
+        (lambda x, w: torch.addmm(torch.ones(5), x, w), 1),
+        (lambda x, w: F.linear(x, w.T), 1),
+        (lambda x, w: x.T @ (x @ w), 1),
+        (lambda x, w: (w.T @ x.T).T, None),
+    ],
+    ids=["matmul", "addmm", "linear of a turned matrix", "with another product", "on the left"],
+)
+def test_products_however_they_are_spelled(spelled, axis):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(4, 5))
+
+        def forward(self, x):
+            return spelled(x, self.w)
+
+    found = find_weights(trace(Net(), (torch.randn(2, 4),)).graph)
+    assert {name: weight.axis for name, weight in found.items()} == ({} if axis is None else {"w": axis})
 
 
 def test_weights_their_roles_and_output_axes():

@@ -119,6 +119,31 @@ def test_an_operator_onnx_lacks_is_named():
         trace(Special(), (torch.randn(2, 3),))
 
 
+def test_two_inputs_whose_lengths_vary_apart():
+    class Cross(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x, y):
+            return self.attend(x, y, y, need_weights=False)[0]
+
+    net = Cross().eval()
+    traced = trace(net, (torch.randn(2, 3, 8), torch.randn(2, 5, 8)), dynamic=(0, 1))
+    assert [port.shape for port in traced.inputs] == [("batch", "axis1", 8), ("batch", "y_axis1", 8)]
+    x, y = torch.randn(4, 6, 8), torch.randn(4, 9, 8)
+    assert torch.allclose(traced.graph(x, y), net(x, y), atol=1e-5)
+
+
+def test_an_output_no_file_can_hold_is_named():
+    class Double(nn.Module):
+        def forward(self, x):
+            return x.double()
+
+    with pytest.raises(ModelError, match=r"output .* is DOUBLE; use one of"):
+        trace(Double(), (torch.randn(2, 3),))
+
+
 def test_other_devices_are_refused():
     with pytest.raises(ModelError, match=r"weight is on meta; call module\.cpu"):
         trace(nn.Linear(3, 3, device="meta"), (torch.randn(2, 3),))

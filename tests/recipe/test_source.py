@@ -76,3 +76,14 @@ def test_factories_that_cannot_work(tmp_path):
         build(3, {}, tmp_path / "none")
     with pytest.raises(SpecError, match="no weights at"):
         build(Small, {}, tmp_path / "none")
+
+
+@pytest.mark.parametrize("fault", [ValueError("width must be even"), KeyError("width"), ZeroDivisionError()])
+def test_a_factory_that_raises_is_named_with_what_it_raised(tmp_path, fault):
+    def net(width):
+        raise fault
+
+    with pytest.raises(ModelError, match=r"the factory .*net was called with \{'width': 3\}") as caught:
+        build(net, {"width": 3}, tmp_path / "none")
+    assert repr(fault) in str(caught.value)
+    assert caught.value.__cause__ is fault

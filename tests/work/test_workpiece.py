@@ -70,6 +70,21 @@ def test_a_simulation_in_float64_computes_in_float64_along_the_way():
     assert piece.simulate(torch.float64)(x.double()).dtype == torch.float64
 
 
+def test_tensors_made_from_nothing_follow():
+    class Start(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.LSTM(4, 5, batch_first=True)
+
+        def forward(self, x):
+            start = torch.zeros(1, x.shape[0], 5)
+            return self.rnn(x, (start, start))[0] + torch.arange(5.0)
+
+    x = torch.randn(2, 3, 4)
+    piece = Workpiece(trace(Start(), (x,)))
+    assert torch.allclose(piece.simulate(torch.float64)(x.double()).float(), piece.simulate()(x), atol=1e-5)
+
+
 def test_contents_hold_what_the_user_is_told():
     piece = Workpiece(trace(net(), (torch.randn(2, 6),)))
     contents = piece.contents(Use(task="classification", class_names=("a", "b", "c"), licence="mine"))

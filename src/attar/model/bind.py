@@ -28,9 +28,8 @@ _FIRST = 0x0080_0000
 _LAST = 0x7F7F_FFFF
 #: An initializer up to this many bytes stays in the graph (``docs/format.md``, section 5).
 _INLINE_BYTES = 64
-_MOVES = frozenset(
-    "Cast Concat Expand Flatten Gather Identity Reshape Slice Split Squeeze Transpose Unsqueeze".split()  # noqa: SIM905
-)
+#: Operators whose output is some elements of their inputs, each once, in runs: what a binding can say.
+_MOVES = frozenset(("Concat", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"))
 
 
 def bind(
@@ -49,17 +48,16 @@ def bind(
     Raises:
         ModelError: an initializer mixes elements of the state in a way no binding can say.
     """
-    starts, sizes = _mark(exported, state)
-    _fold_moves(exported, set(starts))
-    # No operation may compute on the patterns, so whatever still reads them reads the weight as it is.
+    starts = _mark(exported, state)
+    marked = _fold_moves(exported, set(starts))
     model = onnx_ir.serde.serialize_model(exported)
     bindings: list[Binding] = []
     constants: dict[str, NDArray[Any]] = {}
     kept: list[onnx.TensorProto] = []
     for initializer in model.graph.initializer:
         array = onnx.numpy_helper.to_array(initializer)
-        marks = _marks(array, starts, sizes)
-        if marks is not None:
+        if initializer.name in marked and array.size:
+            marks = np.ascontiguousarray(array).view(np.uint32).astype(np.int64)
             bindings.append(_describe(initializer.name, marks, starts, state))
         elif array.nbytes > _INLINE_BYTES:
             constants[initializer.name] = array
@@ -72,10 +70,9 @@ def bind(
     return model, tuple(bindings), constants
 
 
-def _mark(exported: onnx_ir.Model, state: Mapping[str, torch.Tensor]) -> tuple[dict[str, int], dict[str, int]]:
+def _mark(exported: onnx_ir.Model, state: Mapping[str, torch.Tensor]) -> dict[str, int]:
     """Replace the floating state in the initializers by bit patterns of its own; return where each tensor's begin."""
     starts: dict[str, int] = {}
-    sizes: dict[str, int] = {}
     position = _FIRST
     for name, value in exported.graph.initializers.items():
         if name in state and state[name].dtype == torch.float32:
@@ -84,19 +81,24 @@ def _mark(exported: onnx_ir.Model, state: Mapping[str, torch.Tensor]) -> tuple[d
                 raise ModelError(f"more than {_LAST - _FIRST:,} parameters in one graph; split the module")
             marks = np.arange(position, position + size, dtype=np.uint32).view(np.float32).reshape(state[name].shape)
             value.const_value = onnx_ir.tensor(marks, name=name)
-            starts[name], sizes[name] = position, size
+            starts[name] = position
             position += size
-    return starts, sizes
+    return starts
 
 
-def _fold_moves(exported: onnx_ir.Model, marked: set[str]) -> None:
-    """Fold constants, but let nothing compute on a marked tensor: only moves of it are folded."""
+def _fold_moves(exported: onnx_ir.Model, marked: set[str]) -> set[str]:
+    """Fold constants, but let nothing compute on a marked tensor: only moves of marked tensors are folded.
+
+    Returns:
+        the names of everything that is made of marked tensors, by moves alone.
+    """
 
     def should_fold(node: onnx_ir.Node) -> bool | None:
-        reads_marks = any(value is not None and value.name in marked for value in node.inputs)
-        if not reads_marks:
+        data = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+        if not any(value is not None and value.name in marked for value in node.inputs):
             return None
-        if node.op_type not in _MOVES or node.domain:
+        moves = node.op_type in _MOVES and not node.domain
+        if not moves or not all(value is not None and value.name in marked for value in data):
             return False
         marked.update(value.name for value in node.outputs if value.name)
         return True
@@ -118,18 +120,7 @@ def _fold_moves(exported: onnx_ir.Model, marked: set[str]) -> None:
     passes.RemoveUnusedNodesPass()(exported)
     passes.RemoveUnusedOpsetsPass()(exported)
     passes.ClearMetadataAndDocStringPass()(exported)
-
-
-def _marks(array: NDArray[Any], starts: Mapping[str, int], sizes: Mapping[str, int]) -> NDArray[np.int64] | None:
-    """Return the patterns of an initializer as integers, or None if it is no part of the state."""
-    if array.dtype != np.float32 or not array.size or not starts:
-        return None
-    marks = np.ascontiguousarray(array).view(np.uint32).astype(np.int64)
-    last = max(starts[name] + sizes[name] for name in starts)
-    # Two constants of an unlucky value may lie in the range; a whole tensor of them, all distinct, does not.
-    if int(marks.min()) < _FIRST or int(marks.max()) >= last:
-        return None
-    return marks
+    return marked
 
 
 def _describe(

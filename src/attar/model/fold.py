@@ -43,9 +43,16 @@ _NOTHING = (
 
 @dataclass(frozen=True)
 class Folding:
-    """What became of each batch-norm: ``folded`` name -> layer, ``kept`` name -> reason."""
+    """What became of each batch-norm.
+
+    Attributes:
+        folded: batch-norm -> the layer it went into, or the name of the weight where that is no layer's ``weight``.
+        biases: batch-norm -> the name of the bias that holds what it added.
+        kept: batch-norm -> why it stays.
+    """
 
     folded: dict[str, str] = field(default_factory=dict)
+    biases: dict[str, str] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
 
 
@@ -90,9 +97,10 @@ def fold_batch_norms(graph: fx.GraphModule) -> Folding:
             bias = bias + _value(graph, beta).double()
         form = [1] * weight.dim()
         form[_FOLDABLE[source.target]] = -1
-        layer = _owner(weight_node)
+        layer, _, leaf = str(weight_node.target).rpartition(".")
+        into = layer if layer and leaf == "weight" else str(weight_node.target)
+        bias_name = str(bias_node.target) if bias_node is not None else _free_name(graph, f"{into}.bias", into)
         _assign(graph, weight_node.target, weight * factor.reshape(form))
-        bias_name = bias_node.target if bias_node is not None else f"{layer}.bias" if layer else "bias"
         _assign(graph, bias_name, bias)
         if bias_node is None:
             with graph.graph.inserting_after(weight_node):
@@ -100,7 +108,7 @@ def fold_batch_norms(graph: fx.GraphModule) -> Folding:
             source.args = (*source.args[:2], bias_node, *source.args[3:])
         node.replace_all_uses_with(source)
         graph.graph.erase_node(node)
-        folding.folded[name] = layer
+        folding.folded[name], folding.biases[name] = into, bias_name
     graph.graph.eliminate_dead_code()
     graph.delete_all_unused_submodules()
     _delete_unused_state(graph)
@@ -112,11 +120,15 @@ def _reason_to_keep(source: Any, statistics: tuple[Any, Any], training: Any) -> 
     """Return why this batch-norm cannot be folded, or None if it can."""
     if training or any(value is None for value in statistics):
         return "it normalises by the statistics of each batch"
+    if sum(len(n.users) for n in statistics[0].graph.find_nodes(op="get_attr", target=statistics[0].target)) > 1:
+        return "it is used more than once"
     if source.op != "call_function" or source.target not in _FOLDABLE:
         what = getattr(source.target, "__name__", str(source.target)).split(".")[0]
         return (
             f"{'an input' if source.op == 'placeholder' else what} comes before it, not a convolution or linear layer"
         )
+    if source.target is aten.linear.default and source.meta["val"].dim() != 2:
+        return f"the channels of {source.name} are not its output features"
     if len(source.users) > 1:
         return f"the output of {source.name} is read elsewhere too"
     weight = source.args[1]
@@ -139,6 +151,19 @@ def _slices_everything(node: fx.Node) -> bool:
 def _owner(node: Any) -> str:
     """Return the name of the module whose state ``node`` reads."""
     return str(node.target).rpartition(".")[0] if isinstance(node, fx.Node) and node.op == "get_attr" else ""
+
+
+def _free_name(graph: fx.GraphModule, wanted: str, weight: str) -> str:
+    """Return ``wanted``, or a name beside the weight's where that is taken or no module can hold it."""
+    taken = {name for name, _ in [*graph.named_parameters(), *graph.named_buffers()]}
+    owner, _, leaf = wanted.rpartition(".")
+    modules = {name for name, _ in graph.named_modules()}
+    if owner in modules and wanted not in taken and not hasattr(graph.get_submodule(owner), leaf):
+        return wanted
+    name = f"{weight}_folded_bias"
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _value(graph: fx.GraphModule, node: fx.Node) -> torch.Tensor:

@@ -230,7 +230,9 @@ def _keeps_grid(node: fx.Node) -> bool:
 def _is_moved(node: fx.Node, group: dict[fx.Node, fx.Node]) -> bool:
     """True where every element of the value comes from another value of the group."""
     moves = node.op == "call_function" and node.target in _MOVES and _keeps_grid(node)
-    return moves and any(source in group for source in node.all_input_nodes)
+    # A parameter that is joined to activations is on no grid: the joint value is rounded itself.
+    joined = [n for n in node.all_input_nodes if n.op == "get_attr" or _is_floating(n.meta.get("val"))]
+    return moves and all(source in group for source in joined)
 
 
 def _names(nodes: Iterable[fx.Node]) -> tuple[str, ...]:

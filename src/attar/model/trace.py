@@ -24,18 +24,14 @@ from attar.core.errors import ModelError
 from attar.model.bind import bind
 from attar.model.fold import Folding, clean, fold_batch_norms
 
-_DTYPES: dict[torch.dtype, Any] = {
-    torch.float32: "f32",
-    torch.float16: "f16",
-    torch.bfloat16: "bf16",
-    torch.int64: "i64",
-    torch.int32: "i32",
-    torch.int16: "i16",
-    torch.int8: "i8",
-    torch.uint8: "u8",
-    torch.bool: "bool",
+_NAMES: dict[int, Any] = {
+    onnx.TensorProto.FLOAT: "f32",
+    onnx.TensorProto.INT64: "i64",
+    onnx.TensorProto.INT32: "i32",
+    onnx.TensorProto.INT8: "i8",
+    onnx.TensorProto.UINT8: "u8",
+    onnx.TensorProto.BOOL: "bool",
 }
-
 _FIXED = (
     "its code fixes the length of an axis that should vary, as len(x) and int(x.shape[0]) do; write x.shape[0], or fix "
     "the axis with dynamic=() (--fixed-batch N). "
@@ -105,7 +101,7 @@ def trace(module: nn.Module, example: Sequence[torch.Tensor], *, dynamic: Sequen
         if tensor.device.type != "cpu":
             raise ModelError(f"{name} is on {tensor.device}; call module.cpu() first")
     example = tuple(example)
-    with _evaluating(module), _quietly(), torch.no_grad():
+    with evaluating(module), _quietly(), torch.no_grad():
         try:
             captured = torch.export.export(module, example, dynamic_shapes=_dynamic(module, example, dynamic))
         except Exception as error:
@@ -161,7 +157,7 @@ def _name_inputs(model: onnx.ModelProto, graph: fx.GraphModule) -> None:
 
 
 @contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Put every submodule into evaluation mode, and each back into its own afterwards."""
     training = [child for child in module.modules() if child.training]
     module.eval()
@@ -182,7 +178,7 @@ def _quietly() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -217,27 +213,27 @@ def _ports(model: onnx.ModelProto, example: Sequence[torch.Tensor]) -> tuple[tup
                 if dim.HasField("dim_value"):
                     shape.append(dim.dim_value)
                 else:
-                    if side == 0:
-                        names.setdefault(dim.dim_param, "batch" if axis == 0 else f"axis{axis}")
+                    if side == 0 and dim.dim_param not in names:
+                        short = "batch" if axis == 0 else f"axis{axis}"
+                        names[dim.dim_param] = short if short not in names.values() else f"{value.name}_{short}"
                     name = names.get(dim.dim_param, dim.dim_param or f"{value.name}_{axis}")
                     dim.dim_param = name
                     shape.append(name)
-            kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            kind = _NAMES.get(value.type.tensor_type.elem_type)
+            if kind is None:
+                what = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+                raise ModelError(
+                    f"{'output' if side else 'input'} {value.name!r} is {what}; use one of {[*_NAMES.values()]}"
+                )
             ports[side].append(
                 Port(
                     name=value.name,
-                    dtype=_DTYPES[torch.from_numpy(_zero(kind)).dtype],
+                    dtype=kind,
                     shape=tuple(shape),
                     example=tuple(example[position].shape) if side == 0 else None,
                 )
             )
     return tuple(ports[0]), tuple(ports[1])
-
-
-def _zero(kind: Any) -> Any:
-    return onnx.numpy_helper.to_array(
-        onnx.helper.make_tensor("zero", onnx.helper.np_dtype_to_tensor_dtype(kind), [1], [0])
-    ).copy()
 
 
 def _aliases(module: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, str]:

@@ -11,7 +11,15 @@ from torch import fx
 aten = torch.ops.aten
 
 _TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
-_RIGHT_HAND = (aten.matmul.default, aten.mm.default, aten.bmm.default)
+#: Products whose right factor is the weight -> its position.
+_RIGHT_HAND: dict[Any, int] = {
+    aten.matmul.default: 1,
+    aten.mm.default: 1,
+    aten.bmm.default: 1,
+    aten.addmm.default: 2,
+    aten.baddbmm.default: 2,
+}
+_FLIPS = (aten.t.default, aten.transpose.int, aten.permute.default)
 _LAYERS = frozenset(
     {
         aten.conv1d.default,
@@ -20,7 +28,6 @@ _LAYERS = frozenset(
         aten.convolution.default,
         aten.linear.default,
         *_TRANSPOSED,
-        *_RIGHT_HAND,
     }
 )
 _RECURRENT = frozenset({aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input})
@@ -51,11 +58,16 @@ def find_weights(graph: fx.GraphModule) -> dict[str, Weight]:
         if node.op != "get_attr" or parameters.get(str(node.target), torch.empty(0)).dim() < 2:
             continue
         name, shape = str(node.target), parameters[str(node.target)].shape
-        for user in node.users:
-            role = _role(user, node)
+        # A matrix may be turned over on its way to the product.
+        flips = [user for user in node.users if user.target in _FLIPS and len(shape) == 2]
+        readers = [(node, user) for user in node.users] + [(flip, user) for flip in flips for user in flip.users]
+        for source, user in readers:
+            role = _role(user, source)
             if role is None:
                 continue
-            axis = 1 if _is_transposed(user) else len(shape) - 1 if user.target in _RIGHT_HAND else 0
+            last = user.target in _RIGHT_HAND
+            axis = 1 if _is_transposed(user) else len(shape) - 1 if last else 0
+            axis = 1 - axis if source is not node else axis
             known = found.get(name)
             # A product outranks the embedding its weight is tied to: it is what integers could serve.
             if known is None or (known.role == "embedding" and role == "product"):
@@ -72,7 +84,8 @@ def _is_transposed(user: fx.Node) -> bool:
 
 def _role(user: fx.Node, weight: fx.Node) -> str | None:
     arguments: tuple[Any, ...] = user.args
-    if user.target in _LAYERS and len(arguments) > 1 and arguments[1] is weight:
+    position = _RIGHT_HAND.get(user.target, 1 if user.target in _LAYERS else len(arguments))
+    if position < len(arguments) and arguments[position] is weight:
         return "product"
     if user.target in _RECURRENT:
         return "recurrent"

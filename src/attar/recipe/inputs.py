@@ -2,47 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from attar.core.errors import DataError
 from attar.work.workpiece import Calibration
 
 
-def calibration(data: Any, *, examples: int, batch: int) -> Calibration:
+def argument_names(module: nn.Module) -> tuple[str, ...]:
+    """Return the names of the positional inputs of a module's forward."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(name for name, given in inspect.signature(module.forward).parameters.items() if given.kind in kinds)
+
+
+def calibration(data: Any, *, names: Sequence[str], examples: int, batch: int) -> Calibration:
     """Return up to ``examples`` real inputs in batches.
 
     ``data`` is one of
 
     - an array or a tensor: the first axis counts examples;
-    - a tuple or list of them: the module's positional inputs, all with the same first axis;
-    - an iterable of batches (a DataLoader): each a tensor, or a tuple or list whose first entry is the input and whose
-      rest (labels) is not looked at, or whose first entry is itself a tuple, list or mapping of several inputs.
+    - a tuple, list or mapping of them: the module's inputs, all with the same first axis;
+    - an iterable of batches (a DataLoader): each a tensor or a mapping, or a tuple or list whose first entry is the
+      input (or a tuple, list or mapping of several) and whose rest (labels) is not looked at.
 
+    Mappings are matched with the arguments of the module's forward by name; other keys (labels) are not looked at.
     Inputs are what the module takes: already preprocessed.
 
+    Args:
+        data: as above.
+        names: the arguments of the module's forward.
+        examples: how many examples, at most.
+        batch: how many in a batch, where ``data`` is not batched.
+
     Raises:
-        DataError: there are fewer than two examples, or an input is no tensor.
+        DataError: there are fewer than two examples, an input is no tensor or is not finite, or keys do not match.
     """
+    if isinstance(data, Mapping):
+        data = _by_name(data, names)
     if _is_tensor(data):
         whole: tuple[torch.Tensor, ...] = (_tensor(data),)
     elif isinstance(data, tuple | list) and data and all(_is_tensor(item) for item in data):
         whole = tuple(_tensor(item) for item in data)
     else:
-        return _from_batches(data, examples)
+        return _from_batches(data, names, examples)
     count = min(len(tensor) for tensor in whole)
     if any(len(tensor) != count for tensor in whole):
         raise DataError(f"inputs of {[len(tensor) for tensor in whole]} examples do not go together")
     count = min(count, examples)
-    # A last batch of one would be a batch size the trace may have taken for a constant.
     starts = range(0, count, batch)
     return _checked([tuple(tensor[i : min(i + batch, count)] for tensor in whole) for i in starts])
 
 
-def _from_batches(data: Any, examples: int) -> Calibration:
+def _by_name(batch: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
+    """Return a mapping's values in the order of the forward's arguments."""
+    known = [name for name in names if name in batch]
+    if not known or tuple(known) != tuple(names[: len(known)]):
+        raise DataError(f"a batch has the keys {sorted(map(str, batch))}; the module's forward takes {list(names)}")
+    return tuple(batch[name] for name in known)
+
+
+def _from_batches(data: Any, names: Sequence[str], examples: int) -> Calibration:
     if not isinstance(data, Iterable):
         raise DataError(
             f"data is {type(data).__name__}; an array, a tensor, a tuple of them or a DataLoader was expected"
@@ -53,7 +77,7 @@ def _from_batches(data: Any, examples: int) -> Calibration:
         if isinstance(item, tuple | list):
             first = item[0]
         if isinstance(first, Mapping):
-            first = list(first.values())
+            first = _by_name(first, names)
         inputs = tuple(_tensor(value) for value in first) if isinstance(first, tuple | list) else (_tensor(first),)
         batches.append(tuple(tensor[: examples - seen] for tensor in inputs))
         seen += len(batches[-1][0])
@@ -63,6 +87,8 @@ def _from_batches(data: Any, examples: int) -> Calibration:
 
 
 def _checked(batches: list[tuple[torch.Tensor, ...]]) -> Calibration:
+    if any(tensor.is_floating_point() and not torch.isfinite(tensor).all() for batch in batches for tensor in batch):
+        raise DataError("the inputs hold NaN or infinity; a model cannot be calibrated on them")
     if sum(len(batch[0]) for batch in batches) < 2:
         raise DataError("at least two examples are needed to calibrate and to compare; give more data")
     return Calibration(tuple(batches))

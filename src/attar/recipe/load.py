@@ -25,7 +25,9 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
         into: a module of the same architecture; its state is replaced.
 
     Returns:
-        The traced module with decoded weights and rounded activations: the function of the file, to 1e-5.
+        The traced module with decoded weights and rounded activations. It is the function of the file to 1e-5 of the
+        largest output where activations are floating. Where they are quantized, weights and grids are the same, and so
+        are the sums but for float32's own rounding, which tips values on a tie (``module.double()`` is nearer).
 
     Raises:
         ArtifactError: the file is damaged.
@@ -48,7 +50,7 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
     # A value is rounded where it is computed; where it was moved from a rounded one, rounding again changes nothing.
     activations = {activation.value: activation for activation in record.activations}
     piece = Workpiece(traced, tensors=tensors, activations=activations, rounded=frozenset(activations))
-    _fill(into, artifact)
+    _fill(into, artifact, traced)
     return piece.simulate()
 
 
@@ -79,16 +81,15 @@ def _check(artifact: Artifact, traced: Traced, piece: Workpiece) -> None:
         raise ModelError(f"the module is not the one the file was made from: {'; '.join(faults[:4])}")
 
 
-def _fill(module: nn.Module, artifact: Artifact) -> None:
+def _fill(module: nn.Module, artifact: Artifact, traced: Traced) -> None:
     """Copy the decoded tensors into the caller's module."""
-    folded = {fold.into: fold.batch_norm for fold in artifact.manifest.folds}
+    folded = {bias: name for name, bias in traced.folding.biases.items()}
     names = {*dict(module.named_parameters(remove_duplicate=False)), *dict(module.named_buffers())}
     with torch.no_grad():
         for record in artifact.manifest.tensors:
             value = torch.from_numpy(np.array(artifact.tensor(record.name).dense()))
-            owner, _, leaf = record.name.rpartition(".")
-            if leaf == "bias" and owner in folded:
-                _become_identity(module.get_submodule(folded[owner]), value)
+            if record.name in folded:
+                _become_identity(module.get_submodule(folded[record.name]), value)
                 if record.name in names:
                     _get(module, record.name).zero_()
             elif record.name in names:

@@ -16,8 +16,12 @@ from attar.runtime import Session
 
 #: Floating point alone may differ by this much of the largest output (orders of summation).
 FLOAT_TOLERANCE = 1e-3
-#: Rounding at ties may tip an integer by one step; predictions of more than this share of examples have to agree.
+#: Rounding at ties may tip an integer by one step; predictions of more than this share of examples have to agree,
 EQUAL_SHARE = 0.98
+#: and the mean difference may be this part of the mean output.
+MEAN_PART = 0.1
+#: Two outputs this close, as a part of the largest, are a tie: either is the largest.
+TIE = 1e-6
 #: How many real inputs are compared, at most: float64 is slow, and what goes wrong shows on the first.
 EXAMPLES = 512
 
@@ -31,13 +35,16 @@ class Parity:
         largest_difference: largest absolute difference of any output element.
         largest_output: largest absolute output element of the module, to hold it against.
         mean_difference: mean absolute difference.
-        equal_predictions: share of positions where the largest element along the last axis is the same.
+        mean_output: mean absolute output element of the module.
+        equal_predictions: share of positions where the largest element is the same (or tied): along axis 1 of outputs
+            of four axes and more (images of scores), along the last axis of others.
     """
 
     examples: int
     largest_difference: float
     largest_output: float
     mean_difference: float
+    mean_output: float
     equal_predictions: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -52,6 +59,11 @@ class Parity:
         """
         if not np.isfinite(self.largest_difference):
             raise ParityError(f"{what}: an output is not finite")
+        if integers and self.mean_difference > MEAN_PART * self.mean_output + 1e-6:
+            raise ParityError(
+                f"{what}: outputs differ by {self.mean_difference:.3g} on average where their mean is "
+                f"{self.mean_output:.3g}; a part of {MEAN_PART:g} was allowed"
+            )
         if integers and self.equal_predictions < EQUAL_SHARE:
             raise ParityError(
                 f"{what}: predictions agree on {self.equal_predictions:.2%} of {self.examples} examples, "
@@ -78,7 +90,7 @@ def compare(
         what: what the progress bar says.
     """
     names = [port.name for port in session.inputs]
-    largest = biggest = total = 0.0
+    largest = biggest = total = outputs_total = 0.0
     elements = equal = positions = examples = 0
     with torch.no_grad():
         for batch in track(list(batches), what):
@@ -91,16 +103,26 @@ def compare(
                 largest = max(largest, float(difference.max(initial=0.0))) if np.isfinite(difference).all() else np.inf
                 biggest = max(biggest, float(np.abs(want).max(initial=0.0)))
                 total, elements = total + float(difference.sum()), elements + difference.size
+                outputs_total += float(np.abs(want.astype(np.float64)).sum())
                 if want.ndim:
-                    same = got.argmax(-1) == want.argmax(-1)
+                    same = _same_winner(got, want)
                     equal, positions = equal + int(np.sum(same)), positions + int(np.size(same))
     return Parity(
         examples=examples,
         largest_difference=largest,
         largest_output=biggest,
         mean_difference=total / max(elements, 1),
+        mean_output=outputs_total / max(elements, 1),
         equal_predictions=equal / max(positions, 1),
     )
+
+
+def _same_winner(got: NDArray[Any], want: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return where the largest element of ``got`` is the largest of ``want``, or ties with it."""
+    axis = 1 if want.ndim >= 4 else -1
+    won = np.take_along_axis(want, got.argmax(axis, keepdims=True), axis)
+    reach = TIE * float(np.abs(want).max(initial=0.0))
+    return np.asarray(won >= want.max(axis, keepdims=True) - reach)
 
 
 def _exact(tensor: torch.Tensor) -> torch.Tensor:

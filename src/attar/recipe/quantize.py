@@ -21,15 +21,15 @@ from attar.artifact.inspect import describe
 from attar.artifact.manifest import Preprocessing
 from attar.artifact.reader import open_artifact
 from attar.artifact.writer import pack, write
-from attar.core.errors import SpecError
+from attar.core.errors import ArtifactError, ModelError, SpecError
 from attar.core.scheme import Granularity, PerBucket, PerChannel, PerGroup, PerTensor
 from attar.core.spec import build
 from attar.methods.quantize.stage import Quantize
-from attar.model.trace import trace
+from attar.model.trace import evaluating, trace
 from attar.model.weights import find_weights
-from attar.recipe.inputs import calibration
+from attar.recipe.inputs import argument_names, calibration
 from attar.recipe.parity import EXAMPLES, Parity, compare
-from attar.report.record import remember
+from attar.report.record import NAME, read, remember
 from attar.runtime import Session
 from attar.work.workpiece import Calibration, Use, Workpiece
 
@@ -71,6 +71,9 @@ class Quantized:
             ParityError: the decoded file does not compute what the quantized module computes; nothing is written.
         """
         path = Path(path)
+        if (path.parent / NAME).exists():
+            # A report that is not ours is found before the file is written, not after.
+            read(path.parent / NAME)
         data = pack(self.piece.contents(self.use), coder=coder)
         artifact = open_artifact(data)
         batches = self.data.first(EXAMPLES).batches
@@ -166,20 +169,39 @@ def quantize(
         overrides=dict(overrides or {}),
         correct_bias=correct_bias,
     )
-    inputs = calibration(data, examples=examples, batch=batch)
+    inputs = calibration(data, names=argument_names(module), examples=examples, batch=batch)
     use = Use(preprocessing, task, tuple(class_names), metric, licence)
     if 0 in dynamic:
-        first = tuple(tensor[:2] for tensor in inputs.batches[0])
+        first = inputs.example(2)
     else:
         first, inputs = inputs.batches[0], inputs.of_one_size()
     untouched = Workpiece(trace(module, first, dynamic=dynamic))
     if not find_weights(untouched.traced.graph):
         raise SpecError(f"{type(module).__name__} has no weight that multiplies data; there is nothing to quantize")
-    artifact = open_artifact(pack(untouched.contents(use), coder="raw"))
-    dry_run = compare(Session(artifact), untouched.simulate(torch.float64), inputs.batches[:1], "dry run")
-    dry_run.demand("dry run of the untouched module", integers=False)
+    dry_run = _dry_run(module, untouched, use, inputs)
     piece = stage.run(untouched, inputs)
     return Quantized(piece, inputs, use, dry_run, stage.left(piece))
+
+
+def _dry_run(module: nn.Module, untouched: Workpiece, use: Use, inputs: Calibration) -> Parity:
+    """Take the untouched module the whole way, and compare with the module itself rather than with its trace.
+
+    Raises:
+        ModelError: something in the graph cannot be deployed.
+        ParityError: tracing, folding or exporting changed the function.
+    """
+    try:
+        session = Session(pack(untouched.contents(use), coder="raw"))
+    except ArtifactError as error:
+        raise ModelError(f"{type(module).__name__} cannot be deployed: {error}") from error
+
+    def original(*exact: torch.Tensor) -> Any:
+        return module(*(tensor.float() if tensor.is_floating_point() else tensor for tensor in exact))
+
+    batches = inputs.batches[:1] if len(inputs.batches[0][0]) > 1 else (inputs.example(2),)
+    with evaluating(module):
+        found = compare(session, original, batches, "dry run")
+    return found.demand("dry run of the untouched module", integers=False)
 
 
 def parse_granularity(text: str | Granularity) -> Granularity:

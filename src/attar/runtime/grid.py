@@ -26,11 +26,13 @@ _MOVES = {
     *(_ORDERLY - {"Relu", "Clip"}),
     *("Slice", "Pad", "Gather", "Split", "Expand", "Tile", "Concat", "DepthToSpace", "SpaceToDepth"),
 }
+#: Operators that a rounding behind them may be moved in front of.
+PASSED = frozenset(_ORDERLY | _MOVES)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Codes of 8 bits, ``low`` to ``high``, that stand for ``scale * (code - zero_point)``."""
+    """Codes of 8 bits, ``low`` to ``high``, that stand for ``scale * (code - zero_point)``, ``scale`` a float32."""
 
     scale: float
     zero_point: int
@@ -41,7 +43,8 @@ class Grid:
     def of(cls, activation: Activation) -> Grid:
         """Return the grid of a record; signed codes are moved up by 128, which leaves the values as they are."""
         shift = 128 if activation.signed else 0
-        return cls(activation.scale, activation.zero_point + shift, activation.qmin + shift, activation.qmax + shift)
+        scale = float(np.float32(activation.scale))
+        return cls(scale, activation.zero_point + shift, activation.qmin + shift, activation.qmax + shift)
 
     def code(self, value: float) -> int:
         """Return the code of a value, as QuantizeLinear and a Clip give it."""

@@ -1,6 +1,6 @@
 """Lowering: a graph without weights becomes a standard ONNX model that runs in integers where the file allows it.
 
-Part of ``attar.runtime``, between the file and :class:`attar.runtime.session.Session`. Four rules, none of
+Part of ``attar.runtime``, between the file and :class:`attar.runtime.session.Session`. Five rules, none of
 which changes the function:
 
 1. A quantized value is a QuantizeLinear to uint8 (signed codes are moved up by 128, which is the same grid), a Clip of
@@ -10,7 +10,9 @@ which changes the function:
    and Clip are then bounds of the codes, and free where the type has the same bounds.
 3. An operator that only moves data works on the codes.
 4. A product of a quantized value and an int8 weight reads the codes of both through DequantizeLinear, and a bias of
-   int32.
+   int32 where the bias is a whole number of its steps.
+5. Nothing else is to become a product of integers: ONNX Runtime rounds weights and biases of its own accord between
+   DequantizeLinear and QuantizeLinear (WeightBiasQuantization), so something has to stand between.
 
 Everything else is dequantized here, once.
 """
@@ -30,7 +32,7 @@ from attar.artifact.manifest import Activation
 from attar.artifact.reader import Artifact
 from attar.core.errors import ArtifactError
 from attar.runtime.builder import Builder
-from attar.runtime.grid import Codes, Grid, data_inputs, grid_of_move, plan_grids
+from attar.runtime.grid import PASSED, Codes, Grid, data_inputs, grid_of_move, plan_grids
 from attar.runtime.rewrite import rewrite
 from attar.runtime.weights import Int8Weight, Weights
 
@@ -38,7 +40,9 @@ _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _INT32 = 2**31 - 1
 _MESSAGE = 2**31 - 2**26  # of 2 GiB, the rest is left to the graph
 _NORMAL = np.finfo(np.float32).tiny
-_LOWEST = np.array(np.finfo(np.float32).min)
+_ROUNDING = 2 * float(np.finfo(np.float32).eps)
+_OVERFLOW = "its sums would not fit 32 bits"
+_LOWEST = np.array(-np.inf, np.float32)
 
 
 @dataclass(frozen=True)
@@ -112,13 +116,10 @@ class _Lowering:
         self.build = Builder(source, reserved=weights.shapes)
         self.plan = plan_grids(self.graph, grids, self.build.constant)
         self.outputs = {value.name for value in self.graph.output}
-        # Values that are rounded next, perhaps after a Relu or Clip.
-        self.soon = set(self.plan.grids)
-        for node in reversed(self.graph.node):
-            if node.op_type in ("Relu", "Clip") and node.output[0] in self.soon:
-                self.soon.add(node.input[0])
+        self.summed = _summed(self.graph, self.plan.grids)
         self.codes: dict[str, Codes] = {}
         self.reals: dict[str, str] = {}
+        self.apart: dict[str, str] = {}
         self.dense: set[str] = set()
         self.int8s: dict[str, str] = {}
         self.layers: dict[str, Placement] = {}
@@ -168,20 +169,32 @@ class _Lowering:
     def plain(self, node: onnx.NodeProto) -> None:
         """Copy an operator; a product reads int8 weights where it can."""
         inputs, why = list(node.input), f"{node.op_type} reads real numbers"
-        weight = next((name for name in inputs if len(self.weights.shapes.get(name, ())) > 1), None)
+        product = node.op_type in _PRODUCTS
+        read = inputs[:2] if product else inputs
+        weight = next((name for name in read if len(self.weights.shapes.get(name, ())) > 1), None)
         if weight is not None:
-            form = self.integer_form(node) if node.op_type in _PRODUCTS else why
+            form = self.integer_form(node) if product else why
             inputs, why = (inputs, form) if isinstance(form, str) else (form, "")
             self.layers[node.name] = Placement(self.weights.parts(weight), why)
-        output = node.output[0]
-        if weight is None or not why or node.input[0] not in self.codes or output not in self.soon:
-            self.build.copy(node, [self.real(name, why) for name in inputs], node.output)
+        # Codes by codes are a product of integers too, exact without a layout of its own.
+        integer = product and (inputs[1] in self.int8s.values() or all(name in self.codes for name in inputs))
+        inputs = [self.real(name, why) for name in inputs]
+        if product and not integer and node.input[0] in self.codes:
+            inputs[0] = self.kept_apart(inputs[0])
+        if not integer or node.output[0] not in self.summed:
+            self.build.copy(node, inputs, node.output)
             return
-        # A product with real weights between DequantizeLinear and QuantizeLinear would have its weights rounded to int8
-        # by ONNX Runtime, one scale for the tensor (WeightBiasQuantization): something has to stand between.
-        raw = self.build.fresh(f"{output}_raw")
-        self.build.copy(node, [self.real(name, why) for name in inputs], [raw])
-        self.build.node("Max", [raw, self.build.scalar(_LOWEST, "lowest")], output)
+        # ONNX Runtime makes one product of a product and a sum, and rounds what is added as a bias.
+        raw = self.build.fresh(f"{node.output[0]}_raw")
+        self.build.copy(node, inputs, [raw])
+        self.build.node("Max", [raw, self.build.scalar(_LOWEST, "lowest")], node.output[0])
+
+    def kept_apart(self, value: str) -> str:
+        """Return the same numbers as a dequantized value, not seen as such by ONNX Runtime."""
+        if value not in self.apart:
+            lowest = self.build.scalar(_LOWEST, "lowest")
+            self.apart[value] = self.build.node("Max", [value, lowest], self.build.fresh(f"{value}_apart"))
+        return self.apart[value]
 
     def integer_form(self, node: onnx.NodeProto) -> list[str] | str:
         """Return the inputs of a product laid out for an integer kernel, or why there is none for it."""
@@ -207,8 +220,10 @@ class _Lowering:
             return f"its output {node.output[0]!r} is not quantized, as a convolution's has to be"
         grid = self.codes[data].grid
         bias = self.bias(rest[0], weight, grid, axis) if rest and rest[0] else np.zeros(0, np.int32)
-        if bias is None or not _fits(weight, grid, bias, axis):
-            return "its sums would not fit 32 bits"
+        if isinstance(bias, str):
+            return bias
+        if not _fits(weight, grid, bias, axis):
+            return _OVERFLOW
         if name not in self.int8s:
             self.int8s[name] = self.scaled(name, weight.codes, weight.scale, weight.axis)
         inputs = [data, self.int8s[name]]
@@ -217,14 +232,26 @@ class _Lowering:
             inputs.append(self.scaled(rest[0], bias, step, None if weight.axis is None else 0))
         return inputs
 
-    def bias(self, name: str, weight: Int8Weight, grid: Grid, axis: int) -> NDArray[np.int32] | None:
-        """Return a bias in steps of input scale times weight scale, None where it is not a vector that fits."""
+    def bias(self, name: str, weight: Int8Weight, grid: Grid, axis: int) -> NDArray[np.int32] | str:
+        """Return a bias in steps of input scale times weight scale, or why it cannot be had in whole steps of int32.
+
+        What rounding to float32 may add to whole steps is let pass: one rounding of the step, one of the product, and
+        one where the steps are read, each of 2^-24 of the bias.
+        """
         values = self.weights.array(name) if name in self.weights else self.build.constant(name)
-        if values is None or values.size != weight.codes.shape[axis] or values.dtype != np.float32:
-            return None
+        channels = weight.codes.shape[axis]
+        if values is None or values.shape not in ((channels,), (1, channels)) or values.dtype != np.float32:
+            return "its bias is not a known float32 number for each output channel"
+        exact, step = values.reshape(-1).astype(np.float64), _step(weight, grid).astype(np.float64)
         with np.errstate(all="ignore"):
-            steps = np.rint(values.reshape(-1).astype(np.float64) / _step(weight, grid))
-        return steps.astype(np.int32) if (np.abs(steps) < _INT32).all() else None
+            steps = np.rint(exact / step)
+            if not (np.abs(steps) < _INT32).all():
+                return _OVERFLOW
+            if (np.abs(steps * step - exact) > _ROUNDING * np.abs(exact)).any():
+                return (
+                    "its bias is not in whole steps of input scale times weight scale, integer kernels would round it"
+                )
+        return steps.astype(np.int32)
 
     def scaled(self, name: str, codes: NDArray[Any], scale: NDArray[np.float32], axis: int | None) -> str:
         """Return the value of integers read through DequantizeLinear, a scale for each index of ``axis`` or for all."""
@@ -258,6 +285,16 @@ class _Lowering:
             self.build.scalar(np.array(grid.scale, np.float32), "scale"),
             self.build.scalar(np.array(grid.zero_point, np.uint8), "zero_point"),
         )
+
+
+def _summed(graph: onnx.GraphProto, grids: Mapping[str, Grid]) -> set[str]:
+    """Return the values that a sum reads whose result is rounded next, perhaps after it was clipped or moved."""
+    soon = set(grids)
+    for node in reversed(graph.node):
+        if node.op_type in PASSED and not soon.isdisjoint(node.output):
+            soon.add(node.input[0])
+    sums = [node for node in graph.node if node.op_type in ("Add", "Sum") and node.output[0] in soon]
+    return {name for node in sums for name in node.input if name not in grids}
 
 
 def _step(weight: Int8Weight, grid: Grid) -> NDArray[np.float32]:

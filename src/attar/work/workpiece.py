@@ -133,6 +133,11 @@ class Calibration:
         """How many examples there are."""
         return sum(len(batch[0]) for batch in self.batches)
 
+    def example(self, count: int) -> tuple[torch.Tensor, ...]:
+        """Return the first ``count`` examples as one batch, fewer where there are fewer."""
+        inputs = zip(*self.batches[:count], strict=True)
+        return tuple(torch.cat([tensor[:count] for tensor in tensors])[:count] for tensors in inputs)
+
     def of_one_size(self) -> Calibration:
         """Return the batches that are as long as the first, for a graph whose batch is fixed."""
         size = len(self.batches[0][0])
@@ -142,6 +147,14 @@ class Calibration:
         """Return the batches that hold the first ``examples``, whole batches only, at least one."""
         ends = list(itertools.accumulate(len(batch[0]) for batch in self.batches))
         return Calibration(self.batches[: max(1, bisect.bisect_right(ends, examples))])
+
+
+@dataclass(frozen=True)
+class _NoSchema:
+    arguments: tuple[Any, ...] = ()
+
+
+_NO_SCHEMA = _NoSchema()
 
 
 class Round(nn.Module):
@@ -173,8 +186,19 @@ def _compute_in(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
         return graph
     for node in graph.graph.nodes:
         node.args, node.kwargs = tree_map(lambda a: dtype if a is torch.float32 else a, (node.args, node.kwargs))
+        if _makes_float32(node):
+            node.kwargs = {**node.kwargs, "dtype": dtype}
     graph.recompile()
     return graph.to(dtype)
+
+
+def _makes_float32(node: fx.Node) -> bool:
+    """True for a tensor made from nothing (zeros, arange) in the default type, without saying so."""
+    value = node.meta.get("val")
+    made = isinstance(value, torch.Tensor) and value.dtype is torch.float32 and "dtype" not in node.kwargs
+    takes = any(argument.name == "dtype" for argument in getattr(node.target, "_schema", _NO_SCHEMA).arguments)
+    floating = [n for n in node.all_input_nodes if n.op == "get_attr" or isinstance(n.meta.get("val"), torch.Tensor)]
+    return made and takes and not floating
 
 
 def _set(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None:

@@ -59,7 +59,7 @@ def corrected_biases(
         kernel = error.double().flatten(2).sum(2) if error.dim() > 2 else error.double()
         position = _LAYERS[node.target]
         groups = int(node.args[position]) if position is not None and len(node.args) > position else 1
-        mean = means[node.args[0].name].reshape(groups, -1)
+        mean = means[_data(node)].reshape(groups, -1)
         shift = torch.einsum("goi,gi->go", kernel.reshape(groups, -1, kernel.shape[1]), mean).reshape(-1)
         biases[bias] = Dense((state[bias].double() - shift).float().numpy())
     return biases
@@ -73,20 +73,31 @@ def _is_correctable(node: fx.Node, tensors: Mapping[str, CompressedTensor]) -> b
     return alone and str(weight.target) in tensors and str(bias.target) not in tensors  # type: ignore[union-attr]
 
 
-def _input_means(graph: fx.GraphModule, layers: list[fx.Node], calibration: Calibration) -> dict[str, torch.Tensor]:
-    """Return the mean of each channel of the layers' inputs, float64, by node name."""
-    channel: dict[str, int] = {
-        str(node.all_input_nodes[0].name): -1 if node.target is aten.linear.default else 1 for node in layers
-    }
-    totals: dict[str, torch.Tensor] = {}
-    counts: dict[str, int] = dict.fromkeys(channel, 0)
+def _data(layer: fx.Node) -> tuple[str, int]:
+    """Return the name of the layer's input, and the axis of its channels as the layer reads it."""
+    data = layer.args[0]
+    assert isinstance(data, fx.Node)
+    return data.name, -1 if layer.target is aten.linear.default else 1
+
+
+def _input_means(
+    graph: fx.GraphModule, layers: list[fx.Node], calibration: Calibration
+) -> dict[tuple[str, int], torch.Tensor]:
+    """Return the mean of each channel of the layers' inputs, float64, by input and axis."""
+    axes: dict[str, set[int]] = {}
+    for layer in layers:
+        name, axis = _data(layer)
+        axes.setdefault(name, set()).add(axis)
+    totals: dict[tuple[str, int], torch.Tensor] = {}
+    counts: dict[tuple[str, int], int] = {}
 
     def see(name: str, value: Any) -> None:
-        moved = value.double().movedim(channel[name], -1).flatten(0, -2)
-        totals[name] = totals.get(name, torch.zeros(())) + moved.sum(0)
-        counts[name] += len(moved)
+        for axis in axes[name]:
+            moved = value.double().movedim(axis, -1).flatten(0, -2)
+            totals[name, axis] = totals.get((name, axis), torch.zeros(())) + moved.sum(0)
+            counts[name, axis] = counts.get((name, axis), 0) + len(moved)
 
     with torch.no_grad():
         for batch in track(calibration.batches, "correcting biases"):
-            observe(graph, batch, channel, see)
-    return {name: total / counts[name] for name, total in totals.items()}
+            observe(graph, batch, axes, see)
+    return {key: total / counts[key] for key, total in totals.items()}

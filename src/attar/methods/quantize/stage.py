@@ -8,7 +8,6 @@ from fnmatch import fnmatchcase
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
-from torch import fx
 
 from attar.artifact.manifest import Activation
 from attar.core.errors import SpecError, UnknownName
@@ -75,8 +74,8 @@ class Quantize(Spec):
         activations: dict[str, Activation] = {}
         rounded: frozenset[str] = frozenset()
         if self.activations is not None:
-            kept = {name for name in weights if name not in bits}
-            sites = find_sites(piece.traced.graph, piece.traced.values, skip=lambda node: _reads(node, kept))
+            kept = {reader for name, weight in weights.items() if name not in bits for reader in weight.readers}
+            sites = find_sites(piece.traced.graph, piece.traced.values, skip=lambda node: node.name in kept)
             activations = calibrate(piece.traced.graph, sites, calibration, observer, self.activations)
             rounded = frozenset(name for site in sites for name in site.sources)
             stored = replace(piece, tensors=tensors).stored()
@@ -92,7 +91,9 @@ class Quantize(Spec):
         """Return the floating tensors of two and more dimensions this stage leaves as they are -> the reason."""
         weights = find_weights(piece.traced.graph)
         return {
-            name: "kept by request" if name in weights else "only added or normalised with, never multiplied with data"
+            name: "kept by request"
+            if name in weights
+            else "not recognised as a weight; name it with overrides to quantize it all the same"
             for name, value in piece.traced.state().items()
             if value.is_floating_point() and value.dim() >= 2 and name not in piece.tensors
         }
@@ -122,7 +123,3 @@ def _match(glob: str, names: list[str]) -> list[str]:
     if not matched:
         raise UnknownName("layer", glob, {name.rpartition(".")[0] or name for name in names} | set(names))
     return matched
-
-
-def _reads(node: fx.Node, names: set[str]) -> bool:
-    return any(source.op == "get_attr" and str(source.target) in names for source in node.all_input_nodes)
