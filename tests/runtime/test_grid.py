@@ -31,6 +31,13 @@ def test_a_code_means_the_same_in_both_forms(activation, value):
     assert grid.high - grid.low == activation.qmax - activation.qmin
 
 
+def test_a_scale_is_the_float32_number_however_it_is_written():
+    short, exact = (Grid.of(Activation(value="x", scale=scale)) for scale in (0.1, float(np.float32(0.1))))
+    assert short == exact
+    assert short.scale == float(np.float32(0.1))
+    assert short.holds(exact)
+
+
 @given(activation=activations(), value=values, ends=st.tuples(values, values))
 def test_bounds_of_codes_are_bounds_of_values(activation, value, ends):
     low, high = sorted(ends)

@@ -473,3 +473,103 @@ def test_a_product_of_two_quantized_values_is_what_it_means(rng, rounded):
     )
     # One code of a score that tips moves the whole row behind the softmax.
     assert check(artifact, rng, steps=0.05, share=0.5).integer_nodes == ("node_q",)
+
+
+IN, OUT = act("x", 0.5, 8, 4), act("s", 0.01, 128)
+PRODUCTS = {
+    # Weights that are known to ONNX Runtime alone: it computes them, or they are inline.
+    "conv of a computed weight": (
+        [node("Mul", "v g", "w"), node("Conv", "x w", "s", pads=[1, 1, 1, 1])],
+        {"v": (2, 2, 3, 3), "g": (2, 1, 1, 1)},
+        {},
+    ),
+    "conv of an inline kernel": ([node("Conv", "x w", "s", group=2)], {}, {"w": (2, 1, 2, 2)}),
+    "transposed conv of an inline kernel": ([node("ConvTranspose", "x w", "s", group=2)], {}, {"w": (2, 1, 2, 2)}),
+    "conv and a product": (
+        [node("Conv", "x w", "m"), node("Mul", "m b", "s")],
+        {"w": (2, 2, 3, 3), "b": (2, 1, 1)},
+        {},
+    ),
+    "conv and a sum": ([node("Conv", "x w", "m"), node("Add", "m b", "s")], {"w": (2, 2, 3, 3), "b": (2, 1, 1)}, {}),
+    "gemm of a computed weight": (
+        [node("Flatten", "x", "f"), node("Mul", "v g", "w"), node("Gemm", "f w b", "s", transB=1)],
+        {"v": (3, 72), "g": (3, 1), "b": (3,)},
+        {},
+    ),
+    "matmul and a sum": (
+        [node("Flatten", "x", "f"), node("MatMul", "f w", "m"), node("Add", "m b", "s")],
+        {"w": (72, 3), "b": (3,)},
+        {},
+    ),
+    # A convolution by quantized values, with a bias of numbers.
+    "conv of two quantized values": ([node("Neg", "x", "q"), node("Conv", "x q b", "s")], {"b": (2,)}, {}),
+}
+
+
+@pytest.mark.parametrize("case", PRODUCTS)
+@pytest.mark.parametrize("relu", [False, True])
+def test_no_number_is_rounded_that_the_file_does_not_round(rng, case, relu):
+    nodes, *shapes = PRODUCTS[case]
+    held, inline = ({name: rng.normal(size=n).astype(np.float32) for name, n in of.items()} for of in shapes)
+    last = "r" if relu else "s"
+    nodes = [*nodes, *([node("Relu", "s", "r")] if relu else []), node("Neg", last, "y")]
+    grids = [IN, act(last, 0.05, 128)] + ([act("q", 0.5, 8, 4)] if "q" in values_of(nodes) else [])
+    flat = "f" in values_of(nodes)
+    y = (2, 3) if flat else ("a", "b", "c", "d")
+    artifact = file_of(nodes, held, grids, x=(2, 2, 6, 6), y=y, constants=inline)
+    # A sum of another order may tip a value between two codes; a weight on a grid tips every tenth and more.
+    check(artifact, rng, steps=0.051, share=0.02)
+
+
+def values_of(nodes):
+    return {name for item in nodes for name in item.output}
+
+
+@pytest.mark.parametrize("op", ["Add", "Sum"])
+@pytest.mark.parametrize("product", ["MatMul", "Gemm"])
+@pytest.mark.parametrize("between", [(), ("Relu",), ("Reshape",)], ids=["rounded", "relu", "moved"])
+def test_what_is_added_behind_an_integer_product_stays_as_it_is(rng, op, product, between):
+    nodes = [node(product, "x w", "m"), node(op, "m b", "s0")]
+    nodes += [node(passed, "s0 form" if passed == "Reshape" else "s0", "s1") for passed in between]
+    rounded = f"s{len(between)}"
+    artifact = file_of(
+        [*nodes, node("Neg", rounded, "y")],
+        {"w": weights(rng, (8, 6), granularity=PerChannel(axis=1)), "b": rng.normal(size=6).astype(np.float32)},
+        [IN, act(rounded, 0.01, 100)],
+        x=("batch", 8),
+        y=("batch", 6),
+        constants={"form": np.array([-1, 6])} if between == ("Reshape",) else {},
+    )
+    assert check(artifact, rng, steps=0.011, share=0.02).integer_nodes == ("node_m",)
+    assert Session(artifact).integer_layers() == ("w",)
+
+
+def test_two_quantized_values_and_a_sum(rng):
+    nodes = [
+        node("Transpose", "x", "t", perm=[1, 0]),
+        node("MatMul", "x t", "m"),
+        node("Add", "m b", "s"),
+        node("Neg", "s", "y"),
+    ]
+    bound = {"b": rng.normal(size=4).astype(np.float32)}
+    check(file_of(nodes, bound, [IN, OUT], x=(4, 8), y=(4, 4)), rng)
+
+
+@pytest.mark.parametrize("kind", ["Conv", "Gemm"])
+def test_a_bias_between_the_steps_is_not_rounded(rng, kind):
+    # One layer called twice, as when it is shared: its bias is in whole steps of the first input alone.
+    square, attributes = ((4, 4), {"transB": 1}) if kind == "Gemm" else ((4, 4, 1, 1), {})
+    weight = weights(rng, square, 4)
+    nodes = [node(kind, "x w b", "c", **attributes), node("Relu", "c", "r"), node(kind, "r w b", "d", **attributes)]
+    shape = ("batch", 4) if kind == "Gemm" else ("batch", 4, 5, 5)
+    artifact = file_of(
+        [*nodes, node("Neg", "d", "y")],
+        {"w": weight, "b": bias(rng, weight, 0.2)},
+        [act("x", 0.2, 8, 4), act("r", 0.37, 3, 4), act("d", 0.013, 100)],
+        x=shape,
+        y=shape,
+    )
+    lowered = check(artifact, rng, steps=0.014, share=0.02)
+    assert lowered.integer_nodes == ("node_c",)
+    assert "its bias is not in whole steps" in lowered.layers["node_d"].reason
+    assert [layer.integer for layer in Session(artifact).layers] == [True, False]

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from attar.artifact.limits import Limits
 from attar.artifact.reader import open_artifact
 from attar.artifact.writer import pack, write
 from attar.core.errors import ArtifactError, DataError, UnknownName
+from attar.core.tensors import Dense
 from attar.runtime import Session
 from attar.runtime.session import INTEGER_KERNELS
 
@@ -93,13 +95,16 @@ def test_without_preprocessing_numbers_get_the_type_of_the_input():
         session.preprocess(np.array([[1.5]]))
 
 
-def test_layers_are_those_of_the_profile(conv):
-    by_name = {layer.name: layer for layer in conv.layers}
-    assert by_name.keys() == {"conv", "fc"}
-    assert by_name["conv"].kernel == "QLinearConv"
-    assert all(layer.integer == (layer.kernel in INTEGER_KERNELS) for layer in conv.layers)
-    assert all(bool(layer.reason) != layer.integer for layer in conv.layers)
-    assert conv.integer_layers() == tuple(layer.name for layer in conv.layers if layer.integer)
+def test_layers_are_those_of_the_profile():
+    contents = samples.conv_net()
+    on_steps = {**contents.tensors, "conv.bias": Dense(np.zeros(4, np.float32))}
+    session = Session(pack(replace(contents, tensors=on_steps)))
+    by_name = {layer.name: layer for layer in session.layers}
+    assert {name: layer.kernel for name, layer in by_name.items()} == {"conv": "QLinearConv", "fc": "Gemm"}
+    assert "its bias is not in whole steps" in by_name["fc"].reason
+    assert all(layer.integer == (layer.kernel in INTEGER_KERNELS) for layer in session.layers)
+    assert all(bool(layer.reason) != layer.integer for layer in session.layers)
+    assert session.integer_layers() == ("conv",)
 
 
 def test_a_model_without_quantized_activations_runs_in_floating_point_and_says_why():

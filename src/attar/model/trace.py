@@ -214,8 +214,10 @@ def _ports(model: onnx.ModelProto, example: Sequence[torch.Tensor]) -> tuple[tup
                     shape.append(dim.dim_value)
                 else:
                     if side == 0 and dim.dim_param not in names:
+                        # Axis 0 counts examples in every input; other lengths may vary apart.
                         short = "batch" if axis == 0 else f"axis{axis}"
-                        names[dim.dim_param] = short if short not in names.values() else f"{value.name}_{short}"
+                        fresh = axis == 0 or short not in names.values()
+                        names[dim.dim_param] = short if fresh else f"{value.name}_{short}"
                     name = names.get(dim.dim_param, dim.dim_param or f"{value.name}_{axis}")
                     dim.dim_param = name
                     shape.append(name)

@@ -34,14 +34,11 @@ from attar.core.errors import ArtifactError
 from attar.runtime.builder import Builder
 from attar.runtime.grid import PASSED, Codes, Grid, data_inputs, grid_of_move, plan_grids
 from attar.runtime.rewrite import rewrite
-from attar.runtime.weights import Int8Weight, Weights
+from attar.runtime.sums import sums_of
+from attar.runtime.weights import Weights
 
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_INT32 = 2**31 - 1
 _MESSAGE = 2**31 - 2**26  # of 2 GiB, the rest is left to the graph
-_NORMAL = np.finfo(np.float32).tiny
-_ROUNDING = 2 * float(np.finfo(np.float32).eps)
-_OVERFLOW = "its sums would not fit 32 bits"
 _LOWEST = np.array(-np.inf, np.float32)
 
 
@@ -170,14 +167,14 @@ class _Lowering:
         """Copy an operator; a product reads int8 weights where it can."""
         inputs, why = list(node.input), f"{node.op_type} reads real numbers"
         product = node.op_type in _PRODUCTS
+        # Codes by codes are a product of integers too, exact without a layout of its own.
+        integer = product and all(name in self.codes for name in inputs if name)
         read = inputs[:2] if product else inputs
         weight = next((name for name in read if len(self.weights.shapes.get(name, ())) > 1), None)
         if weight is not None:
             form = self.integer_form(node) if product else why
-            inputs, why = (inputs, form) if isinstance(form, str) else (form, "")
+            inputs, why, integer = (inputs, form, False) if isinstance(form, str) else (form, "", True)
             self.layers[node.name] = Placement(self.weights.parts(weight), why)
-        # Codes by codes are a product of integers too, exact without a layout of its own.
-        integer = product and (inputs[1] in self.int8s.values() or all(name in self.codes for name in inputs))
         inputs = [self.real(name, why) for name in inputs]
         if product and not integer and node.input[0] in self.codes:
             inputs[0] = self.kept_apart(inputs[0])
@@ -218,40 +215,20 @@ class _Lowering:
             return f"its input {data!r} is not quantized"
         if node.op_type == "Conv" and (node.output[0] not in self.plan.grids or node.output[0] in self.outputs):
             return f"its output {node.output[0]!r} is not quantized, as a convolution's has to be"
-        grid = self.codes[data].grid
-        bias = self.bias(rest[0], weight, grid, axis) if rest and rest[0] else np.zeros(0, np.int32)
-        if isinstance(bias, str):
-            return bias
-        if not _fits(weight, grid, bias, axis):
-            return _OVERFLOW
+        bias = None
+        if rest and rest[0]:
+            bias = self.weights.array(rest[0]) if rest[0] in self.weights else self.build.constant(rest[0])
+            if bias is None:
+                return "its bias is computed"
+        sums = sums_of(weight, self.codes[data].grid, axis, bias)
+        if isinstance(sums, str):
+            return sums
         if name not in self.int8s:
             self.int8s[name] = self.scaled(name, weight.codes, weight.scale, weight.axis)
         inputs = [data, self.int8s[name]]
-        if rest and rest[0]:
-            step = _step(weight, grid)
-            inputs.append(self.scaled(rest[0], bias, step, None if weight.axis is None else 0))
+        if sums.bias is not None:
+            inputs.append(self.scaled(rest[0], sums.bias, sums.step, None if weight.axis is None else 0))
         return inputs
-
-    def bias(self, name: str, weight: Int8Weight, grid: Grid, axis: int) -> NDArray[np.int32] | str:
-        """Return a bias in steps of input scale times weight scale, or why it cannot be had in whole steps of int32.
-
-        What rounding to float32 may add to whole steps is let pass: one rounding of the step, one of the product, and
-        one where the steps are read, each of 2^-24 of the bias.
-        """
-        values = self.weights.array(name) if name in self.weights else self.build.constant(name)
-        channels = weight.codes.shape[axis]
-        if values is None or values.shape not in ((channels,), (1, channels)) or values.dtype != np.float32:
-            return "its bias is not a known float32 number for each output channel"
-        exact, step = values.reshape(-1).astype(np.float64), _step(weight, grid).astype(np.float64)
-        with np.errstate(all="ignore"):
-            steps = np.rint(exact / step)
-            if not (np.abs(steps) < _INT32).all():
-                return _OVERFLOW
-            if (np.abs(steps * step - exact) > _ROUNDING * np.abs(exact)).any():
-                return (
-                    "its bias is not in whole steps of input scale times weight scale, integer kernels would round it"
-                )
-        return steps.astype(np.int32)
 
     def scaled(self, name: str, codes: NDArray[Any], scale: NDArray[np.float32], axis: int | None) -> str:
         """Return the value of integers read through DequantizeLinear, a scale for each index of ``axis`` or for all."""
@@ -295,20 +272,3 @@ def _summed(graph: onnx.GraphProto, grids: Mapping[str, Grid]) -> set[str]:
             soon.add(node.input[0])
     sums = [node for node in graph.node if node.op_type in ("Add", "Sum") and node.output[0] in soon]
     return {name for node in sums for name in node.input if name not in grids}
-
-
-def _step(weight: Int8Weight, grid: Grid) -> NDArray[np.float32]:
-    """Return what one unit of the 32-bit sums stands for, one for each scale of the weight."""
-    with np.errstate(all="ignore"):
-        return weight.scale * np.float32(grid.scale)
-
-
-def _fits(weight: Int8Weight, grid: Grid, bias: NDArray[np.int32], axis: int) -> bool:
-    """Whether no sum of an output channel can leave 32 bits, whatever the codes, and the steps are normal numbers."""
-    step = _step(weight, grid)
-    others = tuple(i for i in range(weight.codes.ndim) if i != axis)
-    largest = np.abs(weight.codes.astype(np.int64)).sum(others) * max(
-        grid.zero_point - grid.low, grid.high - grid.zero_point
-    )
-    sums = largest + (np.abs(bias.astype(np.int64)) if bias.size else 0)
-    return bool(np.isfinite(step).all() and (step >= _NORMAL).all() and (sums <= _INT32).all())
