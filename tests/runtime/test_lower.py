@@ -502,7 +502,11 @@ PRODUCTS = {
         {},
     ),
     # A convolution by quantized values, with a bias of numbers.
-    "conv of two quantized values": ([node("Neg", "x", "q"), node("Conv", "x q b", "s")], {"b": (2,)}, {}),
+    "conv of two quantized values": (
+        [node("AveragePool", "x", "q", kernel_shape=[3, 3], strides=[3, 3]), node("Conv", "x q b", "s")],
+        {"b": (2,)},
+        {},
+    ),
 }
 
 
