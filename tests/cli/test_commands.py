@@ -4,6 +4,7 @@ import functools
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -12,13 +13,17 @@ from tests import samples
 
 from attar.artifact.writer import pack, write
 from attar.cli import bench, export, main
+from attar.core.tensors import Dense
 from attar.runtime import Session
 
 
 @pytest.fixture
 def file(tmp_path):
+    """A convolutional net whose biases are in whole steps, so that it runs in integers."""
     path = tmp_path / "model.attar"
-    write(path, pack(samples.conv_net()))
+    net = samples.conv_net()
+    on_steps = {name: Dense(np.zeros(count, np.float32)) for name, count in (("conv.bias", 4), ("fc.bias", 10))}
+    write(path, pack(replace(net, tensors={**net.tensors, **on_steps})))
     return path
 
 

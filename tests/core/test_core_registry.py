@@ -69,7 +69,7 @@ def test_a_file_that_fails_is_not_remembered(tmp_path):
     path = tmp_path / "broken.py"
     path.write_text("raise RuntimeError('broken')\n")
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="broken"):
+        with pytest.raises(SpecError, match="the file raised RuntimeError: broken"):
             load_object(f"{path}:name")
     path.write_text("name = 1\n")
     assert load_object(f"{path}:name") == 1

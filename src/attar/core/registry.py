@@ -71,7 +71,7 @@ def load_object(reference: str) -> Any:
     The user asked for this code to run; nothing that came from a ``.attar`` file is ever passed here.
 
     Raises:
-        SpecError: the reference has no colon, the file or module is not there, or it holds no such name.
+        SpecError: the reference has no colon, the file or module is not there or raises, or it holds no such name.
     """
     source, separator, name = reference.rpartition(":")
     if not separator or not source or not name:
@@ -92,9 +92,11 @@ def load_object(reference: str) -> Any:
             sys.path.insert(0, str(path.parent))
             try:
                 spec.loader.exec_module(module)
-            except BaseException:
+            except BaseException as error:
                 del sys.modules[key]
-                raise
+                if not isinstance(error, Exception):
+                    raise
+                raise SpecError(f"{reference!r}: the file raised {type(error).__name__}: {error}") from error
             finally:
                 sys.path.remove(str(path.parent))
     else:
