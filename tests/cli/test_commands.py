@@ -52,6 +52,21 @@ def ran(capsys, *arguments):
     return streams.out
 
 
+def test_verify_names_the_part_that_is_damaged(file, capsys):
+    sound = file.read_bytes()
+    places = {
+        section["kind"]: section["offset"] for section in json.loads(ran(capsys, "inspect", file, "--json"))["sections"]
+    }
+    assert {"tensors", "graph"} <= places.keys()
+    for kind, offset in (*places.items(), ("manifest", len(sound) - 70), ("footer", len(sound) - 20), ("header", 3)):
+        damaged = bytearray(sound)
+        damaged[offset] ^= 4
+        file.write_bytes(damaged)
+        assert main(["verify", str(file)]) == 1
+        error = capsys.readouterr().err
+        assert kind in error.split(": ")[1], error
+
+
 def test_inspect_shows_where_every_byte_goes(file, capsys):
     found = json.loads(ran(capsys, "inspect", file, "--json"))
     size = file.stat().st_size

@@ -86,7 +86,7 @@ def assemble(sections: Sequence[bytes], manifest: bytes) -> bytes:
 
 
 def manifest_text(data: memoryview, limits: Limits) -> tuple[bytes, Place]:
-    """Check header, footer and digest, and return the manifest's JSON and its place.
+    """Check header and footer, and return the manifest's JSON and its place.
 
     Raises:
         ArtifactError: one of them is not what it should be.
@@ -101,17 +101,29 @@ def manifest_text(data: memoryview, limits: Limits) -> tuple[bytes, Place]:
             f"format {major}.{minor} cannot be read; this is a reader of {MAJOR}.{MINOR}", section="header"
         )
     footer = len(data) - FOOTER.size
-    start, stored, length, crc32, zero, digest, end = FOOTER.unpack(data[footer:])
+    start, stored, length, crc32, zero, _, end = FOOTER.unpack(data[footer:])
     if end != END:
         raise ArtifactError("the end is missing: the file is cut or damaged", section="footer")
     if zero or start % ALIGN or start < HEADER.size or start + stored != footer:
         raise ArtifactError(f"a manifest of {stored} bytes at {start} does not end at the footer", section="footer")
-    if hashlib.blake2b(data[: footer + _DIGEST_FROM], digest_size=16).digest() != digest:
-        raise ArtifactError("the file's digest does not match: it is damaged", section="footer")
     text = data[start:footer]
     if zlib.crc32(text) != crc32:
         raise ArtifactError("the checksum does not match: it is damaged", section="manifest")
     return inflate(text, length, limits.manifest_bytes, section="manifest"), Place(start, footer)
+
+
+def check_digest(data: memoryview) -> None:
+    """Check the digest of the whole file.
+
+    It comes after the checksums of the parts: they tell which part is damaged, and this that nothing else is.
+
+    Raises:
+        ArtifactError: it does not match.
+    """
+    footer = len(data) - FOOTER.size
+    digest = data[footer + _DIGEST_FROM : footer + _DIGEST_FROM + 16]
+    if hashlib.blake2b(data[: footer + _DIGEST_FROM], digest_size=16).digest() != digest:
+        raise ArtifactError("the file's digest does not match: it is damaged", section="footer")
 
 
 def cut(data: memoryview, sections: Sequence[Section], manifest: Place) -> tuple[memoryview, ...]:

@@ -46,6 +46,7 @@ class Artifact:
         self.manifest_bytes = place.stop - place.start
         self.manifest = _manifest(text, limits)
         self.sections = layout.cut(self._data, self.manifest.sections, place)
+        layout.check_digest(self._data)
         self.records = _records(self.manifest, limits)
         self._tables = _tables(self.manifest, self.sections)
         self._places = _places(self.manifest, self.sections)
