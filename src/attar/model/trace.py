@@ -156,6 +156,12 @@ def _name_inputs(model: onnx.ModelProto, graph: fx.GraphModule) -> None:
             node.input[index] = names.get(name, name)
 
 
+def argument_names(module: nn.Module) -> tuple[str, ...]:
+    """Return the names of the positional inputs of a module's forward."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(name for name, given in inspect.signature(module.forward).parameters.items() if given.kind in kinds)
+
+
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put every submodule into evaluation mode, and each back into its own afterwards."""
@@ -189,11 +195,7 @@ def _quietly() -> Iterator[None]:
 
 
 def _dynamic(module: nn.Module, example: Sequence[torch.Tensor], axes: Sequence[int]) -> Any:
-    names = [
-        name
-        for name, parameter in inspect.signature(module.forward).parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    ]
+    names = argument_names(module)
     shapes = [
         {axis: torch.export.Dim.DYNAMIC for axis in axes if axis < tensor.dim()} if tensor.dim() else None
         for tensor in example

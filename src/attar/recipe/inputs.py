@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from attar.core.errors import DataError
 from attar.work.workpiece import Calibration
-
-
-def argument_names(module: nn.Module) -> tuple[str, ...]:
-    """Return the names of the positional inputs of a module's forward."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return tuple(name for name, given in inspect.signature(module.forward).parameters.items() if given.kind in kinds)
 
 
 def calibration(data: Any, *, names: Sequence[str], examples: int, batch: int) -> Calibration:

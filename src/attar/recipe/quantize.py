@@ -25,9 +25,9 @@ from attar.core.errors import ArtifactError, ModelError, SpecError
 from attar.core.scheme import Granularity, PerBucket, PerChannel, PerGroup, PerTensor
 from attar.core.spec import build
 from attar.methods.quantize.stage import Quantize
-from attar.model.trace import evaluating, trace
+from attar.model.trace import argument_names, evaluating, trace
 from attar.model.weights import find_weights
-from attar.recipe.inputs import argument_names, calibration
+from attar.recipe.inputs import calibration
 from attar.recipe.parity import EXAMPLES, Parity, compare
 from attar.report.record import NAME, read, remember
 from attar.runtime import Session
