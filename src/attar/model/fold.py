@@ -11,6 +11,7 @@ f along the output channel. Elsewhere (an activation or padding between, a share
 from __future__ import annotations
 
 import operator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,11 +50,13 @@ class Folding:
         folded: batch-norm -> the layer it went into, or the name of the weight where that is no layer's ``weight``.
         biases: batch-norm -> the name of the bias that holds what it added.
         kept: batch-norm -> why it stays.
+        values: node of a layer -> node of the batch-norm whose value it has now.
     """
 
     folded: dict[str, str] = field(default_factory=dict)
     biases: dict[str, str] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
 
 
 def clean(graph: fx.GraphModule) -> None:
@@ -69,8 +72,12 @@ def clean(graph: fx.GraphModule) -> None:
     graph.recompile()
 
 
-def fold_batch_norms(graph: fx.GraphModule) -> Folding:
+def fold_batch_norms(graph: fx.GraphModule, rigid: Collection[str] = ()) -> Folding:
     """Fold every batch-norm that can be folded exactly; the graph gets parameters of its own where they change.
+
+    Args:
+        graph: changed in place.
+        rigid: weights that stay as they are.
 
     Returns:
         The names of the batch-norm modules folded, with the layer each went into, and of those kept, with the reason.
@@ -82,6 +89,8 @@ def fold_batch_norms(graph: fx.GraphModule) -> Folding:
         source, gamma, beta, mean, var, training, _, eps, *_ = node.args
         name = _owner(mean) or node.name
         reason = _reason_to_keep(source, (mean, var), training)
+        if reason is None and source.args[1].target in rigid:
+            reason = f"the scales of {source.args[1].target} do not follow its channels"
         if reason:
             folding.kept[name] = reason
             continue
@@ -109,6 +118,7 @@ def fold_batch_norms(graph: fx.GraphModule) -> Folding:
         node.replace_all_uses_with(source)
         graph.graph.erase_node(node)
         folding.folded[name], folding.biases[name] = into, bias_name
+        folding.values[source.name] = node.name
     graph.graph.eliminate_dead_code()
     graph.delete_all_unused_submodules()
     _delete_unused_state(graph)

@@ -157,21 +157,6 @@ def find_sites(
     )
 
 
-def insert(graph: fx.GraphModule, functions: dict[str, torch.nn.Module]) -> None:
-    """Put a module behind each named value: everything but the graph's output reads what the module makes of it."""
-    for node in list(graph.graph.nodes):
-        if node.name not in functions:
-            continue
-        name = f"site_{node.name}"
-        graph.add_submodule(name, functions[node.name])
-        with graph.graph.inserting_after(node):
-            inserted = graph.graph.call_module(name, (node,))
-        for user in list(node.users):
-            if user is not inserted and user.op != "output":
-                user.replace_input_with(node, inserted)
-    graph.recompile()
-
-
 def observe(
     graph: fx.GraphModule, inputs: Iterable[Any], names: Collection[str], see: Callable[[str, Any], None]
 ) -> None:

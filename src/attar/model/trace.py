@@ -1,18 +1,15 @@
 """Trace a module once: the graph that is quantized, simulated and deployed is one and the same.
 
-The way: ``torch.export`` -> clean and fold (:mod:`attar.model.fold`) -> ``torch.onnx`` -> the decomposed program, whose
-node names are the value names of the ONNX graph. Activations are quantized at those names (:mod:`attar.model.sites`),
-weights at the module's own parameter names, so nothing has to be matched by guessing.
+The way: ``torch.export`` (:mod:`attar.model.capture`) -> clean and fold (:mod:`attar.model.fold`) -> ``torch.onnx`` ->
+the decomposed program, whose node names are the value names of the ONNX graph. Activations are quantized at those names
+(:mod:`attar.model.sites`), weights at the module's own parameter names, so nothing has to be matched by guessing.
 """
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import onnx
@@ -22,6 +19,8 @@ from torch import fx, nn
 from attar.artifact.manifest import Binding, Fold, Port
 from attar.core.errors import ModelError
 from attar.model.bind import bind
+from attar.model.capture import Captured, capture
+from attar.model.export import dynamic_shapes, first_lines, quietly
 from attar.model.fold import Folding, clean, fold_batch_norms
 
 _NAMES: dict[int, Any] = {
@@ -32,10 +31,6 @@ _NAMES: dict[int, Any] = {
     onnx.TensorProto.UINT8: "u8",
     onnx.TensorProto.BOOL: "bool",
 }
-_FIXED = (
-    "its code fixes the length of an axis that should vary, as len(x) and int(x.shape[0]) do; write x.shape[0], or fix "
-    "the axis with dynamic=() (--fixed-batch N). "
-)
 
 
 @dataclass(frozen=True)
@@ -52,6 +47,7 @@ class Traced:
         folding: which batch-norms were folded, which kept and why.
         aliases: other names of tied parameters -> the name the state has.
         parameters: number of parameters of the caller's module, tied ones once.
+        origins: value of the graph -> the value of the captured program it is (:mod:`attar.model.capture`).
     """
 
     graph: fx.GraphModule
@@ -63,6 +59,7 @@ class Traced:
     folding: Folding
     aliases: Mapping[str, str]
     parameters: int
+    origins: Mapping[str, str]
 
     @property
     def folds(self) -> tuple[Fold, ...]:
@@ -95,22 +92,37 @@ def trace(module: nn.Module, example: Sequence[torch.Tensor], *, dynamic: Sequen
     Raises:
         ModelError: an operator or a piece of Python cannot be exported; the message names it.
     """
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        if tensor.is_floating_point() and tensor.dtype != torch.float32:
-            raise ModelError(f"{name} is {tensor.dtype}; Attar compresses float32 modules: call module.float() first")
-        if tensor.device.type != "cpu":
-            raise ModelError(f"{name} is on {tensor.device}; call module.cpu() first")
-    example = tuple(example)
-    with evaluating(module), _quietly(), torch.no_grad():
-        try:
-            captured = torch.export.export(module, example, dynamic_shapes=_dynamic(module, example, dynamic))
-        except Exception as error:
-            hint = _FIXED if "specialized it to be a constant" in str(error) else ""
-            raise ModelError(f"{type(module).__name__} cannot be traced: {hint}{_first_lines(error)}") from error
-        graph = captured.module(check_guards=False)
-        assert isinstance(graph, fx.GraphModule)
+    return deploy(module, capture(module, example, dynamic=dynamic, mode="eval"))
+
+
+def deploy(
+    module: nn.Module,
+    captured: Captured,
+    *,
+    rigid: Collection[str] = (),
+    behind: Mapping[str, Callable[[fx.Graph, fx.Node], fx.Node]] = MappingProxyType({}),
+) -> Traced:
+    """Turn a captured module, with the state it has now, into the graph that is deployed.
+
+    Args:
+        module: the module that was captured.
+        captured: its programs.
+        rigid: weights that no batch-norm may be folded into: the channels of their grids would not follow.
+        behind: name of a captured value -> what adds nodes behind it (a threshold, say) and returns the last.
+
+    Raises:
+        ModelError: an operator cannot be exported to ONNX; the message names it.
+    """
+    example = captured.example
+    with quietly(), torch.no_grad():
+        graph = captured.copy(train=False)
+        added: dict[str, str] = {}
+        for node in list(graph.graph.nodes):
+            if node.name in behind:
+                added[_add_behind(graph.graph, node, behind[node.name]).name] = node.name
         clean(graph)
-        folding = fold_batch_norms(graph)
+        folding = fold_batch_norms(graph, rigid)
+        names = {node.name for node in graph.graph.nodes}
         try:
             program = torch.onnx.export(
                 graph,
@@ -118,11 +130,11 @@ def trace(module: nn.Module, example: Sequence[torch.Tensor], *, dynamic: Sequen
                 dynamo=True,
                 optimize=False,
                 verbose=False,
-                dynamic_shapes=_dynamic(graph, example, dynamic),
+                dynamic_shapes=dynamic_shapes(graph, example, captured.dynamic),
             )
         except Exception as error:
             raise ModelError(
-                f"{type(module).__name__} cannot be exported to ONNX, and so not deployed: {_first_lines(_root(error))}"
+                f"{type(module).__name__} cannot be exported to ONNX, and so not deployed: {first_lines(_root(error))}"
             ) from error
         assert program is not None
         assert program.exported_program is not None
@@ -142,7 +154,38 @@ def trace(module: nn.Module, example: Sequence[torch.Tensor], *, dynamic: Sequen
         folding=folding,
         aliases=_aliases(module, state),
         parameters=sum(parameter.numel() for parameter in module.parameters()),
+        origins=_origins(traced, names, {**folding.values, **added}),
     )
+
+
+def _add_behind(graph: fx.Graph, node: fx.Node, add: Callable[[fx.Graph, fx.Node], fx.Node]) -> fx.Node:
+    users = list(node.users)
+    with graph.inserting_after(node):
+        last = add(graph, node)
+    for user in users:
+        if user.op != "output":
+            user.replace_input_with(node, last)
+    return last
+
+
+def _origins(traced: fx.GraphModule, names: Collection[str], stand_ins: Mapping[str, str]) -> dict[str, str]:
+    """Return the value of the captured program that each value of the traced graph is, by the exporter's provenance.
+
+    Where one captured node became several, the last of them has its value. ``stand_ins``: node -> the captured node whose
+    value it has (a layer with a batch-norm folded in has the batch-norm's).
+    """
+    last: dict[str, str] = {}
+    for node in traced.graph.nodes:
+        sources = node.meta.get("from_node") or []
+        while sources and sources[-1].name not in names:
+            sources = sources[-1].from_node or []
+        while sources and sources[-1].from_node and sources[-1].from_node[-1].name in names:
+            sources = sources[-1].from_node
+        if node.op == "placeholder":
+            last[node.name] = node.name
+        elif sources:
+            last[sources[-1].name] = node.name
+    return {node: stand_ins.get(name, name) for name, node in last.items()}
 
 
 def _name_inputs(model: onnx.ModelProto, graph: fx.GraphModule) -> None:
@@ -154,54 +197,6 @@ def _name_inputs(model: onnx.ModelProto, graph: fx.GraphModule) -> None:
     for node in model.graph.node:
         for index, name in enumerate(node.input):
             node.input[index] = names.get(name, name)
-
-
-def argument_names(module: nn.Module) -> tuple[str, ...]:
-    """Return the names of the positional inputs of a module's forward."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return tuple(name for name, given in inspect.signature(module.forward).parameters.items() if given.kind in kinds)
-
-
-@contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put every submodule into evaluation mode, and each back into its own afterwards."""
-    training = [child for child in module.modules() if child.training]
-    module.eval()
-    # The fused encoder kernel has no counterpart in ONNX.
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for child in training:
-            child.training = True
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Silence what the exporter says about itself; what concerns the user is raised by name."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _dynamic(module: nn.Module, example: Sequence[torch.Tensor], axes: Sequence[int]) -> Any:
-    names = argument_names(module)
-    shapes = [
-        {axis: torch.export.Dim.DYNAMIC for axis in axes if axis < tensor.dim()} if tensor.dim() else None
-        for tensor in example
-    ]
-    # A traced graph takes *args; only a signature with names can be addressed by them.
-    return tuple(shapes) if len(names) < len(example) else dict(zip(names, shapes, strict=False))
 
 
 def _ports(model: onnx.ModelProto, example: Sequence[torch.Tensor]) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
@@ -257,8 +252,3 @@ def _root(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def _first_lines(error: BaseException, lines: int = 3) -> str:
-    text = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' '.join(text[:lines])[:600]}"

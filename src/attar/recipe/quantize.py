@@ -25,7 +25,8 @@ from attar.core.errors import ArtifactError, ModelError, SpecError
 from attar.core.scheme import Granularity, PerBucket, PerChannel, PerGroup, PerTensor
 from attar.core.spec import build
 from attar.methods.quantize.stage import Quantize
-from attar.model.trace import argument_names, evaluating, trace
+from attar.model.export import argument_names, evaluating
+from attar.model.trace import trace
 from attar.model.weights import find_weights
 from attar.recipe.inputs import calibration
 from attar.recipe.parity import EXAMPLES, Parity, compare

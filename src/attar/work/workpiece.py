@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 from attar.artifact.contents import Contents, GraphContents
 from attar.artifact.manifest import Activation, Preprocessing
 from attar.core.tensors import CompressedTensor, Dense
-from attar.model.sites import insert
+from attar.model.capture import copy_graph, wrap
 from attar.model.trace import Traced
 
 
@@ -65,13 +65,10 @@ class Workpiece:
             dtype: what it computes in. Integer kernels sum exactly, so float64 is nearer to them than float32 is.
         """
         tensors = {name: torch.from_numpy(np.array(tensor.dense())) for name, tensor in self.stored().items()}
-        graph = fx.GraphModule(self.traced.graph, _copy(self.traced.graph))
+        graph = copy_graph(self.traced.graph)
         for name, value in tensors.items():
             _set(graph, name, value)
-        insert(
-            graph,
-            {name: Round(self.activations[name]) for name in self.activations if name in self.rounded},
-        )
+        wrap(graph, {name: Round(grid) for name, grid in self.activations.items() if name in self.rounded}, "site_")
         return _compute_in(graph, dtype)
 
     def stored(self) -> dict[str, CompressedTensor]:
@@ -169,15 +166,6 @@ class Round(nn.Module):
         grid = self.activation
         codes = torch.clamp(torch.round(x / grid.scale) + grid.zero_point, grid.qmin, grid.qmax)
         return (codes - grid.zero_point) * grid.scale
-
-
-def _copy(graph: fx.GraphModule) -> fx.Graph:
-    copied = fx.Graph()
-    values: dict[fx.Node, fx.Node] = {}
-    output = copied.graph_copy(graph.graph, values)
-    copied.output(output)
-    copied._codegen = graph.graph._codegen
-    return copied
 
 
 def _compute_in(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
