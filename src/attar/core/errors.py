@@ -48,7 +48,7 @@ class UnknownName(SpecError):
     """
 
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
-        names = sorted(known)
+        names, name = sorted(known), name if len(name) <= 80 else f"{name[:77]}..."
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
         hint = (
             f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(names[:20]) or 'none'}"

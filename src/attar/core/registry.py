@@ -33,7 +33,7 @@ class Registry(Generic[T]):
         self.noun = noun
         self._entries: dict[str, T] = {}
         for entry in entries:
-            name: str = getattr(entry, "name")  # noqa: B009 -- T is any type that has a name
+            name = _name_of(entry)
             if name in self._entries:
                 raise ValueError(f"two {noun}s are named {name!r}")
             self._entries[name] = entry
@@ -63,6 +63,14 @@ class Registry(Generic[T]):
     def values(self) -> tuple[T, ...]:
         """Return every entry, in the order they were registered."""
         return tuple(self._entries.values())
+
+
+def _name_of(entry: Any) -> str:
+    """Return the name of an entry: an attribute, or the default of the field of a spec."""
+    fields = getattr(entry, "model_fields", {})
+    name = fields["name"].default if isinstance(entry, type) and "name" in fields else entry.name
+    assert isinstance(name, str)
+    return name
 
 
 def load_object(reference: str) -> Any:

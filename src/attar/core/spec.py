@@ -4,27 +4,47 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
-from attar.core.errors import SpecError
+from attar.core.errors import SpecError, UnknownName
 
 
 class Spec(BaseModel):
     """Base of every description: frozen, no unknown fields, no silent conversions.
 
     A subclass only names its fields. ``model_dump(mode="json")`` and ``model_validate`` are inverse to each other.
+    A list stands for a tuple: YAML and JSON have no others.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        for name in given:
+            if name not in known and cls.model_config.get("extra") == "forbid":
+                raise PydanticCustomError("unknown_key", "{why}", {"why": str(UnknownName("key", str(name), known))})
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
 def explain(error: ValidationError, *, where: str) -> str:
     """Return the first three faults of a failed validation as ``where.path: message (got ...)``."""
     lines = []
-    for fault in error.errors(include_url=False, include_context=False)[:3]:
+    for fault in error.errors(include_url=False)[:3]:
         path = ".".join([where, *map(str, fault["loc"])]) if where else ".".join(map(str, fault["loc"]))
-        arrived: Any = fault.get("input")
-        lines.append(f"{path}: {fault['msg']} (got {repr(arrived)[:80]})")
+        context = fault.get("ctx", {})
+        if fault["type"] == "unknown_key":
+            lines.append(f"{path}: {fault['msg']}")
+        elif fault["type"] == "union_tag_invalid":
+            known = [word.strip("'") for word in str(context["expected_tags"]).split(", ")]
+            lines.append(f"{path}: {UnknownName('name', str(context['tag']), known)}")
+        else:
+            arrived: Any = fault.get("input")
+            lines.append(f"{path}: {fault['msg']} (got {repr(arrived)[:80]})")
     return "; ".join(lines)
 
 

@@ -15,7 +15,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import fx, nn
 
 aten = torch.ops.aten
@@ -51,12 +53,14 @@ class Folding:
         biases: batch-norm -> the name of the bias that holds what it added.
         kept: batch-norm -> why it stays.
         values: node of a layer -> node of the batch-norm whose value it has now.
+        factors: weight -> what it was multiplied by, float64 ``(channels,)``, and the axis of the channels.
     """
 
     folded: dict[str, str] = field(default_factory=dict)
     biases: dict[str, str] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
+    factors: dict[str, tuple[NDArray[np.float64], int]] = field(default_factory=dict)
 
 
 def clean(graph: fx.GraphModule) -> None:
@@ -119,6 +123,7 @@ def fold_batch_norms(graph: fx.GraphModule, rigid: Collection[str] = ()) -> Fold
         graph.graph.erase_node(node)
         folding.folded[name], folding.biases[name] = into, bias_name
         folding.values[source.name] = node.name
+        folding.factors[str(weight_node.target)] = (factor.numpy(), _FOLDABLE[source.target])
     graph.graph.eliminate_dead_code()
     graph.delete_all_unused_submodules()
     _delete_unused_state(graph)

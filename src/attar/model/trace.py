@@ -171,8 +171,8 @@ def _add_behind(graph: fx.Graph, node: fx.Node, add: Callable[[fx.Graph, fx.Node
 def _origins(traced: fx.GraphModule, names: Collection[str], stand_ins: Mapping[str, str]) -> dict[str, str]:
     """Return the value of the captured program that each value of the traced graph is, by the exporter's provenance.
 
-    Where one captured node became several, the last of them has its value. ``stand_ins``: node -> the captured node whose
-    value it has (a layer with a batch-norm folded in has the batch-norm's).
+    Where one captured node became several, the last of them has its value. ``stand_ins``: node -> the captured node
+    whose value it has (a layer with a batch-norm folded in has the batch-norm's).
     """
     last: dict[str, str] = {}
     for node in traced.graph.nodes:

@@ -1,0 +1,117 @@
+"""Constraint: what weights and values are held to while a module is trained: a mask, a grid, a set of points.
+
+A recipe's entry is a :class:`Rule`; attached to a module it is a :class:`Constraint`, which holds one :class:`Held` for
+each weight and each site it acts on. The training graph reads ``held(weight)`` where it read ``weight``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import fx, nn
+
+from attar.artifact.manifest import Activation
+from attar.core.spec import Spec
+from attar.core.tensors import CompressedTensor
+
+if TYPE_CHECKING:
+    from attar.work.learner import Learner
+    from attar.work.workpiece import Workpiece
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a stage of training is: before step ``step`` of ``steps``."""
+
+    step: int
+    steps: int
+
+    @property
+    def progress(self) -> float:
+        """The share of the steps that is done, 0 to 1."""
+        return self.step / max(self.steps, 1)
+
+
+class Held(nn.Module):
+    """One weight or one site under one constraint. In training mode it may watch what passes; in evaluation it must not
+    change. Its buffers and parameters are kept in checkpoints."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what is read in place of ``x``, same shape."""
+        raise NotImplementedError
+
+    def bake(self, value: torch.Tensor) -> CompressedTensor:
+        """Return ``value`` as it is stored; ``dense()`` of it equals ``forward(value)``. For weights."""
+        raise NotImplementedError
+
+    def grid(self, value: str) -> Activation | None:
+        """Return the grid of the values called ``value`` in the deployed graph, None where they are on none."""
+        return None
+
+    def behind(self) -> Callable[[fx.Graph, fx.Node], fx.Node] | None:
+        """Return what adds to the deployed graph what this does to a value, None where a grid says it all."""
+        return None
+
+
+class Constraint(nn.Module):
+    """A rule attached to a module.
+
+    Attributes:
+        order: constraints on one weight act in this order: masks (0) before grids (1).
+        weights: name of a weight -> what it is held to.
+        values: value of the captured program -> what it is held to. Sources of one site share one ``Held``.
+        left: weight or value this rule could not act on -> why; it ends up in the report.
+    """
+
+    order: ClassVar[int] = 0
+
+    def __init__(
+        self,
+        weights: Mapping[str, Held],
+        values: Mapping[str, Held] | None = None,
+        left: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.weights, self.values, self.left = dict(weights), dict(values or {}), dict(left or {})
+        # Registered under positions, not names: names have dots in them.
+        unique = {id(held): held for held in [*self.weights.values(), *self.values.values()]}
+        self.held = nn.ModuleList(unique.values())
+
+    def update(self, moment: Moment, weights: Mapping[str, torch.Tensor]) -> None:
+        """Move on before a step (schedules, masks); ``weights``: the current value of every weight held."""
+
+    def sync(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Make ranks agree before evaluation and checkpoints; ``mean`` averages a tensor over the ranks."""
+
+    def settle(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """At the end of the stage, change the weights themselves where the rule asks it (zeros stay zeros)."""
+
+    def finish(self, piece: Workpiece) -> Workpiece:
+        """Return the deployed workpiece with what the rule still asks (biases on the integer grid)."""
+        return piece
+
+    def report(self) -> dict[str, Any]:
+        """Return figures for the log after an epoch, such as the sparsity reached."""
+        return {}
+
+
+class Rule(Spec):
+    """A constraint in a recipe."""
+
+    name: str
+
+    def attach(self, learner: Learner) -> Constraint:
+        """Return the constraint on ``learner``'s weights and sites.
+
+        Raises:
+            UnknownName: a glob matches no layer.
+            SpecError: the rule does not fit a weight.
+        """
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the record in the file says of it."""
+        return self.model_dump(mode="json", exclude_defaults=True) | {"name": self.name}

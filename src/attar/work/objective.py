@@ -1,0 +1,70 @@
+"""Objective: a loss from named sources. A recipe's objective is a weighted sum of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import nn
+
+from attar.core.spec import Spec
+from attar.train.batch import Batch
+from attar.train.schedule import Scheduled
+
+if TYPE_CHECKING:
+    from attar.work.learner import Learner
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What an objective may look at.
+
+    Attributes:
+        outputs: the student's first output, ``(n, ..., classes)`` where it scores classes.
+        every: all of the student's outputs.
+        batch: the inputs and targets.
+        teachers: name of a model -> its first output on the same inputs, without gradient.
+        progress: share of the stage that is done, 0 to 1.
+    """
+
+    outputs: torch.Tensor
+    every: tuple[torch.Tensor, ...]
+    batch: Batch
+    teachers: Mapping[str, torch.Tensor]
+    progress: float
+
+
+class Objective(nn.Module):
+    """A loss. It may own parameters (projectors), which are trained with the student's and kept in checkpoints."""
+
+    def forward(self, sources: Sources) -> torch.Tensor:
+        """Return the loss, a scalar: the mean over the examples of the batch."""
+        raise NotImplementedError
+
+
+class Term(Spec):
+    """An objective in a recipe: one of the sum.
+
+    Attributes:
+        name: which objective.
+        weight: its factor, a number or a schedule.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    name: str
+    weight: Scheduled = 1.0
+
+    def teachers(self) -> tuple[str, ...]:
+        """Return the names of the models whose outputs it needs."""
+        return ()
+
+    def build(self, learner: Learner) -> Objective:
+        """Return the objective for a module in training."""
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the record in the file says of it."""
+        return self.model_dump(mode="json", exclude_defaults=True) | {"name": self.name}
