@@ -2,6 +2,7 @@
 
     import attar
 
+    attar.run("recipe.yaml", "runs/mine")
     attar.quantize(module, data, bits=4, activations=8).save("model.attar")
     attar.Session("model.attar").run(inputs)
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     )
     from attar.recipe.load import load
     from attar.recipe.quantize import quantize
+    from attar.recipe.recipe import Recipe
+    from attar.recipe.run import run
     from attar.runtime.session import Session
 
 __version__ = "0.1.0"
@@ -39,6 +42,7 @@ __all__ = [
     "Limits",
     "ModelError",
     "ParityError",
+    "Recipe",
     "Session",
     "SpecError",
     "UnknownName",
@@ -46,6 +50,7 @@ __all__ = [
     "load",
     "open_artifact",
     "quantize",
+    "run",
 ]
 
 _WHERE = {
@@ -56,12 +61,14 @@ _WHERE = {
     "Limits": "attar.artifact.limits",
     "ModelError": "attar.core.errors",
     "ParityError": "attar.core.errors",
+    "Recipe": "attar.recipe.recipe",
     "Session": "attar.runtime.session",
     "SpecError": "attar.core.errors",
     "UnknownName": "attar.core.errors",
     "load": "attar.recipe.load",
     "open_artifact": "attar.artifact.reader",
     "quantize": "attar.recipe.quantize",
+    "run": "attar.recipe.run",
 }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -19,7 +20,10 @@ from attar.core.errors import AttarError
 
 #: Command -> its module and function, and what ``attar --help`` says of it.
 COMMANDS = {
+    "run": ("attar.cli.run:run", "Do what a recipe says: train, distil, prune, quantize, pack, measure."),
     "quantize": ("attar.cli.quantize:quantize", "Quantize a trained PyTorch module and pack it into a file."),
+    "schema": ("attar.cli.schema:schema", "Print the JSON schema of recipes."),
+    "report": ("attar.cli.report:report", "Make the page of a run anew."),
     "inspect": ("attar.cli.inspect:inspect", "Show where every byte of a file goes."),
     "verify": ("attar.cli.verify:verify", "Check every byte of a file."),
     "eval": ("attar.cli.eval:evaluate", "Measure the accuracy of a file on a data set."),
@@ -28,6 +32,8 @@ COMMANDS = {
 }
 
 _HELP = """Makes trained PyTorch models small and fast, in one verified file that runs without PyTorch.
+
+attar run recipe.yaml
 
 attar quantize net.py:build --weights net.safetensors --data cifar10 --bits 4 -o net.attar
 
@@ -76,7 +82,8 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
     asked = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, (where, short) in COMMANDS.items():
         function = _imported(where) if name == asked else _named(short)
-        app.command(name, no_args_is_help=name == asked, short_help=short)(function)
+        takes = bool(inspect.signature(function).parameters)
+        app.command(name, no_args_is_help=name == asked and takes, short_help=short)(function)
     return app
 
 

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from attar.core.errors import SpecError, UnknownName
 
 T = TypeVar("T")
+
+_folder: ContextVar[Path] = ContextVar("folder", default=Path())
+
+
+@contextlib.contextmanager
+def references_from(folder: Path) -> Iterator[None]:
+    """Let the files of ``file.py:name`` be looked for in ``folder`` rather than in the current one."""
+    token = _folder.set(folder)
+    try:
+        yield
+    finally:
+        _folder.reset(token)
 
 
 class Registry(Generic[T]):
@@ -67,8 +81,8 @@ class Registry(Generic[T]):
 
 def _name_of(entry: Any) -> str:
     """Return the name of an entry: an attribute, or the default of the field of a spec."""
-    fields = getattr(entry, "model_fields", {})
-    name = fields["name"].default if isinstance(entry, type) and "name" in fields else entry.name
+    fields = getattr(entry, "model_fields", {}) if isinstance(entry, type) else {}
+    name = fields["name"].default if "name" in fields else entry.name
     assert isinstance(name, str)
     return name
 
@@ -85,7 +99,7 @@ def load_object(reference: str) -> Any:
     if not separator or not source or not name:
         raise SpecError(f"{reference!r} is not a reference; write file.py:name or package.module:name")
     if source.endswith(".py"):
-        path = Path(source).expanduser().resolve()
+        path = (_folder.get() / Path(source).expanduser()).resolve()
         if not path.is_file():
             raise SpecError(f"{reference!r}: there is no file {path}")
         key = f"attar_user_{path.stem}_{abs(hash(str(path)))}"

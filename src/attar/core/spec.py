@@ -31,11 +31,19 @@ class Spec(BaseModel):
         return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
-def explain(error: ValidationError, *, where: str) -> str:
-    """Return the first three faults of a failed validation as ``where.path: message (got ...)``."""
+def explain(error: ValidationError, *, where: str, given: Any = None) -> str:
+    """Return the first three faults of a failed validation as ``where.path: message (got ...)``.
+
+    Args:
+        error: the failed validation.
+        where: what the path begins with.
+        given: what was validated, where its paths shall be those of the user: without the words that pydantic puts in
+            for the member of a union it has chosen.
+    """
     lines = []
     for fault in error.errors(include_url=False)[:3]:
-        path = ".".join([where, *map(str, fault["loc"])]) if where else ".".join(map(str, fault["loc"]))
+        place = fault["loc"] if given is None else _place(fault["loc"], given, missing=fault["type"] == "missing")
+        path = ".".join([where, *map(str, place)]) if where else ".".join(map(str, place))
         context = fault.get("ctx", {})
         if fault["type"] == "unknown_key":
             lines.append(f"{path}: {fault['msg']}")
@@ -46,6 +54,18 @@ def explain(error: ValidationError, *, where: str) -> str:
             arrived: Any = fault.get("input")
             lines.append(f"{path}: {fault['msg']} (got {repr(arrived)[:80]})")
     return "; ".join(lines)
+
+
+def _place(loc: tuple[int | str, ...], given: Any, *, missing: bool) -> list[int | str]:
+    """Return the parts of a location that lead through ``given``; the last one too where that is a missing key."""
+    found: list[int | str] = []
+    for index, part in enumerate(loc):
+        inside = part in given if isinstance(given, dict) else isinstance(part, int) and isinstance(given, list | tuple)
+        if inside or (missing and index == len(loc) - 1):
+            found.append(part)
+        if inside:
+            given = given[part]
+    return found
 
 
 def build(spec: type[Spec], *, where: str, **fields: Any) -> Any:

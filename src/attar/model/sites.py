@@ -72,6 +72,7 @@ _MOVES = frozenset(
         aten.constant_pad_nd.default,
         aten.pad.default,
         aten.pixel_shuffle.default,
+        aten.where.self,
     }
 )
 _PASSES = frozenset(
@@ -204,7 +205,9 @@ def _only_activations(node: fx.Node, activations: set[fx.Node]) -> bool:
 
 
 def _keeps_grid(node: fx.Node) -> bool:
-    """Padding keeps the grid where it pads with zeros, which every grid holds exactly."""
+    """Padding and choosing keep the grid where they put in zeros, which every grid holds exactly."""
+    if node.target is aten.where.self:
+        return any(_is_zero(branch) for branch in node.args[1:])
     if node.target not in (aten.constant_pad_nd.default, aten.pad.default):
         return True
     mode = node.args[2] if node.target is aten.pad.default and len(node.args) > 2 else "constant"
@@ -212,11 +215,16 @@ def _keeps_grid(node: fx.Node) -> bool:
     return mode == "constant" and value in (0, 0.0, None)
 
 
+def _is_zero(value: Any) -> bool:
+    return isinstance(value, fx.Node) and value.target is aten.scalar_tensor.default and value.args[0] == 0
+
+
 def _is_moved(node: fx.Node, group: dict[fx.Node, fx.Node]) -> bool:
     """True where every element of the value comes from another value of the group."""
     moves = node.op == "call_function" and node.target in _MOVES and _keeps_grid(node)
     # A parameter that is joined to activations is on no grid: the joint value is rounded itself.
-    joined = [n for n in node.all_input_nodes if n.op == "get_attr" or _is_floating(n.meta.get("val"))]
+    inputs = [n for n in node.all_input_nodes if not _is_zero(n)]
+    joined = [n for n in inputs if n.op == "get_attr" or _is_floating(n.meta.get("val"))]
     return moves and all(source in group for source in joined)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import onnx
 import torch
 from torch import fx, nn
+from torch.fx.traceback import NodeSource
 
 from attar.artifact.manifest import Binding, Fold, Port
 from attar.core.errors import ModelError
@@ -162,6 +163,8 @@ def _add_behind(graph: fx.Graph, node: fx.Node, add: Callable[[fx.Graph, fx.Node
     users = list(node.users)
     with graph.inserting_after(node):
         last = add(graph, node)
+    # The exporter hands its provenance on from here, under this node's own name.
+    last.meta = {**node.meta, "from_node": [NodeSource(last, "attar")]}
     for user in users:
         if user.op != "output":
             user.replace_input_with(node, last)

@@ -8,30 +8,25 @@ any work. Nothing is written before the decoded bytes have been compared with th
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import fx, nn
 
-from attar.artifact.inspect import describe
 from attar.artifact.manifest import Preprocessing
-from attar.artifact.reader import open_artifact
-from attar.artifact.writer import pack, write
-from attar.core.errors import ArtifactError, ModelError, SpecError
+from attar.core.errors import SpecError
 from attar.core.scheme import Granularity, PerBucket, PerChannel, PerGroup, PerTensor
 from attar.core.spec import build
 from attar.methods.quantize.stage import Quantize
-from attar.model.export import argument_names, evaluating
+from attar.model.export import argument_names
 from attar.model.trace import trace
 from attar.model.weights import find_weights
 from attar.recipe.inputs import calibration
-from attar.recipe.parity import EXAMPLES, Parity, compare
-from attar.report.record import NAME, read, remember
-from attar.runtime import Session
+from attar.recipe.packing import ship
+from attar.recipe.parity import Parity
+from attar.recipe.rehearse import rehearse
 from attar.work.workpiece import Calibration, Use, Workpiece
 
 
@@ -71,32 +66,7 @@ class Quantized:
         Raises:
             ParityError: the decoded file does not compute what the quantized module computes; nothing is written.
         """
-        path = Path(path)
-        if (path.parent / NAME).exists():
-            # A report that is not ours is found before the file is written, not after.
-            read(path.parent / NAME)
-        data = pack(self.piece.contents(self.use), coder=coder)
-        artifact = open_artifact(data)
-        batches = self.data.first(EXAMPLES).batches
-        parity = compare(Session(artifact), self.piece.simulate(torch.float64), batches, "decoding and comparing")
-        parity.demand(str(path), integers=bool(self.piece.activations))
-        size = describe(artifact)
-        report = {
-            "file_bytes": size["file_bytes"],
-            "graph_bytes": size["graph_bytes"],
-            "bits_per_weight": size["bits_per_weight"],
-            "parameters": size["parameters"],
-            "parity": parity.as_dict(),
-            "dry_run": self.dry_run.as_dict(),
-            "left_in_floating_point": dict(self.left),
-            "batch_norms_folded": dict(self.piece.traced.folding.folded),
-            "batch_norms_kept": dict(self.piece.traced.folding.kept),
-            "quantized_activations": len(self.piece.activations),
-        }
-        write(path, data)
-        sha256 = hashlib.sha256(data).hexdigest()
-        remember(path, sha256, report)
-        return {"file": str(path), "sha256": sha256, **report}
+        return ship(self.piece, Path(path), self.use, self.data, coder=coder, dry_run=self.dry_run, left=self.left)
 
 
 def quantize(
@@ -179,30 +149,9 @@ def quantize(
     untouched = Workpiece(trace(module, first, dynamic=dynamic))
     if not find_weights(untouched.traced.graph):
         raise SpecError(f"{type(module).__name__} has no weight that multiplies data; there is nothing to quantize")
-    dry_run = _dry_run(module, untouched, use, inputs)
+    dry_run = rehearse(module, untouched, use, inputs)
     piece = stage.run(untouched, inputs)
     return Quantized(piece, inputs, use, dry_run, stage.left(piece))
-
-
-def _dry_run(module: nn.Module, untouched: Workpiece, use: Use, inputs: Calibration) -> Parity:
-    """Take the untouched module the whole way, and compare with the module itself rather than with its trace.
-
-    Raises:
-        ModelError: something in the graph cannot be deployed.
-        ParityError: tracing, folding or exporting changed the function.
-    """
-    try:
-        session = Session(pack(untouched.contents(use), coder="raw"))
-    except ArtifactError as error:
-        raise ModelError(f"{type(module).__name__} cannot be deployed: {error}") from error
-
-    def original(*exact: torch.Tensor) -> Any:
-        return module(*(tensor.float() if tensor.is_floating_point() else tensor for tensor in exact))
-
-    batches = inputs.batches[:1] if len(inputs.batches[0][0]) > 1 else (inputs.example(2),)
-    with evaluating(module):
-        found = compare(session, original, batches, "dry run")
-    return found.demand("dry run of the untouched module", integers=False)
 
 
 def parse_granularity(text: str | Granularity) -> Granularity:

@@ -14,13 +14,14 @@ from torch import nn
 from attar.core.errors import ModelError, SpecError, UnknownName
 
 
-def build(factory: Any, arguments: Mapping[str, Any], weights: Path) -> nn.Module:
-    """Make a module and give it its trained weights.
+def build(factory: Any, arguments: Mapping[str, Any], weights: Path | None) -> nn.Module:
+    """Make a module and give it its trained weights, where there are any.
 
     Args:
         factory: a class or function that returns an ``nn.Module``, or a module itself.
         arguments: keyword arguments of the factory.
-        weights: ``.safetensors``, or a state dict saved by ``torch.save`` (opened weights-only: nothing in it is run).
+        weights: ``.safetensors``, or a state dict saved by ``torch.save`` (opened weights-only: nothing in it is run);
+            None leaves the module as the factory makes it.
 
     Raises:
         SpecError: the factory does not take these arguments or makes no module, or the weights are not there.
@@ -41,6 +42,8 @@ def build(factory: Any, arguments: Mapping[str, Any], weights: Path) -> nn.Modul
             raise ModelError(f"the factory {name} was called with {dict(arguments)} and raised {error!r}") from error
     if not isinstance(module, nn.Module):
         raise SpecError(f"the factory made a {type(module).__name__}; a torch.nn.Module was expected")
+    if weights is None:
+        return module
     state = read_weights(weights)
     known = module.state_dict()
     # What a training wrapper puts before every name.

@@ -35,19 +35,27 @@ class Batch:
 
 
 class Feed(Protocol):
-    """A set of examples to train on or to look at.
+    """A set of examples to train on or to look at."""
 
-    Attributes:
-        examples: how many there are over all ranks, or None where a loader does not say.
-        steps: how many batches an epoch has on this rank.
-        variants: how many augmented forms an example has; 1 without augmentation, None where they are endless.
-        labelled: whether batches have targets.
-    """
+    @property
+    def examples(self) -> int | None:
+        """How many there are over all ranks, or None where a loader does not say."""
+        ...
 
-    examples: int | None
-    steps: int
-    variants: int | None
-    labelled: bool
+    @property
+    def steps(self) -> int:
+        """How many batches an epoch has on this rank."""
+        ...
+
+    @property
+    def variants(self) -> int | None:
+        """How many augmented forms an example has; 1 without augmentation, None where they are endless."""
+        ...
+
+    @property
+    def labelled(self) -> bool:
+        """Whether batches have targets."""
+        ...
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield this rank's batches of epoch ``number``: shuffled and augmented by seed and number alone."""

@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from attar.artifact.manifest import Activation
+from attar.core.describe import described
 from attar.core.spec import Spec
 from attar.core.tensors import CompressedTensor
 
@@ -114,4 +115,4 @@ class Rule(Spec):
 
     def describe(self) -> dict[str, Any]:
         """Return what the record in the file says of it."""
-        return self.model_dump(mode="json", exclude_defaults=True) | {"name": self.name}
+        return described(self)

@@ -182,12 +182,16 @@ class Learner:
         }
         return find_sites(traced.graph, traced.values, skip=lambda node: node.name in floating)
 
+    def _rounding(self, value: str) -> list[Held]:
+        """Return the last that may round a value: what adds nodes behind it follows the rounding."""
+        return [held for held in self.held(value) if held.behind() is None][-1:]
+
     def _grids(self, traced: Traced, quantized: Collection[str]) -> tuple[dict[str, Activation], frozenset[str]]:
         """Return the grid of every value of every site whose sources are all held to one, and the sources."""
         grids: dict[str, Activation] = {}
         rounded: set[str] = set()
         for site in self._sites(traced, quantized):
-            held = [self.held(traced.origins[name])[-1:] for name in site.sources if name in traced.origins]
+            held = [self._rounding(traced.origins[name]) for name in site.sources if name in traced.origins]
             if len(held) < len(site.sources) or not all(held) or len({id(each[0]) for each in held}) > 1:
                 continue
             found = {value: held[0][0].grid(value) for value in site.values}

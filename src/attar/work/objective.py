@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
+from attar.core.describe import described
 from attar.core.spec import Spec
 from attar.train.batch import Batch
 from attar.train.schedule import Scheduled
@@ -67,4 +68,4 @@ class Term(Spec):
 
     def describe(self) -> dict[str, Any]:
         """Return what the record in the file says of it."""
-        return self.model_dump(mode="json", exclude_defaults=True) | {"name": self.name}
+        return described(self)

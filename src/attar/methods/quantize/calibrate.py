@@ -35,7 +35,7 @@ def calibrate(
     grids = []
     for what in seen:
         low, high = observer.range(what, bits)
-        grids.append(_grid(min(low, 0.0), max(high, 0.0), bits))
+        grids.append(spanning(low, high, bits))
     place = {node.name: position for position, node in enumerate(graph.graph.nodes)}
     values = sorted(
         ((name, g) for site, g in zip(sites, grids, strict=True) for name in site.values), key=lambda v: place[v[0]]
@@ -70,7 +70,9 @@ def _watch(graph: fx.GraphModule, owner: dict[str, int], count: int, calibration
     return [Seen(float(a), float(b), spread) for a, b, spread in zip(low, high, counts, strict=True)]
 
 
-def _grid(low: float, high: float, bits: int) -> tuple[float, int]:
+def spanning(low: float, high: float, bits: int) -> tuple[float, int]:
+    """Return scale and zero point of the unsigned grid that spans ``low``, ``high`` and zero."""
+    low, high = min(low, 0.0), max(high, 0.0)
     levels = (1 << bits) - 1
     scale = float(np.float32(max((high - low) / levels, TINY)))
     return scale, int(np.clip(np.rint(-low / scale), 0, levels))

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from attar.artifact.manifest import Activation
+from attar.core.describe import described
 from attar.core.errors import SpecError, UnknownName
 from attar.core.scheme import Granularity, PerChannel, Scheme
 from attar.core.spec import Spec
@@ -80,8 +81,7 @@ class Quantize(Spec):
             rounded = frozenset(name for site in sites for name in site.sources)
             stored = replace(piece, tensors=tensors).stored()
             tensors |= biases_on_grid(piece.traced.graph, stored, activations)
-        record: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True) | {
-            "stage": self.stage,
+        record: dict[str, Any] = described(self) | {
             "bits": self.bits,
             "calibration_examples": calibration.examples,
         }

@@ -1,0 +1,96 @@
+"""A user's own loss, from a file or an object of Python."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pydantic import field_serializer
+from pydantic.json_schema import SkipJsonSchema
+from torch import nn
+
+from attar.core.errors import SpecError
+from attar.core.registry import load_object
+from attar.methods.distill.soft_targets import Teachers, shares
+from attar.work.learner import Learner
+from attar.work.objective import Objective, Sources, Term
+
+
+class Own(Term):
+    """A loss of one's own: ``{name: losses.py:focal, arguments: {gamma: 2}}``.
+
+    It is either called as ``loss(outputs, targets)`` with the student's first output and the targets: a function, a
+    ``torch.nn.Module`` or its class; or it is an :class:`~attar.work.objective.Objective` or its class, which is
+    called with all :class:`~attar.work.objective.Sources` and may own parameters to train.
+
+    Attributes:
+        name: ``file.py:name``, ``package.module:name`` or the object.
+        arguments: keyword arguments: of a class when it is made, of a function whenever it is called.
+        teacher: models whose outputs an Objective looks at.
+        labels: whether it needs targets.
+    """
+
+    name: str | SkipJsonSchema[Any]
+    arguments: dict[str, Any] = {}
+    teacher: Teachers = ()
+    labels: bool = True
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """What it needs: ``labels``, unless it says that it does not."""
+        return frozenset({"labels"} if self.labels else ())
+
+    def teachers(self) -> tuple[str, ...]:
+        """Return the names of the models whose outputs it needs."""
+        return tuple(shares(self.teacher)) if self.teacher else ()
+
+    def build(self, learner: Learner) -> Objective:
+        """Return the loss as an objective.
+
+        Raises:
+            SpecError: the name leads to nothing that can be called.
+        """
+        found = load_object(self.name) if isinstance(self.name, str) else self.name
+        what = reference(self.name)
+        made = isinstance(found, type)
+        if made:
+            found = found(**self.arguments)
+        elif self.arguments and isinstance(found, nn.Module):
+            raise SpecError(f"{what} is made already and takes no arguments; name its class, or leave them out")
+        if isinstance(found, Objective):
+            return found
+        if not callable(found):
+            raise SpecError(f"{what} is a {type(found).__name__}; a loss is called as loss(outputs, targets)")
+        called = functools.partial(found, **self.arguments) if self.arguments and not made else found
+        return _Called(called, what)
+
+    @field_serializer("name")
+    def _written(self, name: Any) -> str:
+        return reference(name)
+
+
+def reference(found: Any) -> str:
+    """Return what a record calls an object of a user's: its reference, or the name it has in Python."""
+    if isinstance(found, str):
+        return found
+    named = found if hasattr(found, "__qualname__") else type(found)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+class _Called(Objective):
+    def __init__(self, loss: Callable[..., Any], what: str) -> None:
+        super().__init__()
+        # Where it is a module, its parameters are trained with the student's.
+        self.loss, self.what = loss, what
+
+    def forward(self, sources: Sources) -> torch.Tensor:
+        found = self.loss(sources.outputs, sources.batch.targets)
+        if not isinstance(found, torch.Tensor) or found.dim():
+            raise SpecError(f"{self.what} returned {_shape(found)}; a loss is one number: the mean over the batch")
+        return found
+
+
+def _shape(found: Any) -> str:
+    return f"a tensor of shape {tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__

@@ -1,0 +1,233 @@
+"""Finetune: the one stage that trains, for any terms and under any constraints; the others are presets of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BeforeValidator, Field
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from attar.core.describe import described
+from attar.methods.distill.cross_entropy import CrossEntropy
+from attar.methods.distill.registry import ObjectiveChoice
+from attar.methods.placement import placed
+from attar.methods.registry import ConstraintChoice
+from attar.train.batch import Batch
+from attar.train.fit import Job, fit
+from attar.train.plan import Plan
+from attar.train.schedule import at
+from attar.train.seeds import derive
+from attar.train.store import Checkpoint
+from attar.work.constraint import Moment
+from attar.work.context import Context, Training
+from attar.work.learner import Learner
+from attar.work.objective import Sources, Term
+
+#: One term, or a list of them.
+Terms = Annotated[
+    tuple[ObjectiveChoice, ...],
+    BeforeValidator(lambda given: given if isinstance(given, list | tuple) else (given,)),
+    Field(min_length=1),
+]
+
+
+class Finetune(Plan, Training):
+    """Train a module for the weighted sum of some terms, held to some constraints.
+
+    Quantized distillation is ``objective: [kl, cross_entropy], constraints: [quantize]``; nothing of it is special.
+
+    Attributes:
+        objective: the terms.
+        constraints: what the module is held to from here on, in this stage and those after it.
+    """
+
+    stage: Literal["finetune"] = "finetune"
+    objective: Terms = (CrossEntropy(),)
+    constraints: tuple[ConstraintChoice, ...] = ()
+
+    def required(self) -> frozenset[str]:
+        """Return what this stage needs, as it is configured: ``labels``, ``gradients``."""
+        return self.needs.union(*(term.needs for term in self.objective))
+
+    def teachers(self) -> tuple[str, ...]:
+        """Return the names of the models it learns from."""
+        return tuple(dict.fromkeys(name for term in self.objective for name in term.teachers()))
+
+    def attach(self, learner: Learner) -> None:
+        """Put this stage's constraints on the learner without training.
+
+        Raises:
+            SpecError: a rule does not fit the module.
+        """
+        for rule in self.constraints:
+            learner.attach(rule.attach(learner))
+
+    def run(self, learner: Learner, context: Context) -> None:
+        """Attach, train from where ``context.store`` left off, settle, and add to the learner's record.
+
+        Raises:
+            SpecError: a rule or a term does not fit the module.
+            AttarError: the loss is not finite; a checkpoint is damaged or cannot be written.
+        """
+        self.train(learner, context, self.describe())
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the record in the file says of it."""
+        return described(self)
+
+    def train(self, learner: Learner, context: Context, record: Mapping[str, Any]) -> None:
+        """Do what :meth:`run` does, and say ``record`` of it."""
+        self.attach(learner)
+        done = context.store.latest()
+        done = done if done is not None and done.done else None
+        with placed(learner, context.fabric.device):
+            work = _Work(self, learner, context)
+            if done is not None:
+                work.load({name.removeprefix("job."): tensor for name, tensor in done.tensors.items()})
+            else:
+                feed = context.feed(self.batch)
+                what, store = str(record["stage"]), context.store
+                history = fit(
+                    work.job(), self, feed, context.fabric, seed=context.seed, store=store, log=context.log, what=what
+                )
+        learner.settle()
+        learner.record.append(record)
+        if done is None and context.fabric.is_global_zero:
+            state = {f"job.{name}": tensor for name, tensor in work.state().items()}
+            context.store.save(Checkpoint(self.epochs, state, {"history": history}, done=True))
+        context.fabric.barrier()
+
+
+class _Work:
+    """A learner under a stage, as the training loop wants it."""
+
+    def __init__(self, stage: Finetune, learner: Learner, context: Context) -> None:
+        self.stage, self.learner, self.context, self.progress = stage, learner, context, 0.0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(context.seed, "objective"))
+            self.objectives = [term.build(learner) for term in stage.objective]
+        self.extra = nn.ModuleList(self.objectives)
+        self.names = _names(stage.objective)
+        # The programs share the constraints; the one made last leaves them in training mode.
+        self.evaluation = learner.graph(train=False)
+        self.program = learner.graph(train=True)
+        self.taught: list[dict[str, torch.Tensor]] = []
+
+    def job(self) -> Job:
+        """Return it as the training loop takes it."""
+        return Job(
+            program=self.program,
+            loss=self.loss,
+            extra=self.extra,
+            before_step=self.before_step,
+            sync=self.sync,
+            evaluate=self.evaluate,
+            state=self.state,
+            load=self.load,
+        )
+
+    def before_step(self, step: int, steps: int) -> None:
+        """Let the constraints move on."""
+        moment = Moment(step, steps)
+        self.progress = moment.progress
+        self.learner.update(moment)
+
+    def sync(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Let the constraints of all ranks agree."""
+        for constraint in self.learner.constraints:
+            constraint.sync(mean)
+
+    def loss(self, outputs: Any, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
+        """Return the weighted sum of the terms, and each of several beside it."""
+        return self._parts(outputs, batch, progress, self._teachers(batch))
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the loss and the metric on the validation examples, and what the constraints have to say."""
+        said = {
+            name: float(value)
+            for constraint in self.learner.constraints
+            for name, value in constraint.report().items()
+            if isinstance(value, int | float)
+        }
+        if self.context.validation is None:
+            return said
+        for module in (self.extra, *self.learner.constraints):
+            module.eval()
+        try:
+            return said | self._validate()
+        finally:
+            for constraint in self.learner.constraints:
+                constraint.train()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return what a checkpoint has to hold."""
+        return {
+            f"{prefix}.{name}": tensor
+            for prefix, module in self._modules().items()
+            for name, tensor in module.state_dict().items()
+        }
+
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Put a checkpoint's state back, in place."""
+        for prefix, module in self._modules().items():
+            start = f"{prefix}."
+            module.load_state_dict({n.removeprefix(start): t for n, t in state.items() if n.startswith(start)})
+
+    def _modules(self) -> dict[str, nn.Module]:
+        held = {f"constraint{index}": constraint for index, constraint in enumerate(self.learner.constraints)}
+        return {"module": self.learner.module, **held, "objective": self.extra}
+
+    def _teachers(self, batch: Batch) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            return {name: self.context.teachers[name].outputs(batch) for name in self.stage.teachers()}
+
+    def _parts(
+        self, outputs: Any, batch: Batch, progress: float, taught: Mapping[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        every = tuple(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
+        sources = Sources(every[0], every, batch, taught, progress)
+        parts = [objective(sources) for objective in self.objectives]
+        weights = [at(term.weight, progress) for term in self.stage.objective]
+        total: torch.Tensor = sum(
+            (weight * part for weight, part in zip(weights, parts, strict=True)), torch.zeros_like(parts[0])
+        )
+        return {"loss": total} | (dict(zip(self.names, parts, strict=True)) if len(parts) > 1 else {})
+
+    def _validate(self) -> dict[str, float]:
+        assert self.context.validation is not None
+        fabric, metric = self.context.fabric, self.context.metric
+        loss, examples, made, wanted = 0.0, 0, [], []
+        for number, given in enumerate(self.context.validation.once()):
+            # Without their positions: those of a bank are positions of training examples.
+            batch = Batch(given.inputs, given.targets).to(fabric.device)
+            with fabric.autocast():
+                outputs = self.evaluation(*batch.inputs)
+            first = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)).float()
+            made.append(first.cpu().numpy())
+            if batch.targets is not None:
+                wanted.append(batch.targets.cpu().numpy())
+            if batch.targets is not None or "labels" not in self.stage.required():
+                if number == len(self.taught):
+                    self.taught.append(self._teachers(batch))
+                parts = self._parts(outputs, batch, self.progress, self.taught[number])
+                loss += float(parts["loss"]) * len(batch)
+                examples += len(batch)
+        found = {"validation_loss": loss / examples} if examples else {}
+        if wanted:
+            score = metric(np.concatenate(made), np.concatenate(wanted))
+            found[f"validation_{self.context.metric_name}"] = float(score)
+        return found
+
+
+def _names(terms: tuple[Term, ...]) -> list[str]:
+    """Return what logs call each term: its name, numbered where there are several of one."""
+    names: list[str] = []
+    for term in terms:
+        name = str(term.describe()["name"]).rpartition(":")[2]
+        same = sum(known.partition(" ")[0] == name for known in names)
+        names.append(f"{name} {same + 1}" if same else name)
+    return names

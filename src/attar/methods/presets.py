@@ -1,0 +1,151 @@
+"""Presets: stages with names of their own, each of which stands for a :class:`~attar.methods.finetune.Finetune`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from attar.core.describe import described
+from attar.methods.distill.cross_entropy import CrossEntropy
+from attar.methods.distill.kl import Kl
+from attar.methods.distill.registry import ObjectiveChoice
+from attar.methods.distill.soft_cross_entropy import SoftCrossEntropy
+from attar.methods.distill.soft_targets import Teachers, Temperature
+from attar.methods.finetune import Finetune, Terms
+from attar.methods.prune.prune import Prune, Pruning
+from attar.methods.quantize.straight_through import Rounding, StraightThrough
+from attar.methods.registry import ConstraintChoice
+from attar.train.plan import Plan
+from attar.train.schedule import Schedule
+from attar.work.constraint import Rule
+from attar.work.context import Context, Training
+from attar.work.learner import Learner
+from attar.work.objective import Term
+
+Factor = Annotated[float, Field(ge=0)] | Schedule
+
+
+class Preset(Plan, Training):
+    """A stage that stands for a finetune; it says which, everything else is done by that."""
+
+    def expand(self) -> Finetune:
+        """Return the finetune this stage stands for."""
+        raise NotImplementedError
+
+    def required(self) -> frozenset[str]:
+        """Return what this stage needs, as it is configured: ``labels``, ``gradients``."""
+        return self.expand().required()
+
+    def teachers(self) -> tuple[str, ...]:
+        """Return the names of the models it learns from."""
+        return self.expand().teachers()
+
+    def attach(self, learner: Learner) -> None:
+        """Put this stage's constraints on the learner without training."""
+        self.expand().attach(learner)
+
+    def run(self, learner: Learner, context: Context) -> None:
+        """Attach, train from where ``context.store`` left off, settle, and add to the learner's record."""
+        self.expand().train(learner, context, self.describe())
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the record in the file says of it."""
+        return described(self)
+
+    def _expanded(self, terms: tuple[Term, ...], rules: tuple[Rule, ...]) -> Finetune:
+        plan = {name: getattr(self, name) for name in Plan.model_fields}
+        return Finetune(**plan, objective=terms, constraints=rules)
+
+
+class Train(Preset):
+    """Learn from the labels.
+
+    Attributes:
+        loss: what is minimised.
+        constraints: what the module is held to.
+    """
+
+    stage: Literal["train"] = "train"
+    loss: ObjectiveChoice = CrossEntropy()
+    constraints: tuple[ConstraintChoice, ...] = ()
+
+    def expand(self) -> Finetune:
+        """Return the finetune this stage stands for."""
+        return self._expanded((self.loss,), self.constraints)
+
+
+class Distill(Preset):
+    """Learn from a teacher and from the labels: ``alpha T^2 KL(teacher_T || student_T) + beta CE``.
+
+    Attributes:
+        teacher: a model's name; a list of names, or name -> weight, for an ensemble.
+        temperature: T, a number or a schedule.
+        alpha: the factor of the soft loss, a number or a schedule.
+        beta: the factor of the hard loss; without labels, 0.
+        loss: the soft loss.
+        hard: the hard loss.
+        constraints: what the module is held to.
+    """
+
+    stage: Literal["distill"] = "distill"
+    teacher: Teachers
+    temperature: Temperature = 4.0
+    alpha: Factor = 0.9
+    beta: Factor = 0.1
+    loss: Literal["kl", "soft_cross_entropy"] = "kl"
+    hard: ObjectiveChoice = CrossEntropy()
+    constraints: tuple[ConstraintChoice, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.hard.weight != 1:
+            raise ValueError(f"beta is the weight of the hard loss; leave out hard.weight (got {self.hard.weight})")
+        if self.alpha == 0 and self.beta == 0:
+            raise ValueError("alpha and beta are both 0: there is nothing to learn from")
+        return self
+
+    def expand(self) -> Finetune:
+        """Return the finetune this stage stands for."""
+        soft = {"kl": Kl, "soft_cross_entropy": SoftCrossEntropy}[self.loss]
+        terms: list[Term] = [soft(teacher=self.teacher, temperature=self.temperature, weight=self.alpha)]
+        if self.beta != 0:
+            terms.append(self.hard.model_copy(update={"weight": self.beta}))
+        return self._expanded(tuple(terms), self.constraints)
+
+
+class PruneStage(Pruning, Preset):
+    """Train while weights are pruned; the fields are those of :class:`~attar.methods.prune.prune.Pruning` too.
+
+    Attributes:
+        objective: what is minimised.
+        constraints: what else the module is held to.
+    """
+
+    stage: Literal["prune"] = "prune"
+    objective: Terms = (CrossEntropy(),)
+    constraints: tuple[ConstraintChoice, ...] = ()
+
+    def expand(self) -> Finetune:
+        """Return the finetune this stage stands for."""
+        rule = Prune(**{name: getattr(self, name) for name in Pruning.model_fields})
+        return self._expanded(self.objective, (rule, *self.constraints))
+
+
+class QuantizeStage(Rounding, Preset):
+    """Train with rounded weights and activations; the fields are those of
+    :class:`~attar.methods.quantize.straight_through.Rounding` too.
+
+    Attributes:
+        objective: what is minimised.
+        constraints: what else the module is held to.
+    """
+
+    stage: Literal["quantize"] = "quantize"
+    objective: Terms = (CrossEntropy(),)
+    constraints: tuple[ConstraintChoice, ...] = ()
+
+    def expand(self) -> Finetune:
+        """Return the finetune this stage stands for."""
+        rule = StraightThrough(**{name: getattr(self, name) for name in Rounding.model_fields})
+        return self._expanded(self.objective, (*self.constraints, rule))

@@ -1,0 +1,128 @@
+"""The rule that trains with rounded weights and activations: fake quantization with a straight-through estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from attar.core.errors import SpecError
+from attar.core.scheme import Granularity, PerChannel, Scheme
+from attar.core.spec import Spec
+from attar.methods.overrides import chosen
+from attar.methods.quantize.bias_grid import biases_on_grid
+from attar.methods.quantize.registry import SOLVERS
+from attar.methods.quantize.site_grid import SiteGrid
+from attar.methods.quantize.weight_grid import WeightGrid
+from attar.work.constraint import Constraint, Moment, Rule
+from attar.work.learner import Learner
+from attar.work.workpiece import Workpiece
+
+Bits = Annotated[int, Field(ge=2, le=8)]
+
+
+class Rounding(Spec):
+    """The grids of weights, and of activations where asked, in training.
+
+    Attributes:
+        bits: bits of a weight.
+        activations: bits of an activation, or None to leave activations in floating point.
+        granularity: which weights share a scale; None is one for each index of the weight's own output axis.
+        scales: ``absmax`` spans the weight as it is in every step; another solver is asked every ``every`` steps.
+        every: how many steps lie between two calls of a solver.
+        keep: globs of layers or weights left in floating point.
+        overrides: glob of layers or weights -> bits; of several that match, the last holds.
+        freeze: the share of the stage after which the activations' ranges are fixed.
+    """
+
+    bits: Bits = 4
+    activations: Bits | None = None
+    granularity: Granularity | None = None
+    scales: str = "absmax"
+    every: Annotated[int, Field(ge=1)] = 50
+    keep: tuple[str, ...] = ()
+    overrides: dict[str, Bits] = {}
+    freeze: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+class StraightThrough(Rounding, Rule):
+    """Weights, and activations where asked, are read rounded; the gradient passes the rounding as if it were not there.
+
+    The full-precision weights take the steps (Bengio et al. 2013, "Estimating or propagating gradients through
+    stochastic neurons"; Jacob et al. 2018, "Quantization and training of neural networks", section 3). At 4 bits and
+    fewer it is worth far more than rounding afterwards, the stage ``quantize`` without ``epochs``.
+    """
+
+    name: Literal["quantize"] = "quantize"
+
+    def attach(self, learner: Learner) -> Constraint:
+        """Return the grids of the weights and sites that are chosen.
+
+        Raises:
+            UnknownName: a glob matches no layer, or there is no such solver.
+            SpecError: a scheme does not fit a weight.
+        """
+        solver = None if self.scales == "absmax" else SOLVERS[self.scales]
+        bits = chosen(learner, self.bits, self.overrides, keep=self.keep)
+        weights = {}
+        for name, width in bits.items():
+            granularity = self.granularity or PerChannel(axis=learner.weights[name].axis)
+            scheme = Scheme(bits=width, granularity=granularity)
+            try:
+                weights[name] = WeightGrid(learner.tensor(name), scheme, solver)
+            except SpecError as error:
+                raise SpecError(f"quantize at {name!r}: {error}") from error
+        values: dict[str, SiteGrid] = {}
+        for place in learner.places(bits) if self.activations is not None else []:
+            assert self.activations is not None
+            values |= dict.fromkeys(place.sources, SiteGrid(self.activations))
+        return Grids(self, weights, values, self._left(learner, bits))
+
+    def _left(self, learner: Learner, bits: Mapping[str, int]) -> dict[str, str]:
+        return {
+            name: "kept by request" if name in learner.weights else "not recognised as a weight"
+            for name, tensor in learner.module.named_parameters()
+            if tensor.dim() >= 2 and name not in bits
+        }
+
+
+class Grids(Constraint):
+    """The grids of a :class:`StraightThrough`."""
+
+    order: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        rule: StraightThrough,
+        weights: Mapping[str, WeightGrid],
+        values: Mapping[str, SiteGrid],
+        left: Mapping[str, str],
+    ) -> None:
+        super().__init__(weights, values, left)
+        self.rule = rule
+
+    def update(self, moment: Moment, weights: Mapping[str, torch.Tensor]) -> None:
+        """Let the solver be asked for scales where it is time, and take in the ranges of the batch before."""
+        for held in self.held:
+            if isinstance(held, WeightGrid):
+                held.due = moment.step % self.rule.every == 0
+            if isinstance(held, SiteGrid):
+                held.advance()
+                held.watching = moment.progress < self.rule.freeze or not held.known
+
+    def sync(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Take in the last batch and average the ranges over the ranks."""
+        for held in self.held:
+            if isinstance(held, SiteGrid):
+                held.advance()
+                held.put(mean(held.range))
+
+    def finish(self, piece: Workpiece) -> Workpiece:
+        """Return the workpiece with the biases of integer layers on the grid that their kernels add on."""
+        if not piece.activations:
+            return piece
+        biases = biases_on_grid(piece.traced.graph, piece.stored(), piece.activations)
+        return replace(piece, tensors={**piece.tensors, **biases})

@@ -1,0 +1,118 @@
+"""Check: what the parts of a recipe must be to each other, before any compute."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from attar.core.errors import SpecError, UnknownName
+from attar.data.registry import DATASETS
+from attar.measure.metric import METRICS
+from attar.methods.quantize.stage import Quantize
+from attar.work.context import Training
+
+if TYPE_CHECKING:
+    from attar.recipe.recipe import Recipe
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse a recipe that cannot work.
+
+    Raises:
+        SpecError: with the path in the recipe, what arrived and the nearest that would do.
+    """
+    if not recipe.models:
+        raise SpecError("recipe.models: there is none; name one with a source, as in {student: {source: net.py:build}}")
+    for field in ("seeds", "dynamic"):
+        given = getattr(recipe, field)
+        if len(set(given)) != len(given) or (field == "seeds" and not given):
+            raise SpecError(f"recipe.{field}: {list(given)} should be different numbers, one at least")
+    if 0 not in recipe.dynamic:
+        raise SpecError(f"recipe.dynamic: {list(recipe.dynamic)} leaves out 0, the batch, which varies in training")
+    _known("recipe.data.source", "data set", recipe.data.source, DATASETS)
+    _known("recipe.metric", "metric", recipe.metric, METRICS)
+    for name, model in recipe.models.items():
+        where = f"recipe.models.{name}"
+        if not _NAME.fullmatch(name):
+            raise SpecError(f"{where}: a name is letters, digits, _ and -, for it becomes the name of a file")
+        _check_source(where, model)
+        _check_stages(where, model.stages)
+        for index, stage in enumerate(model.stages):
+            for teacher in taught_by(stage):
+                _named(f"{where}.stages.{index}.teacher", teacher, recipe)
+    if recipe.baseline is not None:
+        _named("recipe.baseline", recipe.baseline, recipe)
+    for name in recipe.banks:
+        _named("recipe.banks", name, recipe)
+    order(recipe)
+
+
+def order(recipe: Recipe) -> tuple[str, ...]:
+    """Return the names of the models, teachers before those they teach, else as they stand.
+
+    Raises:
+        SpecError: models teach each other in a circle.
+    """
+    done: list[str] = []
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        if name in above:
+            circle = " <- ".join([*above[above.index(name) :], name])
+            raise SpecError(f"recipe.models.{above[-1]}: models teach each other in a circle: {circle}; take one out")
+        if name not in done:
+            for stage in recipe.models[name].stages:
+                for teacher in taught_by(stage):
+                    visit(teacher, (*above, name))
+            done.append(name)
+
+    for name in recipe.models:
+        visit(name, ())
+    return tuple(done)
+
+
+def taught_by(stage: Any) -> tuple[str, ...]:
+    """Return the names of the models a stage learns from."""
+    return stage.teachers() if isinstance(stage, Training) else ()
+
+
+def _check_source(where: str, model: Any) -> None:
+    source = model.source
+    if (source.factory is None) == (source.file is None):
+        raise SpecError(f"{where}.source: one of factory and file is needed, {'both' if source.file else 'none'} came")
+    if source.file is None:
+        return
+    if model.stages:
+        raise SpecError(
+            f"{where}.stages: {model.source.file} is a file, through which no gradient goes; a file can only teach: "
+            "take its stages out, or give a factory and weights"
+        )
+    extra = [name for name in ("arguments", "weights") if getattr(source, name)]
+    if extra:
+        raise SpecError(f"{where}.source.{extra[0]}: a file needs none; take it out")
+
+
+def _check_stages(where: str, stages: tuple[Any, ...]) -> None:
+    after = [index for index, stage in enumerate(stages) if isinstance(stage, Quantize)]
+    if len(after) > 1:
+        raise SpecError(
+            f"{where}.stages.{after[1]}: a model is quantized after training once, stage {after[0]} does so already; "
+            "take one out, or give the first epochs to train with"
+        )
+    if after and after[0] != len(stages) - 1:
+        later = stages[after[0] + 1]
+        raise SpecError(
+            f"{where}.stages.{after[0] + 1}: {later.stage} trains, and cannot follow quantize without epochs; put it "
+            "before, or give quantize epochs"
+        )
+
+
+def _known(where: str, what: str, given: Any, registry: Any) -> None:
+    if isinstance(given, str) and ":" not in given and given not in set(registry):
+        raise SpecError(f"{where}: {UnknownName(what, given, registry)}")
+
+
+def _named(where: str, name: str, recipe: Recipe) -> None:
+    if name not in recipe.models:
+        raise SpecError(f"{where}: {UnknownName('model', name, recipe.models)}")

@@ -1,0 +1,90 @@
+"""Launch: the ranks of a run and what it is made with, by Lightning Fabric; what must be the same to resume."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.loggers.csv_logs import CSVLogger
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+
+from attar.data import DATASETS
+from attar.recipe.data import Sets
+from attar.recipe.folder import Folder, digest
+from attar.recipe.recipe import Recipe
+from attar.recipe.reference import files
+
+_PACKAGES = ("attar", "torch", "numpy", "onnxruntime", "lightning-fabric")
+
+
+def is_first(recipe: Recipe) -> bool:
+    """Return whether this process is the first rank; before the others are there, it is."""
+    return recipe.devices == 1 or int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a run is made with."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()}
+
+
+def facts(recipe: Recipe, sets: Sets) -> dict[str, Any]:
+    """Return what must be the same for a run to be resumed: the recipe, the data, the user's files, the versions."""
+    described = {name: value for name, value in recipe.described().items() if name != "root"}
+    named = sorted(files(described) | _other_files(recipe))
+    return {
+        "recipe": described,
+        "data": sets.fingerprint(),
+        "files": {name: digest(recipe.folder / Path(name).expanduser()) for name in named},
+        "versions": versions(),
+    }
+
+
+def launch(recipe: Recipe, folder: Folder) -> Fabric:
+    """Return the fabric of a run with its ranks started; its loggers hold what the journal has.
+
+    On a processor ranks talk by gloo. Precision and devices are the recipe's.
+    """
+    logs = folder.fresh_logs()
+    loggers: list[Any] = []
+    if folder.first:
+        loggers = [CSVLogger(logs, name="csv", version="", flush_logs_every_n_steps=1)]
+        loggers += [TensorBoardLogger(logs, name="tensorboard", version="")]
+    fabric = Fabric(
+        accelerator="cuda" if torch.cuda.is_available() else "cpu",
+        devices=recipe.devices,
+        strategy="auto" if recipe.devices == 1 else "ddp_find_unused_parameters_true",
+        precision=recipe.precision if recipe.precision != "auto" else None,
+        loggers=loggers,
+    )
+    fabric.launch()
+    if recipe.threads is not None:
+        # Fabric shares the cores out by itself when it starts ranks.
+        torch.set_num_threads(recipe.threads)
+    for row in folder.journal.find("epoch"):
+        log(fabric, row)
+    return fabric
+
+
+def log(fabric: Fabric, row: dict[str, Any]) -> None:
+    """Write the figures of an epoch to the loggers, under ``MODEL/STAGE/figure``, ``seed-N/`` before it for seed N."""
+    where = f"seed-{row['seed']}/{row['model']}/{row['index']}-{row['stage']}"
+    taken = ("seed", "index", "epoch")
+    figures = {f"{where}/{key}": value for key, value in row.items() if _is_number(value) and key not in taken}
+    fabric.log_dict(figures, step=row["epoch"])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _other_files(recipe: Recipe) -> set[str]:
+    """Return the files a recipe names in another way: weights, teachers, arrays."""
+    found = {name for model in recipe.models.values() for name in (model.source.weights, model.source.file) if name}
+    source = recipe.data.source
+    word, _, argument = source.partition(":") if isinstance(source, str) else ("", "", "")
+    return found | ({argument} if word in set(DATASETS) and argument else set())

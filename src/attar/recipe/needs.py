@@ -1,0 +1,54 @@
+"""Needs: whether the data and the models have what the stages ask for, before any compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attar.core.errors import SpecError
+from attar.recipe.data import Sets
+from attar.recipe.origin import Origin
+from attar.recipe.recipe import Recipe
+from attar.train.feed import Memory
+from attar.train.plan import Plan
+from attar.work.context import Training
+
+
+def demand(recipe: Recipe, sets: Sets, origins: Mapping[str, Origin]) -> None:
+    """Refuse a recipe whose stages ask for what is not there.
+
+    Raises:
+        SpecError: labels are missing, a batch is larger than the set or cannot be shared by the ranks, or nothing takes
+            a gradient; with the path in the recipe.
+    """
+    feed = sets.feed(sets.train, next(iter(origins.values())).names, augment=True)
+    for name, model in recipe.models.items():
+        for index, stage in enumerate(model.stages):
+            where = f"recipe.models.{name}.stages.{index}"
+            if isinstance(stage, Training):
+                _needs(where, stage, origins[name], labelled=feed.labelled)
+            if isinstance(stage, Plan) and isinstance(feed, Memory):
+                _fits(where, stage, feed.examples, recipe.devices)
+
+
+def _needs(where: str, stage: Training, origin: Origin, *, labelled: bool) -> None:
+    required = stage.required()
+    if "labels" in required and not labelled:
+        raise SpecError(
+            f"{where}: {stage.stage} needs labels and the training examples have none; give some, or learn from a "
+            "teacher alone, as distill does with beta: 0"
+        )
+    if "gradients" in required and not any(each.requires_grad for each in _parameters(origin)):
+        raise SpecError(f"{where}: {stage.stage} trains and no parameter takes a gradient; set requires_grad of some")
+
+
+def _fits(where: str, stage: Plan, examples: int, devices: int) -> None:
+    if stage.batch > examples:
+        raise SpecError(f"{where}.batch: {stage.batch} is larger than the {examples} training examples; use fewer")
+    if stage.batch % devices:
+        raise SpecError(f"{where}.batch: {stage.batch} cannot be shared by {devices} ranks; use a multiple")
+
+
+def _parameters(origin: Origin) -> Any:
+    assert origin.module is not None
+    return origin.module.parameters()

@@ -1,0 +1,159 @@
+"""Work: the models of a run under one seed after another: trained, packed, written; what is done is not done again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from attar.artifact.writer import write
+from attar.measure.metric import Metric
+from attar.methods.distill.teacher import deployed, live
+from attar.methods.quantize.stage import Quantize
+from attar.recipe.check import taught_by
+from attar.recipe.data import Sets
+from attar.recipe.folder import Folder, digest
+from attar.recipe.launch import log
+from attar.recipe.origin import Origin
+from attar.recipe.packing import ship
+from attar.recipe.recipe import Recipe
+from attar.recipe.rehearse import Rehearsed
+from attar.train.seeds import derive
+from attar.train.store import Store
+from attar.work.context import Context, Teacher
+from attar.work.learner import Learner
+from attar.work.workpiece import Calibration
+
+
+@dataclass
+class Work:
+    """What a run works with, and where it is.
+
+    Attributes:
+        recipe: with everything decided.
+        sets, calibration: the data.
+        origins: every model by name.
+        rehearsed: those that are modules, captured.
+        metric: its name and itself.
+        folder: the run's.
+        fabric: launched.
+        seed: the one that is worked under.
+        learners: the models of this seed that are worked or loaded.
+    """
+
+    recipe: Recipe
+    sets: Sets
+    origins: Mapping[str, Origin]
+    rehearsed: Mapping[str, Rehearsed]
+    calibration: Calibration
+    metric: tuple[str, Metric]
+    folder: Folder
+    fabric: Fabric
+    seed: int = 0
+    learners: dict[str, Learner] = field(default_factory=dict)
+
+    def begin(self, seed: int) -> None:
+        """Go on with another seed."""
+        self.seed, self.learners = seed, {}
+
+    def model(self, name: str) -> None:
+        """Do every stage of a model and write its file, unless that is done and nobody learns from it any more."""
+        origin = self.origins[name]
+        if origin.session is not None:
+            if self.folder.first:
+                write(self.folder.files(self.seed, self.recipe.seeds[0]) / f"{name}.attar", origin.path.read_bytes())
+            return
+        if self._packed(name) and all(self._packed(other) for other in self._pupils(name)):
+            return
+        origin.begin(self.seed)
+        rehearsed = self.rehearsed[name]
+        assert origin.module is not None
+        learner = self.learners[name] = Learner(origin.module, rehearsed.captured, rehearsed.traced)
+        stages = self.recipe.models[name].stages
+        for index, stage in enumerate(stages):
+            if not isinstance(stage, Quantize):
+                self._train(name, index, learner)
+        if self.folder.first and not self._packed(name):
+            self._pack(name, learner, next((stage for stage in stages if isinstance(stage, Quantize)), None))
+
+    def _train(self, name: str, index: int, learner: Learner) -> None:
+        stage: Any = self.recipe.models[name].stages[index]
+        journal, where = self.folder.journal, {"seed": self.seed, "model": name, "index": index, "stage": stage.stage}
+        store = self.folder.store(self.seed, name, index, stage.stage.rpartition(":")[2])
+        self._catch_up(store, where)
+        if not journal.find("begun", **where):
+            journal.add("begun", **where)
+        stage.run(learner, self._context(name, index, stage, store, where))
+        if not journal.find("done", **where):
+            journal.add("done", **where)
+
+    def _context(self, name: str, index: int, stage: Any, store: Store, where: Mapping[str, Any]) -> Context:
+        seed, names = derive(self.seed, "stage", name, index), self.origins[name].names
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+
+        def feed(batch: int) -> Any:
+            return self.sets.feed(self.sets.train, names, batch=batch, seed=seed, augment=True, rank=rank, world=world)
+
+        return Context(
+            fabric=self.fabric,
+            feed=feed,
+            validation=None if self.sets.validation is None else self.sets.feed(self.sets.validation, names, seed=seed),
+            metric=self.metric[1],
+            metric_name=self.metric[0],
+            teachers={taught: self._teacher(taught) for taught in taught_by(stage)},
+            calibration=self.calibration,
+            seed=seed,
+            store=store,
+            log=partial(self._log, where),
+        )
+
+    def _teacher(self, name: str) -> Teacher:
+        session = self.origins[name].session
+        return deployed(session) if session is not None else live(self.learners[name], self.fabric)
+
+    def _log(self, where: Mapping[str, Any], row: Mapping[str, Any]) -> None:
+        self.folder.journal.add("epoch", **where, **row)
+        log(self.fabric, {**where, **row})
+
+    def _catch_up(self, store: Store, where: Mapping[str, Any]) -> None:
+        """Journal the epochs that were checkpointed just before the run was killed."""
+        checkpoint = store.latest() if self.folder.first else None
+        known = len(self.folder.journal.find("epoch", **where))
+        for row in [] if checkpoint is None else checkpoint.facts["history"][known:]:
+            self._log(where, row)
+
+    def _pupils(self, name: str) -> list[str]:
+        """Return the models that learn from this one, and those that learn from them."""
+        found = [
+            other
+            for other, model in self.recipe.models.items()
+            if any(name in taught_by(each) for each in model.stages)
+        ]
+        return [*found, *(pupil for other in found for pupil in self._pupils(other))]
+
+    def _packed(self, name: str) -> bool:
+        """Return whether a model's file was written and is what it was."""
+        rows = self.folder.journal.find("packed", seed=self.seed, model=name)
+        path = self.folder.files(self.seed, self.recipe.seeds[0]) / f"{name}.attar"
+        return bool(rows) and path.is_file() and digest(path) == rows[-1]["sha256"]
+
+    def _pack(self, name: str, learner: Learner, after: Quantize | None) -> None:
+        model, piece = self.recipe.models[name], learner.deployed()
+        left = {key: why for constraint in learner.constraints for key, why in constraint.left.items()}
+        if after is not None:
+            piece = after.run(piece, self.calibration)
+            left |= after.left(piece)
+        report = ship(
+            piece,
+            self.folder.files(self.seed, self.recipe.seeds[0]) / f"{name}.attar",
+            self.sets.use_of(model.licence),
+            self.calibration,
+            coder=self.recipe.coder,
+            dry_run=self.rehearsed[name].parity,
+            left=left,
+        )
+        record = [dict(stage) for stage in piece.record]
+        self.folder.journal.add("packed", seed=self.seed, model=name, sha256=report["sha256"], left=left, record=record)

@@ -1,0 +1,128 @@
+"""What every augmentation owes."""
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+
+from attar.core.errors import DataError, SpecError
+from attar.train.augment import (
+    AUGMENTATIONS,
+    AugmentationChoice,
+    Crop,
+    Finite,
+    Flip,
+    Noise,
+    choices,
+    disturb,
+    variants,
+    vary,
+)
+
+CHOICE = TypeAdapter(AugmentationChoice)
+FINITE = [name for name in AUGMENTATIONS if issubclass(AUGMENTATIONS[name], Finite)]
+ENDLESS = [name for name in AUGMENTATIONS if name not in FINITE]
+
+
+def images(*shape, dtype=torch.uint8):
+    # No zeros, so that padding and picture differ.
+    return torch.randint(1, 256, shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def slow_crop(image, padding, choice):
+    """One image, pixel by pixel."""
+    side = 2 * padding + 1
+    place = (choice + side * side // 2) % (side * side)
+    down, right = place // side - padding, place % side - padding
+    out = torch.zeros_like(image)
+    height, width = image.shape[-2:]
+    for i in range(height):
+        for j in range(width):
+            if 0 <= i + down < height and 0 <= j + right < width:
+                out[..., i, j] = image[..., i + down, j + right]
+    return out
+
+
+@pytest.mark.parametrize("name", list(AUGMENTATIONS))
+def test_it_is_chosen_by_name_and_its_json_is_itself(name):
+    spec = CHOICE.validate_python(name)
+    assert spec == AUGMENTATIONS[name]()
+    assert CHOICE.validate_python(CHOICE.dump_python(spec, mode="json")) == spec
+
+
+@pytest.mark.parametrize("name", FINITE)
+@pytest.mark.parametrize("shape", [(1, 9, 7), (3, 6, 6)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_a_finite_one_makes_each_of_its_variants(name, shape, dtype):
+    spec, image = AUGMENTATIONS[name](), images(1, *shape, dtype=dtype)
+    every = spec.apply(image.expand(spec.variants, *shape), torch.arange(spec.variants))
+    assert (every.dtype, every.shape) == (dtype, (spec.variants, *shape))
+    assert torch.equal(every[:1], image)
+    assert len({each.numpy().tobytes() for each in every}) == spec.variants
+    few = torch.tensor([spec.variants - 1, 0])
+    assert torch.equal(spec.apply(image.expand(2, *shape), few), every[few])
+    assert spec.apply(image[:0], few[:0]).shape == (0, *shape)
+
+
+@pytest.mark.parametrize("name", FINITE)
+def test_a_finite_one_is_for_images(name):
+    with pytest.raises(DataError, match=f"{name} is for images"):
+        AUGMENTATIONS[name]().apply(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_an_endless_one_is_as_its_generator_is(name):
+    spec, x = AUGMENTATIONS[name](), torch.randn(4, 3, 5)
+    once, again, other = (spec.draw(x, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)
+    assert once.shape == x.shape
+    assert once.dtype == x.dtype
+
+
+@pytest.mark.parametrize("padding", [1, 2])
+def test_crop_against_one_image_after_another(padding):
+    crop = Crop(padding=padding)
+    x = images(crop.variants, 2, 5, 4)
+    choice = torch.randperm(crop.variants, generator=torch.Generator().manual_seed(1))
+    slow = [slow_crop(image, padding, int(c)) for image, c in zip(x, choice, strict=True)]
+    assert torch.equal(crop.apply(x, choice), torch.stack(slow))
+
+
+def test_flip_exchanges_left_and_right():
+    x = torch.tensor([[[[1, 2], [3, 4]]], [[[5, 6], [7, 8]]]])
+    assert Flip().apply(x, torch.tensor([0, 1])).tolist() == [[[[1, 2], [3, 4]]], [[[6, 5], [8, 7]]]]
+
+
+def test_the_usual_crop_and_flip_are_162_variants_in_mixed_radix():
+    both = (Crop(padding=4), Flip())
+    assert variants(both) == choices(both) == 162
+    x = images(1, 3, 8, 8)
+    every = vary(both, x.expand(162, 3, 8, 8), torch.arange(162))
+    assert len({each.numpy().tobytes() for each in every}) == 162
+    expected = Flip().apply(Crop(padding=4).apply(x, torch.tensor([5])), torch.tensor([1]))
+    assert torch.equal(every[81 + 5 : 81 + 6], expected)
+
+
+def test_lists_with_endless_ones():
+    mixed = (Noise(sd=0.5), Crop(padding=1), lambda x, generator: -x)
+    mixed = tuple(CHOICE.validate_python(each) for each in mixed)
+    assert variants(mixed) is None
+    assert choices(mixed) == 9
+    assert variants(()) == 1
+    x = torch.zeros(1000, 1, 4, 4)
+    noisy = disturb(mixed, x, torch.Generator().manual_seed(0))
+    assert torch.equal(noisy, -disturb(mixed[:1], x, torch.Generator().manual_seed(0)))
+    assert float(noisy.std()) == pytest.approx(0.5, rel=0.02)
+    assert torch.equal(vary(mixed, x + 1, torch.zeros(1000, dtype=torch.int64)), x + 1)
+
+
+def test_a_users_own_by_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "def half(x, generator):\n    return x[: len(x) // 2]\ndef twice(x, generator):\n    return 2 * x\n"
+    )
+    own = CHOICE.validate_python(f"{path}:twice")
+    assert disturb((own,), torch.ones(2), torch.Generator()).tolist() == [2, 2]
+    assert CHOICE.validate_python(CHOICE.dump_python(own, mode="json")) == own
+    with pytest.raises(SpecError, match=r"half made \(2, 3\) of inputs \(4, 3\)"):
+        disturb((CHOICE.validate_python(f"{path}:half"),), torch.ones(4, 3), torch.Generator())

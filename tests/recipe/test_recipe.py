@@ -1,0 +1,243 @@
+"""Recipes: what is read, what is put in its place, what is refused and in which words."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from attar.core.errors import SpecError
+from attar.methods.presets import Distill, QuantizeStage, Train
+from attar.methods.quantize.stage import Quantize
+from attar.recipe.recipe import Recipe, read
+
+TEXT = """
+data: digits
+seeds: [0, 1]
+models:
+  student:
+    source: nets.py:net
+    stages:
+      - {stage: distill, teacher: teacher, epochs: 2, temperature: {start: 8, stop: 1}}
+      - stage: finetune
+        epochs: 2
+        objective:
+          - {name: kl, teacher: teacher, weight: 0.9}
+          - {name: cross_entropy, weight: 0.1}
+        constraints: [{name: prune, sparsity: 0.6}, {name: quantize, bits: 4, activations: 8}]
+  teacher:
+    source: {factory: nets.py:net, arguments: {width: 32}}
+    stages:
+      - {stage: train, epochs: 2, optimizer: {name: sgd, lr: 5e-2}}
+      - {stage: quantize, bits: 8}
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(TEXT)
+    return file
+
+
+def refusal(path, *settings):
+    with pytest.raises(SpecError) as caught:
+        read(path, settings)
+    return str(caught.value)
+
+
+def test_a_recipe_is_read_and_teachers_come_first(path):
+    recipe = read(path)
+    assert recipe.order == ("teacher", "student")
+    assert recipe.teachers == ("teacher",)
+    assert recipe.reference == "teacher"
+    assert recipe.folder == path.parent
+    assert recipe.models["student"].source.factory == "nets.py:net"
+    assert isinstance(recipe.models["teacher"].stages[1], Quantize)
+
+
+def test_quantize_trains_where_it_has_epochs(path):
+    recipe = read(path, ["models.teacher.stages.1.epochs=1"])
+    assert isinstance(recipe.models["teacher"].stages[1], QuantizeStage)
+
+
+def test_exponents_are_numbers_as_people_write_them(path):
+    assert read(path).models["teacher"].stages[0].optimizer.lr == 0.05
+
+
+def test_a_recipe_written_out_is_the_same_recipe(path):
+    described = read(path).described()
+    again = yaml.safe_load(yaml.safe_dump(json.loads(json.dumps(described))))
+    assert Recipe(**again).described() == described
+
+
+def test_settings_take_the_place_of_what_is_there(path):
+    settings = [
+        "seeds=[7]",
+        "data.validation=0.2",
+        "models.student.source.arguments={width: 8}",
+        "models.student.stages.1.constraints.0.sparsity=0.5",
+        "precision=bf16-mixed",
+    ]
+    recipe = read(path, settings)
+    assert recipe.seeds == (7,)
+    assert (recipe.data.source, recipe.data.validation) == ("digits", 0.2)
+    assert recipe.models["student"].source.arguments == {"width": 8}
+    assert recipe.models["student"].stages[1].constraints[0].sparsity == 0.5
+    assert recipe.precision == "bf16-mixed"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("models.studnt.stages.0.epochs=3", "no key named 'studnt'; did you mean 'student'?"),
+        ("models.student.stages.7.epochs=3", "'7' is no place in a list of 2; use 0 to 1"),
+        ("models.student.stages.0.epochs.x=3", "2 has no key 'x'"),
+        ("epochs", "write key.path=value"),
+        ("seeds=[", "the value is not YAML"),
+        ("precison=auto", "recipe: no key named 'precison'; did you mean 'precision'"),
+        ("data.validatoin=2", "recipe.data: no key named 'validatoin'; did you mean 'validation'"),
+        ("data=digit", "recipe.data.source: no data set named 'digit'; did you mean 'digits'"),
+        ("metric=acuracy", "recipe.metric: no metric named 'acuracy'; did you mean 'accuracy'?"),
+        ("seeds=[]", "recipe.seeds: [] should be different numbers, one at least"),
+        ("seeds=[1, 1]", "recipe.seeds: [1, 1] should be different numbers"),
+        ("seeds=[-1]", "recipe.seeds.0: Input should be greater than or equal to 0 (got -1)"),
+        ("dynamic=[1]", "recipe.dynamic: [1] leaves out 0"),
+        ("devices=0", "recipe.devices"),
+        ("baseline=techer", "recipe.baseline: no model named 'techer'; did you mean 'teacher'?"),
+        ("banks={teach: {}}", "recipe.banks: no model named 'teach'"),
+        ("models={}", "recipe.models: there is none"),
+        ("models={a/b: {source: x.py:y}}", "recipe.models.a/b: a name is letters"),
+        ("models.student.source={}", "recipe.models.student.source: one of factory and file is needed, none came"),
+        ("models.student.stages.0.epochs=0", "recipe.models.student.stages.0.epochs: Input should be greater"),
+        ("models.student.stages.0.epochs=x", "recipe.models.student.stages.0.epochs: Input should be a valid integer"),
+        ("models.student.stages.0.teacher=tutor", "recipe.models.student.stages.0.teacher: no model named 'tutor'"),
+        ("models.student.stages.0={stage: trian}", "recipe.models.student.stages.0: no name named 'trian'; did you"),
+        ("models.student.stages.0={epochs: 2}", "recipe.models.student.stages.0: no key stage; write stage: train"),
+        ("models.student.stages.1.objective.0.name=kll", "recipe.models.student.stages.1.objective.0: no name named"),
+        ("models.teacher.stages.0.optimizer.momentun=1", "recipe.models.teacher.stages.0.optimizer: no key named"),
+        (
+            "models.teacher.stages=[{stage: quantize}, {stage: train, epochs: 1}]",
+            "recipe.models.teacher.stages.1: train trains, and cannot follow quantize without epochs; put it before",
+        ),
+        (
+            "models.teacher.stages=[{stage: quantize}, {stage: quantize}]",
+            "recipe.models.teacher.stages.1: a model is quantized after training once, stage 0 does so already",
+        ),
+        (
+            "models.teacher.stages=[{stage: distill, teacher: student, epochs: 1}]",
+            "models teach each other in a circle: student <- teacher <- student",
+        ),
+        (
+            "models.student.stages.0.teacher=student",
+            "models teach each other in a circle: student <- student",
+        ),
+        ("models.teacher.source={file: t.attar}", "recipe.models.teacher.stages: t.attar is a file, through which no"),
+        ("models.teacher={source: {file: t.attar, weights: w}}", "recipe.models.teacher.source.weights: a file needs"),
+        ("models.student.stages.0.stage=nets.py:Stage", "there is no file"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_words(path, setting, message):
+    assert message in refusal(path, setting)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "is not YAML"),
+        ("- a", "holds a list"),
+        ("data: digits\ndata: mnist\n", "the key 'data' stands twice"),
+        ("data: digits\n", "recipe.models: Field required"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, message):
+    (tmp_path / "r.yaml").write_text(text)
+    assert message in refusal(tmp_path / "r.yaml")
+
+
+def test_a_recipe_that_is_not_there_is_refused(tmp_path):
+    assert "there is no recipe" in refusal(tmp_path / "r.yaml")
+
+
+def test_python_objects_stand_where_words_do():
+    net = nn.Linear(3, 2)
+    recipe = Recipe(
+        data={"train": (np.zeros((4, 3), np.float32), np.zeros(4, np.int64)), "test": [np.zeros((4, 3), np.float32)]},
+        models={"net": {"source": net, "stages": [Train(epochs=1, loss=nn.CrossEntropyLoss())]}},
+        metric=lambda outputs, targets: 0.0,
+    )
+    assert recipe.models["net"].source.factory is net
+    found = set(recipe.objects())
+    assert {"models.net.source.factory", "models.net.stages.0.loss.name", "metric"} <= found
+    described = json.loads(json.dumps(recipe.described()))
+    assert described["models"]["net"]["source"]["factory"]["object"] == "torch.nn.modules.linear.Linear"
+    other = nn.Linear(3, 2)
+    other.load_state_dict(net.state_dict())
+    with torch.no_grad():
+        other.bias += 1
+    changed = Recipe(data="digits", models={"net": {"source": other}}).described()
+    assert changed["models"]["net"]["source"]["factory"] != described["models"]["net"]["source"]["factory"]
+
+
+def test_a_recipe_from_a_file_has_no_objects(path):
+    assert read(path).objects() == ()
+
+
+def test_stages_may_be_objects_or_a_user_s_own(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from attar.methods.presets import Train\nclass Mine(Train):\n    stage: str = 'mine'\n    more: int = 1\n"
+    )
+    (tmp_path / "r.yaml").write_text(
+        "data: digits\nmodels: {net: {source: own.py:net, stages: [{stage: 'own.py:Mine', epochs: 1, more: 2}]}}"
+    )
+    stage = read(tmp_path / "r.yaml").models["net"].stages[0]
+    assert (type(stage).__name__, stage.more) == ("Mine", 2)
+    assert "mor" in refusal(tmp_path / "r.yaml", "models.net.stages.0.mor=1")
+    given = Distill(teacher="a", epochs=1)
+    recipe = Recipe(data="digits", models={"a": {"source": "x:y"}, "b": {"source": "x:y", "stages": [given]}})
+    assert recipe.models["b"].stages[0] is given
+
+
+def test_the_schema_describes_a_recipe(path):
+    schema = Recipe.schema()
+    assert {"data", "models"} <= set(schema["required"])
+    assert set(read(path).described()) == set(schema["properties"])
+    known = json.dumps(schema)
+    assert all(f'"{word}"' in known for word in ("distill", "prune", "finetune", "kl", "sgd", "crop", "auto"))
+    follow(schema, schema, read(path).described())
+
+
+def follow(schema, part, value):
+    """Every object of the value has an alternative in the schema whose properties it has; references resolve."""
+    while "$ref" in part:
+        part = schema["$defs"][part["$ref"].rpartition("/")[2]]
+    options = part.get("anyOf", part.get("oneOf", [part]))
+    if options != [part]:
+        errors = []
+        for option in options:
+            try:
+                return follow(schema, option, value)
+            except AssertionError as error:
+                errors.append(error)
+        raise AssertionError(errors)
+    if isinstance(value, dict) and "properties" in part:
+        assert set(value) <= set(part["properties"])
+        for key, item in value.items():
+            follow(schema, part["properties"][key], item)
+    elif isinstance(value, dict):
+        assert part.get("type", "object") == "object"
+        inner = part.get("additionalProperties")
+        for item in value.values() if isinstance(inner, dict) else []:
+            follow(schema, inner, item)
+    elif isinstance(value, list):
+        assert part.get("type") == "array"
+        for item in value:
+            follow(schema, part.get("items", {}), item)
+    else:
+        kinds = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+        allowed = {kinds[type(value)], "number" if isinstance(value, int) else kinds[type(value)]}
+        assert part.get("type", kinds[type(value)]) in allowed
+        assert part.get("const", value) == value
+    return None

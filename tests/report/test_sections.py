@@ -1,0 +1,133 @@
+import re
+
+from tests.report import runs
+
+from attar.report.figures import plots
+from attar.report.layers import MOST_ROWS
+from attar.report.sections import alarm, sections, tiles
+from attar.report.story import tell
+
+
+def told(folder):
+    story = tell(folder)
+    return {section.anchor: section.body for section in sections(story, plots(story))}
+
+
+def cells(markup, row):
+    """Return the words of a row of a table, found by the words of its first cell."""
+    found = re.search(rf"<tr[^>]*><th scope=\"row\"[^>]*>{re.escape(row)}</th>(.*?)</tr>", markup)
+    return [re.sub("<[^>]*>", "", cell) for cell in re.findall("<td[^>]*>(.*?)</td>", found[1])]
+
+
+def test_a_whole_run_has_every_section(tmp_path):
+    assert list(told(runs.demo(tmp_path))) == [
+        *("results", "trade", "bytes", "weights", "curves", "classes", "integers", "floats", "again")
+    ]
+
+
+def test_a_bare_run_has_those_it_has_something_to_say_in(tmp_path):
+    bare = {"metric_mean": None, "metric_per_seed": [], "per_class": None, "latency": None, "layers": [], "curves": []}
+    found = told(runs.small(tmp_path, models=[{**bare, "left": {}, "record": []}], recipe_yaml="", command=""))
+    assert list(found) == ["results", "bytes", "weights", "floats", "again"]
+
+
+def test_the_table_has_a_row_for_each_model(tmp_path):
+    folder = runs.demo(tmp_path)
+    student = tell(folder).main
+    assert cells(told(folder)["results"], "student") == [
+        "97.88 %",
+        "97.48 % to 98.18 %",
+        "15,338",
+        "40.4 %",
+        f"{student.bits_per_weight:.4g}",
+        f"{student.file_bytes:,}",
+        f"{student.times_smaller:.1f}×",
+        "0.083 ms (spread 6 %)",
+        "4.96×",
+    ]
+    assert cells(told(folder)["results"], "teacher")[-1] == "1.00×"
+
+
+def test_what_was_not_measured_is_a_dash(tmp_path):
+    bare = {"metric_mean": None, "metric_per_seed": [], "latency": None, "nonzero_share": None}
+    row = cells(told(runs.small(tmp_path, models=[{}, bare]))["results"], "b")
+    assert [row[i] for i in (0, 1, 3, 7, 8)] == ["–"] * 5
+
+
+def test_collapsed_classes_raise_an_alarm_that_names_them(tmp_path):
+    lost = tell(runs.demo(tmp_path / "a", collapsed=True))
+    assert "<strong>student</strong> lost class 8 (99.0 % to 61.0 %)." in alarm(lost)
+    assert 'role="alert"' in alarm(lost)
+    assert alarm(tell(runs.demo(tmp_path / "b"))) == ""
+
+
+def test_a_collapsed_class_is_marked_in_its_table(tmp_path):
+    found = told(runs.demo(tmp_path, collapsed=True))["classes"]
+    assert cells(found, "8")[-1] == "−38.0 collapsed"
+    assert found.count('class="marked"') == 1
+    assert "1 class collapsed." in found
+    assert "equally many" not in found
+
+
+def test_classes_that_were_not_counted_are_said_to_be_taken_as_equal(tmp_path):
+    per_class = {"per_class": {"0": 0.9, "1": 0.9}}
+    assert "taken to be equally many" in told(runs.small(tmp_path, models=[per_class, per_class]))["classes"]
+
+
+def test_classes_are_called_what_the_file_calls_them(tmp_path):
+    shapes = {"fc": (10, 8)}
+    folder = runs.small(tmp_path, shapes=shapes, models=[{"per_class": {"0": 0.5, "cat": 0.5}}])
+    assert cells(told(folder)["classes"], "cat") == ["50.0 %"]
+
+
+def test_tiles_show_what_was_measured(tmp_path):
+    found = tiles(tell(runs.demo(tmp_path / "a")))
+    assert "4.96×" in found
+    assert "faster" in found
+    slow = tiles(tell(runs.small(tmp_path / "b", models=[{}, {"times_faster": 0.25}])))
+    assert "slower" in slow
+    assert "4.00×" in slow
+    alone = tiles(tell(runs.small(tmp_path / "c")))
+    assert "faster" not in alone
+    assert "on 359 test examples" in alone
+
+
+def test_layers_say_what_they_ran_in_and_why(tmp_path):
+    found = told(runs.demo(tmp_path))["integers"]
+    assert "<strong>student</strong>: 4 of 4 layers ran in integers" in found
+    assert "<strong>teacher</strong>: 0 of 4 layers ran in integers" in found
+    assert cells(found, "stem") == ["Conv", "float", "its weight is in floating point"]
+
+
+def test_long_tables_are_cut_and_say_so(tmp_path):
+    layer = {"kernel": "Conv", "integer": False, "reason": "x"}
+    many = MOST_ROWS + 7
+    changes = {
+        "layers": [{**layer, "name": f"layer{i}"} for i in range(many)],
+        "left": {f"layer{i}": "why" for i in range(many)},
+    }
+    found = told(runs.small(tmp_path, models=[changes]))
+    for section in (found["integers"], found["floats"]):
+        assert f"The first {MOST_ROWS} of {many}; all are in report.json." in section
+        assert section.count("<tr>") == MOST_ROWS + 1
+
+
+def test_nothing_left_in_floating_point_is_said_too(tmp_path):
+    found = told(runs.small(tmp_path, models=[{"left": {}}]))["floats"]
+    assert "left nothing in floating point" in found
+
+
+def test_the_last_section_is_enough_to_do_it_again(tmp_path):
+    folder = runs.demo(tmp_path)
+    found = told(folder)["again"]
+    assert "attar run examples/digits.yaml --out runs/demo" in found
+    assert cells(found, "Seeds") == ["0, 1, 2"]
+    assert cells(found, "torch") == ["2.13.0"]
+    for model in tell(folder).models:
+        assert cells(found, model.measured.file) == [f"{model.file_bytes:,}", model.measured.sha256]
+    assert "source: {factory: digits.py:net}" in found
+    assert "What each stage did to student" in found
+
+
+def test_without_its_text_the_recipe_is_shown_as_json(tmp_path):
+    assert "&quot;data&quot;: &quot;digits&quot;" in told(runs.small(tmp_path, recipe_yaml=""))["again"]

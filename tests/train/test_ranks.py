@@ -1,0 +1,81 @@
+"""Two processes train one module: they agree, go on to the byte, and stop together."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.house.repository import ROOT
+
+SCRIPT = """
+import hashlib, json, sys
+from pathlib import Path
+import torch
+from lightning_fabric import Fabric
+from tests.train.jobs import Work, feed
+from attar.core.errors import AttarError
+from attar.train.fit import fit
+from attar.train.plan import Plan
+from attar.train.store import Store
+
+folder, case = Path(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp_find_unused_parameters_true")
+fabric.launch()
+rank = fabric.global_rank
+said = {}
+
+def run(name, epochs, seed=0, **options):
+    work = Work(seed=seed + rank, **options)
+    on = feed(rank=rank, world=2)
+    # The rate is that of two epochs of four: what is left is only the stopping.
+    plan = Plan(epochs=epochs, batch=32, schedule="constant")
+    try:
+        history = fit(work.job(), plan, on, fabric, seed=5, store=Store(folder / name), log=lambda row: None, what="x")
+    except AttarError as error:
+        said[name + " error"] = str(error)
+        return
+    parts = [data for key, data in sorted(work.bytes().items())]
+    said[name] = hashlib.blake2b(b"".join(parts)).hexdigest()
+    said[name + " loss"] = [row["loss"] for row in history]
+
+if case == "train":
+    run("straight", 4)
+    run("halves", 2)
+    run("halves", 4, seed=9)
+else:
+    run("poison", 2, poison=3 if rank == 1 else None)
+    (folder / "file").write_bytes(b"")
+    run("file/stage", 1)
+(folder / f"rank{rank}.json").write_text(json.dumps(said))
+torch.distributed.destroy_process_group()
+"""
+
+
+def ranks(folder: Path, case: str):
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, str(script), str(folder), case]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+
+
+def test_two_ranks_agree_and_go_on_to_the_byte(tmp_path):
+    first, second = ranks(tmp_path, "train")
+    assert first == second
+    assert first["halves"] == first["straight"]
+    assert len(first["halves loss"]) == 4
+    assert [path.name for path in (tmp_path / "straight").iterdir()] == ["epoch-000004.safetensors"]
+
+
+@pytest.mark.parametrize("case", ["errors"])
+def test_two_ranks_stop_together(tmp_path, case):
+    first, second = ranks(tmp_path, case)
+    assert "the loss is nan in step 3 of epoch 1" in first["poison error"]
+    assert first["poison error"] == second["poison error"]
+    assert "cannot be written" in first["file/stage error"]
+    assert "its message says why" in second["file/stage error"]
