@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from tests.samples import conv_net
 
 from attar.artifact.writer import pack
 from attar.core.errors import DataError, SpecError, UnknownName
 from attar.measure.metric import METRICS, find, per_class, score
 from attar.runtime import Session
-from tests.samples import conv_net
 
 
 def test_accuracy_is_the_share_of_largest_elements_at_the_target():

@@ -150,7 +150,7 @@ def test_what_was_begun_for_another_teacher_is_begun_again(tmp_path):
 
 def test_a_bank_that_is_there_is_opened(whole):
     teacher = Counting()
-    there = bank.build(teacher, _feed(batch=8, seed=9), whole.path)
+    there = bank.build(teacher, _feed(batch=8), whole.path)
     assert teacher.calls == 0
     assert torch.equal(there.logits, whole.logits)
 

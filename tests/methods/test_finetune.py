@@ -1,19 +1,31 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from tests.methods.toys import ModuleTeacher, context, data, fresh, same
+from torch import nn
 
 from attar.artifact.writer import pack
+from attar.core.errors import SpecError, UnknownName
 from attar.core.tensors import Quantized
 from attar.methods.finetune import Finetune
+from attar.model.capture import capture
+from attar.model.trace import deploy
 from attar.runtime import Session
+from attar.work.learner import Learner
+from attar.work.objective import Objective
 from attar.work.workpiece import Use
 
+ADAMW = {"batch": 32, "optimizer": {"name": "adamw", "lr": 0.01}}
 ALL = {
     "objective": [{"name": "kl", "teacher": "big", "weight": 0.9}, {"name": "cross_entropy", "weight": 0.1}],
-    "constraints": [{"name": "prune", "sparsity": 0.5, "every": 2}, {"name": "quantize", "bits": 4, "activations": 8}],
-    "batch": 32,
-    "optimizer": {"name": "adamw", "lr": 0.01},
+    "constraints": [
+        {"name": "prune", "sparsity": 0.5, "every": 2},
+        {"name": "quantize", "bits": 4, "activations": 8},
+        {"name": "prune_activations", "sparsity": 0.1, "layers": ["head"]},
+    ],
+    **ADAMW,
 }
 
 
@@ -27,12 +39,16 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-    learner = fresh(width=12)
-    rows = []
-    lent = context(tmp_path_factory.mktemp("teacher"), log=rows.append)
-    Finetune(epochs=4, batch=32, optimizer={"name": "adamw", "lr": 0.01}).run(learner, lent)
+    learner, rows = fresh(width=12), []
+    Finetune(epochs=4, **ADAMW).run(learner, context(tmp_path_factory.mktemp("teacher"), log=rows.append))
     assert rows[-1]["validation_accuracy"] > 0.8
     return ModuleTeacher(learner.module)
+
+
+def results(learner):
+    """Everything that a stage leaves behind, as bytes can be compared."""
+    held = {f"{i}.{k}": v for i, c in enumerate(learner.constraints) for k, v in c.state_dict().items()}
+    return {k: v.clone() for k, v in (dict(learner.module.state_dict()) | held).items()}
 
 
 def test_everything_together_and_the_file_computes_the_same(teacher, tmp_path):
@@ -45,8 +61,8 @@ def test_everything_together_and_the_file_computes_the_same(teacher, tmp_path):
     assert rows[-1]["validation_accuracy"] > 0.7
     assert {"loss", "kl", "cross_entropy", "validation_loss", "lr"} <= rows[0].keys()
     piece = learner.deployed()
-    assert {type(piece.tensors[n]) for n in ("first.weight", "second.weight", "head.weight")} == {Quantized}
-    assert all(np.mean(piece.tensors[f"{n}.weight"].codes == 0) >= 0.49 for n in ("first", "second", "head"))
+    assert {type(piece.tensors[n]) for n in learner.weights} == {Quantized}
+    assert all(np.mean(piece.tensors[n].codes == 0) >= 0.49 for n in learner.weights)
     assert len(piece.activations) >= 4
     x = data(64, seed=2)[0]
     session = Session(pack(piece.contents(Use()), coder="rans"))
@@ -57,4 +73,182 @@ def test_everything_together_and_the_file_computes_the_same(teacher, tmp_path):
     assert np.abs(got - wanted).max() < 1e-4
     assert np.abs(trained - wanted).max() < 0.2
     assert np.mean(trained.argmax(-1) == wanted.argmax(-1)) > 0.95
+    assert piece.record[0]["stage"] == "finetune"
+    assert piece.record[0]["optimizer"] == {"name": "adamw", "lr": 0.01}
     assert piece.record[0]["constraints"][1] == {"name": "quantize", "activations": 8}
+    assert Finetune(**piece.record[0]) == stage
+
+
+class Stop(BaseException):
+    """The plug is pulled."""
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_going_on_from_a_checkpoint_gives_the_same_bytes(teacher, tmp_path, after):
+    stage = Finetune(epochs=3, **ALL)
+    whole = fresh()
+    rows = []
+    stage.run(whole, context(tmp_path / "whole", teachers={"big": teacher}, log=rows.append))
+    expected, record = results(whole), list(whole.record)
+
+    def pull(row):
+        if row["epoch"] == after:
+            raise Stop
+
+    with pytest.raises(Stop):
+        stage.run(fresh(1), context(tmp_path / "again", teachers={"big": teacher}, log=pull))
+    torch.manual_seed(after)
+    again, more = fresh(1), []
+    stage.run(again, context(tmp_path / "again", teachers={"big": teacher}, log=more.append))
+    assert same(expected, results(again))
+    assert record == again.record
+    assert len(more) == 3 - after
+    assert [strip(row) for row in more] == [strip(row) for row in rows[after:]]
+    # Done: only attached, loaded and settled, without a look at any example.
+    lent = context(tmp_path / "again", teachers={}, log=pytest.fail)
+    object.__setattr__(lent, "feed", pytest.fail)
+    third = fresh(1)
+    stage.run(third, lent)
+    assert same(expected, results(third))
+    assert third.record == record
+    assert pack(whole.deployed().contents(Use())) == pack(third.deployed().contents(Use()))
+
+
+def strip(row):
+    return {name: value for name, value in row.items() if name != "seconds"}
+
+
+def test_a_stage_after_a_stage(teacher, tmp_path):
+    learner = fresh()
+    first = Finetune(epochs=2, constraints=[{"name": "prune", "sparsity": 0.6, "end": 0.5, "every": 1}], **ADAMW)
+    second = Finetune(epochs=2, constraints=[{"name": "quantize", "bits": 3}], **ADAMW)
+    first.run(learner, context(tmp_path / "0"))
+    zeros = {name: learner.tensor(name).detach() == 0 for name in learner.weights}
+    second.run(learner, context(tmp_path / "1"))
+    for name, zero in zeros.items():
+        assert int(zero.sum()) == round(0.6 * zero.numel())
+        assert torch.equal(learner.tensor(name).detach() == 0, zero)
+    assert [stage["stage"] for stage in learner.record] == ["finetune", "finetune"]
+    piece = learner.deployed()
+    assert all((piece.tensors[name].codes[zero.numpy()] == 0).all() for name, zero in zeros.items())
+    expected = results(learner)
+    again = fresh(1)
+    for index, stage in enumerate((first, second)):
+        stage.run(again, context(tmp_path / str(index)))
+    assert same(expected, results(again))
+
+
+def test_the_teacher_is_not_changed(teacher, tmp_path):
+    before = {k: v.clone() for k, v in teacher.module.state_dict().items()}
+    Finetune(epochs=1, **ALL).run(fresh(), context(tmp_path, teachers={"big": teacher}))
+    assert same(before, teacher.module.state_dict())
+    assert all(parameter.grad is None for parameter in teacher.module.parameters())
+
+
+def test_it_learns_without_labels(teacher, tmp_path):
+    stage = Finetune(epochs=4, objective={"name": "kl", "teacher": "big"}, **ADAMW)
+    assert stage.required() == {"gradients"}
+    rows = []
+    stage.run(fresh(), context(tmp_path, teachers={"big": teacher}, labelled=False, log=rows.append))
+    assert rows[-1]["loss"] < rows[0]["loss"] / 2
+    assert set(rows[0]) == {"epoch", "loss", "validation_loss", "validation_accuracy", "lr", "seconds"}
+
+
+def test_what_it_needs(teacher):
+    assert Finetune(epochs=1).required() == {"gradients", "labels"}
+    both = Finetune(epochs=1, objective=[{"name": "kl", "teacher": ["a", "b"]}, {"name": "kl", "teacher": "b"}])
+    assert both.teachers() == ("a", "b")
+    with pytest.raises(ValueError, match="at least 1 item"):
+        Finetune(epochs=1, objective=[])
+
+
+class Two(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.net, self.kind = nn.Linear(4, 3), kind
+
+    def forward(self, x):
+        y = self.net(x.mean((2, 3)).repeat(1, 2))
+        return {"dict": {"scores": y, "more": y * 2}, "tuple": (y, y * 2), "list": [y, y * 2]}[self.kind]
+
+
+class Seen(Objective):
+    """Looks at all outputs, and owns a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.rand(()))
+
+    def forward(self, sources):
+        assert torch.equal(sources.every[1], sources.every[0] * 2)
+        return (self.factor - 2).square() + sources.outputs.square().mean()
+
+
+@pytest.mark.parametrize("kind", ["dict", "tuple", "list"])
+def test_the_first_output_is_the_students_and_objectives_have_parameters(tmp_path, kind):
+    torch.manual_seed(0)
+    module = Two(kind)
+    captured = capture(module, (torch.randn(2, 2, 8, 8),))
+    rows = []
+    stage = Finetune(epochs=3, objective=[{"name": Seen}, "cross_entropy", "cross_entropy"], **ADAMW)
+    stage.run(Learner(module, captured, deploy(module, captured)), context(tmp_path, log=rows.append))
+    assert rows[-1]["Seen"] < rows[0]["Seen"]
+    assert rows[0]["cross_entropy"] == rows[0]["cross_entropy 2"]
+    latest = context(tmp_path).store.latest()
+    assert "job.objective.0.factor" in latest.tensors
+    assert latest.done
+
+
+def test_weights_of_terms_and_their_schedules(teacher, tmp_path):
+    rows = []
+    moving = {"start": 1.0, "stop": 0.0}
+    stage = Finetune(
+        epochs=2,
+        objective=[{"name": "kl", "teacher": "big", "weight": 0.0}, {"name": "cross_entropy", "weight": moving}],
+        **ADAMW,
+    )
+    stage.run(fresh(), context(tmp_path, teachers={"big": teacher}, log=rows.append))
+    assert rows[0]["loss"] < rows[0]["cross_entropy"]
+    assert rows[1]["loss"] < rows[0]["loss"] / 1.5
+
+
+def test_without_validation_there_is_less_to_say(tmp_path):
+    rows, lent = [], context(tmp_path, log=lambda row: rows.append(row))
+    object.__setattr__(lent, "validation", None)
+    Finetune(epochs=1, **ADAMW).run(fresh(), lent)
+    assert set(rows[0]) == {"epoch", "loss", "lr", "seconds"}
+
+
+def test_the_figures_are_those_of_the_evaluation_program(tmp_path):
+    rows, learner = [], fresh()
+    lent = context(tmp_path, log=rows.append)
+    Finetune(epochs=1, constraints=["quantize"], **ADAMW).run(learner, lent)
+    batches = list(lent.validation.once())
+    with torch.no_grad():
+        outputs = torch.cat([learner.graph(train=False)(*batch.inputs) for batch in batches])
+    targets = torch.cat([batch.targets for batch in batches])
+    assert rows[0]["validation_accuracy"] == float((outputs.argmax(-1) == targets).float().mean())
+    loss = nn.functional.cross_entropy(outputs, targets)
+    assert rows[0]["validation_loss"] == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_held_parameters_are_watching_again_after_an_evaluation(tmp_path):
+    learner, modes = fresh(), []
+    learner_graph = Finetune(epochs=2, constraints=[{"name": "quantize", "activations": 8}], **ADAMW)
+    lent = context(tmp_path, log=lambda row: modes.append([c.training for c in learner.constraints]))
+    learner_graph.run(learner, lent)
+    assert all(itertools.chain(*modes))
+
+
+@pytest.mark.parametrize(
+    ("constraint", "error"),
+    [
+        ({"name": "prune", "sparsity": 0.5, "keep": ["haed"]}, UnknownName),
+        ({"name": "quantize", "scales": "mes"}, SpecError),
+    ],
+)
+def test_what_does_not_fit_is_known_before_the_first_step(tmp_path, constraint, error):
+    lent = context(tmp_path)
+    object.__setattr__(lent, "feed", pytest.fail)
+    with pytest.raises(error, match="did you mean"):
+        Finetune(epochs=1, constraints=[constraint]).run(fresh(), lent)

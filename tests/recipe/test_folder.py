@@ -19,7 +19,7 @@ def claim(path, facts=FACTS, resume=False, first=True):
 
 def test_a_folder_is_claimed_by_one_run(tmp_path):
     folder = claim(tmp_path / "run")
-    with pytest.raises(AttarError, match="another run is on in .*run; wait for it"):
+    with pytest.raises(AttarError, match=r"another run is on in .*run; wait for it"):
         claim(tmp_path / "run", resume=True)
     folder.close()
     claim(tmp_path / "run", resume=True).close()

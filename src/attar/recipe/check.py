@@ -33,6 +33,8 @@ def check(recipe: Recipe) -> None:
         raise SpecError(f"recipe.dynamic: {list(recipe.dynamic)} leaves out 0, the batch, which varies in training")
     _known("recipe.data.source", "data set", recipe.data.source, DATASETS)
     _known("recipe.metric", "metric", recipe.metric, METRICS)
+    for name in recipe.banks:
+        _named("recipe.banks", name, recipe)
     for name, model in recipe.models.items():
         where = f"recipe.models.{name}"
         if not _NAME.fullmatch(name):
@@ -40,12 +42,17 @@ def check(recipe: Recipe) -> None:
         _check_source(where, model)
         _check_stages(where, model.stages)
         for index, stage in enumerate(model.stages):
-            for teacher in taught_by(stage):
+            taught = taught_by(stage)
+            for teacher in taught:
                 _named(f"{where}.stages.{index}.teacher", teacher, recipe)
+            kept = {recipe.banks[teacher].variants for teacher in taught if teacher in recipe.banks} - {None}
+            if len(kept) > 1:
+                raise SpecError(
+                    f"{where}.stages.{index}: its teachers have banks of {sorted(map(str, kept))} variants; they need "
+                    "the same ones, so give all of them the same number"
+                )
     if recipe.baseline is not None:
         _named("recipe.baseline", recipe.baseline, recipe)
-    for name in recipe.banks:
-        _named("recipe.banks", name, recipe)
     order(recipe)
 
 

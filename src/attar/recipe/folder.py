@@ -16,6 +16,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -34,6 +35,8 @@ RECIPE = "recipe.yaml"
 _RUN, _LOCK, _STATE, _LOGS = "run.json", "lock", "state", "logs"
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 _MISSING = object()
+#: What a write that was cut short leaves behind; a bank that grows has no number in its name.
+_LEFT_OVER = re.compile(r"\..+\.\d+\.part")
 
 
 class Folder:
@@ -65,7 +68,8 @@ class Folder:
             raise AttarError(f"another run is on in {self.path}; wait for it, or choose another folder") from None
         try:
             for part in self.path.rglob(".*.part"):
-                part.unlink()
+                if _LEFT_OVER.fullmatch(part.name):
+                    part.unlink()
             known = {entry.name for entry in self.path.iterdir()} - {_LOCK}
             if _RUN in known:
                 self._compare(facts, resume)

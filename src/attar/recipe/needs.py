@@ -22,6 +22,13 @@ def demand(recipe: Recipe, sets: Sets, origins: Mapping[str, Origin]) -> None:
             a gradient; with the path in the recipe.
     """
     feed = sets.feed(sets.train, next(iter(origins.values())).names, augment=True)
+    if recipe.banks and (not isinstance(feed, Memory) or feed.variants is None):
+        loaded = not isinstance(feed, Memory)
+        what = "a loader does not say which examples a batch has" if loaded else "the augmentation is endless"
+        raise SpecError(
+            f"recipe.banks.{next(iter(recipe.banks))}: {what}, and what is kept could not be found again; take arrays, "
+            "with crop and flip alone, or take the bank out"
+        )
     for name, model in recipe.models.items():
         for index, stage in enumerate(model.stages):
             where = f"recipe.models.{name}.stages.{index}"

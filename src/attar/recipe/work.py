@@ -11,7 +11,8 @@ from lightning_fabric import Fabric
 
 from attar.artifact.writer import write
 from attar.measure.metric import Metric
-from attar.methods.distill.teacher import deployed, live
+from attar.methods.distill.bank import Bank, Known, build
+from attar.methods.distill.teacher import Banked, deployed, live
 from attar.methods.quantize.stage import Quantize
 from attar.recipe.check import taught_by
 from attar.recipe.data import Sets
@@ -21,6 +22,8 @@ from attar.recipe.origin import Origin
 from attar.recipe.packing import ship
 from attar.recipe.recipe import Recipe
 from attar.recipe.rehearse import Rehearsed
+from attar.train.batch import Feed
+from attar.train.feed import Memory
 from attar.train.seeds import derive
 from attar.train.store import Store
 from attar.work.context import Context, Teacher
@@ -92,10 +95,26 @@ class Work:
 
     def _context(self, name: str, index: int, stage: Any, store: Store, where: Mapping[str, Any]) -> Context:
         seed, names = derive(self.seed, "stage", name, index), self.origins[name].names
-        rank, world = self.fabric.global_rank, self.fabric.world_size
+        draw = partial(
+            self.sets.feed,
+            self.sets.train,
+            names,
+            seed=seed,
+            augment=True,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+        )
+        teachers: dict[str, Teacher] = {taught: self._teacher(taught) for taught in taught_by(stage)}
+        kept = [taught for taught in teachers if taught in self.recipe.banks]
+        banks = {taught: self._bank(taught, teachers[taught], draw()) for taught in kept}
+        teachers |= {taught: Banked(bank, teachers[taught]) for taught, bank in banks.items()}
 
-        def feed(batch: int) -> Any:
-            return self.sets.feed(self.sets.train, names, batch=batch, seed=seed, augment=True, rank=rank, world=world)
+        def feed(batch: int) -> Feed:
+            made = draw(batch=batch)
+            for bank in banks.values():
+                assert isinstance(made, Memory)
+                made = bank.limit(made)
+            return made
 
         return Context(
             fabric=self.fabric,
@@ -103,16 +122,26 @@ class Work:
             validation=None if self.sets.validation is None else self.sets.feed(self.sets.validation, names, seed=seed),
             metric=self.metric[1],
             metric_name=self.metric[0],
-            teachers={taught: self._teacher(taught) for taught in taught_by(stage)},
+            teachers=teachers,
             calibration=self.calibration,
             seed=seed,
             store=store,
             log=partial(self._log, where),
         )
 
-    def _teacher(self, name: str) -> Teacher:
+    def _teacher(self, name: str) -> Known:
         session = self.origins[name].session
         return deployed(session) if session is not None else live(self.learners[name], self.fabric)
+
+    def _bank(self, name: str, teacher: Any, feed: Any) -> Bank:
+        """Return the bank of a teacher, which the first rank makes where it is not there."""
+        path = self.folder.state / "banks" / f"seed-{self.seed}" / f"{name}.safetensors"
+        # One seed for all: students of several banks see variants that all of them have.
+        make = partial(build, teacher, feed, path, variants=self.recipe.banks[name].variants, seed=self.seed)
+        if self.folder.first:
+            make()
+        self.fabric.barrier()
+        return make()
 
     def _log(self, where: Mapping[str, Any], row: Mapping[str, Any]) -> None:
         self.folder.journal.add("epoch", **where, **row)

@@ -26,10 +26,11 @@ def _figure(model: Model) -> Figure:
     lines = {key: [_finite(row, key) for row in rows] for key in keys}
     lines = {key: ys for key, ys in lines.items() if any(y is not None for y in ys)}
     below = [key for key in lines if key.startswith("validation") and not key.endswith("loss")]
-    above = sorted((key for key in lines if key not in below), key=lambda key: not key.endswith("loss"))
-    asleep = [key for key in above if not key.endswith("loss")]
+    above = [key for key in lines if key.endswith("loss")]
+    asleep = [key for key in lines if key not in above and key not in below]
     data: list[dict[str, Any]] = []
-    for panel, names in (("", above), ("2" if above else "", below)):
+    # Those that are drawn at once come first, so that their colours differ.
+    for panel, names in (("", above), ("2" if above else "", below), ("", asleep)):
         for name in names:
             shade = SERIES[len(data) % len(SERIES)]
             data.append(

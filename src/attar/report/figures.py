@@ -87,7 +87,10 @@ def _trade(story: Story) -> Plot:
             tickformat="~s",
             dtick="D2" if high - low < 1.5 else 1,
         ),
-        "yaxis": axis(f"test {name}{unit}", range=_room([value for trace in data for value in _ends(trace)])),
+        "yaxis": axis(
+            f"test {name}{unit}",
+            range=_room([value for trace in data for value in _ends(trace)], 101 if factor == 100 else math.inf),
+        ),
     }
     told = "; ".join(f"{m.name} {metric(m.measured.metric_mean, name)} in {size(m.file_bytes)}" for _, m in known)
     several = any(len(model.measured.metric_per_seed) > 1 for _, model in known)
@@ -103,10 +106,11 @@ def _ends(trace: dict[str, Any]) -> tuple[float, float]:
     return trace["y"][0] - error["arrayminus"][0], trace["y"][0] + error["array"][0]
 
 
-def _room(values: Sequence[float]) -> list[float]:
+def _room(values: Sequence[float], most: float) -> list[float]:
+    """Return the ends of an axis with room beside the values, but for what no value can reach."""
     low, high = min(values), max(values)
     room = 0.25 * (high - low) or 0.05 * abs(high) or 1.0
-    return [low - room, high + room]
+    return [low - room, min(high + room, most)]
 
 
 def _bytes(story: Story) -> Plot:

@@ -21,8 +21,8 @@
   // Names on an axis are written out for Plotly, which reads tags in them; a phone has room for their ends alone.
   function cut(written) {
     const plain = written.replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
-    if (plain.length <= 16) return written;
-    const ends = `${plain.slice(0, 5)}…${plain.slice(-10)}`;
+    if (plain.length <= 24) return written;
+    const ends = `${plain.slice(0, 17)}…${plain.slice(-6)}`;
     return ends.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   }
 

@@ -1,0 +1,148 @@
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+from tests.methods.toys import ModuleTeacher, context, fresh, net, same
+
+from attar.core.errors import SpecError
+from attar.core.spec import explain
+from attar.methods.finetune import Finetune
+from attar.methods.presets import Distill, PruneStage, QuantizeStage, Train
+from attar.methods.quantize.stage import Quantize
+from attar.methods.stages import TRAINING, StageChoice
+from attar.train.schedule import Schedule
+
+STAGE = TypeAdapter(StageChoice)
+PLAN = {"epochs": 2, "batch": 32, "optimizer": {"name": "adamw", "lr": 0.01}}
+EXPANDED = [
+    ({"stage": "train"}, {"objective": ["cross_entropy"]}),
+    (
+        {"stage": "train", "loss": {"name": "cross_entropy", "label_smoothing": 0.1}, "constraints": ["quantize"]},
+        {"objective": [{"name": "cross_entropy", "label_smoothing": 0.1}], "constraints": ["quantize"]},
+    ),
+    (
+        {"stage": "distill", "teacher": "big", "temperature": 2, "alpha": 0.7, "beta": 0.3},
+        {
+            "objective": [
+                {"name": "kl", "teacher": "big", "temperature": 2, "weight": 0.7},
+                {"name": "cross_entropy", "weight": 0.3},
+            ]
+        },
+    ),
+    (
+        {"stage": "distill", "teacher": {"a": 1, "b": 2}, "beta": 0, "loss": "soft_cross_entropy"},
+        {"objective": [{"name": "soft_cross_entropy", "teacher": {"a": 1, "b": 2}, "weight": 0.9}]},
+    ),
+    (
+        {"stage": "distill", "teacher": "big", "alpha": {"start": 1, "stop": 0}, "constraints": ["quantize"]},
+        {
+            "objective": [
+                {"name": "kl", "teacher": "big", "weight": {"start": 1, "stop": 0}},
+                {"name": "cross_entropy", "weight": 0.1},
+            ],
+            "constraints": ["quantize"],
+        },
+    ),
+    (
+        {"stage": "prune", "sparsity": 0.5, "scope": "global", "overrides": {"head": 0.2}, "constraints": ["quantize"]},
+        {
+            "constraints": [
+                {"name": "prune", "sparsity": 0.5, "scope": "global", "overrides": {"head": 0.2}},
+                "quantize",
+            ]
+        },
+    ),
+    (
+        {"stage": "quantize", "bits": 3, "activations": 8, "objective": {"name": "kl", "teacher": "big"}},
+        {
+            "objective": [{"name": "kl", "teacher": "big"}],
+            "constraints": [{"name": "quantize", "bits": 3, "activations": 8}],
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "expected"), EXPANDED, ids=lambda each: str(each.get("stage", ""))[:9])
+def test_a_preset_is_a_finetune(fields, expected):
+    stage = STAGE.validate_python(fields | PLAN)
+    assert stage.expand() == Finetune(**expected, **PLAN)
+    assert stage.teachers() == stage.expand().teachers()
+    assert stage.required() == stage.expand().required()
+
+
+@pytest.mark.parametrize("fields", [fields for fields, _ in EXPANDED])
+def test_its_description_is_json_both_ways(fields):
+    stage = STAGE.validate_python(fields | PLAN)
+    assert STAGE.validate_python(stage.model_dump(mode="json")) == stage
+    assert STAGE.validate_python(stage.describe()) == stage
+    assert STAGE.validate_python(stage) is stage
+
+
+def test_a_preset_trains_as_its_finetune_does(tmp_path):
+    teacher = ModuleTeacher(net(1))
+    stage = STAGE.validate_python({"stage": "distill", "teacher": "big", "constraints": ["quantize"], **PLAN})
+    one, other = fresh(0), fresh(1)
+    torch.set_num_threads(1)
+    stage.run(one, context(tmp_path / "0", teachers={"big": teacher}))
+    stage.expand().run(other, context(tmp_path / "1", teachers={"big": teacher}))
+    assert same(one.module.state_dict(), other.module.state_dict())
+    assert one.record == [stage.describe()]
+    assert one.record[0]["stage"] == "distill"
+    again = fresh(0)
+    stage.attach(again)
+    assert [type(c) for c in again.constraints] == [type(c) for c in one.constraints]
+
+
+def test_quantize_trains_where_it_has_epochs():
+    assert type(STAGE.validate_python({"stage": "quantize", "bits": 3})) is Quantize
+    assert type(STAGE.validate_python({"stage": "quantize", "bits": 3, "epochs": 1})) is QuantizeStage
+    for stage in (Quantize(bits=3), QuantizeStage(bits=3, epochs=1)):
+        assert STAGE.validate_python(stage) is stage
+
+
+def test_the_stages_that_train_are_told_apart():
+    assert {kind.model_fields["stage"].default for kind in TRAINING} == {
+        "train",
+        "distill",
+        "prune",
+        "quantize",
+        "finetune",
+    }
+    assert all(len(kind.__doc__) > 30 for kind in TRAINING)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"stage": "distil", "epochs": 1}, "no name named 'distil'; did you mean 'distill'"),
+        ({"stage": "distill", "epochs": 1}, "teacher: Field required"),
+        ({"stage": "train", "epochs": 1, "los": "kl"}, "no key named 'los'; did you mean 'loss'"),
+        ({"stage": "prune", "epochs": 1}, "a sparsity or a threshold"),
+        ({"stage": "quantize", "epochs": 1, "observer": "mse"}, "no key named 'observer'"),
+        ({"stage": "finetune", "epochs": 1, "objective": "kll"}, "no name named 'kll'; did you mean 'kl'"),
+        ({"stage": "finetune", "epochs": 1, "constraints": ["prun"]}, "no name named 'prun'; did you mean 'prune'"),
+        ({"stage": "distill", "epochs": 1, "teacher": "t", "alpha": 0, "beta": 0}, "nothing to learn from"),
+        (
+            {"stage": "distill", "epochs": 1, "teacher": "t", "hard": {"name": "cross_entropy", "weight": 0.5}},
+            "beta is the weight of the hard loss",
+        ),
+    ],
+)
+def test_what_cannot_work_is_said_with_the_nearest(fields, message):
+    with pytest.raises(ValidationError) as caught:
+        STAGE.validate_python(fields)
+    assert message in explain(caught.value, where="stage")
+
+
+def test_presets_are_specs_of_python_too():
+    stage = Distill(teacher="big", epochs=3, beta=Schedule(start=0.0, stop=0.5))
+    assert stage.expand().objective[1].weight == Schedule(start=0.0, stop=0.5)
+    assert (
+        Train(epochs=1, loss=lambda outputs, targets: outputs.mean())
+        .expand()
+        .objective[0]
+        .name("x" and torch.ones(2), 0)
+        == 1
+    )
+    with pytest.raises(SpecError, match="needs a teacher"):
+        Distill(teacher=(), epochs=1).teachers()
+    assert PruneStage(sparsity=0.5, epochs=1).expand().constraints[0].sparsity == 0.5

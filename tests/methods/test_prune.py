@@ -1,0 +1,209 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.methods.toys import fresh
+
+from attar.core.errors import SpecError
+from attar.core.tensors import Dense, Sparse
+from attar.methods.prune.masks import Mask, cut, cut_below, sparsity
+from attar.methods.prune.prune import Prune
+from attar.work.constraint import Moment
+
+
+def attached(learner=None, **fields):
+    learner = learner or fresh()
+    learner.attach(Prune(**fields).attach(learner))
+    return learner, learner.constraints[0]
+
+
+def walk(learner, steps):
+    reached = []
+    for step in range(steps):
+        learner.update(Moment(step, steps))
+        reached.append(learner.constraints[0].report()["sparsity"])
+    learner.settle()
+    return [*reached, learner.constraints[0].report()["sparsity"]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(st.sampled_from([0.0, -1.0, 1.0, 2.0, 1e-40, 3.0]), min_size=1, max_size=40),
+    share=st.floats(0, 1),
+)
+def test_exactly_as_many_as_asked_whatever_the_ties(values, share):
+    weight = torch.tensor(values)
+    mask = Mask(torch.ones_like(weight))
+    count = round(share * len(values))
+    cut({"w": mask}, {"w": weight}, torch.abs, count)
+    assert mask.pruned == count
+    pruned, left = weight[~mask.mask].abs(), weight[mask.mask].abs()
+    assert not len(pruned) or not len(left) or pruned.max() <= left.min()
+    ties = np.flatnonzero(weight.abs().numpy() == (pruned.max().item() if len(pruned) else -1))
+    gone = ~mask.mask.numpy()[ties]
+    assert list(gone) == sorted(gone, reverse=True)
+
+
+def test_what_was_pruned_stays_pruned():
+    mask, weight = Mask(torch.ones(6)), torch.tensor([1.0, 2, 3, 4, 5, 6])
+    cut({"w": mask}, {"w": weight}, torch.abs, 2)
+    weight[:2] = 100
+    cut({"w": mask}, {"w": weight}, torch.abs, 3)
+    assert mask.mask.tolist() == [False, False, False, True, True, True]
+    weight[4] = 0.1
+    cut_below({"w": mask}, {"w": weight}, torch.abs, 0.5)
+    assert mask.mask.tolist() == [False, False, False, True, False, True]
+
+
+def test_several_weights_together_share_one_threshold():
+    masks = {"a": Mask(torch.ones(4)), "b": Mask(torch.ones(2, 3))}
+    weights = {"a": torch.tensor([1.0, 9, 9, 9]), "b": torch.tensor([[1.0, 1, 1], [2, 9, 9]])}
+    cut(masks, weights, torch.abs, 5)
+    assert masks["a"].mask.tolist() == [False, True, True, True]
+    assert masks["b"].mask.tolist() == [[False, False, False], [False, True, True]]
+    assert sparsity(masks) == 0.5
+
+
+def test_the_gradient_is_masked_like_the_weight():
+    mask, weight = Mask(torch.ones(4)), torch.tensor([1.0, 2, 3, 4], requires_grad=True)
+    cut({"w": mask}, {"w": weight.detach()}, torch.abs, 2)
+    (mask(weight) * torch.tensor([5.0, 6, 7, 8])).sum().backward()
+    assert weight.grad.tolist() == [0, 0, 7, 8]
+    assert mask(weight).tolist() == [0, 0, 3, 4]
+
+
+@pytest.mark.parametrize(("zeros", "kind"), [(0, Dense), (3, Dense), (4, Sparse), (99, Sparse)])
+def test_it_is_stored_as_mask_and_values_where_that_is_shorter(zeros, kind):
+    weight = torch.randn(100) + 10
+    weight[:zeros] = 0
+    stored = Mask(weight).bake(weight)
+    assert type(stored) is kind
+    assert np.array_equal(stored.dense(), weight.numpy())
+    parts = [stored.mask.size / 8, stored.values.data.nbytes] if kind is Sparse else [stored.data.nbytes]
+    assert sum(parts) <= weight.numel() * 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"shape": "once"}, [0.8] * 9),
+        ({"shape": "once", "begin": 0.5}, [0] * 4 + [0.8] * 5),
+        ({"shape": "steps", "steps": 4, "end": 1.0}, [0.2, 0.2, 0.4, 0.4, 0.6, 0.6, 0.8, 0.8, 0.8]),
+        ({"shape": "steps", "steps": 2, "begin": 0.25, "end": 0.75}, [0, 0, 0.4, 0.4, 0.8, 0.8, 0.8, 0.8, 0.8]),
+        ({"shape": "cubic", "every": 1, "end": 0.5}, [0.8 * (1 - (1 - u / 4) ** 3) for u in range(4)] + [0.8] * 5),
+        ({"shape": "cubic", "every": 1, "end": 1.0}, [0.8 * (1 - (1 - u / 8) ** 3) for u in range(9)]),
+        ({"shape": "cubic", "every": 3, "end": 0.5}, [0, 0, 0, *[0.8 * (1 - 0.25**3)] * 1, *[0.8] * 5]),
+    ],
+)
+def test_the_way_to_the_sparsity(fields, expected):
+    learner, _ = attached(sparsity=0.8, layers=("second",), **fields)
+    assert walk(learner, 8) == pytest.approx(expected, abs=1.5 / 576)
+
+
+@pytest.mark.parametrize("goal", [0.5, 0.37, 0.99])
+def test_each_weight_has_exactly_its_share_of_zeros_at_the_end(goal):
+    learner, _ = attached(sparsity=goal, keep=("head",))
+    walk(learner, 5)
+    for name in ("first.weight", "second.weight"):
+        weight = learner.tensor(name)
+        assert int((weight == 0).sum()) == round(goal * weight.numel())
+    assert (learner.tensor("head.weight") != 0).all()
+
+
+def test_a_global_sparsity_is_that_of_all_together():
+    learner, constraint = attached(sparsity=0.7, scope="global", shape="once")
+    with torch.no_grad():
+        learner.tensor("second.weight").mul_(0.5)
+    walk(learner, 2)
+    weights = [learner.tensor(name).detach() for name in learner.weights]
+    assert sum(int((w == 0).sum()) for w in weights) == round(0.7 * sum(w.numel() for w in weights))
+    pruned = [float((w == 0).float().mean()) for w in weights]
+    assert pruned[1] > pruned[0]
+    assert constraint.report() == {"sparsity": pytest.approx(0.7, abs=1e-3)}
+
+
+def test_overrides_have_a_sparsity_of_their_own():
+    learner, constraint = attached(sparsity=0.5, scope="global", shape="once", overrides={"head": 0.25, "first": 0})
+    walk(learner, 2)
+    assert int((learner.tensor("head.weight") == 0).sum()) == 8
+    assert (learner.tensor("first.weight") != 0).all()
+    assert int((learner.tensor("second.weight") == 0).sum()) == 288
+    assert constraint.left == {}
+    assert attached(sparsity=0.5, keep=("head",))[1].left == {"head.weight": "not pruned by request"}
+
+
+def test_a_threshold_cuts_what_is_below_it():
+    learner, _ = attached(threshold=0.1, shape="once", layers=("second",))
+    before = learner.tensor("second.weight").detach().clone()
+    walk(learner, 3)
+    after = learner.tensor("second.weight").detach()
+    assert torch.equal(after == 0, before.abs() < 0.1)
+    assert torch.equal(after[after != 0], before[before.abs() >= 0.1])
+
+
+def test_a_later_stage_goes_on_from_the_sparsity_that_is_there():
+    learner, first = attached(sparsity=0.5, shape="once", layers=("second",))
+    walk(learner, 2)
+    zeros = learner.tensor("second.weight").detach() == 0
+    learner.attach(Prune(sparsity=0.75, every=1, end=1.0, layers=("second",)).attach(learner))
+    assert first not in learner.constraints
+    reached = walk(learner, 4)
+    assert reached[0] == pytest.approx(0.5, abs=0.01)
+    assert reached == sorted(reached)
+    assert reached[-1] == pytest.approx(0.75)
+    assert (learner.tensor("second.weight").detach()[zeros] == 0).all()
+
+
+def test_masks_of_an_earlier_stage_hold_in_the_next():
+    learner, _ = attached(sparsity=0.5, layers=("second",))
+    walk(learner, 4)
+    assert walk(learner, 4) == [0.5] * 5
+
+
+def test_a_weight_of_zeros_is_not_taken_for_pruned():
+    learner = fresh()
+    with torch.no_grad():
+        learner.tensor("head.weight").zero_()
+    _, constraint = attached(learner, sparsity=0.5)
+    assert constraint.weights["head.weight"].mask.all()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sparsity": 0.99, "layers": ("head",)}, r"'head.weight': sparsity=0.99 leaves 0 of 32 weights; .* <= 0.968"),
+        ({"threshold": 1e6, "shape": "once"}, r"'first.weight': threshold=1e\+06 leaves 0 of 144 weights"),
+        ({"sparsity": 0.9, "scope": "global", "shape": "once"}, r"'head.weight': sparsity=0.9 leaves 0 of 32"),
+    ],
+)
+def test_a_weight_that_would_lose_everything_is_refused(fields, message):
+    learner = fresh()
+    with torch.no_grad():
+        learner.tensor("head.weight").mul_(1e-3)
+    with pytest.raises(SpecError, match=message):
+        walk(attached(learner, **fields)[0], 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "a sparsity or a threshold"),
+        ({"sparsity": 0.5, "threshold": 0.1}, "a sparsity or a threshold"),
+        ({"sparsity": 0.5, "begin": 0.8, "end": 0.5}, "ends at 0.5 of the stage, before it begins at 0.8"),
+        ({"sparsity": 1.0}, "less than 1"),
+    ],
+)
+def test_fields_that_do_not_fit_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Prune(**fields)
+
+
+def test_a_score_of_ones_own(tmp_path):
+    path = tmp_path / "scores.py"
+    path.write_text("class Most:\n    name = 'most'\n    def score(self, weight):\n        return -weight.abs()\n")
+    learner, _ = attached(sparsity=0.5, shape="once", score=f"{path}:Most", layers=("second",))
+    before = learner.tensor("second.weight").detach().clone()
+    walk(learner, 1)
+    zero = learner.tensor("second.weight").detach() == 0
+    assert before[zero].abs().min() >= before[~zero].abs().max()

@@ -1,0 +1,220 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.methods.toys import data, fresh
+
+from attar.artifact.manifest import Activation
+from attar.core.errors import ModelError, SpecError
+from attar.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
+from attar.core.tensors import Dense, Quantized
+from attar.methods.quantize.registry import SOLVERS
+from attar.methods.quantize.site_grid import PACE, SiteGrid
+from attar.methods.quantize.straight_through import StraightThrough
+from attar.methods.quantize.weight_grid import WeightGrid
+from attar.work.constraint import Moment
+from attar.work.workpiece import Round
+
+CHANNELS = [PerTensor(), PerChannel(), PerChannel(axis=1)]
+GRANULARITIES = [*CHANNELS, PerGroup(size=5), PerBucket(size=7), PerBucket(size=1000)]
+
+
+def grid_of(weight, bits=4, granularity=None, solver=None):
+    return WeightGrid(weight, Scheme(bits=bits, granularity=granularity or PerChannel()), solver)
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("shape", [(6, 4), (4, 3, 3, 2), (1, 9), (5, 1)])
+@pytest.mark.parametrize("bits", [2, 3, 8])
+def test_what_is_stored_is_what_is_read(granularity, shape, bits):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(bits))
+    held = grid_of(weight, bits, granularity)
+    stored = held.bake(weight)
+    assert isinstance(stored, Quantized)
+    assert np.array_equal(stored.dense(), held(weight).numpy())
+    # As the solver of that name finds it, but for a scale that was rounded below the largest value.
+    solved = SOLVERS["absmax"].solve(weight.numpy(), held.scheme)
+    assert np.allclose(stored.scale, solved.scale, rtol=2e-7, atol=0)
+    assert (np.abs(stored.codes.astype(int) - solved.codes) <= 1).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    bits=st.integers(2, 8),
+    scale=st.floats(2.0**-100, 2.0**100, width=32),
+    seed=st.integers(0, 999),
+    granularity=st.sampled_from([PerChannel(), PerTensor(), PerGroup(size=4)]),
+)
+def test_weights_on_the_grid_survive_exactly_and_nothing_loses_its_gradient(bits, scale, seed, granularity):
+    scheme = Scheme(bits=bits, granularity=granularity)
+    codes = np.random.default_rng(seed).integers(scheme.qmin, scheme.qmax + 1, (3, 8))
+    codes[:, ::4] = scheme.qmax
+    weight = torch.from_numpy(codes.astype(np.float32) * np.float32(scale)).requires_grad_()
+    held = grid_of(weight, bits, granularity)
+    read = held(weight)
+    assert np.array_equal(held.bake(weight).codes, codes)
+    torch.testing.assert_close(read.detach(), weight.detach(), rtol=2e-7, atol=0)
+    read.sum().backward()
+    assert (weight.grad == 1).all()
+
+
+def test_powers_of_two_survive_to_the_bit():
+    weight = torch.tensor([[-7.0, 3, 0, 7], [1, 2, -7, 5]]) * 0.125
+    assert torch.equal(grid_of(weight)(weight), weight)
+
+
+def test_the_gradient_is_that_of_the_rounded_weight_within_the_range():
+    # A solver that clips: the gradient of what lies outside its grid is zero.
+    weight = torch.randn(4, 50, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    held = grid_of(weight, 3, solver=SOLVERS["mse"])
+    factor = torch.randn(4, 50)
+    (held(weight) * factor).sum().backward()
+    end = (held.scale * held.scheme.qmax)[:, None]
+    inside = weight.detach().abs() <= end
+    assert not inside.all()
+    assert torch.equal(weight.grad, torch.where(inside, factor, 0.0))
+
+
+def test_a_solver_is_asked_when_it_is_due():
+    weight = torch.randn(4, 50)
+    held = grid_of(weight, solver=SOLVERS["mse"])
+    held(weight)
+    before = held.scale.clone()
+    held(weight * 2)
+    assert torch.equal(held.scale, before)
+    held.due = True
+    held(weight * 2)
+    assert torch.equal(held.scale, before * 2)
+    assert not held.due
+
+
+def test_a_solver_without_a_symmetric_grid_is_refused():
+    class Keep:
+        name = "keep"
+
+        def solve(self, weight, scheme):
+            return Dense(weight)
+
+    weight = torch.randn(2, 3)
+    with pytest.raises(SpecError, match="'keep' found no symmetric grid"):
+        grid_of(weight, solver=Keep())(weight)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 3)])
+def test_empty_weights_zeros_and_denormals(shape):
+    for fill in (0.0, 1e-42):
+        weight = torch.full(shape, fill)
+        stored = grid_of(weight).bake(weight)
+        assert (stored.scale > 0).all()
+        assert np.array_equal(stored.dense(), grid_of(weight)(weight).numpy())
+
+
+def site(bits=8, low=-1.0, high=3.0):
+    grid = SiteGrid(bits).train()
+    grid(torch.tensor([low, high]))
+    grid.advance()
+    return grid
+
+
+def test_nothing_is_rounded_before_a_range_is_known():
+    grid, x = SiteGrid(2).train(), torch.randn(100)
+    assert torch.equal(grid(x), x)
+    assert torch.equal(grid.eval()(x), x)
+    assert grid.grid("x") is None
+    grid.advance()
+    assert len(grid(x).unique()) == 4
+
+
+def test_the_range_is_a_moving_average_over_all_values_of_the_site():
+    grid = SiteGrid(8).train()
+    grid(torch.tensor([-1.0, 2.0]))
+    grid(torch.tensor([0.0, 4.0]))
+    grid.advance()
+    assert grid.range.tolist() == [-1, 4]
+    grid(torch.tensor([-2.0, 8.0]))
+    grid.advance()
+    assert grid.range.tolist() == pytest.approx([-1 - PACE, 4 + 4 * PACE])
+    grid.watching = False
+    grid(torch.tensor([-200.0, 800.0]))
+    grid.advance()
+    assert grid.range.tolist() == pytest.approx([-1 - PACE, 4 + 4 * PACE])
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 3.0), (0.5, 2.0), (-3.0, -1.0), (0.0, 0.0), (-1e-30, 1e-30)])
+def test_it_rounds_as_the_file_does_and_holds_zero(bits, low, high):
+    grid = site(bits, low, high).eval()
+    x = torch.linspace(low - 1, high + 1, 999)
+    said = grid.grid("x")
+    assert isinstance(said, Activation)
+    assert torch.equal(grid(x), Round(said)(x))
+    assert torch.equal(grid(grid(x)), grid(x))
+    assert grid(torch.zeros(3)).tolist() == [0, 0, 0]
+
+
+def test_the_gradient_passes_within_the_range():
+    grid = site(4)
+    x = torch.linspace(-2, 4, 61, requires_grad=True)
+    grid(x).sum().backward()
+    low, high = (float(grid.scale * (end - grid.zero_point)) for end in (0, 15))
+    assert torch.equal(x.grad, ((x >= low) & (x <= high)).float().detach())
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_what_is_not_finite_is_refused(bad):
+    grid = SiteGrid(8).train()
+    grid(torch.tensor([0.0, bad]))
+    with pytest.raises(ModelError, match="not finite in training"):
+        grid.advance()
+
+
+def test_bits_by_glob_and_what_is_left():
+    learner = fresh()
+    rule = StraightThrough(bits=4, overrides={"*": 5, "first": 8}, keep=("head",)).attach(learner)
+    assert {n: held.scheme.bits for n, held in rule.weights.items()} == {"first.weight": 8, "second.weight": 5}
+    assert rule.values == {}
+    assert rule.left == {"head.weight": "kept by request"}
+
+
+def test_a_kept_layer_needs_no_quantized_input():
+    learner = fresh()
+    assert "mean" in StraightThrough(activations=8).attach(learner).values
+    assert "mean" not in StraightThrough(activations=8, keep=("head",)).attach(learner).values
+
+
+def test_sources_of_one_site_share_one_grid():
+    learner = fresh()
+    rule = StraightThrough(activations=8).attach(learner)
+    for place in learner.places():
+        assert len({id(rule.values[name]) for name in place.sources}) == 1
+
+
+def test_a_scheme_that_does_not_fit_names_the_weight():
+    with pytest.raises(SpecError, match=r"quantize at 'head.weight': .*axis 3"):
+        StraightThrough(granularity=PerChannel(axis=3)).attach(fresh())
+
+
+def test_ranges_are_fixed_after_their_share_of_the_stage():
+    learner = fresh()
+    learner.attach(StraightThrough(activations=8, freeze=0.5).attach(learner))
+    graph, seen = learner.graph(train=True), []
+    for step in range(8):
+        learner.update(Moment(step, 8))
+        graph(data(16, seed=step)[0] * (step + 1))
+        seen.append(learner.constraints[0].values["relu"].range.tolist())
+    assert len({str(each) for each in seen[1:5]}) == 4
+    assert len({str(each) for each in seen[4:]}) == 1
+
+
+def test_biases_end_on_the_grid_that_kernels_add_on():
+    learner = fresh()
+    learner.attach(StraightThrough(activations=8).attach(learner))
+    graph = learner.graph(train=True)
+    for step in range(2):
+        learner.update(Moment(step, 2))
+        graph(data(16)[0])
+    piece = learner.deployed()
+    bias, weight = piece.tensors["head.bias"].dense(), piece.tensors["head.weight"]
+    steps = bias / (np.float32(piece.activations["mean"].scale) * weight.scale)
+    assert np.allclose(steps, np.rint(steps), atol=1e-3)
