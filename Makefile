@@ -16,8 +16,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: $(READY)  ## the main job on real data: train, quantize, pack, verify, measure
-	$(BIN)/python examples/demo.py
+demo: $(READY)  ## the main job on real data: train, distil, prune, quantize, pack, verify, measure, report
+	rm -rf runs/demo
+	$(BIN)/attar run examples/demo.yaml --out runs/demo
 
 test: $(READY)  ## every test, in parallel
 	$(BIN)/python -m pytest -n auto --dist worksteal

@@ -28,6 +28,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,35 +76,30 @@ STAGES["quantized"] |= STAGES["taught"]
 
 
 class Turns:
-    """A feed of one batch over and over, one step at a time: :meth:`turn` returns when the step is done."""
+    """A feed of one batch over and over, one step at a time: :meth:`turn` returns when the step is done.
+
+    Each training runs in a thread of its own, and all of them but one wait here.
+    """
 
     examples, steps, variants, labelled = None, 1 << 30, None, True
 
     def __init__(self, batch: Batch) -> None:
-        self.batch, self.error, self.over = batch, None, False
+        self.batch, self._over = batch, False
         self._asked, self._given = threading.Semaphore(0), threading.Semaphore(0)
 
-    def start(self, train: Callable[[], None]) -> None:
-        """Run a training of this feed in a thread of its own, up to its first step."""
-
-        def run() -> None:
-            try:
-                train()
-            except BaseException as error:
-                self.error = error
-            finally:
-                self._asked.release()
-
-        threading.Thread(target=run, daemon=True).start()
+    def start(self, pool: ThreadPoolExecutor, train: Callable[[], None]) -> None:
+        """Begin a training of this feed, up to its first step."""
+        self._training = pool.submit(train)
+        self._training.add_done_callback(lambda _: self._asked.release())
         self._wait()
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield the batch whenever it is asked for."""
+        """Yield the batch whenever it is its turn."""
         while True:
             self._asked.release()
             self._given.acquire()
-            if self.over:
-                raise StopTraining
+            if self._over:
+                raise StopTraining(number)
             yield self.batch
 
     def once(self) -> Iterator[Batch]:
@@ -116,14 +113,14 @@ class Turns:
 
     def stop(self) -> None:
         """End the training."""
-        self.over = True
+        self._over = True
         self._given.release()
-        self._asked.acquire()
+        self._training.exception()
 
     def _wait(self) -> None:
         self._asked.acquire()
-        if self.error is not None:
-            raise self.error
+        if self._training.done():
+            self._training.result()
 
 
 class StopTraining(Exception):
@@ -185,29 +182,35 @@ def figures(times: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) -> dic
     }
 
 
+def context(feed: Turns, fabric: Fabric, teacher: Teacher, folder: Path) -> Context:
+    """Return what a run would lend a stage: no validation, no log."""
+    return Context(
+        fabric=fabric,
+        feed=lambda _: feed,
+        validation=None,
+        metric=lambda *_: 0.0,
+        metric_name="none",
+        teachers={"teacher": teacher},
+        calibration=Calibration((feed.batch.inputs,)),
+        seed=0,
+        store=Store(folder),
+        log=lambda _: None,
+    )
+
+
 def steps(precision: str, layout: str, batch: Batch, rounds: int, folder: Path) -> dict[str, Any]:
     """Time a step of each stage in one precision and layout."""
-    feeds = {name: Turns(batch) for name in STAGES}
-    for name, feed in feeds.items():
-        fabric = fabric_of(precision)
-        context = Context(
-            fabric=fabric,
-            feed=lambda size, feed=feed: feed,  # type: ignore[misc]
-            validation=None,
-            metric=lambda outputs, targets: 0.0,
-            metric_name="none",
-            teachers={"teacher": live(resnet(20, layout, seed=1), fabric)},
-            calibration=Calibration((batch.inputs,)),
-            seed=0,
-            store=Store(folder / name),
-            log=lambda row: None,
-        )
-        stage = Finetune(epochs=1, optimizer={"name": "sgd", "lr": 1e-4}, **STAGES[name])
-        learner = resnet(20, layout)
-        feed.start(lambda stage=stage, learner=learner, context=context: stage.run(learner, context))  # type: ignore[misc]
-    times = in_turns([feed.turn for feed in feeds.values()], rounds, f"{precision} {layout}")
-    for feed in feeds.values():
-        feed.stop()
+    with ThreadPoolExecutor(len(STAGES)) as pool:
+        feeds = []
+        for name, terms in STAGES.items():
+            feed, fabric = Turns(batch), fabric_of(precision)
+            stage = Finetune(epochs=1, optimizer={"name": "sgd", "lr": 1e-4}, **terms)
+            lent = context(feed, fabric, live(resnet(20, layout, seed=1), fabric), folder / name)
+            feed.start(pool, partial(stage.run, resnet(20, layout), lent))
+            feeds.append(feed)
+        times = in_turns([feed.turn for feed in feeds], rounds, f"{precision} {layout}")
+        for feed in feeds:
+            feed.stop()
     taught = times[:, list(STAGES).index("taught")]
     rows = {name: figures(times[:, index], taught) for index, name in enumerate(STAGES)}
     return {"precision": precision, "layout": layout, "rounds": rounds, "steps": rows}
@@ -223,7 +226,7 @@ def teachers(batch: Batch, feed: Memory, folder: Path) -> dict[str, Teacher]:
     # What a look-up costs does not depend on who was asked.
     asked = Live(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10)), full)
     every, some = (
-        bank.build(asked, replace_inputs(feed, count), folder / f"{count}.safetensors", variants=variants)
+        bank.build(asked, first(feed, count), folder / f"{count}.safetensors", variants=variants)
         for count, variants in ((2048, None), (16384, 8))
     )
     return {
@@ -238,7 +241,7 @@ def teachers(batch: Batch, feed: Memory, folder: Path) -> dict[str, Teacher]:
     }
 
 
-def replace_inputs(feed: Memory, count: int) -> Memory:
+def first(feed: Memory, count: int) -> Memory:
     """Return a feed of the first ``count`` examples."""
     return Memory(tuple(x[:count] for x in feed.inputs), None, prepare=feed.prepare, augment=feed.augment)
 

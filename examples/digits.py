@@ -1,13 +1,14 @@
-"""A small convolutional network for 8x8 digits, trained in plain PyTorch: no Attar in here."""
+"""A small convolutional network for 8x8 digits, in plain PyTorch: no Attar in here."""
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class DigitNet(nn.Module):
-    """Four convolutions with batch-norm, about 68,000 parameters; input (N, 1, 8, 8) in 0..1, output (N, 10) logits."""
+    """Four convolutions with batch-norm; input (N, 1, 8, 8) in 0..1, output (N, 10) logits.
+
+    Of width 64 it has 264,522 parameters, of width 32 67,754, of width 16 17,754.
+    """
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -24,20 +25,3 @@ class DigitNet(nn.Module):
                 x = F.max_pool2d(x, 2)
         logits: Tensor = self.head(x.flatten(1))
         return logits
-
-
-def train(x: np.ndarray, y: np.ndarray, epochs: int = 15, batch: int = 64, seed: int = 0) -> DigitNet:
-    """Train on images (N, 1, 8, 8) in 0..1 and labels (N,); the same seed gives the same network."""
-    torch.manual_seed(seed)
-    net, images, labels = DigitNet(), torch.from_numpy(x), torch.from_numpy(y)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    steps = epochs * (len(images) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=steps)
-    for _ in range(epochs):
-        for chosen in torch.randperm(len(images)).split(batch)[: len(images) // batch]:
-            loss = F.cross_entropy(net(images[chosen]), labels[chosen])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return net.eval()

@@ -1,4 +1,4 @@
-"""Recipes from end to end: files, report and page; killed and resumed; from the command line, from Python, on two ranks."""
+"""Recipes from end to end: files, report, page; killed and resumed; by command, from Python, on two ranks."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def net(width=8):
 
 
 def sets(split):
-    n = {"train": 96, "test": 48}[split]
+    n = {"train": 384, "test": 48}[split]
     rng = np.random.default_rng(len(split))
     y = rng.integers(0, 3, n)
     return (np.eye(3)[y].repeat(2, 1) + rng.normal(scale=0.4, size=(n, 6))).astype("float32"), y
@@ -189,7 +189,7 @@ def test_what_changed_since_is_named_and_nothing_is_resumed(place):
     with pytest.raises(SpecError, match=r"recipe.models.net.stages.0.epochs was 2 and is 4"):
         run(recipe([*SHORT, "models.net.stages.0.epochs=4"]), folder, resume=True)
     (own / "nets.py").write_text(NETS.replace("scale=0.4", "scale=0.5"))
-    with pytest.raises(SpecError, match=r"data.train was .* files.nets.py was "):
+    with pytest.raises(SpecError, match=r"files.nets.py was .* and is "):
         run(recipe(SHORT), folder, resume=True)
     (own / "nets.py").write_text(NETS)
     assert files(run(recipe(SHORT), folder, resume=True).folder) == before
@@ -304,8 +304,8 @@ def test_a_stranger_s_module_loader_loss_and_metric_go_through(tmp_path):
     ("setting", "message"),
     [
         (
-            "models.net.stages.0.batch=99",
-            "recipe.models.net.stages.0.batch: 99 is larger than the 86 training examples",
+            "models.net.stages.0.batch=999",
+            "recipe.models.net.stages.0.batch: 999 is larger than the 346 training examples",
         ),
         ("models.net.source=nets.py:nte", "recipe.models.net.source: no object in nets.py named 'nte'; did you mean"),
         (
@@ -358,7 +358,7 @@ def _arrays():
 
 def test_what_cannot_be_deployed_is_refused_before_any_training(tmp_path):
     recipe = attar.Recipe(
-        data=_arrays(), models={"net": {"source": Sorted(), "stages": [{"stage": "train", "epochs": 1}]}}
+        data=_arrays(), models={"net": {"source": Sorted(), "stages": [{"stage": "train", "epochs": 1, "batch": 9}]}}
     )
     with pytest.raises((ModelError, ParityError), match=r"recipe.models.net: "):
         attar.run(recipe, tmp_path / "run")

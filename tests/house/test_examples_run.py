@@ -63,7 +63,7 @@ def test_every_command_line_of_the_docstrings_is_one_that_attar_takes():
     found = 0
     for path in sources:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if re.match(rf"\s*attar ({'|'.join(COMMANDS)}) ", line):
+            if re.match(rf"\s*attar ({'|'.join(COMMANDS)})( |$)", line):
                 _parse(f"{name(path)}:{number}", line.strip(), whole=False)
                 found += 1
     assert found >= len(COMMANDS)
@@ -94,7 +94,7 @@ def _documented(path):
     """Yield place and text of the command lines in fenced and indented blocks."""
     text = path.read_text(encoding="utf-8")
     for number, line in enumerate(text.replace("\\\n", "\\").splitlines(), 1):
-        if re.match(rf"(    )?(\$ )?attar ({'|'.join(COMMANDS)}) ", line):
+        if re.match(rf"(    )?(\$ )?attar ({'|'.join(COMMANDS)})( |$)", line):
             yield f"{name(path)}:{number}", line.replace("\\", " ").strip().removeprefix("$ ")
 
 

@@ -7,7 +7,7 @@ from tests.methods.toys import ModuleTeacher, context, data, fresh, same
 from torch import nn
 
 from attar.artifact.writer import pack
-from attar.core.errors import SpecError, UnknownName
+from attar.core.errors import UnknownName
 from attar.core.tensors import Quantized
 from attar.methods.finetune import Finetune
 from attar.model.capture import capture
@@ -53,10 +53,10 @@ def results(learner):
 
 def test_everything_together_and_the_file_computes_the_same(teacher, tmp_path):
     learner, rows = fresh(), []
-    stage = Finetune(epochs=6, **ALL)
+    stage = Finetune(epochs=10, **ALL)
     assert stage.teachers() == ("big",)
     stage.run(learner, context(tmp_path, teachers={"big": teacher}, log=rows.append))
-    assert len(rows) == 6
+    assert len(rows) == 10
     assert rows[-1]["sparsity"] == pytest.approx(0.5, abs=0.02)
     assert rows[-1]["validation_accuracy"] > 0.7
     assert {"loss", "kl", "cross_entropy", "validation_loss", "lr"} <= rows[0].keys()
@@ -165,7 +165,7 @@ def test_what_it_needs(teacher):
 class Two(nn.Module):
     def __init__(self, kind):
         super().__init__()
-        self.net, self.kind = nn.Linear(4, 3), kind
+        self.net, self.kind = nn.Linear(4, 4), kind
 
     def forward(self, x):
         y = self.net(x.mean((2, 3)).repeat(1, 2))
@@ -241,14 +241,10 @@ def test_held_parameters_are_watching_again_after_an_evaluation(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("constraint", "error"),
-    [
-        ({"name": "prune", "sparsity": 0.5, "keep": ["haed"]}, UnknownName),
-        ({"name": "quantize", "scales": "mes"}, SpecError),
-    ],
+    "constraint", [{"name": "prune", "sparsity": 0.5, "keep": ["haed"]}, {"name": "quantize", "scales": "mes"}]
 )
-def test_what_does_not_fit_is_known_before_the_first_step(tmp_path, constraint, error):
+def test_what_does_not_fit_is_known_before_the_first_step(tmp_path, constraint):
     lent = context(tmp_path)
     object.__setattr__(lent, "feed", pytest.fail)
-    with pytest.raises(error, match="did you mean"):
+    with pytest.raises(UnknownName, match="did you mean"):
         Finetune(epochs=1, constraints=[constraint]).run(fresh(), lent)

@@ -126,6 +126,7 @@ def test_the_hard_loss_is_its_formula(smoothing):
         (None, "needs labels"),
         (torch.zeros(4), r"whole targets .* \(4,\); torch.float32"),
         (torch.zeros(4, 1, dtype=torch.int64), r"\(4, 1\) arrived"),
+        (torch.tensor([0, 1, 10, -1]), r"between -1 and 10; .* 10 classes"),
     ],
 )
 def test_targets_that_do_not_fit_are_refused(targets, message):

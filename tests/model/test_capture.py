@@ -131,6 +131,20 @@ def test_every_value_that_is_deployed_is_the_captured_value_it_is_said_to_be():
     torch.testing.assert_close(kept.graph(*inputs), captured.evaluation(*inputs))
 
 
+def test_one_of_several_outputs_is_known_by_its_number():
+    net = Net()
+    captured = capture(net, X)
+    traced = deploy(net, captured)
+    inputs = (torch.randn(3, 1, 8, 8),)
+    deployed, original = _values(traced.graph, inputs), _values(captured.evaluation, inputs)
+    items = [name for name in traced.origins if name.startswith("getitem")]
+    assert items
+    for name in items:
+        torch.testing.assert_close(deployed[name], original[traced.origins[name]])
+    for site in find_sites(traced.graph, traced.values):
+        assert {*site.sources} <= {*traced.origins}
+
+
 def test_nodes_added_behind_a_value_are_deployed_and_known():
     net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     captured = capture(net, (torch.randn(2, 3),))

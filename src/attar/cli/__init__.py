@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import inspect
 import sys
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Annotated, Any
 
 import typer
@@ -82,7 +82,7 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
     asked = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, (where, short) in COMMANDS.items():
         function = _imported(where) if name == asked else _named(short)
-        takes = bool(inspect.signature(function).parameters)
+        takes = bool(signature(function).parameters)
         app.command(name, no_args_is_help=name == asked and takes, short_help=short)(function)
     return app
 

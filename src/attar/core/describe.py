@@ -18,7 +18,7 @@ def described(spec: Spec) -> dict[str, Any]:
 
 def _without_defaults(value: Any, dumped: Any) -> Any:
     match value:
-        case Spec():
+        case Spec() if isinstance(dumped, dict):
             fields = type(value).model_fields
             told = [n for n, f in fields.items() if n in _KINDS or f.is_required() or getattr(value, n) != f.default]
             told += list(value.model_extra or {})

@@ -216,7 +216,7 @@ def _keeps_grid(node: fx.Node) -> bool:
 
 
 def _is_zero(value: Any) -> bool:
-    return isinstance(value, fx.Node) and value.target is aten.scalar_tensor.default and value.args[0] == 0
+    return isinstance(value, fx.Node) and value.target is aten.scalar_tensor.default and value.args == (0,)
 
 
 def _is_moved(node: fx.Node, group: dict[fx.Node, fx.Node]) -> bool:

@@ -7,6 +7,7 @@ the decomposed program, whose node names are the value names of the ONNX graph. 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -123,7 +124,6 @@ def deploy(
                 added[_add_behind(graph.graph, node, behind[node.name]).name] = node.name
         clean(graph)
         folding = fold_batch_norms(graph, rigid)
-        names = {node.name for node in graph.graph.nodes}
         try:
             program = torch.onnx.export(
                 graph,
@@ -155,7 +155,7 @@ def deploy(
         folding=folding,
         aliases=_aliases(module, state),
         parameters=sum(parameter.numel() for parameter in module.parameters()),
-        origins=_origins(traced, names, {**folding.values, **added}),
+        origins=_origins(traced, graph, {**folding.values, **added}),
     )
 
 
@@ -171,23 +171,28 @@ def _add_behind(graph: fx.Graph, node: fx.Node, add: Callable[[fx.Graph, fx.Node
     return last
 
 
-def _origins(traced: fx.GraphModule, names: Collection[str], stand_ins: Mapping[str, str]) -> dict[str, str]:
+def _origins(traced: fx.GraphModule, graph: fx.GraphModule, stand_ins: Mapping[str, str]) -> dict[str, str]:
     """Return the value of the captured program that each value of the traced graph is, by the exporter's provenance.
 
     Where one captured node became several, the last of them has its value. ``stand_ins``: node -> the captured node
     whose value it has (a layer with a batch-norm folded in has the batch-norm's).
     """
+    names = {node.name for node in graph.graph.nodes}
+    items = {(n.args[0].name, n.args[1]): n.name for n in graph.graph.nodes if n.target is operator.getitem}
     last: dict[str, str] = {}
+    known: dict[str, str] = {}
     for node in traced.graph.nodes:
         sources = node.meta.get("from_node") or []
         while sources and sources[-1].name not in names:
             sources = sources[-1].from_node or []
         while sources and sources[-1].from_node and sources[-1].from_node[-1].name in names:
             sources = sources[-1].from_node
-        if node.op == "placeholder":
-            last[node.name] = node.name
-        elif sources:
-            last[sources[-1].name] = node.name
+        # One of several outputs carries the provenance of the whole, and is the one of its number there.
+        whole = known.get(node.args[0].name, "") if node.target is operator.getitem else None
+        name = sources[-1].name if sources else node.name if node.op == "placeholder" else None
+        name = name if whole is None else items.get((whole, node.args[1]))
+        if name is not None:
+            last[name], known[node.name] = node.name, name
     return {node: stand_ins.get(name, name) for name, node in last.items()}
 
 

@@ -50,11 +50,17 @@ class _CrossEntropy(Objective):
                 f"cross_entropy takes whole targets of the shape of the outputs without their last axis, the classes: "
                 f"{tuple(logits.shape[:-1])}; {targets.dtype} of {tuple(targets.shape)} arrived"
             )
-        losses = torch.nn.functional.cross_entropy(
-            logits.reshape(-1, logits.shape[-1]),
-            targets.reshape(-1),
-            ignore_index=self.term.ignore_index,
-            reduction="none",
-            label_smoothing=self.term.label_smoothing,
-        )
+        try:
+            losses = torch.nn.functional.cross_entropy(
+                logits.reshape(-1, logits.shape[-1]),
+                targets.reshape(-1),
+                ignore_index=self.term.ignore_index,
+                reduction="none",
+                label_smoothing=self.term.label_smoothing,
+            )
+        except IndexError as error:
+            raise SpecError(
+                f"targets lie between {int(targets.min())} and {int(targets.max())}; the outputs have "
+                f"{logits.shape[-1]} classes, and padding is {self.term.ignore_index}"
+            ) from error
         return mean_over_positions(losses.reshape(targets.shape), sources, self.term.ignore_index)

@@ -1,0 +1,58 @@
+"""``attar run``: what it prints, where it writes, what it refuses."""
+
+import json
+
+import pytest
+
+from attar.cli import main
+
+NETS = "import numpy as np\nfrom torch import nn\n\n\ndef net():\n    return nn.Linear(4, 2)\n\n\ndef sets(split):\n"
+NETS += (
+    "    x = np.random.default_rng(0).normal(size=(40, 4)).astype('float32')\n    return x, (x[:, 0] > 0).astype(int)\n"
+)
+RECIPE = "data: nets.py:sets\nthreads: 1\nmodels: {net: {source: nets.py:net}}\n"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "nets.py").write_text(NETS)
+    (tmp_path / "mine" / "small.yaml").write_text(RECIPE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_recipe_is_run_into_a_folder_of_its_name(place, capsys):
+    assert main(["run", "mine/small.yaml"]) == 0
+    out = capsys.readouterr().out
+    assert (place / "runs" / "small" / "net.attar").is_file()
+    assert "net" in out
+    assert "40 test examples" in out
+    assert "runs/small/report.html" in out
+    assert main(["run", "mine/small.yaml"]) == 1
+    assert "holds a run already; resume it (--resume)" in capsys.readouterr().err
+    assert main(["run", "mine/small.yaml", "--resume", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["command"] == "attar run mine/small.yaml --out runs/small"
+    assert report["models"][0]["parameters"] == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing.yaml"], "there is no recipe nothing.yaml"),
+        (["mine/small.yaml", "--set", "model.net=1"], "no key named 'model'; did you mean 'models'?"),
+        (
+            ["mine/small.yaml", "--set", "models.net.stages=[{stage: train}]"],
+            "stages.0.epochs: Field required",
+        ),
+        (["mine/small.yaml", "--set", "models.net.source=nest.py:net"], "there is no file"),
+        (["mine/small.yaml", "--out", "mine"], "mine is not empty and holds no run"),
+    ],
+)
+def test_what_cannot_work_ends_in_one_line(place, capsys, arguments, message):
+    assert main(["run", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (place / "runs" / "small" / "state").exists()
