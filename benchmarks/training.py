@@ -59,6 +59,7 @@ from attar.runtime.session import Session
 from attar.train.augment import Crop, Flip
 from attar.train.batch import Batch
 from attar.train.feed import Memory, preparation
+from attar.train.optimizer import Sgd
 from attar.train.precision import channels_last
 from attar.train.store import Store
 from attar.work.context import Context, Teacher
@@ -152,6 +153,7 @@ def images(count: int) -> Memory:
     """Return training examples, those of CIFAR-10 or random ones."""
     try:
         found = Cifar10().load("", "train")
+        assert found.y is not None
         x, y = found.x[:count], found.y[:count]
     except DataError:
         random = np.random.default_rng(0)
@@ -204,7 +206,7 @@ def steps(precision: str, layout: str, batch: Batch, rounds: int, folder: Path) 
         feeds = []
         for name, terms in STAGES.items():
             feed, fabric = Turns(batch), fabric_of(precision)
-            stage = Finetune(epochs=1, optimizer={"name": "sgd", "lr": 1e-4}, **terms)
+            stage = Finetune(epochs=1, optimizer=Sgd(lr=1e-4), **terms)
             lent = context(feed, fabric, live(resnet(20, layout, seed=1), fabric), folder / name)
             feed.start(pool, partial(stage.run, resnet(20, layout), lent))
             feeds.append(feed)

@@ -3,7 +3,7 @@
 import pytest
 
 from attar.core.errors import SpecError, UnknownName
-from attar.core.registry import Registry, load_object
+from attar.core.registry import Registry, load_object, references_from
 
 
 class Red:
@@ -73,3 +73,11 @@ def test_a_file_that_fails_is_not_remembered(tmp_path):
             load_object(f"{path}:name")
     path.write_text("name = 1\n")
     assert load_object(f"{path}:name") == 1
+
+
+def test_files_are_looked_for_in_the_folder_that_is_said(tmp_path):
+    (tmp_path / "own.py").write_text("name = 1\n")
+    with references_from(tmp_path):
+        assert load_object("own.py:name") == 1
+    with pytest.raises(SpecError, match="there is no file"):
+        load_object("own.py:name")

@@ -72,6 +72,8 @@ def test_rounded_and_pruned_values_are_the_same_in_the_file():
     learner = fresh()
     learner.attach(PruneActivations(sparsity=0.5).attach(learner))
     learner.attach(StraightThrough(activations=4).attach(learner))
+    # Rounded first, whatever was attached first: what is left is on its grid, as in the file.
+    assert [type(each).__name__ for each in learner.held("relu")] == ["SiteGrid", "Threshold"]
     graph = learner.graph(train=True)
     for step in range(4):
         learner.update(Moment(step, 4))

@@ -1,5 +1,3 @@
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -232,12 +230,30 @@ def test_the_figures_are_those_of_the_evaluation_program(tmp_path):
     assert rows[0]["validation_loss"] == pytest.approx(float(loss), rel=1e-5)
 
 
-def test_held_parameters_are_watching_again_after_an_evaluation(tmp_path):
-    learner, modes = fresh(), []
-    learner_graph = Finetune(epochs=2, constraints=[{"name": "quantize", "activations": 8}], **ADAMW)
-    lent = context(tmp_path, log=lambda row: modes.append([c.training for c in learner.constraints]))
-    learner_graph.run(learner, lent)
-    assert all(itertools.chain(*modes))
+class Modes(Objective):
+    """Remembers whether it was in training mode, for each size of batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def forward(self, sources):
+        self.seen.add((len(sources.batch), self.training))
+        return nn.functional.cross_entropy(sources.outputs, sources.batch.targets)
+
+
+def test_looking_at_validation_examples_changes_nothing(tmp_path):
+    found, modes = [], Modes()
+    for slot in (0, 1):
+        learner, lent = fresh(slot), context(tmp_path / str(slot))
+        if slot:
+            object.__setattr__(lent, "validation", None)
+        constraints = [{"name": "quantize", "activations": 8, "freeze": 1.0}]
+        constraints += [{"name": "prune_activations", "sparsity": 0.1, "freeze": 1.0}]
+        Finetune(epochs=2, objective=modes, constraints=constraints, **ADAMW | {"batch": 64}).run(learner, lent)
+        found.append(results(learner))
+    assert same(*found)
+    assert modes.seen == {(64, True), (32, False)}
 
 
 @pytest.mark.parametrize(

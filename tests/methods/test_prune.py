@@ -161,6 +161,17 @@ def test_masks_of_an_earlier_stage_hold_in_the_next():
     assert walk(learner, 4) == [0.5] * 5
 
 
+def test_what_falls_below_a_threshold_later_is_left():
+    learner, _ = attached(threshold=0.1, shape="once", layers=("second",))
+    walk(learner, 3)
+    weight = learner.tensor("second.weight")
+    zeros = int((weight == 0).sum())
+    with torch.no_grad():
+        weight *= 0.5
+    walk(learner, 3)
+    assert 0 < zeros == int((weight == 0).sum())
+
+
 def test_a_weight_of_zeros_is_not_taken_for_pruned():
     learner = fresh()
     with torch.no_grad():

@@ -59,6 +59,13 @@ def test_weights_on_the_grid_survive_exactly_and_nothing_loses_its_gradient(bits
     assert (weight.grad == 1).all()
 
 
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_the_largest_weight_keeps_its_gradient(bits):
+    weight = torch.randn(2000, 3, generator=torch.Generator().manual_seed(bits)).requires_grad_()
+    grid_of(weight, bits)(weight).sum().backward()
+    assert (weight.grad == 1).all()
+
+
 def test_powers_of_two_survive_to_the_bit():
     weight = torch.tensor([[-7.0, 3, 0, 7], [1, 2, -7, 5]]) * 0.125
     assert torch.equal(grid_of(weight)(weight), weight)
@@ -139,6 +146,14 @@ def test_the_range_is_a_moving_average_over_all_values_of_the_site():
     grid(torch.tensor([-200.0, 800.0]))
     grid.advance()
     assert grid.range.tolist() == pytest.approx([-1 - PACE, 4 + 4 * PACE])
+
+
+def test_in_evaluation_nothing_is_watched():
+    grid = site(8).eval()
+    assert grid.watching
+    grid(torch.tensor([-200.0, 800.0]))
+    grid.advance()
+    assert grid.range.tolist() == [-1, 3]
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])

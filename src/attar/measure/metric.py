@@ -73,9 +73,7 @@ def find(metric: Any) -> tuple[str, Metric]:
     """
     found = METRICS[metric] if isinstance(metric, str) else metric
     if not callable(found):
-        raise SpecError(
-            f"metric {metric!r} is a {type(found).__name__}; a function of outputs and targets is needed"
-        )
+        raise SpecError(f"metric {metric!r} is a {type(found).__name__}; a function of outputs and targets is needed")
     if isinstance(metric, str):
         return metric.rpartition(":")[2], found
     return str(getattr(found, "name", None) or getattr(found, "__name__", type(found).__name__)), found

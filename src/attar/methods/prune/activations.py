@@ -118,7 +118,7 @@ class Thresholds(Constraint):
     """
 
     #: After grids: what is left of a rounded value is still on its grid, so integer kernels may read it.
-    order: ClassVar[int] = 0
+    order: ClassVar[int] = 2
 
     def __init__(self, rule: PruneActivations, held: Mapping[str, Threshold], left: Mapping[str, str]) -> None:
         super().__init__({}, held, left)
