@@ -305,7 +305,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
     right.axvline(rows["PyTorch bf16"]["ms"] / 4, color="tab:red", lw=1, label="a quarter of PyTorch bf16")
     right.invert_yaxis()
     right.set(xlabel="ms a batch", title=f"{found['forwards']['model']} as a teacher", xscale="log")
-    right.legend(fontsize=7)
+    right.set_xlim(left=0.05)
+    right.legend(fontsize=7, loc="lower right")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})
