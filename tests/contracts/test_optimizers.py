@@ -81,7 +81,7 @@ def test_a_users_own_by_file_and_as_an_object(tmp_path):
     path.write_text(
         "import torch\ndef slow(groups, lr, power=1):\n    return torch.optim.SGD(groups, lr=lr / 10**power)\n"
     )
-    own = CHOICE.validate_python({"name": f"{path}:slow", "lr": 0.5, "power": 2, "weight_decay": 0.1})
+    own = CHOICE.validate_python({"name": f"{path}:slow", "lr": 0.5, "arguments": {"power": 2}, "weight_decay": 0.1})
     made = own.build(groups(parameters()))
     assert [(group["lr"], group["weight_decay"]) for group in made.param_groups] == [(0.005, 0.1), (0.005, 0.0)]
     assert CHOICE.validate_python(CHOICE.dump_python(own, mode="json")) == own
@@ -93,6 +93,6 @@ def test_a_users_own_by_file_and_as_an_object(tmp_path):
 
 def test_a_users_own_that_does_not_fit():
     with pytest.raises(SpecError, match=r"torch\.optim:RMSprop does not take .*beta"):
-        CHOICE.validate_python({"name": "torch.optim:RMSprop", "beta": 1}).build(groups(parameters()))
+        CHOICE.validate_python({"name": "torch.optim:RMSprop", "arguments": {"beta": 1}}).build(groups(parameters()))
     with pytest.raises(SpecError, match=r"builtins:dict returned a dict, not a torch\.optim\.Optimizer"):
         CHOICE.validate_python(lambda groups, lr: {}).model_copy(update={"name": "builtins:dict"}).make([])

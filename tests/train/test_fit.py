@@ -37,7 +37,7 @@ PLANS = {
     "sgd": {"optimizer": "sgd", "clip": 1.0},
     "adamw": {"optimizer": "adamw", "schedule": "cosine", "warmup": 0.1},
     "adam": {"optimizer": {"name": "adam", "weight_decay": 0.01}},
-    "own": {"optimizer": {"name": "torch.optim:RMSprop", "momentum": 0.9, "lr": 0.01}},
+    "own": {"optimizer": {"name": "torch.optim:RMSprop", "arguments": {"momentum": 0.9}, "lr": 0.01}},
 }
 
 

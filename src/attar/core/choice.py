@@ -1,7 +1,7 @@
 """Choice: a field of a spec that is one of a registry's specs, chosen by its ``name``, or a user's own.
 
 objective: {name: kl, temperature: 4, teacher: teacher}
-objective: {name: losses.py:focal, gamma: 2}
+objective: {name: losses.py:focal, arguments: {gamma: 2}}
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-from pydantic import ConfigDict, Field, field_serializer
+from pydantic import Field, field_serializer
 from pydantic.json_schema import SkipJsonSchema
 from torch import nn
 
@@ -112,21 +112,20 @@ class Adam(OptimizerSpec):
 
 
 class OwnOptimizer(OptimizerSpec):
-    """A user's own: ``file.py:name`` or an object of Python, called as ``(groups, lr=lr, **other keys)``.
+    """A user's own: ``file.py:name`` or an object of Python, called as ``(groups, lr=lr, **arguments)``.
 
-    ``torch.optim:RMSprop`` is one, with ``alpha`` and the like as further keys.
+    ``torch.optim:RMSprop`` is one, with ``{alpha: 0.9}`` and the like as arguments.
     """
-
-    model_config = ConfigDict(extra="allow")
 
     name: str | SkipJsonSchema[Callable[..., Any]]  # type: ignore[assignment]
     lr: Rate = 1e-3
+    arguments: dict[str, Any] = {}
 
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """Return what the user's own returns."""
         own = load_object(self.name) if isinstance(self.name, str) else self.name
         try:
-            made = own(groups, lr=self.lr, **(self.model_extra or {}))
+            made = own(groups, lr=self.lr, **self.arguments)
         except (TypeError, ValueError) as error:
             raise SpecError(f"optimizer {self._written(self.name)} does not take what it is given: {error}") from error
         if not isinstance(made, torch.optim.Optimizer):
