@@ -16,6 +16,7 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from attar.data import DATASETS
 from attar.recipe.data import Sets
 from attar.recipe.folder import Folder, digest
+from attar.recipe.neighbours import neighbours
 from attar.recipe.recipe import Recipe
 from attar.recipe.reference import files
 
@@ -35,11 +36,14 @@ def versions() -> dict[str, str]:
 def facts(recipe: Recipe, sets: Sets) -> dict[str, Any]:
     """Return what must be the same for a run to be resumed: the recipe, the data, the user's files, the versions."""
     described = {name: value for name, value in recipe.described().items() if name != "root"}
-    named = sorted(files(described) | _other_files(recipe))
+    named = {Path(name).expanduser() for name in files(described) | _other_files(recipe)}
+    for path in [path for path in named if path.suffix == ".py"]:
+        folder = (recipe.folder / path).parent
+        named |= {path.parent / other.relative_to(folder) for other in neighbours(recipe.folder / path)}
     return {
         "recipe": described,
         "data": sets.fingerprint(),
-        "files": {name: digest(recipe.folder / Path(name).expanduser()) for name in named},
+        "files": {str(path): digest(recipe.folder / path) for path in sorted(named)},
         "versions": versions(),
     }
 
