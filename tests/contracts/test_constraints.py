@@ -22,6 +22,7 @@ FIELDS = {
         {"bits": 2, "scales": "mse", "granularity": {"kind": "group", "size": 5}},
         {"bits": 8, "activations": 4, "granularity": {"kind": "tensor"}},
         {"bits": 4, "granularity": {"kind": "bucket", "size": 32}},
+        {"bits": 5, "granularity": "group:16", "activations": 7},
     ),
 }
 CASES = [(name, fields) for name in CONSTRAINTS for fields in FIELDS[name]]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from tests.methods.toys import fresh
 
 from attar.methods.distill.registry import OBJECTIVES, ObjectiveChoice
@@ -103,3 +103,10 @@ def test_it_says_what_it_needs(term):
 @pytest.mark.parametrize("name", list(OBJECTIVES))
 def test_every_entry_says_what_it_is(name):
     assert len(OBJECTIVES[name].__doc__) > 100
+
+
+@pytest.mark.parametrize("kind", [kind for kind in OBJECTIVES.values() if "temperature" in kind.model_fields])
+def test_a_temperature_stays_above_zero(kind):
+    for moving in ({"start": 4, "stop": 0}, {"start": 0.0, "stop": 4.0}):
+        with pytest.raises(ValidationError, match="start and stop must be above 0"):
+            kind(teacher="big", temperature=moving)

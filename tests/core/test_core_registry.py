@@ -1,5 +1,7 @@
 """Registries: literal entries, a user's own, and the errors of both."""
 
+import sys
+
 import pytest
 
 from attar.core.errors import SpecError, UnknownName
@@ -81,3 +83,27 @@ def test_files_are_looked_for_in_the_folder_that_is_said(tmp_path):
         assert load_object("own.py:name") == 1
     with pytest.raises(SpecError, match="there is no file"):
         load_object("own.py:name")
+
+
+def test_a_file_that_changed_is_run_anew(tmp_path):
+    path = tmp_path / "own.py"
+    for value in (1, 2):
+        path.write_text(f"class Name:\n    value = {value}\n")
+        found = load_object(f"{path}:Name")
+        assert found.value == value
+        assert load_object(f"{path}:Name") is found
+
+
+def test_what_a_file_imports_from_beside_it_is_run_anew_too(tmp_path):
+    (tmp_path / "parts_of_own").mkdir()
+    (tmp_path / "parts_of_own" / "__init__.py").write_text("")
+    (tmp_path / "own.py").write_text("import math\nimport beside_own\nvalue = beside_own.deep.VALUE\n")
+    (tmp_path / "other.py").write_text("import beside_own\nvalue = beside_own.deep.VALUE\n")
+    (tmp_path / "beside_own.py").write_text("from parts_of_own import deep\n")
+    before = sys.modules["math"]
+    for value in (1, 22, 333):
+        (tmp_path / "parts_of_own" / "deep.py").write_text(f"VALUE = {value}\n")
+        with references_from(tmp_path):
+            assert load_object("own.py:value") == value
+            assert load_object("other.py:value") == value
+    assert sys.modules["math"] is before

@@ -94,7 +94,7 @@ def test_a_run_leaves_files_that_hold_what_the_report_says(whole):
     folder, report = whole
     assert {path.name for path in folder.iterdir()} == {
         *("teacher.attar", "student.attar", "report.json", "report.html", "recipe.yaml", "run.json", "journal.jsonl"),
-        *("lock", "logs", "state"),
+        *("lock", "logs", "state", "figures"),
     }
     assert json.loads((folder / "report.json").read_text())["run"] == report
     teacher, student = report["models"]
@@ -313,6 +313,7 @@ def test_a_stranger_s_module_loader_loss_and_metric_go_through(tmp_path):
             "recipe.models.net.source: the factory was",
         ),
         ("models.net.source={factory: nets.py:net, weights: w.pt}", "recipe.models.net.source: there are no weights"),
+        ("banks={net: {variants: 2}}", "recipe.banks.net.variants: 2 are more than the 1 the augmentation has"),
         ("data=nets.py:set", "no object in nets.py named 'set'"),
         ("models.net.stages.0.constraints=[{name: prune, sparsity: 0.5, layers: ['x*']}]", "no layer named 'x*'"),
     ],
@@ -371,6 +372,43 @@ def test_a_module_with_moods_is_captured_in_evaluation_and_that_is_journaled(tmp
     done = attar.run(recipe, tmp_path / "run")
     decided = [row for row in _journal(done.folder) if row["event"] == "decided" and row["what"] == "capture of net"]
     assert decided[0]["value"] == "eval"
+    assert "captured in evaluation mode" in done.report["models"][0]["left"]["training"]
+    assert "captured in evaluation mode" in done.page.read_text()
+
+
+def test_a_teacher_that_is_rounded_on_its_way_into_the_file_teaches_as_its_file(place):
+    stages = "[{stage: train, epochs: 2, batch: 32}, {stage: quantize, bits: 2}]"
+    teach = "[{stage: distill, teacher: %s, epochs: 1, batch: 32}]"
+    models = (
+        f"models={{teacher: {{source: nets.py:net, stages: {stages}}}, net: {{source: nets.py:net, stages: {teach}}}}}"
+    )
+    first = run(read(place / "r.yaml", [models % "teacher"]), place / "rounded")
+    shutil.copy(first.folder / "teacher.attar", place / "teacher-2.attar")
+    models = f"models={{file: {{source: {{file: teacher-2.attar}}}}, net: {{source: nets.py:net, stages: {teach}}}}}"
+    second = run(read(place / "r.yaml", [models % "file"]), place / "rounded-file")
+    losses = [[row["loss"] for row in done.report["models"][1]["curves"]] for done in (first, second)]
+    assert losses[0] == losses[1]
+
+
+def _of_the_first(outputs, targets):
+    return nn.functional.mse_loss(outputs[:, 0], targets.float())
+
+
+def test_whole_numbers_to_guess_are_no_classes_and_a_metric_may_have_no_value(tmp_path):
+    x, y = _arrays()["train"]
+    stage = {"stage": "train", "epochs": 1, "batch": 10, "loss": _of_the_first}
+    data = {"train": (x, y), "test": (x, y)}
+    recipe = attar.Recipe(
+        data=data,
+        models={"net": {"source": nn.Linear(6, 2), "stages": [stage]}},
+        metric=lambda outputs, targets: float("nan"),
+        threads=1,
+    )
+    done = attar.run(recipe, tmp_path / "run")
+    model = done.report["models"][0]
+    assert model["per_class"] == done.report["class_examples"] == {}
+    assert model["metric_mean"] is None
+    assert "NaN" not in (done.folder / "report.json").read_text()
 
 
 def test_what_is_left_open_is_decided_once(place):

@@ -6,7 +6,7 @@ from tests.samples import conv_net
 
 from attar.artifact.writer import pack
 from attar.core.errors import DataError, SpecError, UnknownName
-from attar.measure.metric import METRICS, find, per_class, score
+from attar.measure.metric import METRICS, Guarded, find, per_class, score
 from attar.runtime import Session
 
 
@@ -34,10 +34,10 @@ def test_mean_squared_error_is_over_every_element():
 
 def test_a_metric_is_a_word_a_file_s_or_a_function(tmp_path):
     (tmp_path / "m.py").write_text("def worst(outputs, targets):\n    return -1.0\n")
-    assert find("accuracy") == ("accuracy", METRICS["accuracy"])
+    assert find("accuracy") == ("accuracy", Guarded("accuracy", METRICS["accuracy"]))
     name, own = find(f"{tmp_path}/m.py:worst")
     assert (name, own(None, None)) == ("worst", -1.0)
-    assert find(own) == ("worst", own)
+    assert find(own.metric) == ("worst", own)
     with pytest.raises(UnknownName, match="accuracy"):
         find("acuracy")
     with pytest.raises(SpecError, match="a function of outputs and targets"):
@@ -51,6 +51,38 @@ def test_per_class_shares_are_of_each_label_s_own():
     assert per_class(outputs[:, 0], np.zeros(4, int)) == {}
 
 
+def test_targets_that_the_losses_leave_out_are_not_counted():
+    outputs, targets = np.eye(3)[[0, 0, 1, 2]], np.array([0, 1, -100, -100])
+    assert METRICS["accuracy"](outputs, targets) == 0.5
+    assert per_class(outputs, targets) == {"0": 1.0, "1": 0.0}
+    with pytest.raises(DataError, match="every target is negative"):
+        METRICS["accuracy"](outputs, np.full(4, -100))
+
+
+def test_one_number_scores_no_classes():
+    assert per_class(np.zeros((3, 1)), np.array([0, 1, 2])) == {}
+
+
+def _raises(outputs, targets):
+    raise KeyError("no such thing")
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (
+            _raises,
+            r"metric '_raises' of outputs float64\(2, 3\) and targets int64\(2,\) raised KeyError: 'no such thing'",
+        ),
+        (lambda outputs, targets: outputs, "metric '<lambda>' returned ndarray; one number is needed"),
+        (lambda outputs, targets: None, "returned NoneType; one number is needed"),
+    ],
+)
+def test_a_metric_that_fails_is_said_by_name(metric, message):
+    with pytest.raises(SpecError, match=message):
+        find(metric)[1](np.zeros((2, 3)), np.zeros(2, int))
+
+
 def test_a_file_is_scored_by_any_metric(rng):
     session = Session(pack(conv_net()))
     x = rng.normal(size=(10, 3, 8, 8)).astype(np.float32)
@@ -59,6 +91,7 @@ def test_a_file_is_scored_by_any_metric(rng):
     found = score(session, halves, METRICS["accuracy"])
     assert (found.value, found.examples) == (1.0, 10)
     assert set(found.per_class) == {str(label) for label in np.unique(y)}
+    assert score(session, halves, METRICS["accuracy"], classes=False).per_class == {}
     assert score(session, halves, lambda outputs, targets: float(len(outputs))).value == 10.0
     with pytest.raises(DataError, match="no examples"):
         score(session, [], METRICS["accuracy"])

@@ -11,6 +11,7 @@ from attar.methods.finetune import Finetune
 from attar.model.capture import capture
 from attar.model.trace import deploy
 from attar.runtime import Session
+from attar.work.constraint import Constraint
 from attar.work.learner import Learner
 from attar.work.objective import Objective
 from attar.work.workpiece import Use
@@ -210,6 +211,36 @@ def test_weights_of_terms_and_their_schedules(teacher, tmp_path):
     assert rows[1]["loss"] < rows[0]["loss"] / 1.5
 
 
+def loss(outputs, targets):
+    return outputs.square().mean()
+
+
+def stage(outputs, targets):
+    return outputs.abs().mean()
+
+
+def test_a_loss_may_be_called_as_figures_and_the_journal_are(tmp_path):
+    rows, learner = [], fresh()
+    terms = [{"name": loss, "weight": 0.5}, {"name": stage}, {"name": loss}, "cross_entropy", "cross_entropy"]
+    rules = [{"name": "prune", "sparsity": 0.5}, {"name": sparse}]
+    Finetune(epochs=1, objective=terms, constraints=rules, **ADAMW).run(learner, context(tmp_path, log=rows.append))
+    parts = {"loss 1", "stage 1", "loss 2", "cross_entropy", "cross_entropy 2"}
+    assert parts | {"loss", "sparsity", "sparsity 2"} <= rows[0].keys()
+    assert "stage" not in rows[0]
+    assert (rows[0]["sparsity 2"], rows[0]["loss 1 1"]) == (0.25, 3)
+    total = 0.5 * rows[0]["loss 1"] + sum(rows[0][name] for name in parts - {"loss 1"})
+    assert rows[0]["loss"] == pytest.approx(total, rel=1e-5)
+
+
+class Quarter(Constraint):
+    def report(self):
+        return {"sparsity": 0.25, "loss 1": 3}
+
+
+def sparse(learner):
+    return Quarter({})
+
+
 def test_without_validation_there_is_less_to_say(tmp_path):
     rows, lent = [], context(tmp_path, log=lambda row: rows.append(row))
     object.__setattr__(lent, "validation", None)
@@ -233,9 +264,7 @@ def test_the_figures_are_those_of_the_evaluation_program(tmp_path):
 class Modes(Objective):
     """Remembers whether it was in training mode, for each size of batch."""
 
-    def __init__(self):
-        super().__init__()
-        self.seen = set()
+    seen = set()
 
     def forward(self, sources):
         self.seen.add((len(sources.batch), self.training))
@@ -243,17 +272,17 @@ class Modes(Objective):
 
 
 def test_looking_at_validation_examples_changes_nothing(tmp_path):
-    found, modes = [], Modes()
+    found = []
     for slot in (0, 1):
         learner, lent = fresh(slot), context(tmp_path / str(slot))
         if slot:
             object.__setattr__(lent, "validation", None)
         constraints = [{"name": "quantize", "activations": 8, "freeze": 1.0}]
         constraints += [{"name": "prune_activations", "sparsity": 0.1, "freeze": 1.0}]
-        Finetune(epochs=2, objective=modes, constraints=constraints, **ADAMW | {"batch": 64}).run(learner, lent)
+        Finetune(epochs=2, objective=Modes(), constraints=constraints, **ADAMW | {"batch": 64}).run(learner, lent)
         found.append(results(learner))
     assert same(*found)
-    assert modes.seen == {(64, True), (32, False)}
+    assert Modes.seen == {(64, True), (32, False)}
 
 
 @pytest.mark.parametrize(

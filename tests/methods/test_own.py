@@ -1,3 +1,8 @@
+import functools
+import json
+import threading
+from typing import Any
+
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -38,6 +43,15 @@ class Follow(Objective):
         return self.factor * (sources.outputs - sources.teachers["big"]).square().mean()
 
 
+class Called(Objective):
+    def __init__(self, inner, **others):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, sources):
+        return self.inner(sources.outputs, sources.batch.targets)
+
+
 def term(given):
     return TypeAdapter(ObjectiveChoice).validate_python(given)
 
@@ -66,7 +80,8 @@ def test_a_file_is_one_too(tmp_path):
     made = term({"name": f"{path}:focal", "arguments": {"gamma": 3}, "weight": 0.5})
     assert float(made.build(None)(SOURCES)) == 3.0
     assert made.weight == 0.5
-    assert made.describe() == {"name": f"{path}:focal", "arguments": {"gamma": 3}, "weight": 0.5}
+    # Where the file lies is nobody's business.
+    assert made.describe() == {"name": "losses.py:focal", "arguments": {"gamma": 3}, "weight": 0.5}
 
 
 def test_what_it_needs_is_what_it_says():
@@ -79,6 +94,35 @@ def test_what_it_needs_is_what_it_says():
 
 def test_parameters_of_its_own_are_trained():
     assert [name for name, _ in term(Weighed).build(None).named_parameters()] == ["loss.factor"]
+
+
+@pytest.mark.parametrize("given", [Weighed(), Called(Weighed())], ids=["module", "objective"])
+def test_an_object_is_copied_so_that_no_stage_goes_on_from_another(given):
+    made = term(given)
+    for _ in range(2):
+        (factor,) = made.build(None).parameters()
+        assert factor.detach() == 1.0
+        with torch.no_grad():
+            factor.fill_(5.0)
+    inner = Weighed()
+    (copied,) = term({"name": Called, "arguments": {"inner": inner}}).build(None).parameters()
+    assert copied is not inner.factor
+
+
+def test_what_cannot_be_copied_is_said():
+    with pytest.raises(SpecError, match=r"cannot be copied.*name its class"):
+        term(functools.partial(distance, threading.Lock())).build(None)
+
+
+def test_arguments_that_json_has_no_words_for_are_described():
+    given = {
+        "name": Called,
+        "arguments": {"inner": Weighed(), "at": torch.ones(2), "by": {1: distance}, "dtype": [torch.float16]},
+    }
+    described = term(given).describe()
+    assert json.loads(json.dumps(described)) == described
+    assert described["arguments"]["by"] == {"1": f"{__name__}:distance"}
+    assert described["arguments"]["inner"] == f"{__name__}:Weighed"
 
 
 @pytest.mark.parametrize(
@@ -131,6 +175,20 @@ def test_a_rule_of_python_is_a_constraint(given, count):
     rule = TypeAdapter(ConstraintChoice).validate_python(given)
     assert len(rule.attach(fresh()).weights) == count
     assert "test_own:" in rule.describe()["name"]
+
+
+class Kept(Rule):
+    name: str = "kept"
+    made: list[Any] = []
+
+    def attach(self, learner):
+        self.made.append(Constraint({"head.weight": Halve()}))
+        return self.made[0]
+
+
+def test_a_rule_that_is_an_object_makes_a_constraint_of_its_own_each_time():
+    rule = TypeAdapter(ConstraintChoice).validate_python({"name": Kept()})
+    assert rule.attach(None) is not rule.attach(None)
 
 
 def test_what_makes_no_constraint_is_refused():

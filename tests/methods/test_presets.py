@@ -4,6 +4,7 @@ from pydantic import TypeAdapter, ValidationError
 from tests.methods.toys import ModuleTeacher, context, fresh, net, same
 
 from attar.core.errors import SpecError
+from attar.core.scheme import PerBucket, PerGroup, PerTensor
 from attar.core.spec import explain
 from attar.methods.finetune import Finetune
 from attar.methods.presets import Distill, PruneStage, QuantizeStage, Train
@@ -97,6 +98,47 @@ def test_quantize_trains_where_it_has_epochs():
     assert type(STAGE.validate_python({"stage": "quantize", "bits": 3, "epochs": 1})) is QuantizeStage
     for stage in (Quantize(bits=3), QuantizeStage(bits=3, epochs=1)):
         assert STAGE.validate_python(stage) is stage
+
+
+@pytest.mark.parametrize("key", ["epoch", "Epochs", "epocs", "num_epochs"])
+def test_a_misspelling_of_epochs_is_taken_for_one(key):
+    with pytest.raises(ValidationError) as caught:
+        STAGE.validate_python({"stage": "quantize", key: 3})
+    assert "did you mean 'epochs'" in explain(caught.value, where="stage")
+
+
+@pytest.mark.parametrize("field", [{"batch": 32}, {"clip": 1.0}, {"freeze": 0.5}, {"objective": "cross_entropy"}])
+def test_a_field_of_training_asks_for_epochs(field):
+    with pytest.raises(ValidationError) as caught:
+        STAGE.validate_python({"stage": "quantize"} | field)
+    assert "epochs: Field required" in explain(caught.value, where="stage")
+
+
+@pytest.mark.parametrize("epochs", [{}, {"epochs": 1}])
+def test_granularities_in_words(epochs):
+    def read(given):
+        return STAGE.validate_python({"stage": "quantize", "granularity": given, **epochs}).granularity
+
+    assert [read(word) for word in ("channel", "tensor", "group:64", "bucket:256", None)] == [
+        None,
+        PerTensor(),
+        PerGroup(size=64),
+        PerBucket(size=256),
+        None,
+    ]
+    assert read({"kind": "group", "size": 5}) == read(PerGroup(size=5)) == PerGroup(size=5)
+    for wrong in ("rows", "group", "group:", "group:0", "group:x", "tensor:4"):
+        with pytest.raises(ValidationError, match="as in group:64"):
+            read(wrong)
+
+
+@pytest.mark.parametrize(
+    ("field", "ends"),
+    [("temperature", (4.0, 0.0)), ("temperature", (-1.0, 2.0)), ("alpha", (0.9, -0.1)), ("beta", (-0.1, 1.0))],
+)
+def test_schedules_stay_where_the_number_may_be(field, ends):
+    with pytest.raises(ValidationError, match="start and stop must be"):
+        Distill(teacher="big", epochs=1, **{field: {"start": ends[0], "stop": ends[1]}})
 
 
 def test_the_stages_that_train_are_told_apart():

@@ -1,13 +1,17 @@
 import numpy as np
 import pytest
 import torch
+from tests.methods.toys import data, fresh
 from torch import nn
 
 from attar.core.errors import SpecError, UnknownName
 from attar.core.scheme import PerGroup
 from attar.core.tensors import Dense, Quantized
+from attar.methods.prune.prune import Prune
 from attar.methods.quantize.stage import Quantize
+from attar.methods.quantize.straight_through import StraightThrough
 from attar.model.trace import trace
+from attar.work.constraint import Moment
 from attar.work.workpiece import Calibration, Workpiece
 
 
@@ -136,3 +140,58 @@ def test_a_weight_with_nan_is_named():
     work = Workpiece(trace(net, (torch.rand(2, 4),)))
     with pytest.raises(SpecError, match=r"stage quantize at 'weight'.*NaN"):
         Quantize().run(work, Calibration(((torch.zeros(4, 4),),)))
+
+
+def held_to(*rules):
+    """What is deployed after a few batches under some rules."""
+    learner = fresh()
+    for rule in rules:
+        learner.attach(rule.attach(learner))
+    graph = learner.graph(train=True)
+    for step in range(3):
+        learner.update(Moment(step, 3))
+        graph(data(16, seed=step)[0])
+    learner.settle()
+    return learner.deployed()
+
+
+SOME = Calibration(((data(64)[0],),))
+
+
+def test_what_was_pruned_before_stays_pruned():
+    # Masks that were not settled: only what holds the weights knows of the zeros.
+    learner = fresh()
+    rule = Prune(sparsity=0.5, shape="once", end=0).attach(learner)
+    learner.attach(rule)
+    learner.update(Moment(0, 1))
+    before = learner.deployed()
+    done = Quantize(bits=4, keep=("head",)).run(before, SOME)
+    for name in ("first.weight", "second.weight"):
+        assert np.array_equal(done.tensors[name].codes == 0, before.tensors[name].dense() == 0)
+    assert np.array_equal(done.tensors["head.weight"].dense(), before.tensors["head.weight"].dense())
+    assert Quantize(keep=("head",)).left(done) == {"head.weight": "kept by request"}
+
+
+def test_grids_of_before_stay_where_this_stage_has_none():
+    before = held_to(StraightThrough(bits=3, activations=8))
+    stage = Quantize(bits=8, keep=("first",))
+    done = stage.run(before, SOME)
+    assert done.activations == before.activations
+    assert done.rounded == before.rounded
+    assert done.tensors["first.weight"] is before.tensors["first.weight"]
+    # Three bits on a grid of eight: what was rounded before is what is rounded now.
+    coarse, fine = (piece.tensors["second.weight"].dense() for piece in (before, done))
+    assert np.abs(fine - coarse).max() < np.abs(coarse).max() / 127
+    assert stage.left(done) == {}
+    again = Quantize(bits=8, activations=4, keep=("first",)).run(before, SOME)
+    assert {grid.bits for grid in again.activations.values()} == {4}
+    assert again.activations.keys() == before.activations.keys()
+
+
+@pytest.mark.parametrize("stage", [Quantize(bits=4), Quantize(bits=4, activations=6)], ids=["kept", "new"])
+def test_biases_follow_the_grids_of_their_products(stage):
+    done = stage.run(held_to(StraightThrough(bits=3, activations=8)), SOME)
+    for layer, value in (("first", "x"), ("second", "relu"), ("head", "mean")):
+        step = np.float32(done.activations[value].scale) * done.tensors[f"{layer}.weight"].scale
+        steps = done.tensors[f"{layer}.bias"].dense() / step
+        assert np.abs(steps - np.rint(steps)).max() < 1e-3

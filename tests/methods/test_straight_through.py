@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.methods.toys import data, fresh
+from torch import nn
 
 from attar.artifact.manifest import Activation
 from attar.core.errors import ModelError, SpecError
@@ -11,10 +12,15 @@ from attar.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
 from attar.core.tensors import Dense, Quantized
 from attar.methods.quantize.registry import SOLVERS
 from attar.methods.quantize.site_grid import PACE, SiteGrid
+from attar.methods.quantize.stage import Quantize
 from attar.methods.quantize.straight_through import StraightThrough
+from attar.methods.quantize.unplaced import unplaced
 from attar.methods.quantize.weight_grid import WeightGrid
+from attar.model.capture import capture
+from attar.model.trace import deploy
 from attar.work.constraint import Moment
-from attar.work.workpiece import Round
+from attar.work.learner import Learner
+from attar.work.workpiece import Calibration, Round
 
 CHANNELS = [PerTensor(), PerChannel(), PerChannel(axis=1)]
 GRANULARITIES = [*CHANNELS, PerGroup(size=5), PerBucket(size=7), PerBucket(size=1000)]
@@ -190,6 +196,68 @@ def test_bits_by_glob_and_what_is_left():
     assert {n: held.scheme.bits for n, held in rule.weights.items()} == {"first.weight": 8, "second.weight": 5}
     assert rule.values == {}
     assert rule.left == {"head.weight": "kept by request"}
+
+
+def test_what_an_earlier_stage_holds_is_not_left():
+    learner = fresh()
+    learner.attach(StraightThrough(keep=("first",)).attach(learner))
+    assert learner.constraints[0].left == {"first.weight": "kept by request"}
+    learner.attach(StraightThrough(keep=("head",)).attach(learner))
+    assert [constraint.left for constraint in learner.constraints] == [{}, {}]
+    assert {name for constraint in learner.constraints for name in constraint.weights} == set(learner.weights)
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = nn.Embedding(6, 4), nn.Linear(4, 6, bias=False)
+        self.head.weight = self.table.weight
+        self.place = nn.Parameter(torch.zeros(1, 4))
+
+    def forward(self, x):
+        return self.head(nn.functional.layer_norm(x, (4,)) + self.place)
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(4, 12), nn.Linear(4, 3)
+
+    def forward(self, x):
+        q, k, v = self.inner(x)[:, None].chunk(3, -1)
+        return self.head(nn.functional.scaled_dot_product_attention(q, k, v)).mean((1, 2))
+
+
+def learner_of(module, x):
+    captured = capture(module, (x,))
+    return Learner(module, captured, deploy(module, captured))
+
+
+def test_a_tied_weight_has_one_name():
+    learner = learner_of(Tied(), torch.randn(2, 4))
+    assert list(learner.weights) == ["head.weight"]
+    assert StraightThrough().attach(learner).left == {"place": "not recognised as a weight"}
+    kept = StraightThrough(keep=("head",)).attach(learner).left
+    assert kept == {"head.weight": "kept by request", "place": "not recognised as a weight"}
+
+
+def test_attention_in_one_operation_is_named():
+    learner = learner_of(Attention(), torch.randn(2, 5, 4))
+    assert StraightThrough().attach(learner).left == {}
+    why = "attention's own products stay in floating point"
+    assert StraightThrough(activations=8).attach(learner).left == {"scaled_dot_product_attention": why}
+    stage = Quantize(activations=8)
+    done = stage.run(learner.deployed(), Calibration(((torch.randn(4, 5, 4),),)))
+    assert stage.left(done) == {"scaled_dot_product_attention": why}
+
+
+def test_a_site_without_a_place_is_named():
+    learner = fresh()
+    graph, every = learner.traced.graph, {name for place in learner.places() for name in place.site.sources}
+    assert unplaced(graph, every) == {}
+    assert unplaced(graph, every - {"mean"}) == {"mean": "the deployed graph has no place for its grid"}
+    head = learner.weights["head.weight"].readers
+    assert unplaced(graph, every - {"mean"}, skip=lambda node: node.name in head) == {}
 
 
 def test_a_kept_layer_needs_no_quantized_input():

@@ -11,6 +11,7 @@ from attar.core.errors import DataError, SpecError
 from attar.core.registry import references_from
 from attar.data import load
 from attar.recipe.data import batches_of, load_sets
+from attar.recipe.loaders import digest
 from attar.recipe.recipe import Data
 from attar.train.feed import Loader, Memory
 
@@ -102,6 +103,62 @@ def test_loaders_are_gone_through_as_they_are():
     assert found.calibration(("x",)).examples == 40
 
 
+def test_a_loader_s_fingerprint_is_of_what_it_gives_first():
+    def fingerprint(x, y, shuffle=False):
+        loader = DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), batch_size=8, shuffle=shuffle)
+        return sets({"train": loader, "test": [{"x": x, "y": y}]}).fingerprint()
+
+    x, y = arrays()
+    whole = fingerprint(x, y)
+    assert whole == fingerprint(x, y)
+    assert fingerprint(x, y, shuffle=True) == fingerprint(x, y, shuffle=True) != whole
+    for other in (fingerprint(x + 1, y), fingerprint(x, (y + 1) % 4)):
+        assert other["train"] != whole["train"]
+        assert other["test"] != whole["test"]
+
+
+def test_an_endless_loader_is_looked_at_no_further_than_its_bounds():
+    class Endless:
+        given = 0
+
+        def __init__(self, size):
+            self.size = size
+
+        def __iter__(self):
+            while True:
+                self.given += 1
+                yield torch.zeros(2, self.size)
+
+    for most, size in ((64, 1), (4, 2**21)):
+        endless = Endless(size)
+        assert digest(endless) == digest(endless)
+        assert endless.given <= 2 * most
+
+
+def test_mappings_that_models_take_apart_in_different_orders_are_refused():
+    x, y = arrays()
+    batches = [{"left": x, "right": x, "y": y}] * 3
+    found = sets({"train": batches, "test": batches})
+    found.demand({"one": ("left", "right"), "other": ("left", "right", "mask")})
+    message = r"one takes left, right and other takes right, left, .* same arguments in the same order"
+    with pytest.raises(SpecError, match=message):
+        found.demand({"one": ("left", "right"), "other": ("right", "left")})
+    pairs = sets({"train": [((x, x), y)], "test": [((x, x), y)]})
+    pairs.demand({"one": ("left", "right"), "other": ("right", "left")})
+
+
+def test_targets_that_no_metric_can_take_together_are_refused():
+    batches = [(torch.zeros(4, n), torch.zeros(4, n, dtype=torch.int64)) for n in (3, 5, 3)]
+    found = sets({"train": batches, "test": batches})
+    message = r"test has batches whose targets are \(3,\) and \(5,\) an example"
+    with pytest.raises(DataError, match=message):
+        found.demand({"net": ("x",)})
+    with pytest.raises(DataError, match="pad all to one length"):
+        list(batches_of(found.feed(found.test)))
+    fits = [(x, y[:, 0]) for x, y in batches]
+    sets({"train": batches, "test": fits}).demand({"net": ("x",)})
+
+
 def test_arrays_of_several_inputs_are_batched_together():
     x, y = arrays()
     found = sets({"train": ((x, x[:, :1]), y), "test": ((x, x[:, :1]), y)})
@@ -132,6 +189,7 @@ def test_calibration_is_of_training_examples_prepared():
         (both(train=(np.zeros((40, 1, 2, 2), np.uint8), np.zeros(40, int))), {}, "nothing turns them into float32"),
         (both(train=[(np.zeros((4, 3)), np.zeros(4))] * 3), {"validation": 0.2}, "cannot be held out of a list"),
         (both(), {"validation": "own"}, "own was asked for"),
+        (both(val=arrays()), {}, "no split named 'val'; did you mean 'validation'"),
         (both(train=(np.zeros((4, 3), np.float32), np.full(4, np.nan))), {}, "finite numbers were expected"),
         (both(train=((arrays()[0],) * 2, arrays()[1])), {"preprocessing": "unit"}, "are taken as they come"),
     ],

@@ -25,6 +25,16 @@ def test_a_folder_is_claimed_by_one_run(tmp_path):
     claim(tmp_path / "run", resume=True).close()
 
 
+def test_a_damaged_journal_leaves_the_folder_to_others(tmp_path):
+    claim(tmp_path).close()
+    (tmp_path / "journal.jsonl").write_text("damaged\n")
+    with pytest.raises(AttarError, match="is no row of a journal") as caught:
+        claim(tmp_path, resume=True)
+    (tmp_path / "journal.jsonl").write_text("")
+    claim(tmp_path, resume=True).close()
+    assert caught.value
+
+
 def test_the_other_ranks_of_a_run_are_let_in(tmp_path):
     folder = claim(tmp_path / "run")
     folder.journal.add("begun")

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from attar.core.errors import AttarError
 from attar.recipe.journal import Journal
 
 
@@ -42,3 +43,10 @@ def test_ranks_but_the_first_only_read(tmp_path):
     assert [row["event"] for row in other.rows] == ["begun"]
     assert other.decide("threads", 3) == 3
     assert len((tmp_path / "j").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("damage", [b'{"event": "be\n', b"\0\0\0\n", b"[1]\n", b"\n"])
+def test_a_damaged_row_is_named(tmp_path, damage):
+    (tmp_path / "j").write_bytes(b'{"event": "begun"}\n' + damage)
+    with pytest.raises(AttarError, match=r"j, line 2: .* is no row of a journal"):
+        Journal(tmp_path / "j", writes=True)

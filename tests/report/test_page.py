@@ -52,6 +52,19 @@ def test_the_page_is_beside_the_report(tmp_path):
     assert not list(tmp_path.glob(".*.part"))
 
 
+def test_the_figures_are_files_beside_the_page_with_their_colours(tmp_path):
+    page = build(runs.small(tmp_path)).read_text()
+    (text,) = re.findall(r'<script type="application/json" id="figures">(.*?)</script>', page)
+    shown = json.loads(text)
+    files = {path.stem: path.read_text() for path in (tmp_path / "figures").iterdir()}
+    assert set(files) == set(shown)
+    assert "--series" not in "".join(files.values())
+    for name, plot in shown.items():
+        figures = json.loads(files[name])["figures"]
+        assert [figure["alt"] for figure in figures] == [figure["alt"] for figure in plot["figures"]]
+        assert all(figure["data"] for figure in figures)
+
+
 def test_the_same_folder_gives_the_same_bytes(tmp_path):
     first = build(runs.small(tmp_path)).read_bytes()
     assert build(tmp_path).read_bytes() == first

@@ -235,3 +235,9 @@ def test_crop_of_raw_bytes_is_black_not_mean():
     set_ = Memory((x,), batch=4, prepare=preparation(named("cifar10")), augment=(Crop(padding=1),))
     made = set_.at(torch.tensor([0]), torch.tensor([1])).inputs[0]
     assert float(made.min()) == pytest.approx(-0.4914 / 0.2470, rel=1e-4)
+
+
+def test_a_loader_says_which_arguments_its_mappings_have():
+    batches = [{"b": torch.zeros(2, 1), "a": torch.zeros(2, 1), "y": torch.zeros(2)}]
+    assert Loader(batches, ("a", "b", "mask")).arguments == ("a", "b")
+    assert Loader([torch.zeros(2, 1)], ("a", "b")).arguments == ()

@@ -112,6 +112,16 @@ def test_a_later_constraint_of_a_class_takes_over_where_both_act(learner):
     assert first not in learner.constraints
 
 
+def test_what_one_constraint_of_a_class_holds_no_other_says_it_left(learner):
+    first = Grids({"conv.weight": Grid()}, left={"head.weight": "kept", "place": "no weight"})
+    second = Grids({"head.weight": Grid()}, left={"conv.weight": "kept", "place": "no weight"})
+    masks = Masks({}, left={"conv.weight": "not pruned"})
+    for constraint in (first, masks, second):
+        learner.attach(constraint)
+    assert first.left == second.left == {"place": "no weight"}
+    assert masks.left == {"conv.weight": "not pruned"}
+
+
 def test_what_is_deployed_is_what_was_trained_with_batch_norms_folded(learner):
     learner.attach(Grids({name: Grid() for name in learner.weights}))
     piece = learner.deployed()

@@ -92,3 +92,14 @@ def test_contents_hold_what_the_user_is_told():
     assert contents.class_names == ("a", "b", "c")
     assert contents.licence == "mine"
     assert set(contents.tensors) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+
+
+def test_an_example_is_of_batches_of_one_shape():
+    def batch(n, length):
+        return torch.full((n, length), float(n)), torch.zeros(n, 2)
+
+    several = Calibration((batch(1, 4), batch(2, 5), batch(3, 4), batch(9, 6)))
+    assert [tuple(each.shape) for each in several.example(2)] == [(2, 5), (2, 2)]
+    assert several.example(4)[0][:, 0].tolist() == [1, 3, 3, 3]
+    assert tuple(several.example(20)[0].shape) == (9, 6)
+    assert tuple(Calibration((batch(2, 4), batch(3, 4))).example(4)[0].shape) == (4, 4)

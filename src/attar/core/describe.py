@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from attar.core.spec import Spec
 
 #: Fields that say which of several specs this is: without them nothing could be made of a description.
 _KINDS = frozenset({"name", "kind", "stage"})
+#: ``path/file.py:name``; the path leads through somebody's machine, and a record travels.
+_IN_FILE = re.compile(r"(?:.*[/\\])?([^/\\:]+\.py:\w+)")
 
 
 def described(spec: Spec) -> dict[str, Any]:
-    """Return a spec as JSON without the fields that have their default; ``model_validate`` takes it back."""
-    found: dict[str, Any] = _without_defaults(spec, spec.model_dump(mode="json"))
+    """Return a spec as JSON without the fields that have their default; ``model_validate`` takes it back.
+
+    What it does not take back: of ``path/file.py:name`` only the file's name is said, and of an object that JSON has no
+    words for, the name it or its class has in Python.
+    """
+    found: dict[str, Any] = _without_defaults(spec, spec.model_dump(mode="json", fallback=reference))
     return found
+
+
+def reference(found: Any) -> str:
+    """Return what a record calls an object of a user's: its reference, or the name it has in Python."""
+    if isinstance(found, str):
+        return found
+    named = found if hasattr(found, "__qualname__") else type(found)
+    return f"{named.__module__}:{named.__qualname__}"
 
 
 def _without_defaults(value: Any, dumped: Any) -> Any:
@@ -24,7 +39,9 @@ def _without_defaults(value: Any, dumped: Any) -> Any:
             told += list(value.model_extra or {})
             return {name: _without_defaults(getattr(value, name), dumped[name]) for name in told}
         case dict():
-            return {key: _without_defaults(item, dumped[str(key)]) for key, item in value.items()}
+            pairs = zip(value.values(), dumped.items(), strict=True)
+            return {key: _without_defaults(item, said) for item, (key, said) in pairs}
         case list() | tuple():
             return [_without_defaults(item, said) for item, said in zip(value, dumped, strict=True)]
-    return dumped
+    travels = _IN_FILE.fullmatch(dumped) if isinstance(dumped, str) else None
+    return travels[1] if travels else dumped

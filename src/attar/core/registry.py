@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, TypeVar, cast
 
 from attar.core.errors import SpecError, UnknownName
@@ -90,7 +93,8 @@ def _name_of(entry: Any) -> str:
 def load_object(reference: str) -> Any:
     """Import ``file.py:name`` or ``package.module:name`` and return what it names.
 
-    The user asked for this code to run; nothing that came from a ``.attar`` file is ever passed here.
+    The user asked for this code to run; nothing that came from a ``.attar`` file is ever passed here. A file is run
+    once for as long as it stays as it is, and the files beside it that it imports do: what was changed is run anew.
 
     Raises:
         SpecError: the reference has no colon, the file or module is not there or raises, or it holds no such name.
@@ -102,25 +106,7 @@ def load_object(reference: str) -> Any:
         path = (_folder.get() / Path(source).expanduser()).resolve()
         if not path.is_file():
             raise SpecError(f"{reference!r}: there is no file {path}")
-        key = f"attar_user_{path.stem}_{abs(hash(str(path)))}"
-        module = sys.modules.get(key)
-        if module is None:
-            spec = importlib.util.spec_from_file_location(key, path)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[key] = module
-            # A user's file may import its neighbours, as it could if it were run as a script.
-            sys.path.insert(0, str(path.parent))
-            try:
-                spec.loader.exec_module(module)
-            except BaseException as error:
-                del sys.modules[key]
-                if not isinstance(error, Exception):
-                    raise
-                raise SpecError(f"{reference!r}: the file raised {type(error).__name__}: {error}") from error
-            finally:
-                sys.path.remove(str(path.parent))
+        module = _from_file(path, reference)
     else:
         try:
             module = importlib.import_module(source)
@@ -131,3 +117,65 @@ def load_object(reference: str) -> Any:
     except AttributeError:
         names = [n for n in vars(module) if not n.startswith("_")]
         raise UnknownName(f"object in {source}", name, names) from None
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A user's file that was run, with the modules beside it that it imported, and the SHA-256 of all by path."""
+
+    module: ModuleType
+    beside: Mapping[str, ModuleType]
+    digests: Mapping[Path, str | None]
+
+
+_run: dict[Path, _Run] = {}
+
+
+def _from_file(path: Path, reference: str) -> ModuleType:
+    """Return the module that a user's file makes: the one it made before, where nothing has changed since."""
+    before = _run.get(path)
+    if before is not None:
+        if all(_digest(each) == digest for each, digest in before.digests.items()):
+            return before.module
+        # All of them, for they may hold objects of each other.
+        for name, module in before.beside.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+    importlib.invalidate_caches()
+    text = path.read_bytes()
+    digests: dict[Path, str | None] = {path: hashlib.sha256(text).hexdigest()}
+    key = f"attar_user_{path.stem}_{hashlib.sha256(f'{path} {digests[path]}'.encode()).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(key, path)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    known = set(sys.modules)
+    sys.modules[key] = module
+    # A user's file may import its neighbours, as it could if it were run as a script.
+    sys.path.insert(0, str(path.parent))
+    try:
+        # From the text: byte code beside it is only known by its second and size.
+        exec(compile(text, path, "exec"), vars(module))
+    except BaseException as error:
+        del sys.modules[key]
+        if not isinstance(error, Exception):
+            raise
+        raise SpecError(f"{reference!r}: the file raised {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(path.parent))
+    theirs = {id(each) for run in _run.values() for each in run.beside.values()}
+    now = {name: each for name, each in sys.modules.items() if name not in known or id(each) in theirs}
+    beside = {name: each for name, each in now.items() if _lies_in(name, each, path.parent)}
+    digests |= {Path(str(each.__file__)): _digest(Path(str(each.__file__))) for each in beside.values()}
+    _run[path] = _Run(module, beside, digests)
+    return module
+
+
+def _lies_in(name: str, module: ModuleType, folder: Path) -> bool:
+    """True for a module that was found in a folder itself, as its name says: not in packages that lie below it."""
+    file, stem = getattr(module, "__file__", None), folder.joinpath(*name.split("."))
+    return file in (f"{stem}.py", str(stem / "__init__.py")) and name.partition(".")[0] != "attar"
+
+
+def _digest(path: Path) -> str | None:
+    """Return the SHA-256 of a file, None where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

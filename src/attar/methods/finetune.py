@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -33,6 +34,8 @@ Terms = Annotated[
     BeforeValidator(lambda given: given if isinstance(given, list | tuple) else (given,)),
     Field(min_length=1),
 ]
+#: What rows of figures, and the journal they stand in, call something else.
+_TAKEN = frozenset({"loss", "lr", "epoch", "seconds", "event", "seed", "model", "index", "stage", "validation_loss"})
 
 
 class Finetune(Plan, Training):
@@ -112,6 +115,7 @@ class _Work:
             self.objectives = [term.build(learner) for term in stage.objective]
         self.extra = nn.ModuleList(self.objectives)
         self.names = _names(stage.objective)
+        self.taken = _TAKEN | {*self.names, f"validation_{context.metric_name}"}
         # The programs share the constraints; the one made last leaves them in training mode.
         self.evaluation = learner.graph(train=False)
         self.program = learner.graph(train=True)
@@ -147,12 +151,14 @@ class _Work:
 
     def evaluate(self) -> dict[str, float]:
         """Return the loss and the metric on the validation examples, and what the constraints have to say."""
-        said = {
-            name: float(value)
+        figures = [
+            (name, float(value))
             for constraint in self.learner.constraints
             for name, value in constraint.report().items()
             if isinstance(value, int | float)
-        }
+        ]
+        names = _numbered((name for name, _ in figures), self.taken)
+        said = dict(zip(names, (value for _, value in figures), strict=True))
         if self.context.validation is None:
             return said
         for module in (self.extra, *self.learner.constraints):
@@ -224,10 +230,15 @@ class _Work:
 
 
 def _names(terms: tuple[Term, ...]) -> list[str]:
-    """Return what logs call each term: its name, numbered where there are several of one."""
-    names: list[str] = []
-    for term in terms:
-        name = str(term.describe()["name"]).rpartition(":")[2]
-        same = sum(known.partition(" ")[0] == name for known in names)
-        names.append(f"{name} {same + 1}" if same else name)
-    return names
+    """Return what logs call each term."""
+    return _numbered((str(term.describe()["name"]).rpartition(":")[2] for term in terms), _TAKEN)
+
+
+def _numbered(names: Iterable[str], taken: frozenset[str]) -> list[str]:
+    """Return names that differ from each other and from those taken: numbered from the second of a name on, and from
+    the first where that is taken."""
+    found: list[str] = []
+    for name in names:
+        free = (f"{name} {number}" if number > 1 or name in taken else name for number in itertools.count(1))
+        found.append(next(each for each in free if each not in taken and each not in found))
+    return found

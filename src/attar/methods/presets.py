@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from attar.core.describe import described
 from attar.methods.distill.cross_entropy import CrossEntropy
@@ -17,13 +17,21 @@ from attar.methods.prune.prune import Prune, Pruning
 from attar.methods.quantize.straight_through import Rounding, StraightThrough
 from attar.methods.registry import ConstraintChoice
 from attar.train.plan import Plan
-from attar.train.schedule import Schedule
+from attar.train.schedule import Schedule, Scheduled
 from attar.work.constraint import Rule
 from attar.work.context import Context, Training
 from attar.work.learner import Learner
 from attar.work.objective import Term
 
-Factor = Annotated[float, Field(ge=0)] | Schedule
+
+def _no_less_than_0(value: Scheduled) -> Scheduled:
+    if isinstance(value, Schedule) and min(value.start, value.stop) < 0:
+        raise ValueError(f"a factor of {min(value.start, value.stop):g} is below 0; start and stop must be 0 or above")
+    return value
+
+
+#: What a loss is multiplied by: a number or a schedule of one, never below 0.
+Factor = Annotated[Annotated[float, Field(ge=0)] | Schedule, AfterValidator(_no_less_than_0)]
 
 
 class Preset(Plan, Training):

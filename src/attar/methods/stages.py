@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Discriminator, Tag
@@ -15,18 +16,27 @@ from attar.work.context import Training
 TRAINING: tuple[type[Training], ...] = (Train, Distill, PruneStage, QuantizeStage, Finetune)
 
 _TRAINED = "quantize with epochs"
+#: Fields that only the ``quantize`` that trains has.
+_TRAINING_ONLY = QuantizeStage.model_fields.keys() - Quantize.model_fields.keys()
 
 
 def _tag(given: Any) -> str:
     fields = given if isinstance(given, dict) else vars(given) if hasattr(given, "__dict__") else {}
     stage = str(fields.get("stage"))
-    return _TRAINED if stage == "quantize" and "epochs" in fields else stage
+    trains = any(name in _TRAINING_ONLY or _is_near_epochs(str(name)) for name in fields)
+    return _TRAINED if stage == "quantize" and trains else stage
+
+
+def _is_near_epochs(name: str) -> bool:
+    """True for a misspelling: the message shall then say so."""
+    return name not in Quantize.model_fields and bool(difflib.get_close_matches(name.lower(), ["epochs"], cutoff=0.75))
 
 
 if TYPE_CHECKING:
     StageChoice = Training | Quantize
 else:
-    #: The type of a stage in a recipe: ``quantize`` trains where it has ``epochs``, and rounds afterwards where not.
+    #: The type of a stage in a recipe: ``quantize`` trains where it has ``epochs`` or another field of
+    #: training, and rounds afterwards where not.
     StageChoice = Annotated[
         Annotated[Train, Tag("train")]
         | Annotated[Distill, Tag("distill")]

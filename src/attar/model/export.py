@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+_LOUD = ("torch.onnx", "onnxscript", "torch.export", "torch.fx.experimental.symbolic_shapes")
 
 
 def argument_names(module: nn.Module) -> tuple[str, ...]:
@@ -51,12 +54,13 @@ def _in_mode(module: nn.Module, *, train: bool) -> Iterator[None]:
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """Silence what the exporter says about itself; what concerns the user is raised by name."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
+    loggers = [logging.getLogger(name) for name in _LOUD]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        # The exporter prints the graph it had when it gave up.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

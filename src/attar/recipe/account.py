@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -14,7 +15,7 @@ import numpy as np
 from attar.artifact.inspect import describe
 from attar.core.progress import track
 from attar.measure.latency import Latency, interleave
-from attar.measure.metric import Metric, Scored, score
+from attar.measure.metric import AccuracyMetric, Metric, Scored, score
 from attar.measure.runner import example_feed, open_runner
 from attar.recipe.data import Sets, batches_of
 from attar.recipe.folder import RECIPE, Folder
@@ -36,21 +37,22 @@ def account(
 ) -> dict[str, Any]:
     """Return what was measured on every model of a run, as ``report.json`` has it under ``run``.
 
-    Size, layers and latency are of the files of the first seed; the metric is of every seed's.
+    A number that is not finite is null there. Size, layers and latency are of the files of the first seed; the metric
+    is of every seed's.
     """
     first = recipe.seeds[0]
     paths = {
         (seed, name): folder.files(seed, first) / f"{name}.attar" for seed in recipe.seeds for name in recipe.models
     }
+    classes = metric[0] == AccuracyMetric.name or sets.use.task == "classification"
     scored = {}
     for (seed, name), path in track(paths.items(), "testing"):
         session = Session(path, threads=1)
         session.artifact.verify()
         batches = batches_of(sets.feed(sets.test, origins[name].names))
-        found = scored[seed, name] = score(session, batches, metric[1])
-        remember(
-            path, session.artifact.sha256, {"metric": metric[0], "test": found.value, "per_class": found.per_class}
-        )
+        found = scored[seed, name] = score(session, batches, metric[1], classes=classes)
+        told = {"metric": metric[0], "test": _number(found.value), "per_class": found.per_class}
+        remember(path, session.artifact.sha256, told)
     latencies = dict(zip(recipe.models, _time([paths[first, name] for name in recipe.models]), strict=True))
     baseline = recipe.reference
     models = []
@@ -62,7 +64,7 @@ def account(
             "latency": latency.as_dict(),
             "times_faster": latencies[baseline].median_ms / latency.median_ms,
             "curves": [
-                {key: value for key, value in row.items() if key not in ("event", "seed", "model", "index")}
+                {key: _number(value) for key, value in row.items() if key not in ("event", "seed", "model", "index")}
                 | {"stage": _label(recipe, name, row["index"])}
                 for row in folder.journal.find("epoch", seed=first, model=name)
             ],
@@ -78,7 +80,7 @@ def account(
         "baseline": baseline,
         "metric": metric[0],
         "examples": scored[first, baseline].examples,
-        "class_examples": _count(sets),
+        "class_examples": _count(sets) if any(found.per_class for found in scored.values()) else {},
         "models": [model | {"times_smaller": whole / model["file_bytes"]} for model in models],
     }
 
@@ -96,8 +98,8 @@ def _model(name: str, path: Path, runs: Sequence[Scored], packed: Sequence[Mappi
         "name": name,
         "file": path.name,
         "sha256": session.artifact.sha256,
-        "metric_mean": mean(found.value for found in runs),
-        "metric_per_seed": [found.value for found in runs],
+        "metric_mean": _number(mean(found.value for found in runs)),
+        "metric_per_seed": [found.value for found in runs if math.isfinite(found.value)],
         "per_class": {label: mean(found.per_class.get(label, 0.0) for found in runs) for label in labels},
         "parameters": size["parameters"],
         "nonzero_share": sum(item["nonzero"] for item in stored) / max(sum(item["elements"] for item in stored), 1),
@@ -128,4 +130,10 @@ def _count(sets: Sets) -> dict[str, int]:
     targets = sets.test.targets
     if targets is None or targets.dtype.kind not in "iu":
         return {}
-    return {str(label): count for label, count in sorted(Counter(np.ravel(targets).tolist()).items())}
+    counted = Counter(np.ravel(targets).tolist())
+    return {str(label): count for label, count in sorted(counted.items()) if label >= 0}
+
+
+def _number(value: Any) -> Any:
+    """Return a value as JSON has it: NaN and infinity are none there."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,6 +10,7 @@ import hashlib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ import torch
 from numpy.typing import NDArray
 
 from attar.artifact.manifest import Preprocessing
-from attar.core.errors import DataError, SpecError
+from attar.core.errors import DataError, SpecError, UnknownName
 from attar.core.registry import load_object
 from attar.data import DATASETS, Dataset, holdout, load
 from attar.data.preprocessing import named
+from attar.recipe import loaders
 from attar.recipe.recipe import Data
 from attar.train.batch import Feed
 from attar.train.feed import Loader, Memory, preparation
@@ -30,6 +32,7 @@ from attar.work.workpiece import Calibration, Use
 
 _SHARE = 0.1
 _BATCH = 64
+_SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,13 +63,13 @@ class Split:
         return Split(tuple(each[indices] for each in self.inputs), targets)
 
     def digest(self) -> str:
-        """Return the SHA-256 of the arrays; of a loader its class and sizes, for what it gives may be drawn anew."""
+        """Return the SHA-256 of the arrays; of a loader that of its sizes and its first 64 batches or 64 MiB."""
+        if self.loader is not None:
+            return loaders.digest(self.loader)
         found = hashlib.sha256()
         for array in (*self.inputs, *([] if self.targets is None else [self.targets])):
             found.update(f"{array.dtype.str} {array.shape}".encode())
             found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-        if self.loader is not None:
-            found.update(f"{type(self.loader).__qualname__} {self.examples}".encode())
         return found.hexdigest()
 
 
@@ -96,6 +99,24 @@ class Sets:
     def use_of(self, licence: str | None) -> Use:
         """Return what a file of a model under this licence tells its user."""
         return replace(self.use, licence=licence)
+
+    def demand(self, arguments: Mapping[str, Sequence[str]]) -> None:
+        """Refuse loaders that cannot serve these models, as far as that shows in the first of what they give.
+
+        Args:
+            arguments: those of the forward of each model.
+
+        Raises:
+            SpecError: models take the mappings of a loader apart in different orders.
+            DataError: targets that are judged differ in shape from batch to batch.
+        """
+        if self.train.loader is not None:
+            loaders.agree(self.train.loader, arguments)
+        for name, split in {"validation": self.validation, "test": self.test}.items():
+            if split is not None and split.loader is not None:
+                given = self.feed(split, next(iter(arguments.values()))).once()
+                for _ in islice(loaders.alike(given, name), loaders.LOOKED_AT):
+                    pass
 
     def feed(
         self,
@@ -169,6 +190,10 @@ def load_sets(data: Data, folder: Path, *, task: str | None, metric: str) -> Set
         SpecError: the source cannot be used as it is described.
         DataError: examples are missing, or not of the form they should have.
     """
+    if isinstance(data.source, Mapping):
+        for split in data.source:
+            if split not in _SPLITS:
+                raise SpecError(f"recipe.data.source: {UnknownName('split', str(split), _SPLITS)}")
     given = {split: _given(data, folder, split) for split in ("train", "test")}
     own = _given(data, folder, "validation") if data.validation == "own" or isinstance(data.source, Mapping) else None
     for split, item in given.items():
@@ -316,9 +341,9 @@ def batches_of(feed: Feed) -> Iterable[tuple[tuple[NDArray[Any], ...], NDArray[A
     """Yield every example once with its targets, as arrays.
 
     Raises:
-        DataError: a batch has no targets.
+        DataError: a batch has no targets, or targets differ in shape from batch to batch.
     """
-    for batch in feed.once():
+    for batch in loaders.alike(feed.once(), "a split"):
         if batch.targets is None:
             raise DataError("recipe.data.source: there are no targets to judge a model by")
         yield tuple(each.numpy() for each in batch.inputs), batch.targets.numpy()

@@ -50,7 +50,7 @@ class Folder:
 
     Raises:
         SpecError: there is a run already and it is not to be resumed, or something it depends on has changed.
-        AttarError: another run is on in this folder, or it cannot be written.
+        AttarError: another run is on in this folder, its journal is damaged, or it cannot be written.
     """
 
     def __init__(self, path: Path, facts: Mapping[str, Any], *, resume: bool, first: bool) -> None:
@@ -58,7 +58,11 @@ class Folder:
         self._lock = filelock.FileLock(path / _LOCK)
         if first:
             self._claim(facts, resume)
-        self.journal = Journal(path / "journal.jsonl", writes=first)
+        try:
+            self.journal = Journal(path / "journal.jsonl", writes=first)
+        except BaseException:
+            self._lock.release()
+            raise
 
     def _claim(self, facts: Mapping[str, Any], resume: bool) -> None:
         self.path.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from attar.core.errors import AttarError
+
 
 class Journal:
     """The rows of ``journal.jsonl``: decisions, stages begun and done, one row an epoch, files written.
@@ -19,6 +21,9 @@ class Journal:
 
     Attributes:
         rows: in order.
+
+    Raises:
+        AttarError: another row is damaged; it is named.
     """
 
     def __init__(self, path: Path, *, writes: bool) -> None:
@@ -27,7 +32,19 @@ class Journal:
         kept = whole[: whole.rfind(b"\n") + 1]
         if writes and kept != whole:
             os.truncate(path, len(kept))
-        self.rows: list[dict[str, Any]] = [json.loads(line) for line in kept.splitlines()]
+        self.rows: list[dict[str, Any]] = [self._row(*each) for each in enumerate(kept.split(b"\n")[:-1], 1)]
+
+    def _row(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or "event" not in row:
+            raise AttarError(
+                f"{self.path}, line {number}: {line[:40]!r} is no row of a journal; "
+                "the run cannot be gone on with: put the file back as it was, or run in another folder"
+            )
+        return row
 
     def add(self, event: str, **facts: Any) -> None:
         """Append a row and put it on the disk. Ranks but the first add nothing.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.loggers.csv_logs import CSVLogger
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
+from attar.core.errors import SpecError
 from attar.data import DATASETS
 from attar.recipe.data import Sets
 from attar.recipe.folder import Folder, digest
@@ -34,18 +36,35 @@ def versions() -> dict[str, str]:
 
 
 def facts(recipe: Recipe, sets: Sets) -> dict[str, Any]:
-    """Return what must be the same for a run to be resumed: the recipe, the data, the user's files, the versions."""
+    """Return what must be the same for a run to be resumed: the recipe, the data, the user's files, the versions.
+
+    Raises:
+        SpecError: a file that the recipe names is not there; the message has its place in the recipe.
+    """
     described = {name: value for name, value in recipe.described().items() if name != "root"}
     named = {Path(name).expanduser() for name in files(described) | _other_files(recipe)}
     for path in [path for path in named if path.suffix == ".py"]:
         folder = (recipe.folder / path).parent
         named |= {path.parent / other.relative_to(folder) for other in neighbours(recipe.folder / path)}
+    for path in sorted(named):
+        if not (recipe.folder / path).is_file():
+            where = next((f"recipe.{place}: " for place in _places(described, path)), "")
+            raise SpecError(f"{where}there is no file {recipe.folder / path}")
     return {
         "recipe": described,
         "data": sets.fingerprint(),
         "files": {str(path): digest(recipe.folder / path) for path in sorted(named)},
         "versions": versions(),
     }
+
+
+def _places(value: Any, path: Path, place: str = "") -> Iterator[str]:
+    """Yield where a described recipe names a file, alone or as ``file.py:name``."""
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _places(item, path, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, str) and path in (Path(value).expanduser(), Path(value.rpartition(":")[0]).expanduser()):
+        yield place
 
 
 def launch(recipe: Recipe, folder: Folder) -> Fabric:

@@ -18,9 +18,12 @@ def demand(recipe: Recipe, sets: Sets, origins: Mapping[str, Origin]) -> None:
     """Refuse a recipe whose stages ask for what is not there.
 
     Raises:
-        SpecError: labels are missing, a batch is larger than the set or cannot be shared by the ranks, or nothing takes
-            a gradient; with the path in the recipe.
+        DataError: targets cannot be judged together.
+        SpecError: models take a batch apart in different ways, labels are missing, a batch is larger than the set or
+            cannot be shared by the ranks, a bank has more variants than there are, or nothing takes a gradient; with
+            the path in the recipe.
     """
+    sets.demand({name: origin.names for name, origin in origins.items()})
     feed = sets.feed(sets.train, next(iter(origins.values())).names, augment=True)
     if recipe.banks and (not isinstance(feed, Memory) or feed.variants is None):
         loaded = not isinstance(feed, Memory)
@@ -29,6 +32,12 @@ def demand(recipe: Recipe, sets: Sets, origins: Mapping[str, Origin]) -> None:
             f"recipe.banks.{next(iter(recipe.banks))}: {what}, and what is kept could not be found again; take arrays, "
             "with crop and flip alone, or take the bank out"
         )
+    for name, bank in recipe.banks.items():
+        if bank.variants is not None and feed.variants is not None and bank.variants > feed.variants:
+            raise SpecError(
+                f"recipe.banks.{name}.variants: {bank.variants} are more than the {feed.variants} the augmentation "
+                "has; use fewer, or null for all"
+            )
     for name, model in recipe.models.items():
         for index, stage in enumerate(model.stages):
             where = f"recipe.models.{name}.stages.{index}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 from torch import nn
@@ -31,7 +32,7 @@ class Origin:
         session: the file, open; None for a module.
 
     Raises:
-        SpecError: the factory or the file is not there or is none.
+        SpecError: the factory or the file is not there or is none, or the factory does not make a new module each time.
     """
 
     def __init__(self, name: str, model: Model, folder: Path, seed: int) -> None:
@@ -39,13 +40,18 @@ class Origin:
         self.module: nn.Module | None = None
         self.session: Session | None = None
         if model.source.file is not None:
-            self.path = folder / model.source.file
+            self.path = folder / Path(model.source.file).expanduser()
+            if not self.path.is_file():
+                raise SpecError(f"recipe.models.{name}.source.file: there is no file {self.path}")
             self.session = Session(self.path)
             return
         self.module = self._made(seed)
         # A module that was given as an object is worked in place, and handed back as it came.
         self._given = isinstance(model.source.factory, nn.Module)
         self._first = {key: value.clone() for key, value in self.module.state_dict().items()} if self._given else {}
+        self._strides = {key: parameter.stride() for key, parameter in self.module.named_parameters()}
+        if not self._given:
+            self._made(seed)  # a factory that gives the same module again is found now, not after a teacher has trained
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -64,12 +70,15 @@ class Origin:
     def hand_back(self) -> None:
         """Leave a module that was given as an object as it was."""
         if self.module is not None and self._given:
+            for key, parameter in self.module.named_parameters():
+                if parameter.stride() != self._strides[key]:
+                    parameter.data = parameter.data.new_empty_strided(parameter.shape, self._strides[key])
             self.module.load_state_dict(self._first)
             self.module.zero_grad(set_to_none=True)
 
     def _made(self, seed: int) -> nn.Module:
         given, where = self.source.factory, f"recipe.models.{self.name}.source"
-        weights = None if self.source.weights is None else self.folder / self.source.weights
+        weights = None if self.source.weights is None else self.folder / Path(self.source.weights).expanduser()
         sow(derive(seed, "model", self.name))
         try:
             made = build(load_object(given) if isinstance(given, str) else given, self.source.arguments, weights)
@@ -77,7 +86,20 @@ class Origin:
             raise SpecError(f"{where}: {error}") from error
         except ModelError as error:
             raise ModelError(f"{where}: {error}") from error
+        shared = None if self.module is None or self._given else _shared(self.module, made)
+        if shared:
+            raise SpecError(
+                f"{where}.factory: called again it gives the parameter {shared[1]} it gave before, and another seed "
+                "would go on from what was trained; let it make a new module each time, or return copy.deepcopy of it"
+            )
         return made
+
+
+def _shared(one: nn.Module, other: nn.Module) -> tuple[str, str] | None:
+    """Return what two modules call the first parameter they share, None where they share none."""
+    own = {id(parameter): name for name, parameter in one.named_parameters(remove_duplicate=False)}
+    named = other.named_parameters(remove_duplicate=False)
+    return next(((own[id(parameter)], name) for name, parameter in named if id(parameter) in own), None)
 
 
 def origins(recipe: Recipe) -> dict[str, Origin]:
@@ -85,5 +107,15 @@ def origins(recipe: Recipe) -> dict[str, Origin]:
 
     Raises:
         SpecError, ModelError, ArtifactError: one cannot be made or opened.
+        SpecError: two share a parameter: training one would change the other.
     """
-    return {name: Origin(name, model, recipe.folder, recipe.seeds[0]) for name, model in recipe.models.items()}
+    found = {name: Origin(name, model, recipe.folder, recipe.seeds[0]) for name, model in recipe.models.items()}
+    modules = [(name, origin.module) for name, origin in found.items() if origin.module is not None]
+    for (one, own), (other, its) in combinations(modules, 2):
+        shared = _shared(own, its)
+        if shared:
+            raise SpecError(
+                f"recipe.models.{other}.source: its parameter {shared[1]} is {shared[0]} of recipe.models.{one}, and "
+                "training one would change the other; give each a module of its own: a factory, or copy.deepcopy"
+            )
+    return found

@@ -17,7 +17,7 @@ from torch import fx, nn
 
 from attar.artifact.manifest import Preprocessing
 from attar.core.errors import SpecError
-from attar.core.scheme import Granularity, PerBucket, PerChannel, PerGroup, PerTensor
+from attar.core.scheme import Granularity
 from attar.core.spec import build
 from attar.methods.quantize.stage import Quantize
 from attar.model.export import argument_names
@@ -133,7 +133,7 @@ def quantize(
         bits=bits,
         activations=activations,
         symmetric=symmetric,
-        granularity=None if granularity == "channel" else parse_granularity(granularity),
+        granularity=granularity,
         scales=scales,
         observer=observer,
         keep=tuple(keep),
@@ -152,29 +152,3 @@ def quantize(
     dry_run = rehearse(module, untouched, use, inputs)
     piece = stage.run(untouched, inputs)
     return Quantized(piece, inputs, use, dry_run, stage.left(piece))
-
-
-def parse_granularity(text: str | Granularity) -> Granularity:
-    """Return the granularity that ``channel``, ``tensor``, ``group:SIZE`` or ``bucket:SIZE`` names.
-
-    Raises:
-        SpecError: it names none.
-    """
-    if not isinstance(text, str):
-        return text
-    kind, _, size = text.partition(":")
-    try:
-        match kind:
-            case "channel" | "tensor" if size:
-                raise ValueError
-            case "channel":
-                return PerChannel()
-            case "tensor":
-                return PerTensor()
-            case "group":
-                return PerGroup(size=int(size))
-            case "bucket":
-                return PerBucket(size=int(size))
-    except ValueError:
-        pass
-    raise SpecError(f"granularity {text!r}: write channel, tensor, group:SIZE or bucket:SIZE, as in group:64")

@@ -23,6 +23,12 @@ from attar.recipe.recipe import Recipe
 from attar.runtime import Session
 from attar.work.workpiece import Calibration, Use, Workpiece
 
+#: What a file's report says under ``training`` where a module was captured in evaluation mode.
+LOST = (
+    "captured in evaluation mode: what the module's own code does in training alone was left out; batch statistics and "
+    "dropout were not"
+)
+
 
 def rehearse(module: nn.Module, untouched: Workpiece, use: Use, inputs: Calibration) -> Parity:
     """Take the untouched module the whole way, and compare with the module itself rather than with its trace.

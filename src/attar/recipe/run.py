@@ -1,6 +1,7 @@
 """``attar.run``: the main path. A recipe in; files that were decoded, verified and measured, and a page out.
 
-    recipe -> data, modules -> dry run of every model -> for each seed, teachers first: stages -> pack -> parity -> file
+    recipe -> data, modules -> dry run of every model, then of its stages
+           -> for each seed, teachers first: stages -> pack -> parity -> file
            -> for every file: verify, test, latency -> report.json -> report.html
 
 Whatever is done is journaled and whatever is trained is checkpointed: killed at any moment, a run goes on where it was
@@ -20,6 +21,7 @@ from attar.recipe.account import account
 from attar.recipe.data import load_sets
 from attar.recipe.decide import decide, lay_out, threads_kept
 from attar.recipe.folder import Folder, writing
+from attar.recipe.foresee import foresee
 from attar.recipe.launch import facts, is_first, launch
 from attar.recipe.needs import demand
 from attar.recipe.origin import origins
@@ -84,6 +86,7 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, resume: bool = False, c
         try:
             calibration = sets.calibration(next(iter(made.values())).names)
             rehearsed = rehearse_all(recipe, made, sets.use, calibration, folder.journal)
+            foresee(recipe, sets, made, rehearsed, metric)
             recipe = decide(recipe, folder.journal, rehearsed, calibration)
             folder.write_recipe(recipe)
             fabric = launch(recipe, folder)

@@ -10,6 +10,7 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from attar.artifact.writer import write
+from attar.core.tensors import Codebook, Quantized
 from attar.measure.metric import Metric
 from attar.methods.distill.bank import Bank, Known, build
 from attar.methods.distill.teacher import Banked, deployed, live
@@ -21,7 +22,8 @@ from attar.recipe.launch import log
 from attar.recipe.origin import Origin
 from attar.recipe.packing import ship
 from attar.recipe.recipe import Recipe
-from attar.recipe.rehearse import Rehearsed
+from attar.recipe.rehearse import LOST, Rehearsed
+from attar.runtime import Session
 from attar.train.batch import Feed
 from attar.train.feed import Memory
 from attar.train.seeds import derive
@@ -131,6 +133,11 @@ class Work:
 
     def _teacher(self, name: str) -> Known:
         session = self.origins[name].session
+        if session is None and any(isinstance(stage, Quantize) for stage in self.recipe.models[name].stages):
+            # It was rounded on its way into the file: what is shipped is what teaches. The first rank wrote it.
+            self.fabric.barrier()
+            path = self.folder.files(self.seed, self.recipe.seeds[0]) / f"{name}.attar"
+            session = Session(path, threads=self.recipe.threads)
         return deployed(session) if session is not None else live(self.learners[name], self.fabric)
 
     def _bank(self, name: str, teacher: Any, feed: Any) -> Bank:
@@ -175,6 +182,11 @@ class Work:
         if after is not None:
             piece = after.run(piece, self.calibration)
             left |= after.left(piece)
+        # What one rule left alone another may have held.
+        coded = {key for key, tensor in piece.tensors.items() if isinstance(tensor, Quantized | Codebook)}
+        left = {key: why for key, why in left.items() if key not in coded}
+        if self.rehearsed[name].mode == "eval":
+            left["training"] = LOST
         report = ship(
             piece,
             self.folder.files(self.seed, self.recipe.seeds[0]) / f"{name}.attar",

@@ -8,14 +8,17 @@ it, nor in a script of another's, can reach out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from string import Template
 
 from attar.artifact.writer import write
 from attar.core.errors import AttarError
+from attar.report.export import save
 from attar.report.figures import plots
 from attar.report.markup import Html, join, script_json, tag
+from attar.report.plot import Plot
 from attar.report.record import NAME
 from attar.report.sections import Section, alarm, sections, tiles
 from attar.report.story import Story, tell
@@ -23,10 +26,14 @@ from attar.report.verdict import verdict
 
 #: The page's name in the folder of its run.
 PAGE = "report.html"
+#: The folder of its figures there.
+FIGURES = "figures"
 
 
 def build(folder: Path) -> Path:
-    """Write the page of a run into its folder and return the page's path; the same folder gives the same bytes.
+    """Write the page of a run and its figures into its folder and return the page's path.
+
+    The same folder gives the same bytes. The figures lie beside the page, in ``figures/``.
 
     Args:
         folder: of a finished run: ``report.json`` with a run in it, and the files it names.
@@ -35,21 +42,23 @@ def build(folder: Path) -> Path:
         AttarError: something is missing or does not fit together, and how to mend it; Plotly is not installed; or the
             page cannot be written.
     """
-    path, text = folder / PAGE, render(tell(folder))
+    story = tell(folder)
+    figures = plots(story)
+    path, text = folder / PAGE, render(story, figures)
     try:
+        save(figures, folder / FIGURES, _resource("page.css"))
         write(path, text.encode())
     except OSError as error:
         raise AttarError(f"{path} cannot be written ({error.strerror}); what was measured is in {NAME}") from error
     return path
 
 
-def render(story: Story) -> str:
-    """Return the page of a story.
+def render(story: Story, figures: Mapping[str, Plot]) -> str:
+    """Return the page of a story with its figures.
 
     Raises:
         AttarError: Plotly is not installed.
     """
-    figures = plots(story)
     made = sections(story, figures)
     links = [tag("li", tag("a", section.title, href=f"#{section.anchor}")) for section in made]
     body = [_section(each) for each in made]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -174,6 +175,9 @@ class Loader:
         rank: which rank this is.
         world: how many there are.
 
+    Attributes:
+        arguments: those of ``names`` that its batches have, in that order; none where they are no mappings.
+
     Raises:
         DataError: it gives nothing, or batches of another form.
         SpecError: its workers keep their generators from epoch to epoch.
@@ -195,13 +199,14 @@ class Loader:
                 "checkpoint could not repeat what they draw; use persistent_workers=False"
             )
         self.loader, self.names, self.seed, self.rank, self.world = loader, tuple(names), seed, rank, world
-        first = next(self._batches("look"), None)
-        if first is None:
+        items = list(islice(under(loader, derive(seed, "loader", "look")), 1))
+        if not items:
             raise DataError(f"a {type(loader).__name__} gives no batches")
-        self.labelled = first.targets is not None
-        sized = _size(loader)
+        self.labelled = self._batch(items[0]).targets is not None
+        self.arguments = tuple(name for name in self.names if isinstance(items[0], Mapping) and name in items[0])
+        sized = size(loader)
         data = getattr(loader, "dataset", None)
-        self.examples = None if data is None else _size(data)
+        self.examples = None if data is None else size(data)
         self.steps: int = sum(1 for _ in loader) if sized is None else sized
 
     def epoch(self, number: int) -> Iterator[Batch]:
@@ -222,20 +227,7 @@ class Loader:
         return self._batches("once")
 
     def _batches(self, *words: str | int) -> Iterator[Batch]:
-        own = derive(self.seed, "loader", *words)
-        for each in (self.loader, getattr(self.loader, "sampler", None)):
-            generator = getattr(each, "generator", None)
-            if isinstance(generator, torch.Generator):
-                generator.manual_seed(own)
-        apart = Apart(own)
-        with apart:
-            batches = iter(self.loader)
-        while True:
-            with apart:
-                item = next(batches, None)
-            if item is None:
-                return
-            yield self._batch(item)
+        return map(self._batch, under(self.loader, derive(self.seed, "loader", *words)))
 
     def _batch(self, item: Any) -> Batch:
         targets: Any = None
@@ -263,7 +255,25 @@ class Loader:
 _TARGETS = ("targets", "target", "labels", "label", "y")
 
 
-def _size(thing: Any) -> int | None:
+def under(loader: Iterable[Any], seed: int) -> Iterator[Any]:
+    """Yield what a loader gives while the generators it draws from start at ``seed``: its own and the global ones."""
+    for each in (loader, getattr(loader, "sampler", None)):
+        generator = getattr(each, "generator", None)
+        if isinstance(generator, torch.Generator):
+            generator.manual_seed(seed)
+    apart = Apart(seed)
+    with apart:
+        batches = iter(loader)
+    while True:
+        with apart:
+            item = next(batches, None)
+        if item is None:
+            return
+        yield item
+
+
+def size(thing: Any) -> int | None:
+    """Return the length of what has one, None for any other."""
     # Some have a length that raises: a DataLoader over a stream.
     try:
         return len(thing)

@@ -89,9 +89,15 @@ class Learner:
         return [name for name in self.weights if name in chosen]
 
     def attach(self, constraint: Constraint) -> None:
-        """Hold the module to a constraint, which takes the place of an earlier one of its class where both act."""
+        """Hold the module to a constraint, which takes the place of an earlier one of its class where both act.
+
+        Where only one acts it goes on acting, and neither says that it left what the other holds.
+        """
         for earlier in list(self.constraints):
             if type(earlier) is type(constraint):
+                for one, other in ((earlier, constraint), (constraint, earlier)):
+                    for name in (*other.weights, *other.values):
+                        one.left.pop(name, None)
                 for name in constraint.weights:
                     earlier.weights.pop(name, None)
                 for name in constraint.values:

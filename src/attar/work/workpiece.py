@@ -131,9 +131,16 @@ class Calibration:
         return sum(len(batch[0]) for batch in self.batches)
 
     def example(self, count: int) -> tuple[torch.Tensor, ...]:
-        """Return the first ``count`` examples as one batch, fewer where there are fewer."""
-        inputs = zip(*self.batches[:count], strict=True)
-        return tuple(torch.cat([tensor[:count] for tensor in tensors])[:count] for tensors in inputs)
+        """Return the first ``count`` examples that have one shape as one batch; where there are fewer, the most."""
+        alike: dict[tuple[torch.Size, ...], list[tuple[torch.Tensor, ...]]] = {}
+        for batch in self.batches:
+            found = alike.setdefault(tuple(tensor.shape[1:] for tensor in batch), [])
+            found.append(batch)
+            if sum(len(first) for first, *_ in found) >= count:
+                break
+        else:
+            found = max(alike.values(), key=lambda batches: sum(len(first) for first, *_ in batches))
+        return tuple(torch.cat(tensors)[:count] for tensors in zip(*found, strict=True))
 
     def of_one_size(self) -> Calibration:
         """Return the batches that are as long as the first, for a graph whose batch is fixed."""

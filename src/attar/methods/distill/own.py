@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic import field_serializer
 from pydantic.json_schema import SkipJsonSchema
 from torch import nn
 
+from attar.core.describe import reference
 from attar.core.errors import SpecError
 from attar.core.registry import load_object
 from attar.methods.distill.soft_targets import Teachers, shares
@@ -23,7 +25,8 @@ class Own(Term):
 
     It is either called as ``loss(outputs, targets)`` with the student's first output and the targets: a function, a
     ``torch.nn.Module`` or its class; or it is an :class:`~attar.work.objective.Objective` or its class, which is
-    called with all :class:`~attar.work.objective.Sources` and may own parameters to train.
+    called with all :class:`~attar.work.objective.Sources` and may own parameters to train. An object is copied for each
+    stage that trains with it, and is not changed itself.
 
     Attributes:
         name: ``file.py:name``, ``package.module:name`` or the object.
@@ -55,15 +58,15 @@ class Own(Term):
         found = load_object(self.name) if isinstance(self.name, str) else self.name
         what = reference(self.name)
         made = isinstance(found, type)
-        if made:
-            found = found(**self.arguments)
-        elif self.arguments and isinstance(found, nn.Module):
+        arguments = fresh(self.arguments, what)
+        found = found(**arguments) if made else fresh(found, what)
+        if not made and self.arguments and isinstance(found, nn.Module):
             raise SpecError(f"{what} is made already and takes no arguments; name its class, or leave them out")
         if isinstance(found, Objective):
             return found
         if not callable(found):
             raise SpecError(f"{what} is a {type(found).__name__}; a loss is called as loss(outputs, targets)")
-        called = functools.partial(found, **self.arguments) if self.arguments and not made else found
+        called = functools.partial(found, **arguments) if arguments and not made else found
         return _Called(called, what)
 
     @field_serializer("name")
@@ -71,12 +74,16 @@ class Own(Term):
         return reference(name)
 
 
-def reference(found: Any) -> str:
-    """Return what a record calls an object of a user's: its reference, or the name it has in Python."""
-    if isinstance(found, str):
-        return found
-    named = found if hasattr(found, "__qualname__") else type(found)
-    return f"{named.__module__}:{named.__qualname__}"
+def fresh(found: Any, what: str) -> Any:
+    """Return a copy of a user's object: what one stage, seed or model makes of it, no other gets.
+
+    Raises:
+        SpecError: it cannot be copied.
+    """
+    try:
+        return copy.deepcopy(found)
+    except Exception as error:
+        raise SpecError(f"{what} cannot be copied ({type(error).__name__}: {error}); name its class instead") from error
 
 
 class _Called(Objective):

@@ -7,14 +7,22 @@ from collections.abc import Mapping
 from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from attar.core.errors import SpecError
-from attar.train.schedule import Schedule
+from attar.train.schedule import Schedule, Scheduled
 from attar.work.objective import Sources
 
-#: A softmax temperature: a number or a schedule of one.
-Temperature = Annotated[float, Field(gt=0)] | Schedule
+
+def _stays_warm(value: Scheduled) -> Scheduled:
+    # A schedule never leaves the span between its ends.
+    if isinstance(value, Schedule) and min(value.start, value.stop) <= 0:
+        raise ValueError(f"a temperature of {min(value.start, value.stop):g} is none; start and stop must be above 0")
+    return value
+
+
+#: A softmax temperature: a number or a schedule of one, above 0 throughout.
+Temperature = Annotated[Annotated[float, Field(gt=0)] | Schedule, AfterValidator(_stays_warm)]
 #: One teacher, several with equal weights, or name -> weight.
 Teachers = str | tuple[str, ...] | dict[str, Annotated[float, Field(gt=0)]]
 #: A target that stands for no class: padding.

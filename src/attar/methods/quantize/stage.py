@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
+import torch
 from pydantic import Field
+from torch import fx
 
-from attar.artifact.manifest import Activation
 from attar.core.describe import described
 from attar.core.errors import SpecError, UnknownName
-from attar.core.scheme import Granularity, PerChannel, Scheme
+from attar.core.scheme import PerChannel, Scheme
 from attar.core.spec import Spec
+from attar.core.tensors import Codebook, CompressedTensor, Quantized
 from attar.methods.quantize.bias_grid import biases_on_grid
 from attar.methods.quantize.calibrate import calibrate
 from attar.methods.quantize.correct import corrected_biases
+from attar.methods.quantize.granularity import GranularityChoice
 from attar.methods.quantize.registry import OBSERVERS, SOLVERS
-from attar.model.sites import find_sites
+from attar.methods.quantize.unplaced import unplaced
+from attar.model.sites import Site, find_sites
 from attar.model.weights import Weight, find_weights
 from attar.work.workpiece import Calibration, Workpiece
 
@@ -28,14 +33,19 @@ Bits = Annotated[int, Field(ge=2, le=8)]
 class Quantize(Spec):
     """Round weights, and activations where asked, to affine grids.
 
+    What stages that trained hold goes on from there: pruned weights are rounded as they are pruned, and grids that this
+    stage does not replace stay.
+
     Attributes:
         bits: bits of a weight.
         activations: bits of an activation, or None to leave activations in floating point.
         symmetric: weights have no zero point (what integer kernels need).
-        granularity: which weights share a scale; an axis of None is the weight's own output axis.
+        granularity: which weights share a scale: ``channel`` (or None: one for each index of the weight's own output
+            axis), ``tensor``, ``group:SIZE``, ``bucket:SIZE``, or a granularity of :mod:`attar.core.scheme`.
         scales: name of the solver that finds the weights' scales.
         observer: name of the observer that finds the activations' ranges.
-        keep: globs of layers or tensors left in floating point.
+        keep: globs of layers or tensors left as they are: in floating point, unless a stage that trained holds them
+            to a grid.
         overrides: glob of layers or tensors -> bits; of several that match, the last holds.
         correct_bias: take the mean error of rounded weights out of the biases behind them.
     """
@@ -46,7 +56,7 @@ class Quantize(Spec):
     bits: Bits = 4
     activations: Bits | None = None
     symmetric: bool = True
-    granularity: Granularity | None = None
+    granularity: GranularityChoice = None
     scales: str = "absmax"
     observer: str = "percentile"
     keep: tuple[str, ...] = ()
@@ -61,24 +71,27 @@ class Quantize(Spec):
             SpecError: a scheme does not fit a weight.
         """
         solver, observer = SOLVERS[self.scales], OBSERVERS[self.observer]
+        # As earlier stages hold them, not as training left them underneath.
         state = piece.traced.state()
+        state |= {name: torch.from_numpy(np.array(t.dense())) for name, t in piece.tensors.items() if name in state}
+        graph = replace(piece, activations={}, rounded=frozenset()).simulate() if piece.tensors else piece.traced.graph
         weights = find_weights(piece.traced.graph)
         bits = self._bits(weights, [name for name, value in state.items() if value.is_floating_point()])
-        tensors = dict(piece.tensors)
+        solved: dict[str, CompressedTensor] = {}
         for name, width in bits.items():
             try:
-                tensors[name] = solver.solve(state[name].numpy(), self._scheme(width, weights.get(name)))
+                solved[name] = solver.solve(state[name].numpy(), self._scheme(width, weights.get(name)))
             except SpecError as error:
                 raise SpecError(f"stage quantize at {name!r}: {error}") from error
         if self.correct_bias:
-            tensors |= corrected_biases(piece.traced.graph, state, tensors, calibration)
-        activations: dict[str, Activation] = {}
-        rounded: frozenset[str] = frozenset()
+            solved |= corrected_biases(graph, state, solved, calibration)
+        tensors = {**piece.tensors, **solved}
+        activations, rounded = piece.activations, piece.rounded
         if self.activations is not None:
-            kept = {reader for name, weight in weights.items() if name not in bits for reader in weight.readers}
-            sites = find_sites(piece.traced.graph, piece.traced.values, skip=lambda node: node.name in kept)
-            activations = calibrate(piece.traced.graph, sites, calibration, observer, self.activations)
+            sites = _sites(replace(piece, tensors=tensors))
+            activations = calibrate(graph, sites, calibration, observer, self.activations)
             rounded = frozenset(name for site in sites for name in site.sources)
+        if activations:
             stored = replace(piece, tensors=tensors).stored()
             tensors |= biases_on_grid(piece.traced.graph, stored, activations)
         record: dict[str, Any] = described(self) | {
@@ -88,15 +101,23 @@ class Quantize(Spec):
         return piece.done(record, tensors=tensors, activations=activations, rounded=rounded)
 
     def left(self, piece: Workpiece) -> dict[str, str]:
-        """Return the floating tensors of two and more dimensions this stage leaves as they are -> the reason."""
+        """Return what stays in floating point -> the reason: tensors of two and more dimensions, and values.
+
+        Args:
+            piece: what this stage made.
+        """
         weights = find_weights(piece.traced.graph)
-        return {
+        left = {
             name: "kept by request"
             if name in weights
             else "not recognised as a weight; name it with overrides to quantize it all the same"
             for name, value in piece.traced.state().items()
-            if value.is_floating_point() and value.dim() >= 2 and name not in piece.tensors
+            if value.is_floating_point() and value.dim() >= 2 and not _on_grid(piece, name)
         }
+        if self.activations is not None:
+            placed = {name for site in _sites(piece) for name in site.sources}
+            left |= unplaced(piece.traced.graph, placed, skip=_floating(piece))
+        return left
 
     def _bits(self, weights: Mapping[str, Weight], names: Iterable[str]) -> dict[str, int]:
         """Return the bits of every tensor to quantize: each weight, unless kept or overridden."""
@@ -115,6 +136,23 @@ class Quantize(Spec):
     def _scheme(self, bits: int, weight: Weight | None) -> Scheme:
         granularity = self.granularity or PerChannel(axis=weight.axis if weight else 0)
         return Scheme(bits=bits, symmetric=self.symmetric, granularity=granularity)
+
+
+def _on_grid(piece: Workpiece, name: str) -> bool:
+    """True for a tensor that is stored as codes."""
+    return isinstance(piece.tensors.get(name), Quantized | Codebook)
+
+
+def _floating(piece: Workpiece) -> Callable[[fx.Node], bool]:
+    """Return what is true of the layers whose weights are on no grid."""
+    weights = find_weights(piece.traced.graph)
+    readers = {reader for name, weight in weights.items() if not _on_grid(piece, name) for reader in weight.readers}
+    return lambda node: node.name in readers
+
+
+def _sites(piece: Workpiece) -> tuple[Site, ...]:
+    """Return the sites of the layers whose weights are on a grid."""
+    return find_sites(piece.traced.graph, piece.traced.values, skip=_floating(piece))
 
 
 def _match(glob: str, names: list[str]) -> list[str]:

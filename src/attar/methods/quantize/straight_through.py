@@ -10,12 +10,14 @@ import torch
 from pydantic import Field
 
 from attar.core.errors import SpecError
-from attar.core.scheme import Granularity, PerChannel, Scheme
+from attar.core.scheme import PerChannel, Scheme
 from attar.core.spec import Spec
 from attar.methods.overrides import chosen
 from attar.methods.quantize.bias_grid import biases_on_grid
+from attar.methods.quantize.granularity import GranularityChoice
 from attar.methods.quantize.registry import SOLVERS
 from attar.methods.quantize.site_grid import SiteGrid
+from attar.methods.quantize.unplaced import unplaced
 from attar.methods.quantize.weight_grid import WeightGrid
 from attar.work.constraint import Constraint, Moment, Rule
 from attar.work.learner import Learner
@@ -30,17 +32,19 @@ class Rounding(Spec):
     Attributes:
         bits: bits of a weight.
         activations: bits of an activation, or None to leave activations in floating point.
-        granularity: which weights share a scale; None is one for each index of the weight's own output axis.
+        granularity: which weights share a scale: ``channel`` (or None: one for each index of the weight's own output
+            axis), ``tensor``, ``group:SIZE``, ``bucket:SIZE``, or a granularity of :mod:`attar.core.scheme`.
         scales: ``absmax`` spans the weight as it is in every step; another solver is asked every ``every`` steps.
         every: how many steps lie between two calls of a solver.
-        keep: globs of layers or weights left in floating point.
+        keep: globs of layers or weights this rule leaves alone: in floating point, unless an earlier stage holds them
+            to a grid, which they stay on.
         overrides: glob of layers or weights -> bits; of several that match, the last holds.
         freeze: the share of the stage after which the activations' ranges are fixed.
     """
 
     bits: Bits = 4
     activations: Bits | None = None
-    granularity: Granularity | None = None
+    granularity: GranularityChoice = None
     scales: str = "absmax"
     every: Annotated[int, Field(ge=1)] = 50
     keep: tuple[str, ...] = ()
@@ -76,16 +80,25 @@ class StraightThrough(Rounding, Rule):
             except SpecError as error:
                 raise SpecError(f"quantize at {name!r}: {error}") from error
         values: dict[str, SiteGrid] = {}
-        for place in learner.places(bits) if self.activations is not None else []:
-            assert self.activations is not None
-            values |= dict.fromkeys(place.sources, SiteGrid(self.activations))
-        return Grids(self, weights, values, self._left(learner, bits))
+        left = self._left(learner, bits)
+        if self.activations is not None:
+            places = learner.places(bits)
+            for place in places:
+                values |= dict.fromkeys(place.sources, SiteGrid(self.activations))
+            kept = {reader for name, w in learner.weights.items() if name not in bits for reader in w.readers}
+            placed = {name for place in places for name in place.site.sources}
+            left |= unplaced(learner.traced.graph, placed, skip=lambda node: node.name in kept)
+        return Grids(self, weights, values, left)
 
     def _left(self, learner: Learner, bits: Mapping[str, int]) -> dict[str, str]:
+        """Return the parameters of two and more dimensions this rule leaves as they are -> the reason."""
+        # Tied parameters are one tensor of several names, and the graph may know it by another than the module's first.
+        weights = {id(learner.tensor(name)): name for name in learner.weights}
+        tensors = {id(p): weights.get(id(p), n) for n, p in learner.module.named_parameters() if p.dim() >= 2}
         return {
             name: "kept by request" if name in learner.weights else "not recognised as a weight"
-            for name, tensor in learner.module.named_parameters()
-            if tensor.dim() >= 2 and name not in bits
+            for name in tensors.values()
+            if name not in bits
         }
 
 

@@ -1,0 +1,225 @@
+"""Foresee: every stage, loss and metric of a recipe once on a few examples, untrained, before any training.
+
+Globs, solvers, scores, losses and the number of classes are looked up where a stage begins, which may be hours after
+the run did. What would fail there fails here, with its path in the recipe. Programs run in evaluation mode and random
+numbers are drawn apart, so nothing that is trained later is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_leaves
+
+from attar.core.errors import AttarError, DataError, ModelError, SpecError
+from attar.measure.metric import Metric
+from attar.methods.distill.teacher import deployed
+from attar.methods.finetune import Finetune
+from attar.methods.presets import Preset
+from attar.methods.quantize.registry import OBSERVERS, SOLVERS
+from attar.methods.quantize.stage import Quantize
+from attar.model.capture import Captured
+from attar.model.export import first_lines
+from attar.model.weights import find_weights
+from attar.recipe.data import Sets, Split
+from attar.recipe.origin import Origin
+from attar.recipe.recipe import Recipe
+from attar.recipe.rehearse import Rehearsed
+from attar.train.batch import Batch
+from attar.train.feed import Loader, Memory
+from attar.train.plan import Plan
+from attar.train.seeds import Apart, derive
+from attar.work.context import Training
+from attar.work.learner import Learner
+from attar.work.objective import Objective, Sources
+
+#: Examples a loss is tried on, and a metric; outputs of the latter are repeated up to so many numbers.
+_FEW, _MORE, _MOST = 8, 64, 1 << 24
+#: A batch -> the first output of an untrained model.
+_Run = Callable[[Batch], torch.Tensor]
+
+
+def foresee(
+    recipe: Recipe,
+    sets: Sets,
+    origins: Mapping[str, Origin],
+    rehearsed: Mapping[str, Rehearsed],
+    metric: tuple[str, Metric],
+) -> None:
+    """Try every stage of every model, and the metric on what each gives.
+
+    Raises:
+        SpecError, ModelError, DataError: one cannot work; the message begins with its path in the recipe.
+    """
+    with Apart(derive(0, "foresee")):
+        models = {name: _runner(origin, rehearsed.get(name)) for name, origin in origins.items()}
+        for name, model in recipe.models.items():
+            origin = origins[name]
+            if origin.module is None:
+                continue
+            learner = Learner(origin.module, rehearsed[name].captured, rehearsed[name].traced)
+            batch = _few(sets, sets.train, origin, _FEW)[0]
+            for index, stage in enumerate(model.stages):
+                with _at(f"recipe.models.{name}.stages.{index}"):
+                    if isinstance(stage, Quantize):
+                        _round(stage, rehearsed[name])
+                        continue
+                    _lonely(stage, rehearsed[name].captured, sets, recipe.devices)
+                    _try(stage, learner, batch, models)
+        for name in recipe.models:
+            with _at(f"recipe.metric: {metric[0]} of models.{name}"):
+                _judge(sets, origins[name], models[name], metric[1])
+
+
+@contextmanager
+def _at(where: str) -> Iterator[None]:
+    """Begin the message of whatever is raised with ``where``."""
+    try:
+        yield
+    except (DataError, ModelError) as error:
+        raise type(error)(f"{where}: {error}") from error
+    except AttarError as error:
+        raise SpecError(f"{where}: {error}") from error
+    except Exception as error:
+        raise SpecError(f"{where}: {first_lines(error)}") from error
+
+
+def _runner(origin: Origin, rehearsed: Rehearsed | None) -> _Run:
+    if origin.session is not None:
+        return deployed(origin.session).outputs
+    assert rehearsed is not None
+    program = rehearsed.captured.evaluation
+
+    def outputs(batch: Batch) -> torch.Tensor:
+        with torch.no_grad():
+            return _first(program(*batch.inputs)).float()
+
+    return outputs
+
+
+def _first(outputs: Any) -> torch.Tensor:
+    first: torch.Tensor = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
+    return first
+
+
+def _few(sets: Sets, split: Split, origin: Origin, count: int) -> tuple[Batch, Memory | Loader]:
+    """Return some examples as they are, among them those with the smallest and the largest label, and their feed."""
+    feed = sets.feed(split, origin.names)
+    if isinstance(feed, Loader):
+        batch = next(iter(feed.once()))
+        part = slice(count)
+        return Batch(
+            tuple(each[part] for each in batch.inputs), None if batch.targets is None else batch.targets[part]
+        ), feed
+    index = torch.linspace(0, feed.examples - 1, min(count, feed.examples), dtype=torch.float64).long()
+    if feed.targets is not None and not feed.targets.is_floating_point() and feed.targets.numel():
+        labels = feed.targets.reshape(feed.examples, -1)
+        ends = torch.stack([labels.amin(1).argmin(), labels.amax(1).argmax()])
+        index = torch.cat([ends, index])[: max(2, len(index))]
+    return feed.at(index, torch.zeros_like(index)), feed
+
+
+def _try(stage: Training, learner: Learner, batch: Batch, models: Mapping[str, _Run]) -> None:
+    """Attach a stage and compute its loss once."""
+    stage.attach(learner)
+    tuned = stage.expand() if isinstance(stage, Preset) else stage
+    if not isinstance(tuned, Finetune):
+        return
+    outputs = learner.graph(train=False)(*batch.inputs)
+    taught = {name: models[name](batch) for name in tuned.teachers()}
+    every = tuple(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
+    sources = Sources(every[0], every, Batch(batch.inputs, batch.targets), taught, 0.0)
+    parts = []
+    for term in tuned.objective:
+        name = str(term.describe()["name"])
+        with _at(f"loss {name}"):
+            parts.append(_scalar(term.build(learner), sources))
+    if not any(part.requires_grad for part in parts):
+        raise SpecError("no loss depends on what is trained; compute it with PyTorch, on the outputs as they come")
+
+
+def _scalar(objective: Objective, sources: Sources) -> torch.Tensor:
+    try:
+        found = objective(sources)
+    except AttarError:
+        raise
+    except Exception as error:
+        targets = sources.batch.targets
+        given = "no targets"
+        if targets is not None:
+            kind = str(targets.dtype).removeprefix("torch.")
+            ends = f" from {targets.min()} to {targets.max()}" if targets.numel() else ""
+            given = f"targets {kind}{tuple(targets.shape)}{ends}"
+        raise SpecError(f"of outputs {tuple(sources.outputs.shape)} and {given}: {first_lines(error)}") from error
+    if not isinstance(found, torch.Tensor) or found.dim():
+        shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise SpecError(f"it gave {shape}; a loss is one number: the mean over the batch")
+    return found
+
+
+def _round(stage: Quantize, rehearsed: Rehearsed) -> None:
+    """Look up what rounding after training needs, and try each weight's scheme."""
+    if stage.activations is not None:
+        OBSERVERS[stage.observer]
+    SOLVERS[stage.scales]
+    state, weights = rehearsed.traced.state(), find_weights(rehearsed.traced.graph)
+    bits = stage._bits(weights, [name for name, value in state.items() if value.is_floating_point()])
+    for name, width in bits.items():
+        with _at(name):
+            stage._scheme(width, weights.get(name)).granularity.index(tuple(state[name].shape))
+
+
+def _lonely(stage: Training, captured: Captured, sets: Sets, devices: int) -> None:
+    """Refuse batches of one example where batch statistics are taken of one number: their variance is not finite."""
+    norms = [
+        node
+        for node in captured.training.graph.nodes
+        if node.target is torch.ops.aten.batch_norm.default and _is_single(node.args[0].meta.get("val"))
+    ]
+    if not norms or not isinstance(stage, Plan):
+        return
+    loader, hint = sets.train.loader, "use a batch of 2 or more for each rank"
+    least = stage.batch // devices
+    if loader is not None:
+        size, count = getattr(loader, "batch_size", None), sets.train.examples
+        if not isinstance(size, int) or count is None:
+            return
+        rest = 0 if getattr(loader, "drop_last", False) else count % size
+        least, hint = (rest or size) // devices, "use a batch_size of 2 or more for each rank, and drop_last=True"
+    if least == 1:
+        raise SpecError(
+            f"batch: a batch of one example for a rank, and batch-norm {norms[0].name!r} has no variance of one number "
+            f"for each channel; {hint}"
+        )
+
+
+def _is_single(value: Any) -> bool:
+    """Return whether one example has one number for each channel."""
+    return (
+        isinstance(value, torch.Tensor)
+        and all(isinstance(n, int) for n in value.shape[2:])
+        and (prod(value.shape[2:]) == 1)
+    )
+
+
+def _judge(sets: Sets, origin: Origin, model: _Run, metric: Metric) -> None:
+    """Let the metric see a few outputs, repeated, beside the targets of the whole set: choices look at those."""
+    batch, feed = _few(sets, sets.validation or sets.train, origin, _MORE)
+    if batch.targets is None:
+        return
+    outputs, targets, whole = model(batch).cpu().numpy(), batch.targets.numpy(), False
+    if isinstance(feed, Memory):
+        most = min(feed.examples, max(len(outputs), _MOST * len(outputs) // max(outputs.size, 1)))
+        whole = most == feed.examples
+        outputs, targets = outputs[np.arange(most) % len(outputs)], feed.targets[:most].numpy()
+    try:
+        metric(outputs, targets)
+    except SpecError as error:
+        # A metric of a user's may rightly refuse a part of a set, in which not every class is.
+        if whole or error.__cause__ is None:
+            raise
