@@ -59,7 +59,10 @@ def test_sequence_models_take_the_whole_way(kind, tmp_path):
     assert size["weights_bytes"] < 0.3 * 4 * size["parameters"]
     # Every weight is in the file as four-bit codes, recurrent, embedding and linear alike; what is not, is said.
     floating = {t["name"] for t in size["tensors"] if len(t["shape"]) == 2 and t["kind"] != "quantized"}
-    assert floating == set(report["left_in_floating_point"]) == ({"positions"} if kind == "encoder" else set())
+    left = {name for name, why in report["left_in_floating_point"].items() if "attention" not in why}
+    assert floating == left == ({"positions"} if kind == "encoder" else set())
+    attention = set(report["left_in_floating_point"]) - left
+    assert len(attention) == (2 if kind == "encoder" else 0)
     # Back in PyTorch it is the same function.
     again = attar.load(path, into=load_object(f"{EXAMPLES / 'sequence.py'}:{kind}")())
     x = torch.from_numpy(test.x[:64])
@@ -81,7 +84,16 @@ def digits():
     train, test = load("digits", "train"), load("digits", "test")
     x = preprocess(train.preprocessing, train.x)
     torch.set_num_threads(1)
-    return load_object(f"{EXAMPLES / 'digits.py'}:train")(x, train.y, epochs=4), x, train, test
+    torch.manual_seed(0)
+    net, images, labels = load_object(f"{EXAMPLES / 'digits.py'}:DigitNet")(), torch.from_numpy(x), train.y
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    for _ in range(4):
+        for chosen in torch.randperm(len(images)).split(64):
+            loss = torch.nn.functional.cross_entropy(net(images[chosen]), torch.from_numpy(labels)[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return net.eval(), x, train, test
 
 
 def test_convolutions_in_integers(digits, tmp_path):

@@ -43,16 +43,20 @@ def explain(error: ValidationError, *, where: str, given: Any = None) -> str:
     lines = []
     for fault in error.errors(include_url=False)[:3]:
         place = fault["loc"] if given is None else _place(fault["loc"], given, missing=fault["type"] == "missing")
-        path = ".".join([where, *map(str, place)]) if where else ".".join(map(str, place))
+        path = ".".join([*([where] if where else []), *map(str, place)])
+        before = f"{path}: " if path else ""
         context = fault.get("ctx", {})
         if fault["type"] == "unknown_key":
-            lines.append(f"{path}: {fault['msg']}")
+            lines.append(f"{before}{fault['msg']}")
         elif fault["type"] == "union_tag_invalid":
             known = [word.strip("'") for word in str(context["expected_tags"]).split(", ")]
-            lines.append(f"{path}: {UnknownName('name', str(context['tag']), known)}")
+            # A field that tells them apart is quoted; a function that does so goes by the name.
+            field = str(context["discriminator"])
+            what = field.strip("'") if field.startswith("'") else "name"
+            lines.append(f"{before}{UnknownName(what, str(context['tag']), known)}")
         else:
             arrived: Any = fault.get("input")
-            lines.append(f"{path}: {fault['msg']} (got {repr(arrived)[:80]})")
+            lines.append(f"{before}{fault['msg']} (got {repr(arrived)[:80]})")
     return "; ".join(lines)
 
 
