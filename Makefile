@@ -7,9 +7,9 @@ ifneq ($(wildcard ../shared/data),)
 export ATTAR_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: help demo test check fuzz clean
+.PHONY: help demo study-small test check fuzz clean
 help:  ## what there is to make
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -19,6 +19,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## the main job on real data: train, distil, prune, quantize, pack, verify, measure, report
 	rm -rf runs/demo
 	$(BIN)/attar run examples/demo.yaml --out runs/demo
+
+study-small: $(READY)  ## every method of studies/polino2018 on a few images of CIFAR-10 (ATTAR_DATA)
+	rm -rf runs/polino2018-small
+	$(BIN)/attar run studies/polino2018/small.yaml --out runs/polino2018-small
 
 test: $(READY)  ## every test, in parallel
 	$(BIN)/python -m pytest -n auto --dist worksteal

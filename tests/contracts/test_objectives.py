@@ -1,15 +1,40 @@
-"""What every registered objective must do."""
+"""What every registered objective must do. Terms that look at weights alone have their own: test_regularisers.py."""
 
+import inspect
+
+import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
+from tests.contracts import formulas
 from tests.methods.toys import fresh
 
 from attar.methods.distill.registry import OBJECTIVES, ObjectiveChoice
 from attar.train.batch import Batch
 from attar.work.objective import Sources
 
-FIELDS = {"kl": {"teacher": "big"}, "soft_cross_entropy": {"teacher": "big"}}
+#: Terms that look neither at outputs nor at labels nor at teachers.
+REGULARISERS = {"rate", "damping"}
+#: Terms that compare layers; here the layers are the outputs, so that all else holds for them too.
+LAYERS = {"hint", "attention"}
+LAYERED = {"teacher": "big", "layers": {"ours": "theirs"}}
+FIELDS = {
+    "cross_entropy": {},
+    "kl": {"teacher": "big"},
+    "reverse_kl": {"teacher": "big"},
+    "soft_cross_entropy": {"teacher": "big"},
+    "mse_logits": {"teacher": "big"},
+    "dkd": {"teacher": "big"},
+    "dist": {"teacher": "big"},
+    "hint": LAYERED,
+    "attention": LAYERED,
+}
+NAMES = [name for name in OBJECTIVES if name not in REGULARISERS]
+SHAPES = [(6, 5), (3, 4, 5), (2, 1), (2, 3, 4, 5)]
+
+
+def made(name):
+    return OBJECTIVES[name](**FIELDS[name])
 
 
 @pytest.fixture(scope="module")
@@ -17,73 +42,146 @@ def learner():
     return fresh()
 
 
-@pytest.fixture(params=list(OBJECTIVES))
+@pytest.fixture(params=NAMES)
 def term(request):
-    return OBJECTIVES[request.param](**FIELDS.get(request.param, {}))
+    return made(request.param)
+
+
+@pytest.fixture(params=[name for name in NAMES if name not in LAYERS])
+def scored(request):
+    """A term that looks at outputs."""
+    return made(request.param)
+
+
+def built(term, given, learner=None):
+    torch.manual_seed(0)
+    objective = term.build(learner)
+    if term.features():
+        objective.prepare(given)
+        objective.to(given.features["ours"].dtype)
+    return objective
+
+
+def shown(outputs, targets, teacher, progress=0.5):
+    """Sources in which the values of layers are the outputs, in at least float32 as taps give them."""
+    ours, theirs = (each.float() if each.dtype == torch.bfloat16 else each for each in (outputs, teacher))
+    batch = Batch((outputs.detach(),), targets)
+    return Sources(outputs, (outputs,), batch, {"big": teacher}, progress, {"ours": ours}, {"big": {"theirs": theirs}})
 
 
 def sources(shape=(6, 5), seed=0, targets=True, dtype=torch.float32):
     make = torch.Generator().manual_seed(seed)
     outputs, teacher = (torch.randn(shape, generator=make, dtype=dtype) for _ in range(2))
     wanted = torch.randint(0, shape[-1], shape[:-1], generator=make) if targets else None
-    outputs.requires_grad_()
-    teacher.requires_grad_()
-    return Sources(outputs, (outputs,), Batch((outputs.detach(),), wanted), {"big": teacher}, 0.5)
+    return shown(outputs.requires_grad_(), wanted, teacher.requires_grad_())
 
 
-@pytest.mark.parametrize("shape", [(6, 5), (3, 4, 5), (2, 1), (2, 3, 4, 5)])
-def test_one_finite_number_with_a_gradient_for_the_student_alone(term, learner, shape):
+def size(term):
+    """Attention is over positions: its layers have some."""
+    return (3, 4, 5) if term.name == "attention" else (6, 5)
+
+
+@pytest.mark.parametrize(("name", "shape"), [(n, s) for n in NAMES for s in SHAPES if len(s) > 2 or n != "attention"])
+def test_one_finite_number_with_a_gradient_for_the_student_alone(name, shape, learner):
+    term = made(name)
     given = sources(shape)
-    loss = term.build(learner)(given)
+    loss = built(term, given, learner)(given)
     assert loss.shape == ()
     assert torch.isfinite(loss)
     loss.backward()
     assert given.outputs.grad.shape == shape
+    assert torch.isfinite(given.outputs.grad).all()
     assert given.teachers["big"].grad is None
 
 
 def test_it_is_the_mean_over_the_batch(term, learner):
-    loss, given = term.build(learner), sources()
-    outputs, teacher = given.outputs.repeat(3, 1), {"big": given.teachers["big"].repeat(3, 1)}
-    thrice = Sources(outputs, (outputs,), Batch((outputs,), given.batch.targets.repeat(3)), teacher, 0.5)
-    torch.testing.assert_close(loss(thrice), loss(given))
+    given = sources(size(term))
+    loss, again = built(term, given), (3,) + (1,) * (len(size(term)) - 1)
+    teacher, targets = given.teachers["big"].repeat(again), given.batch.targets.repeat(again[:-1])
+    torch.testing.assert_close(loss(shown(given.outputs.repeat(again), targets, teacher)), loss(given))
 
 
-def test_padding_does_not_count(term, learner):
-    loss, given = term.build(learner), sources((3, 4, 5))
+def test_padding_does_not_count(scored, learner):
+    loss, given = scored.build(learner), sources((3, 4, 5))
     padded = torch.tensor([[0, 0, 0, 1], [0, 0, 1, 1], [0, 1, 1, 1]], dtype=torch.bool)
     given.batch.targets[padded] = -100
     first = loss(given)
     (gradient,) = torch.autograd.grad(first, given.outputs)
     assert (gradient[padded] == 0).all()
     assert (gradient[~padded] != 0).any()
-    kept = Sources(
-        given.outputs[~padded],
-        (),
-        Batch((given.outputs[~padded],), given.batch.targets[~padded]),
-        {"big": given.teachers["big"][~padded]},
-        0.5,
-    )
+    kept = shown(given.outputs[~padded], given.batch.targets[~padded], given.teachers["big"][~padded])
     torch.testing.assert_close(first, loss(kept))
 
 
-def test_nothing_but_padding_is_zero(term, learner):
+def test_nothing_but_padding_is_zero(scored, learner):
     given = sources()
     given.batch.targets.fill_(-100)
-    assert float(term.build(learner)(given).detach()) == 0
+    found = scored.build(learner)(given)
+    found.backward()
+    assert float(found.detach()) == 0
+    assert (given.outputs.grad == 0).all()
 
 
 def test_a_step_against_the_gradient_helps(term, learner):
-    loss, given = term.build(learner), sources()
+    given = sources(size(term))
+    loss = built(term, given)
     before = loss(given)
     before.backward()
     moved = given.outputs.detach() - 0.1 * given.outputs.grad
-    assert loss(Sources(moved, (moved,), given.batch, given.teachers, 0.5)) < before
+    assert loss(shown(moved, given.batch.targets, given.teachers["big"])) < before
 
 
 def test_sums_are_not_for_bfloat16(term, learner):
-    given = sources(dtype=torch.bfloat16)
-    assert term.build(learner)(given).dtype == torch.float32
+    given = sources(size(term), dtype=torch.bfloat16)
+    assert built(term, given)(given).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if FIELDS[name]])
+def test_where_student_and_teacher_agree_it_is_zero_and_flat(name):
+    term = made(name)
+    given = sources((2, 3, 4, 5), dtype=torch.float64)
+    equal = shown(given.outputs, given.batch.targets, given.outputs.detach().clone())
+    loss = built(term, equal)
+    if name == "hint":
+        torch.nn.init.eye_(loss.projectors[0].weight)
+        torch.nn.init.zeros_(loss.projectors[0].bias)
+    found = loss(equal)
+    (gradient,) = torch.autograd.grad(found, given.outputs)
+    found = float(found.detach())
+    assert gradient.abs().max() < 1e-12
+    if name == "soft_cross_entropy":  # it is the entropy of the soft targets there
+        p = formulas.probabilities(given.outputs.detach().numpy(), term.temperature)
+        assert found == pytest.approx(-(term.temperature**2) * np.mean(np.sum(p * np.log(p), -1)))
+    else:
+        assert abs(found) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["kl", "reverse_kl"])
+def test_for_a_high_temperature_it_is_the_distance_of_centred_logits(name):
+    given = sources((8, 10), dtype=torch.float64)
+    found = OBJECTIVES[name](teacher="big", temperature=1e4).build(None)(given).detach()
+    z, t = (each.detach() - each.detach().mean(-1, keepdim=True) for each in (given.outputs, given.teachers["big"]))
+    assert float(found) == pytest.approx(float((z - t).square().sum(-1).mean() / (2 * 10)), rel=1e-3)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_it_is_its_formula_in_float64(term, seed, padded):
+    shape = (4, 3, 5, 5) if term.name in LAYERS else (7, 3, 6)
+    given = sources(shape, seed=seed, dtype=torch.float64)
+    z, t = (3 * each.detach().numpy() for each in (given.outputs, given.teachers["big"]))
+    given = shown(torch.from_numpy(z), given.batch.targets, torch.from_numpy(t))
+    loss = built(term, given)
+    if term.name in LAYERS:
+        more = [each.detach().numpy() for each in loss.parameters()]
+        expected = getattr(formulas, term.name)(z, t, *more)
+    else:
+        keep = torch.rand(shape[:-1], generator=torch.Generator().manual_seed(seed)) < (0.6 if padded else 2)
+        given.batch.targets[~keep] = -100
+        formula = getattr(formulas, term.name)
+        more = {key: getattr(term, key) for key in inspect.signature(formula).parameters if key not in "zty"}
+        expected = formula(z[keep], t[keep], given.batch.targets[keep].numpy(), **more)
+    assert float(loss(given).detach()) == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_description_is_json_both_ways(term):
@@ -94,10 +192,18 @@ def test_the_description_is_json_both_ways(term):
 
 def test_it_says_what_it_needs(term):
     assert term.needs <= {"labels"}
-    assert ("labels" in term.needs) or term.teachers() == ("big",)
+    assert term.teachers() == (("big",) if FIELDS[term.name] else ())
+    assert term.features() == (("ours",) if term.name in LAYERS else ())
+    assert term.teacher_features() == ({"big": ("theirs",)} if term.name in LAYERS else {})
     if "labels" not in term.needs:
-        given = sources(targets=False)
-        assert torch.isfinite(term.build(None)(given))
+        given = sources(size(term), targets=False)
+        assert torch.isfinite(built(term, given)(given))
+
+
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name in REGULARISERS])
+def test_what_is_kept_apart_looks_at_weights_alone(name):
+    term = OBJECTIVES[name]()
+    assert (term.needs, term.teachers(), term.features(), term.teacher_features()) == (frozenset(), (), (), {})
 
 
 @pytest.mark.parametrize("name", list(OBJECTIVES))

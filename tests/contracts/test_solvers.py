@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from attar.core.errors import SpecError
 from attar.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
-from attar.core.tensors import Dense, quantize
+from attar.core.tensors import Codebook, Dense, quantize
 from attar.methods.quantize.registry import SOLVERS
 
 WEIGHTS = hnp.arrays(
@@ -17,6 +17,8 @@ WEIGHTS = hnp.arrays(
     elements=st.floats(-1e3, 1e3, width=32, allow_subnormal=True),
 )
 GRANULARITIES = st.sampled_from([PerTensor(), PerChannel(), PerGroup(size=3), PerBucket(size=5)])
+#: Solvers whose grids run from the least to the greatest, wherever zero lies.
+SPANNING = ("minmax",)
 SCHEMES = st.builds(Scheme, bits=st.integers(2, 8), symmetric=st.booleans(), granularity=GRANULARITIES)
 
 
@@ -35,14 +37,15 @@ def test_the_error_is_within_the_range_and_zero_stays_zero(name, weight, scheme)
     assert np.isfinite(dense).all()
     reach = np.abs(weight).max(initial=0)
     assert np.abs(dense - weight).max(initial=0) <= reach * 1.01 + 1e-30
-    assert (dense[weight == 0] == 0).all()
+    if name not in SPANNING:
+        assert (dense[weight == 0] == 0).all()
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("granularity", [PerTensor(), PerChannel(), PerGroup(size=9), PerBucket(size=16)])
 def test_weights_on_a_full_grid_survive_exactly(solver, bits, granularity):
     rng = np.random.default_rng(bits)
-    scheme = Scheme(bits=bits, granularity=granularity)
+    scheme = Scheme(bits=bits, granularity=granularity, symmetric=solver.name not in SPANNING)
     codes = rng.integers(scheme.qmin, scheme.qmax + 1, (8, 36)).astype(np.float32)
     # Every group reaches both ends, so its range is that of its grid.
     index = np.broadcast_to(granularity.index(codes.shape), codes.shape)
@@ -74,7 +77,7 @@ def test_a_channel_of_zeros_and_denormals_has_a_scale(solver):
     weight = np.array([[0.0, 0.0], [1e-42, -1e-42], [1.0, 0.5]], np.float32)
     found = solver.solve(weight, Scheme(bits=4))
     assert np.isfinite(found.scale).all()
-    assert (found.scale > 0).all()
+    assert (found.scale > 0).all() or solver.name in SPANNING
     assert found.dense()[2, 0] == pytest.approx(1.0, rel=0.2)
 
 
@@ -89,6 +92,17 @@ def test_mse_is_never_worse_than_absmax():
             name: ((SOLVERS[name].solve(weight, Scheme(bits=bits)).dense() - weight) ** 2).sum() for name in SOLVERS
         }
         assert errors["mse"] < errors["absmax"]
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_minmax_spans_each_bucket_from_its_least_to_its_greatest(symmetric):
+    weight = np.array([1.0, 1.5, 2.4, 4.0, -2.0, 0.0, 7.0], np.float32)
+    scheme = Scheme(bits=2, symmetric=symmetric, granularity=PerBucket(size=4))
+    found = SOLVERS["minmax"].solve(weight, scheme)
+    assert isinstance(found, Codebook)
+    assert (found.scale.tolist(), found.offset.tolist()) == ([3, 9], [1, -2])
+    assert found.codes.tolist() == [0, 0, 1, 3, 0, 1, 3]
+    assert found.dense().tolist() == [1, 1, 2, 4, -2, 1, 7]
 
 
 def test_absmax_puts_the_largest_weight_on_the_last_code():

@@ -5,10 +5,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from attar.core.errors import SpecError
+from attar.methods.distill.attention import Attention
 from attar.methods.distill.cross_entropy import CrossEntropy
+from attar.methods.distill.dist import Dist
+from attar.methods.distill.dkd import Dkd
+from attar.methods.distill.hint import Hint
 from attar.methods.distill.kl import Kl
+from attar.methods.distill.mse_logits import MseLogits
+from attar.methods.distill.reverse_kl import ReverseKl
 from attar.methods.distill.soft_cross_entropy import SoftCrossEntropy
 from attar.methods.distill.soft_targets import shares
 from attar.train.batch import Batch
@@ -16,6 +23,7 @@ from attar.train.schedule import Schedule
 from attar.work.objective import Sources
 
 SOFT = (Kl, SoftCrossEntropy)
+ENSEMBLES = (Kl, ReverseKl, SoftCrossEntropy, Dkd, Dist)
 
 
 def sources(outputs, teachers, targets=None, progress=0.0):
@@ -76,16 +84,16 @@ def test_the_gradient_is_that_of_either():
     assert np.allclose(grads[0].numpy(), -4 * p / 8)
 
 
-@pytest.mark.parametrize("loss", SOFT)
+@pytest.mark.parametrize("loss", ENSEMBLES)
 def test_an_ensemble_is_the_mean_of_probabilities(loss):
-    z, one, two = logits(5, 7), logits(5, 7, seed=1), logits(5, 7, seed=2)
+    z, one, two, y = logits(5, 7), logits(5, 7, seed=1), logits(5, 7, seed=2), torch.arange(5)
     mixed = torch.log(0.25 * torch.softmax(one / 3, -1) + 0.75 * torch.softmax(two / 3, -1)) * 3
-    expected = loss(teacher="m", temperature=3).build(None)(sources(z, {"m": mixed}))
+    expected = loss(teacher="m", temperature=3).build(None)(sources(z, {"m": mixed}, y))
     weighted = loss(teacher={"a": 1, "b": 3}, temperature=3)
     assert weighted.teachers() == ("a", "b")
-    torch.testing.assert_close(weighted.build(None)(sources(z, {"a": one, "b": two})), expected)
-    even = loss(teacher=["a", "b"], temperature=3).build(None)(sources(z, {"a": one, "b": one}))
-    torch.testing.assert_close(even, loss(teacher="a", temperature=3).build(None)(sources(z, {"a": one})))
+    torch.testing.assert_close(weighted.build(None)(sources(z, {"a": one, "b": two}, y)), expected)
+    even = loss(teacher=["a", "b"], temperature=3).build(None)(sources(z, {"a": one, "b": one}, y))
+    torch.testing.assert_close(even, loss(teacher="a", temperature=3).build(None)(sources(z, {"a": one}, y)))
 
 
 def test_shares_sum_to_one():
@@ -144,3 +152,109 @@ def test_targets_that_are_no_classes_pad_nothing():
 def test_uniform_logits_lose_the_logarithm_of_the_classes():
     found = CrossEntropy().build(None)(sources(torch.zeros(4, 10), {}, torch.arange(4)))
     assert float(found) == pytest.approx(math.log(10))
+
+
+def test_an_ensemble_of_logits_is_their_mean():
+    z, one, two = logits(5, 7), logits(5, 7, seed=1), logits(5, 7, seed=2)
+    found = MseLogits(teacher={"a": 1, "b": 3}).build(None)(sources(z, {"a": one, "b": two}))
+    assert float(found) == pytest.approx(float((z - 0.25 * one - 0.75 * two).square().mean()))
+    with pytest.raises(SpecError, match="'t' gave outputs of shape"):
+        MseLogits(teacher="t").build(None)(sources(z, {"t": logits(5, 8)}))
+
+
+def test_decoupled_distillation_put_together_again_is_kl():
+    # Zhao et al. 2022, equation 6: KD = TCKD + (1 - p_target) NCKD.
+    z, t, y = logits(1, 7), logits(1, 7, seed=1), torch.tensor([3])
+    rest = 1 - float(softmax(t.numpy() / 2)[0, 3])
+    given = sources(z, {"t": t}, y)
+    found = Dkd(teacher="t", temperature=2, alpha=1, beta=rest).build(None)(given)
+    assert float(found) == pytest.approx(float(Kl(teacher="t", temperature=2).build(None)(given)), rel=1e-12)
+
+
+def test_decoupled_distillation_is_finite_where_a_teacher_is_sure():
+    z, t, y = torch.zeros(2, 4), torch.tensor([[200.0, 0, 0, 0], [0, 200.0, 0, 0]]), torch.tensor([0, 3])
+    given = sources(z.requires_grad_(), {"t": t}, y)
+    found = Dkd(teacher="t", temperature=1).build(None)(given)
+    found.backward()
+    assert torch.isfinite(found)
+    assert torch.isfinite(z.grad).all()
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (None, r"dkd takes whole labels .*\(4,\); none arrived"),
+        (torch.zeros(4), r"torch.float32 of \(4,\) arrived"),
+        (torch.tensor([0, 1, 10, -100]), "between 0 and 10; the outputs have 10 classes"),
+        (torch.tensor([0, 1, -1, -100]), "between -1 and 1; the outputs have 10 classes"),
+    ],
+)
+def test_labels_that_do_not_fit_decoupled_distillation_are_refused(targets, message):
+    with pytest.raises(SpecError, match=message):
+        Dkd(teacher="t").build(None)(sources(logits(4, 10), {"t": logits(4, 10)}, targets))
+
+
+def test_relations_do_not_see_scale_and_shift():
+    # Rows of probabilities that are a line of the teacher's: at a high temperature, logits that are.
+    t = logits(6, 5, seed=1)
+    given = sources(2 * t + 1, {"t": t})
+    found = Dist(teacher="t", temperature=1e5).build(None)(given) / 1e10
+    assert float(found) == pytest.approx(0, abs=1e-8)
+    assert float(Dist(teacher="t", temperature=1e5).build(None)(sources(-t, {"t": t})) / 1e10) == pytest.approx(8)
+
+
+def layered(student, teacher):
+    outputs = student.flatten(1)
+    batch = Batch((outputs,), None)
+    return Sources(outputs, (outputs,), batch, {"t": outputs}, 0.0, {"a": student}, {"t": {"b": teacher}})
+
+
+LAYERED = {"teacher": "t", "layers": {"a": "b"}}
+
+
+@pytest.mark.parametrize("kind", [Hint, Attention])
+def test_maps_of_different_sizes_are_averaged_down_to_the_smaller(kind):
+    student, teacher = logits(2, 3, 8, 4), logits(2, 5, 4, 8, seed=1)
+    small = [nn.functional.adaptive_avg_pool2d(each, (4, 4)) for each in (student, teacher)]
+    loss = kind(**LAYERED).build(None)
+    loss.prepare(layered(student, teacher))
+    torch.testing.assert_close(loss.double()(layered(student, teacher)), loss(layered(*small)))
+    torch.testing.assert_close(small[0], student.view(2, 3, 4, 2, 4).mean(3))
+
+
+def test_a_projector_is_a_convolution_of_one_pixel_for_maps_and_a_linear_map_else():
+    student, teacher = logits(2, 3, 4, 5), logits(2, 6, 4, 5, seed=1)
+    loss = Hint(**LAYERED).build(None)
+    loss.prepare(layered(student, teacher))
+    (projector,) = loss.double().projectors
+    guided = nn.functional.conv2d(student, projector.weight[:, :, None, None], projector.bias)
+    expected = (guided - teacher).square().mean() / 2
+    torch.testing.assert_close(loss(layered(student, teacher)), expected)
+    flat = [each.permute(0, 2, 3, 1).flatten(1, 2) for each in (student, teacher)]
+    torch.testing.assert_close(loss(layered(*flat)), expected)
+
+
+@pytest.mark.parametrize("shapes", [((2, 3, 4, 4), (2, 3)), ((2, 5, 3), (2, 6, 3)), ((2, 3, 4, 4, 4), (2, 3, 4, 4, 4))])
+def test_layers_that_cannot_be_compared_are_refused(shapes):
+    given = layered(*(logits(*shape) for shape in shapes))
+    for look in (Hint(**LAYERED).build(None).prepare, Attention(**LAYERED).build(None)):
+        with pytest.raises(SpecError, match=r"layer 'a' of shape .* and 'b' of teacher 't', .* cannot be compared"):
+            look(given)
+
+
+def test_attention_is_over_positions():
+    with pytest.raises(SpecError, match="attention is over positions"):
+        Attention(**LAYERED).build(None)(layered(logits(2, 3), logits(2, 3)))
+
+
+def test_pairs_of_layers_are_summed():
+    for kind in (Hint, Attention):
+        with pytest.raises(ValueError, match="at least 1 item"):
+            kind(teacher="t", layers={})
+    one, two, other = logits(2, 3, 4, 4), logits(2, 5, 2, 2), logits(2, 4, 4, 4, seed=2)
+    outputs = one.flatten(1)
+    given = Sources(outputs, (), Batch((one,), None), {}, 0.0, {"a": one, "c": two}, {"t": {"b": other}})
+    both = Attention(teacher="t", layers={"a": "b", "c": "b"})
+    assert both.teacher_features() == {"t": ("b",)}
+    parts = [Attention(teacher="t", layers={name: "b"}).build(None)(given) for name in "ac"]
+    torch.testing.assert_close(both.build(None)(given), sum(parts))

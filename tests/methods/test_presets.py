@@ -44,6 +44,20 @@ EXPANDED = [
         },
     ),
     (
+        {"stage": "compress", "teacher": "big", "size": 2.0, "floats": 8, "granularity": "tensor"},
+        {
+            "objective": [
+                {"name": "kl", "teacher": "big", "weight": 0.9},
+                {"name": "cross_entropy", "weight": 0.1},
+                {"name": "rate", "file": 1.98},
+            ],
+            "constraints": [
+                {"name": "lsq", "bits": 4, "granularity": "tensor"},
+                {"name": "narrow", "bits": 8},
+            ],
+        },
+    ),
+    (
         {"stage": "prune", "sparsity": 0.5, "scope": "global", "overrides": {"head": 0.2}, "constraints": ["quantize"]},
         {
             "constraints": [
@@ -147,6 +161,7 @@ def test_the_stages_that_train_are_told_apart():
         "distill",
         "prune",
         "quantize",
+        "compress",
         "finetune",
     }
     assert all(len(kind.__doc__) > 30 for kind in TRAINING)

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from attar.model.trace import trace
+from attar.model.capture import capture
+from attar.model.trace import deploy, trace
 
 
 def randomized(net):
@@ -116,3 +117,38 @@ def test_folding_leaves_the_module_alone():
     trace(net, (torch.randn(2, 3, 4, 4),))
     assert net[0].bias is None
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+class Behind(nn.Module):
+    """A batch-norm behind an activation: it cannot be folded."""
+
+    def __init__(self, affine=True):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 40, 3, padding=1), nn.BatchNorm2d(40, affine=affine)
+        self.last = nn.Linear(40, 2)
+
+    def forward(self, x):
+        return self.last(self.norm(torch.relu(self.conv(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_batch_norm_that_stays_may_be_merged_into_two_vectors(affine):
+    net, x = randomized(Behind(affine)), torch.randn(2, 3, 6, 6)
+    wanted = net(x)
+    traced = deploy(net, capture(net, (x,), mode="eval"), merge=True)
+    state = traced.state()
+    assert not {"norm.running_mean", "norm.running_var"} & set(state)
+    factor = torch.rsqrt(net.norm.running_var + net.norm.eps) * (net.norm.weight if affine else 1)
+    torch.testing.assert_close(state["norm.weight"], factor.detach())
+    norms = [node for node in traced.graph.graph.nodes if "batch_norm" in str(node.target)]
+    assert len(norms) == 1, "it is still one kernel"
+    torch.testing.assert_close(traced.graph(x), wanted, rtol=1e-5, atol=1e-5)
+    assert net.norm.running_var.min() > 0, "the module itself is left alone"
+    assert net(x).equal(wanted)
+
+
+def test_a_batch_norm_that_is_used_twice_is_not_merged():
+    net, x = randomized(Twice()), torch.randn(4, 4)
+    traced = deploy(net, capture(net, (x,), mode="eval"), merge=True)
+    assert "norm.running_var" in traced.state()
+    torch.testing.assert_close(traced.graph(x), net(x), rtol=1e-5, atol=1e-5)

@@ -143,6 +143,19 @@ def test_what_cannot_work_is_refused_in_words(path, setting, message):
     assert message in refusal(path, setting)
 
 
+def test_mappings_may_be_merged_and_merged_again(tmp_path):
+    (tmp_path / "r.yaml").write_text(
+        "data: digits\nmodels:\n"
+        "  one: &one {source: &net {factory: 'nets.py:build'}, stages: [&stage {stage: train, epochs: 1}]}\n"
+        "  two: &two {<<: *one, stages: [{<<: *stage, epochs: 2}]}\n"
+        "  three: {<<: *two, licence: mine}\n"
+    )
+    (tmp_path / "nets.py").write_text("from torch import nn\n\ndef build():\n    return nn.Linear(2, 2)\n")
+    models = read(tmp_path / "r.yaml").models
+    assert [models[name].stages[0].epochs for name in ("one", "two", "three")] == [1, 2, 2]
+    assert models["three"].licence == "mine"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -1,13 +1,18 @@
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
 
-from attar.core.errors import ModelError, SpecError
+from attar.artifact.writer import pack, write
+from attar.core.errors import ArtifactError, ModelError, SpecError
+from attar.core.tensors import Dense
+from attar.model.trace import trace
 from attar.recipe.source import build
+from attar.work.workpiece import Use, Workpiece
 
 
 class Small(nn.Module):
@@ -87,3 +92,20 @@ def test_a_factory_that_raises_is_named_with_what_it_raised(tmp_path, fault):
         build(net, {"width": 3}, tmp_path / "none")
     assert repr(fault) in str(caught.value)
     assert caught.value.__cause__ is fault
+
+
+def test_weights_of_a_packed_file_go_on_where_it_ended(tmp_path, state):
+    traced = trace(Small(), (torch.randn(2, 3),))
+    halves = {name: Dense(value.numpy().astype(np.float16), "f16") for name, value in state.items()}
+    write(tmp_path / "w.attar", pack(Workpiece(traced, halves).contents(Use())))
+    module = build(Small, {}, tmp_path / "w.attar")
+    assert (module.layer.weight == 2).all()
+    assert module.layer.weight.dtype == torch.float32
+    with pytest.raises(ModelError, match=r"layer.weight is \(4, 3\) in the file and \(5, 3\) in the module"):
+        build(Small, {"width": 5}, tmp_path / "w.attar")
+
+
+def test_a_damaged_packed_file_is_refused(tmp_path):
+    (tmp_path / "w.attar").write_bytes(b"ATTR" + bytes(60))
+    with pytest.raises(ArtifactError):
+        build(Small, {}, tmp_path / "w.attar")

@@ -15,9 +15,12 @@ from torch.utils._pytree import tree_leaves
 from attar.core.describe import described
 from attar.methods.distill.cross_entropy import CrossEntropy
 from attar.methods.distill.registry import ObjectiveChoice
+from attar.methods.distill.teacher import Said, ask
 from attar.methods.placement import placed
+from attar.methods.reestimate import reestimate
 from attar.methods.registry import ConstraintChoice
-from attar.train.batch import Batch
+from attar.model.taps import Taps
+from attar.train.batch import Batch, Feed
 from attar.train.fit import Job, fit
 from attar.train.plan import Plan
 from attar.train.schedule import at
@@ -60,6 +63,18 @@ class Finetune(Plan, Training):
         """Return the names of the models it learns from."""
         return tuple(dict.fromkeys(name for term in self.objective for name in term.teachers()))
 
+    def features(self) -> tuple[str, ...]:
+        """Return the paths of the student's modules that its terms look at."""
+        return tuple(dict.fromkeys(path for term in self.objective for path in term.features()))
+
+    def teacher_features(self) -> dict[str, tuple[str, ...]]:
+        """Return, for names of models, the paths of their modules that its terms look at."""
+        found: dict[str, dict[str, None]] = {}
+        for term in self.objective:
+            for name, paths in term.teacher_features().items():
+                found.setdefault(name, {}).update(dict.fromkeys(paths))
+        return {name: tuple(paths) for name, paths in found.items()}
+
     def attach(self, learner: Learner) -> None:
         """Put this stage's constraints on the learner without training.
 
@@ -85,14 +100,14 @@ class Finetune(Plan, Training):
     def train(self, learner: Learner, context: Context, record: Mapping[str, Any]) -> None:
         """Do what :meth:`run` does, and say ``record`` of it."""
         self.attach(learner)
-        done = context.store.latest()
-        done = done if done is not None and done.done else None
+        latest = context.store.latest()
+        done = latest if latest is not None and latest.done else None
         with placed(learner, context.fabric.device):
-            work = _Work(self, learner, context)
+            work = _Work(self, learner, context, 0 if latest is None else latest.epoch)
             if done is not None:
                 work.load({name.removeprefix("job."): tensor for name, tensor in done.tensors.items()})
             else:
-                feed = context.feed(self.batch)
+                work.feed = feed = context.feed(self.batch)
                 what, store = str(record["stage"]), context.store
                 history = fit(
                     work.job(), self, feed, context.fabric, seed=context.seed, store=store, log=context.log, what=what
@@ -106,20 +121,26 @@ class Finetune(Plan, Training):
 
 
 class _Work:
-    """A learner under a stage, as the training loop wants it."""
+    """A learner under a stage, as the training loop wants it; ``epoch``: how many are complete."""
 
-    def __init__(self, stage: Finetune, learner: Learner, context: Context) -> None:
-        self.stage, self.learner, self.context, self.progress = stage, learner, context, 0.0
+    def __init__(self, stage: Finetune, learner: Learner, context: Context, epoch: int) -> None:
+        self.stage, self.learner, self.context, self.epoch, self.progress = stage, learner, context, epoch, 0.0
+        self.feed: Feed | None = None
+        self.layers = stage.features(), stage.teacher_features()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(context.seed, "objective"))
             self.objectives = [term.build(learner) for term in stage.objective]
+            # The programs share the constraints; the one made last leaves them in training mode.
+            self.evaluation = learner.graph(train=False)
+            self.evaluation_taps = Taps(self.evaluation, self.layers[0])
+            if any(self.layers):
+                self._prepare()
         self.extra = nn.ModuleList(self.objectives)
         self.names = _names(stage.objective)
         self.taken = _TAKEN | {*self.names, f"validation_{context.metric_name}"}
-        # The programs share the constraints; the one made last leaves them in training mode.
-        self.evaluation = learner.graph(train=False)
         self.program = learner.graph(train=True)
-        self.taught: list[dict[str, torch.Tensor]] = []
+        self.taps = Taps(self.program, self.layers[0])
+        self.taught: list[Said] = []
 
     def job(self) -> Job:
         """Return it as the training loop takes it."""
@@ -147,10 +168,13 @@ class _Work:
 
     def loss(self, outputs: Any, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
         """Return the weighted sum of the terms, and each of several beside it."""
-        return self._parts(outputs, batch, progress, self._teachers(batch))
+        return self._parts(self._sources(outputs, batch, progress, self._teachers(batch), self.taps))
 
     def evaluate(self) -> dict[str, float]:
-        """Return the loss and the metric on the validation examples, and what the constraints have to say."""
+        """Return the loss and the metric on the validation examples, and what the constraints have to say.
+
+        After the last epoch it is that of the statistics taken anew, where the stage asks for these.
+        """
         figures = [
             (name, float(value))
             for constraint in self.learner.constraints
@@ -159,12 +183,13 @@ class _Work:
         ]
         names = _numbered((name for name, _ in figures), self.taken)
         said = dict(zip(names, (value for _, value in figures), strict=True))
-        if self.context.validation is None:
-            return said
+        self.epoch += 1
         for module in (self.extra, *self.learner.constraints):
             module.eval()
         try:
-            return said | self._validate()
+            if self.stage.norm_batches and self.epoch == self.stage.epochs:
+                self._reestimate()
+            return said if self.context.validation is None else said | self._validate()
         finally:
             for constraint in self.learner.constraints:
                 constraint.train()
@@ -187,17 +212,31 @@ class _Work:
         held = {f"constraint{index}": constraint for index, constraint in enumerate(self.learner.constraints)}
         return {"module": self.learner.module, **held, "objective": self.extra}
 
-    def _teachers(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def _prepare(self) -> None:
+        """Let objectives make what depends on the sizes of layers."""
+        batch = Batch(self.learner.captured.example, None).to(self.context.fabric.device)
         with torch.no_grad():
-            return {name: self.context.teachers[name].outputs(batch) for name in self.stage.teachers()}
+            outputs = self.evaluation(*batch.inputs)
+            sources = self._sources(outputs, batch, 0.0, self._teachers(batch), self.evaluation_taps)
+        for objective in self.objectives:
+            objective.prepare(sources)
 
-    def _parts(
-        self, outputs: Any, batch: Batch, progress: float, taught: Mapping[str, torch.Tensor]
-    ) -> dict[str, torch.Tensor]:
+    def _reestimate(self) -> None:
+        assert self.feed is not None
+        batches, epochs, seed = self.stage.norm_batches, self.stage.epochs, self.context.seed
+        reestimate(self.learner, self.feed, self.context.fabric, batches=batches, epoch=epochs, seed=seed)
+
+    def _teachers(self, batch: Batch) -> Said:
+        with torch.no_grad():
+            return ask(self.context.teachers, self.stage.teachers(), self.layers[1], batch)
+
+    def _sources(self, outputs: Any, batch: Batch, progress: float, said: Said, taps: Taps) -> Sources:
         every = tuple(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
-        sources = Sources(every[0], every, batch, taught, progress)
+        return Sources(every[0], every, batch, said.outputs, progress, taps.take(), said.features)
+
+    def _parts(self, sources: Sources) -> dict[str, torch.Tensor]:
         parts = [objective(sources) for objective in self.objectives]
-        weights = [at(term.weight, progress) for term in self.stage.objective]
+        weights = [at(term.weight, sources.progress) for term in self.stage.objective]
         total: torch.Tensor = sum(
             (weight * part for weight, part in zip(weights, parts, strict=True)), torch.zeros_like(parts[0])
         )
@@ -217,9 +256,8 @@ class _Work:
             if batch.targets is not None:
                 wanted.append(batch.targets.cpu().numpy())
             if batch.targets is not None or "labels" not in self.stage.required():
-                if number == len(self.taught):
-                    self.taught.append(self._teachers(batch))
-                parts = self._parts(outputs, batch, self.progress, self.taught[number])
+                said = self._said(number, batch)
+                parts = self._parts(self._sources(outputs, batch, self.progress, said, self.evaluation_taps))
                 loss += float(parts["loss"]) * len(batch)
                 examples += len(batch)
         found = {"validation_loss": loss / examples} if examples else {}
@@ -227,6 +265,14 @@ class _Work:
             score = metric(np.concatenate(made), np.concatenate(wanted))
             found[f"validation_{self.context.metric_name}"] = float(score)
         return found
+
+    def _said(self, number: int, batch: Batch) -> Said:
+        """Return what the teachers say of a validation batch: kept from epoch to epoch, but for values of layers."""
+        if any(self.layers[1].values()):
+            return self._teachers(batch)
+        if number == len(self.taught):
+            self.taught.append(self._teachers(batch))
+        return self.taught[number]
 
 
 def _names(terms: tuple[Term, ...]) -> list[str]:

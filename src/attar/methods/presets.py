@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -14,7 +15,11 @@ from attar.methods.distill.soft_cross_entropy import SoftCrossEntropy
 from attar.methods.distill.soft_targets import Teachers, Temperature
 from attar.methods.finetune import Finetune, Terms
 from attar.methods.prune.prune import Prune, Pruning
-from attar.methods.quantize.straight_through import Rounding, StraightThrough
+from attar.methods.quantize.granularity import GranularityChoice
+from attar.methods.quantize.lsq import Lsq
+from attar.methods.quantize.narrow import Narrow
+from attar.methods.quantize.rate import Rate
+from attar.methods.quantize.straight_through import Bits, Rounding, StraightThrough
 from attar.methods.registry import ConstraintChoice
 from attar.train.plan import Plan
 from attar.train.schedule import Schedule, Scheduled
@@ -32,6 +37,9 @@ def _no_less_than_0(value: Scheduled) -> Scheduled:
 
 #: What a loss is multiplied by: a number or a schedule of one, never below 0.
 Factor = Annotated[Annotated[float, Field(ge=0)] | Schedule, AfterValidator(_no_less_than_0)]
+
+#: What is left of a budget for its last fluctuations.
+_MARGIN = 0.01
 
 
 class Preset(Plan, Training):
@@ -157,3 +165,46 @@ class QuantizeStage(Rounding, Preset):
         """Return the finetune this stage stands for."""
         rule = StraightThrough(**{name: getattr(self, name) for name in Rounding.model_fields})
         return self._expanded(self.objective, (*self.constraints, rule))
+
+
+class Compress(Preset):
+    """Learn from a teacher on learned grids under a budget of bytes: the file ends at ``size`` bits per weight.
+
+    Stands for ``kl`` and ``cross_entropy`` as in ``distill``, ``lsq`` on wide grids, the ``rate`` term with ``size`` as
+    the budget of the whole file, and ``narrow`` for everything else. Begin it from a trained module.
+
+    Attributes:
+        teacher: a model's name; a list of names, or name -> weight, for an ensemble.
+        size: bits per weight of the whole file, without the graph, as reports count them; it ends at most there.
+        bits: bits of a code before it is entropy-coded; None: two more than ``size``, from 3 to 8. Frequent codes take
+            less than their width, so a wide grid under a budget beats a narrow one without.
+        granularity: which weights share a step, as in ``lsq``.
+        floats: bits of what no grid holds: biases, norms.
+        temperature: T, a number or a schedule.
+        alpha: the factor of the soft loss, a number or a schedule.
+        beta: the factor of the hard loss; without labels, 0.
+        reach: the share of the stage by which the budget is reached.
+        constraints: what else the module is held to.
+    """
+
+    stage: Literal["compress"] = "compress"
+    teacher: Teachers
+    size: Annotated[float, Field(gt=0, le=8)]
+    bits: Bits | None = None
+    granularity: GranularityChoice = None
+    floats: Literal[8, 16] = 16
+    temperature: Temperature = 4.0
+    alpha: Factor = 0.9
+    beta: Factor = 0.1
+    reach: Annotated[float, Field(gt=0, le=1)] = 0.5
+    constraints: tuple[ConstraintChoice, ...] = ()
+
+    def expand(self) -> Finetune:
+        """Return the finetune this stage stands for."""
+        bits = self.bits or min(8, max(3, math.ceil(self.size) + 2))
+        terms: list[Term] = [Kl(teacher=self.teacher, temperature=self.temperature, weight=self.alpha)]
+        if self.beta != 0:
+            terms.append(CrossEntropy(weight=self.beta))
+        terms.append(Rate(file=self.size * (1 - _MARGIN), reach=self.reach))
+        grid = Lsq(bits=bits, granularity=self.granularity)
+        return self._expanded(tuple(terms), (*self.constraints, grid, Narrow(bits=self.floats)))

@@ -9,10 +9,18 @@ from attar.core.registry import Registry
 from attar.methods.own import OwnRule
 from attar.methods.prune.activations import PruneActivations
 from attar.methods.prune.prune import Prune
+from attar.methods.quantize.freeze import Freeze
+from attar.methods.quantize.linear import Linear
+from attar.methods.quantize.lsq import Lsq
+from attar.methods.quantize.narrow import Narrow
+from attar.methods.quantize.normalize import Normalize
+from attar.methods.quantize.points import Points
 from attar.methods.quantize.straight_through import StraightThrough
 from attar.work.constraint import Rule
 
-CONSTRAINTS: Registry[type[Rule]] = Registry("constraint", Prune, PruneActivations, StraightThrough)
+CONSTRAINTS: Registry[type[Rule]] = Registry(
+    "constraint", Prune, PruneActivations, StraightThrough, Lsq, Linear, Points, Normalize, Freeze, Narrow
+)
 
 if TYPE_CHECKING:
     ConstraintChoice = Rule

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Discriminator, Tag
 
 from attar.methods.finetune import Finetune
-from attar.methods.presets import Distill, PruneStage, QuantizeStage, Train
+from attar.methods.presets import Compress, Distill, PruneStage, QuantizeStage, Train
 from attar.methods.quantize.stage import Quantize
 from attar.work.context import Training
 
 #: Stages that train, in the order in which documents name them.
-TRAINING: tuple[type[Training], ...] = (Train, Distill, PruneStage, QuantizeStage, Finetune)
+TRAINING: tuple[type[Training], ...] = (Train, Distill, PruneStage, QuantizeStage, Compress, Finetune)
 
 _TRAINED = "quantize with epochs"
 #: Fields that only the ``quantize`` that trains has.
@@ -43,6 +43,7 @@ else:
         | Annotated[PruneStage, Tag("prune")]
         | Annotated[QuantizeStage, Tag(_TRAINED)]
         | Annotated[Quantize, Tag("quantize")]
+        | Annotated[Compress, Tag("compress")]
         | Annotated[Finetune, Tag("finetune")],
         Discriminator(_tag),
     ]

@@ -131,6 +131,56 @@ def fold_batch_norms(graph: fx.GraphModule, rigid: Collection[str] = ()) -> Fold
     return folding
 
 
+def merge_batch_norms(graph: fx.GraphModule) -> None:
+    """Write batch-norms that stay as ``y = f x + (beta - mean f)``: two vectors to store where there were four.
+
+    They stay batch-norms, one kernel each, of mean 0 and variance 1, which are made in the graph. Those that normalise
+    by the statistics of each batch, or share their state, are left as they are.
+
+    Args:
+        graph: changed in place; it gets parameters of its own where they change.
+    """
+    for node in list(graph.graph.nodes):
+        if node.op != "call_function" or node.target is not aten.batch_norm.default:
+            continue
+        source, gamma, beta, mean, var, training, momentum, eps, *rest = node.args
+        state = [each for each in (gamma, beta, mean, var) if each is not None]
+        shared = any(len(found) > 1 or len(found[0].users) > 1 for found in (_readers(graph, each) for each in state))
+        if training or mean is None or var is None or shared:
+            continue
+        factor = torch.rsqrt(_value(graph, var).double() + eps)
+        if gamma is not None:
+            factor = factor * _value(graph, gamma).double()
+        shift = -_value(graph, mean).double() * factor
+        if beta is not None:
+            shift = shift + _value(graph, beta).double()
+        owner = _owner(mean)
+        names = [
+            str(each.target) if each is not None else _free_name(graph, f"{owner}.{leaf}", owner)
+            for each, leaf in ((gamma, "weight"), (beta, "bias"))
+        ]
+        for name, value in zip(names, (factor, shift), strict=True):
+            _assign(graph, name, value)
+        with graph.graph.inserting_before(node):
+            merged = [graph.graph.get_attr(name) for name in names]
+            still = [
+                graph.graph.call_function(
+                    aten.full.default, ([len(factor)], value), {"dtype": torch.float32, "device": torch.device("cpu")}
+                )
+                for value in (0.0, 1.0)
+            ]
+        node.args = (source, *merged, *still, training, momentum, 0.0, *rest)
+    graph.graph.eliminate_dead_code()
+    graph.delete_all_unused_submodules()
+    _delete_unused_state(graph)
+    graph.recompile()
+
+
+def _readers(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
+    """Return the nodes that read the state ``node`` reads."""
+    return list(graph.graph.find_nodes(op="get_attr", target=node.target))
+
+
 def _reason_to_keep(source: Any, statistics: tuple[Any, Any], training: Any) -> str | None:
     """Return why this batch-norm cannot be folded, or None if it can."""
     if training or any(value is None for value in statistics):

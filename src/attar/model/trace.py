@@ -23,7 +23,7 @@ from attar.core.errors import ModelError
 from attar.model.bind import bind
 from attar.model.capture import Captured, capture
 from attar.model.export import dynamic_shapes, first_lines, quietly
-from attar.model.fold import Folding, clean, fold_batch_norms
+from attar.model.fold import Folding, clean, fold_batch_norms, merge_batch_norms
 
 _NAMES: dict[int, Any] = {
     onnx.TensorProto.FLOAT: "f32",
@@ -103,6 +103,7 @@ def deploy(
     *,
     rigid: Collection[str] = (),
     behind: Mapping[str, Callable[[fx.Graph, fx.Node], fx.Node]] = MappingProxyType({}),
+    merge: bool = False,
 ) -> Traced:
     """Turn a captured module, with the state it has now, into the graph that is deployed.
 
@@ -111,6 +112,7 @@ def deploy(
         captured: its programs.
         rigid: weights that no batch-norm may be folded into: the channels of their grids would not follow.
         behind: name of a captured value -> what adds nodes behind it (a threshold, say) and returns the last.
+        merge: whether batch-norms that stay become two vectors (:func:`attar.model.fold.merge_batch_norms`).
 
     Raises:
         ModelError: an operator cannot be exported to ONNX; the message names it.
@@ -124,6 +126,8 @@ def deploy(
                 added[_add_behind(graph.graph, node, behind[node.name]).name] = node.name
         clean(graph)
         folding = fold_batch_norms(graph, rigid)
+        if merge:
+            merge_batch_norms(graph)
         try:
             program = torch.onnx.export(
                 graph,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from attar.core.errors import SpecError, UnknownName
 from attar.data.registry import DATASETS
 from attar.measure.metric import METRICS
+from attar.methods.finetune import Finetune
+from attar.methods.presets import Preset
 from attar.methods.quantize.stage import Quantize
 from attar.work.context import Training
 
@@ -43,6 +45,7 @@ def check(recipe: Recipe) -> None:
         _check_stages(where, model.stages)
         for index, stage in enumerate(model.stages):
             taught = taught_by(stage)
+            _open(f"{where}.stages.{index}", stage, recipe)
             for teacher in taught:
                 _named(f"{where}.stages.{index}.teacher", teacher, recipe)
             kept = {recipe.banks[teacher].variants for teacher in taught if teacher in recipe.banks} - {None}
@@ -113,6 +116,28 @@ def _check_stages(where: str, stages: tuple[Any, ...]) -> None:
             f"{where}.stages.{after[0] + 1}: {later.stage} trains, and cannot follow quantize without epochs; put it "
             "before, or give quantize epochs"
         )
+
+
+def _open(where: str, stage: Any, recipe: Recipe) -> None:
+    """Refuse teachers that are looked into and are no programs: of a file and of a bank outputs alone are known."""
+    tuned = stage.expand() if isinstance(stage, Preset) else stage
+    for index, term in enumerate(tuned.objective if isinstance(tuned, Finetune) else ()):
+        at = f"{where}.objective.{index}.teacher" if hasattr(stage, "objective") else where
+        for name in term.teacher_features():
+            model = recipe.models.get(name)
+            said = f"{at}: {term.name} looks into {name!r}"
+            if name in recipe.banks:
+                raise SpecError(f"{said}, of which a bank keeps outputs alone; take {name!r} out of banks")
+            if model is not None and model.source.file is not None:
+                raise SpecError(
+                    f"{said}, which is a file and gives outputs alone; give {name!r} a factory and its weights as "
+                    "source.weights"
+                )
+            if model is not None and any(isinstance(each, Quantize) for each in model.stages):
+                raise SpecError(
+                    f"{said}, which is rounded into a file after training and gives outputs alone; give its quantize "
+                    "epochs, or take that stage out"
+                )
 
 
 def _known(where: str, what: str, given: Any, registry: Any) -> None:

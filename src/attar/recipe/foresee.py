@@ -7,24 +7,26 @@ numbers are drawn apart, so nothing that is trained later is changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from typing import Any
 
 import numpy as np
 import torch
+from torch import fx
 from torch.utils._pytree import tree_leaves
 
 from attar.core.errors import AttarError, DataError, ModelError, SpecError
 from attar.measure.metric import Metric
-from attar.methods.distill.teacher import deployed
+from attar.methods.distill.teacher import ask, deployed
 from attar.methods.finetune import Finetune
 from attar.methods.presets import Preset
 from attar.methods.quantize.registry import OBSERVERS, SOLVERS
 from attar.methods.quantize.stage import Quantize
-from attar.model.capture import Captured
+from attar.model.capture import Captured, copy_graph
 from attar.model.export import first_lines
+from attar.model.taps import Taps
 from attar.model.weights import find_weights
 from attar.recipe.data import Sets, Split
 from attar.recipe.origin import Origin
@@ -34,14 +36,12 @@ from attar.train.batch import Batch
 from attar.train.feed import Loader, Memory
 from attar.train.plan import Plan
 from attar.train.seeds import Apart, derive
-from attar.work.context import Training
+from attar.work.context import Teacher, Training
 from attar.work.learner import Learner
 from attar.work.objective import Objective, Sources
 
 #: Examples a loss is tried on, and a metric; outputs of the latter are repeated up to so many numbers.
 _FEW, _MORE, _MOST = 8, 64, 1 << 24
-#: A batch -> the first output of an untrained model.
-_Run = Callable[[Batch], torch.Tensor]
 
 
 def foresee(
@@ -57,7 +57,7 @@ def foresee(
         SpecError, ModelError, DataError: one cannot work; the message begins with its path in the recipe.
     """
     with Apart(derive(0, "foresee")):
-        models = {name: _runner(origin, rehearsed.get(name)) for name, origin in origins.items()}
+        models = {name: _untrained(origin, rehearsed.get(name)) for name, origin in origins.items()}
         for name, model in recipe.models.items():
             origin = origins[name]
             if origin.module is None:
@@ -89,17 +89,27 @@ def _at(where: str) -> Iterator[None]:
         raise SpecError(f"{where}: {first_lines(error)}") from error
 
 
-def _runner(origin: Origin, rehearsed: Rehearsed | None) -> _Run:
-    if origin.session is not None:
-        return deployed(origin.session).outputs
-    assert rehearsed is not None
-    program = rehearsed.captured.evaluation
+class _Untrained:
+    """A model as it is before training, as a teacher."""
 
-    def outputs(batch: Batch) -> torch.Tensor:
+    def __init__(self, program: fx.GraphModule) -> None:
+        self.program = program
+
+    def outputs(self, batch: Batch) -> torch.Tensor:
+        return self.look(batch, ())[0]
+
+    def look(self, batch: Batch, layers: Sequence[str]) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+        program = copy_graph(self.program)
+        taps = Taps(program, layers)
         with torch.no_grad():
-            return _first(program(*batch.inputs)).float()
+            return _first(program(*batch.inputs)).float(), taps.take()
 
-    return outputs
+
+def _untrained(origin: Origin, rehearsed: Rehearsed | None) -> Teacher:
+    if origin.session is not None:
+        return deployed(origin.session)
+    assert rehearsed is not None
+    return _Untrained(rehearsed.captured.evaluation)
 
 
 def _first(outputs: Any) -> torch.Tensor:
@@ -124,21 +134,26 @@ def _few(sets: Sets, split: Split, origin: Origin, count: int) -> tuple[Batch, M
     return feed.at(index, torch.zeros_like(index)), feed
 
 
-def _try(stage: Training, learner: Learner, batch: Batch, models: Mapping[str, _Run]) -> None:
+def _try(stage: Training, learner: Learner, batch: Batch, models: Mapping[str, Teacher]) -> None:
     """Attach a stage and compute its loss once."""
     stage.attach(learner)
     tuned = stage.expand() if isinstance(stage, Preset) else stage
     if not isinstance(tuned, Finetune):
         return
-    outputs = learner.graph(train=False)(*batch.inputs)
-    taught = {name: models[name](batch) for name in tuned.teachers()}
+    program = learner.graph(train=False)
+    taps = Taps(program, tuned.features())
+    outputs = program(*batch.inputs)
+    said = ask(models, tuned.teachers(), tuned.teacher_features(), batch)
     every = tuple(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
-    sources = Sources(every[0], every, Batch(batch.inputs, batch.targets), taught, 0.0)
+    batch = Batch(batch.inputs, batch.targets)
+    sources = Sources(every[0], every, batch, said.outputs, 0.0, taps.take(), said.features)
     parts = []
     for term in tuned.objective:
         name = str(term.describe()["name"])
         with _at(f"loss {name}"):
-            parts.append(_scalar(term.build(learner), sources))
+            objective = term.build(learner)
+            objective.prepare(sources)
+            parts.append(_scalar(objective, sources))
     if not any(part.requires_grad for part in parts):
         raise SpecError("no loss depends on what is trained; compute it with PyTorch, on the outputs as they come")
 
@@ -207,12 +222,12 @@ def _is_single(value: Any) -> bool:
     )
 
 
-def _judge(sets: Sets, origin: Origin, model: _Run, metric: Metric) -> None:
+def _judge(sets: Sets, origin: Origin, model: Teacher, metric: Metric) -> None:
     """Let the metric see a few outputs, repeated, beside the targets of the whole set: choices look at those."""
     batch, feed = _few(sets, sets.validation or sets.train, origin, _MORE)
     if batch.targets is None:
         return
-    outputs, targets, whole = model(batch).cpu().numpy(), batch.targets.numpy(), False
+    outputs, targets, whole = model.outputs(batch).cpu().numpy(), batch.targets.numpy(), False
     if isinstance(feed, Memory):
         most = min(feed.examples, max(len(outputs), _MOST * len(outputs) // max(outputs.size, 1)))
         whole = most == feed.examples

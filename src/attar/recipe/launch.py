@@ -20,7 +20,7 @@ from attar.recipe.data import Sets
 from attar.recipe.folder import Folder, digest
 from attar.recipe.neighbours import neighbours
 from attar.recipe.recipe import Recipe
-from attar.recipe.reference import files
+from attar.recipe.reference import expanded, files
 
 _PACKAGES = ("attar", "torch", "numpy", "onnxruntime", "lightning-fabric")
 
@@ -42,7 +42,7 @@ def facts(recipe: Recipe, sets: Sets) -> dict[str, Any]:
         SpecError: a file that the recipe names is not there; the message has its place in the recipe.
     """
     described = {name: value for name, value in recipe.described().items() if name != "root"}
-    named = {Path(name).expanduser() for name in files(described) | _other_files(recipe)}
+    named = {expanded(name) for name in files(described) | _other_files(recipe)}
     for path in [path for path in named if path.suffix == ".py"]:
         folder = (recipe.folder / path).parent
         named |= {path.parent / other.relative_to(folder) for other in neighbours(recipe.folder / path)}
@@ -63,7 +63,7 @@ def _places(value: Any, path: Path, place: str = "") -> Iterator[str]:
     if isinstance(value, dict | list):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _places(item, path, f"{place}.{key}" if place else str(key))
-    elif isinstance(value, str) and path in (Path(value).expanduser(), Path(value.rpartition(":")[0]).expanduser()):
+    elif isinstance(value, str) and path in (expanded(value), expanded(value.rpartition(":")[0])):
         yield place
 
 

@@ -11,6 +11,7 @@ from attar.core.errors import ModelError, SpecError
 from attar.core.registry import load_object
 from attar.model.export import argument_names
 from attar.recipe.recipe import Model, Recipe
+from attar.recipe.reference import expanded
 from attar.recipe.source import build
 from attar.runtime import Session
 from attar.train.seeds import derive, sow
@@ -40,7 +41,7 @@ class Origin:
         self.module: nn.Module | None = None
         self.session: Session | None = None
         if model.source.file is not None:
-            self.path = folder / Path(model.source.file).expanduser()
+            self.path = folder / expanded(model.source.file)
             if not self.path.is_file():
                 raise SpecError(f"recipe.models.{name}.source.file: there is no file {self.path}")
             self.session = Session(self.path)
@@ -78,7 +79,7 @@ class Origin:
 
     def _made(self, seed: int) -> nn.Module:
         given, where = self.source.factory, f"recipe.models.{self.name}.source"
-        weights = None if self.source.weights is None else self.folder / Path(self.source.weights).expanduser()
+        weights = None if self.source.weights is None else self.folder / expanded(self.source.weights)
         sow(derive(seed, "model", self.name))
         try:
             made = build(load_object(given) if isinstance(given, str) else given, self.source.arguments, weights)

@@ -52,7 +52,7 @@ class Source(Spec):
     Attributes:
         factory: ``file.py:name`` or ``package.module:name`` of a class or function; in Python also a module itself.
         arguments: keyword arguments of the factory.
-        weights: trained weights to begin with, ``.safetensors`` or a state dict.
+        weights: trained weights to begin with: ``.safetensors``, a state dict, or a ``.attar`` file of the same module.
         file: a ``.attar`` file, alone.
     """
 
@@ -81,9 +81,12 @@ class Bank(Spec):
 
     Attributes:
         variants: how many augmented forms of an example are kept, drawn at random; null for all, which must be finite.
+        file: where they are kept, for all seeds and for other runs too; in the run's own folder, one for each seed,
+            where null.
     """
 
     variants: Annotated[int, Field(ge=1)] | None = None
+    file: str | None = None
 
 
 class Recipe(Spec):

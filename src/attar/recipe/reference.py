@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,11 @@ from torch import nn
 
 #: ``file.py:name``, wherever it stands in a recipe.
 _IN_FILE = re.compile(r"(?P<file>[^:]+\.py):(?P<name>\w+)")
+
+
+def expanded(path: str) -> Path:
+    """Return a path of a recipe with ``~`` and ``$VARIABLES`` of the environment put in."""
+    return Path(os.path.expandvars(path)).expanduser()
 
 
 def described(value: Any) -> Any:

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import nn
 
+from attar.artifact.reader import open_artifact
 from attar.core.errors import ModelError, SpecError, UnknownName
 
 
@@ -20,8 +22,8 @@ def build(factory: Any, arguments: Mapping[str, Any], weights: Path | None) -> n
     Args:
         factory: a class or function that returns an ``nn.Module``, or a module itself.
         arguments: keyword arguments of the factory.
-        weights: ``.safetensors``, or a state dict saved by ``torch.save`` (opened weights-only: nothing in it is run);
-            None leaves the module as the factory makes it.
+        weights: ``.safetensors``, a ``.attar`` file, or a state dict saved by ``torch.save`` (opened weights-only:
+            nothing in it is run); None leaves the module as the factory makes it.
 
     Raises:
         SpecError: the factory does not take these arguments or makes no module, or the weights are not there.
@@ -65,13 +67,16 @@ def build(factory: Any, arguments: Mapping[str, Any], weights: Path | None) -> n
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Return a state dict from ``.safetensors`` or from a file of ``torch.save``, opened weights-only.
+    """Return a state dict from ``.safetensors``, from a ``.attar`` file or from one of ``torch.save``, weights-only.
 
     Raises:
         SpecError: there is no such file, or it holds anything but tensors by name.
+        ArtifactError: the ``.attar`` file is damaged.
     """
     if not path.is_file():
         raise SpecError(f"there are no weights at {path}")
+    if path.suffix == ".attar":
+        return _stored(path)
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
@@ -90,3 +95,13 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise SpecError(f"{path} holds no state dict; save it with torch.save(module.state_dict(), ...)")
     return dict(state)
+
+
+def _stored(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a ``.attar`` file as the module has them: what they mean, in float32 where in floats."""
+    artifact = open_artifact(path)
+    found = {}
+    for name in [*artifact.names, *artifact.manifest.aliases]:
+        dense = torch.from_numpy(np.array(artifact.tensor(name).dense()))
+        found[name] = dense.float() if dense.is_floating_point() else dense
+    return found

@@ -15,15 +15,17 @@ from attar.core.errors import SpecError, UnknownName
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML without surprises: 1e-3 is a number, and a key that stands twice is refused."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        # Here and not later: merging (``<<``) puts keys beside those they give way to.
         seen = set()
         for key, _ in node.value:
-            name = self.construct_object(key, deep=True)
-            if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} stands twice", key.start_mark)
-            seen.add(name)
-        found: dict[Any, Any] = super().construct_mapping(node, deep)
-        return found
+            if (key.tag, str(key.value)) in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                )
+            seen.add((key.tag, str(key.value)))
+        return node
 
 
 # YAML 1.1 wants a point and a sign in an exponent; people and YAML 1.2 do not.

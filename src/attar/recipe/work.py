@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import filelock
 from lightning_fabric import Fabric
 
 from attar.artifact.writer import write
@@ -22,6 +23,7 @@ from attar.recipe.launch import log
 from attar.recipe.origin import Origin
 from attar.recipe.packing import ship
 from attar.recipe.recipe import Recipe
+from attar.recipe.reference import expanded
 from attar.recipe.rehearse import LOST, Rehearsed
 from attar.runtime import Session
 from attar.train.batch import Feed
@@ -142,11 +144,16 @@ class Work:
 
     def _bank(self, name: str, teacher: Any, feed: Any) -> Bank:
         """Return the bank of a teacher, which the first rank makes where it is not there."""
-        path = self.folder.state / "banks" / f"seed-{self.seed}" / f"{name}.safetensors"
+        given = self.recipe.banks[name]
+        path, seed = self.folder.state / "banks" / f"seed-{self.seed}" / f"{name}.safetensors", self.seed
+        if given.file is not None:
+            path, seed = self.recipe.folder / expanded(given.file), 0
         # One seed for all: students of several banks see variants that all of them have.
-        make = partial(build, teacher, feed, path, variants=self.recipe.banks[name].variants, seed=self.seed)
+        make = partial(build, teacher, feed, path, variants=given.variants, seed=seed)
         if self.folder.first:
-            make()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(path.with_name(f".{path.name}.lock")):  # another run may be making it
+                make()
         self.fabric.barrier()
         return make()
 

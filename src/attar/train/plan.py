@@ -24,6 +24,8 @@ class Plan(Spec):
         schedule: what the learning rate is multiplied by, as :meth:`factor` has it.
         warmup: share of the steps over which the rate rises; None: 0.3 for ``one_cycle``, 0 for the others.
         clip: largest norm of all gradients together; longer ones are scaled down to it. None: as they are.
+        norm_batches: training batches over which the running statistics of batch-norms are taken anew after the last
+            epoch, for the weights as they will be stored; 0: they stay as training left them.
     """
 
     epochs: Annotated[int, Field(ge=1)]
@@ -32,6 +34,7 @@ class Plan(Spec):
     schedule: Literal["one_cycle", "cosine", "linear", "constant"] = "one_cycle"
     warmup: Annotated[float, Field(ge=0, lt=1)] | None = None
     clip: Annotated[float, Field(gt=0)] | None = None
+    norm_batches: Annotated[int, Field(ge=0)] = 0
 
     def factor(self, step: int, steps: int) -> float:
         """Return what the learning rate is multiplied by in step ``step`` of ``steps``.

@@ -36,6 +36,26 @@ class Moment:
         return self.step / max(self.steps, 1)
 
 
+@dataclass(frozen=True)
+class Positions:
+    """Where the values of a weight lie on its grid, before they are rounded, in codes.
+
+    Attributes:
+        at: ``(w - offset) / scale``, the shape of the weight, with gradient to the weight and to what the grid learns.
+        scale: what one code is worth, without gradient, broadcastable to ``at``.
+        low, high: the codes at the ends of the grid.
+    """
+
+    at: torch.Tensor
+    scale: torch.Tensor
+    low: int
+    high: int
+
+    def codes(self) -> torch.Tensor:
+        """Return the codes, whole numbers in floating point, without gradient."""
+        return self.at.detach().round().clamp_(self.low, self.high)
+
+
 class Held(nn.Module):
     """One weight or one site under one constraint. In training mode it may watch what passes; in evaluation it must not
     change. Its buffers and parameters are kept in checkpoints."""
@@ -47,6 +67,10 @@ class Held(nn.Module):
     def bake(self, value: torch.Tensor) -> CompressedTensor:
         """Return ``value`` as it is stored; ``dense()`` of it equals ``forward(value)``. For weights."""
         raise NotImplementedError
+
+    def positions(self, value: torch.Tensor) -> Positions | None:
+        """Return where ``value`` lies on an evenly spaced grid, None where there is none. For weights."""
+        return None
 
     def grid(self, value: str) -> Activation | None:
         """Return the grid of the values called ``value`` in the deployed graph, None where they are on none."""
@@ -61,13 +85,17 @@ class Constraint(nn.Module):
     """A rule attached to a module.
 
     Attributes:
-        order: constraints on one weight act in this order: masks (0) before grids (1).
+        order: constraints on one weight act in this order: what changes it or masks it (0) before grids (1).
+        family: constraints of one family exclude each other on a weight or value: the later one holds it (``grid``).
+        merges: whether batch-norms that stay in the deployed graph shall be two vectors there, not four.
         weights: name of a weight -> what it is held to.
         values: value of the captured program -> what it is held to. Sources of one site share one ``Held``.
         left: weight or value this rule could not act on -> why; it ends up in the report.
     """
 
     order: ClassVar[int] = 0
+    family: ClassVar[str] = ""
+    merges: bool = False
 
     def __init__(
         self,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,6 +23,19 @@ class Teacher(Protocol):
 
     def outputs(self, batch: Batch) -> torch.Tensor:
         """Return the first output for a batch, on the batch's device, without gradient."""
+        ...
+
+
+@runtime_checkable
+class Open(Teacher, Protocol):
+    """A teacher that can be looked into: a program, not a file or what was kept of one."""
+
+    def look(self, batch: Batch, layers: Sequence[str]) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+        """Return the first output for a batch and the values of ``layers`` by path, without gradient.
+
+        Raises:
+            UnknownName: there is no such layer.
+        """
         ...
 
 

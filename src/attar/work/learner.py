@@ -18,7 +18,7 @@ from attar.model.capture import Captured, wrap
 from attar.model.sites import Site, find_sites
 from attar.model.trace import Traced, deploy
 from attar.model.weights import Weight, find_weights
-from attar.work.constraint import Constraint, Held, Moment
+from attar.work.constraint import Constraint, Held, Moment, Positions
 from attar.work.workpiece import Workpiece
 
 
@@ -89,12 +89,13 @@ class Learner:
         return [name for name in self.weights if name in chosen]
 
     def attach(self, constraint: Constraint) -> None:
-        """Hold the module to a constraint, which takes the place of an earlier one of its class where both act.
+        """Hold the module to a constraint; it takes the place of an earlier one of its class or family where both act.
 
         Where only one acts it goes on acting, and neither says that it left what the other holds.
         """
         for earlier in list(self.constraints):
-            if type(earlier) is type(constraint):
+            alike = constraint.family and earlier.family == constraint.family
+            if type(earlier) is type(constraint) or alike:
                 for one, other in ((earlier, constraint), (constraint, earlier)):
                     for name in (*other.weights, *other.values):
                         one.left.pop(name, None)
@@ -141,6 +142,20 @@ class Learner:
         both = [{**constraint.weights, **constraint.values} for constraint in self.constraints]
         return [held[name] for held in both if name in held]
 
+    def positions(self) -> dict[str, Positions]:
+        """Return where every weight on an evenly spaced grid lies between its codes, with gradient."""
+        found = {}
+        for name in self.weights:
+            held = self.held(name)
+            if held:
+                value = self.tensor(name)
+                for each in held[:-1]:
+                    value = each(value)
+                positions = held[-1].positions(value)
+                if positions is not None:
+                    found[name] = positions
+        return found
+
     def baked(self) -> dict[str, CompressedTensor]:
         """Return every weight under constraints as it is stored, before batch-norms are folded."""
         found: dict[str, CompressedTensor] = {}
@@ -164,11 +179,12 @@ class Learner:
                     add = held.behind()
                     if add is not None:
                         behind[source] = add
-        traced = deploy(self.module, self.captured, behind=behind)
+        merge = any(constraint.merges for constraint in self.constraints)
+        traced = deploy(self.module, self.captured, behind=behind, merge=merge)
         factors = traced.folding.factors
         rigid = {name for name, tensor in baked.items() if name in factors and rescale(tensor, *factors[name]) is None}
         if rigid:
-            traced = deploy(self.module, self.captured, rigid=rigid, behind=behind)
+            traced = deploy(self.module, self.captured, rigid=rigid, behind=behind, merge=merge)
             factors = traced.folding.factors
         tensors: dict[str, CompressedTensor] = {}
         for name, tensor in baked.items():

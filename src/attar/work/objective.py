@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -28,6 +28,8 @@ class Sources:
         batch: the inputs and targets.
         teachers: name of a model -> its first output on the same inputs, without gradient.
         progress: share of the stage that is done, 0 to 1.
+        features: path of a module -> its value in the student, for those the objectives ask for.
+        teacher_features: name of a model -> path of a module -> its value there, without gradient.
     """
 
     outputs: torch.Tensor
@@ -35,10 +37,19 @@ class Sources:
     batch: Batch
     teachers: Mapping[str, torch.Tensor]
     progress: float
+    features: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    teacher_features: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
 
 
 class Objective(nn.Module):
     """A loss. It may own parameters (projectors), which are trained with the student's and kept in checkpoints."""
+
+    def prepare(self, sources: Sources) -> None:
+        """Make the parameters whose sizes follow from features; called once before training, where there are such.
+
+        Args:
+            sources: of a few examples without targets. Random numbers drawn here follow from the stage's seed.
+        """
 
     def forward(self, sources: Sources) -> torch.Tensor:
         """Return the loss, a scalar: the mean over the examples of the batch."""
@@ -61,6 +72,14 @@ class Term(Spec):
     def teachers(self) -> tuple[str, ...]:
         """Return the names of the models whose outputs it needs."""
         return ()
+
+    def features(self) -> tuple[str, ...]:
+        """Return the paths of the student's modules whose values it needs."""
+        return ()
+
+    def teacher_features(self) -> Mapping[str, tuple[str, ...]]:
+        """Return, for names of models, the paths of their modules whose values it needs."""
+        return {}
 
     def build(self, learner: Learner) -> Objective:
         """Return the objective for a module in training."""

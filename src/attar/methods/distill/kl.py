@@ -6,21 +6,10 @@ from typing import Literal
 
 import torch
 
-from attar.methods.distill.soft_targets import (
-    IGNORE,
-    Teachers,
-    Temperature,
-    log_soft_targets,
-    mean_over_positions,
-    shares,
-    widened,
-)
-from attar.train.schedule import at
-from attar.work.learner import Learner
-from attar.work.objective import Objective, Sources, Term
+from attar.methods.distill.soft_targets import Soft
 
 
-class Kl(Term):
+class Kl(Soft):
     """``T^2 KL(p || softmax(z / T))``, summed over classes, the mean over the other positions.
 
     ``p`` are the teachers' soft targets at the same temperature. The factor ``T^2`` keeps the gradient's size when the
@@ -35,27 +24,7 @@ class Kl(Term):
     """
 
     name: Literal["kl"] = "kl"
-    teacher: Teachers
-    temperature: Temperature = 4.0
-    ignore_index: int = IGNORE
 
-    def teachers(self) -> tuple[str, ...]:
-        """Return the names of the models whose outputs it needs."""
-        return tuple(shares(self.teacher))
-
-    def build(self, learner: Learner) -> Objective:
-        """Return the loss; it has no parameters."""
-        return _Kl(self)
-
-
-class _Kl(Objective):
-    def __init__(self, term: Kl) -> None:
-        super().__init__()
-        self.term, self.shares = term, shares(term.teacher)
-
-    def forward(self, sources: Sources) -> torch.Tensor:
-        temperature = at(self.term.temperature, sources.progress)
-        targets = log_soft_targets(sources, self.shares, temperature)
-        student = torch.log_softmax(widened(sources.outputs) / temperature, -1)
-        apart = torch.nn.functional.kl_div(student, targets, reduction="none", log_target=True).sum(-1)
-        return temperature**2 * mean_over_positions(apart, sources, self.term.ignore_index)
+    def apart(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """Return the divergence at each position ``(n, ...)`` of log-probabilities ``(n, ..., classes)``."""
+        return torch.nn.functional.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)

@@ -6,21 +6,10 @@ from typing import Literal
 
 import torch
 
-from attar.methods.distill.soft_targets import (
-    IGNORE,
-    Teachers,
-    Temperature,
-    log_soft_targets,
-    mean_over_positions,
-    shares,
-    widened,
-)
-from attar.train.schedule import at
-from attar.work.learner import Learner
-from attar.work.objective import Objective, Sources, Term
+from attar.methods.distill.soft_targets import Soft
 
 
-class SoftCrossEntropy(Term):
+class SoftCrossEntropy(Soft):
     """``-T^2 sum p log softmax(z / T)``, the mean over positions; ``p`` as in :class:`~attar.methods.distill.kl.Kl`.
 
     Its gradient is that of ``kl``; its value is higher by ``T^2`` times the entropy of the soft targets, so it is not
@@ -33,26 +22,7 @@ class SoftCrossEntropy(Term):
     """
 
     name: Literal["soft_cross_entropy"] = "soft_cross_entropy"
-    teacher: Teachers
-    temperature: Temperature = 4.0
-    ignore_index: int = IGNORE
 
-    def teachers(self) -> tuple[str, ...]:
-        """Return the names of the models whose outputs it needs."""
-        return tuple(shares(self.teacher))
-
-    def build(self, learner: Learner) -> Objective:
-        """Return the loss; it has no parameters."""
-        return _SoftCrossEntropy(self)
-
-
-class _SoftCrossEntropy(Objective):
-    def __init__(self, term: SoftCrossEntropy) -> None:
-        super().__init__()
-        self.term, self.shares = term, shares(term.teacher)
-
-    def forward(self, sources: Sources) -> torch.Tensor:
-        temperature = at(self.term.temperature, sources.progress)
-        targets = log_soft_targets(sources, self.shares, temperature).exp()
-        student = torch.log_softmax(widened(sources.outputs) / temperature, -1)
-        return temperature**2 * mean_over_positions(-(targets * student).sum(-1), sources, self.term.ignore_index)
+    def apart(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """Return the cross-entropy at each position ``(n, ...)`` of log-probabilities ``(n, ..., classes)``."""
+        return -(teacher.exp() * student).sum(-1)

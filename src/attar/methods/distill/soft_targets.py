@@ -1,4 +1,5 @@
-"""Soft targets: what teachers say of every class at a temperature, alone or as an ensemble; below the soft losses."""
+"""Soft targets: what teachers say of every class at a temperature, alone or as an ensemble; below the losses that learn
+from a teacher's outputs."""
 
 from __future__ import annotations
 
@@ -10,8 +11,9 @@ import torch
 from pydantic import AfterValidator, Field
 
 from attar.core.errors import SpecError
-from attar.train.schedule import Schedule, Scheduled
-from attar.work.objective import Sources
+from attar.train.schedule import Schedule, Scheduled, at
+from attar.work.learner import Learner
+from attar.work.objective import Objective, Sources, Term
 
 
 def _stays_warm(value: Scheduled) -> Scheduled:
@@ -27,6 +29,53 @@ Temperature = Annotated[Annotated[float, Field(gt=0)] | Schedule, AfterValidator
 Teachers = str | tuple[str, ...] | dict[str, Annotated[float, Field(gt=0)]]
 #: A target that stands for no class: padding.
 IGNORE = -100
+
+
+class Taught(Term):
+    """A loss that compares the student's outputs with those of teachers.
+
+    Attributes:
+        teacher: a model's name; a list of names, or name -> weight, for an ensemble.
+        ignore_index: the target of positions that do not count, where there are targets.
+    """
+
+    teacher: Teachers
+    ignore_index: int = IGNORE
+
+    def teachers(self) -> tuple[str, ...]:
+        """Return the names of the models whose outputs it needs."""
+        return tuple(shares(self.teacher))
+
+
+class Soft(Taught):
+    """``T^2`` times a divergence of two answers at temperature T, the mean over positions.
+
+    Attributes:
+        temperature: T, a number or a schedule.
+    """
+
+    temperature: Temperature = 4.0
+
+    def apart(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """Return the divergence at each position ``(n, ...)`` of log-probabilities ``(n, ..., classes)``."""
+        raise NotImplementedError
+
+    def build(self, learner: Learner) -> Objective:
+        """Return the loss; it has no parameters."""
+        return _Soft(self)
+
+
+class _Soft(Objective):
+    def __init__(self, term: Soft) -> None:
+        super().__init__()
+        self.term, self.shares = term, shares(term.teacher)
+
+    def forward(self, sources: Sources) -> torch.Tensor:
+        temperature = at(self.term.temperature, sources.progress)
+        targets = log_soft_targets(sources, self.shares, temperature)
+        student = torch.log_softmax(widened(sources.outputs) / temperature, -1)
+        apart = self.term.apart(student, targets)
+        return temperature**2 * mean_over_positions(apart, sources, self.term.ignore_index)
 
 
 def shares(teachers: Teachers) -> dict[str, float]:
@@ -56,29 +105,54 @@ def log_soft_targets(sources: Sources, teachers: Mapping[str, float], temperatur
     Raises:
         SpecError: a teacher's outputs have another shape than the student's.
     """
-    parts = []
     with torch.no_grad():
-        for name, share in teachers.items():
-            logits = sources.teachers[name]
-            if logits.shape != sources.outputs.shape:
-                raise SpecError(
-                    f"teacher {name!r} gave outputs of shape {tuple(logits.shape)}, the student "
-                    f"{tuple(sources.outputs.shape)}; both must score the same classes at the same positions"
-                )
-            part = torch.log_softmax(widened(logits) / temperature, -1)
-            parts.append(part + math.log(share))
+        parts = [
+            torch.log_softmax(_logits(sources, name) / temperature, -1) + math.log(share)
+            for name, share in teachers.items()
+        ]
         return parts[0] if len(parts) == 1 else torch.logsumexp(torch.stack(parts), 0)
 
 
-def mean_over_positions(losses: torch.Tensor, sources: Sources, ignore_index: int) -> torch.Tensor:
-    """Return the mean of ``losses`` (n, ...) over the positions whose target is a class; 0 where there is none.
+def mean_logits(sources: Sources, teachers: Mapping[str, float]) -> torch.Tensor:
+    """Return ``sum_k w_k z_k``, in at least float32 and of the shape of the outputs, without gradient.
 
-    Positions are padding where there are whole targets of the shape of ``losses`` and theirs is ``ignore_index``.
+    Args:
+        sources: with the teachers' logits ``z_k`` (n, ..., classes).
+        teachers: name -> its share ``w_k``; the shares sum to 1.
+
+    Raises:
+        SpecError: a teacher's outputs have another shape than the student's.
+    """
+    with torch.no_grad():
+        return torch.stack([share * _logits(sources, name) for name, share in teachers.items()]).sum(0)
+
+
+def _logits(sources: Sources, name: str) -> torch.Tensor:
+    logits = sources.teachers[name]
+    if logits.shape != sources.outputs.shape:
+        raise SpecError(
+            f"teacher {name!r} gave outputs of shape {tuple(logits.shape)}, the student "
+            f"{tuple(sources.outputs.shape)}; both must score the same classes at the same positions"
+        )
+    return widened(logits)
+
+
+def real_positions(sources: Sources, shape: tuple[int, ...], ignore_index: int) -> torch.Tensor | None:
+    """Return which positions ``shape`` are no padding, bool; None where targets do not say so.
+
+    Positions are padding where there are whole targets of that shape and theirs is ``ignore_index``.
     """
     targets = sources.batch.targets
-    if targets is None or targets.is_floating_point() or targets.shape != losses.shape:
+    if targets is None or targets.is_floating_point() or targets.shape != shape:
+        return None
+    return targets != ignore_index
+
+
+def mean_over_positions(losses: torch.Tensor, sources: Sources, ignore_index: int) -> torch.Tensor:
+    """Return the mean of ``losses`` (n, ...) over the positions that are no padding; 0 where there is none."""
+    real = real_positions(sources, tuple(losses.shape), ignore_index)
+    if real is None:
         return losses.mean()
-    real = targets != ignore_index
     return losses.masked_fill(~real, 0).sum() / real.sum().clamp(min=1)
 
 

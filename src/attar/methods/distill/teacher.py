@@ -6,12 +6,15 @@
 | :class:`Deployed` | a forward pass in ONNX Runtime, on the CPU | the same, where the teacher is a file        |
 | :class:`Banked`   | a look-up                                  | counted variants and many epochs or students |
 
-All of them are a :class:`attar.work.context.Teacher`. ``benchmarks/README.md`` has what each takes.
+All of them are a :class:`attar.work.context.Teacher`; only the first can be looked into, being an
+:class:`attar.work.context.Open`. ``benchmarks/README.md`` has what each takes.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,12 +23,13 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
-from attar.core.errors import SpecError
+from attar.core.errors import SpecError, UnknownName
 from attar.methods.distill.bank import Bank
-from attar.model.capture import to_device
+from attar.model.capture import copy_graph, to_device
+from attar.model.taps import Taps
 from attar.runtime.session import Session
 from attar.train.batch import Batch
-from attar.work.context import Teacher
+from attar.work.context import Open, Teacher
 from attar.work.learner import Learner
 
 
@@ -46,12 +50,31 @@ class Live:
             self._state = {name: each.to(fabric.device) for name, each in _tensors(program).items()}
             if isinstance(program, fx.GraphModule):
                 to_device(program, fabric.device)
+        self._tapped: dict[tuple[str, ...], tuple[fx.GraphModule, Taps]] = {}
 
     def outputs(self, batch: Batch) -> Tensor:
         """Return the first output for a batch in float32, on the fabric's device."""
+        return self._first(self.program, batch)
+
+    def look(self, batch: Batch, layers: Sequence[str]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return the first output for a batch and the values of layers, in at least float32, on the fabric's device.
+
+        Raises:
+            UnknownName: there is no such layer.
+            SpecError: the program is not a captured one, whose layers are not known.
+        """
+        if not isinstance(self.program, fx.GraphModule):
+            raise SpecError(f"a {type(self.program).__name__} is no captured program; its layers are not known")
+        if tuple(layers) not in self._tapped:
+            tapped = copy_graph(self.program)
+            self._tapped[tuple(layers)] = tapped, Taps(tapped, layers)
+        program, taps = self._tapped[tuple(layers)]
+        return self._first(program, batch), taps.take()
+
+    def _first(self, program: nn.Module, batch: Batch) -> Tensor:
         inputs = batch.to(self.fabric.device).inputs
         with torch.no_grad(), self.fabric.autocast():
-            found = functional_call(self.program, self._state, inputs) if self._state else self.program(*inputs)
+            found = functional_call(program, self._state, inputs) if self._state else program(*inputs)
         first: Tensor = next(leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor))
         return first.float()
 
@@ -130,6 +153,49 @@ def live(learner: Learner, fabric: Fabric) -> Live:
 def deployed(session: Session) -> Deployed:
     """Return an opened file as a teacher."""
     return Deployed(session)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What teachers say of a batch.
+
+    Attributes:
+        outputs: name of a model -> its first output.
+        features: name of a model -> path of a module -> its value, where that was asked for.
+    """
+
+    outputs: Mapping[str, Tensor]
+    features: Mapping[str, Mapping[str, Tensor]]
+
+
+def ask(
+    teachers: Mapping[str, Teacher], names: Sequence[str], layers: Mapping[str, Sequence[str]], batch: Batch
+) -> Said:
+    """Return what the teachers of some names say of a batch.
+
+    Args:
+        teachers: those there are.
+        names: those that are asked.
+        layers: name of a teacher -> the paths of modules it shall show.
+        batch: the examples.
+
+    Raises:
+        SpecError: a teacher cannot be looked into, or has no such layer.
+    """
+    outputs: dict[str, Tensor] = {}
+    features: dict[str, Mapping[str, Tensor]] = {}
+    for name in names:
+        teacher = teachers[name]
+        if not layers.get(name):
+            outputs[name] = teacher.outputs(batch)
+            continue
+        if not isinstance(teacher, Open):
+            raise SpecError(f"teacher {name!r} shows outputs alone, being a file or a bank; give it as a program")
+        try:
+            outputs[name], features[name] = teacher.look(batch, layers[name])
+        except UnknownName as error:
+            raise SpecError(f"teacher {name!r}: {error}") from error
+    return Said(outputs, features)
 
 
 def _tensors(program: nn.Module) -> dict[str, Tensor]:

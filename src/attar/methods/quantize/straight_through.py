@@ -106,6 +106,7 @@ class Grids(Constraint):
     """The grids of a :class:`StraightThrough`."""
 
     order: ClassVar[int] = 1
+    family: ClassVar[str] = "grid"
 
     def __init__(
         self,

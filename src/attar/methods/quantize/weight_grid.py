@@ -10,7 +10,7 @@ from attar.core.scheme import Scheme
 from attar.core.tensors import CompressedTensor, Quantized, quantize
 from attar.methods.quantize import fake
 from attar.methods.quantize.solver import TINY, Solver
-from attar.work.constraint import Held
+from attar.work.constraint import Held, Positions
 
 
 class WeightGrid(Held):
@@ -43,6 +43,11 @@ class WeightGrid(Held):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``x`` on the grid; its gradient is that of what is returned."""
         return fake.weight(x, self._scales(x.detach())[self.index], self.scheme.qmin, self.scheme.qmax)
+
+    def positions(self, value: torch.Tensor) -> Positions:
+        """Return where ``value`` lies between the codes."""
+        scale = self._scales(value.detach())[self.index]
+        return Positions(value / scale, scale, self.scheme.qmin, self.scheme.qmax)
 
     def bake(self, value: torch.Tensor) -> CompressedTensor:
         """Return the codes and scales of what ``forward`` returns."""

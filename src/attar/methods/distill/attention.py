@@ -1,0 +1,55 @@
+"""Attention transfer: a student learns where its teacher looks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from attar.core.errors import SpecError
+from attar.methods.distill.layers import Paired
+from attar.work.learner import Learner
+from attar.work.objective import Objective, Sources
+
+
+class Attention(Paired):
+    """``| Q_s / |Q_s| - Q_t / |Q_t| |``, summed over the pairs of layers, the mean over examples.
+
+    Q is an example's map of a layer, ``sum_c A_c^2`` over its channels, as one vector of all positions; norms are
+    Euclidean. Channels need not be as many in student and teacher. Zagoruyko and Komodakis 2017, "Paying more attention
+    to attention", section 3.1, equation 2 with p = 2; its factor ``beta / 2`` is the ``weight``, there 500. Maps of
+    different sizes are averaged down to the smaller, before channels are summed. Where both agree the gradient is 0.
+
+    Attributes:
+        teacher: a model's name. It has to be a program: a file and a bank know outputs alone.
+        layers: modules of the student by their paths, such as ``layer3.1`` -> modules of the teacher.
+    """
+
+    name: Literal["attention"] = "attention"
+
+    def build(self, learner: Learner) -> Objective:
+        """Return the loss; it has no parameters."""
+        return _Attention(self)
+
+
+class _Attention(Objective):
+    def __init__(self, term: Attention) -> None:
+        super().__init__()
+        self.term = term
+
+    def forward(self, sources: Sources) -> torch.Tensor:
+        losses = []
+        for student, teacher in self.term.pairs(sources):
+            if student.dim() == 2:
+                raise SpecError(
+                    f"attention is over positions, and a layer of {list(self.term.layers.items())} has none; name "
+                    "layers that give maps, or use hint"
+                )
+            apart = _attention(student) - _attention(teacher)
+            losses.append(torch.linalg.vector_norm(apart, dim=-1).mean())
+        return torch.stack(losses).sum()
+
+
+def _attention(values: torch.Tensor) -> torch.Tensor:
+    """Return the attention ``(n, positions)`` of values ``(n, ..., c)``, of norm 1."""
+    return torch.nn.functional.normalize(values.square().sum(-1).flatten(1), dim=-1)

@@ -1,0 +1,168 @@
+"""The rule that stops weights which swing between two codes, where they were on average."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from attar.core.errors import SpecError
+from attar.core.tensors import CompressedTensor, Dense
+from attar.methods.overrides import chosen
+from attar.methods.quantize.reaching import reaching
+from attar.train.schedule import Schedule, Scheduled, at
+from attar.work.constraint import Constraint, Held, Moment, Positions, Rule
+from attar.work.learner import Learner
+
+
+class Freeze(Rule):
+    """Hold a weight to one code for good once its code changes to and fro too often (Nagel et al. 2022, "Overcoming
+    oscillations in quantization-aware training", section 4.3).
+
+    Before every step, with q the code of a weight and D the direction of its last change,
+
+        o = 1 where q changed, against D;    f <- m o + (1 - m) f;    e <- m q + (1 - m) e
+
+    and a weight with f > threshold is frozen at ``round(e)``: it is read there whatever the optimizer does to it, and
+    its step goes on being learned from the weights that still move. It acts behind masks (a zero stays a zero) and
+    before a grid, which has to be there first: list it after ``lsq`` or ``quantize``. A grid that becomes narrower, or
+    another that takes its place, sets all weights free.
+
+    Attributes:
+        threshold: of the frequency f, from 0 to 1; lower over the stage as the default is, so that few are frozen
+            early.
+        momentum: m.
+        keep: globs of layers or weights whose codes may change for ever.
+    """
+
+    name: Literal["freeze"] = "freeze"
+    threshold: Scheduled = Schedule(start=0.04, stop=0.01, shape="cosine")
+    momentum: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    keep: tuple[str, ...] = ()
+
+    def attach(self, learner: Learner) -> Constraint:
+        """Return what freezes the weights that are on a grid.
+
+        Raises:
+            UnknownName: a glob matches no layer.
+            SpecError: no weight is on an evenly spaced grid.
+        """
+        weights, left = {}, {}
+        for name in learner.weights:
+            with torch.no_grad():
+                held = learner.held(name)
+                gridded = bool(held) and held[-1].positions(reaching(learner, name)) is not None
+            if name not in chosen(learner, True, {}, keep=self.keep):
+                left[name] = "not frozen by request"
+            elif gridded:
+                weights[name] = Frozen(learner, name)
+            else:
+                left[name] = "not frozen: on no evenly spaced grid"
+        if not weights:
+            raise SpecError(
+                "freeze: no weight is on an evenly spaced grid, so there are no codes to stop at; list it after a "
+                "constraint such as lsq, in this stage or one after that"
+            )
+        return Freezing(self, learner, weights, left)
+
+
+class Frozen(Held):
+    """One weight, some elements of which are frozen.
+
+    Attributes:
+        codes: int16, the weight's shape: where each element was before the last step, or is frozen.
+        direction: int8: the sign of its last change, 0 before there was one.
+        frequency, mean: float32: how often it changes to and fro; its mean code. Both are running.
+        frozen: bool.
+        top: the largest code of the grid all this is about, 0 before there is one.
+    """
+
+    codes: torch.Tensor
+    direction: torch.Tensor
+    frequency: torch.Tensor
+    mean: torch.Tensor
+    frozen: torch.Tensor
+    top: torch.Tensor
+
+    def __init__(self, learner: Learner, name: str) -> None:
+        super().__init__()
+        self.learner, self.name = (learner,), name  # in a tuple: it is not this module's own
+        weight = learner.tensor(name).detach()
+        self.register_buffer("codes", torch.zeros_like(weight, dtype=torch.int16))
+        self.register_buffer("direction", torch.zeros_like(weight, dtype=torch.int8))
+        self.register_buffer("frequency", torch.zeros_like(weight))
+        self.register_buffer("mean", torch.zeros_like(weight))
+        self.register_buffer("frozen", torch.zeros_like(weight, dtype=torch.bool))
+        self.register_buffer("top", torch.tensor(0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``x``, frozen elements in the middle of their code and without gradient."""
+        positions = self._positions(x)
+        if positions is None:
+            return x
+        # Of a grid that has become narrower since, the codes say nothing.
+        fixed = self.frozen & (x != 0) & (self.top == positions.high)
+        return torch.where(fixed, x.detach() + (self.codes - positions.at) * positions.scale, x)
+
+    def watch(self, value: torch.Tensor, threshold: float, momentum: float) -> None:
+        """Take in the codes of ``value``, and freeze what swings more often than ``threshold``."""
+        positions = self._positions(value)
+        if positions is None:
+            return
+        now = positions.codes()
+        if int(self.top) != positions.high:
+            self.top.fill_(positions.high)
+            self.codes.copy_(now)
+            self.mean.copy_(now)
+            for each in (self.direction, self.frequency, self.frozen):
+                each.zero_()
+            return
+        now = torch.where(self.frozen, self.codes, now)
+        change = (now - self.codes).sign()
+        self.frequency.lerp_((change * self.direction < 0).to(self.frequency), momentum)
+        self.mean.lerp_(now, momentum)
+        self.direction.copy_(torch.where(change != 0, change, self.direction))
+        swings = (self.frequency > threshold) & ~self.frozen
+        self.codes.copy_(torch.where(swings, self.mean.round(), now))
+        self.frozen |= swings
+
+    def bake(self, value: torch.Tensor) -> CompressedTensor:
+        """Return what ``forward`` returns; where a grid follows, which is always so, that one's is stored."""
+        return Dense(self(value).detach().cpu().numpy().copy())
+
+    def _positions(self, value: torch.Tensor) -> Positions | None:
+        """Return where ``value`` lies on the grid that the weight is on now, without gradient."""
+        with torch.no_grad():
+            last = self.learner[0].held(self.name)[-1:]
+            return last[0].positions(value.detach()) if last else None
+
+
+class Freezing(Constraint):
+    """The frozen weights of a :class:`Freeze`."""
+
+    #: As masks, and listed after the grid, so directly before it.
+    order: ClassVar[int] = 0
+
+    def __init__(self, rule: Freeze, learner: Learner, weights: Mapping[str, Frozen], left: Mapping[str, str]) -> None:
+        super().__init__(weights, left=left)
+        self.rule, self.learner = rule, (learner,)
+
+    def update(self, moment: Moment, weights: Mapping[str, torch.Tensor]) -> None:
+        """Look at the codes, and put frozen weights back where the optimizer has moved them."""
+        learner, threshold = self.learner[0], at(self.rule.threshold, moment.progress)
+        with torch.no_grad():
+            for name, held in self._frozen().items():
+                held.watch(reaching(learner, name, held), threshold, self.rule.momentum)
+                # Behind a mask or a normalization the weight itself is not what is frozen.
+                if learner.held(name)[0] is held:
+                    weights[name].copy_(held(weights[name]))
+
+    def report(self) -> dict[str, Any]:
+        """Return the share of the weights that is frozen."""
+        frozen = [held.frozen for held in self._frozen().values()]
+        return {"frozen": sum(int(each.sum()) for each in frozen) / max(sum(each.numel() for each in frozen), 1)}
+
+    def _frozen(self) -> dict[str, Frozen]:
+        return {name: held for name, held in self.weights.items() if isinstance(held, Frozen)}

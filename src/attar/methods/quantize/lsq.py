@@ -1,0 +1,174 @@
+"""The rule that learns its grids: scales are parameters, trained with the weights."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+
+from attar.core.errors import SpecError
+from attar.core.scheme import PerChannel, Scheme
+from attar.methods.overrides import chosen
+from attar.methods.quantize.bias_grid import biases_on_grid
+from attar.methods.quantize.granularity import GranularityChoice
+from attar.methods.quantize.lsq_site import SiteStep
+from attar.methods.quantize.lsq_step import Step
+from attar.methods.quantize.reaching import reaching
+from attar.methods.quantize.unplaced import unplaced
+from attar.work.constraint import Constraint, Held, Moment, Rule
+from attar.work.learner import Learner
+from attar.work.workpiece import Workpiece
+
+Bits = Annotated[int, Field(ge=2, le=8)]
+
+
+class Lsq(Rule):
+    """Weights on symmetric grids whose steps are learned with them (Esser et al. 2020, "Learned step size
+    quantization").
+
+    With v = w / s, the forward pass is ``s clip(round(v), qmin, qmax)``; the gradient passes to w within the range, and
+    to s as
+
+        d/ds = round(v) - v   inside,   qmin or qmax   outside,   times g = 1 / sqrt(N qmax)
+
+    with N the elements that share the step (section 2.2). Steps begin at ``2 mean|w| / sqrt(qmax)`` (section 2.1) of
+    the weights as they are, with what earlier constraints have made of them.
+    Prefer it to ``quantize`` at 4 bits and fewer: large values may be clipped where that pays. Not to be confused with
+    ``quantize``, whose scales follow the weights.
+
+    With ``offset``, what code 0 stands for is learned too (Bhalgat et al. 2020, "LSQ+: Improving low-bit quantization
+    through learnable offsets and better initialization", section 3.1): v = (w - b) / s, and ``d/db`` is 0 inside and 1
+    outside, times g. b begins at the mean of the weights and s at ``3 sd / 2^(bits - 1)``, theirs for a weight whose
+    mean is taken out (section 3.2). Such a weight is a codebook: stored in as few bits, dequantized when the file is
+    opened. Zeros that were pruned are not on such a grid.
+
+    ``activations`` lie on unsigned grids with a learned step. Where they go below zero an offset is learned with
+    LSQ+'s gradients, rounded to the zero point that integer kernels take. Both begin where the squared error over the
+    first batch is least (LSQ+, section 3.2), which each rank looks at for itself until the end of the epoch. N of their
+    g is the number of elements of one example (LSQ, section 2.2: the features of the layer).
+
+    Where ``through`` names bits, grids are wider first: at each change the steps (and offsets) begin anew from the
+    weights as they are then. The optimizer's momentum of the steps is left as it is. A grid never becomes wider
+    again, also in later stages.
+
+    Attributes:
+        bits: bits of a weight.
+        granularity: which weights share a step, as in ``quantize``; None is one for each index of the weight's own
+            output axis.
+        narrow: leave out the most negative code, so that two bits are -1, 0 and 1.
+        keep: globs of layers or weights left in floating point.
+        overrides: glob of layers or weights -> bits; of several that match, the last holds.
+        through: bits the grids have before, wider first, each for an equal part of the time; a weight whose own bits
+            are more keeps these.
+        until: the share of the stage by which ``bits`` is reached.
+        offset: whether weights have a learned offset.
+        activations: bits of an activation, or None to leave activations in floating point.
+    """
+
+    name: Literal["lsq"] = "lsq"
+    bits: Bits = 4
+    granularity: GranularityChoice = None
+    narrow: bool = True
+    keep: tuple[str, ...] = ()
+    overrides: dict[str, Bits] = {}
+    through: tuple[Bits, ...] = ()
+    until: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    offset: bool = False
+    activations: Bits | None = None
+
+    @model_validator(mode="after")
+    def _descends(self) -> Lsq:
+        widths = (*self.through, self.bits)
+        if any(wide <= narrow for wide, narrow in itertools.pairwise(widths)):
+            raise ValueError(f"through {list(self.through)} must go down to bits {self.bits}, wider first")
+        return self
+
+    def least(self, progress: float) -> int:
+        """Return the bits below which no grid may be yet."""
+        if not self.through or progress >= self.until:
+            return 0
+        return self.through[int(progress / self.until * len(self.through))]
+
+    def attach(self, learner: Learner) -> Constraint:
+        """Return the grids of the weights, and the sites, that are chosen.
+
+        Raises:
+            UnknownName: a glob matches no layer.
+            SpecError: a scheme does not fit a weight.
+        """
+        bits = chosen(learner, self.bits, self.overrides, keep=self.keep)
+        weights = {}
+        for name, width in bits.items():
+            granularity = self.granularity or PerChannel(axis=learner.weights[name].axis)
+            scheme = Scheme(bits=width, granularity=granularity, narrow=self.narrow)
+            first = max(width, self.least(0)) if self.through else None
+            try:
+                weights[name] = Step(reaching(learner, name), scheme, shifted=self.offset, first=first)
+            except SpecError as error:
+                raise SpecError(f"lsq at {name!r}: {error}") from error
+        left = {name: "kept by request" for name in learner.weights if name not in weights}
+        values: dict[str, SiteStep] = {}
+        if self.activations is not None:
+            places = learner.places(bits)
+            for place in places:
+                values |= dict.fromkeys(place.sources, SiteStep(self.activations))
+            kept = {reader for name, w in learner.weights.items() if name not in bits for reader in w.readers}
+            placed = {name for place in places for name in place.site.sources}
+            left |= unplaced(learner.traced.graph, placed, skip=lambda node: node.name in kept)
+        return Steps(self, learner, weights, values, left)
+
+
+class Steps(Constraint):
+    """The grids of an :class:`Lsq`."""
+
+    order: ClassVar[int] = 1
+    family: ClassVar[str] = "grid"
+
+    def __init__(
+        self,
+        rule: Lsq,
+        learner: Learner,
+        weights: Mapping[str, Held],
+        values: Mapping[str, Held],
+        left: Mapping[str, str],
+    ) -> None:
+        super().__init__(weights, values, left)
+        self.rule, self.learner = rule, (learner,)  # in a tuple: it is not this module's own
+
+    def update(self, moment: Moment, weights: Mapping[str, torch.Tensor]) -> None:
+        """Become narrower where it is time, and keep zero on the grids of activations."""
+        self._turn(self.rule.least(moment.progress))
+        for held in self.held:
+            if isinstance(held, SiteStep):
+                held.bound()
+
+    def sync(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Average what each rank began from its own first batch."""
+        with torch.no_grad():
+            for held in self.held:
+                if isinstance(held, SiteStep):
+                    for each in (held.step, held.offset, held.below):
+                        each.copy_(mean(each.detach()))
+                    held.below.copy_(held.below > 0)
+
+    def settle(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Reach the bits that are asked, after a stage too short to."""
+        self._turn(0)
+
+    def finish(self, piece: Workpiece) -> Workpiece:
+        """Return the workpiece with the biases of integer layers on the grid that their kernels add on."""
+        if not piece.activations:
+            return piece
+        biases = biases_on_grid(piece.traced.graph, piece.stored(), piece.activations)
+        return replace(piece, tensors={**piece.tensors, **biases})
+
+    def _turn(self, least: int) -> None:
+        for name, held in self.weights.items():
+            if isinstance(held, Step) and held.narrows:
+                bits = max(least, held.last.bits)
+                if bits < held.scheme.bits:
+                    held.turn(bits, reaching(self.learner[0], name, held))

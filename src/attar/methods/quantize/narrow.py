@@ -1,0 +1,84 @@
+"""The rule for what no grid holds: biases, norms and other small tensors in 16 or 8 bits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attar.core.scheme import PerTensor, Scheme
+from attar.core.tensors import CompressedTensor, Dense, Quantized, quantize
+from attar.work.constraint import Constraint, Rule
+from attar.work.learner import Learner
+from attar.work.workpiece import Workpiece
+
+_HALF_MAX = float(np.finfo(np.float16).max)
+
+
+class Narrow(Rule):
+    """Store in 16 or 8 bits what no grid holds, batch-norms that stay in the graph as two vectors, not four.
+
+    In a small network biases and batch-norms weigh as much as its weights: 16 bytes a channel for a batch-norm behind
+    an activation, 4 of them left at 16 bits. A tensor of 16 bits is rounded to half precision or bfloat16,
+    whichever is nearer; one of 8 bits lies on a symmetric grid over its own range. It acts when the
+    file is made, on floating tensors that nothing else holds; what integer kernels add stays as they need it.
+
+    Attributes:
+        bits: 16, or 8: cheaper, and worth a look at the accuracy.
+        merge: whether batch-norms become two vectors; a file that shall be trained further keeps all four.
+    """
+
+    name: Literal["narrow"] = "narrow"
+    bits: Literal[8, 16] = 16
+    merge: bool = True
+
+    def attach(self, learner: Learner) -> Constraint:
+        """Return the constraint; it holds nothing while the module is trained."""
+        return Narrowed(self)
+
+
+class Narrowed(Constraint):
+    """What a :class:`Narrow` does when the file is made."""
+
+    order: ClassVar[int] = 3
+
+    def __init__(self, rule: Narrow) -> None:
+        super().__init__({})
+        self.rule, self.merges = rule, rule.merge
+
+    def finish(self, piece: Workpiece) -> Workpiece:
+        """Return the workpiece with its floating tensors in fewer bits."""
+        fewer = {}
+        for name, tensor in piece.stored().items():
+            if name not in piece.tensors and isinstance(tensor, Dense) and tensor.dtype == "f32":
+                fewer[name] = narrowed(tensor.dense(), self.rule.bits)
+        return replace(piece, tensors={**piece.tensors, **fewer})
+
+
+def narrowed(values: NDArray[np.float32], bits: int) -> CompressedTensor:
+    """Return finite values, any shape, in 16 or 8 bits; as they are where that is not possible."""
+    size = np.abs(values)
+    largest = float(size.max(initial=0.0))
+    if not np.isfinite(largest) or not values.ndim or not values.size:
+        return Dense(values, "f32")
+    if (values == values.flat[0]).all():
+        # One code throughout takes no bits: what merging leaves of a batch-norm's statistics is of this kind.
+        codes = np.sign(values).astype(np.int8)
+        return Quantized(codes, np.array([largest or 1.0], np.float32), Scheme(bits=2, granularity=PerTensor()))
+    if bits == 8:
+        scheme = Scheme(bits=8, granularity=PerTensor())
+        return quantize(values, np.array([largest / scheme.qmax], np.float32), None, scheme)
+    halves = Dense(_to_bfloat16(values), "bf16")
+    if largest <= _HALF_MAX:
+        finer = Dense(values.astype(np.float16), "f16")
+        if np.abs(finer.dense() - values).max() <= np.abs(halves.dense() - values).max():
+            return finer
+    return halves if np.isfinite(halves.dense()).all() else Dense(values, "f32")
+
+
+def _to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Return the upper halves of float32 values, rounded to nearest even."""
+    whole = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((whole + 0x7FFF + ((whole >> 16) & 1)) >> 16).astype(np.uint16)

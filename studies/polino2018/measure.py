@@ -1,0 +1,101 @@
+"""Measure what the recipes of this study made: every file on the CIFAR-10 test images, without PyTorch.
+
+    python studies/polino2018/measure.py           measures files/ and the runs there are, writes results.json, draws
+    python studies/polino2018/measure.py --draw    tables and figures again from results.json
+
+A run's rows are kept in results.json until that run is measured anew, so that a part of the study can be repeated. The
+published figures are those of the paper; none was measured here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from tables import TABLES, fill
+
+import attar
+from attar.artifact.inspect import describe
+from attar.cli import show
+from attar.data import load
+from attar.measure.accuracy import evaluate
+from attar.measure.huffman_size import huffman_size
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.json"
+#: What of an epoch is kept for the curves.
+KEPT = ("epoch", "loss", "validation_loss", "validation_accuracy", "rate", "seconds")
+
+
+def measured(path: Path, test: Any) -> dict[str, Any]:
+    """Return the figures of one file: accuracy of what is decoded, its size, and the size as the paper counts it."""
+    session = attar.Session(path)
+    session.artifact.verify()
+    size, accuracy = describe(session.artifact), evaluate(session, test.x, test.y)
+    counted = huffman_size(session.artifact)
+    return {
+        "sha256": session.artifact.sha256,
+        "accuracy_percent": round(100 * accuracy.accuracy, 4),
+        "examples": accuracy.examples,
+        "file_bytes": size["file_bytes"],
+        "graph_bytes": size["graph_bytes"],
+        "parameters": size["parameters"],
+        "bits_per_weight": size["bits_per_weight"],
+        "paper_bytes": counted.bytes,
+    }
+
+
+def curves(folder: Path, seed: int, model: str) -> list[dict[str, Any]]:
+    """Return what a run's journal has of a model, one row an epoch."""
+    lines = (folder / "journal.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if row["event"] == "epoch"]
+    mine = [row for row in rows if row["seed"] == seed and row["model"] == model]
+    return [{"stage": row["index"], **{key: row[key] for key in KEPT if key in row}} for row in mine]
+
+
+def run_rows(folder: Path, test: Any) -> dict[str, Any]:
+    """Return the rows of a run: model, or model and seed where there are several, to figures and curves."""
+    found = {}
+    first = json.loads((folder / "run.json").read_text())["recipe"]["seeds"][0]
+    for path in sorted(folder.glob("*.attar")) + sorted(folder.glob("seed-*/*.attar")):
+        if path.stem == "teacher":
+            continue
+        seed = first if path.parent == folder else int(path.parent.name.partition("-")[2])
+        name = path.stem if seed == first else f"{path.stem} seed {seed}"
+        found[name] = {**measured(path, test), "seed": seed, "epochs": curves(folder, seed, path.stem)}
+    return found
+
+
+def main() -> int:
+    """Measure, print, and write the JSON, the tables and the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draw", action="store_true", help="only tables and figures from results.json")
+    parser.add_argument("--runs", type=Path, default=HERE / "../../runs/polino2018", help="folder of the runs")
+    given = parser.parse_args()
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"files": {}, "runs": {}}
+    if not given.draw:
+        test = load("cifar10", "test")
+        files = sorted((HERE / "files").glob("*.attar"))
+        results["files"] = {path.stem: measured(path, test) for path in track(files, "files", transient=True)}
+        recipes = {path.stem for path in HERE.glob("*.yaml")}
+        runs = [path.parent for path in sorted(given.runs.glob("*/journal.jsonl")) if path.parent.name in recipes]
+        for folder in track(runs, "runs", transient=True):
+            results["runs"][folder.name] = run_rows(folder, test)
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    for title, make in TABLES.items():
+        heads, *rows = make(results)
+        table = show.table(heads[0], *(f">{head}" for head in heads[1:]))
+        for row in rows:
+            table.add_row(*row)
+        Console().print(title, table)
+    fill(results, HERE / "README.md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

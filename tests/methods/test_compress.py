@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+import torch
+from tests.methods.toys import ModuleTeacher, context, data, fresh
+
+from attar.artifact.inspect import describe
+from attar.artifact.reader import open_artifact
+from attar.artifact.writer import pack
+from attar.core.errors import SpecError
+from attar.methods.finetune import Finetune
+from attar.methods.presets import Compress
+from attar.methods.quantize.lsq import Lsq
+from attar.methods.quantize.rate import Rate
+from attar.train.batch import Batch
+from attar.work.objective import Sources
+from attar.work.workpiece import Use
+
+WIDTH = 48
+PLAN = {"epochs": 8, "batch": 16, "optimizer": {"name": "sgd", "lr": 0.02, "weight_decay": 0.0}}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    learner = fresh(width=WIDTH)
+    plan = {"epochs": 3, "batch": 32, "optimizer": {"name": "sgd", "lr": 0.05}}
+    Finetune(**plan).run(learner, context(tmp_path_factory.mktemp("trained")))
+    return {name: value.clone() for name, value in learner.module.state_dict().items()}
+
+
+def begun(trained):
+    learner = fresh(width=WIDTH)
+    learner.module.load_state_dict(trained)
+    return learner
+
+
+def bits_per_weight(learner):
+    return describe(open_artifact(pack(learner.deployed().contents(Use()))))["bits_per_weight"]
+
+
+def accuracy(learner):
+    x, y = data(400, seed=7)
+    with torch.no_grad():
+        return float((learner.graph(train=False)(x).argmax(-1) == y).float().mean())
+
+
+def compressed(trained, folder, **fields):
+    learner = begun(trained)
+    teachers = {"big": ModuleTeacher(fresh(slot=1, width=12).module)}
+    stage = Compress(teacher="big", alpha=0.0, beta=1.0, granularity="tensor", **fields, **PLAN)
+    stage.run(learner, context(folder, teachers=teachers))
+    return learner
+
+
+def test_the_file_ends_within_its_budget(trained, tmp_path):
+    loose = bits_per_weight(compressed(trained, tmp_path / "loose", size=8.0, bits=4))
+    assert loose > 1.5, "what this network takes where nothing presses"
+    tight = compressed(trained, tmp_path / "tight", size=1.0, bits=4)
+    assert bits_per_weight(tight) <= 1.0
+    assert accuracy(tight) > 0.9
+
+
+def sources(progress):
+    return Sources(torch.zeros(1, 2), (), Batch((torch.zeros(1),), None), {}, progress)
+
+
+def test_without_a_budget_the_rate_is_the_loss_and_falls_along_its_gradient(trained):
+    learner = begun(trained)
+    learner.attach(Lsq(bits=4).attach(learner))
+    rate, weight = Rate().build(learner), learner.tensor("second.weight")
+    before = rate(sources(0.0))
+    before.backward()
+    with torch.no_grad():
+        for parameter in learner.module.parameters():
+            if parameter.grad is not None:
+                parameter -= 5 * parameter.grad.sign() * 1e-3
+    assert weight.grad.abs().max() > 0
+    with torch.no_grad():
+        after = float(rate(sources(0.0)))
+    assert after < 0.97 * float(before.detach())
+
+
+def test_the_rate_is_what_the_coder_takes(trained):
+    learner = begun(trained)
+    learner.attach(Lsq(bits=4, granularity="tensor").attach(learner))
+    spent = float(Rate().build(learner).begun[0])
+    artifact = open_artifact(pack(learner.deployed().contents(Use())))
+    coded = [each for each in describe(artifact)["tensors"] if each["kind"] == "quantized"]
+    stored = sum(8 * each["payload_bytes"] for each in coded) / sum(int(np.prod(each["shape"])) for each in coded)
+    assert spent < stored < 1.08 * spent, "small tensors pay for their scales and the coder's end"
+
+
+def test_a_budget_presses_until_it_is_met_and_then_lets_go(trained):
+    learner = begun(trained)
+    learner.attach(Lsq(bits=4).attach(learner))
+    rate = Rate(bits=8.0).build(learner).train()
+    start = float(rate.mu)
+    for _ in range(10):
+        rate(sources(1.0))
+    assert float(rate.mu) < start
+    rate = Rate(bits=0.5, reach=0.5).build(learner).train()
+    begin = [float(rate._budget(progress)) for progress in (0.0, 0.25, 0.5, 1.0)]
+    assert begin[0] > begin[1] > begin[2] == begin[3] == 0.5
+    for _ in range(10):
+        rate(sources(1.0))
+    assert float(rate.mu) > 0.5
+    known = float(rate.mu)
+    rate.eval()(sources(1.0))
+    assert float(rate.mu) == known, "judging does not move it"
+
+
+def test_a_budget_that_leaves_nothing_for_codes_is_refused(trained):
+    learner = begun(trained)
+    learner.attach(Lsq(bits=4).attach(learner))
+    with pytest.raises(SpecError, match=r"rate: file=0.1 bits per weight are [\d,]+ bytes, and what is not"):
+        Rate(file=0.1).build(learner)
+
+
+def test_the_rate_needs_codes(trained):
+    with pytest.raises(SpecError, match="no weight is on an evenly spaced grid"):
+        Rate().build(begun(trained))
+    with pytest.raises(ValueError, match="both budgets"):
+        Rate(bits=1.0, file=2.0)

@@ -1,0 +1,189 @@
+import numpy as np
+import pytest
+import torch
+from tests.methods.toys import context, fresh, same
+
+from attar.core.errors import SpecError
+from attar.methods.finetune import Finetune
+from attar.methods.prune.prune import Prune
+from attar.methods.quantize.freeze import Freeze
+from attar.methods.quantize.lsq import Lsq
+from attar.methods.quantize.normalize import Normalize
+from attar.methods.quantize.straight_through import StraightThrough
+from attar.work.constraint import Moment
+
+NAME = "second.weight"
+
+
+def held_to(*rules):
+    learner = fresh()
+    for rule in rules:
+        learner.attach(rule.attach(learner))
+    return learner, learner.held(NAME)
+
+
+def at_codes(learner, grid, codes):
+    """Put the weight into the middle of codes."""
+    with torch.no_grad():
+        learner.tensor(NAME).copy_(grid.scale()[grid.index] * codes)
+
+
+def test_frequencies_means_and_codes_are_those_of_the_paper():
+    m, threshold, steps = 0.3, 0.4, 40
+    learner, (frozen, grid) = held_to(Lsq(bits=3), Freeze(momentum=m, threshold=threshold))
+    size = learner.tensor(NAME).shape
+    rng = np.random.default_rng(0)
+    # Some stay, some walk one way, some swing.
+    kind = rng.integers(0, 4, size)
+    path = np.clip(rng.integers(-3, 4, (steps, *size)), -3, 3)
+    walk = np.minimum(np.arange(steps) // 8, 3).reshape(-1, 1, 1, 1, 1)
+    path = np.where(kind == 0, path[0], np.where(kind == 1, walk, path))
+    last, direction = path[0].astype(int), np.zeros(size)
+    f, e, done, code = np.zeros(size), path[0].astype(float), np.zeros(size, bool), path[0].astype(float)
+    for step in range(steps):
+        at_codes(learner, grid, torch.from_numpy(path[step]).float())
+        learner.update(Moment(step, steps))
+        if step:
+            q = np.where(done, code, path[step])
+            change = np.sign(q - last)
+            swung = (change != 0) & (change == -direction)
+            f, e = m * swung + (1 - m) * f, m * q + (1 - m) * e
+            direction = np.where(change != 0, change, direction)
+            new = (f > threshold) & ~done
+            code = np.where(done, code, np.where(new, np.round(e), path[step]))
+            done, last = done | new, code
+        np.testing.assert_allclose(frozen.frequency.numpy(), f, atol=1e-5)
+        np.testing.assert_allclose(frozen.mean.numpy(), e, atol=1e-4)
+        assert np.array_equal(frozen.frozen.numpy(), done)
+        assert np.array_equal(frozen.codes.numpy(), code)
+    assert 0.1 < done.mean() < 0.9
+    assert not done[kind <= 1].any()
+    assert learner.constraints[0].report()["frozen"] == pytest.approx(
+        done.sum() / sum(learner.tensor(n).numel() for n in learner.weights)
+    )
+
+
+def frozen_at(learner, held, codes):
+    """Freeze every third element of the weight at its code."""
+    held[-2].frozen[..., ::3] = True
+    held[-2].codes.copy_(codes)
+
+
+def test_what_is_frozen_is_read_at_its_code_and_gets_no_gradient():
+    learner, held = held_to(Lsq(bits=3), Freeze())
+    learner.update(Moment(0, 4))
+    frozen, grid = held
+    frozen_at(learner, held, torch.full_like(frozen.codes, 2))
+    weight = learner.tensor(NAME)
+    read = grid(frozen(weight))
+    read.sum().backward()
+    wanted = (grid.scale()[grid.index] * 2).expand_as(read)
+    assert torch.equal(read[..., ::3], wanted[..., ::3])
+    assert (weight.grad[..., ::3] == 0).all()
+    assert weight.grad[..., 1::3].any()
+    assert np.array_equal(learner.baked()[NAME].dense(), read.detach().numpy())
+
+
+def test_the_optimizer_does_not_move_it_and_a_step_takes_it_along():
+    learner, held = held_to(Lsq(bits=3), Freeze(threshold=1.0))
+    frozen, grid = held
+    learner.update(Moment(0, 4))
+    frozen_at(learner, held, torch.full_like(frozen.codes, -1))
+    # A momentum that was there before.
+    with torch.no_grad():
+        learner.tensor(NAME).add_(0.9)
+        grid.step.mul_(1.7)
+    assert (learner.positions()[NAME].codes()[..., ::3] == -1).all()
+    learner.update(Moment(1, 4))
+    wanted = -grid.scale()[grid.index].expand_as(frozen.mean)
+    torch.testing.assert_close(learner.tensor(NAME)[..., ::3].detach(), wanted[..., ::3].detach())
+
+
+def test_a_masked_zero_stays_zero_and_a_mask_acts_first():
+    learner = fresh()
+    for rule in (Prune(sparsity=0.5, shape="once"), Lsq(bits=3), Freeze()):
+        learner.attach(rule.attach(learner))
+    mask, frozen, grid = learner.held(NAME)
+    learner.update(Moment(0, 4))
+    before = learner.tensor(NAME).detach().clone()
+    frozen.frozen.fill_(True)
+    frozen.codes.fill_(3)
+    learner.update(Moment(1, 4))
+    assert torch.equal(learner.tensor(NAME), before)
+    read = grid(frozen(mask(learner.tensor(NAME))))
+    assert ((read == 0) == ~mask.mask).all()
+
+
+@pytest.mark.parametrize("how", ["narrower", "another"])
+def test_another_grid_sets_all_free(how):
+    learner, held = held_to(Lsq(bits=3, through=[5], until=0.5), Freeze())
+    learner.update(Moment(0, 4))
+    frozen, weight = held[0], learner.tensor(NAME)
+    frozen.frozen.fill_(True)
+    assert not frozen(weight).requires_grad or not torch.autograd.grad(frozen(weight).sum(), weight)[0].any()
+    if how == "another":
+        learner.attach(StraightThrough(bits=4).attach(learner))
+    learner.update(Moment(2, 4))
+    assert (torch.autograd.grad(frozen(weight).sum(), weight)[0] == 1).all()
+    learner.update(Moment(3, 4))
+    assert not frozen.frozen.any()
+
+
+@pytest.mark.parametrize("before", [(), (Normalize(),), (Prune(sparsity=0.3, shape="once"),)])
+def test_trained_with_it_the_file_holds_what_was_read(before, tmp_path):
+    learner = fresh()
+    rules = (*before, Lsq(bits=2), Freeze(threshold=0.002, momentum=0.02))
+    Finetune(epochs=4, batch=32, constraints=rules, optimizer={"name": "sgd", "lr": 0.1}).run(
+        learner, context(tmp_path, count=64)
+    )
+    (freezing,) = (c for c in learner.constraints if "frozen" in c.report())
+    assert 0.005 < freezing.report()["frozen"] < 0.9
+    for name, stored in learner.baked().items():
+        value = learner.tensor(name).detach()
+        for held in learner.held(name):
+            value = held(value).detach()
+        assert np.array_equal(stored.dense(), value.numpy())
+        frozen = freezing.weights[name]
+        live = frozen.frozen & (value != 0) if before and isinstance(before[0], Prune) else frozen.frozen
+        assert np.array_equal(stored.codes[live.numpy()], frozen.codes[live].numpy())
+
+
+class Stop(BaseException):
+    """The plug is pulled."""
+
+
+def test_pulled_out_in_the_middle_it_ends_in_the_same_bytes(tmp_path):
+    rules = (Lsq(bits=2, through=[4], until=0.3), Freeze(threshold=0.002, momentum=0.02))
+    stage = Finetune(epochs=4, batch=32, constraints=rules, optimizer={"name": "sgd", "lr": 0.1})
+
+    def pull(row):
+        if row["epoch"] == 2:
+            raise Stop
+
+    def state(learner):
+        held = {f"{i}.{k}": v for i, c in enumerate(learner.constraints) for k, v in c.state_dict().items()}
+        return {**learner.module.state_dict(), **held}
+
+    whole = fresh()
+    stage.run(whole, context(tmp_path / "whole", count=64))
+    with pytest.raises(Stop):
+        stage.run(fresh(1), context(tmp_path / "again", count=64, log=pull))
+    again = fresh(1)
+    stage.run(again, context(tmp_path / "again", count=64))
+    assert same(state(whole), state(again))
+    assert whole.constraints[0].report()["frozen"] > 0
+
+
+def test_what_it_leaves_is_said():
+    learner, _ = held_to(Lsq(keep=("first",)), Freeze(keep=("head",)))
+    (freezing,) = (c for c in learner.constraints if "frozen" in c.report())
+    assert set(freezing.weights) == {NAME}
+    assert freezing.left == {
+        "first.weight": "not frozen: on no evenly spaced grid",
+        "head.weight": "not frozen by request",
+    }
+
+
+def test_without_a_grid_it_is_refused():
+    with pytest.raises(SpecError, match="freeze: no weight is on an evenly spaced grid"):
+        Freeze().attach(fresh())

@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+import torch
+from tests.methods.toys import context, fresh
+
+from attar.core.errors import SpecError
+from attar.methods.finetune import Finetune
+from attar.methods.prune.prune import Prune
+from attar.methods.quantize.freeze import Freeze
+from attar.methods.quantize.lsq import Lsq
+from attar.methods.quantize.normalize import Normalize, Normalized
+from attar.work.constraint import Moment
+
+NAME = "second.weight"
+
+
+def numbers(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def held_to(*rules):
+    learner = fresh()
+    for rule in rules:
+        learner.attach(rule.attach(learner))
+    return learner
+
+
+def test_it_removes_the_mean_and_keeps_the_spread():
+    weight = numbers(6, 5) * 0.3 + 0.7
+    held = Normalized(weight, "w")
+    torch.testing.assert_close(held(weight), weight - weight.mean(), rtol=1e-5, atol=1e-6)
+    # Whatever the weight becomes, its spread is read as it was.
+    later = held(weight * 9 - 4)
+    torch.testing.assert_close(later.std(correction=0), weight.std(correction=0))
+    torch.testing.assert_close(later, held(weight), rtol=1e-4, atol=1e-6)
+
+
+def test_its_gradient_is_that_of_the_formula():
+    weight = (numbers(4, 5).double() + 0.3).requires_grad_()
+    held = Normalized(weight, "w").double()
+    assert torch.autograd.gradcheck(held, weight)
+    held(weight).backward(numbers(4, 5, seed=1).double())
+    # Neither the mean nor the size of a weight is read, so no gradient moves them.
+    assert abs(float(weight.grad.sum())) < 1e-10
+    assert abs(float((weight.grad * weight.detach()).sum())) < 1e-10
+
+
+def test_zeros_stay_and_do_not_count_and_may_grow():
+    weight = numbers(6, 50) + 0.5
+    kept = weight[:3].clone()
+    weight[3:] = 0
+    held, weight = Normalized(weight, "w"), weight.requires_grad_()
+    read = held(weight)
+    assert (read[3:] == 0).all()
+    torch.testing.assert_close(read[:3].detach(), kept - kept.mean(), rtol=1e-4, atol=1e-6)
+    read[3:].sum().backward()
+    assert (weight.grad[3:] != 0).all()
+
+
+def test_steps_begin_from_what_they_round():
+    learner = fresh()
+    with torch.no_grad():
+        learner.tensor(NAME).add_(0.5)
+    for rule in (Normalize(), Lsq(bits=3)):
+        learner.attach(rule.attach(learner))
+    normalized, grid = learner.held(NAME)
+    mean = normalized(learner.tensor(NAME)).detach().abs().mean((1, 2, 3))
+    torch.testing.assert_close(grid.step.detach(), 2 * mean / 3**0.5)
+
+
+def test_a_pruned_weight_stays_pruned_and_what_is_stored_is_what_is_read(tmp_path):
+    learner = fresh()
+    rules = (Prune(sparsity=0.5, end=0.5), Normalize(), Lsq(bits=3))
+    Finetune(epochs=2, batch=32, constraints=rules, optimizer={"name": "sgd", "lr": 0.05}).run(
+        learner, context(tmp_path, count=64)
+    )
+    for name, stored in learner.baked().items():
+        mask, normalized, grid = learner.held(name)
+        weight = learner.tensor(name).detach()
+        # Settled, the weight itself has the zeros, and that changes nothing.
+        read = grid(normalized(weight)).detach()
+        assert np.array_equal(stored.dense(), read.numpy())
+        assert (read[~mask.mask] == 0).all()
+        assert 0.45 < (~mask.mask).float().mean() < 0.55
+
+
+def test_alone_it_is_stored_as_it_is_read():
+    learner = held_to(Normalize(keep=("head",)))
+    stored = learner.baked()
+    assert set(stored) == {"first.weight", NAME}
+    assert stored[NAME].dtype == "f32"
+    assert abs(float(stored[NAME].dense().mean())) < 1e-6
+    assert learner.constraints[0].left == {"head.weight": "not normalized by request"}
+
+
+def test_listed_again_it_goes_on_with_the_same_spread():
+    learner = held_to(Normalize())
+    before = learner.baked()[NAME].dense()
+    with torch.no_grad():
+        learner.tensor(NAME).mul_(5)
+    learner.attach(Normalize().attach(learner))
+    assert len(learner.held(NAME)) == 1
+    np.testing.assert_allclose(learner.baked()[NAME].dense(), before, rtol=1e-4, atol=1e-6)
+
+
+def test_orders_that_cannot_work_are_refused():
+    learner = held_to(Normalize(), Prune(sparsity=0.5))
+    with pytest.raises(SpecError, match=r"normalize at '.*': prune follows it; list prune before normalize"):
+        learner.update(Moment(0, 4))
+    with pytest.raises(SpecError, match=r"freeze holds its codes already; list normalize before it"):
+        held_to(Lsq(), Freeze(), Normalize())
+
+
+def test_a_weight_without_a_spread_is_refused():
+    learner = fresh()
+    for value in (0.0, 0.25):
+        with torch.no_grad():
+            learner.tensor(NAME).fill_(value)
+        with pytest.raises(SpecError, match=r"normalize at 'second.weight': its values do not differ; name it in keep"):
+            Normalize().attach(learner)
+    assert set(Normalize(keep=("second",)).attach(learner).weights) == {"first.weight", "head.weight"}
