@@ -18,6 +18,14 @@ PUBLISHED = {
     "s2": dict(zip(_ROWS, (80.3, 84.3, 11.89, 74.22, 72.79, 81.96, 83.92, 83.49), strict=True)),
     "s3": dict(zip(_ROWS, (71.6, 78.2, 10.38, 67.02, 57.84, 72.44, 77.75, 77.36), strict=True)),
 }
+#: Network -> multiplications of one image: of a convolution, weights times positions (32 x 32, halved by each pooling).
+MULTIPLICATIONS = {
+    "large": 9 * (1024 * (3 * 76 + 76 * 76) + 256 * (76 * 126 + 126 * 126) + 64 * (126 * 148 + 3 * 148 * 148))
+    + 148 * 16 * 1200 + 1200 * 1200 + 1200 * 10,
+    "s1": 25 * (1024 * (3 * 75 + 75 * 50) + 256 * (50 * 50 + 50 * 25)) + 25 * 64 * 500 + 5000,
+    "s2": 25 * (1024 * (3 * 50 + 50 * 25) + 256 * (25 * 25 + 25 * 10)) + 10 * 64 * 400 + 4000,
+    "s3": 25 * (1024 * (3 * 25 + 25 * 10) + 256 * (10 * 10 + 10 * 5)) + 5 * 64 * 300 + 3000,
+}  # fmt: skip
 INK, QUIET, OTHER = "#1b6ca8", "#999999", "#c8553d"
 Rows = list[list[str]]
 
@@ -104,12 +112,31 @@ def _plain(results: dict[str, Any], run: str) -> Rows:
     return rows
 
 
+def latency(results: dict[str, Any]) -> Rows:
+    """Return what `attar bench` measured of the four networks in floating point, beside their multiplications."""
+    rows = [["", "parameters", "million multiplications", "ms", "of the largest", "ns a thousand multiplications"]]
+    for entry in results.get("latency", []):
+        work, time = MULTIPLICATIONS[entry["name"]], entry["median_ms"]
+        rows.append(
+            [
+                entry["name"],
+                f"{entry['parameters']:,}",
+                f"{work / 1e6:.1f}",
+                f"{time:.3f}",
+                f"{entry['ratio']:.3f}",
+                f"{1e9 * time / work:.1f}",
+            ]
+        )
+    return rows
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], Rows]] = {
     "files": files,
     "paper": paper,
     "losses": losses,
     "parts": parts,
     "buckets": buckets,
+    "latency": latency,
 }
 
 

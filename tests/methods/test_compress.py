@@ -10,6 +10,7 @@ from attar.core.errors import SpecError
 from attar.methods.finetune import Finetune
 from attar.methods.presets import Compress
 from attar.methods.quantize.lsq import Lsq
+from attar.methods.quantize.narrow import Narrow
 from attar.methods.quantize.rate import Rate
 from attar.train.batch import Batch
 from attar.work.objective import Sources
@@ -128,3 +129,34 @@ def test_the_rate_needs_codes(trained):
         Rate().build(begun(trained))
     with pytest.raises(ValueError, match="both budgets"):
         Rate(bits=1.0, file=2.0)
+
+
+def test_what_needs_a_grid_follows_it_and_what_changes_weights_comes_before():
+    stage = Compress(teacher="big", size=2.0, constraints=[{"name": "freeze"}, {"name": "normalize"}], epochs=1)
+    assert [rule.name for rule in stage.expand().constraints] == ["normalize", "lsq", "freeze", "narrow"]
+    assert stage.budget() == 2.0
+    assert Finetune(epochs=1, objective=[{"name": "rate", "file": 1.5}]).budget() == 1.5
+    assert Finetune(epochs=1).budget() is None
+
+
+def test_weights_that_are_not_numbers_end_in_a_loss_that_is_none(trained):
+    learner = begun(trained)
+    learner.attach(Lsq(bits=4).attach(learner))
+    rate = Rate().build(learner)
+    with torch.no_grad():
+        learner.tensor("head.weight")[0, 0] = torch.nan
+    assert not torch.isfinite(rate(sources(0.0)))
+
+
+def test_a_module_that_begins_untrained_leaves_room_for_what_its_vectors_will_take(trained):
+    budgets = []
+    for state in (trained, None):
+        learner = fresh(width=WIDTH) if state is None else begun(trained)
+        if state is None:
+            for name, parameter in learner.module.named_parameters():
+                if parameter.dim() == 1:
+                    torch.nn.init.constant_(parameter, float("weight" in name))
+        for rule in (Lsq(bits=4), Narrow()):
+            learner.attach(rule.attach(learner))
+        budgets.append(float(Rate(file=2.0).build(learner).begun[1]))
+    assert budgets[1] == pytest.approx(budgets[0], rel=0.05)

@@ -84,6 +84,38 @@ def test_what_is_frozen_is_read_at_its_code_and_gets_no_gradient():
     assert np.array_equal(learner.baked()[NAME].dense(), read.detach().numpy())
 
 
+@pytest.mark.parametrize("offset", [False, True])
+@pytest.mark.parametrize("end", [-3, 3])
+def test_frozen_at_an_end_of_the_grid_it_is_inside_and_gives_the_step_no_gradient(end, offset):
+    learner, held = held_to(Lsq(bits=3, offset=offset), Freeze())
+    frozen, grid = held
+    learner.update(Moment(0, 4))
+    frozen.frozen.fill_(True)
+    frozen.codes.fill_(end)
+    weight = learner.tensor(NAME)
+    for seed in range(20):
+        # Wherever the optimizer has moved them, and whatever the step has become.
+        noise = torch.randn((2, *weight.shape), generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            weight.copy_(noise[0])
+            grid.step.mul_(1 + 0.1 * noise[1].mean())
+        learner.module.zero_grad()
+        grid.zero_grad()
+        read = grid(frozen(weight))
+        wanted = grid.scale() * end + (grid.offset if offset else 0)
+        assert torch.equal(read, wanted[grid.index].expand_as(read))
+        read.sum().backward()
+        # One element outside would be 3 paces, or a whole one of the offset.
+        assert grid.step.grad.abs().max() < 1e-3 * grid.pace
+        assert not offset or not grid.offset.grad.any()
+
+
+def test_it_says_that_it_stands_behind_a_grid():
+    assert Freeze.behind_grid
+    assert not Lsq.behind_grid
+    assert not Prune.behind_grid
+
+
 def test_the_optimizer_does_not_move_it_and_a_step_takes_it_along():
     learner, held = held_to(Lsq(bits=3), Freeze(threshold=1.0))
     frozen, grid = held

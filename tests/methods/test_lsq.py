@@ -147,6 +147,34 @@ def test_steps_begin_as_in_the_papers(bits):
     torch.testing.assert_close(shifted.step.detach(), 3 * weight.std(1, correction=0) / 2 ** (bits - 1))
 
 
+def test_pruned_zeros_make_a_step_no_smaller_where_that_leaves_a_larger_error():
+    weight = numbers(3, 1000)
+    weight[1, weight[1].abs().argsort()[:900]] = 0
+    for bits, of in [(4, weight[1, weight[1] != 0]), (2, weight[1])]:
+        held, top = step_of(weight, bits), 2 ** (bits - 1) - 1
+        torch.testing.assert_close(held.step[1].detach(), 2 * of.abs().mean() / math.sqrt(top))
+        # Those without zeros to the bit as if there were none beside them.
+        assert torch.equal(held.step[[0, 2]], step_of(weight[[0, 2]], bits).step)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_a_step_beside_zeros_is_the_better_of_two(granularity, bits):
+    weight = numbers(6, 80, seed=bits)
+    weight[torch.rand(6, 80, generator=torch.Generator().manual_seed(bits)) < 0.85] = 0
+    held, top = step_of(weight, bits, granularity), 2 ** (bits - 1) - 1
+    index = np.broadcast_to(granularity.index((6, 80)), (6, 80))
+    for group, found in enumerate(held.step.tolist()):
+        w = weight.double().numpy()[index == group]
+        if not w.any():
+            continue
+        steps = [2 * np.abs(of).mean() / math.sqrt(top) for of in (w, w[w != 0])]
+        taken = int(np.argmin(np.abs(np.array(steps) - found)))
+        assert found == pytest.approx(steps[taken], rel=1e-5)
+        errors = [np.square(w - s * np.clip(np.rint(w / s), -top, top)).mean() for s in steps]
+        assert errors[taken] <= min(errors) * 1.001
+
+
 @pytest.mark.parametrize("shifted", [False, True])
 def test_a_channel_of_zeros_begins_as_the_others_and_grows(shifted):
     weight = numbers(4, 50)

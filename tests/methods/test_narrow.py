@@ -74,11 +74,18 @@ class Behind(nn.Module):
         return self.head(self.norm(torch.relu(self.conv(x))).mean((2, 3)))
 
 
-def packed(*rules):
+def packed(*rules, small=None):
     torch.manual_seed(0)
     module, x = Behind(), torch.randn(4, 2, 8, 8)
     module.norm.running_mean.normal_()
     module.norm.running_var.uniform_(0.5, 2)
+    if small is not None:
+        with torch.no_grad():
+            # Every other channel hardly varies.
+            module.conv.weight[::2] *= small
+            module.norm.running_var[::2] *= small**2
+            for mean in (module.conv.bias, module.norm.running_mean):
+                mean[::2] = 0
     captured = capture(module, (x,))
     learner = Learner(module, captured, deploy(module, captured))
     for rule in rules:
@@ -107,6 +114,13 @@ def test_batch_norms_become_two_vectors_unless_they_shall_be_trained_on():
     assert "norm.running_var" not in merged.names
     assert "norm.running_var" in kept.names
     assert kept.tensor("norm.running_var").dtype == "f16"
+
+
+def test_a_small_variance_is_not_rounded_to_zero():
+    artifact, found, wanted = packed(Lsq(bits=8), Narrow(bits=8, merge=False), small=0.03)
+    assert isinstance(artifact.tensor("norm.running_var"), Dense)
+    assert isinstance(artifact.tensor("norm.weight"), Quantized)
+    assert np.abs(found - wanted).max() < 0.05 * np.abs(wanted).max()
 
 
 def test_what_integer_kernels_add_stays_as_they_need_it():

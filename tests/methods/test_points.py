@@ -163,6 +163,26 @@ def test_points_are_dealt_anew_after_the_first_epoch():
     assert [int(held.count) for held in rule.weights.values()] == [2, 3, 7]
 
 
+def test_a_stage_that_ends_before_points_are_dealt_keeps_those_it_has_trained():
+    weights, rule = dealing()
+    rule.update(Moment(0, 3), weights)
+    sum((held(weights[name]) * 4**at).sum() for at, (name, held) in enumerate(rule.weights.items())).backward()
+    with torch.no_grad():
+        for held in rule.weights.values():
+            held.points[1] += 0.03
+    rule.sync(lambda value: value.clone())
+    assert {int(held.wanted) for held in rule.weights.values()} != {4}
+    trained = {name: held.active().detach().clone() for name, held in rule.weights.items()}
+    rule.settle(weights)
+    for step in range(2):  # of the next stage
+        rule.update(Moment(step, 2), weights)
+        norms = [float(held.norm) for held in rule.weights.values()]
+        sum(held(weights[name]).sum() for name, held in rule.weights.items()).backward()
+        assert [float(held.norm) for held in rule.weights.values()] == norms
+        rule.sync(lambda value: value.clone())
+    assert all(torch.equal(held.active(), trained[name]) for name, held in rule.weights.items())
+
+
 def test_what_is_dealt_the_same_number_keeps_its_points():
     weights, rule = dealing()
     rule.update(Moment(0, 9), weights)

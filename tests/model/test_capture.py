@@ -165,3 +165,22 @@ def test_what_cannot_be_captured_is_named():
 
     with pytest.raises(ModelError, match="Branch cannot be traced"):
         capture(Branch(), (torch.randn(2, 3),))
+
+
+class NormedTwice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return self.norm(torch.relu(self.norm(self.a(x))))
+
+
+def test_a_batch_norm_called_twice_trains_as_it_does_in_the_module():
+    torch.manual_seed(0)
+    module, other, x = NormedTwice(), NormedTwice(), torch.randn(8, 4)
+    other.load_state_dict(module.state_dict())
+    captured = capture(module, (x,))
+    assert torch.equal(captured.training(x), other.train()(x))
+    assert torch.equal(module.norm.running_var, other.norm.running_var)
+    assert torch.equal(captured.evaluation(x), other.eval()(x))

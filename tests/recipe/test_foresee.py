@@ -117,6 +117,19 @@ def test_a_later_stage_that_cannot_work_is_named(stage, message):
     assert message in said
 
 
+def test_what_may_not_follow_a_stage_before_is_named():
+    grid = {**TRAIN, "constraints": [{"name": "normalize"}, {"name": "lsq", "bits": 4}]}
+    said = refusal(grid, {"stage": "prune", "sparsity": 0.5, "epochs": 1, "batch": 10})
+    assert said.startswith("recipe.models.net.stages.1: normalize at ")
+    assert "prune follows it" in said
+    # Whether a threshold leaves anything is known of trained weights alone.
+    look(
+        TRAIN,
+        {"stage": "prune", "threshold": 9.0, "shape": "once", "epochs": 1, "batch": 10},
+        grid | {"constraints": []},
+    )
+
+
 def test_labels_beyond_the_outputs_are_found_though_one_example_has_them():
     said = refusal(TRAIN, data={"train": arrays(5), "test": arrays(5)}, metric=lambda outputs, targets: 1.0)
     assert said.startswith("recipe.models.net.stages.0: loss cross_entropy: ")

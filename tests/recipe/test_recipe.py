@@ -137,10 +137,24 @@ def test_settings_take_the_place_of_what_is_there(path):
         ("models.teacher.source={file: t.attar}", "recipe.models.teacher.stages: t.attar is a file, through which no"),
         ("models.teacher={source: {file: t.attar, weights: w}}", "recipe.models.teacher.source.weights: a file needs"),
         ("models.student.stages.0.stage=nets.py:Stage", "there is no file"),
+        (
+            "banks={teacher: {file: b}}",
+            "recipe.banks.teacher.file: 'teacher' is trained, so it is another teacher under",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_in_words(path, setting, message):
     assert message in refusal(path, setting)
+
+
+def test_a_bank_s_file_keeps_one_teacher(path):
+    given = "banks={teacher: {file: b}}"
+    assert "leave out file, or give one seed" in refusal(path, given)
+    assert read(path, [given, "seeds=[1]"]).banks["teacher"].file == "b"
+    assert read(path, [given, "models.teacher.stages=[{stage: quantize}]"]).seeds == (0, 1)  # one under all seeds
+    both = "banks={teacher: {file: x/b}, student: {file: x/./b}}"
+    assert "recipe.banks.student.file: x/./b is the bank of 'teacher' too" in refusal(path, both, "seeds=[0]")
+    assert read(path, ["banks={teacher: {file: b}, student: {file: c}}", "seeds=[0]"]).banks["student"].file == "c"
 
 
 def test_mappings_may_be_merged_and_merged_again(tmp_path):

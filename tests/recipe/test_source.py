@@ -7,10 +7,12 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from attar.artifact.reader import open_artifact
 from attar.artifact.writer import pack, write
 from attar.core.errors import ArtifactError, ModelError, SpecError
 from attar.core.tensors import Dense
-from attar.model.trace import trace
+from attar.model.capture import capture
+from attar.model.trace import deploy, trace
 from attar.recipe.source import build
 from attar.work.workpiece import Use, Workpiece
 
@@ -109,3 +111,79 @@ def test_a_damaged_packed_file_is_refused(tmp_path):
     (tmp_path / "w.attar").write_bytes(b"ATTR" + bytes(60))
     with pytest.raises(ArtifactError):
         build(Small, {}, tmp_path / "w.attar")
+
+
+class Placed(nn.Module):
+    """Its places are no state: a buffer that is not kept, an attribute, and tables its code makes."""
+
+    def __init__(self, width=20):
+        super().__init__()
+        self.layer = nn.Linear(20, 20)
+        self.inner = nn.Module()
+        self.inner.register_buffer("pos", torch.arange(float(width)), persistent=False)
+        self.shift = torch.arange(20.0) / 2
+
+    def forward(self, x):
+        x = self.layer(x + self.inner.pos + self.shift) * torch.linspace(0, 1, 20)
+        return x + torch.tensor([float(i % 3) for i in range(20)])
+
+
+def packed(module, path, *, merge=False):
+    example = (torch.randn(2, 20),)
+    write(path, pack(Workpiece(deploy(module, capture(module, example), merge=merge)).contents(Use())))
+    return path
+
+
+def test_what_a_module_makes_itself_may_be_in_a_packed_file(tmp_path):
+    made = Placed()
+    path = packed(made, tmp_path / "w.attar")
+    assert {"inner.pos", "shift", "linspace"} < set(open_artifact(path).names)
+    assert any("lifted_tensor" in name for name in open_artifact(path).names)
+    found = build(Placed, {}, path)
+    assert all(torch.equal(value, found.state_dict()[name]) for name, value in made.state_dict().items())
+    with pytest.raises(ModelError, match=r"no tensor named 'inner\.pos'"):
+        build(Placed, {"width": 21}, path)
+
+
+class Foreign(nn.Module):
+    def __init__(self, *, buffer):
+        super().__init__()
+        self.layer = nn.Linear(20, 20)
+        scale = torch.rand(20)
+        # The second would pass for the value of an operator.
+        if buffer:
+            self.register_buffer("gauge", scale)
+        else:
+            self.mean = nn.Parameter(scale)
+
+    def forward(self, x):
+        return self.layer(x) * (self.gauge if hasattr(self, "gauge") else self.mean)
+
+
+@pytest.mark.parametrize(("buffer", "name"), [(True, "gauge"), (False, "mean")])
+def test_a_packed_file_of_another_module_is_refused(tmp_path, buffer, name):
+    path = packed(Foreign(buffer=buffer), tmp_path / "w.attar")
+    with pytest.raises(ModelError, match=f"no tensor named '{name}'"):
+        build(Placed, {}, path)
+
+
+class Normed(nn.Module):
+    """The first norm can be folded, the second stays."""
+
+    def __init__(self, *, first=False):
+        super().__init__()
+        self.layer, self.after = nn.Linear(20, 20), nn.BatchNorm1d(20) if first else nn.Identity()
+        self.norm = nn.BatchNorm1d(20)
+
+    def forward(self, x):
+        return self.norm(torch.relu(self.after(self.layer(x))))
+
+
+def test_batch_norms_that_a_packed_file_has_no_more_are_named(tmp_path):
+    build(Normed, {}, packed(Normed(), tmp_path / "whole.attar"))
+    merged = packed(Normed(), tmp_path / "merged.attar", merge=True)
+    with pytest.raises(ModelError, match=r"'norm' was merged into two vectors.*\{name: narrow, merge: false\}"):
+        build(Normed, {}, merged)
+    folded = packed(Normed(first=True), tmp_path / "folded.attar")
+    with pytest.raises(ModelError, match=r"'after' was folded into 'layer'.*begin with a checkpoint or safetensors"):
+        build(Normed, {"first": True}, folded)

@@ -29,7 +29,7 @@ from attar.train.store import Checkpoint
 from attar.work.constraint import Moment
 from attar.work.context import Context, Training
 from attar.work.learner import Learner
-from attar.work.objective import Sources, Term
+from attar.work.objective import Objective, Sources, Term
 
 #: One term, or a list of them.
 Terms = Annotated[
@@ -75,6 +75,10 @@ class Finetune(Plan, Training):
                 found.setdefault(name, {}).update(dict.fromkeys(paths))
         return {name: tuple(paths) for name, paths in found.items()}
 
+    def budget(self) -> float | None:
+        """Return the bits per weight that one of its terms keeps the file at or below, None where none does."""
+        return min((found for term in self.objective if (found := term.budget()) is not None), default=None)
+
     def attach(self, learner: Learner) -> None:
         """Put this stage's constraints on the learner without training.
 
@@ -102,8 +106,11 @@ class Finetune(Plan, Training):
         self.attach(learner)
         latest = context.store.latest()
         done = latest if latest is not None and latest.done else None
+        # Before the terms are made, and on the CPU: one of them may pack the module as it will be shipped.
+        learner.record.append(record)
+        objectives = self._built(learner, context)
         with placed(learner, context.fabric.device):
-            work = _Work(self, learner, context, 0 if latest is None else latest.epoch)
+            work = _Work(self, learner, context, objectives, 0 if latest is None else latest.epoch)
             if done is not None:
                 work.load({name.removeprefix("job."): tensor for name, tensor in done.tensors.items()})
             else:
@@ -113,23 +120,29 @@ class Finetune(Plan, Training):
                     work.job(), self, feed, context.fabric, seed=context.seed, store=store, log=context.log, what=what
                 )
         learner.settle()
-        learner.record.append(record)
         if done is None and context.fabric.is_global_zero:
             state = {f"job.{name}": tensor for name, tensor in work.state().items()}
             context.store.save(Checkpoint(self.epochs, state, {"history": history}, done=True))
         context.fabric.barrier()
 
+    def _built(self, learner: Learner, context: Context) -> list[Objective]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(context.seed, "objective"))
+            return [term.build(learner) for term in self.objective]
+
 
 class _Work:
     """A learner under a stage, as the training loop wants it; ``epoch``: how many are complete."""
 
-    def __init__(self, stage: Finetune, learner: Learner, context: Context, epoch: int) -> None:
+    def __init__(
+        self, stage: Finetune, learner: Learner, context: Context, objectives: list[Objective], epoch: int
+    ) -> None:
         self.stage, self.learner, self.context, self.epoch, self.progress = stage, learner, context, epoch, 0.0
         self.feed: Feed | None = None
         self.layers = stage.features(), stage.teacher_features()
+        self.objectives = objectives
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(context.seed, "objective"))
-            self.objectives = [term.build(learner) for term in stage.objective]
+            torch.manual_seed(derive(context.seed, "projectors"))
             # The programs share the constraints; the one made last leaves them in training mode.
             self.evaluation = learner.graph(train=False)
             self.evaluation_taps = Taps(self.evaluation, self.layers[0])

@@ -57,6 +57,10 @@ class Preset(Plan, Training):
         """Return the names of the models it learns from."""
         return self.expand().teachers()
 
+    def budget(self) -> float | None:
+        """Return the bits per weight it keeps the file at or below, None where it looks at none."""
+        return self.expand().budget()
+
     def attach(self, learner: Learner) -> None:
         """Put this stage's constraints on the learner without training."""
         self.expand().attach(learner)
@@ -175,7 +179,8 @@ class Compress(Preset):
 
     Attributes:
         teacher: a model's name; a list of names, or name -> weight, for an ensemble.
-        size: bits per weight of the whole file, without the graph, as reports count them; it ends at most there.
+        size: bits per weight of the whole file, without the graph, as reports count them: what it
+            shall end at or below. A file that is larger all the same is reported.
         bits: bits of a code before it is entropy-coded; None: two more than ``size``, from 3 to 8. Frequent codes take
             less than their width, so a wide grid under a budget beats a narrow one without.
         granularity: which weights share a step, as in ``lsq``.
@@ -196,8 +201,12 @@ class Compress(Preset):
     temperature: Temperature = 4.0
     alpha: Factor = 0.9
     beta: Factor = 0.1
-    reach: Annotated[float, Field(gt=0, le=1)] = 0.5
+    reach: Annotated[float, Field(gt=0, le=0.9)] = 0.5
     constraints: tuple[ConstraintChoice, ...] = ()
+
+    def budget(self) -> float:
+        """Return ``size``."""
+        return self.size
 
     def expand(self) -> Finetune:
         """Return the finetune this stage stands for."""
@@ -207,4 +216,6 @@ class Compress(Preset):
             terms.append(CrossEntropy(weight=self.beta))
         terms.append(Rate(file=self.size * (1 - _MARGIN), reach=self.reach))
         grid = Lsq(bits=bits, granularity=self.granularity)
-        return self._expanded(tuple(terms), (*self.constraints, grid, Narrow(bits=self.floats)))
+        before = [rule for rule in self.constraints if not rule.behind_grid]
+        after = [rule for rule in self.constraints if rule.behind_grid]
+        return self._expanded(tuple(terms), (*before, grid, *after, Narrow(bits=self.floats)))

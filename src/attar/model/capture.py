@@ -116,7 +116,9 @@ def _turn(graph: fx.GraphModule, *, train: bool) -> None:
         if node.op != "call_function":
             continue
         if node.target is aten.add_.Tensor and str(getattr(node.args[0], "target", "")).endswith("num_batches_tracked"):
-            # The count of batches serves norms without momentum, which cannot be captured; nothing reads it.
+            # The count of batches serves norms without momentum, which cannot be captured; nothing reads it but the
+            # next count of a norm that is called again.
+            node.replace_all_uses_with(node.args[0])
             graph.graph.erase_node(node)
             continue
         position, off = _MODES.get(node.target, (len(node.args), None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from os.path import normpath
 from typing import TYPE_CHECKING, Any
 
 from attar.core.errors import SpecError, UnknownName
@@ -11,6 +12,7 @@ from attar.measure.metric import METRICS
 from attar.methods.finetune import Finetune
 from attar.methods.presets import Preset
 from attar.methods.quantize.stage import Quantize
+from attar.recipe.reference import expanded
 from attar.work.context import Training
 
 if TYPE_CHECKING:
@@ -35,8 +37,7 @@ def check(recipe: Recipe) -> None:
         raise SpecError(f"recipe.dynamic: {list(recipe.dynamic)} leaves out 0, the batch, which varies in training")
     _known("recipe.data.source", "data set", recipe.data.source, DATASETS)
     _known("recipe.metric", "metric", recipe.metric, METRICS)
-    for name in recipe.banks:
-        _named("recipe.banks", name, recipe)
+    _check_banks(recipe)
     for name, model in recipe.models.items():
         where = f"recipe.models.{name}"
         if not _NAME.fullmatch(name):
@@ -85,6 +86,24 @@ def order(recipe: Recipe) -> tuple[str, ...]:
 def taught_by(stage: Any) -> tuple[str, ...]:
     """Return the names of the models a stage learns from."""
     return stage.teachers() if isinstance(stage, Training) else ()
+
+
+def _check_banks(recipe: Recipe) -> None:
+    kept: dict[str, str] = {}
+    for name, bank in recipe.banks.items():
+        _named("recipe.banks", name, recipe)
+        if bank.file is None:
+            continue
+        where = f"recipe.banks.{name}.file"
+        trained = any(isinstance(stage, Training) for stage in recipe.models[name].stages)
+        if trained and len(recipe.seeds) > 1:
+            raise SpecError(
+                f"{where}: {name!r} is trained, so it is another teacher under each of the seeds {list(recipe.seeds)}, "
+                "and one file keeps one teacher; leave out file, or give one seed"
+            )
+        other = kept.setdefault(normpath(expanded(bank.file)), name)
+        if other != name:
+            raise SpecError(f"{where}: {bank.file} is the bank of {other!r} too; give each a file of its own")
 
 
 def _check_source(where: str, model: Any) -> None:

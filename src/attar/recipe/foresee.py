@@ -22,6 +22,7 @@ from attar.measure.metric import Metric
 from attar.methods.distill.teacher import ask, deployed
 from attar.methods.finetune import Finetune
 from attar.methods.presets import Preset
+from attar.methods.quantize.normalize import Normalizing
 from attar.methods.quantize.registry import OBSERVERS, SOLVERS
 from attar.methods.quantize.stage import Quantize
 from attar.model.capture import Captured, copy_graph
@@ -36,6 +37,7 @@ from attar.train.batch import Batch
 from attar.train.feed import Loader, Memory
 from attar.train.plan import Plan
 from attar.train.seeds import Apart, derive
+from attar.work.constraint import Moment
 from attar.work.context import Teacher, Training
 from attar.work.learner import Learner
 from attar.work.objective import Objective, Sources
@@ -137,6 +139,10 @@ def _few(sets: Sets, split: Split, origin: Origin, count: int) -> tuple[Batch, M
 def _try(stage: Training, learner: Learner, batch: Batch, models: Mapping[str, Teacher]) -> None:
     """Attach a stage and compute its loss once."""
     stage.attach(learner)
+    for constraint in learner.constraints:
+        if isinstance(constraint, Normalizing):
+            # It refuses what follows it, and changes nothing. Others judge weights, which are not trained yet.
+            constraint.update(Moment(0, 1), learner.values_of(constraint))
     tuned = stage.expand() if isinstance(stage, Preset) else stage
     if not isinstance(tuned, Finetune):
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ def ship(
     coder: str,
     dry_run: Parity,
     left: Mapping[str, str],
+    budget: float | None = None,
 ) -> dict[str, Any]:
     """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
 
@@ -38,6 +40,7 @@ def ship(
         coder: entropy coder of the codes.
         dry_run: how the untouched module and its decoded file compared.
         left: tensors and values that were left in floating point -> the reason.
+        budget: bits per weight the file was trained to stay within; where it does not, a warning and the report say so.
 
     Returns:
         The report: bytes, bits per weight, parity, what was folded and what was left in floating point.
@@ -54,6 +57,13 @@ def ship(
     parity = compare(Session(artifact), piece.simulate(torch.float64), batches, "decoding and comparing")
     parity.demand(str(path), integers=bool(piece.activations))
     size = describe(artifact)
+    if budget is not None and size["bits_per_weight"] > budget:
+        missed = (
+            f"{size['bits_per_weight']:.4g} bits per weight, above the {budget:g} that were asked for: train longer, "
+            "reach the budget earlier (reach), or ask for a little less"
+        )
+        warnings.warn(f"{path.name}: {missed}", stacklevel=2)
+        left = {**left, "size": missed}
     report = {
         "file_bytes": size["file_bytes"],
         "graph_bytes": size["graph_bytes"],

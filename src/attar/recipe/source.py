@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,14 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from attar.artifact.reader import open_artifact
+from attar.artifact.manifest import Manifest
+from attar.artifact.reader import Artifact, open_artifact
 from attar.core.errors import ModelError, SpecError, UnknownName
+
+#: What torch.export calls a tensor that code of the module makes, under the name of the module it is in.
+_LIFTED = re.compile(r"(.+\.)?lifted_tensor_\d+")
+#: What the exporter to ONNX calls a value; it is that of an operator where it does not number them itself.
+_COMPUTED = re.compile(r"(?:val|(?P<operator>\w+?))(?:_\d+)?")
 
 
 def build(factory: Any, arguments: Mapping[str, Any], weights: Path | None) -> nn.Module:
@@ -27,7 +35,8 @@ def build(factory: Any, arguments: Mapping[str, Any], weights: Path | None) -> n
 
     Raises:
         SpecError: the factory does not take these arguments or makes no module, or the weights are not there.
-        ModelError: the factory fails, or the weights do not fit the module; the names that do not are listed.
+        ModelError: the factory fails, or the weights do not fit the module, the names that do not are listed; a
+            ``.attar`` file has its batch-norms folded or merged.
     """
     if isinstance(factory, nn.Module):
         module = factory
@@ -46,8 +55,13 @@ def build(factory: Any, arguments: Mapping[str, Any], weights: Path | None) -> n
         raise SpecError(f"the factory made a {type(module).__name__}; a torch.nn.Module was expected")
     if weights is None:
         return module
-    state = read_weights(weights)
+    artifact = _opened(weights) if weights.suffix == ".attar" else None
+    state = read_weights(weights) if artifact is None else _stored(artifact)
     known = module.state_dict()
+    if artifact is not None:
+        kept = [name for name in state if name in known or not _is_made(name, state[name], module, artifact.manifest)]
+        state = {name: state[name] for name in kept}
+        _whole(weights, artifact.manifest, [name for name in known if name not in state], state)
     # What a training wrapper puts before every name.
     for prefix in ("module.", "_orig_mod.", "model."):
         if state and all(name.startswith(prefix) for name in state) and not any(n.startswith(prefix) for n in known):
@@ -67,16 +81,12 @@ def build(factory: Any, arguments: Mapping[str, Any], weights: Path | None) -> n
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Return a state dict from ``.safetensors``, from a ``.attar`` file or from one of ``torch.save``, weights-only.
+    """Return a state dict from ``.safetensors`` or from one of ``torch.save``, weights-only.
 
     Raises:
         SpecError: there is no such file, or it holds anything but tensors by name.
-        ArtifactError: the ``.attar`` file is damaged.
     """
-    if not path.is_file():
-        raise SpecError(f"there are no weights at {path}")
-    if path.suffix == ".attar":
-        return _stored(path)
+    _demand(path)
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
@@ -97,9 +107,67 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return dict(state)
 
 
-def _stored(path: Path) -> dict[str, torch.Tensor]:
+def _demand(path: Path) -> None:
+    if not path.is_file():
+        raise SpecError(f"there are no weights at {path}")
+
+
+def _opened(path: Path) -> Artifact:
+    """Return the ``.attar`` file at ``path``, open.
+
+    Raises:
+        SpecError: there is no such file.
+        ArtifactError: it is damaged.
+    """
+    _demand(path)
+    return open_artifact(path)
+
+
+def _is_made(name: str, value: torch.Tensor, module: nn.Module, manifest: Manifest) -> bool:
+    """Return whether a tensor of a ``.attar`` file that the state dict has not is one the module makes itself.
+
+    That is a tensor the module has under this name, of this shape (a buffer that is not persistent), or one that its
+    code makes and the exporter named. The latter could be anything but for one thing: where the file's parameters are
+    as many as the module's, and all of these are in it, what remains is no parameter.
+    """
+    try:
+        own = attrgetter(name)(module)
+    except AttributeError:
+        own = None
+    if isinstance(own, torch.Tensor):
+        return own.shape == value.shape
+    if manifest.parameters != sum(parameter.numel() for parameter in module.parameters()):
+        return False
+    computed = _COMPUTED.fullmatch(name)
+    by = computed["operator"] if computed else None
+    return bool(_LIFTED.fullmatch(name) or (computed and (by is None or hasattr(torch.ops.aten, by))))
+
+
+def _whole(path: Path, manifest: Manifest, missing: Sequence[str], state: Mapping[str, torch.Tensor]) -> None:
+    """Refuse a file whose batch-norms are not what the module has.
+
+    Raises:
+        ModelError: they were folded into the layers before them, or merged into two vectors.
+    """
+    folds = {fold.batch_norm: fold.into for fold in manifest.folds}
+    owners = list(dict.fromkeys(name.rpartition(".")[0] for name in missing))
+    for owner in owners:
+        if owner in folds:
+            raise ModelError(
+                f"{path}: batch-norm {owner!r} was folded into {folds[owner]!r} when the file was made, and cannot be "
+                "taken out again; begin with a checkpoint or safetensors of the module, and keep one beside the file"
+            )
+    for owner in owners:
+        if f"{owner}.running_mean" in missing and {f"{owner}.weight", f"{owner}.bias"} <= set(state):
+            raise ModelError(
+                f"{path}: batch-norm {owner!r} was merged into two vectors when the file was made, its running "
+                "statistics are missing; write the file with {name: narrow, merge: false}, or begin with a checkpoint "
+                "or safetensors of the module"
+            )
+
+
+def _stored(artifact: Artifact) -> dict[str, torch.Tensor]:
     """Return the tensors of a ``.attar`` file as the module has them: what they mean, in float32 where in floats."""
-    artifact = open_artifact(path)
     found = {}
     for name in [*artifact.names, *artifact.manifest.aliases]:
         dense = torch.from_numpy(np.array(artifact.tensor(name).dense()))

@@ -11,6 +11,7 @@ import filelock
 from lightning_fabric import Fabric
 
 from attar.artifact.writer import write
+from attar.core.errors import AttarError
 from attar.core.tensors import Codebook, Quantized
 from attar.measure.metric import Metric
 from attar.methods.distill.bank import Bank, Known, build
@@ -30,7 +31,7 @@ from attar.train.batch import Feed
 from attar.train.feed import Memory
 from attar.train.seeds import derive
 from attar.train.store import Store
-from attar.work.context import Context, Teacher
+from attar.work.context import Context, Teacher, Training
 from attar.work.learner import Learner
 from attar.work.workpiece import Calibration
 
@@ -78,8 +79,15 @@ class Work:
         origin.begin(self.seed)
         rehearsed = self.rehearsed[name]
         assert origin.module is not None
-        learner = self.learners[name] = Learner(origin.module, rehearsed.captured, rehearsed.traced)
-        stages = self.recipe.models[name].stages
+        model = self.recipe.models[name]
+        learner = self.learners[name] = Learner(
+            origin.module,
+            rehearsed.captured,
+            rehearsed.traced,
+            use=self.sets.use_of(model.licence),
+            coder=self.recipe.coder,
+        )
+        stages = model.stages
         for index, stage in enumerate(stages):
             if not isinstance(stage, Quantize):
                 self._train(name, index, learner)
@@ -143,16 +151,29 @@ class Work:
         return deployed(session) if session is not None else live(self.learners[name], self.fabric)
 
     def _bank(self, name: str, teacher: Any, feed: Any) -> Bank:
-        """Return the bank of a teacher, which the first rank makes where it is not there."""
-        given = self.recipe.banks[name]
-        path, seed = self.folder.state / "banks" / f"seed-{self.seed}" / f"{name}.safetensors", self.seed
+        """Return the bank of a teacher, which the first rank makes where it is not there.
+
+        Raises:
+            AttarError: its folder cannot be written.
+        """
+        given, banks = self.recipe.banks[name], self.recipe.banks.values()
+        path = self.folder.state / "banks" / f"seed-{self.seed}" / f"{name}.safetensors"
         if given.file is not None:
-            path, seed = self.recipe.folder / expanded(given.file), 0
-        # One seed for all: students of several banks see variants that all of them have.
+            path = self.recipe.folder / expanded(given.file)
+        # One seed for all: students of several banks see variants that all of them have. A file serves every seed of
+        # this run and other runs, so where one bank has a file, none of them is drawn by the run's own seed.
+        seed = 0 if any(bank.file is not None for bank in banks) else self.seed
         make = partial(build, teacher, feed, path, variants=given.variants, seed=seed)
         if self.folder.first:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(path.with_name(f".{path.name}.lock")):  # another run may be making it
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                alone = filelock.FileLock(path.with_name(f".{path.name}.lock")).acquire()
+            except OSError as error:
+                raise AttarError(
+                    f"recipe.banks.{name}: the folder {path.parent} cannot be written ({error.strerror}); give "
+                    f"permission, or name a file in another folder as banks.{name}.file"
+                ) from error
+            with alone:  # another run may be making it
                 make()
         self.fabric.barrier()
         return make()
@@ -202,6 +223,7 @@ class Work:
             coder=self.recipe.coder,
             dry_run=self.rehearsed[name].parity,
             left=left,
+            budget=next((stage.budget() for stage in reversed(model.stages) if isinstance(stage, Training)), None),
         )
         record = [dict(stage) for stage in piece.record]
         self.folder.journal.add("packed", seed=self.seed, model=name, sha256=report["sha256"], left=left, record=record)

@@ -128,7 +128,13 @@ class Constraint(nn.Module):
 
 
 class Rule(Spec):
-    """A constraint in a recipe."""
+    """A constraint in a recipe.
+
+    Attributes:
+        behind_grid: whether it is to be attached after the grid it acts on.
+    """
+
+    behind_grid: ClassVar[bool] = False
 
     name: str
 

@@ -87,6 +87,10 @@ class Training(Spec):
         """Return the names of the models it learns from."""
         return ()
 
+    def budget(self) -> float | None:
+        """Return the bits per weight it keeps the file at or below, None where it looks at none."""
+        return None
+
     def attach(self, learner: Learner) -> None:
         """Put this stage's constraints on the learner without training: what resuming after the stage does."""
 

@@ -19,7 +19,9 @@ from attar.model.sites import Site, find_sites
 from attar.model.trace import Traced, deploy
 from attar.model.weights import Weight, find_weights
 from attar.work.constraint import Constraint, Held, Moment, Positions
-from attar.work.workpiece import Workpiece
+from attar.work.workpiece import Use, Workpiece
+
+_NOTHING_SAID = Use()
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Learner:
         module: the module itself; training changes its parameters and buffers.
         captured: its two programs.
         traced: what it looked like when it was deployed untrained (the dry run).
+        use: what its file will tell its user.
+        coder: entropy coder of its file.
 
     Attributes:
         weights: the parameters that multiply data, by name.
@@ -49,8 +53,10 @@ class Learner:
         record: what each stage did; it travels in the file.
     """
 
-    def __init__(self, module: nn.Module, captured: Captured, traced: Traced) -> None:
-        self.module, self.captured = module, captured
+    def __init__(
+        self, module: nn.Module, captured: Captured, traced: Traced, *, use: Use = _NOTHING_SAID, coder: str = "rans"
+    ) -> None:
+        self.module, self.captured, self.use, self.coder = module, captured, use, coder
         self.weights: Mapping[str, Weight] = find_weights(traced.graph)
         self.constraints: list[Constraint] = []
         self.record: list[Mapping[str, Any]] = []

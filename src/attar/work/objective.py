@@ -81,6 +81,10 @@ class Term(Spec):
         """Return, for names of models, the paths of their modules whose values it needs."""
         return {}
 
+    def budget(self) -> float | None:
+        """Return the bits per weight it keeps the whole file at or below, None where it looks at none."""
+        return None
+
     def build(self, learner: Learner) -> Objective:
         """Return the objective for a module in training."""
         raise NotImplementedError

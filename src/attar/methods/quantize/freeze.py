@@ -37,6 +37,8 @@ class Freeze(Rule):
         keep: globs of layers or weights whose codes may change for ever.
     """
 
+    behind_grid: ClassVar[bool] = True
+
     name: Literal["freeze"] = "freeze"
     threshold: Scheduled = Schedule(start=0.04, stop=0.01, shape="cosine")
     momentum: Annotated[float, Field(gt=0, lt=1)] = 0.01
@@ -104,7 +106,11 @@ class Frozen(Held):
             return x
         # Of a grid that has become narrower since, the codes say nothing.
         fixed = self.frozen & (x != 0) & (self.top == positions.high)
-        return torch.where(fixed, x.detach() + (self.codes - positions.at) * positions.scale, x)
+        with torch.no_grad():
+            near = torch.where(fixed, x + (self.codes - positions.at) * positions.scale, x)
+            # As the grid itself computes them: one rounding beyond its end they would count as outside.
+            read = self.learner[0].held(self.name)[-1](near)
+        return torch.where(fixed, read, x)
 
     def watch(self, value: torch.Tensor, threshold: float, momentum: float) -> None:
         """Take in the codes of ``value``, and freeze what swings more often than ``threshold``."""

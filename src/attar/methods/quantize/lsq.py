@@ -36,7 +36,8 @@ class Lsq(Rule):
         d/ds = round(v) - v   inside,   qmin or qmax   outside,   times g = 1 / sqrt(N qmax)
 
     with N the elements that share the step (section 2.2). Steps begin at ``2 mean|w| / sqrt(qmax)`` (section 2.1) of
-    the weights as they are, with what earlier constraints have made of them.
+    the weights as they are, with what earlier constraints have made of them; where some are zero, pruned ones above
+    all, the mean is over all that share the step or over the others, whichever leaves the smaller squared error.
     Prefer it to ``quantize`` at 4 bits and fewer: large values may be clipped where that pays. Not to be confused with
     ``quantize``, whose scales follow the weights.
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from attar.core.scheme import Scheme
 from attar.core.tensors import Codebook, CompressedTensor, quantize
-from attar.methods.quantize import learned
+from attar.methods.quantize import fake, learned
 from attar.methods.quantize.solver import TINY
 from attar.work.constraint import Held, Positions
 
@@ -66,11 +66,17 @@ class Step(Held):
     def begin(self, weight: torch.Tensor) -> None:
         """Let the steps begin from ``weight``, those of zeros alone as the mean of the others.
 
-        ``2 mean|w| / sqrt(qmax)``; with offsets, ``3 sd(w) / 2^(bits - 1)``, and these begin at the mean of w.
+        ``2 mean|w| / sqrt(qmax)``, the mean that of all elements or of those that are not zero, whichever leaves the
+        smaller squared error; with offsets, ``3 sd(w) / 2^(bits - 1)``, and these begin at the mean of w.
         """
         values, scheme = weight.detach(), self.scheme
         if self.offset is None:
             step = 2 * self._mean(values.abs()) / math.sqrt(scheme.qmax)
+            there = values != 0
+            if not there.all():
+                # Pruned zeros lie on any grid: many of them make the mean, and so the step, far too small.
+                larger = step / self._mean(there.to(values)).clamp(min=TINY)
+                step = torch.where(self._error(values, larger) < self._error(values, step), larger, step)
         else:
             mean = self._mean(values)
             step = 3 * self._mean((values - mean[self.index]).square()).sqrt() / 2 ** (scheme.bits - 1)
@@ -115,6 +121,11 @@ class Step(Held):
         points = np.arange(scheme.qmin, scheme.qmax + 1, dtype=np.float32)
         codes = (found.codes.astype(np.int16) - scheme.qmin).astype(np.uint8)
         return Codebook(codes, points, scale, self.offset.detach().cpu().numpy(), scheme.granularity)
+
+    def _error(self, values: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        """Return the mean squared error that rounding with ``step`` leaves, ``(count,)``."""
+        scale, scheme = step.clamp(min=TINY)[self.index], self.scheme
+        return self._mean((fake.weight(values, scale, scheme.qmin, scheme.qmax) - values).square())
 
     def _shift(self) -> torch.Tensor | float:
         return 0.0 if self.offset is None else self.offset[self.index]

@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import fx
 
 from attar.core.scheme import PerTensor, Scheme
 from attar.core.tensors import CompressedTensor, Dense, Quantized, quantize
@@ -15,6 +17,9 @@ from attar.work.learner import Learner
 from attar.work.workpiece import Workpiece
 
 _HALF_MAX = float(np.finfo(np.float16).max)
+#: Batch-norms as graphs have them, and the position of the running variance in their arguments.
+_NORMS = (torch.ops.aten.batch_norm.default, torch.ops.aten._native_batch_norm_legit_no_training.default)
+_VAR = 4
 
 
 class Narrow(Rule):
@@ -22,7 +27,8 @@ class Narrow(Rule):
 
     In a small network biases and batch-norms weigh as much as its weights: 16 bytes a channel for a batch-norm behind
     an activation, 4 of them left at 16 bits. A tensor of 16 bits is rounded to half precision or bfloat16,
-    whichever is nearer; one of 8 bits lies on a symmetric grid over its own range. It acts when the
+    whichever is nearer; one of 8 bits lies on a symmetric grid over its own range. The variance of a batch-norm that
+    stays takes 16 bits in either case: on such a grid a small one would be zero. It acts when the
     file is made, on floating tensors that nothing else holds; what integer kernels add stays as they need it.
 
     Attributes:
@@ -50,10 +56,10 @@ class Narrowed(Constraint):
 
     def finish(self, piece: Workpiece) -> Workpiece:
         """Return the workpiece with its floating tensors in fewer bits."""
-        fewer = {}
+        fewer, variances = {}, _variances(piece.traced.graph)
         for name, tensor in piece.stored().items():
             if name not in piece.tensors and isinstance(tensor, Dense) and tensor.dtype == "f32":
-                fewer[name] = narrowed(tensor.dense(), self.rule.bits)
+                fewer[name] = narrowed(tensor.dense(), 16 if name in variances else self.rule.bits)
         return replace(piece, tensors={**piece.tensors, **fewer})
 
 
@@ -76,6 +82,12 @@ def narrowed(values: NDArray[np.float32], bits: int) -> CompressedTensor:
         if np.abs(finer.dense() - values).max() <= np.abs(halves.dense() - values).max():
             return finer
     return halves if np.isfinite(halves.dense()).all() else Dense(values, "f32")
+
+
+def _variances(graph: fx.GraphModule) -> frozenset[str]:
+    """Return the names of the tensors that batch-norms divide by the root of."""
+    norms = [node for node in graph.graph.nodes if node.target in _NORMS]
+    return frozenset(str(node.args[_VAR].target) for node in norms if isinstance(node.args[_VAR], fx.Node))
 
 
 def _to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:

@@ -45,7 +45,7 @@ class Points(Rule):
     ``share: gradient`` deals the points out among tensors in proportion to the norm of their gradient (section 4,
     there from a few batches before training): ``2^bits`` for each tensor while the norms of dL/dw_q are averaged over
     the first epoch, then anew by Webster's method, at least 2 and at most 256 each and as many in all. Where the number
-    changes, points start again. A stage of one epoch ends before that.
+    changes, points start again. A stage of one epoch ends before that, with the points it has trained.
 
     The sum makes gradients of points large, and the paper's learning rates for them small, about 1e-5; ``pace`` sets
     theirs apart from that of the other parameters. Prefer ``lsq`` or ``linear``, which train the weights, below 4 bits.
@@ -214,6 +214,14 @@ class PointSets(Constraint):
         for each, count in zip(held, counts, strict=True):
             each.wanted.fill_(count)
         self.dealt.fill_(1)
+
+    def settle(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """End the dealing: a later stage goes on with the points that this one has trained."""
+        for name in weights:
+            held = self.sets[name]
+            held.wanted.copy_(held.count)
+            held.watching = False
+        self.dealt.fill_(2)
 
 
 def shares(norms: Sequence[float], total: int, least: int = LEAST, most: int = MOST) -> list[int]:

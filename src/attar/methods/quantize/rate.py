@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, Self
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 
@@ -12,16 +13,18 @@ from attar.artifact.inspect import describe
 from attar.artifact.reader import open_artifact
 from attar.artifact.writer import pack
 from attar.core.errors import SpecError
+from attar.core.tensors import Quantized
 from attar.train.schedule import Schedule, Scheduled
 from attar.work.learner import Learner
 from attar.work.objective import Objective, Sources, Term
-from attar.work.workpiece import Use
 
 #: Counted once more than it is for every code, so that codes that are not there have a price.
 _SEEN = 1.0
 #: How fast the factor of a budget follows: its logarithm moves by this share of the excess in a step.
 _PACE = 0.02
 _LEAST = 1e-6
+#: Bytes of a file's budget that are kept back for tables and padding, which come out a little otherwise each time.
+_SPARE = 32
 
 
 class Rate(Term):
@@ -52,13 +55,17 @@ class Rate(Term):
     weight: Scheduled = 0.1
     bits: Annotated[float, Field(gt=0, le=8)] | Schedule | None = None
     file: Annotated[float, Field(gt=0, le=32)] | None = None
-    reach: Annotated[float, Field(gt=0, le=1)] = 0.5
+    reach: Annotated[float, Field(gt=0, le=0.9)] = 0.5
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
         if self.bits is not None and self.file is not None:
             raise ValueError("bits and file are both budgets; give one of them")
         return self
+
+    def budget(self) -> float | None:
+        """Return ``file``."""
+        return self.file
 
     def build(self, learner: Learner) -> Objective:
         """Return the loss.
@@ -128,10 +135,14 @@ def _for_codes(budget: float, rate: float, learner: Learner) -> float:
     Raises:
         SpecError: nothing is left for the codes.
     """
-    size: dict[str, int] = describe(open_artifact(pack(learner.deployed().contents(Use()))))
-    coded = sum(each.at.numel() for each in learner.positions().values())
-    beside = 8.0 * (size["file_bytes"] - size["graph_bytes"]) - rate * coded
-    found = (budget * size["parameters"] - beside) / coded
+    piece = learner.deployed()
+    size: dict[str, int] = describe(open_artifact(pack(piece.contents(learner.use), coder=learner.coder)))
+    coded = {name: each.at.numel() for name, each in learner.positions().items()}
+    # A module that begins untrained has vectors of one value, which take no bits yet and will.
+    vectors = [piece.stored()[name] for name, _ in learner.module.named_parameters() if name in piece.stored()]
+    idle = sum(16 * each.codes.size for each in vectors if isinstance(each, Quantized) and not np.ptp(each.codes))
+    beside = 8.0 * (size["file_bytes"] - size["graph_bytes"] + _SPARE) + idle - rate * sum(coded.values())
+    found = (budget * size["parameters"] - beside) / sum(coded.values())
     if found <= 0:
         raise SpecError(
             f"rate: file={budget:g} bits per weight are {budget * size['parameters'] / 8:,.0f} bytes, and what is not "
@@ -151,9 +162,11 @@ def _bits(at: torch.Tensor, low: int, high: int) -> tuple[torch.Tensor, torch.Te
     levels = high - low + 1
     inside = at.clamp(low, high) - low
     with torch.no_grad():
-        counts = torch.bincount(inside.round().long(), minlength=levels).to(at.dtype)
+        # What is not finite is counted as 0: the loss is not finite then, and the loop says so.
+        known = inside.nan_to_num(0.0).clamp_(0, levels - 1)
+        counts = torch.bincount(known.round().long(), minlength=levels).to(at.dtype)
         prices = torch.log2((counts + _SEEN).sum()) - torch.log2(counts + _SEEN)
-        below = inside.floor().clamp_(max=max(levels - 2, 0)).long()
+        below = known.floor().clamp_(max=max(levels - 2, 0)).long()
         cheap = prices[below]
         slope = prices[(below + 1).clamp_(max=levels - 1)] - cheap
     return (cheap + (inside - below) * slope).sum(), (counts * prices).sum()

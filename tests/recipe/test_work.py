@@ -1,0 +1,43 @@
+"""Work: where banks of teachers are kept, and by which seed their variants are drawn."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from torch import nn
+
+import attar
+from attar.core.errors import AttarError
+from attar.recipe import work
+from attar.recipe.work import Work
+
+
+def working(tmp_path, **banks):
+    recipe = attar.Recipe(data="digits", models={name: {"source": nn.Linear(2, 2)} for name in "ab"}, banks=banks)
+    folder = SimpleNamespace(state=tmp_path / "state", first=True)
+    fabric = SimpleNamespace(barrier=lambda: None)
+    return Work(recipe, None, {}, {}, None, None, folder, fabric, seed=3)
+
+
+@pytest.mark.parametrize(("file", "seed"), [(True, 0), (False, 3)])
+def test_banks_are_drawn_alike_where_one_serves_other_runs(tmp_path, monkeypatch, file, seed):
+    made = []
+    monkeypatch.setattr(work, "build", lambda teacher, feed, path, **given: made.append((path, given["seed"])))
+    own = tmp_path / "kept" / "a.safetensors"
+    doing = working(tmp_path, a={"variants": 2, "file": str(own) if file else None}, b={"variants": 2})
+    for name in "ab":
+        doing._bank(name, None, None)
+    kept = tmp_path / "state" / "banks" / "seed-3"
+    assert dict(made) == {own if file else kept / "a.safetensors": seed, kept / "b.safetensors": seed}
+
+
+@pytest.mark.parametrize("at", ["mkdir", "lock"])
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch, at):
+    def denied(*given, **named):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(*((Path, "mkdir") if at == "mkdir" else (work.filelock.FileLock, "acquire")), denied)
+    with pytest.raises(
+        AttarError, match=r"recipe\.banks\.a: the folder .*kept cannot be written \(Permission denied\)"
+    ):
+        working(tmp_path, a={"file": str(tmp_path / "kept" / "a.safetensors")})._bank("a", None, None)
