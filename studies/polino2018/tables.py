@@ -198,7 +198,7 @@ def against_size(results: dict[str, Any], path: Path, *, key: str, label: str, s
 
 def _curve(axes: Axes, entry: dict[str, Any], label: str, **style: Any) -> None:
     values = [100 * row["validation_accuracy"] for row in entry["epochs"]]
-    axes.plot(range(1, len(values) + 1), values, ".-", label=label, **style)
+    axes.plot(range(1, len(values) + 1), values, marker=".", label=label, **style)
 
 
 def convergence(results: dict[str, Any], path: Path) -> None:
