@@ -86,6 +86,7 @@ def main() -> int:
         runs = [path.parent for path in sorted(given.runs.glob("*/journal.jsonl")) if path.parent.name in recipes]
         for folder in track(runs, "runs", transient=True):
             results["runs"][folder.name] = run_rows(folder, test)
+        results["latency"] = json.loads((HERE / "latency.json").read_text())["files"]
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     for title, make in TABLES.items():
         heads, *rows = make(results)

@@ -114,19 +114,11 @@ def _plain(results: dict[str, Any], run: str) -> Rows:
 
 def latency(results: dict[str, Any]) -> Rows:
     """Return what `attar bench` measured of the four networks in floating point, beside their multiplications."""
-    rows = [["", "parameters", "million multiplications", "ms", "of the largest", "ns a thousand multiplications"]]
+    rows = [["", "million multiplications", "ms", "of the largest", "ns a thousand multiplications"]]
     for entry in results.get("latency", []):
-        work, time = MULTIPLICATIONS[entry["name"]], entry["median_ms"]
-        rows.append(
-            [
-                entry["name"],
-                f"{entry['parameters']:,}",
-                f"{work / 1e6:.1f}",
-                f"{time:.3f}",
-                f"{entry['ratio']:.3f}",
-                f"{1e9 * time / work:.1f}",
-            ]
-        )
+        name, time = Path(entry["file"]).stem, entry["median_ms"]
+        work = MULTIPLICATIONS[name]
+        rows.append([name, f"{work / 1e6:.1f}", f"{time:.3f}", f"{entry['ratio']:.3f}", f"{1e9 * time / work:.1f}"])
     return rows
 
 
