@@ -70,12 +70,10 @@ def paper(results: dict[str, Any]) -> Rows:
         student, _, kind = run.partition("-")
         if kind == "paper":
             for name, entry in found.items():
-                method = (
-                    name.removeprefix(f"{student}-").replace("pm-bucket", "pm")
-                    if "pm-bucket" in name
-                    else name.removeprefix(f"{student}-")
-                )
-                published = PUBLISHED[student].get(method) if "bucket" in name or not method.startswith("pm") else None
+                method, _, bits = name.removeprefix(f"{student}-").rpartition("-")
+                # The paper's post-mortem rows are those with buckets.
+                method = {"pm": "", "pm-bucket": "pm"}.get(method, method)
+                published = PUBLISHED[student].get(f"{method}-{bits}")
                 rows.append(_sized(name, entry, published))
     return rows
 

@@ -182,7 +182,7 @@ class Compress(Preset):
         size: bits per weight of the whole file, without the graph, as reports count them: what it
             shall end at or below. A file that is larger all the same is reported.
         bits: bits of a code before it is entropy-coded; None: two more than ``size``, from 3 to 8. Frequent codes take
-            less than their width, so a wide grid under a budget beats a narrow one without.
+            less than their width, so the grid may be wider than the budget.
         granularity: which weights share a step, as in ``lsq``.
         floats: bits of what no grid holds: biases, norms.
         temperature: T, a number or a schedule.

@@ -139,7 +139,8 @@ def _for_codes(budget: float, rate: float, learner: Learner) -> float:
     size: dict[str, int] = describe(open_artifact(pack(piece.contents(learner.use), coder=learner.coder)))
     coded = {name: each.at.numel() for name, each in learner.positions().items()}
     # A module that begins untrained has vectors of one value, which take no bits yet and will.
-    vectors = [piece.stored()[name] for name, _ in learner.module.named_parameters() if name in piece.stored()]
+    stored = piece.stored()
+    vectors = [stored[name] for name, _ in learner.module.named_parameters() if name in stored]
     idle = sum(16 * each.codes.size for each in vectors if isinstance(each, Quantized) and not np.ptp(each.codes))
     beside = 8.0 * (size["file_bytes"] - size["graph_bytes"] + _SPARE) + idle - rate * sum(coded.values())
     found = (budget * size["parameters"] - beside) / sum(coded.values())
