@@ -37,6 +37,23 @@ def test_a_recipe_is_run_into_a_folder_of_its_name(place, capsys):
     assert report["models"][0]["parameters"] == 10
 
 
+def test_one_model_alone_ends_in_the_bytes_it_has_in_the_whole(place, capsys):
+    stages = "[{stage: train, epochs: 1, batch: 10}]"
+    models = f"models: {{one: {{source: nets.py:net}}, two: {{source: nets.py:net, stages: {stages}}}}}"
+    (place / "mine" / "both.yaml").write_text(f"data: nets.py:sets\nthreads: 1\n{models}\n")
+    assert main(["run", "mine/both.yaml"]) == 0
+    assert main(["run", "mine/both.yaml", "--only", "two", "--out", "runs/two"]) == 0
+    capsys.readouterr()
+    assert [path.name for path in (place / "runs" / "two").glob("*.attar")] == ["two.attar"]
+    whole, alone = (place / "runs" / name / "two.attar" for name in ("both", "two"))
+    assert alone.read_bytes() == whole.read_bytes()
+    assert main(["run", "mine/both.yaml", "--only", "two", "--out", "runs/two", "--resume", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["command"] == "attar run mine/both.yaml --out runs/two --only two"
+    assert main(["run", "mine/both.yaml", "--out", "runs/two", "--resume"]) == 1
+    assert "models" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -47,6 +64,7 @@ def test_a_recipe_is_run_into_a_folder_of_its_name(place, capsys):
             "stages.0.epochs: Field required",
         ),
         (["mine/small.yaml", "--set", "models.net.source=nest.py:net"], "there is no file"),
+        (["mine/small.yaml", "--only", "nest"], "no model named 'nest'; did you mean 'net'?"),
         (["mine/small.yaml", "--out", "mine"], "mine is not empty and holds no run"),
     ],
 )

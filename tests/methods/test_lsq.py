@@ -438,5 +438,6 @@ def test_an_input_below_zero_is_shifted():
 
 def test_a_weight_beside_learned_offsets_is_fake_quantized_alike():
     weight = numbers(4, 9)
-    zero = learned.weight(weight, torch.full((4, 1), 0.3), torch.zeros(4, 1), -3, 3, 1.0)
-    assert torch.equal(zero, learned.weight(weight, torch.full((4, 1), 0.3), None, -3, 3, 1.0))
+    step, index = torch.full((4,), 0.3), torch.arange(4)[:, None]
+    zero = learned.weight(weight, step, torch.zeros(4), index, -3, 3, 1.0)
+    assert torch.equal(zero, learned.weight(weight, step, None, index, -3, 3, 1.0))

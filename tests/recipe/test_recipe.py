@@ -8,7 +8,7 @@ import torch
 import yaml
 from torch import nn
 
-from attar.core.errors import SpecError
+from attar.core.errors import SpecError, UnknownName
 from attar.methods.presets import Distill, QuantizeStage, Train
 from attar.methods.quantize.stage import Quantize
 from attar.recipe.recipe import Recipe, read
@@ -56,6 +56,20 @@ def test_a_recipe_is_read_and_teachers_come_first(path):
     assert recipe.folder == path.parent
     assert recipe.models["student"].source.factory == "nets.py:net"
     assert isinstance(recipe.models["teacher"].stages[1], Quantize)
+
+
+def test_only_some_models_bring_their_teachers(path):
+    recipe = read(path, ["baseline=student", "banks={teacher: {variants: 2}}", "data.augment=[flip]"])
+    assert tuple(recipe.only(["student"]).models) == ("student", "teacher")
+    assert recipe.only(["student"]).reference == "student"
+    alone = recipe.only(["teacher"])
+    assert tuple(alone.models) == ("teacher",)
+    assert alone.reference == "teacher"
+    assert tuple(alone.banks) == ("teacher",)
+    assert alone.folder == path.parent
+    assert Recipe(**alone.described()).described() == alone.described()
+    with pytest.raises(UnknownName, match="no model named 'studnet'; did you mean 'student'"):
+        recipe.only(["studnet"])
 
 
 def test_quantize_trains_where_it_has_epochs(path):

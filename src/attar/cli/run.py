@@ -21,6 +21,10 @@ def run(
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="The run's folder; runs/NAME by default.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is in the folder.")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="MODEL", help="Only this model and those that teach it; repeatable."),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Put another value in: models.student.stages.0.epochs=3."),
@@ -35,14 +39,16 @@ def run(
 
     Example:
 
-        attar run recipe.yaml --set seeds=[0] --out runs/mine
+        attar run recipe.yaml --only student --set seeds=[0] --out runs/mine
     """
     folder = out or Path("runs") / recipe.stem
     words = ["attar", "run", str(recipe), "--out", str(folder)]
+    words += [word for name in only or [] for word in ("--only", name)]
     words += [word for setting in settings or [] for word in ("--set", setting)]
     command = shlex.join(words)
     # PyTorch is imported here and not at the top: what reads a file runs without it.
     described = importlib.import_module("attar.recipe.recipe").read(recipe, tuple(settings or ()))
+    described = described.only(only) if only else described
     try:
         done = importlib.import_module("attar.recipe.run").run(described, folder, resume=resume, command=command)
     except KeyboardInterrupt:

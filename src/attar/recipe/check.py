@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from os.path import normpath
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,15 @@ def order(recipe: Recipe) -> tuple[str, ...]:
     Raises:
         SpecError: models teach each other in a circle.
     """
+    return taught_through(recipe, recipe.models)
+
+
+def taught_through(recipe: Recipe, names: Iterable[str]) -> tuple[str, ...]:
+    """Return these models and those that teach them, through any number of others, teachers first.
+
+    Raises:
+        SpecError: models teach each other in a circle.
+    """
     done: list[str] = []
 
     def visit(name: str, above: tuple[str, ...]) -> None:
@@ -78,7 +88,7 @@ def order(recipe: Recipe) -> tuple[str, ...]:
                     visit(teacher, (*above, name))
             done.append(name)
 
-    for name in recipe.models:
+    for name in names:
         visit(name, ())
     return tuple(done)
 

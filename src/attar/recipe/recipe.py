@@ -5,15 +5,16 @@ The fields are here, what they mean together is checked in :mod:`attar.recipe.ch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError
 
-from attar.core.errors import SpecError
+from attar.core.errors import SpecError, UnknownName
 from attar.core.registry import references_from
 from attar.core.spec import Spec, explain
-from attar.recipe.check import check, order, taught_by
+from attar.recipe.check import check, order, taught_by, taught_through
 from attar.recipe.reference import Reference, described, objects
 from attar.recipe.stages import Stage
 from attar.recipe.text import override, parse
@@ -162,6 +163,24 @@ class Recipe(Spec):
     def reference(self) -> str:
         """The name of the model the report compares with."""
         return self.baseline or next(iter([*self.teachers, *self.models]))
+
+    def only(self, names: Sequence[str]) -> Recipe:
+        """Return the recipe of these models and of those that teach them; each ends in the bytes it has in the whole.
+
+        Raises:
+            UnknownName: there is no such model.
+        """
+        for name in names:
+            if name not in self.models:
+                raise UnknownName("model", name, self.models)
+        kept = taught_through(self, names)
+        return self.model_copy(
+            update={
+                "models": {name: model for name, model in self.models.items() if name in kept},
+                "banks": {name: bank for name, bank in self.banks.items() if name in kept},
+                "baseline": self.baseline if self.baseline in kept else None,
+            }
+        )
 
     def described(self) -> dict[str, Any]:
         """Return it as YAML and JSON have it, defaults written out; objects of Python are described."""

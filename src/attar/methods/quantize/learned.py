@@ -22,24 +22,31 @@ import torch
 from torch import Tensor
 
 from attar.methods.quantize import fake
+from attar.methods.quantize.solver import TINY
 
 #: Elements at a time in the sums of :func:`value`, in float32: 1 MiB, which stays in the cache.
 _CHUNK = 1 << 18
 _OUTWARD = np.array([-np.inf, np.inf], np.float32)
 
 
-def weight(w: Tensor, scale: Tensor, offset: Tensor | None, qmin: int, qmax: int, pace: float) -> Tensor:
-    """Return ``scale * clip(round((w - offset) / scale), qmin, qmax) + offset``.
+def weight(w: Tensor, step: Tensor, offset: Tensor | None, index: Tensor, qmin: int, qmax: int, pace: float) -> Tensor:
+    """Return ``scale * clip(round((w - offset) / scale), qmin, qmax) + offset`` with the scale of :func:`size`.
 
     Args:
         w: float32, any shape.
-        scale: positive, broadcastable to ``w``.
-        offset: of the shape of ``scale``; None for zero.
+        step: float32 ``(count,)``.
+        offset: ``(count,)``; None for zero.
+        index: int64, broadcastable to ``w``: which step and offset an element has.
         qmin, qmax: the codes at the ends of the grid.
-        pace: factor of the gradients of scale and offset.
+        pace: factor of the gradients of step and offset.
     """
-    rounded: Tensor = _Weight.apply(w, scale, offset, qmin, qmax, pace)  # type: ignore[no-untyped-call]
+    rounded: Tensor = _Weight.apply(w, step, offset, index, qmin, qmax, pace)  # type: ignore[no-untyped-call]
     return rounded
+
+
+def size(step: Tensor) -> Tensor:
+    """Return the scale of a step, ``|step|`` and never zero."""
+    return step.abs().clamp(min=TINY)
 
 
 def value(x: Tensor, scale: Tensor, offset: Tensor, zero_point: int, top: int, pace: float) -> Tensor:
@@ -60,28 +67,46 @@ def value(x: Tensor, scale: Tensor, offset: Tensor, zero_point: int, top: int, p
 
 
 class _Weight(torch.autograd.Function):
+    # One node of the graph for all of it: on small weights a step costs what its nodes cost.
     @staticmethod
-    def forward(ctx: Any, w: Tensor, scale: Tensor, offset: Tensor | None, qmin: int, qmax: int, pace: float) -> Tensor:
-        ratio = w / scale if offset is None else (w - offset).div_(scale)
+    def forward(
+        ctx: Any, w: Tensor, step: Tensor, offset: Tensor | None, index: Tensor, qmin: int, qmax: int, pace: float
+    ) -> Tensor:
+        scale, shift = size(step)[index], None if offset is None else offset[index]
+        ratio = w / scale if shift is None else (w - shift).div_(scale)
         out = ratio.round_().clamp_(qmin, qmax).mul_(scale)
-        out = out if offset is None else out.add_(offset)
-        ctx.save_for_backward(w, out, scale, offset)
+        out = out if shift is None else out.add_(shift)
+        ctx.save_for_backward(w, out, step, scale, shift, index)
         ctx.range, ctx.pace = (qmin, qmax), pace
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None, None]:
-        w, out, scale, offset = ctx.saved_tensors
-        low, high = (end * scale if offset is None else end * scale + offset for end in ctx.range)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None, None, None]:
+        w, out, step, scale, shift, index = ctx.saved_tensors
+        low, high = (end * scale if shift is None else end * scale + shift for end in ctx.range)
         inside = grads[0] * (w >= low).logical_and_(w <= high)
         # s (q - v) = out - w inside and s q = out - b outside: divided by s once it is summed.
         steps = (grads[0] * out).addcmul_(inside, w, value=-1).sum_to_size(scale.shape)
-        shift = None
-        if offset is not None:
-            shift = (grads[0] - inside).sum_to_size(scale.shape)
-            steps = steps - shift * offset
-            shift = shift * ctx.pace
-        return inside, steps / scale * ctx.pace, shift, None, None, None
+        moved = None
+        if shift is not None:
+            outside = (grads[0] - inside).sum_to_size(scale.shape)
+            steps -= outside * shift
+            moved = _gathered(outside.mul_(ctx.pace), index, step)
+        turned = step.sgn().mul_(step.abs() >= TINY)
+        return (
+            inside,
+            _gathered(steps.div_(scale).mul_(ctx.pace), index, step).mul_(turned),
+            moved,
+            None,
+            None,
+            None,
+            None,
+        )
+
+
+def _gathered(grad: Tensor, index: Tensor, like: Tensor) -> Tensor:
+    """Return the sums of a gradient over the elements of each step, ``(count,)``."""
+    return torch.zeros_like(like).index_add_(0, index.reshape(-1), grad.reshape(-1))
 
 
 class _Value(torch.autograd.Function):

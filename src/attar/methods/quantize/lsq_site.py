@@ -13,7 +13,6 @@ from attar.core.errors import ModelError
 from attar.methods.quantize import fake, learned
 from attar.methods.quantize.calibrate import spanning
 from attar.methods.quantize.observer import BINS, LeastSquares, Seen
-from attar.methods.quantize.solver import TINY
 from attar.work.constraint import Held
 
 #: The first batch is looked at on about so many of its elements, evenly spread.
@@ -83,7 +82,7 @@ class SiteStep(Held):
 
     def scale(self) -> torch.Tensor:
         """Return the scale, 0-d, positive."""
-        return self.step.abs().clamp(min=TINY)
+        return learned.size(self.step)
 
     def zero_point(self) -> int:
         """Return the code that stands for zero."""

@@ -96,8 +96,8 @@ class Step(Held):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``x`` on the grid."""
-        scheme, offset = self.scheme, None if self.offset is None else self.offset[self.index]
-        return learned.weight(x, self.scale()[self.index], offset, scheme.qmin, scheme.qmax, self.pace)
+        scheme = self.scheme
+        return learned.weight(x, self.step, self.offset, self.index, scheme.qmin, scheme.qmax, self.pace)
 
     def positions(self, value: torch.Tensor) -> Positions:
         """Return where ``value`` lies between the codes; its gradient is to what is learned too."""
@@ -106,7 +106,7 @@ class Step(Held):
 
     def scale(self) -> torch.Tensor:
         """Return the scales, float32 ``(count,)``, positive."""
-        return self.step.abs().clamp(min=TINY)
+        return learned.size(self.step)
 
     def bake(self, value: torch.Tensor) -> CompressedTensor:
         """Return the codes of what ``forward`` returns, with scales and offsets.
