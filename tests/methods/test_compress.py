@@ -134,6 +134,8 @@ def test_the_rate_needs_codes(trained):
 def test_what_needs_a_grid_follows_it_and_what_changes_weights_comes_before():
     stage = Compress(teacher="big", size=2.0, constraints=[{"name": "freeze"}, {"name": "normalize"}], epochs=1)
     assert [rule.name for rule in stage.expand().constraints] == ["normalize", "lsq", "freeze", "narrow"]
+    assert stage.expand().constraints[-1].merge
+    assert not stage.model_copy(update={"merge": False}).expand().constraints[-1].merge
     assert stage.budget() == 2.0
     assert Finetune(epochs=1, objective=[{"name": "rate", "file": 1.5}]).budget() == 1.5
     assert Finetune(epochs=1).budget() is None

@@ -185,6 +185,7 @@ class Compress(Preset):
             less than their width, so the grid may be wider than the budget.
         granularity: which weights share a step, as in ``lsq``.
         floats: bits of what no grid holds: biases, norms.
+        merge: whether batch-norms that stay become two vectors; a file that shall be trained further keeps all four.
         temperature: T, a number or a schedule.
         alpha: the factor of the soft loss, a number or a schedule.
         beta: the factor of the hard loss; without labels, 0.
@@ -198,6 +199,7 @@ class Compress(Preset):
     bits: Bits | None = None
     granularity: GranularityChoice = None
     floats: Literal[8, 16] = 16
+    merge: bool = True
     temperature: Temperature = 4.0
     alpha: Factor = 0.9
     beta: Factor = 0.1
@@ -218,4 +220,4 @@ class Compress(Preset):
         grid = Lsq(bits=bits, granularity=self.granularity)
         before = [rule for rule in self.constraints if not rule.behind_grid]
         after = [rule for rule in self.constraints if rule.behind_grid]
-        return self._expanded(tuple(terms), (*before, grid, *after, Narrow(bits=self.floats)))
+        return self._expanded(tuple(terms), (*before, grid, *after, Narrow(bits=self.floats, merge=self.merge)))
