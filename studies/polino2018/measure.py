@@ -3,8 +3,9 @@
     python studies/polino2018/measure.py           measures files/ and the runs there are, writes results.json, draws
     python studies/polino2018/measure.py --draw    tables and figures again from results.json
 
-A run's rows are kept in results.json until that run is measured anew, so that a part of the study can be repeated. The
-published figures are those of the paper; none was measured here.
+A run's folder is named RECIPE, or RECIPE.ROW where `--only ROW` made one row of it. Rows are kept in results.json until
+they are made anew, so that a part of the study can be repeated; a file that is still the one measured is not evaluated
+again. The published figures are those of the paper; none was measured here.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from attar.cli import show
 from attar.data import load
 from attar.measure.accuracy import evaluate
 from attar.measure.huffman_size import huffman_size
+from attar.recipe.recipe import read
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -32,10 +35,15 @@ RESULTS = HERE / "results.json"
 KEPT = ("epoch", "loss", "validation_loss", "validation_accuracy", "rate", "seconds")
 
 
-def measured(path: Path, test: Any) -> dict[str, Any]:
-    """Return the figures of one file: accuracy of what is decoded, its size, and the size as the paper counts it."""
+def measured(path: Path, test: Any, before: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the figures of one file: accuracy of what is decoded, its size, and the size as the paper counts it.
+
+    ``before``: the figures of the file that was in its place.
+    """
     session = attar.Session(path)
     session.artifact.verify()
+    if before and before["sha256"] == session.artifact.sha256:
+        return before
     size, accuracy = describe(session.artifact), evaluate(session, test.x, test.y)
     counted = huffman_size(session.artifact)
     return {
@@ -58,7 +66,7 @@ def curves(folder: Path, seed: int, model: str) -> list[dict[str, Any]]:
     return [{"stage": row["index"], **{key: row[key] for key in KEPT if key in row}} for row in mine]
 
 
-def run_rows(folder: Path, test: Any) -> dict[str, Any]:
+def run_rows(folder: Path, test: Any, before: dict[str, Any]) -> dict[str, Any]:
     """Return the rows of a run: model, or model and seed where there are several, to figures and curves."""
     found = {}
     first = json.loads((folder / "run.json").read_text())["recipe"]["seeds"][0]
@@ -67,8 +75,17 @@ def run_rows(folder: Path, test: Any) -> dict[str, Any]:
             continue
         seed = first if path.parent == folder else int(path.parent.name.partition("-")[2])
         name = path.stem if seed == first else f"{path.stem} seed {seed}"
-        found[name] = {**measured(path, test), "seed": seed, "epochs": curves(folder, seed, path.stem)}
+        found[name] = {
+            **measured(path, test, before.get(name)),
+            "seed": seed,
+            "epochs": curves(folder, seed, path.stem),
+        }
     return found
+
+
+def ordered(rows: dict[str, Any], models: Iterable[str]) -> dict[str, Any]:
+    """Return the rows of these models, seeds beside each other."""
+    return {name: row for model in models for name, row in rows.items() if name.partition(" ")[0] == model}
 
 
 def main() -> int:
@@ -80,13 +97,23 @@ def main() -> int:
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"files": {}, "runs": {}}
     if not given.draw:
         test = load("cifar10", "test")
-        files = sorted((HERE / "files").glob("*.attar"))
-        results["files"] = {path.stem: measured(path, test) for path in track(files, "files", transient=True)}
+        files = {path.stem: path for path in sorted((HERE / "files").glob("*.attar"))}
+        known = results["files"]
+        results["files"] = {
+            name: measured(path, test, known.get(name)) for name, path in track(files.items(), "files", transient=True)
+        }
         # The networks that are timed were not trained.
-        recipes = {path.stem for path in HERE.glob("*.yaml")} - {"latency"}
-        runs = [path.parent for path in sorted(given.runs.glob("*/journal.jsonl")) if path.parent.name in recipes]
+        recipes = {path.stem: read(path) for path in sorted(HERE.glob("*.yaml")) if path.stem != "latency"}
+        runs = [path.parent for path in sorted(given.runs.glob("*/journal.jsonl"))]
         for folder in track(runs, "runs", transient=True):
-            results["runs"][folder.name] = run_rows(folder, test)
+            recipe = folder.name.partition(".")[0]
+            if recipe in recipes:
+                rows = results["runs"].setdefault(recipe, {})
+                rows |= run_rows(folder, test, rows)
+        # In the order of the recipes; rows that no recipe has any more are gone.
+        results["runs"] = {
+            recipe: ordered(results["runs"].get(recipe, {}), recipes[recipe].models) for recipe in recipes
+        }
         results["latency"] = json.loads((HERE / "latency.json").read_text())["files"]
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     for title, make in TABLES.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import matplotlib
@@ -83,6 +84,18 @@ def losses(results: dict[str, Any]) -> Rows:
     return _plain(results, "s3-losses")
 
 
+def teaching(results: dict[str, Any]) -> Rows:
+    """Return whether distillation earns its place: every seed, and how far they lie apart."""
+    rows = [["", "test accuracy %, mean", "standard deviation", "seeds"]]
+    groups: dict[str, list[float]] = {}
+    for name, entry in results["runs"].get("s3-teaching", {}).items():
+        groups.setdefault(name.partition(" ")[0], []).append(entry["accuracy_percent"])
+    for name, found in groups.items():
+        spread = f"{stdev(found):.2f}" if len(found) > 1 else ""
+        rows.append([name, f"{mean(found):.2f}", spread, ", ".join(f"{each:.2f}" for each in found)])
+    return rows
+
+
 def parts(results: dict[str, Any]) -> Rows:
     """Return the ablation."""
     found = results["runs"].get("s3-parts", {})
@@ -124,6 +137,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], Rows]] = {
     "files": files,
     "paper": paper,
     "losses": losses,
+    "teaching": teaching,
     "parts": parts,
     "buckets": buckets,
     "latency": latency,

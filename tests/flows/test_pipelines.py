@@ -17,13 +17,7 @@ from attar.runtime import preprocess
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def trained(kind):

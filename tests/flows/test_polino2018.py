@@ -47,7 +47,7 @@ def test_the_file_has_the_accuracy_that_is_stated(name, results):
 @pytest.mark.parametrize("recipe", sorted(path.name for path in STUDY.glob("*.yaml")))
 def test_the_recipes_are_recipes(recipe):
     models = read(STUDY / recipe).models
-    assert len(models) >= 3
+    assert models
     assert all((STUDY / str(each.source.factory).partition(":")[0]).is_file() for each in models.values())
 
 

@@ -19,13 +19,7 @@ from attar.work.workpiece import Use
 WIDTH = 48
 PLAN = {"epochs": 8, "batch": 16, "optimizer": {"name": "sgd", "lr": 0.02, "weight_decay": 0.0}}
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,7 @@ from attar.work.objective import Objective, Term
 HINT = {"name": "hint", "teacher": "big", "layers": {"second": "second", "norm1": "first"}}
 ATTENTION = {"name": "attention", "teacher": "big", "layers": {"norm2": "norm2"}, "weight": 3.0}
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Around(nn.Module):

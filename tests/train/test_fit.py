@@ -12,13 +12,7 @@ from attar.train.fit import fit, groups
 from attar.train.plan import Plan
 from attar.train.store import Store
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def train(work, folder, *, epochs=4, on=None, precision="32-true", rows=None, **plan):

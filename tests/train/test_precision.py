@@ -5,13 +5,7 @@ from torch import nn
 from attar.model.capture import capture
 from attar.train.precision import channels_last, measure
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def module():
