@@ -4,7 +4,7 @@
     python studies/polino2018/measure.py --draw    tables and figures again from results.json
 
 A run's folder is named RECIPE, or RECIPE.ROW where `--only ROW` made one row of it. Rows are kept in results.json until
-they are made anew, so that a part of the study can be repeated; a file that is still the one measured is not evaluated
+they are made anew, so that a part of the study can be repeated; a file of bytes that were evaluated is not evaluated
 again. The published figures are those of the paper; none was measured here.
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,29 +26,35 @@ from attar.cli import show
 from attar.data import load
 from attar.measure.accuracy import evaluate
 from attar.measure.huffman_size import huffman_size
-from attar.recipe.recipe import read
+from attar.recipe.recipe import Recipe, read
 
 HERE = Path(__file__).parent
+#: Recipes of networks that were not trained, or of a few images.
+APART = ("latency", "small")
 RESULTS = HERE / "results.json"
 #: What of an epoch is kept for the curves.
 KEPT = ("epoch", "loss", "validation_loss", "validation_accuracy", "rate", "seconds")
 
 
-def measured(path: Path, test: Any, before: dict[str, Any] | None) -> dict[str, Any]:
+def measured(path: Path, test: Any, known: dict[str, Any]) -> dict[str, Any]:
     """Return the figures of one file: accuracy of what is decoded, its size, and the size as the paper counts it.
 
-    ``before``: the figures of the file that was in its place.
+    ``known``: SHA-256 of a file -> its figures as they were measured before.
     """
     session = attar.Session(path)
     session.artifact.verify()
-    if before and before["sha256"] == session.artifact.sha256:
-        return before
-    size, accuracy = describe(session.artifact), evaluate(session, test.x, test.y)
-    counted = huffman_size(session.artifact)
+    size, counted, before = (
+        describe(session.artifact),
+        huffman_size(session.artifact),
+        known.get(session.artifact.sha256),
+    )
+    if before is None:
+        found = evaluate(session, test.x, test.y)
+        before = {"accuracy_percent": round(100 * found.accuracy, 4), "examples": found.examples}
     return {
         "sha256": session.artifact.sha256,
-        "accuracy_percent": round(100 * accuracy.accuracy, 4),
-        "examples": accuracy.examples,
+        "accuracy_percent": before["accuracy_percent"],
+        "examples": before["examples"],
         "file_bytes": size["file_bytes"],
         "graph_bytes": size["graph_bytes"],
         "parameters": size["parameters"],
@@ -66,26 +71,22 @@ def curves(folder: Path, seed: int, model: str) -> list[dict[str, Any]]:
     return [{"stage": row["index"], **{key: row[key] for key in KEPT if key in row}} for row in mine]
 
 
-def run_rows(folder: Path, test: Any, before: dict[str, Any]) -> dict[str, Any]:
-    """Return the rows of a run: model, or model and seed where there are several, to figures and curves."""
+def run_rows(folder: Path, recipe: Recipe, test: Any, known: dict[str, Any]) -> dict[str, Any]:
+    """Return the rows of a run: model, or model and seed but for the recipe's first, to figures and curves."""
     found = {}
     first = json.loads((folder / "run.json").read_text())["recipe"]["seeds"][0]
     for path in sorted(folder.glob("*.attar")) + sorted(folder.glob("seed-*/*.attar")):
-        if path.stem == "teacher":
-            continue
         seed = first if path.parent == folder else int(path.parent.name.partition("-")[2])
-        name = path.stem if seed == first else f"{path.stem} seed {seed}"
-        found[name] = {
-            **measured(path, test, before.get(name)),
-            "seed": seed,
-            "epochs": curves(folder, seed, path.stem),
-        }
+        if path.stem != "teacher":
+            name = path.stem if seed == recipe.seeds[0] else f"{path.stem} seed {seed}"
+            found[name] = {**measured(path, test, known), "seed": seed, "epochs": curves(folder, seed, path.stem)}
     return found
 
 
-def ordered(rows: dict[str, Any], models: Iterable[str]) -> dict[str, Any]:
-    """Return the rows of these models, seeds beside each other."""
-    return {name: row for model in models for name, row in rows.items() if name.partition(" ")[0] == model}
+def ordered(rows: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """Return the rows the recipe has, in its order, seeds beside each other."""
+    kept = {name: row for name, row in rows.items() if row["seed"] in recipe.seeds}
+    return {name: row for model in recipe.models for name, row in kept.items() if name.partition(" ")[0] == model}
 
 
 def main() -> int:
@@ -97,23 +98,18 @@ def main() -> int:
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"files": {}, "runs": {}}
     if not given.draw:
         test = load("cifar10", "test")
-        files = {path.stem: path for path in sorted((HERE / "files").glob("*.attar"))}
-        known = results["files"]
-        results["files"] = {
-            name: measured(path, test, known.get(name)) for name, path in track(files.items(), "files", transient=True)
-        }
-        # The networks that are timed were not trained.
-        recipes = {path.stem: read(path) for path in sorted(HERE.glob("*.yaml")) if path.stem != "latency"}
-        runs = [path.parent for path in sorted(given.runs.glob("*/journal.jsonl"))]
-        for folder in track(runs, "runs", transient=True):
-            recipe = folder.name.partition(".")[0]
-            if recipe in recipes:
-                rows = results["runs"].setdefault(recipe, {})
-                rows |= run_rows(folder, test, rows)
-        # In the order of the recipes; rows that no recipe has any more are gone.
-        results["runs"] = {
-            recipe: ordered(results["runs"].get(recipe, {}), recipes[recipe].models) for recipe in recipes
-        }
+        known = {row["sha256"]: row for rows in (results["files"], *results["runs"].values()) for row in rows.values()}
+        files = sorted((HERE / "files").glob("*.attar"))
+        results["files"] = {path.stem: measured(path, test, known) for path in track(files, "files", transient=True)}
+        recipes = {path.stem: read(path) for path in sorted(HERE.glob("*.yaml")) if path.stem not in APART}
+        # The latest run of a row is the one that counts.
+        runs = sorted(given.runs.glob("*/journal.jsonl"), key=lambda path: path.stat().st_mtime)
+        made = results["runs"]
+        for path in track(runs, "runs", transient=True):
+            name = path.parent.name.partition(".")[0]
+            if name in recipes:
+                made[name] = made.get(name, {}) | run_rows(path.parent, recipes[name], test, known)
+        results["runs"] = {name: ordered(made[name], recipe) for name, recipe in recipes.items() if made.get(name)}
         results["latency"] = json.loads((HERE / "latency.json").read_text())["files"]
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     for title, make in TABLES.items():

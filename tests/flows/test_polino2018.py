@@ -8,6 +8,7 @@ import pytest
 
 import attar
 from attar.artifact.inspect import describe
+from attar.core.registry import load_object
 from attar.data import load
 from attar.measure.accuracy import evaluate
 from attar.recipe.recipe import read
@@ -35,6 +36,16 @@ def test_the_results_are_of_the_committed_file(name, results):
     assert size["bits_per_weight"] <= BUDGETS.get(name.partition("-")[2], 32)
 
 
+def test_the_page_and_its_figures_are_those_of_the_results(results, tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text((STUDY / "README.md").read_text())
+    load_object(f"{STUDY / 'tables.py'}:fill")(results, page)
+    made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(made) > 5
+    for name, found in made.items():
+        assert found == (STUDY / name).read_bytes(), f"{name}: run measure.py --draw"
+
+
 @needs_data
 @pytest.mark.parametrize("name", FILES)
 def test_the_file_has_the_accuracy_that_is_stated(name, results):
@@ -47,7 +58,6 @@ def test_the_file_has_the_accuracy_that_is_stated(name, results):
 @pytest.mark.parametrize("recipe", sorted(path.name for path in STUDY.glob("*.yaml")))
 def test_the_recipes_are_recipes(recipe):
     models = read(STUDY / recipe).models
-    assert models
     assert all((STUDY / str(each.source.factory).partition(":")[0]).is_file() for each in models.values())
 
 

@@ -79,12 +79,13 @@ def test_what_is_stored_is_what_is_read(granularity, shape, bits, shifted):
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-def test_gradients_are_those_of_the_papers(granularity, narrow, shifted):
+@pytest.mark.parametrize("sign", [1, -1])
+def test_gradients_are_those_of_the_papers(sign, granularity, narrow, shifted):
     # Element by element in double precision, from the definitions; 6 x 8 elements, so the last bucket is a short one.
     weight = numbers(6, 8, seed=1).add(0.2).requires_grad_()
     held = step_of(weight, 3, granularity, narrow=narrow, shifted=shifted)
     with torch.no_grad():
-        held.step *= 0.7
+        held.step *= 0.7 * sign
     upstream = numbers(6, 8, seed=2)
     (held(weight) * upstream).sum().backward()
     low, high = (-3 if narrow else -4), 3
@@ -93,7 +94,7 @@ def test_gradients_are_those_of_the_papers(granularity, narrow, shifted):
     passed = np.zeros((6, 8))
     for place in np.ndindex(6, 8):
         group, g = index[place], float(upstream[place])
-        s, b = held.step[group].item(), held.offset[group].item() if shifted else 0.0
+        s, b = abs(held.step[group].item()), held.offset[group].item() if shifted else 0.0
         v = (weight[place].item() - b) / s
         inside = low <= v <= high
         passed[place] = g * inside
@@ -102,7 +103,7 @@ def test_gradients_are_those_of_the_papers(granularity, narrow, shifted):
     factor = 1 / math.sqrt(48 / len(held.step) * high)
     assert 0 < (passed == 0).sum() < 48
     np.testing.assert_allclose(weight.grad.numpy(), passed, rtol=1e-6)
-    np.testing.assert_allclose(held.step.grad.numpy(), steps * factor, rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(held.step.grad.numpy(), sign * steps * factor, rtol=2e-5, atol=2e-6)
     if shifted:
         np.testing.assert_allclose(held.offset.grad.numpy(), shifts * factor, rtol=2e-5, atol=2e-6)
 

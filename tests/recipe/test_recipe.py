@@ -60,16 +60,18 @@ def test_a_recipe_is_read_and_teachers_come_first(path):
 
 def test_only_some_models_bring_their_teachers(path):
     recipe = read(path, ["baseline=student", "banks={teacher: {variants: 2}}", "data.augment=[flip]"])
-    assert tuple(recipe.only(["student"]).models) == ("student", "teacher")
-    assert recipe.only(["student"]).reference == "student"
-    alone = recipe.only(["teacher"])
+    assert tuple(recipe.only("student").models) == ("student", "teacher")
+    assert recipe.only("student").reference == "student"
+    alone = recipe.only("teacher")
     assert tuple(alone.models) == ("teacher",)
     assert alone.reference == "teacher"
     assert tuple(alone.banks) == ("teacher",)
     assert alone.folder == path.parent
     assert Recipe(**alone.described()).described() == alone.described()
     with pytest.raises(UnknownName, match="no model named 'studnet'; did you mean 'student'"):
-        recipe.only(["studnet"])
+        recipe.only("studnet")
+    with pytest.raises(SpecError, match="name one model at least, of student, teacher"):
+        recipe.only()
 
 
 def test_quantize_trains_where_it_has_epochs(path):

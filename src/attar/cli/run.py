@@ -48,7 +48,7 @@ def run(
     command = shlex.join(words)
     # PyTorch is imported here and not at the top: what reads a file runs without it.
     described = importlib.import_module("attar.recipe.recipe").read(recipe, tuple(settings or ()))
-    described = described.only(only) if only else described
+    described = described.only(*only) if only else described
     try:
         done = importlib.import_module("attar.recipe.run").run(described, folder, resume=resume, command=command)
     except KeyboardInterrupt:

@@ -5,7 +5,6 @@ The fields are here, what they mean together is checked in :mod:`attar.recipe.ch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -164,12 +163,19 @@ class Recipe(Spec):
         """The name of the model the report compares with."""
         return self.baseline or next(iter([*self.teachers, *self.models]))
 
-    def only(self, names: Sequence[str]) -> Recipe:
-        """Return the recipe of these models and of those that teach them; each ends in the bytes it has in the whole.
+    def only(self, *names: str) -> Recipe:
+        """Return the recipe of these models and of those that teach them.
+
+        Each ends in the bytes it has in the whole, but for what is decided by all models together: ``auto`` precision
+        and layout, and the seed of banks where one has a file. The report compares with the first of these where the
+        baseline is not among them.
 
         Raises:
+            SpecError: no name is given.
             UnknownName: there is no such model.
         """
+        if not names:
+            raise SpecError(f"only: name one model at least, of {', '.join(self.models)}")
         for name in names:
             if name not in self.models:
                 raise UnknownName("model", name, self.models)

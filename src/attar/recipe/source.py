@@ -161,8 +161,8 @@ def _whole(path: Path, manifest: Manifest, missing: Sequence[str], state: Mappin
         if f"{owner}.running_mean" in missing and {f"{owner}.weight", f"{owner}.bias"} <= set(state):
             raise ModelError(
                 f"{path}: batch-norm {owner!r} was merged into two vectors when the file was made, its running "
-                "statistics are missing; write the file with {name: narrow, merge: false}, or begin with a checkpoint "
-                "or safetensors of the module"
+                "statistics are missing; write the file with merge: false on narrow or compress, or begin with a "
+                "checkpoint or safetensors of the module"
             )
 
 

@@ -30,7 +30,7 @@ _OUTWARD = np.array([-np.inf, np.inf], np.float32)
 
 
 def weight(w: Tensor, step: Tensor, offset: Tensor | None, index: Tensor, qmin: int, qmax: int, pace: float) -> Tensor:
-    """Return ``scale * clip(round((w - offset) / scale), qmin, qmax) + offset`` with the scale of :func:`size`.
+    """Return ``scale * clip(round((w - offset) / scale), qmin, qmax) + offset`` with the scale of :func:`scale_of`.
 
     Args:
         w: float32, any shape.
@@ -44,7 +44,7 @@ def weight(w: Tensor, step: Tensor, offset: Tensor | None, index: Tensor, qmin: 
     return rounded
 
 
-def size(step: Tensor) -> Tensor:
+def scale_of(step: Tensor) -> Tensor:
     """Return the scale of a step, ``|step|`` and never zero."""
     return step.abs().clamp(min=TINY)
 
@@ -72,7 +72,7 @@ class _Weight(torch.autograd.Function):
     def forward(
         ctx: Any, w: Tensor, step: Tensor, offset: Tensor | None, index: Tensor, qmin: int, qmax: int, pace: float
     ) -> Tensor:
-        scale, shift = size(step)[index], None if offset is None else offset[index]
+        scale, shift = scale_of(step)[index], None if offset is None else offset[index]
         ratio = w / scale if shift is None else (w - shift).div_(scale)
         out = ratio.round_().clamp_(qmin, qmax).mul_(scale)
         out = out if shift is None else out.add_(shift)

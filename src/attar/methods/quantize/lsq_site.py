@@ -82,7 +82,7 @@ class SiteStep(Held):
 
     def scale(self) -> torch.Tensor:
         """Return the scale, 0-d, positive."""
-        return learned.size(self.step)
+        return learned.scale_of(self.step)
 
     def zero_point(self) -> int:
         """Return the code that stands for zero."""

@@ -106,7 +106,7 @@ class Step(Held):
 
     def scale(self) -> torch.Tensor:
         """Return the scales, float32 ``(count,)``, positive."""
-        return learned.size(self.step)
+        return learned.scale_of(self.step)
 
     def bake(self, value: torch.Tensor) -> CompressedTensor:
         """Return the codes of what ``forward`` returns, with scales and offsets.
