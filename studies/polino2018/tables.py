@@ -64,6 +64,16 @@ def files(results: dict[str, Any]) -> Rows:
     return rows
 
 
+def floating(results: dict[str, Any]) -> Rows:
+    """Return the students in floating point, taught and from the labels alone, beside the paper's."""
+    rows = [["", "test accuracy %", "published %", "epochs", "file, bytes"]]
+    for student, published in PUBLISHED.items():
+        for name, entry in results["runs"].get(f"{student}-fp", {}).items():
+            figure = published[name.removeprefix(f"{student}-")]
+            rows.append([name, _percent(entry), f"{figure:.2f}", str(len(entry["epochs"])), f"{entry['file_bytes']:,}"])
+    return rows
+
+
 def paper(results: dict[str, Any]) -> Rows:
     """Return the table of the paper's methods."""
     rows = [SIZED]
@@ -135,6 +145,7 @@ def latency(results: dict[str, Any]) -> Rows:
 
 TABLES: dict[str, Callable[[dict[str, Any]], Rows]] = {
     "files": files,
+    "floating": floating,
     "paper": paper,
     "losses": losses,
     "teaching": teaching,
