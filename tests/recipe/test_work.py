@@ -1,8 +1,10 @@
 """Work: where banks of teachers are kept, and by which seed their variants are drawn."""
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import filelock
 import pytest
 from torch import nn
 
@@ -29,6 +31,35 @@ def test_banks_are_drawn_alike_where_one_serves_other_runs(tmp_path, monkeypatch
         doing._bank(name, None, None)
     kept = tmp_path / "state" / "banks" / "seed-3"
     assert dict(made) == {own if file else kept / "a.safetensors": seed, kept / "b.safetensors": seed}
+
+
+def test_a_bank_that_another_run_makes_is_waited_for(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    lock = path.with_name(".a.safetensors.lock")
+    another, waited, free = filelock.FileLock(lock, thread_local=False), [], []
+
+    def patient(tries, what):
+        for number, _ in enumerate(tries):
+            waited.append((what, len(free)))
+            if number == 1:
+                another.release()
+            yield
+
+    def build(*given, **named):
+        try:
+            filelock.FileLock(lock).acquire(blocking=False)
+            free.append(True)
+        except filelock.Timeout:
+            free.append(False)
+
+    monkeypatch.setattr(work, "track", patient)
+    monkeypatch.setattr(work, "build", build)
+    held = threading.Thread(target=another.acquire)  # as another process would have it
+    held.start()
+    held.join()
+    working(tmp_path, a={"file": str(path)})._bank("a", None, None)
+    assert waited == [("waiting for another run, which makes a.safetensors", 0)] * 2
+    assert free == [False, True]  # nobody else could make it meanwhile, and it is let go before it is read
 
 
 @pytest.mark.parametrize("at", ["mkdir", "lock"])

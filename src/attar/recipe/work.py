@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 
 from attar.artifact.writer import write
 from attar.core.errors import AttarError
+from attar.core.progress import track
 from attar.core.tensors import Codebook, Quantized
 from attar.measure.metric import Metric
 from attar.methods.distill.bank import Bank, Known, build
@@ -165,16 +166,21 @@ class Work:
         seed = 0 if any(bank.file is not None for bank in banks) else self.seed
         make = partial(build, teacher, feed, path, variants=given.variants, seed=seed)
         if self.folder.first:
+            # Another run may be making it.
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                alone = filelock.FileLock(path.with_name(f".{path.name}.lock")).acquire()
+                alone = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+                for _ in track(_tries(alone), f"waiting for another run, which makes {path.name}"):
+                    pass
             except OSError as error:
                 raise AttarError(
                     f"recipe.banks.{name}: the folder {path.parent} cannot be written ({error.strerror}); give "
                     f"permission, or name a file in another folder as banks.{name}.file"
                 ) from error
-            with alone:  # another run may be making it
+            try:
                 make()
+            finally:
+                alone.release()
         self.fabric.barrier()
         return make()
 
@@ -227,3 +233,12 @@ class Work:
         )
         record = [dict(stage) for stage in piece.record]
         self.folder.journal.add("packed", seed=self.seed, model=name, sha256=report["sha256"], left=left, record=record)
+
+
+def _tries(lock: filelock.FileLock) -> Iterator[None]:
+    """Take a lock; yield each time that another has had it for half a second more."""
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=0.5)
+        except filelock.Timeout:
+            yield
