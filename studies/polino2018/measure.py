@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import track
-from tables import TABLES, fill
+from tables import TABLES, draw, fill
 
 import attar
 from attar.artifact.inspect import describe
@@ -118,7 +118,9 @@ def main() -> int:
         for row in rows:
             table.add_row(*row)
         Console().print(title, table)
-    fill(results, HERE / "README.md")
+    for page in (HERE / "README.md", HERE.parent.parent / "README.md"):
+        fill(results, page)
+    draw(results, HERE)
     return 0
 
 

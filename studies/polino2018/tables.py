@@ -35,6 +35,10 @@ def _percent(entry: dict[str, Any] | None) -> str:
     return f"{entry['accuracy_percent']:.2f}" if entry else ""
 
 
+def _best(student: str, bits: int) -> float:
+    return max(PUBLISHED[student][f"{method}-{bits}"] for method in ("pm", "qd", "dq"))
+
+
 def _sized(name: str, entry: dict[str, Any], published: float | None) -> list[str]:
     """Return a row: accuracy, the published one, bits per weight, the whole file, the paper's account."""
     return [
@@ -56,11 +60,19 @@ def files(results: dict[str, Any]) -> Rows:
     for name, entry in results["files"].items():
         student, kind = name.split("-", 1)
         budget = kind.removesuffix("bit")
-        published = {"fp": "fp", "4": "qd-4", "2": "qd-2"}.get(budget)
-        best = PUBLISHED[student].get(published or "")
-        if published and published != "fp":
-            best = max(PUBLISHED[student][f"{method}-{budget}"] for method in ("pm", "qd", "dq"))
+        best = _best(student, int(budget)) if budget in ("2", "4") else PUBLISHED[student].get(budget)
         rows.append(_sized(f"`{name}.attar`", entry, best))
+    return rows
+
+
+def budgets(results: dict[str, Any]) -> Rows:
+    """Return the students under their budgets in short, for the front page."""
+    rows = [["student", "<= 1 bit a weight", "<= 2 bits", "<= 3.8 bits", "best published: 2 bits", "4 bits"]]
+    for student in reversed(PUBLISHED):
+        found = [results["files"].get(f"{student}-{budget}bit") for budget in (1, 2, 4)]
+        if any(found):
+            cells = [f"{_percent(each)} % in {each['file_bytes']:,} bytes" if each else "" for each in found]
+            rows.append([student.upper(), *cells, *(f"{_best(student, bits):.2f} %" for bits in (2, 4))])
     return rows
 
 
@@ -156,21 +168,24 @@ TABLES: dict[str, Callable[[dict[str, Any]], Rows]] = {
 
 
 def fill(results: dict[str, Any], page: Path) -> None:
-    """Write every table between its marks on a page, and every figure beside it."""
+    """Write every table this page has marks for between them."""
     text = page.read_text()
-    for name, make in TABLES.items():
+    for name, make in (TABLES | {"studies/polino2018": budgets}).items():
         heads, *rows = make(results)
         lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}", *(f"| {' | '.join(row)} |" for row in rows)]
         start, end = f"<!-- table: {name} -->\n", "<!-- end of table -->"
-        if start not in text:
-            raise SystemExit(f"{page} has no mark {start.strip()}")
-        head, _, rest = text.partition(start)
-        text = head + start + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
+        if start in text:
+            head, _, rest = text.partition(start)
+            text = head + start + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
     page.write_text(text)
+
+
+def draw(results: dict[str, Any], folder: Path) -> None:
+    """Draw every figure."""
     # The same figures give the same bytes.
     matplotlib.rcParams.update({"svg.hashsalt": "attar", "svg.fonttype": "none", "font.size": 9})
-    for name, draw in FIGURES.items():
-        draw(results, page.parent / f"{name}.svg")
+    for name, make in FIGURES.items():
+        make(results, folder / f"{name}.svg")
 
 
 def _saved(figure: Any, path: Path) -> None:
@@ -203,8 +218,7 @@ def against_size(results: dict[str, Any], path: Path, *, key: str, label: str, s
                     label=f"{method.upper()}, measured here",
                 )
         if key == "bits_per_weight":
-            published = [max(PUBLISHED[student][f"{m}-{bits}"] for m in ("pm", "qd", "dq")) for bits in (2, 4)]
-            axes.plot([2, 4], published, "x", color=QUIET, label="best published")
+            axes.plot([2, 4], [_best(student, bits) for bits in (2, 4)], "x", color=QUIET, label="best published")
         axes.axhline(PUBLISHED[student]["fp"], color=QUIET, lw=0.8, ls=":")
         axes.set(title=student.upper(), xlabel=label, ylabel="test accuracy, %")
         axes.legend(frameon=False, fontsize=7)

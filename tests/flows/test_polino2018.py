@@ -36,11 +36,19 @@ def test_the_results_are_of_the_committed_file(name, results):
     assert size["bits_per_weight"] <= BUDGETS.get(name.partition("-")[2], 32)
 
 
-def test_the_page_and_its_figures_are_those_of_the_results(results, tmp_path):
-    page = tmp_path / "README.md"
-    page.write_text((STUDY / "README.md").read_text())
-    load_object(f"{STUDY / 'tables.py'}:fill")(results, page)
-    made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+def test_the_pages_and_figures_are_those_of_the_results(results, tmp_path):
+    tables = load_object(f"{STUDY / 'tables.py'}:TABLES")
+    marks = [f"<!-- table: {name} -->" for name in tables]
+    for page, wanted in ((STUDY, marks), (STUDY.parent.parent, ["<!-- table: studies/polino2018 -->"])):
+        text = (page / "README.md").read_text()
+        assert all(mark in text for mark in wanted)
+        again = tmp_path / "README.md"
+        again.write_text(text)
+        load_object(f"{STUDY / 'tables.py'}:fill")(results, again)
+        assert again.read_text() == text, f"{page / 'README.md'}: run measure.py --draw"
+    (tmp_path / "figures").mkdir()
+    load_object(f"{STUDY / 'tables.py'}:draw")(results, tmp_path / "figures")
+    made = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     assert len(made) > 5
     for name, found in made.items():
         assert found == (STUDY / name).read_bytes(), f"{name}: run measure.py --draw"
