@@ -113,21 +113,25 @@ def test_points_that_cross_change_places():
 
 
 @pytest.mark.parametrize(
-    ("norms", "total", "wanted"),
+    ("norms", "counts", "wanted"),
     [
-        ([1, 1, 1, 1], 16, [4, 4, 4, 4]),
-        ([0, 0, 0], 12, [4, 4, 4]),
-        ([1, 2, 3], 24, [4, 8, 12]),
-        ([0, 1, 1], 12, [2, 5, 5]),
-        ([1e-9, 1e9], 8, [2, 6]),
-        ([0, 1, 1e6], 600, [88, 256, 256]),
-        ([5], 4, [4]),
-        ([1, 7], 4, [2, 2]),
-        ([1, 2], 512, [256, 256]),
+        ([1, 1, 1, 1], [4] * 4, [4, 4, 4, 4]),
+        ([0, 0, 0], [4] * 3, [4, 4, 4]),
+        ([1, 2, 3], [8] * 3, [6, 8, 10]),
+        ([0, 1, 1], [4] * 3, [2, 5, 5]),
+        ([0, 0, 1], [4] * 3, [2, 2, 8]),
+        ([1e-9, 1e9], [4, 4], [2, 6]),
+        ([1, 3], [4, 16], [5, 15]),
+        ([0, 1, 1e6], [200] * 3, [100, 244, 256]),
+        ([5], [4], [4]),
+        ([1, 7], [2, 2], [2, 2]),
+        ([1, 2], [3, 3], [3, 3]),
+        ([1, 4], [3, 3], [2, 4]),
+        ([1, 2], [256, 256], [256, 256]),
     ],
 )
-def test_points_are_dealt_in_proportion_within_bounds(norms, total, wanted):
-    assert shares(norms, total) == wanted
+def test_half_of_the_points_are_dealt_in_proportion_within_bounds(norms, counts, wanted):
+    assert shares(norms, counts) == wanted
 
 
 def dealing(seed=0):
@@ -150,7 +154,7 @@ def test_points_are_dealt_anew_after_the_first_epoch():
     # Evaluation and the checkpoint still have the points of the first epoch.
     assert all(torch.equal(held.points, before[name]) for name, held in rule.weights.items())
     rule.update(Moment(3, 9), weights)
-    assert [int(held.count) for held in rule.weights.values()] == shares(norms, 12) == [2, 3, 7]
+    assert [int(held.count) for held in rule.weights.values()] == shares(norms, [4, 4, 4]) == [3, 3, 6]
     for name, held in rule.weights.items():
         alone = held_of(weights[name], int(held.count), room=MOST)
         assert torch.equal(held.points, alone.points)
@@ -160,7 +164,7 @@ def test_points_are_dealt_anew_after_the_first_epoch():
         assert float(held.norm) in norms
     rule.sync(lambda value: value * 100)
     rule.update(Moment(6, 9), weights)
-    assert [int(held.count) for held in rule.weights.values()] == [2, 3, 7]
+    assert [int(held.count) for held in rule.weights.values()] == [3, 3, 6]
 
 
 def test_a_stage_that_ends_before_points_are_dealt_keeps_those_it_has_trained():

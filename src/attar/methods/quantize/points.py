@@ -42,10 +42,11 @@ class Points(Rule):
     points. ``trained`` is beyond the paper: weights and points together, with a straight-through gradient to the
     weights.
 
-    ``share: gradient`` deals the points out among tensors in proportion to the norm of their gradient (section 4,
-    there from a few batches before training): ``2^bits`` for each tensor while the norms of dL/dw_q are averaged over
-    the first epoch, then anew by Webster's method, at least 2 and at most 256 each and as many in all. Where the number
-    changes, points start again. A stage of one epoch ends before that, with the points it has trained.
+    ``share: gradient`` deals points out among tensors by the norm of their gradient (section 4, there from a few
+    batches before training): ``2^bits`` for each tensor while the norms of dL/dw_q are averaged over the first epoch;
+    then, as in the authors' program, each keeps half of them and the other halves are dealt anew in proportion to the
+    norms, at least 2 and at most 256 each and as many in all. Where the number changes, points start again. A stage of
+    one epoch ends before that, with the points it has trained.
 
     The sum makes gradients of points large, and the paper's learning rates for them small, about 1e-5; ``pace`` sets
     theirs apart from that of the other parameters. Prefer ``lsq`` or ``linear``, which train the weights, below 4 bits.
@@ -210,7 +211,7 @@ class PointSets(Constraint):
         held = [self.sets[name] for name in self.weights]
         for each in held:
             each.norm.copy_(mean(each.norm))
-        counts = shares([float(each.norm) for each in held], sum(int(each.count) for each in held))
+        counts = shares([float(each.norm) for each in held], [int(each.count) for each in held])
         for each, count in zip(held, counts, strict=True):
             each.wanted.fill_(count)
         self.dealt.fill_(1)
@@ -224,26 +225,28 @@ class PointSets(Constraint):
         self.dealt.fill_(2)
 
 
-def shares(norms: Sequence[float], total: int, least: int = LEAST, most: int = MOST) -> list[int]:
-    """Return how many of ``total`` points each gets, as near to the proportions of ``norms`` as whole numbers are.
+def shares(norms: Sequence[float], counts: Sequence[int], least: int = LEAST, most: int = MOST) -> list[int]:
+    """Return how many points each gets: half of what it has, and of the other halves what is in proportion to its norm.
 
-    Webster's method within bounds: one by one, to whom ``norm / (points + 1/2)`` is largest; of equals to the one with
-    fewer, then the first.
+    Those are dealt by Webster's method: one by one, to whom ``norm / (dealt + 1/2)`` is largest; of equals to the one
+    with fewer, then the first.
 
     Args:
         norms: not negative.
-        total: between ``least`` and ``most`` for each.
+        counts: how many points each has, between ``least`` and ``most``.
         least, most: bounds of a share.
     """
-    counts = [least] * len(norms)
-    heap = [(-norm / (least + 0.5), least, index) for index, norm in enumerate(norms)]
+    found = [max(least, count // 2) for count in counts]
+    dealt = [0] * len(found)
+    heap = [(-2 * norm, 0, index) for index, norm in enumerate(norms) if found[index] < most]
     heapq.heapify(heap)
-    for _ in range(total - sum(counts)):
-        _, count, index = heapq.heappop(heap)
-        counts[index] = count + 1
-        if count + 1 < most:
-            heapq.heappush(heap, (-norms[index] / (count + 1.5), count + 1, index))
-    return counts
+    for _ in range(sum(counts) - sum(found)):
+        _, _, index = heapq.heappop(heap)
+        found[index] += 1
+        dealt[index] += 1
+        if found[index] < most:
+            heapq.heappush(heap, (-norms[index] / (dealt[index] + 0.5), dealt[index], index))
+    return found
 
 
 class _Nearest(torch.autograd.Function):
