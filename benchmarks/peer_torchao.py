@@ -24,6 +24,7 @@ def learned(module: nn.Module, _inputs: torch.Tensor) -> nn.Module:
 
     Its part alone, without the rewriting that :func:`exported` does.
     """
+    grids = []
     for layer in list(module.modules()):
         if isinstance(layer, nn.Conv2d | nn.Linear):
             grid = LearnableFakeQuantize(
@@ -37,7 +38,11 @@ def learned(module: nn.Module, _inputs: torch.Tensor) -> nn.Module:
             )
             grid(layer.weight)  # makes its parameters
             parametrize.register_parametrization(layer, "weight", grid)
-    return module.apply(enable_range_learning)
+            grids.append(grid)
+    module.apply(enable_range_learning)
+    for grid in grids:  # symmetric: it sets them to 0 in every forward, and nothing has to train them
+        grid.zero_point.requires_grad_(False)
+    return module
 
 
 def exported(module: nn.Module, inputs: torch.Tensor) -> nn.Module:

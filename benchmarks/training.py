@@ -122,7 +122,7 @@ def images(count: int) -> Memory:
     return Memory((x,), y, batch=BATCH, prepare=preparation(named("cifar10")), augment=augment)
 
 
-def context(feed: Turns, fabric: Fabric, teacher: Teacher, folder: Path) -> Context:
+def context(feed: Turns, fabric: Fabric, teachers: Mapping[str, Teacher], folder: Path) -> Context:
     """Return what a run would lend a stage: no validation, no log."""
     return Context(
         fabric=fabric,
@@ -130,7 +130,7 @@ def context(feed: Turns, fabric: Fabric, teacher: Teacher, folder: Path) -> Cont
         validation=None,
         metric=lambda *_: 0.0,
         metric_name="none",
-        teachers={"teacher": teacher},
+        teachers=teachers,
         calibration=Calibration((feed.batch.inputs,)),
         seed=0,
         store=Store(folder),
@@ -140,10 +140,12 @@ def context(feed: Turns, fabric: Fabric, teacher: Teacher, folder: Path) -> Cont
 
 def stage(network: str, layout: str, options: Mapping[str, Any]) -> Training:
     """Return a training of a network by the stage a recipe runs."""
-    student, teacher = learner(network, layout), learner("resnet20", layout, seed=1)
+    student = learner(network, layout)
+    taught = any("teacher" in term for term in options.get("objective", ()))
+    known = {"teacher": learner("resnet20", layout, seed=1)} if taught else {}
 
     def train(feed: Turns, fabric: Fabric, folder: Path) -> None:
-        lent = context(feed, fabric, live(teacher, fabric), folder)
+        lent = context(feed, fabric, {name: live(each, fabric) for name, each in known.items()}, folder)
         Finetune(epochs=1, optimizer=SGD, **options).run(student, lent)
 
     return train
@@ -266,6 +268,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "versions": {name: version(name) for name in ("attar", "torch", *there)},
         "absent": [package for package in packages if package not in there],
+        "brevitas_jit": os.environ.get("BREVITAS_JIT", "0") == "1",
     }
     with tempfile.TemporaryDirectory() as folder:
         at = Path(folder)

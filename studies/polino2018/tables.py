@@ -35,6 +35,12 @@ def _percent(entry: dict[str, Any] | None) -> str:
     return f"{entry['accuracy_percent']:.2f}" if entry else ""
 
 
+def _held(entry: dict[str, Any] | None) -> str:
+    """Return the held-out accuracy at the end of training."""
+    held = entry["epochs"][-1].get("validation_accuracy") if entry and entry["epochs"] else None
+    return f"{100 * held:.2f}" if held is not None else ""
+
+
 def _best(student: str, bits: int) -> float:
     return max(PUBLISHED[student][f"{method}-{bits}"] for method in ("pm", "qd", "dq"))
 
@@ -56,12 +62,14 @@ SIZED = ["", "test accuracy %", "published %", "bits per weight", "file, bytes",
 
 def files(results: dict[str, Any]) -> Rows:
     """Return the table of the committed files."""
-    rows = [SIZED]
+    made = {entry["sha256"]: entry for rows in results["runs"].values() for entry in rows.values()}
+    rows = [[*SIZED[:2], "held-out %", *SIZED[2:]]]
     for name, entry in results["files"].items():
         student, kind = name.split("-", 1)
         budget = kind.removesuffix("bit")
         best = _best(student, int(budget)) if budget in ("2", "4") else PUBLISHED[student].get(budget)
-        rows.append(_sized(f"`{name}.attar`", entry, best))
+        head, accuracy, *rest = _sized(f"`{name}.attar`", entry, best)
+        rows.append([head, accuracy, _held(made.get(entry["sha256"])), *rest])
     return rows
 
 
@@ -78,11 +86,12 @@ def budgets(results: dict[str, Any]) -> Rows:
 
 def floating(results: dict[str, Any]) -> Rows:
     """Return the students in floating point, taught and from the labels alone, beside the paper's."""
-    rows = [["", "test accuracy %", "published %", "epochs", "file, bytes"]]
+    rows = [["", "test accuracy %", "published %", "epochs", "bits per weight", "file, bytes"]]
     for student, published in PUBLISHED.items():
         for name, entry in results["runs"].get(f"{student}-fp", {}).items():
             figure = published[name.removeprefix(f"{student}-")]
-            rows.append([name, _percent(entry), f"{figure:.2f}", str(len(entry["epochs"])), f"{entry['file_bytes']:,}"])
+            size = [f"{entry['bits_per_weight']:.3f}", f"{entry['file_bytes']:,}"]
+            rows.append([name, _percent(entry), f"{figure:.2f}", str(len(entry["epochs"])), *size])
     return rows
 
 
@@ -103,7 +112,11 @@ def paper(results: dict[str, Any]) -> Rows:
 
 def losses(results: dict[str, Any]) -> Rows:
     """Return the table of the losses: student 3 in floating point."""
-    return _plain(results, "s3-losses")
+    found = results["runs"].get("s3-losses", {})
+    return [
+        ["", "test accuracy %", "held-out accuracy %"],
+        *([name, _percent(e), _held(e)] for name, e in found.items()),
+    ]
 
 
 def teaching(results: dict[str, Any]) -> Rows:
@@ -120,29 +133,18 @@ def teaching(results: dict[str, Any]) -> Rows:
 
 def parts(results: dict[str, Any]) -> Rows:
     """Return the ablation."""
-    found = results["runs"].get("s3-parts", {})
-    return [
-        SIZED[:2] + SIZED[3:5],
-        *([name, _percent(e), f"{e['bits_per_weight']:.3f}", f"{e['file_bytes']:,}"] for name, e in found.items()),
-    ]
+    return _short(results, "s3-parts")
 
 
 def buckets(results: dict[str, Any]) -> Rows:
     """Return the table of bucket sizes: student 3 rounded after training."""
-    found = results["runs"].get("s3-buckets", {})
-    return [
-        SIZED[:2] + SIZED[3:5],
-        *([name, _percent(e), f"{e['bits_per_weight']:.3f}", f"{e['file_bytes']:,}"] for name, e in found.items()),
-    ]
+    return _short(results, "s3-buckets")
 
 
-def _plain(results: dict[str, Any], run: str) -> Rows:
+def _short(results: dict[str, Any], run: str) -> Rows:
     found = results["runs"].get(run, {})
-    rows = [["", "test accuracy %", "held-out accuracy %"]]
-    for name, entry in found.items():
-        held = entry["epochs"][-1]["validation_accuracy"] if entry["epochs"] else None
-        rows.append([name, _percent(entry), f"{100 * held:.2f}" if held is not None else ""])
-    return rows
+    cells = ([name, _percent(e), f"{e['bits_per_weight']:.3f}", f"{e['file_bytes']:,}"] for name, e in found.items())
+    return [["", "test accuracy %", "bits per weight", "file, bytes"], *cells]
 
 
 def latency(results: dict[str, Any]) -> Rows:
@@ -219,7 +221,7 @@ def against_size(results: dict[str, Any], path: Path, *, key: str, label: str, s
                 )
         if key == "bits_per_weight":
             axes.plot([2, 4], [_best(student, bits) for bits in (2, 4)], "x", color=QUIET, label="best published")
-        axes.axhline(PUBLISHED[student]["fp"], color=QUIET, lw=0.8, ls=":")
+        axes.axhline(PUBLISHED[student]["fp"], color=QUIET, lw=0.8, ls=":", label="published, floating point")
         axes.set(title=student.upper(), xlabel=label, ylabel="test accuracy, %")
         axes.legend(frameon=False, fontsize=7)
     _saved(figure, path)

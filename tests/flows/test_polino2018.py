@@ -57,10 +57,14 @@ def test_the_pages_and_figures_are_those_of_the_results(results, tmp_path):
 @needs_data
 @pytest.mark.parametrize("name", FILES)
 def test_the_file_has_the_accuracy_that_is_stated(name, results):
-    test = load("cifar10", "test")
-    found = evaluate(attar.Session(STUDY / "files" / f"{name}.attar"), test.x[:2000], test.y[:2000])
-    # A fifth of the images; the standard error of that is 0.9 points at most.
-    assert abs(100 * found.accuracy - results["files"][name]["accuracy_percent"]) < 4
+    entry, test = results["files"][name], load("cifar10", "test")
+    first = entry["first"]["examples"]
+    assert first == 2000
+    found = evaluate(attar.Session(STUDY / "files" / f"{name}.attar"), test.x[:first], test.y[:first])
+    # Two images may fall otherwise on another processor.
+    assert abs(100 * found.accuracy - entry["first"]["accuracy_percent"]) <= 0.1
+    # The standard error of a fifth of the images is 0.9 points at most.
+    assert abs(entry["first"]["accuracy_percent"] - entry["accuracy_percent"]) < 3
 
 
 @pytest.mark.parametrize("recipe", sorted(path.name for path in STUDY.glob("*.yaml")))

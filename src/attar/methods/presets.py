@@ -38,6 +38,13 @@ def _no_less_than_0(value: Scheduled) -> Scheduled:
 #: What a loss is multiplied by: a number or a schedule of one, never below 0.
 Factor = Annotated[Annotated[float, Field(ge=0)] | Schedule, AfterValidator(_no_less_than_0)]
 
+
+def _taught(alpha: Factor, beta: Factor) -> None:
+    """Refuse a loss of no terms."""
+    if alpha == 0 and beta == 0:
+        raise ValueError("alpha and beta are both 0: there is nothing to learn from")
+
+
 #: What is left of a budget for its last fluctuations.
 _MARGIN = 0.01
 
@@ -121,8 +128,7 @@ class Distill(Preset):
     def _fits(self) -> Self:
         if self.hard.weight != 1:
             raise ValueError(f"beta is the weight of the hard loss; leave out hard.weight (got {self.hard.weight})")
-        if self.alpha == 0 and self.beta == 0:
-            raise ValueError("alpha and beta are both 0: there is nothing to learn from")
+        _taught(self.alpha, self.beta)
         return self
 
     def expand(self) -> Finetune:
@@ -172,7 +178,7 @@ class QuantizeStage(Rounding, Preset):
 
 
 class Compress(Preset):
-    """Learn from a teacher on learned grids under a budget of bytes: the file ends at ``size`` bits per weight.
+    """Learn from a teacher on learned grids under a budget: the file ends at or below ``size`` bits per weight.
 
     Stands for ``kl`` and ``cross_entropy`` as in ``distill``, ``lsq`` on wide grids, the ``rate`` term with ``size`` as
     the budget of the whole file, and ``narrow`` for everything else. Begin it from a trained module.
@@ -181,8 +187,8 @@ class Compress(Preset):
         teacher: a model's name; a list of names, or name -> weight, for an ensemble.
         size: bits per weight of the whole file, without the graph, as reports count them: what it
             shall end at or below. A file that is larger all the same is reported.
-        bits: bits of a code before it is entropy-coded; None: two more than ``size``, from 3 to 8. Frequent codes take
-            less than their width, so the grid may be wider than the budget.
+        bits: bits of a code before it is entropy-coded; None: ``size`` rounded up and two more, from 3 to 8. Frequent
+            codes take less than their width, so the grid may be wider than the budget.
         granularity: which weights share a step, as in ``lsq``.
         floats: bits of what no grid holds: biases, norms.
         merge: whether batch-norms that stay become two vectors; a file that shall be trained further keeps all four.
@@ -205,6 +211,11 @@ class Compress(Preset):
     beta: Factor = 0.1
     reach: Annotated[float, Field(gt=0, le=0.9)] = 0.5
     constraints: tuple[ConstraintChoice, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        _taught(self.alpha, self.beta)
+        return self
 
     def budget(self) -> float:
         """Return ``size``."""
