@@ -74,7 +74,7 @@ class Frozen(Held):
     """One weight, some elements of which are frozen.
 
     Attributes:
-        codes: int16, the weight's shape: where each element was before the last step, or is frozen.
+        codes: int32, the weight's shape: where each element was before the last step, or is frozen.
         direction: int8: the sign of its last change, 0 before there was one.
         frequency, mean: float32: how often it changes to and fro; its mean code. Both are running.
         frozen: bool.
@@ -92,7 +92,8 @@ class Frozen(Held):
         super().__init__()
         self.learner, self.name = (learner,), name  # in a tuple: it is not this module's own
         weight = learner.tensor(name).detach()
-        self.register_buffer("codes", torch.zeros_like(weight, dtype=torch.int16))
+        # Gloo, which brings ranks together on CPUs, has no int16.
+        self.register_buffer("codes", torch.zeros_like(weight, dtype=torch.int32))
         self.register_buffer("direction", torch.zeros_like(weight, dtype=torch.int8))
         self.register_buffer("frequency", torch.zeros_like(weight))
         self.register_buffer("mean", torch.zeros_like(weight))
