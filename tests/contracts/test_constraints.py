@@ -367,7 +367,7 @@ STAGES = {
     "freeze": ("cross_entropy", [{"name": "lsq", "bits": 2}, {"name": "freeze", "threshold": 0.2, "momentum": 0.15}]),
     "narrow": ("cross_entropy", [{"name": "lsq", "bits": 2}, {"name": "narrow"}]),
     "rate": (["cross_entropy", {"name": "rate", "bits": 1.0}], [{"name": "lsq", "bits": 3}]),
-    "rate of a file": (["cross_entropy", {"name": "rate", "file": 12.0}], [{"name": "lsq", "bits": 3}]),
+    "rate of a file": (["cross_entropy", {"name": "rate", "file": 11.0}], [{"name": "lsq", "bits": 3}]),
     "damping": (["cross_entropy", {"name": "damping"}], [{"name": "lsq", "bits": 3}]),
 }
 

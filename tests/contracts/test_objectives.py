@@ -11,6 +11,7 @@ from tests.methods.toys import fresh
 
 from attar.methods.distill.registry import OBJECTIVES, ObjectiveChoice
 from attar.train.batch import Batch
+from attar.train.schedule import Schedule
 from attar.work.objective import Sources
 
 #: Terms that look neither at outputs nor at labels nor at teachers.
@@ -30,11 +31,15 @@ FIELDS = {
     "attention": LAYERED,
 }
 NAMES = [name for name in OBJECTIVES if name not in REGULARISERS]
+SOFT = [name for name in NAMES if "temperature" in OBJECTIVES[name].model_fields]
+#: Every term that has a teacher, and at which temperature, where it has one.
+TAUGHT = [(name, {}) for name in NAMES if FIELDS[name]]
+TAUGHT += [(name, {"temperature": temperature}) for name in SOFT for temperature in (0.5, 1.0, 20.0)]
 SHAPES = [(6, 5), (3, 4, 5), (2, 1), (2, 3, 4, 5)]
 
 
-def made(name):
-    return OBJECTIVES[name](**FIELDS[name])
+def made(name, **more):
+    return OBJECTIVES[name](**FIELDS[name], **more)
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +106,11 @@ def test_it_is_the_mean_over_the_batch(term, learner):
     torch.testing.assert_close(loss(shown(given.outputs.repeat(again), targets, teacher)), loss(given))
 
 
-def test_padding_does_not_count(scored, learner):
-    loss, given = scored.build(learner), sources((3, 4, 5))
+@pytest.mark.parametrize("padding", [-100, 255])
+def test_padding_does_not_count(scored, learner, padding):
+    loss, given = scored.model_copy(update={"ignore_index": padding}).build(learner), sources((3, 4, 5))
     padded = torch.tensor([[0, 0, 0, 1], [0, 0, 1, 1], [0, 1, 1, 1]], dtype=torch.bool)
-    given.batch.targets[padded] = -100
+    given.batch.targets[padded] = padding
     first = loss(given)
     (gradient,) = torch.autograd.grad(first, given.outputs)
     assert (gradient[padded] == 0).all()
@@ -136,9 +142,9 @@ def test_sums_are_not_for_bfloat16(term, learner):
     assert built(term, given)(given).dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if FIELDS[name]])
-def test_where_student_and_teacher_agree_it_is_zero_and_flat(name):
-    term = made(name)
+@pytest.mark.parametrize(("name", "more"), TAUGHT)
+def test_where_student_and_teacher_agree_it_is_zero_and_flat(name, more):
+    term = made(name, **more)
     given = sources((2, 3, 4, 5), dtype=torch.float64)
     equal = shown(given.outputs, given.batch.targets, given.outputs.detach().clone())
     loss = built(term, equal)
@@ -164,9 +170,19 @@ def test_for_a_high_temperature_it_is_the_distance_of_centred_logits(name):
     assert float(found) == pytest.approx(float((z - t).square().sum(-1).mean() / (2 * 10)), rel=1e-3)
 
 
+@pytest.mark.parametrize("name", SOFT)
+def test_a_temperature_may_change(name):
+    given, moving = sources((8, 10)), made(name, temperature=Schedule(start=8, stop=2)).build(None)
+    for progress, temperature in ((0.0, 8.0), (0.5, 5.0), (1.0, 2.0)):
+        at = shown(given.outputs, given.batch.targets, given.teachers["big"], progress)
+        assert torch.equal(moving(at), made(name, temperature=temperature).build(None)(at))
+
+
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_it_is_its_formula_in_float64(term, seed, padded):
+@pytest.mark.parametrize(("name", "more"), [("cross_entropy", {}), *TAUGHT])
+def test_it_is_its_formula_in_float64(name, more, seed, padded):
+    term = made(name, **more)
     shape = (4, 3, 5, 5) if term.name in LAYERS else (7, 3, 6)
     given = sources(shape, seed=seed, dtype=torch.float64)
     z, t = (3 * each.detach().numpy() for each in (given.outputs, given.teachers["big"]))

@@ -1,5 +1,7 @@
 """What every term owes that looks at weights alone: neither at outputs nor at labels nor at teachers."""
 
+import math
+
 import pytest
 import torch
 from pydantic import TypeAdapter
@@ -9,9 +11,14 @@ from tests.methods.toys import context, data, fresh, same
 from attar.core.errors import SpecError
 from attar.methods.distill.registry import OBJECTIVES, ObjectiveChoice
 from attar.methods.finetune import Finetune
+from attar.methods.prune.prune import Prune
+from attar.methods.quantize.linear import Linear
 from attar.methods.quantize.lsq import Lsq
+from attar.methods.quantize.rate import Rate
 from attar.methods.quantize.straight_through import StraightThrough
 from attar.train.batch import Batch
+from attar.train.schedule import Schedule
+from attar.work.constraint import Moment
 from attar.work.objective import Sources
 
 NAMES = [name for name in OBJECTIVES if name in REGULARISERS]
@@ -40,6 +47,10 @@ def test_every_one_is_registered():
     assert set(NAMES) == REGULARISERS
 
 
+# Where a weight moves the range that the others are scaled by, a step need not help, which the tests below ask for.
+@pytest.mark.parametrize(
+    "learner", [*GRIDS, Linear(bits=3)], ids=lambda rule: f"{rule.name}-{rule.bits}", indirect=True
+)
 def test_one_finite_number_with_a_gradient_for_the_weights_alone(term, learner):
     given, loss = sources(), term.build(learner)
     found = loss(given)
@@ -110,3 +121,69 @@ def test_the_description_is_json_both_ways(term):
     adapter = TypeAdapter(ObjectiveChoice)
     assert adapter.validate_python(term.model_dump(mode="json")) == term
     assert adapter.validate_python(term.describe()) == term
+
+
+def test_what_is_masked_has_no_part_in_it(term):
+    learner = fresh()
+    for rule in (Prune(sparsity=0.5, shape="once"), Lsq(bits=3)):
+        learner.attach(rule.attach(learner))
+    learner.update(Moment(0, 2))
+    loss, name = term.build(learner).eval(), "second.weight"
+    before, weight = loss(sources()), learner.tensor(name)
+    before.backward()
+    gone = ~learner.held(name)[0].mask
+    assert gone.any()
+    assert (weight.grad[gone] == 0).all()
+    with torch.no_grad():
+        weight[gone] = 9.0
+    assert torch.equal(loss(sources()), before)
+
+
+@pytest.mark.parametrize("offset", [False, True])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_the_rate_is_its_formula_in_float64(bits, offset):
+    learner, name = fresh(), "second.weight"
+    rule = Lsq(bits=bits, offset=offset, granularity="tensor", keep=("first", "head"))
+    learner.attach(rule.attach(learner))
+    held, weight = learner.held(name)[0], learner.tensor(name)
+    with torch.no_grad():
+        held.step *= 0.5  # so that some weights lie beyond the ends
+    loss = Rate().build(learner)
+    found = loss(sources())
+    found.backward()
+    step, shift = float(held.step.detach()), float(held.offset.detach()) if offset else 0.0
+    at = [(value - shift) / step for value in weight.detach().double().reshape(-1).tolist()]
+    low, high = held.scheme.qmin, held.scheme.qmax
+    codes = [min(max(round(value), low), high) for value in at]
+    price = {
+        code: math.log2(len(at) + high - low + 1) - math.log2(codes.count(code) + 1) for code in range(low, high + 1)
+    }
+    total, slopes = 0.0, []
+    for value in at:
+        inside = min(max(value, low), high)
+        left = min(math.floor(inside), high - 1)
+        slope = price[left + 1] - price[left]
+        total += price[left] + (inside - left) * slope
+        slopes.append(slope / len(at) if low <= value <= high else 0.0)
+    assert any(slope == 0 for slope in slopes)
+    assert float(found.detach()) == pytest.approx(total / len(at), rel=1e-5)
+    wanted = torch.tensor(slopes).reshape(weight.shape) / step
+    torch.testing.assert_close(weight.grad, wanted, rtol=1e-3, atol=1e-6)
+    assert float(held.step.grad) == pytest.approx(-sum(s * v for s, v in zip(slopes, at, strict=True)) / step, rel=1e-3)
+    if offset:
+        assert float(held.offset.grad) == pytest.approx(-sum(slopes) / step, rel=1e-3)
+
+
+def test_a_budget_follows_its_schedule():
+    learner = fresh()
+    learner.attach(Lsq(bits=4).attach(learner))
+    given = sources()
+    values = []
+    for start, stop in ((0.01, 9), (9, 0.01)):
+        loss = Rate(bits=Schedule(start=start, stop=stop)).build(learner).eval()
+        for progress in (0.0, 1.0):
+            learner.module.zero_grad()
+            loss(Sources(given.outputs, (given.outputs,), given.batch, {}, progress)).backward()
+            values.append(bool(learner.tensor("second.weight").grad.any()))
+    # Over the budget it presses, under it it does not.
+    assert values == [True, False, False, True]
