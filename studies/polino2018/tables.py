@@ -235,6 +235,7 @@ def _curve(axes: Axes, entry: dict[str, Any], label: str, **style: Any) -> None:
 def convergence(results: dict[str, Any], path: Path) -> None:
     """Draw held-out accuracy by epoch: quantized distillation against differentiable quantization."""
     runs = {run.removesuffix("-paper"): found for run, found in results["runs"].items() if run.endswith("-paper")}
+    runs = {student: found for student, found in runs.items() if any(entry["epochs"] for entry in found.values())}
     figure, grid = pyplot.subplots(
         1, 2 * max(len(runs), 1), figsize=(4.5 * max(len(runs), 1) + 1, 3.2), layout="constrained", squeeze=False
     )
@@ -247,7 +248,8 @@ def convergence(results: dict[str, Any], path: Path) -> None:
                     if entry:
                         _curve(axes, entry, method.upper() + (", labels alone" if kind else ""), color=colour, ls=style)
             axes.set(title=f"{student.upper()}, {bits} bits", xlabel="epoch", ylabel="held-out accuracy, %")
-            axes.legend(frameon=False, fontsize=7)
+            if axes.lines:
+                axes.legend(frameon=False, fontsize=7)
     _saved(figure, path)
 
 
