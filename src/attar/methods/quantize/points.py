@@ -237,15 +237,13 @@ def shares(norms: Sequence[float], counts: Sequence[int], least: int = LEAST, mo
         least, most: bounds of a share.
     """
     found = [max(least, count // 2) for count in counts]
-    dealt = [0] * len(found)
     heap = [(-2 * norm, 0, index) for index, norm in enumerate(norms) if found[index] < most]
     heapq.heapify(heap)
     for _ in range(sum(counts) - sum(found)):
-        _, _, index = heapq.heappop(heap)
+        _, dealt, index = heapq.heappop(heap)
         found[index] += 1
-        dealt[index] += 1
         if found[index] < most:
-            heapq.heappush(heap, (-norms[index] / (dealt[index] + 0.5), dealt[index], index))
+            heapq.heappush(heap, (-norms[index] / (dealt + 1.5), dealt + 1, index))
     return found
 
 
