@@ -8,6 +8,7 @@ import torch
 
 from attar.core.errors import SpecError
 from attar.methods.distill.layers import Paired
+from attar.methods.distill.soft_targets import real_positions
 from attar.work.learner import Learner
 from attar.work.objective import Objective, Sources
 
@@ -19,10 +20,12 @@ class Attention(Paired):
     Euclidean. Channels need not be as many in student and teacher. Zagoruyko and Komodakis 2017, "Paying more attention
     to attention", section 3.1, equation 2 with p = 2; its factor ``beta / 2`` is the ``weight``, there 500. Maps of
     different sizes are averaged down to the smaller, before channels are summed. Where both agree the gradient is 0.
+    Padding is no position: an example's map is 0 there, and one of nothing else does not count.
 
     Attributes:
         teacher: a model's name. It has to be a program: a file and a bank know outputs alone.
         layers: modules of the student by their paths, such as ``layer3.1`` -> modules of the teacher.
+        ignore_index: the target of positions that do not count, where targets are of the layer's positions.
     """
 
     name: Literal["attention"] = "attention"
@@ -45,11 +48,15 @@ class _Attention(Objective):
                     f"attention is over positions, and a layer of {list(self.term.layers.items())} has none; name "
                     "layers that give maps, or use hint"
                 )
-            apart = _attention(student) - _attention(teacher)
-            losses.append(torch.linalg.vector_norm(apart, dim=-1).mean())
+            real = real_positions(sources, tuple(student.shape[:-1]), self.term.ignore_index)
+            apart = torch.linalg.vector_norm(_attention(student, real) - _attention(teacher, real), dim=-1)
+            losses.append(apart.mean() if real is None else apart.sum() / real.flatten(1).any(1).sum().clamp(min=1))
         return torch.stack(losses).sum()
 
 
-def _attention(values: torch.Tensor) -> torch.Tensor:
-    """Return the attention ``(n, positions)`` of values ``(n, ..., c)``, of norm 1."""
-    return torch.nn.functional.normalize(values.square().sum(-1).flatten(1), dim=-1)
+def _attention(values: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
+    """Return the attention ``(n, positions)`` of values ``(n, ..., c)``, of norm 1, over the positions that are real."""
+    maps = values.square().sum(-1)
+    if real is not None:
+        maps = maps.masked_fill(~real, 0)
+    return torch.nn.functional.normalize(maps.flatten(1), dim=-1)

@@ -8,12 +8,14 @@ import torch
 from torch import nn
 
 from attar.methods.distill.layers import Paired
+from attar.methods.distill.soft_targets import mean_over_positions
 from attar.work.learner import Learner
 from attar.work.objective import Objective, Sources
 
 
 class Hint(Paired):
-    """``|u - r(v)|^2 / (2 size of u)``, summed over the pairs of layers, the mean over examples.
+    """``|u - r(v)|^2 / (2 size of u)``, summed over the pairs of layers, the mean over examples and
+    over positions that are no padding.
 
     u is the value of the teacher's layer, v that of the student's, and r a projector with a bias from the channels of v
     to those of u: a linear map, the same at all positions, which for maps is a 1x1 convolution. It is trained with the
@@ -24,6 +26,7 @@ class Hint(Paired):
     Attributes:
         teacher: a model's name. It has to be a program: a file and a bank know outputs alone.
         layers: modules of the student by their paths, such as ``layer3.1`` -> modules of the teacher.
+        ignore_index: the target of positions that do not count, where targets are of the layer's positions.
     """
 
     name: Literal["hint"] = "hint"
@@ -44,9 +47,11 @@ class _Hint(Objective):
 
     def forward(self, sources: Sources) -> torch.Tensor:
         pairs = zip(self.projectors, self.term.pairs(sources), strict=True)
-        return torch.stack([_apart(project(student), teacher) for project, (student, teacher) in pairs]).sum()
+        apart = (_apart(project(student), teacher) for project, (student, teacher) in pairs)
+        return torch.stack([mean_over_positions(each, sources, self.term.ignore_index) for each in apart]).sum()
 
 
 def _apart(guided: torch.Tensor, hint: torch.Tensor) -> torch.Tensor:
+    """Return half the mean square over channels at each position ``(n, ...)``."""
     # Under autocast the projection comes in bfloat16.
-    return (guided.to(hint.dtype) - hint).square().mean() / 2
+    return (guided.to(hint.dtype) - hint).square().mean(-1) / 2

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 
 from attar.core.errors import SpecError
+from attar.methods.distill.soft_targets import IGNORE
 from attar.work.objective import Sources, Term
 
 #: A module of the student by its path, such as ``layer3.1`` -> one of the teacher.
@@ -20,10 +21,12 @@ class Paired(Term):
     Attributes:
         teacher: a model's name. It has to be a program: a file and a bank know outputs alone.
         layers: modules of the student by their paths, such as ``layer3.1`` -> modules of the teacher.
+        ignore_index: the target of positions that do not count, where targets are of the layer's positions.
     """
 
     teacher: str
     layers: Layers
+    ignore_index: int = IGNORE
 
     def teachers(self) -> tuple[str, ...]:
         """Return the names of the models whose outputs it needs."""
