@@ -55,7 +55,7 @@ class _Attention(Objective):
 
 
 def _attention(values: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
-    """Return the attention ``(n, positions)`` of values ``(n, ..., c)``, of norm 1, over the positions that are real."""
+    """Return the attention ``(n, positions)`` of values ``(n, ..., c)``, of norm 1, over the real positions."""
     maps = values.square().sum(-1)
     if real is not None:
         maps = maps.masked_fill(~real, 0)
