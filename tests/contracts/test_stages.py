@@ -1,0 +1,118 @@
+"""Whole stages under every rule and every term with a state: cut and gone on with, and on two ranks."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from tests.contracts.test_constraints import FIELDS, GRIDS
+from tests.house.repository import ROOT
+from tests.methods.toys import context, fresh, same
+
+from attar.methods.finetune import Finetune
+from attar.methods.quantize.freeze import Freezing
+
+
+class Stop(BaseException):
+    """The plug is pulled."""
+
+
+#: What a stage minimises and holds to, by what is looked at: all rules, and the terms that have a state.
+STAGES = {
+    # The second case of each grid: solvers, groups, stochastic rounding, points dealt anew.
+    **{name: ("cross_entropy", [{"name": name, **FIELDS[name][1]}]) for name in GRIDS},
+    "quantize activations": ("cross_entropy", [{"name": "quantize", "bits": 4, "activations": 8, "freeze": 1.0}]),
+    "lsq offset": ("cross_entropy", [{"name": "lsq", "bits": 3, "offset": True}]),
+    "lsq activations": ("cross_entropy", [{"name": "lsq", "bits": 2, "through": [4, 3], "activations": 4}]),
+    "prune": ("cross_entropy", [{"name": "prune", "sparsity": 0.5, "every": 1}]),
+    "prune activations": ("cross_entropy", [{"name": "prune_activations", "sparsity": 0.3, "freeze": 1.0}]),
+    "normalize": ("cross_entropy", [{"name": "normalize"}, {"name": "lsq", "bits": 3}]),
+    "freeze": ("cross_entropy", [{"name": "lsq", "bits": 2}, {"name": "freeze", "threshold": 0.2, "momentum": 0.15}]),
+    "narrow": ("cross_entropy", [{"name": "lsq", "bits": 2}, {"name": "narrow"}]),
+    "rate": (["cross_entropy", {"name": "rate", "bits": 1.0}], [{"name": "lsq", "bits": 3}]),
+    "rate of a file": (["cross_entropy", {"name": "rate", "file": 11.0}], [{"name": "lsq", "bits": 3}]),
+    "damping": (["cross_entropy", {"name": "damping"}], [{"name": "lsq", "bits": 3}]),
+}
+
+
+def stage_of(name, epochs):
+    """A stage whose weights swing between codes enough for every rule to act."""
+    objective, constraints = STAGES[name]
+    optimizer = {"name": "sgd", "lr": 0.3 if name == "freeze" else 0.05}
+    return Finetune(epochs=epochs, batch=8, objective=objective, constraints=constraints, optimizer=optimizer)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_going_on_in_the_middle_gives_the_same_bytes(name, tmp_path, one_thread):
+    stage, rows = stage_of(name, 3), []
+
+    def pull(row):
+        rows.append(row)
+        if len(rows) == 2:
+            raise Stop
+
+    lent, cut = context(tmp_path / "whole", count=64), context(tmp_path / "again", count=64, log=pull)
+    whole = fresh()
+    stage.run(whole, lent)
+    with pytest.raises(Stop):
+        stage.run(fresh(1), cut)
+    torch.manual_seed(99)
+    stage.run(fresh(1), context(tmp_path / "again", count=64))
+    # Weights, constraints, terms and optimizer.
+    assert same(dict(lent.store.latest().tensors), dict(cut.store.latest().tensors))
+    if name == "points":
+        assert len({int(held.count) for held in whole.constraints[0].weights.values()}) > 1
+    if name == "freeze":
+        held = next(each for each in whole.constraints if isinstance(each, Freezing)).weights.values()
+        assert 0.02 < sum(int(each.frozen.sum()) for each in held) / sum(each.frozen.numel() for each in held) < 0.9
+
+
+SCRIPT = """
+import hashlib, json, sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+from lightning_fabric import Fabric
+from tests.contracts.test_stages import STAGES, stage_of
+from tests.methods.toys import ArrayFeed, context, data, fresh
+
+folder = Path(sys.argv[1])
+torch.set_num_threads(1)
+fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp_find_unused_parameters_true")
+fabric.launch()
+rank, said = fabric.global_rank, {}
+x, y = data(64)
+# The ranks see inputs of different sizes: ranges that are not brought together differ.
+x = x * torch.linspace(0.5, 3, 64)[:, None, None, None]
+mine = slice(32 * rank, 32 * rank + 32)
+lent = replace(context(folder / "alone"), fabric=fabric, feed=lambda batch: ArrayFeed(x[mine], y[mine], 16))
+for name in STAGES:
+    learner = fresh()
+    stage_of(name, 2).run(learner, replace(lent, store=type(lent.store)(folder / name)))
+    parts = [learner.module.state_dict(), *(constraint.state_dict() for constraint in learner.constraints)]
+    found = {f"{at}.{key}": value for at, part in enumerate(parts) for key, value in part.items()}
+    said[name] = {key: hashlib.blake2b(value.numpy().tobytes()).hexdigest() for key, value in found.items()}
+    if name == "points":
+        held = learner.constraints[0].weights.values()
+        said["counts"] = [int(each.count) for each in held]
+        said["norms"] = [float(each.norm) for each in held]
+(folder / f"rank{rank}.json").write_text(json.dumps(said))
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_ranks_end_alike(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, str(script), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
+    assert set(STAGES) < set(first)
+    for name in first:
+        assert first[name] == second[name], name
+    assert len(set(first["counts"])) > 1
+    assert all(norm > 0 for norm in first["norms"])
