@@ -11,7 +11,6 @@ from tests.methods.toys import data, fresh, same
 from attar.artifact.writer import pack
 from attar.core.errors import UnknownName
 from attar.core.tensors import Codebook
-from attar.methods.quantize.narrow import narrowed
 from attar.methods.registry import CONSTRAINTS, ConstraintChoice
 from attar.runtime import Session
 from attar.work.constraint import Moment
@@ -251,18 +250,6 @@ def test_activations_on_a_grid_survive_exactly(name, fields):
         read = site.eval()(x).detach()
         assert 2 < len(read.unique()) <= 2 ** fields["activations"]
         assert torch.equal(site(read), read)
-
-
-@pytest.mark.parametrize("bits", [8, 16])
-@pytest.mark.parametrize("size", [1e-3, 1.0, 1e6])
-def test_what_is_narrow_survives_exactly(bits, size):
-    values = (size * np.random.default_rng(0).standard_normal(50)).astype(np.float32)
-    once = narrowed(values, bits)
-    again = narrowed(once.dense(), bits)
-    assert np.array_equal(again.dense(), once.dense())
-    # Half a step of 127 to either side; the last bit of half precision, or of bfloat16 where that has not the range.
-    room = np.abs(values).max() / 254 if bits == 8 else np.abs(values) * 2.0 ** (-11 if size <= 1 else -8) + 2.0**-25
-    assert (np.abs(once.dense() - values) <= room * (1 + 1e-6)).all()
 
 
 def test_positions_are_where_the_codes_are(grid):

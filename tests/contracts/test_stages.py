@@ -1,18 +1,22 @@
-"""Whole stages under every rule and every term with a state: cut and gone on with, and on two ranks."""
+"""Whole stages under every rule and every term that has a state: cut and gone on with, and on two ranks."""
 
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from tests.contracts.test_constraints import FIELDS, GRIDS
+from tests.contracts.test_objectives import REGULARISERS
 from tests.house.repository import ROOT
 from tests.methods.toys import context, fresh, same
 
+from attar.methods.distill.teacher import live
 from attar.methods.finetune import Finetune
 from attar.methods.quantize.freeze import Freezing
+from attar.methods.registry import CONSTRAINTS
 
 
 class Stop(BaseException):
@@ -34,6 +38,8 @@ STAGES = {
     "rate": (["cross_entropy", {"name": "rate", "bits": 1.0}], [{"name": "lsq", "bits": 3}]),
     "rate of a file": (["cross_entropy", {"name": "rate", "file": 11.0}], [{"name": "lsq", "bits": 3}]),
     "damping": (["cross_entropy", {"name": "damping"}], [{"name": "lsq", "bits": 3}]),
+    # Its projector is trained too.
+    "hint": (["cross_entropy", {"name": "hint", "teacher": "big", "layers": {"norm1": "first"}}], []),
 }
 
 
@@ -42,6 +48,19 @@ def stage_of(name, epochs):
     objective, constraints = STAGES[name]
     optimizer = {"name": "sgd", "lr": 0.3 if name == "freeze" else 0.05}
     return Finetune(epochs=epochs, batch=8, objective=objective, constraints=constraints, optimizer=optimizer)
+
+
+def taught(lent):
+    """The same with a teacher."""
+    return replace(lent, teachers={"big": live(fresh(2), lent.fabric)})
+
+
+def test_every_rule_and_regulariser_is_here():
+    objectives = [each for terms, _ in STAGES.values() for each in ([terms] if isinstance(terms, str) else terms)]
+    terms = {each if isinstance(each, str) else each["name"] for each in objectives}
+    rules = {each["name"] for _, rules in STAGES.values() for each in rules}
+    assert rules == set(CONSTRAINTS)
+    assert terms > REGULARISERS
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -53,13 +72,16 @@ def test_going_on_in_the_middle_gives_the_same_bytes(name, tmp_path, one_thread)
         if len(rows) == 2:
             raise Stop
 
-    lent, cut = context(tmp_path / "whole", count=64), context(tmp_path / "again", count=64, log=pull)
+    lent, cut, again = (
+        taught(context(tmp_path / place, count=64, log=log))
+        for place, log in (("whole", None), ("again", pull), ("again", None))
+    )
     whole = fresh()
     stage.run(whole, lent)
     with pytest.raises(Stop):
         stage.run(fresh(1), cut)
     torch.manual_seed(99)
-    stage.run(fresh(1), context(tmp_path / "again", count=64))
+    stage.run(fresh(1), again)
     # Weights, constraints, terms and optimizer.
     assert same(dict(lent.store.latest().tensors), dict(cut.store.latest().tensors))
     if name == "points":
@@ -75,7 +97,7 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 from lightning_fabric import Fabric
-from tests.contracts.test_stages import STAGES, stage_of
+from tests.contracts.test_stages import STAGES, stage_of, taught
 from tests.methods.toys import ArrayFeed, context, data, fresh
 
 folder = Path(sys.argv[1])
@@ -87,7 +109,7 @@ x, y = data(64)
 # The ranks see inputs of different sizes: ranges that are not brought together differ.
 x = x * torch.linspace(0.5, 3, 64)[:, None, None, None]
 mine = slice(32 * rank, 32 * rank + 32)
-lent = replace(context(folder / "alone"), fabric=fabric, feed=lambda batch: ArrayFeed(x[mine], y[mine], 16))
+lent = taught(replace(context(folder / "alone"), fabric=fabric, feed=lambda batch: ArrayFeed(x[mine], y[mine], 16)))
 for name in STAGES:
     learner = fresh()
     stage_of(name, 2).run(learner, replace(lent, store=type(lent.store)(folder / name)))

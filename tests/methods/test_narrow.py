@@ -45,6 +45,22 @@ def test_eight_bits_lie_on_a_grid_over_the_tensors_range():
     assert np.abs(found.dense() - given).max() <= np.abs(given).max() / 127 * 0.501
 
 
+def test_one_large_value_does_not_round_the_others_to_nothing():
+    # What a channel that never fires did to the batch-norm of a real network.
+    given = np.append(values(0.05) + np.float32(0.3), np.float32(104.0))
+    found = narrowed(given, 8)
+    assert isinstance(found, Dense)
+    assert np.abs(found.dense() - given).max() <= 2.0**-11 * 104
+    assert np.abs(found.dense() - given)[:-1].max() <= 2.0**-11
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e6])
+def test_what_is_narrow_survives_exactly(bits, scale):
+    once = narrowed(values(scale), bits).dense()
+    assert np.array_equal(narrowed(once, bits).dense(), once)
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.3, 1e-30])
 def test_one_value_throughout_is_kept_exactly_and_takes_no_bits(bits, value):

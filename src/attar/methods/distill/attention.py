@@ -20,12 +20,12 @@ class Attention(Paired):
     Euclidean. Channels need not be as many in student and teacher. Zagoruyko and Komodakis 2017, "Paying more attention
     to attention", section 3.1, equation 2 with p = 2; its factor ``beta / 2`` is the ``weight``, there 500. Maps of
     different sizes are averaged down to the smaller, before channels are summed. Where both agree the gradient is 0.
-    Padding is no position: an example's map is 0 there, and one of nothing else does not count.
+    Where targets say what is padding, an example's map is 0 there, and one of nothing else does not count.
 
     Attributes:
         teacher: a model's name. It has to be a program: a file and a bank know outputs alone.
         layers: modules of the student by their paths, such as ``layer3.1`` -> modules of the teacher.
-        ignore_index: the target of positions that do not count, where targets are of the layer's positions.
+        ignore_index: the target of examples, or of positions as they are compared, that do not count.
     """
 
     name: Literal["attention"] = "attention"

@@ -14,19 +14,20 @@ from attar.work.objective import Objective, Sources
 
 
 class Hint(Paired):
-    """``|u - r(v)|^2 / (2 size of u)``, summed over the pairs of layers, the mean over examples and
-    over positions that are no padding.
+    """``|u - r(v)|^2 / (2 size of u)``, summed over the pairs of layers, the mean over all positions
+    that are no padding.
 
-    u is the value of the teacher's layer, v that of the student's, and r a projector with a bias from the channels of v
-    to those of u: a linear map, the same at all positions, which for maps is a 1x1 convolution. It is trained with the
-    student and thrown away. Romero et al. 2015, "FitNets: hints for thin deep nets", equation 3, divided by the number
-    of elements so that a ``weight`` means the same for layers of any size; there the student is trained by hints alone
-    first, here as the stage's terms and schedules say. Maps of different sizes are averaged down to the smaller.
+    u is the value of the teacher's layer at a position, v that of the student's, and r a projector with a bias from the
+    channels of v to those of u: a linear map, the same at all positions, which for maps is a 1x1 convolution. It is
+    trained with the student and thrown away. Romero et al. 2015, "FitNets: hints for thin deep nets", equation 3,
+    divided by the number of elements so that a ``weight`` means the same for layers of any size; there the student is
+    trained by hints alone first, here as the stage's terms and schedules say. Maps of different sizes are averaged down
+    to the smaller.
 
     Attributes:
         teacher: a model's name. It has to be a program: a file and a bank know outputs alone.
         layers: modules of the student by their paths, such as ``layer3.1`` -> modules of the teacher.
-        ignore_index: the target of positions that do not count, where targets are of the layer's positions.
+        ignore_index: the target of examples, or of positions as they are compared, that do not count.
     """
 
     name: Literal["hint"] = "hint"

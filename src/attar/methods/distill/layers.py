@@ -21,7 +21,7 @@ class Paired(Term):
     Attributes:
         teacher: a model's name. It has to be a program: a file and a bank know outputs alone.
         layers: modules of the student by their paths, such as ``layer3.1`` -> modules of the teacher.
-        ignore_index: the target of positions that do not count, where targets are of the layer's positions.
+        ignore_index: the target of examples, or of positions as they are compared, that do not count.
     """
 
     teacher: str

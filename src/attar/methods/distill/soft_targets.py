@@ -140,12 +140,14 @@ def _logits(sources: Sources, name: str) -> torch.Tensor:
 def real_positions(sources: Sources, shape: tuple[int, ...], ignore_index: int) -> torch.Tensor | None:
     """Return which positions ``shape`` are no padding, bool; None where targets do not say so.
 
-    Positions are padding where there are whole targets of that shape and theirs is ``ignore_index``.
+    Whole targets say so whose axes are the first ones of ``shape``: what stands over a position is padding where it is
+    ``ignore_index``. A target for each example says so of all positions of that example.
     """
     targets = sources.batch.targets
-    if targets is None or targets.is_floating_point() or targets.shape != shape:
+    if targets is None or targets.is_floating_point() or targets.shape != shape[: targets.dim()]:
         return None
-    return targets != ignore_index
+    later = (1,) * (len(shape) - targets.dim())
+    return (targets != ignore_index).reshape(targets.shape + later).expand(shape)
 
 
 def mean_over_positions(losses: torch.Tensor, sources: Sources, ignore_index: int) -> torch.Tensor:

@@ -17,6 +17,8 @@ from attar.work.learner import Learner
 from attar.work.workpiece import Workpiece
 
 _HALF_MAX = float(np.finfo(np.float16).max)
+#: A grid of 8 bits may have steps of this share of the median magnitude at most.
+_COARSEST = 1 / 16
 #: Batch-norms as graphs have them, and the position of the running variance in their arguments.
 _NORMS = (torch.ops.aten.batch_norm.default, torch.ops.aten._native_batch_norm_legit_no_training.default)
 _VAR = 4
@@ -27,9 +29,11 @@ class Narrow(Rule):
 
     In a small network biases and batch-norms weigh as much as its weights: 16 bytes a channel for a batch-norm behind
     an activation, 4 of them left at 16 bits. A tensor of 16 bits is rounded to half precision or bfloat16,
-    whichever is nearer; one of 8 bits lies on a symmetric grid over its own range. The variance of a batch-norm that
-    stays takes 16 bits in either case: on such a grid a small one would be zero. It acts when the
-    file is made, on floating tensors that nothing else holds; what integer kernels add stays as they need it.
+    whichever is nearer; one of 8 bits lies on a symmetric grid over its own range, if its steps are a sixteenth of the
+    median magnitude or less: a channel that never fires can have a batch-norm factor hundreds of times the others',
+    and they would be rounded to nothing. Such a tensor takes 16 bits, and so does the variance of a batch-norm that
+    stays: on a grid a small one would be zero. It acts when the file is made, on floating tensors that nothing else
+    holds; what integer kernels add stays as they need it.
 
     Attributes:
         bits: 16, or 8: cheaper, and worth a look at the accuracy.
@@ -64,7 +68,7 @@ class Narrowed(Constraint):
 
 
 def narrowed(values: NDArray[np.float32], bits: int) -> CompressedTensor:
-    """Return finite values, any shape, in 16 or 8 bits; as they are where that is not possible."""
+    """Return finite values, any shape, in 16 or 8 bits; in 16, or as they are, where that is not possible."""
     size = np.abs(values)
     largest = float(size.max(initial=0.0))
     if not np.isfinite(largest) or not values.ndim or not values.size:
@@ -73,7 +77,7 @@ def narrowed(values: NDArray[np.float32], bits: int) -> CompressedTensor:
         # One code throughout takes no bits: what merging leaves of a batch-norm's statistics is of this kind.
         codes = np.sign(values).astype(np.int8)
         return Quantized(codes, np.array([largest or 1.0], np.float32), Scheme(bits=2, granularity=PerTensor()))
-    if bits == 8:
+    if bits == 8 and largest / 127 <= _COARSEST * np.median(size[size > 0]):
         scheme = Scheme(bits=8, granularity=PerTensor())
         return quantize(values, np.array([largest / scheme.qmax], np.float32), None, scheme)
     halves = Dense(_to_bfloat16(values), "bf16")
