@@ -1,6 +1,7 @@
 """What every registered objective must do. Terms that look at weights alone have their own: test_regularisers.py."""
 
 import inspect
+import math
 
 import numpy as np
 import pytest
@@ -173,10 +174,19 @@ def test_sums_are_not_for_bfloat16(term):
     assert built(term, given)(given).dtype == torch.float32
 
 
+#: How far ahead the labels' logits are, the type, and what is as good as 0. In float32 most probabilities of a sure
+#: answer are next to nothing, or nothing at all.
+SURE = [(0, torch.float64, 1e-12), *((ahead, torch.float32, 1e-5) for ahead in (10, 30, 60, 100, 200, 3e4))]
+
+
+@pytest.mark.parametrize(("ahead", "dtype", "nothing"), SURE)
 @pytest.mark.parametrize(("name", "more"), TAUGHT)
-def test_where_student_and_teacher_agree_it_is_zero_and_flat(name, more):
+def test_where_student_and_teacher_agree_it_is_zero_and_flat(name, more, ahead, dtype, nothing):
     term = made(name, **more)
-    given = sources((2, 3, 4, 5), dtype=torch.float64)
+    given = sources((2, 3, 4, 5), dtype=dtype)
+    given.batch.targets.remainder_(3)  # no label is one of the last two classes
+    with torch.no_grad():
+        given.outputs.add_(torch.nn.functional.one_hot(given.batch.targets, 5), alpha=ahead)
     equal = shown(given.outputs, given.batch.targets, given.outputs.detach().clone())
     loss = built(term, equal)
     if name == "hint":
@@ -184,21 +194,89 @@ def test_where_student_and_teacher_agree_it_is_zero_and_flat(name, more):
         torch.nn.init.zeros_(loss.projectors[0].bias)
     found = loss(equal)
     (gradient,) = torch.autograd.grad(found, given.outputs)
-    found = float(found.detach())
-    assert gradient.abs().max() < 1e-12
+    assert gradient.abs().max() < nothing
+    wanted = 0.0
     if name == "soft_cross_entropy":  # it is the entropy of the soft targets there
-        p = formulas.probabilities(given.outputs.detach().numpy(), term.temperature)
-        assert found == pytest.approx(-(term.temperature**2) * np.mean(np.sum(p * np.log(p), -1)))
-    else:
-        assert abs(found) < 1e-12
+        p = formulas.probabilities(given.outputs.detach().double().numpy(), term.temperature)
+        wanted = -(term.temperature**2) * np.mean(np.sum(p * np.log(p, where=p > 0, out=np.zeros_like(p)), -1))
+    assert float(found.detach()) == pytest.approx(wanted, rel=1e-5, abs=nothing)
 
 
-@pytest.mark.parametrize("name", ["kl", "reverse_kl"])
-def test_for_a_high_temperature_it_is_the_distance_of_centred_logits(name):
-    given = sources((8, 10), dtype=torch.float64)
-    found = OBJECTIVES[name](teacher="big", temperature=1e4).build(None)(given).detach()
-    z, t = (each.detach() - each.detach().mean(-1, keepdim=True) for each in (given.outputs, given.teachers["big"]))
-    assert float(found) == pytest.approx(float((z - t).square().sum(-1).mean() / (2 * 10)), rel=1e-3)
+def centred(values, axis=-1):
+    return values - values.mean(axis, keepdim=True)
+
+
+def unrelated(one, other, axis):
+    """The mean of 1 - r."""
+    return (1 - torch.cosine_similarity(centred(one, axis), centred(other, axis), axis)).mean()
+
+
+def others(logits, y):
+    """Logits without that of the label."""
+    return logits[torch.ones_like(logits, dtype=torch.bool).scatter(-1, y[:, None], False)].view(len(logits), -1)
+
+
+def warm(name, z, t, y, term):
+    """What a loss tends to for large T, and the power of T that it grows with.
+
+    With K classes and centred logits, softmax(z / T) = (1 + z / T) / K + O(T^-2), and KL(p || q) = sum (p - q)^2 / 2 p.
+    Of a cross-entropy that is what is left beyond T^2 log K; of dkd, b = (1 + z_y / T) / K with the label y.
+    """
+    z, t = centred(z), centred(t)
+    (n, k), apart = z.shape, (z - t).square().sum()
+    match name:
+        case "kl" | "reverse_kl":
+            return apart / (2 * k * n), 0
+        case "soft_cross_entropy":
+            return (apart - t.square().sum()) / (2 * k * n), 0
+        case "dkd":
+            label = (z - t).gather(-1, y[:, None]).square().sum()
+            rest = centred(others(z, y) - others(t, y)).square().sum()
+            return (term.alpha * label + term.beta * rest) / (2 * (k - 1) * n), 0
+        case "dist":
+            return term.beta * unrelated(z, t, 1) + term.gamma * unrelated(z, t, 0), 2
+    raise AssertionError(f"derive the limits of {name}")
+
+
+def cold(name, z, t, y, term):
+    """What a loss tends to for small T, and the power of T that it falls with.
+
+    softmax(t / T) is 1 at the largest logit there and -T log softmax(z / T) = max z - z, so that a divergence falls
+    with T^2 / T: by how much the student's answer is above the one that its teacher gives. The entropy of soft targets
+    falls faster. Of the columns of dist a factor does not count, so each is 1 where it is nearest to its row's largest.
+    """
+    most = z.amax(-1)
+    match name:
+        case "kl" | "soft_cross_entropy":
+            return (most - z.gather(-1, t.argmax(-1, True))[:, 0]).mean(), 1
+        case "reverse_kl":
+            return (t.amax(-1) - t.gather(-1, z.argmax(-1, True))[:, 0]).mean(), 1
+        case "dkd":
+            (rest, taught), right = (others(each, y) for each in (z, t)), t.argmax(-1) == y
+            label = most - torch.where(right, z.gather(-1, y[:, None])[:, 0], rest.amax(-1))
+            apart = rest.amax(-1) - rest.gather(-1, taught.argmax(-1, True))[:, 0]
+            return (term.alpha * label + term.beta * apart).mean(), 1
+        case "dist":
+            z, t = (each - each.amax(-1, keepdim=True) for each in (z, t))
+            rows = unrelated(*((each == 0).double() for each in (z, t)), 1)
+            return term.beta * rows + term.gamma * unrelated(*((e == e.amax(0)).double() for e in (z, t)), 0), 2
+    raise AssertionError(f"derive the limits of {name}")
+
+
+@pytest.mark.parametrize(("limit", "temperature", "near"), [(warm, 1e4, 1e-3), (cold, 1e-4, 1e-9)])
+@pytest.mark.parametrize("name", SOFT)
+def test_at_the_ends_of_temperature_it_is_what_it_tends_to(name, limit, temperature, near):
+    given, term = sources((12, 10), dtype=torch.float64), made(name, temperature=temperature)
+    t, y = given.teachers["big"].detach(), given.batch.targets
+    z = 2 * given.outputs.detach() + t  # so that they agree about some
+    y[::2] = t.argmax(-1)[::2]  # as labels and teacher do
+    assert 0 < (z.argmax(-1) == t.argmax(-1)).sum() < 12
+    found = float(built(term, given)(shown(z, y, t)))
+    if (name, limit) == ("soft_cross_entropy", warm):
+        found -= temperature**2 * math.log(10)
+    wanted, power = limit(name, z, t, y, term)
+    assert wanted.abs() > 0.1
+    assert found / temperature**power == pytest.approx(float(wanted), rel=near)
 
 
 @pytest.mark.parametrize("name", SOFT)

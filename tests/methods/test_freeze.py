@@ -7,8 +7,10 @@ from attar.core.errors import SpecError
 from attar.methods.finetune import Finetune
 from attar.methods.prune.prune import Prune
 from attar.methods.quantize.freeze import Freeze
+from attar.methods.quantize.linear import Linear
 from attar.methods.quantize.lsq import Lsq
 from attar.methods.quantize.normalize import Normalize
+from attar.methods.quantize.points import Points
 from attar.methods.quantize.straight_through import StraightThrough
 from attar.work.constraint import Moment
 
@@ -146,19 +148,51 @@ def test_a_masked_zero_stays_zero_and_a_mask_acts_first():
     assert ((read == 0) == ~mask.mask).all()
 
 
-@pytest.mark.parametrize("how", ["narrower", "another"])
+#: What a weight on ``lsq`` with 3 bits (codes to 3) is on later; the largest code is the same but for the first two.
+LATER = {
+    "narrower": (),
+    "another top": (StraightThrough(bits=4),),
+    "quantize": (StraightThrough(bits=3),),
+    "linear": (Linear(bits=2),),
+    "coarser": (Lsq(bits=3, granularity="tensor"),),
+    "the same again": (Lsq(bits=3),),
+    "points between": (Points(bits=3), Lsq(bits=3)),
+}
+
+
+@pytest.mark.parametrize("how", LATER)
 def test_another_grid_sets_all_free(how):
-    learner, held = held_to(Lsq(bits=3, through=[5], until=0.5), Freeze())
+    first = Lsq(bits=3, through=[5], until=0.5) if how == "narrower" else Lsq(bits=3)
+    learner, held = held_to(first, Freeze())
     learner.update(Moment(0, 4))
     frozen, weight = held[0], learner.tensor(NAME)
     frozen.frozen.fill_(True)
-    assert not frozen(weight).requires_grad or not torch.autograd.grad(frozen(weight).sum(), weight)[0].any()
-    if how == "another":
-        learner.attach(StraightThrough(bits=4).attach(learner))
+    frozen.codes.fill_(2)
+    assert not torch.autograd.grad(frozen(weight).sum(), weight)[0].any()
+    for rule in LATER[how]:
+        learner.attach(rule.attach(learner))
+    if how != "narrower":  # free before any step, too
+        assert torch.equal(frozen(weight), weight)
     learner.update(Moment(2, 4))
     assert (torch.autograd.grad(frozen(weight).sum(), weight)[0] == 1).all()
     learner.update(Moment(3, 4))
     assert not frozen.frozen.any()
+    assert (frozen.codes != 2).any()
+    # Codes are those of the grid it is on now, and it freezes there again.
+    grid = learner.held(NAME)[-1]
+    assert torch.equal(frozen.codes, grid.positions(weight).codes().int())
+    frozen.frozen.fill_(True)
+    assert not torch.autograd.grad(frozen(weight).sum(), weight)[0].any()
+
+
+def test_on_points_nothing_is_frozen():
+    learner, held = held_to(Lsq(bits=3), Freeze())
+    learner.update(Moment(0, 4))
+    held[0].frozen.fill_(True)
+    learner.attach(Points(bits=3).attach(learner))
+    learner.update(Moment(1, 4))
+    (freezing,) = (c for c in learner.constraints if "frozen" in c.report())
+    assert freezing.report()["frozen"] == 0
 
 
 @pytest.mark.parametrize("before", [(), (Normalize(),), (Prune(sparsity=0.3, shape="once"),)])
@@ -184,26 +218,43 @@ class Stop(BaseException):
     """The plug is pulled."""
 
 
-def test_pulled_out_in_the_middle_it_ends_in_the_same_bytes(tmp_path):
-    rules = (Lsq(bits=2, through=[4], until=0.3), Freeze(threshold=0.002, momentum=0.02))
-    stage = Finetune(epochs=4, batch=32, constraints=rules, optimizer={"name": "sgd", "lr": 0.1})
+#: Of one stage, and of two: the later grid has as many codes.
+STAGES = {
+    "narrower": [(Lsq(bits=2, through=[4], until=0.3), Freeze(threshold=0.002, momentum=0.02))],
+    "another grid": [(Lsq(bits=2), Freeze(threshold=0.002, momentum=0.02)), (StraightThrough(bits=2),)],
+}
+
+
+@pytest.mark.parametrize("how", STAGES)
+def test_pulled_out_in_the_middle_it_ends_in_the_same_bytes(how, tmp_path):
+    stages = [
+        Finetune(epochs=4, batch=32, constraints=rules, optimizer={"name": "sgd", "lr": 0.1}) for rules in STAGES[how]
+    ]
+    seen = []
 
     def pull(row):
-        if row["epoch"] == 2:
+        seen.append(row["frozen"])
+        if len(seen) == 4 * len(stages) - 2:
             raise Stop
+
+    def run(learner, folder, log=None):
+        for index, stage in enumerate(stages):
+            stage.run(learner, context(tmp_path / folder / str(index), count=64, log=log))
 
     def state(learner):
         held = {f"{i}.{k}": v for i, c in enumerate(learner.constraints) for k, v in c.state_dict().items()}
         return {**learner.module.state_dict(), **held}
 
     whole = fresh()
-    stage.run(whole, context(tmp_path / "whole", count=64))
+    run(whole, "whole")
     with pytest.raises(Stop):
-        stage.run(fresh(1), context(tmp_path / "again", count=64, log=pull))
+        run(fresh(1), "again", pull)
     again = fresh(1)
-    stage.run(again, context(tmp_path / "again", count=64))
+    run(again, "again")
     assert same(state(whole), state(again))
     assert whole.constraints[0].report()["frozen"] > 0
+    # Pulled where the grid of now had frozen some, so that this was to be taken up again.
+    assert seen[-1] > 0
 
 
 def test_what_it_leaves_is_said():

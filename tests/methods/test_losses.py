@@ -197,6 +197,46 @@ def test_relations_do_not_see_scale_and_shift():
     assert float(Dist(teacher="t", temperature=1e5).build(None)(sources(-t, {"t": t})) / 1e10) == pytest.approx(8)
 
 
+@pytest.mark.parametrize("ahead", [0, 10, 30, 60, 85])
+def test_relations_of_sure_answers_are_those_of_numpy_in_float32_too(ahead):
+    z, t = (logits(6, 5, seed=seed) / 3 for seed in (0, 1))
+    for each, labels in ((z, [0, 1, 2, 0, 1, 2]), (t, [0, 1, 2, 0, 2, 1])):  # the last two classes are nobody's
+        each += ahead * nn.functional.one_hot(torch.tensor(labels), 5)
+    p, q = softmax(t.numpy()), softmax(z.numpy())
+    r = [np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(*both, strict=True)]) for both in ((p, q), (p.T, q.T))]
+    for dtype, near in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        found = Dist(teacher="t", temperature=1).build(None)(sources(z.to(dtype), {"t": t.to(dtype)}))
+        assert float(found) == pytest.approx(2 * (1 - r[0]) + 2 * (1 - r[1]), abs=near)
+
+
+def test_without_variance_there_is_no_relation():
+    t = logits(4, 5, seed=1).float()
+    z = logits(4, 5).float()
+    z[0] = 0.1
+    t[:, 4] = z[:, 4] = -torch.inf
+    z.requires_grad_()
+    found = {}
+    for beta, gamma in ((1, 0), (0, 1)):
+        loss = Dist(teacher="t", temperature=1, beta=beta, gamma=gamma).build(None)(sources(z, {"t": t}))
+        (gradient,) = torch.autograd.grad(loss, z)
+        assert torch.isfinite(gradient).all()
+        assert (gradient[:, 4] == 0).all()
+        found[beta] = float(loss.detach())
+    p, q = softmax(t.double().numpy()), softmax(z.detach().double().numpy())
+    # Row 0 has some: the last class has no probability. Of the columns the last has none.
+    assert found[1] == pytest.approx(
+        np.mean([1 - np.corrcoef(a, b)[0, 1] for a, b in zip(p, q, strict=True)]), abs=1e-5
+    )
+    columns = [1 - np.corrcoef(p[:, k], q[:, k])[0, 1] for k in range(4)]
+    assert found[0] == pytest.approx(np.mean([*columns, 1]), abs=1e-5)
+    # No row and no column has any.
+    flat = torch.full((3, 4), 0.1, requires_grad=True)
+    loss = Dist(teacher="t", temperature=1).build(None)(sources(flat, {"t": flat.detach().clone()}))
+    loss.backward()
+    assert float(loss.detach()) == 4
+    assert (flat.grad == 0).all()
+
+
 def layered(student, teacher):
     outputs = student.flatten(1)
     batch = Batch((outputs,), None)

@@ -96,20 +96,64 @@ def test_a_step_along_the_gradient_brings_what_is_read_nearer():
         errors.append(error.item())
         with torch.no_grad():
             held.points -= 0.02 * held.points.grad
-        held.tidy()
     assert errors[-1] < 0.7 * errors[0]
-    assert (held.points.diff() >= 0).all()
 
 
-def test_points_that_cross_change_places():
-    weight = weight_of((4, 20))
-    held = held_of(weight, 3)
+def test_whatever_order_points_are_in_the_same_is_read_and_each_gets_its_gradient():
+    weight, order = weight_of((4, 20)), torch.tensor([2, 0, 1])
+    sets = [held_of(weight, 3), held_of(weight, 3)]
+    points = torch.tensor([0.0, 0.6, 0.9])
     with torch.no_grad():
-        held.points.copy_(torch.tensor([0.6, 0.0, 0.9]))
-    before = held(weight)
-    PointSets({"w": held}, {}, deals=False).update(Moment(0, 1), {"w": weight})
-    assert held.points.tolist() == pytest.approx([0.0, 0.6, 0.9])
-    assert torch.equal(held(weight), before)
+        for held, given in zip(sets, (points, points[order]), strict=True):
+            held.points.copy_(given)
+    upstream = weight_of((4, 20), 1)
+    read = [held(weight) for held in sets]
+    for each in read:
+        (each * upstream).sum().backward()
+    assert torch.equal(*read)
+    assert len(sets[0].points.grad.unique()) == 3
+    assert torch.equal(sets[0].points.grad[order], sets[1].points.grad)
+    assert sets[1].bake(weight).points.tolist() == points.tolist()
+
+
+def test_points_that_cross_keep_their_momentum():
+    """As two of speed .05 and -.05 do that meet: a step without gradient takes each further, not both to one place."""
+    weight = torch.tensor([[0.0, 0.1, 0.9, 1.0]])
+    held = held_of(weight, 2, PerTensor())
+    rule = PointSets({"w": held}, {}, deals=False)
+    with torch.no_grad():
+        held.points.copy_(torch.tensor([0.5, 0.51]))
+    optimizer = torch.optim.SGD([held.points], lr=1.0, momentum=1.0)
+    wanted = [[0.5, 0.51], [0.55, 0.46], [0.6, 0.41], [0.65, 0.36]]
+    for step, points in enumerate(wanted):
+        rule.update(Moment(step, 4), {"w": weight})
+        assert held.active().tolist() == pytest.approx(sorted(points))
+        assert held(weight).unique().tolist() == pytest.approx(sorted(points))
+        held.points.grad = torch.tensor([-0.05, 0.05]) if step == 0 else torch.zeros(2)
+        optimizer.step()
+
+
+def test_trained_with_momentum_each_point_is_a_walk_of_its_own():
+    weight, wanted = weight_of((30, 20)), weight_of((30, 20), 1)
+    held = held_of(weight, 4, PerTensor())
+    rule = PointSets({"w": held}, {}, deals=False)
+    rate, momentum, crossed = 0.05, 0.9, 0
+    optimizer = torch.optim.SGD([held.points], lr=rate, momentum=momentum)
+    low, spread = weight.min().double(), (weight.max() - weight.min()).double()
+    v = ((weight.double() - low) / spread).reshape(-1, 1)
+    points, speed = held.points.detach().double().clone(), torch.zeros(4).double()
+    for step in range(12):
+        rule.update(Moment(step, 12), {"w": weight})
+        optimizer.zero_grad()
+        ((held(weight) - wanted).square().mean() / 2).backward()
+        optimizer.step()
+        nearest = (v - points).abs().argmin(1)
+        apart = (low + spread * points[nearest] - wanted.double().reshape(-1)) / wanted.numel()
+        speed = momentum * speed + torch.zeros(4).double().index_add_(0, nearest, spread * apart)
+        points = points - rate * speed
+        crossed += bool((points.diff() < 0).any())
+        np.testing.assert_allclose(held.points.detach(), points, atol=1e-4)
+    assert crossed
 
 
 @pytest.mark.parametrize(

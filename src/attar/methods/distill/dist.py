@@ -23,7 +23,8 @@ class Dist(Taught):
     to 10, with its factors of 2. ``T^2`` is not in the paper but in its code; correlations do not shrink as T grows, so
     that, unlike the soft losses, this one grows with it.
 
-    The columns are those of one rank's batch. A row or column without any variance correlates with nothing, r = 0.
+    The columns are those of one rank's batch. A row or column without any variance correlates with nothing, r = 0; one
+    of tiny probabilities alone counts like any other.
 
     Attributes:
         teacher: a model's name; a list of names, or name -> weight, for an ensemble: the mean of their probabilities.
@@ -50,8 +51,8 @@ class _Dist(Objective):
 
     def forward(self, sources: Sources) -> torch.Tensor:
         term, temperature = self.term, at(self.term.temperature, sources.progress)
-        teacher = log_soft_targets(sources, self.shares, temperature).exp()
-        student = torch.softmax(widened(sources.outputs) / temperature, -1)
+        teacher = log_soft_targets(sources, self.shares, temperature)
+        student = torch.log_softmax(widened(sources.outputs) / temperature, -1)
         real = real_positions(sources, tuple(student.shape[:-1]), term.ignore_index)
         if real is None:
             student, teacher = student.flatten(0, -2), teacher.flatten(0, -2)
@@ -59,12 +60,26 @@ class _Dist(Objective):
             student, teacher = student[real], teacher[real]
         if not len(student):
             return student.sum()  # nothing but padding: 0, with a gradient of 0
-        inter = 1 - _correlation(student, teacher, -1).mean()
-        intra = 1 - _correlation(student, teacher, 0).mean()
+        inter, intra = _apart(student, teacher, -1).mean(), _apart(student, teacher, 0).mean()
         return temperature**2 * (term.beta * inter + term.gamma * intra)
 
 
-def _correlation(one: torch.Tensor, other: torch.Tensor, axis: int) -> torch.Tensor:
-    """Return Pearson's correlation along an axis; 0 where one of both has no variance."""
-    centred = one - one.mean(axis, keepdim=True), other - other.mean(axis, keepdim=True)
-    return torch.nn.functional.cosine_similarity(*centred, dim=axis, eps=1e-8)
+def _apart(student: torch.Tensor, teacher: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return 1 - r along an axis of logarithms, r being Pearson's correlation of what they are logarithms of.
+
+    r is 0 where one of both has no variance.
+    """
+    (one, varied), (other, varies) = _unit(student, axis), _unit(teacher, axis)
+    # |a - b|^2 / 2 is 1 - a b for vectors of norm 1, and exactly 0 with a gradient of 0 where both agree.
+    return torch.where(varied & varies, (one - other).square().sum(axis, keepdim=True) / 2, 1)
+
+
+def _unit(logs: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the exponentials with mean 0 and norm 1 along an axis, and whether they have any variance there."""
+    # A factor changes no correlation. With 1 as the largest, what is tiny throughout keeps its variance in float32.
+    largest = logs.detach().amax(axis, keepdim=True).clamp(min=torch.finfo(logs.dtype).min)
+    values = (logs - largest).exp()
+    centred = values - values.mean(axis, keepdim=True)
+    squares = centred.square().sum(axis, keepdim=True)
+    varies = squares > 0
+    return centred / squares.where(varies, 1).sqrt(), varies

@@ -79,6 +79,7 @@ class Frozen(Held):
         frequency, mean: float32: how often it changes to and fro; its mean code. Both are running.
         frozen: bool.
         top: the largest code of the grid all this is about, 0 before there is one.
+        about: that grid itself, in a list: it is not this module's own.
     """
 
     codes: torch.Tensor
@@ -91,6 +92,9 @@ class Frozen(Held):
     def __init__(self, learner: Learner, name: str) -> None:
         super().__init__()
         self.learner, self.name = (learner,), name  # in a tuple: it is not this module's own
+        self.about = self._now()
+        # Checkpoints are written behind a step, which has looked at the grid that the weight is on.
+        self.register_load_state_dict_post_hook(_taken_up)  # type: ignore[no-untyped-call]
         weight = learner.tensor(name).detach()
         # Gloo, which brings ranks together on CPUs, has no int16.
         self.register_buffer("codes", torch.zeros_like(weight, dtype=torch.int32))
@@ -103,19 +107,23 @@ class Frozen(Held):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``x``, frozen elements in the middle of their code and without gradient."""
         positions = self._positions(x)
-        if positions is None:
+        # Of another grid, or of one that has become narrower since, the codes say nothing.
+        if positions is None or self._now() != self.about:
             return x
-        # Of a grid that has become narrower since, the codes say nothing.
         fixed = self.frozen & (x != 0) & (self.top == positions.high)
         with torch.no_grad():
             near = torch.where(fixed, x + (self.codes - positions.at) * positions.scale, x)
             # As the grid itself computes them: one rounding beyond its end they would count as outside.
-            read = self.learner[0].held(self.name)[-1](near)
+            read = self.about[0](near)
         return torch.where(fixed, read, x)
 
     def watch(self, value: torch.Tensor, threshold: float, momentum: float) -> None:
         """Take in the codes of ``value``, and freeze what swings more often than ``threshold``."""
         positions = self._positions(value)
+        if self._now() != self.about:
+            self.about = self._now()
+            self.top.zero_()
+            self.frozen.zero_()
         if positions is None:
             return
         now = positions.codes()
@@ -139,11 +147,20 @@ class Frozen(Held):
         """Return what ``forward`` returns; where a grid follows, which is always so, that one's is stored."""
         return Dense(self(value).detach().cpu().numpy().copy())
 
+    def _now(self) -> list[Held]:
+        """Return the grid that the weight is on now."""
+        return self.learner[0].held(self.name)[-1:]
+
     def _positions(self, value: torch.Tensor) -> Positions | None:
-        """Return where ``value`` lies on the grid that the weight is on now, without gradient."""
+        """Return where ``value`` lies on that grid, without gradient."""
         with torch.no_grad():
-            last = self.learner[0].held(self.name)[-1:]
-            return last[0].positions(value.detach()) if last else None
+            now = self._now()
+            return now[0].positions(value.detach()) if now else None
+
+
+def _taken_up(frozen: Frozen, _keys: object) -> None:
+    """Take what was loaded as about the grid that the weight is on now."""
+    frozen.about = frozen._now()
 
 
 class Freezing(Constraint):

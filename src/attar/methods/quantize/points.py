@@ -35,7 +35,8 @@ class Points(Rule):
 
         dL/dp_j = sum of a_i dL/dw_q,i over the elements i of point j
 
-    A point that no weight is near to gets none, and stays. Points begin within [0, 1]; they are kept in order.
+    A point that no weight is near to gets none, and stays. Points begin within [0, 1]. They are read and
+    stored in order; where two cross, the parameter itself is not sorted, so that each keeps its momentum.
 
     ``weights: frozen`` is the paper's: points are trained and weights are not. The other parameters (biases,
     batch-norms) go on being trained here; the authors' program quantizes those too, and trains no parameter but the
@@ -45,8 +46,8 @@ class Points(Rule):
     ``share: gradient`` deals points out among tensors by the norm of their gradient (section 4, there from a few
     batches before training): ``2^bits`` for each tensor while the norms of dL/dw_q are averaged over the first epoch;
     then, as in the authors' program, each keeps half of them and the other halves are dealt anew in proportion to the
-    norms, at least 2 and at most 256 each and as many in all. Where the number changes, points start again. A stage of
-    one epoch ends before that, with the points it has trained.
+    norms, at least 2 and at most 256 each and as many in all. Where the number changes, points start again; the
+    optimizer's momentum is left as it is. A stage of one epoch ends before that, with the points it has trained.
 
     The sum makes gradients of points large, and the paper's learning rates for them small, about 1e-5; ``pace`` sets
     theirs apart from that of the other parameters. Prefer ``lsq`` or ``linear``, which train the weights, below 4 bits.
@@ -105,7 +106,7 @@ class PointSet(Bucketed):
         start: where they begin.
 
     Attributes:
-        points: float32 ``(room,)``, of which the first ``count`` are in use.
+        points: float32 ``(room,)``, of which the first ``count`` are in use, in any order.
         count: how many are in use.
         wanted: how many shall be from the next step on.
         norm: sum over the steps of the norm of dL/dw_q, while ``watching``.
@@ -146,13 +147,8 @@ class PointSet(Bucketed):
         return self.stored(value, _nearest(scaled(rows, *spans(rows)), points), points)
 
     def active(self) -> torch.Tensor:
-        """Return the points in use, in order, with gradient: after the last step of a stage nothing else sorts them."""
-        return self.points[: int(self.count)].sort().values
-
-    def tidy(self) -> None:
-        """Put the points themselves in order."""
-        with torch.no_grad():
-            self.points[: int(self.count)] = self.active()
+        """Return the points in use, in order, with gradient to each where it is in ``points``."""
+        return self.points[: int(self.count)].sort(stable=True).values
 
     def lay(self, weight: torch.Tensor) -> None:
         """Have as many points as are wanted; where that is another number they start again."""
@@ -193,14 +189,13 @@ class PointSets(Constraint):
         self.register_buffer("dealt", torch.tensor(0 if deals else 2))
 
     def update(self, moment: Moment, weights: Mapping[str, torch.Tensor]) -> None:
-        """Put the points in order, having laid those that the first epoch dealt."""
+        """Lay the points that the first epoch dealt, once."""
         stage = int(self.dealt)
         for name, weight in weights.items():
             held = self.sets[name]
             held.watching = stage == 0
             if stage == 1:
                 held.lay(weight)
-            held.tidy()
         if stage == 1:
             self.dealt.fill_(2)
 
