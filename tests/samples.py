@@ -1,10 +1,13 @@
 """Three small models packed by hand: numpy weights, graphs made with ``onnx.helper``."""
 
+from dataclasses import replace
+
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from attar.artifact.contents import Contents, GraphContents
 from attar.artifact.manifest import Activation, Binding, Fold, Part, Port, Preprocessing
+from attar.core.halves import halved, widened
 from attar.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
 from attar.core.tensors import Codebook, Dense, Sparse, quantize
 
@@ -36,6 +39,13 @@ def sparse(rng, shape, values=None):
     mask = rng.random(shape) < 0.3
     count = int(mask.sum())
     return Sparse(mask, values(count) if values else codebook(rng, (count,), granularity=PerTensor()))
+
+
+def short(tensor, dtype):
+    """A tensor with its scales, and offsets, rounded to a type of 16 bits."""
+    names = [name for name in ("scale", "offset") if hasattr(tensor, name)]
+    rounded = {name: widened(halved(getattr(tensor, name), dtype), dtype) for name in names}
+    return replace(tensor, **rounded, scale_dtype=dtype)
 
 
 def dense(rng, *shape):

@@ -42,8 +42,13 @@ def test_tensors_are_described():
     assert (found["conv.bias"]["kind"], found["conv.bias"]["bits"]) == ("dense", 32)
     assert found["conv.bias"]["entropy_bits"] is None
     assert found["sparse"]["values"]["kind"] == "codebook"
+    assert [found[name]["scale_dtype"] for name in ("conv.weight", "f16", "bf16")] == ["f32", "f16", "bf16"]
     assert found["scalar"]["elements"] == 1
     assert found["empty"]["elements"] == found["empty"]["payload_bytes"] == 0
+
+
+def test_the_version_is_that_of_the_file():
+    assert [describe(open_artifact(pack(make())))["format"] for make in (conv_net, every_kind)] == ["1.0", "1.1"]
 
 
 def test_graphs_are_described():

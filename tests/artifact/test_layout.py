@@ -23,9 +23,10 @@ def test_inflate_undoes_deflate(data):
     assert layout.inflate(memoryview(layout.deflate(data)), len(data), 2000, section="x") == data
 
 
-@given(st.lists(st.binary(max_size=200), max_size=5), st.binary(min_size=1, max_size=200))
-def test_what_is_assembled_can_be_cut(sections, text):
-    data = memoryview(layout.assemble(sections, text))
+@given(st.lists(st.binary(max_size=200), max_size=5), st.binary(min_size=1, max_size=200), st.sampled_from([0, 1]))
+def test_what_is_assembled_can_be_cut(sections, text, minor):
+    data = memoryview(layout.assemble(sections, text, minor))
+    assert layout.minor_of(data) == minor
     assert bytes(data[:8]) == b"\x89ATR\r\n\x1a\n"
     found, place = layout.manifest_text(data, Limits())
     assert found == text

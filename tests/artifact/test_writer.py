@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.samples import conv_net, relu
+from tests.house.repository import ROOT
+from tests.samples import conv_net, quantized, relu, short
 
-from attar.artifact.contents import Contents
+from attar.artifact.contents import Contents, GraphContents
 from attar.artifact.limits import Limits
-from attar.artifact.manifest import Activation, Binding
+from attar.artifact.manifest import Activation, Binding, canonical
 from attar.artifact.reader import open_artifact
 from attar.artifact.writer import pack, write
 from attar.core.errors import ArtifactError, SpecError, UnknownName
@@ -115,3 +116,43 @@ def test_a_coder_that_only_its_author_has_is_refused(tmp_path):
     for name in ("rns", f"{tmp_path / 'mine.py'}:mine"):
         with pytest.raises(UnknownName, match="coder"):
             pack(conv_net(), coder=name)
+
+
+def test_a_file_without_scales_of_16_bits_is_of_version_1_0_and_one_with_them_of_1_1(rng):
+    tensor = quantized(rng, (64, 8))
+    plain, halved = pack(relu({"a": tensor})), pack(relu({"a": short(tensor, "f16")}))
+    assert [open_artifact(data).version for data in (plain, halved)] == ["1.0", "1.1"]
+    assert [data[10] for data in (plain, halved)] == [0, 1]
+    assert len(halved) < len(plain) - 64 * 2 + 32
+    (record,) = open_artifact(plain).manifest.tensors
+    assert canonical(record.value.scale) == {"length": 256}
+    (record,) = open_artifact(halved).manifest.tensors
+    assert (record.value.scale.dtype, record.value.scale.length) == ("f16", 128)
+
+
+def test_scales_that_fit_16_bits_by_chance_stay_as_they_are(rng):
+    tensor = replace(quantized(rng, (16, 8)), scale=np.full(16, 0.5, np.float32))
+    (record,) = open_artifact(pack(relu({"a": tensor}))).manifest.tensors
+    assert (record.value.scale.dtype, record.value.scale.length) == ("f32", 64)
+
+
+WRITTEN = [*sorted((ROOT / "tests" / "golden").glob("*.attar")), *sorted((ROOT / "studies").rglob("s3-*.attar"))]
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.stem)
+def test_what_was_written_is_written_to_the_same_bytes_again(path):
+    data = path.read_bytes()
+    found = open_artifact(data)
+    manifest = found.manifest
+    same = {
+        name: getattr(manifest, name) for name in Contents.__dataclass_fields__ if name not in ("tensors", "graphs")
+    }
+    graphs = tuple(
+        GraphContents(
+            **{name: getattr(record, name) for name in ("name", "bindings", "inputs", "outputs", "activations")},
+            model=found.graph(record.name),
+        )
+        for record in manifest.graphs
+    )
+    contents = Contents(**same, tensors={name: found.tensor(name) for name in found.names}, graphs=graphs)
+    assert pack(contents, coder="huffman" if "huffman" in path.stem else "rans") == data

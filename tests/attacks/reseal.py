@@ -56,7 +56,7 @@ def take_apart(data: bytes) -> Parts:
         at = -(-at // 64) * 64
         sections.append(data[at : at + record["length"]])
         at += record["length"]
-    return Parts(manifest, sections)
+    return Parts(manifest, sections, {"minor": struct.unpack_from("<H", data, 10)[0]})
 
 
 def seal(sections: list[bytes], text: bytes, *, header: dict[str, Any], footer: dict[str, Any]) -> bytes:

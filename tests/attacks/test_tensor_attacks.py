@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.attacks.reseal import take_apart
 from tests.attacks.test_manifest_attacks import put
-from tests.samples import conv_net
+from tests.samples import codebook, conv_net, quantized, short, sparse
 
 from attar.artifact.contents import Contents
 from attar.artifact.limits import Limits
@@ -162,3 +162,121 @@ def pack_with(tensor, coder="rans"):
     contents = conv_net()
     fields = {name: getattr(contents, name) for name in contents.__dataclass_fields__}
     return pack(Contents(**fields | {"tensors": {**contents.tensors, "extra": tensor}}), coder=coder)
+
+
+def halves(kind, dtype):
+    """The parts of a file of version 1.1: a tensor of a kind with scales of 16 bits, the last of all."""
+    rng = np.random.default_rng(3)
+    made = {
+        "quantized": lambda: short(quantized(rng, (8, 6)), dtype),
+        "codebook": lambda: short(codebook(rng, (8, 6)), dtype),
+        "sparse": lambda: sparse(rng, (40,), lambda count: short(quantized(rng, (count,)), dtype)),
+    }[kind]()
+    return take_apart(pack_with(made))
+
+
+@pytest.mark.parametrize("kind", ["quantized", "codebook", "sparse"])
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_scales_of_16_bits_are_sound(kind, dtype):
+    parts = halves(kind, dtype)
+    assert parts.header == {"minor": 1}
+    open_artifact(parts.seal()).verify()
+
+
+@pytest.mark.parametrize("kind", ["quantized", "sparse"])
+@pytest.mark.parametrize(
+    ("dtype", "bits", "match"),
+    [
+        ("f16", 0x0000, "a scale is not finite and positive"),
+        ("f16", 0x8000, "a scale is not finite and positive"),
+        ("f16", 0x7C00, "a scale is not finite and positive"),
+        ("f16", 0x7E00, "a scale is not finite and positive"),
+        ("f16", 0xBC00, "a scale is not finite and positive"),
+        ("f16", 0x03FF, "a scale of type f16 is no normal number"),
+        ("f16", 0x0001, "a scale of type f16 is no normal number"),
+        ("bf16", 0x0000, "a scale is not finite and positive"),
+        ("bf16", 0x7F80, "a scale is not finite and positive"),
+        ("bf16", 0x7FC0, "a scale is not finite and positive"),
+        ("bf16", 0xBF80, "a scale is not finite and positive"),
+        ("bf16", 0x007F, "a scale of type bf16 is no normal number"),
+    ],
+)
+def test_scales_of_16_bits_that_are_not_positive_normal_numbers(refused, kind, dtype, bits, match):
+    parts = halves(kind, dtype)
+    poke(parts, -1, "scale", np.uint16(bits).tobytes())
+    refused(parts.seal(), f"tensor extra: {match}")
+
+
+@pytest.mark.parametrize("stream", ["scale", "offset"])
+@pytest.mark.parametrize(("dtype", "bits"), [("f16", 0x7C00), ("f16", 0xFE00), ("bf16", 0xFF80), ("bf16", 0x7FC0)])
+def test_codebooks_of_16_bits_that_are_not_finite(refused, stream, dtype, bits):
+    parts = halves("codebook", dtype)
+    poke(parts, -1, stream, np.uint16(bits).tobytes())
+    refused(parts.seal(), f"tensor extra: .*finite float32 values of {stream}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value", "match"),
+    [
+        ("quantized", ["scale", "dtype"], "f64", "dtype"),
+        ("quantized", ["scale", "dtype"], "i16", "dtype"),
+        ("quantized", ["scale", "dtype"], None, "dtype"),
+        ("quantized", ["scale", "dtype"], 16, "dtype"),
+        ("quantized", ["scale", "dtype"], "f32", "tensor extra: scale has 16 bytes; 8 elements of 4"),
+        ("quantized", ["scale", "type"], "f16", "type"),
+        ("quantized", ["scale", "length"], 15, "streams take"),
+        ("quantized", ["codes", "dtype"], "f16", "dtype"),
+        ("quantized", ["granularity"], {"kind": "channel", "axis": 1}, "scale has 16 bytes; 6 elements of 2"),
+        ("codebook", ["points", "dtype"], "f16", "dtype"),
+        ("codebook", ["scale", "dtype"], "bf16", "tensor extra: scale is bf16 and offset f16"),
+        ("codebook", ["offset", "dtype"], "f32", "tensor extra: scale is f16 and offset f32"),
+        ("sparse", ["values", "scale", "dtype"], "f32", "tensor extra: scale has .* bytes; .* elements of 4"),
+        ("sparse", ["mask", "dtype"], "f16", "dtype"),
+    ],
+)
+def test_records_of_scales_of_16_bits(refused, kind, path, value, match):
+    parts = halves(kind, "f16")
+    put(parts.manifest["tensors"][-1]["value"], path, value)
+    refused(parts.seal(), match)
+
+
+@pytest.mark.parametrize("change", [-2, -1, 1, 2])
+def test_streams_of_scales_of_16_bits_of_another_length(refused, change):
+    parts = halves("quantized", "f16")
+    record = parts.manifest["tensors"][-1]
+    record["value"]["scale"]["length"] += change
+    data = parts.sections[record["section"]]
+    parts.sections[record["section"]] = data[:change] if change < 0 else data + bytes(change)
+    refused(parts.seal(), f"tensor extra: scale has {16 + change} bytes; 8 elements of 2")
+
+
+@pytest.mark.parametrize("kind", ["quantized", "codebook", "sparse"])
+def test_scales_of_16_bits_in_a_file_that_says_it_is_of_version_1_0(refused, kind):
+    parts = halves(kind, "bf16")
+    parts.header["minor"] = 0
+    refused(parts.seal(), "manifest: the dtype of a scale is of format 1.1; the header says 1.0")
+
+
+def test_a_type_that_is_said_is_of_version_1_1_even_where_it_changes_nothing(conv, refused):
+    put(conv.manifest["tensors"][CONV]["value"], ["scale", "dtype"], "f32")
+    refused(conv.seal(), "manifest: the dtype of a scale is of format 1.1; the header says 1.0")
+    conv.header["minor"] = 1
+    open_artifact(conv.seal()).verify()
+
+
+@pytest.mark.parametrize(("tensor", "stream"), [(CONV, "codes"), (BIAS, "data")])
+def test_a_type_where_a_stream_has_none(conv, refused, tensor, stream):
+    conv.header["minor"] = 1
+    put(conv.manifest["tensors"][tensor]["value"], [stream, "dtype"], "f32")
+    refused(conv.seal(), "dtype")
+
+
+def test_a_file_may_say_a_later_version_than_it_needs(conv):
+    conv.header["minor"] = 1
+    open_artifact(conv.seal()).verify()
+
+
+def test_a_reader_of_1_0_refuses_what_is_of_1_1(refused, monkeypatch):
+    data = halves("quantized", "f16").seal()
+    monkeypatch.setattr("attar.artifact.layout.MINOR", 0)
+    refused(data, "header: format 1.1 cannot be read; this is a reader of 1.0")

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -51,6 +53,17 @@ def test_a_channel_with_factor_zero_is_all_zero_on_a_sound_grid():
 )
 def test_what_cannot_follow_is_refused(tensor, factor):
     assert rescale(tensor, np.array(factor, np.float64), 0) is None
+
+
+def test_scales_of_16_bits_are_of_32_once_they_took_a_factor():
+    factor = np.array([1.0, 0.3, 0.7, 1.1])
+    short = replace(_grid(PerTensor()), scale_dtype="bf16")
+    scaled = rescale(short, factor, 0)
+    assert (short.scale_dtype, scaled.scale_dtype) == ("bf16", "f32")
+    np.testing.assert_array_equal(scaled.scale, (0.25 * factor).astype(np.float32))
+    points, one = np.array([0, 1], np.float32), np.ones(4, np.float32)
+    book = Codebook(np.zeros(SHAPE, np.uint8), points, one, one, PerChannel(), "f16")
+    assert rescale(book, factor, 0).scale_dtype == "f32"
 
 
 def test_asymmetric_codes_follow_positive_factors():

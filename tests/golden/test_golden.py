@@ -15,6 +15,8 @@ HERE = Path(__file__).parent
 GOLDEN = {
     "v1_0": "638f59c2cff294857d727c8e8483fb805e4c2022eb49a1936b913edf45dfe91b",
     "v1_0_huffman": "6d54fc534e365020405e219e8742f10a5abca1b1aed764f2222dea20eaf65fea",
+    "v1_1": "4616ed951cb1597838987a3e9054556ac5271202efded91c91577fbb3f3903f7",
+    "v1_1_huffman": "d500dccc69c94b2a77e6b5a6b63eed19ee8c33484832df992162df5bfb037ec9",
 }
 
 

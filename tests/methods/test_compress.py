@@ -12,7 +12,10 @@ from attar.methods.presets import Compress
 from attar.methods.quantize.lsq import Lsq
 from attar.methods.quantize.narrow import Narrow
 from attar.methods.quantize.rate import Rate
+from attar.model.capture import capture
+from attar.model.trace import deploy
 from attar.train.batch import Batch
+from attar.work.learner import Learner
 from attar.work.objective import Sources
 from attar.work.workpiece import Use
 
@@ -156,3 +159,53 @@ def test_a_module_that_begins_untrained_leaves_room_for_what_its_vectors_will_ta
             learner.attach(rule.attach(learner))
         budgets.append(float(Rate(file=2.0).build(learner).begun[1]))
     assert budgets[1] == pytest.approx(budgets[0], rel=0.05)
+
+
+def test_a_budget_counts_scales_as_they_will_be_stored(trained):
+    begun_with = {}
+    for scales in (32, 16):
+        learner = begun(trained)
+        for rule in (Lsq(bits=4), Narrow(scales=scales)):
+            learner.attach(rule.attach(learner))
+        begun_with[scales] = float(Rate(file=3.0).build(learner).begun[1])
+        held = learner.constraints[0].weights
+        counts = [each.count for each in held.values()]
+        codes = sum(learner.tensor(name).numel() for name in held)
+    saved = (begun_with[16] - begun_with[32]) * codes / 8
+    assert counts == [WIDTH, WIDTH, 4]
+    assert 2 * sum(counts) - 24 <= saved <= 2 * sum(counts)
+
+
+def test_the_whole_preset_ends_within_its_budget(trained, tmp_path):
+    learner = begun(trained)
+    teachers = {"big": ModuleTeacher(fresh(slot=1, width=12).module)}
+    fields = {"scales": 16, "through": [6, 5], "offset": True, "terms": ["damping"], "floats": 8}
+    stage = Compress(teacher="big", alpha=0.0, beta=1.0, size=1.6, bits=4, **fields, **PLAN)
+    stage.run(learner, context(tmp_path, teachers=teachers))
+    artifact = open_artifact(pack(learner.deployed().contents(Use())))
+    assert artifact.version == "1.1"
+    assert artifact.tensor("second.weight").scale_dtype == "f16"
+    assert describe(artifact)["bits_per_weight"] <= 1.6
+    assert accuracy(learner) > 0.9
+
+
+class Plain(torch.nn.Module):
+    """No batch-norms anywhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = torch.nn.Conv2d(2, WIDTH, 3), torch.nn.Linear(WIDTH, 4)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.first(x)).mean((2, 3)))
+
+
+def test_a_module_without_batch_norms_is_compressed(tmp_path):
+    torch.manual_seed(0)
+    module = Plain()
+    captured = capture(module, (torch.randn(2, 2, 8, 8),))
+    learner = Learner(module, captured, deploy(module, captured))
+    stage = Compress(teacher="big", alpha=0.0, beta=1.0, size=8.0, **{**PLAN, "epochs": 1})
+    assert stage.norm_batches == 50
+    stage.run(learner, context(tmp_path, teachers={"big": ModuleTeacher(fresh(slot=1, width=12).module)}))
+    assert learner.record[0]["norm_batches"] == 50

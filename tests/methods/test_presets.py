@@ -55,6 +55,32 @@ EXPANDED = [
                 {"name": "lsq", "bits": 4, "granularity": "tensor"},
                 {"name": "narrow", "bits": 8},
             ],
+            "norm_batches": 50,
+        },
+    ),
+    (
+        {
+            "stage": "compress",
+            "teacher": "big",
+            "size": 2.0,
+            "beta": 0,
+            "through": [8, 6],
+            "offset": True,
+            "scales": 16,
+            "terms": ["damping", {"name": "hint", "teacher": "big", "layers": {"a": "b"}}],
+            "norm_batches": 0,
+        },
+        {
+            "objective": [
+                {"name": "kl", "teacher": "big", "weight": 0.9},
+                {"name": "rate", "file": 1.98},
+                "damping",
+                {"name": "hint", "teacher": "big", "layers": {"a": "b"}},
+            ],
+            "constraints": [
+                {"name": "lsq", "bits": 4, "through": [8, 6], "offset": True},
+                {"name": "narrow", "scales": 16},
+            ],
         },
     ),
     (
@@ -90,6 +116,21 @@ def test_its_description_is_json_both_ways(fields):
     assert STAGE.validate_python(stage.model_dump(mode="json")) == stage
     assert STAGE.validate_python(stage.describe()) == stage
     assert STAGE.validate_python(stage) is stage
+
+
+def test_compress_says_how_many_batches_norms_are_taken_over_and_no_more_than_was_asked():
+    fields = {"stage": "compress", "teacher": "big", "size": 2.0, "epochs": 1}
+    assert STAGE.validate_python(fields).describe() == fields | {"norm_batches": 50}
+    for count in (0, 20, 50):
+        stage = STAGE.validate_python(fields | {"norm_batches": count})
+        assert stage.describe() == fields | {"norm_batches": count}
+        assert stage.expand().norm_batches == count
+
+
+def test_grids_that_do_not_become_narrower_are_refused_before_anything_is_done():
+    with pytest.raises(ValidationError) as caught:
+        STAGE.validate_python({"stage": "compress", "teacher": "big", "size": 2.0, "through": [4], "epochs": 1})
+    assert "through [4] must go down to bits 4, wider first" in explain(caught.value, where="stage")
 
 
 def test_a_preset_trains_as_its_finetune_does(tmp_path):

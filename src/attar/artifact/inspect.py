@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from attar.artifact.layout import FOOTER, HEADER, MAJOR, MINOR, places
+from attar.artifact.layout import FOOTER, HEADER, places
 from attar.artifact.manifest import (
     CodebookValue,
     CodeStream,
@@ -43,7 +43,7 @@ def describe(artifact: Artifact) -> dict[str, Any]:
     overhead = artifact.file_bytes - weights - graphs
     parameters = manifest.parameters
     return {
-        "format": f"{MAJOR}.{MINOR}",
+        "format": artifact.version,
         "sha256": artifact.sha256,
         "file_bytes": artifact.file_bytes,
         "weights_bytes": weights,
@@ -108,10 +108,10 @@ def _grid(value: Value) -> dict[str, Any]:
         return {"values": {"kind": value.values.kind, **_grid(value.values)}}
     if isinstance(value, DenseValue):
         return {"dtype": value.dtype}
-    granularity = value.granularity.model_dump(mode="json")
+    grid = {"granularity": value.granularity.model_dump(mode="json"), "scale_dtype": value.scale.dtype}
     if isinstance(value, CodebookValue):
-        return {"granularity": granularity, "points": value.points.length // 4}
-    return {"granularity": granularity, "symmetric": value.symmetric, "narrow": value.narrow}
+        return {**grid, "points": value.points.length // 4}
+    return {**grid, "symmetric": value.symmetric, "narrow": value.narrow}
 
 
 def _tables(artifact: Artifact) -> list[dict[str, Any]]:

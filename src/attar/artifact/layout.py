@@ -14,7 +14,7 @@ from attar.core.errors import ArtifactError
 
 MAGIC = b"\x89ATR\r\n\x1a\n"
 END = b"ATTAR-END-OF-FIL"
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 1, 1
 ALIGN = 64
 HEADER = struct.Struct("<8sHHI")
 FOOTER = struct.Struct("<QQQII16s16s")
@@ -70,10 +70,10 @@ def inflate(data: memoryview, length: int, limit: int, *, section: str) -> bytes
     return out
 
 
-def assemble(sections: Sequence[bytes], manifest: bytes) -> bytes:
-    """Return the file that holds these sections and this manifest (JSON)."""
+def assemble(sections: Sequence[bytes], manifest: bytes, minor: int) -> bytes:
+    """Return the file of a minor version that holds these sections and this manifest (JSON)."""
     where = places([len(section) for section in sections])
-    out = bytearray(HEADER.pack(MAGIC, MAJOR, MINOR, 0))
+    out = bytearray(HEADER.pack(MAGIC, MAJOR, minor, 0))
     for place, section in zip(where, sections, strict=True):
         out += bytes(place.start - len(out))
         out += section
@@ -110,6 +110,12 @@ def manifest_text(data: memoryview, limits: Limits) -> tuple[bytes, Place]:
     if zlib.crc32(text) != crc32:
         raise ArtifactError("the checksum does not match: it is damaged", section="manifest")
     return inflate(text, length, limits.manifest_bytes, section="manifest"), Place(start, footer)
+
+
+def minor_of(data: memoryview) -> int:
+    """Return the minor version a file says it is of."""
+    minor: int = HEADER.unpack(data[: HEADER.size])[2]
+    return minor
 
 
 def check_digest(data: memoryview) -> None:

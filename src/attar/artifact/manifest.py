@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue
 
+from attar.core.halves import ScaleType
 from attar.core.scheme import Granularity, PerChannel, Scheme, Shape
 from attar.core.spec import Spec
 from attar.core.tensors import DTYPES
@@ -43,6 +44,12 @@ class Stream(Spec):
     length: Size
 
 
+class ScaleStream(Stream):
+    """Uncoded scales or offsets, with a type since version 1.1 of the format."""
+
+    dtype: ScaleType = "f32"
+
+
 class CodeStream(Spec):
     """Entropy-coded symbols."""
 
@@ -71,7 +78,7 @@ class QuantizedValue(Spec):
     symmetric: bool = True
     narrow: bool = True
     granularity: Granularity = PerChannel()
-    scale: Stream
+    scale: ScaleStream
     zero_point: Stream | None = None
     codes: CodeStream
 
@@ -91,8 +98,8 @@ class CodebookValue(Spec):
     kind: Literal["codebook"] = "codebook"
     granularity: Granularity
     points: Stream
-    scale: Stream
-    offset: Stream
+    scale: ScaleStream
+    offset: ScaleStream
     codes: CodeStream
 
     def streams(self) -> tuple[Stream | CodeStream, ...]:
@@ -221,6 +228,12 @@ class Manifest(Spec):
     recipe: dict[str, JsonValue] = {}
     versions: dict[Name, Name] = {}
     licence: str | None = None
+
+
+def minor(manifest: Manifest) -> int:
+    """Return the least minor version of the format that has all a manifest says: 1 where a scale has a type."""
+    streams = (stream for record in manifest.tensors for stream in record.value.streams())
+    return int(any(isinstance(stream, ScaleStream) and "dtype" in stream.model_fields_set for stream in streams))
 
 
 def shape_of(shape: Dims) -> Shape:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from attar.artifact import bindings, jsontext, layout, streams, values
 from attar.artifact.graph import Checked, check
 from attar.artifact.limits import Limits
-from attar.artifact.manifest import Binding, GraphRecord, Manifest, TensorRecord
+from attar.artifact.manifest import Binding, GraphRecord, Manifest, TensorRecord, minor
 from attar.artifact.streams import Table
 from attar.core.errors import ArtifactError, UnknownName
 from attar.core.spec import explain
@@ -33,6 +33,7 @@ class Artifact:
         manifest: what the file says about itself.
         limits: what it may ask for.
         file_bytes: its length.
+        version: of the format it is written in, ``"1.0"`` or ``"1.1"``.
         sections: the bytes of every section.
         records: tensor records by name, aliases included.
     """
@@ -45,6 +46,7 @@ class Artifact:
         text, place = layout.manifest_text(self._data, limits)
         self.manifest_bytes = place.stop - place.start
         self.manifest = _manifest(text, limits)
+        self.version = _version(layout.minor_of(self._data), self.manifest)
         self.sections = layout.cut(self._data, self.manifest.sections, place)
         layout.check_digest(self._data)
         self.records = _records(self.manifest, limits)
@@ -207,6 +209,17 @@ def _manifest(text: bytes, limits: Limits) -> Manifest:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
         raise ArtifactError(explain(error, where=""), section="manifest") from error
+
+
+def _version(said: int, manifest: Manifest) -> str:
+    """Return the version of a file, having checked that what it says of itself is in that version."""
+    if minor(manifest) > said:
+        raise ArtifactError(
+            f"the dtype of a scale is of format {layout.MAJOR}.{minor(manifest)}; the header says "
+            f"{layout.MAJOR}.{said}",
+            section="manifest",
+        )
+    return f"{layout.MAJOR}.{said}"
 
 
 def _items(value: Any, key: str) -> Sequence[Any] | Mapping[str, Any]:

@@ -15,6 +15,7 @@ from attar.artifact.manifest import (
     CodeStream,
     DenseValue,
     QuantizedValue,
+    ScaleStream,
     SparseValue,
     Stream,
     TableRecord,
@@ -24,6 +25,7 @@ from attar.artifact.manifest import (
 from attar.coding.base import Symbols
 from attar.coding.registry import CODERS
 from attar.core.errors import ArtifactError, SpecError
+from attar.core.halves import halved, widened
 from attar.core.scheme import Shape
 from attar.core.tensors import DTYPES, Codebook, CompressedTensor, Dense, Quantized, Sparse
 
@@ -54,10 +56,11 @@ def split(tensor: CompressedTensor) -> list[bytes | Codes]:
         lowest = tensor.scheme.qmin % 256
         symbols = np.ascontiguousarray(tensor.codes).reshape(-1).view(np.uint8) - np.uint8(lowest)  # modulo 256
         zero_point = [] if tensor.zero_point is None else [tensor.zero_point.tobytes()]
-        return [_floats(tensor.scale), *zero_point, Codes(symbols, tensor.scheme.levels)]
+        return [_floats(tensor.scale, tensor.scale_dtype), *zero_point, Codes(symbols, tensor.scheme.levels)]
     if isinstance(tensor, Codebook):
         codes = Codes(np.ascontiguousarray(tensor.codes).reshape(-1), tensor.points.size)
-        return [_floats(tensor.points), _floats(tensor.scale), _floats(tensor.offset), codes]
+        affine = [_floats(values, tensor.scale_dtype) for values in (tensor.scale, tensor.offset)]
+        return [_floats(tensor.points), *affine, codes]
     return [Codes(np.ascontiguousarray(tensor.mask).reshape(-1).view(np.uint8), 2), *split(tensor.values)]
 
 
@@ -68,6 +71,10 @@ def describe(tensor: CompressedTensor, records: Iterator[Record]) -> Value:
         record = next(records)
         assert isinstance(record, Stream)
         return record
+
+    def scales(dtype: str) -> ScaleStream:
+        typed = {} if dtype == "f32" else {"dtype": dtype}  # a type that is said makes the file one of version 1.1
+        return ScaleStream.model_validate({"length": plain().length, **typed})
 
     def coded() -> CodeStream:
         record = next(records)
@@ -82,13 +89,17 @@ def describe(tensor: CompressedTensor, records: Iterator[Record]) -> Value:
             symmetric=tensor.scheme.symmetric,
             narrow=tensor.scheme.narrow,
             granularity=tensor.scheme.granularity,
-            scale=plain(),
+            scale=scales(tensor.scale_dtype),
             zero_point=None if tensor.zero_point is None else plain(),
             codes=coded(),
         )
     if isinstance(tensor, Codebook):
         return CodebookValue(
-            granularity=tensor.granularity, points=plain(), scale=plain(), offset=plain(), codes=coded()
+            granularity=tensor.granularity,
+            points=plain(),
+            scale=scales(tensor.scale_dtype),
+            offset=scales(tensor.scale_dtype),
+            codes=coded(),
         )
     mask = coded()
     values = describe(tensor.values, records)
@@ -137,7 +148,7 @@ def _check_value(value: Value, shape: Shape, tables: Sequence[Table], section: s
         count = value.granularity.count(shape)
     except SpecError as error:
         raise ArtifactError(str(error), section=section) from error
-    _check_plain("scale", value.scale, count, 4, section)
+    _check_plain("scale", value.scale, count, DTYPES[value.scale.dtype].itemsize, section)
     if isinstance(value, QuantizedValue):
         if value.symmetric != (value.zero_point is None):
             raise ArtifactError("zero points belong to asymmetric grids, and only to them", section=section)
@@ -145,7 +156,9 @@ def _check_value(value: Value, shape: Shape, tables: Sequence[Table], section: s
             _check_plain("zero_point", value.zero_point, count, 1, section)
         _check_codes("codes", value.codes, elements, value.scheme.levels, tables, section)
     else:
-        _check_plain("offset", value.offset, count, 4, section)
+        if value.offset.dtype != value.scale.dtype:
+            raise ArtifactError(f"scale is {value.scale.dtype} and offset {value.offset.dtype}", section=section)
+        _check_plain("offset", value.offset, count, DTYPES[value.offset.dtype].itemsize, section)
         _check_codes("codes", value.codes, elements, _points(value, section), tables, section)
 
 
@@ -198,8 +211,8 @@ def raw_bytes(count: int, alphabet: int) -> int:
     return -(-count * (alphabet - 1).bit_length() // 8)
 
 
-def _floats(values: NDArray[np.float32]) -> bytes:
-    return values.astype("<f4").tobytes()
+def _floats(values: NDArray[np.float32], dtype: str = "f32") -> bytes:
+    return (values.astype("<f4") if dtype == "f32" else halved(values, dtype)).tobytes()
 
 
 class _Decoder:
@@ -225,14 +238,15 @@ class _Decoder:
             return Dense(self._dense(value, elements).reshape(shape), value.dtype)
         if isinstance(value, QuantizedValue):
             scheme = value.scheme
-            scale = self._floats(value.scale)
+            scale, dtype = self._floats(value.scale), value.scale.dtype
             zero_point = None if value.zero_point is None else np.frombuffer(self._take(value.zero_point), np.uint8)
             symbols = self._codes(value.codes, elements, scheme.levels)
             codes: NDArray[Any] = (symbols + np.uint8(scheme.qmin % 256)).view(scheme.code_dtype)  # modulo 256
-            return Quantized(codes.reshape(shape), scale, scheme, None if zero_point is None else zero_point.copy())
+            zero_point = None if zero_point is None else zero_point.copy()
+            return Quantized(codes.reshape(shape), scale, scheme, zero_point, dtype)
         points, scale, offset = (self._floats(stream) for stream in (value.points, value.scale, value.offset))
         codes = self._codes(value.codes, elements, points.size).reshape(shape)
-        return Codebook(codes, points, scale, offset, value.granularity)
+        return Codebook(codes, points, scale, offset, value.granularity, value.scale.dtype)
 
     def _take(self, stream: Record) -> memoryview:
         start, self._at = self._at, self._at + stream.length
@@ -245,7 +259,8 @@ class _Decoder:
         return np.frombuffer(data, DTYPES[value.dtype], elements).copy()
 
     def _floats(self, stream: Stream) -> NDArray[np.float32]:
-        return np.frombuffer(self._take(stream), "<f4").astype(np.float32)
+        dtype = stream.dtype if isinstance(stream, ScaleStream) else "f32"
+        return widened(np.frombuffer(self._take(stream), DTYPES[dtype]), dtype)
 
     def _codes(self, stream: CodeStream, count: int, alphabet: int) -> Symbols:
         data = self._take(stream)

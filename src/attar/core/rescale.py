@@ -17,8 +17,8 @@ _TINY = float(np.finfo(np.float32).tiny)
 def rescale(tensor: CompressedTensor, factor: NDArray[np.float64], axis: int) -> CompressedTensor | None:
     """Return ``tensor * factor`` along ``axis``, or None where its grid cannot follow.
 
-    Codes stay and scales take the factor. A negative factor turns the signs of symmetric narrow codes; a scale of the
-    whole tensor becomes one for each channel.
+    Codes stay and scales take the factor; they are of 32 bits then. A negative factor turns the signs of symmetric
+    narrow codes; a scale of the whole tensor becomes one for each channel.
 
     Args:
         tensor: floating values or a grid of them.
@@ -37,7 +37,7 @@ def rescale(tensor: CompressedTensor, factor: NDArray[np.float64], axis: int) ->
             granularity, source, channel = index
             scale = (tensor.scale[source] * factor[channel]).astype(np.float32)
             offset = (tensor.offset[source] * factor[channel]).astype(np.float32)
-            return replace(tensor, scale=scale, offset=offset, granularity=granularity)
+            return replace(tensor, scale=scale, offset=offset, granularity=granularity, scale_dtype="f32")
         case Sparse(mask=mask, values=Dense() as values):
             place = np.nonzero(mask)[axis]
             return Sparse(mask, Dense((values.dense() * factor[place]).astype(np.float32)))

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar.core.errors import SpecError
+from attar.core.halves import SMALLEST, check_exact, widened
 from attar.core.scheme import Granularity, Scheme, Shape
 
 #: Names of element types in files and specs. bf16 is held in numpy as the uint16 of its bits.
@@ -54,9 +55,7 @@ class Dense:
 
     def dense(self) -> NDArray[Any]:
         """Return the values: floating types as float32, the others as they are."""
-        if self.dtype == "bf16":
-            return (self.data.astype(np.uint32) << 16).view(np.float32)
-        return self.data.astype(np.float32) if self.dtype == "f16" else self.data
+        return widened(self.data, self.dtype) if self.dtype in SMALLEST else self.data
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,12 +67,15 @@ class Quantized:
         scale: float32, ``(scheme.granularity.count(shape),)``, finite and positive.
         zero_point: uint8 of the same shape as ``scale``; None for symmetric schemes.
         scheme: the grid.
+        scale_dtype: the type a file keeps the scales in, ``f32``, ``f16`` or ``bf16``. It must hold every one as it is,
+            in 16 bits as a normal number: the equation knows float32 alone.
     """
 
     codes: NDArray[np.int8] | NDArray[np.uint8]
     scale: NDArray[np.float32]
     scheme: Scheme
     zero_point: NDArray[np.uint8] | None = None
+    scale_dtype: str = "f32"
 
     def __post_init__(self) -> None:
         count = self.scheme.granularity.count(self.codes.shape)
@@ -91,6 +93,9 @@ class Quantized:
             raise SpecError(f"{count} zero points of uint8 within 0..{self.scheme.qmax} were expected")
         if not (np.isfinite(self.scale).all() and (self.scale > 0).all()):
             raise SpecError("a scale is not finite and positive")
+        check_exact(self.scale_dtype, self.scale)
+        if (self.scale < SMALLEST.get(self.scale_dtype, 0.0)).any():
+            raise SpecError(f"a scale of type {self.scale_dtype} is no normal number")
         if self.codes.size and (int(self.codes.min()) < self.scheme.qmin or int(self.codes.max()) > self.scheme.qmax):
             raise SpecError(f"a code lies outside {self.scheme.qmin}..{self.scheme.qmax}")
 
@@ -116,6 +121,7 @@ class Codebook:
         scale: float32, ``(granularity.count(shape),)``, finite.
         offset: float32 of the same shape, finite.
         granularity: which elements share a scale and an offset.
+        scale_dtype: the type a file keeps scales and offsets in, as in :class:`Quantized`.
     """
 
     codes: NDArray[np.uint8]
@@ -123,6 +129,7 @@ class Codebook:
     scale: NDArray[np.float32]
     offset: NDArray[np.float32]
     granularity: Granularity
+    scale_dtype: str = "f32"
 
     def __post_init__(self) -> None:
         count = self.granularity.count(self.codes.shape)
@@ -135,6 +142,7 @@ class Codebook:
                 )
         if self.points.dtype != np.float32 or not np.isfinite(self.points).all():
             raise SpecError("the points of a codebook are finite float32 values")
+        check_exact(self.scale_dtype, self.scale, self.offset)
         if self.codes.size and int(self.codes.max()) >= self.points.size:
             raise SpecError(f"a code lies outside the {self.points.size} points")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from attar.core.describe import described
+from attar.core.spec import explain
 from attar.methods.distill.cross_entropy import CrossEntropy
 from attar.methods.distill.kl import Kl
 from attar.methods.distill.registry import ObjectiveChoice
@@ -181,7 +182,8 @@ class Compress(Preset):
     """Learn from a teacher on learned grids under a budget: the file ends at or below ``size`` bits per weight.
 
     Stands for ``kl`` and ``cross_entropy`` as in ``distill``, ``lsq`` on wide grids, the ``rate`` term with ``size`` as
-    the budget of the whole file, and ``narrow`` for everything else. Begin it from a trained module.
+    the budget of the whole file, ``narrow`` for everything else, and batch-norms taken anew at the end. Begin it from a
+    trained module.
 
     Attributes:
         teacher: a model's name; a list of names, or name -> weight, for an ensemble.
@@ -190,13 +192,18 @@ class Compress(Preset):
         bits: bits of a code before it is entropy-coded; None: ``size`` rounded up and two more, from 3 to 8. Frequent
             codes take less than their width, so the grid may be wider than the budget.
         granularity: which weights share a step, as in ``lsq``.
+        through: bits the grids have before, wider first, as in ``lsq``.
+        offset: whether weights have a learned offset, as in ``lsq``.
         floats: bits of what no grid holds: biases, norms.
+        scales: bits of the scales of weights, as in ``narrow``.
         merge: whether batch-norms that stay become two vectors; a file that shall be trained further keeps all four.
         temperature: T, a number or a schedule.
         alpha: the factor of the soft loss, a number or a schedule.
         beta: the factor of the hard loss; without labels, 0.
         reach: the share of the stage by which the budget is reached.
+        terms: what else is minimised, such as ``damping``.
         constraints: what else the module is held to.
+        norm_batches: as in every stage that trains, here 50; of no effect where there are no batch-norms.
     """
 
     stage: Literal["compress"] = "compress"
@@ -204,17 +211,27 @@ class Compress(Preset):
     size: Annotated[float, Field(gt=0, le=8)]
     bits: Bits | None = None
     granularity: GranularityChoice = None
+    through: tuple[Bits, ...] = ()
+    offset: bool = False
     floats: Literal[8, 16] = 16
+    scales: Literal[16, 32] = 32
     merge: bool = True
     temperature: Temperature = 4.0
     alpha: Factor = 0.9
     beta: Factor = 0.1
     reach: Annotated[float, Field(gt=0, le=0.9)] = 0.5
+    terms: tuple[ObjectiveChoice, ...] = ()
     constraints: tuple[ConstraintChoice, ...] = ()
+    # Made, not constant, so that a record says it always: in one of another stage a number left out is 0.
+    norm_batches: Annotated[int, Field(ge=0)] = Field(default_factory=lambda: 50, json_schema_extra={"default": 50})
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         _taught(self.alpha, self.beta)
+        try:
+            self._grid()
+        except ValidationError as error:
+            raise ValueError(explain(error, where="lsq")) from error
         return self
 
     def budget(self) -> float:
@@ -223,12 +240,15 @@ class Compress(Preset):
 
     def expand(self) -> Finetune:
         """Return the finetune this stage stands for."""
-        bits = self.bits or min(8, max(3, math.ceil(self.size) + 2))
         terms: list[Term] = [Kl(teacher=self.teacher, temperature=self.temperature, weight=self.alpha)]
         if self.beta != 0:
             terms.append(CrossEntropy(weight=self.beta))
-        terms.append(Rate(file=self.size * (1 - _MARGIN), reach=self.reach))
-        grid = Lsq(bits=bits, granularity=self.granularity)
+        terms += [Rate(file=self.size * (1 - _MARGIN), reach=self.reach), *self.terms]
         before = [rule for rule in self.constraints if not rule.behind_grid]
         after = [rule for rule in self.constraints if rule.behind_grid]
-        return self._expanded(tuple(terms), (*before, grid, *after, Narrow(bits=self.floats, merge=self.merge)))
+        narrow = Narrow(bits=self.floats, merge=self.merge, scales=self.scales)
+        return self._expanded(tuple(terms), (*before, self._grid(), *after, narrow))
+
+    def _grid(self) -> Lsq:
+        bits = self.bits or min(8, max(3, math.ceil(self.size) + 2))
+        return Lsq(bits=bits, granularity=self.granularity, through=self.through, offset=self.offset)

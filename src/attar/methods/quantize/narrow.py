@@ -1,4 +1,4 @@
-"""The rule for what no grid holds: biases, norms and other small tensors in 16 or 8 bits."""
+"""The rule for what is no code: biases, norms and other small tensors in 16 or 8 bits, scales in 16."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
+from attar.core.halves import SMALLEST, halved, widened
 from attar.core.scheme import PerTensor, Scheme
-from attar.core.tensors import CompressedTensor, Dense, Quantized, quantize
+from attar.core.tensors import CompressedTensor, Dense, Quantized, Sparse, quantize
+from attar.methods.quantize.bias_grid import biases_on_grid
 from attar.work.constraint import Constraint, Rule
 from attar.work.learner import Learner
 from attar.work.workpiece import Workpiece
@@ -19,13 +21,16 @@ from attar.work.workpiece import Workpiece
 _HALF_MAX = float(np.finfo(np.float16).max)
 #: A grid of 8 bits may have steps of this share of the median magnitude at most.
 _COARSEST = 1 / 16
+#: Fewer scales than these may save less than the record of their type takes.
+_FEWEST = 4
 #: Batch-norms as graphs have them, and the position of the running variance in their arguments.
 _NORMS = (torch.ops.aten.batch_norm.default, torch.ops.aten._native_batch_norm_legit_no_training.default)
 _VAR = 4
 
 
 class Narrow(Rule):
-    """Store in 16 or 8 bits what no grid holds, batch-norms that stay in the graph as two vectors, not four.
+    """Store in 16 or 8 bits what no grid holds, batch-norms that stay in the graph as two vectors, not four, and scales
+    in 16 bits where asked.
 
     In a small network biases and batch-norms weigh as much as its weights: 16 bytes a channel for a batch-norm behind
     an activation, 4 of them left at 16 bits. A tensor of 16 bits is rounded to half precision or bfloat16,
@@ -35,14 +40,22 @@ class Narrow(Rule):
     stays: on a grid a small one would be zero. It acts when the file is made, on floating tensors that nothing else
     holds; what integer kernels add stays as they need it.
 
+    With ``scales: 16`` the scales of every weight on a grid, and the offsets of those that have them, are rounded too:
+    to half precision (a scale moves by 2^-11 of itself at most) where its normal numbers reach all of them, else to
+    bfloat16 (2^-8), which has the range of float32. Batch-norms are folded by then, and the biases of integer layers
+    are put on the steps of the rounded scales, so that these layers stay in integers. Codes stay as they were trained.
+    Weights with fewer than four scales keep float32, and so do those that a stage ``quantize`` rounds after training.
+
     Attributes:
         bits: 16, or 8: cheaper, and worth a look at the accuracy.
         merge: whether batch-norms become two vectors; a file that shall be trained further keeps all four.
+        scales: bits of a scale: 32, as trained, or 16.
     """
 
     name: Literal["narrow"] = "narrow"
     bits: Literal[8, 16] = 16
     merge: bool = True
+    scales: Literal[16, 32] = 32
 
     def attach(self, learner: Learner) -> Constraint:
         """Return the constraint; it holds nothing while the module is trained."""
@@ -59,7 +72,9 @@ class Narrowed(Constraint):
         self.rule, self.merges = rule, rule.merge
 
     def finish(self, piece: Workpiece) -> Workpiece:
-        """Return the workpiece with its floating tensors in fewer bits."""
+        """Return the workpiece with its floating tensors, and scales where asked, in fewer bits."""
+        if self.rule.scales == 16:
+            piece = _with_short_scales(piece)
         fewer, variances = {}, _variances(piece.traced.graph)
         for name, tensor in piece.stored().items():
             if name not in piece.tensors and isinstance(tensor, Dense) and tensor.dtype == "f32":
@@ -80,21 +95,52 @@ def narrowed(values: NDArray[np.float32], bits: int) -> CompressedTensor:
     if bits == 8 and largest / 127 <= _COARSEST * np.median(size[size > 0]):
         scheme = Scheme(bits=8, granularity=PerTensor())
         return quantize(values, np.array([largest / scheme.qmax], np.float32), None, scheme)
-    halves = Dense(_to_bfloat16(values), "bf16")
+    halves = Dense(halved(values, "bf16"), "bf16")
     if largest <= _HALF_MAX:
-        finer = Dense(values.astype(np.float16), "f16")
+        finer = Dense(halved(values, "f16"), "f16")
         if np.abs(finer.dense() - values).max() <= np.abs(halves.dense() - values).max():
             return finer
     return halves if np.isfinite(halves.dense()).all() else Dense(values, "f32")
+
+
+def short_scales(tensor: CompressedTensor) -> CompressedTensor:
+    """Return a tensor with its scales and offsets in 16 bits; as it is where it has none, few, or none that fit.
+
+    They fit a type where each, once rounded, is finite, and each scale that is not zero a normal number.
+    """
+    match tensor:
+        case Sparse(mask=mask, values=values):
+            short = short_scales(values)
+            assert not isinstance(short, Sparse)
+            return Sparse(mask, short)
+        case Dense():
+            return tensor
+    if tensor.scale.size < _FEWEST:
+        return tensor
+    for dtype, smallest in SMALLEST.items():
+        scale = widened(halved(tensor.scale, dtype), dtype)
+        fits = np.isfinite(scale) & ((np.abs(scale) >= smallest) | (tensor.scale == 0))
+        if isinstance(tensor, Quantized):
+            if fits.all():
+                return replace(tensor, scale=scale, scale_dtype=dtype)
+            continue
+        offset = widened(halved(tensor.offset, dtype), dtype)
+        if fits.all() and np.isfinite(offset).all():
+            return replace(tensor, scale=scale, offset=offset, scale_dtype=dtype)
+    return tensor
+
+
+def _with_short_scales(piece: Workpiece) -> Workpiece:
+    """Return the workpiece with scales in 16 bits, and the biases of integer layers in whole steps of these."""
+    tensors = {name: short_scales(tensor) for name, tensor in piece.tensors.items()}
+    if piece.activations:
+        # From the biases as they were trained: rounded to two grids in turn, they would be off by up to a whole step.
+        grids = {name: tensor for name, tensor in tensors.items() if not isinstance(tensor, Dense)}
+        tensors |= biases_on_grid(piece.traced.graph, replace(piece, tensors=grids).stored(), piece.activations)
+    return replace(piece, tensors=tensors)
 
 
 def _variances(graph: fx.GraphModule) -> frozenset[str]:
     """Return the names of the tensors that batch-norms divide by the root of."""
     norms = [node for node in graph.graph.nodes if node.target in _NORMS]
     return frozenset(str(node.args[_VAR].target) for node in norms if isinstance(node.args[_VAR], fx.Node))
-
-
-def _to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Return the upper halves of float32 values, rounded to nearest even."""
-    whole = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return ((whole + 0x7FFF + ((whole >> 16) & 1)) >> 16).astype(np.uint16)
