@@ -2,10 +2,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-# Real data beside the checkout is used where nothing else is said.
-ifneq ($(wildcard ../shared/data),)
-export ATTAR_DATA ?= $(abspath ../shared/data)
-endif
 
 .PHONY: help demo study-small test check fuzz clean
 help:  ## what there is to make
@@ -20,7 +16,7 @@ demo: $(READY)  ## the main job on real data: train, distil, prune, quantize, pa
 	rm -rf runs/demo
 	$(BIN)/attar run examples/demo.yaml --out runs/demo
 
-study-small: $(READY)  ## every method of studies/polino2018 on a few images of CIFAR-10 (ATTAR_DATA)
+study-small: $(READY)  ## the methods of studies/polino2018 on a few images of CIFAR-10 (ATTAR_DATA)
 	rm -rf runs/polino2018-small
 	$(BIN)/attar run studies/polino2018/small.yaml --out runs/polino2018-small
 

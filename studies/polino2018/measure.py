@@ -4,29 +4,36 @@
     python studies/polino2018/measure.py --draw    tables and figures again from results.json
 
 A run's folder is named RECIPE, or RECIPE.ROW where `--only ROW` made one row of it. Rows are kept in results.json until
-they are made anew, so that a part of the study can be repeated; a file of bytes that were evaluated is not evaluated
-again. The published figures are those of the paper; none was measured here.
+they are made anew, so that a part of the study can be repeated; those another recipe made than there is now are marked.
+A file of bytes that were evaluated is not evaluated again. The published figures are those of the paper; none was
+measured here.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from figures import draw
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import track
-from tables import TABLES, draw, fill
+from tables import TABLES, fill
 
 import attar
 from attar.artifact.inspect import describe
 from attar.cli import show
+from attar.core.describe import described
 from attar.data import load
 from attar.measure.accuracy import evaluate
 from attar.measure.huffman_size import huffman_size
-from attar.recipe.recipe import Recipe, read
+from attar.recipe.folder import digest
+from attar.recipe.recipe import Model, Recipe, read
+from attar.recipe.reference import expanded
 
 HERE = Path(__file__).parent
 #: Recipes of networks that were not trained, or of a few images.
@@ -68,6 +75,7 @@ def measured(path: Path, test: Any, known: dict[str, Any]) -> dict[str, Any]:
         "parameters": size["parameters"],
         "bits_per_weight": size["bits_per_weight"],
         "paper_bytes": counted.bytes,
+        "paper_ratio": counted.ratio,
     }
 
 
@@ -79,22 +87,62 @@ def curves(folder: Path, seed: int, model: str) -> list[dict[str, Any]]:
     return [{"stage": row["index"], **{key: row[key] for key in KEPT if key in row}} for row in mine]
 
 
+def origin(model: Model, weights: str | None) -> dict[str, str | None]:
+    """Return what tells whether a row would be made in the same way: hashes of its stages and source, and of the
+    weights it begins with, whatever their file is called.
+
+    Args:
+        model: the row in its recipe.
+        weights: SHA-256 of its weights; None without or where there is no such file.
+    """
+    said = described(model)
+    said["source"].pop("weights", None)
+    return {"recipe": hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest(), "weights": weights}
+
+
+def made_by(run: dict[str, Any], name: str) -> dict[str, str | None]:
+    """Return the origin of a row by what ``run.json`` says; nothing where recipes no longer have all its keys."""
+    try:
+        model = Model.model_validate(run["recipe"]["models"][name])
+    except ValidationError:
+        return {}
+    return origin(model, run["files"].get(str(expanded(model.source.weights or ""))))
+
+
 def run_rows(folder: Path, recipe: Recipe, test: Any, known: dict[str, Any]) -> dict[str, Any]:
-    """Return the rows of a run: model, or model and seed but for the recipe's first, to figures and curves."""
+    """Return the rows of a run: model, or model and seed but for the recipe's first, to figures, curves and origin."""
     found = {}
-    first = json.loads((folder / "run.json").read_text())["recipe"]["seeds"][0]
+    run = json.loads((folder / "run.json").read_text())
     for path in sorted(folder.glob("*.attar")) + sorted(folder.glob("seed-*/*.attar")):
-        seed = first if path.parent == folder else int(path.parent.name.partition("-")[2])
+        seed = run["recipe"]["seeds"][0] if path.parent == folder else int(path.parent.name.partition("-")[2])
         if path.stem != "teacher":
             name = path.stem if seed == recipe.seeds[0] else f"{path.stem} seed {seed}"
-            found[name] = {**measured(path, test, known), "seed": seed, "epochs": curves(folder, seed, path.stem)}
+            found[name] = {
+                **measured(path, test, known),
+                "seed": seed,
+                "epochs": curves(folder, seed, path.stem),
+                "made": made_by(run, path.stem),
+            }
     return found
 
 
 def ordered(rows: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """Return the rows the recipe has, in its order, seeds beside each other."""
-    kept = {name: row for name, row in rows.items() if row["seed"] in recipe.seeds}
-    return {name: row for model in recipe.models for name, row in kept.items() if name.partition(" ")[0] == model}
+    """Return the rows the recipe has, in its order, seeds beside each other.
+
+    A row that was made from other weights or by other stages than the recipe has now is marked: it is ``earlier``.
+    """
+    found = {}
+    for name, model in recipe.models.items():
+        weights = recipe.folder / expanded(model.source.weights or "")
+        now = origin(model, digest(weights) if weights.is_file() else None)
+        for title, row in rows.items():
+            if title.partition(" ")[0] == name and row["seed"] in recipe.seeds:
+                made = row.get("made", {})
+                # Weights that are not at hand cannot be compared.
+                alike = made.get("recipe") == now["recipe"] and now["weights"] in (None, made.get("weights"))
+                found[title] = {key: value for key, value in row.items() if key != "earlier"}
+                found[title] |= {} if alike else {"earlier": True}
+    return found
 
 
 def main() -> int:
@@ -120,6 +168,9 @@ def main() -> int:
         results["runs"] = {name: ordered(made[name], recipe) for name, recipe in recipes.items() if made.get(name)}
         results["latency"] = json.loads((HERE / "latency.json").read_text())["files"]
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        earlier = [name for rows in results["runs"].values() for name, row in rows.items() if "earlier" in row]
+        if earlier:
+            Console().print(f"made by an earlier recipe, or of unknown origin: {', '.join(earlier)}", style="red")
     for title, make in TABLES.items():
         heads, *rows = make(results)
         table = show.table(heads[0], *(f">{head}" for head in heads[1:]))

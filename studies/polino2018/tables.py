@@ -1,16 +1,11 @@
-"""The tables and figures of this study, made from results.json; what was published stands beside what was measured."""
+"""The tables of this study, made from results.json; what was published stands beside what was measured."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
-
-import matplotlib
-from matplotlib import pyplot
-from matplotlib.axes import Axes
 
 #: Student -> published test accuracy in per cent (the paper's tables 1 and 2).
 _ROWS = ("alone", "fp", "pm-2", "qd-2", "dq-2", "pm-4", "qd-4", "dq-4")
@@ -27,50 +22,97 @@ MULTIPLICATIONS = {
     "s2": 25 * (1024 * (3 * 50 + 50 * 25) + 256 * (25 * 25 + 25 * 10)) + 10 * 64 * 400 + 4000,
     "s3": 25 * (1024 * (3 * 25 + 25 * 10) + 256 * (10 * 10 + 10 * 5)) + 5 * 64 * 300 + 3000,
 }  # fmt: skip
-INK, QUIET, OTHER = "#1b6ca8", "#999999", "#c8553d"
 Rows = list[list[str]]
+#: A row of a run: what was measured of its files, one for each seed.
+Entries = Sequence[dict[str, Any]]
 
 
-def _percent(entry: dict[str, Any] | None) -> str:
-    return f"{entry['accuracy_percent']:.2f}" if entry else ""
-
-
-def _held(entry: dict[str, Any] | None) -> str:
-    """Return the held-out accuracy at the end of training."""
-    held = entry["epochs"][-1].get("validation_accuracy") if entry and entry["epochs"] else None
-    return f"{100 * held:.2f}" if held is not None else ""
-
-
-def _best(student: str, bits: int) -> float:
+def best(student: str, bits: int) -> float:
+    """Return the best figure the paper has for a student at these bits."""
     return max(PUBLISHED[student][f"{method}-{bits}"] for method in ("pm", "qd", "dq"))
 
 
-def _sized(name: str, entry: dict[str, Any], published: float | None) -> list[str]:
-    """Return a row: accuracy, the published one, bits per weight, the whole file, the paper's account."""
-    return [
-        name,
-        _percent(entry),
-        f"{published:.2f}" if published is not None else "",
-        f"{entry['bits_per_weight']:.3f}",
-        f"{entry['file_bytes']:,}",
-        f"{entry['paper_bytes']:,.0f}",
-    ]
+def rows_of(results: dict[str, Any], run: str) -> dict[str, Entries]:
+    """Return the rows of a run. Files alike count once: without training a seed changes nothing."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, entry in results["runs"].get(run, {}).items():
+        found.setdefault(name.partition(" ")[0], {})[entry["sha256"]] = entry
+    return {name: sorted(files.values(), key=lambda entry: int(entry["seed"])) for name, files in found.items()}
 
 
-SIZED = ["", "test accuracy %", "published %", "bits per weight", "file, bytes", "paper's account, bytes"]
+def average(row: Entries, key: str) -> float:
+    """Return the mean of a figure over the seeds."""
+    return mean(entry[key] for entry in row)
+
+
+def deviation(row: Entries) -> float | None:
+    """Return the sample standard deviation of the test accuracy over the seeds; None with one."""
+    return stdev(entry["accuracy_percent"] for entry in row) if len(row) > 1 else None
+
+
+def _seeds(row: Entries) -> str:
+    return ", ".join(f"{entry['accuracy_percent']:.2f}" for entry in row) if len(row) > 1 else ""
+
+
+def _deviation(row: Entries) -> str:
+    found = deviation(row)
+    return f"{found:.2f}" if found is not None else ""
+
+
+def _held(row: Entries) -> str:
+    """Return the held-out accuracy at the end of training."""
+    ends = [entry["epochs"][-1].get("validation_accuracy") for entry in row if entry.get("epochs")]
+    return f"{100 * mean(ends):.2f}" if ends and None not in ends else ""
+
+
+def _published(row: Entries) -> str:
+    figure = row[0].get("published")
+    return f"{figure:.2f}" if figure is not None else ""
+
+
+def _ratio(row: Entries) -> str:
+    return f"{average(row, 'paper_ratio'):.2f}" if all("paper_ratio" in entry for entry in row) else ""
+
+
+#: Column -> its cell; the mean where a row has several seeds.
+COLUMNS: dict[str, Callable[[Entries], str]] = {
+    "test accuracy %": lambda row: f"{average(row, 'accuracy_percent'):.2f}",
+    "standard deviation": _deviation,
+    "seeds": _seeds,
+    "held-out %": _held,
+    "published %": _published,
+    "epochs": lambda row: str(len(row[0]["epochs"])),
+    "bits per weight": lambda row: f"{average(row, 'bits_per_weight'):.3f}",
+    "file, bytes": lambda row: f"{average(row, 'file_bytes'):,.0f}",
+    "paper's account, bytes": lambda row: f"{average(row, 'paper_bytes'):,.0f}",
+    "ratio by the paper's account": _ratio,
+}
+_ACCURACY = ("test accuracy %", "standard deviation", "seeds")
+_SIZE = ("bits per weight", "file, bytes")
+
+
+def _table(rows: dict[str, Entries], *columns: str) -> Rows:
+    """Return a table; columns in which no row has anything to say are left out, as that of seeds where there is one."""
+    cells = {column: [COLUMNS[column](row) for row in rows.values()] for column in columns}
+    kept = [column for column in columns if any(cells[column]) or not rows]
+    marks = (f"{name} (earlier recipe)" if any("earlier" in e for e in row) else name for name, row in rows.items())
+    return [["", *kept], *([name, *(cells[column][at] for column in kept)] for at, name in enumerate(marks))]
+
+
+def _beside(row: Entries, published: float | None) -> Entries:
+    return [entry | {"published": published} for entry in row]
 
 
 def files(results: dict[str, Any]) -> Rows:
     """Return the table of the committed files."""
     made = {entry["sha256"]: entry for rows in results["runs"].values() for entry in rows.values()}
-    rows = [[*SIZED[:2], "held-out %", *SIZED[2:]]]
+    rows = {}
     for name, entry in results["files"].items():
         student, kind = name.split("-", 1)
         budget = kind.removesuffix("bit")
-        best = _best(student, int(budget)) if budget in ("2", "4") else PUBLISHED[student].get(budget)
-        head, accuracy, *rest = _sized(f"`{name}.attar`", entry, best)
-        rows.append([head, accuracy, _held(made.get(entry["sha256"])), *rest])
-    return rows
+        figure = best(student, int(budget)) if budget in ("2", "4") else PUBLISHED[student].get(budget)
+        rows[f"`{name}.attar`"] = _beside([made.get(entry["sha256"], {}) | entry], figure)
+    return _table(rows, "test accuracy %", "held-out %", "published %", *_SIZE, "paper's account, bytes")
 
 
 def budgets(results: dict[str, Any]) -> Rows:
@@ -79,72 +121,52 @@ def budgets(results: dict[str, Any]) -> Rows:
     for student in reversed(PUBLISHED):
         found = [results["files"].get(f"{student}-{budget}bit") for budget in (1, 2, 4)]
         if any(found):
-            cells = [f"{_percent(each)} % in {each['file_bytes']:,} bytes" if each else "" for each in found]
-            rows.append([student.upper(), *cells, *(f"{_best(student, bits):.2f} %" for bits in (2, 4))])
+            cells = [f"{e['accuracy_percent']:.2f} % in {e['file_bytes']:,} bytes" if e else "" for e in found]
+            rows.append([student.upper(), *cells, *(f"{best(student, bits):.2f} %" for bits in (2, 4))])
     return rows
 
 
 def floating(results: dict[str, Any]) -> Rows:
     """Return the students in floating point, taught and from the labels alone, beside the paper's."""
-    rows = [["", "test accuracy %", "published %", "epochs", "bits per weight", "file, bytes"]]
+    rows = {}
     for student, published in PUBLISHED.items():
-        for name, entry in results["runs"].get(f"{student}-fp", {}).items():
-            figure = published[name.removeprefix(f"{student}-")]
-            size = [f"{entry['bits_per_weight']:.3f}", f"{entry['file_bytes']:,}"]
-            rows.append([name, _percent(entry), f"{figure:.2f}", str(len(entry["epochs"])), *size])
-    return rows
+        for name, row in rows_of(results, f"{student}-fp").items():
+            rows[name] = _beside(row, published[name.removeprefix(f"{student}-")])
+    return _table(rows, *_ACCURACY, "published %", "epochs", *_SIZE)
 
 
 def paper(results: dict[str, Any]) -> Rows:
     """Return the table of the paper's methods."""
-    rows = [SIZED]
-    for run, found in results["runs"].items():
+    rows = {}
+    for run in results["runs"]:
         student, _, kind = run.partition("-")
         if kind == "paper":
-            for name, entry in found.items():
+            for name, row in rows_of(results, run).items():
                 method, _, bits = name.removeprefix(f"{student}-").rpartition("-")
                 # The paper's post-mortem rows are those with buckets.
                 method = {"pm": "", "pm-bucket": "pm"}.get(method, method)
-                published = PUBLISHED[student].get(f"{method}-{bits}")
-                rows.append(_sized(name, entry, published))
-    return rows
+                rows[name] = _beside(row, PUBLISHED[student].get(f"{method}-{bits}"))
+    return _table(rows, *_ACCURACY, "published %", *_SIZE, "paper's account, bytes", "ratio by the paper's account")
 
 
 def losses(results: dict[str, Any]) -> Rows:
     """Return the table of the losses: student 3 in floating point."""
-    found = results["runs"].get("s3-losses", {})
-    return [
-        ["", "test accuracy %", "held-out accuracy %"],
-        *([name, _percent(e), _held(e)] for name, e in found.items()),
-    ]
+    return _table(rows_of(results, "s3-losses"), *_ACCURACY, "held-out %")
 
 
 def teaching(results: dict[str, Any]) -> Rows:
-    """Return whether distillation earns its place: every seed, and how far they lie apart."""
-    rows = [["", "test accuracy %, mean", "standard deviation", "seeds"]]
-    groups: dict[str, list[float]] = {}
-    for name, entry in results["runs"].get("s3-teaching", {}).items():
-        groups.setdefault(name.partition(" ")[0], []).append(entry["accuracy_percent"])
-    for name, found in groups.items():
-        spread = f"{stdev(found):.2f}" if len(found) > 1 else ""
-        rows.append([name, f"{mean(found):.2f}", spread, ", ".join(f"{each:.2f}" for each in found)])
-    return rows
+    """Return whether distillation earns its place."""
+    return _table(rows_of(results, "s3-teaching"), *_ACCURACY)
 
 
 def parts(results: dict[str, Any]) -> Rows:
     """Return the ablation."""
-    return _short(results, "s3-parts")
+    return _table(rows_of(results, "s3-parts"), *_ACCURACY, *_SIZE)
 
 
 def buckets(results: dict[str, Any]) -> Rows:
     """Return the table of bucket sizes: student 3 rounded after training."""
-    return _short(results, "s3-buckets")
-
-
-def _short(results: dict[str, Any], run: str) -> Rows:
-    found = results["runs"].get(run, {})
-    cells = ([name, _percent(e), f"{e['bits_per_weight']:.3f}", f"{e['file_bytes']:,}"] for name, e in found.items())
-    return [["", "test accuracy %", "bits per weight", "file, bytes"], *cells]
+    return _table(rows_of(results, "s3-buckets"), *_ACCURACY, *_SIZE)
 
 
 def latency(results: dict[str, Any]) -> Rows:
@@ -180,116 +202,3 @@ def fill(results: dict[str, Any], page: Path) -> None:
             head, _, rest = text.partition(start)
             text = head + start + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
     page.write_text(text)
-
-
-def draw(results: dict[str, Any], folder: Path) -> None:
-    """Draw every figure."""
-    # The same figures give the same bytes.
-    matplotlib.rcParams.update({"svg.hashsalt": "attar", "svg.fonttype": "none", "font.size": 9})
-    for name, make in FIGURES.items():
-        make(results, folder / f"{name}.svg")
-
-
-def _saved(figure: Any, path: Path) -> None:
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
-
-
-def _budgeted(results: dict[str, Any], student: str) -> list[dict[str, Any]]:
-    found = [entry for name, entry in results["files"].items() if re.fullmatch(rf"{student}-\d+bit", name)]
-    return sorted(found, key=lambda entry: float(entry["bits_per_weight"]))
-
-
-def against_size(results: dict[str, Any], path: Path, *, key: str, label: str, scale: float) -> None:
-    """Draw accuracy against a size: our files, the paper's methods measured here, and the published figures."""
-    figure, all_axes = pyplot.subplots(1, 3, figsize=(10, 3.4), layout="constrained")
-    for axes, student in zip(all_axes, PUBLISHED, strict=True):
-        ours = _budgeted(results, student)
-        axes.plot([e[key] / scale for e in ours], [e["accuracy_percent"] for e in ours], "o-", color=INK, label="Attar")
-        here = results["runs"].get(f"{student}-paper", {})
-        for method, mark in (("qd", "s"), ("dq", "^")):
-            found = [here[name] for bits in (2, 4) if (name := f"{student}-{method}-{bits}") in here]
-            if found:
-                axes.plot(
-                    [e[key] / scale for e in found],
-                    [e["accuracy_percent"] for e in found],
-                    f"{mark}-",
-                    color=OTHER,
-                    label=f"{method.upper()}, measured here",
-                )
-        if key == "bits_per_weight":
-            axes.plot([2, 4], [_best(student, bits) for bits in (2, 4)], "x", color=QUIET, label="best published")
-        axes.axhline(PUBLISHED[student]["fp"], color=QUIET, lw=0.8, ls=":", label="published, floating point")
-        axes.set(title=student.upper(), xlabel=label, ylabel="test accuracy, %")
-        axes.legend(frameon=False, fontsize=7)
-    _saved(figure, path)
-
-
-def _curve(axes: Axes, entry: dict[str, Any], label: str, **style: Any) -> None:
-    values = [100 * row["validation_accuracy"] for row in entry["epochs"]]
-    axes.plot(range(1, len(values) + 1), values, marker=".", label=label, **style)
-
-
-def convergence(results: dict[str, Any], path: Path) -> None:
-    """Draw held-out accuracy by epoch: quantized distillation against differentiable quantization."""
-    runs = {run.removesuffix("-paper"): found for run, found in results["runs"].items() if run.endswith("-paper")}
-    runs = {student: found for student, found in runs.items() if any(entry["epochs"] for entry in found.values())}
-    figure, grid = pyplot.subplots(
-        1, 2 * max(len(runs), 1), figsize=(4.5 * max(len(runs), 1) + 1, 3.2), layout="constrained", squeeze=False
-    )
-    for column, (student, found) in enumerate(runs.items()):
-        for offset, bits in enumerate((2, 4)):
-            axes = grid[0][2 * column + offset]
-            for method, colour in (("qd", INK), ("dq", OTHER)):
-                for kind, style in (("", "-"), ("-normal", ":")):
-                    entry = found.get(f"{student}-{method}-{bits}{kind}")
-                    if entry:
-                        _curve(axes, entry, method.upper() + (", labels alone" if kind else ""), color=colour, ls=style)
-            axes.set(title=f"{student.upper()}, {bits} bits", xlabel="epoch", ylabel="held-out accuracy, %")
-            if axes.lines:
-                axes.legend(frameon=False, fontsize=7)
-    _saved(figure, path)
-
-
-def bars(results: dict[str, Any], path: Path, *, run: str) -> None:
-    """Draw the test accuracy of every row of a run."""
-    found = results["runs"].get(run, {})
-    figure, axes = pyplot.subplots(figsize=(6, 0.3 * len(found) + 1), layout="constrained")
-    values = [entry["accuracy_percent"] for entry in found.values()]
-    axes.barh(list(found), values, color=INK)
-    axes.invert_yaxis()
-    if values:
-        axes.set_xlim(min(values) - 2, max(values) + 1)
-    axes.set_xlabel("test accuracy, %")
-    _saved(figure, path)
-
-
-def by_bucket(results: dict[str, Any], path: Path) -> None:
-    """Draw accuracy and bits per weight against the size of a bucket, rounded after training."""
-    found = results["runs"].get("s3-buckets", {})
-    figure, both = pyplot.subplots(1, 2, figsize=(7.5, 3.2), layout="constrained")
-    for bits, colour in ((2, OTHER), (4, INK)):
-        rows = [
-            (int(name.rsplit("-", 1)[1]), e)
-            for name, e in found.items()
-            if name.startswith(f"pm-{bits}-") and name.rsplit("-", 1)[1].isdigit()
-        ]
-        rows.sort(key=lambda row: row[0])
-        for axes, key in zip(both, ("accuracy_percent", "bits_per_weight"), strict=True):
-            axes.plot([size for size, _ in rows], [e[key] for _, e in rows], "o-", color=colour, label=f"{bits} bits")
-    for axes, label in zip(both, ("test accuracy, %", "bits per weight"), strict=True):
-        axes.set(xlabel="bucket size", ylabel=label, xscale="log")
-        axes.legend(frameon=False)
-    _saved(figure, path)
-
-
-FIGURES: dict[str, Callable[[dict[str, Any], Path], None]] = {
-    "bits": lambda results, path: against_size(results, path, key="bits_per_weight", label="bits per weight", scale=1),
-    "bytes": lambda results, path: against_size(results, path, key="file_bytes", label="file, KB", scale=1000),
-    "buckets": by_bucket,
-    "losses": lambda results, path: bars(results, path, run="s3-losses"),
-    "convergence": convergence,
-    "parts": lambda results, path: bars(results, path, run="s3-parts"),
-}

@@ -11,12 +11,29 @@ from attar.artifact.inspect import describe
 from attar.core.registry import load_object
 from attar.data import load
 from attar.measure.accuracy import evaluate
-from attar.recipe.recipe import read
+from attar.recipe.recipe import Model, read
 from attar.recipe.run import run
 
 STUDY = Path(__file__).parents[2] / "studies" / "polino2018"
-FILES = sorted(path.stem for path in (STUDY / "files").glob("*.attar"))
-BUDGETS = {"4bit": 3.8, "2bit": 2.0, "1bit": 1.0}
+#: File -> test accuracy in per cent it shall have, and bits per weight it may have.
+DEMANDS = {
+    "s1-1bit": (88.3, 1.0),
+    "s1-2bit": (90.0, 2.0),
+    "s1-4bit": (91.0, 3.8),
+    "s2-1bit": (83.5, 1.0),
+    "s2-2bit": (86.0, 2.0),
+    "s2-4bit": (87.0, 3.8),
+    "s3-1bit": (75.0, 1.0),
+    "s3-2bit": (79.0, 2.0),
+    "s3-4bit": (81.0, 3.8),
+}
+#: Those whose accuracy is not there yet. One that gets there is to be taken out of these.
+MISSED = {"s1-2bit", "s1-4bit"}
+#: What others start from.
+STARTS = ["s1-start", "s2-fp", "s2-start", "s3-fp", "s3-start"]
+FILES = sorted([*DEMANDS, *STARTS])
+#: Evaluated on all images; the others on the first 2,000.
+WHOLE = {"s3-1bit", "s3-2bit", "s3-4bit"}
 needs_data = pytest.mark.skipif("ATTAR_DATA" not in os.environ, reason="ATTAR_DATA is not set: no CIFAR-10 to judge by")
 
 
@@ -25,15 +42,39 @@ def results():
     return json.loads((STUDY / "results.json").read_text())
 
 
+def test_the_files_there_shall_be_are_there_and_no_others(results):
+    assert sorted(path.stem for path in (STUDY / "files").glob("*.attar")) == FILES
+    assert sorted(results["files"]) == FILES
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_the_results_are_of_the_committed_file(name, results):
     artifact = attar.open_artifact(STUDY / "files" / f"{name}.attar")
     artifact.verify()
     entry, size = results["files"][name], describe(artifact)
-    assert artifact.sha256 == entry["sha256"]
-    assert size["file_bytes"] == entry["file_bytes"]
     assert entry["examples"] == 10_000
-    assert size["bits_per_weight"] <= BUDGETS.get(name.partition("-")[2], 32)
+    found = {key: size[key] for key in ("sha256", "file_bytes", "graph_bytes", "parameters", "bits_per_weight")}
+    assert found == {key: entry[key] for key in found}
+
+
+@pytest.mark.parametrize("name", DEMANDS)
+def test_what_is_demanded_is_there_or_known_to_be_missed(name, results):
+    accuracy, bits = DEMANDS[name]
+    assert describe(attar.open_artifact(STUDY / "files" / f"{name}.attar"))["bits_per_weight"] <= bits
+    found = results["files"][name]["accuracy_percent"]
+    assert (found < accuracy) == (name in MISSED), f"{name} has {found} %, demanded are {accuracy} %"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_file_was_made_by_the_recipe_there_is(name):
+    student, _, kind = name.partition("-")
+    recipe = name if kind in ("fp", "start") else student
+    row = "s3-4bit" if name == "s3-start" else name
+    model = read(STUDY / f"{recipe}.yaml").models[row]
+    recorded = attar.open_artifact(STUDY / "files" / f"{name}.attar").manifest.recipe["stages"]
+    # A stage that only rounds adds what it saw.
+    stages = [{key: value for key, value in stage.items() if key != "calibration_examples"} for stage in recorded]
+    assert Model(source=model.source, stages=stages).stages == model.stages
 
 
 def test_the_pages_and_figures_are_those_of_the_results(results, tmp_path):
@@ -47,7 +88,7 @@ def test_the_pages_and_figures_are_those_of_the_results(results, tmp_path):
         load_object(f"{STUDY / 'tables.py'}:fill")(results, again)
         assert again.read_text() == text, f"{page / 'README.md'}: run measure.py --draw"
     (tmp_path / "figures").mkdir()
-    load_object(f"{STUDY / 'tables.py'}:draw")(results, tmp_path / "figures")
+    load_object(f"{STUDY / 'figures.py'}:draw")(results, tmp_path / "figures")
     made = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     assert len(made) > 5
     for name, found in made.items():
@@ -58,13 +99,12 @@ def test_the_pages_and_figures_are_those_of_the_results(results, tmp_path):
 @pytest.mark.parametrize("name", FILES)
 def test_the_file_has_the_accuracy_that_is_stated(name, results):
     entry, test = results["files"][name], load("cifar10", "test")
-    first = entry["first"]["examples"]
-    assert first == 2000
-    found = evaluate(attar.Session(STUDY / "files" / f"{name}.attar"), test.x[:first], test.y[:first])
-    # Two images may fall otherwise on another processor.
-    assert abs(100 * found.accuracy - entry["first"]["accuracy_percent"]) <= 0.1
-    # The standard error of a fifth of the images is 0.9 points at most.
-    assert abs(entry["first"]["accuracy_percent"] - entry["accuracy_percent"]) < 3
+    stated = entry if name in WHOLE else entry["first"]
+    count = stated["examples"]
+    assert count == (10_000 if name in WHOLE else 2_000)
+    found = evaluate(attar.Session(STUDY / "files" / f"{name}.attar"), test.x[:count], test.y[:count])
+    # How many threads there are makes no difference; on another processor sums may differ in their last bit.
+    assert abs(found.correct - round(stated["accuracy_percent"] * count / 100)) <= 2
 
 
 @pytest.mark.parametrize("recipe", sorted(path.name for path in STUDY.glob("*.yaml")))
@@ -78,12 +118,16 @@ def test_the_recipes_are_recipes(recipe):
 def test_the_study_in_small(tmp_path):
     done = run(read(STUDY / "small.yaml"), tmp_path / "small")
     models = {model["name"]: model for model in done.report["models"]}
-    assert set(models) == {"teacher", "fp", "pm", "qd", "dq", "budget"}
+    assert set(models) == {"teacher", "fp", "pm", "qd", "dq", "budget", "parts"}
     accuracy = {name: model["metric_mean"] for name, model in models.items()}
-    assert all(accuracy[name] > 0.13 for name in ("fp", "qd", "dq", "budget")), accuracy
+    # Students had 35 to 38 % where this was written; the standard error of 500 images is 2.1 points.
+    assert accuracy.pop("teacher") > 0.9
+    assert min(accuracy.values()) > 0.28, accuracy
+    # So little training leaves nothing for four bits to lose; going on through the grid is not to lose it either.
+    assert accuracy["qd"] > accuracy["pm"] - 0.05, accuracy
     sizes = {name: describe(attar.open_artifact(tmp_path / "small" / f"{name}.attar")) for name in models}
     assert sizes["budget"]["bits_per_weight"] <= 1.0
-    for name in ("pm", "qd", "dq"):
+    for name in ("pm", "qd", "dq", "parts"):
         kinds = {
             each["kind"]
             for each in sizes[name]["tensors"]

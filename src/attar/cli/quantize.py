@@ -54,7 +54,9 @@ def quantize(
     asymmetric: Annotated[
         bool, typer.Option("--asymmetric", help="Give weights a zero point (they then run in floating point).")
     ] = False,
-    scales: Annotated[str, typer.Option(help="Solver of the weights' scales: absmax, mse or file.py:name.")] = "absmax",
+    scales: Annotated[
+        str, typer.Option(help="Solver of the weights' scales: absmax, mse, minmax or file.py:name.")
+    ] = "absmax",
     observer: Annotated[
         str, typer.Option(help="Observer of the activations' ranges: minmax, percentile, mse or file.py:name.")
     ] = "percentile",

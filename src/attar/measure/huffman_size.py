@@ -80,18 +80,6 @@ def huffman_size(source: Artifact | Mapping[str, CompressedTensor]) -> HuffmanSi
     return HuffmanSize(unquantized, codes, buckets, bits / codes if codes else 0.0)
 
 
-def fixed_ratio(bits: float, bucket: int) -> float:
-    """Return how many times smaller codes of ``bits`` bits are than floats, in buckets of so many elements.
-
-    ``k f / (k b + 2 f)`` with k the size of a bucket and f = 32 (section 2.1).
-
-    Example:
-        >>> round(fixed_ratio(2, 256), 2), round(fixed_ratio(4, 256), 2)
-        (14.22, 7.53)
-    """
-    return bucket * FULL / (bucket * bits + 2 * FULL)
-
-
 def _histogram(tensor: Quantized | Codebook) -> NDArray[np.int64]:
     """Return how often each level occurs, counted from the lowest, ``(256,)``."""
     lowest = tensor.scheme.qmin if isinstance(tensor, Quantized) else 0

@@ -101,7 +101,7 @@ def quantize(
         activations: bits of an activation, 2 to 8; None leaves activations in floating point.
         granularity: which weights share a scale: ``channel``, ``tensor``, ``group:SIZE``, ``bucket:SIZE``.
         symmetric: weights without zero point; integer kernels need it.
-        scales: solver of the weights' scales: ``absmax``, ``mse`` or ``file.py:name``.
+        scales: solver of the weights' scales: ``absmax``, ``mse``, ``minmax`` or ``file.py:name``.
         observer: observer of the activations' ranges: ``minmax``, ``percentile``, ``mse`` or ``file.py:name``.
         keep: globs of layers left in floating point.
         overrides: glob of layers -> bits; of several that match, the last holds.
