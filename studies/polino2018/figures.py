@@ -117,9 +117,9 @@ def epochs(results: dict[str, Any], path: Path) -> None:
             for row in list(rows_of(results, f"{student}-{run}").values())[:1]:
                 done, end = _curve(axes, row, after=done, color=colour)
                 axes.annotate(label, (done, end), (0, 5), textcoords="offset points", ha="right", color=colour)
-        for budget, colour in (("4bit", INK), ("2bit", SECOND), ("1bit", THIRD)):
+        for budget, label, colour in (("4bit", "3.8 bits", INK), ("2bit", "2 bits", SECOND), ("1bit", "1 bit", THIRD)):
             if row := rows_of(results, student).get(f"{student}-{budget}"):
-                ends.append((*_curve(axes, row, after=done, color=colour), f"{budget[0]} bit", colour))
+                ends.append((*_curve(axes, row, after=done, color=colour), label, colour))
         _labels(axes, ends)
         # The last points are what is asked for, not the way there.
         top = max((max(line.get_ydata()) for line in axes.lines), default=100)
