@@ -94,6 +94,18 @@ def test_one_finite_number_with_a_gradient_for_the_student_alone(name, shape, le
     assert given.teachers["big"].grad is None
 
 
+@pytest.mark.parametrize("whose", ["student", "teacher"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_no_number_does_not_become_one(term, whose, value):
+    """A loss that hides it would let a training go on with weights that are none."""
+    if whose == "teacher" and not FIELDS[term.name]:
+        pytest.skip("it has no teacher")
+    given = sources(size(term))
+    with torch.no_grad():
+        (given.outputs if whose == "student" else given.teachers["big"]).view(-1)[0] = value
+    assert not torch.isfinite(built(term, given)(given))
+
+
 def test_it_is_the_mean_over_the_batch(term):
     given = sources(size(term))
     loss, again = built(term, given), (3,) + (1,) * (len(size(term)) - 1)

@@ -23,8 +23,9 @@ class Dist(Taught):
     to 10, with its factors of 2. ``T^2`` is not in the paper but in its code; correlations do not shrink as T grows, so
     that, unlike the soft losses, this one grows with it.
 
-    The columns are those of one rank's batch. A row or column without any variance correlates with nothing, r = 0; one
-    of tiny probabilities alone counts like any other.
+    The columns are those of one rank's batch. A row or column without any variance correlates with nothing, r = 0, and
+    gives no gradient: a last layer of zeros learns nothing from this loss alone. One of tiny probabilities counts like
+    any other. The flatter a row or column is, the larger is its gradient.
 
     Attributes:
         teacher: a model's name; a list of names, or name -> weight, for an ensemble: the mean of their probabilities.
@@ -81,5 +82,5 @@ def _unit(logs: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
     values = (logs - largest).exp()
     centred = values - values.mean(axis, keepdim=True)
     squares = centred.square().sum(axis, keepdim=True)
-    varies = squares > 0
+    varies = squares != 0  # not of a NaN, which has to come out again
     return centred / squares.where(varies, 1).sqrt(), varies

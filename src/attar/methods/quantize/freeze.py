@@ -106,22 +106,24 @@ class Frozen(Held):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``x``, frozen elements in the middle of their code and without gradient."""
-        positions = self._positions(x)
+        grid = self._now()
         # Of another grid, or of one that has become narrower since, the codes say nothing.
-        if positions is None or self._now() != self.about:
+        positions = _positions(grid, x) if grid == self.about else None
+        if positions is None:
             return x
         fixed = self.frozen & (x != 0) & (self.top == positions.high)
         with torch.no_grad():
             near = torch.where(fixed, x + (self.codes - positions.at) * positions.scale, x)
             # As the grid itself computes them: one rounding beyond its end they would count as outside.
-            read = self.about[0](near)
+            read = grid[0](near)
         return torch.where(fixed, read, x)
 
     def watch(self, value: torch.Tensor, threshold: float, momentum: float) -> None:
         """Take in the codes of ``value``, and freeze what swings more often than ``threshold``."""
-        positions = self._positions(value)
-        if self._now() != self.about:
-            self.about = self._now()
+        grid = self._now()
+        positions = _positions(grid, value)
+        if grid != self.about:
+            self.about = grid
             self.top.zero_()
             self.frozen.zero_()
         if positions is None:
@@ -151,11 +153,11 @@ class Frozen(Held):
         """Return the grid that the weight is on now."""
         return self.learner[0].held(self.name)[-1:]
 
-    def _positions(self, value: torch.Tensor) -> Positions | None:
-        """Return where ``value`` lies on that grid, without gradient."""
-        with torch.no_grad():
-            now = self._now()
-            return now[0].positions(value.detach()) if now else None
+
+def _positions(grid: list[Held], value: torch.Tensor) -> Positions | None:
+    """Return where ``value`` lies on a grid, if there is one, without gradient."""
+    with torch.no_grad():
+        return grid[0].positions(value.detach()) if grid else None
 
 
 def _taken_up(frozen: Frozen, _keys: object) -> None:
