@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from attar.artifact.contents import Contents, GraphContents
 from attar.artifact.manifest import Activation, Binding, Fold, Part, Port, Preprocessing
-from attar.core.halves import halved, widened
+from attar.core.halves import full, halved
 from attar.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
 from attar.core.tensors import Codebook, Dense, Sparse, quantize
 
@@ -41,10 +41,10 @@ def sparse(rng, shape, values=None):
     return Sparse(mask, values(count) if values else codebook(rng, (count,), granularity=PerTensor()))
 
 
-def short(tensor, dtype):
+def narrowed(tensor, dtype):
     """A tensor with its scales, and offsets, rounded to a type of 16 bits."""
     names = [name for name in ("scale", "offset") if hasattr(tensor, name)]
-    rounded = {name: widened(halved(getattr(tensor, name), dtype), dtype) for name in names}
+    rounded = {name: full(halved(getattr(tensor, name), dtype), dtype) for name in names}
     return replace(tensor, **rounded, scale_dtype=dtype)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from attar.core.halves import SMALLEST, halved, widened
+from attar.core.halves import HALVES, full, halved
 from attar.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
 from attar.core.tensors import DTYPES, Codebook, Dense, Quantized, Sparse
 
@@ -21,10 +21,10 @@ def arrays(shape, elements=finite, dtype=np.float32):
     return hnp.arrays(dtype, shape, elements=elements)
 
 
-def short_scales(dtype, low=2.0**-14):
+def narrow_scales(dtype, low=2.0**-24):
     """Numbers from ``low`` to 2^15 that a type of 16 bits holds."""
     floats = st.floats(low, 2.0**15, width=32)
-    return floats.map(lambda value: float(widened(halved(np.array([value], np.float32), dtype), dtype)[0]))
+    return floats.map(lambda value: float(full(halved(np.array([value], np.float32), dtype), dtype)[0]))
 
 
 @st.composite
@@ -72,8 +72,8 @@ def quantized(draw, shape=None):
     count = scheme.granularity.count(shape)
     codes = draw(hnp.arrays(scheme.code_dtype, shape, elements=st.integers(scheme.qmin, scheme.qmax)))
     zero_point = draw(hnp.arrays(np.uint8, (count,), elements=st.integers(0, scheme.qmax)))
-    dtype = draw(st.sampled_from(("f32", *SMALLEST)))
-    scale = draw(arrays((count,), scales if dtype == "f32" else short_scales(dtype)))
+    dtype = draw(st.sampled_from(("f32", *HALVES)))
+    scale = draw(arrays((count,), scales if dtype == "f32" else narrow_scales(dtype)))
     return Quantized(codes, scale, scheme, None if scheme.symmetric else zero_point, dtype)
 
 
@@ -85,8 +85,8 @@ def codebooks(draw, shape=None):
     levels = draw(st.sampled_from((1, 2, 3, 5, 16, 256)))
     count = granularity.count(shape)
     moderate = st.floats(-(2.0**40), 2.0**40, width=32)
-    dtype = draw(st.sampled_from(("f32", *SMALLEST)))
-    affine = moderate if dtype == "f32" else short_scales(dtype, -(2.0**15))
+    dtype = draw(st.sampled_from(("f32", *HALVES)))
+    affine = moderate if dtype == "f32" else narrow_scales(dtype, -(2.0**15))
     return Codebook(
         draw(hnp.arrays(np.uint8, shape, elements=st.integers(0, levels - 1))),
         draw(arrays((levels,), moderate)),

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.house.repository import ROOT
-from tests.samples import conv_net, quantized, relu, short
+from tests.samples import conv_net, narrowed, quantized, relu
 
 from attar.artifact.contents import Contents, GraphContents
 from attar.artifact.limits import Limits
@@ -120,7 +120,7 @@ def test_a_coder_that_only_its_author_has_is_refused(tmp_path):
 
 def test_a_file_without_scales_of_16_bits_is_of_version_1_0_and_one_with_them_of_1_1(rng):
     tensor = quantized(rng, (64, 8))
-    plain, halved = pack(relu({"a": tensor})), pack(relu({"a": short(tensor, "f16")}))
+    plain, halved = pack(relu({"a": tensor})), pack(relu({"a": narrowed(tensor, "f16")}))
     assert [open_artifact(data).version for data in (plain, halved)] == ["1.0", "1.1"]
     assert [data[10] for data in (plain, halved)] == [0, 1]
     assert len(halved) < len(plain) - 64 * 2 + 32

@@ -63,9 +63,11 @@ def every_kind() -> Contents:
         "sparse": samples.sparse(rng, (6, 7)),
         "sparse.dense": samples.sparse(rng, (9,), lambda count: samples.dense(rng, count)),
         "asymmetric": samples.quantized(rng, (3, 5), bits=5, symmetric=False),
-        "f16": samples.short(samples.quantized(rng, (8, 3)), "f16"),
-        "bf16": samples.short(samples.codebook(rng, (4, 9)), "bf16"),
-        "sparse.f16": samples.sparse(rng, (40,), lambda count: samples.short(samples.quantized(rng, (count,)), "f16")),
+        "f16": samples.narrowed(samples.quantized(rng, (8, 3)), "f16"),
+        "bf16": samples.narrowed(samples.codebook(rng, (4, 9)), "bf16"),
+        "sparse.f16": samples.sparse(
+            rng, (40,), lambda count: samples.narrowed(samples.quantized(rng, (count,)), "f16")
+        ),
         "empty": samples.dense(rng, 0, 3),
         "scalar": samples.dense(rng),
     }

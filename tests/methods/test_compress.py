@@ -163,11 +163,11 @@ def test_a_module_that_begins_untrained_leaves_room_for_what_its_vectors_will_ta
 
 def test_a_budget_counts_scales_as_they_will_be_stored(trained):
     begun_with = {}
-    for scales in (32, 16):
+    for bits in (32, 16):
         learner = begun(trained)
-        for rule in (Lsq(bits=4), Narrow(scales=scales)):
+        for rule in (Lsq(bits=4), Narrow(scale_bits=bits)):
             learner.attach(rule.attach(learner))
-        begun_with[scales] = float(Rate(file=3.0).build(learner).begun[1])
+        begun_with[bits] = float(Rate(file=3.0).build(learner).begun[1])
         held = learner.constraints[0].weights
         counts = [each.count for each in held.values()]
         codes = sum(learner.tensor(name).numel() for name in held)
@@ -179,7 +179,7 @@ def test_a_budget_counts_scales_as_they_will_be_stored(trained):
 def test_the_whole_preset_ends_within_its_budget(trained, tmp_path):
     learner = begun(trained)
     teachers = {"big": ModuleTeacher(fresh(slot=1, width=12).module)}
-    fields = {"scales": 16, "through": [6, 5], "offset": True, "terms": ["damping"], "floats": 8}
+    fields = {"scale_bits": 16, "through": [6, 5], "offset": True, "terms": ["damping"], "floats": 8}
     stage = Compress(teacher="big", alpha=0.0, beta=1.0, size=1.6, bits=4, **fields, **PLAN)
     stage.run(learner, context(tmp_path, teachers=teachers))
     artifact = open_artifact(pack(learner.deployed().contents(Use())))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +9,11 @@ from torch import nn
 from attar.artifact.inspect import describe
 from attar.artifact.reader import open_artifact
 from attar.artifact.writer import pack
-from attar.core.halves import SMALLEST
 from attar.core.scheme import PerBucket, PerChannel, PerTensor, Scheme
 from attar.core.tensors import Codebook, Dense, Quantized, Sparse
 from attar.methods.quantize.linear import Linear
 from attar.methods.quantize.lsq import Lsq
-from attar.methods.quantize.narrow import Narrow, narrowed, short_scales
+from attar.methods.quantize.narrow import Narrow, narrowed, narrowed_scales
 from attar.methods.quantize.straight_through import StraightThrough
 from attar.model.capture import capture
 from attar.model.trace import deploy
@@ -173,47 +174,123 @@ BFLOAT16 = np.geomspace(2.0**-126, 3.38e38, 50)
     [
         (FLOAT16, "f16", 2.0**-11),
         (FLOAT16[:4], "f16", 2.0**-11),
-        (BFLOAT16, "bf16", 2.0**-8),
-        (np.append(FLOAT16, 2.0**-15), "bf16", 2.0**-8),
+        # Numbers that are subnormal in half precision: as far as they are no coarser than bfloat16.
+        (np.append(FLOAT16, 1.001 * 2.0**-15), "f16", 2.0**-10),
+        (np.append(FLOAT16, 1.001 * 2.0**-17), "f16", 2.0**-8),
+        (np.append(FLOAT16, 1.004 * 2.0**-18), "bf16", 2.0**-8),
+        (np.append(FLOAT16, 2.0**-26), "bf16", 2.0**-8),
         (np.append(FLOAT16, 65520), "bf16", 2.0**-8),
+        (BFLOAT16, "bf16", 2.0**-8),
         (np.append(BFLOAT16, 3.4e38), "f32", 0),
-        (np.append(BFLOAT16, 1e-39), "f32", 0),
+        (np.append(BFLOAT16, 1.001e-40), "f32", 0),
         (FLOAT16[:3], "f32", 0),
     ],
 )
-def test_scales_take_the_type_of_16_bits_whose_normal_numbers_reach_them(scale, dtype, error):
+def test_scales_take_half_precision_where_it_is_as_near_as_bfloat16(scale, dtype, error):
     given = on_grid(scale)
-    found = short_scales(given)
+    found = narrowed_scales(given)
     assert found.scale_dtype == dtype
     assert np.array_equal(found.codes, given.codes)
-    assert np.abs(found.scale / given.scale - 1).max() <= error
-    assert (found.scale >= SMALLEST.get(dtype, 0)).all()
-    assert np.array_equal(short_scales(found).scale, found.scale)
+    moved = np.abs(found.scale / given.scale - 1)
+    assert moved.max() <= error
+    assert (moved[:-1] <= min(error, 2.0**-11 if dtype == "f16" else error)).all()
+    assert np.array_equal(narrowed_scales(found).scale, found.scale)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("live", [FLOAT16, np.geomspace(1e-6, 1e-3, 50), np.full(50, 1e-20)])
+def test_a_channel_that_is_switched_off_has_no_say(symmetric, live):
+    scheme = Scheme(bits=4, symmetric=symmetric, granularity=PerChannel())
+    scale = np.append(live, [2.0**-126, 2.0**-126]).astype(np.float32)
+    zero_point = None if symmetric else RNG.integers(0, 16, 52).astype(np.uint8)
+    codes = RNG.integers(scheme.qmin, scheme.qmax + 1, (52, 5)).astype(scheme.code_dtype)
+    zero = np.int64(0) if symmetric else zero_point[:, None]
+    codes[:50, 0] = np.where(zero == 0, 1, 0) if symmetric else np.where(zero[:50, 0] == 0, 1, 0)
+    codes[50:] = 0 if symmetric else zero[50:]
+    given = Quantized(codes, scale, scheme, zero_point)
+    found, alone = narrowed_scales(given), narrowed_scales(on_grid(live))
+    assert found.scale_dtype == alone.scale_dtype != "f32"
+    assert np.array_equal(found.scale[:50], alone.scale)
+    assert not found.dense()[50:].any()
+    # No coarser than the others: the bias of such a channel lies on steps of it.
+    assert (found.scale[50:] == max(alone.scale.max(), 2.0**-14)).all()
+
+
+def test_a_weight_of_zeros_alone_has_scales_of_16_bits():
+    scale, scheme = np.full(9, 2.0**-126, np.float32), Scheme(bits=2, granularity=PerChannel())
+    found = narrowed_scales(Quantized(np.zeros((9, 3), np.int8), scale, scheme))
+    assert (found.scale_dtype, set(found.scale)) == ("f16", {np.float32(2.0**-14)})
 
 
 @pytest.mark.parametrize(
-    ("offset", "dtype"), [(0.37, "f16"), (0.0, "f16"), (1e-7, "f16"), (7e4, "bf16"), (3.4e38, "f32")]
+    ("offset", "levels", "dtype"),
+    [
+        (0.37, 4, "f16"),
+        (0.0, 4, "f16"),
+        (-0.05, 256, "f16"),
+        (1e-7, 4, "bf16"),  # of a bucket of one value, which has no step to compare it with
+        (30.0, 4, "f16"),
+        (5.001, 16, "f32"),  # a fifth of a step
+        (40.0, 16, "f32"),
+        (7e4, 4, "f32"),
+        (7e4, 2, "f32"),
+        (3.39e38, 4, "f32"),
+    ],
 )
-def test_offsets_are_as_short_as_the_scales(offset, dtype):
-    codes, points = RNG.integers(0, 4, 90).astype(np.uint8), np.linspace(0, 1, 4).astype(np.float32)
-    scale, offsets = np.linspace(0, -0.9, 9).astype(np.float32), np.full(9, offset, np.float32)
-    given = Codebook(codes, points, scale, offsets, PerBucket(size=10))
-    found = short_scales(given)
+def test_offsets_move_by_an_eighth_of_a_step_at_most(offset, levels, dtype):
+    codes, points = RNG.integers(0, levels, 90).astype(np.uint8), np.linspace(0, 1, levels).astype(np.float32)
+    scale, offsets = np.linspace(0, -0.9, 9).astype(np.float32), np.linspace(offset, 1.001 * offset, 9)
+    given = Codebook(codes, points, scale, offsets.astype(np.float32), PerBucket(size=10))
+    found = narrowed_scales(given)
     assert found.scale_dtype == dtype
-    assert np.abs(found.dense() - given.dense()).max() <= 2.0**-8 * (abs(offset) + 0.9)
+    assert (np.abs(found.offset - given.offset)[1:] <= np.abs(scale[1:]) / (levels - 1) / 8).all()
+    moved = np.abs(found.dense() - given.dense()).reshape(9, 10)[1:]
+    assert (moved.max(1) <= np.abs(scale[1:]) * (1 / 8 / (levels - 1) + 2.0**-11) + 1e-6).all()
     # A bucket of one value has no range, and keeps none.
     assert found.scale[0] == 0
+    assert np.abs(found.offset[0] - given.offset[0]) <= 2.0**-8 * abs(offset)
 
 
-def test_what_a_mask_is_over_is_shortened_and_other_tensors_are_not():
+@pytest.mark.parametrize(("size", "dtype"), [(1e-5, "bf16"), (1e5, "bf16"), (0.1, "f16")])
+def test_offsets_of_few_steps_are_as_narrow_as_the_scales(size, dtype):
+    codes, points = RNG.integers(0, 4, 90).astype(np.uint8), np.arange(-2, 2).astype(np.float32)
+    scale, offset = ((size * RNG.uniform(low, 1.1, 9)).astype(np.float32) for low in (0.1, -1.1))
+    given = Codebook(codes, points, scale, offset, PerBucket(size=10))
+    found = narrowed_scales(given)
+    assert found.scale_dtype == dtype
+    assert (np.abs(found.dense() - given.dense()) <= scale.repeat(10) / 7).all()
+
+
+@pytest.mark.parametrize(("offset", "dtype"), [(0.37, "f16"), (400.1, "f32")])
+def test_points_that_coincide_are_one(offset, dtype):
+    points, offsets = np.array([0, 0.5, 0.5, 1], np.float32), np.full(9, offset, np.float32)
+    given = Codebook(np.zeros(90, np.uint8), points, np.full(9, 0.9, np.float32), offsets, PerBucket(size=10))
+    assert narrowed_scales(given).scale_dtype == dtype
+    # Of a lone point all values of a bucket are one.
+    assert narrowed_scales(replace(given, points=points[:1])).scale_dtype == "f16"
+
+
+@pytest.mark.parametrize(("mean", "dtype"), [(0, "f16"), (10, "f32")])
+def test_weights_far_from_zero_are_stored_as_they_were_trained(mean, dtype):
+    learner = fresh(width=16)
+    with torch.no_grad():
+        learner.module.head.weight.normal_(mean, 0.05)
+    for rule in (Linear(bits=8, granularity="bucket:16"), Narrow(scale_bits=16)):
+        learner.attach(rule.attach(learner))
+    trained, found = learner.module.head.weight.detach().numpy(), learner.deployed().tensors["head.weight"]
+    assert found.scale_dtype == dtype
+    step = found.scale.max() / 255
+    assert np.abs(found.dense() - trained).max() <= 0.75 * step
+
+
+def test_tensors_with_few_scales_or_none_are_left_as_they_are():
     inner = Codebook(np.zeros(90, np.uint8), *[np.full(9, 0.3, np.float32)] * 3, PerBucket(size=10))
-    found = short_scales(Sparse(np.arange(180) % 2 == 0, inner))
-    assert found.values.scale_dtype == "f16"
     for tensor in (
         Dense(values()),
+        Sparse(np.arange(180) % 2 == 0, inner),
         Quantized(np.zeros(9, np.int8), np.ones(1, np.float32), Scheme(bits=2, granularity=PerTensor())),
     ):
-        assert short_scales(tensor) is tensor
+        assert narrowed_scales(tensor) is tensor
 
 
 def halves_of(artifact):
@@ -235,15 +312,15 @@ def halves_of(artifact):
 )
 def test_a_file_with_scales_of_16_bits_is_smaller_and_computes_nearly_the_same(grid, per_scale, kind):
     whole, first, _ = packed(grid, Narrow())
-    short, found, wanted = packed(grid, Narrow(scales=16))
-    assert (whole.version, short.version) == ("1.0", "1.1")
-    weight = short.tensor("conv.weight")
+    small, found, wanted = packed(grid, Narrow(scale_bits=16))
+    assert (whole.version, small.version) == ("1.0", "1.1")
+    weight = small.tensor("conv.weight")
     assert isinstance(weight, kind)
     assert np.array_equal(weight.codes, whole.tensor("conv.weight").codes)
-    assert halves_of(short) == {"conv.weight": "f16", "head.weight": "f16"}
+    assert halves_of(small) == {"conv.weight": "f16", "head.weight": "f16"}
     # All but what two records of a type take.
-    saved = per_scale * sum(short.tensor(name).scale.size for name in halves_of(short))
-    assert saved - 24 <= whole.file_bytes - short.file_bytes
+    saved = per_scale * sum(small.tensor(name).scale.size for name in halves_of(small))
+    assert saved - 24 <= whole.file_bytes - small.file_bytes
     assert 0 < np.abs(found - first).max() < 2e-3 * np.abs(wanted).max()
     assert np.abs(found - wanted).max() < 5e-3 * np.abs(wanted).max()
 
@@ -254,7 +331,7 @@ def test_scales_are_rounded_after_batch_norms_are_folded():
         for norm in (learner.module.norm1, learner.module.norm2):
             norm.running_var.uniform_(0.5, 2)
             norm.weight.uniform_(-2, 2)
-    for rule in (Lsq(bits=3), Narrow(scales=16)):
+    for rule in (Lsq(bits=3), Narrow(scale_bits=16)):
         learner.attach(rule.attach(learner))
     piece = learner.deployed()
     baked = learner.baked()
@@ -290,7 +367,7 @@ def integers(*rules):
 @pytest.mark.parametrize("grid", [StraightThrough(bits=8, activations=8), Lsq(bits=4, activations=8)])
 def test_integer_layers_stay_in_integers_with_scales_of_16_bits(grid):
     whole, before, _, _ = integers(grid, Narrow())
-    piece, session, found, wanted = integers(grid, Narrow(scales=16))
+    piece, session, found, wanted = integers(grid, Narrow(scale_bits=16))
     assert set(session.integer_layers()) == set(before.integer_layers()) != set()
     assert {"first.weight", "second.weight"} <= {
         n for n, t in piece.tensors.items() if getattr(t, "scale_dtype", "") == "f16"
@@ -308,7 +385,7 @@ def test_integer_layers_stay_in_integers_with_scales_of_16_bits(grid):
 
 
 def test_scales_of_32_bits_are_the_default_and_change_nothing():
-    assert Narrow().describe() == Narrow(scales=32).describe() == {"name": "narrow"}
+    assert Narrow().describe() == Narrow(scale_bits=32).describe() == {"name": "narrow"}
     artifact = packed(Lsq(bits=4), Narrow())[0]
     assert artifact.version == "1.0"
     assert set(halves_of(artifact).values()) == {"f32"}

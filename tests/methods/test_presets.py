@@ -66,7 +66,7 @@ EXPANDED = [
             "beta": 0,
             "through": [8, 6],
             "offset": True,
-            "scales": 16,
+            "scale_bits": 16,
             "terms": ["damping", {"name": "hint", "teacher": "big", "layers": {"a": "b"}}],
             "norm_batches": 0,
         },
@@ -79,7 +79,7 @@ EXPANDED = [
             ],
             "constraints": [
                 {"name": "lsq", "bits": 4, "through": [8, 6], "offset": True},
-                {"name": "narrow", "scales": 16},
+                {"name": "narrow", "scale_bits": 16},
             ],
         },
     ),

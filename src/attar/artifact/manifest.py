@@ -230,7 +230,7 @@ class Manifest(Spec):
     licence: str | None = None
 
 
-def minor(manifest: Manifest) -> int:
+def least_minor(manifest: Manifest) -> int:
     """Return the least minor version of the format that has all a manifest says: 1 where a scale has a type."""
     streams = (stream for record in manifest.tensors for stream in record.value.streams())
     return int(any(isinstance(stream, ScaleStream) and "dtype" in stream.model_fields_set for stream in streams))

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from attar.artifact import bindings, jsontext, layout, streams, values
 from attar.artifact.graph import Checked, check
 from attar.artifact.limits import Limits
-from attar.artifact.manifest import Binding, GraphRecord, Manifest, TensorRecord, minor
+from attar.artifact.manifest import Binding, GraphRecord, Manifest, TensorRecord, least_minor
 from attar.artifact.streams import Table
 from attar.core.errors import ArtifactError, UnknownName
 from attar.core.spec import explain
@@ -213,9 +213,9 @@ def _manifest(text: bytes, limits: Limits) -> Manifest:
 
 def _version(said: int, manifest: Manifest) -> str:
     """Return the version of a file, having checked that what it says of itself is in that version."""
-    if minor(manifest) > said:
+    if least_minor(manifest) > said:
         raise ArtifactError(
-            f"the dtype of a scale is of format {layout.MAJOR}.{minor(manifest)}; the header says "
+            f"the dtype of a scale is of format {layout.MAJOR}.{least_minor(manifest)}; the header says "
             f"{layout.MAJOR}.{said}",
             section="manifest",
         )

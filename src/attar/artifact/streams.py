@@ -25,7 +25,7 @@ from attar.artifact.manifest import (
 from attar.coding.base import Symbols
 from attar.coding.registry import CODERS
 from attar.core.errors import ArtifactError, SpecError
-from attar.core.halves import halved, widened
+from attar.core.halves import full, halved
 from attar.core.scheme import Shape
 from attar.core.tensors import DTYPES, Codebook, CompressedTensor, Dense, Quantized, Sparse
 
@@ -260,7 +260,7 @@ class _Decoder:
 
     def _floats(self, stream: Stream) -> NDArray[np.float32]:
         dtype = stream.dtype if isinstance(stream, ScaleStream) else "f32"
-        return widened(np.frombuffer(self._take(stream), DTYPES[dtype]), dtype)
+        return full(np.frombuffer(self._take(stream), DTYPES[dtype]), dtype)
 
     def _codes(self, stream: CodeStream, count: int, alphabet: int) -> Symbols:
         data = self._take(stream)

@@ -12,7 +12,16 @@ import numpy as np
 from attar.artifact import jsontext, layout
 from attar.artifact.contents import Contents, GraphContents
 from attar.artifact.limits import Limits
-from attar.artifact.manifest import Activation, GraphRecord, Manifest, Section, Stream, TensorRecord, canonical, minor
+from attar.artifact.manifest import (
+    Activation,
+    GraphRecord,
+    Manifest,
+    Section,
+    Stream,
+    TensorRecord,
+    canonical,
+    least_minor,
+)
 from attar.artifact.packing import Packed, pack_codes
 from attar.artifact.reader import open_artifact
 from attar.artifact.streams import Codes, Record, describe, split
@@ -64,7 +73,7 @@ def pack(contents: Contents, *, coder: str = "rans", limits: Limits | None = Non
         licence=contents.licence,
     )
     # Files without anything newer keep the version, and the bytes, that every reader knows.
-    data = layout.assemble(sections.data, jsontext.write(canonical(manifest)), minor(manifest))
+    data = layout.assemble(sections.data, jsontext.write(canonical(manifest)), least_minor(manifest))
     open_artifact(data, limits=limits).verify()
     return data
 

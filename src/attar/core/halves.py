@@ -11,8 +11,8 @@ from attar.core.errors import SpecError
 
 #: Element types a file may keep scales in. bf16 is held in numpy as the uint16 of its bits.
 ScaleType = Literal["f32", "f16", "bf16"]
-#: The smallest normal number of each type of 16 bits.
-SMALLEST = {"f16": 2.0**-14, "bf16": 2.0**-126}
+#: Those of 16 bits.
+HALVES = ("f16", "bf16")
 
 
 def halved(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
@@ -29,7 +29,7 @@ def halved(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
     return ((whole + 0x7FFF + ((whole >> 16) & 1)) >> 16).astype("<u2").reshape(values.shape)
 
 
-def widened(stored: NDArray[Any], dtype: str) -> NDArray[np.float32]:
+def full(stored: NDArray[Any], dtype: str) -> NDArray[np.float32]:
     """Return stored values of type ``f32``, ``f16`` or ``bf16`` as float32, exactly."""
     if dtype == "bf16":
         return (stored.astype(np.uint32) << 16).view(np.float32)
@@ -45,9 +45,9 @@ def check_exact(dtype: str, *arrays: NDArray[np.float32]) -> None:
     """
     if dtype == "f32":
         return
-    if dtype not in SMALLEST:
+    if dtype not in HALVES:
         raise SpecError(f"scales are stored as f32, f16 or bf16; {dtype!r} was asked")
     for values in arrays:
-        exact = widened(halved(values, dtype), dtype) == values
+        exact = full(halved(values, dtype), dtype) == values
         if not exact.all():
             raise SpecError(f"{exact.size - int(exact.sum())} of {exact.size} scales are no numbers of type {dtype}")

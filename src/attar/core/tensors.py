@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar.core.errors import SpecError
-from attar.core.halves import SMALLEST, check_exact, widened
+from attar.core.halves import HALVES, check_exact, full
 from attar.core.scheme import Granularity, Scheme, Shape
 
 #: Names of element types in files and specs. bf16 is held in numpy as the uint16 of its bits.
@@ -55,7 +55,7 @@ class Dense:
 
     def dense(self) -> NDArray[Any]:
         """Return the values: floating types as float32, the others as they are."""
-        return widened(self.data, self.dtype) if self.dtype in SMALLEST else self.data
+        return full(self.data, self.dtype) if self.dtype in HALVES else self.data
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +67,8 @@ class Quantized:
         scale: float32, ``(scheme.granularity.count(shape),)``, finite and positive.
         zero_point: uint8 of the same shape as ``scale``; None for symmetric schemes.
         scheme: the grid.
-        scale_dtype: the type a file keeps the scales in, ``f32``, ``f16`` or ``bf16``. It must hold every one as it is,
-            in 16 bits as a normal number: the equation knows float32 alone.
+        scale_dtype: the type a file keeps the scales in, ``f32``, ``f16`` or ``bf16``. It must hold every one as it is:
+            the equation knows float32 alone.
     """
 
     codes: NDArray[np.int8] | NDArray[np.uint8]
@@ -94,8 +94,6 @@ class Quantized:
         if not (np.isfinite(self.scale).all() and (self.scale > 0).all()):
             raise SpecError("a scale is not finite and positive")
         check_exact(self.scale_dtype, self.scale)
-        if (self.scale < SMALLEST.get(self.scale_dtype, 0.0)).any():
-            raise SpecError(f"a scale of type {self.scale_dtype} is no normal number")
         if self.codes.size and (int(self.codes.min()) < self.scheme.qmin or int(self.codes.max()) > self.scheme.qmax):
             raise SpecError(f"a code lies outside {self.scheme.qmin}..{self.scheme.qmax}")
 

@@ -195,7 +195,7 @@ class Compress(Preset):
         through: bits the grids have before, wider first, as in ``lsq``.
         offset: whether weights have a learned offset, as in ``lsq``.
         floats: bits of what no grid holds: biases, norms.
-        scales: bits of the scales of weights, as in ``narrow``.
+        scale_bits: bits of the scales of weights, as in ``narrow``.
         merge: whether batch-norms that stay become two vectors; a file that shall be trained further keeps all four.
         temperature: T, a number or a schedule.
         alpha: the factor of the soft loss, a number or a schedule.
@@ -214,7 +214,7 @@ class Compress(Preset):
     through: tuple[Bits, ...] = ()
     offset: bool = False
     floats: Literal[8, 16] = 16
-    scales: Literal[16, 32] = 32
+    scale_bits: Literal[16, 32] = 32
     merge: bool = True
     temperature: Temperature = 4.0
     alpha: Factor = 0.9
@@ -246,7 +246,7 @@ class Compress(Preset):
         terms += [Rate(file=self.size * (1 - _MARGIN), reach=self.reach), *self.terms]
         before = [rule for rule in self.constraints if not rule.behind_grid]
         after = [rule for rule in self.constraints if rule.behind_grid]
-        narrow = Narrow(bits=self.floats, merge=self.merge, scales=self.scales)
+        narrow = Narrow(bits=self.floats, merge=self.merge, scale_bits=self.scale_bits)
         return self._expanded(tuple(terms), (*before, self._grid(), *after, narrow))
 
     def _grid(self) -> Lsq:

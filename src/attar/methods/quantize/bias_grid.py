@@ -8,6 +8,7 @@ values per thousand to the neighbouring code, and the difference grows from laye
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from torch import fx
@@ -15,16 +16,26 @@ from torch import fx
 from attar.artifact.manifest import Activation
 from attar.core.tensors import CompressedTensor, Dense, Quantized
 from attar.model.sites import PRODUCTS
+from attar.work.workpiece import Workpiece
 
 _INT32 = 2.0**31 - 1
 
 
-def biases_on_grid(
+def with_biases(piece: Workpiece) -> Workpiece:
+    """Return the workpiece with the biases of its integer layers on the grid that their kernels add on."""
+    if not piece.activations:
+        return piece
+    biases = _on_grid(piece.traced.graph, piece.stored(), piece.activations)
+    return replace(piece, tensors={**piece.tensors, **biases})
+
+
+def _on_grid(
     graph: fx.GraphModule, tensors: Mapping[str, CompressedTensor], activations: Mapping[str, Activation]
 ) -> dict[str, Dense]:
     """Return the bias of every layer whose input and weight are quantized, rounded to steps of ``S_x S_w[channel]``.
 
-    Biases that would not fit 32 bits, or that several layers add, are left out.
+    A bias that is compressed already is rounded as it is stored. Biases that would not fit 32 bits, or that several
+    layers add, are left out.
 
     Args:
         graph: the traced graph.
@@ -38,13 +49,14 @@ def biases_on_grid(
         data, weight, bias = node.args[:3]
         if not all(isinstance(argument, fx.Node) for argument in (data, weight, bias)) or data.name not in activations:
             continue
-        codes, values = tensors.get(str(weight.target)), tensors.get(str(bias.target))
-        if not isinstance(codes, Quantized) or codes.zero_point is not None or not isinstance(values, Dense):
+        codes, stored = tensors.get(str(weight.target)), tensors.get(str(bias.target))
+        if not isinstance(codes, Quantized) or codes.zero_point is not None or stored is None:
             continue
-        if len(bias.users) > 1 or codes.scale.size not in (1, values.data.size):
+        values = stored.dense()
+        if len(bias.users) > 1 or codes.scale.size not in (1, values.size):
             continue
         step = np.float32(activations[data.name].scale) * codes.scale
-        steps = np.rint(values.data.astype(np.float64) / step)
+        steps = np.rint(values.astype(np.float64) / step)
         if np.isfinite(steps).all() and np.abs(steps).max(initial=0) < _INT32:
             rounded[str(bias.target)] = Dense((steps * step).astype(np.float32))
     return rounded

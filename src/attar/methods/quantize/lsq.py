@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -13,7 +12,7 @@ from pydantic import Field, model_validator
 from attar.core.errors import SpecError
 from attar.core.scheme import PerChannel, Scheme
 from attar.methods.overrides import chosen
-from attar.methods.quantize.bias_grid import biases_on_grid
+from attar.methods.quantize.bias_grid import with_biases
 from attar.methods.quantize.granularity import GranularityChoice
 from attar.methods.quantize.lsq_site import SiteStep
 from attar.methods.quantize.lsq_step import Step
@@ -162,10 +161,7 @@ class Steps(Constraint):
 
     def finish(self, piece: Workpiece) -> Workpiece:
         """Return the workpiece with the biases of integer layers on the grid that their kernels add on."""
-        if not piece.activations:
-            return piece
-        biases = biases_on_grid(piece.traced.graph, piece.stored(), piece.activations)
-        return replace(piece, tensors={**piece.tensors, **biases})
+        return with_biases(piece)
 
     def _turn(self, least: int) -> None:
         for name, held in self.weights.items():

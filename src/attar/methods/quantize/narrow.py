@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from attar.core.halves import SMALLEST, halved, widened
+from attar.core.halves import HALVES, full, halved
 from attar.core.scheme import PerTensor, Scheme
-from attar.core.tensors import CompressedTensor, Dense, Quantized, Sparse, quantize
-from attar.methods.quantize.bias_grid import biases_on_grid
+from attar.core.tensors import Codebook, CompressedTensor, Dense, Quantized, Sparse, quantize
+from attar.methods.quantize.bias_grid import with_biases
+from attar.methods.quantize.solver import flat_index
 from attar.work.constraint import Constraint, Rule
 from attar.work.learner import Learner
 from attar.work.workpiece import Workpiece
@@ -23,6 +24,12 @@ _HALF_MAX = float(np.finfo(np.float16).max)
 _COARSEST = 1 / 16
 #: Fewer scales than these may save less than the record of their type takes.
 _FEWEST = 4
+#: A scale may move by this share of itself: half the distance of normal numbers of bfloat16, at most.
+_SCALE_MOVES = 2.0**-8
+#: An offset may move by this share of the least step of its grid.
+_OFFSET_MOVES = 1 / 8
+#: A scale that no value depends on is no smaller: half precision holds it.
+_UNUSED = 2.0**-14
 #: Batch-norms as graphs have them, and the position of the running variance in their arguments.
 _NORMS = (torch.ops.aten.batch_norm.default, torch.ops.aten._native_batch_norm_legit_no_training.default)
 _VAR = 4
@@ -40,22 +47,24 @@ class Narrow(Rule):
     stays: on a grid a small one would be zero. It acts when the file is made, on floating tensors that nothing else
     holds; what integer kernels add stays as they need it.
 
-    With ``scales: 16`` the scales of every weight on a grid, and the offsets of those that have them, are rounded too:
-    to half precision (a scale moves by 2^-11 of itself at most) where its normal numbers reach all of them, else to
-    bfloat16 (2^-8), which has the range of float32. Batch-norms are folded by then, and the biases of integer layers
-    are put on the steps of the rounded scales, so that these layers stay in integers. Codes stay as they were trained.
-    Weights with fewer than four scales keep float32, and so do those that a stage ``quantize`` rounds after training.
+    With ``scale_bits: 16`` the scales of every weight on a grid, and the offsets of those that have them, are rounded
+    too: to half precision, which moves a scale by 2^-11 of itself at most, or by more if it is very small; where one
+    would move by more than 2^-8 of itself, or an offset by more than an eighth of a step, to bfloat16, which has the
+    range of float32. Where offsets are too coarse in that as well, both stay in float32: weights far from zero need
+    it. Batch-norms are folded by then, and the biases of integer layers are put on the steps of the rounded scales, so
+    that these layers stay in integers. Codes stay as they were trained. Weights with fewer than four scales keep
+    float32, and so do those that a stage ``quantize`` rounds after training.
 
     Attributes:
         bits: 16, or 8: cheaper, and worth a look at the accuracy.
         merge: whether batch-norms become two vectors; a file that shall be trained further keeps all four.
-        scales: bits of a scale: 32, as trained, or 16.
+        scale_bits: bits of a scale: 32, as trained, or 16.
     """
 
     name: Literal["narrow"] = "narrow"
     bits: Literal[8, 16] = 16
     merge: bool = True
-    scales: Literal[16, 32] = 32
+    scale_bits: Literal[16, 32] = 32
 
     def attach(self, learner: Learner) -> Constraint:
         """Return the constraint; it holds nothing while the module is trained."""
@@ -73,8 +82,8 @@ class Narrowed(Constraint):
 
     def finish(self, piece: Workpiece) -> Workpiece:
         """Return the workpiece with its floating tensors, and scales where asked, in fewer bits."""
-        if self.rule.scales == 16:
-            piece = _with_short_scales(piece)
+        if self.rule.scale_bits == 16:
+            piece = _with_narrowed_scales(piece)
         fewer, variances = {}, _variances(piece.traced.graph)
         for name, tensor in piece.stored().items():
             if name not in piece.tensors and isinstance(tensor, Dense) and tensor.dtype == "f32":
@@ -95,49 +104,69 @@ def narrowed(values: NDArray[np.float32], bits: int) -> CompressedTensor:
     if bits == 8 and largest / 127 <= _COARSEST * np.median(size[size > 0]):
         scheme = Scheme(bits=8, granularity=PerTensor())
         return quantize(values, np.array([largest / scheme.qmax], np.float32), None, scheme)
-    halves = Dense(halved(values, "bf16"), "bf16")
+    wide = Dense(halved(values, "bf16"), "bf16")
     if largest <= _HALF_MAX:
         finer = Dense(halved(values, "f16"), "f16")
-        if np.abs(finer.dense() - values).max() <= np.abs(halves.dense() - values).max():
+        if np.abs(finer.dense() - values).max() <= np.abs(wide.dense() - values).max():
             return finer
-    return halves if np.isfinite(halves.dense()).all() else Dense(values, "f32")
+    return wide if np.isfinite(wide.dense()).all() else Dense(values, "f32")
 
 
-def short_scales(tensor: CompressedTensor) -> CompressedTensor:
-    """Return a tensor with its scales and offsets in 16 bits; as it is where it has none, few, or none that fit.
-
-    They fit a type where each, once rounded, is finite, and each scale that is not zero a normal number.
+def narrowed_scales(tensor: CompressedTensor) -> CompressedTensor:
+    """Return a tensor with its scales and offsets in 16 bits; as it is where it is masked or has none, few, or one that
+    no type of 16 bits has near enough.
     """
-    match tensor:
-        case Sparse(mask=mask, values=values):
-            short = short_scales(values)
-            assert not isinstance(short, Sparse)
-            return Sparse(mask, short)
-        case Dense():
-            return tensor
-    if tensor.scale.size < _FEWEST:
+    if isinstance(tensor, Dense | Sparse) or tensor.scale.size < _FEWEST:
         return tensor
-    for dtype, smallest in SMALLEST.items():
-        scale = widened(halved(tensor.scale, dtype), dtype)
-        fits = np.isfinite(scale) & ((np.abs(scale) >= smallest) | (tensor.scale == 0))
+    given = _used(tensor) if isinstance(tensor, Quantized) else tensor.scale
+    for dtype in HALVES:
+        scale = _rounded(given, dtype, _share(given))
         if isinstance(tensor, Quantized):
-            if fits.all():
+            if scale is not None:
                 return replace(tensor, scale=scale, scale_dtype=dtype)
             continue
-        offset = widened(halved(tensor.offset, dtype), dtype)
-        if fits.all() and np.isfinite(offset).all():
+        offset = _rounded(tensor.offset, dtype, _room(tensor))
+        if scale is not None and offset is not None:
             return replace(tensor, scale=scale, offset=offset, scale_dtype=dtype)
     return tensor
 
 
-def _with_short_scales(piece: Workpiece) -> Workpiece:
+def _rounded(values: NDArray[np.float32], dtype: str, room: NDArray[np.float64]) -> NDArray[np.float32] | None:
+    """Return values rounded to a type of 16 bits; None where one moves farther than it may."""
+    found = full(halved(values, dtype), dtype)
+    return found if (np.abs(found - values) <= room).all() else None
+
+
+def _share(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    return _SCALE_MOVES * np.abs(values.astype(np.float64))
+
+
+def _room(tensor: Codebook) -> NDArray[np.float64]:
+    """Return how far each offset may move."""
+    gaps = np.diff(np.unique(tensor.points.astype(np.float64)))
+    steps = np.abs(tensor.scale.astype(np.float64)) * (gaps.min() if gaps.size else 0)
+    # Where all values are one there is no step to compare with: they are as near as a scale is.
+    return np.where(steps > 0, _OFFSET_MOVES * steps, _share(tensor.offset))
+
+
+def _used(tensor: Quantized) -> NDArray[np.float32]:
+    """Return the scales; for codes that are all zero, such as those of a channel that is switched off, the largest.
+
+    Their own may be the least there is in float32, and would keep the others from half precision.
+    """
+    index = flat_index(tensor.codes, tensor.scheme)
+    zero = 0 if tensor.zero_point is None else tensor.zero_point[index]
+    used = np.zeros(tensor.scale.size, np.bool_)
+    used[index[tensor.codes.reshape(-1) != zero]] = True
+    return np.where(used, tensor.scale, tensor.scale[used].max(initial=_UNUSED))
+
+
+def _with_narrowed_scales(piece: Workpiece) -> Workpiece:
     """Return the workpiece with scales in 16 bits, and the biases of integer layers in whole steps of these."""
-    tensors = {name: short_scales(tensor) for name, tensor in piece.tensors.items()}
-    if piece.activations:
-        # From the biases as they were trained: rounded to two grids in turn, they would be off by up to a whole step.
-        grids = {name: tensor for name, tensor in tensors.items() if not isinstance(tensor, Dense)}
-        tensors |= biases_on_grid(piece.traced.graph, replace(piece, tensors=grids).stored(), piece.activations)
-    return replace(piece, tensors=tensors)
+    tensors = {name: narrowed_scales(tensor) for name, tensor in piece.tensors.items()}
+    # From the biases as they were trained: rounded to two grids in turn, they would be off by up to a whole step.
+    grids = {name: tensor for name, tensor in tensors.items() if not isinstance(tensor, Dense)}
+    return replace(piece, tensors={**tensors, **with_biases(replace(piece, tensors=grids)).tensors})
 
 
 def _variances(graph: fx.GraphModule) -> frozenset[str]:

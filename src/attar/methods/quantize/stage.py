@@ -17,7 +17,7 @@ from attar.core.errors import SpecError, UnknownName
 from attar.core.scheme import PerChannel, Scheme
 from attar.core.spec import Spec
 from attar.core.tensors import Codebook, CompressedTensor, Quantized
-from attar.methods.quantize.bias_grid import biases_on_grid
+from attar.methods.quantize.bias_grid import with_biases
 from attar.methods.quantize.calibrate import calibrate
 from attar.methods.quantize.correct import corrected_biases
 from attar.methods.quantize.granularity import GranularityChoice
@@ -91,14 +91,11 @@ class Quantize(Spec):
             sites = _sites(replace(piece, tensors=tensors))
             activations = calibrate(graph, sites, calibration, observer, self.activations)
             rounded = frozenset(name for site in sites for name in site.sources)
-        if activations:
-            stored = replace(piece, tensors=tensors).stored()
-            tensors |= biases_on_grid(piece.traced.graph, stored, activations)
         record: dict[str, Any] = described(self) | {
             "bits": self.bits,
             "calibration_examples": calibration.examples,
         }
-        return piece.done(record, tensors=tensors, activations=activations, rounded=rounded)
+        return with_biases(piece.done(record, tensors=tensors, activations=activations, rounded=rounded))
 
     def left(self, piece: Workpiece) -> dict[str, str]:
         """Return what stays in floating point -> the reason: tensors of two and more dimensions, and values.

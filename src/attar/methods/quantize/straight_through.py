@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -13,7 +12,7 @@ from attar.core.errors import SpecError
 from attar.core.scheme import PerChannel, Scheme
 from attar.core.spec import Spec
 from attar.methods.overrides import chosen
-from attar.methods.quantize.bias_grid import biases_on_grid
+from attar.methods.quantize.bias_grid import with_biases
 from attar.methods.quantize.granularity import GranularityChoice
 from attar.methods.quantize.registry import SOLVERS
 from attar.methods.quantize.site_grid import SiteGrid
@@ -136,7 +135,4 @@ class Grids(Constraint):
 
     def finish(self, piece: Workpiece) -> Workpiece:
         """Return the workpiece with the biases of integer layers on the grid that their kernels add on."""
-        if not piece.activations:
-            return piece
-        biases = biases_on_grid(piece.traced.graph, piece.stored(), piece.activations)
-        return replace(piece, tensors={**piece.tensors, **biases})
+        return with_biases(piece)
