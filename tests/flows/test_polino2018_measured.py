@@ -232,5 +232,5 @@ def test_every_table_and_figure_is_made_of_nothing_of_a_part_and_of_several_seed
         assert len(list((tmp_path / name).glob("*.svg"))) == 7
     text = {name: (tmp_path / name / "epochs.svg").read_text() for name in ("nothing", "one", "several")}
     assert [">start<" in text[name] for name in text] == [False, True, False]
-    assert [">2 bit<" in text[name] for name in text] == [False, False, True]
+    assert [">2 bits<" in text[name] for name in text] == [False, False, True]
     assert not np.array_equal(*((tmp_path / name / "bits.svg").read_bytes() for name in ("one", "several")))
