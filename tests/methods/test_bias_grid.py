@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tests.methods.toys import fresh
+from tests.methods.toys import fresh, held_to
 
 from attar.artifact.writer import pack
 from attar.core.tensors import Dense, Quantized
@@ -58,12 +58,7 @@ def test_biases_in_fewer_bits_are_put_on_the_steps_of_integer_layers(bits, size,
 @pytest.mark.parametrize("scale_bits", [16, 32])
 def test_a_rule_that_trains_grids_and_one_that_narrows_agree_on_the_layers(scale_bits):
     learner = begun(0.3)
-    for rule in (Lsq(bits=8, activations=8), Narrow(bits=8, scale_bits=scale_bits)):
-        learner.attach(rule.attach(learner))
-    graph = learner.graph(train=True)
-    for constraint in learner.constraints:
-        graph(X)
-        constraint.sync(lambda tensor: tensor.clone())
+    held_to(learner, (Lsq(bits=8, activations=8), Narrow(bits=8, scale_bits=scale_bits)), X)
     session, _ = outputs(learner.deployed())
     assert len(session.integer_layers()) == 3
 
@@ -73,12 +68,7 @@ def test_a_channel_that_is_switched_off_leaves_its_layer_in_integers():
     with torch.no_grad():
         learner.module.norm1.weight[3] = 0
         learner.module.norm1.bias[3] = 0.21
-    for rule in (Lsq(bits=8, activations=8), Narrow(scale_bits=16)):
-        learner.attach(rule.attach(learner))
-    graph = learner.graph(train=True)
-    for constraint in learner.constraints:
-        graph(X)
-        constraint.sync(lambda tensor: tensor.clone())
+    held_to(learner, (Lsq(bits=8, activations=8), Narrow(scale_bits=16)), X)
     piece = learner.deployed()
     assert piece.tensors["first.weight"].scale_dtype == "f16"
     assert not piece.tensors["first.weight"].dense()[3].any()

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.methods.toys import fresh
+from tests.methods.toys import fresh, held_to
 from torch import nn
 
 from attar.artifact.inspect import describe
@@ -146,12 +146,7 @@ def test_a_small_variance_is_not_rounded_to_zero():
 def test_what_integer_kernels_add_stays_as_they_need_it():
     learner = fresh()
     x = torch.randn(8, 2, 8, 8)
-    for rule in (StraightThrough(bits=8, activations=8), Narrow(bits=8)):
-        learner.attach(rule.attach(learner))
-    graph = learner.graph(train=True)
-    for constraint in learner.constraints:
-        graph(x)
-        constraint.sync(lambda tensor: tensor.clone())
+    held_to(learner, (StraightThrough(bits=8, activations=8), Narrow(bits=8)), x)
     before = {name: tensor.dense() for name, tensor in learner.deployed().tensors.items()}
     learner.constraints.pop()
     plain = learner.deployed().tensors
@@ -351,12 +346,7 @@ def integers(*rules):
     with torch.no_grad():
         learner.module.norm1.running_mean.uniform_(-0.3, 0.3)
         learner.module.norm2.running_mean.uniform_(-0.3, 0.3)
-    for rule in rules:
-        learner.attach(rule.attach(learner))
-    graph = learner.graph(train=True)
-    for constraint in learner.constraints:
-        graph(x)
-        constraint.sync(lambda tensor: tensor.clone())
+    held_to(learner, rules, x)
     piece = learner.deployed()
     session = Session(pack(piece.contents(Use())))
     with torch.no_grad():

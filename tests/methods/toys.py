@@ -111,6 +111,16 @@ def fresh(slot=0, width=8):
     return Learner(module, captured, traced)
 
 
+def held_to(learner, rules, x):
+    """Attach rules, and show the module ``x`` so that every grid begins."""
+    for rule in rules:
+        learner.attach(rule.attach(learner))
+    graph = learner.graph(train=True)
+    for constraint in learner.constraints:
+        graph(x)
+        constraint.sync(lambda tensor: tensor.clone())
+
+
 def context(folder, *, teachers=None, labelled=True, log=None, count=256):
     x, y = data(count)
     vx, vy = data(64, seed=1)

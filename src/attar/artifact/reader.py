@@ -213,10 +213,10 @@ def _manifest(text: bytes, limits: Limits) -> Manifest:
 
 def _version(said: int, manifest: Manifest) -> str:
     """Return the version of a file, having checked that what it says of itself is in that version."""
-    if least_minor(manifest) > said:
+    least = least_minor(manifest)
+    if least > said:
         raise ArtifactError(
-            f"the dtype of a scale is of format {layout.MAJOR}.{least_minor(manifest)}; the header says "
-            f"{layout.MAJOR}.{said}",
+            f"the dtype of a scale is of format {layout.MAJOR}.{least}; the header says {layout.MAJOR}.{said}",
             section="manifest",
         )
     return f"{layout.MAJOR}.{said}"
