@@ -178,6 +178,38 @@ def test_an_interrupted_run_says_how_to_go_on(place):
     assert run(read(place / "r.yaml", SHORT), out, resume=True).report["models"]
 
 
+DEAF = """
+import os, signal
+from pathlib import Path
+import torch
+
+
+def loss(outputs, targets):
+    if len(targets) == 32:
+        print("step")
+    if Path("press").exists() and len(targets) == 32:
+        Path("press").unlink()
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            print("swallowed")
+    return torch.nn.functional.cross_entropy(outputs, targets)
+"""
+
+
+def test_an_interruption_that_a_loss_swallows_ends_the_run_at_its_next_step(place, monkeypatch, capfd):
+    monkeypatch.chdir(place)
+    (place / "deaf.py").write_text(DEAF)
+    stage = "{stage: finetune, epochs: 2, batch: 32, objective: deaf.py:loss}"
+    recipe = read(place / "r.yaml", [f"models={{net: {{source: nets.py:net, stages: [{stage}]}}}}"])
+    (place / "press").touch()
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, place / "deaf")
+    assert capfd.readouterr().out.split() == ["step", "swallowed"]
+    assert not (place / "deaf" / "report.json").exists()
+    assert run(recipe, place / "deaf", resume=True).report["models"]
+
+
 def test_what_changed_since_is_named_and_nothing_is_resumed(place):
     folder, own = place / "changed", place / "own"
     shutil.copytree(place, own, ignore=lambda path, names: {n for n in names if n not in ("nets.py", "r.yaml")})

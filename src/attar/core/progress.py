@@ -10,6 +10,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from attar.core.interrupt import heed
+
 T = TypeVar("T")
 _PATIENCE = 2.0
 
@@ -21,17 +23,23 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
         items: what is worked through.
         what: a word or two about the work.
         total: how many there are, where ``items`` has no length.
+
+    Raises:
+        KeyboardInterrupt: the work was interrupted, and the exception was swallowed on its way.
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
     if not sys.stderr.isatty():
-        yield from items
+        for item in items:
+            heed()
+            yield item
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     progress = Progress(*columns, console=Console(stderr=True), transient=True)
     start, task = time.monotonic(), progress.add_task(what, total=total)
     try:
         for item in items:
+            heed()
             yield item
             progress.advance(task)
             if not progress.live.is_started and time.monotonic() - start > _PATIENCE:

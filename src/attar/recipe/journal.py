@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attar.core.errors import AttarError
+from attar.core.interrupt import heed
 
 
 class Journal:
@@ -51,7 +52,9 @@ class Journal:
 
         Raises:
             OSError: the disk is full or may not be written.
+            KeyboardInterrupt: the run was interrupted, and the exception was swallowed on its way.
         """
+        heed()
         if not self.writes:
             return
         row = {"event": event, **facts}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attar.core.interrupt import listening
 from attar.core.registry import references_from
 from attar.measure.metric import find
 from attar.recipe.account import account
@@ -69,6 +70,7 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, resume: bool = False, c
             another recipe, other data or other code began.
         ModelError, ParityError: a model cannot be trained or deployed; found before any training.
         AttarError: another run is on in the folder; it cannot be written; a loss is not finite.
+        KeyboardInterrupt: SIGINT came, wherever; the run can be gone on with.
 
     Example:
         >>> import attar
@@ -77,7 +79,7 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, resume: bool = False, c
     """
     recipe = recipe if isinstance(recipe, Recipe) else read(recipe)
     out = Path(out)
-    with references_from(recipe.folder), writing(out), threads_kept():
+    with listening(), references_from(recipe.folder), writing(out), threads_kept():
         metric = find(recipe.metric)
         sets = load_sets(recipe.data, recipe.folder, task=recipe.task, metric=metric[0])
         made = origins(recipe)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from attar.core.errors import AttarError, DataError, SpecError
+from attar.core.interrupt import heed
 from attar.train.bar import Bar
 from attar.train.batch import Batch, Feed
 from attar.train.optimizer import Group
@@ -163,6 +164,7 @@ class _Loop:
             losses.append(parts["loss"].detach())
             examples += len(batch)
             bar.step()
+            heed()
             if len(losses) == _LOOK:
                 self._look(losses, number, index, bar)
         if not examples:
