@@ -9,6 +9,7 @@ from attar.train.augment import (
     AUGMENTATIONS,
     AugmentationChoice,
     Crop,
+    CutMix,
     Finite,
     Flip,
     Noise,
@@ -91,6 +92,58 @@ def test_crop_against_one_image_after_another(padding):
 def test_flip_exchanges_left_and_right():
     x = torch.tensor([[[[1, 2], [3, 4]]], [[[5, 6], [7, 8]]]])
     assert Flip().apply(x, torch.tensor([0, 1])).tolist() == [[[[1, 2], [3, 4]]], [[[6, 5], [8, 7]]]]
+
+
+def numbered(n, *shape):
+    """Images each of one number, so that every pixel says whose it is."""
+    return torch.arange(n, dtype=torch.float32).reshape(n, *[1] * len(shape)).expand(n, *shape)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (12, 20)])
+def test_cutmix_pastes_one_rectangle_of_one_other_image_at_its_own_place(height, width):
+    n = 64
+    mine = numbered(n, 2, height, width)
+    x = mine * 1e4 + torch.arange(height * width).reshape(height, width)
+    made = CutMix(share=1).draw(x, torch.Generator().manual_seed(3))
+    assert torch.equal(made % 1e4, x % 1e4)  # every pixel stays where it is
+    whose = (made / 1e4).floor()
+    assert torch.equal(whose[:, 0], whose[:, 1])
+    pasted = whose[:, 0] != mine[:, 0]
+    givers = {}
+    for i in range(n):
+        inside = pasted[i].nonzero()
+        if not len(inside):
+            continue
+        (top, left), (bottom, right) = inside.amin(0).tolist(), inside.amax(0).tolist()
+        assert pasted[i, top : bottom + 1, left : right + 1].all()
+        assert len(inside) == (bottom + 1 - top) * (right + 1 - left)
+        assert (bottom + 1 - top) / height == pytest.approx((right + 1 - left) / width, abs=1 / min(height, width))
+        (givers[i],) = set(whose[i, 0][pasted[i]].tolist())
+    assert len(givers) > n / 2
+    assert len(set(givers.values())) == len(givers)  # nobody gives twice
+    assert all(giver != i for i, giver in givers.items())
+
+
+def test_cutmix_takes_the_share_of_images_and_the_area_asked_for():
+    x = numbered(4000, 1, 32, 32)
+    for share, area in ((0.5, 0.5), (0.25, 1.0)):
+        made = CutMix(share=share, area=area).draw(x, torch.Generator().manual_seed(0))
+        pasted = (made != x).float().mean((1, 2, 3))
+        assert float(pasted.max()) <= area
+        assert float(pasted.max()) > 0.9 * area
+        # Sides are rounded down to whole pixels, so that small rectangles vanish and others lose a little.
+        assert float((pasted > 0).float().mean()) == pytest.approx(share, rel=0.07)
+        assert float(pasted[pasted > 0].mean()) == pytest.approx(area / 2, rel=0.07)
+        covered = (made != x).float().mean((0, 1))
+        assert torch.allclose(covered, covered.flip(-1), atol=0.03)
+        assert torch.allclose(covered, covered.T, atol=0.03)
+
+
+def test_cutmix_leaves_a_batch_of_one_and_refuses_what_is_no_image():
+    x = images(1, 3, 8, 8, dtype=torch.float32)
+    assert torch.equal(CutMix(share=1).draw(x, torch.Generator().manual_seed(0)), x)
+    with pytest.raises(DataError, match="cutmix is for images"):
+        CutMix().draw(torch.zeros(2, 3), torch.Generator())
 
 
 def test_the_usual_crop_and_flip_are_162_variants_in_mixed_radix():

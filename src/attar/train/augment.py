@@ -107,6 +107,34 @@ class Noise(Endless):
         return x + self.sd * torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
 
+class CutMix(Endless):
+    """A rectangle of another image of the batch pasted in, at the same place, at random (Yun et al. 2019, section 3.1).
+
+    The rectangle has the image's proportions and lies inside it, anywhere; its share of the image is uniform in 0 to
+    ``area``, rounded down to whole pixels. Targets stay as they are, those of the larger part where ``area`` is 0.5 at
+    most; the paper weighs both by their shares. What tells the truth about such an image is a teacher that sees it too
+    (Beyer et al. 2022, section 3.1, do so with mixup): use it where one has most of the loss. Images are ``(n, ...,
+    height, width)``, and a batch of one is left as it is.
+    """
+
+    name: Literal["cutmix"] = "cutmix"
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    area: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+    def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the images, a ``share`` of them, on the average, with a rectangle of another one."""
+        height, width = _image(x, self.name)
+        n = len(x)
+        mixed, area, down, across = torch.rand(4, n, generator=generator)
+        side = torch.where(mixed < self.share, area * self.area, 0.0).sqrt()
+        # The other image of each is its neighbour in a circle in random order: never itself.
+        circle = torch.randperm(n, generator=generator)
+        other = torch.empty_like(circle).scatter_(0, circle, circle.roll(1))
+        rows, columns = _band(side, down, height), _band(side, across, width)
+        inside = (rows[:, :, None] & columns[:, None, :]).reshape(n, *[1] * (x.dim() - 3), height, width)
+        return torch.where(inside, x[other], x)
+
+
 class OwnAugmentation(Endless):
     """A user's own: ``file.py:name`` or a function ``(x, generator) -> x`` on prepared inputs ``(n, ...)``."""
 
@@ -128,7 +156,7 @@ class OwnAugmentation(Endless):
         )
 
 
-AUGMENTATIONS: Registry[type[Augmentation]] = Registry("augmentation", Crop, Flip, Noise)
+AUGMENTATIONS: Registry[type[Augmentation]] = Registry("augmentation", Crop, Flip, Noise, CutMix)
 
 if TYPE_CHECKING:
     AugmentationChoice = Augmentation
@@ -175,3 +203,11 @@ def _image(x: Tensor, what: str) -> tuple[int, int]:
     if x.dim() < 3:
         raise DataError(f"{what} is for images, (n, ..., height, width); examples of shape {tuple(x.shape)} arrived")
     return x.shape[-2], x.shape[-1]
+
+
+def _band(side: Tensor, place: Tensor, size: int) -> Tensor:
+    """Return which pixels lie in a band of ``side`` of ``size``, anywhere by ``place`` in 0 to 1: ``(n, size)``."""
+    length = (side * size).floor()
+    start = (place * (size - length + 1)).floor()
+    pixel = torch.arange(size)
+    return (pixel >= start[:, None]) & (pixel < (start + length)[:, None])
