@@ -144,6 +144,20 @@ def test_cutmix_leaves_a_batch_of_one_and_refuses_what_is_no_image():
     assert torch.equal(CutMix(share=1).draw(x, torch.Generator().manual_seed(0)), x)
     with pytest.raises(DataError, match="cutmix is for images"):
         CutMix().draw(torch.zeros(2, 3), torch.Generator())
+    with pytest.raises(DataError, match="2x2 pixels and more; 1x100 arrived"):
+        CutMix().draw(torch.zeros(2, 1, 1, 100), torch.Generator())
+    assert CutMix(share=1).draw(x[:0], torch.Generator()).shape == (0, 3, 8, 8)
+
+
+def test_cutmix_puts_rectangles_at_every_place_alike():
+    x = numbered(30_000, 8, 8)
+    made = CutMix(share=1, area=1).draw(x, torch.Generator().manual_seed(0)) != x
+    four = made[made.sum((1, 2)) == 16]  # of 4x4 pixels
+    corners = four.flatten(1).int().argmax(1)
+    found = torch.bincount(corners, minlength=64).reshape(8, 8)
+    assert int(found[5:].sum() + found[:, 5:].sum()) == 0
+    # A share of (5/8)^2 - (4/8)^2 of all, in 25 places: 169 each, with a standard deviation of 13.
+    assert float((found[:5, :5] - 168.75).abs().max()) < 5 * 13
 
 
 def test_the_usual_crop_and_flip_are_162_variants_in_mixed_radix():

@@ -24,7 +24,9 @@ from attar.recipe.run import run
 
 NETS = """
 import numpy as np
+import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 
 def net(width=8):
@@ -36,6 +38,10 @@ def sets(split):
     rng = np.random.default_rng(len(split))
     y = rng.integers(0, 3, n)
     return (np.eye(3)[y].repeat(2, 1) + rng.normal(scale=0.4, size=(n, 6))).astype("float32"), y
+
+
+def loaded(split):
+    return DataLoader(TensorDataset(*map(torch.from_numpy, sets(split))), batch_size=24)
 """
 RECIPE = """
 data: nets.py:sets
@@ -180,34 +186,37 @@ def test_an_interrupted_run_says_how_to_go_on(place):
 
 DEAF = """
 import os, signal
-from pathlib import Path
-import torch
+from torch.nn.functional import cross_entropy
+
+steps = 0
 
 
 def loss(outputs, targets):
-    if len(targets) == 32:
+    global steps
+    if len(targets) == 32 and "PRESSED_AT" in os.environ:
+        steps += 1
         print("step")
-    if Path("press").exists() and len(targets) == 32:
-        Path("press").unlink()
-        try:
-            os.kill(os.getpid(), signal.SIGINT)
-        except KeyboardInterrupt:
-            print("swallowed")
-    return torch.nn.functional.cross_entropy(outputs, targets)
+        if steps == int(os.environ["PRESSED_AT"]):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt:
+                print("swallowed")
+    return cross_entropy(outputs, targets)
 """
 
 
 def test_an_interruption_that_a_loss_swallows_ends_the_run_at_its_next_step(place, monkeypatch, capfd):
-    monkeypatch.chdir(place)
     (place / "deaf.py").write_text(DEAF)
     stage = "{stage: finetune, epochs: 2, batch: 32, objective: deaf.py:loss}"
     recipe = read(place / "r.yaml", [f"models={{net: {{source: nets.py:net, stages: [{stage}]}}}}"])
-    (place / "press").touch()
+    before = files(run(recipe, place / "heard").folder)
+    monkeypatch.setenv("PRESSED_AT", "14")  # of 10 steps an epoch
     with pytest.raises(KeyboardInterrupt):
         run(recipe, place / "deaf")
-    assert capfd.readouterr().out.split() == ["step", "swallowed"]
+    assert capfd.readouterr().out.split() == [*["step"] * 14, "swallowed"]
     assert not (place / "deaf" / "report.json").exists()
-    assert run(recipe, place / "deaf", resume=True).report["models"]
+    monkeypatch.delenv("PRESSED_AT")
+    assert files(run(recipe, place / "deaf", resume=True).folder) == before
 
 
 def test_what_changed_since_is_named_and_nothing_is_resumed(place):
@@ -346,6 +355,11 @@ def test_a_stranger_s_module_loader_loss_and_metric_go_through(tmp_path):
         ),
         ("models.net.source={factory: nets.py:net, weights: w.pt}", "recipe.models.net.source: there are no weights"),
         ("banks={net: {variants: 2}}", "recipe.banks.net.variants: 2 are more than the 1 the augmentation has"),
+        (
+            "data={source: nets.py:sets, augment: [cutmix]}",
+            "recipe.data.augment: cutmix is for images, (n, ..., height, width); examples of shape (256, 6)",
+        ),
+        ("data={source: nets.py:loaded, augment: [flip]}", "recipe.data.augment: batches of a loader are taken as"),
         ("data=nets.py:set", "no object in nets.py named 'set'"),
         ("models.net.stages.0.constraints=[{name: prune, sparsity: 0.5, layers: ['x*']}]", "no layer named 'x*'"),
     ],

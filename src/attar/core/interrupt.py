@@ -1,8 +1,8 @@
 """Interrupt: a Ctrl-C that no library can swallow.
 
 Python raises KeyboardInterrupt wherever it is when the signal comes. In a finalizer, or in a callback of an extension
-that takes any exception for an answer, that is lost, and the work goes on for hours as if nobody had asked. So the
-signal is remembered too, and long work asks at each step.
+that takes any exception for an answer, that is lost, and the work goes on for hours as if nobody had asked. So it is
+remembered too, and long work asks at each step.
 """
 
 from __future__ import annotations
@@ -13,44 +13,55 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_heard = False
+#: Whether KeyboardInterrupt was raised since somebody listens; None where nobody does.
+_heard: bool | None = None
 
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Remember a SIGINT that comes while the block runs, besides what is done about it anyway.
+    """Remember a KeyboardInterrupt that SIGINT raises while the block runs, and see that it leaves the block.
 
-    An error that leaves the block after one becomes KeyboardInterrupt: an exception that was taken for another fault.
-    Does nothing off the main thread, where Python lets no handler be set, and where SIGINT is ignored.
+    An error that leaves the block after one becomes KeyboardInterrupt too: it may be the same one in another guise. A
+    handler of the caller's that raises nothing has its way. Of blocks in each other the outermost listens. Off the
+    main thread, where Python lets no handler be set, and where SIGINT is ignored, nothing is remembered.
+
+    Raises:
+        KeyboardInterrupt: it was raised within, whatever became of it.
     """
     global _heard
     before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
+    if threading.current_thread() is not threading.main_thread() or not callable(before) or _heard is not None:
         yield
         return
 
     def hear(number: int, frame: FrameType | None) -> None:
         global _heard
-        _heard = True
-        before(number, frame)
+        try:
+            before(number, frame)
+        except KeyboardInterrupt:
+            if _heard is not None:
+                _heard = True
+            raise
 
-    _heard = False
-    signal.signal(signal.SIGINT, hear)
     try:
+        _heard = False
+        signal.signal(signal.SIGINT, hear)
         yield
+        heed()
     except Exception:
         heed()
         raise
     finally:
+        # In this order: a signal that comes between leaves a handler behind that remembers nothing.
+        _heard = None
         signal.signal(signal.SIGINT, before)
-        _heard = False
 
 
 def heed() -> None:
-    """Raise KeyboardInterrupt if SIGINT has come since :func:`listening` began.
+    """Raise KeyboardInterrupt again if one was raised since :func:`listening` began; elsewhere do nothing.
 
     Raises:
-        KeyboardInterrupt: it has.
+        KeyboardInterrupt: it was.
     """
     if _heard:
         raise KeyboardInterrupt

@@ -25,24 +25,24 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
         total: how many there are, where ``items`` has no length.
 
     Raises:
-        KeyboardInterrupt: the work was interrupted, and the exception was swallowed on its way.
+        KeyboardInterrupt: in a run: the work on an item was interrupted, and the exception was swallowed on its way.
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
-    if not sys.stderr.isatty():
-        for item in items:
-            heed()
-            yield item
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=Console(stderr=True), transient=True)
-    start, task = time.monotonic(), progress.add_task(what, total=total)
+    bar = None
+    if sys.stderr.isatty():
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        task = bar.add_task(what, total=total)
+    start = time.monotonic()
     try:
         for item in items:
-            heed()
             yield item
-            progress.advance(task)
-            if not progress.live.is_started and time.monotonic() - start > _PATIENCE:
-                progress.start()
+            heed()
+            if bar is not None:
+                bar.advance(task)
+                if not bar.live.is_started and time.monotonic() - start > _PATIENCE:
+                    bar.start()
     finally:
-        progress.stop()
+        if bar is not None:
+            bar.stop()

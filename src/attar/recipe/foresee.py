@@ -60,6 +60,10 @@ def foresee(
     """
     with Apart(derive(0, "foresee")):
         models = {name: _untrained(origin, rehearsed.get(name)) for name, origin in origins.items()}
+        feed = sets.feed(sets.train, next(iter(origins.values())).names, augment=True)
+        if isinstance(feed, Memory):
+            with _at("recipe.data.augment"):
+                next(iter(feed.epoch(0)))
         for name, model in recipe.models.items():
             origin = origins[name]
             if origin.module is None:

@@ -20,11 +20,16 @@ def demand(recipe: Recipe, sets: Sets, origins: Mapping[str, Origin]) -> None:
     Raises:
         DataError: targets cannot be judged together.
         SpecError: models take a batch apart in different ways, labels are missing, a batch is larger than the set or
-            cannot be shared by the ranks, a bank has more variants than there are, or nothing takes a gradient; with
-            the path in the recipe.
+            cannot be shared by the ranks, batches of a loader shall be augmented, a bank has more variants than there
+            are, or nothing takes a gradient; with the path in the recipe.
     """
     sets.demand({name: origin.names for name, origin in origins.items()})
     feed = sets.feed(sets.train, next(iter(origins.values())).names, augment=True)
+    if recipe.data.augment and not isinstance(feed, Memory):
+        raise SpecError(
+            "recipe.data.augment: batches of a loader are taken as they come, and nothing would be drawn; augment in "
+            "its data set, or give the data as arrays"
+        )
     if recipe.banks and (not isinstance(feed, Memory) or feed.variants is None):
         loaded = not isinstance(feed, Memory)
         what = "a loader does not say which examples a batch has" if loaded else "the augmentation is endless"

@@ -33,7 +33,8 @@ class Data(Spec):
             null, a tenth of arrays, and of loaders what a mapping has under ``validation``.
         preprocessing: what turns raw examples into inputs: a registered word or ``none``; the data set's own where
             null.
-        augment: changes drawn anew each epoch, in order, on raw training examples.
+        augment: changes drawn anew each epoch: those with counted variants in order on raw training examples, then the
+            endless ones in order on inputs. Not for loaders.
         calibration: how many training examples ranges are found on and files are compared on.
         seed: which examples are held out.
     """

@@ -108,13 +108,19 @@ class Noise(Endless):
 
 
 class CutMix(Endless):
-    """A rectangle of another image of the batch pasted in, at the same place, at random (Yun et al. 2019, section 3.1).
+    """A rectangle of another image of the batch pasted in, at the same place (Yun et al. 2019, "CutMix: regularization
+    strategy to train strong classifiers with localizable features", section 3.1).
 
-    The rectangle has the image's proportions and lies inside it, anywhere; its share of the image is uniform in 0 to
-    ``area``, rounded down to whole pixels. Targets stay as they are, those of the larger part where ``area`` is 0.5 at
-    most; the paper weighs both by their shares. What tells the truth about such an image is a teacher that sees it too
-    (Beyer et al. 2022, section 3.1, do so with mixup): use it where one has most of the loss. Images are ``(n, ...,
-    height, width)``, and a batch of one is left as it is.
+    Against learning the training images by heart, where a network is large for its data. With probability ``share`` an
+    image gets a rectangle of its own proportions that lies inside it, anywhere; its share of the image is uniform in 0
+    to ``area``, sides rounded down to whole pixels. The paper has ``area`` 1, lets rectangles reach over the border,
+    and weighs the labels of both images by their shares. Here targets stay as they are: with ``area`` 0.5 at most, one
+    label for each image is that of its larger part. What tells the truth about such an image is a teacher that sees it
+    too, so let one have most of the loss (as with mixup, which blends whole images, in Beyer et al. 2022, "Knowledge
+    distillation: a good teacher is patient and consistent", section 3.1). Not for a target for each pixel.
+
+    Images are ``(n, ..., height, width)``. The other image is one of the same rank's part of the batch; where that is
+    alone, it stays as it is.
     """
 
     name: Literal["cutmix"] = "cutmix"
@@ -122,8 +128,10 @@ class CutMix(Endless):
     area: Annotated[float, Field(gt=0, le=1)] = 0.5
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the images, a ``share`` of them, on the average, with a rectangle of another one."""
+        """Return the images, a ``share`` of them on average with a rectangle of another one."""
         height, width = _image(x, self.name)
+        if min(height, width) < 2:
+            raise DataError(f"cutmix is for images of 2x2 pixels and more; {height}x{width} arrived")
         n = len(x)
         mixed, area, down, across = torch.rand(4, n, generator=generator)
         side = torch.where(mixed < self.share, area * self.area, 0.0).sqrt()

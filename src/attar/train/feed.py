@@ -39,7 +39,8 @@ class Memory:
     """Examples in memory, raw; a batch is taken, varied and prepared at once.
 
     Every rank draws the same order of all examples and takes its own slice of each batch, so that the batches of all
-    ranks together are those one rank alone would see. ``dataclasses.replace`` gives one with other settings.
+    ranks together are those one rank alone would see, but for what endless augmentations draw. ``dataclasses.replace``
+    gives one with other settings.
 
     Attributes:
         inputs: the module's inputs as they are stored, arrays or tensors, each ``(n, ...)``. The first is augmented and

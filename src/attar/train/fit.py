@@ -179,6 +179,7 @@ class _Loop:
 
     def save(self, store: Store, history: list[dict[str, Any]]) -> None:
         """Write a checkpoint on the first rank; all ranks fail if that one does."""
+        heed()
         failed: AttarError | None = None
         if self.fabric.is_global_zero:
             tensors = {f"job.{name}": tensor for name, tensor in self.job.state().items()}
