@@ -14,6 +14,7 @@ from tests.methods.test_finetune import ADAMW, ALL, Stop, Two, results
 from tests.methods.toys import ModuleTeacher, context, fresh, same
 from torch import nn
 
+from attar.core.errors import SpecError
 from attar.methods.finetune import Finetune
 from attar.model.capture import capture
 from attar.model.trace import deploy
@@ -192,3 +193,25 @@ def test_ranks_agree_on_the_mean_of_what_each_sees(tmp_path):
     assert len(first) == 4
     for name, values in first.items():
         torch.testing.assert_close(torch.tensor(values), torch.tensor(alone[name]), rtol=1e-5, atol=1e-6)
+
+
+def test_averaged_weights_need_statistics_of_their_own(tmp_path):
+    with pytest.raises(SpecError, match=r"average: the running statistics .* norm_batches, say 50"):
+        Finetune(epochs=1, average=0.5, **ADAMW).attach(fresh())
+    learner, rows = fresh(), []
+    lent = context(tmp_path, log=rows.append)
+    stage = Finetune(epochs=2, average=0.5, norm_batches=5, constraints=[{"name": "lsq", "bits": 4}], **ADAMW)
+    stage.run(learner, lent)
+    feed = lent.feed(32)
+    stored = copy.deepcopy(learner.module)
+    with torch.no_grad():
+        for name, tensor in learner.baked().items():
+            stored.get_parameter(name).copy_(torch.from_numpy(tensor.dense()))
+    for name, (mean, variance) in averages(stored, itertools.islice(feed.epoch(2), 5)).items():
+        norm = learner.module.get_submodule(name)
+        torch.testing.assert_close(norm.running_mean.double(), mean, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(norm.running_var.double(), variance, rtol=1e-5, atol=1e-6)
+    # What is judged after the last epoch is what is stored.
+    with torch.no_grad():
+        outputs = torch.cat([learner.graph(train=False)(*batch.inputs) for batch in lent.validation.once()])
+    assert rows[-1]["validation_accuracy"] == float((outputs.argmax(-1) == lent.validation.y).float().mean())

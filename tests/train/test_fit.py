@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -31,6 +32,7 @@ PLANS = {
     "sgd": {"optimizer": "sgd", "clip": 1.0},
     "adamw": {"optimizer": "adamw", "schedule": "cosine", "warmup": 0.1},
     "adam": {"optimizer": {"name": "adam", "weight_decay": 0.01}},
+    "averaged": {"optimizer": "sgd", "schedule": "constant", "average": 0.6},
     "own": {"optimizer": {"name": "torch.optim:RMSprop", "arguments": {"momentum": 0.9}, "lr": 0.01}},
 }
 
@@ -186,3 +188,28 @@ def test_clipping_bounds_the_step(tmp_path):
     train(work, tmp_path, epochs=1, on=one, clip=1e-3, **plan)
     moved = torch.stack([(p.detach() - b).norm() for p, b in zip(work.all.parameters(), before, strict=True)]).norm()
     assert float(moved) == pytest.approx(1e-3, rel=1e-2)
+
+
+class Watched(Work):
+    """Keeps what the parameters are before each step."""
+
+    def job(self):
+        self.before = []
+        return replace(super().job(), before_step=lambda step, steps: self.before.append(self.parameters()))
+
+    def parameters(self):
+        return {name: p.detach().double().clone() for name, p in self.all.named_parameters()}
+
+
+@pytest.mark.parametrize(("average", "count"), [(0.5, 6), (0.05, 1), (0.26, 4), (1.0, 12)])
+def test_training_ends_with_the_mean_of_the_last_steps(tmp_path, average, count):
+    plain, averaged = Watched(), Watched()
+    plan = {"epochs": 2, "schedule": "constant"}  # of 6 steps
+    train(plain, tmp_path / "plain", **plan)
+    history = train(averaged, tmp_path / "averaged", average=average, **plan)
+    after = [*plain.before[1:], plain.parameters()][-count:]
+    for name, found in averaged.parameters().items():
+        torch.testing.assert_close(found, sum(each[name] for each in after) / count, rtol=1e-5, atol=1e-7)
+    # It is looked at from beside: the steps are the same.
+    assert [row["loss"] for row in history] == [row["loss"] for row in train(plain, tmp_path / "plain", **plan)]
+    assert (averaged.bytes() != plain.bytes()) == (count > 1)

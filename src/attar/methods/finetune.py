@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from attar.core.describe import described
+from attar.core.errors import SpecError
 from attar.methods.distill.cross_entropy import CrossEntropy
 from attar.methods.distill.registry import ObjectiveChoice
 from attar.methods.distill.teacher import Said, ask
@@ -83,8 +84,14 @@ class Finetune(Plan, Training):
         """Put this stage's constraints on the learner without training.
 
         Raises:
-            SpecError: a rule does not fit the module.
+            SpecError: a rule does not fit the module; weights shall be averaged and batch-norms keep what they saw.
         """
+        normed = any(name.endswith("running_mean") for name, _ in learner.module.named_buffers())
+        if self.average and normed and not self.norm_batches:
+            raise SpecError(
+                "average: the running statistics of batch-norms are those of other weights then; take them anew with "
+                "norm_batches, say 50"
+            )
         for rule in self.constraints:
             learner.attach(rule.attach(learner))
 

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map_only
 
 from attar.core.errors import AttarError, DataError, SpecError
 from attar.core.interrupt import heed
+from attar.train.average import Average
 from attar.train.bar import Bar
 from attar.train.batch import Batch, Feed
 from attar.train.optimizer import Group
@@ -133,6 +134,7 @@ class _Loop:
         whole = _Whole(job)
         self.optimizer = plan.optimizer.build(groups(whole))
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.average = Average(self.parameters, plan.average, self.steps)
         self.whole, self.stepper = fabric.setup(whole, self.optimizer)
         # After the set-up: moving a module to a device replaces its buffers.
         self.buffers = [b for n, b in whole.named_buffers() if b.is_floating_point() and not n.startswith(_HELD)]
@@ -148,6 +150,7 @@ class _Loop:
             )
         self.job.load({n.removeprefix("job."): t for n, t in checkpoint.tensors.items() if n.startswith("job.")})
         self.optimizer.load_state_dict(unflatten(checkpoint.facts["optimizer"], checkpoint.tensors))
+        self.average.load(unflatten(checkpoint.facts["average"], checkpoint.tensors))
         return [dict(row) for row in checkpoint.facts["history"]]
 
     def epoch(self, number: int, bar: Bar) -> dict[str, float]:
@@ -170,6 +173,8 @@ class _Loop:
         if not examples:
             raise DataError(f"epoch {number + 1} has no batches; a loader has to give them each time it is iterated")
         self._look(losses, number, index, bar)
+        if number == self.plan.epochs - 1:
+            self.average.put()
         self._agree()
         with torch.no_grad():
             figures = self.job.evaluate()
@@ -185,7 +190,9 @@ class _Loop:
             tensors = {f"job.{name}": tensor for name, tensor in self.job.state().items()}
             try:
                 optimizer = flatten(self.optimizer.state_dict(), "optimizer", tensors)
-                store.save(Checkpoint(len(history), tensors, {"history": history, "optimizer": optimizer}))
+                average = flatten(self.average.state(), "average", tensors)
+                facts = {"history": history, "optimizer": optimizer, "average": average}
+                store.save(Checkpoint(len(history), tensors, facts))
             except AttarError as error:
                 failed = error
         if float(self._mean(torch.tensor(float(failed is not None), device=self.fabric.device))):
@@ -204,6 +211,7 @@ class _Loop:
         if self.plan.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.plan.clip)
         self.stepper.step()
+        self.average.add(step)
         self.optimizer.zero_grad()
         return dict(parts)
 

@@ -24,6 +24,9 @@ class Plan(Spec):
         schedule: what the learning rate is multiplied by, as :meth:`factor` has it.
         warmup: share of the steps over which the rate rises; None: 0.3 for ``one_cycle``, 0 for the others.
         clip: largest norm of all gradients together; longer ones are scaled down to it. None: as they are.
+        average: share of the steps, at the end, over which parameters are averaged; training ends with the mean of what
+            they were after each of these (Izmailov et al. 2018, "Averaging weights leads to wider optima", section
+            3.2), for which ``constant`` is the usual schedule. 0: it ends with the last.
         norm_batches: training batches over which the running statistics of batch-norms are taken anew after the last
             epoch, for the weights as they will be stored; 0: they stay as training left them.
     """
@@ -34,6 +37,7 @@ class Plan(Spec):
     schedule: Literal["one_cycle", "cosine", "linear", "constant"] = "one_cycle"
     warmup: Annotated[float, Field(ge=0, lt=1)] | None = None
     clip: Annotated[float, Field(gt=0)] | None = None
+    average: Annotated[float, Field(ge=0, le=1)] = 0.0
     norm_batches: Annotated[int, Field(ge=0)] = 0
 
     def factor(self, step: int, steps: int) -> float:
