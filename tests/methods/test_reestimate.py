@@ -46,27 +46,37 @@ def averages(module, batches):
     }
 
 
+def as_stored(learner):
+    """The module with its weights as the file has them."""
+    stored = copy.deepcopy(learner.module)
+    with torch.no_grad():
+        for name, tensor in learner.baked().items():
+            stored.get_parameter(name).copy_(torch.from_numpy(tensor.dense()))
+    return stored
+
+
+def judged(learner, lent, rows, expected):
+    """The running statistics are those expected, and the last row is that of these; what they make of the examples."""
+    for name, (mean, variance) in expected.items():
+        norm = learner.module.get_submodule(name)
+        torch.testing.assert_close(norm.running_mean.double(), mean, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(norm.running_var.double(), variance, rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        outputs = torch.cat([learner.graph(train=False)(*batch.inputs) for batch in lent.validation.once()])
+    assert rows[-1]["validation_accuracy"] == float((outputs.argmax(-1) == lent.validation.y).float().mean())
+    return outputs
+
+
 @pytest.mark.parametrize("count", [5, 11])  # an epoch has 8
 def test_running_statistics_are_taken_anew_for_the_weights_that_are_stored(tmp_path, count):
     learner, rows = fresh(), []
     stage = Finetune(epochs=2, norm_batches=count, constraints=[{"name": "quantize", "bits": 2}], **ADAMW)
     lent = context(tmp_path, log=rows.append)
     stage.run(learner, lent)
-    stored = copy.deepcopy(learner.module)
-    with torch.no_grad():
-        for name, tensor in learner.baked().items():
-            stored.get_parameter(name).copy_(torch.from_numpy(tensor.dense()))
     feed = lent.feed(32)
-    expected = averages(stored, itertools.islice(itertools.chain(feed.epoch(2), feed.epoch(3)), count))
+    expected = averages(as_stored(learner), itertools.islice(itertools.chain(feed.epoch(2), feed.epoch(3)), count))
     assert set(expected) == {"norm1", "norm2"}
-    for name, (mean, variance) in expected.items():
-        norm = learner.module.get_submodule(name)
-        torch.testing.assert_close(norm.running_mean.double(), mean, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(norm.running_var.double(), variance, rtol=1e-5, atol=1e-6)
-    # The last row is that of these statistics, which are those of the file.
-    with torch.no_grad():
-        outputs = torch.cat([learner.graph(train=False)(*batch.inputs) for batch in lent.validation.once()])
-    assert rows[-1]["validation_accuracy"] == float((outputs.argmax(-1) == lent.validation.y).float().mean())
+    outputs = judged(learner, lent, rows, expected)
     loss = nn.functional.cross_entropy(outputs, lent.validation.y)
     assert rows[-1]["validation_loss"] == pytest.approx(float(loss), rel=1e-5)
 
@@ -202,16 +212,4 @@ def test_averaged_weights_need_statistics_of_their_own(tmp_path):
     lent = context(tmp_path, log=rows.append)
     stage = Finetune(epochs=2, average=0.5, norm_batches=5, constraints=[{"name": "lsq", "bits": 4}], **ADAMW)
     stage.run(learner, lent)
-    feed = lent.feed(32)
-    stored = copy.deepcopy(learner.module)
-    with torch.no_grad():
-        for name, tensor in learner.baked().items():
-            stored.get_parameter(name).copy_(torch.from_numpy(tensor.dense()))
-    for name, (mean, variance) in averages(stored, itertools.islice(feed.epoch(2), 5)).items():
-        norm = learner.module.get_submodule(name)
-        torch.testing.assert_close(norm.running_mean.double(), mean, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(norm.running_var.double(), variance, rtol=1e-5, atol=1e-6)
-    # What is judged after the last epoch is what is stored.
-    with torch.no_grad():
-        outputs = torch.cat([learner.graph(train=False)(*batch.inputs) for batch in lent.validation.once()])
-    assert rows[-1]["validation_accuracy"] == float((outputs.argmax(-1) == lent.validation.y).float().mean())
+    judged(learner, lent, rows, averages(as_stored(learner), itertools.islice(lent.feed(32).epoch(2), 5)))
