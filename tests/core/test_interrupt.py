@@ -6,15 +6,11 @@ import signal
 import threading
 
 import pytest
+from tests.train.test_bar import Terminal
 
 from attar.core.interrupt import heed, listening
 from attar.core.progress import track
 from attar.recipe.journal import Journal
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
 
 
 def press():
