@@ -76,7 +76,13 @@ def __getattr__(name: str) -> Any:
     """Import a public name on first use (PEP 562)."""
     if name not in _WHERE:
         raise AttributeError(f"module 'attar' has no attribute {name!r}")
-    found = getattr(importlib.import_module(_WHERE[name]), name)
+    try:
+        found = getattr(importlib.import_module(_WHERE[name]), name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"attar.{name} needs PyTorch or what comes with it ({error}): pip install 'attar[compress]'",
+            name=error.name,
+        ) from error
     globals()[name] = found
     return found
 

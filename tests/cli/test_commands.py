@@ -64,7 +64,7 @@ def test_verify_names_the_part_that_is_damaged(file, capsys):
         file.write_bytes(damaged)
         assert main(["verify", str(file)]) == 1
         error = capsys.readouterr().err
-        assert kind in error.split(": ")[1], error
+        assert kind in error.split(": ")[2], error
 
 
 def test_inspect_shows_where_every_byte_goes(file, capsys):
@@ -164,7 +164,26 @@ for arguments in (
     ["bench", file, "--against", out, "--rounds", "2"],
 ):
     assert main(arguments) == 0, arguments
+print(file=sys.stderr)
+for arguments in (
+    ["run", "recipe.yaml"],
+    ["schema"],
+    ["quantize", "n.py:Net", "--weights", "w.pt", "--data", {data!r}, "--split", "test", "--output", out],
+):
+    assert main(arguments) == 1, arguments
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    nothing, *refusals = done.stderr.splitlines()
+    assert nothing == ""
+    assert len(refusals) == 3
+    assert all("pip install 'attar[compress]'" in line and "torch" in line for line in refusals), refusals
+
+
+@pytest.mark.parametrize("command", ["eval", "bench"])
+def test_of_several_files_the_damaged_one_is_named(file, data, tmp_path, capsys, command):
+    damaged = tmp_path / "damaged.attar"
+    damaged.write_bytes(file.read_bytes()[:-40])
+    arguments = [damaged, "--data", data] if command == "eval" else [file, "--against", damaged]
+    assert main([command, *map(str, arguments)]) == 1
+    assert capsys.readouterr().err == f"error: {damaged}: footer: the end is missing: the file is cut or damaged\n"

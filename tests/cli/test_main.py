@@ -3,9 +3,11 @@
 import importlib
 import subprocess
 import sys
+import warnings
 
 import pytest
 
+from attar import cli
 from attar.cli import COMMANDS, main
 from attar.core.errors import AttarError
 
@@ -92,5 +94,17 @@ def test_python_m_attar_is_the_command(tmp_path):
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
-    assert "cannot be read" in done.stderr
+    assert "there is no file" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_warning_is_one_line_without_the_code_it_comes_from(capsys, monkeypatch):
+    def warned(given):
+        warnings.warn("larger than asked", stacklevel=1)
+        return 0
+
+    monkeypatch.setattr(cli, "_run", warned)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["run", "recipe.yaml"]) == 0
+    assert capsys.readouterr().err == "warning: larger than asked\n"

@@ -1,6 +1,9 @@
 """What people read."""
 
+from io import StringIO
+
 import pytest
+from rich.console import Console
 
 from attar.cli import show
 
@@ -18,6 +21,14 @@ def test_amounts(count, text):
 )
 def test_bars(share, text):
     assert show.bar(share, 4) == text
+
+
+def test_numbers_are_whole_where_names_are_long():
+    table = show.table("\nfile", *(f">{title}" for title in ("some\nbytes", "other\nbytes")))
+    table.add_row("a-file-of-a-long-name.attar", "1,058,010", "13,058,010")
+    out = StringIO()
+    Console(file=out, width=32).print(table)
+    assert "1,058,010 13,058,010" in out.getvalue()
 
 
 def test_json_has_no_nan(capsys):

@@ -1,5 +1,7 @@
 """The tree of exceptions, and what their messages say."""
 
+from pathlib import Path
+
 import pytest
 
 from attar.core import errors
@@ -18,6 +20,21 @@ def test_an_artifact_error_names_its_section():
     assert error.section == "section 3 (tensors)"
     assert str(errors.ArtifactError("cut")) == "cut"
     assert errors.ArtifactError("cut").section is None
+
+
+def test_a_fault_of_a_file_names_it_once():
+    with pytest.raises(errors.ArtifactError) as caught, errors.faults_of(Path("a.attar")), errors.faults_of(Path("b")):
+        raise errors.ArtifactError("cut", section="footer")
+    assert str(caught.value) == "b: footer: cut"
+    assert (caught.value.section, caught.value.path) == ("footer", Path("b"))
+
+
+def test_a_file_that_is_not_there_has_its_nearest_neighbour_named(tmp_path):
+    (tmp_path / "recipe.yaml").touch()
+    near, far = errors.no_file(tmp_path / "recipe.yml", "there is no recipe"), errors.no_file(tmp_path / "q")
+    assert near == f"there is no recipe {tmp_path / 'recipe.yml'}; did you mean {tmp_path / 'recipe.yaml'}?"
+    assert far == f"there is no file {tmp_path / 'q'}"
+    assert errors.no_file(tmp_path / "no" / "q").endswith(f"; there is no folder {tmp_path / 'no'} either")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from attar.artifact.graph import Checked, check
 from attar.artifact.limits import Limits
 from attar.artifact.manifest import Binding, GraphRecord, Manifest, TensorRecord, least_minor
 from attar.artifact.streams import Table
-from attar.core.errors import ArtifactError, UnknownName
+from attar.core.errors import ArtifactError, UnknownName, faults_of, no_file
 from attar.core.spec import explain
 from attar.core.tensors import CompressedTensor
 
@@ -178,7 +178,11 @@ def open_artifact(source: str | Path | bytes, *, limits: Limits | None = None) -
         (16, 3, 3, 3)
     """
     limits = limits or Limits()
-    return Artifact(source if isinstance(source, bytes) else _read(Path(source), limits), limits=limits)
+    if isinstance(source, bytes):
+        return Artifact(source, limits=limits)
+    path = Path(source)
+    with faults_of(path):
+        return Artifact(_read(path, limits), limits=limits)
 
 
 def _read(path: Path, limits: Limits) -> bytes:
@@ -190,6 +194,8 @@ def _read(path: Path, limits: Limits) -> bytes:
                 raise ArtifactError(f"{path} is not a regular file")
             _at_most(status.st_size, limits.file_bytes, "file_bytes", "header")
             return file.read(status.st_size)
+    except FileNotFoundError as error:
+        raise ArtifactError(no_file(path)) from error
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror or error}") from error
 

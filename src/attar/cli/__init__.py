@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Annotated, Any
@@ -56,11 +57,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows the program's name; ``sys.argv`` where None.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        return _run(given)
+
+
+def _run(given: list[str]) -> int:
     try:
         command = typer.main.get_command(_application(given))
         found: int | None = command.main(given, prog_name="attar", standalone_mode=False)
     except AttarError as error:
         return _fail(str(error), 1)
+    except ModuleNotFoundError as error:
+        # What the base install leaves out. Of what a user's own file imports, reading that file says so.
+        return _fail(f"this needs PyTorch or what comes with it ({error}): pip install 'attar[compress]'", 1)
     except _REFUSALS as error:
         return _refuse(error)
     except (typer.Abort, KeyboardInterrupt):
@@ -123,6 +133,11 @@ def _refuse(error: Any) -> int:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "attar"
     return _fail(f"{message} Try `{path} --help`.", int(error.exit_code))
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print a warning without the line of code it comes from; in place of ``warnings.showwarning``."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold yellow]warning:[/] {escape(str(message))}")
 
 
 def _fail(message: str, code: int) -> int:

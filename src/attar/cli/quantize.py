@@ -103,14 +103,14 @@ def quantize(
         attar quantize examples/resnet.py:resnet20 -w resnet20.safetensors -d cifar10 -p imagenet
         --bits 4 --activations 8 --set conv1=8 -o resnet20.attar
     """
+    # PyTorch is imported here and not at the top: most commands run without it.
+    recipe = importlib.import_module("attar.recipe.quantize")
+    source = importlib.import_module("attar.recipe.source")
     demand_writable(output)
     dataset = load(data, split)
     preprocessing = parse(preprocess) if preprocess else _usual_preprocessing(dataset)
     drawn = dataset.subset(min(examples, len(dataset)), seed)
     inputs = apply(preprocessing, drawn.x) if preprocessing else drawn.x
-    # PyTorch is imported here and not at the top: every other command runs without it.
-    recipe = importlib.import_module("attar.recipe.quantize")
-    source = importlib.import_module("attar.recipe.source")
     module = source.build(load_object(model), _arguments(arguments or []), weights)
     report = recipe.quantize(
         module,

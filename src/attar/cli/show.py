@@ -24,10 +24,13 @@ def console() -> Console:
 
 
 def table(*columns: str, title: str | None = None) -> Table:
-    """Return a table without lines; columns that start with ``>`` are aligned to the right."""
-    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    """Return a table without lines; columns that start with ``>`` are aligned to the right and stay on one line."""
+    made = Table(
+        title=title, title_justify="left", box=None, pad_edge=False, collapse_padding=True, header_style="bold"
+    )
     for column in columns:
-        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+        number = column.startswith(">")
+        made.add_column(column.lstrip(">"), justify="right" if number else "left", no_wrap=number, overflow="fold")
     return made
 
 

@@ -14,7 +14,9 @@ A message says what was asked, what arrived, and the nearest fix.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class AttarError(Exception):
@@ -27,11 +29,23 @@ class ArtifactError(AttarError):
     Args:
         message: what is wrong and, where there is one, the fix.
         section: the part of the file the fault lies in, as ``attar inspect`` names it.
+        path: the file, where it is one and the message does not name it.
     """
 
-    def __init__(self, message: str, *, section: str | None = None) -> None:
-        self.section = section
-        super().__init__(f"{section}: {message}" if section else message)
+    def __init__(self, message: str, *, section: str | None = None, path: Path | None = None) -> None:
+        self.section, self.path = section, path
+        super().__init__(": ".join(str(part) for part in (path, section, message) if part))
+
+
+@contextmanager
+def faults_of(path: Path) -> Iterator[None]:
+    """Let every :class:`ArtifactError` that has a section name the file, too."""
+    try:
+        yield
+    except ArtifactError as error:
+        if error.section is None or error.path is not None:
+            raise
+        raise ArtifactError(str(error).removeprefix(f"{error.section}: "), section=error.section, path=path) from error
 
 
 class SpecError(AttarError, ValueError):
@@ -54,6 +68,18 @@ class UnknownName(SpecError):
             f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(names[:20]) or 'none'}"
         )
         super().__init__(f"no {what} named {name!r}; {hint}")
+
+
+def no_file(path: Path, what: str = "there is no file") -> str:
+    """Return that a file is not there, with the names that are nearest to it in its folder."""
+    try:
+        names = sorted(each.name for each in path.parent.iterdir())
+    except OSError:
+        return f"{what} {path}; there is no folder {path.parent} either"
+    close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
+    return f"{what} {path}" + (
+        f"; did you mean {' or '.join(str(path.parent / name) for name in close)}?" if close else ""
+    )
 
 
 class DataError(AttarError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar, cast
 
-from attar.core.errors import SpecError, UnknownName
+from attar.core.errors import SpecError, UnknownName, no_file
 
 T = TypeVar("T")
 
@@ -105,7 +105,7 @@ def load_object(reference: str) -> Any:
     if source.endswith(".py"):
         path = (_folder.get() / Path(source).expanduser()).resolve()
         if not path.is_file():
-            raise SpecError(f"{reference!r}: there is no file {path}")
+            raise SpecError(f"{reference!r}: {no_file(path)}")
         module = _from_file(path, reference)
     else:
         try:

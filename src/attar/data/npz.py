@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from attar.core.errors import DataError
+from attar.core.errors import DataError, no_file
 from attar.data.dataset import Dataset
 from attar.data.labels import as_labels
 
@@ -35,7 +35,7 @@ class Npz:
         """
         path = Path(argument).expanduser()
         if not path.is_file():
-            raise DataError(f"npz: there is no file {path}")
+            raise DataError(f"npz: {no_file(path)}")
         if not zipfile.is_zipfile(path):
             raise DataError(f"{path}: not an .npz file; write one with numpy.savez(path, x=..., y=...)")
         try:

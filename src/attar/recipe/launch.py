@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.loggers.csv_logs import CSVLogger
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
-from attar.core.errors import SpecError
+from attar.core.errors import SpecError, no_file
 from attar.data import DATASETS
 from attar.recipe.data import Sets
 from attar.recipe.folder import Folder, digest
@@ -49,7 +49,7 @@ def facts(recipe: Recipe, sets: Sets) -> dict[str, Any]:
     for path in sorted(named):
         if not (recipe.folder / path).is_file():
             where = next((f"recipe.{place}: " for place in _places(described, path)), "")
-            raise SpecError(f"{where}there is no file {recipe.folder / path}")
+            raise SpecError(where + no_file(recipe.folder / path))
     return {
         "recipe": described,
         "data": sets.fingerprint(),

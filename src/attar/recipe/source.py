@@ -16,7 +16,7 @@ from torch import nn
 
 from attar.artifact.manifest import Manifest
 from attar.artifact.reader import Artifact, open_artifact
-from attar.core.errors import ModelError, SpecError, UnknownName
+from attar.core.errors import ModelError, SpecError, UnknownName, no_file
 
 #: What torch.export calls a tensor that code of the module makes, under the name of the module it is in.
 _LIFTED = re.compile(r"(.+\.)?lifted_tensor_\d+")
@@ -109,7 +109,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 def _demand(path: Path) -> None:
     if not path.is_file():
-        raise SpecError(f"there are no weights at {path}")
+        raise SpecError(no_file(path, "there are no weights at"))
 
 
 def _opened(path: Path) -> Artifact:

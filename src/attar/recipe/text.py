@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from attar.core.errors import SpecError, UnknownName
+from attar.core.errors import SpecError, UnknownName, no_file
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -44,7 +44,7 @@ def parse(path: Path) -> dict[str, Any]:
         SpecError: there is no such file, or it is not a YAML mapping.
     """
     if not path.is_file():
-        raise SpecError(f"there is no recipe {path}")
+        raise SpecError(no_file(path, "there is no recipe"))
     try:
         tree = yaml.load(path.read_text(), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:

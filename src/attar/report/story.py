@@ -17,7 +17,7 @@ from pydantic import ConfigDict, ValidationError
 
 from attar.artifact.inspect import describe
 from attar.artifact.reader import Artifact, open_artifact
-from attar.core.errors import ArtifactError, AttarError, UnknownName
+from attar.core.errors import AttarError, UnknownName
 from attar.core.spec import Spec, explain
 from attar.report.collapse import Change, compare
 from attar.report.record import NAME, RUN, read
@@ -280,10 +280,7 @@ def _artifact(folder: Path, model: Measured) -> Artifact:
             f"{path} is missing: {NAME} tells of it as the file of {model.name!r}. Put it back, or make it again with "
             f"`attar run RECIPE.yaml --out {folder} --resume`"
         )
-    try:
-        artifact = open_artifact(path)
-    except ArtifactError as error:
-        raise AttarError(f"{path}: {error}") from error
+    artifact = open_artifact(path)
     if artifact.sha256 != model.sha256:
         raise AttarError(
             f"{path} is not the file that was measured: its SHA-256 is {artifact.sha256}, {NAME} has {model.sha256}. "

@@ -146,9 +146,9 @@ def _for_codes(budget: float, rate: float, learner: Learner) -> float:
     found = (budget * size["parameters"] - beside) / sum(coded.values())
     if found <= 0:
         raise SpecError(
-            f"rate: file={budget:g} bits per weight are {budget * size['parameters'] / 8:,.0f} bytes, and what is not "
-            f"codes takes {beside / 8:,.0f} of them; ask for more, store it in fewer bits (narrow), or let weights "
-            "share scales (granularity: tensor)"
+            f"rate: a file of {budget:g} bits per weight (of `compress`, a hundredth below its size) has "
+            f"{budget * size['parameters'] / 8:,.0f} bytes, and what is not codes takes {beside / 8:,.0f}; "
+            "ask for more, store it in fewer bits (narrow), or let weights share scales (granularity: tensor)"
         )
     return found
 
