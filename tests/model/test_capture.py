@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from attar.core.errors import ModelError
@@ -94,6 +95,30 @@ def test_wrap_changes_what_is_read_of_a_parameter_and_of_a_value():
     x = torch.randn(5, 3)
     torch.testing.assert_close(graph(x), net[2](2 * net[1](2 * net[0](x))))
     torch.testing.assert_close(captured.evaluation(x), net(x))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_what_is_made_of_a_parameter_is_laid_out_as_the_parameter_is(layout):
+    class Rows(nn.Module):
+        def forward(self, x):
+            return 2 * x.reshape(len(x), -1).reshape(x.shape)
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    captured = capture(net, (torch.randn(2, 3, 8, 8),))
+    net.to(memory_format=layout)
+    graph = captured.copy(train=True)
+    wrap(graph, {name: Rows() for name in ("0.weight", "2.weight")}, "held_")
+    x = torch.randn(5, 3, 8, 8)
+    out = graph(x)
+    assert out.is_contiguous(memory_format=layout)
+    assert out.is_contiguous() == (layout is torch.contiguous_format)
+    out.sum().backward()
+    found = [parameter.grad for parameter in net.parameters()]
+    net.zero_grad()
+    doubled = {name: 2 * parameter for name, parameter in net.named_parameters() if name.endswith("weight")}
+    functional_call(net, doubled, (x,)).sum().backward()
+    for got, parameter in zip(found, net.parameters(), strict=True):
+        torch.testing.assert_close(got, parameter.grad)
 
 
 def test_every_value_that_is_deployed_is_the_captured_value_it_is_said_to_be():

@@ -146,6 +146,9 @@ def to_device(graph: fx.GraphModule, device: torch.device) -> None:
 def wrap(graph: fx.GraphModule, functions: Mapping[str, nn.Module], prefix: str) -> None:
     """Let everything but the graph's output read what a module makes of a value or of a parameter.
 
+    What is made of a parameter is laid out in memory as the parameter is: convolutions compute in the layout of their
+    weight, and so would all that follows them.
+
     Args:
         graph: changed in place.
         functions: name of a node, or of a parameter or buffer as the graph's state has it -> the module.
@@ -158,8 +161,17 @@ def wrap(graph: fx.GraphModule, functions: Mapping[str, nn.Module], prefix: str)
         called = f"{prefix}{node.name}"
         graph.add_submodule(called, functions[name])
         with graph.graph.inserting_after(node):
-            inserted = graph.graph.call_module(called, (node,))
+            made = graph.graph.call_module(called, (node,))
+        read = made
+        if node.op == "get_attr":
+            with graph.graph.inserting_after(made):
+                read = graph.graph.call_function(laid, (made, node))
         for user in list(node.users):
-            if user is not inserted and user.op != "output":
-                user.replace_input_with(node, inserted)
+            if user not in (made, read) and user.op != "output":
+                user.replace_input_with(node, read)
     graph.recompile()
+
+
+def laid(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return ``x`` with the strides of ``like``, a dense tensor of its shape; ``x`` itself where it has them."""
+    return x if x.stride() == like.stride() else torch.empty_like(like, dtype=x.dtype).copy_(x)
