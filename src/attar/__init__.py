@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from attar.core.extra import install
+
 if TYPE_CHECKING:
     from attar.artifact.limits import Limits
     from attar.artifact.reader import Artifact, open_artifact
@@ -79,10 +81,10 @@ def __getattr__(name: str) -> Any:
     try:
         found = getattr(importlib.import_module(_WHERE[name]), name)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"attar.{name} needs PyTorch or what comes with it ({error}): pip install 'attar[compress]'",
-            name=error.name,
-        ) from error
+        needed = install(error)
+        if needed is None:
+            raise
+        raise ModuleNotFoundError(f"attar.{name}: {needed}", name=error.name) from error
     globals()[name] = found
     return found
 

@@ -135,6 +135,15 @@ def floating(results: dict[str, Any]) -> Rows:
     return _table(rows, *_ACCURACY, "published %", "epochs", *_SIZE)
 
 
+def largest(results: dict[str, Any]) -> Rows:
+    """Return all that was made of student 1, in the order of its training; a row made twice has its recipe's name."""
+    rows: dict[str, Entries] = {}
+    for run in ("s1-fp", "s1-start", "s1", "s1-mix", "s1-mean"):
+        for name, row in rows_of(results, run).items():
+            rows[run if name in rows else name] = row
+    return _table(rows, "test accuracy %", "held-out %", "epochs", *_SIZE)
+
+
 def paper(results: dict[str, Any]) -> Rows:
     """Return the table of the paper's methods."""
     rows = {}
@@ -182,6 +191,7 @@ def latency(results: dict[str, Any]) -> Rows:
 TABLES: dict[str, Callable[[dict[str, Any]], Rows]] = {
     "files": files,
     "floating": floating,
+    "largest": largest,
     "paper": paper,
     "losses": losses,
     "teaching": teaching,

@@ -26,9 +26,14 @@ def test_bars(share, text):
 def test_numbers_are_whole_where_names_are_long():
     table = show.table("\nfile", *(f">{title}" for title in ("some\nbytes", "other\nbytes")))
     table.add_row("a-file-of-a-long-name.attar", "1,058,010", "13,058,010")
-    out = StringIO()
-    Console(file=out, width=32).print(table)
-    assert "1,058,010 13,058,010" in out.getvalue()
+
+    def printed(width):
+        out = StringIO()
+        Console(file=out, width=width).print(table)
+        return out.getvalue()
+
+    assert "1,058,010 13,058,010" in printed(32)
+    assert "1,058… 13,058…" in printed(14)
 
 
 def test_json_has_no_nan(capsys):

@@ -35,6 +35,7 @@ def test_a_file_that_is_not_there_has_its_nearest_neighbour_named(tmp_path):
     assert near == f"there is no recipe {tmp_path / 'recipe.yml'}; did you mean {tmp_path / 'recipe.yaml'}?"
     assert far == f"there is no file {tmp_path / 'q'}"
     assert errors.no_file(tmp_path / "no" / "q").endswith(f"; there is no folder {tmp_path / 'no'} either")
+    assert errors.no_file(tmp_path) == f"there is no file {tmp_path}, which is a folder"
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ class Artifact:
     """An open file. Opening checks all but the payloads of tensors and the graphs; those are checked when asked for.
 
     Attributes:
+        path: where it lies; None where only its bytes are known.
         manifest: what the file says about itself.
         limits: what it may ask for.
         file_bytes: its length.
@@ -38,8 +39,13 @@ class Artifact:
         records: tensor records by name, aliases included.
     """
 
-    def __init__(self, data: bytes | memoryview, *, limits: Limits) -> None:
-        self._data = memoryview(data).toreadonly()
+    def __init__(self, data: bytes | memoryview, *, limits: Limits, path: Path | None = None) -> None:
+        self.path = path
+        with faults_of(path):
+            self._read(memoryview(data).toreadonly(), limits)
+
+    def _read(self, data: memoryview, limits: Limits) -> None:
+        self._data = data
         self.limits = limits
         self.file_bytes = len(self._data)
         _at_most(self.file_bytes, limits.file_bytes, "file_bytes", "header")
@@ -84,7 +90,8 @@ class Artifact:
             raise UnknownName("tensor", name, self.records)
         start, stop = self._places[record.name]
         data = self.sections[record.section][start:stop]
-        return streams.restore(record, data, self._tables, section=f"tensor {record.name}", threads=threads)
+        with faults_of(self.path):
+            return streams.restore(record, data, self._tables, section=f"tensor {record.name}", threads=threads)
 
     def graph_record(self, name: str = "main") -> GraphRecord:
         """Return what the manifest says of a graph.
@@ -104,7 +111,8 @@ class Artifact:
             UnknownName: there is no such graph.
             ArtifactError: the graph is not one a file may hold.
         """
-        model: onnx.ModelProto = self._checked_graph(name).model
+        with faults_of(self.path):
+            model: onnx.ModelProto = self._checked_graph(name).model
         return model
 
     def bound(self, name: str = "main") -> Mapping[str, bindings.Bound]:
@@ -117,7 +125,8 @@ class Artifact:
         Raises:
             ArtifactError: the payload of a tensor is malformed.
         """
-        return bindings.resolve(binding, lambda name: self.tensor(name, threads=threads).dense())
+        with faults_of(self.path):
+            return bindings.resolve(binding, lambda name: self.tensor(name, threads=threads).dense())
 
     def verify(self, *, threads: int = 1) -> None:
         """Check what opening left: decode every tensor and validate every graph.
@@ -128,7 +137,7 @@ class Artifact:
         for name in self.names:
             self.tensor(name, threads=threads)
         for name in self._graphs:
-            self._checked_graph(name)
+            self.graph(name)
 
     def _checked_graph(self, name: str) -> Checked:
         record = self.graph_record(name)
@@ -181,8 +190,7 @@ def open_artifact(source: str | Path | bytes, *, limits: Limits | None = None) -
     if isinstance(source, bytes):
         return Artifact(source, limits=limits)
     path = Path(source)
-    with faults_of(path):
-        return Artifact(_read(path, limits), limits=limits)
+    return Artifact(_read(path, limits), limits=limits, path=path)
 
 
 def _read(path: Path, limits: Limits) -> bytes:

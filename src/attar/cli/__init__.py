@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from attar.core.errors import AttarError
+from attar.core.extra import install
 
 #: Command -> its module and function, and what ``attar --help`` says of it.
 COMMANDS = {
@@ -69,8 +70,10 @@ def _run(given: list[str]) -> int:
     except AttarError as error:
         return _fail(str(error), 1)
     except ModuleNotFoundError as error:
-        # What the base install leaves out. Of what a user's own file imports, reading that file says so.
-        return _fail(f"this needs PyTorch or what comes with it ({error}): pip install 'attar[compress]'", 1)
+        needed = install(error)
+        if needed is None:
+            raise
+        return _fail(needed, 1)
     except _REFUSALS as error:
         return _refuse(error)
     except (typer.Abort, KeyboardInterrupt):
@@ -137,7 +140,9 @@ def _refuse(error: Any) -> int:
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning without the line of code it comes from; in place of ``warnings.showwarning``."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold yellow]warning:[/] {escape(str(message))}")
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
+        f"[bold yellow]warning:[/] {escape(' '.join(str(message).split()))}"
+    )
 
 
 def _fail(message: str, code: int) -> int:

@@ -103,10 +103,10 @@ def quantize(
         attar quantize examples/resnet.py:resnet20 -w resnet20.safetensors -d cifar10 -p imagenet
         --bits 4 --activations 8 --set conv1=8 -o resnet20.attar
     """
+    demand_writable(output)
     # PyTorch is imported here and not at the top: most commands run without it.
     recipe = importlib.import_module("attar.recipe.quantize")
     source = importlib.import_module("attar.recipe.source")
-    demand_writable(output)
     dataset = load(data, split)
     preprocessing = parse(preprocess) if preprocess else _usual_preprocessing(dataset)
     drawn = dataset.subset(min(examples, len(dataset)), seed)

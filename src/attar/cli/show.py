@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+_COLUMNS = 80
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
@@ -19,8 +20,13 @@ def as_json(values: Mapping[str, Any]) -> None:
 
 
 def console() -> Console:
-    """Return where tables go: standard output, without colouring numbers that nobody asked to be coloured."""
-    return Console(highlight=False)
+    """Return where tables go: standard output, without colouring numbers that nobody asked to be coloured.
+
+    At least 80 columns, in which every table has all its figures: a narrower terminal breaks lines by itself.
+    """
+    out = Console(highlight=False)
+    out.width = max(out.width, _COLUMNS)
+    return out
 
 
 def table(*columns: str, title: str | None = None) -> Table:
@@ -29,8 +35,11 @@ def table(*columns: str, title: str | None = None) -> Table:
         title=title, title_justify="left", box=None, pad_edge=False, collapse_padding=True, header_style="bold"
     )
     for column in columns:
-        number = column.startswith(">")
-        made.add_column(column.lstrip(">"), justify="right" if number else "left", no_wrap=number, overflow="fold")
+        # Names give way before numbers do, and what does not fit even so is seen to be cut.
+        if column.startswith(">"):
+            made.add_column(column.removeprefix(">"), justify="right", no_wrap=True, overflow="ellipsis")
+        else:
+            made.add_column(column, overflow="fold")
     return made
 
 

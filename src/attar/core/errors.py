@@ -16,7 +16,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+
+_ENTRIES = 2000  # of a folder, among which a name is looked for
 
 
 class AttarError(Exception):
@@ -38,12 +41,12 @@ class ArtifactError(AttarError):
 
 
 @contextmanager
-def faults_of(path: Path) -> Iterator[None]:
-    """Let every :class:`ArtifactError` that has a section name the file, too."""
+def faults_of(path: Path | None) -> Iterator[None]:
+    """Let every :class:`ArtifactError` that names a section name the file, too, where there is one."""
     try:
         yield
     except ArtifactError as error:
-        if error.section is None or error.path is not None:
+        if path is None or error.section is None or error.path is not None:
             raise
         raise ArtifactError(str(error).removeprefix(f"{error.section}: "), section=error.section, path=path) from error
 
@@ -72,14 +75,17 @@ class UnknownName(SpecError):
 
 def no_file(path: Path, what: str = "there is no file") -> str:
     """Return that a file is not there, with the names that are nearest to it in its folder."""
-    try:
-        names = sorted(each.name for each in path.parent.iterdir())
-    except OSError:
+    if path.is_dir():
+        return f"{what} {path}, which is a folder"
+    if not path.parent.is_dir():
         return f"{what} {path}; there is no folder {path.parent} either"
-    close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
-    return f"{what} {path}" + (
-        f"; did you mean {' or '.join(str(path.parent / name) for name in close)}?" if close else ""
-    )
+    try:
+        names = [each.name for each in islice(path.parent.iterdir(), _ENTRIES) if each.name != path.name]
+    except OSError:
+        names = []
+    close = difflib.get_close_matches(path.name, sorted(names), n=3, cutoff=0.6)
+    hint = " or ".join(str(path.parent / name) for name in close)
+    return f"{what} {path}; did you mean {hint}?" if close else f"{what} {path}"
 
 
 class DataError(AttarError):

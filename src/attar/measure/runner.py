@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attar.core.errors import ArtifactError, DataError, faults_of, no_file
+from attar.core.errors import ArtifactError, DataError, no_file
 from attar.runtime.engine import Engine
 from attar.runtime.session import Session
 
@@ -50,8 +50,7 @@ def open_runner(path: Path, *, threads: int | None = None) -> Runner:
         ArtifactError: the file cannot be read, or ONNX Runtime refuses it.
     """
     if path.suffix != ".onnx":
-        with faults_of(path):
-            session = Session(path, threads=threads)
+        session = Session(path, threads=threads)
         return Runner(path, tuple(port.name for port in session.inputs), session.run, session)
     if not path.is_file():
         raise ArtifactError(no_file(path))

@@ -173,5 +173,6 @@ def wrap(graph: fx.GraphModule, functions: Mapping[str, nn.Module], prefix: str)
 
 
 def laid(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Return ``x`` with the strides of ``like``, a dense tensor of its shape; ``x`` itself where it has them."""
-    return x if x.stride() == like.stride() else torch.empty_like(like, dtype=x.dtype).copy_(x)
+    """Return ``x`` with the strides of ``like``, a dense tensor; ``x`` itself where it has them or another shape."""
+    alike = x.stride() == like.stride() or x.shape != like.shape
+    return x if alike else torch.empty_like(like, dtype=x.dtype, device=x.device).copy_(x)

@@ -21,7 +21,6 @@ from attar.recipe.folder import Folder, digest
 from attar.recipe.neighbours import neighbours
 from attar.recipe.recipe import Recipe
 from attar.recipe.reference import expanded, files
-from attar.train.heap import keep_freed
 
 _PACKAGES = ("attar", "torch", "numpy", "onnxruntime", "lightning-fabric")
 
@@ -73,7 +72,6 @@ def launch(recipe: Recipe, folder: Folder) -> Fabric:
 
     On a processor ranks talk by gloo. Precision and devices are the recipe's.
     """
-    keep_freed()
     logs = folder.fresh_logs()
     loggers: list[Any] = []
     if folder.first:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from attar.core.errors import ModelError, SpecError
+from attar.core.errors import ModelError, SpecError, no_file
 from attar.core.registry import load_object
 from attar.model.export import argument_names
 from attar.recipe.recipe import Model, Recipe
@@ -43,7 +43,7 @@ class Origin:
         if model.source.file is not None:
             self.path = folder / expanded(model.source.file)
             if not self.path.is_file():
-                raise SpecError(f"recipe.models.{name}.source.file: there is no file {self.path}")
+                raise SpecError(f"recipe.models.{name}.source.file: {no_file(self.path)}")
             self.session = Session(self.path)
             return
         self.module = self._made(seed)

@@ -31,6 +31,7 @@ from attar.recipe.rehearse import rehearse_all
 from attar.recipe.work import Work
 from attar.report.page import build
 from attar.report.record import remember_run
+from attar.train.heap import keep_freed
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, resume: bool = False, c
         demand(recipe, sets, made)
         folder = Folder(out, facts(recipe, sets), resume=resume, first=is_first(recipe))
         try:
+            keep_freed()
             calibration = sets.calibration(next(iter(made.values())).names)
             rehearsed = rehearse_all(recipe, made, sets.use, calibration, folder.journal)
             foresee(recipe, sets, made, rehearsed, metric)

@@ -5,21 +5,22 @@ from __future__ import annotations
 import ctypes
 import platform
 
-# Of <malloc.h>.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+# Of <malloc.h>. The threshold above which memory is mapped cannot be set high enough in every version; that nothing is
+# mapped at all can.
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _LARGEST = 2**31 - 1
 
 
-def keep_freed() -> bool:
-    """Ask the C library to keep memory that is freed, for as long as the process lives; return whether it does.
+def keep_freed() -> None:
+    """Ask the C library to keep memory that is freed, for as long as the process lives.
 
     Each step of a training on a processor frees what the step before it took, and glibc gives most of that back to the
     system, which clears every page again at its next use: 14 % of the time of a step of a small convolutional network
-    (student 3 of ``studies/polino2018``, batch 128), 5 % where layers are large (student 1). The most that is held is
-    what a step takes, so the process is no larger than it was at its largest. What is computed does not change. Other
-    C libraries are left as they are.
+    (student 3 of ``studies/polino2018``, batch 128), 5 % where layers are large (student 1). What was freed in between
+    blocks that are still in use stays, too, so that a process may remain larger than what it uses. What is computed
+    does not change. Other C libraries are left as they are.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    library = ctypes.CDLL(None)
-    return all(library.mallopt(option, _LARGEST) == 1 for option in (_TRIM_THRESHOLD, _MMAP_THRESHOLD))
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(_TRIM_THRESHOLD, _LARGEST)
+        library.mallopt(_MMAP_MAX, 0)
