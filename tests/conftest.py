@@ -1,8 +1,14 @@
 """Fixtures of every suite."""
 
+import signal
+
 import numpy as np
 import pytest
 import torch
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and all they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

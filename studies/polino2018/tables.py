@@ -135,6 +135,11 @@ def floating(results: dict[str, Any]) -> Rows:
     return _table(rows, *_ACCURACY, "published %", "epochs", *_SIZE)
 
 
+def repeated(results: dict[str, Any]) -> Rows:
+    """Return student 3 under its budgets, over the seeds."""
+    return _table(rows_of(results, "s3"), *_ACCURACY, "held-out %", *_SIZE)
+
+
 def largest(results: dict[str, Any]) -> Rows:
     """Return all that was made of student 1, in the order of its training; a row made twice has its recipe's name."""
     rows: dict[str, Entries] = {}
@@ -190,8 +195,9 @@ def latency(results: dict[str, Any]) -> Rows:
 
 TABLES: dict[str, Callable[[dict[str, Any]], Rows]] = {
     "files": files,
-    "floating": floating,
+    "repeated": repeated,
     "largest": largest,
+    "floating": floating,
     "paper": paper,
     "losses": losses,
     "teaching": teaching,

@@ -162,6 +162,7 @@ def test_a_loader_that_shuffles_repeats_each_epoch(own):
     assert values(one.once()) == values(other.once())
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a single core
 def test_workers_draw_the_same_too():
     class Noisy(TensorDataset):
         def __getitem__(self, index):
