@@ -34,10 +34,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from attar.coding.base import Coder
-from attar.coding.entropy import entropy_bits
-from attar.coding.raw import Raw
-from attar.coding.registry import CODERS
+from attar._src.coding.base import Coder
+from attar._src.coding.entropy import entropy_bits
+from attar._src.coding.raw import Raw
+from attar._src.coding.registry import CODERS
 
 Symbols = NDArray[np.uint8]
 

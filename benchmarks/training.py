@@ -42,31 +42,31 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
 
-from attar.artifact.writer import pack
-from attar.core.errors import DataError
-from attar.core.registry import load_object
-from attar.data.cifar10 import Cifar10
-from attar.data.preprocessing import named
-from attar.methods.distill import bank
-from attar.methods.distill.teacher import Banked, Deployed, Live, live
-from attar.methods.finetune import Finetune
-from attar.methods.quantize.stage import Quantize
-from attar.model.capture import capture
-from attar.model.trace import deploy
-from attar.recipe.source import read_weights
-from attar.runtime.session import Session
-from attar.train.augment import Crop, Flip
-from attar.train.batch import Batch
-from attar.train.feed import Memory, preparation
-from attar.train.fit import Job, fit
-from attar.train.heap import keep_freed
-from attar.train.optimizer import Sgd
-from attar.train.plan import Plan
-from attar.train.precision import channels_last
-from attar.train.store import Store
-from attar.work.context import Context, Teacher
-from attar.work.learner import Learner
-from attar.work.workpiece import Calibration, Use
+from attar._src.artifact.writer import pack
+from attar._src.core.errors import DataError
+from attar._src.core.registry import load_object
+from attar._src.data.cifar10 import Cifar10
+from attar._src.data.preprocessing import find_preprocessing
+from attar._src.deploy.build_module import read_weights
+from attar._src.methods.finetune import Finetune
+from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
+from attar._src.methods.teachers import cache
+from attar._src.methods.teachers.teacher import CachedTeacher, DeployedTeacher, LiveTeacher, live_teacher
+from attar._src.model.capture import capture
+from attar._src.model.trace import deploy_graph
+from attar._src.runtime.session import Session
+from attar._src.train.augment import Crop, Flip
+from attar._src.train.batch import Batch
+from attar._src.train.feed import ArrayFeed, preprocessor
+from attar._src.train.fit import TrainingJob, fit
+from attar._src.train.malloc import keep_freed_memory
+from attar._src.train.optimizer import Sgd
+from attar._src.train.plan import TrainingPlan
+from attar._src.train.precision import channels_last
+from attar._src.train.store import CheckpointStore
+from attar._src.work.compressed_model import CalibrationInputs, FileInfo
+from attar._src.work.context import Context, Teacher
+from attar._src.work.learner import Learner
 from training_tables import draw, show
 from turns import Training, Turns, fabric_of, figures, in_turns, ratio, trained
 
@@ -104,13 +104,13 @@ def learner(network: str, layout: str = "contiguous", seed: int = 0) -> Learner:
     """Return a network as stages take it."""
     made = module(network, seed)
     captured = capture(made, (torch.randn(2, 3, 32, 32),))
-    held = Learner(made, captured, deploy(made, captured))
+    held = Learner(made, captured, deploy_graph(made, captured))
     if layout == "channels_last":
         channels_last(made)
     return held
 
 
-def images(count: int) -> Memory:
+def images(count: int) -> ArrayFeed:
     """Return training examples, those of CIFAR-10 or random ones."""
     try:
         found = Cifar10().load("", "train")
@@ -120,7 +120,7 @@ def images(count: int) -> Memory:
         random = np.random.default_rng(0)
         x, y = random.integers(0, 256, (count, 3, 32, 32), np.uint8), random.integers(0, 10, count)
     augment = (Crop(), Flip())
-    return Memory((x,), y, batch=BATCH, prepare=preparation(named("cifar10")), augment=augment)
+    return ArrayFeed((x,), y, batch=BATCH, prepare=preprocessor(find_preprocessing("cifar10")), augment=augment)
 
 
 def context(feed: Turns, fabric: Fabric, teachers: Mapping[str, Teacher], folder: Path) -> Context:
@@ -132,9 +132,9 @@ def context(feed: Turns, fabric: Fabric, teachers: Mapping[str, Teacher], folder
         metric=lambda *_: 0.0,
         metric_name="none",
         teachers=teachers,
-        calibration=Calibration((feed.batch.inputs,)),
+        calibration=CalibrationInputs((feed.batch.inputs,)),
         seed=0,
-        store=Store(folder),
+        store=CheckpointStore(folder),
         log=lambda _: None,
     )
 
@@ -146,7 +146,7 @@ def stage(network: str, layout: str, options: Mapping[str, Any]) -> Training:
     known = {"teacher": learner("resnet20", layout, seed=1)} if taught else {}
 
     def train(feed: Turns, fabric: Fabric, folder: Path) -> None:
-        lent = context(feed, fabric, {name: live(each, fabric) for name, each in known.items()}, folder)
+        lent = context(feed, fabric, {name: live_teacher(each, fabric) for name, each in known.items()}, folder)
         Finetune(epochs=1, optimizer=SGD, **options).run(student, lent)
 
     return train
@@ -160,7 +160,7 @@ def peer(network: str, layout: str, prepare: Callable[[nn.Module, Tensor], nn.Mo
         channels_last(prepared)
 
     def train(feed: Turns, fabric: Fabric, folder: Path) -> None:
-        job = Job(
+        job = TrainingJob(
             program=prepared,
             loss=lambda outputs, *_: {"loss": functional.cross_entropy(outputs, targets)},
             extra=nn.ModuleList(),
@@ -170,8 +170,8 @@ def peer(network: str, layout: str, prepare: Callable[[nn.Module, Tensor], nn.Mo
             state=dict,
             load=lambda _: None,
         )
-        plan = Plan(epochs=1, optimizer=SGD)
-        fit(job, plan, feed, fabric, seed=0, store=Store(folder), log=lambda _: None, what="peer")
+        plan = TrainingPlan(epochs=1, optimizer=SGD)
+        fit(job, plan, feed, fabric, seed=0, store=CheckpointStore(folder), log=lambda _: None, what="peer")
 
     return train
 
@@ -195,37 +195,39 @@ def beside(network: str, precision: str, layout: str, batch: Batch, rounds: int,
     return {"network": network, "precision": precision, "layout": layout, "rounds": rounds, "steps": rows}
 
 
-def teachers(batch: Batch, feed: Memory, folder: Path) -> dict[str, Teacher]:
+def teachers(batch: Batch, feed: ArrayFeed, folder: Path) -> dict[str, Teacher]:
     """Return a ResNet-56 as every kind of teacher, the reference first."""
     whole, last = learner("resnet56"), learner("resnet56", "channels_last")
     full, half = fabric_of("32-true"), fabric_of("bf16-mixed")
     floating = whole.deployed()
-    rounded = Quantize(bits=8, activations=8).run(floating, Calibration((batch.inputs,)))
-    files = [Session(pack(piece.contents(Use())), threads=torch.get_num_threads()) for piece in (floating, rounded)]
+    rounded = PostTrainingQuantize(bits=8, activations=8).run(floating, CalibrationInputs((batch.inputs,)))
+    files = [
+        Session(pack(piece.contents(FileInfo())), threads=torch.get_num_threads()) for piece in (floating, rounded)
+    ]
     # What a look-up costs does not depend on who was asked.
-    asked = Live(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10)), full)
+    asked = LiveTeacher(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10)), full)
     every, some = (
-        bank.build(asked, first(feed, count), folder / f"{count}.safetensors", variants=variants)
+        cache.build_cache(asked, first(feed, count), folder / f"{count}.safetensors", variants=variants)
         for count, variants in ((2048, None), (16384, 8))
     )
     return {
-        "PyTorch bf16": live(whole, half),
-        "PyTorch fp32": live(whole, full),
-        "PyTorch bf16, channels last": live(last, half),
-        "PyTorch fp32, channels last": live(last, full),
-        "file fp32": Deployed(files[0]),
-        "file int8": Deployed(files[1]),
-        "bank, 162 variants": Banked(every, asked),
-        "bank, 8 variants": Banked(some, asked),
+        "PyTorch bf16": live_teacher(whole, half),
+        "PyTorch fp32": live_teacher(whole, full),
+        "PyTorch bf16, channels last": live_teacher(last, half),
+        "PyTorch fp32, channels last": live_teacher(last, full),
+        "file fp32": DeployedTeacher(files[0]),
+        "file int8": DeployedTeacher(files[1]),
+        "bank, 162 variants": CachedTeacher(every, asked),
+        "bank, 8 variants": CachedTeacher(some, asked),
     }
 
 
-def first(feed: Memory, count: int) -> Memory:
+def first(feed: ArrayFeed, count: int) -> ArrayFeed:
     """Return a feed of the first ``count`` examples."""
-    return Memory(tuple(x[:count] for x in feed.inputs), None, prepare=feed.prepare, augment=feed.augment)
+    return ArrayFeed(tuple(x[:count] for x in feed.inputs), None, prepare=feed.prepare, augment=feed.augment)
 
 
-def forwards(feed: Memory, rounds: int, folder: Path) -> dict[str, Any]:
+def forwards(feed: ArrayFeed, rounds: int, folder: Path) -> dict[str, Any]:
     """Time what each kind of teacher takes for a batch."""
     index = torch.randperm(2048, generator=torch.Generator().manual_seed(0))[:BATCH]
     batch = feed.at(index, torch.zeros_like(index))
@@ -233,8 +235,8 @@ def forwards(feed: Memory, rounds: int, folder: Path) -> dict[str, Any]:
 
     def run(teacher: Teacher) -> Callable[[], Tensor]:
         chosen = torch.randint(162, (BATCH,), generator=torch.Generator().manual_seed(0))
-        if isinstance(teacher, Banked) and teacher.bank.variant is not None:
-            chosen = teacher.bank.variant[index, chosen % teacher.bank.variant.shape[1]]
+        if isinstance(teacher, CachedTeacher) and teacher.cache.variant is not None:
+            chosen = teacher.cache.variant[index, chosen % teacher.cache.variant.shape[1]]
         asked = Batch(batch.inputs, batch.targets, index, chosen)
         return lambda: teacher.outputs(asked)
 
@@ -259,7 +261,7 @@ def main() -> None:
         return
     rounds = 5 if options.quick else options.rounds
     # As a run does. Without it the times are those of fetching memory anew, which differ from process to process.
-    keep_freed()
+    keep_freed_memory()
     feed = images(16384)
     index = torch.arange(BATCH)
     batch = feed.at(index, torch.zeros_like(index))

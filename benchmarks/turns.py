@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from lightning_fabric import Fabric
 
-from attar.core.progress import track
-from attar.train.batch import Batch
+from attar._src.core.progress import track
+from attar._src.train.batch import Batch
 
 Times = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from attar.data import Dataset
+from attar.extend import Dataset
 
 LENGTH = 24
 VOCABULARY = 16

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from attar.artifact.contents import Contents, GraphContents
-from attar.artifact.manifest import Activation, Binding, Fold, Part, Port, Preprocessing
-from attar.core.halves import full, halved
-from attar.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
-from attar.core.tensors import Codebook, Dense, Sparse, quantize
+from attar._src.artifact.contents import Contents, GraphContents
+from attar._src.artifact.manifest import Activation, Binding, Fold, Part, Port, Preprocessing
+from attar._src.core.float16 import from_half, to_half
+from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
+from attar._src.core.tensors import Codebook, Dense, Sparse, round_to_grid
 
 
 def quantized(rng, shape, bits=4, symmetric=True, granularity=None):
@@ -18,7 +18,7 @@ def quantized(rng, shape, bits=4, symmetric=True, granularity=None):
     count = scheme.granularity.count(shape)
     scale = rng.uniform(0.01, 0.1, count).astype(np.float32)
     zero_point = None if symmetric else rng.integers(0, scheme.qmax + 1, count).astype(np.uint8)
-    return quantize(rng.normal(scale=0.2, size=shape).astype(np.float32), scale, zero_point, scheme)
+    return round_to_grid(rng.normal(scale=0.2, size=shape).astype(np.float32), scale, zero_point, scheme)
 
 
 def codebook(rng, shape, levels=5, granularity=None):
@@ -44,7 +44,7 @@ def sparse(rng, shape, values=None):
 def narrowed(tensor, dtype):
     """A tensor with its scales, and offsets, rounded to a type of 16 bits."""
     names = [name for name in ("scale", "offset") if hasattr(tensor, name)]
-    rounded = {name: full(halved(getattr(tensor, name), dtype), dtype) for name in names}
+    rounded = {name: from_half(to_half(getattr(tensor, name), dtype), dtype) for name in names}
     return replace(tensor, **rounded, scale_dtype=dtype)
 
 

@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from attar.core.halves import HALVES, full, halved
-from attar.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
-from attar.core.tensors import DTYPES, Codebook, Dense, Quantized, Sparse
+from attar._src.core.float16 import HALF_TYPES, from_half, to_half
+from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
+from attar._src.core.tensors import DTYPES, Codebook, Dense, Quantized, Sparse
 
 #: Shapes from none to four axes, of no elements, one, or some.
 shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
@@ -24,7 +24,7 @@ def arrays(shape, elements=finite, dtype=np.float32):
 def narrow_scales(dtype, low=2.0**-24):
     """Numbers from ``low`` to 2^15 that a type of 16 bits holds."""
     floats = st.floats(low, 2.0**15, width=32)
-    return floats.map(lambda value: float(full(halved(np.array([value], np.float32), dtype), dtype)[0]))
+    return floats.map(lambda value: float(from_half(to_half(np.array([value], np.float32), dtype), dtype)[0]))
 
 
 @st.composite
@@ -51,7 +51,7 @@ def schemes(draw, shape):
     return Scheme(
         bits=draw(st.integers(1, 8)),
         symmetric=draw(st.booleans()),
-        narrow=draw(st.booleans()),
+        narrow_range=draw(st.booleans()),
         granularity=draw(granularities(shape)),
     )
 
@@ -72,7 +72,7 @@ def quantized(draw, shape=None):
     count = scheme.granularity.count(shape)
     codes = draw(hnp.arrays(scheme.code_dtype, shape, elements=st.integers(scheme.qmin, scheme.qmax)))
     zero_point = draw(hnp.arrays(np.uint8, (count,), elements=st.integers(0, scheme.qmax)))
-    dtype = draw(st.sampled_from(("f32", *HALVES)))
+    dtype = draw(st.sampled_from(("f32", *HALF_TYPES)))
     scale = draw(arrays((count,), scales if dtype == "f32" else narrow_scales(dtype)))
     return Quantized(codes, scale, scheme, None if scheme.symmetric else zero_point, dtype)
 
@@ -85,7 +85,7 @@ def codebooks(draw, shape=None):
     levels = draw(st.sampled_from((1, 2, 3, 5, 16, 256)))
     count = granularity.count(shape)
     moderate = st.floats(-(2.0**40), 2.0**40, width=32)
-    dtype = draw(st.sampled_from(("f32", *HALVES)))
+    dtype = draw(st.sampled_from(("f32", *HALF_TYPES)))
     affine = moderate if dtype == "f32" else narrow_scales(dtype, -(2.0**15))
     return Codebook(
         draw(hnp.arrays(np.uint8, shape, elements=st.integers(0, levels - 1))),

@@ -11,15 +11,14 @@ Names are imported when they are first used, so that ``import attar`` costs noth
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
-from attar.core.extra import install
+from attar._src.core.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from attar.artifact.limits import Limits
-    from attar.artifact.reader import Artifact, open_artifact
-    from attar.core.errors import (
+    from attar._src.artifact.limits import Limits
+    from attar._src.artifact.reader import Artifact, open_artifact
+    from attar._src.core.errors import (
         ArtifactError,
         AttarError,
         DataError,
@@ -28,11 +27,11 @@ if TYPE_CHECKING:
         SpecError,
         UnknownName,
     )
-    from attar.recipe.load import load
-    from attar.recipe.quantize import quantize
-    from attar.recipe.recipe import Recipe
-    from attar.recipe.run import run
-    from attar.runtime.session import Session
+    from attar._src.deploy.load import load
+    from attar._src.deploy.quantize import quantize
+    from attar._src.pipeline.run import run
+    from attar._src.recipe.recipe import Recipe
+    from attar._src.runtime.session import Session
 
 __version__ = "0.1.0"
 
@@ -56,37 +55,27 @@ __all__ = [
 ]
 
 _WHERE = {
-    "Artifact": "attar.artifact.reader",
-    "ArtifactError": "attar.core.errors",
-    "AttarError": "attar.core.errors",
-    "DataError": "attar.core.errors",
-    "Limits": "attar.artifact.limits",
-    "ModelError": "attar.core.errors",
-    "ParityError": "attar.core.errors",
-    "Recipe": "attar.recipe.recipe",
-    "Session": "attar.runtime.session",
-    "SpecError": "attar.core.errors",
-    "UnknownName": "attar.core.errors",
-    "load": "attar.recipe.load",
-    "open_artifact": "attar.artifact.reader",
-    "quantize": "attar.recipe.quantize",
-    "run": "attar.recipe.run",
+    "Artifact": "attar._src.artifact.reader",
+    "ArtifactError": "attar._src.core.errors",
+    "AttarError": "attar._src.core.errors",
+    "DataError": "attar._src.core.errors",
+    "Limits": "attar._src.artifact.limits",
+    "ModelError": "attar._src.core.errors",
+    "ParityError": "attar._src.core.errors",
+    "Recipe": "attar._src.recipe.recipe",
+    "Session": "attar._src.runtime.session",
+    "SpecError": "attar._src.core.errors",
+    "UnknownName": "attar._src.core.errors",
+    "load": "attar._src.deploy.load",
+    "open_artifact": "attar._src.artifact.reader",
+    "quantize": "attar._src.deploy.quantize",
+    "run": "attar._src.pipeline.run",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use (PEP 562)."""
-    if name not in _WHERE:
-        raise AttributeError(f"module 'attar' has no attribute {name!r}")
-    try:
-        found = getattr(importlib.import_module(_WHERE[name]), name)
-    except ModuleNotFoundError as error:
-        needed = install(error)
-        if needed is None:
-            raise
-        raise ModuleNotFoundError(f"attar.{name}: {needed}", name=error.name) from error
-    globals()[name] = found
-    return found
+    return lazy_attributes(__name__, _WHERE, name, globals())
 
 
 def __dir__() -> list[str]:

@@ -2,7 +2,7 @@
 
 import sys
 
-from attar.cli import main
+from attar._src.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

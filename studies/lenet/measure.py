@@ -21,11 +21,11 @@ from matplotlib import pyplot
 from rich.console import Console
 
 import attar
-from attar.artifact.inspect import describe
-from attar.cli import show
-from attar.data import load
-from attar.measure.accuracy import evaluate
-from attar.measure.latency import interleave
+from attar._src.artifact.inspect import inspect_artifact
+from attar._src.cli import show
+from attar._src.data.registry import load_dataset
+from attar._src.measure.accuracy import evaluate_accuracy
+from attar._src.measure.latency import interleave
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -40,14 +40,14 @@ PUBLISHED = {
 
 def measure() -> dict[str, Any]:
     """Verify, evaluate and describe every file, and time them interleaved."""
-    test = load("mnist", "test")
+    test = load_dataset("mnist", "test")
     sessions = {name: attar.Session(HERE / f"{name}.attar", threads=1) for name in FILES}
     image = np.zeros((1, 1, 28, 28), np.float32)
     times = interleave([partial(session.run, image) for session in sessions.values()])
     found = {}
     for (name, session), time in zip(sessions.items(), times, strict=True):
         session.artifact.verify()
-        size, accuracy = describe(session.artifact), evaluate(session, test.x, test.y)
+        size, accuracy = inspect_artifact(session.artifact), evaluate_accuracy(session, test.x, test.y)
         found[name] = {
             "network": FILES[name],
             "sha256": session.artifact.sha256,
@@ -126,7 +126,7 @@ def main() -> int:
     if not parser.parse_args().draw:
         RESULTS.write_text(json.dumps(measure(), indent=2) + "\n")
     results = json.loads(RESULTS.read_text())
-    table = show.table(HEADS[0], *(f">{head}" for head in HEADS[1:]))
+    table = show.print_table(HEADS[0], *(f">{head}" for head in HEADS[1:]))
     for line in rows(results):
         table.add_row(*line)
     Console().print(table)

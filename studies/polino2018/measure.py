@@ -25,15 +25,15 @@ from rich.progress import track
 from tables import TABLES, fill
 
 import attar
-from attar.artifact.inspect import describe
-from attar.cli import show
-from attar.core.describe import described
-from attar.data import load
-from attar.measure.accuracy import evaluate
-from attar.measure.huffman_size import huffman_size
-from attar.recipe.folder import digest
-from attar.recipe.recipe import Model, Recipe, read
-from attar.recipe.reference import expanded
+from attar._src.artifact.inspect import inspect_artifact
+from attar._src.cli import show
+from attar._src.core.describe import to_record
+from attar._src.data.registry import load_dataset
+from attar._src.measure.accuracy import evaluate_accuracy
+from attar._src.measure.huffman_size import huffman_size
+from attar._src.pipeline.folder import file_digest
+from attar._src.recipe.recipe import ModelSpec, Recipe, read_recipe
+from attar._src.recipe.reference import expand_path
 
 HERE = Path(__file__).parent
 #: Recipes of networks that were not trained, or of a few images.
@@ -53,13 +53,13 @@ def measured(path: Path, test: Any, known: dict[str, Any]) -> dict[str, Any]:
     session = attar.Session(path)
     session.artifact.verify()
     size, counted, before = (
-        describe(session.artifact),
+        inspect_artifact(session.artifact),
         huffman_size(session.artifact),
         known.get(session.artifact.sha256),
     )
     if before is None:
-        found = evaluate(session, test.x, test.y)
-        first = evaluate(session, test.x[:FIRST], test.y[:FIRST])
+        found = evaluate_accuracy(session, test.x, test.y)
+        first = evaluate_accuracy(session, test.x[:FIRST], test.y[:FIRST])
         before = {
             "accuracy_percent": round(100 * found.accuracy, 4),
             "examples": found.examples,
@@ -87,7 +87,7 @@ def curves(folder: Path, seed: int, model: str) -> list[dict[str, Any]]:
     return [{"stage": row["index"], **{key: row[key] for key in KEPT if key in row}} for row in mine]
 
 
-def origin(model: Model, weights: str | None) -> dict[str, str | None]:
+def origin(model: ModelSpec, weights: str | None) -> dict[str, str | None]:
     """Return what tells whether a row would be made in the same way: hashes of its stages and source, and of the
     weights it begins with, whatever their file is called.
 
@@ -95,7 +95,7 @@ def origin(model: Model, weights: str | None) -> dict[str, str | None]:
         model: the row in its recipe.
         weights: SHA-256 of its weights; None without or where there is no such file.
     """
-    said = described(model)
+    said = to_record(model)
     said["source"].pop("weights", None)
     return {"recipe": hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest(), "weights": weights}
 
@@ -103,10 +103,10 @@ def origin(model: Model, weights: str | None) -> dict[str, str | None]:
 def made_by(run: dict[str, Any], name: str) -> dict[str, str | None]:
     """Return the origin of a row by what ``run.json`` says; nothing where recipes no longer have all its keys."""
     try:
-        model = Model.model_validate(run["recipe"]["models"][name])
+        model = ModelSpec.model_validate(run["recipe"]["models"][name])
     except ValidationError:
         return {}
-    return origin(model, run["files"].get(str(expanded(model.source.weights or ""))))
+    return origin(model, run["files"].get(str(expand_path(model.source.weights or ""))))
 
 
 def run_rows(folder: Path, recipe: Recipe, test: Any, known: dict[str, Any]) -> dict[str, Any]:
@@ -133,8 +133,8 @@ def ordered(rows: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
     """
     found = {}
     for name, model in recipe.models.items():
-        weights = recipe.folder / expanded(model.source.weights or "")
-        now = origin(model, digest(weights) if weights.is_file() else None)
+        weights = recipe.folder / expand_path(model.source.weights or "")
+        now = origin(model, file_digest(weights) if weights.is_file() else None)
         for title, row in rows.items():
             if title.partition(" ")[0] == name and row["seed"] in recipe.seeds:
                 made = row.get("made", {})
@@ -153,11 +153,11 @@ def main() -> int:
     given = parser.parse_args()
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"files": {}, "runs": {}}
     if not given.draw:
-        test = load("cifar10", "test")
+        test = load_dataset("cifar10", "test")
         known = {row["sha256"]: row for rows in (results["files"], *results["runs"].values()) for row in rows.values()}
         files = sorted((HERE / "files").glob("*.attar"))
         results["files"] = {path.stem: measured(path, test, known) for path in track(files, "files", transient=True)}
-        recipes = {path.stem: read(path) for path in sorted(HERE.glob("*.yaml")) if path.stem not in APART}
+        recipes = {path.stem: read_recipe(path) for path in sorted(HERE.glob("*.yaml")) if path.stem not in APART}
         # The latest run of a row is the one that counts.
         runs = sorted(given.runs.glob("*/journal.jsonl"), key=lambda path: path.stat().st_mtime)
         made = results["runs"]
@@ -173,7 +173,7 @@ def main() -> int:
             Console().print(f"made by an earlier recipe, or of unknown origin: {', '.join(earlier)}", style="red")
     for title, make in TABLES.items():
         heads, *rows = make(results)
-        table = show.table(heads[0], *(f">{head}" for head in heads[1:]))
+        table = show.print_table(heads[0], *(f">{head}" for head in heads[1:]))
         for row in rows:
             table.add_row(*row)
         Console().print(title, table)

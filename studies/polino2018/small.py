@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from attar.data import Dataset, load
+from attar._src.data.registry import load_dataset
+from attar.extend import Dataset
 
 
 def cifar10(split: str) -> Dataset | None:
     """Return the first 1,500 training or 500 test images; None for another split."""
     if split not in ("train", "test"):
         return None
-    whole = load("cifar10", split)
+    whole = load_dataset("cifar10", split)
     return whole.take(np.arange(1500 if split == "train" else 500))

@@ -32,17 +32,17 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from rich.console import Console
 
 import attar
-from attar.artifact.inspect import describe
-from attar.cli import show
-from attar.core.registry import load_object
-from attar.data import load
-from attar.data.preprocessing import parse
-from attar.measure.accuracy import evaluate
-from attar.measure.latency import interleave
-from attar.measure.runner import open_runner
-from attar.recipe.parity import compare
-from attar.recipe.source import build
-from attar.runtime import preprocess
+from attar._src.artifact.inspect import inspect_artifact
+from attar._src.cli import show
+from attar._src.core.registry import load_object
+from attar._src.data.preprocessing import parse_preprocessing
+from attar._src.data.registry import load_dataset
+from attar._src.deploy.build_module import build_module
+from attar._src.deploy.parity import compare_outputs
+from attar._src.measure.accuracy import evaluate_accuracy
+from attar._src.measure.latency import interleave
+from attar._src.measure.runner import open_runner
+from attar._src.runtime.preprocess import preprocess
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -97,9 +97,9 @@ def measure(threads: list[int], rounds: int | None, known: dict[str, Any] | None
     root = Path(os.environ["ATTAR_DATA"])
     network = load_object(f"{HERE.parent.parent / 'examples' / 'resnet.py'}:resnet20")
     weights = root / "weights" / "cifar10_resnet20.safetensors"
-    module, preprocessing = build(network, {}, weights), parse("imagenet")
+    module, preprocessing = build_module(network, {}, weights), parse_preprocessing("imagenet")
     assert preprocessing is not None
-    learn, test = load("cifar10", "train").subset(EXAMPLES, 0), load("cifar10", "test")
+    learn, test = load_dataset("cifar10", "train").subset(EXAMPLES, 0), load_dataset("cifar10", "test")
     assert test.y is not None
     x = preprocess(preprocessing, test.x)
     results: dict[str, Any] = {"files": {}, "latency": [], "onnxruntime": onnxruntime.__version__}
@@ -117,17 +117,17 @@ def measure(threads: list[int], rounds: int | None, known: dict[str, Any] | None
     for name in FILES if known is None else ():
         path = HERE / f"{name}.attar"
         session = attar.Session(path)
-        module_again = attar.load(path, into=build(network, {}, weights)).double()
+        module_again = attar.load(path, into=build_module(network, {}, weights)).double()
         batches = [(torch.from_numpy(x[i : i + 250]),) for i in range(0, len(x), 250)]
-        size = describe(session.artifact)
+        size = inspect_artifact(session.artifact)
         results["files"][name] = {
-            "accuracy": evaluate(session, test.x, test.y).accuracy,
+            "accuracy": evaluate_accuracy(session, test.x, test.y).accuracy,
             "examples": len(test),
             "file_bytes": size["file_bytes"],
             "bits_per_weight": size["bits_per_weight"],
             "sha256": session.artifact.sha256,
             "integer_layers": f"{len(session.integer_layers())} of {len(session.layers)}",
-            "parity": compare(session, module_again, batches, name).as_dict(),
+            "parity": compare_outputs(session, module_again, batches, name).as_dict(),
         }
     with tempfile.TemporaryDirectory() as folder:
         plain, small = peer(module, preprocess(preprocessing, learn.x), Path(folder))
@@ -151,7 +151,7 @@ def measure(threads: list[int], rounds: int | None, known: dict[str, Any] | None
 def print_tables(results: dict[str, Any]) -> None:
     """Print what was measured for people."""
     out = Console()
-    table = show.table("file", ">accuracy", ">bytes", ">bits per weight", ">equal predictions", "in integers")
+    table = show.print_table("file", ">accuracy", ">bytes", ">bits per weight", ">equal predictions", "in integers")
     for name, entry in results["files"].items():
         bits, parity = entry.get("bits_per_weight"), entry.get("parity")
         table.add_row(
@@ -163,7 +163,9 @@ def print_tables(results: dict[str, Any]) -> None:
             entry.get("integer_layers", ""),
         )
     out.print(table)
-    times = show.table("threads", "batch", "model", ">median ms", ">p99 ms", ">spread", ">ratio to quantize_static")
+    times = show.print_table(
+        "threads", "batch", "model", ">median ms", ">p99 ms", ">spread", ">ratio to quantize_static"
+    )
     for run in results["latency"]:
         for name, time in run["models"].items():
             times.add_row(

@@ -7,10 +7,10 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from tests.samples import conv_net, lstm, transformer
 
-from attar.artifact.bindings import Whole, whole
-from attar.artifact.reader import open_artifact
-from attar.artifact.writer import pack
-from attar.core.tensors import Dense, Quantized
+from attar._src.artifact.bindings import Whole, whole
+from attar._src.artifact.reader import open_artifact
+from attar._src.artifact.writer import pack
+from attar._src.core.tensors import Dense, Quantized
 
 
 def run(artifact, inputs):

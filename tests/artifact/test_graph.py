@@ -11,13 +11,14 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from tests.samples import model_of
 
-from attar.artifact import graph, sizes, values
-from attar.artifact.contents import GraphContents
-from attar.artifact.limits import Limits
-from attar.artifact.manifest import GraphRecord, Port
-from attar.artifact.sizes import Sized
-from attar.artifact.strip import strip
-from attar.core.errors import ArtifactError
+from attar._src.artifact.contents import GraphContents
+from attar._src.artifact.graph import check as graph_check
+from attar._src.artifact.graph import sizes, values
+from attar._src.artifact.graph.sizes import Sized
+from attar._src.artifact.graph.strip import strip
+from attar._src.artifact.limits import Limits
+from attar._src.artifact.manifest import GraphRecord, Port
+from attar._src.core.errors import ArtifactError
 
 X = Port(name="x", dtype="f32", shape=("batch", 3, "side", "side"), example=(2, 3, 8, 8))
 
@@ -26,7 +27,7 @@ def check(nodes, output, constants=(), opset=18, inputs=(X,), bound=None):
     """Check a graph of these nodes with one output."""
     contents = GraphContents("main", model_of(nodes, inputs, (output,), constants, opset), (), inputs, (output,))
     record = GraphRecord(section=0, length=1, inputs=inputs, outputs=(output,))
-    return graph.check(strip(contents), record, bound or {}, {}, Limits(), section="graph main").values
+    return graph_check.check_graph(strip(contents), record, bound or {}, {}, Limits(), section="graph main").values
 
 
 def out(*shape, name="y", dtype="f32"):
@@ -91,7 +92,7 @@ def test_group_normalization_has_a_size_though_onnx_infers_none():
 def test_a_recurrent_layer_that_gives_only_its_last_state():
     inputs = (Port(name="x", dtype="f32", shape=("time", "batch", 2), example=(5, 3, 2)),)
     nodes = [node("GRU", ["x", "w", "r"], ["", "y"], hidden_size=2)]
-    bound = {name: graph.Bound("f32", (1, 6, 2)) for name in "wr"}
+    bound = {name: graph_check.Bound("f32", (1, 6, 2)) for name in "wr"}
     found = check(nodes, out(1, "batch", 2), inputs=inputs, bound=bound)
     assert found["y"].shape == (1, 3, 2)
 
@@ -200,4 +201,4 @@ def test_many_elements_are_not_followed():
     assert known["b"].values is None
     assert known["c"].values is None
     assert known["d"].values is not None
-    assert math.prod(known["d"].shape) == values.SMALL
+    assert math.prod(known["d"].shape) == values.SMALL_VALUE

@@ -7,9 +7,9 @@ import pytest
 from tests.attacks.fuzz import every_kind
 from tests.samples import conv_net, lstm, relu, transformer
 
-from attar.artifact.inspect import describe
-from attar.artifact.reader import open_artifact
-from attar.artifact.writer import pack
+from attar._src.artifact.inspect import inspect_artifact
+from attar._src.artifact.reader import open_artifact
+from attar._src.artifact.writer import pack
 
 KEYS = {"file_bytes", "weights_bytes", "graph_bytes", "overhead_bytes", "parameters", "bits_per_weight", "tensors"}
 TENSOR_KEYS = {"name", "shape", "kind", "bits", "elements", "nonzero", "entropy_bits", "payload_bytes"}
@@ -18,7 +18,7 @@ TENSOR_KEYS = {"name", "shape", "kind", "bits", "elements", "nonzero", "entropy_
 @pytest.mark.parametrize("make", [conv_net, lstm, transformer, every_kind])
 def test_bytes_add_up(make):
     data = pack(make())
-    found = describe(open_artifact(data))
+    found = inspect_artifact(open_artifact(data))
     assert found.keys() >= KEYS
     assert found["file_bytes"] == len(data)
     assert found["weights_bytes"] + found["graph_bytes"] + found["overhead_bytes"] == len(data)
@@ -32,7 +32,7 @@ def test_bytes_add_up(make):
 
 def test_tensors_are_described():
     contents = every_kind()
-    found = {tensor["name"]: tensor for tensor in describe(open_artifact(pack(contents)))["tensors"]}
+    found = {tensor["name"]: tensor for tensor in inspect_artifact(open_artifact(pack(contents)))["tensors"]}
     assert all(tensor.keys() >= TENSOR_KEYS for tensor in found.values())
     for name, tensor in contents.tensors.items():
         assert found[name]["shape"] == list(tensor.shape)
@@ -48,22 +48,25 @@ def test_tensors_are_described():
 
 
 def test_the_version_is_that_of_the_file():
-    assert [describe(open_artifact(pack(make())))["format"] for make in (conv_net, every_kind)] == ["1.0", "1.1"]
+    assert [inspect_artifact(open_artifact(pack(make())))["format"] for make in (conv_net, every_kind)] == [
+        "1.0",
+        "1.1",
+    ]
 
 
 def test_graphs_are_described():
-    (graph,) = describe(open_artifact(pack(conv_net())))["graphs"]
+    (graph,) = inspect_artifact(open_artifact(pack(conv_net())))["graphs"]
     assert graph["operators"] == {"Conv": 1, "Flatten": 1, "Gemm": 1, "MaxPool": 1, "Relu": 1}
     assert (graph["nodes"], graph["bindings"], graph["activations"], graph["opset"]) == (5, 4, 3, 18)
 
 
 def test_a_module_without_parameters():
-    assert describe(open_artifact(pack(relu({}))))["bits_per_weight"] is None
+    assert inspect_artifact(open_artifact(pack(relu({}))))["bits_per_weight"] is None
 
 
 def test_what_is_said_of_the_model_is_passed_on():
-    found = describe(open_artifact(pack(replace(conv_net(), licence="CC0"))))
+    found = inspect_artifact(open_artifact(pack(replace(conv_net(), licence="CC0"))))
     assert found["licence"] == "CC0"
     assert found["folds"] == [{"batch_norm": "bn", "into": "conv"}]
     assert found["preprocessing"]["std"] == [0.2, 0.2, 0.2]
-    assert describe(open_artifact(pack(transformer())))["aliases"] == {"head.weight": "embed.weight"}
+    assert inspect_artifact(open_artifact(pack(transformer())))["aliases"] == {"head.weight": "embed.weight"}

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attar.artifact import jsontext
-from attar.core.errors import ArtifactError
+from attar._src.artifact import jsontext
+from attar._src.core.errors import ArtifactError
 
 values = st.recursive(
     st.none()
@@ -20,29 +20,29 @@ values = st.recursive(
 
 @given(st.dictionaries(st.text(), values, max_size=5))
 def test_reading_undoes_writing(value):
-    assert jsontext.parse(jsontext.write(value), section="manifest") == value
+    assert jsontext.parse_json(jsontext.write_json(value), section="manifest") == value
 
 
 def test_the_same_value_gives_the_same_bytes():
-    assert jsontext.write({"b": [1, 0.1], "a": "é"}) == '{"a":"é","b":[1,0.1]}'.encode()
+    assert jsontext.write_json({"b": [1, 0.1], "a": "é"}) == '{"a":"é","b":[1,0.1]}'.encode()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_json_is_not_written(value):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        jsontext.write({"a": value})
+        jsontext.write_json({"a": value})
 
 
 @pytest.mark.parametrize("depth", [31, 32])
 def test_the_depth_of_nesting(depth):
     text = b'{"a":' + b"[" * depth + b"]" * depth + b"}"
     if depth < 32:
-        jsontext.parse(text, section="manifest")
+        jsontext.parse_json(text, section="manifest")
     else:
         with pytest.raises(ArtifactError, match="manifest: the JSON is nested 33 deep; the limit is 32"):
-            jsontext.parse(text, section="manifest")
+            jsontext.parse_json(text, section="manifest")
 
 
 @pytest.mark.parametrize("text", [b'{"a":"[[[\\"[["}', b'{"a\\\\":"]","[":1}', b'{"":""}'])
 def test_brackets_in_strings_do_not_nest(text):
-    jsontext.parse(text, section="manifest")
+    jsontext.parse_json(text, section="manifest")

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attar.artifact import layout
-from attar.artifact.limits import Limits
-from attar.core.errors import ArtifactError
+from attar._src.artifact import layout
+from attar._src.artifact.limits import Limits
+from attar._src.core.errors import ArtifactError
 
 
 @given(st.lists(st.integers(0, 300), max_size=8))

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from tests.samples import conv_net, lstm, transformer
 
-from attar.artifact.reader import open_artifact
-from attar.artifact.writer import pack, write
-from attar.core.errors import UnknownName
+from attar._src.artifact.reader import open_artifact
+from attar._src.artifact.writer import pack, write_atomically
+from attar._src.core.errors import UnknownName
 
 
 def test_from_a_path_or_bytes(tmp_path):
     data = pack(conv_net())
-    write(tmp_path / "m.attar", data)
+    write_atomically(tmp_path / "m.attar", data)
     for source in (tmp_path / "m.attar", str(tmp_path / "m.attar"), data):
         artifact = open_artifact(source)
         assert artifact.file_bytes == len(data)

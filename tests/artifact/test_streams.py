@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from tests import strategies
 from tests.samples import relu
 
-from attar.artifact.packing import histogram
-from attar.artifact.reader import open_artifact
-from attar.artifact.streams import Codes, raw_bytes, split
-from attar.artifact.writer import pack
-from attar.coding.registry import CODERS
-from attar.core.scheme import PerChannel, PerTensor, Scheme
-from attar.core.tensors import Codebook, Dense, Quantized, Sparse
+from attar._src.artifact.packing import symbol_histogram
+from attar._src.artifact.reader import open_artifact
+from attar._src.artifact.streams import CodeArray, raw_bytes, split
+from attar._src.artifact.writer import pack
+from attar._src.coding.registry import CODERS
+from attar._src.core.scheme import PerChannel, PerTensor, Scheme
+from attar._src.core.tensors import Codebook, Dense, Quantized, Sparse
 
 
 def same(found, expected):
@@ -58,11 +58,11 @@ def test_arrays_that_are_not_contiguous(rng):
 def test_the_end_codes_of_each_grid():
     for bits in range(1, 9):
         for symmetric in (True, False):
-            scheme = Scheme(bits=bits, symmetric=symmetric, narrow=False, granularity=PerTensor())
+            scheme = Scheme(bits=bits, symmetric=symmetric, narrow_range=False, granularity=PerTensor())
             codes = np.array([scheme.qmin, scheme.qmax], scheme.code_dtype)
             zero_point = None if symmetric else np.array([scheme.qmax], np.uint8)
             tensor = Quantized(codes, np.ones(1, np.float32), scheme, zero_point)
-            (piece,) = [piece for piece in split(tensor) if isinstance(piece, Codes)]
+            (piece,) = [piece for piece in split(tensor) if isinstance(piece, CodeArray)]
             np.testing.assert_array_equal(piece.symbols, [0, scheme.levels - 1])
             same(open_artifact(pack(relu({"a": tensor}))).tensor("a"), tensor)
 
@@ -98,7 +98,7 @@ def test_a_table_that_saves_less_than_it_takes_is_left_out():
     codes = np.array([4, 0, 1, 1, -1, 1, 1, -1, -1, -1, 2, 2, 1, 2, 2, 1, 0, 2, 1, 1], np.int8)
     symbols = (codes + 7).astype(np.uint8)
     rans = CODERS["rans"]
-    table = rans.table(histogram(symbols, 15))
+    table = rans.table(symbol_histogram(symbols, 15))
     payload = rans.encode(symbols, table, 15)
     assert len(payload) < 10 < len(payload) + len(table)  # or the example is none
     tensor = Quantized(codes, np.ones(1, np.float32), Scheme(bits=4, granularity=PerTensor()))
@@ -108,6 +108,6 @@ def test_a_table_that_saves_less_than_it_takes_is_left_out():
 
 
 def test_histograms_of_many_symbols(rng, monkeypatch):
-    monkeypatch.setattr("attar.artifact.packing._CHUNK", 100)
+    monkeypatch.setattr("attar._src.artifact.packing._CHUNK", 100)
     symbols = rng.integers(0, 5, 1050).astype(np.uint8)
-    np.testing.assert_array_equal(histogram(symbols, 7), np.bincount(symbols, minlength=7))
+    np.testing.assert_array_equal(symbol_histogram(symbols, 7), np.bincount(symbols, minlength=7))

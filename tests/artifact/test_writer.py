@@ -8,13 +8,13 @@ import pytest
 from tests.house.repository import ROOT
 from tests.samples import conv_net, narrowed, quantized, relu
 
-from attar.artifact.contents import Contents, GraphContents
-from attar.artifact.limits import Limits
-from attar.artifact.manifest import Activation, Binding, canonical
-from attar.artifact.reader import open_artifact
-from attar.artifact.writer import pack, write
-from attar.core.errors import ArtifactError, SpecError, UnknownName
-from attar.core.tensors import Dense
+from attar._src.artifact.contents import Contents, GraphContents
+from attar._src.artifact.limits import Limits
+from attar._src.artifact.manifest import Activation, Binding, canonical
+from attar._src.artifact.reader import open_artifact
+from attar._src.artifact.writer import pack, write_atomically
+from attar._src.core.errors import ArtifactError, SpecError, UnknownName
+from attar._src.core.tensors import Dense
 
 
 def test_sections_of_tensors_are_closed_after_a_mebibyte():
@@ -91,28 +91,28 @@ def test_contents_are_plain_and_unchanged_by_packing():
 
 def test_writing_replaces_whole_files(tmp_path):
     path = tmp_path / "m.attar"
-    write(path, b"old")
-    write(str(path), b"new")
+    write_atomically(path, b"old")
+    write_atomically(str(path), b"new")
     assert path.read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["m.attar"]
 
 
 def test_writing_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "m.attar"
-    write(path, b"old")
+    write_atomically(path, b"old")
 
     def fail(descriptor):
         raise OSError("the disk is full")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="the disk is full"):
-        write(path, b"new")
+        write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["m.attar"]
 
 
 def test_a_coder_that_only_its_author_has_is_refused(tmp_path):
-    (tmp_path / "mine.py").write_text("from attar.coding.registry import CODERS\nmine = CODERS['raw']\n")
+    (tmp_path / "mine.py").write_text("from attar._src.coding.registry import CODERS\nmine = CODERS['raw']\n")
     for name in ("rns", f"{tmp_path / 'mine.py'}:mine"):
         with pytest.raises(UnknownName, match="coder"):
             pack(conv_net(), coder=name)

@@ -6,9 +6,9 @@ import pytest
 from tests.attacks.reseal import take_apart
 from tests.samples import conv_net, lstm, transformer
 
-from attar.artifact.reader import open_artifact
-from attar.artifact.writer import pack
-from attar.core.errors import ArtifactError
+from attar._src.artifact.reader import open_artifact
+from attar._src.artifact.writer import pack
+from attar._src.core.errors import ArtifactError
 
 
 @pytest.fixture(scope="session")

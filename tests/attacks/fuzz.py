@@ -25,12 +25,12 @@ from tests import samples
 from tests.attacks.mutate import mutate
 from tests.attacks.reseal import Parts, take_apart
 
-from attar.artifact.contents import Contents
-from attar.artifact.limits import Limits
-from attar.artifact.reader import open_artifact
-from attar.artifact.writer import pack
-from attar.core.errors import ArtifactError, AttarError
-from attar.runtime.session import Session
+from attar._src.artifact.contents import Contents
+from attar._src.artifact.limits import Limits
+from attar._src.artifact.reader import open_artifact
+from attar._src.artifact.writer import pack
+from attar._src.core.errors import ArtifactError, AttarError
+from attar._src.runtime.session import Session
 
 CODERS = ("rans", "huffman", "raw")
 #: Low enough that a case is quick, high enough for every sample.

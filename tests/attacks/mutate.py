@@ -10,7 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 from tests.attacks.reseal import Parts
 
-from attar.artifact.operators import OPERATORS
+from attar._src.artifact.graph.operators import OPERATORS
 
 NUMBERS = [0, 1, 2, 3, 7, 15, 16, 63, 64, 127, 128, 255, 256, 257, 2**15, 2**16, 2**20, 2**28, 2**31 - 1, 2**31, 2**32]
 NUMBERS += [2**48, 2**62, 2**63 - 1, 2**63, 2**64 - 1, 2**64]

@@ -10,10 +10,10 @@ ROOT = Path(__file__).parents[2]
 BOUNDED = """
 import resource, sys
 import numpy as np
-from attar.artifact.limits import Limits
-from attar.artifact.reader import open_artifact
-from attar.artifact.writer import pack
-from attar.core.errors import ArtifactError
+from attar._src.artifact.limits import Limits
+from attar._src.artifact.reader import open_artifact
+from attar._src.artifact.writer import pack
+from attar._src.core.errors import ArtifactError
 from onnx import helper, numpy_helper
 from tests.attacks.reseal import deflate, take_apart
 from tests.attacks.test_graph_attacks import BOMBS, MODEL_EDITS, add

@@ -9,9 +9,9 @@ import zlib
 import pytest
 from tests.attacks.reseal import deflate, take_apart
 
-from attar.artifact.limits import Limits
-from attar.artifact.reader import open_artifact
-from attar.core.errors import ArtifactError
+from attar._src.artifact.limits import Limits
+from attar._src.artifact.reader import open_artifact
+from attar._src.core.errors import ArtifactError
 
 
 @pytest.mark.parametrize("name", ["conv_net", "lstm", "transformer"])

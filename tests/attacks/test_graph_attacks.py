@@ -6,7 +6,7 @@ import pytest
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from tests.attacks.test_manifest_attacks import put
 
-from attar.artifact.limits import Limits
+from attar._src.artifact.limits import Limits
 
 
 def add(parts, *nodes, **constants):

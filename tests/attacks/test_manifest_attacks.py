@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from attar.artifact.limits import Limits
-from attar.artifact.reader import open_artifact
+from attar._src.artifact.limits import Limits
+from attar._src.artifact.reader import open_artifact
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from tests.attacks.reseal import take_apart
 from tests.attacks.test_manifest_attacks import put
 from tests.samples import codebook, conv_net, narrowed, quantized, sparse
 
-from attar.artifact.contents import Contents
-from attar.artifact.limits import Limits
-from attar.artifact.reader import open_artifact
-from attar.artifact.writer import pack
-from attar.core.errors import ArtifactError
-from attar.core.scheme import PerTensor, Scheme
-from attar.core.tensors import Dense, Quantized, Sparse
+from attar._src.artifact.contents import Contents
+from attar._src.artifact.limits import Limits
+from attar._src.artifact.reader import open_artifact
+from attar._src.artifact.writer import pack
+from attar._src.core.errors import ArtifactError
+from attar._src.core.scheme import PerTensor, Scheme
+from attar._src.core.tensors import Dense, Quantized, Sparse
 
 CONV, BIAS, DOWN, UP = 0, 1, 7, 6  # places in the lists of tensors of the samples
 
@@ -292,5 +292,5 @@ def test_a_file_may_say_a_later_version_than_it_needs(conv):
 
 def test_a_reader_of_1_0_refuses_what_is_of_1_1(refused, monkeypatch):
     data = halves("quantized", "f16").seal()
-    monkeypatch.setattr("attar.artifact.layout.MINOR", 0)
+    monkeypatch.setattr("attar._src.artifact.layout.MINOR", 0)
     refused(data, "header: format 1.1 cannot be read; this is a reader of 1.0")

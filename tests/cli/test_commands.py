@@ -11,10 +11,10 @@ import onnx
 import pytest
 from tests import samples
 
-from attar.artifact.writer import pack, write
-from attar.cli import bench, export, main
-from attar.core.tensors import Dense
-from attar.runtime import Session
+from attar._src.artifact.writer import pack, write_atomically
+from attar._src.cli import bench, export, main
+from attar._src.core.tensors import Dense
+from attar._src.runtime.session import Session
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def file(tmp_path):
     path = tmp_path / "model.attar"
     net = samples.conv_net()
     on_steps = {name: Dense(np.zeros(count, np.float32)) for name, count in (("conv.bias", 4), ("fc.bias", 10))}
-    write(path, pack(replace(net, tensors={**net.tensors, **on_steps})))
+    write_atomically(path, pack(replace(net, tensors={**net.tensors, **on_steps})))
     return path
 
 
@@ -137,7 +137,7 @@ def test_bench_holds_files_against_each_other(file, tmp_path, capsys, one_start)
 
 
 def test_bench_says_why_a_layer_is_not_in_integers(tmp_path, capsys, one_start):
-    write(tmp_path / "m.attar", pack(samples.lstm()))
+    write_atomically(tmp_path / "m.attar", pack(samples.lstm()))
     text = ran(capsys, "bench", tmp_path / "m.attar", "--rounds", 2)
     assert "0 of 3 layers ran in integers" in text
     assert "in floating point: lstm (LSTM reads real numbers)" in text
@@ -154,7 +154,7 @@ def test_every_command_works_where_pytorch_cannot_be_imported(file, data, tmp_pa
 import sys
 for name in ("torch", "lightning_fabric", "onnxscript", "safetensors", "sklearn", "plotly"):
     sys.modules[name] = None
-from attar.cli import bench, main
+from attar._src.cli import bench, main
 file, out = {str(file)!r}, {str(tmp_path / "out.onnx")!r}
 for arguments in (
     ["verify", file],

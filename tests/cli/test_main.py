@@ -7,9 +7,9 @@ import warnings
 
 import pytest
 
-from attar import cli
-from attar.cli import COMMANDS, main
-from attar.core.errors import AttarError
+from attar._src import cli
+from attar._src.cli import COMMANDS, main
+from attar._src.core.errors import AttarError
 
 
 def test_help_names_every_command(capsys):
@@ -20,7 +20,7 @@ def test_help_names_every_command(capsys):
 
 def test_help_and_version_import_nothing_heavy():
     code = (
-        "import sys; from attar.cli import main; assert main(['--help']) == 0 == main(['--version'])\n"
+        "import sys; from attar._src.cli import main; assert main(['--help']) == 0 == main(['--version'])\n"
         "heavy = {'numpy', 'onnx', 'onnxruntime', 'numba', 'torch', 'pydantic'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
@@ -75,14 +75,14 @@ def test_errors_are_one_line_and_a_code(monkeypatch, capsys, fault, code, messag
     def fail(*_args, **_options):
         raise fault
 
-    monkeypatch.setattr("attar.cli.verify.open_artifact", fail)
+    monkeypatch.setattr("attar._src.cli.verify.open_artifact", fail)
     assert main(["verify", "x.attar"]) == code
     streams = capsys.readouterr()
     assert (streams.out, streams.err) == ("", f"{message}\n")
 
 
 def test_a_fault_of_ours_is_not_hidden(monkeypatch):
-    monkeypatch.setattr("attar.cli.verify.open_artifact", lambda *_: 1 / 0)
+    monkeypatch.setattr("attar._src.cli.verify.open_artifact", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["verify", "x.attar"])
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from attar.cli.output import demand_writable
-from attar.core.errors import SpecError
+from attar._src.cli.output import demand_writable
+from attar._src.core.errors import SpecError
 
 
 def test_a_new_file_and_one_to_replace(tmp_path, monkeypatch):

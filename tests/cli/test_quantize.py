@@ -9,8 +9,8 @@ import safetensors.torch
 import torch
 
 import attar
-from attar.cli import main, quantize
-from attar.core.registry import load_object
+from attar._src.cli import main, quantize
+from attar._src.core.registry import load_object
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.py"
 
@@ -96,7 +96,7 @@ def test_images_of_another_shape_are_named(weights, tmp_path, capsys):
 
 
 def test_a_place_that_cannot_be_written_is_known_before_any_work(weights, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(quantize, "load", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr(quantize, "load_dataset", lambda *_: pytest.fail("work was done"))
     assert run("-w", weights, "-o", tmp_path / "no" / "such" / "m.attar") == 1
     assert f"mkdir -p {tmp_path / 'no' / 'such'}" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()

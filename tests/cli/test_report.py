@@ -8,7 +8,7 @@ import webbrowser
 import pytest
 from tests.report import runs
 
-from attar.cli import main
+from attar._src.cli import main
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_folder_that_cannot_be_written_is_named(run, capsys, monkeypatch):
 
 def test_pytorch_is_not_imported(run):
     code = (
-        "import sys; from attar.cli import main; "
+        "import sys; from attar._src.cli import main; "
         "assert main(['report', sys.argv[1]]) == 0; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code, str(run)], check=True, timeout=120, capture_output=True)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from attar.cli import main
+from attar._src.cli import main
 
 NETS = "import numpy as np\nfrom torch import nn\n\n\ndef net():\n    return nn.Linear(4, 2)\n\n\ndef sets(split):\n"
 NETS += (

@@ -2,8 +2,8 @@
 
 import json
 
-from attar.cli import main
-from attar.recipe.recipe import Recipe
+from attar._src.cli import main
+from attar._src.recipe.recipe import Recipe
 
 
 def test_the_schema_is_printed_and_nothing_else(capsys):

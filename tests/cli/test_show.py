@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from attar.cli import show
+from attar._src.cli import show
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_bars(share, text):
 
 
 def test_numbers_are_whole_where_names_are_long():
-    table = show.table("\nfile", *(f">{title}" for title in ("some\nbytes", "other\nbytes")))
+    table = show.print_table("\nfile", *(f">{title}" for title in ("some\nbytes", "other\nbytes")))
     table.add_row("a-file-of-a-long-name.attar", "1,058,010", "13,058,010")
 
     def printed(width):

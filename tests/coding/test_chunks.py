@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attar.coding.base import Symbols
-from attar.coding.chunks import CHUNK, Bytes, decode_chunks, encode_chunks
-from attar.core.errors import ArtifactError, SpecError
+from attar._src.coding.base import Symbols
+from attar._src.coding.chunks import CHUNK, Bytes, decode_chunks, encode_chunks
+from attar._src.core.errors import ArtifactError, SpecError
 
 ALL = np.ones(256, bool)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import attar.coding
-from attar.coding.compiled import compiled
+import attar._src.coding
+from attar._src.coding.compiled import compiled
 
 ROUND_TRIP = """
 import sys
 import numpy as np
-from attar.coding.registry import CODERS
+from attar._src.coding.registry import CODERS
 assert "numba" not in sys.modules, "numba is imported before it is needed"
 coder = CODERS["rans"]
 symbols = np.arange(100, dtype=np.uint8) % 7
@@ -43,14 +43,15 @@ def test_without_a_folder_for_its_cache(tmp_path: Path) -> None:
     # A plain file where the cache's folder would be: nobody can write below it, not even root.
     obstacle = tmp_path / "file"
     obstacle.touch()
-    package = Path(attar.coding.__file__).parents[1]
-    (tmp_path / "attar").mkdir()
+    package = Path(attar._src.coding.__file__).parents[1]
+    (tmp_path / "attar" / "_src").mkdir(parents=True)
     for part in ("core", "coding"):
-        (tmp_path / "attar" / part).mkdir()
+        (tmp_path / "attar" / "_src" / part).mkdir()
         for source in (package / part).glob("*.py"):
-            (tmp_path / "attar" / part / source.name).write_bytes(source.read_bytes())
-        (tmp_path / "attar" / part / "__pycache__").touch()
+            (tmp_path / "attar" / "_src" / part / source.name).write_bytes(source.read_bytes())
+        (tmp_path / "attar" / "_src" / part / "__pycache__").touch()
     (tmp_path / "attar" / "__init__.py").touch()
+    (tmp_path / "attar" / "_src" / "__init__.py").touch()
     environment = os.environ | {
         "PYTHONPATH": str(tmp_path),
         "HOME": str(obstacle),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attar.coding.entropy import entropy_bits
+from attar._src.coding.entropy import entropy_bits
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from attar.coding.chunks import CHUNK
-from attar.coding.entropy import entropy_bits
-from attar.coding.huffman import Huffman, code_lengths
-from attar.coding.levels import write_levels
-from attar.core.errors import ArtifactError, SpecError
+from attar._src.coding.chunks import CHUNK
+from attar._src.coding.entropy import entropy_bits
+from attar._src.coding.huffman import Huffman, code_lengths
+from attar._src.coding.levels import write_levels
+from attar._src.core.errors import ArtifactError, SpecError
 
 CODER = Huffman()
 

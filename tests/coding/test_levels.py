@@ -8,8 +8,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from attar.coding.levels import MAX_BYTES, MAX_LEVEL, best_code, fold, golomb_bits, read_levels, unfold, write_levels
-from attar.core.errors import ArtifactError
+from attar._src.coding.levels import (
+    MAX_BYTES,
+    MAX_LEVEL,
+    best_code,
+    fold,
+    golomb_bits,
+    read_levels,
+    unfold,
+    write_levels,
+)
+from attar._src.core.errors import ArtifactError
 
 levels_of = hnp.arrays(
     np.int64,

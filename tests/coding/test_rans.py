@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from attar.coding.chunks import CHUNK
-from attar.coding.entropy import entropy_bits
-from attar.coding.kernels import LANES
-from attar.coding.rans import SMALL, Rans
-from attar.core.errors import ArtifactError, SpecError
+from attar._src.coding.chunks import CHUNK
+from attar._src.coding.entropy import entropy_bits
+from attar._src.coding.kernels import LANES
+from attar._src.coding.rans import SMALL, Rans
+from attar._src.core.errors import ArtifactError, SpecError
 
 CODER = Rans()
 

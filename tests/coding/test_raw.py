@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attar.coding.raw import Raw
-from attar.core.errors import ArtifactError
+from attar._src.coding.raw import Raw
+from attar._src.core.errors import ArtifactError
 
 CODER = Raw()
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from attar.coding.base import Coder
-from attar.coding.registry import CODERS
-from attar.coding.sharing import RECORD_BITS, share_tables
+from attar._src.coding.base import Coder
+from attar._src.coding.registry import CODERS
+from attar._src.coding.sharing import RECORD_BITS, share_tables
 
 every_coder = pytest.mark.parametrize("coder", CODERS.values(), ids=list(CODERS))
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from attar.coding.entropy import entropy_bits
-from attar.coding.levels import MAX_LEVEL, write_levels
-from attar.coding.tables import best_table, cross_entropy, frequencies
+from attar._src.coding.entropy import entropy_bits
+from attar._src.coding.levels import MAX_LEVEL, write_levels
+from attar._src.coding.tables import best_table, cross_entropy, frequencies
 
 
 def bell(count: int, alphabet: int, spread: float, zeros: float = 0.0) -> NDArray[np.int64]:

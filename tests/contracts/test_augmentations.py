@@ -4,8 +4,8 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from attar.core.errors import DataError, SpecError
-from attar.train.augment import (
+from attar._src.core.errors import DataError, SpecError
+from attar._src.train.augment import (
     AUGMENTATIONS,
     AugmentationChoice,
     Crop,
@@ -13,10 +13,10 @@ from attar.train.augment import (
     Finite,
     Flip,
     Noise,
-    choices,
-    disturb,
-    variants,
-    vary,
+    apply_endless,
+    apply_finite,
+    count_finite_variants,
+    count_variants,
 )
 
 CHOICE = TypeAdapter(AugmentationChoice)
@@ -162,9 +162,9 @@ def test_cutmix_puts_rectangles_at_every_place_alike():
 
 def test_the_usual_crop_and_flip_are_162_variants_in_mixed_radix():
     both = (Crop(padding=4), Flip())
-    assert variants(both) == choices(both) == 162
+    assert count_variants(both) == count_finite_variants(both) == 162
     x = images(1, 3, 8, 8)
-    every = vary(both, x.expand(162, 3, 8, 8), torch.arange(162))
+    every = apply_finite(both, x.expand(162, 3, 8, 8), torch.arange(162))
     assert len({each.numpy().tobytes() for each in every}) == 162
     expected = Flip().apply(Crop(padding=4).apply(x, torch.tensor([5])), torch.tensor([1]))
     assert torch.equal(every[81 + 5 : 81 + 6], expected)
@@ -173,14 +173,14 @@ def test_the_usual_crop_and_flip_are_162_variants_in_mixed_radix():
 def test_lists_with_endless_ones():
     mixed = (Noise(sd=0.5), Crop(padding=1), lambda x, generator: -x)
     mixed = tuple(CHOICE.validate_python(each) for each in mixed)
-    assert variants(mixed) is None
-    assert choices(mixed) == 9
-    assert variants(()) == 1
+    assert count_variants(mixed) is None
+    assert count_finite_variants(mixed) == 9
+    assert count_variants(()) == 1
     x = torch.zeros(1000, 1, 4, 4)
-    noisy = disturb(mixed, x, torch.Generator().manual_seed(0))
-    assert torch.equal(noisy, -disturb(mixed[:1], x, torch.Generator().manual_seed(0)))
+    noisy = apply_endless(mixed, x, torch.Generator().manual_seed(0))
+    assert torch.equal(noisy, -apply_endless(mixed[:1], x, torch.Generator().manual_seed(0)))
     assert float(noisy.std()) == pytest.approx(0.5, rel=0.02)
-    assert torch.equal(vary(mixed, x + 1, torch.zeros(1000, dtype=torch.int64)), x + 1)
+    assert torch.equal(apply_finite(mixed, x + 1, torch.zeros(1000, dtype=torch.int64)), x + 1)
 
 
 def test_a_users_own_by_file(tmp_path):
@@ -189,7 +189,7 @@ def test_a_users_own_by_file(tmp_path):
         "def half(x, generator):\n    return x[: len(x) // 2]\ndef twice(x, generator):\n    return 2 * x\n"
     )
     own = CHOICE.validate_python(f"{path}:twice")
-    assert disturb((own,), torch.ones(2), torch.Generator()).tolist() == [2, 2]
+    assert apply_endless((own,), torch.ones(2), torch.Generator()).tolist() == [2, 2]
     assert CHOICE.validate_python(CHOICE.dump_python(own, mode="json")) == own
     with pytest.raises(SpecError, match=r"half made \(2, 3\) of inputs \(4, 3\)"):
-        disturb((CHOICE.validate_python(f"{path}:half"),), torch.ones(4, 3), torch.Generator())
+        apply_endless((CHOICE.validate_python(f"{path}:half"),), torch.ones(4, 3), torch.Generator())

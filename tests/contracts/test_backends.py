@@ -5,10 +5,10 @@ import importlib.util
 import pytest
 from tests import samples
 
-from attar.artifact.reader import open_artifact
-from attar.artifact.writer import pack
-from attar.core.errors import UnknownName
-from attar.deploy import BACKENDS
+from attar._src.artifact.reader import open_artifact
+from attar._src.artifact.writer import pack
+from attar._src.backends.registry import BACKENDS
+from attar._src.core.errors import UnknownName
 
 every_backend = pytest.mark.parametrize("backend", BACKENDS.values(), ids=list(BACKENDS))
 every_sample = pytest.mark.parametrize("make", [samples.conv_net, samples.lstm, samples.transformer])

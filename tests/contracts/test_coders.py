@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from attar.coding.base import Coder
-from attar.coding.chunks import CHUNK
-from attar.coding.entropy import entropy_bits
-from attar.coding.registry import CODERS
-from attar.core.errors import ArtifactError, UnknownName
+from attar._src.coding.base import Coder
+from attar._src.coding.chunks import CHUNK
+from attar._src.coding.entropy import entropy_bits
+from attar._src.coding.registry import CODERS
+from attar._src.core.errors import ArtifactError, UnknownName
 
 every_coder = pytest.mark.parametrize("coder", CODERS.values(), ids=list(CODERS))
 Tensor = tuple[NDArray[np.uint8], int]

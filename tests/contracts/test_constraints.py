@@ -8,13 +8,13 @@ import torch
 from pydantic import TypeAdapter
 from tests.methods.toys import data, fresh, same
 
-from attar.artifact.writer import pack
-from attar.core.errors import UnknownName
-from attar.core.tensors import Codebook
-from attar.methods.registry import CONSTRAINTS, ConstraintChoice
-from attar.runtime import Session
-from attar.work.constraint import Moment
-from attar.work.workpiece import Use
+from attar._src.artifact.writer import pack
+from attar._src.core.errors import UnknownName
+from attar._src.core.tensors import Codebook
+from attar._src.methods.rules import CONSTRAINTS, ConstraintChoice
+from attar._src.runtime.session import Session
+from attar._src.work.compressed_model import FileInfo
+from attar._src.work.constraint import Progress
 
 FIELDS = {
     "prune": ({"sparsity": 0.6}, {"threshold": 0.1, "shape": "once"}, {"sparsity": 0.4, "scope": "global"}),
@@ -29,18 +29,18 @@ FIELDS = {
     "lsq": (
         {"bits": 2},
         {"bits": 4, "granularity": "group:16"},
-        {"bits": 3, "granularity": "tensor", "narrow": False},
+        {"bits": 3, "granularity": "tensor", "narrow_range": False},
         {"bits": 2, "activations": 4, "through": [4, 3]},
         {"bits": 3, "offset": True},
-        {"bits": 4, "granularity": "group:16", "narrow": False, "offset": True},
+        {"bits": 4, "granularity": "group:16", "narrow_range": False, "offset": True},
     ),
-    "linear": (
+    "uniform": (
         {"bits": 2},
         {"bits": 4, "granularity": "bucket:50", "rounding": "stochastic"},
         {"bits": 1, "granularity": "channel"},
         {"bits": 8, "granularity": "group:20"},
     ),
-    "points": (
+    "codebook": (
         {"bits": 2},
         {"bits": 3, "granularity": "bucket:50", "share": "gradient", "weights": "trained"},
         {"bits": 4, "granularity": "tensor", "start": "uniform", "share": "gradient"},
@@ -48,14 +48,14 @@ FIELDS = {
     ),
     "normalize": ({}, {"keep": ["head"]}),
     "freeze": ({}, {"threshold": 0.005, "momentum": 0.05}),
-    "narrow": ({}, {"bits": 8}),
+    "low_precision": ({}, {"bits": 8}),
 }
 CASES = [(name, fields) for name in CONSTRAINTS for fields in FIELDS[name]]
 STEPS = 6
 #: The rules that hold weights to a grid.
-GRIDS = ("quantize", "lsq", "linear", "points")
+GRIDS = ("quantize", "lsq", "uniform", "codebook")
 #: The rules that hold no weight while a module is trained.
-WEIGHTLESS = {"prune_activations", "narrow"}
+WEIGHTLESS = {"prune_activations", "low_precision"}
 #: Rules that act on what another one holds -> that one.
 BEHIND = {"freeze": "lsq"}
 GRID_CASES = [case for case in CASES if case[0] in GRIDS]
@@ -90,7 +90,7 @@ def trained(rule, steps=STEPS, learner=None, begin=0):
     x, y = data(32)
     torch.manual_seed(begin)
     for step in range(begin, steps):
-        learner.update(Moment(step, STEPS))
+        learner.update(Progress(step, STEPS))
         torch.nn.functional.cross_entropy(graph(x), y).backward()
         with torch.no_grad():
             for parameter in graph.parameters():
@@ -104,25 +104,25 @@ def trained(rule, steps=STEPS, learner=None, begin=0):
 
 def test_what_is_stored_is_what_was_read(rule):
     learner = trained(rule)
-    learner.settle()
-    baked = learner.baked()
+    learner.finalize()
+    baked = learner.compressed_weights()
     assert set(baked) == {name for c in learner.constraints for name in c.weights}
     assert bool(baked) == (rule.name not in WEIGHTLESS)
     if not baked:
         pytest.skip(f"{rule.name} holds no weight; what it stores is judged by its file, below")
     for name, tensor in baked.items():
         value = learner.tensor(name).detach()
-        for held in learner.held(name):
+        for held in learner.parametrizations(name):
             value = held.eval()(value).detach()
         assert np.array_equal(tensor.dense(), value.numpy())
 
 
 def test_the_file_computes_what_was_trained(rule):
     learner = trained(rule)
-    learner.settle()
+    learner.finalize()
     piece = learner.deployed()
     x = data(16, seed=2)[0]
-    session = Session(pack(piece.contents(Use())))
+    session = Session(pack(piece.contents(FileInfo())))
     got = session.run({session.inputs[0].name: x.numpy()})[session.outputs[0].name]
     with torch.no_grad():
         wanted = piece.simulate(torch.float64)(x.double()).numpy()
@@ -178,9 +178,9 @@ def test_its_state_is_all_it_goes_on_from(rule):
 
 def test_settling_twice_is_settling_once(rule):
     learner = trained(rule)
-    learner.settle()
+    learner.finalize()
     before = {k: v.clone() for k, v in learner.module.state_dict().items()}
-    learner.settle()
+    learner.finalize()
     assert same(before, learner.module.state_dict())
 
 
@@ -188,7 +188,7 @@ def test_ranks_agree_after_sync(rule):
     both = [begun(rule.name, 0), begun(rule.name, 1)]
     for seed, learner in enumerate(both):
         learner.attach(rule.attach(learner))
-        learner.update(Moment(0, STEPS))
+        learner.update(Progress(0, STEPS))
         learner.graph(train=True)(data(32, seed)[0])
     # Each tensor that one rank has to average meets the same one of the other.
     seen: list[list[torch.Tensor]] = [[], []]
@@ -232,9 +232,9 @@ def test_weights_on_a_grid_survive_exactly(grid):
     learner = fresh()
     for name, held in grid.attach(learner).weights.items():
         value = learner.tensor(name).detach()
-        first = held.eval().bake(value)
+        first = held.eval().to_compressed(value)
         read = torch.from_numpy(first.dense())
-        again = held.bake(read)
+        again = held.to_compressed(read)
         assert np.array_equal(first.codes, again.codes)
         # Of quantize, too, which finds its scales anew: from what they have made they come back to the bit.
         assert torch.equal(held(read), read)
@@ -260,8 +260,8 @@ def test_positions_are_where_the_codes_are(grid):
     learner = fresh()
     for name, held in grid.attach(learner).weights.items():
         weight = learner.tensor(name)
-        positions, stored = held.eval().positions(weight), held.bake(weight)
-        if grid.name == "points":
+        positions, stored = held.eval().grid_positions(weight), held.to_compressed(weight)
+        if grid.name == "codebook":
             assert positions is None
             continue
         codes = positions.codes()
@@ -308,7 +308,7 @@ def test_gradients_of_steps_are_those_of_the_paper(fields):
         upstream, grads, values = pulled(held, weight, 1)
         offsets = held.step.new_zeros(len(held.step)) if held.offset is None else held.offset.detach()
         top = 2 ** (scheme.bits - 1) - 1
-        low = -top if scheme.narrow else -top - 1
+        low = -top if scheme.narrow_range else -top - 1
         sums, moved, sizes = [0.0] * len(held.step), [0.0] * len(held.step), [0] * len(held.step)
         passed = []
         for flat, (g, w) in enumerate(zip(grads, values, strict=True)):
@@ -329,10 +329,10 @@ def test_gradients_of_steps_are_those_of_the_paper(fields):
         assert torch.equal(weight.grad, upstream * torch.tensor(passed).view(weight.shape))
 
 
-@pytest.mark.parametrize("fields", FIELDS["points"], ids=lambda fields: str(len(str(fields))))
+@pytest.mark.parametrize("fields", FIELDS["codebook"], ids=lambda fields: str(len(str(fields))))
 def test_gradients_of_points_are_those_of_the_paper(fields):
     learner = fresh()
-    rule = CONSTRAINTS["points"](**fields)
+    rule = CONSTRAINTS["codebook"](**fields)
     for name, held in rule.attach(learner).weights.items():
         weight = learner.tensor(name)
         upstream, grads, values = pulled(held, weight, 2)
@@ -359,11 +359,11 @@ def test_a_later_grid_takes_a_weight_over(earlier, later):
     learner = fresh()
     learner.attach(CONSTRAINTS[earlier](bits=4, keep=("first",)).attach(learner))
     learner.attach(CONSTRAINTS[later](bits=2, keep=("head",)).attach(learner))
-    one, other = (learner.held(name) for name in ("head.weight", "second.weight"))
-    assert (len(one), len(other), len(learner.held("first.weight"))) == (1, 1, 1)
+    one, other = (learner.parametrizations(name) for name in ("head.weight", "second.weight"))
+    assert (len(one), len(other), len(learner.parametrizations("first.weight"))) == (1, 1, 1)
     assert [type(learner.constraints[0]), type(learner.constraints[1])] == [
         type(CONSTRAINTS[name]().attach(learner)) for name in (earlier, later)
     ]
     assert all(constraint.left == {} for constraint in learner.constraints)
-    baked = learner.baked()
+    baked = learner.compressed_weights()
     assert len(np.unique(baked["head.weight"].codes)) > 4 >= len(np.unique(baked["second.weight"].codes))

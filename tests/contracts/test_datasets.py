@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attar.core.errors import DataError, SpecError, UnknownName
-from attar.data import DATASETS, Dataset, load
+from attar._src.core.errors import DataError, SpecError, UnknownName
+from attar._src.data.dataset import Dataset
+from attar._src.data.registry import DATASETS, load_dataset
 
 
 def _digits(root: Path) -> str:
@@ -61,7 +62,7 @@ def spec(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_split_is_a_sound_dataset(spec: str, split: str) -> None:
-    data = load(spec, split)
+    data = load_dataset(spec, split)
     assert isinstance(data, Dataset)
     assert data.split == split
     assert len(data) > 0
@@ -79,27 +80,27 @@ def test_a_split_is_a_sound_dataset(spec: str, split: str) -> None:
 
 
 def test_test_is_the_default_split(spec: str) -> None:
-    assert load(spec).split == "test"
+    assert load_dataset(spec).split == "test"
 
 
 def test_the_same_call_gives_the_same_examples(spec: str) -> None:
-    one, two = load(spec), load(spec)
+    one, two = load_dataset(spec), load_dataset(spec)
     np.testing.assert_array_equal(one.x, two.x)
     np.testing.assert_array_equal(one.y, two.y)
 
 
 def test_an_unknown_split_is_named(spec: str) -> None:
     with pytest.raises((UnknownName, DataError), match="evaluation"):
-        load(spec, "evaluation")
+        load_dataset(spec, "evaluation")
 
 
 def test_an_argument_is_taken_or_refused(name: str) -> None:
     if DATASETS[name].argument is None:
         with pytest.raises(SpecError, match="takes no argument"):
-            load(f"{name}:more")
+            load_dataset(f"{name}:more")
     else:
         with pytest.raises(SpecError, match=f"write {name}:"):
-            load(name)
+            load_dataset(name)
 
 
 def test_every_entry_says_what_it_is(name: str) -> None:
@@ -113,7 +114,7 @@ def test_without_the_variable_the_error_says_what_is_expected(
 ) -> None:
     monkeypatch.delenv("ATTAR_DATA", raising=False)
     with pytest.raises(DataError, match=rf"^{name}: expected .* in \$ATTAR_DATA/.*ATTAR_DATA is not set"):
-        load(name, split)
+        load_dataset(name, split)
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"], indirect=True)
@@ -121,7 +122,7 @@ def test_a_missing_file_is_listed_with_every_place_tried(spec: str, tmp_path: Pa
     gone = sorted(p for p in tmp_path.rglob("*") if p.is_file() and p.name.startswith(("t10k-l", "test")))[0]
     gone.unlink()
     with pytest.raises(DataError) as caught:
-        load(spec)
+        load_dataset(spec)
     assert f"{gone} (missing)" in str(caught.value)
     assert f"{tmp_path / gone.name} (missing)" in str(caught.value)
 
@@ -130,4 +131,4 @@ def test_a_missing_file_is_listed_with_every_place_tried(spec: str, tmp_path: Pa
 def test_files_may_lie_in_the_root_itself(spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = next(p for p in tmp_path.iterdir() if p.is_dir())
     monkeypatch.setenv("ATTAR_DATA", str(folder))
-    assert len(load(spec)) == 10
+    assert len(load_dataset(spec)) == 10

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from attar.core.errors import DataError
-from attar.measure.metric import METRICS
+from attar._src.core.errors import DataError
+from attar._src.measure.metric import METRICS
 
 ALL = pytest.mark.parametrize("name", tuple(METRICS))
 #: Outputs and targets each metric is for, alike, then as far apart as can be.

@@ -10,10 +10,10 @@ from pydantic import TypeAdapter, ValidationError
 from tests.contracts import formulas
 from tests.methods.toys import fresh
 
-from attar.methods.distill.registry import OBJECTIVES, ObjectiveChoice
-from attar.train.batch import Batch
-from attar.train.schedule import Schedule
-from attar.work.objective import Sources
+from attar._src.methods.objectives.registry import OBJECTIVES, ObjectiveChoice
+from attar._src.train.batch import Batch
+from attar._src.train.schedule import Schedule
+from attar._src.work.objective import LossInputs
 
 #: Terms that look neither at outputs nor at labels nor at teachers.
 REGULARISERS = {"rate", "damping"}
@@ -66,7 +66,9 @@ def shown(outputs, targets, teacher, progress=0.5):
     """Sources in which the values of layers are the outputs, in at least float32 as taps give them."""
     ours, theirs = (each.float() if each.dtype == torch.bfloat16 else each for each in (outputs, teacher))
     batch = Batch((outputs.detach(),), targets)
-    return Sources(outputs, (outputs,), batch, {"big": teacher}, progress, {"ours": ours}, {"big": {"theirs": theirs}})
+    return LossInputs(
+        outputs, (outputs,), batch, {"big": teacher}, progress, {"ours": ours}, {"big": {"theirs": theirs}}
+    )
 
 
 def sources(shape=(6, 5), seed=0, targets=True, dtype=torch.float32):

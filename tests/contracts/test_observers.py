@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from attar.methods.quantize.observer import BINS, Seen
-from attar.methods.quantize.registry import OBSERVERS
+from attar._src.methods.quantize.ptq.observer import BINS, Seen
+from attar._src.methods.quantize.ptq.registry import OBSERVERS
 
 
 def seen(values):

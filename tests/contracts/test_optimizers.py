@@ -5,9 +5,9 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from attar.core.errors import SpecError
-from attar.train.optimizer import OPTIMIZERS, Group, OptimizerChoice, Sgd
-from attar.train.state import flatten, unflatten
+from attar._src.core.errors import SpecError
+from attar._src.train.optimizer import OPTIMIZERS, Group, OptimizerChoice, Sgd
+from attar._src.train.optimizer_state import flatten_state, unflatten_state
 
 CHOICE = TypeAdapter(OptimizerChoice)
 
@@ -62,9 +62,9 @@ def test_what_it_remembers_goes_through_a_checkpoint_to_the_byte(spec):
     optimizer = spec.build(groups(halves))
     walk(optimizer, halves, 3)
     tensors = {}
-    facts = flatten(optimizer.state_dict(), "optimizer", tensors)
+    facts = flatten_state(optimizer.state_dict(), "optimizer", tensors)
     again = spec.build(groups(halves))
-    again.load_state_dict(unflatten(facts, {name: tensor.clone() for name, tensor in tensors.items()}))
+    again.load_state_dict(unflatten_state(facts, {name: tensor.clone() for name, tensor in tensors.items()}))
     walk(again, halves, 3)
     assert all(torch.equal(a, b) for a, b in zip(whole, halves, strict=True))
 

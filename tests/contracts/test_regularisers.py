@@ -8,18 +8,18 @@ from pydantic import TypeAdapter
 from tests.contracts.test_objectives import REGULARISERS
 from tests.methods.toys import context, data, fresh, same
 
-from attar.core.errors import SpecError
-from attar.methods.distill.registry import OBJECTIVES, ObjectiveChoice
-from attar.methods.finetune import Finetune
-from attar.methods.prune.prune import Prune
-from attar.methods.quantize.linear import Linear
-from attar.methods.quantize.lsq import Lsq
-from attar.methods.quantize.rate import Rate
-from attar.methods.quantize.straight_through import StraightThrough
-from attar.train.batch import Batch
-from attar.train.schedule import Schedule
-from attar.work.constraint import Moment
-from attar.work.objective import Sources
+from attar._src.core.errors import SpecError
+from attar._src.methods.finetune import Finetune
+from attar._src.methods.objectives.registry import OBJECTIVES, ObjectiveChoice
+from attar._src.methods.prune.prune import Prune
+from attar._src.methods.quantize.lsq.rule import Lsq
+from attar._src.methods.quantize.polino.uniform import Uniform
+from attar._src.methods.quantize.qat.rate import Rate
+from attar._src.methods.quantize.qat.straight_through import StraightThrough
+from attar._src.train.batch import Batch
+from attar._src.train.schedule import Schedule
+from attar._src.work.constraint import Progress
+from attar._src.work.objective import LossInputs
 
 NAMES = [name for name in OBJECTIVES if name in REGULARISERS]
 GRIDS = [Lsq(bits=2), Lsq(bits=4, offset=True), StraightThrough(bits=3, granularity="group:16")]
@@ -40,7 +40,7 @@ def learner(request):
 def sources(seed=0, count=4):
     outputs = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed)).requires_grad_()
     x, y = data(count, seed)
-    return Sources(outputs, (outputs,), Batch((x,), y), {}, 0.5)
+    return LossInputs(outputs, (outputs,), Batch((x,), y), {}, 0.5)
 
 
 def test_every_one_is_registered():
@@ -49,7 +49,7 @@ def test_every_one_is_registered():
 
 # Where a weight moves the range that the others are scaled by, a step need not help, which the tests below ask for.
 @pytest.mark.parametrize(
-    "learner", [*GRIDS, Linear(bits=3)], ids=lambda rule: f"{rule.name}-{rule.bits}", indirect=True
+    "learner", [*GRIDS, Uniform(bits=3)], ids=lambda rule: f"{rule.name}-{rule.bits}", indirect=True
 )
 def test_one_finite_number_with_a_gradient_for_the_weights_alone(term, learner):
     given, loss = sources(), term.build(learner)
@@ -127,11 +127,11 @@ def test_what_is_masked_has_no_part_in_it(term):
     learner = fresh()
     for rule in (Prune(sparsity=0.5, shape="once"), Lsq(bits=3)):
         learner.attach(rule.attach(learner))
-    learner.update(Moment(0, 2))
+    learner.update(Progress(0, 2))
     loss, name = term.build(learner).eval(), "second.weight"
     before, weight = loss(sources()), learner.tensor(name)
     before.backward()
-    gone = ~learner.held(name)[0].mask
+    gone = ~learner.parametrizations(name)[0].mask
     assert gone.any()
     assert (weight.grad[gone] == 0).all()
     with torch.no_grad():
@@ -145,7 +145,7 @@ def test_the_rate_is_its_formula_in_float64(bits, offset):
     learner, name = fresh(), "second.weight"
     rule = Lsq(bits=bits, offset=offset, granularity="tensor", keep=("first", "head"))
     learner.attach(rule.attach(learner))
-    held, weight = learner.held(name)[0], learner.tensor(name)
+    held, weight = learner.parametrizations(name)[0], learner.tensor(name)
     with torch.no_grad():
         held.step *= 0.5  # so that some weights lie beyond the ends
     loss = Rate().build(learner)
@@ -183,7 +183,7 @@ def test_a_budget_follows_its_schedule():
         loss = Rate(bits=Schedule(start=start, stop=stop)).build(learner).eval()
         for progress in (0.0, 1.0):
             learner.module.zero_grad()
-            loss(Sources(given.outputs, (given.outputs,), given.batch, {}, progress)).backward()
+            loss(LossInputs(given.outputs, (given.outputs,), given.batch, {}, progress)).backward()
             values.append(bool(learner.tensor("second.weight").grad.any()))
     # Over the budget it presses, under it it does not.
     assert values == [True, False, False, True]

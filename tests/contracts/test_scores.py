@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attar.methods.prune.scores import SCORES
+from attar._src.methods.prune.scores import SCORES
 
 
 @pytest.mark.parametrize("score", [SCORES[name] for name in SCORES], ids=list(SCORES))

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from attar.core.errors import SpecError
-from attar.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
-from attar.core.tensors import Codebook, Dense, quantize
-from attar.methods.quantize.registry import SOLVERS
+from attar._src.core.errors import SpecError
+from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
+from attar._src.core.tensors import Codebook, Dense, round_to_grid
+from attar._src.methods.quantize.ptq.registry import SOLVERS
 
 WEIGHTS = hnp.arrays(
     np.float32,
@@ -125,7 +125,7 @@ def test_a_users_own_solver(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
         "import numpy as np\n"
-        "from attar.core.tensors import Dense\n"
+        "from attar._src.core.tensors import Dense\n"
         "class Keep:\n"
         "    name = 'keep'\n"
         "    def solve(self, weight, scheme):\n"
@@ -137,5 +137,5 @@ def test_a_users_own_solver(tmp_path):
 
 def test_rounding_is_half_to_even():
     scheme = Scheme(bits=4, granularity=PerTensor())
-    codes = quantize(np.array([0.5, 1.5, 2.5, -0.5, -1.5], np.float32), np.ones(1, np.float32), None, scheme).codes
+    codes = round_to_grid(np.array([0.5, 1.5, 2.5, -0.5, -1.5], np.float32), np.ones(1, np.float32), None, scheme).codes
     assert codes.tolist() == [0, 2, 2, 0, -2]

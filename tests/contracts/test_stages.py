@@ -13,10 +13,10 @@ from tests.contracts.test_objectives import REGULARISERS
 from tests.house.repository import ROOT
 from tests.methods.toys import context, fresh, same
 
-from attar.methods.distill.teacher import live
-from attar.methods.finetune import Finetune
-from attar.methods.quantize.freeze import Freezing
-from attar.methods.registry import CONSTRAINTS
+from attar._src.methods.finetune import Finetune
+from attar._src.methods.quantize.qat.freeze import FreezeConstraint
+from attar._src.methods.rules import CONSTRAINTS
+from attar._src.methods.teachers.teacher import live_teacher
 
 
 class Stop(BaseException):
@@ -34,7 +34,7 @@ STAGES = {
     "prune activations": ("cross_entropy", [{"name": "prune_activations", "sparsity": 0.3, "freeze": 1.0}]),
     "normalize": ("cross_entropy", [{"name": "normalize"}, {"name": "lsq", "bits": 3}]),
     "freeze": ("cross_entropy", [{"name": "lsq", "bits": 2}, {"name": "freeze", "threshold": 0.2, "momentum": 0.15}]),
-    "narrow": ("cross_entropy", [{"name": "lsq", "bits": 2}, {"name": "narrow"}]),
+    "low_precision": ("cross_entropy", [{"name": "lsq", "bits": 2}, {"name": "low_precision"}]),
     "rate": (["cross_entropy", {"name": "rate", "bits": 1.0}], [{"name": "lsq", "bits": 3}]),
     "rate of a file": (["cross_entropy", {"name": "rate", "file": 11.0}], [{"name": "lsq", "bits": 3}]),
     "damping": (["cross_entropy", {"name": "damping"}], [{"name": "lsq", "bits": 3}]),
@@ -52,7 +52,7 @@ def stage_of(name, epochs):
 
 def taught(lent):
     """The same with a teacher."""
-    return replace(lent, teachers={"big": live(fresh(2), lent.fabric)})
+    return replace(lent, teachers={"big": live_teacher(fresh(2), lent.fabric)})
 
 
 def test_every_rule_and_regulariser_is_here():
@@ -84,10 +84,10 @@ def test_going_on_in_the_middle_gives_the_same_bytes(name, tmp_path, one_thread)
     stage.run(fresh(1), again)
     # Weights, constraints, terms and optimizer.
     assert same(dict(lent.store.latest().tensors), dict(cut.store.latest().tensors))
-    if name == "points":
+    if name == "codebook":
         assert len({int(held.count) for held in whole.constraints[0].weights.values()}) > 1
     if name == "freeze":
-        held = next(each for each in whole.constraints if isinstance(each, Freezing)).weights.values()
+        held = next(each for each in whole.constraints if isinstance(each, FreezeConstraint)).weights.values()
         assert 0.02 < sum(int(each.frozen.sum()) for each in held) / sum(each.frozen.numel() for each in held) < 0.9
 
 
@@ -116,7 +116,7 @@ for name in STAGES:
     parts = [learner.module.state_dict(), *(constraint.state_dict() for constraint in learner.constraints)]
     found = {f"{at}.{key}": value for at, part in enumerate(parts) for key, value in part.items()}
     said[name] = {key: hashlib.blake2b(value.numpy().tobytes()).hexdigest() for key, value in found.items()}
-    if name == "points":
+    if name == "codebook":
         held = learner.constraints[0].weights.values()
         said["counts"] = [int(each.count) for each in held]
         said["norms"] = [float(each.norm) for each in held]

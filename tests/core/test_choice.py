@@ -2,10 +2,10 @@ from typing import Any, Literal
 
 import pytest
 
-from attar.core.choice import choice
-from attar.core.errors import SpecError
-from attar.core.registry import Registry
-from attar.core.spec import Spec, build
+from attar._src.core.choice import spec_choice
+from attar._src.core.errors import SpecError
+from attar._src.core.registry import Registry
+from attar._src.core.spec import Spec, build_spec
 
 
 class Circle(Spec):
@@ -30,7 +30,7 @@ class Own(Spec):
 
 
 SHAPES: Registry[type[Spec]] = Registry("shape", Circle, Square)
-Shape: Any = choice(SHAPES, Own)
+Shape: Any = spec_choice(SHAPES, Own)
 
 
 class Drawing(Spec):
@@ -52,11 +52,11 @@ class Drawing(Spec):
     ],
 )
 def test_a_name_chooses_the_spec(given, expected):
-    assert build(Drawing, where="drawing", first=given).first == expected
+    assert build_spec(Drawing, where="drawing", first=given).first == expected
 
 
 def test_lists_stand_for_tuples_and_come_back_from_json():
-    drawing = build(Drawing, where="drawing", more=["circle", {"name": "square", "side": 5}])
+    drawing = build_spec(Drawing, where="drawing", more=["circle", {"name": "square", "side": 5}])
     assert drawing.more == (Circle(), Square(side=5))
     assert Drawing.model_validate_json(drawing.model_dump_json()) == drawing
 
@@ -73,7 +73,7 @@ def test_lists_stand_for_tuples_and_come_back_from_json():
 )
 def test_what_does_not_fit_is_named_with_its_path_and_the_nearest_name(given, message):
     with pytest.raises(SpecError, match=message):
-        build(Drawing, where="drawing", **given)
+        build_spec(Drawing, where="drawing", **given)
 
 
 def test_the_schema_has_every_member():

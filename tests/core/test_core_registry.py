@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from attar.core.errors import SpecError, UnknownName
-from attar.core.registry import Registry, load_object, references_from
+from attar._src.core.errors import SpecError, UnknownName
+from attar._src.core.registry import Registry, load_object, references_from
 
 
 class Red:

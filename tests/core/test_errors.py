@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from attar.core import errors
+from attar._src.core import errors
 
 
 def test_every_error_is_an_attar_error():
@@ -23,7 +23,11 @@ def test_an_artifact_error_names_its_section():
 
 
 def test_a_fault_of_a_file_names_it_once():
-    with pytest.raises(errors.ArtifactError) as caught, errors.faults_of(Path("a.attar")), errors.faults_of(Path("b")):
+    with (
+        pytest.raises(errors.ArtifactError) as caught,
+        errors.naming_file(Path("a.attar")),
+        errors.naming_file(Path("b")),
+    ):
         raise errors.ArtifactError("cut", section="footer")
     assert str(caught.value) == "b: footer: cut"
     assert (caught.value.section, caught.value.path) == ("footer", Path("b"))
@@ -31,11 +35,11 @@ def test_a_fault_of_a_file_names_it_once():
 
 def test_a_file_that_is_not_there_has_its_nearest_neighbour_named(tmp_path):
     (tmp_path / "recipe.yaml").touch()
-    near, far = errors.no_file(tmp_path / "recipe.yml", "there is no recipe"), errors.no_file(tmp_path / "q")
+    near, far = errors.missing_file(tmp_path / "recipe.yml", "there is no recipe"), errors.missing_file(tmp_path / "q")
     assert near == f"there is no recipe {tmp_path / 'recipe.yml'}; did you mean {tmp_path / 'recipe.yaml'}?"
     assert far == f"there is no file {tmp_path / 'q'}"
-    assert errors.no_file(tmp_path / "no" / "q").endswith(f"; there is no folder {tmp_path / 'no'} either")
-    assert errors.no_file(tmp_path) == f"there is no file {tmp_path}, which is a folder"
+    assert errors.missing_file(tmp_path / "no" / "q").endswith(f"; there is no folder {tmp_path / 'no'} either")
+    assert errors.missing_file(tmp_path) == f"there is no file {tmp_path}, which is a folder"
 
 
 @pytest.mark.parametrize(

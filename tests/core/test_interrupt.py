@@ -8,9 +8,9 @@ import threading
 import pytest
 from tests.train.test_bar import Terminal
 
-from attar.core.interrupt import heed, listening
-from attar.core.progress import track
-from attar.recipe.journal import Journal
+from attar._src.core.interrupt import interruptible, raise_if_interrupted
+from attar._src.core.progress import track
+from attar._src.pipeline.journal import Journal
 
 
 def press():
@@ -23,8 +23,8 @@ def swallow():
 
 
 def test_nothing_is_heard_where_nothing_came():
-    with listening():
-        heed()
+    with interruptible():
+        raise_if_interrupted()
         assert list(track(range(3), "work")) == [0, 1, 2]
 
 
@@ -35,7 +35,7 @@ def test_it_is_raised_at_once_as_ever():
         press()
         reached.append(True)
 
-    with pytest.raises(KeyboardInterrupt), listening():
+    with pytest.raises(KeyboardInterrupt), interruptible():
         work()
     assert not reached
 
@@ -50,29 +50,29 @@ def test_a_swallowed_one_is_raised_again_by_work_that_asks(monkeypatch, err):
             swallow()
             done.append(item)
 
-    with pytest.raises(KeyboardInterrupt), listening():
+    with pytest.raises(KeyboardInterrupt), interruptible():
         work()
     assert done == [0]
 
 
 def test_one_that_nothing_asked_about_is_raised_at_the_end():
-    with pytest.raises(KeyboardInterrupt), listening():
+    with pytest.raises(KeyboardInterrupt), interruptible():
         swallow()
-    heed()
+    raise_if_interrupted()
 
 
 def test_of_two_blocks_the_outer_one_listens():
     reached = []
 
     def work():
-        with listening():
+        with interruptible():
             swallow()
         reached.append("inner")
-        with listening():
-            heed()
+        with interruptible():
+            raise_if_interrupted()
         reached.append("no further")
 
-    with pytest.raises(KeyboardInterrupt), listening():
+    with pytest.raises(KeyboardInterrupt), interruptible():
         work()
     assert reached == ["inner"]
 
@@ -85,7 +85,7 @@ def test_no_row_is_written_after_one(tmp_path):
         swallow()
         journal.add("done")
 
-    with pytest.raises(KeyboardInterrupt), listening():
+    with pytest.raises(KeyboardInterrupt), interruptible():
         work()
     assert (tmp_path / "j").read_bytes().count(b"\n") == 1
 
@@ -96,7 +96,7 @@ def test_one_that_a_finalizer_swallowed_is_heard():
         def __del__(self):
             press()
 
-    with pytest.raises(KeyboardInterrupt), listening():
+    with pytest.raises(KeyboardInterrupt), interruptible():
         Last()
 
 
@@ -107,10 +107,10 @@ def test_an_error_that_it_was_taken_for_becomes_it_again():
         except KeyboardInterrupt:
             raise ValueError("no such tag") from None
 
-    with pytest.raises(KeyboardInterrupt) as raised, listening():
+    with pytest.raises(KeyboardInterrupt) as raised, interruptible():
         work()
     assert isinstance(raised.value.__context__, ValueError)
-    with pytest.raises(ValueError, match="another"), listening():
+    with pytest.raises(ValueError, match="another"), interruptible():
         raise ValueError("another")
 
 
@@ -119,12 +119,12 @@ def test_a_handler_that_raises_nothing_has_its_way_and_comes_back():
     before = signal.signal(signal.SIGINT, lambda *_: heard.append(True))
     try:
         mine = signal.getsignal(signal.SIGINT)
-        with listening():
+        with interruptible():
             press()
             assert heard == [True]
-            heed()
+            raise_if_interrupted()
         assert signal.getsignal(signal.SIGINT) is mine
-        heed()
+        raise_if_interrupted()
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -132,9 +132,9 @@ def test_a_handler_that_raises_nothing_has_its_way_and_comes_back():
 def test_where_it_is_ignored_it_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with listening():
+        with interruptible():
             press()
-            heed()
+            raise_if_interrupted()
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
@@ -144,7 +144,7 @@ def test_off_the_main_thread_handlers_are_left_alone():
     found = []
 
     def work():
-        with listening():
+        with interruptible():
             found.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=work)

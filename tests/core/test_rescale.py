@@ -5,20 +5,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attar.core.rescale import rescale
-from attar.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
-from attar.core.tensors import Codebook, Dense, Quantized, Sparse, quantize
+from attar._src.core.rescale import rescale
+from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
+from attar._src.core.tensors import Codebook, Dense, Quantized, Sparse, round_to_grid
 
 SHAPE = (4, 6)
 
 
 def _grid(granularity, *, symmetric=True, narrow=True, bits=4, seed=0):
     values = np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)
-    scheme = Scheme(bits=bits, symmetric=symmetric, narrow=narrow, granularity=granularity)
+    scheme = Scheme(bits=bits, symmetric=symmetric, narrow_range=narrow, granularity=granularity)
     scale = np.full(granularity.count(SHAPE), 0.25, np.float32)
     scale *= np.linspace(1, 2, len(scale)).astype(np.float32)
     zero = None if symmetric else np.full(len(scale), 7, np.uint8)
-    return quantize(values, scale, zero, scheme)
+    return round_to_grid(values, scale, zero, scheme)
 
 
 @given(

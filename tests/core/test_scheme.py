@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from tests import strategies
 
-from attar.core.errors import SpecError
-from attar.core.scheme import Granularity, PerBucket, PerChannel, PerGroup, PerTensor, Scheme
+from attar._src.core.errors import SpecError
+from attar._src.core.scheme import Granularity, PerBucket, PerChannel, PerGroup, PerTensor, Scheme
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from attar.core.scheme import Granularity, PerBucket, PerChannel, PerGroup, PerT
     ],
 )
 def test_the_ends_of_a_grid(bits, symmetric, narrow, qmin, qmax):
-    scheme = Scheme(bits=bits, symmetric=symmetric, narrow=narrow)
+    scheme = Scheme(bits=bits, symmetric=symmetric, narrow_range=narrow)
     assert (scheme.qmin, scheme.qmax, scheme.levels) == (qmin, qmax, qmax - qmin + 1)
     assert scheme.code_dtype == (np.int8 if symmetric else np.uint8)
 

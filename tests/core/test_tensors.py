@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests import strategies
 
-from attar.core.errors import SpecError
-from attar.core.scheme import PerBucket, PerChannel, PerTensor, Scheme
-from attar.core.tensors import DTYPES, Codebook, Dense, Quantized, Sparse, dequantize, quantize
+from attar._src.core.errors import SpecError
+from attar._src.core.scheme import PerBucket, PerChannel, PerTensor, Scheme
+from attar._src.core.tensors import DTYPES, Codebook, Dense, Quantized, Sparse, dequantize, round_to_grid
 
 
 @given(strategies.quantized())
@@ -24,7 +24,7 @@ def test_dequantize_is_scale_times_code_less_zero_point(tensor):
 
 @given(strategies.quantized())
 def test_values_on_the_grid_come_back_exactly(tensor):
-    again = quantize(tensor.dense(), tensor.scale, tensor.zero_point, tensor.scheme)
+    again = round_to_grid(tensor.dense(), tensor.scale, tensor.zero_point, tensor.scheme)
     np.testing.assert_array_equal(again.codes, tensor.codes)
     np.testing.assert_array_equal(again.dense(), tensor.dense())
 
@@ -36,7 +36,7 @@ def test_rounding_is_to_the_nearest_point(data):
     count = scheme.granularity.count(values.shape)
     scale = data.draw(strategies.arrays((count,), st.floats(np.float32(0.01), 10, width=32)))
     zero_point = None if scheme.symmetric else np.full(count, scheme.qmax // 2, np.uint8)
-    found = quantize(values, scale, zero_point, scheme)
+    found = round_to_grid(values, scale, zero_point, scheme)
     step = np.broadcast_to(scale[scheme.granularity.index(values.shape)], values.shape)
     zero = 0 if zero_point is None else int(scheme.qmax // 2)
     low, high = (scheme.qmin - zero) * step, (scheme.qmax - zero) * step
@@ -46,7 +46,7 @@ def test_rounding_is_to_the_nearest_point(data):
 
 def test_rounding_is_half_to_even():
     scheme = Scheme(bits=8, granularity=PerTensor())
-    found = quantize(np.array([0.5, 1.5, 2.5, -0.5, -1.5], np.float32), np.ones(1, np.float32), None, scheme)
+    found = round_to_grid(np.array([0.5, 1.5, 2.5, -0.5, -1.5], np.float32), np.ones(1, np.float32), None, scheme)
     np.testing.assert_array_equal(found.codes, [0, 2, 2, 0, -2])
 
 
@@ -54,7 +54,7 @@ def test_rounding_is_half_to_even():
 def test_what_is_not_finite_cannot_be_quantized(value):
     values = np.array([1.0, value], np.float32)
     with pytest.raises(SpecError, match="1 of 2 values are not finite"):
-        quantize(values, np.ones(1, np.float32), None, Scheme(bits=4, granularity=PerTensor()))
+        round_to_grid(values, np.ones(1, np.float32), None, Scheme(bits=4, granularity=PerTensor()))
 
 
 @given(strategies.codebooks())

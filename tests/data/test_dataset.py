@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attar.artifact.manifest import Preprocessing
-from attar.core.errors import DataError
-from attar.data import Dataset, holdout
+from attar._src.artifact.manifest import Preprocessing
+from attar._src.core.errors import DataError
+from attar._src.data.dataset import Dataset, holdout
 
 
 def _set(n: int = 10, classes: int = 3, **changes: Any) -> Dataset:

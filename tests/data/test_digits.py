@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pytest
 
-from attar.core.errors import DataError
-from attar.data import load
+from attar._src.core.errors import DataError
+from attar._src.data.registry import load_dataset
 
 
 def test_the_split_is_fixed_and_even() -> None:
-    train, test = load("digits", "train"), load("digits", "test")
+    train, test = load_dataset("digits", "train"), load_dataset("digits", "test")
     assert train.x.shape == (1438, 1, 8, 8)
     assert test.x.shape == (359, 1, 8, 8)
     assert int(train.x.max()) == 16
@@ -26,11 +26,11 @@ def test_the_splits_share_no_example() -> None:
     from sklearn.datasets import load_digits
 
     images, _ = load_digits(return_X_y=True)
-    both = np.concatenate([load("digits", split).x for split in ("train", "test")])
+    both = np.concatenate([load_dataset("digits", split).x for split in ("train", "test")])
     assert sorted(map(bytes, both)) == sorted(map(bytes, images.astype(np.uint8)))
 
 
 def test_without_scikit_learn_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(DataError, match=r"pip install 'attar\[compress\]'"):
-        load("digits")
+        load_dataset("digits")

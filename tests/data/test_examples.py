@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from attar.core.registry import load_object
-from attar.data import load
-from attar.data.preprocessing import named
-from attar.runtime.preprocess import preprocess
+from attar._src.core.registry import load_object
+from attar._src.data.preprocessing import find_preprocessing
+from attar._src.data.registry import load_dataset
+from attar._src.runtime.preprocess import preprocess
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -32,8 +32,8 @@ def test_resnets_have_the_published_size_and_any_batch(name: str, parameters: in
 def test_the_trained_resnet_predicts_as_published() -> None:
     model = load_object(f"{EXAMPLES / 'resnet.py'}:resnet20")().eval()
     model.load_state_dict(load_file(Path(os.environ["ATTAR_DATA"]) / "weights" / "cifar10_resnet20.safetensors"))
-    data = load("cifar10").take(np.arange(1000))
-    preprocessing = named("imagenet")
+    data = load_dataset("cifar10").take(np.arange(1000))
+    preprocessing = find_preprocessing("imagenet")
     assert preprocessing is not None
     with torch.inference_mode():
         predicted = model(torch.from_numpy(preprocess(preprocessing, data.x))).argmax(1).numpy()
@@ -44,7 +44,7 @@ def test_the_trained_resnet_predicts_as_published() -> None:
 def test_sequence_models_learn_the_order_of_two_tokens(name: str) -> None:
     torch.manual_seed(0)
     spec = f"{EXAMPLES / 'tokens.py'}:order"
-    train, test = load(spec, "train"), load(spec, "test")
+    train, test = load_dataset(spec, "train"), load_dataset(spec, "test")
     x, y = torch.from_numpy(train.x), torch.from_numpy(train.y)
     model = load_object(f"{EXAMPLES / 'sequence.py'}:{name}")()
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attar.core.errors import DataError
-from attar.data.idx import read_idx
+from attar._src.core.errors import DataError
+from attar._src.data.idx import read_idx
 
 HEAD = struct.pack(">4B3I", 0, 0, 8, 3, 2, 3, 4)
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attar.core.errors import DataError
-from attar.data import load
+from attar._src.core.errors import DataError
+from attar._src.data.registry import load_dataset
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 Y = np.array([0, 1, 1, 0])
@@ -24,28 +24,28 @@ def _write(folder: Path, **arrays: Any) -> str:
 
 def test_two_splits(tmp_path: Path) -> None:
     spec = _write(tmp_path, x_train=X, y_train=Y, x_test=X[:1], y_test=Y[:1])
-    assert (len(load(spec, "train")), len(load(spec, "test"))) == (4, 1)
-    assert load(spec).name == "set.npz"
-    assert load(spec).preprocessing is None
+    assert (len(load_dataset(spec, "train")), len(load_dataset(spec, "test"))) == (4, 1)
+    assert load_dataset(spec).name == "set.npz"
+    assert load_dataset(spec).preprocessing is None
 
 
 def test_a_file_of_one_split_serves_any(tmp_path: Path) -> None:
     spec = _write(tmp_path, x=X, y=Y)
     for split in ("train", "test", "validation"):
-        data = load(spec, split)
+        data = load_dataset(spec, split)
         assert data.split == split
         np.testing.assert_array_equal(data.x, X)
 
 
 def test_a_named_split_goes_before_the_common_one(tmp_path: Path) -> None:
     spec = _write(tmp_path, x=X, y=Y, x_test=X[:2])
-    assert load(spec, "test").y is None
-    assert len(load(spec, "train")) == 4
+    assert load_dataset(spec, "test").y is None
+    assert len(load_dataset(spec, "train")) == 4
 
 
 @pytest.mark.parametrize("dtype", [np.bool_, np.int8, np.uint8, np.int32, np.uint64])
 def test_labels_of_any_integer_type(tmp_path: Path, dtype: type[np.generic]) -> None:
-    y = load(_write(tmp_path, x=X, y=Y.astype(dtype))).y
+    y = load_dataset(_write(tmp_path, x=X, y=Y.astype(dtype))).y
     assert y is not None
     assert y.dtype == np.int64
     assert y.tolist() == Y.tolist()
@@ -66,17 +66,17 @@ def test_labels_of_any_integer_type(tmp_path: Path, dtype: type[np.generic]) -> 
 )
 def test_what_does_not_fit(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        load(_write(tmp_path, **arrays))
+        load_dataset(_write(tmp_path, **arrays))
 
 
 def test_files_that_are_no_archives(tmp_path: Path) -> None:
     path = tmp_path / "set.npz"
     with pytest.raises(DataError, match="there is no file"):
-        load(f"npz:{path}")
+        load_dataset(f"npz:{path}")
     with path.open("wb") as file:
         np.save(file, X)
     with pytest.raises(DataError, match=r"not an \.npz file"):
-        load(f"npz:{path}")
+        load_dataset(f"npz:{path}")
 
 
 def test_a_member_that_is_no_array(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_member_that_is_no_array(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x.npy", b"words")
     with pytest.raises(DataError, match=r"set\.npz"):
-        load(f"npz:{path}")
+        load_dataset(f"npz:{path}")
 
 
 def test_a_header_that_asks_for_too_much(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_header_that_asks_for_too_much(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x.npy", header.getvalue())
     with pytest.raises(DataError, match="cannot be read"):
-        load(f"npz:{path}")
+        load_dataset(f"npz:{path}")
 
 
 def test_damaged_archives_never_give_wrong_arrays(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_damaged_archives_never_give_wrong_arrays(tmp_path: Path) -> None:
         broken[place] ^= 0x41
         path.write_bytes(broken)
         try:
-            data = load(f"npz:{path}")
+            data = load_dataset(f"npz:{path}")
         except DataError:
             continue
         np.testing.assert_array_equal(data.x, X)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from attar.artifact.manifest import Preprocessing
-from attar.core.errors import SpecError, UnknownName
-from attar.data.preprocessing import PREPROCESSINGS, named, parse
+from attar._src.artifact.manifest import Preprocessing
+from attar._src.core.errors import SpecError, UnknownName
+from attar._src.data.preprocessing import PREPROCESSINGS, find_preprocessing, parse_preprocessing
 
 
 @pytest.mark.parametrize(
@@ -22,29 +22,29 @@ from attar.data.preprocessing import PREPROCESSINGS, named, parse
     ],
 )
 def test_the_published_numbers(name: str, scale: float, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    assert named(name) == Preprocessing(name=name, layout="NCHW", scale=scale, mean=mean, std=std)
+    assert find_preprocessing(name) == Preprocessing(name=name, layout="NCHW", scale=scale, mean=mean, std=std)
 
 
 @pytest.mark.parametrize("name", list(PREPROCESSINGS))
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC", "NC"])
 def test_every_name_in_every_layout_travels_as_json(name: str, layout: str) -> None:
-    made = named(name, layout)
+    made = find_preprocessing(name, layout)
     if name == "none":
         assert made is None
         return
     assert made is not None
     assert (made.name, made.layout) == (name, layout)
-    assert parse(made.model_dump_json()) == made
-    assert parse(name, layout) == made
+    assert parse_preprocessing(made.model_dump_json()) == made
+    assert parse_preprocessing(name, layout) == made
 
 
 def test_near_names_are_listed() -> None:
     with pytest.raises(UnknownName, match="did you mean 'imagenet'"):
-        parse("imagnet")
+        parse_preprocessing("imagnet")
 
 
 def test_json_with_what_matters_alone() -> None:
-    assert parse(' {"scale": 0.5, "mean": [1, 2.5], "std": [4]}', "NC") == Preprocessing(
+    assert parse_preprocessing(' {"scale": 0.5, "mean": [1, 2.5], "std": [4]}', "NC") == Preprocessing(
         name="custom", layout="NC", scale=0.5, mean=(1.0, 2.5), std=(4.0,)
     )
 
@@ -69,21 +69,21 @@ def test_json_with_what_matters_alone() -> None:
 )
 def test_what_cannot_be_is_refused(text: str, message: str) -> None:
     with pytest.raises(SpecError, match=message):
-        parse(text)
+        parse_preprocessing(text)
 
 
 def test_a_layout_without_channels() -> None:
-    assert named("unit", "NT") is not None
+    assert find_preprocessing("unit", "NT") is not None
     with pytest.raises(SpecError, match="3 channels"):
-        named("imagenet", "NT")
+        find_preprocessing("imagenet", "NT")
 
 
 def test_a_users_own(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
-        "from attar.artifact.manifest import Preprocessing\n"
+        "from attar._src.artifact.manifest import Preprocessing\n"
         "half = Preprocessing(name='half', layout='NCHW', scale=0.5)\nwhole = 1\n"
     )
-    assert parse(f"{file}:half", "NC") == Preprocessing(name="half", layout="NC", scale=0.5)
+    assert parse_preprocessing(f"{file}:half", "NC") == Preprocessing(name="half", layout="NC", scale=0.5)
     with pytest.raises(SpecError, match="is a int"):
-        named(f"{file}:whole")
+        find_preprocessing(f"{file}:whole")

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attar.core.errors import DataError, SpecError, UnknownName
-from attar.data import load
+from attar._src.core.errors import DataError, SpecError, UnknownName
+from attar._src.data.registry import load_dataset
 
 FACTORIES = """
 import numpy as np
-from attar.data import Dataset
+from attar._src.data.dataset import Dataset
 
 def pair(split):
     return np.ones((3, 2)), [0, 1, 2]
@@ -44,12 +44,12 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_factories(file: Path) -> None:
-    pair = load(f"{file}:pair", "train")
+    pair = load_dataset(f"{file}:pair", "train")
     assert pair.y is not None
     assert pair.y.tolist() == [0, 1, 2]
     assert (pair.name, pair.split) == ("mine.py:pair", "train")
-    assert load(f"{file}:unlabelled").y is None
-    assert load(f"{file}:whole").name == "whole"
+    assert load_dataset(f"{file}:unlabelled").y is None
+    assert load_dataset(f"{file}:whole").name == "whole"
 
 
 @pytest.mark.parametrize(
@@ -64,19 +64,19 @@ def test_factories(file: Path) -> None:
 )
 def test_factories_that_cannot_serve(file: Path, factory: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        load(f"{file}:{factory}")
+        load_dataset(f"{file}:{factory}")
 
 
 def test_unknown_names() -> None:
     with pytest.raises(UnknownName, match="no data set named 'cifar'; did you mean 'cifar10'"):
-        load("cifar")
+        load_dataset("cifar")
     with pytest.raises(SpecError, match="there is no file"):
-        load("nowhere.py:data")
+        load_dataset("nowhere.py:data")
 
 
 def test_the_token_example_balances_its_classes_and_keeps_its_promise() -> None:
     spec = str(Path(__file__).parents[2] / "examples" / "tokens.py") + ":order"
-    train, test = load(spec, "train"), load(spec)
+    train, test = load_dataset(spec, "train"), load_dataset(spec)
     for data, n in ((train, 4096), (test, 1024)):
         assert data.x.shape == (n, 24)
         assert data.x.dtype == np.int64

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 import attar
-import attar.recipe.quantize as quantizing
-from attar.artifact.inspect import describe
-from attar.core.registry import load_object
-from attar.data import load
-from attar.measure.accuracy import evaluate
-from attar.runtime import preprocess
+import attar._src.deploy.quantize as quantizing
+from attar._src.artifact.inspect import inspect_artifact
+from attar._src.core.registry import load_object
+from attar._src.data.registry import load_dataset
+from attar._src.measure.accuracy import evaluate_accuracy
+from attar._src.runtime.preprocess import preprocess
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def trained(kind):
     """A sequence classifier that has learned which of two tokens comes first."""
     torch.manual_seed(0)
-    train = load(f"{EXAMPLES / 'tokens.py'}:order", "train")
+    train = load_dataset(f"{EXAMPLES / 'tokens.py'}:order", "train")
     net = load_object(f"{EXAMPLES / 'sequence.py'}:{kind}")()
     x, y = torch.from_numpy(train.x), torch.from_numpy(train.y)
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)
@@ -38,7 +38,7 @@ def trained(kind):
 @pytest.mark.parametrize("kind", ["lstm", "gru", "encoder"])
 def test_sequence_models_take_the_whole_way(kind, tmp_path):
     net, train = trained(kind)
-    test = load(f"{EXAMPLES / 'tokens.py'}:order", "test")
+    test = load_dataset(f"{EXAMPLES / 'tokens.py'}:order", "test")
     with torch.no_grad():
         before = float((net(torch.from_numpy(test.x)).argmax(1).numpy() == test.y).mean())
     assert before > 0.9
@@ -48,8 +48,8 @@ def test_sequence_models_take_the_whole_way(kind, tmp_path):
     assert report["parity"]["equal_predictions"] > 0.98
     session = attar.Session(path)
     session.artifact.verify()
-    assert evaluate(session, test.x, test.y).accuracy > before - 0.03
-    size = describe(session.artifact)
+    assert evaluate_accuracy(session, test.x, test.y).accuracy > before - 0.03
+    size = inspect_artifact(session.artifact)
     assert size["weights_bytes"] < 0.3 * 4 * size["parameters"]
     # Every weight is in the file as four-bit codes, recurrent, embedding and linear alike; what is not, is said.
     floating = {t["name"] for t in size["tensors"] if len(t["shape"]) == 2 and t["kind"] != "quantized"}
@@ -75,7 +75,7 @@ def test_encoder_layers_run_in_integers(tmp_path):
 
 @pytest.fixture(scope="module")
 def digits():
-    train, test = load("digits", "train"), load("digits", "test")
+    train, test = load_dataset("digits", "train"), load_dataset("digits", "test")
     x = preprocess(train.preprocessing, train.x)
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -99,7 +99,7 @@ def test_convolutions_in_integers(digits, tmp_path):
     assert set(report["batch_norms_folded"]) == {f"norms.{i}" for i in range(4)}
     session = attar.Session(path)
     assert len(session.integer_layers()) == len(session.layers) == 5
-    assert evaluate(session, test.x, test.y).accuracy > 0.95
+    assert evaluate_accuracy(session, test.x, test.y).accuracy > 0.95
     raw = test.x[:50]
     again = attar.load(path, into=type(net)())
     inputs = torch.from_numpy(session.preprocess(raw))

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 import attar
-from attar.artifact.inspect import describe
-from attar.core.registry import load_object
-from attar.data import load
-from attar.measure.accuracy import evaluate
-from attar.recipe.recipe import Model, read
-from attar.recipe.run import run
+from attar._src.artifact.inspect import inspect_artifact
+from attar._src.core.registry import load_object
+from attar._src.data.registry import load_dataset
+from attar._src.measure.accuracy import evaluate_accuracy
+from attar._src.pipeline.run import run
+from attar._src.recipe.recipe import ModelSpec, read_recipe
 
 STUDY = Path(__file__).parents[2] / "studies" / "polino2018"
 #: File -> test accuracy in per cent it shall have, and bits per weight it may have.
@@ -51,7 +51,7 @@ def test_the_files_there_shall_be_are_there_and_no_others(results):
 def test_the_results_are_of_the_committed_file(name, results):
     artifact = attar.open_artifact(STUDY / "files" / f"{name}.attar")
     artifact.verify()
-    entry, size = results["files"][name], describe(artifact)
+    entry, size = results["files"][name], inspect_artifact(artifact)
     assert entry["examples"] == 10_000
     found = {key: size[key] for key in ("sha256", "file_bytes", "graph_bytes", "parameters", "bits_per_weight")}
     assert found == {key: entry[key] for key in found}
@@ -60,7 +60,7 @@ def test_the_results_are_of_the_committed_file(name, results):
 @pytest.mark.parametrize("name", DEMANDS)
 def test_what_is_demanded_is_there_or_known_to_be_missed(name, results):
     accuracy, bits = DEMANDS[name]
-    assert describe(attar.open_artifact(STUDY / "files" / f"{name}.attar"))["bits_per_weight"] <= bits
+    assert inspect_artifact(attar.open_artifact(STUDY / "files" / f"{name}.attar"))["bits_per_weight"] <= bits
     found = results["files"][name]["accuracy_percent"]
     assert (found < accuracy) == (name in MISSED), f"{name} has {found} %, demanded are {accuracy} %"
 
@@ -69,11 +69,11 @@ def test_what_is_demanded_is_there_or_known_to_be_missed(name, results):
 def test_the_file_was_made_by_the_recipe_there_is(name):
     recipe = name if (STUDY / f"{name}.yaml").exists() else name.partition("-")[0]
     row = "s3-4bit" if name == "s3-start" else name
-    model = read(STUDY / f"{recipe}.yaml").models[row]
+    model = read_recipe(STUDY / f"{recipe}.yaml").models[row]
     recorded = attar.open_artifact(STUDY / "files" / f"{name}.attar").manifest.recipe["stages"]
     # A stage that only rounds adds what it saw.
     stages = [{key: value for key, value in stage.items() if key != "calibration_examples"} for stage in recorded]
-    assert Model(source=model.source, stages=stages).stages == model.stages
+    assert ModelSpec(source=model.source, stages=stages).stages == model.stages
 
 
 def test_the_pages_and_figures_are_those_of_the_results(results, tmp_path):
@@ -97,25 +97,25 @@ def test_the_pages_and_figures_are_those_of_the_results(results, tmp_path):
 @needs_data
 @pytest.mark.parametrize("name", FILES)
 def test_the_file_has_the_accuracy_that_is_stated(name, results):
-    entry, test = results["files"][name], load("cifar10", "test")
+    entry, test = results["files"][name], load_dataset("cifar10", "test")
     stated = entry if name in WHOLE else entry["first"]
     count = stated["examples"]
     assert count == (10_000 if name in WHOLE else 2_000)
-    found = evaluate(attar.Session(STUDY / "files" / f"{name}.attar"), test.x[:count], test.y[:count])
+    found = evaluate_accuracy(attar.Session(STUDY / "files" / f"{name}.attar"), test.x[:count], test.y[:count])
     # How many threads there are makes no difference; on another processor sums may differ in their last bit.
     assert abs(found.correct - round(stated["accuracy_percent"] * count / 100)) <= 2
 
 
 @pytest.mark.parametrize("recipe", sorted(path.name for path in STUDY.glob("*.yaml")))
 def test_the_recipes_are_recipes(recipe):
-    models = read(STUDY / recipe).models
+    models = read_recipe(STUDY / recipe).models
     assert all((STUDY / str(each.source.factory).partition(":")[0]).is_file() for each in models.values())
 
 
 @needs_data
 @pytest.mark.timeout(900)
 def test_the_study_in_small(tmp_path):
-    done = run(read(STUDY / "small.yaml"), tmp_path / "small")
+    done = run(read_recipe(STUDY / "small.yaml"), tmp_path / "small")
     models = {model["name"]: model for model in done.report["models"]}
     assert set(models) == {"teacher", "fp", "pm", "qd", "dq", "budget", "parts"}
     accuracy = {name: model["metric_mean"] for name, model in models.items()}
@@ -124,7 +124,7 @@ def test_the_study_in_small(tmp_path):
     assert min(accuracy.values()) > 0.28, accuracy
     # So little training leaves nothing for four bits to lose; going on through the grid is not to lose it either.
     assert accuracy["qd"] > accuracy["pm"] - 0.05, accuracy
-    sizes = {name: describe(attar.open_artifact(tmp_path / "small" / f"{name}.attar")) for name in models}
+    sizes = {name: inspect_artifact(attar.open_artifact(tmp_path / "small" / f"{name}.attar")) for name in models}
     assert sizes["budget"]["bits_per_weight"] <= 1.0
     for name in ("pm", "qd", "dq", "parts"):
         kinds = {

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import attar
-from attar.artifact.inspect import describe
-from attar.core.registry import load_object
-from attar.measure.accuracy import evaluate
-from attar.measure.huffman_size import huffman_size
-from attar.recipe.recipe import read
-from attar.recipe.run import run
+from attar._src.artifact.inspect import inspect_artifact
+from attar._src.core.registry import load_object
+from attar._src.measure.accuracy import evaluate_accuracy
+from attar._src.measure.huffman_size import huffman_size
+from attar._src.pipeline.run import run
+from attar._src.recipe.recipe import read_recipe
 
 STUDY = Path(__file__).parents[2] / "studies" / "polino2018"
 NETS = """
@@ -78,7 +78,7 @@ def test_split(place):
 
 @pytest.fixture(scope="module")
 def rows(place, test_split, study):
-    return study.run_rows(place / "made", read(place / "r.yaml"), test_split, {})
+    return study.run_rows(place / "made", read_recipe(place / "r.yaml"), test_split, {})
 
 
 def test_the_rows_of_a_run_are_those_of_its_files(place, test_split, rows):
@@ -87,10 +87,13 @@ def test_the_rows_of_a_run_are_those_of_its_files(place, test_split, rows):
     for suffix, folder in files.items():
         for model in ("rounded", "trained"):
             artifact, row = attar.open_artifact(folder / f"{model}.attar"), rows[f"{model}{suffix}"]
-            found, counted = evaluate(attar.Session(artifact), test_split.x, test_split.y), huffman_size(artifact)
+            found, counted = (
+                evaluate_accuracy(attar.Session(artifact), test_split.x, test_split.y),
+                huffman_size(artifact),
+            )
             assert row["accuracy_percent"] == row["first"]["accuracy_percent"] == round(100 * found.accuracy, 4)
             assert row["examples"] == row["first"]["examples"] == 30
-            sizes = describe(artifact)
+            sizes = inspect_artifact(artifact)
             assert all(
                 row[k] == sizes[k] for k in ("sha256", "file_bytes", "graph_bytes", "parameters", "bits_per_weight")
             )
@@ -125,22 +128,25 @@ def earlier(study, rows, recipe):
 
 
 def test_rows_come_in_the_order_of_the_recipe_and_with_its_seeds(place, rows, study):
-    recipe = read(place / "r.yaml")
+    recipe = read_recipe(place / "r.yaml")
     assert list(study.ordered(dict(reversed(rows.items())), recipe)) == [
         *("rounded seed 5", "rounded", "trained seed 5", "trained"),
     ]
-    assert list(study.ordered(rows, read(place / "r.yaml", ["seeds=[5]"]))) == ["rounded seed 5", "trained seed 5"]
+    assert list(study.ordered(rows, read_recipe(place / "r.yaml", ["seeds=[5]"]))) == [
+        "rounded seed 5",
+        "trained seed 5",
+    ]
     assert list(study.ordered(rows, recipe.only("trained"))) == ["trained", "trained seed 5"]
 
 
 def test_a_row_an_earlier_recipe_made_is_marked_until_it_is_made_anew(place, rows, study):
     both = ["trained", "trained seed 5"]
-    assert earlier(study, rows, read(place / "r.yaml")) == []
-    assert earlier(study, rows, read(place / "r.yaml", ["seeds=[3, 5, 7]", "precision=bf16-mixed"])) == []
-    longer = read(place / "r.yaml", ["models.trained.stages.0.epochs=3"])
+    assert earlier(study, rows, read_recipe(place / "r.yaml")) == []
+    assert earlier(study, rows, read_recipe(place / "r.yaml", ["seeds=[3, 5, 7]", "precision=bf16-mixed"])) == []
+    longer = read_recipe(place / "r.yaml", ["models.trained.stages.0.epochs=3"])
     assert earlier(study, rows, longer) == both
-    assert earlier(study, study.ordered(rows, longer), read(place / "r.yaml")) == []
-    assert earlier(study, rows, read(place / "r.yaml", ["models.trained.source=nets.py:other"])) == both
+    assert earlier(study, study.ordered(rows, longer), read_recipe(place / "r.yaml")) == []
+    assert earlier(study, rows, read_recipe(place / "r.yaml", ["models.trained.source=nets.py:other"])) == both
     assert earlier(study, {name: {"seed": row["seed"]} for name, row in rows.items()}, longer) == sorted(rows)
 
 
@@ -150,14 +156,14 @@ def test_a_run_whose_recipe_is_none_any_more_is_an_earlier_one(place, test_split
     was = json.loads((folder / "run.json").read_text())
     was["recipe"]["models"]["trained"]["stages"][0]["gone"] = 1
     (folder / "run.json").write_text(json.dumps(was))
-    recipe = read(place / "r.yaml")
+    recipe = read_recipe(place / "r.yaml")
     assert earlier(study, study.run_rows(folder, recipe, test_split, {}), recipe) == ["trained", "trained seed 5"]
 
 
 def test_weights_to_begin_with_are_known_by_their_bytes(place, rows, study, tmp_path):
     shutil.copy(place / "nets.py", tmp_path / "nets.py")
     (tmp_path / "r.yaml").write_text(RECIPE.replace("begun.attar", "renamed.attar"))
-    recipe = read(tmp_path / "r.yaml")
+    recipe = read_recipe(tmp_path / "r.yaml")
     assert earlier(study, rows, recipe) == []
     shutil.copy(place / "begun.attar", tmp_path / "renamed.attar")
     assert earlier(study, rows, recipe) == []

@@ -18,9 +18,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import attar
-from attar.core.errors import AttarError, ModelError, ParityError, SpecError
-from attar.recipe.recipe import read
-from attar.recipe.run import run
+from attar._src.core.errors import AttarError, ModelError, ParityError, SpecError
+from attar._src.pipeline.run import run
+from attar._src.recipe.recipe import read_recipe
 
 NETS = """
 import numpy as np
@@ -131,7 +131,7 @@ def test_the_logs_have_a_row_for_every_epoch(whole):
 
 
 def test_the_recipe_as_run_gives_the_same_bytes_again(whole, place):
-    again = run(read(whole[0] / "recipe.yaml"), place / "again")
+    again = run(read_recipe(whole[0] / "recipe.yaml"), place / "again")
     assert files(again.folder) == files(whole[0])
     assert again.files["student"] == place / "again" / "student.attar"
     assert again.page.is_file()
@@ -140,9 +140,9 @@ def test_the_recipe_as_run_gives_the_same_bytes_again(whole, place):
 def test_a_run_killed_at_any_moment_ends_in_the_same_bytes(whole, place):
     draw = random.Random(7)
     rows = len((whole[0] / "journal.jsonl").read_text().splitlines())
-    for moment in sorted(draw.sample(range(2, rows), 3)):
+    for progress in sorted(draw.sample(range(2, rows), 3)):
         process = subprocess.Popen(arguments("killed", "--resume"), cwd=place, stdout=subprocess.DEVNULL)
-        while process.poll() is None and _rows(place / "killed") < moment:
+        while process.poll() is None and _rows(place / "killed") < progress:
             time.sleep(0.002)
         time.sleep(draw.uniform(0, 0.05))
         process.kill()
@@ -181,7 +181,7 @@ def test_an_interrupted_run_says_how_to_go_on(place):
     assert f"go on with: attar run r.yaml --out {out} --set" in errors
     assert "--resume" in errors
     assert "Traceback" not in errors
-    assert run(read(place / "r.yaml", SHORT), out, resume=True).report["models"]
+    assert run(read_recipe(place / "r.yaml", SHORT), out, resume=True).report["models"]
 
 
 DEAF = """
@@ -208,7 +208,7 @@ def loss(outputs, targets):
 def test_an_interruption_that_a_loss_swallows_ends_the_run_at_its_next_step(place, monkeypatch, capfd):
     (place / "deaf.py").write_text(DEAF)
     stage = "{stage: finetune, epochs: 2, batch: 32, objective: deaf.py:loss}"
-    recipe = read(place / "r.yaml", [f"models={{net: {{source: nets.py:net, stages: [{stage}]}}}}"])
+    recipe = read_recipe(place / "r.yaml", [f"models={{net: {{source: nets.py:net, stages: [{stage}]}}}}"])
     before = files(run(recipe, place / "heard").folder)
     monkeypatch.setenv("PRESSED_AT", "14")  # of 10 steps an epoch
     with pytest.raises(KeyboardInterrupt):
@@ -222,7 +222,7 @@ def test_an_interruption_that_a_loss_swallows_ends_the_run_at_its_next_step(plac
 def test_what_changed_since_is_named_and_nothing_is_resumed(place):
     folder, own = place / "changed", place / "own"
     shutil.copytree(place, own, ignore=lambda path, names: {n for n in names if n not in ("nets.py", "r.yaml")})
-    recipe = partial(read, own / "r.yaml")
+    recipe = partial(read_recipe, own / "r.yaml")
     run(recipe(SHORT), folder)
     before = files(folder)
     with pytest.raises(SpecError, match="holds a run already; resume it"):
@@ -242,7 +242,7 @@ def test_two_ranks_train_the_same_recipe(place):
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert len(report["models"][0]["curves"]) == 2
-    alone = run(read(place / "r.yaml", SHORT), place / "alone").report
+    alone = run(read_recipe(place / "r.yaml", SHORT), place / "alone").report
     losses = [[row["loss"] for row in found["models"][0]["curves"]] for found in (report, alone)]
     # Batch-norm sees half a batch on each rank: not the same numbers, the same training.
     assert losses[0] == pytest.approx(losses[1], rel=0.3)
@@ -250,12 +250,12 @@ def test_two_ranks_train_the_same_recipe(place):
 
 
 def test_several_seeds_are_reported_together(place):
-    done = run(read(place / "r.yaml", [*SHORT, "seeds=[3, 4]"]), place / "seeds")
+    done = run(read_recipe(place / "r.yaml", [*SHORT, "seeds=[3, 4]"]), place / "seeds")
     model = done.report["models"][0]
     assert len(model["metric_per_seed"]) == 2
     assert model["metric_mean"] == pytest.approx(np.mean(model["metric_per_seed"]))
     assert files(done.folder)["net.attar"] != files(done.folder / "seed-4")["net.attar"]
-    alone = run(read(place / "r.yaml", [*SHORT, "seeds=[4]"]), place / "seed")
+    alone = run(read_recipe(place / "r.yaml", [*SHORT, "seeds=[4]"]), place / "seed")
     assert files(alone.folder) == files(done.folder / "seed-4")
 
 
@@ -265,7 +265,7 @@ def test_a_teacher_may_be_a_file_and_rounding_may_come_last(whole, place):
         "models={given: {source: {file: given.attar}}, net: {source: nets.py:net, stages: ["
         "{stage: distill, teacher: given, epochs: 1, batch: 32}, {stage: quantize, bits: 8, activations: 8}]}}"
     )
-    done = run(read(place / "r.yaml", [models]), place / "file")
+    done = run(read_recipe(place / "r.yaml", [models]), place / "file")
     given, net = done.report["models"]
     assert given["sha256"] == whole[1]["models"][0]["sha256"]
     assert [stage["stage"] for stage in net["record"]] == ["distill", "quantize"]
@@ -274,12 +274,12 @@ def test_a_teacher_may_be_a_file_and_rounding_may_come_last(whole, place):
 
 def test_what_a_teacher_says_may_be_kept(place):
     settings = [
-        "banks={teacher: {}}",
+        "teacher_cache={teacher: {}}",
         "models.student.stages=[{stage: distill, teacher: teacher, epochs: 2, batch: 32}]",
     ]
-    done = run(read(place / "r.yaml", settings), place / "bank")
-    assert (done.folder / "state" / "banks" / "seed-0" / "teacher.safetensors").is_file()
-    live = run(read(place / "r.yaml", settings[1:]), place / "live")
+    done = run(read_recipe(place / "r.yaml", settings), place / "bank")
+    assert (done.folder / "state" / "teacher_cache" / "seed-0" / "teacher.safetensors").is_file()
+    live = run(read_recipe(place / "r.yaml", settings[1:]), place / "live")
     losses = [[row["loss"] for row in each.report["models"][1]["curves"]] for each in (done, live)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
@@ -354,7 +354,10 @@ def test_a_stranger_s_module_loader_loss_and_metric_go_through(tmp_path):
             "recipe.models.net.source: the factory was",
         ),
         ("models.net.source={factory: nets.py:net, weights: w.pt}", "recipe.models.net.source: there are no weights"),
-        ("banks={net: {variants: 2}}", "recipe.banks.net.variants: 2 are more than the 1 the augmentation has"),
+        (
+            "teacher_cache={net: {variants: 2}}",
+            "recipe.teacher_cache.net.variants: 2 are more than the 1 the augmentation has",
+        ),
         (
             "data={source: nets.py:sets, augment: [cutmix]}",
             "recipe.data.augment: cutmix is for images, (n, ..., height, width); examples of shape (256, 6)",
@@ -366,7 +369,7 @@ def test_a_stranger_s_module_loader_loss_and_metric_go_through(tmp_path):
 )
 def test_what_is_missing_is_refused_before_any_training(place, tmp_path, setting, message):
     with pytest.raises(AttarError) as caught:
-        run(read(place / "r.yaml", [*SHORT, setting]), tmp_path / "run")
+        run(read_recipe(place / "r.yaml", [*SHORT, setting]), tmp_path / "run")
     assert message in str(caught.value)
     assert not (tmp_path / "run" / "state").exists()
 
@@ -428,10 +431,10 @@ def test_a_teacher_that_is_rounded_on_its_way_into_the_file_teaches_as_its_file(
     models = (
         f"models={{teacher: {{source: nets.py:net, stages: {stages}}}, net: {{source: nets.py:net, stages: {teach}}}}}"
     )
-    first = run(read(place / "r.yaml", [models % "teacher"]), place / "rounded")
+    first = run(read_recipe(place / "r.yaml", [models % "teacher"]), place / "rounded")
     shutil.copy(first.folder / "teacher.attar", place / "teacher-2.attar")
     models = f"models={{file: {{source: {{file: teacher-2.attar}}}}, net: {{source: nets.py:net, stages: {teach}}}}}"
-    second = run(read(place / "r.yaml", [models % "file"]), place / "rounded-file")
+    second = run(read_recipe(place / "r.yaml", [models % "file"]), place / "rounded-file")
     losses = [[row["loss"] for row in done.report["models"][1]["curves"]] for done in (first, second)]
     assert losses[0] == losses[1]
 
@@ -459,14 +462,14 @@ def test_whole_numbers_to_guess_are_no_classes_and_a_metric_may_have_no_value(tm
 
 def test_what_is_left_open_is_decided_once(place):
     settings = [*SHORT, "precision=auto", "layout=auto"]
-    done = run(read(place / "r.yaml", settings), place / "auto")
-    written = read(done.folder / "recipe.yaml")
+    done = run(read_recipe(place / "r.yaml", settings), place / "auto")
+    written = read_recipe(done.folder / "recipe.yaml")
     assert written.precision in ("32-true", "bf16-mixed")
     assert written.threads == 1
     before = files(done.folder)
     shutil.rmtree(done.folder / "state")
     (done.folder / "net.attar").unlink()
-    assert files(run(read(place / "r.yaml", settings), done.folder, resume=True).folder) == before
+    assert files(run(read_recipe(place / "r.yaml", settings), done.folder, resume=True).folder) == before
     assert sum(row["event"] == "decided" and row["what"] == "training" for row in _journal(done.folder)) == 1
 
 
@@ -482,8 +485,8 @@ def test_a_full_disk_is_said_so_and_the_run_goes_on_later(place):
     assert done.returncode == 1
     assert "cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
-    resumed = run(read(place / "r.yaml", SHORT), out, resume=True)
-    assert files(resumed.folder) == files(run(read(place / "r.yaml", SHORT), place / "roomy").folder)
+    resumed = run(read_recipe(place / "r.yaml", SHORT), out, resume=True)
+    assert files(resumed.folder) == files(run(read_recipe(place / "r.yaml", SHORT), place / "roomy").folder)
 
 
 def test_a_loader_of_pairs_is_a_list_of_batches_too(tmp_path):

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import attar
-from attar.artifact.inspect import describe
-from attar.data import load
-from attar.measure.accuracy import evaluate
+from attar._src.artifact.inspect import inspect_artifact
+from attar._src.data.registry import load_dataset
+from attar._src.measure.accuracy import evaluate_accuracy
 
 STUDY = Path(__file__).parents[2] / "studies" / "resnet20"
 #: File -> smallest accuracy and largest size.
@@ -27,7 +27,7 @@ def test_the_results_are_of_the_committed_file(name, results):
     artifact.verify()
     entry, (accuracy, size) = results["files"][name], DEMANDS[name]
     assert artifact.sha256 == entry["sha256"]
-    assert describe(artifact)["file_bytes"] == entry["file_bytes"] <= size
+    assert inspect_artifact(artifact)["file_bytes"] == entry["file_bytes"] <= size
     assert entry["examples"] == 10_000
     assert entry["accuracy"] >= accuracy
     assert entry["parity"]["equal_predictions"] >= 0.998
@@ -43,9 +43,9 @@ def test_integers_are_no_slower_than_the_peers(results):
 @pytest.mark.skipif("ATTAR_DATA" not in os.environ, reason="ATTAR_DATA is not set: no CIFAR-10 to judge by")
 @pytest.mark.parametrize("name", DEMANDS)
 def test_the_file_has_the_accuracy_that_is_stated(name, results):
-    test = load("cifar10", "test")
+    test = load_dataset("cifar10", "test")
     session = attar.Session(STUDY / f"{name}.attar")
-    found = evaluate(session, test.x, test.y).accuracy
+    found = evaluate_accuracy(session, test.x, test.y).accuracy
     # Another processor may tip a few predictions.
     assert abs(found - results["files"][name]["accuracy"]) < 0.001
     assert found >= DEMANDS[name][0]

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from tests.attacks.fuzz import every_kind
 
-from attar.artifact.layout import MAJOR, MINOR
-from attar.artifact.reader import Artifact, open_artifact
-from attar.artifact.writer import pack
-from attar.core.scheme import PerTensor, Scheme
-from attar.core.tensors import Quantized
+from attar._src.artifact.layout import MAJOR, MINOR
+from attar._src.artifact.reader import Artifact, open_artifact
+from attar._src.artifact.writer import pack
+from attar._src.core.scheme import PerTensor, Scheme
+from attar._src.core.tensors import Quantized
 
 HERE = Path(__file__).parent
 LISTED = 64  # tensors of more elements are told by the SHA-256 of their bytes

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tests.golden.make import summary
 
-from attar.artifact.layout import MAJOR, MINOR
-from attar.artifact.reader import open_artifact
+from attar._src.artifact.layout import MAJOR, MINOR
+from attar._src.artifact.reader import open_artifact
 
 HERE = Path(__file__).parent
 #: Every golden file there has ever been, and its SHA-256.

@@ -7,20 +7,20 @@ import re
 import pytest
 from tests.house.repository import ROOT, SOURCE, prose
 
-from attar.artifact.manifest import CodeStream, TableRecord
-from attar.cli import COMMANDS
-from attar.coding.registry import CODERS
-from attar.core.registry import Registry
-from attar.data import DATASETS
-from attar.data.preprocessing import PREPROCESSINGS
-from attar.deploy import BACKENDS
-from attar.measure.metric import METRICS
-from attar.methods.distill.registry import OBJECTIVES
-from attar.methods.prune.scores import SCORES
-from attar.methods.quantize.registry import OBSERVERS, SOLVERS
-from attar.methods.registry import CONSTRAINTS
-from attar.train.augment import AUGMENTATIONS
-from attar.train.optimizer import OPTIMIZERS
+from attar._src.artifact.manifest import CodeStream, TableRecord
+from attar._src.backends.registry import BACKENDS
+from attar._src.cli import COMMANDS
+from attar._src.coding.registry import CODERS
+from attar._src.core.registry import Registry
+from attar._src.data.preprocessing import PREPROCESSINGS
+from attar._src.data.registry import DATASETS
+from attar._src.measure.metric import METRICS
+from attar._src.methods.objectives.registry import OBJECTIVES
+from attar._src.methods.prune.scores import SCORES
+from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
+from attar._src.methods.rules import CONSTRAINTS
+from attar._src.train.augment import AUGMENTATIONS
+from attar._src.train.optimizer import OPTIMIZERS
 
 REGISTRIES = {
     "coders": CODERS,

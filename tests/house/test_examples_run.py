@@ -11,8 +11,8 @@ import pytest
 import typer
 from tests.house.repository import ROOT, blocks, documents, files, name
 
-from attar.cli import COMMANDS, main
-from attar.core.errors import DataError
+from attar._src.cli import COMMANDS, main
+from attar._src.core.errors import DataError
 
 RUN = ("README.md", "docs/extending.md")
 #: Documents whose command lines need weights and data that are not in the repository: theirs are parsed, not run.

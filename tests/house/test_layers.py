@@ -37,12 +37,12 @@ def test_no_module_imports_itself_around_a_corner():
     [
         ("import attar", HEAVY),
         ("import attar; dir(attar); attar.ArtifactError", HEAVY),
-        ("from attar.cli import main; main(['--help'])", HEAVY),
-        ("from attar.cli import main; main(['--version'])", HEAVY),
-        ("from attar.cli import main; main(['quantize', '--help'])", ("torch",)),
-        ("from attar.cli import main; main(['eval', '--help'])", ("torch",)),
+        ("from attar._src.cli import main; main(['--help'])", HEAVY),
+        ("from attar._src.cli import main; main(['--version'])", HEAVY),
+        ("from attar._src.cli import main; main(['quantize', '--help'])", ("torch",)),
+        ("from attar._src.cli import main; main(['eval', '--help'])", ("torch",)),
         ("import attar; attar.Session; attar.open_artifact", ("torch", "onnxscript", "sklearn")),
-        ("import attar.measure, attar.data, attar.deploy", ("torch", "onnxscript", "sklearn")),
+        ("import attar._src.measure, attar._src.data, attar._src.backends", ("torch", "onnxscript", "sklearn")),
     ],
 )
 def test_what_starts_quickly_leaves_the_heavy_packages_alone(code, barred):

@@ -46,7 +46,9 @@ def test_what_is_forbidden_would_be_found(what, text):
     assert FORBIDDEN[what].search(text.encode())
 
 
-@pytest.mark.parametrize("text", ["src/attar/work/workpiece.py", "tests/work/x", "a pickle", "weights_only=True"])
+@pytest.mark.parametrize(
+    "text", ["src/attar/_src/work/compressed_model.py", "tests/work/x", "a pickle", "weights_only=True"]
+)
 def test_what_is_allowed_is_not_found(text):
     assert not any(pattern.search(text.encode()) for pattern in FORBIDDEN.values())
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from tests.runtime.reference import file_of, node
 
-from attar.core.errors import DataError
-from attar.measure import evaluate
-from attar.runtime import Session
+from attar._src.core.errors import DataError
+from attar._src.measure.accuracy import evaluate_accuracy
+from attar._src.runtime.session import Session
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def scores(*labels):
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 100])
 def test_right_predictions_are_counted_whatever_the_batch(echo, batch):
-    found = evaluate(echo, scores(0, 1, 2, 2, 1), np.array([0, 1, 2, 0, 0]), batch=batch)
+    found = evaluate_accuracy(echo, scores(0, 1, 2, 2, 1), np.array([0, 1, 2, 0, 0]), batch=batch)
     assert (found.accuracy, found.correct, found.examples, found.predictions) == (0.6, 3, 5, 5)
     assert found.per_class == {"0": 1 / 3, "1": 1.0, "2": 1.0}
     assert found.standard_error == pytest.approx((0.6 * 0.4 / 5) ** 0.5)
@@ -30,13 +30,13 @@ def test_right_predictions_are_counted_whatever_the_batch(echo, batch):
 
 def test_a_fixed_batch_is_filled_up_and_the_filling_not_counted():
     fixed = Session(file_of([node("Identity", "x", "y")], {}, x=(4, 3), y=(4, 3)))
-    found = evaluate(fixed, scores(0, 1, 2, 2, 1), np.array([0, 1, 2, 0, 0]), batch=100)
+    found = evaluate_accuracy(fixed, scores(0, 1, 2, 2, 1), np.array([0, 1, 2, 0, 0]), batch=100)
     assert (found.correct, found.examples) == (3, 5)
 
 
 def test_one_example_may_have_many_labels():
     session = Session(file_of([node("Identity", "x", "y")], {}, x=("batch", 2, 3), y=("batch", 2, 3)))
-    found = evaluate(session, scores(0, 1, 2, 2).reshape(2, 2, 3), np.array([[0, 1], [2, 0]]))
+    found = evaluate_accuracy(session, scores(0, 1, 2, 2).reshape(2, 2, 3), np.array([[0, 1], [2, 0]]))
     assert (found.accuracy, found.examples, found.predictions) == (0.75, 2, 4)
 
 
@@ -56,4 +56,4 @@ def test_one_example_may_have_many_labels():
 )
 def test_what_cannot_be_judged_is_refused(echo, raw, labels, batch, message):
     with pytest.raises(DataError, match=message):
-        evaluate(echo, raw, labels, batch=batch)
+        evaluate_accuracy(echo, raw, labels, batch=batch)

@@ -5,14 +5,15 @@ import json
 import pytest
 from tests import samples
 
-from attar.artifact.writer import pack, write
-from attar.core.errors import ArtifactError
-from attar.measure import cold, cold_start
+from attar._src.artifact.writer import pack, write_atomically
+from attar._src.core.errors import ArtifactError
+from attar._src.measure import cold
+from attar._src.measure.cold import cold_start
 
 
 @pytest.fixture
 def file(tmp_path):
-    write(tmp_path / "m.attar", pack(samples.conv_net(), coder="raw"))
+    write_atomically(tmp_path / "m.attar", pack(samples.conv_net(), coder="raw"))
     return tmp_path / "m.attar"
 
 
@@ -30,7 +31,7 @@ def test_its_failure_is_passed_on(file):
 
 
 def test_the_process_itself(file, capsys):
-    cold.main(str(file), json.dumps([([2, 3, 8, 8], "<f4")]), "1")
+    cold.measure_in_process(str(file), json.dumps([([2, 3, 8, 8], "<f4")]), "1")
     assert json.loads(capsys.readouterr().out)["cold_start_ms"] > 0
 
 

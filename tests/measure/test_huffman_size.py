@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from tests import samples
 
-from attar.artifact.reader import open_artifact
-from attar.artifact.writer import pack
-from attar.core.scheme import PerBucket, PerTensor, Scheme
-from attar.core.tensors import Codebook, Dense, Quantized, Sparse
-from attar.measure.huffman_size import HuffmanSize, huffman_size
+from attar._src.artifact.reader import open_artifact
+from attar._src.artifact.writer import pack
+from attar._src.core.scheme import PerBucket, PerTensor, Scheme
+from attar._src.core.tensors import Codebook, Dense, Quantized, Sparse
+from attar._src.measure.huffman_size import HuffmanSize, huffman_size
 
 
 def codebook(codes, size=256, levels=None):

@@ -5,9 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from attar.core.errors import SpecError
-from attar.measure import interleave
-from attar.measure.latency import summarize
+from attar._src.core.errors import SpecError
+from attar._src.measure.latency import interleave, summarize
 
 
 def test_every_model_runs_once_in_each_round_and_in_changing_order():
@@ -29,7 +28,7 @@ def test_the_figures_are_those_of_the_times():
 
 
 def test_rounds_are_chosen_when_none_are_given(monkeypatch):
-    monkeypatch.setattr("attar.measure.latency._SECONDS", 1e-9)
+    monkeypatch.setattr("attar._src.measure.latency._SECONDS", 1e-9)
     assert interleave([lambda: None])[0].rounds == 20
 
 

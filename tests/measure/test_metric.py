@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from tests.samples import conv_net
 
-from attar.artifact.writer import pack
-from attar.core.errors import DataError, SpecError, UnknownName
-from attar.measure.metric import METRICS, Guarded, find, per_class, score
-from attar.runtime import Session
+from attar._src.artifact.writer import pack
+from attar._src.core.errors import DataError, SpecError, UnknownName
+from attar._src.measure.metric import METRICS, Guarded, find, per_class, score
+from attar._src.runtime.session import Session
 
 
 def test_accuracy_is_the_share_of_largest_elements_at_the_target():

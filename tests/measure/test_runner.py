@@ -4,17 +4,16 @@ import numpy as np
 import pytest
 from tests import samples
 
-from attar.artifact.writer import pack, write
-from attar.core.errors import ArtifactError, DataError
-from attar.deploy import BACKENDS
-from attar.measure import open_runner
-from attar.measure.runner import example_feed
-from attar.runtime import Session
+from attar._src.artifact.writer import pack, write_atomically
+from attar._src.backends.registry import BACKENDS
+from attar._src.core.errors import ArtifactError, DataError
+from attar._src.measure.runner import example_feed, open_runner
+from attar._src.runtime.session import Session
 
 
 @pytest.fixture
 def ours(tmp_path):
-    write(tmp_path / "m.attar", pack(samples.conv_net()))
+    write_atomically(tmp_path / "m.attar", pack(samples.conv_net()))
     return tmp_path / "m.attar"
 
 
@@ -35,7 +34,7 @@ def test_both_run_the_same_inputs_by_position(ours, theirs):
 
 
 def test_integer_inputs_are_zeros_that_may_be_indices(tmp_path):
-    write(tmp_path / "m.attar", pack(samples.lstm()))
+    write_atomically(tmp_path / "m.attar", pack(samples.lstm()))
     assert not example_feed(open_runner(tmp_path / "m.attar"), 4)["tokens"].any()
 
 
@@ -54,6 +53,6 @@ def test_a_fixed_batch_is_named(tmp_path):
     from tests.runtime.reference import file_of, node
 
     fixed = file_of([node("Neg", "x", "y")], {}, x=(4, 3), y=(4, 3))
-    write(tmp_path / "m.attar", bytes(fixed._data))
+    write_atomically(tmp_path / "m.attar", bytes(fixed._data))
     with pytest.raises(DataError, match="use --batch 4"):
         example_feed(open_runner(tmp_path / "m.attar"), 1)

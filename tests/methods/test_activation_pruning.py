@@ -3,17 +3,17 @@ import pytest
 import torch
 from tests.methods.toys import data, fresh
 
-from attar.artifact.writer import pack
-from attar.core.errors import ModelError
-from attar.methods.prune.activations import PruneActivations, Threshold
-from attar.methods.quantize.straight_through import StraightThrough
-from attar.runtime import Session
-from attar.work.constraint import Moment
-from attar.work.workpiece import Use
+from attar._src.artifact.writer import pack
+from attar._src.core.errors import ModelError
+from attar._src.methods.prune.activations import ActivationThreshold, PruneActivations
+from attar._src.methods.quantize.qat.straight_through import StraightThrough
+from attar._src.runtime.session import Session
+from attar._src.work.compressed_model import FileInfo
+from attar._src.work.constraint import Progress
 
 
 def held(**fields):
-    return Threshold(PruneActivations(**fields), "x").train()
+    return ActivationThreshold(PruneActivations(**fields), "x").train()
 
 
 def test_what_is_no_larger_than_the_threshold_is_zero():
@@ -43,10 +43,10 @@ def test_it_is_fixed_after_its_share_of_the_stage():
     learner.attach(PruneActivations(sparsity=0.5, freeze=0.5).attach(learner))
     graph, seen = learner.graph(train=True), []
     for step in range(8):
-        learner.update(Moment(step, 8))
+        learner.update(Progress(step, 8))
         graph(data(16, seed=step)[0] * (step + 1))
         seen.append(learner.constraints[0].report()["threshold"])
-    learner.update(Moment(7, 8))
+    learner.update(Progress(7, 8))
     assert np.isnan(seen[0])
     assert len(set(seen[1:5])) == 4
     assert len(set(seen[4:])) == 1
@@ -73,17 +73,20 @@ def test_rounded_and_pruned_values_are_the_same_in_the_file():
     learner.attach(PruneActivations(sparsity=0.5).attach(learner))
     learner.attach(StraightThrough(activations=4).attach(learner))
     # Rounded first, whatever was attached first: what is left is on its grid, as in the file.
-    assert [type(each).__name__ for each in learner.held("relu")] == ["SiteGrid", "Threshold"]
+    assert [type(each).__name__ for each in learner.parametrizations("relu")] == [
+        "ActivationGrid",
+        "ActivationThreshold",
+    ]
     graph = learner.graph(train=True)
     for step in range(4):
-        learner.update(Moment(step, 4))
+        learner.update(Progress(step, 4))
         graph(data(32, seed=step)[0])
-    learner.settle()
+    learner.finalize()
     piece = learner.deployed()
     places = {name for place in learner.places() for name in place.sources}
     assert {piece.traced.origins[name] for name in piece.rounded} == places
     x = data(32, seed=9)[0]
-    session = Session(pack(piece.contents(Use())))
+    session = Session(pack(piece.contents(FileInfo())))
     got = session.run({session.inputs[0].name: x.numpy()})[session.outputs[0].name]
     with torch.no_grad():
         wanted = piece.simulate(torch.float64)(x.double()).numpy()

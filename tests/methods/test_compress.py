@@ -3,21 +3,21 @@ import pytest
 import torch
 from tests.methods.toys import ModuleTeacher, context, data, fresh
 
-from attar.artifact.inspect import describe
-from attar.artifact.reader import open_artifact
-from attar.artifact.writer import pack
-from attar.core.errors import SpecError
-from attar.methods.finetune import Finetune
-from attar.methods.presets import Compress
-from attar.methods.quantize.lsq import Lsq
-from attar.methods.quantize.narrow import Narrow
-from attar.methods.quantize.rate import Rate
-from attar.model.capture import capture
-from attar.model.trace import deploy
-from attar.train.batch import Batch
-from attar.work.learner import Learner
-from attar.work.objective import Sources
-from attar.work.workpiece import Use
+from attar._src.artifact.inspect import inspect_artifact
+from attar._src.artifact.reader import open_artifact
+from attar._src.artifact.writer import pack
+from attar._src.core.errors import SpecError
+from attar._src.methods.finetune import Finetune
+from attar._src.methods.presets import Compress
+from attar._src.methods.quantize.low_precision import LowPrecision
+from attar._src.methods.quantize.lsq.rule import Lsq
+from attar._src.methods.quantize.qat.rate import Rate
+from attar._src.model.capture import capture
+from attar._src.model.trace import deploy_graph
+from attar._src.train.batch import Batch
+from attar._src.work.compressed_model import FileInfo
+from attar._src.work.learner import Learner
+from attar._src.work.objective import LossInputs
 
 WIDTH = 48
 PLAN = {"epochs": 8, "batch": 16, "optimizer": {"name": "sgd", "lr": 0.02, "weight_decay": 0.0}}
@@ -40,7 +40,7 @@ def begun(trained):
 
 
 def bits_per_weight(learner):
-    return describe(open_artifact(pack(learner.deployed().contents(Use()))))["bits_per_weight"]
+    return inspect_artifact(open_artifact(pack(learner.deployed().contents(FileInfo()))))["bits_per_weight"]
 
 
 def accuracy(learner):
@@ -66,7 +66,7 @@ def test_the_file_ends_within_its_budget(trained, tmp_path):
 
 
 def sources(progress):
-    return Sources(torch.zeros(1, 2), (), Batch((torch.zeros(1),), None), {}, progress)
+    return LossInputs(torch.zeros(1, 2), (), Batch((torch.zeros(1),), None), {}, progress)
 
 
 def test_without_a_budget_the_rate_is_the_loss_and_falls_along_its_gradient(trained):
@@ -89,8 +89,8 @@ def test_the_rate_is_what_the_coder_takes(trained):
     learner = begun(trained)
     learner.attach(Lsq(bits=4, granularity="tensor").attach(learner))
     spent = float(Rate().build(learner).begun[0])
-    artifact = open_artifact(pack(learner.deployed().contents(Use())))
-    coded = [each for each in describe(artifact)["tensors"] if each["kind"] == "quantized"]
+    artifact = open_artifact(pack(learner.deployed().contents(FileInfo())))
+    coded = [each for each in inspect_artifact(artifact)["tensors"] if each["kind"] == "quantized"]
     stored = sum(8 * each["payload_bytes"] for each in coded) / sum(int(np.prod(each["shape"])) for each in coded)
     assert spent < stored < 1.08 * spent, "small tensors pay for their scales and the coder's end"
 
@@ -130,7 +130,7 @@ def test_the_rate_needs_codes(trained):
 
 def test_what_needs_a_grid_follows_it_and_what_changes_weights_comes_before():
     stage = Compress(teacher="big", size=2.0, constraints=[{"name": "freeze"}, {"name": "normalize"}], epochs=1)
-    assert [rule.name for rule in stage.expand().constraints] == ["normalize", "lsq", "freeze", "narrow"]
+    assert [rule.name for rule in stage.expand().constraints] == ["normalize", "lsq", "freeze", "low_precision"]
     assert stage.expand().constraints[-1].merge
     assert not stage.model_copy(update={"merge": False}).expand().constraints[-1].merge
     assert stage.budget() == 2.0
@@ -155,7 +155,7 @@ def test_a_module_that_begins_untrained_leaves_room_for_what_its_vectors_will_ta
             for name, parameter in learner.module.named_parameters():
                 if parameter.dim() == 1:
                     torch.nn.init.constant_(parameter, float("weight" in name))
-        for rule in (Lsq(bits=4), Narrow()):
+        for rule in (Lsq(bits=4), LowPrecision()):
             learner.attach(rule.attach(learner))
         budgets.append(float(Rate(file=2.0).build(learner).begun[1]))
     assert budgets[1] == pytest.approx(budgets[0], rel=0.05)
@@ -165,7 +165,7 @@ def test_a_budget_counts_scales_as_they_will_be_stored(trained):
     begun_with = {}
     for bits in (32, 16):
         learner = begun(trained)
-        for rule in (Lsq(bits=4), Narrow(scale_bits=bits)):
+        for rule in (Lsq(bits=4), LowPrecision(scale_bits=bits)):
             learner.attach(rule.attach(learner))
         begun_with[bits] = float(Rate(file=3.0).build(learner).begun[1])
         held = learner.constraints[0].weights
@@ -182,10 +182,10 @@ def test_the_whole_preset_ends_within_its_budget(trained, tmp_path):
     fields = {"scale_bits": 16, "through": [6, 5], "offset": True, "terms": ["damping"], "floats": 8}
     stage = Compress(teacher="big", alpha=0.0, beta=1.0, size=1.6, bits=4, **fields, **PLAN)
     stage.run(learner, context(tmp_path, teachers=teachers))
-    artifact = open_artifact(pack(learner.deployed().contents(Use())))
+    artifact = open_artifact(pack(learner.deployed().contents(FileInfo())))
     assert artifact.version == "1.1"
     assert artifact.tensor("second.weight").scale_dtype == "f16"
-    assert describe(artifact)["bits_per_weight"] <= 1.6
+    assert inspect_artifact(artifact)["bits_per_weight"] <= 1.6
     assert accuracy(learner) > 0.9
 
 
@@ -204,7 +204,7 @@ def test_a_module_without_batch_norms_is_compressed(tmp_path):
     torch.manual_seed(0)
     module = Plain()
     captured = capture(module, (torch.randn(2, 2, 8, 8),))
-    learner = Learner(module, captured, deploy(module, captured))
+    learner = Learner(module, captured, deploy_graph(module, captured))
     stage = Compress(teacher="big", alpha=0.0, beta=1.0, size=8.0, **{**PLAN, "epochs": 1})
     assert stage.norm_batches == 50
     stage.run(learner, context(tmp_path, teachers={"big": ModuleTeacher(fresh(slot=1, width=12).module)}))

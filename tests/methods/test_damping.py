@@ -2,15 +2,15 @@ import pytest
 import torch
 from tests.methods.toys import fresh
 
-from attar.core.errors import SpecError
-from attar.methods.quantize.damping import Damping
-from attar.methods.quantize.lsq import Lsq
-from attar.methods.quantize.normalize import Normalize
-from attar.methods.quantize.straight_through import StraightThrough
-from attar.train.batch import Batch
-from attar.work.objective import Sources
+from attar._src.core.errors import SpecError
+from attar._src.methods.quantize.lsq.rule import Lsq
+from attar._src.methods.quantize.qat.damping import Damping
+from attar._src.methods.quantize.qat.normalize import Normalize
+from attar._src.methods.quantize.qat.straight_through import StraightThrough
+from attar._src.train.batch import Batch
+from attar._src.work.objective import LossInputs
 
-NOTHING = Sources(torch.zeros(2, 4), (), Batch((torch.zeros(2, 2, 8, 8),), None), {}, 0.5)
+NOTHING = LossInputs(torch.zeros(2, 4), (), Batch((torch.zeros(2, 2, 8, 8),), None), {}, 0.5)
 
 
 def held_to(*rules):
@@ -63,7 +63,7 @@ def test_descending_it_alone_ends_on_the_grid():
     loss, codes = Damping().build(learner), None
     first = loss(NOTHING).detach()
     for _ in range(60):
-        found = [positions.codes().clone() for positions in learner.positions().values()]
+        found = [positions.codes().clone() for positions in learner.grid_positions().values()]
         codes = codes or found
         loss(NOTHING).backward()
         with torch.no_grad():

@@ -7,13 +7,13 @@ from tests.methods.test_finetune import ADAMW, Stop, results
 from tests.methods.toys import ModuleTeacher, Net, context, data, fresh, same
 from torch import nn
 
-from attar.core.errors import SpecError, UnknownName
-from attar.methods.distill.teacher import Live, live
-from attar.methods.finetune import Finetune
-from attar.model.capture import capture
-from attar.model.taps import Taps
-from attar.train.batch import Batch
-from attar.work.objective import Objective, Term
+from attar._src.core.errors import SpecError, UnknownName
+from attar._src.methods.finetune import Finetune
+from attar._src.methods.teachers.teacher import LiveTeacher, live_teacher
+from attar._src.model.capture import capture
+from attar._src.model.taps import LayerTaps
+from attar._src.train.batch import Batch
+from attar._src.work.objective import Objective, Term
 
 HINT = {"name": "hint", "teacher": "big", "layers": {"second": "second", "norm1": "first"}}
 ATTENTION = {"name": "attention", "teacher": "big", "layers": {"norm2": "norm2"}, "weight": 3.0}
@@ -64,7 +64,7 @@ def test_the_value_of_a_layer_is_what_its_module_returns(around, train):
     module, captured = around
     x = torch.randn(5, 2, 6, 6, generator=torch.Generator().manual_seed(1))
     program = captured.copy(train=train)
-    taps = Taps(program, PATHS)
+    taps = LayerTaps(program, PATHS)
     outputs = []
     for run in (lambda: hooked(module.train(train), x), lambda: (outputs.append(program(x)), taps.take())[1]):
         torch.manual_seed(0)
@@ -84,7 +84,7 @@ def test_a_tap_changes_nothing_and_keeps_nothing_once_taken(around):
     _, captured = around
     x = torch.randn(3, 2, 6, 6)
     plain, program = captured.copy(train=False), captured.copy(train=False)
-    taps = Taps(program, PATHS)
+    taps = LayerTaps(program, PATHS)
     assert torch.equal(plain(x), program(x))
     taps.take()
     assert all(tap.kept is None for tap in taps.taps.values())
@@ -94,7 +94,7 @@ def test_a_tap_changes_nothing_and_keeps_nothing_once_taken(around):
 def test_a_layer_that_is_not_there_is_named_with_the_nearest(around):
     for name, nearest in (("block.3", "block.2"), ("nothing", "")):
         with pytest.raises(UnknownName, match=f"no layer named '{name}'.*{nearest}"):
-            Taps(around[1].copy(train=True), (name,))
+            LayerTaps(around[1].copy(train=True), (name,))
 
 
 def test_values_are_those_after_what_holds_them(tmp_path):
@@ -108,7 +108,7 @@ def test_values_are_those_after_what_holds_them(tmp_path):
     }
     stack = {node.name: list((node.meta.get("nn_module_stack") or {}).values()) for node in program.graph.nodes}
     path = next(path for name in sorted(held) for path, _ in stack[name] if path in ("norm1", "norm2", "head"))
-    taps = Taps(program, (path, "second"))
+    taps = LayerTaps(program, (path, "second"))
     with torch.no_grad():
         program(data(16)[0])
     value = taps.take()[path]
@@ -147,7 +147,7 @@ def teacher(tmp_path_factory):
     learner = fresh(1, width=12)
     lent = context(tmp_path_factory.mktemp("teacher"))
     Finetune(epochs=2, **ADAMW).run(learner, lent)
-    return live(learner, lent.fabric)
+    return live_teacher(learner, lent.fabric)
 
 
 def look(lent):
@@ -163,7 +163,7 @@ def test_objectives_see_the_layers_of_student_and_teacher_in_training_and_valida
     learner = look(context(tmp_path, teachers={"big": teacher}))
     assert [training for training, *_ in Spy.seen] == [True] * 8 + [False] * 2
     program = learner.graph(train=False)
-    taps = Taps(program, ("second", "head"))
+    taps = LayerTaps(program, ("second", "head"))
     for training, ours, theirs, batch in Spy.seen:
         assert ours["second"].shape == (len(batch), 8, 8, 8)
         assert ours["second"].requires_grad == training
@@ -259,7 +259,7 @@ def test_layers_that_do_not_fit_are_known_before_the_first_step(teacher, tmp_pat
 def test_a_teacher_whose_layers_are_not_known(tmp_path):
     lent = context(tmp_path)
     with pytest.raises(SpecError, match="Net is no captured program"):
-        Live(Net(), lent.fabric).look(Batch((data(4)[0],), None), ("second",))
+        LiveTeacher(Net(), lent.fabric).look(Batch((data(4)[0],), None), ("second",))
 
 
 def test_looking_costs_one_pass_and_changes_nothing_of_the_teacher(teacher):

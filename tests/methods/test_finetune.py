@@ -4,17 +4,17 @@ import torch
 from tests.methods.toys import ModuleTeacher, context, data, fresh, same
 from torch import nn
 
-from attar.artifact.writer import pack
-from attar.core.errors import UnknownName
-from attar.core.tensors import Quantized
-from attar.methods.finetune import Finetune
-from attar.model.capture import capture
-from attar.model.trace import deploy
-from attar.runtime import Session
-from attar.work.constraint import Constraint
-from attar.work.learner import Learner
-from attar.work.objective import Objective
-from attar.work.workpiece import Use
+from attar._src.artifact.writer import pack
+from attar._src.core.errors import UnknownName
+from attar._src.core.tensors import Quantized
+from attar._src.methods.finetune import Finetune
+from attar._src.model.capture import capture
+from attar._src.model.trace import deploy_graph
+from attar._src.runtime.session import Session
+from attar._src.work.compressed_model import FileInfo
+from attar._src.work.constraint import Constraint
+from attar._src.work.learner import Learner
+from attar._src.work.objective import Objective
 
 ADAMW = {"batch": 32, "optimizer": {"name": "adamw", "lr": 0.01}}
 ALL = {
@@ -58,7 +58,7 @@ def test_everything_together_and_the_file_computes_the_same(teacher, tmp_path):
     assert all(np.mean(piece.tensors[n].codes == 0) >= 0.49 for n in learner.weights)
     assert len(piece.activations) >= 4
     x = data(64, seed=2)[0]
-    session = Session(pack(piece.contents(Use()), coder="rans"))
+    session = Session(pack(piece.contents(FileInfo()), coder="rans"))
     got = session.run({session.inputs[0].name: x.numpy()})[session.outputs[0].name]
     with torch.no_grad():
         wanted = piece.simulate(torch.float64)(x.double()).numpy()
@@ -104,7 +104,7 @@ def test_going_on_from_a_checkpoint_gives_the_same_bytes(teacher, tmp_path, afte
     stage.run(third, lent)
     assert same(expected, results(third))
     assert third.record == record
-    assert pack(whole.deployed().contents(Use())) == pack(third.deployed().contents(Use()))
+    assert pack(whole.deployed().contents(FileInfo())) == pack(third.deployed().contents(FileInfo()))
 
 
 def strip(row):
@@ -184,7 +184,7 @@ def test_the_first_output_is_the_students_and_objectives_have_parameters(tmp_pat
     captured = capture(module, (torch.randn(2, 2, 8, 8),))
     rows = []
     stage = Finetune(epochs=3, objective=[{"name": Seen}, "cross_entropy", "cross_entropy"], **ADAMW)
-    stage.run(Learner(module, captured, deploy(module, captured)), context(tmp_path, log=rows.append))
+    stage.run(Learner(module, captured, deploy_graph(module, captured)), context(tmp_path, log=rows.append))
     assert rows[-1]["Seen"] < rows[0]["Seen"]
     assert rows[0]["cross_entropy"] == rows[0]["cross_entropy 2"]
     latest = context(tmp_path).store.latest()

@@ -3,16 +3,16 @@ import pytest
 import torch
 from tests.methods.toys import context, fresh, same
 
-from attar.core.errors import SpecError
-from attar.methods.finetune import Finetune
-from attar.methods.prune.prune import Prune
-from attar.methods.quantize.freeze import Freeze
-from attar.methods.quantize.linear import Linear
-from attar.methods.quantize.lsq import Lsq
-from attar.methods.quantize.normalize import Normalize
-from attar.methods.quantize.points import Points
-from attar.methods.quantize.straight_through import StraightThrough
-from attar.work.constraint import Moment
+from attar._src.core.errors import SpecError
+from attar._src.methods.finetune import Finetune
+from attar._src.methods.prune.prune import Prune
+from attar._src.methods.quantize.lsq.rule import Lsq
+from attar._src.methods.quantize.polino.codebook import LearnedCodebook
+from attar._src.methods.quantize.polino.uniform import Uniform
+from attar._src.methods.quantize.qat.freeze import Freeze
+from attar._src.methods.quantize.qat.normalize import Normalize
+from attar._src.methods.quantize.qat.straight_through import StraightThrough
+from attar._src.work.constraint import Progress
 
 NAME = "second.weight"
 
@@ -21,7 +21,7 @@ def held_to(*rules):
     learner = fresh()
     for rule in rules:
         learner.attach(rule.attach(learner))
-    return learner, learner.held(NAME)
+    return learner, learner.parametrizations(NAME)
 
 
 def at_codes(learner, grid, codes):
@@ -44,7 +44,7 @@ def test_frequencies_means_and_codes_are_those_of_the_paper():
     f, e, done, code = np.zeros(size), path[0].astype(float), np.zeros(size, bool), path[0].astype(float)
     for step in range(steps):
         at_codes(learner, grid, torch.from_numpy(path[step]).float())
-        learner.update(Moment(step, steps))
+        learner.update(Progress(step, steps))
         if step:
             q = np.where(done, code, path[step])
             change = np.sign(q - last)
@@ -73,7 +73,7 @@ def frozen_at(learner, held, codes):
 
 def test_what_is_frozen_is_read_at_its_code_and_gets_no_gradient():
     learner, held = held_to(Lsq(bits=3), Freeze())
-    learner.update(Moment(0, 4))
+    learner.update(Progress(0, 4))
     frozen, grid = held
     frozen_at(learner, held, torch.full_like(frozen.codes, 2))
     weight = learner.tensor(NAME)
@@ -83,7 +83,7 @@ def test_what_is_frozen_is_read_at_its_code_and_gets_no_gradient():
     assert torch.equal(read[..., ::3], wanted[..., ::3])
     assert (weight.grad[..., ::3] == 0).all()
     assert weight.grad[..., 1::3].any()
-    assert np.array_equal(learner.baked()[NAME].dense(), read.detach().numpy())
+    assert np.array_equal(learner.compressed_weights()[NAME].dense(), read.detach().numpy())
 
 
 @pytest.mark.parametrize("offset", [False, True])
@@ -91,7 +91,7 @@ def test_what_is_frozen_is_read_at_its_code_and_gets_no_gradient():
 def test_frozen_at_an_end_of_the_grid_it_is_inside_and_gives_the_step_no_gradient(end, offset):
     learner, held = held_to(Lsq(bits=3, offset=offset), Freeze())
     frozen, grid = held
-    learner.update(Moment(0, 4))
+    learner.update(Progress(0, 4))
     frozen.frozen.fill_(True)
     frozen.codes.fill_(end)
     weight = learner.tensor(NAME)
@@ -108,27 +108,27 @@ def test_frozen_at_an_end_of_the_grid_it_is_inside_and_gives_the_step_no_gradien
         assert torch.equal(read, wanted[grid.index].expand_as(read))
         read.sum().backward()
         # One element outside would be 3 paces, or a whole one of the offset.
-        assert grid.step.grad.abs().max() < 1e-3 * grid.pace
+        assert grid.step.grad.abs().max() < 1e-3 * grid.gradient_scale
         assert not offset or not grid.offset.grad.any()
 
 
 def test_it_says_that_it_stands_behind_a_grid():
-    assert Freeze.behind_grid
-    assert not Lsq.behind_grid
-    assert not Prune.behind_grid
+    assert Freeze.after_grid
+    assert not Lsq.after_grid
+    assert not Prune.after_grid
 
 
 def test_the_optimizer_does_not_move_it_and_a_step_takes_it_along():
     learner, held = held_to(Lsq(bits=3), Freeze(threshold=1.0))
     frozen, grid = held
-    learner.update(Moment(0, 4))
+    learner.update(Progress(0, 4))
     frozen_at(learner, held, torch.full_like(frozen.codes, -1))
     # A momentum that was there before.
     with torch.no_grad():
         learner.tensor(NAME).add_(0.9)
         grid.step.mul_(1.7)
-    assert (learner.positions()[NAME].codes()[..., ::3] == -1).all()
-    learner.update(Moment(1, 4))
+    assert (learner.grid_positions()[NAME].codes()[..., ::3] == -1).all()
+    learner.update(Progress(1, 4))
     wanted = -grid.scale()[grid.index].expand_as(frozen.mean)
     torch.testing.assert_close(learner.tensor(NAME)[..., ::3].detach(), wanted[..., ::3].detach())
 
@@ -137,12 +137,12 @@ def test_a_masked_zero_stays_zero_and_a_mask_acts_first():
     learner = fresh()
     for rule in (Prune(sparsity=0.5, shape="once"), Lsq(bits=3), Freeze()):
         learner.attach(rule.attach(learner))
-    mask, frozen, grid = learner.held(NAME)
-    learner.update(Moment(0, 4))
+    mask, frozen, grid = learner.parametrizations(NAME)
+    learner.update(Progress(0, 4))
     before = learner.tensor(NAME).detach().clone()
     frozen.frozen.fill_(True)
     frozen.codes.fill_(3)
-    learner.update(Moment(1, 4))
+    learner.update(Progress(1, 4))
     assert torch.equal(learner.tensor(NAME), before)
     read = grid(frozen(mask(learner.tensor(NAME))))
     assert ((read == 0) == ~mask.mask).all()
@@ -153,10 +153,10 @@ LATER = {
     "narrower": (),
     "another top": (StraightThrough(bits=4),),
     "quantize": (StraightThrough(bits=3),),
-    "linear": (Linear(bits=2),),
+    "linear": (Uniform(bits=2),),
     "coarser": (Lsq(bits=3, granularity="tensor"),),
     "the same again": (Lsq(bits=3),),
-    "points between": (Points(bits=3), Lsq(bits=3)),
+    "points between": (LearnedCodebook(bits=3), Lsq(bits=3)),
 }
 
 
@@ -164,7 +164,7 @@ LATER = {
 def test_another_grid_sets_all_free(how):
     first = Lsq(bits=3, through=[5], until=0.5) if how == "narrower" else Lsq(bits=3)
     learner, held = held_to(first, Freeze())
-    learner.update(Moment(0, 4))
+    learner.update(Progress(0, 4))
     frozen, weight = held[0], learner.tensor(NAME)
     frozen.frozen.fill_(True)
     frozen.codes.fill_(2)
@@ -173,24 +173,24 @@ def test_another_grid_sets_all_free(how):
         learner.attach(rule.attach(learner))
     if how != "narrower":  # free before any step, too
         assert torch.equal(frozen(weight), weight)
-    learner.update(Moment(2, 4))
+    learner.update(Progress(2, 4))
     assert (torch.autograd.grad(frozen(weight).sum(), weight)[0] == 1).all()
-    learner.update(Moment(3, 4))
+    learner.update(Progress(3, 4))
     assert not frozen.frozen.any()
     assert (frozen.codes != 2).any()
     # Codes are those of the grid it is on now, and it freezes there again.
-    grid = learner.held(NAME)[-1]
-    assert torch.equal(frozen.codes, grid.positions(weight).codes().int())
+    grid = learner.parametrizations(NAME)[-1]
+    assert torch.equal(frozen.codes, grid.grid_positions(weight).codes().int())
     frozen.frozen.fill_(True)
     assert not torch.autograd.grad(frozen(weight).sum(), weight)[0].any()
 
 
 def test_on_points_nothing_is_frozen():
     learner, held = held_to(Lsq(bits=3), Freeze())
-    learner.update(Moment(0, 4))
+    learner.update(Progress(0, 4))
     held[0].frozen.fill_(True)
-    learner.attach(Points(bits=3).attach(learner))
-    learner.update(Moment(1, 4))
+    learner.attach(LearnedCodebook(bits=3).attach(learner))
+    learner.update(Progress(1, 4))
     (freezing,) = (c for c in learner.constraints if "frozen" in c.report())
     assert freezing.report()["frozen"] == 0
 
@@ -204,9 +204,9 @@ def test_trained_with_it_the_file_holds_what_was_read(before, tmp_path):
     )
     (freezing,) = (c for c in learner.constraints if "frozen" in c.report())
     assert 0.005 < freezing.report()["frozen"] < 0.9
-    for name, stored in learner.baked().items():
+    for name, stored in learner.compressed_weights().items():
         value = learner.tensor(name).detach()
-        for held in learner.held(name):
+        for held in learner.parametrizations(name):
             value = held(value).detach()
         assert np.array_equal(stored.dense(), value.numpy())
         frozen = freezing.weights[name]

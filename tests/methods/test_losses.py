@@ -7,26 +7,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from attar.core.errors import SpecError
-from attar.methods.distill.attention import Attention
-from attar.methods.distill.cross_entropy import CrossEntropy
-from attar.methods.distill.dist import Dist
-from attar.methods.distill.dkd import Dkd
-from attar.methods.distill.hint import Hint
-from attar.methods.distill.kl import Kl
-from attar.methods.distill.mse_logits import MseLogits
-from attar.methods.distill.reverse_kl import ReverseKl
-from attar.methods.distill.soft_cross_entropy import SoftCrossEntropy
-from attar.methods.distill.soft_targets import shares
-from attar.train.batch import Batch
-from attar.work.objective import Sources
+from attar._src.core.errors import SpecError
+from attar._src.methods.objectives.attention import Attention
+from attar._src.methods.objectives.cross_entropy import CrossEntropy
+from attar._src.methods.objectives.dist import Dist
+from attar._src.methods.objectives.dkd import Dkd
+from attar._src.methods.objectives.hint import Hint
+from attar._src.methods.objectives.kl import Kl
+from attar._src.methods.objectives.mse_logits import MseLogits
+from attar._src.methods.objectives.reverse_kl import ReverseKl
+from attar._src.methods.objectives.soft_cross_entropy import SoftCrossEntropy
+from attar._src.methods.objectives.soft_targets import teacher_shares
+from attar._src.train.batch import Batch
+from attar._src.work.objective import LossInputs
 
 SOFT = (Kl, SoftCrossEntropy)
 ENSEMBLES = (Kl, ReverseKl, SoftCrossEntropy, Dkd, Dist)
 
 
 def sources(outputs, teachers, targets=None, progress=0.0):
-    return Sources(outputs, (outputs,), Batch((outputs.detach(),), targets), teachers, progress)
+    return LossInputs(outputs, (outputs,), Batch((outputs.detach(),), targets), teachers, progress)
 
 
 def logits(*shape, seed=0, dtype=torch.float64):
@@ -96,9 +96,9 @@ def test_an_ensemble_is_the_mean_of_probabilities(loss):
 
 
 def test_shares_sum_to_one():
-    assert shares("a") == {"a": 1.0}
-    assert shares(("a", "b")) == {"a": 0.5, "b": 0.5}
-    assert shares({"a": 1.0, "b": 3.0}) == {"a": 0.25, "b": 0.75}
+    assert teacher_shares("a") == {"a": 1.0}
+    assert teacher_shares(("a", "b")) == {"a": 0.5, "b": 0.5}
+    assert teacher_shares({"a": 1.0, "b": 3.0}) == {"a": 0.25, "b": 0.75}
     with pytest.raises(SpecError, match="needs a teacher"):
         Kl(teacher=()).teachers()
 
@@ -240,7 +240,7 @@ def test_without_variance_there_is_no_relation():
 def layered(student, teacher):
     outputs = student.flatten(1)
     batch = Batch((outputs,), None)
-    return Sources(outputs, (outputs,), batch, {"t": outputs}, 0.0, {"a": student}, {"t": {"b": teacher}})
+    return LossInputs(outputs, (outputs,), batch, {"t": outputs}, 0.0, {"a": student}, {"t": {"b": teacher}})
 
 
 LAYERED = {"teacher": "t", "layers": {"a": "b"}}
@@ -287,7 +287,7 @@ def test_pairs_of_layers_are_summed():
             kind(teacher="t", layers={})
     one, two, other = logits(2, 3, 4, 4), logits(2, 5, 2, 2), logits(2, 4, 4, 4, seed=2)
     outputs = one.flatten(1)
-    given = Sources(outputs, (), Batch((one,), None), {}, 0.0, {"a": one, "c": two}, {"t": {"b": other}})
+    given = LossInputs(outputs, (), Batch((one,), None), {}, 0.0, {"a": one, "c": two}, {"t": {"b": other}})
     both = Attention(teacher="t", layers={"a": "b", "c": "b"})
     assert both.teacher_features() == {"t": ("b",)}
     parts = [Attention(teacher="t", layers={name: "b"}).build(None)(given) for name in "ac"]

@@ -7,25 +7,25 @@ from pydantic import ValidationError
 from tests.contracts import test_constraints as contract
 from tests.methods.toys import context, data, fresh, same
 
-from attar.core.errors import ModelError, SpecError
-from attar.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
-from attar.core.tensors import Codebook, Quantized
-from attar.methods.finetune import Finetune
-from attar.methods.prune.prune import Prune
-from attar.methods.quantize import learned
-from attar.methods.quantize.lsq import Lsq
-from attar.methods.quantize.lsq_site import SiteStep
-from attar.methods.quantize.lsq_step import Step
-from attar.methods.quantize.reaching import reaching
-from attar.methods.quantize.solver import TINY
-from attar.work.constraint import Moment
-from attar.work.workpiece import Round
+from attar._src.core.errors import ModelError, SpecError
+from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
+from attar._src.core.tensors import Codebook, Quantized
+from attar._src.methods.finetune import Finetune
+from attar._src.methods.prune.prune import Prune
+from attar._src.methods.quantize.effective_weight import effective_weight
+from attar._src.methods.quantize.lsq import function
+from attar._src.methods.quantize.lsq.activation import LsqActivation
+from attar._src.methods.quantize.lsq.rule import Lsq
+from attar._src.methods.quantize.lsq.weight import LsqWeight
+from attar._src.methods.quantize.ptq.solver import TINY
+from attar._src.work.compressed_model import Round
+from attar._src.work.constraint import Progress
 
 GRANULARITIES = [PerTensor(), PerChannel(), PerChannel(axis=1), PerGroup(size=5), PerBucket(size=7)]
 #: Beside those of the contract suite, whose own tests are about symmetric grids.
 MORE = [
     {"bits": 3, "offset": True},
-    {"bits": 2, "offset": True, "granularity": "group:20", "narrow": False},
+    {"bits": 2, "offset": True, "granularity": "group:20", "narrow_range": False},
     {"bits": 2, "through": [5, 3], "until": 0.6, "offset": True},
     {"bits": 4, "offset": True, "activations": 6},
 ]
@@ -36,7 +36,7 @@ def numbers(*shape, seed=0):
 
 
 def step_of(weight, bits=3, granularity=None, *, narrow=True, **more):
-    return Step(weight, Scheme(bits=bits, granularity=granularity or PerChannel(), narrow=narrow), **more)
+    return LsqWeight(weight, Scheme(bits=bits, granularity=granularity or PerChannel(), narrow_range=narrow), **more)
 
 
 @pytest.fixture(params=MORE, ids=str)
@@ -69,7 +69,7 @@ def test_every_kind_owes_what_constraints_owe(more, owed):
 def test_what_is_stored_is_what_is_read(granularity, shape, bits, shifted):
     weight = numbers(*shape, seed=bits) + 0.3
     held = step_of(weight, bits, granularity, shifted=shifted)
-    stored = held.bake(weight)
+    stored = held.to_compressed(weight)
     assert isinstance(stored, Codebook if shifted else Quantized)
     assert np.array_equal(stored.dense(), held(weight).detach().numpy())
     # What is read is on the grid, and stays there to the last bit.
@@ -192,7 +192,7 @@ def test_a_tensor_of_zeros_can_still_learn():
     weight = torch.zeros(2, 30, requires_grad=True)
     held = step_of(weight)
     assert held.step.tolist() == pytest.approx([TINY, TINY])
-    assert np.array_equal(held.bake(weight).dense(), np.zeros((2, 30)))
+    assert np.array_equal(held.to_compressed(weight).dense(), np.zeros((2, 30)))
     goal = numbers(2, 30)
     optimizer = torch.optim.SGD([weight, held.step], lr=0.1)
     for _ in range(400):
@@ -208,7 +208,7 @@ def test_nothing_not_finite_is_stored():
     for shifted in (False, True):
         held = step_of(numbers(2, 3), shifted=shifted)
         with pytest.raises(SpecError, match="not finite"):
-            held.bake(torch.full((2, 3), torch.nan))
+            held.to_compressed(torch.full((2, 3), torch.nan))
 
 
 def test_a_bad_axis_names_the_weight():
@@ -234,40 +234,40 @@ def test_bits_become_fewer_in_equal_parts_of_the_time():
     seen = []
     assert widths(steps)["first.weight"] == 8
     for step in range(10):
-        learner.update(Moment(step, 10))
+        learner.update(Progress(step, 10))
         seen.append(widths(steps))
     assert [each["first.weight"] for each in seen] == [8, 8, 4, 4, 3, 3, 2, 2, 2, 2]
     assert [each["head.weight"] for each in seen] == [8, 8, 5, 5, 5, 5, 5, 5, 5, 5]
-    learner.update(Moment(0, 10))
+    learner.update(Progress(0, 10))
     assert widths(steps)["first.weight"] == 2
 
 
 def test_at_a_change_steps_begin_anew_from_what_is_there():
     learner, steps = held_to(Lsq(bits=2, through=[4], until=0.5))
     learner.attach(Prune(sparsity=0.5, shape="once", layers=("first",)).attach(learner))
-    learner.update(Moment(0, 4))
+    learner.update(Progress(0, 4))
     name, held = "first.weight", steps.weights["first.weight"]
     with torch.no_grad():
         learner.tensor(name).mul_(3)
         held.step.fill_(7.0)
-    learner.update(Moment(1, 4))
+    learner.update(Progress(1, 4))
     assert (held.step == 7).all()
-    learner.update(Moment(2, 4))
-    value = reaching(learner, name)
+    learner.update(Progress(2, 4))
+    value = effective_weight(learner, name)
     assert (value == 0).float().mean() == pytest.approx(0.5, abs=0.01)
     assert torch.equal(held.step, step_of(value, 2).step)
-    assert held.bake(value).scheme.bits == 2
+    assert held.to_compressed(value).scheme.bits == 2
     # The optimizer knows the same parameter.
     assert any(each is held.step for each in learner.graph(train=True).parameters())
 
 
 def test_a_stage_too_short_ends_with_the_bits_that_were_asked():
     learner, steps = held_to(Lsq(bits=2, through=[8], until=0.9))
-    learner.update(Moment(0, 1))
+    learner.update(Progress(0, 1))
     assert widths(steps)["first.weight"] == 8
-    learner.settle()
+    learner.finalize()
     assert set(widths(steps).values()) == {2}
-    assert {tensor.scheme.bits for tensor in learner.baked().values()} == {2}
+    assert {tensor.scheme.bits for tensor in learner.compressed_weights().values()} == {2}
 
 
 @pytest.mark.parametrize("through", [[3], [4], [8, 8], [3, 8]])
@@ -309,7 +309,7 @@ def test_pulled_out_between_two_widths_it_ends_in_the_same_bytes(tmp_path):
 
 
 def site_of(x, bits=4):
-    held = SiteStep(bits).train()
+    held = LsqActivation(bits).train()
     held(x)
     return held
 
@@ -397,7 +397,7 @@ def test_an_offset_comes_back_to_where_zero_is_on_the_grid():
 
 
 def test_in_evaluation_nothing_begins():
-    held, x = SiteStep(4).eval(), numbers(30)
+    held, x = LsqActivation(4).eval(), numbers(30)
     assert torch.equal(held(x), x)
     assert held.grid("x") is None
     held.bound()
@@ -440,5 +440,5 @@ def test_an_input_below_zero_is_shifted():
 def test_a_weight_beside_learned_offsets_is_fake_quantized_alike():
     weight = numbers(4, 9)
     step, index = torch.full((4,), 0.3), torch.arange(4)[:, None]
-    zero = learned.weight(weight, step, torch.zeros(4), index, -3, 3, 1.0)
-    assert torch.equal(zero, learned.weight(weight, step, None, index, -3, 3, 1.0))
+    zero = function.lsq_weight(weight, step, torch.zeros(4), index, -3, 3, 1.0)
+    assert torch.equal(zero, function.lsq_weight(weight, step, None, index, -3, 3, 1.0))

@@ -3,13 +3,13 @@ import pytest
 import torch
 from tests.methods.toys import context, fresh
 
-from attar.core.errors import SpecError
-from attar.methods.finetune import Finetune
-from attar.methods.prune.prune import Prune
-from attar.methods.quantize.freeze import Freeze
-from attar.methods.quantize.lsq import Lsq
-from attar.methods.quantize.normalize import Normalize, Normalized
-from attar.work.constraint import Moment
+from attar._src.core.errors import SpecError
+from attar._src.methods.finetune import Finetune
+from attar._src.methods.prune.prune import Prune
+from attar._src.methods.quantize.lsq.rule import Lsq
+from attar._src.methods.quantize.qat.freeze import Freeze
+from attar._src.methods.quantize.qat.normalize import Normalize, NormalizedWeight
+from attar._src.work.constraint import Progress
 
 NAME = "second.weight"
 
@@ -27,7 +27,7 @@ def held_to(*rules):
 
 def test_it_removes_the_mean_and_keeps_the_spread():
     weight = numbers(6, 5) * 0.3 + 0.7
-    held = Normalized(weight, "w")
+    held = NormalizedWeight(weight, "w")
     torch.testing.assert_close(held(weight), weight - weight.mean(), rtol=1e-5, atol=1e-6)
     # Whatever the weight becomes, its spread is read as it was.
     later = held(weight * 9 - 4)
@@ -37,7 +37,7 @@ def test_it_removes_the_mean_and_keeps_the_spread():
 
 def test_its_gradient_is_that_of_the_formula():
     weight = (numbers(4, 5).double() + 0.3).requires_grad_()
-    held = Normalized(weight, "w").double()
+    held = NormalizedWeight(weight, "w").double()
     assert torch.autograd.gradcheck(held, weight)
     held(weight).backward(numbers(4, 5, seed=1).double())
     # Neither the mean nor the size of a weight is read, so no gradient moves them.
@@ -49,7 +49,7 @@ def test_zeros_stay_and_do_not_count_and_may_grow():
     weight = numbers(6, 50) + 0.5
     kept = weight[:3].clone()
     weight[3:] = 0
-    held, weight = Normalized(weight, "w"), weight.requires_grad_()
+    held, weight = NormalizedWeight(weight, "w"), weight.requires_grad_()
     read = held(weight)
     assert (read[3:] == 0).all()
     torch.testing.assert_close(read[:3].detach(), kept - kept.mean(), rtol=1e-4, atol=1e-6)
@@ -63,7 +63,7 @@ def test_steps_begin_from_what_they_round():
         learner.tensor(NAME).add_(0.5)
     for rule in (Normalize(), Lsq(bits=3)):
         learner.attach(rule.attach(learner))
-    normalized, grid = learner.held(NAME)
+    normalized, grid = learner.parametrizations(NAME)
     mean = normalized(learner.tensor(NAME)).detach().abs().mean((1, 2, 3))
     torch.testing.assert_close(grid.step.detach(), 2 * mean / 3**0.5)
 
@@ -74,8 +74,8 @@ def test_a_pruned_weight_stays_pruned_and_what_is_stored_is_what_is_read(tmp_pat
     Finetune(epochs=2, batch=32, constraints=rules, optimizer={"name": "sgd", "lr": 0.05}).run(
         learner, context(tmp_path, count=64)
     )
-    for name, stored in learner.baked().items():
-        mask, normalized, grid = learner.held(name)
+    for name, stored in learner.compressed_weights().items():
+        mask, normalized, grid = learner.parametrizations(name)
         weight = learner.tensor(name).detach()
         # Settled, the weight itself has the zeros, and that changes nothing.
         read = grid(normalized(weight)).detach()
@@ -86,7 +86,7 @@ def test_a_pruned_weight_stays_pruned_and_what_is_stored_is_what_is_read(tmp_pat
 
 def test_alone_it_is_stored_as_it_is_read():
     learner = held_to(Normalize(keep=("head",)))
-    stored = learner.baked()
+    stored = learner.compressed_weights()
     assert set(stored) == {"first.weight", NAME}
     assert stored[NAME].dtype == "f32"
     assert abs(float(stored[NAME].dense().mean())) < 1e-6
@@ -95,18 +95,18 @@ def test_alone_it_is_stored_as_it_is_read():
 
 def test_listed_again_it_goes_on_with_the_same_spread():
     learner = held_to(Normalize())
-    before = learner.baked()[NAME].dense()
+    before = learner.compressed_weights()[NAME].dense()
     with torch.no_grad():
         learner.tensor(NAME).mul_(5)
     learner.attach(Normalize().attach(learner))
-    assert len(learner.held(NAME)) == 1
-    np.testing.assert_allclose(learner.baked()[NAME].dense(), before, rtol=1e-4, atol=1e-6)
+    assert len(learner.parametrizations(NAME)) == 1
+    np.testing.assert_allclose(learner.compressed_weights()[NAME].dense(), before, rtol=1e-4, atol=1e-6)
 
 
 def test_orders_that_cannot_work_are_refused():
     learner = held_to(Normalize(), Prune(sparsity=0.5))
     with pytest.raises(SpecError, match=r"normalize at '.*': prune follows it; list prune before normalize"):
-        learner.update(Moment(0, 4))
+        learner.update(Progress(0, 4))
     with pytest.raises(SpecError, match=r"freeze holds its codes already; list normalize before it"):
         held_to(Lsq(), Freeze(), Normalize())
 

@@ -3,14 +3,14 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from tests.methods.toys import ModuleTeacher, context, fresh, net, same
 
-from attar.core.errors import SpecError
-from attar.core.scheme import PerBucket, PerGroup, PerTensor
-from attar.core.spec import explain
-from attar.methods.finetune import Finetune
-from attar.methods.presets import Distill, PruneStage, QuantizeStage, Train
-from attar.methods.quantize.stage import Quantize
-from attar.methods.stages import TRAINING, StageChoice
-from attar.train.schedule import Schedule
+from attar._src.core.errors import SpecError
+from attar._src.core.scheme import PerBucket, PerGroup, PerTensor
+from attar._src.core.spec import explain
+from attar._src.methods.finetune import Finetune
+from attar._src.methods.presets import Distill, PruneStage, QuantizeStage, Train
+from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
+from attar._src.methods.stages import TRAINING, StageChoice
+from attar._src.train.schedule import Schedule
 
 STAGE = TypeAdapter(StageChoice)
 PLAN = {"epochs": 2, "batch": 32, "optimizer": {"name": "adamw", "lr": 0.01}}
@@ -53,7 +53,7 @@ EXPANDED = [
             ],
             "constraints": [
                 {"name": "lsq", "bits": 4, "granularity": "tensor"},
-                {"name": "narrow", "bits": 8},
+                {"name": "low_precision", "bits": 8},
             ],
             "norm_batches": 50,
         },
@@ -79,7 +79,7 @@ EXPANDED = [
             ],
             "constraints": [
                 {"name": "lsq", "bits": 4, "through": [8, 6], "offset": True},
-                {"name": "narrow", "scale_bits": 16},
+                {"name": "low_precision", "scale_bits": 16},
             ],
         },
     ),
@@ -149,9 +149,9 @@ def test_a_preset_trains_as_its_finetune_does(tmp_path):
 
 
 def test_quantize_trains_where_it_has_epochs():
-    assert type(STAGE.validate_python({"stage": "quantize", "bits": 3})) is Quantize
+    assert type(STAGE.validate_python({"stage": "quantize", "bits": 3})) is PostTrainingQuantize
     assert type(STAGE.validate_python({"stage": "quantize", "bits": 3, "epochs": 1})) is QuantizeStage
-    for stage in (Quantize(bits=3), QuantizeStage(bits=3, epochs=1)):
+    for stage in (PostTrainingQuantize(bits=3), QuantizeStage(bits=3, epochs=1)):
         assert STAGE.validate_python(stage) is stage
 
 

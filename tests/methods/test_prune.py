@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.methods.toys import fresh
 
-from attar.core.errors import SpecError
-from attar.core.tensors import Dense, Sparse
-from attar.methods.prune.masks import Mask, cut, cut_below, sparsity
-from attar.methods.prune.prune import Prune
-from attar.work.constraint import Moment
+from attar._src.core.errors import SpecError
+from attar._src.core.tensors import Dense, Sparse
+from attar._src.methods.prune.masks import Mask, prune_below, prune_to_count, sparsity
+from attar._src.methods.prune.prune import Prune
+from attar._src.work.constraint import Progress
 
 
 def attached(learner=None, **fields):
@@ -21,9 +21,9 @@ def attached(learner=None, **fields):
 def walk(learner, steps):
     reached = []
     for step in range(steps):
-        learner.update(Moment(step, steps))
+        learner.update(Progress(step, steps))
         reached.append(learner.constraints[0].report()["sparsity"])
-    learner.settle()
+    learner.finalize()
     return [*reached, learner.constraints[0].report()["sparsity"]]
 
 
@@ -36,7 +36,7 @@ def test_exactly_as_many_as_asked_whatever_the_ties(values, share):
     weight = torch.tensor(values)
     mask = Mask(torch.ones_like(weight))
     count = round(share * len(values))
-    cut({"w": mask}, {"w": weight}, torch.abs, count)
+    prune_to_count({"w": mask}, {"w": weight}, torch.abs, count)
     assert mask.pruned == count
     pruned, left = weight[~mask.mask].abs(), weight[mask.mask].abs()
     assert not len(pruned) or not len(left) or pruned.max() <= left.min()
@@ -47,19 +47,19 @@ def test_exactly_as_many_as_asked_whatever_the_ties(values, share):
 
 def test_what_was_pruned_stays_pruned():
     mask, weight = Mask(torch.ones(6)), torch.tensor([1.0, 2, 3, 4, 5, 6])
-    cut({"w": mask}, {"w": weight}, torch.abs, 2)
+    prune_to_count({"w": mask}, {"w": weight}, torch.abs, 2)
     weight[:2] = 100
-    cut({"w": mask}, {"w": weight}, torch.abs, 3)
+    prune_to_count({"w": mask}, {"w": weight}, torch.abs, 3)
     assert mask.mask.tolist() == [False, False, False, True, True, True]
     weight[4] = 0.1
-    cut_below({"w": mask}, {"w": weight}, torch.abs, 0.5)
+    prune_below({"w": mask}, {"w": weight}, torch.abs, 0.5)
     assert mask.mask.tolist() == [False, False, False, True, False, True]
 
 
 def test_several_weights_together_share_one_threshold():
     masks = {"a": Mask(torch.ones(4)), "b": Mask(torch.ones(2, 3))}
     weights = {"a": torch.tensor([1.0, 9, 9, 9]), "b": torch.tensor([[1.0, 1, 1], [2, 9, 9]])}
-    cut(masks, weights, torch.abs, 5)
+    prune_to_count(masks, weights, torch.abs, 5)
     assert masks["a"].mask.tolist() == [False, True, True, True]
     assert masks["b"].mask.tolist() == [[False, False, False], [False, True, True]]
     assert sparsity(masks) == 0.5
@@ -67,7 +67,7 @@ def test_several_weights_together_share_one_threshold():
 
 def test_the_gradient_is_masked_like_the_weight():
     mask, weight = Mask(torch.ones(4)), torch.tensor([1.0, 2, 3, 4], requires_grad=True)
-    cut({"w": mask}, {"w": weight.detach()}, torch.abs, 2)
+    prune_to_count({"w": mask}, {"w": weight.detach()}, torch.abs, 2)
     (mask(weight) * torch.tensor([5.0, 6, 7, 8])).sum().backward()
     assert weight.grad.tolist() == [0, 0, 7, 8]
     assert mask(weight).tolist() == [0, 0, 3, 4]
@@ -77,7 +77,7 @@ def test_the_gradient_is_masked_like_the_weight():
 def test_it_is_stored_as_mask_and_values_where_that_is_shorter(zeros, kind):
     weight = torch.randn(100) + 10
     weight[:zeros] = 0
-    stored = Mask(weight).bake(weight)
+    stored = Mask(weight).to_compressed(weight)
     assert type(stored) is kind
     assert np.array_equal(stored.dense(), weight.numpy())
     parts = [stored.mask.size / 8, stored.values.data.nbytes] if kind is Sparse else [stored.data.nbytes]

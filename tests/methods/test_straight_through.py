@@ -6,21 +6,21 @@ from hypothesis import strategies as st
 from tests.methods.toys import data, fresh
 from torch import nn
 
-from attar.artifact.manifest import Activation
-from attar.core.errors import ModelError, SpecError
-from attar.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
-from attar.core.tensors import Dense, Quantized
-from attar.methods.quantize.registry import SOLVERS
-from attar.methods.quantize.site_grid import PACE, SiteGrid
-from attar.methods.quantize.stage import Quantize
-from attar.methods.quantize.straight_through import StraightThrough
-from attar.methods.quantize.unplaced import unplaced
-from attar.methods.quantize.weight_grid import WeightGrid
-from attar.model.capture import capture
-from attar.model.trace import deploy
-from attar.work.constraint import Moment
-from attar.work.learner import Learner
-from attar.work.workpiece import Calibration, Round
+from attar._src.artifact.manifest import Activation
+from attar._src.core.errors import ModelError, SpecError
+from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
+from attar._src.core.tensors import Dense, Quantized
+from attar._src.methods.quantize.ptq.registry import SOLVERS
+from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
+from attar._src.methods.quantize.qat.activation_grid import RANGE_MOMENTUM, ActivationGrid
+from attar._src.methods.quantize.qat.straight_through import StraightThrough
+from attar._src.methods.quantize.qat.weight_grid import WeightGrid
+from attar._src.methods.quantize.unquantized import unquantized_values
+from attar._src.model.capture import capture
+from attar._src.model.trace import deploy_graph
+from attar._src.work.compressed_model import CalibrationInputs, Round
+from attar._src.work.constraint import Progress
+from attar._src.work.learner import Learner
 
 CHANNELS = [PerTensor(), PerChannel(), PerChannel(axis=1)]
 GRANULARITIES = [*CHANNELS, PerGroup(size=5), PerBucket(size=7), PerBucket(size=1000)]
@@ -36,7 +36,7 @@ def grid_of(weight, bits=4, granularity=None, solver=None):
 def test_what_is_stored_is_what_is_read(granularity, shape, bits):
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(bits))
     held = grid_of(weight, bits, granularity)
-    stored = held.bake(weight)
+    stored = held.to_compressed(weight)
     assert isinstance(stored, Quantized)
     assert np.array_equal(stored.dense(), held(weight).numpy())
     # As the solver of that name finds it, but for a scale that was rounded below the largest value.
@@ -59,7 +59,7 @@ def test_weights_on_the_grid_survive_exactly_and_nothing_loses_its_gradient(bits
     weight = torch.from_numpy(codes.astype(np.float32) * np.float32(scale)).requires_grad_()
     held = grid_of(weight, bits, granularity)
     read = held(weight)
-    assert np.array_equal(held.bake(weight).codes, codes)
+    assert np.array_equal(held.to_compressed(weight).codes, codes)
     torch.testing.assert_close(read.detach(), weight.detach(), rtol=2e-7, atol=0)
     read.sum().backward()
     assert (weight.grad == 1).all()
@@ -118,20 +118,20 @@ def test_a_solver_without_a_symmetric_grid_is_refused():
 def test_empty_weights_zeros_and_denormals(shape):
     for fill in (0.0, 1e-42):
         weight = torch.full(shape, fill)
-        stored = grid_of(weight).bake(weight)
+        stored = grid_of(weight).to_compressed(weight)
         assert (stored.scale > 0).all()
         assert np.array_equal(stored.dense(), grid_of(weight)(weight).numpy())
 
 
 def site(bits=8, low=-1.0, high=3.0):
-    grid = SiteGrid(bits).train()
+    grid = ActivationGrid(bits).train()
     grid(torch.tensor([low, high]))
     grid.advance()
     return grid
 
 
 def test_nothing_is_rounded_before_a_range_is_known():
-    grid, x = SiteGrid(2).train(), torch.randn(100)
+    grid, x = ActivationGrid(2).train(), torch.randn(100)
     assert torch.equal(grid(x), x)
     assert torch.equal(grid.eval()(x), x)
     assert grid.grid("x") is None
@@ -140,18 +140,18 @@ def test_nothing_is_rounded_before_a_range_is_known():
 
 
 def test_the_range_is_a_moving_average_over_all_values_of_the_site():
-    grid = SiteGrid(8).train()
+    grid = ActivationGrid(8).train()
     grid(torch.tensor([-1.0, 2.0]))
     grid(torch.tensor([0.0, 4.0]))
     grid.advance()
     assert grid.range.tolist() == [-1, 4]
     grid(torch.tensor([-2.0, 8.0]))
     grid.advance()
-    assert grid.range.tolist() == pytest.approx([-1 - PACE, 4 + 4 * PACE])
+    assert grid.range.tolist() == pytest.approx([-1 - RANGE_MOMENTUM, 4 + 4 * RANGE_MOMENTUM])
     grid.watching = False
     grid(torch.tensor([-200.0, 800.0]))
     grid.advance()
-    assert grid.range.tolist() == pytest.approx([-1 - PACE, 4 + 4 * PACE])
+    assert grid.range.tolist() == pytest.approx([-1 - RANGE_MOMENTUM, 4 + 4 * RANGE_MOMENTUM])
 
 
 def test_in_evaluation_nothing_is_watched():
@@ -184,7 +184,7 @@ def test_the_gradient_passes_within_the_range():
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_what_is_not_finite_is_refused(bad):
-    grid = SiteGrid(8).train()
+    grid = ActivationGrid(8).train()
     grid(torch.tensor([0.0, bad]))
     with pytest.raises(ModelError, match="not finite in training"):
         grid.advance()
@@ -230,7 +230,7 @@ class Attention(nn.Module):
 
 def learner_of(module, x):
     captured = capture(module, (x,))
-    return Learner(module, captured, deploy(module, captured))
+    return Learner(module, captured, deploy_graph(module, captured))
 
 
 def test_a_tied_weight_has_one_name():
@@ -246,18 +246,18 @@ def test_attention_in_one_operation_is_named():
     assert StraightThrough().attach(learner).left == {}
     why = "attention's own products stay in floating point"
     assert StraightThrough(activations=8).attach(learner).left == {"scaled_dot_product_attention": why}
-    stage = Quantize(activations=8)
-    done = stage.run(learner.deployed(), Calibration(((torch.randn(4, 5, 4),),)))
+    stage = PostTrainingQuantize(activations=8)
+    done = stage.run(learner.deployed(), CalibrationInputs(((torch.randn(4, 5, 4),),)))
     assert stage.left(done) == {"scaled_dot_product_attention": why}
 
 
 def test_a_site_without_a_place_is_named():
     learner = fresh()
     graph, every = learner.traced.graph, {name for place in learner.places() for name in place.site.sources}
-    assert unplaced(graph, every) == {}
-    assert unplaced(graph, every - {"mean"}) == {"mean": "the deployed graph has no place for its grid"}
+    assert unquantized_values(graph, every) == {}
+    assert unquantized_values(graph, every - {"mean"}) == {"mean": "the deployed graph has no place for its grid"}
     head = learner.weights["head.weight"].readers
-    assert unplaced(graph, every - {"mean"}, skip=lambda node: node.name in head) == {}
+    assert unquantized_values(graph, every - {"mean"}, skip=lambda node: node.name in head) == {}
 
 
 def test_a_kept_layer_needs_no_quantized_input():
@@ -283,7 +283,7 @@ def test_ranges_are_fixed_after_their_share_of_the_stage():
     learner.attach(StraightThrough(activations=8, freeze=0.5).attach(learner))
     graph, seen = learner.graph(train=True), []
     for step in range(8):
-        learner.update(Moment(step, 8))
+        learner.update(Progress(step, 8))
         graph(data(16, seed=step)[0] * (step + 1))
         seen.append(learner.constraints[0].values["relu"].range.tolist())
     assert len({str(each) for each in seen[1:5]}) == 4
@@ -295,7 +295,7 @@ def test_biases_end_on_the_grid_that_kernels_add_on():
     learner.attach(StraightThrough(activations=8).attach(learner))
     graph = learner.graph(train=True)
     for step in range(2):
-        learner.update(Moment(step, 2))
+        learner.update(Progress(step, 2))
         graph(data(16)[0])
     piece = learner.deployed()
     bias, weight = piece.tensors["head.bias"].dense(), piece.tensors["head.weight"]

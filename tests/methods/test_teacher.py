@@ -5,17 +5,17 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from attar.artifact.writer import pack
-from attar.core.errors import SpecError
-from attar.methods.distill.teacher import Deployed, Live, deployed, live
-from attar.methods.quantize.stage import Quantize
-from attar.methods.quantize.straight_through import StraightThrough
-from attar.model.capture import capture
-from attar.model.trace import deploy
-from attar.runtime import Session
-from attar.train.batch import Batch
-from attar.work.learner import Learner
-from attar.work.workpiece import Calibration, Use
+from attar._src.artifact.writer import pack
+from attar._src.core.errors import SpecError
+from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
+from attar._src.methods.quantize.qat.straight_through import StraightThrough
+from attar._src.methods.teachers.teacher import DeployedTeacher, LiveTeacher, deployed_teacher, live_teacher
+from attar._src.model.capture import capture
+from attar._src.model.trace import deploy_graph
+from attar._src.runtime.session import Session
+from attar._src.train.batch import Batch
+from attar._src.work.compressed_model import CalibrationInputs, FileInfo
+from attar._src.work.learner import Learner
 
 
 def _fabric(**options):
@@ -44,12 +44,12 @@ def learner():
     module = _net()
     module(_images(64, seed=2))  # running statistics of its own
     captured = capture(module, (_images(2),))
-    return Learner(module, captured, deploy(module, captured))
+    return Learner(module, captured, deploy_graph(module, captured))
 
 
 def test_live_is_the_module_in_evaluation(learner, batch):
     before = {name: tensor.clone() for name, tensor in learner.module.state_dict().items()}
-    said = live(learner, _fabric()).outputs(batch)
+    said = live_teacher(learner, _fabric()).outputs(batch)
     assert not said.requires_grad
     with torch.no_grad():
         torch.testing.assert_close(said, learner.module.eval()(*batch.inputs))
@@ -67,57 +67,57 @@ def test_any_module_is_a_teacher_and_is_put_into_evaluation(batch):
             return {"logits": first, "more": first * 2}
 
     module = Several().train()
-    teacher = Live(module, _fabric())
+    teacher = LiveTeacher(module, _fabric())
     assert torch.equal(teacher.outputs(batch), teacher.outputs(batch))
     with torch.no_grad():
         assert torch.equal(teacher.outputs(batch), module.net(*batch.inputs))
 
 
 def test_live_in_bfloat16_gives_float32(learner, batch):
-    said = live(learner, _fabric(precision="bf16-mixed")).outputs(batch)
-    exact = live(learner, _fabric()).outputs(batch)
+    said = live_teacher(learner, _fabric(precision="bf16-mixed")).outputs(batch)
+    exact = live_teacher(learner, _fabric()).outputs(batch)
     assert said.dtype is torch.float32
     assert not torch.equal(said, exact)
     torch.testing.assert_close(said, exact, rtol=0.05, atol=0.05)
 
 
 def test_what_a_teacher_is_held_to_holds(learner, batch):
-    free = live(learner, _fabric())
+    free = live_teacher(learner, _fabric())
     exact = free.outputs(batch)
     learner.attach(StraightThrough(bits=2).attach(learner))
-    held = live(learner, _fabric())
+    held = live_teacher(learner, _fabric())
     assert not torch.allclose(held.outputs(batch), exact)
     assert held.fingerprint != free.fingerprint
 
 
 def test_fingerprints_tell_states_programs_and_precisions_apart(learner):
     fabric = _fabric()
-    first = live(learner, fabric).fingerprint
-    assert first == live(learner, fabric).fingerprint
-    assert live(learner, _fabric(precision="bf16-mixed")).fingerprint != first
-    assert Live(learner.module, fabric).fingerprint != first
+    first = live_teacher(learner, fabric).fingerprint
+    assert first == live_teacher(learner, fabric).fingerprint
+    assert live_teacher(learner, _fabric(precision="bf16-mixed")).fingerprint != first
+    assert LiveTeacher(learner.module, fabric).fingerprint != first
     learner.module[1].running_mean[0] += 1e-6
-    assert live(learner, fabric).fingerprint != first
+    assert live_teacher(learner, fabric).fingerprint != first
 
 
 @pytest.mark.parametrize("bits", [None, 8])
 def test_a_file_says_what_its_session_does(learner, batch, bits):
     piece = learner.deployed()
     if bits is not None:
-        calibration = Calibration(((_images(64),),))
-        piece = Quantize(bits=bits).run(piece, calibration)
-    session = Session(pack(piece.contents(Use())), threads=1)
-    teacher = deployed(session)
+        calibration = CalibrationInputs(((_images(64),),))
+        piece = PostTrainingQuantize(bits=bits).run(piece, calibration)
+    session = Session(pack(piece.contents(FileInfo())), threads=1)
+    teacher = deployed_teacher(session)
     said = teacher.outputs(batch)
     assert said.dtype is torch.float32
     assert torch.equal(said, torch.from_numpy(session.run(batch.inputs[0].numpy())))
-    exact = live(learner, _fabric()).outputs(batch)
+    exact = live_teacher(learner, _fabric()).outputs(batch)
     torch.testing.assert_close(said, exact, rtol=0, atol=1e-4 if bits is None else 0.15)
     assert teacher.fingerprint == session.artifact.sha256
-    assert isinstance(teacher, Deployed)
+    assert isinstance(teacher, DeployedTeacher)
 
 
 def test_a_file_that_takes_other_inputs(learner, batch):
-    teacher = deployed(Session(pack(learner.deployed().contents(Use())), threads=1))
+    teacher = deployed_teacher(Session(pack(learner.deployed().contents(FileInfo())), threads=1))
     with pytest.raises(SpecError, match="batches have 2 inputs"):
         teacher.outputs(Batch((batch.inputs[0], batch.inputs[0]), None))

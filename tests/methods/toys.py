@@ -9,14 +9,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from attar.model.capture import capture
-from attar.model.trace import deploy
-from attar.train.batch import Batch
-from attar.train.seeds import derive
-from attar.train.store import Store
-from attar.work.context import Context
-from attar.work.learner import Learner
-from attar.work.workpiece import Calibration
+from attar._src.model.capture import capture
+from attar._src.model.trace import deploy_graph
+from attar._src.train.batch import Batch
+from attar._src.train.seeds import derive_seed
+from attar._src.train.store import CheckpointStore
+from attar._src.work.compressed_model import CalibrationInputs
+from attar._src.work.context import Context
+from attar._src.work.learner import Learner
 
 
 class Net(nn.Module):
@@ -56,7 +56,7 @@ class ArrayFeed:
         return self.y is not None
 
     def epoch(self, number):
-        order = np.random.default_rng(derive(5, "order", number)).permutation(len(self.x))
+        order = np.random.default_rng(derive_seed(5, "order", number)).permutation(len(self.x))
         for step in range(self.steps):
             yield self._batch(torch.from_numpy(order[step * self.batch : (step + 1) * self.batch]))
 
@@ -100,7 +100,7 @@ def net(seed=0, **sizes):
 def _captured(slot, width):
     module = net(width=width)
     captured = capture(module, (torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0)),))
-    return module, captured, deploy(module, captured), {k: v.clone() for k, v in module.state_dict().items()}
+    return module, captured, deploy_graph(module, captured), {k: v.clone() for k, v in module.state_dict().items()}
 
 
 def fresh(slot=0, width=8):
@@ -133,9 +133,9 @@ def context(folder, *, teachers=None, labelled=True, log=None, count=256):
         metric=lambda outputs, targets: float((outputs.argmax(-1) == targets).mean()),
         metric_name="accuracy",
         teachers=teachers or {},
-        calibration=Calibration(((x[:64],),)),
+        calibration=CalibrationInputs(((x[:64],),)),
         seed=3,
-        store=Store(Path(folder)),
+        store=CheckpointStore(Path(folder)),
         log=log or (lambda row: None),
     )
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from attar.model.bind import _permutation
-from attar.model.trace import trace
+from attar._src.model.bind import _permutation
+from attar._src.model.trace import trace
 
 
 def made(binding, state):

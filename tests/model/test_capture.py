@@ -4,10 +4,10 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from attar.core.errors import ModelError
-from attar.model.capture import capture, wrap
-from attar.model.sites import find_sites
-from attar.model.trace import deploy
+from attar._src.core.errors import ModelError
+from attar._src.model.capture import capture, wrap
+from attar._src.model.sites import find_sites
+from attar._src.model.trace import deploy_graph
 
 
 class Net(nn.Module):
@@ -138,7 +138,7 @@ def test_every_value_that_is_deployed_is_the_captured_value_it_is_said_to_be():
         nn.init.uniform_(norm.running_mean, -1, 1)
         nn.init.uniform_(norm.weight, -2, 2)
     captured = capture(net, X)
-    traced = deploy(net, captured)
+    traced = deploy_graph(net, captured)
     inputs = (torch.randn(3, 1, 8, 8),)
     deployed, original = _values(traced.graph, inputs), _values(captured.evaluation, inputs)
     sources = [name for site in find_sites(traced.graph, traced.values) for name in site.sources]
@@ -151,7 +151,7 @@ def test_every_value_that_is_deployed_is_the_captured_value_it_is_said_to_be():
     torch.testing.assert_close(
         torch.as_tensor(factor), (net.n.weight / (net.n.running_var + net.n.eps).sqrt()).double().detach()
     )
-    kept = deploy(net, captured, rigid={"a.weight"})
+    kept = deploy_graph(net, captured, rigid={"a.weight"})
     assert "scales of a.weight" in kept.folding.kept["n"]
     torch.testing.assert_close(kept.graph(*inputs), captured.evaluation(*inputs))
 
@@ -159,7 +159,7 @@ def test_every_value_that_is_deployed_is_the_captured_value_it_is_said_to_be():
 def test_one_of_several_outputs_is_known_by_its_number():
     net = Net()
     captured = capture(net, X)
-    traced = deploy(net, captured)
+    traced = deploy_graph(net, captured)
     inputs = (torch.randn(3, 1, 8, 8),)
     deployed, original = _values(traced.graph, inputs), _values(captured.evaluation, inputs)
     items = [name for name in traced.origins if name.startswith("getitem")]
@@ -177,7 +177,7 @@ def test_nodes_added_behind_a_value_are_deployed_and_known():
     def shrink(graph, node):
         return graph.call_function(torch.ops.aten.hardshrink.default, (node, 0.5))
 
-    traced = deploy(net, captured, behind={"relu": shrink})
+    traced = deploy_graph(net, captured, emit={"relu": shrink})
     x = torch.randn(6, 3)
     torch.testing.assert_close(traced.graph(x), net[2](F.hardshrink(net[1](net[0](x)), 0.5)))
     assert list(traced.origins.values()).count("relu") == 2

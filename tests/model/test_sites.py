@@ -3,9 +3,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from attar.model.sites import find_sites
-from attar.model.trace import trace
-from attar.model.weights import find_weights
+from attar._src.model.sites import find_sites
+from attar._src.model.trace import trace
+from attar._src.model.weights import find_weights
 
 
 class Block(nn.Module):

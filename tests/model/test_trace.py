@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from attar.core.errors import ModelError
-from attar.model.trace import trace
+from attar._src.core.errors import ModelError
+from attar._src.model.trace import trace
 
 
 class Branchy(nn.Module):

@@ -8,10 +8,10 @@ import torch
 import yaml
 from torch import nn
 
-from attar.core.errors import SpecError, UnknownName
-from attar.methods.presets import Distill, QuantizeStage, Train
-from attar.methods.quantize.stage import Quantize
-from attar.recipe.recipe import Recipe, read
+from attar._src.core.errors import SpecError, UnknownName
+from attar._src.methods.presets import Distill, QuantizeStage, Train
+from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
+from attar._src.recipe.recipe import Recipe, read_recipe
 
 TEXT = """
 data: digits
@@ -44,28 +44,28 @@ def path(tmp_path):
 
 def refusal(path, *settings):
     with pytest.raises(SpecError) as caught:
-        read(path, settings)
+        read_recipe(path, settings)
     return str(caught.value)
 
 
 def test_a_recipe_is_read_and_teachers_come_first(path):
-    recipe = read(path)
+    recipe = read_recipe(path)
     assert recipe.order == ("teacher", "student")
     assert recipe.teachers == ("teacher",)
     assert recipe.reference == "teacher"
     assert recipe.folder == path.parent
     assert recipe.models["student"].source.factory == "nets.py:net"
-    assert isinstance(recipe.models["teacher"].stages[1], Quantize)
+    assert isinstance(recipe.models["teacher"].stages[1], PostTrainingQuantize)
 
 
 def test_only_some_models_bring_their_teachers(path):
-    recipe = read(path, ["baseline=student", "banks={teacher: {variants: 2}}", "data.augment=[flip]"])
+    recipe = read_recipe(path, ["baseline=student", "teacher_cache={teacher: {variants: 2}}", "data.augment=[flip]"])
     assert tuple(recipe.only("student").models) == ("student", "teacher")
     assert recipe.only("student").reference == "student"
     alone = recipe.only("teacher")
     assert tuple(alone.models) == ("teacher",)
     assert alone.reference == "teacher"
-    assert tuple(alone.banks) == ("teacher",)
+    assert tuple(alone.teacher_cache) == ("teacher",)
     assert alone.folder == path.parent
     assert Recipe(**alone.described()).described() == alone.described()
     with pytest.raises(UnknownName, match="no model named 'studnet'; did you mean 'student'"):
@@ -75,16 +75,16 @@ def test_only_some_models_bring_their_teachers(path):
 
 
 def test_quantize_trains_where_it_has_epochs(path):
-    recipe = read(path, ["models.teacher.stages.1.epochs=1"])
+    recipe = read_recipe(path, ["models.teacher.stages.1.epochs=1"])
     assert isinstance(recipe.models["teacher"].stages[1], QuantizeStage)
 
 
 def test_exponents_are_numbers_as_people_write_them(path):
-    assert read(path).models["teacher"].stages[0].optimizer.lr == 0.05
+    assert read_recipe(path).models["teacher"].stages[0].optimizer.lr == 0.05
 
 
 def test_a_recipe_written_out_is_the_same_recipe(path):
-    described = read(path).described()
+    described = read_recipe(path).described()
     again = yaml.safe_load(yaml.safe_dump(json.loads(json.dumps(described))))
     assert Recipe(**again).described() == described
 
@@ -97,7 +97,7 @@ def test_settings_take_the_place_of_what_is_there(path):
         "models.student.stages.1.constraints.0.sparsity=0.5",
         "precision=bf16-mixed",
     ]
-    recipe = read(path, settings)
+    recipe = read_recipe(path, settings)
     assert recipe.seeds == (7,)
     assert (recipe.data.source, recipe.data.validation) == ("digits", 0.2)
     assert recipe.models["student"].source.arguments == {"width": 8}
@@ -123,7 +123,7 @@ def test_settings_take_the_place_of_what_is_there(path):
         ("dynamic=[1]", "recipe.dynamic: [1] leaves out 0"),
         ("devices=0", "recipe.devices"),
         ("baseline=techer", "recipe.baseline: no model named 'techer'; did you mean 'teacher'?"),
-        ("banks={teach: {}}", "recipe.banks: no model named 'teach'"),
+        ("teacher_cache={teach: {}}", "recipe.teacher_cache: no model named 'teach'"),
         ("models={}", "recipe.models: there is none"),
         ("models={a/b: {source: x.py:y}}", "recipe.models.a/b: a name is letters"),
         ("models.student.source={}", "recipe.models.student.source: one of factory and file is needed, none came"),
@@ -154,8 +154,8 @@ def test_settings_take_the_place_of_what_is_there(path):
         ("models.teacher={source: {file: t.attar, weights: w}}", "recipe.models.teacher.source.weights: a file needs"),
         ("models.student.stages.0.stage=nets.py:Stage", "there is no file"),
         (
-            "banks={teacher: {file: b}}",
-            "recipe.banks.teacher.file: 'teacher' is trained, so it is another teacher under",
+            "teacher_cache={teacher: {file: b}}",
+            "recipe.teacher_cache.teacher.file: 'teacher' is trained, so it is another teacher under",
         ),
     ],
 )
@@ -164,13 +164,21 @@ def test_what_cannot_work_is_refused_in_words(path, setting, message):
 
 
 def test_a_bank_s_file_keeps_one_teacher(path):
-    given = "banks={teacher: {file: b}}"
+    given = "teacher_cache={teacher: {file: b}}"
     assert "leave out file, or give one seed" in refusal(path, given)
-    assert read(path, [given, "seeds=[1]"]).banks["teacher"].file == "b"
-    assert read(path, [given, "models.teacher.stages=[{stage: quantize}]"]).seeds == (0, 1)  # one under all seeds
-    both = "banks={teacher: {file: x/b}, student: {file: x/./b}}"
-    assert "recipe.banks.student.file: x/./b is the bank of 'teacher' too" in refusal(path, both, "seeds=[0]")
-    assert read(path, ["banks={teacher: {file: b}, student: {file: c}}", "seeds=[0]"]).banks["student"].file == "c"
+    assert read_recipe(path, [given, "seeds=[1]"]).teacher_cache["teacher"].file == "b"
+    assert read_recipe(path, [given, "models.teacher.stages=[{stage: quantize}]"]).seeds == (
+        0,
+        1,
+    )  # one under all seeds
+    both = "teacher_cache={teacher: {file: x/b}, student: {file: x/./b}}"
+    assert "recipe.teacher_cache.student.file: x/./b is the cache of 'teacher' too" in refusal(path, both, "seeds=[0]")
+    assert (
+        read_recipe(path, ["teacher_cache={teacher: {file: b}, student: {file: c}}", "seeds=[0]"])
+        .teacher_cache["student"]
+        .file
+        == "c"
+    )
 
 
 def test_mappings_may_be_merged_and_merged_again(tmp_path):
@@ -181,7 +189,7 @@ def test_mappings_may_be_merged_and_merged_again(tmp_path):
         "  three: {<<: *two, licence: mine}\n"
     )
     (tmp_path / "nets.py").write_text("from torch import nn\n\ndef build():\n    return nn.Linear(2, 2)\n")
-    models = read(tmp_path / "r.yaml").models
+    models = read_recipe(tmp_path / "r.yaml").models
     assert [models[name].stages[0].epochs for name in ("one", "two", "three")] == [1, 2, 2]
     assert models["three"].licence == "mine"
 
@@ -225,17 +233,17 @@ def test_python_objects_stand_where_words_do():
 
 
 def test_a_recipe_from_a_file_has_no_objects(path):
-    assert read(path).objects() == ()
+    assert read_recipe(path).objects() == ()
 
 
 def test_stages_may_be_objects_or_a_user_s_own(tmp_path):
     (tmp_path / "own.py").write_text(
-        "from attar.methods.presets import Train\nclass Mine(Train):\n    stage: str = 'mine'\n    more: int = 1\n"
+        "from attar._src.methods.presets import Train\nclass Mine(Train):\n    stage: str = 'mine'\n    more: int = 1\n"
     )
     (tmp_path / "r.yaml").write_text(
         "data: digits\nmodels: {net: {source: own.py:net, stages: [{stage: 'own.py:Mine', epochs: 1, more: 2}]}}"
     )
-    stage = read(tmp_path / "r.yaml").models["net"].stages[0]
+    stage = read_recipe(tmp_path / "r.yaml").models["net"].stages[0]
     assert (type(stage).__name__, stage.more) == ("Mine", 2)
     assert "mor" in refusal(tmp_path / "r.yaml", "models.net.stages.0.mor=1")
     given = Distill(teacher="a", epochs=1)
@@ -246,10 +254,10 @@ def test_stages_may_be_objects_or_a_user_s_own(tmp_path):
 def test_the_schema_describes_a_recipe(path):
     schema = Recipe.schema()
     assert {"data", "models"} <= set(schema["required"])
-    assert set(read(path).described()) == set(schema["properties"])
+    assert set(read_recipe(path).described()) == set(schema["properties"])
     known = json.dumps(schema)
     assert all(f'"{word}"' in known for word in ("distill", "prune", "finetune", "kl", "sgd", "crop", "auto"))
-    follow(schema, schema, read(path).described())
+    follow(schema, schema, read_recipe(path).described())
 
 
 def follow(schema, part, value):

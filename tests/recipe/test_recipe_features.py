@@ -4,10 +4,10 @@ import re
 
 import pytest
 import yaml
-from tests.recipe.test_foresee import TRAIN, look, net, one_thread, refusal  # noqa: F401
+from tests.pipeline.test_try_stages import TRAIN, look, net, one_thread, refusal  # noqa: F401
 
 import attar
-from attar.core.errors import SpecError
+from attar._src.core.errors import SpecError
 
 HINT = {"name": "hint", "teacher": "teacher", "layers": {"0": "2"}}
 
@@ -45,7 +45,12 @@ AT = "recipe.models.small.stages.0"
 @pytest.mark.parametrize(
     ("teacher", "stage", "fields", "message"),
     [
-        ({}, HINTED, {"banks": {"big": {}}}, f"{AT}.objective.1.teacher: hint looks into 'big', of which a bank keeps"),
+        (
+            {},
+            HINTED,
+            {"teacher_cache": {"big": {}}},
+            f"{AT}.objective.1.teacher: hint looks into 'big', of which a cache keeps",
+        ),
         ({"source": {"file": "big.attar"}}, HINTED, {}, f"{AT}.objective.1.teacher: hint looks into 'big', which is a"),
         (
             {"stages": [{"stage": "quantize"}]},
@@ -56,8 +61,8 @@ AT = "recipe.models.small.stages.0"
         (
             {},
             {"stage": "train", "epochs": 1, "loss": {**HINT, "teacher": "big"}},
-            {"banks": {"big": {}}},
-            f"{AT}: hint looks into 'big', of which a bank keeps outputs alone; take 'big' out of banks",
+            {"teacher_cache": {"big": {}}},
+            f"{AT}: hint looks into 'big', of which a cache keeps outputs alone; take 'big' out of teacher_cache",
         ),
         ({}, {**HINTED, "objective": HINT}, {}, f"{AT}.teacher: no model named 'teacher'"),
     ],

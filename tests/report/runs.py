@@ -5,11 +5,11 @@ import json
 import numpy as np
 from tests import samples
 
-from attar.artifact.inspect import describe
-from attar.artifact.reader import open_artifact
-from attar.artifact.writer import pack, write
-from attar.core.scheme import PerChannel, Scheme
-from attar.core.tensors import Dense, Quantized, quantize
+from attar._src.artifact.inspect import inspect_artifact
+from attar._src.artifact.reader import open_artifact
+from attar._src.artifact.writer import pack, write_atomically
+from attar._src.core.scheme import PerChannel, Scheme
+from attar._src.core.tensors import Dense, Quantized, round_to_grid
 
 SHAPES = {"stem": (16, 1, 3, 3), "body.0.conv": (32, 16, 3, 3), "body.1.conv": (32, 32, 3, 3), "head": (10, 128)}
 
@@ -25,7 +25,7 @@ def pruned(rng, shape, bits=4, sparsity=0.6):
     values[np.abs(values) < np.quantile(np.abs(values), sparsity)] = 0
     scheme = Scheme(bits=bits, granularity=PerChannel())
     scale = (np.abs(values).reshape(shape[0], -1).max(1) / scheme.qmax + 1e-6).astype(np.float32)
-    return quantize(values, scale, None, scheme)
+    return round_to_grid(values, scale, None, scheme)
 
 
 def contents(rng, make, shapes=SHAPES):
@@ -41,9 +41,9 @@ def contents(rng, make, shapes=SHAPES):
 def model(folder, name, what, *, accuracy, per_class=None, ms=0.1, stages=("train",), seeds=3, file=None):
     """Write a file into a run's folder and return what a run would say of it."""
     file = file or f"{name}.attar"
-    write(folder / file, pack(what))
+    write_atomically(folder / file, pack(what))
     artifact = open_artifact(folder / file)
-    found = describe(artifact)
+    found = inspect_artifact(artifact)
     compressed = [tensor for tensor in what.tensors if isinstance(what.tensors[tensor], Quantized)]
     curves = []
     for number, stage in enumerate(stages):

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from tests.report import runs
 
-from attar.report.page import build
+from attar._src.report.page import build_page
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
@@ -47,7 +47,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    return build(runs.demo(tmp_path_factory.mktemp("run"), collapsed=True)).as_uri()
+    return build_page(runs.demo(tmp_path_factory.mktemp("run"), collapsed=True)).as_uri()
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def test_hostile_names_run_nothing(browser, tmp_path):
     name = "</script><script>document.title='run'</script><img src=x onerror=\"document.title='run'\">"
     changes = {"name": name, "curves": [{"stage": name, "epoch": 1, "loss": 1.0}], "per_class": {name: 0.5}}
     folder = runs.small(tmp_path, models=[changes], shapes={name: (10, 8)}, baseline=name)
-    page = opened(browser, build(folder).as_uri())
+    page = opened(browser, build_page(folder).as_uri())
     assert page.title != "run"
     assert page.get_log("browser") == []
     assert name in page.find_element(By.TAG_NAME, "h1").text

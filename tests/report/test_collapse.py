@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attar.report.collapse import compare
+from attar._src.report.collapse import compare_classes
 
 TEN = [str(label) for label in range(10)]
 
@@ -11,7 +11,7 @@ TEN = [str(label) for label in range(10)]
 def ten(*, n=100, before=0.98, after=0.98, **changed):
     """Ten classes alike, but for those named ``c3=0.5``."""
     new = dict.fromkeys(TEN, after) | {name.removeprefix("c"): value for name, value in changed.items()}
-    return compare(dict.fromkeys(TEN, before), new, dict.fromkeys(TEN, n))
+    return compare_classes(dict.fromkeys(TEN, before), new, dict.fromkeys(TEN, n))
 
 
 def flagged(changes):
@@ -57,30 +57,32 @@ def test_more_classes_ask_for_more_standard_errors():
     def many(count):
         labels = [str(label) for label in range(count)]
         new = dict.fromkeys(labels, 0.9) | {"0": 0.9 - loss}
-        return compare(dict.fromkeys(labels, 0.9), new, dict.fromkeys(labels, 100))
+        return compare_classes(dict.fromkeys(labels, 0.9), new, dict.fromkeys(labels, 100))
 
     assert flagged(many(10)) == ["0"]
     assert flagged(many(1000)) == []
 
 
 def test_one_class_has_no_others_to_lose_with():
-    (only,) = compare({"a": 1.0}, {"a": 0.2}, {"a": 100})
+    (only,) = compare_classes({"a": 1.0}, {"a": 0.2}, {"a": 100})
     assert only.collapsed
     assert only.change == pytest.approx(-0.8)
 
 
 def test_two_classes_are_judged_by_each_other():
-    assert flagged(compare({"a": 0.95, "b": 0.95}, {"a": 0.95, "b": 0.6}, {"a": 200, "b": 200})) == ["b"]
+    assert flagged(compare_classes({"a": 0.95, "b": 0.95}, {"a": 0.95, "b": 0.6}, {"a": 200, "b": 200})) == ["b"]
 
 
 def test_labels_that_one_of_them_lacks_are_left_out():
-    assert [change.label for change in compare({"a": 1.0, "b": 1.0}, {"b": 1.0, "c": 1.0}, {"a": 1, "b": 1})] == ["b"]
-    assert compare({"a": 1.0}, {}, {"a": 1}) == ()
-    assert compare({}, {}, {}) == ()
+    assert [
+        change.label for change in compare_classes({"a": 1.0, "b": 1.0}, {"b": 1.0, "c": 1.0}, {"a": 1, "b": 1})
+    ] == ["b"]
+    assert compare_classes({"a": 1.0}, {}, {"a": 1}) == ()
+    assert compare_classes({}, {}, {}) == ()
 
 
 def test_a_class_without_examples_is_never_flagged():
-    assert flagged(compare({"a": 1.0, "b": 1.0}, {"a": 0.0, "b": 1.0}, {"a": 0, "b": 0})) == []
+    assert flagged(compare_classes({"a": 1.0, "b": 1.0}, {"a": 0.0, "b": 1.0}, {"a": 0, "b": 0})) == []
 
 
 def test_sampling_alone_seldom_raises_the_alarm(rng):
@@ -88,7 +90,7 @@ def test_sampling_alone_seldom_raises_the_alarm(rng):
     for _ in range(400):
         right = rng.binomial(40, 0.9, (2, 10)) / 40
         before, after = (dict(zip(TEN, map(float, row), strict=True)) for row in right)
-        alarms += bool(flagged(compare(before, after, dict.fromkeys(TEN, 40))))
+        alarms += bool(flagged(compare_classes(before, after, dict.fromkeys(TEN, 40))))
     assert alarms <= 0.05 * 400
 
 
@@ -98,6 +100,6 @@ def test_sampling_alone_seldom_raises_the_alarm(rng):
 def test_any_shares_give_finite_figures(classes):
     before = {str(i): old for i, (old, _, _) in enumerate(classes)}
     after = {str(i): new for i, (_, new, _) in enumerate(classes)}
-    for change in compare(before, after, {str(i): n for i, (*_, n) in enumerate(classes)}):
+    for change in compare_classes(before, after, {str(i): n for i, (*_, n) in enumerate(classes)}):
         assert np.isfinite([change.excess, change.error]).all()
         assert not change.collapsed or change.change < 0

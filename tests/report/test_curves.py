@@ -1,7 +1,7 @@
 from tests.report import runs
 
-from attar.report.curves import curves
-from attar.report.story import tell
+from attar._src.report.curves import curves
+from attar._src.report.story import tell
 
 
 def figure(folder, rows):

@@ -3,9 +3,9 @@ import json
 import pytest
 from tests.report import runs
 
-from attar.report import figures
-from attar.report.figures import MOST_CLASSES, MOST_ROWS, plots
-from attar.report.story import tell
+from attar._src.report import figures
+from attar._src.report.figures import MOST_CLASSES, MOST_ROWS, plots
+from attar._src.report.story import tell
 
 HOSTILE = "</script><b onmouseover=alert(1)>&amp;"
 

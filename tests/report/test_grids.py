@@ -3,9 +3,9 @@ import pytest
 from tests import samples
 from tests.report import runs
 
-from attar.core.tensors import Dense
-from attar.report.grids import MOST_TENSORS, grids
-from attar.report.story import tell
+from attar._src.core.tensors import Dense
+from attar._src.report.grids import MOST_TENSORS, grids
+from attar._src.report.story import tell
 
 
 def figures(folder):

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from attar.report.markup import Html, join, script_json, table, tag
+from attar._src.report.markup import Html, join, script_json, table_markup, tag
 
 HOSTILE = "</script><img src=x onerror=alert(1)> & \"'"
 
@@ -28,7 +28,7 @@ def test_attributes_have_the_names_that_html_gives_them():
 
 
 def test_a_table_says_what_its_headings_head():
-    made = table("What <it> shows", ["Name", "Bytes"], [["a<b", "1"], ["c", "2"]], numbers=[1], marked=[1])
+    made = table_markup("What <it> shows", ["Name", "Bytes"], [["a<b", "1"], ["c", "2"]], numbers=[1], marked=[1])
     assert "<caption>What &lt;it&gt; shows</caption>" in made
     assert '<th scope="col">Name</th><th scope="col" class="n">Bytes</th>' in made
     assert '<tr><th scope="row">a&lt;b</th><td class="n">1</td></tr>' in made

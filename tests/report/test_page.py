@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 from tests.report import runs
 
-from attar.core.errors import AttarError
-from attar.report.page import build
+from attar._src.core.errors import AttarError
+from attar._src.report.page import build_page
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&amp;<!--"
 EMPTY = frozenset({"meta", "link", "br", "img", "input", "hr"})
@@ -44,16 +44,16 @@ class Outline(HTMLParser):
 
 @pytest.fixture
 def page(tmp_path):
-    return build(runs.demo(tmp_path)).read_text()
+    return build_page(runs.demo(tmp_path)).read_text()
 
 
 def test_the_page_is_beside_the_report(tmp_path):
-    assert build(runs.small(tmp_path)) == tmp_path / "report.html"
+    assert build_page(runs.small(tmp_path)) == tmp_path / "report.html"
     assert not list(tmp_path.glob(".*.part"))
 
 
 def test_the_figures_are_files_beside_the_page_with_their_colours(tmp_path):
-    page = build(runs.small(tmp_path)).read_text()
+    page = build_page(runs.small(tmp_path)).read_text()
     (text,) = re.findall(r'<script type="application/json" id="figures">(.*?)</script>', page)
     shown = json.loads(text)
     files = {path.stem: path.read_text() for path in (tmp_path / "figures").iterdir()}
@@ -66,8 +66,8 @@ def test_the_figures_are_files_beside_the_page_with_their_colours(tmp_path):
 
 
 def test_the_same_folder_gives_the_same_bytes(tmp_path):
-    first = build(runs.small(tmp_path)).read_bytes()
-    assert build(tmp_path).read_bytes() == first
+    first = build_page(runs.small(tmp_path)).read_bytes()
+    assert build_page(tmp_path).read_bytes() == first
 
 
 def test_every_element_is_closed_and_no_id_is_twice(page):
@@ -125,7 +125,7 @@ def test_hostile_names_are_text_everywhere(tmp_path):
         recipe={"data": HOSTILE},
         **fields,
     )
-    text = build(folder).read_text()
+    text = build_page(folder).read_text()
     outline = Outline(text)
     assert outline.open == []
     assert not [found for tag, found in outline.tags if tag == "img" or "onerror" in found]
@@ -143,26 +143,26 @@ def test_the_figures_are_json_that_ends_where_it_should(page):
 
 def test_one_bare_model_has_a_page(tmp_path):
     bare = {"metric_mean": None, "metric_per_seed": [], "per_class": None, "latency": None, "layers": [], "curves": []}
-    outline = Outline(build(runs.small(tmp_path, models=[bare])).read_text())
+    outline = Outline(build_page(runs.small(tmp_path, models=[bare])).read_text())
     assert outline.open == []
 
 
 def test_a_run_that_tells_nothing_has_no_page(tmp_path):
     with pytest.raises(AttarError, match="has no report"):
-        build(tmp_path)
+        build_page(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_plotly_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
     with pytest.raises(AttarError, match=r"the page needs Plotly .*pip install 'attar\[compress\]'"):
-        build(runs.small(tmp_path))
+        build_page(runs.small(tmp_path))
 
 
 def test_the_page_is_made_without_pytorch(tmp_path):
     runs.small(tmp_path)
     code = (
-        "import sys, pathlib; from attar.report.page import build; build(pathlib.Path(sys.argv[1])); "
+        "import sys, pathlib; from attar._src.report.page import build_page; build_page(pathlib.Path(sys.argv[1])); "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code, str(tmp_path)], check=True, timeout=120)

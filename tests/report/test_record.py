@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from attar.core.errors import AttarError
-from attar.report.record import RUN, read, remember, remember_run
+from attar._src.core.errors import AttarError
+from attar._src.report.record import RUN, read_report, remember, remember_run
 
 
 def test_figures_are_kept_by_the_files_sha256(tmp_path):
@@ -11,7 +11,7 @@ def test_figures_are_kept_by_the_files_sha256(tmp_path):
     remember(tmp_path / "b.attar", "2" * 64, {"bytes": 2})
     path = remember(tmp_path / "a.attar", "1" * 64, {"accuracy": 0.5})
     assert path == tmp_path / "report.json"
-    assert read(path) == {
+    assert read_report(path) == {
         "1" * 64: {"file": "a.attar", "bytes": 1, "accuracy": 0.5},
         "2" * 64: {"file": "b.attar", "bytes": 2},
     }
@@ -20,7 +20,7 @@ def test_figures_are_kept_by_the_files_sha256(tmp_path):
 def test_a_file_that_was_replaced_is_forgotten(tmp_path):
     remember(tmp_path / "a.attar", "1" * 64, {"bytes": 1})
     path = remember(tmp_path / "a.attar", "3" * 64, {"bytes": 3})
-    assert list(read(path)) == ["3" * 64]
+    assert list(read_report(path)) == ["3" * 64]
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"a": 1}', "{"])
@@ -41,7 +41,7 @@ def test_what_a_run_measured_outlives_what_is_measured_on_a_file(tmp_path):
     remember_run(tmp_path, {"file": "a.attar", "models": []})
     remember(tmp_path / "a.attar", "1" * 64, {"bytes": 1})
     remember(tmp_path / "a.attar", "2" * 64, {"bytes": 2})
-    assert read(tmp_path / "report.json") == {
+    assert read_report(tmp_path / "report.json") == {
         RUN: {"file": "a.attar", "models": []},
         "2" * 64: {"file": "a.attar", "bytes": 2},
     }
@@ -51,7 +51,7 @@ def test_a_later_run_takes_the_place_of_an_earlier_one_and_leaves_the_files(tmp_
     remember(tmp_path / "a.attar", "1" * 64, {"bytes": 1})
     remember_run(tmp_path, {"metric": "accuracy", "seeds": [0]})
     path = remember_run(tmp_path, {"metric": "other"})
-    assert read(path) == {RUN: {"metric": "other"}, "1" * 64: {"file": "a.attar", "bytes": 1}}
+    assert read_report(path) == {RUN: {"metric": "other"}, "1" * 64: {"file": "a.attar", "bytes": 1}}
 
 
 def test_a_run_does_not_overwrite_what_is_no_report(tmp_path):

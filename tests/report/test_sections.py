@@ -2,10 +2,10 @@ import re
 
 from tests.report import runs
 
-from attar.report.figures import plots
-from attar.report.layers import MOST_ROWS
-from attar.report.sections import alarm, sections, tiles
-from attar.report.story import tell
+from attar._src.report.figures import plots
+from attar._src.report.layers import MOST_LAYERS
+from attar._src.report.sections import alarm, sections, tiles
+from attar._src.report.story import tell
 
 
 def told(folder):
@@ -101,15 +101,15 @@ def test_layers_say_what_they_ran_in_and_why(tmp_path):
 
 def test_long_tables_are_cut_and_say_so(tmp_path):
     layer = {"kernel": "Conv", "integer": False, "reason": "x"}
-    many = MOST_ROWS + 7
+    many = MOST_LAYERS + 7
     changes = {
         "layers": [{**layer, "name": f"layer{i}"} for i in range(many)],
         "left": {f"layer{i}": "why" for i in range(many)},
     }
     found = told(runs.small(tmp_path, models=[changes]))
     for section in (found["integers"], found["floats"]):
-        assert f"The first {MOST_ROWS} of {many}; all are in report.json." in section
-        assert section.count("<tr>") == MOST_ROWS + 1
+        assert f"The first {MOST_LAYERS} of {many}; all are in report.json." in section
+        assert section.count("<tr>") == MOST_LAYERS + 1
 
 
 def test_nothing_left_in_floating_point_is_said_too(tmp_path):

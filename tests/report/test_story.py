@@ -3,8 +3,8 @@ import json
 import pytest
 from tests.report import runs
 
-from attar.core.errors import AttarError
-from attar.report.story import tell
+from attar._src.core.errors import AttarError
+from attar._src.report.story import tell
 
 
 def changed(folder, change):

@@ -3,8 +3,8 @@ import math
 import pytest
 from tests.report import runs
 
-from attar.report.story import tell
-from attar.report.verdict import noise, verdict
+from attar._src.report.story import tell
+from attar._src.report.verdict import noise, verdict
 
 
 def test_the_sentence_says_size_quality_and_speed(tmp_path):

@@ -6,11 +6,11 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from tests.samples import model_of
 
-from attar.artifact.contents import Contents, GraphContents
-from attar.artifact.manifest import Activation, Binding, Port
-from attar.artifact.reader import Artifact, open_artifact
-from attar.artifact.writer import pack
-from attar.core.tensors import Dense
+from attar._src.artifact.contents import Contents, GraphContents
+from attar._src.artifact.manifest import Activation, Binding, Port
+from attar._src.artifact.reader import Artifact, open_artifact
+from attar._src.artifact.writer import pack
+from attar._src.core.tensors import Dense
 
 
 def file_of(nodes, tensors, activations=(), *, x=("batch", 3, 8, 8), y=("batch", 4), bindings=None, constants=()):

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from tests.runtime.reference import act, file_of, node
 
-from attar.core.errors import ArtifactError, DataError
-from attar.core.scheme import PerTensor, Scheme
-from attar.core.tensors import Quantized
-from attar.runtime import Session, engine
-from attar.runtime.engine import Engine, Value, kernels
-from attar.runtime.lower import lower
+from attar._src.core.errors import ArtifactError, DataError
+from attar._src.core.scheme import PerTensor, Scheme
+from attar._src.core.tensors import Quantized
+from attar._src.runtime import engine
+from attar._src.runtime.engine import Engine, EnginePort, kernels
+from attar._src.runtime.lower import lower
+from attar._src.runtime.session import Session
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def test_bytes_and_paths_are_opened(tmp_path, neg):
     x = np.array([[1, -2]], np.float32)
     for source in (neg, tmp_path / "m.onnx"):
         opened = Engine(source, threads=1)
-        assert opened.inputs == (Value("x", "tensor(float)", ("n", 2)),)
+        assert opened.inputs == (EnginePort("x", "tensor(float)", ("n", 2)),)
         assert opened.outputs == ("y",)
         np.testing.assert_array_equal(opened.run({"x": x})[0], -x)
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 
-from attar.artifact.manifest import Activation
-from attar.runtime.grid import Codes, Grid, grid_of_move
+from attar._src.artifact.manifest import Activation
+from attar._src.runtime.grid import CodedValue, Grid, grid_of_move
 
 values = st.floats(-1e6, 1e6, width=32)
 
@@ -75,11 +75,11 @@ def test_holds_asks_for_the_same_values():
 def test_what_only_moves_data_keeps_the_grid(node, moves):
     grid = Grid(0.5, 3, 0, 15)
     constants = {"zero": np.float32(0), "one": np.float32(1)}
-    found = grid_of_move(node, {"x": Codes("x_codes", grid)}, lambda name: constants.get(name))
+    found = grid_of_move(node, {"x": CodedValue("x_codes", grid)}, lambda name: constants.get(name))
     assert found == (grid if moves else None)
 
 
 def test_a_concatenation_has_the_wider_bounds():
-    codes = {"a": Codes("a_codes", Grid(0.5, 3, 3, 15)), "b": Codes("b_codes", Grid(0.5, 3, 0, 9))}
+    codes = {"a": CodedValue("a_codes", Grid(0.5, 3, 3, 15)), "b": CodedValue("b_codes", Grid(0.5, 3, 0, 9))}
     node = helper.make_node("Concat", ["a", "b"], ["y"], axis=0)
     assert grid_of_move(node, codes, lambda _: None) == Grid(0.5, 3, 0, 15)

@@ -13,13 +13,14 @@ from tests import samples
 from tests.runtime import reference
 from tests.runtime.reference import act, file_of, node
 
-from attar.artifact.manifest import Binding
-from attar.artifact.reader import open_artifact
-from attar.artifact.writer import pack
-from attar.core.errors import ArtifactError
-from attar.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor
-from attar.core.tensors import Quantized, Scheme
-from attar.runtime import Session, lower
+from attar._src.artifact.manifest import Binding
+from attar._src.artifact.reader import open_artifact
+from attar._src.artifact.writer import pack
+from attar._src.core.errors import ArtifactError
+from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor
+from attar._src.core.tensors import Quantized, Scheme
+from attar._src.runtime.lower import lower
+from attar._src.runtime.session import Session
 
 SIGNED = act("x", 0.05, -3, signed=True)
 
@@ -417,7 +418,7 @@ def test_a_weight_shared_by_two_products_is_stored_once(rng):
 
 
 def test_a_model_beyond_two_gigabytes_says_so(rng, monkeypatch):
-    monkeypatch.setattr(sys.modules["attar.runtime.lower"], "_MESSAGE", 100)
+    monkeypatch.setattr(sys.modules["attar._src.runtime.lower"], "_MESSAGE", 100)
     with pytest.raises(ArtifactError, match="100 is the most"):
         lower(residual(rng)).serialized()
 

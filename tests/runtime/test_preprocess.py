@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attar.artifact.manifest import Preprocessing
-from attar.core.errors import DataError
-from attar.runtime import preprocess
+from attar._src.artifact.manifest import Preprocessing
+from attar._src.core.errors import DataError
+from attar._src.runtime.preprocess import preprocess
 
 
 @given(seed=st.integers(0, 2**32 - 1), layout=st.sampled_from(["NCHW", "NHWC", "NC"]), each=st.booleans())

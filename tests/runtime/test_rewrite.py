@@ -6,8 +6,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from attar.runtime.grid import Grid
-from attar.runtime.rewrite import rewrite
+from attar._src.runtime.grid import Grid
+from attar._src.runtime.rewrite import rewrite
 
 
 def model(nodes, constants=(), *, rank=4, opset=18):

@@ -9,13 +9,12 @@ import pytest
 from tests import samples
 from tests.runtime.reference import act, file_of, node
 
-from attar.artifact.limits import Limits
-from attar.artifact.reader import open_artifact
-from attar.artifact.writer import pack, write
-from attar.core.errors import ArtifactError, DataError, UnknownName
-from attar.core.tensors import Dense
-from attar.runtime import Session
-from attar.runtime.session import INTEGER_KERNELS
+from attar._src.artifact.limits import Limits
+from attar._src.artifact.reader import open_artifact
+from attar._src.artifact.writer import pack, write_atomically
+from attar._src.core.errors import ArtifactError, DataError, UnknownName
+from attar._src.core.tensors import Dense
+from attar._src.runtime.session import INTEGER_KERNELS, Session
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,7 @@ def conv():
 
 def test_path_bytes_and_open_files_are_the_same(tmp_path, conv, rng):
     data = pack(samples.conv_net())
-    write(tmp_path / "m.attar", data)
+    write_atomically(tmp_path / "m.attar", data)
     x = rng.normal(size=(2, 3, 8, 8)).astype(np.float32)
     for source in (tmp_path / "m.attar", str(tmp_path / "m.attar"), data, open_artifact(data)):
         np.testing.assert_array_equal(Session(source, threads=2).run(x), conv.run(x))
@@ -152,7 +151,7 @@ def test_quantized_values_may_be_inputs_and_outputs_at_once(rng):
 def test_pytorch_is_not_needed():
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "import numpy as np, attar.runtime, attar.measure, attar.deploy, attar.data\n"
+        "import numpy as np, attar._src.runtime, attar._src.measure, attar._src.backends, attar._src.data\n"
         "assert not any(name.split('.')[0] in ('torch', 'safetensors', 'onnxscript', 'sklearn') and module\n"
         "               for name, module in sys.modules.items())"
     )

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attar.runtime.grid import Grid
-from attar.runtime.sums import Sums, sums_of
-from attar.runtime.weights import Int8Weight
+from attar._src.runtime.grid import Grid
+from attar._src.runtime.sums import Sums, sums_of
+from attar._src.runtime.weights import Int8Weight
 
 scales = st.floats(2.0**-12, 4.0, width=32)
 MEANINGS = [

@@ -5,9 +5,9 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from attar.train.augment import Crop, Flip
-from attar.train.feed import Memory
-from attar.train.fit import Job
+from attar._src.train.augment import Crop, Flip
+from attar._src.train.feed import ArrayFeed
+from attar._src.train.fit import TrainingJob
 
 
 class Extra(nn.Module):
@@ -49,7 +49,7 @@ class Work:
         return {"figure": 0.5}
 
     def job(self):
-        return Job(
+        return TrainingJob(
             program=self.program,
             loss=self.loss,
             extra=self.extra,
@@ -76,7 +76,7 @@ def feed(n=200, **options):
     """A feed of them."""
     x, y = images(n)
     defaults = {"batch": 32, "prepare": lambda raw: raw.float() / 16, "augment": (Crop(padding=1), Flip()), "seed": 3}
-    return Memory((x,), y, **{**defaults, **options})
+    return ArrayFeed((x,), y, **{**defaults, **options})
 
 
 def cpu(precision="32-true"):

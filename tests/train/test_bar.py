@@ -2,8 +2,8 @@ import io
 
 import pytest
 
-from attar.train import bar as bar_module
-from attar.train.bar import Bar
+from attar._src.train import bar as bar_module
+from attar._src.train.bar import Bar
 
 
 class Terminal(io.StringIO):

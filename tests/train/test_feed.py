@@ -6,11 +6,11 @@ import torch
 from tests.train.jobs import feed
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from attar.core.errors import DataError, SpecError
-from attar.data.preprocessing import named
-from attar.runtime.preprocess import preprocess
-from attar.train.augment import Crop, Flip, Noise
-from attar.train.feed import Loader, Memory, preparation
+from attar._src.core.errors import DataError, SpecError
+from attar._src.data.preprocessing import find_preprocessing
+from attar._src.runtime.preprocess import preprocess
+from attar._src.train.augment import Crop, Flip, Noise
+from attar._src.train.feed import ArrayFeed, LoaderFeed, preprocessor
 
 
 def flat(batches):
@@ -106,7 +106,7 @@ def test_arrays_several_inputs_and_no_targets():
     x = np.arange(24, dtype=np.float64).reshape(6, 4)
     x.flags.writeable = False
     tokens = np.arange(6, dtype=np.int64)
-    set_ = Memory((x, tokens, x[::-1]), batch=4)
+    set_ = ArrayFeed((x, tokens, x[::-1]), batch=4)
     batch = next(set_.epoch(0))
     assert [each.dtype for each in batch.inputs] == [torch.float32, torch.int64, torch.float32]
     assert batch.inputs[0][:, 0].tolist() == [4 * i for i in batch.inputs[1].tolist()]
@@ -116,9 +116,11 @@ def test_arrays_several_inputs_and_no_targets():
 
 def test_preparation_is_the_arithmetic_of_files():
     raw = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
-    assert np.array_equal(preparation(named("cifar10"))(raw).numpy(), preprocess(named("cifar10"), raw.numpy()))
-    assert preparation(None)(raw) is raw
-    assert preparation(None)(raw.double()).dtype == torch.float32
+    assert np.array_equal(
+        preprocessor(find_preprocessing("cifar10"))(raw).numpy(), preprocess(find_preprocessing("cifar10"), raw.numpy())
+    )
+    assert preprocessor(None)(raw) is raw
+    assert preprocessor(None)(raw.double()).dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_preparation_is_the_arithmetic_of_files():
 )
 def test_what_cannot_be_fed(options, error, match):
     with pytest.raises(error, match=match):
-        Memory(**options)
+        ArrayFeed(**options)
 
 
 SET = TensorDataset(torch.arange(20.0).reshape(20, 1).double(), torch.arange(20, dtype=torch.int32))
@@ -148,7 +150,7 @@ def values(batches):
 def test_a_loader_that_shuffles_repeats_each_epoch(own):
     def make():
         generator = torch.Generator() if own else None
-        return Loader(DataLoader(SET, batch_size=6, shuffle=True, generator=generator), seed=1)
+        return LoaderFeed(DataLoader(SET, batch_size=6, shuffle=True, generator=generator), seed=1)
 
     one, other = make(), make()
     list(one.epoch(0))
@@ -169,30 +171,32 @@ def test_workers_draw_the_same_too():
             x, y = super().__getitem__(index)
             return x + torch.rand(1), y
 
-    one, other = (Loader(DataLoader(Noisy(*SET.tensors), batch_size=5, num_workers=2), seed=1) for _ in range(2))
+    one, other = (LoaderFeed(DataLoader(Noisy(*SET.tensors), batch_size=5, num_workers=2), seed=1) for _ in range(2))
     first = torch.cat([batch.inputs[0] for batch in one.epoch(4)])
     assert torch.equal(first, torch.cat([batch.inputs[0] for batch in other.epoch(4)]))
 
 
 def test_ranks_slice_the_batches_of_a_loader():
-    parts = [values(Loader(DataLoader(SET, batch_size=8, shuffle=True), rank=r, world=2).epoch(0)) for r in range(2)]
-    alone = values(Loader(DataLoader(SET, batch_size=8, shuffle=True)).epoch(0))
+    parts = [
+        values(LoaderFeed(DataLoader(SET, batch_size=8, shuffle=True), rank=r, world=2).epoch(0)) for r in range(2)
+    ]
+    alone = values(LoaderFeed(DataLoader(SET, batch_size=8, shuffle=True)).epoch(0))
     assert [a + b for a, b in zip(*parts, strict=True)] == alone
-    assert values(Loader(DataLoader(SET, batch_size=8), rank=1, world=2).once()) == values(
-        Loader(DataLoader(SET, batch_size=8)).once()
+    assert values(LoaderFeed(DataLoader(SET, batch_size=8), rank=1, world=2).once()) == values(
+        LoaderFeed(DataLoader(SET, batch_size=8)).once()
     )
 
 
 def test_the_forms_of_a_batch():
     x, y = torch.ones(2, 3), torch.tensor([0, 1])
     for item in (x, (x,), [[x]]):
-        assert not Loader([item]).labelled
-    two = next(Loader([((x, x + 1), y)]).epoch(0))
+        assert not LoaderFeed([item]).labelled
+    two = next(LoaderFeed([((x, x + 1), y)]).epoch(0))
     assert (len(two.inputs), two.targets.tolist()) == (2, [0, 1])
-    named_ = next(Loader([{"labels": y, "mask": x, "ids": y, "other": 3}], names=("ids", "mask")).epoch(0))
+    named_ = next(LoaderFeed([{"labels": y, "mask": x, "ids": y, "other": 3}], names=("ids", "mask")).epoch(0))
     assert torch.equal(named_.inputs[0], y)
     assert named_.targets.tolist() == [0, 1]
-    assert next(Loader([(x.numpy(), y.numpy().astype(np.uint8))]).epoch(0)).targets.dtype == torch.int64
+    assert next(LoaderFeed([(x.numpy(), y.numpy().astype(np.uint8))]).epoch(0)).targets.dtype == torch.int64
 
 
 def test_a_stream_without_a_length_is_counted():
@@ -200,7 +204,7 @@ def test_a_stream_without_a_length_is_counted():
         def __iter__(self):
             return iter(torch.arange(10.0).reshape(10, 1))
 
-    stream = Loader(DataLoader(Stream(), batch_size=4))
+    stream = LoaderFeed(DataLoader(Stream(), batch_size=4))
     assert (stream.examples, stream.steps) == (None, 3)
 
 
@@ -210,7 +214,7 @@ def test_a_sampler_is_told_the_epoch():
             self[:] = [number, 0]
 
     sampler = Sampler([0, 1])
-    loader = Loader(DataLoader(SET, batch_size=2, sampler=sampler))
+    loader = LoaderFeed(DataLoader(SET, batch_size=2, sampler=sampler))
     assert values(loader.epoch(7)) == [[7, 0]]
 
 
@@ -228,17 +232,17 @@ def test_a_sampler_is_told_the_epoch():
 )
 def test_loaders_that_cannot_feed(loader, error, match):
     with pytest.raises(error, match=match):
-        Loader(loader)
+        LoaderFeed(loader)
 
 
 def test_crop_of_raw_bytes_is_black_not_mean():
     x = torch.full((4, 3, 2, 2), 200, dtype=torch.uint8)
-    set_ = Memory((x,), batch=4, prepare=preparation(named("cifar10")), augment=(Crop(padding=1),))
+    set_ = ArrayFeed((x,), batch=4, prepare=preprocessor(find_preprocessing("cifar10")), augment=(Crop(padding=1),))
     made = set_.at(torch.tensor([0]), torch.tensor([1])).inputs[0]
     assert float(made.min()) == pytest.approx(-0.4914 / 0.2470, rel=1e-4)
 
 
 def test_a_loader_says_which_arguments_its_mappings_have():
     batches = [{"b": torch.zeros(2, 1), "a": torch.zeros(2, 1), "y": torch.zeros(2)}]
-    assert Loader(batches, ("a", "b", "mask")).arguments == ("a", "b")
-    assert Loader([torch.zeros(2, 1)], ("a", "b")).arguments == ()
+    assert LoaderFeed(batches, ("a", "b", "mask")).arguments == ("a", "b")
+    assert LoaderFeed([torch.zeros(2, 1)], ("a", "b")).arguments == ()

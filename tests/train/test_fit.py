@@ -6,21 +6,25 @@ import torch
 from tests.train.jobs import Work, cpu, feed
 from torch import nn
 
-from attar.core.errors import AttarError, DataError, SpecError
-from attar.model.capture import capture
-from attar.train.feed import Loader
-from attar.train.fit import fit, groups
-from attar.train.plan import Plan
-from attar.train.store import Store
+from attar._src.core.errors import AttarError, DataError, SpecError
+from attar._src.model.capture import capture
+from attar._src.train.feed import LoaderFeed
+from attar._src.train.fit import fit, parameter_groups
+from attar._src.train.plan import TrainingPlan
+from attar._src.train.store import CheckpointStore
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def train(work, folder, *, epochs=4, on=None, precision="32-true", rows=None, **plan):
     log = (lambda row: None) if rows is None else rows.append
-    made = Plan.model_validate({"epochs": epochs, "batch": 32, **plan})
+    made = TrainingPlan.model_validate({"epochs": epochs, "batch": 32, **plan})
     return fit(
-        *(work.job(), made, on or feed(), cpu(precision)), seed=5, store=Store(folder), log=log, what="the student"
+        *(work.job(), made, on or feed(), cpu(precision)),
+        seed=5,
+        store=CheckpointStore(folder),
+        log=log,
+        what="the student",
     )
 
 
@@ -72,10 +76,10 @@ def test_a_shuffling_loader_goes_on_to_the_byte(tmp_path):
     x, y = feed().inputs[0].float() / 16, feed().targets
     data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=64, shuffle=True)
     straight, stopped, resumed = Work(), Work(stop=2), Work()
-    train(straight, tmp_path / "straight", on=Loader(data, seed=2))
+    train(straight, tmp_path / "straight", on=LoaderFeed(data, seed=2))
     with pytest.raises(KeyboardInterrupt):
-        train(stopped, tmp_path / "halves", on=Loader(data, seed=2))
-    train(resumed, tmp_path / "halves", on=Loader(data, seed=2))
+        train(stopped, tmp_path / "halves", on=LoaderFeed(data, seed=2))
+    train(resumed, tmp_path / "halves", on=LoaderFeed(data, seed=2))
     assert resumed.bytes() == straight.bytes()
 
 
@@ -103,7 +107,7 @@ def test_the_mean_is_over_examples_not_batches(tmp_path):
         def loss(self, outputs, batch, progress):
             return {"loss": outputs.sum() * 0 + len(batch)}
 
-    sizes = Loader([(torch.rand(n, 1, 8, 8), torch.zeros(n).long()) for n in (30, 10)])
+    sizes = LoaderFeed([(torch.rand(n, 1, 8, 8), torch.zeros(n).long()) for n in (30, 10)])
     assert train(Constant(), tmp_path, epochs=1, on=sizes)[0]["loss"] == 25
 
 
@@ -118,7 +122,7 @@ def test_training_teaches(tmp_path):
 def test_a_loss_that_is_not_finite_names_its_step_and_the_fix(tmp_path, step, named):
     with pytest.raises(AttarError, match=rf"the loss is nan in {named} \(lr .*lower optimizer\.lr or set clip: 1\.0"):
         train(Work(poison=step), tmp_path)
-    kept = Store(tmp_path).latest()
+    kept = CheckpointStore(tmp_path).latest()
     assert (kept.epoch if kept else 0) == (step - 1) // 6
 
 
@@ -135,7 +139,7 @@ def test_frozen_parameters_stay_and_vectors_and_constraints_do_not_decay(tmp_pat
     whole.program.layer, whole.program.held0_layer = nn.Linear(2, 2), nn.Linear(2, 2)
     whole.program.frozen = nn.Linear(2, 2).requires_grad_(False)
     names = {id(p): name for name, p in whole.named_parameters()}
-    found = {group.decayed: {names[id(p)] for p in group.parameters} for group in groups(whole)}
+    found = {group.decayed: {names[id(p)] for p in group.parameters} for group in parameter_groups(whole)}
     assert found[True] == {"program.layer.weight", "extra.weight"}
     held = {"program.held0_layer.weight", "program.held0_layer.bias"}
     assert found[False] == {"program.layer.bias", "extra.bias"} | held
@@ -151,7 +155,7 @@ def test_nothing_to_train_and_nothing_to_train_on(tmp_path):
     work.all.requires_grad_(False)
     with pytest.raises(SpecError, match="nothing to train"):
         train(work, tmp_path)
-    once = Loader([(torch.rand(4, 1, 8, 8), torch.zeros(4).long())])
+    once = LoaderFeed([(torch.rand(4, 1, 8, 8), torch.zeros(4).long())])
     once.loader.clear()
     with pytest.raises(DataError, match="epoch 1 has no batches"):
         train(Work(), tmp_path, on=once)
@@ -164,7 +168,7 @@ def test_a_loader_may_give_more_batches_than_it_said(tmp_path):
 
     batches = Short([(torch.rand(4, 1, 8, 8), torch.zeros(4).long())] * 3)
     work = Work()
-    train(work, tmp_path, epochs=2, on=Loader(batches))
+    train(work, tmp_path, epochs=2, on=LoaderFeed(batches))
     assert work.steps == [(0, 2), (1, 2), (1, 2), (1, 2), (1, 2), (1, 2)]
 
 
@@ -183,7 +187,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 def test_clipping_bounds_the_step(tmp_path):
     work = Work()
     before = [p.detach().clone() for p in work.all.parameters()]
-    one = Loader([(feed().inputs[0][:32].float(), feed().targets[:32])])
+    one = LoaderFeed([(feed().inputs[0][:32].float(), feed().targets[:32])])
     plan = {"optimizer": {"name": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0}, "schedule": "constant"}
     train(work, tmp_path, epochs=1, on=one, clip=1e-3, **plan)
     moved = torch.stack([(p.detach() - b).norm() for p, b in zip(work.all.parameters(), before, strict=True)]).norm()

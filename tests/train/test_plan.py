@@ -2,15 +2,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from attar.core.spec import Spec
-from attar.train.optimizer import AdamW, Sgd
-from attar.train.plan import Plan
+from attar._src.core.spec import Spec
+from attar._src.train.optimizer import AdamW, Sgd
+from attar._src.train.plan import TrainingPlan
 
 STEPS = 50
 
 
 def factors(**fields):
-    plan = Plan(epochs=1, **fields)
+    plan = TrainingPlan(epochs=1, **fields)
     return [plan.factor(step, STEPS) for step in range(STEPS)]
 
 
@@ -42,7 +42,7 @@ def test_values_by_hand():
 @pytest.mark.parametrize("warmup", [None, 0.0, 0.5, 0.99])
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_factors_are_within_their_range(schedule, warmup, steps):
-    plan = Plan(epochs=1, schedule=schedule, warmup=warmup)
+    plan = TrainingPlan(epochs=1, schedule=schedule, warmup=warmup)
     assert all(0 < plan.factor(step, steps) <= 1 for step in range(steps))
 
 
@@ -50,7 +50,7 @@ def test_a_stage_has_the_fields_as_its_own():
     class Stage(Spec):
         stage: str
 
-    class Training(Stage, Plan):
+    class Training(Stage, TrainingPlan):
         epochs: int = 3
 
     given = {"stage": "x", "optimizer": {"name": "adamw", "lr": 0.01, "betas": [0.8, 0.9]}, "clip": 1}
@@ -63,4 +63,4 @@ def test_a_stage_has_the_fields_as_its_own():
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch": 0}, {"clip": 0.0}, {"warmup": 1.0}, {"schedule": "step"}])
 def test_what_cannot_work_is_refused(wrong):
     with pytest.raises(ValidationError):
-        Plan.model_validate({"epochs": 1, **wrong})
+        TrainingPlan.model_validate({"epochs": 1, **wrong})

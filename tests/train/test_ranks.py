@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 from tests.train.jobs import Work, feed
-from attar.core.errors import AttarError
-from attar.train.fit import fit
-from attar.train.plan import Plan
-from attar.train.store import Store
+from attar._src.core.errors import AttarError
+from attar._src.train.fit import fit
+from attar._src.train.plan import TrainingPlan
+from attar._src.train.store import Store
 
 folder, case = Path(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
@@ -31,7 +31,7 @@ def run(name, epochs, seed=0, **options):
     work = Work(seed=seed + rank, **options)
     on = feed(rank=rank, world=2)
     # The rate is that of two epochs of four: what is left is only the stopping.
-    plan = Plan(epochs=epochs, batch=32, schedule="constant")
+    plan = TrainingPlan(epochs=epochs, batch=32, schedule="constant")
     try:
         history = fit(work.job(), plan, on, fabric, seed=5, store=Store(folder / name), log=lambda row: None, what="x")
     except AttarError as error:

@@ -1,10 +1,10 @@
 import pytest
 
-from attar.train.schedule import Schedule, at
+from attar._src.train.schedule import Schedule, value_at
 
 
 def test_a_number_is_itself():
-    assert at(0.3, 0.9) == 0.3
+    assert value_at(0.3, 0.9) == 0.3
 
 
 @pytest.mark.parametrize(("shape", "middle"), [("linear", 0.5), ("cosine", 0.5), ("cubic", 0.875)])

@@ -3,17 +3,17 @@ import random
 import numpy as np
 import torch
 
-from attar.train.seeds import Apart, derive, sow
+from attar._src.train.seeds import IsolatedRandom, derive_seed, seed_everything
 
 
 def test_a_seed_is_63_bits_and_is_the_same_for_ever():
-    assert derive(0, "order", 7) == 6767117556167747427
-    assert 0 <= derive(-(10**30), "") < 2**63
+    assert derive_seed(0, "order", 7) == 6767117556167747427
+    assert 0 <= derive_seed(-(10**30), "") < 2**63
 
 
 def test_seeds_of_different_purposes_differ():
     words = [(0,), (1,), (0, "a"), (0, "b"), (0, 1), (0, "1"), (0, "a", 1), (0, "a1"), (0, "a", "1")]
-    assert len({derive(*each) for each in words}) == len(words)
+    assert len({derive_seed(*each) for each in words}) == len(words)
 
 
 def draw():
@@ -21,12 +21,12 @@ def draw():
 
 
 def test_what_draws_apart_is_not_noticed_outside_and_goes_on_inside():
-    sow(1)
+    seed_everything(1)
     outside = [draw(), draw()]
-    sow(2)
+    seed_everything(2)
     inside = [draw(), draw()]
-    sow(1)
-    apart = Apart(2)
+    seed_everything(1)
+    apart = IsolatedRandom(2)
     found = [draw()]
     with apart:
         first = draw()

@@ -4,8 +4,8 @@ import signal
 import pytest
 import torch
 
-from attar.core.errors import AttarError
-from attar.train.store import Checkpoint, Store
+from attar._src.core.errors import AttarError
+from attar._src.train.store import Checkpoint, CheckpointStore
 
 
 def tensors():
@@ -31,11 +31,11 @@ FACTS = {"history": [{"loss": 0.1 + 0.2, "epoch": 1}], "betas": [0.9, None, "é"
 
 
 def test_a_folder_without_a_checkpoint(tmp_path):
-    assert Store(tmp_path / "none").latest() is None
+    assert CheckpointStore(tmp_path / "none").latest() is None
 
 
 def test_every_kind_of_tensor_and_fact_comes_back(tmp_path):
-    store, given = Store(tmp_path / "a" / "b"), tensors()
+    store, given = CheckpointStore(tmp_path / "a" / "b"), tensors()
     store.save(Checkpoint(12, given, FACTS, done=True))
     assert [path.name for path in store.folder.iterdir()] == ["epoch-000012.safetensors"]
     found = store.latest()
@@ -50,14 +50,14 @@ def test_every_kind_of_tensor_and_fact_comes_back(tmp_path):
 def test_the_same_checkpoint_is_the_same_bytes(tmp_path):
     given = tensors()
     for name in ("a", "b"):
-        Store(tmp_path / name).save(Checkpoint(1, given, FACTS))
+        CheckpointStore(tmp_path / name).save(Checkpoint(1, given, FACTS))
     assert (tmp_path / "a/epoch-000001.safetensors").read_bytes() == (
         tmp_path / "b/epoch-000001.safetensors"
     ).read_bytes()
 
 
 def test_only_the_newest_stays_and_what_a_killed_process_left_is_cleared(tmp_path):
-    store = Store(tmp_path)
+    store = CheckpointStore(tmp_path)
     (tmp_path / ".epoch-000001.safetensors.99.part").write_bytes(b"half")
     for epoch in (9, 10, 11):
         store.save(Checkpoint(epoch, {"a": torch.full((2,), float(epoch))}, {}))
@@ -68,7 +68,7 @@ def test_only_the_newest_stays_and_what_a_killed_process_left_is_cleared(tmp_pat
 
 @pytest.mark.parametrize("harm", ["truncate", "empty", "header", "tensor", "facts", "foreign"])
 def test_a_damaged_checkpoint_is_named(tmp_path, harm):
-    store = Store(tmp_path)
+    store = CheckpointStore(tmp_path)
     store.save(Checkpoint(3, {"a": torch.arange(100.0)}, {"loss": 0.25}))
     path = tmp_path / "epoch-000003.safetensors"
     data = path.read_bytes()
@@ -89,11 +89,11 @@ def test_a_damaged_checkpoint_is_named(tmp_path, harm):
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(AttarError, match=r"cannot be written .* the stage starts again"):
-        Store(tmp_path / "file" / "stage").save(Checkpoint(1, {"a": torch.zeros(1)}, {}))
+        CheckpointStore(tmp_path / "file" / "stage").save(Checkpoint(1, {"a": torch.zeros(1)}, {}))
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
-    store = Store(tmp_path)
+    store = CheckpointStore(tmp_path)
     store.save(Checkpoint(1, {"a": torch.ones(10)}, {}))
     limit, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))

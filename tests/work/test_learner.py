@@ -4,17 +4,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from attar.artifact.manifest import Activation
-from attar.artifact.writer import pack
-from attar.core.errors import UnknownName
-from attar.core.scheme import PerBucket, PerTensor, Scheme
-from attar.core.tensors import Quantized, quantize
-from attar.model.capture import capture
-from attar.model.trace import deploy
-from attar.runtime import Session
-from attar.work.constraint import Constraint, Held
-from attar.work.learner import Learner
-from attar.work.workpiece import Use
+from attar._src.artifact.manifest import Activation
+from attar._src.artifact.writer import pack
+from attar._src.core.errors import UnknownName
+from attar._src.core.scheme import PerBucket, PerTensor, Scheme
+from attar._src.core.tensors import Quantized, round_to_grid
+from attar._src.model.capture import capture
+from attar._src.model.trace import deploy_graph
+from attar._src.runtime.session import Session
+from attar._src.work.compressed_model import FileInfo
+from attar._src.work.constraint import Constraint, Parametrization
+from attar._src.work.learner import Learner
 
 X = (torch.randn(2, 1, 8, 8),)
 
@@ -34,27 +34,27 @@ class Net(nn.Module):
         return self.head(x[:, -1])
 
 
-class Grid(Held):
+class Grid(Parametrization):
     """Weights on a fixed grid."""
 
     def __init__(self, granularity=None):
         super().__init__()
         self.scheme = Scheme(bits=4, granularity=granularity or PerTensor())
 
-    def bake(self, value):
+    def to_compressed(self, value):
         scale = np.full(self.scheme.granularity.count(tuple(value.shape)), 0.125, np.float32)
-        return quantize(value.numpy(), scale, None, self.scheme)
+        return round_to_grid(value.numpy(), scale, None, self.scheme)
 
     def forward(self, x):
-        return torch.from_numpy(self.bake(x.detach()).dense())
+        return torch.from_numpy(self.to_compressed(x.detach()).dense())
 
 
-class Half(Held):
+class Half(Parametrization):
     def forward(self, x):
         return x / 2
 
 
-class Rounded(Held):
+class Rounded(Parametrization):
     def forward(self, x):
         return torch.clamp(torch.round(x / 0.1), 0, 255) * 0.1
 
@@ -69,7 +69,7 @@ class Grids(Constraint):
 class Masks(Constraint):
     order = 0
 
-    def settle(self, weights):
+    def finalize(self, weights):
         for weight in weights.values():
             weight[weight.abs() < 0.1] = 0
 
@@ -79,7 +79,7 @@ def learner():
     torch.manual_seed(0)
     net = Net().eval()
     captured = capture(net, X)
-    return Learner(net, captured, deploy(net, captured))
+    return Learner(net, captured, deploy_graph(net, captured))
 
 
 def test_weights_are_selected_by_layer_and_by_name(learner):
@@ -99,7 +99,7 @@ def test_masks_act_before_grids_whatever_was_attached_first(learner):
         before, _ = learner.module.lstm(F.relu(learner.module.norm(learner.module.conv(x))).transpose(1, 2).flatten(2))
         expected = F.linear(before[:, -1], torch.full((3, 8), 0.25), learner.module.head.bias)
     torch.testing.assert_close(graph(x), expected)
-    assert (learner.baked()["head.weight"].dense() == 0.25).all()
+    assert (learner.compressed_weights()["head.weight"].dense() == 0.25).all()
 
 
 def test_a_later_constraint_of_a_class_takes_over_where_both_act(learner):
@@ -107,7 +107,7 @@ def test_a_later_constraint_of_a_class_takes_over_where_both_act(learner):
     learner.attach(first)
     learner.attach(second)
     assert list(first.weights) == ["conv.weight"]
-    assert learner.held("head.weight") == [second.weights["head.weight"]]
+    assert learner.parametrizations("head.weight") == [second.weights["head.weight"]]
     learner.attach(Grids({"conv.weight": Grid()}))
     assert first not in learner.constraints
 
@@ -129,7 +129,7 @@ def test_what_is_deployed_is_what_was_trained_with_batch_norms_folded(learner):
     conv = piece.tensors["conv.weight"]
     assert isinstance(conv, Quantized)
     assert conv.scheme.granularity.count(conv.shape) == 6
-    session = Session(pack(piece.contents(Use())))
+    session = Session(pack(piece.contents(FileInfo())))
     x = torch.randn(4, 1, 8, 8)
     with torch.no_grad():
         trained = learner.graph(train=False)(x).numpy()
@@ -159,7 +159,7 @@ def test_values_on_grids_are_deployed_as_activations(learner):
 
 def test_settling_changes_the_weights_themselves(learner):
     learner.attach(Masks({"conv.weight": Half()}))
-    learner.settle()
+    learner.finalize()
     assert (learner.module.conv.weight == 0).any()
     assert learner.module.conv.weight.requires_grad
 

@@ -1,0 +1,1 @@
+"""The implementation. Private: what is public is exported by ``attar`` and ``attar.extend``."""

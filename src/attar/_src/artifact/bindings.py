@@ -1,0 +1,113 @@
+"""Bindings: the initializers of a graph, made of stored tensors (``docs/format.md``, section 5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attar._src.artifact.manifest import Binding, Part, TensorRecord
+from attar._src.core.errors import ArtifactError
+from attar._src.core.scheme import Shape
+
+
+class Whole(NamedTuple):
+    """A binding that is one whole tensor: its codes can be used as they are, permuted."""
+
+    tensor: str
+    permute: tuple[int, ...] | None
+
+
+class Bound(NamedTuple):
+    """What an initializer will be: element type (a key of ``DTYPES``, f32 for all that is dequantized) and shape."""
+
+    dtype: str
+    shape: Shape
+
+
+def parts_of(binding: Binding) -> tuple[Part, ...]:
+    """Return the parts of a binding, the one it stands for where none is given."""
+    return binding.parts or (Part(tensor=binding.to),)
+
+
+def whole(binding: Binding) -> Whole | None:
+    """Return the tensor a binding is, and its permutation, or None where it is made of runs or of several."""
+    parts = parts_of(binding)
+    if len(parts) > 1 or parts[0].start is not None:
+        return None
+    return Whole(parts[0].tensor, binding.permute)
+
+
+def describe_binding(binding: Binding, records: Mapping[str, TensorRecord], *, section: str) -> Bound:
+    """Return type and shape of the initializer a binding makes, without making it.
+
+    Args:
+        binding: the binding.
+        records: tensor records by name, aliases included.
+        section: the place an error names.
+
+    Raises:
+        ArtifactError: a name is not a tensor's, a run lies outside its tensor, types differ, or counts do not agree.
+    """
+    where = f"{section}, binding of {binding.to!r}"
+    elements, dtypes = 0, set()
+    for part in parts_of(binding):
+        record = records.get(part.tensor)
+        if record is None:
+            raise ArtifactError(f"there is no tensor {part.tensor!r}", section=where)
+        start, stop = _run(part, record.elements, where)
+        elements += stop - start
+        dtypes.add(_dtype(record))
+    if len(dtypes) != 1:
+        raise ArtifactError(f"its parts are of several types: {', '.join(sorted(dtypes))}", section=where)
+    shape: Shape = (elements,)
+    one = whole(binding)
+    if one is not None:
+        shape = records[one.tensor].shape
+    if binding.permute is not None:
+        if one is None or sorted(binding.permute) != list(range(len(shape))):
+            raise ArtifactError(
+                f"permute {binding.permute} is for one whole tensor and a permutation of its axes", section=where
+            )
+        shape = tuple(shape[axis] for axis in binding.permute)
+    if binding.shape is not None:
+        if math.prod(binding.shape) != elements:
+            raise ArtifactError(f"{elements} elements do not make the shape {binding.shape}", section=where)
+        shape = binding.shape
+    return Bound(dtypes.pop(), shape)
+
+
+def resolve(binding: Binding, dense: Callable[[str], NDArray[Any]]) -> NDArray[Any]:
+    """Return the initializer: ``reshape(permute(concatenate(flat(part) for part in parts)), shape)``.
+
+    Args:
+        binding: a binding that :func:`describe` found sound.
+        dense: the dense values of a tensor by name; asked once for each tensor.
+    """
+    tensors = {name: dense(name) for name in dict.fromkeys(part.tensor for part in parts_of(binding))}
+    one = whole(binding)
+    if one is not None:
+        values = tensors[one.tensor]
+        values = values if one.permute is None else values.transpose(one.permute)
+    else:
+        flat = {name: values.reshape(-1) for name, values in tensors.items()}
+        values = np.concatenate([flat[part.tensor][part.start : part.stop] for part in parts_of(binding)])
+    return np.ascontiguousarray(values.reshape(values.shape if binding.shape is None else binding.shape))
+
+
+def _run(part: Part, elements: int, where: str) -> tuple[int, int]:
+    if part.start is None and part.stop is None:
+        return 0, elements
+    if part.start is None or part.stop is None or not part.start <= part.stop <= elements:
+        raise ArtifactError(
+            f"the run {part.start}..{part.stop} is not one of the {elements} elements of {part.tensor!r}", section=where
+        )
+    return part.start, part.stop
+
+
+def _dtype(record: TensorRecord) -> str:
+    value = record.value.values if record.value.kind == "sparse" else record.value
+    return value.dtype if value.kind == "dense" and value.dtype not in ("f16", "bf16") else "f32"

@@ -1,0 +1,170 @@
+"""Graph: whether a stored graph is one that a runtime may be given (``docs/format.md``, section 5)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from attar._src.artifact.bindings import Bound
+from attar._src.artifact.graph import protobuf, sizes, values
+from attar._src.artifact.graph.guards import elements
+from attar._src.artifact.graph.operators import MAX_IR, MAX_OPSET, MIN_IR, MIN_OPSET, TYPES
+from attar._src.artifact.graph.sizes import Sized
+from attar._src.artifact.graph.strip import ELEMENT_TYPES, port_info
+from attar._src.artifact.limits import Limits
+from attar._src.artifact.manifest import NAME_PATTERN, GraphRecord, Port
+from attar._src.core.errors import ArtifactError
+from attar._src.core.scheme import Shape
+
+_NAME = re.compile(NAME_PATTERN)
+_MAX_NAME = 512
+
+
+class Checked(NamedTuple):
+    """A sound graph, and the element type and shape of each of its values at the example sizes."""
+
+    model: onnx.ModelProto
+    values: Mapping[str, Sized]
+
+
+def check_graph(
+    data: bytes,
+    record: GraphRecord,
+    bound: Mapping[str, Bound],
+    constants: Mapping[str, NDArray[Any]],
+    limits: Limits,
+    *,
+    section: str,
+) -> Checked:
+    """Return the graph in ``data``, a serialized model, once everything about it is known to be sound.
+
+    Args:
+        data: the inflated section.
+        record: what the manifest says of the graph.
+        bound: type and shape of each bound initializer.
+        constants: values of those bound initializers that are a few integers.
+        limits: what the graph may ask for.
+        section: the place an error names.
+
+    Raises:
+        ArtifactError: the graph is not one a file may hold.
+    """
+    model = protobuf.parse_message(data, limits, section=section)
+    opset = _opset(model, section)
+    graph = model.graph
+    if len(graph.node) > limits.nodes:
+        raise ArtifactError(f"{len(graph.node)} nodes are more than the limit of {limits.nodes}", section=section)
+    _check_names(graph, section)
+    known = _inputs(graph, record, section)
+    for name, initializer in bound.items():
+        _add(known, name, _bound(initializer, constants.get(name)), section)
+    for tensor in graph.initializer:
+        array = protobuf.tensor_values(tensor, section=section)
+        followed = array if array.size <= values.SMALL_VALUE else None
+        _add(known, tensor.name, Sized(tensor.data_type, array.shape, followed, fixed=True), section)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                protobuf.tensor_values(attribute.t, section=section)
+    for name, item in known.items():
+        if elements(item.shape) > limits.value_elements:
+            raise ArtifactError(f"{name!r} has more than {limits.value_elements} elements", section=section)
+    sources = set(known)
+    sizes.size_nodes(graph.node, known, opset, limits, section=section)
+    _check_outputs(record, known, sources, section)
+    _check_activations(record, known, {port.name for port in record.inputs} | (set(known) - sources), section)
+    return Checked(model, known)
+
+
+def _opset(model: onnx.ModelProto, section: str) -> int:
+    versions: list[int] = [item.version for item in model.opset_import]
+    if len(versions) != 1 or not MIN_OPSET <= versions[0] <= MAX_OPSET:
+        raise ArtifactError(f"opset {versions} is not one of {MIN_OPSET} to {MAX_OPSET}", section=section)
+    if not MIN_IR <= model.ir_version <= MAX_IR:
+        raise ArtifactError(f"ONNX IR {model.ir_version} is not one of {MIN_IR} to {MAX_IR}", section=section)
+    return versions[0]
+
+
+def _check_names(graph: onnx.GraphProto, section: str) -> None:
+    for node in graph.node:
+        for name in (node.name, *node.input, *node.output):
+            if name and (len(name) > _MAX_NAME or not _NAME.fullmatch(name)):
+                raise ArtifactError(
+                    f"{name[:80]!r} is not a name of 1 to {_MAX_NAME} printable characters", section=section
+                )
+
+
+def _inputs(graph: onnx.GraphProto, record: GraphRecord, section: str) -> dict[str, Sized]:
+    """Return the inputs at their example sizes; ports of the record and of the graph must be the same."""
+    for ports, infos, what in ((record.inputs, graph.input, "inputs"), (record.outputs, graph.output, "outputs")):
+        if len(ports) != len(infos) or any(port_info(port) != info for port, info in zip(ports, infos, strict=True)):
+            raise ArtifactError(f"the {what} of the graph are not those of its record", section=section)
+    if not record.outputs:
+        raise ArtifactError("the graph has no output", section=section)
+    known: dict[str, Sized] = {}
+    symbols: dict[str, int] = {}
+    for port in record.inputs:
+        if port.example is None or 0 in port.example or not _fits(port, port.example, symbols):
+            raise ArtifactError(
+                f"the input {port.name!r} of shape {port.shape} has the example sizes {port.example}", section=section
+            )
+        _add(known, port.name, Sized(ELEMENT_TYPES[port.dtype], port.example), section)
+    return known
+
+
+def _fits(port: Port, shape: Shape, symbols: dict[str, int]) -> bool:
+    """Say whether a shape is one of a port's, each symbolic axis of one size everywhere."""
+    return len(shape) == len(port.shape) and all(
+        size == (axis if isinstance(axis, int) else symbols.setdefault(axis, size))
+        for axis, size in zip(port.shape, shape, strict=True)
+    )
+
+
+def _bound(item: Bound, constant: NDArray[Any] | None) -> Sized:
+    return Sized(ELEMENT_TYPES[item.dtype], item.shape, constant, fixed=constant is not None)
+
+
+def _add(known: dict[str, Sized], name: str, sized: Sized, section: str) -> None:
+    if not name or name in known:
+        raise ArtifactError(f"{name!r} is two of an input, a binding and an initializer", section=section)
+    known[name] = sized
+
+
+def _check_outputs(record: GraphRecord, known: Mapping[str, Sized], sources: set[str], section: str) -> None:
+    symbols: dict[str, int] = {}
+    for port in record.inputs:
+        _fits(port, port.example or (), symbols)
+    names = [port.name for port in record.outputs]
+    for port in record.outputs:
+        sized = known.get(port.name)
+        if sized is None or port.name in sources or names.count(port.name) > 1:
+            raise ArtifactError(f"the output {port.name!r} is not made by a node, or is there twice", section=section)
+        if sized.type != ELEMENT_TYPES[port.dtype] or not _fits(port, sized.shape, symbols):
+            raise ArtifactError(
+                f"the output {port.name!r} is {TYPES[sized.type]}{list(sized.shape)} at the example sizes; "
+                f"its record says {port.dtype}{list(port.shape)}",
+                section=section,
+            )
+
+
+def _check_activations(record: GraphRecord, known: Mapping[str, Sized], made: set[str], section: str) -> None:
+    seen: set[str] = set()
+    tiny = float(np.finfo(np.float32).tiny)
+    for activation in record.activations:
+        where = f"{section}, activation {activation.value!r}"
+        if activation.value in seen or activation.value not in made:
+            raise ArtifactError("it is not an input or a node's output, or is there twice", section=where)
+        seen.add(activation.value)
+        if known[activation.value].type != onnx.TensorProto.FLOAT:
+            raise ArtifactError("only float32 values are quantized", section=where)
+        if not tiny <= activation.scale <= float(np.finfo(np.float32).max):
+            raise ArtifactError(f"the scale {activation.scale} is not a positive normal float32", section=where)
+        if not activation.qmin <= activation.zero_point <= activation.qmax:
+            raise ArtifactError(
+                f"the zero point {activation.zero_point} is outside {activation.qmin}..{activation.qmax}", section=where
+            )

@@ -1,0 +1,187 @@
+"""Guards: the numbers that give a node's output its size, checked before anything computes with them.
+
+``ConstantOfShape``, ``Expand``, ``Range`` and their like make outputs of a size that is a *value* in the graph, so that
+a few bytes can ask for terabytes, or make a kernel divide by zero. Each such operator has a rule here that returns how
+many elements it is about to make, or raises where the numbers make no sense.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attar._src.artifact.graph.operators import MAX_INT, OPERATORS, Refused
+from attar._src.artifact.limits import Limits
+from attar._src.core.scheme import Shape
+
+#: Inputs that shape inference takes the values of.
+VALUE_INPUTS: dict[str, tuple[int, ...]] = {
+    "ConstantOfShape": (0,),
+    "Expand": (1,),
+    "OneHot": (1,),
+    "Pad": (1, 3),
+    "Range": (0, 1, 2),
+    "Reshape": (1,),
+    "Resize": (2, 3),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "Squeeze": (1,),
+    "Tile": (1,),
+    "TopK": (1,),
+    "Unsqueeze": (1,),
+} | {name: (1,) for name in OPERATORS if name.startswith("Reduce")}
+
+_FLOATS = {"tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"}
+
+
+class Inputs(NamedTuple):
+    """What is known of a node's inputs; None stands for an absent one, and for values that are not known.
+
+    Attributes:
+        attributes: the node's attributes by name.
+        types: ONNX's names of the element types.
+        shapes: shapes at the example sizes.
+        values: values.
+        fixed: whether the values hold at every size of the graph's inputs.
+    """
+
+    attributes: Mapping[str, Any]
+    types: Sequence[str | None]
+    shapes: Sequence[Shape | None]
+    values: Sequence[NDArray[Any] | None]
+    fixed: Sequence[bool]
+
+    def numbers(self, index: int) -> list[Any]:
+        """Return the values of an input as Python numbers, which do not overflow; none where it is absent."""
+        value = self.values[index] if index < len(self.values) else None
+        return [] if value is None else value.reshape(-1).tolist()
+
+    def elements(self, index: int) -> int:
+        """Return how many elements an input counts for."""
+        return elements(self.shapes[index] or ())
+
+
+def elements(shape: Shape) -> int:
+    """Return how many elements a shape counts for: an axis of none counts for one, so that no axis is free."""
+    return math.prod(max(size, 1) for size in shape)
+
+
+def check_values(name: str, inputs: Inputs, limits: Limits) -> None:
+    """Check the values that give an output its size, and divisors.
+
+    Args:
+        name: the operator.
+        inputs: what is known of its inputs.
+        limits: what a value may measure.
+
+    Raises:
+        Refused: the values are unknown, absurd, or make more than the limits allow.
+    """
+    if inputs.types and inputs.types[0] not in _FLOATS:
+        # Kernels divide integers as the processor does, and the processor stops the process at a divisor of zero.
+        if name in ("Div", "Mod") and not (inputs.fixed[1] and min(inputs.numbers(1), default=1) > 0):
+            raise Refused("integers may be divided by positive constants only")
+        if name == "ReduceMean":
+            raise Refused("the mean of integers may divide by zero; take it of floating-point numbers")
+    if name not in VALUE_INPUTS:
+        return
+    for index in VALUE_INPUTS[name]:
+        if index < len(inputs.types) and inputs.types[index] is not None and inputs.values[index] is None:
+            raise Refused(f"input {index} gives the output its size and depends on data")
+    try:
+        size = _RULES.get(name, _modest)(inputs)
+    except (OverflowError, ZeroDivisionError, ValueError) as error:
+        raise Refused(f"the values that give the output its size make no sense: {error}") from error
+    if size > limits.value_elements:
+        raise Refused(f"it makes {size} elements, more than the limit of {limits.value_elements}")
+
+
+def clamped(name: str, value: NDArray[Any]) -> NDArray[Any]:
+    """Return a value as shape inference is to see it: ends of ``Slice`` within 32 bits, where they mean the same."""
+    return np.clip(value, -MAX_INT, MAX_INT) if name == "Slice" else value
+
+
+def _sizes(sizes: list[Any]) -> list[Any]:
+    if any(size < 0 for size in sizes):
+        raise ValueError(f"a size is negative in {sizes[:16]}")
+    return sizes
+
+
+def _modest(inputs: Inputs) -> int:
+    numbers = [number for index in range(1, len(inputs.values)) for number in inputs.numbers(index)]
+    if any(abs(number) > MAX_INT for number in numbers):
+        raise ValueError(f"a number is beyond {MAX_INT}")
+    return 0
+
+
+def _constant(inputs: Inputs) -> int:
+    fill = inputs.attributes.get("value")
+    if fill is not None and math.prod(fill.dims) != 1:
+        raise ValueError("the value is not one number")
+    return elements(tuple(_sizes(inputs.numbers(0))))
+
+
+def _expand(inputs: Inputs) -> int:
+    return elements(tuple(_sizes(inputs.numbers(1))))
+
+
+def _one_hot(inputs: Inputs) -> int:
+    (depth,) = _sizes(inputs.numbers(1))
+    count: int = math.ceil(depth) * inputs.elements(0)
+    return count
+
+
+def _pad(inputs: Inputs) -> int:
+    return max((abs(int(number)) for number in inputs.numbers(1) + inputs.numbers(3)), default=0)
+
+
+def _range(inputs: Inputs) -> int:
+    (start,), (limit,), (delta,) = (inputs.numbers(index) for index in range(3))
+    count: int = max(math.ceil((limit - start) / delta), 0)
+    return count
+
+
+def _reshape(inputs: Inputs) -> int:
+    sizes = inputs.numbers(1)
+    if sizes.count(-1) > 1 or (-1 in sizes and 0 in sizes and inputs.attributes.get("allowzero", 0)):
+        raise ValueError(f"{sizes[:16]} is not a shape")
+    return elements(tuple(_sizes([size for size in sizes if size != -1])))
+
+
+def _resize(inputs: Inputs) -> int:
+    scales, sizes = inputs.numbers(2), inputs.numbers(3)
+    if not all(scale > 0 for scale in scales + sizes):
+        raise ValueError("a scale or size is not positive")
+    return math.ceil(math.prod(scales)) * inputs.elements(0) if scales else int(math.prod(sizes))
+
+
+def _slice(inputs: Inputs) -> int:
+    if any(step == 0 or abs(step) > MAX_INT for step in inputs.numbers(4)):
+        raise ValueError(f"a step is 0 or beyond {MAX_INT}")
+    return 0
+
+
+def _split(inputs: Inputs) -> int:
+    return int(sum(_sizes(inputs.numbers(1))))
+
+
+def _tile(inputs: Inputs) -> int:
+    return elements(tuple(_sizes(inputs.numbers(1)))) * inputs.elements(0)
+
+
+_RULES: dict[str, Callable[[Inputs], int]] = {
+    "ConstantOfShape": _constant,
+    "Expand": _expand,
+    "OneHot": _one_hot,
+    "Pad": _pad,
+    "Range": _range,
+    "Reshape": _reshape,
+    "Resize": _resize,
+    "Slice": _slice,
+    "Split": _split,
+    "Tile": _tile,
+}

@@ -1,0 +1,147 @@
+"""Protobuf: a graph's bytes as a message that holds only what a file may hold (``docs/format.md``, section 5)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from attar._src.artifact.graph.operators import TYPES
+from attar._src.artifact.limits import Limits
+from attar._src.core.errors import ArtifactError
+
+SMALL_BYTES = 64  # of an inline initializer or a tensor in an attribute
+_FIELDS_A_NODE = 16
+
+#: The fields that may be set, by message; types of inputs and outputs are compared whole elsewhere.
+_ALLOWED = {
+    "onnx.ModelProto": {"ir_version", "opset_import", "graph"},
+    "onnx.OperatorSetIdProto": {"version"},
+    "onnx.GraphProto": {"name", "node", "initializer", "input", "output"},
+    "onnx.NodeProto": {"name", "op_type", "input", "output", "attribute"},
+    "onnx.AttributeProto": set(),  # by its type
+    "onnx.TensorProto": {
+        *("name", "dims", "data_type", "raw_data"),
+        *("float_data", "double_data", "int32_data", "int64_data", "uint64_data"),
+    },
+}
+_COMPARED = {"onnx.ValueInfoProto"}
+#: The one field that an attribute of each type has beside its name and type.
+_HOLDS: dict[int, str] = {
+    onnx.AttributeProto.FLOAT: "f",
+    onnx.AttributeProto.INT: "i",
+    onnx.AttributeProto.STRING: "s",
+    onnx.AttributeProto.TENSOR: "t",
+    onnx.AttributeProto.FLOATS: "floats",
+    onnx.AttributeProto.INTS: "ints",
+    onnx.AttributeProto.STRINGS: "strings",
+}
+
+
+def parse_message(data: bytes, limits: Limits, *, section: str) -> onnx.ModelProto:
+    """Return the model in ``data``.
+
+    Raises:
+        ArtifactError: not a model, more fields than 16 for each node the limits allow, or a field no file may have.
+    """
+    most = _FIELDS_A_NODE * limits.nodes
+    # A field takes two bytes or more, so that a short message cannot have too many.
+    if len(data) > 2 * most and (count := _fields(data, onnx.ModelProto.DESCRIPTOR, most)) > most:
+        raise ArtifactError(
+            f"it has {count} fields or more; the limit is 16 for each of {limits.nodes} nodes", section=section
+        )
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise ArtifactError("it is not an ONNX model", section=section) from error
+    size = model.ByteSize()
+    model.DiscardUnknownFields()
+    if model.ByteSize() != size:
+        raise ArtifactError("it has fields that ONNX does not know", section=section)
+    _check_fields(model, section)
+    return model
+
+
+def tensor_values(tensor: onnx.TensorProto, *, section: str) -> NDArray[Any]:
+    """Return the values of a small tensor in a graph.
+
+    Raises:
+        ArtifactError: it has more than 64 bytes, is not of numbers, or its data is not what its type and shape ask for.
+    """
+    if tensor.data_type not in TYPES or len(tensor.dims) > 16 or any(size < 0 for size in tensor.dims):
+        raise ArtifactError(f"the constant {tensor.name!r} is not a tensor of numbers", section=section)
+    itemsize = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    if math.prod(max(size, 1) for size in tensor.dims) * itemsize > SMALL_BYTES:
+        raise ArtifactError(
+            f"the constant {tensor.name!r} has more than {SMALL_BYTES} bytes; store it as a tensor and bind it",
+            section=section,
+        )
+    elements = math.prod(tensor.dims)
+    lengths = {field.name: len(value) for field, value in tensor.ListFields() if field.name.endswith("_data")}
+    expected = {} if elements == 0 else {next(iter(lengths), ""): elements}
+    if "raw_data" in lengths:
+        expected = {"raw_data": elements * itemsize}
+    if {name: length for name, length in lengths.items() if length} != {k: v for k, v in expected.items() if v}:
+        raise ArtifactError(f"the constant {tensor.name!r} does not have the data its shape asks for", section=section)
+    try:
+        return onnx.numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ArtifactError(f"the constant {tensor.name!r} cannot be read: {error}", section=section) from error
+
+
+def _fields(data: bytes, descriptor: Any, most: int) -> int:
+    """Count fields of a message and of those inside it, giving up beyond ``most`` or where the data is malformed."""
+    stack = [(0, len(data), descriptor)]
+    count = 0
+    while stack and count <= most:
+        at, stop, kind = stack.pop()
+        while at < stop and count <= most:
+            count += 1
+            key, at = _varint(data, at, stop)
+            wire = key & 7
+            if wire == 0:
+                _, at = _varint(data, at, stop)
+            elif wire == 2:
+                length, at = _varint(data, at, stop)
+                field = kind.fields_by_number.get(key >> 3)
+                if field is not None and field.message_type is not None:
+                    stack.append((at, min(at + length, stop), field.message_type))
+                at += length
+            else:
+                at += {1: 8, 5: 4}.get(wire, stop)  # groups are no part of ONNX; the parser will say so
+    return count
+
+
+def _varint(data: bytes, at: int, stop: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < stop and shift < 70:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    return value, at
+
+
+def _check_fields(message: Message, section: str) -> None:
+    allowed = _ALLOWED[message.DESCRIPTOR.full_name]
+    if isinstance(message, onnx.AttributeProto):
+        allowed = {"name", "type", _HOLDS.get(message.type, "type")}
+    for field, value in message.ListFields():
+        if field.name not in allowed:
+            raise ArtifactError(
+                f"{message.DESCRIPTOR.name} with {field.name!r} may not be in a file: "
+                f"the fields that may be are {', '.join(sorted(allowed))}",
+                section=section,
+            )
+        items = [value] if isinstance(value, Message | str | bytes | int | float) else value
+        if field.type == field.TYPE_STRING and not all(isinstance(item, str) for item in items):
+            raise ArtifactError(f"a {field.name} of {message.DESCRIPTOR.name} is not UTF-8", section=section)
+        if field.message_type is not None and field.message_type.full_name not in _COMPARED:
+            for item in items:
+                _check_fields(item, section)

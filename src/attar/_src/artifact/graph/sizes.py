@@ -1,0 +1,170 @@
+"""Sizes: type and shape of everything in a graph at the example sizes, and the few values that shapes are made of.
+
+ONNX's own shape inference does the work, one node at a time, so that each node's attributes, types and values are
+checked before it and each size right after: nothing is ever computed with a number that the limits do not allow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from attar._src.artifact.graph import guards, operators, values
+from attar._src.artifact.graph.operators import TYPES, Refused
+from attar._src.artifact.limits import Limits
+from attar._src.core.errors import ArtifactError
+from attar._src.core.scheme import Shape
+
+_FOLLOWED = {onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL, onnx.TensorProto.FLOAT}
+#: ONNX defines these by functions and infers nothing for them; their output is of the type and shape of their input.
+_LIKE_INPUT = {"GroupNormalization", "MeanVarianceNormalization"}
+
+
+class Sized(NamedTuple):
+    """What is known of one value of a graph.
+
+    Attributes:
+        type: ONNX's number of the element type.
+        shape: the shape at the example sizes.
+        values: the values, where they are few and follow from constants and sizes alone.
+        fixed: whether ``values`` hold at every size of the inputs.
+    """
+
+    type: int
+    shape: Shape
+    values: NDArray[Any] | None = None
+    fixed: bool = False
+
+
+def size_nodes(
+    nodes: Sequence[onnx.NodeProto], known: dict[str, Sized], opset: int, limits: Limits, *, section: str
+) -> None:
+    """Add every output of ``nodes`` to ``known``, which holds inputs and initializers.
+
+    Raises:
+        ArtifactError: a node is not one a graph may hold, takes or makes a name it may not, or makes too much.
+    """
+    total = sum(guards.elements(sized.shape) for sized in known.values())
+    for index, node in enumerate(nodes):
+        where = f"{section}, node {index} ({node.op_type} {node.name!r})"[:200]
+        try:
+            made = _size_node(node, known, opset, limits)
+        except Refused as error:
+            raise ArtifactError(str(error), section=where) from error
+        for name, sized in made.items():
+            total += guards.elements(sized.shape)
+            known[name] = sized
+        if total > limits.graph_elements:
+            raise ArtifactError(f"all values together have more than {limits.graph_elements} elements", section=where)
+
+
+def _size_node(node: onnx.NodeProto, known: Mapping[str, Sized], opset: int, limits: Limits) -> dict[str, Sized]:
+    """Return what is known of the outputs of one node."""
+    operator = operators.operator(node.op_type, opset)
+    attributes = operators.read_attributes(node, operator)
+    inputs = [_input(name, known) for name in node.input]
+    facts = guards.Inputs(
+        attributes,
+        types=[None if item is None else TYPES[item.type] for item in inputs],
+        shapes=[None if item is None else item.shape for item in inputs],
+        values=[None if item is None else item.values for item in inputs],
+        fixed=[item is not None and item.fixed for item in inputs],
+    )
+    operators.check_types(operator, facts.types)
+    outputs = _outputs(node, operator, known)
+    guards.check_values(node.op_type, facts, limits)
+    types = {
+        name: onnx.helper.make_tensor_type_proto(item.type, item.shape)
+        for name, item in zip(node.input, inputs, strict=True)
+        if item is not None
+    }
+    data = {
+        node.input[index]: onnx.numpy_helper.from_array(guards.clamped(node.op_type, value), node.input[index])
+        for index in guards.VALUE_INPUTS.get(node.op_type, ())
+        if index < len(inputs) and (value := facts.values[index]) is not None
+    }
+    if node.op_type in _LIKE_INPUT:
+        found = {node.output[0]: types[node.input[0]]}
+    else:
+        found = _infer(node, operator.schema, types, data, opset)
+    made = {name: _output(name, found, limits) for name in outputs}
+    if len(outputs) == 1:
+        made[outputs[0]] = _follow(node.op_type, facts, inputs, made[outputs[0]])
+    return made
+
+
+def _infer(
+    node: onnx.NodeProto,
+    schema: onnx.defs.OpSchema,
+    types: dict[str, onnx.TypeProto],
+    data: dict[str, onnx.TensorProto],
+    opset: int,
+) -> dict[str, onnx.TypeProto]:
+    imports = [onnx.OperatorSetIdProto(version=opset)]
+    try:
+        return onnx.shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=imports)
+    except Exception as error:
+        raise Refused(str(error)) from error
+
+
+def _outputs(node: onnx.NodeProto, operator: operators.Operator, known: Mapping[str, Sized]) -> list[str]:
+    """Return the names of a node's outputs, absent ones left out."""
+    least, most = operator.output_count
+    names = [name for name in node.output if name]
+    if (
+        not least <= len(node.output) <= most
+        or len(set(names)) != len(names)
+        or not names[-1:] == list(node.output[-1:])
+    ):
+        raise Refused(f"the outputs {names[:8]} are not {max(least, 1)} to {most} different ones")
+    if taken := [name for name in names if name in known]:
+        raise Refused(f"the output {taken[0]!r} exists already")
+    return names
+
+
+def _input(name: str, known: Mapping[str, Sized]) -> Sized | None:
+    if not name:
+        return None
+    if name not in known:
+        raise Refused(f"the input {name!r} is not there yet: nothing before this node makes it")
+    return known[name]
+
+
+def _output(name: str, found: Mapping[str, onnx.TypeProto], limits: Limits) -> Sized:
+    tensor = found[name].tensor_type if name in found else onnx.TypeProto.Tensor()
+    if tensor.elem_type not in TYPES:
+        raise Refused(f"the output {name!r} is not a tensor of numbers")
+    if not tensor.HasField("shape") or not all(dim.HasField("dim_value") for dim in tensor.shape.dim):
+        raise Refused(f"the output {name!r} has no size that follows from the example sizes")
+    shape = tuple(dim.dim_value for dim in tensor.shape.dim)
+    if any(size < 0 for size in shape) or len(shape) > 16:
+        raise Refused(f"the output {name!r} has the shape {shape}")
+    if (count := guards.elements(shape)) > limits.value_elements:
+        raise Refused(f"the output {name!r} has {count} elements, more than the limit of {limits.value_elements}")
+    return Sized(tensor.elem_type, shape)
+
+
+def _follow(name: str, facts: guards.Inputs, inputs: Sequence[Sized | None], made: Sized) -> Sized:
+    """Return what a node makes, with its values where they are few and known."""
+    if made.type not in _FOLLOWED or guards.elements(made.shape) > values.SMALL_VALUE:
+        return made
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(made.type)
+    if name in ("Shape", "Size"):
+        shape = facts.shapes[0] or ()
+        return made._replace(
+            values=values.value_shape(facts.attributes, shape) if name == "Shape" else np.asarray(math.prod(shape))
+        )
+    if name == "ConstantOfShape":
+        fill = facts.attributes.get("value")
+        value = 0 if fill is None else onnx.numpy_helper.to_array(fill).item()
+        return made._replace(values=np.full(made.shape, value, dtype), fixed=facts.fixed[0])
+    arrays = [value for value in facts.values if value is not None]
+    if len(arrays) != len(inputs):
+        return made
+    found = values.evaluate_node(name, values.Call(facts.attributes, arrays, made.shape), dtype)
+    return made._replace(values=found, fixed=found is not None and all(facts.fixed))

@@ -1,0 +1,87 @@
+"""Strip: a graph without weights and without what is not the computation, as the writer stores it."""
+
+from __future__ import annotations
+
+import onnx
+
+from attar._src.artifact.contents import GraphContents
+from attar._src.artifact.manifest import Port
+
+#: Element types of a file's values and ONNX's numbers for them.
+ELEMENT_TYPES: dict[str, int] = {
+    "f32": onnx.TensorProto.FLOAT,
+    "f16": onnx.TensorProto.FLOAT16,
+    "bf16": onnx.TensorProto.BFLOAT16,
+    "i64": onnx.TensorProto.INT64,
+    "i32": onnx.TensorProto.INT32,
+    "i16": onnx.TensorProto.INT16,
+    "i8": onnx.TensorProto.INT8,
+    "u8": onnx.TensorProto.UINT8,
+    "bool": onnx.TensorProto.BOOL,
+}
+
+
+def strip(contents: GraphContents) -> bytes:
+    """Return the serialized model with nothing but operators, small constants, inputs and outputs.
+
+    Left out: bound initializers, metadata, doc strings, producer, value infos, and the paths exporters put in them.
+    ``Constant`` nodes become initializers. Inputs and outputs are written as the ports say.
+    """
+    bound = {binding.to for binding in contents.bindings}
+    source = contents.model
+    model = onnx.ModelProto(ir_version=source.ir_version)
+    model.opset_import.extend(
+        onnx.OperatorSetIdProto(version=item.version) if item.domain in ("", "ai.onnx") else item
+        for item in source.opset_import
+    )
+    graph = model.graph
+    graph.name = contents.name
+    graph.input.extend(port_info(port) for port in contents.inputs)
+    graph.output.extend(port_info(port) for port in contents.outputs)
+    for tensor in source.graph.initializer:
+        if tensor.name not in bound:
+            graph.initializer.add().CopyFrom(tensor)
+            graph.initializer[-1].ClearField("doc_string")
+    for node in source.graph.node:
+        value = _constant(node)
+        if value is not None:
+            graph.initializer.add().CopyFrom(value)
+            continue
+        kept = graph.node.add()
+        kept.CopyFrom(node)
+        for field in ("doc_string", "metadata_props", "domain"):
+            if field != "domain" or node.domain == "ai.onnx":
+                kept.ClearField(field)
+        for attribute in kept.attribute:
+            attribute.ClearField("doc_string")
+        for names in (kept.input, kept.output):
+            while names and not names[-1]:  # absent at the end: left out
+                names.pop()
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def port_info(port: Port) -> onnx.ValueInfoProto:
+    """Return an input or output as ONNX describes it."""
+    return onnx.helper.make_tensor_value_info(port.name, ELEMENT_TYPES[port.dtype], list(port.shape))
+
+
+def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """Return the value of a ``Constant`` node of numbers under the name of its output, None for any other node."""
+    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx") or len(node.attribute) != 1:
+        return None
+    attribute = node.attribute[0]
+    value = onnx.helper.get_attribute_value(attribute)
+    kind = {"value_float": onnx.TensorProto.FLOAT, "value_int": onnx.TensorProto.INT64}
+    kinds = {"value_floats": onnx.TensorProto.FLOAT, "value_ints": onnx.TensorProto.INT64}
+    if attribute.name == "value":
+        tensor = onnx.TensorProto()
+        tensor.CopyFrom(value)
+        tensor.ClearField("doc_string")
+        tensor.name = node.output[0]
+        return tensor
+    if attribute.name in kind:
+        return onnx.helper.make_tensor(node.output[0], kind[attribute.name], [], [value])
+    if attribute.name in kinds:
+        return onnx.helper.make_tensor(node.output[0], kinds[attribute.name], [len(value)], list(value))
+    return None

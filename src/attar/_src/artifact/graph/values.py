@@ -1,0 +1,154 @@
+"""Values: arithmetic on the few numbers that shapes in a graph are computed from.
+
+Exporters write the size of a ``Reshape`` or ``Expand`` as a chain of ``Shape``, ``Slice``, ``Mul`` and ``Concat``. With
+every axis of the inputs at its example size these chains are constants; this module computes them, for tensors of at
+most 64 elements, so that every value of a graph has a size before anything runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attar._src.core.scheme import Shape
+
+SMALL_VALUE = 64
+#: Element types whose values are followed, as ``core.tensors.DTYPES`` names them.
+ONNX_DTYPES = ("i64", "i32", "bool", "f32")
+
+Array = NDArray[Any]
+
+
+class Call(NamedTuple):
+    """An operator applied to known inputs: its attributes, the inputs, and the shape of what it makes."""
+
+    attributes: Mapping[str, Any]
+    inputs: Sequence[Array]
+    shape: Shape
+
+
+def evaluate_node(name: str, call: Call, dtype: np.dtype[Any]) -> Array | None:
+    """Return what an operator makes of known inputs, or None where it is not one that shapes are computed by.
+
+    Args:
+        name: the operator.
+        call: its attributes and inputs (absent ones at the end left out), and the shape of its output.
+        dtype: the output's type.
+    """
+    rule = _RULES.get(name)
+    if rule is None:
+        return None
+    with np.errstate(all="ignore"):
+        try:
+            found = np.asarray(rule(call)).astype(dtype)
+        except (ValueError, IndexError, TypeError, OverflowError):
+            return None  # such a node fails when it is run; what hangs on it has no size
+    return found if found.shape == call.shape else None
+
+
+def value_shape(attributes: Mapping[str, Any], shape: Shape) -> Array:
+    """Return what ``Shape`` gives for a tensor of this shape."""
+    return np.asarray(shape[slice(attributes.get("start", 0), attributes.get("end"))], np.int64)
+
+
+def _map(function: Callable[..., Any]) -> Callable[[Call], Any]:
+    return lambda call: function(*call.inputs)
+
+
+def _fold(function: Callable[[Array, Array], Any]) -> Callable[[Call], Any]:
+    def rule(call: Call) -> Any:
+        result = call.inputs[0]
+        for item in call.inputs[1:]:
+            result = function(result, item)
+        return result
+
+    return rule
+
+
+def _reduce(function: Callable[..., Any]) -> Callable[[Call], Any]:
+    def rule(call: Call) -> Any:
+        axes = call.inputs[1].tolist() if len(call.inputs) > 1 else call.attributes.get("axes")
+        if not axes and call.attributes.get("noop_with_empty_axes", 0):
+            return call.inputs[0]
+        keep = bool(call.attributes.get("keepdims", 1))
+        return function(call.inputs[0], axis=tuple(axes) if axes else None, keepdims=keep)
+
+    return rule
+
+
+def _moved(call: Call) -> Array:
+    return call.inputs[0].reshape(call.shape)
+
+
+def _divide(call: Call) -> Any:
+    numerator, divisor = call.inputs
+    if numerator.dtype.kind == "f":
+        return numerator / divisor
+    return np.sign(numerator) * (np.abs(numerator) // divisor)  # towards zero, as in ONNX; the divisor is positive
+
+
+def _mod(call: Call) -> Any:
+    return (np.fmod if call.attributes.get("fmod", 0) else np.mod)(*call.inputs)
+
+
+def _range(call: Call) -> Any:
+    return call.inputs[0] + np.arange(call.shape[0]) * call.inputs[2]
+
+
+def _slice(call: Call) -> Any:
+    data, starts, ends = call.inputs[:3]
+    axes = call.inputs[3] if len(call.inputs) > 3 else np.arange(starts.size)
+    steps = call.inputs[4] if len(call.inputs) > 4 else np.ones_like(starts)
+    for axis, start, stop, step in zip(axes.tolist(), starts.tolist(), ends.tolist(), steps.tolist(), strict=True):
+        size = data.shape[axis]
+        # Backwards, a start is an element and a stop may be the place before the first; forwards both may be the end.
+        first, last = (0, size - 1) if step < 0 else (0, size)
+        start = min(max(start + size if start < 0 else start, first), last)
+        stop = min(max(stop + size if stop < 0 else stop, -1 if step < 0 else first), last)
+        data = np.take(data, np.arange(start, stop, step), axis)
+    return data
+
+
+_RULES: dict[str, Callable[[Call], Any]] = {
+    "Abs": _map(np.abs),
+    "Add": _map(np.add),
+    "And": _map(np.logical_and),
+    "Cast": _map(np.asarray),
+    "CastLike": lambda call: call.inputs[0],
+    "Ceil": _map(np.ceil),
+    "Concat": lambda call: np.concatenate(call.inputs, call.attributes["axis"]),
+    "Div": _divide,
+    "Equal": _map(np.equal),
+    "Expand": lambda call: np.broadcast_to(call.inputs[0], call.shape),
+    "Flatten": _moved,
+    "Floor": _map(np.floor),
+    "Gather": lambda call: np.take(call.inputs[0], call.inputs[1], call.attributes.get("axis", 0)),
+    "Greater": _map(np.greater),
+    "GreaterOrEqual": _map(np.greater_equal),
+    "Identity": _map(np.asarray),
+    "Less": _map(np.less),
+    "LessOrEqual": _map(np.less_equal),
+    "Max": _fold(np.maximum),
+    "Min": _fold(np.minimum),
+    "Mod": _mod,
+    "Mul": _map(np.multiply),
+    "Neg": _map(np.negative),
+    "Not": _map(np.logical_not),
+    "Or": _map(np.logical_or),
+    "Range": _range,
+    "ReduceMax": _reduce(np.max),
+    "ReduceMin": _reduce(np.min),
+    "ReduceProd": _reduce(np.prod),
+    "ReduceSum": _reduce(np.sum),
+    "Reshape": _moved,
+    "Round": _map(np.rint),
+    "Slice": _slice,
+    "Squeeze": _moved,
+    "Sub": _map(np.subtract),
+    "Sum": _fold(np.add),
+    "Unsqueeze": _moved,
+    "Where": _map(np.where),
+}

@@ -1,0 +1,146 @@
+"""Inspect: where every byte of a file goes, as plain JSON values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from attar._src.artifact.layout import FOOTER, HEADER, places
+from attar._src.artifact.manifest import (
+    CodebookValue,
+    CodeStream,
+    DenseValue,
+    GraphRecord,
+    QuantizedValue,
+    SparseValue,
+    TensorRecord,
+    TensorValue,
+    itemsize,
+)
+from attar._src.artifact.packing import symbol_histogram
+from attar._src.artifact.reader import Artifact
+from attar._src.artifact.streams import CodeArray, split
+from attar._src.coding.entropy import entropy_bits
+
+
+def inspect_artifact(artifact: Artifact) -> dict[str, Any]:
+    """Return what a file holds and where its bytes go, JSON values only.
+
+    ``weights_bytes`` (sections of tensors and tables), ``graph_bytes`` and ``overhead_bytes`` (header, manifest,
+    padding, footer) add up to ``file_bytes``. ``bits_per_weight`` is (file bytes - graph bytes) x 8 / parameters, None
+    without parameters. Every tensor is decoded, every graph validated.
+
+    Raises:
+        ArtifactError: the payload of a tensor, or a graph, is malformed.
+    """
+    manifest = artifact.manifest
+    sizes = Counter[str]()
+    for section in manifest.sections:
+        sizes[section.kind] += section.length
+    weights, graphs = sizes["tensors"] + sizes["tables"], sizes["graph"]
+    overhead = artifact.file_bytes - weights - graphs
+    parameters = manifest.parameters
+    return {
+        "format": artifact.version,
+        "sha256": artifact.sha256,
+        "file_bytes": artifact.file_bytes,
+        "weights_bytes": weights,
+        "graph_bytes": graphs,
+        "overhead_bytes": overhead,
+        "overhead": {
+            "header": HEADER.size,
+            "manifest": artifact.manifest_bytes,
+            "footer": FOOTER.size,
+            "padding": overhead - HEADER.size - artifact.manifest_bytes - FOOTER.size,
+        },
+        "parameters": parameters,
+        "bits_per_weight": (artifact.file_bytes - graphs) * 8 / parameters if parameters else None,
+        "tensors": [_tensor(artifact, record) for record in manifest.tensors],
+        "aliases": dict(manifest.aliases),
+        "tables": _tables(artifact),
+        "sections": [
+            {"kind": section.kind, "offset": place.start, "length": section.length}
+            for section, place in zip(
+                manifest.sections, places([section.length for section in manifest.sections]), strict=True
+            )
+        ],
+        "graphs": [_graph(artifact, record) for record in manifest.graphs],
+        **manifest.model_dump(
+            mode="json",
+            include={"folds", "preprocessing", "task", "class_names", "metric", "recipe", "versions", "licence"},
+        ),
+    }
+
+
+def _tensor(artifact: Artifact, record: TensorRecord) -> dict[str, Any]:
+    tensor = artifact.tensor(record.name)
+    codes = [piece for piece in split(tensor) if isinstance(piece, CodeArray)]
+    information = sum(
+        entropy_bits(symbol_histogram(piece.symbols, piece.alphabet)) * piece.symbols.size for piece in codes
+    )
+    streams = record.value.streams()
+    return {
+        "name": record.name,
+        "shape": list(record.shape),
+        "kind": record.value.kind,
+        "bits": _bits(record.value),
+        "elements": record.elements,
+        "nonzero": int(np.count_nonzero(tensor.dense())),
+        "entropy_bits": information / max(record.elements, 1) if codes else None,
+        "payload_bytes": sum(stream.length for stream in streams),
+        "coders": [stream.coder for stream in streams if isinstance(stream, CodeStream)],
+        **_grid(record.value),
+    }
+
+
+def _bits(value: TensorValue) -> int:
+    """Return the bits of one stored element: of its code, or of the element itself where it has none."""
+    if isinstance(value, SparseValue):
+        return _bits(value.values)
+    if isinstance(value, DenseValue):
+        return 8 * itemsize(value.dtype)
+    return value.bits if isinstance(value, QuantizedValue) else (value.points.length // 4 - 1).bit_length()
+
+
+def _grid(value: TensorValue) -> dict[str, Any]:
+    """Return what else there is to say of a kind of tensor."""
+    if isinstance(value, SparseValue):
+        return {"values": {"kind": value.values.kind, **_grid(value.values)}}
+    if isinstance(value, DenseValue):
+        return {"dtype": value.dtype}
+    grid = {"granularity": value.granularity.model_dump(mode="json"), "scale_dtype": value.scale.dtype}
+    if isinstance(value, CodebookValue):
+        return {**grid, "points": value.points.length // 4}
+    return {**grid, "symmetric": value.symmetric, "narrow_range": value.narrow}
+
+
+def _tables(artifact: Artifact) -> list[dict[str, Any]]:
+    users = Counter(
+        stream.table
+        for record in artifact.manifest.tensors
+        for stream in record.value.streams()
+        if isinstance(stream, CodeStream)
+    )
+    return [
+        {"coder": record.coder, "alphabet": record.alphabet, "bytes": record.length, "streams": users[index]}
+        for index, record in enumerate(artifact.manifest.tables)
+    ]
+
+
+def _graph(artifact: Artifact, record: GraphRecord) -> dict[str, Any]:
+    model = artifact.graph(record.name)
+    return {
+        "name": record.name,
+        "bytes": artifact.manifest.sections[record.section].length,
+        "inflated_bytes": record.length,
+        "opset": model.opset_import[0].version,
+        "nodes": len(model.graph.node),
+        "operators": dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
+        "initializers": len(model.graph.initializer),
+        "bindings": len(record.bindings),
+        "activations": len(record.activations),
+        "inputs": [port.model_dump(mode="json") for port in record.inputs],
+        "outputs": [port.model_dump(mode="json", exclude={"example"}) for port in record.outputs],
+    }

@@ -1,0 +1,82 @@
+"""JSON as a hostile file may hold it: every check a parser leaves out (``docs/format.md``, section 2)."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+from attar._src.core.errors import ArtifactError
+
+MAX_DEPTH = 32
+MAX_NUMBER = 32
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # a missing end matches too, so that no scan is repeated
+
+
+def parse_json(text: bytes, *, section: str) -> dict[str, Any]:
+    """Return the JSON object in ``text``.
+
+    Raises:
+        ArtifactError: not UTF-8, not JSON, not an object, nested more than 32 deep, a key twice in one object, ``NaN``,
+            an infinity, a number of more than 32 characters, or half of a surrogate pair.
+    """
+    if (depth := _depth(text)) > MAX_DEPTH:
+        raise ArtifactError(f"the JSON is nested {depth} deep; the limit is {MAX_DEPTH}", section=section)
+    try:
+        value = json.loads(
+            text.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_int=_integer,
+            parse_float=_float,
+            parse_constant=_constant,
+        )
+        if b"\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"the JSON cannot be read: {error}", section=section) from error
+    if not isinstance(value, dict):
+        raise ArtifactError(f"the JSON is a {type(value).__name__}, not an object", section=section)
+    return value
+
+
+def write_json(value: Any) -> bytes:
+    """Return ``value`` as JSON, the same bytes each time: sorted keys, no white space, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8")
+
+
+def _depth(text: bytes) -> int:
+    """Return how deep brackets nest, in one pass outside strings."""
+    plain = np.frombuffer(_STRING.sub(b"", text), np.uint8)
+    steps = np.zeros(plain.size, np.int32)
+    steps[(plain == ord("[")) | (plain == ord("{"))] = 1
+    steps[(plain == ord("]")) | (plain == ord("}"))] = -1
+    return int(np.cumsum(steps, dtype=np.int32).max(initial=0))
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} is there twice")
+    return found
+
+
+def _integer(text: str) -> int:
+    if len(text) > MAX_NUMBER:
+        raise ValueError(f"the number {text[:8]}... has {len(text)} digits")
+    return int(text)
+
+
+def _float(text: str) -> float:
+    number = float(text) if len(text) <= MAX_NUMBER else math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:MAX_NUMBER]} is too long or not finite")
+    return number
+
+
+def _constant(text: str) -> float:
+    raise ValueError(f"{text} is not JSON")

@@ -1,0 +1,164 @@
+"""Layout: the bytes between the parts of a file, header and footer (``docs/format.md``, section 1)."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from attar._src.artifact.limits import Limits
+from attar._src.artifact.manifest import SectionRecord
+from attar._src.core.errors import ArtifactError
+
+MAGIC = b"\x89ATR\r\n\x1a\n"
+END = b"ATTAR-END-OF-FIL"
+MAJOR, MINOR = 1, 1
+ALIGN = 64
+HEADER = struct.Struct("<8sHHI")
+FOOTER = struct.Struct("<QQQII16s16s")
+_DIGEST_FROM = 32  # the digest covers every byte before it, the footer's own fields included
+
+
+class SectionPlace(NamedTuple):
+    """Where a part lies: its first byte and the byte after its last."""
+
+    start: int
+    stop: int
+
+
+def align(offset: int) -> int:
+    """Return the next multiple of 64 at or after ``offset``."""
+    return -(-offset // ALIGN) * ALIGN
+
+
+def places(lengths: Sequence[int]) -> list[SectionPlace]:
+    """Return where sections of these lengths lie: one after another, each at a multiple of 64."""
+    found: list[SectionPlace] = []
+    stop = HEADER.size
+    for length in lengths:
+        start = align(stop)
+        stop = start + length
+        found.append(SectionPlace(start, stop))
+    return found
+
+
+def deflate(data: bytes) -> bytes:
+    """Return ``data`` as raw DEFLATE."""
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -15, 9)
+    return deflater.compress(data) + deflater.flush()
+
+
+def inflate(data: memoryview, length: int, limit: int, *, section: str) -> bytes:
+    """Return the ``length`` bytes that raw DEFLATE ``data`` holds, never making more.
+
+    Raises:
+        ArtifactError: ``length`` is above ``limit``, or ``data`` is not exactly one stream of that length.
+    """
+    if length > limit:
+        raise ArtifactError(
+            f"{length} bytes once inflated are more than the limit of {limit}; raise it", section=section
+        )
+    inflater = zlib.decompressobj(-15)
+    try:
+        out = inflater.decompress(data, length + 1)
+    except zlib.error as error:
+        raise ArtifactError(f"cannot be inflated: {error}", section=section) from error
+    if len(out) != length or not inflater.eof or inflater.unused_data:
+        raise ArtifactError(f"does not inflate to the {length} bytes it declares", section=section)
+    return out
+
+
+def assemble(sections: Sequence[bytes], manifest: bytes, minor: int) -> bytes:
+    """Return the file of a minor version that holds these sections and this manifest (JSON)."""
+    where = places([len(section) for section in sections])
+    out = bytearray(HEADER.pack(MAGIC, MAJOR, minor, 0))
+    for place, section in zip(where, sections, strict=True):
+        out += bytes(place.start - len(out))
+        out += section
+    out += bytes(align(len(out)) - len(out))
+    stored = deflate(manifest)
+    start = len(out)
+    out += stored
+    out += FOOTER.pack(start, len(stored), len(manifest), zlib.crc32(stored), 0, bytes(16), END)[:_DIGEST_FROM]
+    return bytes(out + hashlib.blake2b(out, digest_size=16).digest() + END)
+
+
+def manifest_text(data: memoryview, limits: Limits) -> tuple[bytes, SectionPlace]:
+    """Check header and footer, and return the manifest's JSON and its place.
+
+    Raises:
+        ArtifactError: one of them is not what it should be.
+    """
+    if len(data) < HEADER.size + FOOTER.size:
+        raise ArtifactError(f"{len(data)} bytes are too few for a .attar file", section="header")
+    magic, major, minor, zero = HEADER.unpack(data[: HEADER.size])
+    if magic != MAGIC:
+        raise ArtifactError("this is not a .attar file", section="header")
+    if (major, zero) != (MAJOR, 0) or minor > MINOR:
+        raise ArtifactError(
+            f"format {major}.{minor} cannot be read; this is a reader of {MAJOR}.{MINOR}", section="header"
+        )
+    footer = len(data) - FOOTER.size
+    start, stored, length, crc32, zero, _, end = FOOTER.unpack(data[footer:])
+    if end != END:
+        raise ArtifactError("the end is missing: the file is cut or damaged", section="footer")
+    if zero or start % ALIGN or start < HEADER.size or start + stored != footer:
+        raise ArtifactError(f"a manifest of {stored} bytes at {start} does not end at the footer", section="footer")
+    text = data[start:footer]
+    if zlib.crc32(text) != crc32:
+        raise ArtifactError("the checksum does not match: it is damaged", section="manifest")
+    return inflate(text, length, limits.manifest_bytes, section="manifest"), SectionPlace(start, footer)
+
+
+def minor_of(data: memoryview) -> int:
+    """Return the minor version a file says it is of."""
+    minor: int = HEADER.unpack(data[: HEADER.size])[2]
+    return minor
+
+
+def check_digest(data: memoryview) -> None:
+    """Check the digest of the whole file.
+
+    It comes after the checksums of the parts: they tell which part is damaged, and this that nothing else is.
+
+    Raises:
+        ArtifactError: it does not match.
+    """
+    footer = len(data) - FOOTER.size
+    digest = data[footer + _DIGEST_FROM : footer + _DIGEST_FROM + 16]
+    if hashlib.blake2b(data[: footer + _DIGEST_FROM], digest_size=16).digest() != digest:
+        raise ArtifactError("the file's digest does not match: it is damaged", section="footer")
+
+
+def cut_section(data: memoryview, sections: Sequence[SectionRecord], manifest: SectionPlace) -> tuple[memoryview, ...]:
+    """Return the bytes of every section, having checked positions, padding and checksums.
+
+    Raises:
+        ArtifactError: the sections do not reach to the manifest, padding is not zero, or a checksum is wrong.
+    """
+    where = places([section.length for section in sections])
+    stop = where[-1].stop if where else HEADER.size
+    if align(stop) != manifest.start:
+        raise ArtifactError(
+            f"the sections end at {stop}, so the manifest should start at {align(stop)}, not {manifest.start}",
+            section="manifest",
+        )
+    parts: list[memoryview] = []
+    before = HEADER.size
+    for index, (place, section) in enumerate(zip(where, sections, strict=True)):
+        name = f"section {index} ({section.kind})"
+        _check_padding(data[before : place.start], name)
+        part = data[place.start : place.stop]
+        if zlib.crc32(part) != section.crc32:
+            raise ArtifactError("the checksum does not match: it is damaged", section=name)
+        parts.append(part)
+        before = place.stop
+    _check_padding(data[before : manifest.start], "manifest")
+    return tuple(parts)
+
+
+def _check_padding(data: memoryview, section: str) -> None:
+    if any(data):
+        raise ArtifactError("the padding before it is not zero", section=section)

@@ -1,0 +1,264 @@
+"""The manifest: what a file says about itself, as strict frozen specs (``docs/format.md``, section 2)."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, JsonValue
+
+from attar._src.core.float16 import ScaleType
+from attar._src.core.scheme import Granularity, PerChannel, Scheme, Shape
+from attar._src.core.spec import Spec
+from attar._src.core.tensors import DTYPES
+
+#: A name has no control characters: it ends up in messages and tables on a terminal.
+NAME_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]+$"
+Name = Annotated[str, Field(min_length=1, max_length=512, pattern=NAME_PATTERN)]
+Size = Annotated[int, Field(ge=0, le=2**48)]
+Index = Annotated[int, Field(ge=0, le=2**31)]
+Dims = Annotated[tuple[Size, ...], Field(max_length=16)]
+DType = Literal["f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "bool"]
+CoderName = Literal["rans", "huffman", "raw"]
+
+
+class SectionRecord(Spec):
+    """A run of bytes with a checksum of its own."""
+
+    kind: Literal["tables", "tensors", "graph"]
+    length: Size
+    crc32: Annotated[int, Field(ge=0, le=2**32 - 1)]
+
+
+class TableRecord(Spec):
+    """A coding table: integers that an entropy coder decodes by."""
+
+    coder: Literal["rans", "huffman"]
+    alphabet: Annotated[int, Field(ge=1, le=256)]
+    length: Size
+
+
+class Stream(Spec):
+    """Uncoded values."""
+
+    length: Size
+
+
+class ScaleStream(Stream):
+    """Uncoded scales or offsets, with a type since version 1.1 of the format."""
+
+    dtype: ScaleType = "f32"
+
+
+class CodeStream(Spec):
+    """Entropy-coded symbols."""
+
+    length: Size
+    coder: CoderName = "rans"
+    table: Index | None = None
+
+
+class DenseValue(Spec):
+    """The values themselves."""
+
+    kind: Literal["dense"] = "dense"
+    dtype: DType = "f32"
+    data: Stream
+
+    def streams(self) -> tuple[Stream | CodeStream, ...]:
+        """Return the streams in file order."""
+        return (self.data,)
+
+
+class QuantizedValue(Spec):
+    """Codes on an affine grid."""
+
+    kind: Literal["quantized"] = "quantized"
+    bits: Annotated[int, Field(ge=1, le=8)]
+    symmetric: bool = True
+    narrow: bool = True
+    granularity: Granularity = PerChannel()
+    scale: ScaleStream
+    zero_point: Stream | None = None
+    codes: CodeStream
+
+    def streams(self) -> tuple[Stream | CodeStream, ...]:
+        """Return the streams in file order."""
+        return (self.scale, *([self.zero_point] if self.zero_point else []), self.codes)
+
+    @property
+    def scheme(self) -> Scheme:
+        """The grid the codes lie on."""
+        return Scheme(bits=self.bits, symmetric=self.symmetric, narrow_range=self.narrow, granularity=self.granularity)
+
+
+class CodebookValue(Spec):
+    """Codes into a table of points."""
+
+    kind: Literal["codebook"] = "codebook"
+    granularity: Granularity
+    points: Stream
+    scale: ScaleStream
+    offset: ScaleStream
+    codes: CodeStream
+
+    def streams(self) -> tuple[Stream | CodeStream, ...]:
+        """Return the streams in file order."""
+        return (self.points, self.scale, self.offset, self.codes)
+
+
+class SparseValue(Spec):
+    """Values at the places of a mask."""
+
+    kind: Literal["sparse"] = "sparse"
+    mask: CodeStream
+    values: Annotated[DenseValue | QuantizedValue | CodebookValue, Field(discriminator="kind")]
+
+    def streams(self) -> tuple[Stream | CodeStream, ...]:
+        """Return the streams in file order."""
+        return (self.mask, *self.values.streams())
+
+
+TensorValue = Annotated[DenseValue | QuantizedValue | CodebookValue | SparseValue, Field(discriminator="kind")]
+
+
+class TensorRecord(Spec):
+    """A named tensor and where its streams lie."""
+
+    name: Name
+    shape: Dims
+    section: Index
+    value: TensorValue
+
+    @property
+    def elements(self) -> int:
+        """How many elements the tensor has."""
+        return math.prod(self.shape)
+
+
+class Part(Spec):
+    """A run ``[start, stop)`` of a tensor's elements in C order; without bounds, the whole of it."""
+
+    tensor: Name
+    start: Size | None = None
+    stop: Size | None = None
+
+
+class Binding(Spec):
+    """How an initializer of a graph is made of stored tensors (``docs/format.md``, section 5)."""
+
+    to: Name
+    parts: tuple[Part, ...] = ()
+    permute: Annotated[tuple[Index, ...], Field(max_length=16)] | None = None
+    shape: Dims | None = None
+
+
+class Port(Spec):
+    """An input or output of a graph."""
+
+    name: Name
+    dtype: DType
+    shape: Annotated[tuple[Size | Name, ...], Field(max_length=16)]
+    example: Dims | None = None
+
+
+class Activation(Spec):
+    """A quantized value of a graph."""
+
+    value: Name
+    bits: Annotated[int, Field(ge=2, le=8)] = 8
+    signed: bool = False
+    scale: Annotated[float, Field(gt=0)]
+    zero_point: int = 0
+
+    @property
+    def qmin(self) -> int:
+        """The smallest code."""
+        return -(1 << (self.bits - 1)) if self.signed else 0
+
+    @property
+    def qmax(self) -> int:
+        """The largest code."""
+        return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
+
+
+class GraphRecord(Spec):
+    """A graph without its weights, and how to give them back."""
+
+    name: Name = "main"
+    section: Index
+    length: Size
+    bindings: tuple[Binding, ...] = ()
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    activations: tuple[Activation, ...] = ()
+
+
+class Fold(Spec):
+    """A batch-norm whose factors are in the weight and bias of another module."""
+
+    batch_norm: Name
+    into: Name
+
+
+class Preprocessing(Spec):
+    """From a raw example to an input: ``(raw * scale - mean[c]) / std[c]`` along the axis C of ``layout``."""
+
+    name: Name
+    layout: Annotated[str, Field(min_length=1, max_length=16)]
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+
+
+class Manifest(Spec):
+    """Everything a file says about itself."""
+
+    sections: tuple[SectionRecord, ...]
+    tables: tuple[TableRecord, ...] = ()
+    tensors: tuple[TensorRecord, ...] = ()
+    aliases: dict[Name, Name] = {}
+    graphs: tuple[GraphRecord, ...]
+    folds: tuple[Fold, ...] = ()
+    parameters: Size
+    preprocessing: Preprocessing | None = None
+    task: Name | None = None
+    class_names: tuple[str, ...] = ()
+    metric: Name | None = None
+    recipe: dict[str, JsonValue] = {}
+    versions: dict[Name, Name] = {}
+    licence: str | None = None
+
+
+def least_minor(manifest: Manifest) -> int:
+    """Return the least minor version of the format that has all a manifest says: 1 where a scale has a type."""
+    streams = (stream for record in manifest.tensors for stream in record.value.streams())
+    return int(any(isinstance(stream, ScaleStream) and "dtype" in stream.model_fields_set for stream in streams))
+
+
+def shape_of(shape: Dims) -> Shape:
+    """Return a record's shape as numpy takes it."""
+    return tuple(int(n) for n in shape)
+
+
+def itemsize(dtype: DType) -> int:
+    """Return the bytes of one element of a stored type."""
+    return DTYPES[dtype].itemsize
+
+
+def canonical(spec: Any) -> Any:
+    """Return the JSON value that is written: defaults left out, so that it is short and the same each time.
+
+    ``kind`` stays even where it is the default: it tells the members of a union apart.
+    """
+    if isinstance(spec, Spec):
+        fields = type(spec).model_fields
+        given = {name: getattr(spec, name) for name in fields}
+        return {
+            name: canonical(value) for name, value in given.items() if name == "kind" or value != fields[name].default
+        }
+    if isinstance(spec, tuple | list):
+        return [canonical(item) for item in spec]
+    if isinstance(spec, dict):
+        return {key: canonical(value) for key, value in spec.items()}
+    return spec

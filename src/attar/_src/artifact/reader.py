@@ -1,0 +1,313 @@
+"""Reader: opens a ``.attar`` file and hands out what is in it, having checked it (``docs/format.md``)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from attar._src.artifact import bindings, jsontext, layout, streams
+from attar._src.artifact.graph import values
+from attar._src.artifact.graph.check import Checked, check_graph
+from attar._src.artifact.limits import Limits
+from attar._src.artifact.manifest import Binding, GraphRecord, Manifest, TensorRecord, least_minor
+from attar._src.artifact.streams import Table
+from attar._src.core.errors import ArtifactError, UnknownName, missing_file, naming_file
+from attar._src.core.spec import explain
+from attar._src.core.tensors import CompressedTensor
+
+
+class Artifact:
+    """An open file. Opening checks all but the payloads of tensors and the graphs; those are checked when asked for.
+
+    Attributes:
+        path: where it lies; None where only its bytes are known.
+        manifest: what the file says about itself.
+        limits: what it may ask for.
+        file_bytes: its length.
+        version: of the format it is written in, ``"1.0"`` or ``"1.1"``.
+        sections: the bytes of every section.
+        records: tensor records by name, aliases included.
+    """
+
+    def __init__(self, data: bytes | memoryview, *, limits: Limits, path: Path | None = None) -> None:
+        self.path = path
+        with naming_file(path):
+            self._read(memoryview(data).toreadonly(), limits)
+
+    def _read(self, data: memoryview, limits: Limits) -> None:
+        self._data = data
+        self.limits = limits
+        self.file_bytes = len(self._data)
+        _at_most(self.file_bytes, limits.file_bytes, "file_bytes", "header")
+        text, place = layout.manifest_text(self._data, limits)
+        self.manifest_bytes = place.stop - place.start
+        self.manifest = _manifest(text, limits)
+        self.version = _version(layout.minor_of(self._data), self.manifest)
+        self.sections = layout.cut_section(self._data, self.manifest.sections, place)
+        layout.check_digest(self._data)
+        self.records = _records(self.manifest, limits)
+        self._tables = _tables(self.manifest, self.sections)
+        self._places = _places(self.manifest, self.sections)
+        for record in self.manifest.tensors:
+            streams.check_stream(record, self._tables, section=f"tensor {record.name}")
+        self._graphs = {record.name: record for record in self.manifest.graphs}
+        _check_graph_sections(self.manifest)
+        self._bound = {record.name: self._describe_bindings(record) for record in self.manifest.graphs}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the tensors in the order of the file, aliases left out."""
+        return tuple(record.name for record in self.manifest.tensors)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the whole file, hexadecimal: what reports beside the file are keyed by."""
+        return hashlib.sha256(self._data).hexdigest()
+
+    def tensor(self, name: str, *, threads: int = 1) -> CompressedTensor:
+        """Return a tensor, decoded anew, by its name or an alias.
+
+        Args:
+            name: the module's own name of the tensor.
+            threads: how many cores may decode at once.
+
+        Raises:
+            UnknownName: there is no such tensor.
+            ArtifactError: its payload is malformed.
+        """
+        record = self.records.get(name)
+        if record is None:
+            raise UnknownName("tensor", name, self.records)
+        start, stop = self._places[record.name]
+        data = self.sections[record.section][start:stop]
+        with naming_file(self.path):
+            return streams.restore(record, data, self._tables, section=f"tensor {record.name}", threads=threads)
+
+    def graph_record(self, name: str = "main") -> GraphRecord:
+        """Return what the manifest says of a graph.
+
+        Raises:
+            UnknownName: there is no such graph.
+        """
+        record = self._graphs.get(name)
+        if record is None:
+            raise UnknownName("graph", name, self._graphs)
+        return record
+
+    def graph(self, name: str = "main") -> onnx.ModelProto:
+        """Return a graph without its weights, parsed anew and validated.
+
+        Raises:
+            UnknownName: there is no such graph.
+            ArtifactError: the graph is not one a file may hold.
+        """
+        with naming_file(self.path):
+            model: onnx.ModelProto = self._checked_graph(name).model
+        return model
+
+    def bound(self, name: str = "main") -> Mapping[str, bindings.Bound]:
+        """Return type and shape of every bound initializer of a graph, without decoding anything."""
+        return MappingProxyType(self._bound[self.graph_record(name).name])
+
+    def initializer(self, binding: Binding, *, threads: int = 1) -> NDArray[Any]:
+        """Return the dense values of the initializer a binding of this file makes.
+
+        Raises:
+            ArtifactError: the payload of a tensor is malformed.
+        """
+        with naming_file(self.path):
+            return bindings.resolve(binding, lambda name: self.tensor(name, threads=threads).dense())
+
+    def verify(self, *, threads: int = 1) -> None:
+        """Check what opening left: decode every tensor and validate every graph.
+
+        Raises:
+            ArtifactError: something is wrong; the message names the section.
+        """
+        for name in self.names:
+            self.tensor(name, threads=threads)
+        for name in self._graphs:
+            self.graph(name)
+
+    def _checked_graph(self, name: str) -> Checked:
+        record = self.graph_record(name)
+        section = f"graph {record.name}"
+        data = layout.inflate(self.sections[record.section], record.length, self.limits.graph_bytes, section=section)
+        constants = {
+            binding.to: known
+            for binding in record.bindings
+            if (known := self._small(binding, self._bound[record.name][binding.to])) is not None
+        }
+        return check_graph(data, record, self._bound[record.name], constants, self.limits, section=section)
+
+    def _small(self, binding: Binding, bound: bindings.Bound) -> NDArray[Any] | None:
+        """Return the values of an initializer of a few dense integers: shapes may depend on them."""
+        records = [self.records[part.tensor] for part in bindings.parts_of(binding)]
+        if bound.dtype not in values.ONNX_DTYPES or math.prod(bound.shape) > values.SMALL_VALUE:
+            return None
+        if any(record.value.kind != "dense" or record.elements > values.SMALL_VALUE for record in records):
+            return None
+        return self.initializer(binding)
+
+    def _describe_bindings(self, record: GraphRecord) -> dict[str, bindings.Bound]:
+        section = f"graph {record.name}"
+        found: dict[str, bindings.Bound] = {}
+        for binding in record.bindings:
+            if binding.to in found:
+                raise ArtifactError(f"two bindings make {binding.to!r}", section=section)
+            found[binding.to] = bindings.describe_binding(binding, self.records, section=section)
+        elements = sum(_footprint(bound.shape) for bound in found.values())
+        _at_most(elements, self.limits.elements, "elements", f"{section}, bindings")
+        return found
+
+
+def open_artifact(source: str | Path | bytes, *, limits: Limits | None = None) -> Artifact:
+    """Open a ``.attar`` file, or the bytes of one.
+
+    Args:
+        source: a path to a regular file, or the bytes.
+        limits: what the file may ask for; the defaults of :class:`Limits` where None.
+
+    Raises:
+        ArtifactError: it cannot be read, or is not a sound file.
+
+    Example:
+        >>> artifact = open_artifact("model.attar")  # doctest: +SKIP
+        >>> artifact.tensor("conv1.weight").dense().shape  # doctest: +SKIP
+        (16, 3, 3, 3)
+    """
+    limits = limits or Limits()
+    if isinstance(source, bytes):
+        return Artifact(source, limits=limits)
+    path = Path(source)
+    return Artifact(_read(path, limits), limits=limits, path=path)
+
+
+def _read(path: Path, limits: Limits) -> bytes:
+    # Read, not mapped: a file that another process cuts short while it is mapped would take this process down.
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ArtifactError(f"{path} is not a regular file")
+            _at_most(status.st_size, limits.file_bytes, "file_bytes", "header")
+            return file.read(status.st_size)
+    except FileNotFoundError as error:
+        raise ArtifactError(missing_file(path)) from error
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _manifest(text: bytes, limits: Limits) -> Manifest:
+    """Return the manifest, every count checked before it is made."""
+    found = jsontext.parse_json(text, section="manifest")
+    graphs = _lists(found, "graphs")
+    counts = {key: len(_items(found, key)) for key in ("sections", "tables", "tensors", "aliases", "graphs", "folds")}
+    counts["class_names"] = len(_items(found, "class_names"))
+    for key in ("bindings", "inputs", "outputs", "activations"):
+        counts[key] = sum(len(_items(item, key)) for item in graphs)
+    counts["parts"] = sum(len(_items(binding, "parts")) for item in graphs for binding in _lists(item, "bindings"))
+    for key, count in counts.items():
+        _at_most(count, limits.records, f"records ({key})", "manifest")
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise ArtifactError(explain(error, where=""), section="manifest") from error
+
+
+def _version(said: int, manifest: Manifest) -> str:
+    """Return the version of a file, having checked that what it says of itself is in that version."""
+    least = least_minor(manifest)
+    if least > said:
+        raise ArtifactError(
+            f"the dtype of a scale is of format {layout.MAJOR}.{least}; the header says {layout.MAJOR}.{said}",
+            section="manifest",
+        )
+    return f"{layout.MAJOR}.{said}"
+
+
+def _items(value: Any, key: str) -> Sequence[Any] | Mapping[str, Any]:
+    items = value.get(key, ()) if isinstance(value, dict) else ()
+    return items if isinstance(items, list | dict) else ()
+
+
+def _lists(value: Any, key: str) -> Sequence[Any]:
+    items = _items(value, key)
+    return items if isinstance(items, list) else ()
+
+
+def _records(manifest: Manifest, limits: Limits) -> dict[str, TensorRecord]:
+    records: dict[str, TensorRecord] = {}
+    for record in manifest.tensors:
+        if record.name in records:
+            raise ArtifactError(f"two tensors are named {record.name!r}", section="manifest")
+        records[record.name] = record
+    elements = sum(_footprint(record.shape) for record in manifest.tensors)
+    _at_most(elements, limits.elements, "elements", "manifest")
+    for alias, name in manifest.aliases.items():
+        if alias in records or name not in records:
+            raise ArtifactError(f"the alias {alias!r} of {name!r} must be a new name of a tensor", section="manifest")
+    return records | {alias: records[name] for alias, name in manifest.aliases.items()}
+
+
+def _tables(manifest: Manifest, sections: Sequence[memoryview]) -> list[Table]:
+    kinds = [section.kind for section in manifest.sections]
+    if "tables" in kinds[1:]:
+        raise ArtifactError("coding tables are one section, the first", section="manifest")
+    data = sections[0] if kinds[:1] == ["tables"] else memoryview(b"")
+    found, at = [], 0
+    for record in manifest.tables:
+        found.append(Table(record, bytes(data[at : at + record.length])))
+        at += record.length
+    if at != len(data):
+        raise ArtifactError(f"the tables take {at} bytes of a section of {len(data)}", section="tables")
+    return found
+
+
+def _places(manifest: Manifest, sections: Sequence[memoryview]) -> dict[str, layout.SectionPlace]:
+    """Return where each tensor's streams lie in its section, having checked that they fill it."""
+    filled = {index: 0 for index, section in enumerate(manifest.sections) if section.kind == "tensors"}
+    places: dict[str, layout.SectionPlace] = {}
+    for record in manifest.tensors:
+        if record.section not in filled:
+            raise ArtifactError(f"section {record.section} holds no tensors", section=f"tensor {record.name}")
+        start = filled[record.section]
+        stop = start + sum(stream.length for stream in record.value.streams())
+        places[record.name] = layout.SectionPlace(start, stop)
+        filled[record.section] = stop
+    for index, stop in filled.items():
+        if stop != len(sections[index]):
+            raise ArtifactError(
+                f"its streams take {stop} of {len(sections[index])} bytes", section=f"section {index} (tensors)"
+            )
+    return places
+
+
+def _check_graph_sections(manifest: Manifest) -> None:
+    names = [record.name for record in manifest.graphs]
+    if not names or len(set(names)) != len(names):
+        raise ArtifactError("a file has one graph or more, each of its own name", section="manifest")
+    of_graphs = [index for index, section in enumerate(manifest.sections) if section.kind == "graph"]
+    if sorted(record.section for record in manifest.graphs) != of_graphs:
+        raise ArtifactError("each graph has a section of kind graph of its own", section="manifest")
+
+
+def _footprint(shape: Sequence[int]) -> int:
+    """Return how many elements a shape counts for: an axis of none counts for one, so that no axis is free."""
+    return math.prod(max(size, 1) for size in shape)
+
+
+def _at_most(count: int, limit: int, name: str, section: str) -> None:
+    if count > limit:
+        raise ArtifactError(f"{name}: {count} is more than the limit of {limit}; raise it in Limits", section=section)

@@ -1,0 +1,270 @@
+"""Streams: a compressed tensor as runs of bytes and symbols, and back (``docs/format.md``, section 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attar._src.artifact.manifest import (
+    CodebookValue,
+    CodeStream,
+    DenseValue,
+    QuantizedValue,
+    ScaleStream,
+    SparseValue,
+    Stream,
+    TableRecord,
+    TensorRecord,
+    TensorValue,
+)
+from attar._src.coding.base import Symbols
+from attar._src.coding.registry import CODERS
+from attar._src.core.errors import ArtifactError, SpecError
+from attar._src.core.float16 import from_half, to_half
+from attar._src.core.scheme import Shape
+from attar._src.core.tensors import DTYPES, Codebook, CompressedTensor, Dense, Quantized, Sparse
+
+Record = Stream | CodeStream
+
+
+@dataclass(frozen=True, eq=False)
+class CodeArray:
+    """Symbols of a tensor in C order, shape ``(n,)``, each below ``alphabet``."""
+
+    symbols: Symbols
+    alphabet: int
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A coding table of a file."""
+
+    record: TableRecord
+    data: bytes
+
+
+def split(tensor: CompressedTensor) -> list[bytes | CodeArray]:
+    """Return what a tensor's streams hold, in file order: bytes as they are, codes as symbols."""
+    if isinstance(tensor, Dense):
+        return [np.ascontiguousarray(tensor.data).tobytes()]
+    if isinstance(tensor, Quantized):
+        lowest = tensor.scheme.qmin % 256
+        symbols = np.ascontiguousarray(tensor.codes).reshape(-1).view(np.uint8) - np.uint8(lowest)  # modulo 256
+        zero_point = [] if tensor.zero_point is None else [tensor.zero_point.tobytes()]
+        return [_floats(tensor.scale, tensor.scale_dtype), *zero_point, CodeArray(symbols, tensor.scheme.levels)]
+    if isinstance(tensor, Codebook):
+        codes = CodeArray(np.ascontiguousarray(tensor.codes).reshape(-1), tensor.points.size)
+        affine = [_floats(values, tensor.scale_dtype) for values in (tensor.scale, tensor.offset)]
+        return [_floats(tensor.points), *affine, codes]
+    return [CodeArray(np.ascontiguousarray(tensor.mask).reshape(-1).view(np.uint8), 2), *split(tensor.values)]
+
+
+def record_streams(tensor: CompressedTensor, records: Iterator[Record]) -> TensorValue:
+    """Return a tensor's value record, taking the records of its streams in file order."""
+
+    def plain() -> Stream:
+        record = next(records)
+        assert isinstance(record, Stream)
+        return record
+
+    def scales(dtype: str) -> ScaleStream:
+        typed = {} if dtype == "f32" else {"dtype": dtype}  # a type that is said makes the file one of version 1.1
+        return ScaleStream.model_validate({"length": plain().length, **typed})
+
+    def coded() -> CodeStream:
+        record = next(records)
+        assert isinstance(record, CodeStream)
+        return record
+
+    if isinstance(tensor, Dense):
+        return DenseValue.model_validate({"dtype": tensor.dtype, "data": plain()})
+    if isinstance(tensor, Quantized):
+        return QuantizedValue(
+            bits=tensor.scheme.bits,
+            symmetric=tensor.scheme.symmetric,
+            narrow=tensor.scheme.narrow_range,
+            granularity=tensor.scheme.granularity,
+            scale=scales(tensor.scale_dtype),
+            zero_point=None if tensor.zero_point is None else plain(),
+            codes=coded(),
+        )
+    if isinstance(tensor, Codebook):
+        return CodebookValue(
+            granularity=tensor.granularity,
+            points=plain(),
+            scale=scales(tensor.scale_dtype),
+            offset=scales(tensor.scale_dtype),
+            codes=coded(),
+        )
+    mask = coded()
+    values = record_streams(tensor.values, records)
+    assert not isinstance(values, SparseValue)
+    return SparseValue(mask=mask, values=values)
+
+
+def check_stream(record: TensorRecord, tables: Sequence[Table], *, section: str) -> None:
+    """Check every length and table of a record that can be known without decoding anything.
+
+    Raises:
+        ArtifactError: a stream's length or table is not what the record's shape and kind ask for.
+    """
+    _check_value(record.value, record.shape, tables, section)
+
+
+def restore(
+    record: TensorRecord, data: memoryview, tables: Sequence[Table], *, section: str, threads: int = 1
+) -> CompressedTensor:
+    """Return the tensor of a record from the bytes of its streams.
+
+    Raises:
+        ArtifactError: the bytes are not those of such a tensor.
+    """
+    try:
+        return _Decoder(data, tables, section, threads).value(record.value, record.shape)
+    except SpecError as error:
+        raise ArtifactError(str(error), section=section) from error
+    except ArtifactError as error:
+        raise error if error.section else ArtifactError(str(error), section=section) from error
+
+
+def _check_value(value: TensorValue, shape: Shape, tables: Sequence[Table], section: str) -> None:
+    elements = math.prod(shape)
+    if isinstance(value, SparseValue):
+        _check_codes("mask", value.mask, elements, 2, tables, section)
+        inner = value.values
+        if not isinstance(inner, DenseValue):
+            alphabet = inner.scheme.levels if isinstance(inner, QuantizedValue) else _points(inner, section)
+            _check_table("values", inner.codes, alphabet, tables, section)
+        return  # how many values there are, the mask says once it is decoded
+    if isinstance(value, DenseValue):
+        _check_plain("data", value.data, elements, DTYPES[value.dtype].itemsize, section)
+        return
+    try:
+        count = value.granularity.count(shape)
+    except SpecError as error:
+        raise ArtifactError(str(error), section=section) from error
+    _check_plain("scale", value.scale, count, DTYPES[value.scale.dtype].itemsize, section)
+    if isinstance(value, QuantizedValue):
+        if value.symmetric != (value.zero_point is None):
+            raise ArtifactError("zero points belong to asymmetric grids, and only to them", section=section)
+        if value.zero_point is not None:
+            _check_plain("zero_point", value.zero_point, count, 1, section)
+        _check_codes("codes", value.codes, elements, value.scheme.levels, tables, section)
+    else:
+        if value.offset.dtype != value.scale.dtype:
+            raise ArtifactError(f"scale is {value.scale.dtype} and offset {value.offset.dtype}", section=section)
+        _check_plain("offset", value.offset, count, DTYPES[value.offset.dtype].itemsize, section)
+        _check_codes("codes", value.codes, elements, _points(value, section), tables, section)
+
+
+def _points(value: CodebookValue, section: str) -> int:
+    points, rest = divmod(value.points.length, 4)
+    if rest or not 1 <= points <= 256:
+        raise ArtifactError(f"{value.points.length} bytes are not 1 to 256 float32 points", section=section)
+    return points
+
+
+def _check_plain(name: str, stream: Stream, count: int, itemsize: int, section: str) -> None:
+    if stream.length != count * itemsize:
+        raise ArtifactError(
+            f"{name} has {stream.length} bytes; {count} elements of {itemsize} were expected", section=section
+        )
+
+
+def _check_codes(
+    name: str, stream: CodeStream, count: int, alphabet: int, tables: Sequence[Table], section: str
+) -> None:
+    if count == 0 and stream.length:
+        raise ArtifactError(f"{name} has {stream.length} bytes for no elements", section=section)
+    if stream.coder == "raw" and stream.length != raw_bytes(count, alphabet):
+        raise ArtifactError(
+            f"{name} has {stream.length} bytes; {count} symbols of an alphabet of {alphabet} take "
+            f"{raw_bytes(count, alphabet)}",
+            section=section,
+        )
+    _check_table(name, stream, alphabet, tables, section)
+
+
+def _check_table(name: str, stream: CodeStream, alphabet: int, tables: Sequence[Table], section: str) -> None:
+    if stream.coder == "raw":
+        if stream.table is not None:
+            raise ArtifactError(f"{name} is raw and names table {stream.table}", section=section)
+        return
+    if stream.table is None or stream.table >= len(tables):
+        raise ArtifactError(f"{name} names table {stream.table} of {len(tables)}", section=section)
+    table = tables[stream.table].record
+    if (table.coder, table.alphabet) != (stream.coder, alphabet):
+        raise ArtifactError(
+            f"{name} takes a table of {stream.coder} for {alphabet} symbols; table {stream.table} is of "
+            f"{table.coder} for {table.alphabet}",
+            section=section,
+        )
+
+
+def raw_bytes(count: int, alphabet: int) -> int:
+    """Return how many bytes ``count`` raw symbols take."""
+    return -(-count * (alphabet - 1).bit_length() // 8)
+
+
+def _floats(values: NDArray[np.float32], dtype: str = "f32") -> bytes:
+    return (values.astype("<f4") if dtype == "f32" else to_half(values, dtype)).tobytes()
+
+
+class _Decoder:
+    """Takes the streams of one tensor off its bytes, one after another."""
+
+    def __init__(self, data: memoryview, tables: Sequence[Table], section: str, threads: int) -> None:
+        self._data = data
+        self._tables = tables
+        self._section = section
+        self._threads = threads
+        self._at = 0
+
+    def value(self, value: TensorValue, shape: Shape) -> CompressedTensor:
+        if isinstance(value, SparseValue):
+            mask = self._codes(value.mask, math.prod(shape), 2).view(np.bool_).reshape(shape)
+            count = int(np.count_nonzero(mask))
+            _check_value(value.values, (count,), self._tables, self._section)
+            values = self.value(value.values, (count,))
+            assert not isinstance(values, Sparse)
+            return Sparse(mask, values)
+        elements = math.prod(shape)
+        if isinstance(value, DenseValue):
+            return Dense(self._dense(value, elements).reshape(shape), value.dtype)
+        if isinstance(value, QuantizedValue):
+            scheme = value.scheme
+            scale, dtype = self._floats(value.scale), value.scale.dtype
+            zero_point = None if value.zero_point is None else np.frombuffer(self._take(value.zero_point), np.uint8)
+            symbols = self._codes(value.codes, elements, scheme.levels)
+            codes: NDArray[Any] = (symbols + np.uint8(scheme.qmin % 256)).view(scheme.code_dtype)  # modulo 256
+            zero_point = None if zero_point is None else zero_point.copy()
+            return Quantized(codes.reshape(shape), scale, scheme, zero_point, dtype)
+        points, scale, offset = (self._floats(stream) for stream in (value.points, value.scale, value.offset))
+        codes = self._codes(value.codes, elements, points.size).reshape(shape)
+        return Codebook(codes, points, scale, offset, value.granularity, value.scale.dtype)
+
+    def _take(self, stream: Record) -> memoryview:
+        start, self._at = self._at, self._at + stream.length
+        return self._data[start : self._at]
+
+    def _dense(self, value: DenseValue, elements: int) -> NDArray[np.generic]:
+        data = self._take(value.data)
+        if value.dtype == "bool" and np.frombuffer(data, np.uint8).max(initial=0) > 1:
+            raise ArtifactError("a byte of a bool tensor is not 0 or 1", section=self._section)
+        return np.frombuffer(data, DTYPES[value.dtype], elements).copy()
+
+    def _floats(self, stream: Stream) -> NDArray[np.float32]:
+        dtype = stream.dtype if isinstance(stream, ScaleStream) else "f32"
+        return from_half(np.frombuffer(self._take(stream), DTYPES[dtype]), dtype)
+
+    def _codes(self, stream: CodeStream, count: int, alphabet: int) -> Symbols:
+        data = self._take(stream)
+        if count == 0:
+            return np.zeros(0, np.uint8)
+        table = b"" if stream.table is None else self._tables[stream.table].data
+        return CODERS[stream.coder].decode(data, count, table, alphabet, threads=self._threads)

@@ -1,0 +1,88 @@
+"""``attar bench``: latency, cold start and memory of a file, beside others in the same run."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from attar._src.cli import show
+from attar._src.core.errors import SpecError
+from attar._src.core.progress import track
+from attar._src.measure.cold import cold_start
+from attar._src.measure.latency import interleave
+from attar._src.measure.runner import example_feed, open_runner
+from attar._src.runtime.session import Layer
+
+
+def bench_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .attar file.")],
+    against: Annotated[
+        list[Path] | None, typer.Option("--against", "-a", metavar="OTHER", help="Another .attar or .onnx file.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="How many examples run at once.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads a run may use.")] = 1,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Runs of each file; as many as five seconds allow by default.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Time a file on the runtime that will serve it, interleaved with others, and show which layers ran in integers.
+
+    Every round runs each file once, in turns, so that what else the machine does falls on all alike. Cold start (open
+    to first answer) and peak memory are of fresh processes. Layers are from ONNX Runtime's own profile.
+
+    Example:
+
+        attar bench model.attar --against peer.onnx --batch 32
+    """
+    runners = [open_runner(path, threads=threads) for path in (file, *(against or []))]
+    session = runners[0].session
+    if session is None:
+        raise SpecError(f"{file} is not a .attar file; put the .attar file first and others behind --against")
+    feed = example_feed(runners[0], batch)
+    latencies = interleave([partial(runner.run, runner.feed(feed)) for runner in runners], rounds=rounds)
+    shapes = [(list(array.shape), array.dtype.str) for array in feed.values()]
+    files = [
+        {
+            "file": str(runner.path),
+            "file_bytes": runner.path.stat().st_size,
+            **latency.as_dict(),
+            **cold_start(runner.path, shapes, threads=threads).as_dict(),
+        }
+        for runner, latency in zip(track(runners, "cold starts"), latencies, strict=True)
+    ]
+    layers = {str(runner.path): runner.session.layers for runner in runners if runner.session is not None}
+    if json:
+        listed = {path: [vars(layer) for layer in found] for path, found in layers.items()}
+        show.as_json({"batch": batch, "threads": threads, "files": files, "layers": listed})
+    else:
+        _print(files, layers, f"batch {batch}, {threads} thread{'s' * (threads > 1)}, {latencies[0].rounds} rounds")
+
+
+def _print(files: list[dict[str, Any]], layers: dict[str, tuple[Layer, ...]], title: str) -> None:
+    out = show.console()
+    rows = show.print_table(
+        "\nfile", ">\nsize", ">median\nms", ">p99\nms", ">\nspread", ">\nratio", ">cold start\nms", ">peak\nmemory"
+    )
+    for item in files:
+        memory = item["peak_memory_bytes"]
+        rows.add_row(
+            escape(Path(item["file"]).name),
+            show.amount(item["file_bytes"]),
+            *(f"{item[key]:.3f}" for key in ("median_ms", "p99_ms")),
+            f"{item['spread']:.1%}",
+            f"{item['ratio']:.3f}",
+            f"{item['cold_start_ms']:.1f}",
+            "-" if memory is None else show.amount(memory),
+        )
+    out.print(title)
+    out.print(rows)
+    for path, found in layers.items():
+        floats = [layer for layer in found if not layer.integer]
+        out.print(f"\n{escape(Path(path).name)}: {len(found) - len(floats)} of {len(found)} layers ran in integers")
+        for layer in floats:
+            out.print(escape(f"  in floating point: {layer.name} ({layer.reason})"), soft_wrap=True)

@@ -1,0 +1,81 @@
+"""``attar inspect``: where every byte of a file goes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from attar._src.artifact.inspect import inspect_artifact
+from attar._src.artifact.reader import open_artifact
+from attar._src.cli import show
+
+
+def inspect_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .attar file.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show where every byte of a file goes: its parts, and every tensor with its entropy beside what it takes.
+
+    Bits per weight is (file - graph) x 8 / parameters: biases, scales, tables and manifest count.
+
+    Example:
+
+        attar inspect model.attar
+    """
+    found = inspect_artifact(open_artifact(file))
+    if json:
+        show.as_json(found)
+    else:
+        _print(file, found)
+
+
+def _print(file: Path, found: dict[str, Any]) -> None:
+    out, total = show.console(), found["file_bytes"]
+    out.print(f"[bold]{escape(file.name)}[/]  {', '.join(_facts(found))}", soft_wrap=True)
+    tensors = show.print_table(
+        "\ntensor", "\nshape", "\nkind", ">\nbits", ">non-\nzero", ">entropy\nbits", ">\nbytes", ""
+    )
+    for item in found["tensors"]:
+        tensors.add_row(*_row(item, total))
+    out.print(tensors)
+    parts = Counter[str]()
+    for section in found["sections"]:
+        parts[section["kind"]] += section["length"]
+    parts.update(found["overhead"])
+    table = show.print_table("\npart", ">\nbytes", ">\nshare", "")
+    for name, count in parts.most_common():
+        table.add_row(name, f"{count:,}", f"{count / total:.1%}", show.bar(count / total))
+    table.add_row("[bold]file[/]", f"[bold]{total:,}[/]")
+    out.print(table)
+
+
+def _facts(found: dict[str, Any]) -> list[str]:
+    """Return what a file is in a few words each."""
+    facts = [f"{found['file_bytes']:,} bytes", f"{found['parameters']:,} parameters"]
+    if found["bits_per_weight"] is not None:
+        facts.append(f"{found['bits_per_weight']:.3f} bits per weight")
+    values = sum(graph["activations"] for graph in found["graphs"])
+    counts = {
+        "quantized value": values,
+        "folded batch-norm": len(found["folds"]),
+        "class name": len(found["class_names"]),
+    }
+    facts += [f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items() if count]
+    named = {
+        "task": found["task"],
+        "preprocessing": (found["preprocessing"] or {}).get("name"),
+        "licence": found["licence"],
+    }
+    return facts + [escape(f"{name} {value}") for name, value in named.items() if value]
+
+
+def _row(item: dict[str, Any], total: int) -> tuple[str, ...]:
+    shape = "x".join(map(str, item["shape"])) or "scalar"
+    nonzero = f"{item['nonzero'] / item['elements']:.0%}" if item["elements"] else "-"
+    entropy = "-" if item["entropy_bits"] is None else f"{item['entropy_bits']:.2f}"
+    numbers = (str(item["bits"]), nonzero, entropy, f"{item['payload_bytes']:,}")
+    return (escape(item["name"]), shape, item["kind"], *numbers, show.bar(item["payload_bytes"] / total))

@@ -1,0 +1,198 @@
+"""``attar quantize``: a trained module in, a verified ``.attar`` file out."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.markup import escape
+
+from attar._src.artifact.manifest import Preprocessing
+from attar._src.cli import show
+from attar._src.cli.output import demand_writable
+from attar._src.core.errors import SpecError
+from attar._src.core.registry import load_object
+from attar._src.data.dataset import Dataset
+from attar._src.data.preprocessing import parse_preprocessing
+from attar._src.data.registry import load_dataset
+from attar._src.runtime.preprocess import preprocess as preprocess_examples
+
+
+def quantize_command(
+    model: Annotated[
+        str, typer.Argument(help="The module: package.module:factory or file.py:factory; a class or a function.")
+    ],
+    weights: Annotated[
+        Path,
+        typer.Option("--weights", "-w", help="Trained weights: .safetensors, or a state dict (opened weights-only)."),
+    ],
+    data: Annotated[
+        str, typer.Option("--data", "-d", help="Real inputs: digits, mnist, cifar10, npz:PATH or file.py:factory.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .attar file to write.")],
+    bits: Annotated[int, typer.Option("--bits", "-b", min=2, max=8, help="Bits of a weight.")] = 4,
+    activations: Annotated[
+        int | None,
+        typer.Option("--activations", "-a", min=2, max=8, help="Bits of an activation; without it they stay floating."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option("--keep", metavar="GLOB", help="Layers left in floating point.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="GLOB=BITS", help="Bits of some layers; the last match holds.")
+    ] = None,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Option("--arg", metavar="NAME=VALUE", help="Keyword argument of the factory; a JSON value or a word."),
+    ] = None,
+    granularity: Annotated[
+        str, typer.Option(help="What shares a scale: channel, tensor, group:SIZE or bucket:SIZE.")
+    ] = "channel",
+    asymmetric: Annotated[
+        bool, typer.Option("--asymmetric", help="Give weights a zero point (they then run in floating point).")
+    ] = False,
+    scales: Annotated[
+        str, typer.Option(help="Solver of the weights' scales: absmax, mse, minmax or file.py:name.")
+    ] = "absmax",
+    observer: Annotated[
+        str, typer.Option(help="Observer of the activations' ranges: minmax, percentile, mse or file.py:name.")
+    ] = "percentile",
+    correct_bias: Annotated[
+        bool,
+        typer.Option(
+            "--correct-bias/--no-correct-bias", help="Take the mean error of rounded weights out of the biases."
+        ),
+    ] = True,
+    coder: Annotated[str, typer.Option(help="Entropy coder of the codes: rans, huffman or raw.")] = "rans",
+    preprocess: Annotated[
+        str | None,
+        typer.Option(
+            "--preprocessing",
+            "-p",
+            metavar="NAME|JSON",
+            help="What turns raw examples into inputs: none, unit, digits, mnist, cifar10, imagenet, a JSON object or "
+            "file.py:name; the data set's own by default.",
+        ),
+    ] = None,
+    dynamic: Annotated[
+        list[int] | None,
+        typer.Option(metavar="AXIS", help="Axes of the inputs whose length may vary; the batch, axis 0, by default."),
+    ] = None,
+    fixed_batch: Annotated[
+        int | None, typer.Option(min=1, help="Fix the batch, for a module whose code does not let it vary.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split to calibrate on. Never the one you report.")] = "train",
+    examples: Annotated[int, typer.Option(min=2, help="How many examples to calibrate on and compare.")] = 512,
+    seed: Annotated[int, typer.Option(help="Which examples are drawn.")] = 0,
+    licence: Annotated[
+        str | None, typer.Option(help="A note on the licence of the weights; it travels in the file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Quantize a trained PyTorch module after training and write one verified .attar file.
+
+    First the untouched module takes the whole way (trace, export, ONNX Runtime), so that an operator that cannot be
+    deployed is named in seconds. The file is written only after its decoded form has been compared with the quantized
+    module on real inputs.
+
+    Example:
+
+        attar quantize examples/resnet.py:resnet20 -w resnet20.safetensors -d cifar10 -p imagenet
+        --bits 4 --activations 8 --set conv1=8 -o resnet20.attar
+    """
+    demand_writable(output)
+    # PyTorch is imported here and not at the top: most commands run without it.
+    recipe = importlib.import_module("attar._src.deploy.quantize")
+    source = importlib.import_module("attar._src.deploy.build_module")
+    dataset = load_dataset(data, split)
+    preprocessing = parse_preprocessing(preprocess) if preprocess else _usual_preprocessing(dataset)
+    drawn = dataset.subset(min(examples, len(dataset)), seed)
+    inputs = preprocess_examples(preprocessing, drawn.x) if preprocessing else drawn.x
+    module = source.build_module(load_object(model), _arguments(arguments or []), weights)
+    report = recipe.quantize(
+        module,
+        inputs,
+        bits=bits,
+        activations=activations,
+        granularity=granularity,
+        symmetric=not asymmetric,
+        scales=scales,
+        observer=observer,
+        keep=keep or [],
+        overrides=dict(_override(text) for text in overrides or []),
+        correct_bias=correct_bias,
+        examples=examples,
+        batch=fixed_batch or 64,
+        dynamic=() if fixed_batch else dynamic or (0,),
+        preprocessing=preprocessing,
+        task=dataset.task,
+        class_names=dataset.class_names,
+        metric=dataset.metric,
+        licence=licence,
+    ).save(output, coder=coder)
+    if as_json:
+        show.as_json(report)
+    else:
+        _show(report)
+
+
+def _usual_preprocessing(dataset: Dataset) -> Preprocessing | None:
+    """Return the data set's own, None where its examples are inputs as they are.
+
+    Bytes and booleans hardly ever are: they are the stored form of images and masks, and layers compute in float32.
+    Integers of other types are left alone: tokens.
+    """
+    kind = dataset.x.dtype
+    if dataset.preprocessing is None and kind in (np.uint8, np.bool_):
+        example = '{"layout": "NC"' + (', "scale": 0.00392' if kind == np.uint8 else "") + "}"
+        raise SpecError(
+            f"{dataset.name}: the examples are {kind} of shape {dataset.x.shape}, and nothing turns them into float32; "
+            f"--preprocessing is missing: unit divides images (NCHW) by 255, '{example}' suits examples of other axes, "
+            "none is for a module that takes them as they are"
+        )
+    return dataset.preprocessing
+
+
+def _arguments(pairs: list[str]) -> dict[str, Any]:
+    found = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator or not name.isidentifier():
+            raise SpecError(f"--arg {pair!r}: write NAME=VALUE, as in --arg hidden=128")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def _override(text: str) -> tuple[str, int]:
+    glob, separator, bits = text.rpartition("=")
+    if not separator or not glob or not bits.isdigit():
+        raise SpecError(f"--set {text!r}: write GLOB=BITS, as in --set 'layer1.*=6'")
+    return glob, int(bits)
+
+
+def _show(report: dict[str, Any]) -> None:
+    out, parity = show.console(), report["parity"]
+    table = show.print_table("", "")
+    table.show_header = False
+    table.add_row("file", f"{report['file_bytes']:,} bytes")
+    table.add_row("bits per weight", f"{report['bits_per_weight']:.3f}, {report['parameters']:,} parameters")
+    table.add_row(
+        "decoded against PyTorch",
+        f"{parity['equal_predictions']:.2%} equal predictions, largest difference {parity['largest_difference']:.3g} "
+        f"of {parity['largest_output']:.3g} ({parity['examples']} examples)",
+    )
+    table.add_row("batch-norms folded", str(len(report["batch_norms_folded"])))
+    for name, reason in report["batch_norms_kept"].items():
+        table.add_row("batch-norm kept", escape(f"{name}: {reason}"))
+    for name, reason in report["left_in_floating_point"].items():
+        table.add_row("left in floating point", escape(f"{name}: {reason}"))
+    out.print(escape(report["file"]), soft_wrap=True)
+    out.print(table)
+    out.print(f"sha256 {report['sha256']}", soft_wrap=True)

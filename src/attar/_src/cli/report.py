@@ -1,0 +1,34 @@
+"""``attar report``: the page of a run, made anew."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attar._src.cli import show
+from attar._src.report.page import build_page
+
+
+def report_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print where the page is as JSON.")] = False,
+) -> None:
+    """Make the page of a run anew: report.html, one file that opens offline.
+
+    It is made of report.json and the files beside it; nothing is measured or trained again.
+
+    Example:
+
+        attar report runs/demo
+    """
+    page = build_page(run)
+    if json:
+        show.as_json({"page": str(page), "bytes": page.stat().st_size})
+    else:
+        show.console().print(f"{page}: {show.amount(page.stat().st_size)}", soft_wrap=True, markup=False)
+    if open_:
+        webbrowser.open(page.resolve().as_uri())

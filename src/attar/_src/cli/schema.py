@@ -1,0 +1,17 @@
+"""``attar schema``: the JSON schema of recipes."""
+
+from __future__ import annotations
+
+import importlib
+
+from attar._src.cli import show
+
+
+def schema_command() -> None:
+    """Print the JSON schema of recipes: what an editor completes and checks a recipe's YAML by.
+
+    Example:
+
+        attar schema > recipe.schema.json
+    """
+    show.as_json(importlib.import_module("attar._src.recipe.recipe").Recipe.schema())

@@ -1,0 +1,30 @@
+"""``attar verify``: whether a file is sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attar._src.artifact.reader import open_artifact
+from attar._src.cli import show
+
+
+def verify_command(file: Annotated[Path, typer.Argument(metavar="FILE", help="A .attar file.")]) -> None:
+    """Check every byte of a file: checksums, manifest, every tensor decoded, every graph validated.
+
+    The exit code is 0, or 1 with the section at fault named. Nothing in the file is executed.
+
+    Example:
+
+        attar verify model.attar
+    """
+    artifact = open_artifact(file)
+    artifact.verify()
+    tensors, graphs = len(artifact.names), len(artifact.manifest.graphs)
+    show.console().print(
+        f"sound: {artifact.file_bytes:,} bytes, {tensors} tensors, {graphs} graph{'s' * (graphs != 1)}, "
+        f"SHA-256 {artifact.sha256}",
+        soft_wrap=True,
+    )

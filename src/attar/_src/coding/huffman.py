@@ -1,0 +1,155 @@
+"""Huffman: canonical prefix codes of at most 15 bits."""
+
+from __future__ import annotations
+
+import functools
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attar._src.coding.base import Symbols
+from attar._src.coding.chunks import CHUNK, Bytes, decode_chunks, encode_chunks
+from attar._src.coding.kernels import HUFFMAN_PADDING, huffman_decode, huffman_encode
+from attar._src.coding.levels import Levels, read_levels, write_levels
+from attar._src.core.errors import ArtifactError
+
+LONGEST = 15
+
+
+class Huffman:
+    """The shortest prefix code, at least one bit a symbol (but for a lone one, which takes none).
+
+    Within a few percent of the entropy for 4 bits and up, and far above it where one symbol has most of the mass: there
+    use rANS. For comparison with published figures, which count Huffman bits, and for decoders without multiplication.
+
+    Reference: D. A. Huffman 1952; limited lengths by package-merge: L. L. Larmore and D. S. Hirschberg 1990.
+    """
+
+    name: ClassVar[str] = "huffman"
+
+    def table(self, histogram: NDArray[np.int64]) -> bytes:
+        """Return the code lengths of ``histogram``; empty where the code of equal lengths takes fewer bits in all."""
+        if not histogram.any():
+            return b""
+        table = write_levels((code_lengths(histogram) + 1) * (histogram > 0), 0)
+        return b"" if self.cost(histogram, b"") <= self.cost(histogram, table) + 8 * len(table) else table
+
+    def cost(self, histogram: NDArray[np.int64], table: bytes) -> float:
+        """Return the payload bits that symbols of ``histogram`` take; infinite where the table lacks one of them."""
+        levels = _levels(bytes(table), histogram.size)
+        if histogram[levels == 0].any():
+            return float("inf")
+        chunks = max(1, -(-int(histogram.sum()) // CHUNK))
+        bits = int((histogram * (levels - 1)).sum())
+        return float(bits + (4 * chunks if bits else 0) + 24 * (chunks - 1))
+
+    def encode(self, symbols: Symbols, table: bytes, alphabet: int) -> bytes:
+        """Return the payload of ``symbols``, shape ``(n,)``.
+
+        Raises:
+            SpecError: a symbol is not in the table.
+        """
+        levels = _levels(bytes(table), alphabet)
+        return encode_chunks(symbols, levels > 0, functools.partial(_encode, _codes(levels)))
+
+    def decode(self, payload: memoryview, count: int, table: bytes, alphabet: int, *, threads: int = 1) -> Symbols:
+        """Return the ``count`` symbols of ``payload``, shape ``(count,)``.
+
+        Raises:
+            ArtifactError: the table or the payload is malformed.
+        """
+        decode = functools.partial(_decode, *_lookup(bytes(table), alphabet))
+        return decode_chunks(payload, count, decode, threads=threads)
+
+
+def code_lengths(histogram: NDArray[np.int64], longest: int = LONGEST) -> NDArray[np.int64]:
+    """Return the lengths of the best prefix code of up to ``longest`` bits, ``(alphabet,)``; 0 where absent.
+
+    Package-merge: of each level's coins, sorted, pairs become packages among the coins of the next level; the length
+    of a symbol is how many of its coins are among the ``2n - 2`` cheapest of the last level, packages opened.
+    """
+    present = np.flatnonzero(histogram)
+    present = present[np.argsort(histogram[present], kind="stable")]
+    coins = histogram[present].astype(np.int64)
+    level, own = coins, [np.ones(coins.size, bool)]
+    for _ in range(longest - 1):
+        packages = level[: level.size // 2 * 2].reshape(-1, 2).sum(1)
+        both = np.concatenate([coins, packages])
+        order = np.argsort(both, kind="stable")
+        level = both[order]
+        own.append(order < coins.size)
+    sorted_lengths = np.zeros(coins.size, np.int64)
+    take = 2 * coins.size - 2
+    for mine in reversed(own):
+        symbols = int(mine[:take].sum())
+        sorted_lengths[:symbols] += 1
+        take = 2 * (take - symbols)
+    lengths = np.zeros(histogram.size, np.int64)
+    lengths[present] = sorted_lengths
+    return lengths
+
+
+@functools.lru_cache(maxsize=1024)
+def _levels(table: bytes, alphabet: int) -> Levels:
+    """Return length + 1 of each symbol's code, 0 for absent symbols, after checking that the code is complete."""
+    if table:
+        tag, levels = read_levels(table, alphabet)
+    else:
+        longest = (alphabet - 1).bit_length()
+        tag, levels = 0, np.full(alphabet, longest + 1, np.int64)
+        levels[2 * alphabet - (1 << longest) :] -= 1
+    lengths = levels[levels > 0] - 1
+    if tag or lengths.max() > LONGEST or (1 << (LONGEST - lengths)).sum() != 1 << LONGEST:
+        raise ArtifactError("a Huffman table has lengths that are not those of a complete code of at most 15 bits")
+    levels.flags.writeable = False
+    return levels
+
+
+def _sorted_code(levels: Levels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the present symbols, by length, then by number, and their lengths: the order of canonical codes."""
+    present = np.flatnonzero(levels)
+    present = present[np.argsort(levels[present], kind="stable")]
+    return present, levels[present] - 1
+
+
+def _reverse(values: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
+    """Return ``values`` with their lowest ``bits`` bits in the opposite order."""
+    result = np.zeros_like(values)
+    for place in range(bits):
+        result |= (values >> place & 1) << (bits - 1 - place)
+    return result
+
+
+def _codes(levels: Levels) -> NDArray[np.uint32]:
+    """Return length << 16 | code of each symbol, the code's first bit lowest."""
+    symbols, lengths = _sorted_code(levels)
+    longest = int(lengths[-1])
+    spans = 1 << (longest - lengths)
+    codes = np.zeros(levels.size, np.uint32)
+    codes[symbols] = lengths << 16 | _reverse(np.cumsum(spans) - spans, longest)
+    return codes
+
+
+@functools.lru_cache(maxsize=64)
+def _lookup(table: bytes, alphabet: int) -> tuple[NDArray[np.uint16], int]:
+    """Return length << 8 | symbol for the next bits, as many as the longest code has, and that number."""
+    symbols, lengths = _sorted_code(_levels(table, alphabet))
+    longest = int(lengths[-1])
+    by_code = np.repeat(lengths << 8 | symbols, 1 << (longest - lengths))
+    return by_code[_reverse(np.arange(1 << longest), longest)].astype(np.uint16), longest
+
+
+def _encode(codes: NDArray[np.uint32], symbols: Symbols) -> bytes:
+    words = np.empty(symbols.size * LONGEST // 32 + 2, np.uint32)
+    bits = huffman_encode(symbols, codes, words)
+    return words[: bits // 32 + 1].astype("<u4").tobytes()[: (bits + 7) // 8]
+
+
+def _decode(lookup: NDArray[np.uint16], longest: int, chunk: Bytes, symbols: Symbols) -> None:
+    words = np.zeros(-(-chunk.size // 4) + HUFFMAN_PADDING, "<u4")
+    words.view(np.uint8)[: chunk.size] = chunk
+    read = huffman_decode(words.astype(np.uint32, copy=False), 8 * chunk.size, lookup, longest, symbols)
+    left = 8 * chunk.size - read
+    if not 0 <= left < 8 or (left and chunk[-1] >> (8 - left)):
+        raise ArtifactError(f"a Huffman chunk of {chunk.size} bytes does not hold {symbols.size} symbols of its table")

@@ -1,0 +1,191 @@
+"""The inner loops of the coders, compiled by numba on first use.
+
+Everything these loops index with is bounded: symbols by tables that were built from checked frequencies or lengths,
+read positions by padding after the input that no step between two checks can overrun.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attar._src.coding.compiled import compiled
+
+Bytes = NDArray[np.uint8]
+Words = NDArray[np.uint16]
+DoubleWords = NDArray[np.uint32]
+
+# Enough independent chains of multiplications to keep a core busy; 16 and 32 measured slower (registers spill).
+LANES = 8
+
+
+@compiled
+def rans_encode(symbols: Bytes, entries: DoubleWords, precision: int, states: DoubleWords, words: Words) -> np.int64:
+    """Push ``symbols``, last first, on ``states``, filling ``words`` from its end; return where the words begin.
+
+    Args:
+        symbols: ``(n,)``; each has a positive frequency.
+        entries: ``(alphabet,)``, start << 16 | frequency.
+        precision: k; frequencies sum to 2^k.
+        states: ``(lanes,)``, lanes a power of two; symbol i goes to lane i mod lanes.
+        words: ``(n + 1,)`` or more.
+    """
+    mask = states.size - 1
+    shift = np.uint32(precision)
+    headroom = np.uint64(32 - precision)
+    position = words.size
+    for i in range(symbols.size - 1, -1, -1):
+        entry = entries[symbols[i]]
+        frequency = entry & np.uint32(0xFFFF)
+        state = states[i & mask]
+        full = np.uint64(state) >= np.uint64(frequency) << headroom
+        words[position - 1] = np.uint16(state & np.uint32(0xFFFF))
+        position -= int(full)
+        state = state >> np.uint32(16) if full else state
+        quotient = np.uint32(state // frequency)
+        states[i & mask] = np.uint32((quotient << shift) + (state - quotient * frequency) + (entry >> np.uint32(16)))
+    return np.int64(position)
+
+
+@compiled
+def rans_decode_one(
+    words: Words,
+    position: int | np.int64,
+    end: int,
+    states: DoubleWords,
+    slots: Bytes,
+    entries: DoubleWords,
+    symbols: Bytes,
+) -> np.int64:
+    """Pop ``symbols`` off the first lane, which takes a word whenever it is below 2^16 and there is one; return where.
+
+    Args:
+        words: ``(end + 1,)`` or more; those from ``end`` on are never used.
+        position: the next word, at most ``end``.
+        end: where the words end.
+        states: ``(lanes,)``; the first is changed.
+        slots: ``(2^k,)``, the symbol of each slot.
+        entries: ``(alphabet,)``, start << 16 | frequency.
+        symbols: ``(n,)``, filled.
+    """
+    mask = np.uint32(slots.size - 1)
+    shift = np.uint32(np.log2(slots.size))
+    limit = np.uint64(end)
+    place = np.uint64(position)
+    x = states[0]
+    for i in range(symbols.size):
+        slot = x & mask
+        symbol = slots[slot]
+        entry = entries[symbol]
+        symbols[i] = symbol
+        x = np.uint32((entry & np.uint32(0xFFFF)) * (x >> shift) + slot - (entry >> np.uint32(16)))
+        low = (x < np.uint32(0x10000)) & (place < limit)
+        refilled = np.uint32(x << np.uint32(16) | np.uint32(words[place]))
+        x = refilled if low else x
+        place += np.uint64(low)
+    states[0] = x
+    return np.int64(place)
+
+
+@compiled
+def rans_decode_lanes(
+    words: Words, end: int, states: DoubleWords, slots: Bytes, entries: DoubleWords, symbols: Bytes
+) -> np.int64:
+    """Pop ``symbols`` off LANES lanes in turn, which take a word whenever they are below 2^16; return where.
+
+    A number above ``end`` says that the words ran out.
+
+    Args:
+        words: ``(end + LANES,)``; those from ``end`` on may be read and mean nothing.
+        end: where the words end.
+        states: ``(LANES,)``, changed.
+        slots, entries, symbols: as for :func:`rans_decode_one`.
+    """
+    mask = np.uint32(slots.size - 1)
+    shift = np.uint32(np.log2(slots.size))
+    limit = np.uint64(end)
+    place = np.uint64(0)
+    whole = symbols.size - symbols.size % LANES
+    for start in range(0, whole, LANES):
+        if place > limit:
+            break
+        for lane in range(LANES):
+            x = states[lane]
+            slot = x & mask
+            symbol = slots[slot]
+            entry = entries[symbol]
+            symbols[start + lane] = symbol
+            x = np.uint32((entry & np.uint32(0xFFFF)) * (x >> shift) + slot - (entry >> np.uint32(16)))
+            low = x < np.uint32(0x10000)
+            refilled = np.uint32(x << np.uint32(16) | np.uint32(words[place]))
+            states[lane] = refilled if low else x
+            place += np.uint64(low)
+    if place <= limit:
+        for lane in range(symbols.size - whole):
+            x = states[lane]
+            slot = x & mask
+            symbol = slots[slot]
+            entry = entries[symbol]
+            symbols[whole + lane] = symbol
+            x = np.uint32((entry & np.uint32(0xFFFF)) * (x >> shift) + slot - (entry >> np.uint32(16)))
+            low = x < np.uint32(0x10000)
+            refilled = np.uint32(x << np.uint32(16) | np.uint32(words[place]))
+            states[lane] = refilled if low else x
+            place += np.uint64(low)
+    return np.int64(place)
+
+
+@compiled
+def huffman_encode(symbols: Bytes, codes: DoubleWords, words: DoubleWords) -> np.int64:
+    """Write the codes of ``symbols`` into ``words``, least significant bit first; return the number of bits.
+
+    Args:
+        symbols: ``(n,)``; each has a code.
+        codes: ``(alphabet,)``, length << 16 | code, the code's first bit lowest.
+        words: as many as 15 bits a symbol take, and one.
+    """
+    pending = np.uint64(0)
+    held = np.uint64(0)
+    filled = 0
+    for i in range(symbols.size):
+        entry = codes[symbols[i]]
+        pending |= np.uint64(entry & np.uint32(0xFFFF)) << held
+        held += np.uint64(entry >> np.uint32(16))
+        if held >= np.uint64(32):
+            words[filled] = np.uint32(pending & np.uint64(0xFFFFFFFF))
+            filled += 1
+            pending >>= np.uint64(32)
+            held -= np.uint64(32)
+    words[filled] = np.uint32(pending & np.uint64(0xFFFFFFFF))
+    return np.int64(32 * filled) + np.int64(held)
+
+
+# Symbols between two checks of the read position: at most 32 * 15 bits, 15 double words.
+HUFFMAN_RUN = 32
+HUFFMAN_PADDING = 17
+
+
+@compiled
+def huffman_decode(words: DoubleWords, bits: int, lookup: Words, longest: int, symbols: Bytes) -> np.int64:
+    """Read ``symbols`` off ``words``; return the number of bits read, or one more than there are.
+
+    Args:
+        words: the ``bits`` bits, least significant first, and HUFFMAN_PADDING more words.
+        bits: how many bits there are.
+        lookup: ``(2^longest,)``, length << 8 | symbol for the next ``longest`` bits, the first lowest.
+        longest: length of the longest code, 0 to 15.
+        symbols: ``(n,)``, filled.
+    """
+    mask = np.uint64((1 << longest) - 1)
+    end = np.uint64(bits)
+    position = np.uint64(0)
+    for start in range(0, symbols.size, HUFFMAN_RUN):
+        if position > end:
+            break
+        for i in range(start, min(start + HUFFMAN_RUN, symbols.size)):
+            word = position >> np.uint64(5)
+            window = np.uint64(words[word]) | np.uint64(words[word + np.uint64(1)]) << np.uint64(32)
+            entry = lookup[window >> (position & np.uint64(31)) & mask]
+            symbols[i] = np.uint8(entry & np.uint16(0xFF))
+            position += np.uint64(entry >> np.uint16(8))
+    return np.int64(position) if position <= end else np.int64(bits + 1)

@@ -1,0 +1,172 @@
+"""rANS: asymmetric numeral systems with tables, within a fraction of a percent of the entropy (the default coder)."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attar._src.coding.base import Symbols
+from attar._src.coding.chunks import CHUNK, Bytes, decode_chunks, encode_chunks
+from attar._src.coding.kernels import LANES, rans_decode_lanes, rans_decode_one, rans_encode
+from attar._src.coding.tables import Frequencies, best_table, cross_entropy, frequencies
+from attar._src.core.errors import ArtifactError
+
+LOWEST = 1 << 16
+# A chunk of fewer symbols has one lane and no byte to say so.
+SMALL = 4096
+# Each of several lanes wastes about three bytes: they may be one in a thousand.
+WORTH_LANES = 1000 * 3 * LANES
+
+
+class Rans:
+    """Range asymmetric numeral systems: a symbol of frequency f out of 2^k takes k - log2(f) bits, fractions included.
+
+    A state x becomes ``(x // f << k) + start + x % f``, and back; words of 16 bits leave it to keep it below 2^32.
+    Large chunks interleave eight states, whose steps a core overlaps. To be preferred everywhere but where symbols
+    are all but uniform (raw) or must be decoded without multiplications (Huffman).
+
+    Reference: J. Duda, "Asymmetric numeral systems", arXiv:1311.2540; interleaving: F. Giesen, arXiv:1402.3392.
+    """
+
+    name: ClassVar[str] = "rans"
+
+    def table(self, histogram: NDArray[np.int64]) -> bytes:
+        """Return the table that takes fewest bits together with symbols of ``histogram``; empty if uniform is best."""
+        return best_table(histogram)
+
+    def cost(self, histogram: NDArray[np.int64], table: bytes) -> float:
+        """Return the payload bits that symbols of ``histogram`` take; infinite where the table lacks one of them."""
+        precision, freqs = frequencies(table, histogram.size)
+        bits = float(cross_entropy(histogram, freqs, np.int64(precision)))
+        count = int(histogram.sum())
+        chunks = max(1, -(-count // CHUNK))
+        if bits / 8 >= WORTH_LANES * chunks:
+            states = 8.0 * 3 * LANES
+        else:  # the first symbol of a lane fills k bits whatever it needs, and half a byte is lost in the last byte
+            states = max(0.0, precision - bits / count - 1) + 4 if bits else 0.0
+        return bits + chunks * states + 8 * (chunks * (count >= SMALL) + 3 * (chunks - 1))
+
+    def encode(self, symbols: Symbols, table: bytes, alphabet: int) -> bytes:
+        """Return the payload of ``symbols``, shape ``(n,)``.
+
+        Raises:
+            SpecError: a symbol is not in the table.
+        """
+        model = _model(bytes(table), alphabet)
+        return encode_chunks(symbols, model.known, functools.partial(_encode, model))
+
+    def decode(self, payload: memoryview, count: int, table: bytes, alphabet: int, *, threads: int = 1) -> Symbols:
+        """Return the ``count`` symbols of ``payload``, shape ``(count,)``.
+
+        Raises:
+            ArtifactError: the table or the payload is malformed.
+        """
+        decode = functools.partial(_decode, _model(bytes(table), alphabet))
+        return decode_chunks(payload, count, decode, threads=threads)
+
+
+class _Step:
+    """Frequencies as the inner loops want them.
+
+    Attributes:
+        entries: ``(alphabet,)``, start << 16 | frequency.
+        slots: ``(2^k,)``, the symbol of each slot.
+    """
+
+    def __init__(self, freqs: NDArray[np.int64]) -> None:
+        self.entries = ((np.cumsum(freqs) - freqs) << 16 | freqs).astype(np.uint32)
+        self.slots = np.repeat(np.arange(freqs.size, dtype=np.uint8), freqs)
+
+
+class _Model:
+    """A table, ready for use.
+
+    Attributes:
+        precision: k.
+        known: ``(alphabet,)``, the symbols it has.
+        rare: ``(alphabet,)``, those that are coded in two steps.
+        in_first: ``(alphabet,)``, what each symbol is in the first step: itself or the stand-in.
+        first, second: the steps.
+    """
+
+    def __init__(self, precision: int, freqs: Frequencies) -> None:
+        self.precision = precision
+        self.known: NDArray[np.bool_] = freqs.sum(0) > 0
+        self.rare = freqs[1] > 0
+        self.in_first = np.arange(self.known.size, dtype=np.uint8)
+        self.in_first[self.rare] = self.stand_in = int(self.rare.argmax())
+        self.first, self.second = _Step(freqs[0]), _Step(freqs[1])
+
+
+@functools.lru_cache(maxsize=64)
+def _model(table: bytes, alphabet: int) -> _Model:
+    return _Model(*frequencies(table, alphabet))
+
+
+def _encode(model: _Model, symbols: Symbols) -> bytes:
+    rare = symbols[model.rare[symbols]] if model.rare.any() else symbols[:0]
+    first = model.in_first[symbols] if rare.size else symbols
+    if symbols.size < SMALL:
+        return _push(model, first, rare, 1)
+    chunk = _push(model, first, rare, LANES)
+    return bytes([LANES]) + chunk if len(chunk) >= WORTH_LANES else bytes([1]) + _push(model, first, rare, 1)
+
+
+def _push(model: _Model, first: Symbols, rare: Symbols, lanes: int) -> bytes:
+    """Return states and words; what is pushed first is popped last."""
+    states = np.full(lanes, _start(lanes), np.uint32)
+    words = np.empty(first.size + rare.size + 1, np.uint16)
+    begin = rans_encode(rare, model.second.entries, model.precision, states[:1], words)
+    begin = rans_encode(first, model.first.entries, model.precision, states, words[:begin])
+    head = states.astype("<u4").tobytes()
+    return (head if lanes > 1 else head.rstrip(b"\0")) + words[begin:].astype("<u2").tobytes()
+
+
+def _decode(model: _Model, chunk: Bytes, symbols: Symbols) -> None:
+    states, words, end = _open(chunk, symbols.size)
+    lanes = states.size
+    if lanes > 1:
+        place = rans_decode_lanes(words, end, states, model.first.slots, model.first.entries, symbols)
+    else:
+        place = rans_decode_one(words, 0, end, states, model.first.slots, model.first.entries, symbols)
+    if place <= end and model.rare.any():
+        where = np.flatnonzero(symbols == model.stand_in)
+        which = np.empty(where.size, np.uint8)
+        place = rans_decode_one(words, place, end, states, model.second.slots, model.second.entries, which)
+        symbols[where] = which
+    if place != end or (states != _start(lanes)).any():
+        raise ArtifactError(f"a rANS chunk of {chunk.size} bytes does not hold {symbols.size} symbols of its table")
+
+
+def _open(chunk: Bytes, symbols: int) -> tuple[NDArray[np.uint32], NDArray[np.uint16], int]:
+    """Return the states of the lanes, the words, padded as the inner loops ask, and the number of words."""
+    lanes = 1
+    if symbols >= SMALL:
+        if not chunk.size or chunk[0] not in (1, LANES):
+            raise ArtifactError(f"a rANS chunk has {chunk[:1].tolist()} lanes; it should have 1 or {LANES}")
+        lanes, chunk = int(chunk[0]), chunk[1:]
+    # A lone state has as few bytes as hold it: any number without words after it, else three or four, so as to tell.
+    alone = chunk.size if chunk.size < 4 else 4 - chunk.size % 2
+    size = 4 * lanes if lanes > 1 else alone
+    end = (chunk.size - size) // 2
+    if end < 0 or chunk.size != size + 2 * end:
+        raise ArtifactError(f"a rANS chunk of {lanes} lanes has {chunk.size} bytes")
+    states: NDArray[np.uint32] = _numbers(chunk[:size], "<u4", lanes)
+    if (states < LOWEST).any() if lanes > 1 else size and not chunk[size - 1]:
+        raise ArtifactError(f"a rANS chunk of {lanes} lanes begins with states {states.tolist()}, below the lowest")
+    return states, _numbers(chunk[size:], "<u2", end + LANES), end
+
+
+def _start(lanes: int) -> int:
+    """Return the state a lane starts from: one of several must know by its size alone whether it took a word."""
+    return LOWEST if lanes > 1 else 0
+
+
+def _numbers(data: Bytes, kind: str, size: int) -> NDArray[Any]:
+    """Return the little-endian numbers of ``data`` in the machine's order, followed by zeros up to ``size`` of them."""
+    numbers = np.zeros(size, kind)
+    numbers.view(np.uint8)[: data.size] = data
+    return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)

@@ -1,0 +1,11 @@
+"""The entropy coders there are, under their names."""
+
+from __future__ import annotations
+
+from attar._src.coding.base import Coder
+from attar._src.coding.huffman import Huffman
+from attar._src.coding.rans import Rans
+from attar._src.coding.raw import Raw
+from attar._src.core.registry import Registry
+
+CODERS: Registry[Coder] = Registry("coder", Rans(), Huffman(), Raw())

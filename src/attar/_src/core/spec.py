@@ -1,0 +1,80 @@
+"""Spec: a frozen, validated description whose fields are its configuration, JSON both ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from attar._src.core.errors import SpecError, UnknownName
+
+
+class Spec(BaseModel):
+    """Base of every description: frozen, no unknown fields, no silent conversions.
+
+    A subclass only names its fields. ``model_dump(mode="json")`` and ``model_validate`` are inverse to each other.
+    A list stands for a tuple: YAML and JSON have no others.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        for name in given:
+            if name not in known and cls.model_config.get("extra") == "forbid":
+                raise PydanticCustomError("unknown_key", "{why}", {"why": str(UnknownName("key", str(name), known))})
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
+def explain(error: ValidationError, *, where: str, given: Any = None) -> str:
+    """Return the first three faults of a failed validation as ``where.path: message (got ...)``.
+
+    Args:
+        error: the failed validation.
+        where: what the path begins with.
+        given: what was validated, where its paths shall be those of the user: without the words that pydantic puts in
+            for the member of a union it has chosen.
+    """
+    lines = []
+    for fault in error.errors(include_url=False)[:3]:
+        place = fault["loc"] if given is None else _place(fault["loc"], given, missing=fault["type"] == "missing")
+        path = ".".join([*([where] if where else []), *map(str, place)])
+        before = f"{path}: " if path else ""
+        context = fault.get("ctx", {})
+        if fault["type"] == "unknown_key":
+            lines.append(f"{before}{fault['msg']}")
+        elif fault["type"] == "union_tag_invalid":
+            known = [word.strip("'") for word in str(context["expected_tags"]).split(", ")]
+            # A field that tells them apart is quoted; a function that does so goes by the name.
+            field = str(context["discriminator"])
+            what = field.strip("'") if field.startswith("'") else "name"
+            lines.append(f"{before}{UnknownName(what, str(context['tag']), known)}")
+        else:
+            arrived: Any = fault.get("input")
+            lines.append(f"{before}{fault['msg']} (got {repr(arrived)[:80]})")
+    return "; ".join(lines)
+
+
+def _place(loc: tuple[int | str, ...], given: Any, *, missing: bool) -> list[int | str]:
+    """Return the parts of a location that lead through ``given``; the last one too where that is a missing key."""
+    found: list[int | str] = []
+    for index, part in enumerate(loc):
+        inside = part in given if isinstance(given, dict) else isinstance(part, int) and isinstance(given, list | tuple)
+        if inside or (missing and index == len(loc) - 1):
+            found.append(part)
+        if inside:
+            given = given[part]
+    return found
+
+
+def build_spec(spec: type[Spec], *, where: str, **fields: Any) -> Any:
+    """Make a ``spec`` from keyword arguments, raising a readable :class:`SpecError` when they do not fit."""
+    try:
+        return spec(**fields)
+    except ValidationError as error:
+        raise SpecError(explain(error, where=where)) from error

@@ -1,0 +1,123 @@
+"""Dataset: raw examples as they are stored, their labels, and what turns them into inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attar._src.artifact.manifest import Preprocessing
+from attar._src.core.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """One split of a data set.
+
+    Attributes:
+        x: raw examples, ``(n, ...)``: bool, integers or finite floats, in the axes of ``preprocessing.layout`` where
+            there is one (images are uint8, ``(n, c, h, w)``).
+        y: labels, int64; ``(n,)`` and not negative for ``classification``, ``(n, ...)`` for another task; None where
+            there are none.
+        name: what it is called in messages and reports (``"cifar10"``); never a path, which tells of a machine.
+        split: ``"train"``, ``"test"``, or a name of its owner's.
+        preprocessing: how its examples usually become inputs; None where they are inputs as they are.
+        class_names: the name of each class, or empty.
+        task: ``"classification"``, another word, or None.
+        metric: what the task is judged by, or None.
+
+    Raises:
+        DataError: the arrays are not of this form, or do not fit each other.
+    """
+
+    x: NDArray[Any]
+    y: NDArray[np.int64] | None
+    name: str
+    split: str
+    preprocessing: Preprocessing | None = None
+    class_names: tuple[str, ...] = ()
+    task: str | None = "classification"
+    metric: str | None = "accuracy"
+
+    def __post_init__(self) -> None:
+        if self.x.dtype.kind not in "biuf":
+            raise self._error(f"x is of {self.x.dtype}; booleans, integers or floats were expected")
+        if self.x.ndim == 0 or len(self.x) == 0:
+            raise self._error(f"x has shape {self.x.shape}; at least one example along axis 0 was expected")
+        if self.x.dtype.kind == "f" and not np.isfinite(self.x).all():
+            raise self._error("x holds NaN or infinity")
+        if self.preprocessing is not None and self.x.ndim != len(self.preprocessing.layout):
+            raise self._error(f"x has shape {self.x.shape}, its preprocessing the layout {self.preprocessing.layout!r}")
+        if self.y is not None:
+            self._check_labels(self.y)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, indices: NDArray[np.int64], *, split: str | None = None) -> Dataset:
+        """Return the examples at ``indices``, in that order, as a set of its own (under another split's name)."""
+        y = None if self.y is None else self.y[indices]
+        return replace(self, x=self.x[indices], y=y, split=split or self.split)
+
+    def subset(self, n: int, seed: int = 0) -> Dataset:
+        """Return ``n`` different examples chosen at random; the same seed gives the same ones.
+
+        Raises:
+            DataError: ``n`` is not in ``1..len(self)``.
+        """
+        if not 1 <= n <= len(self):
+            raise self._error(f"a subset of {n} was asked for and there are {len(self)}; use 1 to {len(self)}")
+        return self.take(_permutation(len(self), seed)[:n])
+
+    def _check_labels(self, y: NDArray[np.int64]) -> None:
+        if y.dtype != np.int64 or y.ndim == 0 or len(y) != len(self):
+            raise self._error(f"{len(self)} labels of int64 were expected, {y.dtype}{y.shape} arrived")
+        if self.task != "classification":
+            return
+        if y.ndim != 1:
+            raise self._error(f"labels of classes have one axis, y has shape {y.shape}; flatten y or set another task")
+        if int(y.min()) < 0:
+            raise self._error(f"class {int(y.min())} is negative")
+        if self.class_names and int(y.max()) >= len(self.class_names):
+            raise self._error(f"class {int(y.max())} is not below the {len(self.class_names)} class names")
+
+    def _error(self, message: str) -> DataError:
+        return DataError(f"{self.name} ({self.split}): {message}")
+
+
+def holdout(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """Split a set in two for choices that the test split must not see.
+
+    ``round(fraction * n)`` examples are held out, spread evenly over the examples in order of class, so that each class
+    keeps its share to within one example; without one label for each example, at random.
+
+    Args:
+        dataset: the set, of ``n`` examples.
+        fraction: the share held out, between 0 and 1.
+        seed: the same seed gives the same two sets.
+
+    Returns:
+        the sets ``train`` and ``validation``, both shuffled, with no example in common.
+
+    Raises:
+        DataError: one of the two would be empty.
+    """
+    n = len(dataset)
+    count = round(fraction * n) if 0 < fraction < 1 else 0
+    if not 0 < count < n:
+        raise DataError(f"{dataset.name}: holding out {fraction} of {n} examples leaves one side without any")
+    order = _permutation(n, seed)
+    by_class = order
+    if dataset.y is not None and dataset.y.ndim == 1:
+        by_class = order[np.argsort(dataset.y[order], kind="stable")]
+    held = np.zeros(n, np.bool_)
+    held[by_class[np.arange(count) * n // count]] = True
+    chosen = held[order]
+    return dataset.take(order[~chosen], split="train"), dataset.take(order[chosen], split="validation")
+
+
+def _permutation(n: int, seed: int) -> NDArray[np.int64]:
+    # The legacy generator: numpy promises that its stream never changes, so a seed means the same examples for ever.
+    return np.random.RandomState(seed).permutation(n).astype(np.int64)

@@ -1,0 +1,55 @@
+"""Npz: a user's own arrays in numpy's archive form."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from attar._src.core.errors import DataError, missing_file
+from attar._src.data.dataset import Dataset
+from attar._src.data.labels import as_labels
+
+# What zipfile and numpy raise for damaged, encrypted or unsupported members, and for a header that asks for too much.
+_DAMAGE = (ValueError, KeyError, OSError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+
+
+class Npz:
+    """``npz:PATH``: arrays ``x_train``, ``y_train``, ``x_test``, ``y_test``, or ``x`` and ``y`` in a file of one split.
+
+    A split ``s`` is ``x_s`` and ``y_s`` where there is an ``x_s``, else ``x`` and ``y``, whatever it is called. Labels
+    are classes and may be left out. Examples have no preprocessing of their own. Nothing is unpickled.
+    """
+
+    name: ClassVar[str] = "npz"
+    argument: ClassVar[str | None] = "PATH"
+
+    def load(self, argument: str, split: str) -> Dataset:
+        """Return one split of the file at ``argument``.
+
+        Raises:
+            DataError: the file is missing, not an archive of arrays, or holds no such split; lists what it holds.
+        """
+        path = Path(argument).expanduser()
+        if not path.is_file():
+            raise DataError(f"npz: {missing_file(path)}")
+        if not zipfile.is_zipfile(path):
+            raise DataError(f"{path}: not an .npz file; write one with numpy.savez(path, x=..., y=...)")
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                keys = archive.files
+                suffix = f"_{split}" if f"x_{split}" in keys else ""
+                if f"x{suffix}" not in keys:
+                    raise DataError(
+                        f"{path}: expected the arrays x_{split} and y_{split}, or x and y; "
+                        f"it holds {', '.join(sorted(keys)) or 'none'}"
+                    )
+                x = np.asarray(archive[f"x{suffix}"])
+                y = archive[f"y{suffix}"] if f"y{suffix}" in keys else None
+        except _DAMAGE as error:
+            raise DataError(f"{path}: an array cannot be read: {error}") from error
+        where = f"{path} y{suffix}"
+        return Dataset(x=x, y=None if y is None else as_labels(y, where=where), name=path.name, split=split)

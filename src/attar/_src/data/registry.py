@@ -1,0 +1,62 @@
+"""Every data set by name, and :func:`load`, which takes what a user writes."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attar._src.core.errors import DataError, SpecError
+from attar._src.core.registry import Registry
+from attar._src.data.cifar10 import Cifar10
+from attar._src.data.dataset import Dataset
+from attar._src.data.digits import Digits
+from attar._src.data.labels import as_labels
+from attar._src.data.mnist import Mnist
+from attar._src.data.npz import Npz
+from attar._src.data.source import DataSource
+
+DATASETS: Registry[DataSource] = Registry("data set", Digits(), Mnist(), Cifar10(), Npz())
+
+
+def load_dataset(spec: str, split: str = "test") -> Dataset:
+    """Return one split of the data set a user asked for.
+
+    Args:
+        spec: ``digits``, ``mnist``, ``cifar10``, ``npz:PATH``, or ``file.py:factory`` where ``factory(split=...)``
+            returns a :class:`Dataset` or a pair of arrays ``(x, y)``; ``y`` may be None.
+        split: ``train``, ``test``, or what the set calls its splits.
+
+    Raises:
+        UnknownName: there is no such data set or no such split.
+        SpecError: the spec lacks its argument, has one too many, or the factory cannot be called so.
+        DataError: the files are missing or malformed, or the factory returned something else.
+    """
+    name, _, argument = spec.partition(":")
+    if name not in DATASETS and ":" in spec:
+        return _from_factory(spec, split)
+    source = DATASETS[name]
+    if source.argument is not None and not argument:
+        raise SpecError(f"data set {name!r} needs an argument; write {name}:{source.argument}")
+    if source.argument is None and ":" in spec:
+        raise SpecError(f"data set {name!r} takes no argument, {spec!r} arrived; write {name}")
+    return source.load(argument, split)
+
+
+def _from_factory(spec: str, split: str) -> Dataset:
+    factory: Any = DATASETS[spec]
+    try:
+        inspect.signature(factory).bind(split=split)
+    except TypeError as error:
+        raise SpecError(f"{spec!r} cannot be called as factory(split={split!r}): {error}") from error
+    source, _, function = spec.rpartition(":")
+    name = f"{Path(source).name}:{function}"
+    made = factory(split=split)
+    if isinstance(made, Dataset):
+        return made
+    if not isinstance(made, tuple) or len(made) != 2:
+        raise DataError(f"{spec!r} returned a {type(made).__name__}; a Dataset or a pair (x, y) was expected")
+    x, y = made
+    return Dataset(x=np.asarray(x), y=None if y is None else as_labels(y, where=name), name=name, split=split)

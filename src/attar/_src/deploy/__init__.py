@@ -1,0 +1,1 @@
+"""From a module to a verified file, and back."""

@@ -1,0 +1,138 @@
+"""Parity: does the decoded file compute what the module in PyTorch computes?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attar._src.core.errors import ParityError
+from attar._src.core.progress import track
+from attar._src.runtime.session import Session
+
+#: Floating point alone may differ by this much of the largest output (orders of summation).
+FLOAT_TOLERANCE = 1e-3
+#: Rounding at ties may tip an integer by one step; predictions of more than this share of examples have to agree,
+EQUAL_SHARE = 0.98
+#: and the mean difference may be this part of the mean output.
+MEAN_PART = 0.1
+#: Two outputs this close, as a part of the largest, are a tie: either is the largest.
+TIE = 1e-6
+#: How many real inputs are compared, at most: float64 is slow, and what goes wrong shows on the first.
+EXAMPLES = 512
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How the decoded file and the module in PyTorch compare on real inputs.
+
+    Attributes:
+        examples: how many inputs.
+        largest_difference: largest absolute difference of any output element.
+        largest_output: largest absolute output element of the module, to hold it against.
+        mean_difference: mean absolute difference.
+        mean_output: mean absolute output element of the module.
+        equal_predictions: share of positions where the largest element is the same (or tied): along axis 1 of outputs
+            of four axes and more (images of scores), along the last axis of others.
+    """
+
+    examples: int
+    largest_difference: float
+    largest_output: float
+    mean_difference: float
+    mean_output: float
+    equal_predictions: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON values."""
+        return asdict(self)
+
+    def demand(self, what: str, *, integers: bool) -> Parity:
+        """Return self where the two agree as they must.
+
+        Raises:
+            ParityError: they differ by more than the order of summation (or, in integers, ties of rounding) explains.
+        """
+        if not np.isfinite(self.largest_difference):
+            raise ParityError(f"{what}: an output is not finite")
+        if integers and self.mean_difference > MEAN_PART * self.mean_output + 1e-6:
+            raise ParityError(
+                f"{what}: outputs differ by {self.mean_difference:.3g} on average where their mean is "
+                f"{self.mean_output:.3g}; a part of {MEAN_PART:g} was allowed"
+            )
+        if integers and self.equal_predictions < EQUAL_SHARE:
+            raise ParityError(
+                f"{what}: predictions agree on {self.equal_predictions:.2%} of {self.examples} examples, "
+                f"{EQUAL_SHARE:.0%} were asked"
+            )
+        if not integers and self.largest_difference > FLOAT_TOLERANCE * max(self.largest_output, 1.0):
+            raise ParityError(
+                f"{what}: outputs differ by up to {self.largest_difference:.3g} where the largest is "
+                f"{self.largest_output:.3g}; a part of {FLOAT_TOLERANCE:g} was allowed"
+            )
+        return self
+
+
+def compare_outputs(
+    session: Session, module: Callable[..., Any], batches: Iterable[tuple[torch.Tensor, ...]], what: str = "parity"
+) -> Parity:
+    """Run a file and a module on the same batches and compare their outputs.
+
+    Args:
+        session: the decoded file.
+        module: a module or traced graph in float64, whose positional inputs are the batches' tensors. Integer kernels
+            sum exactly; float32 would add its own order of summation to the difference.
+        batches: real inputs.
+        what: what the progress bar says.
+    """
+    names = [port.name for port in session.inputs]
+    largest = biggest = total = outputs_total = 0.0
+    elements = equal = positions = examples = 0
+    with torch.no_grad():
+        for batch in track(list(batches), what):
+            expected = flatten_outputs(module(*(_exact(tensor) for tensor in batch)))
+            outputs = session.run({name: tensor.numpy() for name, tensor in zip(names, batch, strict=True)})
+            examples += len(batch[0])
+            for got, want in zip(outputs.values(), expected, strict=True):
+                difference = np.abs(got.astype(np.float64) - want)
+                # A NaN must not slip through a maximum.
+                largest = max(largest, float(difference.max(initial=0.0))) if np.isfinite(difference).all() else np.inf
+                biggest = max(biggest, float(np.abs(want).max(initial=0.0)))
+                total, elements = total + float(difference.sum()), elements + difference.size
+                outputs_total += float(np.abs(want.astype(np.float64)).sum())
+                if want.ndim:
+                    same = _same_winner(got, want)
+                    equal, positions = equal + int(np.sum(same)), positions + int(np.size(same))
+    return Parity(
+        examples=examples,
+        largest_difference=largest,
+        largest_output=biggest,
+        mean_difference=total / max(elements, 1),
+        mean_output=outputs_total / max(elements, 1),
+        equal_predictions=equal / max(positions, 1),
+    )
+
+
+def _same_winner(got: NDArray[Any], want: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return where the largest element of ``got`` is the largest of ``want``, or ties with it."""
+    axis = 1 if want.ndim >= 4 else -1
+    won = np.take_along_axis(want, got.argmax(axis, keepdims=True), axis)
+    reach = TIE * float(np.abs(want).max(initial=0.0))
+    return np.asarray(won >= want.max(axis, keepdims=True) - reach)
+
+
+def _exact(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def flatten_outputs(output: Any) -> list[NDArray[Any]]:
+    """Return the tensors of a module's output in order, as arrays."""
+    if isinstance(output, torch.Tensor):
+        return [output.detach().numpy()]
+    if isinstance(output, dict):
+        output = list(output.values())
+    return [array for item in output for array in flatten_outputs(item)]

@@ -1,0 +1,154 @@
+"""``attar.quantize``: a trained module in, a verified file out.
+
+    trace -> dry run -> quantize -> pack -> decode -> parity -> file
+
+The dry run takes the untouched module the whole way once, in seconds, so that what cannot be deployed is known before
+any work. Nothing is written before the decoded bytes have been compared with the quantized module on real inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import fx, nn
+
+from attar._src.artifact.manifest import Preprocessing
+from attar._src.core.errors import SpecError
+from attar._src.core.scheme import Granularity
+from attar._src.core.spec import build_spec
+from attar._src.deploy.calibration_inputs import calibration_inputs
+from attar._src.deploy.dry_run import check_deployable
+from attar._src.deploy.package import package
+from attar._src.deploy.parity import Parity
+from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
+from attar._src.model.export import argument_names
+from attar._src.model.trace import trace
+from attar._src.model.weights import find_weights
+from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo
+
+
+@dataclass(frozen=True)
+class QuantizationResult:
+    """A quantized module, ready to be written.
+
+    Attributes:
+        piece: the module as a graph with its compressed tensors.
+        data: the real inputs it was calibrated on, kept for the parity check.
+        use: what the file tells its user (preprocessing, class names, ...).
+        dry_run: how the untouched module and its decoded file compared.
+        left: floating tensors of two and more dimensions that were left as they are -> the reason.
+    """
+
+    piece: CompressedModel
+    data: CalibrationInputs
+    use: FileInfo
+    dry_run: Parity
+    left: Mapping[str, str]
+
+    @property
+    def module(self) -> fx.GraphModule:
+        """A PyTorch module that computes what the file computes."""
+        return self.piece.simulate()
+
+    def save(self, path: str | Path, *, coder: str = "rans") -> dict[str, Any]:
+        """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
+
+        Args:
+            path: where the ``.attar`` file goes; an existing one is replaced in one step.
+            coder: entropy coder of the codes: ``rans``, ``huffman`` or ``raw``.
+
+        Returns:
+            The report: bytes, bits per weight, parity, what was folded and what was left in floating point.
+
+        Raises:
+            ParityError: the decoded file does not compute what the quantized module computes; nothing is written.
+        """
+        return package(self.piece, Path(path), self.use, self.data, coder=coder, dry_run=self.dry_run, left=self.left)
+
+
+def quantize(
+    module: nn.Module,
+    data: Any,
+    *,
+    bits: int = 4,
+    activations: int | None = None,
+    granularity: str | Granularity = "channel",
+    symmetric: bool = True,
+    scales: str = "absmax",
+    observer: str = "percentile",
+    keep: Sequence[str] = (),
+    overrides: Mapping[str, int] | None = None,
+    correct_bias: bool = True,
+    examples: int = 512,
+    batch: int = 64,
+    dynamic: Sequence[int] = (0,),
+    preprocessing: Preprocessing | None = None,
+    task: str | None = None,
+    class_names: Sequence[str] = (),
+    metric: str | None = None,
+    licence: str | None = None,
+) -> QuantizationResult:
+    """Quantize a trained module after training.
+
+    Args:
+        module: any ``nn.Module`` in float32 that ``torch.export`` can trace; it is left as it is.
+        data: real inputs to calibrate on and to compare with, as the module takes them: an array or tensor, a tuple of
+            them (several inputs), or a DataLoader.
+        bits: bits of a weight, 2 to 8.
+        activations: bits of an activation, 2 to 8; None leaves activations in floating point.
+        granularity: which weights share a scale: ``channel``, ``tensor``, ``group:SIZE``, ``bucket:SIZE``.
+        symmetric: weights without zero point; integer kernels need it.
+        scales: solver of the weights' scales: ``absmax``, ``mse``, ``minmax`` or ``file.py:name``.
+        observer: observer of the activations' ranges: ``minmax``, ``percentile``, ``mse`` or ``file.py:name``.
+        keep: globs of layers left in floating point.
+        overrides: glob of layers -> bits; of several that match, the last holds.
+        correct_bias: take the mean error of rounded weights out of the biases behind them.
+        examples: how many inputs are looked at, at most.
+        batch: how many at a time, where ``data`` is not batched.
+        dynamic: axes of the inputs whose length may vary when the file is run; without 0 the batch is ``batch``.
+        preprocessing: what turns a raw example into an input; it travels in the file.
+        task, class_names, metric, licence: what the file tells its user.
+
+    Returns:
+        The quantized module; ``.save(path)`` writes it, ``.module`` runs it in PyTorch.
+
+    Raises:
+        ModelError: the module cannot be traced or exported; the operator is named.
+        UnknownName: a glob or a name matches nothing; the nearest are listed.
+        SpecError: an option cannot work.
+        ParityError: the untouched module does not survive the way to the runtime.
+
+    Example:
+        >>> import attar, torch
+        >>> net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+        >>> quantized = attar.quantize(net, torch.randn(64, 8), bits=4, activations=8)
+        >>> report = quantized.save("m.attar")  # doctest: +SKIP
+    """
+    stage: PostTrainingQuantize = build_spec(
+        PostTrainingQuantize,
+        where="quantize",
+        bits=bits,
+        activations=activations,
+        symmetric=symmetric,
+        granularity=granularity,
+        scales=scales,
+        observer=observer,
+        keep=tuple(keep),
+        overrides=dict(overrides or {}),
+        correct_bias=correct_bias,
+    )
+    inputs = calibration_inputs(data, names=argument_names(module), examples=examples, batch=batch)
+    use = FileInfo(preprocessing, task, tuple(class_names), metric, licence)
+    if 0 in dynamic:
+        first = inputs.example(2)
+    else:
+        first, inputs = inputs.batches[0], inputs.of_one_size()
+    untouched = CompressedModel(trace(module, first, dynamic=dynamic))
+    if not find_weights(untouched.traced.graph):
+        raise SpecError(f"{type(module).__name__} has no weight that multiplies data; there is nothing to quantize")
+    dry_run = check_deployable(module, untouched, use, inputs)
+    piece = stage.run(untouched, inputs)
+    return QuantizationResult(piece, inputs, use, dry_run, stage.left(piece))

@@ -1,0 +1,87 @@
+"""Latency of several models, interleaved in one run, so that what else the machine does falls on all alike.
+
+Part of ``measure``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from attar._src.core.errors import SpecError
+from attar._src.core.progress import track
+
+_WARM_UP = 10
+_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Times of one model, in milliseconds.
+
+    Attributes:
+        median_ms: half of the runs took less.
+        p99_ms: 99 % of the runs took less.
+        spread: interquartile range over the median: how restless the machine was.
+        ratio: median over the median of the first model.
+        rounds: how many runs.
+    """
+
+    median_ms: float
+    p99_ms: float
+    spread: float
+    ratio: float
+    rounds: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON values."""
+        return asdict(self)
+
+
+def interleave(runs: Sequence[Callable[[], object]], *, rounds: int | None = None) -> list[Latency]:
+    """Time several models, one run of each in every round, in an order of its own.
+
+    Args:
+        runs: each runs one model once.
+        rounds: how many; None for as many as about five seconds allow, 20 to 2000.
+
+    Raises:
+        SpecError: there is nothing to time.
+    """
+    if not runs or (rounds is not None and rounds < 1):
+        raise SpecError(f"{rounds} rounds of {len(runs)} models were asked for; use one or more of both")
+    started = time.perf_counter()
+    for _ in range(_WARM_UP):
+        for run in runs:
+            run()
+    if rounds is None:
+        each = (time.perf_counter() - started) / _WARM_UP
+        rounds = int(np.clip(_SECONDS / max(each, 1e-9), 20, 2000))
+    # Whoever runs next finds the caches as the one before left them: no one shall always follow the same.
+    order = np.random.default_rng(0)
+    times = np.empty((rounds, len(runs)))
+    for i in track(range(rounds), "timing"):
+        for j in order.permutation(len(runs)):
+            before = time.perf_counter()
+            runs[j]()
+            times[i, j] = time.perf_counter() - before
+    return summarize(times * 1e3)
+
+
+def summarize(times: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> list[Latency]:
+    """Return the figures of each column of ``times``, milliseconds, shape ``(rounds, models)``."""
+    low, median, high, p99 = np.percentile(times, [25, 50, 75, 99], axis=0)
+    return [
+        Latency(
+            median_ms=float(median[j]),
+            p99_ms=float(p99[j]),
+            spread=float((high[j] - low[j]) / median[j]),
+            ratio=float(median[j] / median[0]),
+            rounds=len(times),
+        )
+        for j in range(times.shape[1])
+    ]

@@ -1,0 +1,42 @@
+"""Placement: a learner's module, programs and constraints on the device where it is trained, and back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from attar._src.model.capture import to_device
+from attar._src.work.learner import Learner
+
+
+@contextlib.contextmanager
+def on_device(learner: Learner, device: torch.device) -> Iterator[None]:
+    """Have ``learner`` on ``device``, and on the CPU afterwards, where it is deployed."""
+    if device.type == "cpu":
+        yield
+        return
+    _move(learner, device)
+    try:
+        yield
+    finally:
+        _move(learner, torch.device("cpu"))
+
+
+def _move(learner: Learner, device: torch.device) -> None:
+    """Move everything, and keep shared what is shared: a module that is moved gets new buffers."""
+    programs = (learner.captured.training, learner.captured.evaluation)
+    moved: dict[int, torch.Tensor] = {}
+    # The old buffers are kept until all are moved, so that no new one takes the place in memory that names them.
+    old = []
+    for module in (learner.module, *programs):
+        for child in module.modules():
+            for name, buffer in child._buffers.items():
+                if buffer is not None:
+                    old.append(buffer)
+                    child._buffers[name] = moved.setdefault(id(buffer), buffer.to(device))
+    for module in (learner.module, *programs, *learner.constraints):
+        module.to(device)
+    for program in programs:
+        to_device(program, device)

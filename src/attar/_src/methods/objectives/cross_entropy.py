@@ -1,0 +1,66 @@
+"""The hard loss: cross-entropy with the labels."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from attar._src.core.errors import SpecError
+from attar._src.methods.objectives.soft_targets import IGNORE_INDEX, at_least_float32, mean_over_valid
+from attar._src.work.learner import Learner
+from attar._src.work.objective import LossInputs, Objective, Term
+
+
+class CrossEntropy(Term):
+    """``-log softmax(z)[y]``, the mean over positions: what is learnt from labels.
+
+    Classes lie on the last axis of the outputs ``(n, ..., classes)``; targets are int64 ``(n, ...)``. Not to be
+    confused with ``SoftCrossEntropy``, which learns from a teacher.
+
+    Attributes:
+        label_smoothing: share of the target that is spread evenly over all classes (Szegedy et al. 2016, "Rethinking
+            the inception architecture", section 7).
+        ignore_index: the target of positions that do not count, such as padding.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"labels"})
+
+    name: Literal["cross_entropy"] = "cross_entropy"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ignore_index: int = IGNORE_INDEX
+
+    def build(self, learner: Learner) -> Objective:
+        """Return the loss; it has no parameters."""
+        return _CrossEntropy(self)
+
+
+class _CrossEntropy(Objective):
+    def __init__(self, term: CrossEntropy) -> None:
+        super().__init__()
+        self.term = term
+
+    def forward(self, sources: LossInputs) -> torch.Tensor:
+        logits, targets = at_least_float32(sources.outputs), sources.batch.targets
+        if targets is None:
+            raise SpecError("cross_entropy needs labels and the batch has none; use a loss from a teacher, or label it")
+        if targets.is_floating_point() or targets.shape != logits.shape[:-1]:
+            raise SpecError(
+                f"cross_entropy takes whole targets of the shape of the outputs without their last axis, the classes: "
+                f"{tuple(logits.shape[:-1])}; {targets.dtype} of {tuple(targets.shape)} arrived"
+            )
+        try:
+            losses = torch.nn.functional.cross_entropy(
+                logits.reshape(-1, logits.shape[-1]),
+                targets.reshape(-1),
+                ignore_index=self.term.ignore_index,
+                reduction="none",
+                label_smoothing=self.term.label_smoothing,
+            )
+        except IndexError as error:
+            raise SpecError(
+                f"targets lie between {int(targets.min())} and {int(targets.max())}; the outputs have "
+                f"{logits.shape[-1]} classes, and padding is {self.term.ignore_index}"
+            ) from error
+        return mean_over_valid(losses.reshape(targets.shape), sources, self.term.ignore_index)

@@ -1,0 +1,31 @@
+"""The objectives there are; a recipe also takes a user's own ``file.py:name``, or an object of Python."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attar._src.core.choice import spec_choice
+from attar._src.core.registry import Registry
+from attar._src.methods.objectives.attention import Attention
+from attar._src.methods.objectives.cross_entropy import CrossEntropy
+from attar._src.methods.objectives.custom import CustomLoss
+from attar._src.methods.objectives.dist import Dist
+from attar._src.methods.objectives.dkd import Dkd
+from attar._src.methods.objectives.hint import Hint
+from attar._src.methods.objectives.kl import Kl
+from attar._src.methods.objectives.mse_logits import MseLogits
+from attar._src.methods.objectives.reverse_kl import ReverseKl
+from attar._src.methods.objectives.soft_cross_entropy import SoftCrossEntropy
+from attar._src.methods.quantize.qat.damping import Damping
+from attar._src.methods.quantize.qat.rate import Rate
+from attar._src.work.objective import Term
+
+OBJECTIVES: Registry[type[Term]] = Registry(
+    "objective", CrossEntropy, Kl, ReverseKl, SoftCrossEntropy, MseLogits, Dkd, Dist, Hint, Attention, Rate, Damping
+)
+
+if TYPE_CHECKING:
+    ObjectiveChoice = Term
+else:
+    #: The type of a field that holds an objective, chosen by its ``name``.
+    ObjectiveChoice = spec_choice(OBJECTIVES, CustomLoss)

@@ -1,0 +1,31 @@
+"""Which weights share a scale, as a recipe writes it: in words or as a granularity; below the stage and the rule."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from attar._src.core.scheme import Granularity, PerBucket, PerGroup, PerTensor
+
+_SIZED = {"group": PerGroup, "bucket": PerBucket}
+
+
+def _read(given: Any) -> Any:
+    """Return what ``channel``, ``tensor``, ``group:SIZE`` or ``bucket:SIZE`` stands for; anything else as it is."""
+    if not isinstance(given, str):
+        return given
+    kind, _, size = given.partition(":")
+    if given == "channel":
+        return None
+    if given == "tensor":
+        return PerTensor()
+    if kind in _SIZED and size.isascii() and size.isdigit() and int(size):
+        return _SIZED[kind](size=int(size))
+    raise ValueError("write channel, tensor, group:SIZE or bucket:SIZE, as in group:64")
+
+
+#: A granularity; None, in words ``channel``, is one scale for each index of the weight's own output axis.
+GranularityChoice = Annotated[
+    Granularity | None, BeforeValidator(_read, json_schema_input_type=str | Granularity | None)
+]

@@ -1,0 +1,107 @@
+"""One site in training, its values on a grid whose step and offset are learned; below the rule."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+from attar._src.artifact.manifest import Activation
+from attar._src.core.errors import ModelError
+from attar._src.methods.quantize.lsq import function
+from attar._src.methods.quantize.ptq.calibrate import spanning_grid
+from attar._src.methods.quantize.ptq.observer import BINS, LeastSquares, Seen
+from attar._src.methods.quantize.qat import fake_quantize
+from attar._src.work.constraint import Parametrization
+
+#: The first batch is looked at on about so many of its elements, evenly spread.
+_LOOKED_AT = 1 << 16
+
+
+class LsqActivation(Parametrization):
+    """The values of a site rounded to an unsigned grid with a learned step and, where they go below zero, a learned
+    offset, read as the zero point ``Z = clip(round(-offset / step), 0, 2^bits - 1)`` that integer kernels take.
+
+    Both begin where the squared error over the first batch is least; of several sources the first is looked at.
+
+    Args:
+        bits: of a value.
+
+    Attributes:
+        step: its size is the scale, 0-d; NaN before anything was seen.
+        offset: 0-d, between ``-scale (2^bits - 1)`` and 0.
+        below: 1 where values go below zero, and the offset is learned; 0 where it stays 0.
+    """
+
+    below: torch.Tensor
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits, self.top = bits, (1 << bits) - 1
+        self.step = nn.Parameter(torch.tensor(torch.nan))
+        self.offset = nn.Parameter(torch.tensor(0.0))
+        self.register_buffer("below", torch.tensor(0.0))
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a grid."""
+        return not bool(self.step.isnan())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``x`` on the grid, as it is while there is none in evaluation.
+
+        Raises:
+            ModelError: a NaN or an infinity passed in the first batch.
+        """
+        if not self.known:
+            if not self.training:
+                return x
+            self.begin(x.detach())
+        features = x.numel() // max(len(x), 1) if x.dim() else 1
+        gradient_scale = 1 / math.sqrt(max(features, 1) * self.top)
+        return function.lsq_activation(
+            x, self.scale(), self.offset * self.below, self.zero_point(), self.top, gradient_scale
+        )
+
+    def begin(self, x: torch.Tensor) -> None:
+        """Set step and offset to those of the grid with the least squared error over ``x``."""
+        low, high = (float(end) for end in fake_quantize.activation_extremes(x))
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ModelError(
+                f"an activation was not finite in the first batch (between {low} and {high}); look for infinities in "
+                "the inputs"
+            )
+        flat = x.reshape(-1)
+        flat = flat[:: max(1, flat.numel() // _LOOKED_AT)].float()
+        counts = torch.histc(flat, BINS, low, high) if high > low else flat.new_zeros(BINS)
+        seen = Seen(low, high, counts.cpu().numpy().astype(np.int64))
+        scale, zero_point = spanning_grid(*LeastSquares().range(seen, self.bits), self.bits)
+        with torch.no_grad():
+            self.below.fill_(float(low < 0))
+            self.step.fill_(scale)
+            self.offset.fill_(-scale * zero_point)
+
+    def scale(self) -> torch.Tensor:
+        """Return the scale, 0-d, positive."""
+        return function.scale_of_step(self.step)
+
+    def zero_point(self) -> int:
+        """Return the code that stands for zero."""
+        with torch.no_grad():
+            return int((-self.offset * self.below / self.scale()).round().clamp(0, self.top))
+
+    def bound(self) -> None:
+        """Put the offset back to where zero is on the grid."""
+        if not self.known:
+            return
+        with torch.no_grad():
+            self.offset.copy_(torch.maximum(self.offset.clamp(max=0.0), -self.scale() * self.top))
+
+    def grid(self, value: str) -> Activation | None:
+        """Return the grid of the values called ``value`` in the deployed graph, None where nothing was ever seen."""
+        if not self.known:
+            return None
+        with torch.no_grad():
+            return Activation(value=value, bits=self.bits, scale=float(self.scale()), zero_point=self.zero_point())

@@ -1,0 +1,140 @@
+"""One weight in training, read on a grid whose steps are learned with it; below the rule that says which."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+from attar._src.core.scheme import Scheme
+from attar._src.core.tensors import Codebook, CompressedTensor, round_to_grid
+from attar._src.methods.quantize.lsq import function
+from attar._src.methods.quantize.ptq.solver import TINY
+from attar._src.methods.quantize.qat import fake_quantize
+from attar._src.work.constraint import GridPositions, Parametrization
+
+
+class LsqWeight(Parametrization):
+    """A weight rounded to a grid with learned steps, and learned offsets where asked.
+
+    With offsets it is stored as a codebook of evenly spaced points.
+
+    Args:
+        weight: what the steps begin from.
+        scheme: the grid; symmetric.
+        shifted: whether there are offsets.
+        first: bits to begin with, where the grid becomes narrower later.
+
+    Attributes:
+        step: float32 ``(count,)``; its size is the scale.
+        offset: float32 ``(count,)``: what code 0 stands for; None where that is zero.
+        width: bits now, 0-d; only there where ``first`` is given.
+
+    Raises:
+        SpecError: the scheme does not fit the weight's shape.
+    """
+
+    index: torch.Tensor
+    width: torch.Tensor
+
+    def __init__(
+        self, weight: torch.Tensor, scheme: Scheme, *, shifted: bool = False, first: int | None = None
+    ) -> None:
+        super().__init__()
+        self.last, self.narrows = scheme, first is not None
+        shape = tuple(weight.shape)
+        self.register_buffer("index", torch.from_numpy(scheme.granularity.index(shape)), persistent=False)
+        if first is not None:
+            self.register_buffer("width", torch.tensor(first))
+        self.count = scheme.granularity.count(shape)
+        self.share = weight.numel() / max(self.count, 1)
+        self.step = nn.Parameter(torch.empty(self.count, device=weight.device))
+        self.offset = nn.Parameter(torch.empty_like(self.step)) if shifted else None
+        self.begin(weight)
+
+    @property
+    def scheme(self) -> Scheme:
+        """The grid as it is now."""
+        return self.last.model_copy(update={"bits": int(self.width)}) if self.narrows else self.last
+
+    @property
+    def gradient_scale(self) -> float:
+        """The factor of the steps' gradient."""
+        return 1 / math.sqrt(max(self.share, 1) * self.scheme.qmax)
+
+    def begin(self, weight: torch.Tensor) -> None:
+        """Let the steps begin from ``weight``, those of zeros alone as the mean of the others.
+
+        ``2 mean|w| / sqrt(qmax)``, the mean that of all elements or of those that are not zero, whichever leaves the
+        smaller squared error; with offsets, ``3 sd(w) / 2^(bits - 1)``, and these begin at the mean of w.
+        """
+        values, scheme = weight.detach(), self.scheme
+        if self.offset is None:
+            step = 2 * self._mean(values.abs()) / math.sqrt(scheme.qmax)
+            there = values != 0
+            if not there.all():
+                # Pruned zeros lie on any grid: many of them make the mean, and so the step, far too small.
+                larger = step / self._mean(there.to(values)).clamp(min=TINY)
+                step = torch.where(self._error(values, larger) < self._error(values, step), larger, step)
+        else:
+            mean = self._mean(values)
+            step = 3 * self._mean((values - mean[self.index]).square()).sqrt() / 2 ** (scheme.bits - 1)
+        # A step of zeros alone would be next to nothing, and whatever grows out of them clipped.
+        alive = step > TINY
+        usual = step[alive].mean() if alive.any() else step.new_tensor(TINY)
+        with torch.no_grad():
+            self.step.copy_(torch.where(alive, step, usual))
+            if self.offset is not None:
+                self.offset.copy_(mean)
+
+    def turn(self, bits: int, weight: torch.Tensor) -> None:
+        """Begin anew from ``weight`` with ``bits``, where these are fewer than now."""
+        if self.narrows and bits < int(self.width):
+            self.width.fill_(bits)
+            self.begin(weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``x`` on the grid."""
+        scheme = self.scheme
+        return function.lsq_weight(x, self.step, self.offset, self.index, scheme.qmin, scheme.qmax, self.gradient_scale)
+
+    def grid_positions(self, value: torch.Tensor) -> GridPositions:
+        """Return where ``value`` lies between the codes; its gradient is to what is learned too."""
+        scale, scheme = self.scale()[self.index], self.scheme
+        return GridPositions((value - self._shift()) / scale, scale.detach(), scheme.qmin, scheme.qmax)
+
+    def scale(self) -> torch.Tensor:
+        """Return the scales, float32 ``(count,)``, positive."""
+        return function.scale_of_step(self.step)
+
+    def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
+        """Return the codes of what ``forward`` returns, with scales and offsets.
+
+        Raises:
+            SpecError: a value is not finite.
+        """
+        scale, scheme = self.scale().detach().cpu().numpy(), self.scheme
+        found = round_to_grid(np.ascontiguousarray((value - self._shift()).detach().cpu().numpy()), scale, None, scheme)
+        if self.offset is None:
+            return found
+        points = np.arange(scheme.qmin, scheme.qmax + 1, dtype=np.float32)
+        codes = (found.codes.astype(np.int16) - scheme.qmin).astype(np.uint8)
+        return Codebook(codes, points, scale, self.offset.detach().cpu().numpy(), scheme.granularity)
+
+    def _error(self, values: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        """Return the mean squared error that rounding with ``step`` leaves, ``(count,)``."""
+        scale, scheme = step.clamp(min=TINY)[self.index], self.scheme
+        return self._mean(
+            (fake_quantize.fake_quantize_weight(values, scale, scheme.qmin, scheme.qmax) - values).square()
+        )
+
+    def _shift(self) -> torch.Tensor | float:
+        return 0.0 if self.offset is None else self.offset[self.index]
+
+    def _mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the mean of the values that share a step, ``(count,)``."""
+        index, flat = self.index.expand(values.shape).reshape(-1), values.reshape(-1)
+        share = flat.new_zeros(self.count).index_add_(0, index, torch.ones_like(flat)).clamp_(min=1)
+        return flat.new_zeros(self.count).index_add_(0, index, flat) / share

@@ -1,0 +1,110 @@
+"""A weight as buckets, each scaled to [0, 1] by its own range; below the rules ``linear`` and ``points``.
+
+With b the smallest value of a bucket and a its range, a weight w lies at v = (w - b) / a (Polino et al. 2018, "Model
+compression via distillation and quantization", section 2.1). A bucket here is whatever shares a range: a channel, the
+tensor, a group or a bucket of ``core.scheme``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from attar._src.core.errors import SpecError
+from attar._src.core.scheme import Granularity, PerBucket, PerChannel, PerGroup, Shape
+from attar._src.core.tensors import Codebook
+from attar._src.work.constraint import Parametrization
+
+
+class BucketRows:
+    """A tensor as a matrix with a row for each bucket, and back.
+
+    Args:
+        granularity: which elements share a bucket.
+        shape: of the tensor.
+
+    Raises:
+        SpecError: the granularity does not fit the shape.
+    """
+
+    def __init__(self, granularity: Granularity, shape: Shape) -> None:
+        self.count = granularity.count(shape)
+        # Every granularity cuts runs of ``size`` out of the flat tensor, or out of each index of an axis.
+        self.axis = granularity.axis if isinstance(granularity, PerChannel | PerGroup) else None
+        self.channels = 1 if self.axis is None else shape[self.axis]
+        self.length = math.prod(shape) // self.channels if self.channels else 0
+        self.size = granularity.size if isinstance(granularity, PerBucket | PerGroup) else self.length
+        self.missing = -self.length % self.size if self.size else 0
+        self.moved = shape if self.axis is None else (shape[self.axis], *shape[: self.axis], *shape[self.axis + 1 :])
+
+    def of(self, x: torch.Tensor, *, fill: float | None = None) -> torch.Tensor:
+        """Return ``x`` as rows, ``(count, size)``; short ones end in ``fill``, or in their last value over again."""
+        flat = (x if self.axis is None else x.movedim(self.axis, 0)).reshape(self.channels, self.length)
+        if self.missing:
+            last = flat[:, -1:] if fill is None else flat.new_full((self.channels, 1), fill)
+            flat = torch.cat([flat, last.expand(-1, self.missing)], 1)
+        return flat.reshape(self.count, self.size)
+
+    def back(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the tensor whose rows these are."""
+        x = rows.reshape(self.channels, self.length + self.missing)[:, : self.length].reshape(self.moved)
+        return x if self.axis is None else x.movedim(0, self.axis)
+
+
+class BucketedWeight(Parametrization):
+    """A weight that is read bucket by bucket.
+
+    Args:
+        weight: for its shape.
+        granularity: which elements share a bucket.
+
+    Raises:
+        SpecError: the granularity does not fit the shape.
+    """
+
+    def __init__(self, weight: torch.Tensor, granularity: Granularity) -> None:
+        super().__init__()
+        self.granularity = granularity
+        self.rows = BucketRows(granularity, tuple(weight.shape))
+
+    def stored(self, value: torch.Tensor, codes: torch.Tensor, points: torch.Tensor) -> Codebook:
+        """Return the codebook of ``points[codes]`` in the buckets of ``value``.
+
+        Args:
+            value: the weight.
+            codes: of each of its rows, whole numbers.
+            points: float32, ``(levels,)``.
+
+        Raises:
+            SpecError: the weight has NaN or infinities.
+        """
+        if not torch.isfinite(value).all():
+            raise SpecError("a weight with NaN or infinities cannot be quantized")
+        spread, low = bucket_spans(self.rows.of(value))
+        return Codebook(
+            np.ascontiguousarray(self.rows.back(codes).cpu().numpy().astype(np.uint8)),
+            points.cpu().numpy(),
+            spread.reshape(self.rows.count).cpu().numpy(),
+            low.reshape(self.rows.count).cpu().numpy(),
+            self.granularity,
+        )
+
+
+def bucket_spans(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return range a and smallest value b of each row, both ``(count, 1)``; zeros for rows without elements."""
+    if not rows.numel():
+        return rows.new_zeros(len(rows), 1), rows.new_zeros(len(rows), 1)
+    low, high = torch.aminmax(rows, dim=1, keepdim=True)
+    return high - low, low
+
+
+def scale_to_unit(rows: torch.Tensor, spread: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
+    """Return ``v = (w - b) / a``, 0 in a row whose values are all equal.
+
+    Args:
+        rows: the weight, ``(count, size)``.
+        spread, low: a and b, ``(count, 1)``.
+    """
+    return (rows - low) / torch.where(spread > 0, spread, 1)

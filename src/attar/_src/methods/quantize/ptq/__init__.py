@@ -1,0 +1,1 @@
+"""Post-training quantization: solvers find the scales of weights, observers the ranges of activations."""

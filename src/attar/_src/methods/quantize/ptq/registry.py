@@ -1,0 +1,13 @@
+"""The solvers and observers there are; each also takes a user's own ``file.py:name``."""
+
+from __future__ import annotations
+
+from attar._src.core.registry import Registry
+from attar._src.methods.quantize.ptq.absmax import Absmax
+from attar._src.methods.quantize.ptq.minmax import MinMaxBuckets
+from attar._src.methods.quantize.ptq.mse import Mse
+from attar._src.methods.quantize.ptq.observer import LeastSquares, MinMax, Observer, Percentile
+from attar._src.methods.quantize.ptq.solver import Solver
+
+SOLVERS: Registry[Solver] = Registry("solver", Absmax(), Mse(), MinMaxBuckets())
+OBSERVERS: Registry[Observer] = Registry("observer", MinMax(), Percentile(), LeastSquares())

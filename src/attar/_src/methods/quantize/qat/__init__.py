@@ -1,0 +1,1 @@
+"""Quantization-aware training: fake quantization with a straight-through estimator, and what steadies it."""

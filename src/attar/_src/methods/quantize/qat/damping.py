@@ -1,0 +1,65 @@
+"""The damping term: weights drawn to the middle of their codes, so that they do not swing between two of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from attar._src.core.errors import SpecError
+from attar._src.train.schedule import Schedule, Scheduled
+from attar._src.work.learner import Learner
+from attar._src.work.objective import LossInputs, Objective, Term
+
+
+class Damping(Term):
+    """The squared distance of the weights to what they are rounded to (Nagel et al. 2022, "Overcoming oscillations in
+    quantization-aware training", section 4.2).
+
+    With w^ the rounded weight, which gets no gradient, and n, p the codes at the ends,
+
+        L = sum (w^ - clip(w, s n, s p))^2
+
+    so that what lies outside the range is left alone. It looks at weights only, and moves weights only: neither steps
+    nor offsets. They shall be free to move at first: let ``weight`` grow over the stage, as the default does. Weights
+    must be on an evenly spaced grid, as of ``lsq`` or ``quantize``. Not to be confused with ``rate``, which moves
+    weights to frequent codes, and the rule ``freeze``, which stops those that swing.
+    """
+
+    name: Literal["damping"] = "damping"
+    weight: Scheduled = Schedule(start=0.0, stop=0.01, shape="cosine")
+
+    def build(self, learner: Learner) -> Objective:
+        """Return the loss.
+
+        Raises:
+            SpecError: no weight is on an evenly spaced grid.
+        """
+        return _Damping(learner)
+
+
+class _Damping(Objective):
+    def __init__(self, learner: Learner) -> None:
+        super().__init__()
+        self.learner = (learner,)  # in a tuple: it is not this module's own
+        with torch.no_grad():
+            if not learner.grid_positions():
+                raise SpecError(
+                    "damping: no weight is on an evenly spaced grid, so there are no codes to be drawn to; add a "
+                    "constraint such as lsq to this stage or to one before it"
+                )
+
+    def forward(self, sources: LossInputs) -> torch.Tensor:
+        total = torch.zeros((), device=sources.outputs.device)
+        for name in self.learner[0].weights:
+            held, value = self.learner[0].parametrizations(name), self.learner[0].tensor(name)
+            for each in held[:-1]:
+                value = each(value)
+            with torch.no_grad():
+                positions = held[-1].grid_positions(value) if held else None
+                if positions is None:
+                    continue
+                inside = positions.at.clamp(positions.low, positions.high)
+                middle = value - (inside - positions.codes()) * positions.scale
+            total = total + (value - middle).square().sum()
+        return total

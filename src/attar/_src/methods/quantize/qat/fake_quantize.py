@@ -1,0 +1,98 @@
+"""Fake quantization: rounding to a grid that lets the gradient through.
+
+Stands for the grids of ``core.tensors`` in training: :func:`weight` computes ``dequantize(quantize(w))`` to
+the last bit (zeros may have a sign), :func:`value` what ``Round`` computes of an activation.
+The gradient passes unchanged where a value lies within the grid's range and is zero outside (Bengio et al. 2013,
+"Estimating or propagating gradients through stochastic neurons", section 4; Jacob et al. 2018, "Quantization and
+training of neural networks", section 3).
+
+Activations are what costs: a step of training reads and writes all of them. What counts is how much memory is touched,
+new memory above all, so there is one buffer forward, worked on in place, and one backward, where a single kernel masks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+#: Elements of a narrower type that are rounded at a time, in float32: 1 MiB, which stays in the cache.
+_CHUNK = 1 << 18
+_OUTWARD = np.array([-np.inf, np.inf], np.float32)
+
+
+def fake_quantize_weight(w: Tensor, scale: Tensor, qmin: int, qmax: int) -> Tensor:
+    """Return ``scale * clip(round(w / scale), qmin, qmax)``; ``w`` gets the gradient where it is in range.
+
+    Args:
+        w: float32, any shape.
+        scale: positive, broadcastable to ``w``; it gets no gradient.
+        qmin, qmax: the codes at the ends of the grid.
+    """
+    rounded: Tensor = _Weight.apply(w, scale.detach(), qmin, qmax)  # type: ignore[no-untyped-call]
+    return rounded
+
+
+def fake_quantize_activation(x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax: int) -> Tensor:
+    """Return ``scale * (clip(round(x / scale) + zero_point, qmin, qmax) - zero_point)``, computed in float32.
+
+    Args:
+        x: any shape, float32, bfloat16 or float16; what comes back has its type.
+        scale: float32, positive, 0-d; it gets no gradient.
+        zero_point: whole, 0-d.
+        qmin, qmax: the codes at the ends of the grid.
+    """
+    zero = int(zero_point)
+    rounded: Tensor = _Value.apply(x, scale.detach(), qmin - zero, qmax - zero)  # type: ignore[no-untyped-call]
+    return rounded
+
+
+def activation_extremes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the least and the greatest of ``x`` as 0-d float32 tensors, without gradient."""
+    low, high = torch.aminmax(x.detach())
+    return low.float(), high.float()
+
+
+class _Weight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, w: Tensor, scale: Tensor, qmin: int, qmax: int) -> Tensor:
+        ctx.save_for_backward(w, scale)
+        ctx.range = qmin, qmax
+        return (w / scale).round_().clamp_(qmin, qmax).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        w, scale = ctx.saved_tensors
+        low, high = ctx.range
+        return grads[0] * ((w >= low * scale) & (w <= high * scale)), None, None, None
+
+
+class _Value(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+        ctx.save_for_backward(x)  # what made it keeps it for itself as a rule
+        ctx.range = float(low * scale), float(high * scale)
+        if x.dtype is torch.float32:
+            return (x / scale).round_().clamp_(low, high).mul_(scale)
+        if not x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last):
+            x = x.contiguous()
+        out = torch.empty_like(x)
+        wide = torch.empty(min(x.numel(), _CHUNK), device=x.device)
+        for source, target in zip(_flat(x).split(_CHUNK), _flat(out).split(_CHUNK), strict=True):
+            part = wide[: len(source)].copy_(source)
+            target.copy_(part.div_(scale).round_().clamp_(low, high).mul_(scale))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        (x,) = ctx.saved_tensors
+        # That kernel's range is open; this one has its ends in it.
+        low, high = np.nextafter(np.array(ctx.range, np.float32), _OUTWARD).tolist()
+        return torch.ops.aten.hardtanh_backward(grads[0], x, low, high), None, None, None
+
+
+def _flat(x: Tensor) -> Tensor:
+    """Return the elements of a dense tensor as they lie in memory, not copied."""
+    return x.as_strided((x.numel(),), (1,))

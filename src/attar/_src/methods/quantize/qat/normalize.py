@@ -1,0 +1,118 @@
+"""The rule that normalizes weights before a grid rounds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+
+from attar._src.core.errors import SpecError
+from attar._src.core.tensors import CompressedTensor, Dense
+from attar._src.methods.overrides import select_weights
+from attar._src.methods.prune.masks import Mask
+from attar._src.methods.quantize.qat.freeze import FrozenWeight
+from attar._src.work.constraint import Constraint, Parametrization, Progress, Rule
+from attar._src.work.learner import Learner
+
+
+class Normalize(Rule):
+    """Weights are read with their mean taken out and a spread that stays as it was (Li et al. 2020, "Additive
+    powers-of-two quantization", its section on weight normalization).
+
+        w~ = g (w - mean w) / sd w
+
+    over a whole tensor, with the gradient through mean and standard deviation, which is what keeps a learned step and
+    the weights it rounds from running after each other. There w~ has unit variance; here g, fixed, is the standard
+    deviation the weight comes with, so that the function keeps its scale and other rules their settings. At the start
+    it changes one thing: the mean is removed. Zeros stay zeros and do not count, so that a pruned weight stays pruned.
+
+    List it before ``lsq``, so that steps begin from what they round, and after ``prune``. What is stored is what is
+    read. Listed again in a later stage it goes on with the same g.
+
+    Attributes:
+        keep: globs of layers or weights read as they are.
+    """
+
+    name: Literal["normalize"] = "normalize"
+    keep: tuple[str, ...] = ()
+
+    def attach(self, learner: Learner) -> Constraint:
+        """Return what normalizes the weights that are chosen.
+
+        Raises:
+            UnknownName: a glob matches no layer.
+            SpecError: all values of a weight are equal; or it is frozen already.
+        """
+        weights = {}
+        for name in select_weights(learner, True, {}, keep=self.keep):
+            held = learner.parametrizations(name)
+            if any(isinstance(each, FrozenWeight) for each in held):
+                raise SpecError(f"normalize at {name!r}: freeze holds its codes already; list normalize before it")
+            earlier = [each.gain for each in held if isinstance(each, NormalizedWeight)]
+            weights[name] = NormalizedWeight(learner.tensor(name), name, *earlier)
+        left = {name: "not normalized by request" for name in learner.weights if name not in weights}
+        return NormalizeConstraint(learner, weights, left)
+
+
+class NormalizedWeight(Parametrization):
+    """One weight, read with zero mean and its first spread.
+
+    Args:
+        weight: whose spread is kept.
+        name: of the weight, for the message.
+        gain: the spread instead, where the weight was normalized before.
+
+    Attributes:
+        gain: 0-d float32.
+
+    Raises:
+        SpecError: all values of the weight are equal.
+    """
+
+    gain: torch.Tensor
+
+    def __init__(self, weight: torch.Tensor, name: str, gain: torch.Tensor | None = None) -> None:
+        super().__init__()
+        _, deviation, _ = _moments(weight.detach())
+        if not deviation > 0:
+            raise SpecError(f"normalize at {name!r}: its values do not differ; name it in keep")
+        self.register_buffer("gain", (deviation if gain is None else gain).clone())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``x`` normalized."""
+        mean, deviation, there = _moments(x)
+        return (x - mean * there) * (self.gain / deviation)
+
+    def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
+        """Return what ``forward`` returns."""
+        return Dense(self(value).detach().cpu().numpy().copy())
+
+
+class NormalizeConstraint(Constraint):
+    """The weights of a :class:`Normalize`."""
+
+    order: ClassVar[int] = 0
+
+    def __init__(self, learner: Learner, weights: Mapping[str, Parametrization], left: Mapping[str, str]) -> None:
+        super().__init__(weights, left=left)
+        self.learner = (learner,)  # in a tuple: it is not this module's own
+
+    def update(self, progress: Progress, weights: Mapping[str, torch.Tensor]) -> None:
+        """Change nothing.
+
+        Raises:
+            SpecError: a mask acts on what was normalized; at the end it would change what is normalized.
+        """
+        for name, held in self.weights.items():
+            every = self.learner[0].parametrizations(name)
+            if any(isinstance(each, Mask) for each in every[every.index(held) :]):
+                raise SpecError(f"normalize at {name!r}: prune follows it; list prune before normalize")
+
+
+def _moments(w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return mean and standard deviation of what is not zero, 0-d, and a mask of it in floating point."""
+    there = (w != 0).to(w)
+    count = there.sum().clamp(min=1)
+    mean = w.sum() / count
+    return mean, (((w - mean) * there).square().sum() / count).sqrt(), there

@@ -1,0 +1,84 @@
+"""One weight in training, read on a symmetric narrow grid; below the rule that says which."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from attar._src.core.errors import SpecError
+from attar._src.core.scheme import Scheme
+from attar._src.core.tensors import CompressedTensor, Quantized, round_to_grid
+from attar._src.methods.quantize.ptq.solver import TINY, Solver
+from attar._src.methods.quantize.qat import fake_quantize
+from attar._src.work.constraint import GridPositions, Parametrization
+
+
+class WeightGrid(Parametrization):
+    """A weight rounded to its grid.
+
+    Args:
+        weight: the weight, for its shape.
+        scheme: its grid; symmetric.
+        solver: finds the scales when they are due; None: they span the weight whenever it is read.
+
+    Attributes:
+        due: whether the solver is asked for scales at the next reading.
+        scale: the solver's scales, ``(count,)``, NaN before it was asked; unused without one.
+
+    Raises:
+        SpecError: the scheme does not fit the weight's shape.
+    """
+
+    index: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, weight: torch.Tensor, scheme: Scheme, solver: Solver | None) -> None:
+        super().__init__()
+        self.scheme, self.solver, self.due = scheme, solver, False
+        index = scheme.granularity.index(tuple(weight.shape))
+        self.register_buffer("index", torch.from_numpy(index), persistent=False)
+        count = scheme.granularity.count(tuple(weight.shape)) if solver else 0
+        self.register_buffer("scale", torch.full((count,), torch.nan))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``x`` on the grid; its gradient is that of what is returned."""
+        return fake_quantize.fake_quantize_weight(
+            x, self._scales(x.detach())[self.index], self.scheme.qmin, self.scheme.qmax
+        )
+
+    def grid_positions(self, value: torch.Tensor) -> GridPositions:
+        """Return where ``value`` lies between the codes."""
+        scale = self._scales(value.detach())[self.index]
+        return GridPositions(value / scale, scale, self.scheme.qmin, self.scheme.qmax)
+
+    def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
+        """Return the codes and scales of what ``forward`` returns."""
+        scales = self._scales(value.detach()).cpu().numpy()
+        return round_to_grid(np.ascontiguousarray(value.detach().cpu().numpy()), scales, None, self.scheme)
+
+    def _scales(self, w: torch.Tensor) -> torch.Tensor:
+        """Return the scales, float32 ``(count,)``."""
+        if self.solver is None:
+            return self._spanning(w)
+        if self.due or self.scale.isnan().any():
+            found = self.solver.solve(np.ascontiguousarray(w.cpu().numpy()), self.scheme)
+            if not isinstance(found, Quantized) or found.zero_point is not None:
+                raise SpecError(
+                    f"solver {self.solver.name!r} found no symmetric grid; training needs one, as absmax finds"
+                )
+            self.scale.copy_(torch.from_numpy(found.scale))
+            self.due = False
+        return self.scale
+
+    def _spanning(self, w: torch.Tensor) -> torch.Tensor:
+        """Return the smallest scales with which nothing is clipped."""
+        count, qmax = self.scheme.granularity.count(tuple(w.shape)), self.scheme.qmax
+        if self.index.numel() == count and w.numel():
+            shared = [axis for axis, length in enumerate(self.index.shape) if length == 1]
+            largest = w.abs().amax(shared).reshape(-1) if shared else w.abs().reshape(-1)
+        else:
+            index = self.index.expand(w.shape).reshape(-1)
+            largest = w.new_zeros(count).scatter_reduce_(0, index, w.abs().reshape(-1), "amax")
+        scale = (largest / qmax).clamp(min=TINY)
+        # A scale that was rounded down would leave the largest value beyond the grid, and so without a gradient.
+        return torch.where(scale * qmax < largest, torch.nextafter(scale, scale.new_tensor(torch.inf)), scale)

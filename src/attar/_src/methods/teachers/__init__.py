@@ -1,0 +1,1 @@
+"""Teachers: what a student learns from, and the cache of their outputs on disk."""

@@ -1,0 +1,178 @@
+"""Capture a module once for training: one program in two modes, on the module's own parameters and buffers.
+
+``torch.export`` runs the module in training mode; the evaluation program is the same nodes, by the same names, with
+batch statistics and dropout turned off. What stages put on weights and values (masks, fake quantization) goes between
+the nodes of both, and ``model.trace`` deploys the second: what is trained is what is shipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from attar._src.core.errors import ModelError
+from attar._src.model.export import dynamic_shapes, evaluation_mode, quiet_export, short_message, training_mode
+
+aten = torch.ops.aten
+
+#: Operators that compute something else in training -> the position of what says so, and its value in evaluation.
+_MODES: dict[Any, tuple[int, Any]] = {
+    aten.batch_norm.default: (5, False),
+    aten.instance_norm.default: (5, False),
+    aten.dropout.default: (2, False),
+    aten.feature_dropout.default: (2, False),
+    aten.alpha_dropout.default: (2, False),
+    aten.feature_alpha_dropout.default: (2, False),
+    aten.rrelu.default: (3, False),
+    aten.scaled_dot_product_attention.default: (4, 0.0),
+    aten.lstm.input: (6, False),
+    aten.gru.input: (6, False),
+    aten.rnn_tanh.input: (6, False),
+    aten.rnn_relu.input: (6, False),
+}
+_FIXED = (
+    "its code fixes the length of an axis that should vary, as len(x) and int(x.shape[0]) do; write x.shape[0], or fix "
+    "the axis with dynamic=() (--fixed-batch N). "
+)
+_NORMS = (aten.batch_norm.default, aten.instance_norm.default)
+
+
+@dataclass(frozen=True)
+class CapturedModel:
+    """A module as two programs that share its parameters and buffers: a step of training changes the module itself.
+
+    Attributes:
+        training: with batch statistics and dropout.
+        evaluation: the same nodes in evaluation mode.
+        example: the inputs it was captured with.
+        dynamic: axes of every input whose length may vary.
+    """
+
+    training: fx.GraphModule
+    evaluation: fx.GraphModule
+    example: tuple[torch.Tensor, ...]
+    dynamic: tuple[int, ...]
+
+    def copy(self, *, train: bool) -> fx.GraphModule:
+        """Return one of the programs as a graph to change, on the same parameters and buffers."""
+        return copy_graph(self.training if train else self.evaluation)
+
+
+def capture(
+    module: nn.Module, example: Sequence[torch.Tensor], *, dynamic: Sequence[int] = (0,), mode: str = "train"
+) -> CapturedModel:
+    """Capture ``module``, which keeps its state and mode.
+
+    Args:
+        module: any module that ``torch.export`` can trace; float32 parameters.
+        example: its positional inputs, at least two long along every dynamic axis.
+        dynamic: axes of every input whose length may vary.
+        mode: ``train`` runs the module in training mode and derives evaluation from it. ``eval`` is the other way
+            round, for modules whose own code does something else in training: what it does then is lost, batch
+            statistics and dropout are not.
+
+    Raises:
+        ModelError: an operator or a piece of Python cannot be captured; the message names it.
+    """
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise ModelError(f"{name} is {tensor.dtype}; Attar compresses float32 modules: call module.float() first")
+        if tensor.device.type != "cpu":
+            raise ModelError(f"{name} is on {tensor.device}; call module.cpu() first")
+    example = tuple(example)
+    with training_mode(module) if mode == "train" else evaluation_mode(module), quiet_export():
+        try:
+            program = torch.export.export(module, example, dynamic_shapes=dynamic_shapes(module, example, dynamic))
+        except Exception as error:
+            hint = _FIXED if "specialized it to be a constant" in str(error) else ""
+            raise ModelError(f"{type(module).__name__} cannot be traced: {hint}{short_message(error)}") from error
+    whole = program.module(check_guards=False)
+    assert isinstance(whole, fx.GraphModule)
+    both = [copy_graph(whole), copy_graph(whole)]
+    for graph, train in zip(both, (True, False), strict=True):
+        _turn(graph, train=train)
+    return CapturedModel(both[0], both[1], example, tuple(dynamic))
+
+
+def copy_graph(graph: fx.GraphModule) -> fx.GraphModule:
+    """Return a graph module with nodes of its own, of the same names, on the same parameters and buffers."""
+    copied = fx.Graph()
+    values: dict[fx.Node, fx.Node] = {}
+    output = copied.graph_copy(graph.graph, values)
+    copied.output(output)
+    copied._codegen = graph.graph._codegen
+    made = fx.GraphModule(graph, copied)
+    made.meta.update(graph.meta)
+    return made
+
+
+def _turn(graph: fx.GraphModule, *, train: bool) -> None:
+    """Put every operator that has modes into one of them."""
+    for node in list(graph.graph.nodes):
+        if node.op != "call_function":
+            continue
+        if node.target is aten.add_.Tensor and str(getattr(node.args[0], "target", "")).endswith("num_batches_tracked"):
+            # The count of batches serves norms without momentum, which cannot be captured; nothing reads it but the
+            # next count of a norm that is called again.
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+            continue
+        position, off = _MODES.get(node.target, (len(node.args), None))
+        if position >= len(node.args):
+            continue
+        # A norm without running statistics takes those of each batch in both modes.
+        if node.target in _NORMS and node.args[3] is None:
+            continue
+        if not train:
+            node.update_arg(position, off)
+        elif off is False:
+            node.update_arg(position, True)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def to_device(graph: fx.GraphModule, device: torch.device) -> None:
+    """Let tensors that the program itself makes be made on ``device``."""
+    for node in graph.graph.nodes:
+        if isinstance(node.kwargs.get("device"), torch.device):
+            node.kwargs = {**node.kwargs, "device": device}
+    graph.recompile()
+
+
+def wrap(graph: fx.GraphModule, functions: Mapping[str, nn.Module], prefix: str) -> None:
+    """Let everything but the graph's output read what a module makes of a value or of a parameter.
+
+    What is made of a parameter is laid out in memory as the parameter is: convolutions compute in the layout of their
+    weight, and so would all that follows them.
+
+    Args:
+        graph: changed in place.
+        functions: name of a node, or of a parameter or buffer as the graph's state has it -> the module.
+        prefix: what the submodules are called by, so that several wraps can follow each other.
+    """
+    for node in list(graph.graph.nodes):
+        name = str(node.target) if node.op == "get_attr" else node.name
+        if name not in functions:
+            continue
+        called = f"{prefix}{node.name}"
+        graph.add_submodule(called, functions[name])
+        with graph.graph.inserting_after(node):
+            made = graph.graph.call_module(called, (node,))
+        read = made
+        if node.op == "get_attr":
+            with graph.graph.inserting_after(made):
+                read = graph.graph.call_function(laid, (made, node))
+        for user in list(node.users):
+            if user not in (made, read) and user.op != "output":
+                user.replace_input_with(node, read)
+    graph.recompile()
+
+
+def laid(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return ``x`` with the strides of ``like``, a dense tensor; ``x`` itself where it has them or another shape."""
+    alike = x.stride() == like.stride() or x.shape != like.shape
+    return x if alike else torch.empty_like(like, dtype=x.dtype, device=x.device).copy_(x)

@@ -1,0 +1,266 @@
+"""Trace a module once: the graph that is quantized, simulated and deployed is one and the same.
+
+The way: ``torch.export`` (``model.capture``) -> clean and fold (``model.fold``) -> ``torch.onnx`` ->
+the decomposed program, whose node names are the value names of the ONNX graph. Activations are quantized at those names
+(``model.sites``), weights at the module's own parameter names, so nothing has to be matched by guessing.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import onnx
+import torch
+from torch import fx, nn
+from torch.fx.traceback import NodeSource
+
+from attar._src.artifact.manifest import Binding, Fold, Port
+from attar._src.core.errors import ModelError
+from attar._src.model.bind import bind
+from attar._src.model.capture import CapturedModel, capture
+from attar._src.model.export import dynamic_shapes, quiet_export, short_message
+from attar._src.model.fold import Folding, clean, fold_batch_norms, merge_batch_norms
+
+_NAMES: dict[int, Any] = {
+    onnx.TensorProto.FLOAT: "f32",
+    onnx.TensorProto.INT64: "i64",
+    onnx.TensorProto.INT32: "i32",
+    onnx.TensorProto.INT8: "i8",
+    onnx.TensorProto.UINT8: "u8",
+    onnx.TensorProto.BOOL: "bool",
+}
+
+
+@dataclass(frozen=True)
+class TracedModel:
+    """A module as a graph.
+
+    Attributes:
+        graph: the decomposed program as a module in evaluation mode; its state has the module's own names.
+            Batch-norms that could be folded are folded into it, the caller's module is untouched.
+        model: the same program as ONNX, without weights; value names equal the names of the graph's nodes.
+        bindings: how the ONNX graph's initializers are made of the state.
+        constants: tensors of the graph that are no parameter or buffer of the module, by a name of their own.
+        inputs, outputs: the graph's ports.
+        folding: which batch-norms were folded, which kept and why.
+        aliases: other names of tied parameters -> the name the state has.
+        parameters: number of parameters of the caller's module, tied ones once.
+        origins: value of the graph -> the value of the captured program it is (``model.capture``).
+    """
+
+    graph: fx.GraphModule
+    model: onnx.ModelProto
+    bindings: tuple[Binding, ...]
+    constants: Mapping[str, Any]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    folding: Folding
+    aliases: Mapping[str, str]
+    parameters: int
+    origins: Mapping[str, str]
+
+    @property
+    def folds(self) -> tuple[Fold, ...]:
+        """The folded batch-norms as the manifest records them."""
+        return tuple(Fold(batch_norm=name, into=into) for name, into in self.folding.folded.items())
+
+    @property
+    def values(self) -> frozenset[str]:
+        """The names of the ONNX graph's values: its inputs and what its nodes make."""
+        made = {value for node in self.model.graph.node for value in node.output}
+        return frozenset(made | {port.name for port in self.inputs})
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return the parameters and buffers the graph reads, by name, folded where they were."""
+        named = {**dict(self.graph.named_parameters()), **dict(self.graph.named_buffers())}
+        return {name: tensor.detach() for name, tensor in named.items()}
+
+
+def trace(module: nn.Module, example: Sequence[torch.Tensor], *, dynamic: Sequence[int] = (0,)) -> TracedModel:
+    """Trace ``module`` in evaluation mode.
+
+    Args:
+        module: any module that ``torch.export`` can trace; float32 parameters.
+        example: its positional inputs, at least two long along every dynamic axis.
+        dynamic: axes of every input whose length may vary.
+
+    Returns:
+        The traced graph; the module keeps its state and mode.
+
+    Raises:
+        ModelError: an operator or a piece of Python cannot be exported; the message names it.
+    """
+    return deploy_graph(module, capture(module, example, dynamic=dynamic, mode="eval"))
+
+
+def deploy_graph(
+    module: nn.Module,
+    captured: CapturedModel,
+    *,
+    rigid: Collection[str] = (),
+    emit: Mapping[str, Callable[[fx.Graph, fx.Node], fx.Node]] = MappingProxyType({}),
+    merge: bool = False,
+) -> TracedModel:
+    """Turn a captured module, with the state it has now, into the graph that is deployed.
+
+    Args:
+        module: the module that was captured.
+        captured: its programs.
+        rigid: weights that no batch-norm may be folded into: the channels of their grids would not follow.
+        emit: name of a captured value -> what adds nodes behind it (a threshold, say) and returns the last.
+        merge: whether batch-norms that stay become two vectors (``merge_batch_norms``).
+
+    Raises:
+        ModelError: an operator cannot be exported to ONNX; the message names it.
+    """
+    example = captured.example
+    with quiet_export(), torch.no_grad():
+        graph = captured.copy(train=False)
+        added: dict[str, str] = {}
+        for node in list(graph.graph.nodes):
+            if node.name in emit:
+                added[_add_after(graph.graph, node, emit[node.name]).name] = node.name
+        clean(graph)
+        folding = fold_batch_norms(graph, rigid)
+        if merge:
+            merge_batch_norms(graph)
+        try:
+            program = torch.onnx.export(
+                graph,
+                example,
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+                dynamic_shapes=dynamic_shapes(graph, example, captured.dynamic),
+            )
+        except Exception as error:
+            raise ModelError(
+                f"{type(module).__name__} cannot be exported to ONNX, so not deployed: {short_message(_root(error))}"
+            ) from error
+        assert program is not None
+        assert program.exported_program is not None
+        traced = program.exported_program.module(check_guards=False)
+        assert isinstance(traced, fx.GraphModule)
+        state = {**dict(traced.named_parameters()), **dict(traced.named_buffers())}
+        model, bindings, constants = bind(program.model, state)
+        _name_inputs(model, traced)
+    inputs, outputs = _ports(model, example)
+    return TracedModel(
+        graph=traced,
+        model=model,
+        bindings=bindings,
+        constants=constants,
+        inputs=inputs,
+        outputs=outputs,
+        folding=folding,
+        aliases=_aliases(module, state),
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        origins=_origins(traced, graph, {**folding.values, **added}),
+    )
+
+
+def _add_after(graph: fx.Graph, node: fx.Node, add: Callable[[fx.Graph, fx.Node], fx.Node]) -> fx.Node:
+    users = list(node.users)
+    with graph.inserting_after(node):
+        last = add(graph, node)
+    # The exporter hands its provenance on from here, under this node's own name.
+    last.meta = {**node.meta, "from_node": [NodeSource(last, "attar")]}
+    for user in users:
+        if user.op != "output":
+            user.replace_input_with(node, last)
+    return last
+
+
+def _origins(traced: fx.GraphModule, graph: fx.GraphModule, stand_ins: Mapping[str, str]) -> dict[str, str]:
+    """Return the value of the captured program that each value of the traced graph is, by the exporter's provenance.
+
+    Where one captured node became several, the last of them has its value. ``stand_ins``: node -> the captured node
+    whose value it has (a layer with a batch-norm folded in has the batch-norm's).
+    """
+    names = {node.name for node in graph.graph.nodes}
+    items = {(n.args[0].name, n.args[1]): n.name for n in graph.graph.nodes if n.target is operator.getitem}
+    last: dict[str, str] = {}
+    known: dict[str, str] = {}
+    for node in traced.graph.nodes:
+        sources = node.meta.get("from_node") or []
+        while sources and sources[-1].name not in names:
+            sources = sources[-1].from_node or []
+        while sources and sources[-1].from_node and sources[-1].from_node[-1].name in names:
+            sources = sources[-1].from_node
+        # One of several outputs carries the provenance of the whole, and is the one of its number there.
+        whole = known.get(node.args[0].name, "") if node.target is operator.getitem else None
+        name = sources[-1].name if sources else node.name if node.op == "placeholder" else None
+        name = name if whole is None else items.get((whole, node.args[1]))
+        if name is not None:
+            last[name], known[node.name] = node.name, name
+    return {node: stand_ins.get(name, name) for name, node in last.items()}
+
+
+def _name_inputs(model: onnx.ModelProto, graph: fx.GraphModule) -> None:
+    """Give the inputs of the ONNX graph the names of the nodes: fx renames what is a word of Python (``input``)."""
+    nodes = graph.graph.find_nodes(op="placeholder")
+    names = {value.name: node.name for value, node in zip(model.graph.input, nodes, strict=True)}
+    for value in model.graph.input:
+        value.name = names[value.name]
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = names.get(name, name)
+
+
+def _ports(model: onnx.ModelProto, example: Sequence[torch.Tensor]) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+    """Describe inputs and outputs, giving the exporter's symbols names a reader understands."""
+    names: dict[str, str] = {}
+    ports: list[list[Port]] = [[], []]
+    for side, values in enumerate((model.graph.input, model.graph.output)):
+        for position, value in enumerate(values):
+            shape: list[int | str] = []
+            for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+                if dim.HasField("dim_value"):
+                    shape.append(dim.dim_value)
+                else:
+                    if side == 0 and dim.dim_param not in names:
+                        # Axis 0 counts examples in every input; other lengths may vary apart.
+                        short = "batch" if axis == 0 else f"axis{axis}"
+                        fresh = axis == 0 or short not in names.values()
+                        names[dim.dim_param] = short if fresh else f"{value.name}_{short}"
+                    name = names.get(dim.dim_param, dim.dim_param or f"{value.name}_{axis}")
+                    dim.dim_param = name
+                    shape.append(name)
+            kind = _NAMES.get(value.type.tensor_type.elem_type)
+            if kind is None:
+                what = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+                raise ModelError(
+                    f"{'output' if side else 'input'} {value.name!r} is {what}; use one of {[*_NAMES.values()]}"
+                )
+            ports[side].append(
+                Port(
+                    name=value.name,
+                    dtype=kind,
+                    shape=tuple(shape),
+                    example=tuple(example[position].shape) if side == 0 else None,
+                )
+            )
+    return tuple(ports[0]), tuple(ports[1])
+
+
+def _aliases(module: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Return every other name of a tied parameter -> the name the graph's state has."""
+    groups: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(parameter), []).append(name)
+    aliases = {}
+    for group in groups.values():
+        known = [name for name in group if name in state]
+        if known:
+            aliases.update({name: known[0] for name in group if name != known[0]})
+    return aliases
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

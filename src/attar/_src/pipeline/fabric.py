@@ -1,0 +1,113 @@
+"""Launch: the ranks of a run and what it is made with, by Lightning Fabric; what must be the same to resume."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.loggers.csv_logs import CSVLogger
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+
+from attar._src.core.errors import SpecError, missing_file
+from attar._src.data.registry import DATASETS
+from attar._src.pipeline.data_splits import DataSplits
+from attar._src.pipeline.folder import RunFolder, file_digest
+from attar._src.pipeline.local_imports import local_imports
+from attar._src.recipe.recipe import Recipe
+from attar._src.recipe.reference import expand_path, referenced_files
+
+_PACKAGES = ("attar", "torch", "numpy", "onnxruntime", "lightning-fabric")
+
+
+def is_first(recipe: Recipe) -> bool:
+    """Return whether this process is the first rank; before the others are there, it is."""
+    return recipe.devices == 1 or int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a run is made with."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()}
+
+
+def run_facts(recipe: Recipe, sets: DataSplits) -> dict[str, Any]:
+    """Return what must be the same for a run to be resumed: the recipe, the data, the user's files, the versions.
+
+    Raises:
+        SpecError: a file that the recipe names is not there; the message has its place in the recipe.
+    """
+    described = {name: value for name, value in recipe.described().items() if name != "root"}
+    named = {expand_path(name) for name in referenced_files(described) | _other_files(recipe)}
+    for path in [path for path in named if path.suffix == ".py"]:
+        folder = (recipe.folder / path).parent
+        named |= {path.parent / other.relative_to(folder) for other in local_imports(recipe.folder / path)}
+    for path in sorted(named):
+        if not (recipe.folder / path).is_file():
+            where = next((f"recipe.{place}: " for place in _places(described, path)), "")
+            raise SpecError(where + missing_file(recipe.folder / path))
+    return {
+        "recipe": described,
+        "data": sets.fingerprint(),
+        "files": {str(path): file_digest(recipe.folder / path) for path in sorted(named)},
+        "versions": versions(),
+    }
+
+
+def _places(value: Any, path: Path, place: str = "") -> Iterator[str]:
+    """Yield where a described recipe names a file, alone or as ``file.py:name``."""
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _places(item, path, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, str) and path in (expand_path(value), expand_path(value.rpartition(":")[0])):
+        yield place
+
+
+def launch_fabric(recipe: Recipe, folder: RunFolder) -> Fabric:
+    """Return the fabric of a run with its ranks started; its loggers hold what the journal has.
+
+    On a processor ranks talk by gloo. Precision and devices are the recipe's.
+    """
+    logs = folder.fresh_logs()
+    loggers: list[Any] = []
+    if folder.first:
+        loggers = [CSVLogger(logs, name="csv", version="", flush_logs_every_n_steps=1)]
+        loggers += [TensorBoardLogger(logs, name="tensorboard", version="")]
+    fabric = Fabric(
+        accelerator="cuda" if torch.cuda.is_available() else "cpu",
+        devices=recipe.devices,
+        strategy="auto" if recipe.devices == 1 else "ddp_find_unused_parameters_true",
+        precision=recipe.precision if recipe.precision != "auto" else None,
+        loggers=loggers,
+    )
+    fabric.launch()
+    if recipe.threads is not None:
+        # Fabric shares the cores out by itself when it starts ranks.
+        torch.set_num_threads(recipe.threads)
+    for row in folder.journal.find("epoch"):
+        log_epoch(fabric, row)
+    return fabric
+
+
+def log_epoch(fabric: Fabric, row: dict[str, Any]) -> None:
+    """Write the figures of an epoch to the loggers, under ``MODEL/STAGE/figure``, ``seed-N/`` before it for seed N."""
+    where = f"seed-{row['seed']}/{row['model']}/{row['index']}-{row['stage']}"
+    taken = ("seed", "index", "epoch")
+    figures = {f"{where}/{key}": value for key, value in row.items() if _is_number(value) and key not in taken}
+    fabric.log_dict(figures, step=row["epoch"])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _other_files(recipe: Recipe) -> set[str]:
+    """Return the files a recipe names in another way: weights, teachers, arrays."""
+    found = {name for model in recipe.models.values() for name in (model.source.weights, model.source.file) if name}
+    source = recipe.data.source
+    word, _, argument = source.partition(":") if isinstance(source, str) else ("", "", "")
+    return found | ({argument} if word in set(DATASETS) and argument else set())

@@ -1,0 +1,93 @@
+"""Loaders: what is looked at of a DataLoader, or the like, before a run: what it gives, and whether it can be used."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils._pytree import tree_flatten_with_path
+
+from attar._src.core.errors import DataError, SpecError
+from attar._src.train.batch import Batch
+from attar._src.train.feed import LoaderFeed, length_of, seeded
+
+#: How much is looked at: batches, and bytes of them.
+LOOKED_AT, _BYTES = 64, 64 * 2**20
+
+
+def loader_digest(loader: Iterable[Any]) -> str:
+    """Return the SHA-256 of what a loader gives first, drawn with a fixed seed, and of its sizes.
+
+    That is 64 batches or 64 MiB, whichever comes first, with the names and shapes of everything in them. What lies
+    beyond and does not change the sizes is not noticed.
+    """
+    found = hashlib.sha256(f"{type(loader).__qualname__} {length_of(loader)} {_examples(loader)}".encode())
+    seen = 0
+    for batch in islice(seeded(loader, 0), LOOKED_AT):
+        for path, leaf in tree_flatten_with_path(batch)[0]:
+            found.update(str(path).encode())
+            if isinstance(leaf, torch.Tensor | np.ndarray):
+                raw = _bytes(leaf)
+                found.update(f"{leaf.dtype} {tuple(leaf.shape)}".encode())
+                found.update(raw.data)
+                seen += raw.nbytes
+            elif leaf is None or isinstance(leaf, str | bytes | int | float):
+                found.update(repr(leaf).encode())
+        if seen >= _BYTES:
+            break
+    return found.hexdigest()
+
+
+def agree(loader: Iterable[Any], arguments: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a loader of mappings that models would take apart in different orders: one batch serves them all.
+
+    Args:
+        loader: of training examples.
+        arguments: those of the forward of each model.
+
+    Raises:
+        SpecError: two models take other arguments of a batch, or take them in another order; both are named.
+    """
+    taken = {name: LoaderFeed(loader, names).arguments for name, names in arguments.items()}
+    first, wanted = next(iter(taken.items()))
+    for name, own in taken.items():
+        if own != wanted:
+            raise SpecError(
+                f"recipe.models: the data are mappings, of which {first} takes {', '.join(wanted)} and {name} takes "
+                f"{', '.join(own)}, and one batch serves both; give their forwards the same arguments in the same order"
+            )
+
+
+def alike(batches: Iterable[Batch], split: str) -> Iterator[Batch]:
+    """Yield batches as they are, as long as their targets can be put together for a metric.
+
+    Raises:
+        DataError: those of two batches differ in more than the number of examples.
+    """
+    shapes: set[tuple[int, ...]] = set()
+    for batch in batches:
+        if batch.targets is not None:
+            shapes.add(tuple(batch.targets.shape[1:]))
+        if len(shapes) > 1:
+            raise DataError(
+                f"recipe.data.source: {split} has batches whose targets are {' and '.join(map(str, sorted(shapes)))} "
+                "an example, and a metric takes those of the whole split together; pad all to one length"
+            )
+        yield batch
+
+
+def _examples(loader: Any) -> int | None:
+    data = getattr(loader, "dataset", None)
+    return None if data is None else length_of(data)
+
+
+def _bytes(array: Any) -> NDArray[np.uint8]:
+    # Torch has formats that numpy has not: bytes are read as bytes.
+    if isinstance(array, torch.Tensor):
+        return array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)

@@ -1,0 +1,80 @@
+"""Plot: what all figures of the page share. Below ``report.figures``, which makes them.
+
+A plot has *levels*, a selector each (model, tensor); a figure is shown where its labels are selected. Colours are names
+of the style sheet's variables, so that one figure serves light and dark pages; ``page.js`` fills them in.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from attar._src.report.wording import short
+
+#: Colours of models in their order; they repeat after the last.
+SERIES = ("--series-0", "--series-1", "--series-2", "--series-3", "--series-4", "--series-5")
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure.
+
+    Attributes:
+        labels: what to select to see it, one for each level of its plot.
+        data, layout: as Plotly has them.
+        alt: what it shows, in words.
+        note: what there is to know about it; what was left out.
+    """
+
+    labels: tuple[str, ...]
+    data: list[dict[str, Any]]
+    layout: dict[str, Any]
+    alt: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A place on the page where one of several figures is shown.
+
+    Attributes:
+        name: of the place.
+        levels: what the selectors are called.
+        figures: all of them, the first shown first.
+    """
+
+    name: str
+    levels: tuple[str, ...]
+    figures: Sequence[Figure]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plot as JSON values."""
+        return {"levels": self.levels, "figures": [asdict(figure) for figure in self.figures]}
+
+
+def colour(index: int) -> str:
+    """Return the colour of a model."""
+    return SERIES[index % len(SERIES)]
+
+
+def text(*lines: str) -> str:
+    """Return lines as Plotly takes them: it reads tags in every text, so that those of a name are written out."""
+    return "<br>".join(html.escape(line, quote=False) for line in lines)
+
+
+def axis(title: str, **more: Any) -> dict[str, Any]:
+    """Return an axis with a title."""
+    return {"title": {"text": text(title)}, **more}
+
+
+def categories(names: Sequence[str], title: str = "", **more: Any) -> dict[str, Any]:
+    """Return an axis of names at 0, 1, 2, ...: equal names stay apart, and none is taken for a number or a date."""
+    ticks = {
+        "tickmode": "array",
+        "tickvals": list(range(len(names))),
+        "ticktext": [text(short(name)) for name in names],
+    }
+    return axis(title, **ticks, range=[-0.6, len(names) - 0.4], zeroline=False, **more)

@@ -1,0 +1,291 @@
+"""Story: what a run folder tells, read and checked; nothing of it is taken on trust that can be looked up in a file.
+
+    report.json ("run")  +  the .attar files it names  -->  Story  -->  figures, sections, page
+
+Sizes and tensors are those of the files as they lie there, and a file is the one that was measured: its SHA-256 says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, ValidationError
+
+from attar._src.artifact.inspect import inspect_artifact
+from attar._src.artifact.reader import Artifact, open_artifact
+from attar._src.core.errors import AttarError, UnknownName
+from attar._src.core.spec import Spec, explain
+from attar._src.report.collapse import Change, compare_classes
+from attar._src.report.record import NAME, RUN, read_report
+
+
+class _Told(Spec):
+    """What was written by a run: what is not known here is passed over, and a metric may be NaN."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=True)
+
+
+class Timing(_Told):
+    """Latency of a file, as ``Latency`` has it."""
+
+    median_ms: float
+    p99_ms: float
+    spread: float
+    ratio: float | None = None
+    rounds: int
+
+
+class ReportedLayer(_Told):
+    """Where a layer ran, as ``Layer`` has it."""
+
+    name: str
+    kernel: str
+    integer: bool
+    reason: str = ""
+
+
+class Measured(_Told):
+    """One model of a run, as ``report.json`` has it.
+
+    Attributes:
+        name, file, sha256: the model, its file in the run's folder, and what that file was when it was measured.
+        metric_mean, metric_per_seed: the test metric; None and empty where there was nothing to judge by.
+        per_class: label -> share of right predictions, 0 to 1; empty where there are no classes.
+        parameters, nonzero_share: of the module, and how many of them are not zero.
+        fp32_bytes: four bytes for each parameter.
+        latency, times_faster: of the decoded file, and the baseline's median over its own.
+        layers: where each layer ran.
+        left: what was left in floating point -> why.
+        record: what each stage says it did.
+        curves: a row of figures for every epoch, with ``stage`` and ``epoch``.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    metric_mean: float | None = None
+    metric_per_seed: tuple[float, ...] = ()
+    per_class: dict[str, float] | None = None
+    parameters: int
+    nonzero_share: float | None = None
+    fp32_bytes: int
+    latency: Timing | None = None
+    times_faster: float | None = None
+    layers: tuple[ReportedLayer, ...] = ()
+    left: dict[str, str] = {}
+    record: tuple[Any, ...] = ()
+    curves: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def median_ms(self) -> float | None:
+        """The median latency; None where it was not timed."""
+        return self.latency.median_ms if self.latency else None
+
+
+class ReportedRun(_Told):
+    """A run of a recipe, as ``report.json`` has it.
+
+    Attributes:
+        recipe, recipe_yaml: the recipe as it was run.
+        command, versions, seeds: how to do it again.
+        baseline: the model the others are held against.
+        metric: name of the test metric.
+        examples: how many test examples there were.
+        class_examples: label -> how many of them; empty where it was not counted.
+        models: what was measured on each.
+    """
+
+    recipe: dict[str, Any] = {}
+    recipe_yaml: str = ""
+    command: str = ""
+    versions: dict[str, str] = {}
+    seeds: tuple[int, ...] = ()
+    baseline: str
+    metric: str = "accuracy"
+    examples: int | None = None
+    class_examples: dict[str, int] | None = None
+    models: tuple[Measured, ...]
+
+
+@dataclass(frozen=True)
+class ReportedModel:
+    """A model of the run with its file.
+
+    Attributes:
+        measured: what the run measured on it.
+        artifact: the file, open.
+        baseline_bytes: the baseline's weights in FP32.
+        baseline_ms: the baseline's median latency, where both were timed.
+    """
+
+    measured: Measured
+    artifact: Artifact
+    baseline_bytes: int
+    baseline_ms: float | None
+
+    @property
+    def name(self) -> str:
+        """What the recipe calls it."""
+        return self.measured.name
+
+    @cached_property
+    def contents(self) -> Mapping[str, Any]:
+        """Where every byte of the file goes, as ``attar inspect --json`` has it."""
+        return inspect_artifact(self.artifact)
+
+    @property
+    def file_bytes(self) -> int:
+        """The length of the file."""
+        return self.artifact.file_bytes
+
+    @property
+    def bits_per_weight(self) -> float | None:
+        """(file bytes - graph bytes) x 8 / parameters."""
+        found: float | None = self.contents["bits_per_weight"]
+        return found
+
+    @property
+    def times_smaller(self) -> float:
+        """The baseline's weights in FP32 over the whole file."""
+        return self.baseline_bytes / self.file_bytes
+
+    @property
+    def times_faster(self) -> float | None:
+        """The baseline's median latency over this one's; None where one was not timed."""
+        mine = self.measured.median_ms
+        if self.measured.times_faster is not None:
+            return self.measured.times_faster
+        return self.baseline_ms / mine if mine and self.baseline_ms else None
+
+
+@dataclass(frozen=True)
+class Story:
+    """A run, read and checked.
+
+    Attributes:
+        folder: its name.
+        run: what ``report.json`` tells.
+        models: every model with its file, in the order of the run.
+    """
+
+    folder: str
+    run: ReportedRun
+    models: tuple[ReportedModel, ...]
+
+    @property
+    def baseline(self) -> ReportedModel:
+        """The model the others are held against."""
+        return next(model for model in self.models if model.name == self.run.baseline)
+
+    @property
+    def others(self) -> tuple[ReportedModel, ...]:
+        """All models but the baseline."""
+        return tuple(model for model in self.models if model.name != self.run.baseline)
+
+    @property
+    def main(self) -> ReportedModel:
+        """The model the run was for: the smallest file that is not the baseline's; the baseline where it is alone."""
+        return min(self.others, key=lambda model: model.file_bytes, default=self.baseline)
+
+    @property
+    def main_first(self) -> tuple[ReportedModel, ...]:
+        """All models, the one the run was for before the others."""
+        return (self.main, *(model for model in self.models if model is not self.main))
+
+    @property
+    def data(self) -> str:
+        """The name of the data set, empty where the recipe does not name one."""
+        given = self.run.recipe.get("data", "")
+        found = given.get("source", "") if isinstance(given, dict) else given
+        return found if isinstance(found, str) else ""
+
+    @property
+    def counted(self) -> bool:
+        """Whether the test examples of each class were counted; they are taken to be equally many where not."""
+        return bool(self.run.class_examples)
+
+    @cached_property
+    def changes(self) -> Mapping[str, tuple[Change, ...]]:
+        """What became of each class, by model; models without classes are left out."""
+        before = self.baseline.measured.per_class or {}
+        evenly = (self.run.examples or 0) / max(len(before), 1)
+        examples = {label: (self.run.class_examples or {}).get(label, evenly) for label in before}
+        found = {model.name: compare_classes(before, model.measured.per_class or {}, examples) for model in self.others}
+        return {name: changes for name, changes in found.items() if changes}
+
+    @property
+    def collapsed(self) -> Mapping[str, tuple[Change, ...]]:
+        """The classes that collapsed, by model; models without any are left out."""
+        found = {name: tuple(change for change in all_ if change.collapsed) for name, all_ in self.changes.items()}
+        return {name: changes for name, changes in found.items() if changes}
+
+
+def tell(folder: Path) -> Story:
+    """Read a run folder.
+
+    Raises:
+        AttarError: it is no folder of a finished run, or what lies there does not fit together; the message says what
+            is missing and how to get it.
+    """
+    run = _run(folder)
+    names = [model.name for model in run.models]
+    if not names or len(set(names)) != len(names):
+        raise AttarError(
+            f"{folder / NAME}: run.models should hold one model or more, each of its own name; got {names}"
+        )
+    if run.baseline not in names:
+        raise AttarError(f"{folder / NAME}: run.baseline: {UnknownName('model', run.baseline, names)}")
+    first = next(model for model in run.models if model.name == run.baseline)
+    models = tuple(
+        ReportedModel(model, _artifact(folder, model), first.fp32_bytes, first.median_ms) for model in run.models
+    )
+    return Story(folder.resolve().name, run, models)
+
+
+def _run(folder: Path) -> ReportedRun:
+    path = folder / NAME
+    if not folder.is_dir():
+        there = f"; the run's folder may be {folder.parent}" if folder.is_file() else ""
+        raise AttarError(f"{folder} is not a folder: name the folder of a run, such as runs/demo{there}")
+    if not path.is_file():
+        raise AttarError(
+            f"{folder} has no {NAME}: a run writes it when it ends. "
+            f"Finish it with `attar run RECIPE.yaml --out {folder} --resume`"
+        )
+    known = read_report(path)
+    if RUN not in known:
+        raise AttarError(
+            f"{path} tells of files but of no run; `attar run RECIPE.yaml --out {folder}` writes one that does, "
+            "`attar inspect FILE` shows a file"
+        )
+    return _checked(ReportedRun, known[RUN], f"{path}: {RUN}")
+
+
+_T = TypeVar("_T", bound=Spec)
+
+
+def _checked(spec: type[_T], given: Any, where: str) -> _T:
+    try:
+        return spec.model_validate(given)
+    except ValidationError as error:
+        raise AttarError(f"{explain(error, where=where)}; run the recipe again, or undo what was changed") from error
+
+
+def _artifact(folder: Path, model: Measured) -> Artifact:
+    path = folder / model.file
+    if not path.is_file():
+        raise AttarError(
+            f"{path} is missing: {NAME} tells of it as the file of {model.name!r}. Put it back, or make it again with "
+            f"`attar run RECIPE.yaml --out {folder} --resume`"
+        )
+    artifact = open_artifact(path)
+    if artifact.sha256 != model.sha256:
+        raise AttarError(
+            f"{path} is not the file that was measured: its SHA-256 is {artifact.sha256}, {NAME} has {model.sha256}. "
+            "Put that file back, or run the recipe again"
+        )
+    return artifact

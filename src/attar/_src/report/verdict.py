@@ -1,0 +1,86 @@
+"""Verdict: one sentence on a run, of measured numbers only."""
+
+from __future__ import annotations
+
+import math
+
+from attar._src.report.story import ReportedModel, Story
+from attar._src.report.wording import count, format_bytes, is_share, listed, metric, milliseconds, plural, short, times
+
+#: Medians closer than this are called equal: a machine at rest still gives a few per cent.
+_SAME_SPEED = 0.05
+
+
+def verdict(story: Story) -> str:
+    """Return what the run came to, in one sentence; what was not measured is not in it."""
+    main, baseline = story.main, story.baseline
+    if main is baseline:
+        return _alone(story)
+    name, other = short(main.name), short(baseline.name)
+    gain = main.times_smaller
+    smaller = f"{times(gain)} smaller" if gain >= 1 else f"{times(1 / gain)} larger"
+    parts = [f"is {smaller} as a whole file ({count(main.file_bytes)} bytes) than the FP32 weights of {other}"]
+    parts += [text for text in (_quality(story), _speed(main, baseline)) if text]
+    lost = story.collapsed.get(main.name, ())
+    if lost:
+        verb = "has" if len(lost) == 1 else "have"
+        parts.append(f"but {plural(len(lost), 'class')} {verb} collapsed")
+        return f"{name} {listed(parts[:-1])}, {parts[-1]}."
+    return f"{name} {listed(parts)}."
+
+
+def noise(story: Story) -> float | None:
+    """Return two standard errors of the difference of two accuracies on this test set; None for other metrics.
+
+    As of independent samples, so that it is rather too large: both models saw the same examples.
+    """
+    shares = [story.main.measured.metric_mean, story.baseline.measured.metric_mean]
+    if not is_share(story.run.metric) or not story.run.examples or story.main is story.baseline:
+        return None
+    known = [share for share in shares if share is not None and 0 <= share <= 1]
+    return 2 * math.sqrt(sum(p * (1 - p) for p in known) / story.run.examples) if len(known) == 2 else None
+
+
+def _alone(story: Story) -> str:
+    model, name = story.main, short(story.main.name)
+    parts = [f"takes {format_bytes(model.file_bytes)}, {times(model.times_smaller)} less than its weights in FP32"]
+    if model.times_smaller < 1:
+        parts = [
+            f"takes {format_bytes(model.file_bytes)}; its weights in FP32 alone take "
+            f"{format_bytes(model.baseline_bytes)}"
+        ]
+    if model.measured.metric_mean is not None:
+        parts.append(f"reaches {_reached(story, model)}")
+    if model.measured.latency is not None:
+        parts.append(f"answers in {milliseconds(model.measured.latency.median_ms)}")
+    return f"{name} {listed(parts)}."
+
+
+def _reached(story: Story, model: ReportedModel) -> str:
+    on = f" on {count(story.run.examples)} test examples" if story.run.examples else ""
+    return f"a test {story.run.metric} of {metric(model.measured.metric_mean, story.run.metric)}{on}"
+
+
+def _quality(story: Story) -> str:
+    mine, theirs = story.main.measured.metric_mean, story.baseline.measured.metric_mean
+    if mine is None or theirs is None:
+        return ""
+    name, seeds = story.run.metric, len(story.main.measured.metric_per_seed)
+    figures = f"{metric(mine, name)} against {metric(theirs, name)}" + (f", mean of {seeds} seeds" if seeds > 1 else "")
+    if not is_share(name):
+        return f"has a test {name} of {figures}"
+    gap = f"{abs(100 * (mine - theirs)):.1f}"
+    if gap == "0.0":
+        return f"is as accurate on the test set ({figures})"
+    unit = "point" if gap == "1.0" else "points"
+    return f"is {gap} {unit} {'more' if mine > theirs else 'less'} accurate on the test set ({figures})"
+
+
+def _speed(main: ReportedModel, baseline: ReportedModel) -> str:
+    faster, mine, theirs = main.times_faster, main.measured.latency, baseline.measured.latency
+    if faster is None or mine is None or theirs is None or not math.isfinite(faster) or faster <= 0:
+        return ""
+    figures = f"{milliseconds(mine.median_ms)} against {milliseconds(theirs.median_ms)}"
+    if abs(faster - 1) <= _SAME_SPEED:
+        return f"answers about as fast ({figures})"
+    return f"answers {times(faster if faster > 1 else 1 / faster)} {'faster' if faster > 1 else 'slower'} ({figures})"

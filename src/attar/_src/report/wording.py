@@ -1,0 +1,76 @@
+"""Wording: how the page writes numbers and names; the same everywhere on it."""
+
+from __future__ import annotations
+
+import math
+
+#: What stands where nothing was measured.
+NONE = "–"
+
+
+def count(value: float | None) -> str:
+    """Return a whole number with its thousands apart: ``12,345``."""
+    return NONE if value is None or not math.isfinite(value) else f"{value:,.0f}"
+
+
+def format_bytes(value: float | None) -> str:
+    """Return bytes as people read them: ``512 B``, ``1.5 KB`` (of 1000), ``2.0 MB``."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    for unit in ("B", "KB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"
+
+
+def share(value: float | None, digits: int = 1) -> str:
+    """Return a share as a percentage: ``98.3 %``."""
+    return NONE if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
+
+
+def times(value: float | None) -> str:
+    """Return a ratio: ``31.2×``."""
+    return NONE if value is None or not math.isfinite(value) else f"{value:.{1 if value >= 9.95 else 2}f}×"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Return a number to so many significant digits."""
+    return NONE if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
+
+
+def milliseconds(value: float | None) -> str:
+    """Return a latency: ``0.123 ms``."""
+    return NONE if value is None else f"{number(value, 3)} ms"
+
+
+def points(value: float) -> str:
+    """Return a difference of shares in percentage points, with its sign: ``−1.2``."""
+    text = f"{100 * value:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
+
+
+def metric(value: float | None, name: str) -> str:
+    """Return a test metric: accuracy as a percentage, others as they are."""
+    return share(value, 2) if is_share(name) else number(value)
+
+
+def is_share(name: str) -> bool:
+    """Say whether a metric is a share of right answers, so that its differences are in points."""
+    return name == "accuracy"
+
+
+def short(name: str, most: int = 48) -> str:
+    """Return a name of at most ``most`` characters: one that is longer loses its middle."""
+    half = most // 2
+    return name if len(name) <= most else f"{name[: half - 1]}…{name[-half:]}"
+
+
+def plural(amount: int, noun: str) -> str:
+    """Return ``1 layer``, ``2 layers``, ``3 classes``."""
+    return f"{amount:,} {noun}" + ("" if amount == 1 else "es" if noun.endswith("s") else "s")
+
+
+def listed(items: list[str]) -> str:
+    """Return ``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)

@@ -1,0 +1,95 @@
+"""The model being lowered: nodes in order, initializers made once, names that never collide.
+
+Part of ``runtime``, used by ``runtime.lower``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+
+class Builder:
+    """Collects the nodes and initializers that replace those of a model.
+
+    Args:
+        source: the model whose inputs, outputs, operator sets and inline initializers stay.
+        reserved: names that belong to something else.
+    """
+
+    def __init__(self, source: onnx.ModelProto, reserved: Iterable[str] = ()) -> None:
+        self._source = source
+        self._constants = {tensor.name: tensor for tensor in source.graph.initializer}
+        self._nodes: list[onnx.NodeProto] = []
+        self._made: dict[str, onnx.TensorProto] = {}
+        self._scalars: dict[tuple[str, bytes], str] = {}
+        self._count: Counter[str] = Counter()
+        graph = source.graph
+        values = [v.name for v in (*graph.input, *graph.output)] + [*self._constants]
+        values += [name for node in graph.node for name in (node.name, *node.input, *node.output)]
+        self._taken = {*values, *reserved}
+
+    def constant(self, name: str) -> NDArray[Any] | None:
+        """Return the value of an inline initializer, None where the name is not one."""
+        tensor = self._constants.get(name)
+        return None if tensor is None else numpy_helper.to_array(tensor)
+
+    def fresh(self, name: str) -> str:
+        """Return ``name``, or a name like it, that nothing in the model has yet."""
+        free = name
+        while free in self._taken:
+            self._count[name] += 1
+            free = f"{name}_{self._count[name]}"
+        self._taken.add(free)
+        return free
+
+    def put(self, name: str, array: NDArray[Any]) -> None:
+        """Make an initializer of this very name."""
+        self._made[name] = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+
+    def initializer(self, name: str, array: NDArray[Any]) -> str:
+        """Make an initializer called like ``name`` and return its name."""
+        free = self.fresh(name)
+        self.put(free, array)
+        return free
+
+    def scalar(self, array: NDArray[Any], name: str) -> str:
+        """Return the name of an initializer with this value; equal ones are one."""
+        key = (f"{array.dtype.str}{array.shape}", array.tobytes())
+        if key not in self._scalars:
+            self._scalars[key] = self.initializer(name, array)
+        return self._scalars[key]
+
+    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """Add a node of one output and return the output's name."""
+        self._nodes.append(onnx.helper.make_node(op, inputs, [output], name=self.fresh(f"{op}_{output}"), **attributes))
+        return output
+
+    def copy(self, node: onnx.NodeProto, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        """Add a node of the source with other inputs and outputs."""
+        twin = onnx.NodeProto()
+        twin.CopyFrom(node)
+        del twin.input[:], twin.output[:]
+        twin.input.extend(inputs)
+        twin.output.extend(outputs)
+        self._nodes.append(twin)
+
+    def finish(self) -> onnx.ModelProto:
+        """Return the model of what was collected; inline initializers that nothing reads are left out."""
+        model = onnx.ModelProto()
+        model.ir_version = self._source.ir_version
+        model.opset_import.extend(self._source.opset_import)
+        model.graph.name = self._source.graph.name
+        model.graph.input.extend(self._source.graph.input)
+        model.graph.output.extend(self._source.graph.output)
+        model.graph.node.extend(self._nodes)
+        read = {name for node in self._nodes for name in node.input} | {v.name for v in model.graph.output}
+        model.graph.initializer.extend(t for name, t in self._constants.items() if name in read)
+        model.graph.initializer.extend(self._made.values())
+        return model

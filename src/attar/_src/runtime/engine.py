@@ -1,0 +1,139 @@
+"""The one place that knows ONNX Runtime: opening a model, running it, and reading the profile it writes of itself.
+
+Part of ``runtime``, under ``Session``; ``measure`` runs other people's models
+with it, so that they are timed under the same settings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+from attar._src.core.errors import ArtifactError, DataError
+
+#: Everything ONNX Runtime raises of its own; these classes have no common base but Exception.
+_FAULTS: tuple[type[Exception], ...] = (
+    *(value for value in vars(native).values() if isinstance(value, type) and issubclass(value, Exception)),
+    RuntimeError,
+    ValueError,
+    TypeError,
+)
+# What ONNX Runtime appends to the name of a node that it moves to another kernel or layout.
+_RENAMED = re.compile(r"(_token_\d+|_nchwc|_kernel_time)+$")
+
+
+class EnginePort(NamedTuple):
+    """An input or output as ONNX Runtime sees it; an axis of ``shape`` is a size, a name, or None."""
+
+    name: str
+    type: str
+    shape: tuple[int | str | None, ...]
+
+
+class Engine:
+    """A model that ONNX Runtime has loaded, on the CPU.
+
+    Args:
+        model: serialized ONNX, or the path of a file of it.
+        threads: how many threads one run may use; ONNX Runtime's choice where None.
+        exact: ask for exact sums of products where this machine's quick integer kernels saturate them.
+        profile: a prefix of the file that a profile goes to.
+
+    Raises:
+        ArtifactError: ONNX Runtime refuses the model.
+    """
+
+    def __init__(
+        self, model: bytes | Path, *, threads: int | None = None, exact: bool = False, profile: str | None = None
+    ) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = threads or 0
+        # Threads that spin after a run take the core of whoever runs next.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if exact and saturates():
+            options.add_session_config_entry("session.x64quantprecision", "1")
+        if profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = profile
+        try:
+            source = model if isinstance(model, bytes) else str(model)
+            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except _FAULTS as error:
+            raise ArtifactError(f"ONNX Runtime refuses the graph: {_short(error)}", section="graph") from error
+
+    @property
+    def inputs(self) -> tuple[EnginePort, ...]:
+        """The inputs, in order."""
+        return tuple(EnginePort(v.name, v.type, tuple(v.shape)) for v in self._session.get_inputs())
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the outputs, in order."""
+        return tuple(value.name for value in self._session.get_outputs())
+
+    def run(self, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Return the outputs in order.
+
+        Raises:
+            DataError: ONNX Runtime could not compute them for these inputs.
+        """
+        try:
+            found: list[NDArray[Any]] = self._session.run(None, feed)
+        except _FAULTS as error:
+            raise DataError(f"ONNX Runtime could not run these inputs: {_short(error)}") from error
+        return found
+
+    def end_profile(self) -> Path:
+        """Close the profile and return its file."""
+        return Path(self._session.end_profiling())
+
+
+@cache
+def saturates() -> bool:
+    """Whether uint8 by int8 kernels of this machine saturate sums of two products at 16 bits, found by trying.
+
+    So they do on x86 without VNNI. Weights of magnitude 64 and less are safe there (2 * 255 * 64 < 2^15), and ONNX
+    Runtime leaves them alone; for the others its exact kernels take twice the time, so that nobody else asks for them.
+    """
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["a", "b"], ["y"])],
+        "probe",
+        [info("a", TensorProto.UINT8, [1, 64]), info("b", TensorProto.INT8, [64, 16])],
+        [info("y", TensorProto.INT32, [1, 16])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    feed = {"a": np.full((1, 64), 255, np.uint8), "b": np.full((64, 16), 127, np.int8)}
+    return bool((Engine(model.SerializeToString(), threads=1).run(feed)[0] != 64 * 255 * 127).any())
+
+
+def kernels(model: bytes, feed: dict[str, NDArray[Any]]) -> dict[str, str]:
+    """Return node -> operator that ran, from ONNX Runtime's own profile of one run.
+
+    A node that was fused into another is missing, and so is one whose name ONNX Runtime replaced.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Engine(model, threads=1, profile=str(Path(folder) / "profile"))
+        engine.run(feed)
+        events = json.loads(engine.end_profile().read_text())
+    return {
+        _RENAMED.sub("", event["name"]): event["args"]["op_name"]
+        for event in events
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+    }
+
+
+def _short(error: Exception) -> str:
+    """Return the first lines of a message."""
+    return " ".join(str(error).split())[:300]

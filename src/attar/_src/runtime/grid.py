@@ -1,0 +1,159 @@
+"""Where the codes of quantized values come to be: grids of uint8 codes, and the place each QuantizeLinear moves up to.
+
+Part of ``runtime``, used by ``runtime.lower``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from attar._src.artifact.manifest import Activation
+
+Constant = Callable[[str], NDArray[Any] | None]
+
+# Operators of one data input that keep the order of numbers, so that rounding commutes with them, and do not copy.
+_ORDERLY = {"Relu", "Clip", "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"}
+# Operators whose result on codes is the codes of their result: data only moves.
+_MOVES = {
+    *(_ORDERLY - {"Relu", "Clip"}),
+    *("Slice", "Pad", "Gather", "Split", "Expand", "Tile", "Concat", "DepthToSpace", "SpaceToDepth"),
+}
+#: Operators that a rounding behind them may be moved in front of.
+PASSED = frozenset(_ORDERLY | _MOVES)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Codes of 8 bits, ``low`` to ``high``, that stand for ``scale * (code - zero_point)``, ``scale`` a float32."""
+
+    scale: float
+    zero_point: int
+    low: int
+    high: int
+
+    @classmethod
+    def of(cls, activation: Activation) -> Grid:
+        """Return the grid of a record; signed codes are moved up by 128, which leaves the values as they are."""
+        shift = 128 if activation.signed else 0
+        scale = float(np.float32(activation.scale))
+        return cls(scale, activation.zero_point + shift, activation.qmin + shift, activation.qmax + shift)
+
+    def code(self, value: float) -> int:
+        """Return the code of a value, as QuantizeLinear and a Clip give it."""
+        with np.errstate(over="ignore"):
+            code = np.rint(np.float32(value) / np.float32(self.scale)) + np.float32(self.zero_point)
+        return int(np.clip(code, self.low, self.high))
+
+    def between(self, low: float, high: float) -> Grid:
+        """Return the grid whose codes are those of ``clip(x, low, high)`` for every x."""
+        return replace(self, low=self.code(low), high=self.code(high))
+
+    def holds(self, other: Grid) -> bool:
+        """Whether every code of ``other`` is a code of this grid for the same value."""
+        same = (self.scale, self.zero_point) == (other.scale, other.zero_point)
+        return same and self.low <= other.low and other.high <= self.high
+
+
+@dataclass(frozen=True)
+class CodedValue:
+    """A value as codes: the uint8 value of the lowered graph that holds them, and their grid."""
+
+    name: str
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class GridPlan:
+    """Which values are quantized where they are made, and which Relu and Clip became bounds of a grid.
+
+    Attributes:
+        grids: value -> the grid it is rounded to. Activations, and the values they were moved up to.
+        absorbed: outputs of nodes that are bounds on the codes of their input now.
+    """
+
+    grids: Mapping[str, Grid]
+    absorbed: frozenset[str]
+
+
+def plan_grids(graph: onnx.GraphProto, activations: Mapping[str, Grid], constant: Constant) -> GridPlan:
+    """Return where each activation is rounded to its grid.
+
+    From the activation upwards: through operators that keep order, as long as nothing else reads the value between.
+    """
+    producer = {value: node for node in graph.node for value in node.output}
+    readers = Counter(value for node in graph.node for value in node.input)
+    outputs = {value.name for value in graph.output}
+    grids = dict(activations)
+    absorbed: set[str] = set()
+    for value, grid in activations.items():
+        source, at = value, grid
+        passed: list[str] = []
+        while source not in outputs and (node := producer.get(source)) is not None:
+            above = node.input[0] if node.op_type in _ORDERLY and len(node.output) == 1 else None
+            bounds = _bounds(node, constant)
+            if above is None or bounds is None or above not in producer:
+                break
+            if above in grids or above in outputs or readers[above] > 1:
+                break
+            at = at.between(*bounds)
+            passed += [source] if node.op_type in ("Relu", "Clip") else []
+            source = above
+        if source != value:
+            grids[source] = at
+            absorbed.update(passed)
+    return GridPlan(grids, frozenset(absorbed))
+
+
+def grid_of_move(node: onnx.NodeProto, codes: Mapping[str, CodedValue], constant: Constant) -> Grid | None:
+    """Return the grid of what a node makes of the codes of its inputs, None where it has to see real numbers."""
+    if node.op_type not in _MOVES or (node.op_type == "MaxPool" and len(node.output) > 1):
+        return None
+    grids = [codes[name].grid if name in codes else None for name in data_inputs(node)]
+    first = grids[0]
+    if first is None:
+        return None
+    for grid in grids[1:]:
+        if grid is None or (grid.scale, grid.zero_point) != (first.scale, first.zero_point):
+            return None
+        first = replace(first, low=min(first.low, grid.low), high=max(first.high, grid.high))
+    if node.op_type == "Pad" and not _pads_zero(node, constant):
+        return None
+    return first
+
+
+def data_inputs(node: onnx.NodeProto) -> list[str]:
+    """Return the inputs of a data movement that carry the data."""
+    return list(node.input) if node.op_type == "Concat" else [node.input[0]]
+
+
+def _bounds(node: onnx.NodeProto, constant: Constant) -> tuple[float, float] | None:
+    """Return the range an order-keeping node clips to, None where it is not known."""
+    if node.op_type == "Relu":
+        return 0.0, np.inf
+    if node.op_type != "Clip":
+        return -np.inf, np.inf
+    ends = [-np.inf, np.inf]
+    for i, name in enumerate(node.input[1:3]):
+        if name:
+            end = constant(name)
+            if end is None or end.size != 1 or not np.isfinite(end).all():
+                return None
+            ends[i] = float(end.reshape(-1)[0])
+    # ONNX: where the bounds cross, everything becomes the upper one.
+    return min(ends), ends[1]
+
+
+def _pads_zero(node: onnx.NodeProto, constant: Constant) -> bool:
+    mode = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "mode"), b"constant")
+    if mode != b"constant" or len(node.input) < 3 or not node.input[2]:
+        return True
+    value = constant(node.input[2])
+    return value is not None and value.size == 1 and not value.any()

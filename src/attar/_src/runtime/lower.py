@@ -1,0 +1,274 @@
+"""Lowering: a graph without weights becomes a standard ONNX model that runs in integers where the file allows it.
+
+Part of ``runtime``, between the file and ``Session``. Five rules, none of
+which changes the function:
+
+1. A quantized value is a QuantizeLinear to uint8 (signed codes are moved up by 128, which is the same grid), a Clip of
+   the codes where the grid is narrower than the type, and one DequantizeLinear that everything reads.
+2. Rounding to a grid is monotone, so it commutes with what keeps order or moves data: the QuantizeLinear of a value
+   moves up through Relu, Clip, MaxPool, Reshape ... to the convolution they follow, where ONNX Runtime fuses it. Relu
+   and Clip are then bounds of the codes, and free where the type has the same bounds.
+3. An operator that only moves data works on the codes.
+4. A product of a quantized value and an int8 weight reads the codes of both through DequantizeLinear, and a bias of
+   int32 where the bias is a whole number of its steps.
+5. Nothing else is to become a product of integers: ONNX Runtime rounds weights and biases of its own accord between
+   DequantizeLinear and QuantizeLinear (WeightBiasQuantization), so something has to stand between.
+
+Everything else is dequantized here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from attar._src.artifact.manifest import Activation
+from attar._src.artifact.reader import Artifact
+from attar._src.core.errors import ArtifactError
+from attar._src.runtime.builder import Builder
+from attar._src.runtime.grid import PASSED, CodedValue, Grid, data_inputs, grid_of_move, plan_grids
+from attar._src.runtime.rewrite import rewrite
+from attar._src.runtime.sums import sums_of
+from attar._src.runtime.weights import Weights
+
+_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_MESSAGE = 2**31 - 2**26  # of 2 GiB, the rest is left to the graph
+_LOWEST = np.array(-np.inf, np.float32)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What was planned for a node that reads a weight of two axes or more.
+
+    Attributes:
+        tensors: the stored tensors its weight is made of.
+        reason: why it is not laid out for an integer kernel; empty where it is.
+    """
+
+    tensors: tuple[str, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """A model to run, and the plan behind it.
+
+    Attributes:
+        model: standard ONNX with its weights.
+        layers: node of the model -> what was planned for it.
+        dequantized: compressed tensor of the file -> why it became float32 when the file was opened.
+    """
+
+    model: onnx.ModelProto
+    layers: Mapping[str, Placement]
+    dequantized: Mapping[str, str]
+
+    def serialized(self) -> bytes:
+        """Return the model as ONNX bytes.
+
+        Raises:
+            ArtifactError: with its weights it is larger than the 2 GiB that a protobuf message can be.
+        """
+        weights = sum(len(tensor.raw_data) for tensor in self.model.graph.initializer)
+        if weights > _MESSAGE:
+            raise ArtifactError(f"its weights take {weights} bytes as ONNX, {_MESSAGE} is the most", section="graph")
+        data: bytes = self.model.SerializeToString()
+        return data
+
+    @property
+    def integer_nodes(self) -> tuple[str, ...]:
+        """The nodes that are laid out for integer kernels."""
+        return tuple(node for node, placement in self.layers.items() if not placement.reason)
+
+
+def lower(artifact: Artifact, graph: str = "main", *, threads: int = 1) -> Lowered:
+    """Return a graph of a file as a standard ONNX model with its weights, in integers where that is possible.
+
+    Args:
+        artifact: the open file.
+        graph: the name of one of its graphs.
+        threads: how many cores decode tensors at once.
+
+    Raises:
+        UnknownName: there is no such graph.
+        ArtifactError: the graph or a tensor is malformed.
+    """
+    record = artifact.graph_record(graph)
+    return _Lowering(artifact.graph(graph), record.activations, Weights(artifact, graph, threads=threads)).run()
+
+
+class _Lowering:
+    """One pass over the nodes, in order."""
+
+    def __init__(self, model: onnx.ModelProto, activations: tuple[Activation, ...], weights: Weights) -> None:
+        self.weights = weights
+        grids = {activation.value: Grid.of(activation) for activation in activations}
+        self.graph = (source := rewrite(model, weights.shapes, grids)).graph
+        self.build = Builder(source, reserved=weights.shapes)
+        self.plan = plan_grids(self.graph, grids, self.build.constant)
+        self.outputs = {value.name for value in self.graph.output}
+        self.summed = _summed(self.graph, self.plan.grids)
+        self.codes: dict[str, CodedValue] = {}
+        self.reals: dict[str, str] = {}
+        self.apart: dict[str, str] = {}
+        self.dense: set[str] = set()
+        self.int8s: dict[str, str] = {}
+        self.layers: dict[str, Placement] = {}
+        self.dequantized: dict[str, str] = {}
+
+    def run(self) -> Lowered:
+        for value in self.graph.input:
+            self.quantize(value.name)
+        for node in self.graph.node:
+            if node.output[0] in self.plan.absorbed:
+                self.codes[node.output[0]] = self.codes[node.input[0]]
+            elif (grid := grid_of_move(node, self.codes, self.build.constant)) is not None:
+                self.move(node, grid)
+            else:
+                self.plain(node)
+            for value in node.output:
+                self.quantize(value)
+        return Lowered(self.build.finish(), self.layers, self.dequantized)
+
+    def quantize(self, value: str) -> None:
+        """Round a value to its grid, if it has one, and remember its codes."""
+        grid = self.plan.grids.get(value)
+        if grid is None or (value in self.codes and grid.holds(self.codes[value].grid)):
+            return
+        scale, zero = self.parameters(grid)
+        code = self.build.node("QuantizeLinear", [self.real(value), scale, zero], self.build.fresh(f"{value}_codes"))
+        if (grid.low, grid.high) != (0, 255):
+            ends = [self.build.scalar(np.array(end, np.uint8), "bound") for end in (grid.low, grid.high)]
+            code = self.build.node("Clip", [code, *ends], self.build.fresh(f"{value}_clipped"))
+        self.codes[value] = CodedValue(code, grid)
+        self.reals.pop(value, None)
+
+    def move(self, node: onnx.NodeProto, grid: Grid) -> None:
+        """Run an operator that only moves data on the codes."""
+        inputs = [self.codes[name].name if name in data_inputs(node) else self.real(name) for name in node.input]
+        if node.op_type == "Pad":
+            zero = self.build.scalar(np.array(grid.zero_point, np.uint8), "zero_point")
+            inputs[2:3] = [zero]
+        outputs = [self.build.fresh(f"{value}_codes") for value in node.output]
+        self.build.copy(node, inputs, outputs)
+        for value, code in zip(node.output, outputs, strict=True):
+            self.codes[value] = CodedValue(code, grid)
+            if value in self.outputs:
+                self.build.node("DequantizeLinear", [code, *self.parameters(grid)], value)
+                self.reals[value] = value
+
+    def plain(self, node: onnx.NodeProto) -> None:
+        """Copy an operator; a product reads int8 weights where it can."""
+        inputs, why = list(node.input), f"{node.op_type} reads real numbers"
+        product = node.op_type in _PRODUCTS
+        # Codes by codes are a product of integers too, exact without a layout of its own.
+        integer = product and all(name in self.codes for name in inputs if name)
+        read = inputs[:2] if product else inputs
+        weight = next((name for name in read if len(self.weights.shapes.get(name, ())) > 1), None)
+        if weight is not None:
+            form = self.integer_form(node) if product else why
+            inputs, why, integer = (inputs, form, False) if isinstance(form, str) else (form, "", True)
+            self.layers[node.name] = Placement(self.weights.parts(weight), why)
+        inputs = [self.real(name, why) for name in inputs]
+        if product and not integer and node.input[0] in self.codes:
+            inputs[0] = self.kept_apart(inputs[0])
+        if not integer or node.output[0] not in self.summed:
+            self.build.copy(node, inputs, node.output)
+            return
+        # ONNX Runtime makes one product of a product and a sum, and rounds what is added as a bias.
+        raw = self.build.fresh(f"{node.output[0]}_raw")
+        self.build.copy(node, inputs, [raw])
+        self.build.node("Max", [raw, self.build.scalar(_LOWEST, "lowest")], node.output[0])
+
+    def kept_apart(self, value: str) -> str:
+        """Return the same numbers as a dequantized value, not seen as such by ONNX Runtime."""
+        if value not in self.apart:
+            lowest = self.build.scalar(_LOWEST, "lowest")
+            self.apart[value] = self.build.node("Max", [value, lowest], self.build.fresh(f"{value}_apart"))
+        return self.apart[value]
+
+    def integer_form(self, node: onnx.NodeProto) -> list[str] | str:
+        """Return the inputs of a product laid out for an integer kernel, or why there is none for it."""
+        data, name, *rest = node.input
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        if name not in self.weights:
+            return "its weight is the first factor, integer kernels want it second"
+        if node.op_type == "ConvTranspose":
+            return "ONNX Runtime has no integer kernel for ConvTranspose"
+        if node.op_type == "Gemm" and (
+            attributes.get("transA", 0) or attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0
+        ):
+            return "integer kernels know no factors and no transposed input of Gemm"
+        if node.op_type == "MatMul" and len(self.weights.shapes[name]) != 2:
+            return "its weight is no matrix"
+        axis = 0 if node.op_type == "Conv" or attributes.get("transB", 0) else 1
+        weight = self.weights.int8(name, axis)
+        if isinstance(weight, str):
+            return weight
+        if data not in self.codes:
+            return f"its input {data!r} is not quantized"
+        if node.op_type == "Conv" and (node.output[0] not in self.plan.grids or node.output[0] in self.outputs):
+            return f"its output {node.output[0]!r} is not quantized, as a convolution's has to be"
+        bias = None
+        if rest and rest[0]:
+            bias = self.weights.array(rest[0]) if rest[0] in self.weights else self.build.constant(rest[0])
+            if bias is None:
+                return "its bias is computed"
+        sums = sums_of(weight, self.codes[data].grid, axis, bias)
+        if isinstance(sums, str):
+            return sums
+        if name not in self.int8s:
+            self.int8s[name] = self.scaled(name, weight.codes, weight.scale, weight.axis)
+        inputs = [data, self.int8s[name]]
+        if sums.bias is not None:
+            inputs.append(self.scaled(rest[0], sums.bias, sums.step, None if weight.axis is None else 0))
+        return inputs
+
+    def scaled(self, name: str, codes: NDArray[Any], scale: NDArray[np.float32], axis: int | None) -> str:
+        """Return the value of integers read through DequantizeLinear, a scale for each index of ``axis`` or for all."""
+        zero = np.zeros(scale.shape, codes.dtype)
+        parts = {"codes": codes, "scale": scale, "zero_point": zero}
+        if axis is None:
+            parts |= {"scale": scale[0], "zero_point": zero[0]}
+        # Zero points of their own: where ONNX Runtime moves int8 weights to uint8, it fails on one that two share.
+        inputs = [self.build.initializer(f"{name}_{part}", array) for part, array in parts.items()]
+        along = {} if axis is None else {"axis": axis}
+        return self.build.node("DequantizeLinear", inputs, self.build.fresh(f"{name}_real"), **along)
+
+    def real(self, name: str, why: str = "it is read as real numbers") -> str:
+        """Return the value that holds real numbers for ``name``, made where it is not there yet."""
+        if name in self.codes:
+            if name not in self.reals:
+                code = self.codes[name]
+                out = self.build.fresh(f"{name}_real")
+                self.reals[name] = self.build.node("DequantizeLinear", [code.name, *self.parameters(code.grid)], out)
+            return self.reals[name]
+        if name in self.weights and name not in self.dense:
+            self.dense.add(name)
+            self.build.put(name, self.weights.array(name))
+            for part in self.weights.compressed(name):
+                self.dequantized.setdefault(part, why)
+        return name
+
+    def parameters(self, grid: Grid) -> tuple[str, str]:
+        """Return the initializers of a grid's scale and zero point."""
+        return (
+            self.build.scalar(np.array(grid.scale, np.float32), "scale"),
+            self.build.scalar(np.array(grid.zero_point, np.uint8), "zero_point"),
+        )
+
+
+def _summed(graph: onnx.GraphProto, grids: Mapping[str, Grid]) -> set[str]:
+    """Return the values that a sum reads whose result is rounded next, perhaps after it was clipped or moved."""
+    soon = set(grids)
+    for node in reversed(graph.node):
+        if node.op_type in PASSED and not soon.isdisjoint(node.output):
+            soon.add(node.input[0])
+    sums = [node for node in graph.node if node.op_type in ("Add", "Sum") and node.output[0] in soon]
+    return {name for node in sums for name in node.input if name not in grids}

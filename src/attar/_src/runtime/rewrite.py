@@ -1,0 +1,125 @@
+"""Rewrites of a graph that leave its function as it is and let ONNX Runtime run more of it in integers.
+
+Part of ``runtime``, before ``runtime.lower``. ONNX Runtime has integer kernels for a global average pool
+and none for a mean, and a strided Slice costs a pass over its input.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper, shape_inference
+
+from attar._src.core.scheme import Shape
+from attar._src.runtime.grid import Grid
+
+
+def rewrite(model: onnx.ModelProto, weights: Mapping[str, Shape], grids: Mapping[str, Grid]) -> onnx.ModelProto:
+    """Return a copy of a model in which every node has a name of its own, ready to be lowered.
+
+    - ReduceMean over every axis but the first two becomes GlobalAveragePool, and Flatten where the axes go.
+    - A Slice that alone reads a Slice of other axes is one with it, unless rounding lies between.
+
+    Args:
+        model: left as it is.
+        weights: the shapes of the initializers that are not in the model.
+        grids: the grids of quantized values.
+    """
+    out = onnx.ModelProto()
+    out.CopyFrom(model)
+    constants = {tensor.name: tensor for tensor in out.graph.initializer}
+    readers = Counter(name for node in out.graph.node for name in node.input)
+    readers.update(value.name for value in out.graph.output)
+    taken = {node.name for node in out.graph.node} | {name for node in out.graph.node for name in node.output}
+    taken |= {value.name for value in out.graph.input} | {*constants, *weights}
+
+    def constant(name: str) -> NDArray[Any] | None:
+        return numpy_helper.to_array(constants[name]) if name in constants else None
+
+    def fresh(name: str) -> str:
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        return name
+
+    ranks = _ranks(model, weights) if any(node.op_type == "ReduceMean" for node in out.graph.node) else {}
+    nodes: dict[str, onnx.NodeProto] = {}
+    producer: dict[str, onnx.NodeProto] = {}
+    for node in out.graph.node:
+        if not node.name or node.name in nodes:
+            node.name = fresh(f"{node.op_type}_{node.output[0]}")
+        replacement = [node]
+        if node.op_type == "ReduceMean" and _over_space(node, ranks.get(node.input[0]), constant):
+            replacement = _pool(node, fresh)
+        elif node.op_type == "Slice" and (first := producer.get(node.input[0])) is not None:
+            between = grids.get(node.input[0])
+            free = readers[node.input[0]] == 1 and between in (None, grids.get(first.input[0]))
+            if free and first.op_type == "Slice" and (joined := _join(first, node, constant)) is not None:
+                del nodes[first.name]
+                arrays = dict(zip(("starts", "ends", "axes", "steps"), joined, strict=True))
+                names = [fresh(f"{node.name}_{name}") for name in arrays]
+                out.graph.initializer.extend(map(numpy_helper.from_array, arrays.values(), names))
+                constants.update({tensor.name: tensor for tensor in out.graph.initializer[-4:]})
+                del node.input[:]
+                node.input.extend([first.input[0], *names])
+        nodes.update({node.name: node for node in replacement})
+        producer.update({name: node for node in replacement for name in node.output})
+    del out.graph.node[:]
+    out.graph.node.extend(nodes.values())
+    return out
+
+
+def _ranks(model: onnx.ModelProto, weights: Mapping[str, Shape]) -> dict[str, int]:
+    """Return the number of axes of every value whose shape can be inferred."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    # The rank of what follows hangs on the shapes of the weights alone, so that their type need not be known.
+    probe.graph.input.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in weights.items())
+    graph = shape_inference.infer_shapes(probe).graph
+    infos = (*graph.value_info, *graph.input, *graph.output)
+    return {v.name: len(v.type.tensor_type.shape.dim) for v in infos if v.type.tensor_type.HasField("shape")}
+
+
+def _over_space(node: onnx.NodeProto, rank: int | None, constant: Callable[[str], NDArray[Any] | None]) -> bool:
+    """Whether a ReduceMean runs over every axis but the first two, and there is at least one."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    axes = attributes.get("axes")
+    if axes is None and len(node.input) > 1:
+        axes = constant(node.input[1])
+    if axes is None or rank is None or rank < 3:
+        return False
+    return sorted(int(axis) % rank for axis in np.reshape(axes, -1)) == list(range(2, rank))
+
+
+def _pool(node: onnx.NodeProto, fresh: Callable[[str], str]) -> list[onnx.NodeProto]:
+    """Return the nodes of a mean over space: a pool, and a Flatten where the axes are dropped."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    if attributes.get("keepdims", 1):
+        return [helper.make_node("GlobalAveragePool", node.input[:1], node.output, name=node.name)]
+    pooled = fresh(f"{node.output[0]}_pooled")
+    return [
+        helper.make_node("GlobalAveragePool", node.input[:1], [pooled], name=node.name),
+        helper.make_node("Flatten", [pooled], node.output, name=fresh(f"{node.name}_flatten"), axis=1),
+    ]
+
+
+def _join(
+    first: onnx.NodeProto, second: onnx.NodeProto, constant: Callable[[str], NDArray[Any] | None]
+) -> list[NDArray[np.int64]] | None:
+    """Return starts, ends, axes and steps of two Slices in a row as one, None where axes meet or are not known."""
+    known: list[list[NDArray[np.int64]]] = []
+    for node in (first, second):
+        given = [constant(name) if name else None for name in node.input[1:]]
+        if len(given) < 3 or any(array is None for array in given):
+            return None
+        arrays = [np.asarray(array, np.int64).reshape(-1) for array in given]
+        known.append([*arrays, np.ones_like(arrays[0])][:4])
+    axes = np.concatenate([arrays[2] for arrays in known])
+    if (axes < 0).any() or len(set(axes.tolist())) != len(axes):
+        return None
+    return [np.concatenate(pair) for pair in zip(*known, strict=True)]

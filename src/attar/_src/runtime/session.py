@@ -1,0 +1,206 @@
+"""Session: a ``.attar`` file, opened to be run; numpy in, numpy out, and never PyTorch.
+
+Top of ``runtime``: file -> ``lower`` -> ``Engine``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attar._src.artifact.limits import Limits
+from attar._src.artifact.manifest import Manifest, Port
+from attar._src.artifact.reader import Artifact, open_artifact
+from attar._src.core.errors import DataError
+from attar._src.core.tensors import DTYPES
+from attar._src.runtime.engine import Engine, kernels
+from attar._src.runtime.lower import lower
+from attar._src.runtime.preprocess import preprocess
+
+#: Operators of ONNX Runtime that multiply integers.
+INTEGER_KERNELS = frozenset(
+    {
+        *("QLinearConv", "QLinearMatMul", "QGemm", "MatMulInteger", "MatMulIntegerToFloat", "ConvInteger"),
+        *("DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention"),
+    }
+)
+
+
+_REMEMBERED = 64
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Where a layer ran.
+
+    Attributes:
+        name: the module the weight belongs to.
+        node: the node of the graph.
+        kernel: the operator ONNX Runtime ran for it, or ``float`` where it ran under another name.
+        integer: whether that multiplies integers.
+        reason: why it does not, empty where it does.
+    """
+
+    name: str
+    node: str
+    kernel: str
+    integer: bool
+    reason: str
+
+
+class Session:
+    """An opened model.
+
+    Args:
+        source: path of a ``.attar`` file, the bytes of one, or one that is open already.
+        graph: which of its graphs to run.
+        threads: how many threads may decode and run; None leaves running to ONNX Runtime and decodes on one.
+        limits: what the file may ask for, where ``source`` is not open yet.
+
+    Attributes:
+        artifact: the file.
+        inputs: what :meth:`run` takes.
+        outputs: what it returns.
+        dequantized: compressed tensor -> why it became float32 when the file was opened.
+
+    Raises:
+        ArtifactError: the file is not sound, or ONNX Runtime refuses its graph.
+        UnknownName: the file has no such graph.
+
+    Example:
+        >>> session = Session("model.attar")  # doctest: +SKIP
+        >>> session.run(session.preprocess(images))  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        source: str | Path | bytes | Artifact,
+        *,
+        graph: str = "main",
+        threads: int | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.artifact = source if isinstance(source, Artifact) else open_artifact(source, limits=limits)
+        record = self.artifact.graph_record(graph)
+        self.inputs: tuple[Port, ...] = record.inputs
+        self.outputs: tuple[Port, ...] = record.outputs
+        self._names = tuple(port.name for port in record.outputs)
+        self._accepted: set[tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]] = set()
+        lowered = lower(self.artifact, graph, threads=threads or 1)
+        self.dequantized: Mapping[str, str] = lowered.dequantized
+        self._graph = graph
+        self._engine = Engine(lowered.serialized(), threads=threads, exact=True)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the file says about itself."""
+        return self.artifact.manifest
+
+    def run(self, inputs: NDArray[Any] | Mapping[str, NDArray[Any]]) -> Any:
+        """Run the graph once.
+
+        Args:
+            inputs: an array for each input by name; a bare array where there is one input.
+
+        Returns:
+            the outputs by name; the array alone where ``inputs`` was one and there is one output.
+
+        Raises:
+            DataError: a name, type or shape is not that of an input.
+        """
+        if isinstance(inputs, Mapping):
+            return dict(zip(self._names, self._engine.run(self._checked(inputs)), strict=True))
+        if len(self.inputs) != 1:
+            names = ", ".join(port.name for port in self.inputs)
+            raise DataError(f"one array was given for {len(self.inputs)} inputs; pass a dict of {names}")
+        found = self._engine.run(self._checked({self.inputs[0].name: inputs}))
+        return found[0] if len(found) == 1 else dict(zip(self._names, found, strict=True))
+
+    def preprocess(self, raw: NDArray[Any]) -> NDArray[Any]:
+        """Turn raw examples into what :meth:`run` takes, as the file says (``docs/format.md``, section 6).
+
+        Without preprocessing in the file, numbers are only given the type of the first input.
+
+        Raises:
+            DataError: the axes or channels are not those of the layout, or the numbers do not fit the type.
+        """
+        if self.manifest.preprocessing is not None:
+            raw = preprocess(self.manifest.preprocessing, raw)
+        kind = DTYPES[self.inputs[0].dtype]
+        if not np.can_cast(raw.dtype, kind, "same_kind"):
+            raise DataError(f"input {self.inputs[0].name!r} takes {kind}, the examples are {raw.dtype}")
+        return raw.astype(kind, copy=False)
+
+    def example(self, batch: int | None = None) -> dict[str, NDArray[Any]]:
+        """Return inputs of zeros at the example sizes of the file.
+
+        Args:
+            batch: the size of the first axis of each input, where that axis is symbolic.
+        """
+        feed = {}
+        for port in self.inputs:
+            sizes = list(port.example or [axis if isinstance(axis, int) else 1 for axis in port.shape])
+            if batch is not None and port.shape and not isinstance(port.shape[0], int):
+                sizes[0] = batch
+            feed[port.name] = np.zeros(sizes, DTYPES[port.dtype])
+        return feed
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """Where each layer with a weight of two axes or more runs, from ONNX Runtime's own profile of one run."""
+        lowered = lower(self.artifact, self._graph)
+        ran = kernels(lowered.serialized(), self.example())
+        found = []
+        for node, placement in lowered.layers.items():
+            kernel = ran.get(node, "float")
+            integer = kernel in INTEGER_KERNELS
+            reason = "" if integer else placement.reason or "ONNX Runtime chose a float kernel"
+            name = placement.tensors[0].rpartition(".")[0] or placement.tensors[0]
+            found.append(Layer(name, node, kernel, integer, reason))
+        return tuple(found)
+
+    def integer_layers(self) -> tuple[str, ...]:
+        """Return the names of the layers that run in integers, from ONNX Runtime's own profile."""
+        return tuple(layer.name for layer in self.layers if layer.integer)
+
+    def _checked(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the inputs, each of the type and shape its port asks for."""
+        feed = {name: np.asarray(array) for name, array in inputs.items()}
+        form = tuple([(name, array.dtype, array.shape) for name, array in feed.items()])
+        # What was right once is right again: small networks are quicker than the checks.
+        if form in self._accepted:
+            return feed
+        ports = {port.name: port for port in self.inputs}
+        if feed.keys() != ports.keys():
+            given = ", ".join(map(str, feed)) or "none"
+            raise DataError(f"the inputs are {', '.join(ports)}; given were {given}")
+        symbols: dict[str, tuple[int, str]] = {}
+        for name, port in ports.items():
+            _check(feed[name], port, symbols)
+        if len(self._accepted) < _REMEMBERED:
+            self._accepted.add(form)
+        return feed
+
+
+def _check(array: NDArray[Any], port: Port, symbols: dict[str, tuple[int, str]]) -> None:
+    """Raise unless an array has the type and shape of a port; ``symbols`` are the symbolic axes met before."""
+    name, kind = port.name, DTYPES[port.dtype]
+    if array.dtype != kind:
+        raise DataError(f"input {name!r} takes {kind}, {array.dtype} arrived; use .astype('{kind}')")
+    if array.ndim != len(port.shape):
+        raise DataError(f"input {name!r} has the shape {_form(port)}, {array.shape} arrived")
+    for axis, (size, asked) in enumerate(zip(array.shape, port.shape, strict=True)):
+        known, where = symbols.setdefault(asked, (size, name)) if isinstance(asked, str) else (asked, name)
+        if size != known:
+            other = f"; {asked} is {known} in {where!r}" if where != name else ""
+            raise DataError(f"axis {axis} of input {name!r} {_form(port)} has size {size}{other}")
+
+
+def _form(port: Port) -> str:
+    return f"({', '.join(map(str, port.shape))})"

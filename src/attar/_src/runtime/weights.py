@@ -1,0 +1,133 @@
+"""Weights put back into a graph: each binding as its values or, where its grid allows it, as int8 codes.
+
+Part of ``runtime``, between the file (compressed tensors and bindings) and ``runtime.lower``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attar._src.artifact.bindings import Whole, parts_of, resolve, whole
+from attar._src.artifact.manifest import Binding
+from attar._src.artifact.reader import Artifact
+from attar._src.core.scheme import Granularity, PerBucket, PerChannel, PerGroup, PerTensor, Shape
+from attar._src.core.tensors import Codebook, CompressedTensor, Dense, Quantized
+
+
+@dataclass(frozen=True, eq=False)
+class Int8Weight:
+    """A weight an integer kernel can read: ``dense = scale * codes``, ``scale`` running along ``axis``.
+
+    Attributes:
+        codes: int8, the shape of the initializer.
+        scale: float32, ``(1,)``, or ``(codes.shape[axis],)``.
+        axis: None where there is one scale.
+    """
+
+    codes: NDArray[np.int8]
+    scale: NDArray[np.float32]
+    axis: int | None
+
+
+class Weights:
+    """The bound initializers of one graph, made of the file's tensors on demand.
+
+    Args:
+        artifact: the file.
+        graph: the name of the graph.
+        threads: how many cores decode at once.
+
+    Attributes:
+        shapes: the shape of every initializer.
+    """
+
+    def __init__(self, artifact: Artifact, graph: str, *, threads: int = 1) -> None:
+        self._bindings: Mapping[str, Binding] = {b.to: b for b in artifact.graph_record(graph).bindings}
+        self.shapes: Mapping[str, Shape] = {name: bound.shape for name, bound in artifact.bound(graph).items()}
+
+        @cache
+        def decoded(name: str) -> CompressedTensor:
+            return artifact.tensor(name, threads=threads)
+
+        self._tensor = decoded
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._bindings
+
+    def parts(self, name: str) -> tuple[str, ...]:
+        """Return the names of the stored tensors an initializer is made of."""
+        return tuple(part.tensor for part in parts_of(self._bindings[name]))
+
+    def compressed(self, name: str) -> tuple[str, ...]:
+        """Return the tensors behind an initializer that are stored in another form than their values."""
+        return tuple(part for part in self.parts(name) if not isinstance(self._tensor(part), Dense))
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Return the values of an initializer (``docs/format.md``, section 5)."""
+        return resolve(self._bindings[name], lambda part: self._tensor(part).dense())
+
+    def int8(self, name: str, axis: int) -> Int8Weight | str:
+        """Return an initializer as int8 codes with at most one scale an index of ``axis``, or the reason it cannot be.
+
+        Args:
+            name: the initializer.
+            axis: the output axis of the operator that reads it.
+        """
+        binding = self._bindings[name]
+        one = whole(binding)
+        if one is None:
+            return "it is put together of several tensors or of parts of one"
+        stored = self._tensor(one.tensor)
+        match stored:
+            case Quantized() if stored.scheme.symmetric:
+                along = scale_axis(stored.scheme.granularity, stored.shape)
+            case Quantized():
+                return "its grid is asymmetric: a storage format"
+            case Dense():
+                return "it is stored as its values"
+            case Codebook():
+                return "it has a codebook: a storage format"
+            case _:
+                return "it is sparse with values of their own: a storage format"
+        if isinstance(along, str):
+            return along
+        codes = resolve(binding, lambda _: stored.codes).astype(np.int8, copy=False)
+        if along is None:
+            return Int8Weight(codes, stored.scale, None)
+        if _follow(along, stored.shape, one, codes.shape) != axis:
+            return f"its scales do not run along the output axis, {axis}"
+        return Int8Weight(codes, stored.scale, axis)
+
+
+def scale_axis(granularity: Granularity, shape: Shape) -> int | str | None:
+    """Return the axis the scales of a tensor run along, None where there is one scale, or why there is no such axis."""
+    count = granularity.count(shape)
+    match granularity:
+        case PerTensor():
+            return None
+        case PerChannel(axis=axis):
+            return axis if count > 1 else None
+        case PerGroup(axis=axis, size=size):
+            if count > shape[axis]:
+                return f"it has groups of {size}: a storage format"
+            return axis if count > 1 else None
+        case PerBucket(size=size):
+            return None if count == 1 else f"it has buckets of {size}: a storage format"
+
+
+def _follow(axis: int, shape: Shape, one: Whole, target: Shape) -> int | None:
+    """Return where an axis of more than one index is after permute and reshape, None where it is split or merged."""
+    permuted = shape if one.permute is None else tuple(shape[i] for i in one.permute)
+    place = axis if one.permute is None else one.permute.index(axis)
+    before = math.prod(permuted[:place])
+    for i, size in enumerate(target):
+        if size == permuted[place] and math.prod(target[:i]) == before:
+            return i
+    return None

@@ -1,0 +1,149 @@
+"""Optimizers by name: each a description that makes a ``torch.optim.Optimizer`` of groups of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import torch
+from pydantic import Field, field_serializer
+from pydantic.json_schema import SkipJsonSchema
+from torch import nn
+
+from attar._src.core.choice import spec_choice
+from attar._src.core.errors import SpecError
+from attar._src.core.registry import Registry, load_object
+from attar._src.core.spec import Spec
+
+LearningRate = Annotated[float, Field(gt=0)]
+_Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that are treated alike.
+
+    Attributes:
+        parameters: at least one.
+        decayed: whether weight decay acts on them.
+    """
+
+    parameters: tuple[nn.Parameter, ...]
+    decayed: bool
+
+
+class OptimizerSpec(Spec):
+    """An optimizer in a recipe.
+
+    Attributes:
+        lr: the learning rate at its highest; the plan's schedule multiplies it.
+        weight_decay: of the groups that are decayed; 0 for the others.
+    """
+
+    name: str
+    lr: LearningRate
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+    def build(self, groups: Sequence[Group]) -> torch.optim.Optimizer:
+        """Return the optimizer of these parameters.
+
+        Raises:
+            SpecError: a user's own does not return one.
+        """
+        decay = {True: self.weight_decay, False: 0.0}
+        return self.make([{"params": list(g.parameters), "weight_decay": decay[g.decayed]} for g in groups])
+
+    def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Return the optimizer of groups as ``torch.optim`` takes them."""
+        raise NotImplementedError
+
+
+class Sgd(OptimizerSpec):
+    """Stochastic gradient descent with momentum.
+
+    ``v <- momentum v + g`` and ``w <- w - lr (g + momentum v)`` with Nesterov's momentum (Sutskever et al. 2013, "On
+    the importance of initialization and momentum in deep learning"), ``w <- w - lr v`` without; weight decay is added
+    to the gradient g. The usual choice for convolutional networks.
+    """
+
+    name: Literal["sgd"] = "sgd"
+    lr: LearningRate = 0.1
+    momentum: _Share = 0.9
+    nesterov: bool = True
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+
+    def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Return ``torch.optim.SGD``."""
+        nesterov = self.nesterov and self.momentum > 0
+        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=nesterov)
+
+
+class AdamW(OptimizerSpec):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, "Decoupled weight decay regularization").
+
+    The usual choice for transformers, and for a short training of a module that is trained already.
+    """
+
+    name: Literal["adamw"] = "adamw"
+    lr: LearningRate = 1e-3
+    betas: tuple[_Share, _Share] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+
+    def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Return ``torch.optim.AdamW``."""
+        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps)
+
+
+class Adam(OptimizerSpec):
+    """Adam (Kingma and Ba 2015, "Adam: a method for stochastic optimization"). Weight decay is added to the gradient
+    and scaled with it; where it matters, prefer ``adamw``.
+    """
+
+    name: Literal["adam"] = "adam"
+    lr: LearningRate = 1e-3
+    betas: tuple[_Share, _Share] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+
+    def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Return ``torch.optim.Adam``."""
+        return torch.optim.Adam(groups, lr=self.lr, betas=self.betas, eps=self.eps)
+
+
+class CustomOptimizer(OptimizerSpec):
+    """A user's own: ``file.py:name`` or an object of Python, called as ``(groups, lr=lr, **arguments)``.
+
+    ``torch.optim:RMSprop`` is one, with ``{alpha: 0.9}`` and the like as arguments.
+    """
+
+    name: str | SkipJsonSchema[Callable[..., Any]]  # type: ignore[assignment]
+    lr: LearningRate = 1e-3
+    arguments: dict[str, Any] = {}
+
+    def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Return what the user's own returns."""
+        own = load_object(self.name) if isinstance(self.name, str) else self.name
+        try:
+            made = own(groups, lr=self.lr, **self.arguments)
+        except (TypeError, ValueError) as error:
+            raise SpecError(f"optimizer {self._written(self.name)} does not take what it is given: {error}") from error
+        if not isinstance(made, torch.optim.Optimizer):
+            raise SpecError(
+                f"optimizer {self._written(self.name)} returned a {type(made).__name__}, not a torch.optim.Optimizer"
+            )
+        return made
+
+    @field_serializer("name")
+    def _written(self, name: Any) -> str:
+        return (
+            name if isinstance(name, str) else f"{name.__module__}:{getattr(name, '__qualname__', type(name).__name__)}"
+        )
+
+
+OPTIMIZERS: Registry[type[OptimizerSpec]] = Registry("optimizer", Sgd, AdamW, Adam)
+
+if TYPE_CHECKING:
+    OptimizerChoice = OptimizerSpec
+else:
+    OptimizerChoice = spec_choice(OPTIMIZERS, CustomOptimizer)

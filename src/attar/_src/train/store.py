@@ -1,0 +1,131 @@
+"""Store: the checkpoints of one stage; tensors as safetensors, the rest as JSON in the same file, written whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from attar._src.artifact.writer import write_atomically
+from attar._src.core.errors import AttarError
+
+_FORM = "attar-checkpoint-1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a stage is.
+
+    Attributes:
+        epoch: how many epochs are complete.
+        tensors: by name; parameters, buffers, constraints, optimizer.
+        facts: JSON values: history, scalars of the optimizer.
+        done: whether the stage is.
+    """
+
+    epoch: int
+    tensors: Mapping[str, torch.Tensor]
+    facts: Mapping[str, Any]
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class CheckpointStore:
+    """A folder with the latest checkpoint of one stage: one file, ``epoch-000012.safetensors``.
+
+    The file's metadata holds the facts as JSON and a CRC-32 of everything, which safetensors itself has not. One
+    process writes; any number may read.
+    """
+
+    folder: Path
+
+    def latest(self) -> Checkpoint | None:
+        """Return the latest complete checkpoint, None where there is none yet.
+
+        Raises:
+            AttarError: a checkpoint is there and damaged.
+        """
+        paths = self._paths()
+        if not paths:
+            return None
+        path = paths[-1]
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            checksum, text = metadata[_FORM][:8], metadata[_FORM][8:]
+            if checksum != _checksum(tensors, text):
+                raise ValueError("its bytes are not those that were written")
+            said = json.loads(text)
+            return Checkpoint(said["epoch"], tensors, said["facts"], said["done"])
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise AttarError(
+                f"checkpoint {path} is damaged ({type(error).__name__}: {error}); remove it to train this stage again "
+                "from its start"
+            ) from error
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint whole, then remove the one before it.
+
+        Raises:
+            AttarError: the disk is full or the folder cannot be written; the checkpoint before is still there.
+        """
+        path = self.folder / f"epoch-{checkpoint.epoch:06d}.safetensors"
+        # Copies of their own: safetensors refuses tensors that share memory or have gaps.
+        tensors = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in checkpoint.tensors.items()
+        }
+        said = {"epoch": checkpoint.epoch, "done": checkpoint.done, "facts": dict(checkpoint.facts)}
+        text = json.dumps(said, separators=(",", ":"))
+        # One entry: safetensors writes several in an order that differs from process to process.
+        metadata = {_FORM: _checksum(tensors, text) + text}
+        before = self._paths()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, save(tensors, metadata))
+            _settle(self.folder)
+            for old in [*before, *self.folder.glob(".epoch-*.part")]:
+                if old != path:
+                    old.unlink(missing_ok=True)
+        except OSError as error:
+            at = (
+                f"the checkpoint before is whole: run again to go on from {before[-1].name}"
+                if before
+                else ("there is no checkpoint before it: the stage starts again")
+            )
+            raise AttarError(
+                f"checkpoint {path} cannot be written ({error}); make room or allow writing; {at}"
+            ) from error
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob("epoch-*.safetensors"))
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor], text: str) -> str:
+    """Return the CRC-32 of the text and every tensor's name, type, shape and bytes, in order of name; 8 hex digits."""
+    crc = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
+        crc = zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data, crc)
+    return f"{crc:08x}"
+
+
+def _settle(folder: Path) -> None:
+    """Make the folder's own entry for a new file durable, before the file it replaces is removed."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,41 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from attar._src.artifact.inspect import inspect_artifact
+from attar._src.artifact.reader import open_artifact
+from attar._src.artifact.writer import pack
+from attar._src.deploy.package import package
+from attar._src.deploy.parity import compare_outputs
+from attar._src.model.trace import trace
+from attar._src.runtime.session import Session
+from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo
+
+
+@pytest.fixture
+def piece():
+    return CompressedModel(trace(nn.Linear(12, 5), (torch.randn(2, 12),)))
+
+
+def shipped(piece, path, budget):
+    data = CalibrationInputs(((torch.randn(8, 12),),))
+    dry = compare_outputs(
+        Session(pack(piece.contents(FileInfo()))), piece.simulate(torch.float64), data.batches, "comparing"
+    )
+    return package(piece, path, FileInfo(), data, coder="rans", dry_run=dry, left={}, budget=budget)
+
+
+def test_a_file_above_its_budget_is_written_and_told_of(piece, tmp_path):
+    path = tmp_path / "net.attar"
+    with pytest.warns(UserWarning, match=r"net.attar: [\d.]+ bits per weight, above the 3 that were asked for"):
+        report = shipped(piece, path, 3.0)
+    assert "above the 3 that were asked for" in report["left_in_floating_point"]["size"]
+    assert inspect_artifact(open_artifact(path))["bits_per_weight"] > 3
+    assert "above the 3" in json.dumps(json.loads((tmp_path / "report.json").read_text()))
+
+
+@pytest.mark.parametrize("budget", [None, 1000.0])
+def test_a_file_within_its_budget_is_not(piece, tmp_path, budget):
+    assert shipped(piece, tmp_path / "net.attar", budget)["left_in_floating_point"] == {}

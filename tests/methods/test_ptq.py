@@ -1,0 +1,199 @@
+import numpy as np
+import pytest
+import torch
+from tests.methods.toys import data, fresh
+from torch import nn
+
+from attar._src.core.errors import SpecError, UnknownName
+from attar._src.core.scheme import PerGroup
+from attar._src.core.tensors import Dense, Quantized
+from attar._src.methods.prune.prune import Prune
+from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
+from attar._src.methods.quantize.qat.straight_through import StraightThrough
+from attar._src.model.trace import trace
+from attar._src.work.compressed_model import CalibrationInputs, CompressedModel
+from attar._src.work.constraint import Progress
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.second, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
+        self.place = nn.Parameter(torch.randn(1, 8, 1, 1))
+
+    def forward(self, x):
+        y = torch.relu(self.norm(self.first(x))) + self.place
+        return self.head(torch.relu(self.second(y)).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def piece():
+    torch.manual_seed(0)
+    return CompressedModel(trace(Net(), (torch.randn(2, 3, 6, 6),)))
+
+
+@pytest.fixture(scope="module")
+def real():
+    torch.manual_seed(1)
+    return CalibrationInputs(tuple((torch.randn(32, 3, 6, 6),) for _ in range(4)))
+
+
+def test_every_weight_is_quantized_and_what_is_left_is_said(piece, real):
+    stage = PostTrainingQuantize(bits=3)
+    done = stage.run(piece, real)
+    assert {name for name, tensor in done.tensors.items() if isinstance(tensor, Quantized)} == {
+        "first.weight",
+        "second.weight",
+        "head.weight",
+    }
+    assert all(t.scheme.bits == 3 for t in done.tensors.values() if isinstance(t, Quantized))
+    assert stage.left(done) == {
+        "place": "not recognised as a weight; name it with overrides to quantize it all the same"
+    }
+    assert done.activations == {}
+    assert done.record[0]["stage"] == "quantize"
+    assert done.record[0]["calibration_examples"] == 128
+
+
+def test_overrides_and_keeps_by_glob(piece, real):
+    stage = PostTrainingQuantize(bits=4, overrides={"*": 5, "first": 8, "place": 6}, keep=("sec*",))
+    done = stage.run(piece, real)
+    bits = {name: tensor.scheme.bits for name, tensor in done.tensors.items() if isinstance(tensor, Quantized)}
+    assert bits == {"first.weight": 8, "head.weight": 5, "place": 6}
+    assert stage.left(done) == {"second.weight": "kept by request"}
+
+
+@pytest.mark.parametrize("option", [{"keep": ("secnd",)}, {"overrides": {"secnd.*": 8}}])
+def test_a_glob_that_matches_nothing_lists_near_names(piece, real, option):
+    with pytest.raises(UnknownName, match=r"no layer named 'secnd.*second"):
+        PostTrainingQuantize(**option).run(piece, real)
+
+
+def test_a_kept_layer_needs_no_quantized_input(piece, real):
+    done = PostTrainingQuantize(activations=8, keep=("head",)).run(piece, real)
+    assert "mean" not in done.activations
+    assert "mean" in PostTrainingQuantize(activations=8).run(piece, real).activations
+
+
+def test_activations_span_what_was_seen_and_hold_zero(piece, real):
+    done = PostTrainingQuantize(activations=8, observer="minmax").run(piece, real)
+    x = torch.cat([batch[0] for batch in real.batches])
+    site = done.activations["x"]
+    assert site.scale == pytest.approx((x.max() - x.min()).item() / 255, rel=1e-5)
+    assert site.zero_point == round(-x.min().item() / site.scale)
+    assert done.activations["relu_1"].zero_point == 0
+
+
+def test_correction_takes_the_mean_error_out(piece, real):
+    state = piece.traced.state()
+    x = torch.cat([batch[0] for batch in real.batches]) + 0.5
+    shifted = CalibrationInputs(((x,),))
+    done = PostTrainingQuantize(bits=2, keep=("second", "head")).run(piece, shifted)
+    plain = PostTrainingQuantize(bits=2, keep=("second", "head"), correct_bias=False).run(piece, shifted)
+    assert isinstance(done.tensors["first.bias"], Dense)
+    assert "first.bias" not in plain.tensors
+    exact = nn.functional.conv2d(x, state["first.weight"], state["first.bias"])
+    errors = []
+    for work in (done, plain):
+        stored = {name: torch.from_numpy(np.array(tensor.dense())) for name, tensor in work.stored().items()}
+        rounded = nn.functional.conv2d(x, stored["first.weight"], stored["first.bias"])
+        errors.append((rounded - exact).mean((0, 2, 3)).abs().max().item())
+    assert errors[0] < errors[1] / 3
+
+
+def test_biases_lie_on_the_grid_of_their_products(piece, real):
+    done = PostTrainingQuantize(bits=4, activations=8).run(piece, real)
+    step = np.float32(done.activations["x"].scale) * done.tensors["first.weight"].scale
+    steps = done.tensors["first.bias"].dense() / step
+    assert np.abs(steps - np.rint(steps)).max() < 1e-3
+    floating = PostTrainingQuantize(bits=4).run(piece, real)
+    steps = floating.tensors["first.bias"].dense() / step
+    assert np.abs(steps - np.rint(steps)).max() > 0.05
+
+
+def test_groups_and_zero_points(piece, real):
+    done = PostTrainingQuantize(bits=4, symmetric=False, granularity=PerGroup(size=9)).run(piece, real)
+    weight = done.tensors["first.weight"]
+    assert weight.scale.shape == (24,)
+    assert weight.zero_point is not None
+
+
+def test_a_nan_on_the_way_is_named(real):
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(torch.log(x))
+
+    work = CompressedModel(trace(Bad(), (torch.rand(2, 4),)))
+    with pytest.raises(Exception, match="'log' was not finite"):
+        PostTrainingQuantize(activations=8).run(work, CalibrationInputs(((torch.zeros(4, 4),),)))
+
+
+def test_a_weight_with_nan_is_named():
+    net = nn.Linear(4, 2)
+    with torch.no_grad():
+        net.weight[0, 0] = float("nan")
+    work = CompressedModel(trace(net, (torch.rand(2, 4),)))
+    with pytest.raises(SpecError, match=r"stage quantize at 'weight'.*NaN"):
+        PostTrainingQuantize().run(work, CalibrationInputs(((torch.zeros(4, 4),),)))
+
+
+def held_to(*rules):
+    """What is deployed after a few batches under some rules."""
+    learner = fresh()
+    for rule in rules:
+        learner.attach(rule.attach(learner))
+    graph = learner.graph(train=True)
+    for step in range(3):
+        learner.update(Progress(step, 3))
+        graph(data(16, seed=step)[0])
+    learner.finalize()
+    return learner.deployed()
+
+
+SOME = CalibrationInputs(((data(64)[0],),))
+
+
+def test_what_was_pruned_before_stays_pruned():
+    # Masks that were not settled: only what holds the weights knows of the zeros.
+    learner = fresh()
+    rule = Prune(sparsity=0.5, shape="once", end=0).attach(learner)
+    learner.attach(rule)
+    learner.update(Progress(0, 1))
+    before = learner.deployed()
+    done = PostTrainingQuantize(bits=4, keep=("head",)).run(before, SOME)
+    for name in ("first.weight", "second.weight"):
+        assert np.array_equal(done.tensors[name].codes == 0, before.tensors[name].dense() == 0)
+    assert np.array_equal(done.tensors["head.weight"].dense(), before.tensors["head.weight"].dense())
+    assert PostTrainingQuantize(keep=("head",)).left(done) == {"head.weight": "kept by request"}
+
+
+def test_grids_of_before_stay_where_this_stage_has_none():
+    before = held_to(StraightThrough(bits=3, activations=8))
+    stage = PostTrainingQuantize(bits=8, keep=("first",))
+    done = stage.run(before, SOME)
+    assert done.activations == before.activations
+    assert done.rounded == before.rounded
+    assert done.tensors["first.weight"] is before.tensors["first.weight"]
+    # Three bits on a grid of eight: what was rounded before is what is rounded now.
+    coarse, fine = (piece.tensors["second.weight"].dense() for piece in (before, done))
+    assert np.abs(fine - coarse).max() < np.abs(coarse).max() / 127
+    assert stage.left(done) == {}
+    again = PostTrainingQuantize(bits=8, activations=4, keep=("first",)).run(before, SOME)
+    assert {grid.bits for grid in again.activations.values()} == {4}
+    assert again.activations.keys() == before.activations.keys()
+
+
+@pytest.mark.parametrize(
+    "stage", [PostTrainingQuantize(bits=4), PostTrainingQuantize(bits=4, activations=6)], ids=["kept", "new"]
+)
+def test_biases_follow_the_grids_of_their_products(stage):
+    done = stage.run(held_to(StraightThrough(bits=3, activations=8)), SOME)
+    for layer, value in (("first", "x"), ("second", "relu"), ("head", "mean")):
+        step = np.float32(done.activations[value].scale) * done.tensors[f"{layer}.weight"].scale
+        steps = done.tensors[f"{layer}.bias"].dense() / step
+        assert np.abs(steps - np.rint(steps)).max() < 1e-3

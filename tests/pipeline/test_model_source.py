@@ -1,0 +1,80 @@
+"""Origins: a module of its own for every model and seed, handed back as it came; files that are named are there."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from attar._src.core.errors import SpecError
+from attar._src.pipeline.data_splits import load_splits
+from attar._src.pipeline.fabric import run_facts
+from attar._src.pipeline.model_source import model_sources
+from attar._src.recipe.recipe import Recipe
+from attar._src.train.precision import channels_last
+
+
+def net():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+
+
+def recipe(**sources):
+    return Recipe(data="digits", models={name: {"source": source} for name, source in sources.items()})
+
+
+def test_each_seed_begins_with_a_module_of_its_own():
+    made = model_sources(recipe(net=net))["net"]
+    first = made.module[0].weight.clone()
+    made.begin(1)
+    assert not torch.equal(made.module[0].weight, first)
+    made.begin(0)
+    assert torch.equal(made.module[0].weight, first)
+
+
+def test_one_module_for_two_models_is_refused():
+    module = net()
+    with pytest.raises(SpecError, match=r"models.pupil.source: its parameter 0.weight is 0.weight of recipe.models.te"):
+        model_sources(recipe(teacher=module, pupil=module))
+    within = nn.ModuleDict({"body": module})
+    with pytest.raises(SpecError, match=r"its parameter body.0.weight is 0.weight of recipe.models.teacher"):
+        model_sources(recipe(teacher=module, pupil=within))
+    assert set(model_sources(recipe(teacher=module, pupil=copy.deepcopy(module)))) == {"teacher", "pupil"}
+
+
+def test_a_factory_that_gives_the_same_module_again_is_refused():
+    kept = net()
+    with pytest.raises(SpecError, match=r"recipe.models.net.source.factory: called again it gives .* 0.weight"):
+        model_sources(recipe(net=lambda: kept))
+    with pytest.raises(SpecError, match=r"copy.deepcopy"):
+        model_sources(recipe(net=lambda: nn.Sequential(kept, nn.ReLU())))
+
+
+def test_a_module_is_handed_back_as_it_came():
+    module = net()
+    values = {name: value.clone() for name, value in module.state_dict().items()}
+    strides = {name: parameter.stride() for name, parameter in module.named_parameters()}
+    made = model_sources(recipe(net=module))["net"]
+    channels_last(module)
+    with torch.no_grad():
+        module[2].weight.add_(1)
+    assert module[2].weight.stride() != strides["2.weight"]
+    made.hand_back()
+    assert {name: parameter.stride() for name, parameter in module.named_parameters()} == strides
+    assert all(torch.equal(value, values[name]) for name, value in module.state_dict().items())
+
+
+def test_files_may_lie_in_the_home_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    torch.save(net().state_dict(), tmp_path / "net.pt")
+    assert model_sources(recipe(net={"factory": net, "weights": "~/net.pt"}))["net"].module is not None
+    with pytest.raises(SpecError, match=f"recipe.models.old.source.file: there is no file {tmp_path}/old.attar"):
+        model_sources(recipe(old={"file": "~/old.attar"}, net=net))
+
+
+def test_a_file_that_is_not_there_is_named_by_its_place_in_the_recipe():
+    stages = [{"stage": "finetune", "epochs": 1, "objective": [{"name": "losses.py:focal"}]}]
+    own = Recipe(data="digits", models={"net": {"source": net, "stages": stages}})
+    sets = load_splits(own.data, Path(), task=None, metric="accuracy")
+    with pytest.raises(SpecError, match=r"recipe.models.net.stages.0.objective.0.name: there is no file losses.py"):
+        run_facts(own, sets)
