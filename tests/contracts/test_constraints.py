@@ -131,7 +131,7 @@ def test_the_file_computes_what_was_trained(rule):
     # Rounding in a fused layer and rounding before the fusion may differ by a step here and there.
     step = max((grid.scale for grid in piece.activations.values()), default=1e-5)
     # What holds nothing while a module is trained changes the file alone, and not by much.
-    holds = any(constraint.held for constraint in learner.constraints)
+    holds = any(constraint.parametrizations for constraint in learner.constraints)
     assert np.abs(plain - wanted).max() <= (step * 3 if holds else 0.02 * np.abs(wanted).max())
 
 

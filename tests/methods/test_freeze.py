@@ -127,7 +127,7 @@ def test_the_optimizer_does_not_move_it_and_a_step_takes_it_along():
     with torch.no_grad():
         learner.tensor(NAME).add_(0.9)
         grid.step.mul_(1.7)
-    assert (learner.grid_positions()[NAME].codes()[..., ::3] == -1).all()
+    assert (learner.weight_view().grid_positions()[NAME].codes()[..., ::3] == -1).all()
     learner.update(Progress(1, 4))
     wanted = -grid.scale()[grid.index].expand_as(frozen.mean)
     torch.testing.assert_close(learner.tensor(NAME)[..., ::3].detach(), wanted[..., ::3].detach())

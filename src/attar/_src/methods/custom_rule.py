@@ -11,8 +11,9 @@ from attar._src.core.describe import reference_name
 from attar._src.core.errors import SpecError
 from attar._src.core.registry import load_object
 from attar._src.methods.objectives.custom import copy_object
-from attar._src.work.constraint import Constraint, Rule
+from attar._src.work.constraint import Constraint
 from attar._src.work.learner import Learner
+from attar._src.work.rule import Rule
 
 
 class CustomRule(Rule):

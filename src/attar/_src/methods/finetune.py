@@ -30,7 +30,8 @@ from attar._src.train.store import Checkpoint
 from attar._src.work.constraint import Progress
 from attar._src.work.context import Context, Training
 from attar._src.work.learner import Learner
-from attar._src.work.objective import LossInputs, Objective, Term
+from attar._src.work.objective import LossInputs, Objective
+from attar._src.work.term import Term
 
 #: One term, or a list of them.
 Terms = Annotated[
@@ -147,7 +148,7 @@ class _Work:
         self.stage, self.learner, self.context, self.epoch, self.progress = stage, learner, context, epoch, 0.0
         self.feed: Feed | None = None
         self.layers = stage.features(), stage.teacher_features()
-        self.objectives = objectives
+        self.objectives, self.weights = objectives, learner.weight_view()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(context.seed, "projectors"))
             # The programs share the constraints; the one made last leaves them in training mode.
@@ -254,7 +255,7 @@ class _Work:
         self, outputs: Any, batch: Batch, progress: float, said: TeacherAnswers, taps: LayerTaps
     ) -> LossInputs:
         every = tuple(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
-        return LossInputs(every[0], every, batch, said.outputs, progress, taps.take(), said.features)
+        return LossInputs(every[0], every, batch, said.outputs, progress, taps.take(), said.features, self.weights)
 
     def _parts(self, sources: LossInputs) -> dict[str, torch.Tensor]:
         parts = [objective(sources) for objective in self.objectives]

@@ -24,10 +24,10 @@ from attar._src.methods.quantize.qat.straight_through import Bits, Rounding, Str
 from attar._src.methods.rules import ConstraintChoice
 from attar._src.train.plan import TrainingPlan
 from attar._src.train.schedule import Schedule, Scheduled
-from attar._src.work.constraint import Rule
 from attar._src.work.context import Context, Training
 from attar._src.work.learner import Learner
-from attar._src.work.objective import Term
+from attar._src.work.rule import Rule
+from attar._src.work.term import Term
 
 
 def _no_less_than_0(value: Scheduled) -> Scheduled:

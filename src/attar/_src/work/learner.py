@@ -19,7 +19,9 @@ from attar._src.model.sites import Site, find_sites
 from attar._src.model.trace import TracedModel, deploy_graph
 from attar._src.model.weights import Weight, find_weights
 from attar._src.work.compressed_model import CompressedModel, FileInfo
-from attar._src.work.constraint import Constraint, GridPositions, Parametrization, Progress
+from attar._src.work.constraint import Constraint, Progress
+from attar._src.work.parametrization import Parametrization
+from attar._src.work.weight_view import WeightView
 
 _NOTHING_SAID = FileInfo()
 
@@ -119,6 +121,17 @@ class Learner:
                     self.constraints.remove(earlier)
         self.constraints.append(constraint)
         self.constraints.sort(key=lambda each: each.order)
+        weights = self.weight_view()
+        for each in self.constraints:
+            each.rebind(weights)
+
+    def weight_view(self) -> WeightView:
+        """Return the parameters, and the parametrizations that act on the weights now."""
+        acting = {
+            name: tuple((c.order, c.weights[name]) for c in self.constraints if name in c.weights)
+            for name in self.weights
+        }
+        return WeightView(dict(self.module.named_parameters(remove_duplicate=False)), acting)
 
     def graph(self, *, train: bool) -> fx.GraphModule:
         """Return a program on the module's own parameters that reads what the constraints make of weights and values.
@@ -128,58 +141,39 @@ class Learner:
         graph = self.captured.copy(train=train)
         # Each wrap goes directly emitted the weight or value, so the one to act first goes in last.
         for index, constraint in reversed(list(enumerate(self.constraints))):
-            wrap(graph, {**constraint.weights, **constraint.values}, f"held{index}_")
+            wrap(graph, {**constraint.weights, **constraint.values}, f"attar_parametrization{index}_")
         for name, child in graph.named_children():
-            if name.startswith("held"):
+            if name.startswith("attar_parametrization"):
                 child.train(train)
         return graph
 
     def update(self, progress: Progress) -> None:
-        """Let every constraint move on before a step."""
+        """Advance every constraint before a step."""
+        weights = self.weight_view()
         for constraint in self.constraints:
-            constraint.update(progress, self.values_of(constraint))
+            constraint.update(progress, weights)
 
     def finalize(self) -> None:
         """Let every constraint change the weights themselves at the end of a stage."""
+        weights = self.weight_view()
         with torch.no_grad():
             for constraint in self.constraints:
-                constraint.finalize(self.values_of(constraint))
-
-    def values_of(self, constraint: Constraint) -> dict[str, torch.Tensor]:
-        """Return the current value of every weight a constraint holds, itself, without gradient."""
-        return {name: self.tensor(name).detach() for name in constraint.weights}
+                constraint.finalize(weights)
 
     def parametrizations(self, name: str) -> list[Parametrization]:
-        """Return what a weight or value is held to, in the order in which it acts."""
+        """Return the parametrizations of a weight or value, first to act first."""
         both = [{**constraint.weights, **constraint.values} for constraint in self.constraints]
-        return [held[name] for held in both if name in held]
-
-    def grid_positions(self) -> dict[str, GridPositions]:
-        """Return where every weight on an evenly spaced grid lies between its codes, with gradient."""
-        found = {}
-        for name in self.weights:
-            held = self.parametrizations(name)
-            if held:
-                value = self.tensor(name)
-                for each in held[:-1]:
-                    value = each(value)
-                positions = held[-1].grid_positions(value)
-                if positions is not None:
-                    found[name] = positions
-        return found
+        return [each[name] for each in both if name in each]
 
     def compressed_weights(self) -> dict[str, CompressedTensor]:
-        """Return every weight under constraints as it is stored, before batch-norms are folded."""
-        found: dict[str, CompressedTensor] = {}
+        """Return every parametrized weight as it is stored, before batch-norms are folded."""
+        weights = self.weight_view()
+        for name in self.weights:
+            for each in weights.parametrizations(name):
+                each.eval()
         with torch.no_grad():
-            for name in self.weights:
-                held = [each.eval() for each in self.parametrizations(name)]
-                if held:
-                    value = self.tensor(name).detach()
-                    for each in held[:-1]:
-                        value = each(value)
-                    found[name] = held[-1].to_compressed(value)
-        return found
+            last = {name: found for name in self.weights if (found := weights.last(name))}
+            return {name: each.to_compressed(value.detach()) for name, (each, value) in last.items()}
 
     def deployed(self) -> CompressedModel:
         """Return the module as it is now, traced anew, with the tensors and grids its constraints ask for."""

@@ -10,8 +10,11 @@ from pydantic import Field, model_validator
 from torch import fx
 
 from attar._src.core.errors import ModelError
-from attar._src.work.constraint import Constraint, Parametrization, Progress, Rule
+from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
+from attar._src.work.parametrization import Parametrization
+from attar._src.work.rule import Rule
+from attar._src.work.weight_view import WeightView
 
 #: How far one batch moves the running threshold.
 _MOMENTUM = 0.05
@@ -126,7 +129,7 @@ class ThresholdConstraint(Constraint):
         super().__init__({}, held, left)
         self.rule = rule
 
-    def update(self, progress: Progress, weights: Mapping[str, torch.Tensor]) -> None:
+    def update(self, progress: Progress, weights: WeightView) -> None:
         """Take in the batch before, until the thresholds are fixed."""
         for held in self._thresholds():
             held.advance()
@@ -144,4 +147,4 @@ class ThresholdConstraint(Constraint):
         return {"threshold": sum(found) / max(len(found), 1)}
 
     def _thresholds(self) -> list[ActivationThreshold]:
-        return [held for held in self.held if isinstance(held, ActivationThreshold)]
+        return [held for held in self.parametrizations if isinstance(held, ActivationThreshold)]

@@ -146,7 +146,7 @@ def _try(stage: Training, learner: Learner, batch: Batch, models: Mapping[str, T
     for constraint in learner.constraints:
         if isinstance(constraint, NormalizeConstraint):
             # It refuses what follows it, and changes nothing. Others judge weights, which are not trained yet.
-            constraint.update(Progress(0, 1), learner.values_of(constraint))
+            constraint.update(Progress(0, 1), learner.weight_view())
     tuned = stage.expand() if isinstance(stage, Preset) else stage
     if not isinstance(tuned, Finetune):
         return
@@ -156,7 +156,7 @@ def _try(stage: Training, learner: Learner, batch: Batch, models: Mapping[str, T
     said = ask_teachers(models, tuned.teachers(), tuned.teacher_features(), batch)
     every = tuple(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
     batch = Batch(batch.inputs, batch.targets)
-    sources = LossInputs(every[0], every, batch, said.outputs, 0.0, taps.take(), said.features)
+    sources = LossInputs(every[0], every, batch, said.outputs, 0.0, taps.take(), said.features, learner.weight_view())
     parts = []
     for term in tuned.objective:
         name = str(term.describe()["name"])

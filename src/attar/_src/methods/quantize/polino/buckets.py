@@ -15,7 +15,7 @@ import torch
 from attar._src.core.errors import SpecError
 from attar._src.core.scheme import Granularity, PerBucket, PerChannel, PerGroup, Shape
 from attar._src.core.tensors import Codebook
-from attar._src.work.constraint import Parametrization
+from attar._src.work.parametrization import Parametrization
 
 
 class BucketRows:

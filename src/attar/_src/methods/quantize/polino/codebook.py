@@ -17,8 +17,10 @@ from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.overrides import select_weights
 from attar._src.methods.quantize.granularity import GranularityChoice
 from attar._src.methods.quantize.polino.buckets import BucketedWeight, BucketRows, bucket_spans, scale_to_unit
-from attar._src.work.constraint import Constraint, Progress, Rule
+from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
+from attar._src.work.rule import Rule
+from attar._src.work.weight_view import WeightView
 
 Bits = Annotated[int, Field(ge=1, le=8)]
 Start = Literal["percentile", "uniform"]
@@ -188,14 +190,13 @@ class CodebookConstraint(Constraint):
         #: 0 while norms are collected, 1 once the shares are known, 2 once points are laid by them.
         self.register_buffer("dealt", torch.tensor(0 if deals else 2))
 
-    def update(self, progress: Progress, weights: Mapping[str, torch.Tensor]) -> None:
+    def update(self, progress: Progress, weights: WeightView) -> None:
         """Lay the points that the first epoch dealt, once."""
         stage = int(self.dealt)
-        for name, weight in weights.items():
-            held = self.sets[name]
-            held.watching = stage == 0
+        for name in self.weights:
+            self.sets[name].watching = stage == 0
             if stage == 1:
-                held.lay(weight)
+                self.sets[name].lay(weights.value(name))
         if stage == 1:
             self.dealt.fill_(2)
 
@@ -211,9 +212,9 @@ class CodebookConstraint(Constraint):
             each.wanted.fill_(count)
         self.dealt.fill_(1)
 
-    def finalize(self, weights: Mapping[str, torch.Tensor]) -> None:
+    def finalize(self, weights: WeightView) -> None:
         """End the dealing: a later stage goes on with the points that this one has trained."""
-        for name in weights:
+        for name in self.weights:
             held = self.sets[name]
             held.wanted.copy_(held.count)
             held.watching = False

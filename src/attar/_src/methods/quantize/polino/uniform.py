@@ -14,8 +14,10 @@ from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.overrides import select_weights
 from attar._src.methods.quantize.granularity import GranularityChoice
 from attar._src.methods.quantize.polino.buckets import BucketedWeight, bucket_spans, scale_to_unit
-from attar._src.work.constraint import Constraint, GridPositions, Rule
+from attar._src.work.constraint import Constraint
 from attar._src.work.learner import Learner
+from attar._src.work.parametrization import GridPositions
+from attar._src.work.rule import Rule
 
 Bits = Annotated[int, Field(ge=1, le=8)]
 

@@ -9,7 +9,8 @@ import torch
 from attar._src.core.errors import SpecError
 from attar._src.train.schedule import Schedule, Scheduled
 from attar._src.work.learner import Learner
-from attar._src.work.objective import LossInputs, Objective, Term
+from attar._src.work.objective import LossInputs, Objective
+from attar._src.work.term import Term
 
 
 class Damping(Term):
@@ -35,28 +36,25 @@ class Damping(Term):
         Raises:
             SpecError: no weight is on an evenly spaced grid.
         """
-        return _Damping(learner)
-
-
-class _Damping(Objective):
-    def __init__(self, learner: Learner) -> None:
-        super().__init__()
-        self.learner = (learner,)  # in a tuple: it is not this module's own
         with torch.no_grad():
-            if not learner.grid_positions():
+            if not learner.weight_view().grid_positions():
                 raise SpecError(
                     "damping: no weight is on an evenly spaced grid, so there are no codes to be drawn to; add a "
                     "constraint such as lsq to this stage or to one before it"
                 )
+        return _Damping()
 
+
+class _Damping(Objective):
     def forward(self, sources: LossInputs) -> torch.Tensor:
-        total = torch.zeros((), device=sources.outputs.device)
-        for name in self.learner[0].weights:
-            held, value = self.learner[0].parametrizations(name), self.learner[0].tensor(name)
-            for each in held[:-1]:
-                value = each(value)
+        weights, total = sources.weights, torch.zeros((), device=sources.outputs.device)
+        for name in weights.acting:
+            last = weights.last(name)
+            if last is None:
+                continue
+            grid, value = last
             with torch.no_grad():
-                positions = held[-1].grid_positions(value) if held else None
+                positions = grid.grid_positions(value)
                 if positions is None:
                     continue
                 inside = positions.at.clamp(positions.low, positions.high)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -12,8 +11,11 @@ from attar._src.core.tensors import CompressedTensor, Dense
 from attar._src.methods.overrides import select_weights
 from attar._src.methods.prune.masks import Mask
 from attar._src.methods.quantize.qat.freeze import FrozenWeight
-from attar._src.work.constraint import Constraint, Parametrization, Progress, Rule
+from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
+from attar._src.work.parametrization import Parametrization
+from attar._src.work.rule import Rule
+from attar._src.work.weight_view import WeightView
 
 
 class Normalize(Rule):
@@ -52,7 +54,7 @@ class Normalize(Rule):
             earlier = [each.gain for each in held if isinstance(each, NormalizedWeight)]
             weights[name] = NormalizedWeight(learner.tensor(name), name, *earlier)
         left = {name: "not normalized by request" for name in learner.weights if name not in weights}
-        return NormalizeConstraint(learner, weights, left)
+        return NormalizeConstraint(weights, left=left)
 
 
 class NormalizedWeight(Parametrization):
@@ -94,18 +96,14 @@ class NormalizeConstraint(Constraint):
 
     order: ClassVar[int] = 0
 
-    def __init__(self, learner: Learner, weights: Mapping[str, Parametrization], left: Mapping[str, str]) -> None:
-        super().__init__(weights, left=left)
-        self.learner = (learner,)  # in a tuple: it is not this module's own
-
-    def update(self, progress: Progress, weights: Mapping[str, torch.Tensor]) -> None:
+    def update(self, progress: Progress, weights: WeightView) -> None:
         """Change nothing.
 
         Raises:
             SpecError: a mask acts on what was normalized; at the end it would change what is normalized.
         """
         for name, held in self.weights.items():
-            every = self.learner[0].parametrizations(name)
+            every = weights.parametrizations(name)
             if any(isinstance(each, Mask) for each in every[every.index(held) :]):
                 raise SpecError(f"normalize at {name!r}: prune follows it; list prune before normalize")
 

@@ -19,8 +19,10 @@ from attar._src.methods.quantize.qat.activation_grid import ActivationGrid
 from attar._src.methods.quantize.qat.weight_grid import WeightGrid
 from attar._src.methods.quantize.unquantized import unquantized_values
 from attar._src.work.compressed_model import CompressedModel
-from attar._src.work.constraint import Constraint, Progress, Rule
+from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
+from attar._src.work.rule import Rule
+from attar._src.work.weight_view import WeightView
 
 Bits = Annotated[int, Field(ge=2, le=8)]
 
@@ -117,9 +119,9 @@ class StraightThroughConstraint(Constraint):
         super().__init__(weights, values, left)
         self.rule = rule
 
-    def update(self, progress: Progress, weights: Mapping[str, torch.Tensor]) -> None:
+    def update(self, progress: Progress, weights: WeightView) -> None:
         """Let the solver be asked for scales where it is time, and take in the ranges of the batch before."""
-        for held in self.held:
+        for held in self.parametrizations:
             if isinstance(held, WeightGrid):
                 held.due = progress.step % self.rule.every == 0
             if isinstance(held, ActivationGrid):
@@ -128,7 +130,7 @@ class StraightThroughConstraint(Constraint):
 
     def sync(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Take in the last batch and average the ranges over the ranks."""
-        for held in self.held:
+        for held in self.parametrizations:
             if isinstance(held, ActivationGrid):
                 held.advance()
                 held.put(mean(held.range))
