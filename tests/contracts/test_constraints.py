@@ -1,6 +1,8 @@
 """What every registered constraint must do."""
 
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -148,6 +150,18 @@ def test_it_acts(rule):
         graph = learner.graph(train=False)
         learner.constraints.clear()
         assert not torch.equal(graph(x), learner.graph(train=False)(x))
+
+
+def test_it_does_not_keep_its_learner(rule):
+    learner = begun(rule.name)
+    constraint = rule.attach(learner)
+    learner.attach(constraint)
+    learner.update(Progress(0, STEPS))
+    gone = weakref.ref(learner)
+    del learner
+    gc.collect()
+    assert constraint is not None
+    assert gone() is None
 
 
 def test_evaluation_changes_nothing(rule):

@@ -1,6 +1,8 @@
 """What every term owes that looks at weights alone: neither at outputs nor at labels nor at teachers."""
 
+import gc
 import math
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -111,6 +113,16 @@ def test_it_is_trained_with_beside_another(term, tmp_path):
     stage = Finetune(epochs=2, batch=32, objective=["cross_entropy", beside], constraints=[{"name": "lsq", "bits": 2}])
     stage.run(learner, context(tmp_path, count=64, log=rows.append))
     assert all(row[term.name] > 0 for row in rows)
+
+
+def test_it_does_not_keep_its_learner(term):
+    learner = fresh()
+    learner.attach(Lsq(bits=2).attach(learner))
+    loss, gone = term.build(learner), weakref.ref(learner)
+    loss(sources(learner))
+    del learner
+    gc.collect()
+    assert gone() is None
 
 
 def test_it_needs_nothing(term):

@@ -1,4 +1,4 @@
-"""Learner: a module in training, with what it is held to; at the end, a workpiece to pack."""
+"""Learner: a module in training under constraints, and the compressed model it becomes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _NOTHING_SAID = FileInfo()
 
 @dataclass(frozen=True)
 class ActivationPlace:
-    """A site of the deployed graph as the captured program knows it.
+    """A site of the deployed graph, mapped to the captured program.
 
     Attributes:
-        sources: captured values that are computed there; they share one grid.
-        site: the values of the deployed graph.
+        sources: values of the captured program computed there; they share one grid.
+        site: values of the deployed graph.
     """
 
     sources: tuple[str, ...]
@@ -44,15 +44,15 @@ class Learner:
 
     Args:
         module: the module itself; training changes its parameters and buffers.
-        captured: its two programs.
-        traced: what it looked like when it was deployed untrained (the dry run).
-        use: what its file will tell its user.
-        coder: entropy coder of its file.
+        captured: its training and evaluation programs.
+        traced: the module as deployed untrained, from the dry run.
+        use: information for the file's user.
+        coder: entropy coder of the file.
 
     Attributes:
         weights: the parameters that multiply data, by name.
-        constraints: what it is held to, in the order in which it acts.
-        record: what each stage did; it travels in the file.
+        constraints: first to act first.
+        record: an entry for each stage, stored in the file.
     """
 
     def __init__(
@@ -71,10 +71,10 @@ class Learner:
         self.traced = traced
 
     def places(self, quantized: Collection[str] | None = None) -> list[ActivationPlace]:
-        """Return where activations can be held.
+        """Return the sites whose activations can be quantized.
 
         Args:
-            quantized: the weights whose layers shall run in integers; None for all.
+            quantized: weights whose layers should run in integers; None for all.
         """
         return [
             ActivationPlace(tuple(self.traced.origins[name] for name in site.sources), site)
@@ -89,10 +89,10 @@ class Learner:
         return parameter
 
     def select(self, globs: Sequence[str]) -> list[str]:
-        """Return the weights that any of ``globs`` matches, by themselves or by their layer.
+        """Return the weights whose name or layer matches any of ``globs``.
 
         Raises:
-            UnknownName: a glob matches none.
+            UnknownName: a glob matches no weight.
         """
         chosen: set[str] = set()
         for glob in globs:
@@ -103,9 +103,9 @@ class Learner:
         return [name for name in self.weights if name in chosen]
 
     def attach(self, constraint: Constraint) -> None:
-        """Hold the module to a constraint; it takes the place of an earlier one of its class or family where both act.
+        """Add a constraint; on weights and values of both, it replaces an earlier one of its class or family.
 
-        Where only one acts it goes on acting, and neither says that it left what the other holds.
+        A constraint that still acts on other weights stays attached, and neither lists the other's weights as left.
         """
         for earlier in list(self.constraints):
             alike = constraint.family and earlier.family == constraint.family
@@ -134,12 +134,12 @@ class Learner:
         return WeightView(dict(self.module.named_parameters(remove_duplicate=False)), acting)
 
     def graph(self, *, train: bool) -> fx.GraphModule:
-        """Return a program on the module's own parameters that reads what the constraints make of weights and values.
+        """Return a program on the module's own parameters that reads weights and values through their parametrizations.
 
-        The constraints are its submodules: moving it to a device or asking it for parameters includes theirs.
+        Parametrizations are its submodules: ``to`` and ``parameters`` include them.
         """
         graph = self.captured.copy(train=train)
-        # Each wrap goes directly emitted the weight or value, so the one to act first goes in last.
+        # Each wrap is inserted directly after the weight or value, so the first to act is inserted last.
         for index, constraint in reversed(list(enumerate(self.constraints))):
             wrap(graph, {**constraint.weights, **constraint.values}, f"attar_parametrization{index}_")
         for name, child in graph.named_children():
@@ -176,7 +176,7 @@ class Learner:
             return {name: each.to_compressed(value.detach()) for name, (each, value) in last.items()}
 
     def deployed(self) -> CompressedModel:
-        """Return the module as it is now, traced anew, with the tensors and grids its constraints ask for."""
+        """Return the module as it is now, traced anew, with the tensors and grids of its constraints."""
         baked = self.compressed_weights()
         emitted = {}
         for place in self.places():
@@ -211,11 +211,11 @@ class Learner:
         return find_sites(traced.graph, traced.values, skip=lambda node: node.name in floating)
 
     def _rounding(self, value: str) -> list[Parametrization]:
-        """Return the last that may round a value: what adds nodes emitted it follows the rounding."""
+        """Return the last parametrization that may round a value; those that emit nodes act after the rounding."""
         return [held for held in self.parametrizations(value) if held.emit() is None][-1:]
 
     def _grids(self, traced: TracedModel, quantized: Collection[str]) -> tuple[dict[str, Activation], frozenset[str]]:
-        """Return the grid of every value of every site whose sources are all held to one, and the sources."""
+        """Return the grid of every value of every site whose sources all share one, and the sources."""
         grids: dict[str, Activation] = {}
         rounded: set[str] = set()
         for site in self._sites(traced, quantized):

@@ -73,7 +73,7 @@ class LowPrecision(Rule):
 
 
 class LowPrecisionConstraint(Constraint):
-    """What a :class:`Narrow` does when the file is made."""
+    """What a :class:`LowPrecision` does when the file is made."""
 
     order: ClassVar[int] = 3
 

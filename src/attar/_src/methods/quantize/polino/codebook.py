@@ -51,8 +51,8 @@ class LearnedCodebook(Rule):
     norms, at least 2 and at most 256 each and as many in all. Where the number changes, points start again; the
     optimizer's momentum is left as it is. A stage of one epoch ends before that, with the points it has trained.
 
-    The sum makes gradients of points large, and the paper's learning rates for them small, about 1e-5; ``pace`` sets
-    theirs apart from that of the other parameters. Prefer ``lsq`` or ``linear``, which train the weights, below 4 bits.
+    The sum makes gradients of points large, and the paper's learning rates for them small, about 1e-5; ``lr_scale``
+    sets theirs apart from that of the other parameters. Prefer ``lsq`` or ``uniform``, which train the weights, below 4 bits.
     The points have no zero as a rule, so that what ``prune`` set to zero does not stay there.
 
     Attributes:
@@ -171,7 +171,7 @@ class CodebookWeight(BucketedWeight):
 
 
 class CodebookConstraint(Constraint):
-    """The points of a :class:`Points`.
+    """The points of a :class:`LearnedCodebook`.
 
     Args:
         weights: name of a weight -> its points.

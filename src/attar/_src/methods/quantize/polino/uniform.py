@@ -36,7 +36,7 @@ class Uniform(Rule):
     post-mortem quantization: the stage ``quantize`` with ``scales: minmax``.
 
     Prefer ``lsq``: its steps are learned, and its grid has a point at zero. This one has none as a rule, so that what
-    ``prune`` set to zero does not stay there. Not to be confused with ``points``, which learns where the points lie.
+    ``prune`` set to zero does not stay there. Not to be confused with ``codebook``, which learns where the points lie.
 
     Attributes:
         bits: bits of a weight.
@@ -133,7 +133,7 @@ class UniformWeight(BucketedWeight):
 
 
 class UniformConstraint(Constraint):
-    """The grids of a :class:`Linear`."""
+    """The grids of a :class:`Uniform`."""
 
     order: ClassVar[int] = 1
     family: ClassVar[str] = "grid"
