@@ -230,8 +230,8 @@ class _Work:
             module.load_state_dict({n.removeprefix(start): t for n, t in state.items() if n.startswith(start)})
 
     def _modules(self) -> dict[str, nn.Module]:
-        held = {f"constraint{index}": constraint for index, constraint in enumerate(self.learner.constraints)}
-        return {"module": self.learner.module, **held, "objective": self.extra}
+        constraints = {f"constraint{index}": constraint for index, constraint in enumerate(self.learner.constraints)}
+        return {"module": self.learner.module, **constraints, "objective": self.extra}
 
     def _prepare(self) -> None:
         """Let objectives make what depends on the sizes of layers."""

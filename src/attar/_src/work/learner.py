@@ -212,17 +212,17 @@ class Learner:
 
     def _rounding(self, value: str) -> list[Parametrization]:
         """Return the last parametrization that may round a value; those that emit nodes act after the rounding."""
-        return [held for held in self.parametrizations(value) if held.emit() is None][-1:]
+        return [each for each in self.parametrizations(value) if each.emit() is None][-1:]
 
     def _grids(self, traced: TracedModel, quantized: Collection[str]) -> tuple[dict[str, Activation], frozenset[str]]:
         """Return the grid of every value of every site whose sources all share one, and the sources."""
         grids: dict[str, Activation] = {}
         rounded: set[str] = set()
         for site in self._sites(traced, quantized):
-            held = [self._rounding(traced.origins[name]) for name in site.sources if name in traced.origins]
-            if len(held) < len(site.sources) or not all(held) or len({id(each[0]) for each in held}) > 1:
+            rounding = [self._rounding(traced.origins[name]) for name in site.sources if name in traced.origins]
+            if len(rounding) < len(site.sources) or not all(rounding) or len({id(each[0]) for each in rounding}) > 1:
                 continue
-            found = {value: held[0][0].grid(value) for value in site.values}
+            found = {value: rounding[0][0].grid(value) for value in site.values}
             grids |= {value: grid for value, grid in found.items() if grid is not None}
             rounded |= {name for name in site.sources if name in grids}
         place = {node.name: position for position, node in enumerate(traced.graph.graph.nodes)}

@@ -56,9 +56,9 @@ class PruneActivations(Rule):
         """
         inputs = {node.name for node in learner.captured.evaluation.graph.nodes if node.op == "placeholder"}
         sources = [name for place in learner.places(learner.select(self.layers)) for name in place.sources]
-        held = {name: ActivationThreshold(self, name) for name in sources if name not in inputs}
+        thresholds = {name: ActivationThreshold(self, name) for name in sources if name not in inputs}
         left = {name: "an input of the model" for name in sources if name in inputs}
-        return ThresholdConstraint(self, held, left)
+        return ThresholdConstraint(self, thresholds, left)
 
 
 class ActivationThreshold(Parametrization):
@@ -124,27 +124,27 @@ class ThresholdConstraint(Constraint):
     order: ClassVar[int] = 2
 
     def __init__(
-        self, rule: PruneActivations, held: Mapping[str, ActivationThreshold], left: Mapping[str, str]
+        self, rule: PruneActivations, thresholds: Mapping[str, ActivationThreshold], left: Mapping[str, str]
     ) -> None:
-        super().__init__({}, held, left)
+        super().__init__({}, thresholds, left)
         self.rule = rule
 
     def update(self, progress: Progress, weights: WeightView) -> None:
         """Take in the batch before, until the thresholds are fixed."""
-        for held in self._thresholds():
-            held.advance()
-            held.watching = progress.fraction < self.rule.freeze or bool(held.threshold.isnan())
+        for each in self._thresholds():
+            each.advance()
+            each.watching = progress.fraction < self.rule.freeze or bool(each.threshold.isnan())
 
     def sync(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Take in the last batch and average the thresholds over the ranks."""
-        for held in self._thresholds():
-            held.advance()
-            held.threshold.copy_(mean(held.threshold))
+        for each in self._thresholds():
+            each.advance()
+            each.threshold.copy_(mean(each.threshold))
 
     def report(self) -> dict[str, Any]:
         """Return the mean of the thresholds."""
-        found = [float(held.threshold) for held in self._thresholds()]
+        found = [float(each.threshold) for each in self._thresholds()]
         return {"threshold": sum(found) / max(len(found), 1)}
 
     def _thresholds(self) -> list[ActivationThreshold]:
-        return [held for held in self.parametrizations if isinstance(held, ActivationThreshold)]
+        return [each for each in self.parametrizations if isinstance(each, ActivationThreshold)]

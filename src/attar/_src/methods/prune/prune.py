@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from attar._src.core.errors import SpecError
 from attar._src.core.spec import Spec
-from attar._src.methods.overrides import select_weights
+from attar._src.methods.layer_selection import select_weights
 from attar._src.methods.prune.masks import Mask, prune_below, prune_to_count, sparsity
 from attar._src.methods.prune.scores import SCORES
 from attar._src.work.constraint import Constraint, Progress
@@ -171,7 +171,7 @@ class PruneConstraint(Constraint):
         return {"sparsity": sparsity(self._masks())}
 
     def _masks(self) -> dict[str, Mask]:
-        return {name: held for name, held in self.weights.items() if isinstance(held, Mask)}
+        return {name: mask for name, mask in self.weights.items() if isinstance(mask, Mask)}
 
     def _grow(self, share: float, weights: WeightView) -> None:
         if share <= self.reached:

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from attar._src.core.errors import SpecError
 from attar._src.core.scheme import PerChannel, Scheme
-from attar._src.methods.overrides import select_weights
+from attar._src.methods.layer_selection import select_weights
 from attar._src.methods.quantize.granularity import GranularityChoice
 from attar._src.methods.quantize.integer_bias import with_integer_biases
 from attar._src.methods.quantize.lsq.activation import LsqActivation
@@ -143,18 +143,18 @@ class LsqConstraint(Constraint):
     def update(self, progress: Progress, weights: WeightView) -> None:
         """Become narrower where it is time, and keep zero on the grids of activations."""
         self._turn(self.rule.least(progress.fraction), weights)
-        for held in self.parametrizations:
-            if isinstance(held, LsqActivation):
-                held.bound()
+        for grid in self.parametrizations:
+            if isinstance(grid, LsqActivation):
+                grid.bound()
 
     def sync(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Average what each rank began from its own first batch."""
         with torch.no_grad():
-            for held in self.parametrizations:
-                if isinstance(held, LsqActivation):
-                    for each in (held.step, held.offset, held.below):
+            for grid in self.parametrizations:
+                if isinstance(grid, LsqActivation):
+                    for each in (grid.step, grid.offset, grid.below):
                         each.copy_(mean(each.detach()))
-                    held.below.copy_(held.below > 0)
+                    grid.below.copy_(grid.below > 0)
 
     def finalize(self, weights: WeightView) -> None:
         """Reach the bits that are asked, after a stage too short to."""
@@ -165,8 +165,8 @@ class LsqConstraint(Constraint):
         return with_integer_biases(piece)
 
     def _turn(self, least: int, weights: WeightView) -> None:
-        for name, held in self.weights.items():
-            if isinstance(held, LsqWeight) and held.narrows:
-                bits = max(least, held.last.bits)
-                if bits < held.scheme.bits:
-                    held.turn(bits, weights.effective(name, held))
+        for name, grid in self.weights.items():
+            if isinstance(grid, LsqWeight) and grid.narrows:
+                bits = max(least, grid.last.bits)
+                if bits < grid.scheme.bits:
+                    grid.turn(bits, weights.effective(name, grid))

@@ -14,7 +14,7 @@ from torch import nn
 from attar._src.core.errors import SpecError
 from attar._src.core.scheme import Granularity, PerBucket, PerChannel
 from attar._src.core.tensors import CompressedTensor
-from attar._src.methods.overrides import select_weights
+from attar._src.methods.layer_selection import select_weights
 from attar._src.methods.quantize.granularity import GranularityChoice
 from attar._src.methods.quantize.polino.buckets import BucketedWeight, BucketRows, bucket_spans, scale_to_unit
 from attar._src.work.constraint import Constraint, Progress
@@ -52,8 +52,8 @@ class LearnedCodebook(Rule):
     optimizer's momentum is left as it is. A stage of one epoch ends before that, with the points it has trained.
 
     The sum makes gradients of points large, and the paper's learning rates for them small, about 1e-5; ``lr_scale``
-    sets theirs apart from that of the other parameters. Prefer ``lsq`` or ``uniform``, which train the weights, below 4 bits.
-    The points have no zero as a rule, so that what ``prune`` set to zero does not stay there.
+    sets theirs apart from that of the other parameters. Prefer ``lsq`` or ``uniform``, which train the weights, below
+    4 bits. The points have no zero as a rule, so that what ``prune`` set to zero does not stay there.
 
     Attributes:
         bits: 2^bits is the number of points of a tensor, or its mean over the tensors.
@@ -88,11 +88,11 @@ class LearnedCodebook(Rule):
             granularity = self.granularity or PerChannel(axis=learner.weights[name].axis)
             room = MOST_POINTS if self.share == "gradient" else 1 << bits
             try:
-                held = CodebookWeight(learner.tensor(name), 1 << bits, granularity, room=room, start=self.start)
+                codebook = CodebookWeight(learner.tensor(name), 1 << bits, granularity, room=room, start=self.start)
             except SpecError as error:
                 raise SpecError(f"codebook at {name!r}: {error}") from error
-            held.frozen, held.lr_scale = self.weights == "frozen", self.lr_scale
-            weights[name] = held
+            codebook.frozen, codebook.lr_scale = self.weights == "frozen", self.lr_scale
+            weights[name] = codebook
         left = {name: "kept by request" for name in learner.weights if name not in weights}
         return CodebookConstraint(weights, left, deals=self.share == "gradient")
 
@@ -204,20 +204,20 @@ class CodebookConstraint(Constraint):
         """At the end of the first epoch, deal the points by the norms, averaged over the ranks."""
         if int(self.dealt) == 2:
             return
-        held = [self.sets[name] for name in self.weights]
-        for each in held:
+        codebooks = [self.sets[name] for name in self.weights]
+        for each in codebooks:
             each.norm.copy_(mean(each.norm))
-        counts = deal_points([float(each.norm) for each in held], [int(each.count) for each in held])
-        for each, count in zip(held, counts, strict=True):
+        counts = deal_points([float(each.norm) for each in codebooks], [int(each.count) for each in codebooks])
+        for each, count in zip(codebooks, counts, strict=True):
             each.wanted.fill_(count)
         self.dealt.fill_(1)
 
     def finalize(self, weights: WeightView) -> None:
         """End the dealing: a later stage goes on with the points that this one has trained."""
         for name in self.weights:
-            held = self.sets[name]
-            held.wanted.copy_(held.count)
-            held.watching = False
+            codebook = self.sets[name]
+            codebook.wanted.copy_(codebook.count)
+            codebook.watching = False
         self.dealt.fill_(2)
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from attar._src.core.errors import SpecError
 from attar._src.core.scheme import Granularity, PerBucket, PerChannel
 from attar._src.core.tensors import CompressedTensor
-from attar._src.methods.overrides import select_weights
+from attar._src.methods.layer_selection import select_weights
 from attar._src.methods.quantize.granularity import GranularityChoice
 from attar._src.methods.quantize.polino.buckets import BucketedWeight, bucket_spans, scale_to_unit
 from attar._src.work.constraint import Constraint

@@ -1,4 +1,4 @@
-"""The damping term: weights drawn to the middle of their codes, so that they do not swing between two of them."""
+"""The damping term: pulls weights to the centre of their codes, which stops oscillation between two codes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Damping(Term):
 
         L = sum (w^ - clip(w, s n, s p))^2
 
-    so that what lies outside the range is left alone. It looks at weights only, and moves weights only: neither steps
-    nor offsets. They shall be free to move at first: let ``weight`` grow over the stage, as the default does. Weights
-    must be on an evenly spaced grid, as of ``lsq`` or ``quantize``. Not to be confused with ``rate``, which moves
-    weights to frequent codes, and the rule ``freeze``, which stops those that swing.
+    so weights outside the range are not pulled. Only weights get a gradient, steps and offsets do not. Weights should
+    move freely at first: let ``weight`` grow over the stage, as the default does. Weights must be on an evenly spaced
+    grid, such as that of ``lsq`` or ``quantize``. The term ``rate`` moves weights to frequent codes instead, and the
+    rule ``freeze`` stops oscillating weights.
     """
 
     name: Literal["damping"] = "damping"

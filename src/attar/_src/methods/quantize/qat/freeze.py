@@ -1,4 +1,4 @@
-"""The rule that stops weights which swing between two codes, where they were on average."""
+"""Freezing of oscillating weights at their mean code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from attar._src.core.errors import SpecError
 from attar._src.core.tensors import CompressedTensor, Dense
-from attar._src.methods.overrides import select_weights
+from attar._src.methods.layer_selection import select_weights
 from attar._src.train.schedule import Schedule, Scheduled, value_at
 from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
@@ -47,7 +47,7 @@ class Freeze(Rule):
     keep: tuple[str, ...] = ()
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return what freezes the weights that are on a grid.
+        """Return the freezing of the weights on a grid.
 
         Raises:
             UnknownName: a glob matches no layer.

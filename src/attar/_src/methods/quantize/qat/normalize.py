@@ -1,4 +1,4 @@
-"""The rule that normalizes weights before a grid rounds them."""
+"""Weight normalization before rounding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from attar._src.core.errors import SpecError
 from attar._src.core.tensors import CompressedTensor, Dense
-from attar._src.methods.overrides import select_weights
+from attar._src.methods.layer_selection import select_weights
 from attar._src.methods.prune.masks import Mask
 from attar._src.methods.quantize.qat.freeze import FrozenWeight
 from attar._src.work.constraint import Constraint, Progress
@@ -40,18 +40,18 @@ class Normalize(Rule):
     keep: tuple[str, ...] = ()
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return what normalizes the weights that are chosen.
+        """Return the normalization of the selected weights.
 
         Raises:
             UnknownName: a glob matches no layer.
-            SpecError: all values of a weight are equal; or it is frozen already.
+            SpecError: all values of a weight are equal, or the weight is frozen already.
         """
         weights = {}
         for name in select_weights(learner, True, {}, keep=self.keep):
-            held = learner.parametrizations(name)
-            if any(isinstance(each, FrozenWeight) for each in held):
+            existing = learner.parametrizations(name)
+            if any(isinstance(each, FrozenWeight) for each in existing):
                 raise SpecError(f"normalize at {name!r}: freeze holds its codes already; list normalize before it")
-            earlier = [each.gain for each in held if isinstance(each, NormalizedWeight)]
+            earlier = [each.gain for each in existing if isinstance(each, NormalizedWeight)]
             weights[name] = NormalizedWeight(learner.tensor(name), name, *earlier)
         left = {name: "not normalized by request" for name in learner.weights if name not in weights}
         return NormalizeConstraint(weights, left=left)
@@ -100,11 +100,11 @@ class NormalizeConstraint(Constraint):
         """Change nothing.
 
         Raises:
-            SpecError: a mask acts on what was normalized; at the end it would change what is normalized.
+            SpecError: a mask acts after the normalization; masked in the end, the weight would be normalized otherwise.
         """
-        for name, held in self.weights.items():
+        for name, normalized in self.weights.items():
             every = weights.parametrizations(name)
-            if any(isinstance(each, Mask) for each in every[every.index(held) :]):
+            if any(isinstance(each, Mask) for each in every[every.index(normalized) :]):
                 raise SpecError(f"normalize at {name!r}: prune follows it; list prune before normalize")
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from attar._src.core.errors import SpecError
 from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.core.spec import Spec
-from attar._src.methods.overrides import select_weights
+from attar._src.methods.layer_selection import select_weights
 from attar._src.methods.quantize.granularity import GranularityChoice
 from attar._src.methods.quantize.integer_bias import with_integer_biases
 from attar._src.methods.quantize.ptq.registry import SOLVERS
@@ -121,19 +121,19 @@ class StraightThroughConstraint(Constraint):
 
     def update(self, progress: Progress, weights: WeightView) -> None:
         """Let the solver be asked for scales where it is time, and take in the ranges of the batch before."""
-        for held in self.parametrizations:
-            if isinstance(held, WeightGrid):
-                held.due = progress.step % self.rule.every == 0
-            if isinstance(held, ActivationGrid):
-                held.advance()
-                held.watching = progress.fraction < self.rule.freeze or not held.known
+        for grid in self.parametrizations:
+            if isinstance(grid, WeightGrid):
+                grid.due = progress.step % self.rule.every == 0
+            if isinstance(grid, ActivationGrid):
+                grid.advance()
+                grid.watching = progress.fraction < self.rule.freeze or not grid.known
 
     def sync(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Take in the last batch and average the ranges over the ranks."""
-        for held in self.parametrizations:
-            if isinstance(held, ActivationGrid):
-                held.advance()
-                held.put(mean(held.range))
+        for grid in self.parametrizations:
+            if isinstance(grid, ActivationGrid):
+                grid.advance()
+                grid.put(mean(grid.range))
 
     def finish(self, piece: CompressedModel) -> CompressedModel:
         """Return the workpiece with the biases of integer layers on the grid that their kernels add on."""
