@@ -30,10 +30,14 @@ _MODULES = {
     "methods.quantize.ptq.solver": ("Solver", "affine_grid", "weight_extremes"),
     "runtime.lower": ("lower",),
     "work.compressed_model": ("CompressedModel", "FileInfo"),
-    "work.constraint": ("Constraint", "GridPositions", "Parametrization", "Progress", "Rule"),
+    "work.constraint": ("Constraint", "Progress"),
     "work.context": ("Context",),
     "work.learner": ("Learner",),
-    "work.objective": ("LossInputs", "Objective", "Term"),
+    "work.objective": ("LossInputs", "Objective"),
+    "work.parametrization": ("GridPositions", "Parametrization"),
+    "work.rule": ("Rule",),
+    "work.term": ("Term",),
+    "work.weight_view": ("WeightView",),
 }
 _WHERE = {name: f"attar._src.{module}" for module, names in _MODULES.items() for name in names}
 

@@ -1,6 +1,8 @@
 """What every registered constraint must do."""
 
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -131,7 +133,7 @@ def test_the_file_computes_what_was_trained(rule):
     # Rounding in a fused layer and rounding before the fusion may differ by a step here and there.
     step = max((grid.scale for grid in piece.activations.values()), default=1e-5)
     # What holds nothing while a module is trained changes the file alone, and not by much.
-    holds = any(constraint.held for constraint in learner.constraints)
+    holds = any(constraint.parametrizations for constraint in learner.constraints)
     assert np.abs(plain - wanted).max() <= (step * 3 if holds else 0.02 * np.abs(wanted).max())
 
 
@@ -148,6 +150,18 @@ def test_it_acts(rule):
         graph = learner.graph(train=False)
         learner.constraints.clear()
         assert not torch.equal(graph(x), learner.graph(train=False)(x))
+
+
+def test_it_does_not_keep_its_learner(rule):
+    learner = begun(rule.name)
+    constraint = rule.attach(learner)
+    learner.attach(constraint)
+    learner.update(Progress(0, STEPS))
+    gone = weakref.ref(learner)
+    del learner
+    gc.collect()
+    assert constraint is not None
+    assert gone() is None
 
 
 def test_evaluation_changes_nothing(rule):
@@ -364,6 +378,5 @@ def test_a_later_grid_takes_a_weight_over(earlier, later):
     assert [type(learner.constraints[0]), type(learner.constraints[1])] == [
         type(CONSTRAINTS[name]().attach(learner)) for name in (earlier, later)
     ]
-    assert all(constraint.left == {} for constraint in learner.constraints)
     baked = learner.compressed_weights()
     assert len(np.unique(baked["head.weight"].codes)) > 4 >= len(np.unique(baked["second.weight"].codes))

@@ -1,6 +1,9 @@
 """What every term owes that looks at weights alone: neither at outputs nor at labels nor at teachers."""
 
+import gc
 import math
+import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -37,10 +40,10 @@ def learner(request):
     return learner
 
 
-def sources(seed=0, count=4):
+def sources(learner, seed=0, count=4):
     outputs = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed)).requires_grad_()
     x, y = data(count, seed)
-    return LossInputs(outputs, (outputs,), Batch((x,), y), {}, 0.5)
+    return LossInputs(outputs, (outputs,), Batch((x,), y), {}, 0.5, weights=learner.weight_view())
 
 
 def test_every_one_is_registered():
@@ -52,7 +55,7 @@ def test_every_one_is_registered():
     "learner", [*GRIDS, Uniform(bits=3)], ids=lambda rule: f"{rule.name}-{rule.bits}", indirect=True
 )
 def test_one_finite_number_with_a_gradient_for_the_weights_alone(term, learner):
-    given, loss = sources(), term.build(learner)
+    given, loss = sources(learner), term.build(learner)
     found = loss(given)
     assert found.shape == ()
     assert found.dtype is torch.float32
@@ -66,37 +69,37 @@ def test_one_finite_number_with_a_gradient_for_the_weights_alone(term, learner):
 
 def test_the_batch_says_nothing(term, learner):
     loss = term.build(learner).eval()
-    assert torch.equal(loss(sources()), loss(sources(seed=1, count=7)))
+    assert torch.equal(loss(sources(learner)), loss(sources(learner, seed=1, count=7)))
 
 
 def test_evaluation_changes_nothing(term, learner):
     loss = term.build(learner)
-    loss(sources())
+    loss(sources(learner))
     loss.eval()
     before = {name: tensor.clone() for name, tensor in {**loss.state_dict(), **learner.module.state_dict()}.items()}
-    loss(sources())
+    loss(sources(learner))
     assert same(before, {**loss.state_dict(), **learner.module.state_dict()})
 
 
 def test_a_step_against_the_gradient_helps(term, learner):
     loss = term.build(learner).eval()
-    before = loss(sources())
+    before = loss(sources(learner))
     before.backward()
     with torch.no_grad():
         for name in learner.weights:
             weight = learner.tensor(name)
             weight -= 1e-3 * weight.grad
-    assert loss(sources()) < before
+    assert loss(sources(learner)) < before
 
 
 def test_weights_that_are_kept_do_not_count(term):
     learner = fresh()
     learner.attach(Lsq(keep=("head",)).attach(learner))
     loss = term.build(learner).eval()
-    before = loss(sources()).detach()
+    before = loss(sources(learner)).detach()
     with torch.no_grad():
         learner.tensor("head.weight").mul_(3)
-    assert torch.equal(loss(sources()), before)
+    assert torch.equal(loss(sources(learner)), before)
 
 
 def test_without_a_grid_it_is_refused(term):
@@ -110,6 +113,16 @@ def test_it_is_trained_with_beside_another(term, tmp_path):
     stage = Finetune(epochs=2, batch=32, objective=["cross_entropy", beside], constraints=[{"name": "lsq", "bits": 2}])
     stage.run(learner, context(tmp_path, count=64, log=rows.append))
     assert all(row[term.name] > 0 for row in rows)
+
+
+def test_it_does_not_keep_its_learner(term):
+    learner = fresh()
+    learner.attach(Lsq(bits=2).attach(learner))
+    loss, gone = term.build(learner), weakref.ref(learner)
+    loss(sources(learner))
+    del learner
+    gc.collect()
+    assert gone() is None
 
 
 def test_it_needs_nothing(term):
@@ -129,14 +142,14 @@ def test_what_is_masked_has_no_part_in_it(term):
         learner.attach(rule.attach(learner))
     learner.update(Progress(0, 2))
     loss, name = term.build(learner).eval(), "second.weight"
-    before, weight = loss(sources()), learner.tensor(name)
+    before, weight = loss(sources(learner)), learner.tensor(name)
     before.backward()
     gone = ~learner.parametrizations(name)[0].mask
     assert gone.any()
     assert (weight.grad[gone] == 0).all()
     with torch.no_grad():
         weight[gone] = 9.0
-    assert torch.equal(loss(sources()), before)
+    assert torch.equal(loss(sources(learner)), before)
 
 
 @pytest.mark.parametrize("offset", [False, True])
@@ -149,7 +162,7 @@ def test_the_rate_is_its_formula_in_float64(bits, offset):
     with torch.no_grad():
         held.step *= 0.5  # so that some weights lie beyond the ends
     loss = Rate().build(learner)
-    found = loss(sources())
+    found = loss(sources(learner))
     found.backward()
     step, shift = float(held.step.detach()), float(held.offset.detach()) if offset else 0.0
     at = [(value - shift) / step for value in weight.detach().double().reshape(-1).tolist()]
@@ -177,13 +190,13 @@ def test_the_rate_is_its_formula_in_float64(bits, offset):
 def test_a_budget_follows_its_schedule():
     learner = fresh()
     learner.attach(Lsq(bits=4).attach(learner))
-    given = sources()
+    given = sources(learner)
     values = []
     for start, stop in ((0.01, 9), (9, 0.01)):
         loss = Rate(bits=Schedule(start=start, stop=stop)).build(learner).eval()
         for progress in (0.0, 1.0):
             learner.module.zero_grad()
-            loss(LossInputs(given.outputs, (given.outputs,), given.batch, {}, progress)).backward()
+            loss(replace(given, progress=progress)).backward()
             values.append(bool(learner.tensor("second.weight").grad.any()))
     # Over the budget it presses, under it it does not.
     assert values == [True, False, False, True]

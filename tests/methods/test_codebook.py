@@ -6,6 +6,7 @@ from attar._src.core.scheme import PerBucket, PerChannel, PerTensor
 from attar._src.core.tensors import Codebook
 from attar._src.methods.quantize.polino.codebook import MOST_POINTS, CodebookConstraint, CodebookWeight, deal_points
 from attar._src.work.constraint import Progress
+from attar._src.work.weight_view import WeightView
 
 
 def weight_of(shape, seed=0):
@@ -126,7 +127,7 @@ def test_points_that_cross_keep_their_momentum():
     optimizer = torch.optim.SGD([held.points], lr=1.0, momentum=1.0)
     wanted = [[0.5, 0.51], [0.55, 0.46], [0.6, 0.41], [0.65, 0.36]]
     for step, points in enumerate(wanted):
-        rule.update(Progress(step, 4), {"w": weight})
+        rule.update(Progress(step, 4), WeightView({"w": weight}))
         assert held.active().tolist() == pytest.approx(sorted(points))
         assert held(weight).unique().tolist() == pytest.approx(sorted(points))
         held.points.grad = torch.tensor([-0.05, 0.05]) if step == 0 else torch.zeros(2)
@@ -143,7 +144,7 @@ def test_trained_with_momentum_each_point_is_a_walk_of_its_own():
     v = ((weight.double() - low) / spread).reshape(-1, 1)
     points, speed = held.points.detach().double().clone(), torch.zeros(4).double()
     for step in range(12):
-        rule.update(Progress(step, 12), {"w": weight})
+        rule.update(Progress(step, 12), WeightView({"w": weight}))
         optimizer.zero_grad()
         ((held(weight) - wanted).square().mean() / 2).backward()
         optimizer.step()
@@ -188,7 +189,7 @@ def test_points_are_dealt_anew_after_the_first_epoch():
     weights, rule = dealing()
     factors = {"a": 1.0, "b": 2.0, "c": 5.0}
     for step in range(3):
-        rule.update(Progress(step, 9), weights)
+        rule.update(Progress(step, 9), WeightView(weights))
         loss = sum((held(weights[name]) * factors[name]).sum() for name, held in rule.weights.items())
         loss.backward()
     before = {name: held.points.detach().clone() for name, held in rule.weights.items()}
@@ -197,7 +198,7 @@ def test_points_are_dealt_anew_after_the_first_epoch():
     rule.sync(lambda value: value.clone())
     # Evaluation and the checkpoint still have the points of the first epoch.
     assert all(torch.equal(held.points, before[name]) for name, held in rule.weights.items())
-    rule.update(Progress(3, 9), weights)
+    rule.update(Progress(3, 9), WeightView(weights))
     assert [int(held.count) for held in rule.weights.values()] == deal_points(norms, [4, 4, 4]) == [3, 3, 6]
     for name, held in rule.weights.items():
         alone = held_of(weights[name], int(held.count), room=MOST_POINTS)
@@ -207,13 +208,13 @@ def test_points_are_dealt_anew_after_the_first_epoch():
         held(weights["a"]).sum().backward()
         assert float(held.norm) in norms
     rule.sync(lambda value: value * 100)
-    rule.update(Progress(6, 9), weights)
+    rule.update(Progress(6, 9), WeightView(weights))
     assert [int(held.count) for held in rule.weights.values()] == [3, 3, 6]
 
 
 def test_a_stage_that_ends_before_points_are_dealt_keeps_those_it_has_trained():
     weights, rule = dealing()
-    rule.update(Progress(0, 3), weights)
+    rule.update(Progress(0, 3), WeightView(weights))
     sum((held(weights[name]) * 4**at).sum() for at, (name, held) in enumerate(rule.weights.items())).backward()
     with torch.no_grad():
         for held in rule.weights.values():
@@ -221,9 +222,9 @@ def test_a_stage_that_ends_before_points_are_dealt_keeps_those_it_has_trained():
     rule.sync(lambda value: value.clone())
     assert {int(held.wanted) for held in rule.weights.values()} != {4}
     trained = {name: held.active().detach().clone() for name, held in rule.weights.items()}
-    rule.finalize(weights)
+    rule.finalize(WeightView(weights))
     for step in range(2):  # of the next stage
-        rule.update(Progress(step, 2), weights)
+        rule.update(Progress(step, 2), WeightView(weights))
         norms = [float(held.norm) for held in rule.weights.values()]
         sum(held(weights[name]).sum() for name, held in rule.weights.items()).backward()
         assert [float(held.norm) for held in rule.weights.values()] == norms
@@ -233,14 +234,14 @@ def test_a_stage_that_ends_before_points_are_dealt_keeps_those_it_has_trained():
 
 def test_what_is_dealt_the_same_number_keeps_its_points():
     weights, rule = dealing()
-    rule.update(Progress(0, 9), weights)
+    rule.update(Progress(0, 9), WeightView(weights))
     sum(held(weights[name]).sum() for name, held in rule.weights.items()).backward()
     with torch.no_grad():
         for held in rule.weights.values():
             held.points[1] += 0.03
     moved = {name: held.active().detach().clone() for name, held in rule.weights.items()}
     rule.sync(lambda value: value.clone())
-    rule.update(Progress(3, 9), weights)
+    rule.update(Progress(3, 9), WeightView(weights))
     assert all(torch.equal(held.active(), moved[name]) for name, held in rule.weights.items())
 
 
@@ -248,7 +249,7 @@ def test_ranks_deal_alike():
     rules = [dealing()[1], dealing()[1]]
     weights = dealing()[0]
     for rank, rule in enumerate(rules):
-        rule.update(Progress(0, 9), weights)
+        rule.update(Progress(0, 9), WeightView(weights))
         for factor, (name, held) in enumerate(rule.weights.items()):
             (held(weights[name]) * (factor + 1) ** (2 * rank)).sum().backward()
     norms = [[held.norm.clone() for held in rule.weights.values()] for rule in rules]
@@ -256,7 +257,7 @@ def test_ranks_deal_alike():
     for rule in rules:
         given = iter(means)
         rule.sync(lambda value, given=given: next(given).clone())
-        rule.update(Progress(1, 9), weights)
+        rule.update(Progress(1, 9), WeightView(weights))
     counts = [[int(held.count) for held in rule.weights.values()] for rule in rules]
     assert counts[0] == counts[1]
     assert len(set(counts[0])) > 1
@@ -264,7 +265,7 @@ def test_ranks_deal_alike():
 
 def test_in_evaluation_nothing_is_watched():
     weights, rule = dealing()
-    rule.update(Progress(0, 9), weights)
+    rule.update(Progress(0, 9), WeightView(weights))
     rule.eval()
     for name, held in rule.weights.items():
         held(weights[name]).sum().backward()

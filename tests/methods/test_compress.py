@@ -65,15 +65,16 @@ def test_the_file_ends_within_its_budget(trained, tmp_path):
     assert accuracy(tight) > 0.9
 
 
-def sources(progress):
-    return LossInputs(torch.zeros(1, 2), (), Batch((torch.zeros(1),), None), {}, progress)
+def sources(learner, progress):
+    batch = Batch((torch.zeros(1),), None)
+    return LossInputs(torch.zeros(1, 2), (), batch, {}, progress, weights=learner.weight_view())
 
 
 def test_without_a_budget_the_rate_is_the_loss_and_falls_along_its_gradient(trained):
     learner = begun(trained)
     learner.attach(Lsq(bits=4).attach(learner))
     rate, weight = Rate().build(learner), learner.tensor("second.weight")
-    before = rate(sources(0.0))
+    before = rate(sources(learner, 0.0))
     before.backward()
     with torch.no_grad():
         for parameter in learner.module.parameters():
@@ -81,7 +82,7 @@ def test_without_a_budget_the_rate_is_the_loss_and_falls_along_its_gradient(trai
                 parameter -= 5 * parameter.grad.sign() * 1e-3
     assert weight.grad.abs().max() > 0
     with torch.no_grad():
-        after = float(rate(sources(0.0)))
+        after = float(rate(sources(learner, 0.0)))
     assert after < 0.97 * float(before.detach())
 
 
@@ -101,16 +102,16 @@ def test_a_budget_presses_until_it_is_met_and_then_lets_go(trained):
     rate = Rate(bits=8.0).build(learner).train()
     start = float(rate.mu)
     for _ in range(10):
-        rate(sources(1.0))
+        rate(sources(learner, 1.0))
     assert float(rate.mu) < start
     rate = Rate(bits=0.5, reach=0.5).build(learner).train()
     begin = [float(rate._budget(progress)) for progress in (0.0, 0.25, 0.5, 1.0)]
     assert begin[0] > begin[1] > begin[2] == begin[3] == 0.5
     for _ in range(10):
-        rate(sources(1.0))
+        rate(sources(learner, 1.0))
     assert float(rate.mu) > 0.5
     known = float(rate.mu)
-    rate.eval()(sources(1.0))
+    rate.eval()(sources(learner, 1.0))
     assert float(rate.mu) == known, "judging does not move it"
 
 
@@ -144,7 +145,7 @@ def test_weights_that_are_not_numbers_end_in_a_loss_that_is_none(trained):
     rate = Rate().build(learner)
     with torch.no_grad():
         learner.tensor("head.weight")[0, 0] = torch.nan
-    assert not torch.isfinite(rate(sources(0.0)))
+    assert not torch.isfinite(rate(sources(learner, 0.0)))
 
 
 def test_a_module_that_begins_untrained_leaves_room_for_what_its_vectors_will_take(trained):

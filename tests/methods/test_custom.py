@@ -14,8 +14,10 @@ from attar._src.methods.objectives.custom import CustomLoss
 from attar._src.methods.objectives.registry import ObjectiveChoice
 from attar._src.methods.rules import ConstraintChoice
 from attar._src.train.batch import Batch
-from attar._src.work.constraint import Constraint, Parametrization, Rule
+from attar._src.work.constraint import Constraint
 from attar._src.work.objective import LossInputs, Objective
+from attar._src.work.parametrization import Parametrization
+from attar._src.work.rule import Rule
 
 OUTPUTS, TARGETS = torch.tensor([[1.0, 2.0], [0.0, 1.0]]), torch.tensor([0, 1])
 SOURCES = LossInputs(OUTPUTS, (OUTPUTS,), Batch((OUTPUTS,), TARGETS), {"big": OUTPUTS + 1}, 0.0)

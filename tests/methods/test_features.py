@@ -13,7 +13,8 @@ from attar._src.methods.teachers.teacher import LiveTeacher, live_teacher
 from attar._src.model.capture import capture
 from attar._src.model.taps import LayerTaps
 from attar._src.train.batch import Batch
-from attar._src.work.objective import Objective, Term
+from attar._src.work.objective import Objective
+from attar._src.work.term import Term
 
 HINT = {"name": "hint", "teacher": "big", "layers": {"second": "second", "norm1": "first"}}
 ATTENTION = {"name": "attention", "teacher": "big", "layers": {"norm2": "norm2"}, "weight": 3.0}

@@ -12,7 +12,6 @@ from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, S
 from attar._src.core.tensors import Codebook, Quantized
 from attar._src.methods.finetune import Finetune
 from attar._src.methods.prune.prune import Prune
-from attar._src.methods.quantize.effective_weight import effective_weight
 from attar._src.methods.quantize.lsq import function
 from attar._src.methods.quantize.lsq.activation import LsqActivation
 from attar._src.methods.quantize.lsq.rule import Lsq
@@ -253,7 +252,7 @@ def test_at_a_change_steps_begin_anew_from_what_is_there():
     learner.update(Progress(1, 4))
     assert (held.step == 7).all()
     learner.update(Progress(2, 4))
-    value = effective_weight(learner, name)
+    value = learner.weight_view().effective(name)
     assert (value == 0).float().mean() == pytest.approx(0.5, abs=0.01)
     assert torch.equal(held.step, step_of(value, 2).step)
     assert held.to_compressed(value).scheme.bits == 2

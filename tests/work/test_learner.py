@@ -13,8 +13,9 @@ from attar._src.model.capture import capture
 from attar._src.model.trace import deploy_graph
 from attar._src.runtime.session import Session
 from attar._src.work.compressed_model import FileInfo
-from attar._src.work.constraint import Constraint, Parametrization
+from attar._src.work.constraint import Constraint
 from attar._src.work.learner import Learner
+from attar._src.work.parametrization import Parametrization
 
 X = (torch.randn(2, 1, 8, 8),)
 
@@ -70,8 +71,9 @@ class Masks(Constraint):
     order = 0
 
     def finalize(self, weights):
-        for weight in weights.values():
-            weight[weight.abs() < 0.1] = 0
+        for name in self.weights:
+            value = weights.value(name)
+            value[value.abs() < 0.1] = 0
 
 
 @pytest.fixture
@@ -110,16 +112,6 @@ def test_a_later_constraint_of_a_class_takes_over_where_both_act(learner):
     assert learner.parametrizations("head.weight") == [second.weights["head.weight"]]
     learner.attach(Grids({"conv.weight": Grid()}))
     assert first not in learner.constraints
-
-
-def test_what_one_constraint_of_a_class_holds_no_other_says_it_left(learner):
-    first = Grids({"conv.weight": Grid()}, left={"head.weight": "kept", "place": "no weight"})
-    second = Grids({"head.weight": Grid()}, left={"conv.weight": "kept", "place": "no weight"})
-    masks = Masks({}, left={"conv.weight": "not pruned"})
-    for constraint in (first, masks, second):
-        learner.attach(constraint)
-    assert first.left == second.left == {"place": "no weight"}
-    assert masks.left == {"conv.weight": "not pruned"}
 
 
 def test_what_is_deployed_is_what_was_trained_with_batch_norms_folded(learner):
@@ -172,6 +164,6 @@ def test_what_is_held_is_moved_and_saved_with_the_graph(learner):
 
     learner.attach(Grids({"head.weight": Stepped()}))
     graph = learner.graph(train=True)
-    names = [name for name, _ in graph.named_parameters() if name.startswith("held")]
+    names = [name for name, _ in graph.named_parameters() if name.startswith("attar_parametrization")]
     assert len(names) == 1
     assert names[0].endswith("step")

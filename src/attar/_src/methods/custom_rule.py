@@ -1,4 +1,4 @@
-"""A user's own rule, from a file or an object of Python."""
+"""A user's own rule, from a file or a Python object."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from attar._src.core.describe import reference_name
 from attar._src.core.errors import SpecError
 from attar._src.core.registry import load_object
 from attar._src.methods.objectives.custom import copy_object
-from attar._src.work.constraint import Constraint, Rule
+from attar._src.work.constraint import Constraint
 from attar._src.work.learner import Learner
+from attar._src.work.rule import Rule
 
 
 class CustomRule(Rule):
-    """A constraint of one's own: ``{name: rules.py:clamp, arguments: {limit: 1}}``.
+    """A user's own constraint: ``{name: rules.py:clamp, arguments: {limit: 1}}``.
 
-    It is a ``Rule`` or its class, or is called as ``rule(learner, **arguments)`` and
-    returns a ``Constraint``. An object is copied whenever it is attached.
+    The name refers to a ``Rule``, a subclass of it, or a function ``rule(learner, **arguments) -> Constraint``. Objects
+    are copied at each attachment.
 
     Attributes:
         name: ``file.py:name``, ``package.module:name`` or the object.
@@ -33,7 +34,7 @@ class CustomRule(Rule):
         """Return the constraint.
 
         Raises:
-            SpecError: the name leads to nothing that makes one.
+            SpecError: the object makes no constraint.
         """
         found = load_object(self.name) if isinstance(self.name, str) else self.name
         arguments = copy_object(self.arguments, reference_name(self.name))

@@ -1,4 +1,4 @@
-"""Placement: a learner's module, programs and constraints on the device where it is trained, and back."""
+"""Move a learner (module, programs, constraints) to the training device and back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from attar._src.work.learner import Learner
 
 @contextlib.contextmanager
 def on_device(learner: Learner, device: torch.device) -> Iterator[None]:
-    """Have ``learner`` on ``device``, and on the CPU afterwards, where it is deployed."""
+    """Keep ``learner`` on ``device`` within the context; afterwards it is on the CPU, where it is deployed."""
     if device.type == "cpu":
         yield
         return
@@ -25,10 +25,10 @@ def on_device(learner: Learner, device: torch.device) -> Iterator[None]:
 
 
 def _move(learner: Learner, device: torch.device) -> None:
-    """Move everything, and keep shared what is shared: a module that is moved gets new buffers."""
+    """Move everything; buffers that programs share stay shared, although moving a module replaces its buffers."""
     programs = (learner.captured.training, learner.captured.evaluation)
     moved: dict[int, torch.Tensor] = {}
-    # The old buffers are kept until all are moved, so that no new one takes the place in memory that names them.
+    # Keeps old buffers alive until all are moved: their ids are the keys of ``moved``.
     old = []
     for module in (learner.module, *programs):
         for child in module.modules():

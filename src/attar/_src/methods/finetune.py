@@ -10,8 +10,8 @@ from attar._src.methods.objectives.cross_entropy import CrossEntropy
 from attar._src.methods.objectives.registry import ObjectiveChoice
 from attar._src.methods.rules import ConstraintChoice
 from attar._src.methods.training_stage import TrainingStage
-from attar._src.work.constraint import Rule
-from attar._src.work.objective import Term
+from attar._src.work.rule import Rule
+from attar._src.work.term import Term
 
 #: One term, or a list of them.
 Terms = Annotated[

@@ -23,8 +23,8 @@ from attar._src.methods.quantize.qat.straight_through import Bits, Rounding, Str
 from attar._src.methods.rules import ConstraintChoice
 from attar._src.methods.training_stage import TrainingStage
 from attar._src.train.schedule import Schedule, Scheduled
-from attar._src.work.constraint import Rule
-from attar._src.work.objective import Term
+from attar._src.work.rule import Rule
+from attar._src.work.term import Term
 
 
 def _no_less_than_0(value: Scheduled) -> Scheduled:

@@ -16,7 +16,7 @@ from attar._src.methods.quantize.polino.uniform import Uniform
 from attar._src.methods.quantize.qat.freeze import Freeze
 from attar._src.methods.quantize.qat.normalize import Normalize
 from attar._src.methods.quantize.qat.straight_through import StraightThrough
-from attar._src.work.constraint import Rule
+from attar._src.work.rule import Rule
 
 CONSTRAINTS: Registry[type[Rule]] = Registry(
     "constraint",

@@ -21,7 +21,8 @@ from attar._src.train.seeds import derive_seed
 from attar._src.work.constraint import Progress
 from attar._src.work.context import TrainingContext
 from attar._src.work.learner import Learner
-from attar._src.work.objective import LossInputs, Objective, Term
+from attar._src.work.objective import LossInputs, Objective
+from attar._src.work.term import Term
 
 #: What rows of figures, and the journal they stand in, call something else.
 _TAKEN = frozenset({"loss", "lr", "epoch", "seconds", "event", "seed", "model", "index", "stage", "validation_loss"})
@@ -71,7 +72,7 @@ class StageJob:
         self.stage, self.learner, self.context, self.epoch, self.progress = stage, learner, context, epoch, 0.0
         self.feed: Feed | None = None
         self.layers = stage.features(), stage.teacher_features()
-        self.objectives = objectives
+        self.objectives, self.weights = objectives, learner.weight_view()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(context.seed, "projectors"))
             # The programs share the constraints; the one made last leaves them in training mode.
@@ -153,8 +154,8 @@ class StageJob:
             module.load_state_dict({n.removeprefix(start): t for n, t in state.items() if n.startswith(start)})
 
     def _modules(self) -> dict[str, nn.Module]:
-        held = {f"constraint{index}": constraint for index, constraint in enumerate(self.learner.constraints)}
-        return {"module": self.learner.module, **held, "objective": self.extra}
+        constraints = {f"constraint{index}": constraint for index, constraint in enumerate(self.learner.constraints)}
+        return {"module": self.learner.module, **constraints, "objective": self.extra}
 
     def _prepare(self) -> None:
         """Let objectives make what depends on the sizes of layers."""
@@ -178,7 +179,7 @@ class StageJob:
         self, outputs: Any, batch: Batch, progress: float, said: TeacherAnswers, taps: LayerTaps
     ) -> LossInputs:
         every = tuple(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
-        return LossInputs(every[0], every, batch, said.outputs, progress, taps.take(), said.features)
+        return LossInputs(every[0], every, batch, said.outputs, progress, taps.take(), said.features, self.weights)
 
     def _parts(self, sources: LossInputs) -> dict[str, torch.Tensor]:
         parts = [objective(sources) for objective in self.objectives]

@@ -18,11 +18,12 @@ from attar._src.train.fit import fit
 from attar._src.train.plan import TrainingPlan
 from attar._src.train.seeds import derive_seed
 from attar._src.train.store import Checkpoint
-from attar._src.work.constraint import Rule
 from attar._src.work.context import TrainingContext, Trial
 from attar._src.work.learner import Learner
-from attar._src.work.objective import LossInputs, Objective, Term
+from attar._src.work.objective import LossInputs, Objective
+from attar._src.work.rule import Rule
 from attar._src.work.stage import Stage
+from attar._src.work.term import Term
 
 
 class TrainingStage(TrainingPlan, Stage):
@@ -94,6 +95,9 @@ class TrainingStage(TrainingPlan, Stage):
             )
         for rule in self.attached_rules():
             learner.attach(rule.attach(learner))
+        weights = learner.weight_view()
+        for constraint in learner.constraints:
+            constraint.check(weights)
 
     def try_on(self, model: Learner, trial: Trial) -> Learner:
         """Attach the constraints and compute the loss once, in evaluation mode.
@@ -108,7 +112,9 @@ class TrainingStage(TrainingPlan, Stage):
         answers = ask_teachers(trial.teachers, self.teachers(), self.teacher_features(), trial.batch)
         every = tuple(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
         batch = Batch(trial.batch.inputs, trial.batch.targets)
-        given = LossInputs(every[0], every, batch, answers.outputs, 0.0, taps.take(), answers.features)
+        given = LossInputs(
+            every[0], every, batch, answers.outputs, 0.0, taps.take(), answers.features, model.weight_view()
+        )
         losses = []
         for term in self.loss_terms():
             with prefixed_errors(f"loss {term.describe()['name']}"):

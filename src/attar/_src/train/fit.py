@@ -29,7 +29,7 @@ from attar._src.train.plan import TrainingPlan
 from attar._src.train.seeds import derive_seed, seed_everything
 from attar._src.train.store import Checkpoint, CheckpointStore
 
-_HELD = "program.held"  # what the names of constraints' parameters and buffers begin with
+_PARAMETRIZATION = "program.attar_parametrization"  # begins the names of constraints' parameters and buffers
 _LOOK = 50  # losses are looked at every so many steps: a look waits for the device and for the other ranks
 
 
@@ -39,7 +39,7 @@ class TrainingJob:
 
     Attributes:
         program: called with the batch's inputs. Its parameters are trained; those of submodules whose name starts with
-            ``held`` (constraints) without weight decay. It is on the fabric's device already (its buffers may be
+            ``attar_parametrization`` without weight decay. It is on the fabric's device already (its buffers may be
             shared with other programs), and its mode is never changed.
         loss: outputs of the program in float32, batch and progress (0 to 1) -> scalars; ``loss`` is minimised, the
             others are logged beside it, the same ones every time.
@@ -137,7 +137,9 @@ class _Loop:
         self.average = WeightAverage(self.parameters, plan.average, self.steps)
         self.whole, self.stepper = fabric.setup(whole, self.optimizer)
         # After the set-up: moving a module to a device replaces its buffers.
-        self.buffers = [b for n, b in whole.named_buffers() if b.is_floating_point() and not n.startswith(_HELD)]
+        self.buffers = [
+            b for n, b in whole.named_buffers() if b.is_floating_point() and not n.startswith(_PARAMETRIZATION)
+        ]
 
     def resume(self, checkpoint: Checkpoint | None, what: str) -> list[dict[str, Any]]:
         """Put a checkpoint back and return the history in it."""
@@ -264,5 +266,5 @@ def parameter_groups(whole: nn.Module) -> list[Group]:
         raise SpecError("there is nothing to train: no parameter takes a gradient; set requires_grad of some")
     split: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in parameters:
-        split[parameter.dim() > 1 and not name.startswith(_HELD)].append(parameter)
+        split[parameter.dim() > 1 and not name.startswith(_PARAMETRIZATION)].append(parameter)
     return [Group(tuple(each), decayed) for decayed, each in split.items() if each]

@@ -1,4 +1,4 @@
-"""Learner: a module in training, with what it is held to; at the end, a workpiece to pack."""
+"""Learner: a module in training under constraints, and the compressed model it becomes."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ from attar._src.model.sites import Site, find_sites
 from attar._src.model.trace import TracedModel, deploy_graph
 from attar._src.model.weights import Weight, find_weights
 from attar._src.work.compressed_model import CompressedModel, FileInfo
-from attar._src.work.constraint import Constraint, GridPositions, Parametrization, Progress
+from attar._src.work.constraint import Constraint, Progress
+from attar._src.work.parametrization import Parametrization
+from attar._src.work.weight_view import WeightView
 
 _NOTHING_SAID = FileInfo()
 
 
 @dataclass(frozen=True)
 class ActivationPlace:
-    """A site of the deployed graph as the captured program knows it.
+    """A site of the deployed graph, mapped to the captured program.
 
     Attributes:
-        sources: captured values that are computed there; they share one grid.
-        site: the values of the deployed graph.
+        sources: values of the captured program computed there; they share one grid.
+        site: values of the deployed graph.
     """
 
     sources: tuple[str, ...]
@@ -42,15 +44,15 @@ class Learner:
 
     Args:
         module: the module itself; training changes its parameters and buffers.
-        captured: its two programs.
-        traced: what it looked like when it was deployed untrained (the dry run).
-        use: what its file will tell its user.
-        coder: entropy coder of its file.
+        captured: its training and evaluation programs.
+        traced: the module as deployed untrained, from the dry run.
+        use: information for the file's user.
+        coder: entropy coder of the file.
 
     Attributes:
         weights: the parameters that multiply data, by name.
-        constraints: what it is held to, in the order in which it acts.
-        record: what each stage did; it travels in the file.
+        constraints: first to act first.
+        record: an entry for each stage, stored in the file.
     """
 
     def __init__(
@@ -69,10 +71,10 @@ class Learner:
         self.traced = traced
 
     def places(self, quantized: Collection[str] | None = None) -> list[ActivationPlace]:
-        """Return where activations can be held.
+        """Return the sites whose activations can be quantized.
 
         Args:
-            quantized: the weights whose layers shall run in integers; None for all.
+            quantized: weights whose layers should run in integers; None for all.
         """
         return [
             ActivationPlace(tuple(self.traced.origins[name] for name in site.sources), site)
@@ -87,10 +89,10 @@ class Learner:
         return parameter
 
     def select(self, globs: Sequence[str]) -> list[str]:
-        """Return the weights that any of ``globs`` matches, by themselves or by their layer.
+        """Return the weights whose name or layer matches any of ``globs``.
 
         Raises:
-            UnknownName: a glob matches none.
+            UnknownName: a glob matches no weight.
         """
         chosen: set[str] = set()
         for glob in globs:
@@ -101,16 +103,13 @@ class Learner:
         return [name for name in self.weights if name in chosen]
 
     def attach(self, constraint: Constraint) -> None:
-        """Hold the module to a constraint; it takes the place of an earlier one of its class or family where both act.
+        """Add a constraint; on weights and values of both, it replaces an earlier one of its class or family.
 
-        Where only one acts it goes on acting, and neither says that it left what the other holds.
+        A constraint that still acts on other weights stays attached.
         """
         for earlier in list(self.constraints):
             alike = constraint.family and earlier.family == constraint.family
             if type(earlier) is type(constraint) or alike:
-                for one, other in ((earlier, constraint), (constraint, earlier)):
-                    for name in (*other.weights, *other.values):
-                        one.left.pop(name, None)
                 for name in constraint.weights:
                     earlier.weights.pop(name, None)
                 for name in constraint.values:
@@ -119,67 +118,59 @@ class Learner:
                     self.constraints.remove(earlier)
         self.constraints.append(constraint)
         self.constraints.sort(key=lambda each: each.order)
+        weights = self.weight_view()
+        for each in self.constraints:
+            each.rebind(weights)
+
+    def weight_view(self) -> WeightView:
+        """Return the parameters, and the parametrizations that act on the weights now."""
+        acting = {
+            name: tuple((c.order, c.weights[name]) for c in self.constraints if name in c.weights)
+            for name in self.weights
+        }
+        return WeightView(dict(self.module.named_parameters(remove_duplicate=False)), acting)
 
     def graph(self, *, train: bool) -> fx.GraphModule:
-        """Return a program on the module's own parameters that reads what the constraints make of weights and values.
+        """Return a program on the module's own parameters that reads weights and values through their parametrizations.
 
-        The constraints are its submodules: moving it to a device or asking it for parameters includes theirs.
+        Parametrizations are its submodules: ``to`` and ``parameters`` include them.
         """
         graph = self.captured.copy(train=train)
-        # Each wrap goes directly emitted the weight or value, so the one to act first goes in last.
+        # Each wrap is inserted directly after the weight or value, so the first to act is inserted last.
         for index, constraint in reversed(list(enumerate(self.constraints))):
-            wrap(graph, {**constraint.weights, **constraint.values}, f"held{index}_")
+            wrap(graph, {**constraint.weights, **constraint.values}, f"attar_parametrization{index}_")
         for name, child in graph.named_children():
-            if name.startswith("held"):
+            if name.startswith("attar_parametrization"):
                 child.train(train)
         return graph
 
     def update(self, progress: Progress) -> None:
-        """Let every constraint move on before a step."""
+        """Advance every constraint before a step."""
+        weights = self.weight_view()
         for constraint in self.constraints:
-            constraint.update(progress, self.values_of(constraint))
+            constraint.update(progress, weights)
 
     def finalize(self) -> None:
         """Let every constraint change the weights themselves at the end of a stage."""
+        weights = self.weight_view()
         with torch.no_grad():
             for constraint in self.constraints:
-                constraint.finalize(self.values_of(constraint))
-
-    def values_of(self, constraint: Constraint) -> dict[str, torch.Tensor]:
-        """Return the current value of every weight a constraint holds, itself, without gradient."""
-        return {name: self.tensor(name).detach() for name in constraint.weights}
+                constraint.finalize(weights)
 
     def parametrizations(self, name: str) -> list[Parametrization]:
-        """Return what a weight or value is held to, in the order in which it acts."""
+        """Return the parametrizations of a weight or value, first to act first."""
         both = [{**constraint.weights, **constraint.values} for constraint in self.constraints]
-        return [held[name] for held in both if name in held]
-
-    def grid_positions(self) -> dict[str, GridPositions]:
-        """Return where every weight on an evenly spaced grid lies between its codes, with gradient."""
-        found = {}
-        for name in self.weights:
-            held = self.parametrizations(name)
-            if held:
-                value = self.tensor(name)
-                for each in held[:-1]:
-                    value = each(value)
-                positions = held[-1].grid_positions(value)
-                if positions is not None:
-                    found[name] = positions
-        return found
+        return [each[name] for each in both if name in each]
 
     def compressed_weights(self) -> dict[str, CompressedTensor]:
-        """Return every weight under constraints as it is stored, before batch-norms are folded."""
-        found: dict[str, CompressedTensor] = {}
+        """Return every parametrized weight as it is stored, before batch-norms are folded."""
+        weights = self.weight_view()
+        for name in self.weights:
+            for each in weights.parametrizations(name):
+                each.eval()
         with torch.no_grad():
-            for name in self.weights:
-                held = [each.eval() for each in self.parametrizations(name)]
-                if held:
-                    value = self.tensor(name).detach()
-                    for each in held[:-1]:
-                        value = each(value)
-                    found[name] = held[-1].to_compressed(value)
-        return found
+            last = {name: found for name in self.weights if (found := weights.last(name))}
+            return {name: each.to_compressed(value.detach()) for name, (each, value) in last.items()}
 
     def deployed(self, *, fold: bool = True) -> CompressedModel:
         """Return the module as it is now, traced anew, with the tensors and grids its constraints ask for.
@@ -222,18 +213,18 @@ class Learner:
         return find_sites(traced.graph, traced.values, skip=lambda node: node.name in floating)
 
     def _rounding(self, value: str) -> list[Parametrization]:
-        """Return the last that may round a value: what adds nodes emitted it follows the rounding."""
-        return [held for held in self.parametrizations(value) if held.emit() is None][-1:]
+        """Return the last parametrization that may round a value; those that emit nodes act after the rounding."""
+        return [each for each in self.parametrizations(value) if each.emit() is None][-1:]
 
     def _grids(self, traced: TracedModel, quantized: Collection[str]) -> tuple[dict[str, Activation], frozenset[str]]:
-        """Return the grid of every value of every site whose sources are all held to one, and the sources."""
+        """Return the grid of every value of every site whose sources all share one, and the sources."""
         grids: dict[str, Activation] = {}
         rounded: set[str] = set()
         for site in self._sites(traced, quantized):
-            held = [self._rounding(traced.origins[name]) for name in site.sources if name in traced.origins]
-            if len(held) < len(site.sources) or not all(held) or len({id(each[0]) for each in held}) > 1:
+            rounding = [self._rounding(traced.origins[name]) for name in site.sources if name in traced.origins]
+            if len(rounding) < len(site.sources) or not all(rounding) or len({id(each[0]) for each in rounding}) > 1:
                 continue
-            found = {value: held[0][0].grid(value) for value in site.values}
+            found = {value: rounding[0][0].grid(value) for value in site.values}
             grids |= {value: grid for value, grid in found.items() if grid is not None}
             rounded |= {name for name in site.sources if name in grids}
         place = {node.name: position for position, node in enumerate(traced.graph.graph.nodes)}

@@ -10,7 +10,8 @@ from pydantic import Field
 from attar._src.core.errors import SpecError
 from attar._src.methods.objectives.soft_targets import IGNORE_INDEX, at_least_float32, mean_over_valid
 from attar._src.work.learner import Learner
-from attar._src.work.objective import LossInputs, Objective, Term
+from attar._src.work.objective import LossInputs, Objective
+from attar._src.work.term import Term
 
 
 class CrossEntropy(Term):

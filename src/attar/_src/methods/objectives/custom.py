@@ -17,7 +17,8 @@ from attar._src.core.errors import SpecError
 from attar._src.core.registry import load_object
 from attar._src.methods.objectives.soft_targets import Teachers, teacher_shares
 from attar._src.work.learner import Learner
-from attar._src.work.objective import LossInputs, Objective, Term
+from attar._src.work.objective import LossInputs, Objective
+from attar._src.work.term import Term
 
 
 class CustomLoss(Term):

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from attar._src.core.errors import SpecError
 from attar._src.methods.objectives.soft_targets import IGNORE_INDEX
-from attar._src.work.objective import LossInputs, Term
+from attar._src.work.objective import LossInputs
+from attar._src.work.term import Term
 
 #: A module of the student by its path, such as ``layer3.1`` -> one of the teacher.
 LayerPairs = Annotated[dict[str, str], Field(min_length=1)]

@@ -18,7 +18,7 @@ from attar._src.methods.objectives.reverse_kl import ReverseKl
 from attar._src.methods.objectives.soft_cross_entropy import SoftCrossEntropy
 from attar._src.methods.quantize.qat.damping import Damping
 from attar._src.methods.quantize.qat.rate import Rate
-from attar._src.work.objective import Term
+from attar._src.work.term import Term
 
 OBJECTIVES: Registry[type[Term]] = Registry(
     "objective", CrossEntropy, Kl, ReverseKl, SoftCrossEntropy, MseLogits, Dkd, Dist, Hint, Attention, Rate, Damping

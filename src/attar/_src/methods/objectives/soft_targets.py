@@ -13,7 +13,8 @@ from pydantic import AfterValidator, Field
 from attar._src.core.errors import SpecError
 from attar._src.train.schedule import Schedule, Scheduled, value_at
 from attar._src.work.learner import Learner
-from attar._src.work.objective import LossInputs, Objective, Term
+from attar._src.work.objective import LossInputs, Objective
+from attar._src.work.term import Term
 
 
 def _stays_warm(value: Scheduled) -> Scheduled:

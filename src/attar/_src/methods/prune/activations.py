@@ -10,8 +10,11 @@ from pydantic import Field, model_validator
 from torch import fx
 
 from attar._src.core.errors import ModelError
-from attar._src.work.constraint import Constraint, Parametrization, Progress, Rule
+from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
+from attar._src.work.parametrization import Parametrization
+from attar._src.work.rule import Rule
+from attar._src.work.weight_view import WeightView
 
 #: How far one batch moves the running threshold.
 _MOMENTUM = 0.05
@@ -53,9 +56,8 @@ class PruneActivations(Rule):
         """
         inputs = {node.name for node in learner.captured.evaluation.graph.nodes if node.op == "placeholder"}
         sources = [name for place in learner.places(learner.select(self.layers)) for name in place.sources]
-        held = {name: ActivationThreshold(self, name) for name in sources if name not in inputs}
-        left = {name: "an input of the model" for name in sources if name in inputs}
-        return ThresholdConstraint(self, held, left)
+        thresholds = {name: ActivationThreshold(self, name) for name in sources if name not in inputs}
+        return ThresholdConstraint(self, thresholds)
 
 
 class ActivationThreshold(Parametrization):
@@ -120,28 +122,26 @@ class ThresholdConstraint(Constraint):
     #: After grids: what is left of a rounded value is still on its grid, so integer kernels may read it.
     order: ClassVar[int] = 2
 
-    def __init__(
-        self, rule: PruneActivations, held: Mapping[str, ActivationThreshold], left: Mapping[str, str]
-    ) -> None:
-        super().__init__({}, held, left)
+    def __init__(self, rule: PruneActivations, thresholds: Mapping[str, ActivationThreshold]) -> None:
+        super().__init__({}, thresholds)
         self.rule = rule
 
-    def update(self, progress: Progress, weights: Mapping[str, torch.Tensor]) -> None:
+    def update(self, progress: Progress, weights: WeightView) -> None:
         """Take in the batch before, until the thresholds are fixed."""
-        for held in self._thresholds():
-            held.advance()
-            held.watching = progress.fraction < self.rule.freeze or bool(held.threshold.isnan())
+        for each in self._thresholds():
+            each.advance()
+            each.watching = progress.fraction < self.rule.freeze or bool(each.threshold.isnan())
 
     def sync(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Take in the last batch and average the thresholds over the ranks."""
-        for held in self._thresholds():
-            held.advance()
-            held.threshold.copy_(mean(held.threshold))
+        for each in self._thresholds():
+            each.advance()
+            each.threshold.copy_(mean(each.threshold))
 
     def report(self) -> dict[str, Any]:
         """Return the mean of the thresholds."""
-        found = [float(held.threshold) for held in self._thresholds()]
+        found = [float(each.threshold) for each in self._thresholds()]
         return {"threshold": sum(found) / max(len(found), 1)}
 
     def _thresholds(self) -> list[ActivationThreshold]:
-        return [held for held in self.held if isinstance(held, ActivationThreshold)]
+        return [each for each in self.parametrizations if isinstance(each, ActivationThreshold)]

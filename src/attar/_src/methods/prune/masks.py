@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from attar._src.core.tensors import CompressedTensor, Dense, Sparse
-from attar._src.work.constraint import Parametrization
+from attar._src.work.parametrization import Parametrization
 
 
 class Mask(Parametrization):

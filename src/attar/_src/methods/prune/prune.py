@@ -12,11 +12,13 @@ from pydantic import Field, model_validator
 
 from attar._src.core.errors import SpecError
 from attar._src.core.spec import Spec
-from attar._src.methods.overrides import select_weights
+from attar._src.methods.layer_selection import select_weights
 from attar._src.methods.prune.masks import Mask, prune_below, prune_to_count, sparsity
 from attar._src.methods.prune.scores import SCORES
-from attar._src.work.constraint import Constraint, Progress, Rule
+from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
+from attar._src.work.rule import Rule
+from attar._src.work.weight_view import WeightView
 
 _Sparsity = Annotated[float, Field(ge=0, lt=1)]
 _Share = Annotated[float, Field(ge=0, le=1)]
@@ -108,8 +110,7 @@ class Prune(Pruning, Rule):
         groups = [_Group({name: masks[name]}, sparsity({name: masks[name]}), shares[name]) for name in sorted(alone)]
         rest = {name: mask for name, mask in masks.items() if name not in alone}
         groups += [_Group(rest, sparsity(rest), self.sparsity)] if rest else []
-        left = {name: "not pruned by request" for name in learner.weights if name not in masks}
-        return PruneConstraint(self, groups, left)
+        return PruneConstraint(self, groups)
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,8 @@ class PruneConstraint(Constraint):
     order: ClassVar[int] = 0
     reached: torch.Tensor
 
-    def __init__(self, rule: Prune, groups: Sequence[_Group], left: Mapping[str, str]) -> None:
-        super().__init__({name: mask for group in groups for name, mask in group.masks.items()}, left=left)
+    def __init__(self, rule: Prune, groups: Sequence[_Group]) -> None:
+        super().__init__({name: mask for group in groups for name, mask in group.masks.items()})
         self.rule, self.groups = rule, groups
         self.score = SCORES[rule.score].score
         self.register_buffer("reached", torch.zeros((), dtype=torch.float64))
@@ -148,7 +149,7 @@ class PruneConstraint(Constraint):
                 if group.goal is not None and len(group.masks) == 1 and round(group.goal * size) >= size > 0:
                     raise _emptied(name, size, f"sparsity={group.goal:g}")
 
-    def update(self, progress: Progress, weights: Mapping[str, torch.Tensor]) -> None:
+    def update(self, progress: Progress, weights: WeightView) -> None:
         """Prune as far as the schedule is, every so many steps and as soon as it has ended.
 
         Raises:
@@ -158,37 +159,38 @@ class PruneConstraint(Constraint):
         if rule.shape != "cubic" or progress.step % rule.every == 0 or progress.fraction >= rule.end:
             self._grow(rule.share(progress.fraction), weights)
 
-    def finalize(self, weights: Mapping[str, torch.Tensor]) -> None:
+    def finalize(self, weights: WeightView) -> None:
         """Prune as far as the rule asks, and let the weights themselves be zero there."""
         self._grow(1.0, weights)
         for name, mask in self._masks().items():
-            weights[name].masked_fill_(~mask.mask, 0)
+            weights.value(name).masked_fill_(~mask.mask, 0)
 
     def report(self) -> dict[str, Any]:
         """Return the sparsity reached."""
         return {"sparsity": sparsity(self._masks())}
 
     def _masks(self) -> dict[str, Mask]:
-        return {name: held for name, held in self.weights.items() if isinstance(held, Mask)}
+        return {name: mask for name, mask in self.weights.items() if isinstance(mask, Mask)}
 
-    def _grow(self, share: float, weights: Mapping[str, torch.Tensor]) -> None:
+    def _grow(self, share: float, weights: WeightView) -> None:
         if share <= self.reached:
             return
         self.reached.fill_(share)
         for group in self.groups:
             # A rule attached later may have taken weights over.
-            masks = {name: mask for name, mask in group.masks.items() if name in weights}
+            masks = {name: mask for name, mask in group.masks.items() if name in self.weights}
+            values = {name: weights.value(name) for name in masks}
             size, pruned = sum(mask.mask.numel() for mask in masks.values()), sum(m.pruned for m in masks.values())
             if group.goal is None:
                 assert self.rule.threshold is not None
                 said = f"threshold={self.rule.threshold:g}"
-                prune_below(masks, weights, self.score, self.rule.threshold * share)
+                prune_below(masks, values, self.score, self.rule.threshold * share)
             else:
                 said = f"sparsity={group.goal:g}"
                 aim = group.goal if share == 1 else group.start + (group.goal - group.start) * share
                 if round(aim * size) <= pruned:
                     continue
-                prune_to_count(masks, weights, self.score, round(aim * size))
+                prune_to_count(masks, values, self.score, round(aim * size))
             for name, mask in masks.items():
                 if mask.pruned == mask.mask.numel() > 0:
                     raise _emptied(name, mask.mask.numel(), said)

@@ -16,8 +16,9 @@ from attar._src.core.tensors import Codebook, CompressedTensor, Dense, Quantized
 from attar._src.methods.quantize.integer_bias import with_integer_biases
 from attar._src.methods.quantize.ptq.solver import flat_index
 from attar._src.work.compressed_model import CompressedModel
-from attar._src.work.constraint import Constraint, Rule
+from attar._src.work.constraint import Constraint
 from attar._src.work.learner import Learner
+from attar._src.work.rule import Rule
 
 _HALF_MAX = float(np.finfo(np.float16).max)
 #: A grid of 8 bits may have steps of this share of the median magnitude at most.
@@ -72,7 +73,7 @@ class LowPrecision(Rule):
 
 
 class LowPrecisionConstraint(Constraint):
-    """What a :class:`Narrow` does when the file is made."""
+    """What a :class:`LowPrecision` does when the file is made."""
 
     order: ClassVar[int] = 3
 

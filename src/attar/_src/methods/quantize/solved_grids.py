@@ -14,8 +14,9 @@ from attar._src.core.tensors import Codebook, CompressedTensor, Quantized, round
 from attar._src.methods.quantize.polino.uniform import ReadThrough
 from attar._src.methods.quantize.qat.fake_quantize import fake_quantize_activation, fake_quantize_weight
 from attar._src.work.compressed_model import CompressedModel
-from attar._src.work.constraint import Constraint, Parametrization
+from attar._src.work.constraint import Constraint
 from attar._src.work.learner import Learner
+from attar._src.work.parametrization import Parametrization
 
 
 def adopt(learner: Learner, before: CompressedModel, after: CompressedModel) -> None:

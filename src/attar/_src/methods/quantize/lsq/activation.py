@@ -14,7 +14,7 @@ from attar._src.methods.quantize.lsq import function
 from attar._src.methods.quantize.ptq.calibrate import spanning_grid
 from attar._src.methods.quantize.ptq.observer import BINS, LeastSquares, Seen
 from attar._src.methods.quantize.qat import fake_quantize
-from attar._src.work.constraint import Parametrization
+from attar._src.work.parametrization import Parametrization
 
 #: The first batch is looked at on about so many of its elements, evenly spread.
 _LOOKED_AT = 1 << 16

@@ -11,15 +11,17 @@ from pydantic import Field, model_validator
 
 from attar._src.core.errors import SpecError
 from attar._src.core.scheme import PerChannel, Scheme
-from attar._src.methods.overrides import select_weights
-from attar._src.methods.quantize.effective_weight import effective_weight
+from attar._src.methods.layer_selection import select_weights
 from attar._src.methods.quantize.granularity import GranularityChoice
 from attar._src.methods.quantize.integer_bias import with_integer_biases
 from attar._src.methods.quantize.lsq.activation import LsqActivation
 from attar._src.methods.quantize.lsq.weight import LsqWeight
 from attar._src.work.compressed_model import CompressedModel
-from attar._src.work.constraint import Constraint, Parametrization, Progress, Rule
+from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
+from attar._src.work.parametrization import Parametrization
+from attar._src.work.rule import Rule
+from attar._src.work.weight_view import WeightView
 
 Bits = Annotated[int, Field(ge=2, le=8)]
 
@@ -100,22 +102,21 @@ class Lsq(Rule):
             SpecError: a scheme does not fit a weight.
         """
         bits = select_weights(learner, self.bits, self.overrides, keep=self.keep)
-        weights = {}
+        weights, view = {}, learner.weight_view()
         for name, width in bits.items():
             granularity = self.granularity or PerChannel(axis=learner.weights[name].axis)
             scheme = Scheme(bits=width, granularity=granularity, narrow_range=self.narrow_range)
             first = max(width, self.least(0)) if self.through else None
             try:
-                weights[name] = LsqWeight(effective_weight(learner, name), scheme, shifted=self.offset, first=first)
+                weights[name] = LsqWeight(view.effective(name), scheme, shifted=self.offset, first=first)
             except SpecError as error:
                 raise SpecError(f"lsq at {name!r}: {error}") from error
-        left = {name: "kept by request" for name in learner.weights if name not in weights}
         values: dict[str, LsqActivation] = {}
         if self.activations is not None:
             places = learner.places(bits)
             for place in places:
                 values |= dict.fromkeys(place.sources, LsqActivation(self.activations))
-        return LsqConstraint(self, learner, weights, values, left)
+        return LsqConstraint(self, weights, values)
 
 
 class LsqConstraint(Constraint):
@@ -127,41 +128,39 @@ class LsqConstraint(Constraint):
     def __init__(
         self,
         rule: Lsq,
-        learner: Learner,
         weights: Mapping[str, Parametrization],
         values: Mapping[str, Parametrization],
-        left: Mapping[str, str],
     ) -> None:
-        super().__init__(weights, values, left)
-        self.rule, self.learner = rule, (learner,)  # in a tuple: it is not this module's own
+        super().__init__(weights, values)
+        self.rule = rule
 
-    def update(self, progress: Progress, weights: Mapping[str, torch.Tensor]) -> None:
+    def update(self, progress: Progress, weights: WeightView) -> None:
         """Become narrower where it is time, and keep zero on the grids of activations."""
-        self._turn(self.rule.least(progress.fraction))
-        for held in self.held:
-            if isinstance(held, LsqActivation):
-                held.bound()
+        self._turn(self.rule.least(progress.fraction), weights)
+        for grid in self.parametrizations:
+            if isinstance(grid, LsqActivation):
+                grid.bound()
 
     def sync(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Average what each rank began from its own first batch."""
         with torch.no_grad():
-            for held in self.held:
-                if isinstance(held, LsqActivation):
-                    for each in (held.step, held.offset, held.below):
+            for grid in self.parametrizations:
+                if isinstance(grid, LsqActivation):
+                    for each in (grid.step, grid.offset, grid.below):
                         each.copy_(mean(each.detach()))
-                    held.below.copy_(held.below > 0)
+                    grid.below.copy_(grid.below > 0)
 
-    def finalize(self, weights: Mapping[str, torch.Tensor]) -> None:
+    def finalize(self, weights: WeightView) -> None:
         """Reach the bits that are asked, after a stage too short to."""
-        self._turn(0)
+        self._turn(0, weights)
 
     def finish(self, piece: CompressedModel) -> CompressedModel:
         """Return the workpiece with the biases of integer layers on the grid that their kernels add on."""
         return with_integer_biases(piece)
 
-    def _turn(self, least: int) -> None:
-        for name, held in self.weights.items():
-            if isinstance(held, LsqWeight) and held.narrows:
-                bits = max(least, held.last.bits)
-                if bits < held.scheme.bits:
-                    held.turn(bits, effective_weight(self.learner[0], name, held))
+    def _turn(self, least: int, weights: WeightView) -> None:
+        for name, grid in self.weights.items():
+            if isinstance(grid, LsqWeight) and grid.narrows:
+                bits = max(least, grid.last.bits)
+                if bits < grid.scheme.bits:
+                    grid.turn(bits, weights.effective(name, grid))

@@ -13,7 +13,7 @@ from attar._src.core.tensors import Codebook, CompressedTensor, round_to_grid
 from attar._src.methods.quantize.lsq import function
 from attar._src.methods.quantize.ptq.solver import TINY
 from attar._src.methods.quantize.qat import fake_quantize
-from attar._src.work.constraint import GridPositions, Parametrization
+from attar._src.work.parametrization import GridPositions, Parametrization
 
 
 class LsqWeight(Parametrization):

@@ -1,4 +1,4 @@
-"""A weight as buckets, each scaled to [0, 1] by its own range; below the rules ``linear`` and ``points``.
+"""A weight as buckets, each scaled to [0, 1] by its own range; below the rules ``uniform`` and ``codebook``.
 
 With b the smallest value of a bucket and a its range, a weight w lies at v = (w - b) / a (Polino et al. 2018, "Model
 compression via distillation and quantization", section 2.1). A bucket here is whatever shares a range: a channel, the
@@ -15,7 +15,7 @@ import torch
 from attar._src.core.errors import SpecError
 from attar._src.core.scheme import Granularity, PerBucket, PerChannel, PerGroup, Shape
 from attar._src.core.tensors import Codebook
-from attar._src.work.constraint import Parametrization
+from attar._src.work.parametrization import Parametrization
 
 
 class BucketRows:

@@ -14,11 +14,13 @@ from torch import nn
 from attar._src.core.errors import SpecError
 from attar._src.core.scheme import Granularity, PerBucket, PerChannel
 from attar._src.core.tensors import CompressedTensor
-from attar._src.methods.overrides import select_weights
+from attar._src.methods.layer_selection import select_weights
 from attar._src.methods.quantize.granularity import GranularityChoice
 from attar._src.methods.quantize.polino.buckets import BucketedWeight, BucketRows, bucket_spans, scale_to_unit
-from attar._src.work.constraint import Constraint, Progress, Rule
+from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
+from attar._src.work.rule import Rule
+from attar._src.work.weight_view import WeightView
 
 Bits = Annotated[int, Field(ge=1, le=8)]
 Start = Literal["percentile", "uniform"]
@@ -49,9 +51,9 @@ class LearnedCodebook(Rule):
     norms, at least 2 and at most 256 each and as many in all. Where the number changes, points start again; the
     optimizer's momentum is left as it is. A stage of one epoch ends before that, with the points it has trained.
 
-    The sum makes gradients of points large, and the paper's learning rates for them small, about 1e-5; ``pace`` sets
-    theirs apart from that of the other parameters. Prefer ``lsq`` or ``linear``, which train the weights, below 4 bits.
-    The points have no zero as a rule, so that what ``prune`` set to zero does not stay there.
+    The sum makes gradients of points large, and the paper's learning rates for them small, about 1e-5; ``lr_scale``
+    sets theirs apart from that of the other parameters. Prefer ``lsq`` or ``uniform``, which train the weights, below
+    4 bits. The points have no zero as a rule, so that what ``prune`` set to zero does not stay there.
 
     Attributes:
         bits: 2^bits is the number of points of a tensor, or its mean over the tensors.
@@ -86,13 +88,12 @@ class LearnedCodebook(Rule):
             granularity = self.granularity or PerChannel(axis=learner.weights[name].axis)
             room = MOST_POINTS if self.share == "gradient" else 1 << bits
             try:
-                held = CodebookWeight(learner.tensor(name), 1 << bits, granularity, room=room, start=self.start)
+                codebook = CodebookWeight(learner.tensor(name), 1 << bits, granularity, room=room, start=self.start)
             except SpecError as error:
                 raise SpecError(f"codebook at {name!r}: {error}") from error
-            held.frozen, held.lr_scale = self.weights == "frozen", self.lr_scale
-            weights[name] = held
-        left = {name: "kept by request" for name in learner.weights if name not in weights}
-        return CodebookConstraint(weights, left, deals=self.share == "gradient")
+            codebook.frozen, codebook.lr_scale = self.weights == "frozen", self.lr_scale
+            weights[name] = codebook
+        return CodebookConstraint(weights, deals=self.share == "gradient")
 
 
 class CodebookWeight(BucketedWeight):
@@ -169,7 +170,7 @@ class CodebookWeight(BucketedWeight):
 
 
 class CodebookConstraint(Constraint):
-    """The points of a :class:`Points`.
+    """The points of a :class:`LearnedCodebook`.
 
     Args:
         weights: name of a weight -> its points.
@@ -182,20 +183,19 @@ class CodebookConstraint(Constraint):
 
     dealt: torch.Tensor
 
-    def __init__(self, weights: Mapping[str, CodebookWeight], left: Mapping[str, str], *, deals: bool) -> None:
-        super().__init__(weights, left=left)
+    def __init__(self, weights: Mapping[str, CodebookWeight], *, deals: bool) -> None:
+        super().__init__(weights)
         self.sets = weights
         #: 0 while norms are collected, 1 once the shares are known, 2 once points are laid by them.
         self.register_buffer("dealt", torch.tensor(0 if deals else 2))
 
-    def update(self, progress: Progress, weights: Mapping[str, torch.Tensor]) -> None:
+    def update(self, progress: Progress, weights: WeightView) -> None:
         """Lay the points that the first epoch dealt, once."""
         stage = int(self.dealt)
-        for name, weight in weights.items():
-            held = self.sets[name]
-            held.watching = stage == 0
+        for name in self.weights:
+            self.sets[name].watching = stage == 0
             if stage == 1:
-                held.lay(weight)
+                self.sets[name].lay(weights.value(name))
         if stage == 1:
             self.dealt.fill_(2)
 
@@ -203,20 +203,20 @@ class CodebookConstraint(Constraint):
         """At the end of the first epoch, deal the points by the norms, averaged over the ranks."""
         if int(self.dealt) == 2:
             return
-        held = [self.sets[name] for name in self.weights]
-        for each in held:
+        codebooks = [self.sets[name] for name in self.weights]
+        for each in codebooks:
             each.norm.copy_(mean(each.norm))
-        counts = deal_points([float(each.norm) for each in held], [int(each.count) for each in held])
-        for each, count in zip(held, counts, strict=True):
+        counts = deal_points([float(each.norm) for each in codebooks], [int(each.count) for each in codebooks])
+        for each, count in zip(codebooks, counts, strict=True):
             each.wanted.fill_(count)
         self.dealt.fill_(1)
 
-    def finalize(self, weights: Mapping[str, torch.Tensor]) -> None:
+    def finalize(self, weights: WeightView) -> None:
         """End the dealing: a later stage goes on with the points that this one has trained."""
-        for name in weights:
-            held = self.sets[name]
-            held.wanted.copy_(held.count)
-            held.watching = False
+        for name in self.weights:
+            codebook = self.sets[name]
+            codebook.wanted.copy_(codebook.count)
+            codebook.watching = False
         self.dealt.fill_(2)
 
 

@@ -11,11 +11,13 @@ from pydantic import Field
 from attar._src.core.errors import SpecError
 from attar._src.core.scheme import Granularity, PerBucket, PerChannel
 from attar._src.core.tensors import CompressedTensor
-from attar._src.methods.overrides import select_weights
+from attar._src.methods.layer_selection import select_weights
 from attar._src.methods.quantize.granularity import GranularityChoice
 from attar._src.methods.quantize.polino.buckets import BucketedWeight, bucket_spans, scale_to_unit
-from attar._src.work.constraint import Constraint, GridPositions, Rule
+from attar._src.work.constraint import Constraint
 from attar._src.work.learner import Learner
+from attar._src.work.parametrization import GridPositions
+from attar._src.work.rule import Rule
 
 Bits = Annotated[int, Field(ge=1, le=8)]
 
@@ -34,7 +36,7 @@ class Uniform(Rule):
     post-mortem quantization: the stage ``quantize`` with ``scales: minmax``.
 
     Prefer ``lsq``: its steps are learned, and its grid has a point at zero. This one has none as a rule, so that what
-    ``prune`` set to zero does not stay there. Not to be confused with ``points``, which learns where the points lie.
+    ``prune`` set to zero does not stay there. Not to be confused with ``codebook``, which learns where the points lie.
 
     Attributes:
         bits: bits of a weight.
@@ -68,8 +70,7 @@ class Uniform(Rule):
                 )
             except SpecError as error:
                 raise SpecError(f"uniform at {name!r}: {error}") from error
-        left = {name: "kept by request" for name in learner.weights if name not in weights}
-        return UniformConstraint(weights, left=left)
+        return UniformConstraint(weights)
 
 
 class UniformWeight(BucketedWeight):
@@ -131,7 +132,7 @@ class UniformWeight(BucketedWeight):
 
 
 class UniformConstraint(Constraint):
-    """The grids of a :class:`Linear`."""
+    """The grids of a :class:`Uniform`."""
 
     order: ClassVar[int] = 1
     family: ClassVar[str] = "grid"

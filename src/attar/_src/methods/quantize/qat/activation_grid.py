@@ -10,7 +10,7 @@ from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import ModelError
 from attar._src.methods.quantize.ptq.calibrate import spanning_grid
 from attar._src.methods.quantize.qat import fake_quantize
-from attar._src.work.constraint import Parametrization
+from attar._src.work.parametrization import Parametrization
 
 #: How far one batch moves the running range.
 RANGE_MOMENTUM = 0.05

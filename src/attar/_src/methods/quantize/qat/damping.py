@@ -1,4 +1,4 @@
-"""The damping term: weights drawn to the middle of their codes, so that they do not swing between two of them."""
+"""The damping term: pulls weights to the centre of their codes, which stops oscillation between two codes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from attar._src.core.errors import SpecError
 from attar._src.train.schedule import Schedule, Scheduled
 from attar._src.work.learner import Learner
-from attar._src.work.objective import LossInputs, Objective, Term
+from attar._src.work.objective import LossInputs, Objective
+from attar._src.work.term import Term
 
 
 class Damping(Term):
@@ -20,10 +21,10 @@ class Damping(Term):
 
         L = sum (w^ - clip(w, s n, s p))^2
 
-    so that what lies outside the range is left alone. It looks at weights only, and moves weights only: neither steps
-    nor offsets. They shall be free to move at first: let ``weight`` grow over the stage, as the default does. Weights
-    must be on an evenly spaced grid, as of ``lsq`` or ``quantize``. Not to be confused with ``rate``, which moves
-    weights to frequent codes, and the rule ``freeze``, which stops those that swing.
+    so weights outside the range are not pulled. Only weights get a gradient, steps and offsets do not. Weights should
+    move freely at first: let ``weight`` grow over the stage, as the default does. Weights must be on an evenly spaced
+    grid, such as that of ``lsq`` or ``quantize``. The term ``rate`` moves weights to frequent codes instead, and the
+    rule ``freeze`` stops oscillating weights.
     """
 
     name: Literal["damping"] = "damping"
@@ -35,28 +36,25 @@ class Damping(Term):
         Raises:
             SpecError: no weight is on an evenly spaced grid.
         """
-        return _Damping(learner)
-
-
-class _Damping(Objective):
-    def __init__(self, learner: Learner) -> None:
-        super().__init__()
-        self.learner = (learner,)  # in a tuple: it is not this module's own
         with torch.no_grad():
-            if not learner.grid_positions():
+            if not learner.weight_view().grid_positions():
                 raise SpecError(
                     "damping: no weight is on an evenly spaced grid, so there are no codes to be drawn to; add a "
                     "constraint such as lsq to this stage or to one before it"
                 )
+        return _Damping()
 
+
+class _Damping(Objective):
     def forward(self, sources: LossInputs) -> torch.Tensor:
-        total = torch.zeros((), device=sources.outputs.device)
-        for name in self.learner[0].weights:
-            held, value = self.learner[0].parametrizations(name), self.learner[0].tensor(name)
-            for each in held[:-1]:
-                value = each(value)
+        weights, total = sources.weights, torch.zeros((), device=sources.outputs.device)
+        for name in weights.acting:
+            last = weights.last(name)
+            if last is None:
+                continue
+            grid, value = last
             with torch.no_grad():
-                positions = held[-1].grid_positions(value) if held else None
+                positions = grid.grid_positions(value)
                 if positions is None:
                     continue
                 inside = positions.at.clamp(positions.low, positions.high)

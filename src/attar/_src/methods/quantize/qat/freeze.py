@@ -1,4 +1,4 @@
-"""The rule that stops weights which swing between two codes, where they were on average."""
+"""Freezing of oscillating weights at their mean code."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from pydantic import Field
 
 from attar._src.core.errors import SpecError
 from attar._src.core.tensors import CompressedTensor, Dense
-from attar._src.methods.overrides import select_weights
-from attar._src.methods.quantize.effective_weight import effective_weight
+from attar._src.methods.layer_selection import select_weights
 from attar._src.train.schedule import Schedule, Scheduled, value_at
-from attar._src.work.constraint import Constraint, GridPositions, Parametrization, Progress, Rule
+from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
+from attar._src.work.parametrization import GridPositions, Parametrization
+from attar._src.work.rule import Rule
+from attar._src.work.weight_view import WeightView
 
 
 class Freeze(Rule):
@@ -45,41 +47,36 @@ class Freeze(Rule):
     keep: tuple[str, ...] = ()
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return what freezes the weights that are on a grid.
+        """Return the freezing of the weights on a grid.
 
         Raises:
             UnknownName: a glob matches no layer.
             SpecError: no weight is on an evenly spaced grid.
         """
-        weights, left = {}, {}
-        for name in learner.weights:
-            with torch.no_grad():
-                held = learner.parametrizations(name)
-                gridded = bool(held) and held[-1].grid_positions(effective_weight(learner, name)) is not None
-            if name not in select_weights(learner, True, {}, keep=self.keep):
-                left[name] = "not frozen by request"
-            elif gridded:
-                weights[name] = FrozenWeight(learner, name)
-            else:
-                left[name] = "not frozen: on no evenly spaced grid"
+        with torch.no_grad():
+            gridded = learner.weight_view().grid_positions()
+        chosen = select_weights(learner, True, {}, keep=self.keep)
+        weights = {name: FrozenWeight(learner.tensor(name).detach()) for name in chosen if name in gridded}
         if not weights:
             raise SpecError(
                 "freeze: no weight is on an evenly spaced grid, so there are no codes to stop at; list it after a "
                 "constraint such as lsq, in this stage or one after that"
             )
-        return FreezeConstraint(self, learner, weights, left)
+        return FreezeConstraint(self, weights)
 
 
 class FrozenWeight(Parametrization):
     """One weight, some elements of which are frozen.
 
+    Args:
+        weight: for its shape and device.
+
     Attributes:
-        codes: int32, the weight's shape: where each element was before the last step, or is frozen.
-        direction: int8: the sign of its last change, 0 before there was one.
-        frequency, mean: float32: how often it changes to and fro; its mean code. Both are running.
+        codes: int32, the weight's shape: code before the last step, or the frozen code.
+        direction: int8: sign of the last change of code, 0 before the first.
+        frequency, mean: float32: running frequency of oscillation, running mean of the code.
         frozen: bool.
-        top: the largest code of the grid all this is about, 0 before there is one.
-        about: that grid itself, in a list: it is not this module's own.
+        top: largest code of the grid that all of these refer to, 0 before the first step on it.
     """
 
     codes: torch.Tensor
@@ -89,14 +86,11 @@ class FrozenWeight(Parametrization):
     frozen: torch.Tensor
     top: torch.Tensor
 
-    def __init__(self, learner: Learner, name: str) -> None:
+    def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()
-        self.learner, self.name = (learner,), name  # in a tuple: it is not this module's own
-        self.about = self._now()
-        # Checkpoints are written behind a step, which has looked at the grid that the weight is on.
-        self.register_load_state_dict_post_hook(_taken_up)  # type: ignore[no-untyped-call]
-        weight = learner.tensor(name).detach()
-        # Gloo, which brings ranks together on CPUs, has no int16.
+        # In a list, as its parameters must not become this module's.
+        self._grid: list[Parametrization] = []
+        # Not int16: Gloo, which connects ranks on CPUs, has none.
         self.register_buffer("codes", torch.zeros_like(weight, dtype=torch.int32))
         self.register_buffer("direction", torch.zeros_like(weight, dtype=torch.int8))
         self.register_buffer("frequency", torch.zeros_like(weight))
@@ -104,28 +98,28 @@ class FrozenWeight(Parametrization):
         self.register_buffer("frozen", torch.zeros_like(weight, dtype=torch.bool))
         self.register_buffer("top", torch.tensor(0))
 
+    def rebind(self, grid: Parametrization) -> None:
+        """Act before ``grid`` from now on; another grid than before unfreezes all elements, as codes are the grid's."""
+        if [grid] != self._grid:
+            self._grid = [grid]
+            self.top.zero_()
+            self.frozen.zero_()
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x``, frozen elements in the middle of their code and without gradient."""
-        grid = self._now()
-        # Of another grid, or of one that has become narrower since, the codes say nothing.
-        positions = _positions(grid, x) if grid == self.about else None
+        """Return ``x``, frozen elements at the centre of their code and without gradient."""
+        positions = self._positions(x)
         if positions is None:
             return x
         fixed = self.frozen & (x != 0) & (self.top == positions.high)
         with torch.no_grad():
             near = torch.where(fixed, x + (self.codes - positions.at) * positions.scale, x)
-            # As the grid itself computes them: one rounding beyond its end they would count as outside.
-            read = grid[0](near)
+            # Rounded by the grid itself: one float beyond its last code would count as clipped.
+            read = self._grid[0](near)
         return torch.where(fixed, read, x)
 
     def watch(self, value: torch.Tensor, threshold: float, momentum: float) -> None:
-        """Take in the codes of ``value``, and freeze what swings more often than ``threshold``."""
-        grid = self._now()
-        positions = _positions(grid, value)
-        if grid != self.about:
-            self.about = grid
-            self.top.zero_()
-            self.frozen.zero_()
+        """Update the statistics with the codes of ``value``, and freeze elements above ``threshold``."""
+        positions = self._positions(value)
         if positions is None:
             return
         now = positions.codes()
@@ -146,51 +140,45 @@ class FrozenWeight(Parametrization):
         self.frozen |= swings
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
-        """Return what ``forward`` returns; where a grid follows, which is always so, that one's is stored."""
+        """Return ``forward(value)`` as it is; in practice the grid that follows stores the weight."""
         return Dense(self(value).detach().cpu().numpy().copy())
 
-    def _now(self) -> list[Parametrization]:
-        """Return the grid that the weight is on now."""
-        return self.learner[0].parametrizations(self.name)[-1:]
-
-
-def _positions(grid: list[Parametrization], value: torch.Tensor) -> GridPositions | None:
-    """Return where ``value`` lies on a grid, if there is one, without gradient."""
-    with torch.no_grad():
-        return grid[0].grid_positions(value.detach()) if grid else None
-
-
-def _taken_up(frozen: FrozenWeight, _keys: object) -> None:
-    """Take what was loaded as about the grid that the weight is on now."""
-    frozen.about = frozen._now()
+    def _positions(self, value: torch.Tensor) -> GridPositions | None:
+        """Return the positions of ``value`` on the grid, without gradient; None without an evenly spaced grid."""
+        with torch.no_grad():
+            return self._grid[0].grid_positions(value.detach()) if self._grid else None
 
 
 class FreezeConstraint(Constraint):
     """The frozen weights of a :class:`Freeze`."""
 
-    #: As masks, and listed after the grid, so directly before it.
+    #: Attached after masks and normalizations of the same order, it acts last of them, directly before the grid.
     order: ClassVar[int] = 0
 
-    def __init__(
-        self, rule: Freeze, learner: Learner, weights: Mapping[str, FrozenWeight], left: Mapping[str, str]
-    ) -> None:
-        super().__init__(weights, left=left)
-        self.rule, self.learner = rule, (learner,)
+    def __init__(self, rule: Freeze, weights: Mapping[str, FrozenWeight]) -> None:
+        super().__init__(weights)
+        self.rule = rule
 
-    def update(self, progress: Progress, weights: Mapping[str, torch.Tensor]) -> None:
-        """Look at the codes, and put frozen weights back where the optimizer has moved them."""
-        learner, threshold = self.learner[0], value_at(self.rule.threshold, progress.fraction)
+    def rebind(self, weights: WeightView) -> None:
+        """Tell frozen weights the grid they are on."""
+        for name, each in self._frozen().items():
+            each.rebind(weights.parametrizations(name)[-1])
+
+    def update(self, progress: Progress, weights: WeightView) -> None:
+        """Watch the codes, and move frozen weights back after the optimizer's step."""
+        threshold = value_at(self.rule.threshold, progress.fraction)
         with torch.no_grad():
-            for name, held in self._frozen().items():
-                held.watch(effective_weight(learner, name, held), threshold, self.rule.momentum)
-                # Behind a mask or a normalization the weight itself is not what is frozen.
-                if learner.parametrizations(name)[0] is held:
-                    weights[name].copy_(held(weights[name]))
+            for name, each in self._frozen().items():
+                each.watch(weights.effective(name, each), threshold, self.rule.momentum)
+                # After a mask or a normalization, the frozen value is not the weight's own.
+                if weights.parametrizations(name)[0] is each:
+                    value = weights.value(name)
+                    value.copy_(each(value))
 
     def report(self) -> dict[str, Any]:
         """Return the share of the weights that is frozen."""
-        frozen = [held.frozen for held in self._frozen().values()]
+        frozen = [each.frozen for each in self._frozen().values()]
         return {"frozen": sum(int(each.sum()) for each in frozen) / max(sum(each.numel() for each in frozen), 1)}
 
     def _frozen(self) -> dict[str, FrozenWeight]:
-        return {name: held for name, held in self.weights.items() if isinstance(held, FrozenWeight)}
+        return {name: each for name, each in self.weights.items() if isinstance(each, FrozenWeight)}

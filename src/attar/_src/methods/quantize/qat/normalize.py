@@ -1,19 +1,21 @@
-"""The rule that normalizes weights before a grid rounds them."""
+"""Weight normalization before rounding."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
 
 from attar._src.core.errors import SpecError
 from attar._src.core.tensors import CompressedTensor, Dense
-from attar._src.methods.overrides import select_weights
+from attar._src.methods.layer_selection import select_weights
 from attar._src.methods.prune.masks import Mask
 from attar._src.methods.quantize.qat.freeze import FrozenWeight
-from attar._src.work.constraint import Constraint, Parametrization, Progress, Rule
+from attar._src.work.constraint import Constraint
 from attar._src.work.learner import Learner
+from attar._src.work.parametrization import Parametrization
+from attar._src.work.rule import Rule
+from attar._src.work.weight_view import WeightView
 
 
 class Normalize(Rule):
@@ -38,21 +40,20 @@ class Normalize(Rule):
     keep: tuple[str, ...] = ()
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return what normalizes the weights that are chosen.
+        """Return the normalization of the selected weights.
 
         Raises:
             UnknownName: a glob matches no layer.
-            SpecError: all values of a weight are equal; or it is frozen already.
+            SpecError: all values of a weight are equal, or the weight is frozen already.
         """
         weights = {}
         for name in select_weights(learner, True, {}, keep=self.keep):
-            held = learner.parametrizations(name)
-            if any(isinstance(each, FrozenWeight) for each in held):
+            existing = learner.parametrizations(name)
+            if any(isinstance(each, FrozenWeight) for each in existing):
                 raise SpecError(f"normalize at {name!r}: freeze holds its codes already; list normalize before it")
-            earlier = [each.gain for each in held if isinstance(each, NormalizedWeight)]
+            earlier = [each.gain for each in existing if isinstance(each, NormalizedWeight)]
             weights[name] = NormalizedWeight(learner.tensor(name), name, *earlier)
-        left = {name: "not normalized by request" for name in learner.weights if name not in weights}
-        return NormalizeConstraint(learner, weights, left)
+        return NormalizeConstraint(weights)
 
 
 class NormalizedWeight(Parametrization):
@@ -94,19 +95,15 @@ class NormalizeConstraint(Constraint):
 
     order: ClassVar[int] = 0
 
-    def __init__(self, learner: Learner, weights: Mapping[str, Parametrization], left: Mapping[str, str]) -> None:
-        super().__init__(weights, left=left)
-        self.learner = (learner,)  # in a tuple: it is not this module's own
-
-    def update(self, progress: Progress, weights: Mapping[str, torch.Tensor]) -> None:
-        """Change nothing.
+    def check(self, weights: WeightView) -> None:
+        """Refuse a mask after the normalization.
 
         Raises:
-            SpecError: a mask acts on what was normalized; at the end it would change what is normalized.
+            SpecError: a mask acts after the normalization; masked in the end, the weight would be normalized otherwise.
         """
-        for name, held in self.weights.items():
-            every = self.learner[0].parametrizations(name)
-            if any(isinstance(each, Mask) for each in every[every.index(held) :]):
+        for name, normalized in self.weights.items():
+            every = weights.parametrizations(name)
+            if any(isinstance(each, Mask) for each in every[every.index(normalized) :]):
                 raise SpecError(f"normalize at {name!r}: prune follows it; list prune before normalize")
 
 

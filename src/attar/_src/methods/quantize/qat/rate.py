@@ -16,7 +16,9 @@ from attar._src.core.errors import SpecError
 from attar._src.core.tensors import Quantized
 from attar._src.train.schedule import Schedule, Scheduled
 from attar._src.work.learner import Learner
-from attar._src.work.objective import LossInputs, Objective, Term
+from attar._src.work.objective import LossInputs, Objective
+from attar._src.work.term import Term
+from attar._src.work.weight_view import WeightView
 
 #: Counted once more than it is for every code, so that codes that are not there have a price.
 _SEEN = 1.0
@@ -73,30 +75,30 @@ class Rate(Term):
         Raises:
             SpecError: no weight is on an evenly spaced grid.
         """
-        return _Rate(self, learner)
+        with torch.no_grad():
+            rates = _rates(learner.weight_view())
+            if rates is None:
+                raise SpecError(
+                    "rate: no weight is on an evenly spaced grid, so there are no codes to count; add a constraint "
+                    "such as lsq to this stage or to one before it"
+                )
+            begun = float(rates[1])
+            return _Rate(self, begun, torch.nan if self.file is None else _for_codes(self.file, begun, learner))
 
 
 class _Rate(Objective):
     mu: torch.Tensor
     begun: torch.Tensor
 
-    def __init__(self, term: Rate, learner: Learner) -> None:
+    def __init__(self, term: Rate, begun: float, budget: float) -> None:
         super().__init__()
-        self.term, self.learner = term, (learner,)  # in a tuple: it is not this module's own
+        self.term = term
         self.register_buffer("mu", torch.tensor(0.0))
-        with torch.no_grad():
-            rates = self._rates()
-            if rates is None:
-                raise SpecError(
-                    "rate: no weight is on an evenly spaced grid, so there are no codes to count; add a constraint "
-                    "such as lsq to this stage or to one before it"
-                )
-            # In a buffer, so that a resumed run goes on with the budget it began with.
-            budget = torch.nan if term.file is None else _for_codes(term.file, float(rates[1]), learner)
-            self.register_buffer("begun", torch.tensor([float(rates[1]), budget]))
+        # In a buffer, so that a resumed run continues with its first budget.
+        self.register_buffer("begun", torch.tensor([begun, budget]))
 
     def forward(self, sources: LossInputs) -> torch.Tensor:
-        rates = self._rates()
+        rates = _rates(sources.weights)
         assert rates is not None
         between, spent = rates
         budget = self._budget(sources.progress)
@@ -109,15 +111,6 @@ class _Rate(Objective):
         pressed = self.mu.exp() * between * (spent > budget)
         return spent + pressed - pressed.detach()
 
-    def _rates(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Return bits per coded weight, interpolated between codes and as the codes are; None where there are none."""
-        found = list(self.learner[0].grid_positions().values())
-        if not found:
-            return None
-        bits = [_bits(each.at.reshape(-1), each.low, each.high) for each in found]
-        count = sum(each.at.numel() for each in found)
-        return torch.stack([b for b, _ in bits]).sum() / count, torch.stack([s for _, s in bits]).sum() / count
-
     def _budget(self, progress: float) -> float | None:
         """Return the bits per coded weight to be at where ``progress`` of the stage is done."""
         if self.term.bits is not None and isinstance(self.term.bits, Schedule):
@@ -129,6 +122,16 @@ class _Rate(Objective):
         return Schedule(start=max(start, stop), stop=stop, shape="cosine", end=self.term.reach).at(progress)
 
 
+def _rates(weights: WeightView) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return bits per coded weight, interpolated between codes and of the rounded codes; None without codes."""
+    found = list(weights.grid_positions().values())
+    if not found:
+        return None
+    bits = [_bits(each.at.reshape(-1), each.low, each.high) for each in found]
+    count = sum(each.at.numel() for each in found)
+    return torch.stack([b for b, _ in bits]).sum() / count, torch.stack([s for _, s in bits]).sum() / count
+
+
 def _for_codes(budget: float, rate: float, learner: Learner) -> float:
     """Return the bits per coded weight that leave a whole file within ``budget`` bits per parameter.
 
@@ -137,7 +140,7 @@ def _for_codes(budget: float, rate: float, learner: Learner) -> float:
     """
     piece = learner.deployed()
     size: dict[str, int] = inspect_artifact(open_artifact(pack(piece.contents(learner.use), coder=learner.coder)))
-    coded = {name: each.at.numel() for name, each in learner.grid_positions().items()}
+    coded = {name: each.at.numel() for name, each in learner.weight_view().grid_positions().items()}
     # A module that begins untrained has vectors of one value, which take no bits yet and will.
     stored = piece.stored()
     vectors = [stored[name] for name, _ in learner.module.named_parameters() if name in stored]

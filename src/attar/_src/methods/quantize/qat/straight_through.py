@@ -11,15 +11,17 @@ from pydantic import Field
 from attar._src.core.errors import SpecError
 from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.core.spec import Spec
-from attar._src.methods.overrides import select_weights
+from attar._src.methods.layer_selection import select_weights
 from attar._src.methods.quantize.granularity import GranularityChoice
 from attar._src.methods.quantize.integer_bias import with_integer_biases
 from attar._src.methods.quantize.ptq.registry import SOLVERS
 from attar._src.methods.quantize.qat.activation_grid import ActivationGrid
 from attar._src.methods.quantize.qat.weight_grid import WeightGrid
 from attar._src.work.compressed_model import CompressedModel
-from attar._src.work.constraint import Constraint, Progress, Rule
+from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
+from attar._src.work.rule import Rule
+from attar._src.work.weight_view import WeightView
 
 Bits = Annotated[int, Field(ge=2, le=8)]
 
@@ -78,23 +80,11 @@ class StraightThrough(Rounding, Rule):
             except SpecError as error:
                 raise SpecError(f"quantize at {name!r}: {error}") from error
         values: dict[str, ActivationGrid] = {}
-        left = self._left(learner, bits)
         if self.activations is not None:
             places = learner.places(bits)
             for place in places:
                 values |= dict.fromkeys(place.sources, ActivationGrid(self.activations))
-        return StraightThroughConstraint(self, weights, values, left)
-
-    def _left(self, learner: Learner, bits: Mapping[str, int]) -> dict[str, str]:
-        """Return the parameters of two and more dimensions this rule leaves as they are -> the reason."""
-        # Tied parameters are one tensor of several names, and the graph may know it by another than the module's first.
-        weights = {id(learner.tensor(name)): name for name in learner.weights}
-        tensors = {id(p): weights.get(id(p), n) for n, p in learner.module.named_parameters() if p.dim() >= 2}
-        return {
-            name: "kept by request" if name in learner.weights else "not recognised as a weight"
-            for name in tensors.values()
-            if name not in bits
-        }
+        return StraightThroughConstraint(self, weights, values)
 
 
 class StraightThroughConstraint(Constraint):
@@ -108,26 +98,25 @@ class StraightThroughConstraint(Constraint):
         rule: StraightThrough,
         weights: Mapping[str, WeightGrid],
         values: Mapping[str, ActivationGrid],
-        left: Mapping[str, str],
     ) -> None:
-        super().__init__(weights, values, left)
+        super().__init__(weights, values)
         self.rule = rule
 
-    def update(self, progress: Progress, weights: Mapping[str, torch.Tensor]) -> None:
+    def update(self, progress: Progress, weights: WeightView) -> None:
         """Let the solver be asked for scales where it is time, and take in the ranges of the batch before."""
-        for held in self.held:
-            if isinstance(held, WeightGrid):
-                held.due = progress.step % self.rule.every == 0
-            if isinstance(held, ActivationGrid):
-                held.advance()
-                held.watching = progress.fraction < self.rule.freeze or not held.known
+        for grid in self.parametrizations:
+            if isinstance(grid, WeightGrid):
+                grid.due = progress.step % self.rule.every == 0
+            if isinstance(grid, ActivationGrid):
+                grid.advance()
+                grid.watching = progress.fraction < self.rule.freeze or not grid.known
 
     def sync(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Take in the last batch and average the ranges over the ranks."""
-        for held in self.held:
-            if isinstance(held, ActivationGrid):
-                held.advance()
-                held.put(mean(held.range))
+        for grid in self.parametrizations:
+            if isinstance(grid, ActivationGrid):
+                grid.advance()
+                grid.put(mean(grid.range))
 
     def finish(self, piece: CompressedModel) -> CompressedModel:
         """Return the workpiece with the biases of integer layers on the grid that their kernels add on."""

@@ -10,7 +10,7 @@ from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import CompressedTensor, Quantized, round_to_grid
 from attar._src.methods.quantize.ptq.solver import TINY, Solver
 from attar._src.methods.quantize.qat import fake_quantize
-from attar._src.work.constraint import GridPositions, Parametrization
+from attar._src.work.parametrization import GridPositions, Parametrization
 
 
 class WeightGrid(Parametrization):

@@ -1,4 +1,4 @@
-"""Which weights a rule acts on, and with what: globs of layers, exceptions and those left alone; below the rules."""
+"""Selection of weights by globs, with a setting for each: ``bits: 4``, ``overrides: {head: 8}``, ``keep: [stem]``."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ _T = TypeVar("_T")
 def select_weights(
     learner: Learner, general: _T, overrides: Mapping[str, _T], *, keep: Sequence[str], layers: Sequence[str] = ("*",)
 ) -> dict[str, _T]:
-    """Return what holds for each weight a rule acts on, in the order of the module.
+    """Return weight -> setting for each weight a rule acts on, in the order of the module.
 
     Args:
-        learner: whose weights.
-        general: what holds for every weight that ``layers`` match.
-        overrides: glob -> what holds instead, also outside ``layers``; of several that match, the last.
-        keep: globs of weights left alone.
-        layers: globs.
+        general: setting of the weights ``layers`` match.
+        overrides: glob -> setting instead, also outside ``layers``; the last match wins.
+        keep: globs of weights to leave out.
+        layers: globs of weights to include.
 
     Raises:
-        UnknownName: a glob matches no layer; the nearest names are listed.
+        UnknownName: a glob matches no layer; the error lists the nearest names.
     """
     found = dict.fromkeys(learner.select(layers), general)
     for glob, instead in overrides.items():

@@ -1,0 +1,61 @@
+"""Parametrization: what the training graph computes from one weight or one activation, and how it is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+
+from attar._src.artifact.manifest import Activation
+from attar._src.core.tensors import CompressedTensor
+
+
+@dataclass(frozen=True)
+class GridPositions:
+    """Positions of a weight on its grid, in codes, before rounding: 0.26 at a scale of 0.1 is at 2.6.
+
+    Attributes:
+        at: ``(w - offset) / scale``, the weight's shape, with gradient to the weight and to learned scales and offsets.
+        scale: value of one code step, without gradient, broadcastable to ``at``.
+        low, high: smallest and largest code.
+    """
+
+    at: torch.Tensor
+    scale: torch.Tensor
+    low: int
+    high: int
+
+    def codes(self) -> torch.Tensor:
+        """Return the codes, whole numbers in floating point, without gradient."""
+        return self.at.detach().round().clamp_(self.low, self.high)
+
+
+class Parametrization(nn.Module):
+    """A function the training graph applies to one weight or one activation: ``p(w)`` is read in place of ``w``.
+
+    In training mode it may observe its input; in evaluation mode it must not change. Checkpoints hold its buffers and
+    parameters.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the value read in place of ``x``, same shape."""
+        raise NotImplementedError
+
+    def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
+        """Return a weight as it is stored; its ``dense()`` equals ``forward(value)`` to the bit."""
+        raise NotImplementedError
+
+    def grid_positions(self, value: torch.Tensor) -> GridPositions | None:
+        """Return the positions of a weight on an evenly spaced grid, None without such a grid."""
+        return None
+
+    def grid(self, value: str) -> Activation | None:
+        """Return the grid of the activation named ``value`` in the deployed graph, None without one."""
+        return None
+
+    def emit(self) -> Callable[[fx.Graph, fx.Node], fx.Node] | None:
+        """Return a function that adds this operation behind a node of the deployed graph; None if :meth:`grid` is all
+        there is to deploy."""
+        return None

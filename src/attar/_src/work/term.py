@@ -1,0 +1,51 @@
+"""Term: a loss as a recipe gives it, with its weight in the sum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from attar._src.core.describe import to_record
+from attar._src.core.spec import Spec
+from attar._src.train.schedule import Scheduled
+from attar._src.work.learner import Learner
+from attar._src.work.objective import Objective
+
+
+class Term(Spec):
+    """An objective in a recipe: one term of the sum.
+
+    Attributes:
+        needs: what it requires of the stage: ``labels``.
+        name: name of the objective.
+        weight: factor, a number or a schedule.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    name: str
+    weight: Scheduled = 1.0
+
+    def teachers(self) -> tuple[str, ...]:
+        """Return the names of the models whose outputs it needs."""
+        return ()
+
+    def features(self) -> tuple[str, ...]:
+        """Return the paths of the student's modules whose outputs it needs."""
+        return ()
+
+    def teacher_features(self) -> Mapping[str, tuple[str, ...]]:
+        """Return model name -> paths of the modules whose outputs it needs."""
+        return {}
+
+    def size_budget(self) -> float | None:
+        """Return the bits per weight it keeps the whole file at or below, None without a budget."""
+        return None
+
+    def build(self, learner: Learner) -> Objective:
+        """Return the objective for a module in training; it may look at the learner here but must not keep it."""
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, Any]:
+        """Return the entry of this term in the file's record."""
+        return to_record(self)
