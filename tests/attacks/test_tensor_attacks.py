@@ -268,12 +268,12 @@ def test_streams_of_scales_of_16_bits_of_another_length(refused, change):
 def test_scales_of_16_bits_in_a_file_that_says_it_is_of_version_1_0(refused, kind):
     parts = halves(kind, "bf16")
     parts.header["minor"] = 0
-    refused(parts.seal(), "manifest: the dtype of a scale is of format 1.1; the header says 1.0")
+    refused(parts.seal(), "manifest: the dtype of a scale needs format 1.1; the header says 1.0")
 
 
 def test_a_type_that_is_said_is_of_version_1_1_even_where_it_changes_nothing(conv, refused):
     put(conv.manifest["tensors"][CONV]["value"], ["scale", "dtype"], "f32")
-    refused(conv.seal(), "manifest: the dtype of a scale is of format 1.1; the header says 1.0")
+    refused(conv.seal(), "manifest: the dtype of a scale needs format 1.1; the header says 1.0")
     conv.header["minor"] = 1
     open_artifact(conv.seal()).verify()
 
@@ -293,4 +293,4 @@ def test_a_file_may_say_a_later_version_than_it_needs(conv):
 def test_a_reader_of_1_0_refuses_what_is_of_1_1(refused, monkeypatch):
     data = halves("quantized", "f16").seal()
     monkeypatch.setattr("attar._src.artifact.layout.MINOR", 0)
-    refused(data, "header: format 1.1 cannot be read; this is a reader of 1.0")
+    refused(data, "header: format 1.1 cannot be read; this version of attar reads up to 1.0")

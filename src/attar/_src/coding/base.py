@@ -27,7 +27,11 @@ class Coder(Protocol):
         ...
 
     def encode(self, symbols: Symbols, table: bytes, alphabet: int) -> bytes:
-        """Return the payload of ``symbols``, shape ``(n,)``."""
+        """Return the payload of ``symbols``, shape ``(n,)``.
+
+        Raises:
+            SpecError: a symbol is not in the table.
+        """
         ...
 
     def decode(self, payload: memoryview, count: int, table: bytes, alphabet: int, *, threads: int = 1) -> Symbols:

@@ -46,20 +46,12 @@ class Huffman:
         return float(bits + (4 * chunks if bits else 0) + 24 * (chunks - 1))
 
     def encode(self, symbols: Symbols, table: bytes, alphabet: int) -> bytes:
-        """Return the payload of ``symbols``, shape ``(n,)``.
-
-        Raises:
-            SpecError: a symbol is not in the table.
-        """
+        """Return the codes of ``symbols``, shape ``(n,)``, in chunks."""
         levels = _levels(bytes(table), alphabet)
         return encode_chunks(symbols, levels > 0, functools.partial(_encode, _codes(levels)))
 
     def decode(self, payload: memoryview, count: int, table: bytes, alphabet: int, *, threads: int = 1) -> Symbols:
-        """Return the ``count`` symbols of ``payload``, shape ``(count,)``.
-
-        Raises:
-            ArtifactError: the table or the payload is malformed.
-        """
+        """Decode chunks with a lookup table of ``2^longest`` entries."""
         decode = functools.partial(_decode, *_lookup(bytes(table), alphabet))
         return decode_chunks(payload, count, decode, threads=threads)
 

@@ -20,12 +20,7 @@ Levels = NDArray[np.int64]
 
 
 def golomb_bits(order: int, value: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the exponential Golomb code length of v in bits: ``2 floor(log2(v + 2^order)) - order + 1``.
-
-    Example:
-        >>> golomb_bits(0, np.array([0, 1, 2, 3])).tolist()
-        [1, 3, 3, 5]
-    """
+    """Return the exponential Golomb code length of v in bits: ``2 floor(log2(v + 2^order)) - order + 1``."""
     exponents: NDArray[np.int64] = np.frexp(value + (1 << order))[1].astype(np.int64) - 1
     return 2 * exponents - order + 1
 

@@ -50,20 +50,12 @@ class Rans:
         return bits + chunks * states + 8 * (chunks * (count >= SMALL) + 3 * (chunks - 1))
 
     def encode(self, symbols: Symbols, table: bytes, alphabet: int) -> bytes:
-        """Return the payload of ``symbols``, shape ``(n,)``.
-
-        Raises:
-            SpecError: a symbol is not in the table.
-        """
+        """Return the states and words of ``symbols``, shape ``(n,)``, in chunks."""
         model = _model(bytes(table), alphabet)
         return encode_chunks(symbols, model.known, functools.partial(_encode, model))
 
     def decode(self, payload: memoryview, count: int, table: bytes, alphabet: int, *, threads: int = 1) -> Symbols:
-        """Return the ``count`` symbols of ``payload``, shape ``(count,)``.
-
-        Raises:
-            ArtifactError: the table or the payload is malformed.
-        """
+        """Decode chunks; each must end in its initial states with all words read."""
         decode = functools.partial(_decode, _model(bytes(table), alphabet))
         return decode_chunks(payload, count, decode, threads=threads)
 

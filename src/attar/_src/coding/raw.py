@@ -28,7 +28,7 @@ class Raw:
         return 8.0 * _length(int(histogram.sum()), _width(histogram.size))
 
     def encode(self, symbols: Symbols, table: bytes, alphabet: int) -> bytes:
-        """Return the payload of ``symbols``, shape ``(n,)``."""
+        """Pack ``symbols``, shape ``(n,)``, least significant bit first."""
         width = _width(alphabet)
         if width in (0, 8):
             return symbols.tobytes() if width else b""
@@ -42,12 +42,7 @@ class Raw:
         return octets.tobytes()[: _length(symbols.size, width)]
 
     def decode(self, payload: memoryview, count: int, table: bytes, alphabet: int, *, threads: int = 1) -> Symbols:
-        """Return the ``count`` symbols of ``payload``, shape ``(count,)``; ``threads`` is ignored.
-
-        Raises:
-            ArtifactError: the payload has the wrong length, bits after its last symbol or symbols outside the alphabet,
-                or the table is not empty.
-        """
+        """Unpack ``count`` symbols; ``threads`` is ignored."""
         width = _width(alphabet)
         data = np.frombuffer(payload, np.uint8)
         if len(table) or data.size != _length(count, width):
