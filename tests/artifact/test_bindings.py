@@ -81,7 +81,7 @@ def test_a_tensor_of_several_runs_is_asked_for_once():
         (Binding(to="w", parts=(part("a", 0, 6),), permute=(1, 0)), "one whole tensor"),
         (Binding(to="w", parts=(part("a"),), permute=(0,)), "permutation of its axes"),
         (Binding(to="w", parts=(part("a"),), permute=(1, 1)), "permutation of its axes"),
-        (Binding(to="w", parts=(part("a"),), shape=(4,)), "6 elements do not make the shape"),
+        (Binding(to="w", parts=(part("a"),), shape=(4,)), "6 elements cannot be reshaped to"),
     ],
 )
 def test_bindings_that_do_not_fit(binding, match):

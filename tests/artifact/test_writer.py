@@ -63,7 +63,7 @@ def test_contents_that_no_file_can_hold(fields, error, match):
 def test_a_graph_that_a_reader_would_refuse_is_not_written():
     contents = conv_net()
     graph = replace(contents.graphs[0], bindings=contents.graphs[0].bindings[1:])
-    with pytest.raises(ArtifactError, match=r"node 0 .*'conv.weight' is not there yet"):
+    with pytest.raises(ArtifactError, match=r"node 0 .*'conv.weight' is not defined"):
         pack(replace(contents, graphs=(graph,)))
     graph = replace(contents.graphs[0], bindings=(*contents.graphs[0].bindings, Binding(to="more")))
     with pytest.raises(ArtifactError, match="there is no tensor 'more'"):

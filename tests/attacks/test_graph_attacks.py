@@ -77,15 +77,15 @@ MODEL_EDITS = {
     "an initializer of four bits": (lambda m: m.graph.initializer.add(name="c", data_type=22, dims=[1]), "numbers"),
     "an initializer with data for another shape": (
         lambda m: m.graph.initializer.add(name="c", data_type=1, dims=[2], raw_data=b"1234"),
-        "data its shape asks for",
+        "does not fit its shape",
     ),
     "an initializer with two data": (
         lambda m: m.graph.initializer.add(name="c", data_type=1, dims=[1], raw_data=b"1234", float_data=[1.0]),
-        "data its shape asks for",
+        "does not fit its shape",
     ),
     "an initializer without data": (
         lambda m: m.graph.initializer.add(name="c", data_type=1, dims=[2]),
-        "data its shape",
+        "does not fit its shape",
     ),
     "an initializer named as a binding": (
         lambda m: m.graph.initializer.append(numpy_helper.from_array(np.float32(1), "conv.bias")),
@@ -116,9 +116,9 @@ MODEL_EDITS = {
         "inputs of the graph",
     ),
     "no outputs": (lambda m: m.graph.ClearField("output"), "outputs of the graph"),
-    "a node of no operator": (lambda m: m.graph.node.add(output=["z"]), "may not be in a file"),
-    "a cycle": (lambda m: m.graph.node[1].input.__setitem__(0, "pool"), "'pool' is not there yet"),
-    "a node that reads itself": (lambda m: m.graph.node[1].input.__setitem__(0, "relu"), "not there yet"),
+    "a node of no operator": (lambda m: m.graph.node.add(output=["z"]), "is not allowed in a file"),
+    "a cycle": (lambda m: m.graph.node[1].input.__setitem__(0, "pool"), "'pool' is not defined"),
+    "a node that reads itself": (lambda m: m.graph.node[1].input.__setitem__(0, "relu"), "is not defined"),
     "an output made twice": (lambda m: m.graph.node[2].output.__setitem__(0, "relu"), "exists already"),
     "an output named as an input": (lambda m: m.graph.node[1].output.__setitem__(0, "x"), "exists already"),
     "no output": (lambda m: m.graph.node[1].ClearField("output"), "outputs"),
@@ -133,11 +133,11 @@ MODEL_EDITS = {
     "an unknown attribute": (lambda m: m.graph.node[1].attribute.append(helper.make_attribute("fast", 1)), "unknown"),
     "an attribute of another type": (
         lambda m: m.graph.node[0].attribute.append(helper.make_attribute("strides", [1.0, 1.0])),
-        "not of its type",
+        "of the wrong type",
     ),
     "an attribute with two values": (
         lambda m: m.graph.node[0].attribute[0].floats.extend([1.0]),
-        "'floats' may not be",
+        "must not have the field 'floats'",
     ),
     "a reference to a function's attribute": (
         lambda m: setattr(m.graph.node[0].attribute[0], "ref_attr_name", "x"),
@@ -185,7 +185,7 @@ FORBIDDEN = """
 
 @pytest.mark.parametrize("operator", FORBIDDEN.split())
 def test_operators_that_may_not_be(conv, refused, operator):
-    refused(add(conv, node(operator, ["x"], ["z"])).seal(), f"the operator '{operator}' may not be in a file")
+    refused(add(conv, node(operator, ["x"], ["z"])).seal(), f"the operator '{operator}' is not allowed in a file")
 
 
 def test_control_flow_with_bodies(conv, refused):
@@ -397,9 +397,9 @@ def varint(value):
         (["bindings", 0, "parts"], [{"tensor": "conv.weight", "start": 0, "stop": 109}], "the run 0..109"),
         (["bindings", 0, "parts"], [{"tensor": "conv.weight", "start": -1, "stop": 4}], "start"),
         (["bindings", 0, "parts"], [{"tensor": "conv.weight"}] * 70_000, "records"),
-        (["bindings", 0, "shape"], [4, 27, 2], "108 elements do not make"),
+        (["bindings", 0, "shape"], [4, 27, 2], "108 elements cannot be reshaped"),
         (["bindings", 0, "shape"], [4, 3, 9, -1], "shape"),
-        (["bindings", 0, "shape"], [2**48] * 16, "108 elements do not make"),
+        (["bindings", 0, "shape"], [2**48] * 16, "108 elements cannot be reshaped"),
         (["bindings", 0, "shape"], [108], "node 0"),
         (["bindings", 0, "permute"], [0, 1, 2], "permute"),
         (["bindings", 0, "permute"], [0, 1, 2, 2], "permute"),
@@ -425,7 +425,7 @@ def varint(value):
         (["outputs"], [], "outputs of the graph"),
         (["activations", 0, "value"], "missing", "not an input or a node's output"),
         (["activations", 0, "value"], "conv.weight", "not an input or a node's output"),
-        (["activations", 0, "value"], "relu", "is there twice"),
+        (["activations", 0, "value"], "relu", "appears twice"),
         (["activations", 0, "scale"], 0.0, "scale"),
         (["activations", 0, "scale"], -1.0, "scale"),
         (["activations", 0, "scale"], 1e-40, "not a positive normal float32"),

@@ -29,8 +29,8 @@ from attar._src.artifact.reader import open_artifact
         (b'{"a":-1e999}', "not finite"),
         (b'{"a":' + b"9" * 5000 + b"}", "5000 digits"),
         (b'{"a":0.' + b"1" * 5000 + b"}", "too long"),
-        (b'{"a":1,"a":1}', "there twice"),
-        (b'{"recipe":{"b":1,"\\u0062":1}}', "there twice"),
+        (b'{"a":1,"a":1}', "appears twice"),
+        (b'{"recipe":{"b":1,"\\u0062":1}}', "appears twice"),
         (b"{}", "Field required|graphs"),
         (b'{"a":"\\"' + b"[" * 40 + b'"}', "no key named"),
         (b'{"a":' + b"[" * 40 + b"]" * 40 + b"}", "nested 41 deep"),
@@ -120,7 +120,7 @@ def test_values(conv, refused, path, value, match):
 
 def test_a_graph_twice(conv, refused):
     conv.manifest["graphs"].append(conv.manifest["graphs"][0])
-    refused(conv.seal(), "each of its own name")
+    refused(conv.seal(), "distinct names")
     conv.manifest["graphs"][1] = conv.manifest["graphs"][0] | {"name": "other"}
     refused(conv.seal(), "of its own")
 

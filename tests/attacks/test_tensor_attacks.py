@@ -58,7 +58,7 @@ def test_codebooks_that_are_not_finite(attention, refused, stream, value):
 
 def test_zero_points_outside_their_grid(recurrent, refused):
     poke(recurrent, 2, "zero_point", b"\x10")
-    refused(recurrent.seal(), "zero points of uint8 within 0..15")
+    refused(recurrent.seal(), "uint8 zero points within 0..15")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_zero_points_outside_their_grid(recurrent, refused):
         (CONV, ["shape"], [1] * 17, "shape"),
         (CONV, ["shape"], [4.0, 3, 3, 3], "shape"),
         (CONV, ["shape"], [5, 3, 3, 3], "scale has 16 bytes; 5 elements"),
-        (CONV, ["shape"], [], "axis 0 was asked"),
+        (CONV, ["shape"], [], "scales along axis 0"),
         (CONV, ["shape"], [4, 3, 3, 4], "tensor conv.weight|graph main"),
         (BIAS, ["shape"], [5], "data has 16 bytes; 5 elements of 4"),
         (BIAS, ["value", "dtype"], "i64", "data has 16 bytes; 4 elements of 8"),
@@ -85,7 +85,7 @@ def test_zero_points_outside_their_grid(recurrent, refused):
         (CONV, ["value", "symmetric"], False, "zero points belong"),
         (CONV, ["value", "zero_point"], {"length": 4}, "zero points belong|streams take"),
         (CONV, ["value", "granularity"], {"kind": "channel", "axis": 16}, "axis"),
-        (CONV, ["value", "granularity"], {"kind": "channel", "axis": 7}, "axis 7 was asked"),
+        (CONV, ["value", "granularity"], {"kind": "channel", "axis": 7}, "scales along axis 7"),
         (CONV, ["value", "granularity"], {"kind": "group", "axis": 0, "size": 0}, "size"),
         (CONV, ["value", "granularity"], {"kind": "group", "axis": 0, "size": 1}, "scale has 16 bytes; 108 elements"),
         (CONV, ["value", "granularity"], {"kind": "bucket", "size": 2**70}, "size|scale has 16 bytes"),
@@ -268,12 +268,12 @@ def test_streams_of_scales_of_16_bits_of_another_length(refused, change):
 def test_scales_of_16_bits_in_a_file_that_says_it_is_of_version_1_0(refused, kind):
     parts = halves(kind, "bf16")
     parts.header["minor"] = 0
-    refused(parts.seal(), "manifest: the dtype of a scale is of format 1.1; the header says 1.0")
+    refused(parts.seal(), "manifest: the dtype of a scale needs format 1.1; the header says 1.0")
 
 
 def test_a_type_that_is_said_is_of_version_1_1_even_where_it_changes_nothing(conv, refused):
     put(conv.manifest["tensors"][CONV]["value"], ["scale", "dtype"], "f32")
-    refused(conv.seal(), "manifest: the dtype of a scale is of format 1.1; the header says 1.0")
+    refused(conv.seal(), "manifest: the dtype of a scale needs format 1.1; the header says 1.0")
     conv.header["minor"] = 1
     open_artifact(conv.seal()).verify()
 
@@ -293,4 +293,4 @@ def test_a_file_may_say_a_later_version_than_it_needs(conv):
 def test_a_reader_of_1_0_refuses_what_is_of_1_1(refused, monkeypatch):
     data = halves("quantized", "f16").seal()
     monkeypatch.setattr("attar._src.artifact.layout.MINOR", 0)
-    refused(data, "header: format 1.1 cannot be read; this is a reader of 1.0")
+    refused(data, "header: format 1.1 cannot be read; this version of attar reads up to 1.0")

@@ -186,4 +186,5 @@ def test_of_several_files_the_damaged_one_is_named(file, data, tmp_path, capsys,
     damaged.write_bytes(file.read_bytes()[:-40])
     arguments = [damaged, "--data", data] if command == "eval" else [file, "--against", damaged]
     assert main([command, *map(str, arguments)]) == 1
-    assert capsys.readouterr().err == f"error: {damaged}: footer: the end is missing: the file is cut or damaged\n"
+    said = "footer: the end is missing: the file is truncated or damaged"
+    assert capsys.readouterr().err == f"error: {damaged}: {said}\n"

@@ -191,5 +191,5 @@ def test_a_users_own_by_file(tmp_path):
     own = CHOICE.validate_python(f"{path}:twice")
     assert apply_endless((own,), torch.ones(2), torch.Generator()).tolist() == [2, 2]
     assert CHOICE.validate_python(CHOICE.dump_python(own, mode="json")) == own
-    with pytest.raises(SpecError, match=r"half made \(2, 3\) of inputs \(4, 3\)"):
+    with pytest.raises(SpecError, match=r"half returned \(2, 3\) for inputs \(4, 3\)"):
         apply_endless((CHOICE.validate_python(f"{path}:half"),), torch.ones(4, 3), torch.Generator())

@@ -84,7 +84,7 @@ def test_tensors_without_elements():
 
 @pytest.mark.parametrize("granularity", [PerChannel(axis=2), PerGroup(axis=2, size=1)])
 def test_an_axis_that_is_not_there(granularity):
-    with pytest.raises(SpecError, match=r"axis 2 was asked of a tensor of shape \(3, 4\); use axis < 2"):
+    with pytest.raises(SpecError, match=r"scales along axis 2 do not fit a tensor of shape \(3, 4\); use axis < 2"):
         granularity.count((3, 4))
 
 

@@ -174,7 +174,7 @@ def test_a_loader_may_give_more_batches_than_it_said(tmp_path):
 
 def test_fewer_epochs_than_are_done(tmp_path):
     train(Work(), tmp_path, epochs=2)
-    with pytest.raises(AttarError, match="the student: the checkpoint has 2 epochs behind it and 1 are asked for"):
+    with pytest.raises(AttarError, match="the student: the checkpoint has completed 2 epochs but the plan asks for 1"):
         train(Work(), tmp_path, epochs=1)
 
 

@@ -88,7 +88,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, harm):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(AttarError, match=r"cannot be written .* the stage starts again"):
+    with pytest.raises(AttarError, match=r"cannot be written .* the stage will start again"):
         CheckpointStore(tmp_path / "file" / "stage").save(Checkpoint(1, {"a": torch.zeros(1)}, {}))
 
 
@@ -98,7 +98,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
     limit, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
     try:
-        with pytest.raises(AttarError, match=r"run again to go on from epoch-000001\.safetensors"):
+        with pytest.raises(AttarError, match=r"run again to resume from epoch-000001\.safetensors"):
             store.save(Checkpoint(2, {"a": torch.ones(10_000)}, {}))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

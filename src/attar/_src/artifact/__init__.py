@@ -1,1 +1,1 @@
-"""The file: what it holds, writing it, reading it (``docs/format.md``)."""
+"""The ``.attar`` file: its records, writer and reader (``docs/format.md``)."""

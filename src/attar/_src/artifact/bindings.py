@@ -1,4 +1,4 @@
-"""Bindings: the initializers of a graph, made of stored tensors (``docs/format.md``, section 5)."""
+"""Bindings: how stored tensors become the initializers of a graph (``docs/format.md``, section 5)."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from attar._src.core.scheme import Shape
 
 
 class Whole(NamedTuple):
-    """A binding that is one whole tensor: its codes can be used as they are, permuted."""
+    """A binding to one whole tensor, whose codes a kernel can read directly, permuted."""
 
     tensor: str
     permute: tuple[int, ...] | None
 
 
 class Bound(NamedTuple):
-    """What an initializer will be: element type (a key of ``DTYPES``, f32 for all that is dequantized) and shape."""
+    """Element type (a key of ``DTYPES``; f32 for every dequantized tensor) and shape of a bound initializer."""
 
     dtype: str
     shape: Shape
 
 
 def parts_of(binding: Binding) -> tuple[Part, ...]:
-    """Return the parts of a binding, the one it stands for where none is given."""
+    """Return the parts of a binding; without any, the whole tensor named like the initializer."""
     return binding.parts or (Part(tensor=binding.to),)
 
 
 def whole(binding: Binding) -> Whole | None:
-    """Return the tensor a binding is, and its permutation, or None where it is made of runs or of several."""
+    """Return the tensor and permutation of a binding to one whole tensor, None for runs or several parts."""
     parts = parts_of(binding)
     if len(parts) > 1 or parts[0].start is not None:
         return None
@@ -42,27 +42,27 @@ def whole(binding: Binding) -> Whole | None:
 
 
 def describe_binding(binding: Binding, records: Mapping[str, TensorRecord], *, section: str) -> Bound:
-    """Return type and shape of the initializer a binding makes, without making it.
+    """Return type and shape of a bound initializer without decoding anything.
 
     Args:
         binding: the binding.
         records: tensor records by name, aliases included.
-        section: the place an error names.
+        section: prefix of error messages.
 
     Raises:
-        ArtifactError: a name is not a tensor's, a run lies outside its tensor, types differ, or counts do not agree.
+        ArtifactError: a tensor does not exist, a run exceeds its tensor, types differ, or element counts do not match.
     """
     where = f"{section}, binding of {binding.to!r}"
     elements, dtypes = 0, set()
     for part in parts_of(binding):
         record = records.get(part.tensor)
         if record is None:
-            raise ArtifactError(f"there is no tensor {part.tensor!r}", section=where)
+            raise ArtifactError(f"there is no tensor {part.tensor!r} in the file", section=where)
         start, stop = _run(part, record.elements, where)
         elements += stop - start
         dtypes.add(_dtype(record))
     if len(dtypes) != 1:
-        raise ArtifactError(f"its parts are of several types: {', '.join(sorted(dtypes))}", section=where)
+        raise ArtifactError(f"its parts have several types: {', '.join(sorted(dtypes))}", section=where)
     shape: Shape = (elements,)
     one = whole(binding)
     if one is not None:
@@ -70,12 +70,12 @@ def describe_binding(binding: Binding, records: Mapping[str, TensorRecord], *, s
     if binding.permute is not None:
         if one is None or sorted(binding.permute) != list(range(len(shape))):
             raise ArtifactError(
-                f"permute {binding.permute} is for one whole tensor and a permutation of its axes", section=where
+                f"permute takes one whole tensor and a permutation of its axes, not {binding.permute}", section=where
             )
         shape = tuple(shape[axis] for axis in binding.permute)
     if binding.shape is not None:
         if math.prod(binding.shape) != elements:
-            raise ArtifactError(f"{elements} elements do not make the shape {binding.shape}", section=where)
+            raise ArtifactError(f"{elements} elements cannot be reshaped to {binding.shape}", section=where)
         shape = binding.shape
     return Bound(dtypes.pop(), shape)
 
@@ -84,8 +84,8 @@ def resolve(binding: Binding, dense: Callable[[str], NDArray[Any]]) -> NDArray[A
     """Return the initializer: ``reshape(permute(concatenate(flat(part) for part in parts)), shape)``.
 
     Args:
-        binding: a binding that :func:`describe` found sound.
-        dense: the dense values of a tensor by name; asked once for each tensor.
+        binding: a binding that :func:`describe_binding` accepts.
+        dense: returns the dense values of a tensor by name; called once per tensor.
     """
     tensors = {name: dense(name) for name in dict.fromkeys(part.tensor for part in parts_of(binding))}
     one = whole(binding)

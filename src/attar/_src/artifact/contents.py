@@ -1,4 +1,4 @@
-"""Contents: what is to be packed, as plain data handed to the writer."""
+"""Contents of a file: plain data, the input of the writer."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class GraphContents:
-    """One graph and how its initializers are made of the tensors.
+    """A graph and the bindings of its initializers.
 
     Attributes:
-        name: the graph's name in the file; ``main`` where there is one graph.
-        model: the ONNX model; its bound initializers may be in it or not, the writer leaves them out with all else that
-            is not the computation.
+        name: the graph's name in the file; ``main`` if it is the only one.
+        model: the ONNX model, with or without its bound initializers; the writer strips them, as all metadata.
         bindings: one for each initializer of more than 64 bytes, and for smaller ones that are stored tensors.
         inputs: the graph's inputs in order, each with an example size for every axis.
         outputs: the graph's outputs in order.
-        activations: the values that are quantized.
+        activations: the quantized values.
     """
 
     name: str
@@ -42,16 +41,16 @@ class Contents:
     """Everything a file holds.
 
     Attributes:
-        tensors: compressed tensors by the module's own names; the order is kept.
+        tensors: compressed tensors by their names in the module; the order is kept.
         graphs: at least one.
-        parameters: how many parameters the module had, tied ones counted once.
-        aliases: another name of a tensor -> its name.
+        parameters: number of parameters of the module, tied ones counted once.
+        aliases: other name of a tensor (tied weights) -> its name.
         folds: batch-norm modules folded into others.
-        preprocessing: from a raw example to an input, or None.
+        preprocessing: maps a raw example to an input, or None.
         task: ``classification``, another word, or None.
-        class_names: one name for each class, or empty.
-        metric: the metric the task is judged by, or None.
-        recipe: what was done, JSON values.
+        class_names: one name per class, or empty.
+        metric: name of the task's metric, or None.
+        recipe: how the model was compressed, JSON values.
         versions: package -> version.
         licence: a note on the licence of the weights, or None.
     """

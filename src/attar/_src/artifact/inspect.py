@@ -1,4 +1,4 @@
-"""Inspect: where every byte of a file goes, as plain JSON values."""
+"""Account for every byte of a file, as JSON values."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from attar._src.coding.entropy import entropy_bits
 
 
 def inspect_artifact(artifact: Artifact) -> dict[str, Any]:
-    """Return what a file holds and where its bytes go, JSON values only.
+    """Return the contents of a file and their sizes in bytes, JSON values only.
 
     ``weights_bytes`` (sections of tensors and tables), ``graph_bytes`` and ``overhead_bytes`` (header, manifest,
-    padding, footer) add up to ``file_bytes``. ``bits_per_weight`` is (file bytes - graph bytes) x 8 / parameters, None
-    without parameters. Every tensor is decoded, every graph validated.
+    padding, footer) add up to ``file_bytes``. ``bits_per_weight`` is ``8 (file_bytes - graph_bytes) / parameters``, or
+    None without parameters. Every tensor is decoded and every graph validated.
 
     Raises:
-        ArtifactError: the payload of a tensor, or a graph, is malformed.
+        ArtifactError: a tensor's payload or a graph is malformed.
     """
     manifest = artifact.manifest
     sizes = Counter[str]()
@@ -96,7 +96,7 @@ def _tensor(artifact: Artifact, record: TensorRecord) -> dict[str, Any]:
 
 
 def _bits(value: TensorValue) -> int:
-    """Return the bits of one stored element: of its code, or of the element itself where it has none."""
+    """Return the width in bits of a stored code, or of an element of a dense tensor."""
     if isinstance(value, SparseValue):
         return _bits(value.values)
     if isinstance(value, DenseValue):
@@ -105,7 +105,7 @@ def _bits(value: TensorValue) -> int:
 
 
 def _grid(value: TensorValue) -> dict[str, Any]:
-    """Return what else there is to say of a kind of tensor."""
+    """Return the fields that only some kinds of tensor have."""
     if isinstance(value, SparseValue):
         return {"values": {"kind": value.values.kind, **_grid(value.values)}}
     if isinstance(value, DenseValue):

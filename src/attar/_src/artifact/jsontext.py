@@ -1,4 +1,4 @@
-"""JSON as a hostile file may hold it: every check a parser leaves out (``docs/format.md``, section 2)."""
+"""Parse untrusted JSON with the checks that ``json`` does not make (``docs/format.md``, section 2)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from attar._src.core.errors import ArtifactError
 
 MAX_DEPTH = 32
 MAX_NUMBER = 32
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # a missing end matches too, so that no scan is repeated
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # an unterminated string matches too: the scan stays linear
 
 
 def parse_json(text: bytes, *, section: str) -> dict[str, Any]:
     """Return the JSON object in ``text``.
 
     Raises:
-        ArtifactError: not UTF-8, not JSON, not an object, nested more than 32 deep, a key twice in one object, ``NaN``,
-            an infinity, a number of more than 32 characters, or half of a surrogate pair.
+        ArtifactError: not UTF-8, not JSON, not an object, nested more than 32 deep, a duplicate key, ``NaN`` or
+            infinity, a number of more than 32 characters, or a lone surrogate.
     """
     if (depth := _depth(text)) > MAX_DEPTH:
         raise ArtifactError(f"the JSON is nested {depth} deep; the limit is {MAX_DEPTH}", section=section)
@@ -43,12 +43,12 @@ def parse_json(text: bytes, *, section: str) -> dict[str, Any]:
 
 
 def write_json(value: Any) -> bytes:
-    """Return ``value`` as JSON, the same bytes each time: sorted keys, no white space, UTF-8."""
+    """Return ``value`` as canonical JSON: sorted keys, no white space, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8")
 
 
 def _depth(text: bytes) -> int:
-    """Return how deep brackets nest, in one pass outside strings."""
+    """Return the nesting depth of brackets outside strings."""
     plain = np.frombuffer(_STRING.sub(b"", text), np.uint8)
     steps = np.zeros(plain.size, np.int32)
     steps[(plain == ord("[")) | (plain == ord("{"))] = 1
@@ -61,7 +61,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in found if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} is there twice")
+        raise ValueError(f"the key {twice!r} appears twice")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Layout: the bytes between the parts of a file, header and footer (``docs/format.md``, section 1)."""
+"""File layout: header, sections, padding, manifest and footer (``docs/format.md``, section 1)."""
 
 from __future__ import annotations
 
@@ -18,23 +18,28 @@ MAJOR, MINOR = 1, 1
 ALIGN = 64
 HEADER = struct.Struct("<8sHHI")
 FOOTER = struct.Struct("<QQQII16s16s")
-_DIGEST_FROM = 32  # the digest covers every byte before it, the footer's own fields included
+_DIGEST_FROM = 32  # offset in the footer of the digest, which covers every byte of the file before it
 
 
 class SectionPlace(NamedTuple):
-    """Where a part lies: its first byte and the byte after its last."""
+    """Offsets of a part's first byte and of the byte after its last."""
 
     start: int
     stop: int
 
 
 def align(offset: int) -> int:
-    """Return the next multiple of 64 at or after ``offset``."""
+    """Round ``offset`` up to a multiple of 64."""
     return -(-offset // ALIGN) * ALIGN
 
 
 def places(lengths: Sequence[int]) -> list[SectionPlace]:
-    """Return where sections of these lengths lie: one after another, each at a multiple of 64."""
+    """Return the places of sections of these lengths, each aligned to 64 bytes.
+
+    Example:
+        >>> places([100, 10])
+        [SectionPlace(start=64, stop=164), SectionPlace(start=192, stop=202)]
+    """
     found: list[SectionPlace] = []
     stop = HEADER.size
     for length in lengths:
@@ -51,14 +56,14 @@ def deflate(data: bytes) -> bytes:
 
 
 def inflate(data: memoryview, length: int, limit: int, *, section: str) -> bytes:
-    """Return the ``length`` bytes that raw DEFLATE ``data`` holds, never making more.
+    """Inflate raw DEFLATE ``data`` to exactly ``length`` bytes, never allocating more.
 
     Raises:
-        ArtifactError: ``length`` is above ``limit``, or ``data`` is not exactly one stream of that length.
+        ArtifactError: ``length`` exceeds ``limit``, or ``data`` is not exactly one stream of that length.
     """
     if length > limit:
         raise ArtifactError(
-            f"{length} bytes once inflated are more than the limit of {limit}; raise it", section=section
+            f"it inflates to {length} bytes, more than the limit of {limit}; raise it in Limits", section=section
         )
     inflater = zlib.decompressobj(-15)
     try:
@@ -71,7 +76,7 @@ def inflate(data: memoryview, length: int, limit: int, *, section: str) -> bytes
 
 
 def assemble(sections: Sequence[bytes], manifest: bytes, minor: int) -> bytes:
-    """Return the file of a minor version that holds these sections and this manifest (JSON)."""
+    """Return the file with these sections and this manifest (JSON), marked as format 1.``minor``."""
     where = places([len(section) for section in sections])
     out = bytearray(HEADER.pack(MAGIC, MAJOR, minor, 0))
     for place, section in zip(where, sections, strict=True):
@@ -86,10 +91,10 @@ def assemble(sections: Sequence[bytes], manifest: bytes, minor: int) -> bytes:
 
 
 def manifest_text(data: memoryview, limits: Limits) -> tuple[bytes, SectionPlace]:
-    """Check header and footer, and return the manifest's JSON and its place.
+    """Check header and footer; return the manifest's JSON and its place.
 
     Raises:
-        ArtifactError: one of them is not what it should be.
+        ArtifactError: header, footer or manifest is malformed or damaged.
     """
     if len(data) < HEADER.size + FOOTER.size:
         raise ArtifactError(f"{len(data)} bytes are too few for a .attar file", section="header")
@@ -98,22 +103,23 @@ def manifest_text(data: memoryview, limits: Limits) -> tuple[bytes, SectionPlace
         raise ArtifactError("this is not a .attar file", section="header")
     if (major, zero) != (MAJOR, 0) or minor > MINOR:
         raise ArtifactError(
-            f"format {major}.{minor} cannot be read; this is a reader of {MAJOR}.{MINOR}", section="header"
+            f"format {major}.{minor} cannot be read; this version of attar reads up to {MAJOR}.{MINOR}",
+            section="header",
         )
     footer = len(data) - FOOTER.size
     start, stored, length, crc32, zero, _, end = FOOTER.unpack(data[footer:])
     if end != END:
-        raise ArtifactError("the end is missing: the file is cut or damaged", section="footer")
+        raise ArtifactError("the end is missing: the file is truncated or damaged", section="footer")
     if zero or start % ALIGN or start < HEADER.size or start + stored != footer:
         raise ArtifactError(f"a manifest of {stored} bytes at {start} does not end at the footer", section="footer")
     text = data[start:footer]
     if zlib.crc32(text) != crc32:
-        raise ArtifactError("the checksum does not match: it is damaged", section="manifest")
+        raise ArtifactError("the checksum does not match: the manifest is damaged", section="manifest")
     return inflate(text, length, limits.manifest_bytes, section="manifest"), SectionPlace(start, footer)
 
 
 def minor_of(data: memoryview) -> int:
-    """Return the minor version a file says it is of."""
+    """Return the minor version in a file's header."""
     minor: int = HEADER.unpack(data[: HEADER.size])[2]
     return minor
 
@@ -121,22 +127,22 @@ def minor_of(data: memoryview) -> int:
 def check_digest(data: memoryview) -> None:
     """Check the digest of the whole file.
 
-    It comes after the checksums of the parts: they tell which part is damaged, and this that nothing else is.
+    Called after the section checksums, which tell which part is damaged; the digest covers the rest.
 
     Raises:
-        ArtifactError: it does not match.
+        ArtifactError: the digest does not match.
     """
     footer = len(data) - FOOTER.size
     digest = data[footer + _DIGEST_FROM : footer + _DIGEST_FROM + 16]
     if hashlib.blake2b(data[: footer + _DIGEST_FROM], digest_size=16).digest() != digest:
-        raise ArtifactError("the file's digest does not match: it is damaged", section="footer")
+        raise ArtifactError("the digest does not match: the file is damaged", section="footer")
 
 
 def cut_section(data: memoryview, sections: Sequence[SectionRecord], manifest: SectionPlace) -> tuple[memoryview, ...]:
-    """Return the bytes of every section, having checked positions, padding and checksums.
+    """Check positions, padding and checksums of the sections and return their bytes.
 
     Raises:
-        ArtifactError: the sections do not reach to the manifest, padding is not zero, or a checksum is wrong.
+        ArtifactError: the sections do not end at the manifest, padding is not zero, or a checksum does not match.
     """
     where = places([section.length for section in sections])
     stop = where[-1].stop if where else HEADER.size
@@ -152,7 +158,7 @@ def cut_section(data: memoryview, sections: Sequence[SectionRecord], manifest: S
         _check_padding(data[before : place.start], name)
         part = data[place.start : place.stop]
         if zlib.crc32(part) != section.crc32:
-            raise ArtifactError("the checksum does not match: it is damaged", section=name)
+            raise ArtifactError("the checksum does not match: the section is damaged", section=name)
         parts.append(part)
         before = place.stop
     _check_padding(data[before : manifest.start], "manifest")

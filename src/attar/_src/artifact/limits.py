@@ -1,4 +1,4 @@
-"""Limits: what a reader agrees to allocate for a file, whatever the file asks (``docs/format.md``, section 7)."""
+"""Limits on the memory a file can make its reader allocate (``docs/format.md``, section 7)."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from attar._src.core.spec import Spec
 
 
 class Limits(Spec):
-    """How much one file may ask for. Every limit is the caller's to raise: ``Limits(elements=2**32)``.
+    """Limits of one file. A caller may raise each: ``Limits(elements=2**32)``.
 
     Attributes:
         file_bytes: length of the file.
         manifest_bytes: length of the inflated manifest.
-        records: tensors, sections, tables, aliases, graphs, folds, and over all graphs bindings, parts, ports and
-            activations: so many of each.
-        elements: elements of all tensors together, and of all that the bindings of one graph make of them.
+        records: number of tensors; likewise of sections, tables, aliases, graphs, folds, and, over all graphs, of
+            bindings, parts, ports and activations.
+        elements: elements of all tensors; likewise of all bound initializers of one graph.
         graph_bytes: length of one inflated graph.
-        nodes: nodes of one graph; it may hold 16 protobuf fields for each node the limit allows.
+        nodes: nodes of one graph; 16 protobuf fields are allowed for each.
         value_elements: elements of one value of a graph at the example sizes.
-        graph_elements: elements of all values of a graph at the example sizes, together.
+        graph_elements: elements of all values of a graph at the example sizes.
     """
 
     file_bytes: int = Field(default=2**32, ge=0)

@@ -1,4 +1,4 @@
-"""The manifest: what a file says about itself, as strict frozen specs (``docs/format.md``, section 2)."""
+"""The manifest's records as strict frozen specs (``docs/format.md``, section 2)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attar._src.core.scheme import Granularity, PerChannel, Scheme, Shape
 from attar._src.core.spec import Spec
 from attar._src.core.tensors import DTYPES
 
-#: A name has no control characters: it ends up in messages and tables on a terminal.
+#: Names have no control characters because they are printed on terminals.
 NAME_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]+$"
 Name = Annotated[str, Field(min_length=1, max_length=512, pattern=NAME_PATTERN)]
 Size = Annotated[int, Field(ge=0, le=2**48)]
@@ -23,7 +23,7 @@ CoderName = Literal["rans", "huffman", "raw"]
 
 
 class SectionRecord(Spec):
-    """A run of bytes with a checksum of its own."""
+    """A run of bytes with its own checksum."""
 
     kind: Literal["tables", "tensors", "graph"]
     length: Size
@@ -31,7 +31,7 @@ class SectionRecord(Spec):
 
 
 class TableRecord(Spec):
-    """A coding table: integers that an entropy coder decodes by."""
+    """A table of an entropy coder."""
 
     coder: Literal["rans", "huffman"]
     alphabet: Annotated[int, Field(ge=1, le=256)]
@@ -45,7 +45,7 @@ class Stream(Spec):
 
 
 class ScaleStream(Stream):
-    """Uncoded scales or offsets, with a type since version 1.1 of the format."""
+    """Uncoded scales or offsets; ``dtype`` exists since version 1.1 of the format."""
 
     dtype: ScaleType = "f32"
 
@@ -59,7 +59,7 @@ class CodeStream(Spec):
 
 
 class DenseValue(Spec):
-    """The values themselves."""
+    """Uncompressed values."""
 
     kind: Literal["dense"] = "dense"
     dtype: DType = "f32"
@@ -88,7 +88,7 @@ class QuantizedValue(Spec):
 
     @property
     def scheme(self) -> Scheme:
-        """The grid the codes lie on."""
+        """The grid of the codes."""
         return Scheme(bits=self.bits, symmetric=self.symmetric, narrow_range=self.narrow, granularity=self.granularity)
 
 
@@ -108,7 +108,7 @@ class CodebookValue(Spec):
 
 
 class SparseValue(Spec):
-    """Values at the places of a mask."""
+    """Values where a mask is set, zero elsewhere."""
 
     kind: Literal["sparse"] = "sparse"
     mask: CodeStream
@@ -123,7 +123,7 @@ TensorValue = Annotated[DenseValue | QuantizedValue | CodebookValue | SparseValu
 
 
 class TensorRecord(Spec):
-    """A named tensor and where its streams lie."""
+    """A named tensor and the section of its streams."""
 
     name: Name
     shape: Dims
@@ -132,12 +132,12 @@ class TensorRecord(Spec):
 
     @property
     def elements(self) -> int:
-        """How many elements the tensor has."""
+        """The number of elements."""
         return math.prod(self.shape)
 
 
 class Part(Spec):
-    """A run ``[start, stop)`` of a tensor's elements in C order; without bounds, the whole of it."""
+    """A run ``[start, stop)`` of a tensor's elements in C order; without bounds, the whole tensor."""
 
     tensor: Name
     start: Size | None = None
@@ -145,7 +145,7 @@ class Part(Spec):
 
 
 class Binding(Spec):
-    """How an initializer of a graph is made of stored tensors (``docs/format.md``, section 5)."""
+    """An initializer of a graph as a function of stored tensors (``docs/format.md``, section 5)."""
 
     to: Name
     parts: tuple[Part, ...] = ()
@@ -183,7 +183,7 @@ class Activation(Spec):
 
 
 class GraphRecord(Spec):
-    """A graph without its weights, and how to give them back."""
+    """A graph without its weights, and the bindings that restore them."""
 
     name: Name = "main"
     section: Index
@@ -195,14 +195,14 @@ class GraphRecord(Spec):
 
 
 class Fold(Spec):
-    """A batch-norm whose factors are in the weight and bias of another module."""
+    """A batch-norm folded into the weight and bias of another module."""
 
     batch_norm: Name
     into: Name
 
 
 class Preprocessing(Spec):
-    """From a raw example to an input: ``(raw * scale - mean[c]) / std[c]`` along the axis C of ``layout``."""
+    """Maps a raw example to an input: ``(raw * scale - mean[c]) / std[c]``, c along the axis C of ``layout``."""
 
     name: Name
     layout: Annotated[str, Field(min_length=1, max_length=16)]
@@ -212,7 +212,7 @@ class Preprocessing(Spec):
 
 
 class Manifest(Spec):
-    """Everything a file says about itself."""
+    """The root record of a file."""
 
     sections: tuple[SectionRecord, ...]
     tables: tuple[TableRecord, ...] = ()
@@ -231,25 +231,25 @@ class Manifest(Spec):
 
 
 def least_minor(manifest: Manifest) -> int:
-    """Return the least minor version of the format that has all a manifest says: 1 where a scale has a type."""
+    """Return the lowest minor version of the format that can express a manifest: 1 if a scale has a type, else 0."""
     streams = (stream for record in manifest.tensors for stream in record.value.streams())
     return int(any(isinstance(stream, ScaleStream) and "dtype" in stream.model_fields_set for stream in streams))
 
 
 def shape_of(shape: Dims) -> Shape:
-    """Return a record's shape as numpy takes it."""
+    """Return a record's shape as a tuple of int."""
     return tuple(int(n) for n in shape)
 
 
 def itemsize(dtype: DType) -> int:
-    """Return the bytes of one element of a stored type."""
+    """Return the size in bytes of one element."""
     return DTYPES[dtype].itemsize
 
 
 def canonical(spec: Any) -> Any:
-    """Return the JSON value that is written: defaults left out, so that it is short and the same each time.
+    """Return the JSON value to write, without fields that equal their default, so that equal content is equal bytes.
 
-    ``kind`` stays even where it is the default: it tells the members of a union apart.
+    ``kind`` is always written, because it discriminates unions.
     """
     if isinstance(spec, Spec):
         fields = type(spec).model_fields

@@ -1,4 +1,4 @@
-"""Packing codes: which streams share a coding table, and which are smaller as they are."""
+"""Pack codes: choose for each stream a shared coding table or the raw coder, and encode it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from attar._src.coding.base import Coder, Symbols
 from attar._src.coding.registry import CODERS
 from attar._src.coding.sharing import share_tables
 
-_CHUNK = 1 << 22  # symbols counted at once: numpy widens them to eight bytes each
+_CHUNK = 1 << 22  # symbols per bincount, which widens each to 8 bytes
 _RAW = "raw"
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Coding tables of a file, and the record and payload of every stream of codes, in the order they came."""
+    """Coding tables of a file, and the record and payload of every stream of codes, in input order."""
 
     tables: list[tuple[TableRecord, bytes]]
     streams: list[tuple[CodeStream, bytes]]
 
 
 def pack_codes(codes: Sequence[CodeArray], coder: Coder) -> Packed:
-    """Code every stream with the fewest bytes for all of them and their tables together.
+    """Encode every stream such that streams and tables together are small.
 
-    Tables are chosen over the histograms of all streams before anything is coded; a stream is raw where ``coder`` saves
-    nothing, and a table that saves less than its own length is left out.
+    Tables are chosen from the histograms of all streams before anything is encoded. A stream is stored raw if ``coder``
+    saves nothing; a table that saves less than its own length is dropped.
     """
     chosen = _choose(codes, coder)
     payloads: list[tuple[bytes, bytes | None]] = []
@@ -54,7 +54,7 @@ def pack_codes(codes: Sequence[CodeArray], coder: Coder) -> Packed:
 
 
 def symbol_histogram(symbols: Symbols, alphabet: int) -> NDArray[np.int64]:
-    """Return how often each symbol occurs, shape ``(alphabet,)``."""
+    """Return the number of occurrences of each symbol, shape ``(alphabet,)``."""
     counts = np.zeros(alphabet, np.int64)
     for start in range(0, symbols.size, _CHUNK):
         counts += np.bincount(symbols[start : start + _CHUNK], minlength=alphabet)
@@ -62,12 +62,12 @@ def symbol_histogram(symbols: Symbols, alphabet: int) -> NDArray[np.int64]:
 
 
 def _choose(codes: Sequence[CodeArray], coder: Coder) -> list[bytes | None]:
-    """Return the table of each stream, None where it is to be raw."""
+    """Return the table of each stream, None for raw."""
     histograms = [symbol_histogram(item.symbols, item.alphabet) for item in codes]
     raw = [8 * raw_bytes(item.symbols.size, item.alphabet) for item in codes]
     left = [] if coder.name == _RAW else [index for index, bits in enumerate(raw) if bits]
     chosen: list[bytes | None] = [None] * len(codes)
-    for _ in range(2):  # once over all; once more without those that turned out to be raw
+    for _ in range(2):  # the second pass leaves out streams that turned out to be smaller raw
         tables, assignment = share_tables(coder, [histograms[index] for index in left])
         gain = [-8.0 * len(table) for table in tables]
         costs = [coder.cost(histograms[index], tables[table]) for index, table in zip(left, assignment, strict=True)]

@@ -1,4 +1,4 @@
-"""Reader: opens a ``.attar`` file and hands out what is in it, having checked it (``docs/format.md``)."""
+"""Open a ``.attar`` file and read its tensors and graphs with every check of the format (``docs/format.md``)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from attar._src.artifact import bindings, jsontext, layout, streams
-from attar._src.artifact.graph import values
+from attar._src.artifact.graph import guards, values
 from attar._src.artifact.graph.check import Checked, check_graph
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Binding, GraphRecord, Manifest, TensorRecord, least_minor
@@ -28,14 +28,14 @@ from attar._src.core.tensors import CompressedTensor
 
 
 class Artifact:
-    """An open file. Opening checks all but the payloads of tensors and the graphs; those are checked when asked for.
+    """An open file. Opening checks everything but tensor payloads and graphs, which are checked on access.
 
     Attributes:
-        path: where it lies; None where only its bytes are known.
-        manifest: what the file says about itself.
-        limits: what it may ask for.
-        file_bytes: its length.
-        version: of the format it is written in, ``"1.0"`` or ``"1.1"``.
+        path: the file's path; None if it was opened from bytes.
+        manifest: the root record.
+        limits: limits the file was checked against.
+        file_bytes: length of the file.
+        version: version of the format, ``"1.0"`` or ``"1.1"``.
         sections: the bytes of every section.
         records: tensor records by name, aliases included.
     """
@@ -67,20 +67,20 @@ class Artifact:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the tensors in the order of the file, aliases left out."""
+        """The names of the tensors in file order, without aliases."""
         return tuple(record.name for record in self.manifest.tensors)
 
     @cached_property
     def sha256(self) -> str:
-        """The SHA-256 of the whole file, hexadecimal: what reports beside the file are keyed by."""
+        """The SHA-256 of the file in hexadecimal; reports beside the file refer to it."""
         return hashlib.sha256(self._data).hexdigest()
 
     def tensor(self, name: str, *, threads: int = 1) -> CompressedTensor:
-        """Return a tensor, decoded anew, by its name or an alias.
+        """Decode a tensor; nothing is cached.
 
         Args:
-            name: the module's own name of the tensor.
-            threads: how many cores may decode at once.
+            name: the tensor's name in the module, or an alias.
+            threads: maximum number of cores.
 
         Raises:
             UnknownName: there is no such tensor.
@@ -95,7 +95,7 @@ class Artifact:
             return streams.restore(record, data, self._tables, section=f"tensor {record.name}", threads=threads)
 
     def graph_record(self, name: str = "main") -> GraphRecord:
-        """Return what the manifest says of a graph.
+        """Return the record of a graph.
 
         Raises:
             UnknownName: there is no such graph.
@@ -106,11 +106,11 @@ class Artifact:
         return record
 
     def graph(self, name: str = "main") -> onnx.ModelProto:
-        """Return a graph without its weights, parsed anew and validated.
+        """Parse and validate a graph, without its weights; nothing is cached.
 
         Raises:
             UnknownName: there is no such graph.
-            ArtifactError: the graph is not one a file may hold.
+            ArtifactError: the graph is invalid.
         """
         with naming_file(self.path):
             model: onnx.ModelProto = self._checked_graph(name).model
@@ -121,7 +121,7 @@ class Artifact:
         return MappingProxyType(self._bound[self.graph_record(name).name])
 
     def initializer(self, binding: Binding, *, threads: int = 1) -> NDArray[Any]:
-        """Return the dense values of the initializer a binding of this file makes.
+        """Return the dense values of the initializer of a binding.
 
         Raises:
             ArtifactError: the payload of a tensor is malformed.
@@ -130,10 +130,10 @@ class Artifact:
             return bindings.resolve(binding, lambda name: self.tensor(name, threads=threads).dense())
 
     def verify(self, *, threads: int = 1) -> None:
-        """Check what opening left: decode every tensor and validate every graph.
+        """Check what opening does not: decode every tensor and validate every graph.
 
         Raises:
-            ArtifactError: something is wrong; the message names the section.
+            ArtifactError: a tensor or graph is malformed; the message names its section.
         """
         for name in self.names:
             self.tensor(name, threads=threads)
@@ -152,7 +152,7 @@ class Artifact:
         return check_graph(data, record, self._bound[record.name], constants, self.limits, section=section)
 
     def _small(self, binding: Binding, bound: bindings.Bound) -> NDArray[Any] | None:
-        """Return the values of an initializer of a few dense integers: shapes may depend on them."""
+        """Return the values of a small dense initializer, on which shapes may depend, else None."""
         records = [self.records[part.tensor] for part in bindings.parts_of(binding)]
         if bound.dtype not in values.ONNX_DTYPES or math.prod(bound.shape) > values.SMALL_VALUE:
             return None
@@ -167,7 +167,7 @@ class Artifact:
             if binding.to in found:
                 raise ArtifactError(f"two bindings make {binding.to!r}", section=section)
             found[binding.to] = bindings.describe_binding(binding, self.records, section=section)
-        elements = sum(_footprint(bound.shape) for bound in found.values())
+        elements = sum(guards.elements(bound.shape) for bound in found.values())
         _at_most(elements, self.limits.elements, "elements", f"{section}, bindings")
         return found
 
@@ -177,10 +177,10 @@ def open_artifact(source: str | Path | bytes, *, limits: Limits | None = None) -
 
     Args:
         source: a path to a regular file, or the bytes.
-        limits: what the file may ask for; the defaults of :class:`Limits` where None.
+        limits: limits on what the file may allocate; the defaults of :class:`Limits` if None.
 
     Raises:
-        ArtifactError: it cannot be read, or is not a sound file.
+        ArtifactError: the file cannot be read or is malformed.
 
     Example:
         >>> artifact = open_artifact("model.attar")  # doctest: +SKIP
@@ -195,7 +195,7 @@ def open_artifact(source: str | Path | bytes, *, limits: Limits | None = None) -
 
 
 def _read(path: Path, limits: Limits) -> bytes:
-    # Read, not mapped: a file that another process cuts short while it is mapped would take this process down.
+    # Read, not mapped: if another process truncates a mapped file, access raises SIGBUS.
     try:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
             status = os.fstat(file.fileno())
@@ -210,7 +210,7 @@ def _read(path: Path, limits: Limits) -> bytes:
 
 
 def _manifest(text: bytes, limits: Limits) -> Manifest:
-    """Return the manifest, every count checked before it is made."""
+    """Parse the manifest after checking every count against its limit."""
     found = jsontext.parse_json(text, section="manifest")
     graphs = _lists(found, "graphs")
     counts = {key: len(_items(found, key)) for key in ("sections", "tables", "tensors", "aliases", "graphs", "folds")}
@@ -227,11 +227,11 @@ def _manifest(text: bytes, limits: Limits) -> Manifest:
 
 
 def _version(said: int, manifest: Manifest) -> str:
-    """Return the version of a file, having checked that what it says of itself is in that version."""
+    """Return the version of a file; raise if the manifest needs a later one."""
     least = least_minor(manifest)
     if least > said:
         raise ArtifactError(
-            f"the dtype of a scale is of format {layout.MAJOR}.{least}; the header says {layout.MAJOR}.{said}",
+            f"the dtype of a scale needs format {layout.MAJOR}.{least}; the header says {layout.MAJOR}.{said}",
             section="manifest",
         )
     return f"{layout.MAJOR}.{said}"
@@ -253,18 +253,20 @@ def _records(manifest: Manifest, limits: Limits) -> dict[str, TensorRecord]:
         if record.name in records:
             raise ArtifactError(f"two tensors are named {record.name!r}", section="manifest")
         records[record.name] = record
-    elements = sum(_footprint(record.shape) for record in manifest.tensors)
+    elements = sum(guards.elements(record.shape) for record in manifest.tensors)
     _at_most(elements, limits.elements, "elements", "manifest")
     for alias, name in manifest.aliases.items():
         if alias in records or name not in records:
-            raise ArtifactError(f"the alias {alias!r} of {name!r} must be a new name of a tensor", section="manifest")
+            raise ArtifactError(
+                f"the alias {alias!r} of {name!r} must be a new name for an existing tensor", section="manifest"
+            )
     return records | {alias: records[name] for alias, name in manifest.aliases.items()}
 
 
 def _tables(manifest: Manifest, sections: Sequence[memoryview]) -> list[Table]:
     kinds = [section.kind for section in manifest.sections]
     if "tables" in kinds[1:]:
-        raise ArtifactError("coding tables are one section, the first", section="manifest")
+        raise ArtifactError("coding tables must be one section, the first", section="manifest")
     data = sections[0] if kinds[:1] == ["tables"] else memoryview(b"")
     found, at = [], 0
     for record in manifest.tables:
@@ -276,7 +278,7 @@ def _tables(manifest: Manifest, sections: Sequence[memoryview]) -> list[Table]:
 
 
 def _places(manifest: Manifest, sections: Sequence[memoryview]) -> dict[str, layout.SectionPlace]:
-    """Return where each tensor's streams lie in its section, having checked that they fill it."""
+    """Return the place of each tensor's streams in its section; raise unless they fill it."""
     filled = {index: 0 for index, section in enumerate(manifest.sections) if section.kind == "tensors"}
     places: dict[str, layout.SectionPlace] = {}
     for record in manifest.tensors:
@@ -297,15 +299,10 @@ def _places(manifest: Manifest, sections: Sequence[memoryview]) -> dict[str, lay
 def _check_graph_sections(manifest: Manifest) -> None:
     names = [record.name for record in manifest.graphs]
     if not names or len(set(names)) != len(names):
-        raise ArtifactError("a file has one graph or more, each of its own name", section="manifest")
+        raise ArtifactError("a file must have one graph or more, with distinct names", section="manifest")
     of_graphs = [index for index, section in enumerate(manifest.sections) if section.kind == "graph"]
     if sorted(record.section for record in manifest.graphs) != of_graphs:
-        raise ArtifactError("each graph has a section of kind graph of its own", section="manifest")
-
-
-def _footprint(shape: Sequence[int]) -> int:
-    """Return how many elements a shape counts for: an axis of none counts for one, so that no axis is free."""
-    return math.prod(max(size, 1) for size in shape)
+        raise ArtifactError("each graph must have a section of kind graph of its own", section="manifest")
 
 
 def _at_most(count: int, limit: int, name: str, section: str) -> None:

@@ -1,4 +1,4 @@
-"""Streams: a compressed tensor as runs of bytes and symbols, and back (``docs/format.md``, section 3)."""
+"""Split a compressed tensor into streams of bytes and symbols, and restore it (``docs/format.md``, section 3)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Record = Stream | CodeStream
 
 @dataclass(frozen=True, eq=False)
 class CodeArray:
-    """Symbols of a tensor in C order, shape ``(n,)``, each below ``alphabet``."""
+    """The symbols of a tensor in C order, shape ``(n,)``, each below ``alphabet``."""
 
     symbols: Symbols
     alphabet: int
@@ -42,14 +42,17 @@ class CodeArray:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A coding table of a file."""
+    """A coding table of a file: record and bytes."""
 
     record: TableRecord
     data: bytes
 
 
 def split(tensor: CompressedTensor) -> list[bytes | CodeArray]:
-    """Return what a tensor's streams hold, in file order: bytes as they are, codes as symbols."""
+    """Return the contents of a tensor's streams in file order: bytes for values, symbols for codes.
+
+    Codes -7 to 7 of a 4-bit grid become symbols 0 to 14.
+    """
     if isinstance(tensor, Dense):
         return [np.ascontiguousarray(tensor.data).tobytes()]
     if isinstance(tensor, Quantized):
@@ -65,7 +68,7 @@ def split(tensor: CompressedTensor) -> list[bytes | CodeArray]:
 
 
 def record_streams(tensor: CompressedTensor, records: Iterator[Record]) -> TensorValue:
-    """Return a tensor's value record, taking the records of its streams in file order."""
+    """Return a tensor's value record from the records of its streams in file order."""
 
     def plain() -> Stream:
         record = next(records)
@@ -73,7 +76,7 @@ def record_streams(tensor: CompressedTensor, records: Iterator[Record]) -> Tenso
         return record
 
     def scales(dtype: str) -> ScaleStream:
-        typed = {} if dtype == "f32" else {"dtype": dtype}  # a type that is said makes the file one of version 1.1
+        typed = {} if dtype == "f32" else {"dtype": dtype}  # an explicit type needs version 1.1
         return ScaleStream.model_validate({"length": plain().length, **typed})
 
     def coded() -> CodeStream:
@@ -108,10 +111,10 @@ def record_streams(tensor: CompressedTensor, records: Iterator[Record]) -> Tenso
 
 
 def check_stream(record: TensorRecord, tables: Sequence[Table], *, section: str) -> None:
-    """Check every length and table of a record that can be known without decoding anything.
+    """Check the stream lengths and tables of a record without decoding anything.
 
     Raises:
-        ArtifactError: a stream's length or table is not what the record's shape and kind ask for.
+        ArtifactError: a stream's length or table does not fit the record's shape and kind.
     """
     _check_value(record.value, record.shape, tables, section)
 
@@ -119,10 +122,10 @@ def check_stream(record: TensorRecord, tables: Sequence[Table], *, section: str)
 def restore(
     record: TensorRecord, data: memoryview, tables: Sequence[Table], *, section: str, threads: int = 1
 ) -> CompressedTensor:
-    """Return the tensor of a record from the bytes of its streams.
+    """Decode the tensor of a record from the bytes of its streams.
 
     Raises:
-        ArtifactError: the bytes are not those of such a tensor.
+        ArtifactError: the bytes are malformed.
     """
     try:
         return _Decoder(data, tables, section, threads).value(record.value, record.shape)
@@ -140,7 +143,7 @@ def _check_value(value: TensorValue, shape: Shape, tables: Sequence[Table], sect
         if not isinstance(inner, DenseValue):
             alphabet = inner.scheme.levels if isinstance(inner, QuantizedValue) else _points(inner, section)
             _check_table("values", inner.codes, alphabet, tables, section)
-        return  # how many values there are, the mask says once it is decoded
+        return  # the number of values is known only after decoding the mask
     if isinstance(value, DenseValue):
         _check_plain("data", value.data, elements, DTYPES[value.dtype].itemsize, section)
         return
@@ -151,13 +154,16 @@ def _check_value(value: TensorValue, shape: Shape, tables: Sequence[Table], sect
     _check_plain("scale", value.scale, count, DTYPES[value.scale.dtype].itemsize, section)
     if isinstance(value, QuantizedValue):
         if value.symmetric != (value.zero_point is None):
-            raise ArtifactError("zero points belong to asymmetric grids, and only to them", section=section)
+            raise ArtifactError("zero points belong to asymmetric grids and only to them", section=section)
         if value.zero_point is not None:
             _check_plain("zero_point", value.zero_point, count, 1, section)
         _check_codes("codes", value.codes, elements, value.scheme.levels, tables, section)
     else:
         if value.offset.dtype != value.scale.dtype:
-            raise ArtifactError(f"scale is {value.scale.dtype} and offset {value.offset.dtype}", section=section)
+            raise ArtifactError(
+                f"scale is {value.scale.dtype} and offset {value.offset.dtype}; they must have one type",
+                section=section,
+            )
         _check_plain("offset", value.offset, count, DTYPES[value.offset.dtype].itemsize, section)
         _check_codes("codes", value.codes, elements, _points(value, section), tables, section)
 
@@ -193,7 +199,7 @@ def _check_codes(
 def _check_table(name: str, stream: CodeStream, alphabet: int, tables: Sequence[Table], section: str) -> None:
     if stream.coder == "raw":
         if stream.table is not None:
-            raise ArtifactError(f"{name} is raw and names table {stream.table}", section=section)
+            raise ArtifactError(f"{name} is raw and must not name a table, but names {stream.table}", section=section)
         return
     if stream.table is None or stream.table >= len(tables):
         raise ArtifactError(f"{name} names table {stream.table} of {len(tables)}", section=section)
@@ -207,7 +213,7 @@ def _check_table(name: str, stream: CodeStream, alphabet: int, tables: Sequence[
 
 
 def raw_bytes(count: int, alphabet: int) -> int:
-    """Return how many bytes ``count`` raw symbols take."""
+    """Return the size in bytes of ``count`` raw symbols: 100 of alphabet 15 take 4 bits each, 50 bytes."""
     return -(-count * (alphabet - 1).bit_length() // 8)
 
 
@@ -216,7 +222,7 @@ def _floats(values: NDArray[np.float32], dtype: str = "f32") -> bytes:
 
 
 class _Decoder:
-    """Takes the streams of one tensor off its bytes, one after another."""
+    """Decodes the streams of one tensor in file order."""
 
     def __init__(self, data: memoryview, tables: Sequence[Table], section: str, threads: int) -> None:
         self._data = data

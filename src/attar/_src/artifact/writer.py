@@ -1,4 +1,4 @@
-"""Writer: packs contents into the bytes of a ``.attar`` file, the same bytes each time (``docs/format.md``)."""
+"""Pack contents into the bytes of a ``.attar`` file, deterministically (``docs/format.md``)."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from attar._src.coding.registry import CODERS
 from attar._src.core.errors import UnknownName
 from attar._src.core.spec import build_spec
 
-_SECTION = 1 << 20  # a section of tensors is closed once it holds this many bytes
+_SECTION = 1 << 20  # size in bytes at which a section of tensors is closed
 
 
 def pack(contents: Contents, *, coder: str = "rans", limits: Limits | None = None) -> bytes:
     """Return the bytes of the file that holds ``contents``.
 
     Args:
-        contents: tensors, graphs and all that travels with them.
-        coder: how codes are stored, ``rans``, ``huffman`` or ``raw``; a stream that is smaller raw is raw.
-        limits: what the file may ask for, as its reader will have it; the defaults of :class:`Limits` where None.
+        contents: tensors, graphs and metadata.
+        coder: entropy coder of codes, ``rans``, ``huffman`` or ``raw``; streams that are smaller raw are stored raw.
+        limits: limits of the intended reader; the defaults of :class:`Limits` if None.
 
     Raises:
         UnknownName: there is no such coder.
-        SpecError: something in ``contents`` does not fit its field.
+        SpecError: a value in ``contents`` does not fit its field.
         ArtifactError: a reader would refuse the file; the message names the section.
     """
     if coder not in set(CODERS):
-        # A registry also takes a user's own; a file has to be read by everyone.
+        # The registry also resolves a user's file.py:name, which other readers could not decode.
         raise UnknownName("coder", coder, CODERS)
     sections = _Sections()
     pieces = {name: split(tensor) for name, tensor in contents.tensors.items()}
@@ -74,14 +74,14 @@ def pack(contents: Contents, *, coder: str = "rans", limits: Limits | None = Non
         versions=dict(contents.versions),
         licence=contents.licence,
     )
-    # Files without anything newer keep the version, and the bytes, that every reader knows.
+    # Files that use no newer feature keep the oldest version, and their bytes.
     data = layout.assemble(sections.data, jsontext.write_json(canonical(manifest)), least_minor(manifest))
     open_artifact(data, limits=limits).verify()
     return data
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Put ``data`` at ``path``: at every progress the file there is the old one or the new one, whole."""
+    """Write ``data`` to ``path`` atomically: a reader sees the complete old or the complete new file."""
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -95,7 +95,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 
 
 class _Sections:
-    """The sections of a file as they grow."""
+    """Collects the sections of a file."""
 
     def __init__(self) -> None:
         self.data: list[bytes] = []
@@ -111,7 +111,7 @@ class _Sections:
 def _tensors(
     contents: Contents, pieces: dict[str, list[bytes | CodeArray]], packed: Packed, sections: _Sections
 ) -> tuple[TensorRecord, ...]:
-    """Lay the streams of all tensors out in sections and return the records of the tensors."""
+    """Add the streams of all tensors to sections and return the tensor records."""
     coded = iter(packed.streams)
     records: list[TensorRecord] = []
     pool: list[bytes] = []
@@ -157,5 +157,5 @@ def _graph(item: GraphContents, sections: _Sections) -> GraphRecord:
 
 
 def _shortest(activation: Activation) -> Activation:
-    """Return the activation with its scale in the shortest form that reads back to the same float32."""
+    """Return the activation with the shortest decimal scale that reads back to the same float32."""
     return activation.model_copy(update={"scale": float(str(np.float32(activation.scale)))})

@@ -1,1 +1,1 @@
-"""Entropy coders: symbols to bytes and back, by integer tables."""
+"""Entropy coders: turn uint8 symbols into bytes and back, with integer tables."""

@@ -1,4 +1,4 @@
-"""What an entropy coder is."""
+"""The interface of an entropy coder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Symbols = NDArray[np.uint8]
 
 
 class Coder(Protocol):
-    """Turns symbols into bytes and back, given an integer table both sides know.
+    """Encodes symbols to bytes and decodes them, with an integer table that encoder and decoder share.
 
     A symbol is a uint8 below ``alphabet`` (1 to 256). Malformed bytes raise ``ArtifactError``.
     """
@@ -19,19 +19,23 @@ class Coder(Protocol):
     name: ClassVar[str]
 
     def table(self, histogram: NDArray[np.int64]) -> bytes:
-        """Return the table for symbols of this histogram, shape ``(alphabet,)``; empty for a coder without tables."""
+        """Return a table for a histogram of shape ``(alphabet,)``; empty if the coder has no tables."""
         ...
 
     def cost(self, histogram: NDArray[np.int64], table: bytes) -> float:
-        """Return the payload bits that symbols of ``histogram`` take with ``table``; infinite where they cannot."""
+        """Return the payload size in bits of symbols with this histogram; infinite if ``table`` lacks one of them."""
         ...
 
     def encode(self, symbols: Symbols, table: bytes, alphabet: int) -> bytes:
-        """Return the payload of ``symbols``, shape ``(n,)``."""
+        """Return the payload of ``symbols``, shape ``(n,)``.
+
+        Raises:
+            SpecError: a symbol is not in the table.
+        """
         ...
 
     def decode(self, payload: memoryview, count: int, table: bytes, alphabet: int, *, threads: int = 1) -> Symbols:
-        """Return the ``count`` symbols of ``payload``, shape ``(count,)``.
+        """Return the ``count`` symbols of ``payload``, shape ``(count,)``, decoded on up to ``threads`` cores.
 
         Raises:
             ArtifactError: the payload or the table is malformed.

@@ -1,4 +1,4 @@
-"""Chunks: runs of symbols coded on their own, so that several cores can decode one tensor (``docs/format.md``, 4.3)."""
+"""Split symbols into independently coded chunks so that several cores can decode a tensor (``docs/format.md``, 4.3)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar._src.coding.base import Symbols
+from attar._src.coding.kernels import Bytes
 from attar._src.core.errors import ArtifactError, SpecError
 
 CHUNK = 1 << 19
-
-Bytes = NDArray[np.uint8]
 
 
 def encode_chunks(symbols: Symbols, known: NDArray[np.bool_], encode: Callable[[Symbols], bytes]) -> bytes:
@@ -21,11 +20,11 @@ def encode_chunks(symbols: Symbols, known: NDArray[np.bool_], encode: Callable[[
 
     Args:
         symbols: ``(n,)``.
-        known: ``(alphabet,)``, which symbols the table has.
-        encode: makes one chunk of some of the symbols, contiguous and all known.
+        known: bool ``(alphabet,)``, True for symbols the table can code.
+        encode: encodes one chunk, contiguous and of known symbols.
 
     Raises:
-        SpecError: a symbol is not known.
+        SpecError: a symbol is not in the table.
     """
     chunks = []
     for start in range(0, symbols.size, CHUNK):
@@ -35,7 +34,7 @@ def encode_chunks(symbols: Symbols, known: NDArray[np.bool_], encode: Callable[[
         if lacking:
             raise SpecError(
                 f"symbols {lacking[:8]} are not in the table of an alphabet of {known.size}; "
-                "make the table of a histogram that has them"
+                "build the table from a histogram that counts them"
             )
         chunks.append(encode(part))
     return b"".join([*(_varint(len(chunk)) for chunk in chunks[:-1]), *chunks])
@@ -44,16 +43,16 @@ def encode_chunks(symbols: Symbols, known: NDArray[np.bool_], encode: Callable[[
 def decode_chunks(
     payload: memoryview, count: int, decode: Callable[[Bytes, Symbols], None], *, threads: int = 1
 ) -> Symbols:
-    """Return the ``count`` symbols of ``payload``, on up to ``threads`` cores.
+    """Return the ``count`` symbols of ``payload``, shape ``(count,)``.
 
     Args:
-        payload: what :func:`encode_chunks` made.
-        count: how many symbols there are; the caller has checked that so many may be allocated.
-        decode: fills its second argument with the symbols of the chunk that is its first.
-        threads: how many chunks are decoded at once.
+        payload: output of :func:`encode_chunks`.
+        count: number of symbols; the caller should have checked it against its memory limit.
+        decode: ``decode(chunk, symbols)`` fills ``symbols`` in place.
+        threads: how many chunks to decode in parallel.
 
     Raises:
-        ArtifactError: the lengths do not fit the payload, or a chunk is malformed.
+        ArtifactError: the chunk lengths do not fit the payload, or a chunk is malformed.
     """
     data = np.frombuffer(payload, np.uint8)
     spans = list(_spans(data, -(-count // CHUNK)))
@@ -70,7 +69,7 @@ def decode_chunks(
 
 
 def _spans(data: Bytes, chunks: int) -> Iterator[tuple[int, int]]:
-    """Yield where each chunk starts and stops."""
+    """Yield the start and stop of each chunk."""
     if chunks == 0:
         if data.size:
             raise ArtifactError(f"a payload of no symbols has {data.size} bytes; it should be empty")
@@ -82,7 +81,9 @@ def _spans(data: Bytes, chunks: int) -> Iterator[tuple[int, int]]:
         lengths.append(length)
     last = data.size - start - sum(lengths)
     if last < 0:
-        raise ArtifactError(f"a payload of {data.size} bytes has chunks of {sum(lengths)} bytes and one more")
+        raise ArtifactError(
+            f"a payload of {data.size} bytes declares {sum(lengths)} bytes of chunks before the last one"
+        )
     for length in [*lengths, last]:
         yield start, start + length
         start += length
@@ -97,7 +98,7 @@ def _varint(value: int) -> bytes:
 
 
 def _read_varint(data: Bytes, start: int) -> tuple[int, int]:
-    """Return the number at ``start`` and where the next begins; four bytes hold the length of any chunk."""
+    """Return the number at ``start`` and the position after it; a chunk length takes at most four bytes."""
     value = 0
     for place, byte in enumerate(data[start : start + 4].tolist()):
         value |= (byte & 127) << 7 * place

@@ -1,4 +1,4 @@
-"""Compilation of the inner loops by numba, put off until the first call: importing ``coding`` is quick."""
+"""Compile inner loops with numba on their first call, so that importing ``coding`` stays fast."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ R = TypeVar("R")
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Have numba compile ``function`` when it is first called, without the interpreter lock, cached on disk.
+    """Compile ``function`` with numba on its first call; it releases the GIL and is cached on disk.
 
-    Only plain functions of arrays and numbers that call no other compiled function. Where neither the package's folder
-    nor the user's cache can be written, the function is compiled anew in each process.
+    ``function`` should take arrays and numbers and must not call another compiled function. If neither the package
+    folder nor the user's cache is writable, each process compiles it again.
     """
 
     @functools.cache
     def build() -> Callable[P, R]:
-        numba: Any = importlib.import_module("numba")  # a fifth of a second that `attar --help` need not wait for
+        numba: Any = importlib.import_module("numba")  # takes 0.2 s, which `attar --help` should not pay
         options = {"nogil": True, "error_model": "numpy"}
         try:
             kernel: Callable[P, R] = numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # numba found no folder it may write to
+        except RuntimeError:  # numba found no writable cache folder
             kernel = numba.njit(**options)(function)
         return kernel
 

@@ -1,4 +1,4 @@
-"""The bound every coder here is measured against."""
+"""Zero-order entropy: the lower bound of every coder here."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 
 def entropy_bits(histogram: NDArray[np.int64]) -> float:
-    """Return the zero-order entropy of symbols of ``histogram``, in bits for each symbol; 0 where there are none.
+    """Return the zero-order entropy of a histogram in bits per symbol; 0 if it is empty.
 
-    ``H = -sum(p log2 p)``, ``p = histogram / sum(histogram)``.
+    ``H = -sum(p log2 p)`` with ``p = histogram / sum(histogram)``.
 
     Example:
         >>> entropy_bits(np.array([1, 1, 2]))

@@ -1,4 +1,4 @@
-"""Huffman: canonical prefix codes of at most 15 bits."""
+"""Huffman coder: canonical prefix codes of at most 15 bits."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar._src.coding.base import Symbols
-from attar._src.coding.chunks import CHUNK, Bytes, decode_chunks, encode_chunks
-from attar._src.coding.kernels import HUFFMAN_PADDING, huffman_decode, huffman_encode
+from attar._src.coding.chunks import CHUNK, decode_chunks, encode_chunks
+from attar._src.coding.kernels import HUFFMAN_PADDING, Bytes, huffman_decode, huffman_encode
 from attar._src.coding.levels import Levels, read_levels, write_levels
 from attar._src.core.errors import ArtifactError
 
@@ -18,10 +18,11 @@ LONGEST = 15
 
 
 class Huffman:
-    """The shortest prefix code, at least one bit a symbol (but for a lone one, which takes none).
+    """The optimal prefix code: at least one bit per symbol (zero if only one symbol occurs).
 
-    Within a few percent of the entropy for 4 bits and up, and far above it where one symbol has most of the mass: there
-    use rANS. For comparison with published figures, which count Huffman bits, and for decoders without multiplication.
+    It comes within a few percent of the entropy for codes of 4 bits and more, and stays far above it if one symbol
+    dominates: prefer rANS there. Use it to compare with papers that report Huffman bits, or for decoders without
+    multiplication.
 
     Reference: D. A. Huffman 1952; limited lengths by package-merge: L. L. Larmore and D. S. Hirschberg 1990.
     """
@@ -29,14 +30,14 @@ class Huffman:
     name: ClassVar[str] = "huffman"
 
     def table(self, histogram: NDArray[np.int64]) -> bytes:
-        """Return the code lengths of ``histogram``; empty where the code of equal lengths takes fewer bits in all."""
+        """Return a table of code lengths; empty if equal lengths take fewer bits, table included."""
         if not histogram.any():
             return b""
         table = write_levels((code_lengths(histogram) + 1) * (histogram > 0), 0)
         return b"" if self.cost(histogram, b"") <= self.cost(histogram, table) + 8 * len(table) else table
 
     def cost(self, histogram: NDArray[np.int64], table: bytes) -> float:
-        """Return the payload bits that symbols of ``histogram`` take; infinite where the table lacks one of them."""
+        """Return the payload size in bits of symbols with this histogram; infinite if the table lacks one of them."""
         levels = _levels(bytes(table), histogram.size)
         if histogram[levels == 0].any():
             return float("inf")
@@ -45,29 +46,26 @@ class Huffman:
         return float(bits + (4 * chunks if bits else 0) + 24 * (chunks - 1))
 
     def encode(self, symbols: Symbols, table: bytes, alphabet: int) -> bytes:
-        """Return the payload of ``symbols``, shape ``(n,)``.
-
-        Raises:
-            SpecError: a symbol is not in the table.
-        """
+        """Return the codes of ``symbols``, shape ``(n,)``, in chunks."""
         levels = _levels(bytes(table), alphabet)
         return encode_chunks(symbols, levels > 0, functools.partial(_encode, _codes(levels)))
 
     def decode(self, payload: memoryview, count: int, table: bytes, alphabet: int, *, threads: int = 1) -> Symbols:
-        """Return the ``count`` symbols of ``payload``, shape ``(count,)``.
-
-        Raises:
-            ArtifactError: the table or the payload is malformed.
-        """
+        """Decode chunks with a lookup table of ``2^longest`` entries."""
         decode = functools.partial(_decode, *_lookup(bytes(table), alphabet))
         return decode_chunks(payload, count, decode, threads=threads)
 
 
 def code_lengths(histogram: NDArray[np.int64], longest: int = LONGEST) -> NDArray[np.int64]:
-    """Return the lengths of the best prefix code of up to ``longest`` bits, ``(alphabet,)``; 0 where absent.
+    """Return the lengths in bits of the optimal prefix code of at most ``longest`` bits, ``(alphabet,)``; 0 if absent.
 
-    Package-merge: of each level's coins, sorted, pairs become packages among the coins of the next level; the length
-    of a symbol is how many of its coins are among the ``2n - 2`` cheapest of the last level, packages opened.
+    Package-merge: every present symbol is a coin on each of ``longest`` levels. Sorted coins are paired into packages
+    that join the coins of the next level; a symbol's length is the number of its coins among the ``2n - 2`` cheapest
+    items of the last level, packages unpacked.
+
+    Example:
+        >>> code_lengths(np.array([5, 2, 1, 0])).tolist()
+        [1, 2, 2, 0]
     """
     present = np.flatnonzero(histogram)
     present = present[np.argsort(histogram[present], kind="stable")]
@@ -92,7 +90,7 @@ def code_lengths(histogram: NDArray[np.int64], longest: int = LONGEST) -> NDArra
 
 @functools.lru_cache(maxsize=1024)
 def _levels(table: bytes, alphabet: int) -> Levels:
-    """Return length + 1 of each symbol's code, 0 for absent symbols, after checking that the code is complete."""
+    """Return each symbol's code length + 1, 0 if absent; raise unless the code is complete."""
     if table:
         tag, levels = read_levels(table, alphabet)
     else:
@@ -101,20 +99,20 @@ def _levels(table: bytes, alphabet: int) -> Levels:
         levels[2 * alphabet - (1 << longest) :] -= 1
     lengths = levels[levels > 0] - 1
     if tag or lengths.max() > LONGEST or (1 << (LONGEST - lengths)).sum() != 1 << LONGEST:
-        raise ArtifactError("a Huffman table has lengths that are not those of a complete code of at most 15 bits")
+        raise ArtifactError("the lengths of a Huffman table do not form a complete code of at most 15 bits")
     levels.flags.writeable = False
     return levels
 
 
 def _sorted_code(levels: Levels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the present symbols, by length, then by number, and their lengths: the order of canonical codes."""
+    """Return the present symbols and their lengths in canonical order: by length, then by symbol."""
     present = np.flatnonzero(levels)
     present = present[np.argsort(levels[present], kind="stable")]
     return present, levels[present] - 1
 
 
 def _reverse(values: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
-    """Return ``values`` with their lowest ``bits`` bits in the opposite order."""
+    """Reverse the lowest ``bits`` bits of each value."""
     result = np.zeros_like(values)
     for place in range(bits):
         result |= (values >> place & 1) << (bits - 1 - place)
@@ -122,7 +120,7 @@ def _reverse(values: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
 
 
 def _codes(levels: Levels) -> NDArray[np.uint32]:
-    """Return length << 16 | code of each symbol, the code's first bit lowest."""
+    """Return ``length << 16 | code`` of each symbol, the code's first bit lowest."""
     symbols, lengths = _sorted_code(levels)
     longest = int(lengths[-1])
     spans = 1 << (longest - lengths)
@@ -133,7 +131,7 @@ def _codes(levels: Levels) -> NDArray[np.uint32]:
 
 @functools.lru_cache(maxsize=64)
 def _lookup(table: bytes, alphabet: int) -> tuple[NDArray[np.uint16], int]:
-    """Return length << 8 | symbol for the next bits, as many as the longest code has, and that number."""
+    """Return ``length << 8 | symbol`` for every value of the next ``longest`` bits, and ``longest``."""
     symbols, lengths = _sorted_code(_levels(table, alphabet))
     longest = int(lengths[-1])
     by_code = np.repeat(lengths << 8 | symbols, 1 << (longest - lengths))

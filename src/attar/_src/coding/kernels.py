@@ -1,7 +1,7 @@
-"""The inner loops of the coders, compiled by numba on first use.
+"""Inner loops of the coders, compiled by numba on first use.
 
-Everything these loops index with is bounded: symbols by tables that were built from checked frequencies or lengths,
-read positions by padding after the input that no step between two checks can overrun.
+Every index is bounded: symbols by tables built from checked frequencies or lengths, read positions by padding after
+the input that is longer than the loops can read between two checks.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ Bytes = NDArray[np.uint8]
 Words = NDArray[np.uint16]
 DoubleWords = NDArray[np.uint32]
 
-# Enough independent chains of multiplications to keep a core busy; 16 and 32 measured slower (registers spill).
+# Enough independent multiplication chains to keep a core busy; 16 and 32 lanes measured slower (registers spill).
 LANES = 8
 
 
 @compiled
 def rans_encode(symbols: Bytes, entries: DoubleWords, precision: int, states: DoubleWords, words: Words) -> np.int64:
-    """Push ``symbols``, last first, on ``states``, filling ``words`` from its end; return where the words begin.
+    """Push ``symbols`` on ``states``, last first, filling ``words`` from its end; return the index of the first word.
 
     Args:
-        symbols: ``(n,)``; each has a positive frequency.
-        entries: ``(alphabet,)``, start << 16 | frequency.
+        symbols: ``(n,)``, each with a positive frequency.
+        entries: ``(alphabet,)``, ``start << 16 | frequency``.
         precision: k; frequencies sum to 2^k.
         states: ``(lanes,)``, lanes a power of two; symbol i goes to lane i mod lanes.
         words: ``(n + 1,)`` or more.
@@ -57,16 +57,18 @@ def rans_decode_one(
     entries: DoubleWords,
     symbols: Bytes,
 ) -> np.int64:
-    """Pop ``symbols`` off the first lane, which takes a word whenever it is below 2^16 and there is one; return where.
+    """Pop ``symbols`` from the first lane; return the index of the next word.
+
+    The lane reads a word whenever its state is below 2^16 and words are left.
 
     Args:
-        words: ``(end + 1,)`` or more; those from ``end`` on are never used.
-        position: the next word, at most ``end``.
-        end: where the words end.
-        states: ``(lanes,)``; the first is changed.
+        words: ``(end + 1,)`` or more; words from ``end`` on have no effect.
+        position: index of the next word, at most ``end``.
+        end: number of words.
+        states: ``(lanes,)``; the first is updated in place.
         slots: ``(2^k,)``, the symbol of each slot.
-        entries: ``(alphabet,)``, start << 16 | frequency.
-        symbols: ``(n,)``, filled.
+        entries: ``(alphabet,)``, ``start << 16 | frequency``.
+        symbols: ``(n,)``, filled in place.
     """
     mask = np.uint32(slots.size - 1)
     shift = np.uint32(np.log2(slots.size))
@@ -91,14 +93,14 @@ def rans_decode_one(
 def rans_decode_lanes(
     words: Words, end: int, states: DoubleWords, slots: Bytes, entries: DoubleWords, symbols: Bytes
 ) -> np.int64:
-    """Pop ``symbols`` off LANES lanes in turn, which take a word whenever they are below 2^16; return where.
+    """Pop ``symbols`` from LANES lanes in turn; return the index of the next word, above ``end`` if words ran out.
 
-    A number above ``end`` says that the words ran out.
+    A lane reads a word whenever its state is below 2^16.
 
     Args:
-        words: ``(end + LANES,)``; those from ``end`` on may be read and mean nothing.
-        end: where the words end.
-        states: ``(LANES,)``, changed.
+        words: ``(end + LANES,)``; words from ``end`` on are padding.
+        end: number of words.
+        states: ``(LANES,)``, updated in place.
         slots, entries, symbols: as for :func:`rans_decode_one`.
     """
     mask = np.uint32(slots.size - 1)
@@ -140,9 +142,9 @@ def huffman_encode(symbols: Bytes, codes: DoubleWords, words: DoubleWords) -> np
     """Write the codes of ``symbols`` into ``words``, least significant bit first; return the number of bits.
 
     Args:
-        symbols: ``(n,)``; each has a code.
-        codes: ``(alphabet,)``, length << 16 | code, the code's first bit lowest.
-        words: as many as 15 bits a symbol take, and one.
+        symbols: ``(n,)``, each with a code.
+        codes: ``(alphabet,)``, ``length << 16 | code``, the code's first bit lowest.
+        words: room for 15 bits per symbol, plus one word.
     """
     pending = np.uint64(0)
     held = np.uint64(0)
@@ -160,21 +162,21 @@ def huffman_encode(symbols: Bytes, codes: DoubleWords, words: DoubleWords) -> np
     return np.int64(32 * filled) + np.int64(held)
 
 
-# Symbols between two checks of the read position: at most 32 * 15 bits, 15 double words.
+# Symbols between two checks of the read position: at most 32 * 15 bits = 15 double words.
 HUFFMAN_RUN = 32
 HUFFMAN_PADDING = 17
 
 
 @compiled
 def huffman_decode(words: DoubleWords, bits: int, lookup: Words, longest: int, symbols: Bytes) -> np.int64:
-    """Read ``symbols`` off ``words``; return the number of bits read, or one more than there are.
+    """Read ``symbols`` from ``words``; return the number of bits read, ``bits + 1`` if they ran out.
 
     Args:
-        words: the ``bits`` bits, least significant first, and HUFFMAN_PADDING more words.
-        bits: how many bits there are.
-        lookup: ``(2^longest,)``, length << 8 | symbol for the next ``longest`` bits, the first lowest.
+        words: the input, least significant bit first, and HUFFMAN_PADDING more words.
+        bits: length of the input.
+        lookup: ``(2^longest,)``, ``length << 8 | symbol`` for the next ``longest`` bits, the first lowest.
         longest: length of the longest code, 0 to 15.
-        symbols: ``(n,)``, filled.
+        symbols: ``(n,)``, filled in place.
     """
     mask = np.uint64((1 << longest) - 1)
     end = np.uint64(bits)

@@ -1,7 +1,7 @@
-"""Small whole numbers, one for each symbol of an alphabet, in few bytes: what tables of rANS and Huffman are made of.
+"""Levels: the small integers, one per symbol, that rANS and Huffman tables consist of, and their compact encoding.
 
-A level is 0 where the symbol is absent. Present levels are predicted from their neighbours and the difference written
-in an exponential Golomb code; runs of absent symbols are counted (``docs/format.md``, section 4.2).
+The level of an absent symbol is 0. Other levels are predicted from their neighbours and the difference is written in
+an exponential Golomb code; runs of absent symbols are run-length coded (``docs/format.md``, section 4.2).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Levels = NDArray[np.int64]
 
 
 def golomb_bits(order: int, value: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the bits of ``value`` in the exponential Golomb code of ``order``: 2 floor(log2(v + 2^r)) - r + 1."""
+    """Return the exponential Golomb code length of v in bits: ``2 floor(log2(v + 2^order)) - order + 1``."""
     exponents: NDArray[np.int64] = np.frexp(value + (1 << order))[1].astype(np.int64) - 1
     return 2 * exponents - order + 1
 
@@ -29,10 +29,14 @@ _BITS = np.stack([golomb_bits(order, np.arange(2 * MAX_LEVEL + 1)) for order in 
 
 
 def predict(levels: Levels) -> Levels:
-    """Return what each predictor expects of levels of shape ``(..., alphabet)``: ``(PREDICTORS, ..., alphabet)``.
+    """Return each predictor's prediction of ``levels (..., alphabet)``, shape ``(PREDICTORS, ..., alphabet)``.
 
-    Predictor 0 expects the level before (0 before the first); predictor 1 does so in the first half and expects the
-    mirror image of the first half in the second, as the weights of a network are nearly symmetric.
+    Predictor 0 predicts the previous level (0 for the first). Predictor 1 does so in the first half and mirrors the
+    first half in the second, because weight distributions are nearly symmetric.
+
+    Example:
+        >>> predict(np.array([1, 5, 5, 1])).tolist()
+        [[0, 1, 5, 5], [0, 1, 5, 1]]
     """
     before = np.zeros_like(levels)
     before[..., 1:] = levels[..., :-1]
@@ -43,21 +47,26 @@ def predict(levels: Levels) -> Levels:
 
 
 def fold(levels: Levels, expected: Levels) -> Levels:
-    """Return the differences as numbers from 0 up: 0, +1, -1, +2, ... while both signs are possible, then the level."""
+    """Map ``levels - expected`` to numbers from 0 up: 0, +1, -1, +2, ... while both signs are possible, then the level.
+
+    Example:
+        >>> fold(np.array([5, 6, 4, 0, 20]), np.array([5, 5, 5, 5, 5])).tolist()
+        [0, 1, 2, 10, 20]
+    """
     difference = levels - expected
     near = np.where(difference > 0, 2 * difference - 1, -2 * difference)
     return np.where(np.abs(difference) <= expected, near, levels)
 
 
 def unfold(number: int, expected: int) -> int:
-    """Return the level that :func:`fold` made ``number`` of."""
+    """Invert :func:`fold` for one number."""
     if number > 2 * expected:
         return number
     return expected + ((number + 1) // 2 if number % 2 else -(number // 2))
 
 
 def best_code(levels: Levels) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the fewest bits that rows of levels take, with the predictor and the order that take them.
+    """Return the least size in bits of each row of levels, and the predictor and Golomb order that reach it.
 
     Args:
         levels: ``(rows, alphabet)``, with the same symbols present in every row.
@@ -73,7 +82,7 @@ def best_code(levels: Levels) -> tuple[NDArray[np.int64], NDArray[np.int64], NDA
 
 
 def write_levels(levels: Levels, tag: int) -> bytes:
-    """Return the bytes of ``levels``, shape ``(alphabet,)``, and of ``tag``, a number from 0 to 7 of the caller's."""
+    """Encode ``levels``, shape ``(alphabet,)``, and the caller's ``tag``, 0 to 7."""
     _, (predictor,), (order,) = best_code(levels[None])
     numbers = fold(levels, predict(levels)[predictor]).tolist()
     runs = dict(zip(*(each.tolist() for each in _absent_runs(levels)), strict=True))
@@ -88,10 +97,10 @@ def write_levels(levels: Levels, tag: int) -> bytes:
 
 
 def read_levels(table: bytes, alphabet: int) -> tuple[int, Levels]:
-    """Return the tag and the levels, shape ``(alphabet,)``, that :func:`write_levels` made ``table`` of.
+    """Decode the tag and the levels, shape ``(alphabet,)``, from the output of :func:`write_levels`.
 
     Raises:
-        ArtifactError: the bytes are not a table, or not the one way to write its levels.
+        ArtifactError: the bytes are not a table, or encode its levels in a non-canonical way.
     """
     if not 1 <= len(table) <= MAX_BYTES:
         raise ArtifactError(f"a coding table of {len(table)} bytes; tables have 1 to {MAX_BYTES}")
@@ -127,21 +136,21 @@ def read_levels(table: bytes, alphabet: int) -> tuple[int, Levels]:
 
 
 def _absent_runs(levels: Levels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return where runs of zeros start and how long each is."""
+    """Return the starts and lengths of the runs of zeros."""
     edges = np.diff(np.concatenate([[0], levels == 0, [0]]).astype(np.int8))
     starts = np.flatnonzero(edges == 1)
     return starts, np.flatnonzero(edges == -1) - starts
 
 
 class _Writer:
-    """Bits, least significant first."""
+    """Collects bits, least significant first."""
 
     def __init__(self) -> None:
         self._bits = 0
         self._count = 0
 
     def golomb(self, value: int, order: int) -> None:
-        """Append as many zeros as value + 2^order has bits above the lowest order + 1, a one, and the bits below."""
+        """Append ``e - order`` zeros, a one and the ``e`` lowest bits of ``v = value + 2^order``, e = floor(log2 v)."""
         shifted = value + (1 << order)
         exponent = shifted.bit_length() - 1
         low = shifted - (1 << exponent)

@@ -1,4 +1,4 @@
-"""rANS: asymmetric numeral systems with tables, within a fraction of a percent of the entropy (the default coder)."""
+"""rANS coder (the default): asymmetric numeral systems, within a fraction of a percent of the entropy."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar._src.coding.base import Symbols
-from attar._src.coding.chunks import CHUNK, Bytes, decode_chunks, encode_chunks
-from attar._src.coding.kernels import LANES, rans_decode_lanes, rans_decode_one, rans_encode
+from attar._src.coding.chunks import CHUNK, decode_chunks, encode_chunks
+from attar._src.coding.kernels import LANES, Bytes, rans_decode_lanes, rans_decode_one, rans_encode
 from attar._src.coding.tables import Frequencies, best_table, cross_entropy, frequencies
 from attar._src.core.errors import ArtifactError
 
 LOWEST = 1 << 16
-# A chunk of fewer symbols has one lane and no byte to say so.
+# A chunk with fewer symbols has one lane and no byte for the number of lanes.
 SMALL = 4096
-# Each of several lanes wastes about three bytes: they may be one in a thousand.
+# Each of several lanes wastes about three bytes: allow one byte in a thousand.
 WORTH_LANES = 1000 * 3 * LANES
 
 
 class Rans:
-    """Range asymmetric numeral systems: a symbol of frequency f out of 2^k takes k - log2(f) bits, fractions included.
+    """Range asymmetric numeral systems: a symbol of frequency f out of 2^k takes ``k - log2(f)`` bits.
 
-    A state x becomes ``(x // f << k) + start + x % f``, and back; words of 16 bits leave it to keep it below 2^32.
-    Large chunks interleave eight states, whose steps a core overlaps. To be preferred everywhere but where symbols
-    are all but uniform (raw) or must be decoded without multiplications (Huffman).
+    Encoding a symbol maps the state x to ``(x // f << k) + start + x % f``; 16-bit words are moved out to keep x below
+    2^32. Large chunks interleave eight states so that a core can overlap their steps. Prefer it unless symbols are
+    nearly uniform (use raw) or the decoder has no multiplication (use Huffman).
 
     Reference: J. Duda, "Asymmetric numeral systems", arXiv:1311.2540; interleaving: F. Giesen, arXiv:1402.3392.
     """
@@ -34,45 +34,37 @@ class Rans:
     name: ClassVar[str] = "rans"
 
     def table(self, histogram: NDArray[np.int64]) -> bytes:
-        """Return the table that takes fewest bits together with symbols of ``histogram``; empty if uniform is best."""
+        """Return the table that minimises table plus payload; empty if uniform frequencies do."""
         return best_table(histogram)
 
     def cost(self, histogram: NDArray[np.int64], table: bytes) -> float:
-        """Return the payload bits that symbols of ``histogram`` take; infinite where the table lacks one of them."""
+        """Return the payload size in bits of symbols with this histogram; infinite if the table lacks one of them."""
         precision, freqs = frequencies(table, histogram.size)
         bits = float(cross_entropy(histogram, freqs, np.int64(precision)))
         count = int(histogram.sum())
         chunks = max(1, -(-count // CHUNK))
         if bits / 8 >= WORTH_LANES * chunks:
             states = 8.0 * 3 * LANES
-        else:  # the first symbol of a lane fills k bits whatever it needs, and half a byte is lost in the last byte
+        else:  # the first symbol of a lane always takes k bits, and half of the last byte is lost on average
             states = max(0.0, precision - bits / count - 1) + 4 if bits else 0.0
         return bits + chunks * states + 8 * (chunks * (count >= SMALL) + 3 * (chunks - 1))
 
     def encode(self, symbols: Symbols, table: bytes, alphabet: int) -> bytes:
-        """Return the payload of ``symbols``, shape ``(n,)``.
-
-        Raises:
-            SpecError: a symbol is not in the table.
-        """
+        """Return the states and words of ``symbols``, shape ``(n,)``, in chunks."""
         model = _model(bytes(table), alphabet)
         return encode_chunks(symbols, model.known, functools.partial(_encode, model))
 
     def decode(self, payload: memoryview, count: int, table: bytes, alphabet: int, *, threads: int = 1) -> Symbols:
-        """Return the ``count`` symbols of ``payload``, shape ``(count,)``.
-
-        Raises:
-            ArtifactError: the table or the payload is malformed.
-        """
+        """Decode chunks; each must end in its initial states with all words read."""
         decode = functools.partial(_decode, _model(bytes(table), alphabet))
         return decode_chunks(payload, count, decode, threads=threads)
 
 
 class _Step:
-    """Frequencies as the inner loops want them.
+    """The frequencies of one coding step, laid out for the inner loops.
 
     Attributes:
-        entries: ``(alphabet,)``, start << 16 | frequency.
+        entries: ``(alphabet,)``, ``start << 16 | frequency``.
         slots: ``(2^k,)``, the symbol of each slot.
     """
 
@@ -82,14 +74,14 @@ class _Step:
 
 
 class _Model:
-    """A table, ready for use.
+    """A decoded table.
 
     Attributes:
         precision: k.
-        known: ``(alphabet,)``, the symbols it has.
-        rare: ``(alphabet,)``, those that are coded in two steps.
-        in_first: ``(alphabet,)``, what each symbol is in the first step: itself or the stand-in.
-        first, second: the steps.
+        known: bool ``(alphabet,)``, symbols with a positive frequency.
+        rare: bool ``(alphabet,)``, symbols that are coded in two steps.
+        in_first: ``(alphabet,)``, the symbol coded in the first step: the symbol itself, or the stand-in if it is rare.
+        first, second: the two steps.
     """
 
     def __init__(self, precision: int, freqs: Frequencies) -> None:
@@ -116,7 +108,7 @@ def _encode(model: _Model, symbols: Symbols) -> bytes:
 
 
 def _push(model: _Model, first: Symbols, rare: Symbols, lanes: int) -> bytes:
-    """Return states and words; what is pushed first is popped last."""
+    """Return states and words; rANS is a stack, so the second step is pushed first."""
     states = np.full(lanes, _start(lanes), np.uint32)
     words = np.empty(first.size + rare.size + 1, np.uint16)
     begin = rans_encode(rare, model.second.entries, model.precision, states[:1], words)
@@ -142,18 +134,18 @@ def _decode(model: _Model, chunk: Bytes, symbols: Symbols) -> None:
 
 
 def _open(chunk: Bytes, symbols: int) -> tuple[NDArray[np.uint32], NDArray[np.uint16], int]:
-    """Return the states of the lanes, the words, padded as the inner loops ask, and the number of words."""
+    """Return the states of the lanes, the words, padded for the inner loops, and the number of words."""
     lanes = 1
     if symbols >= SMALL:
         if not chunk.size or chunk[0] not in (1, LANES):
-            raise ArtifactError(f"a rANS chunk has {chunk[:1].tolist()} lanes; it should have 1 or {LANES}")
+            raise ArtifactError(f"a rANS chunk declares {chunk[:1].tolist()} lanes; it should have 1 or {LANES}")
         lanes, chunk = int(chunk[0]), chunk[1:]
-    # A lone state has as few bytes as hold it: any number without words after it, else three or four, so as to tell.
+    # A lone state is stored without leading zero bytes; if words follow it takes 3 or 4 bytes, told apart by parity.
     alone = chunk.size if chunk.size < 4 else 4 - chunk.size % 2
     size = 4 * lanes if lanes > 1 else alone
     end = (chunk.size - size) // 2
     if end < 0 or chunk.size != size + 2 * end:
-        raise ArtifactError(f"a rANS chunk of {lanes} lanes has {chunk.size} bytes")
+        raise ArtifactError(f"a rANS chunk of {lanes} lanes cannot have {chunk.size} bytes")
     states: NDArray[np.uint32] = _numbers(chunk[:size], "<u4", lanes)
     if (states < LOWEST).any() if lanes > 1 else size and not chunk[size - 1]:
         raise ArtifactError(f"a rANS chunk of {lanes} lanes begins with states {states.tolist()}, below the lowest")
@@ -161,12 +153,12 @@ def _open(chunk: Bytes, symbols: int) -> tuple[NDArray[np.uint32], NDArray[np.ui
 
 
 def _start(lanes: int) -> int:
-    """Return the state a lane starts from: one of several must know by its size alone whether it took a word."""
+    """Return the initial state; one of several lanes must tell from its state alone whether a word was moved out."""
     return LOWEST if lanes > 1 else 0
 
 
 def _numbers(data: Bytes, kind: str, size: int) -> NDArray[Any]:
-    """Return the little-endian numbers of ``data`` in the machine's order, followed by zeros up to ``size`` of them."""
+    """Return the little-endian numbers of ``data`` in native byte order, zero-padded to ``size``."""
     numbers = np.zeros(size, kind)
     numbers.view(np.uint8)[: data.size] = data
     return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)

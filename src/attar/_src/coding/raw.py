@@ -1,4 +1,4 @@
-"""The raw coder: symbols in the fewest whole bits each."""
+"""Raw coder: bit packing."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from attar._src.core.errors import ArtifactError
 
 
 class Raw:
-    """Bit packing without a table: ``ceil(log2(alphabet))`` bits a symbol (``docs/format.md``, section 4.1).
+    """Bit packing without a table: ``ceil(log2(alphabet))`` bits per symbol (``docs/format.md``, section 4.1).
 
-    For symbols that are all but uniform, and as the yardstick of the others.
+    Use it for nearly uniform symbols, and as the baseline of the other coders.
     """
 
     name: ClassVar[str] = "raw"
 
     def table(self, histogram: NDArray[np.int64]) -> bytes:
-        """Return no bytes: the alphabet says everything."""
+        """Return ``b""``: raw symbols need no table."""
         return b""
 
     def cost(self, histogram: NDArray[np.int64], table: bytes) -> float:
-        """Return the payload bits of symbols of ``histogram``, whole bytes."""
+        """Return the payload size in bits, a multiple of 8."""
         return 8.0 * _length(int(histogram.sum()), _width(histogram.size))
 
     def encode(self, symbols: Symbols, table: bytes, alphabet: int) -> bytes:
-        """Return the payload of ``symbols``, shape ``(n,)``."""
+        """Pack ``symbols``, shape ``(n,)``, least significant bit first."""
         width = _width(alphabet)
         if width in (0, 8):
             return symbols.tobytes() if width else b""
-        # Eight symbols of `width` bits are `width` whole bytes: one little-endian number.
+        # Eight symbols of `width` bits fill `width` bytes: one little-endian number.
         eights = np.zeros((-(-symbols.size // 8), 8), np.uint8)
         eights.ravel()[: symbols.size] = symbols
         packed = np.zeros(len(eights), "<u8")
@@ -42,12 +42,7 @@ class Raw:
         return octets.tobytes()[: _length(symbols.size, width)]
 
     def decode(self, payload: memoryview, count: int, table: bytes, alphabet: int, *, threads: int = 1) -> Symbols:
-        """Return the ``count`` symbols of ``payload``, shape ``(count,)``; one thread does, whatever ``threads``.
-
-        Raises:
-            ArtifactError: the payload has another length, bits after its last symbol, or symbols outside the alphabet;
-                or there is a table.
-        """
+        """Unpack ``count`` symbols; ``threads`` is ignored."""
         width = _width(alphabet)
         data = np.frombuffer(payload, np.uint8)
         if len(table) or data.size != _length(count, width):

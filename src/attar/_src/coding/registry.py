@@ -1,4 +1,4 @@
-"""The entropy coders there are, under their names."""
+"""Registry of the entropy coders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sharing tables: one for several tensors where that takes fewer bytes than one each."""
+"""Share coding tables between tensors if that makes the file smaller."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from numpy.typing import NDArray
 
 from attar._src.coding.base import Coder
 
-# What a table's record takes in a deflated manifest, about.
+# Approximate size of a table's record in the deflated manifest.
 RECORD_BITS = 48.0
 
 
 def share_tables(coder: Coder, histograms: Sequence[NDArray[np.int64]]) -> tuple[list[bytes], list[int]]:
-    """Return tables, and for each histogram the index of its own, so that tables and payloads together are small.
+    """Return tables and, for each histogram, the index of its table, such that tables plus payloads are small.
 
-    Histograms of one alphabet start with a table each; the two groups whose union saves most are joined until no
-    union saves anything (agglomerative clustering; the price of a union is a Kullback-Leibler divergence, its gain a
-    table). A coder that needs no tables (``Raw``) gets one empty table for each alphabet, which
-    a writer need not store.
+    Agglomerative clustering of the histograms of one alphabet: starting with a table each, the merge that saves most is
+    made until none saves anything. A merge costs a Kullback-Leibler divergence in the payload and saves a table. A
+    coder without tables (``Raw``) gets one empty table per alphabet.
 
     Args:
-        coder: whose tables.
-        histograms: one for each tensor, shape ``(alphabet,)`` each; empty tensors (all zero) go along with any.
+        coder: the coder the tables are for.
+        histograms: one per tensor, shape ``(alphabet,)``; all zero for an empty tensor.
     """
     tables: list[bytes] = []
     indices = [0] * len(histograms)
@@ -38,7 +37,7 @@ def share_tables(coder: Coder, histograms: Sequence[NDArray[np.int64]]) -> tuple
 
 
 def _groups(coder: Coder, histograms: NDArray[np.int64]) -> list[list[int]]:
-    """Return the rows of ``histograms`` in groups: whichever of separate, clustered and all together is smallest."""
+    """Group the rows of ``histograms``: separate, clustered or all together, whichever is smallest."""
     sizes = [8.0 * len(coder.table(histogram)) + RECORD_BITS for histogram in histograms]
     separate = [[i] for i in range(len(histograms))]
     together = [list(range(len(histograms)))]
@@ -47,7 +46,7 @@ def _groups(coder: Coder, histograms: NDArray[np.int64]) -> list[list[int]]:
 
 
 def _total(coder: Coder, histograms: NDArray[np.int64], groups: list[list[int]]) -> float:
-    """Return the bits of tables, their records and payloads."""
+    """Return the size in bits of tables, their records and payloads."""
     bits = 0.0
     for group in groups:
         table = coder.table(histograms[group].sum(0))
@@ -56,11 +55,11 @@ def _total(coder: Coder, histograms: NDArray[np.int64], groups: list[list[int]])
 
 
 def _cluster(histograms: NDArray[np.int64], table_bits: NDArray[np.float64]) -> list[list[int]]:
-    """Join the two groups that save most, as long as any do; payloads are taken at their entropy.
+    """Merge the two groups that save most while any merge saves; payload sizes are estimated by entropy.
 
     Args:
         histograms: ``(groups, alphabet)``.
-        table_bits: ``(groups,)``, what the table of each takes; a union's is taken to be as large as the larger.
+        table_bits: ``(groups,)``, the size of each table; a merged table is assumed as large as the larger of the two.
     """
     counts = histograms.astype(np.float64)
     tables = table_bits.copy()
@@ -69,7 +68,7 @@ def _cluster(histograms: NDArray[np.int64], table_bits: NDArray[np.float64]) -> 
     alive = np.ones(len(counts), bool)
 
     def savings(i: int) -> NDArray[np.float64]:
-        """What joining group i with each other one saves, in bits."""
+        """Return the bits saved by merging group i with each other group."""
         gain = np.minimum(tables, tables[i]) + payloads + payloads[i] - _information(counts + counts[i])
         return np.where(alive & (np.arange(len(counts)) != i), gain, -np.inf)
 
@@ -88,7 +87,7 @@ def _cluster(histograms: NDArray[np.int64], table_bits: NDArray[np.float64]) -> 
 
 
 def _information(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the zero-order information of histograms, in bits: n log2 n - sum(c log2 c) along the last axis."""
+    """Return the zero-order information of histograms in bits: ``n log2 n - sum(c log2 c)`` along the last axis."""
     total = counts.sum(-1)
     each: NDArray[np.float64] = (counts * np.log2(np.maximum(counts, 1))).sum(-1)
     result: NDArray[np.float64] = total * np.log2(np.maximum(total, 1)) - each

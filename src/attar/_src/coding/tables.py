@@ -1,10 +1,9 @@
-"""Tables of rANS: how often each symbol is expected, as integers that sum to 2^k, chosen to cost least as a whole.
+"""rANS tables: symbol frequencies as integers that sum to 2^k, chosen to minimise table plus payload.
 
-A table holds a level q for each symbol, and q^2 is its weight: squares, because equal errors of sqrt(p) cost equal
-numbers of bits (the information metric of a multinomial is flat in sqrt(p)): no bit of one level is worth more than one
-of another. Frequencies follow from the weights by integer arithmetic (``docs/format.md``, section 4.3). Symbols rarer
-than one in 2^k are coded in two steps: *one of the rare*, then which; a hundred of them would otherwise hold a hundred
-of the 2^k slots.
+A table holds a level q for each symbol; its weight is q^2. Levels are square roots because equal errors of sqrt(p) cost
+equal numbers of bits (the information metric of a multinomial is flat in sqrt(p)). Frequencies follow from the weights
+in integer arithmetic (``docs/format.md``, section 4.3). Symbols rarer than 1 in 2^k are coded in two steps: a stand-in
+for all rare symbols, then the symbol. Otherwise a hundred rare symbols would take a hundred of the 2^k slots.
 """
 
 from __future__ import annotations
@@ -19,20 +18,19 @@ from attar._src.coding.levels import MAX_LEVEL, Levels, best_code, read_levels, 
 MIN_PRECISION = 8
 MAX_PRECISION = 15
 UNIFORM_PRECISION = 9
-# The least precision that many symbols are given: fewer slots make more of them rare, and slow in their second step.
+# Least precision for many symbols: fewer slots make more symbols rare, and the second step is slow.
 MANY, MIN_PRECISION_OF_MANY = 4096, 11
-# Rounding inside a 32-bit state costs this share of the payload at k = 15 (measured), a quarter of it at each k less.
+# Share of the payload lost to rounding in the 32-bit state at k = 15 (measured); a quarter of it for each lower k.
 STATE_LOSS = 3e-4
 
 Frequencies = NDArray[np.int64]
 
 
 def frequencies(table: bytes, alphabet: int) -> tuple[int, Frequencies]:
-    """Return the precision k, 8 to 15, and the frequencies of the first step and of the second, ``(2, alphabet)``.
+    """Return the precision k, 8 to 15, and the frequencies of both coding steps, ``(2, alphabet)``.
 
-    The first row sums to 2^k; the second, too, or is all zero where no symbol is rare. Rare symbols have a second
-    frequency, and only the first of them has one in the first row: it stands for all. The empty table expects every
-    symbol equally often.
+    Row 0 sums to 2^k; so does row 1, unless no symbol is rare: then it is zero. Rare symbols have a frequency in row 1;
+    in row 0 the first rare symbol stands in for all of them. The empty table means equal frequencies.
 
     Raises:
         ArtifactError: the table is malformed.
@@ -53,7 +51,7 @@ def _frequencies(table: bytes, alphabet: int) -> tuple[int, Frequencies]:
 
 
 def best_table(histogram: NDArray[np.int64]) -> bytes:
-    """Return the table for which its own bytes and the symbols of ``histogram`` together take fewest bits."""
+    """Return the table that minimises its own size plus the payload of symbols with this histogram."""
     if not histogram.any():
         return b""
     levels = _candidates(histogram)
@@ -62,7 +60,7 @@ def best_table(histogram: NDArray[np.int64]) -> bytes:
     precision = np.repeat(tried, len(levels))
     payload = cross_entropy(histogram, _from_levels(np.tile(levels, (tried.size, 1)), precision), precision)
     payload *= 1 + STATE_LOSS * 4.0 ** (precision - MAX_PRECISION)
-    whole = payload + precision + np.tile(sizes, tried.size)  # a state is k bits after its first symbol
+    whole = payload + precision + np.tile(sizes, tried.size)  # the first symbol fills k bits of the state
     best = int(whole.argmin())
     uniform, equal = frequencies(b"", histogram.size)
     if cross_entropy(histogram, equal, np.int64(uniform)) + uniform <= whole[best]:
@@ -73,11 +71,11 @@ def best_table(histogram: NDArray[np.int64]) -> bytes:
 def cross_entropy(
     histogram: NDArray[np.int64], freqs: Frequencies, precision: NDArray[np.int64] | np.int64
 ) -> NDArray[np.float64]:
-    """Return the bits that symbols of ``histogram`` take, ``(...)``; infinite where the table lacks one of them.
+    """Return the payload size in bits, ``(...)``, of symbols with this histogram; infinite if a symbol is missing.
 
     Args:
         histogram: ``(alphabet,)``.
-        freqs: ``(..., 2, alphabet)``, as of :func:`frequencies`.
+        freqs: ``(..., 2, alphabet)``, as returned by :func:`frequencies`.
         precision: ``(...)``.
     """
     seen = histogram > 0
@@ -94,7 +92,7 @@ def cross_entropy(
 
 def _candidates(histogram: NDArray[np.int64]) -> Levels:
     """Return levels worth trying, ``(rows, alphabet)``."""
-    # An error d of sqrt(p) costs n d^2 / ln 2 bits, and half the error one more bit: worth it until d^2 ~ 1 / n.
+    # An error d of sqrt(p) costs n d^2 / ln 2 bits; halving it costs one more bit, which pays until d^2 ~ 1 / n.
     finest = np.sqrt(histogram.max()) * 2.0 ** np.arange(-2.5, 1.01, 0.5)
     tops = np.unique(np.clip(np.rint(finest), 1, MAX_LEVEL))
     roots = np.sqrt(histogram / histogram.max())
@@ -103,7 +101,7 @@ def _candidates(histogram: NDArray[np.int64]) -> Levels:
 
 
 def _from_levels(levels: Levels, precision: NDArray[np.int64]) -> Frequencies:
-    """Return the frequencies, ``(rows, 2, alphabet)``, of rows of levels."""
+    """Return the frequencies ``(rows, 2, alphabet)`` of levels ``(rows, alphabet)``."""
     weights = levels**2
     slots = (1 << precision)[:, None]
     rare = (levels > 0) & (weights * (slots - 1) < weights.sum(1, keepdims=True))
@@ -114,7 +112,7 @@ def _from_levels(levels: Levels, precision: NDArray[np.int64]) -> Frequencies:
 
 
 def _spread(weights: Levels, sure: NDArray[np.bool_], slots: NDArray[np.int64]) -> Frequencies:
-    """Share out ``slots`` in proportion to ``weights``, after one for each ``sure`` symbol; none where none weighs."""
+    """Give one slot to each ``sure`` symbol and the rest in proportion to ``weights``; zero if all weights are."""
     running = np.cumsum(weights, 1)
     given = np.cumsum(sure, 1)
     bounds = given + running * (slots - given[:, -1:]) // np.maximum(running[:, -1:], 1)

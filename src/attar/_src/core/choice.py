@@ -1,4 +1,4 @@
-"""Choice: a field of a spec that is one of a registry's specs, chosen by its ``name``, or a user's own.
+"""Spec fields that hold one of a registry's specs, chosen by ``name``, or a user's own.
 
 objective: {name: kl, temperature: 4, teacher: teacher}
 objective: {name: losses.py:focal, arguments: {gamma: 2}}
@@ -21,12 +21,11 @@ _OWN = "file.py:name"
 def spec_choice(registry: Registry[type[Spec]], own: type[Spec]) -> Any:
     """Return the type of a field that holds one of the registry's specs.
 
-    A word alone stands for ``{name: word}``: every other field has its default. So does an object of Python (a loss, a
-    class) for ``{name: object}``, where ``own`` takes one.
+    A bare word is short for ``{name: word}``; a Python object (a loss, a class) is short for ``{name: object}``.
 
     Args:
         registry: spec classes, each with a literal field ``name``.
-        own: the spec that takes a name of the form ``file.py:name``, or an object of Python.
+        own: the spec of names of the form ``file.py:name`` and of Python objects.
     """
     members = [Annotated[spec, Tag(name)] for name, spec in zip(registry, registry.values(), strict=True)]
 

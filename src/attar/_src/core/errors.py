@@ -1,14 +1,14 @@
-"""Every exception Attar raises on purpose.
+"""The exceptions Attar raises on purpose.
 
     AttarError
-    ├── ArtifactError      a file that is not a sound ``.attar`` file, or asks for more than the limits allow
+    ├── ArtifactError      a ``.attar`` file that is malformed or exceeds the limits
     ├── SpecError          an option, scheme or recipe that cannot work (also a ValueError)
     │   └── UnknownName    a name that is not in a registry, or a glob that matches nothing
-    ├── DataError          a data set that is missing or not of the form it should have
-    ├── ModelError         a module that cannot be traced, exported or quantized as asked
-    └── ParityError        the decoded file does not compute what the quantized module computes
+    ├── DataError          a data set that is missing or has the wrong form
+    ├── ModelError         a module that cannot be traced, exported or quantized
+    └── ParityError        the decoded file and the quantized module compute different outputs
 
-A message says what was asked, what arrived, and the nearest fix.
+A message should say what was asked, what arrived, and the nearest fix.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
-_ENTRIES = 2000  # of a folder, among which a name is looked for
+_ENTRIES = 2000  # how many names of a folder are searched for a close match
 
 
 class AttarError(Exception):
-    """Base of every error raised on purpose; the command line prints it without a traceback."""
+    """Base class; the command line prints these errors without a traceback."""
 
 
 class ArtifactError(AttarError):
-    """Something is wrong with a file; ``section`` names the place.
+    """A ``.attar`` file is malformed or exceeds the limits.
 
     Args:
-        message: what is wrong and, where there is one, the fix.
-        section: the part of the file the fault lies in, as ``attar inspect`` names it.
-        path: the file, where it is one and the message does not name it.
+        message: the fault and, if there is one, the fix.
+        section: the part of the file with the fault, as ``attar inspect`` names it.
+        path: the file, if there is one and the message does not name it.
     """
 
     def __init__(self, message: str, *, section: str | None = None, path: Path | None = None) -> None:
@@ -42,7 +42,7 @@ class ArtifactError(AttarError):
 
 @contextmanager
 def naming_file(path: Path | None) -> Iterator[None]:
-    """Let every :class:`ArtifactError` that names a section name the file, too, where there is one."""
+    """Add the path, if not None, to every :class:`ArtifactError` that names a section."""
     try:
         yield
     except ArtifactError as error:
@@ -56,12 +56,16 @@ class SpecError(AttarError, ValueError):
 
 
 class UnknownName(SpecError):
-    """A name that is not among those that exist; lists the nearest.
+    """An unknown name; the message suggests the closest known ones.
 
     Args:
-        what: the noun the name should be of (``"layer"``, ``"coder"``).
-        name: what arrived.
-        known: every name that would have been accepted.
+        what: what the name should denote (``"layer"``, ``"coder"``).
+        name: the name that was given.
+        known: all accepted names.
+
+    Example:
+        >>> str(UnknownName("coder", "ranz", ["raw", "rans"]))
+        "no coder named 'ranz'; did you mean 'rans' or 'raw'?"
     """
 
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
@@ -74,7 +78,7 @@ class UnknownName(SpecError):
 
 
 def missing_file(path: Path, what: str = "there is no file") -> str:
-    """Return that a file is not there, with the names that are nearest to it in its folder."""
+    """Return the message for a missing file, with the closest names in its folder."""
     if path.is_dir():
         return f"{what} {path}, which is a folder"
     if not path.parent.is_dir():
@@ -89,15 +93,15 @@ def missing_file(path: Path, what: str = "there is no file") -> str:
 
 
 class DataError(AttarError):
-    """A data set that is missing, or not of the form it should have."""
+    """A data set that is missing or has the wrong form."""
 
 
 class ModelError(AttarError):
-    """A module that cannot be traced, exported or quantized as asked."""
+    """A module that cannot be traced, exported or quantized."""
 
 
 class ParityError(AttarError):
-    """The decoded file does not compute what the quantized module computes."""
+    """The decoded file and the quantized module compute different outputs."""
 
 
 def short_message(error: BaseException, lines: int = 3) -> str:

@@ -1,4 +1,4 @@
-"""Halves: float32 values in 16 bits, rounded once on the way there and exact on the way back."""
+"""Convert float32 to float16 or bfloat16 (rounded half to even) and back (exact)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 
 from attar._src.core.errors import SpecError
 
-#: Element types a file may keep scales in. bf16 is held in numpy as the uint16 of its bits.
+#: Element types of stored scales. numpy has no bfloat16: ``bf16`` arrays hold its bits as uint16.
 ScaleType = Literal["f32", "f16", "bf16"]
-#: Those of 16 bits.
+#: The 16-bit types among them.
 HALF_TYPES = ("f16", "bf16")
 
 
 def to_half(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
-    """Return values in a type of 16 bits, rounded half to even; what it cannot hold is an infinity.
+    """Round values to a 16-bit type, half to even; values beyond its range become infinite.
 
     Args:
         values: float32, any shape, without NaN.
-        dtype: ``f16``, or ``bf16``: the upper half of a float32.
+        dtype: ``f16``, or ``bf16`` (the upper half of a float32).
     """
     if dtype == "f16":
         with np.errstate(over="ignore"):
@@ -30,24 +30,24 @@ def to_half(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
 
 
 def from_half(stored: NDArray[Any], dtype: str) -> NDArray[np.float32]:
-    """Return stored values of type ``f32``, ``f16`` or ``bf16`` as float32, exactly."""
+    """Convert stored values of type ``f32``, ``f16`` or ``bf16`` to float32, exactly."""
     if dtype == "bf16":
         return (stored.astype(np.uint32) << 16).view(np.float32)
-    with np.errstate(invalid="ignore"):  # some processors complain of signalling NaNs, which the caller refuses
+    with np.errstate(invalid="ignore"):  # signalling NaNs warn on some processors; the caller refuses NaN anyway
         return stored.astype(np.float32)
 
 
 def check_exact(dtype: str, *arrays: NDArray[np.float32]) -> None:
-    """Check that a type holds every value as it is, so that what is computed and what is stored are the same.
+    """Check that ``dtype`` represents every value exactly, so that stored and computed scales are equal.
 
     Raises:
-        SpecError: it does not, or scales cannot have that type.
+        SpecError: a value is not representable, or ``dtype`` is not a type of scales.
     """
     if dtype == "f32":
         return
     if dtype not in HALF_TYPES:
-        raise SpecError(f"scales are stored as f32, f16 or bf16; {dtype!r} was asked")
+        raise SpecError(f"scales are stored as f32, f16 or bf16, not as {dtype!r}")
     for values in arrays:
         exact = from_half(to_half(values, dtype), dtype) == values
         if not exact.all():
-            raise SpecError(f"{exact.size - int(exact.sum())} of {exact.size} scales are no numbers of type {dtype}")
+            raise SpecError(f"{exact.size - int(exact.sum())} of {exact.size} scales are not exact in {dtype}")

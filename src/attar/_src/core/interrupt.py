@@ -1,8 +1,8 @@
-"""Interrupt: a Ctrl-C that no library can swallow.
+"""A Ctrl-C that libraries cannot swallow.
 
-Python raises KeyboardInterrupt wherever it is when the signal comes. In a finalizer, or in a callback of an extension
-that takes any exception for an answer, that is lost, and the work goes on for hours as if nobody had asked. So it is
-remembered too, and long work asks at each step.
+Python raises KeyboardInterrupt wherever it is when the signal arrives. In a finalizer, or in a callback of an extension
+that catches every exception, it is lost and training goes on for hours. So the signal is also recorded, and long loops
+check it at each step.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: Whether KeyboardInterrupt was raised since somebody listens; None where nobody does.
+#: Whether KeyboardInterrupt was raised inside :func:`interruptible`; None outside.
 _heard: bool | None = None
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Remember a KeyboardInterrupt that SIGINT raises while the block runs, and see that it leaves the block.
+    """Record a KeyboardInterrupt that SIGINT raises inside the block, and raise it at the end of the block.
 
-    An error that leaves the block after one becomes KeyboardInterrupt too: it may be the same one in another guise. A
-    handler of the caller's that raises nothing has its way. Of blocks in each other the outermost listens. Off the
-    main thread, where Python lets no handler be set, and where SIGINT is ignored, nothing is remembered.
+    An error that leaves the block after the signal becomes KeyboardInterrupt, because it may be caused by it. A custom
+    handler that does not raise is respected. The outermost of nested blocks records. Nothing is recorded outside the
+    main thread, where Python allows no handler, or if SIGINT is ignored.
 
     Raises:
-        KeyboardInterrupt: it was raised within, whatever became of it.
+        KeyboardInterrupt: it was raised inside the block, even if it was caught there.
     """
     global _heard
     before = signal.getsignal(signal.SIGINT)
@@ -52,16 +52,12 @@ def interruptible() -> Iterator[None]:
         raise_if_interrupted()
         raise
     finally:
-        # In this order: a signal that comes between leaves a handler behind that remembers nothing.
+        # In this order: a signal between the two statements then meets a handler that records nothing.
         _heard = None
         signal.signal(signal.SIGINT, before)
 
 
 def raise_if_interrupted() -> None:
-    """Raise KeyboardInterrupt again if one was raised since :func:`listening` began; elsewhere do nothing.
-
-    Raises:
-        KeyboardInterrupt: it was.
-    """
+    """Raise KeyboardInterrupt if :func:`interruptible` has recorded one."""
     if _heard:
         raise KeyboardInterrupt

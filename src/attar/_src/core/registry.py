@@ -1,4 +1,4 @@
-"""Registries: a literal tuple of entries under their names, or a user's own ``file.py:name``."""
+"""Registries of named entries, and imports of a user's own ``file.py:name``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _folder: ContextVar[Path] = ContextVar("folder", default=Path())
 
 @contextlib.contextmanager
 def references_from(folder: Path) -> Iterator[None]:
-    """Let the files of ``file.py:name`` be looked for in ``folder`` rather than in the current one."""
+    """Resolve relative paths of ``file.py:name`` against ``folder`` instead of the current folder."""
     token = _folder.set(folder)
     try:
         yield
@@ -32,13 +32,13 @@ def references_from(folder: Path) -> Iterator[None]:
 
 
 class Registry(Generic[_T]):
-    """The entries of one family, each under its ``name`` attribute.
+    """A family of entries, each registered under its ``name`` attribute.
 
-    Wherever a registered name is taken, ``path/to/file.py:name`` and ``package.module:name`` are taken too.
+    ``path/to/file.py:name`` and ``package.module:name`` are accepted wherever a registered name is.
 
     Args:
-        noun: what one entry is, for messages.
-        *entries: the entries themselves, each with a ``name``.
+        noun: what an entry is called in messages.
+        *entries: the entries, each with a ``name``.
 
     Example:
         >>> class Red: name = "red"
@@ -56,12 +56,12 @@ class Registry(Generic[_T]):
             self._entries[name] = entry
 
     def __getitem__(self, name: str) -> _T:
-        """Return the entry called ``name``, or import it where ``name`` has the form ``file.py:name``.
+        """Return the entry called ``name``, or import it if ``name`` has the form ``file.py:name``.
 
-        A class that is imported so is called without arguments: entries are objects.
+        An imported class is instantiated without arguments, because entries are objects.
 
         Raises:
-            UnknownName: no entry has this name; the message lists the nearest ones.
+            UnknownName: no entry has this name; the message suggests the closest ones.
         """
         if ":" in name:
             entry = load_object(name)
@@ -78,12 +78,12 @@ class Registry(Generic[_T]):
         return len(self._entries)
 
     def values(self) -> tuple[_T, ...]:
-        """Return every entry, in the order they were registered."""
+        """Return all entries in the order of registration."""
         return tuple(self._entries.values())
 
 
 def _name_of(entry: Any) -> str:
-    """Return the name of an entry: an attribute, or the default of the field of a spec."""
+    """Return the name of an entry: its attribute, or the default of a spec's field."""
     fields = getattr(entry, "model_fields", {}) if isinstance(entry, type) else {}
     name = fields["name"].default if "name" in fields else entry.name
     assert isinstance(name, str)
@@ -91,13 +91,13 @@ def _name_of(entry: Any) -> str:
 
 
 def load_object(reference: str) -> Any:
-    """Import ``file.py:name`` or ``package.module:name`` and return what it names.
+    """Import the object ``file.py:name`` or ``package.module:name``.
 
-    The user asked for this code to run; nothing that came from a ``.attar`` file is ever passed here. A file is run
-    once for as long as it stays as it is, and the files beside it that it imports do: what was changed is run anew.
+    This runs the user's code; never pass a name from a ``.attar`` file. A file is run once until it, or a file beside
+    it that it imports, changes.
 
     Raises:
-        SpecError: the reference has no colon, the file or module is not there or raises, or it holds no such name.
+        SpecError: the reference has no colon, the file or module does not exist or raises, or it has no such name.
     """
     source, separator, name = reference.rpartition(":")
     if not separator or not source or not name:
@@ -121,7 +121,7 @@ def load_object(reference: str) -> Any:
 
 @dataclass(frozen=True)
 class _Run:
-    """A user's file that was run, with the modules beside it that it imported, and the SHA-256 of all by path."""
+    """A user's file that was run, the modules beside it that it imported, and the SHA-256 of all by path."""
 
     module: ModuleType
     beside: Mapping[str, ModuleType]
@@ -132,12 +132,12 @@ _run: dict[Path, _Run] = {}
 
 
 def _from_file(path: Path, reference: str) -> ModuleType:
-    """Return the module that a user's file makes: the one it made before, where nothing has changed since."""
+    """Run a user's file and return its module; the cached one if no file has changed."""
     before = _run.get(path)
     if before is not None:
         if all(_digest(each) == digest for each, digest in before.digests.items()):
             return before.module
-        # All of them, for they may hold objects of each other.
+        # All of them, because they may hold objects of each other.
         for name, module in before.beside.items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]
@@ -150,10 +150,10 @@ def _from_file(path: Path, reference: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     known = set(sys.modules)
     sys.modules[key] = module
-    # A user's file may import its neighbours, as it could if it were run as a script.
+    # A user's file may import files beside it, as a script may.
     sys.path.insert(0, str(path.parent))
     try:
-        # From the text: byte code beside it is only known by its second and size.
+        # Compile the text: cached byte code is matched only by mtime (in seconds) and size.
         exec(compile(text, path, "exec"), vars(module))
     except BaseException as error:
         del sys.modules[key]
@@ -171,11 +171,11 @@ def _from_file(path: Path, reference: str) -> ModuleType:
 
 
 def _lies_in(name: str, module: ModuleType, folder: Path) -> bool:
-    """True for a module that was found in a folder itself, as its name says: not in packages that lie below it."""
+    """Return whether a module was imported from ``folder`` itself, not from a package installed below it."""
     file, stem = getattr(module, "__file__", None), folder.joinpath(*name.split("."))
     return file in (f"{stem}.py", str(stem / "__init__.py")) and name.partition(".")[0] != "attar"
 
 
 def _digest(path: Path) -> str | None:
-    """Return the SHA-256 of a file, None where there is none."""
+    """Return the SHA-256 of a file, None if it does not exist."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

@@ -1,4 +1,4 @@
-"""Multiply a compressed tensor along one axis without leaving its grid: what folding a batch-norm does to a weight."""
+"""Multiply a compressed tensor along one axis by rescaling its grid, as folding a batch-norm into a weight needs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _TINY = float(np.finfo(np.float32).tiny)
 
 
 def rescale(tensor: CompressedTensor, factor: NDArray[np.float64], axis: int) -> CompressedTensor | None:
-    """Return ``tensor * factor`` along ``axis``, or None where its grid cannot follow.
+    """Return ``tensor * factor`` along ``axis``, or None if its granularity cannot express that.
 
-    Codes stay and scales take the factor; they are of 32 bits then. A negative factor turns the signs of symmetric
-    narrow codes; a scale of the whole tensor becomes one for each channel.
+    Float32 scales take the factor; codes stay, except that a negative factor negates symmetric narrow-range codes. A
+    per-tensor scale becomes per-channel.
 
     Args:
-        tensor: floating values or a grid of them.
+        tensor: a floating-point tensor of any kind.
         factor: finite, ``(tensor.shape[axis],)``.
         axis: the axis of the channels.
     """
@@ -50,7 +50,7 @@ def _quantized(tensor: Quantized, factor: NDArray[np.float64], axis: int) -> Qua
     if index is None or ((factor < 0).any() and not mirrored):
         return None
     granularity, source, channel = index
-    # A channel that is switched off altogether still has a normal, positive scale; its codes become zero.
+    # A scale must stay positive: for a factor of 0 the codes become zero instead.
     dead = factor == 0
     scale = np.maximum(tensor.scale[source] * np.abs(factor[channel]), _TINY).astype(np.float32)
     sign = _along(np.where(dead, 0, np.where(factor < 0, -1, 1)), axis, len(tensor.shape))
@@ -67,7 +67,7 @@ def _quantized(tensor: Quantized, factor: NDArray[np.float64], axis: int) -> Qua
 def _channels(
     granularity: Any, shape: tuple[int, ...], axis: int
 ) -> tuple[Any, NDArray[np.int64], NDArray[np.int64]] | None:
-    """Return the granularity that can follow, the old scale of each new one, and the channel each belongs to."""
+    """Return the new granularity, and the old scale and the channel of each new scale; None if no granularity fits."""
     channels = np.arange(shape[axis])
     match granularity:
         case PerTensor():

@@ -1,12 +1,12 @@
-"""Scheme: the grid a tensor is quantized to, never how its scales were found.
+"""Scheme: the grid a tensor is quantized to, independent of how its scales are found.
 
 Notation (``docs/notation.md``): a real value r is stored as an integer code q,
 
     q = clip(round(r / S) + Z, qmin, qmax)        r' = S (q - Z)
 
-with S the scale and Z the zero point, rounding half to even. Some texts write round(r/S) - Z: the other sign of Z.
+with scale S and zero point Z, rounding half to even. Some texts write round(r/S) - Z: the opposite sign of Z.
 
-Which parameters a granularity has for a tensor of shape ``s`` with ``n`` elements:
+The parameters of each granularity for a tensor of shape ``s`` with ``n`` elements:
 
 | granularity        | scales and zero points                        | element i belongs to         |
 |--------------------|-----------------------------------------------|------------------------------|
@@ -37,45 +37,50 @@ class PerTensor(Spec):
     kind: Literal["tensor"] = "tensor"
 
     def count(self, shape: Shape) -> int:
-        """Return how many scales a tensor of this shape has: 1."""
+        """Return the number of scales: 1."""
         return 1
 
     def index(self, shape: Shape) -> NDArray[np.int64]:
-        """Return the parameter each element belongs to, shape ``(1,) * ndim`` (broadcasts against the tensor)."""
+        """Return zeros of shape ``(1,) * ndim``, which broadcast against the tensor."""
         return np.zeros((1,) * len(shape), np.int64)
 
 
 class PerChannel(Spec):
-    """One scale for each index along ``axis`` (0 is the output channel of convolutions and linear layers)."""
+    """One scale per index along ``axis`` (0 for the output channels of convolutions and linear layers)."""
 
     kind: Literal["channel"] = "channel"
     axis: int = Field(default=0, ge=0, lt=16)
 
     def count(self, shape: Shape) -> int:
-        """Return how many scales a tensor of this shape has: its length along ``axis``."""
+        """Return the number of scales: the length of ``axis``."""
         return _length(shape, self.axis)
 
     def index(self, shape: Shape) -> NDArray[np.int64]:
-        """Return the parameter each element belongs to, shaped to broadcast against the tensor."""
+        """Return each element's scale index, broadcastable: ``axis=0`` of (C, I, kH, kW) -> (C, 1, 1, 1)."""
         form = [1] * len(shape)
         form[self.axis] = _length(shape, self.axis)
         return np.arange(form[self.axis], dtype=np.int64).reshape(form)
 
 
 class PerGroup(Spec):
-    """One scale for each run of ``size`` elements inside a channel; the last run of a channel may be shorter."""
+    """One scale per run of ``size`` elements inside a channel; the last run of a channel may be shorter."""
 
     kind: Literal["group"] = "group"
     axis: int = Field(default=0, ge=0, lt=16)
     size: int = Field(ge=1)
 
     def count(self, shape: Shape) -> int:
-        """Return how many scales a tensor of this shape has: channels times groups in a channel."""
+        """Return the number of scales: channels times groups per channel."""
         channels = _length(shape, self.axis)
         return channels * self._groups(shape, channels)
 
     def index(self, shape: Shape) -> NDArray[np.int64]:
-        """Return the parameter each element belongs to, in the tensor's own shape."""
+        """Return each element's scale index in the tensor's shape.
+
+        Example:
+            >>> PerGroup(size=2).index((2, 3)).tolist()
+            [[0, 0, 1], [2, 2, 3]]
+        """
         channels = _length(shape, self.axis)
         groups = self._groups(shape, channels)
         rest = tuple(n for axis, n in enumerate(shape) if axis != self.axis)
@@ -88,17 +93,17 @@ class PerGroup(Spec):
 
 
 class PerBucket(Spec):
-    """One scale for each chunk of ``size`` consecutive elements of the flat tensor (Polino et al. 2018, sec. 2.1)."""
+    """One scale per ``size`` consecutive elements of the flat tensor (Polino et al. 2018, section 2.1)."""
 
     kind: Literal["bucket"] = "bucket"
     size: int = Field(default=256, ge=1)
 
     def count(self, shape: Shape) -> int:
-        """Return how many scales a tensor of this shape has: chunks of the flat tensor."""
+        """Return the number of scales: ``ceil(elements / size)``."""
         return -(-math.prod(shape) // self.size)
 
     def index(self, shape: Shape) -> NDArray[np.int64]:
-        """Return the parameter each element belongs to, in the tensor's own shape."""
+        """Return each element's scale index in the tensor's shape: ``size=2`` on (2, 3) -> [[0, 0, 1], [1, 2, 2]]."""
         return (np.arange(math.prod(shape), dtype=np.int64) // self.size).reshape(shape)
 
 
@@ -111,8 +116,8 @@ class Scheme(Spec):
     Attributes:
         bits: width of a code, 1 to 8.
         symmetric: codes are signed and the zero point is 0; otherwise codes are unsigned with a stored zero point.
-        narrow_range: leave out the most negative code of a symmetric grid, so that it mirrors itself
-            (then a code may change its sign, as folding a negative batch-norm factor asks).
+        narrow_range: drop the most negative code of a symmetric grid (4 bits: -7 to 7, not -8 to 7), so that codes can
+            be negated, as folding a negative batch-norm factor needs.
         granularity: which elements share a scale.
     """
 
@@ -135,18 +140,16 @@ class Scheme(Spec):
 
     @property
     def levels(self) -> int:
-        """How many codes there are."""
+        """The number of codes."""
         return self.qmax - self.qmin + 1
 
     @property
     def code_dtype(self) -> np.dtype[np.int8] | np.dtype[np.uint8]:
-        """The numpy type codes are held in: int8 for symmetric grids, uint8 for the others."""
+        """The numpy type of codes: int8 for symmetric grids, uint8 for asymmetric ones."""
         return np.dtype(np.int8) if self.symmetric else np.dtype(np.uint8)
 
 
 def _length(shape: Shape, axis: int) -> int:
     if axis >= len(shape):
-        raise SpecError(
-            f"a scale per index of axis {axis} was asked of a tensor of shape {shape}; use axis < {len(shape)}"
-        )
+        raise SpecError(f"scales along axis {axis} do not fit a tensor of shape {shape}; use axis < {len(shape)}")
     return shape[axis]

@@ -1,4 +1,4 @@
-"""Spec: a frozen, validated description whose fields are its configuration, JSON both ways."""
+"""Spec: the base class of frozen, validated configuration objects that convert to and from JSON."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from attar._src.core.errors import SpecError, UnknownName
 
 
 class Spec(BaseModel):
-    """Base of every description: frozen, no unknown fields, no silent conversions.
+    """A frozen pydantic model without unknown fields or silent conversions.
 
-    A subclass only names its fields. ``model_dump(mode="json")`` and ``model_validate`` are inverse to each other.
-    A list stands for a tuple: YAML and JSON have no others.
+    ``model_validate`` inverts ``model_dump(mode="json")``. Lists are accepted for tuples, which YAML and JSON lack.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
@@ -53,13 +52,12 @@ def refusing_at(*place: str | int) -> Iterator[None]:
 
 
 def explain(error: ValidationError, *, where: str, given: Any = None) -> str:
-    """Return the first three faults of a failed validation as ``where.path: message (got ...)``.
+    """Format the first three faults of a failed validation as ``where.path: message (got ...)``.
 
     Args:
         error: the failed validation.
-        where: what the path begins with.
-        given: what was validated, where its paths shall be those of the user: without the words that pydantic puts in
-            for the member of a union it has chosen.
+        where: prefix of every path.
+        given: the validated value; if given, paths omit the tags that pydantic inserts for members of a union.
     """
     lines = []
     for fault in error.errors(include_url=False)[:3]:
@@ -72,7 +70,7 @@ def explain(error: ValidationError, *, where: str, given: Any = None) -> str:
             lines.append(f"{before}{fault['msg']}")
         elif fault["type"] == "union_tag_invalid":
             known = [word.strip("'") for word in str(context["expected_tags"]).split(", ")]
-            # A field that tells them apart is quoted; a function that does so goes by the name.
+            # pydantic quotes the discriminating field; the function of a spec_choice reads `name`.
             field = str(context["discriminator"])
             what = field.strip("'") if field.startswith("'") else "name"
             lines.append(f"{before}{UnknownName(what, str(context['tag']), known)}")
@@ -99,7 +97,7 @@ def _place(loc: tuple[int | str, ...], given: Any, fault: str) -> list[int | str
 
 
 def build_spec(spec: type[Spec], *, where: str, **fields: Any) -> Any:
-    """Make a ``spec`` from keyword arguments, raising a readable :class:`SpecError` when they do not fit."""
+    """Build a ``spec`` from keyword arguments; raise a readable :class:`SpecError` if they are invalid."""
     try:
         return spec(**fields)
     except ValidationError as error:

@@ -4,8 +4,8 @@
            -> for each seed, teachers first: stages -> pack -> parity -> file
            -> for every file: verify, test, latency -> report.json -> report.html
 
-Every step is journaled and every training is checkpointed: a run that was killed continues with ``resume=True`` and ends
-in the same bytes.
+Every step is journaled and every training is checkpointed: a run that was killed continues with
+``resume=True`` and ends in the same bytes.
 """
 
 from __future__ import annotations

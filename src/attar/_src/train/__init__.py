@@ -1,1 +1,1 @@
-"""The one training loop and what feeds it; knows nothing of stages, constraints or files."""
+"""The training loop, feeds, optimizers and schedules; independent of stages, constraints and files."""

@@ -1,7 +1,7 @@
-"""Augmentations: what is done to examples at random while training.
+"""Random augmentations of training examples.
 
-Finite ones choose among a counted number of variants and act on raw examples, before these are prepared as inputs; what
-a teacher says of each variant can be kept. Endless ones act on prepared inputs.
+Finite augmentations choose among a countable number of variants and act on raw examples before preprocessing; a
+teacher's outputs for each variant can be cached. Endless ones act on preprocessed inputs.
 """
 
 from __future__ import annotations
@@ -28,37 +28,37 @@ class Augmentation(Spec):
 
 
 class Finite(Augmentation):
-    """One that makes a counted number of variants of an example; variant 0 is the example as it is."""
+    """An augmentation with a fixed number of variants of an example; variant 0 is the unchanged example."""
 
     @property
     def variants(self) -> int:
-        """How many there are."""
+        """The number of variants."""
         raise NotImplementedError
 
     def apply(self, x: Tensor, choice: Tensor) -> Tensor:
         """Return variant ``choice[i]`` of each example ``x[i]``.
 
         Args:
-            x: raw examples ``(n, ...)``, of any type.
-            choice: int64 ``(n,)``, 0 to ``variants - 1``.
+            x: raw examples ``(N, ...)`` of any type.
+            choice: int64 ``(N,)``, 0 to ``variants - 1``.
         """
         raise NotImplementedError
 
 
 class Endless(Augmentation):
-    """One that draws anew each time."""
+    """An augmentation that draws a new random change each time."""
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return inputs like ``x``, float ``(n, ...)``, changed as ``generator`` says."""
+        """Return augmented inputs of the shape of ``x``, float ``(N, ...)``."""
         raise NotImplementedError
 
 
 class Crop(Finite):
-    """A window as large as the image from the image with ``padding`` raw zeros on every side: ``(2 padding + 1)^2``.
+    """Random crop of the image's own size after zero padding; ``(2 padding + 1)^2`` variants (81 for padding 4).
 
-    The usual augmentation of small photographs, with 4 (He et al. 2016, "Deep residual learning for image
-    recognition", section 4.2). Padding is put around the *raw* image: it is black, not the mean, as in torchvision when
-    RandomCrop comes before ToTensor and Normalize. Images are ``(n, ..., height, width)``.
+    The usual augmentation of small photographs, with padding 4 (He et al. 2016, "Deep residual learning for image
+    recognition", section 4.2). The *raw* image is padded, so the border is black, not the mean, as with torchvision's
+    RandomCrop before ToTensor and Normalize. Images are ``(N, ..., H, W)``.
     """
 
     name: Literal["crop"] = "crop"
@@ -66,38 +66,38 @@ class Crop(Finite):
 
     @property
     def variants(self) -> int:
-        """One for each place of the window; place 0 is the middle, the others follow row by row and start over."""
+        """One per position of the window; variant 0 is the centre, the others follow row by row and wrap around."""
         return (2 * self.padding + 1) ** 2
 
     def apply(self, x: Tensor, choice: Tensor) -> Tensor:
-        """Return each image moved by its choice."""
+        """Return the chosen window of each image."""
         height, width = _image(x, "crop")
         side = 2 * self.padding + 1
         place = (choice + self.variants // 2) % self.variants
         padded = torch.nn.functional.pad(x, [self.padding] * 4)
-        # Every window as a view, (n, ..., side, side, height, width); only the chosen ones are copied.
+        # A view of every window, (N, side, side, ..., H, W); only the chosen ones are copied.
         windows = padded.unfold(-2, height, 1).unfold(-2, width, 1).movedim((-4, -3), (1, 2))
         return windows[torch.arange(len(x)), place // side, place % side]
 
 
 class Flip(Finite):
-    """The image or its mirror image, left and right exchanged. Not for digits or letters."""
+    """Horizontal flip. Do not use it for digits or letters."""
 
     name: Literal["flip"] = "flip"
 
     @property
     def variants(self) -> int:
-        """Two: as it is, mirrored."""
+        """2: unchanged, flipped."""
         return 2
 
     def apply(self, x: Tensor, choice: Tensor) -> Tensor:
-        """Return each image, mirrored where its choice is 1."""
+        """Return the images, those with choice 1 flipped."""
         _image(x, "flip")
         return torch.where(choice.reshape(-1, *[1] * (x.dim() - 1)) == 1, x.flip(-1), x)
 
 
 class Noise(Endless):
-    """Gaussian noise on every number of the prepared input: ``x + sd z``, z standard normal."""
+    """Gaussian noise on the preprocessed input: ``x + sd z``, z standard normal."""
 
     name: Literal["noise"] = "noise"
     sd: Annotated[float, Field(gt=0)] = 0.1
@@ -108,19 +108,19 @@ class Noise(Endless):
 
 
 class CutMix(Endless):
-    """A rectangle of another image of the batch pasted in, at the same place (Yun et al. 2019, "CutMix: regularization
+    """Paste a rectangle of another image of the batch, at the same position (Yun et al. 2019, "CutMix: regularization
     strategy to train strong classifiers with localizable features", section 3.1).
 
-    Against learning the training images by heart, where a network is large for its data. With probability ``share`` an
-    image gets a rectangle of its own proportions that lies inside it, anywhere; its share of the image is uniform in 0
-    to ``area``, sides rounded down to whole pixels. The paper has ``area`` 1, lets rectangles reach over the border,
-    and weighs the labels of both images by their shares. Here targets stay as they are: with ``area`` 0.5 at most, one
-    label for each image is that of its larger part. What tells the truth about such an image is a teacher that sees it
-    too, so let one have most of the loss (as with mixup, which blends whole images, in Beyer et al. 2022, "Knowledge
-    distillation: a good teacher is patient and consistent", section 3.1). Not for a target for each pixel.
+    It counters overfitting if a network is large for its data. With probability ``share`` an image gets a rectangle of
+    its own aspect ratio at a random position inside it, with an area uniform in 0 to ``area`` of the image and sides
+    rounded down to whole pixels. The paper has ``area`` 1, lets rectangles cross the border, and mixes the labels of
+    both images by area. Here targets do not change: with ``area`` of at most 0.5 the label is that of the larger part.
+    A teacher that sees the mixed image gives the correct target, so the distillation loss should dominate (as with
+    mixup in Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and consistent", section 3.1). Do not
+    use it with per-pixel targets.
 
-    Images are ``(n, ..., height, width)``. The other image is one of the same rank's part of the batch; where that is
-    alone, it stays as it is.
+    Images are ``(N, ..., H, W)``. The other image is from the same rank's part of the batch; a batch of one is
+    unchanged.
     """
 
     name: Literal["cutmix"] = "cutmix"
@@ -128,14 +128,14 @@ class CutMix(Endless):
     area: Annotated[float, Field(gt=0, le=1)] = 0.5
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the images, a ``share`` of them on average with a rectangle of another one."""
+        """Return the images, on average a ``share`` of them mixed."""
         height, width = _image(x, self.name)
         if min(height, width) < 2:
             raise DataError(f"cutmix is for images of 2x2 pixels and more; {height}x{width} arrived")
         n = len(x)
         mixed, area, down, across = torch.rand(4, n, generator=generator)
         side = torch.where(mixed < self.share, area * self.area, 0.0).sqrt()
-        # The other image of each is its neighbour in a circle in random order: never itself.
+        # Each image's partner is its successor in a random cycle, so never itself.
         circle = torch.randperm(n, generator=generator)
         other = torch.empty_like(circle).scatter_(0, circle, circle.roll(1))
         rows, columns = _band(side, down, height), _band(side, across, width)
@@ -144,17 +144,20 @@ class CutMix(Endless):
 
 
 class CustomAugmentation(Endless):
-    """A user's own: ``file.py:name`` or a function ``(x, generator) -> x`` on prepared inputs ``(n, ...)``."""
+    """A user's own: ``file.py:name`` or a function ``(x, generator) -> x`` on preprocessed inputs ``(N, ...)``."""
 
     name: str | SkipJsonSchema[Callable[..., Any]]  # type: ignore[assignment]
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return what the user's own makes of ``x``."""
+        """Return the output of the user's function."""
         own = load_object(self.name) if isinstance(self.name, str) else self.name
         made = own(x, generator)
         if not isinstance(made, Tensor) or len(made) != len(x):
             said = f"{tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
-            raise SpecError(f"augmentation {self._written(self.name)} made {said} of inputs {tuple(x.shape)}")
+            raise SpecError(
+                f"augmentation {self._written(self.name)} returned {said} for inputs {tuple(x.shape)}; return a tensor "
+                "with as many examples"
+            )
         return made
 
     @field_serializer("name")
@@ -173,14 +176,14 @@ else:
 
 
 def count_variants(augment: Sequence[Augmentation]) -> int | None:
-    """Return how many variants a list of augmentations makes of an example; None where they are endless."""
+    """Return the number of variants of an example under all augmentations; None if one is endless."""
     if any(not isinstance(each, Finite) for each in augment):
         return None
     return count_finite_variants(augment)
 
 
 def count_finite_variants(augment: Sequence[Augmentation]) -> int:
-    """Return how many variants the finite ones of a list make together."""
+    """Return the number of variants of an example under the finite augmentations."""
     return math.prod(each.variants for each in augment if isinstance(each, Finite))
 
 
@@ -189,8 +192,9 @@ def apply_finite(augment: Sequence[Augmentation], x: Tensor, choice: Tensor) -> 
 
     Args:
         augment: the list.
-        x: raw examples ``(n, ...)``.
-        choice: int64 ``(n,)``, below :func:`choices`: a number in mixed radix, the first augmentation its last digit.
+        x: raw examples ``(N, ...)``.
+        choice: int64 ``(N,)`` below :func:`count_finite_variants`, in mixed radix with the first augmentation as the
+            lowest digit: for crop (81) then flip (2), 100 is crop 19 and flip 1.
     """
     for each in augment:
         if isinstance(each, Finite):
@@ -200,7 +204,7 @@ def apply_finite(augment: Sequence[Augmentation], x: Tensor, choice: Tensor) -> 
 
 
 def apply_endless(augment: Sequence[Augmentation], x: Tensor, generator: torch.Generator) -> Tensor:
-    """Apply the endless augmentations of a list to prepared inputs ``(n, ...)``, in order."""
+    """Apply the endless augmentations of a list to preprocessed inputs ``(N, ...)``, in order."""
     for each in augment:
         if isinstance(each, Endless):
             x = each.draw(x, generator)
@@ -209,12 +213,12 @@ def apply_endless(augment: Sequence[Augmentation], x: Tensor, generator: torch.G
 
 def _image(x: Tensor, what: str) -> tuple[int, int]:
     if x.dim() < 3:
-        raise DataError(f"{what} is for images, (n, ..., height, width); examples of shape {tuple(x.shape)} arrived")
+        raise DataError(f"{what} is for images (N, ..., H, W); examples of shape {tuple(x.shape)} arrived")
     return x.shape[-2], x.shape[-1]
 
 
 def _band(side: Tensor, place: Tensor, size: int) -> Tensor:
-    """Return which pixels lie in a band of ``side`` of ``size``, anywhere by ``place`` in 0 to 1: ``(n, size)``."""
+    """Return the mask ``(N, size)`` of bands of length ``side * size`` at the relative position ``place`` in 0 to 1."""
     length = (side * size).floor()
     start = (place * (size - length + 1)).floor()
     pixel = torch.arange(size)

@@ -1,4 +1,4 @@
-"""Average: the mean of parameters over the last steps of a training."""
+"""Stochastic weight averaging: the mean of parameters over the last steps of training."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 
 class WeightAverage:
-    """The mean of parameters over the steps since ``begin``: ``m += (p - m) / k`` after the k-th of them.
+    """The mean of parameters over the last ``share * steps`` steps: ``m += (p - m) / k`` after the k-th of them.
 
-    The end of a training wanders about in a wide minimum, and the middle of where it was does better on examples it has
-    not seen than the last place (Izmailov et al. 2018, "Averaging weights leads to wider optima", section 3.2).
+    SGD explores a wide minimum at the end of training; the mean of its iterates generalises better than the last one
+    (Izmailov et al. 2018, "Averaging weights leads to wider optima", section 3.2).
 
     Args:
-        parameters: what is averaged, on their device.
-        share: of the steps, at the end; 0: none.
-        steps: how many there are.
+        parameters: the averaged parameters, on their device.
+        share: share of all steps, at the end of training; 0 disables averaging.
+        steps: number of steps.
 
     Attributes:
-        taken: how many steps are in the mean.
-        means: the means, one for each parameter; empty before the first step of them.
+        taken: number of steps in the mean.
+        means: one mean per parameter; empty before the first averaged step.
     """
 
     def __init__(self, parameters: Sequence[Tensor], share: float, steps: int) -> None:
@@ -34,7 +34,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def add(self, step: int) -> None:
-        """Take in the parameters as they are after step ``step``, counted from 0."""
+        """Update the means after step ``step``, counted from 0."""
         if step < self.begin:
             return
         if not self.means:
@@ -45,16 +45,16 @@ class WeightAverage:
 
     @torch.no_grad()
     def put(self) -> None:
-        """Let the parameters be their means, if any step is in these."""
+        """Copy the means, if there are any, into the parameters."""
         if self.means:
             for parameter, mean in zip(self.parameters, self.means, strict=True):
                 parameter.copy_(mean)
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint has to hold."""
+        """Return the state for a checkpoint."""
         return {"taken": self.taken, "means": self.means}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from such a state."""
+        """Restore the state of a checkpoint."""
         self.taken = state["taken"]
         self.means = [mean.to(p.device) for mean, p in zip(state["means"], self.parameters, strict=False)]

@@ -1,9 +1,8 @@
-"""Fit: the one training loop. Everything that is trained, in whatever way, is trained here.
+"""The training loop of every stage that trains.
 
-It knows modules, losses and batches; what these stand for (students, masks, grids) is known to who makes the
-:class:`Job`. Whatever is random in an epoch follows from the seed and the epoch's number, and whatever changes with
-time from the number of the step: a checkpoint holds tensors and numbers only, and going on from one gives the same
-bytes.
+It knows modules, losses and batches, not what they stand for (students, masks, grids). Randomness in an epoch depends
+only on the seed and the epoch's number, schedules only on the step's number. So a checkpoint holds just tensors and
+numbers, and resuming from it gives the same bytes.
 """
 
 from __future__ import annotations
@@ -29,26 +28,27 @@ from attar._src.train.plan import TrainingPlan
 from attar._src.train.seeds import derive_seed, seed_everything
 from attar._src.train.store import Checkpoint, CheckpointStore
 
-_PARAMETRIZATION = "program.attar_parametrization"  # begins the names of constraints' parameters and buffers
-_LOOK = 50  # losses are looked at every so many steps: a look waits for the device and for the other ranks
+_PARAMETRIZATION = "program.attar_parametrization"  # prefix of the names of constraints' parameters and buffers
+_LOOK = 50  # steps between two checks of the losses, which synchronise with the device and the other ranks
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What is trained.
+    """The module, loss and callbacks of a training.
 
     Attributes:
-        program: called with the batch's inputs. Its parameters are trained; those of submodules whose name starts with
-            ``attar_parametrization`` without weight decay. It is on the fabric's device already (its buffers may be
-            shared with other programs), and its mode is never changed.
-        loss: outputs of the program in float32, batch and progress (0 to 1) -> scalars; ``loss`` is minimised, the
-            others are logged beside it, the same ones every time.
-        extra: modules of the loss with parameters of their own, trained too.
-        before_step: called with the step's number and how many steps there are.
-        sync: called after each epoch with a function that averages a tensor over the ranks; makes ranks agree.
-        evaluate: figures for the log, after each epoch, on every rank.
-        state: what a checkpoint has to hold: of the model, the constraints and the objectives.
-        load: puts such a state back, in place.
+        program: called with the batch's inputs. All its parameters are trained; those of submodules named
+            ``attar_parametrization*``
+            (constraints) without weight decay. It must be on the fabric's device, because its buffers may be shared
+            with other programs; its mode is never changed.
+        loss: (float32 outputs, batch, progress 0 to 1) -> scalars by name, the same names every time; ``loss`` is
+            minimised, the others are logged.
+        extra: modules of the loss whose parameters are trained too.
+        before_step: called with the step's number and the number of steps.
+        sync: called after each epoch with a function that averages a tensor over the ranks.
+        evaluate: returns figures for the log after each epoch, on every rank.
+        state: returns the tensors of model, constraints and objectives for a checkpoint.
+        load: restores such tensors in place.
     """
 
     program: nn.Module
@@ -72,28 +72,30 @@ def fit(
     log: Callable[[Mapping[str, Any]], None],
     what: str,
 ) -> list[dict[str, Any]]:
-    """Train until the plan's epochs are done, from the latest checkpoint on.
+    """Train for the plan's epochs, resuming from the latest checkpoint.
 
-    Stopping it at any progress, by Ctrl-C or by pulling the plug, loses at most the epoch under way.
+    An interruption at any moment, even a power failure, loses at most the current epoch.
 
     Args:
-        job: what is trained; changed in place.
-        plan: how long and how.
+        job: the module and loss; changed in place.
+        plan: epochs, optimizer and schedule.
         feed: the examples.
-        fabric: launched. With several ranks its strategy is ``ddp_find_unused_parameters_true``, so that a parameter
-            no loss reaches does not hold the others up.
-        seed: of this training.
-        store: where checkpoints go and come from. The first rank writes.
-        log: takes the row of each epoch trained now, on the first rank.
-        what: is shown with the progress.
+        fabric: launched; several ranks need the strategy ``ddp_find_unused_parameters_true``, so that a parameter
+            without gradient does not block the others.
+        seed: the seed of this training.
+        store: checkpoints; the first rank writes them.
+        log: called on the first rank with the row of each epoch.
+        what: label of the progress bar.
 
     Returns:
-        one row for each epoch, those before a resumption included: ``epoch`` (from 1), the means of the loss's parts,
-        the figures of ``evaluate``, ``lr`` of the last step, ``seconds``. The seconds differ from run to run: nothing
-        of this may end in a file that shall be the same each time.
+        One row per epoch, including those before a resumption: ``epoch`` (from 1), the means of the loss's parts, the
+        figures of ``evaluate``, ``lr`` of the last step, ``seconds``. Since seconds differ from run to run, the rows
+        must not enter a reproducible file.
 
     Raises:
-        AttarError: the loss is not finite; a checkpoint is damaged or cannot be written.
+        AttarError: the loss is not finite, or a checkpoint is damaged or cannot be written.
+        DataError: the feed gives no batches.
+        SpecError: no parameter requires a gradient.
     """
     loop = _Loop(job, plan, feed, fabric, seed=seed)
     history = loop.resume(store.latest(), what)
@@ -111,7 +113,7 @@ def fit(
 
 
 class _Whole(nn.Module):
-    """Program, loss and the loss's modules in one forward, so that data-parallel training sees every parameter."""
+    """Program, loss and the loss's modules in one forward pass, so that DDP sees every parameter."""
 
     def __init__(self, job: TrainingJob) -> None:
         super().__init__()
@@ -126,7 +128,7 @@ class _Whole(nn.Module):
 
 
 class _Loop:
-    """What lives as long as one training."""
+    """The state of one training."""
 
     def __init__(self, job: TrainingJob, plan: TrainingPlan, feed: Feed, fabric: Fabric, *, seed: int) -> None:
         self.job, self.plan, self.feed, self.fabric, self.seed = job, plan, feed, fabric, seed
@@ -136,19 +138,19 @@ class _Loop:
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.average = WeightAverage(self.parameters, plan.average, self.steps)
         self.whole, self.stepper = fabric.setup(whole, self.optimizer)
-        # After the set-up: moving a module to a device replaces its buffers.
+        # After setup, because moving a module to a device replaces its buffers.
         self.buffers = [
             b for n, b in whole.named_buffers() if b.is_floating_point() and not n.startswith(_PARAMETRIZATION)
         ]
 
     def resume(self, checkpoint: Checkpoint | None, what: str) -> list[dict[str, Any]]:
-        """Put a checkpoint back and return the history in it."""
+        """Restore a checkpoint and return its history."""
         if checkpoint is None:
             return []
         if checkpoint.epoch > self.plan.epochs:
             raise AttarError(
-                f"{what}: the checkpoint has {checkpoint.epoch} epochs behind it and {self.plan.epochs} are asked for; "
-                "remove it to train anew"
+                f"{what}: the checkpoint has completed {checkpoint.epoch} epochs but the plan asks for "
+                f"{self.plan.epochs}; remove it to train from the start"
             )
         self.job.load({n.removeprefix("job."): t for n, t in checkpoint.tensors.items() if n.startswith("job.")})
         self.optimizer.load_state_dict(unflatten_state(checkpoint.facts["optimizer"], checkpoint.tensors))
@@ -173,7 +175,7 @@ class _Loop:
             if len(losses) == _LOOK:
                 self._look(losses, number, index, bar)
         if not examples:
-            raise DataError(f"epoch {number + 1} has no batches; a loader has to give them each time it is iterated")
+            raise DataError(f"epoch {number + 1} has no batches; a loader must give them each time it is iterated")
         self._look(losses, number, index, bar)
         if number == self.plan.epochs - 1:
             self.average.put()
@@ -185,7 +187,7 @@ class _Loop:
         return {**means, **figures, "lr": self.optimizer.param_groups[0]["lr"]}
 
     def save(self, store: CheckpointStore, history: list[dict[str, Any]]) -> None:
-        """Write a checkpoint on the first rank; all ranks fail if that one does."""
+        """Write a checkpoint on the first rank; if that fails, all ranks raise."""
         raise_if_interrupted()
         failed: AttarError | None = None
         if self.fabric.is_global_zero:
@@ -198,11 +200,11 @@ class _Loop:
             except AttarError as error:
                 failed = error
         if float(self._mean(torch.tensor(float(failed is not None), device=self.fabric.device))):
-            raise failed or AttarError("the first rank could not write its checkpoint; its message says why")
+            raise failed or AttarError("the first rank could not write its checkpoint; see its error message")
 
     def _step(self, step: int, batch: Batch) -> dict[str, Tensor]:
-        """Make one step and return the parts of the loss."""
-        # A loader may give more batches than it said; the schedule has ended then.
+        """Run one optimizer step and return the parts of the loss."""
+        # A loader may give more batches than its length; the schedule then stays at its end.
         step = min(step, self.steps - 1)
         self.job.before_step(step, self.steps)
         for group in self.optimizer.param_groups:
@@ -218,14 +220,14 @@ class _Loop:
         return dict(parts)
 
     def _look(self, losses: list[Tensor], epoch: int, index: int, bar: Bar) -> None:
-        """Look at the losses since the last look, of all ranks, and forget them.
+        """Check and show the losses since the last check, then clear them.
 
         Raises:
-            AttarError: one is not finite.
+            AttarError: a loss is not finite.
         """
         if not losses:
             return
-        # Averaged over the ranks, so that all of them stop where one must.
+        # The mean over the ranks makes all of them stop if one must.
         seen = self._mean(torch.stack(losses)).cpu()
         bad = (~torch.isfinite(seen)).nonzero()
         if len(bad):
@@ -234,19 +236,19 @@ class _Loop:
             fix = "lower optimizer.lr" if self.plan.clip is not None else "lower optimizer.lr or set clip: 1.0"
             raise AttarError(
                 f"the loss is {float(seen[bad[0]])} in step {first + 1} of epoch {epoch + 1} (lr {lr:.3g}); {fix}, and "
-                "look for infinities in the inputs; the checkpoint of the epoch before is whole"
+                "check the inputs for infinities; the checkpoint of the previous epoch is intact"
             )
         bar.say(f"epoch {epoch + 1}/{self.plan.epochs}, loss {float(seen.mean()):.4g}")
         losses.clear()
 
     def _agree(self) -> None:
-        """Let all ranks have the same buffers: running statistics are averaged, constraints see to their own."""
+        """Average running statistics over the ranks; constraints synchronise their own buffers."""
         self.job.sync(self._mean)
         for buffer in self.buffers:
             buffer.copy_(self._mean(buffer))
 
     def _mean(self, value: Tensor) -> Tensor:
-        """Return the mean of a floating tensor over the ranks, a copy."""
+        """Return the mean of a floating-point tensor over the ranks, as a copy."""
         value = value.detach().clone()
         if self.fabric.world_size > 1:
             reduced = self.fabric.all_reduce(value, reduce_op="mean")
@@ -256,14 +258,15 @@ class _Loop:
 
 
 def parameter_groups(whole: nn.Module) -> list[Group]:
-    """Return the parameters that take a gradient: matrices and kernels decayed; vectors and constraints' own not.
+    """Return the trainable parameters in two groups: weight decay applies to those of two axes or more, constraints'
+    excepted.
 
     Raises:
-        SpecError: there are none.
+        SpecError: no parameter requires a gradient.
     """
     parameters = [(name, p) for name, p in whole.named_parameters() if p.requires_grad]
     if not parameters:
-        raise SpecError("there is nothing to train: no parameter takes a gradient; set requires_grad of some")
+        raise SpecError("there is nothing to train: no parameter requires a gradient; set requires_grad on some")
     split: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in parameters:
         split[parameter.dim() > 1 and not name.startswith(_PARAMETRIZATION)].append(parameter)

@@ -1,4 +1,4 @@
-"""Optimizers by name: each a description that makes a ``torch.optim.Optimizer`` of groups of parameters."""
+"""Optimizers by name: specs that build a ``torch.optim.Optimizer`` from parameter groups."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _Share = Annotated[float, Field(ge=0, lt=1)]
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that are treated alike.
+    """Parameters with the same settings.
 
     Attributes:
         parameters: at least one.
-        decayed: whether weight decay acts on them.
+        decayed: whether weight decay applies to them.
     """
 
     parameters: tuple[nn.Parameter, ...]
@@ -37,8 +37,8 @@ class OptimizerSpec(Spec):
     """An optimizer in a recipe.
 
     Attributes:
-        lr: the learning rate at its highest; the plan's schedule multiplies it.
-        weight_decay: of the groups that are decayed; 0 for the others.
+        lr: peak learning rate; the plan's schedule multiplies it.
+        weight_decay: weight decay of the decayed groups.
     """
 
     name: str
@@ -46,16 +46,16 @@ class OptimizerSpec(Spec):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
 
     def build(self, groups: Sequence[Group]) -> torch.optim.Optimizer:
-        """Return the optimizer of these parameters.
+        """Return the optimizer of these groups.
 
         Raises:
-            SpecError: a user's own does not return one.
+            SpecError: a user's own optimizer rejects its arguments or is not a ``torch.optim.Optimizer``.
         """
         decay = {True: self.weight_decay, False: 0.0}
         return self.make([{"params": list(g.parameters), "weight_decay": decay[g.decayed]} for g in groups])
 
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """Return the optimizer of groups as ``torch.optim`` takes them."""
+        """Return the optimizer of parameter groups in the form of ``torch.optim``."""
         raise NotImplementedError
 
 
@@ -63,7 +63,7 @@ class Sgd(OptimizerSpec):
     """Stochastic gradient descent with momentum.
 
     ``v <- momentum v + g`` and ``w <- w - lr (g + momentum v)`` with Nesterov's momentum (Sutskever et al. 2013, "On
-    the importance of initialization and momentum in deep learning"), ``w <- w - lr v`` without; weight decay is added
+    the importance of initialization and momentum in deep learning"), ``w <- w - lr v`` without. Weight decay is added
     to the gradient g. The usual choice for convolutional networks.
     """
 
@@ -82,7 +82,7 @@ class Sgd(OptimizerSpec):
 class AdamW(OptimizerSpec):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, "Decoupled weight decay regularization").
 
-    The usual choice for transformers, and for a short training of a module that is trained already.
+    The usual choice for transformers and for short fine-tuning.
     """
 
     name: Literal["adamw"] = "adamw"
@@ -97,8 +97,9 @@ class AdamW(OptimizerSpec):
 
 
 class Adam(OptimizerSpec):
-    """Adam (Kingma and Ba 2015, "Adam: a method for stochastic optimization"). Weight decay is added to the gradient
-    and scaled with it; where it matters, prefer ``adamw``.
+    """Adam (Kingma and Ba 2015, "Adam: a method for stochastic optimization").
+
+    Weight decay is added to the gradient and rescaled with it; prefer ``adamw`` if you need weight decay.
     """
 
     name: Literal["adam"] = "adam"
@@ -112,9 +113,9 @@ class Adam(OptimizerSpec):
 
 
 class CustomOptimizer(OptimizerSpec):
-    """A user's own: ``file.py:name`` or an object of Python, called as ``(groups, lr=lr, **arguments)``.
+    """A user's own: ``file.py:name`` or a Python object, called as ``(groups, lr=lr, **arguments)``.
 
-    ``torch.optim:RMSprop`` is one, with ``{alpha: 0.9}`` and the like as arguments.
+    ``{name: torch.optim:RMSprop, arguments: {alpha: 0.9}}`` is an example.
     """
 
     name: str | SkipJsonSchema[Callable[..., Any]]  # type: ignore[assignment]
@@ -122,12 +123,12 @@ class CustomOptimizer(OptimizerSpec):
     arguments: dict[str, Any] = {}
 
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """Return what the user's own returns."""
+        """Call the user's own."""
         own = load_object(self.name) if isinstance(self.name, str) else self.name
         try:
             made = own(groups, lr=self.lr, **self.arguments)
         except (TypeError, ValueError) as error:
-            raise SpecError(f"optimizer {self._written(self.name)} does not take what it is given: {error}") from error
+            raise SpecError(f"optimizer {self._written(self.name)} does not take its arguments: {error}") from error
         if not isinstance(made, torch.optim.Optimizer):
             raise SpecError(
                 f"optimizer {self._written(self.name)} returned a {type(made).__name__}, not a torch.optim.Optimizer"

@@ -1,4 +1,4 @@
-"""State: nested values with tensors in them as JSON and tensors by name, and back; what an optimizer remembers."""
+"""Split nested state, such as an optimizer's, into JSON and named tensors, and join it again."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from attar._src.core.errors import AttarError
 
 
 def flatten_state(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """Return ``value`` as JSON in which every tensor is a name; the tensors are put into ``tensors``.
+    """Return ``value`` as JSON with every tensor replaced by a name, and add the tensors to ``tensors``.
 
     Args:
-        value: None, booleans, numbers, strings and tensors, in dicts (of any such keys), lists and tuples.
-        name: what the tensors' names begin with.
-        tensors: filled.
+        value: None, booleans, numbers, strings and tensors, in dicts (with keys of these types), lists and tuples.
+        name: prefix of the tensors' names.
+        tensors: filled in place.
 
     Raises:
-        AttarError: something else is in it.
+        AttarError: ``value`` contains another type.
+
+    Example:
+        >>> flatten_state({"step": 3, "exp_avg": torch.zeros(2)}, "optimizer", {})
+        {'dict': [['step', 3], ['exp_avg', {'tensor': 'optimizer.exp_avg'}]]}
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -32,13 +36,13 @@ def flatten_state(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> An
         kind = "list" if isinstance(value, list) else "tuple"
         return {kind: [flatten_state(item, f"{name}.{index}", tensors) for index, item in enumerate(value)]}
     raise AttarError(
-        f"{name} is a {type(value).__name__} and cannot be kept in a checkpoint; numbers, strings and tensors can, in "
+        f"{name} is a {type(value).__name__} and cannot be stored in a checkpoint; use numbers, strings and tensors in "
         "dicts, lists and tuples"
     )
 
 
 def unflatten_state(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
-    """Return what :func:`flatten` was given."""
+    """Invert :func:`flatten_state`."""
     if not isinstance(value, dict):
         return value
     ((kind, inner),) = value.items()

@@ -1,4 +1,4 @@
-"""Plan: how long and how a module is trained; the fields every training stage has."""
+"""Training plan: epochs, batch size, optimizer and schedule; the common fields of training stages."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _LAST = 1e-4
 
 
 class TrainingPlan(Spec):
-    """How a module is trained. A stage has these as its own fields by being a subclass.
+    """How a module is trained. Training stages inherit these fields.
 
     Attributes:
-        epochs: how often every example is seen.
-        batch: examples in a step, over all ranks.
-        optimizer: what makes a step of the gradients.
-        schedule: what the learning rate is multiplied by, as :meth:`factor` has it.
-        warmup: share of the steps over which the rate rises; None: 0.3 for ``one_cycle``, 0 for the others.
-        clip: largest norm of all gradients together; longer ones are scaled down to it. None: as they are.
-        average: share of the steps, at the end, over which parameters are averaged; training ends with the mean of what
-            they were after each of these (Izmailov et al. 2018, "Averaging weights leads to wider optima", section
-            3.2), for which ``constant`` is the usual schedule. 0: it ends with the last.
-        norm_batches: training batches over which the running statistics of batch-norms are taken anew after the last
-            epoch, for the weights as they will be stored; 0: they stay as training left them.
+        epochs: number of passes over the training examples.
+        batch: examples per step, over all ranks.
+        optimizer: the optimizer.
+        schedule: schedule of the learning rate, see :meth:`factor`.
+        warmup: share of the steps over which the learning rate rises; None is 0.3 for ``one_cycle`` and 0 otherwise.
+        clip: maximum norm of the gradients of all parameters together; None disables clipping.
+        average: share of the steps, at the end, over which parameters are averaged; training ends with their mean
+            (Izmailov et al. 2018, "Averaging weights leads to wider optima", section 3.2; usually with ``constant``).
+            0 disables averaging.
+        norm_batches: training batches for re-estimating the running statistics of batch-norms after the last epoch,
+            with the weights that will be stored; 0 keeps the statistics of training.
     """
 
     epochs: Annotated[int, Field(ge=1)]
@@ -41,13 +41,13 @@ class TrainingPlan(Spec):
     norm_batches: Annotated[int, Field(ge=0)] = 0
 
     def factor(self, step: int, steps: int) -> float:
-        """Return what the learning rate is multiplied by in step ``step`` of ``steps``.
+        """Return the factor of the learning rate in step ``step`` of ``steps``.
 
-        With w = ``warmup`` of the steps, while step < w steps the factor rises: linearly up to 1, for ``one_cycle``
-        along a cosine from 1/25. From there, u the share of the remaining steps that is done:
+        During the first ``warmup * steps`` steps the factor rises to 1: linearly, or for ``one_cycle`` along a cosine
+        from 1/25. After that, with u the completed share of the remaining steps:
 
         - ``one_cycle``: ``1/25e4 + (1 - 1/25e4) (1 + cos(pi u)) / 2`` (Smith and Topin 2019, "Super-convergence", with
-          the cosines and constants of ``torch.optim.lr_scheduler.OneCycleLR``; momentum stays as it is);
+          the cosines and constants of ``torch.optim.lr_scheduler.OneCycleLR``; momentum is constant);
         - ``cosine``: ``(1 + cos(pi u)) / 2`` (Loshchilov and Hutter 2017, "SGDR", without restarts);
         - ``linear``: ``1 - u``;
         - ``constant``: 1.

@@ -1,4 +1,4 @@
-"""Precision: which number format and memory layout a module trains fastest in here, measured before a run."""
+"""Measure which precision and memory layout trains a module fastest on this machine."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from torch.utils._pytree import tree_leaves
 Precision = Literal["32-true", "bf16-mixed"]
 Layout = Literal["contiguous", "channels_last"]
 
-_GAIN = 0.9  # what is not at least 10 % faster is not worth another arithmetic
+_GAIN = 0.9  # a gain below 10 % does not justify another precision
 _ROUNDS = 20
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What to train in.
+    """The chosen precision and layout.
 
     Attributes:
-        precision: as Fabric calls it: ``32-true``, or ``bf16-mixed`` (products in bfloat16, weights in float32).
-        layout: ``contiguous``, or ``channels_last`` (the channels of a pixel side by side).
-        figures: ``precision layout`` -> the median seconds of a forward and backward pass; None where it cannot run.
+        precision: Fabric's name: ``32-true``, or ``bf16-mixed`` (products in bfloat16, weights in float32).
+        layout: ``contiguous`` (NCHW) or ``channels_last`` (NHWC).
+        figures: ``"precision layout"`` -> median seconds of a forward and backward pass; None if it cannot run.
     """
 
     precision: Precision
@@ -44,17 +44,17 @@ def measure_precision(
     layouts: Sequence[Layout] = ("contiguous", "channels_last"),
     seconds: float = 2.0,
 ) -> Decision:
-    """Time a training step in every combination, in turns, and return the fastest.
+    """Time a training step in every combination, interleaved, and return the fastest.
 
-    The first combination stays unless another is at least 10 % faster. What is measured differs from run to run: keep
-    the decision, and go on with it after an interruption. With several ranks let the first decide.
+    The first combination wins unless another is at least 10 % faster. Timings differ from run to run, so a resumed run
+    should reuse the decision, and the first of several ranks should decide for all.
 
     Args:
-        program: called with the inputs; left as it is.
-        inputs: a batch as it will be, on the device of the program.
-        precisions: those to choose among, the plain one first.
-        layouts: those to choose among, the plain one first. Left at the first where no weight has four axes.
-        seconds: how long to measure, about; each combination runs at least twice after warming up.
+        program: called with the inputs; not changed.
+        inputs: a batch of the size used in training, on the device of the program.
+        precisions: candidates, the default first.
+        layouts: candidates, the default first; only the default is tried if no weight has four axes.
+        seconds: approximate time budget; each combination runs at least twice after a warm-up.
     """
     flat = not any(p.dim() == 4 for p in program.parameters())
     names = [(precision, layout) for precision in precisions for layout in (layouts[:1] if flat else layouts)]
@@ -73,10 +73,10 @@ def measure_precision(
             try:
                 took = _step(program, states[name[1]], tuple(inputs), name[0])
             except RuntimeError:
-                # An operator that has no kernel in this format, or a view that this layout does not allow.
+                # An operator has no kernel for this precision, or a view does not allow this layout.
                 failed.add(name)
                 continue
-            if turn:  # the first one warms up
+            if turn:  # the first is the warm-up
                 times[name].append(took)
     medians = {name: statistics.median(times[name]) for name in names if name not in failed}
     best = names[0] if names[0] in medians else min(medians, key=medians.__getitem__, default=names[0])
@@ -88,10 +88,10 @@ def measure_precision(
 
 
 def channels_last(module: nn.Module) -> None:
-    """Lay the weights of a module's convolutions out channels last, in place: the same parameters, the same values.
+    """Convert a module's 4-d weights to channels_last in place.
 
-    Convolutions then compute and return channels last, whatever their input is. All programs on these
-    parameters see it.
+    Convolutions with such weights compute and return channels_last for any input. All programs that share the
+    parameters are affected.
     """
     for parameter in module.parameters():
         if parameter.dim() == 4:
@@ -99,7 +99,7 @@ def channels_last(module: nn.Module) -> None:
 
 
 def _state(program: nn.Module, layout: Layout) -> dict[str, Tensor]:
-    """Return copies of a program's parameters and buffers, so that steps change nothing of its own."""
+    """Return copies of a program's parameters and buffers, so that timed steps do not change it."""
     of = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[layout]
     state = {name: tensor.detach().clone() for name, tensor in program.named_buffers()}
     for name, parameter in program.named_parameters():

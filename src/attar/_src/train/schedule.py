@@ -1,4 +1,4 @@
-"""Scheduled: a number, or one that changes over a stage."""
+"""Schedules: numbers that change over a stage."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from attar._src.core.spec import Spec
 
 
 class Schedule(Spec):
-    """A number that goes from one value to another between two points of a stage, and stays there.
+    """A number that changes from ``start`` to ``stop`` between two points of a stage and is constant otherwise.
 
     Attributes:
         start: the value until ``begin``.
         stop: the value from ``end`` on.
-        shape: ``linear``, ``cosine`` (slow, fast, slow) or ``cubic`` (fast, then ever slower).
+        shape: ``linear``, ``cosine`` (slow, fast, slow) or ``cubic`` (fast, then slower).
         begin, end: shares of the stage, 0 to 1.
+
+    Example:
+        >>> [Schedule(start=8, stop=4, shape="cubic").at(progress) for progress in (0, 0.5, 1)]
+        [8.0, 4.5, 4.0]
     """
 
     start: float
@@ -27,7 +31,7 @@ class Schedule(Spec):
     end: Annotated[float, Field(ge=0, le=1)] = 1.0
 
     def at(self, progress: float) -> float:
-        """Return the value where ``progress`` (0 to 1) of the stage is done.
+        """Return the value at ``progress``, the completed share of the stage, 0 to 1.
 
         ``start + (stop - start) f(u)`` with ``u = (progress - begin) / (end - begin)`` clipped to 0..1 and f(u) = u,
         ``(1 - cos(pi u)) / 2`` or ``1 - (1 - u)^3`` (Zhu and Gupta 2017, "To prune, or not to prune", section 3).
@@ -41,5 +45,5 @@ Scheduled = float | Schedule
 
 
 def value_at(value: Scheduled, progress: float) -> float:
-    """Return a scheduled number where ``progress`` of the stage is done."""
+    """Return the value of a number or schedule at ``progress``, 0 to 1."""
     return value.at(progress) if isinstance(value, Schedule) else value

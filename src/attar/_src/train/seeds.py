@@ -1,4 +1,4 @@
-"""Seeds: everything random in a run follows from one number by hashing, never from a generator's state left over."""
+"""Seeds: everything random in a run is derived from one seed by hashing, never from leftover generator state."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import torch
 
 
 def derive_seed(seed: int, *words: str | int) -> int:
-    """Return the seed of a purpose: the first 63 bits of BLAKE2b of ``[seed, *words]`` as JSON.
+    """Return a seed for one purpose: 63 bits of BLAKE2b of ``[seed, *words]`` as JSON.
 
-    Different words give seeds that have nothing to do with each other; the same words always give the same seed, so
-    that epoch 7 draws the same numbers whether or not the epochs before it ran in this process.
+    Different words give independent seeds; equal words give equal seeds, so that epoch 7 draws the same numbers after
+    a resumption as in an uninterrupted run.
 
     Args:
-        seed: of the whole, any integer.
-        words: what the numbers are for: ``"order", 7``.
+        seed: the seed of the run, any integer.
+        words: the purpose, such as ``"order", 7``.
 
     Example:
-        >>> derive(0, "order", 7) == derive(0, "order", 7) != derive(0, "order", 8)
+        >>> derive_seed(0, "order", 7) == derive_seed(0, "order", 7) != derive_seed(0, "order", 8)
         True
     """
     digest = hashlib.blake2b(json.dumps([seed, *words]).encode(), digest_size=8).digest()
@@ -31,19 +31,19 @@ def derive_seed(seed: int, *words: str | int) -> int:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the generators that code of others draws from: those of torch, numpy and Python."""
+    """Seed the global generators of torch, numpy and Python, which third-party code uses."""
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
 
 
 class IsolatedRandom:
-    """Generators of one's own for code that draws from the global ones: they are exchanged inside ``with``.
+    """Context manager that gives code its own state of the global CPU generators of torch, numpy and Python.
 
-    What runs inside goes on from where the last ``with`` ended, and what runs outside does not notice. On the CPU.
+    Each ``with`` continues from where the previous one ended; the state outside is not affected.
 
     Args:
-        seed: where the own ones start.
+        seed: the initial seed of the isolated state.
     """
 
     def __init__(self, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Store: the checkpoints of one stage; tensors as safetensors, the rest as JSON in the same file, written whole."""
+"""Checkpoints of a stage: tensors as safetensors, everything else as JSON in the same file, written atomically."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _FORM = "attar-checkpoint-1"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a stage is.
+    """The state of a stage after an epoch.
 
     Attributes:
-        epoch: how many epochs are complete.
-        tensors: by name; parameters, buffers, constraints, optimizer.
+        epoch: number of completed epochs.
+        tensors: tensors by name, of parameters, buffers, constraints and optimizer.
         facts: JSON values: history, scalars of the optimizer.
-        done: whether the stage is.
+        done: whether the stage is finished.
     """
 
     epoch: int
@@ -39,19 +39,19 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class CheckpointStore:
-    """A folder with the latest checkpoint of one stage: one file, ``epoch-000012.safetensors``.
+    """A folder with the latest checkpoint of one stage in one file, such as ``epoch-000012.safetensors``.
 
-    The file's metadata holds the facts as JSON and a CRC-32 of everything, which safetensors itself has not. One
+    The file's metadata holds the facts as JSON and a CRC-32 of everything, because safetensors has no checksum. One
     process writes; any number may read.
     """
 
     folder: Path
 
     def latest(self) -> Checkpoint | None:
-        """Return the latest complete checkpoint, None where there is none yet.
+        """Return the latest checkpoint, None if there is none.
 
         Raises:
-            AttarError: a checkpoint is there and damaged.
+            AttarError: the checkpoint is damaged.
         """
         paths = self._paths()
         if not paths:
@@ -63,30 +63,29 @@ class CheckpointStore:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             checksum, text = metadata[_FORM][:8], metadata[_FORM][8:]
             if checksum != _checksum(tensors, text):
-                raise ValueError("its bytes are not those that were written")
+                raise ValueError("its checksum does not match")
             said = json.loads(text)
             return Checkpoint(said["epoch"], tensors, said["facts"], said["done"])
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise AttarError(
-                f"checkpoint {path} is damaged ({type(error).__name__}: {error}); remove it to train this stage again "
-                "from its start"
+                f"checkpoint {path} is damaged ({type(error).__name__}: {error}); remove it to restart this stage"
             ) from error
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint whole, then remove the one before it.
+        """Write a checkpoint atomically, then remove the previous one.
 
         Raises:
-            AttarError: the disk is full or the folder cannot be written; the checkpoint before is still there.
+            AttarError: the disk is full or the folder is not writable; the previous checkpoint is kept.
         """
         path = self.folder / f"epoch-{checkpoint.epoch:06d}.safetensors"
-        # Copies of their own: safetensors refuses tensors that share memory or have gaps.
+        # Copy: safetensors refuses tensors that share memory or are not contiguous.
         tensors = {
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, tensor in checkpoint.tensors.items()
         }
         said = {"epoch": checkpoint.epoch, "done": checkpoint.done, "facts": dict(checkpoint.facts)}
         text = json.dumps(said, separators=(",", ":"))
-        # One entry: safetensors writes several in an order that differs from process to process.
+        # One entry, because safetensors writes several in an order that differs between processes.
         metadata = {_FORM: _checksum(tensors, text) + text}
         before = self._paths()
         try:
@@ -98,12 +97,12 @@ class CheckpointStore:
                     old.unlink(missing_ok=True)
         except OSError as error:
             at = (
-                f"the checkpoint before is whole: run again to go on from {before[-1].name}"
+                f"the previous checkpoint is intact: run again to resume from {before[-1].name}"
                 if before
-                else ("there is no checkpoint before it: the stage starts again")
+                else "there is no previous checkpoint: the stage will start again"
             )
             raise AttarError(
-                f"checkpoint {path} cannot be written ({error}); make room or allow writing; {at}"
+                f"checkpoint {path} cannot be written ({error}); free disk space or allow writing; {at}"
             ) from error
 
     def _paths(self) -> list[Path]:
@@ -111,7 +110,7 @@ class CheckpointStore:
 
 
 def _checksum(tensors: Mapping[str, torch.Tensor], text: str) -> str:
-    """Return the CRC-32 of the text and every tensor's name, type, shape and bytes, in order of name; 8 hex digits."""
+    """Return the CRC-32, 8 hex digits, of the text and of each tensor's name, type, shape and bytes, sorted by name."""
     crc = zlib.crc32(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -121,7 +120,7 @@ def _checksum(tensors: Mapping[str, torch.Tensor], text: str) -> str:
 
 
 def _settle(folder: Path) -> None:
-    """Make the folder's own entry for a new file durable, before the file it replaces is removed."""
+    """Sync the folder, so that the new file's entry is durable before the old file is removed."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -1,1 +1,1 @@
-"""What a graph in a file may hold, and what is left out when one is written."""
+"""Validation of graphs in a file, and stripping them for writing."""

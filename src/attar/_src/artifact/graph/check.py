@@ -1,4 +1,4 @@
-"""Graph: whether a stored graph is one that a runtime may be given (``docs/format.md``, section 5)."""
+"""Validate a stored graph before a runtime sees it (``docs/format.md``, section 5)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAX_NAME = 512
 
 
 class Checked(NamedTuple):
-    """A sound graph, and the element type and shape of each of its values at the example sizes."""
+    """A valid graph, and the element type and shape of each of its values at the example sizes."""
 
     model: onnx.ModelProto
     values: Mapping[str, Sized]
@@ -41,24 +41,24 @@ def check_graph(
     *,
     section: str,
 ) -> Checked:
-    """Return the graph in ``data``, a serialized model, once everything about it is known to be sound.
+    """Parse and validate a serialized model.
 
     Args:
         data: the inflated section.
-        record: what the manifest says of the graph.
+        record: the graph's record in the manifest.
         bound: type and shape of each bound initializer.
-        constants: values of those bound initializers that are a few integers.
-        limits: what the graph may ask for.
-        section: the place an error names.
+        constants: values of the bound initializers that hold a few integers.
+        limits: limits on nodes and elements.
+        section: prefix of error messages.
 
     Raises:
-        ArtifactError: the graph is not one a file may hold.
+        ArtifactError: the graph breaks a rule of the format or exceeds a limit.
     """
     model = protobuf.parse_message(data, limits, section=section)
     opset = _opset(model, section)
     graph = model.graph
     if len(graph.node) > limits.nodes:
-        raise ArtifactError(f"{len(graph.node)} nodes are more than the limit of {limits.nodes}", section=section)
+        raise ArtifactError(f"it has {len(graph.node)} nodes, more than the limit of {limits.nodes}", section=section)
     _check_names(graph, section)
     known = _inputs(graph, record, section)
     for name, initializer in bound.items():
@@ -84,9 +84,9 @@ def check_graph(
 def _opset(model: onnx.ModelProto, section: str) -> int:
     versions: list[int] = [item.version for item in model.opset_import]
     if len(versions) != 1 or not MIN_OPSET <= versions[0] <= MAX_OPSET:
-        raise ArtifactError(f"opset {versions} is not one of {MIN_OPSET} to {MAX_OPSET}", section=section)
+        raise ArtifactError(f"opset {versions} is not one from {MIN_OPSET} to {MAX_OPSET}", section=section)
     if not MIN_IR <= model.ir_version <= MAX_IR:
-        raise ArtifactError(f"ONNX IR {model.ir_version} is not one of {MIN_IR} to {MAX_IR}", section=section)
+        raise ArtifactError(f"ONNX IR {model.ir_version} is not one from {MIN_IR} to {MAX_IR}", section=section)
     return versions[0]
 
 
@@ -100,10 +100,10 @@ def _check_names(graph: onnx.GraphProto, section: str) -> None:
 
 
 def _inputs(graph: onnx.GraphProto, record: GraphRecord, section: str) -> dict[str, Sized]:
-    """Return the inputs at their example sizes; ports of the record and of the graph must be the same."""
+    """Return the inputs at their example sizes; the ports of graph and record must match."""
     for ports, infos, what in ((record.inputs, graph.input, "inputs"), (record.outputs, graph.output, "outputs")):
         if len(ports) != len(infos) or any(port_info(port) != info for port, info in zip(ports, infos, strict=True)):
-            raise ArtifactError(f"the {what} of the graph are not those of its record", section=section)
+            raise ArtifactError(f"the {what} of the graph do not match its record", section=section)
     if not record.outputs:
         raise ArtifactError("the graph has no output", section=section)
     known: dict[str, Sized] = {}
@@ -111,14 +111,15 @@ def _inputs(graph: onnx.GraphProto, record: GraphRecord, section: str) -> dict[s
     for port in record.inputs:
         if port.example is None or 0 in port.example or not _fits(port, port.example, symbols):
             raise ArtifactError(
-                f"the input {port.name!r} of shape {port.shape} has the example sizes {port.example}", section=section
+                f"the input {port.name!r} of shape {port.shape} cannot have the example sizes {port.example}",
+                section=section,
             )
         _add(known, port.name, Sized(ELEMENT_TYPES[port.dtype], port.example), section)
     return known
 
 
 def _fits(port: Port, shape: Shape, symbols: dict[str, int]) -> bool:
-    """Say whether a shape is one of a port's, each symbolic axis of one size everywhere."""
+    """Return whether ``shape`` fits the port; ``symbols`` maps symbolic axes to sizes and is extended."""
     return len(shape) == len(port.shape) and all(
         size == (axis if isinstance(axis, int) else symbols.setdefault(axis, size))
         for axis, size in zip(port.shape, shape, strict=True)
@@ -131,7 +132,7 @@ def _bound(item: Bound, constant: NDArray[Any] | None) -> Sized:
 
 def _add(known: dict[str, Sized], name: str, sized: Sized, section: str) -> None:
     if not name or name in known:
-        raise ArtifactError(f"{name!r} is two of an input, a binding and an initializer", section=section)
+        raise ArtifactError(f"{name!r} is the name of two of an input, a binding and an initializer", section=section)
     known[name] = sized
 
 
@@ -143,7 +144,7 @@ def _check_outputs(record: GraphRecord, known: Mapping[str, Sized], sources: set
     for port in record.outputs:
         sized = known.get(port.name)
         if sized is None or port.name in sources or names.count(port.name) > 1:
-            raise ArtifactError(f"the output {port.name!r} is not made by a node, or is there twice", section=section)
+            raise ArtifactError(f"the output {port.name!r} is not made by a node or appears twice", section=section)
         if sized.type != ELEMENT_TYPES[port.dtype] or not _fits(port, sized.shape, symbols):
             raise ArtifactError(
                 f"the output {port.name!r} is {TYPES[sized.type]}{list(sized.shape)} at the example sizes; "
@@ -158,10 +159,10 @@ def _check_activations(record: GraphRecord, known: Mapping[str, Sized], made: se
     for activation in record.activations:
         where = f"{section}, activation {activation.value!r}"
         if activation.value in seen or activation.value not in made:
-            raise ArtifactError("it is not an input or a node's output, or is there twice", section=where)
+            raise ArtifactError("it is not an input or a node's output, or appears twice", section=where)
         seen.add(activation.value)
         if known[activation.value].type != onnx.TensorProto.FLOAT:
-            raise ArtifactError("only float32 values are quantized", section=where)
+            raise ArtifactError("only float32 values can be quantized", section=where)
         if not tiny <= activation.scale <= float(np.finfo(np.float32).max):
             raise ArtifactError(f"the scale {activation.scale} is not a positive normal float32", section=where)
         if not activation.qmin <= activation.zero_point <= activation.qmax:

@@ -1,8 +1,8 @@
-"""Guards: the numbers that give a node's output its size, checked before anything computes with them.
+"""Check the values that determine an output's size, before shape inference computes with them.
 
-``ConstantOfShape``, ``Expand``, ``Range`` and their like make outputs of a size that is a *value* in the graph, so that
-a few bytes can ask for terabytes, or make a kernel divide by zero. Each such operator has a rule here that returns how
-many elements it is about to make, or raises where the numbers make no sense.
+The output size of ``ConstantOfShape``, ``Expand``, ``Range`` and similar operators is a *value* in the graph: a few
+bytes can ask for terabytes, or make a kernel divide by zero. Each such operator has a rule here that returns the number
+of elements of its output, or raises if the values are invalid.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from attar._src.artifact.graph.operators import MAX_INT, OPERATORS, Refused
 from attar._src.artifact.limits import Limits
 from attar._src.core.scheme import Shape
 
-#: Inputs that shape inference takes the values of.
+#: Operator -> inputs whose values shape inference reads.
 VALUE_INPUTS: dict[str, tuple[int, ...]] = {
     "ConstantOfShape": (0,),
     "Expand": (1,),
@@ -39,14 +39,14 @@ _FLOATS = {"tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(doubl
 
 
 class Inputs(NamedTuple):
-    """What is known of a node's inputs; None stands for an absent one, and for values that are not known.
+    """A node's attributes and inputs; None for an absent input or an unknown value.
 
     Attributes:
         attributes: the node's attributes by name.
-        types: ONNX's names of the element types.
+        types: ONNX names of the element types.
         shapes: shapes at the example sizes.
-        values: values.
-        fixed: whether the values hold at every size of the graph's inputs.
+        values: the values known before running the graph.
+        fixed: whether the values are the same at every size of the graph's inputs.
     """
 
     attributes: Mapping[str, Any]
@@ -56,72 +56,72 @@ class Inputs(NamedTuple):
     fixed: Sequence[bool]
 
     def numbers(self, index: int) -> list[Any]:
-        """Return the values of an input as Python numbers, which do not overflow; none where it is absent."""
+        """Return the values of an input as Python numbers, which do not overflow; empty if unknown."""
         value = self.values[index] if index < len(self.values) else None
         return [] if value is None else value.reshape(-1).tolist()
 
     def elements(self, index: int) -> int:
-        """Return how many elements an input counts for."""
+        """Return :func:`elements` of an input's shape."""
         return elements(self.shapes[index] or ())
 
 
 def elements(shape: Shape) -> int:
-    """Return how many elements a shape counts for: an axis of none counts for one, so that no axis is free."""
+    """Return the number of elements of a shape, axes of size 0 counted as 1 so that none is free: (0, 4) counts 4."""
     return math.prod(max(size, 1) for size in shape)
 
 
 def check_values(name: str, inputs: Inputs, limits: Limits) -> None:
-    """Check the values that give an output its size, and divisors.
+    """Check integer divisors and the values that determine an output's size.
 
     Args:
         name: the operator.
-        inputs: what is known of its inputs.
-        limits: what a value may measure.
+        inputs: its attributes and inputs.
+        limits: limit on the elements of one value.
 
     Raises:
-        Refused: the values are unknown, absurd, or make more than the limits allow.
+        Refused: the values are unknown, invalid, or make an output above the limit.
     """
     if inputs.types and inputs.types[0] not in _FLOATS:
-        # Kernels divide integers as the processor does, and the processor stops the process at a divisor of zero.
+        # An integer division by zero in a kernel kills the process (SIGFPE).
         if name in ("Div", "Mod") and not (inputs.fixed[1] and min(inputs.numbers(1), default=1) > 0):
             raise Refused("integers may be divided by positive constants only")
         if name == "ReduceMean":
-            raise Refused("the mean of integers may divide by zero; take it of floating-point numbers")
+            raise Refused("a mean of integers may divide by zero; cast to floating point first")
     if name not in VALUE_INPUTS:
         return
     for index in VALUE_INPUTS[name]:
         if index < len(inputs.types) and inputs.types[index] is not None and inputs.values[index] is None:
-            raise Refused(f"input {index} gives the output its size and depends on data")
+            raise Refused(f"input {index} determines the output's size and depends on data")
     try:
         size = _RULES.get(name, _modest)(inputs)
     except (OverflowError, ZeroDivisionError, ValueError) as error:
-        raise Refused(f"the values that give the output its size make no sense: {error}") from error
+        raise Refused(f"the values that determine the output's size are invalid: {error}") from error
     if size > limits.value_elements:
         raise Refused(f"it makes {size} elements, more than the limit of {limits.value_elements}")
 
 
 def clamped(name: str, value: NDArray[Any]) -> NDArray[Any]:
-    """Return a value as shape inference is to see it: ends of ``Slice`` within 32 bits, where they mean the same."""
+    """Return a value for shape inference: bounds of ``Slice`` are clipped to 32 bits, which keeps their meaning."""
     return np.clip(value, -MAX_INT, MAX_INT) if name == "Slice" else value
 
 
 def _sizes(sizes: list[Any]) -> list[Any]:
     if any(size < 0 for size in sizes):
-        raise ValueError(f"a size is negative in {sizes[:16]}")
+        raise ValueError(f"negative size in {sizes[:16]}")
     return sizes
 
 
 def _modest(inputs: Inputs) -> int:
     numbers = [number for index in range(1, len(inputs.values)) for number in inputs.numbers(index)]
     if any(abs(number) > MAX_INT for number in numbers):
-        raise ValueError(f"a number is beyond {MAX_INT}")
+        raise ValueError(f"a number exceeds {MAX_INT}")
     return 0
 
 
 def _constant(inputs: Inputs) -> int:
     fill = inputs.attributes.get("value")
     if fill is not None and math.prod(fill.dims) != 1:
-        raise ValueError("the value is not one number")
+        raise ValueError("the fill value is not a single number")
     return elements(tuple(_sizes(inputs.numbers(0))))
 
 
@@ -161,7 +161,7 @@ def _resize(inputs: Inputs) -> int:
 
 def _slice(inputs: Inputs) -> int:
     if any(step == 0 or abs(step) > MAX_INT for step in inputs.numbers(4)):
-        raise ValueError(f"a step is 0 or beyond {MAX_INT}")
+        raise ValueError(f"a step is 0 or exceeds {MAX_INT}")
     return 0
 
 

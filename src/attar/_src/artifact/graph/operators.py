@@ -1,8 +1,8 @@
-"""Operators: those a graph may hold, and what a node of one may look like (``docs/format.md``, section 5).
+"""The operators a graph may hold, and checks of their attributes and input types (``docs/format.md``, section 5).
 
-Left out on purpose: control flow and functions, strings, sequences and optionals, random numbers and training,
+Excluded on purpose: control flow and functions, strings, sequences and optionals, random numbers and training,
 operators whose output size depends on data (``NonZero``, ``Unique``, ``Compress``), and arithmetic on quantized
-tensors, which a runtime adds by itself.
+tensors, which the runtime inserts itself.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ OPERATORS = frozenset(
     ).split()
 )
 
-#: ONNX's numbers of the element types a graph may compute with, and its names for them.
+#: ONNX element types a graph may compute with: number -> name.
 TYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "tensor(float)",
     onnx.TensorProto.FLOAT16: "tensor(float16)",
@@ -63,11 +63,11 @@ TYPES: dict[int, str] = {
     onnx.TensorProto.BOOL: "tensor(bool)",
 }
 
-MAX_INT = 2**31 - 1  # beyond it products of two numbers may overflow in kernels
+MAX_INT = 2**31 - 1  # products of two larger numbers may overflow in kernels
 _MAX_RANK = 16
 _POSITIVE = """
     strides dilations kernel_shape group blocksize num_groups num_outputs hidden_size p q_num_heads kv_num_heads"""
-#: Ranges of integers in attributes, by name; all others are 0 to 2^31 - 1. Inference and kernels trust some of them.
+#: Ranges of integer attributes; all others are 0 to 2^31 - 1. Shape inference and kernels trust some of them unchecked.
 _RANGES: dict[str, tuple[int, int]] = dict.fromkeys(_POSITIVE.split(), (1, MAX_INT))
 _RANGES |= dict.fromkeys(("axis", "axes"), (-_MAX_RANK, _MAX_RANK))
 _RANGES |= dict.fromkeys(("start", "end", "k"), (-MAX_INT, MAX_INT))
@@ -76,7 +76,7 @@ _EQUATION = re.compile(rb"[A-Za-z., >-]{1,128}")
 
 
 class Formal(NamedTuple):
-    """One formal input of an operator: the types it takes; all inputs of one constraint are of one type."""
+    """A formal input of an operator: its types, and its type constraint (inputs that share one have the same type)."""
 
     types: frozenset[str]
     constraint: str | None
@@ -84,14 +84,14 @@ class Formal(NamedTuple):
 
 
 class Operator(NamedTuple):
-    """What ONNX says of an operator at an opset.
+    """ONNX's description of an operator at an opset.
 
     Attributes:
-        schema: ONNX's own description.
-        inputs: formal inputs; the last stands for all that follow where the operator takes any number.
-        input_count: fewest and most inputs.
-        output_count: fewest and most outputs.
-        attributes: type and whether it is required, by name.
+        schema: the ONNX schema.
+        inputs: formal inputs; the last one repeats if the operator is variadic.
+        input_count: minimum and maximum number of inputs.
+        output_count: minimum and maximum number of outputs.
+        attributes: name -> (type, required).
     """
 
     schema: onnx.defs.OpSchema
@@ -102,18 +102,18 @@ class Operator(NamedTuple):
 
 
 class Refused(ValueError):
-    """A node that a graph may not hold; the message says why."""
+    """The node is not allowed in a file; the message says why."""
 
 
 @functools.lru_cache(maxsize=1024)
 def operator(name: str, opset: int) -> Operator:
-    """Return what ONNX says of an operator of the standard domain.
+    """Return the description of an operator of the standard domain.
 
     Raises:
-        Refused: the operator is not one a graph may hold, or not at this opset.
+        Refused: the operator is not allowed in a file, or does not exist in this opset.
     """
     if name not in OPERATORS:
-        raise Refused(f"the operator {name!r} may not be in a file")
+        raise Refused(f"the operator {name!r} is not allowed in a file")
     try:
         schema = onnx.defs.get_schema(name, opset, "")
     except onnx.defs.SchemaError as error:
@@ -137,20 +137,20 @@ def operator(name: str, opset: int) -> Operator:
 
 
 def read_attributes(node: onnx.NodeProto, known: Operator) -> dict[str, Any]:
-    """Return a node's attributes by name, each of its type and in a range that is safe for inference and kernels.
+    """Return a node's attributes by name, with types and ranges that are safe for shape inference and kernels.
 
     Raises:
-        Refused: an attribute is unknown, missing, twice, of another type, or out of range.
+        Refused: an attribute is unknown, missing, repeated, of the wrong type, or out of range.
     """
     found: dict[str, Any] = {}
     for attribute in node.attribute:
         name = attribute.name
         if name in found or name not in known.attributes or int(known.attributes[name][0]) != attribute.type:
-            raise Refused(f"the attribute {name!r} is unknown, twice, or not of its type")
+            raise Refused(f"the attribute {name!r} is unknown, given twice or of the wrong type")
         value = found[name] = onnx.helper.get_attribute_value(attribute)
         items = value if isinstance(value, list) else [value]
         if len(items) > _MAX_ITEMS:
-            raise Refused(f"the attribute {name!r} has {len(items)} items; at most {_MAX_ITEMS} may be")
+            raise Refused(f"the attribute {name!r} has {len(items)} items; the limit is {_MAX_ITEMS}")
         least, most = _RANGES.get(name, (0, MAX_INT))
         if any(isinstance(item, int) and not least <= item <= most for item in items):
             raise Refused(f"the attribute {name!r} is outside {least}..{most}: {items}")
@@ -158,21 +158,21 @@ def read_attributes(node: onnx.NodeProto, known: Operator) -> dict[str, Any]:
     if missing:
         raise Refused(f"the attribute {missing[0]!r} is missing")
     if "equation" in found and not _EQUATION.fullmatch(found["equation"]):
-        raise Refused("the equation is not one of letters, dots, commas and an arrow")
+        raise Refused("an equation may hold only letters, dots, commas, spaces and an arrow, at most 128 of them")
     return found
 
 
 def check_types(known: Operator, types: Sequence[str | None]) -> None:
-    """Check the inputs' types (None where an optional one is absent) against the operator's.
+    """Check input types (None for an absent optional input) against the operator's.
 
     Raises:
-        Refused: an input is missing, too many, or of a type the operator does not take.
+        Refused: an input is missing, superfluous, or of a type the operator does not accept.
     """
     least, most = known.input_count
     if not least <= len(types) <= most:
-        raise Refused(f"{len(types)} inputs are not the {least} to {most} it takes")
+        raise Refused(f"it has {len(types)} inputs and takes {least} to {most}")
     if types and types[-1] is None:
-        raise Refused("its last input is absent; leave it out")
+        raise Refused("its last input is empty; leave it out")
     chosen: dict[str, str] = {}
     for index, found in enumerate(types):
         formal = known.inputs[min(index, len(known.inputs) - 1)]
@@ -180,6 +180,6 @@ def check_types(known: Operator, types: Sequence[str | None]) -> None:
             if not formal.optional:
                 raise Refused(f"input {index} is missing")
         elif found not in formal.types:
-            raise Refused(f"input {index} is a {found}, which it does not take")
+            raise Refused(f"input {index} is a {found}, which it does not accept")
         elif formal.constraint and chosen.setdefault(formal.constraint, found) != found:
-            raise Refused(f"input {index} is a {found} where another input is a {chosen[formal.constraint]}")
+            raise Refused(f"input {index} is a {found} but another input is a {chosen[formal.constraint]}")

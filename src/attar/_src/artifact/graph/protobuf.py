@@ -1,4 +1,4 @@
-"""Protobuf: a graph's bytes as a message that holds only what a file may hold (``docs/format.md``, section 5)."""
+"""Parse a graph's protobuf message and refuse fields that a file must not have (``docs/format.md``, section 5)."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from attar._src.core.errors import ArtifactError
 SMALL_BYTES = 64  # of an inline initializer or a tensor in an attribute
 _FIELDS_A_NODE = 16
 
-#: The fields that may be set, by message; types of inputs and outputs are compared whole elsewhere.
+#: Message -> fields that may be set. Ports (ValueInfoProto) are compared with their records instead.
 _ALLOWED = {
     "onnx.ModelProto": {"ir_version", "opset_import", "graph"},
     "onnx.OperatorSetIdProto": {"version"},
     "onnx.GraphProto": {"name", "node", "initializer", "input", "output"},
     "onnx.NodeProto": {"name", "op_type", "input", "output", "attribute"},
-    "onnx.AttributeProto": set(),  # by its type
+    "onnx.AttributeProto": set(),  # depends on its type
     "onnx.TensorProto": {
         *("name", "dims", "data_type", "raw_data"),
         *("float_data", "double_data", "int32_data", "int64_data", "uint64_data"),
     },
 }
 _COMPARED = {"onnx.ValueInfoProto"}
-#: The one field that an attribute of each type has beside its name and type.
+#: Attribute type -> the one field that holds its value.
 _HOLDS: dict[int, str] = {
     onnx.AttributeProto.FLOAT: "f",
     onnx.AttributeProto.INT: "i",
@@ -42,16 +42,17 @@ _HOLDS: dict[int, str] = {
 
 
 def parse_message(data: bytes, limits: Limits, *, section: str) -> onnx.ModelProto:
-    """Return the model in ``data``.
+    """Parse the model in ``data``.
 
     Raises:
-        ArtifactError: not a model, more fields than 16 for each node the limits allow, or a field no file may have.
+        ArtifactError: ``data`` is not a model, has more than 16 fields per node of the limit, or a forbidden field.
     """
     most = _FIELDS_A_NODE * limits.nodes
-    # A field takes two bytes or more, so that a short message cannot have too many.
+    # A field takes at least two bytes, so a short message cannot have too many.
     if len(data) > 2 * most and (count := _fields(data, onnx.ModelProto.DESCRIPTOR, most)) > most:
         raise ArtifactError(
-            f"it has {count} fields or more; the limit is 16 for each of {limits.nodes} nodes", section=section
+            f"it has at least {count} protobuf fields; the limit is 16 for each of {limits.nodes} nodes",
+            section=section,
         )
     model = onnx.ModelProto()
     try:
@@ -70,7 +71,7 @@ def tensor_values(tensor: onnx.TensorProto, *, section: str) -> NDArray[Any]:
     """Return the values of a small tensor in a graph.
 
     Raises:
-        ArtifactError: it has more than 64 bytes, is not of numbers, or its data is not what its type and shape ask for.
+        ArtifactError: it has more than 64 bytes, is not numeric, or its data does not fit its type and shape.
     """
     if tensor.data_type not in TYPES or len(tensor.dims) > 16 or any(size < 0 for size in tensor.dims):
         raise ArtifactError(f"the constant {tensor.name!r} is not a tensor of numbers", section=section)
@@ -86,7 +87,7 @@ def tensor_values(tensor: onnx.TensorProto, *, section: str) -> NDArray[Any]:
     if "raw_data" in lengths:
         expected = {"raw_data": elements * itemsize}
     if {name: length for name, length in lengths.items() if length} != {k: v for k, v in expected.items() if v}:
-        raise ArtifactError(f"the constant {tensor.name!r} does not have the data its shape asks for", section=section)
+        raise ArtifactError(f"the data of the constant {tensor.name!r} does not fit its shape", section=section)
     try:
         return onnx.numpy_helper.to_array(tensor)
     except (ValueError, TypeError, OverflowError) as error:
@@ -94,7 +95,7 @@ def tensor_values(tensor: onnx.TensorProto, *, section: str) -> NDArray[Any]:
 
 
 def _fields(data: bytes, descriptor: Any, most: int) -> int:
-    """Count fields of a message and of those inside it, giving up beyond ``most`` or where the data is malformed."""
+    """Count the fields of a message and its nested messages; stop beyond ``most`` or at malformed data."""
     stack = [(0, len(data), descriptor)]
     count = 0
     while stack and count <= most:
@@ -112,7 +113,7 @@ def _fields(data: bytes, descriptor: Any, most: int) -> int:
                     stack.append((at, min(at + length, stop), field.message_type))
                 at += length
             else:
-                at += {1: 8, 5: 4}.get(wire, stop)  # groups are no part of ONNX; the parser will say so
+                at += {1: 8, 5: 4}.get(wire, stop)  # ONNX has no groups; the parser will reject them
     return count
 
 
@@ -135,8 +136,8 @@ def _check_fields(message: Message, section: str) -> None:
     for field, value in message.ListFields():
         if field.name not in allowed:
             raise ArtifactError(
-                f"{message.DESCRIPTOR.name} with {field.name!r} may not be in a file: "
-                f"the fields that may be are {', '.join(sorted(allowed))}",
+                f"{message.DESCRIPTOR.name} must not have the field {field.name!r} in a file; "
+                f"allowed are {', '.join(sorted(allowed))}",
                 section=section,
             )
         items = [value] if isinstance(value, Message | str | bytes | int | float) else value

@@ -1,7 +1,7 @@
-"""Sizes: type and shape of everything in a graph at the example sizes, and the few values that shapes are made of.
+"""Infer type and shape of every value of a graph at the example sizes, and the small values that shapes depend on.
 
-ONNX's own shape inference does the work, one node at a time, so that each node's attributes, types and values are
-checked before it and each size right after: nothing is ever computed with a number that the limits do not allow.
+ONNX's shape inference runs one node at a time: attributes, types and values of a node are checked before it and the
+size of its outputs right after, so that nothing is computed with a number above the limits.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from attar._src.core.errors import ArtifactError
 from attar._src.core.scheme import Shape
 
 _FOLLOWED = {onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL, onnx.TensorProto.FLOAT}
-#: ONNX defines these by functions and infers nothing for them; their output is of the type and shape of their input.
+#: ONNX defines these as functions and infers no shape; their output has the type and shape of their input.
 _LIKE_INPUT = {"GroupNormalization", "MeanVarianceNormalization"}
 
 
 class Sized(NamedTuple):
-    """What is known of one value of a graph.
+    """Type, shape and, if known, values of one value of a graph.
 
     Attributes:
-        type: ONNX's number of the element type.
+        type: ONNX number of the element type.
         shape: the shape at the example sizes.
-        values: the values, where they are few and follow from constants and sizes alone.
-        fixed: whether ``values`` hold at every size of the inputs.
+        values: the values, if they are few and follow from constants and sizes alone.
+        fixed: whether ``values`` are the same at every size of the inputs.
     """
 
     type: int
@@ -44,10 +44,10 @@ class Sized(NamedTuple):
 def size_nodes(
     nodes: Sequence[onnx.NodeProto], known: dict[str, Sized], opset: int, limits: Limits, *, section: str
 ) -> None:
-    """Add every output of ``nodes`` to ``known``, which holds inputs and initializers.
+    """Add every output of ``nodes`` to ``known``, which starts with inputs and initializers.
 
     Raises:
-        ArtifactError: a node is not one a graph may hold, takes or makes a name it may not, or makes too much.
+        ArtifactError: a node is not allowed, reads an undefined name, redefines one, or exceeds a limit.
     """
     total = sum(guards.elements(sized.shape) for sized in known.values())
     for index, node in enumerate(nodes):
@@ -64,7 +64,7 @@ def size_nodes(
 
 
 def _size_node(node: onnx.NodeProto, known: Mapping[str, Sized], opset: int, limits: Limits) -> dict[str, Sized]:
-    """Return what is known of the outputs of one node."""
+    """Return the outputs of one node."""
     operator = operators.operator(node.op_type, opset)
     attributes = operators.read_attributes(node, operator)
     inputs = [_input(name, known) for name in node.input]
@@ -113,7 +113,7 @@ def _infer(
 
 
 def _outputs(node: onnx.NodeProto, operator: operators.Operator, known: Mapping[str, Sized]) -> list[str]:
-    """Return the names of a node's outputs, absent ones left out."""
+    """Return the names of a node's outputs without empty ones."""
     least, most = operator.output_count
     names = [name for name in node.output if name]
     if (
@@ -121,7 +121,7 @@ def _outputs(node: onnx.NodeProto, operator: operators.Operator, known: Mapping[
         or len(set(names)) != len(names)
         or not names[-1:] == list(node.output[-1:])
     ):
-        raise Refused(f"the outputs {names[:8]} are not {max(least, 1)} to {most} different ones")
+        raise Refused(f"the outputs {names[:8]} are not {max(least, 1)} to {most} distinct names")
     if taken := [name for name in names if name in known]:
         raise Refused(f"the output {taken[0]!r} exists already")
     return names
@@ -131,7 +131,7 @@ def _input(name: str, known: Mapping[str, Sized]) -> Sized | None:
     if not name:
         return None
     if name not in known:
-        raise Refused(f"the input {name!r} is not there yet: nothing before this node makes it")
+        raise Refused(f"the input {name!r} is not defined: no node before this one makes it")
     return known[name]
 
 
@@ -140,17 +140,17 @@ def _output(name: str, found: Mapping[str, onnx.TypeProto], limits: Limits) -> S
     if tensor.elem_type not in TYPES:
         raise Refused(f"the output {name!r} is not a tensor of numbers")
     if not tensor.HasField("shape") or not all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-        raise Refused(f"the output {name!r} has no size that follows from the example sizes")
+        raise Refused(f"the size of the output {name!r} does not follow from the example sizes")
     shape = tuple(dim.dim_value for dim in tensor.shape.dim)
     if any(size < 0 for size in shape) or len(shape) > 16:
-        raise Refused(f"the output {name!r} has the shape {shape}")
+        raise Refused(f"the output {name!r} has the invalid shape {shape}")
     if (count := guards.elements(shape)) > limits.value_elements:
         raise Refused(f"the output {name!r} has {count} elements, more than the limit of {limits.value_elements}")
     return Sized(tensor.elem_type, shape)
 
 
 def _follow(name: str, facts: guards.Inputs, inputs: Sequence[Sized | None], made: Sized) -> Sized:
-    """Return what a node makes, with its values where they are few and known."""
+    """Return a node's output with its values, if they are few and known."""
     if made.type not in _FOLLOWED or guards.elements(made.shape) > values.SMALL_VALUE:
         return made
     dtype = onnx.helper.tensor_dtype_to_np_dtype(made.type)

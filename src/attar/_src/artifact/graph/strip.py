@@ -1,4 +1,4 @@
-"""Strip: a graph without weights and without what is not the computation, as the writer stores it."""
+"""Strip a graph for writing: weights, metadata and everything else that is not computation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import onnx
 from attar._src.artifact.contents import GraphContents
 from attar._src.artifact.manifest import Port
 
-#: Element types of a file's values and ONNX's numbers for them.
+#: Element type of a file -> ONNX number.
 ELEMENT_TYPES: dict[str, int] = {
     "f32": onnx.TensorProto.FLOAT,
     "f16": onnx.TensorProto.FLOAT16,
@@ -24,8 +24,8 @@ ELEMENT_TYPES: dict[str, int] = {
 def strip(contents: GraphContents) -> bytes:
     """Return the serialized model with nothing but operators, small constants, inputs and outputs.
 
-    Left out: bound initializers, metadata, doc strings, producer, value infos, and the paths exporters put in them.
-    ``Constant`` nodes become initializers. Inputs and outputs are written as the ports say.
+    Dropped are bound initializers, metadata, doc strings, producer, value infos, and the paths exporters put in them.
+    ``Constant`` nodes become initializers. Inputs and outputs are written from the ports.
     """
     bound = {binding.to for binding in contents.bindings}
     source = contents.model
@@ -55,19 +55,19 @@ def strip(contents: GraphContents) -> bytes:
         for attribute in kept.attribute:
             attribute.ClearField("doc_string")
         for names in (kept.input, kept.output):
-            while names and not names[-1]:  # absent at the end: left out
+            while names and not names[-1]:  # empty trailing names
                 names.pop()
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
 
 def port_info(port: Port) -> onnx.ValueInfoProto:
-    """Return an input or output as ONNX describes it."""
+    """Return a port as an ONNX ValueInfoProto."""
     return onnx.helper.make_tensor_value_info(port.name, ELEMENT_TYPES[port.dtype], list(port.shape))
 
 
 def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    """Return the value of a ``Constant`` node of numbers under the name of its output, None for any other node."""
+    """Return the value of a numeric ``Constant`` node, named like its output; None for any other node."""
     if node.op_type != "Constant" or node.domain not in ("", "ai.onnx") or len(node.attribute) != 1:
         return None
     attribute = node.attribute[0]

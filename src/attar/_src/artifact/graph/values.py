@@ -1,8 +1,8 @@
-"""Values: arithmetic on the few numbers that shapes in a graph are computed from.
+"""Evaluate the small integer arithmetic that shapes in a graph are computed from.
 
 Exporters write the size of a ``Reshape`` or ``Expand`` as a chain of ``Shape``, ``Slice``, ``Mul`` and ``Concat``. With
-every axis of the inputs at its example size these chains are constants; this module computes them, for tensors of at
-most 64 elements, so that every value of a graph has a size before anything runs it.
+every input axis at its example size these chains are constants. This module folds them, for tensors of at most 64
+elements, so that every value of a graph has a size before anything runs.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from attar._src.core.scheme import Shape
 
 SMALL_VALUE = 64
-#: Element types whose values are followed, as ``core.tensors.DTYPES`` names them.
+#: Element types that are evaluated, keys of ``core.tensors.DTYPES``.
 ONNX_DTYPES = ("i64", "i32", "bool", "f32")
 
 Array = NDArray[Any]
 
 
 class Call(NamedTuple):
-    """An operator applied to known inputs: its attributes, the inputs, and the shape of what it makes."""
+    """An operator applied to known inputs: attributes, inputs and output shape."""
 
     attributes: Mapping[str, Any]
     inputs: Sequence[Array]
@@ -31,11 +31,11 @@ class Call(NamedTuple):
 
 
 def evaluate_node(name: str, call: Call, dtype: np.dtype[Any]) -> Array | None:
-    """Return what an operator makes of known inputs, or None where it is not one that shapes are computed by.
+    """Return the output of an operator on known inputs, or None if it cannot be evaluated here.
 
     Args:
         name: the operator.
-        call: its attributes and inputs (absent ones at the end left out), and the shape of its output.
+        call: attributes, inputs (without trailing empty ones) and output shape.
         dtype: the output's type.
     """
     rule = _RULES.get(name)
@@ -45,12 +45,12 @@ def evaluate_node(name: str, call: Call, dtype: np.dtype[Any]) -> Array | None:
         try:
             found = np.asarray(rule(call)).astype(dtype)
         except (ValueError, IndexError, TypeError, OverflowError):
-            return None  # such a node fails when it is run; what hangs on it has no size
+            return None  # the node would fail at run time; values that depend on it have no size
     return found if found.shape == call.shape else None
 
 
 def value_shape(attributes: Mapping[str, Any], shape: Shape) -> Array:
-    """Return what ``Shape`` gives for a tensor of this shape."""
+    """Return the output of ``Shape`` for a tensor of this shape: ``(8, 3, 32, 32)`` with ``start=1`` -> [3, 32, 32]."""
     return np.asarray(shape[slice(attributes.get("start", 0), attributes.get("end"))], np.int64)
 
 
@@ -87,7 +87,7 @@ def _divide(call: Call) -> Any:
     numerator, divisor = call.inputs
     if numerator.dtype.kind == "f":
         return numerator / divisor
-    return np.sign(numerator) * (np.abs(numerator) // divisor)  # towards zero, as in ONNX; the divisor is positive
+    return np.sign(numerator) * (np.abs(numerator) // divisor)  # ONNX rounds towards zero; the divisor is positive
 
 
 def _mod(call: Call) -> Any:
@@ -104,7 +104,7 @@ def _slice(call: Call) -> Any:
     steps = call.inputs[4] if len(call.inputs) > 4 else np.ones_like(starts)
     for axis, start, stop, step in zip(axes.tolist(), starts.tolist(), ends.tolist(), steps.tolist(), strict=True):
         size = data.shape[axis]
-        # Backwards, a start is an element and a stop may be the place before the first; forwards both may be the end.
+        # With a negative step start is an element and stop may be -1 (before the first); otherwise both may be size.
         first, last = (0, size - 1) if step < 0 else (0, size)
         start = min(max(start + size if start < 0 else start, first), last)
         stop = min(max(stop + size if stop < 0 else stop, -1 if step < 0 else first), last)
