@@ -4,7 +4,7 @@ from tests import samples
 from tests.report import runs
 
 from attar._src.core.tensors import Dense
-from attar._src.report.grids import MOST_TENSORS, grids
+from attar._src.report.figures.grids import MOST_TENSORS, grids
 from attar._src.report.story import tell
 
 

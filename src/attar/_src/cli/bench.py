@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from attar._src.cli import show
 from attar._src.core.errors import SpecError
+from attar._src.core.format_bytes import format_bytes
 from attar._src.core.progress import track
 from attar._src.measure.cold import cold_start
 from attar._src.measure.latency import interleave
@@ -72,12 +73,12 @@ def _print(files: list[dict[str, Any]], layers: dict[str, tuple[Layer, ...]], ti
         memory = item["peak_memory_bytes"]
         rows.add_row(
             escape(Path(item["file"]).name),
-            show.amount(item["file_bytes"]),
+            format_bytes(item["file_bytes"]),
             *(f"{item[key]:.3f}" for key in ("median_ms", "p99_ms")),
             f"{item['spread']:.1%}",
             f"{item['ratio']:.3f}",
             f"{item['cold_start_ms']:.1f}",
-            "-" if memory is None else show.amount(memory),
+            "-" if memory is None else format_bytes(memory),
         )
     out.print(title)
     out.print(rows)

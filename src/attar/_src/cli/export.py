@@ -12,6 +12,7 @@ from attar._src.backends.registry import BACKENDS
 from attar._src.cli import show
 from attar._src.cli.output import demand_writable
 from attar._src.core.errors import SpecError
+from attar._src.core.format_bytes import format_bytes
 
 
 def export_command(
@@ -32,4 +33,4 @@ def export_command(
     if reason is not None:
         raise SpecError(f"{file} cannot be exported to {to}: {reason}")
     backend.export(artifact, output)
-    show.console().print(f"{output}: {show.amount(output.stat().st_size)}", soft_wrap=True)
+    show.console().print(f"{output}: {format_bytes(output.stat().st_size)}", soft_wrap=True)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from attar._src.cli import show
+from attar._src.core.format_bytes import format_bytes
 from attar._src.report.page import build_page
 
 
@@ -29,6 +30,6 @@ def report_command(
     if json:
         show.as_json({"page": str(page), "bytes": page.stat().st_size})
     else:
-        show.console().print(f"{page}: {show.amount(page.stat().st_size)}", soft_wrap=True, markup=False)
+        show.console().print(f"{page}: {format_bytes(page.stat().st_size)}", soft_wrap=True, markup=False)
     if open_:
         webbrowser.open(page.resolve().as_uri())

@@ -43,15 +43,6 @@ def print_table(*columns: str, title: str | None = None) -> Table:
     return made
 
 
-def amount(count: float) -> str:
-    """Return bytes as people read them: ``512 B``, ``1.5 KB`` (of 1000), ``2.0 MB``."""
-    for unit in ("B", "KB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
-
-
 def bar(share: float, width: int = 20) -> str:
     """Return a bar that fills ``share`` of ``width`` cells."""
     eighths = round(max(0.0, min(share, 1.0)) * width * 8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _COMPRESS = (
     "filelock",
+    "jinja2",
     "lightning_fabric",
     "onnxscript",
     "plotly",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from attar._src.core.format_bytes import format_bytes
 from attar._src.report.story import ReportedModel, Story
-from attar._src.report.wording import count, format_bytes, is_share, listed, metric, milliseconds, plural, short, times
+from attar._src.report.wording import count, is_share, listed, metric, milliseconds, plural, short, times
 
 #: Medians closer than this are called equal: a machine at rest still gives a few per cent.
 _SAME_SPEED = 0.05

@@ -13,17 +13,6 @@ def count(value: float | None) -> str:
     return NONE if value is None or not math.isfinite(value) else f"{value:,.0f}"
 
 
-def format_bytes(value: float | None) -> str:
-    """Return bytes as people read them: ``512 B``, ``1.5 KB`` (of 1000), ``2.0 MB``."""
-    if value is None or not math.isfinite(value):
-        return NONE
-    for unit in ("B", "KB", "MB"):
-        if value < 1000:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} GB"
-
-
 def share(value: float | None, digits: int = 1) -> str:
     """Return a share as a percentage: ``98.3 %``."""
     return NONE if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"

@@ -1,12 +1,13 @@
-"""Plot: what all figures of the page share. Below ``report.figures``, which makes them.
+"""What all figures share: the plot with its selectors, colours, axes.
 
-A plot has *levels*, a selector each (model, tensor); a figure is shown where its labels are selected. Colours are names
-of the style sheet's variables, so that one figure serves light and dark pages; ``page.js`` fills them in.
+Colours are names of variables of the style sheet, so that one figure serves light and dark pages; ``page.js`` fills
+them in.
 """
 
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -51,8 +52,8 @@ class Plot:
     figures: Sequence[Figure]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the plot as JSON values."""
-        return {"levels": self.levels, "figures": [asdict(figure) for figure in self.figures]}
+        """Return the plot as JSON values; NaN and infinities are null."""
+        return {"levels": self.levels, "figures": [_finite(asdict(figure)) for figure in self.figures]}
 
 
 def colour(index: int) -> str:
@@ -78,3 +79,16 @@ def categories(names: Sequence[str], title: str = "", **more: Any) -> dict[str, 
         "ticktext": [text(short(name)) for name in names],
     }
     return axis(title, **ticks, range=[-0.6, len(names) - 0.4], zeroline=False, **more)
+
+
+def largest(sizes: Sequence[int], most: int) -> list[int]:
+    """Return the indices of the ``most`` largest, in their own order."""
+    return sorted(sorted(range(len(sizes)), key=lambda index: (-sizes[index], index))[:most])
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from attar._src.report.histogram import largest, weight_histogram
-from attar._src.report.plot import Figure, Plot, axis
+from attar._src.report.figures.histogram import weight_histogram
+from attar._src.report.figures.plot import Figure, Plot, axis, largest
 from attar._src.report.story import ReportedModel, Story
 from attar._src.report.wording import count, number, plural, share
 

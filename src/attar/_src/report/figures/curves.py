@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from attar._src.report.plot import SERIES, Figure, Plot, axis, text
+from attar._src.report.figures.plot import SERIES, Figure, Plot, axis, text
 from attar._src.report.story import ReportedModel, Story
 from attar._src.report.wording import number, plural, short
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,8 +115,3 @@ def _words(tensor: CompressedTensor) -> str:
 
 def _scales(scale: NDArray[Any], noun: str, per: str) -> str:
     return f"one {noun} for the whole tensor" if scale.size == 1 else f"{scale.size:,} {noun}s, one for each {per}"
-
-
-def largest(sizes: Sequence[int], most: int) -> list[int]:
-    """Return the indices of the ``most`` largest, in their own order."""
-    return sorted(sorted(range(len(sizes)), key=lambda index: (-sizes[index], index))[:most])

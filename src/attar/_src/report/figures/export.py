@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from attar._src.artifact.writer import write_atomically
-from attar._src.report.markup import script_json
-from attar._src.report.plot import Plot
+from attar._src.report.figures.plot import Plot
 
 _VARIABLE = re.compile(r"(--[\w-]+): (#[0-9a-f]{6});")
 
@@ -30,7 +30,7 @@ def save(plots: Mapping[str, Plot], folder: Path, css: str) -> None:
         colours.setdefault(name, value)
     folder.mkdir(exist_ok=True)
     for name, plot in plots.items():
-        write_atomically(folder / f"{name}.json", f"{script_json(_painted(plot.as_dict(), colours))}\n".encode())
+        write_atomically(folder / f"{name}.json", f"{json.dumps(_painted(plot.as_dict(), colours))}\n".encode())
 
 
 def _painted(value: Any, colours: Mapping[str, str]) -> Any:
