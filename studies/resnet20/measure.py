@@ -39,7 +39,7 @@ from attar._src.data.preprocessing import parse_preprocessing
 from attar._src.data.registry import load_dataset
 from attar._src.deploy.build_module import build_module
 from attar._src.deploy.parity import compare_outputs
-from attar._src.measure.accuracy import evaluate_accuracy
+from attar._src.measure.accuracy import AccuracyMetric, evaluate_accuracy
 from attar._src.measure.latency import interleave
 from attar._src.measure.runner import open_runner
 from attar._src.runtime.preprocess import preprocess
@@ -89,7 +89,7 @@ def accuracy_of(path: Path, x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) ->
     """Return the accuracy of an ONNX file."""
     runner = open_runner(path)
     scores = [runner.run({runner.inputs[0]: x[i : i + 250]})[0] for i in range(0, len(x), 250)]
-    return float((np.concatenate(scores).argmax(1) == y).mean())
+    return AccuracyMetric()(np.concatenate(scores), y)
 
 
 def measure(threads: list[int], rounds: int | None, known: dict[str, Any] | None) -> dict[str, Any]:

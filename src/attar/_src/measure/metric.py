@@ -11,38 +11,14 @@ from numpy.typing import NDArray
 
 from attar._src.core.errors import AttarError, DataError, SpecError
 from attar._src.core.registry import Registry
+from attar._src.measure.accuracy import AccuracyMetric, accuracy_by_label, right_predictions
+from attar._src.measure.outputs import first_output
 from attar._src.runtime.session import Session
 
 #: Outputs and targets of a whole set -> how good they are.
 Metric = Callable[[NDArray[Any], NDArray[Any]], float]
 #: The positional inputs of some examples, and what their outputs are judged by.
 Examples = tuple[tuple[NDArray[Any], ...], NDArray[Any]]
-
-
-class AccuracyMetric:
-    """``accuracy``: the share of positions where the largest element of the last axis is at the target.
-
-    For classes, of an example or of every position of a sequence; larger is better. Negative targets are not counted,
-    as the losses leave out those of -100.
-    """
-
-    name: ClassVar[str] = "accuracy"
-
-    def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
-        """Return the share for ``outputs`` ``(n, ..., classes)`` and integer ``targets`` ``(n, ...)``.
-
-        Raises:
-            DataError: the two do not fit each other, or no target is counted.
-        """
-        if targets.dtype.kind not in "iu" or outputs.shape[:-1] != targets.shape:
-            raise DataError(
-                f"accuracy of outputs {outputs.shape} by targets {targets.dtype}{targets.shape}; integers of shape "
-                f"{outputs.shape[:-1]} were expected, or another metric: {', '.join(METRICS)}, file.py:name"
-            )
-        counted = targets >= 0
-        if not counted.any():
-            raise DataError("accuracy: every target is negative, which says not to count it; there is nothing to judge")
-        return float(np.mean((outputs.argmax(-1) == targets)[counted]))
 
 
 class MeanSquaredError:
@@ -148,30 +124,15 @@ def score(session: Session, batches: Iterable[Examples], metric: Metric, *, clas
     Raises:
         DataError: there are no examples, an output is not finite, or outputs and targets do not fit.
     """
-    axis = session.inputs[0].shape[0] if session.inputs[0].shape else None
-    outputs, wanted = [], []
-    for inputs, targets in batches:
-        missing = axis - len(inputs[0]) if isinstance(axis, int) else 0
-        full = [np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if missing > 0 else x for x in inputs]
-        named = {port.name: array for port, array in zip(session.inputs, full, strict=True)}
-        outputs.append(session.run(named)[session.outputs[0].name][: len(inputs[0])])
-        wanted.append(targets)
-    if not outputs:
+    pairs = [(first_output(session, inputs), targets) for inputs, targets in batches]
+    if not pairs:
         raise DataError("there are no examples to judge the file by")
-    made, targets = np.concatenate(outputs), np.concatenate(wanted)
-    if not np.isfinite(made).all():
-        raise DataError(f"output {session.outputs[0].name!r} is not finite; nothing can be judged by it")
-    return Scored(float(metric(made, targets)), len(made), per_class(made, targets) if classes else {})
+    outputs, targets = (np.concatenate(each) for each in zip(*pairs, strict=True))
+    return Scored(float(metric(outputs, targets)), len(outputs), per_class(outputs, targets) if classes else {})
 
 
 def per_class(outputs: NDArray[Any], targets: NDArray[Any]) -> dict[str, float]:
-    """Return label -> share of right predictions among its own, empty where outputs do not score several classes.
-
-    Negative targets are not counted.
-    """
+    """Return label -> accuracy of that class; empty if outputs do not score two classes or more at integer targets."""
     if targets.dtype.kind not in "iu" or outputs.ndim < 2 or outputs.shape[:-1] != targets.shape:
         return {}
-    if outputs.shape[-1] < 2:
-        return {}
-    right = outputs.argmax(-1) == targets
-    return {str(label): float(right[targets == label].mean()) for label in np.unique(targets) if label >= 0}
+    return accuracy_by_label(*right_predictions(outputs, targets)) if outputs.shape[-1] > 1 else {}

@@ -38,7 +38,7 @@ class PageTable:
 
 
 @dataclass(frozen=True)
-class Fold:
+class Details:
     """A part that opens on a click: a table or preformatted text.
 
     Attributes:
@@ -77,7 +77,7 @@ class PageSection:
     figure: Figure | None = None
     tables: Sequence[PageTable] = ()
     note: str = ""
-    folds: Sequence[Fold] = ()
+    folds: Sequence[Details] = ()
 
     def __bool__(self) -> bool:
         return bool(self.text or self.command or self.figure or self.tables or self.folds)

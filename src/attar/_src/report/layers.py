@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attar._src.report.content import Fold, PageSection, PageTable
+from attar._src.report.content import Details, PageSection, PageTable
 from attar._src.report.story import Story
 from attar._src.report.wording import plural
 
@@ -18,7 +18,7 @@ def integer_layers(story: Story) -> PageSection:
         rows = [[layer.name, layer.kernel, "integer" if layer.integer else "float", layer.reason] for layer in layers]
         table = PageTable(f"Layers of {model.name}", ["Layer", "Kernel", "Ran in", "Why not"], rows)
         title = f"{whole} of {plural(len(layers), 'layer')} ran in integers"
-        folds.append(Fold(title, model.name, table, opened=model is story.main))
+        folds.append(Details(title, model.name, table, opened=model is story.main))
     text = "As the runtime's own profile of one run says, layer by layer." if folds else ""
     return PageSection("integers", "What ran in integers", text, folds=folds)
 
@@ -30,6 +30,6 @@ def float_layers(story: Story) -> PageSection:
         kept = list(model.measured.left.items())
         if kept:
             table = PageTable(f"Left in floating point in {model.name}", ["What", "Why"], kept)
-            folds.append(Fold(plural(len(kept), "tensor or value"), model.name, table, opened=model is story.main))
+            folds.append(Details(plural(len(kept), "tensor or value"), model.name, table, opened=model is story.main))
     text = "" if folds else "The run left nothing in floating point that it was asked to quantize."
     return PageSection("floats", "What was left in floating point", text, folds=folds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from attar._src.report.content import Fold, PageSection, PageTable
+from attar._src.report.content import Details, PageSection, PageTable
 from attar._src.report.story import Story
 from attar._src.report.wording import NONE, count
 
@@ -20,9 +20,9 @@ def reproduction(story: Story) -> PageSection:
         PageTable(same, ["File", "Bytes", "SHA-256"], files, numbers=[1], code=[2]),
     ]
     recipe = run.recipe_yaml or (json.dumps(run.recipe, indent=2) if run.recipe else "")
-    folds = [Fold("The recipe as it was run", text=recipe, opened=True)] if recipe else []
+    folds = [Details("The recipe as it was run", text=recipe, opened=True)] if recipe else []
     for model in story.models:
         if model.measured.record:
             record = json.dumps(model.measured.record, indent=2)
-            folds.append(Fold(f"What each stage did to {model.name}", text=record))
+            folds.append(Details(f"What each stage did to {model.name}", text=record))
     return PageSection("again", "How to do it again", command=run.command, tables=tables, folds=folds)
