@@ -8,11 +8,11 @@ _COMPRESS = (
     "lightning_fabric",
     "onnxscript",
     "plotly",
+    "ruamel",
     "safetensors",
     "sklearn",
     "tensorboardX",
     "torch",
-    "yaml",
 )
 
 
