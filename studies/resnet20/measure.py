@@ -88,7 +88,7 @@ def peer(module: torch.nn.Module, x: np.ndarray[Any, Any], folder: Path) -> tupl
 def accuracy_of(path: Path, x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> float:
     """Return the accuracy of an ONNX file."""
     runner = open_runner(path)
-    scores = [runner.run({runner.inputs[0]: x[i : i + 250]})[0] for i in range(0, len(x), 250)]
+    scores = [next(iter(runner.run({runner.inputs[0]: x[i : i + 250]}).values())) for i in range(0, len(x), 250)]
     return AccuracyMetric()(np.concatenate(scores), y)
 
 
