@@ -1,4 +1,4 @@
-"""``attar export``: a file in the form of another runtime."""
+"""``attar export``: a file in the format of another runtime."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def export_command(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
     to: Annotated[str, typer.Option("--to", help=f"Backend: {', '.join(BACKENDS)} or file.py:name.")] = "onnx",
 ) -> None:
-    """Write a file in the form of another runtime.
+    """Convert a file to the format of another runtime.
 
     Example:
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
 
 from attar._src.report.figures.plot import Figure, Plot, axis, categories, largest, text
 from attar._src.report.story import ReportedModel, Story
@@ -10,6 +12,9 @@ from attar._src.report.wording import count, share
 
 #: Layers drawn at most; the page says so.
 MOST_ROWS = 40
+
+#: Layer -> part -> bytes.
+_Rows = dict[str, dict[str, int]]
 
 _PARTS = {"weight": "weights", "bias": "biases"}
 _PART_COLOURS = {
@@ -29,47 +34,60 @@ def bytes_plot(story: Story) -> Plot:
 
 
 def _bytes_of(model: ReportedModel) -> Figure:
-    rows: dict[str, dict[str, int]] = defaultdict(dict)
-    for tensor in model.contents["tensors"]:
+    of = model.contents
+    rows, note = _largest_layers(_layers(of))
+    rows |= {
+        "coding tables": {"tables": sum(table["bytes"] for table in of["tables"])},
+        "graph": {"graph": of["graph_bytes"]},
+        "manifest": {"manifest": of["overhead"]["manifest"]},
+        "header, padding, footer": {"overhead": of["overhead_bytes"] - of["overhead"]["manifest"]},
+    }
+    rows = {name: row for name, row in rows.items() if sum(row.values())}
+    data = [_bars(rows, part, shade, of["file_bytes"]) for part, shade in _PART_COLOURS.items()]
+    layout = {
+        "height": 130 + 30 * len(rows),
+        "barmode": "stack",
+        "bargap": 0.35,
+        "xaxis": axis("bytes", tickformat="~s", rangemode="tozero"),
+        "yaxis": categories(list(rows), autorange="reversed", automargin=True, showgrid=False),
+        "legend": {"traceorder": "normal"},
+    }
+    first = sorted(rows, key=lambda name: -sum(rows[name].values()))[:3]
+    told = ", ".join(f"{name} {count(sum(rows[name].values()))}" for name in first)
+    whole = count(of["file_bytes"])
+    alt = f"Bytes of {model.name} by layer, {whole} in all; the largest: {told}."
+    data = [trace for trace in data if trace["x"]]
+    return Figure((model.name,), data, layout, alt, f"{note}All bars add up to {whole} bytes.")
+
+
+def _layers(contents: Mapping[str, Any]) -> _Rows:
+    rows: _Rows = defaultdict(dict)
+    for tensor in contents["tensors"]:
         layer, _, leaf = tensor["name"].rpartition(".")
         part = _PARTS.get(leaf, "weights" if len(tensor["shape"]) > 1 else "other tensors")
         row = rows[layer or tensor["name"]]
         row[part] = row.get(part, 0) + tensor["payload_bytes"]
-    note, layers = "", list(rows)
-    if len(layers) > MOST_ROWS:
-        kept = {layers[i] for i in largest([sum(rows[layer].values()) for layer in layers], MOST_ROWS)}
-        rest = [layer for layer in layers if layer not in kept]
-        rows = {layer: rows[layer] for layer in layers if layer in kept} | {
-            f"{len(rest)} other layers": {"other tensors": sum(sum(rows[layer].values()) for layer in rest)}
-        }
-        note = f"The {MOST_ROWS} largest of {len(layers)} layers; the other {len(rest)} are one bar. "
-    of = model.contents
-    tables = sum(table["bytes"] for table in of["tables"])
-    rows["coding tables"] = {"tables": tables}
-    rows["graph"] = {"graph": of["graph_bytes"]}
-    rows["manifest"] = {"manifest": of["overhead"]["manifest"]}
-    rows["header, padding, footer"] = {"overhead": of["overhead_bytes"] - of["overhead"]["manifest"]}
-    names = [name for name in rows if sum(rows[name].values())]
-    data = []
-    for part, shade in _PART_COLOURS.items():
-        at = [i for i, name in enumerate(names) if rows[name].get(part)]
-        found = [rows[names[i]][part] for i in at]
-        if found:
-            hover = [
-                text(names[i], f"{part}: {count(n)} bytes, {share(n / of['file_bytes'])} of the file")
-                for i, n in zip(at, found, strict=True)
-            ]
-            bar = {"type": "bar", "orientation": "h", "name": part, "x": found, "y": at, "marker": {"color": shade}}
-            data.append({**bar, "hovertext": hover, "hoverinfo": "text", "textposition": "none"})
-    layout = {
-        "height": 130 + 30 * len(names),
-        "barmode": "stack",
-        "bargap": 0.35,
-        "xaxis": axis("bytes", tickformat="~s", rangemode="tozero"),
-        "yaxis": categories(names, autorange="reversed", automargin=True, showgrid=False),
-        "legend": {"traceorder": "normal"},
-    }
-    first = sorted(names, key=lambda name: -sum(rows[name].values()))[:3]
-    told = ", ".join(f"{name} {count(sum(rows[name].values()))}" for name in first)
-    alt = f"Bytes of {model.name} by layer, {count(of['file_bytes'])} in all; the largest: {told}."
-    return Figure((model.name,), data, layout, alt, f"{note}All bars add up to {count(of['file_bytes'])} bytes.")
+    return dict(rows)
+
+
+def _largest_layers(rows: _Rows) -> tuple[_Rows, str]:
+    """Return the largest layers, the others as one row, and a note about them."""
+    layers = list(rows)
+    if len(layers) <= MOST_ROWS:
+        return rows, ""
+    sizes = [sum(row.values()) for row in rows.values()]
+    kept = [layers[i] for i in largest(sizes, MOST_ROWS)]
+    others, rest = len(layers) - MOST_ROWS, sum(sizes) - sum(sum(rows[layer].values()) for layer in kept)
+    note = f"The {MOST_ROWS} largest of {len(layers)} layers; the other {others} are one bar. "
+    return {layer: rows[layer] for layer in kept} | {f"{others} other layers": {"other tensors": rest}}, note
+
+
+def _bars(rows: _Rows, part: str, shade: str, whole: int) -> dict[str, Any]:
+    at = {i: name for i, name in enumerate(rows) if rows[name].get(part)}
+    sizes = [rows[name][part] for name in at.values()]
+    hover = [
+        text(name, f"{part}: {count(size)} bytes, {share(size / whole)} of the file")
+        for name, size in zip(at.values(), sizes, strict=True)
+    ]
+    bar = {"type": "bar", "orientation": "h", "name": part, "x": sizes, "y": list(at), "marker": {"color": shade}}
+    return {**bar, "hovertext": hover, "hoverinfo": "text", "textposition": "none"}

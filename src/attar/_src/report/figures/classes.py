@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 from attar._src.report.figures.plot import SYMBOLS, Figure, Plot, axis, categories, colour, text
-from attar._src.report.story import Story
+from attar._src.report.story import ReportedModel, Story
 from attar._src.report.wording import plural, points, share, short
 
 #: Classes shown at most; the page says so.
@@ -18,44 +18,11 @@ def classes_plot(story: Story) -> Plot:
     labels = shown_classes(story)
     if not labels:
         return Plot("classes", (), ())
-    of_all = story.baseline.measured.per_class or {}
-    data: list[dict[str, Any]] = []
     order = [story.baseline, *story.others]
-    for slot, model in enumerate(order):
-        per_class = model.measured.per_class or {}
-        at = [i for i, label in enumerate(labels) if label in per_class]
-        if not at:
-            continue
-        i = story.models.index(model)
-        gone = {change.label: change for change in story.collapsed.get(model.name, ())}
-        hover = [
-            text(
-                f"class {labels[k]}",
-                f"{model.name}: {share(per_class[labels[k]])}",
-                *([f"collapsed: {points(gone[labels[k]].change)} points"] if labels[k] in gone else []),
-            )
-            for k in at
-        ]
-        aside = 0.5 * ((slot + 0.5) / len(order) - 0.5)
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": text(short(model.name)),
-                "x": [k + aside for k in at],
-                "y": [100 * per_class[labels[k]] for k in at],
-                "marker": {
-                    "opacity": 1,
-                    "size": [15 if labels[k] in gone else 10 for k in at],
-                    "symbol": ["x" if labels[k] in gone else SYMBOLS[i % len(SYMBOLS)] for k in at],
-                    "color": ["--alarm" if labels[k] in gone else colour(i) for k in at],
-                },
-                "hovertext": hover,
-                "hoverinfo": "text",
-            }
-        )
-    values = [value for trace in data for value in trace["y"]]
-    low = max(0.0, min(values) - 5)
+    asides = [0.5 * ((slot + 0.5) / len(order) - 0.5) for slot in range(len(order))]
+    data = [_dots(story, model, labels, aside) for model, aside in zip(order, asides, strict=True)]
+    data = [trace for trace in data if trace["x"]]
+    low = max(0.0, min(value for trace in data for value in trace["y"]) - 5)
     layout = {
         "height": 380,
         "xaxis": categories(labels, "class", showgrid=False),
@@ -64,9 +31,34 @@ def classes_plot(story: Story) -> Plot:
     lost = [f"{change.label} of {name}" for name, changes in story.collapsed.items() for change in changes]
     alt = f"Test accuracy of {plural(len(labels), 'class')} for {plural(len(data), 'model')}. "
     alt += f"Collapsed: {', '.join(lost)}." if lost else "No class collapsed."
-    cut = len(of_all) - len(labels)
-    note = f"The {len(labels)} classes that changed most, of {len(of_all)}; all are in report.json." if cut else ""
-    return Plot("classes", (), [Figure((), data, layout, alt, note)])
+    every = len(story.baseline.measured.per_class or {})
+    note = f"The {len(labels)} classes that changed most, of {every}; all are in report.json."
+    return Plot("classes", (), [Figure((), data, layout, alt, note if every > len(labels) else "")])
+
+
+def _dots(story: Story, model: ReportedModel, labels: list[str], aside: float) -> dict[str, Any]:
+    per_class, i = model.measured.per_class or {}, story.models.index(model)
+    at = {k: label for k, label in enumerate(labels) if label in per_class}
+    gone = {change.label: change for change in story.collapsed.get(model.name, ())}
+    hover = []
+    for label in at.values():
+        loss = [f"collapsed: {points(gone[label].change)} points"] if label in gone else []
+        hover.append(text(f"class {label}", f"{model.name}: {share(per_class[label])}", *loss))
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": text(short(model.name)),
+        "x": [k + aside for k in at],
+        "y": [100 * per_class[label] for label in at.values()],
+        "marker": {
+            "opacity": 1,
+            "size": [15 if label in gone else 10 for label in at.values()],
+            "symbol": ["x" if label in gone else SYMBOLS[i % len(SYMBOLS)] for label in at.values()],
+            "color": ["--alarm" if label in gone else colour(i) for label in at.values()],
+        },
+        "hovertext": hover,
+        "hoverinfo": "text",
+    }
 
 
 def shown_classes(story: Story) -> list[str]:

@@ -1,4 +1,4 @@
-"""Export: the figures of the page as files of their own, for papers and slides; below ``report.page``."""
+"""The figures of the page as files, for papers and slides."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _VARIABLE = re.compile(r"(--[\w-]+): (#[0-9a-f]{6});")
 
 
 def save(plots: Mapping[str, Plot], folder: Path, css: str) -> None:
-    """Write ``NAME.json`` for every plot: its figures, each with ``data`` and ``layout`` as Plotly takes them.
+    """Write ``NAME.json`` for every plot: its figures, each with ``data`` and ``layout`` for Plotly.
 
     Args:
         plots: by name.
-        folder: made where it is not there.
-        css: the page's style sheet, which has the colours; those of light pages come first in it.
+        folder: created if it is missing.
+        css: style sheet of the page with the colours, those of light pages first.
 
     Raises:
         OSError: a file cannot be written.
@@ -34,7 +34,7 @@ def save(plots: Mapping[str, Plot], folder: Path, css: str) -> None:
 
 
 def _painted(value: Any, colours: Mapping[str, str]) -> Any:
-    """Return a value with every colour's name filled in."""
+    """Return a value with the names of colours replaced by colours."""
     if isinstance(value, str):
         return colours.get(value, value)
     if isinstance(value, dict):

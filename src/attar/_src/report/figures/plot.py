@@ -14,7 +14,7 @@ from typing import Any
 
 from attar._src.report.wording import short
 
-#: Colours of models in their order; they repeat after the last.
+#: Colours of the models in order, repeated after the last.
 SERIES = ("--series-0", "--series-1", "--series-2", "--series-3", "--series-4", "--series-5")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 
@@ -24,10 +24,10 @@ class Figure:
     """One figure.
 
     Attributes:
-        labels: what to select to see it, one for each level of its plot.
-        data, layout: as Plotly has them.
-        alt: what it shows, in words.
-        note: what there is to know about it; what was left out.
+        labels: the selection that shows it, one label for each level of its plot.
+        data, layout: for Plotly.
+        alt: description in words.
+        note: caption, with what was left out.
     """
 
     labels: tuple[str, ...]
@@ -39,12 +39,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Plot:
-    """A place on the page where one of several figures is shown.
+    """A place on the page that shows one of several figures.
 
     Attributes:
-        name: of the place.
-        levels: what the selectors are called.
-        figures: all of them, the first shown first.
+        name: name of the place.
+        levels: names of its selectors, such as ``("File", "Tensor")``.
+        figures: all figures; the first is visible at first.
     """
 
     name: str
@@ -62,7 +62,7 @@ def colour(index: int) -> str:
 
 
 def text(*lines: str) -> str:
-    """Return lines as Plotly takes them: it reads tags in every text, so that those of a name are written out."""
+    """Return lines for Plotly, escaped: it interprets tags in every text."""
     return "<br>".join(html.escape(line, quote=False) for line in lines)
 
 
@@ -72,7 +72,7 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
 
 
 def categories(names: Sequence[str], title: str = "", **more: Any) -> dict[str, Any]:
-    """Return an axis of names at 0, 1, 2, ...: equal names stay apart, and none is taken for a number or a date."""
+    """Return an axis of names at 0, 1, 2, ..., so that equal names stay apart and none is read as a number or date."""
     ticks = {
         "tickmode": "array",
         "tickvals": list(range(len(names))),
