@@ -148,10 +148,10 @@ def measure(threads: list[int], rounds: int | None, known: dict[str, Any] | None
     return results
 
 
-def print_tables(results: dict[str, Any]) -> None:
+def plain_tables(results: dict[str, Any]) -> None:
     """Print what was measured for people."""
     out = Console()
-    table = show.print_table("file", ">accuracy", ">bytes", ">bits per weight", ">equal predictions", "in integers")
+    table = show.plain_table("file", ">accuracy", ">bytes", ">bits per weight", ">equal predictions", "in integers")
     for name, entry in results["files"].items():
         bits, parity = entry.get("bits_per_weight"), entry.get("parity")
         table.add_row(
@@ -163,7 +163,7 @@ def print_tables(results: dict[str, Any]) -> None:
             entry.get("integer_layers", ""),
         )
     out.print(table)
-    times = show.print_table(
+    times = show.plain_table(
         "threads", "batch", "model", ">median ms", ">p99 ms", ">spread", ">ratio to quantize_static"
     )
     for run in results["latency"]:
@@ -249,7 +249,7 @@ def main() -> int:
         results = measure(options.threads, options.rounds, known)
         RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     results = json.loads(RESULTS.read_text())
-    print_tables(results)
+    plain_tables(results)
     draw(results, HERE / "figure.svg")
     for page in (HERE / "README.md", HERE.parent.parent / "README.md"):
         fill(results, page)

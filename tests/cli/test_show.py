@@ -16,7 +16,7 @@ def test_bars(share, text):
 
 
 def test_numbers_are_whole_where_names_are_long():
-    table = show.print_table("\nfile", *(f">{title}" for title in ("some\nbytes", "other\nbytes")))
+    table = show.plain_table("\nfile", *(f">{title}" for title in ("some\nbytes", "other\nbytes")))
     table.add_row("a-file-of-a-long-name.attar", "1,058,010", "13,058,010")
 
     def printed(width):

@@ -65,7 +65,7 @@ def bench_command(
 
 def _print(files: list[dict[str, Any]], layers: dict[str, tuple[Layer, ...]], title: str) -> None:
     out = show.console()
-    rows = show.print_table(
+    rows = show.plain_table(
         "\nfile", ">\nsize", ">median\nms", ">p99\nms", ">\nspread", ">\nratio", ">cold start\nms", ">peak\nmemory"
     )
     for item in files:

@@ -42,7 +42,7 @@ def eval_command(
         f"({found.correct:,} of {found.predictions:,}) on {dataset.name} {dataset.split}"
     )
     names_of = session.manifest.class_names
-    classes = show.print_table("\nclass", ">\naccuracy", "")
+    classes = show.plain_table("\nclass", ">\naccuracy", "")
     for label, share in found.per_class.items():
         name = names_of[int(label)] if int(label) < len(names_of) else label
         classes.add_row(name, f"{share:.2%}", show.bar(share))

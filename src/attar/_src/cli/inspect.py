@@ -36,7 +36,7 @@ def inspect_command(
 def _print(file: Path, found: dict[str, Any]) -> None:
     out, total = show.console(), found["file_bytes"]
     out.print(f"[bold]{escape(file.name)}[/]  {', '.join(_facts(found))}", soft_wrap=True)
-    tensors = show.print_table(
+    tensors = show.plain_table(
         "\ntensor", "\nshape", "\nkind", ">\nbits", ">non-\nzero", ">entropy\nbits", ">\nbytes", ""
     )
     for item in found["tensors"]:
@@ -46,7 +46,7 @@ def _print(file: Path, found: dict[str, Any]) -> None:
     for section in found["sections"]:
         parts[section["kind"]] += section["length"]
     parts.update(found["overhead"])
-    table = show.print_table("\npart", ">\nbytes", ">\nshare", "")
+    table = show.plain_table("\npart", ">\nbytes", ">\nshare", "")
     for name, count in parts.most_common():
         table.add_row(name, f"{count:,}", f"{count / total:.1%}", show.bar(count / total))
     table.add_row("[bold]file[/]", f"[bold]{total:,}[/]")

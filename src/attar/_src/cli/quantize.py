@@ -175,7 +175,7 @@ def _override(text: str) -> tuple[str, int]:
 
 def _show(report: dict[str, Any]) -> None:
     out, parity = show.console(), report["parity"]
-    table = show.print_table("", "")
+    table = show.plain_table("", "")
     table.show_header = False
     table.add_row("file", f"{report['file_bytes']:,} bytes")
     table.add_row("bits per weight", f"{report['bits_per_weight']:.3f}, {report['parameters']:,} parameters")

@@ -65,7 +65,7 @@ def run_command(
 def _print(report: Mapping[str, Any], page: Path) -> None:
     out, baseline = show.console(), report["baseline"]
     seeds = len(report["seeds"])
-    rows = show.print_table(
+    rows = show.plain_table(
         "\nmodel",
         f">test\n{report['metric']}",
         ">\nparameters",

@@ -29,11 +29,9 @@ def console() -> Console:
     return out
 
 
-def print_table(*columns: str, title: str | None = None) -> Table:
+def plain_table(*columns: str) -> Table:
     """Return a table without lines; a column that starts with ``>`` is aligned to the right and not wrapped."""
-    made = Table(
-        title=title, title_justify="left", box=None, pad_edge=False, collapse_padding=True, header_style="bold"
-    )
+    made = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     for column in columns:
         # Names are wrapped first; numbers that still do not fit end in an ellipsis.
         if column.startswith(">"):
