@@ -65,7 +65,7 @@ from attar._src.train.plan import TrainingPlan
 from attar._src.train.precision import channels_last
 from attar._src.train.store import CheckpointStore
 from attar._src.work.compressed_model import CalibrationInputs, FileInfo
-from attar._src.work.context import Context, Teacher
+from attar._src.work.context import Context, Teacher, TrainingContext
 from attar._src.work.learner import Learner
 from training_tables import draw, show
 from turns import Training, Turns, fabric_of, figures, in_turns, ratio, trained
@@ -123,9 +123,9 @@ def images(count: int) -> ArrayFeed:
     return ArrayFeed((x,), y, batch=BATCH, prepare=preprocessor(find_preprocessing("cifar10")), augment=augment)
 
 
-def context(feed: Turns, fabric: Fabric, teachers: Mapping[str, Teacher], folder: Path) -> Context:
+def context(feed: Turns, fabric: Fabric, teachers: Mapping[str, Teacher], folder: Path) -> TrainingContext:
     """Return what a run would lend a stage: no validation, no log."""
-    return Context(
+    return TrainingContext(
         fabric=fabric,
         feed=lambda _: feed,
         validation=None,
@@ -200,7 +200,7 @@ def teachers(batch: Batch, feed: ArrayFeed, folder: Path) -> dict[str, Teacher]:
     whole, last = learner("resnet56"), learner("resnet56", "channels_last")
     full, half = fabric_of("32-true"), fabric_of("bf16-mixed")
     floating = whole.deployed()
-    rounded = PostTrainingQuantize(bits=8, activations=8).run(floating, CalibrationInputs((batch.inputs,)))
+    rounded = PostTrainingQuantize(bits=8, activations=8).run(floating, Context(CalibrationInputs((batch.inputs,))))
     files = [
         Session(pack(piece.contents(FileInfo())), threads=torch.get_num_threads()) for piece in (floating, rounded)
     ]

@@ -24,18 +24,18 @@ def shipped(piece, path, budget):
     dry = compare_outputs(
         Session(pack(piece.contents(FileInfo()))), piece.simulate(torch.float64), data.batches, "comparing"
     )
-    return package(piece, path, FileInfo(), data, coder="rans", dry_run=dry, left={}, budget=budget)
+    return package(piece, path, FileInfo(), data, coder="rans", dry_run=dry, budget=budget)
 
 
 def test_a_file_above_its_budget_is_written_and_told_of(piece, tmp_path):
     path = tmp_path / "net.attar"
     with pytest.warns(UserWarning, match=r"net.attar: [\d.]+ bits per weight, above the 3 that were asked for"):
         report = shipped(piece, path, 3.0)
-    assert "above the 3 that were asked for" in report["left_in_floating_point"]["size"]
+    assert "above the 3 that were asked for" in report["notes"]["size"]
     assert inspect_artifact(open_artifact(path))["bits_per_weight"] > 3
     assert "above the 3" in json.dumps(json.loads((tmp_path / "report.json").read_text()))
 
 
 @pytest.mark.parametrize("budget", [None, 1000.0])
 def test_a_file_within_its_budget_is_not(piece, tmp_path, budget):
-    assert shipped(piece, tmp_path / "net.attar", budget)["left_in_floating_point"] == {}
+    assert shipped(piece, tmp_path / "net.attar", budget)["notes"] == {}

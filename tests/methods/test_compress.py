@@ -130,12 +130,12 @@ def test_the_rate_needs_codes(trained):
 
 def test_what_needs_a_grid_follows_it_and_what_changes_weights_comes_before():
     stage = Compress(teacher="big", size=2.0, constraints=[{"name": "freeze"}, {"name": "normalize"}], epochs=1)
-    assert [rule.name for rule in stage.expand().constraints] == ["normalize", "lsq", "freeze", "low_precision"]
-    assert stage.expand().constraints[-1].merge
-    assert not stage.model_copy(update={"merge": False}).expand().constraints[-1].merge
-    assert stage.budget() == 2.0
-    assert Finetune(epochs=1, objective=[{"name": "rate", "file": 1.5}]).budget() == 1.5
-    assert Finetune(epochs=1).budget() is None
+    assert [rule.name for rule in stage.attached_rules()] == ["normalize", "lsq", "freeze", "low_precision"]
+    assert stage.attached_rules()[-1].merge
+    assert not stage.model_copy(update={"merge": False}).attached_rules()[-1].merge
+    assert stage.size_budget() == 2.0
+    assert Finetune(epochs=1, objective=[{"name": "rate", "file": 1.5}]).size_budget() == 1.5
+    assert Finetune(epochs=1).size_budget() is None
 
 
 def test_weights_that_are_not_numbers_end_in_a_loss_that_is_none(trained):

@@ -9,7 +9,7 @@ from attar._src.core.spec import explain
 from attar._src.methods.finetune import Finetune
 from attar._src.methods.presets import Distill, PruneStage, QuantizeStage, Train
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
-from attar._src.methods.stages import TRAINING, StageChoice
+from attar._src.methods.stages import STAGES, StageChoice
 from attar._src.train.schedule import Schedule
 
 STAGE = TypeAdapter(StageChoice)
@@ -105,9 +105,9 @@ EXPANDED = [
 @pytest.mark.parametrize(("fields", "expected"), EXPANDED, ids=lambda each: str(each.get("stage", ""))[:9])
 def test_a_preset_is_a_finetune(fields, expected):
     stage = STAGE.validate_python(fields | PLAN)
-    assert stage.expand() == Finetune(**expected, **PLAN)
-    assert stage.teachers() == stage.expand().teachers()
-    assert stage.required() == stage.expand().required()
+    same = Finetune(**expected, **PLAN)
+    assert (stage.loss_terms(), stage.attached_rules()) == (same.loss_terms(), same.attached_rules())
+    assert (stage.teachers(), stage.required()) == (same.teachers(), same.required())
 
 
 @pytest.mark.parametrize("fields", [fields for fields, _ in EXPANDED])
@@ -124,7 +124,7 @@ def test_compress_says_how_many_batches_norms_are_taken_over_and_no_more_than_wa
     for count in (0, 20, 50):
         stage = STAGE.validate_python(fields | {"norm_batches": count})
         assert stage.describe() == fields | {"norm_batches": count}
-        assert stage.expand().norm_batches == count
+        assert stage.norm_batches == count
 
 
 def test_grids_that_do_not_become_narrower_are_refused_before_anything_is_done():
@@ -139,7 +139,8 @@ def test_a_preset_trains_as_its_finetune_does(tmp_path):
     one, other = fresh(0), fresh(1)
     torch.set_num_threads(1)
     stage.run(one, context(tmp_path / "0", teachers={"big": teacher}))
-    stage.expand().run(other, context(tmp_path / "1", teachers={"big": teacher}))
+    plain = Finetune(objective=stage.loss_terms(), constraints=stage.attached_rules(), **PLAN)
+    plain.run(other, context(tmp_path / "1", teachers={"big": teacher}))
     assert same(one.module.state_dict(), other.module.state_dict())
     assert one.record == [stage.describe()]
     assert one.record[0]["stage"] == "distill"
@@ -197,7 +198,7 @@ def test_schedules_stay_where_the_number_may_be(field, ends):
 
 
 def test_the_stages_that_train_are_told_apart():
-    assert {kind.model_fields["stage"].default for kind in TRAINING} == {
+    assert {kind.model_fields["stage"].default for kind in STAGES} == {
         "train",
         "distill",
         "prune",
@@ -205,7 +206,7 @@ def test_the_stages_that_train_are_told_apart():
         "compress",
         "finetune",
     }
-    assert all(len(kind.__doc__) > 30 for kind in TRAINING)
+    assert all(len(kind.__doc__) > 30 for kind in STAGES)
 
 
 @pytest.mark.parametrize(
@@ -234,8 +235,8 @@ def test_what_cannot_work_is_said_with_the_nearest(fields, message):
 
 def test_presets_are_specs_of_python_too():
     stage = Distill(teacher="big", epochs=3, beta=Schedule(start=0.0, stop=0.5))
-    assert stage.expand().objective[1].weight == Schedule(start=0.0, stop=0.5)
-    assert Train(epochs=1, loss=torch.nn.L1Loss).expand().objective[0].name is torch.nn.L1Loss
+    assert stage.loss_terms()[1].weight == Schedule(start=0.0, stop=0.5)
+    assert Train(epochs=1, loss=torch.nn.L1Loss).loss_terms()[0].name is torch.nn.L1Loss
     with pytest.raises(SpecError, match="needs a teacher"):
         Distill(teacher=(), epochs=1).teachers()
-    assert PruneStage(sparsity=0.5, epochs=1).expand().constraints[0].sparsity == 0.5
+    assert PruneStage(sparsity=0.5, epochs=1).attached_rules()[0].sparsity == 0.5

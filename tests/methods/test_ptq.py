@@ -10,9 +10,11 @@ from attar._src.core.tensors import Dense, Quantized
 from attar._src.methods.prune.prune import Prune
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.qat.straight_through import StraightThrough
+from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.model.trace import trace
 from attar._src.work.compressed_model import CalibrationInputs, CompressedModel
 from attar._src.work.constraint import Progress
+from attar._src.work.context import Context
 
 
 class Net(nn.Module):
@@ -41,14 +43,14 @@ def real():
 
 def test_every_weight_is_quantized_and_what_is_left_is_said(piece, real):
     stage = PostTrainingQuantize(bits=3)
-    done = stage.run(piece, real)
+    done = stage.run(piece, Context(real))
     assert {name for name, tensor in done.tensors.items() if isinstance(tensor, Quantized)} == {
         "first.weight",
         "second.weight",
         "head.weight",
     }
     assert all(t.scheme.bits == 3 for t in done.tensors.values() if isinstance(t, Quantized))
-    assert stage.left(done) == {
+    assert left_in_floating_point(done) == {
         "place": "not recognised as a weight; name it with overrides to quantize it all the same"
     }
     assert done.activations == {}
@@ -58,26 +60,26 @@ def test_every_weight_is_quantized_and_what_is_left_is_said(piece, real):
 
 def test_overrides_and_keeps_by_glob(piece, real):
     stage = PostTrainingQuantize(bits=4, overrides={"*": 5, "first": 8, "place": 6}, keep=("sec*",))
-    done = stage.run(piece, real)
+    done = stage.run(piece, Context(real))
     bits = {name: tensor.scheme.bits for name, tensor in done.tensors.items() if isinstance(tensor, Quantized)}
     assert bits == {"first.weight": 8, "head.weight": 5, "place": 6}
-    assert stage.left(done) == {"second.weight": "kept by request"}
+    assert left_in_floating_point(done) == {"second.weight": "kept by request"}
 
 
 @pytest.mark.parametrize("option", [{"keep": ("secnd",)}, {"overrides": {"secnd.*": 8}}])
 def test_a_glob_that_matches_nothing_lists_near_names(piece, real, option):
     with pytest.raises(UnknownName, match=r"no layer named 'secnd.*second"):
-        PostTrainingQuantize(**option).run(piece, real)
+        PostTrainingQuantize(**option).run(piece, Context(real))
 
 
 def test_a_kept_layer_needs_no_quantized_input(piece, real):
-    done = PostTrainingQuantize(activations=8, keep=("head",)).run(piece, real)
+    done = PostTrainingQuantize(activations=8, keep=("head",)).run(piece, Context(real))
     assert "mean" not in done.activations
-    assert "mean" in PostTrainingQuantize(activations=8).run(piece, real).activations
+    assert "mean" in PostTrainingQuantize(activations=8).run(piece, Context(real)).activations
 
 
 def test_activations_span_what_was_seen_and_hold_zero(piece, real):
-    done = PostTrainingQuantize(activations=8, observer="minmax").run(piece, real)
+    done = PostTrainingQuantize(activations=8, observer="minmax").run(piece, Context(real))
     x = torch.cat([batch[0] for batch in real.batches])
     site = done.activations["x"]
     assert site.scale == pytest.approx((x.max() - x.min()).item() / 255, rel=1e-5)
@@ -89,8 +91,8 @@ def test_correction_takes_the_mean_error_out(piece, real):
     state = piece.traced.state()
     x = torch.cat([batch[0] for batch in real.batches]) + 0.5
     shifted = CalibrationInputs(((x,),))
-    done = PostTrainingQuantize(bits=2, keep=("second", "head")).run(piece, shifted)
-    plain = PostTrainingQuantize(bits=2, keep=("second", "head"), correct_bias=False).run(piece, shifted)
+    done = PostTrainingQuantize(bits=2, keep=("second", "head")).run(piece, Context(shifted))
+    plain = PostTrainingQuantize(bits=2, keep=("second", "head"), correct_bias=False).run(piece, Context(shifted))
     assert isinstance(done.tensors["first.bias"], Dense)
     assert "first.bias" not in plain.tensors
     exact = nn.functional.conv2d(x, state["first.weight"], state["first.bias"])
@@ -103,17 +105,17 @@ def test_correction_takes_the_mean_error_out(piece, real):
 
 
 def test_biases_lie_on_the_grid_of_their_products(piece, real):
-    done = PostTrainingQuantize(bits=4, activations=8).run(piece, real)
+    done = PostTrainingQuantize(bits=4, activations=8).run(piece, Context(real))
     step = np.float32(done.activations["x"].scale) * done.tensors["first.weight"].scale
     steps = done.tensors["first.bias"].dense() / step
     assert np.abs(steps - np.rint(steps)).max() < 1e-3
-    floating = PostTrainingQuantize(bits=4).run(piece, real)
+    floating = PostTrainingQuantize(bits=4).run(piece, Context(real))
     steps = floating.tensors["first.bias"].dense() / step
     assert np.abs(steps - np.rint(steps)).max() > 0.05
 
 
 def test_groups_and_zero_points(piece, real):
-    done = PostTrainingQuantize(bits=4, symmetric=False, granularity=PerGroup(size=9)).run(piece, real)
+    done = PostTrainingQuantize(bits=4, symmetric=False, granularity=PerGroup(size=9)).run(piece, Context(real))
     weight = done.tensors["first.weight"]
     assert weight.scale.shape == (24,)
     assert weight.zero_point is not None
@@ -130,7 +132,7 @@ def test_a_nan_on_the_way_is_named(real):
 
     work = CompressedModel(trace(Bad(), (torch.rand(2, 4),)))
     with pytest.raises(Exception, match="'log' was not finite"):
-        PostTrainingQuantize(activations=8).run(work, CalibrationInputs(((torch.zeros(4, 4),),)))
+        PostTrainingQuantize(activations=8).run(work, Context(CalibrationInputs(((torch.zeros(4, 4),),))))
 
 
 def test_a_weight_with_nan_is_named():
@@ -139,7 +141,7 @@ def test_a_weight_with_nan_is_named():
         net.weight[0, 0] = float("nan")
     work = CompressedModel(trace(net, (torch.rand(2, 4),)))
     with pytest.raises(SpecError, match=r"stage quantize at 'weight'.*NaN"):
-        PostTrainingQuantize().run(work, CalibrationInputs(((torch.zeros(4, 4),),)))
+        PostTrainingQuantize().run(work, Context(CalibrationInputs(((torch.zeros(4, 4),),))))
 
 
 def held_to(*rules):
@@ -165,25 +167,25 @@ def test_what_was_pruned_before_stays_pruned():
     learner.attach(rule)
     learner.update(Progress(0, 1))
     before = learner.deployed()
-    done = PostTrainingQuantize(bits=4, keep=("head",)).run(before, SOME)
+    done = PostTrainingQuantize(bits=4, keep=("head",)).run(before, Context(SOME))
     for name in ("first.weight", "second.weight"):
         assert np.array_equal(done.tensors[name].codes == 0, before.tensors[name].dense() == 0)
     assert np.array_equal(done.tensors["head.weight"].dense(), before.tensors["head.weight"].dense())
-    assert PostTrainingQuantize(keep=("head",)).left(done) == {"head.weight": "kept by request"}
+    assert left_in_floating_point(done) == {"head.weight": "kept by request"}
 
 
 def test_grids_of_before_stay_where_this_stage_has_none():
     before = held_to(StraightThrough(bits=3, activations=8))
     stage = PostTrainingQuantize(bits=8, keep=("first",))
-    done = stage.run(before, SOME)
+    done = stage.run(before, Context(SOME))
     assert done.activations == before.activations
     assert done.rounded == before.rounded
     assert done.tensors["first.weight"] is before.tensors["first.weight"]
     # Three bits on a grid of eight: what was rounded before is what is rounded now.
     coarse, fine = (piece.tensors["second.weight"].dense() for piece in (before, done))
     assert np.abs(fine - coarse).max() < np.abs(coarse).max() / 127
-    assert stage.left(done) == {}
-    again = PostTrainingQuantize(bits=8, activations=4, keep=("first",)).run(before, SOME)
+    assert left_in_floating_point(done) == {}
+    again = PostTrainingQuantize(bits=8, activations=4, keep=("first",)).run(before, Context(SOME))
     assert {grid.bits for grid in again.activations.values()} == {4}
     assert again.activations.keys() == before.activations.keys()
 
@@ -192,7 +194,7 @@ def test_grids_of_before_stay_where_this_stage_has_none():
     "stage", [PostTrainingQuantize(bits=4), PostTrainingQuantize(bits=4, activations=6)], ids=["kept", "new"]
 )
 def test_biases_follow_the_grids_of_their_products(stage):
-    done = stage.run(held_to(StraightThrough(bits=3, activations=8)), SOME)
+    done = stage.run(held_to(StraightThrough(bits=3, activations=8)), Context(SOME))
     for layer, value in (("first", "x"), ("second", "relu"), ("head", "mean")):
         step = np.float32(done.activations[value].scale) * done.tensors[f"{layer}.weight"].scale
         steps = done.tensors[f"{layer}.bias"].dense() / step

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,11 +17,12 @@ from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.qat.activation_grid import RANGE_MOMENTUM, ActivationGrid
 from attar._src.methods.quantize.qat.straight_through import StraightThrough
 from attar._src.methods.quantize.qat.weight_grid import WeightGrid
-from attar._src.methods.quantize.unquantized import unquantized_values
+from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.model.capture import capture
 from attar._src.model.trace import deploy_graph
 from attar._src.work.compressed_model import CalibrationInputs, Round
 from attar._src.work.constraint import Progress
+from attar._src.work.context import Context
 from attar._src.work.learner import Learner
 
 CHANNELS = [PerTensor(), PerChannel(), PerChannel(axis=1)]
@@ -193,17 +196,18 @@ def test_what_is_not_finite_is_refused(bad):
 def test_bits_by_glob_and_what_is_left():
     learner = fresh()
     rule = StraightThrough(bits=4, overrides={"*": 5, "first": 8}, keep=("head",)).attach(learner)
+    learner.attach(rule)
     assert {n: held.scheme.bits for n, held in rule.weights.items()} == {"first.weight": 8, "second.weight": 5}
     assert rule.values == {}
-    assert rule.left == {"head.weight": "kept by request"}
+    assert left_in_floating_point(learner.deployed()) == {"head.weight": "kept by request"}
 
 
 def test_what_an_earlier_stage_holds_is_not_left():
     learner = fresh()
     learner.attach(StraightThrough(keep=("first",)).attach(learner))
-    assert learner.constraints[0].left == {"first.weight": "kept by request"}
+    assert left_in_floating_point(learner.deployed()) == {"first.weight": "kept by request"}
     learner.attach(StraightThrough(keep=("head",)).attach(learner))
-    assert [constraint.left for constraint in learner.constraints] == [{}, {}]
+    assert left_in_floating_point(learner.deployed()) == {}
     assert {name for constraint in learner.constraints for name in constraint.weights} == set(learner.weights)
 
 
@@ -236,28 +240,32 @@ def learner_of(module, x):
 def test_a_tied_weight_has_one_name():
     learner = learner_of(Tied(), torch.randn(2, 4))
     assert list(learner.weights) == ["head.weight"]
-    assert StraightThrough().attach(learner).left == {"place": "not recognised as a weight"}
-    kept = StraightThrough(keep=("head",)).attach(learner).left
-    assert kept == {"head.weight": "kept by request", "place": "not recognised as a weight"}
+    learner.attach(StraightThrough().attach(learner))
+    assert {name: why[:17] for name, why in left_in_floating_point(learner.deployed()).items()} == {
+        "place": "not recognised as"
+    }
 
 
 def test_attention_in_one_operation_is_named():
     learner = learner_of(Attention(), torch.randn(2, 5, 4))
-    assert StraightThrough().attach(learner).left == {}
+    data = Context(CalibrationInputs(((torch.randn(4, 5, 4),),)))
+    assert left_in_floating_point(PostTrainingQuantize().run(learner.deployed(), data)) == {}
+    done = PostTrainingQuantize(activations=8).run(learner.deployed(), data)
     why = "attention's own products stay in floating point"
-    assert StraightThrough(activations=8).attach(learner).left == {"scaled_dot_product_attention": why}
-    stage = PostTrainingQuantize(activations=8)
-    done = stage.run(learner.deployed(), CalibrationInputs(((torch.randn(4, 5, 4),),)))
-    assert stage.left(done) == {"scaled_dot_product_attention": why}
+    assert left_in_floating_point(done) == {"scaled_dot_product_attention": why}
 
 
 def test_a_site_without_a_place_is_named():
     learner = fresh()
-    graph, every = learner.traced.graph, {name for place in learner.places() for name in place.site.sources}
-    assert unquantized_values(graph, every) == {}
-    assert unquantized_values(graph, every - {"mean"}) == {"mean": "the deployed graph has no place for its grid"}
-    head = learner.weights["head.weight"].readers
-    assert unquantized_values(graph, every - {"mean"}, skip=lambda node: node.name in head) == {}
+    learner.attach(StraightThrough(activations=8, freeze=1.0).attach(learner))
+    learner.graph(train=True)(data(16)[0])
+    learner.update(Progress(1, 2))
+    done = learner.deployed()
+    assert left_in_floating_point(done) == {}
+    others = {name: grid for name, grid in done.activations.items() if name != "mean"}
+    assert left_in_floating_point(replace(done, activations=others)) == {"mean": "no stage quantized it"}
+    kept = {**done.tensors, "head.weight": Dense(done.tensors["head.weight"].dense())}
+    assert "mean" not in left_in_floating_point(replace(done, activations=others, tensors=kept))
 
 
 def test_a_kept_layer_needs_no_quantized_input():

@@ -15,7 +15,7 @@ from attar._src.train.batch import Batch
 from attar._src.train.seeds import derive_seed
 from attar._src.train.store import CheckpointStore
 from attar._src.work.compressed_model import CalibrationInputs
-from attar._src.work.context import Context
+from attar._src.work.context import TrainingContext
 from attar._src.work.learner import Learner
 
 
@@ -126,7 +126,7 @@ def context(folder, *, teachers=None, labelled=True, log=None, count=256):
     vx, vy = data(64, seed=1)
     fabric = Fabric(accelerator="cpu", devices=1)
     fabric.launch()
-    return Context(
+    return TrainingContext(
         fabric=fabric,
         feed=lambda batch: ArrayFeed(x, y if labelled else None, batch),
         validation=ArrayFeed(vx, vy, 32),

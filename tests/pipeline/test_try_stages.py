@@ -108,7 +108,10 @@ def test_what_can_work_passes_and_nothing_is_changed():
         ({"stage": "quantize", "overrides": {"y*": 4}}, "y*"),
         ({**TRAIN, "loss": lambda outputs, targets: outputs @ targets}, "loss "),
         ({**TRAIN, "loss": lambda outputs, targets: outputs}, "a loss is one number"),
-        ({**TRAIN, "loss": lambda outputs, targets: outputs.detach().mean()}, "no loss depends on what is trained"),
+        (
+            {**TRAIN, "loss": lambda outputs, targets: outputs.detach().mean()},
+            "no loss depends on a parameter that is trained",
+        ),
     ],
 )
 def test_a_later_stage_that_cannot_work_is_named(stage, message):

@@ -136,12 +136,8 @@ def test_settings_take_the_place_of_what_is_there(path):
         ("models.student.stages.1.objective.0.name=kll", "recipe.models.student.stages.1.objective.0: no name named"),
         ("models.teacher.stages.0.optimizer.momentun=1", "recipe.models.teacher.stages.0.optimizer: no key named"),
         (
-            "models.teacher.stages=[{stage: quantize}, {stage: train, epochs: 1}]",
-            "recipe.models.teacher.stages.1: train trains, and cannot follow quantize without epochs; put it before",
-        ),
-        (
             "models.teacher.stages=[{stage: quantize}, {stage: quantize}]",
-            "recipe.models.teacher.stages.1: a model is quantized after training once, stage 0 does so already",
+            "recipe.models.teacher.stages.1: stage 0 quantizes the same layers already; name others with layers",
         ),
         (
             "models.teacher.stages=[{stage: distill, teacher: student, epochs: 1}]",

@@ -81,7 +81,7 @@ def pack(contents: Contents, *, coder: str = "rans", limits: Limits | None = Non
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Put ``data`` at ``path``: at every moment the file there is the old one or the new one, whole."""
+    """Put ``data`` at ``path``: at every progress the file there is the old one or the new one, whole."""
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -98,3 +98,26 @@ class ModelError(AttarError):
 
 class ParityError(AttarError):
     """The decoded file does not compute what the quantized module computes."""
+
+
+def short_message(error: BaseException, lines: int = 3) -> str:
+    """Return the class and the first lines of an error's message on one line of at most 600 characters."""
+    text = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(text[:lines])[:600]}"
+
+
+@contextmanager
+def prefixed_errors(where: str) -> Iterator[None]:
+    """Prefix the message of every exception with ``where``, such as the path of a stage in a recipe.
+
+    Raises:
+        SpecError: for every exception but DataError and ModelError, which keep their class.
+    """
+    try:
+        yield
+    except (DataError, ModelError) as error:
+        raise type(error)(f"{where}: {error}") from error
+    except AttarError as error:
+        raise SpecError(f"{where}: {error}") from error
+    except Exception as error:
+        raise SpecError(f"{where}: {short_message(error)}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -31,6 +33,25 @@ class Spec(BaseModel):
         return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
+def refused(message: str, *place: str | int) -> PydanticCustomError:
+    """Return what a validator raises to refuse a value, with the place of the fault below that value.
+
+    Args:
+        message: what arrived and the nearest fix.
+        place: keys and positions that lead from the validated value to the fault.
+    """
+    return PydanticCustomError("refused", "{why}", {"why": message, "place": ".".join(map(str, place))})
+
+
+@contextmanager
+def refusing_at(*place: str | int) -> Iterator[None]:
+    """Turn a :class:`SpecError` raised in a validator into a refusal at ``place``."""
+    try:
+        yield
+    except SpecError as error:
+        raise refused(str(error), *place) from error
+
+
 def explain(error: ValidationError, *, where: str, given: Any = None) -> str:
     """Return the first three faults of a failed validation as ``where.path: message (got ...)``.
 
@@ -42,11 +63,12 @@ def explain(error: ValidationError, *, where: str, given: Any = None) -> str:
     """
     lines = []
     for fault in error.errors(include_url=False)[:3]:
-        place = fault["loc"] if given is None else _place(fault["loc"], given, missing=fault["type"] == "missing")
-        path = ".".join([*([where] if where else []), *map(str, place)])
-        before = f"{path}: " if path else ""
+        place = fault["loc"] if given is None else _place(fault["loc"], given, fault["type"])
         context = fault.get("ctx", {})
-        if fault["type"] == "unknown_key":
+        below = [context["place"]] if context.get("place") else []
+        path = ".".join([*([where] if where else []), *map(str, place), *below])
+        before = f"{path}: " if path else ""
+        if fault["type"] in ("unknown_key", "refused"):
             lines.append(f"{before}{fault['msg']}")
         elif fault["type"] == "union_tag_invalid":
             known = [word.strip("'") for word in str(context["expected_tags"]).split(", ")]
@@ -60,12 +82,16 @@ def explain(error: ValidationError, *, where: str, given: Any = None) -> str:
     return "; ".join(lines)
 
 
-def _place(loc: tuple[int | str, ...], given: Any, *, missing: bool) -> list[int | str]:
-    """Return the parts of a location that lead through ``given``; the last one too where that is a missing key."""
+def _place(loc: tuple[int | str, ...], given: Any, fault: str) -> list[int | str]:
+    """Return the parts of a location that lead through ``given``.
+
+    So does the last one of a missing key, and of a refusal what lies behind a word that stands for a mapping.
+    """
     found: list[int | str] = []
     for index, part in enumerate(loc):
         inside = part in given if isinstance(given, dict) else isinstance(part, int) and isinstance(given, list | tuple)
-        if inside or (missing and index == len(loc) - 1):
+        shorthand = fault == "refused" and not isinstance(given, dict | list | tuple)
+        if inside or shorthand or (fault == "missing" and index == len(loc) - 1):
             found.append(part)
         if inside:
             given = given[part]

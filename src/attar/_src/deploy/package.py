@@ -6,6 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.writer import pack, write_atomically
 from attar._src.deploy.parity import EXAMPLES, Parity, compare_outputs
+from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.report.record import NAME, read_report, remember
 from attar._src.runtime.session import Session
 from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo
@@ -27,7 +29,7 @@ def package(
     *,
     coder: str,
     dry_run: Parity,
-    left: Mapping[str, str],
+    notes: Mapping[str, str] = MappingProxyType({}),
     budget: float | None = None,
 ) -> dict[str, Any]:
     """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
@@ -39,7 +41,7 @@ def package(
         data: real inputs to compare on.
         coder: entropy coder of the codes.
         dry_run: how the untouched module and its decoded file compared.
-        left: tensors and values that were left in floating point -> the reason.
+        notes: what else the user should know, by topic.
         budget: bits per weight the file was trained to stay within; where it does not, a warning and the report say so.
 
     Returns:
@@ -63,7 +65,7 @@ def package(
             "reach the budget earlier (reach), or ask for a little less"
         )
         warnings.warn(f"{path.name}: {missed}", stacklevel=2)
-        left = {**left, "size": missed}
+        notes = {**notes, "size": missed}
     report = {
         "file_bytes": size["file_bytes"],
         "graph_bytes": size["graph_bytes"],
@@ -71,7 +73,8 @@ def package(
         "parameters": size["parameters"],
         "parity": parity.as_dict(),
         "dry_run": dry_run.as_dict(),
-        "left_in_floating_point": dict(left),
+        "left_in_floating_point": left_in_floating_point(piece),
+        "notes": dict(notes),
         "batch_norms_folded": dict(piece.traced.folding.folded),
         "batch_norms_kept": dict(piece.traced.folding.kept),
         "quantized_activations": len(piece.activations),

@@ -24,10 +24,12 @@ from attar._src.deploy.dry_run import check_deployable
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
+from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.model.export import argument_names
 from attar._src.model.trace import trace
 from attar._src.model.weights import find_weights
 from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo
+from attar._src.work.context import Context
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,17 @@ class QuantizationResult:
         data: the real inputs it was calibrated on, kept for the parity check.
         use: what the file tells its user (preprocessing, class names, ...).
         dry_run: how the untouched module and its decoded file compared.
-        left: floating tensors of two and more dimensions that were left as they are -> the reason.
     """
 
     piece: CompressedModel
     data: CalibrationInputs
     use: FileInfo
     dry_run: Parity
-    left: Mapping[str, str]
+
+    @property
+    def left(self) -> dict[str, str]:
+        """Tensors and values that stay in floating point -> the reason."""
+        return left_in_floating_point(self.piece)
 
     @property
     def module(self) -> fx.GraphModule:
@@ -66,7 +71,7 @@ class QuantizationResult:
         Raises:
             ParityError: the decoded file does not compute what the quantized module computes; nothing is written.
         """
-        return package(self.piece, Path(path), self.use, self.data, coder=coder, dry_run=self.dry_run, left=self.left)
+        return package(self.piece, Path(path), self.use, self.data, coder=coder, dry_run=self.dry_run)
 
 
 def quantize(
@@ -150,5 +155,5 @@ def quantize(
     if not find_weights(untouched.traced.graph):
         raise SpecError(f"{type(module).__name__} has no weight that multiplies data; there is nothing to quantize")
     dry_run = check_deployable(module, untouched, use, inputs)
-    piece = stage.run(untouched, inputs)
-    return QuantizationResult(piece, inputs, use, dry_run, stage.left(piece))
+    piece = stage.run(untouched, Context(inputs))
+    return QuantizationResult(piece, inputs, use, dry_run)

@@ -1,15 +1,14 @@
-"""Presets: stages with names of their own, each of which stands for a ``Finetune``."""
+"""Training stages with names of their own: each is a ``finetune`` with certain terms and rules."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from attar._src.core.describe import to_record
 from attar._src.core.spec import explain
-from attar._src.methods.finetune import Finetune, Terms
+from attar._src.methods.finetune import Terms
 from attar._src.methods.objectives.cross_entropy import CrossEntropy
 from attar._src.methods.objectives.kl import Kl
 from attar._src.methods.objectives.registry import ObjectiveChoice
@@ -22,11 +21,9 @@ from attar._src.methods.quantize.lsq.rule import Lsq
 from attar._src.methods.quantize.qat.rate import Rate
 from attar._src.methods.quantize.qat.straight_through import Bits, Rounding, StraightThrough
 from attar._src.methods.rules import ConstraintChoice
-from attar._src.train.plan import TrainingPlan
+from attar._src.methods.training_stage import TrainingStage
 from attar._src.train.schedule import Schedule, Scheduled
 from attar._src.work.constraint import Rule
-from attar._src.work.context import Context, Training
-from attar._src.work.learner import Learner
 from attar._src.work.objective import Term
 
 
@@ -50,43 +47,7 @@ def _taught(alpha: Factor, beta: Factor) -> None:
 _MARGIN = 0.01
 
 
-class Preset(TrainingPlan, Training):
-    """A stage that stands for a finetune; it says which, everything else is done by that."""
-
-    def expand(self) -> Finetune:
-        """Return the finetune this stage stands for."""
-        raise NotImplementedError
-
-    def required(self) -> frozenset[str]:
-        """Return what this stage needs, as it is configured: ``labels``, ``gradients``."""
-        return self.expand().required()
-
-    def teachers(self) -> tuple[str, ...]:
-        """Return the names of the models it learns from."""
-        return self.expand().teachers()
-
-    def budget(self) -> float | None:
-        """Return the bits per weight it keeps the file at or below, None where it looks at none."""
-        return self.expand().budget()
-
-    def attach(self, learner: Learner) -> None:
-        """Put this stage's constraints on the learner without training."""
-        self.expand().attach(learner)
-
-    def run(self, learner: Learner, context: Context) -> None:
-        """Attach, train from where ``context.store`` left off, settle, and add to the learner's record."""
-        self.expand().train(learner, context, self.describe())
-
-    def describe(self) -> dict[str, Any]:
-        """Return what the record in the file says of it."""
-        return to_record(self)
-
-    def _expanded(self, terms: tuple[Term, ...], rules: tuple[Rule, ...]) -> Finetune:
-        plan = {name: getattr(self, name) for name in TrainingPlan.model_fields}
-        return Finetune(**plan, objective=terms, constraints=rules)
-
-
-class Train(Preset):
+class Train(TrainingStage):
     """Learn from the labels.
 
     Attributes:
@@ -98,12 +59,16 @@ class Train(Preset):
     loss: ObjectiveChoice = CrossEntropy()
     constraints: tuple[ConstraintChoice, ...] = ()
 
-    def expand(self) -> Finetune:
-        """Return the finetune this stage stands for."""
-        return self._expanded((self.loss,), self.constraints)
+    def loss_terms(self) -> tuple[Term, ...]:
+        """Return ``loss``."""
+        return (self.loss,)
+
+    def attached_rules(self) -> tuple[Rule, ...]:
+        """Return ``constraints``."""
+        return self.constraints
 
 
-class Distill(Preset):
+class Distill(TrainingStage):
     """Learn from a teacher and from the labels: ``alpha T^2 KL(teacher_T || student_T) + beta CE``.
 
     Attributes:
@@ -132,16 +97,20 @@ class Distill(Preset):
         _taught(self.alpha, self.beta)
         return self
 
-    def expand(self) -> Finetune:
-        """Return the finetune this stage stands for."""
+    def loss_terms(self) -> tuple[Term, ...]:
+        """Return the soft loss and, unless ``beta`` is 0, the hard loss."""
         soft = {"kl": Kl, "soft_cross_entropy": SoftCrossEntropy}[self.loss]
         terms: list[Term] = [soft(teacher=self.teacher, temperature=self.temperature, weight=self.alpha)]
         if self.beta != 0:
             terms.append(self.hard.model_copy(update={"weight": self.beta}))
-        return self._expanded(tuple(terms), self.constraints)
+        return tuple(terms)
+
+    def attached_rules(self) -> tuple[Rule, ...]:
+        """Return ``constraints``."""
+        return self.constraints
 
 
-class PruneStage(Pruning, Preset):
+class PruneStage(Pruning, TrainingStage):
     """Train while weights are pruned; the fields are those of ``Pruning`` too.
 
     Attributes:
@@ -153,13 +122,16 @@ class PruneStage(Pruning, Preset):
     objective: Terms = (CrossEntropy(),)
     constraints: tuple[ConstraintChoice, ...] = ()
 
-    def expand(self) -> Finetune:
-        """Return the finetune this stage stands for."""
-        rule = Prune(**{name: getattr(self, name) for name in Pruning.model_fields})
-        return self._expanded(self.objective, (rule, *self.constraints))
+    def loss_terms(self) -> tuple[Term, ...]:
+        """Return ``objective``."""
+        return self.objective
+
+    def attached_rules(self) -> tuple[Rule, ...]:
+        """Return the rule ``prune`` of the same fields, then ``constraints``."""
+        return (Prune(**{name: getattr(self, name) for name in Pruning.model_fields}), *self.constraints)
 
 
-class QuantizeStage(Rounding, Preset):
+class QuantizeStage(Rounding, TrainingStage):
     """Train with rounded weights and activations; the fields are those of
     ``Rounding`` too.
 
@@ -172,13 +144,16 @@ class QuantizeStage(Rounding, Preset):
     objective: Terms = (CrossEntropy(),)
     constraints: tuple[ConstraintChoice, ...] = ()
 
-    def expand(self) -> Finetune:
-        """Return the finetune this stage stands for."""
-        rule = StraightThrough(**{name: getattr(self, name) for name in Rounding.model_fields})
-        return self._expanded(self.objective, (*self.constraints, rule))
+    def loss_terms(self) -> tuple[Term, ...]:
+        """Return ``objective``."""
+        return self.objective
+
+    def attached_rules(self) -> tuple[Rule, ...]:
+        """Return ``constraints``, then the rule ``quantize`` of the same fields."""
+        return (*self.constraints, StraightThrough(**{name: getattr(self, name) for name in Rounding.model_fields}))
 
 
-class Compress(Preset):
+class Compress(TrainingStage):
     """Learn from a teacher on learned grids under a budget: the file ends at or below ``size`` bits per weight.
 
     Stands for ``kl`` and ``cross_entropy`` as in ``distill``, ``lsq`` on wide grids, the ``rate`` term with ``size`` as
@@ -234,20 +209,23 @@ class Compress(Preset):
             raise ValueError(explain(error, where="lsq")) from error
         return self
 
-    def budget(self) -> float:
+    def size_budget(self) -> float:
         """Return ``size``."""
         return self.size
 
-    def expand(self) -> Finetune:
-        """Return the finetune this stage stands for."""
+    def loss_terms(self) -> tuple[Term, ...]:
+        """Return ``kl``, ``cross_entropy`` unless ``beta`` is 0, ``rate`` and ``terms``."""
         terms: list[Term] = [Kl(teacher=self.teacher, temperature=self.temperature, weight=self.alpha)]
         if self.beta != 0:
             terms.append(CrossEntropy(weight=self.beta))
-        terms += [Rate(file=self.size * (1 - _MARGIN), reach=self.reach), *self.terms]
+        return (*terms, Rate(file=self.size * (1 - _MARGIN), reach=self.reach), *self.terms)
+
+    def attached_rules(self) -> tuple[Rule, ...]:
+        """Return ``lsq`` among ``constraints``, then ``low_precision``."""
         before = [rule for rule in self.constraints if not rule.after_grid]
         after = [rule for rule in self.constraints if rule.after_grid]
         narrow = LowPrecision(bits=self.floats, merge=self.merge, scale_bits=self.scale_bits)
-        return self._expanded(tuple(terms), (*before, self._grid(), *after, narrow))
+        return (*before, self._grid(), *after, narrow)
 
     def _grid(self) -> Lsq:
         bits = self.bits or min(8, max(3, math.ceil(self.size) + 2))

@@ -1,23 +1,42 @@
-"""The stages there are; a recipe's stage is one of them, by its ``stage``."""
+"""The stages there are, and the type of a stage in a recipe."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Discriminator, Tag
+from pydantic import Discriminator, Tag, WrapValidator
+from pydantic_core import PydanticCustomError
 
+from attar._src.core.errors import SpecError
+from attar._src.core.registry import load_object
+from attar._src.core.spec import build_spec
 from attar._src.methods.finetune import Finetune
 from attar._src.methods.presets import Compress, Distill, PruneStage, QuantizeStage, Train
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
-from attar._src.work.context import Training
+from attar._src.work.stage import Stage
 
-#: Stages that train, in the order in which documents name them.
-TRAINING: tuple[type[Training], ...] = (Train, Distill, PruneStage, QuantizeStage, Compress, Finetune)
+#: Every stage, in the order in which documents name them.
+STAGES: tuple[type[Stage], ...] = (
+    Train,
+    Distill,
+    PruneStage,
+    QuantizeStage,
+    PostTrainingQuantize,
+    Compress,
+    Finetune,
+)
 
 _TRAINED = "quantize with epochs"
 #: Fields that only the ``quantize`` that trains has.
 _TRAINING_ONLY = QuantizeStage.model_fields.keys() - PostTrainingQuantize.model_fields.keys()
+
+
+def _name(stage: type[Stage]) -> str:
+    return str(stage.model_fields["stage"].default)
 
 
 def _tag(given: Any) -> str:
@@ -28,24 +47,40 @@ def _tag(given: Any) -> str:
 
 
 def _is_near_epochs(name: str) -> bool:
-    """True for a misspelling: the message shall then say so."""
-    return name not in PostTrainingQuantize.model_fields and bool(
-        difflib.get_close_matches(name.lower(), ["epochs"], cutoff=0.75)
-    )
+    """Return whether a key is ``epochs`` misspelt, so that the error can say so."""
+    unknown = name not in PostTrainingQuantize.model_fields
+    return unknown and bool(difflib.get_close_matches(name.lower(), ["epochs"], cutoff=0.75))
+
+
+def _custom(given: Any, check: Callable[[Any], Any]) -> Any:
+    """Take a stage of the user's: an object, or ``file.py:name`` of a class."""
+    if isinstance(given, Stage) and not isinstance(given, STAGES):
+        return given
+    if not isinstance(given, dict):
+        return check(given)
+    name = given.get("stage")
+    if not isinstance(name, str):
+        words = ", ".join(dict.fromkeys(map(_name, STAGES)))
+        raise PydanticCustomError("stage", "{why}", {"why": f"no key stage; write stage: train ({words})"})
+    if ":" not in name:
+        return check(given)
+    found = load_object(name)
+    if not isinstance(found, type) or not issubclass(found, Stage):
+        raise SpecError(f"{name} is not a stage; a subclass of attar.extend.Stage was expected")
+    return build_spec(found, where=name, **given)
 
 
 if TYPE_CHECKING:
-    StageChoice = Training | PostTrainingQuantize
+    StageChoice = Stage
 else:
-    #: The type of a stage in a recipe: ``quantize`` trains where it has ``epochs`` or another field of
-    #: training, and rounds afterwards where not.
+    #: The type of a stage in a recipe. ``quantize`` trains where it has ``epochs`` or another field of training.
     StageChoice = Annotated[
-        Annotated[Train, Tag("train")]
-        | Annotated[Distill, Tag("distill")]
-        | Annotated[PruneStage, Tag("prune")]
-        | Annotated[QuantizeStage, Tag(_TRAINED)]
-        | Annotated[PostTrainingQuantize, Tag("quantize")]
-        | Annotated[Compress, Tag("compress")]
-        | Annotated[Finetune, Tag("finetune")],
-        Discriminator(_tag),
+        Annotated[
+            reduce(
+                or_,
+                [Annotated[each, Tag(_TRAINED if each is QuantizeStage else _name(each))] for each in STAGES],
+            ),
+            Discriminator(_tag),
+        ],
+        WrapValidator(_custom),
     ]

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from attar._src.core.errors import ModelError
-from attar._src.model.export import dynamic_shapes, evaluation_mode, quiet_export, short_message, training_mode
+from attar._src.core.errors import ModelError, short_message
+from attar._src.model.export import dynamic_shapes, evaluation_mode, quiet_export, training_mode
 
 aten = torch.ops.aten
 

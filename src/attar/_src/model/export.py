@@ -77,9 +77,3 @@ def dynamic_shapes(module: nn.Module, example: Sequence[torch.Tensor], axes: Seq
     ]
     # A traced graph takes *args; only a signature with names can be addressed by them.
     return tuple(shapes) if len(names) < len(example) else dict(zip(names, shapes, strict=False))
-
-
-def short_message(error: BaseException, lines: int = 3) -> str:
-    """Return the beginning of an exporter's message on one line."""
-    text = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' '.join(text[:lines])[:600]}"

@@ -19,10 +19,10 @@ from torch import fx, nn
 from torch.fx.traceback import NodeSource
 
 from attar._src.artifact.manifest import Binding, Fold, Port
-from attar._src.core.errors import ModelError
+from attar._src.core.errors import ModelError, short_message
 from attar._src.model.bind import bind
 from attar._src.model.capture import CapturedModel, capture
-from attar._src.model.export import dynamic_shapes, quiet_export, short_message
+from attar._src.model.export import dynamic_shapes, quiet_export
 from attar._src.model.fold import Folding, clean, fold_batch_norms, merge_batch_norms
 
 _NAMES: dict[int, Any] = {

@@ -1,1 +1,1 @@
-"""A run: the models of a recipe trained, packed, verified and measured, resumable at any moment."""
+"""A run: the models of a recipe trained, packed, verified and measured, resumable at any progress."""

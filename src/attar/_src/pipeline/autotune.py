@@ -11,7 +11,6 @@ from attar._src.deploy.dry_run import DryRun
 from attar._src.pipeline.journal import Journal
 from attar._src.pipeline.model_source import ModelSource
 from attar._src.recipe.recipe import Recipe
-from attar._src.train.plan import TrainingPlan
 from attar._src.train.precision import Layout, Precision, channels_last, measure_precision
 from attar._src.work.compressed_model import CalibrationInputs
 
@@ -38,13 +37,11 @@ def autotune(
     before = journal.find("decided", what="training")
     if before:
         return recipe.model_copy(update=decided | before[-1]["value"])
-    trained = [
-        name for name in rehearsed if any(isinstance(stage, TrainingPlan) for stage in recipe.models[name].stages)
-    ]
+    trained = [name for name in rehearsed if recipe.models[name].trains]
     if not trained:
         return recipe.model_copy(update=decided | {"precision": _PRECISIONS[0], "layout": _LAYOUTS[0]})
     largest = max(trained, key=lambda name: rehearsed[name].traced.parameters)
-    batch = next(stage.batch for stage in recipe.models[largest].stages if isinstance(stage, TrainingPlan))
+    batch = next(size for stage in recipe.models[largest].stages if (size := stage.batch_size()) is not None)
     found = measure_precision(
         rehearsed[largest].captured.training,
         inputs.example(max(2, batch // recipe.devices)),

@@ -25,7 +25,7 @@ from attar._src.data.dataset import Dataset, holdout
 from attar._src.data.preprocessing import find_preprocessing
 from attar._src.data.registry import DATASETS, load_dataset
 from attar._src.pipeline import loader_checks
-from attar._src.recipe.recipe import DataSpec
+from attar._src.recipe.parts import DataSpec
 from attar._src.train.batch import Feed
 from attar._src.train.feed import ArrayFeed, LoaderFeed, preprocessor
 from attar._src.train.seeds import derive_seed, seed_everything

@@ -11,7 +11,8 @@ from attar._src.core.errors import ModelError, SpecError, missing_file
 from attar._src.core.registry import load_object
 from attar._src.deploy.build_module import build_module
 from attar._src.model.export import argument_names
-from attar._src.recipe.recipe import ModelSpec, Recipe
+from attar._src.recipe.parts import ModelSpec
+from attar._src.recipe.recipe import Recipe
 from attar._src.recipe.reference import expand_path
 from attar._src.runtime.session import Session
 from attar._src.train.seeds import derive_seed, seed_everything

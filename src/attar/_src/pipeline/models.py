@@ -13,28 +13,28 @@ from lightning_fabric import Fabric
 from attar._src.artifact.writer import write_atomically
 from attar._src.core.errors import AttarError
 from attar._src.core.progress import track
-from attar._src.core.tensors import Codebook, Quantized
 from attar._src.deploy.dry_run import CAPTURED_IN_EVALUATION, DryRun
 from attar._src.deploy.package import package
 from attar._src.measure.metric import Metric
-from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.teachers.cache import KnownTeacher, TeacherCache, build_cache
 from attar._src.methods.teachers.teacher import CachedTeacher, deployed_teacher, live_teacher
 from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.fabric import log_epoch
 from attar._src.pipeline.folder import RunFolder, file_digest
 from attar._src.pipeline.model_source import ModelSource
-from attar._src.recipe.check import taught_by
+from attar._src.pipeline.stage_sequence import StageSequence
 from attar._src.recipe.recipe import Recipe
 from attar._src.recipe.reference import expand_path
+from attar._src.recipe.teaching_order import students_of
 from attar._src.runtime.session import Session
 from attar._src.train.batch import Feed
 from attar._src.train.feed import ArrayFeed
 from attar._src.train.seeds import derive_seed
 from attar._src.train.store import CheckpointStore
-from attar._src.work.compressed_model import CalibrationInputs
-from attar._src.work.context import Context, Teacher, Training
+from attar._src.work.compressed_model import CalibrationInputs, CompressedModel
+from attar._src.work.context import Teacher, TrainingContext
 from attar._src.work.learner import Learner
+from attar._src.work.stage import Stage
 
 
 @dataclass
@@ -77,7 +77,7 @@ class RunModels:
                     self.folder.files(self.seed, self.recipe.seeds[0]) / f"{name}.attar", origin.path.read_bytes()
                 )
             return
-        if self._packed(name) and all(self._packed(other) for other in self._pupils(name)):
+        if self._packed(name) and all(self._packed(other) for other in students_of(self.recipe.stages, name)):
             return
         origin.begin(self.seed)
         rehearsed = self.rehearsed[name]
@@ -90,27 +90,29 @@ class RunModels:
             use=self.sets.use_of(model.licence),
             coder=self.recipe.coder,
         )
-        stages = model.stages
-        for index, stage in enumerate(stages):
-            if not isinstance(stage, PostTrainingQuantize):
-                self._train(name, index, learner)
-        if self.folder.first and not self._packed(name):
-            self._pack(
-                name, learner, next((stage for stage in stages if isinstance(stage, PostTrainingQuantize)), None)
-            )
+        sequence = StageSequence(learner, model.stages)
+        ships = self.folder.first and not self._packed(name)
+        trained = max((i for i, stage in enumerate(model.stages) if stage.works_on is Learner), default=-1)
+        for index in range(len(model.stages) if ships else trained + 1):
+            self._run_stage(name, index, sequence)
+        if ships:
+            self._pack(name, sequence.compressed())
 
-    def _train(self, name: str, index: int, learner: Learner) -> None:
-        stage: Any = self.recipe.models[name].stages[index]
+    def _run_stage(self, name: str, index: int, sequence: StageSequence) -> None:
+        stage = self.recipe.models[name].stages[index]
         journal, where = self.folder.journal, {"seed": self.seed, "model": name, "index": index, "stage": stage.stage}
         store = self.folder.store(self.seed, name, index, stage.stage.rpartition(":")[2])
         self._catch_up(store, where)
         if not journal.find("begun", **where):
             journal.add("begun", **where)
-        stage.run(learner, self._context(name, index, stage, store, where))
+        context = self._context(name, index, stage, store, where)
+        sequence.apply(index, lambda model: stage.run(model, context))
         if not journal.find("done", **where):
             journal.add("done", **where)
 
-    def _context(self, name: str, index: int, stage: Any, store: CheckpointStore, where: Mapping[str, Any]) -> Context:
+    def _context(
+        self, name: str, index: int, stage: Stage, store: CheckpointStore, where: Mapping[str, Any]
+    ) -> TrainingContext:
         seed, names = derive_seed(self.seed, "stage", name, index), self.origins[name].names
         draw = partial(
             self.sets.feed,
@@ -121,7 +123,7 @@ class RunModels:
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
         )
-        teachers: dict[str, Teacher] = {taught: self._teacher(taught) for taught in taught_by(stage)}
+        teachers: dict[str, Teacher] = {taught: self._teacher(taught) for taught in stage.teachers()}
         kept = [taught for taught in teachers if taught in self.recipe.teacher_cache]
         caches = {taught: self._cache(taught, teachers[taught], draw()) for taught in kept}
         teachers |= {taught: CachedTeacher(cache, teachers[taught]) for taught, cache in caches.items()}
@@ -133,7 +135,7 @@ class RunModels:
                 made = cache.limit(made)
             return made
 
-        return Context(
+        return TrainingContext(
             fabric=self.fabric,
             feed=feed,
             validation=None if self.sets.validation is None else self.sets.feed(self.sets.validation, names, seed=seed),
@@ -148,10 +150,8 @@ class RunModels:
 
     def _teacher(self, name: str) -> KnownTeacher:
         session = self.origins[name].session
-        if session is None and any(
-            isinstance(stage, PostTrainingQuantize) for stage in self.recipe.models[name].stages
-        ):
-            # It was rounded on its way into the file: what is shipped is what teaches. The first rank wrote it.
+        if session is None and self.recipe.models[name].ends_compressed:
+            # It has no program after its last stage: its file teaches, which the first rank wrote.
             self.fabric.barrier()
             path = self.folder.files(self.seed, self.recipe.seeds[0]) / f"{name}.attar"
             session = Session(path, threads=self.recipe.threads)
@@ -201,44 +201,32 @@ class RunModels:
         for row in [] if checkpoint is None else checkpoint.facts["history"][known:]:
             self._log(where, row)
 
-    def _pupils(self, name: str) -> list[str]:
-        """Return the models that learn from this one, and those that learn from them."""
-        found = [
-            other
-            for other, model in self.recipe.models.items()
-            if any(name in taught_by(each) for each in model.stages)
-        ]
-        return [*found, *(pupil for other in found for pupil in self._pupils(other))]
-
     def _packed(self, name: str) -> bool:
         """Return whether a model's file was written and is what it was."""
         rows = self.folder.journal.find("packed", seed=self.seed, model=name)
         path = self.folder.files(self.seed, self.recipe.seeds[0]) / f"{name}.attar"
         return bool(rows) and path.is_file() and file_digest(path) == rows[-1]["sha256"]
 
-    def _pack(self, name: str, learner: Learner, after: PostTrainingQuantize | None) -> None:
-        model, piece = self.recipe.models[name], learner.deployed()
-        left = {key: why for constraint in learner.constraints for key, why in constraint.left.items()}
-        if after is not None:
-            piece = after.run(piece, self.calibration)
-            left |= after.left(piece)
-        # What one rule left alone another may have held.
-        coded = {key for key, tensor in piece.tensors.items() if isinstance(tensor, Quantized | Codebook)}
-        left = {key: why for key, why in left.items() if key not in coded}
-        if self.rehearsed[name].mode == "eval":
-            left["training"] = CAPTURED_IN_EVALUATION
+    def _pack(self, name: str, compressed: CompressedModel) -> None:
+        model, dry_run = self.recipe.models[name], self.rehearsed[name]
         report = package(
-            piece,
+            compressed,
             self.folder.files(self.seed, self.recipe.seeds[0]) / f"{name}.attar",
             self.sets.use_of(model.licence),
             self.calibration,
             coder=self.recipe.coder,
-            dry_run=self.rehearsed[name].parity,
-            left=left,
-            budget=next((stage.budget() for stage in reversed(model.stages) if isinstance(stage, Training)), None),
+            dry_run=dry_run.parity,
+            notes={"training": CAPTURED_IN_EVALUATION} if dry_run.mode == "eval" else {},
+            budget=next((each for stage in reversed(model.stages) if (each := stage.size_budget()) is not None), None),
         )
-        record = [dict(stage) for stage in piece.record]
-        self.folder.journal.add("packed", seed=self.seed, model=name, sha256=report["sha256"], left=left, record=record)
+        self.folder.journal.add(
+            "packed",
+            seed=self.seed,
+            model=name,
+            sha256=report["sha256"],
+            left=report["left_in_floating_point"] | report["notes"],
+            record=[dict(stage) for stage in compressed.record],
+        )
 
 
 def _tries(lock: filelock.FileLock) -> Iterator[None]:

@@ -4,7 +4,7 @@
            -> for each seed, teachers first: stages -> pack -> parity -> file
            -> for every file: verify, test, latency -> report.json -> report.html
 
-Whatever is done is journaled and whatever is trained is checkpointed: killed at any moment, a run goes on where it was
+Whatever is done is journaled and whatever is trained is checkpointed: killed at any progress, a run goes on where it was
 and ends in the same bytes.
 """
 

@@ -1,93 +1,51 @@
 """Recipe: named models with their sources and stages, the data, the seeds; what :func:`attar.run` takes.
 
-The fields are here, what they mean together is checked in ``recipe.check``; both before any compute.
+Every part checks itself, and the recipe checks how its parts fit together, before any compute.
 """
 
 from __future__ import annotations
 
+import re
+from os.path import normpath
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
 from attar._src.core.errors import SpecError, UnknownName
 from attar._src.core.registry import references_from
-from attar._src.core.spec import Spec, explain
-from attar._src.recipe.check import check_recipe, order, taught_by, taught_through
-from attar._src.recipe.reference import Reference, object_paths, to_json
-from attar._src.recipe.stages import Stage
+from attar._src.core.spec import Spec, explain, refused, refusing_at
+from attar._src.measure.metric import METRICS
+from attar._src.recipe.parts import DataSpec, ModelSpec, TeacherCacheSpec, registered_word
+from attar._src.recipe.reference import Reference, expand_path, object_paths, to_json
+from attar._src.recipe.teaching_order import teaching_order
 from attar._src.recipe.yaml_text import apply_overrides, parse_yaml
-from attar._src.train.augment import AugmentationChoice
+from attar._src.work.stage import Stage
 
-_Share = Annotated[float, Field(ge=0, lt=1)]
-
-
-class DataSpec(Spec):
-    """What is trained and judged on.
-
-    Attributes:
-        source: a data set's word (``digits``, ``npz:PATH``); ``file.py:factory``, called with each ``split=`` (train,
-            test and, where it is asked for, validation) and returning a Dataset, a pair of arrays ``(x, y)`` or a
-            DataLoader; in Python also a mapping of split to such an object.
-        validation: the share of the training examples held out; 0 for none; ``own`` for the source's own split. Where
-            null, a tenth of arrays, and of loaders what a mapping has under ``validation``.
-        preprocessing: what turns raw examples into inputs: a registered word or ``none``; the data set's own where
-            null.
-        augment: changes drawn anew each epoch: those with counted variants in order on raw training examples, then the
-            endless ones in order on inputs. Not for loaders.
-        calibration: how many training examples ranges are found on and files are compared on.
-        seed: which examples are held out.
-    """
-
-    source: Reference
-    validation: _Share | Literal["own"] | None = None
-    preprocessing: str | None = None
-    augment: tuple[AugmentationChoice, ...] = ()
-    calibration: Annotated[int, Field(ge=2)] = 512
-    seed: Annotated[int, Field(ge=0)] = 0
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
-class SourceSpec(Spec):
-    """Where a module comes from: a factory, or a file that only teaches.
-
-    Attributes:
-        factory: ``file.py:name`` or ``package.module:name`` of a class or function; in Python also a module itself.
-        arguments: keyword arguments of the factory.
-        weights: trained weights to begin with: ``.safetensors``, a state dict, or a ``.attar`` file of the same module.
-        file: a ``.attar`` file, alone.
-    """
-
-    factory: Reference = None
-    arguments: dict[str, Any] = {}
-    weights: str | None = None
-    file: str | None = None
+def _different(given: tuple[int, ...]) -> tuple[int, ...]:
+    if not given or len(set(given)) != len(given):
+        raise refused(f"{list(given)} should be different numbers, one at least")
+    return given
 
 
-class ModelSpec(Spec):
-    """A model of the recipe.
-
-    Attributes:
-        source: where it comes from; a word alone is its factory.
-        stages: what is done to it, in order; none packs it as it comes.
-        licence: a note on the licence of its weights; it travels in the file.
-    """
-
-    source: Annotated[SourceSpec, BeforeValidator(lambda given: given if _spelled(given) else {"factory": given})]
-    stages: tuple[Stage, ...] = ()
-    licence: str | None = None
+def _with_batch_axis(given: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(given)) != len(given):
+        raise refused(f"{list(given)} should be different numbers")
+    if 0 not in given:
+        raise refused(f"{list(given)} leaves out 0, the batch, which varies in training")
+    return given
 
 
-class TeacherCacheSpec(Spec):
-    """Outputs of a teacher computed once and kept.
-
-    Attributes:
-        variants: how many augmented forms of an example are kept, drawn at random; null for all, which must be finite.
-        file: where they are kept, for all seeds and for other runs too; in the run's own folder, one for each seed,
-            where null.
-    """
-
-    variants: Annotated[int, Field(ge=1)] | None = None
-    file: str | None = None
+def _named_models(given: dict[str, Any]) -> dict[str, Any]:
+    if not given:
+        raise refused("there is none; name one with a source, as in {student: {source: net.py:build}}")
+    for name in given:
+        if not _FILE_NAME.fullmatch(name):
+            raise refused("a name is letters, digits, _ and -, for it becomes the name of a file", name)
+    return given
 
 
 class Recipe(Spec):
@@ -120,17 +78,17 @@ class Recipe(Spec):
     """
 
     data: Annotated[DataSpec, BeforeValidator(lambda given: given if _is_data(given) else {"source": given})]
-    models: dict[str, ModelSpec]
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    models: Annotated[dict[str, ModelSpec], AfterValidator(_named_models)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_different)] = (0,)
     precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
     layout: Literal["auto", "contiguous", "channels_last"] = "contiguous"
     devices: Annotated[int, Field(ge=1)] = 1
     threads: Annotated[int, Field(ge=1)] | None = None
     teacher_cache: dict[str, TeacherCacheSpec] = {}
     baseline: str | None = None
-    metric: Reference = "accuracy"
+    metric: Annotated[Reference, registered_word("metric", METRICS)] = "accuracy"
     task: str | None = None
-    dynamic: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    dynamic: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_with_batch_axis)] = (0,)
     coder: Literal["rans", "huffman", "raw"] = "rans"
     root: str = "."
 
@@ -141,7 +99,73 @@ class Recipe(Spec):
             super().__init__(**fields)
         except ValidationError as error:
             raise SpecError(explain(error, where="recipe", given=fields)) from error
-        check_recipe(self)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name, model in self.models.items():
+            for index, stage in enumerate(model.stages):
+                place = ("models", name, "stages", index)
+                for teacher in stage.teachers():
+                    self._refuse_unknown(teacher, *place, "teacher")
+                self._check_inspected(stage, *place)
+                self._check_variants(stage, *place)
+        for name in self.teacher_cache:
+            self._refuse_unknown(name, "teacher_cache")
+        self._check_cache_files()
+        if self.baseline is not None:
+            self._refuse_unknown(self.baseline, "baseline")
+        with refusing_at():
+            teaching_order(self.stages, self.models)
+        return self
+
+    def _refuse_unknown(self, name: str, *place: str | int) -> None:
+        if name not in self.models:
+            raise refused(str(UnknownName("model", name, self.models)), *place)
+
+    def _check_inspected(self, stage: Stage, *place: str | int) -> None:
+        """Refuse to read layers of a teacher that has no program: of files and caches only outputs are known."""
+        for name, below in stage.inspected_teachers().items():
+            model, why = self.models[name], None
+            if name in self.teacher_cache:
+                why = f"is cached, and a cache keeps outputs alone; take {name!r} out of teacher_cache"
+            elif model.source.file is not None:
+                why = "is a file and gives outputs alone; give it a factory, and its weights as source.weights"
+            elif model.ends_compressed:
+                why = "is rounded after training and gives outputs alone; give its quantize epochs, or take it out"
+            if why is not None:
+                raise refused(f"the layers of {name!r} are read, which {why}", *place, *below)
+
+    def _check_variants(self, stage: Stage, *place: str | int) -> None:
+        cached = [self.teacher_cache[name] for name in stage.teachers() if name in self.teacher_cache]
+        kept = {cache.variants for cache in cached} - {None}
+        if len(kept) > 1:
+            raise refused(
+                f"its teachers have caches of {sorted(map(str, kept))} variants; they need the same ones, so give all "
+                "of them the same number",
+                *place,
+            )
+
+    def _check_cache_files(self) -> None:
+        """Refuse a cache file of two teachers: of two models, or of one that is trained under several seeds."""
+        kept: dict[str, str] = {}
+        for name, cache in self.teacher_cache.items():
+            if cache.file is None:
+                continue
+            place = ("teacher_cache", name, "file")
+            if self.models[name].trains and len(self.seeds) > 1:
+                raise refused(
+                    f"{name!r} is trained, so it is another teacher under each of the seeds {list(self.seeds)}, and "
+                    "one file keeps one teacher; leave out file, or give one seed",
+                    *place,
+                )
+            other = kept.setdefault(normpath(expand_path(cache.file)), name)
+            if other != name:
+                raise refused(f"{cache.file} is the cache of {other!r} too; give each a file of its own", *place)
+
+    @property
+    def stages(self) -> dict[str, tuple[Stage, ...]]:
+        """The stages of every model."""
+        return {name: model.stages for name, model in self.models.items()}
 
     @property
     def folder(self) -> Path:
@@ -151,12 +175,12 @@ class Recipe(Spec):
     @property
     def order(self) -> tuple[str, ...]:
         """The names of the models, teachers before those they teach."""
-        return order(self)
+        return teaching_order(self.stages, self.models)
 
     @property
     def teachers(self) -> tuple[str, ...]:
         """The names of the models that teach, in order."""
-        taught = {name for model in self.models.values() for stage in model.stages for name in taught_by(stage)}
+        taught = {name for stages in self.stages.values() for stage in stages for name in stage.teachers()}
         return tuple(name for name in self.models if name in taught)
 
     @property
@@ -180,7 +204,7 @@ class Recipe(Spec):
         for name in names:
             if name not in self.models:
                 raise UnknownName("model", name, self.models)
-        kept = taught_through(self, names)
+        kept = teaching_order(self.stages, names)
         return self.model_copy(
             update={
                 "models": {name: model for name, model in self.models.items() if name in kept},
@@ -220,10 +244,6 @@ def read_recipe(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
         recipe = Recipe(**tree)
     recipe._folder = path.parent
     return recipe
-
-
-def _spelled(given: Any) -> bool:
-    return isinstance(given, dict | SourceSpec)
 
 
 def _is_data(given: Any) -> bool:

@@ -74,7 +74,7 @@ def fit(
 ) -> list[dict[str, Any]]:
     """Train until the plan's epochs are done, from the latest checkpoint on.
 
-    Stopping it at any moment, by Ctrl-C or by pulling the plug, loses at most the epoch under way.
+    Stopping it at any progress, by Ctrl-C or by pulling the plug, loses at most the epoch under way.
 
     Args:
         job: what is trained; changed in place.

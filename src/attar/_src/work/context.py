@@ -1,21 +1,19 @@
-"""Context: what a run lends to a stage that trains."""
+"""Contexts: what a stage is given when it runs and when it is tried; and teachers, as stages see them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from attar._src.core.spec import Spec
 from attar._src.train.batch import Batch, Feed
 from attar._src.train.store import CheckpointStore
 from attar._src.work.compressed_model import CalibrationInputs
-from attar._src.work.learner import Learner
 
 
 class Teacher(Protocol):
@@ -41,18 +39,29 @@ class OpenTeacher(Teacher, Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What a run lends to a stage.
+    """What a run gives to a stage.
+
+    Attributes:
+        calibration: some hundred real inputs.
+        seed: of this stage; everything random in it follows from this number.
+    """
+
+    calibration: CalibrationInputs
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingContext(Context):
+    """What a run gives to a stage that trains.
 
     Attributes:
         fabric: launched; devices, ranks and precision come from it.
         feed: batch size over all ranks -> the training examples.
-        validation: held out of the training examples, or None where there are none; choices look at nothing else.
-        metric: outputs and targets of a whole set as arrays -> how good they are.
-        metric_name: what logs call it.
-        teachers: name of a model -> its outputs.
-        calibration: real inputs, some hundreds.
-        seed: of this stage; everything random in it follows from this.
-        store: where this stage keeps its checkpoints, and what it goes on from.
+        validation: examples held out of the training examples, or None. Choices look at nothing else.
+        metric: outputs and targets of a whole set as arrays -> score.
+        metric_name: the metric's name in logs.
+        teachers: name of a model -> teacher.
+        store: the checkpoints of this stage; training continues from the latest.
         log: takes one row of figures after every epoch.
     """
 
@@ -62,38 +71,18 @@ class Context:
     metric: Callable[[NDArray[Any], NDArray[np.int64] | NDArray[np.float32]], float]
     metric_name: str
     teachers: Mapping[str, Teacher]
-    calibration: CalibrationInputs
-    seed: int
     store: CheckpointStore
     log: Callable[[Mapping[str, Any]], None]
 
 
-class Training(Spec):
-    """A stage that trains: it changes the learner's module and what that is held to.
+@dataclass(frozen=True)
+class Trial:
+    """What preflight gives to a stage that is tried before anything is trained.
 
     Attributes:
-        needs: what it cannot do without, of ``labels`` and ``gradients``.
+        batch: a few training examples.
+        teachers: name of a model -> the untrained model as a teacher.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
-
-    stage: str
-
-    def required(self) -> frozenset[str]:
-        """Return what this stage needs, as it is configured: ``labels``, ``gradients``."""
-        return self.needs
-
-    def teachers(self) -> tuple[str, ...]:
-        """Return the names of the models it learns from."""
-        return ()
-
-    def budget(self) -> float | None:
-        """Return the bits per weight it keeps the file at or below, None where it looks at none."""
-        return None
-
-    def attach(self, learner: Learner) -> None:
-        """Put this stage's constraints on the learner without training: what resuming after the stage does."""
-
-    def run(self, learner: Learner, context: Context) -> None:
-        """Attach, train from where ``context.store`` left off, settle, and add to the learner's record."""
-        raise NotImplementedError
+    batch: Batch
+    teachers: Mapping[str, Teacher]

@@ -181,8 +181,12 @@ class Learner:
                     found[name] = held[-1].to_compressed(value)
         return found
 
-    def deployed(self) -> CompressedModel:
-        """Return the module as it is now, traced anew, with the tensors and grids its constraints ask for."""
+    def deployed(self, *, fold: bool = True) -> CompressedModel:
+        """Return the module as it is now, traced anew, with the tensors and grids its constraints ask for.
+
+        Args:
+            fold: whether batch-norms are folded or merged; not where the module is to be trained further.
+        """
         baked = self.compressed_weights()
         emitted = {}
         for place in self.places():
@@ -191,8 +195,9 @@ class Learner:
                     add = held.emit()
                     if add is not None:
                         emitted[source] = add
-        merge = any(constraint.merges for constraint in self.constraints)
-        traced = deploy_graph(self.module, self.captured, emit=emitted, merge=merge)
+        merge = fold and any(constraint.merges for constraint in self.constraints)
+        kept = frozenset() if fold else frozenset(self.weights)
+        traced = deploy_graph(self.module, self.captured, rigid=kept, emit=emitted, merge=merge)
         factors = traced.folding.factors
         rigid = {name for name, tensor in baked.items() if name in factors and rescale(tensor, *factors[name]) is None}
         if rigid:

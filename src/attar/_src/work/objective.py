@@ -81,7 +81,7 @@ class Term(Spec):
         """Return, for names of models, the paths of their modules whose values it needs."""
         return {}
 
-    def budget(self) -> float | None:
+    def size_budget(self) -> float | None:
         """Return the bits per weight it keeps the whole file at or below, None where it looks at none."""
         return None
 

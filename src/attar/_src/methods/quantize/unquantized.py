@@ -1,29 +1,64 @@
-"""Unplaced: values that quantized layers read or make and that stay in floating point; below the stage and the rule."""
+"""What of a compressed model stays in floating point, and why: computed from the finished model alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-
 import torch
-from torch import fx
 
-from attar._src.model.sites import find_sites
+from attar._src.core.tensors import Codebook, Quantized
+from attar._src.model.sites import Site, find_sites
+from attar._src.model.weights import find_weights
+from attar._src.work.compressed_model import CompressedModel
 
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
-def unquantized_values(
-    graph: fx.GraphModule, placed: Collection[str], *, skip: Callable[[fx.Node], bool] = lambda _: False
-) -> dict[str, str]:
-    """Return the values on no grid -> the reason: sites that have no place, and attention in one operation.
+def left_in_floating_point(model: CompressedModel) -> dict[str, str]:
+    """Return the tensors and values of a quantized model that are on no grid -> the reason.
+
+    Tensors are those of two and more axes; biases and norms are not listed. Values are the inputs and outputs of
+    quantized layers, if the model has quantized activations. A model on which nothing is quantized leaves nothing.
 
     Args:
-        graph: the traced graph.
-        placed: the sources of the sites that are held to a grid.
-        skip: products whose inputs need not be quantized (layers kept in floating point).
+        model: the finished model, whichever stages made it.
     """
-    every = find_sites(graph, {node.name for node in graph.graph.nodes}, skip=skip)
-    left = {name: "the deployed graph has no place for its grid" for s in every for name in s.sources}
-    left = {name: why for name, why in left.items() if name not in placed}
-    inside = [node.name for node in graph.graph.nodes if node.target is _ATTENTION]
+    weights = find_weights(model.traced.graph)
+    floating = {
+        name: "kept by request"
+        if name in weights
+        else "not recognised as a weight; name it with overrides to quantize it all the same"
+        for name, value in model.traced.state().items()
+        if value.is_floating_point() and value.dim() >= 2 and not is_on_grid(model, name)
+    }
+    quantized = any(is_on_grid(model, name) for name in model.tensors)
+    return (floating if quantized else {}) | (_values(model) if model.activations else {})
+
+
+def is_on_grid(model: CompressedModel, name: str) -> bool:
+    """Return whether a tensor is stored as codes."""
+    return isinstance(model.tensors.get(name), Quantized | Codebook)
+
+
+def integer_sites(model: CompressedModel) -> tuple[Site, ...]:
+    """Return the sites of the layers whose weights are on a grid."""
+    return _sites(model, model.traced.values)
+
+
+def _sites(model: CompressedModel, values: frozenset[str]) -> tuple[Site, ...]:
+    weights = find_weights(model.traced.graph)
+    floating = {reader for name, weight in weights.items() if not is_on_grid(model, name) for reader in weight.readers}
+    return find_sites(model.traced.graph, values, skip=lambda node: node.name in floating)
+
+
+def _values(model: CompressedModel) -> dict[str, str]:
+    """Return the values that quantized layers read or make and that are not quantized."""
+    nodes = list(model.traced.graph.graph.nodes)
+    placed = {name for site in integer_sites(model) for name in site.sources}
+    left = {}
+    for site in _sites(model, frozenset(node.name for node in nodes)):
+        for name in site.sources:
+            if name not in placed:
+                left[name] = "the deployed graph has no place for its grid"
+            elif name not in model.activations:
+                left[name] = "no stage quantized it"
+    inside = [node.name for node in nodes if node.target is _ATTENTION]
     return left | dict.fromkeys(inside, "attention's own products stay in floating point")

@@ -106,7 +106,7 @@ def build_cache(
 ) -> TeacherCache:
     """Ask the teacher for every variant of every example, and keep what it says; open the cache where that is done.
 
-    Of several ranks one builds and the others wait. Stopped at any moment, the next call goes on; batches of
+    Of several ranks one builds and the others wait. Stopped at any progress, the next call goes on; batches of
     1024 rows whatever the feed's own.
 
     Args:

@@ -10,8 +10,7 @@ from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.model_source import ModelSource
 from attar._src.recipe.recipe import Recipe
 from attar._src.train.feed import ArrayFeed
-from attar._src.train.plan import TrainingPlan
-from attar._src.work.context import Training
+from attar._src.work.stage import Stage
 
 
 def check_requirements(recipe: Recipe, sets: DataSplits, origins: Mapping[str, ModelSource]) -> None:
@@ -46,13 +45,13 @@ def check_requirements(recipe: Recipe, sets: DataSplits, origins: Mapping[str, M
     for name, model in recipe.models.items():
         for index, stage in enumerate(model.stages):
             where = f"recipe.models.{name}.stages.{index}"
-            if isinstance(stage, Training):
-                _needs(where, stage, origins[name], labelled=feed.labelled)
-            if isinstance(stage, TrainingPlan) and isinstance(feed, ArrayFeed):
-                _fits(where, stage, feed.examples, recipe.devices)
+            _needs(where, stage, origins[name], labelled=feed.labelled)
+            size = stage.batch_size()
+            if size is not None and isinstance(feed, ArrayFeed):
+                _fits(where, size, feed.examples, recipe.devices)
 
 
-def _needs(where: str, stage: Training, origin: ModelSource, *, labelled: bool) -> None:
+def _needs(where: str, stage: Stage, origin: ModelSource, *, labelled: bool) -> None:
     required = stage.required()
     if "labels" in required and not labelled:
         raise SpecError(
@@ -63,11 +62,11 @@ def _needs(where: str, stage: Training, origin: ModelSource, *, labelled: bool) 
         raise SpecError(f"{where}: {stage.stage} trains and no parameter takes a gradient; set requires_grad of some")
 
 
-def _fits(where: str, stage: TrainingPlan, examples: int, devices: int) -> None:
-    if stage.batch > examples:
-        raise SpecError(f"{where}.batch: {stage.batch} is larger than the {examples} training examples; use fewer")
-    if stage.batch % devices:
-        raise SpecError(f"{where}.batch: {stage.batch} cannot be shared by {devices} ranks; use a multiple")
+def _fits(where: str, batch: int, examples: int, devices: int) -> None:
+    if batch > examples:
+        raise SpecError(f"{where}.batch: {batch} is larger than the {examples} training examples; use fewer")
+    if batch % devices:
+        raise SpecError(f"{where}.batch: {batch} cannot be shared by {devices} ranks; use a multiple")
 
 
 def _parameters(origin: ModelSource) -> Any:

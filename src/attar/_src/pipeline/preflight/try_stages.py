@@ -1,4 +1,4 @@
-"""Foresee: every stage, loss and metric of a recipe once on a few examples, untrained, before any training.
+"""Every stage, loss and metric of a recipe tried once on a few examples, untrained, before any training.
 
 Globs, solvers, scores, losses and the number of classes are looked up where a stage begins, which may be hours after
 the run did. What would fail there fails here, with its path in the recipe. Programs run in evaluation mode and random
@@ -9,38 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from math import prod
 from typing import Any
 
 import numpy as np
 import torch
-from torch import fx
+from torch import fx, nn
 from torch.utils._pytree import tree_leaves
 
-from attar._src.core.errors import AttarError, DataError, ModelError, SpecError
+from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.deploy.dry_run import DryRun
 from attar._src.measure.metric import Metric
-from attar._src.methods.finetune import Finetune
-from attar._src.methods.presets import Preset
-from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
-from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
-from attar._src.methods.quantize.qat.normalize import NormalizeConstraint
-from attar._src.methods.teachers.teacher import ask_teachers, deployed_teacher
+from attar._src.methods.teachers.teacher import deployed_teacher
 from attar._src.model.capture import CapturedModel, copy_graph
-from attar._src.model.export import short_message
 from attar._src.model.taps import LayerTaps
-from attar._src.model.weights import find_weights
 from attar._src.pipeline.data_splits import DataSplits, Split
 from attar._src.pipeline.model_source import ModelSource
+from attar._src.pipeline.stage_sequence import StageSequence
 from attar._src.recipe.recipe import Recipe
 from attar._src.train.batch import Batch
 from attar._src.train.feed import ArrayFeed, LoaderFeed
-from attar._src.train.plan import TrainingPlan
 from attar._src.train.seeds import IsolatedRandom, derive_seed
-from attar._src.work.constraint import Progress
-from attar._src.work.context import Teacher, Training
+from attar._src.work.compressed_model import CompressedModel
+from attar._src.work.context import Teacher, Trial
 from attar._src.work.learner import Learner
-from attar._src.work.objective import LossInputs, Objective
+from attar._src.work.stage import Stage
 
 #: Examples a loss is tried on, and a metric; outputs of the latter are repeated up to so many numbers.
 _FEW, _MORE, _MOST = 8, 64, 1 << 24
@@ -62,37 +56,41 @@ def try_stages(
         models = {name: _untrained(origin, rehearsed.get(name)) for name, origin in origins.items()}
         feed = sets.feed(sets.train, next(iter(origins.values())).names, augment=True)
         if isinstance(feed, ArrayFeed):
-            with _at("recipe.data.augment"):
+            with prefixed_errors("recipe.data.augment"):
                 next(iter(feed.epoch(0)))
         for name, model in recipe.models.items():
             origin = origins[name]
             if origin.module is None:
                 continue
-            learner = Learner(origin.module, rehearsed[name].captured, rehearsed[name].traced)
-            batch = _few(sets, sets.train, origin, _FEW)[0]
-            for index, stage in enumerate(model.stages):
-                with _at(f"recipe.models.{name}.stages.{index}"):
-                    if isinstance(stage, PostTrainingQuantize):
-                        _round(stage, rehearsed[name])
-                        continue
-                    _lonely(stage, rehearsed[name].captured, sets, recipe.devices)
-                    _try(stage, learner, batch, models)
+            trial = Trial(_few(sets, sets.train, origin, _FEW)[0], models)
+            with _state_kept(origin.module):
+                sequence = _untrained_sequence(origin.module, rehearsed[name], model.stages)
+                for index, stage in enumerate(model.stages):
+                    with prefixed_errors(f"recipe.models.{name}.stages.{index}"):
+                        _check_batch_norms(stage, rehearsed[name].captured, sets, recipe.devices)
+                        sequence.apply(index, partial(_try, stage, trial))
         for name in recipe.models:
-            with _at(f"recipe.metric: {metric[0]} of models.{name}"):
+            with prefixed_errors(f"recipe.metric: {metric[0]} of models.{name}"):
                 _judge(sets, origins[name], models[name], metric[1])
 
 
 @contextmanager
-def _at(where: str) -> Iterator[None]:
-    """Begin the message of whatever is raised with ``where``."""
+def _state_kept(module: nn.Module) -> Iterator[None]:
+    """Put the module's state back: a model that is trained after it was quantized gets rounded weights."""
+    before = {name: value.clone() for name, value in module.state_dict().items()}
     try:
         yield
-    except (DataError, ModelError) as error:
-        raise type(error)(f"{where}: {error}") from error
-    except AttarError as error:
-        raise SpecError(f"{where}: {error}") from error
-    except Exception as error:
-        raise SpecError(f"{where}: {short_message(error)}") from error
+    finally:
+        module.load_state_dict(before)
+
+
+def _try(stage: Stage, trial: Trial, model: Any) -> Any:
+    return stage.try_on(model, trial)
+
+
+def _untrained_sequence(module: nn.Module, dry_run: DryRun, stages: Sequence[Stage]) -> StageSequence:
+    untouched = CompressedModel(dry_run.traced)
+    return StageSequence(Learner(module, dry_run.captured, dry_run.traced), stages, lambda **_: untouched)
 
 
 class _Untrained:
@@ -140,82 +138,24 @@ def _few(sets: DataSplits, split: Split, origin: ModelSource, count: int) -> tup
     return feed.at(index, torch.zeros_like(index)), feed
 
 
-def _try(stage: Training, learner: Learner, batch: Batch, models: Mapping[str, Teacher]) -> None:
-    """Attach a stage and compute its loss once."""
-    stage.attach(learner)
-    for constraint in learner.constraints:
-        if isinstance(constraint, NormalizeConstraint):
-            # It refuses what follows it, and changes nothing. Others judge weights, which are not trained yet.
-            constraint.update(Progress(0, 1), learner.values_of(constraint))
-    tuned = stage.expand() if isinstance(stage, Preset) else stage
-    if not isinstance(tuned, Finetune):
-        return
-    program = learner.graph(train=False)
-    taps = LayerTaps(program, tuned.features())
-    outputs = program(*batch.inputs)
-    said = ask_teachers(models, tuned.teachers(), tuned.teacher_features(), batch)
-    every = tuple(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
-    batch = Batch(batch.inputs, batch.targets)
-    sources = LossInputs(every[0], every, batch, said.outputs, 0.0, taps.take(), said.features)
-    parts = []
-    for term in tuned.objective:
-        name = str(term.describe()["name"])
-        with _at(f"loss {name}"):
-            objective = term.build(learner)
-            objective.prepare(sources)
-            parts.append(_scalar(objective, sources))
-    if not any(part.requires_grad for part in parts):
-        raise SpecError("no loss depends on what is trained; compute it with PyTorch, on the outputs as they come")
-
-
-def _scalar(objective: Objective, sources: LossInputs) -> torch.Tensor:
-    try:
-        found = objective(sources)
-    except AttarError:
-        raise
-    except Exception as error:
-        targets = sources.batch.targets
-        given = "no targets"
-        if targets is not None:
-            kind = str(targets.dtype).removeprefix("torch.")
-            ends = f" from {targets.min()} to {targets.max()}" if targets.numel() else ""
-            given = f"targets {kind}{tuple(targets.shape)}{ends}"
-        raise SpecError(f"of outputs {tuple(sources.outputs.shape)} and {given}: {short_message(error)}") from error
-    if not isinstance(found, torch.Tensor) or found.dim():
-        shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
-        raise SpecError(f"it gave {shape}; a loss is one number: the mean over the batch")
-    return found
-
-
-def _round(stage: PostTrainingQuantize, rehearsed: DryRun) -> None:
-    """Look up what rounding after training needs, and try each weight's scheme."""
-    if stage.activations is not None:
-        OBSERVERS[stage.observer]
-    SOLVERS[stage.scales]
-    state, weights = rehearsed.traced.state(), find_weights(rehearsed.traced.graph)
-    bits = stage._bits(weights, [name for name, value in state.items() if value.is_floating_point()])
-    for name, width in bits.items():
-        with _at(name):
-            stage._scheme(width, weights.get(name)).granularity.index(tuple(state[name].shape))
-
-
-def _lonely(stage: Training, captured: CapturedModel, sets: DataSplits, devices: int) -> None:
+def _check_batch_norms(stage: Stage, captured: CapturedModel, sets: DataSplits, devices: int) -> None:
     """Refuse batches of one example where batch statistics are taken of one number: their variance is not finite."""
     norms = [
         node
         for node in captured.training.graph.nodes
         if node.target is torch.ops.aten.batch_norm.default and _is_single(node.args[0].meta.get("val"))
     ]
-    if not norms or not isinstance(stage, TrainingPlan):
+    size = stage.batch_size()
+    if not norms or size is None:
         return
     loader, hint = sets.train.loader, "use a batch of 2 or more for each rank"
-    least = stage.batch // devices
+    least = size // devices
     if loader is not None:
-        size, count = getattr(loader, "batch_size", None), sets.train.examples
-        if not isinstance(size, int) or count is None:
+        own, count = getattr(loader, "batch_size", None), sets.train.examples
+        if not isinstance(own, int) or count is None:
             return
-        rest = 0 if getattr(loader, "drop_last", False) else count % size
-        least, hint = (rest or size) // devices, "use a batch_size of 2 or more for each rank, and drop_last=True"
+        rest = 0 if getattr(loader, "drop_last", False) else count % own
+        least, hint = (rest or own) // devices, "use a batch_size of 2 or more for each rank, and drop_last=True"
     if least == 1:
         raise SpecError(
             f"batch: a batch of one example for a rank, and batch-norm {norms[0].name!r} has no variance of one number "

@@ -17,7 +17,6 @@ from attar._src.methods.quantize.granularity import GranularityChoice
 from attar._src.methods.quantize.integer_bias import with_integer_biases
 from attar._src.methods.quantize.lsq.activation import LsqActivation
 from attar._src.methods.quantize.lsq.weight import LsqWeight
-from attar._src.methods.quantize.unquantized import unquantized_values
 from attar._src.work.compressed_model import CompressedModel
 from attar._src.work.constraint import Constraint, Parametrization, Progress, Rule
 from attar._src.work.learner import Learner
@@ -116,9 +115,6 @@ class Lsq(Rule):
             places = learner.places(bits)
             for place in places:
                 values |= dict.fromkeys(place.sources, LsqActivation(self.activations))
-            kept = {reader for name, w in learner.weights.items() if name not in bits for reader in w.readers}
-            placed = {name for place in places for name in place.site.sources}
-            left |= unquantized_values(learner.traced.graph, placed, skip=lambda node: node.name in kept)
         return LsqConstraint(self, learner, weights, values, left)
 
 

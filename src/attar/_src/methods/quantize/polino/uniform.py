@@ -95,7 +95,7 @@ class UniformWeight(BucketedWeight):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``x`` on the grid; its gradient is that of what is returned."""
-        read: torch.Tensor = _Through.apply(x, self._read)  # type: ignore[no-untyped-call]
+        read: torch.Tensor = ReadThrough.apply(x, self._read)  # type: ignore[no-untyped-call]
         return read
 
     def grid_positions(self, value: torch.Tensor) -> GridPositions:
@@ -137,7 +137,7 @@ class UniformConstraint(Constraint):
     family: ClassVar[str] = "grid"
 
 
-class _Through(torch.autograd.Function):
+class ReadThrough(torch.autograd.Function):
     """Reads a weight as a function has it, and passes the gradient as it is."""
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, ClassVar, Literal
@@ -10,27 +10,26 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from torch import fx
 
-from attar._src.core.describe import to_record
-from attar._src.core.errors import SpecError, UnknownName
+from attar._src.core.errors import SpecError, UnknownName, prefixed_errors
 from attar._src.core.scheme import PerChannel, Scheme
-from attar._src.core.spec import Spec
-from attar._src.core.tensors import Codebook, CompressedTensor, Quantized
+from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.quantize.granularity import GranularityChoice
 from attar._src.methods.quantize.integer_bias import with_integer_biases
+from attar._src.methods.quantize.ptq.absmax import Absmax
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases
 from attar._src.methods.quantize.ptq.calibrate import calibrate
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
-from attar._src.methods.quantize.unquantized import unquantized_values
-from attar._src.model.sites import Site, find_sites
+from attar._src.methods.quantize.unquantized import integer_sites
 from attar._src.model.weights import Weight, find_weights
-from attar._src.work.compressed_model import CalibrationInputs, CompressedModel
+from attar._src.work.compressed_model import CompressedModel
+from attar._src.work.context import Context, Trial
+from attar._src.work.stage import Stage
 
 Bits = Annotated[int, Field(ge=2, le=8)]
 
 
-class PostTrainingQuantize(Spec):
+class PostTrainingQuantize(Stage):
     """Round weights, and activations where asked, to affine grids.
 
     What stages that trained hold goes on from there: pruned weights are rounded as they are pruned, and grids that this
@@ -44,13 +43,14 @@ class PostTrainingQuantize(Spec):
             axis), ``tensor``, ``group:SIZE``, ``bucket:SIZE``, or a granularity of ``core.scheme``.
         scales: name of the solver that finds the weights' scales.
         observer: name of the observer that finds the activations' ranges.
+        layers: globs of the layers to quantize.
         keep: globs of layers or tensors left as they are: in floating point, unless a stage that trained holds them
             to a grid.
-        overrides: glob of layers or tensors -> bits; of several that match, the last holds.
+        overrides: glob of layers or tensors -> bits, also outside ``layers``; of several that match, the last holds.
         correct_bias: take the mean error of rounded weights out of the biases behind them.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"data"})
+    works_on: ClassVar[type[CompressedModel]] = CompressedModel
 
     stage: Literal["quantize"] = "quantize"
     bits: Bits = 4
@@ -59,12 +59,43 @@ class PostTrainingQuantize(Spec):
     granularity: GranularityChoice = None
     scales: str = "absmax"
     observer: str = "percentile"
+    layers: tuple[str, ...] = ("*",)
     keep: tuple[str, ...] = ()
     overrides: dict[str, Bits] = {}
     correct_bias: bool = True
 
-    def run(self, piece: CompressedModel, calibration: CalibrationInputs) -> CompressedModel:
-        """Return the workpiece with quantized weights and activations.
+    def check(self, before: Sequence[Stage]) -> None:
+        """Refuse to quantize the same layers again before anything was trained.
+
+        Raises:
+            SpecError: an earlier stage without training in between has the same ``layers`` and ``overrides``.
+        """
+        for index in range(len(before) - 1, -1, -1):
+            earlier = before[index]
+            if earlier.works_on is not CompressedModel:
+                return
+            if isinstance(earlier, PostTrainingQuantize) and earlier._chosen() == self._chosen():
+                raise SpecError(
+                    f"stage {index} quantizes the same layers already; name others with layers, or take one out"
+                )
+
+    def try_on(self, model: CompressedModel, trial: Trial) -> CompressedModel:
+        """Look up the solver and the observer, and put every chosen weight on a stand-in grid of its scheme.
+
+        Raises:
+            UnknownName: there is no such solver or observer, or a glob matches no layer.
+            SpecError: a scheme does not fit a weight.
+        """
+        SOLVERS[self.scales], OBSERVERS[self.observer]
+        state, weights = model.traced.state(), find_weights(model.traced.graph)
+        solved: dict[str, CompressedTensor] = {}
+        for name, width in self._bits(weights, [n for n, value in state.items() if value.is_floating_point()]).items():
+            with prefixed_errors(name):
+                solved[name] = Absmax().solve(state[name].numpy(), self._scheme(width, weights.get(name)))
+        return replace(model, tensors={**model.tensors, **solved})
+
+    def run(self, model: CompressedModel, context: Context) -> CompressedModel:
+        """Return the model with quantized weights and activations.
 
         Raises:
             UnknownName: a glob matches no layer; the nearest names are listed.
@@ -72,10 +103,10 @@ class PostTrainingQuantize(Spec):
         """
         solver, observer = SOLVERS[self.scales], OBSERVERS[self.observer]
         # As earlier stages hold them, not as training left them underneath.
-        state = piece.traced.state()
-        state |= {name: torch.from_numpy(np.array(t.dense())) for name, t in piece.tensors.items() if name in state}
-        graph = replace(piece, activations={}, rounded=frozenset()).simulate() if piece.tensors else piece.traced.graph
-        weights = find_weights(piece.traced.graph)
+        state = model.traced.state()
+        state |= {name: torch.from_numpy(np.array(t.dense())) for name, t in model.tensors.items() if name in state}
+        graph = replace(model, activations={}, rounded=frozenset()).simulate() if model.tensors else model.traced.graph
+        weights = find_weights(model.traced.graph)
         bits = self._bits(weights, [name for name, value in state.items() if value.is_floating_point()])
         solved: dict[str, CompressedTensor] = {}
         for name, width in bits.items():
@@ -84,42 +115,27 @@ class PostTrainingQuantize(Spec):
             except SpecError as error:
                 raise SpecError(f"stage quantize at {name!r}: {error}") from error
         if self.correct_bias:
-            solved |= corrected_biases(graph, state, solved, calibration)
-        tensors = {**piece.tensors, **solved}
-        activations, rounded = piece.activations, piece.rounded
+            solved |= corrected_biases(graph, state, solved, context.calibration)
+        tensors = {**model.tensors, **solved}
+        activations, rounded = model.activations, model.rounded
         if self.activations is not None:
-            sites = _sites(replace(piece, tensors=tensors))
-            activations = calibrate(graph, sites, calibration, observer, self.activations)
+            sites = integer_sites(replace(model, tensors=tensors))
+            activations = calibrate(graph, sites, context.calibration, observer, self.activations)
             rounded = frozenset(name for site in sites for name in site.sources)
-        record: dict[str, Any] = to_record(self) | {
+        record: dict[str, Any] = self.describe() | {
             "bits": self.bits,
-            "calibration_examples": calibration.examples,
+            "calibration_examples": context.calibration.examples,
         }
-        return with_integer_biases(piece.done(record, tensors=tensors, activations=activations, rounded=rounded))
+        return with_integer_biases(model.done(record, tensors=tensors, activations=activations, rounded=rounded))
 
-    def left(self, piece: CompressedModel) -> dict[str, str]:
-        """Return what stays in floating point -> the reason: tensors of two and more dimensions, and values.
-
-        Args:
-            piece: what this stage made.
-        """
-        weights = find_weights(piece.traced.graph)
-        left = {
-            name: "kept by request"
-            if name in weights
-            else "not recognised as a weight; name it with overrides to quantize it all the same"
-            for name, value in piece.traced.state().items()
-            if value.is_floating_point() and value.dim() >= 2 and not _on_grid(piece, name)
-        }
-        if self.activations is not None:
-            placed = {name for site in _sites(piece) for name in site.sources}
-            left |= unquantized_values(piece.traced.graph, placed, skip=_floating(piece))
-        return left
+    def _chosen(self) -> tuple[object, ...]:
+        return self.layers, self.keep, set(self.overrides)
 
     def _bits(self, weights: Mapping[str, Weight], names: Iterable[str]) -> dict[str, int]:
         """Return the bits of every tensor to quantize: each weight, unless kept or overridden."""
         known = list(names)
-        bits = {name: self.bits for name in known if name in weights}
+        chosen = {name for glob in self.layers for name in _match(glob, [n for n in known if n in weights])}
+        bits = {name: self.bits for name in known if name in chosen}
         for glob, width in self.overrides.items():
             matched = _match(glob, known)
             # A layer means its weights; a bias or a table is quantized only where nothing else could be meant.
@@ -133,23 +149,6 @@ class PostTrainingQuantize(Spec):
     def _scheme(self, bits: int, weight: Weight | None) -> Scheme:
         granularity = self.granularity or PerChannel(axis=weight.axis if weight else 0)
         return Scheme(bits=bits, symmetric=self.symmetric, granularity=granularity)
-
-
-def _on_grid(piece: CompressedModel, name: str) -> bool:
-    """True for a tensor that is stored as codes."""
-    return isinstance(piece.tensors.get(name), Quantized | Codebook)
-
-
-def _floating(piece: CompressedModel) -> Callable[[fx.Node], bool]:
-    """Return what is true of the layers whose weights are on no grid."""
-    weights = find_weights(piece.traced.graph)
-    readers = {reader for name, weight in weights.items() if not _on_grid(piece, name) for reader in weight.readers}
-    return lambda node: node.name in readers
-
-
-def _sites(piece: CompressedModel) -> tuple[Site, ...]:
-    """Return the sites of the layers whose weights are on a grid."""
-    return find_sites(piece.traced.graph, piece.traced.values, skip=_floating(piece))
 
 
 def _match(glob: str, names: list[str]) -> list[str]:

@@ -23,7 +23,7 @@ _CHUNK = 1 << 18
 _OUTWARD = np.array([-np.inf, np.inf], np.float32)
 
 
-def fake_quantize_weight(w: Tensor, scale: Tensor, qmin: int, qmax: int) -> Tensor:
+def fake_quantize_weight(w: Tensor, scale: Tensor, qmin: int | Tensor, qmax: int | Tensor) -> Tensor:
     """Return ``scale * clip(round(w / scale), qmin, qmax)``; ``w`` gets the gradient where it is in range.
 
     Args:

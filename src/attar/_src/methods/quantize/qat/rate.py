@@ -63,7 +63,7 @@ class Rate(Term):
             raise ValueError("bits and file are both budgets; give one of them")
         return self
 
-    def budget(self) -> float | None:
+    def size_budget(self) -> float | None:
         """Return ``file``."""
         return self.file
 

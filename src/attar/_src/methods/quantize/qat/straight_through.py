@@ -17,7 +17,6 @@ from attar._src.methods.quantize.integer_bias import with_integer_biases
 from attar._src.methods.quantize.ptq.registry import SOLVERS
 from attar._src.methods.quantize.qat.activation_grid import ActivationGrid
 from attar._src.methods.quantize.qat.weight_grid import WeightGrid
-from attar._src.methods.quantize.unquantized import unquantized_values
 from attar._src.work.compressed_model import CompressedModel
 from attar._src.work.constraint import Constraint, Progress, Rule
 from attar._src.work.learner import Learner
@@ -84,9 +83,6 @@ class StraightThrough(Rounding, Rule):
             places = learner.places(bits)
             for place in places:
                 values |= dict.fromkeys(place.sources, ActivationGrid(self.activations))
-            kept = {reader for name, w in learner.weights.items() if name not in bits for reader in w.readers}
-            placed = {name for place in places for name in place.site.sources}
-            left |= unquantized_values(learner.traced.graph, placed, skip=lambda node: node.name in kept)
         return StraightThroughConstraint(self, weights, values, left)
 
     def _left(self, learner: Learner, bits: Mapping[str, int]) -> dict[str, str]:

@@ -1,0 +1,180 @@
+"""The stage that trains: a weighted sum of loss terms, under constraints, from the latest checkpoint on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from attar._src.core.errors import AttarError, SpecError, prefixed_errors, short_message
+from attar._src.methods.devices import on_device
+from attar._src.methods.teachers.teacher import ask_teachers
+from attar._src.methods.training_job import StageJob
+from attar._src.model.taps import LayerTaps
+from attar._src.train.batch import Batch
+from attar._src.train.fit import fit
+from attar._src.train.plan import TrainingPlan
+from attar._src.train.seeds import derive_seed
+from attar._src.train.store import Checkpoint
+from attar._src.work.constraint import Rule
+from attar._src.work.context import TrainingContext, Trial
+from attar._src.work.learner import Learner
+from attar._src.work.objective import LossInputs, Objective, Term
+from attar._src.work.stage import Stage
+
+
+class TrainingStage(TrainingPlan, Stage):
+    """A stage that trains a module.
+
+    A subclass says which loss terms and which rules; everything else is done here. ``train``, ``distill``, ``prune``,
+    ``quantize`` with epochs, ``compress`` and ``finetune`` differ in nothing else.
+    """
+
+    works_on: ClassVar[type[Learner]] = Learner
+    needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
+
+    def loss_terms(self) -> tuple[Term, ...]:
+        """Return the terms of the loss."""
+        raise NotImplementedError
+
+    def attached_rules(self) -> tuple[Rule, ...]:
+        """Return the rules that constrain the module from this stage on, in the order in which they are attached."""
+        return ()
+
+    def required(self) -> frozenset[str]:
+        """Return what the stage requires as it is configured: ``gradients``, and ``labels`` where a term reads them."""
+        return self.needs.union(*(term.needs for term in self.loss_terms()))
+
+    def teachers(self) -> tuple[str, ...]:
+        """Return the names of the models that the terms learn from."""
+        return tuple(dict.fromkeys(name for term in self.loss_terms() for name in term.teachers()))
+
+    def features(self) -> tuple[str, ...]:
+        """Return the paths of the student's layers that the terms read."""
+        return tuple(dict.fromkeys(path for term in self.loss_terms() for path in term.features()))
+
+    def teacher_features(self) -> dict[str, tuple[str, ...]]:
+        """Return, by teacher, the paths of the layers that the terms read."""
+        found: dict[str, dict[str, None]] = {}
+        for term in self.loss_terms():
+            for name, paths in term.teacher_features().items():
+                found.setdefault(name, {}).update(dict.fromkeys(paths))
+        return {name: tuple(paths) for name, paths in found.items()}
+
+    def inspected_teachers(self) -> Mapping[str, tuple[str | int, ...]]:
+        """Return the teachers whose layers a term reads -> the path of that term's teacher in the recipe."""
+        listed = "objective" in type(self).model_fields
+        return {
+            name: ("objective", index, "teacher") if listed else ()
+            for index, term in enumerate(self.loss_terms())
+            for name in term.teacher_features()
+        }
+
+    def size_budget(self) -> float | None:
+        """Return the smallest budget of the terms in bits per weight of the file, or None."""
+        return min((found for term in self.loss_terms() if (found := term.size_budget()) is not None), default=None)
+
+    def batch_size(self) -> int:
+        """Return the examples of a training step over all ranks."""
+        return self.batch
+
+    def attach(self, learner: Learner) -> None:
+        """Attach the stage's constraints to the learner.
+
+        Raises:
+            SpecError: a rule does not fit the module, or weights are averaged and batch-norms are not re-estimated.
+        """
+        normed = any(name.endswith("running_mean") for name, _ in learner.module.named_buffers())
+        if self.average and normed and not self.norm_batches:
+            raise SpecError(
+                "average: the running statistics of batch-norms belong to other weights than the averaged ones; "
+                "re-estimate them with norm_batches, for example 50"
+            )
+        for rule in self.attached_rules():
+            learner.attach(rule.attach(learner))
+
+    def try_on(self, model: Learner, trial: Trial) -> Learner:
+        """Attach the constraints and compute the loss once, in evaluation mode.
+
+        Raises:
+            SpecError: a rule or a term does not fit the module, the data or the teachers.
+        """
+        self.attach(model)
+        program = model.graph(train=False)
+        taps = LayerTaps(program, self.features())
+        outputs = program(*trial.batch.inputs)
+        answers = ask_teachers(trial.teachers, self.teachers(), self.teacher_features(), trial.batch)
+        every = tuple(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
+        batch = Batch(trial.batch.inputs, trial.batch.targets)
+        given = LossInputs(every[0], every, batch, answers.outputs, 0.0, taps.take(), answers.features)
+        losses = []
+        for term in self.loss_terms():
+            with prefixed_errors(f"loss {term.describe()['name']}"):
+                objective = term.build(model)
+                objective.prepare(given)
+                losses.append(_scalar_loss(objective, given))
+        if not any(loss.requires_grad for loss in losses):
+            raise SpecError("no loss depends on a parameter that is trained; compute it with PyTorch from the outputs")
+        return model
+
+    def run(self, model: Learner, context: TrainingContext) -> Learner:  # type: ignore[override]
+        """Train from the latest checkpoint of ``context.store`` on, and add the stage to the learner's record.
+
+        Raises:
+            SpecError: a rule or a term does not fit the module.
+            AttarError: the loss is not finite; a checkpoint is damaged or cannot be written.
+        """
+        self.attach(model)
+        latest = context.store.latest()
+        done = latest if latest is not None and latest.done else None
+        # Before the terms are built, and on the CPU: the rate term packs the module as it will be shipped.
+        model.record.append(self.describe())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(context.seed, "objective"))
+            objectives = [term.build(model) for term in self.loss_terms()]
+        with on_device(model, context.fabric.device):
+            job = StageJob(self, model, context, objectives, 0 if latest is None else latest.epoch)
+            if done is None:
+                history = self._fit(job, context)
+            else:
+                job.load({name.removeprefix("job."): tensor for name, tensor in done.tensors.items()})
+        model.finalize()
+        if done is None and context.fabric.is_global_zero:
+            state = {f"job.{name}": tensor for name, tensor in job.state().items()}
+            context.store.save(Checkpoint(self.epochs, state, {"history": history}, done=True))
+        context.fabric.barrier()
+        return model
+
+    def _fit(self, job: StageJob, context: TrainingContext) -> list[dict[str, Any]]:
+        job.feed = feed = context.feed(self.batch)
+        return fit(
+            job.training_job(),
+            self,
+            feed,
+            context.fabric,
+            seed=context.seed,
+            store=context.store,
+            log=context.log,
+            what=self.stage,
+        )
+
+
+def _scalar_loss(objective: Objective, given: LossInputs) -> torch.Tensor:
+    """Return the loss, or raise an error that shows the shapes it was given."""
+    try:
+        found = objective(given)
+    except AttarError:
+        raise
+    except Exception as error:
+        targets = given.batch.targets
+        described = "no targets"
+        if targets is not None:
+            ends = f" from {targets.min()} to {targets.max()}" if targets.numel() else ""
+            described = f"targets {str(targets.dtype).removeprefix('torch.')}{tuple(targets.shape)}{ends}"
+        raise SpecError(f"of outputs {tuple(given.outputs.shape)} and {described}: {short_message(error)}") from error
+    if not isinstance(found, torch.Tensor) or found.dim():
+        shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise SpecError(f"it gave {shape}; a loss is one number: the mean over the batch")
+    return found
