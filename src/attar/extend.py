@@ -25,6 +25,7 @@ _MODULES = {
     "core.spec": ("Spec",),
     "core.tensors": ("Codebook", "Dense", "Quantized", "Sparse", "dequantize", "round_to_grid"),
     "data.dataset": ("Dataset",),
+    "measure.runner": ("Runner",),
     "methods.quantize.ptq.absmax": ("Absmax",),
     "methods.quantize.ptq.observer": ("Observer",),
     "methods.quantize.ptq.solver": ("Solver", "affine_grid", "weight_extremes"),

@@ -126,7 +126,7 @@ def main() -> int:
     if not parser.parse_args().draw:
         RESULTS.write_text(json.dumps(measure(), indent=2) + "\n")
     results = json.loads(RESULTS.read_text())
-    table = show.print_table(HEADS[0], *(f">{head}" for head in HEADS[1:]))
+    table = show.plain_table(HEADS[0], *(f">{head}" for head in HEADS[1:]))
     for line in rows(results):
         table.add_row(*line)
     Console().print(table)

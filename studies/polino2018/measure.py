@@ -173,7 +173,7 @@ def main() -> int:
             Console().print(f"made by an earlier recipe, or of unknown origin: {', '.join(earlier)}", style="red")
     for title, make in TABLES.items():
         heads, *rows = make(results)
-        table = show.print_table(heads[0], *(f">{head}" for head in heads[1:]))
+        table = show.plain_table(heads[0], *(f">{head}" for head in heads[1:]))
         for row in rows:
             table.add_row(*row)
         Console().print(title, table)

@@ -39,7 +39,7 @@ from attar._src.data.preprocessing import parse_preprocessing
 from attar._src.data.registry import load_dataset
 from attar._src.deploy.build_module import build_module
 from attar._src.deploy.parity import compare_outputs
-from attar._src.measure.accuracy import evaluate_accuracy
+from attar._src.measure.accuracy import AccuracyMetric, evaluate_accuracy
 from attar._src.measure.latency import interleave
 from attar._src.measure.runner import open_runner
 from attar._src.runtime.preprocess import preprocess
@@ -88,8 +88,8 @@ def peer(module: torch.nn.Module, x: np.ndarray[Any, Any], folder: Path) -> tupl
 def accuracy_of(path: Path, x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> float:
     """Return the accuracy of an ONNX file."""
     runner = open_runner(path)
-    scores = [runner.run({runner.inputs[0]: x[i : i + 250]})[0] for i in range(0, len(x), 250)]
-    return float((np.concatenate(scores).argmax(1) == y).mean())
+    scores = [next(iter(runner.run({runner.inputs[0]: x[i : i + 250]}).values())) for i in range(0, len(x), 250)]
+    return AccuracyMetric()(np.concatenate(scores), y)
 
 
 def measure(threads: list[int], rounds: int | None, known: dict[str, Any] | None) -> dict[str, Any]:
@@ -148,10 +148,10 @@ def measure(threads: list[int], rounds: int | None, known: dict[str, Any] | None
     return results
 
 
-def print_tables(results: dict[str, Any]) -> None:
+def plain_tables(results: dict[str, Any]) -> None:
     """Print what was measured for people."""
     out = Console()
-    table = show.print_table("file", ">accuracy", ">bytes", ">bits per weight", ">equal predictions", "in integers")
+    table = show.plain_table("file", ">accuracy", ">bytes", ">bits per weight", ">equal predictions", "in integers")
     for name, entry in results["files"].items():
         bits, parity = entry.get("bits_per_weight"), entry.get("parity")
         table.add_row(
@@ -163,7 +163,7 @@ def print_tables(results: dict[str, Any]) -> None:
             entry.get("integer_layers", ""),
         )
     out.print(table)
-    times = show.print_table(
+    times = show.plain_table(
         "threads", "batch", "model", ">median ms", ">p99 ms", ">spread", ">ratio to quantize_static"
     )
     for run in results["latency"]:
@@ -249,7 +249,7 @@ def main() -> int:
         results = measure(options.threads, options.rounds, known)
         RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     results = json.loads(RESULTS.read_text())
-    print_tables(results)
+    plain_tables(results)
     draw(results, HERE / "figure.svg")
     for page in (HERE / "README.md", HERE.parent.parent / "README.md"):
         fill(results, page)

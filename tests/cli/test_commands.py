@@ -146,7 +146,7 @@ def test_bench_says_why_a_layer_is_not_in_integers(tmp_path, capsys, one_start):
 def test_bench_wants_our_file_first(file, tmp_path, capsys):
     ran(capsys, "export", file, tmp_path / "other.onnx")
     assert main(["bench", str(tmp_path / "other.onnx"), "--against", str(file)]) == 1
-    assert "put the .attar file first" in capsys.readouterr().err
+    assert "name a .attar file first" in capsys.readouterr().err
 
 
 def test_every_command_works_where_pytorch_cannot_be_imported(file, data, tmp_path):

@@ -120,7 +120,7 @@ def test_bytes_without_preprocessing_are_named(tmp_path, capsys, rng, kind, advi
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert f"the examples are {np.dtype(kind)} of shape (40, 6)" in error
-    assert "--preprocessing is missing" in error
+    assert "add --preprocessing" in error
     assert "unit" in error
     assert advice in error
     # What the message advises works.

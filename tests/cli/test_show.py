@@ -9,14 +9,6 @@ from attar._src.cli import show
 
 
 @pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 KB"), (250_827, "250.8 KB"), (2e6, "2.0 MB"), (3e9, "3.0 GB")],
-)
-def test_amounts(count, text):
-    assert show.amount(count) == text
-
-
-@pytest.mark.parametrize(
     ("share", "text"), [(0, ""), (1, "████"), (0.5, "██"), (0.28, "█▏"), (2, "████"), (-1, ""), (0.001, "")]
 )
 def test_bars(share, text):
@@ -24,7 +16,7 @@ def test_bars(share, text):
 
 
 def test_numbers_are_whole_where_names_are_long():
-    table = show.print_table("\nfile", *(f">{title}" for title in ("some\nbytes", "other\nbytes")))
+    table = show.plain_table("\nfile", *(f">{title}" for title in ("some\nbytes", "other\nbytes")))
     table.add_row("a-file-of-a-long-name.attar", "1,058,010", "13,058,010")
 
     def printed(width):

@@ -6,7 +6,7 @@ import signal
 import threading
 
 import pytest
-from tests.train.test_bar import Terminal
+from tests.core.test_progress import Terminal
 
 from attar._src.core.interrupt import interruptible, raise_if_interrupted
 from attar._src.core.progress import track

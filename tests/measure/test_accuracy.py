@@ -6,6 +6,7 @@ from tests.runtime.reference import file_of, node
 
 from attar._src.core.errors import DataError
 from attar._src.measure.accuracy import evaluate_accuracy
+from attar._src.measure.metric import METRICS, per_class
 from attar._src.runtime.session import Session
 
 
@@ -47,9 +48,9 @@ def test_one_example_may_have_many_labels():
         (scores(0, 1), np.array([0]), 1, "2 examples came with 1 labels"),
         (scores(), np.zeros(0, np.int64), 1, "at least one"),
         (scores(0), np.array([0]), 0, "batch of 0"),
-        (scores(0), np.array([3]), 1, "labels from 3 to 3 were given for 3 outputs"),
-        (scores(0), np.array([-1]), 1, "from -1"),
-        (scores(0), np.array([[0, 0]]), 1, "cannot be judged"),
+        (scores(0), np.array([3]), 1, "labels up to 3 were given for 3 outputs"),
+        (scores(0), np.array([-1]), 1, "every target is negative"),
+        (scores(0), np.array([[0, 0]]), 1, r"accuracy of outputs \(1, 3\) by targets int64\(1, 2\)"),
         (scores(0) * np.float32(np.nan), np.array([0]), 1, "not finite"),
         (np.zeros((1, 4), np.float32), np.array([0]), 1, "axis 1"),
     ],
@@ -57,3 +58,11 @@ def test_one_example_may_have_many_labels():
 def test_what_cannot_be_judged_is_refused(echo, raw, labels, batch, message):
     with pytest.raises(DataError, match=message):
         evaluate_accuracy(echo, raw, labels, batch=batch)
+
+
+def test_negative_labels_are_not_counted_as_in_the_metric(echo):
+    outputs, labels = scores(0, 1, 2, 2), np.array([0, -100, 2, 1])
+    found = evaluate_accuracy(echo, outputs, labels, batch=3)
+    assert (found.accuracy, found.examples, found.predictions) == (2 / 3, 4, 3)
+    assert found.accuracy == METRICS["accuracy"](outputs, labels)
+    assert found.per_class == per_class(outputs, labels)

@@ -29,7 +29,7 @@ def test_both_run_the_same_inputs_by_position(ours, theirs):
     feed = example_feed(mine, 3)
     assert feed["x"].shape == (3, 3, 8, 8)
     assert feed["x"].std() > 0.5
-    np.testing.assert_array_equal(mine.run(feed)["y"], other.run(other.feed(feed))[0])
+    np.testing.assert_array_equal(mine.run(feed)["y"], other.run(other.feed(feed))["y"])
     np.testing.assert_array_equal(example_feed(mine, 3)["x"], feed["x"])
 
 
@@ -39,7 +39,7 @@ def test_integer_inputs_are_zeros_that_may_be_indices(tmp_path):
 
 
 def test_what_does_not_fit_is_refused(ours, theirs, tmp_path):
-    with pytest.raises(DataError, match="takes 1 inputs, the model it is held against 0"):
+    with pytest.raises(DataError, match="takes 1 inputs, the model it is compared with 0"):
         open_runner(ours).feed({})
     with pytest.raises(DataError, match="no example sizes"):
         example_feed(open_runner(theirs), 1)

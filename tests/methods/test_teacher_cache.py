@@ -181,15 +181,6 @@ def test_precision_and_preparation_tell_banks_apart():
     )
 
 
-def test_one_of_something_else_is_replaced_on_request(tmp_path):
-    path = tmp_path / "x.safetensors"
-    cache.build_cache(_teacher(1), _feed(), path)
-    made = cache.build_cache(_teacher(), _feed(), path, anew=True)
-    assert (
-        made.path.read_bytes() == cache.build_cache(_teacher(), _feed(), tmp_path / "y.safetensors").path.read_bytes()
-    )
-
-
 def test_endless_variants_cannot_be_kept(tmp_path, whole):
     with pytest.raises(SpecError, match=r"anew each time.*without a cache"):
         cache.build_cache(_teacher(), _feed(augment=(Flip(), Noise())), tmp_path / "x.safetensors")

@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
-import yaml
+from ruamel.yaml import YAML
 from torch import nn
 
 from attar._src.core.errors import SpecError, UnknownName
 from attar._src.methods.presets import Distill, QuantizeStage, Train
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.recipe.recipe import Recipe, read_recipe
+from attar._src.recipe.yaml_text import format_yaml
 
 TEXT = """
 data: digits
@@ -85,7 +86,7 @@ def test_exponents_are_numbers_as_people_write_them(path):
 
 def test_a_recipe_written_out_is_the_same_recipe(path):
     described = read_recipe(path).described()
-    again = yaml.safe_load(yaml.safe_dump(json.loads(json.dumps(described))))
+    again = YAML(typ="safe", pure=True).load(format_yaml(json.loads(json.dumps(described))))
     assert Recipe(**again).described() == described
 
 
@@ -109,7 +110,7 @@ def test_settings_take_the_place_of_what_is_there(path):
     ("setting", "message"),
     [
         ("models.studnt.stages.0.epochs=3", "no key named 'studnt'; did you mean 'student'?"),
-        ("models.student.stages.7.epochs=3", "'7' is no place in a list of 2; use 0 to 1"),
+        ("models.student.stages.7.epochs=3", "'7' is no index of a list of 2; use 0 to 1"),
         ("models.student.stages.0.epochs.x=3", "2 has no key 'x'"),
         ("epochs", "write key.path=value"),
         ("seeds=[", "the value is not YAML"),
@@ -195,7 +196,7 @@ def test_mappings_may_be_merged_and_merged_again(tmp_path):
     [
         ("a: [", "is not YAML"),
         ("- a", "holds a list"),
-        ("data: digits\ndata: mnist\n", "the key 'data' stands twice"),
+        ("data: digits\ndata: mnist\n", "line 2, column 1: the key 'data' is given twice"),
         ("data: digits\n", "recipe.models: Field required"),
     ],
 )

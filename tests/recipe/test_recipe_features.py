@@ -3,11 +3,12 @@
 import re
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 from tests.pipeline.test_try_stages import TRAIN, look, net, one_thread, refusal  # noqa: F401
 
 import attar
 from attar._src.core.errors import SpecError
+from attar._src.recipe.yaml_text import format_yaml
 
 HINT = {"name": "hint", "teacher": "teacher", "layers": {"0": "2"}}
 
@@ -81,4 +82,5 @@ def test_a_recipe_that_looks_into_a_program_is_taken_and_written_out_again():
     made = recipe({"stages": [{"stage": "train", "epochs": 1}]}, {"stages": [{**HINTED, "norm_batches": 20}]})
     (found,) = made.models["small"].stages
     assert found.norm_batches == 20
-    assert yaml.safe_load(yaml.safe_dump(found.describe()))["objective"][1]["layers"] == {"0": "2"}
+    again = YAML(typ="safe", pure=True).load(format_yaml(found.describe()))
+    assert again["objective"][1]["layers"] == {"0": "2"}

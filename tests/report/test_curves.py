@@ -1,6 +1,6 @@
 from tests.report import runs
 
-from attar._src.report.curves import curves
+from attar._src.report.figures.curves import curves
 from attar._src.report.story import tell
 
 

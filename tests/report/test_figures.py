@@ -3,8 +3,9 @@ import json
 import pytest
 from tests.report import runs
 
-from attar._src.report import figures
-from attar._src.report.figures import MOST_CLASSES, MOST_ROWS, plots
+from attar._src.report.figures.bytes import MOST_ROWS
+from attar._src.report.figures.classes import MOST_CLASSES, shown_classes
+from attar._src.report.figures.plots import plots
 from attar._src.report.story import tell
 
 HOSTILE = "</script><b onmouseover=alert(1)>&amp;"
@@ -106,8 +107,8 @@ def test_of_many_classes_those_that_lost_most_are_shown(tmp_path):
     before = {str(label): 0.9 for label in range(count)}
     after = before | {"77": 0.2}
     story = tell(runs.small(tmp_path, models=[{"per_class": before}, {"per_class": after}]))
-    assert len(figures.shown_classes(story)) == MOST_CLASSES
-    assert "77" in figures.shown_classes(story)
+    assert len(shown_classes(story)) == MOST_CLASSES
+    assert "77" in shown_classes(story)
     assert f"The {MOST_CLASSES} classes that changed most, of {count}" in plots(story)["classes"].figures[0].note
 
 

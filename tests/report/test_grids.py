@@ -4,7 +4,7 @@ from tests import samples
 from tests.report import runs
 
 from attar._src.core.tensors import Dense
-from attar._src.report.grids import MOST_TENSORS, grids
+from attar._src.report.figures.grids import MOST_TENSORS, grids
 from attar._src.report.story import tell
 
 
@@ -48,7 +48,7 @@ def test_zeros_that_would_hide_the_rest_are_cut_and_counted(tmp_path):
     zeros = by_name(figure)["exactly zero"]["y"][0]
     assert figure.layout["yaxis"]["range"][1] < zeros
     assert figure.layout["annotations"][0]["text"] == f"exactly zero: {zeros} ({zeros / 8:.1f} %)"
-    assert figure.note.endswith("The bar of zeros goes on beyond the top.")
+    assert figure.note.endswith("The bar of zeros is cut at the top.")
 
 
 def test_many_tensors_are_cut_and_the_page_says_so(tmp_path):

@@ -4,7 +4,7 @@ from tests.samples import codebook, quantized, sparse
 
 from attar._src.core.scheme import PerBucket, PerChannel, PerTensor, Scheme
 from attar._src.core.tensors import Dense, Quantized
-from attar._src.report.histogram import MOST_BINS, MOST_POINTS, largest, weight_histogram
+from attar._src.report.figures.histogram import MOST_BINS, MOST_POINTS, weight_histogram
 
 
 def every(rng):
@@ -77,9 +77,3 @@ def test_odd_values_are_counted_without_a_warning(values):
 def test_bf16_and_integers_have_histograms():
     assert weight_histogram(Dense(np.full((2, 2), 0x3F80, np.uint16), "bf16")).counts.sum() == 4
     assert weight_histogram(Dense(np.arange(4), "i64")).zeros == 1
-
-
-def test_the_largest_stay_in_their_order():
-    assert largest([5, 1, 9, 9, 2], 3) == [0, 2, 3]
-    assert largest([1, 1, 1], 2) == [0, 1]
-    assert largest([], 2) == []

@@ -137,6 +137,8 @@ def test_hostile_names_are_text_everywhere(tmp_path):
 def test_the_figures_are_json_that_ends_where_it_should(page):
     (text,) = re.findall(r'<script type="application/json" id="figures">(.*?)</script>', page)
     found = json.loads(text)
+    assert not set("<>&'") & set(text)
+    assert text.isascii()
     assert set(found) == {"trade", "bytes", "weights", "curves", "classes"}
     assert {figure["labels"][0] for figure in found["bytes"]["figures"]} == {"teacher", "alone", "student"}
 

@@ -2,15 +2,20 @@ import re
 
 from tests.report import runs
 
-from attar._src.report.figures import plots
-from attar._src.report.layers import MOST_LAYERS
-from attar._src.report.sections import alarm, sections, tiles
+from attar._src.report.content import MOST_ROWS_SHOWN, PageTable
+from attar._src.report.figures.plots import plots
+from attar._src.report.headline import alarms, tiles
+from attar._src.report.page import TEMPLATES, render
+from attar._src.report.sections import sections
 from attar._src.report.story import tell
+
+HOSTILE = "</script><img src=x onerror=alert(1)> & \"'"
+MACROS = TEMPLATES.get_template("macros.html").module
 
 
 def told(folder):
     story = tell(folder)
-    return {section.anchor: section.body for section in sections(story, plots(story))}
+    return {section.anchor: str(MACROS.section(section)) for section in sections(story, plots(story))}
 
 
 def cells(markup, row):
@@ -55,10 +60,12 @@ def test_what_was_not_measured_is_a_dash(tmp_path):
 
 
 def test_collapsed_classes_raise_an_alarm_that_names_them(tmp_path):
-    lost = tell(runs.demo(tmp_path / "a", collapsed=True))
-    assert "<strong>student</strong> lost class 8 (99.0 % to 61.0 %)." in alarm(lost)
-    assert 'role="alert"' in alarm(lost)
-    assert alarm(tell(runs.demo(tmp_path / "b"))) == ""
+    lost = render(tell(runs.demo(tmp_path / "a", collapsed=True)), {})
+    assert "<strong>student</strong> lost class 8 (99.0 % to 61.0 %)." in lost
+    assert 'role="alert"' in lost
+    whole = tell(runs.demo(tmp_path / "b"))
+    assert alarms(whole) == []
+    assert 'role="alert"' not in render(whole, {})
 
 
 def test_a_collapsed_class_is_marked_in_its_table(tmp_path):
@@ -71,7 +78,7 @@ def test_a_collapsed_class_is_marked_in_its_table(tmp_path):
 
 def test_classes_that_were_not_counted_are_said_to_be_taken_as_equal(tmp_path):
     per_class = {"per_class": {"0": 0.9, "1": 0.9}}
-    assert "taken to be equally many" in told(runs.small(tmp_path, models=[per_class, per_class]))["classes"]
+    assert "assumed to be equally many" in told(runs.small(tmp_path, models=[per_class, per_class]))["classes"]
 
 
 def test_classes_are_called_what_the_file_calls_them(tmp_path):
@@ -81,15 +88,15 @@ def test_classes_are_called_what_the_file_calls_them(tmp_path):
 
 
 def test_tiles_show_what_was_measured(tmp_path):
-    found = tiles(tell(runs.demo(tmp_path / "a")))
-    assert "4.96×" in found
-    assert "faster" in found
-    slow = tiles(tell(runs.small(tmp_path / "b", models=[{}, {"times_faster": 0.25}])))
-    assert "slower" in slow
-    assert "4.00×" in slow
-    alone = tiles(tell(runs.small(tmp_path / "c")))
-    assert "faster" not in alone
-    assert "on 359 test examples" in alone
+    def found(folder):
+        return {tile.name: (tile.value, tile.detail) for tile in tiles(tell(folder))}
+
+    assert found(runs.demo(tmp_path / "a"))["faster"] == ("4.96×", "than teacher, median")
+    slow = found(runs.small(tmp_path / "b", models=[{}, {"times_faster": 0.25}]))
+    assert slow["slower"] == ("4.00×", "than a, median")
+    alone = found(runs.small(tmp_path / "c"))
+    assert set(alone) == {"whole file", "smaller", "test accuracy"}
+    assert alone["test accuracy"] == ("90.00 %", "on 359 test examples")
 
 
 def test_layers_say_what_they_ran_in_and_why(tmp_path):
@@ -101,15 +108,15 @@ def test_layers_say_what_they_ran_in_and_why(tmp_path):
 
 def test_long_tables_are_cut_and_say_so(tmp_path):
     layer = {"kernel": "Conv", "integer": False, "reason": "x"}
-    many = MOST_LAYERS + 7
+    many = MOST_ROWS_SHOWN + 7
     changes = {
         "layers": [{**layer, "name": f"layer{i}"} for i in range(many)],
         "left": {f"layer{i}": "why" for i in range(many)},
     }
     found = told(runs.small(tmp_path, models=[changes]))
     for section in (found["integers"], found["floats"]):
-        assert f"The first {MOST_LAYERS} of {many}; all are in report.json." in section
-        assert section.count("<tr>") == MOST_LAYERS + 1
+        assert f"The first {MOST_ROWS_SHOWN} of {many}; all are in report.json." in section
+        assert section.count("<tr>") == MOST_ROWS_SHOWN + 1
 
 
 def test_nothing_left_in_floating_point_is_said_too(tmp_path):
@@ -130,4 +137,16 @@ def test_the_last_section_is_enough_to_do_it_again(tmp_path):
 
 
 def test_without_its_text_the_recipe_is_shown_as_json(tmp_path):
-    assert "&quot;data&quot;: &quot;digits&quot;" in told(runs.small(tmp_path, recipe_yaml=""))["again"]
+    assert "&#34;data&#34;: &#34;digits&#34;" in told(runs.small(tmp_path, recipe_yaml=""))["again"]
+
+
+def test_a_table_says_what_its_headings_head_and_escapes_its_cells():
+    made = MACROS.table(
+        PageTable("What <it> shows", ["Name", "Bytes"], [["a<b", "1"], ["c", HOSTILE]], numbers=[1], marked=[1])
+    )
+    assert "<caption>What &lt;it&gt; shows</caption>" in made
+    assert '<th scope="col">Name</th><th scope="col" class="n">Bytes</th>' in made
+    assert '<tr><th scope="row">a&lt;b</th><td class="n">1</td></tr>' in made
+    assert '<tr class="marked"><th scope="row">c</th>' in made
+    assert 'tabindex="0" role="region" aria-label="What &lt;it&gt; shows"' in made
+    assert "<img" not in made

@@ -95,14 +95,14 @@ def test_a_run_that_has_not_ended_says_how_to_go_on(tmp_path):
 
 def test_a_report_of_files_alone_tells_of_no_run(tmp_path):
     (tmp_path / "report.json").write_text(json.dumps({"1" * 64: {"file": "a.attar"}}))
-    with pytest.raises(AttarError, match=r"tells of files but of no run; `attar run RECIPE\.yaml"):
+    with pytest.raises(AttarError, match=r"has measurements of files but not of a run; `attar run RECIPE\.yaml"):
         tell(tmp_path)
 
 
 def test_a_missing_file_is_named_with_its_model(tmp_path):
     runs.small(tmp_path, models=[{}, {}])
     (tmp_path / "b.attar").unlink()
-    with pytest.raises(AttarError, match=r"b\.attar is missing: report\.json tells of it as the file of 'b'"):
+    with pytest.raises(AttarError, match=r"b\.attar is missing: report\.json names it as the file of 'b'"):
         tell(tmp_path)
 
 

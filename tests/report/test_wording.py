@@ -10,10 +10,6 @@ NAN, INF = float("nan"), float("inf")
     [
         (wording.count, 1234567, "1,234,567"),
         (wording.count, None, "–"),
-        (wording.format_bytes, 999, "999 B"),
-        (wording.format_bytes, 1500, "1.5 KB"),
-        (wording.format_bytes, 2_000_000, "2.0 MB"),
-        (wording.format_bytes, 3e9, "3.0 GB"),
         (wording.share, 0.98333, "98.3 %"),
         (wording.share, NAN, "–"),
         (wording.times, 31.24, "31.2×"),

@@ -1,1 +1,1 @@
-"""Backends: a file in the form another runtime takes; beside ``methods`` and ``report``, above ``work``."""
+"""Backends: a file in the format of another runtime."""

@@ -1,10 +1,10 @@
-"""ONNX: the model the runtime itself runs, as a standard file of its own."""
+"""ONNX: the graph that :class:`Session` runs, as a standard file."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import onnx
 
@@ -12,15 +12,15 @@ from attar._src.artifact.manifest import Manifest, canonical
 from attar._src.artifact.reader import Artifact
 from attar._src.artifact.writer import write_atomically
 from attar._src.core.errors import ArtifactError
+from attar._src.measure.runner import Runner, open_onnx
 from attar._src.runtime.lower import lower
 
 
 class OnnxBackend:
-    """``onnx``: int8 weights with Q/DQ where the file runs in integers, float32 weights elsewhere.
+    """``onnx``: int8 weights between Q/DQ operators for layers that run in integers, float32 weights for the others.
 
-    Operators of the standard domain only, so that any runtime of the operator set can run it. Preprocessing, task and
-    class names travel as metadata (JSON under the keys of ``docs/format.md``). A file with several graphs is exported
-    by its first.
+    Operators are of the standard domain, so that every ONNX runtime can run them. Preprocessing, task and class names
+    are metadata: JSON under the keys of ``docs/format.md``. Of several graphs the first is exported.
     """
 
     name: ClassVar[str] = "onnx"
@@ -28,14 +28,14 @@ class OnnxBackend:
     needs: ClassVar[tuple[str, ...]] = ()
 
     def supports(self, manifest: Manifest) -> str | None:
-        """Return None: every file holds a graph."""
+        """Return None for every file with a graph."""
         return None if manifest.graphs else "it holds no graph"
 
-    def export(self, artifact: Artifact, path: Path, module: Any = None) -> None:
+    def export(self, artifact: Artifact, path: Path) -> None:
         """Write the first graph of a file as ONNX.
 
         Raises:
-            ArtifactError: the file is malformed, or larger than an ONNX message can be.
+            ArtifactError: the file is malformed, or too large for ONNX (2 GiB).
         """
         manifest = artifact.manifest
         lowered = lower(artifact, manifest.graphs[0].name)
@@ -50,3 +50,11 @@ class OnnxBackend:
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise ArtifactError(f"the exported graph is not standard ONNX: {error}", section="graph") from error
         write_atomically(path, data)
+
+    def open(self, path: Path, *, threads: int | None = None) -> Runner:
+        """Open an ONNX file with ONNX Runtime.
+
+        Raises:
+            ArtifactError: the file cannot be read, or ONNX Runtime refuses it.
+        """
+        return open_onnx(path, threads=threads)

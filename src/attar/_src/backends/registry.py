@@ -1,4 +1,4 @@
-"""Every backend by name."""
+"""All backends by name."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The command line: one file a command, imported when it is asked for; the top layer.
+"""The command line: one file for each command, imported on demand.
 
-To add a command, write a module with one function and a line in ``COMMANDS``.
+To add a command, write a module with one function and add a line to ``COMMANDS``.
 """
 
 from __future__ import annotations
@@ -20,20 +20,23 @@ from rich.markup import escape
 from attar._src.core.errors import AttarError
 from attar._src.core.optional import install_hint
 
-#: Command -> its module and function, and what ``attar --help`` says of it.
+#: Command -> module and function, and its line in ``attar --help``.
 COMMANDS = {
-    "run": ("attar._src.cli.run:run_command", "Do what a recipe says: train, distil, prune, quantize, pack, measure."),
+    "run": ("attar._src.cli.run:run_command", "Run a recipe: train, distil, prune, quantize, pack, measure."),
     "quantize": (
         "attar._src.cli.quantize:quantize_command",
-        "Quantize a trained PyTorch module and pack it into a file.",
+        "Quantize a trained PyTorch module and write a .attar file.",
     ),
     "schema": ("attar._src.cli.schema:schema_command", "Print the JSON schema of recipes."),
-    "report": ("attar._src.cli.report:report_command", "Make the page of a run anew."),
-    "inspect": ("attar._src.cli.inspect:inspect_command", "Show where every byte of a file goes."),
+    "report": ("attar._src.cli.report:report_command", "Write the page of a finished run again."),
+    "inspect": ("attar._src.cli.inspect:inspect_command", "Show the size of every part and tensor of a file."),
     "verify": ("attar._src.cli.verify:verify_command", "Check every byte of a file."),
     "eval": ("attar._src.cli.eval:eval_command", "Measure the accuracy of a file on a data set."),
-    "bench": ("attar._src.cli.bench:bench_command", "Measure latency, cold start and memory, against other files."),
-    "export": ("attar._src.cli.export:export_command", "Write a file in the form of another runtime."),
+    "bench": (
+        "attar._src.cli.bench:bench_command",
+        "Measure latency, cold start and memory beside other files.",
+    ),
+    "export": ("attar._src.cli.export:export_command", "Convert a file to the format of another runtime."),
 }
 
 _HELP = """Makes trained PyTorch models small and fast, in one verified file that runs without PyTorch.
@@ -46,19 +49,19 @@ attar eval net.attar --data cifar10
 
 attar bench net.attar --against other.onnx
 
-`attar COMMAND --help` shows what a command takes, with an example."""
+`attar COMMAND --help` shows the options of a command, with an example."""
 
-_INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
+_INTERRUPTED = 130  # as in shells: 128 + SIGINT
 
-# typer keeps its own copy of click in some versions and imports click in others; both have these above BadParameter.
+# The base classes of BadParameter, from typer's own copy of click or from click, depending on the version.
 _REFUSALS: tuple[type[Exception], ...] = typer.BadParameter.__bases__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 1 for an error, 2 for wrong usage, 130 for an interruption.
+    """Run the command line and return its exit code: 0, 1 for an error, 2 for wrong usage, 130 if interrupted.
 
     Args:
-        arguments: what follows the program's name; ``sys.argv`` where None.
+        arguments: arguments after the program's name; those of the process if None.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     with warnings.catch_warnings():
@@ -81,12 +84,12 @@ def _run(given: list[str]) -> int:
         return _refuse(error)
     except (typer.Abort, KeyboardInterrupt):
         return _fail("interrupted", _INTERRUPTED)
-    # Some versions of typer turn an interruption into this code instead of raising it.
+    # Some versions of typer return this code instead of raising Abort.
     return _fail("interrupted", _INTERRUPTED) if found == _INTERRUPTED else found or 0
 
 
 def _application(arguments: Sequence[str]) -> typer.Typer:
-    """Return the application with the command that is asked for; the others are there by name alone."""
+    """Return the application with one command imported; the others are names with a line of help."""
     app = typer.Typer(
         help=_HELP,
         no_args_is_help=True,
@@ -131,7 +134,7 @@ def _options(
 
 
 def _refuse(error: Any) -> int:
-    """Print why the command line itself refuses its arguments."""
+    """Print why the arguments are refused."""
     message = error.format_message()
     if not message:
         error.show()
@@ -142,7 +145,7 @@ def _refuse(error: Any) -> int:
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Print a warning without the line of code it comes from; in place of ``warnings.showwarning``."""
+    """Print a warning without its source line; replaces ``warnings.showwarning``."""
     Console(stderr=True, soft_wrap=True, highlight=False).print(
         f"[bold yellow]warning:[/] {escape(' '.join(str(message).split()))}"
     )

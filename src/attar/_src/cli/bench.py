@@ -1,4 +1,4 @@
-"""``attar bench``: latency, cold start and memory of a file, beside others in the same run."""
+"""``attar bench``: latency, cold start and memory of files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from attar._src.cli import show
 from attar._src.core.errors import SpecError
+from attar._src.core.format_bytes import format_bytes
 from attar._src.core.progress import track
 from attar._src.measure.cold import cold_start
 from attar._src.measure.latency import interleave
@@ -23,17 +24,16 @@ def bench_command(
     against: Annotated[
         list[Path] | None, typer.Option("--against", "-a", metavar="OTHER", help="Another .attar or .onnx file.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="How many examples run at once.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="Threads a run may use.")] = 1,
-    rounds: Annotated[
-        int | None, typer.Option(min=1, help="Runs of each file; as many as five seconds allow by default.")
-    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads for a run.")] = 1,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Runs of each file; about five seconds by default.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Time a file on the runtime that will serve it, interleaved with others, and show which layers ran in integers.
+    """Time a file on the runtime that serves it, interleaved with other files, and show which layers ran in integers.
 
-    Every round runs each file once, in turns, so that what else the machine does falls on all alike. Cold start (open
-    to first answer) and peak memory are of fresh processes. Layers are from ONNX Runtime's own profile.
+    Every round runs each file once, in random order, so that disturbances of the machine affect all files alike. Cold
+    start (from opening to the first output) and peak memory are measured in fresh processes. Layers are from the
+    profile of ONNX Runtime.
 
     Example:
 
@@ -42,7 +42,7 @@ def bench_command(
     runners = [open_runner(path, threads=threads) for path in (file, *(against or []))]
     session = runners[0].session
     if session is None:
-        raise SpecError(f"{file} is not a .attar file; put the .attar file first and others behind --against")
+        raise SpecError(f"{file} is not a .attar file; name a .attar file first and other files with --against")
     feed = example_feed(runners[0], batch)
     latencies = interleave([partial(runner.run, runner.feed(feed)) for runner in runners], rounds=rounds)
     shapes = [(list(array.shape), array.dtype.str) for array in feed.values()]
@@ -65,19 +65,19 @@ def bench_command(
 
 def _print(files: list[dict[str, Any]], layers: dict[str, tuple[Layer, ...]], title: str) -> None:
     out = show.console()
-    rows = show.print_table(
+    rows = show.plain_table(
         "\nfile", ">\nsize", ">median\nms", ">p99\nms", ">\nspread", ">\nratio", ">cold start\nms", ">peak\nmemory"
     )
     for item in files:
         memory = item["peak_memory_bytes"]
         rows.add_row(
             escape(Path(item["file"]).name),
-            show.amount(item["file_bytes"]),
+            format_bytes(item["file_bytes"]),
             *(f"{item[key]:.3f}" for key in ("median_ms", "p99_ms")),
             f"{item['spread']:.1%}",
             f"{item['ratio']:.3f}",
             f"{item['cold_start_ms']:.1f}",
-            "-" if memory is None else show.amount(memory),
+            "-" if memory is None else format_bytes(memory),
         )
     out.print(title)
     out.print(rows)

@@ -9,20 +9,20 @@ import typer
 
 from attar._src.cli import show
 from attar._src.data.registry import load_dataset
-from attar._src.measure.accuracy import evaluate_accuracy as measure
+from attar._src.measure.accuracy import evaluate_accuracy
 from attar._src.runtime.session import Session
 
 
 def eval_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .attar file.")],
     data: Annotated[str, typer.Option("--data", "-d", help="digits, mnist, cifar10, npz:PATH or file.py:factory.")],
-    split: Annotated[str, typer.Option(help="The split to judge by.")] = "test",
-    batch: Annotated[int, typer.Option(min=1, help="How many examples run at once.")] = 256,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many examples, the first.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads a run may use; all cores by default.")] = None,
+    split: Annotated[str, typer.Option(help="Split of the data set.")] = "test",
+    batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 256,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first examples, at most this many.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads for a run; all cores by default.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure the accuracy of a decoded file on the runtime that will serve it, with the file's own preprocessing.
+    """Measure the accuracy of a decoded file on the runtime that serves it, with the file's own preprocessing.
 
     Example:
 
@@ -31,7 +31,7 @@ def eval_command(
     session = Session(file, threads=threads)
     dataset = load_dataset(data, split)
     labels = dataset.y if limit is None or dataset.y is None else dataset.y[:limit]
-    found = measure(session, dataset.x[:limit], labels, batch=batch)
+    found = evaluate_accuracy(session, dataset.x[:limit], labels, batch=batch)
     if json:
         names = {"file": file.name, "sha256": session.artifact.sha256, "data": dataset.name, "split": dataset.split}
         show.as_json({**found.as_dict(), **names})
@@ -42,7 +42,7 @@ def eval_command(
         f"({found.correct:,} of {found.predictions:,}) on {dataset.name} {dataset.split}"
     )
     names_of = session.manifest.class_names
-    classes = show.print_table("\nclass", ">\naccuracy", "")
+    classes = show.plain_table("\nclass", ">\naccuracy", "")
     for label, share in found.per_class.items():
         name = names_of[int(label)] if int(label) < len(names_of) else label
         classes.add_row(name, f"{share:.2%}", show.bar(share))

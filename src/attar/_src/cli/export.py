@@ -1,4 +1,4 @@
-"""``attar export``: a file in the form of another runtime."""
+"""``attar export``: a file in the format of another runtime."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from attar._src.backends.registry import BACKENDS
 from attar._src.cli import show
 from attar._src.cli.output import demand_writable
 from attar._src.core.errors import SpecError
+from attar._src.core.format_bytes import format_bytes
 
 
 def export_command(
@@ -19,7 +20,7 @@ def export_command(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
     to: Annotated[str, typer.Option("--to", help=f"Backend: {', '.join(BACKENDS)} or file.py:name.")] = "onnx",
 ) -> None:
-    """Write a file in the form of another runtime.
+    """Convert a file to the format of another runtime.
 
     Example:
 
@@ -32,4 +33,4 @@ def export_command(
     if reason is not None:
         raise SpecError(f"{file} cannot be exported to {to}: {reason}")
     backend.export(artifact, output)
-    show.console().print(f"{output}: {show.amount(output.stat().st_size)}", soft_wrap=True)
+    show.console().print(f"{output}: {format_bytes(output.stat().st_size)}", soft_wrap=True)

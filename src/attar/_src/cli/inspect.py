@@ -1,4 +1,4 @@
-"""``attar inspect``: where every byte of a file goes."""
+"""``attar inspect``: the size of every part and tensor of a file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def inspect_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .attar file.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show where every byte of a file goes: its parts, and every tensor with its entropy beside what it takes.
+    """Show the size of every part and tensor of a file, with the entropy of each tensor.
 
-    Bits per weight is (file - graph) x 8 / parameters: biases, scales, tables and manifest count.
+    Bits per weight is (file - graph) x 8 / parameters, so that biases, scales, tables and manifest count.
 
     Example:
 
@@ -36,7 +36,7 @@ def inspect_command(
 def _print(file: Path, found: dict[str, Any]) -> None:
     out, total = show.console(), found["file_bytes"]
     out.print(f"[bold]{escape(file.name)}[/]  {', '.join(_facts(found))}", soft_wrap=True)
-    tensors = show.print_table(
+    tensors = show.plain_table(
         "\ntensor", "\nshape", "\nkind", ">\nbits", ">non-\nzero", ">entropy\nbits", ">\nbytes", ""
     )
     for item in found["tensors"]:
@@ -46,7 +46,7 @@ def _print(file: Path, found: dict[str, Any]) -> None:
     for section in found["sections"]:
         parts[section["kind"]] += section["length"]
     parts.update(found["overhead"])
-    table = show.print_table("\npart", ">\nbytes", ">\nshare", "")
+    table = show.plain_table("\npart", ">\nbytes", ">\nshare", "")
     for name, count in parts.most_common():
         table.add_row(name, f"{count:,}", f"{count / total:.1%}", show.bar(count / total))
     table.add_row("[bold]file[/]", f"[bold]{total:,}[/]")
@@ -54,7 +54,7 @@ def _print(file: Path, found: dict[str, Any]) -> None:
 
 
 def _facts(found: dict[str, Any]) -> list[str]:
-    """Return what a file is in a few words each."""
+    """Return the facts of the first line."""
     facts = [f"{found['file_bytes']:,} bytes", f"{found['parameters']:,} parameters"]
     if found["bits_per_weight"] is not None:
         facts.append(f"{found['bits_per_weight']:.3f} bits per weight")

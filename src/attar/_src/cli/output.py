@@ -1,4 +1,4 @@
-"""Where a command will write, checked before it does any work."""
+"""Checks of an output path before any work is done."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from attar._src.core.errors import SpecError
 
 
 def demand_writable(path: Path) -> None:
-    """Check that a file can be put at ``path``; nothing is written.
+    """Check that a file can be written at ``path``, without writing.
 
     Raises:
-        SpecError: ``path`` is a folder, or its own folder is not there, is a file, or may not be written in.
+        SpecError: ``path`` is a folder, or its folder is missing, is a file, or is not writable.
     """
-    # os.path says no where pathlib raises, for a folder whose parent may not be read.
+    # os.path returns False for a folder whose parent is not readable; pathlib raises.
     if os.path.isdir(path):
         raise SpecError(f"{path} is a folder; name a file in it, such as {path / 'model'}")
     folder = path.parent
@@ -24,4 +24,4 @@ def demand_writable(path: Path) -> None:
     if there != folder:
         raise SpecError(f"{path} cannot be written: there is no folder {folder}; make it with `mkdir -p {folder}`")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise SpecError(f"{path} cannot be written: nothing may be written in the folder {folder}; choose another one")
+        raise SpecError(f"{path} cannot be written: the folder {folder} is not writable; choose another one")

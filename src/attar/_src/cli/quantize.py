@@ -1,4 +1,4 @@
-"""``attar quantize``: a trained module in, a verified ``.attar`` file out."""
+"""``attar quantize``: from a trained module to a verified ``.attar`` file."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ def quantize_command(
     bits: Annotated[int, typer.Option("--bits", "-b", min=2, max=8, help="Bits of a weight.")] = 4,
     activations: Annotated[
         int | None,
-        typer.Option("--activations", "-a", min=2, max=8, help="Bits of an activation; without it they stay floating."),
+        typer.Option("--activations", "-a", min=2, max=8, help="Bits of an activation; floating point by default."),
     ] = None,
     keep: Annotated[
         list[str] | None, typer.Option("--keep", metavar="GLOB", help="Layers left in floating point.")
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="GLOB=BITS", help="Bits of some layers; the last match holds.")
+        list[str] | None, typer.Option("--set", metavar="GLOB=BITS", help="Bits of some layers; the last match wins.")
     ] = None,
     arguments: Annotated[
         list[str] | None,
-        typer.Option("--arg", metavar="NAME=VALUE", help="Keyword argument of the factory; a JSON value or a word."),
+        typer.Option("--arg", metavar="NAME=VALUE", help="Keyword argument of the factory, JSON or a word."),
     ] = None,
     granularity: Annotated[
-        str, typer.Option(help="What shares a scale: channel, tensor, group:SIZE or bucket:SIZE.")
+        str, typer.Option(help="Weights that share a scale: channel, tensor, group:SIZE or bucket:SIZE.")
     ] = "channel",
     asymmetric: Annotated[
-        bool, typer.Option("--asymmetric", help="Give weights a zero point (they then run in floating point).")
+        bool, typer.Option("--asymmetric", help="Give weights a zero point; they then run in floating point.")
     ] = False,
     scales: Annotated[
         str, typer.Option(help="Solver of the weights' scales: absmax, mse, minmax or file.py:name.")
@@ -63,9 +63,7 @@ def quantize_command(
     ] = "percentile",
     correct_bias: Annotated[
         bool,
-        typer.Option(
-            "--correct-bias/--no-correct-bias", help="Take the mean error of rounded weights out of the biases."
-        ),
+        typer.Option("--correct-bias/--no-correct-bias", help="Correct biases for the mean error of rounded weights."),
     ] = True,
     coder: Annotated[str, typer.Option(help="Entropy coder of the codes: rans, huffman or raw.")] = "rans",
     preprocess: Annotated[
@@ -74,29 +72,27 @@ def quantize_command(
             "--preprocessing",
             "-p",
             metavar="NAME|JSON",
-            help="What turns raw examples into inputs: none, unit, digits, mnist, cifar10, imagenet, a JSON object or "
-            "file.py:name; the data set's own by default.",
+            help="From raw examples to inputs: none, unit, digits, mnist, cifar10, imagenet, a JSON object or "
+            "file.py:name; that of the data set by default.",
         ),
     ] = None,
     dynamic: Annotated[
         list[int] | None,
-        typer.Option(metavar="AXIS", help="Axes of the inputs whose length may vary; the batch, axis 0, by default."),
+        typer.Option(metavar="AXIS", help="Input axes of variable length; 0, the batch, by default."),
     ] = None,
     fixed_batch: Annotated[
-        int | None, typer.Option(min=1, help="Fix the batch, for a module whose code does not let it vary.")
+        int | None, typer.Option(min=1, help="Fix the batch size, for a module that cannot vary it.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Split to calibrate on. Never the one you report.")] = "train",
-    examples: Annotated[int, typer.Option(min=2, help="How many examples to calibrate on and compare.")] = 512,
-    seed: Annotated[int, typer.Option(help="Which examples are drawn.")] = 0,
-    licence: Annotated[
-        str | None, typer.Option(help="A note on the licence of the weights; it travels in the file.")
-    ] = None,
+    split: Annotated[str, typer.Option(help="Split to calibrate on; should not be the one you report.")] = "train",
+    examples: Annotated[int, typer.Option(min=2, help="Number of examples for calibration and comparison.")] = 512,
+    seed: Annotated[int, typer.Option(help="Seed for drawing the examples.")] = 0,
+    licence: Annotated[str | None, typer.Option(help="Licence of the weights, stored in the file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Quantize a trained PyTorch module after training and write one verified .attar file.
 
-    First the untouched module takes the whole way (trace, export, ONNX Runtime), so that an operator that cannot be
-    deployed is named in seconds. The file is written only after its decoded form has been compared with the quantized
+    The unquantized module is traced, exported and run by ONNX Runtime first, so that an operator that cannot be
+    deployed is found in seconds. The file is written only after its decoded form has been compared with the quantized
     module on real inputs.
 
     Example:
@@ -105,7 +101,7 @@ def quantize_command(
         --bits 4 --activations 8 --set conv1=8 -o resnet20.attar
     """
     demand_writable(output)
-    # PyTorch is imported here and not at the top: most commands run without it.
+    # Imported here, not at the top: most commands run without PyTorch.
     recipe = importlib.import_module("attar._src.deploy.quantize")
     source = importlib.import_module("attar._src.deploy.build_module")
     dataset = load_dataset(data, split)
@@ -141,18 +137,18 @@ def quantize_command(
 
 
 def _usual_preprocessing(dataset: Dataset) -> Preprocessing | None:
-    """Return the data set's own, None where its examples are inputs as they are.
+    """Return the data set's own preprocessing, or None if its examples are inputs.
 
-    Bytes and booleans hardly ever are: they are the stored form of images and masks, and layers compute in float32.
-    Integers of other types are left alone: tokens.
+    Bytes and booleans rarely are: they store images and masks, and layers compute in float32. Integers of other types
+    are taken as tokens.
     """
     kind = dataset.x.dtype
     if dataset.preprocessing is None and kind in (np.uint8, np.bool_):
         example = '{"layout": "NC"' + (', "scale": 0.00392' if kind == np.uint8 else "") + "}"
         raise SpecError(
-            f"{dataset.name}: the examples are {kind} of shape {dataset.x.shape}, and nothing turns them into float32; "
-            f"--preprocessing is missing: unit divides images (NCHW) by 255, '{example}' suits examples of other axes, "
-            "none is for a module that takes them as they are"
+            f"{dataset.name}: the examples are {kind} of shape {dataset.x.shape} and have no preprocessing to float32; "
+            f"add --preprocessing: unit divides images (NCHW) by 255, '{example}' suits examples with other axes, "
+            "none is for a module that takes raw examples"
         )
     return dataset.preprocessing
 
@@ -179,7 +175,7 @@ def _override(text: str) -> tuple[str, int]:
 
 def _show(report: dict[str, Any]) -> None:
     out, parity = show.console(), report["parity"]
-    table = show.print_table("", "")
+    table = show.plain_table("", "")
     table.show_header = False
     table.add_row("file", f"{report['file_bytes']:,} bytes")
     table.add_row("bits per weight", f"{report['bits_per_weight']:.3f}, {report['parameters']:,} parameters")

@@ -1,4 +1,4 @@
-"""``attar report``: the page of a run, made anew."""
+"""``attar report``: the page of a finished run."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Annotated
 import typer
 
 from attar._src.cli import show
+from attar._src.core.format_bytes import format_bytes
 from attar._src.report.page import build_page
 
 
 def report_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print where the page is as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the path of the page as JSON.")] = False,
 ) -> None:
-    """Make the page of a run anew: report.html, one file that opens offline.
+    """Write the page of a finished run again: report.html, one file that opens offline.
 
-    It is made of report.json and the files beside it; nothing is measured or trained again.
+    It is made from report.json and the files beside it; nothing is trained or measured.
 
     Example:
 
@@ -29,6 +30,6 @@ def report_command(
     if json:
         show.as_json({"page": str(page), "bytes": page.stat().st_size})
     else:
-        show.console().print(f"{page}: {show.amount(page.stat().st_size)}", soft_wrap=True, markup=False)
+        show.console().print(f"{page}: {format_bytes(page.stat().st_size)}", soft_wrap=True, markup=False)
     if open_:
         webbrowser.open(page.resolve().as_uri())

@@ -1,4 +1,4 @@
-"""``attar run``: what a recipe says, from data and modules to measured files and a page."""
+"""``attar run``: a recipe, from data and modules to measured files and a page."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from attar._src.cli import show
 
 
 def run_command(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, YAML; `attar schema` has its form.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file; see `attar schema`.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="DIR", help="The run's folder; runs/NAME by default.")
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder of the run; runs/NAME by default.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is in the folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="MODEL", help="Only this model and those that teach it; repeatable."),
+        typer.Option("--only", metavar="MODEL", help="Only this model and its teachers; repeatable."),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Put another value in: models.student.stages.0.epochs=3."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a value: models.student.stages.0.epochs=3."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON.")] = False,
 ) -> None:
-    """Do what a recipe says: train its models, teachers first, compress them, and measure the files.
+    """Run a recipe: train its models, teachers first, compress them, and measure the files.
 
-    Every model takes the whole way untrained first, so that what cannot be deployed is known in seconds. A run that was
-    interrupted, by whatever, goes on with --resume and ends in the same bytes. The folder holds the files, the recipe
-    as run, the journal, logs, report.json and report.html.
+    Every model is exported untrained first, so that an operator that cannot be deployed is found in seconds. An
+    interrupted run continues with --resume and ends in the same bytes. The folder holds the files, the recipe as run,
+    the journal, logs, report.json and report.html.
 
     Example:
 
@@ -46,7 +46,7 @@ def run_command(
     words += [word for name in only or [] for word in ("--only", name)]
     words += [word for setting in settings or [] for word in ("--set", setting)]
     command = shlex.join(words)
-    # PyTorch is imported here and not at the top: what reads a file runs without it.
+    # Imported here, not at the top: commands that read files run without PyTorch.
     described = importlib.import_module("attar._src.recipe.recipe").read_recipe(recipe, tuple(settings or ()))
     described = described.only(*only) if only else described
     try:
@@ -65,7 +65,7 @@ def run_command(
 def _print(report: Mapping[str, Any], page: Path) -> None:
     out, baseline = show.console(), report["baseline"]
     seeds = len(report["seeds"])
-    rows = show.print_table(
+    rows = show.plain_table(
         "\nmodel",
         f">test\n{report['metric']}",
         ">\nparameters",
@@ -92,5 +92,5 @@ def _print(report: Mapping[str, Any], page: Path) -> None:
     of = f"mean of {seeds} seeds" if seeds > 1 else f"seed {report['seeds'][0]}"
     out.print(rows)
     weights = f"the FP32 weights of {escape(baseline)}"
-    out.print(f"{of}, {report['examples']:,} test examples; whole files are held against {weights}", soft_wrap=True)
+    out.print(f"{of}, {report['examples']:,} test examples; whole files are compared with {weights}", soft_wrap=True)
     out.print(escape(str(page)), soft_wrap=True)

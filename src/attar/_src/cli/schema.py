@@ -8,7 +8,7 @@ from attar._src.cli import show
 
 
 def schema_command() -> None:
-    """Print the JSON schema of recipes: what an editor completes and checks a recipe's YAML by.
+    """Print the JSON schema of recipes, with which editors complete and check their YAML.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""How the commands print: JSON alone on standard output, or tables for people."""
+"""Output of the commands: JSON or tables."""
 
 from __future__ import annotations
 
@@ -15,41 +15,30 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def as_json(values: Mapping[str, Any]) -> None:
-    """Print one JSON object, and nothing else."""
+    """Print one JSON object."""
     typer.echo(json.dumps(values, indent=2, allow_nan=False))
 
 
 def console() -> Console:
-    """Return where tables go: standard output, without colouring numbers that nobody asked to be coloured.
+    """Return a console for standard output that does not colour numbers.
 
-    At least 80 columns, in which every table has all its figures: a narrower terminal breaks lines by itself.
+    It has at least 80 columns, enough for all figures of every table; a narrower terminal wraps lines itself.
     """
     out = Console(highlight=False)
     out.width = max(out.width, _COLUMNS)
     return out
 
 
-def print_table(*columns: str, title: str | None = None) -> Table:
-    """Return a table without lines; columns that start with ``>`` are aligned to the right and stay on one line."""
-    made = Table(
-        title=title, title_justify="left", box=None, pad_edge=False, collapse_padding=True, header_style="bold"
-    )
+def plain_table(*columns: str) -> Table:
+    """Return a table without lines; a column that starts with ``>`` is aligned to the right and not wrapped."""
+    made = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     for column in columns:
-        # Names give way before numbers do, and what does not fit even so is seen to be cut.
+        # Names are wrapped first; numbers that still do not fit end in an ellipsis.
         if column.startswith(">"):
             made.add_column(column.removeprefix(">"), justify="right", no_wrap=True, overflow="ellipsis")
         else:
             made.add_column(column, overflow="fold")
     return made
-
-
-def amount(count: float) -> str:
-    """Return bytes as people read them: ``512 B``, ``1.5 KB`` (of 1000), ``2.0 MB``."""
-    for unit in ("B", "KB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
 
 
 def bar(share: float, width: int = 20) -> str:

@@ -1,4 +1,4 @@
-"""``attar verify``: whether a file is sound."""
+"""``attar verify``: every check of a file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from attar._src.cli import show
 
 
 def verify_command(file: Annotated[Path, typer.Argument(metavar="FILE", help="A .attar file.")]) -> None:
-    """Check every byte of a file: checksums, manifest, every tensor decoded, every graph validated.
+    """Check every byte of a file: checksums and manifest, all tensors decoded, all graphs validated.
 
-    The exit code is 0, or 1 with the section at fault named. Nothing in the file is executed.
+    The exit code is 0, or 1 with an error that names the section. Nothing in the file is executed.
 
     Example:
 

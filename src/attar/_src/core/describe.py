@@ -1,4 +1,4 @@
-"""Describe: what a record says of a spec: the fields that are not at their defaults, and of which kind it is."""
+"""Records of specs: the fields that differ from their defaults."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any
 
 from attar._src.core.spec import Spec
 
-#: Fields that say which of several specs this is: without them nothing could be made of a description.
+#: Fields that tell which of several specs this is; always in the record.
 _KINDS = frozenset({"name", "kind", "stage"})
-#: ``path/file.py:name``; the path leads through somebody's machine, and a record travels.
+#: ``path/file.py:name``; the path belongs to one machine and is left out.
 _IN_FILE = re.compile(r"(?:.*[/\\])?([^/\\:]+\.py:\w+)")
 
 
 def to_record(spec: Spec) -> dict[str, Any]:
-    """Return a spec as JSON without the fields that have their default; ``model_validate`` takes it back.
+    """Return a spec as JSON without the fields at their default; ``model_validate`` reads it back.
 
-    What it does not take back: of ``path/file.py:name`` only the file's name is said, and of an object that JSON has no
-    words for, the name it or its class has in Python.
+    Two things cannot be read back: ``path/file.py:name`` is recorded as ``file.py:name``, and a Python object by its
+    name or the name of its class.
     """
     found: dict[str, Any] = _without_defaults(spec, spec.model_dump(mode="json", fallback=reference_name))
     return found
 
 
 def reference_name(found: Any) -> str:
-    """Return what a record calls an object of a user's: its reference, or the name it has in Python."""
+    """Return the name of a user's object in a record: its reference, or ``module:qualname`` of it or its class."""
     if isinstance(found, str):
         return found
     named = found if hasattr(found, "__qualname__") else type(found)

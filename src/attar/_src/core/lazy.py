@@ -1,4 +1,4 @@
-"""Public names that are imported when they are first used (PEP 562)."""
+"""Public names that are imported on first use (PEP 562)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from attar._src.core.optional import install_hint
 
 
 def lazy_attributes(module: str, where: Mapping[str, str], name: str, names: dict[str, Any]) -> Any:
-    """Return the attribute ``name`` of a module, imported from where it is defined, and remember it.
+    """Import the attribute ``name`` of a module, store it in the module and return it.
 
     Args:
-        module: the name of the module that is asked.
-        where: public name -> the module that defines it.
-        name: what is asked for.
-        names: the globals of the module that is asked.
+        module: name of the public module.
+        where: public name -> name of the defining module.
+        name: the attribute.
+        names: ``globals()`` of the public module.
 
     Raises:
         AttributeError: there is no such name.
-        ModuleNotFoundError: the base install alone is there and the name needs ``attar[compress]``.
+        ModuleNotFoundError: the name needs ``attar[compress]``, which is not installed.
     """
     if name not in where:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")

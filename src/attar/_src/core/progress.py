@@ -1,10 +1,11 @@
-"""Progress on anything that takes over two seconds: a bar with an ETA on a terminal's standard error, else nothing."""
+"""Progress bars on standard error, for work that takes over two seconds."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
+from types import TracebackType
 from typing import TypeVar
 
 from rich.console import Console
@@ -16,33 +17,55 @@ _T = TypeVar("_T")
 _PATIENCE = 2.0
 
 
-def track(items: Iterable[_T], what: str, total: int | None = None) -> Iterator[_T]:
-    """Yield ``items``; once two seconds have passed and standard error is a terminal, show how far along they are.
+class Bar:
+    """Steps done, all steps and time left; appears after two seconds, if standard error is a terminal.
 
     Args:
-        items: what is worked through.
         what: a word or two about the work.
-        total: how many there are, where ``items`` has no length.
+        total: number of steps, if known.
+        done: steps done before the start.
+        shown: False keeps it silent, for all ranks but the first.
+    """
+
+    def __init__(self, what: str, total: int | None, *, done: int = 0, shown: bool = True) -> None:
+        self.what = what
+        self._progress: Progress | None = None
+        if shown and sys.stderr.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._progress.add_task(what, total=total, completed=done)
+        self._start = time.monotonic()
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def step(self) -> None:
+        """Count one more step."""
+        if self._progress is None:
+            return
+        self._progress.advance(self._task)
+        if not self._progress.live.is_started and time.monotonic() - self._start > _PATIENCE:
+            self._progress.start()
+
+    def say(self, text: str) -> None:
+        """Show ``what: text``, such as ``training: epoch 2/3, loss 0.5``."""
+        if self._progress is not None:
+            self._progress.update(self._task, description=f"{self.what}: {text}")
+
+
+def track(items: Iterable[_T], what: str) -> Iterator[_T]:
+    """Yield ``items`` under a :class:`Bar`.
 
     Raises:
-        KeyboardInterrupt: in a run: the work on an item was interrupted, and the exception was swallowed on its way.
+        KeyboardInterrupt: the work on an item was interrupted and something swallowed the exception
+            (:mod:`attar._src.core.interrupt`).
     """
-    if total is None and isinstance(items, Sized):
-        total = len(items)
-    bar = None
-    if sys.stderr.isatty():
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        task = bar.add_task(what, total=total)
-    start = time.monotonic()
-    try:
+    with Bar(what, len(items) if isinstance(items, Sized) else None) as bar:
         for item in items:
             yield item
             raise_if_interrupted()
-            if bar is not None:
-                bar.advance(task)
-                if not bar.live.is_started and time.monotonic() - start > _PATIENCE:
-                    bar.start()
-    finally:
-        if bar is not None:
-            bar.stop()
+            bar.step()

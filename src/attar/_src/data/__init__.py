@@ -1,1 +1,1 @@
-"""Data sets as numpy arrays with the preprocessing that turns their raw examples into inputs; above ``runtime``."""
+"""Data sets as numpy arrays, with the preprocessing from raw examples to inputs."""

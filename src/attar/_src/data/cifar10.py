@@ -1,6 +1,7 @@
-"""CIFAR-10: 60,000 colour images, 32x32, ten classes; in the binary batches it is published in.
+"""CIFAR-10: 60,000 colour images, 32x32, ten classes, in its binary batches.
 
-A record is a label byte, then 1024 bytes each of red, green and blue, rows first; a batch is records without a header.
+A batch is a sequence of records without a header. A record is a label byte, then 1024 bytes each of red, green and
+blue, row by row.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from attar._src.data.source import check_split
 
 RECORD = 1 + 3 * 32 * 32
 CIFAR10_LIMIT = 10_000
-"""Records in a published batch; a file may hold fewer, not more."""
+"""Most records in a batch file."""
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)}
 
 
 class Cifar10:
-    """``cifar10``: uint8 ``(n, 3, 32, 32)``; 50,000 to train, 10,000 to test.
+    """``cifar10``: uint8 ``(n, 3, 32, 32)``; 50,000 train and 10,000 test examples.
 
-    Looked for as ``data_batch_1.bin`` to ``data_batch_5.bin`` and ``test_batch.bin`` in
-    ``$ATTAR_DATA/cifar-10-batches-bin`` or ``$ATTAR_DATA``. Krizhevsky 2009, "Learning multiple layers of features from
+    Files: ``data_batch_1.bin`` to ``data_batch_5.bin`` and ``test_batch.bin`` in ``$ATTAR_DATA/cifar-10-batches-bin``
+    or ``$ATTAR_DATA``. Krizhevsky 2009, "Learning multiple layers of features from
     tiny images".
     """
 
@@ -36,12 +37,7 @@ class Cifar10:
     argument: ClassVar[str | None] = None
 
     def load(self, argument: str, split: str) -> Dataset:
-        """Return one split.
-
-        Raises:
-            UnknownName: there is no such split.
-            DataError: a file is missing or malformed.
-        """
+        """Return one split."""
         check_split(split)
         records = np.concatenate(
             [read_batch(path) for path in locate(self.name, "cifar-10-batches-bin", BATCHES[split])]

@@ -1,4 +1,4 @@
-"""Dataset: raw examples as they are stored, their labels, and what turns them into inputs."""
+"""A split of a data set: raw examples, labels and preprocessing."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ class Dataset:
     """One split of a data set.
 
     Attributes:
-        x: raw examples, ``(n, ...)``: bool, integers or finite floats, in the axes of ``preprocessing.layout`` where
-            there is one (images are uint8, ``(n, c, h, w)``).
-        y: labels, int64; ``(n,)`` and not negative for ``classification``, ``(n, ...)`` for another task; None where
-            there are none.
-        name: what it is called in messages and reports (``"cifar10"``); never a path, which tells of a machine.
-        split: ``"train"``, ``"test"``, or a name of its owner's.
-        preprocessing: how its examples usually become inputs; None where they are inputs as they are.
+        x: raw examples ``(n, ...)``: booleans, integers or finite floats, with the axes of ``preprocessing.layout``;
+            images are uint8 ``(n, c, h, w)``.
+        y: int64 labels, or None; ``(n,)`` and not negative for ``classification``, ``(n, ...)`` for another task.
+        name: its name in messages and reports, such as ``"cifar10"``; not a path, which would tell of a machine.
+        split: ``"train"``, ``"test"`` or another name.
+        preprocessing: the usual one; None if raw examples are inputs.
         class_names: the name of each class, or empty.
         task: ``"classification"``, another word, or None.
-        metric: what the task is judged by, or None.
+        metric: name of the metric for the task, or None.
 
     Raises:
-        DataError: the arrays are not of this form, or do not fit each other.
+        DataError: an array has another form, or the arrays do not fit each other.
     """
 
     x: NDArray[Any]
@@ -57,12 +56,12 @@ class Dataset:
         return len(self.x)
 
     def take(self, indices: NDArray[np.int64], *, split: str | None = None) -> Dataset:
-        """Return the examples at ``indices``, in that order, as a set of its own (under another split's name)."""
+        """Return the examples at ``indices``, in that order, renamed to ``split`` if given."""
         y = None if self.y is None else self.y[indices]
         return replace(self, x=self.x[indices], y=y, split=split or self.split)
 
     def subset(self, n: int, seed: int = 0) -> Dataset:
-        """Return ``n`` different examples chosen at random; the same seed gives the same ones.
+        """Return ``n`` different random examples; the same seed gives the same ones.
 
         Raises:
             DataError: ``n`` is not in ``1..len(self)``.
@@ -88,18 +87,15 @@ class Dataset:
 
 
 def holdout(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """Split a set in two for choices that the test split must not see.
+    """Split a set into ``train`` and ``validation``, both shuffled: choices should not be made on the test split.
 
-    ``round(fraction * n)`` examples are held out, spread evenly over the examples in order of class, so that each class
-    keeps its share to within one example; without one label for each example, at random.
+    ``round(fraction * n)`` examples are held out, stratified: each class keeps its share to within one example. Without
+    one label per example they are drawn at random.
 
     Args:
-        dataset: the set, of ``n`` examples.
-        fraction: the share held out, between 0 and 1.
+        dataset: ``n`` examples.
+        fraction: share held out, between 0 and 1.
         seed: the same seed gives the same two sets.
-
-    Returns:
-        the sets ``train`` and ``validation``, both shuffled, with no example in common.
 
     Raises:
         DataError: one of the two would be empty.
@@ -119,5 +115,5 @@ def holdout(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, 
 
 
 def _permutation(n: int, seed: int) -> NDArray[np.int64]:
-    # The legacy generator: numpy promises that its stream never changes, so a seed means the same examples for ever.
+    # The legacy generator: numpy guarantees that its stream never changes.
     return np.random.RandomState(seed).permutation(n).astype(np.int64)

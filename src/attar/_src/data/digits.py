@@ -1,4 +1,4 @@
-"""Digits: 1797 grey images of handwritten digits, 8x8, values 0 to 16; comes with scikit-learn."""
+"""Digits: 1797 grey images of handwritten digits, 8x8, values 0 to 16, from scikit-learn."""
 
 from __future__ import annotations
 
@@ -13,22 +13,17 @@ from attar._src.data.source import check_split
 
 
 class Digits:
-    """``digits``: uint8 ``(n, 1, 8, 8)``, ten classes; 1438 to train, 359 to test, split once and for all.
+    """``digits``: uint8 ``(n, 1, 8, 8)``, ten classes; 1438 train and 359 test examples.
 
-    The UCI set "Optical Recognition of Handwritten Digits" (its test part), as ``sklearn.datasets.load_digits`` has it.
-    It has no split of its own, so one is drawn by class with a fixed seed.
+    ``sklearn.datasets.load_digits``: the test part of the UCI set "Optical Recognition of Handwritten Digits". The
+    split is drawn here, by class, with a fixed seed.
     """
 
     name: ClassVar[str] = "digits"
     argument: ClassVar[str | None] = None
 
     def load(self, argument: str, split: str) -> Dataset:
-        """Return one split.
-
-        Raises:
-            UnknownName: there is no such split.
-            DataError: scikit-learn is not installed.
-        """
+        """Return one split."""
         check_split(split)
         try:
             from sklearn.datasets import load_digits  # noqa: PLC0415 -- optional, and slow to import

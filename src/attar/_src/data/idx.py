@@ -1,4 +1,4 @@
-"""The IDX form of arrays of bytes, gzipped, as MNIST is published in.
+"""The IDX format of byte arrays, gzipped, in which MNIST is published.
 
 Big-endian: two zero bytes, 8 for uint8, the number of axes, one uint32 for each axis, then the values in C order.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from attar._src.core.errors import DataError
 
 IDX_LIMIT = 2**28
-"""Most elements a file may hold."""
+"""Most values in a file."""
 
 
 def read_idx(path: Path, shape: tuple[int | None, ...]) -> NDArray[np.uint8]:
@@ -27,11 +27,8 @@ def read_idx(path: Path, shape: tuple[int | None, ...]) -> NDArray[np.uint8]:
         path: the file.
         shape: the expected length of each axis, None for any.
 
-    Returns:
-        uint8 of that shape.
-
     Raises:
-        DataError: the file is not gzip or not IDX, has another shape, or more or fewer values than its header says.
+        DataError: the file is not gzip or not IDX, has another shape, or does not match its header.
     """
     try:
         with gzip.open(path) as file:
@@ -61,7 +58,7 @@ def _header(path: Path, file: gzip.GzipFile, shape: tuple[int | None, ...]) -> t
 
 
 def _at_most(file: gzip.GzipFile, limit: int) -> bytearray:
-    """Read until the end or ``limit`` bytes, in pieces: memory follows what is there, not what a header says."""
+    """Read up to ``limit`` bytes in pieces, so that memory follows the file and not its header."""
     values = bytearray()
     while len(values) < limit and (piece := file.read(min(1 << 20, limit - len(values)))):
         values += piece

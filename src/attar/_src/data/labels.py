@@ -1,4 +1,4 @@
-"""Labels as users hold them, as int64."""
+"""Labels of users, converted to int64."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from attar._src.core.errors import DataError
 
 
 def as_labels(values: Any, *, where: str) -> NDArray[np.int64]:
-    """Return integers or booleans of any type as int64, in their own shape.
+    """Return integers or booleans of any type as int64, in their shape.
 
     Args:
-        values: an array, or what numpy makes one of.
-        where: where they came from, for the message.
+        values: an array or nested lists.
+        where: source of the labels, for messages.
 
     Raises:
-        DataError: they are of another type, or too large for int64.
+        DataError: the type is another one, or a label is too large for int64.
     """
     labels = np.asarray(values)
     if labels.dtype.kind not in "biu":

@@ -1,4 +1,4 @@
-"""Where the files of built-in data sets are looked for: the folder ``ATTAR_DATA`` names."""
+"""The files of built-in data sets, in the folder that ``ATTAR_DATA`` names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def locate(name: str, folder: str, files: tuple[str, ...]) -> tuple[Path, ...]:
     """Return the paths of ``files``: all in ``$ATTAR_DATA/<folder>``, or all in ``$ATTAR_DATA`` itself.
 
     Raises:
-        DataError: they are not there; the message lists every path that was tried.
+        DataError: a file is missing; lists every path that was tried.
     """
     root = os.environ.get(VARIABLE)
     if not root:

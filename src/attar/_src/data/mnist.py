@@ -1,4 +1,4 @@
-"""MNIST: 70,000 grey images of handwritten digits, 28x28; in the four files it is published in."""
+"""MNIST: 70,000 grey images of handwritten digits, 28x28, in its four gzipped IDX files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from attar._src.data.source import check_split
 
 
 class Mnist:
-    """``mnist``: uint8 ``(n, 1, 28, 28)``, ten classes; 60,000 to train, 10,000 to test.
+    """``mnist``: uint8 ``(n, 1, 28, 28)``, ten classes; 60,000 train and 10,000 test examples.
 
-    Looked for as ``train-images-idx3-ubyte.gz``, ``train-labels-idx1-ubyte.gz`` and the two of ``t10k`` in
+    Files: ``train-images-idx3-ubyte.gz``, ``train-labels-idx1-ubyte.gz`` and the same for ``t10k``, in
     ``$ATTAR_DATA/mnist`` or ``$ATTAR_DATA``. LeCun, Cortes, Burges, "The MNIST database of handwritten digits".
     """
 
@@ -25,12 +25,7 @@ class Mnist:
     argument: ClassVar[str | None] = None
 
     def load(self, argument: str, split: str) -> Dataset:
-        """Return one split.
-
-        Raises:
-            UnknownName: there is no such split.
-            DataError: a file is missing or malformed.
-        """
+        """Return one split."""
         check_split(split)
         stem = "train" if split == "train" else "t10k"
         files = (f"{stem}-images-idx3-ubyte.gz", f"{stem}-labels-idx1-ubyte.gz")

@@ -1,4 +1,4 @@
-"""Npz: a user's own arrays in numpy's archive form."""
+"""A user's own arrays, in a numpy archive."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from attar._src.core.errors import DataError, missing_file
 from attar._src.data.dataset import Dataset
 from attar._src.data.labels import as_labels
 
-# What zipfile and numpy raise for damaged, encrypted or unsupported members, and for a header that asks for too much.
+# From zipfile and numpy, for members that are damaged, encrypted, unsupported or too large.
 _DAMAGE = (ValueError, KeyError, OSError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 class Npz:
-    """``npz:PATH``: arrays ``x_train``, ``y_train``, ``x_test``, ``y_test``, or ``x`` and ``y`` in a file of one split.
+    """``npz:PATH``: arrays ``x_train``, ``y_train``, ``x_test``, ``y_test``, or ``x`` and ``y`` for a single split.
 
-    A split ``s`` is ``x_s`` and ``y_s`` where there is an ``x_s``, else ``x`` and ``y``, whatever it is called. Labels
-    are classes and may be left out. Examples have no preprocessing of their own. Nothing is unpickled.
+    Split ``s`` is ``x_s`` and ``y_s`` if the file has ``x_s``, otherwise ``x`` and ``y``. Labels are classes and
+    optional. There is no preprocessing. Pickled objects are refused.
     """
 
     name: ClassVar[str] = "npz"
@@ -31,7 +31,7 @@ class Npz:
         """Return one split of the file at ``argument``.
 
         Raises:
-            DataError: the file is missing, not an archive of arrays, or holds no such split; lists what it holds.
+            DataError: the file is missing, is not an archive of arrays, or lacks the split; lists its arrays.
         """
         path = Path(argument).expanduser()
         if not path.is_file():

@@ -1,6 +1,6 @@
-"""Named preprocessings: from the raw examples of a data set to the inputs of a network.
+"""Named preprocessings, from raw examples to inputs: the constants of ``(raw * scale - mean[c]) / std[c]``.
 
-The arithmetic, ``(raw * scale - mean[c]) / std[c]``, is ``runtime.preprocess``; here are only the numbers.
+``runtime.preprocess`` does the arithmetic.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def find_preprocessing(name: str, layout: str = "NCHW") -> Preprocessing | None:
 
     Args:
         name: one of ``PREPROCESSINGS``, or ``file.py:name`` of a :class:`Preprocessing`.
-        layout: the axes of the input, one capital letter each, N the batch and C the channels.
+        layout: axes of the input, one capital letter each; N is the batch, C the channels.
 
     Returns:
-        the preprocessing, or None for ``none``: raw examples are the inputs, in their own type.
+        the preprocessing, or None for ``none``: raw examples are the inputs.
 
     Raises:
         UnknownName: there is none of this name.
@@ -53,12 +53,13 @@ def parse_preprocessing(text: str, layout: str = "NCHW") -> Preprocessing | None
     """Return the preprocessing a user wrote: a name, or a JSON object.
 
     Args:
-        text: a name as :func:`named` takes it, or ``{"scale": 0.00392, "mean": [0.5], "std": [0.25]}`` with the fields
-            of :class:`Preprocessing`; left out, ``name`` is ``custom`` and ``layout`` is ``layout``.
-        layout: the axes of the input.
+        text: a name for :func:`find_preprocessing`, or an object with the fields of :class:`Preprocessing`, such as
+            ``{"scale": 0.00392, "mean": [0.5], "std": [0.25]}``. ``name`` is ``custom`` by default.
+        layout: axes of the input, unless the object has its own.
 
     Raises:
-        SpecError: the text is not an object of that form, or the name is unknown.
+        SpecError: the text is not such an object.
+        UnknownName: there is no preprocessing of this name.
     """
     if not text.lstrip().startswith("{"):
         return find_preprocessing(text, layout)

@@ -1,4 +1,4 @@
-"""Every data set by name, and :func:`load`, which takes what a user writes."""
+"""All data sets by name, and :func:`load_dataset`, which takes what a user writes."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ DATASETS: Registry[DataSource] = Registry("data set", Digits(), Mnist(), Cifar10
 
 
 def load_dataset(spec: str, split: str = "test") -> Dataset:
-    """Return one split of the data set a user asked for.
+    """Return one split of a data set.
 
     Args:
         spec: ``digits``, ``mnist``, ``cifar10``, ``npz:PATH``, or ``file.py:factory`` where ``factory(split=...)``
             returns a :class:`Dataset` or a pair of arrays ``(x, y)``; ``y`` may be None.
-        split: ``train``, ``test``, or what the set calls its splits.
+        split: ``train``, ``test``, or another split of the data set.
 
     Raises:
-        UnknownName: there is no such data set or no such split.
-        SpecError: the spec lacks its argument, has one too many, or the factory cannot be called so.
-        DataError: the files are missing or malformed, or the factory returned something else.
+        UnknownName: there is no such data set or split.
+        SpecError: the argument is missing or superfluous, or the factory takes no ``split``.
+        DataError: a file is missing or malformed, or the factory returned something else.
     """
     name, _, argument = spec.partition(":")
     if name not in DATASETS and ":" in spec:

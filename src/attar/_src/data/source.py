@@ -1,4 +1,4 @@
-"""What a registered data set is."""
+"""The interface of a registered data set."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ STANDARD_SPLITS = ("train", "test")
 
 
 class DataSource(Protocol):
-    """A data set that can be asked for by name.
+    """A data set that is loaded by name.
 
     Attributes:
-        name: what it is asked for as.
-        argument: what follows the name and a colon (``"PATH"``), or None where nothing does.
+        name: its name in ``--data NAME``.
+        argument: word for the argument in ``NAME:ARGUMENT``, such as ``"PATH"``; None if it takes none.
     """
 
     name: ClassVar[str]
@@ -25,12 +25,12 @@ class DataSource(Protocol):
         """Return one split.
 
         Args:
-            argument: what the user wrote after the colon; empty where ``self.argument`` is None.
-            split: the split's name.
+            argument: text after the colon; empty if ``self.argument`` is None.
+            split: name of the split.
 
         Raises:
             UnknownName: there is no such split.
-            DataError: the files are missing, or not of the form they should have.
+            DataError: a file or package is missing, or a file is malformed.
         """
         ...
 

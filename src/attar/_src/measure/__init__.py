@@ -1,4 +1,1 @@
-"""Measures a file: accuracy, latency, cold start, memory; above ``runtime``, beside ``data``.
-
-What is measured is the decoded file on the runtime that will serve it, never the module it was made from.
-"""
+"""Measurements of a decoded file on the runtime that serves it: accuracy, latency, cold start, memory."""

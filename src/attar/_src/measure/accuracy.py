@@ -1,31 +1,75 @@
-"""Accuracy of a decoded file on a data set. Part of ``measure``."""
+"""Accuracy: the share of examples whose largest output is at the label; on arrays, and on a file with a data set."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attar._src.core.errors import DataError
 from attar._src.core.progress import track
+from attar._src.measure.outputs import first_output
 from attar._src.runtime.session import Session
+
+
+def right_predictions(outputs: NDArray[Any], targets: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+    """Return for each counted target whether the largest output is at it, and the target.
+
+    Negative targets are not counted, as losses ignore -100: outputs ``[[0, 1], [2, 1]]`` and targets ``[1, -100]``
+    give ``[True]`` and ``[1]``.
+
+    Args:
+        outputs: ``(n, ..., classes)``.
+        targets: integers ``(n, ...)``.
+
+    Raises:
+        DataError: the shapes do not fit, or the targets are not integers.
+    """
+    if targets.dtype.kind not in "iu" or outputs.shape[:-1] != targets.shape:
+        raise DataError(
+            f"accuracy of outputs {outputs.shape} by targets {targets.dtype}{targets.shape}; integers of shape "
+            f"{outputs.shape[:-1]} were expected. Other targets need another metric, such as mean_squared_error"
+        )
+    counted = targets >= 0
+    return (outputs.argmax(-1) == targets)[counted], targets[counted]
+
+
+def accuracy_by_label(right: NDArray[np.bool_], labels: NDArray[Any]) -> dict[str, float]:
+    """Return label -> share of right predictions: ``[True, False]`` at labels ``[3, 3]`` give ``{"3": 0.5}``."""
+    return {str(label): float(right[labels == label].mean()) for label in np.unique(labels)}
+
+
+class AccuracyMetric:
+    """``accuracy``: the share of targets at which the output is largest, 0 to 1; larger is better.
+
+    For one class per example, or per position of a sequence. Negative targets are not counted.
+    """
+
+    name: ClassVar[str] = "accuracy"
+
+    def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
+        """Return the accuracy of ``outputs`` ``(n, ..., classes)`` by integer ``targets`` ``(n, ...)``.
+
+        Raises:
+            DataError: the two do not fit each other, or no target is counted.
+        """
+        return float(_some(right_predictions(outputs, targets)[0]).mean())
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How often the largest output is at the label.
+    """Accuracy of a file on a data set.
 
     Attributes:
         accuracy: share of right predictions, 0 to 1.
-        examples: how many examples were seen.
-        predictions: how many predictions were judged; more than ``examples`` where an example has several labels.
-        correct: how many were right.
-        standard_error: ``sqrt(p (1 - p) / n)`` of the share over the predictions: what another test set of the same
-            size might change.
-        per_class: label -> share of right predictions among its own.
+        examples: number of examples.
+        predictions: number of labels counted; differs from ``examples`` if an example has several labels.
+        correct: number of right predictions.
+        standard_error: ``sqrt(p (1 - p) / n)`` over the predictions: what another test set of this size might change.
+        per_class: label -> share of right predictions.
     """
 
     accuracy: float
@@ -43,13 +87,13 @@ class Accuracy:
 def evaluate_accuracy(
     session: Session, raw: NDArray[Any], labels: NDArray[np.int64] | None, *, batch: int = 256
 ) -> Accuracy:
-    """Run every example through a file and count where the first output is largest at the label.
+    """Run every example through a file and compare its first output with the labels.
 
     Args:
-        session: the decoded file, of one input.
-        raw: raw examples along axis 0; the file's own preprocessing turns them into inputs.
-        labels: int64, one for each position the output has besides its last axis: ``(n,)``, ``(n, time)``, ...
-        batch: how many examples run at once, where the graph leaves it open.
+        session: the decoded file, with one input.
+        raw: raw examples ``(n, ...)``; the file's own preprocessing makes inputs of them.
+        labels: int64 ``(n, ...)``, the output's shape without its last axis; negative ones are not counted.
+        batch: examples that run at once, if the graph does not fix it.
 
     Raises:
         DataError: examples, labels and outputs do not fit each other.
@@ -60,39 +104,35 @@ def evaluate_accuracy(
         raise DataError(f"{len(raw)} examples came with {len(labels)} labels; at least one of each is needed")
     if batch < 1:
         raise DataError(f"a batch of {batch} was asked for; use 1 or more")
-    axis = session.inputs[0].shape[0] if session.inputs[0].shape else None
-    if isinstance(axis, int):
-        batch = axis
-    right: list[NDArray[np.bool_]] = []
-    for start in track(range(0, len(raw), batch), "evaluating"):
-        wanted = labels[start : start + batch]
-        scores = _scores(session, raw[start : start + batch], batch if isinstance(axis, int) else None)[: len(wanted)]
-        if scores.shape[:-1] != wanted.shape:
-            raise DataError(f"outputs of shape {scores.shape} cannot be judged by labels of shape {wanted.shape}")
-        if int(wanted.min(initial=0)) < 0 or int(wanted.max(initial=0)) >= scores.shape[-1]:
-            raise DataError(
-                f"labels from {wanted.min()} to {wanted.max()} were given for {scores.shape[-1]} outputs; "
-                "is this the data the model was made for?"
-            )
-        right.append(scores.argmax(-1) == wanted)
-    hits = np.concatenate(right)
-    share = float(hits.mean())
+    fixed = session.inputs[0].shape[0] if session.inputs[0].shape else None
+    step = fixed if isinstance(fixed, int) else batch
+    pairs = []
+    for start in track(range(0, len(raw), step), "evaluating"):
+        outputs = first_output(session, [session.preprocess(raw[start : start + step])])
+        pairs.append(_judge(outputs, labels[start : start + step]))
+    right, counted = (np.concatenate(each) for each in zip(*pairs, strict=True))
+    share = float(_some(right).mean())
     return Accuracy(
         accuracy=share,
         examples=len(raw),
-        predictions=hits.size,
-        correct=int(hits.sum()),
-        standard_error=math.sqrt(share * (1 - share) / hits.size),
-        per_class={str(label): float(hits[labels == label].mean()) for label in np.unique(labels)},
+        predictions=right.size,
+        correct=int(right.sum()),
+        standard_error=math.sqrt(share * (1 - share) / right.size),
+        per_class=accuracy_by_label(right, counted),
     )
 
 
-def _scores(session: Session, raw: NDArray[Any], exactly: int | None) -> NDArray[Any]:
-    """Return the first output, the batch filled up with copies of its last example where its size is fixed."""
-    if exactly is not None and len(raw) < exactly:
-        raw = np.concatenate([raw, np.repeat(raw[-1:], exactly - len(raw), axis=0)])
-    found = session.run({session.inputs[0].name: session.preprocess(raw)})
-    scores: NDArray[Any] = found[session.outputs[0].name]
-    if not np.isfinite(scores).all():
-        raise DataError(f"output {session.outputs[0].name!r} is not finite; no prediction can be read from it")
-    return scores
+def _judge(outputs: NDArray[Any], labels: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+    found = right_predictions(outputs, labels)
+    if labels.max(initial=0) >= outputs.shape[-1]:
+        raise DataError(
+            f"labels up to {labels.max()} were given for {outputs.shape[-1]} outputs; "
+            "is this the data the model was made for?"
+        )
+    return found
+
+
+def _some(right: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    if not right.size:
+        raise DataError("accuracy: every target is negative, which excludes it; nothing is left to judge")
+    return right

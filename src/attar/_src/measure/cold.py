@@ -1,8 +1,7 @@
-"""Cold start and peak memory of a model, measured in fresh processes. Part of ``measure``.
+"""Cold start and peak memory of a model, measured in fresh processes.
 
-Run as ``python -m attar._src.measure.cold FILE SHAPES THREADS`` it is such a process: it opens the file, runs it
-on zeros of these shapes (JSON, ``[[[1, 3, 32, 32], "<f4"], ...]``, one for each input), waits for the first
-answer, and prints what that took as JSON.
+``python -m attar._src.measure.cold FILE SHAPES THREADS`` is such a process: it opens the file, runs it once on zeros
+and prints the figures as JSON. SHAPES is JSON with one entry for each input: ``[[[1, 3, 32, 32], "<f4"], ...]``.
 """
 
 from __future__ import annotations
@@ -26,12 +25,11 @@ _STATUS = Path("/proc/self/status")
 
 @dataclass(frozen=True)
 class Cold:
-    """A first use.
+    """The first use of a model.
 
     Attributes:
-        cold_start_ms: from opening the file to the first answer, the interpreter and its imports being there.
-        peak_memory_bytes: the most memory the process held, interpreter and libraries included; None where the system
-            does not tell.
+        cold_start_ms: from opening the file to the first output; interpreter and imports are not counted.
+        peak_memory_bytes: peak resident memory, with interpreter and libraries; None if the system does not report it.
     """
 
     cold_start_ms: float
@@ -43,16 +41,16 @@ class Cold:
 
 
 def cold_start(path: Path, shapes: list[tuple[list[int], str]], *, threads: int = 1, repeats: int = 3) -> Cold:
-    """Return the median of ``repeats`` fresh processes, one after the other.
+    """Return the medians over ``repeats`` fresh processes, one after the other.
 
     Args:
         path: a ``.attar`` or ``.onnx`` file.
-        shapes: the shape and numpy type of each input, in order.
-        threads: how many threads the model may use.
-        repeats: how many processes.
+        shapes: shape and numpy type of each input, in order: ``[([1, 3, 32, 32], "<f4")]``.
+        threads: threads the model may use.
+        repeats: number of processes.
 
     Raises:
-        ArtifactError: the process failed; its message is passed on.
+        ArtifactError: a process failed; with its message.
     """
     command = [sys.executable, "-m", "attar._src.measure.cold", str(path), json.dumps(shapes), str(threads)]
     found = []
@@ -69,9 +67,9 @@ def cold_start(path: Path, shapes: list[tuple[list[int], str]], *, threads: int 
 
 
 def peak_memory() -> int | None:
-    """Return the most bytes this process has held at once, None where the system does not tell."""
+    """Return the peak resident memory of this process in bytes; None if the system does not report it."""
     if _STATUS.exists():
-        # Not getrusage: there, Linux counts what the parent held when it forked.
+        # Not getrusage: on Linux it includes the memory of the parent when it forked.
         line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     try:
@@ -83,7 +81,7 @@ def peak_memory() -> int | None:
 
 
 def measure_in_process(path: str, shapes: str, threads: str) -> None:
-    """Open a file, run it once on zeros, and print what it took."""
+    """Open a file, run it once on zeros and print the figures."""
     arrays = [np.zeros(shape, kind) for shape, kind in json.loads(shapes)]
     started = time.perf_counter()
     runner = open_runner(Path(path), threads=int(threads))

@@ -1,7 +1,4 @@
-"""Huffman size: how large a network is by the account of Polino et al. 2018, to be held against their tables.
-
-Part of ``measure``. What a file of ours takes is its length; this is what theirs would be said to take.
-"""
+"""The size of a network as Polino et al. 2018 state it, for comparison with their tables; a file's length differs."""
 
 from __future__ import annotations
 
@@ -15,19 +12,19 @@ from attar._src.artifact.reader import Artifact
 from attar._src.coding.huffman import code_lengths
 from attar._src.core.tensors import Codebook, CompressedTensor, Dense, Quantized, Sparse
 
-#: Bits of a parameter that is not quantized, and of each of the two numbers of a bucket.
+#: Bits of an unquantized parameter, and of each of the two numbers of a bucket.
 FULL = 32
 
 
 @dataclass(frozen=True)
 class HuffmanSize:
-    """A network by the paper's account.
+    """A network in the paper's terms.
 
     Attributes:
-        unquantized: parameters that are on no grid, at 32 bits each.
+        unquantized: parameters stored in 32 bits.
         codes: quantized parameters.
-        buckets: how many ranges they have, at two numbers of 32 bits each.
-        mean_length: bits of a code on average, under one Huffman code for all codes of the network.
+        buckets: their ranges, two 32-bit numbers each.
+        mean_length: mean bits of a code under one Huffman code for the whole network.
     """
 
     unquantized: int
@@ -42,22 +39,21 @@ class HuffmanSize:
 
     @property
     def ratio(self) -> float:
-        """How many times smaller that is than all parameters at 32 bits; 1 without parameters."""
+        """All parameters at 32 bits over ``bytes``; 1 without parameters."""
         return FULL / 8 * (self.unquantized + self.codes) / self.bytes if self.bytes else 1.0
 
 
 def huffman_size(source: Artifact | Mapping[str, CompressedTensor]) -> HuffmanSize:
-    """Return the size of a network as Polino et al. 2018, "Model compression via distillation and quantization",
-    state it (section 5): a Huffman code over the codes of all tensors together, 8 bytes a bucket, 32 bits for what is
-    not quantized.
+    """Return the size of a network as defined in Polino et al. 2018, "Model compression via distillation and
+    quantization", section 5: one Huffman code for the codes of all tensors, 8 bytes for a bucket, 32 bits for an
+    unquantized parameter.
 
-    Neither the code itself nor the points of a codebook are counted, as there. Codes are numbered from the lowest level
-    of their grid, so that tensors of different bits share the one code. A scale counts as a bucket, with or without an
-    offset; of a sparse tensor the values count, and its mask one bit an element. Parameters are as the file has them: a
-    batch-norm that was folded into a weight is no more.
+    As in the paper, the table of the Huffman code and the points of a codebook are not counted. Codes are numbered from
+    the lowest level of their grid, so that tensors of different bits share one code. Each scale counts as a bucket. A
+    sparse tensor counts by its values and one bit per element for the mask. Folded batch-norms are not counted.
 
     Args:
-        source: an open file, every tensor of which is decoded; or tensors by name.
+        source: an open file, all of whose tensors are decoded, or tensors by name.
 
     Raises:
         ArtifactError: the payload of a tensor is malformed.
@@ -75,12 +71,12 @@ def huffman_size(source: Artifact | Mapping[str, CompressedTensor]) -> HuffmanSi
             histogram += _histogram(tensor)
             buckets += tensor.scale.size
     codes = int(histogram.sum())
-    # As long as it likes, where a file's codes end at 15 bits.
+    # Of any length; in a file codes have at most 15 bits.
     bits = int((histogram * code_lengths(histogram, longest=histogram.size)).sum()) + masks
     return HuffmanSize(unquantized, codes, buckets, bits / codes if codes else 0.0)
 
 
 def _histogram(tensor: Quantized | Codebook) -> NDArray[np.int64]:
-    """Return how often each level occurs, counted from the lowest, ``(256,)``."""
+    """Return the count of each level from the lowest, ``(256,)``."""
     lowest = tensor.scheme.qmin if isinstance(tensor, Quantized) else 0
     return np.bincount(tensor.codes.reshape(-1).astype(np.int64) - lowest, minlength=256)

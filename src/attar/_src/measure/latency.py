@@ -1,7 +1,4 @@
-"""Latency of several models, interleaved in one run, so that what else the machine does falls on all alike.
-
-Part of ``measure``.
-"""
+"""Latency of several models, interleaved, so that disturbances of the machine affect all of them alike."""
 
 from __future__ import annotations
 
@@ -21,14 +18,14 @@ _SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Latency:
-    """Times of one model, in milliseconds.
+    """Latency of one model.
 
     Attributes:
-        median_ms: half of the runs took less.
-        p99_ms: 99 % of the runs took less.
-        spread: interquartile range over the median: how restless the machine was.
+        median_ms: median over the runs, in milliseconds.
+        p99_ms: 99th percentile.
+        spread: interquartile range over the median; large on a busy machine.
         ratio: median over the median of the first model.
-        rounds: how many runs.
+        rounds: number of runs.
     """
 
     median_ms: float
@@ -43,14 +40,14 @@ class Latency:
 
 
 def interleave(runs: Sequence[Callable[[], object]], *, rounds: int | None = None) -> list[Latency]:
-    """Time several models, one run of each in every round, in an order of its own.
+    """Time several models: each round runs every model once, in random order.
 
     Args:
         runs: each runs one model once.
-        rounds: how many; None for as many as about five seconds allow, 20 to 2000.
+        rounds: number of rounds; None for about five seconds, 20 to 2000 rounds.
 
     Raises:
-        SpecError: there is nothing to time.
+        SpecError: there are no models or no rounds.
     """
     if not runs or (rounds is not None and rounds < 1):
         raise SpecError(f"{rounds} rounds of {len(runs)} models were asked for; use one or more of both")
@@ -61,7 +58,7 @@ def interleave(runs: Sequence[Callable[[], object]], *, rounds: int | None = Non
     if rounds is None:
         each = (time.perf_counter() - started) / _WARM_UP
         rounds = int(np.clip(_SECONDS / max(each, 1e-9), 20, 2000))
-    # Whoever runs next finds the caches as the one before left them: no one shall always follow the same.
+    # A model finds the caches as the one before left them; no model should always follow the same one.
     order = np.random.default_rng(0)
     times = np.empty((rounds, len(runs)))
     for i in track(range(rounds), "timing"):
@@ -73,7 +70,7 @@ def interleave(runs: Sequence[Callable[[], object]], *, rounds: int | None = Non
 
 
 def summarize(times: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> list[Latency]:
-    """Return the figures of each column of ``times``, milliseconds, shape ``(rounds, models)``."""
+    """Return the figures of each column of ``times``, in milliseconds ``(rounds, models)``."""
     low, median, high, p99 = np.percentile(times, [25, 50, 75, 99], axis=0)
     return [
         Latency(

@@ -1,4 +1,4 @@
-"""Metric: how good the outputs of a whole set are, one number. Part of ``measure``."""
+"""Metrics: one number for the outputs of a whole set."""
 
 from __future__ import annotations
 
@@ -11,50 +11,26 @@ from numpy.typing import NDArray
 
 from attar._src.core.errors import AttarError, DataError, SpecError
 from attar._src.core.registry import Registry
+from attar._src.measure.accuracy import AccuracyMetric, accuracy_by_label, right_predictions
+from attar._src.measure.outputs import first_output
 from attar._src.runtime.session import Session
 
-#: Outputs and targets of a whole set -> how good they are.
+#: Outputs ``(n, ...)`` and targets ``(n, ...)`` of a whole set -> one number.
 Metric = Callable[[NDArray[Any], NDArray[Any]], float]
-#: The positional inputs of some examples, and what their outputs are judged by.
+#: The inputs of a batch, in order, and its targets.
 Examples = tuple[tuple[NDArray[Any], ...], NDArray[Any]]
 
 
-class AccuracyMetric:
-    """``accuracy``: the share of positions where the largest element of the last axis is at the target.
-
-    For classes, of an example or of every position of a sequence; larger is better. Negative targets are not counted,
-    as the losses leave out those of -100.
-    """
-
-    name: ClassVar[str] = "accuracy"
-
-    def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
-        """Return the share for ``outputs`` ``(n, ..., classes)`` and integer ``targets`` ``(n, ...)``.
-
-        Raises:
-            DataError: the two do not fit each other, or no target is counted.
-        """
-        if targets.dtype.kind not in "iu" or outputs.shape[:-1] != targets.shape:
-            raise DataError(
-                f"accuracy of outputs {outputs.shape} by targets {targets.dtype}{targets.shape}; integers of shape "
-                f"{outputs.shape[:-1]} were expected, or another metric: {', '.join(METRICS)}, file.py:name"
-            )
-        counted = targets >= 0
-        if not counted.any():
-            raise DataError("accuracy: every target is negative, which says not to count it; there is nothing to judge")
-        return float(np.mean((outputs.argmax(-1) == targets)[counted]))
-
-
 class MeanSquaredError:
-    """``mean_squared_error``: the mean of ``(output - target)^2`` over every element of numbers; smaller is better."""
+    """``mean_squared_error``: the mean of ``(output - target)^2`` over all elements; smaller is better."""
 
     name: ClassVar[str] = "mean_squared_error"
 
     def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
-        """Return the mean for ``outputs`` and ``targets`` of one shape; an axis of one may be missing.
+        """Return the mean for ``outputs`` and ``targets`` of the same shape, but for axes of length 1.
 
         Raises:
-            DataError: the two do not fit each other.
+            DataError: the sizes differ.
         """
         if outputs.size != targets.size:
             raise DataError(f"mean squared error of outputs {outputs.shape} by targets {targets.shape}")
@@ -67,22 +43,22 @@ METRICS: Registry[Metric] = Registry("metric", AccuracyMetric(), MeanSquaredErro
 
 @dataclass(frozen=True)
 class Guarded:
-    """A metric whose failures are said in its name.
+    """A metric with errors that name it.
 
     Attributes:
-        name: what logs call it.
-        metric: itself.
+        name: its name in logs.
+        metric: the function.
     """
 
     name: str
     metric: Metric
 
     def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
-        """Return what the metric says; NaN where it says so.
+        """Return the metric, which may be NaN.
 
         Raises:
-            SpecError: it raised something, or gave no number.
-            AttarError: it refused them in words of its own.
+            SpecError: the function raised an exception, or did not return a number.
+            AttarError: raised by the function itself.
         """
         try:
             found: Any = self.metric(outputs, targets)
@@ -100,14 +76,14 @@ class Guarded:
 
 
 def find(metric: Any) -> tuple[str, Metric]:
-    """Return what logs call a metric, and the metric, guarded.
+    """Return the name of a metric in logs, and the metric, guarded.
 
     Args:
-        metric: a registered word, ``file.py:name`` of a function of outputs and targets, or such a function.
+        metric: a registered name, ``file.py:name``, or a function of outputs and targets.
 
     Raises:
-        UnknownName: no metric has this name.
-        SpecError: it names or is nothing that can be called.
+        UnknownName: there is no metric of this name.
+        SpecError: it cannot be called.
     """
     found = METRICS[metric] if isinstance(metric, str) else metric
     if not callable(found):
@@ -121,13 +97,12 @@ def find(metric: Any) -> tuple[str, Metric]:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a metric says of a file on a set.
+    """The metric of a file on a set.
 
     Attributes:
         value: the metric.
-        examples: how many examples were seen.
-        per_class: label -> share of right predictions among its own, for integer targets and outputs that score
-            several classes; empty else.
+        examples: number of examples.
+        per_class: label -> accuracy of that class; empty if the task has no classes.
     """
 
     value: float
@@ -136,42 +111,26 @@ class Scored:
 
 
 def score(session: Session, batches: Iterable[Examples], metric: Metric, *, classes: bool = True) -> Scored:
-    """Run a set through a file and judge the first output.
+    """Run a set through a file and apply a metric to its first output.
 
     Args:
         session: the decoded file.
-        batches: inputs, as the graph takes them, with targets; as long as the graph's batch where that is fixed: a
-            shorter one is filled up with copies of its last example.
-        metric: takes the outputs and targets of the whole set.
+        batches: preprocessed inputs with targets; at most as long as the graph's batch, if that is fixed.
+        metric: function of the outputs and targets of the whole set.
         classes: whether integer targets are classes.
 
     Raises:
         DataError: there are no examples, an output is not finite, or outputs and targets do not fit.
     """
-    axis = session.inputs[0].shape[0] if session.inputs[0].shape else None
-    outputs, wanted = [], []
-    for inputs, targets in batches:
-        missing = axis - len(inputs[0]) if isinstance(axis, int) else 0
-        full = [np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if missing > 0 else x for x in inputs]
-        named = {port.name: array for port, array in zip(session.inputs, full, strict=True)}
-        outputs.append(session.run(named)[session.outputs[0].name][: len(inputs[0])])
-        wanted.append(targets)
-    if not outputs:
+    pairs = [(first_output(session, inputs), targets) for inputs, targets in batches]
+    if not pairs:
         raise DataError("there are no examples to judge the file by")
-    made, targets = np.concatenate(outputs), np.concatenate(wanted)
-    if not np.isfinite(made).all():
-        raise DataError(f"output {session.outputs[0].name!r} is not finite; nothing can be judged by it")
-    return Scored(float(metric(made, targets)), len(made), per_class(made, targets) if classes else {})
+    outputs, targets = (np.concatenate(each) for each in zip(*pairs, strict=True))
+    return Scored(float(metric(outputs, targets)), len(outputs), per_class(outputs, targets) if classes else {})
 
 
 def per_class(outputs: NDArray[Any], targets: NDArray[Any]) -> dict[str, float]:
-    """Return label -> share of right predictions among its own, empty where outputs do not score several classes.
-
-    Negative targets are not counted.
-    """
+    """Return label -> accuracy of that class; empty if outputs do not score two classes or more at integer targets."""
     if targets.dtype.kind not in "iu" or outputs.ndim < 2 or outputs.shape[:-1] != targets.shape:
         return {}
-    if outputs.shape[-1] < 2:
-        return {}
-    right = outputs.argmax(-1) == targets
-    return {str(label): float(right[targets == label].mean()) for label in np.unique(targets) if label >= 0}
+    return accuracy_by_label(*right_predictions(outputs, targets)) if outputs.shape[-1] > 1 else {}

@@ -1,7 +1,8 @@
-"""Runner: a model to be timed, ours or another's, opened under the same settings. Part of ``measure``."""
+"""A model that can be run and timed, ours or another's, under the same settings."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,24 +23,24 @@ class Runner:
 
     Attributes:
         path: its file.
-        inputs: the names of its inputs, in order.
-        run: runs it once on inputs by name.
-        session: the session behind it, where the file is ours.
+        inputs: names of its inputs, in order.
+        run: from inputs by name to outputs by name, in order.
+        session: the session behind it, if the file is a ``.attar`` file.
     """
 
     path: Path
     inputs: tuple[str, ...]
-    run: Any
-    session: Session | None
+    run: Callable[[InputArrays], InputArrays]
+    session: Session | None = None
 
     def feed(self, feed: InputArrays) -> InputArrays:
-        """Return the same arrays under this model's names, by position.
+        """Return the same arrays under the names of this model's inputs, by position.
 
         Raises:
-            DataError: it takes another number of inputs.
+            DataError: the number of inputs differs.
         """
         if len(feed) != len(self.inputs):
-            raise DataError(f"{self.path} takes {len(self.inputs)} inputs, the model it is held against {len(feed)}")
+            raise DataError(f"{self.path} takes {len(self.inputs)} inputs, the model it is compared with {len(feed)}")
         return dict(zip(self.inputs, feed.values(), strict=True))
 
 
@@ -49,20 +50,34 @@ def open_runner(path: Path, *, threads: int | None = None) -> Runner:
     Raises:
         ArtifactError: the file cannot be read, or ONNX Runtime refuses it.
     """
-    if path.suffix != ".onnx":
-        session = Session(path, threads=threads)
-        return Runner(path, tuple(port.name for port in session.inputs), session.run, session)
+    if path.suffix == ".onnx":
+        return open_onnx(path, threads=threads)
+    session = Session(path, threads=threads)
+    return Runner(path, tuple(port.name for port in session.inputs), session.run, session)
+
+
+def open_onnx(path: Path, *, threads: int | None = None) -> Runner:
+    """Open an ONNX file with ONNX Runtime.
+
+    Raises:
+        ArtifactError: the file cannot be read, or ONNX Runtime refuses it.
+    """
     if not path.is_file():
         raise ArtifactError(missing_file(path))
     engine = Engine(path, threads=threads)
-    return Runner(path, tuple(value.name for value in engine.inputs), engine.run, None)
+    names = engine.outputs
+
+    def run(feed: InputArrays) -> InputArrays:
+        return dict(zip(names, engine.run(feed), strict=True))
+
+    return Runner(path, tuple(value.name for value in engine.inputs), run)
 
 
 def example_feed(runner: Runner, batch: int) -> InputArrays:
-    """Return inputs to time a file on: normal numbers of a fixed seed, zeros for integers, which may be indices.
+    """Return inputs to time a file on: normal numbers of a fixed seed, and zeros for integers, which may be indices.
 
     Raises:
-        DataError: the file is not ours (an ONNX file names no example sizes), or its batch is fixed to another size.
+        DataError: the file is not a ``.attar`` file, which has example sizes; or its batch is fixed to another size.
     """
     if runner.session is None:
         raise DataError(f"{runner.path} has no example sizes; put a .attar file first")

@@ -6,7 +6,6 @@ once, when everything is packed.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from attar._src.artifact.manifest import Preprocessing
+from attar._src.core.digest import digest
 from attar._src.core.errors import DataError, SpecError, UnknownName
 from attar._src.core.registry import load_object
 from attar._src.data.dataset import Dataset, holdout
@@ -67,11 +67,7 @@ class Split:
         """Return the SHA-256 of the arrays; of a loader that of its sizes and its first 64 batches or 64 MiB."""
         if self.loader is not None:
             return loader_checks.loader_digest(self.loader)
-        found = hashlib.sha256()
-        for array in (*self.inputs, *([] if self.targets is None else [self.targets])):
-            found.update(f"{array.dtype.str} {array.shape}".encode())
-            found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-        return found.hexdigest()
+        return digest(self.inputs if self.targets is None else (*self.inputs, self.targets))
 
 
 @dataclass(frozen=True, eq=False)

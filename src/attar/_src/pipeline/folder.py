@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import yaml
 
 from attar._src.artifact.writer import write_atomically
 from attar._src.core.errors import AttarError, SpecError
 from attar._src.pipeline.journal import Journal
 from attar._src.recipe.recipe import Recipe
+from attar._src.recipe.yaml_text import format_yaml
 from attar._src.train.store import CheckpointStore
 
 RECIPE = "recipe.yaml"
@@ -106,7 +106,7 @@ class RunFolder:
         if self.first:
             root = os.path.relpath(recipe.folder.resolve(), self.path.resolve())
             told = recipe.described() | {"root": root}
-            write_atomically(self.path / RECIPE, yaml.safe_dump(told, sort_keys=False, width=120).encode())
+            write_atomically(self.path / RECIPE, format_yaml(told))
 
     def files(self, seed: int, first_seed: int) -> Path:
         """Return the folder of a seed's files: the run's own for the first seed."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils._pytree import tree_flatten_with_path
 
+from attar._src.core.digest import digest
 from attar._src.core.errors import DataError, SpecError
 from attar._src.train.batch import Batch
 from attar._src.train.feed import LoaderFeed, length_of, seeded
@@ -26,21 +25,22 @@ def loader_digest(loader: Iterable[Any]) -> str:
     That is 64 batches or 64 MiB, whichever comes first, with the names and shapes of everything in them. What lies
     beyond and does not change the sizes is not noticed.
     """
-    found = hashlib.sha256(f"{type(loader).__qualname__} {length_of(loader)} {_examples(loader)}".encode())
+    return digest(_seen(loader))
+
+
+def _seen(loader: Iterable[Any]) -> Iterator[Any]:
+    yield f"{type(loader).__qualname__} {length_of(loader)} {_examples(loader)}"
     seen = 0
     for batch in islice(seeded(loader, 0), LOOKED_AT):
         for path, leaf in tree_flatten_with_path(batch)[0]:
-            found.update(str(path).encode())
+            yield str(path)
             if isinstance(leaf, torch.Tensor | np.ndarray):
-                raw = _bytes(leaf)
-                found.update(f"{leaf.dtype} {tuple(leaf.shape)}".encode())
-                found.update(raw.data)
-                seen += raw.nbytes
+                yield leaf
+                seen += leaf.nbytes
             elif leaf is None or isinstance(leaf, str | bytes | int | float):
-                found.update(repr(leaf).encode())
+                yield repr(leaf)
         if seen >= _BYTES:
-            break
-    return found.hexdigest()
+            return
 
 
 def agree(loader: Iterable[Any], arguments: Mapping[str, Sequence[str]]) -> None:
@@ -84,10 +84,3 @@ def alike(batches: Iterable[Batch], split: str) -> Iterator[Batch]:
 def _examples(loader: Any) -> int | None:
     data = getattr(loader, "dataset", None)
     return None if data is None else length_of(data)
-
-
-def _bytes(array: Any) -> NDArray[np.uint8]:
-    # Torch has formats that numpy has not: bytes are read as bytes.
-    if isinstance(array, torch.Tensor):
-        return array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)

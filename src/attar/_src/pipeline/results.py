@@ -14,8 +14,9 @@ import numpy as np
 
 from attar._src.artifact.inspect import inspect_artifact
 from attar._src.core.progress import track
+from attar._src.measure.accuracy import AccuracyMetric
 from attar._src.measure.latency import Latency, interleave
-from attar._src.measure.metric import AccuracyMetric, Metric, Scored, score
+from attar._src.measure.metric import Metric, Scored, score
 from attar._src.measure.runner import example_feed, open_runner
 from attar._src.pipeline.data_splits import DataSplits, labelled_batches
 from attar._src.pipeline.fabric import versions

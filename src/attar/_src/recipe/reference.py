@@ -17,6 +17,8 @@ import torch
 from pydantic import BaseModel, PlainSerializer, PlainValidator, WithJsonSchema
 from torch import nn
 
+from attar._src.core.digest import digest
+
 #: ``file.py:name``, wherever it stands in a recipe.
 _IN_FILE = re.compile(r"(?P<file>[^:]+\.py):(?P<name>\w+)")
 
@@ -84,13 +86,8 @@ def _code(named: Any) -> dict[str, str]:
 
 
 def _digest(module: nn.Module) -> str:
-    found = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        found.update(name.encode())
-        if isinstance(tensor, torch.Tensor):
-            found.update(str((tensor.dtype, tuple(tensor.shape))).encode())
-            found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+    state = module.state_dict().items()
+    return digest(part for pair in state for part in pair if isinstance(part, str | torch.Tensor))
 
 
 #: A word, ``file.py:name``, or an object.

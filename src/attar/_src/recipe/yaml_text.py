@@ -1,77 +1,96 @@
-"""Text: a recipe's YAML file, and what the command line puts in its place."""
+"""Recipes as YAML 1.2: read, with values replaced from the command line, and written."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer, ComposerError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from attar._src.core.errors import SpecError, UnknownName, missing_file
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """YAML without surprises: 1e-3 is a number, and a key that stands twice is refused."""
-
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        # Here and not later: merging (``<<``) puts keys beside those they give way to.
+class _Composer(Composer):
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """Refuse keys given twice. Later, among keys merged by ``<<``, the constructor overlooks them."""
+        node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
             if (key.tag, str(key.value)) in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} stands twice", key.start_mark
-                )
+                raise ComposerError(None, None, f"the key {key.value!r} is given twice", key.start_mark)
             seen.add((key.tag, str(key.value)))
         return node
 
 
-# YAML 1.1 wants a point and a sign in an exponent; people and YAML 1.2 do not.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-#: Fields where a word stands for a mapping -> the key that word is under.
+#: Fields that may be a word instead of a mapping -> the key the word stands for.
 _WORDS = {"data": "source", "source": "factory"}
 
 
 def parse_yaml(path: Path) -> dict[str, Any]:
-    """Return what a recipe's file holds, not yet looked at.
+    """Return the mapping in a YAML file, not validated.
 
     Raises:
-        SpecError: there is no such file, or it is not a YAML mapping.
+        SpecError: the file is missing, is not YAML, gives a key twice, or does not hold a mapping.
     """
     if not path.is_file():
         raise SpecError(missing_file(path, "there is no recipe"))
     try:
-        tree = yaml.load(path.read_text(), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        tree = _load(path.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path} is not YAML: {_reason(error)}") from error
     if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
         raise SpecError(f"{path} holds a {type(tree).__name__}; a recipe is a mapping with the keys data and models")
     return tree
 
 
 def apply_overrides(tree: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """Return the tree with each ``path.to.key=value`` put in place, in order.
+    """Return the tree with each ``path.to.key=value`` applied, in order.
 
-    A key the recipe leaves out may be set; what leads to it must be there.
+    The last key may be new; those before it must exist.
 
     Raises:
-        SpecError: a setting has no form, or its path leads nowhere; the nearest name is given.
+        SpecError: a setting is malformed, or its path does not exist; names the nearest key.
     """
     for setting in settings:
         path, separator, text = setting.partition("=")
         if not separator or not all(path.split(".")):
             raise SpecError(f"--set {setting!r}: write key.path=value, as in --set models.student.stages.0.epochs=3")
         try:
-            value = yaml.load(text, Loader=_Loader)
-        except yaml.YAMLError as error:
-            raise SpecError(f"--set {setting!r}: the value is not YAML: {' '.join(str(error).split())}") from error
+            value = _load(text)
+        except YAMLError as error:
+            raise SpecError(f"--set {setting!r}: the value is not YAML: {_reason(error)}") from error
         tree = _put(tree, path.split("."), value, setting)
     return tree
+
+
+def format_yaml(tree: Mapping[str, Any]) -> bytes:
+    """Return a tree of JSON values as YAML, keys in their order; :func:`parse_yaml` reads it back."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    # ASCII on lines of any length: ruamel.yaml reads neither U+0085 nor every folded string as they were.
+    yaml.allow_unicode, yaml.width = False, 1 << 30
+    yaml.representer.sort_base_mapping_type_on_output = False
+    out = BytesIO()
+    yaml.dump(tree, out)
+    return out.getvalue()
+
+
+def _load(text: str) -> Any:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Composer = _Composer
+    return yaml.load(text)
+
+
+def _reason(error: Exception) -> str:
+    """Return an error in one line: ``line 2, column 1: the key 'data' is given twice``."""
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {' '.join(str(error.problem).split())}"
+    return " ".join(str(error).split())
 
 
 def _put(node: Any, keys: list[str], value: Any, setting: str) -> Any:
@@ -80,7 +99,7 @@ def _put(node: Any, keys: list[str], value: Any, setting: str) -> Any:
     key, rest = keys[0], keys[1:]
     if isinstance(node, list):
         if not key.isdigit() or int(key) >= len(node):
-            raise SpecError(f"--set {setting}: {key!r} is no place in a list of {len(node)}; use 0 to {len(node) - 1}")
+            raise SpecError(f"--set {setting}: {key!r} is no index of a list of {len(node)}; use 0 to {len(node) - 1}")
         return [_put(item, rest, value, setting) if i == int(key) else item for i, item in enumerate(node)]
     if not isinstance(node, dict):
         raise SpecError(f"--set {setting}: {node!r} has no key {key!r}")

@@ -1,1 +1,1 @@
-"""What was measured on a file, beside the file."""
+"""The report of a run: ``report.json`` beside the files, and the page made from it."""

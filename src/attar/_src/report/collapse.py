@@ -1,19 +1,19 @@
-"""Silent collapse: a class that a compressed model has lost while its mean accuracy hardly tells.
+"""Silent collapse: a class that a compressed model has lost, hidden by its mean accuracy.
 
-A mean over ten classes moves by one point when one class loses ten. A class counts as *collapsed* when what it lost
-beyond the loss of all other classes together, its *excess*, is
+The mean over ten classes falls by one point when one class loses ten. A class counts as *collapsed* if its *excess*,
+the loss beyond that of all other classes together, is
 
     excess = (before - after) - max(0, mean over the other classes of (before - after))
 
-- more than 10 points: enough to matter to whoever depends on that class; and
-- more than z standard errors of itself: enough not to be the luck of a small test set. z is 3, or more where there are
-  many classes, such that in a model that lost nothing any class at all is flagged with a probability of at most 5 %
-  (Bonferroni: z = max(3, the 1 - 0.05 / classes quantile of the normal distribution)).
+- more than 10 points, which matters to users of that class; and
+- more than z of its standard errors, which is not chance. With Bonferroni's correction for the number of classes,
+  z = max(3, the 1 - 0.05 / classes quantile of the normal distribution), so that a model that lost nothing has any
+  class flagged with a probability of at most 5 %.
 
-A loss that all classes share is not a collapse: the mean shows it. Shares are taken with one success and one failure
-added to each, so that 36 right of 36 do not claim an error of zero (Agresti and Caffo 2000, The American Statistician
-54(4), section 3). Both models saw the same examples, which makes their errors go together; standard errors as of
-independent samples are then too large rather than too small, and the rule errs on the quiet side.
+A loss that all classes share is not a collapse; the mean shows it. One success and one failure are added to each count,
+so that 36 right of 36 do not have a standard error of zero (Agresti and Caffo 2000, The American Statistician 54(4),
+section 3). Standard errors are those of independent samples. Both models saw the same examples, so that they are rather
+too large, and the rule is conservative.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from statistics import NormalDist
 
 import numpy as np
 
-#: How much a class has to lose beyond the others: a share, 0 to 1.
+#: Least excess of a collapsed class, a share from 0 to 1.
 LEAST_LOSS = 0.10
-#: How many standard errors it has to lose at least.
+#: Least excess in standard errors.
 LEAST_ERRORS = 3.0
-#: The probability that a model which lost nothing has any class flagged.
+#: Probability that a model that lost nothing has any class flagged.
 FALSE_ALARM = 0.05
 
 
 @dataclass(frozen=True)
 class Change:
-    """What became of one class.
+    """The accuracy of one class before and after compression.
 
     Attributes:
         label: the class.
-        before, after: share of right predictions of the baseline and of the model, 0 to 1.
-        excess: what it lost beyond the loss of the other classes.
+        before, after: accuracy of the baseline and of the model, 0 to 1.
+        excess: loss beyond that of the other classes.
         error: standard error of the excess.
-        collapsed: whether that is more than chance and more than may be passed over.
+        collapsed: whether the excess is large and not chance.
     """
 
     label: str
@@ -53,7 +53,7 @@ class Change:
 
     @property
     def change(self) -> float:
-        """What the class gained; negative where it lost."""
+        """``after - before``; negative for a loss."""
         return self.after - self.before
 
 
@@ -63,12 +63,12 @@ def compare_classes(
     """Compare two models class by class.
 
     Args:
-        before: label -> share of right predictions of the baseline, 0 to 1.
-        after: the same of the model; a label the other does not have is left out.
-        examples: label -> how many test examples it has.
+        before: label -> accuracy of the baseline, 0 to 1.
+        after: label -> accuracy of the model.
+        examples: label -> number of test examples.
 
     Returns:
-        One entry for each label, in the order of ``before``.
+        one entry for each label that both have, in the order of ``before``.
     """
     labels = [label for label in before if label in after]
     if not labels:
@@ -79,7 +79,7 @@ def compare_classes(
     old_share, new_share = ((share * n + 1) / (n + 2) for share in (old, new))
     loss = old_share - new_share
     variance = (old_share * (1 - old_share) + new_share * (1 - new_share)) / (n + 2)
-    # Of the other classes: sums over all less the class itself; one class alone has no others.
+    # Sums over the other classes; a single class has no others.
     rest = n.sum() - n
     some = np.where(rest > 0, rest, 1)
     others = np.where(rest > 0, ((loss * n).sum() - loss * n) / some, 0)

@@ -1,46 +1,48 @@
-"""Page: ``report.html`` of a run, one file that opens offline; the top of ``report``.
+"""``report.html`` of a run, one file that opens offline; the top of ``report``.
 
-    run folder  -->  story  -->  sections, figures  -->  page.html + page.css + page.js + plotly.js  -->  report.html
+    run folder  -->  story  -->  sections, figures  -->  templates + page.css + page.js + plotly.js  -->  report.html
 
-Plotly's script is in the page once. A content security policy in the page forbids every request, so that nothing in
-it, nor in a script of another's, can reach out.
+Names and texts that come from files or recipes are escaped by Jinja2. A content security policy forbids every request.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from string import Template
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
 
 from attar._src.artifact.writer import write_atomically
 from attar._src.core.errors import AttarError
-from attar._src.report.export import save
-from attar._src.report.figures import plots
-from attar._src.report.markup import Html, join, script_json, tag
-from attar._src.report.plot import Plot
+from attar._src.report.figures.export import save
+from attar._src.report.figures.plot import Plot
+from attar._src.report.figures.plots import plots
+from attar._src.report.headline import alarms, tiles
 from attar._src.report.record import NAME
-from attar._src.report.sections import PageSection, alarm, sections, tiles
+from attar._src.report.sections import sections
 from attar._src.report.story import Story, tell
 from attar._src.report.verdict import verdict
 
-#: The page's name in the folder of its run.
+#: Name of the page in the folder of its run.
 PAGE = "report.html"
-#: The folder of its figures there.
+#: Folder of its figures there.
 FIGURES = "figures"
 
 
 def build_page(folder: Path) -> Path:
     """Write the page of a run and its figures into its folder and return the page's path.
 
-    The same folder gives the same bytes. The figures lie beside the page, in ``figures/``.
+    The same folder gives the same bytes. The figures are also written to ``figures/``.
 
     Args:
-        folder: of a finished run: ``report.json`` with a run in it, and the files it names.
+        folder: a finished run: ``report.json`` with a run in it, and the files it names.
 
     Raises:
-        AttarError: something is missing or does not fit together, and how to mend it; Plotly is not installed; or the
-            page cannot be written.
+        AttarError: something is missing or inconsistent; Plotly is not installed; or the page cannot be written.
     """
     story = tell(folder)
     figures = plots(story)
@@ -54,45 +56,44 @@ def build_page(folder: Path) -> Path:
 
 
 def render(story: Story, figures: Mapping[str, Plot]) -> str:
-    """Return the page of a story with its figures.
+    """Return the HTML of a story with its figures.
 
     Raises:
         AttarError: Plotly is not installed.
     """
-    made = sections(story, figures)
-    links = [tag("li", tag("a", section.title, href=f"#{section.anchor}")) for section in made]
-    body = [_section(each) for each in made]
-    title = f"{story.main.name} on {story.data}" if story.data else story.main.name
-    return Template(_resource("page.html")).substitute(
-        title=tag("title", f"{title}: compression report"),
-        heading=tag("h1", title),
-        folder=join([story.folder]),
-        verdict=tag("p", verdict(story), class_="verdict"),
-        alarm=alarm(story),
+    return TEMPLATES.get_template("page.html").render(
+        title=f"{story.main.name} on {story.data}" if story.data else story.main.name,
+        folder=story.folder,
+        verdict=verdict(story),
+        alarms=alarms(story),
         tiles=tiles(story),
-        contents=tag("ol", *links),
-        body=join(body),
-        version=join([story.run.versions.get("attar", "")]),
+        sections=sections(story, figures),
+        version=story.run.versions.get("attar", ""),
         style=_resource("page.css"),
         plotly=_plotly() if figures else "",
-        figures=script_json({name: plot.as_dict() for name, plot in figures.items()}),
+        figures=htmlsafe_json_dumps({name: plot.as_dict() for name, plot in figures.items()}, json.dumps, **_COMPACT),
         script=_resource("page.js"),
     )
 
 
-def _section(section: PageSection) -> Html:
-    # The heading names the section, for those who go from one to the next without seeing them.
-    name = f"{section.anchor}-title"
-    return tag("section", tag("h2", section.title, id=name), section.body, id=section.anchor, aria_labelledby=name)
+_COMPACT = {"separators": (",", ":"), "allow_nan": False}
+TEMPLATES = Environment(
+    loader=PackageLoader("attar._src.report"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
 
 
-def _resource(name: str) -> Html:
-    return Html(resources.files("attar._src.report").joinpath(name).read_text(encoding="utf-8"))
+def _resource(name: str) -> Markup:
+    return Markup(resources.files("attar._src.report").joinpath("templates", name).read_text(encoding="utf-8"))
 
 
-def _plotly() -> str:
+def _plotly() -> Markup:
     try:
         from plotly.offline import get_plotlyjs  # noqa: PLC0415 -- optional, and only its script is needed
     except ModuleNotFoundError as error:
         raise AttarError(f"the page needs Plotly ({error}): pip install 'attar[compress]'") from error
-    return str(get_plotlyjs())
+    return Markup(get_plotlyjs())

@@ -1,8 +1,7 @@
-"""``report.json``: measurements of files, beside them, keyed by the SHA-256 of the file each was made on.
+"""``report.json``: measurements of the files beside it, by the SHA-256 of each file.
 
-Never in the file: the same recipe, data and machine give the same bytes however fast the machine was that day. Beside
-the files, under the key ``run``, stands what a whole run of a recipe measured; ``report.page`` makes a page of
-it.
+Measurements are not in the files, so that their bytes do not depend on the speed of a machine. The key ``run`` holds
+the measurements of a whole run of a recipe, from which ``report.page`` makes the page.
 """
 
 from __future__ import annotations
@@ -16,17 +15,17 @@ from attar._src.artifact.writer import write_atomically
 from attar._src.core.errors import AttarError
 
 NAME = "report.json"
-#: The one key that is no SHA-256: what a run of a recipe measured on all its models.
+#: The key that is not a SHA-256: the measurements of a whole run.
 RUN = "run"
 
 
 def remember(artifact: Path, sha256: str, measured: Mapping[str, Any]) -> Path:
     """Merge ``measured`` into the report beside ``artifact`` and return the report's path.
 
-    What is known of other files and of the run there stays, except of an earlier file of the same name, which is gone.
+    Entries of other files stay, except that of an earlier file of the same name.
 
     Raises:
-        AttarError: the report beside the file is not one of ours.
+        AttarError: the file there is not a report.
     """
     path = artifact.parent / NAME
     known = read_report(path) if path.exists() else {}
@@ -36,10 +35,10 @@ def remember(artifact: Path, sha256: str, measured: Mapping[str, Any]) -> Path:
 
 
 def remember_run(folder: Path, run: Mapping[str, Any]) -> Path:
-    """Put what a run measured into the report of its folder, in place of an earlier run's; return the report's path.
+    """Write the measurements of a run into the report of its folder, replacing an earlier run; return its path.
 
     Raises:
-        AttarError: the report that is there is not one of ours.
+        AttarError: the file there is not a report.
     """
     path = folder / NAME
     return _write(path, {**(read_report(path) if path.exists() else {}), RUN: dict(run)})
@@ -51,7 +50,7 @@ def _write(path: Path, known: Mapping[str, Any]) -> Path:
 
 
 def read_report(path: Path) -> dict[str, dict[str, Any]]:
-    """Return a report: SHA-256 of a file -> what was measured on it; ``run`` -> what a run measured, if there was one.
+    """Return a report: SHA-256 of a file -> its measurements, and ``run`` -> those of the run, if any.
 
     Raises:
         AttarError: the file is not a report.
@@ -61,5 +60,5 @@ def read_report(path: Path) -> dict[str, dict[str, Any]]:
     except ValueError as error:
         raise AttarError(f"{path} is not a report ({error}); move it away or write the model elsewhere") from error
     if not isinstance(known, dict) or not all(isinstance(entry, dict) for entry in known.values()):
-        raise AttarError(f"{path} is not a report: it should map the SHA-256 of each file to what was measured on it")
+        raise AttarError(f"{path} is not a report: it should map the SHA-256 of each file to its measurements")
     return known

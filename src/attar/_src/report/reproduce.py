@@ -1,34 +1,28 @@
-"""Again: the last section of the page, all it takes to do the run once more and to know that it came out the same."""
+"""The last section of the page: all it takes to do the run again and to compare the files."""
 
 from __future__ import annotations
 
 import json
 
-from attar._src.report.markup import Html, join, table_markup, tag
+from attar._src.report.content import Details, PageSection, PageTable
 from attar._src.report.story import Story
 from attar._src.report.wording import NONE, count
 
 
-def again(story: Story) -> Html:
-    """Return the command, seeds, versions, files and recipe of a run, and what its stages say they did."""
+def reproduction(story: Story) -> PageSection:
+    """Return the section with command, seeds, versions, files and recipe of a run, and the records of its stages."""
     run = story.run
-    parts = [tag("pre", tag("code", run.command), class_="command")] if run.command else []
-    facts = [["Seeds", ", ".join(map(str, run.seeds)) or NONE]]
-    facts += [[name, version] for name, version in run.versions.items()]
-    parts.append(table_markup("Seeds and versions", ["What", "Which"], facts))
-    files = [
-        [model.measured.file, count(model.file_bytes), tag("code", model.measured.sha256)] for model in story.models
-    ]
+    facts = [["Seeds", ", ".join(map(str, run.seeds)) or NONE], *map(list, run.versions.items())]
+    files = [[model.measured.file, count(model.file_bytes), model.measured.sha256] for model in story.models]
     same = "Files: the same recipe, data and versions on the same machine give the same bytes"
-    parts.append(table_markup(same, ["File", "Bytes", "SHA-256"], files, numbers=[1]))
-    text = run.recipe_yaml or (json.dumps(run.recipe, indent=2) if run.recipe else "")
-    if text:
-        parts.append(_folded("The recipe as it was run", text, open_=True))
+    tables = [
+        PageTable("Seeds and versions", ["What", "Which"], facts),
+        PageTable(same, ["File", "Bytes", "SHA-256"], files, numbers=[1], code=[2]),
+    ]
+    recipe = run.recipe_yaml or (json.dumps(run.recipe, indent=2) if run.recipe else "")
+    folds = [Details("The recipe as it was run", text=recipe, opened=True)] if recipe else []
     for model in story.models:
         if model.measured.record:
-            parts.append(_folded(f"What each stage did to {model.name}", json.dumps(model.measured.record, indent=2)))
-    return join(parts)
-
-
-def _folded(title: str, text: str, *, open_: bool = False) -> Html:
-    return tag("details", tag("summary", title), tag("pre", tag("code", text), tabindex="0"), open=open_)
+            record = json.dumps(model.measured.record, indent=2)
+            folds.append(Details(f"What each stage did to {model.name}", text=record))
+    return PageSection("again", "How to do it again", command=run.command, tables=tables, folds=folds)

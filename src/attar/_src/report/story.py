@@ -1,8 +1,8 @@
-"""Story: what a run folder tells, read and checked; nothing of it is taken on trust that can be looked up in a file.
+"""A run folder, read and checked.
 
     report.json ("run")  +  the .attar files it names  -->  Story  -->  figures, sections, page
 
-Sizes and tensors are those of the files as they lie there, and a file is the one that was measured: its SHA-256 says.
+Sizes and tensors are read from the files, whose SHA-256 must be that of the measured files.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from attar._src.report.record import NAME, RUN, read_report
 
 
 class _Told(Spec):
-    """What was written by a run: what is not known here is passed over, and a metric may be NaN."""
+    """Written by a run; unknown keys are ignored, and a metric may be NaN."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=True)
 
 
 class Timing(_Told):
-    """Latency of a file, as ``Latency`` has it."""
+    """Latency of a file: :class:`Latency` as JSON."""
 
     median_ms: float
     p99_ms: float
@@ -40,7 +40,7 @@ class Timing(_Told):
 
 
 class ReportedLayer(_Told):
-    """Where a layer ran, as ``Layer`` has it."""
+    """Where a layer ran: :class:`Layer` as JSON."""
 
     name: str
     kernel: str
@@ -49,19 +49,19 @@ class ReportedLayer(_Told):
 
 
 class Measured(_Told):
-    """One model of a run, as ``report.json`` has it.
+    """One model of a run in ``report.json``.
 
     Attributes:
-        name, file, sha256: the model, its file in the run's folder, and what that file was when it was measured.
-        metric_mean, metric_per_seed: the test metric; None and empty where there was nothing to judge by.
-        per_class: label -> share of right predictions, 0 to 1; empty where there are no classes.
-        parameters, nonzero_share: of the module, and how many of them are not zero.
+        name, file, sha256: the model, its file in the run's folder, and the SHA-256 of the measured file.
+        metric_mean, metric_per_seed: the test metric; None and empty if it was not measured.
+        per_class: label -> accuracy, 0 to 1; empty without classes.
+        parameters, nonzero_share: number of parameters, and the share that is not zero.
         fp32_bytes: four bytes for each parameter.
-        latency, times_faster: of the decoded file, and the baseline's median over its own.
+        latency, times_faster: latency of the decoded file, and the median of the baseline over its median.
         layers: where each layer ran.
-        left: what was left in floating point -> why.
-        record: what each stage says it did.
-        curves: a row of figures for every epoch, with ``stage`` and ``epoch``.
+        left: tensor or value left in floating point -> reason.
+        record: the record of each stage.
+        curves: one row of figures for every epoch, with ``stage`` and ``epoch``.
     """
 
     name: str
@@ -82,21 +82,21 @@ class Measured(_Told):
 
     @property
     def median_ms(self) -> float | None:
-        """The median latency; None where it was not timed."""
+        """Median latency; None if it was not timed."""
         return self.latency.median_ms if self.latency else None
 
 
 class ReportedRun(_Told):
-    """A run of a recipe, as ``report.json`` has it.
+    """A run of a recipe in ``report.json``.
 
     Attributes:
-        recipe, recipe_yaml: the recipe as it was run.
-        command, versions, seeds: how to do it again.
-        baseline: the model the others are held against.
+        recipe, recipe_yaml: the recipe as run.
+        command, versions, seeds: how to run it again.
+        baseline: the model with which the others are compared.
         metric: name of the test metric.
-        examples: how many test examples there were.
-        class_examples: label -> how many of them; empty where it was not counted.
-        models: what was measured on each.
+        examples: number of test examples.
+        class_examples: label -> number of test examples; empty if they were not counted.
+        models: the measurements of each model.
     """
 
     recipe: dict[str, Any] = {}
@@ -116,10 +116,10 @@ class ReportedModel:
     """A model of the run with its file.
 
     Attributes:
-        measured: what the run measured on it.
-        artifact: the file, open.
-        baseline_bytes: the baseline's weights in FP32.
-        baseline_ms: the baseline's median latency, where both were timed.
+        measured: its measurements.
+        artifact: the open file.
+        baseline_bytes: bytes of the baseline's weights in FP32.
+        baseline_ms: median latency of the baseline, if it was timed.
     """
 
     measured: Measured
@@ -129,17 +129,17 @@ class ReportedModel:
 
     @property
     def name(self) -> str:
-        """What the recipe calls it."""
+        """Its name in the recipe."""
         return self.measured.name
 
     @cached_property
     def contents(self) -> Mapping[str, Any]:
-        """Where every byte of the file goes, as ``attar inspect --json`` has it."""
+        """The output of ``attar inspect --json``."""
         return inspect_artifact(self.artifact)
 
     @property
     def file_bytes(self) -> int:
-        """The length of the file."""
+        """Length of the file."""
         return self.artifact.file_bytes
 
     @property
@@ -150,12 +150,12 @@ class ReportedModel:
 
     @property
     def times_smaller(self) -> float:
-        """The baseline's weights in FP32 over the whole file."""
+        """Bytes of the baseline's FP32 weights over bytes of the whole file."""
         return self.baseline_bytes / self.file_bytes
 
     @property
     def times_faster(self) -> float | None:
-        """The baseline's median latency over this one's; None where one was not timed."""
+        """Median latency of the baseline over that of this model; None if one was not timed."""
         mine = self.measured.median_ms
         if self.measured.times_faster is not None:
             return self.measured.times_faster
@@ -167,9 +167,9 @@ class Story:
     """A run, read and checked.
 
     Attributes:
-        folder: its name.
-        run: what ``report.json`` tells.
-        models: every model with its file, in the order of the run.
+        folder: name of its folder.
+        run: its entry in ``report.json``.
+        models: all models with their files, in the order of the run.
     """
 
     folder: str
@@ -178,7 +178,7 @@ class Story:
 
     @property
     def baseline(self) -> ReportedModel:
-        """The model the others are held against."""
+        """The model with which the others are compared."""
         return next(model for model in self.models if model.name == self.run.baseline)
 
     @property
@@ -188,29 +188,29 @@ class Story:
 
     @property
     def main(self) -> ReportedModel:
-        """The model the run was for: the smallest file that is not the baseline's; the baseline where it is alone."""
+        """The model with the smallest file apart from the baseline; the baseline if it is alone."""
         return min(self.others, key=lambda model: model.file_bytes, default=self.baseline)
 
     @property
     def main_first(self) -> tuple[ReportedModel, ...]:
-        """All models, the one the run was for before the others."""
+        """All models, the main one first."""
         return (self.main, *(model for model in self.models if model is not self.main))
 
     @property
     def data(self) -> str:
-        """The name of the data set, empty where the recipe does not name one."""
+        """Name of the data set; empty if the recipe has none."""
         given = self.run.recipe.get("data", "")
         found = given.get("source", "") if isinstance(given, dict) else given
         return found if isinstance(found, str) else ""
 
     @property
     def counted(self) -> bool:
-        """Whether the test examples of each class were counted; they are taken to be equally many where not."""
+        """Whether the test examples of each class were counted; otherwise they are assumed to be equally many."""
         return bool(self.run.class_examples)
 
     @cached_property
     def changes(self) -> Mapping[str, tuple[Change, ...]]:
-        """What became of each class, by model; models without classes are left out."""
+        """Model -> the change of each class; models without classes are left out."""
         before = self.baseline.measured.per_class or {}
         evenly = (self.run.examples or 0) / max(len(before), 1)
         examples = {label: (self.run.class_examples or {}).get(label, evenly) for label in before}
@@ -219,7 +219,7 @@ class Story:
 
     @property
     def collapsed(self) -> Mapping[str, tuple[Change, ...]]:
-        """The classes that collapsed, by model; models without any are left out."""
+        """Model -> the classes that collapsed; models without any are left out."""
         found = {name: tuple(change for change in all_ if change.collapsed) for name, all_ in self.changes.items()}
         return {name: changes for name, changes in found.items() if changes}
 
@@ -228,8 +228,7 @@ def tell(folder: Path) -> Story:
     """Read a run folder.
 
     Raises:
-        AttarError: it is no folder of a finished run, or what lies there does not fit together; the message says what
-            is missing and how to get it.
+        AttarError: it is not the folder of a finished run, or its files do not fit together; says how to mend it.
     """
     run = _run(folder)
     names = [model.name for model in run.models]
@@ -259,7 +258,7 @@ def _run(folder: Path) -> ReportedRun:
     known = read_report(path)
     if RUN not in known:
         raise AttarError(
-            f"{path} tells of files but of no run; `attar run RECIPE.yaml --out {folder}` writes one that does, "
+            f"{path} has measurements of files but not of a run; `attar run RECIPE.yaml --out {folder}` writes those, "
             "`attar inspect FILE` shows a file"
         )
     return _checked(ReportedRun, known[RUN], f"{path}: {RUN}")
@@ -279,7 +278,7 @@ def _artifact(folder: Path, model: Measured) -> Artifact:
     path = folder / model.file
     if not path.is_file():
         raise AttarError(
-            f"{path} is missing: {NAME} tells of it as the file of {model.name!r}. Put it back, or make it again with "
+            f"{path} is missing: {NAME} names it as the file of {model.name!r}. Put it back, or make it again with "
             f"`attar run RECIPE.yaml --out {folder} --resume`"
         )
     artifact = open_artifact(path)

@@ -1,18 +1,19 @@
-"""Verdict: one sentence on a run, of measured numbers only."""
+"""The verdict on a run: one sentence of measured numbers."""
 
 from __future__ import annotations
 
 import math
 
+from attar._src.core.format_bytes import format_bytes
 from attar._src.report.story import ReportedModel, Story
-from attar._src.report.wording import count, format_bytes, is_share, listed, metric, milliseconds, plural, short, times
+from attar._src.report.wording import count, is_share, listed, metric, milliseconds, plural, short, times
 
-#: Medians closer than this are called equal: a machine at rest still gives a few per cent.
+#: Medians closer than this count as equal; even an idle machine varies by a few per cent.
 _SAME_SPEED = 0.05
 
 
 def verdict(story: Story) -> str:
-    """Return what the run came to, in one sentence; what was not measured is not in it."""
+    """Return the result of the run in one sentence, from what was measured."""
     main, baseline = story.main, story.baseline
     if main is baseline:
         return _alone(story)
@@ -32,7 +33,7 @@ def verdict(story: Story) -> str:
 def noise(story: Story) -> float | None:
     """Return two standard errors of the difference of two accuracies on this test set; None for other metrics.
 
-    As of independent samples, so that it is rather too large: both models saw the same examples.
+    They are those of independent samples, and too large for models that saw the same examples.
     """
     shares = [story.main.measured.metric_mean, story.baseline.measured.metric_mean]
     if not is_share(story.run.metric) or not story.run.examples or story.main is story.baseline:

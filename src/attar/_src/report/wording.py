@@ -1,27 +1,16 @@
-"""Wording: how the page writes numbers and names; the same everywhere on it."""
+"""Numbers and names as the page writes them."""
 
 from __future__ import annotations
 
 import math
 
-#: What stands where nothing was measured.
+#: In place of a missing number.
 NONE = "–"
 
 
 def count(value: float | None) -> str:
-    """Return a whole number with its thousands apart: ``12,345``."""
+    """Return a whole number with separators: ``12,345``."""
     return NONE if value is None or not math.isfinite(value) else f"{value:,.0f}"
-
-
-def format_bytes(value: float | None) -> str:
-    """Return bytes as people read them: ``512 B``, ``1.5 KB`` (of 1000), ``2.0 MB``."""
-    if value is None or not math.isfinite(value):
-        return NONE
-    for unit in ("B", "KB", "MB"):
-        if value < 1000:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} GB"
 
 
 def share(value: float | None, digits: int = 1) -> str:
@@ -35,7 +24,7 @@ def times(value: float | None) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Return a number to so many significant digits."""
+    """Return a number with ``digits`` significant digits: ``2.901``."""
     return NONE if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
 
 
@@ -51,17 +40,17 @@ def points(value: float) -> str:
 
 
 def metric(value: float | None, name: str) -> str:
-    """Return a test metric: accuracy as a percentage, others as they are."""
+    """Return a test metric: accuracy as a percentage, others as numbers."""
     return share(value, 2) if is_share(name) else number(value)
 
 
 def is_share(name: str) -> bool:
-    """Say whether a metric is a share of right answers, so that its differences are in points."""
+    """Return whether a metric is a share, with differences in percentage points."""
     return name == "accuracy"
 
 
 def short(name: str, most: int = 48) -> str:
-    """Return a name of at most ``most`` characters: one that is longer loses its middle."""
+    """Return a name with at most ``most`` characters; a longer one has ``…`` in its middle."""
     half = most // 2
     return name if len(name) <= most else f"{name[: half - 1]}…{name[-half:]}"
 

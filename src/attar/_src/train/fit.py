@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_map_only
 
 from attar._src.core.errors import AttarError, DataError, SpecError
 from attar._src.core.interrupt import raise_if_interrupted
+from attar._src.core.progress import Bar
 from attar._src.train.average import WeightAverage
-from attar._src.train.bar import Bar
 from attar._src.train.batch import Batch, Feed
 from attar._src.train.optimizer import Group
 from attar._src.train.optimizer_state import flatten_state, unflatten_state

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from attar._src.artifact.writer import write_atomically
+from attar._src.core.digest import digest
 from attar._src.core.errors import AttarError
 
-_FORM = "attar-checkpoint-1"
+_FORM = "attar-checkpoint-2"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Checkpoint:
 class CheckpointStore:
     """A folder with the latest checkpoint of one stage in one file, such as ``epoch-000012.safetensors``.
 
-    The file's metadata holds the facts as JSON and a CRC-32 of everything, because safetensors has no checksum. One
+    The file's metadata holds the facts as JSON and a checksum of everything, which safetensors lacks. One
     process writes; any number may read.
     """
 
@@ -110,13 +111,8 @@ class CheckpointStore:
 
 
 def _checksum(tensors: Mapping[str, torch.Tensor], text: str) -> str:
-    """Return the CRC-32, 8 hex digits, of the text and of each tensor's name, type, shape and bytes, sorted by name."""
-    crc = zlib.crc32(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
-        crc = zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data, crc)
-    return f"{crc:08x}"
+    """Return eight hex digits of a digest of the text and all tensors, in order of name."""
+    return digest([text, *chain.from_iterable(sorted(tensors.items()))])[:8]
 
 
 def _settle(folder: Path) -> None:

@@ -12,7 +12,6 @@ are the same ones however often that was, and so are the bytes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -26,6 +25,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from attar._src.core.digest import array_bytes, digest
 from attar._src.core.errors import AttarError, ModelError, SpecError
 from attar._src.core.progress import track
 from attar._src.train.feed import ArrayFeed
@@ -103,7 +103,6 @@ def build_cache(
     *,
     variants: int | None = None,
     seed: int = 0,
-    anew: bool = False,
 ) -> TeacherCache:
     """Ask the teacher for every variant of every example, and keep what it says; open the cache where that is done.
 
@@ -116,7 +115,6 @@ def build_cache(
         path: the cache's file, ``.safetensors``.
         variants: how many of each example's variants are kept, drawn without repetition; None for all.
         seed: of that draw.
-        anew: replace a cache that was made of something else.
 
     Raises:
         SpecError: the feed's variants are endless, or it does not say which examples a batch has; there are fewer
@@ -141,8 +139,7 @@ def build_cache(
         other = sorted(key for key in facts if there.facts.get(key) != facts[key])
         if not other:
             return there
-        if not anew:
-            raise SpecError(f"{path} was made with other {', '.join(other)}; remove it, or name another file")
+        raise SpecError(f"{path} was made with other {', '.join(other)}; remove it, or name another file")
     chosen = None if variants is None else _draw(feed.examples, feed.variants, variants, seed)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,18 +151,12 @@ def build_cache(
 
 def cache_fingerprints(teacher: KnownTeacher, feed: ArrayFeed) -> dict[str, str]:
     """Return hashes of the teacher, of the examples as they are stored, and of how these become inputs."""
-    data, form = hashlib.sha256(), hashlib.sha256()
-    for each in feed.inputs:
-        data.update(f"{each.dtype} {tuple(each.shape)}".encode())
-        data.update(each.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     # Preparation and augmentation are code. What they make of some examples tells them apart.
     index = torch.linspace(0, feed.examples - 1, 64, dtype=torch.float64).long()
     variant = torch.linspace(0, (feed.variants or 1) - 1, 64, dtype=torch.float64).long()
-    form.update(json.dumps([each.model_dump(mode="json") for each in feed.augment]).encode())
-    for each in feed.at(index, variant).inputs:
-        form.update(f"{each.dtype} {tuple(each.shape)}".encode())
-        form.update(each.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return {"teacher": teacher.fingerprint, "data": data.hexdigest(), "inputs": form.hexdigest()}
+    augment = json.dumps([each.model_dump(mode="json") for each in feed.augment])
+    form = digest([augment, *feed.at(index, variant).inputs])
+    return {"teacher": teacher.fingerprint, "data": digest(feed.inputs), "inputs": form}
 
 
 def open_cache(path: Path) -> TeacherCache:
@@ -179,7 +170,7 @@ def open_cache(path: Path) -> TeacherCache:
             said = file.metadata()[_KEY]
             logits = file.get_tensor("logits")
             variant = file.get_tensor("variant").long() if "variant" in file.keys() else None  # noqa: SIM118
-        if zlib.crc32(logits.reshape(-1).view(torch.uint8).numpy().data) != int(said[:8], 16):
+        if zlib.crc32(array_bytes(logits)) != int(said[:8], 16):
             raise ValueError("its bytes are not those that were written")
         return TeacherCache(path, logits, variant, json.loads(said[8:]))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:

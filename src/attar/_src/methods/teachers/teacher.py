@@ -12,9 +12,9 @@ All of them are a ``Teacher``; only the first can be looked into, being an
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
+from attar._src.core.digest import digest
 from attar._src.core.errors import SpecError, UnknownName
 from attar._src.methods.teachers.cache import TeacherCache
 from attar._src.model.capture import copy_graph, to_device
@@ -85,12 +86,7 @@ class LiveTeacher:
         with self.fabric.autocast():
             mixed = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
         form = self.program.graph if isinstance(self.program, fx.GraphModule) else self.program
-        digest = hashlib.sha256(f"{mixed}\n{form}".encode())
-        for name, each in _tensors(self.program).items():
-            plain = each.cpu().contiguous()
-            digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
-            digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return digest([str(mixed), str(form), *chain.from_iterable(_tensors(self.program).items())])
 
 
 class DeployedTeacher:

@@ -1,8 +1,7 @@
-"""Histogram: how the decoded values of one tensor spread, and the points of the grid they lie on."""
+"""The histogram of a tensor's decoded values, and the points of its grid."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,24 +11,23 @@ from numpy.typing import NDArray
 from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import Codebook, CompressedTensor, Quantized, Sparse
 
-#: Bins are about twice the root of the number of values, within these bounds.
+#: Bounds of the number of bins, which is about twice the root of the number of values.
 FEWEST_BINS, MOST_BINS = 21, 81
-#: Points of a grid that are drawn at most; a scale a channel makes thousands.
+#: Points of a grid drawn at most; with a scale per channel there are thousands.
 MOST_POINTS = 512
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """The values of a tensor, counted.
+    """Counts of the values of a tensor.
 
     Attributes:
-        centres, counts: of bins of equal width, zeros left out.
-        zeros: how many values are exactly zero.
-        elements: how many values there are; those that are not finite are in no bin.
-        points: points of the grid, increasing, spread evenly over all of them where there are too many; empty for a
-            tensor without a grid.
-        all_points: how many the grid has.
-        codes, uses: on a grid of equal steps, every code less its zero point, and how many values have it.
+        centres, counts: bins of equal width, without zeros.
+        zeros: number of values that are exactly zero.
+        elements: number of values; those that are not finite are in no bin.
+        points: points of the grid, increasing, thinned evenly if there are too many; empty without a grid.
+        all_points: number of points of the grid.
+        codes, uses: on a grid of equal steps, each code minus its zero point, and the number of values with it.
         grid: the grid in words.
     """
 
@@ -45,11 +43,11 @@ class Histogram:
 
 
 def weight_histogram(tensor: CompressedTensor) -> Histogram:
-    """Count the values of a tensor and find its grid's points."""
+    """Return the histogram of a tensor and the points of its grid."""
     dense = np.asarray(tensor.dense(), np.float64).ravel()
     values = dense[np.isfinite(dense) & (dense != 0)]
     reach = float(np.abs(values).max(initial=0)) or 1.0
-    # An odd number of bins about zero: none of them has zero for an edge.
+    # An odd number of bins around zero, so that zero is not an edge.
     bins = int(np.clip(2 * np.sqrt(values.size), FEWEST_BINS, MOST_BINS)) // 2 * 2 + 1
     counts, edges = np.histogram(values, bins, (-reach, reach))
     stored = tensor.values if isinstance(tensor, Sparse) else tensor
@@ -69,12 +67,12 @@ def weight_histogram(tensor: CompressedTensor) -> Histogram:
 
 
 def _spread(size: int, most: int) -> NDArray[np.int64]:
-    """Return at most ``most`` indices into ``size`` things, the first and the last among them."""
+    """Return at most ``most`` of ``size`` indices, with the first and the last."""
     return np.unique(np.linspace(0, size - 1, min(size, most)).round().astype(np.int64))
 
 
 def _points(tensor: CompressedTensor) -> NDArray[np.float64]:
-    """Return every value that a code of the tensor could stand for, in any of its channels, groups or buckets."""
+    """Return all values that a code can decode to, over all channels, groups or buckets."""
     if isinstance(tensor, Quantized):
         zeros = np.zeros_like(tensor.scale) if tensor.zero_point is None else tensor.zero_point
         scale, zero = np.unique(np.stack([tensor.scale, zeros]), axis=1).astype(np.float64)
@@ -87,7 +85,7 @@ def _points(tensor: CompressedTensor) -> NDArray[np.float64]:
 
 
 def _codes(tensor: CompressedTensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return how often each multiple of a step occurs, over all channels."""
+    """Return multiples of the step and their counts, over all channels."""
     if not isinstance(tensor, Quantized):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     index = tensor.scheme.granularity.index(tensor.shape)
@@ -116,8 +114,3 @@ def _words(tensor: CompressedTensor) -> str:
 
 def _scales(scale: NDArray[Any], noun: str, per: str) -> str:
     return f"one {noun} for the whole tensor" if scale.size == 1 else f"{scale.size:,} {noun}s, one for each {per}"
-
-
-def largest(sizes: Sequence[int], most: int) -> list[int]:
-    """Return the indices of the ``most`` largest, in their own order."""
-    return sorted(sorted(range(len(sizes)), key=lambda index: (-sizes[index], index))[:most])

@@ -1,0 +1,34 @@
+"""The first output of a file for a batch, ready to be judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attar._src.core.errors import DataError
+from attar._src.runtime.session import Session
+
+
+def first_output(session: Session, inputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Return the first output for a batch of ``n`` examples, ``(n, ...)``.
+
+    If the graph's batch is fixed, a shorter one is filled up with copies of its last example.
+
+    Args:
+        session: the decoded file.
+        inputs: arrays ``(n, ...)``, in the order of the graph's inputs.
+
+    Raises:
+        DataError: an input does not fit, or the output is not finite.
+    """
+    axis = session.inputs[0].shape[0] if session.inputs[0].shape else None
+    missing = axis - len(inputs[0]) if isinstance(axis, int) else 0
+    full = [np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if missing > 0 else x for x in inputs]
+    named = {port.name: array for port, array in zip(session.inputs, full, strict=True)}
+    found: NDArray[Any] = session.run(named)[session.outputs[0].name][: len(inputs[0])]
+    if not np.isfinite(found).all():
+        raise DataError(f"output {session.outputs[0].name!r} is not finite; it cannot be judged")
+    return found

@@ -1,0 +1,102 @@
+"""Training of each model, epoch by epoch, through its stages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attar._src.report.figures.plot import SERIES, Figure, Plot, axis, text
+from attar._src.report.story import ReportedModel, Story
+from attar._src.report.wording import number, plural, short
+
+#: Columns of a row that are not curves.
+_PLACES = frozenset({"stage", "epoch", "step", "seconds", "seed", "rank"})
+
+
+def curves(story: Story) -> Plot:
+    """Return a figure for each trained model: losses above, validation below, stages marked."""
+    figures = [_figure(model) for model in story.main_first if model.measured.curves]
+    return Plot("curves", ("Model",), [figure for figure in figures if figure.data])
+
+
+def _figure(model: ReportedModel) -> Figure:
+    rows = model.measured.curves
+    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in _PLACES]
+    lines = {key: [_finite(row, key) for row in rows] for key in keys}
+    lines = {key: ys for key, ys in lines.items() if any(y is not None for y in ys)}
+    below = [key for key in lines if key.startswith("validation") and not key.endswith("loss")]
+    above = [key for key in lines if key.endswith("loss")]
+    hidden = [key for key in lines if key not in above and key not in below]
+    # Curves visible at first come first, so that their colours differ.
+    panels = {**dict.fromkeys(above, "y"), **dict.fromkeys(below, "y2" if above else "y"), **dict.fromkeys(hidden, "y")}
+    data = [_curve(rows, name, lines[name], SERIES[i % len(SERIES)]) for i, name in enumerate(panels)]
+    for trace, (name, panel) in zip(data, panels.items(), strict=True):
+        trace |= {"yaxis": panel, "visible": "legendonly" if name in hidden else True}
+    starts = [i for i in range(len(rows)) if i == 0 or _begins(rows[i - 1], rows[i])]
+    seconds = sum(value for row in rows if (value := _finite(row, "seconds")) is not None)
+    note = plural(len(rows), "epoch") + (f" in {seconds:,.0f} s" if seconds >= 1 else "") + "."
+    note += " Names that are grey in the legend are drawn on a click." if hidden else ""
+    ends = ", ".join(f"{name} {number(lines[name][-1])}" for name in [*above, *below])
+    stages = ", ".join(_stage(rows[i]) for i in starts)
+    alt = f"Training of {model.name} through {plural(len(starts), 'stage')} ({stages}); at the end {ends}."
+    labels = [(i, _stage(rows[i])) for i in starts]
+    return Figure((model.name,), data, _layout(bool(above), bool(below), labels), alt, note)
+
+
+def _curve(rows: Sequence[Mapping[str, Any]], name: str, ys: list[float | None], shade: str) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": text(short(name.replace("_", " "))),
+        "x": list(range(1, len(rows) + 1)),
+        "y": ys,
+        "line": {"width": 2, "color": shade},
+        "marker": {"size": 4, "color": shade},
+        "hovertext": [text(_place(row), f"{name}: {number(y)}") for row, y in zip(rows, ys, strict=True)],
+        "hoverinfo": "text",
+    }
+
+
+def _layout(losses: bool, validation: bool, starts: Sequence[tuple[int, str]]) -> dict[str, Any]:
+    both = losses and validation
+    layout: dict[str, Any] = {
+        "height": 520 if both else 360,
+        "hovermode": "closest",
+        "xaxis": axis("epochs, all stages", rangemode="tozero", anchor="y2" if both else "y", zeroline=False),
+        "yaxis": axis("loss" if losses else "validation", domain=[0.56, 1] if both else [0, 1], rangemode="tozero"),
+        "shapes": [_line(i) for i, _ in starts if i],
+        "legend": {"y": 1.08},
+        "annotations": [_label(i, stage) for i, stage in starts],
+    }
+    return layout | {"yaxis2": axis("validation", domain=[0, 0.44])} if both else layout
+
+
+def _finite(row: Mapping[str, Any], key: str) -> float | None:
+    value = row.get(key)
+    ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if ok else None
+
+
+def _begins(before: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Return whether a stage begins: the name changes, or epochs start again."""
+    last, now = _finite(before, "epoch"), _finite(row, "epoch")
+    return _stage(before) != _stage(row) or (last is not None and now is not None and now <= last)
+
+
+def _stage(row: Mapping[str, Any]) -> str:
+    return str(row.get("stage", ""))
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    return f"{_stage(row)}, epoch {row.get('epoch', '?')}"
+
+
+def _line(start: int) -> dict[str, Any]:
+    at = {"x0": start + 0.5, "x1": start + 0.5, "y0": 0, "y1": 1}
+    return {"type": "line", **at, "yref": "paper", "line": {"color": "--muted", "width": 1, "dash": "dot"}}
+
+
+def _label(start: int, stage: str) -> dict[str, Any]:
+    where = {"x": start + 0.5, "y": 1, "yref": "paper", "xanchor": "left", "yanchor": "bottom", "xshift": 3}
+    return {**where, "text": text(short(stage)), "showarrow": False, "font": {"size": 12}}

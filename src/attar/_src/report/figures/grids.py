@@ -1,0 +1,130 @@
+"""Histograms of the weights of each file, with the points of their grids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attar._src.report.figures.histogram import Histogram, weight_histogram
+from attar._src.report.figures.plot import Figure, Plot, axis, largest
+from attar._src.report.story import ReportedModel, Story
+from attar._src.report.wording import count, number, plural, share
+
+#: Tensors of a file that can be chosen; the page says so if there are more.
+MOST_TENSORS = 60
+
+#: Types of dense tensors with real values; None is that of compressed tensors, which are always real.
+_REAL = frozenset({None, "f32", "f16", "bf16"})
+
+
+def grids(story: Story) -> Plot:
+    """Return a figure for each weight of each file, the main file first."""
+    return Plot("weights", ("File", "Tensor"), [figure for model in story.main_first for figure in _grids(model)])
+
+
+def _grids(model: ReportedModel) -> list[Figure]:
+    records = [
+        item
+        for item in model.contents["tensors"]
+        if item["elements"] and (len(item["shape"]) > 1 or item["kind"] != "dense") and item.get("dtype") in _REAL
+    ]
+    kept = [records[i] for i in largest([item["elements"] for item in records], MOST_TENSORS)]
+    more = len(records) - len(kept)
+    cut = f" The {len(kept)} largest of {len(records)} tensors can be chosen." if more else ""
+    return [_grid(model, item["name"], "x".join(map(str, item["shape"])), cut) for item in kept]
+
+
+def _grid(model: ReportedModel, name: str, shape: str, cut: str) -> Figure:
+    found = weight_histogram(model.artifact.tensor(name))
+    high, tall = _height(int(found.counts.max(initial=0)), found.zeros)
+    zeros = f"exactly zero: {count(found.zeros)} ({share(found.zeros / found.elements)})"
+    data = _values(found, zeros)
+    if found.points.size:
+        data.append(_grid_points(found, -0.045 * high))
+    layout: dict[str, Any] = {
+        "height": 380,
+        "barmode": "overlay",
+        "bargap": 0,
+        "xaxis": axis("decoded value", zeroline=False),
+        "yaxis": axis("how many", range=[-0.09 * high, high], zeroline=True),
+        "annotations": [],
+    }
+    if tall:
+        above = {"x": 0, "y": high, "text": zeros, "showarrow": False, "xanchor": "left", "xshift": 8, "yanchor": "top"}
+        layout["annotations"].append(above)
+    if found.codes.size:
+        data.append(_codes(found))
+        layout |= _two_panels(found, layout["yaxis"]["range"])
+    note = f"{shape}, {found.grid}."
+    if found.points.size < found.all_points:
+        note += f" {count(found.points.size)} of {count(found.all_points)} points of the grid are drawn, evenly chosen."
+    note += " The bar of zeros is cut at the top." if tall else ""
+    alt = f"Histogram of {name} of {model.name}: {plural(found.elements, 'value')}, {zeros}; {found.grid}."
+    return Figure((model.name, name), data, layout, alt, note + cut)
+
+
+def _height(top: int, zeros: int) -> tuple[float, bool]:
+    """Return the upper limit of an axis, and whether it cuts the bar of zeros, which would dwarf the others."""
+    tall = zeros > 1.5 * top > 0
+    return (1.35 * top if tall else 1.12 * max(top, zeros)) or 1, tall
+
+
+def _values(found: Histogram, zeros: str) -> list[dict[str, Any]]:
+    bar: dict[str, Any] = {"type": "bar", "hoverinfo": "text", "textposition": "none"}
+    bar["width"] = float(found.centres[1] - found.centres[0])
+    hover = [f"about {number(x, 3)}: {n:,}" for x, n in zip(found.centres, found.counts, strict=True)]
+    values = {"name": "values", "x": _round(found.centres), "y": found.counts.tolist()}
+    data: list[dict[str, Any]] = [{**bar, **values, "marker": {"color": "--series-0"}, "hovertext": hover}]
+    if found.zeros:
+        zero = {"name": "exactly zero", "x": [0], "y": [found.zeros]}
+        data.append({**bar, **zero, "marker": {"color": "--muted"}, "hovertext": [zeros]})
+    return data
+
+
+def _grid_points(found: Histogram, y: float) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "points of the grid",
+        "x": _round(found.points),
+        "y": [y] * found.points.size,
+        "marker": {"symbol": "line-ns-open", "size": 9, "color": "--series-1", "line": {"width": 1.2}},
+        "hovertext": [f"grid point {number(x)}" for x in found.points],
+        "hoverinfo": "text",
+    }
+
+
+def _codes(found: Histogram) -> dict[str, Any]:
+    """Return the bars of the second panel, one for each multiple of the step."""
+    codes, total = found.codes.tolist(), max(int(found.uses.sum()), 1)
+    return {
+        "type": "bar",
+        "name": "codes",
+        "showlegend": False,
+        "x": codes,
+        "y": found.uses.tolist(),
+        "xaxis": "x2",
+        "yaxis": "y2",
+        "width": 0.62,
+        "marker": {"color": ["--muted" if code == 0 else "--series-0" for code in codes]},
+        "hovertext": [
+            f"{code} steps: {count(n)} ({share(n / total)})" for code, n in zip(codes, found.uses, strict=True)
+        ],
+        "hoverinfo": "text",
+        "textposition": "none",
+    }
+
+
+def _two_panels(found: Histogram, above: list[float]) -> dict[str, Any]:
+    inner = found.uses[found.codes != 0]
+    high, _ = _height(int(inner.max(initial=0)), int(found.uses[found.codes == 0].sum()))
+    return {
+        "height": 620,
+        "xaxis": axis("decoded value", zeroline=False, anchor="y"),
+        "yaxis": axis("how many", range=above, domain=[0.54, 1], anchor="x"),
+        "xaxis2": axis("steps from zero: code less zero point", zeroline=False, anchor="y2", showgrid=False),
+        "yaxis2": axis("how many", range=[0, high], domain=[0, 0.38], anchor="x2"),
+    }
+
+
+def _round(values: Any) -> list[float]:
+    return [float(f"{value:.5g}") for value in values]
