@@ -15,11 +15,11 @@ from attar._src.methods.objectives.registry import ObjectiveChoice
 from attar._src.methods.objectives.soft_cross_entropy import SoftCrossEntropy
 from attar._src.methods.objectives.soft_targets import Teachers, Temperature
 from attar._src.methods.prune.prune import Prune, Pruning
-from attar._src.methods.quantize.granularity import GranularityChoice
+from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
 from attar._src.methods.quantize.low_precision import LowPrecision
 from attar._src.methods.quantize.lsq.rule import Lsq
 from attar._src.methods.quantize.qat.rate import Rate
-from attar._src.methods.quantize.qat.straight_through import Bits, Rounding, StraightThrough
+from attar._src.methods.quantize.qat.straight_through import Rounding, StraightThrough
 from attar._src.methods.rules import ConstraintChoice
 from attar._src.methods.training_stage import TrainingStage
 from attar._src.train.schedule import Schedule, Scheduled
@@ -184,9 +184,9 @@ class Compress(TrainingStage):
     stage: Literal["compress"] = "compress"
     teacher: Teachers
     size: Annotated[float, Field(gt=0, le=8)]
-    bits: Bits | None = None
+    bits: GridBits | None = None
     granularity: GranularityChoice = None
-    through: tuple[Bits, ...] = ()
+    through: tuple[GridBits, ...] = ()
     offset: bool = False
     floats: Literal[8, 16] = 16
     scale_bits: Literal[16, 32] = 32

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from attar._src.core.errors import SpecError
 from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.methods.layer_selection import select_weights
-from attar._src.methods.quantize.granularity import GranularityChoice
+from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
 from attar._src.methods.quantize.integer_bias import with_integer_biases
 from attar._src.methods.quantize.lsq.activation import LsqActivation
 from attar._src.methods.quantize.lsq.weight import LsqWeight
@@ -22,8 +22,6 @@ from attar._src.work.learner import Learner
 from attar._src.work.parametrization import Parametrization
 from attar._src.work.rule import Rule
 from attar._src.work.weight_view import WeightView
-
-Bits = Annotated[int, Field(ge=2, le=8)]
 
 
 class Lsq(Rule):
@@ -71,15 +69,15 @@ class Lsq(Rule):
     """
 
     name: Literal["lsq"] = "lsq"
-    bits: Bits = 4
+    bits: GridBits = 4
     granularity: GranularityChoice = None
     narrow_range: bool = True
     keep: tuple[str, ...] = ()
-    overrides: dict[str, Bits] = {}
-    through: tuple[Bits, ...] = ()
+    overrides: dict[str, GridBits] = {}
+    through: tuple[GridBits, ...] = ()
     until: Annotated[float, Field(gt=0, lt=1)] = 0.5
     offset: bool = False
-    activations: Bits | None = None
+    activations: GridBits | None = None
 
     @model_validator(mode="after")
     def _descends(self) -> Lsq:

@@ -15,14 +15,13 @@ from attar._src.core.errors import SpecError
 from attar._src.core.scheme import Granularity, PerBucket, PerChannel
 from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.layer_selection import select_weights
-from attar._src.methods.quantize.granularity import GranularityChoice
+from attar._src.methods.quantize.field_types import CodeBits, GranularityChoice
 from attar._src.methods.quantize.polino.buckets import BucketedWeight, BucketRows, bucket_spans, scale_to_unit
 from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
 from attar._src.work.rule import Rule
 from attar._src.work.weight_view import WeightView
 
-Bits = Annotated[int, Field(ge=1, le=8)]
 Start = Literal["percentile", "uniform"]
 
 LEAST_POINTS, MOST_POINTS = 2, 256
@@ -67,14 +66,14 @@ class LearnedCodebook(Rule):
     """
 
     name: Literal["codebook"] = "codebook"
-    bits: Bits = 4
+    bits: CodeBits = 4
     granularity: GranularityChoice = PerBucket(size=256)
     start: Start = "percentile"
     share: Literal["equal", "gradient"] = "equal"
     weights: Literal["frozen", "trained"] = "frozen"
     lr_scale: Annotated[float, Field(gt=0)] = 1.0
     keep: tuple[str, ...] = ()
-    overrides: dict[str, Bits] = {}
+    overrides: dict[str, CodeBits] = {}
 
     def attach(self, learner: Learner) -> Constraint:
         """Return the points of the weights that are chosen.

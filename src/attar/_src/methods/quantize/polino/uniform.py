@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
 
 from attar._src.core.errors import SpecError
 from attar._src.core.scheme import Granularity, PerBucket, PerChannel
 from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.layer_selection import select_weights
-from attar._src.methods.quantize.granularity import GranularityChoice
+from attar._src.methods.quantize.field_types import CodeBits, GranularityChoice
 from attar._src.methods.quantize.polino.buckets import BucketedWeight, bucket_spans, scale_to_unit
 from attar._src.work.constraint import Constraint
 from attar._src.work.learner import Learner
 from attar._src.work.parametrization import GridPositions
 from attar._src.work.rule import Rule
-
-Bits = Annotated[int, Field(ge=1, le=8)]
 
 
 class Uniform(Rule):
@@ -48,11 +45,11 @@ class Uniform(Rule):
     """
 
     name: Literal["uniform"] = "uniform"
-    bits: Bits = 4
+    bits: CodeBits = 4
     granularity: GranularityChoice = PerBucket(size=256)
     rounding: Literal["nearest", "stochastic"] = "nearest"
     keep: tuple[str, ...] = ()
-    overrides: dict[str, Bits] = {}
+    overrides: dict[str, CodeBits] = {}
 
     def attach(self, learner: Learner) -> Constraint:
         """Return the grids of the weights that are chosen.

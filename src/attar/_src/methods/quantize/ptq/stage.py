@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from attar._src.core.errors import SpecError, UnknownName, prefixed_errors
 from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.core.tensors import CompressedTensor
-from attar._src.methods.quantize.granularity import GranularityChoice
+from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
 from attar._src.methods.quantize.integer_bias import with_integer_biases
 from attar._src.methods.quantize.ptq.absmax import Absmax
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases
@@ -25,8 +24,6 @@ from attar._src.model.weights import Weight, find_weights
 from attar._src.work.compressed_model import CompressedModel
 from attar._src.work.context import Context, Trial
 from attar._src.work.stage import Stage
-
-Bits = Annotated[int, Field(ge=2, le=8)]
 
 
 class PostTrainingQuantize(Stage):
@@ -53,15 +50,15 @@ class PostTrainingQuantize(Stage):
     works_on: ClassVar[type[CompressedModel]] = CompressedModel
 
     stage: Literal["quantize"] = "quantize"
-    bits: Bits = 4
-    activations: Bits | None = None
+    bits: GridBits = 4
+    activations: GridBits | None = None
     symmetric: bool = True
     granularity: GranularityChoice = None
     scales: str = "absmax"
     observer: str = "percentile"
     layers: tuple[str, ...] = ("*",)
     keep: tuple[str, ...] = ()
-    overrides: dict[str, Bits] = {}
+    overrides: dict[str, GridBits] = {}
     correct_bias: bool = True
 
     def check(self, before: Sequence[Stage]) -> None:

@@ -12,7 +12,7 @@ from attar._src.core.errors import SpecError
 from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.core.spec import Spec
 from attar._src.methods.layer_selection import select_weights
-from attar._src.methods.quantize.granularity import GranularityChoice
+from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
 from attar._src.methods.quantize.integer_bias import with_integer_biases
 from attar._src.methods.quantize.ptq.registry import SOLVERS
 from attar._src.methods.quantize.qat.activation_grid import ActivationGrid
@@ -22,8 +22,6 @@ from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
 from attar._src.work.rule import Rule
 from attar._src.work.weight_view import WeightView
-
-Bits = Annotated[int, Field(ge=2, le=8)]
 
 
 class Rounding(Spec):
@@ -42,13 +40,13 @@ class Rounding(Spec):
         freeze: the share of the stage after which the activations' ranges are fixed.
     """
 
-    bits: Bits = 4
-    activations: Bits | None = None
+    bits: GridBits = 4
+    activations: GridBits | None = None
     granularity: GranularityChoice = None
     scales: str = "absmax"
     every: Annotated[int, Field(ge=1)] = 50
     keep: tuple[str, ...] = ()
-    overrides: dict[str, Bits] = {}
+    overrides: dict[str, GridBits] = {}
     freeze: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 

@@ -1,12 +1,17 @@
-"""Which weights share a scale, as a recipe writes it: in words or as a granularity; below the stage and the rule."""
+"""Types of fields that specs of quantization have in common: bits, and which weights share a scale."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from attar._src.core.scheme import Granularity, PerBucket, PerGroup, PerTensor
+
+#: Width of a code on an affine grid.
+GridBits = Annotated[int, Field(ge=2, le=8)]
+#: Width of a code in a codebook.
+CodeBits = Annotated[int, Field(ge=1, le=8)]
 
 _SIZED = {"group": PerGroup, "bucket": PerBucket}
 
