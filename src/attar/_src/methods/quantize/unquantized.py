@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-import torch
 from torch import fx
 
+from attar._src.model.operators import kind_of
 from attar._src.model.sites import find_sites
-
-_ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
 def unquantized_values(
@@ -25,5 +23,5 @@ def unquantized_values(
     every = find_sites(graph, {node.name for node in graph.graph.nodes}, skip=skip)
     left = {name: "the deployed graph has no place for its grid" for s in every for name in s.sources}
     left = {name: why for name, why in left.items() if name not in placed}
-    inside = [node.name for node in graph.graph.nodes if node.target is _ATTENTION]
+    inside = [node.name for node in graph.graph.nodes if kind_of(node) == "attention"]
     return left | dict.fromkeys(inside, "attention's own products stay in floating point")

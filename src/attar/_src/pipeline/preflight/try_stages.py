@@ -28,6 +28,7 @@ from attar._src.methods.quantize.qat.normalize import NormalizeConstraint
 from attar._src.methods.teachers.teacher import ask_teachers, deployed_teacher
 from attar._src.model.capture import CapturedModel, copy_graph
 from attar._src.model.export import short_message
+from attar._src.model.operators import data_of, is_batch_norm
 from attar._src.model.taps import LayerTaps
 from attar._src.model.weights import find_weights
 from attar._src.pipeline.data_splits import DataSplits, Split
@@ -204,7 +205,7 @@ def _lonely(stage: Training, captured: CapturedModel, sets: DataSplits, devices:
     norms = [
         node
         for node in captured.training.graph.nodes
-        if node.target is torch.ops.aten.batch_norm.default and _is_single(node.args[0].meta.get("val"))
+        if is_batch_norm(node) and _is_single(data_of(node)[0].meta.get("val"))
     ]
     if not norms or not isinstance(stage, TrainingPlan):
         return
