@@ -15,6 +15,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import fx, nn
 
+from attar._src.model.operators import argument, arguments, is_batch_norm
 from attar._src.train.batch import Batch, Feed
 from attar._src.train.seeds import derive_seed, seed_everything
 from attar._src.work.learner import Learner
@@ -84,15 +85,15 @@ def _watched(program: fx.GraphModule) -> list[_Norm]:
     found: dict[int, _Norm] = {}
     state = dict(program.named_buffers(remove_duplicate=False))
     for node in list(program.graph.nodes):
-        if node.target is not torch.ops.aten.batch_norm.default or node.args[3] is None:
+        if not is_batch_norm(node) or argument(node, "running_mean") is None:
             continue
-        x, weight, bias, mean, variance = node.args[:5]
+        x, weight, bias, mean, variance, eps = arguments(node, "input weight bias running_mean running_var eps")
         running = state[str(mean.target)], state[str(variance.target)]
         norm = found.setdefault(id(running[0]), _Norm(*running))
         called = f"norm_{node.name}"
         program.add_submodule(called, norm)
         with program.graph.inserting_before(node):
-            node.replace_all_uses_with(program.graph.call_module(called, (x, weight, bias, node.args[7])))
+            node.replace_all_uses_with(program.graph.call_module(called, (x, weight, bias, eps)))
         program.graph.erase_node(node)
     program.recompile()
     return list(found.values())

@@ -9,36 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import fx, nn
 
 from attar._src.core.errors import ModelError, short_message
 from attar._src.model.export import dynamic_shapes, evaluation_mode, quiet_export, training_mode
+from attar._src.model.operators import argument, argument_position, aten, operator_of
 
-aten = torch.ops.aten
-
-#: Operators that compute something else in training -> the position of what says so, and its value in evaluation.
-_MODES: dict[Any, tuple[int, Any]] = {
-    aten.batch_norm.default: (5, False),
-    aten.instance_norm.default: (5, False),
-    aten.dropout.default: (2, False),
-    aten.feature_dropout.default: (2, False),
-    aten.alpha_dropout.default: (2, False),
-    aten.feature_alpha_dropout.default: (2, False),
-    aten.rrelu.default: (3, False),
-    aten.scaled_dot_product_attention.default: (4, 0.0),
-    aten.lstm.input: (6, False),
-    aten.gru.input: (6, False),
-    aten.rnn_tanh.input: (6, False),
-    aten.rnn_relu.input: (6, False),
-}
 _FIXED = (
     "its code fixes the length of an axis that should vary, as len(x) and int(x.shape[0]) do; write x.shape[0], or fix "
     "the axis with dynamic=() (--fixed-batch N). "
 )
-_NORMS = (aten.batch_norm.default, aten.instance_norm.default)
+_NORMS = ("batch_norm", "instance_norm")
 
 
 @dataclass(frozen=True)
@@ -121,16 +104,20 @@ def _turn(graph: fx.GraphModule, *, train: bool) -> None:
             node.replace_all_uses_with(node.args[0])
             graph.graph.erase_node(node)
             continue
-        position, off = _MODES.get(node.target, (len(node.args), None))
-        if position >= len(node.args):
+        row = operator_of(node)
+        if row is None or row.evaluation is None:
+            continue
+        name, off = row.evaluation
+        place = argument_position(node.target, name)
+        if place >= len(node.args):
             continue
         # A norm without running statistics takes those of each batch in both modes.
-        if node.target in _NORMS and node.args[3] is None:
+        if row.kind in _NORMS and argument(node, "running_mean") is None:
             continue
         if not train:
-            node.update_arg(position, off)
+            node.update_arg(place, off)
         elif off is False:
-            node.update_arg(position, True)
+            node.update_arg(place, True)
     graph.graph.eliminate_dead_code()
     graph.recompile()
 

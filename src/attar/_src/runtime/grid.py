@@ -16,18 +16,19 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from attar._src.artifact.manifest import Activation
+from attar._src.core.operators import onnx_types
 
 Constant = Callable[[str], NDArray[Any] | None]
 
-# Operators of one data input that keep the order of numbers, so that rounding commutes with them, and do not copy.
-_ORDERLY = {"Relu", "Clip", "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"}
+_ORDERLY = onnx_types(lambda operator: operator.keeps_order)
+_CLIPS = onnx_types(lambda operator: operator.kind == "clip")
 # Operators whose result on codes is the codes of their result: data only moves.
-_MOVES = {
-    *(_ORDERLY - {"Relu", "Clip"}),
-    *("Slice", "Pad", "Gather", "Split", "Expand", "Tile", "Concat", "DepthToSpace", "SpaceToDepth"),
-}
+_MOVES = onnx_types(lambda operator: operator.kind == "move" and operator.on_codes)
+_JOINS = onnx_types(lambda operator: operator.joins)
 #: Operators that a rounding behind them may be moved in front of.
-PASSED = frozenset(_ORDERLY | _MOVES)
+PASSED = _ORDERLY | _MOVES
+#: Moves that fill in a value: on codes, the code of zero.
+FILLS = onnx_types(lambda operator: operator.fills and operator.on_codes)
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def plan_grids(graph: onnx.GraphProto, activations: Mapping[str, Grid], constant
             if above in grids or above in outputs or readers[above] > 1:
                 break
             at = at.between(*bounds)
-            passed += [source] if node.op_type in ("Relu", "Clip") else []
+            passed += [source] if node.op_type in _CLIPS else []
             source = above
         if source != value:
             grids[source] = at
@@ -124,21 +125,21 @@ def grid_of_move(node: onnx.NodeProto, codes: Mapping[str, CodedValue], constant
         if grid is None or (grid.scale, grid.zero_point) != (first.scale, first.zero_point):
             return None
         first = replace(first, low=min(first.low, grid.low), high=max(first.high, grid.high))
-    if node.op_type == "Pad" and not _pads_zero(node, constant):
+    if node.op_type in FILLS and not _pads_zero(node, constant):
         return None
     return first
 
 
 def data_inputs(node: onnx.NodeProto) -> list[str]:
     """Return the inputs of a data movement that carry the data."""
-    return list(node.input) if node.op_type == "Concat" else [node.input[0]]
+    return list(node.input) if node.op_type in _JOINS else [node.input[0]]
 
 
 def _bounds(node: onnx.NodeProto, constant: Constant) -> tuple[float, float] | None:
     """Return the range an order-keeping node clips to, None where it is not known."""
     if node.op_type == "Relu":
         return 0.0, np.inf
-    if node.op_type != "Clip":
+    if node.op_type not in _CLIPS:
         return -np.inf, np.inf
     ends = [-np.inf, np.inf]
     for i, name in enumerate(node.input[1:3]):

@@ -31,13 +31,16 @@ from onnx import helper
 from attar._src.artifact.manifest import Activation
 from attar._src.artifact.reader import Artifact
 from attar._src.core.errors import ArtifactError
+from attar._src.core.operators import INTEGER_KERNELS, onnx_types
 from attar._src.runtime.builder import Builder
-from attar._src.runtime.grid import PASSED, CodedValue, Grid, data_inputs, grid_of_move, plan_grids
+from attar._src.runtime.grid import FILLS, PASSED, CodedValue, Grid, data_inputs, grid_of_move, plan_grids
 from attar._src.runtime.rewrite import rewrite
 from attar._src.runtime.sums import sums_of
 from attar._src.runtime.weights import Weights
 
-_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_PRODUCTS = onnx_types(lambda operator: operator.kind in ("layer", "product"))
+_SUMS = onnx_types(lambda operator: operator.sums)
+_WRITE_CODES = onnx_types(lambda operator: operator.writes_codes)
 _MESSAGE = 2**31 - 2**26  # of 2 GiB, the rest is left to the graph
 _LOWEST = np.array(-np.inf, np.float32)
 
@@ -152,7 +155,7 @@ class _Lowering:
     def move(self, node: onnx.NodeProto, grid: Grid) -> None:
         """Run an operator that only moves data on the codes."""
         inputs = [self.codes[name].name if name in data_inputs(node) else self.real(name) for name in node.input]
-        if node.op_type == "Pad":
+        if node.op_type in FILLS:
             zero = self.build.scalar(np.array(grid.zero_point, np.uint8), "zero_point")
             inputs[2:3] = [zero]
         outputs = [self.build.fresh(f"{value}_codes") for value in node.output]
@@ -199,21 +202,20 @@ class _Lowering:
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         if name not in self.weights:
             return "its weight is the first factor, integer kernels want it second"
-        if node.op_type == "ConvTranspose":
-            return "ONNX Runtime has no integer kernel for ConvTranspose"
-        if node.op_type == "Gemm" and (
-            attributes.get("transA", 0) or attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0
-        ):
-            return "integer kernels know no factors and no transposed input of Gemm"
-        if node.op_type == "MatMul" and len(self.weights.shapes[name]) != 2:
+        kernel = INTEGER_KERNELS[node.op_type]
+        if not kernel.names:
+            return f"ONNX Runtime has no integer kernel for {node.op_type}"
+        if any(attributes.get(each, value) != value for each, value in kernel.plain.items()):
+            return f"integer kernels know no factors and no transposed input of {node.op_type}"
+        if kernel.rank not in (None, len(self.weights.shapes[name])):
             return "its weight is no matrix"
-        axis = 0 if node.op_type == "Conv" or attributes.get("transB", 0) else 1
+        axis = 1 - kernel.output_axis if attributes.get(kernel.flipped_by, 0) else kernel.output_axis
         weight = self.weights.int8(name, axis)
         if isinstance(weight, str):
             return weight
         if data not in self.codes:
             return f"its input {data!r} is not quantized"
-        if node.op_type == "Conv" and (node.output[0] not in self.plan.grids or node.output[0] in self.outputs):
+        if node.op_type in _WRITE_CODES and (node.output[0] not in self.plan.grids or node.output[0] in self.outputs):
             return f"its output {node.output[0]!r} is not quantized, as a convolution's has to be"
         bias = None
         if rest and rest[0]:
@@ -270,5 +272,5 @@ def _summed(graph: onnx.GraphProto, grids: Mapping[str, Grid]) -> set[str]:
     for node in reversed(graph.node):
         if node.op_type in PASSED and not soon.isdisjoint(node.output):
             soon.add(node.input[0])
-    sums = [node for node in graph.node if node.op_type in ("Add", "Sum") and node.output[0] in soon]
+    sums = [node for node in graph.node if node.op_type in _SUMS and node.output[0] in soon]
     return {name for node in sums for name in node.input if name not in grids}

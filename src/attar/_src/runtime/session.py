@@ -18,20 +18,14 @@ from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Manifest, Port
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.core.errors import DataError
+from attar._src.core.operators import INTEGER_KERNELS
 from attar._src.core.tensors import DTYPES
 from attar._src.runtime.engine import Engine, kernels
 from attar._src.runtime.lower import lower
 from attar._src.runtime.preprocess import preprocess
 
 #: Operators of ONNX Runtime that multiply integers.
-INTEGER_KERNELS = frozenset(
-    {
-        *("QLinearConv", "QLinearMatMul", "QGemm", "MatMulInteger", "MatMulIntegerToFloat", "ConvInteger"),
-        *("DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention"),
-    }
-)
-
-
+_INTEGER = frozenset(name for kernel in INTEGER_KERNELS.values() for name in kernel.names.split())
 _REMEMBERED = 64
 
 
@@ -159,7 +153,7 @@ class Session:
         found = []
         for node, placement in lowered.layers.items():
             kernel = ran.get(node, "float")
-            integer = kernel in INTEGER_KERNELS
+            integer = kernel in _INTEGER
             reason = "" if integer else placement.reason or "ONNX Runtime chose a float kernel"
             name = placement.tensors[0].rpartition(".")[0] or placement.tensors[0]
             found.append(Layer(name, node, kernel, integer, reason))

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import fx
 
@@ -15,6 +14,7 @@ from attar._src.core.scheme import PerTensor, Scheme
 from attar._src.core.tensors import Codebook, CompressedTensor, Dense, Quantized, Sparse, round_to_grid
 from attar._src.methods.quantize.integer_bias import with_integer_biases
 from attar._src.methods.quantize.ptq.solver import flat_index
+from attar._src.model.operators import argument, kind_of
 from attar._src.work.compressed_model import CompressedModel
 from attar._src.work.constraint import Constraint
 from attar._src.work.learner import Learner
@@ -31,9 +31,6 @@ _SCALE_MOVES = 2.0**-8
 _OFFSET_MOVES = 1 / 8
 #: A scale that no value depends on is no smaller: half precision holds it.
 _UNUSED = 2.0**-14
-#: Batch-norms as graphs have them, and the position of the running variance in their arguments.
-_NORMS = (torch.ops.aten.batch_norm.default, torch.ops.aten._native_batch_norm_legit_no_training.default)
-_VAR = 4
 
 
 class LowPrecision(Rule):
@@ -172,5 +169,6 @@ def _with_narrowed_scales(piece: CompressedModel) -> CompressedModel:
 
 def _variances(graph: fx.GraphModule) -> frozenset[str]:
     """Return the names of the tensors that batch-norms divide by the root of."""
-    norms = [node for node in graph.graph.nodes if node.target in _NORMS]
-    return frozenset(str(node.args[_VAR].target) for node in norms if isinstance(node.args[_VAR], fx.Node))
+    norms = [node for node in graph.graph.nodes if kind_of(node) == "batch_norm"]
+    found = [argument(node, "running_var") for node in norms]
+    return frozenset(str(variance.target) for variance in found if isinstance(variance, fx.Node))

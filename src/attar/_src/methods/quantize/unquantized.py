@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
 from attar._src.core.tensors import Codebook, Quantized
+from attar._src.model.operators import kind_of
 from attar._src.model.sites import Site, find_sites
 from attar._src.model.weights import find_weights
 from attar._src.work.compressed_model import CompressedModel
-
-_ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
 def left_in_floating_point(model: CompressedModel) -> dict[str, str]:
@@ -60,5 +57,5 @@ def _values(model: CompressedModel) -> dict[str, str]:
                 left[name] = "the deployed graph has no place for its grid"
             elif name not in model.activations:
                 left[name] = "no stage quantized it"
-    inside = [node.name for node in nodes if node.target is _ATTENTION]
+    inside = [node.name for node in nodes if kind_of(node) == "attention"]
     return left | dict.fromkeys(inside, "attention's own products stay in floating point")

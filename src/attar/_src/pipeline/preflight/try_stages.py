@@ -23,6 +23,7 @@ from attar._src.deploy.dry_run import DryRun
 from attar._src.measure.metric import Metric
 from attar._src.methods.teachers.teacher import deployed_teacher
 from attar._src.model.capture import CapturedModel, copy_graph
+from attar._src.model.operators import data_of, is_batch_norm
 from attar._src.model.taps import LayerTaps
 from attar._src.pipeline.data_splits import DataSplits, Split
 from attar._src.pipeline.model_source import ModelSource
@@ -143,7 +144,7 @@ def _check_batch_norms(stage: Stage, captured: CapturedModel, sets: DataSplits, 
     norms = [
         node
         for node in captured.training.graph.nodes
-        if node.target is torch.ops.aten.batch_norm.default and _is_single(node.args[0].meta.get("val"))
+        if is_batch_norm(node) and _is_single(data_of(node)[0].meta.get("val"))
     ]
     size = stage.batch_size()
     if not norms or size is None:
