@@ -179,8 +179,8 @@ def test_decoupled_distillation_is_finite_where_a_teacher_is_sure():
     [
         (None, r"dkd takes integer labels .*\(4,\); none arrived"),
         (torch.zeros(4), r"torch.float32 of \(4,\) arrived"),
-        (torch.tensor([0, 1, 10, -100]), "between 0 and 10; the outputs have 10 classes"),
-        (torch.tensor([0, 1, -1, -100]), "between -1 and 1; the outputs have 10 classes"),
+        (torch.tensor([0, 1, 10, -100]), "between 0 and 10, but the outputs have 10 classes"),
+        (torch.tensor([0, 1, -1, -100]), "between -1 and 1, but the outputs have 10 classes"),
     ],
 )
 def test_labels_that_do_not_fit_decoupled_distillation_are_refused(targets, message):
