@@ -76,7 +76,7 @@ def test_a_symbolic_axis_has_one_size_everywhere():
 
 
 def test_indices_out_of_range_are_an_error_of_the_data():
-    with pytest.raises(DataError, match="could not run"):
+    with pytest.raises(DataError, match="cannot run"):
         Session(pack(samples.lstm())).run(np.full((1, 3), 99))
 
 
