@@ -53,8 +53,8 @@ def test_one_example_is_like_many(conv, rng):
         (np.zeros((1, 3, 8, 8)), r"takes float32, float64 arrived; use .astype\('float32'\)"),
         (np.zeros((3, 8, 8), np.float32), r"shape \(batch, 3, 8, 8\), \(3, 8, 8\) arrived"),
         (np.zeros((1, 4, 8, 8), np.float32), "axis 1 .* has size 4"),
-        ({"z": np.zeros((1, 3, 8, 8), np.float32)}, "the inputs are x; given were z"),
-        ({}, "given were none"),
+        ({"z": np.zeros((1, 3, 8, 8), np.float32)}, "the graph's inputs are x; z arrived"),
+        ({}, "none arrived"),
     ],
 )
 def test_wrong_inputs_are_refused_in_words(conv, inputs, message):
@@ -77,7 +77,7 @@ def test_a_symbolic_axis_has_one_size_everywhere():
 
 
 def test_indices_out_of_range_are_an_error_of_the_data():
-    with pytest.raises(DataError, match="could not run"):
+    with pytest.raises(DataError, match="cannot run"):
         Session(pack(samples.lstm())).run(np.full((1, 3), 99))
 
 
