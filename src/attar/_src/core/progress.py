@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Generator, Iterable, Sized
 from typing import TypeVar
 
 from rich.console import Console
@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 _PATIENCE = 2.0
 
 
-def track(items: Iterable[_T], what: str, total: int | None = None) -> Iterator[_T]:
+def track(items: Iterable[_T], what: str, total: int | None = None) -> Generator[_T, None, None]:
     """Yield ``items``; once two seconds have passed and standard error is a terminal, show how far along they are.
 
     Args:

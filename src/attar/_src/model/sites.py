@@ -158,21 +158,6 @@ def find_sites(
     )
 
 
-def observe(
-    graph: fx.GraphModule, inputs: Iterable[Any], names: Collection[str], see: Callable[[str, Any], None]
-) -> None:
-    """Run the graph and show every named value to ``see(name, tensor)``."""
-
-    class Watching(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            result = super().run_node(n)
-            if n.name in names:
-                see(n.name, result)
-            return result
-
-    Watching(graph).run(*inputs)
-
-
 def _at(node: fx.Node, positions: tuple[int, ...]) -> list[fx.Node]:
     return [node.args[i] for i in positions if i < len(node.args) and isinstance(node.args[i], fx.Node)]  # type: ignore[misc]
 

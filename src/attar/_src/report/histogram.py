@@ -19,7 +19,7 @@ MOST_POINTS = 512
 
 
 @dataclass(frozen=True)
-class Histogram:
+class WeightHistogram:
     """The values of a tensor, counted.
 
     Attributes:
@@ -44,7 +44,7 @@ class Histogram:
     grid: str
 
 
-def weight_histogram(tensor: CompressedTensor) -> Histogram:
+def weight_histogram(tensor: CompressedTensor) -> WeightHistogram:
     """Count the values of a tensor and find its grid's points."""
     dense = np.asarray(tensor.dense(), np.float64).ravel()
     values = dense[np.isfinite(dense) & (dense != 0)]
@@ -55,7 +55,7 @@ def weight_histogram(tensor: CompressedTensor) -> Histogram:
     stored = tensor.values if isinstance(tensor, Sparse) else tensor
     points = np.unique(_points(stored))
     codes, uses = _codes(stored)
-    return Histogram(
+    return WeightHistogram(
         centres=(edges[1:] + edges[:-1]) / 2,
         counts=counts,
         zeros=int((dense == 0).sum()),

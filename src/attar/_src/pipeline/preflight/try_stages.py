@@ -22,7 +22,7 @@ from attar._src.deploy.dry_run import DryRun
 from attar._src.measure.metric import Metric
 from attar._src.methods.finetune import Finetune
 from attar._src.methods.presets import Preset
-from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
+from attar._src.methods.quantize.ptq.registry import OBSERVERS
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.qat.normalize import NormalizeConstraint
 from attar._src.methods.teachers.teacher import ask_teachers, deployed_teacher
@@ -191,9 +191,9 @@ def _round(stage: PostTrainingQuantize, rehearsed: DryRun) -> None:
     """Look up what rounding after training needs, and try each weight's scheme."""
     if stage.activations is not None:
         OBSERVERS[stage.observer]
-    SOLVERS[stage.scales]
     state, weights = rehearsed.traced.state(), find_weights(rehearsed.traced.graph)
     bits = stage._bits(weights, [name for name, value in state.items() if value.is_floating_point()])
+    stage.inputs(rehearsed.traced.graph, weights, bits)
     for name, width in bits.items():
         with _at(name):
             stage._scheme(width, weights.get(name)).granularity.index(tuple(state[name].shape))

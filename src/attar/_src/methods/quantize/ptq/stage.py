@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, ClassVar, Literal
@@ -19,10 +20,12 @@ from attar._src.core.spec import Spec
 from attar._src.core.tensors import Codebook, CompressedTensor, Quantized
 from attar._src.methods.quantize.granularity import GranularityChoice
 from attar._src.methods.quantize.integer_bias import with_integer_biases
-from attar._src.methods.quantize.ptq.bias_correction import corrected_biases
-from attar._src.methods.quantize.ptq.calibrate import calibrate
+from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
+from attar._src.methods.quantize.ptq.calibrate import site_grids, site_requests
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
+from attar._src.methods.quantize.ptq.solver import input_requests
 from attar._src.methods.quantize.unquantized import unquantized_values
+from attar._src.model.collect import Request, collect
 from attar._src.model.sites import Site, find_sites
 from attar._src.model.weights import Weight, find_weights
 from attar._src.work.compressed_model import CalibrationInputs, CompressedModel
@@ -77,25 +80,49 @@ class PostTrainingQuantize(Spec):
         graph = replace(piece, activations={}, rounded=frozenset()).simulate() if piece.tensors else piece.traced.graph
         weights = find_weights(piece.traced.graph)
         bits = self._bits(weights, [name for name, value in state.items() if value.is_floating_point()])
+        layers = mean_requests(graph, bits) if self.correct_bias else {}
+        expected = site_requests(_sites(piece, bits), observer) if self.activations is not None else {}
+        wanted: dict[Any, tuple[Request, ...]] = {**self.inputs(graph, weights, bits), **layers, **expected}
         solved: dict[str, CompressedTensor] = {}
-        for name, width in bits.items():
-            try:
-                solved[name] = solver.solve(state[name].numpy(), self._scheme(width, weights.get(name)))
-            except SpecError as error:
-                raise SpecError(f"stage quantize at {name!r}: {error}") from error
-        if self.correct_bias:
-            solved |= corrected_biases(graph, state, solved, calibration)
+        seen: dict[Any, Any] = {}
+        # A weight is solved as soon as its inputs are known, so that their statistics need not be kept.
+        for key, found in collect(graph, wanted, calibration.batches, "calibrating"):
+            if key in bits:
+                inputs = dict(zip(solver.inputs, found, strict=True)) or None
+                with _at(key):
+                    scheme = self._scheme(bits[key], weights.get(key))
+                    solved[key] = solver.solve(state[key].numpy(), scheme, inputs)
+            else:
+                (seen[key],) = found
+        solved |= corrected_biases(state, solved, {layer: seen[layer] for layer in layers})
         tensors = {**piece.tensors, **solved}
         activations, rounded = piece.activations, piece.rounded
         if self.activations is not None:
             sites = _sites(replace(piece, tensors=tensors))
-            activations = calibrate(graph, sites, calibration, observer, self.activations)
+            # Where a solver left a weight in floating point, other sites remain than were expected.
+            missing = site_requests([site for site in sites if site not in seen], observer)
+            seen |= {site: found for site, (found,) in collect(graph, missing, calibration.batches, "calibrating")}
+            activations = site_grids(graph, {site: seen[site] for site in sites}, observer, self.activations)
             rounded = frozenset(name for site in sites for name in site.sources)
         record: dict[str, Any] = to_record(self) | {
             "bits": self.bits,
             "calibration_examples": calibration.examples,
         }
         return with_integer_biases(piece.done(record, tensors=tensors, activations=activations, rounded=rounded))
+
+    def inputs(
+        self, graph: fx.GraphModule, weights: Mapping[str, Weight], names: Iterable[str]
+    ) -> dict[str, tuple[Request, ...]]:
+        """Return the statistics that the solver needs for each of the tensors called ``names``.
+
+        Raises:
+            SpecError: a tensor has no such statistics.
+        """
+        solver, found = SOLVERS[self.scales], {}
+        for name in names:
+            with _at(name):
+                found[name] = input_requests(solver, graph, weights.get(name))
+        return found
 
     def left(self, piece: CompressedModel) -> dict[str, str]:
         """Return what stays in floating point -> the reason: tensors of two and more dimensions, and values.
@@ -135,21 +162,31 @@ class PostTrainingQuantize(Spec):
         return Scheme(bits=bits, symmetric=self.symmetric, granularity=granularity)
 
 
+@contextmanager
+def _at(name: str) -> Iterator[None]:
+    """Begin the message of a ``SpecError`` with the tensor it is about."""
+    try:
+        yield
+    except SpecError as error:
+        raise SpecError(f"stage quantize at {name!r}: {error}") from error
+
+
 def _on_grid(piece: CompressedModel, name: str) -> bool:
     """True for a tensor that is stored as codes."""
     return isinstance(piece.tensors.get(name), Quantized | Codebook)
 
 
-def _floating(piece: CompressedModel) -> Callable[[fx.Node], bool]:
-    """Return what is true of the layers whose weights are on no grid."""
+def _floating(piece: CompressedModel, rounded: Collection[str] = ()) -> Callable[[fx.Node], bool]:
+    """Return what is true of the layers whose weights are on no grid, nor among those that will be ``rounded``."""
     weights = find_weights(piece.traced.graph)
-    readers = {reader for name, weight in weights.items() if not _on_grid(piece, name) for reader in weight.readers}
+    floating = [weight for name, weight in weights.items() if name not in rounded and not _on_grid(piece, name)]
+    readers = {reader for weight in floating for reader in weight.readers}
     return lambda node: node.name in readers
 
 
-def _sites(piece: CompressedModel) -> tuple[Site, ...]:
-    """Return the sites of the layers whose weights are on a grid."""
-    return find_sites(piece.traced.graph, piece.traced.values, skip=_floating(piece))
+def _sites(piece: CompressedModel, rounded: Collection[str] = ()) -> tuple[Site, ...]:
+    """Return the sites of the layers whose weights are on a grid, or will be ``rounded``."""
+    return find_sites(piece.traced.graph, piece.traced.values, skip=_floating(piece, rounded))
 
 
 def _match(glob: str, names: list[str]) -> list[str]:
