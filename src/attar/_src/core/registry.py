@@ -69,8 +69,9 @@ class Registry(Generic[_T]):
             entry = load_object(name)
             entry = entry() if isinstance(entry, type) else entry
             if self.base is not None and not isinstance(entry, self.base):
+                article = "an" if self.noun[0] in "aeiou" else "a"
                 raise SpecError(
-                    f"{name!r} is of class {type(entry).__name__}; a {self.noun} is a subclass of "
+                    f"{name!r} is of class {type(entry).__name__}; {article} {self.noun} is a subclass of "
                     f"attar.extend.{self.base.__name__} or an object of one"
                 )
             return cast("_T", entry)

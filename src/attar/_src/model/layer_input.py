@@ -146,7 +146,9 @@ def weight_input(graph: fx.GraphModule, weight: Weight | None) -> LayerInput:
     found = {reader: layer_input(graph, nodes[reader]) for reader in weight.readers}
     for reader, read in found.items():
         if read is None:
-            raise SpecError(f"{reader!r} ({nodes[reader].target}) multiplies no single value by it")
+            raise SpecError(
+                f"it is read by {reader!r} ({nodes[reader].target}), neither a linear layer nor a convolution"
+            )
     reads = [read for read in found.values() if read is not None]
     if len({read.window for read in reads}) > 1:
         raise SpecError(f"{', '.join(map(repr, found))} read it in different ways")
