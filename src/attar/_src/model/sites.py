@@ -90,21 +90,6 @@ def find_sites(
     )
 
 
-def observe(
-    graph: fx.GraphModule, inputs: Iterable[Any], names: Collection[str], see: Callable[[str, Any], None]
-) -> None:
-    """Run the graph and show every named value to ``see(name, tensor)``."""
-
-    class Watching(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            result = super().run_node(n)
-            if n.name in names:
-                see(n.name, result)
-            return result
-
-    Watching(graph).run(*inputs)
-
-
 def _product(node: fx.Node) -> OperatorRow | None:
     """Return the row of a product that an integer kernel can serve, None for other nodes."""
     row = operator_of(node)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from attar._src.core.tensors import Codebook, Quantized
 from attar._src.model.operators import kind_of
 from attar._src.model.sites import Site, find_sites
@@ -35,15 +37,16 @@ def is_on_grid(model: CompressedModel, name: str) -> bool:
     return isinstance(model.tensors.get(name), Quantized | Codebook)
 
 
-def integer_sites(model: CompressedModel) -> tuple[Site, ...]:
-    """Return the sites of the layers whose weights are on a grid."""
-    return _sites(model, model.traced.values)
+def integer_sites(model: CompressedModel, rounded: Collection[str] = ()) -> tuple[Site, ...]:
+    """Return the sites of the layers whose weights are on a grid, or will be as they are among ``rounded``."""
+    return _sites(model, model.traced.values, rounded)
 
 
-def _sites(model: CompressedModel, values: frozenset[str]) -> tuple[Site, ...]:
+def _sites(model: CompressedModel, values: frozenset[str], rounded: Collection[str] = ()) -> tuple[Site, ...]:
     weights = find_weights(model.traced.graph)
-    floating = {reader for name, weight in weights.items() if not is_on_grid(model, name) for reader in weight.readers}
-    return find_sites(model.traced.graph, values, skip=lambda node: node.name in floating)
+    floating = [each for name, each in weights.items() if name not in rounded and not is_on_grid(model, name)]
+    readers = {reader for weight in floating for reader in weight.readers}
+    return find_sites(model.traced.graph, values, skip=lambda node: node.name in readers)
 
 
 def _values(model: CompressedModel) -> dict[str, str]:
