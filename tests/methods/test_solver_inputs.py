@@ -17,6 +17,7 @@ from attar._src.model import collect as collecting
 from attar._src.model.statistics import ChannelMean, InputHessian, Range
 from attar._src.model.trace import trace
 from attar._src.work.compressed_model import CalibrationInputs, CompressedModel
+from attar._src.work.context import Context
 
 
 class Net(nn.Module):
@@ -112,8 +113,8 @@ def layer_error(piece, done, real, name):
 @pytest.mark.parametrize("granularity", [None, PerGroup(size=9)], ids=["channel", "group"])
 def test_a_solver_that_sees_its_inputs_keeps_the_outputs_better(piece, real, user, granularity):
     options = {"bits": 3, "correct_bias": False, "granularity": granularity}
-    absmax = PostTrainingQuantize(**options).run(piece, real)
-    columns = PostTrainingQuantize(scales=user(SOLVERS, Columns()), **options).run(piece, real)
+    absmax = PostTrainingQuantize(**options).run(piece, Context(real))
+    columns = PostTrainingQuantize(scales=user(SOLVERS, Columns()), **options).run(piece, Context(real))
     assert columns.tensors.keys() == absmax.tensors.keys() == {"first.weight", "second.weight", "head.weight", "matrix"}
     for name in columns.tensors:
         assert layer_error(piece, columns, real, name) < 0.9 * layer_error(piece, absmax, real, name), name
@@ -135,17 +136,17 @@ def test_a_solver_that_sees_its_inputs_keeps_the_outputs_better(piece, real, use
 )
 def test_the_data_are_run_as_few_times_as_what_is_wanted_allows(piece, real, runs, user, options, passes):
     user(SOLVERS, Columns())
-    PostTrainingQuantize(**options).run(piece, real)
+    PostTrainingQuantize(**options).run(piece, Context(real))
     assert runs == [32, 32, 32] * passes
 
 
 def test_where_memory_is_short_the_bytes_are_the_same(piece, real, runs, user, monkeypatch):
     stage = PostTrainingQuantize(bits=3, activations=8, observer="mse", scales=user(SOLVERS, Columns()))
-    one = stage.run(piece, real)
+    one = stage.run(piece, Context(real))
     assert len(runs) == 6
     collect = staging.collect
     monkeypatch.setattr(staging, "collect", lambda *args: collect(*args, memory=8 * 27 * 27))
-    many = stage.run(piece, real)
+    many = stage.run(piece, Context(real))
     assert len(runs) > 6 + 9
     assert one.activations == many.activations
     for name, tensor in one.tensors.items():
@@ -168,7 +169,7 @@ class Seeing(Solver):
 
 def test_a_solver_may_need_several_statistics(piece, real, user):
     solver = Seeing()
-    PostTrainingQuantize(scales=user(SOLVERS, solver)).run(piece, real)
+    PostTrainingQuantize(scales=user(SOLVERS, solver)).run(piece, Context(real))
     x = torch.cat([batch[0] for batch in real.batches])
     shown = solver.shown[8, 3, 3, 3]
     assert (shown[Range].low, shown[Range].high) == (x.min().item(), x.max().item())
@@ -179,7 +180,7 @@ def test_a_solver_may_need_several_statistics(piece, real, user):
 def test_a_solver_without_needs_is_shown_nothing(piece, real, user):
     solver = Seeing()
     solver.inputs = ()
-    PostTrainingQuantize(scales=user(SOLVERS, solver)).run(piece, real)
+    PostTrainingQuantize(scales=user(SOLVERS, solver)).run(piece, Context(real))
     assert set(solver.shown.values()) == {None}
 
 
@@ -205,10 +206,10 @@ def test_a_weight_without_one_input_is_refused_before_the_data_are_run(user, run
     tokens = CalibrationInputs(((torch.randint(7, (4, 5)),),))
     name = user(SOLVERS, Columns())
     with pytest.raises(SpecError, match=why):
-        PostTrainingQuantize(scales=name, **options).run(words, tokens)
+        PostTrainingQuantize(scales=name, **options).run(words, Context(tokens))
     assert runs == []
     # What it can solve it solves.
-    PostTrainingQuantize(scales=name, keep=("rnn", "table")).run(words, tokens)
+    PostTrainingQuantize(scales=name, keep=("rnn", "table")).run(words, Context(tokens))
 
 
 def test_sites_follow_what_a_solver_left_in_floating_point(piece, real, user):
@@ -221,10 +222,10 @@ def test_sites_follow_what_a_solver_left_in_floating_point(piece, real, user):
             return Dense(weight) if weight.ndim > 2 else SOLVERS["absmax"].solve(weight, scheme)
 
     options = {"activations": 8, "observer": "minmax", "correct_bias": False}
-    half = PostTrainingQuantize(scales=user(SOLVERS, Half()), **options).run(piece, real)
-    kept = PostTrainingQuantize(keep=("first", "second"), **options).run(piece, real)
+    half = PostTrainingQuantize(scales=user(SOLVERS, Half()), **options).run(piece, Context(real))
+    kept = PostTrainingQuantize(keep=("first", "second"), **options).run(piece, Context(real))
     assert half.activations == kept.activations
-    assert len(half.activations) < len(PostTrainingQuantize(**options).run(piece, real).activations)
+    assert len(half.activations) < len(PostTrainingQuantize(**options).run(piece, Context(real)).activations)
 
 
 def test_an_observer_sees_the_statistic_it_names(piece, real, user):
@@ -236,6 +237,6 @@ def test_an_observer_sees_the_statistic_it_names(piece, real, user):
             self.shown.append(seen)
             return super().range(seen, bits)
 
-    done = PostTrainingQuantize(activations=8, observer=user(OBSERVERS, Mean())).run(piece, real)
+    done = PostTrainingQuantize(activations=8, observer=user(OBSERVERS, Mean())).run(piece, Context(real))
     assert {type(seen) for seen in Mean.shown} == {Range}
     assert len(Mean.shown) == len(done.rounded)

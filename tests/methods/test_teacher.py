@@ -15,6 +15,7 @@ from attar._src.model.trace import deploy_graph
 from attar._src.runtime.session import Session
 from attar._src.train.batch import Batch
 from attar._src.work.compressed_model import CalibrationInputs, FileInfo
+from attar._src.work.context import Context
 from attar._src.work.learner import Learner
 
 
@@ -105,7 +106,7 @@ def test_a_file_says_what_its_session_does(learner, batch, bits):
     piece = learner.deployed()
     if bits is not None:
         calibration = CalibrationInputs(((_images(64),),))
-        piece = PostTrainingQuantize(bits=bits).run(piece, calibration)
+        piece = PostTrainingQuantize(bits=bits).run(piece, Context(calibration))
     session = Session(pack(piece.contents(FileInfo())), threads=1)
     teacher = deployed_teacher(session)
     said = teacher.outputs(batch)

@@ -14,27 +14,10 @@ from torch import fx
 from torch.nn import functional
 
 from attar._src.core.errors import SpecError
+from attar._src.model.operators import arguments, aten, data_of, groups_of, operator_of, weight_of
 from attar._src.model.weights import Weight
 
-aten = torch.ops.aten
-
 _T = TypeVar("_T", bound=np.generic)
-
-#: Convolutions -> the positions of stride, padding, dilation and groups among their arguments.
-_CONVOLUTIONS: dict[Any, tuple[int, int, int, int]] = {
-    aten.conv1d.default: (3, 4, 5, 6),
-    aten.conv2d.default: (3, 4, 5, 6),
-    aten.conv3d.default: (3, 4, 5, 6),
-    aten.convolution.default: (3, 4, 5, 8),
-}
-#: Matrix products -> the positions of data and weight, and whether the weight is ``(in, out)``, the right factor.
-_PRODUCTS: dict[Any, tuple[int, int, bool]] = {
-    aten.linear.default: (0, 1, False),
-    aten.matmul.default: (0, 1, True),
-    aten.mm.default: (0, 1, True),
-    aten.bmm.default: (0, 1, True),
-    aten.addmm.default: (1, 2, True),
-}
 
 
 @dataclass(frozen=True)
@@ -112,20 +95,18 @@ def layer_input(graph: fx.GraphModule, layer: fx.Node) -> LayerInput | None:
 
     None, too, for transposed convolutions, whose outputs overlap, and where the data are themselves a parameter.
     """
-    if layer.target in _CONVOLUTIONS and not (layer.target is aten.convolution.default and layer.args[6]):
-        data, shape, turned = layer.args[0], *_parameter(graph, layer.args[1])
-    elif layer.target in _PRODUCTS:
-        at, factor, right = _PRODUCTS[layer.target]
-        data, shape, turned = layer.args[at], *_parameter(graph, layer.args[factor])
-        turned = turned != right
-    else:
+    operator = operator_of(layer)
+    if operator is None or operator.kind not in ("layer", "product") or 0 not in operator.output_axes:
         return None
+    data = data_of(layer)[0]
+    shape, flipped = _parameter(graph, weight_of(layer))
     if not shape or not isinstance(data, fx.Node) or data.op == "get_attr" or not _is_floating(data):
         return None
-    if layer.target in _CONVOLUTIONS:
+    if operator.groups:
         return LayerInput((data.name,), _convolution(layer, shape))
     if len(shape) != (3 if layer.target is aten.bmm.default else 2):
         return None
+    turned = flipped != (operator.kind == "product")
     return LayerInput((data.name,), Window(prod(shape[:-2]), shape[-2 if turned else -1], turned=turned))
 
 
@@ -162,8 +143,8 @@ def _parameter(graph: fx.GraphModule, node: Any) -> tuple[tuple[int, ...], bool]
     if node.op == "get_attr":
         parameter: torch.Tensor = attrgetter(str(node.target))(graph)
         return tuple(parameter.shape), False
-    flips = node.target in (aten.t.default, aten.transpose.int, aten.permute.default)
-    shape, _ = _parameter(graph, node.args[0]) if flips else ((), False)
+    operator = operator_of(node)
+    shape, _ = _parameter(graph, node.args[0]) if operator is not None and operator.flips else ((), False)
     return shape if len(shape) == 2 else (), True
 
 
@@ -173,19 +154,11 @@ def _is_floating(node: fx.Node) -> bool:
 
 
 def _convolution(layer: fx.Node, shape: tuple[int, ...]) -> Window:
-    stride, padding, dilation, groups = _CONVOLUTIONS[layer.target]
     kernel = shape[2:]
 
-    def each(position: int, default: int) -> tuple[int, ...]:
-        given: Any = layer.args[position] if len(layer.args) > position else default
-        sizes: tuple[int, ...] = (given,) if isinstance(given, int) else tuple(given)
+    def each(given: Any) -> tuple[int, ...]:
+        sizes = (given,) if isinstance(given, int) else tuple(given)
         return sizes * len(kernel) if len(sizes) == 1 else sizes
 
-    return Window(
-        int(layer.args[groups]) if len(layer.args) > groups else 1,  # type: ignore[arg-type]
-        prod(shape[1:]),
-        kernel,
-        each(stride, 1),
-        each(padding, 0),
-        each(dilation, 1),
-    )
+    stride, padding, dilation = map(each, arguments(layer, "stride padding dilation"))
+    return Window(groups_of(layer), prod(shape[1:]), kernel, stride, padding, dilation)

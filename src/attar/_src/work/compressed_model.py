@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,16 +107,6 @@ class CompressedModel:
     def done(self, record: Mapping[str, Any], **changes: Any) -> CompressedModel:
         """Return the workpiece after a stage, which it remembers."""
         return replace(self, record=(*self.record, record), **changes)
-
-
-class Stage(Protocol):
-    """One step of the work: says what it needs, and makes a new workpiece of the old."""
-
-    needs: frozenset[str]
-
-    def run(self, piece: CompressedModel, calibration: CalibrationInputs) -> CompressedModel:
-        """Return the workpiece with this stage done."""
-        ...
 
 
 @dataclass(frozen=True)

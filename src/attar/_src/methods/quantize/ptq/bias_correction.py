@@ -20,12 +20,8 @@ from torch import fx
 from attar._src.core.tensors import CompressedTensor, Dense
 from attar._src.model.collect import Request
 from attar._src.model.layer_input import layer_input
+from attar._src.model.operators import bias_of, is_layer, output_axes, weight_of
 from attar._src.model.statistics import ChannelMean
-
-aten = torch.ops.aten
-
-#: Layers that add a bias to what their weight makes: both at one place among their arguments.
-_BIASED = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.linear.default)
 
 
 def mean_requests(graph: fx.GraphModule, rounded: Collection[str]) -> dict[fx.Node, tuple[Request]]:
@@ -55,7 +51,7 @@ def corrected_biases(
     """
     biases = {}
     for node, seen in means.items():
-        weight, bias = str(node.args[1].target), str(node.args[2].target)  # type: ignore[union-attr]
+        weight, bias = str(weight_of(node).target), str(bias_of(node).target)
         error = torch.from_numpy(np.asarray(tensors[weight].dense())) - state[weight]
         kernel = error.double().flatten(2).sum(2) if error.dim() > 2 else error.double()
         # A row of the weight has the channels of its own group.
@@ -66,8 +62,8 @@ def corrected_biases(
 
 
 def _is_correctable(node: fx.Node, rounded: Collection[str]) -> bool:
-    if node.op != "call_function" or node.target not in _BIASED or len(node.args) < 3:
+    if not is_layer(node) or output_axes(node, 2)[0] != 0:
         return False
-    _, weight, bias = node.args[:3]
+    weight, bias = weight_of(node), bias_of(node)
     alone = all(isinstance(n, fx.Node) and n.op == "get_attr" and len(n.users) == 1 for n in (weight, bias))
-    return alone and str(weight.target) in rounded and str(bias.target) not in rounded  # type: ignore[union-attr]
+    return alone and str(weight.target) in rounded and str(bias.target) not in rounded
