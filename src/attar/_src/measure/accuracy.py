@@ -88,11 +88,11 @@ def evaluate_accuracy(
 
 
 def _scores(session: Session, raw: NDArray[Any], exactly: int | None) -> NDArray[Any]:
-    """Return the first output, the batch filled up with copies of its last example where its size is fixed."""
+    """Return the main output, the batch filled up with copies of its last example where its size is fixed."""
     if exactly is not None and len(raw) < exactly:
         raw = np.concatenate([raw, np.repeat(raw[-1:], exactly - len(raw), axis=0)])
     found = session.run({session.inputs[0].name: session.preprocess(raw)})
-    scores: NDArray[Any] = found[session.outputs[0].name]
+    scores: NDArray[Any] = found[session.main_output]
     if not np.isfinite(scores).all():
-        raise DataError(f"output {session.outputs[0].name!r} is not finite; no prediction can be read from it")
+        raise DataError(f"output {session.main_output!r} is not finite; no prediction can be read from it")
     return scores

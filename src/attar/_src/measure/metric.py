@@ -136,7 +136,7 @@ class Scored:
 
 
 def score(session: Session, batches: Iterable[Examples], metric: Metric, *, classes: bool = True) -> Scored:
-    """Run a set through a file and judge the first output.
+    """Run a set through a file and judge its main output (``Session.main_output``).
 
     Args:
         session: the decoded file.
@@ -154,13 +154,13 @@ def score(session: Session, batches: Iterable[Examples], metric: Metric, *, clas
         missing = axis - len(inputs[0]) if isinstance(axis, int) else 0
         full = [np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if missing > 0 else x for x in inputs]
         named = {port.name: array for port, array in zip(session.inputs, full, strict=True)}
-        outputs.append(session.run(named)[session.outputs[0].name][: len(inputs[0])])
+        outputs.append(session.run(named)[session.main_output][: len(inputs[0])])
         wanted.append(targets)
     if not outputs:
         raise DataError("there are no examples to judge the file by")
     made, targets = np.concatenate(outputs), np.concatenate(wanted)
     if not np.isfinite(made).all():
-        raise DataError(f"output {session.outputs[0].name!r} is not finite; nothing can be judged by it")
+        raise DataError(f"output {session.main_output!r} is not finite; nothing can be judged by it")
     return Scored(float(metric(made, targets)), len(made), per_class(made, targets) if classes else {})
 
 

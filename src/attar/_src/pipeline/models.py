@@ -23,7 +23,7 @@ from attar._src.methods.teachers.teacher import CachedTeacher, deployed_teacher,
 from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.fabric import log_epoch
 from attar._src.pipeline.folder import RunFolder, file_digest
-from attar._src.pipeline.model_source import ModelSource
+from attar._src.pipeline.model_source import ModelSource, shared_parameters
 from attar._src.recipe.check import taught_by
 from attar._src.recipe.recipe import Recipe
 from attar._src.recipe.reference import expand_path
@@ -111,11 +111,11 @@ class RunModels:
             journal.add("done", **where)
 
     def _context(self, name: str, index: int, stage: Any, store: CheckpointStore, where: Mapping[str, Any]) -> Context:
-        seed, names = derive_seed(self.seed, "stage", name, index), self.origins[name].names
+        seed, parameters = derive_seed(self.seed, "stage", name, index), shared_parameters(self.origins)
         draw = partial(
             self.sets.feed,
             self.sets.train,
-            names,
+            parameters,
             seed=seed,
             augment=True,
             rank=self.fabric.global_rank,
@@ -133,10 +133,11 @@ class RunModels:
                 made = cache.limit(made)
             return made
 
+        held = self.sets.validation
         return Context(
             fabric=self.fabric,
             feed=feed,
-            validation=None if self.sets.validation is None else self.sets.feed(self.sets.validation, names, seed=seed),
+            validation=None if held is None else self.sets.feed(held, parameters, seed=seed),
             metric=self.metric[1],
             metric_name=self.metric[0],
             teachers=teachers,
@@ -218,9 +219,10 @@ class RunModels:
 
     def _pack(self, name: str, learner: Learner, after: PostTrainingQuantize | None) -> None:
         model, piece = self.recipe.models[name], learner.deployed()
+        calibration = self.calibration.of(self.origins[name].parameters)
         left = {key: why for constraint in learner.constraints for key, why in constraint.left.items()}
         if after is not None:
-            piece = after.run(piece, self.calibration)
+            piece = after.run(piece, calibration)
             left |= after.left(piece)
         # What one rule left alone another may have held.
         coded = {key for key, tensor in piece.tensors.items() if isinstance(tensor, Quantized | Codebook)}
@@ -231,7 +233,7 @@ class RunModels:
             piece,
             self.folder.files(self.seed, self.recipe.seeds[0]) / f"{name}.attar",
             self.sets.use_of(model.licence),
-            self.calibration,
+            calibration,
             coder=self.recipe.coder,
             dry_run=self.rehearsed[name].parity,
             left=left,

@@ -20,7 +20,7 @@ from attar._src.measure.runner import example_feed, open_runner
 from attar._src.pipeline.data_splits import DataSplits, labelled_batches
 from attar._src.pipeline.fabric import versions
 from attar._src.pipeline.folder import RECIPE, RunFolder
-from attar._src.pipeline.model_source import ModelSource
+from attar._src.pipeline.model_source import ModelSource, shared_parameters
 from attar._src.recipe.recipe import Recipe
 from attar._src.report.record import remember
 from attar._src.runtime.session import Session
@@ -45,11 +45,11 @@ def measure_results(
         (seed, name): folder.files(seed, first) / f"{name}.attar" for seed in recipe.seeds for name in recipe.models
     }
     classes = metric[0] == AccuracyMetric.name or sets.use.task == "classification"
-    scored = {}
+    scored, parameters = {}, shared_parameters(origins)
     for (seed, name), path in track(paths.items(), "testing"):
         session = Session(path, threads=1)
         session.artifact.verify()
-        batches = labelled_batches(sets.feed(sets.test, origins[name].names))
+        batches = labelled_batches(sets.feed(sets.test, parameters), origins[name].parameters)
         found = scored[seed, name] = score(session, batches, metric[1], classes=classes)
         told = {"metric": metric[0], "test": _number(found.value), "per_class": found.per_class}
         remember(path, session.artifact.sha256, told)

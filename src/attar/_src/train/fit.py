@@ -38,9 +38,9 @@ class TrainingJob:
     """What is trained.
 
     Attributes:
-        program: called with the batch's inputs. Its parameters are trained; those of submodules whose name starts with
-            ``held`` (constraints) without weight decay. It is on the fabric's device already (its buffers may be
-            shared with other programs), and its mode is never changed.
+        program: called with those of the batch's inputs that ``names`` has. Its parameters are trained; those of
+            submodules whose name starts with ``held`` (constraints) without weight decay. It is on the fabric's device
+            already (its buffers may be shared with other programs), and its mode is never changed.
         loss: outputs of the program in float32, batch and progress (0 to 1) -> scalars; ``loss`` is minimised, the
             others are logged beside it, the same ones every time.
         extra: modules of the loss with parameters of their own, trained too.
@@ -49,6 +49,7 @@ class TrainingJob:
         evaluate: figures for the log, after each epoch, on every rank.
         state: what a checkpoint has to hold: of the model, the constraints and the objectives.
         load: puts such a state back, in place.
+        names: the arguments the program takes; none where they are given by position.
     """
 
     program: nn.Module
@@ -59,6 +60,7 @@ class TrainingJob:
     evaluate: Callable[[], Mapping[str, float]]
     state: Callable[[], Mapping[str, Tensor]]
     load: Callable[[Mapping[str, Tensor]], None]
+    names: tuple[str, ...] = ()
 
 
 def fit(
@@ -115,14 +117,17 @@ class _Whole(nn.Module):
 
     def __init__(self, job: TrainingJob) -> None:
         super().__init__()
-        self.program, self.extra, self.loss = job.program, job.extra, job.loss
+        self.program, self.extra, self.loss, self.names = job.program, job.extra, job.loss, job.names
 
     def forward(
-        self, inputs: tuple[Tensor, ...], rest: tuple[Tensor | None, Tensor | None, Tensor | None], progress: float
+        self, inputs: tuple[Tensor, ...], rest: tuple[Tensor | None, ...], names: tuple[str, ...], progress: float
     ) -> dict[str, Tensor]:
-        """Return the parts of the loss."""
-        outputs = tree_map_only(Tensor, lambda t: t.float() if t.is_floating_point() else t, self.program(*inputs))
-        return dict(self.loss(outputs, Batch(inputs, *rest), progress))
+        """Return the parts of the loss; ``rest``: targets, index and variant of the batch."""
+        targets, index, variant = rest
+        batch = Batch(inputs, targets, index, variant, names)
+        made = self.program(*batch.pick(self.names))
+        outputs = tree_map_only(Tensor, lambda t: t.float() if t.is_floating_point() else t, made)
+        return dict(self.loss(outputs, batch, progress))
 
 
 class _Loop:
@@ -206,7 +211,7 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.optimizer.lr * self.plan.factor(step, self.steps)
         batch = batch.to(self.fabric.device)
-        parts = self.whole(batch.inputs, (batch.targets, batch.index, batch.variant), step / self.steps)
+        parts = self.whole(batch.inputs, (batch.targets, batch.index, batch.variant), batch.names, step / self.steps)
         self.fabric.backward(parts["loss"])
         if self.plan.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.plan.clip)

@@ -22,7 +22,7 @@ class Teacher(Protocol):
     """A model whose outputs another one learns from."""
 
     def outputs(self, batch: Batch) -> torch.Tensor:
-        """Return the first output for a batch, on the batch's device, without gradient."""
+        """Return the main output for a batch, on the batch's device, without gradient."""
         ...
 
 
@@ -31,7 +31,7 @@ class OpenTeacher(Teacher, Protocol):
     """A teacher that can be looked into: a program, not a file or what was kept of one."""
 
     def look(self, batch: Batch, layers: Sequence[str]) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        """Return the first output for a batch and the values of ``layers`` by path, without gradient.
+        """Return the main output for a batch and the values of ``layers`` by path, without gradient.
 
         Raises:
             UnknownName: there is no such layer.
@@ -50,7 +50,7 @@ class Context:
         metric: outputs and targets of a whole set as arrays -> how good they are.
         metric_name: what logs call it.
         teachers: name of a model -> its outputs.
-        calibration: real inputs, some hundreds.
+        calibration: real inputs, some hundreds; of batches with names those of every model, which ``of`` picks from.
         seed: of this stage; everything random in it follows from this.
         store: where this stage keeps its checkpoints, and what it goes on from.
         log: takes one row of figures after every epoch.

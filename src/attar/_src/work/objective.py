@@ -23,10 +23,11 @@ class LossInputs:
     """What an objective may look at.
 
     Attributes:
-        outputs: the student's first output, ``(n, ..., classes)`` where it scores classes.
+        outputs: the student's main output (``model.outputs.main_output``), ``(n, ..., classes)`` where it scores
+            classes.
         every: all of the student's outputs.
         batch: the inputs and targets.
-        teachers: name of a model -> its first output on the same inputs, without gradient.
+        teachers: name of a model -> its main output on the same inputs, without gradient.
         progress: share of the stage that is done, 0 to 1.
         features: path of a module -> its value in the student, for those the objectives ask for.
         teacher_features: name of a model -> path of a module -> its value there, without gradient.

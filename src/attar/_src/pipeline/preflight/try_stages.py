@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import fx
-from torch.utils._pytree import tree_leaves
 
 from attar._src.core.errors import AttarError, DataError, ModelError, SpecError
 from attar._src.deploy.dry_run import DryRun
@@ -26,12 +24,13 @@ from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.qat.normalize import NormalizeConstraint
 from attar._src.methods.teachers.teacher import ask_teachers, deployed_teacher
-from attar._src.model.capture import CapturedModel, copy_graph
+from attar._src.model.capture import CapturedModel
 from attar._src.model.export import short_message
+from attar._src.model.outputs import flatten_outputs, main_output
 from attar._src.model.taps import LayerTaps
 from attar._src.model.weights import find_weights
 from attar._src.pipeline.data_splits import DataSplits, Split
-from attar._src.pipeline.model_source import ModelSource
+from attar._src.pipeline.model_source import ModelSource, shared_parameters
 from attar._src.recipe.recipe import Recipe
 from attar._src.train.batch import Batch
 from attar._src.train.feed import ArrayFeed, LoaderFeed
@@ -60,7 +59,8 @@ def try_stages(
     """
     with IsolatedRandom(derive_seed(0, "foresee")):
         models = {name: _untrained(origin, rehearsed.get(name)) for name, origin in origins.items()}
-        feed = sets.feed(sets.train, next(iter(origins.values())).names, augment=True)
+        parameters = shared_parameters(origins)
+        feed = sets.feed(sets.train, parameters, augment=True)
         if isinstance(feed, ArrayFeed):
             with _at("recipe.data.augment"):
                 next(iter(feed.epoch(0)))
@@ -69,7 +69,7 @@ def try_stages(
             if origin.module is None:
                 continue
             learner = Learner(origin.module, rehearsed[name].captured, rehearsed[name].traced)
-            batch = _few(sets, sets.train, origin, _FEW)[0]
+            batch = _few(sets, sets.train, parameters, _FEW)[0]
             for index, stage in enumerate(model.stages):
                 with _at(f"recipe.models.{name}.stages.{index}"):
                     if isinstance(stage, PostTrainingQuantize):
@@ -79,7 +79,7 @@ def try_stages(
                     _try(stage, learner, batch, models)
         for name in recipe.models:
             with _at(f"recipe.metric: {metric[0]} of models.{name}"):
-                _judge(sets, origins[name], models[name], metric[1])
+                _judge(sets, parameters, models[name], metric[1])
 
 
 @contextmanager
@@ -98,40 +98,33 @@ def _at(where: str) -> Iterator[None]:
 class _Untrained:
     """A model as it is before training, as a teacher."""
 
-    def __init__(self, program: fx.GraphModule) -> None:
-        self.program = program
+    def __init__(self, captured: CapturedModel) -> None:
+        self.captured = captured
 
     def outputs(self, batch: Batch) -> torch.Tensor:
         return self.look(batch, ())[0]
 
     def look(self, batch: Batch, layers: Sequence[str]) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        program = copy_graph(self.program)
+        program = self.captured.copy(train=False)
         taps = LayerTaps(program, layers)
         with torch.no_grad():
-            return _first(program(*batch.inputs)).float(), taps.take()
+            return main_output(program(*batch.pick(self.captured.names))).float(), taps.take()
 
 
 def _untrained(origin: ModelSource, rehearsed: DryRun | None) -> Teacher:
     if origin.session is not None:
         return deployed_teacher(origin.session)
     assert rehearsed is not None
-    return _Untrained(rehearsed.captured.evaluation)
+    return _Untrained(rehearsed.captured)
 
 
-def _first(outputs: Any) -> torch.Tensor:
-    first: torch.Tensor = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
-    return first
-
-
-def _few(sets: DataSplits, split: Split, origin: ModelSource, count: int) -> tuple[Batch, ArrayFeed | LoaderFeed]:
+def _few(
+    sets: DataSplits, split: Split, parameters: Mapping[str, bool], count: int
+) -> tuple[Batch, ArrayFeed | LoaderFeed]:
     """Return some examples as they are, among them those with the smallest and the largest label, and their feed."""
-    feed = sets.feed(split, origin.names)
+    feed = sets.feed(split, parameters)
     if isinstance(feed, LoaderFeed):
-        batch = next(iter(feed.once()))
-        part = slice(count)
-        return Batch(
-            tuple(each[part] for each in batch.inputs), None if batch.targets is None else batch.targets[part]
-        ), feed
+        return next(iter(feed.once())).part(slice(count)), feed
     index = torch.linspace(0, feed.examples - 1, min(count, feed.examples), dtype=torch.float64).long()
     if feed.targets is not None and not feed.targets.is_floating_point() and feed.targets.numel():
         labels = feed.targets.reshape(feed.examples, -1)
@@ -152,11 +145,11 @@ def _try(stage: Training, learner: Learner, batch: Batch, models: Mapping[str, T
         return
     program = learner.graph(train=False)
     taps = LayerTaps(program, tuned.features())
-    outputs = program(*batch.inputs)
+    outputs = program(*batch.pick(learner.captured.names))
     said = ask_teachers(models, tuned.teachers(), tuned.teacher_features(), batch)
-    every = tuple(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
-    batch = Batch(batch.inputs, batch.targets)
-    sources = LossInputs(every[0], every, batch, said.outputs, 0.0, taps.take(), said.features)
+    every = tuple(flatten_outputs(outputs).values())
+    batch = batch.part(slice(None))
+    sources = LossInputs(main_output(outputs), every, batch, said.outputs, 0.0, taps.take(), said.features)
     parts = []
     for term in tuned.objective:
         name = str(term.describe()["name"])
@@ -232,9 +225,9 @@ def _is_single(value: Any) -> bool:
     )
 
 
-def _judge(sets: DataSplits, origin: ModelSource, model: Teacher, metric: Metric) -> None:
+def _judge(sets: DataSplits, parameters: Mapping[str, bool], model: Teacher, metric: Metric) -> None:
     """Let the metric see a few outputs, repeated, beside the targets of the whole set: choices look at those."""
-    batch, feed = _few(sets, sets.validation or sets.train, origin, _MORE)
+    batch, feed = _few(sets, sets.validation or sets.train, parameters, _MORE)
     if batch.targets is None:
         return
     outputs, targets, whole = model.outputs(batch).cpu().numpy(), batch.targets.numpy(), False

@@ -1,0 +1,63 @@
+"""Names of outputs: the outputs of an ONNX graph get the paths that the module's own outputs have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+from torch import fx
+
+
+def name_outputs(model: onnx.ModelProto, graph: fx.GraphModule, names: Sequence[str]) -> None:
+    """Name the outputs of an ONNX graph, in place.
+
+    An output becomes the ``Identity`` of its value: names of values follow the traced graph and stay. An inner value
+    that has an output's name gets another one in both graphs; an output that is called like an input or a stored tensor
+    ends in ``_out``. Without names outputs are called by their values, and one that is an input or comes twice is
+    numbered.
+
+    Args:
+        model: the exported graph.
+        graph: the traced graph, whose nodes are called like the values of ``model``.
+        names: one for each output, or none.
+    """
+    fixed = {value.name for value in (*model.graph.input, *model.graph.initializer)}
+    fixed |= {name for node in model.graph.node for name in node.input} - {
+        n for o in model.graph.node for n in o.output
+    }
+    used: set[str] = set()
+    for position, value in enumerate(model.graph.output):
+        source, wanted = value.name, names[position] if names else value.name
+        if not names and (wanted in fixed or wanted in used):
+            wanted = f"{wanted}_{position}"
+        while wanted in fixed or wanted in used:
+            wanted += "_out"
+        used.add(wanted)
+        if wanted == source:
+            continue
+        if wanted in _values(model):
+            source = _rename(model, graph, wanted, {*fixed, *used, *names}).get(source, source)
+        model.graph.node.append(onnx.helper.make_node("Identity", [source], [wanted], name=f"node_{wanted}"))
+        value.name = wanted
+
+
+def _values(model: onnx.ModelProto) -> set[str]:
+    return {name for node in model.graph.node for name in node.output}
+
+
+def _rename(model: onnx.ModelProto, graph: fx.GraphModule, name: str, used: set[str]) -> dict[str, str]:
+    """Give an inner value another name in both graphs, and return it by the old one."""
+    used = used | _values(model)
+    node = next((node for node in graph.graph.nodes if node.name == name), None)
+    number, fresh = 0, name
+    while fresh in used:
+        number += 1
+        fresh = f"{name}_{number}"
+        if node is not None:
+            node._rename(fresh)
+            fresh = node.name
+    graph.recompile()
+    for each in model.graph.node:
+        each.input[:] = [fresh if value == name else value for value in each.input]
+        each.output[:] = [fresh if value == name else value for value in each.output]
+    return {name: fresh}
