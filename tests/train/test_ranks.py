@@ -18,7 +18,7 @@ from tests.train.jobs import Work, feed
 from attar._src.core.errors import AttarError
 from attar._src.train.fit import fit
 from attar._src.train.plan import TrainingPlan
-from attar._src.train.store import Store
+from attar._src.train.store import CheckpointStore
 
 folder, case = Path(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
@@ -33,7 +33,7 @@ def run(name, epochs, seed=0, **options):
     # The rate is that of two epochs of four: what is left is only the stopping.
     plan = TrainingPlan(epochs=epochs, batch=32, schedule="constant")
     try:
-        history = fit(work.job(), plan, on, fabric, seed=5, store=Store(folder / name), log=lambda row: None, what="x")
+        history = fit(work.job(), plan, on, fabric, seed=5, store=CheckpointStore(folder / name), log=lambda row: None, what="x")
     except AttarError as error:
         said[name + " error"] = str(error)
         return
