@@ -33,7 +33,8 @@ def run(name, epochs, seed=0, **options):
     # The rate is that of two epochs of four: what is left is only the stopping.
     plan = TrainingPlan(epochs=epochs, batch=32, schedule="constant")
     try:
-        history = fit(work.job(), plan, on, fabric, seed=5, store=CheckpointStore(folder / name), log=lambda row: None, what="x")
+        store = CheckpointStore(folder / name)
+        history = fit(work.job(), plan, on, fabric, seed=5, store=store, log=lambda row: None, what="x")
     except AttarError as error:
         said[name + " error"] = str(error)
         return

@@ -27,17 +27,17 @@ def name_outputs(model: onnx.ModelProto, graph: fx.GraphModule, names: Sequence[
     }
     used: set[str] = set()
     for position, value in enumerate(model.graph.output):
-        source, wanted = value.name, names[position] if names else value.name
+        wanted = names[position] if names else value.name
         if not names and (wanted in fixed or wanted in used):
             wanted = f"{wanted}_{position}"
         while wanted in fixed or wanted in used:
             wanted += "_out"
         used.add(wanted)
-        if wanted == source:
+        if wanted == value.name:
             continue
         if wanted in _values(model):
-            source = _rename(model, graph, wanted, {*fixed, *used, *names}).get(source, source)
-        model.graph.node.append(onnx.helper.make_node("Identity", [source], [wanted], name=f"node_{wanted}"))
+            _rename(model, graph, wanted, {*fixed, *used, *names})
+        model.graph.node.append(onnx.helper.make_node("Identity", [value.name], [wanted], name=f"node_{wanted}"))
         value.name = wanted
 
 
@@ -45,8 +45,8 @@ def _values(model: onnx.ModelProto) -> set[str]:
     return {name for node in model.graph.node for name in node.output}
 
 
-def _rename(model: onnx.ModelProto, graph: fx.GraphModule, name: str, used: set[str]) -> dict[str, str]:
-    """Give an inner value another name in both graphs, and return it by the old one."""
+def _rename(model: onnx.ModelProto, graph: fx.GraphModule, name: str, used: set[str]) -> None:
+    """Give an inner value another name in both graphs."""
     used = used | _values(model)
     node = next((node for node in graph.graph.nodes if node.name == name), None)
     number, fresh = 0, name
@@ -60,4 +60,5 @@ def _rename(model: onnx.ModelProto, graph: fx.GraphModule, name: str, used: set[
     for each in model.graph.node:
         each.input[:] = [fresh if value == name else value for value in each.input]
         each.output[:] = [fresh if value == name else value for value in each.output]
-    return {name: fresh}
+    for output in model.graph.output:
+        output.name = fresh if output.name == name else output.name
