@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from attar._src.core.errors import DataError
 from attar._src.deploy.calibration_inputs import calibration_inputs
+from attar._src.work.compressed_model import CalibrationInputs
 
 #: Arguments of a forward: a and perhaps b.
 ONE = {"a": True, "b": False}
@@ -57,6 +60,47 @@ def test_mappings_are_matched_by_name():
     assert [tuple(tensor.shape) for tensor in whole.batches[0]] == [(4, 1), (4, 4)]
     with pytest.raises(DataError, match=r"keys \['x'\] lacks a: the forward takes a, \[b\]"):
         calibration_inputs([{"x": torch.zeros(2, 1)}], ONE, examples=9, batch=1)
+
+
+@dataclass
+class Fields:
+    b: object
+    a: object
+    mask: object = None
+    labels: object = None
+
+
+class Loader:
+    """Batches of an object that is iterated, though its class is a dataclass."""
+
+    def __iter__(self):
+        return iter([{"a": torch.zeros(2, 1), "b": torch.ones(2, 4)}])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [{"b": torch.ones(2, 4), "a": torch.zeros(2, 1), "y": ["p", "q"]}],
+        [Fields(torch.ones(2, 4), torch.zeros(2, 1), labels="not looked at")],
+        Fields(torch.ones(2, 4), torch.zeros(2, 1)),
+        {"b": np.ones((2, 4)), "a": np.zeros((2, 1)), "names": ["p", "q"]},
+        dataclass(Loader)(),
+    ],
+)
+def test_every_form_with_names_gives_the_same(data):
+    found = calibration_inputs(data, {"a": True, "skipped": False, "b": False, "mask": False}, examples=9, batch=9)
+    assert found.names == ("a", "b")
+    assert [tuple(tensor.shape) for tensor in found.batches[0]] == [(2, 1), (2, 4)]
+
+
+def test_a_model_takes_its_own_arguments_of_what_all_models_take():
+    both = CalibrationInputs(((torch.zeros(2, 1), torch.ones(2, 4)),), ("a", "b"))
+    own = both.of({"b": True, "c": False, "a": False})
+    assert own.names == ("b", "a")
+    assert [tuple(tensor.shape) for tensor in own.of({"b": True}).batches[0]] == [(2, 4)]
+    assert own.first(1).names == own.of_one_size().names == ("b", "a")
+    with pytest.raises(DataError, match="lacks c"):
+        both.of({"c": True})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
