@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from attar._src.core.errors import DataError, SpecError
 from attar._src.core.registry import references_from
 from attar._src.data.registry import load_dataset
-from attar._src.pipeline.data_splits import labelled_batches, load_splits
+from attar._src.pipeline.data_splits import load_splits
 from attar._src.pipeline.loader_checks import loader_digest
+from attar._src.pipeline.results import labelled_batches
 from attar._src.recipe.recipe import DataSpec
 from attar._src.train.feed import ArrayFeed, LoaderFeed
 
@@ -98,7 +99,7 @@ def test_loaders_are_gone_through_as_they_are():
     assert found.validation is None
     assert isinstance(found.feed(found.train), LoaderFeed)
     assert found.train.examples == 40
-    judged = list(labelled_batches(found.feed(found.test)))
+    judged = list(labelled_batches(found.feed(found.test), {}))
     np.testing.assert_array_equal(np.concatenate([inputs[0] for inputs, _ in judged]), x)
     assert found.calibration(("x",)).examples == 40
 
@@ -156,7 +157,7 @@ def test_targets_that_no_metric_can_take_together_are_refused():
     with pytest.raises(DataError, match=message):
         found.demand({"net": {"x": True}})
     with pytest.raises(DataError, match="pad all to one length"):
-        list(labelled_batches(found.feed(found.test)))
+        list(labelled_batches(found.feed(found.test), {}))
     fits = [(x, y[:, 0]) for x, y in batches]
     sets({"train": batches, "test": fits}).demand({"net": {"x": True}})
 

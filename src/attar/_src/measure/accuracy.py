@@ -43,7 +43,7 @@ class Accuracy:
 def evaluate_accuracy(
     session: Session, raw: NDArray[Any], labels: NDArray[np.int64] | None, *, batch: int = 256
 ) -> Accuracy:
-    """Run every example through a file and count where the first output is largest at the label.
+    """Run every example through a file and count where the main output is largest at the label.
 
     Args:
         session: the decoded file, of one input.

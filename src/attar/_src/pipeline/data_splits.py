@@ -27,7 +27,6 @@ from attar._src.data.preprocessing import find_preprocessing
 from attar._src.data.registry import DATASETS, load_dataset
 from attar._src.pipeline import loader_checks
 from attar._src.recipe.recipe import DataSpec
-from attar._src.train.batch import Feed
 from attar._src.train.feed import ArrayFeed, LoaderFeed, preprocessor
 from attar._src.train.seeds import derive_seed, seed_everything
 from attar._src.work.compressed_model import CalibrationInputs, FileInfo
@@ -341,22 +340,3 @@ def _targets(value: Any, name: str) -> NDArray[Any]:
 
 def _order(count: int, seed: int) -> NDArray[np.int64]:
     return np.random.RandomState(seed % 2**32).permutation(count).astype(np.int64)
-
-
-def labelled_batches(
-    feed: Feed, parameters: Mapping[str, bool] = MappingProxyType({})
-) -> Iterable[tuple[tuple[NDArray[Any], ...], NDArray[Any]]]:
-    """Yield every example once with its targets, as arrays: of batches with names the inputs that a model takes.
-
-    Args:
-        feed: the examples.
-        parameters: the arguments of the model's forward.
-
-    Raises:
-        DataError: a batch has no targets, or targets differ in shape from batch to batch.
-    """
-    for batch in loader_checks.alike(feed.once(), "a split"):
-        if batch.targets is None:
-            raise DataError("recipe.data.source: there are no targets to judge a model by")
-        taken = batch.pick([name for name in parameters if name in batch.names])
-        yield tuple(each.numpy() for each in taken), batch.targets.numpy()

@@ -23,7 +23,7 @@ from attar._src.work.objective import LossInputs, Objective, Term
 class CustomLoss(Term):
     """A loss of one's own: ``{name: losses.py:focal, arguments: {gamma: 2}}``.
 
-    It is either called as ``loss(outputs, targets)`` with the student's first output and the targets: a function, a
+    It is either called as ``loss(outputs, targets)`` with the student's main output and the targets: a function, a
     ``torch.nn.Module`` or its class; or it is an ``Objective`` or its class, which is
     called with all ``LossInputs`` and may own parameters to train. An object is copied for each
     stage that trains with it, and is not changed itself.
