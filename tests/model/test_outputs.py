@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+import attar
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import ModelError
 from attar._src.core.fields import main_output_name
@@ -84,6 +85,10 @@ def assert_file_gives(traced, x, wanted):
         torch.testing.assert_close(torch.from_numpy(array), tensor.detach(), atol=1e-5, rtol=1e-5)
 
 
+def _is_read(node):
+    return any(user.op != "output" for user in node.users)
+
+
 class Crowded(nn.Module):
     """Names of fields that are those of inputs, weights, inner values and each other's values."""
 
@@ -112,8 +117,8 @@ def test_names_of_fields_are_kept_where_values_have_them():
     assert names == ["x_out", "linear_1", "linear", "again", "relu", "weight_out"]
     made = [value for node in traced.model.graph.node for value in node.output]
     assert len(made) == len(set(made))
-    # Sites are found by the names of values: both graphs go on calling them alike.
-    calls = {node.name for node in traced.graph.graph.nodes if node.op == "call_function"}
+    # Sites are found by the names of values that are read: both graphs go on calling them alike.
+    calls = {node.name for node in traced.graph.graph.nodes if node.op == "call_function" and _is_read(node)}
     assert calls <= traced.values
     x = torch.randn(5, 3)
     torch.testing.assert_close(list(traced.graph(x).values()), list(net(x).values()))
@@ -131,3 +136,36 @@ def test_outputs_by_position_that_are_inputs_or_come_twice_are_numbered():
     assert [port.name for port in traced.outputs] == ["x_0", "mul", "mul_2"]
     x = torch.randn(5, 3)
     assert_file_gives(traced, x, [x, x * 2, x * 2])
+
+
+class Hidden(nn.Module):
+    """Gives a value that another layer reads in integers, under a word of Python and a path."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        h = self.inner(x).relu()
+        return h, self.head(h)
+
+
+class HiddenByName(Hidden):
+    def forward(self, x):
+        h, y = super().forward(x)
+        return {"class": (h,), "value": y}
+
+
+def test_a_named_output_is_not_rounded_where_its_reader_is(tmp_path):
+    torch.manual_seed(0)
+    plain, named, x = Hidden(), HiddenByName(), torch.randn(64, 6)
+    named.load_state_dict(plain.state_dict())
+    found = []
+    for number, module in enumerate((plain, named)):
+        attar.quantize(module, x, bits=8, activations=8).save(tmp_path / f"{number}.attar")
+        session = attar.Session(tmp_path / f"{number}.attar")
+        assert [(layer.name, layer.integer) for layer in session.layers] == [("inner", True), ("head", True)]
+        found.append(session.run({"x": x.numpy()}))
+    assert list(found[1]) == ["class.0", "value"]
+    for one, other in zip(*(each.values() for each in found), strict=True):
+        assert (one == other).all()

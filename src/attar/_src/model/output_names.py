@@ -11,20 +11,20 @@ from torch import fx
 def name_outputs(model: onnx.ModelProto, graph: fx.GraphModule, names: Sequence[str]) -> None:
     """Name the outputs of an ONNX graph, in place.
 
-    An output becomes the ``Identity`` of its value: names of values follow the traced graph and stay. An inner value
-    that has an output's name gets another one in both graphs; an output that is called like an input or a stored tensor
-    ends in ``_out``. Without names outputs are called by their values, and one that is an input or comes twice is
-    numbered.
+    The node that makes an output makes it under the new name; what else reads it reads an ``Identity`` under the old
+    one, the name of the node of the traced graph. So an output stays unrounded where its readers see it quantized. An
+    inner value that has an output's name gets another one in both graphs; an output that is called like an input or a
+    stored tensor ends in ``_out``. Without names outputs are called by their values, and one that is an input or comes
+    twice is numbered.
 
     Args:
         model: the exported graph.
         graph: the traced graph, whose nodes are called like the values of ``model``.
         names: one for each output, or none.
     """
+    made = _values(model)
     fixed = {value.name for value in (*model.graph.input, *model.graph.initializer)}
-    fixed |= {name for node in model.graph.node for name in node.input} - {
-        n for o in model.graph.node for n in o.output
-    }
+    fixed |= {name for node in model.graph.node for name in node.input if name and name not in made}
     used: set[str] = set()
     for position, value in enumerate(model.graph.output):
         wanted = names[position] if names else value.name
@@ -33,12 +33,27 @@ def name_outputs(model: onnx.ModelProto, graph: fx.GraphModule, names: Sequence[
         while wanted in fixed or wanted in used:
             wanted += "_out"
         used.add(wanted)
-        if wanted == value.name:
-            continue
-        if wanted in _values(model):
-            _rename(model, graph, wanted, {*fixed, *used, *names})
-        model.graph.node.append(onnx.helper.make_node("Identity", [value.name], [wanted], name=f"node_{wanted}"))
-        value.name = wanted
+        if wanted != value.name:
+            if wanted in _values(model):
+                _rename(model, graph, wanted, {*fixed, *used, *names})
+            old, value.name = value.name, wanted
+            _make(model, old, wanted)
+
+
+def _make(model: onnx.ModelProto, old: str, new: str) -> None:
+    """Let the value ``old`` be made as ``new``; what else reads it reads a copy."""
+    nodes = list(model.graph.node)
+    place = next((index for index, node in enumerate(nodes) if old in node.output), None)
+    read = any(old in node.input for node in nodes) or any(old == value.name for value in model.graph.output)
+    if place is None:
+        nodes.append(onnx.helper.make_node("Identity", [old], [new], name=f"node_{new}"))
+    else:
+        nodes[place].output[:] = [new if name == old else name for name in nodes[place].output]
+        if read:
+            nodes.insert(place + 1, onnx.helper.make_node("Identity", [new], [old], name=f"node_{new}"))
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
 
 
 def _values(model: onnx.ModelProto) -> set[str]:
