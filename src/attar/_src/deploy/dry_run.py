@@ -11,8 +11,9 @@ from torch import nn
 
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import ArtifactError, ModelError, SpecError
-from attar._src.deploy.parity import FLOAT_TOLERANCE, Parity, compare_outputs, flatten_outputs
+from attar._src.deploy.parity import FLOAT_TOLERANCE, Parity, compare_outputs, output_arrays
 from attar._src.model.capture import CapturedModel, capture
+from attar._src.model.entry import call_by_name
 from attar._src.model.export import evaluation_mode
 from attar._src.model.trace import TracedModel, deploy_graph
 from attar._src.model.weights import find_weights
@@ -39,7 +40,8 @@ def check_deployable(module: nn.Module, untouched: CompressedModel, use: FileInf
         raise ModelError(f"{type(module).__name__} cannot be deployed: {error}") from error
 
     def original(*exact: torch.Tensor) -> Any:
-        return module(*(tensor.float() if tensor.is_floating_point() else tensor for tensor in exact))
+        plain = [tensor.float() if tensor.is_floating_point() else tensor for tensor in exact]
+        return call_by_name(module, inputs.names, plain)
 
     with evaluation_mode(module):
         found = compare_outputs(session, original, _few(inputs), "dry run")
@@ -69,6 +71,12 @@ def dry_run(module: nn.Module, use: FileInfo, inputs: CalibrationInputs, *, dyna
     It is captured in training mode; where that cannot be captured, or its evaluation program is not what the module
     computes in evaluation mode, in evaluation mode.
 
+    Args:
+        module: as it is given.
+        use: what its file tells its user.
+        inputs: with the names of the arguments they are.
+        dynamic: axes of the inputs whose length may vary.
+
     Raises:
         ModelError: the module cannot be captured or deployed, or has no weight that multiplies data.
         ParityError: tracing, folding or exporting changed the function.
@@ -85,18 +93,19 @@ def _captured(
     module: nn.Module, example: Sequence[torch.Tensor], inputs: CalibrationInputs, dynamic: Sequence[int]
 ) -> tuple[CapturedModel, str]:
     try:
-        captured = capture(module, example, dynamic=dynamic)
+        captured = capture(module, example, names=inputs.names, dynamic=dynamic)
     except ModelError:
-        return capture(module, example, dynamic=dynamic, mode="eval"), "eval"
+        return capture(module, example, names=inputs.names, dynamic=dynamic, mode="eval"), "eval"
     if _same(module, captured, _few(inputs)):
         return captured, "train"
-    return capture(module, example, dynamic=dynamic, mode="eval"), "eval"
+    return capture(module, example, names=inputs.names, dynamic=dynamic, mode="eval"), "eval"
 
 
 def _same(module: nn.Module, captured: CapturedModel, batches: Sequence[tuple[torch.Tensor, ...]]) -> bool:
     with torch.no_grad(), evaluation_mode(module):
         for batch in batches:
-            wanted, got = flatten_outputs(module(*batch)), flatten_outputs(captured.evaluation(*batch))
+            wanted = output_arrays(call_by_name(module, captured.names, batch))
+            got = output_arrays(captured.evaluation(*batch))
             for one, other in zip(wanted, got, strict=True):
                 reach = FLOAT_TOLERANCE * max(float(abs(one).max(initial=0.0)), 1.0)
                 if one.shape != other.shape or not float(abs(one - other).max(initial=0.0)) <= reach:

@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.core.errors import ModelError
+from attar._src.model.entry import forward_parameters
 from attar._src.model.trace import TracedModel, trace
 from attar._src.work.compressed_model import CompressedModel
 
@@ -43,7 +44,10 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
         for port in record.inputs
     )
     axes = {axis for port in record.inputs for axis, size in enumerate(port.shape) if isinstance(size, str)}
-    traced = trace(into, example, dynamic=sorted(axes))
+    names = tuple(port.name for port in record.inputs)
+    # Python's own words (input) are called otherwise in a file (input_1); the arguments are the first ones then.
+    known = set(names) <= forward_parameters(into).keys()
+    traced = trace(into, example, names=names if known else (), dynamic=sorted(axes))
     piece = CompressedModel(traced)
     tensors = {name: artifact.tensor(name) for name in piece.stored() if name in artifact.names}
     _check(artifact, traced, piece)

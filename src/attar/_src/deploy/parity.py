@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from attar._src.core.errors import ParityError
 from attar._src.core.progress import track
+from attar._src.model.outputs import flatten_outputs
 from attar._src.runtime.session import Session
 
 #: Floating point alone may differ by this much of the largest output (orders of summation).
@@ -94,7 +95,7 @@ def compare_outputs(
     elements = equal = positions = examples = 0
     with torch.no_grad():
         for batch in track(list(batches), what):
-            expected = flatten_outputs(module(*(_exact(tensor) for tensor in batch)))
+            expected = output_arrays(module(*(_exact(tensor) for tensor in batch)))
             outputs = session.run({name: tensor.numpy() for name, tensor in zip(names, batch, strict=True)})
             examples += len(batch[0])
             for got, want in zip(outputs.values(), expected, strict=True):
@@ -129,10 +130,6 @@ def _exact(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.double() if tensor.is_floating_point() else tensor
 
 
-def flatten_outputs(output: Any) -> list[NDArray[Any]]:
+def output_arrays(output: Any) -> list[NDArray[Any]]:
     """Return the tensors of a module's output in order, as arrays."""
-    if isinstance(output, torch.Tensor):
-        return [output.detach().numpy()]
-    if isinstance(output, dict):
-        output = list(output.values())
-    return [array for item in output for array in flatten_outputs(item)]
+    return [tensor.detach().numpy() for tensor in flatten_outputs(output).values()]

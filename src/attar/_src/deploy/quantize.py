@@ -25,7 +25,7 @@ from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.unquantized import left_in_floating_point
-from attar._src.model.export import argument_names
+from attar._src.model.entry import forward_parameters
 from attar._src.model.trace import trace
 from attar._src.model.weights import find_weights
 from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo
@@ -101,7 +101,8 @@ def quantize(
     Args:
         module: any ``nn.Module`` in float32 that ``torch.export`` can trace; it is left as it is.
         data: real inputs to calibrate on and to compare with, as the module takes them: an array or tensor, a tuple of
-            them (several inputs), or a DataLoader.
+            them (several inputs), a mapping or dataclass of them by argument, or batches of these: a DataLoader, a
+            list of mappings. Optional arguments that are not given keep their defaults.
         bits: bits of a weight, 2 to 8.
         activations: bits of an activation, 2 to 8; None leaves activations in floating point.
         granularity: which weights share a scale: ``channel``, ``tensor``, ``group:SIZE``, ``bucket:SIZE``.
@@ -145,13 +146,13 @@ def quantize(
         overrides=dict(overrides or {}),
         correct_bias=correct_bias,
     )
-    inputs = calibration_inputs(data, names=argument_names(module), examples=examples, batch=batch)
+    inputs = calibration_inputs(data, forward_parameters(module), examples=examples, batch=batch)
     use = FileInfo(preprocessing, task, tuple(class_names), metric, licence)
     if 0 in dynamic:
         first = inputs.example(2)
     else:
         first, inputs = inputs.batches[0], inputs.of_one_size()
-    untouched = CompressedModel(trace(module, first, dynamic=dynamic))
+    untouched = CompressedModel(trace(module, first, names=inputs.names, dynamic=dynamic))
     if not find_weights(untouched.traced.graph):
         raise SpecError(f"{type(module).__name__} has no weight that multiplies data; there is nothing to quantize")
     dry_run = check_deployable(module, untouched, use, inputs)

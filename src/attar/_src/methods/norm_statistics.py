@@ -44,7 +44,7 @@ def reestimate_norms(learner: Learner, feed: Feed, fabric: Fabric, *, batches: i
     with torch.no_grad():
         for batch in islice(_from(feed, epoch, batches), batches):
             with fabric.autocast():
-                program(*batch.to(fabric.device).inputs)
+                program(*batch.to(fabric.device).pick(learner.captured.names))
         for norm in norms:
             norm.finalize(fabric)
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from attar._src.core.errors import ModelError, short_message
+from attar._src.core.errors import AttarError, ModelError, short_message
+from attar._src.core.fields import first_arguments
+from attar._src.model.entry import flat_entry, forward_parameters
 from attar._src.model.export import dynamic_shapes, evaluation_mode, quiet_export, training_mode
 from attar._src.model.operators import argument, argument_position, aten, operator_of
 
@@ -33,12 +35,16 @@ class CapturedModel:
         evaluation: the same nodes in evaluation mode.
         example: the inputs it was captured with.
         dynamic: axes of every input whose length may vary.
+        names: the arguments these inputs are.
+        outputs: the paths of the outputs, none where they have no names (``model.outputs``).
     """
 
     training: fx.GraphModule
     evaluation: fx.GraphModule
     example: tuple[torch.Tensor, ...]
     dynamic: tuple[int, ...]
+    names: tuple[str, ...]
+    outputs: tuple[str, ...]
 
     def copy(self, *, train: bool) -> fx.GraphModule:
         """Return one of the programs as a graph to change, on the same parameters and buffers."""
@@ -46,17 +52,27 @@ class CapturedModel:
 
 
 def capture(
-    module: nn.Module, example: Sequence[torch.Tensor], *, dynamic: Sequence[int] = (0,), mode: str = "train"
+    module: nn.Module,
+    example: Sequence[torch.Tensor],
+    *,
+    names: Sequence[str] = (),
+    dynamic: Sequence[int] = (0,),
+    mode: str = "train",
+    method: str = "forward",
 ) -> CapturedModel:
     """Capture ``module``, which keeps its state and mode.
 
+    The programs take their inputs by position and return ``model.outputs.plain_outputs`` of what the module returns.
+
     Args:
         module: any module that ``torch.export`` can trace; float32 parameters.
-        example: its positional inputs, at least two long along every dynamic axis.
+        example: its inputs, at least two long along every dynamic axis.
+        names: the arguments these are, in the order of the signature; the first ones where it is empty.
         dynamic: axes of every input whose length may vary.
         mode: ``train`` runs the module in training mode and derives evaluation from it. ``eval`` is the other way
             round, for modules whose own code does something else in training: what it does then is lost, batch
             statistics and dropout are not.
+        method: what is called in place of ``forward``.
 
     Raises:
         ModelError: an operator or a piece of Python cannot be captured; the message names it.
@@ -67,9 +83,13 @@ def capture(
         if tensor.device.type != "cpu":
             raise ModelError(f"{name} is on {tensor.device}; call module.cpu() first")
     example = tuple(example)
-    with training_mode(module) if mode == "train" else evaluation_mode(module), quiet_export():
+    names = tuple(names) or first_arguments(forward_parameters(module, method), len(example))
+    mode_of = training_mode if mode == "train" else evaluation_mode
+    with mode_of(module), flat_entry(module, names, method), quiet_export():
         try:
             program = torch.export.export(module, example, dynamic_shapes=dynamic_shapes(module, example, dynamic))
+        except AttarError as error:
+            raise type(error)(f"{type(module).__name__} cannot be traced: {error}") from error
         except Exception as error:
             hint = _FIXED if "specialized it to be a constant" in str(error) else ""
             raise ModelError(f"{type(module).__name__} cannot be traced: {hint}{short_message(error)}") from error
@@ -78,7 +98,9 @@ def capture(
     both = [copy_graph(whole), copy_graph(whole)]
     for graph, train in zip(both, (True, False), strict=True):
         _turn(graph, train=train)
-    return CapturedModel(both[0], both[1], example, tuple(dynamic))
+    returned = program.call_spec.out_spec
+    outputs = tuple(returned.context) if returned is not None and returned.type is dict else ()
+    return CapturedModel(both[0], both[1], example, tuple(dynamic), names, outputs)
 
 
 def copy_graph(graph: fx.GraphModule) -> fx.GraphModule:

@@ -24,6 +24,7 @@ from attar._src.model.bind import bind
 from attar._src.model.capture import CapturedModel, capture
 from attar._src.model.export import dynamic_shapes, quiet_export
 from attar._src.model.fold import Folding, clean, fold_batch_norms, merge_batch_norms
+from attar._src.model.output_names import name_outputs
 
 _NAMES: dict[int, Any] = {
     onnx.TensorProto.FLOAT: "f32",
@@ -80,12 +81,15 @@ class TracedModel:
         return {name: tensor.detach() for name, tensor in named.items()}
 
 
-def trace(module: nn.Module, example: Sequence[torch.Tensor], *, dynamic: Sequence[int] = (0,)) -> TracedModel:
+def trace(
+    module: nn.Module, example: Sequence[torch.Tensor], *, names: Sequence[str] = (), dynamic: Sequence[int] = (0,)
+) -> TracedModel:
     """Trace ``module`` in evaluation mode.
 
     Args:
         module: any module that ``torch.export`` can trace; float32 parameters.
-        example: its positional inputs, at least two long along every dynamic axis.
+        example: its inputs, at least two long along every dynamic axis.
+        names: the arguments these are; the first ones where it is empty.
         dynamic: axes of every input whose length may vary.
 
     Returns:
@@ -94,7 +98,7 @@ def trace(module: nn.Module, example: Sequence[torch.Tensor], *, dynamic: Sequen
     Raises:
         ModelError: an operator or a piece of Python cannot be exported; the message names it.
     """
-    return deploy_graph(module, capture(module, example, dynamic=dynamic, mode="eval"))
+    return deploy_graph(module, capture(module, example, names=names, dynamic=dynamic, mode="eval"))
 
 
 def deploy_graph(
@@ -148,6 +152,7 @@ def deploy_graph(
         state = {**dict(traced.named_parameters()), **dict(traced.named_buffers())}
         model, bindings, constants = bind(program.model, state)
         _name_inputs(model, traced)
+        name_outputs(model, traced, captured.outputs)
     inputs, outputs = _ports(model, example)
     return TracedModel(
         graph=traced,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import nn
 from attar._src.core.errors import ModelError, SpecError, missing_file
 from attar._src.core.registry import load_object
 from attar._src.deploy.build_module import build_module
-from attar._src.model.export import argument_names
+from attar._src.model.entry import forward_parameters
 from attar._src.recipe.parts import ModelSpec
 from attar._src.recipe.recipe import Recipe
 from attar._src.recipe.reference import expand_path
@@ -56,12 +57,12 @@ class ModelSource:
             self._made(seed)  # a factory that gives the same module again is found now, not after a teacher has trained
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The inputs by name, as batches that are mappings have them."""
+    def parameters(self) -> dict[str, bool]:
+        """The arguments in order -> whether a batch must have them; of a file its inputs."""
         if self.session is not None:
-            return tuple(port.name for port in self.session.inputs)
+            return {port.name: True for port in self.session.inputs}
         assert self.module is not None
-        return argument_names(self.module)
+        return forward_parameters(self.module)
 
     def begin(self, seed: int) -> None:
         """Put into the module what it begins with under ``seed``."""
@@ -102,6 +103,15 @@ def _shared(one: nn.Module, other: nn.Module) -> tuple[str, str] | None:
     own = {id(parameter): name for name, parameter in one.named_parameters(remove_duplicate=False)}
     named = other.named_parameters(remove_duplicate=False)
     return next(((own[id(parameter)], name) for name, parameter in named if id(parameter) in own), None)
+
+
+def shared_parameters(sources: Mapping[str, ModelSource]) -> dict[str, bool]:
+    """Return the arguments of all models -> whether one of them requires it: batches have what any model takes."""
+    found: dict[str, bool] = {}
+    for source in sources.values():
+        for name, required in source.parameters.items():
+            found[name] = found.get(name, False) or required
+    return found
 
 
 def model_sources(recipe: Recipe) -> dict[str, ModelSource]:

@@ -15,6 +15,7 @@ from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Manifest, Port
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.core.errors import DataError
+from attar._src.core.fields import main_output_name
 from attar._src.core.operators import INTEGER_KERNELS
 from attar._src.core.tensors import DTYPES
 from attar._src.runtime.engine import Engine, kernels
@@ -87,6 +88,11 @@ class Session:
         self.dequantized: Mapping[str, str] = lowered.dequantized
         self._graph = graph
         self._engine = Engine(lowered.serialized(), threads=threads, exact=True)
+
+    @property
+    def main_output(self) -> str:
+        """The name of the output that is judged and taught: ``logits``, else the first floating one, else the first."""
+        return main_output_name({port.name: port.dtype.startswith("f") for port in self.outputs})
 
     @property
     def manifest(self) -> Manifest:

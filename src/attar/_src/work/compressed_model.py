@@ -19,6 +19,7 @@ from attar._src.artifact.manifest import Activation, Preprocessing
 from attar._src.core.tensors import CompressedTensor, Dense
 from attar._src.model.capture import copy_graph, wrap
 from attar._src.model.trace import TracedModel
+from attar._src.train.inputs import arguments_taken
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,30 @@ class CompressedModel:
 
 @dataclass(frozen=True)
 class CalibrationInputs:
-    """Batches of real inputs, each a tuple of the module's positional inputs."""
+    """Batches of real inputs.
+
+    Attributes:
+        batches: of each batch a tensor for each input.
+        names: the arguments these are; none where they are given by position.
+    """
 
     batches: tuple[tuple[torch.Tensor, ...], ...]
+    names: tuple[str, ...] = ()
+
+    def of(self, parameters: Mapping[str, bool]) -> CalibrationInputs:
+        """Return the inputs that a module takes, with their names.
+
+        Args:
+            parameters: the arguments of its forward -> whether they are required.
+
+        Raises:
+            DataError: a required one is missing.
+        """
+        taken = arguments_taken(parameters, self.names, len(self.batches[0]))
+        if not self.names:
+            return replace(self, names=taken)
+        places = [self.names.index(name) for name in taken]
+        return CalibrationInputs(tuple(tuple(batch[i] for i in places) for batch in self.batches), taken)
 
     @property
     def examples(self) -> int:
@@ -135,12 +157,12 @@ class CalibrationInputs:
     def of_one_size(self) -> CalibrationInputs:
         """Return the batches that are as long as the first, for a graph whose batch is fixed."""
         size = len(self.batches[0][0])
-        return CalibrationInputs(tuple(batch for batch in self.batches if len(batch[0]) == size))
+        return replace(self, batches=tuple(batch for batch in self.batches if len(batch[0]) == size))
 
     def first(self, examples: int) -> CalibrationInputs:
         """Return the batches that hold the first ``examples``, whole batches only, at least one."""
         ends = list(itertools.accumulate(len(batch[0]) for batch in self.batches))
-        return CalibrationInputs(self.batches[: max(1, bisect.bisect_right(ends, examples))])
+        return replace(self, batches=self.batches[: max(1, bisect.bisect_right(ends, examples))])
 
 
 @dataclass(frozen=True)

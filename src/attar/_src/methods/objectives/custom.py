@@ -24,7 +24,7 @@ from attar._src.work.term import Term
 class CustomLoss(Term):
     """A user's own loss: ``{name: losses.py:focal, arguments: {gamma: 2}}``.
 
-    A function, a ``torch.nn.Module`` or its class is called as ``loss(outputs, targets)`` with the student's first
+    A function, a ``torch.nn.Module`` or its class is called as ``loss(outputs, targets)`` with the student's main
     output. An ``Objective`` or its class is called with ``LossInputs`` and may have trainable parameters. Objects are
     copied for each stage, never changed.
 

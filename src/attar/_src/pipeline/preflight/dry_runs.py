@@ -26,7 +26,7 @@ def dry_run_models(
         if origin.module is None:
             continue
         try:
-            found[name] = dry_run(origin.module, use, inputs, dynamic=recipe.dynamic)
+            found[name] = dry_run(origin.module, use, inputs.of(origin.parameters), dynamic=recipe.dynamic)
         except (ModelError, ParityError, SpecError) as error:
             raise type(error)(f"recipe.models.{name}: {error}") from error
         journal.decide(f"capture of {name}", found[name].mode)

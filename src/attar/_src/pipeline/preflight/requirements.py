@@ -7,7 +7,7 @@ from typing import Any
 
 from attar._src.core.errors import SpecError
 from attar._src.pipeline.data_splits import DataSplits
-from attar._src.pipeline.model_source import ModelSource
+from attar._src.pipeline.model_source import ModelSource, shared_parameters
 from attar._src.recipe.recipe import Recipe
 from attar._src.train.feed import ArrayFeed
 from attar._src.work.stage import Stage
@@ -17,13 +17,13 @@ def check_requirements(recipe: Recipe, sets: DataSplits, origins: Mapping[str, M
     """Refuse a recipe whose stages ask for what is not there.
 
     Raises:
-        DataError: targets cannot be judged together.
-        SpecError: models take a batch apart in different ways, labels are missing, a batch is larger than the set or
+        DataError: targets cannot be judged together, or batches lack a required argument of a model.
+        SpecError: labels are missing, a batch is larger than the set or
             cannot be shared by the ranks, batches of a loader shall be augmented, a cache has more variants than there
             are, or nothing takes a gradient; with the path in the recipe.
     """
-    sets.demand({name: origin.names for name, origin in origins.items()})
-    feed = sets.feed(sets.train, next(iter(origins.values())).names, augment=True)
+    sets.demand({name: origin.parameters for name, origin in origins.items()})
+    feed = sets.feed(sets.train, shared_parameters(origins), augment=True)
     if recipe.data.augment and not isinstance(feed, ArrayFeed):
         raise SpecError(
             "recipe.data.augment: batches of a loader are taken as they come, and nothing would be drawn; augment in "

@@ -15,18 +15,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import fx, nn
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.deploy.dry_run import DryRun
 from attar._src.measure.metric import Metric
 from attar._src.methods.teachers.teacher import deployed_teacher
-from attar._src.model.capture import CapturedModel, copy_graph
+from attar._src.model.capture import CapturedModel
 from attar._src.model.operators import data_of, is_batch_norm
+from attar._src.model.outputs import main_output
 from attar._src.model.taps import LayerTaps
 from attar._src.pipeline.data_splits import DataSplits, Split
-from attar._src.pipeline.model_source import ModelSource
+from attar._src.pipeline.model_source import ModelSource, shared_parameters
 from attar._src.pipeline.stage_sequence import StageSequence
 from attar._src.recipe.recipe import Recipe
 from attar._src.train.batch import Batch
@@ -55,7 +55,8 @@ def try_stages(
     """
     with IsolatedRandom(derive_seed(0, "foresee")):
         models = {name: _untrained(origin, rehearsed.get(name)) for name, origin in origins.items()}
-        feed = sets.feed(sets.train, next(iter(origins.values())).names, augment=True)
+        parameters = shared_parameters(origins)
+        feed = sets.feed(sets.train, parameters, augment=True)
         if isinstance(feed, ArrayFeed):
             with prefixed_errors("recipe.data.augment"):
                 next(iter(feed.epoch(0)))
@@ -63,7 +64,7 @@ def try_stages(
             origin = origins[name]
             if origin.module is None:
                 continue
-            trial = Trial(_few(sets, sets.train, origin, _FEW)[0], models)
+            trial = Trial(_few(sets, sets.train, parameters, _FEW)[0], models)
             with _state_kept(origin.module):
                 sequence = _untrained_sequence(origin.module, rehearsed[name], model.stages)
                 for index, stage in enumerate(model.stages):
@@ -72,7 +73,7 @@ def try_stages(
                         sequence.apply(index, partial(_try, stage, trial))
         for name in recipe.models:
             with prefixed_errors(f"recipe.metric: {metric[0]} of models.{name}"):
-                _judge(sets, origins[name], models[name], metric[1])
+                _judge(sets, parameters, models[name], metric[1])
 
 
 @contextmanager
@@ -97,40 +98,33 @@ def _untrained_sequence(module: nn.Module, dry_run: DryRun, stages: Sequence[Sta
 class _Untrained:
     """A model as it is before training, as a teacher."""
 
-    def __init__(self, program: fx.GraphModule) -> None:
-        self.program = program
+    def __init__(self, captured: CapturedModel) -> None:
+        self.captured = captured
 
     def outputs(self, batch: Batch) -> torch.Tensor:
         return self.look(batch, ())[0]
 
     def look(self, batch: Batch, layers: Sequence[str]) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        program = copy_graph(self.program)
+        program = self.captured.copy(train=False)
         taps = LayerTaps(program, layers)
         with torch.no_grad():
-            return _first(program(*batch.inputs)).float(), taps.take()
+            return main_output(program(*batch.pick(self.captured.names))).float(), taps.take()
 
 
 def _untrained(origin: ModelSource, rehearsed: DryRun | None) -> Teacher:
     if origin.session is not None:
         return deployed_teacher(origin.session)
     assert rehearsed is not None
-    return _Untrained(rehearsed.captured.evaluation)
+    return _Untrained(rehearsed.captured)
 
 
-def _first(outputs: Any) -> torch.Tensor:
-    first: torch.Tensor = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
-    return first
-
-
-def _few(sets: DataSplits, split: Split, origin: ModelSource, count: int) -> tuple[Batch, ArrayFeed | LoaderFeed]:
+def _few(
+    sets: DataSplits, split: Split, parameters: Mapping[str, bool], count: int
+) -> tuple[Batch, ArrayFeed | LoaderFeed]:
     """Return some examples as they are, among them those with the smallest and the largest label, and their feed."""
-    feed = sets.feed(split, origin.names)
+    feed = sets.feed(split, parameters)
     if isinstance(feed, LoaderFeed):
-        batch = next(iter(feed.once()))
-        part = slice(count)
-        return Batch(
-            tuple(each[part] for each in batch.inputs), None if batch.targets is None else batch.targets[part]
-        ), feed
+        return next(iter(feed.once())).part(slice(count)), feed
     index = torch.linspace(0, feed.examples - 1, min(count, feed.examples), dtype=torch.float64).long()
     if feed.targets is not None and not feed.targets.is_floating_point() and feed.targets.numel():
         labels = feed.targets.reshape(feed.examples, -1)
@@ -173,9 +167,9 @@ def _is_single(value: Any) -> bool:
     )
 
 
-def _judge(sets: DataSplits, origin: ModelSource, model: Teacher, metric: Metric) -> None:
+def _judge(sets: DataSplits, parameters: Mapping[str, bool], model: Teacher, metric: Metric) -> None:
     """Let the metric see a few outputs, repeated, beside the targets of the whole set: choices look at those."""
-    batch, feed = _few(sets, sets.validation or sets.train, origin, _MORE)
+    batch, feed = _few(sets, sets.validation or sets.train, parameters, _MORE)
     if batch.targets is None:
         return
     outputs, targets, whole = model.outputs(batch).cpu().numpy(), batch.targets.numpy(), False
