@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from attar._src.core.errors import DataError
 from attar._src.core.progress import track
-from attar._src.measure.outputs import judged_output
+from attar._src.measure.judged_output import judged_output
 from attar._src.runtime.session import Session
 
 

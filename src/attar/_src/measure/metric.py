@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from attar._src.core.errors import AttarError, DataError, SpecError
 from attar._src.core.registry import Registry
 from attar._src.measure.accuracy import AccuracyMetric, accuracy_by_label, right_predictions
-from attar._src.measure.outputs import judged_output
+from attar._src.measure.judged_output import judged_output
 from attar._src.runtime.session import Session
 
 #: Outputs ``(n, ...)`` and targets ``(n, ...)`` of a whole set -> one number.

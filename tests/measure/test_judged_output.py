@@ -3,7 +3,7 @@ import pytest
 from tests.runtime.reference import file_of, node
 
 from attar._src.core.errors import DataError
-from attar._src.measure.outputs import judged_output
+from attar._src.measure.judged_output import judged_output
 from attar._src.runtime.session import Session
 
 
