@@ -8,7 +8,7 @@ the nodes of both, and ``model.trace`` deploys the second: what is trained is wh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from torch import fx, nn
 
 from attar._src.core.errors import ModelError
 from attar._src.model.export import dynamic_shapes, evaluation_mode, quiet_export, short_message, training_mode
+from attar._src.model.programs import copy_graph
+from attar._src.model.traced import TracedModel
 
 aten = torch.ops.aten
 
@@ -50,12 +52,14 @@ class CapturedModel:
         evaluation: the same nodes in evaluation mode.
         example: the inputs it was captured with.
         dynamic: axes of every input whose length may vary.
+        exports: what it was exported to, by structural variant; ``model.trace`` fills it.
     """
 
     training: fx.GraphModule
     evaluation: fx.GraphModule
     example: tuple[torch.Tensor, ...]
     dynamic: tuple[int, ...]
+    exports: dict[str, TracedModel] = field(default_factory=dict, repr=False, compare=False)
 
     def copy(self, *, train: bool) -> fx.GraphModule:
         """Return one of the programs as a graph to change, on the same parameters and buffers."""
@@ -96,18 +100,6 @@ def capture(
     for graph, train in zip(both, (True, False), strict=True):
         _turn(graph, train=train)
     return CapturedModel(both[0], both[1], example, tuple(dynamic))
-
-
-def copy_graph(graph: fx.GraphModule) -> fx.GraphModule:
-    """Return a graph module with nodes of its own, of the same names, on the same parameters and buffers."""
-    copied = fx.Graph()
-    values: dict[fx.Node, fx.Node] = {}
-    output = copied.graph_copy(graph.graph, values)
-    copied.output(output)
-    copied._codegen = graph.graph._codegen
-    made = fx.GraphModule(graph, copied)
-    made.meta.update(graph.meta)
-    return made
 
 
 def _turn(graph: fx.GraphModule, *, train: bool) -> None:

@@ -25,7 +25,8 @@ from torch.utils._pytree import tree_leaves
 
 from attar._src.core.errors import SpecError, UnknownName
 from attar._src.methods.teachers.cache import TeacherCache
-from attar._src.model.capture import copy_graph, to_device
+from attar._src.model.capture import to_device
+from attar._src.model.programs import copy_graph
 from attar._src.model.taps import LayerTaps
 from attar._src.runtime.session import Session
 from attar._src.train.batch import Batch

@@ -26,8 +26,9 @@ from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.qat.normalize import NormalizeConstraint
 from attar._src.methods.teachers.teacher import ask_teachers, deployed_teacher
-from attar._src.model.capture import CapturedModel, copy_graph
+from attar._src.model.capture import CapturedModel
 from attar._src.model.export import short_message
+from attar._src.model.programs import copy_graph
 from attar._src.model.taps import LayerTaps
 from attar._src.model.weights import find_weights
 from attar._src.pipeline.data_splits import DataSplits, Split
