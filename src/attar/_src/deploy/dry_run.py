@@ -15,7 +15,8 @@ from attar._src.deploy.parity import FLOAT_TOLERANCE, Parity, compare_outputs, o
 from attar._src.model.capture import CapturedModel, capture
 from attar._src.model.entry import call_by_name
 from attar._src.model.export import evaluation_mode
-from attar._src.model.trace import TracedModel, deploy_graph
+from attar._src.model.trace import deploy_graph
+from attar._src.model.traced import TracedModel
 from attar._src.model.weights import find_weights
 from attar._src.runtime.session import Session
 from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo

@@ -8,7 +8,7 @@ the nodes of both, and ``model.trace`` deploys the second: what is trained is wh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import fx, nn
@@ -18,6 +18,8 @@ from attar._src.core.fields import first_arguments
 from attar._src.model.entry import flat_entry, forward_parameters
 from attar._src.model.export import dynamic_shapes, evaluation_mode, quiet_export, training_mode
 from attar._src.model.operators import argument, argument_position, aten, operator_of
+from attar._src.model.programs import copy_graph
+from attar._src.model.traced import TracedModel
 
 _FIXED = (
     "its code fixes the length of an axis that should vary, as len(x) and int(x.shape[0]) do; write x.shape[0], or fix "
@@ -37,6 +39,7 @@ class CapturedModel:
         dynamic: axes of every input whose length may vary.
         names: the arguments these inputs are.
         outputs: the paths of the outputs, none where they have no names (``model.outputs``).
+        exports: what it was exported to, by structural variant; ``model.trace`` fills it.
     """
 
     training: fx.GraphModule
@@ -45,6 +48,7 @@ class CapturedModel:
     dynamic: tuple[int, ...]
     names: tuple[str, ...]
     outputs: tuple[str, ...]
+    exports: dict[str, TracedModel] = field(default_factory=dict, repr=False, compare=False)
 
     def copy(self, *, train: bool) -> fx.GraphModule:
         """Return one of the programs as a graph to change, on the same parameters and buffers."""
@@ -101,18 +105,6 @@ def capture(
     returned = program.call_spec.out_spec
     outputs = tuple(returned.context) if returned is not None and returned.type is dict else ()
     return CapturedModel(both[0], both[1], example, tuple(dynamic), names, outputs)
-
-
-def copy_graph(graph: fx.GraphModule) -> fx.GraphModule:
-    """Return a graph module with nodes of its own, of the same names, on the same parameters and buffers."""
-    copied = fx.Graph()
-    values: dict[fx.Node, fx.Node] = {}
-    output = copied.graph_copy(graph.graph, values)
-    copied.output(output)
-    copied._codegen = graph.graph._codegen
-    made = fx.GraphModule(graph, copied)
-    made.meta.update(graph.meta)
-    return made
 
 
 def _turn(graph: fx.GraphModule, *, train: bool) -> None:

@@ -11,7 +11,7 @@ f along the output channel. Elsewhere (an activation or padding between, a share
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,10 @@ from attar._src.model.operators import (
 )
 
 _ARGUMENTS = "input weight bias running_mean running_var training eps"
+
+
+#: Name of a weight, factor ``(channels,)``, axis of the channels -> whether the weight can take the factor.
+Scalable = Callable[[str, NDArray[np.float64], int], bool]
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,12 @@ def clean(graph: fx.GraphModule) -> None:
     graph.recompile()
 
 
-def fold_batch_norms(graph: fx.GraphModule, rigid: Collection[str] = ()) -> Folding:
+def fold_batch_norms(graph: fx.GraphModule, scalable: Scalable | None = None) -> Folding:
     """Fold every batch-norm that can be folded exactly; the graph gets parameters of its own where they change.
 
     Args:
         graph: changed in place.
-        rigid: weights that stay as they are.
+        scalable: whether a weight can take a factor; where it cannot, the batch-norm stays. None: all can.
 
     Returns:
         The names of the batch-norm modules folded, with the layer each went into, and of those kept, with the reason.
@@ -84,27 +88,28 @@ def fold_batch_norms(graph: fx.GraphModule, rigid: Collection[str] = ()) -> Fold
         source, gamma, beta, mean, var, training, eps = arguments(node, _ARGUMENTS)
         name = _owner(mean) or node.name
         reason = _reason_to_keep(source, (mean, var), training)
-        if reason is None and weight_of(source).target in rigid:
-            reason = f"the scales of {weight_of(source).target} do not follow its channels"
         if reason:
             folding.kept[name] = reason
             continue
         weight_node, bias_node = weight_of(source), bias_of(source)
-        weight = _value(graph, weight_node).double()
-        factor = torch.rsqrt(_value(graph, var).double() + eps)
-        if gamma is not None:
-            factor = factor * _value(graph, gamma).double()
+        target, weight = str(weight_node.target), _value(graph, weight_node).double()
+        axis = output_axes(source, weight.dim())[-1]
+        factor = _factor(graph, gamma, var, eps)
+        # Of two batch-norms behind one layer, the weight takes both factors.
+        whole = factor.numpy() * folding.factors[target][0] if target in folding.factors else factor.numpy()
+        if scalable is not None and not scalable(target, whole, axis):
+            folding.kept[name] = f"the scales of {target} do not follow its channels"
+            continue
         bias = _value(graph, bias_node).double() if bias_node is not None else torch.zeros_like(factor)
         bias = (bias - _value(graph, mean).double()) * factor
         if beta is not None:
             bias = bias + _value(graph, beta).double()
-        axis = output_axes(source, weight.dim())[-1]
         form = [1] * weight.dim()
         form[axis] = -1
-        layer, _, leaf = str(weight_node.target).rpartition(".")
-        into = layer if layer and leaf == "weight" else str(weight_node.target)
+        layer, _, leaf = target.rpartition(".")
+        into = layer if layer and leaf == "weight" else target
         bias_name = str(bias_node.target) if bias_node is not None else _free_name(graph, f"{into}.bias", into)
-        _assign(graph, weight_node.target, weight * factor.reshape(form))
+        _assign(graph, target, weight * factor.reshape(form))
         _assign(graph, bias_name, bias)
         if bias_node is None:
             with graph.graph.inserting_after(weight_node):
@@ -114,7 +119,7 @@ def fold_batch_norms(graph: fx.GraphModule, rigid: Collection[str] = ()) -> Fold
         graph.graph.erase_node(node)
         folding.folded[name], folding.biases[name] = into, bias_name
         folding.values[source.name] = node.name
-        folding.factors[str(weight_node.target)] = (factor.numpy(), axis)
+        folding.factors[target] = (whole, axis)
     graph.graph.eliminate_dead_code()
     graph.delete_all_unused_submodules()
     _delete_unused_state(graph)
@@ -139,9 +144,7 @@ def merge_batch_norms(graph: fx.GraphModule) -> None:
         shared = any(len(found) > 1 or len(found[0].users) > 1 for found in (_readers(graph, each) for each in state))
         if training or mean is None or var is None or shared:
             continue
-        factor = torch.rsqrt(_value(graph, var).double() + eps)
-        if gamma is not None:
-            factor = factor * _value(graph, gamma).double()
+        factor = _factor(graph, gamma, var, eps)
         shift = -_value(graph, mean).double() * factor
         if beta is not None:
             shift = shift + _value(graph, beta).double()
@@ -165,6 +168,12 @@ def merge_batch_norms(graph: fx.GraphModule) -> None:
     graph.delete_all_unused_submodules()
     _delete_unused_state(graph)
     graph.recompile()
+
+
+def _factor(graph: fx.GraphModule, gamma: fx.Node | None, var: fx.Node, eps: float) -> torch.Tensor:
+    """Return ``gamma / sqrt(var + eps)``, float64 ``(channels,)``."""
+    factor = torch.rsqrt(_value(graph, var).double() + eps)
+    return factor if gamma is None else factor * _value(graph, gamma).double()
 
 
 def _readers(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:

@@ -17,8 +17,9 @@ from torch.utils._pytree import tree_map
 from attar._src.artifact.contents import Contents, GraphContents
 from attar._src.artifact.manifest import Activation, Preprocessing
 from attar._src.core.tensors import CompressedTensor, Dense
-from attar._src.model.capture import copy_graph, wrap
-from attar._src.model.trace import TracedModel
+from attar._src.model.capture import wrap
+from attar._src.model.programs import copy_graph, set_tensor
+from attar._src.model.traced import TracedModel
 from attar._src.train.inputs import arguments_taken
 
 
@@ -68,7 +69,7 @@ class CompressedModel:
         tensors = {name: torch.from_numpy(np.array(tensor.dense())) for name, tensor in self.stored().items()}
         graph = copy_graph(self.traced.graph)
         for name, value in tensors.items():
-            _set(graph, name, value)
+            set_tensor(graph, name, value)
         wrap(graph, {name: Round(grid) for name, grid in self.activations.items() if name in self.rounded}, "site_")
         return _compute_in(graph, dtype)
 
@@ -206,18 +207,6 @@ def _makes_float32(node: fx.Node) -> bool:
     takes = any(argument.name == "dtype" for argument in getattr(node.target, "_schema", _NO_SCHEMA).arguments)
     floating = [n for n in node.all_input_nodes if n.op == "get_attr" or isinstance(n.meta.get("val"), torch.Tensor)]
     return made and takes and not floating
-
-
-def _set(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None:
-    owner, _, leaf = name.rpartition(".")
-    try:
-        module = graph.get_submodule(owner)
-    except AttributeError:
-        return
-    if leaf in module._parameters:
-        module._parameters[leaf] = nn.Parameter(value, requires_grad=False)
-    elif leaf in module._buffers:
-        module._buffers[leaf] = value
 
 
 def _dense(value: np.ndarray[Any, Any]) -> Dense:

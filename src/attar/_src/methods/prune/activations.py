@@ -92,17 +92,20 @@ class ActivationThreshold(Parametrization):
         self.batch.fill_(torch.nan)
 
     def emit(self) -> Callable[[fx.Graph, fx.Node], fx.Node]:
-        """Return the function that adds the threshold to the deployed graph.
+        """Return what adds the threshold to the deployed graph."""
+        return self._add
+
+    def _add(self, graph: fx.Graph, node: fx.Node) -> fx.Node:
+        """Add the threshold behind ``node``.
 
         Raises:
             ModelError: the threshold is unknown or not finite.
         """
-        threshold = float(self.threshold)
         if not torch.isfinite(self.threshold):
             raise ModelError(
                 f"activation {self.value!r} has no finite threshold; train at least one step on finite data"
             )
-        return lambda graph, node: graph.call_function(torch.ops.aten.hardshrink.default, (node, threshold))
+        return graph.call_function(torch.ops.aten.hardshrink.default, (node, float(self.threshold)))
 
 
 def _quantile(x: torch.Tensor, share: float) -> torch.Tensor:

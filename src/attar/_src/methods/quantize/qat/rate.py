@@ -138,7 +138,7 @@ def _for_codes(budget: float, rate: float, learner: Learner) -> float:
     Raises:
         SpecError: nothing is left for the codes.
     """
-    piece = learner.deployed()
+    piece = learner.deployed(emit=False)
     size: dict[str, int] = inspect_artifact(open_artifact(pack(piece.contents(learner.use), coder=learner.coder)))
     coded = {name: each.at.numel() for name, each in learner.weight_view().grid_positions().items()}
     # A module that begins untrained has vectors of one value, which take no bits yet and will.
