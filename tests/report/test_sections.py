@@ -32,7 +32,9 @@ def test_a_whole_run_has_every_section(tmp_path):
 
 def test_a_bare_run_has_those_it_has_something_to_say_in(tmp_path):
     bare = {"metric_mean": None, "metric_per_seed": [], "per_class": None, "latency": None, "layers": [], "curves": []}
-    found = told(runs.small(tmp_path, models=[{**bare, "left_in_floating_point": {}, "record": []}], recipe_yaml="", command=""))
+    found = told(
+        runs.small(tmp_path, models=[{**bare, "left_in_floating_point": {}, "record": []}], recipe_yaml="", command="")
+    )
     assert list(found) == ["results", "bytes", "weights", "floats", "again"]
 
 
@@ -120,7 +122,9 @@ def test_long_tables_are_cut_and_say_so(tmp_path):
 
 
 def test_nothing_left_in_floating_point_is_said_too(tmp_path):
-    found = told(runs.small(tmp_path, models=[{"left_in_floating_point": {}, "notes": {"size": "3.1 bits per weight"}}]))["floats"]
+    found = told(
+        runs.small(tmp_path, models=[{"left_in_floating_point": {}, "notes": {"size": "3.1 bits per weight"}}])
+    )["floats"]
     assert "left nothing in floating point" in found
     assert cells(found, "size") == ["3.1 bits per weight"]
 

@@ -11,6 +11,7 @@ import torch
 from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import SpecError
 from attar._src.core.tensors import Codebook, CompressedTensor, Quantized, round_to_grid
+from attar._src.methods.quantize.integer_bias import with_integer_biases
 from attar._src.methods.quantize.polino.uniform import ReadThrough
 from attar._src.methods.quantize.qat.fake_quantize import fake_quantize_activation, fake_quantize_weight
 from attar._src.work.compressed_model import CompressedModel
@@ -173,3 +174,7 @@ class SolvedGrids(Constraint):
 
     order: ClassVar[int] = 1
     family: ClassVar[str] = "grid"
+
+    def finish(self, piece: CompressedModel) -> CompressedModel:
+        """Return the model with the biases of integer layers in whole steps, as their kernels add them."""
+        return with_integer_biases(piece)

@@ -1,0 +1,118 @@
+"""Stages in any order: post-training quantization before, between and after trainings, and resumed in the middle."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import attar
+from attar.extend import Codebook, Dense, Quantized
+
+TRAIN = {"stage": "train", "epochs": 2, "batch": 32, "optimizer": {"name": "adamw", "lr": 1e-2}}
+PTQ = {"stage": "quantize", "bits": 4}
+WEIGHTS = ("0.weight", "3.weight")
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+
+
+def examples(count):
+    rng = np.random.default_rng(count)
+    y = rng.integers(0, 3, count)
+    return (np.eye(3)[y].repeat(2, 1) + rng.normal(scale=0.4, size=(count, 6))).astype("float32"), y
+
+
+def recipe(stages):
+    data = {"source": {"train": examples(256), "test": examples(96)}, "validation": 0}
+    return attar.Recipe(data=data, threads=1, models={"net": {"source": net(), "stages": stages}})
+
+
+def run(stages, folder, **options):
+    """Run the stages; return the file, opened, and the model's part of the report."""
+    done = attar.run(recipe(stages), folder, **options)
+    return attar.open_artifact(done.files["net"]), done.report["models"][0]
+
+
+def stages_of(artifact):
+    return [stage["stage"] for stage in artifact.manifest.recipe["stages"]]
+
+
+def test_training_after_quantization_keeps_the_grids_and_the_activations(tmp_path):
+    whole, _ = run([TRAIN, {**PTQ, "activations": 8}], tmp_path / "before")
+    artifact, report = run([TRAIN, {**PTQ, "activations": 8}, {**TRAIN, "stage": "finetune"}], tmp_path / "after")
+    assert stages_of(artifact) == ["train", "quantize", "finetune"]
+    for name in WEIGHTS:
+        tensor, before = artifact.tensor(name), whole.tensor(name)
+        assert isinstance(tensor, Quantized)
+        assert tensor.scheme.bits == 4
+        assert not np.array_equal(tensor.codes, before.codes)
+    assert report["left_in_floating_point"] == {}
+    assert len(attar.Session(artifact).integer_layers()) == 2
+    assert report["metric_mean"] > 0.9
+
+
+def test_layers_quantized_one_stage_after_another_are_those_of_one_stage(tmp_path):
+    """Each stage touches its layers alone; together they are the file of one stage with an override."""
+    first = {**PTQ, "layers": ["0"], "correct_bias": False}
+    second = {**PTQ, "bits": 8, "layers": ["3"], "correct_bias": False}
+    half, report = run([TRAIN, first], tmp_path / "half")
+    assert isinstance(half.tensor("3.weight"), Dense)
+    assert list(report["left_in_floating_point"]) == ["3.weight"]
+    artifact, report = run([TRAIN, first, second], tmp_path / "two")
+    once, _ = run([TRAIN, {**PTQ, "correct_bias": False, "overrides": {"3": 8}}], tmp_path / "once")
+    assert stages_of(artifact) == ["train", "quantize", "quantize"]
+    for name in WEIGHTS:
+        assert np.array_equal(artifact.tensor(name).codes, once.tensor(name).codes)
+        assert np.array_equal(artifact.tensor(name).scale, once.tensor(name).scale)
+    assert report["left_in_floating_point"] == {}
+
+
+def test_a_rule_of_a_later_training_takes_over_the_grids(tmp_path):
+    polino = {"name": "codebook", "bits": 2}
+    artifact, report = run([TRAIN, PTQ, {**TRAIN, "stage": "finetune", "constraints": [polino]}], tmp_path)
+    assert all(isinstance(artifact.tensor(name), Codebook) for name in WEIGHTS)
+    assert report["metric_mean"] > 0.8
+
+
+def test_quantization_begins_and_ends_a_pipeline(tmp_path):
+    """The first stage of all may be post-training quantization; after a training of other layers it may come again."""
+    last = {**PTQ, "bits": 8, "layers": ["3"]}
+    artifact, report = run([{**PTQ, "layers": ["0"]}, {**TRAIN, "epochs": 5}, last], tmp_path)
+    assert stages_of(artifact) == ["quantize", "train", "quantize"]
+    assert [artifact.tensor(name).scheme.bits for name in WEIGHTS] == [4, 8]
+    assert report["metric_mean"] > 0.9
+
+
+LOSS = """
+from pathlib import Path
+
+import torch
+
+steps = 0
+
+
+def loss(outputs, targets):
+    global steps
+    # Eight steps an epoch; the trial before a run has fewer examples than a batch.
+    if len(targets) == 32 and Path({flag!r}).exists():
+        steps += 1
+        if steps == 12:
+            raise KeyboardInterrupt
+    return torch.nn.functional.cross_entropy(outputs, targets)
+"""
+
+
+def test_a_run_stopped_in_the_training_after_quantization_goes_on_to_the_same_bytes(tmp_path):
+    (tmp_path / "own.py").write_text(LOSS.format(flag=str(tmp_path / "stop")))
+    after = {**TRAIN, "stage": "finetune", "objective": f"{tmp_path / 'own.py'}:loss"}
+    stages = [TRAIN, {**PTQ, "activations": 8}, after]
+    run(stages, tmp_path / "whole")
+    (tmp_path / "stop").touch()
+    with pytest.raises(KeyboardInterrupt):
+        run(stages, tmp_path / "stopped")
+    assert not list((tmp_path / "stopped").rglob("*.attar"))
+    (tmp_path / "stop").unlink()
+    run(stages, tmp_path / "stopped", resume=True)
+    assert (tmp_path / "stopped" / "net.attar").read_bytes() == (tmp_path / "whole" / "net.attar").read_bytes()
