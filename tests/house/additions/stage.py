@@ -1,4 +1,4 @@
-"""A stage between two trainings: the widest error first, one layer is put on a two-bit grid, and the rest may recover."""
+"""A stage between two trainings: one weight is put on a coarse grid, and the training after it makes up for that."""
 
 from attar.extend import Absmax, CompressedModel, PerChannel, Scheme, Stage
 
