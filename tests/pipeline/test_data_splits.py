@@ -139,12 +139,12 @@ def test_mappings_that_models_take_apart_in_different_orders_are_refused():
     x, y = arrays()
     batches = [{"left": x, "right": x, "y": y}] * 3
     found = sets({"train": batches, "test": batches})
-    found.demand({"one": ("left", "right"), "other": ("left", "right", "mask")})
+    found.check_loaders({"one": ("left", "right"), "other": ("left", "right", "mask")})
     message = r"one takes left, right and other takes right, left, .* same arguments in the same order"
     with pytest.raises(SpecError, match=message):
-        found.demand({"one": ("left", "right"), "other": ("right", "left")})
+        found.check_loaders({"one": ("left", "right"), "other": ("right", "left")})
     pairs = sets({"train": [((x, x), y)], "test": [((x, x), y)]})
-    pairs.demand({"one": ("left", "right"), "other": ("right", "left")})
+    pairs.check_loaders({"one": ("left", "right"), "other": ("right", "left")})
 
 
 def test_targets_that_no_metric_can_take_together_are_refused():
@@ -152,11 +152,11 @@ def test_targets_that_no_metric_can_take_together_are_refused():
     found = sets({"train": batches, "test": batches})
     message = r"test has batches whose targets are \(3,\) and \(5,\) an example"
     with pytest.raises(DataError, match=message):
-        found.demand({"net": ("x",)})
+        found.check_loaders({"net": ("x",)})
     with pytest.raises(DataError, match="pad all to one length"):
         list(labelled_batches(found.feed(found.test)))
     fits = [(x, y[:, 0]) for x, y in batches]
-    sets({"train": batches, "test": fits}).demand({"net": ("x",)})
+    sets({"train": batches, "test": fits}).check_loaders({"net": ("x",)})
 
 
 def test_arrays_of_several_inputs_are_batched_together():

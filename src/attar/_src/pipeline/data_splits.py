@@ -97,15 +97,15 @@ class DataSplits:
         """Return what a file of a model under this licence tells its user."""
         return replace(self.use, licence=licence)
 
-    def demand(self, arguments: Mapping[str, Sequence[str]]) -> None:
-        """Refuse loaders that cannot serve these models, as far as that shows in the first of what they give.
+    def check_loaders(self, arguments: Mapping[str, Sequence[str]]) -> None:
+        """Refuse loaders whose first batches do not suit the models.
 
         Args:
-            arguments: those of the forward of each model.
+            arguments: name of a model -> the arguments of its forward.
 
         Raises:
-            SpecError: models take the mappings of a loader apart in different orders.
-            DataError: targets that are judged differ in shape from batch to batch.
+            SpecError: models take the arguments from a mapping in different orders.
+            DataError: targets of validation or test differ in shape from batch to batch.
         """
         if self.train.loader is not None:
             loader_checks.agree(self.train.loader, arguments)
