@@ -124,7 +124,7 @@ def test_what_may_not_follow_a_stage_before_is_named():
     grid = {**TRAIN, "constraints": [{"name": "normalize"}, {"name": "lsq", "bits": 4}]}
     said = refusal(grid, {"stage": "prune", "sparsity": 0.5, "epochs": 1, "batch": 10})
     assert said.startswith("recipe.models.net.stages.1: normalize at ")
-    assert "prune follows it" in said
+    assert "prune acts after it" in said
     # Whether a threshold leaves anything is known of trained weights alone.
     look(
         TRAIN,

@@ -1,4 +1,4 @@
-"""Packing: a workpiece into a file that was decoded and compared before it was written."""
+"""Packaging: a compressed model becomes a file, which is decoded and compared before it is written."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ def package(
     """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
 
     Args:
-        piece: what is packed.
-        path: where the ``.attar`` file goes; an existing one is replaced in one step.
-        use: what the file tells its user.
-        data: real inputs to compare on.
+        piece: the compressed model.
+        path: path of the ``.attar`` file; an existing one is replaced atomically.
+        use: metadata for the file's users.
+        data: real inputs for the comparison.
         coder: entropy coder of the codes.
-        dry_run: how the untouched module and its decoded file compared.
-        notes: what else the user should know, by topic.
-        budget: bits per weight the file was trained to stay within; where it does not, a warning and the report say so.
+        dry_run: parity of the untouched module and its decoded file.
+        notes: topic -> note for the report.
+        budget: bits per weight the file was trained for; a larger file gets a warning and a note.
 
     Returns:
-        The report: bytes, bits per weight, parity, what was folded and what was left in floating point.
+        The report: bytes, bits per weight, parity, folded batch-norms and what stays in floating point.
 
     Raises:
-        ParityError: the decoded file does not compute what the workpiece computes; nothing is written.
+        ParityError: the decoded file and the compressed model compute different outputs; nothing is written.
     """
     if (path.parent / NAME).exists():
-        # A report that is not ours is found before the file is written, not after.
+        # Refuses a foreign report before the file is written.
         read_report(path.parent / NAME)
     data_bytes = pack(piece.contents(use), coder=coder)
     artifact = open_artifact(data_bytes)
@@ -61,8 +61,8 @@ def package(
     size = inspect_artifact(artifact)
     if budget is not None and size["bits_per_weight"] > budget:
         missed = (
-            f"{size['bits_per_weight']:.4g} bits per weight, above the {budget:g} that were asked for: train longer, "
-            "reach the budget earlier (reach), or ask for a little less"
+            f"{size['bits_per_weight']:.4g} bits per weight, above the budget of {budget:g}: train longer, reach the "
+            "budget earlier (reach), or set it a little lower"
         )
         warnings.warn(f"{path.name}: {missed}", stacklevel=2)
         notes = {**notes, "size": missed}

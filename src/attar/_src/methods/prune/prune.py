@@ -66,7 +66,7 @@ class Pruning(Spec):
     overrides: dict[str, _Sparsity] = {}
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _one_criterion(self) -> Self:
         if (self.sparsity is None) == (self.threshold is None):
             raise ValueError("prune takes a sparsity or a threshold, one of the two")
         if self.end < self.begin:
