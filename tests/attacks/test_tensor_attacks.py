@@ -95,7 +95,7 @@ def test_zero_points_outside_their_grid(recurrent, refused):
         (CONV, ["value", "codes", "table"], -1, "table"),
         (CONV, ["value", "codes", "table"], 1, "table 1 is of rans for 7"),
         (CONV, ["value", "codes", "coder"], "huffman", "takes a table of huffman"),
-        (CONV, ["value", "codes", "coder"], "raw", "54|is raw and names table 0"),
+        (CONV, ["value", "codes", "coder"], "raw", "54|is raw and must not name a table"),
         (CONV, ["value", "codes", "coder"], "evil.py:run", "coder"),
         (CONV, ["value", "codes", "length"], 0, "streams take"),
     ],

@@ -125,14 +125,19 @@ def test_a_users_own_solver(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
         "import numpy as np\n"
-        "from attar._src.core.tensors import Dense\n"
-        "class Keep:\n"
+        "from attar.extend import Dense, Solver\n"
+        "class Keep(Solver):\n"
         "    name = 'keep'\n"
-        "    def solve(self, weight, scheme):\n"
+        "    def solve(self, weight, scheme, inputs=None):\n"
         "        return Dense(np.ascontiguousarray(weight))\n"
         "keep = Keep()\n"
+        "class Alien:\n"
+        "    solve = Keep.solve\n"
     )
-    assert isinstance(SOLVERS[f"{path}:keep"].solve(np.ones((2, 2), np.float32), Scheme(bits=4)), Dense)
+    for name in ("Keep", "keep"):
+        assert isinstance(SOLVERS[f"{path}:{name}"].solve(np.ones((2, 2), np.float32), Scheme(bits=4)), Dense)
+    with pytest.raises(SpecError, match=r"of class Alien; a solver is a subclass of attar\.extend\.Solver"):
+        SOLVERS[f"{path}:Alien"]
 
 
 def test_rounding_is_half_to_even():

@@ -360,7 +360,7 @@ def test_a_stranger_s_module_loader_loss_and_metric_go_through(tmp_path):
         ),
         (
             "data={source: nets.py:sets, augment: [cutmix]}",
-            "recipe.data.augment: cutmix is for images, (n, ..., height, width); examples of shape (256, 6)",
+            "recipe.data.augment: cutmix is for images (N, ..., H, W); examples of shape (256, 6)",
         ),
         ("data={source: nets.py:loaded, augment: [flip]}", "recipe.data.augment: batches of a loader are not"),
         ("data=nets.py:set", "no object in nets.py named 'set'"),

@@ -121,7 +121,7 @@ def test_points_that_cross_keep_their_momentum():
     """As two of speed .05 and -.05 do that meet: a step without gradient takes each further, not both to one place."""
     weight = torch.tensor([[0.0, 0.1, 0.9, 1.0]])
     held = held_of(weight, 2, PerTensor())
-    rule = CodebookConstraint({"w": held}, {}, deals=False)
+    rule = CodebookConstraint({"w": held}, deals=False)
     with torch.no_grad():
         held.points.copy_(torch.tensor([0.5, 0.51]))
     optimizer = torch.optim.SGD([held.points], lr=1.0, momentum=1.0)
@@ -137,7 +137,7 @@ def test_points_that_cross_keep_their_momentum():
 def test_trained_with_momentum_each_point_is_a_walk_of_its_own():
     weight, wanted = weight_of((30, 20)), weight_of((30, 20), 1)
     held = held_of(weight, 4, PerTensor())
-    rule = CodebookConstraint({"w": held}, {}, deals=False)
+    rule = CodebookConstraint({"w": held}, deals=False)
     rate, momentum, crossed = 0.05, 0.9, 0
     optimizer = torch.optim.SGD([held.points], lr=rate, momentum=momentum)
     low, spread = weight.min().double(), (weight.max() - weight.min()).double()
@@ -182,7 +182,7 @@ def test_half_of_the_points_are_dealt_in_proportion_within_bounds(norms, counts,
 def dealing(seed=0):
     weights = {name: weight_of((8, 20), seed + index).requires_grad_() for index, name in enumerate("abc")}
     held = {name: held_of(w, 4, room=MOST_POINTS) for name, w in weights.items()}
-    return weights, CodebookConstraint(held, {}, deals=True)
+    return weights, CodebookConstraint(held, deals=True)
 
 
 def test_points_are_dealt_anew_after_the_first_epoch():

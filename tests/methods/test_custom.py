@@ -130,7 +130,7 @@ def test_arguments_that_json_has_no_words_for_are_described():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"name": 3}, "is a int; a loss is called as"),
+        ({"name": 3}, "is a int, not callable as loss"),
         ({"name": Weighed(), "arguments": {"factor": 1}}, "takes no arguments"),
         ({"name": "nowhere.py:loss"}, "there is no file"),
         ({"name": lambda outputs, targets: outputs}, r"returned a tensor of shape \(2, 2\); a loss is one number"),

@@ -143,6 +143,13 @@ class Look(Term):
         return Spy()
 
 
+class Looking(Finetune):
+    """A stage whose one term is not registered."""
+
+    def loss_terms(self):
+        return (Look(),)
+
+
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     learner = fresh(1, width=12)
@@ -153,10 +160,7 @@ def teacher(tmp_path_factory):
 
 def look(lent):
     """Train with an objective that looks inside, and return the learner."""
-    stage, learner = Finetune(epochs=1, **ADAMW), fresh()
-    object.__setattr__(stage, "objective", (Look(),))
-    stage.train(learner, lent, {"stage": "look"})
-    return learner
+    return Looking(epochs=1, **ADAMW).run(fresh(), lent)
 
 
 def test_objectives_see_the_layers_of_student_and_teacher_in_training_and_validation(teacher, tmp_path):

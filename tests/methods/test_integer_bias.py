@@ -12,6 +12,7 @@ from attar._src.methods.quantize.lsq.rule import Lsq
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.runtime.session import Session
 from attar._src.work.compressed_model import CalibrationInputs, FileInfo
+from attar._src.work.context import Context
 
 X = torch.randn(16, 2, 8, 8, generator=torch.Generator().manual_seed(1))
 
@@ -42,7 +43,9 @@ def test_biases_in_fewer_bits_are_put_on_the_steps_of_integer_layers(bits, size,
     assert {"codes" if isinstance(tensor, Quantized) else tensor.dtype for tensor in stored} == {kind}
     with torch.no_grad():
         wanted = piece.simulate()(X).numpy()
-    done = PostTrainingQuantize(bits=8, activations=8, correct_bias=False).run(piece, CalibrationInputs(((X,),)))
+    done = PostTrainingQuantize(bits=8, activations=8, correct_bias=False).run(
+        piece, Context(CalibrationInputs(((X,),)))
+    )
     for name, tensor in done.tensors.items():
         if name.endswith("bias"):
             assert isinstance(tensor, Dense)

@@ -126,9 +126,9 @@ def test_the_hard_loss_is_its_formula(smoothing):
     ("targets", "message"),
     [
         (None, "needs labels"),
-        (torch.zeros(4), r"whole targets .* \(4,\); torch.float32"),
+        (torch.zeros(4), r"integer targets .* \(4,\); torch.float32"),
         (torch.zeros(4, 1, dtype=torch.int64), r"\(4, 1\) arrived"),
-        (torch.tensor([0, 1, 10, -1]), r"between -1 and 10; .* 10 classes"),
+        (torch.tensor([0, 1, 10, -1]), r"between -1 and 10, .* 10 classes"),
     ],
 )
 def test_targets_that_do_not_fit_are_refused(targets, message):
@@ -177,10 +177,10 @@ def test_decoupled_distillation_is_finite_where_a_teacher_is_sure():
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        (None, r"dkd takes whole labels .*\(4,\); none arrived"),
+        (None, r"dkd takes integer labels .*\(4,\); none arrived"),
         (torch.zeros(4), r"torch.float32 of \(4,\) arrived"),
-        (torch.tensor([0, 1, 10, -100]), "between 0 and 10; the outputs have 10 classes"),
-        (torch.tensor([0, 1, -1, -100]), "between -1 and 1; the outputs have 10 classes"),
+        (torch.tensor([0, 1, 10, -100]), "between 0 and 10, but the outputs have 10 classes"),
+        (torch.tensor([0, 1, -1, -100]), "between -1 and 1, but the outputs have 10 classes"),
     ],
 )
 def test_labels_that_do_not_fit_decoupled_distillation_are_refused(targets, message):

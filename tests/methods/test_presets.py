@@ -215,7 +215,7 @@ def test_the_stages_that_train_are_told_apart():
         ({"stage": "distil", "epochs": 1}, "no name named 'distil'; did you mean 'distill'"),
         ({"stage": "distill", "epochs": 1}, "teacher: Field required"),
         ({"stage": "train", "epochs": 1, "los": "kl"}, "no key named 'los'; did you mean 'loss'"),
-        ({"stage": "prune", "epochs": 1}, "a sparsity or a threshold"),
+        ({"stage": "prune", "epochs": 1}, "one of the two: sparsity or threshold"),
         ({"stage": "quantize", "epochs": 1, "observer": "mse"}, "no key named 'observer'"),
         ({"stage": "finetune", "epochs": 1, "objective": "kll"}, "no name named 'kll'; did you mean 'kl'"),
         ({"stage": "finetune", "epochs": 1, "constraints": ["prun"]}, "no name named 'prun'; did you mean 'prune'"),

@@ -199,8 +199,8 @@ def test_a_weight_that_would_lose_everything_is_refused(fields, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "a sparsity or a threshold"),
-        ({"sparsity": 0.5, "threshold": 0.1}, "a sparsity or a threshold"),
+        ({}, "one of the two: sparsity or threshold"),
+        ({"sparsity": 0.5, "threshold": 0.1}, "one of the two: sparsity or threshold"),
         ({"sparsity": 0.5, "begin": 0.8, "end": 0.5}, "ends at 0.5 of the stage, before it begins at 0.8"),
         ({"sparsity": 1.0}, "less than 1"),
     ],

@@ -13,6 +13,7 @@ from attar._src.core.errors import ModelError, SpecError
 from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
 from attar._src.core.tensors import Dense, Quantized
 from attar._src.methods.quantize.ptq.registry import SOLVERS
+from attar._src.methods.quantize.ptq.solver import Solver
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.qat.activation_grid import RANGE_MOMENTUM, ActivationGrid
 from attar._src.methods.quantize.qat.straight_through import StraightThrough
@@ -106,15 +107,26 @@ def test_a_solver_is_asked_when_it_is_due():
 
 
 def test_a_solver_without_a_symmetric_grid_is_refused():
-    class Keep:
+    class Keep(Solver):
         name = "keep"
 
-        def solve(self, weight, scheme):
+        def solve(self, weight, scheme, inputs=None):
             return Dense(weight)
 
     weight = torch.randn(2, 3)
     with pytest.raises(SpecError, match="'keep' returned no symmetric grid"):
         grid_of(weight, solver=Keep())(weight)
+
+
+def test_a_solver_that_needs_inputs_is_refused_when_the_rule_is_attached(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from attar.extend import Absmax, InputHessian\n"
+        "class Mine(Absmax):\n"
+        "    name = 'mine'\n"
+        "    inputs = (InputHessian,)\n"
+    )
+    with pytest.raises(SpecError, match=r"'mine' needs InputHessian.*has the weight alone; use absmax or mse"):
+        StraightThrough(scales=f"{tmp_path}/mine.py:Mine").attach(fresh())
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 3)])

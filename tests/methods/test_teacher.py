@@ -6,7 +6,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from attar._src.artifact.writer import pack
-from attar._src.core.errors import SpecError
+from attar._src.core.errors import DataError, SpecError
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.qat.straight_through import StraightThrough
 from attar._src.methods.teachers.teacher import DeployedTeacher, LiveTeacher, deployed_teacher, live_teacher
@@ -15,6 +15,7 @@ from attar._src.model.trace import deploy_graph
 from attar._src.runtime.session import Session
 from attar._src.train.batch import Batch
 from attar._src.work.compressed_model import CalibrationInputs, FileInfo
+from attar._src.work.context import Context
 from attar._src.work.learner import Learner
 
 
@@ -105,7 +106,7 @@ def test_a_file_says_what_its_session_does(learner, batch, bits):
     piece = learner.deployed()
     if bits is not None:
         calibration = CalibrationInputs(((_images(64),),))
-        piece = PostTrainingQuantize(bits=bits).run(piece, calibration)
+        piece = PostTrainingQuantize(bits=bits).run(piece, Context(calibration))
     session = Session(pack(piece.contents(FileInfo())), threads=1)
     teacher = deployed_teacher(session)
     said = teacher.outputs(batch)
@@ -121,3 +122,18 @@ def test_a_file_that_takes_other_inputs(learner, batch):
     teacher = deployed_teacher(Session(pack(learner.deployed().contents(FileInfo())), threads=1))
     with pytest.raises(SpecError, match="batches have 2 inputs"):
         teacher.outputs(Batch((batch.inputs[0], batch.inputs[0]), None))
+    name, images = teacher.session.inputs[0].name, batch.inputs[0]
+    named = Batch((images.flatten(1), images), None, names=("others", name))
+    assert torch.equal(teacher.outputs(named), teacher.outputs(batch))
+    with pytest.raises(DataError, match=f"a batch of others lacks {name}"):
+        teacher.outputs(Batch((images,), None, names=("others",)))
+
+
+def test_a_program_takes_its_own_arguments_and_teaches_its_logits(learner, batch):
+    class Scored(torch.nn.Module):
+        def forward(self, x):
+            return {"hidden": x, "logits": x.flatten(1)[:, :4]}
+
+    named = Batch((torch.zeros(16, 1), batch.inputs[0]), None, names=("others", "x"))
+    said = LiveTeacher(Scored(), _fabric(), ("x",)).outputs(named)
+    assert torch.equal(said, batch.inputs[0].flatten(1)[:, :4])

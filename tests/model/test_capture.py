@@ -151,7 +151,7 @@ def test_every_value_that_is_deployed_is_the_captured_value_it_is_said_to_be():
     torch.testing.assert_close(
         torch.as_tensor(factor), (net.n.weight / (net.n.running_var + net.n.eps).sqrt()).double().detach()
     )
-    kept = deploy_graph(net, captured, rigid={"a.weight"})
+    kept = deploy_graph(net, captured, scalable=lambda name, *_: name != "a.weight")
     assert "scales of a.weight" in kept.folding.kept["n"]
     torch.testing.assert_close(kept.graph(*inputs), captured.evaluation(*inputs))
 

@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from attar._src.core.errors import DataError, SpecError
 from attar._src.core.registry import references_from
 from attar._src.data.registry import load_dataset
-from attar._src.pipeline.data_splits import labelled_batches, load_splits
+from attar._src.pipeline.data_splits import load_splits
 from attar._src.pipeline.loader_checks import loader_digest
+from attar._src.pipeline.results import labelled_batches
 from attar._src.recipe.recipe import DataSpec
 from attar._src.train.feed import ArrayFeed, LoaderFeed
 
@@ -98,7 +99,7 @@ def test_loaders_are_gone_through_as_they_are():
     assert found.validation is None
     assert isinstance(found.feed(found.train), LoaderFeed)
     assert found.train.examples == 40
-    judged = list(labelled_batches(found.feed(found.test)))
+    judged = list(labelled_batches(found.feed(found.test), {}))
     np.testing.assert_array_equal(np.concatenate([inputs[0] for inputs, _ in judged]), x)
     assert found.calibration(("x",)).examples == 40
 
@@ -135,16 +136,18 @@ def test_an_endless_loader_is_looked_at_no_further_than_its_bounds():
         assert endless.given <= 2 * most
 
 
-def test_mappings_that_models_take_apart_in_different_orders_are_refused():
+def test_models_may_take_different_arguments_of_a_mapping_but_not_miss_a_required_one():
     x, y = arrays()
     batches = [{"left": x, "right": x, "y": y}] * 3
     found = sets({"train": batches, "test": batches})
-    found.check_loaders({"one": ("left", "right"), "other": ("left", "right", "mask")})
-    message = r"one takes left, right and other takes right, left, .* same arguments in the same order"
-    with pytest.raises(SpecError, match=message):
-        found.check_loaders({"one": ("left", "right"), "other": ("right", "left")})
+    found.check_loaders({"one": {"left": True, "right": True}, "other": {"right": True, "mask": False, "left": False}})
+    message = r"recipe\.models\.other: .* lacks mask: the forward takes \[left\], mask"
+    with pytest.raises(DataError, match=message):
+        found.check_loaders({"one": {"left": True}, "other": {"left": False, "mask": True}})
     pairs = sets({"train": [((x, x), y)], "test": [((x, x), y)]})
-    pairs.check_loaders({"one": ("left", "right"), "other": ("right", "left")})
+    pairs.check_loaders({"one": {"left": True, "right": True}, "other": {"right": True, "left": False}})
+    with pytest.raises(DataError, match=r"recipe\.models\.other: a batch of 2 inputs does not fit: .* takes x"):
+        pairs.check_loaders({"one": {"left": True, "right": True}, "other": {"x": True}})
 
 
 def test_targets_that_no_metric_can_take_together_are_refused():
@@ -152,11 +155,11 @@ def test_targets_that_no_metric_can_take_together_are_refused():
     found = sets({"train": batches, "test": batches})
     message = r"test has batches whose targets are \(3,\) and \(5,\) an example"
     with pytest.raises(DataError, match=message):
-        found.check_loaders({"net": ("x",)})
+        found.check_loaders({"net": {"x": True}})
     with pytest.raises(DataError, match="pad all to one length"):
-        list(labelled_batches(found.feed(found.test)))
+        list(labelled_batches(found.feed(found.test), {}))
     fits = [(x, y[:, 0]) for x, y in batches]
-    sets({"train": batches, "test": fits}).check_loaders({"net": ("x",)})
+    sets({"train": batches, "test": fits}).check_loaders({"net": {"x": True}})
 
 
 def test_arrays_of_several_inputs_are_batched_together():

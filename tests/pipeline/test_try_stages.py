@@ -120,6 +120,17 @@ def test_a_later_stage_that_cannot_work_is_named(stage, message):
     assert message in said
 
 
+def test_a_tensor_without_the_inputs_that_a_solver_needs_is_named(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from attar.extend import Absmax, InputHessian\nclass Mine(Absmax):\n    inputs = (InputHessian,)\n"
+    )
+    stage = {"stage": "quantize", "scales": f"{tmp_path}/mine.py:Mine"}
+    look(TRAIN, stage)
+    said = refusal(TRAIN, stage | {"overrides": {"0.bias": 8}})
+    assert said.startswith("recipe.models.net.stages.1: ")
+    assert "needs InputHessian" in said
+
+
 def test_what_may_not_follow_a_stage_before_is_named():
     grid = {**TRAIN, "constraints": [{"name": "normalize"}, {"name": "lsq", "bits": 4}]}
     said = refusal(grid, {"stage": "prune", "sparsity": 0.5, "epochs": 1, "batch": 10})

@@ -33,9 +33,9 @@ def test_faults_of_onnx_runtime_are_ours(tmp_path, neg):
         Engine(b"not a model")
     with pytest.raises(ArtifactError, match="refuses"):
         Engine(tmp_path / "nothing.onnx")
-    with pytest.raises(DataError, match="could not run"):
+    with pytest.raises(DataError, match="cannot run"):
         Engine(neg).run({"x": np.zeros((1, 3), np.float32)})
-    with pytest.raises(DataError, match="could not run"):
+    with pytest.raises(DataError, match="cannot run"):
         Engine(neg).run({"x": "text"})
 
 

@@ -193,7 +193,9 @@ def test_the_forms_of_a_batch():
         assert not LoaderFeed([item]).labelled
     two = next(LoaderFeed([((x, x + 1), y)]).epoch(0))
     assert (len(two.inputs), two.targets.tolist()) == (2, [0, 1])
-    named_ = next(LoaderFeed([{"labels": y, "mask": x, "ids": y, "other": 3}], names=("ids", "mask")).epoch(0))
+    named_ = next(
+        LoaderFeed([{"labels": y, "mask": x, "ids": y, "other": 3}], parameters={"ids": True, "mask": False}).epoch(0)
+    )
     assert torch.equal(named_.inputs[0], y)
     assert named_.targets.tolist() == [0, 1]
     assert next(LoaderFeed([(x.numpy(), y.numpy().astype(np.uint8))]).epoch(0)).targets.dtype == torch.int64
@@ -224,8 +226,8 @@ def test_a_sampler_is_told_the_epoch():
         (iter([1]), DataError, "can be gone through once"),
         ([], DataError, "gives no batches"),
         ([(torch.ones(2), torch.ones(2), 3)], DataError, "a batch of 3 entries"),
-        ([(torch.ones(2), torch.ones(3))], DataError, r"inputs \[\(2,\)\] and other targets"),
-        ([{"a": torch.ones(2)}], DataError, r"keys \['a'\]; the forward takes \[\]"),
+        ([(torch.ones(2), torch.ones(3))], DataError, r"inputs \[\(2,\)\] and targets \(3,\)"),
+        ([{"a": torch.ones(2)}], DataError, r"keys \['a'\] has no argument of it: the forward takes no arguments"),
         (["text"], DataError, "str arrived"),
         (DataLoader(SET, num_workers=1, persistent_workers=True), SpecError, "persistent_workers=False"),
     ],
@@ -242,7 +244,9 @@ def test_crop_of_raw_bytes_is_black_not_mean():
     assert float(made.min()) == pytest.approx(-0.4914 / 0.2470, rel=1e-4)
 
 
-def test_a_loader_says_which_arguments_its_mappings_have():
-    batches = [{"b": torch.zeros(2, 1), "a": torch.zeros(2, 1), "y": torch.zeros(2)}]
-    assert LoaderFeed(batches, ("a", "b", "mask")).arguments == ("a", "b")
-    assert LoaderFeed([torch.zeros(2, 1)], ("a", "b")).arguments == ()
+def test_every_batch_of_a_loader_has_the_inputs_of_the_first():
+    x = torch.zeros(2, 1)
+    feed_ = LoaderFeed([{"a": x, "y": x}, {"a": x, "mask": x, "y": x}], {"a": True, "mask": False})
+    assert feed_.first.names == ("a",)
+    with pytest.raises(DataError, match="has the inputs a, mask and the first had a;"):
+        list(feed_.epoch(0))

@@ -79,4 +79,4 @@ def test_two_ranks_stop_together(tmp_path, case):
     assert "the loss is nan in step 3 of epoch 1" in first["poison error"]
     assert first["poison error"] == second["poison error"]
     assert "cannot be written" in first["file/stage error"]
-    assert "its message says why" in second["file/stage error"]
+    assert "see its error message" in second["file/stage error"]

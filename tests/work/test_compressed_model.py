@@ -6,6 +6,7 @@ from attar._src.artifact.manifest import Activation
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.model.trace import trace
 from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo, Round
+from attar._src.work.context import Context
 
 
 def net():
@@ -32,7 +33,7 @@ def test_a_simulation_changes_neither_the_piece_nor_the_module():
     module, x = net(), torch.randn(5, 6)
     piece = CompressedModel(trace(module, (x,)))
     before = piece.traced.graph(x)
-    done = PostTrainingQuantize(bits=2, activations=4).run(piece, CalibrationInputs(((x,),)))
+    done = PostTrainingQuantize(bits=2, activations=4).run(piece, Context(CalibrationInputs(((x,),))))
     assert not torch.allclose(done.simulate()(x), before, atol=1e-2)
     assert torch.equal(piece.traced.graph(x), before)
     assert torch.equal(piece.simulate()(x), before)
@@ -42,7 +43,7 @@ def test_a_simulation_changes_neither_the_piece_nor_the_module():
 def test_simulated_activations_lie_on_their_grids():
     module, x = net(), torch.randn(64, 6)
     done = PostTrainingQuantize(bits=4, activations=4).run(
-        CompressedModel(trace(module, (x,))), CalibrationInputs(((x,),))
+        CompressedModel(trace(module, (x,))), Context(CalibrationInputs(((x,),)))
     )
     graph = done.simulate()
     seen = {}

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from attar._src.core.errors import AttarError
-from attar._src.core.optional import install_hint
+from attar._src.core.lazy import install_hint
 
 #: Command -> module and function, and its line in ``attar --help``.
 COMMANDS = {

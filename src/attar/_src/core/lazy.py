@@ -6,7 +6,26 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from attar._src.core.optional import install_hint
+#: The packages of ``attar[compress]``, by import name.
+_COMPRESS = (
+    "filelock",
+    "jinja2",
+    "lightning_fabric",
+    "onnxscript",
+    "plotly",
+    "ruamel",
+    "safetensors",
+    "sklearn",
+    "tensorboardX",
+    "torch",
+)
+
+
+def install_hint(error: ModuleNotFoundError) -> str | None:
+    """Return what to install if the missing module belongs to ``attar[compress]``; None for other modules."""
+    if (error.name or "").partition(".")[0] not in _COMPRESS:
+        return None
+    return f"this needs the packages for training and compression ({error}): pip install 'attar[compress]'"
 
 
 def lazy_attributes(module: str, where: Mapping[str, str], name: str, names: dict[str, Any]) -> Any:

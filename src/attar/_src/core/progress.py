@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Generator, Iterable, Sized
 from types import TracebackType
 from typing import TypeVar
 
@@ -57,7 +57,7 @@ class Bar:
             self._progress.update(self._task, description=f"{self.what}: {text}")
 
 
-def track(items: Iterable[_T], what: str) -> Iterator[_T]:
+def track(items: Iterable[_T], what: str) -> Generator[_T, None, None]:
     """Yield ``items`` under a :class:`Bar`.
 
     Raises:

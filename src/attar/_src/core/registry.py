@@ -39,6 +39,7 @@ class Registry(Generic[_T]):
     Args:
         noun: what an entry is called in messages.
         *entries: the entries, each with a ``name``.
+        base: class that every entry is an object of, exported from ``attar.extend``; None for any object.
 
     Example:
         >>> class Red: name = "red"
@@ -46,8 +47,8 @@ class Registry(Generic[_T]):
         True
     """
 
-    def __init__(self, noun: str, *entries: _T) -> None:
-        self.noun = noun
+    def __init__(self, noun: str, *entries: _T, base: type[_T] | None = None) -> None:
+        self.noun, self.base = noun, base
         self._entries: dict[str, _T] = {}
         for entry in entries:
             name = _name_of(entry)
@@ -62,10 +63,18 @@ class Registry(Generic[_T]):
 
         Raises:
             UnknownName: no entry has this name; the message suggests the closest ones.
+            SpecError: the reference does not lead to an object of ``base``.
         """
         if ":" in name:
             entry = load_object(name)
-            return cast("_T", entry() if isinstance(entry, type) else entry)
+            entry = entry() if isinstance(entry, type) else entry
+            if self.base is not None and not isinstance(entry, self.base):
+                article = "an" if self.noun[0] in "aeiou" else "a"
+                raise SpecError(
+                    f"{name!r} is of class {type(entry).__name__}; {article} {self.noun} is a subclass of "
+                    f"attar.extend.{self.base.__name__} or an object of one"
+                )
+            return cast("_T", entry)
         try:
             return self._entries[name]
         except KeyError:

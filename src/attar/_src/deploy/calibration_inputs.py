@@ -1,104 +1,87 @@
-"""What users hand over as data (arrays, tensors, DataLoaders) as batches of positional inputs."""
+"""Calibration inputs: a user's arrays, tensors or DataLoaders as batches of a module's inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 from attar._src.core.errors import DataError
+from attar._src.core.fields import named_fields
+from attar._src.train.inputs import read_inputs
 from attar._src.work.compressed_model import CalibrationInputs
 
 
-def calibration_inputs(data: Any, *, names: Sequence[str], examples: int, batch: int) -> CalibrationInputs:
-    """Return up to ``examples`` real inputs in batches.
+def calibration_inputs(data: Any, parameters: Mapping[str, bool], *, examples: int, batch: int) -> CalibrationInputs:
+    """Return up to ``examples`` real inputs in batches, with the names of the arguments they are.
 
     ``data`` is one of
 
-    - an array or a tensor: the first axis counts examples;
-    - a tuple, list or mapping of them: the module's inputs, all with the same first axis;
-    - an iterable of batches (a DataLoader): each a tensor or a mapping, or a tuple or list whose first entry is the
-      input (or a tuple, list or mapping of several) and whose rest (labels) is not looked at.
+    - an array or a tensor: axis 0 counts examples;
+    - a tuple, list, mapping or dataclass instance of them: the module's inputs, all with the same axis 0;
+    - an iterable of batches (a DataLoader, a list of mappings), each in one of the forms of ``train.inputs``; labels
+      are ignored.
 
-    Mappings are matched with the arguments of the module's forward by name; other keys (labels) are not looked at.
-    Inputs are what the module takes: already preprocessed.
+    Inputs should be preprocessed, as the module takes them.
 
     Args:
         data: as above.
-        names: the arguments of the module's forward.
-        examples: how many examples, at most.
-        batch: how many in a batch, where ``data`` is not batched.
+        parameters: the arguments of the module's forward -> whether they are required.
+        examples: largest number of examples.
+        batch: examples per batch, if ``data`` is not batched.
 
     Raises:
-        DataError: there are fewer than two examples, an input is no tensor or is not finite, or keys do not match.
+        DataError: there are fewer than two examples; an input is no tensor or is not finite; batches differ in their
+            inputs; a required argument is missing.
     """
-    if isinstance(data, Mapping):
-        data = _by_name(data, names)
-    if _is_tensor(data):
-        whole: tuple[torch.Tensor, ...] = (_tensor(data),)
-    elif isinstance(data, tuple | list) and data and all(_is_tensor(item) for item in data):
-        whole = tuple(_tensor(item) for item in data)
+    if _is_whole(data):
+        names, whole = read_inputs((data,), parameters)
+        counts = [len(tensor) for tensor in whole]
+        if len(set(counts)) > 1:
+            raise DataError(f"the inputs have {counts} examples; give all of them the same number")
+        count = min(counts[0], examples)
+        starts = range(0, count, batch)
+        batches = [tuple(tensor[i : min(i + batch, count)] for tensor in whole) for i in starts]
     else:
-        return _from_batches(data, names, examples)
-    count = min(len(tensor) for tensor in whole)
-    if any(len(tensor) != count for tensor in whole):
-        raise DataError(f"inputs of {[len(tensor) for tensor in whole]} examples do not go together")
-    count = min(count, examples)
-    starts = range(0, count, batch)
-    return _checked([tuple(tensor[i : min(i + batch, count)] for tensor in whole) for i in starts])
+        names, batches = _from_batches(data, parameters, examples)
+    if any(tensor.is_floating_point() and not torch.isfinite(tensor).all() for batch in batches for tensor in batch):
+        raise DataError("the inputs have NaN or infinity; remove such examples")
+    if sum(len(batch[0]) for batch in batches) < 2:
+        raise DataError("calibration and comparison need at least two examples; give more data")
+    return CalibrationInputs(tuple(batches), names).of(parameters)
 
 
-def _by_name(batch: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
-    """Return a mapping's values in the order of the forward's arguments."""
-    known = [name for name in names if name in batch]
-    if not known or tuple(known) != tuple(names[: len(known)]):
-        raise DataError(f"a batch has the keys {sorted(map(str, batch))}; the module's forward takes {list(names)}")
-    return tuple(batch[name] for name in known)
+def _is_whole(data: Any) -> bool:
+    """Return whether the data are inputs of all examples rather than batches."""
+    if isinstance(data, tuple | list):
+        return bool(data) and all(map(_is_tensor, data))
+    # A dataclass that is iterated is a loader.
+    iterated = isinstance(data, Iterable) and not isinstance(data, Mapping)
+    return _is_tensor(data) or (named_fields(data) is not None and not iterated)
 
 
-def _from_batches(data: Any, names: Sequence[str], examples: int) -> CalibrationInputs:
-    if not isinstance(data, Iterable):
+def _from_batches(
+    data: Any, parameters: Mapping[str, bool], examples: int
+) -> tuple[tuple[str, ...], list[tuple[torch.Tensor, ...]]]:
+    if not isinstance(data, Iterable) or isinstance(data, str):
         raise DataError(
-            f"data is {type(data).__name__}; an array, a tensor, a tuple of them or a DataLoader was expected"
+            f"data is {type(data).__name__}; give an array, a tensor, a tuple or mapping of them, or a DataLoader"
         )
+    names: tuple[str, ...] | None = None
     batches, seen = [], 0
     for item in data:
-        first = item
-        if isinstance(item, tuple | list):
-            first = item[0]
-        if isinstance(first, Mapping):
-            first = _by_name(first, names)
-        inputs = tuple(_tensor(value) for value in first) if isinstance(first, tuple | list) else (_tensor(first),)
+        own, inputs = read_inputs(item, parameters)
+        if names is not None and own != names:
+            raise DataError(f"a batch has the inputs {list(own)} and the first had {list(names)}; give all the same")
+        names = own
         batches.append(tuple(tensor[: examples - seen] for tensor in inputs))
         seen += len(batches[-1][0])
         if seen >= examples:
             break
-    return _checked(batches)
-
-
-def _checked(batches: list[tuple[torch.Tensor, ...]]) -> CalibrationInputs:
-    if any(tensor.is_floating_point() and not torch.isfinite(tensor).all() for batch in batches for tensor in batch):
-        raise DataError("the inputs hold NaN or infinity; a model cannot be calibrated on them")
-    if sum(len(batch[0]) for batch in batches) < 2:
-        raise DataError("at least two examples are needed to calibrate and to compare; give more data")
-    return CalibrationInputs(tuple(batches))
+    return names or (), batches
 
 
 def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor | np.ndarray)
-
-
-def _tensor(value: Any) -> torch.Tensor:
-    if isinstance(value, np.ndarray):
-        value = torch.from_numpy(np.ascontiguousarray(value))
-    if not isinstance(value, torch.Tensor) or value.dim() == 0:
-        raise DataError(
-            f"an input is {type(value).__name__}; a tensor or array with a first axis of examples was expected"
-        )
-    return (
-        value.detach().cpu().float()
-        if value.dtype in (torch.float64, torch.float16, torch.bfloat16)
-        else value.detach().cpu()
-    )

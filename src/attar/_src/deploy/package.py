@@ -22,7 +22,7 @@ from attar._src.work.compressed_model import CalibrationInputs, CompressedModel,
 
 
 def package(
-    piece: CompressedModel,
+    compressed: CompressedModel,
     path: Path,
     use: FileInfo,
     data: CalibrationInputs,
@@ -35,7 +35,7 @@ def package(
     """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
 
     Args:
-        piece: the compressed model.
+        compressed: the model to pack.
         path: path of the ``.attar`` file; an existing one is replaced atomically.
         use: metadata for the file's users.
         data: real inputs for the comparison.
@@ -53,11 +53,11 @@ def package(
     if (path.parent / NAME).exists():
         # Refuses a foreign report before the file is written.
         read_report(path.parent / NAME)
-    data_bytes = pack(piece.contents(use), coder=coder)
+    data_bytes = pack(compressed.contents(use), coder=coder)
     artifact = open_artifact(data_bytes)
     batches = data.first(EXAMPLES).batches
-    parity = compare_outputs(Session(artifact), piece.simulate(torch.float64), batches, "decoding and comparing")
-    parity.demand(str(path), integers=bool(piece.activations))
+    parity = compare_outputs(Session(artifact), compressed.simulate(torch.float64), batches, "decoding and comparing")
+    parity.check(str(path), integers=bool(compressed.activations))
     size = inspect_artifact(artifact)
     if budget is not None and size["bits_per_weight"] > budget:
         missed = (
@@ -73,11 +73,11 @@ def package(
         "parameters": size["parameters"],
         "parity": parity.as_dict(),
         "dry_run": dry_run.as_dict(),
-        "left_in_floating_point": left_in_floating_point(piece),
+        "left_in_floating_point": left_in_floating_point(compressed),
         "notes": dict(notes),
-        "batch_norms_folded": dict(piece.traced.folding.folded),
-        "batch_norms_kept": dict(piece.traced.folding.kept),
-        "quantized_activations": len(piece.activations),
+        "batch_norms_folded": dict(compressed.traced.folding.folded),
+        "batch_norms_kept": dict(compressed.traced.folding.kept),
+        "quantized_activations": len(compressed.activations),
     }
     write_atomically(path, data_bytes)
     sha256 = hashlib.sha256(data_bytes).hexdigest()

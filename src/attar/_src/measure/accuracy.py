@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from attar._src.core.errors import DataError
 from attar._src.core.progress import track
-from attar._src.measure.outputs import first_output
+from attar._src.measure.judged_output import judged_output
 from attar._src.runtime.session import Session
 
 
@@ -87,7 +87,7 @@ class Accuracy:
 def evaluate_accuracy(
     session: Session, raw: NDArray[Any], labels: NDArray[np.int64] | None, *, batch: int = 256
 ) -> Accuracy:
-    """Run every example through a file and compare its first output with the labels.
+    """Run every example through a file and count where the main output is largest at the label.
 
     Args:
         session: the decoded file, with one input.
@@ -108,7 +108,7 @@ def evaluate_accuracy(
     step = fixed if isinstance(fixed, int) else batch
     pairs = []
     for start in track(range(0, len(raw), step), "evaluating"):
-        outputs = first_output(session, [session.preprocess(raw[start : start + step])])
+        outputs = judged_output(session, [session.preprocess(raw[start : start + step])])
         pairs.append(_judge(outputs, labels[start : start + step]))
     right, counted = (np.concatenate(each) for each in zip(*pairs, strict=True))
     share = float(_some(right).mean())

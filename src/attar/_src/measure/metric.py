@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from attar._src.core.errors import AttarError, DataError, SpecError
 from attar._src.core.registry import Registry
 from attar._src.measure.accuracy import AccuracyMetric, accuracy_by_label, right_predictions
-from attar._src.measure.outputs import first_output
+from attar._src.measure.judged_output import judged_output
 from attar._src.runtime.session import Session
 
 #: Outputs ``(n, ...)`` and targets ``(n, ...)`` of a whole set -> one number.
@@ -111,7 +111,7 @@ class Scored:
 
 
 def score(session: Session, batches: Iterable[Examples], metric: Metric, *, classes: bool = True) -> Scored:
-    """Run a set through a file and apply a metric to its first output.
+    """Run a set through a file and judge its main output (``Session.main_output``).
 
     Args:
         session: the decoded file.
@@ -122,7 +122,7 @@ def score(session: Session, batches: Iterable[Examples], metric: Metric, *, clas
     Raises:
         DataError: there are no examples, an output is not finite, or outputs and targets do not fit.
     """
-    pairs = [(first_output(session, inputs), targets) for inputs, targets in batches]
+    pairs = [(judged_output(session, inputs), targets) for inputs, targets in batches]
     if not pairs:
         raise DataError("there are no examples to judge the file by")
     outputs, targets = (np.concatenate(each) for each in zip(*pairs, strict=True))

@@ -14,6 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import fx, nn
 
+from attar._src.model.operators import argument, arguments, is_batch_norm
 from attar._src.train.batch import Batch, Feed
 from attar._src.train.seeds import derive_seed, seed_everything
 from attar._src.work.learner import Learner
@@ -42,7 +43,7 @@ def reestimate_norms(learner: Learner, feed: Feed, fabric: Fabric, *, batches: i
     with torch.no_grad():
         for batch in islice(_batches(feed, epoch, batches), batches):
             with fabric.autocast():
-                program(*batch.to(fabric.device).inputs)
+                program(*batch.to(fabric.device).pick(learner.captured.names))
         for norm in norms:
             norm.finalize(fabric)
 
@@ -82,15 +83,15 @@ def _replace_norms(program: fx.GraphModule) -> list[_Norm]:
     norms: dict[int, _Norm] = {}
     state = dict(program.named_buffers(remove_duplicate=False))
     for node in list(program.graph.nodes):
-        if node.target is not torch.ops.aten.batch_norm.default or node.args[3] is None:
+        if not is_batch_norm(node) or argument(node, "running_mean") is None:
             continue
-        x, weight, bias, mean, variance = node.args[:5]
+        x, weight, bias, mean, variance, eps = arguments(node, "input weight bias running_mean running_var eps")
         running = state[str(mean.target)], state[str(variance.target)]
         norm = norms.setdefault(id(running[0]), _Norm(*running))
         name = f"norm_{node.name}"
         program.add_submodule(name, norm)
         with program.graph.inserting_before(node):
-            node.replace_all_uses_with(program.graph.call_module(name, (x, weight, bias, node.args[7])))
+            node.replace_all_uses_with(program.graph.call_module(name, (x, weight, bias, eps)))
         program.graph.erase_node(node)
     program.recompile()
     return list(norms.values())

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from attar._src.methods.norm_statistics import reestimate_norms
 from attar._src.methods.teachers.teacher import TeacherAnswers, ask_teachers
+from attar._src.model.outputs import flatten_outputs, main_output
 from attar._src.model.taps import LayerTaps
 from attar._src.train.batch import Batch, Feed
 from attar._src.train.fit import TrainingJob
@@ -73,6 +73,7 @@ class StageJob:
         self.feed: Feed | None = None
         self.layers = stage.features(), stage.teacher_features()
         self.objectives, self.weights = objectives, learner.weight_view()
+        self.arguments = learner.captured.names
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(context.seed, "projectors"))
             # The programs share the constraints; the one made last leaves them in training mode.
@@ -98,6 +99,7 @@ class StageJob:
             evaluate=self.evaluate,
             state=self.state,
             load=self.load,
+            names=self.arguments,
         )
 
     def before_step(self, step: int, steps: int) -> None:
@@ -159,9 +161,12 @@ class StageJob:
 
     def _prepare(self) -> None:
         """Let objectives make what depends on the sizes of layers."""
-        batch = Batch(self.learner.captured.example, None).to(self.context.fabric.device)
+        example, calibration = self.learner.captured.example, self.context.calibration
+        # Teachers may take arguments that the learner does not.
+        every = calibration.example(len(example[0])) if calibration.names else example
+        batch = Batch(every, None, names=calibration.names).to(self.context.fabric.device)
         with torch.no_grad():
-            outputs = self.evaluation(*batch.inputs)
+            outputs = self.evaluation(*batch.pick(self.arguments))
             sources = self._sources(outputs, batch, 0.0, self._teachers(batch), self.evaluation_taps)
         for objective in self.objectives:
             objective.prepare(sources)
@@ -178,8 +183,8 @@ class StageJob:
     def _sources(
         self, outputs: Any, batch: Batch, progress: float, said: TeacherAnswers, taps: LayerTaps
     ) -> LossInputs:
-        every = tuple(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
-        return LossInputs(every[0], every, batch, said.outputs, progress, taps.take(), said.features, self.weights)
+        every, main = tuple(flatten_outputs(outputs).values()), main_output(outputs)
+        return LossInputs(main, every, batch, said.outputs, progress, taps.take(), said.features, self.weights)
 
     def _parts(self, sources: LossInputs) -> dict[str, torch.Tensor]:
         parts = [objective(sources) for objective in self.objectives]
@@ -195,11 +200,10 @@ class StageJob:
         loss, examples, made, wanted = 0.0, 0, [], []
         for number, given in enumerate(self.context.validation.once()):
             # Without their positions: those of a cache are positions of training examples.
-            batch = Batch(given.inputs, given.targets).to(fabric.device)
+            batch = given.part(slice(None)).to(fabric.device)
             with fabric.autocast():
-                outputs = self.evaluation(*batch.inputs)
-            first = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)).float()
-            made.append(first.cpu().numpy())
+                outputs = self.evaluation(*batch.pick(self.arguments))
+            made.append(main_output(outputs).float().cpu().numpy())
             if batch.targets is not None:
                 wanted.append(batch.targets.cpu().numpy())
             if batch.targets is not None or "labels" not in self.stage.required():

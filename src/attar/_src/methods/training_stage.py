@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch.utils._pytree import tree_leaves
 
 from attar._src.core.errors import AttarError, SpecError, prefixed_errors, short_message
 from attar._src.methods.devices import on_device
 from attar._src.methods.teachers.teacher import ask_teachers
 from attar._src.methods.training_job import StageJob
+from attar._src.model.outputs import flatten_outputs, main_output
 from attar._src.model.taps import LayerTaps
-from attar._src.train.batch import Batch
 from attar._src.train.fit import fit
 from attar._src.train.plan import TrainingPlan
 from attar._src.train.seeds import derive_seed
@@ -108,12 +107,17 @@ class TrainingStage(TrainingPlan, Stage):
         self.attach(model)
         program = model.graph(train=False)
         taps = LayerTaps(program, self.features())
-        outputs = program(*trial.batch.inputs)
+        outputs = program(*trial.batch.pick(model.captured.names))
         answers = ask_teachers(trial.teachers, self.teachers(), self.teacher_features(), trial.batch)
-        every = tuple(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
-        batch = Batch(trial.batch.inputs, trial.batch.targets)
         given = LossInputs(
-            every[0], every, batch, answers.outputs, 0.0, taps.take(), answers.features, model.weight_view()
+            main_output(outputs),
+            tuple(flatten_outputs(outputs).values()),
+            trial.batch.part(slice(None)),
+            answers.outputs,
+            0.0,
+            taps.take(),
+            answers.features,
+            model.weight_view(),
         )
         losses = []
         for term in self.loss_terms():

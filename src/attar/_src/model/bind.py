@@ -22,6 +22,7 @@ from onnx_ir.passes import common as passes
 
 from attar._src.artifact.manifest import Binding, Part
 from attar._src.core.errors import ModelError
+from attar._src.core.operators import onnx_types
 
 #: Smallest bit pattern of a normal float32; from here on every pattern is a finite positive number.
 _FIRST = 0x0080_0000
@@ -29,7 +30,8 @@ _LAST = 0x7F7F_FFFF
 #: An initializer up to this many bytes stays in the graph (``docs/format.md``, section 5).
 _INLINE_BYTES = 64
 #: Operators whose output is some elements of their inputs, each once, in runs: what a binding can say.
-_MOVES = frozenset(("Concat", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"))
+_MOVES = onnx_types(lambda operator: operator.binds)
+_JOINS = onnx_types(lambda operator: operator.joins)
 
 
 def bind(
@@ -94,7 +96,7 @@ def _fold_moves(exported: onnx_ir.Model, marked: set[str]) -> set[str]:
     """
 
     def should_fold(node: onnx_ir.Node) -> bool | None:
-        data = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+        data = node.inputs if node.op_type in _JOINS else node.inputs[:1]
         if not any(value is not None and value.name in marked for value in node.inputs):
             return None
         moves = node.op_type in _MOVES and not node.domain

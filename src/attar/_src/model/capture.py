@@ -8,37 +8,24 @@ the nodes of both, and ``model.trace`` deploys the second: what is trained is wh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import fx, nn
 
-from attar._src.core.errors import ModelError, short_message
+from attar._src.core.errors import AttarError, ModelError, short_message
+from attar._src.core.fields import first_arguments
+from attar._src.model.entry import flat_entry, forward_parameters
 from attar._src.model.export import dynamic_shapes, evaluation_mode, quiet_export, training_mode
+from attar._src.model.operators import argument, argument_position, aten, operator_of
+from attar._src.model.programs import copy_graph
+from attar._src.model.traced import TracedModel
 
-aten = torch.ops.aten
-
-#: Operators that compute something else in training -> the position of what says so, and its value in evaluation.
-_MODES: dict[Any, tuple[int, Any]] = {
-    aten.batch_norm.default: (5, False),
-    aten.instance_norm.default: (5, False),
-    aten.dropout.default: (2, False),
-    aten.feature_dropout.default: (2, False),
-    aten.alpha_dropout.default: (2, False),
-    aten.feature_alpha_dropout.default: (2, False),
-    aten.rrelu.default: (3, False),
-    aten.scaled_dot_product_attention.default: (4, 0.0),
-    aten.lstm.input: (6, False),
-    aten.gru.input: (6, False),
-    aten.rnn_tanh.input: (6, False),
-    aten.rnn_relu.input: (6, False),
-}
 _FIXED = (
     "its code fixes the length of an axis that should vary, as len(x) and int(x.shape[0]) do; write x.shape[0], or fix "
     "the axis with dynamic=() (--fixed-batch N). "
 )
-_NORMS = (aten.batch_norm.default, aten.instance_norm.default)
+_NORMS = ("batch_norm", "instance_norm")
 
 
 @dataclass(frozen=True)
@@ -50,12 +37,18 @@ class CapturedModel:
         evaluation: the same nodes in evaluation mode.
         example: the inputs it was captured with.
         dynamic: axes of every input whose length may vary.
+        names: the arguments these inputs are.
+        outputs: the paths of the outputs, none where they have no names (``model.outputs``).
+        exports: what it was exported to, by structural variant; ``model.trace`` fills it.
     """
 
     training: fx.GraphModule
     evaluation: fx.GraphModule
     example: tuple[torch.Tensor, ...]
     dynamic: tuple[int, ...]
+    names: tuple[str, ...]
+    outputs: tuple[str, ...]
+    exports: dict[str, TracedModel] = field(default_factory=dict, repr=False, compare=False)
 
     def copy(self, *, train: bool) -> fx.GraphModule:
         """Return one of the programs as a graph to change, on the same parameters and buffers."""
@@ -63,17 +56,27 @@ class CapturedModel:
 
 
 def capture(
-    module: nn.Module, example: Sequence[torch.Tensor], *, dynamic: Sequence[int] = (0,), mode: str = "train"
+    module: nn.Module,
+    example: Sequence[torch.Tensor],
+    *,
+    names: Sequence[str] = (),
+    dynamic: Sequence[int] = (0,),
+    mode: str = "train",
+    method: str = "forward",
 ) -> CapturedModel:
     """Capture ``module``, which keeps its state and mode.
 
+    The programs take their inputs by position and return ``model.outputs.plain_outputs`` of what the module returns.
+
     Args:
         module: any module that ``torch.export`` can trace; float32 parameters.
-        example: its positional inputs, at least two long along every dynamic axis.
+        example: its inputs, at least two long along every dynamic axis.
+        names: the arguments these are, in the order of the signature; the first ones where it is empty.
         dynamic: axes of every input whose length may vary.
         mode: ``train`` runs the module in training mode and derives evaluation from it. ``eval`` is the other way
             round, for modules whose own code does something else in training: what it does then is lost, batch
             statistics and dropout are not.
+        method: what is called in place of ``forward``.
 
     Raises:
         ModelError: an operator or a piece of Python cannot be captured; the message names it.
@@ -84,9 +87,13 @@ def capture(
         if tensor.device.type != "cpu":
             raise ModelError(f"{name} is on {tensor.device}; call module.cpu() first")
     example = tuple(example)
-    with training_mode(module) if mode == "train" else evaluation_mode(module), quiet_export():
+    names = tuple(names) or first_arguments(forward_parameters(module, method), len(example))
+    mode_of = training_mode if mode == "train" else evaluation_mode
+    with mode_of(module), flat_entry(module, names, method), quiet_export():
         try:
             program = torch.export.export(module, example, dynamic_shapes=dynamic_shapes(module, example, dynamic))
+        except AttarError as error:
+            raise type(error)(f"{type(module).__name__} cannot be traced: {error}") from error
         except Exception as error:
             hint = _FIXED if "specialized it to be a constant" in str(error) else ""
             raise ModelError(f"{type(module).__name__} cannot be traced: {hint}{short_message(error)}") from error
@@ -95,19 +102,9 @@ def capture(
     both = [copy_graph(whole), copy_graph(whole)]
     for graph, train in zip(both, (True, False), strict=True):
         _turn(graph, train=train)
-    return CapturedModel(both[0], both[1], example, tuple(dynamic))
-
-
-def copy_graph(graph: fx.GraphModule) -> fx.GraphModule:
-    """Return a graph module with nodes of its own, of the same names, on the same parameters and buffers."""
-    copied = fx.Graph()
-    values: dict[fx.Node, fx.Node] = {}
-    output = copied.graph_copy(graph.graph, values)
-    copied.output(output)
-    copied._codegen = graph.graph._codegen
-    made = fx.GraphModule(graph, copied)
-    made.meta.update(graph.meta)
-    return made
+    returned = program.call_spec.out_spec
+    outputs = tuple(returned.context) if returned is not None and returned.type is dict else ()
+    return CapturedModel(both[0], both[1], example, tuple(dynamic), names, outputs)
 
 
 def _turn(graph: fx.GraphModule, *, train: bool) -> None:
@@ -121,16 +118,20 @@ def _turn(graph: fx.GraphModule, *, train: bool) -> None:
             node.replace_all_uses_with(node.args[0])
             graph.graph.erase_node(node)
             continue
-        position, off = _MODES.get(node.target, (len(node.args), None))
-        if position >= len(node.args):
+        row = operator_of(node)
+        if row is None or row.evaluation is None:
+            continue
+        name, off = row.evaluation
+        place = argument_position(node.target, name)
+        if place >= len(node.args):
             continue
         # A norm without running statistics takes those of each batch in both modes.
-        if node.target in _NORMS and node.args[3] is None:
+        if row.kind in _NORMS and argument(node, "running_mean") is None:
             continue
         if not train:
-            node.update_arg(position, off)
+            node.update_arg(place, off)
         elif off is False:
-            node.update_arg(position, True)
+            node.update_arg(place, True)
     graph.graph.eliminate_dead_code()
     graph.recompile()
 

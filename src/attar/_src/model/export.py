@@ -16,12 +16,6 @@ from torch import nn
 _LOUD = ("torch.onnx", "onnxscript", "torch.export", "torch.fx.experimental.symbolic_shapes")
 
 
-def argument_names(module: nn.Module) -> tuple[str, ...]:
-    """Return the names of the positional inputs of a module's forward."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return tuple(name for name, given in inspect.signature(module.forward).parameters.items() if given.kind in kinds)
-
-
 @contextlib.contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Put every submodule into evaluation mode, and each back into its own afterwards."""
@@ -70,7 +64,8 @@ def quiet_export() -> Iterator[None]:
 
 def dynamic_shapes(module: nn.Module, example: Sequence[torch.Tensor], axes: Sequence[int]) -> Any:
     """Return what the exporters take as ``dynamic_shapes``: these axes of every input vary."""
-    names = argument_names(module)
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [name for name, each in inspect.signature(module.forward).parameters.items() if each.kind in kinds]
     shapes = [
         {axis: torch.export.Dim.DYNAMIC for axis in axes if axis < tensor.dim()} if tensor.dim() else None
         for tensor in example

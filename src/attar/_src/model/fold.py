@@ -11,7 +11,7 @@ f along the output channel. Elsewhere (an activation or padding between, a share
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,28 +20,23 @@ import torch
 from numpy.typing import NDArray
 from torch import fx, nn
 
-aten = torch.ops.aten
-
-#: Layers a batch-norm folds into -> axis of the output channel in their weight, when not grouped.
-_FOLDABLE: dict[Any, int] = {
-    aten.conv1d.default: 0,
-    aten.conv2d.default: 0,
-    aten.conv3d.default: 0,
-    aten.linear.default: 0,
-    aten.conv_transpose1d.default: 1,
-    aten.conv_transpose2d.input: 1,
-    aten.conv_transpose3d.input: 1,
-}
-#: Position of ``groups`` in the arguments of a transposed convolution.
-_GROUPS = 6
-_NOTHING = (
-    aten.dropout.default,
-    aten.feature_dropout.default,
-    aten.alpha_dropout.default,
-    aten.detach.default,
-    aten.alias.default,
-    aten.lift_fresh_copy.default,
+from attar._src.model.operators import (
+    arguments,
+    aten,
+    bias_of,
+    channel_axis,
+    is_batch_norm,
+    is_identity,
+    is_layer,
+    output_axes,
+    weight_of,
 )
+
+_ARGUMENTS = "input weight bias running_mean running_var training eps"
+
+
+#: Name of a weight, factor ``(channels,)``, axis of the channels -> whether the weight can take the factor.
+Scalable = Callable[[str, NDArray[np.float64], int], bool]
 
 
 @dataclass(frozen=True)
@@ -69,51 +64,52 @@ def clean(graph: fx.GraphModule) -> None:
         if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
             continue
         everything = node.target is aten.slice.Tensor and _slices_everything(node)
-        if everything or node.target in _NOTHING:
+        if everything or is_identity(node):
             node.replace_all_uses_with(node.args[0])
             graph.graph.erase_node(node)
     graph.graph.eliminate_dead_code()
     graph.recompile()
 
 
-def fold_batch_norms(graph: fx.GraphModule, rigid: Collection[str] = ()) -> Folding:
+def fold_batch_norms(graph: fx.GraphModule, scalable: Scalable | None = None) -> Folding:
     """Fold every batch-norm that can be folded exactly; the graph gets parameters of its own where they change.
 
     Args:
         graph: changed in place.
-        rigid: weights that stay as they are.
+        scalable: whether a weight can take a factor; where it cannot, the batch-norm stays. None: all can.
 
     Returns:
         The names of the batch-norm modules folded, with the layer each went into, and of those kept, with the reason.
     """
     folding = Folding()
     for node in list(graph.graph.nodes):
-        if node.op != "call_function" or node.target is not aten.batch_norm.default:
+        if not is_batch_norm(node):
             continue
-        source, gamma, beta, mean, var, training, _, eps, *_ = node.args
+        source, gamma, beta, mean, var, training, eps = arguments(node, _ARGUMENTS)
         name = _owner(mean) or node.name
         reason = _reason_to_keep(source, (mean, var), training)
-        if reason is None and source.args[1].target in rigid:
-            reason = f"the scales of {source.args[1].target} do not follow its channels"
         if reason:
             folding.kept[name] = reason
             continue
-        weight_node = source.args[1]
-        bias_node = source.args[2] if len(source.args) > 2 else None
-        weight = _value(graph, weight_node).double()
-        factor = torch.rsqrt(_value(graph, var).double() + eps)
-        if gamma is not None:
-            factor = factor * _value(graph, gamma).double()
+        weight_node, bias_node = weight_of(source), bias_of(source)
+        target, weight = str(weight_node.target), _value(graph, weight_node).double()
+        axis = output_axes(source, weight.dim())[-1]
+        factor = _factor(graph, gamma, var, eps)
+        # Of two batch-norms behind one layer, the weight takes both factors.
+        whole = factor.numpy() * folding.factors[target][0] if target in folding.factors else factor.numpy()
+        if scalable is not None and not scalable(target, whole, axis):
+            folding.kept[name] = f"the scales of {target} do not follow its channels"
+            continue
         bias = _value(graph, bias_node).double() if bias_node is not None else torch.zeros_like(factor)
         bias = (bias - _value(graph, mean).double()) * factor
         if beta is not None:
             bias = bias + _value(graph, beta).double()
         form = [1] * weight.dim()
-        form[_FOLDABLE[source.target]] = -1
-        layer, _, leaf = str(weight_node.target).rpartition(".")
-        into = layer if layer and leaf == "weight" else str(weight_node.target)
+        form[axis] = -1
+        layer, _, leaf = target.rpartition(".")
+        into = layer if layer and leaf == "weight" else target
         bias_name = str(bias_node.target) if bias_node is not None else _free_name(graph, f"{into}.bias", into)
-        _assign(graph, weight_node.target, weight * factor.reshape(form))
+        _assign(graph, target, weight * factor.reshape(form))
         _assign(graph, bias_name, bias)
         if bias_node is None:
             with graph.graph.inserting_after(weight_node):
@@ -123,7 +119,7 @@ def fold_batch_norms(graph: fx.GraphModule, rigid: Collection[str] = ()) -> Fold
         graph.graph.erase_node(node)
         folding.folded[name], folding.biases[name] = into, bias_name
         folding.values[source.name] = node.name
-        folding.factors[str(weight_node.target)] = (factor.numpy(), _FOLDABLE[source.target])
+        folding.factors[target] = (whole, axis)
     graph.graph.eliminate_dead_code()
     graph.delete_all_unused_submodules()
     _delete_unused_state(graph)
@@ -141,16 +137,14 @@ def merge_batch_norms(graph: fx.GraphModule) -> None:
         graph: changed in place; it gets parameters of its own where they change.
     """
     for node in list(graph.graph.nodes):
-        if node.op != "call_function" or node.target is not aten.batch_norm.default:
+        if not is_batch_norm(node):
             continue
         source, gamma, beta, mean, var, training, momentum, eps, *rest = node.args
         state = [each for each in (gamma, beta, mean, var) if each is not None]
         shared = any(len(found) > 1 or len(found[0].users) > 1 for found in (_readers(graph, each) for each in state))
         if training or mean is None or var is None or shared:
             continue
-        factor = torch.rsqrt(_value(graph, var).double() + eps)
-        if gamma is not None:
-            factor = factor * _value(graph, gamma).double()
+        factor = _factor(graph, gamma, var, eps)
         shift = -_value(graph, mean).double() * factor
         if beta is not None:
             shift = shift + _value(graph, beta).double()
@@ -176,6 +170,12 @@ def merge_batch_norms(graph: fx.GraphModule) -> None:
     graph.recompile()
 
 
+def _factor(graph: fx.GraphModule, gamma: fx.Node | None, var: fx.Node, eps: float) -> torch.Tensor:
+    """Return ``gamma / sqrt(var + eps)``, float64 ``(channels,)``."""
+    factor = torch.rsqrt(_value(graph, var).double() + eps)
+    return factor if gamma is None else factor * _value(graph, gamma).double()
+
+
 def _readers(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     """Return the nodes that read the state ``node`` reads."""
     return list(graph.graph.find_nodes(op="get_attr", target=node.target))
@@ -187,23 +187,24 @@ def _reason_to_keep(source: Any, statistics: tuple[Any, Any], training: Any) -> 
         return "it normalises by the statistics of each batch"
     if sum(len(n.users) for n in statistics[0].graph.find_nodes(op="get_attr", target=statistics[0].target)) > 1:
         return "it is used more than once"
-    if source.op != "call_function" or source.target not in _FOLDABLE:
+    if not is_layer(source):
         what = getattr(source.target, "__name__", str(source.target)).split(".")[0]
         return (
             f"{'an input' if source.op == 'placeholder' else what} comes before it, not a convolution or linear layer"
         )
-    if source.target is aten.linear.default and source.meta["val"].dim() != 2:
+    dim = source.meta["val"].dim()
+    if channel_axis(source) % dim != 1:
         return f"the channels of {source.name} are not its output features"
     if len(source.users) > 1:
         return f"the output of {source.name} is read elsewhere too"
-    weight = source.args[1]
+    weight, bias = weight_of(source), bias_of(source)
     if weight.op != "get_attr":
         return f"the weight of {source.name} is computed in the graph"
     if sum(1 for user in weight.graph.find_nodes(op="get_attr", target=weight.target) for _ in user.users) > 1:
         return f"the weight {weight.target} is used more than once"
-    if len(source.args) > 2 and source.args[2] is not None and len(source.args[2].users) > 1:
-        return f"the bias {source.args[2].target} is used more than once"
-    if _FOLDABLE[source.target] == 1 and len(source.args) > _GROUPS and source.args[_GROUPS] != 1:
+    if bias is not None and len(bias.users) > 1:
+        return f"the bias {bias.target} is used more than once"
+    if len(output_axes(source, dim)) > 1:
         return "a grouped transposed convolution comes before it"
     return None
 

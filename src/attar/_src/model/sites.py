@@ -23,74 +23,8 @@ from typing import Any
 import torch
 from torch import fx
 
-aten = torch.ops.aten
-
-#: Products with the positions of the inputs that are data, where they are not parameters.
-PRODUCTS: dict[Any, tuple[int, ...]] = {
-    aten.conv1d.default: (0,),
-    aten.conv2d.default: (0,),
-    aten.conv3d.default: (0,),
-    aten.convolution.default: (0,),
-    aten.conv_transpose1d.default: (0,),
-    aten.conv_transpose2d.input: (0,),
-    aten.conv_transpose3d.input: (0,),
-    aten.linear.default: (0,),
-    aten.addmm.default: (1,),
-    aten.mm.default: (0, 1),
-    aten.bmm.default: (0, 1),
-    aten.matmul.default: (0, 1),
-}
-_CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
-#: Operators whose output has only elements of their inputs (or zeros), which every grid here holds exactly.
-_MOVES = frozenset(
-    {
-        aten.view.default,
-        aten._unsafe_view.default,
-        aten.reshape.default,
-        aten.flatten.using_ints,
-        aten.unflatten.int,
-        aten.transpose.int,
-        aten.t.default,
-        aten.permute.default,
-        aten.slice.Tensor,
-        aten.select.int,
-        aten.squeeze.default,
-        aten.squeeze.dim,
-        aten.squeeze.dims,
-        aten.unsqueeze.default,
-        aten.expand.default,
-        aten.repeat.default,
-        aten.flip.default,
-        aten.clone.default,
-        aten.contiguous.default,
-        aten.alias.default,
-        aten.max_pool1d.default,
-        aten.max_pool2d.default,
-        aten.max_pool3d.default,
-        aten.cat.default,
-        aten.stack.default,
-        aten.constant_pad_nd.default,
-        aten.pad.default,
-        aten.pixel_shuffle.default,
-        aten.where.self,
-    }
-)
-_PASSES = frozenset(
-    {
-        aten.add.Tensor,
-        aten.mean.dim,
-        aten.avg_pool1d.default,
-        aten.avg_pool2d.default,
-        aten.avg_pool3d.default,
-        aten.adaptive_avg_pool1d.default,
-        aten.adaptive_avg_pool2d.default,
-        aten._adaptive_avg_pool2d.default,
-    }
-)
-#: Activation functions that integer kernels take in by the range of their output.
-_FUSED = frozenset(
-    {aten.relu.default, aten.relu_.default, aten.relu6.default, aten.hardtanh.default, aten.clamp.default}
-)
+from attar._src.core.operators import OperatorRow
+from attar._src.model.operators import data_of, is_zero, kind_of, moves, operator_of
 
 
 @dataclass(frozen=True)
@@ -125,24 +59,22 @@ def find_sites(
             node = group[node]
         return node
 
-    products = [n for n in graph.graph.nodes if n.op == "call_function" and n.target in PRODUCTS and not skip(n)]
-    todo = [value for node in products for value in _at(node, PRODUCTS[node.target])]
-    todo += [value for node in products if node.target in _CONVOLUTIONS for value in _behind(node)]
+    products = {n: row for n in graph.graph.nodes if (row := _product(n)) is not None and not skip(n)}
+    todo = [value for node in products for value in data_of(node) if isinstance(value, fx.Node)]
+    todo += [value for node, row in products.items() if row.writes_codes for value in _behind(node)]
     while todo:
         value = todo.pop()
         if value in group or value not in activations:
             continue
         group[value] = value
-        if value.op != "call_function":
-            continue
-        if value.target in _MOVES and _keeps_grid(value):
+        if moves(value):
             todo.extend(value.all_input_nodes)
         else:
-            behind = value.args[0] if value.target in _FUSED else value
-            if isinstance(behind, fx.Node) and behind.target in _PASSES and _only_activations(behind, activations):
+            behind = data_of(value)[0] if kind_of(value) == "clip" else value
+            if isinstance(behind, fx.Node) and kind_of(behind) == "pass" and _only_activations(behind, activations):
                 todo.extend(behind.all_input_nodes)
     for value in group:
-        if value.op == "call_function" and value.target in _MOVES and _keeps_grid(value):
+        if moves(value):
             for source in value.all_input_nodes:
                 if source in group:
                     first, second = sorted((find(value), find(source)), key=order.__getitem__)
@@ -158,29 +90,16 @@ def find_sites(
     )
 
 
-def observe(
-    graph: fx.GraphModule, inputs: Iterable[Any], names: Collection[str], see: Callable[[str, Any], None]
-) -> None:
-    """Run the graph and show every named value to ``see(name, tensor)``."""
-
-    class Watching(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            result = super().run_node(n)
-            if n.name in names:
-                see(n.name, result)
-            return result
-
-    Watching(graph).run(*inputs)
-
-
-def _at(node: fx.Node, positions: tuple[int, ...]) -> list[fx.Node]:
-    return [node.args[i] for i in positions if i < len(node.args) and isinstance(node.args[i], fx.Node)]  # type: ignore[misc]
+def _product(node: fx.Node) -> OperatorRow | None:
+    """Return the row of a product that an integer kernel can serve, None for other nodes."""
+    row = operator_of(node)
+    return row if row is not None and row.kind in ("layer", "product") and row.in_integers else None
 
 
 def _behind(convolution: fx.Node) -> list[fx.Node]:
     """Return the value an integer convolution would write: its own, or that of the activation that fuses into it."""
     users = list(convolution.users)
-    out = users[0] if len(users) == 1 and users[0].target in _FUSED else convolution
+    out = users[0] if len(users) == 1 and kind_of(users[0]) == "clip" else convolution
     # What leaves the graph is not rounded.
     return [] if any(user.op == "output" for user in out.users) else [out]
 
@@ -200,32 +119,15 @@ def _is_floating(value: Any) -> bool:
 
 def _only_activations(node: fx.Node, activations: set[fx.Node]) -> bool:
     """True where every operand is a floating activation: no parameter, no scalar, no rescaling."""
-    operands = node.args[:2] if node.target is aten.add.Tensor else node.args[:1]
-    return not node.kwargs and all(isinstance(operand, fx.Node) and operand in activations for operand in operands)
-
-
-def _keeps_grid(node: fx.Node) -> bool:
-    """Padding and choosing keep the grid where they put in zeros, which every grid holds exactly."""
-    if node.target is aten.where.self:
-        return any(_is_zero(branch) for branch in node.args[1:])
-    if node.target not in (aten.constant_pad_nd.default, aten.pad.default):
-        return True
-    mode = node.args[2] if node.target is aten.pad.default and len(node.args) > 2 else "constant"
-    value = node.args[-1] if len(node.args) > (2 if node.target is aten.constant_pad_nd.default else 3) else 0
-    return mode == "constant" and value in (0, 0.0, None)
-
-
-def _is_zero(value: Any) -> bool:
-    return isinstance(value, fx.Node) and value.target is aten.scalar_tensor.default and value.args == (0,)
+    return not node.kwargs and all(isinstance(operand, fx.Node) and operand in activations for operand in data_of(node))
 
 
 def _is_moved(node: fx.Node, group: dict[fx.Node, fx.Node]) -> bool:
     """True where every element of the value comes from another value of the group."""
-    moves = node.op == "call_function" and node.target in _MOVES and _keeps_grid(node)
     # A parameter that is joined to activations is on no grid: the joint value is rounded itself.
-    inputs = [n for n in node.all_input_nodes if not _is_zero(n)]
+    inputs = [n for n in node.all_input_nodes if not is_zero(n)]
     joined = [n for n in inputs if n.op == "get_attr" or _is_floating(n.meta.get("val"))]
-    return moves and all(source in group for source in joined)
+    return moves(node) and all(source in group for source in joined)
 
 
 def _names(nodes: Iterable[fx.Node]) -> tuple[str, ...]:

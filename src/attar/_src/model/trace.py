@@ -1,15 +1,17 @@
-"""Trace a module once: the graph that is quantized, simulated and deployed is one and the same.
+"""Trace a module: the graph that is quantized, simulated and deployed is one and the same.
 
 The way: ``torch.export`` (``model.capture``) -> clean and fold (``model.fold``) -> ``torch.onnx`` ->
 the decomposed program, whose node names are the value names of the ONNX graph. Activations are quantized at those names
 (``model.sites``), weights at the module's own parameter names, so nothing has to be matched by guessing.
+
+The export takes seconds and does not look at weights. A captured module is therefore exported once for each structural
+variant (other batch-norms folded or merged, other thresholds in the graph); later deployments put their state into it.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -18,12 +20,15 @@ import torch
 from torch import fx, nn
 from torch.fx.traceback import NodeSource
 
-from attar._src.artifact.manifest import Binding, Fold, Port
+from attar._src.artifact.manifest import Port
 from attar._src.core.errors import ModelError, short_message
 from attar._src.model.bind import bind
 from attar._src.model.capture import CapturedModel, capture
 from attar._src.model.export import dynamic_shapes, quiet_export
-from attar._src.model.fold import Folding, clean, fold_batch_norms, merge_batch_norms
+from attar._src.model.fold import Folding, Scalable, clean, fold_batch_norms, merge_batch_norms
+from attar._src.model.output_names import name_outputs
+from attar._src.model.programs import state_of
+from attar._src.model.traced import TracedModel
 
 _NAMES: dict[int, Any] = {
     onnx.TensorProto.FLOAT: "f32",
@@ -35,57 +40,15 @@ _NAMES: dict[int, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class TracedModel:
-    """A module as a graph.
-
-    Attributes:
-        graph: the decomposed program as a module in evaluation mode; its state has the module's own names.
-            Batch-norms that could be folded are folded into it, the caller's module is untouched.
-        model: the same program as ONNX, without weights; value names equal the names of the graph's nodes.
-        bindings: how the ONNX graph's initializers are made of the state.
-        constants: tensors of the graph that are no parameter or buffer of the module, by a name of their own.
-        inputs, outputs: the graph's ports.
-        folding: which batch-norms were folded, which kept and why.
-        aliases: other names of tied parameters -> the name the state has.
-        parameters: number of parameters of the caller's module, tied ones once.
-        origins: value of the graph -> the value of the captured program it is (``model.capture``).
-    """
-
-    graph: fx.GraphModule
-    model: onnx.ModelProto
-    bindings: tuple[Binding, ...]
-    constants: Mapping[str, Any]
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    folding: Folding
-    aliases: Mapping[str, str]
-    parameters: int
-    origins: Mapping[str, str]
-
-    @property
-    def folds(self) -> tuple[Fold, ...]:
-        """The folded batch-norms as the manifest records them."""
-        return tuple(Fold(batch_norm=name, into=into) for name, into in self.folding.folded.items())
-
-    @property
-    def values(self) -> frozenset[str]:
-        """The names of the ONNX graph's values: its inputs and what its nodes make."""
-        made = {value for node in self.model.graph.node for value in node.output}
-        return frozenset(made | {port.name for port in self.inputs})
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """Return the parameters and buffers the graph reads, by name, folded where they were."""
-        named = {**dict(self.graph.named_parameters()), **dict(self.graph.named_buffers())}
-        return {name: tensor.detach() for name, tensor in named.items()}
-
-
-def trace(module: nn.Module, example: Sequence[torch.Tensor], *, dynamic: Sequence[int] = (0,)) -> TracedModel:
+def trace(
+    module: nn.Module, example: Sequence[torch.Tensor], *, names: Sequence[str] = (), dynamic: Sequence[int] = (0,)
+) -> TracedModel:
     """Trace ``module`` in evaluation mode.
 
     Args:
         module: any module that ``torch.export`` can trace; float32 parameters.
-        example: its positional inputs, at least two long along every dynamic axis.
+        example: its inputs, at least two long along every dynamic axis.
+        names: the arguments these are; the first ones where it is empty.
         dynamic: axes of every input whose length may vary.
 
     Returns:
@@ -94,14 +57,14 @@ def trace(module: nn.Module, example: Sequence[torch.Tensor], *, dynamic: Sequen
     Raises:
         ModelError: an operator or a piece of Python cannot be exported; the message names it.
     """
-    return deploy_graph(module, capture(module, example, dynamic=dynamic, mode="eval"))
+    return deploy_graph(module, capture(module, example, names=names, dynamic=dynamic, mode="eval"))
 
 
 def deploy_graph(
     module: nn.Module,
     captured: CapturedModel,
     *,
-    rigid: Collection[str] = (),
+    scalable: Scalable | None = None,
     emit: Mapping[str, Callable[[fx.Graph, fx.Node], fx.Node]] = MappingProxyType({}),
     merge: bool = False,
 ) -> TracedModel:
@@ -110,24 +73,38 @@ def deploy_graph(
     Args:
         module: the module that was captured.
         captured: its programs.
-        rigid: weights that no batch-norm may be folded into: the channels of their grids would not follow.
+        scalable: whether a weight, with the grid it is on, can be multiplied by the factors of a batch-norm.
         emit: name of a captured value -> what adds nodes behind it (a threshold, say) and returns the last.
         merge: whether batch-norms that stay become two vectors (``merge_batch_norms``).
 
     Raises:
         ModelError: an operator cannot be exported to ONNX; the message names it.
     """
-    example = captured.example
-    with quiet_export(), torch.no_grad():
-        graph = captured.copy(train=False)
-        added: dict[str, str] = {}
+    graph = captured.copy(train=False)
+    added: dict[str, str] = {}
+    with torch.no_grad():
         for node in list(graph.graph.nodes):
             if node.name in emit:
                 added[_add_after(graph.graph, node, emit[node.name]).name] = node.name
         clean(graph)
-        folding = fold_batch_norms(graph, rigid)
+        folding = fold_batch_norms(graph, scalable)
         if merge:
             merge_batch_norms(graph)
+    state = state_of(graph)
+    variant = "\n".join([str(graph.graph), *(f"{name} {value.dtype} {value.shape}" for name, value in state.items())])
+    known = captured.exports.get(variant)
+    if known is not None and known.fits(state):
+        return known.with_state(state, folding)
+    traced = captured.exports[variant] = _export(module, captured, graph, folding, added)
+    return traced
+
+
+def _export(
+    module: nn.Module, captured: CapturedModel, graph: fx.GraphModule, folding: Folding, added: Mapping[str, str]
+) -> TracedModel:
+    """Export a graph to ONNX; ``added``: node that was added -> the captured node whose value it has."""
+    example = captured.example
+    with quiet_export(), torch.no_grad():
         try:
             program = torch.onnx.export(
                 graph,
@@ -146,11 +123,14 @@ def deploy_graph(
         traced = program.exported_program.module(check_guards=False)
         assert isinstance(traced, fx.GraphModule)
         state = {**dict(traced.named_parameters()), **dict(traced.named_buffers())}
+        initializers = set(program.model.graph.initializers)
         model, bindings, constants = bind(program.model, state)
         _name_inputs(model, traced)
+        name_outputs(model, traced, captured.outputs)
     inputs, outputs = _ports(model, example)
     return TracedModel(
         graph=traced,
+        names=tuple(state),
         model=model,
         bindings=bindings,
         constants=constants,
@@ -160,7 +140,15 @@ def deploy_graph(
         aliases=_aliases(module, state),
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         origins=_origins(traced, graph, {**folding.values, **added}),
+        baked=_baked(state_of(graph), initializers),
     )
+
+
+def _baked(state: Mapping[str, torch.Tensor], initializers: Collection[str]) -> dict[str, torch.Tensor]:
+    """Return copies of the tensors that no binding brings into the ONNX graph: those of other types than float32."""
+    # Tied parameters have one initializer for all their names.
+    bound = {id(value) for name, value in state.items() if name in initializers and value.dtype == torch.float32}
+    return {name: value.detach().clone() for name, value in state.items() if id(value) not in bound}
 
 
 def _add_after(graph: fx.Graph, node: fx.Node, add: Callable[[fx.Graph, fx.Node], fx.Node]) -> fx.Node:

@@ -43,9 +43,10 @@ def autotune(
         return recipe.model_copy(update=decided | {"precision": _PRECISIONS[0], "layout": _LAYOUTS[0]})
     largest = max(trained, key=lambda name: dry_runs[name].traced.parameters)
     batch = next(size for stage in recipe.models[largest].stages if (size := stage.batch_size()) is not None)
+    captured = dry_runs[largest].captured
     fastest = measure_precision(
-        dry_runs[largest].captured.training,
-        inputs.example(max(2, batch // recipe.devices)),
+        captured.training,
+        inputs.of(dict.fromkeys(captured.names, True)).example(max(2, batch // recipe.devices)),
         precisions=_PRECISIONS if recipe.precision == "auto" else (recipe.precision,),
         layouts=_LAYOUTS if recipe.layout == "auto" else (recipe.layout,),
     )

@@ -7,10 +7,11 @@ once, when everything is packed.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,6 @@ from attar._src.data.preprocessing import find_preprocessing
 from attar._src.data.registry import DATASETS, load_dataset
 from attar._src.pipeline import loader_checks
 from attar._src.recipe.parts import DataSpec
-from attar._src.train.batch import Feed
 from attar._src.train.feed import ArrayFeed, LoaderFeed, preprocessor
 from attar._src.train.seeds import derive_seed, seed_everything
 from attar._src.work.compressed_model import CalibrationInputs, FileInfo
@@ -97,28 +97,28 @@ class DataSplits:
         """Return what a file of a model under this licence tells its user."""
         return replace(self.use, licence=licence)
 
-    def check_loaders(self, arguments: Mapping[str, Sequence[str]]) -> None:
+    def check_loaders(self, models: Mapping[str, Mapping[str, bool]]) -> None:
         """Refuse loaders whose first batches do not suit the models.
 
         Args:
-            arguments: name of a model -> the arguments of its forward.
+            models: name of a model -> the arguments of its forward -> whether they are required.
 
         Raises:
-            SpecError: models take the arguments from a mapping in different orders.
-            DataError: targets of validation or test differ in shape from batch to batch.
+            DataError: batches lack a required argument of a model, or targets of validation or test differ in shape
+                from batch to batch.
         """
         if self.train.loader is not None:
-            loader_checks.agree(self.train.loader, arguments)
+            loader_checks.serves(self.train.loader, models)
         for name, split in {"validation": self.validation, "test": self.test}.items():
             if split is not None and split.loader is not None:
-                given = self.feed(split, next(iter(arguments.values()))).once()
+                given = self.feed(split, next(iter(models.values()))).once()
                 for _ in islice(loader_checks.alike(given, name), loader_checks.LOOKED_AT):
                     pass
 
     def feed(
         self,
         split: Split,
-        names: Sequence[str] = (),
+        parameters: Mapping[str, bool] = MappingProxyType({}),
         *,
         batch: int = 256,
         seed: int = 0,
@@ -130,7 +130,7 @@ class DataSplits:
 
         Args:
             split: one of this set's.
-            names: the arguments of the module's forward, for loaders that give mappings.
+            parameters: the arguments that models take of a loader's batches -> whether they are required.
             batch: examples in a batch over all ranks, of arrays.
             seed: of what is drawn.
             augment: whether the recipe's augmentations are drawn.
@@ -138,7 +138,7 @@ class DataSplits:
             world: how many there are.
         """
         if split.loader is not None:
-            return LoaderFeed(split.loader, names, seed=seed, rank=rank, world=world)
+            return LoaderFeed(split.loader, parameters, seed=seed, rank=rank, world=world)
         return ArrayFeed(
             split.inputs,
             split.targets,
@@ -150,18 +150,22 @@ class DataSplits:
             world=world,
         )
 
-    def calibration(self, names: Sequence[str]) -> CalibrationInputs:
+    def calibration(self, parameters: Mapping[str, bool]) -> CalibrationInputs:
         """Return some hundred training examples as inputs, drawn by the data's seed.
+
+        Args:
+            parameters: the arguments that models take of a loader's batches -> whether they are required.
 
         Raises:
             DataError: there are fewer than two, or an input is not finite.
         """
-        feed, wanted = self.feed(self.train, names, batch=_BATCH, seed=self.data.seed), self.data.calibration
+        feed, wanted = self.feed(self.train, parameters, batch=_BATCH, seed=self.data.seed), self.data.calibration
+        names: tuple[str, ...] = ()
         if isinstance(feed, ArrayFeed):
             order = torch.from_numpy(_order(feed.examples, derive_seed(self.data.seed, "calibration"))[:wanted])
             batches = [feed.at(part, torch.zeros_like(part)).inputs for part in order.split(_BATCH)]
         else:
-            batches, seen = [], 0
+            batches, seen, names = [], 0, feed.first.names
             for batch in feed.once():
                 batches.append(tuple(each[: wanted - seen] for each in batch.inputs))
                 seen += len(batches[-1][0])
@@ -171,7 +175,7 @@ class DataSplits:
             raise DataError(f"{self.name}: the inputs hold NaN or infinity; nothing can be trained on them")
         if sum(len(batch[0]) for batch in batches) < 2:
             raise DataError(f"{self.name}: at least two training examples are needed")
-        return CalibrationInputs(tuple(batches))
+        return CalibrationInputs(tuple(batches), names)
 
 
 def load_splits(data: DataSpec, folder: Path, *, task: str | None, metric: str) -> DataSplits:
@@ -332,15 +336,3 @@ def _targets(value: Any, name: str) -> NDArray[Any]:
 
 def _order(count: int, seed: int) -> NDArray[np.int64]:
     return np.random.RandomState(seed % 2**32).permutation(count).astype(np.int64)
-
-
-def labelled_batches(feed: Feed) -> Iterable[tuple[tuple[NDArray[Any], ...], NDArray[Any]]]:
-    """Yield every example once with its targets, as arrays.
-
-    Raises:
-        DataError: a batch has no targets, or targets differ in shape from batch to batch.
-    """
-    for batch in loader_checks.alike(feed.once(), "a split"):
-        if batch.targets is None:
-            raise DataError("recipe.data.source: there are no targets to judge a model by")
-        yield tuple(each.numpy() for each in batch.inputs), batch.targets.numpy()

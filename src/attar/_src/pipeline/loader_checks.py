@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -11,9 +11,10 @@ import torch
 from torch.utils._pytree import tree_flatten_with_path
 
 from attar._src.core.digest import digest
-from attar._src.core.errors import DataError, SpecError
+from attar._src.core.errors import DataError
 from attar._src.train.batch import Batch
 from attar._src.train.feed import LoaderFeed, length_of, seeded
+from attar._src.train.inputs import arguments_taken
 
 #: How much is looked at: batches, and bytes of them.
 LOOKED_AT, _BYTES = 64, 64 * 2**20
@@ -43,24 +44,22 @@ def _seen(loader: Iterable[Any]) -> Iterator[Any]:
             return
 
 
-def agree(loader: Iterable[Any], arguments: Mapping[str, Sequence[str]]) -> None:
-    """Refuse a loader of mappings that models would take apart in different orders: one batch serves them all.
+def serves(loader: Iterable[Any], models: Mapping[str, Mapping[str, bool]]) -> None:
+    """Refuse a loader whose batches lack what a model needs.
 
     Args:
         loader: of training examples.
-        arguments: those of the forward of each model.
+        models: name of a model -> the arguments of its forward -> whether they are required.
 
     Raises:
-        SpecError: two models take other arguments of a batch, or take them in another order; both are named.
+        DataError: a required argument of a model is not in the first batch.
     """
-    taken = {name: LoaderFeed(loader, names).arguments for name, names in arguments.items()}
-    first, wanted = next(iter(taken.items()))
-    for name, own in taken.items():
-        if own != wanted:
-            raise SpecError(
-                f"recipe.models: the data are mappings, of which {first} takes {', '.join(wanted)} and {name} takes "
-                f"{', '.join(own)}, and one batch serves both; give their forwards the same arguments in the same order"
-            )
+    for name, parameters in models.items():
+        try:
+            first = LoaderFeed(loader, parameters).first
+            arguments_taken(parameters, first.names, len(first.inputs))
+        except DataError as error:
+            raise DataError(f"recipe.models.{name}: {error}") from error
 
 
 def alike(batches: Iterable[Batch], split: str) -> Iterator[Batch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import nn
 from attar._src.core.errors import ModelError, SpecError, missing_file
 from attar._src.core.registry import load_object
 from attar._src.deploy.build_module import build_module
-from attar._src.model.export import argument_names
+from attar._src.model.entry import forward_parameters
 from attar._src.recipe.parts import ModelSpec
 from attar._src.recipe.recipe import Recipe
 from attar._src.recipe.reference import expand_path
@@ -58,12 +59,12 @@ class ModelSource:
             self._build(seed)  # detects a factory that reuses its module now, not after hours of training
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the inputs, which are the keys of batches that are mappings."""
+    def parameters(self) -> dict[str, bool]:
+        """Arguments of the forward (inputs of a file) in order -> whether a batch must have them."""
         if self.session is not None:
-            return tuple(port.name for port in self.session.inputs)
+            return {port.name: True for port in self.session.inputs}
         assert self.module is not None
-        return argument_names(self.module)
+        return forward_parameters(self.module)
 
     def begin(self, seed: int) -> None:
         """Give the module its initial state for ``seed``."""
@@ -90,7 +91,7 @@ class ModelSource:
         except (SpecError, ModelError) as error:
             kind = ModelError if isinstance(error, ModelError) else SpecError
             raise kind(f"{where}: {error}") from error
-        shared = None if self.module is None or self._is_object else _shared_parameter(self.module, module)
+        shared = None if self.module is None or self._is_object else _shared_weight(self.module, module)
         if shared:
             raise SpecError(
                 f"{where}.factory: its second call returned the parameter {shared[1]} of the first, so another seed "
@@ -99,11 +100,20 @@ class ModelSource:
         return module
 
 
-def _shared_parameter(one: nn.Module, other: nn.Module) -> tuple[str, str] | None:
+def _shared_weight(one: nn.Module, other: nn.Module) -> tuple[str, str] | None:
     """Return both modules' names of the first parameter they share, None if they share none."""
     own = {id(parameter): name for name, parameter in one.named_parameters(remove_duplicate=False)}
     named = other.named_parameters(remove_duplicate=False)
     return next(((own[id(parameter)], name) for name, parameter in named if id(parameter) in own), None)
+
+
+def shared_parameters(sources: Mapping[str, ModelSource]) -> dict[str, bool]:
+    """Return the arguments of all models -> whether one of them requires it: batches have what any model takes."""
+    found: dict[str, bool] = {}
+    for source in sources.values():
+        for name, required in source.parameters.items():
+            found[name] = found.get(name, False) or required
+    return found
 
 
 def model_sources(recipe: Recipe) -> dict[str, ModelSource]:
@@ -116,7 +126,7 @@ def model_sources(recipe: Recipe) -> dict[str, ModelSource]:
     sources = {name: ModelSource(name, model, recipe.folder, recipe.seeds[0]) for name, model in recipe.models.items()}
     modules = [(name, source.module) for name, source in sources.items() if source.module is not None]
     for (one, first), (other, second) in combinations(modules, 2):
-        shared = _shared_parameter(first, second)
+        shared = _shared_weight(first, second)
         if shared:
             raise SpecError(
                 f"recipe.models.{other}.source: its parameter {shared[1]} is {shared[0]} of recipe.models.{one}, so "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from attar._src.methods.teachers.teacher import CachedTeacher, deployed_teacher,
 from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.fabric import log_epoch
 from attar._src.pipeline.folder import RunFolder, file_digest
-from attar._src.pipeline.model_source import ModelSource
+from attar._src.pipeline.model_source import ModelSource, shared_parameters
 from attar._src.pipeline.stage_sequence import StageSequence
 from attar._src.recipe.recipe import Recipe
 from attar._src.recipe.reference import expand_path
@@ -106,6 +106,8 @@ class RunModels:
         if not journal.find("begun", **where):
             journal.add("begun", **where)
         context = self._context(name, index, stage, store, where)
+        if stage.works_on is CompressedModel:
+            context = replace(context, calibration=self.calibration.of(self.origins[name].parameters))
         sequence.apply(index, lambda model: stage.run(model, context))
         if not journal.find("done", **where):
             journal.add("done", **where)
@@ -113,11 +115,11 @@ class RunModels:
     def _context(
         self, name: str, index: int, stage: Stage, store: CheckpointStore, where: Mapping[str, Any]
     ) -> TrainingContext:
-        seed, names = derive_seed(self.seed, "stage", name, index), self.origins[name].names
+        seed, parameters = derive_seed(self.seed, "stage", name, index), shared_parameters(self.origins)
         draw = partial(
             self.sets.feed,
             self.sets.train,
-            names,
+            parameters,
             seed=seed,
             augment=True,
             rank=self.fabric.global_rank,
@@ -135,10 +137,11 @@ class RunModels:
                 made = cache.limit(made)
             return made
 
+        held = self.sets.validation
         return TrainingContext(
             fabric=self.fabric,
             feed=feed,
-            validation=None if self.sets.validation is None else self.sets.feed(self.sets.validation, names, seed=seed),
+            validation=None if held is None else self.sets.feed(held, parameters, seed=seed),
             metric=self.metric[1],
             metric_name=self.metric[0],
             teachers=teachers,
@@ -213,7 +216,7 @@ class RunModels:
             compressed,
             self.folder.files(self.seed, self.recipe.seeds[0]) / f"{name}.attar",
             self.sets.use_of(model.licence),
-            self.calibration,
+            self.calibration.of(self.origins[name].parameters),
             coder=self.recipe.coder,
             dry_run=dry_run.parity,
             notes={"training": CAPTURED_IN_EVALUATION} if dry_run.mode == "eval" else {},

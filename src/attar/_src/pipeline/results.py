@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attar._src.artifact.inspect import inspect_artifact
+from attar._src.core.errors import DataError
 from attar._src.core.progress import track
 from attar._src.measure.accuracy import AccuracyMetric
 from attar._src.measure.latency import Latency, interleave
 from attar._src.measure.metric import Metric, Scored, score
 from attar._src.measure.runner import example_feed, open_runner
-from attar._src.pipeline.data_splits import DataSplits, labelled_batches
+from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.fabric import versions
 from attar._src.pipeline.folder import RECIPE, RunFolder
-from attar._src.pipeline.model_source import ModelSource
+from attar._src.pipeline.loader_checks import alike
+from attar._src.pipeline.model_source import ModelSource, shared_parameters
 from attar._src.recipe.recipe import Recipe
 from attar._src.report.record import remember
 from attar._src.runtime.session import Session
+from attar._src.train.batch import Feed
 
 
 def measure_results(
@@ -46,11 +50,11 @@ def measure_results(
         (seed, name): folder.files(seed, first) / f"{name}.attar" for seed in recipe.seeds for name in recipe.models
     }
     classes = metric[0] == AccuracyMetric.name or sets.use.task == "classification"
-    scored = {}
+    scored, parameters = {}, shared_parameters(origins)
     for (seed, name), path in track(paths.items(), "testing"):
         session = Session(path, threads=1)
         session.artifact.verify()
-        batches = labelled_batches(sets.feed(sets.test, origins[name].names))
+        batches = labelled_batches(sets.feed(sets.test, parameters), origins[name].parameters)
         found = scored[seed, name] = score(session, batches, metric[1], classes=classes)
         told = {"metric": metric[0], "test": _number(found.value), "per_class": found.per_class}
         remember(path, session.artifact.sha256, told)
@@ -84,6 +88,25 @@ def measure_results(
         "class_examples": _count(sets) if any(found.per_class for found in scored.values()) else {},
         "models": [model | {"times_smaller": whole / model["file_bytes"]} for model in models],
     }
+
+
+def labelled_batches(
+    feed: Feed, parameters: Mapping[str, bool]
+) -> Iterable[tuple[tuple[NDArray[Any], ...], NDArray[Any]]]:
+    """Yield every example once with its targets, as arrays: of batches with names the inputs that a model takes.
+
+    Args:
+        feed: the examples.
+        parameters: the arguments of the model's forward.
+
+    Raises:
+        DataError: a batch has no targets, or targets differ in shape from batch to batch.
+    """
+    for batch in alike(feed.once(), "a split"):
+        if batch.targets is None:
+            raise DataError("recipe.data.source: there are no targets to judge a model by")
+        taken = batch.pick([name for name in parameters if name in batch.names])
+        yield tuple(each.numpy() for each in taken), batch.targets.numpy()
 
 
 def _model(name: str, path: Path, runs: Sequence[Scored], packed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

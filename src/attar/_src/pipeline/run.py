@@ -22,7 +22,7 @@ from attar._src.pipeline.autotune import apply_layout, autotune, threads_kept
 from attar._src.pipeline.data_splits import load_splits
 from attar._src.pipeline.fabric import is_first, launch_fabric, run_facts
 from attar._src.pipeline.folder import RunFolder, writing
-from attar._src.pipeline.model_source import model_sources
+from attar._src.pipeline.model_source import model_sources, shared_parameters
 from attar._src.pipeline.models import RunModels
 from attar._src.pipeline.preflight.dry_runs import dry_run_models
 from attar._src.pipeline.preflight.requirements import check_requirements
@@ -88,7 +88,7 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, resume: bool = False, c
         folder = RunFolder(out, run_facts(recipe, splits), resume=resume, first=is_first(recipe))
         try:
             keep_freed_memory()
-            calibration = splits.calibration(next(iter(sources.values())).names)
+            calibration = splits.calibration(shared_parameters(sources))
             dry_runs = dry_run_models(recipe, sources, splits.use, calibration, folder.journal)
             try_stages(recipe, splits, sources, dry_runs, metric)
             recipe = autotune(recipe, folder.journal, dry_runs, calibration)

@@ -1,1 +1,1 @@
-"""Opens a ``.attar`` file and runs it, with numpy and ONNX Runtime; above ``artifact``, under ``measure``, ``data``."""
+"""Run a ``.attar`` file with numpy and ONNX Runtime."""

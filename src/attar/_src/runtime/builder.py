@@ -1,7 +1,4 @@
-"""The model being lowered: nodes in order, initializers made once, names that never collide.
-
-Part of ``runtime``, used by ``runtime.lower``.
-"""
+"""Builder of the lowered ONNX model: nodes in order, deduplicated scalars, unique names."""
 
 from __future__ import annotations
 
@@ -19,8 +16,8 @@ class Builder:
     """Collects the nodes and initializers that replace those of a model.
 
     Args:
-        source: the model whose inputs, outputs, operator sets and inline initializers stay.
-        reserved: names that belong to something else.
+        source: the model whose inputs, outputs, operator sets and inline initializers are kept.
+        reserved: further names that must not be used.
     """
 
     def __init__(self, source: onnx.ModelProto, reserved: Iterable[str] = ()) -> None:
@@ -36,12 +33,12 @@ class Builder:
         self._taken = {*values, *reserved}
 
     def constant(self, name: str) -> NDArray[Any] | None:
-        """Return the value of an inline initializer, None where the name is not one."""
+        """Return the value of an inline initializer, None for any other name."""
         tensor = self._constants.get(name)
         return None if tensor is None else numpy_helper.to_array(tensor)
 
     def fresh(self, name: str) -> str:
-        """Return ``name``, or a name like it, that nothing in the model has yet."""
+        """Return an unused name: ``name``, else ``name_1``, ``name_2``, ..."""
         free = name
         while free in self._taken:
             self._count[name] += 1
@@ -50,24 +47,24 @@ class Builder:
         return free
 
     def put(self, name: str, array: NDArray[Any]) -> None:
-        """Make an initializer of this very name."""
+        """Add an initializer with exactly this name."""
         self._made[name] = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
 
     def initializer(self, name: str, array: NDArray[Any]) -> str:
-        """Make an initializer called like ``name`` and return its name."""
+        """Add an initializer with an unused name like ``name`` and return its name."""
         free = self.fresh(name)
         self.put(free, array)
         return free
 
     def scalar(self, array: NDArray[Any], name: str) -> str:
-        """Return the name of an initializer with this value; equal ones are one."""
+        """Return the name of an initializer with this value, shared by equal values."""
         key = (f"{array.dtype.str}{array.shape}", array.tobytes())
         if key not in self._scalars:
             self._scalars[key] = self.initializer(name, array)
         return self._scalars[key]
 
     def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Add a node of one output and return the output's name."""
+        """Add a node with one output and return the output's name."""
         self._nodes.append(onnx.helper.make_node(op, inputs, [output], name=self.fresh(f"{op}_{output}"), **attributes))
         return output
 
@@ -81,7 +78,7 @@ class Builder:
         self._nodes.append(twin)
 
     def finish(self) -> onnx.ModelProto:
-        """Return the model of what was collected; inline initializers that nothing reads are left out."""
+        """Return the model, without inline initializers that nothing reads."""
         model = onnx.ModelProto()
         model.ir_version = self._source.ir_version
         model.opset_import.extend(self._source.opset_import)

@@ -1,7 +1,6 @@
-"""The one place that knows ONNX Runtime: opening a model, running it, and reading the profile it writes of itself.
+"""The interface to ONNX Runtime: load a model, run it, and read its profile.
 
-Part of ``runtime``, under ``Session``; ``measure`` runs other people's models
-with it, so that they are timed under the same settings.
+``measure`` runs other ONNX models with it too, so that all are timed with the same settings.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from attar._src.core.errors import ArtifactError, DataError
 
-#: Everything ONNX Runtime raises of its own; these classes have no common base but Exception.
+#: The exceptions of ONNX Runtime, which have no common base but Exception.
 _FAULTS: tuple[type[Exception], ...] = (
     *(value for value in vars(native).values() if isinstance(value, type) and issubclass(value, Exception)),
     RuntimeError,
     ValueError,
     TypeError,
 )
-# What ONNX Runtime appends to the name of a node that it moves to another kernel or layout.
+# Suffixes that ONNX Runtime appends to the names of nodes it moves to another kernel or layout.
 _RENAMED = re.compile(r"(_token_\d+|_nchwc|_kernel_time)+$")
 
 
 class EnginePort(NamedTuple):
-    """An input or output as ONNX Runtime sees it; an axis of ``shape`` is a size, a name, or None."""
+    """An input or output in ONNX Runtime's terms; an axis of ``shape`` is a size, a name, or None."""
 
     name: str
     type: str
@@ -41,13 +40,13 @@ class EnginePort(NamedTuple):
 
 
 class Engine:
-    """A model that ONNX Runtime has loaded, on the CPU.
+    """A model loaded by ONNX Runtime, on the CPU.
 
     Args:
-        model: serialized ONNX, or the path of a file of it.
-        threads: how many threads one run may use; ONNX Runtime's choice where None.
-        exact: ask for exact sums of products where this machine's quick integer kernels saturate them.
-        profile: a prefix of the file that a profile goes to.
+        model: serialized ONNX, or the path of an ONNX file.
+        threads: threads per run; None lets ONNX Runtime choose.
+        exact: use exact integer kernels if the fast ones of this machine saturate.
+        profile: prefix of the profile's file name; None disables profiling.
 
     Raises:
         ArtifactError: ONNX Runtime refuses the model.
@@ -59,7 +58,7 @@ class Engine:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads or 0
-        # Threads that spin after a run take the core of whoever runs next.
+        # Threads that keep spinning after a run would take cores from the next model.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if exact and saturates():
             options.add_session_config_entry("session.x64quantprecision", "1")
@@ -86,25 +85,25 @@ class Engine:
         """Return the outputs in order.
 
         Raises:
-            DataError: ONNX Runtime could not compute them for these inputs.
+            DataError: ONNX Runtime cannot run these inputs.
         """
         try:
             found: list[NDArray[Any]] = self._session.run(None, feed)
         except _FAULTS as error:
-            raise DataError(f"ONNX Runtime could not run these inputs: {_short(error)}") from error
+            raise DataError(f"ONNX Runtime cannot run these inputs: {_short(error)}") from error
         return found
 
     def end_profile(self) -> Path:
-        """Close the profile and return its file."""
+        """Close the profile and return its path."""
         return Path(self._session.end_profiling())
 
 
 @cache
 def saturates() -> bool:
-    """Whether uint8 by int8 kernels of this machine saturate sums of two products at 16 bits, found by trying.
+    """Return whether uint8 x int8 kernels of this machine saturate sums of two products at 16 bits, by trying one.
 
-    So they do on x86 without VNNI. Weights of magnitude 64 and less are safe there (2 * 255 * 64 < 2^15), and ONNX
-    Runtime leaves them alone; for the others its exact kernels take twice the time, so that nobody else asks for them.
+    They do on x86 without VNNI. Weights of magnitude up to 64 are safe there (2 * 255 * 64 < 2^15) and keep the fast
+    kernels; for others the exact kernels take twice the time, so they are used only where needed.
     """
     info = helper.make_tensor_value_info
     graph = helper.make_graph(
@@ -119,9 +118,9 @@ def saturates() -> bool:
 
 
 def kernels(model: bytes, feed: dict[str, NDArray[Any]]) -> dict[str, str]:
-    """Return node -> operator that ran, from ONNX Runtime's own profile of one run.
+    """Return node -> operator that ran, from ONNX Runtime's profile of one run.
 
-    A node that was fused into another is missing, and so is one whose name ONNX Runtime replaced.
+    Nodes that were fused into others or renamed by ONNX Runtime are missing.
     """
     with tempfile.TemporaryDirectory() as folder:
         engine = Engine(model, threads=1, profile=str(Path(folder) / "profile"))
@@ -135,5 +134,5 @@ def kernels(model: bytes, feed: dict[str, NDArray[Any]]) -> dict[str, str]:
 
 
 def _short(error: Exception) -> str:
-    """Return the first lines of a message."""
+    """Return the first 300 characters of a message on one line."""
     return " ".join(str(error).split())[:300]

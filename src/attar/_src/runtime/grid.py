@@ -1,7 +1,4 @@
-"""Where the codes of quantized values come to be: grids of uint8 codes, and the place each QuantizeLinear moves up to.
-
-Part of ``runtime``, used by ``runtime.lower``.
-"""
+"""Plan the uint8 grids of a lowered graph and the position of each QuantizeLinear."""
 
 from __future__ import annotations
 
@@ -16,23 +13,24 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from attar._src.artifact.manifest import Activation
+from attar._src.core.operators import onnx_types
 
 Constant = Callable[[str], NDArray[Any] | None]
 
-# Operators of one data input that keep the order of numbers, so that rounding commutes with them, and do not copy.
-_ORDERLY = {"Relu", "Clip", "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"}
+_ORDERLY = onnx_types(lambda operator: operator.keeps_order)
+_CLIPS = onnx_types(lambda operator: operator.kind == "clip")
 # Operators whose result on codes is the codes of their result: data only moves.
-_MOVES = {
-    *(_ORDERLY - {"Relu", "Clip"}),
-    *("Slice", "Pad", "Gather", "Split", "Expand", "Tile", "Concat", "DepthToSpace", "SpaceToDepth"),
-}
+_MOVES = onnx_types(lambda operator: operator.kind == "move" and operator.on_codes)
+_JOINS = onnx_types(lambda operator: operator.joins)
 #: Operators that a rounding behind them may be moved in front of.
-PASSED = frozenset(_ORDERLY | _MOVES)
+PASSED = _ORDERLY | _MOVES
+#: Moves that fill in a value: on codes, the code of zero.
+FILLS = onnx_types(lambda operator: operator.fills and operator.on_codes)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Codes of 8 bits, ``low`` to ``high``, that stand for ``scale * (code - zero_point)``, ``scale`` a float32."""
+    """uint8 codes ``low`` to ``high`` with the values ``scale * (code - zero_point)``, ``scale`` a float32."""
 
     scale: float
     zero_point: int
@@ -41,13 +39,13 @@ class Grid:
 
     @classmethod
     def of(cls, activation: Activation) -> Grid:
-        """Return the grid of a record; signed codes are moved up by 128, which leaves the values as they are."""
+        """Return the grid of a record; signed codes and zero point are shifted by 128, which keeps the values."""
         shift = 128 if activation.signed else 0
         scale = float(np.float32(activation.scale))
         return cls(scale, activation.zero_point + shift, activation.qmin + shift, activation.qmax + shift)
 
     def code(self, value: float) -> int:
-        """Return the code of a value, as QuantizeLinear and a Clip give it."""
+        """Return the code of a value after QuantizeLinear and Clip."""
         with np.errstate(over="ignore"):
             code = np.rint(np.float32(value) / np.float32(self.scale)) + np.float32(self.zero_point)
         return int(np.clip(code, self.low, self.high))
@@ -57,14 +55,14 @@ class Grid:
         return replace(self, low=self.code(low), high=self.code(high))
 
     def holds(self, other: Grid) -> bool:
-        """Whether every code of ``other`` is a code of this grid for the same value."""
+        """Return whether every code of ``other`` is a code of this grid with the same value."""
         same = (self.scale, self.zero_point) == (other.scale, other.zero_point)
         return same and self.low <= other.low and other.high <= self.high
 
 
 @dataclass(frozen=True)
 class CodedValue:
-    """A value as codes: the uint8 value of the lowered graph that holds them, and their grid."""
+    """A quantized value: the name of its uint8 codes in the lowered graph, and their grid."""
 
     name: str
     grid: Grid
@@ -72,11 +70,11 @@ class CodedValue:
 
 @dataclass(frozen=True)
 class GridPlan:
-    """Which values are quantized where they are made, and which Relu and Clip became bounds of a grid.
+    """Which values are quantized, and which Relu and Clip nodes became bounds of a grid.
 
     Attributes:
-        grids: value -> the grid it is rounded to. Activations, and the values they were moved up to.
-        absorbed: outputs of nodes that are bounds on the codes of their input now.
+        grids: value -> its grid, for activations and the values their rounding was moved up to.
+        absorbed: outputs of nodes that are now bounds on the codes of their input.
     """
 
     grids: Mapping[str, Grid]
@@ -84,9 +82,9 @@ class GridPlan:
 
 
 def plan_grids(graph: onnx.GraphProto, activations: Mapping[str, Grid], constant: Constant) -> GridPlan:
-    """Return where each activation is rounded to its grid.
+    """Plan where each activation is rounded to its grid.
 
-    From the activation upwards: through operators that keep order, as long as nothing else reads the value between.
+    Rounding moves up through monotone operators as long as nothing else reads the values in between.
     """
     producer = {value: node for node in graph.node for value in node.output}
     readers = Counter(value for node in graph.node for value in node.input)
@@ -104,7 +102,7 @@ def plan_grids(graph: onnx.GraphProto, activations: Mapping[str, Grid], constant
             if above in grids or above in outputs or readers[above] > 1:
                 break
             at = at.between(*bounds)
-            passed += [source] if node.op_type in ("Relu", "Clip") else []
+            passed += [source] if node.op_type in _CLIPS else []
             source = above
         if source != value:
             grids[source] = at
@@ -113,7 +111,7 @@ def plan_grids(graph: onnx.GraphProto, activations: Mapping[str, Grid], constant
 
 
 def grid_of_move(node: onnx.NodeProto, codes: Mapping[str, CodedValue], constant: Constant) -> Grid | None:
-    """Return the grid of what a node makes of the codes of its inputs, None where it has to see real numbers."""
+    """Return the grid of a node's output if the node can work on the codes of its inputs, else None."""
     if node.op_type not in _MOVES or (node.op_type == "MaxPool" and len(node.output) > 1):
         return None
     grids = [codes[name].grid if name in codes else None for name in data_inputs(node)]
@@ -124,21 +122,21 @@ def grid_of_move(node: onnx.NodeProto, codes: Mapping[str, CodedValue], constant
         if grid is None or (grid.scale, grid.zero_point) != (first.scale, first.zero_point):
             return None
         first = replace(first, low=min(first.low, grid.low), high=max(first.high, grid.high))
-    if node.op_type == "Pad" and not _pads_zero(node, constant):
+    if node.op_type in FILLS and not _pads_zero(node, constant):
         return None
     return first
 
 
 def data_inputs(node: onnx.NodeProto) -> list[str]:
-    """Return the inputs of a data movement that carry the data."""
-    return list(node.input) if node.op_type == "Concat" else [node.input[0]]
+    """Return the data inputs of an operator that moves data."""
+    return list(node.input) if node.op_type in _JOINS else [node.input[0]]
 
 
 def _bounds(node: onnx.NodeProto, constant: Constant) -> tuple[float, float] | None:
-    """Return the range an order-keeping node clips to, None where it is not known."""
+    """Return the range a monotone node clips to, None if it is unknown."""
     if node.op_type == "Relu":
         return 0.0, np.inf
-    if node.op_type != "Clip":
+    if node.op_type not in _CLIPS:
         return -np.inf, np.inf
     ends = [-np.inf, np.inf]
     for i, name in enumerate(node.input[1:3]):
@@ -147,7 +145,7 @@ def _bounds(node: onnx.NodeProto, constant: Constant) -> tuple[float, float] | N
             if end is None or end.size != 1 or not np.isfinite(end).all():
                 return None
             ends[i] = float(end.reshape(-1)[0])
-    # ONNX: where the bounds cross, everything becomes the upper one.
+    # ONNX: if min > max, every value becomes max.
     return min(ends), ends[1]
 
 

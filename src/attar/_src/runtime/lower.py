@@ -1,20 +1,19 @@
-"""Lowering: a graph without weights becomes a standard ONNX model that runs in integers where the file allows it.
+"""Lower a graph of a file to a standard ONNX model that runs in integers where the file allows it.
 
-Part of ``runtime``, between the file and ``Session``. Five rules, none of
-which changes the function:
+Five rules, none of which changes the function:
 
-1. A quantized value is a QuantizeLinear to uint8 (signed codes are moved up by 128, which is the same grid), a Clip of
-   the codes where the grid is narrower than the type, and one DequantizeLinear that everything reads.
-2. Rounding to a grid is monotone, so it commutes with what keeps order or moves data: the QuantizeLinear of a value
-   moves up through Relu, Clip, MaxPool, Reshape ... to the convolution they follow, where ONNX Runtime fuses it. Relu
-   and Clip are then bounds of the codes, and free where the type has the same bounds.
+1. A quantized value becomes a QuantizeLinear to uint8 (signed codes are shifted by 128, which is the same grid), a Clip
+   of the codes if the grid is narrower than the type, and one DequantizeLinear for all readers.
+2. Rounding to a grid is monotone, so it commutes with monotone operators and data movement: the QuantizeLinear of a
+   value moves up through Relu, Clip, MaxPool, Reshape ... to the convolution before them, where ONNX Runtime fuses it.
+   Relu and Clip become bounds of the codes, free if they equal the bounds of the type.
 3. An operator that only moves data works on the codes.
-4. A product of a quantized value and an int8 weight reads the codes of both through DequantizeLinear, and a bias of
-   int32 where the bias is a whole number of its steps.
-5. Nothing else is to become a product of integers: ONNX Runtime rounds weights and biases of its own accord between
-   DequantizeLinear and QuantizeLinear (WeightBiasQuantization), so something has to stand between.
+4. A product of a quantized value and an int8 weight reads the codes of both through DequantizeLinear, and an int32 bias
+   if the bias is a multiple of input scale times weight scale.
+5. Nothing else may become an integer product. ONNX Runtime quantizes weights and biases between DequantizeLinear and
+   QuantizeLinear on its own (WeightBiasQuantization), so an operator is inserted in between.
 
-Everything else is dequantized here, once.
+Everything else is dequantized once, here.
 """
 
 from __future__ import annotations
@@ -31,24 +30,27 @@ from onnx import helper
 from attar._src.artifact.manifest import Activation
 from attar._src.artifact.reader import Artifact
 from attar._src.core.errors import ArtifactError
+from attar._src.core.operators import INTEGER_KERNELS, onnx_types
 from attar._src.runtime.builder import Builder
-from attar._src.runtime.grid import PASSED, CodedValue, Grid, data_inputs, grid_of_move, plan_grids
+from attar._src.runtime.grid import FILLS, PASSED, CodedValue, Grid, data_inputs, grid_of_move, plan_grids
 from attar._src.runtime.rewrite import rewrite
 from attar._src.runtime.sums import sums_of
 from attar._src.runtime.weights import Weights
 
-_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_MESSAGE = 2**31 - 2**26  # of 2 GiB, the rest is left to the graph
+_PRODUCTS = onnx_types(lambda operator: operator.kind in ("layer", "product"))
+_SUMS = onnx_types(lambda operator: operator.sums)
+_WRITE_CODES = onnx_types(lambda operator: operator.writes_codes)
+_MESSAGE = 2**31 - 2**26  # protobuf's limit of 2 GiB, less room for the graph
 _LOWEST = np.array(-np.inf, np.float32)
 
 
 @dataclass(frozen=True)
 class Placement:
-    """What was planned for a node that reads a weight of two axes or more.
+    """The plan for a node that reads a weight of two axes or more.
 
     Attributes:
-        tensors: the stored tensors its weight is made of.
-        reason: why it is not laid out for an integer kernel; empty where it is.
+        tensors: the stored tensors of its weight.
+        reason: why it cannot use an integer kernel; empty if it can.
     """
 
     tensors: tuple[str, ...]
@@ -57,12 +59,12 @@ class Placement:
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
-    """A model to run, and the plan behind it.
+    """A lowered model and its plan.
 
     Attributes:
-        model: standard ONNX with its weights.
-        layers: node of the model -> what was planned for it.
-        dequantized: compressed tensor of the file -> why it became float32 when the file was opened.
+        model: standard ONNX with weights.
+        layers: node of the model -> its plan.
+        dequantized: compressed tensor of the file -> why it was converted to float32.
     """
 
     model: onnx.ModelProto
@@ -73,27 +75,27 @@ class Lowered:
         """Return the model as ONNX bytes.
 
         Raises:
-            ArtifactError: with its weights it is larger than the 2 GiB that a protobuf message can be.
+            ArtifactError: the weights exceed the 2 GiB limit of a protobuf message.
         """
         weights = sum(len(tensor.raw_data) for tensor in self.model.graph.initializer)
         if weights > _MESSAGE:
-            raise ArtifactError(f"its weights take {weights} bytes as ONNX, {_MESSAGE} is the most", section="graph")
+            raise ArtifactError(f"its weights take {weights} bytes in ONNX; the limit is {_MESSAGE}", section="graph")
         data: bytes = self.model.SerializeToString()
         return data
 
     @property
     def integer_nodes(self) -> tuple[str, ...]:
-        """The nodes that are laid out for integer kernels."""
+        """The nodes that can use integer kernels."""
         return tuple(node for node, placement in self.layers.items() if not placement.reason)
 
 
 def lower(artifact: Artifact, graph: str = "main", *, threads: int = 1) -> Lowered:
-    """Return a graph of a file as a standard ONNX model with its weights, in integers where that is possible.
+    """Lower a graph of a file to a standard ONNX model with weights, in integers where possible.
 
     Args:
         artifact: the open file.
-        graph: the name of one of its graphs.
-        threads: how many cores decode tensors at once.
+        graph: name of the graph.
+        threads: number of cores for decoding tensors.
 
     Raises:
         UnknownName: there is no such graph.
@@ -137,7 +139,7 @@ class _Lowering:
         return Lowered(self.build.finish(), self.layers, self.dequantized)
 
     def quantize(self, value: str) -> None:
-        """Round a value to its grid, if it has one, and remember its codes."""
+        """Quantize a value if it has a grid, and record its codes."""
         grid = self.plan.grids.get(value)
         if grid is None or (value in self.codes and grid.holds(self.codes[value].grid)):
             return
@@ -152,7 +154,7 @@ class _Lowering:
     def move(self, node: onnx.NodeProto, grid: Grid) -> None:
         """Run an operator that only moves data on the codes."""
         inputs = [self.codes[name].name if name in data_inputs(node) else self.real(name) for name in node.input]
-        if node.op_type == "Pad":
+        if node.op_type in FILLS:
             zero = self.build.scalar(np.array(grid.zero_point, np.uint8), "zero_point")
             inputs[2:3] = [zero]
         outputs = [self.build.fresh(f"{value}_codes") for value in node.output]
@@ -181,39 +183,38 @@ class _Lowering:
         if not integer or node.output[0] not in self.summed:
             self.build.copy(node, inputs, node.output)
             return
-        # ONNX Runtime makes one product of a product and a sum, and rounds what is added as a bias.
+        # ONNX Runtime would fuse the sum into the product and round the addend as a bias.
         raw = self.build.fresh(f"{node.output[0]}_raw")
         self.build.copy(node, inputs, [raw])
         self.build.node("Max", [raw, self.build.scalar(_LOWEST, "lowest")], node.output[0])
 
     def kept_apart(self, value: str) -> str:
-        """Return the same numbers as a dequantized value, not seen as such by ONNX Runtime."""
+        """Return a dequantized value behind a no-op Max, so that ONNX Runtime does not treat it as quantized."""
         if value not in self.apart:
             lowest = self.build.scalar(_LOWEST, "lowest")
             self.apart[value] = self.build.node("Max", [value, lowest], self.build.fresh(f"{value}_apart"))
         return self.apart[value]
 
     def integer_form(self, node: onnx.NodeProto) -> list[str] | str:
-        """Return the inputs of a product laid out for an integer kernel, or why there is none for it."""
+        """Return the inputs of a product for an integer kernel, or the reason why none can run it."""
         data, name, *rest = node.input
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         if name not in self.weights:
             return "its weight is the first factor, integer kernels want it second"
-        if node.op_type == "ConvTranspose":
-            return "ONNX Runtime has no integer kernel for ConvTranspose"
-        if node.op_type == "Gemm" and (
-            attributes.get("transA", 0) or attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0
-        ):
-            return "integer kernels know no factors and no transposed input of Gemm"
-        if node.op_type == "MatMul" and len(self.weights.shapes[name]) != 2:
+        kernel = INTEGER_KERNELS[node.op_type]
+        if not kernel.names:
+            return f"ONNX Runtime has no integer kernel for {node.op_type}"
+        if any(attributes.get(each, value) != value for each, value in kernel.plain.items()):
+            return f"integer kernels know no factors and no transposed input of {node.op_type}"
+        if kernel.rank not in (None, len(self.weights.shapes[name])):
             return "its weight is no matrix"
-        axis = 0 if node.op_type == "Conv" or attributes.get("transB", 0) else 1
+        axis = 1 - kernel.output_axis if attributes.get(kernel.flipped_by, 0) else kernel.output_axis
         weight = self.weights.int8(name, axis)
         if isinstance(weight, str):
             return weight
         if data not in self.codes:
             return f"its input {data!r} is not quantized"
-        if node.op_type == "Conv" and (node.output[0] not in self.plan.grids or node.output[0] in self.outputs):
+        if node.op_type in _WRITE_CODES and (node.output[0] not in self.plan.grids or node.output[0] in self.outputs):
             return f"its output {node.output[0]!r} is not quantized, as a convolution's has to be"
         bias = None
         if rest and rest[0]:
@@ -231,18 +232,18 @@ class _Lowering:
         return inputs
 
     def scaled(self, name: str, codes: NDArray[Any], scale: NDArray[np.float32], axis: int | None) -> str:
-        """Return the value of integers read through DequantizeLinear, a scale for each index of ``axis`` or for all."""
+        """Return the DequantizeLinear of constant codes, with scales along ``axis`` or a single one."""
         zero = np.zeros(scale.shape, codes.dtype)
         parts = {"codes": codes, "scale": scale, "zero_point": zero}
         if axis is None:
             parts |= {"scale": scale[0], "zero_point": zero[0]}
-        # Zero points of their own: where ONNX Runtime moves int8 weights to uint8, it fails on one that two share.
+        # Zero points are not shared: ONNX Runtime fails on a shared one when it converts int8 weights to uint8.
         inputs = [self.build.initializer(f"{name}_{part}", array) for part, array in parts.items()]
         along = {} if axis is None else {"axis": axis}
         return self.build.node("DequantizeLinear", inputs, self.build.fresh(f"{name}_real"), **along)
 
     def real(self, name: str, why: str = "it is read as real numbers") -> str:
-        """Return the value that holds real numbers for ``name``, made where it is not there yet."""
+        """Return the name of the floating-point value of ``name``, adding it if necessary."""
         if name in self.codes:
             if name not in self.reals:
                 code = self.codes[name]
@@ -265,10 +266,10 @@ class _Lowering:
 
 
 def _summed(graph: onnx.GraphProto, grids: Mapping[str, Grid]) -> set[str]:
-    """Return the values that a sum reads whose result is rounded next, perhaps after it was clipped or moved."""
+    """Return the inputs of sums whose result is quantized, directly or after monotone or moving operators."""
     soon = set(grids)
     for node in reversed(graph.node):
         if node.op_type in PASSED and not soon.isdisjoint(node.output):
             soon.add(node.input[0])
-    sums = [node for node in graph.node if node.op_type in ("Add", "Sum") and node.output[0] in soon]
+    sums = [node for node in graph.node if node.op_type in _SUMS and node.output[0] in soon]
     return {name for node in sums for name in node.input if name not in grids}

@@ -1,6 +1,6 @@
-"""From raw examples to inputs: the arithmetic of ``docs/format.md``, section 6, written once.
+"""Preprocess raw examples (``docs/format.md``, section 6).
 
-Part of ``runtime``; training and calibration use it too, so that a model sees the same numbers everywhere.
+Training and calibration use it too, so that a model sees the same inputs everywhere.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ def preprocess(preprocessing: Preprocessing, raw: NDArray[Any]) -> NDArray[np.fl
     """Return ``(raw * scale - mean[c]) / std[c]`` in float32, c along the axis C of the layout.
 
     Args:
-        preprocessing: its ``mean`` and ``std`` have one element, or one for each channel.
-        raw: numbers of any type, one axis for each letter of ``preprocessing.layout``.
+        preprocessing: ``mean`` and ``std`` have one element, or one per channel.
+        raw: numbers of any type, one axis per letter of ``preprocessing.layout``.
 
     Raises:
-        DataError: the axes or channels of ``raw`` are not those of the layout.
+        DataError: the axes or channels of ``raw`` do not fit the layout.
 
     Example:
         >>> unit = Preprocessing(name="unit", layout="NC", scale=0.5, mean=(1.0,), std=(2.0,))
@@ -31,7 +31,9 @@ def preprocess(preprocessing: Preprocessing, raw: NDArray[Any]) -> NDArray[np.fl
     """
     layout = preprocessing.layout
     if raw.ndim != len(layout):
-        raise DataError(f"raw examples of layout {layout} have {len(layout)} axes, an array of shape {raw.shape} came")
+        raise DataError(
+            f"raw examples of layout {layout} have {len(layout)} axes; an array of shape {raw.shape} arrived"
+        )
     mean = _along(preprocessing.mean, layout, raw, "mean")
     std = _along(preprocessing.std, layout, raw, "std")
     out = raw.astype(np.float32)
@@ -42,14 +44,14 @@ def preprocess(preprocessing: Preprocessing, raw: NDArray[Any]) -> NDArray[np.fl
 
 
 def _along(values: tuple[float, ...], layout: str, raw: NDArray[Any], what: str) -> NDArray[np.float32]:
-    """Return the values of ``mean`` or ``std`` shaped to broadcast against the examples."""
+    """Return ``mean`` or ``std``, broadcastable to the examples: (3,) for NCHW -> (1, 3, 1, 1)."""
     form = [1] * raw.ndim
     if len(values) != 1:
         axis = layout.find("C")
         channels = raw.shape[axis] if axis >= 0 else 0
         if channels != len(values):
             raise DataError(
-                f"{what} has {len(values)} values and the examples, {layout} {raw.shape}, {channels} channels"
+                f"{what} has {len(values)} values but the examples, {layout} {raw.shape}, have {channels} channels"
             )
         form[axis] = channels
     return np.array(values, np.float32).reshape(form)

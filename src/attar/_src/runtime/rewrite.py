@@ -1,7 +1,7 @@
-"""Rewrites of a graph that leave its function as it is and let ONNX Runtime run more of it in integers.
+"""Equivalent rewrites of a graph before lowering that let ONNX Runtime run more of it in integers.
 
-Part of ``runtime``, before ``runtime.lower``. ONNX Runtime has integer kernels for a global average pool
-and none for a mean, and a strided Slice costs a pass over its input.
+ONNX Runtime has integer kernels for GlobalAveragePool but not for ReduceMean, and each strided Slice costs a pass over
+its input.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from attar._src.runtime.grid import Grid
 
 
 def rewrite(model: onnx.ModelProto, weights: Mapping[str, Shape], grids: Mapping[str, Grid]) -> onnx.ModelProto:
-    """Return a copy of a model in which every node has a name of its own, ready to be lowered.
+    """Return a rewritten copy of a model in which every node has a unique name.
 
-    - ReduceMean over every axis but the first two becomes GlobalAveragePool, and Flatten where the axes go.
-    - A Slice that alone reads a Slice of other axes is one with it, unless rounding lies between.
+    - ReduceMean over all axes but the first two becomes GlobalAveragePool, followed by Flatten if keepdims is 0.
+    - Two consecutive Slices of different axes become one, if nothing else reads the first or rounds between them.
 
     Args:
-        model: left as it is.
-        weights: the shapes of the initializers that are not in the model.
-        grids: the grids of quantized values.
+        model: the model; not changed.
+        weights: shapes of the initializers that are not in the model.
+        grids: grids of quantized values.
     """
     out = onnx.ModelProto()
     out.CopyFrom(model)
@@ -78,7 +78,7 @@ def _ranks(model: onnx.ModelProto, weights: Mapping[str, Shape]) -> dict[str, in
     """Return the number of axes of every value whose shape can be inferred."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
-    # The rank of what follows hangs on the shapes of the weights alone, so that their type need not be known.
+    # Ranks depend only on the shapes of the weights, so any element type will do.
     probe.graph.input.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in weights.items())
     graph = shape_inference.infer_shapes(probe).graph
     infos = (*graph.value_info, *graph.input, *graph.output)
@@ -86,7 +86,7 @@ def _ranks(model: onnx.ModelProto, weights: Mapping[str, Shape]) -> dict[str, in
 
 
 def _over_space(node: onnx.NodeProto, rank: int | None, constant: Callable[[str], NDArray[Any] | None]) -> bool:
-    """Whether a ReduceMean runs over every axis but the first two, and there is at least one."""
+    """Return whether a ReduceMean reduces all axes but the first two of a value with three or more."""
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     axes = attributes.get("axes")
     if axes is None and len(node.input) > 1:
@@ -97,7 +97,7 @@ def _over_space(node: onnx.NodeProto, rank: int | None, constant: Callable[[str]
 
 
 def _pool(node: onnx.NodeProto, fresh: Callable[[str], str]) -> list[onnx.NodeProto]:
-    """Return the nodes of a mean over space: a pool, and a Flatten where the axes are dropped."""
+    """Return a GlobalAveragePool, followed by a Flatten if the mean drops its axes."""
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     if attributes.get("keepdims", 1):
         return [helper.make_node("GlobalAveragePool", node.input[:1], node.output, name=node.name)]
@@ -111,7 +111,7 @@ def _pool(node: onnx.NodeProto, fresh: Callable[[str], str]) -> list[onnx.NodePr
 def _join(
     first: onnx.NodeProto, second: onnx.NodeProto, constant: Callable[[str], NDArray[Any] | None]
 ) -> list[NDArray[np.int64]] | None:
-    """Return starts, ends, axes and steps of two Slices in a row as one, None where axes meet or are not known."""
+    """Return starts, ends, axes and steps of two Slices combined; None if axes are shared or unknown."""
     known: list[list[NDArray[np.int64]]] = []
     for node in (first, second):
         given = [constant(name) if name else None for name in node.input[1:]]

@@ -1,7 +1,4 @@
-"""Session: a ``.attar`` file, opened to be run; numpy in, numpy out, and never PyTorch.
-
-Top of ``runtime``: file -> ``lower`` -> ``Engine``.
-"""
+"""Session: run a ``.attar`` file, numpy in and numpy out, without PyTorch (file -> ``lower`` -> ``Engine``)."""
 
 from __future__ import annotations
 
@@ -18,33 +15,28 @@ from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Manifest, Port
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.core.errors import DataError
+from attar._src.core.fields import main_output_name
+from attar._src.core.operators import INTEGER_KERNELS
 from attar._src.core.tensors import DTYPES
 from attar._src.runtime.engine import Engine, kernels
 from attar._src.runtime.lower import lower
 from attar._src.runtime.preprocess import preprocess
 
 #: Operators of ONNX Runtime that multiply integers.
-INTEGER_KERNELS = frozenset(
-    {
-        *("QLinearConv", "QLinearMatMul", "QGemm", "MatMulInteger", "MatMulIntegerToFloat", "ConvInteger"),
-        *("DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention"),
-    }
-)
-
-
+_INTEGER = frozenset(name for kernel in INTEGER_KERNELS.values() for name in kernel.names.split())
 _REMEMBERED = 64
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Where a layer ran.
+    """The kernel a layer ran on.
 
     Attributes:
-        name: the module the weight belongs to.
+        name: the module of the weight.
         node: the node of the graph.
-        kernel: the operator ONNX Runtime ran for it, or ``float`` where it ran under another name.
-        integer: whether that multiplies integers.
-        reason: why it does not, empty where it does.
+        kernel: the operator ONNX Runtime ran, or ``float`` if it is not in the profile.
+        integer: whether the kernel multiplies integers.
+        reason: why it does not; empty if it does.
     """
 
     name: str
@@ -55,22 +47,22 @@ class Layer:
 
 
 class Session:
-    """An opened model.
+    """A model that is ready to run.
 
     Args:
-        source: path of a ``.attar`` file, the bytes of one, or one that is open already.
-        graph: which of its graphs to run.
-        threads: how many threads may decode and run; None leaves running to ONNX Runtime and decodes on one.
-        limits: what the file may ask for, where ``source`` is not open yet.
+        source: path of a ``.attar`` file, the bytes of one, or an open :class:`Artifact`.
+        graph: name of the graph to run.
+        threads: threads for decoding and running; None decodes on one and lets ONNX Runtime choose for running.
+        limits: limits on what the file may allocate, if ``source`` is not open yet.
 
     Attributes:
         artifact: the file.
-        inputs: what :meth:`run` takes.
-        outputs: what it returns.
-        dequantized: compressed tensor -> why it became float32 when the file was opened.
+        inputs: the inputs of :meth:`run`.
+        outputs: the outputs of :meth:`run`.
+        dequantized: compressed tensor -> why it was converted to float32 when the file was opened.
 
     Raises:
-        ArtifactError: the file is not sound, or ONNX Runtime refuses its graph.
+        ArtifactError: the file is malformed, or ONNX Runtime refuses its graph.
         UnknownName: the file has no such graph.
 
     Example:
@@ -98,21 +90,26 @@ class Session:
         self._engine = Engine(lowered.serialized(), threads=threads, exact=True)
 
     @property
+    def main_output(self) -> str:
+        """The name of the output that is judged and taught: ``logits``, else the first floating one, else the first."""
+        return main_output_name({port.name: port.dtype.startswith("f") for port in self.outputs})
+
+    @property
     def manifest(self) -> Manifest:
-        """What the file says about itself."""
+        """The file's root record."""
         return self.artifact.manifest
 
     def run(self, inputs: NDArray[Any] | Mapping[str, NDArray[Any]]) -> Any:
         """Run the graph once.
 
         Args:
-            inputs: an array for each input by name; a bare array where there is one input.
+            inputs: arrays by input name, or a single array if the graph has one input.
 
         Returns:
-            the outputs by name; the array alone where ``inputs`` was one and there is one output.
+            The outputs by name; a single array if ``inputs`` was one and the graph has one output.
 
         Raises:
-            DataError: a name, type or shape is not that of an input.
+            DataError: a name, type or shape does not match the graph's inputs.
         """
         if isinstance(inputs, Mapping):
             return dict(zip(self._names, self._engine.run(self._checked(inputs)), strict=True))
@@ -123,12 +120,12 @@ class Session:
         return found[0] if len(found) == 1 else dict(zip(self._names, found, strict=True))
 
     def preprocess(self, raw: NDArray[Any]) -> NDArray[Any]:
-        """Turn raw examples into what :meth:`run` takes, as the file says (``docs/format.md``, section 6).
+        """Preprocess raw examples into an input of :meth:`run` (``docs/format.md``, section 6).
 
-        Without preprocessing in the file, numbers are only given the type of the first input.
+        Without preprocessing in the file, the examples are only cast to the type of the first input.
 
         Raises:
-            DataError: the axes or channels are not those of the layout, or the numbers do not fit the type.
+            DataError: axes or channels do not fit the layout, or the examples cannot be cast to the input's type.
         """
         if self.manifest.preprocessing is not None:
             raw = preprocess(self.manifest.preprocessing, raw)
@@ -141,7 +138,7 @@ class Session:
         """Return inputs of zeros at the example sizes of the file.
 
         Args:
-            batch: the size of the first axis of each input, where that axis is symbolic.
+            batch: size of the first axis of each input, if that axis is symbolic.
         """
         feed = {}
         for port in self.inputs:
@@ -153,33 +150,33 @@ class Session:
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """Where each layer with a weight of two axes or more runs, from ONNX Runtime's own profile of one run."""
+        """The kernel of each layer with a weight of two axes or more, from ONNX Runtime's profile of one run."""
         lowered = lower(self.artifact, self._graph)
         ran = kernels(lowered.serialized(), self.example())
         found = []
         for node, placement in lowered.layers.items():
             kernel = ran.get(node, "float")
-            integer = kernel in INTEGER_KERNELS
+            integer = kernel in _INTEGER
             reason = "" if integer else placement.reason or "ONNX Runtime chose a float kernel"
             name = placement.tensors[0].rpartition(".")[0] or placement.tensors[0]
             found.append(Layer(name, node, kernel, integer, reason))
         return tuple(found)
 
     def integer_layers(self) -> tuple[str, ...]:
-        """Return the names of the layers that run in integers, from ONNX Runtime's own profile."""
+        """Return the names of the layers that run in integers, according to ONNX Runtime's profile."""
         return tuple(layer.name for layer in self.layers if layer.integer)
 
     def _checked(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return the inputs, each of the type and shape its port asks for."""
+        """Return the inputs as arrays; raise unless names, types and shapes match the ports."""
         feed = {name: np.asarray(array) for name, array in inputs.items()}
         form = tuple([(name, array.dtype, array.shape) for name, array in feed.items()])
-        # What was right once is right again: small networks are quicker than the checks.
+        # Remember accepted forms: for small networks the checks would take longer than the run.
         if form in self._accepted:
             return feed
         ports = {port.name: port for port in self.inputs}
         if feed.keys() != ports.keys():
             given = ", ".join(map(str, feed)) or "none"
-            raise DataError(f"the inputs are {', '.join(ports)}; given were {given}")
+            raise DataError(f"the graph's inputs are {', '.join(ports)}; {given} arrived")
         symbols: dict[str, tuple[int, str]] = {}
         for name, port in ports.items():
             _check(feed[name], port, symbols)
@@ -189,7 +186,7 @@ class Session:
 
 
 def _check(array: NDArray[Any], port: Port, symbols: dict[str, tuple[int, str]]) -> None:
-    """Raise unless an array has the type and shape of a port; ``symbols`` are the symbolic axes met before."""
+    """Raise unless an array has the type and shape of a port; ``symbols`` maps symbolic axes to (size, input)."""
     name, kind = port.name, DTYPES[port.dtype]
     if array.dtype != kind:
         raise DataError(f"input {name!r} takes {kind}, {array.dtype} arrived; use .astype('{kind}')")

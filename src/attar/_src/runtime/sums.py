@@ -1,7 +1,4 @@
-"""The 32-bit sums of an integer product: what one unit of them stands for, the bias in such units, and their range.
-
-Part of ``runtime``, used by ``runtime.lower``.
-"""
+"""The int32 accumulator of an integer product: its scale, the bias in units of it, and its range."""
 
 from __future__ import annotations
 
@@ -22,11 +19,11 @@ _OVERFLOW = "its sums would not fit 32 bits"
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """The sums of an integer product: they stand for ``step * (sum of code products + bias)``.
+    """The accumulator of an integer product, with the value ``step * (sum of code products + bias)``.
 
     Attributes:
-        step: float32, input scale times weight scale, ``(1,)`` or one for each output channel.
-        bias: int32, one for each output channel; None where there is none.
+        step: float32, input scale times weight scale, ``(1,)`` or ``(output channels,)``.
+        bias: int32, ``(output channels,)``, or None.
     """
 
     step: NDArray[np.float32]
@@ -34,17 +31,17 @@ class Sums:
 
 
 def sums_of(weight: Int8Weight, grid: Grid, axis: int, bias: NDArray[Any] | None) -> Sums | str:
-    """Return the sums of a product, or why integers of 32 bits cannot hold what it means.
+    """Return the accumulator of a product, or the reason why int32 cannot represent it exactly.
 
-    The bias has to be in whole steps already: what a kernel would round is not what the file says. What float32 may add
-    to whole steps is let pass: a rounding of the step, of the product, and where the steps are read, each of at most
-    2^-24 of the bias, 2^-22 together and with room.
+    The bias must already be a multiple of the step, because a kernel must not round what the file does not. Float32
+    rounding is tolerated: of the step, of the product and of reading it back, each at most 2^-24 of the bias, together
+    less than 2^-22.
 
     Args:
         weight: the second factor.
         grid: the grid of the first factor.
         axis: the output axis of the weight.
-        bias: what is added, as real numbers.
+        bias: float32, one per output channel, or None.
     """
     with np.errstate(all="ignore"):
         step = weight.scale * np.float32(grid.scale)

@@ -1,7 +1,4 @@
-"""Weights put back into a graph: each binding as its values or, where its grid allows it, as int8 codes.
-
-Part of ``runtime``, between the file (compressed tensors and bindings) and ``runtime.lower``.
-"""
+"""The weights of a graph: each binding as float values or, if its grid allows it, as int8 codes."""
 
 from __future__ import annotations
 
@@ -23,12 +20,12 @@ from attar._src.core.tensors import Codebook, CompressedTensor, Dense, Quantized
 
 @dataclass(frozen=True, eq=False)
 class Int8Weight:
-    """A weight an integer kernel can read: ``dense = scale * codes``, ``scale`` running along ``axis``.
+    """A weight for integer kernels: ``dense = scale * codes``, ``scale`` along ``axis``.
 
     Attributes:
         codes: int8, the shape of the initializer.
-        scale: float32, ``(1,)``, or ``(codes.shape[axis],)``.
-        axis: None where there is one scale.
+        scale: float32, ``(1,)`` or ``(codes.shape[axis],)``.
+        axis: None for a single scale.
     """
 
     codes: NDArray[np.int8]
@@ -37,12 +34,12 @@ class Int8Weight:
 
 
 class Weights:
-    """The bound initializers of one graph, made of the file's tensors on demand.
+    """The bound initializers of a graph, decoded on demand.
 
     Args:
         artifact: the file.
         graph: the name of the graph.
-        threads: how many cores decode at once.
+        threads: number of cores for decoding.
 
     Attributes:
         shapes: the shape of every initializer.
@@ -62,11 +59,11 @@ class Weights:
         return name in self._bindings
 
     def parts(self, name: str) -> tuple[str, ...]:
-        """Return the names of the stored tensors an initializer is made of."""
+        """Return the names of the stored tensors of an initializer."""
         return tuple(part.tensor for part in parts_of(self._bindings[name]))
 
     def compressed(self, name: str) -> tuple[str, ...]:
-        """Return the tensors behind an initializer that are stored in another form than their values."""
+        """Return the stored tensors of an initializer that are not dense."""
         return tuple(part for part in self.parts(name) if not isinstance(self._tensor(part), Dense))
 
     def array(self, name: str) -> NDArray[Any]:
@@ -74,7 +71,7 @@ class Weights:
         return resolve(self._bindings[name], lambda part: self._tensor(part).dense())
 
     def int8(self, name: str, axis: int) -> Int8Weight | str:
-        """Return an initializer as int8 codes with at most one scale an index of ``axis``, or the reason it cannot be.
+        """Return an initializer as int8 codes with per-tensor scales or scales along ``axis``, or the reason why not.
 
         Args:
             name: the initializer.
@@ -107,7 +104,7 @@ class Weights:
 
 
 def scale_axis(granularity: Granularity, shape: Shape) -> int | str | None:
-    """Return the axis the scales of a tensor run along, None where there is one scale, or why there is no such axis."""
+    """Return the axis of a tensor's scales, None for a single scale, or the reason why there is no such axis."""
     count = granularity.count(shape)
     match granularity:
         case PerTensor():
@@ -123,7 +120,7 @@ def scale_axis(granularity: Granularity, shape: Shape) -> int | str | None:
 
 
 def _follow(axis: int, shape: Shape, one: Whole, target: Shape) -> int | None:
-    """Return where an axis of more than one index is after permute and reshape, None where it is split or merged."""
+    """Return the position of an axis of size > 1 after permute and reshape, None if it is split or merged."""
     permuted = shape if one.permute is None else tuple(shape[i] for i in one.permute)
     place = axis if one.permute is None else one.permute.index(axis)
     before = math.prod(permuted[:place])

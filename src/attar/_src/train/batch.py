@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
+
+from attar._src.core.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -14,16 +16,18 @@ class Batch:
     """Examples of one step.
 
     Attributes:
-        inputs: the module's positional inputs, each ``(n, ...)``.
+        inputs: each ``(n, ...)``; of batches with names those of every model of a run.
         targets: what the outputs are judged by, ``(n, ...)``, or None where there are no labels.
         index: int64 ``(n,)``: which examples of the set these are; None where a loader does not say.
         variant: int64 ``(n,)``: which of the feed's ``variants`` augmentation made of each; None where that is endless.
+        names: the arguments the inputs are; none where they are given by position.
     """
 
     inputs: tuple[torch.Tensor, ...]
     targets: torch.Tensor | None
     index: torch.Tensor | None = None
     variant: torch.Tensor | None = None
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.inputs[0])
@@ -31,7 +35,25 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``."""
         inputs = tuple(tensor.to(device) for tensor in self.inputs)
-        return Batch(inputs, None if self.targets is None else self.targets.to(device), self.index, self.variant)
+        return replace(self, inputs=inputs, targets=None if self.targets is None else self.targets.to(device))
+
+    def part(self, examples: slice) -> Batch:
+        """Return some of the examples, without saying which of the set they are."""
+        targets = None if self.targets is None else self.targets[examples]
+        return Batch(tuple(each[examples] for each in self.inputs), targets, names=self.names)
+
+    def pick(self, names: Sequence[str]) -> tuple[torch.Tensor, ...]:
+        """Return the inputs a program takes, in its order; all of them where either has no names.
+
+        Raises:
+            DataError: one is not in the batch.
+        """
+        if not self.names or not names:
+            return self.inputs
+        missing = [name for name in names if name not in self.names]
+        if missing:
+            raise DataError(f"a batch of {', '.join(self.names)} lacks {', '.join(missing)}")
+        return tuple(self.inputs[self.names.index(name)] for name in names)
 
 
 class Feed(Protocol):

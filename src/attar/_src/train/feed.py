@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from attar._src.core.errors import DataError, SpecError
 from attar._src.runtime.preprocess import preprocess
 from attar._src.train.augment import Augmentation, apply_endless, apply_finite, count_finite_variants, count_variants
 from attar._src.train.batch import Batch
+from attar._src.train.inputs import as_input, as_tensor, read_batch
 from attar._src.train.seeds import IsolatedRandom, derive_seed
 
 
@@ -27,11 +28,6 @@ def preprocessor(preprocessing: Preprocessing | None) -> Callable[[Tensor], Tens
     if preprocessing is None:
         return as_input
     return lambda raw: torch.from_numpy(preprocess(preprocessing, raw.numpy()))
-
-
-def as_input(raw: Tensor) -> Tensor:
-    """Return a tensor as it is, in float32 where it is floating."""
-    return raw.float() if raw.is_floating_point() else raw
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,10 +156,8 @@ class LoaderFeed:
     """A feed of what a ``DataLoader`` gives, or anything else that gives the same kind of batches each time it is
     iterated.
 
-    A batch is inputs alone (a tensor, or a tuple of one), or a pair of inputs and targets; inputs are a tensor or a
-    tuple of several. Or it is a mapping: inputs by the names of the forward's arguments, targets under the first of
-    ``targets``, ``target``, ``labels``, ``label`` and ``y`` that is there and is no argument. Size and augmentation
-    of batches are the loader's own.
+    ``train.inputs`` has the forms of a batch. Batches with names have those of the first one. Size and augmentation of
+    batches are the loader's own.
 
     The loader draws from generators that are seeded anew for each epoch, so that one that shuffles repeats its order
     when a run goes on from a checkpoint; those given to a DataLoader or its sampler are seeded too. Of several ranks
@@ -171,13 +165,13 @@ class LoaderFeed:
 
     Args:
         loader: as above.
-        names: the arguments of the module's forward, for mappings.
+        parameters: the arguments that batches with names may have -> whether they are required.
         seed: of what the loader draws.
         rank: which rank this is.
         world: how many there are.
 
     Attributes:
-        arguments: those of ``names`` that its batches have, in that order; none where they are no mappings.
+        first: its first batch.
 
     Raises:
         DataError: it gives nothing, or batches of another form.
@@ -187,7 +181,13 @@ class LoaderFeed:
     variants: int | None = None
 
     def __init__(
-        self, loader: Iterable[Any], names: Sequence[str] = (), *, seed: int = 0, rank: int = 0, world: int = 1
+        self,
+        loader: Iterable[Any],
+        parameters: Mapping[str, bool] = MappingProxyType({}),
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         if iter(loader) is loader:
             raise DataError(
@@ -199,12 +199,12 @@ class LoaderFeed:
                 "workers that persist keep their generators from epoch to epoch, and a run that goes on from a "
                 "checkpoint could not repeat what they draw; use persistent_workers=False"
             )
-        self.loader, self.names, self.seed, self.rank, self.world = loader, tuple(names), seed, rank, world
+        self.loader, self.parameters, self.seed, self.rank, self.world = loader, parameters, seed, rank, world
         items = list(islice(seeded(loader, derive_seed(seed, "loader", "look")), 1))
         if not items:
             raise DataError(f"a {type(loader).__name__} gives no batches")
-        self.labelled = self._batch(items[0]).targets is not None
-        self.arguments = tuple(name for name in self.names if isinstance(items[0], Mapping) and name in items[0])
+        self.first = read_batch(items[0], parameters)
+        self.labelled = self.first.targets is not None
         sized = length_of(loader)
         data = getattr(loader, "dataset", None)
         self.examples = None if data is None else length_of(data)
@@ -219,9 +219,7 @@ class LoaderFeed:
         for batch in self._batches("epoch", number):
             share = len(batch) // self.world
             if share:
-                part = slice(self.rank * share, (self.rank + 1) * share)
-                targets = None if batch.targets is None else batch.targets[part]
-                yield Batch(tuple(each[part] for each in batch.inputs), targets)
+                yield batch.part(slice(self.rank * share, (self.rank + 1) * share))
 
     def once(self) -> Iterator[Batch]:
         """Yield every batch once, whole, as the loader gives it: one that shuffles does so the same way each time."""
@@ -231,29 +229,13 @@ class LoaderFeed:
         return map(self._batch, seeded(self.loader, derive_seed(self.seed, "loader", *words)))
 
     def _batch(self, item: Any) -> Batch:
-        targets: Any = None
-        if isinstance(item, Mapping):
-            inputs = tuple(item[name] for name in self.names if name in item)
-            targets = next((item[name] for name in _TARGETS if name in item and name not in self.names), None)
-        elif isinstance(item, tuple | list):
-            if len(item) > 2:
-                raise DataError(f"a batch of {len(item)} entries; write ((first, second, ...), targets)")
-            inputs = tuple(item[0]) if isinstance(item[0], tuple | list) else (item[0],)
-            targets = item[1] if len(item) == 2 else None
-        else:
-            inputs = (item,)
-        if not inputs:
-            raise DataError(f"a batch has the keys {sorted(map(str, item))}; the forward takes {list(self.names)}")
-        made = tuple(as_input(as_tensor(each)) for each in inputs)
-        labels = None if targets is None else as_input(as_tensor(targets))
-        if labels is not None and not labels.is_floating_point():
-            labels = labels.long()
-        if len({len(each) for each in (*made, *([] if labels is None else [labels]))}) > 1:
-            raise DataError(f"a batch has inputs {[tuple(each.shape) for each in made]} and other targets")
-        return Batch(made, labels)
-
-
-_TARGETS = ("targets", "target", "labels", "label", "y")
+        batch = read_batch(item, self.parameters)
+        if batch.names != self.first.names:
+            raise DataError(
+                f"a batch has the inputs {', '.join(batch.names) or 'by position'} and the first had "
+                f"{', '.join(self.first.names) or 'them by position'}; give every batch the same"
+            )
+        return batch
 
 
 def seeded(loader: Iterable[Any], seed: int) -> Iterator[Any]:
@@ -280,16 +262,3 @@ def length_of(thing: Any) -> int | None:
         return len(thing)
     except TypeError:
         return None
-
-
-def as_tensor(value: Any) -> Tensor:
-    """Return an array or tensor as a tensor on the CPU, without a copy where that is safe.
-
-    Raises:
-        DataError: it is neither, or has no axis of examples.
-    """
-    if isinstance(value, np.ndarray):
-        value = torch.from_numpy(np.require(value, requirements=["C", "W"]))
-    if not isinstance(value, Tensor) or value.dim() == 0:
-        raise DataError(f"a tensor or array with a first axis of examples was expected, {type(value).__name__} arrived")
-    return value.detach().cpu()

@@ -37,10 +37,9 @@ class TrainingJob:
     """The module, loss and callbacks of a training.
 
     Attributes:
-        program: called with the batch's inputs. All its parameters are trained; those of submodules named
-            ``attar_parametrization*``
-            (constraints) without weight decay. It must be on the fabric's device, because its buffers may be shared
-            with other programs; its mode is never changed.
+        program: called with those of the batch's inputs that ``names`` lists. All its parameters are trained; those of
+            submodules named ``attar_parametrization*`` (constraints) without weight decay. It must be on the fabric's
+            device, because its buffers may be shared with other programs; its mode is never changed.
         loss: (float32 outputs, batch, progress 0 to 1) -> scalars by name, the same names every time; ``loss`` is
             minimised, the others are logged.
         extra: modules of the loss whose parameters are trained too.
@@ -49,6 +48,7 @@ class TrainingJob:
         evaluate: returns figures for the log after each epoch, on every rank.
         state: returns the tensors of model, constraints and objectives for a checkpoint.
         load: restores such tensors in place.
+        names: the arguments of the program; empty for positional inputs.
     """
 
     program: nn.Module
@@ -59,6 +59,7 @@ class TrainingJob:
     evaluate: Callable[[], Mapping[str, float]]
     state: Callable[[], Mapping[str, Tensor]]
     load: Callable[[Mapping[str, Tensor]], None]
+    names: tuple[str, ...] = ()
 
 
 def fit(
@@ -117,14 +118,17 @@ class _Whole(nn.Module):
 
     def __init__(self, job: TrainingJob) -> None:
         super().__init__()
-        self.program, self.extra, self.loss = job.program, job.extra, job.loss
+        self.program, self.extra, self.loss, self.names = job.program, job.extra, job.loss, job.names
 
     def forward(
-        self, inputs: tuple[Tensor, ...], rest: tuple[Tensor | None, Tensor | None, Tensor | None], progress: float
+        self, inputs: tuple[Tensor, ...], rest: tuple[Tensor | None, ...], names: tuple[str, ...], progress: float
     ) -> dict[str, Tensor]:
-        """Return the parts of the loss."""
-        outputs = tree_map_only(Tensor, lambda t: t.float() if t.is_floating_point() else t, self.program(*inputs))
-        return dict(self.loss(outputs, Batch(inputs, *rest), progress))
+        """Return the parts of the loss; ``rest``: targets, index and variant of the batch."""
+        targets, index, variant = rest
+        batch = Batch(inputs, targets, index, variant, names)
+        made = self.program(*batch.pick(self.names))
+        outputs = tree_map_only(Tensor, lambda t: t.float() if t.is_floating_point() else t, made)
+        return dict(self.loss(outputs, batch, progress))
 
 
 class _Loop:
@@ -210,7 +214,7 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.optimizer.lr * self.plan.factor(step, self.steps)
         batch = batch.to(self.fabric.device)
-        parts = self.whole(batch.inputs, (batch.targets, batch.index, batch.variant), step / self.steps)
+        parts = self.whole(batch.inputs, (batch.targets, batch.index, batch.variant), batch.names, step / self.steps)
         self.fabric.backward(parts["loss"])
         if self.plan.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.plan.clip)

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +17,10 @@ from torch.utils._pytree import tree_map
 from attar._src.artifact.contents import Contents, GraphContents
 from attar._src.artifact.manifest import Activation, Preprocessing
 from attar._src.core.tensors import CompressedTensor, Dense
-from attar._src.model.capture import copy_graph, wrap
-from attar._src.model.trace import TracedModel
+from attar._src.model.capture import wrap
+from attar._src.model.programs import copy_graph, set_tensor
+from attar._src.model.traced import TracedModel
+from attar._src.train.inputs import arguments_taken
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class CompressedModel:
         tensors = {name: torch.from_numpy(np.array(tensor.dense())) for name, tensor in self.stored().items()}
         graph = copy_graph(self.traced.graph)
         for name, value in tensors.items():
-            _set(graph, name, value)
+            set_tensor(graph, name, value)
         wrap(graph, {name: Round(grid) for name, grid in self.activations.items() if name in self.rounded}, "site_")
         return _compute_in(graph, dtype)
 
@@ -109,21 +111,32 @@ class CompressedModel:
         return replace(self, record=(*self.record, record), **changes)
 
 
-class Stage(Protocol):
-    """One step of the work: says what it needs, and makes a new workpiece of the old."""
-
-    needs: frozenset[str]
-
-    def run(self, piece: CompressedModel, calibration: CalibrationInputs) -> CompressedModel:
-        """Return the workpiece with this stage done."""
-        ...
-
-
 @dataclass(frozen=True)
 class CalibrationInputs:
-    """Batches of real inputs, each a tuple of the module's positional inputs."""
+    """Batches of real inputs.
+
+    Attributes:
+        batches: of each batch a tensor for each input.
+        names: the arguments these are; none where they are given by position.
+    """
 
     batches: tuple[tuple[torch.Tensor, ...], ...]
+    names: tuple[str, ...] = ()
+
+    def of(self, parameters: Mapping[str, bool]) -> CalibrationInputs:
+        """Return the inputs that a module takes, with their names.
+
+        Args:
+            parameters: the arguments of its forward -> whether they are required.
+
+        Raises:
+            DataError: a required one is missing.
+        """
+        taken = arguments_taken(parameters, self.names, len(self.batches[0]))
+        if not self.names:
+            return replace(self, names=taken)
+        places = [self.names.index(name) for name in taken]
+        return CalibrationInputs(tuple(tuple(batch[i] for i in places) for batch in self.batches), taken)
 
     @property
     def examples(self) -> int:
@@ -145,12 +158,12 @@ class CalibrationInputs:
     def of_one_size(self) -> CalibrationInputs:
         """Return the batches that are as long as the first, for a graph whose batch is fixed."""
         size = len(self.batches[0][0])
-        return CalibrationInputs(tuple(batch for batch in self.batches if len(batch[0]) == size))
+        return replace(self, batches=tuple(batch for batch in self.batches if len(batch[0]) == size))
 
     def first(self, examples: int) -> CalibrationInputs:
         """Return the batches that hold the first ``examples``, whole batches only, at least one."""
         ends = list(itertools.accumulate(len(batch[0]) for batch in self.batches))
-        return CalibrationInputs(self.batches[: max(1, bisect.bisect_right(ends, examples))])
+        return replace(self, batches=self.batches[: max(1, bisect.bisect_right(ends, examples))])
 
 
 @dataclass(frozen=True)
@@ -194,18 +207,6 @@ def _makes_float32(node: fx.Node) -> bool:
     takes = any(argument.name == "dtype" for argument in getattr(node.target, "_schema", _NO_SCHEMA).arguments)
     floating = [n for n in node.all_input_nodes if n.op == "get_attr" or isinstance(n.meta.get("val"), torch.Tensor)]
     return made and takes and not floating
-
-
-def _set(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None:
-    owner, _, leaf = name.rpartition(".")
-    try:
-        module = graph.get_submodule(owner)
-    except AttributeError:
-        return
-    if leaf in module._parameters:
-        module._parameters[leaf] = nn.Parameter(value, requires_grad=False)
-    elif leaf in module._buffers:
-        module._buffers[leaf] = value
 
 
 def _dense(value: np.ndarray[Any, Any]) -> Dense:

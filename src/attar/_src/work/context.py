@@ -20,7 +20,7 @@ class Teacher(Protocol):
     """A model whose outputs another one learns from."""
 
     def outputs(self, batch: Batch) -> torch.Tensor:
-        """Return the first output for a batch, on the batch's device, without gradient."""
+        """Return the main output for a batch, on the batch's device, without gradient."""
         ...
 
 
@@ -29,7 +29,7 @@ class OpenTeacher(Teacher, Protocol):
     """A teacher that can be looked into: a program, not a file or what was kept of one."""
 
     def look(self, batch: Batch, layers: Sequence[str]) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        """Return the first output for a batch and the values of ``layers`` by path, without gradient.
+        """Return the main output for a batch and the values of ``layers`` by path, without gradient.
 
         Raises:
             UnknownName: there is no such layer.
@@ -42,7 +42,7 @@ class Context:
     """What a run gives to a stage.
 
     Attributes:
-        calibration: some hundred real inputs.
+        calibration: some hundred real inputs; batches with names have those of every model, which ``of`` picks from.
         seed: of this stage; everything random in it follows from this number.
     """
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import fx, nn
 
 from attar._src.artifact.manifest import Activation
@@ -16,7 +18,8 @@ from attar._src.core.rescale import rescale
 from attar._src.core.tensors import Codebook, CompressedTensor, Quantized
 from attar._src.model.capture import CapturedModel, wrap
 from attar._src.model.sites import Site, find_sites
-from attar._src.model.trace import TracedModel, deploy_graph
+from attar._src.model.trace import deploy_graph
+from attar._src.model.traced import TracedModel
 from attar._src.model.weights import Weight, find_weights
 from attar._src.work.compressed_model import CompressedModel, FileInfo
 from attar._src.work.constraint import Constraint, Progress
@@ -172,11 +175,12 @@ class Learner:
             last = {name: found for name in self.weights if (found := weights.last(name))}
             return {name: each.to_compressed(value.detach()) for name, (each, value) in last.items()}
 
-    def deployed(self, *, fold: bool = True) -> CompressedModel:
-        """Return the module as it is now, traced anew, with the tensors and grids its constraints ask for.
+    def deployed(self, *, fold: bool = True, emit: bool = True) -> CompressedModel:
+        """Return the module as it is now, with the tensors and grids its constraints ask for.
 
         Args:
             fold: whether batch-norms are folded or merged; not where the module is to be trained further.
+            emit: whether the graph has the nodes that constraints add (thresholds); its size hardly depends on them.
         """
         baked = self.compressed_weights()
         emitted = {}
@@ -184,16 +188,15 @@ class Learner:
             for source in place.sources:
                 for held in self.parametrizations(source):
                     add = held.emit()
-                    if add is not None:
+                    if emit and add is not None:
                         emitted[source] = add
         merge = fold and any(constraint.merges for constraint in self.constraints)
-        kept = frozenset() if fold else frozenset(self.weights)
-        traced = deploy_graph(self.module, self.captured, rigid=kept, emit=emitted, merge=merge)
+
+        def scalable(name: str, factor: NDArray[np.float64], axis: int) -> bool:
+            return fold and (name not in baked or rescale(baked[name], factor, axis) is not None)
+
+        traced = deploy_graph(self.module, self.captured, scalable=scalable, emit=emitted, merge=merge)
         factors = traced.folding.factors
-        rigid = {name for name, tensor in baked.items() if name in factors and rescale(tensor, *factors[name]) is None}
-        if rigid:
-            traced = deploy_graph(self.module, self.captured, rigid=rigid, emit=emitted, merge=merge)
-            factors = traced.folding.factors
         tensors: dict[str, CompressedTensor] = {}
         for name, tensor in baked.items():
             scaled = rescale(tensor, *factors[name]) if name in factors else tensor

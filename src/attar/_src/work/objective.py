@@ -17,10 +17,10 @@ class LossInputs:
     """Inputs of an objective.
 
     Attributes:
-        outputs: the student's first output, ``(N, ..., classes)`` for a classifier.
+        outputs: the student's main output (``model.outputs.main_output``), ``(N, ..., classes)`` for a classifier.
         every: all outputs of the student.
         batch: inputs and targets.
-        teachers: model name -> its first output for the same inputs, without gradient.
+        teachers: model name -> its main output for the same inputs, without gradient.
         progress: share of the stage done, 0 to 1.
         features: module path -> its output in the student, for the paths the objectives ask for.
         teacher_features: model name -> module path -> its output, without gradient.

@@ -1,1 +1,1 @@
-"""Distillation: objectives that compare a student with teachers and labels, and the teachers themselves."""
+"""Losses against labels, teachers' outputs and teachers' layers."""

@@ -1,4 +1,4 @@
-"""Attention transfer: a student learns where its teacher looks."""
+"""Attention transfer: match the spatial attention maps of student and teacher layers."""
 
 from __future__ import annotations
 
@@ -14,24 +14,19 @@ from attar._src.work.objective import LossInputs, Objective
 
 
 class Attention(PairedLayersTerm):
-    """``| Q_s / |Q_s| - Q_t / |Q_t| |``, summed over the pairs of layers, the mean over examples.
+    """``| Q_s / |Q_s| - Q_t / |Q_t| |``, summed over the pairs of layers, averaged over examples.
 
-    Q is an example's map of a layer, ``sum_c A_c^2`` over its channels, as one vector of all positions; norms are
-    Euclidean. Channels need not be as many in student and teacher. Zagoruyko and Komodakis 2017, "Paying more attention
-    to attention", section 3.1, equation 2 with p = 2; its factor ``beta / 2`` is the ``weight``, there 500. Maps of
-    different sizes are averaged down to the smaller, before channels are summed. Where both agree the gradient is 0.
-    Where targets say what is padding, an example's map is 0 there, and one of nothing else does not count.
-
-    Attributes:
-        teacher: a model's name. It has to be a program: a file and a cache know outputs alone.
-        layers: modules of the student by their paths, such as ``layer3.1`` -> modules of the teacher.
-        ignore_index: the target of examples, or of positions as they are compared, that do not count.
+    Q is an example's attention map ``sum_c A_c^2``, flattened over positions; norms are Euclidean. Student and teacher
+    may differ in channels. Zagoruyko and Komodakis 2017, "Paying more attention to attention", section 3.1, equation 2
+    with p = 2; its factor ``beta / 2`` is the term's ``weight``, 500 in the paper. Maps of different sizes are average-
+    pooled to the smaller before channels are summed. The gradient is 0 if both agree. Padded positions (targets equal
+    to ``ignore_index``) are 0 in the map; examples of padding alone do not count.
     """
 
     name: Literal["attention"] = "attention"
 
     def build(self, learner: Learner) -> Objective:
-        """Return the loss; it has no parameters."""
+        """Return the loss, which has no parameters."""
         return _Attention(self)
 
 
@@ -46,7 +41,7 @@ class _Attention(Objective):
             if student.dim() == 2:
                 raise SpecError(
                     f"attention is over positions, and a layer of {list(self.term.layers.items())} has none; name "
-                    "layers that give maps, or use hint"
+                    "layers that output maps, or use hint"
                 )
             real = valid_positions(sources, tuple(student.shape[:-1]), self.term.ignore_index)
             apart = torch.linalg.vector_norm(_attention(student, real) - _attention(teacher, real), dim=-1)
@@ -55,7 +50,7 @@ class _Attention(Objective):
 
 
 def _attention(values: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
-    """Return the attention ``(n, positions)`` of values ``(n, ..., c)``, of norm 1, over the real positions."""
+    """Return the unit-norm attention ``(N, positions)`` of values ``(N, ..., C)`` over unpadded positions."""
     maps = values.square().sum(-1)
     if real is not None:
         maps = maps.masked_fill(~real, 0)

@@ -1,4 +1,4 @@
-"""The hard loss: cross-entropy with the labels."""
+"""Cross-entropy with the labels."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from attar._src.work.term import Term
 
 
 class CrossEntropy(Term):
-    """``-log softmax(z)[y]``, the mean over positions: what is learnt from labels.
+    """``-log softmax(z)[y]``, averaged over positions.
 
-    Classes lie on the last axis of the outputs ``(n, ..., classes)``; targets are int64 ``(n, ...)``. Not to be
-    confused with ``SoftCrossEntropy``, which learns from a teacher.
+    Outputs are logits ``(N, ..., classes)``, targets int64 ``(N, ...)``. ``soft_cross_entropy`` learns from a teacher
+    instead.
 
     Attributes:
-        label_smoothing: share of the target that is spread evenly over all classes (Szegedy et al. 2016, "Rethinking
-            the inception architecture", section 7).
-        ignore_index: the target of positions that do not count, such as padding.
+        label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016, "Rethinking the
+            inception architecture", section 7).
+        ignore_index: target of positions to ignore, such as padding.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels"})
@@ -33,7 +33,7 @@ class CrossEntropy(Term):
     ignore_index: int = IGNORE_INDEX
 
     def build(self, learner: Learner) -> Objective:
-        """Return the loss; it has no parameters."""
+        """Return the loss, which has no parameters."""
         return _CrossEntropy(self)
 
 
@@ -45,10 +45,10 @@ class _CrossEntropy(Objective):
     def forward(self, sources: LossInputs) -> torch.Tensor:
         logits, targets = at_least_float32(sources.outputs), sources.batch.targets
         if targets is None:
-            raise SpecError("cross_entropy needs labels and the batch has none; use a loss from a teacher, or label it")
+            raise SpecError("cross_entropy needs labels and the batch has none; label the data or use a teacher's loss")
         if targets.is_floating_point() or targets.shape != logits.shape[:-1]:
             raise SpecError(
-                f"cross_entropy takes whole targets of the shape of the outputs without their last axis, the classes: "
+                f"cross_entropy takes integer targets of the shape of the outputs without the class axis, "
                 f"{tuple(logits.shape[:-1])}; {targets.dtype} of {tuple(targets.shape)} arrived"
             )
         try:
@@ -61,7 +61,7 @@ class _CrossEntropy(Objective):
             )
         except IndexError as error:
             raise SpecError(
-                f"targets lie between {int(targets.min())} and {int(targets.max())}; the outputs have "
-                f"{logits.shape[-1]} classes, and padding is {self.term.ignore_index}"
+                f"targets lie between {int(targets.min())} and {int(targets.max())}, but the outputs have "
+                f"{logits.shape[-1]} classes and ignore_index is {self.term.ignore_index}"
             ) from error
         return mean_over_valid(losses.reshape(targets.shape), sources, self.term.ignore_index)

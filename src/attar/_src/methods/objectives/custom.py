@@ -1,4 +1,4 @@
-"""A user's own loss, from a file or an object of Python."""
+"""A user's own loss, from a file or a Python object."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ from attar._src.work.term import Term
 
 
 class CustomLoss(Term):
-    """A loss of one's own: ``{name: losses.py:focal, arguments: {gamma: 2}}``.
+    """A user's own loss: ``{name: losses.py:focal, arguments: {gamma: 2}}``.
 
-    It is either called as ``loss(outputs, targets)`` with the student's first output and the targets: a function, a
-    ``torch.nn.Module`` or its class; or it is an ``Objective`` or its class, which is
-    called with all ``LossInputs`` and may own parameters to train. An object is copied for each
-    stage that trains with it, and is not changed itself.
+    A function, a ``torch.nn.Module`` or its class is called as ``loss(outputs, targets)`` with the student's main
+    output. An ``Objective`` or its class is called with ``LossInputs`` and may have trainable parameters. Objects are
+    copied for each stage, never changed.
 
     Attributes:
         name: ``file.py:name``, ``package.module:name`` or the object.
-        arguments: keyword arguments: of a class when it is made, of a function whenever it is called.
-        teacher: models whose outputs an Objective looks at.
+        arguments: keyword arguments: to a class at construction, to a function at every call.
+        teacher: models whose outputs an Objective reads.
         labels: whether it needs targets.
     """
 
@@ -43,18 +42,18 @@ class CustomLoss(Term):
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """What it needs: ``labels``, unless it says that it does not."""
+        """``{"labels"}`` if ``labels`` is set."""
         return frozenset({"labels"} if self.labels else ())
 
     def teachers(self) -> tuple[str, ...]:
-        """Return the names of the models whose outputs it needs."""
+        """Return the names of the teachers; none by default."""
         return tuple(teacher_shares(self.teacher)) if self.teacher else ()
 
     def build(self, learner: Learner) -> Objective:
         """Return the loss as an objective.
 
         Raises:
-            SpecError: the name leads to nothing that can be called.
+            SpecError: the object is not callable, cannot be copied, or is an instance and got arguments.
         """
         found = load_object(self.name) if isinstance(self.name, str) else self.name
         what = reference_name(self.name)
@@ -62,11 +61,11 @@ class CustomLoss(Term):
         arguments = copy_object(self.arguments, what)
         found = found(**arguments) if made else copy_object(found, what)
         if not made and self.arguments and isinstance(found, nn.Module):
-            raise SpecError(f"{what} is made already and takes no arguments; name its class, or leave them out")
+            raise SpecError(f"{what} is an instance and takes no arguments; name its class or drop the arguments")
         if isinstance(found, Objective):
             return found
         if not callable(found):
-            raise SpecError(f"{what} is a {type(found).__name__}; a loss is called as loss(outputs, targets)")
+            raise SpecError(f"{what} is a {type(found).__name__}, not callable as loss(outputs, targets)")
         called = functools.partial(found, **arguments) if arguments and not made else found
         return _Called(called, what)
 
@@ -76,7 +75,7 @@ class CustomLoss(Term):
 
 
 def copy_object(found: Any, what: str) -> Any:
-    """Return a copy of a user's object: what one stage, seed or model makes of it, no other gets.
+    """Return a deep copy of a user's object, so that stages, seeds and models do not share its state.
 
     Raises:
         SpecError: it cannot be copied.
@@ -90,7 +89,7 @@ def copy_object(found: Any, what: str) -> Any:
 class _Called(Objective):
     def __init__(self, loss: Callable[..., Any], what: str) -> None:
         super().__init__()
-        # Where it is a module, its parameters are trained with the student's.
+        # If it is a module, its parameters are trained with the student's.
         self.loss, self.what = loss, what
 
     def forward(self, sources: LossInputs) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Relations between a teacher's probabilities instead of the probabilities themselves."""
+"""DIST: match correlations of student and teacher probabilities instead of the probabilities."""
 
 from __future__ import annotations
 
@@ -21,25 +21,24 @@ from attar._src.work.objective import LossInputs, Objective
 
 
 class Dist(TeacherTerm):
-    """``T^2 (beta (1 - r_inter) + gamma (1 - r_intra))``, r being correlations of student and teacher.
+    """``T^2 (beta (1 - r_inter) + gamma (1 - r_intra))``, r being Pearson correlations of student and teacher.
 
-    Probabilities at temperature T as a table, a row for each position of the batch and a column for each class:
-    ``r_inter`` is the mean over rows of Pearson's correlation of the student's row with the teacher's, ``r_intra`` the
-    mean over columns. A student much weaker than its teacher can keep the order and the relations of what that says
-    where it cannot keep the numbers. Huang et al. 2022, "Knowledge distillation from a stronger teacher", equations 8
-    to 10, with its factors of 2. ``T^2`` is not in the paper but in its code; correlations do not shrink as T grows, so
-    that, unlike the soft losses, this one grows with it.
+    Arrange probabilities at temperature T as ``(positions, classes)``: ``r_inter`` is the mean correlation of rows,
+    ``r_intra`` of columns. A student much weaker than its teacher can match the order and relations of probabilities
+    even if it cannot match their values. Huang et al. 2022, "Knowledge distillation from a stronger teacher", equations
+    8 to 10, with its factors of 2. ``T^2`` is in the paper's code but not in the paper; unlike the soft losses, this
+    one grows with T, because correlations do not shrink.
 
-    The columns are those of one rank's batch. A row or column without any variance correlates with nothing, r = 0, and
-    gives no gradient: a last layer of zeros learns nothing from this loss alone. One of tiny probabilities counts like
-    any other. The flatter a row or column is, the larger is its gradient.
+    Columns cover one rank's batch. A row or column without variance has r = 0 and no gradient: a last layer of zeros
+    learns nothing from this loss alone. Rows and columns of tiny probabilities count like any other; the flatter one
+    is, the larger its gradient.
 
     Attributes:
         teacher: a model's name; a list of names, or name -> weight, for an ensemble: the mean of their probabilities.
         temperature: T, a number or a schedule.
-        beta: the factor of the relation between classes.
-        gamma: the factor of the relation between examples.
-        ignore_index: the target of positions that do not count, where there are targets.
+        beta: factor of the relation between classes.
+        gamma: factor of the relation between examples.
+        ignore_index: target of positions to ignore.
     """
 
     name: Literal["dist"] = "dist"
@@ -48,7 +47,7 @@ class Dist(TeacherTerm):
     gamma: Annotated[float, Field(ge=0)] = 2.0
 
     def build(self, learner: Learner) -> Objective:
-        """Return the loss; it has no parameters."""
+        """Return the loss, which has no parameters."""
         return _Dist(self)
 
 
@@ -67,27 +66,27 @@ class _Dist(Objective):
         else:
             student, teacher = student[real], teacher[real]
         if not len(student):
-            return student.sum()  # nothing but padding: 0, with a gradient of 0
+            return student.sum()  # padding alone: 0, with a gradient of 0
         inter, intra = _apart(student, teacher, -1).mean(), _apart(student, teacher, 0).mean()
         return temperature**2 * (term.beta * inter + term.gamma * intra)
 
 
 def _apart(student: torch.Tensor, teacher: torch.Tensor, axis: int) -> torch.Tensor:
-    """Return 1 - r along an axis of logarithms, r being Pearson's correlation of what they are logarithms of.
+    """Return ``1 - r`` along an axis, r the Pearson correlation of ``exp(student)`` and ``exp(teacher)``.
 
-    r is 0 where one of both has no variance.
+    r is 0 if either has no variance.
     """
     (one, varied), (other, varies) = _unit(student, axis), _unit(teacher, axis)
-    # |a - b|^2 / 2 is 1 - a b for vectors of norm 1, and exactly 0 with a gradient of 0 where both agree.
+    # For unit vectors |a - b|^2 / 2 = 1 - a b, and it is exactly 0 with a gradient of 0 if both agree.
     return torch.where(varied & varies, (one - other).square().sum(axis, keepdim=True) / 2, 1)
 
 
 def _unit(logs: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the exponentials with mean 0 and norm 1 along an axis, and whether they have any variance there."""
-    # A factor changes no correlation. With 1 as the largest, what is tiny throughout keeps its variance in float32.
+    """Return ``exp(logs)`` with mean 0 and norm 1 along an axis, and whether it has any variance there."""
+    # Correlations are invariant to scale: with a maximum of 1, tiny values keep their variance in float32.
     largest = logs.detach().amax(axis, keepdim=True).clamp(min=torch.finfo(logs.dtype).min)
     values = (logs - largest).exp()
     centred = values - values.mean(axis, keepdim=True)
     squares = centred.square().sum(axis, keepdim=True)
-    varies = squares != 0  # not of a NaN, which has to come out again
+    varies = squares != 0  # True for NaN, which must propagate
     return centred / squares.where(varies, 1).sqrt(), varies

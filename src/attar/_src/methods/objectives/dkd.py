@@ -1,4 +1,4 @@
-"""Decoupled distillation: what a teacher says of the right class, and what of the others, weighed apart."""
+"""Decoupled knowledge distillation: separate weights for the labelled class and for the others."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from attar._src.work.objective import LossInputs, Objective
 
 
 class Dkd(TeacherTerm):
-    """``T^2 (alpha KL(b || b_student) + beta KL(r || r_student))``, the mean over positions.
+    """``T^2 (alpha KL(b || b_student) + beta KL(r || r_student))``, averaged over positions.
 
-    At temperature T, b is the teacher's (probability of the labelled class, of all others together), and r its answer
-    among the others alone, which sums to 1. ``kl`` is the same with ``alpha = 1`` and ``beta`` the teacher's own
-    probability of the others: where it is sure, what it says of these hardly counts. Zhao et al. 2022, "Decoupled
-    knowledge distillation", equations 6 and 7; there beta is 2 to 8 on CIFAR-100, the larger the surer the teacher.
+    At temperature T, b is the teacher's (probability of the labelled class, of all others) and r its distribution over
+    the other classes, renormalised. ``kl`` equals ``alpha = 1`` and ``beta`` = the teacher's probability of the other
+    classes, so that they hardly count if the teacher is confident. Zhao et al. 2022, "Decoupled knowledge
+    distillation", equations 6 and 7; they use beta 2 to 8 on CIFAR-100, larger for more confident teachers.
 
     Attributes:
         teacher: a model's name; a list of names, or name -> weight, for an ensemble: the mean of their probabilities.
         temperature: T, a number or a schedule.
-        alpha: the factor of the labelled class.
-        beta: the factor of the others.
-        ignore_index: the target of positions that do not count.
+        alpha: factor of the labelled class.
+        beta: factor of the other classes.
+        ignore_index: target of positions to ignore.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels"})
@@ -46,7 +46,7 @@ class Dkd(TeacherTerm):
     beta: Annotated[float, Field(ge=0)] = 8.0
 
     def build(self, learner: Learner) -> Objective:
-        """Return the loss; it has no parameters."""
+        """Return the loss, which has no parameters."""
         return _Dkd(self)
 
 
@@ -61,39 +61,39 @@ class _Dkd(Objective):
         student = torch.log_softmax(at_least_float32(sources.outputs) / temperature, -1)
         label = _labelled(sources, term.ignore_index)
         if student.shape[-1] == 1:
-            return student.sum()  # of one class there is nothing to say: 0, with a gradient of 0
+            return student.sum()  # one class: 0, with a gradient of 0
         apart = term.alpha * _kl(_binary(student, label), _binary(teacher, label))
         apart = apart + term.beta * _kl(_others(student, label), _others(teacher, label))
         return temperature**2 * mean_over_valid(apart, sources, term.ignore_index)
 
 
 def _labelled(sources: LossInputs, ignore_index: int) -> torch.Tensor:
-    """Return which class is the label, bool of the shape of the outputs; the first where a position is padding."""
+    """Return the one-hot labels, bool of the shape of the outputs; class 0 for padding."""
     shape, targets = tuple(sources.outputs.shape), sources.batch.targets
     real = valid_positions(sources, shape[:-1], ignore_index)
     if targets is None or real is None:
         got = "none" if targets is None else f"{targets.dtype} of {tuple(targets.shape)}"
         raise SpecError(
-            f"dkd takes whole labels of the shape of the outputs without their last axis, the classes: {shape[:-1]}; "
+            f"dkd takes integer labels of the shape of the outputs without the class axis, {shape[:-1]}; "
             f"{got} arrived; label the examples, or use kl"
         )
     labels = targets.where(real, 0)
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < shape[-1]:
         raise SpecError(
-            f"labels lie between {int(labels.min())} and {int(labels.max())}; the outputs have {shape[-1]} classes, "
-            f"and padding is {ignore_index}"
+            f"labels lie between {int(labels.min())} and {int(labels.max())}, but the outputs have {shape[-1]} classes "
+            f"and ignore_index is {ignore_index}"
         )
     return torch.nn.functional.one_hot(labels, shape[-1]).bool()
 
 
 def _binary(log: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Return log-probabilities of the label, and of all other classes together: ``(n, ..., 2)``."""
+    """Return log-probabilities ``(N, ..., 2)`` of the label and of all other classes together."""
     right = log.masked_fill(~label, 0).sum(-1)
     return torch.stack([right, log.masked_fill(label, -torch.inf).logsumexp(-1)], -1)
 
 
 def _others(log: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Return log-probabilities of the classes among those that are not the label; 0 for that one, which cancels."""
+    """Return log-probabilities given that the label is excluded; 0 at the label, so that it cancels."""
     return torch.log_softmax(log.masked_fill(label, -torch.inf), -1).masked_fill(label, 0)
 
 

@@ -1,4 +1,4 @@
-"""Hints: layers of a student learn to say what layers of its teacher say."""
+"""FitNets hints: regress the teacher's layers from the student's."""
 
 from __future__ import annotations
 
@@ -14,26 +14,19 @@ from attar._src.work.objective import LossInputs, Objective
 
 
 class Hint(PairedLayersTerm):
-    """``|u - r(v)|^2 / (2 size of u)``, summed over the pairs of layers, the mean over all positions
-    that are no padding.
+    """``|u - r(v)|^2 / (2 channels of u)``, summed over the pairs of layers, averaged over unpadded positions.
 
-    u is the value of the teacher's layer at a position, v that of the student's, and r a projector with a bias from the
-    channels of v to those of u: a linear map, the same at all positions, which for maps is a 1x1 convolution. It is
-    trained with the student and thrown away. Romero et al. 2015, "FitNets: hints for thin deep nets", equation 3,
-    divided by the number of elements so that a ``weight`` means the same for layers of any size; there the student is
-    trained by hints alone first, here as the stage's terms and schedules say. Maps of different sizes are averaged down
-    to the smaller.
-
-    Attributes:
-        teacher: a model's name. It has to be a program: a file and a cache know outputs alone.
-        layers: modules of the student by their paths, such as ``layer3.1`` -> modules of the teacher.
-        ignore_index: the target of examples, or of positions as they are compared, that do not count.
+    u and v are the values of the teacher's and the student's layer at a position; r is a linear projector with bias
+    from the channels of v to those of u, shared by all positions (for maps a 1x1 convolution). It is trained with the
+    student and discarded. Romero et al. 2015, "FitNets: hints for thin deep nets", equation 3, divided by the number of
+    elements so that a ``weight`` means the same for layers of any size. The paper first trains with hints alone; here
+    the stage's terms and schedules decide. Maps of different sizes are average-pooled to the smaller.
     """
 
     name: Literal["hint"] = "hint"
 
     def build(self, learner: Learner) -> Objective:
-        """Return the loss; its projectors are made when the sizes of the layers are seen."""
+        """Return the loss; its projectors are created once the layers' shapes are known."""
         return _Hint(self)
 
 
@@ -53,6 +46,6 @@ class _Hint(Objective):
 
 
 def _apart(guided: torch.Tensor, hint: torch.Tensor) -> torch.Tensor:
-    """Return half the mean square over channels at each position ``(n, ...)``."""
-    # Under autocast the projection comes in bfloat16.
+    """Return half the mean square over channels at each position ``(N, ...)``."""
+    # Under autocast the projection is bfloat16.
     return (guided.to(hint.dtype) - hint).square().mean(-1) / 2

@@ -1,4 +1,4 @@
-"""The squared distance to the teachers' logits."""
+"""Mean squared error to the teachers' logits."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from attar._src.work.objective import LossInputs, Objective
 
 
 class MseLogits(TeacherTerm):
-    """``|z - z_teacher|^2 / classes``, the mean over positions: logits as they are, neither centred nor softened.
+    """``|z - z_teacher|^2 / classes``, averaged over positions, on raw logits (not centred, no temperature).
 
-    Ba and Caruana 2014, "Do deep nets really need to be deep?", section 2.2, learn the (mean) logits of their teachers
-    by half their squared distance; Kim et al. 2021, "Comparing Kullback-Leibler divergence and mean squared error loss
-    in knowledge distillation", section 3, find it better than ``kl`` where labels are clean. Between centred logits it
-    is twice the limit of ``kl`` for large T; a constant added to all logits, which that does not see, counts here.
+    Ba and Caruana 2014, "Do deep nets really need to be deep?", section 2.2, minimise half this distance to the (mean)
+    logits of their teachers; Kim et al. 2021, "Comparing Kullback-Leibler divergence and mean squared error loss in
+    knowledge distillation", section 3, find it better than ``kl`` on clean labels. For centred logits it is twice the
+    limit of ``kl`` for large T; unlike ``kl`` it penalises a constant added to all logits.
 
     Attributes:
         teacher: a model's name; a list of names, or name -> weight, for an ensemble: the mean of their logits.
-        ignore_index: the target of positions that do not count, where there are targets.
+        ignore_index: target of positions to ignore.
     """
 
     name: Literal["mse_logits"] = "mse_logits"
 
     def build(self, learner: Learner) -> Objective:
-        """Return the loss; it has no parameters."""
+        """Return the loss, which has no parameters."""
         return _MseLogits(self)
 
 

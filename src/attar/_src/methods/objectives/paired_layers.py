@@ -1,4 +1,4 @@
-"""Layers: what the losses that compare a student's layers with its teacher's share."""
+"""Base of the losses that compare layers of a student with layers of its teacher."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from attar._src.methods.objectives.soft_targets import IGNORE_INDEX
 from attar._src.work.objective import LossInputs
 from attar._src.work.term import Term
 
-#: A module of the student by its path, such as ``layer3.1`` -> one of the teacher.
+#: Path of a module of the student, such as ``layer3.1`` -> path of a module of the teacher.
 LayerPairs = Annotated[dict[str, str], Field(min_length=1)]
 
 
 class PairedLayersTerm(Term):
-    """A loss that looks inside student and teacher.
+    """A loss on intermediate layers.
 
     Attributes:
-        teacher: a model's name. It has to be a program: a file and a cache know outputs alone.
-        layers: modules of the student by their paths, such as ``layer3.1`` -> modules of the teacher.
-        ignore_index: the target of examples, or of positions as they are compared, that do not count.
+        teacher: the name of a model that is a program; files and teacher caches hold outputs alone.
+        layers: path of a module of the student, such as ``layer3.1`` -> path of a module of the teacher.
+        ignore_index: target of examples, or of positions, to ignore.
     """
 
     teacher: str
@@ -30,25 +30,25 @@ class PairedLayersTerm(Term):
     ignore_index: int = IGNORE_INDEX
 
     def teachers(self) -> tuple[str, ...]:
-        """Return the names of the models whose outputs it needs."""
+        """Return the one teacher."""
         return (self.teacher,)
 
     def features(self) -> tuple[str, ...]:
-        """Return the layers of the student it looks at."""
+        """Return the layers of the student."""
         return tuple(self.layers)
 
     def teacher_features(self) -> dict[str, tuple[str, ...]]:
-        """Return the layers of teachers it looks at."""
+        """Return the layers of the teacher, each once."""
         return {self.teacher: tuple(dict.fromkeys(self.layers.values()))}
 
     def pairs(self, sources: LossInputs) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Return the values of student and teacher, channels last ``(n, ..., c)``, at the same positions.
+        """Return the values of student and teacher, channels last ``(N, ..., C)``, at the same positions.
 
-        Channels are the second of four axes and the last of two or three. Maps of different sizes are averaged down to
-        the smaller one along each axis (``adaptive_avg_pool2d``).
+        Channels are axis 1 of maps ``(N, C, H, W)`` and the last axis otherwise. Maps of different sizes are pooled to
+        the smaller height and width (``adaptive_avg_pool2d``).
 
         Raises:
-            SpecError: a pair cannot be compared.
+            SpecError: the shapes of a pair do not match.
         """
         return [self._pair(sources, *names) for names in self.layers.items()]
 
@@ -61,7 +61,7 @@ class PairedLayersTerm(Term):
             raise SpecError(
                 f"layer {ours!r} of shape {tuple(sources.features[ours].shape)} and {theirs!r} of teacher "
                 f"{self.teacher!r}, {tuple(sources.teacher_features[self.teacher][theirs].shape)}, cannot be compared; "
-                "name layers that give both maps, both sequences of one length or both vectors"
+                "both should output maps, sequences of one length, or vectors"
             )
         return student, teacher
 

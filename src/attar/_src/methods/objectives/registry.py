@@ -1,4 +1,4 @@
-"""The objectives there are; a recipe also takes a user's own ``file.py:name``, or an object of Python."""
+"""Registry of the objectives; a recipe also accepts a user's own ``file.py:name`` or Python object."""
 
 from __future__ import annotations
 

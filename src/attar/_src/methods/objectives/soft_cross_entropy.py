@@ -1,4 +1,4 @@
-"""The soft loss as a cross-entropy."""
+"""Cross-entropy with the teachers' soft targets."""
 
 from __future__ import annotations
 
@@ -10,19 +10,14 @@ from attar._src.methods.objectives.soft_targets import SoftTerm
 
 
 class SoftCrossEntropy(SoftTerm):
-    """``-T^2 sum p log softmax(z / T)``, the mean over positions; ``p`` as in ``Kl``.
+    """``-T^2 sum p log softmax(z / T)``, averaged over positions, with the ``p`` of ``kl``.
 
-    Its gradient is that of ``kl``; its value is higher by ``T^2`` times the entropy of the soft targets, so it is not
-    0 where student and teacher agree. It is what many papers write (Hinton et al. 2015, section 2).
-
-    Attributes:
-        teacher: a model's name; a list of names, or name -> weight, for an ensemble: the mean of their probabilities.
-        temperature: T, a number or a schedule.
-        ignore_index: the target of positions that do not count, where there are targets.
+    It has the gradient of ``kl``; its value is larger by ``T^2`` times the entropy of the soft targets, so it is not 0
+    if student and teacher agree. Many papers use this form (Hinton et al. 2015, section 2).
     """
 
     name: Literal["soft_cross_entropy"] = "soft_cross_entropy"
 
     def apart(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """Return the cross-entropy at each position ``(n, ...)`` of log-probabilities ``(n, ..., classes)``."""
+        """Return the cross-entropy at each position."""
         return -(teacher.exp() * student).sum(-1)

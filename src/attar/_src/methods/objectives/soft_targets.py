@@ -1,5 +1,4 @@
-"""Soft targets: what teachers say of every class at a temperature, alone or as an ensemble; below the losses that learn
-from a teacher's outputs."""
+"""Soft targets of one teacher or an ensemble, and the base of the losses that learn from them."""
 
 from __future__ import annotations
 
@@ -18,9 +17,11 @@ from attar._src.work.term import Term
 
 
 def _stays_warm(value: Scheduled) -> Scheduled:
-    # A schedule never leaves the span between its ends.
+    # A schedule stays between its ends.
     if isinstance(value, Schedule) and min(value.start, value.stop) <= 0:
-        raise ValueError(f"a temperature of {min(value.start, value.stop):g} is none; start and stop must be above 0")
+        raise ValueError(
+            f"a temperature of {min(value.start, value.stop):g} is too low; start and stop must be above 0"
+        )
     return value
 
 
@@ -28,7 +29,7 @@ def _stays_warm(value: Scheduled) -> Scheduled:
 Temperature = Annotated[Annotated[float, Field(gt=0)] | Schedule, AfterValidator(_stays_warm)]
 #: One teacher, several with equal weights, or name -> weight.
 Teachers = str | tuple[str, ...] | dict[str, Annotated[float, Field(gt=0)]]
-#: A target that stands for no class: padding.
+#: Target of padding, as in torch.nn.CrossEntropyLoss.
 IGNORE_INDEX = -100
 
 
@@ -37,32 +38,34 @@ class TeacherTerm(Term):
 
     Attributes:
         teacher: a model's name; a list of names, or name -> weight, for an ensemble.
-        ignore_index: the target of positions that do not count, where there are targets.
+        ignore_index: target of positions to ignore, if there are targets.
     """
 
     teacher: Teachers
     ignore_index: int = IGNORE_INDEX
 
     def teachers(self) -> tuple[str, ...]:
-        """Return the names of the models whose outputs it needs."""
+        """Return the names of the teachers."""
         return tuple(teacher_shares(self.teacher))
 
 
 class SoftTerm(TeacherTerm):
-    """``T^2`` times a divergence of two answers at temperature T, the mean over positions.
+    """``T^2`` times a divergence of student and teachers at temperature T, averaged over positions.
 
     Attributes:
+        teacher: a model's name; a list of names, or name -> weight, for an ensemble: the mean of their probabilities.
         temperature: T, a number or a schedule.
+        ignore_index: target of positions to ignore, if there are targets.
     """
 
     temperature: Temperature = 4.0
 
     def apart(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """Return the divergence at each position ``(n, ...)`` of log-probabilities ``(n, ..., classes)``."""
+        """Return the divergence at each position ``(N, ...)`` of log-probabilities ``(N, ..., classes)``."""
         raise NotImplementedError
 
     def build(self, learner: Learner) -> Objective:
-        """Return the loss; it has no parameters."""
+        """Return the loss, which has no parameters."""
         return _Soft(self)
 
 
@@ -83,10 +86,14 @@ def teacher_shares(teachers: Teachers) -> dict[str, float]:
     """Return each teacher's share of the ensemble; the shares sum to 1.
 
     Raises:
-        SpecError: there is none.
+        SpecError: there is no teacher.
+
+    Example:
+        >>> teacher_shares({"a": 3.0, "b": 1.0})
+        {'a': 0.75, 'b': 0.25}
     """
     if not teachers:
-        raise SpecError("a soft loss needs a teacher: name a model of the recipe, a list of them or a name -> weight")
+        raise SpecError("a soft loss needs a teacher: name a model of the recipe, a list of models, or name -> weight")
     weights = {teachers: 1.0} if isinstance(teachers, str) else teachers
     weights = weights if isinstance(weights, dict) else dict.fromkeys(weights, 1.0)
     total = sum(weights.values())
@@ -94,13 +101,13 @@ def teacher_shares(teachers: Teachers) -> dict[str, float]:
 
 
 def log_soft_targets(sources: LossInputs, teachers: Mapping[str, float], temperature: float) -> torch.Tensor:
-    """Return ``log sum_k w_k softmax(z_k / T)``, float32 and of the shape of the outputs, without gradient.
+    """Return ``log sum_k w_k softmax(z_k / T)``, shape of the outputs, at least float32, without gradient.
 
-    The weighted mean is one of probabilities, as an ensemble's answer is, not one of logits.
+    The ensemble averages probabilities, not logits.
 
     Args:
-        sources: with the teachers' logits ``z_k`` (n, ..., classes).
-        teachers: name -> its share ``w_k``; the shares sum to 1.
+        sources: with the teachers' logits ``z_k``, ``(N, ..., classes)``.
+        teachers: name -> share ``w_k``; the shares sum to 1.
         temperature: T.
 
     Raises:
@@ -115,11 +122,11 @@ def log_soft_targets(sources: LossInputs, teachers: Mapping[str, float], tempera
 
 
 def mean_logits(sources: LossInputs, teachers: Mapping[str, float]) -> torch.Tensor:
-    """Return ``sum_k w_k z_k``, in at least float32 and of the shape of the outputs, without gradient.
+    """Return ``sum_k w_k z_k``, shape of the outputs, at least float32, without gradient.
 
     Args:
-        sources: with the teachers' logits ``z_k`` (n, ..., classes).
-        teachers: name -> its share ``w_k``; the shares sum to 1.
+        sources: with the teachers' logits ``z_k``, ``(N, ..., classes)``.
+        teachers: name -> share ``w_k``; the shares sum to 1.
 
     Raises:
         SpecError: a teacher's outputs have another shape than the student's.
@@ -139,10 +146,10 @@ def _logits(sources: LossInputs, name: str) -> torch.Tensor:
 
 
 def valid_positions(sources: LossInputs, shape: tuple[int, ...], ignore_index: int) -> torch.Tensor | None:
-    """Return which positions ``shape`` are no padding, bool; None where targets do not say so.
+    """Return the mask of unpadded positions, bool of shape ``shape``; None if the targets do not tell.
 
-    Whole targets say so whose axes are the first ones of ``shape``: what stands over a position is padding where it is
-    ``ignore_index``. A target for each example says so of all positions of that example.
+    Integer targets whose shape is a prefix of ``shape`` tell: ``ignore_index`` marks padding. Targets ``(N,)`` apply to
+    all positions ``(N, H, W)`` of an example.
     """
     targets = sources.batch.targets
     if targets is None or targets.is_floating_point() or targets.shape != shape[: targets.dim()]:
@@ -152,7 +159,7 @@ def valid_positions(sources: LossInputs, shape: tuple[int, ...], ignore_index: i
 
 
 def mean_over_valid(losses: torch.Tensor, sources: LossInputs, ignore_index: int) -> torch.Tensor:
-    """Return the mean of ``losses`` (n, ...) over the positions that are no padding; 0 where there is none."""
+    """Return the mean of ``losses``, ``(N, ...)``, over unpadded positions; 0 if all are padding."""
     real = valid_positions(sources, tuple(losses.shape), ignore_index)
     if real is None:
         return losses.mean()
@@ -160,5 +167,5 @@ def mean_over_valid(losses: torch.Tensor, sources: LossInputs, ignore_index: int
 
 
 def at_least_float32(logits: torch.Tensor) -> torch.Tensor:
-    """Return logits in at least float32: sums over classes are not for bfloat16."""
+    """Return logits in at least float32, because bfloat16 is too coarse for sums over classes."""
     return logits if logits.dtype == torch.float64 else logits.float()

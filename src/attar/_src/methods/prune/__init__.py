@@ -1,1 +1,1 @@
-"""Pruning: scores say which weights matter least, rules set those and small activations to zero."""
+"""Pruning rules for weights and activations, and the scores that rank weights."""

@@ -1,4 +1,4 @@
-"""The rule that sets small activations to zero."""
+"""The rule ``prune_activations``: set small activations to zero."""
 
 from __future__ import annotations
 
@@ -16,24 +16,23 @@ from attar._src.work.parametrization import Parametrization
 from attar._src.work.rule import Rule
 from attar._src.work.weight_view import WeightView
 
-#: How far one batch moves the running threshold.
+#: Weight of one batch in the running mean of the threshold.
 _MOMENTUM = 0.05
-#: The threshold of a batch is found on about so many of its elements, evenly spread.
+#: The quantile of a batch is estimated on about this many evenly spaced elements.
 _LOOKED_AT = 1 << 16
 
 
 class PruneActivations(Rule):
-    """Set activations with ``|x| <= threshold`` to zero where they enter or leave the layers that are chosen.
+    """Set activations with ``|x| <= threshold`` to zero at the inputs and outputs of the selected layers.
 
-    Larger values stay as they are, so a hard and not a soft threshold. The graph that is deployed has the threshold in
-    it, as one operator behind the value. Not to be confused with ``prune``, which makes weights sparse.
+    This is hard thresholding: larger values do not change. The deployed graph contains the threshold as one operator
+    (hardshrink). ``prune`` makes weights sparse instead.
 
     Attributes:
-        sparsity: the share of the elements to prune: the threshold is that quantile of ``|x|``, averaged over batches
-            while training.
-        threshold: or the threshold itself.
-        layers: globs of layers; the inputs of the model are left as they are.
-        freeze: the share of the stage after which the thresholds are fixed.
+        sparsity: share of elements to prune; the threshold is this quantile of ``|x|``, a running mean over batches.
+        threshold: a fixed threshold, instead of ``sparsity``.
+        layers: globs of layers; inputs of the model are never pruned.
+        freeze: share of the stage after which the thresholds are fixed.
     """
 
     name: Literal["prune_activations"] = "prune_activations"
@@ -45,11 +44,11 @@ class PruneActivations(Rule):
     @model_validator(mode="after")
     def _one_criterion(self) -> PruneActivations:
         if (self.sparsity is None) == (self.threshold is None):
-            raise ValueError("prune_activations takes a sparsity or a threshold, one of the two")
+            raise ValueError("prune_activations takes one of the two: sparsity or threshold")
         return self
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return the thresholds of the values that are chosen.
+        """Return the thresholds of the selected values.
 
         Raises:
             UnknownName: a glob matches no layer.
@@ -61,11 +60,11 @@ class PruneActivations(Rule):
 
 
 class ActivationThreshold(Parametrization):
-    """One value, zero where it is no larger than a threshold.
+    """The threshold of one value.
 
     Attributes:
-        threshold: 0-d float32; what is no larger in size is zero.
-        batch: the quantile of the last batch, NaN before there was one.
+        threshold: 0-d float32; NaN until a batch was seen.
+        batch: the quantile of the last batch; NaN if there is none.
     """
 
     threshold: torch.Tensor
@@ -79,31 +78,34 @@ class ActivationThreshold(Parametrization):
         self.register_buffer("batch", torch.tensor(torch.nan))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` where ``|x| > threshold``, else 0; unchanged while the threshold is not known."""
+        """Return ``x`` where ``|x| > threshold``, else 0; unchanged while the threshold is unknown."""
         if self.sparsity is not None and self.training and self.watching:
             self.batch.copy_(_quantile(x.detach(), self.sparsity))
-        # A comparison with NaN is false: an unknown threshold prunes nothing.
+        # Comparisons with NaN are false: an unknown threshold prunes nothing.
         return x.masked_fill(x.abs() <= self.threshold, 0)
 
     def advance(self) -> None:
-        """Move the threshold towards the quantile of the batch just seen."""
+        """Move the threshold towards the quantile of the last batch."""
         if self.batch.isnan():
             return
         self.threshold.copy_(self.batch if self.threshold.isnan() else self.threshold.lerp(self.batch, _MOMENTUM))
         self.batch.fill_(torch.nan)
 
     def emit(self) -> Callable[[fx.Graph, fx.Node], fx.Node]:
-        """Return what adds the threshold to the deployed graph.
+        """Return what adds the threshold to the deployed graph."""
+        return self._add
+
+    def _add(self, graph: fx.Graph, node: fx.Node) -> fx.Node:
+        """Add the threshold behind ``node``.
 
         Raises:
-            ModelError: nothing was ever seen here, or it was not finite.
+            ModelError: the threshold is unknown or not finite.
         """
-        threshold = float(self.threshold)
         if not torch.isfinite(self.threshold):
             raise ModelError(
                 f"activation {self.value!r} has no finite threshold; train at least one step on finite data"
             )
-        return lambda graph, node: graph.call_function(torch.ops.aten.hardshrink.default, (node, threshold))
+        return graph.call_function(torch.ops.aten.hardshrink.default, (node, float(self.threshold)))
 
 
 def _quantile(x: torch.Tensor, share: float) -> torch.Tensor:
@@ -114,12 +116,9 @@ def _quantile(x: torch.Tensor, share: float) -> torch.Tensor:
 
 
 class ThresholdConstraint(Constraint):
-    """The thresholds of a :class:`PruneActivations`.
+    """The thresholds of a :class:`PruneActivations`."""
 
-    They act on what grids have rounded.
-    """
-
-    #: After grids: what is left of a rounded value is still on its grid, so integer kernels may read it.
+    #: After grids: values that remain are still on their grid, so integer kernels can read them.
     order: ClassVar[int] = 2
 
     def __init__(self, rule: PruneActivations, thresholds: Mapping[str, ActivationThreshold]) -> None:
@@ -127,13 +126,13 @@ class ThresholdConstraint(Constraint):
         self.rule = rule
 
     def update(self, progress: Progress, weights: WeightView) -> None:
-        """Take in the batch before, until the thresholds are fixed."""
+        """Update the thresholds with the previous batch, until they are frozen."""
         for each in self._thresholds():
             each.advance()
             each.watching = progress.fraction < self.rule.freeze or bool(each.threshold.isnan())
 
     def sync(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Take in the last batch and average the thresholds over the ranks."""
+        """Update with the last batch and average the thresholds over the ranks."""
         for each in self._thresholds():
             each.advance()
             each.threshold.copy_(mean(each.threshold))

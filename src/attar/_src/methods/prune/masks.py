@@ -1,4 +1,4 @@
-"""Masks: which elements of weights are left, as they grow sparser; below the rule that says how far."""
+"""Pruning masks: boolean tensors that mark the remaining weights."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from attar._src.work.parametrization import Parametrization
 
 
 class Mask(Parametrization):
-    """One weight, zero where a mask is unset.
-
-    The gradient is masked too: an element once pruned does not come back.
+    """The mask of one weight. It masks the gradient too, so a pruned element stays pruned.
 
     Args:
-        weight: its zeros are pruned from the start, unless there is nothing else.
+        weight: elements that are zero are pruned from the start, unless all are.
 
     Attributes:
-        mask: bool, the weight's shape: what is left.
+        mask: bool, the weight's shape; True for remaining elements.
     """
 
     mask: torch.Tensor
@@ -31,23 +29,23 @@ class Mask(Parametrization):
         self.register_buffer("mask", left if left.any() else torch.ones_like(left))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` with zeros where the mask is unset."""
+        """Return ``x``, zero where the mask is not set."""
         return x.masked_fill(~self.mask, 0)
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
-        """Return the masked value as mask and values, or dense where so few are zero that the mask is longer."""
+        """Return the masked value as Sparse, or as Dense if the mask (1 bit per element) costs more than it saves."""
         array, mask = np.ascontiguousarray(self(value).cpu().numpy()), self.mask.cpu().numpy()
         saved = (mask.size - int(mask.sum())) * array.itemsize
         return Sparse(mask, Dense(array[mask])) if saved > mask.size / 8 else Dense(array)
 
     @property
     def pruned(self) -> int:
-        """How many elements are pruned."""
+        """The number of pruned elements."""
         return int(self.mask.numel() - self.mask.sum())
 
 
 def sparsity(masks: Mapping[str, Mask]) -> float:
-    """Return the share of all elements of these weights that is pruned."""
+    """Return the pruned share of all elements of these weights."""
     return sum(mask.pruned for mask in masks.values()) / max(sum(mask.mask.numel() for mask in masks.values()), 1)
 
 
@@ -57,9 +55,9 @@ def prune_to_count(
     score: Callable[[torch.Tensor], torch.Tensor],
     count: int,
 ) -> None:
-    """Prune exactly ``count`` elements of all these weights together: those pruned before, then the lowest scores.
+    """Prune exactly ``count`` elements over all weights: those pruned before, then those with the lowest scores.
 
-    Of equal scores the first is pruned, in the order of the weights and of their elements.
+    Ties are broken by the order of weights and elements.
     """
     scores = [_ranked(masks[name], score(weights[name])) for name in masks]
     together = torch.cat(scores)
@@ -74,18 +72,18 @@ def prune_below(
     score: Callable[[torch.Tensor], torch.Tensor],
     threshold: float,
 ) -> None:
-    """Prune every element whose score is below ``threshold``, and none of those left before that is not."""
+    """Prune every remaining element with a score below ``threshold``."""
     for name, mask in masks.items():
         mask.mask &= score(weights[name]) >= threshold
 
 
 def _ranked(mask: Mask, scores: torch.Tensor) -> torch.Tensor:
-    """Return flat scores in which what is pruned already comes first."""
+    """Return flat scores, -inf for pruned elements."""
     return scores.float().masked_fill(~mask.mask, -torch.inf).reshape(-1)
 
 
 def _lowest(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """Return a bool tensor that is True at the ``count`` lowest scores, the first of equal ones."""
+    """Return a mask of the ``count`` lowest scores; the first of equal ones."""
     if count <= 0:
         return torch.zeros_like(scores, dtype=torch.bool)
     last = scores.kthvalue(count).values

@@ -1,4 +1,4 @@
-"""The rule that sets weights to zero: at once, in steps or gradually, while the rest is trained."""
+"""The rule ``prune``: unstructured weight pruning, one-shot, in steps or gradual."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Pruning(Spec):
-    """How far weights are pruned, and when.
+    """Target and schedule of weight pruning.
 
-    With u the share of the way from ``begin`` to ``end`` that is done, the sparsity is ``s = s_0 + (s_f - s_0) f(u)``:
+    With u the completed share of the way from ``begin`` to ``end``, the sparsity is ``s = s_0 + (s_f - s_0) f(u)``:
 
     | shape | f(u) | |
     |---|---|---|
@@ -35,21 +35,25 @@ class Pruning(Spec):
     | steps | (floor(n u) + 1) / n | prune, train, prune again (Han et al. 2015, section 3) |
     | cubic | 1 - (1 - u)^3 | gradual (Zhu and Gupta 2017, "To prune, or not to prune", section 3) |
 
-    ``s_0`` is the sparsity a weight comes with: a later stage goes on from what is there. A ``threshold`` goes the same
-    way from 0.
+    ``s_0`` is the initial sparsity of a weight, so a later stage continues from it. A ``threshold`` grows likewise from
+    0.
 
     Attributes:
-        score: what says how much an element matters.
-        sparsity: the share of the elements to prune, exactly ``round(sparsity * n)`` of them.
-        threshold: or the score below which every element is pruned.
-        scope: ``layer`` prunes every weight alike, ``global`` the lowest scores of all weights together.
-        shape: how the sparsity grows.
-        steps: how many steps ``steps`` has.
-        begin, end: shares of the stage.
-        every: how many optimizer steps lie between two looks at the weights.
-        layers: globs of the weights to prune.
-        keep: globs of weights left alone.
-        overrides: glob -> sparsity of its own, for each weight it matches.
+        score: name of the pruning score.
+        sparsity: share of elements to prune, exactly ``round(sparsity * n)`` of n.
+        threshold: score below which elements are pruned, instead of ``sparsity``.
+        scope: ``layer`` prunes every weight to the same sparsity, ``global`` the lowest scores of all weights together.
+        shape: schedule of the sparsity.
+        steps: number of steps of the shape ``steps``.
+        begin, end: shares of the stage, 0 to 1.
+        every: optimizer steps between two updates of the masks of shape ``cubic``.
+        layers: globs of weights to prune.
+        keep: globs of weights not to prune.
+        overrides: glob -> sparsity of each weight it matches.
+
+    Example:
+        >>> [Pruning(sparsity=0.8, shape="cubic", end=1.0).share(progress) for progress in (0.0, 0.5, 1.0)]
+        [0.0, 0.875, 1.0]
     """
 
     score: str = "magnitude"
@@ -68,13 +72,13 @@ class Pruning(Spec):
     @model_validator(mode="after")
     def _one_criterion(self) -> Self:
         if (self.sparsity is None) == (self.threshold is None):
-            raise ValueError("prune takes a sparsity or a threshold, one of the two")
+            raise ValueError("prune takes one of the two: sparsity or threshold")
         if self.end < self.begin:
-            raise ValueError(f"prune ends at {self.end} of the stage, before it begins at {self.begin}")
+            raise ValueError(f"prune ends at {self.end} of the stage, before it begins at {self.begin}; swap them")
         return self
 
     def share(self, progress: float) -> float:
-        """Return f(u), 0 before ``begin``."""
+        """Return f(u) at ``progress``, 0 to 1; 0 before ``begin``."""
         if progress < self.begin:
             return 0.0
         u = 1.0 if progress >= self.end else (progress - self.begin) / (self.end - self.begin)
@@ -88,19 +92,19 @@ class Pruning(Spec):
 
 
 class Prune(Pruning, Rule):
-    """Set the weights that matter least to zero, element by element, while the others are trained.
+    """Set the least important elements of weights to zero while the others are trained (unstructured pruning).
 
-    Masks only grow; a pruned weight gets no gradient. At the end of the stage the weights themselves are zero. Not to
-    be confused with ``prune_activations``, which makes what passes between layers sparse.
+    Sparsity never decreases; pruned elements get no gradient and are set to zero at the end of the stage.
+    ``prune_activations`` makes activations sparse instead.
     """
 
     name: Literal["prune"] = "prune"
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return the masks on the weights that are chosen.
+        """Return the masks of the selected weights.
 
         Raises:
-            UnknownName: a glob matches no layer, or there is no such score.
+            UnknownName: a glob matches no layer, or the score does not exist.
             SpecError: a weight would lose every element.
         """
         shares = select_weights(learner, self.sparsity, self.overrides, keep=self.keep, layers=self.layers)
@@ -119,8 +123,8 @@ class _Group:
 
     Attributes:
         masks: name of a weight -> its mask.
-        start: the sparsity it came with.
-        goal: the sparsity at the end; None where a threshold rules.
+        start: initial sparsity.
+        goal: final sparsity; None for a threshold.
     """
 
     masks: Mapping[str, Mask]
@@ -129,10 +133,10 @@ class _Group:
 
 
 class PruneConstraint(Constraint):
-    """The masks of a :class:`Prune`. They only grow sparser, and stay as they are once the schedule has ended.
+    """The masks of a :class:`Prune`.
 
     Attributes:
-        reached: how much of the way is done, 0-d.
+        reached: the largest f(u) applied so far, 0-d.
     """
 
     order: ClassVar[int] = 0
@@ -150,17 +154,17 @@ class PruneConstraint(Constraint):
                     raise _emptied(name, size, f"sparsity={group.goal:g}")
 
     def update(self, progress: Progress, weights: WeightView) -> None:
-        """Prune as far as the schedule is, every so many steps and as soon as it has ended.
+        """Prune to the schedule's current sparsity.
 
         Raises:
-            SpecError: a weight lost every element to a threshold or to the others it is ranked with.
+            SpecError: a threshold or a global ranking left a weight without elements.
         """
         rule = self.rule
         if rule.shape != "cubic" or progress.step % rule.every == 0 or progress.fraction >= rule.end:
             self._grow(rule.share(progress.fraction), weights)
 
     def finalize(self, weights: WeightView) -> None:
-        """Prune as far as the rule asks, and let the weights themselves be zero there."""
+        """Prune to the final sparsity and set pruned elements of the weights to zero."""
         self._grow(1.0, weights)
         for name, mask in self._masks().items():
             weights.value(name).masked_fill_(~mask.mask, 0)
@@ -177,7 +181,7 @@ class PruneConstraint(Constraint):
             return
         self.reached.fill_(share)
         for group in self.groups:
-            # A rule attached later may have taken weights over.
+            # A rule attached later may have taken over weights.
             masks = {name: mask for name, mask in group.masks.items() if name in self.weights}
             values = {name: weights.value(name) for name in masks}
             size, pruned = sum(mask.mask.numel() for mask in masks.values()), sum(m.pruned for m in masks.values())
@@ -197,8 +201,8 @@ class PruneConstraint(Constraint):
 
 
 def _emptied(name: str, size: int, said: str) -> SpecError:
-    # Rounded down, so that what is proposed leaves one element at least.
+    # Rounded down, so that the proposed sparsity leaves at least one element.
     most = math.floor((size - 1) / size * 1000) / 1000
     return SpecError(
-        f"prune at {name!r}: {said} leaves 0 of {size} weights; use sparsity <= {most:g}, by overrides for it alone"
+        f"prune at {name!r}: {said} leaves 0 of {size} weights; use sparsity <= {most:g}, in overrides for it alone"
     )

@@ -1,4 +1,4 @@
-"""Scores: how much each element of a weight matters; the lowest are pruned."""
+"""Pruning scores: the importance of each element of a weight; the lowest are pruned."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from attar._src.core.registry import Registry
 
 
 class Score(Protocol):
-    """Says how much each element of a weight matters."""
+    """The importance of each element of a weight."""
 
     name: ClassVar[str]
 
     def score(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return a figure for each element, of the weight's shape, comparable between weights; 0 for a zero."""
+        """Return a score >= 0 per element, the weight's shape, comparable between weights; 0 for a zero element."""
         ...
 
 
 class Magnitude:
-    """``|w|``: small weights change the output least (Han et al. 2015, "Learning both weights and connections")."""
+    """``|w|``: removing small weights changes the output least (Han et al. 2015, "Learning both weights and
+    connections")."""
 
     name: ClassVar[str] = "magnitude"
 
     def score(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return the absolute values."""
+        """Return ``|w|``."""
         return weight.abs()
 
 

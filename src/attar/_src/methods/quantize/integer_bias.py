@@ -15,7 +15,7 @@ from torch import fx
 
 from attar._src.artifact.manifest import Activation
 from attar._src.core.tensors import CompressedTensor, Dense, Quantized
-from attar._src.model.sites import PRODUCTS
+from attar._src.model.operators import bias_of, data_of, kind_of, weight_of
 from attar._src.work.compressed_model import CompressedModel
 
 _INT32 = 2.0**31 - 1
@@ -43,9 +43,9 @@ def _round_biases(
     """
     rounded = {}
     for node in graph.graph.nodes:
-        if node.op != "call_function" or node.target not in PRODUCTS or len(node.args) < 3:
+        if kind_of(node) != "layer":
             continue
-        data, weight, bias = node.args[:3]
+        data, weight, bias = data_of(node)[0], weight_of(node), bias_of(node)
         if not all(isinstance(argument, fx.Node) for argument in (data, weight, bias)) or data.name not in activations:
             continue
         codes, stored = tensors.get(str(weight.target)), tensors.get(str(bias.target))

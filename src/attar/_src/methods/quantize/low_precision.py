@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import fx
 
@@ -15,6 +14,7 @@ from attar._src.core.scheme import PerTensor, Scheme
 from attar._src.core.tensors import Codebook, CompressedTensor, Dense, Quantized, Sparse, round_to_grid
 from attar._src.methods.quantize.integer_bias import with_integer_biases
 from attar._src.methods.quantize.ptq.solver import flat_index
+from attar._src.model.operators import argument, kind_of
 from attar._src.work.compressed_model import CompressedModel
 from attar._src.work.constraint import Constraint
 from attar._src.work.learner import Learner
@@ -26,8 +26,6 @@ _FEWEST = 4  # fewer scales may save less than the record of their type takes
 _SCALE_TOLERANCE = 2.0**-8  # relative: half the spacing of normal bfloat16 numbers, at most
 _OFFSET_TOLERANCE = 1 / 8  # in steps of the finest spacing of the points
 _UNUSED = 2.0**-14  # least value for scales of all-zero codes: the smallest normal number of half precision
-_NORMS = (torch.ops.aten.batch_norm.default, torch.ops.aten._native_batch_norm_legit_no_training.default)
-_VAR = 4  # position of the running variance in their arguments
 
 
 class LowPrecision(Rule):
@@ -169,5 +167,6 @@ def _with_16_bit_scales(model: CompressedModel) -> CompressedModel:
 
 def _variances(graph: fx.GraphModule) -> frozenset[str]:
     """Return the names of the running variances of batch-norms."""
-    norms = [node for node in graph.graph.nodes if node.target in _NORMS]
-    return frozenset(str(node.args[_VAR].target) for node in norms if isinstance(node.args[_VAR], fx.Node))
+    norms = [node for node in graph.graph.nodes if kind_of(node) == "batch_norm"]
+    variances = [argument(node, "running_var") for node in norms]
+    return frozenset(str(variance.target) for variance in variances if isinstance(variance, fx.Node))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Collection
 
 from attar._src.core.tensors import Codebook, Quantized
+from attar._src.model.operators import kind_of
 from attar._src.model.sites import Site, find_sites
 from attar._src.model.weights import find_weights
 from attar._src.work.compressed_model import CompressedModel
-
-_ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
 def left_in_floating_point(model: CompressedModel) -> dict[str, str]:
@@ -38,15 +37,16 @@ def is_on_grid(model: CompressedModel, name: str) -> bool:
     return isinstance(model.tensors.get(name), Quantized | Codebook)
 
 
-def integer_sites(model: CompressedModel) -> tuple[Site, ...]:
-    """Return the sites of the layers with quantized weights."""
-    return _sites(model, model.traced.values)
+def integer_sites(model: CompressedModel, rounded: Collection[str] = ()) -> tuple[Site, ...]:
+    """Return the sites of the layers with quantized weights; those named in ``rounded`` count as quantized."""
+    return _sites(model, model.traced.values, rounded)
 
 
-def _sites(model: CompressedModel, values: frozenset[str]) -> tuple[Site, ...]:
+def _sites(model: CompressedModel, values: frozenset[str], rounded: Collection[str] = ()) -> tuple[Site, ...]:
     weights = find_weights(model.traced.graph)
-    floating = {reader for name, weight in weights.items() if not is_on_grid(model, name) for reader in weight.readers}
-    return find_sites(model.traced.graph, values, skip=lambda node: node.name in floating)
+    floating = [each for name, each in weights.items() if name not in rounded and not is_on_grid(model, name)]
+    readers = {reader for weight in floating for reader in weight.readers}
+    return find_sites(model.traced.graph, values, skip=lambda node: node.name in readers)
 
 
 def _values(model: CompressedModel) -> dict[str, str]:
@@ -60,5 +60,5 @@ def _values(model: CompressedModel) -> dict[str, str]:
                 left[name] = "the deployed graph has no place for its grid"
             elif name not in model.activations:
                 left[name] = "no stage quantized it"
-    inside = [node.name for node in nodes if node.target is _ATTENTION]
+    inside = [node.name for node in nodes if kind_of(node) == "attention"]
     return left | dict.fromkeys(inside, "attention's own products stay in floating point")

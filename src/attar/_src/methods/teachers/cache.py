@@ -110,7 +110,7 @@ def build_cache(
     1024 rows whatever the feed's own.
 
     Args:
-        teacher: whose first output is kept.
+        teacher: whose main output is kept.
         feed: the training examples.
         path: the cache's file, ``.safetensors``.
         variants: how many of each example's variants are kept, drawn without repetition; None for all.

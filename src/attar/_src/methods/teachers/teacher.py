@@ -21,12 +21,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, fx, nn
 from torch.func import functional_call
-from torch.utils._pytree import tree_leaves
 
 from attar._src.core.digest import digest
 from attar._src.core.errors import SpecError, UnknownName
 from attar._src.methods.teachers.cache import TeacherCache
-from attar._src.model.capture import copy_graph, to_device
+from attar._src.model.capture import to_device
+from attar._src.model.outputs import main_output
+from attar._src.model.programs import copy_graph
 from attar._src.model.taps import LayerTaps
 from attar._src.runtime.session import Session
 from attar._src.train.batch import Batch
@@ -38,13 +39,14 @@ class LiveTeacher:
     """A program of PyTorch, in evaluation mode, without gradient, in the fabric's precision.
 
     Args:
-        program: called with the inputs of a batch. Put into evaluation mode; else left as it is, and not to be changed
-            while it teaches.
+        program: called with the inputs of a batch that ``names`` has. Put into evaluation mode; else left as it is,
+            and not to be changed while it teaches.
         fabric: precision and device are its own.
+        names: the arguments it takes; none where they are given by position.
     """
 
-    def __init__(self, program: nn.Module, fabric: Fabric) -> None:
-        self.program, self.fabric = program.eval(), fabric
+    def __init__(self, program: nn.Module, fabric: Fabric, names: Sequence[str] = ()) -> None:
+        self.program, self.fabric, self.names = program.eval(), fabric, tuple(names)
         self._state: dict[str, Tensor] = {}
         if fabric.device.type != "cpu":
             # Copies there: the module itself stays where it is deployed from.
@@ -54,11 +56,11 @@ class LiveTeacher:
         self._tapped: dict[tuple[str, ...], tuple[fx.GraphModule, LayerTaps]] = {}
 
     def outputs(self, batch: Batch) -> Tensor:
-        """Return the first output for a batch in float32, on the fabric's device."""
+        """Return the main output for a batch in float32, on the fabric's device."""
         return self._first(self.program, batch)
 
     def look(self, batch: Batch, layers: Sequence[str]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Return the first output for a batch and the values of layers, in at least float32, on the fabric's device.
+        """Return the main output for a batch and the values of layers, in at least float32, on the fabric's device.
 
         Raises:
             UnknownName: there is no such layer.
@@ -73,11 +75,10 @@ class LiveTeacher:
         return self._first(program, batch), taps.take()
 
     def _first(self, program: nn.Module, batch: Batch) -> Tensor:
-        inputs = batch.to(self.fabric.device).inputs
+        inputs = batch.to(self.fabric.device).pick(self.names)
         with torch.no_grad(), self.fabric.autocast():
             found = functional_call(program, self._state, inputs) if self._state else program(*inputs)
-        first: Tensor = next(leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor))
-        return first.float()
+        return main_output(found).float()
 
     @property
     def fingerprint(self) -> str:
@@ -100,17 +101,19 @@ class DeployedTeacher:
         self.session = session
 
     def outputs(self, batch: Batch) -> Tensor:
-        """Return the first output for a batch in float32, on the batch's device.
+        """Return the main output for a batch in float32, on the batch's device.
 
         Raises:
             DataError: the inputs are not those of the file.
         """
-        ports = self.session.inputs
-        if len(batch.inputs) != len(ports):
-            names = ", ".join(port.name for port in ports)
-            raise SpecError(f"a teacher's file takes {names}, batches have {len(batch.inputs)} inputs; take another")
-        feed = {port.name: each.cpu().numpy() for port, each in zip(ports, batch.inputs, strict=True)}
-        found = torch.from_numpy(np.asarray(self.session.run(feed)[self.session.outputs[0].name]))
+        names = [port.name for port in self.session.inputs]
+        inputs = batch.pick(names)
+        if len(inputs) != len(names):
+            raise SpecError(
+                f"a teacher's file takes {', '.join(names)}, batches have {len(inputs)} inputs; take another"
+            )
+        feed = {name: each.cpu().numpy() for name, each in zip(names, inputs, strict=True)}
+        found = torch.from_numpy(np.asarray(self.session.run(feed)[self.session.main_output]))
         return found.float().to(batch.inputs[0].device)
 
     @property
@@ -131,7 +134,7 @@ class CachedTeacher:
         self.cache, self.teacher = cache, teacher
 
     def outputs(self, batch: Batch) -> Tensor:
-        """Return the first output for a batch in float32, rounded to half precision, on the batch's device.
+        """Return the main output for a batch in float32, rounded to half precision, on the batch's device.
 
         Raises:
             SpecError: the batch says which examples it has and not which variants, or others than the cache's.
@@ -143,7 +146,7 @@ class CachedTeacher:
 
 def live_teacher(learner: Learner, fabric: Fabric) -> LiveTeacher:
     """Return what a learner has become as a teacher; its constraints hold."""
-    return LiveTeacher(learner.graph(train=False), fabric)
+    return LiveTeacher(learner.graph(train=False), fabric, learner.captured.names)
 
 
 def deployed_teacher(session: Session) -> DeployedTeacher:
@@ -156,7 +159,7 @@ class TeacherAnswers:
     """What teachers say of a batch.
 
     Attributes:
-        outputs: name of a model -> its first output.
+        outputs: name of a model -> its main output.
         features: name of a model -> path of a module -> its value, where that was asked for.
     """
 

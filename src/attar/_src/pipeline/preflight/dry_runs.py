@@ -26,7 +26,7 @@ def dry_run_models(
         if source.module is None:
             continue
         try:
-            dry_runs[name] = dry_run(source.module, use, inputs, dynamic=recipe.dynamic)
+            dry_runs[name] = dry_run(source.module, use, inputs.of(source.parameters), dynamic=recipe.dynamic)
         except (ModelError, ParityError, SpecError) as error:
             raise type(error)(f"recipe.models.{name}: {error}") from error
         journal.decide(f"capture of {name}", dry_runs[name].mode)

@@ -8,7 +8,7 @@ from torch import nn
 
 from attar._src.core.errors import SpecError
 from attar._src.pipeline.data_splits import DataSplits
-from attar._src.pipeline.model_source import ModelSource
+from attar._src.pipeline.model_source import ModelSource, shared_parameters
 from attar._src.recipe.recipe import Recipe
 from attar._src.train.feed import ArrayFeed, LoaderFeed
 from attar._src.work.stage import Stage
@@ -18,13 +18,13 @@ def check_requirements(recipe: Recipe, splits: DataSplits, sources: Mapping[str,
     """Refuse a recipe whose data or models lack what its stages require.
 
     Raises:
-        DataError: targets differ in shape from batch to batch.
-        SpecError: models take the arguments of a batch in different orders; labels are missing; a batch is larger than
-            the training set or not a multiple of the ranks; batches of a loader should be augmented; a cache has more
-            variants than the augmentation; no parameter requires a gradient. The message has the path in the recipe.
+        DataError: targets differ in shape from batch to batch, or batches lack a required argument of a model.
+        SpecError: labels are missing; a batch is larger than the training set or not a multiple of the ranks; batches
+            of a loader should be augmented; a cache has more variants than the augmentation; no parameter requires a
+            gradient. The message has the path in the recipe.
     """
-    splits.check_loaders({name: source.names for name, source in sources.items()})
-    feed = splits.feed(splits.train, next(iter(sources.values())).names, augment=True)
+    splits.check_loaders({name: source.parameters for name, source in sources.items()})
+    feed = splits.feed(splits.train, shared_parameters(sources), augment=True)
     if recipe.data.augment and not isinstance(feed, ArrayFeed):
         raise SpecError(
             "recipe.data.augment: batches of a loader are not augmented; augment in its data set, or give arrays"

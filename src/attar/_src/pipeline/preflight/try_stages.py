@@ -16,17 +16,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import fx, nn
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.deploy.dry_run import DryRun
 from attar._src.measure.metric import Metric
 from attar._src.methods.teachers.teacher import deployed_teacher
-from attar._src.model.capture import CapturedModel, copy_graph
+from attar._src.model.capture import CapturedModel
+from attar._src.model.operators import data_of, is_batch_norm
+from attar._src.model.outputs import main_output
 from attar._src.model.taps import LayerTaps
 from attar._src.pipeline.data_splits import DataSplits, Split
-from attar._src.pipeline.model_source import ModelSource
+from attar._src.pipeline.model_source import ModelSource, shared_parameters
 from attar._src.pipeline.stage_sequence import StageSequence
 from attar._src.recipe.recipe import Recipe
 from attar._src.train.batch import Batch
@@ -55,14 +56,15 @@ def try_stages(
     """
     with IsolatedRandom(derive_seed(0, "foresee")):
         teachers = {name: _untrained(source, dry_runs.get(name)) for name, source in sources.items()}
-        feed = splits.feed(splits.train, next(iter(sources.values())).names, augment=True)
+        parameters = shared_parameters(sources)
+        feed = splits.feed(splits.train, parameters, augment=True)
         if isinstance(feed, ArrayFeed):
             with prefixed_errors("recipe.data.augment"):
                 next(iter(feed.epoch(0)))
         for name, stages in groupby(recipe.each_stage(), lambda each: each[1]):
             module = sources[name].module
             assert module is not None
-            trial = Trial(_some_examples(splits, splits.train, sources[name], _STAGE_EXAMPLES)[0], teachers)
+            trial = Trial(_some_examples(splits, splits.train, parameters, _STAGE_EXAMPLES)[0], teachers)
             with _state_restored(module):
                 sequence = _untrained_sequence(module, dry_runs[name], recipe.stages[name])
                 for where, _, index, stage in stages:
@@ -71,7 +73,7 @@ def try_stages(
                         sequence.apply(index, partial(_try, stage, trial))
         for name in recipe.models:
             with prefixed_errors(f"recipe.metric: {metric[0]} of models.{name}"):
-                _try_metric(metric[1], splits, sources[name], teachers[name])
+                _try_metric(metric[1], splits, parameters, teachers[name])
 
 
 @contextmanager
@@ -96,42 +98,33 @@ def _untrained_sequence(module: nn.Module, dry_run: DryRun, stages: Sequence[Sta
 class _Untrained:
     """An untrained model as a teacher."""
 
-    def __init__(self, program: fx.GraphModule) -> None:
-        self.program = program
+    def __init__(self, captured: CapturedModel) -> None:
+        self.captured = captured
 
     def outputs(self, batch: Batch) -> torch.Tensor:
         return self.look(batch, ())[0]
 
     def look(self, batch: Batch, layers: Sequence[str]) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        program = copy_graph(self.program)
+        program = self.captured.copy(train=False)
         taps = LayerTaps(program, layers)
         with torch.no_grad():
-            return _first(program(*batch.inputs)).float(), taps.take()
+            return main_output(program(*batch.pick(self.captured.names))).float(), taps.take()
 
 
 def _untrained(source: ModelSource, dry_run: DryRun | None) -> Teacher:
     if source.session is not None:
         return deployed_teacher(source.session)
     assert dry_run is not None
-    return _Untrained(dry_run.captured.evaluation)
-
-
-def _first(outputs: Any) -> torch.Tensor:
-    first: torch.Tensor = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
-    return first
+    return _Untrained(dry_run.captured)
 
 
 def _some_examples(
-    splits: DataSplits, split: Split, source: ModelSource, count: int
+    splits: DataSplits, split: Split, parameters: Mapping[str, bool], count: int
 ) -> tuple[Batch, ArrayFeed | LoaderFeed]:
     """Return ``count`` examples, not augmented, and their feed; of arrays, the smallest and largest label are there."""
-    feed = splits.feed(split, source.names)
+    feed = splits.feed(split, parameters)
     if isinstance(feed, LoaderFeed):
-        batch = next(iter(feed.once()))
-        part = slice(count)
-        return Batch(
-            tuple(each[part] for each in batch.inputs), None if batch.targets is None else batch.targets[part]
-        ), feed
+        return next(iter(feed.once())).part(slice(count)), feed
     index = torch.linspace(0, feed.examples - 1, min(count, feed.examples), dtype=torch.float64).long()
     if feed.targets is not None and not feed.targets.is_floating_point() and feed.targets.numel():
         labels = feed.targets.reshape(feed.examples, -1)
@@ -145,7 +138,7 @@ def _check_batch_norms(stage: Stage, captured: CapturedModel, splits: DataSplits
     norms = [
         node
         for node in captured.training.graph.nodes
-        if node.target is torch.ops.aten.batch_norm.default and _is_single(node.args[0].meta.get("val"))
+        if is_batch_norm(node) and _is_single(data_of(node)[0].meta.get("val"))
     ]
     size = stage.batch_size()
     if not norms or size is None:
@@ -174,9 +167,9 @@ def _is_single(value: Any) -> bool:
     )
 
 
-def _try_metric(metric: Metric, splits: DataSplits, source: ModelSource, model: Teacher) -> None:
+def _try_metric(metric: Metric, splits: DataSplits, parameters: Mapping[str, bool], model: Teacher) -> None:
     """Call the metric with a few outputs, repeated, and the targets of the whole validation (or training) split."""
-    batch, feed = _some_examples(splits, splits.validation or splits.train, source, _METRIC_EXAMPLES)
+    batch, feed = _some_examples(splits, splits.validation or splits.train, parameters, _METRIC_EXAMPLES)
     if batch.targets is None:
         return
     outputs, targets, whole = model.outputs(batch).cpu().numpy(), batch.targets.numpy(), False

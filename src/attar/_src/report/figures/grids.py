@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attar._src.report.figures.histogram import Histogram, weight_histogram
+from attar._src.report.figures.histogram import WeightHistogram, weight_histogram
 from attar._src.report.figures.plot import Figure, Plot, axis, largest
 from attar._src.report.story import ReportedModel, Story
 from attar._src.report.wording import count, number, plural, share
@@ -58,7 +58,7 @@ def _grid(model: ReportedModel, name: str, shape: str, cut: str) -> Figure:
     if found.points.size < found.all_points:
         note += f" {count(found.points.size)} of {count(found.all_points)} points of the grid are drawn, evenly chosen."
     note += " The bar of zeros is cut at the top." if tall else ""
-    alt = f"Histogram of {name} of {model.name}: {plural(found.elements, 'value')}, {zeros}; {found.grid}."
+    alt = f"WeightHistogram of {name} of {model.name}: {plural(found.elements, 'value')}, {zeros}; {found.grid}."
     return Figure((model.name, name), data, layout, alt, note + cut)
 
 
@@ -68,7 +68,7 @@ def _height(top: int, zeros: int) -> tuple[float, bool]:
     return (1.35 * top if tall else 1.12 * max(top, zeros)) or 1, tall
 
 
-def _values(found: Histogram, zeros: str) -> list[dict[str, Any]]:
+def _values(found: WeightHistogram, zeros: str) -> list[dict[str, Any]]:
     bar: dict[str, Any] = {"type": "bar", "hoverinfo": "text", "textposition": "none"}
     bar["width"] = float(found.centres[1] - found.centres[0])
     hover = [f"about {number(x, 3)}: {n:,}" for x, n in zip(found.centres, found.counts, strict=True)]
@@ -80,7 +80,7 @@ def _values(found: Histogram, zeros: str) -> list[dict[str, Any]]:
     return data
 
 
-def _grid_points(found: Histogram, y: float) -> dict[str, Any]:
+def _grid_points(found: WeightHistogram, y: float) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "markers",
@@ -93,7 +93,7 @@ def _grid_points(found: Histogram, y: float) -> dict[str, Any]:
     }
 
 
-def _codes(found: Histogram) -> dict[str, Any]:
+def _codes(found: WeightHistogram) -> dict[str, Any]:
     """Return the bars of the second panel, one for each multiple of the step."""
     codes, total = found.codes.tolist(), max(int(found.uses.sum()), 1)
     return {
@@ -114,7 +114,7 @@ def _codes(found: Histogram) -> dict[str, Any]:
     }
 
 
-def _two_panels(found: Histogram, above: list[float]) -> dict[str, Any]:
+def _two_panels(found: WeightHistogram, above: list[float]) -> dict[str, Any]:
     inner = found.uses[found.codes != 0]
     high, _ = _height(int(inner.max(initial=0)), int(found.uses[found.codes == 0].sum()))
     return {

@@ -18,7 +18,7 @@ MOST_POINTS = 512
 
 
 @dataclass(frozen=True)
-class Histogram:
+class WeightHistogram:
     """Counts of the values of a tensor.
 
     Attributes:
@@ -42,7 +42,7 @@ class Histogram:
     grid: str
 
 
-def weight_histogram(tensor: CompressedTensor) -> Histogram:
+def weight_histogram(tensor: CompressedTensor) -> WeightHistogram:
     """Return the histogram of a tensor and the points of its grid."""
     dense = np.asarray(tensor.dense(), np.float64).ravel()
     values = dense[np.isfinite(dense) & (dense != 0)]
@@ -53,7 +53,7 @@ def weight_histogram(tensor: CompressedTensor) -> Histogram:
     stored = tensor.values if isinstance(tensor, Sparse) else tensor
     points = np.unique(_points(stored))
     codes, uses = _codes(stored)
-    return Histogram(
+    return WeightHistogram(
         centres=(edges[1:] + edges[:-1]) / 2,
         counts=counts,
         zeros=int((dense == 0).sum()),

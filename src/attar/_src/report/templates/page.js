@@ -1,11 +1,11 @@
 "use strict";
 
-// Draws every plot of the page and its selectors. Figures come as JSON; a colour in them is the name of a variable of
-// the style sheet, filled in here, so that light, dark and paper show the same figure.
+// Draws the plots of the page and their selectors. Figures are JSON; their colours are names of variables of the style
+// sheet, so that light pages, dark pages and prints show the same figure.
 (() => {
   const plots = JSON.parse(document.getElementById("figures").textContent);
   const narrow = () => document.documentElement.clientWidth < 640;
-  // Only buttons that stay on the page: Plotly has others that would send a figure somewhere.
+  // Only buttons that work locally: others of Plotly would upload the figure.
   const buttons = [["zoomIn2d", "zoomOut2d", "resetScale2d", "toImage"]];
   const config = { responsive: true, displaylogo: false, displayModeBar: narrow() ? false : "hover", modeBarButtons: buttons };
 
@@ -18,7 +18,7 @@
     return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, painted(item)]));
   }
 
-  // Names on an axis are written out for Plotly, which reads tags in them; a phone has room for their ends alone.
+  // Names on an axis are escaped for Plotly, which interprets tags; a phone has room for their ends only.
   function cut(written) {
     const plain = written.replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
     if (plain.length <= 24) return written;
@@ -64,7 +64,7 @@
       this.fill();
     }
 
-    // What can be chosen at a level is what there is under the choices before it; a choice stays where it can.
+    // The options of a level depend on the choices before it; a choice is kept if possible.
     fill() {
       let left = this.figures;
       this.selects.forEach((select, level) => {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -12,8 +11,9 @@ from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import ModelError
 from attar._src.methods.quantize.lsq import function
 from attar._src.methods.quantize.ptq.calibrate import spanning_grid
-from attar._src.methods.quantize.ptq.observer import BINS, LeastSquares, Seen
+from attar._src.methods.quantize.ptq.observer import LeastSquares
 from attar._src.methods.quantize.qat import fake_quantize
+from attar._src.model.statistics import Histogram, Range
 from attar._src.work.parametrization import Parametrization
 
 _SAMPLED = 1 << 16  # about the number of elements of the first batch in its histogram, evenly spread
@@ -73,9 +73,8 @@ class LsqActivation(Parametrization):
                 "infinities"
             )
         flat = x.reshape(-1)
-        flat = flat[:: max(1, flat.numel() // _SAMPLED)].float()
-        counts = torch.histc(flat, BINS, low, high) if high > low else flat.new_zeros(BINS)
-        seen = Seen(low, high, counts.cpu().numpy().astype(np.int64))
+        seen = Histogram(Range(low, high))
+        seen.add(flat[:: max(1, flat.numel() // _SAMPLED)])
         scale, zero_point = spanning_grid(*LeastSquares().range(seen, self.bits), self.bits)
         with torch.no_grad():
             self.below.fill_(float(low < 0))

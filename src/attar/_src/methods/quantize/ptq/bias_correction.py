@@ -11,93 +11,59 @@ and bias correction", ICCV 2019, section 4.2, here with measured means.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
 from torch import fx
 
-from attar._src.core.progress import track
 from attar._src.core.tensors import CompressedTensor, Dense
-from attar._src.model.sites import observe
-from attar._src.work.compressed_model import CalibrationInputs
-
-aten = torch.ops.aten
-
-#: Layers with a bias behind their weight -> position of ``groups`` in their arguments.
-_LAYERS: dict[Any, int | None] = {
-    aten.conv1d.default: 6,
-    aten.conv2d.default: 6,
-    aten.conv3d.default: 6,
-    aten.linear.default: None,
-}
+from attar._src.model.collect import Request
+from attar._src.model.layer_input import layer_input
+from attar._src.model.operators import bias_of, is_layer, output_axes, weight_of
+from attar._src.model.statistics import ChannelMean
 
 
-def corrected_biases(
-    graph: fx.GraphModule,
-    state: Mapping[str, torch.Tensor],
-    tensors: Mapping[str, CompressedTensor],
-    calibration: CalibrationInputs,
-) -> dict[str, Dense]:
-    """Return the corrected bias of every convolution and linear layer whose weight was rounded.
+def mean_requests(graph: fx.GraphModule, rounded: Collection[str]) -> dict[fx.Node, tuple[Request]]:
+    """Return the layers whose biases can be corrected, with the request for the mean of their input's channels.
 
     Layers without a bias, and those that share a weight or a bias with another, are left as they are.
 
     Args:
         graph: the traced graph with its floating weights.
-        state: those weights and biases by name.
-        tensors: compressed tensors by name.
-        calibration: real inputs.
+        rounded: names of the tensors that are rounded.
     """
-    layers = [node for node in graph.graph.nodes if _is_correctable(node, tensors)]
-    means = _input_means(graph, layers, calibration)
+    found = {node: layer_input(graph, node) for node in graph.graph.nodes if _is_correctable(node, rounded)}
+    return {node: (Request.of_input(read, ChannelMean),) for node, read in found.items() if read is not None}
+
+
+def corrected_biases(
+    state: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, CompressedTensor],
+    means: Mapping[fx.Node, ChannelMean],
+) -> dict[str, Dense]:
+    """Return the corrected bias of every layer whose weight was rounded.
+
+    Args:
+        state: the graph's floating weights and biases by name.
+        tensors: compressed tensors by name.
+        means: layer of ``mean_requests`` -> the mean of its input's channels.
+    """
     biases = {}
-    for node in layers:
-        weight, bias = str(node.args[1].target), str(node.args[2].target)
+    for node, seen in means.items():
+        weight, bias = str(weight_of(node).target), str(bias_of(node).target)
         error = torch.from_numpy(np.asarray(tensors[weight].dense())) - state[weight]
         kernel = error.double().flatten(2).sum(2) if error.dim() > 2 else error.double()
-        position = _LAYERS[node.target]
-        groups = int(node.args[position]) if position is not None and len(node.args) > position else 1
-        mean = means[_data(node)].reshape(groups, -1)
-        shift = torch.einsum("goi,gi->go", kernel.reshape(groups, -1, kernel.shape[1]), mean).reshape(-1)
+        # A row of the weight has the channels of its own group.
+        mean = torch.from_numpy(seen.mean).reshape(-1, kernel.shape[1])
+        shift = torch.einsum("goi,gi->go", kernel.reshape(len(mean), -1, kernel.shape[1]), mean).reshape(-1)
         biases[bias] = Dense((state[bias].double() - shift).float().numpy())
     return biases
 
 
-def _is_correctable(node: fx.Node, tensors: Mapping[str, CompressedTensor]) -> bool:
-    if node.op != "call_function" or node.target not in _LAYERS or len(node.args) < 3:
+def _is_correctable(node: fx.Node, rounded: Collection[str]) -> bool:
+    if not is_layer(node) or output_axes(node, 2)[0] != 0:
         return False
-    _, weight, bias = node.args[:3]
+    weight, bias = weight_of(node), bias_of(node)
     alone = all(isinstance(n, fx.Node) and n.op == "get_attr" and len(n.users) == 1 for n in (weight, bias))
-    return alone and str(weight.target) in tensors and str(bias.target) not in tensors  # type: ignore[union-attr]
-
-
-def _data(layer: fx.Node) -> tuple[str, int]:
-    """Return the name of the layer's input, and the axis of its channels as the layer reads it."""
-    data = layer.args[0]
-    assert isinstance(data, fx.Node)
-    return data.name, -1 if layer.target is aten.linear.default else 1
-
-
-def _input_means(
-    graph: fx.GraphModule, layers: list[fx.Node], calibration: CalibrationInputs
-) -> dict[tuple[str, int], torch.Tensor]:
-    """Return the mean of each channel of the layers' inputs, float64, by input and axis."""
-    axes: dict[str, set[int]] = {}
-    for layer in layers:
-        name, axis = _data(layer)
-        axes.setdefault(name, set()).add(axis)
-    totals: dict[tuple[str, int], torch.Tensor] = {}
-    counts: dict[tuple[str, int], int] = {}
-
-    def see(name: str, value: Any) -> None:
-        for axis in axes[name]:
-            moved = value.double().movedim(axis, -1).flatten(0, -2)
-            totals[name, axis] = totals.get((name, axis), torch.zeros(())) + moved.sum(0)
-            counts[name, axis] = counts.get((name, axis), 0) + len(moved)
-
-    with torch.no_grad():
-        for batch in track(calibration.batches, "correcting biases"):
-            observe(graph, batch, axes, see)
-    return {key: total / counts[key] for key, total in totals.items()}
+    return alone and str(weight.target) in rounded and str(bias.target) not in rounded

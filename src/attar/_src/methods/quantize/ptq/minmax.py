@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.quantize.polino.uniform import UniformWeight
+from attar._src.methods.quantize.ptq.solver import InputStatistics, Solver
 
 
-class MinMaxBuckets:
+class MinMaxBuckets(Solver):
     """The post-mortem quantization of Polino et al. 2018 (section 5): the grid of the rule ``linear``, untrained.
 
     ``2^bits`` points from the least to the greatest of what shares a scale, kept as a codebook with a range and an
@@ -23,8 +24,8 @@ class MinMaxBuckets:
 
     name: ClassVar[str] = "minmax"
 
-    def solve(self, weight: NDArray[np.float32], scheme: Scheme) -> CompressedTensor:
-        """Return ``weight`` rounded between the ends of its buckets; a codebook (see
-        ``Solver``). A zero need not stay one."""
+    def solve(
+        self, weight: NDArray[np.float32], scheme: Scheme, inputs: InputStatistics | None = None
+    ) -> CompressedTensor:
         value = torch.from_numpy(np.ascontiguousarray(weight))
         return UniformWeight(value, scheme.bits, scheme.granularity).to_compressed(value)

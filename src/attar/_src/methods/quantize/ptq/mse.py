@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import CompressedTensor, round_to_grid
-from attar._src.methods.quantize.ptq.solver import affine_grid, flat_index, weight_extremes
+from attar._src.methods.quantize.ptq.solver import InputStatistics, Solver, affine_grid, flat_index, weight_extremes
 
 _RATIOS = np.linspace(1.0, 0.3, 71)
 
 
-class Mse:
+class Mse(Solver):
     """Scales each group's range by the ratio in 0.30, 0.31 ... 1.00 that minimises ``sum (w - w')^2``, w' rounded.
 
     Prefer it where few weights lie far out. Clipping them also spreads the others over more codes, so that the coded
@@ -23,8 +23,9 @@ class Mse:
 
     name: ClassVar[str] = "mse"
 
-    def solve(self, weight: NDArray[np.float32], scheme: Scheme) -> CompressedTensor:
-        """Return ``weight`` rounded to the best clipped grid (see ``Solver``)."""
+    def solve(
+        self, weight: NDArray[np.float32], scheme: Scheme, inputs: InputStatistics | None = None
+    ) -> CompressedTensor:
         low, high = weight_extremes(weight, scheme)
         index = flat_index(weight, scheme)
         best = np.full(low.shape, np.inf)

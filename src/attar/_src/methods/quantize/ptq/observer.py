@@ -1,63 +1,54 @@
-"""Observers: from what passes through a site, the range its grid spans."""
+"""Observers: from a statistic of the values of a site, the range its grid spans."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-BINS = 4096
+from attar._src.model.statistics import Histogram, Range, Statistic
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What passed through a site: its extremes, and how its values spread between them.
+class Observer(ABC):
+    """Chooses the range of a site.
 
     Attributes:
-        low, high: smallest and largest value seen.
-        counts: values in each of :data:`BINS` equal bins from low to high.
+        name: what it is called in recipes.
+        statistic: what it sees of the values of the site.
     """
 
-    low: float
-    high: float
-    counts: NDArray[np.int64]
-
-    @property
-    def centres(self) -> NDArray[np.float64]:
-        """The middle of each bin."""
-        width = (self.high - self.low) / len(self.counts)
-        return np.asarray(self.low + width * (np.arange(len(self.counts)) + 0.5), np.float64)
-
-
-class Observer(Protocol):
-    """Chooses a range."""
-
     name: ClassVar[str]
+    statistic: ClassVar[type[Statistic]] = Histogram
 
-    def range(self, seen: Seen, bits: int) -> tuple[float, float]:
-        """Return the smallest and largest value the grid spans."""
-        ...
+    @abstractmethod
+    def range(self, seen: Any, bits: int) -> tuple[float, float]:
+        """Return the smallest and largest value the grid spans; it is widened to hold zero.
+
+        Args:
+            seen: the statistic of all values that passed.
+            bits: of the grid.
+        """
 
 
-class MinMax:
+class MinMax(Observer):
     """The range spans every value seen. Nothing clipped, and one outlier costs everyone precision."""
 
     name: ClassVar[str] = "minmax"
+    statistic: ClassVar[type[Statistic]] = Range
 
-    def range(self, seen: Seen, bits: int) -> tuple[float, float]:
+    def range(self, seen: Range, bits: int) -> tuple[float, float]:
         """Return the extremes."""
         return seen.low, seen.high
 
 
-class Percentile:
+class Percentile(Observer):
     """The range leaves out one value in 100,000 on each side."""
 
     name: ClassVar[str] = "percentile"
     share: ClassVar[float] = 1e-5
 
-    def range(self, seen: Seen, bits: int) -> tuple[float, float]:
+    def range(self, seen: Histogram, bits: int) -> tuple[float, float]:
         """Return the values below and above which ``share`` of all values lie."""
         cumulated = np.cumsum(seen.counts)
         tail = self.share * cumulated[-1]
@@ -67,12 +58,12 @@ class Percentile:
         return float(edges[min(first, len(seen.counts) - 1)]), float(edges[min(last, len(seen.counts) - 1) + 1])
 
 
-class LeastSquares:
+class LeastSquares(Observer):
     """The range whose grid has the smallest squared error over the values seen; the tails are cut where that pays."""
 
     name: ClassVar[str] = "mse"
 
-    def range(self, seen: Seen, bits: int) -> tuple[float, float]:
+    def range(self, seen: Histogram, bits: int) -> tuple[float, float]:
         """Return the best of 71 shrinkings of the extremes, by the histogram."""
         centres, levels = seen.centres, (1 << bits) - 1
         low, high = min(seen.low, 0.0), max(seen.high, 0.0)

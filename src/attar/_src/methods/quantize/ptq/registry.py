@@ -9,5 +9,5 @@ from attar._src.methods.quantize.ptq.mse import Mse
 from attar._src.methods.quantize.ptq.observer import LeastSquares, MinMax, Observer, Percentile
 from attar._src.methods.quantize.ptq.solver import Solver
 
-SOLVERS: Registry[Solver] = Registry("solver", Absmax(), Mse(), MinMaxBuckets())
-OBSERVERS: Registry[Observer] = Registry("observer", MinMax(), Percentile(), LeastSquares())
+SOLVERS: Registry[Solver] = Registry("solver", Absmax(), Mse(), MinMaxBuckets(), base=Solver)
+OBSERVERS: Registry[Observer] = Registry("observer", MinMax(), Percentile(), LeastSquares(), base=Observer)

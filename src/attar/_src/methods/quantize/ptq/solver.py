@@ -1,32 +1,79 @@
-"""Solvers: given a weight and a grid, find scales and codes."""
+"""Solvers: given a weight, a grid and, where they ask for them, statistics of their inputs, find scales and codes."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import fx
 
 from attar._src.core.errors import SpecError
 from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import CompressedTensor
+from attar._src.model.collect import Request
+from attar._src.model.layer_input import weight_input
+from attar._src.model.statistics import Statistic
+from attar._src.model.weights import Weight
 
 #: Scales below this are raised to it: a channel of zeros still has a normal, positive scale.
 TINY = float(np.finfo(np.float32).tiny)
 
 
-class Solver(Protocol):
-    """Finds the scales of one weight."""
+#: Statistics of what a weight multiplies, by their kind.
+InputStatistics = Mapping[type[Statistic], Any]
+
+
+class Solver(ABC):
+    """Finds the scales and codes of one weight.
+
+    Attributes:
+        name: what it is called in recipes.
+        inputs: statistics that it needs of what the weight multiplies. Weights that multiply no single value
+            (embeddings, recurrent layers) and weights in training have none, and are refused.
+    """
 
     name: ClassVar[str]
+    inputs: ClassVar[tuple[type[Statistic], ...]] = ()
 
-    def solve(self, weight: NDArray[np.float32], scheme: Scheme) -> CompressedTensor:
+    @abstractmethod
+    def solve(
+        self, weight: NDArray[np.float32], scheme: Scheme, inputs: InputStatistics | None = None
+    ) -> CompressedTensor:
         """Return ``weight`` on the grid of ``scheme``, in its own shape.
+
+        Args:
+            weight: any shape.
+            scheme: its grid.
+            inputs: the statistics that the class attribute ``inputs`` names, by kind; None where it names none.
 
         Raises:
             SpecError: the weight has NaN or infinities, or the scheme does not fit its shape.
         """
-        ...
+
+    def needed(self) -> str:
+        """Return the names of the statistics it needs, for messages."""
+        return " and ".join(kind.__name__ for kind in self.inputs)
+
+
+def input_requests(solver: Solver, graph: fx.GraphModule, weight: Weight | None) -> tuple[Request, ...]:
+    """Return the requests for the statistics that a solver needs of what a weight multiplies.
+
+    Raises:
+        SpecError: it needs some, and the weight multiplies no single value of the graph.
+    """
+    if not solver.inputs:
+        return ()
+    try:
+        read = weight_input(graph, weight)
+    except SpecError as error:
+        raise SpecError(
+            f"solver {solver.name!r} needs {solver.needed()} of what the weight multiplies, but {error}; keep it in "
+            "floating point (keep), or use a solver that needs the weight alone, as absmax does"
+        ) from error
+    return tuple(Request.of_input(read, kind) for kind in solver.inputs)
 
 
 def weight_extremes(weight: NDArray[np.float32], scheme: Scheme) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from torch import fx
 
 from attar._src.core.errors import SpecError, UnknownName, prefixed_errors
 from attar._src.core.scheme import PerChannel, Scheme
@@ -16,10 +17,12 @@ from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
 from attar._src.methods.quantize.integer_bias import with_integer_biases
 from attar._src.methods.quantize.ptq.absmax import Absmax
-from attar._src.methods.quantize.ptq.bias_correction import corrected_biases
-from attar._src.methods.quantize.ptq.calibrate import calibrate
+from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
+from attar._src.methods.quantize.ptq.calibrate import site_grids, site_requests
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
+from attar._src.methods.quantize.ptq.solver import input_requests
 from attar._src.methods.quantize.unquantized import integer_sites
+from attar._src.model.collect import Request, collect
 from attar._src.model.weights import Weight, find_weights
 from attar._src.work.compressed_model import CompressedModel
 from attar._src.work.context import Context, Trial
@@ -83,10 +86,12 @@ class PostTrainingQuantize(Stage):
             UnknownName: there is no such solver or observer, or a glob matches no layer.
             SpecError: a scheme does not fit a weight.
         """
-        SOLVERS[self.scales], OBSERVERS[self.observer]
+        OBSERVERS[self.observer]
         state, weights = model.traced.state(), find_weights(model.traced.graph)
+        bits = self._bits(weights, [name for name, value in state.items() if value.is_floating_point()])
+        self._input_requests(model.traced.graph, weights, bits)
         solved: dict[str, CompressedTensor] = {}
-        for name, width in self._bits(weights, [n for n, value in state.items() if value.is_floating_point()]).items():
+        for name, width in bits.items():
             with prefixed_errors(name):
                 solved[name] = Absmax().solve(state[name].numpy(), self._scheme(width, weights.get(name)))
         return replace(model, tensors={**model.tensors, **solved})
@@ -105,25 +110,46 @@ class PostTrainingQuantize(Stage):
         graph = replace(model, activations={}, rounded=frozenset()).simulate() if model.tensors else model.traced.graph
         weights = find_weights(model.traced.graph)
         bits = self._bits(weights, [name for name, value in state.items() if value.is_floating_point()])
+        layers = mean_requests(graph, bits) if self.correct_bias else {}
+        expected = site_requests(integer_sites(model, bits), observer) if self.activations is not None else {}
+        wanted: dict[Any, tuple[Request, ...]] = {**self._input_requests(graph, weights, bits), **layers, **expected}
         solved: dict[str, CompressedTensor] = {}
-        for name, width in bits.items():
-            try:
-                solved[name] = solver.solve(state[name].numpy(), self._scheme(width, weights.get(name)))
-            except SpecError as error:
-                raise SpecError(f"stage quantize at {name!r}: {error}") from error
-        if self.correct_bias:
-            solved |= corrected_biases(graph, state, solved, context.calibration)
+        seen: dict[Any, Any] = {}
+        # A weight is solved as soon as its inputs are known, so that their statistics need not be kept.
+        for key, found in collect(graph, wanted, context.calibration.batches, "calibrating"):
+            if key in bits:
+                inputs = dict(zip(solver.inputs, found, strict=True)) or None
+                with prefixed_errors(f"stage quantize at {key!r}"):
+                    scheme = self._scheme(bits[key], weights.get(key))
+                    solved[key] = solver.solve(state[key].numpy(), scheme, inputs)
+            else:
+                (seen[key],) = found
+        solved |= corrected_biases(state, solved, {layer: seen[layer] for layer in layers})
         tensors = {**model.tensors, **solved}
         activations, rounded = model.activations, model.rounded
         if self.activations is not None:
             sites = integer_sites(replace(model, tensors=tensors))
-            activations = calibrate(graph, sites, context.calibration, observer, self.activations)
+            # Where a solver left a weight in floating point, other sites remain than were expected.
+            missing = site_requests([site for site in sites if site not in seen], observer)
+            more = collect(graph, missing, context.calibration.batches, "calibrating")
+            seen |= {site: found for site, (found,) in more}
+            activations = site_grids(graph, {site: seen[site] for site in sites}, observer, self.activations)
             rounded = frozenset(name for site in sites for name in site.sources)
         record: dict[str, Any] = self.describe() | {
             "bits": self.bits,
             "calibration_examples": context.calibration.examples,
         }
         return with_integer_biases(model.done(record, tensors=tensors, activations=activations, rounded=rounded))
+
+    def _input_requests(
+        self, graph: fx.GraphModule, weights: Mapping[str, Weight], names: Iterable[str]
+    ) -> dict[str, tuple[Request, ...]]:
+        """Return the statistics of inputs that the solver needs, by tensor."""
+        solver, found = SOLVERS[self.scales], {}
+        for name in names:
+            with prefixed_errors(f"stage quantize at {name!r}"):
+                found[name] = input_requests(solver, graph, weights.get(name))
+        return found
 
     def _chosen(self) -> tuple[object, ...]:
         return self.layers, self.keep, set(self.overrides)

@@ -135,7 +135,7 @@ def _code_budget(budget: float, rate: float, learner: Learner) -> float:
     Raises:
         SpecError: the other parts of the file exceed the budget.
     """
-    model = learner.deployed()
+    model = learner.deployed(emit=False)
     size: dict[str, int] = inspect_artifact(open_artifact(pack(model.contents(learner.use), coder=learner.coder)))
     coded = {name: each.at.numel() for name, each in learner.weight_view().grid_positions().items()}
     # Constant vectors of an untrained module take no bits yet, but will after training.

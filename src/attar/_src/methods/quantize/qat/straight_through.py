@@ -65,9 +65,14 @@ class StraightThrough(Rounding, Rule):
 
         Raises:
             UnknownName: a glob matches no layer, or the solver does not exist.
-            SpecError: a scheme does not fit a weight.
+            SpecError: a scheme does not fit a weight, or the solver needs statistics of a layer's inputs.
         """
         solver = None if self.scales == "absmax" else SOLVERS[self.scales]
+        if solver is not None and solver.inputs:
+            raise SpecError(
+                f"scales: solver {solver.name!r} needs {solver.needed()} of what a weight multiplies, and a rule in "
+                "training has the weight alone; use absmax or mse, or the stage quantize without epochs after training"
+            )
         bits = select_weights(learner, self.bits, self.overrides, keep=self.keep)
         weights = {}
         for name, width in bits.items():

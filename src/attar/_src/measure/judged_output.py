@@ -1,4 +1,4 @@
-"""The first output of a file for a batch, ready to be judged."""
+"""The main output of a file for a batch, ready to be judged."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from attar._src.core.errors import DataError
 from attar._src.runtime.session import Session
 
 
-def first_output(session: Session, inputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Return the first output for a batch of ``n`` examples, ``(n, ...)``.
+def judged_output(session: Session, inputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Return the main output for a batch of ``n`` examples, ``(n, ...)``.
 
     If the graph's batch is fixed, a shorter one is filled up with copies of its last example.
 
@@ -28,7 +28,7 @@ def first_output(session: Session, inputs: Sequence[NDArray[Any]]) -> NDArray[An
     missing = axis - len(inputs[0]) if isinstance(axis, int) else 0
     full = [np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if missing > 0 else x for x in inputs]
     named = {port.name: array for port, array in zip(session.inputs, full, strict=True)}
-    found: NDArray[Any] = session.run(named)[session.outputs[0].name][: len(inputs[0])]
+    found: NDArray[Any] = session.run(named)[session.main_output][: len(inputs[0])]
     if not np.isfinite(found).all():
-        raise DataError(f"output {session.outputs[0].name!r} is not finite; it cannot be judged")
+        raise DataError(f"output {session.main_output!r} is not finite; it cannot be judged")
     return found

@@ -1,0 +1,160 @@
+"""Collect statistics of values of a graph: all that is wanted in as few passes over the data as possible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import fx
+
+from attar._src.core.errors import ModelError, UnknownName
+from attar._src.core.progress import track
+from attar._src.model.layer_input import LayerInput
+from attar._src.model.statistics import Statistic
+
+_K = TypeVar("_K", bound=Hashable)
+
+#: How many bytes the accumulators of one block may have together, by default.
+BLOCK_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Request:
+    """A statistic of a value. Equal requests share it.
+
+    Attributes:
+        values: names of values of the graph; several are taken as one (a site has one range for all its sources).
+        kind: of the statistic.
+        arguments: it is made with, after the statistics that it depends on.
+    """
+
+    values: tuple[str, ...]
+    kind: type[Statistic]
+    arguments: tuple[Any, ...] = ()
+
+    @classmethod
+    def of_input(cls, read: LayerInput, kind: type[Statistic]) -> Request:
+        """Return the request for a statistic of what a layer's weight multiplies."""
+        return cls(read.values, kind, kind.arguments(read.window))
+
+    def before(self) -> tuple[Request, ...]:
+        """Return the requests that must be served before this one."""
+        return tuple(Request(self.values, kind) for kind in self.kind.after)
+
+    def level(self) -> int:
+        """Return in which pass it can be served, counted from 0."""
+        return max((1 + each.level() for each in self.before()), default=0)
+
+    def whole(self) -> list[Request]:
+        """Return this request after all that it depends on."""
+        return [*(each for before in self.before() for each in before.whole()), self]
+
+    def nbytes(self) -> int:
+        """Return the bytes of the accumulator, about."""
+        return self.kind.nbytes(*self.arguments)
+
+    def start(self, seen: Mapping[Request, Statistic]) -> Statistic:
+        """Return the statistic, empty."""
+        make: Callable[..., Statistic] = self.kind
+        return make(*(seen[each] for each in self.before()), *self.arguments)
+
+
+def collect(
+    graph: fx.GraphModule,
+    wanted: Mapping[_K, Sequence[Request]],
+    batches: Sequence[Sequence[torch.Tensor]],
+    what: str,
+    *,
+    memory: int = BLOCK_BYTES,
+) -> Iterator[tuple[_K, tuple[Statistic, ...]]]:
+    """Run real inputs through a graph, and yield each key with its statistics as soon as they are complete.
+
+    A block of keys is served by one pass over the data, by two where one of its statistics depends on another (a
+    histogram on its range). Keys whose accumulators would not fit into ``memory`` beside those before them go into the
+    next block; a key that is larger alone has a block of its own. Keep only what is needed of what is yielded: the
+    bound holds for the statistics that nothing refers to any more. Keys without requests come first, before any pass.
+
+    Args:
+        graph: in evaluation mode; it is not changed.
+        wanted: what the requests are for (a layer, a site) -> the requests; all of one key are in one block.
+        batches: each the positional inputs of the graph.
+        what: a word or two about the work, for the progress bar.
+        memory: bytes that the accumulators of a block may have together.
+
+    Raises:
+        ModelError: a value holds NaN or infinities; it is named.
+        UnknownName: the graph has no such value.
+    """
+    names = {node.name for node in graph.graph.nodes}
+    for name in (name for requests in wanted.values() for request in requests for name in request.values):
+        if name not in names:
+            raise UnknownName("value of the graph", name, names)
+    plan = [(keys, _passes(wanted, keys)) for keys in _blocks(wanted, memory)]
+    with closing(track(range(sum(len(passes) for _, passes in plan) * len(batches)), what)) as ticks:
+        for keys, passes in plan:
+            seen: dict[Request, Statistic] = {}
+            for requests in passes:
+                seen |= {request: request.start(seen) for request in requests}
+                watching = _Watching(graph, {request: seen[request] for request in requests})
+                for batch, _ in zip(batches, ticks, strict=False):
+                    with torch.no_grad():
+                        watching.run(*batch)
+            for key in keys:
+                yield key, tuple(seen[request] for request in wanted[key])
+        next(ticks, None)
+
+
+def _blocks(wanted: Mapping[_K, Sequence[Request]], memory: int) -> Iterator[list[_K]]:
+    """Yield the keys of each block in their order, those without requests first."""
+    yield [key for key, requests in wanted.items() if not requests]
+    block: list[_K] = []
+    held: set[Request] = set()
+    for key, requests in wanted.items():
+        whole = set(_whole(requests))
+        if block and whole - held and sum(each.nbytes() for each in held | whole) > memory:
+            yield block
+            block, held = [], set()
+        if requests:
+            block.append(key)
+            held |= whole
+    yield block
+
+
+def _passes(wanted: Mapping[_K, Sequence[Request]], keys: Sequence[_K]) -> list[list[Request]]:
+    """Return the requests that each pass over the data serves."""
+    whole = dict.fromkeys(_whole(request for key in keys for request in wanted[key]))
+    passes: list[list[Request]] = [[] for _ in range(max((request.level() + 1 for request in whole), default=0))]
+    for request in whole:
+        passes[request.level()].append(request)
+    return passes
+
+
+def _whole(requests: Iterable[Request]) -> list[Request]:
+    return [each for request in requests for each in request.whole()]
+
+
+class _Watching(fx.Interpreter):
+    """Runs a graph and adds each requested value to its statistics."""
+
+    def __init__(self, graph: fx.GraphModule, seen: Mapping[Request, Statistic]) -> None:
+        super().__init__(graph)
+        # Errors raised here name the value themselves.
+        self.extra_traceback = False
+        self.statistics: dict[str, list[Statistic]] = {}
+        for request, statistic in seen.items():
+            for name in request.values:
+                self.statistics.setdefault(name, []).append(statistic)
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        for statistic in self.statistics.get(n.name, ()):
+            try:
+                statistic.add(result)
+            except ModelError as error:
+                raise ModelError(
+                    f"value {n.name!r} was not finite on the calibration data: {error} in one batch; look at the inputs"
+                ) from error
+        return result
