@@ -33,7 +33,7 @@ def test_a_file_above_its_budget_is_written_and_told_of(piece, tmp_path):
         report = shipped(piece, path, 3.0)
     assert "above the budget of 3" in report["notes"]["size"]
     assert inspect_artifact(open_artifact(path))["bits_per_weight"] > 3
-    assert "above the 3" in json.dumps(json.loads((tmp_path / "report.json").read_text()))
+    assert "above the budget of 3" in json.dumps(json.loads((tmp_path / "report.json").read_text()))
 
 
 @pytest.mark.parametrize("budget", [None, 1000.0])

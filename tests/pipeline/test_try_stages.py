@@ -110,7 +110,7 @@ def test_what_can_work_passes_and_nothing_is_changed():
         ({**TRAIN, "loss": lambda outputs, targets: outputs}, "a loss is one number"),
         (
             {**TRAIN, "loss": lambda outputs, targets: outputs.detach().mean()},
-            "no loss depends on a parameter that is trained",
+            "no loss depends on a trained parameter",
         ),
     ],
 )

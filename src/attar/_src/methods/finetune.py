@@ -16,7 +16,7 @@ from attar._src.work.term import Term
 #: A term or a list of terms.
 Terms = Annotated[
     tuple[ObjectiveChoice, ...],
-    BeforeValidator(lambda given: given if isinstance(given, list | tuple) else (given,)),
+    BeforeValidator(lambda value: value if isinstance(value, list | tuple) else (value,)),
     Field(min_length=1),
 ]
 

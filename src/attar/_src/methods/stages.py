@@ -39,8 +39,8 @@ def _name(stage: type[Stage]) -> str:
     return str(stage.model_fields["stage"].default)
 
 
-def _tag(given: Any) -> str:
-    fields = given if isinstance(given, dict) else vars(given) if hasattr(given, "__dict__") else {}
+def _tag(value: Any) -> str:
+    fields = value if isinstance(value, dict) else vars(value) if hasattr(value, "__dict__") else {}
     stage = str(fields.get("stage"))
     trains = any(name in _TRAINING_ONLY or _is_near_epochs(str(name)) for name in fields)
     return _TRAINED if stage == "quantize" and trains else stage
@@ -52,24 +52,24 @@ def _is_near_epochs(name: str) -> bool:
     return unknown and bool(difflib.get_close_matches(name.lower(), ["epochs"], cutoff=0.75))
 
 
-def _custom(given: Any, check: Callable[[Any], Any]) -> Any:
+def _custom(value: Any, check: Callable[[Any], Any]) -> Any:
     """Accept a user's stage: an object, or ``file.py:name`` of a class."""
-    if isinstance(given, Stage) and not isinstance(given, STAGES):
-        return given
-    if not isinstance(given, dict):
-        return check(given)
-    name = given.get("stage")
+    if isinstance(value, Stage) and not isinstance(value, STAGES):
+        return value
+    if not isinstance(value, dict):
+        return check(value)
+    name = value.get("stage")
     if not isinstance(name, str):
         words = ", ".join(dict.fromkeys(map(_name, STAGES)))
         raise PydanticCustomError(
             "stage", "{why}", {"why": f"the key stage is missing; add one, as in stage: train (known: {words})"}
         )
     if ":" not in name:
-        return check(given)
+        return check(value)
     custom = load_object(name)
     if not isinstance(custom, type) or not issubclass(custom, Stage):
         raise SpecError(f"{name} is not a stage; give a subclass of attar.extend.Stage")
-    return build_spec(custom, where=name, **given)
+    return build_spec(custom, where=name, **value)
 
 
 if TYPE_CHECKING:

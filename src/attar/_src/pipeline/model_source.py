@@ -108,12 +108,12 @@ def _shared_weight(one: nn.Module, other: nn.Module) -> tuple[str, str] | None:
 
 
 def shared_parameters(sources: Mapping[str, ModelSource]) -> dict[str, bool]:
-    """Return the arguments of all models -> whether one of them requires it: batches have what any model takes."""
-    found: dict[str, bool] = {}
+    """Return argument of any model -> whether a model requires it; batches have the arguments of all models."""
+    parameters: dict[str, bool] = {}
     for source in sources.values():
         for name, required in source.parameters.items():
-            found[name] = found.get(name, False) or required
-    return found
+            parameters[name] = parameters.get(name, False) or required
+    return parameters
 
 
 def model_sources(recipe: Recipe) -> dict[str, ModelSource]:

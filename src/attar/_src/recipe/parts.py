@@ -21,10 +21,10 @@ _Share = Annotated[float, Field(ge=0, lt=1)]
 def registered_word(what: str, registry: Registry[Any]) -> AfterValidator:
     """Refuse a word that is neither registered nor a reference such as ``file.py:name``; Python objects pass."""
 
-    def check(given: Any) -> Any:
-        if isinstance(given, str) and ":" not in given and given not in set(registry):
-            raise refused(str(UnknownName(what, given, registry)))
-        return given
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and ":" not in value and value not in set(registry):
+            raise refused(str(UnknownName(what, value, registry)))
+        return value
 
     return AfterValidator(check)
 
@@ -87,7 +87,7 @@ class ModelSpec(Spec):
         licence: note on the licence of the weights, stored in the file.
     """
 
-    source: Annotated[SourceSpec, BeforeValidator(lambda given: given if _spelled(given) else {"factory": given})]
+    source: Annotated[SourceSpec, BeforeValidator(lambda value: value if _spelled(value) else {"factory": value})]
     stages: tuple[StageChoice, ...] = ()
     licence: str | None = None
 
@@ -128,5 +128,5 @@ class TeacherCacheSpec(Spec):
     file: str | None = None
 
 
-def _spelled(given: Any) -> bool:
-    return isinstance(given, dict | SourceSpec)
+def _spelled(value: Any) -> bool:
+    return isinstance(value, dict | SourceSpec)

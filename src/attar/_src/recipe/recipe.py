@@ -26,27 +26,27 @@ from attar._src.work.stage import Stage
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
-def _different(given: tuple[int, ...]) -> tuple[int, ...]:
-    if not given or len(set(given)) != len(given):
-        raise refused(f"{list(given)} should be one or more different numbers")
-    return given
+def _different(value: tuple[int, ...]) -> tuple[int, ...]:
+    if not value or len(set(value)) != len(value):
+        raise refused(f"{list(value)} should be one or more different numbers")
+    return value
 
 
-def _with_batch_axis(given: tuple[int, ...]) -> tuple[int, ...]:
-    if len(set(given)) != len(given):
-        raise refused(f"{list(given)} should be different numbers")
-    if 0 not in given:
-        raise refused(f"{list(given)} should include 0, the batch axis, which varies in training")
-    return given
+def _with_batch_axis(value: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(value)) != len(value):
+        raise refused(f"{list(value)} should be different numbers")
+    if 0 not in value:
+        raise refused(f"{list(value)} should include 0, the batch axis, which varies in training")
+    return value
 
 
-def _named_models(given: dict[str, Any]) -> dict[str, Any]:
-    if not given:
+def _named_models(value: dict[str, Any]) -> dict[str, Any]:
+    if not value:
         raise refused("the recipe has no model; add one, as in {student: {source: net.py:build}}")
-    for name in given:
+    for name in value:
         if not _FILE_NAME.fullmatch(name):
             raise refused("a name becomes a file name; use letters, digits, _ and - only", name)
-    return given
+    return value
 
 
 class Recipe(Spec):
@@ -78,7 +78,7 @@ class Recipe(Spec):
         (0,)
     """
 
-    data: Annotated[DataSpec, BeforeValidator(lambda given: given if _is_data(given) else {"source": given})]
+    data: Annotated[DataSpec, BeforeValidator(lambda value: value if _is_data(value) else {"source": value})]
     models: Annotated[dict[str, ModelSpec], AfterValidator(_named_models)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_different)] = (0,)
     precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
@@ -252,6 +252,6 @@ def read_recipe(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
     return recipe
 
 
-def _is_data(given: Any) -> bool:
+def _is_data(value: Any) -> bool:
     # A mapping of split -> object is a source, not the fields of a DataSpec.
-    return isinstance(given, DataSpec) or (isinstance(given, dict) and not {"train", "test"} & set(given))
+    return isinstance(value, DataSpec) or (isinstance(value, dict) and not {"train", "test"} & set(value))

@@ -16,14 +16,14 @@ CodeBits = Annotated[int, Field(ge=1, le=8)]
 _SIZED = {"group": PerGroup, "bucket": PerBucket}
 
 
-def _read(given: Any) -> Any:
+def _read(value: Any) -> Any:
     """Convert ``channel`` (None), ``tensor``, ``group:SIZE`` and ``bucket:SIZE``; return other values unchanged."""
-    if not isinstance(given, str):
-        return given
-    kind, _, size = given.partition(":")
-    if given == "channel":
+    if not isinstance(value, str):
+        return value
+    kind, _, size = value.partition(":")
+    if value == "channel":
         return None
-    if given == "tensor":
+    if value == "tensor":
         return PerTensor()
     if kind in _SIZED and size.isascii() and size.isdigit() and int(size):
         return _SIZED[kind](size=int(size))
