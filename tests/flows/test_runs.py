@@ -421,7 +421,7 @@ def test_a_module_with_moods_is_captured_in_evaluation_and_that_is_journaled(tmp
     done = attar.run(recipe, tmp_path / "run")
     decided = [row for row in _journal(done.folder) if row["event"] == "decided" and row["what"] == "capture of net"]
     assert decided[0]["value"] == "eval"
-    assert "captured in evaluation mode" in done.report["models"][0]["left"]["training"]
+    assert "captured in evaluation mode" in done.report["models"][0]["notes"]["training"]
     assert "captured in evaluation mode" in done.page.read_text()
 
 

@@ -165,8 +165,8 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 from tests.methods.toys import data, fresh
-from attar._src.methods.norm_statistics import reestimate
-from attar._src.train.feed import Memory
+from attar._src.methods.norm_statistics import reestimate_norms
+from attar._src.train.feed import ArrayFeed
 
 torch.set_num_threads(1)
 ranks = int(sys.argv[2])
@@ -174,14 +174,14 @@ options = {"strategy": "ddp_find_unused_parameters_true"} if ranks > 1 else {}
 fabric = Fabric(accelerator="cpu", devices=ranks, **options)
 fabric.launch()
 learner = fresh()
-feed = Memory((data()[0],), batch=32 * ranks, rank=fabric.global_rank, world=ranks, seed=1)
-reestimate(learner, feed, fabric, batches=3, epoch=1, seed=2)
+feed = ArrayFeed((data()[0],), batch=32 * ranks, rank=fabric.global_rank, world=ranks, seed=1)
+reestimate_norms(learner, feed, fabric, batches=3, epoch=1, seed=2)
 said = {name: value.tolist() for name, value in learner.module.named_buffers() if "running" in name}
 if ranks == 1:  # what the two see, one after the other, with batches of half the size
     said = {}
     for index in range(2):
-        half = Memory((data()[0],), batch=64, rank=index, world=2, seed=1)
-        reestimate(learner, half, fabric, batches=3, epoch=1, seed=2)
+        half = ArrayFeed((data()[0],), batch=64, rank=index, world=2, seed=1)
+        reestimate_norms(learner, half, fabric, batches=3, epoch=1, seed=2)
         for name, value in learner.module.named_buffers():
             if "running" in name:
                 said[name] = (torch.tensor(said.get(name, 0.0)) + value / 2).tolist()

@@ -76,7 +76,7 @@ def model(folder, name, what, *, accuracy, per_class=None, ms=0.1, stages=("trai
         "fp32_bytes": 4 * found["parameters"],
         "latency": {"median_ms": ms, "p99_ms": 2 * ms, "spread": 0.06, "ratio": 1.0, "rounds": 400},
         "layers": layers,
-        "left": {"body.0.norm": "a batch-norm between two ReLUs cannot be folded"} if compressed else {},
+        "left_in_floating_point": {"body.0.norm": "a batch-norm between two ReLUs cannot be folded"} if compressed else {},
         "record": [{"stage": stage, "epochs": 12} for stage in stages],
         "curves": curves,
     }

@@ -111,7 +111,8 @@ def test_hostile_names_are_text_everywhere(tmp_path):
     changes = {
         "name": HOSTILE,
         "layers": [{"name": HOSTILE, "kernel": HOSTILE, "integer": False, "reason": HOSTILE}],
-        "left": {HOSTILE: HOSTILE},
+        "left_in_floating_point": {HOSTILE: HOSTILE},
+        "notes": {HOSTILE: HOSTILE},
         "record": [{HOSTILE: HOSTILE}],
         "per_class": {HOSTILE: 0.5},
         "curves": [{"stage": HOSTILE, "epoch": 1, "loss": 1.0, HOSTILE: 2.0}],

@@ -32,7 +32,7 @@ def test_a_whole_run_has_every_section(tmp_path):
 
 def test_a_bare_run_has_those_it_has_something_to_say_in(tmp_path):
     bare = {"metric_mean": None, "metric_per_seed": [], "per_class": None, "latency": None, "layers": [], "curves": []}
-    found = told(runs.small(tmp_path, models=[{**bare, "left": {}, "record": []}], recipe_yaml="", command=""))
+    found = told(runs.small(tmp_path, models=[{**bare, "left_in_floating_point": {}, "record": []}], recipe_yaml="", command=""))
     assert list(found) == ["results", "bytes", "weights", "floats", "again"]
 
 
@@ -111,7 +111,7 @@ def test_long_tables_are_cut_and_say_so(tmp_path):
     many = MOST_ROWS_SHOWN + 7
     changes = {
         "layers": [{**layer, "name": f"layer{i}"} for i in range(many)],
-        "left": {f"layer{i}": "why" for i in range(many)},
+        "left_in_floating_point": {f"layer{i}": "why" for i in range(many)},
     }
     found = told(runs.small(tmp_path, models=[changes]))
     for section in (found["integers"], found["floats"]):
@@ -120,8 +120,9 @@ def test_long_tables_are_cut_and_say_so(tmp_path):
 
 
 def test_nothing_left_in_floating_point_is_said_too(tmp_path):
-    found = told(runs.small(tmp_path, models=[{"left": {}}]))["floats"]
+    found = told(runs.small(tmp_path, models=[{"left_in_floating_point": {}, "notes": {"size": "3.1 bits per weight"}}]))["floats"]
     assert "left nothing in floating point" in found
+    assert cells(found, "size") == ["3.1 bits per weight"]
 
 
 def test_the_last_section_is_enough_to_do_it_again(tmp_path):

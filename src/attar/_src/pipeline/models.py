@@ -226,7 +226,8 @@ class RunModels:
             seed=self.seed,
             model=name,
             sha256=report["sha256"],
-            left=report["left_in_floating_point"] | report["notes"],
+            left_in_floating_point=report["left_in_floating_point"],
+            notes=report["notes"],
             record=[dict(stage) for stage in compressed.record],
         )
 

@@ -142,7 +142,8 @@ def _model(name: str, path: Path, runs: Sequence[Scored], packed: Sequence[Mappi
         "file_bytes": size["file_bytes"],
         "fp32_bytes": 4 * size["parameters"],
         "layers": layers,
-        "left": dict(packed[-1]["left"]) if packed else {},
+        "left_in_floating_point": dict(packed[-1]["left_in_floating_point"]) if packed else {},
+        "notes": dict(packed[-1]["notes"]) if packed else {},
         "record": list(packed[-1]["record"]) if packed else list(size["recipe"].get("stages", [])),
     }
 

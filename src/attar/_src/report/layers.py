@@ -24,12 +24,16 @@ def integer_layers(story: Story) -> PageSection:
 
 
 def float_layers(story: Story) -> PageSection:
-    """Return the section that lists what each model keeps in floating point, with the reason."""
+    """Return the section that lists what each model keeps in floating point, with the reason, and notes on its file."""
     folds = []
     for model in story.models:
-        kept = list(model.measured.left.items())
+        kept, notes = list(model.measured.left_in_floating_point.items()), list(model.measured.notes.items())
         if kept:
             table = PageTable(f"Left in floating point in {model.name}", ["What", "Why"], kept)
             folds.append(Details(plural(len(kept), "tensor or value"), model.name, table, opened=model is story.main))
-    text = "" if folds else "The run left nothing in floating point that it was asked to quantize."
+        if notes:
+            table = PageTable(f"Notes on {model.name}", ["What", "Note"], notes)
+            folds.append(Details(plural(len(notes), "note"), model.name, table, opened=model is story.main))
+    said = any(model.measured.left_in_floating_point for model in story.models)
+    text = "" if said else "The run left nothing in floating point that it was asked to quantize."
     return PageSection("floats", "What was left in floating point", text, folds=folds)

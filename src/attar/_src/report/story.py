@@ -59,7 +59,8 @@ class Measured(_Told):
         fp32_bytes: four bytes for each parameter.
         latency, times_faster: latency of the decoded file, and the median of the baseline over its median.
         layers: where each layer ran.
-        left: tensor or value left in floating point -> reason.
+        left_in_floating_point: tensor or value -> reason.
+        notes: what else the user should know of the file -> the explanation.
         record: the record of each stage.
         curves: one row of figures for every epoch, with ``stage`` and ``epoch``.
     """
@@ -76,7 +77,8 @@ class Measured(_Told):
     latency: Timing | None = None
     times_faster: float | None = None
     layers: tuple[ReportedLayer, ...] = ()
-    left: dict[str, str] = {}
+    left_in_floating_point: dict[str, str] = {}
+    notes: dict[str, str] = {}
     record: tuple[Any, ...] = ()
     curves: tuple[dict[str, Any], ...] = ()
 
