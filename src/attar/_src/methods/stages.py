@@ -78,10 +78,7 @@ else:
     #: The type of a stage in a recipe. A ``quantize`` with ``epochs`` or another field of training is QuantizeStage.
     StageChoice = Annotated[
         Annotated[
-            reduce(
-                or_,
-                [Annotated[each, Tag(_TRAINED if each is QuantizeStage else _name(each))] for each in STAGES],
-            ),
+            reduce(or_, [Annotated[each, Tag(_TRAINED if each is QuantizeStage else _name(each))] for each in STAGES]),
             Discriminator(_tag),
         ],
         WrapValidator(_custom),

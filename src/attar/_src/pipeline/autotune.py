@@ -18,12 +18,7 @@ _PRECISIONS: tuple[Precision, ...] = ("32-true", "bf16-mixed")
 _LAYOUTS: tuple[Layout, ...] = ("contiguous", "channels_last")
 
 
-def autotune(
-    recipe: Recipe,
-    journal: Journal,
-    dry_runs: Mapping[str, DryRun],
-    inputs: CalibrationInputs,
-) -> Recipe:
+def autotune(recipe: Recipe, journal: Journal, dry_runs: Mapping[str, DryRun], inputs: CalibrationInputs) -> Recipe:
     """Return the recipe with threads, precision and layout chosen.
 
     ``auto`` takes the fastest choice for training steps of the largest model that trains, with batches of its first

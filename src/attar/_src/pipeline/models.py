@@ -18,7 +18,7 @@ from attar._src.deploy.dry_run import CAPTURED_IN_EVALUATION, DryRun
 from attar._src.deploy.package import package
 from attar._src.measure.metric import Metric
 from attar._src.methods.teachers.cache import KnownTeacher, TeacherCache, build_cache
-from attar._src.methods.teachers.teacher import CachedTeacher, deployed_teacher, live_teacher
+from attar._src.methods.teachers.teacher import CachedTeacher, DeployedTeacher, live_teacher
 from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.fabric import log_epoch
 from attar._src.pipeline.folder import RunFolder, file_digest
@@ -158,7 +158,7 @@ class RunModels:
             # Without a program after its last stage, the model teaches by its file, which the first rank wrote.
             self.fabric.barrier()
             session = Session(self._path(name), threads=self.recipe.threads)
-        return deployed_teacher(session) if session is not None else live_teacher(self.learners[name], self.fabric)
+        return DeployedTeacher(session) if session is not None else live_teacher(self.learners[name], self.fabric)
 
     def _cache(self, name: str, teacher: Any, feed: Any) -> TeacherCache:
         """Return the cache of a teacher; the first rank builds it if it does not exist.

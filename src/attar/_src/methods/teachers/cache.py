@@ -96,12 +96,7 @@ class TeacherCache:
 
 
 def build_cache(
-    teacher: KnownTeacher,
-    feed: ArrayFeed,
-    path: Path,
-    *,
-    variants: int | None = None,
-    seed: int = 0,
+    teacher: KnownTeacher, feed: ArrayFeed, path: Path, *, variants: int | None = None, seed: int = 0
 ) -> TeacherCache:
     """Compute and store the teacher's outputs for every variant of every example, or open a finished cache.
 

@@ -150,11 +150,6 @@ def live_teacher(learner: Learner, fabric: Fabric) -> LiveTeacher:
     return LiveTeacher(learner.graph(train=False), fabric, learner.captured.names)
 
 
-def deployed_teacher(session: Session) -> DeployedTeacher:
-    """Return an opened file as a teacher."""
-    return DeployedTeacher(session)
-
-
 @dataclass(frozen=True)
 class TeacherAnswers:
     """Outputs of teachers for a batch.

@@ -21,7 +21,7 @@ from torch import nn
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.deploy.dry_run import DryRun
 from attar._src.measure.metric import Metric
-from attar._src.methods.teachers.teacher import deployed_teacher
+from attar._src.methods.teachers.teacher import DeployedTeacher
 from attar._src.model.capture import CapturedModel
 from attar._src.model.operators import data_of, is_batch_norm
 from attar._src.model.outputs import main_output
@@ -113,7 +113,7 @@ class _Untrained:
 
 def _untrained(source: ModelSource, dry_run: DryRun | None) -> Teacher:
     if source.session is not None:
-        return deployed_teacher(source.session)
+        return DeployedTeacher(source.session)
     assert dry_run is not None
     return _Untrained(dry_run.captured)
 

@@ -118,10 +118,7 @@ class LsqConstraint(Constraint):
     family: ClassVar[str] = "grid"
 
     def __init__(
-        self,
-        rule: Lsq,
-        weights: Mapping[str, Parametrization],
-        values: Mapping[str, Parametrization],
+        self, rule: Lsq, weights: Mapping[str, Parametrization], values: Mapping[str, Parametrization]
     ) -> None:
         super().__init__(weights, values)
         self.rule = rule

@@ -96,10 +96,7 @@ class StraightThroughConstraint(Constraint):
     family: ClassVar[str] = "grid"
 
     def __init__(
-        self,
-        rule: StraightThrough,
-        weights: Mapping[str, WeightGrid],
-        values: Mapping[str, ActivationGrid],
+        self, rule: StraightThrough, weights: Mapping[str, WeightGrid], values: Mapping[str, ActivationGrid]
     ) -> None:
         super().__init__(weights, values)
         self.rule = rule
