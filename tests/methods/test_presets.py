@@ -219,8 +219,8 @@ def test_the_stages_that_train_are_told_apart():
         ({"stage": "quantize", "epochs": 1, "observer": "mse"}, "no key named 'observer'"),
         ({"stage": "finetune", "epochs": 1, "objective": "kll"}, "no name named 'kll'; did you mean 'kl'"),
         ({"stage": "finetune", "epochs": 1, "constraints": ["prun"]}, "no name named 'prun'; did you mean 'prune'"),
-        ({"stage": "distill", "epochs": 1, "teacher": "t", "alpha": 0, "beta": 0}, "nothing to learn from"),
-        ({"stage": "compress", "epochs": 1, "teacher": "t", "size": 2, "alpha": 0, "beta": 0}, "nothing to learn from"),
+        ({"stage": "distill", "epochs": 1, "teacher": "t", "alpha": 0, "beta": 0}, "no loss is left"),
+        ({"stage": "compress", "epochs": 1, "teacher": "t", "size": 2, "alpha": 0, "beta": 0}, "no loss is left"),
         (
             {"stage": "distill", "epochs": 1, "teacher": "t", "hard": {"name": "cross_entropy", "weight": 0.5}},
             "beta is the weight of the hard loss",
