@@ -71,7 +71,7 @@ def judged(learner, lent, rows, expected):
 def test_running_statistics_are_taken_anew_for_the_weights_that_are_stored(tmp_path, count):
     learner, rows = fresh(), []
     stage = Finetune(epochs=2, norm_batches=count, constraints=[{"name": "quantize", "bits": 2}], **ADAMW)
-    lent = context(tmp_path, log=rows.append)
+    given = context(tmp_path, log=rows.append)
     stage.run(learner, lent)
     feed = lent.feed(32)
     expected = averages(as_stored(learner), itertools.islice(itertools.chain(feed.epoch(2), feed.epoch(3)), count))
@@ -206,7 +206,8 @@ def test_ranks_agree_on_the_mean_of_what_each_sees(tmp_path):
 
 
 def test_averaged_weights_need_statistics_of_their_own(tmp_path):
-    with pytest.raises(SpecError, match=r"average: batch-norms keep running statistics .* norm_batches, for example 50"):
+    message = r"average: batch-norms keep running statistics .* norm_batches, for example 50"
+    with pytest.raises(SpecError, match=message):
         Finetune(epochs=1, average=0.5, **ADAMW).attach(fresh())
     learner, rows = fresh(), []
     lent = context(tmp_path, log=rows.append)
