@@ -71,7 +71,7 @@ def judged(learner, lent, rows, expected):
 def test_running_statistics_are_taken_anew_for_the_weights_that_are_stored(tmp_path, count):
     learner, rows = fresh(), []
     stage = Finetune(epochs=2, norm_batches=count, constraints=[{"name": "quantize", "bits": 2}], **ADAMW)
-    given = context(tmp_path, log=rows.append)
+    lent = context(tmp_path, log=rows.append)
     stage.run(learner, lent)
     feed = lent.feed(32)
     expected = averages(as_stored(learner), itertools.islice(itertools.chain(feed.epoch(2), feed.epoch(3)), count))
