@@ -50,8 +50,8 @@ def bench_command(
         {
             "file": str(runner.path),
             "file_bytes": runner.path.stat().st_size,
-            **latency.as_dict(),
-            **cold_start(runner.path, shapes, threads=threads).as_dict(),
+            **vars(latency),
+            **vars(cold_start(runner.path, shapes, threads=threads)),
         }
         for runner, latency in zip(track(runners, "cold starts"), latencies, strict=True)
     ]

@@ -34,7 +34,7 @@ def eval_command(
     found = evaluate_accuracy(session, dataset.x[:limit], labels, batch=batch)
     if json:
         names = {"file": file.name, "sha256": session.artifact.sha256, "data": dataset.name, "split": dataset.split}
-        show.as_json({**found.as_dict(), **names})
+        show.as_json({**vars(found), **names})
         return
     out = show.console()
     out.print(

@@ -1,9 +1,9 @@
-"""Accuracy: the share of examples whose largest output is at the label; on arrays, and on a file with a data set."""
+"""Accuracy: the share of targets at which the output is largest; of arrays, and of a file on a data set."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -45,18 +45,14 @@ def accuracy_by_label(right: NDArray[np.bool_], labels: NDArray[Any]) -> dict[st
 class AccuracyMetric:
     """``accuracy``: the share of targets at which the output is largest, 0 to 1; larger is better.
 
-    For one class per example, or per position of a sequence. Negative targets are not counted.
+    Targets are one class per example, or per position of a sequence; negative ones are not counted.
     """
 
     name: ClassVar[str] = "accuracy"
 
     def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
-        """Return the accuracy of ``outputs`` ``(n, ..., classes)`` by integer ``targets`` ``(n, ...)``.
-
-        Raises:
-            DataError: the two do not fit each other, or no target is counted.
-        """
-        return float(_some(right_predictions(outputs, targets)[0]).mean())
+        """Return the accuracy of ``outputs`` ``(n, ..., classes)`` by integer ``targets`` ``(n, ...)``."""
+        return _share(right_predictions(outputs, targets)[0])
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class Accuracy:
         examples: number of examples.
         predictions: number of labels counted; differs from ``examples`` if an example has several labels.
         correct: number of right predictions.
-        standard_error: ``sqrt(p (1 - p) / n)`` over the predictions: what another test set of this size might change.
+        standard_error: ``sqrt(p (1 - p) / n)`` of ``n`` predictions: what another test set of this size might change.
         per_class: label -> share of right predictions.
     """
 
@@ -79,15 +75,11 @@ class Accuracy:
     standard_error: float
     per_class: dict[str, float]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the figures as JSON values."""
-        return asdict(self)
-
 
 def evaluate_accuracy(
     session: Session, raw: NDArray[Any], labels: NDArray[np.int64] | None, *, batch: int = 256
 ) -> Accuracy:
-    """Run every example through a file and count where the main output is largest at the label.
+    """Measure the accuracy of a file's main output.
 
     Args:
         session: the decoded file, with one input.
@@ -111,7 +103,7 @@ def evaluate_accuracy(
         outputs = judged_output(session, [session.preprocess(raw[start : start + step])])
         pairs.append(_judge(outputs, labels[start : start + step]))
     right, counted = (np.concatenate(each) for each in zip(*pairs, strict=True))
-    share = float(_some(right).mean())
+    share = _share(right)
     return Accuracy(
         accuracy=share,
         examples=len(raw),
@@ -132,7 +124,7 @@ def _judge(outputs: NDArray[Any], labels: NDArray[np.int64]) -> tuple[NDArray[np
     return found
 
 
-def _some(right: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _share(right: NDArray[np.bool_]) -> float:
     if not right.size:
         raise DataError("accuracy: every target is negative, which excludes it; nothing is left to judge")
-    return right
+    return float(right.mean())

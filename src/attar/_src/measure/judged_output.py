@@ -1,4 +1,4 @@
-"""The main output of a file for a batch, ready to be judged."""
+"""The output of a file that metrics judge."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def judged_output(session: Session, inputs: Sequence[NDArray[Any]]) -> NDArray[A
 
     Args:
         session: the decoded file.
-        inputs: arrays ``(n, ...)``, in the order of the graph's inputs.
+        inputs: ``(n, ...)`` each, in the order of the graph's inputs.
 
     Raises:
         DataError: an input does not fit, or the output is not finite.

@@ -27,11 +27,7 @@ class MeanSquaredError:
     name: ClassVar[str] = "mean_squared_error"
 
     def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
-        """Return the mean for ``outputs`` and ``targets`` of the same shape, but for axes of length 1.
-
-        Raises:
-            DataError: the sizes differ.
-        """
+        """Return the mean for ``outputs`` and ``targets`` of the same shape, but for axes of length 1."""
         if outputs.size != targets.size:
             raise DataError(f"mean squared error of outputs {outputs.shape} by targets {targets.shape}")
         difference = outputs.astype(np.float64) - targets.reshape(outputs.shape)
@@ -43,12 +39,7 @@ METRICS: Registry[Metric] = Registry("metric", AccuracyMetric(), MeanSquaredErro
 
 @dataclass(frozen=True)
 class Guarded:
-    """A metric with errors that name it.
-
-    Attributes:
-        name: its name in logs.
-        metric: the function.
-    """
+    """A metric with errors that give its name in logs."""
 
     name: str
     metric: Metric
@@ -57,8 +48,7 @@ class Guarded:
         """Return the metric, which may be NaN.
 
         Raises:
-            SpecError: the function raised an exception, or did not return a number.
-            AttarError: raised by the function itself.
+            SpecError: the function raised an exception that is no AttarError, or did not return a number.
         """
         try:
             found: Any = self.metric(outputs, targets)
@@ -85,14 +75,13 @@ def find(metric: Any) -> tuple[str, Metric]:
         UnknownName: there is no metric of this name.
         SpecError: it cannot be called.
     """
-    found = METRICS[metric] if isinstance(metric, str) else metric
+    if isinstance(metric, str):
+        name, found = metric.rpartition(":")[2], METRICS[metric]
+    else:
+        name, found = getattr(metric, "name", None) or getattr(metric, "__name__", type(metric).__name__), metric
     if not callable(found):
         raise SpecError(f"metric {metric!r} is a {type(found).__name__}; a function of outputs and targets is needed")
-    if isinstance(metric, str):
-        name = metric.rpartition(":")[2]
-    else:
-        name = str(getattr(found, "name", None) or getattr(found, "__name__", type(found).__name__))
-    return name, Guarded(name, found)
+    return str(name), Guarded(str(name), found)
 
 
 @dataclass(frozen=True)
@@ -100,8 +89,7 @@ class Scored:
     """The metric of a file on a set.
 
     Attributes:
-        value: the metric.
-        examples: number of examples.
+        value, examples: the metric, and the number of examples.
         per_class: label -> accuracy of that class; empty if the task has no classes.
     """
 
@@ -111,12 +99,12 @@ class Scored:
 
 
 def score(session: Session, batches: Iterable[Examples], metric: Metric, *, classes: bool = True) -> Scored:
-    """Run a set through a file and judge its main output (``Session.main_output``).
+    """Run a set through a file and judge its main output.
 
     Args:
         session: the decoded file.
         batches: preprocessed inputs with targets; at most as long as the graph's batch, if that is fixed.
-        metric: function of the outputs and targets of the whole set.
+        metric: applied to the outputs and targets of the whole set.
         classes: whether integer targets are classes.
 
     Raises:

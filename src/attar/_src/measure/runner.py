@@ -1,4 +1,4 @@
-"""A model that can be run and timed, ours or another's, under the same settings."""
+"""Opened models, ``.attar`` and ``.onnx``, run and timed under the same settings."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Runner:
     Attributes:
         path: its file.
         inputs: names of its inputs, in order.
-        run: from inputs by name to outputs by name, in order.
-        session: the session behind it, if the file is a ``.attar`` file.
+        run: inputs by name -> outputs by name, in order.
+        session: of a ``.attar`` file.
     """
 
     path: Path
@@ -60,7 +60,7 @@ def open_onnx(path: Path, *, threads: int | None = None) -> Runner:
     """Open an ONNX file with ONNX Runtime.
 
     Raises:
-        ArtifactError: the file cannot be read, or ONNX Runtime refuses it.
+        ArtifactError: there is no such file, or ONNX Runtime refuses it.
     """
     if not path.is_file():
         raise ArtifactError(missing_file(path))
@@ -82,7 +82,7 @@ def example_feed(runner: Runner, batch: int) -> InputArrays:
     if runner.session is None:
         raise DataError(f"{runner.path} has no example sizes; put a .attar file first")
     rng = np.random.default_rng(0)
-    feed: dict[str, NDArray[Any]] = {}
+    feed: InputArrays = {}
     for name, zeros in runner.session.example(batch).items():
         if zeros.ndim and len(zeros) != batch:
             raise DataError(f"input {name!r} has a fixed batch of {len(zeros)}; use --batch {len(zeros)}")
