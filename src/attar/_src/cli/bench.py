@@ -16,6 +16,7 @@ from attar._src.core.progress import track
 from attar._src.measure.cold import cold_start
 from attar._src.measure.latency import interleave
 from attar._src.measure.runner import example_feed, open_runner
+from attar._src.report.wording import plural
 from attar._src.runtime.session import Layer
 
 
@@ -60,7 +61,7 @@ def bench_command(
         listed = {path: [vars(layer) for layer in found] for path, found in layers.items()}
         show.as_json({"batch": batch, "threads": threads, "files": files, "layers": listed})
     else:
-        _print(files, layers, f"batch {batch}, {threads} thread{'s' * (threads > 1)}, {latencies[0].rounds} rounds")
+        _print(files, layers, f"batch {batch}, {plural(threads, 'thread')}, {plural(latencies[0].rounds, 'round')}")
 
 
 def _print(files: list[dict[str, Any]], layers: dict[str, tuple[Layer, ...]], title: str) -> None:

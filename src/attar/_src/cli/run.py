@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from attar._src.cli import show
@@ -22,8 +21,7 @@ def run_command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
     only: Annotated[
-        list[str] | None,
-        typer.Option("--only", metavar="MODEL", help="Only this model and its teachers; repeatable."),
+        list[str] | None, typer.Option(metavar="MODEL", help="Only this model and its teachers; repeatable.")
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -52,7 +50,7 @@ def run_command(
     try:
         done = importlib.import_module("attar._src.pipeline.run").run(described, folder, resume=resume, command=command)
     except KeyboardInterrupt:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(escape(f"go on with: {command} --resume"))
+        show.say("go on with:", f"{command} --resume")
         raise
     if done.page is None:
         return
@@ -63,8 +61,7 @@ def run_command(
 
 
 def _print(report: Mapping[str, Any], page: Path) -> None:
-    out, baseline = show.console(), report["baseline"]
-    seeds = len(report["seeds"])
+    out, baseline, seeds = show.console(), report["baseline"], len(report["seeds"])
     rows = show.plain_table(
         "\nmodel",
         f">test\n{report['metric']}",
@@ -89,8 +86,8 @@ def _print(report: Mapping[str, Any], page: Path) -> None:
             f"{model['latency']['median_ms']:.3f}",
             f"{model['times_faster']:.2f}",
         )
-    of = f"mean of {seeds} seeds" if seeds > 1 else f"seed {report['seeds'][0]}"
     out.print(rows)
+    of = f"mean of {seeds} seeds" if seeds > 1 else f"seed {report['seeds'][0]}"
     weights = f"the FP32 weights of {escape(baseline)}"
     out.print(f"{of}, {report['examples']:,} test examples; whole files are compared with {weights}", soft_wrap=True)
     out.print(escape(str(page)), soft_wrap=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 _COLUMNS = 80
@@ -27,6 +28,11 @@ def console() -> Console:
     out = Console(highlight=False)
     out.width = max(out.width, _COLUMNS)
     return out
+
+
+def say(label: str, message: str) -> None:
+    """Print a line on standard error: a label with markup, and a message without."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(label, escape(message))
 
 
 def plain_table(*columns: str) -> Table:
