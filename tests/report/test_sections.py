@@ -44,7 +44,7 @@ def test_the_table_has_a_row_for_each_model(tmp_path):
         "97.48 % to 98.18 %",
         "15,338",
         "40.4 %",
-        f"{student.bits_per_weight:.4g}",
+        f"{student.contents['bits_per_weight']:.4g}",
         f"{student.file_bytes:,}",
         f"{student.times_smaller:.1f}×",
         "0.083 ms (spread 6 %)",

@@ -66,22 +66,21 @@ def bench_command(
 
 def _print(files: list[dict[str, Any]], layers: dict[str, tuple[Layer, ...]], title: str) -> None:
     out = show.console()
-    rows = show.plain_table(
-        "\nfile", ">\nsize", ">median\nms", ">p99\nms", ">\nspread", ">\nratio", ">cold start\nms", ">peak\nmemory"
-    )
-    for item in files:
-        memory = item["peak_memory_bytes"]
-        rows.add_row(
-            escape(Path(item["file"]).name),
-            format_bytes(item["file_bytes"]),
-            *(f"{item[key]:.3f}" for key in ("median_ms", "p99_ms")),
-            f"{item['spread']:.1%}",
-            f"{item['ratio']:.3f}",
-            f"{item['cold_start_ms']:.1f}",
-            "-" if memory is None else format_bytes(memory),
-        )
+    rows = [
+        {
+            "\nfile": escape(Path(item["file"]).name),
+            ">\nsize": format_bytes(item["file_bytes"]),
+            ">median\nms": f"{item['median_ms']:.3f}",
+            ">p99\nms": f"{item['p99_ms']:.3f}",
+            ">\nspread": f"{item['spread']:.1%}",
+            ">\nratio": f"{item['ratio']:.3f}",
+            ">cold start\nms": f"{item['cold_start_ms']:.1f}",
+            ">peak\nmemory": "-" if item["peak_memory_bytes"] is None else format_bytes(item["peak_memory_bytes"]),
+        }
+        for item in files
+    ]
     out.print(title)
-    out.print(rows)
+    out.print(show.plain_table(*rows[0], rows=rows))
     for path, found in layers.items():
         floats = [layer for layer in found if not layer.integer]
         out.print(f"\n{escape(Path(path).name)}: {len(found) - len(floats)} of {len(found)} layers ran in integers")

@@ -37,9 +37,8 @@ def inspect_command(
 def _print(file: Path, found: dict[str, Any]) -> None:
     out, total = show.console(), found["file_bytes"]
     out.print(f"[bold]{escape(file.name)}[/]  {', '.join(_facts(found))}", soft_wrap=True)
-    tensors = show.plain_table(
-        "\ntensor", "\nshape", "\nkind", ">\nbits", ">non-\nzero", ">entropy\nbits", ">\nbytes", ""
-    )
+    columns = ("\ntensor", "\nshape", "\nkind", ">\nbits", ">non-\nzero", ">entropy\nbits", ">\nbytes", "")
+    tensors = show.plain_table(*columns)
     for item in found["tensors"]:
         tensors.add_row(*_row(item, total))
     out.print(tensors)

@@ -101,7 +101,12 @@ def evaluate_accuracy(
     pairs = []
     for start in track(range(0, len(raw), step), "evaluating"):
         outputs = judged_output(session, [session.preprocess(raw[start : start + step])])
-        pairs.append(_judge(outputs, labels[start : start + step]))
+        pairs.append(right_predictions(outputs, labels[start : start + step]))
+        if (highest := labels[start : start + step].max(initial=0)) >= outputs.shape[-1]:
+            raise DataError(
+                f"labels up to {highest} were given for {outputs.shape[-1]} outputs; "
+                "is this the data the model was made for?"
+            )
     right, counted = (np.concatenate(each) for each in zip(*pairs, strict=True))
     share = _share(right)
     return Accuracy(
@@ -112,16 +117,6 @@ def evaluate_accuracy(
         standard_error=math.sqrt(share * (1 - share) / right.size),
         per_class=accuracy_by_label(right, counted),
     )
-
-
-def _judge(outputs: NDArray[Any], labels: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
-    found = right_predictions(outputs, labels)
-    if labels.max(initial=0) >= outputs.shape[-1]:
-        raise DataError(
-            f"labels up to {labels.max()} were given for {outputs.shape[-1]} outputs; "
-            "is this the data the model was made for?"
-        )
-    return found
 
 
 def _share(right: NDArray[np.bool_]) -> float:

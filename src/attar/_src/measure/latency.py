@@ -65,4 +65,4 @@ def summarize(times: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> list[
     """Return the figures of each column of ``times``, in milliseconds ``(rounds, models)``."""
     low, median, high, p99 = np.percentile(times, [25, 50, 75, 99], axis=0)
     figures = np.stack([median, p99, (high - low) / median, median / median[0]], axis=1)
-    return [Latency(*row, rounds=len(times)) for row in figures.tolist()]
+    return [Latency(mid, worst, spread, ratio, len(times)) for mid, worst, spread, ratio in figures.tolist()]

@@ -78,10 +78,11 @@ def find(metric: Any) -> tuple[str, Metric]:
     if isinstance(metric, str):
         name, found = metric.rpartition(":")[2], METRICS[metric]
     else:
-        name, found = getattr(metric, "name", None) or getattr(metric, "__name__", type(metric).__name__), metric
+        found = metric
+        name = str(getattr(metric, "name", None) or getattr(metric, "__name__", type(metric).__name__))
     if not callable(found):
         raise SpecError(f"metric {metric!r} is a {type(found).__name__}; a function of outputs and targets is needed")
-    return str(name), Guarded(str(name), found)
+    return name, Guarded(name, found)
 
 
 @dataclass(frozen=True)
