@@ -61,11 +61,7 @@ class Dataset:
         return replace(self, x=self.x[indices], y=y, split=split or self.split)
 
     def subset(self, n: int, seed: int = 0) -> Dataset:
-        """Return ``n`` different random examples; the same seed gives the same ones.
-
-        Raises:
-            DataError: ``n`` is not in ``1..len(self)``.
-        """
+        """Return ``n`` different random examples; the same seed gives the same ones."""
         if not 1 <= n <= len(self):
             raise self._error(f"a subset of {n} was asked for and there are {len(self)}; use 1 to {len(self)}")
         return self.take(_permutation(len(self), seed)[:n])
@@ -87,11 +83,7 @@ class Dataset:
 
 
 def as_labels(values: Any, *, where: str) -> NDArray[np.int64]:
-    """Return integers or booleans of any type as int64, in their shape.
-
-    Raises:
-        DataError: the type is another one, or a label is too large for int64; names ``where`` they are from.
-    """
+    """Return integers or booleans of any type as int64, in their shape; errors say ``where`` they are from."""
     labels = np.asarray(values)
     if labels.dtype.kind not in "biu":
         raise DataError(f"{where}: labels are integers, {labels.dtype} arrived; convert them with .astype('int64')")
@@ -105,9 +97,6 @@ def holdout(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, 
 
     ``round(fraction * n)`` of ``n`` examples are held out, stratified: each class keeps its share to within one
     example. Without one label per example they are drawn at random.
-
-    Raises:
-        DataError: one of the two would be empty.
     """
     n = len(dataset)
     count = round(fraction * n) if 0 < fraction < 1 else 0

@@ -20,11 +20,7 @@ IDX_LIMIT = 2**28  # values of a file
 
 
 def read_idx(path: Path, shape: tuple[int | None, ...]) -> NDArray[np.uint8]:
-    """Return the array in a gzipped IDX file; ``shape`` has the expected length of each axis, None for any.
-
-    Raises:
-        DataError: the file is not gzip or not IDX, has another shape, or does not match its header.
-    """
+    """Return the array in a gzipped IDX file; ``shape`` has the expected length of each axis, None for any."""
     try:
         with gzip.open(path) as file:
             sizes = _header(path, file, shape)

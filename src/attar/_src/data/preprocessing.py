@@ -27,12 +27,7 @@ PREPROCESSINGS: Registry[Preprocessing] = Registry(
 
 
 def find_preprocessing(name: str) -> Preprocessing | None:
-    """Return a preprocessing by its name in ``PREPROCESSINGS`` or by ``file.py:name``; None for ``none``.
-
-    Raises:
-        UnknownName: there is none of this name.
-        SpecError: a user's own is malformed.
-    """
+    """Return a preprocessing by its name in ``PREPROCESSINGS`` or by ``file.py:name``; None for ``none``."""
     chosen = PREPROCESSINGS[name]
     if not isinstance(chosen, Preprocessing):
         raise SpecError(f"{name!r} is a {type(chosen).__name__}; a Preprocessing was expected")
@@ -43,10 +38,6 @@ def parse_preprocessing(text: str) -> Preprocessing | None:
     """Return the preprocessing a user wrote: a name, or an object with the fields of :class:`Preprocessing`.
 
     ``{"scale": 0.00392, "mean": [0.5], "std": [0.25]}`` has the layout ``NCHW`` and the name ``custom``.
-
-    Raises:
-        SpecError: the text is not such an object.
-        UnknownName: there is no preprocessing of this name.
     """
     if not text.lstrip().startswith("{"):
         return find_preprocessing(text)

@@ -18,15 +18,8 @@ from attar._src.runtime.session import Session
 def right_predictions(outputs: NDArray[Any], targets: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
     """Return for each counted target whether the largest output is at it, and the target.
 
-    Negative targets are not counted, as losses ignore -100: outputs ``[[0, 1], [2, 1]]`` and targets ``[1, -100]``
-    give ``[True]`` and ``[1]``.
-
-    Args:
-        outputs: ``(n, ..., classes)``.
-        targets: integers ``(n, ...)``.
-
-    Raises:
-        DataError: the shapes do not fit, or the targets are not integers.
+    Negative targets are not counted, as losses ignore -100: outputs ``[[0, 1], [2, 1]]`` ``(n, ..., classes)`` and
+    targets ``[1, -100]`` ``(n, ...)`` give ``[True]`` and ``[1]``.
     """
     if targets.dtype.kind not in "iu" or outputs.shape[:-1] != targets.shape:
         raise DataError(
@@ -60,12 +53,10 @@ class Accuracy:
     """Accuracy of a file on a data set.
 
     Attributes:
-        accuracy: share of right predictions, 0 to 1.
-        examples: number of examples.
+        accuracy: ``correct / predictions``, 0 to 1.
         predictions: number of labels counted; differs from ``examples`` if an example has several labels.
-        correct: number of right predictions.
         standard_error: ``sqrt(p (1 - p) / n)`` of ``n`` predictions: what another test set of this size might change.
-        per_class: label -> share of right predictions.
+        per_class: label -> accuracy.
     """
 
     accuracy: float
@@ -86,9 +77,6 @@ def evaluate_accuracy(
         raw: raw examples ``(n, ...)``; the file's own preprocessing makes inputs of them.
         labels: int64 ``(n, ...)``, the output's shape without its last axis; negative ones are not counted.
         batch: examples that run at once, if the graph does not fix it.
-
-    Raises:
-        DataError: examples, labels and outputs do not fit each other.
     """
     if labels is None:
         raise DataError("there are no labels to judge predictions by; choose a split or data set that has them")

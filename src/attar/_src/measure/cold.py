@@ -43,9 +43,6 @@ def cold_start(path: Path, shapes: list[tuple[list[int], str]], *, threads: int 
         shapes: shape and numpy type of each input, in order: ``[([1, 3, 32, 32], "<f4")]``.
         threads: threads for a run.
         repeats: number of processes.
-
-    Raises:
-        ArtifactError: a process failed; with its message.
     """
     command = [sys.executable, "-m", "attar._src.measure.cold", str(path), json.dumps(shapes), str(threads)]
     found = []

@@ -13,13 +13,9 @@ from attar._src.runtime.session import Session
 
 
 def judged_output(session: Session, inputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Return the main output for a batch of ``n`` examples, ``(n, ...)``.
+    """Return the main output ``(n, ...)`` for inputs ``(n, ...)`` in the order of the graph's.
 
     If the graph's batch is fixed, a shorter one is filled up with copies of its last example.
-
-    Args:
-        session: the decoded file.
-        inputs: ``(n, ...)`` each, in the order of the graph's inputs.
 
     Raises:
         DataError: an input does not fit, or the output is not finite.

@@ -20,11 +20,9 @@ class Latency:
     """Latency of one model.
 
     Attributes:
-        median_ms: median over the runs, in milliseconds.
-        p99_ms: 99th percentile.
+        median_ms, p99_ms: median and 99th percentile over the rounds.
         spread: interquartile range over the median; large on a busy machine.
         ratio: median over the median of the first model.
-        rounds: number of runs.
     """
 
     median_ms: float

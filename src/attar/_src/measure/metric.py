@@ -15,7 +15,7 @@ from attar._src.measure.accuracy import AccuracyMetric, accuracy_by_label, right
 from attar._src.measure.judged_output import judged_output
 from attar._src.runtime.session import Session
 
-#: Outputs ``(n, ...)`` and targets ``(n, ...)`` of a whole set -> one number.
+#: Outputs ``(n, ...)`` and targets ``(n, ...)`` of a whole set -> a number.
 Metric = Callable[[NDArray[Any], NDArray[Any]], float]
 #: The inputs of a batch, in order, and its targets.
 Examples = tuple[tuple[NDArray[Any], ...], NDArray[Any]]
@@ -66,15 +66,7 @@ class Guarded:
 
 
 def find(metric: Any) -> tuple[str, Metric]:
-    """Return the name of a metric in logs, and the metric, guarded.
-
-    Args:
-        metric: a registered name, ``file.py:name``, or a function of outputs and targets.
-
-    Raises:
-        UnknownName: there is no metric of this name.
-        SpecError: it cannot be called.
-    """
+    """Return the name in logs and the function of a metric: a registered name, ``file.py:name``, or a function."""
     if isinstance(metric, str):
         name, found = metric.rpartition(":")[2], METRICS[metric]
     else:
@@ -87,12 +79,7 @@ def find(metric: Any) -> tuple[str, Metric]:
 
 @dataclass(frozen=True)
 class Scored:
-    """The metric of a file on a set.
-
-    Attributes:
-        value, examples: the metric, and the number of examples.
-        per_class: label -> accuracy of that class; empty if the task has no classes.
-    """
+    """The metric of a file on a set; ``per_class``, label -> accuracy, is empty if the task has no classes."""
 
     value: float
     examples: int
@@ -104,12 +91,9 @@ def score(session: Session, batches: Iterable[Examples], metric: Metric, *, clas
 
     Args:
         session: the decoded file.
-        batches: preprocessed inputs with targets; at most as long as the graph's batch, if that is fixed.
-        metric: applied to the outputs and targets of the whole set.
+        batches: preprocessed; at most as long as the graph's batch, if that is fixed.
+        metric: of the outputs and targets of the whole set.
         classes: whether integer targets are classes.
-
-    Raises:
-        DataError: there are no examples, an output is not finite, or outputs and targets do not fit.
     """
     pairs = [(judged_output(session, inputs), targets) for inputs, targets in batches]
     if not pairs:

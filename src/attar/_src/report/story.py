@@ -30,17 +30,15 @@ class _Reported(Spec):
 
 
 class Timing(_Reported):
-    """Latency of a file: :class:`Latency` as JSON."""
+    """Latency of a file."""
 
     median_ms: float
-    p99_ms: float
     spread: float
-    ratio: float | None = None
     rounds: int
 
 
 class ReportedLayer(_Reported):
-    """Where a layer ran: :class:`Layer` as JSON."""
+    """Where a layer ran."""
 
     name: str
     kernel: str
@@ -204,11 +202,7 @@ class Story:
 
 
 def tell(folder: Path) -> Story:
-    """Read a run folder.
-
-    Raises:
-        AttarError: it is not the folder of a finished run, or its files do not fit together; says how to mend it.
-    """
+    """Read the folder of a finished run."""
     run = _run(folder)
     names = [model.name for model in run.models]
     if not names or len(set(names)) != len(names):

@@ -22,10 +22,8 @@ class WeightHistogram:
 
     Attributes:
         centres, counts: bins of equal width, without zeros.
-        zeros: number of values that are exactly zero.
-        elements: number of values; those that are not finite are in no bin.
-        points: points of the grid, increasing, thinned evenly if there are too many; empty without a grid.
-        all_points: number of points of the grid.
+        zeros, elements: number of zeros and of all values; those that are not finite are in no bin.
+        points, all_points: points of the grid, increasing, thinned evenly if there are too many, and their number.
         codes, uses: on an affine grid, each code minus its zero point, and the number of values with it.
         grid: the grid in words.
     """
