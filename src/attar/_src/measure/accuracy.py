@@ -18,8 +18,8 @@ from attar._src.runtime.session import Session
 def right_predictions(outputs: NDArray[Any], targets: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
     """Return for each counted target whether the largest output is at it, and the target.
 
-    Negative targets are not counted, as losses ignore -100: outputs ``[[0, 1], [2, 1]]`` ``(n, ..., classes)`` and
-    targets ``[1, -100]`` ``(n, ...)`` give ``[True]`` and ``[1]``.
+    Outputs are ``(n, ..., classes)``, targets integers ``(n, ...)``. Negative targets are not counted, as losses ignore
+    -100: outputs ``[[0, 1], [2, 1]]`` and targets ``[1, -100]`` give ``[True]`` and ``[1]``.
     """
     if targets.dtype.kind not in "iu" or outputs.shape[:-1] != targets.shape:
         raise DataError(

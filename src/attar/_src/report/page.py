@@ -24,7 +24,7 @@ from attar._src.report.figures.plots import plots
 from attar._src.report.headline import alarms, tiles
 from attar._src.report.record import NAME
 from attar._src.report.sections import sections
-from attar._src.report.story import Story, tell
+from attar._src.report.story import Story, read_story
 from attar._src.report.verdict import verdict
 
 #: Name of the page in the folder of its run.
@@ -41,7 +41,7 @@ def build_page(folder: Path) -> Path:
     Raises:
         AttarError: something is missing or inconsistent, Plotly is not installed, or the page cannot be written.
     """
-    story = tell(folder)
+    story = read_story(folder)
     figures = plots(story)
     path, text = folder / PAGE, render(story, figures)
     try:

@@ -65,8 +65,8 @@ def _classes(story: Story, first: Mapping[str, Figure]) -> PageSection:
         row = [class_title(story, label).removeprefix("class "), share(before.get(label))]
         found = [changes.get(label) for changes in by_label]
         for change in found:
-            told = f"{points(change.change)}{' collapsed' if change.collapsed else ''}" if change else NONE
-            row += [share(change.after) if change else NONE, told]
+            text = f"{points(change.change)}{' collapsed' if change.collapsed else ''}" if change else NONE
+            row += [share(change.after) if change else NONE, text]
         if any(change and change.collapsed for change in found):
             marked.append(len(rows))
         rows.append(row)

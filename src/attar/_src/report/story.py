@@ -201,7 +201,7 @@ class Story:
         return {name: changes for name, changes in found.items() if changes}
 
 
-def tell(folder: Path) -> Story:
+def read_story(folder: Path) -> Story:
     """Read the folder of a finished run."""
     run = _run(folder)
     names = [model.name for model in run.models]

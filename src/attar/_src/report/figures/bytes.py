@@ -51,9 +51,9 @@ def _bytes_of(model: ReportedModel) -> Figure:
         "legend": {"traceorder": "normal"},
     }
     first = sorted(rows, key=lambda name: -sum(rows[name].values()))[:3]
-    told = ", ".join(f"{name} {count(sum(rows[name].values()))}" for name in first)
+    listing = ", ".join(f"{name} {count(sum(rows[name].values()))}" for name in first)
     whole = count(of["file_bytes"])
-    alt = f"Bytes of {model.name} by layer, {whole} in all; the largest: {told}."
+    alt = f"Bytes of {model.name} by layer, {whole} in all; the largest: {listing}."
     parts = [part for part in _PART_COLOURS if any(row.get(part) for row in rows.values())]
     data = [_bars(rows, part, of["file_bytes"]) for part in parts]
     return Figure((model.name,), data, layout, alt, f"{note}All bars add up to {whole} bytes.")

@@ -34,8 +34,8 @@ def trade_plot(story: Story) -> Plot:
         "xaxis": axis("file, bytes (logarithmic)", **bytes_axis, dtick="D2" if high - low < 1.5 else 1),
         "yaxis": axis(f"test {name}{' (%)' if factor == 100 else ''}", range=limits),
     }
-    told = "; ".join(f"{m.name} {metric(_mean(m), name)} in {format_bytes(m.file_bytes)}" for m in known.values())
-    alt = f"Test {name} against bytes of the file: {told}."
+    listing = "; ".join(f"{m.name} {metric(_mean(m), name)} in {format_bytes(m.file_bytes)}" for m in known.values())
+    alt = f"Test {name} against bytes of the file: {listing}."
     return Plot("trade", (), [Figure((), data, layout, alt, _note(story, list(known.values())))])
 
 
