@@ -87,12 +87,18 @@ def deploy_graph(
         if merge:
             merge_batch_norms(graph)
     state = state_of(graph)
-    variant = "\n".join([str(graph.graph), *(f"{name} {value.dtype} {value.shape}" for name, value in state.items())])
+    variant = "\n".join([str(graph.graph), *(f"{name} {_form(value)}" for name, value in state.items())])
     known = captured.exports.get(variant)
     if known is not None and known.fits(state):
         return known.with_state(state, folding)
     traced = captured.exports[variant] = _export(module, captured, graph, folding, added)
     return traced
+
+
+def _form(tensor: torch.Tensor) -> str:
+    """Return what the exporter sees of a tensor. Of channels-last weights it makes another graph: views are copies."""
+    layout = "" if tensor.is_contiguous() else f" {tensor.stride()}"
+    return f"{tensor.dtype} {tuple(tensor.shape)}{layout}"
 
 
 def _export(
