@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from attar._src.cli import show
+from attar._src.core.garbage import collection_paused
 
 
 def run_command(
@@ -47,10 +48,13 @@ def run_command(
     words += [word for setting in settings or [] for word in ("--set", setting)]
     command = shlex.join(words)
     # PyTorch is imported here and not at the top: what reads a file runs without it.
-    described = importlib.import_module("attar._src.recipe.recipe").read_recipe(recipe, tuple(settings or ()))
+    with collection_paused(freeze=True):
+        recipes = importlib.import_module("attar._src.recipe.recipe")
+        pipeline = importlib.import_module("attar._src.pipeline.run")
+    described = recipes.read_recipe(recipe, tuple(settings or ()))
     described = described.only(*only) if only else described
     try:
-        done = importlib.import_module("attar._src.pipeline.run").run(described, folder, resume=resume, command=command)
+        done = pipeline.run(described, folder, resume=resume, command=command)
     except KeyboardInterrupt:
         Console(stderr=True, soft_wrap=True, highlight=False).print(escape(f"go on with: {command} --resume"))
         raise
