@@ -4,9 +4,9 @@
 
 The recipe: two of ``examples/digits.py`` on scikit-learn's digits, one epoch a stage; the second learns from the first
 under a budget (``compress``). Each run is a process of its own, ``attar run`` with one thread; the two trees take turns
-(A B, B A, ...), after one run of each that compiles and counts the exports, and is not timed. A tree is ``src/`` and ``examples/``: those of REV as
-``git archive`` gives them, and the working tree. The ratio is the median of the ratios inside each round: other work on
-the machine slows both runs of a round alike.
+(A B, B A, ...), after one run of each that compiles and counts the exports, and is not timed. A tree is ``src/`` and
+``examples/``: those of REV as ``git archive`` gives them, and the working tree. The ratio is the median of the ratios
+inside each round: other work on the machine slows both runs of a round alike.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def test_rounded_and_pruned_values_are_the_same_in_the_file():
     learner.finalize()
     piece = learner.deployed()
     places = {name for place in learner.places() for name in place.sources}
-    assert {piece.traced.origins[name] for name in piece.rounded} == places
+    assert {piece.main.traced.origins[name] for name in piece.main.rounded} == places
     x = data(32, seed=9)[0]
     session = Session(pack(piece.contents(FileInfo())))
     got = session.run({session.inputs[0].name: x.numpy()})[session.outputs[0].name]

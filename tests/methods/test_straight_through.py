@@ -299,5 +299,5 @@ def test_biases_end_on_the_grid_that_kernels_add_on():
         graph(data(16)[0])
     piece = learner.deployed()
     bias, weight = piece.tensors["head.bias"].dense(), piece.tensors["head.weight"]
-    steps = bias / (np.float32(piece.activations["mean"].scale) * weight.scale)
+    steps = bias / (np.float32(piece.main.activations["mean"].scale) * weight.scale)
     assert np.allclose(steps, np.rint(steps), atol=1e-3)

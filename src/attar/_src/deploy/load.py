@@ -12,7 +12,7 @@ from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.core.errors import ModelError
 from attar._src.model.trace import trace
 from attar._src.model.traced import TracedModel
-from attar._src.work.compressed_model import CompressedModel
+from attar._src.work.compressed_model import MAIN, CompressedGraph, CompressedModel
 
 
 def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
@@ -32,9 +32,13 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
 
     Raises:
         ArtifactError: the file is damaged.
-        ModelError: the module is not of the file's architecture; the tensors that do not fit are named.
+        ModelError: the module is not of the file's architecture; the tensors that do not fit are named. Or the file
+            has several graphs.
     """
     artifact = open_artifact(path)
+    if len(artifact.manifest.graphs) > 1:
+        names = [graph.name for graph in artifact.manifest.graphs]
+        raise ModelError(f"the file has the graphs {names}; attar.load takes a file of one, attar.Session runs any")
     record = artifact.manifest.graphs[0]
     example = tuple(
         torch.zeros(
@@ -45,12 +49,12 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
     )
     axes = {axis for port in record.inputs for axis, size in enumerate(port.shape) if isinstance(size, str)}
     traced = trace(into, example, dynamic=sorted(axes))
-    piece = CompressedModel(traced)
+    piece = CompressedModel.of(traced)
     tensors = {name: artifact.tensor(name) for name in piece.stored() if name in artifact.names}
     _check(artifact, traced, piece)
     # A value is rounded where it is computed; where it was moved from a rounded one, rounding again changes nothing.
     activations = {activation.value: activation for activation in record.activations}
-    piece = CompressedModel(traced, tensors=tensors, activations=activations, rounded=frozenset(activations))
+    piece = CompressedModel({MAIN: CompressedGraph(traced, activations, frozenset(activations))}, tensors)
     _fill(into, artifact, traced)
     return piece.simulate()
 

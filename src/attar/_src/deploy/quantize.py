@@ -26,7 +26,6 @@ from attar._src.deploy.parity import Parity
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.model.export import argument_names
 from attar._src.model.trace import trace
-from attar._src.model.weights import find_weights
 from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo
 
 
@@ -146,8 +145,8 @@ def quantize(
         first = inputs.example(2)
     else:
         first, inputs = inputs.batches[0], inputs.of_one_size()
-    untouched = CompressedModel(trace(module, first, dynamic=dynamic))
-    if not find_weights(untouched.traced.graph):
+    untouched = CompressedModel.of(trace(module, first, dynamic=dynamic))
+    if not untouched.weights():
         raise SpecError(f"{type(module).__name__} has no weight that multiplies data; there is nothing to quantize")
     dry_run = check_deployable(module, untouched, use, inputs)
     piece = stage.run(untouched, inputs)

@@ -1,9 +1,13 @@
-"""Programs: copies of a graph module, and the tensors it reads by name."""
+"""Programs: copies of a graph module, the tensors it reads by name, and the method of a module that is traced."""
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import fx, nn
+
+from attar._src.core.errors import ModelError
 
 
 def copy_graph(graph: fx.GraphModule) -> fx.GraphModule:
@@ -36,3 +40,18 @@ def set_tensor(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None:
         module._parameters[leaf] = parameter
     elif leaf in module._buffers:
         module._buffers[leaf] = value
+
+
+def with_forward(module: nn.Module, method: str) -> nn.Module:
+    """Return a module with the same parameters, buffers and submodules whose forward is ``method``.
+
+    Raises:
+        ModelError: the module has no such method.
+    """
+    if method == "forward":
+        return module
+    if not callable(getattr(module, method, None)):
+        raise ModelError(f"{type(module).__name__} has no method {method!r} that could be traced")
+    other = copy.copy(module)
+    other.forward = getattr(other, method)
+    return other

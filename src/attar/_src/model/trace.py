@@ -25,8 +25,8 @@ from attar._src.core.errors import ModelError
 from attar._src.model.bind import bind
 from attar._src.model.capture import CapturedModel, capture
 from attar._src.model.export import dynamic_shapes, quiet_export, short_message
-from attar._src.model.fold import Folding, Scalable, clean, fold_batch_norms, merge_batch_norms
-from attar._src.model.programs import state_of
+from attar._src.model.fold import Folding, Refusal, clean, fold_batch_norms, merge_batch_norms
+from attar._src.model.programs import state_of, with_forward
 from attar._src.model.traced import TracedModel
 
 _NAMES: dict[int, Any] = {
@@ -39,13 +39,16 @@ _NAMES: dict[int, Any] = {
 }
 
 
-def trace(module: nn.Module, example: Sequence[torch.Tensor], *, dynamic: Sequence[int] = (0,)) -> TracedModel:
+def trace(
+    module: nn.Module, example: Sequence[torch.Tensor], *, dynamic: Sequence[int] = (0,), method: str = "forward"
+) -> TracedModel:
     """Trace ``module`` in evaluation mode.
 
     Args:
         module: any module that ``torch.export`` can trace; float32 parameters.
         example: its positional inputs, at least two long along every dynamic axis.
         dynamic: axes of every input whose length may vary.
+        method: the entry point: which method of the module is traced.
 
     Returns:
         The traced graph; the module keeps its state and mode.
@@ -53,14 +56,15 @@ def trace(module: nn.Module, example: Sequence[torch.Tensor], *, dynamic: Sequen
     Raises:
         ModelError: an operator or a piece of Python cannot be exported; the message names it.
     """
-    return deploy_graph(module, capture(module, example, dynamic=dynamic, mode="eval"))
+    entered = with_forward(module, method)
+    return deploy_graph(entered, capture(entered, example, dynamic=dynamic, mode="eval"))
 
 
 def deploy_graph(
     module: nn.Module,
     captured: CapturedModel,
     *,
-    scalable: Scalable | None = None,
+    refuse: Refusal | None = None,
     emit: Mapping[str, Callable[[fx.Graph, fx.Node], fx.Node]] = MappingProxyType({}),
     merge: bool = False,
 ) -> TracedModel:
@@ -69,7 +73,7 @@ def deploy_graph(
     Args:
         module: the module that was captured.
         captured: its programs.
-        scalable: whether a weight, with the grid it is on, can be multiplied by the factors of a batch-norm.
+        refuse: says why a weight cannot take the factor of a batch-norm: its grid does not follow, say.
         emit: name of a captured value -> what adds nodes behind it (a threshold, say) and returns the last.
         merge: whether batch-norms that stay become two vectors (``merge_batch_norms``).
 
@@ -83,7 +87,7 @@ def deploy_graph(
             if node.name in emit:
                 added[_add_after(graph.graph, node, emit[node.name]).name] = node.name
         clean(graph)
-        folding = fold_batch_norms(graph, scalable)
+        folding = fold_batch_norms(graph, refuse)
         if merge:
             merge_batch_norms(graph)
     state = state_of(graph)
@@ -93,6 +97,14 @@ def deploy_graph(
         return known.with_state(state, folding)
     traced = captured.exports[variant] = _export(module, captured, graph, folding, added)
     return traced
+
+
+def fold_copy(captured: CapturedModel) -> Folding:
+    """Return which batch-norms of a captured module can be folded, and by which factors; nothing is changed."""
+    graph = captured.copy(train=False)
+    with torch.no_grad():
+        clean(graph)
+        return fold_batch_norms(graph)
 
 
 def _form(tensor: torch.Tensor) -> str:

@@ -23,9 +23,14 @@ _INT32 = 2.0**31 - 1
 
 def with_integer_biases(piece: CompressedModel) -> CompressedModel:
     """Return the workpiece with the biases of its integer layers on the grid that their kernels add on."""
-    if not piece.activations:
+    if not any(graph.activations for graph in piece.graphs.values()):
         return piece
-    biases = _on_grid(piece.traced.graph, piece.stored(), piece.activations)
+    stored, shared = piece.stored(), piece.shared()
+    biases: dict[str, Dense] = {}
+    for graph in piece.graphs.values():
+        found = _on_grid(graph.traced.graph, stored, graph.activations)
+        # The steps of a bias follow from the grid of its input, which each graph has of its own.
+        biases |= {name: bias for name, bias in found.items() if name not in shared}
     return replace(piece, tensors={**piece.tensors, **biases})
 
 

@@ -84,7 +84,7 @@ class LowPrecisionConstraint(Constraint):
         """Return the workpiece with its floating tensors, and scales where asked, in fewer bits."""
         if self.rule.scale_bits == 16:
             piece = _with_narrowed_scales(piece)
-        fewer, variances = {}, _variances(piece.traced.graph)
+        fewer, variances = {}, _variances(piece.main.traced.graph)
         for name, tensor in piece.stored().items():
             if name not in piece.tensors and isinstance(tensor, Dense) and tensor.dtype == "f32":
                 fewer[name] = to_low_precision(tensor.dense(), 16 if name in variances else self.rule.bits)

@@ -25,7 +25,7 @@ from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
 from attar._src.methods.quantize.unquantized import unquantized_values
 from attar._src.model.sites import Site, find_sites
 from attar._src.model.weights import Weight, find_weights
-from attar._src.work.compressed_model import CalibrationInputs, CompressedModel
+from attar._src.work.compressed_model import Calibration, CompressedGraph, CompressedModel, inputs_by_graph
 
 Bits = Annotated[int, Field(ge=2, le=8)]
 
@@ -63,19 +63,23 @@ class PostTrainingQuantize(Spec):
     overrides: dict[str, Bits] = {}
     correct_bias: bool = True
 
-    def run(self, piece: CompressedModel, calibration: CalibrationInputs) -> CompressedModel:
+    def run(self, piece: CompressedModel, calibration: Calibration) -> CompressedModel:
         """Return the workpiece with quantized weights and activations.
 
+        Weights that several graphs share are rounded once; sites, and biases corrected, are those of each graph.
+
         Raises:
+            DataError: there are several graphs, and one has no inputs of its own.
             UnknownName: a glob matches no layer; the nearest names are listed.
             SpecError: a scheme does not fit a weight.
         """
         solver, observer = SOLVERS[self.scales], OBSERVERS[self.observer]
         # As earlier stages hold them, not as training left them underneath.
-        state = piece.traced.state()
+        inputs = inputs_by_graph(piece, calibration)
+        state = piece.state()
         state |= {name: torch.from_numpy(np.array(t.dense())) for name, t in piece.tensors.items() if name in state}
-        graph = replace(piece, activations={}, rounded=frozenset()).simulate() if piece.tensors else piece.traced.graph
-        weights = find_weights(piece.traced.graph)
+        programs = {name: _unrounded(piece, name) for name in piece.graphs}
+        weights = piece.weights()
         bits = self._bits(weights, [name for name, value in state.items() if value.is_floating_point()])
         solved: dict[str, CompressedTensor] = {}
         for name, width in bits.items():
@@ -84,18 +88,23 @@ class PostTrainingQuantize(Spec):
             except SpecError as error:
                 raise SpecError(f"stage quantize at {name!r}: {error}") from error
         if self.correct_bias:
-            solved |= corrected_biases(graph, state, solved, calibration)
+            # The means of a layer's inputs are those of one graph: layers that several share are left as they are.
+            own = {name: tensor for name, tensor in solved.items() if name not in piece.shared()}
+            for name, program in programs.items():
+                solved |= corrected_biases(program, state, own, inputs[name])
         tensors = {**piece.tensors, **solved}
-        activations, rounded = piece.activations, piece.rounded
+        graphs = dict(piece.graphs)
         if self.activations is not None:
-            sites = _sites(replace(piece, tensors=tensors))
-            activations = calibrate(graph, sites, calibration, observer, self.activations)
-            rounded = frozenset(name for site in sites for name in site.sources)
+            for name, graph in piece.graphs.items():
+                sites = _sites(graph, tensors)
+                activations = calibrate(programs[name], sites, inputs[name], observer, self.activations)
+                rounded = frozenset(source for site in sites for source in site.sources)
+                graphs[name] = replace(graph, activations=activations, rounded=rounded)
         record: dict[str, Any] = to_record(self) | {
             "bits": self.bits,
-            "calibration_examples": calibration.examples,
+            "calibration_examples": sum(each.examples for each in inputs.values()),
         }
-        return with_integer_biases(piece.done(record, tensors=tensors, activations=activations, rounded=rounded))
+        return with_integer_biases(piece.done(record, tensors=tensors, graphs=graphs))
 
     def left(self, piece: CompressedModel) -> dict[str, str]:
         """Return what stays in floating point -> the reason: tensors of two and more dimensions, and values.
@@ -103,17 +112,18 @@ class PostTrainingQuantize(Spec):
         Args:
             piece: what this stage made.
         """
-        weights = find_weights(piece.traced.graph)
+        weights = piece.weights()
         left = {
             name: "kept by request"
             if name in weights
             else "not recognised as a weight; name it with overrides to quantize it all the same"
-            for name, value in piece.traced.state().items()
-            if value.is_floating_point() and value.dim() >= 2 and not _on_grid(piece, name)
+            for name, value in piece.state().items()
+            if value.is_floating_point() and value.dim() >= 2 and not _on_grid(piece.tensors, name)
         }
         if self.activations is not None:
-            placed = {name for site in _sites(piece) for name in site.sources}
-            left |= unquantized_values(piece.traced.graph, placed, skip=_floating(piece))
+            for graph in piece.graphs.values():
+                placed = {name for site in _sites(graph, piece.tensors) for name in site.sources}
+                left |= unquantized_values(graph.traced.graph, placed, skip=_floating(graph, piece.tensors))
         return left
 
     def _bits(self, weights: Mapping[str, Weight], names: Iterable[str]) -> dict[str, int]:
@@ -135,21 +145,29 @@ class PostTrainingQuantize(Spec):
         return Scheme(bits=bits, symmetric=self.symmetric, granularity=granularity)
 
 
-def _on_grid(piece: CompressedModel, name: str) -> bool:
+def _unrounded(piece: CompressedModel, name: str) -> fx.GraphModule:
+    """Return a graph with its weights as they are stored, its activations in floating point."""
+    graph = piece.graphs[name]
+    if not piece.tensors:
+        return graph.traced.graph
+    return replace(piece, graphs={name: CompressedGraph(graph.traced)}).simulate()
+
+
+def _on_grid(tensors: Mapping[str, CompressedTensor], name: str) -> bool:
     """True for a tensor that is stored as codes."""
-    return isinstance(piece.tensors.get(name), Quantized | Codebook)
+    return isinstance(tensors.get(name), Quantized | Codebook)
 
 
-def _floating(piece: CompressedModel) -> Callable[[fx.Node], bool]:
+def _floating(graph: CompressedGraph, tensors: Mapping[str, CompressedTensor]) -> Callable[[fx.Node], bool]:
     """Return what is true of the layers whose weights are on no grid."""
-    weights = find_weights(piece.traced.graph)
-    readers = {reader for name, weight in weights.items() if not _on_grid(piece, name) for reader in weight.readers}
+    weights = find_weights(graph.traced.graph)
+    readers = {reader for name, weight in weights.items() if not _on_grid(tensors, name) for reader in weight.readers}
     return lambda node: node.name in readers
 
 
-def _sites(piece: CompressedModel) -> tuple[Site, ...]:
+def _sites(graph: CompressedGraph, tensors: Mapping[str, CompressedTensor]) -> tuple[Site, ...]:
     """Return the sites of the layers whose weights are on a grid."""
-    return find_sites(piece.traced.graph, piece.traced.values, skip=_floating(piece))
+    return find_sites(graph.traced.graph, graph.traced.values, skip=_floating(graph, tensors))
 
 
 def _match(glob: str, names: list[str]) -> list[str]:
