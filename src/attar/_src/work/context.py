@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from attar._src.train.batch import Batch, Feed
 from attar._src.train.store import CheckpointStore
-from attar._src.work.compressed_model import CalibrationInputs
+from attar._src.work.compressed_model import Calibration, CalibrationInputs
 
 
 class Teacher(Protocol):
@@ -42,11 +42,12 @@ class Context:
     """What a run gives to a stage.
 
     Attributes:
-        calibration: some hundred real inputs; batches with names have those of every model, which ``of`` picks from.
+        calibration: some hundred real inputs, of each graph by name if there are several. Batches with names have
+            those of every model; ``of`` picks from them.
         seed: of this stage; everything random in it follows from this number.
     """
 
-    calibration: CalibrationInputs
+    calibration: Calibration
     seed: int = 0
 
 
@@ -65,6 +66,7 @@ class TrainingContext(Context):
         log: takes one row of figures after every epoch.
     """
 
+    calibration: CalibrationInputs
     fabric: Fabric
     feed: Callable[[int], Feed]
     validation: Feed | None

@@ -21,7 +21,7 @@ from attar._src.model.sites import Site, find_sites
 from attar._src.model.trace import deploy_graph
 from attar._src.model.traced import TracedModel
 from attar._src.model.weights import Weight, find_weights
-from attar._src.work.compressed_model import CompressedModel, FileInfo
+from attar._src.work.compressed_model import MAIN, CompressedGraph, CompressedModel, FileInfo
 from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.parametrization import Parametrization
 from attar._src.work.weight_view import WeightView
@@ -192,10 +192,13 @@ class Learner:
                         emitted[source] = add
         merge = fold and any(constraint.merges for constraint in self.constraints)
 
-        def scalable(name: str, factor: NDArray[np.float64], axis: int) -> bool:
-            return fold and (name not in baked or rescale(baked[name], factor, axis) is not None)
+        def refuse(name: str, factor: NDArray[np.float64], axis: int) -> str | None:
+            if not fold:
+                return "it is trained further"
+            follows = name not in baked or rescale(baked[name], factor, axis) is not None
+            return None if follows else f"the scales of {name} do not follow its channels"
 
-        traced = deploy_graph(self.module, self.captured, scalable=scalable, emit=emitted, merge=merge)
+        traced = deploy_graph(self.module, self.captured, refuse=refuse, emit=emitted, merge=merge)
         factors = traced.folding.factors
         tensors: dict[str, CompressedTensor] = {}
         for name, tensor in baked.items():
@@ -204,7 +207,8 @@ class Learner:
             tensors[name] = scaled
         quantized = {name for name, tensor in baked.items() if isinstance(tensor, Quantized | Codebook)}
         activations, rounded = self._grids(traced, quantized)
-        piece = CompressedModel(traced, tensors, activations, rounded, tuple(self.record))
+        graphs = {MAIN: CompressedGraph(traced, activations, rounded)}
+        piece = CompressedModel(graphs, tensors, tuple(self.record))
         for constraint in self.constraints:
             piece = constraint.finish(piece)
         return piece
