@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from attar._src.core.errors import SpecError, UnknownName
+
+#: Fields that tell which of several specs this is; always in the record.
+_KINDS = frozenset({"name", "kind", "stage"})
+#: ``path/file.py:name``; the path belongs to one machine and is left out of records.
+_IN_FILE = re.compile(r"(?:.*[/\\])?([^/\\:]+\.py:\w+)")
 
 
 class Spec(BaseModel):
@@ -31,14 +37,42 @@ class Spec(BaseModel):
                 raise PydanticCustomError("unknown_key", "{why}", {"why": str(UnknownName("key", str(name), known))})
         return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
+    def describe(self) -> dict[str, Any]:
+        """Return the record of this spec: JSON without the fields at their default, which ``model_validate`` reads.
+
+        Two things cannot be read back: ``path/file.py:name`` is recorded as ``file.py:name``, and a Python object by
+        its name or the name of its class.
+        """
+        found: dict[str, Any] = _without_defaults(self, self.model_dump(mode="json", fallback=reference_name))
+        return found
+
+
+def reference_name(found: Any) -> str:
+    """Return the name of a user's object in a record: its reference, or ``module:qualname`` of it or its class."""
+    if isinstance(found, str):
+        return found
+    named = found if hasattr(found, "__qualname__") else type(found)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def _without_defaults(value: Any, dumped: Any) -> Any:
+    match value:
+        case Spec() if isinstance(dumped, dict):
+            fields = type(value).model_fields
+            told = [n for n, f in fields.items() if n in _KINDS or f.is_required() or getattr(value, n) != f.default]
+            told += list(value.model_extra or {})
+            return {name: _without_defaults(getattr(value, name), dumped[name]) for name in told}
+        case dict():
+            pairs = zip(value.values(), dumped.items(), strict=True)
+            return {key: _without_defaults(item, said) for item, (key, said) in pairs}
+        case list() | tuple():
+            return [_without_defaults(item, said) for item, said in zip(value, dumped, strict=True)]
+    in_file = _IN_FILE.fullmatch(dumped) if isinstance(dumped, str) else None
+    return in_file[1] if in_file else dumped
+
 
 def refused(message: str, *place: str | int) -> PydanticCustomError:
-    """Return what a validator raises to refuse a value, with the place of the fault below that value.
-
-    Args:
-        message: what arrived and the nearest fix.
-        place: keys and positions that lead from the validated value to the fault.
-    """
+    """Return what a validator raises to refuse a value; ``place`` are the keys from that value to the fault."""
     return PydanticCustomError("refused", "{why}", {"why": message, "place": ".".join(map(str, place))})
 
 
