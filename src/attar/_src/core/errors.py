@@ -18,10 +18,7 @@ class AttarError(Exception):
 class ArtifactError(AttarError):
     """A ``.attar`` file is malformed or exceeds the limits.
 
-    Args:
-        message: the fault and, if there is one, the fix.
-        section: the part of the file with the fault, as ``attar inspect`` names it.
-        path: the file, if there is one and the message does not name it.
+    ``section`` is the part of the file with the fault, as ``attar inspect`` names it.
     """
 
     def __init__(self, message: str, *, section: str | None = None, path: Path | None = None) -> None:
@@ -105,9 +102,7 @@ def prefixed_errors(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except (DataError, ModelError) as error:
-        raise type(error)(f"{where}: {error}") from error
-    except AttarError as error:
-        raise SpecError(f"{where}: {error}") from error
     except Exception as error:
-        raise SpecError(f"{where}: {short_message(error)}") from error
+        kind = type(error) if isinstance(error, DataError | ModelError) else SpecError
+        message = str(error) if isinstance(error, AttarError) else short_message(error)
+        raise kind(f"{where}: {message}") from error

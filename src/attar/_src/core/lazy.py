@@ -34,9 +34,6 @@ def lazy_names(
 ) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
     """Return ``__all__``, ``__getattr__`` and ``__dir__`` of a public module.
 
-    The import of a name raises AttributeError if the table lacks it, and ModuleNotFoundError with what to install if
-    it needs ``attar[compress]``.
-
     Args:
         module: its ``__name__``.
         table: module below ``attar._src`` -> the public names it defines, separated by spaces.

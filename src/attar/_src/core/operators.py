@@ -1,4 +1,4 @@
-"""The one table of operators: what compression has to know of each (``docs/decisions/0017-one-table-of-operators.md``).
+"""The table of operators: what compression needs to know of each (``docs/decisions/0017-one-table-of-operators.md``).
 
 Arguments go by their names in PyTorch's schema: ``conv2d.default`` reads ``input``, ``weight``, ``bias``, ...,
 ``groups``. ``model.operators`` reads the table by node of a traced graph, ``runtime`` by ONNX type.

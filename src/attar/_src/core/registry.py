@@ -32,13 +32,9 @@ def references_from(folder: Path) -> Iterator[None]:
 
 
 class Registry(Generic[_T]):
-    """A family of entries, each registered under its ``name`` attribute.
+    """Entries by their ``name`` attribute; ``path/to/file.py:name`` and ``package.module:name`` are accepted too.
 
-    ``path/to/file.py:name`` and ``package.module:name`` are accepted wherever a registered name is.
-
-    Args:
-        noun: what an entry is called in messages.
-        base: class of every entry, exported from ``attar.extend``; None for any object.
+    ``noun`` is what messages call an entry, ``base`` the class in ``attar.extend`` that every entry is an object of.
 
     Example:
         >>> class Red: name = "red"
@@ -66,11 +62,8 @@ class Registry(Generic[_T]):
             entry = load_object(name)
             entry = entry() if isinstance(entry, type) else entry
             if self.base is not None and not isinstance(entry, self.base):
-                article = "an" if self.noun[0] in "aeiou" else "a"
-                raise SpecError(
-                    f"{name!r} is of class {type(entry).__name__}; {article} {self.noun} is a subclass of "
-                    f"attar.extend.{self.base.__name__} or an object of one"
-                )
+                wanted = f"a subclass of attar.extend.{self.base.__name__}"
+                raise SpecError(f"{name!r} is of class {type(entry).__name__}; give {wanted} or an object of one")
             return cast("_T", entry)
         try:
             return self._entries[name]

@@ -20,7 +20,7 @@ def rescale(tensor: CompressedTensor, factor: NDArray[np.float64], axis: int) ->
     per-tensor scale becomes per-channel.
 
     Args:
-        tensor: a floating-point tensor of any kind.
+        tensor: of a floating-point type.
         factor: finite, ``(tensor.shape[axis],)``.
         axis: the axis of the channels.
     """

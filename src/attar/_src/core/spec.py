@@ -88,37 +88,29 @@ def refusing_at(*place: str | int) -> Iterator[None]:
 def explain(error: ValidationError, *, where: str, given: Any = None) -> str:
     """Format the first three faults of a failed validation as ``where.path: message (got ...)``.
 
-    Args:
-        error: the failed validation.
-        where: prefix of every path.
-        given: the validated value; if given, paths omit the tags that pydantic inserts for members of a union.
+    With ``given``, the validated value, paths omit the tags that pydantic inserts for members of a union.
     """
     lines = []
     for fault in error.errors(include_url=False)[:3]:
-        place = fault["loc"] if given is None else _place(fault["loc"], given, fault["type"])
         context = fault.get("ctx", {})
-        below = [context["place"]] if context.get("place") else []
-        path = ".".join([*([where] if where else []), *map(str, place), *below])
-        before = f"{path}: " if path else ""
+        place = fault["loc"] if given is None else _place(fault["loc"], given, fault["type"])
+        path = ".".join(str(part) for part in (where, *place, context.get("place", "")) if part != "")
         if fault["type"] in ("unknown_key", "refused"):
-            lines.append(f"{before}{fault['msg']}")
+            message = fault["msg"]
         elif fault["type"] == "union_tag_invalid":
             known = [word.strip("'") for word in str(context["expected_tags"]).split(", ")]
             # pydantic quotes the discriminating field; the function of a spec_choice reads `name`.
             field = str(context["discriminator"])
             what = field.strip("'") if field.startswith("'") else "name"
-            lines.append(f"{before}{UnknownName(what, str(context['tag']), known)}")
+            message = str(UnknownName(what, str(context["tag"]), known))
         else:
-            arrived: Any = fault.get("input")
-            lines.append(f"{before}{fault['msg']} (got {repr(arrived)[:80]})")
+            message = f"{fault['msg']} (got {repr(fault.get('input'))[:80]})"
+        lines.append(f"{path}: {message}" if path else message)
     return "; ".join(lines)
 
 
 def _place(loc: tuple[int | str, ...], given: Any, fault: str) -> list[int | str]:
-    """Return the parts of a location that lead through ``given``.
-
-    So does the last one of a missing key, and of a refusal what lies behind a word that stands for a mapping.
-    """
+    """Return the parts of a location that lead through ``given``, to a missing key, or behind a shorthand word."""
     found: list[int | str] = []
     for index, part in enumerate(loc):
         inside = part in given if isinstance(given, dict) else isinstance(part, int) and isinstance(given, list | tuple)

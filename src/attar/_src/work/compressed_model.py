@@ -39,7 +39,6 @@ class CompressedModel:
     """A module between two stages; immutable.
 
     Attributes:
-        traced: the module as a graph.
         tensors: compressed tensors by state name; others are stored as they are.
         activations: quantized values of the graph by name, in graph order.
         rounded: names of those that the simulation rounds; the others are moves of them.
@@ -65,8 +64,7 @@ class CompressedModel:
 
     def stored(self) -> dict[str, CompressedTensor]:
         """Return every tensor of the file, constants of the graph included, in graph order."""
-        bound = {part.tensor for binding in self.traced.bindings for part in binding.parts}
-        bound |= {binding.to for binding in self.traced.bindings if not binding.parts}
+        bound = {name for each in self.traced.bindings for name in [p.tensor for p in each.parts] or [each.to]}
         dense = {name: value.numpy() for name, value in self.traced.state().items() if name in bound}
         dense |= self.traced.constants
         return {name: self.tensors.get(name) or _dense(value) for name, value in dense.items()}
@@ -105,10 +103,7 @@ class CalibrationInputs:
     names: tuple[str, ...] = ()
 
     def of(self, parameters: Mapping[str, bool]) -> CalibrationInputs:
-        """Return the inputs that a module takes, with their names.
-
-        Args:
-            parameters: argument of its forward -> whether it is required.
+        """Return the inputs of a module, with names; ``parameters``: argument of its forward -> whether required.
 
         Raises:
             DataError: a required one is missing.

@@ -57,7 +57,6 @@ class TrainingContext(Context):
         feed: batch size over all ranks -> the training examples.
         validation: held-out training examples, or None; choices are made on them alone.
         metric: outputs and targets of a whole set as arrays -> score.
-        teachers: name of a model -> teacher.
         store: the checkpoints of this stage; training continues from the latest.
         log: takes one row of numbers after every epoch.
     """

@@ -42,7 +42,6 @@ class Learner:
 
     Args:
         module: training changes its parameters and buffers.
-        captured: its training and evaluation programs.
         traced: the untrained module as deployed, from the dry run.
         use: information for the file's user.
         coder: entropy coder of the file.
@@ -69,11 +68,7 @@ class Learner:
         self.traced = traced
 
     def places(self, quantized: Collection[str] | None = None) -> list[ActivationPlace]:
-        """Return the sites whose activations can be quantized.
-
-        Args:
-            quantized: weights whose layers should run in integers; None for all.
-        """
+        """Return the sites to quantize if the layers of ``quantized`` weights (None: of all) run in integers."""
         return [
             ActivationPlace(tuple(self.traced.origins[name] for name in site.sources), site)
             for site in self._sites(self.traced, self.weights if quantized is None else quantized)
@@ -105,10 +100,9 @@ class Learner:
         """
         for earlier in list(self.constraints):
             if type(earlier) is type(constraint) or constraint.family == earlier.family != "":
-                for name in constraint.weights:
-                    earlier.weights.pop(name, None)
-                for name in constraint.values:
-                    earlier.values.pop(name, None)
+                for old, new in ((earlier.weights, constraint.weights), (earlier.values, constraint.values)):
+                    for name in new:
+                        old.pop(name, None)
                 if not earlier.weights and not earlier.values:
                     self.constraints.remove(earlier)
         self.constraints.append(constraint)
@@ -155,12 +149,14 @@ class Learner:
     def compressed_weights(self) -> dict[str, CompressedTensor]:
         """Return every parametrized weight as it is stored, before batch-norms are folded."""
         weights = self.weight_view()
-        for name in self.weights:
-            for each in weights.parametrizations(name):
-                each.eval()
+        found: dict[str, CompressedTensor] = {}
         with torch.no_grad():
-            last = {name: found for name in self.weights if (found := weights.last(name))}
-            return {name: each.to_compressed(value.detach()) for name, (each, value) in last.items()}
+            for name in self.weights:
+                for each in weights.parametrizations(name):
+                    each.eval()
+                if last := weights.last(name):
+                    found[name] = last[0].to_compressed(last[1].detach())
+        return found
 
     def deployed(self, *, fold: bool = True, emit: bool = True) -> CompressedModel:
         """Return the compressed model of the module as it is now.

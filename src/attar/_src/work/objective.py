@@ -23,7 +23,6 @@ class LossInputs:
         progress: share of the stage done, 0 to 1.
         features: module path -> its output in the student, for the paths the objectives ask for.
         teacher_features: model name -> module path -> its output.
-        weights: the student's weights and their parametrizations.
     """
 
     outputs: torch.Tensor
