@@ -20,8 +20,8 @@ _heard: bool | None = None
 def interruptible() -> Iterator[None]:
     """Record a KeyboardInterrupt that SIGINT raises inside the block, and raise it at the end of the block.
 
-    An error after the signal becomes KeyboardInterrupt too, as the signal may be its cause. A handler that does not raise
-    is respected. Only the outermost of nested blocks records, and only in the main thread (Python allows no other).
+    An error after the signal becomes KeyboardInterrupt too, as the signal may be its cause. Handlers that do not raise
+    are respected. Only the outermost of nested blocks records, and only in the main thread (Python allows no other).
 
     Raises:
         KeyboardInterrupt: it was raised inside the block, even if it was caught there.
