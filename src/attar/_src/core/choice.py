@@ -15,10 +15,9 @@ _OWN = "file.py:name"
 
 
 def spec_choice(registry: Registry[type[Spec]], own: type[Spec]) -> Any:
-    """Return the type of a field that holds one of the registry's specs or ``own``.
+    """Return the type of a field that holds one of the registry's specs: ``{name: kl, temperature: 4}``.
 
-    ``{name: kl, temperature: 4}`` is one of the registry's, ``{name: losses.py:focal, arguments: {gamma: 2}}`` an
-    ``own``, as is a Python object for a name. A bare word or object ``x`` is short for ``{name: x}``.
+    A name that is ``file.py:name`` or a Python object makes an ``own``; a bare name ``x`` is short for ``{name: x}``.
     """
     members = [Annotated[spec, Tag(name)] for name, spec in zip(registry, registry.values(), strict=True)]
 

@@ -85,9 +85,10 @@ def _name_of(entry: Any) -> str:
 
 
 def load_object(reference: str) -> Any:
-    """Import the object ``file.py:name`` or ``package.module:name``; never pass a name from a ``.attar`` file.
+    """Import the object ``file.py:name`` or ``package.module:name``.
 
-    A file is run once until it, or a file beside it that it imports, changes.
+    This runs code: never pass a name from a ``.attar`` file. A file is run again when it, or a file beside it that it
+    imports, has changed.
 
     Raises:
         SpecError: the reference has no colon, the file or module does not exist or raises, or it has no such name.

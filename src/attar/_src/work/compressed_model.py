@@ -25,7 +25,7 @@ from attar._src.train.inputs import arguments_taken
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What a file tells its user; ``licence`` is a note on the licence of the weights."""
+    """What a file tells its user; ``task`` is ``classification`` or another word, ``licence`` that of the weights."""
 
     preprocessing: Preprocessing | None = None
     task: str | None = None
