@@ -53,7 +53,7 @@ def test_rounding_is_half_to_even():
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_cannot_be_quantized(value):
     values = np.array([1.0, value], np.float32)
-    with pytest.raises(SpecError, match="1 of 2 values are NaN or infinite"):
+    with pytest.raises(SpecError, match="1 of 2 values are not finite"):
         round_to_grid(values, np.ones(1, np.float32), None, Scheme(bits=4, granularity=PerTensor()))
 
 

@@ -206,7 +206,7 @@ def round_to_grid(
     """
     finite = int(np.isfinite(values).sum())
     if finite < values.size:
-        raise SpecError(f"{values.size - finite} of {values.size} values are NaN or infinite and cannot be quantized")
+        raise SpecError(f"{values.size - finite} of {values.size} values are not finite and cannot be quantized")
     index = scheme.granularity.index(values.shape)
     codes = np.rint(values.astype(np.float32) / scale[index])
     if zero_point is not None:
