@@ -130,7 +130,7 @@ def quantize(
         >>> import attar, torch
         >>> net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
         >>> quantized = attar.quantize(net, torch.randn(64, 8), bits=4, activations=8)
-        >>> report = quantized.save("m.attar")  # doctest: +SKIP
+        >>> report = quantized.save("m.attar")
     """
     stage: PostTrainingQuantize = build_spec(
         PostTrainingQuantize,

@@ -66,8 +66,9 @@ class Session:
         UnknownName: the file has no such graph.
 
     Example:
-        >>> session = Session("model.attar")  # doctest: +SKIP
-        >>> session.run(session.preprocess(images))  # doctest: +SKIP
+        >>> session = Session("model.attar")
+        >>> session.run(session.preprocess(np.zeros((1, 3, 8, 8), np.uint8))).shape
+        (1, 10)
     """
 
     def __init__(

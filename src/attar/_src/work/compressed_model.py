@@ -1,4 +1,4 @@
-"""Workpiece: a traced module with what stages have made of its tensors and activations."""
+"""CompressedModel: a traced module with the compressed tensors and activation grids that stages have given it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map
 from attar._src.artifact.contents import Contents, GraphContents
 from attar._src.artifact.manifest import Activation, Preprocessing
 from attar._src.core.errors import DataError, ModelError
-from attar._src.core.tensors import CompressedTensor, Dense
+from attar._src.core.tensors import DTYPES, CompressedTensor, Dense
 from attar._src.model.capture import wrap
 from attar._src.model.programs import copy_graph, set_tensor
 from attar._src.model.traced import TracedModel
@@ -32,15 +32,7 @@ MAIN = "main"
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What a file tells its user.
-
-    Attributes:
-        preprocessing: what turns a raw example into an input.
-        task: ``classification`` or another word.
-        class_names: one for each class, or none.
-        metric: what the task is judged by.
-        licence: a note on the licence of the weights.
-    """
+    """What a file tells its user; ``task`` is ``classification`` or another word, ``licence`` that of the weights."""
 
     preprocessing: Preprocessing | None = None
     task: str | None = None
@@ -190,17 +182,13 @@ class CompressedModel:
             graphs=tuple(graph.contents(name) for name, graph in self.graphs.items()),
             folds=tuple(dict.fromkeys(fold for each in traced for fold in each.folds)),
             parameters=traced[0].parameters,
-            preprocessing=use.preprocessing,
-            task=use.task,
-            class_names=use.class_names,
-            metric=use.metric,
             recipe={"stages": [dict(stage) for stage in self.record]},
             versions={"attar": version("attar"), "torch": torch.__version__},
-            licence=use.licence,
+            **vars(use),
         )
 
     def done(self, record: Mapping[str, Any], **changes: Any) -> CompressedModel:
-        """Return the workpiece after a stage, which it remembers."""
+        """Return the model after a stage, with the stage's entry added to the record."""
         return replace(self, record=(*self.record, record), **changes)
 
 
@@ -233,21 +221,13 @@ def _same(one: Any, other: Any) -> bool:
 
 @dataclass(frozen=True)
 class CalibrationInputs:
-    """Batches of real inputs.
-
-    Attributes:
-        batches: of each batch a tensor for each input.
-        names: the arguments these are; none where they are given by position.
-    """
+    """Batches of real inputs, each a tensor for each input; ``names`` are the arguments, none if by position."""
 
     batches: tuple[tuple[torch.Tensor, ...], ...]
     names: tuple[str, ...] = ()
 
     def of(self, parameters: Mapping[str, bool]) -> CalibrationInputs:
-        """Return the inputs that a module takes, with their names.
-
-        Args:
-            parameters: the arguments of its forward -> whether they are required.
+        """Return the inputs of a module, with names; ``parameters``: argument of its forward -> whether required.
 
         Raises:
             DataError: a required one is missing.
@@ -260,11 +240,11 @@ class CalibrationInputs:
 
     @property
     def examples(self) -> int:
-        """How many examples there are."""
+        """The number of examples."""
         return sum(len(batch[0]) for batch in self.batches)
 
     def example(self, count: int) -> tuple[torch.Tensor, ...]:
-        """Return the first ``count`` examples that have one shape as one batch; where there are fewer, the most."""
+        """Return as one batch the first ``count`` examples of one shape, or all of the most frequent shape."""
         alike: dict[tuple[torch.Size, ...], list[tuple[torch.Tensor, ...]]] = {}
         for batch in self.batches:
             found = alike.setdefault(tuple(tensor.shape[1:] for tensor in batch), [])
@@ -276,12 +256,12 @@ class CalibrationInputs:
         return tuple(torch.cat(tensors)[:count] for tensors in zip(*found, strict=True))
 
     def of_one_size(self) -> CalibrationInputs:
-        """Return the batches that are as long as the first, for a graph whose batch is fixed."""
+        """Return the batches as long as the first, for a graph with a fixed batch size."""
         size = len(self.batches[0][0])
         return replace(self, batches=tuple(batch for batch in self.batches if len(batch[0]) == size))
 
     def first(self, examples: int) -> CalibrationInputs:
-        """Return the batches that hold the first ``examples``, whole batches only, at least one."""
+        """Return the first batches with at most ``examples`` in all, at least one batch."""
         ends = list(itertools.accumulate(len(batch[0]) for batch in self.batches))
         return replace(self, batches=self.batches[: max(1, bisect.bisect_right(ends, examples))])
 
@@ -290,28 +270,20 @@ class CalibrationInputs:
 Calibration = CalibrationInputs | Mapping[str, CalibrationInputs]
 
 
-def inputs_by_graph(piece: CompressedModel, calibration: Calibration) -> dict[str, CalibrationInputs]:
+def inputs_by_graph(model: CompressedModel, calibration: Calibration) -> dict[str, CalibrationInputs]:
     """Return the inputs of each graph.
 
     Raises:
         DataError: there are several graphs, and one has no inputs of its own.
     """
     if isinstance(calibration, CalibrationInputs):
-        if len(piece.graphs) == 1:
-            return dict.fromkeys(piece.graphs, calibration)
+        if len(model.graphs) == 1:
+            return dict.fromkeys(model.graphs, calibration)
         calibration = {}
-    missing = [name for name in piece.graphs if name not in calibration]
+    missing = [name for name in model.graphs if name not in calibration]
     if missing:
         raise DataError(f"the graphs {missing} have no inputs; give a mapping: name of a graph -> its inputs")
-    return {name: calibration[name] for name in piece.graphs}
-
-
-@dataclass(frozen=True)
-class _NoSchema:
-    arguments: tuple[Any, ...] = ()
-
-
-_NO_SCHEMA = _NoSchema()
+    return {name: calibration[name] for name in model.graphs}
 
 
 class Round(nn.Module):
@@ -322,7 +294,7 @@ class Round(nn.Module):
         self.activation = activation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` on the grid, any shape."""
+        """Return ``x`` on the grid."""
         grid = self.activation
         codes = torch.clamp(torch.round(x / grid.scale) + grid.zero_point, grid.qmin, grid.qmax)
         return (codes - grid.zero_point) * grid.scale
@@ -341,17 +313,17 @@ def _compute_in(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
 
 
 def _makes_float32(node: fx.Node) -> bool:
-    """True for a tensor made from nothing (zeros, arange) in the default type, without saying so."""
+    """Return whether a node makes a tensor from no other (zeros, arange) in the default type."""
     value = node.meta.get("val")
-    made = isinstance(value, torch.Tensor) and value.dtype is torch.float32 and "dtype" not in node.kwargs
-    takes = any(argument.name == "dtype" for argument in getattr(node.target, "_schema", _NO_SCHEMA).arguments)
-    floating = [n for n in node.all_input_nodes if n.op == "get_attr" or isinstance(n.meta.get("val"), torch.Tensor)]
-    return made and takes and not floating
+    if not isinstance(value, torch.Tensor) or value.dtype is not torch.float32 or "dtype" in node.kwargs:
+        return False
+    reads = any(n.op == "get_attr" or isinstance(n.meta.get("val"), torch.Tensor) for n in node.all_input_nodes)
+    schema = getattr(node.target, "_schema", None)
+    return not reads and schema is not None and any(argument.name == "dtype" for argument in schema.arguments)
 
 
 def _dense(value: np.ndarray[Any, Any]) -> Dense:
-    kinds = {np.dtype(kind): name for name, kind in (("f32", "<f4"), ("f16", "<f2"), ("i64", "<i8"), ("i32", "<i4"))}
-    kinds |= {np.dtype("<i2"): "i16", np.dtype("i1"): "i8", np.dtype("u1"): "u8", np.dtype("?"): "bool"}
     if value.dtype == np.float64:
         value = value.astype(np.float32)
+    kinds = {kind: name for name, kind in DTYPES.items() if name != "bf16"}
     return Dense(np.ascontiguousarray(value), kinds[value.dtype])
