@@ -1,4 +1,4 @@
-"""Compile inner loops with numba on their first call, so that importing ``coding`` stays fast."""
+"""Compile inner loops with numba on their first call: importing numba takes 0.2 s, too long for ``attar --help``."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ R = TypeVar("R")
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile ``function`` with numba on its first call; it releases the GIL and is cached on disk.
+    """Compile ``function``, which must not call another compiled one; it releases the GIL and is cached on disk.
 
-    ``function`` should take arrays and numbers and must not call another compiled function. If neither the package
-    folder nor the user's cache is writable, each process compiles it again.
+    If neither the package folder nor the user's cache is writable, each process compiles it again.
     """
 
     @functools.cache
     def build() -> Callable[P, R]:
-        numba: Any = importlib.import_module("numba")  # takes 0.2 s, which `attar --help` should not pay
-        options = {"nogil": True, "error_model": "numpy"}
+        njit: Any = functools.partial(importlib.import_module("numba").njit, nogil=True, error_model="numpy")
         try:
-            kernel: Callable[P, R] = numba.njit(cache=True, **options)(function)
+            kernel: Callable[P, R] = njit(cache=True)(function)
         except RuntimeError:  # numba found no writable cache folder
-            kernel = numba.njit(**options)(function)
+            kernel = njit()(function)
         return kernel
 
     @functools.wraps(function)
