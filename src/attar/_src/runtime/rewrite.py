@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from attar._src.core.scheme import Shape
-from attar._src.runtime.grid import Grid
+from attar._src.runtime.builder import node_attributes
+from attar._src.runtime.grid import Constant, Grid
 
 
 def rewrite(model: onnx.ModelProto, weights: Mapping[str, Shape], grids: Mapping[str, Grid]) -> onnx.ModelProto:
@@ -26,7 +27,6 @@ def rewrite(model: onnx.ModelProto, weights: Mapping[str, Shape], grids: Mapping
     - Two consecutive Slices of different axes become one, if nothing else reads the first or rounds between them.
 
     Args:
-        model: the model; not changed.
         weights: shapes of the initializers that are not in the model.
         grids: grids of quantized values.
     """
@@ -35,8 +35,8 @@ def rewrite(model: onnx.ModelProto, weights: Mapping[str, Shape], grids: Mapping
     constants = {tensor.name: tensor for tensor in out.graph.initializer}
     readers = Counter(name for node in out.graph.node for name in node.input)
     readers.update(value.name for value in out.graph.output)
-    taken = {node.name for node in out.graph.node} | {name for node in out.graph.node for name in node.output}
-    taken |= {value.name for value in out.graph.input} | {*constants, *weights}
+    taken = {*constants, *weights, *(value.name for value in out.graph.input)}
+    taken.update(name for node in out.graph.node for name in (node.name, *node.output))
 
     def constant(name: str) -> NDArray[Any] | None:
         return numpy_helper.to_array(constants[name]) if name in constants else None
@@ -85,10 +85,9 @@ def _ranks(model: onnx.ModelProto, weights: Mapping[str, Shape]) -> dict[str, in
     return {v.name: len(v.type.tensor_type.shape.dim) for v in infos if v.type.tensor_type.HasField("shape")}
 
 
-def _over_space(node: onnx.NodeProto, rank: int | None, constant: Callable[[str], NDArray[Any] | None]) -> bool:
+def _over_space(node: onnx.NodeProto, rank: int | None, constant: Constant) -> bool:
     """Return whether a ReduceMean reduces all axes but the first two of a value with three or more."""
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    axes = attributes.get("axes")
+    axes = node_attributes(node).get("axes")
     if axes is None and len(node.input) > 1:
         axes = constant(node.input[1])
     if axes is None or rank is None or rank < 3:
@@ -98,19 +97,14 @@ def _over_space(node: onnx.NodeProto, rank: int | None, constant: Callable[[str]
 
 def _pool(node: onnx.NodeProto, fresh: Callable[[str], str]) -> list[onnx.NodeProto]:
     """Return a GlobalAveragePool, followed by a Flatten if the mean drops its axes."""
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    if attributes.get("keepdims", 1):
-        return [helper.make_node("GlobalAveragePool", node.input[:1], node.output, name=node.name)]
-    pooled = fresh(f"{node.output[0]}_pooled")
-    return [
-        helper.make_node("GlobalAveragePool", node.input[:1], [pooled], name=node.name),
-        helper.make_node("Flatten", [pooled], node.output, name=fresh(f"{node.name}_flatten"), axis=1),
-    ]
+    pool = helper.make_node("GlobalAveragePool", node.input[:1], node.output, name=node.name)
+    if node_attributes(node).get("keepdims", 1):
+        return [pool]
+    pool.output[0] = fresh(f"{node.output[0]}_pooled")
+    return [pool, helper.make_node("Flatten", pool.output, node.output, name=fresh(f"{node.name}_flatten"), axis=1)]
 
 
-def _join(
-    first: onnx.NodeProto, second: onnx.NodeProto, constant: Callable[[str], NDArray[Any] | None]
-) -> list[NDArray[np.int64]] | None:
+def _join(first: onnx.NodeProto, second: onnx.NodeProto, constant: Constant) -> list[NDArray[np.int64]] | None:
     """Return starts, ends, axes and steps of two Slices combined; None if axes are shared or unknown."""
     known: list[list[NDArray[np.int64]]] = []
     for node in (first, second):
