@@ -223,7 +223,7 @@ def test_a_sampler_is_told_the_epoch():
 @pytest.mark.parametrize(
     ("loader", "error", "match"),
     [
-        (iter([1]), DataError, "can be gone through once"),
+        (iter([1]), DataError, "can be iterated once"),
         ([], DataError, "gives no batches"),
         ([(torch.ones(2), torch.ones(2), 3)], DataError, "a batch of 3 entries"),
         ([(torch.ones(2), torch.ones(3))], DataError, r"inputs \[\(2,\)\] and targets \(3,\)"),

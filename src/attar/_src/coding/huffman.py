@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.coding.base import Symbols
+from attar._src.coding.base import Coder, Symbols
 from attar._src.coding.chunks import CHUNK, decode_chunks, encode_chunks
 from attar._src.coding.kernels import HUFFMAN_PADDING, Bytes, huffman_decode, huffman_encode
 from attar._src.coding.levels import Levels, read_levels, write_levels
@@ -17,7 +17,7 @@ from attar._src.core.errors import ArtifactError
 LONGEST = 15
 
 
-class Huffman:
+class Huffman(Coder):
     """The optimal prefix code (Huffman 1952): at least one bit per symbol, zero if only one symbol occurs.
 
     It comes within a few percent of the entropy for codes of 4 bits and more, and stays far above it if one symbol

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.coding.base import Symbols
+from attar._src.coding.base import Coder, Symbols
 from attar._src.coding.chunks import CHUNK, decode_chunks, encode_chunks
 from attar._src.coding.kernels import LANES, Bytes, rans_decode_lanes, rans_decode_one, rans_encode
 from attar._src.coding.tables import Frequencies, best_table, cross_entropy, frequencies
@@ -21,7 +21,7 @@ SMALL = 4096
 WORTH_LANES = 1000 * 3 * LANES
 
 
-class Rans:
+class Rans(Coder):
     """Range asymmetric numeral systems (J. Duda, arXiv:1311.2540): symbols of frequency f / 2^k take k - log2(f) bits.
 
     Encoding a symbol maps the state x to ``(x // f << k) + start + x % f``; 16-bit words are moved out to keep x below

@@ -7,11 +7,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.coding.base import Symbols
+from attar._src.coding.base import Coder, Symbols
 from attar._src.core.errors import ArtifactError
 
 
-class Raw:
+class Raw(Coder):
     """Bit packing without a table: ``ceil(log2(alphabet))`` bits per symbol (``docs/format.md``, section 4.1).
 
     Use it for nearly uniform symbols, and as the baseline of the other coders.

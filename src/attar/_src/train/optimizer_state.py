@@ -13,13 +13,8 @@ from attar._src.core.errors import AttarError
 def flatten_state(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     """Return ``value`` as JSON with every tensor replaced by a name, and add the tensors to ``tensors``.
 
-    Args:
-        value: None, booleans, numbers, strings and tensors, in dicts (with keys of these types), lists and tuples.
-        name: prefix of the tensors' names.
-        tensors: filled in place.
-
     Raises:
-        AttarError: ``value`` contains another type.
+        AttarError: ``value`` contains more than None, booleans, numbers, strings, tensors, dicts, lists and tuples.
 
     Example:
         >>> flatten_state({"step": 3, "exp_avg": torch.zeros(2)}, "optimizer", {})

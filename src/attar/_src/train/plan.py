@@ -1,4 +1,4 @@
-"""Training plan: epochs, batch size, optimizer and schedule; the common fields of training stages."""
+"""The training plan: the common fields of training stages."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ _LAST = 1e-4
 
 
 class TrainingPlan(Spec):
-    """How a module is trained. Training stages inherit these fields.
+    """How a module is trained.
 
     Attributes:
         epochs: number of passes over the training examples.
         batch: examples per step, over all ranks.
-        optimizer: the optimizer.
         schedule: schedule of the learning rate, see :meth:`factor`.
         warmup: share of the steps over which the learning rate rises; None is 0.3 for ``one_cycle`` and 0 otherwise.
         clip: maximum norm of the gradients of all parameters together; None disables clipping.

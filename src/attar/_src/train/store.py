@@ -1,4 +1,4 @@
-"""Checkpoints of a stage: tensors as safetensors, everything else as JSON in the same file, written atomically."""
+"""Checkpoints of a stage."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Checkpoint:
 
     Attributes:
         epoch: number of completed epochs.
-        tensors: tensors by name, of parameters, buffers, constraints and optimizer.
+        tensors: parameters, buffers, and tensors of constraints and optimizer.
         facts: JSON values: history, scalars of the optimizer.
         done: whether the stage is finished.
     """
@@ -42,8 +42,7 @@ class Checkpoint:
 class CheckpointStore:
     """A folder with the latest checkpoint of one stage in one file, such as ``epoch-000012.safetensors``.
 
-    The file's metadata holds the facts as JSON and a checksum of everything, which safetensors lacks. One
-    process writes; any number may read.
+    The file's metadata holds the facts as JSON and a checksum of everything, which safetensors lacks.
     """
 
     folder: Path
@@ -65,8 +64,7 @@ class CheckpointStore:
             checksum, text = metadata[_FORM][:8], metadata[_FORM][8:]
             if checksum != _checksum(tensors, text):
                 raise ValueError("its checksum does not match")
-            said = json.loads(text)
-            return Checkpoint(said["epoch"], tensors, said["facts"], said["done"])
+            return Checkpoint(tensors=tensors, **json.loads(text))
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise AttarError(
                 f"checkpoint {path} is damaged ({type(error).__name__}: {error}); remove it to restart this stage"
@@ -92,18 +90,15 @@ class CheckpointStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(path, save(tensors, metadata))
-            _settle(self.folder)
+            _sync_folder(self.folder)
             for old in [*before, *self.folder.glob(".epoch-*.part")]:
                 if old != path:
                     old.unlink(missing_ok=True)
         except OSError as error:
-            at = (
-                f"the previous checkpoint is intact: run again to resume from {before[-1].name}"
-                if before
-                else "there is no previous checkpoint: the stage will start again"
-            )
+            intact = f"the previous checkpoint is intact: run again to resume from {before[-1].name}" if before else ""
             raise AttarError(
-                f"checkpoint {path} cannot be written ({error}); free disk space or allow writing; {at}"
+                f"checkpoint {path} cannot be written ({error}); free disk space or allow writing; "
+                f"{intact or 'there is no previous checkpoint: the stage will start again'}"
             ) from error
 
     def _paths(self) -> list[Path]:
@@ -115,8 +110,8 @@ def _checksum(tensors: Mapping[str, torch.Tensor], text: str) -> str:
     return digest([text, *chain.from_iterable(sorted(tensors.items()))])[:8]
 
 
-def _settle(folder: Path) -> None:
-    """Sync the folder, so that the new file's entry is durable before the old file is removed."""
+def _sync_folder(folder: Path) -> None:
+    """Make the new file's entry durable before the old file is removed."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
