@@ -7,7 +7,7 @@ from torch import nn
 
 from attar._src.core.errors import SpecError
 from attar._src.train.optimizer import OPTIMIZERS, Group, OptimizerChoice, Sgd
-from attar._src.train.optimizer_state import flatten_state, unflatten_state
+from attar._src.train.store import flatten_state, unflatten_state
 
 CHOICE = TypeAdapter(OptimizerChoice)
 

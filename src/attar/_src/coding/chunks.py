@@ -18,13 +18,7 @@ CHUNK = 1 << 19
 def encode_chunks(symbols: Symbols, known: NDArray[np.bool_], encode: Callable[[Symbols], bytes]) -> bytes:
     """Return the payload of ``symbols``, shape ``(n,)``: the lengths of all chunks but the last, then the chunks.
 
-    Args:
-        symbols: ``(n,)``.
-        known: ``(alphabet,)``, True for symbols the table can code.
-        encode: encodes one chunk, contiguous and of known symbols.
-
-    Raises:
-        SpecError: a symbol is not in the table.
+    ``known (alphabet,)`` is True for symbols the table can code; ``encode`` gets contiguous chunks of known symbols.
     """
     chunks = []
     for start in range(0, symbols.size, CHUNK):
@@ -46,9 +40,6 @@ def decode_chunks(
     """Invert :func:`encode_chunks`; ``decode(chunk, symbols)`` fills ``symbols`` in place.
 
     The caller should have checked ``count`` against its memory limit.
-
-    Raises:
-        ArtifactError: the chunk lengths do not fit the payload, or a chunk is malformed.
     """
     data = np.frombuffer(payload, np.uint8)
     chunks = _split(data, -(-count // CHUNK))

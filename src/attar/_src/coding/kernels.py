@@ -6,17 +6,44 @@ the input that is longer than the loops can read between two checks.
 
 from __future__ import annotations
 
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.coding.compiled import compiled
-
+P = ParamSpec("P")
+R = TypeVar("R")
 Bytes = NDArray[np.uint8]
 Words = NDArray[np.uint16]
 DoubleWords = NDArray[np.uint32]
 
 # Enough independent multiplication chains to keep a core busy; 16 and 32 lanes measured slower (registers spill).
 LANES = 8
+
+
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile ``function``, which must not call another compiled one; it releases the GIL and is cached on disk.
+
+    If neither the package folder nor the user's cache is writable, each process compiles it again.
+    """
+
+    @functools.cache
+    def build() -> Callable[P, R]:
+        njit: Any = functools.partial(importlib.import_module("numba").njit, nogil=True, error_model="numpy")
+        try:
+            kernel: Callable[P, R] = njit(cache=True)(function)
+        except RuntimeError:  # numba found no writable cache folder
+            kernel = njit()(function)
+        return kernel
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return build()(*args, **kwargs)
+
+    return call
 
 
 @compiled

@@ -84,8 +84,7 @@ def plan_grids(
     grids = dict(activations)
     absorbed: set[str] = set()
     for value, grid in activations.items():
-        source, at = value, grid
-        passed: list[str] = []
+        source = value
         while source not in outputs and (node := producer.get(source)) is not None:
             above = node.input[0] if node.op_type in _ORDERLY and len(node.output) == 1 else None
             bounds = _bounds(node, constant)
@@ -93,12 +92,12 @@ def plan_grids(
                 break
             if above in grids or above in outputs or readers[above] > 1:
                 break
-            at = at.between(*bounds)
-            passed += [source] if node.op_type in _CLIPS else []
+            grid = grid.between(*bounds)
+            if node.op_type in _CLIPS:
+                absorbed.add(source)
             source = above
         if source != value:
-            grids[source] = at
-            absorbed.update(passed)
+            grids[source] = grid
     return grids, absorbed
 
 
@@ -106,17 +105,13 @@ def grid_of_move(node: onnx.NodeProto, codes: Mapping[str, CodedValue], constant
     """Return the grid of a node's output if the node can work on the codes of its inputs, else None."""
     if node.op_type not in _MOVES or (node.op_type == "MaxPool" and len(node.output) > 1):
         return None
-    grids = [codes[name].grid if name in codes else None for name in data_inputs(node)]
-    first = grids[0]
-    if first is None:
+    inputs = data_inputs(node)
+    grids = [codes[name].grid for name in inputs if name in codes]
+    if len(grids) < len(inputs) or len({(grid.scale, grid.zero_point) for grid in grids}) > 1:
         return None
-    for grid in grids[1:]:
-        if grid is None or (grid.scale, grid.zero_point) != (first.scale, first.zero_point):
-            return None
-        first = replace(first, low=min(first.low, grid.low), high=max(first.high, grid.high))
     if node.op_type in FILLS and not _pads_zero(node, constant):
         return None
-    return first
+    return replace(grids[0], low=min(grid.low for grid in grids), high=max(grid.high for grid in grids))
 
 
 def data_inputs(node: onnx.NodeProto) -> list[str]:

@@ -1,8 +1,4 @@
-"""Equivalent rewrites of a graph before lowering that let ONNX Runtime run more of it in integers.
-
-ONNX Runtime has integer kernels for GlobalAveragePool but not for ReduceMean, and each strided Slice costs a pass over
-its input.
-"""
+"""Equivalent rewrites of a graph before lowering that let ONNX Runtime run more of it in integers."""
 
 from __future__ import annotations
 
@@ -23,12 +19,12 @@ from attar._src.runtime.grid import Constant, Grid
 def rewrite(model: onnx.ModelProto, weights: Mapping[str, Shape], grids: Mapping[str, Grid]) -> onnx.ModelProto:
     """Return a rewritten copy of a model in which every node has a unique name.
 
-    - ReduceMean over all axes but the first two becomes GlobalAveragePool, followed by Flatten if keepdims is 0.
-    - Two consecutive Slices of different axes become one, if nothing else reads the first or rounds between them.
+    - ReduceMean over all axes but the first two, which has no integer kernel, becomes GlobalAveragePool, followed by
+      Flatten if keepdims is 0.
+    - Two consecutive Slices of different axes become one, if nothing else reads the first or rounds between them: each
+      strided Slice costs a pass over its input.
 
-    Args:
-        weights: shapes of the initializers that are not in the model.
-        grids: grids of quantized values.
+    ``weights`` are the shapes of initializers that are not in the model.
     """
     out = onnx.ModelProto()
     out.CopyFrom(model)

@@ -46,7 +46,7 @@ class Layer:
 
 
 class Session:
-    """A model that is ready to run.
+    """A model ready to run.
 
     Args:
         source: path of a ``.attar`` file, the bytes of one, or an open :class:`Artifact`.
@@ -79,7 +79,6 @@ class Session:
         record = self.artifact.graph_record(graph)
         self.inputs: tuple[Port, ...] = record.inputs
         self.outputs: tuple[Port, ...] = record.outputs
-        self._names = tuple(port.name for port in record.outputs)
         self._accepted: set[tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]] = set()
         lowered = lower(self.artifact, graph, threads=threads or 1)
         self.dequantized: Mapping[str, str] = lowered.dequantized
@@ -109,12 +108,12 @@ class Session:
             DataError: a name, type or shape does not match the graph's inputs.
         """
         if isinstance(inputs, Mapping):
-            return dict(zip(self._names, self._engine.run(self._checked(inputs)), strict=True))
+            return dict(zip(self._engine.outputs, self._engine.run(self._checked(inputs)), strict=True))
         if len(self.inputs) != 1:
             names = ", ".join(port.name for port in self.inputs)
             raise DataError(f"one array was given for {len(self.inputs)} inputs; pass a dict of {names}")
         found = self._engine.run(self._checked({self.inputs[0].name: inputs}))
-        return found[0] if len(found) == 1 else dict(zip(self._names, found, strict=True))
+        return found[0] if len(found) == 1 else dict(zip(self._engine.outputs, found, strict=True))
 
     def preprocess(self, raw: NDArray[Any]) -> NDArray[Any]:
         """Preprocess raw examples into an input of :meth:`run` (``docs/format.md``, section 6).

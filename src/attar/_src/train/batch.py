@@ -43,11 +43,7 @@ class Batch:
         return Batch(tuple(each[examples] for each in self.inputs), targets, names=self.names)
 
     def pick(self, names: Sequence[str]) -> tuple[torch.Tensor, ...]:
-        """Return the inputs called ``names``, in this order; all inputs if ``names`` or those of the batch are empty.
-
-        Raises:
-            DataError: one is not in the batch.
-        """
+        """Return the inputs called ``names``, in this order; all inputs if either has no names."""
         if not self.names or not names:
             return self.inputs
         missing = [name for name in names if name not in self.names]

@@ -29,14 +29,13 @@ def preprocessor(preprocessing: Preprocessing | None) -> Callable[[Tensor], Tens
 
 @dataclass(frozen=True, eq=False)
 class ArrayFeed(Feed):
-    """Raw examples in memory; each batch is augmented and preprocessed when it is drawn.
+    """Raw examples in memory, ``(n, ...)``; each batch is augmented and preprocessed when it is drawn.
 
     Every rank draws the same order of all examples and takes its own slice of each batch, so that the batches of all
     ranks together are those of one rank alone, except for endless augmentations.
 
     Attributes:
-        inputs: arrays or tensors ``(n, ...)``. The first is augmented and prepared; floating-point ones become float32.
-        targets: ``(n, ...)``, or None.
+        inputs: arrays or tensors. The first is augmented and prepared; floating-point ones become float32.
         batch: examples in a batch, over all ranks.
         prepare: raw examples -> the first input.
         rank, world: this rank, and the number of ranks.
@@ -71,15 +70,15 @@ class ArrayFeed(Feed):
         if counts[0] < self.world:
             raise DataError(f"{counts[0]} examples cannot be shared by {self.world} ranks; use fewer devices")
         if self.allowed is not None:
-            many = self.variants
-            if many is None:
-                raise SpecError("allowed limits the variants of finite augmentations; this augmentation is endless")
-            fits = self.allowed.dtype == torch.int64 and self.allowed.dim() == 2 and len(self.allowed) == counts[0]
-            if not fits or self.allowed.shape[1] == 0 or int(self.allowed.min()) < 0 or int(self.allowed.max()) >= many:
-                raise DataError(
-                    f"allowed is {self.allowed.dtype}{tuple(self.allowed.shape)}; int64 ({counts[0]}, k) below {many} "
-                    "was expected"
-                )
+            self._check_allowed(self.allowed)
+
+    def _check_allowed(self, allowed: Tensor) -> None:
+        if self.variants is None:
+            raise SpecError("allowed limits the variants of finite augmentations; this augmentation is endless")
+        fits = allowed.dtype == torch.int64 and allowed.dim() == 2 and len(allowed) == self.examples and allowed.numel()
+        if not fits or int(allowed.min()) < 0 or int(allowed.max()) >= self.variants:
+            asked = f"int64 ({self.examples}, k) from 0 to {self.variants - 1}"
+            raise DataError(f"allowed should be {asked}; {allowed.dtype}{tuple(allowed.shape)} arrived")
 
     @property
     def examples(self) -> int:
@@ -141,11 +140,9 @@ class LoaderFeed:
     shuffling loader repeats its order when a run resumes from a checkpoint. Each rank iterates the whole loader and
     takes its slice of every batch, without examples that cannot be shared evenly.
 
-    Args:
+    Attributes:
         parameters: arguments of the models' forward -> whether they are required.
         rank, world: this rank, and the number of ranks.
-
-    Attributes:
         first: the first batch.
 
     Raises:
@@ -200,16 +197,14 @@ class LoaderFeed:
         return self._batches("once")
 
     def _batches(self, *words: str | int) -> Iterator[Batch]:
-        return map(self._batch, seeded(self.loader, derive_seed(self.seed, "loader", *words)))
-
-    def _batch(self, item: Any) -> Batch:
-        batch = read_batch(item, self.parameters)
-        if batch.names != self.first.names:
-            raise DataError(
-                f"a batch has the inputs {', '.join(batch.names) or 'by position'} and the first had "
-                f"{', '.join(self.first.names) or 'them by position'}; give every batch the same"
-            )
-        return batch
+        for item in seeded(self.loader, derive_seed(self.seed, "loader", *words)):
+            batch = read_batch(item, self.parameters)
+            if batch.names != self.first.names:
+                raise DataError(
+                    f"a batch has the inputs {', '.join(batch.names) or 'by position'} and the first had "
+                    f"{', '.join(self.first.names) or 'them by position'}; give every batch the same"
+                )
+            yield batch
 
 
 def seeded(loader: Iterable[Any], seed: int) -> Iterator[Any]:

@@ -22,10 +22,9 @@ from attar._src.core.progress import Bar
 from attar._src.train.average import WeightAverage
 from attar._src.train.batch import Batch, Feed
 from attar._src.train.optimizer import Group
-from attar._src.train.optimizer_state import flatten_state, unflatten_state
 from attar._src.train.plan import TrainingPlan
 from attar._src.train.seeds import derive_seed, seed_everything
-from attar._src.train.store import Checkpoint, CheckpointStore
+from attar._src.train.store import Checkpoint, CheckpointStore, flatten_state, unflatten_state
 
 _PARAMETRIZATION = "program.attar_parametrization"  # prefix of the names of constraints' parameters and buffers
 _CHECK_EVERY = 50  # steps: checks of the losses synchronise with the device and the other ranks
@@ -240,20 +239,13 @@ class _Loop:
 
     def _mean(self, value: Tensor) -> Tensor:
         """Return the mean of a floating-point tensor over the ranks, as a copy."""
-        value = value.detach().clone()
-        if self.fabric.world_size > 1:
-            reduced = self.fabric.all_reduce(value, reduce_op="mean")
-            assert isinstance(reduced, Tensor)
-            return reduced
-        return value
+        mean = self.fabric.all_reduce(value.detach().clone(), reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        return mean
 
 
 def parameter_groups(whole: nn.Module) -> list[Group]:
-    """Return the trainable parameters in two groups; weight decay applies to those of two axes, except constraints'.
-
-    Raises:
-        SpecError: no parameter requires a gradient.
-    """
+    """Return the trainable parameters in two groups; weight decay applies to those of two axes, except constraints'."""
     split: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in whole.named_parameters():
         if parameter.requires_grad:

@@ -50,11 +50,7 @@ def read_batch(item: Any, parameters: Mapping[str, bool]) -> Batch:
 
 
 def read_inputs(item: Any, parameters: Mapping[str, bool]) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
-    """Return the names of a batch's inputs, none if they are positional, and the inputs in the order of the forward.
-
-    Raises:
-        DataError: as :func:`read_batch`; targets are ignored.
-    """
+    """Return the names of a batch's inputs, none if they are positional, and the inputs in the order of the forward."""
     names, inputs, _ = _read(item, parameters)
     return names, inputs
 
@@ -101,11 +97,7 @@ def as_input(raw: Tensor) -> Tensor:
 
 
 def as_tensor(value: Any, what: str = "a value") -> Tensor:
-    """Return an array or tensor as a tensor on the CPU, without a copy if that is safe.
-
-    Raises:
-        DataError: it is neither, or has no axis of examples.
-    """
+    """Return an array or tensor with an axis of examples as a tensor on the CPU, without a copy if that is safe."""
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(np.require(value, requirements=["C", "W"]))
     if not isinstance(value, Tensor) or value.dim() == 0:

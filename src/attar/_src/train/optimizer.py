@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, PlainSerializer
@@ -21,8 +20,7 @@ LearningRate = Annotated[float, Field(gt=0)]
 _Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """Parameters, and whether weight decay applies to them."""
 
     parameters: tuple[nn.Parameter, ...]
@@ -30,12 +28,7 @@ class Group:
 
 
 class OptimizerSpec(Spec):
-    """An optimizer in a recipe.
-
-    Attributes:
-        lr: peak learning rate; the plan's schedule multiplies it.
-        weight_decay: weight decay of the decayed groups.
-    """
+    """An optimizer in a recipe; the plan's schedule multiplies ``lr``, ``weight_decay`` is that of decayed groups."""
 
     name: str
     lr: LearningRate

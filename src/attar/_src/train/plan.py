@@ -57,12 +57,9 @@ class TrainingPlan(Spec):
         if step < rising:
             return _LOW + (1 - _LOW) * _rise(step / rising) if cycle else (step + 1) / rising
         u = (step - rising) / max(steps - rising, 1)
-        if self.schedule == "constant":
-            return 1.0
-        if self.schedule == "linear":
-            return 1 - u
-        low = _LOW * _LAST if cycle else 0.0
-        return low + (1 - low) * (1 - _rise(u))
+        low, fall = _LOW * _LAST, 1 - _rise(u)
+        factors = {"one_cycle": low + (1 - low) * fall, "cosine": fall, "linear": 1 - u, "constant": 1.0}
+        return factors[self.schedule]
 
 
 def _rise(u: float) -> float:

@@ -6,8 +6,7 @@ import contextlib
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +20,10 @@ _GAIN = 0.9  # a gain below 10 % does not justify another precision
 _ROUNDS = 20
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     """The chosen precision and layout.
 
-    Attributes:
-        figures: ``"precision layout"`` -> median seconds of a forward and backward pass; None if it cannot run.
+    ``figures`` maps ``"precision layout"`` to the median seconds of a forward and backward pass, None if it cannot run.
     """
 
     precision: Precision
@@ -48,10 +45,8 @@ def measure_precision(
     should reuse the decision, and the first of several ranks should decide for all.
 
     Args:
-        program: called with the inputs; not changed.
         inputs: a batch of the size used in training, on the device of the program.
-        precisions: candidates, the default first.
-        layouts: candidates, the default first; only the default is tried if no weight has four axes.
+        precisions, layouts: candidates, the default first; only the first layout is tried if no weight has four axes.
         seconds: approximate time budget; each combination runs at least twice after a warm-up.
     """
     flat = not any(p.dim() == 4 for p in program.parameters())
