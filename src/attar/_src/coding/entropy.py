@@ -1,4 +1,4 @@
-"""Zero-order entropy: the lower bound of every coder here."""
+"""Zero-order entropy: the lower bound of every coder."""
 
 from __future__ import annotations
 

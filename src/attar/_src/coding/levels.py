@@ -112,11 +112,8 @@ def read_levels(table: bytes, alphabet: int) -> tuple[int, Levels]:
     symbol = 0
     after_run = False
     while symbol < alphabet:
-        if predictor and symbol >= half:
-            expected = levels[alphabet - 1 - symbol]
-        else:
-            expected = levels[symbol - 1] if symbol else 0
-        level = unfold(reader.golomb(order), expected)
+        expected = alphabet - 1 - symbol if predictor and symbol >= half else symbol - 1  # levels[-1] is 0 at first
+        level = unfold(reader.golomb(order), levels[expected])
         if level > MAX_LEVEL:
             raise ArtifactError(f"a coding table has level {level} for symbol {symbol}; the largest is {MAX_LEVEL}")
         levels[symbol] = level

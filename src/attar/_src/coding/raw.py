@@ -30,8 +30,7 @@ class Raw(Coder):
         if width in (0, 8):
             return symbols.tobytes() if width else b""
         # Eight symbols of `width` bits fill `width` bytes: one little-endian number.
-        eights = np.zeros((-(-symbols.size // 8), 8), np.uint8)
-        eights.ravel()[: symbols.size] = symbols
+        eights = np.pad(symbols, (0, -symbols.size % 8)).reshape(-1, 8)
         packed = np.zeros(len(eights), "<u8")
         for place in range(8):
             packed |= eights[:, place].astype("<u8") << np.uint64(width * place)

@@ -69,9 +69,7 @@ class Builder:
         """Add a node of the source with other inputs and outputs."""
         twin = onnx.NodeProto()
         twin.CopyFrom(node)
-        del twin.input[:], twin.output[:]
-        twin.input.extend(inputs)
-        twin.output.extend(outputs)
+        twin.input[:], twin.output[:] = inputs, outputs
         self._nodes.append(twin)
 
     def finish(self) -> onnx.ModelProto:

@@ -37,9 +37,6 @@ class Engine:
         exact: use exact integer kernels if the fast ones of this machine saturate.
         profile: prefix of the profile's file name; None disables profiling.
 
-    Attributes:
-        inputs, outputs: names in order.
-
     Raises:
         ArtifactError: ONNX Runtime refuses the model.
     """
@@ -62,15 +59,12 @@ class Engine:
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except _FAULTS as error:
             raise ArtifactError(f"ONNX Runtime refuses the graph: {short_message(error)}", section="graph") from error
+        #: Names in order.
         self.inputs = tuple(str(value.name) for value in self._session.get_inputs())
         self.outputs = tuple(str(value.name) for value in self._session.get_outputs())
 
     def run(self, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """Return the outputs in order.
-
-        Raises:
-            DataError: ONNX Runtime cannot run these inputs.
-        """
+        """Return the outputs in order; raise :class:`DataError` if ONNX Runtime cannot run these inputs."""
         try:
             found: list[NDArray[Any]] = self._session.run(None, feed)
         except _FAULTS as error:

@@ -140,8 +140,7 @@ class _Lowering:
         """Run an operator that only moves data on the codes."""
         inputs = [self.codes[name].name if name in data_inputs(node) else self.real(name) for name in node.input]
         if node.op_type in FILLS:
-            zero = self.build.scalar(np.array(grid.zero_point, np.uint8), "zero_point")
-            inputs[2:3] = [zero]
+            inputs[2:3] = [self.build.scalar(np.array(grid.zero_point, np.uint8), "zero_point")]
         outputs = [self.build.fresh(f"{value}_codes") for value in node.output]
         self.build.copy(node, inputs, outputs)
         for value, code in zip(node.output, outputs, strict=True):
@@ -226,25 +225,20 @@ class _Lowering:
 
     def real(self, name: str, why: str = "it is read as real numbers") -> str:
         """Return the name of the floating-point value of ``name``, adding it if necessary."""
-        if name in self.codes:
-            if name not in self.reals:
-                code = self.codes[name]
-                out = self.build.fresh(f"{name}_real")
-                self.reals[name] = self.build.node("DequantizeLinear", [code.name, *self.parameters(code.grid)], out)
-            return self.reals[name]
-        if name in self.weights and name not in self.dense:
+        if name in self.codes and name not in self.reals:
+            code, grid = self.codes[name]
+            out = self.build.fresh(f"{name}_real")
+            self.reals[name] = self.build.node("DequantizeLinear", [code, *self.parameters(grid)], out)
+        elif name in self.weights and name not in self.dense:
             self.dense.add(name)
             self.build.put(name, self.weights.array(name))
             for part in self.weights.compressed(name):
                 self.dequantized.setdefault(part, why)
-        return name
+        return self.reals.get(name, name)
 
     def parameters(self, grid: Grid) -> tuple[str, str]:
-        """Return the initializers of a grid's scale and zero point."""
-        return (
-            self.build.scalar(np.array(grid.scale, np.float32), "scale"),
-            self.build.scalar(np.array(grid.zero_point, np.uint8), "zero_point"),
-        )
+        scale = self.build.scalar(np.array(grid.scale, np.float32), "scale")
+        return scale, self.build.scalar(np.array(grid.zero_point, np.uint8), "zero_point")
 
 
 def _summed(graph: onnx.GraphProto, grids: Mapping[str, Grid]) -> set[str]:

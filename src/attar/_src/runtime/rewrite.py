@@ -61,8 +61,7 @@ def rewrite(model: onnx.ModelProto, weights: Mapping[str, Shape], grids: Mapping
                 names = [fresh(f"{node.name}_{name}") for name in arrays]
                 out.graph.initializer.extend(map(numpy_helper.from_array, arrays.values(), names))
                 constants.update({tensor.name: tensor for tensor in out.graph.initializer[-4:]})
-                del node.input[:]
-                node.input.extend([first.input[0], *names])
+                node.input[:] = [first.input[0], *names]
         nodes.update({node.name: node for node in replacement})
         producer.update({name: node for node in replacement for name in node.output})
     del out.graph.node[:]

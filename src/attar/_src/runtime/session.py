@@ -112,8 +112,8 @@ class Session:
         if len(self.inputs) != 1:
             names = ", ".join(port.name for port in self.inputs)
             raise DataError(f"one array was given for {len(self.inputs)} inputs; pass a dict of {names}")
-        found = self._engine.run(self._checked({self.inputs[0].name: inputs}))
-        return found[0] if len(found) == 1 else dict(zip(self._engine.outputs, found, strict=True))
+        found = self.run({self.inputs[0].name: inputs})
+        return found if len(found) > 1 else next(iter(found.values()))
 
     def preprocess(self, raw: NDArray[Any]) -> NDArray[Any]:
         """Preprocess raw examples into an input of :meth:`run` (``docs/format.md``, section 6).

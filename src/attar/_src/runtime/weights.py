@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from attar._src.artifact.bindings import Whole, parts_of, resolve, whole
 from attar._src.artifact.manifest import Binding
 from attar._src.artifact.reader import Artifact
-from attar._src.core.scheme import Granularity, PerBucket, PerChannel, PerGroup, PerTensor, Shape
+from attar._src.core.scheme import Granularity, PerBucket, PerChannel, PerGroup, Shape
 from attar._src.core.tensors import Codebook, Dense, Quantized
 
 
@@ -40,7 +40,6 @@ class Weights:
     def __init__(self, artifact: Artifact, graph: str, *, threads: int = 1) -> None:
         self._bindings: Mapping[str, Binding] = {b.to: b for b in artifact.graph_record(graph).bindings}
         self.shapes: Mapping[str, Shape] = {name: bound.shape for name, bound in artifact.bound(graph).items()}
-
         self._tensor = cache(partial(artifact.tensor, threads=threads))
 
     def __contains__(self, name: object) -> bool:
@@ -79,27 +78,22 @@ class Weights:
         if isinstance(along, str):
             return along
         codes = resolve(binding, lambda _: stored.codes).astype(np.int8, copy=False)
-        if along is None:
-            return Int8Weight(codes, stored.scale, None)
-        if _follow(along, stored.shape, one, codes.shape) != axis:
+        if along is not None and _follow(along, stored.shape, one, codes.shape) != axis:
             return f"its scales do not run along the output axis, {axis}"
-        return Int8Weight(codes, stored.scale, axis)
+        return Int8Weight(codes, stored.scale, None if along is None else axis)
 
 
 def _scale_axis(granularity: Granularity, shape: Shape) -> int | str | None:
     """Return the axis of a tensor's scales, None for a single scale, or the reason why there is no such axis."""
     count = granularity.count(shape)
     match granularity:
-        case PerTensor():
-            return None
-        case PerChannel(axis=axis):
-            return axis if count > 1 else None
-        case PerGroup(axis=axis, size=size):
-            if count > shape[axis]:
-                return f"it has groups of {size}: a storage format"
-            return axis if count > 1 else None
-        case PerBucket(size=size):
-            return None if count == 1 else f"it has buckets of {size}: a storage format"
+        case PerGroup(axis=axis, size=size) if count > shape[axis]:
+            return f"it has groups of {size}: a storage format"
+        case PerBucket(size=size) if count > 1:
+            return f"it has buckets of {size}: a storage format"
+        case PerChannel(axis=axis) | PerGroup(axis=axis) if count > 1:
+            return axis
+    return None
 
 
 def _follow(axis: int, shape: Shape, one: Whole, target: Shape) -> int | None:

@@ -21,7 +21,6 @@ from attar._src.core.interrupt import raise_if_interrupted
 from attar._src.core.progress import Bar
 from attar._src.train.average import WeightAverage
 from attar._src.train.batch import Batch, Feed
-from attar._src.train.optimizer import Group
 from attar._src.train.plan import TrainingPlan
 from attar._src.train.seeds import derive_seed, seed_everything
 from attar._src.train.store import Checkpoint, CheckpointStore, flatten_state, unflatten_state
@@ -82,8 +81,7 @@ def fit(
 
     Returns:
         One row per epoch, including those before a resumption: ``epoch`` (from 1), the means of the loss's parts, the
-        figures of ``evaluate``, ``lr`` of the last step, ``seconds``. Since seconds differ from run to run, the rows
-        must not enter a reproducible file.
+        figures of ``evaluate``, ``lr`` of the last step, and ``seconds``, which differ from run to run.
 
     Raises:
         AttarError: the loss is not finite, or a checkpoint is damaged or cannot be written.
@@ -113,14 +111,11 @@ class _Whole(nn.Module):
         self.program, self.extra, self.loss, self.names = job.program, job.extra, job.loss, job.names
 
     def forward(
-        self,
-        inputs: tuple[Tensor, ...],
-        rest: tuple[Tensor | None, Tensor | None, Tensor | None],
-        names: tuple[str, ...],
-        progress: float,
+        self, inputs: tuple[Tensor, ...], rest: tuple[Tensor | None, ...], names: tuple[str, ...], progress: float
     ) -> dict[str, Tensor]:
         """Return the parts of the loss; ``rest`` is targets, index and variant of the batch."""
-        batch = Batch(inputs, *rest, names)
+        targets, index, variant = rest
+        batch = Batch(inputs, targets, index, variant, names)
         made = self.program(*batch.pick(self.names))
         outputs = tree_map_only(Tensor, lambda t: t.float() if t.is_floating_point() else t, made)
         return dict(self.loss(outputs, batch, progress))
@@ -131,7 +126,7 @@ class _Loop:
         self.job, self.plan, self.feed, self.fabric, self.seed = job, plan, feed, fabric, seed
         self.steps = plan.epochs * feed.steps
         whole = _Whole(job)
-        self.optimizer = plan.optimizer.build(parameter_groups(whole))
+        self.optimizer = plan.optimizer.build(*parameter_groups(whole))
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.average = WeightAverage(self.parameters, plan.average, self.steps)
         self.whole, self.stepper = fabric.setup(whole, self.optimizer)
@@ -244,12 +239,13 @@ class _Loop:
         return mean
 
 
-def parameter_groups(whole: nn.Module) -> list[Group]:
-    """Return the trainable parameters in two groups; weight decay applies to those of two axes, except constraints'."""
-    split: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+def parameter_groups(whole: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the trainable parameters with weight decay, those of two axes or more but constraints', and the others."""
+    decayed, others = list[nn.Parameter](), list[nn.Parameter]()
     for name, parameter in whole.named_parameters():
         if parameter.requires_grad:
-            split[parameter.dim() > 1 and not name.startswith(_PARAMETRIZATION)].append(parameter)
-    if not any(split.values()):
+            decays = parameter.dim() > 1 and not name.startswith(_PARAMETRIZATION)
+            (decayed if decays else others).append(parameter)
+    if not decayed and not others:
         raise SpecError("there is nothing to train: no parameter requires a gradient; set requires_grad on some")
-    return [Group(tuple(each), decayed) for decayed, each in split.items() if each]
+    return decayed, others

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from pydantic import Field, PlainSerializer
@@ -20,24 +20,17 @@ LearningRate = Annotated[float, Field(gt=0)]
 _Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Group(NamedTuple):
-    """Parameters, and whether weight decay applies to them."""
-
-    parameters: tuple[nn.Parameter, ...]
-    decayed: bool
-
-
 class OptimizerSpec(Spec):
-    """An optimizer in a recipe; the plan's schedule multiplies ``lr``, ``weight_decay`` is that of decayed groups."""
+    """An optimizer in a recipe; the plan's schedule multiplies ``lr``."""
 
     name: str
     lr: LearningRate
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
 
-    def build(self, groups: Sequence[Group]) -> torch.optim.Optimizer:
-        """Return the optimizer of these groups."""
-        decay = {True: self.weight_decay, False: 0.0}
-        return self.make([{"params": list(g.parameters), "weight_decay": decay[g.decayed]} for g in groups])
+    def build(self, decayed: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the optimizer of parameters with and without weight decay."""
+        groups = (decayed, self.weight_decay), (others, 0.0)
+        return self.make([{"params": list(each), "weight_decay": decay} for each, decay in groups if each])
 
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """Return the optimizer of parameter groups in the form of ``torch.optim``."""

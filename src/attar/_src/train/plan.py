@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from attar._src.core.spec import Spec
 from attar._src.train.optimizer import OptimizerChoice, Sgd
+from attar._src.train.schedule import cosine_rise
 
 _LOW = 1 / 25
 _LAST = 1e-4
@@ -55,12 +55,8 @@ class TrainingPlan(Spec):
         share = self.warmup if self.warmup is not None else 0.3 * cycle
         rising = round(share * steps)
         if step < rising:
-            return _LOW + (1 - _LOW) * _rise(step / rising) if cycle else (step + 1) / rising
+            return _LOW + (1 - _LOW) * cosine_rise(step / rising) if cycle else (step + 1) / rising
         u = (step - rising) / max(steps - rising, 1)
-        low, fall = _LOW * _LAST, 1 - _rise(u)
+        low, fall = _LOW * _LAST, 1 - cosine_rise(u)
         factors = {"one_cycle": low + (1 - low) * fall, "cosine": fall, "linear": 1 - u, "constant": 1.0}
         return factors[self.schedule]
-
-
-def _rise(u: float) -> float:
-    return (1 - math.cos(math.pi * u)) / 2

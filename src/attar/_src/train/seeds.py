@@ -1,4 +1,4 @@
-"""Seeds: everything random in a run is derived from one seed by hashing, never from leftover generator state."""
+"""Seeds of a run, all derived from one by hashing, never from leftover generator state."""
 
 from __future__ import annotations
 

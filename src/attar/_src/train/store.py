@@ -46,10 +46,9 @@ class CheckpointStore:
         Raises:
             AttarError: the checkpoint is damaged.
         """
-        paths = self._paths()
-        if not paths:
+        path = max(self._paths(), default=None)
+        if path is None:
             return None
-        path = paths[-1]
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
