@@ -30,8 +30,8 @@ class Builder:
         self._taken.update(name for node in graph.node for name in (node.name, *node.input, *node.output))
 
     def constant(self, name: str) -> NDArray[Any] | None:
-        """Return the value of an inline initializer, None for any other name."""
-        tensor = self._constants.get(name)
+        """Return the value of an initializer of the source or added, None for any other name."""
+        tensor = self._constants.get(name) or self._made.get(name)
         return None if tensor is None else numpy_helper.to_array(tensor)
 
     def fresh(self, name: str) -> str:

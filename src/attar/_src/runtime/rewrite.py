@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper, shape_inference
+from onnx import TensorProto, helper, shape_inference
 
 from attar._src.core.scheme import Shape
-from attar._src.runtime.builder import node_attributes
+from attar._src.runtime.builder import Builder, node_attributes
 from attar._src.runtime.grid import Constant, Grid
 
 
@@ -26,47 +26,31 @@ def rewrite(model: onnx.ModelProto, weights: Mapping[str, Shape], grids: Mapping
 
     ``weights`` are the shapes of initializers that are not in the model.
     """
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
-    constants = {tensor.name: tensor for tensor in out.graph.initializer}
-    readers = Counter(name for node in out.graph.node for name in node.input)
-    readers.update(value.name for value in out.graph.output)
-    taken = {*constants, *weights, *(value.name for value in out.graph.input)}
-    taken.update(name for node in out.graph.node for name in (node.name, *node.output))
-
-    def constant(name: str) -> NDArray[Any] | None:
-        return numpy_helper.to_array(constants[name]) if name in constants else None
-
-    def fresh(name: str) -> str:
-        while name in taken:
-            name += "_"
-        taken.add(name)
-        return name
-
-    ranks = _ranks(model, weights) if any(node.op_type == "ReduceMean" for node in out.graph.node) else {}
+    build = Builder(model, reserved=weights)
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    readers.update(value.name for value in model.graph.output)
+    ranks = _ranks(model, weights) if any(node.op_type == "ReduceMean" for node in model.graph.node) else {}
     nodes: dict[str, onnx.NodeProto] = {}
     producer: dict[str, onnx.NodeProto] = {}
-    for node in out.graph.node:
+    for node in copy.deepcopy(model.graph.node):
         if not node.name or node.name in nodes:
-            node.name = fresh(f"{node.op_type}_{node.output[0]}")
+            node.name = build.fresh(f"{node.op_type}_{node.output[0]}")
         replacement = [node]
-        if node.op_type == "ReduceMean" and _over_space(node, ranks.get(node.input[0]), constant):
-            replacement = _pool(node, fresh)
+        if node.op_type == "ReduceMean" and _over_space(node, ranks.get(node.input[0]), build.constant):
+            replacement = _pool(node, build.fresh)
         elif node.op_type == "Slice" and (first := producer.get(node.input[0])) is not None:
             between = grids.get(node.input[0])
             free = readers[node.input[0]] == 1 and between in (None, grids.get(first.input[0]))
-            if free and first.op_type == "Slice" and (joined := _join(first, node, constant)) is not None:
+            if free and first.op_type == "Slice" and (joined := _join(first, node, build.constant)) is not None:
                 del nodes[first.name]
                 arrays = dict(zip(("starts", "ends", "axes", "steps"), joined, strict=True))
-                names = [fresh(f"{node.name}_{name}") for name in arrays]
-                out.graph.initializer.extend(map(numpy_helper.from_array, arrays.values(), names))
-                constants.update({tensor.name: tensor for tensor in out.graph.initializer[-4:]})
+                names = [build.initializer(f"{node.name}_{name}", array) for name, array in arrays.items()]
                 node.input[:] = [first.input[0], *names]
         nodes.update({node.name: node for node in replacement})
         producer.update({name: node for node in replacement for name in node.output})
-    del out.graph.node[:]
-    out.graph.node.extend(nodes.values())
-    return out
+    for node in nodes.values():
+        build.copy(node, node.input, node.output)
+    return build.finish()
 
 
 def _ranks(model: onnx.ModelProto, weights: Mapping[str, Shape]) -> dict[str, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
@@ -172,10 +171,10 @@ class LoaderFeed:
                 "could not repeat what they draw; use persistent_workers=False"
             )
         self.loader, self.parameters, self.seed, self.rank, self.world = loader, parameters, seed, rank, world
-        items = list(islice(seeded(loader, derive_seed(seed, "loader", "look")), 1))
-        if not items:
+        first = next(seeded(loader, derive_seed(seed, "loader", "look")), None)
+        if first is None:
             raise DataError(f"a {type(loader).__name__} gives no batches")
-        self.first = read_batch(items[0], parameters)
+        self.first = read_batch(first, parameters)
         self.labelled = self.first.targets is not None
         sized = length_of(loader)
         self.examples = length_of(getattr(loader, "dataset", None))
