@@ -12,10 +12,9 @@ from pydantic.json_schema import SkipJsonSchema
 from torch import Tensor
 
 from attar._src.core.choice import spec_choice
-from attar._src.core.describe import reference_name
 from attar._src.core.errors import DataError, SpecError
 from attar._src.core.registry import Registry, load_object
-from attar._src.core.spec import Spec
+from attar._src.core.spec import Spec, reference_name
 
 
 class Augmentation(Spec):

@@ -11,10 +11,9 @@ from pydantic.json_schema import SkipJsonSchema
 from torch import nn
 
 from attar._src.core.choice import spec_choice
-from attar._src.core.describe import reference_name
 from attar._src.core.errors import SpecError
 from attar._src.core.registry import Registry, load_object
-from attar._src.core.spec import Spec
+from attar._src.core.spec import Spec, reference_name
 
 LearningRate = Annotated[float, Field(gt=0)]
 _Share = Annotated[float, Field(ge=0, lt=1)]
