@@ -38,7 +38,10 @@ if TYPE_CHECKING:
     from attar._src.methods.quantize.ptq.solver import affine_grid as affine_grid
     from attar._src.methods.quantize.ptq.solver import flat_index as flat_index
     from attar._src.methods.quantize.ptq.solver import weight_extremes as weight_extremes
+    from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize as PostTrainingQuantize
     from attar._src.methods.training_stage import TrainingStage as TrainingStage
+    from attar._src.model.entry_points import EntryPoint as EntryPoint
+    from attar._src.model.entry_points import trace_methods as trace_methods
     from attar._src.model.layer_input import Window as Window
     from attar._src.model.statistics import ChannelMean as ChannelMean
     from attar._src.model.statistics import Histogram as Histogram
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from attar._src.model.trace import trace as trace
     from attar._src.runtime.lower import lower as lower
     from attar._src.work.compressed_model import CalibrationInputs as CalibrationInputs
+    from attar._src.work.compressed_model import CompressedGraph as CompressedGraph
     from attar._src.work.compressed_model import CompressedModel as CompressedModel
     from attar._src.work.compressed_model import FileInfo as FileInfo
     from attar._src.work.constraint import Constraint as Constraint
@@ -83,12 +87,14 @@ else:
             "methods.quantize.ptq.absmax": "Absmax",
             "methods.quantize.ptq.observer": "Observer",
             "methods.quantize.ptq.solver": "Solver affine_grid flat_index weight_extremes",
+            "methods.quantize.ptq.stage": "PostTrainingQuantize",
             "methods.training_stage": "TrainingStage",
+            "model.entry_points": "EntryPoint trace_methods",
             "model.layer_input": "Window",
             "model.statistics": "ChannelMean Histogram InputHessian Range Statistic",
             "model.trace": "trace",
             "runtime.lower": "lower",
-            "work.compressed_model": "CalibrationInputs CompressedModel FileInfo",
+            "work.compressed_model": "CalibrationInputs CompressedGraph CompressedModel FileInfo",
             "work.constraint": "Constraint Progress",
             "work.context": "Context TrainingContext Trial",
             "work.learner": "Learner",
