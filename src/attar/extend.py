@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from attar._src.core.tensors import Codebook, Dense, Quantized, Sparse, dequantize, round_to_grid
     from attar._src.data.dataset import Dataset
     from attar._src.measure.runner import Runner
-    from attar._src.methods.quantize.ptq.observer import Observer
+    from attar._src.methods.quantize.ptq.calibration import Observer
     from attar._src.methods.quantize.ptq.solver import Solver, affine_grid, flat_index, weight_extremes
     from attar._src.methods.quantize.ptq.solvers import Absmax
     from attar._src.methods.training_stage import TrainingStage
@@ -130,7 +130,7 @@ _MODULES = {
     "data.dataset": ("Dataset",),
     "measure.runner": ("Runner",),
     "methods.quantize.ptq.solvers": ("Absmax",),
-    "methods.quantize.ptq.observer": ("Observer",),
+    "methods.quantize.ptq.calibration": ("Observer",),
     "methods.quantize.ptq.solver": (
         "Solver",
         "affine_grid",

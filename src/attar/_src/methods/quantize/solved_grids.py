@@ -54,9 +54,8 @@ def _reaches_unchanged(learner: Learner, name: str, values: torch.Tensor) -> boo
     """Return whether the parametrizations before a weight's grid, such as masks, map ``values`` to themselves."""
     reached = values
     for constraint in learner.constraints:
-        parametrization = constraint.weights.get(name)
-        if parametrization is not None and constraint.order < GridConstraint.order:
-            reached = parametrization(reached)
+        if name in constraint.weights and constraint.order < GridConstraint.order:
+            reached = constraint.weights[name](reached)
     return torch.equal(reached, values)
 
 

@@ -10,8 +10,7 @@ from torch import nn
 from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import ModelError
 from attar._src.methods.quantize.lsq import function
-from attar._src.methods.quantize.ptq.calibrate import spanning_grid
-from attar._src.methods.quantize.ptq.observer import LeastSquares
+from attar._src.methods.quantize.ptq.calibration import LeastSquares, spanning_grid
 from attar._src.methods.quantize.qat import fake_quantize
 from attar._src.model.statistics import Histogram, Range
 from attar._src.work.parametrization import Parametrization
@@ -56,11 +55,7 @@ class LsqActivation(Parametrization):
         )
 
     def initialize(self, x: torch.Tensor) -> None:
-        """Set step and offset to the grid with the least squared error over ``x``.
-
-        Raises:
-            ModelError: ``x`` has a NaN or an infinity.
-        """
+        """Set step and offset to the grid with the least squared error over ``x``; refuse NaN and infinities."""
         low, high = (float(end) for end in fake_quantize.activation_extremes(x))
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ModelError(

@@ -28,7 +28,6 @@ def lsq_weight(
     """Return ``scale * clip(round((w - offset) / scale), qmin, qmax) + offset`` with ``scale = scale_of_step(step)``.
 
     Args:
-        w: float32, any shape.
         step, offset: float32 ``(count,)``; no offset is zero.
         index: int64, broadcastable to ``w``: index of an element's step and offset.
         gradient_scale: factor of the gradients of step and offset.
@@ -107,8 +106,8 @@ class _Value(torch.autograd.Function):
         x, scale = ctx.saved_tensors
         low, high = float(-ctx.zero * scale), float((ctx.top - ctx.zero) * scale)
         inside = fake_quantize.pass_inside(grads[0], x, low, high)
-        steps, beyond, above = scale.new_zeros(3)
-        parts = (each.reshape(-1).split(fake_quantize.CHUNK) for each in (x, grads[0], inside))
+        steps, beyond, above = (scale.new_zeros(()) for _ in range(3))
+        parts = (each.reshape(-1).split(fake_quantize.FLOAT32_CHUNK) for each in (x, grads[0], inside))
         for value, grad, kept in zip(*parts, strict=True):
             ratio = value.float() / scale
             steps += torch.dot(kept.float(), ratio.round().sub_(ratio))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -18,7 +18,6 @@ from attar._src.methods.quantize.lsq.activation import LsqActivation
 from attar._src.methods.quantize.lsq.weight import LsqWeight
 from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
-from attar._src.work.parametrization import Parametrization
 from attar._src.work.rule import Rule
 from attar._src.work.weight_view import WeightView
 
@@ -102,9 +101,7 @@ class Lsq(Rule):
 class LsqConstraint(GridConstraint):
     """The grids of an :class:`Lsq`."""
 
-    def __init__(
-        self, rule: Lsq, weights: Mapping[str, Parametrization], values: Mapping[str, Parametrization]
-    ) -> None:
+    def __init__(self, rule: Lsq, weights: dict[str, LsqWeight], values: dict[str, LsqActivation]) -> None:
         super().__init__(weights, values)
         self.rule = rule
 

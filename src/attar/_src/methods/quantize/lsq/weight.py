@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import Codebook, CompressedTensor, round_to_grid
@@ -31,9 +31,7 @@ class LsqWeight(Parametrization):
         width: current bits, 0-d; only with ``first``.
     """
 
-    def __init__(
-        self, weight: torch.Tensor, scheme: Scheme, *, shifted: bool = False, first: int | None = None
-    ) -> None:
+    def __init__(self, weight: Tensor, scheme: Scheme, *, shifted: bool = False, first: int | None = None) -> None:
         super().__init__()
         self.last, self.narrows = scheme, first is not None
         shape = tuple(weight.shape)
@@ -56,7 +54,7 @@ class LsqWeight(Parametrization):
         """Factor of the gradients of steps and offsets."""
         return 1 / math.sqrt(max(self.share, 1) * self.scheme.qmax)
 
-    def initialize(self, weight: torch.Tensor) -> None:
+    def initialize(self, weight: Tensor) -> None:
         """Set steps and offsets from ``weight``, by the formulas of ``Lsq``."""
         values, scheme = weight.detach(), self.scheme
         if self.offset is None:
@@ -77,24 +75,24 @@ class LsqWeight(Parametrization):
             if self.offset is not None:
                 self.offset.copy_(mean)
 
-    def narrow(self, bits: int, weight: torch.Tensor) -> None:
+    def narrow(self, bits: int, weight: Tensor) -> None:
         """Reduce the grid to ``bits``, fewer than it has, and initialize it from ``weight``."""
         self.width.fill_(bits)
         self.initialize(weight)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         scheme = self.scheme
         return function.lsq_weight(x, self.step, self.offset, self.index, scheme.qmin, scheme.qmax, self.gradient_scale)
 
-    def grid_positions(self, value: torch.Tensor) -> GridPositions:
+    def grid_positions(self, value: Tensor) -> GridPositions:
         scale, scheme = self.scale()[self.index], self.scheme
         return GridPositions((value - self._shift()) / scale, scale.detach(), scheme.qmin, scheme.qmax)
 
-    def scale(self) -> torch.Tensor:
+    def scale(self) -> Tensor:
         """Return the scales, float32 ``(count,)``, positive."""
         return function.scale_of_step(self.step)
 
-    def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
+    def to_compressed(self, value: Tensor) -> CompressedTensor:
         scale, scheme = self.scale().detach().cpu().numpy(), self.scheme
         shifted = np.ascontiguousarray((value - self._shift()).detach().cpu().numpy())
         quantized = round_to_grid(shifted, scale, None, scheme)
@@ -104,15 +102,15 @@ class LsqWeight(Parametrization):
         codes = (quantized.codes.astype(np.int16) - scheme.qmin).astype(np.uint8)
         return Codebook(codes, points, scale, self.offset.detach().cpu().numpy(), scheme.granularity)
 
-    def _error(self, values: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    def _error(self, values: Tensor, step: Tensor) -> Tensor:
         """Return the mean squared error of rounding with ``step``, ``(count,)``."""
         scale, scheme = step.clamp(min=TINY)[self.index], self.scheme
         return self._mean((fake_quantize_weight(values, scale, scheme.qmin, scheme.qmax) - values).square())
 
-    def _shift(self) -> torch.Tensor | float:
+    def _shift(self) -> Tensor | float:
         return 0.0 if self.offset is None else self.offset[self.index]
 
-    def _mean(self, values: torch.Tensor) -> torch.Tensor:
+    def _mean(self, values: Tensor) -> Tensor:
         """Return the mean of the values that share each step, ``(count,)``."""
         index, flat = self.index.expand(values.shape).reshape(-1), values.reshape(-1)
         share = flat.new_zeros(self.count).index_add_(0, index, torch.ones_like(flat)).clamp_(min=1)

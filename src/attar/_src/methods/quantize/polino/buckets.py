@@ -19,11 +19,7 @@ from attar._src.work.parametrization import Parametrization
 
 
 class BucketRows:
-    """Conversion of a tensor to a matrix with one row per bucket, and back.
-
-    Raises:
-        SpecError: the granularity does not fit the shape.
-    """
+    """Conversion of a tensor to a matrix with one row per bucket, and back."""
 
     def __init__(self, granularity: Granularity, shape: Shape) -> None:
         self.count = granularity.count(shape)
@@ -72,11 +68,7 @@ class BucketedWeight(Parametrization):
         self.rows = BucketRows(granularity, tuple(weight.shape))
 
     def stored(self, value: torch.Tensor, codes: torch.Tensor, points: torch.Tensor) -> Codebook:
-        """Return the codebook tensor of ``points[codes]``, codes ``(count, size)``, in the buckets of ``value``.
-
-        Raises:
-            SpecError: the weight has NaN or infinities.
-        """
+        """Return the codebook tensor of ``points[codes]``, codes ``(count, size)``, in the buckets of ``value``."""
         if not torch.isfinite(value).all():
             raise SpecError("a weight with NaN or infinities cannot be quantized")
         _, spread, low = self.rows.unit(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attar._src.core.registry import Registry
-from attar._src.methods.quantize.ptq.observer import LeastSquares, MinMax, Observer, Percentile
+from attar._src.methods.quantize.ptq.calibration import LeastSquares, MinMax, Observer, Percentile
 from attar._src.methods.quantize.ptq.solver import Solver
 from attar._src.methods.quantize.ptq.solvers import Absmax, MinMaxBuckets, Mse
 

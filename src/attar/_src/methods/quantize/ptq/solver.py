@@ -45,8 +45,6 @@ class Solver(ABC):
         """Return the weight on the grid of ``scheme``, in the same shape.
 
         Args:
-            weight: any shape.
-            scheme: the grid.
             inputs: the statistics in the class attribute ``inputs``; None if that is empty.
 
         Raises:

@@ -17,7 +17,7 @@ from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
 from attar._src.methods.quantize.integer_bias import with_integer_biases
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
-from attar._src.methods.quantize.ptq.calibrate import site_grids, site_requests
+from attar._src.methods.quantize.ptq.calibration import site_grids, site_requests
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
 from attar._src.methods.quantize.ptq.solver import input_requests
 from attar._src.methods.quantize.ptq.solvers import Absmax

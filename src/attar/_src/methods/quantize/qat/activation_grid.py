@@ -9,7 +9,7 @@ from torch import nn
 
 from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import ModelError
-from attar._src.methods.quantize.ptq.calibrate import spanning_grid
+from attar._src.methods.quantize.ptq.calibration import spanning_grid
 from attar._src.methods.quantize.qat.fake_quantize import activation_extremes, fake_quantize_activation
 from attar._src.work.parametrization import Parametrization
 
@@ -52,11 +52,7 @@ class ActivationGrid(Parametrization):
         return fake_quantize_activation(x, self.scale, self.zero_point, 0, (1 << self.bits) - 1)
 
     def advance(self) -> None:
-        """Update the running range with the values since the last call.
-
-        Raises:
-            ModelError: a value was NaN or infinite.
-        """
+        """Update the running range with the values since the last call; refuse NaN and infinities."""
         seen = self.batch.tolist()
         if seen == [math.inf, -math.inf]:
             return

@@ -38,8 +38,7 @@ class _Damping(Objective):
     def forward(self, sources: LossInputs) -> torch.Tensor:
         weights, total = sources.weights, torch.zeros((), device=sources.outputs.device)
         for name in weights.acting:
-            last = weights.last(name)
-            if last is None:
+            if (last := weights.last(name)) is None:
                 continue
             grid, value = last
             with torch.no_grad():

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 18  # elements computed at a time in float32: 1 MiB, which fits the cache
+FLOAT32_CHUNK = 1 << 18  # elements computed at a time in float32: 1 MiB, which fits the cache
 _OUTWARD = np.array([-np.inf, np.inf], np.float32)
 
 
@@ -88,8 +88,8 @@ class _Value(torch.autograd.Function):
         if not x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last):
             x = x.contiguous()
         out = torch.empty_like(x)
-        wide = torch.empty(min(x.numel(), CHUNK), device=x.device)
-        for source, target in zip(_flat(x).split(CHUNK), _flat(out).split(CHUNK), strict=True):
+        wide = torch.empty(min(x.numel(), FLOAT32_CHUNK), device=x.device)
+        for source, target in zip(_flat(x).split(FLOAT32_CHUNK), _flat(out).split(FLOAT32_CHUNK), strict=True):
             part = wide[: len(source)].copy_(source)
             target.copy_(part.div_(scale).round_().clamp_(low, high).mul_(scale))
         return out

@@ -51,11 +51,7 @@ class Normalize(Rule):
 
 
 class NormalizedWeight(Parametrization):
-    """A weight normalized to zero mean and the standard deviation ``gain`` (g), initially its own.
-
-    Raises:
-        SpecError: all values of the weight are equal.
-    """
+    """A weight normalized to zero mean and the standard deviation ``gain`` (g), initially its own."""
 
     def __init__(self, weight: torch.Tensor, name: str, gain: torch.Tensor | None = None) -> None:
         super().__init__()

@@ -108,28 +108,22 @@ class _Rate(Objective):
 def _rates(positions: Mapping[str, GridPositions]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return bits per coded weight: interpolated between codes, and of the rounded codes."""
     bits = [_bits(each.at.reshape(-1), each.low, each.high) for each in positions.values()]
-    interpolated, rounded = (torch.stack(parts).sum() / _count(positions) for parts in zip(*bits, strict=True))
+    count = sum(each.at.numel() for each in positions.values())
+    interpolated, rounded = (torch.stack(parts).sum() / count for parts in zip(*bits, strict=True))
     return interpolated, rounded
 
 
-def _count(positions: Mapping[str, GridPositions]) -> int:
-    return sum(each.at.numel() for each in positions.values())
-
-
 def _code_budget(budget: float, rate: float, positions: Mapping[str, GridPositions], learner: Learner) -> float:
-    """Return the bits per coded weight with which a file has ``budget`` bits per parameter.
-
-    Raises:
-        SpecError: the other parts of the file exceed the budget.
-    """
+    """Return the bits per coded weight with which a file has ``budget`` bits per parameter."""
     model = learner.deployed(emit=False)
     size: dict[str, int] = inspect_artifact(open_artifact(pack(model.contents(learner.use), coder=learner.coder)))
     # Constant vectors of an untrained module take no bits yet, but will after training.
     stored = model.stored()
     vectors = [stored[name] for name, _ in learner.module.named_parameters() if name in stored]
     constant = sum(16 * each.codes.size for each in vectors if isinstance(each, Quantized) and not np.ptp(each.codes))
-    other = 8.0 * (size["file_bytes"] - size["graph_bytes"] + _SPARE) + constant - rate * _count(positions)
-    left = (budget * size["parameters"] - other) / _count(positions)
+    coded = sum(each.at.numel() for each in positions.values())
+    other = 8.0 * (size["file_bytes"] - size["graph_bytes"] + _SPARE) + constant - rate * coded
+    left = (budget * size["parameters"] - other) / coded
     if left <= 0:
         raise SpecError(
             f"rate: a file of {budget:g} bits per weight (1% below the size of `compress`) has "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -82,9 +82,7 @@ class StraightThrough(Rounding, Rule):
 class StraightThroughConstraint(GridConstraint):
     """The grids of a :class:`StraightThrough`."""
 
-    def __init__(
-        self, rule: StraightThrough, weights: Mapping[str, WeightGrid], values: Mapping[str, ActivationGrid]
-    ) -> None:
+    def __init__(self, rule: Rounding, weights: dict[str, WeightGrid], values: dict[str, ActivationGrid]) -> None:
         super().__init__(weights, values)
         self.rule = rule
 
