@@ -42,11 +42,9 @@ class CustomLoss(Term):
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """``{"labels"}`` if ``labels`` is set."""
         return frozenset({"labels"} if self.labels else ())
 
     def teachers(self) -> tuple[str, ...]:
-        """Return the names of the teachers; none by default."""
         return tuple(teacher_shares(self.teacher)) if self.teacher else ()
 
     def build(self, learner: Learner) -> Objective:

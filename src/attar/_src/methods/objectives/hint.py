@@ -26,7 +26,6 @@ class Hint(PairedLayersTerm):
     name: Literal["hint"] = "hint"
 
     def build(self, learner: Learner) -> Objective:
-        """Return the loss; its projectors are created once the layers' shapes are known."""
         return _Hint(self)
 
 
@@ -41,11 +40,7 @@ class _Hint(Objective):
 
     def forward(self, sources: LossInputs) -> torch.Tensor:
         pairs = zip(self.projectors, self.term.pairs(sources), strict=True)
-        apart = (_apart(project(student), teacher) for project, (student, teacher) in pairs)
-        return torch.stack([mean_over_valid(each, sources, self.term.ignore_index) for each in apart]).sum()
-
-
-def _apart(guided: torch.Tensor, hint: torch.Tensor) -> torch.Tensor:
-    """Return half the mean square over channels at each position ``(N, ...)``."""
-    # Under autocast the projection is bfloat16.
-    return (guided.to(hint.dtype) - hint).square().mean(-1) / 2
+        # Under autocast the projection is bfloat16.
+        errors = ((project(student).to(teacher.dtype) - teacher) for project, (student, teacher) in pairs)
+        losses = [mean_over_valid(each.square().mean(-1) / 2, sources, self.term.ignore_index) for each in errors]
+        return torch.stack(losses).sum()

@@ -12,9 +12,6 @@ from attar._src.methods.objectives.soft_targets import IGNORE_INDEX
 from attar._src.work.objective import LossInputs
 from attar._src.work.term import Term
 
-#: Path of a module of the student, such as ``layer3.1`` -> path of a module of the teacher.
-LayerPairs = Annotated[dict[str, str], Field(min_length=1)]
-
 
 class PairedLayersTerm(Term):
     """A loss on intermediate layers.
@@ -26,19 +23,16 @@ class PairedLayersTerm(Term):
     """
 
     teacher: str
-    layers: LayerPairs
+    layers: Annotated[dict[str, str], Field(min_length=1)]
     ignore_index: int = IGNORE_INDEX
 
     def teachers(self) -> tuple[str, ...]:
-        """Return the one teacher."""
         return (self.teacher,)
 
     def features(self) -> tuple[str, ...]:
-        """Return the layers of the student."""
         return tuple(self.layers)
 
     def teacher_features(self) -> dict[str, tuple[str, ...]]:
-        """Return the layers of the teacher, each once."""
         return {self.teacher: tuple(dict.fromkeys(self.layers.values()))}
 
     def pairs(self, sources: LossInputs) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -6,19 +6,18 @@ from typing import Literal
 
 import torch
 
-from attar._src.methods.objectives.soft_targets import SoftTerm
+from attar._src.methods.objectives.soft_targets import SoftTerm, kl_divergence
 
 
 class ReverseKl(SoftTerm):
-    """``T^2 KL(softmax(z / T) || p)``, summed over classes, averaged over positions.
+    """``T^2 KL(softmax(z / T) || p)``, averaged over positions, with the ``p`` and the limit for large T of ``kl``.
 
-    ``p`` and the limit for large T are those of ``kl``. ``kl`` makes the student cover every class the teacher thinks
-    possible; this one is mode-seeking: a student with too little capacity drops the teacher's rare answers (Gu et al.
-    2024, "MiniLLM: knowledge distillation of large language models", section 2.1).
+    ``kl`` makes the student cover every class the teacher thinks possible; this one is mode-seeking: a student with too
+    little capacity drops the teacher's rare answers (Gu et al. 2024, "MiniLLM: knowledge distillation of large language
+    models", section 2.1).
     """
 
     name: Literal["reverse_kl"] = "reverse_kl"
 
-    def apart(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """Return ``KL(student || teacher)`` at each position."""
-        return torch.nn.functional.kl_div(teacher, student, reduction="none", log_target=True).sum(-1)
+    def position_losses(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        return kl_divergence(teacher, student)
