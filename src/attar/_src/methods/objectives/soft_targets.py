@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Annotated
 
 import torch
@@ -57,9 +56,8 @@ class SoftTerm(TeacherTerm):
 
     def loss(self, sources: LossInputs) -> torch.Tensor:
         temperature = value_at(self.temperature, sources.progress)
-        teacher = log_soft_targets(sources, teacher_shares(self.teacher), temperature)
         student = torch.log_softmax(at_least_float32(sources.outputs) / temperature, -1)
-        return temperature**2 * self.soft_loss(student, teacher, sources)
+        return temperature**2 * self.soft_loss(student, self._log_soft_targets(sources, temperature), sources)
 
     def soft_loss(self, student: torch.Tensor, teacher: torch.Tensor, sources: LossInputs) -> torch.Tensor:
         """Return the loss without ``T^2``, a scalar, for log-probabilities ``(N, ..., classes)``."""
@@ -68,6 +66,15 @@ class SoftTerm(TeacherTerm):
     def position_losses(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """Return the loss at each position, ``(N, ...)``."""
         raise NotImplementedError
+
+    @torch.no_grad()
+    def _log_soft_targets(self, sources: LossInputs, temperature: float) -> torch.Tensor:
+        """Return ``log sum_k w_k softmax(z_k / T)``: an ensemble averages probabilities, not logits."""
+        parts = [
+            torch.log_softmax(teacher_logits(sources, name) / temperature, -1) + math.log(share)
+            for name, share in teacher_shares(self.teacher).items()
+        ]
+        return parts[0] if len(parts) == 1 else torch.logsumexp(torch.stack(parts), 0)
 
 
 def teacher_shares(teachers: Teachers) -> dict[str, float]:
@@ -86,22 +93,6 @@ def teacher_shares(teachers: Teachers) -> dict[str, float]:
     weights = weights if isinstance(weights, dict) else dict.fromkeys(weights, 1.0)
     total = sum(weights.values())
     return {name: weight / total for name, weight in weights.items()}
-
-
-def log_soft_targets(sources: LossInputs, teachers: Mapping[str, float], temperature: float) -> torch.Tensor:
-    """Return ``log sum_k w_k softmax(z_k / T)``, ``(N, ..., classes)``, at least float32, without gradient.
-
-    ``z_k`` are the logits of a teacher and ``w_k`` its share. The ensemble averages probabilities, not logits.
-
-    Raises:
-        SpecError: a teacher's outputs have another shape than the student's.
-    """
-    with torch.no_grad():
-        parts = [
-            torch.log_softmax(teacher_logits(sources, name) / temperature, -1) + math.log(share)
-            for name, share in teachers.items()
-        ]
-        return parts[0] if len(parts) == 1 else torch.logsumexp(torch.stack(parts), 0)
 
 
 def teacher_logits(sources: LossInputs, name: str) -> torch.Tensor:

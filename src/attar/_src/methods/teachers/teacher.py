@@ -163,24 +163,15 @@ class TeacherAnswers:
     features: Mapping[str, Mapping[str, Tensor]]
 
 
-def ask_teachers(
-    teachers: Mapping[str, Teacher], names: Sequence[str], layers: Mapping[str, Sequence[str]], batch: Batch
-) -> TeacherAnswers:
-    """Return the outputs of the named teachers for a batch.
-
-    Args:
-        teachers: name -> teacher.
-        names: the teachers to ask.
-        layers: name of a teacher -> paths of its modules to read.
-        batch: the examples.
+def ask_teachers(teachers: Mapping[str, Teacher], layers: Mapping[str, Sequence[str]], batch: Batch) -> TeacherAnswers:
+    """Return the outputs of teachers, and the requested layers by teacher, for a batch.
 
     Raises:
         SpecError: a teacher's layers cannot be read, or a layer does not exist.
     """
     outputs: dict[str, Tensor] = {}
     features: dict[str, Mapping[str, Tensor]] = {}
-    for name in names:
-        teacher = teachers[name]
+    for name, teacher in teachers.items():
         if not layers.get(name):
             outputs[name] = teacher.outputs(batch)
             continue
