@@ -20,7 +20,7 @@ class CustomRule(Rule):
     """A user's own rule: ``{name: rules.py:clamp, arguments: {limit: 1}}``.
 
     The name refers to a ``Rule``, a subclass of it, or a function ``rule(learner, **arguments) -> Constraint``. Objects
-    are copied each time they are attached, so that runs do not share state.
+    are copied each time they are attached.
 
     Attributes:
         name: ``file.py:name``, ``package.module:name`` or the object.
@@ -31,11 +31,6 @@ class CustomRule(Rule):
     arguments: dict[str, Any] = {}
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return the constraint made by the user's rule.
-
-        Raises:
-            SpecError: the rule returns something else.
-        """
         rule = load_object(self.name) if isinstance(self.name, str) else self.name
         arguments = copy_object(self.arguments, reference_name(self.name))
         if isinstance(rule, type) and issubclass(rule, Rule):

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from attar._src.methods.teachers.teacher import TeacherAnswers, ask_teachers
+from attar._src.core.errors import SpecError, UnknownName
 from attar._src.model.outputs import flatten_outputs, main_output
 from attar._src.model.taps import LayerTaps
 from attar._src.train.batch import Batch
-from attar._src.work.context import Teacher
+from attar._src.work.context import OpenTeacher, Teacher
 from attar._src.work.learner import Learner
 from attar._src.work.objective import LossInputs
 from attar._src.work.term import Term
+
+
+@dataclass(frozen=True)
+class TeacherAnswers:
+    """Outputs of teachers for a batch: main output by teacher, and layers that the terms read by teacher and path."""
+
+    outputs: Mapping[str, Tensor]
+    features: Mapping[str, Mapping[str, Tensor]]
 
 
 class InputCollector:
@@ -41,8 +51,25 @@ class InputCollector:
 
     @torch.no_grad()
     def ask(self, batch: Batch) -> TeacherAnswers:
-        """Return the teachers' outputs and layers for a batch."""
-        return ask_teachers({name: self.teachers[name] for name in self.names}, self.teacher_features, batch)
+        """Return the outputs of the teachers for a batch.
+
+        Raises:
+            SpecError: a teacher's layers cannot be read, or a layer does not exist.
+        """
+        outputs: dict[str, Tensor] = {}
+        features: dict[str, Mapping[str, Tensor]] = {}
+        for name in self.names:
+            teacher, layers = self.teachers[name], self.teacher_features.get(name)
+            if not layers:
+                outputs[name] = teacher.outputs(batch)
+                continue
+            if not isinstance(teacher, OpenTeacher):
+                raise SpecError(f"teacher {name!r} is a file or a cache and has outputs only; give it as a program")
+            try:
+                outputs[name], features[name] = teacher.look(batch, layers)
+            except UnknownName as error:
+                raise SpecError(f"teacher {name!r}: {error}") from error
+        return TeacherAnswers(outputs, features)
 
     def collect(
         self, outputs: Any, taps: LayerTaps, batch: Batch, answers: TeacherAnswers, progress: float

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from attar._src.methods.loss_inputs import InputCollector
+from attar._src.methods.loss_inputs import InputCollector, TeacherAnswers
 from attar._src.methods.norm_statistics import reestimate_norms
-from attar._src.methods.teachers.teacher import TeacherAnswers
 from attar._src.model.outputs import main_output
 from attar._src.model.taps import LayerTaps
 from attar._src.train.batch import Batch, Feed
@@ -35,7 +34,7 @@ class StageJob:
 
     Args:
         plan: the stage.
-        losses: terms of the stage with their objectives.
+        losses: its terms with their objectives.
         learner: on the fabric's device, with constraints attached.
         context: the run's context.
         epoch: number of completed epochs.
@@ -84,13 +83,11 @@ class StageJob:
         )
 
     def before_step(self, step: int, steps: int) -> None:
-        """Update the constraints."""
         progress = Progress(step, steps)
         self.progress = progress.fraction
         self.learner.update(progress)
 
     def sync(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Synchronise the constraints over the ranks."""
         for constraint in self.learner.constraints:
             constraint.sync(mean)
 
@@ -123,7 +120,6 @@ class StageJob:
                 constraint.train()
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return the tensors of module, constraints and objectives for a checkpoint."""
         return {
             f"{prefix}.{name}": tensor
             for prefix, module in self._modules().items()
@@ -131,13 +127,12 @@ class StageJob:
         }
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Restore the tensors of a checkpoint in place."""
         for prefix, module in self._modules().items():
             start = f"{prefix}."
             module.load_state_dict({n.removeprefix(start): t for n, t in state.items() if n.startswith(start)})
 
     def _modules(self) -> dict[str, nn.Module]:
-        constraints = {f"constraint{index}": constraint for index, constraint in enumerate(self.learner.constraints)}
+        constraints = {f"constraint{index}": each for index, each in enumerate(self.learner.constraints)}
         return {"module": self.learner.module, **constraints, "objective": self.extra}
 
     def _prepare(self) -> None:
@@ -160,9 +155,8 @@ class StageJob:
     def _parts(self, sources: LossInputs) -> dict[str, torch.Tensor]:
         parts = [objective(sources) for objective in self.objectives]
         weights = [value_at(term.weight, sources.progress) for term in self.terms]
-        total: torch.Tensor = sum(
-            (weight * part for weight, part in zip(weights, parts, strict=True)), torch.zeros_like(parts[0])
-        )
+        weighted = (weight * part for weight, part in zip(weights, parts, strict=True))
+        total: torch.Tensor = sum(weighted, torch.zeros_like(parts[0]))
         return {"loss": total} | (dict(zip(self.names, parts, strict=True)) if len(parts) > 1 else {})
 
     def _validate(self) -> dict[str, float]:

@@ -25,11 +25,7 @@ from attar._src.work.term import Term
 
 
 class TrainingStage(TrainingPlan, Stage):
-    """A stage that trains a module.
-
-    A subclass gives loss terms and rules. ``train``, ``distill``, ``prune``, ``quantize`` with epochs, ``compress`` and
-    ``finetune`` differ in nothing else.
-    """
+    """A stage that trains a module. A subclass gives the loss terms and the rules; all else is the same."""
 
     works_on: ClassVar[type[Learner]] = Learner
     needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
@@ -82,11 +78,7 @@ class TrainingStage(TrainingPlan, Stage):
             constraint.check(weights)
 
     def try_on(self, model: Learner, trial: Trial) -> Learner:
-        """Attach the constraints and compute the loss once, in evaluation mode.
-
-        Raises:
-            SpecError: a rule or a term does not fit the module, the data or the teachers.
-        """
+        """Attach the constraints and compute the loss once, in evaluation mode."""
         self.attach(model)
         terms, batch = self.loss_terms(), trial.batch.part(slice(None))
         program, collector = model.graph(train=False), InputCollector(terms, model, trial.teachers)
@@ -133,16 +125,8 @@ class TrainingStage(TrainingPlan, Stage):
 
     def _fit(self, job: StageJob, context: TrainingContext) -> list[dict[str, Any]]:
         job.feed = feed = context.feed(self.batch)
-        return fit(
-            job.training_job(),
-            self,
-            feed,
-            context.fabric,
-            seed=context.seed,
-            store=context.store,
-            log=context.log,
-            what=self.stage,
-        )
+        callbacks, fabric, store, log = job.training_job(), context.fabric, context.store, context.log
+        return fit(callbacks, self, feed, fabric, seed=context.seed, store=store, log=log, what=self.stage)
 
 
 def _scalar_loss(objective: Objective, inputs: LossInputs) -> torch.Tensor:

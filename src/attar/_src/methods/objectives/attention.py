@@ -18,9 +18,8 @@ class Attention(PairedLayersTerm, StatelessTerm):
 
     Q is an example's attention map ``sum_c A_c^2``, flattened over positions; norms are Euclidean. Student and teacher
     may differ in channels. Zagoruyko and Komodakis 2017, "Paying more attention to attention", section 3.1, equation 2
-    with p = 2; its factor ``beta / 2`` is the term's ``weight``, 500 in the paper. Maps of different sizes are average-
-    pooled to the smaller before channels are summed. The gradient is 0 if both agree. Padded positions (targets equal
-    to ``ignore_index``) are 0 in the map; examples of padding alone do not count.
+    with p = 2; its factor ``beta / 2`` is the term's ``weight``, 500 in the paper. The gradient is 0 if both agree.
+    Padded positions are 0 in the map; examples of padding alone do not count.
     """
 
     name: Literal["attention"] = "attention"

@@ -25,8 +25,7 @@ class CustomLoss(Term):
     """A user's own loss: ``{name: losses.py:focal, arguments: {gamma: 2}}``.
 
     A function, a ``torch.nn.Module`` or its class is called as ``loss(outputs, targets)`` with the student's main
-    output. An ``Objective`` or its class is called with ``LossInputs`` and may have trainable parameters. Objects are
-    copied for each stage, never changed.
+    output; an ``Objective`` or its class is called with ``LossInputs``. Objects are copied for each stage.
 
     Attributes:
         name: ``file.py:name``, ``package.module:name`` or the object.
@@ -48,11 +47,6 @@ class CustomLoss(Term):
         return tuple(teacher_shares(self.teacher)) if self.teacher else ()
 
     def build(self, learner: Learner) -> Objective:
-        """Return the loss as an objective.
-
-        Raises:
-            SpecError: the object is not callable, cannot be copied, or is an instance and got arguments.
-        """
         found = load_object(self.name) if isinstance(self.name, str) else self.name
         what = reference_name(self.name)
         made = isinstance(found, type)
@@ -73,11 +67,7 @@ class CustomLoss(Term):
 
 
 def copy_object(found: Any, what: str) -> Any:
-    """Return a deep copy of a user's object, so that stages, seeds and models do not share its state.
-
-    Raises:
-        SpecError: it cannot be copied.
-    """
+    """Return a deep copy of a user's object, so that stages, seeds and models do not share its state."""
     try:
         return copy.deepcopy(found)
     except Exception as error:
@@ -87,15 +77,12 @@ def copy_object(found: Any, what: str) -> Any:
 class _Called(Objective):
     def __init__(self, loss: Callable[..., Any], what: str) -> None:
         super().__init__()
-        # If it is a module, its parameters are trained with the student's.
-        self.loss, self.what = loss, what
+        self.loss, self.what = loss, what  # the parameters of a module are trained with the student's
 
     def forward(self, sources: LossInputs) -> torch.Tensor:
         found = self.loss(sources.outputs, sources.batch.targets)
         if not isinstance(found, torch.Tensor) or found.dim():
-            raise SpecError(f"{self.what} returned {_shape(found)}; a loss is one number: the mean over the batch")
+            tensor = isinstance(found, torch.Tensor)
+            arrived = f"a tensor of shape {tuple(found.shape)}" if tensor else type(found).__name__
+            raise SpecError(f"{self.what} returned {arrived}; a loss is one number: the mean over the batch")
         return found
-
-
-def _shape(found: Any) -> str:
-    return f"a tensor of shape {tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__

@@ -25,8 +25,7 @@ class Dist(SoftTerm):
     is, the larger its gradient.
 
     Attributes:
-        beta: factor of the relation between classes.
-        gamma: factor of the relation between examples.
+        beta, gamma: factors of the relation between classes and of that between examples.
     """
 
     name: Literal["dist"] = "dist"
@@ -46,10 +45,7 @@ class Dist(SoftTerm):
 
 
 def _uncorrelated(student: torch.Tensor, teacher: torch.Tensor, axis: int) -> torch.Tensor:
-    """Return ``1 - r`` along an axis, r the Pearson correlation of ``exp(student)`` and ``exp(teacher)``.
-
-    r is 0 if either has no variance.
-    """
+    """Return ``1 - r``, r the Pearson correlation of the exponentials along an axis; r = 0 if one has no variance."""
     (one, varied), (other, varies) = _unit(student, axis), _unit(teacher, axis)
     # For unit vectors |a - b|^2 / 2 = 1 - a b, and it is exactly 0 with a gradient of 0 if both agree.
     return torch.where(varied & varies, (one - other).square().sum(axis, keepdim=True) / 2, 1)

@@ -21,8 +21,7 @@ class Dkd(SoftTerm):
     distillation", equations 6 and 7; they use beta 2 to 8 on CIFAR-100, larger for more confident teachers.
 
     Attributes:
-        alpha: factor of the labelled class.
-        beta: factor of the other classes.
+        alpha, beta: factors of the labelled class and of the others.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels"})

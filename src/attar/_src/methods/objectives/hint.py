@@ -20,7 +20,7 @@ class Hint(PairedLayersTerm):
     from the channels of v to those of u, shared by all positions (for maps a 1x1 convolution). It is trained with the
     student and discarded. Romero et al. 2015, "FitNets: hints for thin deep nets", equation 3, divided by the number of
     elements so that a ``weight`` means the same for layers of any size. The paper first trains with hints alone; here
-    the stage's terms and schedules decide. Maps of different sizes are average-pooled to the smaller.
+    the stage's terms and schedules decide.
     """
 
     name: Literal["hint"] = "hint"

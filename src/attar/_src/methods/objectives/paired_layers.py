@@ -14,7 +14,7 @@ from attar._src.work.term import Term
 
 
 class PairedLayersTerm(Term):
-    """A loss on intermediate layers.
+    """A loss on intermediate layers. Maps of different sizes are average-pooled to the smaller height and width.
 
     Attributes:
         teacher: the name of a model that is a program; files and teacher caches hold outputs alone.
@@ -38,8 +38,7 @@ class PairedLayersTerm(Term):
     def pairs(self, sources: LossInputs) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Return the values of student and teacher, channels last ``(N, ..., C)``, at the same positions.
 
-        Channels are axis 1 of maps ``(N, C, H, W)`` and the last axis otherwise. Maps of different sizes are pooled to
-        the smaller height and width (``adaptive_avg_pool2d``).
+        Channels are axis 1 of maps ``(N, C, H, W)`` and the last axis otherwise.
 
         Raises:
             SpecError: the shapes of a pair do not match.
