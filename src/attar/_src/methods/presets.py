@@ -28,8 +28,8 @@ _MARGIN = 0.01  # share of a size budget kept back, because the rate fluctuates 
 
 
 def _refuse_negative(value: Scheduled) -> Scheduled:
-    if isinstance(value, Schedule) and min(value.start, value.stop) < 0:
-        raise ValueError(f"a factor of {min(value.start, value.stop):g} is below 0; start and stop must be 0 or above")
+    if isinstance(value, Schedule) and (lowest := min(value.start, value.stop)) < 0:
+        raise ValueError(f"a factor of {lowest:g} is below 0; start and stop must be 0 or above")
     return value
 
 

@@ -72,34 +72,31 @@ class StageJob:
         """Return the job with this object's methods as callbacks."""
         return TrainingJob(
             program=self.program,
-            loss=self.loss,
+            loss=self._loss,
             extra=self.extra,
-            before_step=self.before_step,
-            sync=self.sync,
-            evaluate=self.evaluate,
+            before_step=self._before_step,
+            sync=self._sync,
+            evaluate=self._evaluate,
             state=self.state,
             load=self.load,
             names=self.arguments,
         )
 
-    def before_step(self, step: int, steps: int) -> None:
+    def _before_step(self, step: int, steps: int) -> None:
         progress = Progress(step, steps)
         self.progress = progress.fraction
         self.learner.update(progress)
 
-    def sync(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def _sync(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
         for constraint in self.learner.constraints:
             constraint.sync(mean)
 
-    def loss(self, outputs: Any, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
+    def _loss(self, outputs: Any, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
         """Return the weighted sum of the terms as ``loss``, and if there are several, each unweighted by name."""
         return self._parts(self.inputs.collect(outputs, self.taps, batch, self.inputs.ask(batch), progress))
 
-    def evaluate(self) -> dict[str, float]:
-        """Return loss and metric on the validation examples, and the figures of the constraints.
-
-        With ``norm_batches``, batch-norms are re-estimated before the last evaluation.
-        """
+    def _evaluate(self) -> dict[str, float]:
+        """Return loss and metric on the validation examples, and the figures of the constraints."""
         figures = [
             (name, float(value))
             for constraint in self.learner.constraints
@@ -120,6 +117,7 @@ class StageJob:
                 constraint.train()
 
     def state(self) -> dict[str, torch.Tensor]:
+        """Return the tensors of module, constraints and objectives for a checkpoint."""
         return {
             f"{prefix}.{name}": tensor
             for prefix, module in self._modules().items()
@@ -127,6 +125,7 @@ class StageJob:
         }
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Restore the tensors of a checkpoint in place."""
         for prefix, module in self._modules().items():
             start = f"{prefix}."
             module.load_state_dict({n.removeprefix(start): t for n, t in state.items() if n.startswith(start)})

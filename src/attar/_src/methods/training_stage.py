@@ -10,6 +10,7 @@ import torch
 from attar._src.core.errors import AttarError, SpecError, prefixed_errors, short_message
 from attar._src.methods.devices import on_device
 from attar._src.methods.loss_inputs import InputCollector
+from attar._src.methods.objectives.custom import require_scalar
 from attar._src.methods.training_job import StageJob
 from attar._src.model.taps import LayerTaps
 from attar._src.train.fit import fit
@@ -142,7 +143,4 @@ def _scalar_loss(objective: Objective, inputs: LossInputs) -> torch.Tensor:
             ends = f" from {targets.min()} to {targets.max()}" if targets.numel() else ""
             described = f"targets {str(targets.dtype).removeprefix('torch.')}{tuple(targets.shape)}{ends}"
         raise SpecError(f"of outputs {tuple(inputs.outputs.shape)} and {described}: {short_message(error)}") from error
-    if not isinstance(loss, torch.Tensor) or loss.dim():
-        shape = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
-        raise SpecError(f"it returned {shape}; a loss is one number: the mean over the batch")
-    return loss
+    return require_scalar(loss, "it")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import field_serializer
+from pydantic import PlainSerializer
 from pydantic.json_schema import SkipJsonSchema
 from torch import nn
 
@@ -20,6 +20,9 @@ from attar._src.work.learner import Learner
 from attar._src.work.objective import LossInputs, Objective
 from attar._src.work.term import Term
 
+#: A user's object, or where it is: ``file.py:name`` or ``package.module:name``; in records its name.
+ObjectName = Annotated[str | SkipJsonSchema[Any], PlainSerializer(reference_name)]
+
 
 class CustomLoss(Term):
     """A user's own loss: ``{name: losses.py:focal, arguments: {gamma: 2}}``.
@@ -28,13 +31,12 @@ class CustomLoss(Term):
     output; an ``Objective`` or its class is called with ``LossInputs``. Objects are copied for each stage.
 
     Attributes:
-        name: ``file.py:name``, ``package.module:name`` or the object.
         arguments: keyword arguments: to a class at construction, to a function at every call.
         teacher: models whose outputs an Objective reads.
         labels: whether it needs targets.
     """
 
-    name: str | SkipJsonSchema[Any]
+    name: ObjectName
     arguments: dict[str, Any] = {}
     teacher: Teachers = ()
     labels: bool = True
@@ -61,10 +63,6 @@ class CustomLoss(Term):
         called = functools.partial(found, **arguments) if arguments and not made else found
         return _Called(called, what)
 
-    @field_serializer("name")
-    def _written(self, name: Any) -> str:
-        return reference_name(name)
-
 
 def copy_object(found: Any, what: str) -> Any:
     """Return a deep copy of a user's object, so that stages, seeds and models do not share its state."""
@@ -74,15 +72,18 @@ def copy_object(found: Any, what: str) -> Any:
         raise SpecError(f"{what} cannot be copied ({type(error).__name__}: {error}); name its class instead") from error
 
 
+def require_scalar(loss: Any, what: str) -> torch.Tensor:
+    """Return the loss, or raise a :class:`SpecError` that ``what`` returned something else than one number."""
+    if isinstance(loss, torch.Tensor) and not loss.dim():
+        return loss
+    arrived = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
+    raise SpecError(f"{what} returned {arrived}; a loss is one number: the mean over the batch")
+
+
 class _Called(Objective):
     def __init__(self, loss: Callable[..., Any], what: str) -> None:
         super().__init__()
         self.loss, self.what = loss, what  # the parameters of a module are trained with the student's
 
     def forward(self, sources: LossInputs) -> torch.Tensor:
-        found = self.loss(sources.outputs, sources.batch.targets)
-        if not isinstance(found, torch.Tensor) or found.dim():
-            tensor = isinstance(found, torch.Tensor)
-            arrived = f"a tensor of shape {tuple(found.shape)}" if tensor else type(found).__name__
-            raise SpecError(f"{self.what} returned {arrived}; a loss is one number: the mean over the batch")
-        return found
+        return require_scalar(self.loss(sources.outputs, sources.batch.targets), self.what)

@@ -15,10 +15,8 @@ from attar._src.work.objective import LossInputs
 
 
 def _refuse_zero(value: Scheduled) -> Scheduled:
-    if isinstance(value, Schedule) and min(value.start, value.stop) <= 0:
-        raise ValueError(
-            f"a temperature of {min(value.start, value.stop):g} is too low; start and stop must be above 0"
-        )
+    if isinstance(value, Schedule) and (lowest := min(value.start, value.stop)) <= 0:
+        raise ValueError(f"a temperature of {lowest:g} is too low; start and stop must be above 0")
     return value
 
 

@@ -82,9 +82,7 @@ class ActivationThreshold(Parametrization):
 
     def _add_threshold(self, graph: fx.Graph, node: fx.Node) -> fx.Node:
         if not torch.isfinite(self.threshold):
-            raise ModelError(
-                f"activation {self.value!r} has no finite threshold; train at least one step on finite data"
-            )
+            raise ModelError(f"activation {self.value!r} has no finite threshold; train a step or more on finite data")
         return graph.call_function(torch.ops.aten.hardshrink.default, (node, float(self.threshold)))
 
 

@@ -19,7 +19,7 @@ class Score(Protocol):
         ...
 
 
-class Magnitude:
+class Magnitude(Score):
     """``|w|``: small weights change the output least (Han et al. 2015, "Learning both weights and connections")."""
 
     name: ClassVar[str] = "magnitude"

@@ -1,10 +1,9 @@
 """Teacher cache: the outputs of a teacher for every variant of every training example, computed once and kept on disk.
 
 The safetensors file has ``logits`` in half precision, ``(examples, variants, ...)``, and the index of each ``variant``.
-It needs an augmentation with finitely many variants: a crop with 4 pixels of padding and a flip have 162, which take
-50,000 x 162 x 10 x 2 bytes = 162 MB for CIFAR-10. A cache of a random subset of variants is smaller, and the feed then
-draws from these alone, because teacher and student should see the same crop (Beyer et al. 2022, "Knowledge
-distillation: a good teacher is patient and consistent", section 3.1).
+A crop with 4 pixels of padding and a flip have 162 variants: 50,000 x 162 x 10 x 2 bytes = 162 MB for CIFAR-10. With a
+random subset of variants the feed draws from these alone, because teacher and student should see the same crop (Beyer
+et al. 2022, "Knowledge distillation: a good teacher is patient and consistent", section 3.1).
 
 An unfinished file has another name and grows in batches, so that interrupted work continues with the same bytes.
 """
@@ -41,7 +40,9 @@ class KnownTeacher(Teacher, Protocol):
     """A teacher with a hash of its weights, program and precision, which its cache is checked against."""
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """The hash."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

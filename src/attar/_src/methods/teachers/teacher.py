@@ -20,11 +20,11 @@ from attar._src.model.programs import copy_graph
 from attar._src.model.taps import LayerTaps
 from attar._src.runtime.session import Session
 from attar._src.train.batch import Batch
-from attar._src.work.context import Teacher
+from attar._src.work.context import OpenTeacher, Teacher
 from attar._src.work.learner import Learner
 
 
-class LiveTeacher:
+class LiveTeacher(OpenTeacher):
     """A PyTorch program in evaluation mode, without gradient, in the fabric's precision.
 
     Args:
@@ -47,12 +47,6 @@ class LiveTeacher:
         return self._main_output(self.program, batch)
 
     def look(self, batch: Batch, layers: Sequence[str]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Return main output and layer path -> output for a batch, in float32 or wider, on the fabric's device.
-
-        Raises:
-            UnknownName: a layer does not exist.
-            SpecError: the program was not captured.
-        """
         if not isinstance(self.program, fx.GraphModule):
             raise SpecError(f"layers of a {type(self.program).__name__} cannot be read; give a captured program")
         if tuple(layers) not in self._tapped:
@@ -77,18 +71,13 @@ class LiveTeacher:
         return digest([str(mixed), str(form), *chain.from_iterable(_tensors(self.program).items())])
 
 
-class DeployedTeacher:
+class DeployedTeacher(Teacher):
     """A ``.attar`` file run by ONNX Runtime on the CPU, in integers if it is quantized."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
 
     def outputs(self, batch: Batch) -> Tensor:
-        """Return the main output for a batch, float32 on the batch's device.
-
-        Raises:
-            SpecError, DataError: the batch has other inputs than the file.
-        """
         names = [port.name for port in self.session.inputs]
         inputs = batch.pick(names)
         if len(inputs) != len(names):
@@ -105,7 +94,7 @@ class DeployedTeacher:
         return self.session.artifact.sha256
 
 
-class CachedTeacher:
+class CachedTeacher(Teacher):
     """A cache of a teacher's outputs for training examples; the teacher itself for batches without an index."""
 
     def __init__(self, cache: TeacherCache, teacher: Teacher) -> None:
