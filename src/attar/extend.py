@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from attar._src.methods.quantize.ptq.solver import flat_index as flat_index
     from attar._src.methods.quantize.ptq.solver import weight_extremes as weight_extremes
     from attar._src.methods.training_stage import TrainingStage as TrainingStage
-    from attar._src.model.layer_input import Window as Window
     from attar._src.model.statistics import ChannelMean as ChannelMean
     from attar._src.model.statistics import Histogram as Histogram
     from attar._src.model.statistics import InputHessian as InputHessian
     from attar._src.model.statistics import Range as Range
     from attar._src.model.statistics import Statistic as Statistic
     from attar._src.model.trace import trace as trace
+    from attar._src.model.weights import Window as Window
     from attar._src.runtime.lower import lower as lower
     from attar._src.work.compressed_model import CalibrationInputs as CalibrationInputs
     from attar._src.work.compressed_model import CompressedModel as CompressedModel
@@ -84,7 +84,7 @@ else:
             "methods.quantize.ptq.observer": "Observer",
             "methods.quantize.ptq.solver": "Solver affine_grid flat_index weight_extremes",
             "methods.training_stage": "TrainingStage",
-            "model.layer_input": "Window",
+            "model.weights": "Window",
             "model.statistics": "ChannelMean Histogram InputHessian Range Statistic",
             "model.trace": "trace",
             "runtime.lower": "lower",

@@ -12,7 +12,7 @@ from torch import nn
 
 from attar._src.methods.norm_statistics import reestimate_norms
 from attar._src.methods.teachers.teacher import TeacherAnswers, ask_teachers
-from attar._src.model.outputs import flatten_outputs, main_output
+from attar._src.model.interface import flatten_outputs, main_output
 from attar._src.model.taps import LayerTaps
 from attar._src.train.batch import Batch, Feed
 from attar._src.train.fit import TrainingJob

@@ -11,7 +11,7 @@ from attar._src.core.errors import AttarError, SpecError, prefixed_errors, short
 from attar._src.methods.devices import on_device
 from attar._src.methods.teachers.teacher import ask_teachers
 from attar._src.methods.training_job import StageJob
-from attar._src.model.outputs import flatten_outputs, main_output
+from attar._src.model.interface import flatten_outputs, main_output
 from attar._src.model.taps import LayerTaps
 from attar._src.train.fit import fit
 from attar._src.train.plan import TrainingPlan
