@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from attar._src.model.capture import to_device
+from attar._src.model.programs import to_device
 from attar._src.work.learner import Learner
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attar._src.core.errors import SpecError, UnknownName
-from attar._src.model.outputs import flatten_outputs, main_output
+from attar._src.model.interface import flatten_outputs, main_output
 from attar._src.model.taps import LayerTaps
 from attar._src.train.batch import Batch
 from attar._src.work.context import OpenTeacher, Teacher

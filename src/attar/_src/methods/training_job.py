@@ -12,7 +12,7 @@ from torch import nn
 
 from attar._src.methods.loss_inputs import InputCollector, TeacherAnswers
 from attar._src.methods.norm_statistics import reestimate_norms
-from attar._src.model.outputs import main_output
+from attar._src.model.interface import main_output
 from attar._src.model.taps import LayerTaps
 from attar._src.train.batch import Batch, Feed
 from attar._src.train.fit import TrainingJob

@@ -14,9 +14,8 @@ from torch.func import functional_call
 from attar._src.core.digest import digest
 from attar._src.core.errors import SpecError
 from attar._src.methods.teachers.cache import TeacherCache
-from attar._src.model.capture import to_device
-from attar._src.model.outputs import main_output
-from attar._src.model.programs import copy_graph
+from attar._src.model.interface import main_output
+from attar._src.model.programs import copy_graph, to_device
 from attar._src.model.taps import LayerTaps
 from attar._src.runtime.session import Session
 from attar._src.train.batch import Batch
