@@ -68,21 +68,18 @@ def _places(value: Any, path: Path, place: str = "") -> Iterator[str]:
 
 
 def launch_fabric(recipe: Recipe, folder: RunFolder) -> Fabric:
-    """Start the ranks of a run and return its fabric; its loggers already have the journal's epochs.
-
-    Device ``cuda`` if available, else ``cpu``, where ranks communicate through gloo.
-    """
+    """Start the ranks of a run and return its fabric; its loggers already have the journal's epochs."""
     logs = folder.fresh_logs()
-    loggers: list[Any] = []
-    if folder.first:
-        loggers = [CSVLogger(logs, name="csv", version="", flush_logs_every_n_steps=1)]
-        loggers += [TensorBoardLogger(logs, name="tensorboard", version="")]
+    loggers = [
+        CSVLogger(logs, name="csv", version="", flush_logs_every_n_steps=1),
+        TensorBoardLogger(logs, name="tensorboard", version=""),
+    ]
     fabric = Fabric(
         accelerator="cuda" if torch.cuda.is_available() else "cpu",
         devices=recipe.devices,
         strategy="auto" if recipe.devices == 1 else "ddp_find_unused_parameters_true",
         precision=recipe.precision if recipe.precision != "auto" else None,
-        loggers=loggers,
+        loggers=loggers if folder.first else [],
     )
     fabric.launch()
     if recipe.threads is not None:
@@ -96,13 +93,12 @@ def launch_fabric(recipe: Recipe, folder: RunFolder) -> Fabric:
 def log_epoch(fabric: Fabric, row: dict[str, Any]) -> None:
     """Log the figures of an epoch as ``seed-0/student/1-finetune/loss``."""
     where = f"seed-{row['seed']}/{row['model']}/{row['index']}-{row['stage']}"
-    labels = ("seed", "index", "epoch")
-    figures = {f"{where}/{key}": value for key, value in row.items() if _is_number(value) and key not in labels}
+    figures = {
+        f"{where}/{key}": value
+        for key, value in row.items()
+        if type(value) in (int, float) and key not in ("seed", "index", "epoch")
+    }
     fabric.log_dict(figures, step=row["epoch"])
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _other_files(recipe: Recipe) -> set[str]:

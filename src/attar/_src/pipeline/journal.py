@@ -20,9 +20,6 @@ class Journal:
         path: the file.
         writes: whether rows can be added; only the first rank writes.
 
-    Attributes:
-        rows: all rows in order.
-
     Raises:
         AttarError: a row is damaged; the message has its line.
     """

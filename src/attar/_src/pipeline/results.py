@@ -45,29 +45,21 @@ def measure_results(
     Sizes, layers and latencies are those of the first seed's files, the metric is that of all seeds. Numbers that are
     not finite become null.
     """
-    first = recipe.seeds[0]
+    first, baseline = recipe.seeds[0], recipe.reference
     paths = {
         (seed, name): folder.files(seed, first) / f"{name}.attar" for seed in recipe.seeds for name in recipe.models
     }
     scored = _test(paths, splits, sources, metric)
-    latencies = dict(zip(recipe.models, _time([paths[first, name] for name in recipe.models]), strict=True))
-    baseline = recipe.reference
-    models = []
-    for name in recipe.models:
+    latencies = _time([paths[first, name] for name in recipe.models])
+    models = {}
+    for name, latency in zip(recipe.models, latencies, strict=True):
         runs = [scored[seed, name] for seed in recipe.seeds]
-        model = _model(name, paths[first, name], runs, folder.journal.find("packed", seed=first, model=name))
-        latency = latencies[name]
-        model |= {
-            "latency": latency.as_dict(),
-            "times_faster": latencies[baseline].median_ms / latency.median_ms,
-            "curves": [
-                {key: _number(value) for key, value in row.items() if key not in ("event", "seed", "model", "index")}
-                | {"stage": _label(recipe, name, row["index"])}
-                for row in folder.journal.find("epoch", seed=first, model=name)
-            ],
-        }
-        models.append(model)
-    whole = next(model["fp32_bytes"] for model in models if model["name"] == baseline)
+        models[name] = _model(name, paths[first, name], runs, folder.journal.find("packed", seed=first, model=name))
+        rows = folder.journal.find("epoch", seed=first, model=name)
+        models[name] |= {"latency": latency.as_dict(), "curves": [_point(recipe, row) for row in rows]}
+    for model in models.values():
+        model["times_smaller"] = models[baseline]["fp32_bytes"] / model["file_bytes"]
+        model["times_faster"] = models[baseline]["latency"]["median_ms"] / model["latency"]["median_ms"]
     return {
         "recipe": recipe.described(),
         "recipe_yaml": (folder.path / RECIPE).read_text(),
@@ -78,7 +70,7 @@ def measure_results(
         "metric": metric[0],
         "examples": scored[first, baseline].examples,
         "class_examples": _count(splits) if any(result.per_class for result in scored.values()) else {},
-        "models": [model | {"times_smaller": whole / model["file_bytes"]} for model in models],
+        "models": list(models.values()),
     }
 
 
@@ -104,11 +96,7 @@ def _test(
 def labelled_batches(
     feed: Feed, parameters: Mapping[str, bool]
 ) -> Iterable[tuple[tuple[NDArray[Any], ...], NDArray[Any]]]:
-    """Yield every example once as arrays ``(inputs, targets)``; of named inputs those that the model takes.
-
-    Args:
-        feed: the examples.
-        parameters: the arguments of the model's forward.
+    """Yield every example once as arrays ``(inputs, targets)``; of named inputs those in ``parameters``.
 
     Raises:
         DataError: a batch has no targets, or targets differ in shape from batch to batch.
@@ -124,7 +112,6 @@ def _model(name: str, path: Path, runs: Sequence[Scored], packed: Sequence[Mappi
     session = Session(path, threads=1)
     size = inspect_artifact(session.artifact)
     stored = [item for item in size["tensors"] if item.get("dtype", "f32").startswith(("f", "bf"))]
-    labels = runs[0].per_class
     layers = [
         {"name": each.name, "kernel": each.kernel, "integer": each.integer, "reason": each.reason}
         for each in session.layers
@@ -135,7 +122,7 @@ def _model(name: str, path: Path, runs: Sequence[Scored], packed: Sequence[Mappi
         "sha256": session.artifact.sha256,
         "metric_mean": _number(mean(each.value for each in runs)),
         "metric_per_seed": [each.value for each in runs if math.isfinite(each.value)],
-        "per_class": {label: mean(each.per_class.get(label, 0.0) for each in runs) for label in labels},
+        "per_class": {label: mean(each.per_class.get(label, 0.0) for each in runs) for label in runs[0].per_class},
         "parameters": size["parameters"],
         "nonzero_share": sum(item["nonzero"] for item in stored) / max(sum(item["elements"] for item in stored), 1),
         "bits_per_weight": size["bits_per_weight"],
@@ -152,6 +139,12 @@ def _time(paths: Sequence[Path]) -> list[Latency]:
     """Return the latency of every file for one example on one thread, measured in turns."""
     runners = [open_runner(path, threads=1) for path in track(paths, "opening")]
     return interleave([partial(runner.run, example_feed(runner, 1)) for runner in runners])
+
+
+def _point(recipe: Recipe, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of an epoch, with the name of its stage."""
+    figures = {key: _number(value) for key, value in row.items() if key not in ("event", "seed", "model", "index")}
+    return figures | {"stage": _label(recipe, row["model"], row["index"])}
 
 
 def _label(recipe: Recipe, name: str, index: int) -> str:

@@ -97,9 +97,7 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, resume: bool = False, c
             apply_layout(recipe, sources)
             models = RunModels(recipe, splits, sources, dry_runs, calibration, metric, folder, fabric)
             for seed in recipe.seeds:
-                models.begin(seed)
-                for name in recipe.order:
-                    models.model(name)
+                models.run_seed(seed)
             if not folder.first:
                 return Run(out, {}, None)
             report = measure_results(recipe, splits, sources, metric, folder, command=command)
