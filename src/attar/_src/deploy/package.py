@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,7 +44,7 @@ def package(
         budget: bits per weight the file was trained for; a larger file gets a warning and a note.
 
     Returns:
-        The report: bytes, bits per weight, parity, folded batch-norms and what stays in floating point.
+        The report, with the path and SHA-256 of the file.
 
     Raises:
         ParityError: the decoded file and the compressed model compute different outputs; nothing is written.
@@ -53,12 +52,12 @@ def package(
     if (path.parent / NAME).exists():
         # Refuses a foreign report before the file is written.
         read_report(path.parent / NAME)
-    data_bytes = pack(compressed.contents(use), coder=coder)
-    artifact = open_artifact(data_bytes)
-    batches = data.first(EXAMPLES).batches
-    parity = compare_outputs(Session(artifact), compressed.simulate(torch.float64), batches, "decoding and comparing")
+    packed = pack(compressed.contents(use), coder=coder)
+    artifact = open_artifact(packed)
+    batches, simulated = data.first(EXAMPLES).batches, compressed.simulate(torch.float64)
+    parity = compare_outputs(Session(artifact), simulated, batches, "decoding and comparing")
     parity.check(str(path), integers=bool(compressed.activations))
-    size = inspect_artifact(artifact)
+    size, folding = inspect_artifact(artifact), compressed.traced.folding
     if budget is not None and size["bits_per_weight"] > budget:
         missed = (
             f"{size['bits_per_weight']:.4g} bits per weight, above the budget of {budget:g}: train longer, reach the "
@@ -67,19 +66,15 @@ def package(
         warnings.warn(f"{path.name}: {missed}", stacklevel=2)
         notes = {**notes, "size": missed}
     report = {
-        "file_bytes": size["file_bytes"],
-        "graph_bytes": size["graph_bytes"],
-        "bits_per_weight": size["bits_per_weight"],
-        "parameters": size["parameters"],
+        **{key: size[key] for key in ("file_bytes", "graph_bytes", "bits_per_weight", "parameters")},
         "parity": parity.as_dict(),
         "dry_run": dry_run.as_dict(),
         "left_in_floating_point": left_in_floating_point(compressed),
         "notes": dict(notes),
-        "batch_norms_folded": dict(compressed.traced.folding.folded),
-        "batch_norms_kept": dict(compressed.traced.folding.kept),
+        "batch_norms_folded": dict(folding.folded),
+        "batch_norms_kept": dict(folding.kept),
         "quantized_activations": len(compressed.activations),
     }
-    write_atomically(path, data_bytes)
-    sha256 = hashlib.sha256(data_bytes).hexdigest()
-    remember(path, sha256, report)
-    return {"file": str(path), "sha256": sha256, **report}
+    write_atomically(path, packed)
+    remember(path, artifact.sha256, report)
+    return {"file": str(path), "sha256": artifact.sha256, **report}

@@ -1,9 +1,6 @@
 """``attar.quantize``: a trained module in, a verified file out.
 
-    trace -> dry run -> quantize -> pack -> decode -> parity -> file
-
-The dry run deploys the untouched module in seconds, so that errors of deployment show first. The file is written only
-after its decoded bytes have been compared with the quantized module on real inputs.
+trace -> dry run -> quantize -> pack -> decode -> parity -> file
 """
 
 from __future__ import annotations
@@ -16,7 +13,6 @@ from typing import Any
 from torch import fx, nn
 
 from attar._src.artifact.manifest import Preprocessing
-from attar._src.core.errors import SpecError
 from attar._src.core.scheme import Granularity
 from attar._src.core.spec import build_spec
 from attar._src.deploy.calibration_inputs import calibration_inputs
@@ -27,7 +23,6 @@ from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.model.entry import forward_parameters
 from attar._src.model.trace import trace
-from attar._src.model.weights import find_weights
 from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo
 from attar._src.work.context import Context
 
@@ -39,7 +34,7 @@ class QuantizationResult:
     Attributes:
         compressed: the traced graph with compressed tensors.
         data: the calibration inputs, on which the file is compared.
-        use: metadata for the file's users (preprocessing, class names, ...).
+        use: metadata for the file's users.
         dry_run: parity of the untouched module and its decoded file.
     """
 
@@ -125,7 +120,7 @@ def quantize(
         ModelError: the module cannot be traced or exported; the message has the operator.
         UnknownName: a glob or name matches nothing; the message has the nearest.
         SpecError: an option is invalid.
-        ParityError: export changed the outputs of the untouched module.
+        ParityError: export changed the outputs of the untouched module, which is deployed first.
 
     Example:
         >>> import attar, torch
@@ -152,8 +147,6 @@ def quantize(
         first = inputs.example(2)
     else:
         first, inputs = inputs.batches[0], inputs.of_one_size()
-    untouched = CompressedModel(trace(module, first, names=inputs.names, dynamic=dynamic))
-    if not find_weights(untouched.traced.graph):
-        raise SpecError(f"{type(module).__name__} has no weight that multiplies data; there is nothing to quantize")
-    dry_run = check_deployable(module, untouched, use, inputs)
-    return QuantizationResult(stage.run(untouched, Context(inputs)), inputs, use, dry_run)
+    traced = trace(module, first, names=inputs.names, dynamic=dynamic)
+    dry_run = check_deployable(module, traced, use, inputs)
+    return QuantizationResult(stage.run(CompressedModel(traced), Context(inputs)), inputs, use, dry_run)

@@ -114,13 +114,13 @@ class RunModels:
         teachers: dict[str, Teacher] = {teacher: self._teacher(teacher) for teacher in stage.teachers()}
         cached = [teacher for teacher in teachers if teacher in self.recipe.teacher_cache]
         caches = {teacher: self._cache(teacher, teachers[teacher], self._feed(seed)) for teacher in cached}
-        calibration, held_out = self.calibration, self.splits.validation
+        calibration, held_out, parameters = self.calibration, self.splits.validation, shared_parameters(self.sources)
         if stage.works_on is CompressedModel:
             calibration = calibration.of(self.sources[name].parameters)
         return TrainingContext(
             fabric=self.fabric,
             feed=partial(self._feed, seed, caches=tuple(caches.values())),
-            validation=held_out and self.splits.feed(held_out, shared_parameters(self.sources), seed=seed),
+            validation=None if held_out is None else self.splits.feed(held_out, parameters, seed=seed),
             metric=self.metric[1],
             metric_name=self.metric[0],
             teachers=teachers | {teacher: CachedTeacher(cache, teachers[teacher]) for teacher, cache in caches.items()},
