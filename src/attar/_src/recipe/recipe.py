@@ -1,12 +1,9 @@
-"""Recipe: named models with sources and stages, data and seeds; the input of :func:`attar.run`.
-
-Each part validates its own fields, the recipe how the parts fit together, before anything is computed.
-"""
+"""Recipe: named models with sources and stages, data and seeds; checks how these parts fit together."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -33,8 +30,6 @@ def _different(value: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _with_batch_axis(value: tuple[int, ...]) -> tuple[int, ...]:
-    if len(set(value)) != len(value):
-        raise refused(f"{list(value)} should be different numbers")
     if 0 not in value:
         raise refused(f"{list(value)} should include 0, the batch axis, which varies in training")
     return value
@@ -47,6 +42,9 @@ def _named_models(value: dict[str, Any]) -> dict[str, Any]:
         if not _FILE_NAME.fullmatch(name):
             raise refused("a name becomes a file name; use letters, digits, _ and - only", name)
     return value
+
+
+_Different = Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_different)]
 
 
 class Recipe(Spec):
@@ -80,7 +78,7 @@ class Recipe(Spec):
 
     data: Annotated[DataSpec, BeforeValidator(lambda value: value if _is_data(value) else {"source": value})]
     models: Annotated[dict[str, ModelSpec], AfterValidator(_named_models)]
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_different)] = (0,)
+    seeds: _Different = (0,)
     precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
     layout: Literal["auto", "contiguous", "channels_last"] = "contiguous"
     devices: Annotated[int, Field(ge=1)] = 1
@@ -89,7 +87,7 @@ class Recipe(Spec):
     baseline: str | None = None
     metric: Annotated[Reference, registered_word("metric", METRICS)] = "accuracy"
     task: str | None = None
-    dynamic: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_with_batch_axis)] = (0,)
+    dynamic: Annotated[_Different, AfterValidator(_with_batch_axis)] = (0,)
     coder: Literal["rans", "huffman", "raw"] = "rans"
     root: str = "."
 
@@ -105,22 +103,20 @@ class Recipe(Spec):
     def _check(self) -> Self:
         for _, name, index, stage in self.each_stage():
             place = ("models", name, "stages", index)
-            for teacher in stage.teachers():
-                self._refuse_unknown(teacher, *place, "teacher")
+            self._refuse_unknown(stage.teachers(), *place, "teacher")
             self._check_inspected(stage, *place)
             self._check_variants(stage, *place)
-        for name in self.teacher_cache:
-            self._refuse_unknown(name, "teacher_cache")
+        self._refuse_unknown(self.teacher_cache, "teacher_cache")
         self._check_cache_files()
-        if self.baseline is not None:
-            self._refuse_unknown(self.baseline, "baseline")
+        self._refuse_unknown(() if self.baseline is None else (self.baseline,), "baseline")
         with refusing_at():
             teaching_order(self.stages, self.models)
         return self
 
-    def _refuse_unknown(self, name: str, *place: str | int) -> None:
-        if name not in self.models:
-            raise refused(str(UnknownName("model", name, self.models)), *place)
+    def _refuse_unknown(self, names: Iterable[str], *place: str | int) -> None:
+        for name in names:
+            if name not in self.models:
+                raise refused(str(UnknownName("model", name, self.models)), *place)
 
     def _check_inspected(self, stage: Stage, *place: str | int) -> None:
         """Refuse a stage that reads layers of a teacher of which only outputs are known: a file or a cache."""
@@ -137,13 +133,9 @@ class Recipe(Spec):
 
     def _check_variants(self, stage: Stage, *place: str | int) -> None:
         cached = [self.teacher_cache[name] for name in stage.teachers() if name in self.teacher_cache]
-        kept = {cache.variants for cache in cached} - {None}
+        kept = {str(cache.variants) for cache in cached if cache.variants is not None}
         if len(kept) > 1:
-            raise refused(
-                f"its teachers have caches of {sorted(map(str, kept))} variants; give all of them the same number, so "
-                "that they store the same variants",
-                *place,
-            )
+            raise refused(f"its teachers have caches of {sorted(kept)} variants; give all the same number", *place)
 
     def _check_cache_files(self) -> None:
         """Refuse a cache file for two teachers: two models, or one model trained under several seeds."""
@@ -195,11 +187,10 @@ class Recipe(Spec):
         return self.baseline or next(iter([*self.teachers, *self.models]))
 
     def only(self, *names: str) -> Recipe:
-        """Return the recipe of the named models and their teachers.
+        """Return the recipe of the named models and their teachers; a baseline left out becomes the default one.
 
         Their files have the same bytes as in a run of the whole recipe, unless ``auto`` precision or layout, which
-        depends on all models, or the seed of shared caches differs. If the baseline is left out, the report compares
-        with the default baseline.
+        depends on all models, or the seed of shared caches differs.
 
         Raises:
             SpecError: no name is given.
@@ -221,8 +212,7 @@ class Recipe(Spec):
 
     def described(self) -> dict[str, Any]:
         """Return the recipe as JSON values, defaults included; Python objects are described."""
-        described: dict[str, Any] = to_json(self)
-        return described
+        return dict(to_json(self))
 
     def objects(self) -> tuple[str, ...]:
         """Return the paths of Python objects in the recipe, which cannot be written to a file."""
@@ -235,11 +225,7 @@ class Recipe(Spec):
 
 
 def read_recipe(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Recipe:
-    """Return the recipe in a YAML file.
-
-    Args:
-        path: the file.
-        overrides: replacements such as ``models.student.stages.0.epochs=3``; values are YAML.
+    """Return the recipe in a YAML file, with overrides such as ``models.student.stages.0.epochs=3``.
 
     Raises:
         SpecError: the file is missing or is not a valid recipe.

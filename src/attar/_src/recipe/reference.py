@@ -70,7 +70,7 @@ def referenced_files(value: Any) -> set[str]:
         return {match["file"]} if match else set()
     if isinstance(value, Mapping):
         value = list(value.values())
-    return {name for item in value for name in referenced_files(item)} if isinstance(value, list | tuple) else set()
+    return {name for item in value for name in referenced_files(item)} if isinstance(value, list) else set()
 
 
 def _fields(spec: BaseModel) -> dict[str, Any]:

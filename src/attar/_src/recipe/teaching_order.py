@@ -9,11 +9,7 @@ from attar._src.work.stage import Stage
 
 
 def teaching_order(stages: Mapping[str, Sequence[Stage]], names: Iterable[str]) -> tuple[str, ...]:
-    """Return models and all their direct and indirect teachers, teachers first, otherwise in the given order.
-
-    Args:
-        stages: name of every model -> its stages.
-        names: the models to start from.
+    """Return ``names`` and all their direct and indirect teachers, teachers first, otherwise in the given order.
 
     Raises:
         SpecError: models teach each other in a circle.
@@ -37,12 +33,4 @@ def teaching_order(stages: Mapping[str, Sequence[Stage]], names: Iterable[str]) 
 
 def students_of(stages: Mapping[str, Sequence[Stage]], teacher: str) -> tuple[str, ...]:
     """Return the models that learn from ``teacher``, directly or through others."""
-    students: dict[str, None] = {}
-    todo = [teacher]
-    while todo:
-        current = todo.pop()
-        for name, own in stages.items():
-            if name not in students and any(current in stage.teachers() for stage in own):
-                students[name] = None
-                todo.append(name)
-    return tuple(students)
+    return tuple(name for name in stages if name != teacher and teacher in teaching_order(stages, [name]))
