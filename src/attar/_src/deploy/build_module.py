@@ -61,14 +61,11 @@ def build_module(factory: Any, arguments: Mapping[str, Any], weights: Path | Non
 def shape_faults(file: Mapping[str, tuple[int, ...]], module: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Return how the shapes of a file's tensors differ from a module's, one message for each name."""
     lacking = [name for name in module if name not in file and not name.endswith("num_batches_tracked")]
+    other = [name for name in module if file.get(name, module[name]) != module[name]]
     return [
         *(f"{name} is missing" for name in lacking),
         *(str(UnknownName("tensor", name, module)) for name in file if name not in module),
-        *(
-            f"{name} is {file[name]} in the file and {shape} in the module"
-            for name, shape in module.items()
-            if name in file and file[name] != shape
-        ),
+        *(f"{name} is {file[name]} in the file and {module[name]} in the module" for name in other),
     ]
 
 
@@ -141,15 +138,14 @@ def _check_batch_norms(
 ) -> None:
     """Refuse a file whose batch-norms were folded into the layers before them, or merged into two vectors."""
     folds = {fold.batch_norm: fold.into for fold in manifest.folds}
-    owners = list(dict.fromkeys(name.rpartition(".")[0] for name in missing))
-    for owner in owners:
+    for name in missing:
+        owner = name.rpartition(".")[0]
         if owner in folds:
             raise ModelError(
                 f"{path}: batch-norm {owner!r} was folded into {folds[owner]!r} when the file was made, which cannot "
                 "be undone; start from a checkpoint or safetensors of the module, and keep one beside the file"
             )
-    for owner in owners:
-        if f"{owner}.running_mean" in missing and {f"{owner}.weight", f"{owner}.bias"} <= set(state):
+        if name == f"{owner}.running_mean" and {f"{owner}.weight", f"{owner}.bias"} <= state.keys():
             raise ModelError(
                 f"{path}: batch-norm {owner!r} was merged into two vectors when the file was made, so its running "
                 "statistics are missing; write the file with merge: false on low_precision or compress, or start from "

@@ -24,11 +24,7 @@ def calibration_inputs(data: Any, parameters: Mapping[str, bool], *, examples: i
     - an iterable of batches (a DataLoader, a list of mappings), each in one of the forms of ``train.inputs``; labels
       are ignored.
 
-    Args:
-        data: as above, preprocessed.
-        parameters: the arguments of the module's forward -> whether they are required.
-        examples: largest number of examples.
-        batch: examples per batch, if ``data`` is not batched.
+    Arrays are cut into batches of ``batch`` examples. ``parameters``: argument of the forward -> whether it is required.
 
     Raises:
         DataError: as :func:`collect_inputs`; an input is no tensor; a required argument is missing.

@@ -72,14 +72,10 @@ class DryRun:
 
 
 def dry_run(module: nn.Module, use: FileInfo, inputs: CalibrationInputs, *, dynamic: Sequence[int]) -> DryRun:
-    """Capture a module for training and deploy it untouched.
+    """Capture a module for training, and check that it can be deployed untouched (:func:`check_deployable`).
 
     It is captured in training mode. If that fails, or the evaluation program made from it differs from the module in
     evaluation mode, the module is captured in evaluation mode. ``dynamic`` are the axes of inputs whose length varies.
-
-    Raises:
-        ModelError: the module cannot be captured.
-        SpecError, ModelError, ParityError: as :func:`check_deployable`.
     """
     example = inputs.example(2) if 0 in dynamic else inputs.batches[0]
     captured, mode = _captured(module, example, inputs, dynamic)

@@ -39,7 +39,7 @@ def package(
         use: metadata for the file's users.
         data: real inputs for the comparison.
         coder: entropy coder of the codes.
-        dry_run: parity of the untouched module and its decoded file.
+        dry_run: parity of the untouched module, for the report.
         notes: topic -> note for the report.
         budget: bits per weight the file was trained for; a larger file gets a warning and a note.
 

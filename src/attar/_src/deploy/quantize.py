@@ -29,14 +29,7 @@ from attar._src.work.context import Context
 
 @dataclass(frozen=True)
 class QuantizationResult:
-    """A quantized module, ready to be written.
-
-    Attributes:
-        compressed: the traced graph with compressed tensors.
-        data: the calibration inputs, on which the file is compared.
-        use: metadata for the file's users.
-        dry_run: parity of the untouched module and its decoded file.
-    """
+    """A quantized module, the inputs and metadata for its file, and the parity of the untouched module's file."""
 
     compressed: CompressedModel
     data: CalibrationInputs
@@ -61,7 +54,7 @@ class QuantizationResult:
             coder: entropy coder of the codes: ``rans``, ``huffman`` or ``raw``.
 
         Returns:
-            The report: bytes, bits per weight, parity, folded batch-norms and what stays in floating point.
+            The report: bytes, bits per weight, parity, folded batch-norms, and the tensors left in floating point.
 
         Raises:
             ParityError: the decoded file and the quantized module compute different outputs; nothing is written.

@@ -39,13 +39,7 @@ _SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Examples of one split: raw arrays in memory, or a loader of batches.
-
-    Attributes:
-        inputs: arrays ``(N, ...)``; none for a loader.
-        targets: int64 or float32 ``(N, ...)``, or None.
-        loader: a DataLoader or another iterable of batches.
-    """
+    """Examples of one split: raw arrays ``(N, ...)``, targets int64 or float32 ``(N, ...)``; or a loader of batches."""
 
     inputs: tuple[NDArray[Any], ...] = ()
     targets: NDArray[Any] | None = None
@@ -84,10 +78,7 @@ class DataSplits:
         return {"name": self.name} | {name: split.digest() for name, split in splits.items() if split is not None}
 
     def check_loaders(self, models: Mapping[str, Mapping[str, bool]]) -> None:
-        """Check the first batches of loaders.
-
-        Args:
-            models: name of a model -> the arguments of its forward -> whether they are required.
+        """Check the first batches of loaders; ``models`` has the parameters of each model.
 
         Raises:
             DataError: batches lack a required argument of a model, or targets of validation or test differ in shape
@@ -154,13 +145,7 @@ class DataSplits:
 
 
 def load_splits(data: DataSpec, folder: Path, *, task: str | None, metric: str) -> DataSplits:
-    """Return the splits of a recipe's data.
-
-    Args:
-        data: the recipe's spec.
-        folder: folder that paths are relative to.
-        task: task of the models; None for the data set's own.
-        metric: name of the metric.
+    """Return the splits of a recipe's data; paths are relative to ``folder``, and ``task`` defaults to the data's own.
 
     Raises:
         SpecError: a field of the spec does not suit the source.

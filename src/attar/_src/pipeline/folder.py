@@ -57,34 +57,31 @@ class RunFolder:
         self.path, self.state, self.first = path, path / "state", first
         self._lock = filelock.FileLock(path / _LOCK)
         if first:
-            self._claim(facts, resume)
+            path.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(blocking=False)
+            except filelock.Timeout:
+                raise AttarError(f"another run is active in {path}; wait for it, or choose another folder") from None
         try:
+            if first:
+                self._claim(facts, resume)
             self.journal = Journal(path / "journal.jsonl", writes=first)
         except BaseException:
             self._lock.release()
             raise
 
     def _claim(self, facts: Mapping[str, Any], resume: bool) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(blocking=False)
-        except filelock.Timeout:
-            raise AttarError(f"another run is active in {self.path}; wait for it, or choose another folder") from None
-        try:
-            for part in self.path.rglob(".*.part"):
-                if _LEFT_OVER.fullmatch(part.name):
-                    part.unlink()
-            known = {entry.name for entry in self.path.iterdir()} - {_LOCK}
-            if _RUN in known:
-                self._compare(facts, resume)
-            elif known:
-                raise SpecError(f"{self.path} is not empty and has no run; choose another folder")
-            else:
-                # On disk before anything that depends on these facts.
-                write_atomically(self.path / _RUN, (json.dumps(facts, indent=2) + "\n").encode())
-        except BaseException:
-            self._lock.release()
-            raise
+        for part in self.path.rglob(".*.part"):
+            if _LEFT_OVER.fullmatch(part.name):
+                part.unlink()
+        known = {entry.name for entry in self.path.iterdir()} - {_LOCK}
+        if _RUN in known:
+            self._compare(facts, resume)
+        elif known:
+            raise SpecError(f"{self.path} is not empty and has no run; choose another folder")
+        else:
+            # On disk before anything that depends on these facts.
+            write_atomically(self.path / _RUN, (json.dumps(facts, indent=2) + "\n").encode())
 
     def _compare(self, facts: Mapping[str, Any], resume: bool) -> None:
         if not resume:

@@ -14,11 +14,7 @@ from attar._src.core.interrupt import raise_if_interrupted
 class Journal:
     """The rows of ``journal.jsonl``: decisions, stages begun and done, epochs, files written.
 
-    A last row cut off by a killed run is removed when the journal is opened for writing.
-
-    Args:
-        path: the file.
-        writes: whether rows can be added; only the first rank writes.
+    Only the first rank ``writes``. A last row cut off by a killed run is removed when it opens the journal.
 
     Raises:
         AttarError: a row is damaged; the message has its line.

@@ -24,12 +24,6 @@ class ModelSource:
 
     The module is made once and gets its initial state for each seed, so that one captured program serves all seeds.
 
-    Args:
-        name: name of the model.
-        source: its spec.
-        folder: folder that paths are relative to.
-        seed: the first seed.
-
     Attributes:
         module: the module; None for a file.
         session: the opened file; None for a module.

@@ -36,13 +36,7 @@ from attar._src.train.malloc import keep_freed_memory
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
-
-    Attributes:
-        folder: the run's folder.
-        report: measurements of the models, the entry ``run`` of ``report.json``; empty except on the first rank.
-        page: path of ``report.html``.
-    """
+    """A finished run: its folder, ``run`` of ``report.json`` (empty but on the first rank), path of ``report.html``."""
 
     folder: Path
     report: Mapping[str, Any]
@@ -62,9 +56,6 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, resume: bool = False, c
         out: the folder.
         resume: continue the run in the folder, if any.
         command: the command shown in the report.
-
-    Returns:
-        The measurements and the files.
 
     Raises:
         SpecError: a part of the recipe cannot work; the folder has a run and ``resume`` is false, or that run had

@@ -68,8 +68,7 @@ class Recipe(Spec):
         root: folder that paths in the recipe are relative to, itself relative to the folder of the recipe's file.
 
     Raises:
-        SpecError: a field is invalid or parts contradict each other; the message has the path in the recipe, what
-            arrived and the nearest fix.
+        SpecError: a field is invalid or parts contradict each other; the message has the path in the recipe.
 
     Example:
         >>> Recipe(data="digits", models={"net": {"source": "net.py:build"}}).seeds
