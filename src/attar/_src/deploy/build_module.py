@@ -31,8 +31,7 @@ def build_module(factory: Any, arguments: Mapping[str, Any], weights: Path | Non
     Args:
         factory: a class or function that returns an ``nn.Module``, or a module itself.
         arguments: keyword arguments of the factory.
-        weights: ``.safetensors``, a ``.attar`` file, or a state dict saved by ``torch.save`` (loaded weights-only,
-            which runs no code).
+        weights: ``.safetensors``, a ``.attar`` file, or a state dict saved by ``torch.save``.
 
     Raises:
         SpecError: the factory refuses the arguments or returns no module, or the weights' file does not exist.
@@ -88,7 +87,7 @@ def _call_factory(factory: Any, arguments: Mapping[str, Any]) -> nn.Module:
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Return the state dict in a ``.safetensors`` file or a file of ``torch.save``, loaded weights-only.
+    """Return the state dict in a ``.safetensors`` or ``torch.save`` file, loaded weights-only, which runs no code.
 
     Raises:
         SpecError: the file is no state dict.

@@ -24,7 +24,7 @@ def calibration_inputs(data: Any, parameters: Mapping[str, bool], *, examples: i
     - an iterable of batches (a DataLoader, a list of mappings), each in one of the forms of ``train.inputs``; labels
       are ignored.
 
-    Arrays are cut into batches of ``batch`` examples. ``parameters``: argument of the forward -> whether it is required.
+    Arrays are cut into batches of ``batch`` examples. ``parameters``: argument of the forward -> is it required?
 
     Raises:
         DataError: as :func:`collect_inputs`; an input is no tensor; a required argument is missing.
@@ -74,11 +74,12 @@ def collect_inputs(
 def _is_whole(data: Any) -> bool:
     """Return whether the data are inputs of all examples rather than batches."""
     if isinstance(data, tuple | list):
-        return bool(data) and all(map(_is_tensor, data))
+        return bool(data) and all(map(is_array, data))
     # A dataclass that is iterated is a loader.
     iterated = isinstance(data, Iterable) and not isinstance(data, Mapping)
-    return _is_tensor(data) or (named_fields(data) is not None and not iterated)
+    return is_array(data) or (named_fields(data) is not None and not iterated)
 
 
-def _is_tensor(value: Any) -> bool:
+def is_array(value: Any) -> bool:
+    """Return whether a value is an array or a tensor."""
     return isinstance(value, torch.Tensor | np.ndarray)

@@ -33,15 +33,8 @@ def package(
 ) -> dict[str, Any]:
     """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
 
-    Args:
-        compressed: the model to pack.
-        path: path of the ``.attar`` file; an existing one is replaced atomically.
-        use: metadata for the file's users.
-        data: real inputs for the comparison.
-        coder: entropy coder of the codes.
-        dry_run: parity of the untouched module, for the report.
-        notes: topic -> note for the report.
-        budget: bits per weight the file was trained for; a larger file gets a warning and a note.
+    The outputs are compared on ``data``. The report gets the parity of the untouched module (``dry_run``) and ``notes``
+    by topic. A file of more than ``budget`` bits per weight gets a warning and a note.
 
     Returns:
         The report, with the path and SHA-256 of the file.

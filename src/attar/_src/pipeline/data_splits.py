@@ -25,7 +25,7 @@ from attar._src.core.registry import load_object
 from attar._src.data.dataset import Dataset, holdout
 from attar._src.data.preprocessing import find_preprocessing
 from attar._src.data.registry import DATASETS, load_dataset
-from attar._src.deploy.calibration_inputs import collect_inputs
+from attar._src.deploy.calibration_inputs import collect_inputs, is_array
 from attar._src.pipeline import loader_checks
 from attar._src.recipe.parts import DataSpec
 from attar._src.train.feed import ArrayFeed, LoaderFeed, preprocessor
@@ -103,15 +103,10 @@ class DataSplits:
         rank: int = 0,
         world: int = 1,
     ) -> ArrayFeed | LoaderFeed:
-        """Return a split as a feed.
+        """Return a split as a feed of rank ``rank`` of ``world``.
 
-        Args:
-            split: one of the splits.
-            parameters: the arguments that models take of a loader's batches -> whether they are required.
-            batch: for arrays, examples in a batch over all ranks.
-            seed: seed of order and augmentation.
-            augment: whether to apply the recipe's augmentations.
-            rank, world: index of this rank, and number of ranks.
+        Batches of arrays have ``batch`` examples over all ranks, and may be augmented; those of a loader have the
+        arguments in ``parameters``, name -> whether it is required.
         """
         if split.loader is not None:
             return LoaderFeed(split.loader, parameters, seed=seed, rank=rank, world=world)
@@ -208,8 +203,8 @@ def _split(item: Any, name: str) -> Split:
     if isinstance(item, Dataset):
         return Split((item.x,), item.y)
     x, y = item if isinstance(item, tuple | list) and len(item) == 2 else (item, None)
-    arrays = (x,) if _is_array(x) else x
-    if isinstance(arrays, tuple | list) and arrays and all(map(_is_array, arrays)):
+    arrays = (x,) if is_array(x) else x
+    if isinstance(arrays, tuple | list) and arrays and all(map(is_array, arrays)):
         inputs = tuple(map(_array, arrays))
         targets = None if y is None else _targets(y, name)
         counts = [len(each) for each in (*inputs, *([] if targets is None else [targets]))]
@@ -270,10 +265,6 @@ def _name_of(source: Any) -> str:
         path, _, name = source.rpartition(":")
         return f"{Path(path).name}:{name}" if path else name
     return "examples given as objects"
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray | torch.Tensor)
 
 
 def _array(value: Any) -> NDArray[Any]:

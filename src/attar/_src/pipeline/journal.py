@@ -65,11 +65,8 @@ class Journal:
 
     def find(self, event: str, **where: Any) -> list[dict[str, Any]]:
         """Return the rows of an event with the given facts, as in ``find("epoch", seed=0, model="net")``."""
-        return [
-            row
-            for row in self.rows
-            if row["event"] == event and all(row.get(key) == value for key, value in where.items())
-        ]
+        wanted = {"event": event, **where}
+        return [row for row in self.rows if wanted.items() <= row.items()]
 
     def decide(self, what: str, value: Any, **facts: Any) -> Any:
         """Return the journaled decision on ``what``, after journaling ``value`` if there is none yet."""

@@ -74,7 +74,7 @@ class RunModels:
             if self.folder.first:
                 write_atomically(self._path(name), source.path.read_bytes())
             return
-        if self._packed(name) and all(self._packed(other) for other in students_of(self.recipe.stages, name)):
+        if self._packed(name) and all(self._packed(other) for other in students_of(self.recipe.models, name)):
             return
         source.begin(self.seed)
         dry_run, model = self.dry_runs[name], self.recipe.models[name]
@@ -99,15 +99,17 @@ class RunModels:
 
     def _run_stage(self, name: str, index: int, sequence: StageSequence) -> None:
         stage = self.recipe.models[name].stages[index]
-        journal, where = self.folder.journal, {"seed": self.seed, "model": name, "index": index, "stage": stage.stage}
+        where = {"seed": self.seed, "model": name, "index": index, "stage": stage.stage}
         store = self.folder.store(self.seed, name, index, stage.stage.rpartition(":")[2])
         self._catch_up(store, where)
-        if not journal.find("begun", **where):
-            journal.add("begun", **where)
+        self._journal_once("begun", where)
         context = self._context(stage, store, where)
         sequence.apply(index, lambda stage, model: stage.run(model, context))
-        if not journal.find("done", **where):
-            journal.add("done", **where)
+        self._journal_once("done", where)
+
+    def _journal_once(self, event: str, where: Mapping[str, Any]) -> None:
+        if not self.folder.journal.find(event, **where):
+            self.folder.journal.add(event, **where)
 
     def _context(self, stage: Stage, store: CheckpointStore, where: Mapping[str, Any]) -> TrainingContext:
         name, seed = where["model"], derive_seed(self.seed, "stage", where["model"], where["index"])

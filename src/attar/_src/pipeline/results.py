@@ -123,10 +123,8 @@ def _model(name: str, path: Path, runs: Sequence[Scored], packed: Sequence[Mappi
         "metric_mean": _number(mean(each.value for each in runs)),
         "metric_per_seed": [each.value for each in runs if math.isfinite(each.value)],
         "per_class": {label: mean(each.per_class.get(label, 0.0) for each in runs) for label in runs[0].per_class},
-        "parameters": size["parameters"],
+        **{key: size[key] for key in ("parameters", "bits_per_weight", "file_bytes")},
         "nonzero_share": sum(item["nonzero"] for item in stored) / max(sum(item["elements"] for item in stored), 1),
-        "bits_per_weight": size["bits_per_weight"],
-        "file_bytes": size["file_bytes"],
         "fp32_bytes": 4 * size["parameters"],
         "layers": layers,
         "left_in_floating_point": dict(packed[-1]["left_in_floating_point"]) if packed else {},
@@ -136,7 +134,7 @@ def _model(name: str, path: Path, runs: Sequence[Scored], packed: Sequence[Mappi
 
 
 def _time(paths: Sequence[Path]) -> list[Latency]:
-    """Return the latency of every file for one example on one thread, measured in turns."""
+    """Return the latency of every file for one example on one thread."""
     runners = [open_runner(path, threads=1) for path in track(paths, "opening")]
     return interleave([partial(runner.run, example_feed(runner, 1)) for runner in runners])
 

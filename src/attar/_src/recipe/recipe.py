@@ -15,7 +15,7 @@ from attar._src.core.registry import references_from
 from attar._src.core.spec import Spec, explain, refused, refusing_at
 from attar._src.measure.metric import METRICS
 from attar._src.recipe.parts import DataSpec, ModelSpec, TeacherCacheSpec, registered_word
-from attar._src.recipe.reference import Reference, expand_path, object_paths, to_json
+from attar._src.recipe.reference import PLAIN, Reference, expand_path, leaves, to_json
 from attar._src.recipe.teaching_order import teaching_order
 from attar._src.recipe.yaml_text import apply_overrides, parse_yaml
 from attar._src.work.stage import Stage
@@ -109,7 +109,7 @@ class Recipe(Spec):
         self._check_cache_files()
         self._refuse_unknown(() if self.baseline is None else (self.baseline,), "baseline")
         with refusing_at():
-            teaching_order(self.stages, self.models)
+            teaching_order(self.models, self.models)
         return self
 
     def _refuse_unknown(self, names: Iterable[str], *place: str | int) -> None:
@@ -153,11 +153,6 @@ class Recipe(Spec):
             if other != name:
                 raise refused(f"{cache.file} is also the cache of {other!r}; give each its own file", *place)
 
-    @property
-    def stages(self) -> dict[str, tuple[Stage, ...]]:
-        """Name of a model -> its stages."""
-        return {name: model.stages for name, model in self.models.items()}
-
     def each_stage(self) -> Iterator[tuple[str, str, int, Stage]]:
         """Yield ``("recipe.models.net.stages.0", "net", 0, stage)`` for each stage of each model, in order."""
         for name, model in self.models.items():
@@ -172,7 +167,7 @@ class Recipe(Spec):
     @property
     def order(self) -> tuple[str, ...]:
         """Names of the models, teachers before their students."""
-        return teaching_order(self.stages, self.models)
+        return teaching_order(self.models, self.models)
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -200,7 +195,7 @@ class Recipe(Spec):
         for name in names:
             if name not in self.models:
                 raise UnknownName("model", name, self.models)
-        kept = teaching_order(self.stages, names)
+        kept = teaching_order(self.models, names)
         return self.model_copy(
             update={
                 "models": {name: model for name, model in self.models.items() if name in kept},
@@ -215,7 +210,7 @@ class Recipe(Spec):
 
     def objects(self) -> tuple[str, ...]:
         """Return the paths of Python objects in the recipe, which cannot be written to a file."""
-        return tuple(object_paths(self))
+        return tuple(path for path, value in leaves(self) if not isinstance(value, PLAIN))
 
     @classmethod
     def schema(cls) -> dict[str, Any]:  # type: ignore[override]

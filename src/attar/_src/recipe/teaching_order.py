@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from attar._src.core.errors import SpecError
-from attar._src.work.stage import Stage
+from attar._src.recipe.parts import ModelSpec
 
 
-def teaching_order(stages: Mapping[str, Sequence[Stage]], names: Iterable[str]) -> tuple[str, ...]:
+def teaching_order(models: Mapping[str, ModelSpec], names: Iterable[str]) -> tuple[str, ...]:
     """Return ``names`` and all their direct and indirect teachers, teachers first, otherwise in the given order.
 
     Raises:
@@ -21,7 +21,7 @@ def teaching_order(stages: Mapping[str, Sequence[Stage]], names: Iterable[str]) 
             circle = " <- ".join([*above[above.index(name) :], name])
             raise SpecError(f"models.{above[-1]}: models teach each other in a circle: {circle}; remove one teacher")
         if name not in done:
-            for stage in stages[name]:
+            for stage in models[name].stages:
                 for teacher in stage.teachers():
                     visit(teacher, (*above, name))
             done.append(name)
@@ -31,6 +31,6 @@ def teaching_order(stages: Mapping[str, Sequence[Stage]], names: Iterable[str]) 
     return tuple(done)
 
 
-def students_of(stages: Mapping[str, Sequence[Stage]], teacher: str) -> tuple[str, ...]:
+def students_of(models: Mapping[str, ModelSpec], teacher: str) -> tuple[str, ...]:
     """Return the models that learn from ``teacher``, directly or through others."""
-    return tuple(name for name in stages if name != teacher and teacher in teaching_order(stages, [name]))
+    return tuple(name for name in models if name != teacher and teacher in teaching_order(models, [name]))

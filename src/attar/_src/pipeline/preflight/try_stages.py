@@ -52,7 +52,8 @@ def try_stages(
         SpecError, ModelError, DataError: a stage or the metric fails; the message begins with its path in the recipe.
     """
     with IsolatedRandom(derive_seed(0, "foresee")):
-        teachers = {name: _untrained(source, dry_runs.get(name)) for name, source in sources.items()}
+        teachers: dict[str, Teacher] = {name: _Untrained(dry_run.captured) for name, dry_run in dry_runs.items()}
+        teachers |= {name: DeployedTeacher(each.session) for name, each in sources.items() if each.session is not None}
         parameters = shared_parameters(sources)
         feed = splits.feed(splits.train, parameters, augment=True)
         if isinstance(feed, ArrayFeed):
@@ -102,13 +103,6 @@ class _Untrained:
         taps = LayerTaps(program, layers)
         with torch.no_grad():
             return main_output(program(*batch.pick(self.captured.names))).float(), taps.take()
-
-
-def _untrained(source: ModelSource, dry_run: DryRun | None) -> Teacher:
-    if source.session is not None:
-        return DeployedTeacher(source.session)
-    assert dry_run is not None
-    return _Untrained(dry_run.captured)
 
 
 def _some_examples(
