@@ -51,19 +51,12 @@ def package(
     parity = compare_outputs(Session(artifact), simulated, batches, "decoding and comparing")
     parity.check(str(path), integers=bool(compressed.activations))
     size, folding = inspect_artifact(artifact), compressed.traced.folding
-    if budget is not None and size["bits_per_weight"] > budget:
-        missed = (
-            f"{size['bits_per_weight']:.4g} bits per weight, above the budget of {budget:g}: train longer, reach the "
-            "budget earlier (reach), or set it a little lower"
-        )
-        warnings.warn(f"{path.name}: {missed}", stacklevel=2)
-        notes = {**notes, "size": missed}
     report = {
         **{key: size[key] for key in ("file_bytes", "graph_bytes", "bits_per_weight", "parameters")},
         "parity": parity.as_dict(),
         "dry_run": dry_run.as_dict(),
         "left_in_floating_point": left_in_floating_point(compressed),
-        "notes": dict(notes),
+        "notes": {**notes, **_budget_note(path, size["bits_per_weight"], budget)},
         "batch_norms_folded": dict(folding.folded),
         "batch_norms_kept": dict(folding.kept),
         "quantized_activations": len(compressed.activations),
@@ -71,3 +64,14 @@ def package(
     write_atomically(path, packed)
     remember(path, artifact.sha256, report)
     return {"file": str(path), "sha256": artifact.sha256, **report}
+
+
+def _budget_note(path: Path, bits_per_weight: float, budget: float | None) -> dict[str, str]:
+    if budget is None or bits_per_weight <= budget:
+        return {}
+    missed = (
+        f"{bits_per_weight:.4g} bits per weight, above the budget of {budget:g}: train longer, reach the budget "
+        "earlier (reach), or set it a little lower"
+    )
+    warnings.warn(f"{path.name}: {missed}", stacklevel=3)
+    return {"size": missed}

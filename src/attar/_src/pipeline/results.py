@@ -23,6 +23,7 @@ from attar._src.measure.runner import example_feed, open_runner
 from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.fabric import versions
 from attar._src.pipeline.folder import RECIPE, RunFolder
+from attar._src.pipeline.journal import Journal
 from attar._src.pipeline.loader_checks import with_equal_targets
 from attar._src.pipeline.model_source import ModelSource, shared_parameters
 from attar._src.recipe.recipe import Recipe
@@ -50,16 +51,6 @@ def measure_results(
         (seed, name): folder.files(seed, first) / f"{name}.attar" for seed in recipe.seeds for name in recipe.models
     }
     scored = _test(paths, splits, sources, metric)
-    latencies = _time([paths[first, name] for name in recipe.models])
-    models = {}
-    for name, latency in zip(recipe.models, latencies, strict=True):
-        runs = [scored[seed, name] for seed in recipe.seeds]
-        models[name] = _model(name, paths[first, name], runs, folder.journal.find("packed", seed=first, model=name))
-        rows = folder.journal.find("epoch", seed=first, model=name)
-        models[name] |= {"latency": latency.as_dict(), "curves": [_point(recipe, row) for row in rows]}
-    for model in models.values():
-        model["times_smaller"] = models[baseline]["fp32_bytes"] / model["file_bytes"]
-        model["times_faster"] = models[baseline]["latency"]["median_ms"] / model["latency"]["median_ms"]
     return {
         "recipe": recipe.described(),
         "recipe_yaml": (folder.path / RECIPE).read_text(),
@@ -70,8 +61,26 @@ def measure_results(
         "metric": metric[0],
         "examples": scored[first, baseline].examples,
         "class_examples": _count(splits) if any(result.per_class for result in scored.values()) else {},
-        "models": list(models.values()),
+        "models": _models(recipe, paths, scored, folder.journal),
     }
+
+
+def _models(
+    recipe: Recipe, paths: Mapping[tuple[int, str], Path], scored: Mapping[tuple[int, str], Scored], journal: Journal
+) -> list[dict[str, Any]]:
+    """Return the measurements of every model, compared with the baseline."""
+    first, models = recipe.seeds[0], {}
+    latencies = _time([paths[first, name] for name in recipe.models])
+    for name, latency in zip(recipe.models, latencies, strict=True):
+        runs = [scored[seed, name] for seed in recipe.seeds]
+        models[name] = _model(name, paths[first, name], runs, journal.find("packed", seed=first, model=name))
+        curves = [_point(recipe, row) for row in journal.find("epoch", seed=first, model=name)]
+        models[name] |= {"latency": latency.as_dict(), "curves": curves}
+    baseline = models[recipe.reference]
+    for model in models.values():
+        model["times_smaller"] = baseline["fp32_bytes"] / model["file_bytes"]
+        model["times_faster"] = baseline["latency"]["median_ms"] / model["latency"]["median_ms"]
+    return list(models.values())
 
 
 def _test(
