@@ -28,10 +28,10 @@ def autotune(recipe: Recipe, journal: Journal, dry_runs: Mapping[str, DryRun], i
     threads = recipe.threads or max(1, torch.get_num_threads() // recipe.devices)
     decided = {"threads": journal.decide("threads", threads)}
     torch.set_num_threads(decided["threads"])
-    before = journal.find("decided", what="training")
-    trained = [name for name in dry_runs if recipe.models[name].trains]
     if "auto" not in (recipe.precision, recipe.layout):
         return recipe.model_copy(update=decided)
+    before = journal.find("decided", what="training")
+    trained = [name for name in dry_runs if recipe.models[name].trains]
     if before or not trained:
         chosen = before[-1]["value"] if before else {"precision": _PRECISIONS[0], "layout": _LAYOUTS[0]}
         return recipe.model_copy(update=decided | chosen)
@@ -50,6 +50,7 @@ def autotune(recipe: Recipe, journal: Journal, dry_runs: Mapping[str, DryRun], i
 
 
 def apply_layout(recipe: Recipe, sources: Mapping[str, ModelSource]) -> None:
+    """Put the weights of every module in the recipe's memory layout."""
     if recipe.layout == "channels_last":
         for source in sources.values():
             if source.module is not None:

@@ -57,6 +57,9 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, resume: bool = False, c
         resume: continue the run in the folder, if any.
         command: the command shown in the report.
 
+    Returns:
+        The measurements and the files.
+
     Raises:
         SpecError: a part of the recipe cannot work; the folder has a run and ``resume`` is false, or that run had
             another recipe, data or code.
