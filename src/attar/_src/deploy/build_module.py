@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from attar._src.artifact.manifest import Manifest
-from attar._src.artifact.reader import Artifact, open_artifact
+from attar._src.artifact.reader import open_artifact
 from attar._src.core.errors import ModelError, SpecError, UnknownName, missing_file
+from attar._src.train.inputs import as_input
 
 #: Name that torch.export gives a tensor made by a module's code, under the name of the module.
 _LIFTED = re.compile(r"(.+\.)?lifted_tensor_\d+")
@@ -30,8 +31,7 @@ def build_module(factory: Any, arguments: Mapping[str, Any], weights: Path | Non
     Args:
         factory: a class or function that returns an ``nn.Module``, or a module itself.
         arguments: keyword arguments of the factory.
-        weights: ``.safetensors``, a ``.attar`` file, or a state dict saved by ``torch.save`` (loaded weights-only,
-            which runs no code); None keeps the factory's weights.
+        weights: ``.safetensors``, a ``.attar`` file, or a state dict saved by ``torch.save``.
 
     Raises:
         SpecError: the factory refuses the arguments or returns no module, or the weights' file does not exist.
@@ -41,29 +41,31 @@ def build_module(factory: Any, arguments: Mapping[str, Any], weights: Path | Non
     module = _call_factory(factory, arguments)
     if weights is None:
         return module
-    artifact = _open(weights) if weights.suffix == ".attar" else None
-    state = read_weights(weights) if artifact is None else _decoded_state(artifact)
+    if not weights.is_file():
+        raise SpecError(missing_file(weights, "there are no weights at"))
+    state = _decoded_state(weights, module) if weights.suffix == ".attar" else read_weights(weights)
     known = module.state_dict()
-    if artifact is not None:
-        kept = [name for name in state if name in known or not _is_made(name, state[name], module, artifact.manifest)]
-        state = {name: state[name] for name in kept}
-        _check_batch_norms(weights, artifact.manifest, [name for name in known if name not in state], state)
     # Training wrappers prefix every name.
     for prefix in ("module.", "_orig_mod.", "model."):
         if state and all(name.startswith(prefix) for name in state) and not any(n.startswith(prefix) for n in known):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
-    faults = [f"{name} is missing" for name in known if name not in state and not name.endswith("num_batches_tracked")]
-    faults += [str(UnknownName("tensor", name, known)) for name in state if name not in known]
-    faults += [
-        f"{name} is {tuple(value.shape)} in the file and {tuple(known[name].shape)} in the module"
-        for name, value in state.items()
-        if name in known and value.shape != known[name].shape
-    ]
+    faults = shape_faults(*({name: tuple(value.shape) for name, value in each.items()} for each in (state, known)))
     if faults:
         more = f" (and {len(faults) - 4} more)" if len(faults) > 4 else ""
         raise ModelError(f"{weights} does not fit {type(module).__name__}: {'; '.join(faults[:4])}{more}")
     module.load_state_dict(state, strict=False)
     return module
+
+
+def shape_faults(file: Mapping[str, tuple[int, ...]], module: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return how the shapes of a file's tensors differ from a module's, one message for each name."""
+    lacking = [name for name in module if name not in file and not name.endswith("num_batches_tracked")]
+    other = [name for name in module if file.get(name, module[name]) != module[name]]
+    return [
+        *(f"{name} is missing" for name in lacking),
+        *(str(UnknownName("tensor", name, module)) for name in file if name not in module),
+        *(f"{name} is {file[name]} in the file and {module[name]} in the module" for name in other),
+    ]
 
 
 def _call_factory(factory: Any, arguments: Mapping[str, Any]) -> nn.Module:
@@ -85,12 +87,11 @@ def _call_factory(factory: Any, arguments: Mapping[str, Any]) -> nn.Module:
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Return the state dict in a ``.safetensors`` file or a file of ``torch.save``, loaded weights-only.
+    """Return the state dict in a ``.safetensors`` or ``torch.save`` file, loaded weights-only, which runs no code.
 
     Raises:
-        SpecError: the file does not exist, or it is no state dict.
+        SpecError: the file is no state dict.
     """
-    _check_exists(path)
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
@@ -109,16 +110,6 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise SpecError(f"{path} has no state dict; save it with torch.save(module.state_dict(), ...)")
     return dict(state)
-
-
-def _check_exists(path: Path) -> None:
-    if not path.is_file():
-        raise SpecError(missing_file(path, "there are no weights at"))
-
-
-def _open(path: Path) -> Artifact:
-    _check_exists(path)
-    return open_artifact(path)
 
 
 def _is_made(name: str, value: torch.Tensor, module: nn.Module, manifest: Manifest) -> bool:
@@ -146,15 +137,14 @@ def _check_batch_norms(
 ) -> None:
     """Refuse a file whose batch-norms were folded into the layers before them, or merged into two vectors."""
     folds = {fold.batch_norm: fold.into for fold in manifest.folds}
-    owners = list(dict.fromkeys(name.rpartition(".")[0] for name in missing))
-    for owner in owners:
+    for name in missing:
+        owner = name.rpartition(".")[0]
         if owner in folds:
             raise ModelError(
                 f"{path}: batch-norm {owner!r} was folded into {folds[owner]!r} when the file was made, which cannot "
                 "be undone; start from a checkpoint or safetensors of the module, and keep one beside the file"
             )
-    for owner in owners:
-        if f"{owner}.running_mean" in missing and {f"{owner}.weight", f"{owner}.bias"} <= set(state):
+        if name == f"{owner}.running_mean" and {f"{owner}.weight", f"{owner}.bias"} <= state.keys():
             raise ModelError(
                 f"{path}: batch-norm {owner!r} was merged into two vectors when the file was made, so its running "
                 "statistics are missing; write the file with merge: false on low_precision or compress, or start from "
@@ -162,10 +152,13 @@ def _check_batch_norms(
             )
 
 
-def _decoded_state(artifact: Artifact) -> dict[str, torch.Tensor]:
-    """Return the decoded tensors of a ``.attar`` file, floats as float32."""
+def _decoded_state(path: Path, module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the decoded tensors of a ``.attar`` file, floats as float32, without those the module itself makes."""
+    artifact, known = open_artifact(path), module.state_dict()
     state = {}
     for name in [*artifact.names, *artifact.manifest.aliases]:
-        dense = torch.from_numpy(np.array(artifact.tensor(name).dense()))
-        state[name] = dense.float() if dense.is_floating_point() else dense
+        value = as_input(torch.from_numpy(np.array(artifact.tensor(name).dense())))
+        if name in known or not _is_made(name, value, module, artifact.manifest):
+            state[name] = value
+    _check_batch_norms(path, artifact.manifest, [name for name in known if name not in state], state)
     return state

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,6 +20,7 @@ from attar._src.model.trace import deploy_graph
 from attar._src.model.traced import TracedModel
 from attar._src.model.weights import find_weights
 from attar._src.runtime.session import Session
+from attar._src.train.inputs import as_input
 from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo
 
 #: The note ``training`` in the report of a module captured in evaluation mode.
@@ -27,24 +30,26 @@ CAPTURED_IN_EVALUATION = (
 )
 
 
-def check_deployable(module: nn.Module, untouched: CompressedModel, use: FileInfo, inputs: CalibrationInputs) -> Parity:
+def check_deployable(module: nn.Module, traced: TracedModel, use: FileInfo, inputs: CalibrationInputs) -> Parity:
     """Pack and run the untouched module, and compare with the module itself, not with its trace.
 
     Raises:
+        SpecError: the module has no weight that multiplies data.
         ModelError: the graph cannot be deployed.
         ParityError: tracing, folding or exporting changed the outputs.
     """
+    if not find_weights(traced.graph):
+        raise SpecError(f"{type(module).__name__} has no weight that multiplies data; there is nothing to compress")
     try:
-        session = Session(pack(untouched.contents(use), coder="raw"))
+        session = Session(pack(CompressedModel.of(traced).contents(use), coder="raw"))
     except ArtifactError as error:
         raise ModelError(f"{type(module).__name__} cannot be deployed: {error}") from error
 
     def original(*exact: torch.Tensor) -> Any:
-        plain = [tensor.float() if tensor.is_floating_point() else tensor for tensor in exact]
-        return call_by_name(module, inputs.names, plain)
+        return call_by_name(module, inputs.names, [as_input(tensor) for tensor in exact])
 
     with evaluation_mode(module):
-        parity = compare_outputs(session, original, _first_batch(inputs), "dry run")
+        parity = compare_outputs(session, original, [_first_batch(inputs)], "dry run")
     return parity.check("dry run of the untouched module", integers=False)
 
 
@@ -66,53 +71,37 @@ class DryRun:
 
 
 def dry_run(module: nn.Module, use: FileInfo, inputs: CalibrationInputs, *, dynamic: Sequence[int]) -> DryRun:
-    """Capture a module for training and deploy it untouched.
+    """Capture a module for training, and check that it can be deployed untouched (:func:`check_deployable`).
 
     It is captured in training mode. If that fails, or the evaluation program made from it differs from the module in
-    evaluation mode, the module is captured in evaluation mode.
-
-    Args:
-        module: the module.
-        use: metadata for the file's users.
-        inputs: real inputs with the names of their arguments.
-        dynamic: axes of the inputs whose length may vary.
-
-    Raises:
-        ModelError: the module cannot be captured or deployed.
-        SpecError: the module has no weight that multiplies data.
-        ParityError: tracing, folding or exporting changed the outputs.
+    evaluation mode, the module is captured in evaluation mode. ``dynamic`` are the axes of inputs whose length varies.
     """
     example = inputs.example(2) if 0 in dynamic else inputs.batches[0]
     captured, mode = _captured(module, example, inputs, dynamic)
     traced = deploy_graph(module, captured)
-    if not find_weights(traced.graph):
-        raise SpecError(f"{type(module).__name__} has no weight that multiplies data; there is nothing to compress")
-    return DryRun(captured, traced, check_deployable(module, CompressedModel.of(traced), use, inputs), mode)
+    return DryRun(captured, traced, check_deployable(module, traced, use, inputs), mode)
 
 
 def _captured(
     module: nn.Module, example: Sequence[torch.Tensor], inputs: CalibrationInputs, dynamic: Sequence[int]
 ) -> tuple[CapturedModel, str]:
-    try:
+    with contextlib.suppress(ModelError):
         captured = capture(module, example, names=inputs.names, dynamic=dynamic)
-    except ModelError:
-        return capture(module, example, names=inputs.names, dynamic=dynamic, mode="eval"), "eval"
-    if _same_outputs(module, captured, _first_batch(inputs)):
-        return captured, "train"
+        if _same_outputs(module, captured, _first_batch(inputs)):
+            return captured, "train"
     return capture(module, example, names=inputs.names, dynamic=dynamic, mode="eval"), "eval"
 
 
-def _same_outputs(module: nn.Module, captured: CapturedModel, batches: Sequence[tuple[torch.Tensor, ...]]) -> bool:
+def _same_outputs(module: nn.Module, captured: CapturedModel, batch: tuple[torch.Tensor, ...]) -> bool:
     with torch.no_grad(), evaluation_mode(module):
-        for batch in batches:
-            wanted = output_arrays(call_by_name(module, captured.names, batch))
-            got = output_arrays(captured.evaluation(*batch))
-            for one, other in zip(wanted, got, strict=True):
-                tolerance = FLOAT_TOLERANCE * max(float(abs(one).max(initial=0.0)), 1.0)
-                if one.shape != other.shape or not float(abs(one - other).max(initial=0.0)) <= tolerance:
-                    return False
+        wanted = output_arrays(call_by_name(module, captured.names, batch))
+        got = output_arrays(captured.evaluation(*batch))
+    for one, other in zip(wanted, got, strict=True):
+        tolerance = FLOAT_TOLERANCE * max(float(abs(one).max(initial=0.0)), 1.0)
+        if one.shape != other.shape or not np.allclose(one, other, rtol=0, atol=tolerance):
+            return False
     return True
 
 
-def _first_batch(inputs: CalibrationInputs) -> Sequence[tuple[torch.Tensor, ...]]:
-    return inputs.batches[:1] if len(inputs.batches[0][0]) > 1 else (inputs.example(2),)
+def _first_batch(inputs: CalibrationInputs) -> tuple[torch.Tensor, ...]:
+    return inputs.batches[0] if len(inputs.batches[0][0]) > 1 else inputs.example(2)

@@ -10,6 +10,8 @@ from torch import fx, nn
 
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.core.errors import ModelError
+from attar._src.core.tensors import DTYPES
+from attar._src.deploy.build_module import shape_faults
 from attar._src.model.interface import forward_parameters
 from attar._src.model.trace import trace
 from attar._src.model.traced import TracedModel
@@ -19,12 +21,12 @@ from attar._src.work.compressed_model import MAIN, CompressedGraph, CompressedMo
 def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
     """Load a file into a module of the class it was made from.
 
-    The decoded weights are copied into ``into``. A folded batch-norm becomes the identity plus the folded bias, so
-    ``into`` computes the file's outputs without rounding activations.
+    A folded batch-norm of ``into`` becomes the identity plus the folded bias, so ``into`` computes the file's outputs
+    without rounding activations.
 
     Args:
         path: a ``.attar`` file.
-        into: a module of the same architecture; its state is replaced.
+        into: a module of the same architecture; the decoded weights replace its state.
 
     Returns:
         The traced module with decoded weights and rounded activations. Without quantized activations its outputs differ
@@ -41,13 +43,7 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
         several = [graph.name for graph in artifact.manifest.graphs]
         raise ModelError(f"the file has the graphs {several}; attar.load takes a file of one, attar.Session runs any")
     record = artifact.manifest.graphs[0]
-    example = tuple(
-        torch.zeros(
-            tuple(port.example or ()),
-            dtype=torch.float32 if port.dtype == "f32" else getattr(torch, _TORCH[port.dtype]),
-        )
-        for port in record.inputs
-    )
+    example = tuple(torch.from_numpy(np.zeros(port.example or (), DTYPES[port.dtype])) for port in record.inputs)
     axes = {axis for port in record.inputs for axis, size in enumerate(port.shape) if isinstance(size, str)}
     names = tuple(port.name for port in record.inputs)
     # The exporter renames Python's own words (input -> input_1); inputs are then matched by position.
@@ -63,20 +59,10 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
     return compressed.simulate()
 
 
-_TORCH = {"i64": "int64", "i32": "int32", "i16": "int16", "i8": "int8", "u8": "uint8", "bool": "bool", "f16": "float16"}
-
-
 def _check(artifact: Artifact, traced: TracedModel, untouched: CompressedModel) -> None:
     """Refuse a module whose tensors, shapes, folds or values differ from the file's."""
     stored = {record.name: tuple(record.shape) for record in artifact.manifest.tensors}
-    expected = {name: tensor.shape for name, tensor in untouched.stored().items()}
-    faults = [f"{name} is not in the file" for name in expected if name not in stored]
-    faults += [f"{name} is not in the module" for name in stored if name not in expected]
-    faults += [
-        f"{name} is {expected[name]} in the module and {stored[name]} in the file"
-        for name in expected
-        if name in stored and stored[name] != expected[name]
-    ]
+    faults = shape_faults(stored, {name: tensor.shape for name, tensor in untouched.stored().items()})
     if dict(traced.folding.folded) != {fold.batch_norm: fold.into for fold in artifact.manifest.folds}:
         faults.append("the file has other folded batch-norms than the module")
     nodes = {node.name for node in traced.graph.graph.nodes}
@@ -93,34 +79,24 @@ def _check(artifact: Artifact, traced: TracedModel, untouched: CompressedModel) 
 def _fill(module: nn.Module, artifact: Artifact, traced: TracedModel) -> None:
     """Copy the decoded tensors into the caller's module."""
     folded = {bias: name for name, bias in traced.folding.biases.items()}
-    names = {*dict(module.named_parameters(remove_duplicate=False)), *dict(module.named_buffers())}
+    own = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers())}
     with torch.no_grad():
         for record in artifact.manifest.tensors:
             value = torch.from_numpy(np.array(artifact.tensor(record.name).dense()))
             if record.name in folded:
                 _become_identity(module.get_submodule(folded[record.name]), value)
-                if record.name in names:
-                    _get(module, record.name).zero_()
-            elif record.name in names:
-                _get(module, record.name).copy_(value)
+                value = torch.zeros(())
+            if record.name in own:
+                own[record.name].copy_(value)
 
 
 def _become_identity(norm: nn.Module, bias: torch.Tensor) -> None:
     """Make a batch-norm compute ``x + bias``: mean 0, variance 1 - eps, weight 1."""
-    assert isinstance(norm.running_mean, torch.Tensor)
-    assert isinstance(norm.running_var, torch.Tensor)
+    state = norm.state_dict()
     assert isinstance(norm.eps, float)
-    if not isinstance(norm.bias, torch.Tensor) or not isinstance(norm.weight, torch.Tensor):
-        norm.running_mean.copy_(-bias)
-    else:
-        norm.running_mean.zero_()
-        norm.weight.fill_(1.0)
-        norm.bias.copy_(bias)
-    norm.running_var.fill_(1.0 - norm.eps)
-
-
-def _get(module: nn.Module, name: str) -> torch.Tensor:
-    owner, _, leaf = name.rpartition(".")
-    tensor = getattr(module.get_submodule(owner), leaf)
-    assert isinstance(tensor, torch.Tensor)
-    return tensor
+    affine = "bias" in state and "weight" in state
+    state["running_mean"].copy_(torch.zeros(()) if affine else -bias)
+    state["running_var"].fill_(1.0 - norm.eps)
+    if affine:
+        state["weight"].fill_(1.0)
+        state["bias"].copy_(bias)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,18 +40,12 @@ def package(
 ) -> dict[str, Any]:
     """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
 
-    Args:
-        compressed: the model to pack.
-        path: path of the ``.attar`` file; an existing one is replaced atomically.
-        use: metadata for the file's users.
-        data: real inputs for the comparison, of each graph if there are several.
-        coder: entropy coder of the codes.
-        dry_run: parity of the untouched module and its decoded file.
-        notes: topic -> note for the report.
-        budget: bits per weight the file was trained for; a larger file gets a warning and a note.
+    The outputs are compared on ``data``, of each graph by name if there are several. The report gets the parity of the
+    untouched module (``dry_run``) and ``notes`` by topic. A file of more than ``budget`` bits per weight gets a warning
+    and a note.
 
     Returns:
-        The report: bytes, bits per weight, parity, folded batch-norms and what stays in floating point.
+        The report, with the path and SHA-256 of the file.
 
     Raises:
         ParityError: the decoded file and the compressed model compute different outputs; nothing is written.
@@ -60,36 +53,24 @@ def package(
     if (path.parent / NAME).exists():
         # Refuses a foreign report before the file is written.
         read_report(path.parent / NAME)
-    data_bytes = pack(compressed.contents(use), coder=coder)
-    artifact = open_artifact(data_bytes)
+    packed = pack(compressed.contents(use), coder=coder)
+    artifact = open_artifact(packed)
     inputs = inputs_by_graph(compressed, data)
     parity = {name: _compare(compressed, name, artifact, inputs[name], path) for name in inputs}
-    size = inspect_artifact(artifact)
-    if budget is not None and size["bits_per_weight"] > budget:
-        missed = (
-            f"{size['bits_per_weight']:.4g} bits per weight, above the budget of {budget:g}: train longer, reach the "
-            "budget earlier (reach), or set it a little lower"
-        )
-        warnings.warn(f"{path.name}: {missed}", stacklevel=2)
-        notes = {**notes, "size": missed}
-    foldings = [graph.traced.folding for graph in compressed.graphs.values()]
+    size, foldings = inspect_artifact(artifact), [graph.traced.folding for graph in compressed.graphs.values()]
     report = {
-        "file_bytes": size["file_bytes"],
-        "graph_bytes": size["graph_bytes"],
-        "bits_per_weight": size["bits_per_weight"],
-        "parameters": size["parameters"],
+        **{key: size[key] for key in ("file_bytes", "graph_bytes", "bits_per_weight", "parameters")},
         "parity": parity.get(MAIN, parity),
         "dry_run": dry_run.as_dict(),
         "left_in_floating_point": left_in_floating_point(compressed),
-        "notes": dict(notes),
+        "notes": {**notes, **_budget_note(path, size["bits_per_weight"], budget)},
         "batch_norms_folded": {name: into for each in foldings for name, into in each.folded.items()},
         "batch_norms_kept": {name: why for each in foldings for name, why in each.kept.items()},
         "quantized_activations": sum(len(graph.activations) for graph in compressed.graphs.values()),
     }
-    write_atomically(path, data_bytes)
-    sha256 = hashlib.sha256(data_bytes).hexdigest()
-    remember(path, sha256, report)
-    return {"file": str(path), "sha256": sha256, **report}
+    write_atomically(path, packed)
+    remember(path, artifact.sha256, report)
+    return {"file": str(path), "sha256": artifact.sha256, **report}
 
 
 def _compare(
@@ -99,3 +80,14 @@ def _compare(
     session, simulated = Session(artifact, graph=graph), compressed.simulate(torch.float64, graph=graph)
     found = compare_outputs(session, simulated, inputs.first(EXAMPLES).batches, "decoding and comparing")
     return found.check(str(path), integers=bool(compressed.graphs[graph].activations)).as_dict()
+
+
+def _budget_note(path: Path, bits_per_weight: float, budget: float | None) -> dict[str, str]:
+    if budget is None or bits_per_weight <= budget:
+        return {}
+    missed = (
+        f"{bits_per_weight:.4g} bits per weight, above the budget of {budget:g}: train longer, reach the budget "
+        "earlier (reach), or set it a little lower"
+    )
+    warnings.warn(f"{path.name}: {missed}", stacklevel=3)
+    return {"size": missed}

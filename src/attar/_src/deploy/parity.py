@@ -33,10 +33,8 @@ class Parity:
 
     Attributes:
         examples: number of inputs.
-        largest_difference: largest absolute difference of an output element.
-        largest_output: largest absolute output element of the module.
-        mean_difference: mean absolute difference.
-        mean_output: mean absolute output element of the module.
+        largest_difference, mean_difference: absolute difference of an output element.
+        largest_output, mean_output: absolute output element of the module.
         equal_predictions: share of positions with the same (or a tied) largest element, along axis 1 of outputs with
             four or more axes (``(N, C, H, W)`` scores), along the last axis of others.
     """
@@ -63,43 +61,41 @@ class Parity:
             ParityError: orders of summation (or, with ``integers``, ties of rounding) cannot explain the differences.
         """
         if not np.isfinite(self.largest_difference):
-            raise ParityError(f"{what}: an output is not finite")
-        if integers and self.mean_difference > MEAN_PART * self.mean_output + 1e-6:
-            raise ParityError(
-                f"{what}: outputs differ by {self.mean_difference:.3g} on average where their mean is "
-                f"{self.mean_output:.3g}; at most {MEAN_PART:g} of it is allowed"
+            fault = "an output is not finite"
+        elif integers and self.mean_difference > MEAN_PART * self.mean_output + 1e-6:
+            fault = (
+                f"outputs differ by {self.mean_difference:.3g} on average where their mean is {self.mean_output:.3g}; "
+                f"at most {MEAN_PART:g} of it is allowed"
             )
-        if integers and self.equal_predictions < EQUAL_SHARE:
-            raise ParityError(
-                f"{what}: predictions agree on {self.equal_predictions:.2%} of {self.examples} examples, "
-                f"{EQUAL_SHARE:.0%} are required"
+        elif integers and self.equal_predictions < EQUAL_SHARE:
+            fault = (
+                f"predictions agree on {self.equal_predictions:.2%} of {self.examples} examples, {EQUAL_SHARE:.0%} are "
+                "required"
             )
-        if not integers and self.largest_difference > FLOAT_TOLERANCE * max(self.largest_output, 1.0):
-            raise ParityError(
-                f"{what}: outputs differ by up to {self.largest_difference:.3g} where the largest is "
+        elif not integers and self.largest_difference > FLOAT_TOLERANCE * max(self.largest_output, 1.0):
+            fault = (
+                f"outputs differ by up to {self.largest_difference:.3g} where the largest is "
                 f"{self.largest_output:.3g}; at most {FLOAT_TOLERANCE:g} of it is allowed"
             )
-        return self
+        else:
+            return self
+        raise ParityError(f"{what}: {fault}")
 
 
 def compare_outputs(
     session: Session, module: Callable[..., Any], batches: Iterable[tuple[torch.Tensor, ...]], what: str = "parity"
 ) -> Parity:
-    """Run a file and a module on the same batches and compare their outputs.
+    """Run a decoded file and a module on the same real inputs and compare their outputs.
 
-    Args:
-        session: the decoded file.
-        module: a module or traced graph in float64 that takes the batches' tensors by position. Integer kernels sum
-            exactly, and float32 would add rounding of its own.
-        batches: real inputs.
-        what: label of the progress bar.
+    The module takes the tensors of a batch by position, in float64: integer kernels sum exactly, and float32 would add
+    rounding of its own. ``what`` labels the progress bar.
     """
     names = [port.name for port in session.inputs]
     largest = biggest = total = outputs_total = 0.0
     elements = equal = positions = examples = 0
     with torch.no_grad():
         for batch in track(list(batches), what):
-            expected = output_arrays(module(*(_exact(tensor) for tensor in batch)))
+            expected = output_arrays(module(*(each.double() if each.is_floating_point() else each for each in batch)))
             outputs = session.run({name: tensor.numpy() for name, tensor in zip(names, batch, strict=True)})
             examples += len(batch[0])
             for got, want in zip(outputs.values(), expected, strict=True):
@@ -128,10 +124,6 @@ def _same_winner(got: NDArray[Any], want: NDArray[Any]) -> NDArray[np.bool_]:
     won = np.take_along_axis(want, got.argmax(axis, keepdims=True), axis)
     tolerance = TIE * float(np.abs(want).max(initial=0.0))
     return np.asarray(won >= want.max(axis, keepdims=True) - tolerance)
-
-
-def _exact(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def output_arrays(output: Any) -> list[NDArray[Any]]:

@@ -1,9 +1,6 @@
 """``attar.quantize``: a trained module in, a verified file out.
 
-    trace -> dry run -> quantize -> pack -> decode -> parity -> file
-
-The dry run deploys the untouched module in seconds, so that errors of deployment show first. The file is written only
-after its decoded bytes have been compared with the quantized module on real inputs.
+trace -> dry run -> quantize -> pack -> decode -> parity -> file
 """
 
 from __future__ import annotations
@@ -16,7 +13,6 @@ from typing import Any
 from torch import fx, nn
 
 from attar._src.artifact.manifest import Preprocessing
-from attar._src.core.errors import SpecError
 from attar._src.core.scheme import Granularity
 from attar._src.core.spec import build_spec
 from attar._src.deploy.calibration_inputs import calibration_inputs
@@ -33,14 +29,7 @@ from attar._src.work.context import Context
 
 @dataclass(frozen=True)
 class QuantizationResult:
-    """A quantized module, ready to be written.
-
-    Attributes:
-        compressed: the traced graph with compressed tensors.
-        data: the calibration inputs, on which the file is compared.
-        use: metadata for the file's users (preprocessing, class names, ...).
-        dry_run: parity of the untouched module and its decoded file.
-    """
+    """A quantized module, the inputs and metadata for its file, and the parity of the untouched module's file."""
 
     compressed: CompressedModel
     data: CalibrationInputs
@@ -65,7 +54,7 @@ class QuantizationResult:
             coder: entropy coder of the codes: ``rans``, ``huffman`` or ``raw``.
 
         Returns:
-            The report: bytes, bits per weight, parity, folded batch-norms and what stays in floating point.
+            The report: bytes, bits per weight, parity, folded batch-norms, and the tensors left in floating point.
 
         Raises:
             ParityError: the decoded file and the quantized module compute different outputs; nothing is written.
@@ -124,7 +113,7 @@ def quantize(
         ModelError: the module cannot be traced or exported; the message has the operator.
         UnknownName: a glob or name matches nothing; the message has the nearest.
         SpecError: an option is invalid.
-        ParityError: export changed the outputs of the untouched module.
+        ParityError: export changed the outputs of the untouched module, which is deployed first.
 
     Example:
         >>> import attar, torch
@@ -151,8 +140,6 @@ def quantize(
         first = inputs.example(2)
     else:
         first, inputs = inputs.batches[0], inputs.of_one_size()
-    untouched = CompressedModel.of(trace(module, first, names=inputs.names, dynamic=dynamic))
-    if not untouched.weights():
-        raise SpecError(f"{type(module).__name__} has no weight that multiplies data; there is nothing to quantize")
-    dry_run = check_deployable(module, untouched, use, inputs)
-    return QuantizationResult(stage.run(untouched, Context(inputs)), inputs, use, dry_run)
+    traced = trace(module, first, names=inputs.names, dynamic=dynamic)
+    dry_run = check_deployable(module, traced, use, inputs)
+    return QuantizationResult(stage.run(CompressedModel.of(traced), Context(inputs)), inputs, use, dry_run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import get_args
 
 import torch
 
@@ -14,8 +15,8 @@ from attar._src.recipe.recipe import Recipe
 from attar._src.train.precision import Layout, Precision, channels_last, measure_precision
 from attar._src.work.compressed_model import CalibrationInputs
 
-_PRECISIONS: tuple[Precision, ...] = ("32-true", "bf16-mixed")
-_LAYOUTS: tuple[Layout, ...] = ("contiguous", "channels_last")
+_PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+_LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
 def autotune(recipe: Recipe, journal: Journal, dry_runs: Mapping[str, DryRun], inputs: CalibrationInputs) -> Recipe:
@@ -27,15 +28,13 @@ def autotune(recipe: Recipe, journal: Journal, dry_runs: Mapping[str, DryRun], i
     threads = recipe.threads or max(1, torch.get_num_threads() // recipe.devices)
     decided = {"threads": journal.decide("threads", threads)}
     torch.set_num_threads(decided["threads"])
-    open_ = {"precision": recipe.precision, "layout": recipe.layout}
-    if "auto" not in open_.values():
+    if "auto" not in (recipe.precision, recipe.layout):
         return recipe.model_copy(update=decided)
     before = journal.find("decided", what="training")
-    if before:
-        return recipe.model_copy(update=decided | before[-1]["value"])
     trained = [name for name in dry_runs if recipe.models[name].trains]
-    if not trained:
-        return recipe.model_copy(update=decided | {"precision": _PRECISIONS[0], "layout": _LAYOUTS[0]})
+    if before or not trained:
+        chosen = before[-1]["value"] if before else {"precision": _PRECISIONS[0], "layout": _LAYOUTS[0]}
+        return recipe.model_copy(update=decided | chosen)
     largest = max(trained, key=lambda name: dry_runs[name].traced.parameters)
     batch = next(size for stage in recipe.models[largest].stages if (size := stage.batch_size()) is not None)
     captured = dry_runs[largest].captured

@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator
-from pathlib import Path
+import re
 from typing import Any
 
 import torch
@@ -20,8 +19,10 @@ from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.folder import RunFolder, file_digest
 from attar._src.pipeline.local_imports import local_imports
 from attar._src.recipe.recipe import Recipe
-from attar._src.recipe.reference import expand_path, referenced_files
+from attar._src.recipe.reference import expand_path, leaves
 
+#: ``file.py:name``, anywhere in a recipe.
+_IN_FILE = re.compile(r"(?P<file>[^:]+\.py):\w+")
 _PACKAGES = ("attar", "torch", "numpy", "onnxruntime", "lightning-fabric")
 
 
@@ -42,14 +43,16 @@ def run_facts(recipe: Recipe, splits: DataSplits) -> dict[str, Any]:
         SpecError: a file that the recipe names does not exist; the message has its path in the recipe.
     """
     described = {name: value for name, value in recipe.described().items() if name != "root"}
-    named = {expand_path(name) for name in referenced_files(described) | _other_files(recipe)}
+    words = [(place, word) for place, word in leaves(described) if isinstance(word, str)]
+    in_words = {match["file"] for _, word in words if (match := _IN_FILE.fullmatch(word))}
+    named = {expand_path(name) for name in in_words | _other_files(recipe)}
     for path in [path for path in named if path.suffix == ".py"]:
         folder = (recipe.folder / path).parent
         named |= {path.parent / other.relative_to(folder) for other in local_imports(recipe.folder / path)}
     for path in sorted(named):
         if not (recipe.folder / path).is_file():
-            where = next((f"recipe.{place}: " for place in _places(described, path)), "")
-            raise SpecError(where + missing_file(recipe.folder / path))
+            at = [place for place, word in words if path in map(expand_path, (word, word.rpartition(":")[0]))]
+            raise SpecError(": ".join([*(f"recipe.{place}" for place in at[:1]), missing_file(recipe.folder / path)]))
     return {
         "recipe": described,
         "data": splits.fingerprint(),
@@ -58,31 +61,19 @@ def run_facts(recipe: Recipe, splits: DataSplits) -> dict[str, Any]:
     }
 
 
-def _places(value: Any, path: Path, place: str = "") -> Iterator[str]:
-    """Yield the paths in a described recipe at which a file is named, alone or as ``file.py:name``."""
-    if isinstance(value, dict | list):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _places(item, path, f"{place}.{key}" if place else str(key))
-    elif isinstance(value, str) and path in (expand_path(value), expand_path(value.rpartition(":")[0])):
-        yield place
-
-
 def launch_fabric(recipe: Recipe, folder: RunFolder) -> Fabric:
-    """Start the ranks of a run and return its fabric; its loggers already have the journal's epochs.
-
-    Device ``cuda`` if available, else ``cpu``, where ranks communicate through gloo.
-    """
+    """Start the ranks of a run and return its fabric; its loggers already have the journal's epochs."""
     logs = folder.fresh_logs()
-    loggers: list[Any] = []
-    if folder.first:
-        loggers = [CSVLogger(logs, name="csv", version="", flush_logs_every_n_steps=1)]
-        loggers += [TensorBoardLogger(logs, name="tensorboard", version="")]
+    loggers = [
+        CSVLogger(logs, name="csv", version="", flush_logs_every_n_steps=1),
+        TensorBoardLogger(logs, name="tensorboard", version=""),
+    ]
     fabric = Fabric(
         accelerator="cuda" if torch.cuda.is_available() else "cpu",
         devices=recipe.devices,
         strategy="auto" if recipe.devices == 1 else "ddp_find_unused_parameters_true",
         precision=recipe.precision if recipe.precision != "auto" else None,
-        loggers=loggers,
+        loggers=loggers if folder.first else [],
     )
     fabric.launch()
     if recipe.threads is not None:
@@ -96,13 +87,12 @@ def launch_fabric(recipe: Recipe, folder: RunFolder) -> Fabric:
 def log_epoch(fabric: Fabric, row: dict[str, Any]) -> None:
     """Log the figures of an epoch as ``seed-0/student/1-finetune/loss``."""
     where = f"seed-{row['seed']}/{row['model']}/{row['index']}-{row['stage']}"
-    labels = ("seed", "index", "epoch")
-    figures = {f"{where}/{key}": value for key, value in row.items() if _is_number(value) and key not in labels}
+    figures = {
+        f"{where}/{key}": value
+        for key, value in row.items()
+        if type(value) in (int, float) and key not in ("seed", "index", "epoch")
+    }
     fabric.log_dict(figures, step=row["epoch"])
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _other_files(recipe: Recipe) -> set[str]:

@@ -32,7 +32,7 @@ from attar._src.recipe.yaml_text import format_yaml
 from attar._src.train.store import CheckpointStore
 
 RECIPE = "recipe.yaml"
-_RUN, _LOCK, _STATE, _LOGS = "run.json", "lock", "state", "logs"
+_RUN, _LOCK = "run.json", "lock"
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 _MISSING = object()
 #: A file left by an interrupted atomic write. The part file of a cache, which is continued, has no number.
@@ -54,42 +54,39 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, facts: Mapping[str, Any], *, resume: bool, first: bool) -> None:
-        self.path, self.first = path, first
+        self.path, self.state, self.first = path, path / "state", first
         self._lock = filelock.FileLock(path / _LOCK)
         if first:
-            self._claim(facts, resume)
+            path.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(blocking=False)
+            except filelock.Timeout:
+                raise AttarError(f"another run is active in {path}; wait for it, or choose another folder") from None
         try:
+            if first:
+                self._claim(facts, resume)
             self.journal = Journal(path / "journal.jsonl", writes=first)
         except BaseException:
             self._lock.release()
             raise
 
     def _claim(self, facts: Mapping[str, Any], resume: bool) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(blocking=False)
-        except filelock.Timeout:
-            raise AttarError(f"another run is active in {self.path}; wait for it, or choose another folder") from None
-        try:
-            for part in self.path.rglob(".*.part"):
-                if _LEFT_OVER.fullmatch(part.name):
-                    part.unlink()
-            known = {entry.name for entry in self.path.iterdir()} - {_LOCK}
-            if _RUN in known:
-                self._compare(facts, resume)
-            elif known:
-                raise SpecError(f"{self.path} is not empty and has no run; choose another folder")
-            else:
-                # On disk before anything that depends on these facts.
-                write_atomically(self.path / _RUN, _json(facts))
-        except BaseException:
-            self._lock.release()
-            raise
+        for part in self.path.rglob(".*.part"):
+            if _LEFT_OVER.fullmatch(part.name):
+                part.unlink()
+        known = {entry.name for entry in self.path.iterdir()} - {_LOCK}
+        if _RUN in known:
+            self._compare(facts, resume)
+        elif known:
+            raise SpecError(f"{self.path} is not empty and has no run; choose another folder")
+        else:
+            # On disk before anything that depends on these facts.
+            write_atomically(self.path / _RUN, (json.dumps(facts, indent=2) + "\n").encode())
 
     def _compare(self, facts: Mapping[str, Any], resume: bool) -> None:
         if not resume:
             raise SpecError(f"{self.path} already has a run; resume it (--resume), or choose another folder")
-        changed = list(differences(json.loads((self.path / _RUN).read_bytes()), json.loads(_json(facts))))
+        changed = list(differences(json.loads((self.path / _RUN).read_bytes()), json.loads(json.dumps(facts))))
         if changed:
             more = f"; and {len(changed) - 4} more" if len(changed) > 4 else ""
             raise SpecError(
@@ -108,7 +105,7 @@ class RunFolder:
             write_atomically(self.path / RECIPE, format_yaml(recipe.described() | {"root": root}))
 
     def files(self, seed: int, first_seed: int) -> Path:
-        """Return the folder of a seed's ``.attar`` files; for the first seed the run's own folder."""
+        """Return the folder of a seed's ``.attar`` files: for the first seed the run's own folder."""
         folder = self.path if seed == first_seed else self.path / f"seed-{seed}"
         if self.first:
             folder.mkdir(exist_ok=True)
@@ -118,25 +115,17 @@ class RunFolder:
         """Return the checkpoints of a stage."""
         return CheckpointStore(self.state / f"seed-{seed}" / model / f"{index}-{stage}")
 
-    @property
-    def state(self) -> Path:
-        """The folder of checkpoints and caches."""
-        return self.path / _STATE
-
     def fresh_logs(self) -> Path:
         """Empty the folder of the logs, which are rewritten from the journal, and return it."""
+        logs = self.path / "logs"
         if self.first:
-            shutil.rmtree(self.path / _LOGS, ignore_errors=True)
-        return self.path / _LOGS
+            shutil.rmtree(logs, ignore_errors=True)
+        return logs
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Explain a full or read-only disk.
-
-    Raises:
-        AttarError: a file could not be written; files completed before are intact.
-    """
+    """Turn the OSError of a full or read-only disk into an AttarError that says how to continue."""
     try:
         yield
     except OSError as error:
@@ -173,7 +162,3 @@ def _short(value: Any) -> str:
         return "not there"
     text = json.dumps(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2) + "\n").encode()

@@ -14,14 +14,7 @@ from attar._src.core.interrupt import raise_if_interrupted
 class Journal:
     """The rows of ``journal.jsonl``: decisions, stages begun and done, epochs, files written.
 
-    A last row cut off by a killed run is removed when the journal is opened for writing.
-
-    Args:
-        path: the file.
-        writes: whether rows can be added; only the first rank writes.
-
-    Attributes:
-        rows: all rows in order.
+    Only the first rank ``writes``. A last row cut off by a killed run is removed when it opens the journal.
 
     Raises:
         AttarError: a row is damaged; the message has its line.
@@ -72,11 +65,8 @@ class Journal:
 
     def find(self, event: str, **where: Any) -> list[dict[str, Any]]:
         """Return the rows of an event with the given facts, as in ``find("epoch", seed=0, model="net")``."""
-        return [
-            row
-            for row in self.rows
-            if row["event"] == event and all(row.get(key) == value for key, value in where.items())
-        ]
+        wanted = {"event": event, **where}
+        return [row for row in self.rows if wanted.items() <= row.items()]
 
     def decide(self, what: str, value: Any, **facts: Any) -> Any:
         """Return the journaled decision on ``what``, after journaling ``value`` if there is none yet."""

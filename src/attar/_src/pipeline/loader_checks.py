@@ -21,16 +21,15 @@ LOOKED_AT, _BYTES = 64, 64 * 2**20
 
 
 def loader_digest(loader: Iterable[Any]) -> str:
-    """Return the SHA-256 of a loader's sizes and first batches, drawn with a fixed seed.
+    """Return the SHA-256 of a loader's sizes and of its first 64 batches or 64 MiB, drawn with a fixed seed.
 
-    The first 64 batches or 64 MiB count, with names and shapes of their tensors. Changes in later batches that leave
-    the sizes unchanged are not noticed.
+    Changes in later batches that leave the sizes unchanged are not noticed.
     """
     return digest(_digested(loader))
 
 
 def _digested(loader: Iterable[Any]) -> Iterator[Any]:
-    yield f"{type(loader).__qualname__} {length_of(loader)} {_examples(loader)}"
+    yield f"{type(loader).__qualname__} {length_of(loader)} {count_examples(loader)}"
     seen = 0
     for batch in islice(seeded(loader, 0), LOOKED_AT):
         for path, leaf in tree_flatten_with_path(batch)[0]:
@@ -44,16 +43,13 @@ def _digested(loader: Iterable[Any]) -> Iterator[Any]:
             return
 
 
+def count_examples(loader: Iterable[Any]) -> int | None:
+    """Return the number of examples in a loader's data set, None if it does not tell."""
+    return length_of(getattr(loader, "dataset", None))
+
+
 def check_arguments(loader: Iterable[Any], models: Mapping[str, Mapping[str, bool]]) -> None:
-    """Refuse a loader whose batches lack an argument that a model requires.
-
-    Args:
-        loader: of training examples.
-        models: name of a model -> the arguments of its forward -> whether they are required.
-
-    Raises:
-        DataError: a required argument of a model is not in the first batch.
-    """
+    """Raise a DataError if the first batch lacks an argument that a model requires."""
     for name, parameters in models.items():
         try:
             first = LoaderFeed(loader, parameters).first
@@ -78,8 +74,3 @@ def with_equal_targets(batches: Iterable[Batch], split: str) -> Iterator[Batch]:
                 "example, and a metric takes those of the whole split together; pad all to one length"
             )
         yield batch
-
-
-def _examples(loader: Any) -> int | None:
-    data = getattr(loader, "dataset", None)
-    return None if data is None else length_of(data)

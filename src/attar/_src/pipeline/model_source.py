@@ -12,7 +12,7 @@ from attar._src.core.errors import ModelError, SpecError, missing_file
 from attar._src.core.registry import load_object
 from attar._src.deploy.build_module import build_module
 from attar._src.model.interface import forward_parameters
-from attar._src.recipe.parts import ModelSpec
+from attar._src.recipe.parts import SourceSpec
 from attar._src.recipe.recipe import Recipe
 from attar._src.recipe.reference import expand_path
 from attar._src.runtime.session import Session
@@ -24,12 +24,6 @@ class ModelSource:
 
     The module is made once and gets its initial state for each seed, so that one captured program serves all seeds.
 
-    Args:
-        name: name of the model.
-        model: its spec.
-        folder: folder that paths are relative to.
-        seed: the first seed.
-
     Attributes:
         module: the module; None for a file.
         session: the opened file; None for a module.
@@ -40,19 +34,19 @@ class ModelSource:
         ModelError: the factory fails, or the weights do not fit.
     """
 
-    def __init__(self, name: str, model: ModelSpec, folder: Path, seed: int) -> None:
-        self.name, self.source, self.folder = name, model.source, folder
+    def __init__(self, name: str, source: SourceSpec, folder: Path, seed: int) -> None:
+        self.name, self.source, self.folder = name, source, folder
         self.module: nn.Module | None = None
         self.session: Session | None = None
-        if model.source.file is not None:
-            self.path = folder / expand_path(model.source.file)
+        if source.file is not None:
+            self.path = folder / expand_path(source.file)
             if not self.path.is_file():
                 raise SpecError(f"recipe.models.{name}.source.file: {missing_file(self.path)}")
             self.session = Session(self.path)
             return
         self.module = self._build(seed)
         # A module passed as an object is trained in place, and restored after the run.
-        self._is_object = isinstance(model.source.factory, nn.Module)
+        self._is_object = isinstance(source.factory, nn.Module)
         self._first = {key: value.clone() for key, value in self.module.state_dict().items()} if self._is_object else {}
         self._strides = {key: parameter.stride() for key, parameter in self.module.named_parameters()}
         if not self._is_object:
@@ -78,8 +72,7 @@ class ModelSource:
             for key, parameter in self.module.named_parameters():
                 if parameter.stride() != self._strides[key]:
                     parameter.data = parameter.data.new_empty_strided(parameter.shape, self._strides[key])
-            self.module.load_state_dict(self._first)
-            self.module.zero_grad(set_to_none=True)
+            self.begin(0)  # whatever the seed
 
     def _build(self, seed: int) -> nn.Module:
         factory, where = self.source.factory, f"recipe.models.{self.name}.source"
@@ -89,8 +82,7 @@ class ModelSource:
         try:
             module = build_module(factory, self.source.arguments, weights)
         except (SpecError, ModelError) as error:
-            kind = ModelError if isinstance(error, ModelError) else SpecError
-            raise kind(f"{where}: {error}") from error
+            raise type(error)(f"{where}: {error}") from error
         shared = None if self.module is None or self._is_object else _shared_weight(self.module, module)
         if shared:
             raise SpecError(
@@ -121,9 +113,10 @@ def model_sources(recipe: Recipe) -> dict[str, ModelSource]:
 
     Raises:
         SpecError, ModelError, ArtifactError: a module cannot be made or a file cannot be opened.
-        SpecError: two models share a parameter, so training one would change the other.
+        SpecError: two models share a parameter.
     """
-    sources = {name: ModelSource(name, model, recipe.folder, recipe.seeds[0]) for name, model in recipe.models.items()}
+    seed = recipe.seeds[0]
+    sources = {name: ModelSource(name, model.source, recipe.folder, seed) for name, model in recipe.models.items()}
     modules = [(name, source.module) for name, source in sources.items() if source.module is not None]
     for (one, first), (other, second) in combinations(modules, 2):
         shared = _shared_weight(first, second)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -28,8 +28,7 @@ from attar._src.recipe.recipe import Recipe
 from attar._src.recipe.reference import expand_path
 from attar._src.recipe.teaching_order import students_of
 from attar._src.runtime.session import Session
-from attar._src.train.batch import Feed
-from attar._src.train.feed import ArrayFeed
+from attar._src.train.feed import ArrayFeed, LoaderFeed
 from attar._src.train.seeds import derive_seed
 from attar._src.train.store import CheckpointStore
 from attar._src.work.compressed_model import CalibrationInputs, CompressedModel
@@ -40,16 +39,13 @@ from attar._src.work.stage import Stage
 
 @dataclass
 class RunModels:
-    """The inputs and the state of a run's training.
+    """The inputs and the state of a run's training; mappings are by name of a model.
 
     Attributes:
-        recipe: the recipe, without ``auto`` fields.
-        splits, calibration: the data.
-        sources: name of a model -> its source.
-        dry_runs: name of a module -> its dry run.
+        recipe: without ``auto`` fields.
+        dry_runs: those of modules; files have none.
         metric: name and function.
-        folder: folder of the run.
-        fabric: the launched fabric.
+        fabric: already launched.
         seed: the current seed.
         learners: models of this seed that are trained or restored.
     """
@@ -65,18 +61,20 @@ class RunModels:
     seed: int = 0
     learners: dict[str, Learner] = field(default_factory=dict)
 
-    def begin(self, seed: int) -> None:
-        """Start another seed."""
+    def run_seed(self, seed: int) -> None:
+        """Run every model under a seed, teachers first."""
         self.seed, self.learners = seed, {}
+        for name in self.recipe.order:
+            self._run_model(name)
 
-    def model(self, name: str) -> None:
+    def _run_model(self, name: str) -> None:
         """Run all stages of a model and write its file; does nothing if it and its students are packed."""
         source = self.sources[name]
         if source.session is not None:
             if self.folder.first:
                 write_atomically(self._path(name), source.path.read_bytes())
             return
-        if self._packed(name) and all(self._packed(other) for other in students_of(self.recipe.stages, name)):
+        if self._packed(name) and all(self._packed(other) for other in students_of(self.recipe.models, name)):
             return
         source.begin(self.seed)
         dry_run, model = self.dry_runs[name], self.recipe.models[name]
@@ -85,7 +83,7 @@ class RunModels:
             source.module,
             dry_run.captured,
             dry_run.traced,
-            use=self.splits.file_info(model.licence),
+            use=replace(self.splits.use, licence=model.licence),
             coder=self.recipe.coder,
         )
         sequence = StageSequence(learner, model.stages)
@@ -101,56 +99,53 @@ class RunModels:
 
     def _run_stage(self, name: str, index: int, sequence: StageSequence) -> None:
         stage = self.recipe.models[name].stages[index]
-        journal, where = self.folder.journal, {"seed": self.seed, "model": name, "index": index, "stage": stage.stage}
+        where = {"seed": self.seed, "model": name, "index": index, "stage": stage.stage}
         store = self.folder.store(self.seed, name, index, stage.stage.rpartition(":")[2])
         self._catch_up(store, where)
-        if not journal.find("begun", **where):
-            journal.add("begun", **where)
-        context = self._context(name, index, stage, store, where)
-        if stage.works_on is CompressedModel:
-            context = replace(context, calibration=self.calibration.of(self.sources[name].parameters))
-        sequence.apply(index, lambda model: stage.run(model, context))
-        if not journal.find("done", **where):
-            journal.add("done", **where)
+        self._journal_once("begun", where)
+        context = self._context(stage, store, where)
+        sequence.apply(index, lambda stage, model: stage.run(model, context))
+        self._journal_once("done", where)
 
-    def _context(
-        self, name: str, index: int, stage: Stage, store: CheckpointStore, where: Mapping[str, Any]
-    ) -> TrainingContext:
-        seed, parameters = derive_seed(self.seed, "stage", name, index), shared_parameters(self.sources)
-        draw = partial(
-            self.splits.feed,
+    def _journal_once(self, event: str, where: Mapping[str, Any]) -> None:
+        if not self.folder.journal.find(event, **where):
+            self.folder.journal.add(event, **where)
+
+    def _context(self, stage: Stage, store: CheckpointStore, where: Mapping[str, Any]) -> TrainingContext:
+        name, seed = where["model"], derive_seed(self.seed, "stage", where["model"], where["index"])
+        teachers: dict[str, Teacher] = {teacher: self._teacher(teacher) for teacher in stage.teachers()}
+        cached = [teacher for teacher in teachers if teacher in self.recipe.teacher_cache]
+        caches = {teacher: self._cache(teacher, teachers[teacher], self._feed(seed)) for teacher in cached}
+        calibration, held_out, parameters = self.calibration, self.splits.validation, shared_parameters(self.sources)
+        if stage.works_on is CompressedModel:
+            calibration = calibration.of(self.sources[name].parameters)
+        return TrainingContext(
+            fabric=self.fabric,
+            feed=partial(self._feed, seed, caches=tuple(caches.values())),
+            validation=None if held_out is None else self.splits.feed(held_out, parameters, seed=seed),
+            metric=self.metric[1],
+            metric_name=self.metric[0],
+            teachers=teachers | {teacher: CachedTeacher(cache, teachers[teacher]) for teacher, cache in caches.items()},
+            calibration=calibration,
+            seed=seed,
+            store=store,
+            log=partial(self._log, where),
+        )
+
+    def _feed(self, seed: int, batch: int = 256, caches: Sequence[TeacherCache] = ()) -> ArrayFeed | LoaderFeed:
+        feed = self.splits.feed(
             self.splits.train,
-            parameters,
+            shared_parameters(self.sources),
+            batch=batch,
             seed=seed,
             augment=True,
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
         )
-        teachers: dict[str, Teacher] = {teacher: self._teacher(teacher) for teacher in stage.teachers()}
-        cached = [teacher for teacher in teachers if teacher in self.recipe.teacher_cache]
-        caches = {teacher: self._cache(teacher, teachers[teacher], draw()) for teacher in cached}
-        teachers |= {teacher: CachedTeacher(cache, teachers[teacher]) for teacher, cache in caches.items()}
-
-        def feed(batch: int) -> Feed:
-            feed = draw(batch=batch)
-            for cache in caches.values():
-                assert isinstance(feed, ArrayFeed)
-                feed = cache.limit(feed)
-            return feed
-
-        validation = self.splits.validation
-        return TrainingContext(
-            fabric=self.fabric,
-            feed=feed,
-            validation=None if validation is None else self.splits.feed(validation, parameters, seed=seed),
-            metric=self.metric[1],
-            metric_name=self.metric[0],
-            teachers=teachers,
-            calibration=self.calibration,
-            seed=seed,
-            store=store,
-            log=partial(self._log, where),
-        )
+        for cache in caches:
+            assert isinstance(feed, ArrayFeed)
+            feed = cache.limit(feed)
+        return feed
 
     def _teacher(self, name: str) -> KnownTeacher:
         session = self.sources[name].session
@@ -161,11 +156,7 @@ class RunModels:
         return DeployedTeacher(session) if session is not None else live_teacher(self.learners[name], self.fabric)
 
     def _cache(self, name: str, teacher: Any, feed: Any) -> TeacherCache:
-        """Return the cache of a teacher; the first rank builds it if it does not exist.
-
-        Raises:
-            AttarError: its folder cannot be written.
-        """
+        """Return the cache of a teacher; the first rank builds it if it does not exist."""
         spec, caches = self.recipe.teacher_cache[name], self.recipe.teacher_cache.values()
         path = self.folder.state / "teacher_cache" / f"seed-{self.seed}" / f"{name}.safetensors"
         if spec.file is not None:
@@ -210,16 +201,16 @@ class RunModels:
         return bool(rows) and path.is_file() and file_digest(path) == rows[-1]["sha256"]
 
     def _pack(self, name: str, compressed: CompressedModel) -> None:
-        model, dry_run = self.recipe.models[name], self.dry_runs[name]
+        stages, dry_run = self.recipe.models[name].stages, self.dry_runs[name]
         report = package(
             compressed,
             self._path(name),
-            self.splits.file_info(model.licence),
+            self.learners[name].use,
             self.calibration.of(self.sources[name].parameters),
             coder=self.recipe.coder,
             dry_run=dry_run.parity,
             notes={"training": CAPTURED_IN_EVALUATION} if dry_run.mode == "eval" else {},
-            budget=next((each for stage in reversed(model.stages) if (each := stage.size_budget()) is not None), None),
+            budget=next((each for stage in reversed(stages) if (each := stage.size_budget()) is not None), None),
         )
         self.folder.journal.add(
             "packed",

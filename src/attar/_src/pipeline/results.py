@@ -23,6 +23,7 @@ from attar._src.measure.runner import example_feed, open_runner
 from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.fabric import versions
 from attar._src.pipeline.folder import RECIPE, RunFolder
+from attar._src.pipeline.journal import Journal
 from attar._src.pipeline.loader_checks import with_equal_targets
 from attar._src.pipeline.model_source import ModelSource, shared_parameters
 from attar._src.recipe.recipe import Recipe
@@ -45,29 +46,11 @@ def measure_results(
     Sizes, layers and latencies are those of the first seed's files, the metric is that of all seeds. Numbers that are
     not finite become null.
     """
-    first = recipe.seeds[0]
+    first, baseline = recipe.seeds[0], recipe.reference
     paths = {
         (seed, name): folder.files(seed, first) / f"{name}.attar" for seed in recipe.seeds for name in recipe.models
     }
     scored = _test(paths, splits, sources, metric)
-    latencies = dict(zip(recipe.models, _time([paths[first, name] for name in recipe.models]), strict=True))
-    baseline = recipe.reference
-    models = []
-    for name in recipe.models:
-        runs = [scored[seed, name] for seed in recipe.seeds]
-        model = _model(name, paths[first, name], runs, folder.journal.find("packed", seed=first, model=name))
-        latency = latencies[name]
-        model |= {
-            "latency": vars(latency),
-            "times_faster": latencies[baseline].median_ms / latency.median_ms,
-            "curves": [
-                {key: _number(value) for key, value in row.items() if key not in ("event", "seed", "model", "index")}
-                | {"stage": _label(recipe, name, row["index"])}
-                for row in folder.journal.find("epoch", seed=first, model=name)
-            ],
-        }
-        models.append(model)
-    whole = next(model["fp32_bytes"] for model in models if model["name"] == baseline)
     return {
         "recipe": recipe.described(),
         "recipe_yaml": (folder.path / RECIPE).read_text(),
@@ -78,8 +61,26 @@ def measure_results(
         "metric": metric[0],
         "examples": scored[first, baseline].examples,
         "class_examples": _count(splits) if any(result.per_class for result in scored.values()) else {},
-        "models": [model | {"times_smaller": whole / model["file_bytes"]} for model in models],
+        "models": _models(recipe, paths, scored, folder.journal),
     }
+
+
+def _models(
+    recipe: Recipe, paths: Mapping[tuple[int, str], Path], scored: Mapping[tuple[int, str], Scored], journal: Journal
+) -> list[dict[str, Any]]:
+    """Return the measurements of every model, compared with the baseline."""
+    first, models = recipe.seeds[0], {}
+    latencies = _time([paths[first, name] for name in recipe.models])
+    for name, latency in zip(recipe.models, latencies, strict=True):
+        runs = [scored[seed, name] for seed in recipe.seeds]
+        models[name] = _model(name, paths[first, name], runs, journal.find("packed", seed=first, model=name))
+        curves = [_point(recipe, row) for row in journal.find("epoch", seed=first, model=name)]
+        models[name] |= {"latency": vars(latency), "curves": curves}
+    baseline = models[recipe.reference]
+    for model in models.values():
+        model["times_smaller"] = baseline["fp32_bytes"] / model["file_bytes"]
+        model["times_faster"] = baseline["latency"]["median_ms"] / model["latency"]["median_ms"]
+    return list(models.values())
 
 
 def _test(
@@ -104,11 +105,7 @@ def _test(
 def labelled_batches(
     feed: Feed, parameters: Mapping[str, bool]
 ) -> Iterable[tuple[tuple[NDArray[Any], ...], NDArray[Any]]]:
-    """Yield every example once as arrays ``(inputs, targets)``; of named inputs those that the model takes.
-
-    Args:
-        feed: the examples.
-        parameters: the arguments of the model's forward.
+    """Yield every example once as arrays ``(inputs, targets)``; of named inputs those in ``parameters``.
 
     Raises:
         DataError: a batch has no targets, or targets differ in shape from batch to batch.
@@ -124,7 +121,6 @@ def _model(name: str, path: Path, runs: Sequence[Scored], packed: Sequence[Mappi
     session = Session(path, threads=1)
     size = inspect_artifact(session.artifact)
     stored = [item for item in size["tensors"] if item.get("dtype", "f32").startswith(("f", "bf"))]
-    labels = runs[0].per_class
     layers = [
         {"name": each.name, "kernel": each.kernel, "integer": each.integer, "reason": each.reason}
         for each in session.layers
@@ -135,11 +131,9 @@ def _model(name: str, path: Path, runs: Sequence[Scored], packed: Sequence[Mappi
         "sha256": session.artifact.sha256,
         "metric_mean": _number(mean(each.value for each in runs)),
         "metric_per_seed": [each.value for each in runs if math.isfinite(each.value)],
-        "per_class": {label: mean(each.per_class.get(label, 0.0) for each in runs) for label in labels},
-        "parameters": size["parameters"],
+        "per_class": {label: mean(each.per_class.get(label, 0.0) for each in runs) for label in runs[0].per_class},
+        **{key: size[key] for key in ("parameters", "bits_per_weight", "file_bytes")},
         "nonzero_share": sum(item["nonzero"] for item in stored) / max(sum(item["elements"] for item in stored), 1),
-        "bits_per_weight": size["bits_per_weight"],
-        "file_bytes": size["file_bytes"],
         "fp32_bytes": 4 * size["parameters"],
         "layers": layers,
         "left_in_floating_point": dict(packed[-1]["left_in_floating_point"]) if packed else {},
@@ -149,9 +143,15 @@ def _model(name: str, path: Path, runs: Sequence[Scored], packed: Sequence[Mappi
 
 
 def _time(paths: Sequence[Path]) -> list[Latency]:
-    """Return the latency of every file for one example on one thread, measured in turns."""
+    """Return the latency of every file for one example on one thread."""
     runners = [open_runner(path, threads=1) for path in track(paths, "opening")]
     return interleave([partial(runner.run, example_feed(runner, 1)) for runner in runners])
+
+
+def _point(recipe: Recipe, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of an epoch, with the name of its stage."""
+    figures = {key: _number(value) for key, value in row.items() if key not in ("event", "seed", "model", "index")}
+    return figures | {"stage": _label(recipe, row["model"], row["index"])}
 
 
 def _label(recipe: Recipe, name: str, index: int) -> str:

@@ -36,13 +36,7 @@ from attar._src.train.malloc import keep_freed_memory
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
-
-    Attributes:
-        folder: the run's folder.
-        report: measurements of the models, the entry ``run`` of ``report.json``; empty except on the first rank.
-        page: path of ``report.html``.
-    """
+    """A finished run: its folder, ``run`` of ``report.json`` (empty but on the first rank), path of ``report.html``."""
 
     folder: Path
     report: Mapping[str, Any]
@@ -97,9 +91,7 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, resume: bool = False, c
             apply_layout(recipe, sources)
             models = RunModels(recipe, splits, sources, dry_runs, calibration, metric, folder, fabric)
             for seed in recipe.seeds:
-                models.begin(seed)
-                for name in recipe.order:
-                    models.model(name)
+                models.run_seed(seed)
             if not folder.first:
                 return Run(out, {}, None)
             report = measure_results(recipe, splits, sources, metric, folder, command=command)

@@ -29,23 +29,22 @@ class StageSequence:
         self._before: CompressedModel | None = None
         self._compressed: CompressedModel | None = None
 
-    def apply(self, index: int, do: Callable[[Any], Any]) -> None:
-        """Apply the next stage in order.
+    def apply(self, index: int, do: Callable[[Stage, Any], Any]) -> None:
+        """Apply the stage at ``index``, the next in order.
 
-        Args:
-            index: its position.
-            do: called with a Learner or a CompressedModel, as its ``works_on`` says; returns the same type.
+        ``do`` gets the stage and a Learner or CompressedModel, as the stage's ``works_on`` says, and returns the same.
         """
-        if self.stages[index].works_on is CompressedModel:
+        stage = self.stages[index]
+        if stage.works_on is CompressedModel:
             if self._compressed is None:
                 trained_later = any(each.works_on is Learner for each in self.stages[index + 1 :])
                 self._before = self._compressed = self._deploy(fold=not trained_later)
-            self._compressed = do(self._compressed)
+            self._compressed = do(stage, self._compressed)
             return
         if self._compressed is not None and self._before is not None:
             adopt(self.learner, self._before, self._compressed)
             self._before = self._compressed = None
-        do(self.learner)
+        do(stage, self.learner)
 
     def compressed(self) -> CompressedModel:
         """Return the compressed model to be packed."""

@@ -1,4 +1,4 @@
-"""The parts of a recipe: data, models with their sources, teacher caches. Each validates its own fields."""
+"""The parts of a recipe: data, models with their sources, teacher caches; each checks its own fields."""
 
 from __future__ import annotations
 
@@ -78,6 +78,10 @@ class SourceSpec(Spec):
         return self
 
 
+def _with_factory(value: Any) -> Any:
+    return value if isinstance(value, dict | SourceSpec) else {"factory": value}
+
+
 class ModelSpec(Spec):
     """A model of the recipe.
 
@@ -87,7 +91,7 @@ class ModelSpec(Spec):
         licence: note on the licence of the weights, stored in the file.
     """
 
-    source: Annotated[SourceSpec, BeforeValidator(lambda value: value if _spelled(value) else {"factory": value})]
+    source: Annotated[SourceSpec, BeforeValidator(_with_factory)]
     stages: tuple[StageChoice, ...] = ()
     licence: str | None = None
 
@@ -111,7 +115,7 @@ class ModelSpec(Spec):
 
     @property
     def ends_compressed(self) -> bool:
-        """Whether the last stage works on a compressed model. It has no program to train, so its file teaches."""
+        """Whether the last stage works on a compressed model, so that the file teaches in place of a program."""
         return bool(self.stages) and self.stages[-1].works_on is CompressedModel
 
 
@@ -126,7 +130,3 @@ class TeacherCacheSpec(Spec):
 
     variants: Annotated[int, Field(ge=1)] | None = None
     file: str | None = None
-
-
-def _spelled(value: Any) -> bool:
-    return isinstance(value, dict | SourceSpec)

@@ -1,12 +1,9 @@
-"""Recipe: named models with sources and stages, data and seeds; the input of :func:`attar.run`.
-
-Each part validates its own fields, the recipe how the parts fit together, before anything is computed.
-"""
+"""Recipe: named models with sources and stages, data and seeds; checks how these parts fit together."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,7 +15,7 @@ from attar._src.core.registry import references_from
 from attar._src.core.spec import Spec, explain, refused, refusing_at
 from attar._src.measure.metric import METRICS
 from attar._src.recipe.parts import DataSpec, ModelSpec, TeacherCacheSpec, registered_word
-from attar._src.recipe.reference import Reference, expand_path, object_paths, to_json
+from attar._src.recipe.reference import PLAIN, Reference, expand_path, leaves, to_json
 from attar._src.recipe.teaching_order import teaching_order
 from attar._src.recipe.yaml_text import apply_overrides, parse_yaml
 from attar._src.work.stage import Stage
@@ -33,8 +30,6 @@ def _different(value: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _with_batch_axis(value: tuple[int, ...]) -> tuple[int, ...]:
-    if len(set(value)) != len(value):
-        raise refused(f"{list(value)} should be different numbers")
     if 0 not in value:
         raise refused(f"{list(value)} should include 0, the batch axis, which varies in training")
     return value
@@ -47,6 +42,9 @@ def _named_models(value: dict[str, Any]) -> dict[str, Any]:
         if not _FILE_NAME.fullmatch(name):
             raise refused("a name becomes a file name; use letters, digits, _ and - only", name)
     return value
+
+
+_Different = Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_different)]
 
 
 class Recipe(Spec):
@@ -70,8 +68,7 @@ class Recipe(Spec):
         root: folder that paths in the recipe are relative to, itself relative to the folder of the recipe's file.
 
     Raises:
-        SpecError: a field is invalid or parts contradict each other; the message has the path in the recipe, what
-            arrived and the nearest fix.
+        SpecError: a field is invalid or parts contradict each other; the message has the path in the recipe.
 
     Example:
         >>> Recipe(data="digits", models={"net": {"source": "net.py:build"}}).seeds
@@ -80,7 +77,7 @@ class Recipe(Spec):
 
     data: Annotated[DataSpec, BeforeValidator(lambda value: value if _is_data(value) else {"source": value})]
     models: Annotated[dict[str, ModelSpec], AfterValidator(_named_models)]
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_different)] = (0,)
+    seeds: _Different = (0,)
     precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
     layout: Literal["auto", "contiguous", "channels_last"] = "contiguous"
     devices: Annotated[int, Field(ge=1)] = 1
@@ -89,7 +86,7 @@ class Recipe(Spec):
     baseline: str | None = None
     metric: Annotated[Reference, registered_word("metric", METRICS)] = "accuracy"
     task: str | None = None
-    dynamic: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_with_batch_axis)] = (0,)
+    dynamic: Annotated[_Different, AfterValidator(_with_batch_axis)] = (0,)
     coder: Literal["rans", "huffman", "raw"] = "rans"
     root: str = "."
 
@@ -105,22 +102,20 @@ class Recipe(Spec):
     def _check(self) -> Self:
         for _, name, index, stage in self.each_stage():
             place = ("models", name, "stages", index)
-            for teacher in stage.teachers():
-                self._refuse_unknown(teacher, *place, "teacher")
+            self._refuse_unknown(stage.teachers(), *place, "teacher")
             self._check_inspected(stage, *place)
             self._check_variants(stage, *place)
-        for name in self.teacher_cache:
-            self._refuse_unknown(name, "teacher_cache")
+        self._refuse_unknown(self.teacher_cache, "teacher_cache")
         self._check_cache_files()
-        if self.baseline is not None:
-            self._refuse_unknown(self.baseline, "baseline")
+        self._refuse_unknown(() if self.baseline is None else (self.baseline,), "baseline")
         with refusing_at():
-            teaching_order(self.stages, self.models)
+            teaching_order(self.models, self.models)
         return self
 
-    def _refuse_unknown(self, name: str, *place: str | int) -> None:
-        if name not in self.models:
-            raise refused(str(UnknownName("model", name, self.models)), *place)
+    def _refuse_unknown(self, names: Iterable[str], *place: str | int) -> None:
+        for name in names:
+            if name not in self.models:
+                raise refused(str(UnknownName("model", name, self.models)), *place)
 
     def _check_inspected(self, stage: Stage, *place: str | int) -> None:
         """Refuse a stage that reads layers of a teacher of which only outputs are known: a file or a cache."""
@@ -137,13 +132,9 @@ class Recipe(Spec):
 
     def _check_variants(self, stage: Stage, *place: str | int) -> None:
         cached = [self.teacher_cache[name] for name in stage.teachers() if name in self.teacher_cache]
-        kept = {cache.variants for cache in cached} - {None}
+        kept = {str(cache.variants) for cache in cached if cache.variants is not None}
         if len(kept) > 1:
-            raise refused(
-                f"its teachers have caches of {sorted(map(str, kept))} variants; give all of them the same number, so "
-                "that they store the same variants",
-                *place,
-            )
+            raise refused(f"its teachers have caches of {sorted(kept)} variants; give all the same number", *place)
 
     def _check_cache_files(self) -> None:
         """Refuse a cache file for two teachers: two models, or one model trained under several seeds."""
@@ -162,11 +153,6 @@ class Recipe(Spec):
             if other != name:
                 raise refused(f"{cache.file} is also the cache of {other!r}; give each its own file", *place)
 
-    @property
-    def stages(self) -> dict[str, tuple[Stage, ...]]:
-        """Name of a model -> its stages."""
-        return {name: model.stages for name, model in self.models.items()}
-
     def each_stage(self) -> Iterator[tuple[str, str, int, Stage]]:
         """Yield ``("recipe.models.net.stages.0", "net", 0, stage)`` for each stage of each model, in order."""
         for name, model in self.models.items():
@@ -181,7 +167,7 @@ class Recipe(Spec):
     @property
     def order(self) -> tuple[str, ...]:
         """Names of the models, teachers before their students."""
-        return teaching_order(self.stages, self.models)
+        return teaching_order(self.models, self.models)
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -195,11 +181,10 @@ class Recipe(Spec):
         return self.baseline or next(iter([*self.teachers, *self.models]))
 
     def only(self, *names: str) -> Recipe:
-        """Return the recipe of the named models and their teachers.
+        """Return the recipe of the named models and their teachers; a baseline left out becomes the default one.
 
         Their files have the same bytes as in a run of the whole recipe, unless ``auto`` precision or layout, which
-        depends on all models, or the seed of shared caches differs. If the baseline is left out, the report compares
-        with the default baseline.
+        depends on all models, or the seed of shared caches differs.
 
         Raises:
             SpecError: no name is given.
@@ -210,7 +195,7 @@ class Recipe(Spec):
         for name in names:
             if name not in self.models:
                 raise UnknownName("model", name, self.models)
-        kept = teaching_order(self.stages, names)
+        kept = teaching_order(self.models, names)
         return self.model_copy(
             update={
                 "models": {name: model for name, model in self.models.items() if name in kept},
@@ -221,12 +206,11 @@ class Recipe(Spec):
 
     def described(self) -> dict[str, Any]:
         """Return the recipe as JSON values, defaults included; Python objects are described."""
-        described: dict[str, Any] = to_json(self)
-        return described
+        return dict(to_json(self))
 
     def objects(self) -> tuple[str, ...]:
         """Return the paths of Python objects in the recipe, which cannot be written to a file."""
-        return tuple(object_paths(self))
+        return tuple(path for path, value in leaves(self) if not isinstance(value, PLAIN))
 
     @classmethod
     def schema(cls) -> dict[str, Any]:  # type: ignore[override]
@@ -235,11 +219,7 @@ class Recipe(Spec):
 
 
 def read_recipe(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Recipe:
-    """Return the recipe in a YAML file.
-
-    Args:
-        path: the file.
-        overrides: replacements such as ``models.student.stages.0.epochs=3``; values are YAML.
+    """Return the recipe in a YAML file, with overrides such as ``models.student.stages.0.epochs=3``.
 
     Raises:
         SpecError: the file is missing or is not a valid recipe.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,8 +18,8 @@ from torch import nn
 
 from attar._src.core.digest import digest
 
-#: ``file.py:name``, anywhere in a recipe.
-_IN_FILE = re.compile(r"(?P<file>[^:]+\.py):(?P<name>\w+)")
+#: Types of the values that a recipe's file can have, beside lists and mappings.
+PLAIN = str | int | float | bool | Path | None
 
 
 def expand_path(path: str) -> Path:
@@ -40,37 +39,22 @@ def to_json(value: Any) -> Any:
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    if isinstance(value, Path):
-        return str(value)
+    if isinstance(value, PLAIN):
+        return str(value) if isinstance(value, Path) else value
     named = value if isinstance(value, type) or hasattr(value, "__qualname__") else type(value)
     described = {"object": f"{named.__module__}.{named.__qualname__}", **_code(named)}
     return described | {"state": _digest(value)} if isinstance(value, nn.Module) else described
 
 
-def object_paths(value: Any, path: str = "") -> Iterator[str]:
-    """Yield the path of every Python object in a recipe, such as ``models.net.source.factory``."""
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the paths and values of a recipe's fields, such as ``("models.net.source.factory", "net.py:build")``."""
     if isinstance(value, BaseModel):
         value = _fields(value)
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from object_paths(item, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from object_paths(item, f"{path}.{index}" if path else str(index))
-    elif value is not None and not isinstance(value, str | int | float | bool | Path):
-        yield path
-
-
-def referenced_files(value: Any) -> set[str]:
-    """Return the files that a described recipe names as ``file.py:name``, unexpanded."""
-    if isinstance(value, str):
-        match = _IN_FILE.fullmatch(value)
-        return {match["file"]} if match else set()
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    return {name for item in value for name in referenced_files(item)} if isinstance(value, list | tuple) else set()
+    if not isinstance(value, Mapping | list | tuple):
+        yield path, value
+        return
+    for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+        yield from leaves(item, f"{path}.{key}" if path else str(key))
 
 
 def _fields(spec: BaseModel) -> dict[str, Any]:
@@ -81,8 +65,7 @@ def _code(named: Any) -> dict[str, str]:
     try:
         return {"code": hashlib.sha256(inspect.getsource(named).encode()).hexdigest()}
     except (OSError, TypeError):
-        # Defined at a prompt, or not in Python.
-        return {}
+        return {}  # defined at a prompt, or not in Python
 
 
 def _digest(module: nn.Module) -> str:

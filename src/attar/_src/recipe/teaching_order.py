@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from attar._src.core.errors import SpecError
-from attar._src.work.stage import Stage
+from attar._src.recipe.parts import ModelSpec
 
 
-def teaching_order(stages: Mapping[str, Sequence[Stage]], names: Iterable[str]) -> tuple[str, ...]:
-    """Return models and all their direct and indirect teachers, teachers first, otherwise in the given order.
-
-    Args:
-        stages: name of every model -> its stages.
-        names: the models to start from.
+def teaching_order(models: Mapping[str, ModelSpec], names: Iterable[str]) -> tuple[str, ...]:
+    """Return ``names`` and all their direct and indirect teachers, teachers first, otherwise in the given order.
 
     Raises:
         SpecError: models teach each other in a circle.
@@ -25,7 +21,7 @@ def teaching_order(stages: Mapping[str, Sequence[Stage]], names: Iterable[str]) 
             circle = " <- ".join([*above[above.index(name) :], name])
             raise SpecError(f"models.{above[-1]}: models teach each other in a circle: {circle}; remove one teacher")
         if name not in done:
-            for stage in stages[name]:
+            for stage in models[name].stages:
                 for teacher in stage.teachers():
                     visit(teacher, (*above, name))
             done.append(name)
@@ -35,14 +31,6 @@ def teaching_order(stages: Mapping[str, Sequence[Stage]], names: Iterable[str]) 
     return tuple(done)
 
 
-def students_of(stages: Mapping[str, Sequence[Stage]], teacher: str) -> tuple[str, ...]:
+def students_of(models: Mapping[str, ModelSpec], teacher: str) -> tuple[str, ...]:
     """Return the models that learn from ``teacher``, directly or through others."""
-    students: dict[str, None] = {}
-    todo = [teacher]
-    while todo:
-        current = todo.pop()
-        for name, own in stages.items():
-            if name not in students and any(current in stage.teachers() for stage in own):
-                students[name] = None
-                todo.append(name)
-    return tuple(students)
+    return tuple(name for name in models if name != teacher and teacher in teaching_order(models, [name]))

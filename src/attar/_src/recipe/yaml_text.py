@@ -48,12 +48,10 @@ def parse_yaml(path: Path) -> dict[str, Any]:
 
 
 def apply_overrides(tree: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """Return the tree with each ``path.to.key=value`` applied, in order.
-
-    The last key may be new; those before it must exist.
+    """Return the tree with each ``path.to.key=value`` applied, in order; only the last key may be new.
 
     Raises:
-        SpecError: a setting is malformed, or its path does not exist; names the nearest key.
+        SpecError: a setting is malformed, or its path does not exist.
     """
     for setting in settings:
         path, separator, text = setting.partition("=")

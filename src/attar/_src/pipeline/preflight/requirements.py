@@ -15,13 +15,12 @@ from attar._src.work.stage import Stage
 
 
 def check_requirements(recipe: Recipe, splits: DataSplits, sources: Mapping[str, ModelSource]) -> None:
-    """Refuse a recipe whose data or models lack what its stages require.
+    """Refuse a recipe whose data or models lack what its stages require; messages begin with the path in the recipe.
 
     Raises:
         DataError: targets differ in shape from batch to batch, or batches lack a required argument of a model.
-        SpecError: labels are missing; a batch is larger than the training set or not a multiple of the ranks; batches
-            of a loader should be augmented; a cache has more variants than the augmentation; no parameter requires a
-            gradient. The message has the path in the recipe.
+        SpecError: labels, gradients or cached variants are missing; a batch is larger than the training set or not a
+            multiple of the ranks; batches of a loader should be augmented.
     """
     splits.check_loaders({name: source.parameters for name, source in sources.items()})
     feed = splits.feed(splits.train, shared_parameters(sources), augment=True)
@@ -31,38 +30,39 @@ def check_requirements(recipe: Recipe, splits: DataSplits, sources: Mapping[str,
         )
     _check_caches(recipe, feed)
     for where, name, _, stage in recipe.each_stage():
-        module = sources[name].module
-        assert module is not None
-        _check_stage(where, stage, module, labelled=feed.labelled)
+        _check_stage(where, stage, sources[name].module, labelled=feed.labelled)
         size = stage.batch_size()
         if size is not None and isinstance(feed, ArrayFeed):
             _check_batch(where, size, feed.examples, recipe.devices)
 
 
 def _check_caches(recipe: Recipe, feed: ArrayFeed | LoaderFeed) -> None:
-    if recipe.teacher_cache and (not isinstance(feed, ArrayFeed) or feed.variants is None):
-        loaded = not isinstance(feed, ArrayFeed)
-        what = "a loader does not number its examples" if loaded else "the augmentation has infinitely many variants"
-        raise SpecError(
-            f"recipe.teacher_cache.{next(iter(recipe.teacher_cache))}: {what}, so cached outputs cannot be looked up; "
-            "use arrays with crop and flip only, or remove the cache"
-        )
     for name, cache in recipe.teacher_cache.items():
-        if cache.variants is not None and feed.variants is not None and cache.variants > feed.variants:
+        if feed.variants is None:
+            loaded = isinstance(feed, LoaderFeed)
+            what = (
+                "a loader does not number its examples" if loaded else "the augmentation has infinitely many variants"
+            )
+            raise SpecError(
+                f"recipe.teacher_cache.{name}: {what}, so cached outputs cannot be looked up; use arrays with crop and "
+                "flip only, or remove the cache"
+            )
+        if cache.variants is not None and cache.variants > feed.variants:
             raise SpecError(
                 f"recipe.teacher_cache.{name}.variants: {cache.variants} are more than the {feed.variants} of the "
                 "augmentation; use fewer, or null for all"
             )
 
 
-def _check_stage(where: str, stage: Stage, module: nn.Module, *, labelled: bool) -> None:
+def _check_stage(where: str, stage: Stage, module: nn.Module | None, *, labelled: bool) -> None:
     required = stage.required()
     if "labels" in required and not labelled:
         raise SpecError(
             f"{where}: {stage.stage} needs labels and the training examples have none; add labels, or learn from a "
             "teacher alone, as distill does with beta: 0"
         )
-    if "gradients" in required and not any(each.requires_grad for each in module.parameters()):
+    parameters = () if module is None else module.parameters()
+    if "gradients" in required and not any(each.requires_grad for each in parameters):
         raise SpecError(f"{where}: {stage.stage} trains but no parameter requires a gradient; set requires_grad")
 
 

@@ -1,17 +1,14 @@
 """A trial of every stage, loss and metric of a recipe on a few examples, before any training.
 
-A stage resolves its globs, solvers, scores and losses when it starts, which may be hours after the run did. The trial
-finds their errors in seconds, with the path in the recipe. Programs run in evaluation mode and random numbers come from
-a separate generator, so the later training is not changed.
+A stage resolves its globs, solvers, scores and losses when it starts, which may be hours after the run did; the trial
+finds their errors in seconds. Programs run in evaluation mode and random numbers come from a separate generator, so the
+later training is not changed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
-from itertools import groupby
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -55,25 +52,31 @@ def try_stages(
         SpecError, ModelError, DataError: a stage or the metric fails; the message begins with its path in the recipe.
     """
     with IsolatedRandom(derive_seed(0, "foresee")):
-        teachers = {name: _untrained(source, dry_runs.get(name)) for name, source in sources.items()}
+        teachers: dict[str, Teacher] = {name: _Untrained(dry_run.captured) for name, dry_run in dry_runs.items()}
+        teachers |= {name: DeployedTeacher(each.session) for name, each in sources.items() if each.session is not None}
         parameters = shared_parameters(sources)
         feed = splits.feed(splits.train, parameters, augment=True)
         if isinstance(feed, ArrayFeed):
             with prefixed_errors("recipe.data.augment"):
                 next(iter(feed.epoch(0)))
-        for name, stages in groupby(recipe.each_stage(), lambda each: each[1]):
+        trial = Trial(_some_examples(splits, splits.train, parameters, _STAGE_EXAMPLES)[0], teachers)
+        for name, dry_run in dry_runs.items():
             module = sources[name].module
             assert module is not None
-            trial = Trial(_some_examples(splits, splits.train, parameters, _STAGE_EXAMPLES)[0], teachers)
-            with _state_restored(module):
-                sequence = _untrained_sequence(module, dry_runs[name], recipe.stages[name])
-                for where, _, index, stage in stages:
-                    with prefixed_errors(where):
-                        _check_batch_norms(stage, dry_runs[name].captured, splits, recipe.devices)
-                        sequence.apply(index, partial(_try, stage, trial))
+            _try_model(name, Learner(module, dry_run.captured, dry_run.traced), recipe, splits, trial)
         for name in recipe.models:
             with prefixed_errors(f"recipe.metric: {metric[0]} of models.{name}"):
                 _try_metric(metric[1], splits, parameters, teachers[name])
+
+
+def _try_model(name: str, learner: Learner, recipe: Recipe, splits: DataSplits, trial: Trial) -> None:
+    stages, untouched = recipe.models[name].stages, CompressedModel.of(learner.traced)
+    sequence = StageSequence(learner, stages, lambda **_: untouched)
+    with _state_restored(learner.module):
+        for index, stage in enumerate(stages):
+            with prefixed_errors(f"recipe.models.{name}.stages.{index}"):
+                _check_batch_norms(stage, learner.captured, splits, recipe.devices)
+                sequence.apply(index, lambda stage, model: stage.try_on(model, trial))
 
 
 @contextmanager
@@ -84,15 +87,6 @@ def _state_restored(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         module.load_state_dict(before)
-
-
-def _try(stage: Stage, trial: Trial, model: Any) -> Any:
-    return stage.try_on(model, trial)
-
-
-def _untrained_sequence(module: nn.Module, dry_run: DryRun, stages: Sequence[Stage]) -> StageSequence:
-    untouched = CompressedModel.of(dry_run.traced)
-    return StageSequence(Learner(module, dry_run.captured, dry_run.traced), stages, lambda **_: untouched)
 
 
 class _Untrained:
@@ -109,13 +103,6 @@ class _Untrained:
         taps = LayerTaps(program, layers)
         with torch.no_grad():
             return main_output(program(*batch.pick(self.captured.names))).float(), taps.take()
-
-
-def _untrained(source: ModelSource, dry_run: DryRun | None) -> Teacher:
-    if source.session is not None:
-        return DeployedTeacher(source.session)
-    assert dry_run is not None
-    return _Untrained(dry_run.captured)
 
 
 def _some_examples(
@@ -160,11 +147,7 @@ def _check_batch_norms(stage: Stage, captured: CapturedModel, splits: DataSplits
 
 def _is_single(value: Any) -> bool:
     """Return whether an input ``(N, C, ...)`` has one number for each example and channel."""
-    return (
-        isinstance(value, torch.Tensor)
-        and all(isinstance(n, int) for n in value.shape[2:])
-        and (prod(value.shape[2:]) == 1)
-    )
+    return isinstance(value, torch.Tensor) and all(type(n) is int and n == 1 for n in value.shape[2:])
 
 
 def _try_metric(metric: Metric, splits: DataSplits, parameters: Mapping[str, bool], model: Teacher) -> None:
