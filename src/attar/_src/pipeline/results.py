@@ -58,7 +58,7 @@ def measure_results(
         model = _model(name, paths[first, name], runs, folder.journal.find("packed", seed=first, model=name))
         latency = latencies[name]
         model |= {
-            "latency": latency.as_dict(),
+            "latency": vars(latency),
             "times_faster": latencies[baseline].median_ms / latency.median_ms,
             "curves": [
                 {key: _number(value) for key, value in row.items() if key not in ("event", "seed", "model", "index")}
