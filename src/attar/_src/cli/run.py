@@ -26,7 +26,9 @@ def run_command(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a value: models.student.stages.0.epochs=3."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a value: models.student.stages.0.epochs=3; repeatable."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON.")] = False,
 ) -> None:
@@ -51,7 +53,7 @@ def run_command(
     try:
         done = importlib.import_module("attar._src.pipeline.run").run(described, folder, resume=resume, command=command)
     except KeyboardInterrupt:
-        show.say("go on with:", f"{command} --resume")
+        show.say("resume with:", f"{command} --resume")
         raise
     if done.page is None:
         return
