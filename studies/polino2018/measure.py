@@ -28,7 +28,6 @@ from tables import TABLES, fill
 import attar
 from attar._src.artifact.inspect import inspect_artifact
 from attar._src.cli import show
-from attar._src.core.describe import to_record
 from attar._src.data.registry import load_dataset
 from attar._src.measure.accuracy import evaluate_accuracy
 from attar._src.pipeline.folder import file_digest
@@ -95,7 +94,7 @@ def origin(model: ModelSpec, weights: str | None) -> dict[str, str | None]:
         model: the row in its recipe.
         weights: SHA-256 of its weights; None without or where there is no such file.
     """
-    said = to_record(model)
+    said = model.describe()
     said["source"].pop("weights", None)
     return {"recipe": hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest(), "weights": weights}
 

@@ -78,7 +78,7 @@ def test_the_main_output_is_logits_then_the_first_floating_one():
 
 
 def assert_file_gives(traced, x, wanted):
-    session = Session(pack(CompressedModel(traced).contents(FileInfo()), coder="raw"))
+    session = Session(pack(CompressedModel.of(traced).contents(FileInfo()), coder="raw"))
     found = session.run({"x": x.numpy()})
     assert list(found) == [port.name for port in traced.outputs]
     for array, tensor in zip(found.values(), wanted, strict=True):

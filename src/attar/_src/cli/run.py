@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from attar._src.cli import show
+from attar._src.core.garbage import collection_paused
 from attar._src.report.wording import metric
 
 
@@ -48,10 +49,13 @@ def run_command(
     words += [word for setting in settings or [] for word in ("--set", setting)]
     command = shlex.join(words)
     # Imported here, not at the top: commands that read files run without PyTorch.
-    described = importlib.import_module("attar._src.recipe.recipe").read_recipe(recipe, tuple(settings or ()))
+    with collection_paused(freeze=True):
+        recipes = importlib.import_module("attar._src.recipe.recipe")
+        pipeline = importlib.import_module("attar._src.pipeline.run")
+    described = recipes.read_recipe(recipe, tuple(settings or ()))
     described = described.only(*only) if only else described
     try:
-        done = importlib.import_module("attar._src.pipeline.run").run(described, folder, resume=resume, command=command)
+        done = pipeline.run(described, folder, resume=resume, command=command)
     except KeyboardInterrupt:
         show.say("resume with:", f"{command} --resume")
         raise

@@ -88,7 +88,7 @@ def dry_run(module: nn.Module, use: FileInfo, inputs: CalibrationInputs, *, dyna
     traced = deploy_graph(module, captured)
     if not find_weights(traced.graph):
         raise SpecError(f"{type(module).__name__} has no weight that multiplies data; there is nothing to compress")
-    return DryRun(captured, traced, check_deployable(module, CompressedModel(traced), use, inputs), mode)
+    return DryRun(captured, traced, check_deployable(module, CompressedModel.of(traced), use, inputs), mode)
 
 
 def _captured(

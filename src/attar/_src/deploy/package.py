@@ -12,20 +12,27 @@ from typing import Any
 import torch
 
 from attar._src.artifact.inspect import inspect_artifact
-from attar._src.artifact.reader import open_artifact
+from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack, write_atomically
 from attar._src.deploy.parity import EXAMPLES, Parity, compare_outputs
 from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.report.record import NAME, read_report, remember
 from attar._src.runtime.session import Session
-from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo
+from attar._src.work.compressed_model import (
+    MAIN,
+    Calibration,
+    CalibrationInputs,
+    CompressedModel,
+    FileInfo,
+    inputs_by_graph,
+)
 
 
 def package(
     compressed: CompressedModel,
     path: Path,
     use: FileInfo,
-    data: CalibrationInputs,
+    data: Calibration,
     *,
     coder: str,
     dry_run: Parity,
@@ -38,7 +45,7 @@ def package(
         compressed: the model to pack.
         path: path of the ``.attar`` file; an existing one is replaced atomically.
         use: metadata for the file's users.
-        data: real inputs for the comparison.
+        data: real inputs for the comparison, of each graph if there are several.
         coder: entropy coder of the codes.
         dry_run: parity of the untouched module and its decoded file.
         notes: topic -> note for the report.
@@ -55,9 +62,8 @@ def package(
         read_report(path.parent / NAME)
     data_bytes = pack(compressed.contents(use), coder=coder)
     artifact = open_artifact(data_bytes)
-    batches = data.first(EXAMPLES).batches
-    parity = compare_outputs(Session(artifact), compressed.simulate(torch.float64), batches, "decoding and comparing")
-    parity.check(str(path), integers=bool(compressed.activations))
+    inputs = inputs_by_graph(compressed, data)
+    parity = {name: _compare(compressed, name, artifact, inputs[name], path) for name in inputs}
     size = inspect_artifact(artifact)
     if budget is not None and size["bits_per_weight"] > budget:
         missed = (
@@ -66,20 +72,30 @@ def package(
         )
         warnings.warn(f"{path.name}: {missed}", stacklevel=2)
         notes = {**notes, "size": missed}
+    foldings = [graph.traced.folding for graph in compressed.graphs.values()]
     report = {
         "file_bytes": size["file_bytes"],
         "graph_bytes": size["graph_bytes"],
         "bits_per_weight": size["bits_per_weight"],
         "parameters": size["parameters"],
-        "parity": parity.as_dict(),
+        "parity": parity.get(MAIN, parity),
         "dry_run": dry_run.as_dict(),
         "left_in_floating_point": left_in_floating_point(compressed),
         "notes": dict(notes),
-        "batch_norms_folded": dict(compressed.traced.folding.folded),
-        "batch_norms_kept": dict(compressed.traced.folding.kept),
-        "quantized_activations": len(compressed.activations),
+        "batch_norms_folded": {name: into for each in foldings for name, into in each.folded.items()},
+        "batch_norms_kept": {name: why for each in foldings for name, why in each.kept.items()},
+        "quantized_activations": sum(len(graph.activations) for graph in compressed.graphs.values()),
     }
     write_atomically(path, data_bytes)
     sha256 = hashlib.sha256(data_bytes).hexdigest()
     remember(path, sha256, report)
     return {"file": str(path), "sha256": sha256, **report}
+
+
+def _compare(
+    compressed: CompressedModel, graph: str, artifact: Artifact, inputs: CalibrationInputs, path: Path
+) -> dict[str, Any]:
+    """Compare one graph of a file with the model in PyTorch; return the figures."""
+    session, simulated = Session(artifact, graph=graph), compressed.simulate(torch.float64, graph=graph)
+    found = compare_outputs(session, simulated, inputs.first(EXAMPLES).batches, "decoding and comparing")
+    return found.check(str(path), integers=bool(compressed.graphs[graph].activations)).as_dict()

@@ -27,7 +27,6 @@ from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.model.entry import forward_parameters
 from attar._src.model.trace import trace
-from attar._src.model.weights import find_weights
 from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo
 from attar._src.work.context import Context
 
@@ -131,7 +130,7 @@ def quantize(
         >>> import attar, torch
         >>> net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
         >>> quantized = attar.quantize(net, torch.randn(64, 8), bits=4, activations=8)
-        >>> report = quantized.save("m.attar")  # doctest: +SKIP
+        >>> report = quantized.save("m.attar")
     """
     stage: PostTrainingQuantize = build_spec(
         PostTrainingQuantize,
@@ -152,8 +151,8 @@ def quantize(
         first = inputs.example(2)
     else:
         first, inputs = inputs.batches[0], inputs.of_one_size()
-    untouched = CompressedModel(trace(module, first, names=inputs.names, dynamic=dynamic))
-    if not find_weights(untouched.traced.graph):
+    untouched = CompressedModel.of(trace(module, first, names=inputs.names, dynamic=dynamic))
+    if not untouched.weights():
         raise SpecError(f"{type(module).__name__} has no weight that multiplies data; there is nothing to quantize")
     dry_run = check_deployable(module, untouched, use, inputs)
     return QuantizationResult(stage.run(untouched, Context(inputs)), inputs, use, dry_run)

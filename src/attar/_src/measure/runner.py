@@ -58,7 +58,7 @@ def open_onnx(path: Path, *, threads: int | None = None) -> Runner:
     def run(feed: InputArrays) -> InputArrays:
         return dict(zip(names, engine.run(feed), strict=True))
 
-    return Runner(path, tuple(value.name for value in engine.inputs), run)
+    return Runner(path, engine.inputs, run)
 
 
 def example_feed(runner: Runner, batch: int) -> InputArrays:

@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import field_serializer
 from pydantic.json_schema import SkipJsonSchema
 
-from attar._src.core.describe import reference_name
 from attar._src.core.errors import SpecError
 from attar._src.core.registry import load_object
+from attar._src.core.spec import reference_name
 from attar._src.methods.objectives.custom import copy_object
 from attar._src.work.constraint import Constraint
 from attar._src.work.learner import Learner

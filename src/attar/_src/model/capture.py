@@ -86,6 +86,8 @@ def capture(
             raise ModelError(f"{name} is {tensor.dtype}; Attar compresses float32 modules: call module.float() first")
         if tensor.device.type != "cpu":
             raise ModelError(f"{name} is on {tensor.device}; call module.cpu() first")
+    if not callable(getattr(module, method, None)):
+        raise ModelError(f"{type(module).__name__} has no method {method!r} that could be traced")
     example = tuple(example)
     names = tuple(names) or first_arguments(forward_parameters(module, method), len(example))
     mode_of = training_mode if mode == "train" else evaluation_mode

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from attar._src.core.garbage import collection_paused
+
 _LOUD = ("torch.onnx", "onnxscript", "torch.export", "torch.fx.experimental.symbolic_shapes")
 
 
@@ -54,7 +56,7 @@ def quiet_export() -> Iterator[None]:
         logger.setLevel(logging.CRITICAL)
     try:
         # The exporter prints the graph it had when it gave up.
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), collection_paused():
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -1,4 +1,4 @@
-"""Programs: copies of a graph module, and the tensors it reads by name."""
+"""Programs: copies of a graph module, the tensors it reads by name."""
 
 from __future__ import annotations
 

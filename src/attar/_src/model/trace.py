@@ -25,7 +25,7 @@ from attar._src.core.errors import ModelError, short_message
 from attar._src.model.bind import bind
 from attar._src.model.capture import CapturedModel, capture
 from attar._src.model.export import dynamic_shapes, quiet_export
-from attar._src.model.fold import Folding, Scalable, clean, fold_batch_norms, merge_batch_norms
+from attar._src.model.fold import Folding, Refusal, clean, fold_batch_norms, merge_batch_norms
 from attar._src.model.output_names import name_outputs
 from attar._src.model.programs import state_of
 from attar._src.model.traced import TracedModel
@@ -41,7 +41,12 @@ _NAMES: dict[int, Any] = {
 
 
 def trace(
-    module: nn.Module, example: Sequence[torch.Tensor], *, names: Sequence[str] = (), dynamic: Sequence[int] = (0,)
+    module: nn.Module,
+    example: Sequence[torch.Tensor],
+    *,
+    names: Sequence[str] = (),
+    dynamic: Sequence[int] = (0,),
+    method: str = "forward",
 ) -> TracedModel:
     """Trace ``module`` in evaluation mode.
 
@@ -50,6 +55,7 @@ def trace(
         example: its inputs, at least two long along every dynamic axis.
         names: the arguments these are; the first ones where it is empty.
         dynamic: axes of every input whose length may vary.
+        method: the entry point: which method of the module is traced.
 
     Returns:
         The traced graph; the module keeps its state and mode.
@@ -57,14 +63,14 @@ def trace(
     Raises:
         ModelError: an operator or a piece of Python cannot be exported; the message names it.
     """
-    return deploy_graph(module, capture(module, example, names=names, dynamic=dynamic, mode="eval"))
+    return deploy_graph(module, capture(module, example, names=names, dynamic=dynamic, mode="eval", method=method))
 
 
 def deploy_graph(
     module: nn.Module,
     captured: CapturedModel,
     *,
-    scalable: Scalable | None = None,
+    refuse: Refusal | None = None,
     emit: Mapping[str, Callable[[fx.Graph, fx.Node], fx.Node]] = MappingProxyType({}),
     merge: bool = False,
 ) -> TracedModel:
@@ -73,7 +79,7 @@ def deploy_graph(
     Args:
         module: the module that was captured.
         captured: its programs.
-        scalable: whether a weight, with the grid it is on, can be multiplied by the factors of a batch-norm.
+        refuse: says why a weight cannot take the factor of a batch-norm: its grid does not follow, say.
         emit: name of a captured value -> what adds nodes behind it (a threshold, say) and returns the last.
         merge: whether batch-norms that stay become two vectors (``merge_batch_norms``).
 
@@ -87,16 +93,30 @@ def deploy_graph(
             if node.name in emit:
                 added[_add_after(graph.graph, node, emit[node.name]).name] = node.name
         clean(graph)
-        folding = fold_batch_norms(graph, scalable)
+        folding = fold_batch_norms(graph, refuse)
         if merge:
             merge_batch_norms(graph)
     state = state_of(graph)
-    variant = "\n".join([str(graph.graph), *(f"{name} {value.dtype} {value.shape}" for name, value in state.items())])
+    variant = "\n".join([str(graph.graph), *(f"{name} {_form(value)}" for name, value in state.items())])
     known = captured.exports.get(variant)
     if known is not None and known.fits(state):
         return known.with_state(state, folding)
     traced = captured.exports[variant] = _export(module, captured, graph, folding, added)
     return traced
+
+
+def fold_copy(captured: CapturedModel) -> Folding:
+    """Return which batch-norms of a captured module can be folded, and by which factors; nothing is changed."""
+    graph = captured.copy(train=False)
+    with torch.no_grad():
+        clean(graph)
+        return fold_batch_norms(graph)
+
+
+def _form(tensor: torch.Tensor) -> str:
+    """Return what the exporter sees of a tensor. Of channels-last weights it makes another graph: views are copies."""
+    layout = "" if tensor.is_contiguous() else f" {tensor.stride()}"
+    return f"{tensor.dtype} {tuple(tensor.shape)}{layout}"
 
 
 def _export(

@@ -12,9 +12,9 @@ from pydantic import field_serializer
 from pydantic.json_schema import SkipJsonSchema
 from torch import nn
 
-from attar._src.core.describe import reference_name
 from attar._src.core.errors import SpecError
 from attar._src.core.registry import load_object
+from attar._src.core.spec import reference_name
 from attar._src.methods.objectives.soft_targets import Teachers, teacher_shares
 from attar._src.work.learner import Learner
 from attar._src.work.objective import LossInputs, Objective

@@ -75,7 +75,7 @@ class LowPrecisionConstraint(Constraint):
         """Return the model with its float tensors, and optionally its scales, in fewer bits."""
         if self.rule.scale_bits == 16:
             piece = _with_16_bit_scales(piece)
-        fewer, variances = {}, _variances(piece.traced.graph)
+        fewer, variances = {}, _variances(piece.main.traced.graph)
         for name, tensor in piece.stored().items():
             if name not in piece.tensors and isinstance(tensor, Dense) and tensor.dtype == "f32":
                 fewer[name] = to_low_precision(tensor.dense(), 16 if name in variances else self.rule.bits)

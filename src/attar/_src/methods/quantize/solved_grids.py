@@ -44,7 +44,7 @@ def adopt(learner: Learner, before: CompressedModel, after: CompressedModel) -> 
                 own[name].copy_(values)
     activations: dict[str, Parametrization] = {}
     for place in learner.places(weights):
-        grids = [after.activations.get(name) for name in place.site.sources]
+        grids = [after.main.activations.get(name) for name in place.site.sources]
         if grids[0] is not None and all(grid is not None for grid in grids):
             activations |= dict.fromkeys(place.sources, FixedActivationGrid(grids[0]))
     if weights or activations:

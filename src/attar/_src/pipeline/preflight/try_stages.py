@@ -91,7 +91,7 @@ def _try(stage: Stage, trial: Trial, model: Any) -> Any:
 
 
 def _untrained_sequence(module: nn.Module, dry_run: DryRun, stages: Sequence[Stage]) -> StageSequence:
-    untouched = CompressedModel(dry_run.traced)
+    untouched = CompressedModel.of(dry_run.traced)
     return StageSequence(Learner(module, dry_run.captured, dry_run.traced), stages, lambda **_: untouched)
 
 

@@ -139,10 +139,12 @@ class ReadThrough(torch.autograd.Function):
     """Apply any function to a weight, and pass the gradient unchanged."""
 
     @staticmethod
-    def forward(ctx: Any, w: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    def forward(ctx: Any, w: torch.Tensor, read: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Return ``read(w)``."""
         ctx.set_materialize_grads(False)
-        return function(w)
+        return read(w)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, None]:
+        """Return the gradient of ``w``: that of the output."""
         return grads[0] if ctx.needs_input_grad[0] else None, None

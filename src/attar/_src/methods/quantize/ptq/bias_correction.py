@@ -24,7 +24,9 @@ from attar._src.model.operators import bias_of, is_layer, output_axes, weight_of
 from attar._src.model.statistics import ChannelMean
 
 
-def mean_requests(graph: fx.GraphModule, rounded: Collection[str]) -> dict[fx.Node, tuple[Request]]:
+def mean_requests(
+    graph: fx.GraphModule, rounded: Collection[str], shared: frozenset[str] = frozenset()
+) -> dict[fx.Node, tuple[Request]]:
     """Return the layers whose biases can be corrected, with the request for the mean of their input's channels.
 
     Layers without a bias, and those that share a weight or a bias with another, are left as they are.
@@ -32,8 +34,9 @@ def mean_requests(graph: fx.GraphModule, rounded: Collection[str]) -> dict[fx.No
     Args:
         graph: the traced graph with its floating weights.
         rounded: names of the tensors that are rounded.
+        shared: names of the tensors that other graphs read too.
     """
-    found = {node: layer_input(graph, node) for node in graph.graph.nodes if _is_correctable(node, rounded)}
+    found = {node: layer_input(graph, node) for node in graph.graph.nodes if _is_correctable(node, rounded, shared)}
     return {node: (Request.of_input(read, ChannelMean),) for node, read in found.items() if read is not None}
 
 
@@ -61,9 +64,11 @@ def corrected_biases(
     return biases
 
 
-def _is_correctable(node: fx.Node, rounded: Collection[str]) -> bool:
+def _is_correctable(node: fx.Node, rounded: Collection[str], shared: frozenset[str]) -> bool:
     if not is_layer(node) or output_axes(node, 2)[0] != 0:
         return False
     weight, bias = weight_of(node), bias_of(node)
     alone = all(isinstance(n, fx.Node) and n.op == "get_attr" and len(n.users) == 1 for n in (weight, bias))
-    return alone and str(weight.target) in rounded and str(bias.target) not in rounded
+    if not alone or not shared.isdisjoint((weight.target, bias.target)):
+        return False
+    return str(weight.target) in rounded and str(bias.target) not in rounded

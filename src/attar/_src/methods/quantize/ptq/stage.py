@@ -23,8 +23,9 @@ from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
 from attar._src.methods.quantize.ptq.solver import input_requests
 from attar._src.methods.quantize.unquantized import integer_sites
 from attar._src.model.collect import Request, collect
-from attar._src.model.weights import Weight, find_weights
-from attar._src.work.compressed_model import CompressedModel
+from attar._src.model.sites import Site
+from attar._src.model.weights import Weight
+from attar._src.work.compressed_model import CalibrationInputs, CompressedGraph, CompressedModel, inputs_by_graph
 from attar._src.work.context import Context, Trial
 from attar._src.work.stage import Stage
 
@@ -87,9 +88,11 @@ class PostTrainingQuantize(Stage):
             SpecError: a scheme does not fit a weight.
         """
         OBSERVERS[self.observer]
-        state, weights = model.traced.state(), find_weights(model.traced.graph)
+        state, weights = model.state(), model.weights()
         bits = self._bits(weights, [name for name, value in state.items() if value.is_floating_point()])
-        self._input_requests(model.traced.graph, weights, bits)
+        readers = model.readers()
+        for name, graph in model.graphs.items():
+            self._input_requests(model, graph.traced.graph, [key for key in bits if readers[key][0] == name])
         solved: dict[str, CompressedTensor] = {}
         for name, width in bits.items():
             with prefixed_errors(name):
@@ -99,56 +102,93 @@ class PostTrainingQuantize(Stage):
     def run(self, model: CompressedModel, context: Context) -> CompressedModel:
         """Return the model with quantized weights and activations.
 
+        Weights that several graphs share are rounded once; sites, and biases corrected, are those of each graph.
+
         Raises:
+            DataError: there are several graphs, and one has no inputs of its own.
             UnknownName: a glob matches no layer; the nearest names are listed.
             SpecError: a scheme does not fit a weight.
         """
-        solver, observer = SOLVERS[self.scales], OBSERVERS[self.observer]
+        inputs = inputs_by_graph(model, context.calibration)
         # As earlier stages hold them, not as training left them underneath.
-        state = model.traced.state()
+        state = model.state()
         state |= {name: torch.from_numpy(np.array(t.dense())) for name, t in model.tensors.items() if name in state}
-        graph = replace(model, activations={}, rounded=frozenset()).simulate() if model.tensors else model.traced.graph
-        weights = find_weights(model.traced.graph)
-        bits = self._bits(weights, [name for name, value in state.items() if value.is_floating_point()])
-        layers = mean_requests(graph, bits) if self.correct_bias else {}
-        expected = site_requests(integer_sites(model, bits), observer) if self.activations is not None else {}
-        wanted: dict[Any, tuple[Request, ...]] = {**self._input_requests(graph, weights, bits), **layers, **expected}
+        bits = self._bits(model.weights(), [name for name, value in state.items() if value.is_floating_point()])
         solved: dict[str, CompressedTensor] = {}
+        seen = {name: self._solve(model, name, inputs[name], state, bits, solved) for name in model.graphs}
+        tensors, graphs = {**model.tensors, **solved}, dict(model.graphs)
+        if self.activations is not None:
+            for name in graphs:
+                graphs[name] = self._calibrate(model, name, inputs[name], tensors, seen[name])
+        examples = sum(each.examples for each in inputs.values())
+        record: dict[str, Any] = self.describe() | {"bits": self.bits, "calibration_examples": examples}
+        return with_integer_biases(model.done(record, tensors=tensors, graphs=graphs))
+
+    def _solve(
+        self,
+        model: CompressedModel,
+        name: str,
+        inputs: CalibrationInputs,
+        state: Mapping[str, torch.Tensor],
+        bits: Mapping[str, int],
+        solved: dict[str, CompressedTensor],
+    ) -> dict[Any, Any]:
+        """Add the tensors of one graph to ``solved``; return the statistics of its sites."""
+        graph, program, solver = model.graphs[name], model.unrounded(name), SOLVERS[self.scales]
+        readers = model.readers()
+        own = {key: width for key, width in bits.items() if readers[key][0] == name}
+        means = mean_requests(program, own, model.shared()) if self.correct_bias else {}
+        sites = integer_sites(graph, model.tensors, bits) if self.activations is not None else ()
+        wanted: dict[Any, tuple[Request, ...]] = {**self._input_requests(model, program, own), **means}
+        wanted |= site_requests(sites, OBSERVERS[self.observer])
+        weights = model.weights()
         seen: dict[Any, Any] = {}
         # A weight is solved as soon as its inputs are known, so that their statistics need not be kept.
-        for key, found in collect(graph, wanted, context.calibration.batches, "calibrating"):
-            if key in bits:
-                inputs = dict(zip(solver.inputs, found, strict=True)) or None
+        for key, found in collect(program, wanted, inputs.batches, "calibrating"):
+            if key in own:
                 with prefixed_errors(f"stage quantize at {key!r}"):
-                    scheme = self._scheme(bits[key], weights.get(key))
-                    solved[key] = solver.solve(state[key].numpy(), scheme, inputs)
+                    scheme, statistics = (
+                        self._scheme(own[key], weights.get(key)),
+                        dict(zip(solver.inputs, found, strict=True)),
+                    )
+                    solved[key] = solver.solve(state[key].numpy(), scheme, statistics or None)
             else:
                 (seen[key],) = found
-        solved |= corrected_biases(state, solved, {layer: seen[layer] for layer in layers})
-        tensors = {**model.tensors, **solved}
-        activations, rounded = model.activations, model.rounded
-        if self.activations is not None:
-            sites = integer_sites(replace(model, tensors=tensors))
-            # Where a solver left a weight in floating point, other sites remain than were expected.
-            missing = site_requests([site for site in sites if site not in seen], observer)
-            more = collect(graph, missing, context.calibration.batches, "calibrating")
-            seen |= {site: found for site, (found,) in more}
-            activations = site_grids(graph, {site: seen[site] for site in sites}, observer, self.activations)
-            rounded = frozenset(name for site in sites for name in site.sources)
-        record: dict[str, Any] = self.describe() | {
-            "bits": self.bits,
-            "calibration_examples": context.calibration.examples,
-        }
-        return with_integer_biases(model.done(record, tensors=tensors, activations=activations, rounded=rounded))
+        solved |= corrected_biases(state, solved, {layer: seen.pop(layer) for layer in means})
+        return seen
+
+    def _calibrate(
+        self,
+        model: CompressedModel,
+        name: str,
+        inputs: CalibrationInputs,
+        tensors: Mapping[str, CompressedTensor],
+        seen: Mapping[Site, Any],
+    ) -> CompressedGraph:
+        """Return one graph with grids for the sites of its quantized layers."""
+        assert self.activations is not None
+        graph, program, observer = model.graphs[name], model.unrounded(name), OBSERVERS[self.observer]
+        sites = integer_sites(graph, tensors)
+        # Where a solver left a weight in floating point, other sites remain than were expected.
+        missing = site_requests([site for site in sites if site not in seen], observer)
+        more = {site: found for site, (found,) in collect(program, missing, inputs.batches, "calibrating")}
+        grids = site_grids(program, {site: {**seen, **more}[site] for site in sites}, observer, self.activations)
+        rounded = frozenset(name for site in sites for name in site.sources)
+        return replace(graph, activations=grids, rounded=rounded)
 
     def _input_requests(
-        self, graph: fx.GraphModule, weights: Mapping[str, Weight], names: Iterable[str]
+        self, model: CompressedModel, graph: fx.GraphModule, names: Iterable[str]
     ) -> dict[str, tuple[Request, ...]]:
         """Return the statistics of inputs that the solver needs, by tensor."""
-        solver, found = SOLVERS[self.scales], {}
+        solver, weights, readers, found = SOLVERS[self.scales], model.weights(), model.readers(), {}
         for name in names:
             with prefixed_errors(f"stage quantize at {name!r}"):
                 found[name] = input_requests(solver, graph, weights.get(name))
+                if found[name] and len(readers[name]) > 1:
+                    raise SpecError(
+                        f"solver {solver.name!r} needs {solver.needed()} of what the weight multiplies, and the graphs "
+                        f"{readers[name]} multiply different values by it; keep it, or use absmax"
+                    )
         return found
 
     def _chosen(self) -> tuple[object, ...]:
