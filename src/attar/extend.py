@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from attar._src.core.tensors import round_to_grid as round_to_grid
     from attar._src.data.dataset import Dataset as Dataset
     from attar._src.measure.runner import Runner as Runner
-    from attar._src.methods.quantize.ptq.absmax import Absmax as Absmax
-    from attar._src.methods.quantize.ptq.observer import Observer as Observer
+    from attar._src.methods.quantize.ptq.calibration import Observer as Observer
     from attar._src.methods.quantize.ptq.solver import Solver as Solver
     from attar._src.methods.quantize.ptq.solver import affine_grid as affine_grid
     from attar._src.methods.quantize.ptq.solver import flat_index as flat_index
     from attar._src.methods.quantize.ptq.solver import weight_extremes as weight_extremes
+    from attar._src.methods.quantize.ptq.solvers import Absmax as Absmax
     from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize as PostTrainingQuantize
     from attar._src.methods.training_stage import TrainingStage as TrainingStage
     from attar._src.model.entry_points import EntryPoint as EntryPoint
@@ -84,8 +84,8 @@ else:
             "core.tensors": "Codebook Dense Quantized Sparse dequantize round_to_grid",
             "data.dataset": "Dataset",
             "measure.runner": "Runner",
-            "methods.quantize.ptq.absmax": "Absmax",
-            "methods.quantize.ptq.observer": "Observer",
+            "methods.quantize.ptq.solvers": "Absmax",
+            "methods.quantize.ptq.calibration": "Observer",
             "methods.quantize.ptq.solver": "Solver affine_grid flat_index weight_extremes",
             "methods.quantize.ptq.stage": "PostTrainingQuantize",
             "methods.training_stage": "TrainingStage",

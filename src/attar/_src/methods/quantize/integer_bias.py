@@ -39,12 +39,8 @@ def _round_biases(
 ) -> dict[str, Dense]:
     """Return the rounded bias of every layer with quantized input and symmetric quantized weight.
 
-    Biases that overflow int32 or are shared by several layers are left out.
-
-    Args:
-        graph: the traced graph.
-        tensors: name -> tensor as stored; a compressed bias is rounded from its decoded values.
-        activations: name of a value -> its grid.
+    Biases that overflow int32 or are shared by several layers are left out. A compressed bias is rounded from its
+    decoded values.
     """
     rounded = {}
     for node in graph.graph.nodes:

@@ -16,9 +16,6 @@ def left_in_floating_point(model: CompressedModel) -> dict[str, str]:
 
     Tensors are those of two or more axes; biases and norms are not listed. Values are inputs and outputs of quantized
     layers, if the model has quantized activations. Empty for a model without quantized tensors.
-
-    Args:
-        model: the finished model.
     """
     weights = model.weights()
     floating = {

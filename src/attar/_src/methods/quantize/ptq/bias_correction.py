@@ -1,12 +1,12 @@
-"""Bias correction: take the mean error that rounded weights make out of the bias behind them.
+"""Bias correction: subtract the mean output error of a rounded weight from the layer's bias.
 
-A layer with weight W rounded to W + D shifts its output by D E[x] on average; the bias takes that back,
+If a weight W is rounded to W + D, the output of its layer moves by D E[x] on average, and
 
     b' = b - D E[x]
 
-with E[x] the mean of each input channel over real inputs (for convolutions D is summed over the kernel's positions,
-which neglects the border). Nagel, van Baalen, Blankevoort, Welling, "Data-free quantization through weight equalization
-and bias correction", ICCV 2019, section 4.2, here with measured means.
+with E[x] the mean of each input channel over real inputs. For convolutions D is summed over the positions of the
+kernel, which ignores padding (Nagel et al. 2019, "Data-free quantization through weight equalization and bias
+correction", section 4.2; there E[x] is derived from batch-norms, here it is measured).
 """
 
 from __future__ import annotations
@@ -27,14 +27,10 @@ from attar._src.model.statistics import ChannelMean
 def mean_requests(
     graph: fx.GraphModule, rounded: Collection[str], shared: frozenset[str] = frozenset()
 ) -> dict[fx.Node, tuple[Request]]:
-    """Return the layers whose biases can be corrected, with the request for the mean of their input's channels.
+    """Return the request for the mean of each input channel of every layer whose bias can be corrected.
 
-    Layers without a bias, and those that share a weight or a bias with another, are left as they are.
-
-    Args:
-        graph: the traced graph with its floating weights.
-        rounded: names of the tensors that are rounded.
-        shared: names of the tensors that other graphs read too.
+    The weight must be in ``rounded``. Layers without a bias, or that share weight or bias with another layer or graph
+    (``shared``), are left out.
     """
     found = {node: layer_input(graph, node) for node in graph.graph.nodes if _is_correctable(node, rounded, shared)}
     return {node: (Request.of_input(read, ChannelMean),) for node, read in found.items() if read is not None}
@@ -45,18 +41,18 @@ def corrected_biases(
     tensors: Mapping[str, CompressedTensor],
     means: Mapping[fx.Node, ChannelMean],
 ) -> dict[str, Dense]:
-    """Return the corrected bias of every layer whose weight was rounded.
+    """Return name -> corrected bias.
 
     Args:
-        state: the graph's floating weights and biases by name.
-        tensors: compressed tensors by name.
-        means: layer of ``mean_requests`` -> the mean of its input's channels.
+        state: name -> weight or bias before rounding.
+        tensors: name -> rounded weight.
+        means: layer of :func:`mean_requests` -> its statistic.
     """
     biases = {}
     for node, seen in means.items():
         weight, bias = str(weight_of(node).target), str(bias_of(node).target)
-        error = torch.from_numpy(np.asarray(tensors[weight].dense())) - state[weight]
-        kernel = error.double().flatten(2).sum(2) if error.dim() > 2 else error.double()
+        error = (torch.from_numpy(np.asarray(tensors[weight].dense())) - state[weight]).double()
+        kernel = error.flatten(2).sum(2) if error.dim() > 2 else error
         # A row of the weight has the channels of its own group.
         mean = torch.from_numpy(seen.mean).reshape(-1, kernel.shape[1])
         shift = torch.einsum("goi,gi->go", kernel.reshape(len(mean), -1, kernel.shape[1]), mean).reshape(-1)

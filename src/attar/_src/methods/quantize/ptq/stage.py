@@ -16,11 +16,11 @@ from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
 from attar._src.methods.quantize.integer_bias import with_integer_biases
-from attar._src.methods.quantize.ptq.absmax import Absmax
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
-from attar._src.methods.quantize.ptq.calibrate import site_grids, site_requests
+from attar._src.methods.quantize.ptq.calibration import site_grids, site_requests
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
 from attar._src.methods.quantize.ptq.solver import input_requests
+from attar._src.methods.quantize.ptq.solvers import Absmax
 from attar._src.methods.quantize.unquantized import integer_sites
 from attar._src.model.collect import Request, collect
 from attar._src.model.sites import Site
@@ -31,24 +31,23 @@ from attar._src.work.stage import Stage
 
 
 class PostTrainingQuantize(Stage):
-    """Round weights, and activations where asked, to affine grids.
+    """Round weights, and optionally activations, to affine grids.
 
-    What stages that trained hold goes on from there: pruned weights are rounded as they are pruned, and grids that this
-    stage does not replace stay.
+    The weights are those of the stages before: pruned weights stay pruned, and grids of earlier stages that this one
+    does not replace remain.
 
     Attributes:
         bits: bits of a weight.
         activations: bits of an activation, or None to leave activations in floating point.
-        symmetric: weights have no zero point (what integer kernels need).
-        granularity: which weights share a scale: ``channel`` (or None: one for each index of the weight's own output
-            axis), ``tensor``, ``group:SIZE``, ``bucket:SIZE``, or a granularity of ``core.scheme``.
-        scales: name of the solver that finds the weights' scales.
-        observer: name of the observer that finds the activations' ranges.
-        layers: globs of the layers to quantize.
-        keep: globs of layers or tensors left as they are: in floating point, unless a stage that trained holds them
-            to a grid.
-        overrides: glob of layers or tensors -> bits, also outside ``layers``; of several that match, the last holds.
-        correct_bias: take the mean error of rounded weights out of the biases behind them.
+        symmetric: whether weights have no zero point, as integer kernels need.
+        granularity: which weights share a scale: ``channel`` (or None; one scale for each index of the output axis),
+            ``tensor``, ``group:SIZE``, ``bucket:SIZE``, or a granularity of ``core.scheme``.
+        scales: name of the solver of the weights' scales.
+        observer: name of the observer of the activations' ranges.
+        layers: globs of layers to quantize.
+        keep: globs of layers or tensors that get no grid here; a grid of an earlier stage stays.
+        overrides: glob of layers or tensors -> bits, also outside ``layers``; the last match wins.
+        correct_bias: subtract the mean output error of rounded weights from the biases.
     """
 
     works_on: ClassVar[type[CompressedModel]] = CompressedModel
@@ -66,31 +65,20 @@ class PostTrainingQuantize(Stage):
     correct_bias: bool = True
 
     def check(self, before: Sequence[Stage]) -> None:
-        """Refuse to quantize the same layers again before anything was trained.
-
-        Raises:
-            SpecError: an earlier stage without training in between has the same ``layers`` and ``overrides``.
-        """
-        for index in range(len(before) - 1, -1, -1):
-            earlier = before[index]
+        """Refuse to quantize the same layers twice without training in between."""
+        for index, earlier in reversed(list(enumerate(before))):
             if earlier.works_on is not CompressedModel:
                 return
-            if isinstance(earlier, PostTrainingQuantize) and earlier._chosen() == self._chosen():
+            if isinstance(earlier, PostTrainingQuantize) and earlier._selection() == self._selection():
                 raise SpecError(
-                    f"stage {index} quantizes the same layers already; name others with layers, or take one out"
+                    f"stage {index} quantizes the same layers already; name others with layers, or remove one stage"
                 )
 
     def try_on(self, model: CompressedModel, trial: Trial) -> CompressedModel:
-        """Look up the solver and the observer, and put every chosen weight on a stand-in grid of its scheme.
-
-        Raises:
-            UnknownName: there is no such solver or observer, or a glob matches no layer.
-            SpecError: a scheme does not fit a weight.
-        """
+        """Look up solver and observer, and round every selected weight with ``absmax``."""
         OBSERVERS[self.observer]
-        state, weights = model.state(), model.weights()
-        bits = self._bits(weights, [name for name, value in state.items() if value.is_floating_point()])
-        readers = model.readers()
+        state, weights, readers = model.state(), model.weights(), model.readers()
+        bits = self._bits(weights, state)
         for name, graph in model.graphs.items():
             self._input_requests(model, graph.traced.graph, [key for key in bits if readers[key][0] == name])
         solved: dict[str, CompressedTensor] = {}
@@ -106,14 +94,14 @@ class PostTrainingQuantize(Stage):
 
         Raises:
             DataError: there are several graphs, and one has no inputs of its own.
-            UnknownName: a glob matches no layer; the nearest names are listed.
+            UnknownName: a glob matches no layer; the error lists the nearest names.
             SpecError: a scheme does not fit a weight.
         """
         inputs = inputs_by_graph(model, context.calibration)
-        # As earlier stages hold them, not as training left them underneath.
+        # Values as earlier stages stored them; the traced graph has those before pruning and rounding.
         state = model.state()
         state |= {name: torch.from_numpy(np.array(t.dense())) for name, t in model.tensors.items() if name in state}
-        bits = self._bits(model.weights(), [name for name, value in state.items() if value.is_floating_point()])
+        bits = self._bits(model.weights(), state)
         solved: dict[str, CompressedTensor] = {}
         seen = {name: self._solve(model, name, inputs[name], state, bits, solved) for name in model.graphs}
         tensors, graphs = {**model.tensors, **solved}, dict(model.graphs)
@@ -143,7 +131,7 @@ class PostTrainingQuantize(Stage):
         wanted |= site_requests(sites, OBSERVERS[self.observer])
         weights = model.weights()
         seen: dict[Any, Any] = {}
-        # A weight is solved as soon as its inputs are known, so that their statistics need not be kept.
+        # A weight is solved once the statistics of its inputs are complete, so that they need not be kept.
         for key, found in collect(program, wanted, inputs.batches, "calibrating"):
             if key in own:
                 with prefixed_errors(f"stage quantize at {key!r}"):
@@ -169,7 +157,7 @@ class PostTrainingQuantize(Stage):
         assert self.activations is not None
         graph, program, observer = model.graphs[name], model.unrounded(name), OBSERVERS[self.observer]
         sites = integer_sites(graph, tensors)
-        # Where a solver left a weight in floating point, other sites remain than were expected.
+        # If a solver left a weight in floating point, the sites differ from the expected ones.
         missing = site_requests([site for site in sites if site not in seen], observer)
         more = {site: found for site, (found,) in collect(program, missing, inputs.batches, "calibrating")}
         grids = site_grids(program, {site: {**seen, **more}[site] for site in sites}, observer, self.activations)
@@ -179,7 +167,7 @@ class PostTrainingQuantize(Stage):
     def _input_requests(
         self, model: CompressedModel, graph: fx.GraphModule, names: Iterable[str]
     ) -> dict[str, tuple[Request, ...]]:
-        """Return the statistics of inputs that the solver needs, by tensor."""
+        """Return tensor -> the requests of the solver for its inputs."""
         solver, weights, readers, found = SOLVERS[self.scales], model.weights(), model.readers(), {}
         for name in names:
             with prefixed_errors(f"stage quantize at {name!r}"):
@@ -191,23 +179,19 @@ class PostTrainingQuantize(Stage):
                     )
         return found
 
-    def _chosen(self) -> tuple[object, ...]:
+    def _selection(self) -> tuple[object, ...]:
         return self.layers, self.keep, set(self.overrides)
 
-    def _bits(self, weights: Mapping[str, Weight], names: Iterable[str]) -> dict[str, int]:
-        """Return the bits of every tensor to quantize: each weight, unless kept or overridden."""
-        known = list(names)
-        chosen = {name for glob in self.layers for name in _match(glob, [n for n in known if n in weights])}
-        bits = {name: self.bits for name in known if name in chosen}
+    def _bits(self, weights: Mapping[str, Weight], state: Mapping[str, torch.Tensor]) -> dict[str, int]:
+        """Return the bits of every tensor to quantize, in the order of ``state``."""
+        known = [name for name, value in state.items() if value.is_floating_point()]
+        bits = {name: self.bits for glob in self.layers for name in _match(glob, [n for n in known if n in weights])}
         for glob, width in self.overrides.items():
             matched = _match(glob, known)
-            # A layer means its weights; a bias or a table is quantized only where nothing else could be meant.
-            matched = [name for name in matched if name in weights] or matched
-            bits.update(dict.fromkeys(matched, width))
-        for glob in self.keep:
-            for name in _match(glob, known):
-                bits.pop(name, None)
-        return {name: bits[name] for name in known if name in bits}
+            # The glob of a layer selects its weights; a bias or a table only if it matches no weight.
+            bits |= dict.fromkeys([name for name in matched if name in weights] or matched, width)
+        kept = {name for glob in self.keep for name in _match(glob, known)}
+        return {name: bits[name] for name in known if name in bits and name not in kept}
 
     def _scheme(self, bits: int, weight: Weight | None) -> Scheme:
         granularity = self.granularity or PerChannel(axis=weight.axis if weight else 0)
@@ -215,7 +199,7 @@ class PostTrainingQuantize(Stage):
 
 
 def _match(glob: str, names: list[str]) -> list[str]:
-    """Return the names that ``glob`` matches, by themselves or by their layer."""
+    """Return the names that match ``glob`` themselves or whose layer does."""
     matched = [name for name in names if fnmatchcase(name, glob) or fnmatchcase(name.rpartition(".")[0], glob)]
     if not matched:
         raise UnknownName("layer", glob, {name.rpartition(".")[0] or name for name in names} | set(names))
