@@ -42,13 +42,13 @@ if TYPE_CHECKING:
     from attar._src.methods.training_stage import TrainingStage as TrainingStage
     from attar._src.model.entry_points import EntryPoint as EntryPoint
     from attar._src.model.entry_points import trace_methods as trace_methods
-    from attar._src.model.layer_input import Window as Window
     from attar._src.model.statistics import ChannelMean as ChannelMean
     from attar._src.model.statistics import Histogram as Histogram
     from attar._src.model.statistics import InputHessian as InputHessian
     from attar._src.model.statistics import Range as Range
     from attar._src.model.statistics import Statistic as Statistic
     from attar._src.model.trace import trace as trace
+    from attar._src.model.weights import Window as Window
     from attar._src.runtime.lower import lower as lower
     from attar._src.work.compressed_model import CalibrationInputs as CalibrationInputs
     from attar._src.work.compressed_model import CompressedGraph as CompressedGraph
@@ -90,9 +90,9 @@ else:
             "methods.quantize.ptq.stage": "PostTrainingQuantize",
             "methods.training_stage": "TrainingStage",
             "model.entry_points": "EntryPoint trace_methods",
-            "model.layer_input": "Window",
             "model.statistics": "ChannelMean Histogram InputHessian Range Statistic",
             "model.trace": "trace",
+            "model.weights": "Window",
             "runtime.lower": "lower",
             "work.compressed_model": "CalibrationInputs CompressedGraph CompressedModel FileInfo",
             "work.constraint": "Constraint Progress",

@@ -5,7 +5,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from attar._src.core.errors import ModelError
-from attar._src.model.capture import capture, wrap
+from attar._src.model.capture import capture
+from attar._src.model.programs import wrap
 from attar._src.model.sites import find_sites
 from attar._src.model.trace import deploy_graph
 

@@ -9,7 +9,7 @@ import attar
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import ModelError
 from attar._src.core.fields import main_output_name
-from attar._src.model.outputs import flatten_outputs, main_output, plain_outputs
+from attar._src.model.interface import flatten_outputs, main_output, plain_outputs
 from attar._src.model.trace import trace
 from attar._src.runtime.session import Session
 from attar._src.work.compressed_model import CompressedModel, FileInfo

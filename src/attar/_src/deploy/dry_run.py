@@ -12,9 +12,8 @@ from torch import nn
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import ArtifactError, ModelError, SpecError
 from attar._src.deploy.parity import FLOAT_TOLERANCE, Parity, compare_outputs, output_arrays
-from attar._src.model.capture import CapturedModel, capture
-from attar._src.model.entry import call_by_name
-from attar._src.model.export import evaluation_mode
+from attar._src.model.capture import CapturedModel, capture, evaluation_mode
+from attar._src.model.interface import call_by_name
 from attar._src.model.trace import deploy_graph
 from attar._src.model.traced import TracedModel
 from attar._src.model.weights import find_weights

@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.core.errors import ModelError
-from attar._src.model.entry import forward_parameters
+from attar._src.model.interface import forward_parameters
 from attar._src.model.trace import trace
 from attar._src.model.traced import TracedModel
 from attar._src.work.compressed_model import MAIN, CompressedGraph, CompressedModel

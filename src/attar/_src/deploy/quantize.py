@@ -25,7 +25,7 @@ from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.unquantized import left_in_floating_point
-from attar._src.model.entry import forward_parameters
+from attar._src.model.interface import forward_parameters
 from attar._src.model.trace import trace
 from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo
 from attar._src.work.context import Context

@@ -20,8 +20,7 @@ from attar._src.artifact.contents import Contents, GraphContents
 from attar._src.artifact.manifest import Activation, Preprocessing
 from attar._src.core.errors import DataError, ModelError
 from attar._src.core.tensors import DTYPES, CompressedTensor, Dense
-from attar._src.model.capture import wrap
-from attar._src.model.programs import copy_graph, set_tensor
+from attar._src.model.programs import copy_graph, set_tensor, wrap
 from attar._src.model.traced import TracedModel
 from attar._src.model.weights import Weight, find_weights
 from attar._src.train.inputs import arguments_taken

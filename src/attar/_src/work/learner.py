@@ -16,7 +16,8 @@ from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import UnknownName
 from attar._src.core.rescale import rescale
 from attar._src.core.tensors import Codebook, CompressedTensor, Quantized
-from attar._src.model.capture import CapturedModel, wrap
+from attar._src.model.capture import CapturedModel
+from attar._src.model.programs import wrap
 from attar._src.model.sites import Site, find_sites
 from attar._src.model.trace import deploy_graph
 from attar._src.model.traced import TracedModel

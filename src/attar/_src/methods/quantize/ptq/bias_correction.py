@@ -19,9 +19,9 @@ from torch import fx
 
 from attar._src.core.tensors import CompressedTensor, Dense
 from attar._src.model.collect import Request
-from attar._src.model.layer_input import layer_input
 from attar._src.model.operators import bias_of, is_layer, output_axes, weight_of
 from attar._src.model.statistics import ChannelMean
+from attar._src.model.weights import layer_input
 
 
 def mean_requests(

@@ -14,9 +14,8 @@ from attar._src.core.errors import SpecError
 from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import CompressedTensor
 from attar._src.model.collect import Request
-from attar._src.model.layer_input import weight_input
 from attar._src.model.statistics import Statistic
-from attar._src.model.weights import Weight
+from attar._src.model.weights import Weight, weight_input
 
 #: Smallest scale, so that a channel of zeros has a positive, normal one.
 TINY = float(np.finfo(np.float32).tiny)
