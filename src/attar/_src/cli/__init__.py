@@ -21,11 +21,11 @@ COMMANDS = {
     "run": "Run a recipe: train, distil, prune, quantize, pack, measure.",
     "quantize": "Quantize a trained PyTorch module and write a .attar file.",
     "schema": "Print the JSON schema of recipes.",
-    "report": "Write the page of a finished run again.",
+    "report": "Rebuild the page of a finished run.",
     "inspect": "Show the size of every part and tensor of a file.",
     "verify": "Check every byte of a file.",
     "eval": "Measure the accuracy of a file on a data set.",
-    "bench": "Measure latency, cold start and memory beside other files.",
+    "bench": "Measure latency, cold start and memory, also beside other files.",
     "export": "Convert a file to the format of another runtime.",
 }
 

@@ -23,7 +23,8 @@ from attar._src.runtime.session import Layer
 def bench_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .attar file.")],
     against: Annotated[
-        list[Path] | None, typer.Option("--against", "-a", metavar="OTHER", help="Another .attar or .onnx file.")
+        list[Path] | None,
+        typer.Option("--against", "-a", metavar="OTHER", help="Another .attar or .onnx file; repeatable."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Threads for a run.")] = 1,

@@ -23,7 +23,10 @@ from attar._src.runtime.preprocess import preprocess as preprocess_examples
 
 
 def quantize_command(
-    model: Annotated[str, typer.Argument(help="Class or function of the module: file.py:name or package.module:name.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Class or function of the module: file.py:name or package.module:name."),
+    ],
     weights: Annotated[
         Path, typer.Option("--weights", "-w", help="Weights: .safetensors, or a state dict (opened weights-only).")
     ],
@@ -36,13 +39,17 @@ def quantize_command(
         int | None,
         typer.Option("--activations", "-a", min=2, max=8, help="Bits of an activation; floating point by default."),
     ] = None,
-    keep: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Layers left in floating point.")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Layers in floating point; repeatable.")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="GLOB=BITS", help="Bits of some layers; the last match wins.")
     ] = None,
     arguments: Annotated[
         list[str] | None,
-        typer.Option("--arg", metavar="NAME=VALUE", help="Keyword argument of the factory, JSON or a word."),
+        typer.Option(
+            "--arg", metavar="NAME=VALUE", help="Keyword argument of the factory, JSON or a word; repeatable."
+        ),
     ] = None,
     granularity: Annotated[
         str, typer.Option(help="Weights that share a scale: channel, tensor, group:SIZE or bucket:SIZE.")
@@ -67,7 +74,7 @@ def quantize_command(
         ),
     ] = None,
     dynamic: Annotated[
-        list[int] | None, typer.Option(metavar="AXIS", help="Input axes of variable length; 0, the batch, by default.")
+        list[int] | None, typer.Option(metavar="AXIS", help="Input axis of variable length; 0, the batch, by default.")
     ] = None,
     fixed_batch: Annotated[int | None, typer.Option(min=1, help="Batch size of a module that cannot vary it.")] = None,
     split: Annotated[str, typer.Option(help="Split to calibrate on; should not be the one you report.")] = "train",
@@ -84,8 +91,7 @@ def quantize_command(
 
     Example:
 
-        attar quantize examples/resnet.py:resnet20 -w resnet20.safetensors -d cifar10 -p imagenet
-        --bits 4 --activations 8 --set conv1=8 -o resnet20.attar
+        attar quantize net.py:build -w net.safetensors -d cifar10 --bits 4 --activations 8 --set conv1=8 -o net.attar
     """
     demand_writable(output)
     # Imported here, not at the top: most commands run without PyTorch.

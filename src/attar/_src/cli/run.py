@@ -27,7 +27,9 @@ def run_command(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a value: models.student.stages.0.epochs=3."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a value: models.student.stages.0.epochs=3; repeatable."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON.")] = False,
 ) -> None:
@@ -55,7 +57,7 @@ def run_command(
     try:
         done = pipeline.run(described, folder, resume=resume, command=command)
     except KeyboardInterrupt:
-        show.say("go on with:", f"{command} --resume")
+        show.say("resume with:", f"{command} --resume")
         raise
     if done.page is None:
         return

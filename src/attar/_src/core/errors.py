@@ -8,6 +8,15 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
+#: Former words of recipes -> the words that replaced them.
+_RENAMED = {
+    "banks": ("teacher_cache",),
+    "linear": ("uniform",),
+    "narrow": ("low_precision", "narrow_range"),
+    "pace": ("lr_scale",),
+    "points": ("codebook",),
+}
+
 _ENTRIES = 2000  # how many names of a folder are searched for a close match
 
 
@@ -54,7 +63,8 @@ class UnknownName(SpecError):
 
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
         names, name = sorted(known), name if len(name) <= 80 else f"{name[:77]}..."
-        close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+        renamed = [word for word in _RENAMED.get(name, ()) if word in names]
+        close = renamed or difflib.get_close_matches(name, names, n=3, cutoff=0.4)
         known_names = f"known: {', '.join(names[:20]) or 'none'}"
         hint = f"did you mean {' or '.join(map(repr, close))}?" if close else known_names
         super().__init__(f"no {what} named {name!r}; {hint}")
