@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from figures import draw
+from huffman_size import huffman_size
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import track
@@ -30,7 +31,6 @@ from attar._src.cli import show
 from attar._src.core.describe import to_record
 from attar._src.data.registry import load_dataset
 from attar._src.measure.accuracy import evaluate_accuracy
-from attar._src.measure.huffman_size import huffman_size
 from attar._src.pipeline.folder import file_digest
 from attar._src.recipe.recipe import ModelSpec, Recipe, read_recipe
 from attar._src.recipe.reference import expand_path

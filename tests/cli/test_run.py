@@ -30,7 +30,7 @@ def test_a_recipe_is_run_into_a_folder_of_its_name(place, capsys):
     assert "40 test examples" in out
     assert "runs/small/report.html" in out
     assert main(["run", "mine/small.yaml"]) == 1
-    assert "holds a run already; resume it (--resume)" in capsys.readouterr().err
+    assert "already has a run; resume it (--resume)" in capsys.readouterr().err
     assert main(["run", "mine/small.yaml", "--resume", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["command"] == "attar run mine/small.yaml --out runs/small"
@@ -65,7 +65,7 @@ def test_one_model_alone_ends_in_the_bytes_it_has_in_the_whole(place, capsys):
         ),
         (["mine/small.yaml", "--set", "models.net.source=nest.py:net"], "there is no file"),
         (["mine/small.yaml", "--only", "nest"], "no model named 'nest'; did you mean 'net'?"),
-        (["mine/small.yaml", "--out", "mine"], "mine is not empty and holds no run"),
+        (["mine/small.yaml", "--out", "mine"], "mine is not empty and has no run"),
     ],
 )
 def test_what_cannot_work_ends_in_one_line(place, capsys, arguments, message):

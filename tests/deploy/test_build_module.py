@@ -77,7 +77,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path, state):
 def test_factories_that_cannot_work(tmp_path):
     with pytest.raises(SpecError, match="wdth"):
         build_module(Small, {"wdth": 5}, tmp_path / "none")
-    with pytest.raises(SpecError, match="made a dict"):
+    with pytest.raises(SpecError, match="returned a dict"):
         build_module(dict, {}, tmp_path / "none")
     with pytest.raises(SpecError, match="no factory"):
         build_module(3, {}, tmp_path / "none")
@@ -189,5 +189,5 @@ def test_batch_norms_that_a_packed_file_has_no_more_are_named(tmp_path):
     ):
         build_module(Normed, {}, merged)
     folded = packed(Normed(first=True), tmp_path / "folded.attar")
-    with pytest.raises(ModelError, match=r"'after' was folded into 'layer'.*begin with a checkpoint or safetensors"):
+    with pytest.raises(ModelError, match=r"'after' was folded into 'layer'.*start from a checkpoint or safetensors"):
         build_module(Normed, {"first": True}, folded)

@@ -130,7 +130,7 @@ def test_every_scheme_survives_the_file(digits, tmp_path, options):
     quantized = attar.quantize(net, x, **options)
     quantized.save(tmp_path / "m.attar")
     artifact = attar.open_artifact(tmp_path / "m.attar")
-    for name, tensor in quantized.piece.stored().items():
+    for name, tensor in quantized.compressed.stored().items():
         assert np.array_equal(artifact.tensor(name).dense(), tensor.dense())
     assert len(attar.Session(artifact).integer_layers()) == (5 if options.get("activations") else 0)
 
@@ -149,7 +149,7 @@ def test_loading_fills_the_module_itself(digits, tmp_path):
 def test_loading_into_another_module_is_refused(digits, tmp_path):
     net, x, _, _ = digits
     attar.quantize(net, x).save(tmp_path / "m.attar")
-    with pytest.raises(attar.ModelError, match=r"not the one the file was made from: convs\.0\.weight is"):
+    with pytest.raises(attar.ModelError, match=r"the file was made from another module: convs\.0\.weight is"):
         attar.load(tmp_path / "m.attar", into=type(net)(width=16))
 
 
@@ -165,7 +165,7 @@ def test_the_same_call_writes_the_same_bytes_and_leaves_the_module_alone(digits,
 def test_a_file_that_fails_parity_is_not_written(digits, tmp_path, monkeypatch):
     net, x, _, _ = digits
     quantized = attar.quantize(net, x, bits=4)
-    simulate = type(quantized.piece).simulate
+    simulate = type(quantized.compressed).simulate
 
     def wrong(self, *args):
         graph = simulate(self, *args)
@@ -173,7 +173,7 @@ def test_a_file_that_fails_parity_is_not_written(digits, tmp_path, monkeypatch):
             next(graph.parameters()).mul_(1.5)
         return graph
 
-    monkeypatch.setattr(type(quantized.piece), "simulate", wrong)
+    monkeypatch.setattr(type(quantized.compressed), "simulate", wrong)
     with pytest.raises(attar.ParityError):
         quantized.save(tmp_path / "m.attar")
     assert not list(tmp_path.iterdir())
@@ -218,7 +218,7 @@ def test_a_convolution_and_a_linear_layer_that_read_the_same():
 
     torch.manual_seed(0)
     quantized = attar.quantize(Both(), torch.randn(64, 6, 9) + 1, bits=3)
-    assert {"conv.bias", "head.bias"} <= set(quantized.piece.tensors)
+    assert {"conv.bias", "head.bias"} <= set(quantized.compressed.tensors)
 
 
 def test_batches_of_one_and_states_of_zeros(tmp_path):

@@ -225,7 +225,7 @@ def test_what_changed_since_is_named_and_nothing_is_resumed(place):
     recipe = partial(read_recipe, own / "r.yaml")
     run(recipe(SHORT), folder)
     before = files(folder)
-    with pytest.raises(SpecError, match="holds a run already; resume it"):
+    with pytest.raises(SpecError, match="already has a run; resume it"):
         run(recipe(SHORT), folder)
     with pytest.raises(SpecError, match=r"recipe.models.net.stages.0.epochs was 2 and is 4"):
         run(recipe([*SHORT, "models.net.stages.0.epochs=4"]), folder, resume=True)
@@ -356,13 +356,13 @@ def test_a_stranger_s_module_loader_loss_and_metric_go_through(tmp_path):
         ("models.net.source={factory: nets.py:net, weights: w.pt}", "recipe.models.net.source: there are no weights"),
         (
             "teacher_cache={net: {variants: 2}}",
-            "recipe.teacher_cache.net.variants: 2 are more than the 1 the augmentation has",
+            "recipe.teacher_cache.net.variants: 2 are more than the 1 of the augmentation",
         ),
         (
             "data={source: nets.py:sets, augment: [cutmix]}",
             "recipe.data.augment: cutmix is for images (N, ..., H, W); examples of shape (256, 6)",
         ),
-        ("data={source: nets.py:loaded, augment: [flip]}", "recipe.data.augment: batches of a loader are taken as"),
+        ("data={source: nets.py:loaded, augment: [flip]}", "recipe.data.augment: batches of a loader are not"),
         ("data=nets.py:set", "no object in nets.py named 'set'"),
         ("models.net.stages.0.constraints=[{name: prune, sparsity: 0.5, layers: ['x*']}]", "no layer named 'x*'"),
     ],

@@ -195,5 +195,5 @@ def test_a_rule_that_is_an_object_makes_a_constraint_of_its_own_each_time():
 
 def test_what_makes_no_constraint_is_refused():
     rule = TypeAdapter(ConstraintChoice).validate_python({"name": lambda learner: 3})
-    with pytest.raises(SpecError, match="made int; a rule makes a Constraint"):
+    with pytest.raises(SpecError, match="returned int; a rule should return a Constraint"):
         rule.attach(fresh())

@@ -239,7 +239,7 @@ def test_hints_and_attention_are_learned_and_go_on_to_the_same_bytes(teacher, tm
 
 def test_a_teacher_that_shows_outputs_alone_is_refused(tmp_path):
     stage = Finetune(epochs=1, objective=HINT, **ADAMW)
-    with pytest.raises(SpecError, match="teacher 'big' shows outputs alone"):
+    with pytest.raises(SpecError, match="teacher 'big' is a file or a cache"):
         stage.run(fresh(), context(tmp_path, teachers={"big": ModuleTeacher(Net())}))
 
 
@@ -263,7 +263,7 @@ def test_layers_that_do_not_fit_are_known_before_the_first_step(teacher, tmp_pat
 
 def test_a_teacher_whose_layers_are_not_known(tmp_path):
     lent = context(tmp_path)
-    with pytest.raises(SpecError, match="Net is no captured program"):
+    with pytest.raises(SpecError, match="layers of a Net cannot be read"):
         LiveTeacher(Net(), lent.fabric).look(Batch((data(4)[0],), None), ("second",))
 
 

@@ -271,7 +271,7 @@ def test_a_stage_too_short_ends_with_the_bits_that_were_asked():
 
 @pytest.mark.parametrize("through", [[3], [4], [8, 8], [3, 8]])
 def test_bits_that_do_not_become_fewer_are_refused(through):
-    with pytest.raises(ValidationError, match="must go down to bits 4, wider first"):
+    with pytest.raises(ValidationError, match="must be descending and above bits 4"):
         Lsq(bits=4, through=through)
 
 
@@ -321,7 +321,7 @@ def test_a_site_rounds_as_the_file_does_and_holds_zero(bits, low):
     with torch.no_grad():
         held.step *= 0.83
         held.offset -= 0.1
-    held.bound()
+    held.clamp_offset()
     x = torch.linspace(-6, 6, 999)
     assert torch.equal(held(x), Round(held.grid("x"))(x))
     assert held(torch.zeros(3)).tolist() == [0, 0, 0]
@@ -354,7 +354,7 @@ def test_gradients_of_a_site_are_those_of_the_papers(signed, dtype):
     with torch.no_grad():
         held.step *= 0.6
     upstream = numbers(5, 7, 96, 90, seed=4).to(dtype)
-    held.bound()
+    held.clamp_offset()
     held(x).backward(upstream)
     s, z = held.step.item(), held.zero_point()
     v, g = x.detach().double() / s, upstream.double()
@@ -378,7 +378,7 @@ def test_a_step_against_the_gradient_brings_a_site_nearer():
     first = (held(x) - x).square().mean().detach()
     optimizer = torch.optim.SGD(held.parameters(), lr=0.3)
     for _ in range(200):
-        held.bound()
+        held.clamp_offset()
         loss = (held(x) - x).square().mean()
         optimizer.zero_grad()
         loss.backward()
@@ -391,7 +391,7 @@ def test_an_offset_comes_back_to_where_zero_is_on_the_grid():
     for far, near in ((1.0, 0.0), (-99.0, -15 * held.step.item())):
         with torch.no_grad():
             held.offset.fill_(far)
-        held.bound()
+        held.clamp_offset()
         assert held.offset.item() == pytest.approx(near)
 
 
@@ -399,7 +399,7 @@ def test_in_evaluation_nothing_begins():
     held, x = LsqActivation(4).eval(), numbers(30)
     assert torch.equal(held(x), x)
     assert held.grid("x") is None
-    held.bound()
+    held.clamp_offset()
     assert held.offset == 0
 
 

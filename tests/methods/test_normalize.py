@@ -105,9 +105,9 @@ def test_listed_again_it_goes_on_with_the_same_spread():
 
 def test_orders_that_cannot_work_are_refused():
     learner = held_to(Normalize(), Prune(sparsity=0.5))
-    with pytest.raises(SpecError, match=r"normalize at '.*': prune follows it; list prune before normalize"):
+    with pytest.raises(SpecError, match=r"normalize at '.*': prune acts after it; list prune before normalize"):
         learner.update(Progress(0, 4))
-    with pytest.raises(SpecError, match=r"freeze holds its codes already; list normalize before it"):
+    with pytest.raises(SpecError, match=r"freeze already acts on it; list normalize before freeze"):
         held_to(Lsq(), Freeze(), Normalize())
 
 
@@ -116,6 +116,6 @@ def test_a_weight_without_a_spread_is_refused():
     for value in (0.0, 0.25):
         with torch.no_grad():
             learner.tensor(NAME).fill_(value)
-        with pytest.raises(SpecError, match=r"normalize at 'second.weight': its values do not differ; name it in keep"):
+        with pytest.raises(SpecError, match=r"normalize at 'second.weight': all its values are equal; name it in keep"):
             Normalize().attach(learner)
     assert set(Normalize(keep=("second",)).attach(learner).weights) == {"first.weight", "head.weight"}

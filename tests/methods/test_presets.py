@@ -130,7 +130,7 @@ def test_compress_says_how_many_batches_norms_are_taken_over_and_no_more_than_wa
 def test_grids_that_do_not_become_narrower_are_refused_before_anything_is_done():
     with pytest.raises(ValidationError) as caught:
         STAGE.validate_python({"stage": "compress", "teacher": "big", "size": 2.0, "through": [4], "epochs": 1})
-    assert "through [4] must go down to bits 4, wider first" in explain(caught.value, where="stage")
+    assert "through [4] must be descending and above bits 4" in explain(caught.value, where="stage")
 
 
 def test_a_preset_trains_as_its_finetune_does(tmp_path):
@@ -219,8 +219,8 @@ def test_the_stages_that_train_are_told_apart():
         ({"stage": "quantize", "epochs": 1, "observer": "mse"}, "no key named 'observer'"),
         ({"stage": "finetune", "epochs": 1, "objective": "kll"}, "no name named 'kll'; did you mean 'kl'"),
         ({"stage": "finetune", "epochs": 1, "constraints": ["prun"]}, "no name named 'prun'; did you mean 'prune'"),
-        ({"stage": "distill", "epochs": 1, "teacher": "t", "alpha": 0, "beta": 0}, "nothing to learn from"),
-        ({"stage": "compress", "epochs": 1, "teacher": "t", "size": 2, "alpha": 0, "beta": 0}, "nothing to learn from"),
+        ({"stage": "distill", "epochs": 1, "teacher": "t", "alpha": 0, "beta": 0}, "no loss is left"),
+        ({"stage": "compress", "epochs": 1, "teacher": "t", "size": 2, "alpha": 0, "beta": 0}, "no loss is left"),
         (
             {"stage": "distill", "epochs": 1, "teacher": "t", "hard": {"name": "cross_entropy", "weight": 0.5}},
             "beta is the weight of the hard loss",

@@ -113,7 +113,7 @@ def test_a_form_that_cannot_be_trained_is_refused():
     before = learner.deployed(fold=False)
     mask = np.ones(tuple(learner.tensor("head.weight").shape), bool)
     after = before.done({}, tensors={"head.weight": Sparse(mask, Dense(np.zeros(mask.size, np.float32)))})
-    with pytest.raises(SpecError, match=r"'head\.weight' was stored as Sparse"):
+    with pytest.raises(SpecError, match=r"'head\.weight' is stored as Sparse"):
         adopt(learner, before, after)
 
 

@@ -114,7 +114,7 @@ def test_a_solver_without_a_symmetric_grid_is_refused():
             return Dense(weight)
 
     weight = torch.randn(2, 3)
-    with pytest.raises(SpecError, match="'keep' found no symmetric grid"):
+    with pytest.raises(SpecError, match="'keep' returned no symmetric grid"):
         grid_of(weight, solver=Keep())(weight)
 
 

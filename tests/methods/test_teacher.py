@@ -9,7 +9,7 @@ from attar._src.artifact.writer import pack
 from attar._src.core.errors import DataError, SpecError
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.qat.straight_through import StraightThrough
-from attar._src.methods.teachers.teacher import DeployedTeacher, LiveTeacher, deployed_teacher, live_teacher
+from attar._src.methods.teachers.teacher import DeployedTeacher, LiveTeacher, live_teacher
 from attar._src.model.capture import capture
 from attar._src.model.trace import deploy_graph
 from attar._src.runtime.session import Session
@@ -108,18 +108,17 @@ def test_a_file_says_what_its_session_does(learner, batch, bits):
         calibration = CalibrationInputs(((_images(64),),))
         piece = PostTrainingQuantize(bits=bits).run(piece, Context(calibration))
     session = Session(pack(piece.contents(FileInfo())), threads=1)
-    teacher = deployed_teacher(session)
+    teacher = DeployedTeacher(session)
     said = teacher.outputs(batch)
     assert said.dtype is torch.float32
     assert torch.equal(said, torch.from_numpy(session.run(batch.inputs[0].numpy())))
     exact = live_teacher(learner, _fabric()).outputs(batch)
     torch.testing.assert_close(said, exact, rtol=0, atol=1e-4 if bits is None else 0.15)
     assert teacher.fingerprint == session.artifact.sha256
-    assert isinstance(teacher, DeployedTeacher)
 
 
 def test_a_file_that_takes_other_inputs(learner, batch):
-    teacher = deployed_teacher(Session(pack(learner.deployed().contents(FileInfo())), threads=1))
+    teacher = DeployedTeacher(Session(pack(learner.deployed().contents(FileInfo())), threads=1))
     with pytest.raises(SpecError, match="batches have 2 inputs"):
         teacher.outputs(Batch((batch.inputs[0], batch.inputs[0]), None))
     name, images = teacher.session.inputs[0].name, batch.inputs[0]

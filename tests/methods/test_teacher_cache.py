@@ -182,15 +182,15 @@ def test_precision_and_preparation_tell_banks_apart():
 
 
 def test_endless_variants_cannot_be_kept(tmp_path, whole):
-    with pytest.raises(SpecError, match=r"anew each time.*without a cache"):
+    with pytest.raises(SpecError, match=r"infinitely many variants.*without a cache"):
         cache.build_cache(_teacher(), _feed(augment=(Flip(), Noise())), tmp_path / "x.safetensors")
-    with pytest.raises(SpecError, match="anew each time"):
+    with pytest.raises(SpecError, match="infinitely many variants"):
         whole.look_up(torch.arange(3), None)
 
 
 def test_a_loader_cannot_be_kept(tmp_path):
     loader = LoaderFeed([(torch.rand(4, 2, 6, 6), torch.zeros(4, dtype=torch.int64))])
-    with pytest.raises(SpecError, match="give the data as arrays"):
+    with pytest.raises(SpecError, match="give arrays"):
         cache.build_cache(_teacher(), loader, tmp_path / "x.safetensors")
 
 
@@ -201,9 +201,9 @@ def test_more_variants_than_there_are(tmp_path, variants):
 
 
 def test_examples_and_variants_that_are_not_there(whole):
-    with pytest.raises(SpecError, match="250 examples, 250 was asked for"):
+    with pytest.raises(SpecError, match=r"250 examples \(got index 250\)"):
         whole.look_up(torch.tensor([0, 250]), torch.tensor([0, 0]))
-    with pytest.raises(SpecError, match="18 variants, 18 was asked for"):
+    with pytest.raises(SpecError, match=r"18 variants \(got index 18\)"):
         whole.look_up(torch.tensor([0, 1]), torch.tensor([0, 18]))
 
 

@@ -140,26 +140,26 @@ def test_models_may_take_different_arguments_of_a_mapping_but_not_miss_a_require
     x, y = arrays()
     batches = [{"left": x, "right": x, "y": y}] * 3
     found = sets({"train": batches, "test": batches})
-    found.demand({"one": {"left": True, "right": True}, "other": {"right": True, "mask": False, "left": False}})
+    found.check_loaders({"one": {"left": True, "right": True}, "other": {"right": True, "mask": False, "left": False}})
     message = r"recipe\.models\.other: .* lacks mask: the forward takes \[left\], mask"
     with pytest.raises(DataError, match=message):
-        found.demand({"one": {"left": True}, "other": {"left": False, "mask": True}})
+        found.check_loaders({"one": {"left": True}, "other": {"left": False, "mask": True}})
     pairs = sets({"train": [((x, x), y)], "test": [((x, x), y)]})
-    pairs.demand({"one": {"left": True, "right": True}, "other": {"right": True, "left": False}})
+    pairs.check_loaders({"one": {"left": True, "right": True}, "other": {"right": True, "left": False}})
     with pytest.raises(DataError, match=r"recipe\.models\.other: a batch of 2 inputs does not fit: .* takes x"):
-        pairs.demand({"one": {"left": True, "right": True}, "other": {"x": True}})
+        pairs.check_loaders({"one": {"left": True, "right": True}, "other": {"x": True}})
 
 
 def test_targets_that_no_metric_can_take_together_are_refused():
     batches = [(torch.zeros(4, n), torch.zeros(4, n, dtype=torch.int64)) for n in (3, 5, 3)]
     found = sets({"train": batches, "test": batches})
-    message = r"test has batches whose targets are \(3,\) and \(5,\) an example"
+    message = r"test has targets of shapes \(3,\) and \(5,\) per example"
     with pytest.raises(DataError, match=message):
-        found.demand({"net": {"x": True}})
+        found.check_loaders({"net": {"x": True}})
     with pytest.raises(DataError, match="pad all to one length"):
         list(labelled_batches(found.feed(found.test), {}))
     fits = [(x, y[:, 0]) for x, y in batches]
-    sets({"train": batches, "test": fits}).demand({"net": {"x": True}})
+    sets({"train": batches, "test": fits}).check_loaders({"net": {"x": True}})
 
 
 def test_arrays_of_several_inputs_are_batched_together():
@@ -183,18 +183,18 @@ def test_calibration_is_of_training_examples_prepared():
 @pytest.mark.parametrize(
     ("source", "more", "message"),
     [
-        (both(test=None), {}, "it has no test split"),
-        (arrays(), {}, "it has no test split"),
+        (both(test=None), {}, "the test split is missing"),
+        (arrays(), {}, "the test split is missing"),
         (both(test=arrays()[0]), {}, "the test split has no targets"),
         (both(train=(np.zeros((4, 2), np.float32), np.zeros(3))), {}, r"arrays of \[4, 3\] examples"),
         (both(train=3), {}, "train is a int"),
         (both(train=TensorDataset(torch.zeros(3))), {}, "put it into a DataLoader"),
-        (both(train=(np.zeros((40, 1, 2, 2), np.uint8), np.zeros(40, int))), {}, "nothing turns them into float32"),
+        (both(train=(np.zeros((40, 1, 2, 2), np.uint8), np.zeros(40, int))), {}, "no preprocessing is set"),
         (both(train=[(np.zeros((4, 3)), np.zeros(4))] * 3), {"validation": 0.2}, "cannot be held out of a list"),
-        (both(), {"validation": "own"}, "own was asked for"),
+        (both(), {"validation": "own"}, "own needs a split"),
         (both(val=arrays()), {}, "no split named 'val'; did you mean 'validation'"),
         (both(train=(np.zeros((4, 3), np.float32), np.full(4, np.nan))), {}, "finite numbers were expected"),
-        (both(train=((arrays()[0],) * 2, arrays()[1])), {"preprocessing": "unit"}, "are taken as they come"),
+        (both(train=((arrays()[0],) * 2, arrays()[1])), {"preprocessing": "unit"}, "does not apply to a loader"),
     ],
 )
 def test_what_is_no_data_is_refused_in_words(source, more, message):

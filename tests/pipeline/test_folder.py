@@ -19,7 +19,7 @@ def claim(path, facts=FACTS, resume=False, first=True):
 
 def test_a_folder_is_claimed_by_one_run(tmp_path):
     folder = claim(tmp_path / "run")
-    with pytest.raises(AttarError, match=r"another run is on in .*run; wait for it"):
+    with pytest.raises(AttarError, match=r"another run is active in .*run; wait for it"):
         claim(tmp_path / "run", resume=True)
     folder.close()
     claim(tmp_path / "run", resume=True).close()
@@ -52,7 +52,7 @@ def test_a_lock_dies_with_its_process(tmp_path):
 
 def test_a_run_is_not_begun_over_another(tmp_path):
     claim(tmp_path).close()
-    with pytest.raises(SpecError, match="holds a run already; resume it"):
+    with pytest.raises(SpecError, match="already has a run; resume it"):
         claim(tmp_path)
 
 
@@ -67,7 +67,7 @@ def test_resuming_what_never_began_begins_it(tmp_path):
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("x")
     for resume in (False, True):
-        with pytest.raises(SpecError, match="is not empty and holds no run"):
+        with pytest.raises(SpecError, match="is not empty and has no run"):
             claim(tmp_path, resume=resume)
     assert {entry.name for entry in tmp_path.iterdir()} <= {"thesis.txt", "lock"}
 

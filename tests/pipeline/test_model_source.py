@@ -1,4 +1,4 @@
-"""Origins: a module of its own for every model and seed, handed back as it came; files that are named are there."""
+"""Model sources: a new module for every model, reset for every seed, restored afterwards; missing files are refused."""
 
 import copy
 from pathlib import Path
@@ -44,7 +44,9 @@ def test_one_module_for_two_models_is_refused():
 
 def test_a_factory_that_gives_the_same_module_again_is_refused():
     kept = net()
-    with pytest.raises(SpecError, match=r"recipe.models.net.source.factory: called again it gives .* 0.weight"):
+    with pytest.raises(
+        SpecError, match=r"recipe.models.net.source.factory: its second call returned the parameter 0.weight"
+    ):
         model_sources(recipe(net=lambda: kept))
     with pytest.raises(SpecError, match=r"copy.deepcopy"):
         model_sources(recipe(net=lambda: nn.Sequential(kept, nn.ReLU())))
@@ -59,7 +61,7 @@ def test_a_module_is_handed_back_as_it_came():
     with torch.no_grad():
         module[2].weight.add_(1)
     assert module[2].weight.stride() != strides["2.weight"]
-    made.hand_back()
+    made.restore()
     assert {name: parameter.stride() for name, parameter in module.named_parameters()} == strides
     assert all(torch.equal(value, values[name]) for name, value in module.state_dict().items())
 

@@ -110,7 +110,7 @@ def test_what_can_work_passes_and_nothing_is_changed():
         ({**TRAIN, "loss": lambda outputs, targets: outputs}, "a loss is one number"),
         (
             {**TRAIN, "loss": lambda outputs, targets: outputs.detach().mean()},
-            "no loss depends on a parameter that is trained",
+            "no loss depends on a trained parameter",
         ),
     ],
 )
@@ -135,7 +135,7 @@ def test_what_may_not_follow_a_stage_before_is_named():
     grid = {**TRAIN, "constraints": [{"name": "normalize"}, {"name": "lsq", "bits": 4}]}
     said = refusal(grid, {"stage": "prune", "sparsity": 0.5, "epochs": 1, "batch": 10})
     assert said.startswith("recipe.models.net.stages.1: normalize at ")
-    assert "prune follows it" in said
+    assert "prune acts after it" in said
     # Whether a threshold leaves anything is known of trained weights alone.
     look(
         TRAIN,

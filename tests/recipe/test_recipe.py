@@ -71,7 +71,7 @@ def test_only_some_models_bring_their_teachers(path):
     assert Recipe(**alone.described()).described() == alone.described()
     with pytest.raises(UnknownName, match="no model named 'studnet'; did you mean 'student'"):
         recipe.only("studnet")
-    with pytest.raises(SpecError, match="name one model at least, of student, teacher"):
+    with pytest.raises(SpecError, match="give at least one model of student, teacher"):
         recipe.only()
 
 
@@ -118,21 +118,24 @@ def test_settings_take_the_place_of_what_is_there(path):
         ("data.validatoin=2", "recipe.data: no key named 'validatoin'; did you mean 'validation'"),
         ("data=digit", "recipe.data.source: no data set named 'digit'; did you mean 'digits'"),
         ("metric=acuracy", "recipe.metric: no metric named 'acuracy'; did you mean 'accuracy'?"),
-        ("seeds=[]", "recipe.seeds: [] should be different numbers, one at least"),
-        ("seeds=[1, 1]", "recipe.seeds: [1, 1] should be different numbers"),
+        ("seeds=[]", "recipe.seeds: [] should be one or more different numbers"),
+        ("seeds=[1, 1]", "recipe.seeds: [1, 1] should be one or more different"),
         ("seeds=[-1]", "recipe.seeds.0: Input should be greater than or equal to 0 (got -1)"),
-        ("dynamic=[1]", "recipe.dynamic: [1] leaves out 0"),
+        ("dynamic=[1]", "recipe.dynamic: [1] should include 0"),
         ("devices=0", "recipe.devices"),
         ("baseline=techer", "recipe.baseline: no model named 'techer'; did you mean 'teacher'?"),
         ("teacher_cache={teach: {}}", "recipe.teacher_cache: no model named 'teach'"),
-        ("models={}", "recipe.models: there is none"),
-        ("models={a/b: {source: x.py:y}}", "recipe.models.a/b: a name is letters"),
-        ("models.student.source={}", "recipe.models.student.source: one of factory and file is needed, none came"),
+        ("models={}", "recipe.models: the recipe has no model"),
+        ("models={a/b: {source: x.py:y}}", "recipe.models.a/b: a name becomes a file name"),
+        ("models.student.source={}", "recipe.models.student.source: give either factory or file (got neither)"),
         ("models.student.stages.0.epochs=0", "recipe.models.student.stages.0.epochs: Input should be greater"),
         ("models.student.stages.0.epochs=x", "recipe.models.student.stages.0.epochs: Input should be a valid integer"),
         ("models.student.stages.0.teacher=tutor", "recipe.models.student.stages.0.teacher: no model named 'tutor'"),
         ("models.student.stages.0={stage: trian}", "recipe.models.student.stages.0: no name named 'trian'; did you"),
-        ("models.student.stages.0={epochs: 2}", "recipe.models.student.stages.0: no key stage; write stage: train"),
+        (
+            "models.student.stages.0={epochs: 2}",
+            "recipe.models.student.stages.0: the key stage is missing; add one, as in stage: train",
+        ),
         ("models.student.stages.1.objective.0.name=kll", "recipe.models.student.stages.1.objective.0: no name named"),
         ("models.teacher.stages.0.optimizer.momentun=1", "recipe.models.teacher.stages.0.optimizer: no key named"),
         (
@@ -147,12 +150,15 @@ def test_settings_take_the_place_of_what_is_there(path):
             "models.student.stages.0.teacher=student",
             "models teach each other in a circle: student <- student",
         ),
-        ("models.teacher.source={file: t.attar}", "recipe.models.teacher.stages: t.attar is a file, through which no"),
-        ("models.teacher={source: {file: t.attar, weights: w}}", "recipe.models.teacher.source.weights: a file needs"),
+        (
+            "models.teacher.source={file: t.attar}",
+            "recipe.models.teacher.stages: t.attar is a file, which cannot be trained",
+        ),
+        ("models.teacher={source: {file: t.attar, weights: w}}", "recipe.models.teacher.source.weights: a file takes"),
         ("models.student.stages.0.stage=nets.py:Stage", "there is no file"),
         (
             "teacher_cache={teacher: {file: b}}",
-            "recipe.teacher_cache.teacher.file: 'teacher' is trained, so it is another teacher under",
+            "recipe.teacher_cache.teacher.file: 'teacher' is trained and differs between",
         ),
     ],
 )
@@ -162,14 +168,14 @@ def test_what_cannot_work_is_refused_in_words(path, setting, message):
 
 def test_a_bank_s_file_keeps_one_teacher(path):
     given = "teacher_cache={teacher: {file: b}}"
-    assert "leave out file, or give one seed" in refusal(path, given)
+    assert "remove file, or give one seed" in refusal(path, given)
     assert read_recipe(path, [given, "seeds=[1]"]).teacher_cache["teacher"].file == "b"
     assert read_recipe(path, [given, "models.teacher.stages=[{stage: quantize}]"]).seeds == (
         0,
         1,
     )  # one under all seeds
     both = "teacher_cache={teacher: {file: x/b}, student: {file: x/./b}}"
-    assert "recipe.teacher_cache.student.file: x/./b is the cache of 'teacher' too" in refusal(path, both, "seeds=[0]")
+    assert "recipe.teacher_cache.student.file: x/./b is also the cache of 'teacher'" in refusal(path, both, "seeds=[0]")
     assert (
         read_recipe(path, ["teacher_cache={teacher: {file: b}, student: {file: c}}", "seeds=[0]"])
         .teacher_cache["student"]

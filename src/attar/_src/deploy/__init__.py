@@ -1,1 +1,1 @@
-"""From a module to a verified file, and back."""
+"""From a PyTorch module to a verified ``.attar`` file, and back."""

@@ -1,4 +1,4 @@
-"""What users hand over to be calibrated on (arrays, tensors, DataLoaders) as batches of a module's inputs."""
+"""Calibration inputs: a user's arrays, tensors or DataLoaders as batches of a module's inputs."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ def calibration_inputs(data: Any, parameters: Mapping[str, bool], *, examples: i
     - an array or a tensor: axis 0 counts examples;
     - a tuple, list, mapping or dataclass instance of them: the module's inputs, all with the same axis 0;
     - an iterable of batches (a DataLoader, a list of mappings), each in one of the forms of ``train.inputs``; labels
-      are not looked at.
+      are ignored.
 
-    Inputs are what the module takes: already preprocessed.
+    Inputs should be preprocessed, as the module takes them.
 
     Args:
         data: as above.
         parameters: the arguments of the module's forward -> whether they are required.
-        examples: how many examples, at most.
-        batch: how many in a batch, where ``data`` is not batched.
+        examples: largest number of examples.
+        batch: examples per batch, if ``data`` is not batched.
 
     Raises:
-        DataError: there are fewer than two examples, an input is no tensor or is not finite, batches differ in their
-            inputs, or a required argument is missing.
+        DataError: there are fewer than two examples; an input is no tensor or is not finite; batches differ in their
+            inputs; a required argument is missing.
     """
     if _is_whole(data):
         names, whole = read_inputs((data,), parameters)
         counts = [len(tensor) for tensor in whole]
         if len(set(counts)) > 1:
-            raise DataError(f"inputs of {counts} examples do not go together")
+            raise DataError(f"the inputs have {counts} examples; give all of them the same number")
         count = min(counts[0], examples)
         starts = range(0, count, batch)
         batches = [tuple(tensor[i : min(i + batch, count)] for tensor in whole) for i in starts]
     else:
         names, batches = _from_batches(data, parameters, examples)
     if any(tensor.is_floating_point() and not torch.isfinite(tensor).all() for batch in batches for tensor in batch):
-        raise DataError("the inputs hold NaN or infinity; a model cannot be calibrated on them")
+        raise DataError("the inputs have NaN or infinity; remove such examples")
     if sum(len(batch[0]) for batch in batches) < 2:
-        raise DataError("at least two examples are needed to calibrate and to compare; give more data")
+        raise DataError("calibration and comparison need at least two examples; give more data")
     return CalibrationInputs(tuple(batches), names).of(parameters)
 
 
@@ -67,8 +67,7 @@ def _from_batches(
 ) -> tuple[tuple[str, ...], list[tuple[torch.Tensor, ...]]]:
     if not isinstance(data, Iterable) or isinstance(data, str):
         raise DataError(
-            f"data is {type(data).__name__}; an array, a tensor, a tuple or mapping of them or a DataLoader was "
-            "expected"
+            f"data is {type(data).__name__}; give an array, a tensor, a tuple or mapping of them, or a DataLoader"
         )
     names: tuple[str, ...] | None = None
     batches, seen = [], 0

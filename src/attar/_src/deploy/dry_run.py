@@ -1,4 +1,4 @@
-"""Rehearse: the untouched module takes the whole way once, so that what cannot be deployed is known before any work."""
+"""Dry run: the untouched module is exported, packed and run once, so that errors of deployment show before training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from attar._src.model.weights import find_weights
 from attar._src.runtime.session import Session
 from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo
 
-#: What a file's report says under ``training`` where a module was captured in evaluation mode.
+#: The note ``training`` in the report of a module captured in evaluation mode.
 CAPTURED_IN_EVALUATION = (
     "captured in evaluation mode: what the module's own code does in training alone was left out; batch statistics and "
     "dropout were not"
@@ -29,11 +29,11 @@ CAPTURED_IN_EVALUATION = (
 
 
 def check_deployable(module: nn.Module, untouched: CompressedModel, use: FileInfo, inputs: CalibrationInputs) -> Parity:
-    """Take the untouched module the whole way, and compare with the module itself rather than with its trace.
+    """Pack and run the untouched module, and compare with the module itself, not with its trace.
 
     Raises:
-        ModelError: something in the graph cannot be deployed.
-        ParityError: tracing, folding or exporting changed the function.
+        ModelError: the graph cannot be deployed.
+        ParityError: tracing, folding or exporting changed the outputs.
     """
     try:
         session = Session(pack(untouched.contents(use), coder="raw"))
@@ -45,8 +45,8 @@ def check_deployable(module: nn.Module, untouched: CompressedModel, use: FileInf
         return call_by_name(module, inputs.names, plain)
 
     with evaluation_mode(module):
-        found = compare_outputs(session, original, _few(inputs), "dry run")
-    return found.demand("dry run of the untouched module", integers=False)
+        parity = compare_outputs(session, original, _first_batch(inputs), "dry run")
+    return parity.check("dry run of the untouched module", integers=False)
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class DryRun:
     """A module that can be trained and deployed.
 
     Attributes:
-        captured: its two programs.
-        traced: what it looks like deployed.
-        parity: how the untouched module and its decoded file compared.
-        mode: ``train``, or ``eval`` where its own code does something else in training: that is lost.
+        captured: programs for training and evaluation.
+        traced: the graph to deploy.
+        parity: parity of the untouched module and its decoded file.
+        mode: mode of the capture, ``train`` or ``eval``; the latter loses what the module's code does in training only.
     """
 
     captured: CapturedModel
@@ -67,20 +67,21 @@ class DryRun:
 
 
 def dry_run(module: nn.Module, use: FileInfo, inputs: CalibrationInputs, *, dynamic: Sequence[int]) -> DryRun:
-    """Capture a module for training and take it the whole way untouched.
+    """Capture a module for training and deploy it untouched.
 
-    It is captured in training mode; where that cannot be captured, or its evaluation program is not what the module
-    computes in evaluation mode, in evaluation mode.
+    It is captured in training mode. If that fails, or the evaluation program made from it differs from the module in
+    evaluation mode, the module is captured in evaluation mode.
 
     Args:
-        module: as it is given.
-        use: what its file tells its user.
-        inputs: with the names of the arguments they are.
+        module: the module.
+        use: metadata for the file's users.
+        inputs: real inputs with the names of their arguments.
         dynamic: axes of the inputs whose length may vary.
 
     Raises:
-        ModelError: the module cannot be captured or deployed, or has no weight that multiplies data.
-        ParityError: tracing, folding or exporting changed the function.
+        ModelError: the module cannot be captured or deployed.
+        SpecError: the module has no weight that multiplies data.
+        ParityError: tracing, folding or exporting changed the outputs.
     """
     example = inputs.example(2) if 0 in dynamic else inputs.batches[0]
     captured, mode = _captured(module, example, inputs, dynamic)
@@ -97,22 +98,22 @@ def _captured(
         captured = capture(module, example, names=inputs.names, dynamic=dynamic)
     except ModelError:
         return capture(module, example, names=inputs.names, dynamic=dynamic, mode="eval"), "eval"
-    if _same(module, captured, _few(inputs)):
+    if _same_outputs(module, captured, _first_batch(inputs)):
         return captured, "train"
     return capture(module, example, names=inputs.names, dynamic=dynamic, mode="eval"), "eval"
 
 
-def _same(module: nn.Module, captured: CapturedModel, batches: Sequence[tuple[torch.Tensor, ...]]) -> bool:
+def _same_outputs(module: nn.Module, captured: CapturedModel, batches: Sequence[tuple[torch.Tensor, ...]]) -> bool:
     with torch.no_grad(), evaluation_mode(module):
         for batch in batches:
             wanted = output_arrays(call_by_name(module, captured.names, batch))
             got = output_arrays(captured.evaluation(*batch))
             for one, other in zip(wanted, got, strict=True):
-                reach = FLOAT_TOLERANCE * max(float(abs(one).max(initial=0.0)), 1.0)
-                if one.shape != other.shape or not float(abs(one - other).max(initial=0.0)) <= reach:
+                tolerance = FLOAT_TOLERANCE * max(float(abs(one).max(initial=0.0)), 1.0)
+                if one.shape != other.shape or not float(abs(one - other).max(initial=0.0)) <= tolerance:
                     return False
     return True
 
 
-def _few(inputs: CalibrationInputs) -> Sequence[tuple[torch.Tensor, ...]]:
+def _first_batch(inputs: CalibrationInputs) -> Sequence[tuple[torch.Tensor, ...]]:
     return inputs.batches[:1] if len(inputs.batches[0][0]) > 1 else (inputs.example(2),)

@@ -19,21 +19,21 @@ from attar._src.work.compressed_model import CompressedModel
 def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
     """Load a file into a module of the class it was made from.
 
-    The decoded weights are copied into ``into`` (a folded batch-norm becomes the identity plus the folded bias, so that
-    ``into`` computes the same as the file but for the rounding of activations).
+    The decoded weights are copied into ``into``. A folded batch-norm becomes the identity plus the folded bias, so
+    ``into`` computes the file's outputs without rounding activations.
 
     Args:
         path: a ``.attar`` file.
         into: a module of the same architecture; its state is replaced.
 
     Returns:
-        The traced module with decoded weights and rounded activations. It is the function of the file to 1e-5 of the
-        largest output where activations are floating. Where they are quantized, weights and grids are the same, and so
-        are the sums but for float32's own rounding, which tips values on a tie (``module.double()`` is nearer).
+        The traced module with decoded weights and rounded activations. Without quantized activations its outputs differ
+        from the file's by at most 1e-5 of the largest output. With them, weights and grids are equal, but rounding of
+        float32 sums can move values at a tie to the next code (``module.double()`` is closer).
 
     Raises:
         ArtifactError: the file is damaged.
-        ModelError: the module is not of the file's architecture; the tensors that do not fit are named.
+        ModelError: the module has another architecture; the message has the tensors that do not fit.
     """
     artifact = open_artifact(path)
     record = artifact.manifest.graphs[0]
@@ -46,26 +46,26 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
     )
     axes = {axis for port in record.inputs for axis, size in enumerate(port.shape) if isinstance(size, str)}
     names = tuple(port.name for port in record.inputs)
-    # Python's own words (input) are called otherwise in a file (input_1); the arguments are the first ones then.
+    # The exporter renames Python's own words (input -> input_1); inputs are then matched by position.
     known = set(names) <= forward_parameters(into).keys()
     traced = trace(into, example, names=names if known else (), dynamic=sorted(axes))
-    piece = CompressedModel(traced)
-    tensors = {name: artifact.tensor(name) for name in piece.stored() if name in artifact.names}
-    _check(artifact, traced, piece)
-    # A value is rounded where it is computed; where it was moved from a rounded one, rounding again changes nothing.
+    untouched = CompressedModel(traced)
+    tensors = {name: artifact.tensor(name) for name in untouched.stored() if name in artifact.names}
+    _check(artifact, traced, untouched)
+    # Rounding a value moved from a rounded one again changes nothing, so all values are marked as rounded.
     activations = {activation.value: activation for activation in record.activations}
-    piece = CompressedModel(traced, tensors=tensors, activations=activations, rounded=frozenset(activations))
+    compressed = CompressedModel(traced, tensors=tensors, activations=activations, rounded=frozenset(activations))
     _fill(into, artifact, traced)
-    return piece.simulate()
+    return compressed.simulate()
 
 
 _TORCH = {"i64": "int64", "i32": "int32", "i16": "int16", "i8": "int8", "u8": "uint8", "bool": "bool", "f16": "float16"}
 
 
-def _check(artifact: Artifact, traced: TracedModel, piece: CompressedModel) -> None:
-    """Raise unless the module has the file's tensors, shapes, folds and sites."""
+def _check(artifact: Artifact, traced: TracedModel, untouched: CompressedModel) -> None:
+    """Refuse a module whose tensors, shapes, folds or values differ from the file's."""
     stored = {record.name: tuple(record.shape) for record in artifact.manifest.tensors}
-    expected = {name: tensor.shape for name, tensor in piece.stored().items()}
+    expected = {name: tensor.shape for name, tensor in untouched.stored().items()}
     faults = [f"{name} is not in the file" for name in expected if name not in stored]
     faults += [f"{name} is not in the module" for name in stored if name not in expected]
     faults += [
@@ -74,7 +74,7 @@ def _check(artifact: Artifact, traced: TracedModel, piece: CompressedModel) -> N
         if name in stored and stored[name] != expected[name]
     ]
     if dict(traced.folding.folded) != {fold.batch_norm: fold.into for fold in artifact.manifest.folds}:
-        faults.append("other batch-norms were folded than this module folds")
+        faults.append("the file has other folded batch-norms than the module")
     nodes = {node.name for node in traced.graph.graph.nodes}
     for activation in artifact.manifest.graphs[0].activations:
         if activation.value not in nodes:
@@ -83,7 +83,7 @@ def _check(artifact: Artifact, traced: TracedModel, piece: CompressedModel) -> N
                 f"the trace has no value {activation.value} (file: torch {written}, here: {torch.__version__})"
             )
     if faults:
-        raise ModelError(f"the module is not the one the file was made from: {'; '.join(faults[:4])}")
+        raise ModelError(f"the file was made from another module: {'; '.join(faults[:4])}")
 
 
 def _fill(module: nn.Module, artifact: Artifact, traced: TracedModel) -> None:
@@ -102,7 +102,7 @@ def _fill(module: nn.Module, artifact: Artifact, traced: TracedModel) -> None:
 
 
 def _become_identity(norm: nn.Module, bias: torch.Tensor) -> None:
-    """Make a batch-norm add ``bias`` and do nothing else: mean 0, variance 1 - eps, weight 1."""
+    """Make a batch-norm compute ``x + bias``: mean 0, variance 1 - eps, weight 1."""
     assert isinstance(norm.running_mean, torch.Tensor)
     assert isinstance(norm.running_var, torch.Tensor)
     assert isinstance(norm.eps, float)

@@ -1,4 +1,4 @@
-"""Packing: a workpiece into a file that was decoded and compared before it was written."""
+"""Packaging: a compressed model becomes a file, which is decoded and compared before it is written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from attar._src.work.compressed_model import CalibrationInputs, CompressedModel,
 
 
 def package(
-    piece: CompressedModel,
+    compressed: CompressedModel,
     path: Path,
     use: FileInfo,
     data: CalibrationInputs,
@@ -35,34 +35,34 @@ def package(
     """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
 
     Args:
-        piece: what is packed.
-        path: where the ``.attar`` file goes; an existing one is replaced in one step.
-        use: what the file tells its user.
-        data: real inputs to compare on.
+        compressed: the model to pack.
+        path: path of the ``.attar`` file; an existing one is replaced atomically.
+        use: metadata for the file's users.
+        data: real inputs for the comparison.
         coder: entropy coder of the codes.
-        dry_run: how the untouched module and its decoded file compared.
-        notes: what else the user should know, by topic.
-        budget: bits per weight the file was trained to stay within; where it does not, a warning and the report say so.
+        dry_run: parity of the untouched module and its decoded file.
+        notes: topic -> note for the report.
+        budget: bits per weight the file was trained for; a larger file gets a warning and a note.
 
     Returns:
-        The report: bytes, bits per weight, parity, what was folded and what was left in floating point.
+        The report: bytes, bits per weight, parity, folded batch-norms and what stays in floating point.
 
     Raises:
-        ParityError: the decoded file does not compute what the workpiece computes; nothing is written.
+        ParityError: the decoded file and the compressed model compute different outputs; nothing is written.
     """
     if (path.parent / NAME).exists():
-        # A report that is not ours is found before the file is written, not after.
+        # Refuses a foreign report before the file is written.
         read_report(path.parent / NAME)
-    data_bytes = pack(piece.contents(use), coder=coder)
+    data_bytes = pack(compressed.contents(use), coder=coder)
     artifact = open_artifact(data_bytes)
     batches = data.first(EXAMPLES).batches
-    parity = compare_outputs(Session(artifact), piece.simulate(torch.float64), batches, "decoding and comparing")
-    parity.demand(str(path), integers=bool(piece.activations))
+    parity = compare_outputs(Session(artifact), compressed.simulate(torch.float64), batches, "decoding and comparing")
+    parity.check(str(path), integers=bool(compressed.activations))
     size = inspect_artifact(artifact)
     if budget is not None and size["bits_per_weight"] > budget:
         missed = (
-            f"{size['bits_per_weight']:.4g} bits per weight, above the {budget:g} that were asked for: train longer, "
-            "reach the budget earlier (reach), or ask for a little less"
+            f"{size['bits_per_weight']:.4g} bits per weight, above the budget of {budget:g}: train longer, reach the "
+            "budget earlier (reach), or set it a little lower"
         )
         warnings.warn(f"{path.name}: {missed}", stacklevel=2)
         notes = {**notes, "size": missed}
@@ -73,11 +73,11 @@ def package(
         "parameters": size["parameters"],
         "parity": parity.as_dict(),
         "dry_run": dry_run.as_dict(),
-        "left_in_floating_point": left_in_floating_point(piece),
+        "left_in_floating_point": left_in_floating_point(compressed),
         "notes": dict(notes),
-        "batch_norms_folded": dict(piece.traced.folding.folded),
-        "batch_norms_kept": dict(piece.traced.folding.kept),
-        "quantized_activations": len(piece.activations),
+        "batch_norms_folded": dict(compressed.traced.folding.folded),
+        "batch_norms_kept": dict(compressed.traced.folding.kept),
+        "quantized_activations": len(compressed.activations),
     }
     write_atomically(path, data_bytes)
     sha256 = hashlib.sha256(data_bytes).hexdigest()

@@ -1,4 +1,4 @@
-"""Parity: does the decoded file compute what the module in PyTorch computes?"""
+"""Parity: comparison of the outputs of a decoded file and of its module in PyTorch."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from attar._src.core.progress import track
 from attar._src.model.outputs import flatten_outputs
 from attar._src.runtime.session import Session
 
-#: Floating point alone may differ by this much of the largest output (orders of summation).
+#: Largest difference of floating-point models, relative to the largest output: orders of summation differ.
 FLOAT_TOLERANCE = 1e-3
-#: Rounding at ties may tip an integer by one step; predictions of more than this share of examples have to agree,
+#: Quantized models can differ by one step at ties. At least this share of predictions should agree,
 EQUAL_SHARE = 0.98
-#: and the mean difference may be this part of the mean output.
+#: and the mean difference should be at most this share of the mean output.
 MEAN_PART = 0.1
-#: Two outputs this close, as a part of the largest, are a tie: either is the largest.
+#: Two outputs this close, relative to the largest, are a tie: either counts as the prediction.
 TIE = 1e-6
-#: How many real inputs are compared, at most: float64 is slow, and what goes wrong shows on the first.
+#: Largest number of inputs to compare: float64 is slow, and errors show on the first inputs.
 EXAMPLES = 512
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How the decoded file and the module in PyTorch compare on real inputs.
+    """Differences between a decoded file and its module in PyTorch on real inputs.
 
     Attributes:
-        examples: how many inputs.
-        largest_difference: largest absolute difference of any output element.
-        largest_output: largest absolute output element of the module, to hold it against.
+        examples: number of inputs.
+        largest_difference: largest absolute difference of an output element.
+        largest_output: largest absolute output element of the module.
         mean_difference: mean absolute difference.
         mean_output: mean absolute output element of the module.
-        equal_predictions: share of positions where the largest element is the same (or tied): along axis 1 of outputs
-            of four axes and more (images of scores), along the last axis of others.
+        equal_predictions: share of positions with the same (or a tied) largest element, along axis 1 of outputs with
+            four or more axes (``(N, C, H, W)`` scores), along the last axis of others.
     """
 
     examples: int
@@ -52,28 +52,32 @@ class Parity:
         """Return the figures as JSON values."""
         return asdict(self)
 
-    def demand(self, what: str, *, integers: bool) -> Parity:
-        """Return self where the two agree as they must.
+    def check(self, what: str, *, integers: bool) -> Parity:
+        """Return self if the differences are within tolerance.
+
+        Args:
+            what: prefix of the error.
+            integers: whether activations are quantized.
 
         Raises:
-            ParityError: they differ by more than the order of summation (or, in integers, ties of rounding) explains.
+            ParityError: orders of summation (or, with ``integers``, ties of rounding) cannot explain the differences.
         """
         if not np.isfinite(self.largest_difference):
             raise ParityError(f"{what}: an output is not finite")
         if integers and self.mean_difference > MEAN_PART * self.mean_output + 1e-6:
             raise ParityError(
                 f"{what}: outputs differ by {self.mean_difference:.3g} on average where their mean is "
-                f"{self.mean_output:.3g}; a part of {MEAN_PART:g} was allowed"
+                f"{self.mean_output:.3g}; at most {MEAN_PART:g} of it is allowed"
             )
         if integers and self.equal_predictions < EQUAL_SHARE:
             raise ParityError(
                 f"{what}: predictions agree on {self.equal_predictions:.2%} of {self.examples} examples, "
-                f"{EQUAL_SHARE:.0%} were asked"
+                f"{EQUAL_SHARE:.0%} are required"
             )
         if not integers and self.largest_difference > FLOAT_TOLERANCE * max(self.largest_output, 1.0):
             raise ParityError(
                 f"{what}: outputs differ by up to {self.largest_difference:.3g} where the largest is "
-                f"{self.largest_output:.3g}; a part of {FLOAT_TOLERANCE:g} was allowed"
+                f"{self.largest_output:.3g}; at most {FLOAT_TOLERANCE:g} of it is allowed"
             )
         return self
 
@@ -85,10 +89,10 @@ def compare_outputs(
 
     Args:
         session: the decoded file.
-        module: a module or traced graph in float64, whose positional inputs are the batches' tensors. Integer kernels
-            sum exactly; float32 would add its own order of summation to the difference.
+        module: a module or traced graph in float64 that takes the batches' tensors by position. Integer kernels sum
+            exactly, and float32 would add rounding of its own.
         batches: real inputs.
-        what: what the progress bar says.
+        what: label of the progress bar.
     """
     names = [port.name for port in session.inputs]
     largest = biggest = total = outputs_total = 0.0
@@ -100,7 +104,7 @@ def compare_outputs(
             examples += len(batch[0])
             for got, want in zip(outputs.values(), expected, strict=True):
                 difference = np.abs(got.astype(np.float64) - want)
-                # A NaN must not slip through a maximum.
+                # max() would ignore a NaN.
                 largest = max(largest, float(difference.max(initial=0.0))) if np.isfinite(difference).all() else np.inf
                 biggest = max(biggest, float(np.abs(want).max(initial=0.0)))
                 total, elements = total + float(difference.sum()), elements + difference.size
@@ -119,11 +123,11 @@ def compare_outputs(
 
 
 def _same_winner(got: NDArray[Any], want: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return where the largest element of ``got`` is the largest of ``want``, or ties with it."""
+    """Return at which positions the largest element of ``got`` is also the largest of ``want``, or tied."""
     axis = 1 if want.ndim >= 4 else -1
     won = np.take_along_axis(want, got.argmax(axis, keepdims=True), axis)
-    reach = TIE * float(np.abs(want).max(initial=0.0))
-    return np.asarray(won >= want.max(axis, keepdims=True) - reach)
+    tolerance = TIE * float(np.abs(want).max(initial=0.0))
+    return np.asarray(won >= want.max(axis, keepdims=True) - tolerance)
 
 
 def _exact(tensor: torch.Tensor) -> torch.Tensor:

@@ -2,8 +2,8 @@
 
     trace -> dry run -> quantize -> pack -> decode -> parity -> file
 
-The dry run takes the untouched module the whole way once, in seconds, so that what cannot be deployed is known before
-any work. Nothing is written before the decoded bytes have been compared with the quantized module on real inputs.
+The dry run deploys the untouched module in seconds, so that errors of deployment show first. The file is written only
+after its decoded bytes have been compared with the quantized module on real inputs.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class QuantizationResult:
     """A quantized module, ready to be written.
 
     Attributes:
-        piece: the module as a graph with its compressed tensors.
-        data: the real inputs it was calibrated on, kept for the parity check.
-        use: what the file tells its user (preprocessing, class names, ...).
-        dry_run: how the untouched module and its decoded file compared.
+        compressed: the traced graph with compressed tensors.
+        data: the calibration inputs, on which the file is compared.
+        use: metadata for the file's users (preprocessing, class names, ...).
+        dry_run: parity of the untouched module and its decoded file.
     """
 
-    piece: CompressedModel
+    compressed: CompressedModel
     data: CalibrationInputs
     use: FileInfo
     dry_run: Parity
@@ -51,27 +51,27 @@ class QuantizationResult:
     @property
     def left(self) -> dict[str, str]:
         """Tensors and values that stay in floating point -> the reason."""
-        return left_in_floating_point(self.piece)
+        return left_in_floating_point(self.compressed)
 
     @property
     def module(self) -> fx.GraphModule:
-        """A PyTorch module that computes what the file computes."""
-        return self.piece.simulate()
+        """A PyTorch module with the outputs of the file."""
+        return self.compressed.simulate()
 
     def save(self, path: str | Path, *, coder: str = "rans") -> dict[str, Any]:
         """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
 
         Args:
-            path: where the ``.attar`` file goes; an existing one is replaced in one step.
+            path: path of the ``.attar`` file; an existing one is replaced atomically.
             coder: entropy coder of the codes: ``rans``, ``huffman`` or ``raw``.
 
         Returns:
-            The report: bytes, bits per weight, parity, what was folded and what was left in floating point.
+            The report: bytes, bits per weight, parity, folded batch-norms and what stays in floating point.
 
         Raises:
-            ParityError: the decoded file does not compute what the quantized module computes; nothing is written.
+            ParityError: the decoded file and the quantized module compute different outputs; nothing is written.
         """
-        return package(self.piece, Path(path), self.use, self.data, coder=coder, dry_run=self.dry_run)
+        return package(self.compressed, Path(path), self.use, self.data, coder=coder, dry_run=self.dry_run)
 
 
 def quantize(
@@ -99,33 +99,33 @@ def quantize(
     """Quantize a trained module after training.
 
     Args:
-        module: any ``nn.Module`` in float32 that ``torch.export`` can trace; it is left as it is.
-        data: real inputs to calibrate on and to compare with, as the module takes them: an array or tensor, a tuple of
-            them (several inputs), a mapping or dataclass of them by argument, or batches of these: a DataLoader, a
-            list of mappings. Optional arguments that are not given keep their defaults.
+        module: any float32 ``nn.Module`` that ``torch.export`` can trace; it is not changed.
+        data: real inputs for calibration and comparison, preprocessed: an array or tensor, a tuple of them (several
+            inputs), a mapping or dataclass of them by argument, or batches of these, such as a DataLoader or a list of
+            mappings. Optional arguments that are missing keep their defaults.
         bits: bits of a weight, 2 to 8.
         activations: bits of an activation, 2 to 8; None leaves activations in floating point.
         granularity: which weights share a scale: ``channel``, ``tensor``, ``group:SIZE``, ``bucket:SIZE``.
-        symmetric: weights without zero point; integer kernels need it.
+        symmetric: weights without zero points, as integer kernels require.
         scales: solver of the weights' scales: ``absmax``, ``mse``, ``minmax`` or ``file.py:name``.
         observer: observer of the activations' ranges: ``minmax``, ``percentile``, ``mse`` or ``file.py:name``.
         keep: globs of layers left in floating point.
-        overrides: glob of layers -> bits; of several that match, the last holds.
-        correct_bias: take the mean error of rounded weights out of the biases behind them.
-        examples: how many inputs are looked at, at most.
-        batch: how many at a time, where ``data`` is not batched.
-        dynamic: axes of the inputs whose length may vary when the file is run; without 0 the batch is ``batch``.
-        preprocessing: what turns a raw example into an input; it travels in the file.
-        task, class_names, metric, licence: what the file tells its user.
+        overrides: glob of layers -> bits; the last match wins.
+        correct_bias: subtract the mean output error of rounded weights from the biases behind them.
+        examples: largest number of inputs to use.
+        batch: inputs per batch, if ``data`` is not batched.
+        dynamic: axes of the inputs whose length may vary at run time; without 0 the batch size is ``batch``.
+        preprocessing: turns a raw example into an input; stored in the file.
+        task, class_names, metric, licence: metadata for the file's users.
 
     Returns:
         The quantized module; ``.save(path)`` writes it, ``.module`` runs it in PyTorch.
 
     Raises:
-        ModelError: the module cannot be traced or exported; the operator is named.
-        UnknownName: a glob or a name matches nothing; the nearest are listed.
-        SpecError: an option cannot work.
-        ParityError: the untouched module does not survive the way to the runtime.
+        ModelError: the module cannot be traced or exported; the message has the operator.
+        UnknownName: a glob or name matches nothing; the message has the nearest.
+        SpecError: an option is invalid.
+        ParityError: export changed the outputs of the untouched module.
 
     Example:
         >>> import attar, torch
@@ -156,5 +156,4 @@ def quantize(
     if not find_weights(untouched.traced.graph):
         raise SpecError(f"{type(module).__name__} has no weight that multiplies data; there is nothing to quantize")
     dry_run = check_deployable(module, untouched, use, inputs)
-    piece = stage.run(untouched, Context(inputs))
-    return QuantizationResult(piece, inputs, use, dry_run)
+    return QuantizationResult(stage.run(untouched, Context(inputs)), inputs, use, dry_run)

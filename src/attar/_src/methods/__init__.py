@@ -1,1 +1,1 @@
-"""The families of methods; each method is one file and one line in its registry."""
+"""Compression methods. Each is one file and one line in a registry."""

@@ -1,4 +1,4 @@
-"""A user's own rule, from a file or a Python object."""
+"""A user's own rule: ``file.py:name`` or a Python object."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from attar._src.work.rule import Rule
 
 
 class CustomRule(Rule):
-    """A user's own constraint: ``{name: rules.py:clamp, arguments: {limit: 1}}``.
+    """A user's own rule: ``{name: rules.py:clamp, arguments: {limit: 1}}``.
 
     The name refers to a ``Rule``, a subclass of it, or a function ``rule(learner, **arguments) -> Constraint``. Objects
-    are copied at each attachment.
+    are copied each time they are attached, so that runs do not share state.
 
     Attributes:
         name: ``file.py:name``, ``package.module:name`` or the object.
@@ -31,21 +31,23 @@ class CustomRule(Rule):
     arguments: dict[str, Any] = {}
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return the constraint.
+        """Return the constraint made by the user's rule.
 
         Raises:
-            SpecError: the object makes no constraint.
+            SpecError: the rule returns something else.
         """
-        found = load_object(self.name) if isinstance(self.name, str) else self.name
+        rule = load_object(self.name) if isinstance(self.name, str) else self.name
         arguments = copy_object(self.arguments, reference_name(self.name))
-        if isinstance(found, type) and issubclass(found, Rule):
-            found = found(**arguments)
+        if isinstance(rule, type) and issubclass(rule, Rule):
+            rule = rule(**arguments)
         else:
-            found = copy_object(found, reference_name(self.name))
-        made = found.attach(learner) if isinstance(found, Rule) else found(learner, **arguments)
-        if not isinstance(made, Constraint):
-            raise SpecError(f"{reference_name(self.name)} made {type(made).__name__}; a rule makes a Constraint")
-        return made
+            rule = copy_object(rule, reference_name(self.name))
+        constraint = rule.attach(learner) if isinstance(rule, Rule) else rule(learner, **arguments)
+        if not isinstance(constraint, Constraint):
+            raise SpecError(
+                f"{reference_name(self.name)} returned {type(constraint).__name__}; a rule should return a Constraint"
+            )
+        return constraint
 
     @field_serializer("name")
     def _written(self, name: Any) -> str:

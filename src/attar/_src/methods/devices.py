@@ -1,4 +1,4 @@
-"""Move a learner (module, programs, constraints) to the training device and back."""
+"""Moving a learner (module, programs, constraints) to the training device and back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from attar._src.work.learner import Learner
 
 @contextlib.contextmanager
 def on_device(learner: Learner, device: torch.device) -> Iterator[None]:
-    """Keep ``learner`` on ``device`` within the context; afterwards it is on the CPU, where it is deployed."""
+    """Move ``learner`` to ``device`` for the context, then back to the CPU, where models are deployed."""
     if device.type == "cpu":
         yield
         return
@@ -25,11 +25,10 @@ def on_device(learner: Learner, device: torch.device) -> Iterator[None]:
 
 
 def _move(learner: Learner, device: torch.device) -> None:
-    """Move everything; buffers that programs share stay shared, although moving a module replaces its buffers."""
+    """Move everything. Moving a module replaces its buffers; those shared by programs stay shared here."""
     programs = (learner.captured.training, learner.captured.evaluation)
     moved: dict[int, torch.Tensor] = {}
-    # Keeps old buffers alive until all are moved: their ids are the keys of ``moved``.
-    old = []
+    old = []  # keeps old buffers alive, so that their ids, the keys of ``moved``, are not reused
     for module in (learner.module, *programs):
         for child in module.modules():
             for name, buffer in child._buffers.items():

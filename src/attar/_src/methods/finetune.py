@@ -1,4 +1,4 @@
-"""``finetune``: the training stage with every term and every rule."""
+"""``finetune``: the training stage with any terms and any rules."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from attar._src.methods.training_stage import TrainingStage
 from attar._src.work.rule import Rule
 from attar._src.work.term import Term
 
-#: One term, or a list of them.
+#: A term or a list of terms.
 Terms = Annotated[
     tuple[ObjectiveChoice, ...],
-    BeforeValidator(lambda given: given if isinstance(given, list | tuple) else (given,)),
+    BeforeValidator(lambda value: value if isinstance(value, list | tuple) else (value,)),
     Field(min_length=1),
 ]
 
 
 class Finetune(TrainingStage):
-    """Train a module for the weighted sum of terms, under constraints.
+    """Minimise a weighted sum of terms under constraints.
 
     Quantized distillation, for example, is ``objective: [kl, cross_entropy], constraints: [quantize]``.
 
     Attributes:
         objective: the terms.
-        constraints: the rules that hold from here on, in this stage and those after it.
+        constraints: rules attached in this stage; they stay in later stages.
     """
 
     stage: Literal["finetune"] = "finetune"

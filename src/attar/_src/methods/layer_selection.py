@@ -1,4 +1,4 @@
-"""Selection of weights by globs, with a setting for each: ``bits: 4``, ``overrides: {head: 8}``, ``keep: [stem]``."""
+"""Selection of weights by globs with a setting each, such as ``bits: 4, overrides: {head: 8}, keep: [stem]``."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ def select_weights(
 ) -> dict[str, _T]:
     """Return weight -> setting for each weight a rule acts on, in the order of the module.
 
+    For the weights of stem, body and head, bits 4, overrides {head: 8} and keep [stem] give body 4 and head 8.
+
     Args:
-        general: setting of the weights ``layers`` match.
-        overrides: glob -> setting instead, also outside ``layers``; the last match wins.
+        learner: the module.
+        general: setting of the weights matched by ``layers``.
+        overrides: glob -> other setting, also outside ``layers``; the last match wins.
         keep: globs of weights to leave out.
         layers: globs of weights to include.
 
     Raises:
         UnknownName: a glob matches no layer; the error lists the nearest names.
     """
-    found = dict.fromkeys(learner.select(layers), general)
-    for glob, instead in overrides.items():
-        found.update(dict.fromkeys(learner.select((glob,)), instead))
+    settings = dict.fromkeys(learner.select(layers), general)
+    for glob, setting in overrides.items():
+        settings.update(dict.fromkeys(learner.select((glob,)), setting))
     kept = set(learner.select(keep))
-    return {name: found[name] for name in learner.weights if name in found and name not in kept}
+    return {name: settings[name] for name in learner.weights if name in settings and name not in kept}

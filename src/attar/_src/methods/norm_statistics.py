@@ -1,9 +1,8 @@
-"""Re-estimate: the running statistics of batch-norms anew, for the weights that will be stored.
+"""Re-estimation of batch-norms: their running statistics for the final weights, as plain averages over batches.
 
-While a module is trained, its running statistics follow weights that have moved on since, and where weights are rounded
-a small step may change many of them at once. At the end of a stage they are taken again as plain averages (Izmailov et
-al. 2018, "Averaging weights leads to wider optima", section 3.3; Nagel et al. 2022, "Overcoming oscillations in
-quantization-aware training", section 3.2, on why low bit widths need it).
+In training, running statistics lag behind the weights, and a small step may change many rounded weights at once. So
+they are computed again at the end of a stage (Izmailov et al. 2018, "Averaging weights leads to wider optima", section
+3.3; Nagel et al. 2022, "Overcoming oscillations in quantization-aware training", section 3.2, on low bit widths).
 """
 
 from __future__ import annotations
@@ -22,27 +21,27 @@ from attar._src.work.learner import Learner
 
 
 def reestimate_norms(learner: Learner, feed: Feed, fabric: Fabric, *, batches: int, epoch: int, seed: int) -> None:
-    """Take the running mean and variance of every batch-norm as averages over training batches.
+    """Set the running mean and variance of every batch-norm to averages over training batches.
 
-    Each batch is normalised by its own statistics, as in training; constraints and dropout are as in evaluation. With m
-    and v the mean and the unbiased variance a norm sees in a batch, its running statistics become the means of m and of
-    v over batches, calls and ranks: what ``torch.nn.BatchNorm2d`` keeps with ``momentum=None``, summed in float64.
+    With m and v the mean and unbiased variance of a batch at a norm, the running statistics become the means of m and
+    of v over batches, calls and ranks, summed in float64, as ``torch.nn.BatchNorm2d(momentum=None)`` computes them.
+    Batches are normalized by their own statistics, as in training; constraints and dropout act as in evaluation.
 
     Args:
         learner: on the fabric's device; its buffers are changed in place.
-        feed: the training examples; their order and augmentation are those of ``epoch`` and those after it.
+        feed: the training examples.
         fabric: devices, ranks and precision.
-        batches: how many on each rank.
-        epoch: the first that no step was made on.
-        seed: of what code of others draws.
+        batches: number of batches on each rank.
+        epoch: first epoch not trained on; order and augmentation of the examples follow from it.
+        seed: seed of random numbers drawn by user code.
     """
     program = learner.graph(train=False)
-    norms = _watched(program)
+    norms = _replace_norms(program)
     if not norms:
         return
     seed_everything(derive_seed(seed, "norms", fabric.global_rank))
     with torch.no_grad():
-        for batch in islice(_from(feed, epoch, batches), batches):
+        for batch in islice(_batches(feed, epoch, batches), batches):
             with fabric.autocast():
                 program(*batch.to(fabric.device).pick(learner.captured.names))
         for norm in norms:
@@ -50,56 +49,55 @@ def reestimate_norms(learner: Learner, feed: Feed, fabric: Fabric, *, batches: i
 
 
 class _Norm(nn.Module):
-    """A batch-norm in place of one of the program that averages the statistics of every batch."""
+    """Replaces a batch-norm of the program and averages the statistics of all batches."""
 
     def __init__(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
         super().__init__()
-        # In a tuple: the buffers are the learner's own.
-        self.running = mean, variance
+        self.running = mean, variance  # in a tuple, because the buffers belong to the learner
         self.total = torch.zeros(2, *mean.shape, dtype=torch.float64, device=mean.device)
         self.calls = 0
 
     def forward(
         self, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float
     ) -> torch.Tensor:
-        """Return ``x`` normalised by its own statistics, and add these to the sums."""
+        """Return ``x`` normalized by its own statistics, and add these to the sums."""
         mean, variance = (torch.zeros_like(each) for each in self.running)
-        found = torch.batch_norm(x, weight, bias, mean, variance, True, 1.0, eps, torch.backends.cudnn.enabled)
+        normalized = torch.batch_norm(x, weight, bias, mean, variance, True, 1.0, eps, torch.backends.cudnn.enabled)
         self.total += torch.stack([mean, variance])
         self.calls += 1
-        return found
+        return normalized
 
     def finalize(self, fabric: Fabric) -> None:
-        """Put the averages into the running statistics."""
+        """Copy the averages into the running statistics."""
         average = self.total / self.calls
         if fabric.world_size > 1:
             reduced = fabric.all_reduce(average, reduce_op="mean")
             assert isinstance(reduced, torch.Tensor)
             average = reduced
-        for running, found in zip(self.running, average, strict=True):
-            running.copy_(found)
+        for running, mean in zip(self.running, average, strict=True):
+            running.copy_(mean)
 
 
-def _watched(program: fx.GraphModule) -> list[_Norm]:
-    """Put a :class:`_Norm` in place of every batch-norm with running statistics; one for all that share them."""
-    found: dict[int, _Norm] = {}
+def _replace_norms(program: fx.GraphModule) -> list[_Norm]:
+    """Replace every batch-norm with running statistics by a :class:`_Norm`, one for all calls that share them."""
+    norms: dict[int, _Norm] = {}
     state = dict(program.named_buffers(remove_duplicate=False))
     for node in list(program.graph.nodes):
         if not is_batch_norm(node) or argument(node, "running_mean") is None:
             continue
         x, weight, bias, mean, variance, eps = arguments(node, "input weight bias running_mean running_var eps")
         running = state[str(mean.target)], state[str(variance.target)]
-        norm = found.setdefault(id(running[0]), _Norm(*running))
-        called = f"norm_{node.name}"
-        program.add_submodule(called, norm)
+        norm = norms.setdefault(id(running[0]), _Norm(*running))
+        name = f"norm_{node.name}"
+        program.add_submodule(name, norm)
         with program.graph.inserting_before(node):
-            node.replace_all_uses_with(program.graph.call_module(called, (x, weight, bias, eps)))
+            node.replace_all_uses_with(program.graph.call_module(name, (x, weight, bias, eps)))
         program.graph.erase_node(node)
     program.recompile()
-    return list(found.values())
+    return list(norms.values())
 
 
-def _from(feed: Feed, epoch: int, batches: int) -> Iterator[Batch]:
-    """Yield the batches of an epoch and of as many after it as ``batches`` can need."""
+def _batches(feed: Feed, epoch: int, batches: int) -> Iterator[Batch]:
+    """Yield the batches of ``epoch`` and the epochs after it, ``batches`` or more."""
     for number in range(epoch, epoch + batches):
         yield from feed.epoch(number)

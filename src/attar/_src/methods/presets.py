@@ -1,4 +1,4 @@
-"""Training stages with names of their own: each is a ``finetune`` with certain terms and rules."""
+"""Named training stages (``train``, ``distill``, ...): each is a ``finetune`` with preset terms and rules."""
 
 from __future__ import annotations
 
@@ -26,33 +26,30 @@ from attar._src.train.schedule import Schedule, Scheduled
 from attar._src.work.rule import Rule
 from attar._src.work.term import Term
 
+_MARGIN = 0.01  # share of a size budget kept back, because the rate fluctuates in the last steps
 
-def _no_less_than_0(value: Scheduled) -> Scheduled:
+
+def _refuse_negative(value: Scheduled) -> Scheduled:
     if isinstance(value, Schedule) and min(value.start, value.stop) < 0:
         raise ValueError(f"a factor of {min(value.start, value.stop):g} is below 0; start and stop must be 0 or above")
     return value
 
 
-#: What a loss is multiplied by: a number or a schedule of one, never below 0.
-Factor = Annotated[Annotated[float, Field(ge=0)] | Schedule, AfterValidator(_no_less_than_0)]
+#: Factor of a loss, a number or a schedule, 0 or above.
+Factor = Annotated[Annotated[float, Field(ge=0)] | Schedule, AfterValidator(_refuse_negative)]
 
 
-def _taught(alpha: Factor, beta: Factor) -> None:
-    """Refuse a loss of no terms."""
+def _refuse_no_loss(alpha: Factor, beta: Factor) -> None:
     if alpha == 0 and beta == 0:
-        raise ValueError("alpha and beta are both 0: there is nothing to learn from")
-
-
-#: What is left of a budget for its last fluctuations.
-_MARGIN = 0.01
+        raise ValueError("alpha and beta are both 0, so no loss is left; set one above 0")
 
 
 class Train(TrainingStage):
-    """Learn from the labels.
+    """Train on labels.
 
     Attributes:
-        loss: what is minimised.
-        constraints: what the module is held to.
+        loss: the loss.
+        constraints: rules attached in this stage; they stay in later stages.
     """
 
     stage: Literal["train"] = "train"
@@ -69,16 +66,17 @@ class Train(TrainingStage):
 
 
 class Distill(TrainingStage):
-    """Learn from a teacher and from the labels: ``alpha T^2 KL(teacher_T || student_T) + beta CE``.
+    """Learn from a teacher and from labels: ``alpha T^2 KL(teacher_T || student_T) + beta CE`` (Hinton et al. 2015,
+    "Distilling the knowledge in a neural network", section 2).
 
     Attributes:
-        teacher: a model's name; a list of names, or name -> weight, for an ensemble.
+        teacher: name of a model; for an ensemble a list of names, or name -> weight.
         temperature: T, a number or a schedule.
-        alpha: the factor of the soft loss, a number or a schedule.
-        beta: the factor of the hard loss; without labels, 0.
-        loss: the soft loss.
-        hard: the hard loss.
-        constraints: what the module is held to.
+        alpha: factor of the loss against the teacher, a number or a schedule.
+        beta: factor of the loss against the labels; 0 without labels.
+        loss: the loss against the teacher.
+        hard: the loss against the labels.
+        constraints: rules attached in this stage; they stay in later stages.
     """
 
     stage: Literal["distill"] = "distill"
@@ -91,10 +89,10 @@ class Distill(TrainingStage):
     constraints: tuple[ConstraintChoice, ...] = ()
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check_factors(self) -> Self:
         if self.hard.weight != 1:
             raise ValueError(f"beta is the weight of the hard loss; leave out hard.weight (got {self.hard.weight})")
-        _taught(self.alpha, self.beta)
+        _refuse_no_loss(self.alpha, self.beta)
         return self
 
     def loss_terms(self) -> tuple[Term, ...]:
@@ -111,11 +109,11 @@ class Distill(TrainingStage):
 
 
 class PruneStage(Pruning, TrainingStage):
-    """Train while weights are pruned; the fields are those of ``Pruning`` too.
+    """Train while pruning weights. Has the fields of ``Pruning`` too.
 
     Attributes:
-        objective: what is minimised.
-        constraints: what else the module is held to.
+        objective: the terms of the loss.
+        constraints: further rules, attached after the pruning.
     """
 
     stage: Literal["prune"] = "prune"
@@ -127,17 +125,16 @@ class PruneStage(Pruning, TrainingStage):
         return self.objective
 
     def attached_rules(self) -> tuple[Rule, ...]:
-        """Return the rule ``prune`` of the same fields, then ``constraints``."""
+        """Return the rule ``prune`` with this stage's fields, then ``constraints``."""
         return (Prune(**{name: getattr(self, name) for name in Pruning.model_fields}), *self.constraints)
 
 
 class QuantizeStage(Rounding, TrainingStage):
-    """Train with rounded weights and activations; the fields are those of
-    ``Rounding`` too.
+    """Quantization-aware training. Has the fields of ``Rounding`` too.
 
     Attributes:
-        objective: what is minimised.
-        constraints: what else the module is held to.
+        objective: the terms of the loss.
+        constraints: further rules, attached before the grids.
     """
 
     stage: Literal["quantize"] = "quantize"
@@ -149,36 +146,35 @@ class QuantizeStage(Rounding, TrainingStage):
         return self.objective
 
     def attached_rules(self) -> tuple[Rule, ...]:
-        """Return ``constraints``, then the rule ``quantize`` of the same fields."""
+        """Return ``constraints``, then the rule ``quantize`` with this stage's fields."""
         return (*self.constraints, StraightThrough(**{name: getattr(self, name) for name in Rounding.model_fields}))
 
 
 class Compress(TrainingStage):
-    """Learn from a teacher on learned grids under a budget: the file ends at or below ``size`` bits per weight.
+    """Distil on learned grids so that the file has at most ``size`` bits per weight.
 
-    Stands for ``kl`` and ``cross_entropy`` as in ``distill``, ``lsq`` on wide grids, the ``rate`` term with ``size`` as
-    the budget of the whole file, ``narrow`` for everything else, and batch-norms taken anew at the end. Begin it from a
-    trained module.
+    Combines ``kl`` and ``cross_entropy`` as in ``distill``, ``lsq`` on wide grids, the term ``rate`` with ``size`` as
+    the budget of the whole file, ``low_precision`` for biases and norms, and re-estimated batch-norms. It should start
+    from a trained module.
 
     Attributes:
-        teacher: a model's name; a list of names, or name -> weight, for an ensemble.
-        size: bits per weight of the whole file, without the graph, as reports count them: what it
-            shall end at or below. A file that is larger all the same is reported.
-        bits: bits of a code before it is entropy-coded; None: ``size`` rounded up and two more, from 3 to 8. Frequent
-            codes take less than their width, so the grid may be wider than the budget.
+        teacher: name of a model; for an ensemble a list of names, or name -> weight.
+        size: budget of the whole file without its graph, in bits per weight as in reports. A larger file is reported.
+        bits: bits of a code before entropy coding; if None, ``size`` rounded up plus 2, from 3 to 8 (size 1.5 -> 4
+            bits). Frequent codes take fewer bits than their width, so the grid may be wider than the budget.
         granularity: which weights share a step, as in ``lsq``.
-        through: bits the grids have before, wider first, as in ``lsq``.
+        through: wider grids before, as in ``lsq``.
         offset: whether weights have a learned offset, as in ``lsq``.
-        floats: bits of what no grid holds: biases, norms.
-        scale_bits: bits of the scales of weights, as in ``narrow``.
-        merge: whether batch-norms that stay become two vectors; a file that shall be trained further keeps all four.
+        floats: bits of tensors on no grid, such as biases and norms.
+        scale_bits: bits of the scales of weights, as in ``low_precision``.
+        merge: whether batch-norms that cannot be folded are stored as two vectors, as in ``low_precision``.
         temperature: T, a number or a schedule.
-        alpha: the factor of the soft loss, a number or a schedule.
-        beta: the factor of the hard loss; without labels, 0.
-        reach: the share of the stage by which the budget is reached.
-        terms: what else is minimised, such as ``damping``.
-        constraints: what else the module is held to.
-        norm_batches: as in every stage that trains, here 50; of no effect where there are no batch-norms.
+        alpha: factor of the loss against the teacher, a number or a schedule.
+        beta: factor of the loss against the labels; 0 without labels.
+        reach: share of the stage after which the budget applies in full.
+        terms: further terms, such as ``damping``.
+        constraints: further rules.
+        norm_batches: batches to re-estimate batch-norms on, as in every training stage.
     """
 
     stage: Literal["compress"] = "compress"
@@ -197,12 +193,12 @@ class Compress(TrainingStage):
     reach: Annotated[float, Field(gt=0, le=0.9)] = 0.5
     terms: tuple[ObjectiveChoice, ...] = ()
     constraints: tuple[ConstraintChoice, ...] = ()
-    # Made, not constant, so that a record says it always: in one of another stage a number left out is 0.
+    # A factory, so that the record always has the value: a missing one means 0, the default of other stages.
     norm_batches: Annotated[int, Field(ge=0)] = Field(default_factory=lambda: 50, json_schema_extra={"default": 50})
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
-        _taught(self.alpha, self.beta)
+    def _check_grid(self) -> Self:
+        _refuse_no_loss(self.alpha, self.beta)
         try:
             self._grid()
         except ValidationError as error:
@@ -221,11 +217,11 @@ class Compress(TrainingStage):
         return (*terms, Rate(file=self.size * (1 - _MARGIN), reach=self.reach), *self.terms)
 
     def attached_rules(self) -> tuple[Rule, ...]:
-        """Return ``lsq`` among ``constraints``, then ``low_precision``."""
+        """Return ``constraints`` with ``lsq`` before those that need a grid, then ``low_precision``."""
         before = [rule for rule in self.constraints if not rule.after_grid]
         after = [rule for rule in self.constraints if rule.after_grid]
-        narrow = LowPrecision(bits=self.floats, merge=self.merge, scale_bits=self.scale_bits)
-        return (*before, self._grid(), *after, narrow)
+        low_precision = LowPrecision(bits=self.floats, merge=self.merge, scale_bits=self.scale_bits)
+        return (*before, self._grid(), *after, low_precision)
 
     def _grid(self) -> Lsq:
         bits = self.bits or min(8, max(3, math.ceil(self.size) + 2))

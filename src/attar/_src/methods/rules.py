@@ -1,4 +1,4 @@
-"""The constraints there are; a recipe also takes a user's own ``file.py:name``, or an object of Python."""
+"""The registry of rules, and the type of a rule in a recipe."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ CONSTRAINTS: Registry[type[Rule]] = Registry(
 if TYPE_CHECKING:
     ConstraintChoice = Rule
 else:
-    #: The type of a field that holds a constraint, chosen by its ``name``.
+    #: The type of a rule in a recipe, chosen by ``name``: a registered word, a user's ``file.py:name`` or an object.
     ConstraintChoice = spec_choice(CONSTRAINTS, CustomRule)

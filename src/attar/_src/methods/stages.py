@@ -1,4 +1,4 @@
-"""The stages there are, and the type of a stage in a recipe."""
+"""The registry of stages, and the type of a stage in a recipe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from attar._src.methods.presets import Compress, Distill, PruneStage, QuantizeSt
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.work.stage import Stage
 
-#: Every stage, in the order in which documents name them.
+#: Every stage, in the order of the documentation.
 STAGES: tuple[type[Stage], ...] = (
     Train,
     Distill,
@@ -31,7 +31,7 @@ STAGES: tuple[type[Stage], ...] = (
 )
 
 _TRAINED = "quantize with epochs"
-#: Fields that only the ``quantize`` that trains has.
+#: Fields of the training ``quantize`` that the post-training one lacks.
 _TRAINING_ONLY = QuantizeStage.model_fields.keys() - PostTrainingQuantize.model_fields.keys()
 
 
@@ -39,47 +39,46 @@ def _name(stage: type[Stage]) -> str:
     return str(stage.model_fields["stage"].default)
 
 
-def _tag(given: Any) -> str:
-    fields = given if isinstance(given, dict) else vars(given) if hasattr(given, "__dict__") else {}
+def _tag(value: Any) -> str:
+    fields = value if isinstance(value, dict) else vars(value) if hasattr(value, "__dict__") else {}
     stage = str(fields.get("stage"))
     trains = any(name in _TRAINING_ONLY or _is_near_epochs(str(name)) for name in fields)
     return _TRAINED if stage == "quantize" and trains else stage
 
 
 def _is_near_epochs(name: str) -> bool:
-    """Return whether a key is ``epochs`` misspelt, so that the error can say so."""
+    """Return whether a key is a misspelt ``epochs``, so that the error suggests it."""
     unknown = name not in PostTrainingQuantize.model_fields
     return unknown and bool(difflib.get_close_matches(name.lower(), ["epochs"], cutoff=0.75))
 
 
-def _custom(given: Any, check: Callable[[Any], Any]) -> Any:
-    """Take a stage of the user's: an object, or ``file.py:name`` of a class."""
-    if isinstance(given, Stage) and not isinstance(given, STAGES):
-        return given
-    if not isinstance(given, dict):
-        return check(given)
-    name = given.get("stage")
+def _custom(value: Any, check: Callable[[Any], Any]) -> Any:
+    """Accept a user's stage: an object, or ``file.py:name`` of a class."""
+    if isinstance(value, Stage) and not isinstance(value, STAGES):
+        return value
+    if not isinstance(value, dict):
+        return check(value)
+    name = value.get("stage")
     if not isinstance(name, str):
         words = ", ".join(dict.fromkeys(map(_name, STAGES)))
-        raise PydanticCustomError("stage", "{why}", {"why": f"no key stage; write stage: train ({words})"})
+        raise PydanticCustomError(
+            "stage", "{why}", {"why": f"the key stage is missing; add one, as in stage: train (known: {words})"}
+        )
     if ":" not in name:
-        return check(given)
-    found = load_object(name)
-    if not isinstance(found, type) or not issubclass(found, Stage):
-        raise SpecError(f"{name} is not a stage; a subclass of attar.extend.Stage was expected")
-    return build_spec(found, where=name, **given)
+        return check(value)
+    custom = load_object(name)
+    if not isinstance(custom, type) or not issubclass(custom, Stage):
+        raise SpecError(f"{name} is not a stage; give a subclass of attar.extend.Stage")
+    return build_spec(custom, where=name, **value)
 
 
 if TYPE_CHECKING:
     StageChoice = Stage
 else:
-    #: The type of a stage in a recipe. ``quantize`` trains where it has ``epochs`` or another field of training.
+    #: The type of a stage in a recipe. A ``quantize`` with ``epochs`` or another field of training is QuantizeStage.
     StageChoice = Annotated[
         Annotated[
-            reduce(
-                or_,
-                [Annotated[each, Tag(_TRAINED if each is QuantizeStage else _name(each))] for each in STAGES],
-            ),
+            reduce(or_, [Annotated[each, Tag(_TRAINED if each is QuantizeStage else _name(each))] for each in STAGES]),
             Discriminator(_tag),
         ],
         WrapValidator(_custom),

@@ -1,4 +1,4 @@
-"""What the training loop needs of a stage: program, loss, evaluation and state, with the constraints kept in step."""
+"""A training stage as a job of the training loop: program, loss, evaluation and state, with constraints updated."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from attar._src.work.learner import Learner
 from attar._src.work.objective import LossInputs, Objective
 from attar._src.work.term import Term
 
-#: What rows of figures, and the journal they stand in, call something else.
+#: Keys with another meaning in the rows of an epoch and of the journal.
 _TAKEN = frozenset({"loss", "lr", "epoch", "seconds", "event", "seed", "model", "index", "stage", "validation_loss"})
 
 
 class JobStage(Protocol):
-    """What a job reads of the stage that trains."""
+    """The part of a training stage that a job uses."""
 
     epochs: int
     norm_batches: int
@@ -39,7 +39,7 @@ class JobStage(Protocol):
         ...
 
     def required(self) -> frozenset[str]:
-        """Return what the stage requires."""
+        """Return the stage's requirements."""
         ...
 
     def teachers(self) -> tuple[str, ...]:
@@ -51,19 +51,19 @@ class JobStage(Protocol):
         ...
 
     def teacher_features(self) -> Mapping[str, tuple[str, ...]]:
-        """Return, by teacher, the paths of the layers that the terms read."""
+        """Return name of a teacher -> paths of its layers that the terms read."""
         ...
 
 
 class StageJob:
-    """A learner under a training stage, in the form the training loop takes.
+    """A learner trained by a stage, for the training loop.
 
     Args:
-        stage: the stage; its terms, rules and plan are read.
-        learner: on the fabric's device, constraints attached.
-        context: the run's.
-        objectives: the stage's terms, built.
-        epoch: how many epochs are complete.
+        stage: the stage.
+        learner: on the fabric's device, with constraints attached.
+        context: the run's context.
+        objectives: the objectives built from the stage's terms.
+        epoch: number of completed epochs.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class StageJob:
         self.arguments = learner.captured.names
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(context.seed, "projectors"))
-            # The programs share the constraints; the one made last leaves them in training mode.
+            # Programs share the constraints, which get the mode of the last one: training.
             self.evaluation = learner.graph(train=False)
             self.evaluation_taps = LayerTaps(self.evaluation, self.layers[0])
             if any(self.layers):
@@ -86,10 +86,10 @@ class StageJob:
         self.taken = _TAKEN | {*self.names, f"validation_{context.metric_name}"}
         self.program = learner.graph(train=True)
         self.taps = LayerTaps(self.program, self.layers[0])
-        self.taught: list[TeacherAnswers] = []
+        self.validation_answers: list[TeacherAnswers] = []
 
     def training_job(self) -> TrainingJob:
-        """Return the job as the training loop takes it."""
+        """Return the job with this object's methods as callbacks."""
         return TrainingJob(
             program=self.program,
             loss=self.loss,
@@ -103,24 +103,24 @@ class StageJob:
         )
 
     def before_step(self, step: int, steps: int) -> None:
-        """Let the constraints move on."""
+        """Update the constraints."""
         progress = Progress(step, steps)
         self.progress = progress.fraction
         self.learner.update(progress)
 
     def sync(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Let the constraints of all ranks agree."""
+        """Synchronise the constraints over the ranks."""
         for constraint in self.learner.constraints:
             constraint.sync(mean)
 
     def loss(self, outputs: Any, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
-        """Return the weighted sum of the terms, and each of several beside it."""
+        """Return the weighted sum of the terms as ``loss``, and if there are several, each unweighted by name."""
         return self._parts(self._sources(outputs, batch, progress, self._teachers(batch), self.taps))
 
     def evaluate(self) -> dict[str, float]:
-        """Return the loss and the metric on the validation examples, and what the constraints have to say.
+        """Return loss and metric on the validation examples, and the figures of the constraints.
 
-        After the last epoch it is that of the statistics taken anew, where the stage asks for these.
+        With ``norm_batches``, batch-norms are re-estimated before the last evaluation.
         """
         figures = [
             (name, float(value))
@@ -129,20 +129,20 @@ class StageJob:
             if isinstance(value, int | float)
         ]
         names = _numbered((name for name, _ in figures), self.taken)
-        said = dict(zip(names, (value for _, value in figures), strict=True))
+        report = dict(zip(names, (value for _, value in figures), strict=True))
         self.epoch += 1
         for module in (self.extra, *self.learner.constraints):
             module.eval()
         try:
             if self.stage.norm_batches and self.epoch == self.stage.epochs:
                 self._reestimate()
-            return said if self.context.validation is None else said | self._validate()
+            return report if self.context.validation is None else report | self._validate()
         finally:
             for constraint in self.learner.constraints:
                 constraint.train()
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return what a checkpoint has to hold."""
+        """Return the tensors of module, constraints and objectives for a checkpoint."""
         return {
             f"{prefix}.{name}": tensor
             for prefix, module in self._modules().items()
@@ -150,7 +150,7 @@ class StageJob:
         }
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Put a checkpoint's state back, in place."""
+        """Restore the tensors of a checkpoint in place."""
         for prefix, module in self._modules().items():
             start = f"{prefix}."
             module.load_state_dict({n.removeprefix(start): t for n, t in state.items() if n.startswith(start)})
@@ -160,9 +160,9 @@ class StageJob:
         return {"module": self.learner.module, **constraints, "objective": self.extra}
 
     def _prepare(self) -> None:
-        """Let objectives make what depends on the sizes of layers."""
+        """Let objectives create parameters whose sizes depend on layers."""
         example, calibration = self.learner.captured.example, self.context.calibration
-        # Teachers may take arguments that the learner does not.
+        # Calibration inputs have the arguments of teachers too.
         every = calibration.example(len(example[0])) if calibration.names else example
         batch = Batch(every, None, names=calibration.names).to(self.context.fabric.device)
         with torch.no_grad():
@@ -181,10 +181,10 @@ class StageJob:
             return ask_teachers(self.context.teachers, self.stage.teachers(), self.layers[1], batch)
 
     def _sources(
-        self, outputs: Any, batch: Batch, progress: float, said: TeacherAnswers, taps: LayerTaps
+        self, outputs: Any, batch: Batch, progress: float, answers: TeacherAnswers, taps: LayerTaps
     ) -> LossInputs:
         every, main = tuple(flatten_outputs(outputs).values()), main_output(outputs)
-        return LossInputs(main, every, batch, said.outputs, progress, taps.take(), said.features, self.weights)
+        return LossInputs(main, every, batch, answers.outputs, progress, taps.take(), answers.features, self.weights)
 
     def _parts(self, sources: LossInputs) -> dict[str, torch.Tensor]:
         parts = [objective(sources) for objective in self.objectives]
@@ -197,45 +197,44 @@ class StageJob:
     def _validate(self) -> dict[str, float]:
         assert self.context.validation is not None
         fabric, metric = self.context.fabric, self.context.metric
-        loss, examples, made, wanted = 0.0, 0, [], []
-        for number, given in enumerate(self.context.validation.once()):
-            # Without their positions: those of a cache are positions of training examples.
-            batch = given.part(slice(None)).to(fabric.device)
+        loss, examples, predictions, targets = 0.0, 0, [], []
+        for number, indexed in enumerate(self.context.validation.once()):
+            # Without the index, which caches would take for that of training examples.
+            batch = indexed.part(slice(None)).to(fabric.device)
             with fabric.autocast():
                 outputs = self.evaluation(*batch.pick(self.arguments))
-            made.append(main_output(outputs).float().cpu().numpy())
+            predictions.append(main_output(outputs).float().cpu().numpy())
             if batch.targets is not None:
-                wanted.append(batch.targets.cpu().numpy())
+                targets.append(batch.targets.cpu().numpy())
             if batch.targets is not None or "labels" not in self.stage.required():
-                said = self._said(number, batch)
-                parts = self._parts(self._sources(outputs, batch, self.progress, said, self.evaluation_taps))
+                answers = self._answers(number, batch)
+                parts = self._parts(self._sources(outputs, batch, self.progress, answers, self.evaluation_taps))
                 loss += float(parts["loss"]) * len(batch)
                 examples += len(batch)
-        found = {"validation_loss": loss / examples} if examples else {}
-        if wanted:
-            score = metric(np.concatenate(made), np.concatenate(wanted))
-            found[f"validation_{self.context.metric_name}"] = float(score)
-        return found
+        figures = {"validation_loss": loss / examples} if examples else {}
+        if targets:
+            score = metric(np.concatenate(predictions), np.concatenate(targets))
+            figures[f"validation_{self.context.metric_name}"] = float(score)
+        return figures
 
-    def _said(self, number: int, batch: Batch) -> TeacherAnswers:
-        """Return what the teachers say of a validation batch: kept from epoch to epoch, but for values of layers."""
+    def _answers(self, number: int, batch: Batch) -> TeacherAnswers:
+        """Return the teachers' answers for a validation batch. Outputs are kept between epochs, layers are not."""
         if any(self.layers[1].values()):
             return self._teachers(batch)
-        if number == len(self.taught):
-            self.taught.append(self._teachers(batch))
-        return self.taught[number]
+        if number == len(self.validation_answers):
+            self.validation_answers.append(self._teachers(batch))
+        return self.validation_answers[number]
 
 
 def _names(terms: tuple[Term, ...]) -> list[str]:
-    """Return what logs call each term."""
+    """Return the name of each term in logs."""
     return _numbered((str(term.describe()["name"]).rpartition(":")[2] for term in terms), _TAKEN)
 
 
 def _numbered(names: Iterable[str], taken: frozenset[str]) -> list[str]:
-    """Return names that differ from each other and from those taken: numbered from the second of a name on, and from
-    the first where that is taken."""
-    found: list[str] = []
+    """Make names unique by numbers: ``["kl", "kl", "loss"]`` with ``loss`` taken are ``["kl", "kl 2", "loss 1"]``."""
+    unique: list[str] = []
     for name in names:
         free = (f"{name} {number}" if number > 1 or name in taken else name for number in itertools.count(1))
-        found.append(next(each for each in free if each not in taken and each not in found))
-    return found
+        unique.append(next(each for each in free if each not in taken and each not in unique))
+    return unique

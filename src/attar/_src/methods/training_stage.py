@@ -1,4 +1,4 @@
-"""The stage that trains: a weighted sum of loss terms, under constraints, from the latest checkpoint on."""
+"""The base of stages that train: a weighted sum of loss terms under constraints, resumed from checkpoints."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from attar._src.work.term import Term
 class TrainingStage(TrainingPlan, Stage):
     """A stage that trains a module.
 
-    A subclass says which loss terms and which rules; everything else is done here. ``train``, ``distill``, ``prune``,
-    ``quantize`` with epochs, ``compress`` and ``finetune`` differ in nothing else.
+    A subclass gives loss terms and rules. ``train``, ``distill``, ``prune``, ``quantize`` with epochs, ``compress`` and
+    ``finetune`` differ in nothing else.
     """
 
     works_on: ClassVar[type[Learner]] = Learner
@@ -40,11 +40,11 @@ class TrainingStage(TrainingPlan, Stage):
         raise NotImplementedError
 
     def attached_rules(self) -> tuple[Rule, ...]:
-        """Return the rules that constrain the module from this stage on, in the order in which they are attached."""
+        """Return the rules to attach in this stage, in order."""
         return ()
 
     def required(self) -> frozenset[str]:
-        """Return what the stage requires as it is configured: ``gradients``, and ``labels`` where a term reads them."""
+        """Return ``gradients``, and ``labels`` if a term needs them."""
         return self.needs.union(*(term.needs for term in self.loss_terms()))
 
     def teachers(self) -> tuple[str, ...]:
@@ -56,15 +56,15 @@ class TrainingStage(TrainingPlan, Stage):
         return tuple(dict.fromkeys(path for term in self.loss_terms() for path in term.features()))
 
     def teacher_features(self) -> dict[str, tuple[str, ...]]:
-        """Return, by teacher, the paths of the layers that the terms read."""
-        found: dict[str, dict[str, None]] = {}
+        """Return name of a teacher -> paths of its layers that the terms read."""
+        layers: dict[str, dict[str, None]] = {}
         for term in self.loss_terms():
             for name, paths in term.teacher_features().items():
-                found.setdefault(name, {}).update(dict.fromkeys(paths))
-        return {name: tuple(paths) for name, paths in found.items()}
+                layers.setdefault(name, {}).update(dict.fromkeys(paths))
+        return {name: tuple(paths) for name, paths in layers.items()}
 
     def inspected_teachers(self) -> Mapping[str, tuple[str | int, ...]]:
-        """Return the teachers whose layers a term reads -> the path of that term's teacher in the recipe."""
+        """Return name of a teacher whose layers a term reads -> path of that term's teacher in the stage's fields."""
         listed = "objective" in type(self).model_fields
         return {
             name: ("objective", index, "teacher") if listed else ()
@@ -73,8 +73,9 @@ class TrainingStage(TrainingPlan, Stage):
         }
 
     def size_budget(self) -> float | None:
-        """Return the smallest budget of the terms in bits per weight of the file, or None."""
-        return min((found for term in self.loss_terms() if (found := term.size_budget()) is not None), default=None)
+        """Return the smallest budget of the terms, in bits per weight of the file, or None."""
+        budgets = [term.size_budget() for term in self.loss_terms()]
+        return min((budget for budget in budgets if budget is not None), default=None)
 
     def batch_size(self) -> int:
         """Return the examples of a training step over all ranks."""
@@ -89,8 +90,8 @@ class TrainingStage(TrainingPlan, Stage):
         normed = any(name.endswith("running_mean") for name, _ in learner.module.named_buffers())
         if self.average and normed and not self.norm_batches:
             raise SpecError(
-                "average: the running statistics of batch-norms belong to other weights than the averaged ones; "
-                "re-estimate them with norm_batches, for example 50"
+                "average: batch-norms keep running statistics of the weights before averaging; re-estimate them with "
+                "norm_batches, for example 50"
             )
         for rule in self.attached_rules():
             learner.attach(rule.attach(learner))
@@ -109,7 +110,7 @@ class TrainingStage(TrainingPlan, Stage):
         taps = LayerTaps(program, self.features())
         outputs = program(*trial.batch.pick(model.captured.names))
         answers = ask_teachers(trial.teachers, self.teachers(), self.teacher_features(), trial.batch)
-        given = LossInputs(
+        inputs = LossInputs(
             main_output(outputs),
             tuple(flatten_outputs(outputs).values()),
             trial.batch.part(slice(None)),
@@ -123,14 +124,14 @@ class TrainingStage(TrainingPlan, Stage):
         for term in self.loss_terms():
             with prefixed_errors(f"loss {term.describe()['name']}"):
                 objective = term.build(model)
-                objective.prepare(given)
-                losses.append(_scalar_loss(objective, given))
+                objective.prepare(inputs)
+                losses.append(_scalar_loss(objective, inputs))
         if not any(loss.requires_grad for loss in losses):
-            raise SpecError("no loss depends on a parameter that is trained; compute it with PyTorch from the outputs")
+            raise SpecError("no loss depends on a trained parameter; compute losses from the outputs with PyTorch")
         return model
 
     def run(self, model: Learner, context: TrainingContext) -> Learner:  # type: ignore[override]
-        """Train from the latest checkpoint of ``context.store`` on, and add the stage to the learner's record.
+        """Train from the latest checkpoint of ``context.store``, and add the stage to the learner's record.
 
         Raises:
             SpecError: a rule or a term does not fit the module.
@@ -139,7 +140,7 @@ class TrainingStage(TrainingPlan, Stage):
         self.attach(model)
         latest = context.store.latest()
         done = latest if latest is not None and latest.done else None
-        # Before the terms are built, and on the CPU: the rate term packs the module as it will be shipped.
+        # Before the terms are built and on the CPU, because the rate term packs the module with its record.
         model.record.append(self.describe())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(context.seed, "objective"))
@@ -171,20 +172,20 @@ class TrainingStage(TrainingPlan, Stage):
         )
 
 
-def _scalar_loss(objective: Objective, given: LossInputs) -> torch.Tensor:
-    """Return the loss, or raise an error that shows the shapes it was given."""
+def _scalar_loss(objective: Objective, inputs: LossInputs) -> torch.Tensor:
+    """Return the loss, or raise an error that shows the shapes of its inputs."""
     try:
-        found = objective(given)
+        loss = objective(inputs)
     except AttarError:
         raise
     except Exception as error:
-        targets = given.batch.targets
+        targets = inputs.batch.targets
         described = "no targets"
         if targets is not None:
             ends = f" from {targets.min()} to {targets.max()}" if targets.numel() else ""
             described = f"targets {str(targets.dtype).removeprefix('torch.')}{tuple(targets.shape)}{ends}"
-        raise SpecError(f"of outputs {tuple(given.outputs.shape)} and {described}: {short_message(error)}") from error
-    if not isinstance(found, torch.Tensor) or found.dim():
-        shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
-        raise SpecError(f"it gave {shape}; a loss is one number: the mean over the batch")
-    return found
+        raise SpecError(f"of outputs {tuple(inputs.outputs.shape)} and {described}: {short_message(error)}") from error
+    if not isinstance(loss, torch.Tensor) or loss.dim():
+        shape = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
+        raise SpecError(f"it returned {shape}; a loss is one number: the mean over the batch")
+    return loss

@@ -1,1 +1,1 @@
-"""A run: the models of a recipe trained, packed, verified and measured, resumable at any progress."""
+"""A run: the models of a recipe trained, packed, verified and measured. A run can be resumed after any interruption."""

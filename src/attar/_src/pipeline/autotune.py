@@ -1,4 +1,4 @@
-"""Decide: what a run settles once, at its start: threads, precision, layout. Journaled, and the same on resume."""
+"""Threads, precision and memory layout, chosen once at the start of a run and journaled for a resumed run."""
 
 from __future__ import annotations
 
@@ -18,15 +18,11 @@ _PRECISIONS: tuple[Precision, ...] = ("32-true", "bf16-mixed")
 _LAYOUTS: tuple[Layout, ...] = ("contiguous", "channels_last")
 
 
-def autotune(
-    recipe: Recipe,
-    journal: Journal,
-    rehearsed: Mapping[str, DryRun],
-    inputs: CalibrationInputs,
-) -> Recipe:
-    """Return the recipe with everything that was left open decided.
+def autotune(recipe: Recipe, journal: Journal, dry_runs: Mapping[str, DryRun], inputs: CalibrationInputs) -> Recipe:
+    """Return the recipe with threads, precision and layout chosen.
 
-    What is ``auto`` is measured on the largest model that trains, with batches as its first stage has them.
+    ``auto`` takes the fastest choice for training steps of the largest model that trains, with batches of its first
+    training stage.
     """
     threads = recipe.threads or max(1, torch.get_num_threads() // recipe.devices)
     decided = {"threads": journal.decide("threads", threads)}
@@ -37,34 +33,34 @@ def autotune(
     before = journal.find("decided", what="training")
     if before:
         return recipe.model_copy(update=decided | before[-1]["value"])
-    trained = [name for name in rehearsed if recipe.models[name].trains]
+    trained = [name for name in dry_runs if recipe.models[name].trains]
     if not trained:
         return recipe.model_copy(update=decided | {"precision": _PRECISIONS[0], "layout": _LAYOUTS[0]})
-    largest = max(trained, key=lambda name: rehearsed[name].traced.parameters)
+    largest = max(trained, key=lambda name: dry_runs[name].traced.parameters)
     batch = next(size for stage in recipe.models[largest].stages if (size := stage.batch_size()) is not None)
-    captured = rehearsed[largest].captured
-    found = measure_precision(
+    captured = dry_runs[largest].captured
+    fastest = measure_precision(
         captured.training,
         inputs.of(dict.fromkeys(captured.names, True)).example(max(2, batch // recipe.devices)),
         precisions=_PRECISIONS if recipe.precision == "auto" else (recipe.precision,),
         layouts=_LAYOUTS if recipe.layout == "auto" else (recipe.layout,),
     )
-    chosen = {"precision": found.precision, "layout": found.layout}
-    journal.decide("training", chosen, model=largest, seconds=dict(found.figures))
+    chosen = {"precision": fastest.precision, "layout": fastest.layout}
+    journal.decide("training", chosen, model=largest, seconds=dict(fastest.figures))
     return recipe.model_copy(update=decided | chosen)
 
 
-def apply_layout(recipe: Recipe, origins: Mapping[str, ModelSource]) -> None:
-    """Lay the weights of every model that trains out as the recipe says."""
+def apply_layout(recipe: Recipe, sources: Mapping[str, ModelSource]) -> None:
+    """Put the weights of every module in the recipe's memory layout."""
     if recipe.layout == "channels_last":
-        for origin in origins.values():
-            if origin.module is not None:
-                channels_last(origin.module)
+        for source in sources.values():
+            if source.module is not None:
+                channels_last(source.module)
 
 
 @contextmanager
 def threads_kept() -> Iterator[None]:
-    """Give PyTorch back the threads it had."""
+    """Restore PyTorch's number of threads on exit."""
     before = torch.get_num_threads()
     try:
         yield

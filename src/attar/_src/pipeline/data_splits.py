@@ -1,7 +1,7 @@
-"""Data: what a recipe trains, chooses and is judged on, from a word, a factory, arrays or DataLoaders.
+"""Data splits of a recipe, from a registered word, a factory, arrays or DataLoaders.
 
-Validation is held out of the training examples; choices look at nothing else. The test split is read for the report,
-once, when everything is packed.
+Validation examples are held out of the training examples; every choice in training uses them alone. The test split is
+read once, for the report, after all models are packed.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from attar._src.train.feed import ArrayFeed, LoaderFeed, preprocessor
 from attar._src.train.seeds import derive_seed, seed_everything
 from attar._src.work.compressed_model import CalibrationInputs, FileInfo
 
-_SHARE = 0.1
-_BATCH = 64
+_SHARE = 0.1  # of the training examples, for validation by default
+_BATCH = 64  # examples in a batch of calibration inputs
 _SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Examples of one split: arrays in memory, raw, or a loader of batches.
+    """Examples of one split: raw arrays in memory, or a loader of batches.
 
     Attributes:
-        inputs: each ``(n, ...)``; none where there is a loader.
-        targets: int64 or float32 ``(n, ...)``, or None.
-        loader: a DataLoader or the like.
+        inputs: arrays ``(N, ...)``; none for a loader.
+        targets: int64 or float32 ``(N, ...)``, or None.
+        loader: a DataLoader or another iterable of batches.
     """
 
     inputs: tuple[NDArray[Any], ...] = ()
@@ -52,19 +52,19 @@ class Split:
 
     @property
     def examples(self) -> int | None:
-        """How many there are, None where a loader does not say."""
+        """Number of examples, None if a loader does not tell."""
         if self.loader is None:
             return len(self.inputs[0])
         data: Any = getattr(self.loader, "dataset", None)
         return len(data) if hasattr(data, "__len__") else None
 
     def take(self, indices: NDArray[np.int64]) -> Split:
-        """Return the examples at ``indices`` of arrays, in that order."""
+        """Return the examples of arrays at ``indices``, in that order."""
         targets = None if self.targets is None else self.targets[indices]
         return Split(tuple(each[indices] for each in self.inputs), targets)
 
     def digest(self) -> str:
-        """Return the SHA-256 of the arrays; of a loader that of its sizes and its first 64 batches or 64 MiB."""
+        """Return the SHA-256 of the arrays, or of a loader's sizes and first batches."""
         if self.loader is not None:
             return loader_checks.loader_digest(self.loader)
         return digest(self.inputs if self.targets is None else (*self.inputs, self.targets))
@@ -75,10 +75,10 @@ class DataSplits:
     """The splits of a recipe's data.
 
     Attributes:
-        name: what it is called.
-        train, validation, test: the splits; there may be no validation.
-        use: preprocessing, task and class names, as the data set has them.
-        data: the recipe's description.
+        name: name of the data set.
+        train, validation, test: the splits; validation is optional.
+        use: metadata for files: preprocessing, task and class names.
+        data: the recipe's spec.
     """
 
     name: str
@@ -89,30 +89,30 @@ class DataSplits:
     data: DataSpec
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the SHA-256 of every split by name, and what the set is called."""
+        """Return the data set's name, and split -> SHA-256."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         return {"name": self.name} | {name: split.digest() for name, split in splits.items() if split is not None}
 
-    def use_of(self, licence: str | None) -> FileInfo:
-        """Return what a file of a model under this licence tells its user."""
+    def file_info(self, licence: str | None) -> FileInfo:
+        """Return the metadata for the file of a model with this licence."""
         return replace(self.use, licence=licence)
 
-    def demand(self, models: Mapping[str, Mapping[str, bool]]) -> None:
-        """Refuse loaders that cannot serve these models, as far as that shows in the first of what they give.
+    def check_loaders(self, models: Mapping[str, Mapping[str, bool]]) -> None:
+        """Refuse loaders whose first batches do not suit the models.
 
         Args:
             models: name of a model -> the arguments of its forward -> whether they are required.
 
         Raises:
-            DataError: batches lack a required argument of a model, or targets that are judged differ in shape from
-                batch to batch.
+            DataError: batches lack a required argument of a model, or targets of validation or test differ in shape
+                from batch to batch.
         """
         if self.train.loader is not None:
-            loader_checks.serves(self.train.loader, models)
+            loader_checks.check_arguments(self.train.loader, models)
         for name, split in {"validation": self.validation, "test": self.test}.items():
             if split is not None and split.loader is not None:
-                given = self.feed(split, next(iter(models.values()))).once()
-                for _ in islice(loader_checks.alike(given, name), loader_checks.LOOKED_AT):
+                batches = self.feed(split, next(iter(models.values()))).once()
+                for _ in islice(loader_checks.with_equal_targets(batches, name), loader_checks.LOOKED_AT):
                     pass
 
     def feed(
@@ -129,13 +129,13 @@ class DataSplits:
         """Return a split as a feed.
 
         Args:
-            split: one of this set's.
+            split: one of the splits.
             parameters: the arguments that models take of a loader's batches -> whether they are required.
-            batch: examples in a batch over all ranks, of arrays.
-            seed: of what is drawn.
-            augment: whether the recipe's augmentations are drawn.
-            rank: which rank this is.
-            world: how many there are.
+            batch: for arrays, examples in a batch over all ranks.
+            seed: seed of order and augmentation.
+            augment: whether to apply the recipe's augmentations.
+            rank: index of this rank.
+            world: number of ranks.
         """
         if split.loader is not None:
             return LoaderFeed(split.loader, parameters, seed=seed, rank=rank, world=world)
@@ -151,13 +151,13 @@ class DataSplits:
         )
 
     def calibration(self, parameters: Mapping[str, bool]) -> CalibrationInputs:
-        """Return some hundred training examples as inputs, drawn by the data's seed.
+        """Return ``data.calibration`` training examples as inputs, drawn with the data's seed; a loader's first ones.
 
         Args:
             parameters: the arguments that models take of a loader's batches -> whether they are required.
 
         Raises:
-            DataError: there are fewer than two, or an input is not finite.
+            DataError: there are fewer than two examples, or an input is not finite.
         """
         feed, wanted = self.feed(self.train, parameters, batch=_BATCH, seed=self.data.seed), self.data.calibration
         names: tuple[str, ...] = ()
@@ -172,43 +172,45 @@ class DataSplits:
                 if seen >= wanted:
                     break
         if any(each.is_floating_point() and not torch.isfinite(each).all() for batch in batches for each in batch):
-            raise DataError(f"{self.name}: the inputs hold NaN or infinity; nothing can be trained on them")
+            raise DataError(f"{self.name}: the inputs have NaN or infinity; remove such examples")
         if sum(len(batch[0]) for batch in batches) < 2:
-            raise DataError(f"{self.name}: at least two training examples are needed")
+            raise DataError(f"{self.name}: at least two training examples are needed; give more")
         return CalibrationInputs(tuple(batches), names)
 
 
 def load_splits(data: DataSpec, folder: Path, *, task: str | None, metric: str) -> DataSplits:
-    """Return the splits a recipe asks for.
+    """Return the splits of a recipe's data.
 
     Args:
-        data: the recipe's description.
-        folder: what its paths are relative to.
-        task: what the models are for; the data set's own where None.
-        metric: what they are judged by.
+        data: the recipe's spec.
+        folder: folder that paths are relative to.
+        task: task of the models; None for the data set's own.
+        metric: name of the metric.
 
     Raises:
-        SpecError: the source cannot be used as it is described.
-        DataError: examples are missing, or not of the form they should have.
+        SpecError: a field of the spec does not suit the source.
+        DataError: examples are missing or have the wrong form.
     """
     if isinstance(data.source, Mapping):
         for split in data.source:
             if split not in _SPLITS:
                 raise SpecError(f"recipe.data.source: {UnknownName('split', str(split), _SPLITS)}")
-    given = {split: _given(data, folder, split) for split in ("train", "test")}
-    own = _given(data, folder, "validation") if data.validation == "own" or isinstance(data.source, Mapping) else None
-    for split, item in given.items():
+    items = {split: _user_item(data, folder, split) for split in ("train", "test")}
+    own = (
+        _user_item(data, folder, "validation") if data.validation == "own" or isinstance(data.source, Mapping) else None
+    )
+    for split, item in items.items():
         if item is None:
-            raise DataError(f"recipe.data.source: it has no {split} split; give {{train: ..., test: ...}}")
-    train, test = (_split(given[name], name) for name in ("train", "test"))
+            raise DataError(f"recipe.data.source: the {split} split is missing; give {{train: ..., test: ...}}")
+    train, test = (_split(items[name], name) for name in ("train", "test"))
     if data.validation == "own" and own is None:
-        raise DataError("recipe.data.validation: own was asked for and the source gives none for split='validation'")
+        raise DataError("recipe.data.validation: own needs a split 'validation', which the source lacks; use a share")
     validation = None if own is None else _split(own, "validation")
     if validation is None and data.validation != 0:
-        train, validation = _hold_out(given["train"], train, data)
+        train, validation = _hold_out(items["train"], train, data)
     if test.targets is None and test.loader is None:
-        raise DataError("recipe.data.source: the test split has no targets; there is nothing to judge a model by")
-    first = given["train"]
+        raise DataError("recipe.data.source: the test split has no targets; models cannot be tested without")
+    first = items["train"]
     known = first if isinstance(first, Dataset) else None
     use = FileInfo(
         preprocessing=_preprocessing(data, known, train),
@@ -220,8 +222,8 @@ def load_splits(data: DataSpec, folder: Path, *, task: str | None, metric: str) 
     return DataSplits(name, train, validation, test, use, data)
 
 
-def _given(data: DataSpec, folder: Path, split: str) -> Any:
-    """Return what the source has for a split, None where it has nothing."""
+def _user_item(data: DataSpec, folder: Path, split: str) -> Any:
+    """Return the user's object for a split, None if there is none."""
     source = data.source
     if isinstance(source, Mapping):
         return source.get(split)
@@ -240,10 +242,10 @@ def _given(data: DataSpec, folder: Path, split: str) -> Any:
 
 
 def _split(item: Any, name: str) -> Split:
-    """Return what a user gave for a split.
+    """Convert a user's object to a split.
 
     Raises:
-        DataError: it is nothing examples can be taken from.
+        DataError: the object has no examples, or arrays differ in length.
     """
     if isinstance(item, Split):
         return item
@@ -255,31 +257,31 @@ def _split(item: Any, name: str) -> Split:
         targets = None if y is None else _targets(y, name)
         counts = [len(each) for each in (*inputs, *([] if targets is None else [targets]))]
         if len(set(counts)) > 1 or not counts[0]:
-            raise DataError(f"recipe.data.source: {name} has arrays of {counts} examples; they do not go together")
+            raise DataError(f"recipe.data.source: {name} has arrays of {counts} examples; give all the same number")
         return Split(inputs, targets)
     if isinstance(item, Iterable) and not isinstance(item, str | torch.utils.data.Dataset):
         return Split(loader=item)
     hint = "; put it into a DataLoader" if isinstance(item, torch.utils.data.Dataset) else ""
     raise DataError(
-        f"recipe.data.source: {name} is a {type(item).__name__}{hint}; a Dataset of Attar, arrays (x, y) or a "
-        "DataLoader was expected"
+        f"recipe.data.source: {name} is a {type(item).__name__}{hint}; give a Dataset of Attar, arrays (x, y) or a "
+        "DataLoader"
     )
 
 
-def _hold_out(given: Any, train: Split, data: DataSpec) -> tuple[Split, Split | None]:
-    """Return training and validation examples; a loader cannot be divided and keeps all."""
+def _hold_out(item: Any, train: Split, data: DataSpec) -> tuple[Split, Split | None]:
+    """Return training and validation examples; a loader cannot be split and keeps all."""
     if train.loader is not None:
         if data.validation is not None:
             raise SpecError(
                 f"recipe.data.validation: {data.validation} cannot be held out of a {type(train.loader).__name__}; use "
-                "own, with which the factory is called with split='validation', or 0"
+                "own, which calls the factory with split='validation', or 0"
             )
         return train, None
     share = _SHARE if data.validation is None else float(data.validation)
-    if isinstance(given, Dataset):
-        kept, held = holdout(given, share, data.seed)
+    if isinstance(item, Dataset):
+        kept, held = holdout(item, share, data.seed)
         return _split(kept, "train"), _split(held, "validation")
-    # Evenly by class where there is one whole label for each example, as for sets that are known by name.
+    # Stratified by class if each example has one integer label, as for registered data sets.
     labels = train.targets
     whole = labels is not None and labels.ndim == 1 and labels.dtype == np.int64
     positions = np.arange(train.examples or 0, dtype=np.int64)
@@ -292,8 +294,8 @@ def _preprocessing(data: DataSpec, known: Dataset | None, train: Split) -> Prepr
     if train.loader is not None or len(train.inputs) > 1:
         if data.preprocessing not in (None, "none"):
             raise SpecError(
-                f"recipe.data.preprocessing: {data.preprocessing} was asked for, and a loader or several inputs are "
-                "taken as they come; prepare them there and take it out"
+                f"recipe.data.preprocessing: {data.preprocessing} does not apply to a loader or several inputs; "
+                "preprocess in the loader and remove it"
             )
         return None
     if data.preprocessing is not None:
@@ -303,8 +305,8 @@ def _preprocessing(data: DataSpec, known: Dataset | None, train: Split) -> Prepr
     kind = train.inputs[0].dtype
     if kind in (np.uint8, np.bool_):
         raise SpecError(
-            f"recipe.data.preprocessing: the examples are {kind} of shape {train.inputs[0].shape}, and nothing turns "
-            "them into float32; use unit for images (NCHW) of 0 to 255, or none where a module takes them as they are"
+            f"recipe.data.preprocessing: the examples are {kind} of shape {train.inputs[0].shape}, and no "
+            "preprocessing is set; use unit for images (N, C, H, W) of 0 to 255, or none if the module takes them"
         )
     return None
 

@@ -1,4 +1,4 @@
-"""Launch: the ranks of a run and what it is made with, by Lightning Fabric; what must be the same to resume."""
+"""Ranks and loggers of a run through Lightning Fabric, and the facts that must be unchanged to resume it."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _PACKAGES = ("attar", "torch", "numpy", "onnxruntime", "lightning-fabric")
 
 
 def is_first(recipe: Recipe) -> bool:
-    """Return whether this process is the first rank; before the others are there, it is."""
+    """Return whether this process is the first rank, also before the others are launched."""
     return recipe.devices == 1 or int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what a run is made with."""
+    """Return name -> version of Python and the packages that determine a file's bytes."""
     return {name: importlib.metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()}
 
 
-def run_facts(recipe: Recipe, sets: DataSplits) -> dict[str, Any]:
-    """Return what must be the same for a run to be resumed: the recipe, the data, the user's files, the versions.
+def run_facts(recipe: Recipe, splits: DataSplits) -> dict[str, Any]:
+    """Return what must be unchanged to resume a run: recipe, hashes of data and of the user's files, versions.
 
     Raises:
-        SpecError: a file that the recipe names is not there; the message has its place in the recipe.
+        SpecError: a file that the recipe names does not exist; the message has its path in the recipe.
     """
     described = {name: value for name, value in recipe.described().items() if name != "root"}
     named = {expand_path(name) for name in referenced_files(described) | _other_files(recipe)}
@@ -52,14 +52,14 @@ def run_facts(recipe: Recipe, sets: DataSplits) -> dict[str, Any]:
             raise SpecError(where + missing_file(recipe.folder / path))
     return {
         "recipe": described,
-        "data": sets.fingerprint(),
+        "data": splits.fingerprint(),
         "files": {str(path): file_digest(recipe.folder / path) for path in sorted(named)},
         "versions": versions(),
     }
 
 
 def _places(value: Any, path: Path, place: str = "") -> Iterator[str]:
-    """Yield where a described recipe names a file, alone or as ``file.py:name``."""
+    """Yield the paths in a described recipe at which a file is named, alone or as ``file.py:name``."""
     if isinstance(value, dict | list):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _places(item, path, f"{place}.{key}" if place else str(key))
@@ -68,9 +68,9 @@ def _places(value: Any, path: Path, place: str = "") -> Iterator[str]:
 
 
 def launch_fabric(recipe: Recipe, folder: RunFolder) -> Fabric:
-    """Return the fabric of a run with its ranks started; its loggers hold what the journal has.
+    """Start the ranks of a run and return its fabric; its loggers already have the journal's epochs.
 
-    On a processor ranks talk by gloo. Precision and devices are the recipe's.
+    Device ``cuda`` if available, else ``cpu``, where ranks communicate through gloo.
     """
     logs = folder.fresh_logs()
     loggers: list[Any] = []
@@ -86,7 +86,7 @@ def launch_fabric(recipe: Recipe, folder: RunFolder) -> Fabric:
     )
     fabric.launch()
     if recipe.threads is not None:
-        # Fabric shares the cores out by itself when it starts ranks.
+        # Fabric sets the number of threads itself when it starts ranks.
         torch.set_num_threads(recipe.threads)
     for row in folder.journal.find("epoch"):
         log_epoch(fabric, row)
@@ -94,10 +94,10 @@ def launch_fabric(recipe: Recipe, folder: RunFolder) -> Fabric:
 
 
 def log_epoch(fabric: Fabric, row: dict[str, Any]) -> None:
-    """Write the figures of an epoch to the loggers, under ``MODEL/STAGE/figure``, ``seed-N/`` before it for seed N."""
+    """Log the figures of an epoch as ``seed-0/student/1-finetune/loss``."""
     where = f"seed-{row['seed']}/{row['model']}/{row['index']}-{row['stage']}"
-    taken = ("seed", "index", "epoch")
-    figures = {f"{where}/{key}": value for key, value in row.items() if _is_number(value) and key not in taken}
+    labels = ("seed", "index", "epoch")
+    figures = {f"{where}/{key}": value for key, value in row.items() if _is_number(value) and key not in labels}
     fabric.log_dict(figures, step=row["epoch"])
 
 
@@ -106,8 +106,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _other_files(recipe: Recipe) -> set[str]:
-    """Return the files a recipe names in another way: weights, teachers, arrays."""
-    found = {name for model in recipe.models.values() for name in (model.source.weights, model.source.file) if name}
+    """Return the files a recipe names without ``:name``: weights, ``.attar`` files, arrays such as ``npz:PATH``."""
+    files = {name for model in recipe.models.values() for name in (model.source.weights, model.source.file) if name}
     source = recipe.data.source
     word, _, argument = source.partition(":") if isinstance(source, str) else ("", "", "")
-    return found | ({argument} if word in set(DATASETS) and argument else set())
+    return files | ({argument} if word in set(DATASETS) and argument else set())

@@ -1,11 +1,11 @@
-"""Folder: what a run leaves on the disk, and what a resumed one goes on from.
+"""The folder of a run, from which an interrupted run resumes.
 
-recipe.yaml     the recipe as run, defaults and decisions written out
-run.json        versions, seeds, and SHA-256 of data and of the user's files: what must be the same to resume
-journal.jsonl   what happened (``pipeline.journal``)
-lock            held while a run is on
-state/          checkpoints: seed-N/MODEL/STAGE
-logs/           TensorBoard and CSV, written anew from the journal when a run resumes
+recipe.yaml     the recipe as run, with defaults and automatic choices
+run.json        recipe, versions, SHA-256 of data and of the user's files: must be unchanged to resume
+journal.jsonl   events of the run (``pipeline.journal``)
+lock            held while the run is active
+state/          checkpoints in seed-N/MODEL/INDEX-STAGE, teacher caches
+logs/           TensorBoard and CSV, rewritten from the journal when a run resumes
 NAME.attar, report.json, report.html
 """
 
@@ -35,22 +35,22 @@ RECIPE = "recipe.yaml"
 _RUN, _LOCK, _STATE, _LOGS = "run.json", "lock", "state", "logs"
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 _MISSING = object()
-#: What a write that was cut short leaves behind; a cache that grows has no number in its name.
+#: A file left by an interrupted atomic write. The part file of a cache, which is continued, has no number.
 _LEFT_OVER = re.compile(r"\..+\.\d+\.part")
 
 
 class RunFolder:
-    """The folder of one run.
+    """The folder of one run, locked until :meth:`close`.
 
     Args:
-        path: where it is.
-        facts: what must be the same to resume, JSON values by name; the recipe is among them.
-        resume: whether an earlier run may be gone on with.
+        path: the folder; created if missing.
+        facts: name -> JSON value that must be unchanged to resume, such as the recipe.
+        resume: whether an earlier run may be continued.
         first: whether this is the first rank; the others only read.
 
     Raises:
-        SpecError: there is a run already and it is not to be resumed, or something it depends on has changed.
-        AttarError: another run is on in this folder, its journal is damaged, or it cannot be written.
+        SpecError: the folder has a run and ``resume`` is false, a fact has changed, or the folder has other files.
+        AttarError: another run is active in the folder, or the journal is damaged.
     """
 
     def __init__(self, path: Path, facts: Mapping[str, Any], *, resume: bool, first: bool) -> None:
@@ -69,7 +69,7 @@ class RunFolder:
         try:
             self._lock.acquire(blocking=False)
         except filelock.Timeout:
-            raise AttarError(f"another run is on in {self.path}; wait for it, or choose another folder") from None
+            raise AttarError(f"another run is active in {self.path}; wait for it, or choose another folder") from None
         try:
             for part in self.path.rglob(".*.part"):
                 if _LEFT_OVER.fullmatch(part.name):
@@ -78,9 +78,9 @@ class RunFolder:
             if _RUN in known:
                 self._compare(facts, resume)
             elif known:
-                raise SpecError(f"{self.path} is not empty and holds no run; choose another folder")
+                raise SpecError(f"{self.path} is not empty and has no run; choose another folder")
             else:
-                # On disk before anything that depends on it.
+                # On disk before anything that depends on these facts.
                 write_atomically(self.path / _RUN, _json(facts))
         except BaseException:
             self._lock.release()
@@ -88,35 +88,34 @@ class RunFolder:
 
     def _compare(self, facts: Mapping[str, Any], resume: bool) -> None:
         if not resume:
-            raise SpecError(f"{self.path} holds a run already; resume it (--resume), or choose another folder")
+            raise SpecError(f"{self.path} already has a run; resume it (--resume), or choose another folder")
         changed = list(differences(json.loads((self.path / _RUN).read_bytes()), json.loads(_json(facts))))
         if changed:
             more = f"; and {len(changed) - 4} more" if len(changed) > 4 else ""
             raise SpecError(
-                f"{self.path} cannot be resumed, it would end in other bytes: {'; '.join(changed[:4])}{more}; "
-                "change it back, or run in another folder"
+                f"{self.path} cannot be resumed, its files would get other bytes: {'; '.join(changed[:4])}{more}; "
+                "undo the change, or run in another folder"
             )
 
     def close(self) -> None:
-        """Let other runs have the folder."""
+        """Release the folder for other runs."""
         self._lock.release()
 
     def write_recipe(self, recipe: Recipe) -> None:
-        """Write the recipe as run: run again from there, it gives the same."""
+        """Write the recipe as run; a run of that file gives the same bytes."""
         if self.first:
             root = os.path.relpath(recipe.folder.resolve(), self.path.resolve())
-            told = recipe.described() | {"root": root}
-            write_atomically(self.path / RECIPE, format_yaml(told))
+            write_atomically(self.path / RECIPE, format_yaml(recipe.described() | {"root": root}))
 
     def files(self, seed: int, first_seed: int) -> Path:
-        """Return the folder of a seed's files: the run's own for the first seed."""
-        found = self.path if seed == first_seed else self.path / f"seed-{seed}"
+        """Return the folder of a seed's ``.attar`` files; for the first seed the run's own folder."""
+        folder = self.path if seed == first_seed else self.path / f"seed-{seed}"
         if self.first:
-            found.mkdir(exist_ok=True)
-        return found
+            folder.mkdir(exist_ok=True)
+        return folder
 
     def store(self, seed: int, model: str, index: int, stage: str) -> CheckpointStore:
-        """Return where a stage keeps its checkpoints."""
+        """Return the checkpoints of a stage."""
         return CheckpointStore(self.state / f"seed-{seed}" / model / f"{index}-{stage}")
 
     @property
@@ -125,7 +124,7 @@ class RunFolder:
         return self.path / _STATE
 
     def fresh_logs(self) -> Path:
-        """Return the folder of the logs, emptied: they are written anew from the journal."""
+        """Empty the folder of the logs, which are rewritten from the journal, and return it."""
         if self.first:
             shutil.rmtree(self.path / _LOGS, ignore_errors=True)
         return self.path / _LOGS
@@ -133,10 +132,10 @@ class RunFolder:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into an error that says what to do.
+    """Explain a full or read-only disk.
 
     Raises:
-        AttarError: what was being written could not be; what was complete before is there.
+        AttarError: a file could not be written; files completed before are intact.
     """
     try:
         yield
@@ -145,13 +144,13 @@ def writing(path: Path) -> Iterator[None]:
             raise
         what = error.filename or path
         raise AttarError(
-            f"{what} cannot be written ({error.strerror}); what is complete in {path} is kept: make room or give "
-            "permission, and resume the run (--resume)"
+            f"{what} cannot be written ({error.strerror}); completed files in {path} are intact: free space or grant "
+            "permission, then resume the run (--resume)"
         ) from error
 
 
 def differences(before: Any, after: Any, path: str = "") -> Iterator[str]:
-    """Yield ``path: was X, is Y`` for everything two JSON values differ in."""
+    """Yield every difference of two JSON values as ``recipe.seeds.0 was 0 and is 1``."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in [*before, *(key for key in after if key not in before)]:
             where = f"{path}.{key}" if path else str(key)
@@ -164,7 +163,7 @@ def differences(before: Any, after: Any, path: str = "") -> Iterator[str]:
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

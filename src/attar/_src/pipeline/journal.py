@@ -1,4 +1,4 @@
-"""Journal: what happened in a run, one JSON object a line, each on disk before the run goes on."""
+"""Journal: the events of a run, one JSON object per line, each on disk before the run continues."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from attar._src.core.interrupt import raise_if_interrupted
 
 
 class Journal:
-    """The rows of ``journal.jsonl``: decisions, stages begun and done, one row an epoch, files written.
+    """The rows of ``journal.jsonl``: decisions, stages begun and done, epochs, files written.
 
-    A row that was being written when the run was killed is dropped when the journal is opened for writing.
+    A last row cut off by a killed run is removed when the journal is opened for writing.
 
     Args:
         path: the file.
-        writes: whether rows are added; ranks but the first only read.
+        writes: whether rows can be added; only the first rank writes.
 
     Attributes:
-        rows: in order.
+        rows: all rows in order.
 
     Raises:
-        AttarError: another row is damaged; it is named.
+        AttarError: a row is damaged; the message has its line.
     """
 
     def __init__(self, path: Path, *, writes: bool) -> None:
@@ -42,17 +42,17 @@ class Journal:
             row = None
         if not isinstance(row, dict) or "event" not in row:
             raise AttarError(
-                f"{self.path}, line {number}: {line[:40]!r} is no row of a journal; "
-                "the run cannot be gone on with: put the file back as it was, or run in another folder"
+                f"{self.path}, line {number}: {line[:40]!r} is no row of a journal, so the run cannot be resumed; "
+                "restore the file, or run in another folder"
             )
         return row
 
     def add(self, event: str, **facts: Any) -> None:
-        """Append a row and put it on the disk. Ranks but the first add nothing.
+        """Append a row and flush it to disk; does nothing on other ranks than the first.
 
         Raises:
-            OSError: the disk is full or may not be written.
-            KeyboardInterrupt: the run was interrupted, and the exception was swallowed on its way.
+            OSError: the disk is full or write-protected.
+            KeyboardInterrupt: the run was interrupted and other code swallowed the exception.
         """
         raise_if_interrupted()
         if not self.writes:
@@ -71,7 +71,7 @@ class Journal:
         self.rows.append(row)
 
     def find(self, event: str, **where: Any) -> list[dict[str, Any]]:
-        """Return the rows of an event that have these facts."""
+        """Return the rows of an event with the given facts, as in ``find("epoch", seed=0, model="net")``."""
         return [
             row
             for row in self.rows
@@ -79,7 +79,7 @@ class Journal:
         ]
 
     def decide(self, what: str, value: Any, **facts: Any) -> Any:
-        """Return what was decided before; where nothing was, journal ``value`` and return it."""
+        """Return the journaled decision on ``what``, after journaling ``value`` if there is none yet."""
         before = self.find("decided", what=what)
         if before:
             return before[-1]["value"]

@@ -1,4 +1,4 @@
-"""Loaders: what is looked at of a DataLoader, or the like, before a run: what it gives, and whether it can be used."""
+"""Checks of DataLoaders and similar iterables before a run: their digest, arguments and targets."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from attar._src.train.batch import Batch
 from attar._src.train.feed import LoaderFeed, length_of, seeded
 from attar._src.train.inputs import arguments_taken
 
-#: How much is looked at: batches, and bytes of them.
+#: Batches, and bytes, to read of a loader.
 LOOKED_AT, _BYTES = 64, 64 * 2**20
 
 
 def loader_digest(loader: Iterable[Any]) -> str:
-    """Return the SHA-256 of what a loader gives first, drawn with a fixed seed, and of its sizes.
+    """Return the SHA-256 of a loader's sizes and first batches, drawn with a fixed seed.
 
-    That is 64 batches or 64 MiB, whichever comes first, with the names and shapes of everything in them. What lies
-    beyond and does not change the sizes is not noticed.
+    The first 64 batches or 64 MiB count, with names and shapes of their tensors. Changes in later batches that leave
+    the sizes unchanged are not noticed.
     """
-    return digest(_seen(loader))
+    return digest(_digested(loader))
 
 
-def _seen(loader: Iterable[Any]) -> Iterator[Any]:
+def _digested(loader: Iterable[Any]) -> Iterator[Any]:
     yield f"{type(loader).__qualname__} {length_of(loader)} {_examples(loader)}"
     seen = 0
     for batch in islice(seeded(loader, 0), LOOKED_AT):
@@ -44,8 +44,8 @@ def _seen(loader: Iterable[Any]) -> Iterator[Any]:
             return
 
 
-def serves(loader: Iterable[Any], models: Mapping[str, Mapping[str, bool]]) -> None:
-    """Refuse a loader whose batches lack what a model needs.
+def check_arguments(loader: Iterable[Any], models: Mapping[str, Mapping[str, bool]]) -> None:
+    """Refuse a loader whose batches lack an argument that a model requires.
 
     Args:
         loader: of training examples.
@@ -62,11 +62,11 @@ def serves(loader: Iterable[Any], models: Mapping[str, Mapping[str, bool]]) -> N
             raise DataError(f"recipe.models.{name}: {error}") from error
 
 
-def alike(batches: Iterable[Batch], split: str) -> Iterator[Batch]:
-    """Yield batches as they are, as long as their targets can be put together for a metric.
+def with_equal_targets(batches: Iterable[Batch], split: str) -> Iterator[Batch]:
+    """Yield the batches, whose targets must have one shape per example, so that a metric can concatenate them.
 
     Raises:
-        DataError: those of two batches differ in more than the number of examples.
+        DataError: targets of two batches differ in more than axis 0.
     """
     shapes: set[tuple[int, ...]] = set()
     for batch in batches:
@@ -74,8 +74,8 @@ def alike(batches: Iterable[Batch], split: str) -> Iterator[Batch]:
             shapes.add(tuple(batch.targets.shape[1:]))
         if len(shapes) > 1:
             raise DataError(
-                f"recipe.data.source: {split} has batches whose targets are {' and '.join(map(str, sorted(shapes)))} "
-                "an example, and a metric takes those of the whole split together; pad all to one length"
+                f"recipe.data.source: {split} has targets of shapes {' and '.join(map(str, sorted(shapes)))} per "
+                "example, and a metric takes those of the whole split together; pad all to one length"
             )
         yield batch
 

@@ -1,4 +1,4 @@
-"""Neighbours: the files beside a user's file that it imports, and those that they do: its code is theirs too."""
+"""Local imports: the Python files beside a user's file that it imports, whose changes change its behaviour too."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from pathlib import Path
 
 
 def local_imports(path: Path) -> set[Path]:
-    """Return the Python files that ``path`` imports from its own folder or below, directly or by way of others.
+    """Return the Python files that ``path`` imports from its own folder or below, directly or indirectly.
 
-    Read from the text, nothing is run: ``import a.b``, ``from a import b``, ``from . import b``, wherever they stand.
+    Imports (``import a.b``, ``from a import b``, ``from . import b``) are parsed anywhere in the file; nothing is run.
     """
-    found: set[Path] = set()
+    files: set[Path] = set()
     todo = [path]
     while todo:
-        for named in _imported(todo.pop(), path.parent):
-            if named not in found and named != path:
-                found.add(named)
-                todo.append(named)
-    return found
+        for file in _imported(todo.pop(), path.parent):
+            if file not in files and file != path:
+                files.add(file)
+                todo.append(file)
+    return files
 
 
 def _imported(path: Path, folder: Path) -> Iterator[Path]:
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
-        return  # whoever imports it says what is wrong
+        return  # importing it raises a better error
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -39,7 +39,7 @@ def _imported(path: Path, folder: Path) -> Iterator[Path]:
 
 
 def _files(folder: Path, parts: list[str]) -> Iterator[Path]:
-    """Yield the module that dotted parts lead to, and the packages on the way; the last may be a name inside it."""
+    """Yield the files of the module and packages on a dotted path; its last part may be a name inside the module."""
     for part in parts:
         for candidate in (folder / f"{part}.py", folder / part / "__init__.py"):
             if candidate.is_file():

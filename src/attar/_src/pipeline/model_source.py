@@ -1,4 +1,4 @@
-"""Origin: where a model of a run comes from, and how it begins under each seed."""
+"""Source of a model in a run: its module or file, and the module's initial state for each seed."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ from attar._src.train.seeds import derive_seed, seed_everything
 class ModelSource:
     """A module, or a file that teaches.
 
-    The module is made once; what it begins with under a seed is put into it, so that what was captured serves all.
+    The module is made once and gets its initial state for each seed, so that one captured program serves all seeds.
 
     Args:
-        name: what the recipe calls it.
-        model: its description.
-        folder: what its paths are relative to.
-        seed: the first.
+        name: name of the model.
+        model: its spec.
+        folder: folder that paths are relative to.
+        seed: the first seed.
 
     Attributes:
         module: the module; None for a file.
-        session: the file, open; None for a module.
+        session: the opened file; None for a module.
 
     Raises:
-        SpecError: the factory or the file is not there or is none, or the factory does not make a new module each time.
+        SpecError: the factory or file does not exist or has the wrong type, or the factory returns the same parameters
+            twice.
+        ModelError: the factory fails, or the weights do not fit.
     """
 
     def __init__(self, name: str, model: ModelSpec, folder: Path, seed: int) -> None:
@@ -48,86 +50,86 @@ class ModelSource:
                 raise SpecError(f"recipe.models.{name}.source.file: {missing_file(self.path)}")
             self.session = Session(self.path)
             return
-        self.module = self._made(seed)
-        # A module that was given as an object is worked in place, and handed back as it came.
-        self._given = isinstance(model.source.factory, nn.Module)
-        self._first = {key: value.clone() for key, value in self.module.state_dict().items()} if self._given else {}
+        self.module = self._build(seed)
+        # A module passed as an object is trained in place, and restored after the run.
+        self._is_object = isinstance(model.source.factory, nn.Module)
+        self._first = {key: value.clone() for key, value in self.module.state_dict().items()} if self._is_object else {}
         self._strides = {key: parameter.stride() for key, parameter in self.module.named_parameters()}
-        if not self._given:
-            self._made(seed)  # a factory that gives the same module again is found now, not after a teacher has trained
+        if not self._is_object:
+            self._build(seed)  # detects a factory that reuses its module now, not after hours of training
 
     @property
     def parameters(self) -> dict[str, bool]:
-        """The arguments in order -> whether a batch must have them; of a file its inputs."""
+        """Arguments of the forward (inputs of a file) in order -> whether a batch must have them."""
         if self.session is not None:
             return {port.name: True for port in self.session.inputs}
         assert self.module is not None
         return forward_parameters(self.module)
 
     def begin(self, seed: int) -> None:
-        """Put into the module what it begins with under ``seed``."""
+        """Give the module its initial state for ``seed``."""
         assert self.module is not None
-        self.module.load_state_dict(self._first if self._given else self._made(seed).state_dict())
+        self.module.load_state_dict(self._first if self._is_object else self._build(seed).state_dict())
         self.module.zero_grad(set_to_none=True)
 
-    def hand_back(self) -> None:
-        """Leave a module that was given as an object as it was."""
-        if self.module is not None and self._given:
+    def restore(self) -> None:
+        """Restore a module that was passed as an object."""
+        if self.module is not None and self._is_object:
             for key, parameter in self.module.named_parameters():
                 if parameter.stride() != self._strides[key]:
                     parameter.data = parameter.data.new_empty_strided(parameter.shape, self._strides[key])
             self.module.load_state_dict(self._first)
             self.module.zero_grad(set_to_none=True)
 
-    def _made(self, seed: int) -> nn.Module:
-        given, where = self.source.factory, f"recipe.models.{self.name}.source"
+    def _build(self, seed: int) -> nn.Module:
+        factory, where = self.source.factory, f"recipe.models.{self.name}.source"
+        factory = load_object(factory) if isinstance(factory, str) else factory
         weights = None if self.source.weights is None else self.folder / expand_path(self.source.weights)
         seed_everything(derive_seed(seed, "model", self.name))
         try:
-            made = build_module(load_object(given) if isinstance(given, str) else given, self.source.arguments, weights)
-        except SpecError as error:
-            raise SpecError(f"{where}: {error}") from error
-        except ModelError as error:
-            raise ModelError(f"{where}: {error}") from error
-        shared = None if self.module is None or self._given else _shared(self.module, made)
+            module = build_module(factory, self.source.arguments, weights)
+        except (SpecError, ModelError) as error:
+            kind = ModelError if isinstance(error, ModelError) else SpecError
+            raise kind(f"{where}: {error}") from error
+        shared = None if self.module is None or self._is_object else _shared_weight(self.module, module)
         if shared:
             raise SpecError(
-                f"{where}.factory: called again it gives the parameter {shared[1]} it gave before, and another seed "
-                "would go on from what was trained; let it make a new module each time, or return copy.deepcopy of it"
+                f"{where}.factory: its second call returned the parameter {shared[1]} of the first, so another seed "
+                "would start from trained weights; make a new module each time, or return copy.deepcopy of it"
             )
-        return made
+        return module
 
 
-def _shared(one: nn.Module, other: nn.Module) -> tuple[str, str] | None:
-    """Return what two modules call the first parameter they share, None where they share none."""
+def _shared_weight(one: nn.Module, other: nn.Module) -> tuple[str, str] | None:
+    """Return both modules' names of the first parameter they share, None if they share none."""
     own = {id(parameter): name for name, parameter in one.named_parameters(remove_duplicate=False)}
     named = other.named_parameters(remove_duplicate=False)
     return next(((own[id(parameter)], name) for name, parameter in named if id(parameter) in own), None)
 
 
 def shared_parameters(sources: Mapping[str, ModelSource]) -> dict[str, bool]:
-    """Return the arguments of all models -> whether one of them requires it: batches have what any model takes."""
-    found: dict[str, bool] = {}
+    """Return argument of any model -> whether a model requires it; batches have the arguments of all models."""
+    parameters: dict[str, bool] = {}
     for source in sources.values():
         for name, required in source.parameters.items():
-            found[name] = found.get(name, False) or required
-    return found
+            parameters[name] = parameters.get(name, False) or required
+    return parameters
 
 
 def model_sources(recipe: Recipe) -> dict[str, ModelSource]:
-    """Return every model of a recipe by name.
+    """Return name -> source of every model of a recipe.
 
     Raises:
-        SpecError, ModelError, ArtifactError: one cannot be made or opened.
-        SpecError: two share a parameter: training one would change the other.
+        SpecError, ModelError, ArtifactError: a module cannot be made or a file cannot be opened.
+        SpecError: two models share a parameter, so training one would change the other.
     """
-    found = {name: ModelSource(name, model, recipe.folder, recipe.seeds[0]) for name, model in recipe.models.items()}
-    modules = [(name, origin.module) for name, origin in found.items() if origin.module is not None]
-    for (one, own), (other, its) in combinations(modules, 2):
-        shared = _shared(own, its)
+    sources = {name: ModelSource(name, model, recipe.folder, recipe.seeds[0]) for name, model in recipe.models.items()}
+    modules = [(name, source.module) for name, source in sources.items() if source.module is not None]
+    for (one, first), (other, second) in combinations(modules, 2):
+        shared = _shared_weight(first, second)
         if shared:
             raise SpecError(
-                f"recipe.models.{other}.source: its parameter {shared[1]} is {shared[0]} of recipe.models.{one}, and "
-                "training one would change the other; give each a module of its own: a factory, or copy.deepcopy"
+                f"recipe.models.{other}.source: its parameter {shared[1]} is {shared[0]} of recipe.models.{one}, so "
+                "training one would change the other; give each its own module: a factory, or copy.deepcopy"
             )
-    return found
+    return sources

@@ -1,4 +1,4 @@
-"""Account: what the files of a run turn out to be: verified, judged on the test split once, timed, taken apart."""
+"""Results of a run: its files verified, tested once on the test split, timed and inspected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from attar._src.measure.runner import example_feed, open_runner
 from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.fabric import versions
 from attar._src.pipeline.folder import RECIPE, RunFolder
-from attar._src.pipeline.loader_checks import alike
+from attar._src.pipeline.loader_checks import with_equal_targets
 from attar._src.pipeline.model_source import ModelSource, shared_parameters
 from attar._src.recipe.recipe import Recipe
 from attar._src.report.record import remember
@@ -33,31 +33,23 @@ from attar._src.train.batch import Feed
 
 def measure_results(
     recipe: Recipe,
-    sets: DataSplits,
-    origins: Mapping[str, ModelSource],
+    splits: DataSplits,
+    sources: Mapping[str, ModelSource],
     metric: tuple[str, Metric],
     folder: RunFolder,
     *,
     command: str,
 ) -> dict[str, Any]:
-    """Return what was measured on every model of a run, as ``report.json`` has it under ``run``.
+    """Return the measurements of every model of a run, the entry ``run`` of ``report.json``.
 
-    A number that is not finite is null there. Size, layers and latency are of the files of the first seed; the metric
-    is of every seed's.
+    Sizes, layers and latencies are those of the first seed's files, the metric is that of all seeds. Numbers that are
+    not finite become null.
     """
     first = recipe.seeds[0]
     paths = {
         (seed, name): folder.files(seed, first) / f"{name}.attar" for seed in recipe.seeds for name in recipe.models
     }
-    classes = metric[0] == AccuracyMetric.name or sets.use.task == "classification"
-    scored, parameters = {}, shared_parameters(origins)
-    for (seed, name), path in track(paths.items(), "testing"):
-        session = Session(path, threads=1)
-        session.artifact.verify()
-        batches = labelled_batches(sets.feed(sets.test, parameters), origins[name].parameters)
-        found = scored[seed, name] = score(session, batches, metric[1], classes=classes)
-        told = {"metric": metric[0], "test": _number(found.value), "per_class": found.per_class}
-        remember(path, session.artifact.sha256, told)
+    scored = _test(paths, splits, sources, metric)
     latencies = dict(zip(recipe.models, _time([paths[first, name] for name in recipe.models]), strict=True))
     baseline = recipe.reference
     models = []
@@ -66,7 +58,7 @@ def measure_results(
         model = _model(name, paths[first, name], runs, folder.journal.find("packed", seed=first, model=name))
         latency = latencies[name]
         model |= {
-            "latency": latency.as_dict(),
+            "latency": vars(latency),
             "times_faster": latencies[baseline].median_ms / latency.median_ms,
             "curves": [
                 {key: _number(value) for key, value in row.items() if key not in ("event", "seed", "model", "index")}
@@ -85,15 +77,34 @@ def measure_results(
         "baseline": baseline,
         "metric": metric[0],
         "examples": scored[first, baseline].examples,
-        "class_examples": _count(sets) if any(found.per_class for found in scored.values()) else {},
+        "class_examples": _count(splits) if any(result.per_class for result in scored.values()) else {},
         "models": [model | {"times_smaller": whole / model["file_bytes"]} for model in models],
     }
+
+
+def _test(
+    paths: Mapping[tuple[int, str], Path],
+    splits: DataSplits,
+    sources: Mapping[str, ModelSource],
+    metric: tuple[str, Metric],
+) -> dict[tuple[int, str], Scored]:
+    """Verify the file of each seed and model, score it on the test split, and add the score to its report."""
+    classes = metric[0] == AccuracyMetric.name or splits.use.task == "classification"
+    scored, parameters = {}, shared_parameters(sources)
+    for (seed, name), path in track(paths.items(), "testing"):
+        session = Session(path, threads=1)
+        session.artifact.verify()
+        batches = labelled_batches(splits.feed(splits.test, parameters), sources[name].parameters)
+        result = scored[seed, name] = score(session, batches, metric[1], classes=classes)
+        entry = {"metric": metric[0], "test": _number(result.value), "per_class": result.per_class}
+        remember(path, session.artifact.sha256, entry)
+    return scored
 
 
 def labelled_batches(
     feed: Feed, parameters: Mapping[str, bool]
 ) -> Iterable[tuple[tuple[NDArray[Any], ...], NDArray[Any]]]:
-    """Yield every example once with its targets, as arrays: of batches with names the inputs that a model takes.
+    """Yield every example once as arrays ``(inputs, targets)``; of named inputs those that the model takes.
 
     Args:
         feed: the examples.
@@ -102,11 +113,11 @@ def labelled_batches(
     Raises:
         DataError: a batch has no targets, or targets differ in shape from batch to batch.
     """
-    for batch in alike(feed.once(), "a split"):
+    for batch in with_equal_targets(feed.once(), "a split"):
         if batch.targets is None:
-            raise DataError("recipe.data.source: there are no targets to judge a model by")
-        taken = batch.pick([name for name in parameters if name in batch.names])
-        yield tuple(each.numpy() for each in taken), batch.targets.numpy()
+            raise DataError("recipe.data.source: a batch has no targets; models cannot be tested without")
+        inputs = batch.pick([name for name in parameters if name in batch.names])
+        yield tuple(each.numpy() for each in inputs), batch.targets.numpy()
 
 
 def _model(name: str, path: Path, runs: Sequence[Scored], packed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -122,9 +133,9 @@ def _model(name: str, path: Path, runs: Sequence[Scored], packed: Sequence[Mappi
         "name": name,
         "file": path.name,
         "sha256": session.artifact.sha256,
-        "metric_mean": _number(mean(found.value for found in runs)),
-        "metric_per_seed": [found.value for found in runs if math.isfinite(found.value)],
-        "per_class": {label: mean(found.per_class.get(label, 0.0) for found in runs) for label in labels},
+        "metric_mean": _number(mean(each.value for each in runs)),
+        "metric_per_seed": [each.value for each in runs if math.isfinite(each.value)],
+        "per_class": {label: mean(each.per_class.get(label, 0.0) for each in runs) for label in labels},
         "parameters": size["parameters"],
         "nonzero_share": sum(item["nonzero"] for item in stored) / max(sum(item["elements"] for item in stored), 1),
         "bits_per_weight": size["bits_per_weight"],
@@ -138,21 +149,21 @@ def _model(name: str, path: Path, runs: Sequence[Scored], packed: Sequence[Mappi
 
 
 def _time(paths: Sequence[Path]) -> list[Latency]:
-    """Return the latency of every file: one example, one thread, in turns."""
+    """Return the latency of every file for one example on one thread, measured in turns."""
     runners = [open_runner(path, threads=1) for path in track(paths, "opening")]
     return interleave([partial(runner.run, example_feed(runner, 1)) for runner in runners])
 
 
 def _label(recipe: Recipe, name: str, index: int) -> str:
-    """Return what a stage is called: its name, numbered where a model has several of it."""
+    """Return the name of a stage, numbered if the model has several of that name: ``finetune 2``."""
     words = [stage.stage for stage in recipe.models[name].stages]
     same = words[: index + 1].count(words[index])
     return f"{words[index]} {same}" if words.count(words[index]) > 1 else words[index]
 
 
-def _count(sets: DataSplits) -> dict[str, int]:
-    """Return how many test examples each class has, empty where there are no classes."""
-    targets = sets.test.targets
+def _count(splits: DataSplits) -> dict[str, int]:
+    """Return class -> number of test examples; empty without integer targets."""
+    targets = splits.test.targets
     if targets is None or targets.dtype.kind not in "iu":
         return {}
     counted = Counter(np.ravel(targets).tolist())
@@ -160,5 +171,5 @@ def _count(sets: DataSplits) -> dict[str, int]:
 
 
 def _number(value: Any) -> Any:
-    """Return a value as JSON has it: NaN and infinity are none there."""
+    """Return a value for JSON: None in place of NaN and infinity."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

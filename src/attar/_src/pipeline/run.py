@@ -1,11 +1,11 @@
-"""``attar.run``: the main path. A recipe in; files that were decoded, verified and measured, and a page out.
+"""``attar.run``: from a recipe to verified and measured files, and a page that compares them.
 
-    recipe -> data, modules -> dry run of every model, then of its stages
+    recipe -> data, modules -> preflight: requirements, dry run of every model, trial of every stage
            -> for each seed, teachers first: stages -> pack -> parity -> file
            -> for every file: verify, test, latency -> report.json -> report.html
 
-Every step is journaled and every training is checkpointed: a run that was killed continues with
-``resume=True`` and ends in the same bytes.
+Every step is journaled and every training is checkpointed. A killed run continues with ``resume=True`` and gives the
+same bytes.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Run:
     """A finished run.
 
     Attributes:
-        folder: where it is.
-        report: what was measured on its models, as ``report.json`` has it under ``run``; empty on ranks but the first.
-        page: ``report.html``.
+        folder: the run's folder.
+        report: measurements of the models, the entry ``run`` of ``report.json``; empty except on the first rank.
+        page: path of ``report.html``.
     """
 
     folder: Path
@@ -50,28 +50,28 @@ class Run:
 
     @property
     def files(self) -> dict[str, Path]:
-        """The ``.attar`` file of each model, of the first seed."""
+        """Name of a model -> its ``.attar`` file of the first seed."""
         return {model["name"]: self.folder / model["file"] for model in self.report.get("models", ())}
 
 
 def run(recipe: Recipe | str | Path, out: str | Path, *, resume: bool = False, command: str = "") -> Run:
-    """Do what a recipe says, in a folder of its own.
+    """Run a recipe in a folder of its own.
 
     Args:
         recipe: a :class:`Recipe`, or the path of one in YAML.
         out: the folder.
-        resume: go on with the run that is there, if there is one.
-        command: what the report says the run was started by.
+        resume: continue the run in the folder, if any.
+        command: the command shown in the report.
 
     Returns:
-        What was measured, and where the files are.
+        The measurements and the files.
 
     Raises:
-        SpecError: something in the recipe cannot work, or the folder holds a run that is not to be resumed or that
-            another recipe, other data or other code began.
-        ModelError, ParityError: a model cannot be trained or deployed; found before any training.
-        AttarError: another run is on in the folder; it cannot be written; a loss is not finite.
-        KeyboardInterrupt: SIGINT came, wherever; the run can be gone on with.
+        SpecError: a part of the recipe cannot work; the folder has a run and ``resume`` is false, or that run had
+            another recipe, data or code.
+        ModelError, ParityError: a model cannot be trained or deployed; raised before any training.
+        AttarError: another run is active in the folder; the folder cannot be written; a loss is not finite.
+        KeyboardInterrupt: SIGINT arrived; the run can be resumed.
 
     Example:
         >>> import attar
@@ -82,30 +82,30 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, resume: bool = False, c
     out = Path(out)
     with interruptible(), references_from(recipe.folder), writing(out), threads_kept():
         metric = find(recipe.metric)
-        sets = load_splits(recipe.data, recipe.folder, task=recipe.task, metric=metric[0])
-        made = model_sources(recipe)
-        check_requirements(recipe, sets, made)
-        folder = RunFolder(out, run_facts(recipe, sets), resume=resume, first=is_first(recipe))
+        splits = load_splits(recipe.data, recipe.folder, task=recipe.task, metric=metric[0])
+        sources = model_sources(recipe)
+        check_requirements(recipe, splits, sources)
+        folder = RunFolder(out, run_facts(recipe, splits), resume=resume, first=is_first(recipe))
         try:
             keep_freed_memory()
-            calibration = sets.calibration(shared_parameters(made))
-            rehearsed = dry_run_models(recipe, made, sets.use, calibration, folder.journal)
-            try_stages(recipe, sets, made, rehearsed, metric)
-            recipe = autotune(recipe, folder.journal, rehearsed, calibration)
+            calibration = splits.calibration(shared_parameters(sources))
+            dry_runs = dry_run_models(recipe, sources, splits.use, calibration, folder.journal)
+            try_stages(recipe, splits, sources, dry_runs, metric)
+            recipe = autotune(recipe, folder.journal, dry_runs, calibration)
             folder.write_recipe(recipe)
             fabric = launch_fabric(recipe, folder)
-            apply_layout(recipe, made)
-            work = RunModels(recipe, sets, made, rehearsed, calibration, metric, folder, fabric)
+            apply_layout(recipe, sources)
+            models = RunModels(recipe, splits, sources, dry_runs, calibration, metric, folder, fabric)
             for seed in recipe.seeds:
-                work.begin(seed)
+                models.begin(seed)
                 for name in recipe.order:
-                    work.model(name)
+                    models.model(name)
             if not folder.first:
                 return Run(out, {}, None)
-            report = measure_results(recipe, sets, made, metric, folder, command=command)
+            report = measure_results(recipe, splits, sources, metric, folder, command=command)
             remember_run(out, report)
             return Run(out, report, build_page(out))
         finally:
-            for origin in made.values():
-                origin.hand_back()
+            for source in sources.values():
+                source.restore()
             folder.close()

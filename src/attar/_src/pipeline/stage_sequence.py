@@ -1,4 +1,4 @@
-"""The stages of one model in order: what each works on is made of what the one before it left."""
+"""The stages of one model in order, with the conversion between learner and compressed model that each needs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from attar._src.work.stage import Stage
 
 
 class StageSequence:
-    """A model on its way through its stages.
+    """A model going through its stages.
 
     Args:
         learner: the model before its first stage.
-        stages: all of them.
-        deploy: what makes a compressed model of the learner; called with ``fold=False`` where training follows.
+        stages: all stages of the model.
+        deploy: makes a compressed model; by default ``learner.deployed``. Called with ``fold=False`` if a training
+            stage follows, because folded batch-norms cannot be trained.
     """
 
     def __init__(
@@ -29,11 +30,11 @@ class StageSequence:
         self._compressed: CompressedModel | None = None
 
     def apply(self, index: int, do: Callable[[Any], Any]) -> None:
-        """Do one stage, the next in order.
+        """Apply the next stage in order.
 
         Args:
             index: its position.
-            do: called with a Learner or a CompressedModel, as the stage works on; returns the same kind.
+            do: called with a Learner or a CompressedModel, as its ``works_on`` says; returns the same type.
         """
         if self.stages[index].works_on is CompressedModel:
             if self._compressed is None:
@@ -47,5 +48,5 @@ class StageSequence:
         do(self.learner)
 
     def compressed(self) -> CompressedModel:
-        """Return the model as its file will hold it."""
+        """Return the compressed model to be packed."""
         return self._compressed or self._deploy(fold=True)

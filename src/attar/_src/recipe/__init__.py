@@ -1,1 +1,1 @@
-"""The main path: from a module to a verified file, and back."""
+"""Recipes: models, data and stages as validated specs, read from YAML or made in Python."""

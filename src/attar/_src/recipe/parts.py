@@ -1,4 +1,4 @@
-"""The parts of a recipe: data, models with their sources, teacher caches. Every part checks itself."""
+"""The parts of a recipe: data, models with their sources, teacher caches. Each validates its own fields."""
 
 from __future__ import annotations
 
@@ -19,31 +19,30 @@ _Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 def registered_word(what: str, registry: Registry[Any]) -> AfterValidator:
-    """Refuse a word that is neither registered nor a reference; objects of Python pass."""
+    """Refuse a word that is neither registered nor a reference such as ``file.py:name``; Python objects pass."""
 
-    def check(given: Any) -> Any:
-        if isinstance(given, str) and ":" not in given and given not in set(registry):
-            raise refused(str(UnknownName(what, given, registry)))
-        return given
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and ":" not in value and value not in set(registry):
+            raise refused(str(UnknownName(what, value, registry)))
+        return value
 
     return AfterValidator(check)
 
 
 class DataSpec(Spec):
-    """What is trained and judged on.
+    """Examples for training, validation, calibration and test.
 
     Attributes:
-        source: a data set's word (``digits``, ``npz:PATH``); ``file.py:factory``, called with each ``split=`` (train,
-            test and, where it is asked for, validation) and returning a Dataset, a pair of arrays ``(x, y)`` or a
-            DataLoader; in Python also a mapping of split to such an object.
-        validation: the share of the training examples held out; 0 for none; ``own`` for the source's own split. Where
-            null, a tenth of arrays, and of loaders what a mapping has under ``validation``.
-        preprocessing: what turns raw examples into inputs: a registered word or ``none``; the data set's own where
-            null.
-        augment: changes drawn anew each epoch: those with counted variants in order on raw training examples, then the
-            endless ones in order on inputs. Not for loaders.
-        calibration: how many training examples ranges are found on and files are compared on.
-        seed: which examples are held out.
+        source: a registered data set (``digits``, ``npz:PATH``); or ``file.py:factory``, called as
+            ``factory(split="train")`` (then ``test``, and ``validation`` if requested), which returns a Dataset, a pair
+            of arrays ``(x, y)`` or a DataLoader; in Python also a mapping of split -> such an object.
+        validation: share of the training examples to hold out; 0 for none; ``own`` for the source's own split. If
+            null, a tenth of arrays, and for loaders the entry ``validation`` of a mapping.
+        preprocessing: turns raw examples into inputs: a registered word or ``none``; if null, the data set's own.
+        augment: random changes, new in each epoch: first those with a finite number of variants (crop, flip), on raw
+            examples, then the others, on inputs. Not for loaders.
+        calibration: number of training examples for calibration and for comparing files.
+        seed: chooses the examples held out.
     """
 
     source: Annotated[Reference, registered_word("data set", DATASETS)]
@@ -55,13 +54,13 @@ class DataSpec(Spec):
 
 
 class SourceSpec(Spec):
-    """Where a module comes from: a factory, or a file that only teaches.
+    """Source of a model: a factory, or a ``.attar`` file that only teaches.
 
     Attributes:
         factory: ``file.py:name`` or ``package.module:name`` of a class or function; in Python also a module itself.
         arguments: keyword arguments of the factory.
-        weights: trained weights to begin with: ``.safetensors``, a state dict, or a ``.attar`` file of the same module.
-        file: a ``.attar`` file, alone.
+        weights: trained weights to start from: ``.safetensors``, a state dict, or a ``.attar`` file of the same module.
+        file: a ``.attar`` file, without the other fields.
     """
 
     factory: Reference = None
@@ -72,10 +71,10 @@ class SourceSpec(Spec):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.factory is None) == (self.file is None):
-            raise refused(f"one of factory and file is needed, {'both' if self.file else 'none'} came")
+            raise refused(f"give either factory or file (got {'both' if self.file else 'neither'})")
         extra = [name for name in ("arguments", "weights") if getattr(self, name)] if self.file else []
         if extra:
-            raise refused("a file needs none; take it out", extra[0])
+            raise refused("a file takes none; remove it", extra[0])
         return self
 
 
@@ -83,12 +82,12 @@ class ModelSpec(Spec):
     """A model of the recipe.
 
     Attributes:
-        source: where it comes from; a word alone is its factory.
-        stages: what is done to it, in order; none packs it as it comes.
-        licence: a note on the licence of its weights; it travels in the file.
+        source: its source; a string alone is the factory.
+        stages: compression steps in order; without any, the model is packed as it is.
+        licence: note on the licence of the weights, stored in the file.
     """
 
-    source: Annotated[SourceSpec, BeforeValidator(lambda given: given if _spelled(given) else {"factory": given})]
+    source: Annotated[SourceSpec, BeforeValidator(lambda value: value if _spelled(value) else {"factory": value})]
     stages: tuple[StageChoice, ...] = ()
     licence: str | None = None
 
@@ -96,8 +95,8 @@ class ModelSpec(Spec):
     def _check(self) -> Self:
         if self.source.file is not None and self.stages:
             raise refused(
-                f"{self.source.file} is a file, through which no gradient goes; a file can only teach: take its stages "
-                "out, or give a factory and weights",
+                f"{self.source.file} is a file, which cannot be trained, only teach; remove its stages, or give a "
+                "factory and weights",
                 "stages",
             )
         for index, stage in enumerate(self.stages):
@@ -112,22 +111,22 @@ class ModelSpec(Spec):
 
     @property
     def ends_compressed(self) -> bool:
-        """Whether the last stage leaves a compressed model, which has no program: it teaches by its file."""
+        """Whether the last stage works on a compressed model. It has no program to train, so its file teaches."""
         return bool(self.stages) and self.stages[-1].works_on is CompressedModel
 
 
 class TeacherCacheSpec(Spec):
-    """Outputs of a teacher computed once and kept.
+    """Outputs of a teacher, computed once and stored on disk.
 
     Attributes:
-        variants: how many augmented forms of an example are kept, drawn at random; null for all, which must be finite.
-        file: where they are kept, for all seeds and for other runs too; in the run's own folder, one for each seed,
-            where null.
+        variants: number of augmented variants stored for each example, drawn at random; null stores all of a finite
+            number.
+        file: path of a cache shared by all seeds and by other runs; if null, each seed has one in the run's folder.
     """
 
     variants: Annotated[int, Field(ge=1)] | None = None
     file: str | None = None
 
 
-def _spelled(given: Any) -> bool:
-    return isinstance(given, dict | SourceSpec)
+def _spelled(value: Any) -> bool:
+    return isinstance(value, dict | SourceSpec)

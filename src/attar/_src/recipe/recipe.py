@@ -1,11 +1,12 @@
-"""Recipe: named models with their sources and stages, the data, the seeds; what :func:`attar.run` takes.
+"""Recipe: named models with sources and stages, data and seeds; the input of :func:`attar.run`.
 
-Every part checks itself, and the recipe checks how its parts fit together, before any compute.
+Each part validates its own fields, the recipe how the parts fit together, before anything is computed.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -25,59 +26,59 @@ from attar._src.work.stage import Stage
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
-def _different(given: tuple[int, ...]) -> tuple[int, ...]:
-    if not given or len(set(given)) != len(given):
-        raise refused(f"{list(given)} should be different numbers, one at least")
-    return given
+def _different(value: tuple[int, ...]) -> tuple[int, ...]:
+    if not value or len(set(value)) != len(value):
+        raise refused(f"{list(value)} should be one or more different numbers")
+    return value
 
 
-def _with_batch_axis(given: tuple[int, ...]) -> tuple[int, ...]:
-    if len(set(given)) != len(given):
-        raise refused(f"{list(given)} should be different numbers")
-    if 0 not in given:
-        raise refused(f"{list(given)} leaves out 0, the batch, which varies in training")
-    return given
+def _with_batch_axis(value: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(value)) != len(value):
+        raise refused(f"{list(value)} should be different numbers")
+    if 0 not in value:
+        raise refused(f"{list(value)} should include 0, the batch axis, which varies in training")
+    return value
 
 
-def _named_models(given: dict[str, Any]) -> dict[str, Any]:
-    if not given:
-        raise refused("there is none; name one with a source, as in {student: {source: net.py:build}}")
-    for name in given:
+def _named_models(value: dict[str, Any]) -> dict[str, Any]:
+    if not value:
+        raise refused("the recipe has no model; add one, as in {student: {source: net.py:build}}")
+    for name in value:
         if not _FILE_NAME.fullmatch(name):
-            raise refused("a name is letters, digits, _ and -, for it becomes the name of a file", name)
-    return given
+            raise refused("a name becomes a file name; use letters, digits, _ and - only", name)
+    return value
 
 
 class Recipe(Spec):
-    """Several models, what is done to each, and on what.
+    """Models, the stages of each, and the data they are trained and tested on.
 
     Attributes:
-        data: a word, an object of Python, or a :class:`Data`.
-        seeds: the whole run once for each; the files of the first are in the run's folder, those of the others in
-            ``seed-N`` there.
-        precision: ``auto`` measures at the start.
-        layout: of images in memory while training; ``auto`` measures at the start.
-        devices: how many ranks train together.
-        threads: of PyTorch in each rank; as many as it chooses where null.
-        models: by name, in order; a stage of one may learn from another.
-        teacher_cache: teachers whose outputs are computed once and kept instead of being computed at each step.
-        baseline: the model the report compares with; by default the first that teaches, else the first.
+        data: a data set's word, a Python object, or a :class:`DataSpec`.
+        seeds: the run is repeated for each; files of the first seed are in the run's folder, those of the others in
+            its subfolders ``seed-N``.
+        precision: precision of training; ``auto`` chooses the faster one by a measurement at the start.
+        layout: memory layout of images in training; ``auto`` measures as well.
+        devices: number of ranks that train together.
+        threads: PyTorch threads of each rank; if null, PyTorch's default divided by ``devices``.
+        models: name -> model; a stage of one model may learn from another.
+        teacher_cache: teachers whose outputs are computed once and stored, instead of in every step.
+        baseline: the model the report compares with; by default the first teacher, or the first model.
         metric: ``accuracy``, ``mean_squared_error``, ``file.py:name``, or a function of outputs and targets.
-        task: what the models are for; the data set's own where null.
-        dynamic: axes of the inputs whose length may vary when a file is run; 0 is the batch.
+        task: task of the models; if null, the data set's own.
+        dynamic: axes of the inputs whose length may vary at run time; 0 is the batch.
         coder: entropy coder of the files.
-        root: the folder its paths are relative to, itself relative to the folder of the recipe's file.
+        root: folder that paths in the recipe are relative to, itself relative to the folder of the recipe's file.
 
     Raises:
-        SpecError: something cannot work; the message has the path in the recipe, what arrived and the nearest that
-            would do.
+        SpecError: a field is invalid or parts contradict each other; the message has the path in the recipe, what
+            arrived and the nearest fix.
 
     Example:
         >>> Recipe(data="digits", models={"net": {"source": "net.py:build"}}).seeds
         (0,)
     """
 
-    data: Annotated[DataSpec, BeforeValidator(lambda given: given if _is_data(given) else {"source": given})]
+    data: Annotated[DataSpec, BeforeValidator(lambda value: value if _is_data(value) else {"source": value})]
     models: Annotated[dict[str, ModelSpec], AfterValidator(_named_models)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_different)] = (0,)
     precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
@@ -102,13 +103,12 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for name, model in self.models.items():
-            for index, stage in enumerate(model.stages):
-                place = ("models", name, "stages", index)
-                for teacher in stage.teachers():
-                    self._refuse_unknown(teacher, *place, "teacher")
-                self._check_inspected(stage, *place)
-                self._check_variants(stage, *place)
+        for _, name, index, stage in self.each_stage():
+            place = ("models", name, "stages", index)
+            for teacher in stage.teachers():
+                self._refuse_unknown(teacher, *place, "teacher")
+            self._check_inspected(stage, *place)
+            self._check_variants(stage, *place)
         for name in self.teacher_cache:
             self._refuse_unknown(name, "teacher_cache")
         self._check_cache_files()
@@ -123,30 +123,30 @@ class Recipe(Spec):
             raise refused(str(UnknownName("model", name, self.models)), *place)
 
     def _check_inspected(self, stage: Stage, *place: str | int) -> None:
-        """Refuse to read layers of a teacher that has no program: of files and caches only outputs are known."""
+        """Refuse a stage that reads layers of a teacher of which only outputs are known: a file or a cache."""
         for name, below in stage.inspected_teachers().items():
             model, why = self.models[name], None
             if name in self.teacher_cache:
-                why = f"is cached, and a cache keeps outputs alone; take {name!r} out of teacher_cache"
+                why = f"is cached, and a cache has outputs only; remove {name!r} from teacher_cache"
             elif model.source.file is not None:
-                why = "is a file and gives outputs alone; give it a factory, and its weights as source.weights"
+                why = "is a file and has outputs only; give it a factory, and its weights as source.weights"
             elif model.ends_compressed:
-                why = "is rounded after training and gives outputs alone; give its quantize epochs, or take it out"
+                why = "is quantized after training and has outputs only; give its quantize epochs, or remove that stage"
             if why is not None:
-                raise refused(f"the layers of {name!r} are read, which {why}", *place, *below)
+                raise refused(f"the stage reads layers of {name!r}, which {why}", *place, *below)
 
     def _check_variants(self, stage: Stage, *place: str | int) -> None:
         cached = [self.teacher_cache[name] for name in stage.teachers() if name in self.teacher_cache]
         kept = {cache.variants for cache in cached} - {None}
         if len(kept) > 1:
             raise refused(
-                f"its teachers have caches of {sorted(map(str, kept))} variants; they need the same ones, so give all "
-                "of them the same number",
+                f"its teachers have caches of {sorted(map(str, kept))} variants; give all of them the same number, so "
+                "that they store the same variants",
                 *place,
             )
 
     def _check_cache_files(self) -> None:
-        """Refuse a cache file of two teachers: of two models, or of one that is trained under several seeds."""
+        """Refuse a cache file for two teachers: two models, or one model trained under several seeds."""
         kept: dict[str, str] = {}
         for name, cache in self.teacher_cache.items():
             if cache.file is None:
@@ -154,53 +154,59 @@ class Recipe(Spec):
             place = ("teacher_cache", name, "file")
             if self.models[name].trains and len(self.seeds) > 1:
                 raise refused(
-                    f"{name!r} is trained, so it is another teacher under each of the seeds {list(self.seeds)}, and "
-                    "one file keeps one teacher; leave out file, or give one seed",
+                    f"{name!r} is trained and differs between the seeds {list(self.seeds)}, but a file caches one "
+                    "teacher; remove file, or give one seed",
                     *place,
                 )
             other = kept.setdefault(normpath(expand_path(cache.file)), name)
             if other != name:
-                raise refused(f"{cache.file} is the cache of {other!r} too; give each a file of its own", *place)
+                raise refused(f"{cache.file} is also the cache of {other!r}; give each its own file", *place)
 
     @property
     def stages(self) -> dict[str, tuple[Stage, ...]]:
-        """The stages of every model."""
+        """Name of a model -> its stages."""
         return {name: model.stages for name, model in self.models.items()}
+
+    def each_stage(self) -> Iterator[tuple[str, str, int, Stage]]:
+        """Yield ``("recipe.models.net.stages.0", "net", 0, stage)`` for each stage of each model, in order."""
+        for name, model in self.models.items():
+            for index, stage in enumerate(model.stages):
+                yield f"recipe.models.{name}.stages.{index}", name, index, stage
 
     @property
     def folder(self) -> Path:
-        """The folder its paths are relative to."""
+        """The folder that paths in the recipe are relative to."""
         return self._folder / self.root
 
     @property
     def order(self) -> tuple[str, ...]:
-        """The names of the models, teachers before those they teach."""
+        """Names of the models, teachers before their students."""
         return teaching_order(self.stages, self.models)
 
     @property
     def teachers(self) -> tuple[str, ...]:
-        """The names of the models that teach, in order."""
-        taught = {name for stages in self.stages.values() for stage in stages for name in stage.teachers()}
+        """Names of the models that teach, in the order of ``models``."""
+        taught = {name for *_, stage in self.each_stage() for name in stage.teachers()}
         return tuple(name for name in self.models if name in taught)
 
     @property
     def reference(self) -> str:
-        """The name of the model the report compares with."""
+        """Name of the model the report compares with."""
         return self.baseline or next(iter([*self.teachers, *self.models]))
 
     def only(self, *names: str) -> Recipe:
-        """Return the recipe of these models and of those that teach them.
+        """Return the recipe of the named models and their teachers.
 
-        Each ends in the bytes it has in the whole, but for what is decided by all models together: ``auto`` precision
-        and layout, and the seed of caches where one has a file. The report compares with the first of these where the
-        baseline is not among them.
+        Their files have the same bytes as in a run of the whole recipe, unless ``auto`` precision or layout, which
+        depends on all models, or the seed of shared caches differs. If the baseline is left out, the report compares
+        with the default baseline.
 
         Raises:
             SpecError: no name is given.
             UnknownName: there is no such model.
         """
         if not names:
-            raise SpecError(f"only: name one model at least, of {', '.join(self.models)}")
+            raise SpecError(f"only: give at least one model of {', '.join(self.models)}")
         for name in names:
             if name not in self.models:
                 raise UnknownName("model", name, self.models)
@@ -214,12 +220,12 @@ class Recipe(Spec):
         )
 
     def described(self) -> dict[str, Any]:
-        """Return it as YAML and JSON have it, defaults written out; objects of Python are described."""
-        found: dict[str, Any] = to_json(self)
-        return found
+        """Return the recipe as JSON values, defaults included; Python objects are described."""
+        described: dict[str, Any] = to_json(self)
+        return described
 
     def objects(self) -> tuple[str, ...]:
-        """Return the paths of objects of Python in it, which no file can hold."""
+        """Return the paths of Python objects in the recipe, which cannot be written to a file."""
         return tuple(object_paths(self))
 
     @classmethod
@@ -233,10 +239,10 @@ def read_recipe(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
 
     Args:
         path: the file.
-        overrides: ``models.student.stages.0.epochs=3``: what to put in place; values are YAML.
+        overrides: replacements such as ``models.student.stages.0.epochs=3``; values are YAML.
 
     Raises:
-        SpecError: the file is no recipe, or something in it cannot work.
+        SpecError: the file is missing or is not a valid recipe.
     """
     path = Path(path)
     tree = apply_overrides(parse_yaml(path), overrides)
@@ -246,6 +252,6 @@ def read_recipe(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
     return recipe
 
 
-def _is_data(given: Any) -> bool:
-    # A mapping of split to object is a source, not the fields of one.
-    return isinstance(given, DataSpec) or (isinstance(given, dict) and not {"train", "test"} & set(given))
+def _is_data(value: Any) -> bool:
+    # A mapping of split -> object is a source, not the fields of a DataSpec.
+    return isinstance(value, DataSpec) or (isinstance(value, dict) and not {"train", "test"} & set(value))

@@ -1,6 +1,6 @@
 """Reference: a field of a recipe that is a registered word, ``file.py:name``, or a Python object.
 
-An object cannot be written into a file: it is described there, and a recipe that needs it runs from Python alone.
+A file only describes an object, so a recipe with objects can be run from Python alone.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from torch import nn
 
 from attar._src.core.digest import digest
 
-#: ``file.py:name``, wherever it stands in a recipe.
+#: ``file.py:name``, anywhere in a recipe.
 _IN_FILE = re.compile(r"(?P<file>[^:]+\.py):(?P<name>\w+)")
 
 
 def expand_path(path: str) -> Path:
-    """Return a path of a recipe with ``~`` and ``$VARIABLES`` of the environment put in."""
+    """Return a path of a recipe with ``~`` and ``$VARIABLES`` expanded."""
     return Path(os.path.expandvars(path)).expanduser()
 
 
 def to_json(value: Any) -> Any:
-    """Return a value as JSON has it: words, numbers, lists and mappings as they are, any other object described.
+    """Return a value as JSON: words, numbers, lists and mappings as they are, other objects described.
 
-    An object is described by the name and the SHA-256 of the code of its class or function, a module by that of its
-    state too, so that another one is noticed.
+    The description has the name and the SHA-256 of the code of the object's class or function, for an ``nn.Module``
+    also the SHA-256 of its state, so that a changed object is noticed when a run resumes.
     """
     if isinstance(value, BaseModel):
         value = _fields(value)
@@ -45,12 +45,12 @@ def to_json(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     named = value if isinstance(value, type) or hasattr(value, "__qualname__") else type(value)
-    found = {"object": f"{named.__module__}.{named.__qualname__}", **_code(named)}
-    return found | {"state": _digest(value)} if isinstance(value, nn.Module) else found
+    described = {"object": f"{named.__module__}.{named.__qualname__}", **_code(named)}
+    return described | {"state": _digest(value)} if isinstance(value, nn.Module) else described
 
 
 def object_paths(value: Any, path: str = "") -> Iterator[str]:
-    """Yield the path of every Python object in a recipe: what a file could not hold."""
+    """Yield the path of every Python object in a recipe, such as ``models.net.source.factory``."""
     if isinstance(value, BaseModel):
         value = _fields(value)
     if isinstance(value, Mapping):
@@ -64,10 +64,10 @@ def object_paths(value: Any, path: str = "") -> Iterator[str]:
 
 
 def referenced_files(value: Any) -> set[str]:
-    """Return the files that a described recipe names by ``file.py:name``, as they are written."""
+    """Return the files that a described recipe names as ``file.py:name``, unexpanded."""
     if isinstance(value, str):
-        found = _IN_FILE.fullmatch(value)
-        return {found["file"]} if found else set()
+        match = _IN_FILE.fullmatch(value)
+        return {match["file"]} if match else set()
     if isinstance(value, Mapping):
         value = list(value.values())
     return {name for item in value for name in referenced_files(item)} if isinstance(value, list | tuple) else set()
@@ -81,7 +81,7 @@ def _code(named: Any) -> dict[str, str]:
     try:
         return {"code": hashlib.sha256(inspect.getsource(named).encode()).hexdigest()}
     except (OSError, TypeError):
-        # Written at a prompt, or not in Python at all.
+        # Defined at a prompt, or not in Python.
         return {}
 
 

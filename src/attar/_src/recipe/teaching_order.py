@@ -23,7 +23,7 @@ def teaching_order(stages: Mapping[str, Sequence[Stage]], names: Iterable[str]) 
     def visit(name: str, above: tuple[str, ...]) -> None:
         if name in above:
             circle = " <- ".join([*above[above.index(name) :], name])
-            raise SpecError(f"models.{above[-1]}: models teach each other in a circle: {circle}; take one out")
+            raise SpecError(f"models.{above[-1]}: models teach each other in a circle: {circle}; remove one teacher")
         if name not in done:
             for stage in stages[name]:
                 for teacher in stage.teachers():
@@ -37,12 +37,12 @@ def teaching_order(stages: Mapping[str, Sequence[Stage]], names: Iterable[str]) 
 
 def students_of(stages: Mapping[str, Sequence[Stage]], teacher: str) -> tuple[str, ...]:
     """Return the models that learn from ``teacher``, directly or through others."""
-    found: dict[str, None] = {}
+    students: dict[str, None] = {}
     todo = [teacher]
     while todo:
-        taught = todo.pop()
+        current = todo.pop()
         for name, own in stages.items():
-            if name not in found and any(taught in stage.teachers() for stage in own):
-                found[name] = None
+            if name not in students and any(current in stage.teachers() for stage in own):
+                students[name] = None
                 todo.append(name)
-    return tuple(found)
+    return tuple(students)

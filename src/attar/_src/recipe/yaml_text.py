@@ -16,7 +16,7 @@ from attar._src.core.errors import SpecError, UnknownName, missing_file
 
 class _Composer(Composer):
     def compose_mapping_node(self, anchor: Any) -> Any:
-        """Refuse keys given twice. Later, among keys merged by ``<<``, the constructor overlooks them."""
+        """Refuse duplicate keys. The constructor cannot: it would miss those among keys merged by ``<<``."""
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
@@ -71,7 +71,7 @@ def format_yaml(tree: Mapping[str, Any]) -> bytes:
     """Return a tree of JSON values as YAML, keys in their order; :func:`parse_yaml` reads it back."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
-    # ASCII on lines of any length: ruamel.yaml reads neither U+0085 nor every folded string as they were.
+    # ASCII without line folding, because ruamel.yaml reads neither U+0085 nor every folded string back unchanged.
     yaml.allow_unicode, yaml.width = False, 1 << 30
     yaml.representer.sort_base_mapping_type_on_output = False
     out = BytesIO()
@@ -86,7 +86,7 @@ def _load(text: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """Return an error in one line: ``line 2, column 1: the key 'data' is given twice``."""
+    """Return an error as one line: ``line 2, column 1: the key 'data' is given twice``."""
     if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"line {mark.line + 1}, column {mark.column + 1}: {' '.join(str(error.problem).split())}"

@@ -42,7 +42,7 @@ class PruneActivations(Rule):
     freeze: Annotated[float, Field(gt=0, le=1)] = 0.5
 
     @model_validator(mode="after")
-    def _fits(self) -> PruneActivations:
+    def _one_criterion(self) -> PruneActivations:
         if (self.sparsity is None) == (self.threshold is None):
             raise ValueError("prune_activations takes one of the two: sparsity or threshold")
         return self

@@ -70,7 +70,7 @@ class Pruning(Spec):
     overrides: dict[str, _Sparsity] = {}
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _one_criterion(self) -> Self:
         if (self.sparsity is None) == (self.threshold is None):
             raise ValueError("prune takes one of the two: sparsity or threshold")
         if self.end < self.begin:

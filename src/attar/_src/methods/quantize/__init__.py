@@ -1,1 +1,1 @@
-"""Quantization after training: solvers find the scales of weights, observers those of activations."""
+"""Quantization: after training (ptq), with straight-through gradients (qat), learned steps (lsq), buckets (polino)."""

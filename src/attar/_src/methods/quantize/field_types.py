@@ -1,4 +1,4 @@
-"""Types of fields that specs of quantization have in common: bits, and which weights share a scale."""
+"""Field types of quantization specs: bits, and which weights share a scale."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from pydantic import BeforeValidator, Field
 
 from attar._src.core.scheme import Granularity, PerBucket, PerGroup, PerTensor
 
-#: Width of a code on an affine grid.
+#: Bits of a code on an affine grid.
 GridBits = Annotated[int, Field(ge=2, le=8)]
-#: Width of a code in a codebook.
+#: Bits of a code in a codebook.
 CodeBits = Annotated[int, Field(ge=1, le=8)]
 
 _SIZED = {"group": PerGroup, "bucket": PerBucket}
 
 
-def _read(given: Any) -> Any:
-    """Return what ``channel``, ``tensor``, ``group:SIZE`` or ``bucket:SIZE`` stands for; anything else as it is."""
-    if not isinstance(given, str):
-        return given
-    kind, _, size = given.partition(":")
-    if given == "channel":
+def _read(value: Any) -> Any:
+    """Convert ``channel`` (None), ``tensor``, ``group:SIZE`` and ``bucket:SIZE``; return other values unchanged."""
+    if not isinstance(value, str):
+        return value
+    kind, _, size = value.partition(":")
+    if value == "channel":
         return None
-    if given == "tensor":
+    if value == "tensor":
         return PerTensor()
     if kind in _SIZED and size.isascii() and size.isdigit() and int(size):
         return _SIZED[kind](size=int(size))
-    raise ValueError("write channel, tensor, group:SIZE or bucket:SIZE, as in group:64")
+    raise ValueError("use channel, tensor, group:SIZE or bucket:SIZE, as in group:64")
 
 
-#: A granularity; None, in words ``channel``, is one scale for each index of the weight's own output axis.
+#: A granularity; None (``channel``) is one scale for each index of the weight's output axis.
 GranularityChoice = Annotated[
     Granularity | None, BeforeValidator(_read, json_schema_input_type=str | Granularity | None)
 ]

@@ -1,4 +1,4 @@
-"""The rule for what is no code: biases, norms and other small tensors in 16 or 8 bits, scales in 16."""
+"""The rule for tensors without codes: biases, norms and other small tensors in 16 or 8 bits, scales in 16."""
 
 from __future__ import annotations
 
@@ -21,42 +21,35 @@ from attar._src.work.learner import Learner
 from attar._src.work.rule import Rule
 
 _HALF_MAX = float(np.finfo(np.float16).max)
-#: A grid of 8 bits may have steps of this share of the median magnitude at most.
-_COARSEST = 1 / 16
-#: Fewer scales than these may save less than the record of their type takes.
-_FEWEST = 4
-#: A scale may move by this share of itself: half the distance of normal numbers of bfloat16, at most.
-_SCALE_MOVES = 2.0**-8
-#: An offset may move by this share of the least step of its grid.
-_OFFSET_MOVES = 1 / 8
-#: A scale that no value depends on is no smaller: half precision holds it.
-_UNUSED = 2.0**-14
+_COARSEST = 1 / 16  # largest step of an 8-bit grid, as a share of the median magnitude
+_FEWEST = 4  # fewer scales may save less than the record of their type takes
+_SCALE_TOLERANCE = 2.0**-8  # relative: half the spacing of normal bfloat16 numbers, at most
+_OFFSET_TOLERANCE = 1 / 8  # in steps of the finest spacing of the points
+_UNUSED = 2.0**-14  # least value for scales of all-zero codes: the smallest normal number of half precision
 
 
 class LowPrecision(Rule):
-    """Store in 16 or 8 bits what no grid holds, batch-norms that stay in the graph as two vectors, not four, and scales
-    in 16 bits where asked.
+    """Store float tensors in 16 or 8 bits, unfolded batch-norms as two vectors instead of four, and optionally scales
+    in 16 bits.
 
-    In a small network biases and batch-norms weigh as much as its weights: 16 bytes a channel for a batch-norm behind
-    an activation, 4 of them left at 16 bits. A tensor of 16 bits is rounded to half precision or bfloat16,
-    whichever is nearer; one of 8 bits lies on a symmetric grid over its own range, if its steps are a sixteenth of the
-    median magnitude or less: a channel that never fires can have a batch-norm factor hundreds of times the others',
-    and they would be rounded to nothing. Such a tensor takes 16 bits, and so does the variance of a batch-norm that
-    stays: on a grid a small one would be zero. It acts when the file is made, on floating tensors that nothing else
-    holds; what integer kernels add stays as they need it.
+    In a small network biases and batch-norms can take as much space as the weights: a float32 batch-norm takes 16 bytes
+    per channel, merged and in half precision 4. The rule acts when the file is made, on float32 tensors that no other
+    rule compresses; biases of integer layers keep their integer grid.
 
-    With ``scale_bits: 16`` the scales of every weight on a grid, and the offsets of those that have them, are rounded
-    too: to half precision, which moves a scale by 2^-11 of itself at most, or by more if it is very small; where one
-    would move by more than 2^-8 of itself, or an offset by more than an eighth of a step, to bfloat16, which has the
-    range of float32. Where offsets are too coarse in that as well, both stay in float32: weights far from zero need
-    it. Batch-norms are folded by then, and the biases of integer layers are put on the steps of the rounded scales, so
-    that these layers stay in integers. Codes stay as they were trained. Weights with fewer than four scales keep
-    float32, and so do those that a stage ``quantize`` rounds after training.
+    - 16 bits: half precision or bfloat16, whichever has the smaller largest error.
+    - 8 bits: a symmetric grid over the tensor's range, if its step is at most 1/16 of the median magnitude; otherwise
+      16 bits. A channel that never fires can have a batch-norm factor hundreds of times the others, which a grid over
+      that range would round to zero. Variances always take 16 bits for the same reason.
+    - ``scale_bits: 16``: scales and offsets of weights too. Half precision moves a scale by at most 2^-11 of its size,
+      more below 2^-14. If a scale would move by more than 2^-8 of its size or an offset by more than 1/8 step,
+      bfloat16 is used, and if that is too coarse as well, float32. Codes do not change, and biases of integer layers
+      are rounded to steps of the new scales. Weights with fewer than 4 scales keep float32, and so do weights that a
+      later stage ``quantize`` rounds after training.
 
     Attributes:
-        bits: 16, or 8: cheaper, and worth a look at the accuracy.
-        merge: whether batch-norms become two vectors; a file that shall be trained further keeps all four.
-        scale_bits: bits of a scale: 32, as trained, or 16.
+        bits: 16 or 8; 8 is smaller, but the accuracy should be checked.
+        merge: whether unfolded batch-norms become two vectors; false keeps all four for training from the file.
+        scale_bits: bits of a scale, 32 or 16.
     """
 
     name: Literal["low_precision"] = "low_precision"
@@ -65,12 +58,12 @@ class LowPrecision(Rule):
     scale_bits: Literal[16, 32] = 32
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return the constraint; it holds nothing while the module is trained."""
+        """Return the constraint; it does not act in training."""
         return LowPrecisionConstraint(self)
 
 
 class LowPrecisionConstraint(Constraint):
-    """What a :class:`LowPrecision` does when the file is made."""
+    """A :class:`LowPrecision` attached to a module; acts when the file is made."""
 
     order: ClassVar[int] = 3
 
@@ -79,9 +72,9 @@ class LowPrecisionConstraint(Constraint):
         self.rule, self.merges = rule, rule.merge
 
     def finish(self, piece: CompressedModel) -> CompressedModel:
-        """Return the workpiece with its floating tensors, and scales where asked, in fewer bits."""
+        """Return the model with its float tensors, and optionally its scales, in fewer bits."""
         if self.rule.scale_bits == 16:
-            piece = _with_narrowed_scales(piece)
+            piece = _with_16_bit_scales(piece)
         fewer, variances = {}, _variances(piece.traced.graph)
         for name, tensor in piece.stored().items():
             if name not in piece.tensors and isinstance(tensor, Dense) and tensor.dtype == "f32":
@@ -90,67 +83,72 @@ class LowPrecisionConstraint(Constraint):
 
 
 def to_low_precision(values: NDArray[np.float32], bits: int) -> CompressedTensor:
-    """Return finite values, any shape, in 16 or 8 bits; in 16, or as they are, where that is not possible."""
+    """Return values, any shape, in 8 or 16 bits: as many as ``bits`` if possible, otherwise more.
+
+    Example:
+        >>> to_low_precision(np.array([0.5, -1.0, 0.75], np.float32), 8).codes
+        array([  64, -127,   95], dtype=int8)
+    """
     size = np.abs(values)
     largest = float(size.max(initial=0.0))
     if not np.isfinite(largest) or not values.ndim or not values.size:
         return Dense(values, "f32")
     if (values == values.flat[0]).all():
-        # One code throughout takes no bits: what merging leaves of a batch-norm's statistics is of this kind.
+        # A single code takes no bits after entropy coding; merging leaves such statistics of a batch-norm.
         codes = np.sign(values).astype(np.int8)
         return Quantized(codes, np.array([largest or 1.0], np.float32), Scheme(bits=2, granularity=PerTensor()))
     if bits == 8 and largest / 127 <= _COARSEST * np.median(size[size > 0]):
         scheme = Scheme(bits=8, granularity=PerTensor())
         return round_to_grid(values, np.array([largest / scheme.qmax], np.float32), None, scheme)
-    wide = Dense(to_half(values, "bf16"), "bf16")
+    bfloat = Dense(to_half(values, "bf16"), "bf16")
     if largest <= _HALF_MAX:
-        finer = Dense(to_half(values, "f16"), "f16")
-        if np.abs(finer.dense() - values).max() <= np.abs(wide.dense() - values).max():
-            return finer
-    return wide if np.isfinite(wide.dense()).all() else Dense(values, "f32")
+        half = Dense(to_half(values, "f16"), "f16")
+        if np.abs(half.dense() - values).max() <= np.abs(bfloat.dense() - values).max():
+            return half
+    return bfloat if np.isfinite(bfloat.dense()).all() else Dense(values, "f32")
 
 
 def with_16_bit_scales(tensor: CompressedTensor) -> CompressedTensor:
-    """Return a tensor with its scales and offsets in 16 bits; as it is where it is masked or has none, few, or one that
-    no type of 16 bits has near enough.
+    """Return a tensor with scales and offsets in half precision or bfloat16.
+
+    The tensor is unchanged if it is dense or sparse, has fewer than 4 scales, or neither type is precise enough.
     """
     if isinstance(tensor, Dense | Sparse) or tensor.scale.size < _FEWEST:
         return tensor
-    given = _used(tensor) if isinstance(tensor, Quantized) else tensor.scale
+    before = _used_scales(tensor) if isinstance(tensor, Quantized) else tensor.scale
     for dtype in HALF_TYPES:
-        scale = _rounded(given, dtype, _share(given))
+        scale = _rounded(before, dtype, _scale_tolerance(before))
         if isinstance(tensor, Quantized):
             if scale is not None:
                 return replace(tensor, scale=scale, scale_dtype=dtype)
             continue
-        offset = _rounded(tensor.offset, dtype, _room(tensor))
+        offset = _rounded(tensor.offset, dtype, _offset_tolerance(tensor))
         if scale is not None and offset is not None:
             return replace(tensor, scale=scale, offset=offset, scale_dtype=dtype)
     return tensor
 
 
-def _rounded(values: NDArray[np.float32], dtype: str, room: NDArray[np.float64]) -> NDArray[np.float32] | None:
-    """Return values rounded to a type of 16 bits; None where one moves farther than it may."""
-    found = from_half(to_half(values, dtype), dtype)
-    return found if (np.abs(found - values) <= room).all() else None
+def _rounded(values: NDArray[np.float32], dtype: str, tolerance: NDArray[np.float64]) -> NDArray[np.float32] | None:
+    """Return values rounded to a 16-bit type, None if one moves by more than its tolerance."""
+    rounded = from_half(to_half(values, dtype), dtype)
+    return rounded if (np.abs(rounded - values) <= tolerance).all() else None
 
 
-def _share(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    return _SCALE_MOVES * np.abs(values.astype(np.float64))
+def _scale_tolerance(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    return _SCALE_TOLERANCE * np.abs(values.astype(np.float64))
 
 
-def _room(tensor: Codebook) -> NDArray[np.float64]:
-    """Return how far each offset may move."""
+def _offset_tolerance(tensor: Codebook) -> NDArray[np.float64]:
     gaps = np.diff(np.unique(tensor.points.astype(np.float64)))
     steps = np.abs(tensor.scale.astype(np.float64)) * (gaps.min() if gaps.size else 0)
-    # Where all values are one there is no step to compare with: they are as near as a scale is.
-    return np.where(steps > 0, _OFFSET_MOVES * steps, _share(tensor.offset))
+    # A bucket whose values are all equal has no step; its offset gets the relative tolerance of a scale.
+    return np.where(steps > 0, _OFFSET_TOLERANCE * steps, _scale_tolerance(tensor.offset))
 
 
-def _used(tensor: Quantized) -> NDArray[np.float32]:
-    """Return the scales; for codes that are all zero, such as those of a channel that is switched off, the largest.
+def _used_scales(tensor: Quantized) -> NDArray[np.float32]:
+    """Return the scales, with those of all-zero codes (a switched-off channel) replaced by the largest of the others.
 
-    Their own may be the least there is in float32, and would keep the others from half precision.
+    Such a scale may be the smallest number of float32, and would rule out half precision for the others.
     """
     index = flat_index(tensor.codes, tensor.scheme)
     zero = 0 if tensor.zero_point is None else tensor.zero_point[index]
@@ -159,16 +157,16 @@ def _used(tensor: Quantized) -> NDArray[np.float32]:
     return np.where(used, tensor.scale, tensor.scale[used].max(initial=_UNUSED))
 
 
-def _with_narrowed_scales(piece: CompressedModel) -> CompressedModel:
-    """Return the workpiece with scales in 16 bits, and the biases of integer layers in whole steps of these."""
-    tensors = {name: with_16_bit_scales(tensor) for name, tensor in piece.tensors.items()}
-    # From the biases as they were trained: rounded to two grids in turn, they would be off by up to a whole step.
+def _with_16_bit_scales(model: CompressedModel) -> CompressedModel:
+    """Return the model with scales in 16 bits, and the biases of integer layers in whole steps of these."""
+    tensors = {name: with_16_bit_scales(tensor) for name, tensor in model.tensors.items()}
+    # From the trained biases, because rounding to two grids in turn can be off by a whole step.
     grids = {name: tensor for name, tensor in tensors.items() if not isinstance(tensor, Dense)}
-    return replace(piece, tensors={**tensors, **with_integer_biases(replace(piece, tensors=grids)).tensors})
+    return replace(model, tensors={**tensors, **with_integer_biases(replace(model, tensors=grids)).tensors})
 
 
 def _variances(graph: fx.GraphModule) -> frozenset[str]:
-    """Return the names of the tensors that batch-norms divide by the root of."""
+    """Return the names of the running variances of batch-norms."""
     norms = [node for node in graph.graph.nodes if kind_of(node) == "batch_norm"]
-    found = [argument(node, "running_var") for node in norms]
-    return frozenset(str(variance.target) for variance in found if isinstance(variance, fx.Node))
+    variances = [argument(node, "running_var") for node in norms]
+    return frozenset(str(variance.target) for variance in variances if isinstance(variance, fx.Node))

@@ -1,4 +1,4 @@
-"""Training on after post-training quantization: a learner held to the grids that a compressed model has."""
+"""Training after post-training quantization: a learner constrained to the grids of a compressed model."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ from attar._src.work.parametrization import Parametrization
 
 
 def adopt(learner: Learner, before: CompressedModel, after: CompressedModel) -> None:
-    """Let a learner go on from what stages made of its compressed model.
+    """Continue a learner from its compressed model after stages have changed that.
 
-    Weights get the values they were quantized to, and a fixed grid: scales and zero points stay, codes follow the
-    weights as they are trained. A rule of a later stage that puts another grid on a weight takes over. Biases and
-    other tensors are copied. Quantized activations keep their grids.
+    Quantized weights get their decoded values and a fixed grid: training changes codes, not scales or zero points. A
+    grid of a rule in a later stage replaces it. Other tensors are copied. Quantized activations keep their grids.
 
     Args:
         learner: changed in place.
-        before: its compressed model, without folded batch-norms.
-        after: what stages made of ``before``; tensors and grids that are the same objects are left alone.
+        before: compressed model of the learner, without folded batch-norms.
+        after: ``before`` as changed by stages; tensors that are the same objects in both are skipped.
 
     Raises:
-        SpecError: a weight was given a form that cannot be trained on.
+        SpecError: a weight is stored in a form that cannot be trained.
     """
     changed = {name: tensor for name, tensor in after.tensors.items() if tensor is not before.tensors.get(name)}
     weights = {name: _grid_of(name, tensor) for name, tensor in changed.items() if name in learner.weights}
@@ -54,7 +53,7 @@ def adopt(learner: Learner, before: CompressedModel, after: CompressedModel) -> 
 
 
 def _reaches_unchanged(learner: Learner, name: str, values: torch.Tensor) -> bool:
-    """Return whether what acts on a weight before its grid (masks, say) leaves these values as they are."""
+    """Return whether the parametrizations before a weight's grid, such as masks, map ``values`` to themselves."""
     reached = values
     for constraint in learner.constraints:
         parametrization = constraint.weights.get(name)
@@ -70,18 +69,18 @@ def _grid_of(name: str, tensor: CompressedTensor) -> Parametrization:
         case Codebook():
             return FixedCodebook(tensor)
     raise SpecError(
-        f"{name!r} was stored as {type(tensor).__name__}, which cannot be trained further; quantize it, or "
-        "put the stage that stores it so after the training"
+        f"{name!r} is stored as {type(tensor).__name__}, which cannot be trained further; quantize it, or move the "
+        "stage that stores it so behind the training"
     )
 
 
 class FixedAffineGrid(Parametrization):
-    """A weight rounded to an affine grid whose scales and zero points stay as they are.
+    """A weight rounded to an affine grid with fixed scales and zero points.
 
     The gradient passes where the weight is in range (straight-through estimator).
 
     Args:
-        tensor: the grid; its codes are not used.
+        tensor: the grid; its codes are ignored.
     """
 
     scale: torch.Tensor
@@ -102,16 +101,15 @@ class FixedAffineGrid(Parametrization):
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
         """Return the codes of ``value`` on the grid."""
-        given, tensor = np.ascontiguousarray(value.detach().cpu().numpy()), self.tensor
-        codes = round_to_grid(given, tensor.scale, tensor.zero_point, tensor.scheme).codes
-        return replace(tensor, codes=codes)
+        values, tensor = np.ascontiguousarray(value.detach().cpu().numpy()), self.tensor
+        return replace(tensor, codes=round_to_grid(values, tensor.scale, tensor.zero_point, tensor.scheme).codes)
 
 
 class FixedCodebook(Parametrization):
-    """A weight read at the nearest point of a codebook that stays as it is; the gradient passes unchanged.
+    """A weight rounded to the nearest point of a fixed codebook; the gradient passes unchanged.
 
     Args:
-        tensor: the codebook; its codes are not used.
+        tensor: the codebook; its codes are ignored.
     """
 
     points: torch.Tensor
@@ -127,7 +125,7 @@ class FixedCodebook(Parametrization):
         self.register_buffer("offset", torch.from_numpy(np.array(tensor.offset[index])))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``scale * point + offset`` of the point nearest to ``(x - offset) / scale``."""
+        """Return ``scale * point + offset`` with the point nearest to ``(x - offset) / scale``."""
         read: torch.Tensor = ReadThrough.apply(x, self._read)  # type: ignore[no-untyped-call]
         return read
 
@@ -145,7 +143,7 @@ class FixedCodebook(Parametrization):
 
 
 class FixedActivationGrid(Parametrization):
-    """The values of a site rounded to a grid that stays as it is.
+    """Activations of a site rounded to a fixed grid.
 
     Args:
         activation: the grid.
@@ -161,16 +159,16 @@ class FixedActivationGrid(Parametrization):
         self.register_buffer("zero", torch.tensor(float(activation.zero_point)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` on the grid; the gradient passes in its range."""
+        """Return ``x`` on the grid; the gradient passes where ``x`` is in range."""
         return fake_quantize_activation(x, self.scale, self.zero, self.activation.qmin, self.activation.qmax)
 
     def grid(self, value: str) -> Activation:
-        """Return the grid under the name ``value``."""
+        """Return the grid for the value of this name."""
         return self.activation.model_copy(update={"value": value})
 
 
 class SolvedGrids(Constraint):
-    """The fixed grids that :func:`adopt` puts on a learner."""
+    """The fixed grids that :func:`adopt` attaches to a learner."""
 
     order: ClassVar[int] = 1
     family: ClassVar[str] = "grid"

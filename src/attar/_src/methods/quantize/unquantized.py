@@ -1,4 +1,4 @@
-"""What of a compressed model stays in floating point, and why: computed from the finished model alone."""
+"""Tensors and values of a compressed model that stay in floating point, with the reasons, from the model alone."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from attar._src.work.compressed_model import CompressedModel
 
 
 def left_in_floating_point(model: CompressedModel) -> dict[str, str]:
-    """Return the tensors and values of a quantized model that are on no grid -> the reason.
+    """Return tensor or value -> why it is not quantized, such as ``{"head.weight": "kept by request"}``.
 
-    Tensors are those of two and more axes; biases and norms are not listed. Values are the inputs and outputs of
-    quantized layers, if the model has quantized activations. A model on which nothing is quantized leaves nothing.
+    Tensors are those of two or more axes; biases and norms are not listed. Values are inputs and outputs of quantized
+    layers, if the model has quantized activations. Empty for a model without quantized tensors.
 
     Args:
-        model: the finished model, whichever stages made it.
+        model: the finished model.
     """
     weights = find_weights(model.traced.graph)
     floating = {
         name: "kept by request"
         if name in weights
-        else "not recognised as a weight; name it with overrides to quantize it all the same"
+        else "not recognised as a weight; name it in overrides to quantize it"
         for name, value in model.traced.state().items()
         if value.is_floating_point() and value.dim() >= 2 and not is_on_grid(model, name)
     }
@@ -38,7 +38,7 @@ def is_on_grid(model: CompressedModel, name: str) -> bool:
 
 
 def integer_sites(model: CompressedModel, rounded: Collection[str] = ()) -> tuple[Site, ...]:
-    """Return the sites of the layers whose weights are on a grid, or will be as they are among ``rounded``."""
+    """Return the sites of the layers with quantized weights; those named in ``rounded`` count as quantized."""
     return _sites(model, model.traced.values, rounded)
 
 
@@ -50,7 +50,7 @@ def _sites(model: CompressedModel, values: frozenset[str], rounded: Collection[s
 
 
 def _values(model: CompressedModel) -> dict[str, str]:
-    """Return the values that quantized layers read or make and that are not quantized."""
+    """Return value -> why it is not quantized, for inputs and outputs of quantized layers."""
     nodes = list(model.traced.graph.graph.nodes)
     placed = {name for site in integer_sites(model) for name in site.sources}
     left = {}

@@ -1,1 +1,1 @@
-"""Teachers: what a student learns from, and the cache of their outputs on disk."""
+"""Teachers of a student in distillation, and the cache of their outputs on disk."""

@@ -1,13 +1,12 @@
-"""Bank: what a teacher says of every training example, in every form it is trained in, computed once and kept on disk.
+"""Teacher cache: the outputs of a teacher for every variant of every training example, computed once and kept on disk.
 
-A file of safetensors, ``logits`` in half precision ``(examples, variants, ...)`` and the number of each ``variant``.
-It is exact, to that rounding, where the variants of the augmentation are counted: a crop with four pixels of padding
-and a flip have 162, which for CIFAR-10 are 50,000 x 162 x 10 x 2 bytes = 162 MB. A random subset of them for each
-example is less, and the feed then draws from these alone (Beyer et al. 2022, "Knowledge distillation: a good teacher
-is patient and consistent", section 3.1, on why teacher and student have to see the same crop).
+The safetensors file has ``logits`` in half precision, ``(examples, variants, ...)``, and the index of each ``variant``.
+It needs an augmentation with finitely many variants: a crop with 4 pixels of padding and a flip have 162, which take
+50,000 x 162 x 10 x 2 bytes = 162 MB for CIFAR-10. A cache of a random subset of variants is smaller, and the feed then
+draws from these alone, because teacher and student should see the same crop (Beyer et al. 2022, "Knowledge
+distillation: a good teacher is patient and consistent", section 3.1).
 
-The file grows row by row under another name until it is whole, so that work that was cut short goes on; the batches
-are the same ones however often that was, and so are the bytes.
+An unfinished file has another name and grows in batches, so that interrupted work continues with the same bytes.
 """
 
 from __future__ import annotations
@@ -33,29 +32,29 @@ from attar._src.train.seeds import derive_seed
 from attar._src.work.context import Teacher
 
 _KEY = "attar-bank-1"
-_ROWS = 1024
-_BLANK = "0" * 8  # what stands for the checksum until it is known
-_PLACE = f'"{_KEY}":"'.encode()  # and comes before it
+_ROWS = 1024  # rows in a batch
+_BLANK = "0" * 8  # placeholder of the checksum until it is known
+_PLACE = f'"{_KEY}":"'.encode()  # text before the checksum
 
 
 class KnownTeacher(Teacher, Protocol):
-    """A teacher that can be told from others, so that what it says can be kept."""
+    """A teacher with a fingerprint, which its cache is checked against."""
 
     @property
     def fingerprint(self) -> str:
-        """Text that no other teacher has: other weights, another program, another precision."""
+        """Hash that differs between teachers of other weights, programs or precisions."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class TeacherCache:
-    """A cache that is whole.
+    """A finished cache.
 
     Attributes:
         path: its file.
-        logits: float16 ``(examples, k, ...)``, mapped from the file: what is not looked up is not read.
-        variant: int64 ``(examples, k)``: which variants these are; None where they are all, in order.
-        facts: what it was made of: hashes of teacher, data and form of the inputs, and how variants were chosen.
+        logits: float16 ``(examples, k, ...)``, memory-mapped.
+        variant: int64 ``(examples, k)``, the indices of the cached variants; None if all are cached in order.
+        facts: hashes of the teacher, the data and the prepared inputs, and how variants were chosen.
     """
 
     path: Path
@@ -64,11 +63,11 @@ class TeacherCache:
     facts: Mapping[str, str | int | None]
 
     def look_up(self, index: Tensor, variant: Tensor | None) -> Tensor:
-        """Return what the teacher says of given variants of given examples, float32 ``(n, ...)``.
+        """Return the teacher's outputs for variants of examples, float32 ``(n, ...)``.
 
         Args:
-            index: int64 ``(n,)``.
-            variant: int64 ``(n,)``.
+            index: indices of the examples, int64 ``(n,)``.
+            variant: indices of their variants, int64 ``(n,)``.
 
         Raises:
             SpecError: an example or variant is not in the cache.
@@ -77,81 +76,76 @@ class TeacherCache:
             raise SpecError(_ENDLESS)
         index, variant = index.cpu(), variant.cpu()
         if len(index) and int(index.max()) >= len(self.logits):
-            raise SpecError(f"{self.path} has {len(self.logits)} examples, {int(index.max())} was asked for")
+            raise SpecError(f"{self.path} has {len(self.logits)} examples (got index {int(index.max())})")
         if self.variant is None:
             if len(variant) and int(variant.max()) >= self.logits.shape[1]:
-                raise SpecError(f"{self.path} has {self.logits.shape[1]} variants, {int(variant.max())} was asked for")
+                raise SpecError(f"{self.path} has {self.logits.shape[1]} variants (got index {int(variant.max())})")
             return self.logits[index, variant].float()
         same = self.variant[index] == variant[:, None]
         if not bool(same.any(1).all()):
             missing = int((~same.any(1)).sum())
             raise SpecError(
-                f"{self.path} has {same.shape[1]} variants of each example, {missing} of {len(index)} in a batch are "
-                "not among them; train on cache.limit(feed)"
+                f"{self.path} has {same.shape[1]} variants of each example, but not {missing} of the {len(index)} in a "
+                "batch; train on cache.limit(feed)"
             )
         return self.logits[index, same.int().argmax(1)].float()
 
     def limit(self, feed: ArrayFeed) -> ArrayFeed:
-        """Return the feed drawing from the variants that are in the cache alone."""
+        """Return the feed restricted to cached variants."""
         return feed if self.variant is None else replace(feed, allowed=self.variant)
 
 
 def build_cache(
-    teacher: KnownTeacher,
-    feed: ArrayFeed,
-    path: Path,
-    *,
-    variants: int | None = None,
-    seed: int = 0,
+    teacher: KnownTeacher, feed: ArrayFeed, path: Path, *, variants: int | None = None, seed: int = 0
 ) -> TeacherCache:
-    """Ask the teacher for every variant of every example, and keep what it says; open the cache where that is done.
+    """Compute and store the teacher's outputs for every variant of every example, or open a finished cache.
 
-    Of several ranks one builds and the others wait. Stopped at any progress, the next call goes on; batches of
-    1024 rows whatever the feed's own.
+    One rank should build while the others wait. After an interruption the next call continues. Batches have 1024 rows,
+    whatever the feed's batch size.
 
     Args:
-        teacher: whose main output is kept.
+        teacher: its main output is stored.
         feed: the training examples.
         path: the cache's file, ``.safetensors``.
-        variants: how many of each example's variants are kept, drawn without repetition; None for all.
-        seed: of that draw.
+        variants: number of variants to store of each example, drawn without repetition; None for all.
+        seed: seed of that draw.
 
     Raises:
-        SpecError: the feed's variants are endless, or it does not say which examples a batch has; there are fewer
-            variants; the cache there was made of something else.
-        ModelError: an output does not fit into half precision.
-        AttarError: the cache cannot be written, or the one there is damaged.
+        SpecError: the feed has infinitely many variants, or fewer than ``variants``, or does not number its examples;
+            the existing cache is of another teacher, data, augmentation or draw.
+        ModelError: an output is not finite in half precision.
+        AttarError: the cache cannot be written, or the existing one is damaged.
     """
     if not isinstance(feed, ArrayFeed):
         raise SpecError(
-            "batches of a loader do not say which examples they have, so nothing that is kept can be found again; give "
-            "the data as arrays, or use the teacher without a cache"
+            "a loader does not number its examples, so cached outputs cannot be looked up; give arrays, or use the "
+            "teacher without a cache"
         )
     if feed.variants is None:
         raise SpecError(_ENDLESS)
     if variants is not None and not 1 <= variants <= feed.variants:
-        raise SpecError(f"variants={variants} of {feed.variants} were asked for; use 1 to {feed.variants}, or None")
+        raise SpecError(f"variants={variants}, but the augmentation has {feed.variants}; use 1 to {feed.variants}")
     if variants == feed.variants:
         variants = None
     facts = {**cache_fingerprints(teacher, feed), "variants": variants, "seed": None if variants is None else seed}
     if path.exists():
-        there = open_cache(path)
-        other = sorted(key for key in facts if there.facts.get(key) != facts[key])
-        if not other:
-            return there
-        raise SpecError(f"{path} was made with other {', '.join(other)}; remove it, or name another file")
+        existing = open_cache(path)
+        changed = sorted(key for key in facts if existing.facts.get(key) != facts[key])
+        if not changed:
+            return existing
+        raise SpecError(f"{path} was made with other {', '.join(changed)}; remove it, or name another file")
     chosen = None if variants is None else _draw(feed.examples, feed.variants, variants, seed)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _fill(teacher, feed, path, chosen, facts)
     except OSError as error:
-        raise AttarError(f"cache {path} cannot be written ({error}); make room, and run again to go on") from error
+        raise AttarError(f"cache {path} cannot be written ({error}); free space, and run again to continue") from error
     return open_cache(path)
 
 
 def cache_fingerprints(teacher: KnownTeacher, feed: ArrayFeed) -> dict[str, str]:
-    """Return hashes of the teacher, of the examples as they are stored, and of how these become inputs."""
-    # Preparation and augmentation are code. What they make of some examples tells them apart.
+    """Return hashes of the teacher, of the raw examples, and of their preparation and augmentation."""
+    # Preparation and augmentation are code, so their results on some examples are hashed.
     index = torch.linspace(0, feed.examples - 1, 64, dtype=torch.float64).long()
     variant = torch.linspace(0, (feed.variants or 1) - 1, 64, dtype=torch.float64).long()
     augment = json.dumps([each.model_dump(mode="json") for each in feed.augment])
@@ -163,30 +157,30 @@ def open_cache(path: Path) -> TeacherCache:
     """Return the cache in a file.
 
     Raises:
-        AttarError: it is damaged, or not a cache.
+        AttarError: the file is damaged or no cache.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            said = file.metadata()[_KEY]
+            facts = file.metadata()[_KEY]
             logits = file.get_tensor("logits")
             variant = file.get_tensor("variant").long() if "variant" in file.keys() else None  # noqa: SIM118
-        if zlib.crc32(array_bytes(logits)) != int(said[:8], 16):
-            raise ValueError("its bytes are not those that were written")
-        return TeacherCache(path, logits, variant, json.loads(said[8:]))
+        if zlib.crc32(array_bytes(logits)) != int(facts[:8], 16):
+            raise ValueError("the checksum does not match")
+        return TeacherCache(path, logits, variant, json.loads(facts[8:]))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise AttarError(
-            f"cache {path} is damaged ({type(error).__name__}: {error}); remove it to make it again"
+            f"cache {path} is damaged ({type(error).__name__}: {error}); remove it to build it again"
         ) from error
 
 
 _ENDLESS = (
-    "the augmentation draws anew each time, and what a teacher says of it cannot be kept; use crop and flip alone, or "
-    "the teacher without a cache"
+    "the augmentation has infinitely many variants, which a cache cannot hold; use crop and flip only, or the teacher "
+    "without a cache"
 )
 
 
 def _draw(examples: int, variants: int, count: int, seed: int) -> Tensor:
-    """Return ``count`` different variants for each example, int32, ascending."""
+    """Return ``count`` different variants of each example, int32 ``(examples, count)``, ascending."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "bank"))
     weights = torch.rand(examples, variants, generator=generator)
     return weights.topk(count, dim=1).indices.int().sort(1).values
@@ -195,7 +189,7 @@ def _draw(examples: int, variants: int, count: int, seed: int) -> Tensor:
 def _fill(
     teacher: KnownTeacher, feed: ArrayFeed, path: Path, chosen: Tensor | None, facts: Mapping[str, str | int | None]
 ) -> None:
-    """Write the file, from where it was left off."""
+    """Write the file, continuing an unfinished one."""
     slots = chosen.shape[1] if chosen is not None else feed.variants or 1
     probe = teacher.outputs(feed.at(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)))
     sizes = tuple(probe.shape[1:])
@@ -213,8 +207,8 @@ def _fill(
     start = head(_BLANK) + first
     growing = path.with_name(f".{path.name}.part")
     with open(growing, "r+b" if growing.exists() else "w+b") as file:
-        done = _left_off(file, start, width, rows)
-        _rows(teacher, feed, chosen, file, done, rows)
+        done = _finished_rows(file, start, width, rows)
+        _append_rows(teacher, feed, chosen, file, done, rows)
         file.seek(len(start))
         checksum = 0
         while block := file.read(1 << 24):
@@ -226,35 +220,37 @@ def _fill(
     os.replace(growing, path)
 
 
-def _left_off(file: BinaryIO, start: bytes, width: int, rows: int) -> int:
-    """Return how many rows of a file that was begun are sure, whole batches, and cut it there; begin any other."""
-    found, place = file.read(len(start)), start.index(_PLACE) + len(_PLACE)
-    # The checksum is there already where only the file's name was still to be changed.
-    if found[:place] + _BLANK.encode() + found[place + len(_BLANK) :] != start:
+def _finished_rows(file: BinaryIO, start: bytes, width: int, rows: int) -> int:
+    """Truncate an unfinished file to complete batches and return their rows; start a new file otherwise."""
+    head, place = file.read(len(start)), start.index(_PLACE) + len(_PLACE)
+    # The checksum is already set if only renaming was left to do.
+    if head[:place] + _BLANK.encode() + head[place + len(_BLANK) :] != start:
         file.seek(0)
         file.truncate()
         file.write(start)
         return 0
     written = (file.seek(0, os.SEEK_END) - len(start)) // width
-    # The last batch may have been under way when the machine went down.
+    # The last batch may be incomplete after a power failure.
     done = max(0, min(written, rows) // _ROWS - 1) * _ROWS
     file.seek(len(start) + done * width)
     file.truncate()
     return done
 
 
-def _rows(teacher: KnownTeacher, feed: ArrayFeed, chosen: Tensor | None, file: BinaryIO, done: int, rows: int) -> None:
-    """Append the rows from ``done`` on, a batch at a time."""
+def _append_rows(
+    teacher: KnownTeacher, feed: ArrayFeed, chosen: Tensor | None, file: BinaryIO, done: int, rows: int
+) -> None:
+    """Append the rows from ``done`` on in batches."""
     slots = rows // feed.examples
     for begin in track(range(done, rows, _ROWS), "asking the teacher"):
         flat = torch.arange(begin, min(begin + _ROWS, rows))
         index, slot = flat // slots, flat % slots
-        made = teacher.outputs(feed.at(index, slot if chosen is None else chosen[index, slot].long())).cpu().half()
-        if not bool(torch.isfinite(made).all()):
+        outputs = teacher.outputs(feed.at(index, slot if chosen is None else chosen[index, slot].long())).cpu().half()
+        if not bool(torch.isfinite(outputs).all()):
             raise ModelError(
                 "an output of the teacher is not finite in half precision; use the teacher without a cache"
             )
-        file.write(made.contiguous().numpy().tobytes())
+        file.write(outputs.contiguous().numpy().tobytes())
         file.flush()
         os.fsync(file.fileno())
 

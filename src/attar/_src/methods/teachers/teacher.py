@@ -1,13 +1,13 @@
-"""Teachers: what another model learns from, as a program of PyTorch, a ``.attar`` file, or a cache of kept outputs.
+"""Teachers: a PyTorch program, a ``.attar`` file, or a cache of outputs.
 
-| class             | a step costs                               | for                                          |
-|-------------------|--------------------------------------------|----------------------------------------------|
-| :class:`Live`     | a forward pass in PyTorch                  | any augmentation, any device                 |
-| :class:`Deployed` | a forward pass in ONNX Runtime, on the CPU | the same, where the teacher is a file        |
-| :class:`Banked`   | a look-up                                  | counted variants and many epochs or students |
+| class                    | cost of a step                            | use                                        |
+|--------------------------|-------------------------------------------|--------------------------------------------|
+| :class:`LiveTeacher`     | a forward pass in PyTorch                 | any augmentation, any device               |
+| :class:`DeployedTeacher` | a forward pass in ONNX Runtime on the CPU | a teacher that is a file                   |
+| :class:`CachedTeacher`   | a look-up                                 | few variants, many epochs or many students |
 
-All of them are a ``Teacher``; only the first can be looked into, being an
-``Open``. ``benchmarks/README.md`` has what each takes.
+All are a ``Teacher``; only the first is an ``OpenTeacher``, whose layers can be read. ``benchmarks/README.md`` has
+timings.
 """
 
 from __future__ import annotations
@@ -36,53 +36,53 @@ from attar._src.work.learner import Learner
 
 
 class LiveTeacher:
-    """A program of PyTorch, in evaluation mode, without gradient, in the fabric's precision.
+    """A PyTorch program in evaluation mode, without gradient, in the fabric's precision.
 
     Args:
-        program: called with the inputs of a batch that ``names`` has. Put into evaluation mode; else left as it is,
-            and not to be changed while it teaches.
-        fabric: precision and device are its own.
-        names: the arguments it takes; none where they are given by position.
+        program: called with the inputs named by ``names``. It is put into evaluation mode, and should not be changed
+            while it teaches.
+        fabric: gives precision and device.
+        names: the arguments it takes; empty if inputs are passed by position.
     """
 
     def __init__(self, program: nn.Module, fabric: Fabric, names: Sequence[str] = ()) -> None:
         self.program, self.fabric, self.names = program.eval(), fabric, tuple(names)
         self._state: dict[str, Tensor] = {}
         if fabric.device.type != "cpu":
-            # Copies there: the module itself stays where it is deployed from.
+            # Copies, because the module itself stays on the CPU, from which it is deployed.
             self._state = {name: each.to(fabric.device) for name, each in _tensors(program).items()}
             if isinstance(program, fx.GraphModule):
                 to_device(program, fabric.device)
         self._tapped: dict[tuple[str, ...], tuple[fx.GraphModule, LayerTaps]] = {}
 
     def outputs(self, batch: Batch) -> Tensor:
-        """Return the main output for a batch in float32, on the fabric's device."""
-        return self._first(self.program, batch)
+        """Return the main output for a batch, float32 on the fabric's device."""
+        return self._main_output(self.program, batch)
 
     def look(self, batch: Batch, layers: Sequence[str]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Return the main output for a batch and the values of layers, in at least float32, on the fabric's device.
+        """Return main output and layer path -> output for a batch, in float32 or wider, on the fabric's device.
 
         Raises:
-            UnknownName: there is no such layer.
-            SpecError: the program is not a captured one, whose layers are not known.
+            UnknownName: a layer does not exist.
+            SpecError: the program is not a captured one.
         """
         if not isinstance(self.program, fx.GraphModule):
-            raise SpecError(f"a {type(self.program).__name__} is no captured program; its layers are not known")
+            raise SpecError(f"layers of a {type(self.program).__name__} cannot be read; give a captured program")
         if tuple(layers) not in self._tapped:
             tapped = copy_graph(self.program)
             self._tapped[tuple(layers)] = tapped, LayerTaps(tapped, layers)
         program, taps = self._tapped[tuple(layers)]
-        return self._first(program, batch), taps.take()
+        return self._main_output(program, batch), taps.take()
 
-    def _first(self, program: nn.Module, batch: Batch) -> Tensor:
+    def _main_output(self, program: nn.Module, batch: Batch) -> Tensor:
         inputs = batch.to(self.fabric.device).pick(self.names)
         with torch.no_grad(), self.fabric.autocast():
-            found = functional_call(program, self._state, inputs) if self._state else program(*inputs)
-        return main_output(found).float()
+            outputs = functional_call(program, self._state, inputs) if self._state else program(*inputs)
+        return main_output(outputs).float()
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the program, its tensors and the type it computes in."""
+        """Hash of the program, its tensors and the type it computes in."""
         kind = self.fabric.device.type
         with self.fabric.autocast():
             mixed = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
@@ -91,53 +91,54 @@ class LiveTeacher:
 
 
 class DeployedTeacher:
-    """A ``.attar`` file, run by ONNX Runtime: in integers where the file is quantized, else in float32.
+    """A ``.attar`` file run by ONNX Runtime, in integers if it is quantized.
 
     Args:
-        session: opened with as many threads as a run may use.
+        session: opened with the threads of the run.
     """
 
     def __init__(self, session: Session) -> None:
         self.session = session
 
     def outputs(self, batch: Batch) -> Tensor:
-        """Return the main output for a batch in float32, on the batch's device.
+        """Return the main output for a batch, float32 on the batch's device.
 
         Raises:
-            DataError: the inputs are not those of the file.
+            SpecError: the batch has another number of inputs than the file.
+            DataError: the inputs have other names, shapes or types.
         """
         names = [port.name for port in self.session.inputs]
         inputs = batch.pick(names)
         if len(inputs) != len(names):
             raise SpecError(
-                f"a teacher's file takes {', '.join(names)}, batches have {len(inputs)} inputs; take another"
+                f"the file of a teacher takes {', '.join(names)} and batches have {len(inputs)} inputs; use another"
             )
         feed = {name: each.cpu().numpy() for name, each in zip(names, inputs, strict=True)}
-        found = torch.from_numpy(np.asarray(self.session.run(feed)[self.session.main_output]))
-        return found.float().to(batch.inputs[0].device)
+        output = torch.from_numpy(np.asarray(self.session.run(feed)[self.session.main_output]))
+        return output.float().to(batch.inputs[0].device)
 
     @property
     def fingerprint(self) -> str:
-        """The file's SHA-256."""
+        """SHA-256 of the file."""
         return self.session.artifact.sha256
 
 
 class CachedTeacher:
-    """A cache of what a teacher said of the training examples, and the teacher itself for all others.
+    """A cache of a teacher's outputs for training examples, and the teacher itself for other examples.
 
     Args:
-        cache: made of the feed that is trained on.
-        teacher: asked where a batch does not say which examples it has, as those of validation do not.
+        cache: made from the feed of the training.
+        teacher: computes outputs of batches without index, such as those of validation.
     """
 
     def __init__(self, cache: TeacherCache, teacher: Teacher) -> None:
         self.cache, self.teacher = cache, teacher
 
     def outputs(self, batch: Batch) -> Tensor:
-        """Return the main output for a batch in float32, rounded to half precision, on the batch's device.
+        """Return the main output for a batch, float32 (cached in half precision), on the batch's device.
 
         Raises:
-            SpecError: the batch says which examples it has and not which variants, or others than the cache's.
+            SpecError: the batch has an index but no variants, or the cache lacks its examples or variants.
         """
         if batch.index is None:
             return self.teacher.outputs(batch)
@@ -145,22 +146,17 @@ class CachedTeacher:
 
 
 def live_teacher(learner: Learner, fabric: Fabric) -> LiveTeacher:
-    """Return what a learner has become as a teacher; its constraints hold."""
+    """Return a trained learner, with its constraints, as a teacher."""
     return LiveTeacher(learner.graph(train=False), fabric, learner.captured.names)
-
-
-def deployed_teacher(session: Session) -> DeployedTeacher:
-    """Return an opened file as a teacher."""
-    return DeployedTeacher(session)
 
 
 @dataclass(frozen=True)
 class TeacherAnswers:
-    """What teachers say of a batch.
+    """Outputs of teachers for a batch.
 
     Attributes:
         outputs: name of a model -> its main output.
-        features: name of a model -> path of a module -> its value, where that was asked for.
+        features: name of a model -> path of a module -> its output, for the requested layers.
     """
 
     outputs: Mapping[str, Tensor]
@@ -170,16 +166,16 @@ class TeacherAnswers:
 def ask_teachers(
     teachers: Mapping[str, Teacher], names: Sequence[str], layers: Mapping[str, Sequence[str]], batch: Batch
 ) -> TeacherAnswers:
-    """Return what the teachers of some names say of a batch.
+    """Return the outputs of the named teachers for a batch.
 
     Args:
-        teachers: those there are.
-        names: those that are asked.
-        layers: name of a teacher -> the paths of modules it shall show.
+        teachers: name -> teacher.
+        names: the teachers to ask.
+        layers: name of a teacher -> paths of its modules to read.
         batch: the examples.
 
     Raises:
-        SpecError: a teacher cannot be looked into, or has no such layer.
+        SpecError: a teacher's layers cannot be read, or a layer does not exist.
     """
     outputs: dict[str, Tensor] = {}
     features: dict[str, Mapping[str, Tensor]] = {}
@@ -189,7 +185,7 @@ def ask_teachers(
             outputs[name] = teacher.outputs(batch)
             continue
         if not isinstance(teacher, OpenTeacher):
-            raise SpecError(f"teacher {name!r} shows outputs alone, being a file or a cache; give it as a program")
+            raise SpecError(f"teacher {name!r} is a file or a cache and has outputs only; give it as a program")
         try:
             outputs[name], features[name] = teacher.look(batch, layers[name])
         except UnknownName as error:
@@ -198,5 +194,5 @@ def ask_teachers(
 
 
 def _tensors(program: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and buffers of a program, without gradient."""
+    """Return name -> parameter or buffer of a program, without gradient."""
     return {name: each.detach() for name, each in [*program.named_parameters(), *program.named_buffers()]}

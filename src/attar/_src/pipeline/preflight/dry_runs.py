@@ -1,4 +1,4 @@
-"""Every model of a recipe deployed once, untrained."""
+"""Dry runs: every module of a recipe deployed once, untrained."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from attar._src.work.compressed_model import CalibrationInputs, FileInfo
 
 
 def dry_run_models(
-    recipe: Recipe, origins: Mapping[str, ModelSource], use: FileInfo, inputs: CalibrationInputs, journal: Journal
+    recipe: Recipe, sources: Mapping[str, ModelSource], use: FileInfo, inputs: CalibrationInputs, journal: Journal
 ) -> dict[str, DryRun]:
-    """Rehearse every module of a recipe, and journal which lose what their own code does in training.
+    """Return name of a module -> its dry run, and journal the mode in which each was captured.
 
     Raises:
-        ModelError, ParityError, SpecError: one cannot be trained or deployed; the message names it.
+        ModelError, ParityError, SpecError: a module cannot be trained or deployed; the message names it.
     """
-    found = {}
-    for name, origin in track(origins.items(), "dry run"):
-        if origin.module is None:
+    dry_runs = {}
+    for name, source in track(sources.items(), "dry run"):
+        if source.module is None:
             continue
         try:
-            found[name] = dry_run(origin.module, use, inputs.of(origin.parameters), dynamic=recipe.dynamic)
+            dry_runs[name] = dry_run(source.module, use, inputs.of(source.parameters), dynamic=recipe.dynamic)
         except (ModelError, ParityError, SpecError) as error:
             raise type(error)(f"recipe.models.{name}: {error}") from error
-        journal.decide(f"capture of {name}", found[name].mode)
-    return found
+        journal.decide(f"capture of {name}", dry_runs[name].mode)
+    return dry_runs

@@ -1,74 +1,73 @@
-"""Needs: whether the data and the models have what the stages ask for, before any compute."""
+"""Requirements: labels, gradients, batch sizes and caches that the stages need, checked against data and models."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+
+from torch import nn
 
 from attar._src.core.errors import SpecError
 from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.model_source import ModelSource, shared_parameters
 from attar._src.recipe.recipe import Recipe
-from attar._src.train.feed import ArrayFeed
+from attar._src.train.feed import ArrayFeed, LoaderFeed
 from attar._src.work.stage import Stage
 
 
-def check_requirements(recipe: Recipe, sets: DataSplits, origins: Mapping[str, ModelSource]) -> None:
-    """Refuse a recipe whose stages ask for what is not there.
+def check_requirements(recipe: Recipe, splits: DataSplits, sources: Mapping[str, ModelSource]) -> None:
+    """Refuse a recipe whose data or models lack what its stages require.
 
     Raises:
-        DataError: targets cannot be judged together, or batches lack a required argument of a model.
-        SpecError: labels are missing, a batch is larger than the set or
-            cannot be shared by the ranks, batches of a loader shall be augmented, a cache has more variants than there
-            are, or nothing takes a gradient; with the path in the recipe.
+        DataError: targets differ in shape from batch to batch, or batches lack a required argument of a model.
+        SpecError: labels are missing; a batch is larger than the training set or not a multiple of the ranks; batches
+            of a loader should be augmented; a cache has more variants than the augmentation; no parameter requires a
+            gradient. The message has the path in the recipe.
     """
-    sets.demand({name: origin.parameters for name, origin in origins.items()})
-    feed = sets.feed(sets.train, shared_parameters(origins), augment=True)
+    splits.check_loaders({name: source.parameters for name, source in sources.items()})
+    feed = splits.feed(splits.train, shared_parameters(sources), augment=True)
     if recipe.data.augment and not isinstance(feed, ArrayFeed):
         raise SpecError(
-            "recipe.data.augment: batches of a loader are taken as they come, and nothing would be drawn; augment in "
-            "its data set, or give the data as arrays"
+            "recipe.data.augment: batches of a loader are not augmented; augment in its data set, or give arrays"
         )
+    _check_caches(recipe, feed)
+    for where, name, _, stage in recipe.each_stage():
+        module = sources[name].module
+        assert module is not None
+        _check_stage(where, stage, module, labelled=feed.labelled)
+        size = stage.batch_size()
+        if size is not None and isinstance(feed, ArrayFeed):
+            _check_batch(where, size, feed.examples, recipe.devices)
+
+
+def _check_caches(recipe: Recipe, feed: ArrayFeed | LoaderFeed) -> None:
     if recipe.teacher_cache and (not isinstance(feed, ArrayFeed) or feed.variants is None):
         loaded = not isinstance(feed, ArrayFeed)
-        what = "a loader does not say which examples a batch has" if loaded else "the augmentation is endless"
+        what = "a loader does not number its examples" if loaded else "the augmentation has infinitely many variants"
         raise SpecError(
-            f"recipe.teacher_cache.{next(iter(recipe.teacher_cache))}: {what}, and what is kept could not be found "
-            "again; take arrays, with crop and flip alone, or take the cache out"
+            f"recipe.teacher_cache.{next(iter(recipe.teacher_cache))}: {what}, so cached outputs cannot be looked up; "
+            "use arrays with crop and flip only, or remove the cache"
         )
     for name, cache in recipe.teacher_cache.items():
         if cache.variants is not None and feed.variants is not None and cache.variants > feed.variants:
             raise SpecError(
-                f"recipe.teacher_cache.{name}.variants: {cache.variants} are more than the {feed.variants} the "
-                "augmentation has; use fewer, or null for all"
+                f"recipe.teacher_cache.{name}.variants: {cache.variants} are more than the {feed.variants} of the "
+                "augmentation; use fewer, or null for all"
             )
-    for name, model in recipe.models.items():
-        for index, stage in enumerate(model.stages):
-            where = f"recipe.models.{name}.stages.{index}"
-            _needs(where, stage, origins[name], labelled=feed.labelled)
-            size = stage.batch_size()
-            if size is not None and isinstance(feed, ArrayFeed):
-                _fits(where, size, feed.examples, recipe.devices)
 
 
-def _needs(where: str, stage: Stage, origin: ModelSource, *, labelled: bool) -> None:
+def _check_stage(where: str, stage: Stage, module: nn.Module, *, labelled: bool) -> None:
     required = stage.required()
     if "labels" in required and not labelled:
         raise SpecError(
-            f"{where}: {stage.stage} needs labels and the training examples have none; give some, or learn from a "
+            f"{where}: {stage.stage} needs labels and the training examples have none; add labels, or learn from a "
             "teacher alone, as distill does with beta: 0"
         )
-    if "gradients" in required and not any(each.requires_grad for each in _parameters(origin)):
-        raise SpecError(f"{where}: {stage.stage} trains and no parameter takes a gradient; set requires_grad of some")
+    if "gradients" in required and not any(each.requires_grad for each in module.parameters()):
+        raise SpecError(f"{where}: {stage.stage} trains but no parameter requires a gradient; set requires_grad")
 
 
-def _fits(where: str, batch: int, examples: int, devices: int) -> None:
+def _check_batch(where: str, batch: int, examples: int, devices: int) -> None:
     if batch > examples:
-        raise SpecError(f"{where}.batch: {batch} is larger than the {examples} training examples; use fewer")
+        raise SpecError(f"{where}.batch: {batch} is larger than the {examples} training examples; use a smaller batch")
     if batch % devices:
-        raise SpecError(f"{where}.batch: {batch} cannot be shared by {devices} ranks; use a multiple")
-
-
-def _parameters(origin: ModelSource) -> Any:
-    assert origin.module is not None
-    return origin.module.parameters()
+        raise SpecError(f"{where}.batch: {batch} is not a multiple of the {devices} ranks; use a multiple")

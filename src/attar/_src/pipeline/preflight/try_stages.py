@@ -1,8 +1,8 @@
-"""Every stage, loss and metric of a recipe tried once on a few examples, untrained, before any training.
+"""A trial of every stage, loss and metric of a recipe on a few examples, before any training.
 
-Globs, solvers, scores, losses and the number of classes are looked up where a stage begins, which may be hours after
-the run did. What would fail there fails here, with its path in the recipe. Programs run in evaluation mode and random
-numbers are drawn apart, so nothing that is trained later is changed.
+A stage resolves its globs, solvers, scores and losses when it starts, which may be hours after the run did. The trial
+finds their errors in seconds, with the path in the recipe. Programs run in evaluation mode and random numbers come from
+a separate generator, so the later training is not changed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import groupby
 from math import prod
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import nn
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.deploy.dry_run import DryRun
 from attar._src.measure.metric import Metric
-from attar._src.methods.teachers.teacher import deployed_teacher
+from attar._src.methods.teachers.teacher import DeployedTeacher
 from attar._src.model.capture import CapturedModel
 from attar._src.model.operators import data_of, is_batch_norm
 from attar._src.model.outputs import main_output
@@ -37,48 +38,47 @@ from attar._src.work.context import Teacher, Trial
 from attar._src.work.learner import Learner
 from attar._src.work.stage import Stage
 
-#: Examples a loss is tried on, and a metric; outputs of the latter are repeated up to so many numbers.
-_FEW, _MORE, _MOST = 8, 64, 1 << 24
+_STAGE_EXAMPLES, _METRIC_EXAMPLES = 8, 64
+_METRIC_ELEMENTS = 1 << 24  # outputs are repeated up to this many elements for the metric's trial
 
 
 def try_stages(
     recipe: Recipe,
-    sets: DataSplits,
-    origins: Mapping[str, ModelSource],
-    rehearsed: Mapping[str, DryRun],
+    splits: DataSplits,
+    sources: Mapping[str, ModelSource],
+    dry_runs: Mapping[str, DryRun],
     metric: tuple[str, Metric],
 ) -> None:
-    """Try every stage of every model, and the metric on what each gives.
+    """Try every stage of every model, and the metric on the outputs of each model.
 
     Raises:
-        SpecError, ModelError, DataError: one cannot work; the message begins with its path in the recipe.
+        SpecError, ModelError, DataError: a stage or the metric fails; the message begins with its path in the recipe.
     """
     with IsolatedRandom(derive_seed(0, "foresee")):
-        models = {name: _untrained(origin, rehearsed.get(name)) for name, origin in origins.items()}
-        parameters = shared_parameters(origins)
-        feed = sets.feed(sets.train, parameters, augment=True)
+        teachers = {name: _untrained(source, dry_runs.get(name)) for name, source in sources.items()}
+        parameters = shared_parameters(sources)
+        feed = splits.feed(splits.train, parameters, augment=True)
         if isinstance(feed, ArrayFeed):
             with prefixed_errors("recipe.data.augment"):
                 next(iter(feed.epoch(0)))
-        for name, model in recipe.models.items():
-            origin = origins[name]
-            if origin.module is None:
-                continue
-            trial = Trial(_few(sets, sets.train, parameters, _FEW)[0], models)
-            with _state_kept(origin.module):
-                sequence = _untrained_sequence(origin.module, rehearsed[name], model.stages)
-                for index, stage in enumerate(model.stages):
-                    with prefixed_errors(f"recipe.models.{name}.stages.{index}"):
-                        _check_batch_norms(stage, rehearsed[name].captured, sets, recipe.devices)
+        for name, stages in groupby(recipe.each_stage(), lambda each: each[1]):
+            module = sources[name].module
+            assert module is not None
+            trial = Trial(_some_examples(splits, splits.train, parameters, _STAGE_EXAMPLES)[0], teachers)
+            with _state_restored(module):
+                sequence = _untrained_sequence(module, dry_runs[name], recipe.stages[name])
+                for where, _, index, stage in stages:
+                    with prefixed_errors(where):
+                        _check_batch_norms(stage, dry_runs[name].captured, splits, recipe.devices)
                         sequence.apply(index, partial(_try, stage, trial))
         for name in recipe.models:
             with prefixed_errors(f"recipe.metric: {metric[0]} of models.{name}"):
-                _judge(sets, parameters, models[name], metric[1])
+                _try_metric(metric[1], splits, parameters, teachers[name])
 
 
 @contextmanager
-def _state_kept(module: nn.Module) -> Iterator[None]:
-    """Put the module's state back: a model that is trained after it was quantized gets rounded weights."""
+def _state_restored(module: nn.Module) -> Iterator[None]:
+    """Restore the module's state afterwards, because training after quantization starts from rounded weights."""
     before = {name: value.clone() for name, value in module.state_dict().items()}
     try:
         yield
@@ -96,7 +96,7 @@ def _untrained_sequence(module: nn.Module, dry_run: DryRun, stages: Sequence[Sta
 
 
 class _Untrained:
-    """A model as it is before training, as a teacher."""
+    """An untrained model as a teacher."""
 
     def __init__(self, captured: CapturedModel) -> None:
         self.captured = captured
@@ -111,18 +111,18 @@ class _Untrained:
             return main_output(program(*batch.pick(self.captured.names))).float(), taps.take()
 
 
-def _untrained(origin: ModelSource, rehearsed: DryRun | None) -> Teacher:
-    if origin.session is not None:
-        return deployed_teacher(origin.session)
-    assert rehearsed is not None
-    return _Untrained(rehearsed.captured)
+def _untrained(source: ModelSource, dry_run: DryRun | None) -> Teacher:
+    if source.session is not None:
+        return DeployedTeacher(source.session)
+    assert dry_run is not None
+    return _Untrained(dry_run.captured)
 
 
-def _few(
-    sets: DataSplits, split: Split, parameters: Mapping[str, bool], count: int
+def _some_examples(
+    splits: DataSplits, split: Split, parameters: Mapping[str, bool], count: int
 ) -> tuple[Batch, ArrayFeed | LoaderFeed]:
-    """Return some examples as they are, among them those with the smallest and the largest label, and their feed."""
-    feed = sets.feed(split, parameters)
+    """Return ``count`` examples, not augmented, and their feed; of arrays, the smallest and largest label are there."""
+    feed = splits.feed(split, parameters)
     if isinstance(feed, LoaderFeed):
         return next(iter(feed.once())).part(slice(count)), feed
     index = torch.linspace(0, feed.examples - 1, min(count, feed.examples), dtype=torch.float64).long()
@@ -133,8 +133,8 @@ def _few(
     return feed.at(index, torch.zeros_like(index)), feed
 
 
-def _check_batch_norms(stage: Stage, captured: CapturedModel, sets: DataSplits, devices: int) -> None:
-    """Refuse batches of one example where batch statistics are taken of one number: their variance is not finite."""
+def _check_batch_norms(stage: Stage, captured: CapturedModel, splits: DataSplits, devices: int) -> None:
+    """Refuse batches of one example if a batch-norm sees one number a channel, whose variance is not finite."""
     norms = [
         node
         for node in captured.training.graph.nodes
@@ -143,23 +143,23 @@ def _check_batch_norms(stage: Stage, captured: CapturedModel, sets: DataSplits, 
     size = stage.batch_size()
     if not norms or size is None:
         return
-    loader, hint = sets.train.loader, "use a batch of 2 or more for each rank"
+    loader, hint = splits.train.loader, "use a batch of 2 or more for each rank"
     least = size // devices
     if loader is not None:
-        own, count = getattr(loader, "batch_size", None), sets.train.examples
+        own, count = getattr(loader, "batch_size", None), splits.train.examples
         if not isinstance(own, int) or count is None:
             return
         rest = 0 if getattr(loader, "drop_last", False) else count % own
         least, hint = (rest or own) // devices, "use a batch_size of 2 or more for each rank, and drop_last=True"
     if least == 1:
         raise SpecError(
-            f"batch: a batch of one example for a rank, and batch-norm {norms[0].name!r} has no variance of one number "
-            f"for each channel; {hint}"
+            f"batch: a rank has a batch of one example, and batch-norm {norms[0].name!r} needs more than one number "
+            f"a channel for a variance; {hint}"
         )
 
 
 def _is_single(value: Any) -> bool:
-    """Return whether one example has one number for each channel."""
+    """Return whether an input ``(N, C, ...)`` has one number for each example and channel."""
     return (
         isinstance(value, torch.Tensor)
         and all(isinstance(n, int) for n in value.shape[2:])
@@ -167,19 +167,19 @@ def _is_single(value: Any) -> bool:
     )
 
 
-def _judge(sets: DataSplits, parameters: Mapping[str, bool], model: Teacher, metric: Metric) -> None:
-    """Let the metric see a few outputs, repeated, beside the targets of the whole set: choices look at those."""
-    batch, feed = _few(sets, sets.validation or sets.train, parameters, _MORE)
+def _try_metric(metric: Metric, splits: DataSplits, parameters: Mapping[str, bool], model: Teacher) -> None:
+    """Call the metric with a few outputs, repeated, and the targets of the whole validation (or training) split."""
+    batch, feed = _some_examples(splits, splits.validation or splits.train, parameters, _METRIC_EXAMPLES)
     if batch.targets is None:
         return
     outputs, targets, whole = model.outputs(batch).cpu().numpy(), batch.targets.numpy(), False
     if isinstance(feed, ArrayFeed):
-        most = min(feed.examples, max(len(outputs), _MOST * len(outputs) // max(outputs.size, 1)))
+        most = min(feed.examples, max(len(outputs), _METRIC_ELEMENTS * len(outputs) // max(outputs.size, 1)))
         whole = most == feed.examples
         outputs, targets = outputs[np.arange(most) % len(outputs)], feed.targets[:most].numpy()
     try:
         metric(outputs, targets)
     except SpecError as error:
-        # A metric of a user's may rightly refuse a part of a set, in which not every class is.
+        # A user's metric may refuse a part of a split in which a class is missing.
         if whole or error.__cause__ is None:
             raise

@@ -1,4 +1,4 @@
-"""One site in training, its values on a grid whose step and offset are learned; below the rule."""
+"""Fake quantization of one site's activations, on a grid with learned step and offset."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ from attar._src.methods.quantize.qat import fake_quantize
 from attar._src.model.statistics import Histogram, Range
 from attar._src.work.parametrization import Parametrization
 
-#: The first batch is looked at on about so many of its elements, evenly spread.
-_LOOKED_AT = 1 << 16
+_SAMPLED = 1 << 16  # about the number of elements of the first batch in its histogram, evenly spread
 
 
 class LsqActivation(Parametrization):
-    """The values of a site rounded to an unsigned grid with a learned step and, where they go below zero, a learned
-    offset, read as the zero point ``Z = clip(round(-offset / step), 0, 2^bits - 1)`` that integer kernels take.
+    """The activations of a site rounded to an unsigned grid with a learned step and, if they can be negative, a learned
+    offset, rounded to the zero point ``Z = clip(round(-offset / step), 0, 2^bits - 1)`` of integer kernels.
 
-    Both begin where the squared error over the first batch is least; of several sources the first is looked at.
+    Both start at the least squared error over the first batch, of the first source if there are several.
 
     Args:
-        bits: of a value.
+        bits: bits of a value.
 
     Attributes:
-        step: its size is the scale, 0-d; NaN before anything was seen.
+        step: 0-d; its absolute value is the scale; NaN before the first batch.
         offset: 0-d, between ``-scale (2^bits - 1)`` and 0.
-        below: 1 where values go below zero, and the offset is learned; 0 where it stays 0.
+        below: 1 if values are negative in the first batch and the offset is learned, else 0.
     """
 
     below: torch.Tensor
@@ -46,36 +45,36 @@ class LsqActivation(Parametrization):
 
     @property
     def known(self) -> bool:
-        """Whether there is a grid."""
+        """Whether the grid is set."""
         return not bool(self.step.isnan())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` on the grid, as it is while there is none in evaluation.
+        """Return ``x`` on the grid; in evaluation before the first batch, unchanged.
 
         Raises:
-            ModelError: a NaN or an infinity passed in the first batch.
+            ModelError: the first batch has a NaN or an infinity.
         """
         if not self.known:
             if not self.training:
                 return x
-            self.begin(x.detach())
+            self.initialize(x.detach())
         features = x.numel() // max(len(x), 1) if x.dim() else 1
         gradient_scale = 1 / math.sqrt(max(features, 1) * self.top)
         return function.lsq_activation(
             x, self.scale(), self.offset * self.below, self.zero_point(), self.top, gradient_scale
         )
 
-    def begin(self, x: torch.Tensor) -> None:
-        """Set step and offset to those of the grid with the least squared error over ``x``."""
+    def initialize(self, x: torch.Tensor) -> None:
+        """Set step and offset to the grid with the least squared error over ``x``."""
         low, high = (float(end) for end in fake_quantize.activation_extremes(x))
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ModelError(
-                f"an activation was not finite in the first batch (between {low} and {high}); look for infinities in "
-                "the inputs"
+                f"an activation was not finite in the first batch (between {low} and {high}); check the inputs for "
+                "infinities"
             )
         flat = x.reshape(-1)
         seen = Histogram(Range(low, high))
-        seen.add(flat[:: max(1, flat.numel() // _LOOKED_AT)])
+        seen.add(flat[:: max(1, flat.numel() // _SAMPLED)])
         scale, zero_point = spanning_grid(*LeastSquares().range(seen, self.bits), self.bits)
         with torch.no_grad():
             self.below.fill_(float(low < 0))
@@ -87,19 +86,19 @@ class LsqActivation(Parametrization):
         return function.scale_of_step(self.step)
 
     def zero_point(self) -> int:
-        """Return the code that stands for zero."""
+        """Return the code of zero, 0 to ``2^bits - 1``."""
         with torch.no_grad():
             return int((-self.offset * self.below / self.scale()).round().clamp(0, self.top))
 
-    def bound(self) -> None:
-        """Put the offset back to where zero is on the grid."""
+    def clamp_offset(self) -> None:
+        """Move the offset into the range in which zero is on the grid."""
         if not self.known:
             return
         with torch.no_grad():
             self.offset.copy_(torch.maximum(self.offset.clamp(max=0.0), -self.scale() * self.top))
 
     def grid(self, value: str) -> Activation | None:
-        """Return the grid of the values called ``value`` in the deployed graph, None where nothing was ever seen."""
+        """Return the grid of the activation named ``value`` in the deployed graph, None before the first batch."""
         if not self.known:
             return None
         with torch.no_grad():

@@ -1,16 +1,14 @@
-"""Rounding to a grid that is learned: gradients reach the values, the step and the offset.
+"""Rounding to a learned grid, with gradients to the values, the steps and the offsets.
 
-Beside ``fake_quantize``, whose scales get no gradient, and with the same care for memory: forward one
-new buffer, worked on in place; backward one for the gradient of the values and one for that of the steps. With
-``v = (w - b) / s`` inside the range and ``q`` its code, what is returned is ``s q + b``, and
+With ``v = (w - b) / s`` and ``q = clip(round(v), qmin, qmax)`` the result is ``s q + b``, and its derivatives are
 
-| | to w | to s | to b |
+| | by w | by s | by b |
 |---|---|---|---|
 | qmin <= v <= qmax | 1 | q - v | 0 |
 | outside | 0 | q | 1 |
 
-times the gradient that arrives (Esser et al. 2020, "Learned step size quantization", section 2.1; Bhalgat et al. 2020,
-"LSQ+", section 3.1).
+(Esser et al. 2020, "Learned step size quantization", section 2.1; Bhalgat et al. 2020, "LSQ+", section 3.1). As in
+``fake_quantize``, the forward pass allocates one buffer; the backward pass one for the values and one for the steps.
 """
 
 from __future__ import annotations
@@ -24,22 +22,21 @@ from torch import Tensor
 from attar._src.methods.quantize.ptq.solver import TINY
 from attar._src.methods.quantize.qat import fake_quantize
 
-#: Elements at a time in the sums of :func:`value`, in float32: 1 MiB, which stays in the cache.
-_CHUNK = 1 << 18
+_CHUNK = 1 << 18  # elements summed at a time in float32: 1 MiB, which fits the cache
 _OUTWARD = np.array([-np.inf, np.inf], np.float32)
 
 
 def lsq_weight(
     w: Tensor, step: Tensor, offset: Tensor | None, index: Tensor, qmin: int, qmax: int, gradient_scale: float
 ) -> Tensor:
-    """Return ``scale * clip(round((w - offset) / scale), qmin, qmax) + offset`` with the scale of :func:`scale_of`.
+    """Return ``scale * clip(round((w - offset) / scale), qmin, qmax) + offset`` with ``scale = scale_of_step(step)``.
 
     Args:
         w: float32, any shape.
         step: float32 ``(count,)``.
         offset: ``(count,)``; None for zero.
-        index: int64, broadcastable to ``w``: which step and offset an element has.
-        qmin, qmax: the codes at the ends of the grid.
+        index: int64, broadcastable to ``w``: index of an element's step and offset.
+        qmin, qmax: smallest and largest code.
         gradient_scale: factor of the gradients of step and offset.
     """
     rounded: Tensor = _Weight.apply(w, step, offset, index, qmin, qmax, gradient_scale)  # type: ignore[no-untyped-call]
@@ -47,7 +44,7 @@ def lsq_weight(
 
 
 def scale_of_step(step: Tensor) -> Tensor:
-    """Return the scale of a step, ``|step|`` and never zero."""
+    """Return ``|step|``, at least ``TINY``."""
     return step.abs().clamp(min=TINY)
 
 
@@ -59,11 +56,11 @@ def lsq_activation(
     The gradients are those of an offset that is not rounded to ``-scale * zero_point``.
 
     Args:
-        x: any shape, float32, bfloat16 or float16; what comes back has its type.
+        x: any shape, float32, bfloat16 or float16, which is also the type of the result.
         scale: float32, positive, 0-d.
-        offset: float32, 0-d: about ``-scale * zero_point``.
+        offset: float32, 0-d, about ``-scale * zero_point``.
         zero_point: 0 to ``top``.
-        top: the largest code.
+        top: largest code.
         gradient_scale: factor of the gradients of scale and offset.
     """
     rounded: Tensor = _Value.apply(x, scale, offset, zero_point, top, gradient_scale)  # type: ignore[no-untyped-call]
@@ -71,7 +68,7 @@ def lsq_activation(
 
 
 class _Weight(torch.autograd.Function):
-    # One node of the graph for all of it: on small weights a step costs what its nodes cost.
+    # One node of the autograd graph, because overhead per node dominates on small weights.
     @staticmethod
     def forward(
         ctx: Any,
@@ -96,26 +93,19 @@ class _Weight(torch.autograd.Function):
         w, out, step, scale, shift, index = ctx.saved_tensors
         low, high = (end * scale if shift is None else end * scale + shift for end in ctx.range)
         inside = grads[0] * (w >= low).logical_and_(w <= high)
-        # s (q - v) = out - w inside and s q = out - b outside: divided by s once it is summed.
+        # s (q - v) = out - w inside and s q = out - b outside; divided by s after summation.
         steps = (grads[0] * out).addcmul_(inside, w, value=-1).sum_to_size(scale.shape)
-        moved = None
+        to_offset = None
         if shift is not None:
             outside = (grads[0] - inside).sum_to_size(scale.shape)
             steps -= outside * shift
-            moved = _gathered(outside.mul_(ctx.gradient_scale), index, step)
-        turned = step.sgn().mul_(step.abs() >= TINY)
-        return (
-            inside,
-            _gathered(steps.div_(scale).mul_(ctx.gradient_scale), index, step).mul_(turned),
-            moved,
-            None,
-            None,
-            None,
-            None,
-        )
+            to_offset = _sum_by_step(outside.mul_(ctx.gradient_scale), index, step)
+        sign = step.sgn().mul_(step.abs() >= TINY)
+        to_step = _sum_by_step(steps.div_(scale).mul_(ctx.gradient_scale), index, step).mul_(sign)
+        return inside, to_step, to_offset, None, None, None, None
 
 
-def _gathered(grad: Tensor, index: Tensor, like: Tensor) -> Tensor:
+def _sum_by_step(grad: Tensor, index: Tensor, like: Tensor) -> Tensor:
     """Return the sums of a gradient over the elements of each step, ``(count,)``."""
     return torch.zeros_like(like).index_add_(0, index.reshape(-1), grad.reshape(-1))
 
@@ -133,7 +123,7 @@ class _Value(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         x, scale = ctx.saved_tensors
         ends = np.array([float(-ctx.zero * scale), float((ctx.top - ctx.zero) * scale)], np.float32)
-        # That kernel's range is open; this one has its ends in it.
+        # hardtanh's range excludes its ends, this one includes them.
         low, high = np.nextafter(ends, _OUTWARD).tolist()
         inside = torch.ops.aten.hardtanh_backward(grads[0], x, low, high)
         steps, beyond, above = scale.new_zeros(()), scale.new_zeros(()), scale.new_zeros(())
@@ -143,6 +133,6 @@ class _Value(torch.autograd.Function):
             steps += torch.dot(kept.float(), ratio.round().sub_(ratio))
             lost = grad.float() - kept.float()
             beyond += lost.sum()
-            # Zero is on the grid, so what is outside is above it where it is positive.
+            # Zero is on the grid, so positive values outside are above it.
             above += torch.ops.aten.threshold_backward(lost, ratio, 0.0).sum()
         return inside, (steps + above * ctx.top) * ctx.gradient_scale, beyond * ctx.gradient_scale, None, None, None

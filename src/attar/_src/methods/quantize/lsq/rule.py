@@ -1,4 +1,4 @@
-"""The rule that learns its grids: scales are parameters, trained with the weights."""
+"""The rule ``lsq``: grids whose scales are parameters, trained with the weights."""
 
 from __future__ import annotations
 
@@ -25,45 +25,40 @@ from attar._src.work.weight_view import WeightView
 
 
 class Lsq(Rule):
-    """Weights on symmetric grids whose steps are learned with them (Esser et al. 2020, "Learned step size
-    quantization").
+    """Train weights on symmetric grids with learned steps (Esser et al. 2020, "Learned step size quantization").
 
-    With v = w / s, the forward pass is ``s clip(round(v), qmin, qmax)``; the gradient passes to w within the range, and
-    to s as
+    With v = w / s the forward pass is ``s clip(round(v), qmin, qmax)``. The gradient passes to w within the range, and
 
-        d/ds = round(v) - v   inside,   qmin or qmax   outside,   times g = 1 / sqrt(N qmax)
+        d/ds = g (round(v) - v) inside,   g qmin or g qmax outside,   g = 1 / sqrt(N qmax)
 
-    with N the elements that share the step (section 2.2). Steps begin at ``2 mean|w| / sqrt(qmax)`` (section 2.1) of
-    the weights as they are, with what earlier constraints have made of them; where some are zero, pruned ones above
-    all, the mean is over all that share the step or over the others, whichever leaves the smaller squared error.
-    Prefer it to ``quantize`` at 4 bits and fewer: large values may be clipped where that pays. Not to be confused with
-    ``quantize``, whose scales follow the weights.
+    with N the number of elements that share the step (section 2.2). Steps start at ``2 mean|w| / sqrt(qmax)`` (section
+    2.1), with w as earlier constraints change it. If some w are zero, such as pruned ones, the mean is over all or over
+    the nonzero elements, whichever gives the smaller squared error. At 4 bits and fewer it should be preferred to
+    ``quantize``, whose scales follow the weights, because it can clip large values.
 
-    With ``offset``, what code 0 stands for is learned too (Bhalgat et al. 2020, "LSQ+: Improving low-bit quantization
-    through learnable offsets and better initialization", section 3.1): v = (w - b) / s, and ``d/db`` is 0 inside and 1
-    outside, times g. b begins at the mean of the weights and s at ``3 sd / 2^(bits - 1)``, theirs for a weight whose
-    mean is taken out (section 3.2). Such a weight is a codebook: stored in as few bits, dequantized when the file is
-    opened. Zeros that were pruned are not on such a grid.
+    With ``offset``, the value b of code 0 is learned too (Bhalgat et al. 2020, "LSQ+: Improving low-bit quantization
+    through learnable offsets and better initialization", section 3.1): v = (w - b) / s, and d/db is 0 inside and g
+    outside. b starts at the mean of the weights and s at ``3 sd / 2^(bits - 1)``, the paper's value for zero mean
+    (section 3.2). Such a weight is stored as a codebook in as many bits, and dequantized when the file is opened.
+    Pruned zeros are not on such a grid.
 
-    ``activations`` lie on unsigned grids with a learned step. Where they go below zero an offset is learned with
-    LSQ+'s gradients, rounded to the zero point that integer kernels take. Both begin where the squared error over the
-    first batch is least (LSQ+, section 3.2), which each rank looks at for itself until the end of the epoch. N of their
-    g is the number of elements of one example (LSQ, section 2.2: the features of the layer).
+    ``activations`` get unsigned grids with learned steps, and with learned offsets if they can be negative, rounded to
+    the zero points of integer kernels. Both start at the least squared error over the first batch (LSQ+, section 3.2)
+    of each rank and are averaged after the epoch. Their N is the number of elements of one example (LSQ, section 2.2).
 
-    Where ``through`` names bits, grids are wider first: at each change the steps (and offsets) begin anew from the
-    weights as they are then. The optimizer's momentum of the steps is left as it is. A grid never becomes wider
-    again, also in later stages.
+    With ``through``, grids start wider. At each change, steps and offsets start again from the current weights; the
+    optimizer keeps their momentum. A grid never becomes wider again, not even in later stages.
 
     Attributes:
         bits: bits of a weight.
-        granularity: which weights share a step, as in ``quantize``; None is one for each index of the weight's own
-            output axis.
-        narrow_range: leave out the most negative code, so that two bits are -1, 0 and 1.
+        granularity: which weights share a step, as in ``quantize``; None is one step for each index of the output axis.
+        narrow_range: leave out the most negative code, so that 2 bits are -1, 0 and 1.
         keep: globs of layers or weights left in floating point.
-        overrides: glob of layers or weights -> bits; of several that match, the last holds.
-        through: bits the grids have before, wider first, each for an equal part of the time; a weight whose own bits
-            are more keeps these.
-        until: the share of the stage by which ``bits`` is reached.
+        overrides: glob of layers or weights -> bits; the last match wins.
+        through: bits before ``bits``, wider first, for equal shares of the time until ``until``; a weight with more
+            bits of its own keeps those. ``through: [8, 6], bits: 4`` is 8 bits for the first quarter of a stage, 6 for
+            the second, then 4.
+        until: share of the stage after which grids have ``bits``.
         offset: whether weights have a learned offset.
         activations: bits of an activation, or None to leave activations in floating point.
     """
@@ -83,17 +78,17 @@ class Lsq(Rule):
     def _descends(self) -> Lsq:
         widths = (*self.through, self.bits)
         if any(wide <= narrow for wide, narrow in itertools.pairwise(widths)):
-            raise ValueError(f"through {list(self.through)} must go down to bits {self.bits}, wider first")
+            raise ValueError(f"through {list(self.through)} must be descending and above bits {self.bits}")
         return self
 
-    def least(self, progress: float) -> int:
-        """Return the bits below which no grid may be yet."""
+    def minimum_bits(self, progress: float) -> int:
+        """Return the smallest bits that a grid may have at ``progress`` (0 to 1) of the stage, 0 for any."""
         if not self.through or progress >= self.until:
             return 0
         return self.through[int(progress / self.until * len(self.through))]
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return the grids of the weights, and the sites, that are chosen.
+        """Return the grids of the selected weights and their sites.
 
         Raises:
             UnknownName: a glob matches no layer.
@@ -104,15 +99,14 @@ class Lsq(Rule):
         for name, width in bits.items():
             granularity = self.granularity or PerChannel(axis=learner.weights[name].axis)
             scheme = Scheme(bits=width, granularity=granularity, narrow_range=self.narrow_range)
-            first = max(width, self.least(0)) if self.through else None
+            first = max(width, self.minimum_bits(0)) if self.through else None
             try:
                 weights[name] = LsqWeight(view.effective(name), scheme, shifted=self.offset, first=first)
             except SpecError as error:
                 raise SpecError(f"lsq at {name!r}: {error}") from error
         values: dict[str, LsqActivation] = {}
         if self.activations is not None:
-            places = learner.places(bits)
-            for place in places:
+            for place in learner.places(bits):
                 values |= dict.fromkeys(place.sources, LsqActivation(self.activations))
         return LsqConstraint(self, weights, values)
 
@@ -124,23 +118,20 @@ class LsqConstraint(Constraint):
     family: ClassVar[str] = "grid"
 
     def __init__(
-        self,
-        rule: Lsq,
-        weights: Mapping[str, Parametrization],
-        values: Mapping[str, Parametrization],
+        self, rule: Lsq, weights: Mapping[str, Parametrization], values: Mapping[str, Parametrization]
     ) -> None:
         super().__init__(weights, values)
         self.rule = rule
 
     def update(self, progress: Progress, weights: WeightView) -> None:
-        """Become narrower where it is time, and keep zero on the grids of activations."""
-        self._turn(self.rule.least(progress.fraction), weights)
+        """Narrow grids on schedule, and keep zero on the grids of activations."""
+        self._narrow(self.rule.minimum_bits(progress.fraction), weights)
         for grid in self.parametrizations:
             if isinstance(grid, LsqActivation):
-                grid.bound()
+                grid.clamp_offset()
 
     def sync(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Average what each rank began from its own first batch."""
+        """Average the activations' grids, which each rank initialized from its own first batch."""
         with torch.no_grad():
             for grid in self.parametrizations:
                 if isinstance(grid, LsqActivation):
@@ -149,16 +140,16 @@ class LsqConstraint(Constraint):
                     grid.below.copy_(grid.below > 0)
 
     def finalize(self, weights: WeightView) -> None:
-        """Reach the bits that are asked, after a stage too short to."""
-        self._turn(0, weights)
+        """Narrow grids to their final bits if the stage was too short for the schedule."""
+        self._narrow(0, weights)
 
     def finish(self, piece: CompressedModel) -> CompressedModel:
-        """Return the workpiece with the biases of integer layers on the grid that their kernels add on."""
+        """Return the model with the biases of integer layers rounded to their integer grid."""
         return with_integer_biases(piece)
 
-    def _turn(self, least: int, weights: WeightView) -> None:
+    def _narrow(self, minimum: int, weights: WeightView) -> None:
         for name, grid in self.weights.items():
             if isinstance(grid, LsqWeight) and grid.narrows:
-                bits = max(least, grid.last.bits)
+                bits = max(minimum, grid.last.bits)
                 if bits < grid.scheme.bits:
-                    grid.turn(bits, weights.effective(name, grid))
+                    grid.narrow(bits, weights.effective(name, grid))

@@ -1,4 +1,4 @@
-"""One weight in training, read on a grid whose steps are learned with it; below the rule that says which."""
+"""Fake quantization of one weight, on a grid with learned steps and offsets."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from attar._src.work.parametrization import GridPositions, Parametrization
 
 
 class LsqWeight(Parametrization):
-    """A weight rounded to a grid with learned steps, and learned offsets where asked.
+    """A weight rounded to a grid with learned steps, and optionally learned offsets.
 
     With offsets it is stored as a codebook of evenly spaced points.
 
     Args:
-        weight: what the steps begin from.
-        scheme: the grid; symmetric.
-        shifted: whether there are offsets.
-        first: bits to begin with, where the grid becomes narrower later.
+        weight: the steps are initialized from it.
+        scheme: the final grid; symmetric.
+        shifted: whether offsets are learned.
+        first: initial bits, if the grid is narrowed later.
 
     Attributes:
-        step: float32 ``(count,)``; its size is the scale.
-        offset: float32 ``(count,)``: what code 0 stands for; None where that is zero.
-        width: bits now, 0-d; only there where ``first`` is given.
+        step: float32 ``(count,)``; its absolute value is the scale.
+        offset: float32 ``(count,)``, the value of code 0; None for zero.
+        width: current bits, 0-d; only with ``first``.
 
     Raises:
         SpecError: the scheme does not fit the weight's shape.
@@ -52,11 +52,11 @@ class LsqWeight(Parametrization):
         self.share = weight.numel() / max(self.count, 1)
         self.step = nn.Parameter(torch.empty(self.count, device=weight.device))
         self.offset = nn.Parameter(torch.empty_like(self.step)) if shifted else None
-        self.begin(weight)
+        self.initialize(weight)
 
     @property
     def scheme(self) -> Scheme:
-        """The grid as it is now."""
+        """The current grid."""
         return self.last.model_copy(update={"bits": int(self.width)}) if self.narrows else self.last
 
     @property
@@ -64,24 +64,24 @@ class LsqWeight(Parametrization):
         """The factor of the steps' gradient."""
         return 1 / math.sqrt(max(self.share, 1) * self.scheme.qmax)
 
-    def begin(self, weight: torch.Tensor) -> None:
-        """Let the steps begin from ``weight``, those of zeros alone as the mean of the others.
+    def initialize(self, weight: torch.Tensor) -> None:
+        """Set steps and offsets from ``weight``.
 
-        ``2 mean|w| / sqrt(qmax)``, the mean that of all elements or of those that are not zero, whichever leaves the
-        smaller squared error; with offsets, ``3 sd(w) / 2^(bits - 1)``, and these begin at the mean of w.
+        Steps are ``2 mean|w| / sqrt(qmax)`` with the mean over all or over the nonzero elements, whichever gives the
+        smaller squared error. With offsets, steps are ``3 sd(w) / 2^(bits - 1)`` and offsets the mean of w.
         """
         values, scheme = weight.detach(), self.scheme
         if self.offset is None:
             step = 2 * self._mean(values.abs()) / math.sqrt(scheme.qmax)
             there = values != 0
             if not there.all():
-                # Pruned zeros lie on any grid: many of them make the mean, and so the step, far too small.
+                # Pruned zeros are on any grid; counting them makes the mean, and so the step, far too small.
                 larger = step / self._mean(there.to(values)).clamp(min=TINY)
                 step = torch.where(self._error(values, larger) < self._error(values, step), larger, step)
         else:
             mean = self._mean(values)
             step = 3 * self._mean((values - mean[self.index]).square()).sqrt() / 2 ** (scheme.bits - 1)
-        # A step of zeros alone would be next to nothing, and whatever grows out of them clipped.
+        # All-zero elements get the mean of the other steps, because a tiny step would clip them when they grow.
         alive = step > TINY
         usual = step[alive].mean() if alive.any() else step.new_tensor(TINY)
         with torch.no_grad():
@@ -89,11 +89,11 @@ class LsqWeight(Parametrization):
             if self.offset is not None:
                 self.offset.copy_(mean)
 
-    def turn(self, bits: int, weight: torch.Tensor) -> None:
-        """Begin anew from ``weight`` with ``bits``, where these are fewer than now."""
+    def narrow(self, bits: int, weight: torch.Tensor) -> None:
+        """Reduce the grid to ``bits`` and initialize it from ``weight``; does nothing if it has no more bits."""
         if self.narrows and bits < int(self.width):
             self.width.fill_(bits)
-            self.begin(weight)
+            self.initialize(weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``x`` on the grid."""
@@ -101,7 +101,7 @@ class LsqWeight(Parametrization):
         return function.lsq_weight(x, self.step, self.offset, self.index, scheme.qmin, scheme.qmax, self.gradient_scale)
 
     def grid_positions(self, value: torch.Tensor) -> GridPositions:
-        """Return where ``value`` lies between the codes; its gradient is to what is learned too."""
+        """Return the positions of ``value`` in codes, with gradients to steps and offsets too."""
         scale, scheme = self.scale()[self.index], self.scheme
         return GridPositions((value - self._shift()) / scale, scale.detach(), scheme.qmin, scheme.qmax)
 
@@ -110,21 +110,22 @@ class LsqWeight(Parametrization):
         return function.scale_of_step(self.step)
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
-        """Return the codes of what ``forward`` returns, with scales and offsets.
+        """Return codes, scales and offsets of ``forward(value)``.
 
         Raises:
             SpecError: a value is not finite.
         """
         scale, scheme = self.scale().detach().cpu().numpy(), self.scheme
-        found = round_to_grid(np.ascontiguousarray((value - self._shift()).detach().cpu().numpy()), scale, None, scheme)
+        shifted = np.ascontiguousarray((value - self._shift()).detach().cpu().numpy())
+        quantized = round_to_grid(shifted, scale, None, scheme)
         if self.offset is None:
-            return found
+            return quantized
         points = np.arange(scheme.qmin, scheme.qmax + 1, dtype=np.float32)
-        codes = (found.codes.astype(np.int16) - scheme.qmin).astype(np.uint8)
+        codes = (quantized.codes.astype(np.int16) - scheme.qmin).astype(np.uint8)
         return Codebook(codes, points, scale, self.offset.detach().cpu().numpy(), scheme.granularity)
 
     def _error(self, values: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """Return the mean squared error that rounding with ``step`` leaves, ``(count,)``."""
+        """Return the mean squared error of rounding with ``step``, ``(count,)``."""
         scale, scheme = step.clamp(min=TINY)[self.index], self.scheme
         return self._mean(
             (fake_quantize.fake_quantize_weight(values, scale, scheme.qmin, scheme.qmax) - values).square()
@@ -134,7 +135,7 @@ class LsqWeight(Parametrization):
         return 0.0 if self.offset is None else self.offset[self.index]
 
     def _mean(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the mean of the values that share a step, ``(count,)``."""
+        """Return the mean of the values that share each step, ``(count,)``."""
         index, flat = self.index.expand(values.shape).reshape(-1), values.reshape(-1)
         share = flat.new_zeros(self.count).index_add_(0, index, torch.ones_like(flat)).clamp_(min=1)
         return flat.new_zeros(self.count).index_add_(0, index, flat) / share

@@ -1,1 +1,1 @@
-"""The methods of Polino et al. 2018: quantized distillation on uniform points, and trained codebooks."""
+"""Methods of Polino et al. 2018: evenly spaced points for quantized distillation, and trained codebooks."""

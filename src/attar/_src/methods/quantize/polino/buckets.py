@@ -1,8 +1,8 @@
-"""A weight as buckets, each scaled to [0, 1] by its own range; below the rules ``uniform`` and ``codebook``.
+"""Weights in buckets, each scaled to [0, 1] by its own range.
 
-With b the smallest value of a bucket and a its range, a weight w lies at v = (w - b) / a (Polino et al. 2018, "Model
-compression via distillation and quantization", section 2.1). A bucket here is whatever shares a range: a channel, the
-tensor, a group or a bucket of ``core.scheme``.
+With b the smallest value of a bucket and a its range, v = (w - b) / a (Polino et al. 2018, "Model compression via
+distillation and quantization", section 2.1): in a bucket from -1 to 3, w = 0 has v = 0.25. A bucket is any set of
+elements that share a range: a channel, the tensor, a group or a bucket of ``core.scheme``.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from attar._src.work.parametrization import Parametrization
 
 
 class BucketRows:
-    """A tensor as a matrix with a row for each bucket, and back.
+    """Conversion of a tensor to a matrix with one row per bucket, and back.
 
     Args:
         granularity: which elements share a bucket.
-        shape: of the tensor.
+        shape: shape of the tensor.
 
     Raises:
         SpecError: the granularity does not fit the shape.
@@ -31,7 +31,7 @@ class BucketRows:
 
     def __init__(self, granularity: Granularity, shape: Shape) -> None:
         self.count = granularity.count(shape)
-        # Every granularity cuts runs of ``size`` out of the flat tensor, or out of each index of an axis.
+        # Every granularity cuts runs of ``size`` elements out of the flat tensor, or out of each index of an axis.
         self.axis = granularity.axis if isinstance(granularity, PerChannel | PerGroup) else None
         self.channels = 1 if self.axis is None else shape[self.axis]
         self.length = math.prod(shape) // self.channels if self.channels else 0
@@ -40,7 +40,7 @@ class BucketRows:
         self.moved = shape if self.axis is None else (shape[self.axis], *shape[: self.axis], *shape[self.axis + 1 :])
 
     def of(self, x: torch.Tensor, *, fill: float | None = None) -> torch.Tensor:
-        """Return ``x`` as rows, ``(count, size)``; short ones end in ``fill``, or in their last value over again."""
+        """Return ``x`` as rows ``(count, size)``; short rows are padded with ``fill`` or repeat their last value."""
         flat = (x if self.axis is None else x.movedim(self.axis, 0)).reshape(self.channels, self.length)
         if self.missing:
             last = flat[:, -1:] if fill is None else flat.new_full((self.channels, 1), fill)
@@ -48,16 +48,16 @@ class BucketRows:
         return flat.reshape(self.count, self.size)
 
     def back(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the tensor whose rows these are."""
+        """Return the tensor with these rows; inverts :meth:`of`."""
         x = rows.reshape(self.channels, self.length + self.missing)[:, : self.length].reshape(self.moved)
         return x if self.axis is None else x.movedim(0, self.axis)
 
 
 class BucketedWeight(Parametrization):
-    """A weight that is read bucket by bucket.
+    """A weight quantized bucket by bucket.
 
     Args:
-        weight: for its shape.
+        weight: gives the shape.
         granularity: which elements share a bucket.
 
     Raises:
@@ -70,12 +70,12 @@ class BucketedWeight(Parametrization):
         self.rows = BucketRows(granularity, tuple(weight.shape))
 
     def stored(self, value: torch.Tensor, codes: torch.Tensor, points: torch.Tensor) -> Codebook:
-        """Return the codebook of ``points[codes]`` in the buckets of ``value``.
+        """Return the codebook tensor of ``points[codes]`` in the buckets of ``value``.
 
         Args:
             value: the weight.
-            codes: of each of its rows, whole numbers.
-            points: float32, ``(levels,)``.
+            codes: whole numbers ``(count, size)``, as rows.
+            points: float32 ``(levels,)``.
 
         Raises:
             SpecError: the weight has NaN or infinities.
@@ -93,7 +93,7 @@ class BucketedWeight(Parametrization):
 
 
 def bucket_spans(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return range a and smallest value b of each row, both ``(count, 1)``; zeros for rows without elements."""
+    """Return range a and smallest value b of each row, both ``(count, 1)``; zeros for empty rows."""
     if not rows.numel():
         return rows.new_zeros(len(rows), 1), rows.new_zeros(len(rows), 1)
     low, high = torch.aminmax(rows, dim=1, keepdim=True)
@@ -101,10 +101,15 @@ def bucket_spans(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def scale_to_unit(rows: torch.Tensor, spread: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
-    """Return ``v = (w - b) / a``, 0 in a row whose values are all equal.
+    """Return ``v = (w - b) / a``, 0 in rows of equal values.
 
     Args:
         rows: the weight, ``(count, size)``.
         spread, low: a and b, ``(count, 1)``.
+
+    Example:
+        >>> rows = torch.tensor([[-1.0, 0.0, 3.0]])
+        >>> scale_to_unit(rows, *bucket_spans(rows))
+        tensor([[0.0000, 0.2500, 1.0000]])
     """
     return (rows - low) / torch.where(spread > 0, spread, 1)

@@ -1,4 +1,4 @@
-"""The rule of differentiable quantization: the points that weights are rounded to are trained."""
+"""The rule ``codebook`` (differentiable quantization): the points that weights are rounded to are trained."""
 
 from __future__ import annotations
 
@@ -28,41 +28,40 @@ LEAST_POINTS, MOST_POINTS = 2, 256
 
 
 class LearnedCodebook(Rule):
-    """Every weight tensor has points of its own, which learn where to lie (Polino et al. 2018, "Model compression via
-    distillation and quantization", section 4, Algorithm 2: differentiable quantization).
+    """Train a codebook of points for every weight tensor (Polino et al. 2018, "Model compression via distillation and
+    quantization", section 4, Algorithm 2: differentiable quantization).
 
-    With a the range of a bucket, b its least value and v = (w - b) / a, what is read is ``a p + b``, p the point
-    nearest to v (of two as near, the lower). A point gets the gradient of all that is read from it:
+    With a the range of a bucket, b its smallest value and v = (w - b) / a, a weight is rounded to w_q = a p + b, where
+    p is the point nearest to v (the lower of two at the same distance). The gradient of a point is
 
-        dL/dp_j = sum of a_i dL/dw_q,i over the elements i of point j
+        dL/dp_j = sum of a_i dL/dw_q,i over the elements i rounded to point j
 
-    A point that no weight is near to gets none, and stays. Points begin within [0, 1]. They are read and
-    stored in order; where two cross, the parameter itself is not sorted, so that each keeps its momentum.
+    Points start within [0, 1]. A point without weights gets no gradient. If two points cross, the parameter is not
+    sorted, so that each keeps its momentum; codes refer to the sorted points.
 
-    ``weights: frozen`` is the paper's: points are trained and weights are not. The other parameters (biases,
-    batch-norms) go on being trained here; the authors' program quantizes those too, and trains no parameter but the
-    points. ``trained`` is beyond the paper: weights and points together, with a straight-through gradient to the
-    weights.
+    ``weights: frozen`` is the paper's method: points are trained and weights are not. Biases and batch-norms are
+    trained here; the authors' program quantizes those too, and trains the points only. ``trained`` goes beyond the
+    paper: it trains weights too, with a straight-through gradient.
 
-    ``share: gradient`` deals points out among tensors by the norm of their gradient (section 4, there from a few
-    batches before training): ``2^bits`` for each tensor while the norms of dL/dw_q are averaged over the first epoch;
-    then, as in the authors' program, each keeps half of them and the other halves are dealt anew in proportion to the
-    norms, at least 2 and at most 256 each and as many in all. Where the number changes, points start again; the
-    optimizer's momentum is left as it is. A stage of one epoch ends before that, with the points it has trained.
+    ``share: gradient`` distributes points over tensors by the norms of their gradients (section 4; there over a few
+    batches before training). Each tensor has ``2^bits`` points while norms of dL/dw_q are averaged over the first
+    epoch. Then, as in the authors' program, each keeps half of them, and the other halves are distributed in proportion
+    to the norms, with 2 to 256 points each. A tensor whose number changes starts with new points; the optimizer keeps
+    their momentum. A stage of one epoch ends before that.
 
-    The sum makes gradients of points large, and the paper's learning rates for them small, about 1e-5; ``lr_scale``
-    sets theirs apart from that of the other parameters. Prefer ``lsq`` or ``uniform``, which train the weights, below
-    4 bits. The points have no zero as a rule, so that what ``prune`` set to zero does not stay there.
+    The sum makes the gradients of points large, so the paper's learning rates for them are small, about 1e-5;
+    ``lr_scale`` separates them from those of other parameters. Below 4 bits ``lsq`` or ``uniform``, which train
+    weights, should be preferred. Zero is usually no point, so weights pruned before do not stay zero.
 
     Attributes:
         bits: 2^bits is the number of points of a tensor, or its mean over the tensors.
         granularity: which weights share a range, as in ``quantize``.
-        start: points begin at the percentiles of v, or evenly spaced.
-        share: the same number of points for every tensor, or more where the gradient is larger.
-        weights: whether the weights stay as they are.
+        start: initial points: percentiles of v, or evenly spaced.
+        share: ``equal`` numbers of points, or more for tensors with a larger ``gradient``.
+        weights: whether the weights are ``frozen`` or ``trained``.
         lr_scale: factor of the points' gradient; with ``sgd`` that of their learning rate.
         keep: globs of layers or weights left in floating point.
-        overrides: glob of layers or weights -> bits; of several that match, the last holds.
+        overrides: glob of layers or weights -> bits; the last match wins.
     """
 
     name: Literal["codebook"] = "codebook"
@@ -96,21 +95,21 @@ class LearnedCodebook(Rule):
 
 
 class CodebookWeight(BucketedWeight):
-    """A weight rounded to the nearest of some points.
+    """A weight rounded to the nearest point of a trained codebook.
 
     Args:
-        weight: what the points begin from.
-        count: how many points.
+        weight: points are initialized from it.
+        count: number of points.
         granularity: which elements share a bucket.
-        room: how many points there may come to be.
-        start: where they begin.
+        room: largest number of points.
+        start: how points are initialized.
 
     Attributes:
-        points: float32 ``(room,)``, of which the first ``count`` are in use, in any order.
-        count: how many are in use.
-        wanted: how many shall be from the next step on.
-        norm: sum over the steps of the norm of dL/dw_q, while ``watching``.
-        frozen: the weight gets no gradient.
+        points: float32 ``(room,)``; the first ``count`` are used, in any order.
+        count: number of points in use.
+        wanted: number of points from the next :meth:`resize` on.
+        norm: sum over steps of the norm of dL/dw_q, while ``watching``.
+        frozen: whether the weight gets no gradient.
         lr_scale: factor of the points' gradient.
 
     Raises:
@@ -130,28 +129,28 @@ class CodebookWeight(BucketedWeight):
         self.register_buffer("count", torch.tensor(0))
         self.register_buffer("wanted", torch.tensor(count))
         self.register_buffer("norm", torch.tensor(0.0))
-        self.lay(weight)
+        self.resize(weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` on the points."""
+        """Return ``x`` rounded to the points."""
         x = x.detach() if self.frozen else x
-        read: torch.Tensor = _Nearest.apply(x, self.active(), self.rows, self.lr_scale)  # type: ignore[no-untyped-call]
-        if self.training and self.watching and read.requires_grad:
-            read.register_hook(self._watch)
-        return read
+        rounded: torch.Tensor = _Nearest.apply(x, self.active(), self.rows, self.lr_scale)  # type: ignore[no-untyped-call]
+        if self.training and self.watching and rounded.requires_grad:
+            rounded.register_hook(self._add_norm)
+        return rounded
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
-        """Return the codes, points and buckets of what ``forward`` returns."""
+        """Return codes, points and buckets of ``forward(value)``."""
         value, points = value.detach(), self.active().detach()
         rows = self.rows.of(value)
         return self.stored(value, _nearest(scale_to_unit(rows, *bucket_spans(rows)), points), points)
 
     def active(self) -> torch.Tensor:
-        """Return the points in use, in order, with gradient to each where it is in ``points``."""
+        """Return the points in use, ``(count,)``, sorted, with gradient to ``points``."""
         return self.points[: int(self.count)].sort(stable=True).values
 
-    def lay(self, weight: torch.Tensor) -> None:
-        """Have as many points as are wanted; where that is another number they start again."""
+    def resize(self, weight: torch.Tensor) -> None:
+        """Change to ``wanted`` points, initialized again; does nothing if their number is the same."""
         count = int(self.wanted)
         if count == int(self.count):
             return
@@ -164,17 +163,16 @@ class CodebookWeight(BucketedWeight):
             self.points.zero_()[:count] = torch.from_numpy(points.astype(np.float32))
             self.count.fill_(count)
 
-    def _watch(self, grad: torch.Tensor) -> None:
+    def _add_norm(self, grad: torch.Tensor) -> None:
         self.norm += grad.detach().norm()
 
 
 class CodebookConstraint(Constraint):
-    """The points of a :class:`LearnedCodebook`.
+    """The codebooks of a :class:`LearnedCodebook`.
 
     Args:
-        weights: name of a weight -> its points.
-        left: weight left alone -> why.
-        deals: whether points are dealt anew after the first epoch.
+        weights: name of a weight -> its codebook.
+        deals: whether points are redistributed after the first epoch.
     """
 
     order: ClassVar[int] = 1
@@ -184,25 +182,25 @@ class CodebookConstraint(Constraint):
 
     def __init__(self, weights: Mapping[str, CodebookWeight], *, deals: bool) -> None:
         super().__init__(weights)
-        self.sets = weights
-        #: 0 while norms are collected, 1 once the shares are known, 2 once points are laid by them.
+        self.codebooks = weights
+        # 0: norms are summed; 1: numbers of points are known; 2: codebooks are resized.
         self.register_buffer("dealt", torch.tensor(0 if deals else 2))
 
     def update(self, progress: Progress, weights: WeightView) -> None:
-        """Lay the points that the first epoch dealt, once."""
+        """Resize the codebooks once after the first epoch."""
         stage = int(self.dealt)
-        for name in self.weights:
-            self.sets[name].watching = stage == 0
+        for name, codebook in self.codebooks.items():
+            codebook.watching = stage == 0
             if stage == 1:
-                self.sets[name].lay(weights.value(name))
+                codebook.resize(weights.value(name))
         if stage == 1:
             self.dealt.fill_(2)
 
     def sync(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """At the end of the first epoch, deal the points by the norms, averaged over the ranks."""
+        """At the end of the first epoch, distribute points by the norms, averaged over the ranks."""
         if int(self.dealt) == 2:
             return
-        codebooks = [self.sets[name] for name in self.weights]
+        codebooks = list(self.codebooks.values())
         for each in codebooks:
             each.norm.copy_(mean(each.norm))
         counts = deal_points([float(each.norm) for each in codebooks], [int(each.count) for each in codebooks])
@@ -211,9 +209,8 @@ class CodebookConstraint(Constraint):
         self.dealt.fill_(1)
 
     def finalize(self, weights: WeightView) -> None:
-        """End the dealing: a later stage goes on with the points that this one has trained."""
-        for name in self.weights:
-            codebook = self.sets[name]
+        """End the redistribution, so that a later stage keeps the points trained in this one."""
+        for codebook in self.codebooks.values():
             codebook.wanted.copy_(codebook.count)
             codebook.watching = False
         self.dealt.fill_(2)
@@ -222,25 +219,29 @@ class CodebookConstraint(Constraint):
 def deal_points(
     norms: Sequence[float], counts: Sequence[int], least: int = LEAST_POINTS, most: int = MOST_POINTS
 ) -> list[int]:
-    """Return how many points each gets: half of what it has, and of the other halves what is in proportion to its norm.
+    """Return the number of points of each tensor: half of its points, and a share of the others by its norm.
 
-    Those are dealt by Webster's method: one by one, to whom ``norm / (dealt + 1/2)`` is largest; of equals to the one
-    with fewer, then the first.
+    The others are distributed by Webster's method, one by one to the largest ``norm / (dealt + 1/2)``; of equals to the
+    one with fewer, then the first.
 
     Args:
-        norms: not negative.
-        counts: how many points each has, between ``least`` and ``most``.
-        least, most: bounds of a share.
+        norms: norm of the gradient of each tensor, not negative.
+        counts: number of points of each tensor, between ``least`` and ``most``.
+        least, most: bounds of the result.
+
+    Example:
+        >>> deal_points([3.0, 1.0], [8, 8])
+        [10, 6]
     """
-    found = [max(least, count // 2) for count in counts]
-    heap = [(-2 * norm, 0, index) for index, norm in enumerate(norms) if found[index] < most]
+    points = [max(least, count // 2) for count in counts]
+    heap = [(-2 * norm, 0, index) for index, norm in enumerate(norms) if points[index] < most]
     heapq.heapify(heap)
-    for _ in range(sum(counts) - sum(found)):
+    for _ in range(sum(counts) - sum(points)):
         _, dealt, index = heapq.heappop(heap)
-        found[index] += 1
-        if found[index] < most:
+        points[index] += 1
+        if points[index] < most:
             heapq.heappush(heap, (-norms[index] / (dealt + 1.5), dealt + 1, index))
-    return found
+    return points
 
 
 class _Nearest(torch.autograd.Function):
@@ -251,24 +252,24 @@ class _Nearest(torch.autograd.Function):
         codes = _nearest(scale_to_unit(values, spread, low), points)
         ctx.save_for_backward(codes, spread)
         ctx.rows, ctx.levels, ctx.lr_scale = rows, len(points), lr_scale
-        # Far faster than points[codes].
+        # index_select is far faster than points[codes].
         read = points.index_select(0, codes.reshape(-1)).reshape(codes.shape)
         return rows.back(read.mul_(spread).add_(low))
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor, None, None]:
         codes, spread = ctx.saved_tensors
-        # In double: a point adds up a share of all weights.
+        # In float64, because a point sums over many weights.
         part = (ctx.rows.of(grads[0], fill=0.0) * spread).double().reshape(-1)
         sums = part.new_zeros(ctx.levels).index_add_(0, codes.reshape(-1), part)
         return grads[0] if ctx.needs_input_grad[0] else None, (sums * ctx.lr_scale).to(grads[0].dtype), None, None
 
 
 def _nearest(at: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Return the number of the point nearest to each value; of two as near, the lower.
+    """Return the index of the point nearest to each value, the lower of two at the same distance.
 
     Args:
         at: values, any shape.
-        points: in order, ``(levels,)``.
+        points: sorted, ``(levels,)``.
     """
     return torch.bucketize(at, (points[1:] + points[:-1]) / 2, out_int32=True)

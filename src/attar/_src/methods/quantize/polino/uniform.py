@@ -1,4 +1,4 @@
-"""The rule of quantized distillation: weights on evenly spaced points between the ends of each bucket."""
+"""The rule ``uniform`` (quantized distillation): weights on evenly spaced points over the range of each bucket."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from attar._src.work.rule import Rule
 
 
 class Uniform(Rule):
-    """Weights are read on ``2^bits`` evenly spaced points from the least to the greatest of their bucket (Polino et al.
-    2018, "Model compression via distillation and quantization", section 2.1).
+    """Train weights on ``2^bits`` evenly spaced points over the range of each bucket (Polino et al. 2018, "Model
+    compression via distillation and quantization", section 2.1).
 
-    With a the range of a bucket, b its least value, v = (w - b) / a and s = 2^bits - 1, what is read is
+    With a the range of a bucket, b its smallest value, v = (w - b) / a and s = 2^bits - 1, weights are rounded to
 
         Q(w) = a q / s + b,    q = floor(v s) + xi
 
     where xi is 1 if v s - floor(v s) > 1/2 (``nearest``; halves go to even, as everywhere here), or 1 with that
-    probability (``stochastic``). The loss sees Q(w); its gradient at Q(w) steps the full-precision w: with a term of
-    distillation this is quantized distillation, their Algorithm 1 (section 3). Without training it is their
-    post-mortem quantization: the stage ``quantize`` with ``scales: minmax``.
+    probability (``stochastic``). At 2 bits, 0.4 in a bucket from 0 to 1 has v s = 1.2, so Q is 1/3. The gradient at
+    Q(w) is applied to the full-precision w. With a distillation term this is quantized distillation (section 3,
+    Algorithm 1); without training (``quantize`` with ``scales: minmax``) it is the paper's post-mortem quantization.
 
-    Prefer ``lsq``: its steps are learned, and its grid has a point at zero. This one has none as a rule, so that what
-    ``prune`` set to zero does not stay there. Not to be confused with ``codebook``, which learns where the points lie.
+    ``lsq`` should be preferred: its steps are learned and its grid has a point at zero. This grid usually has none, so
+    weights pruned before do not stay zero. The rule ``codebook`` trains the points too.
 
     Attributes:
         bits: bits of a weight.
         granularity: which weights share a range, as in ``quantize``.
-        rounding: ``nearest``, or ``stochastic`` while training: drawn anew in every step, and by each rank for itself;
-            evaluation and the file have the nearest.
+        rounding: ``nearest``; or ``stochastic`` in training, drawn in every step on each rank, while evaluation and the
+            file use the nearest point.
         keep: globs of layers or weights left in floating point.
-        overrides: glob of layers or weights -> bits; of several that match, the last holds.
+        overrides: glob of layers or weights -> bits; the last match wins.
     """
 
     name: Literal["uniform"] = "uniform"
@@ -52,7 +52,7 @@ class Uniform(Rule):
     overrides: dict[str, CodeBits] = {}
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return the grids of the weights that are chosen.
+        """Return the grids of the selected weights.
 
         Raises:
             UnknownName: a glob matches no layer.
@@ -71,13 +71,13 @@ class Uniform(Rule):
 
 
 class UniformWeight(BucketedWeight):
-    """A weight rounded between the ends of each bucket.
+    """A weight rounded to evenly spaced points over the range of each bucket.
 
     Args:
-        weight: the weight, for its shape.
-        bits: of a code.
+        weight: gives the shape.
+        bits: bits of a code.
         granularity: which elements share a bucket.
-        stochastic: round up with the probability of what is left over, in training mode.
+        stochastic: round 1.2 up with probability 0.2, in training mode.
 
     Raises:
         SpecError: the granularity does not fit the shape.
@@ -88,33 +88,33 @@ class UniformWeight(BucketedWeight):
     def __init__(self, weight: torch.Tensor, bits: int, granularity: Granularity, *, stochastic: bool = False) -> None:
         super().__init__(weight, granularity)
         self.stochastic = stochastic
-        # A tensor: an accelerator divides by a number of Python through its reciprocal, which is another result.
+        # A tensor, because a GPU divides by a Python number through its reciprocal, with another result.
         self.register_buffer("top", torch.tensor(float((1 << bits) - 1)), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` on the grid; its gradient is that of what is returned."""
-        read: torch.Tensor = ReadThrough.apply(x, self._read)  # type: ignore[no-untyped-call]
-        return read
+        """Return ``x`` on the grid, with a straight-through gradient."""
+        rounded: torch.Tensor = ReadThrough.apply(x, self._round)  # type: ignore[no-untyped-call]
+        return rounded
 
     def grid_positions(self, value: torch.Tensor) -> GridPositions:
-        """Return where ``value`` lies between the codes; the ends of the buckets get no gradient."""
+        """Return the positions of ``value`` in codes; the ranges of the buckets get no gradient."""
         rows = self.rows.of(value)
         spread, low = bucket_spans(rows.detach())
         at, scale = self._at(rows, spread, low), (spread / self.top).expand(rows.shape)
         return GridPositions(self.rows.back(at), self.rows.back(scale), 0, int(self.top))
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
-        """Return the codes and buckets of what ``forward`` returns in evaluation."""
+        """Return codes and buckets of ``forward(value)`` in evaluation mode."""
         rows = self.rows.of(value.detach())
         codes = self._codes(self._at(rows, *bucket_spans(rows)))
         points = torch.arange(int(self.top) + 1, dtype=torch.float32, device=value.device) / self.top
         return self.stored(value.detach(), codes, points)
 
-    def _read(self, w: torch.Tensor) -> torch.Tensor:
+    def _round(self, w: torch.Tensor) -> torch.Tensor:
         rows = self.rows.of(w)
         spread, low = bucket_spans(rows)
         at = self._at(rows, spread, low)
-        codes = self._drawn(at) if self.stochastic and self.training else self._codes(at)
+        codes = self._random_codes(at) if self.stochastic and self.training else self._codes(at)
         return self.rows.back(codes.div_(self.top).mul_(spread).add_(low))
 
     def _at(self, rows: torch.Tensor, spread: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
@@ -123,7 +123,7 @@ class UniformWeight(BucketedWeight):
     def _codes(self, at: torch.Tensor) -> torch.Tensor:
         return at.round().clamp_(max=int(self.top))
 
-    def _drawn(self, at: torch.Tensor) -> torch.Tensor:
+    def _random_codes(self, at: torch.Tensor) -> torch.Tensor:
         below = at.floor()
         return below.add_(torch.bernoulli(at - below)).clamp_(max=int(self.top))
 
@@ -136,12 +136,12 @@ class UniformConstraint(Constraint):
 
 
 class ReadThrough(torch.autograd.Function):
-    """Reads a weight as a function has it, and passes the gradient as it is."""
+    """Apply any function to a weight, and pass the gradient unchanged."""
 
     @staticmethod
-    def forward(ctx: Any, w: torch.Tensor, read: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    def forward(ctx: Any, w: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         ctx.set_materialize_grads(False)
-        return read(w)
+        return function(w)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, None]:

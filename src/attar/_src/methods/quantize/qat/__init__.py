@@ -1,1 +1,1 @@
-"""Quantization-aware training: fake quantization with a straight-through estimator, and what steadies it."""
+"""Quantization-aware training: straight-through fake quantization, and rules and terms that stabilise it."""

@@ -1,4 +1,4 @@
-"""One site in training: its range while it is watched, and its values on the grid of that range; below the rule."""
+"""Fake quantization of one site's activations, on the grid of their running range."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ from attar._src.methods.quantize.ptq.calibrate import spanning_grid
 from attar._src.methods.quantize.qat import fake_quantize
 from attar._src.work.parametrization import Parametrization
 
-#: How far one batch moves the running range.
-RANGE_MOMENTUM = 0.05
+RANGE_MOMENTUM = 0.05  # weight of a batch in the running range
 
 
 class ActivationGrid(Parametrization):
-    """The values of a site rounded to an unsigned grid with a zero point, as calibration makes it.
+    """The activations of a site rounded to an unsigned grid with a zero point, as in calibration.
 
-    The range is the exponential moving average of each batch's smallest and largest value, over all values of the site.
-    A batch is rounded to the grid of those before it; the first is not rounded.
+    The range is an exponential moving average of the batches' minima and maxima over all sources of the site. A batch
+    is rounded to the grid of the batches before it; the first batch is not rounded.
 
     Args:
-        bits: of a value.
+        bits: bits of a value.
 
     Attributes:
-        watching: whether ranges are taken while training.
-        range: the running range ``(low, high)``, NaN before anything was seen.
-        batch: the range since the last :meth:`advance`; low > high where nothing was seen.
-        scale, zero_point: of the grid of ``range``, 0-d; NaN and 0 before there is one.
+        watching: whether training updates the range.
+        range: running range ``(low, high)``, NaN before the first batch.
+        batch: range since the last :meth:`advance`, ``(inf, -inf)`` without values.
+        scale, zero_point: grid that spans ``range``, 0-d; NaN and 0 before the first batch.
     """
 
     range: torch.Tensor
@@ -47,11 +46,11 @@ class ActivationGrid(Parametrization):
 
     @property
     def known(self) -> bool:
-        """Whether there is a grid."""
+        """Whether the grid is set."""
         return not bool(self.scale.isnan())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` on the grid, as it is while there is none; the gradient passes within the grid's range."""
+        """Return ``x`` on the grid, unchanged before one is set; the gradient passes where ``x`` is in range."""
         if self.training and self.watching:
             low, high = fake_quantize.activation_extremes(x)
             self.batch.copy_(torch.stack([torch.minimum(self.batch[0], low), torch.maximum(self.batch[1], high)]))
@@ -62,10 +61,10 @@ class ActivationGrid(Parametrization):
         )
 
     def advance(self) -> None:
-        """Take in what was seen since the last time.
+        """Update the running range with the values since the last call.
 
         Raises:
-            ModelError: a NaN or an infinity passed.
+            ModelError: a value was NaN or infinite.
         """
         seen = self.batch.tolist()
         if seen == [math.inf, -math.inf]:
@@ -73,14 +72,14 @@ class ActivationGrid(Parametrization):
         if not all(map(math.isfinite, seen)):
             raise ModelError(
                 f"an activation was not finite in training (between {seen[0]} and {seen[1]}); lower optimizer.lr, and "
-                "look for infinities in the inputs"
+                "check the inputs for infinities"
             )
         self.put(self.range.lerp(self.batch, RANGE_MOMENTUM) if self.known else self.batch)
         self.batch.copy_(torch.tensor([math.inf, -math.inf]))
 
-    def put(self, found: torch.Tensor) -> None:
-        """Set the range ``(low, high)``, and the grid that spans it."""
-        self.range.copy_(found)
+    def put(self, span: torch.Tensor) -> None:
+        """Set the range ``(low, high)`` and the grid that spans it."""
+        self.range.copy_(span)
         low, high = self.range.tolist()
         if not math.isnan(low):
             scale, zero_point = spanning_grid(low, high, self.bits)
@@ -88,7 +87,7 @@ class ActivationGrid(Parametrization):
             self.zero_point.fill_(zero_point)
 
     def grid(self, value: str) -> Activation | None:
-        """Return the grid of the values called ``value`` in the deployed graph, None where nothing was ever seen."""
+        """Return the grid of the activation named ``value`` in the deployed graph, None before the first batch."""
         if not self.known:
             return None
         return Activation(value=value, bits=self.bits, scale=float(self.scale), zero_point=int(self.zero_point))

@@ -14,17 +14,17 @@ from attar._src.work.term import Term
 
 
 class Damping(Term):
-    """The squared distance of the weights to what they are rounded to (Nagel et al. 2022, "Overcoming oscillations in
+    """Squared distance between weights and rounded weights (Nagel et al. 2022, "Overcoming oscillations in
     quantization-aware training", section 4.2).
 
-    With w^ the rounded weight, which gets no gradient, and n, p the codes at the ends,
+    With w^ the rounded weight, which gets no gradient, and n, p the smallest and largest code,
 
         L = sum (w^ - clip(w, s n, s p))^2
 
-    so weights outside the range are not pulled. Only weights get a gradient, steps and offsets do not. Weights should
-    move freely at first: let ``weight`` grow over the stage, as the default does. Weights must be on an evenly spaced
-    grid, such as that of ``lsq`` or ``quantize``. The term ``rate`` moves weights to frequent codes instead, and the
-    rule ``freeze`` stops oscillating weights.
+    At s = 0.1 a weight of 0.26 is rounded to 0.3 and adds 0.0016. Weights outside the range are not pulled; steps and
+    offsets get no gradient. Weights should move freely at first, so ``weight`` should grow over the stage, as the
+    default does. Weights must be on an evenly spaced grid, such as that of ``lsq`` or ``quantize``. The term ``rate``
+    moves weights to frequent codes instead, and the rule ``freeze`` stops oscillating weights.
     """
 
     name: Literal["damping"] = "damping"
@@ -39,8 +39,8 @@ class Damping(Term):
         with torch.no_grad():
             if not learner.weight_view().grid_positions():
                 raise SpecError(
-                    "damping: no weight is on an evenly spaced grid, so there are no codes to be drawn to; add a "
-                    "constraint such as lsq to this stage or to one before it"
+                    "damping: no weight is on an evenly spaced grid, so no codes exist to pull weights to; add a "
+                    "constraint such as lsq to this stage or an earlier one"
                 )
         return _Damping()
 

@@ -1,13 +1,11 @@
-"""Fake quantization: rounding to a grid that lets the gradient through.
+"""Fake quantization: rounding to a grid with a straight-through gradient.
 
-Stands for the grids of ``core.tensors`` in training: :func:`weight` computes ``dequantize(quantize(w))`` to
-the last bit (zeros may have a sign), :func:`value` what ``Round`` computes of an activation.
-The gradient passes unchanged where a value lies within the grid's range and is zero outside (Bengio et al. 2013,
-"Estimating or propagating gradients through stochastic neurons", section 4; Jacob et al. 2018, "Quantization and
-training of neural networks", section 3).
+The results equal the grids of ``core.tensors`` to the bit, except for the sign of zeros. The gradient passes unchanged
+where a value lies within the grid's range and is zero outside (Bengio et al. 2013, "Estimating or propagating gradients
+through stochastic neurons", section 4; Jacob et al. 2018, "Quantization and training of neural networks", section 3).
 
-Activations are what costs: a step of training reads and writes all of them. What counts is how much memory is touched,
-new memory above all, so there is one buffer forward, worked on in place, and one backward, where a single kernel masks.
+The time of a step is that of memory traffic for activations. So the forward pass allocates one buffer and works in
+place, and the backward pass masks the gradient with a single kernel.
 """
 
 from __future__ import annotations
@@ -18,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: Elements of a narrower type that are rounded at a time, in float32: 1 MiB, which stays in the cache.
-_CHUNK = 1 << 18
+_CHUNK = 1 << 18  # elements of a 16-bit tensor rounded at a time in float32: 1 MiB, which fits the cache
 _OUTWARD = np.array([-np.inf, np.inf], np.float32)
 
 
@@ -29,7 +26,11 @@ def fake_quantize_weight(w: Tensor, scale: Tensor, qmin: int | Tensor, qmax: int
     Args:
         w: float32, any shape.
         scale: positive, broadcastable to ``w``; it gets no gradient.
-        qmin, qmax: the codes at the ends of the grid.
+        qmin, qmax: smallest and largest code.
+
+    Example:
+        >>> fake_quantize_weight(torch.tensor([0.26, -1.0]), torch.tensor(0.25), -2, 2)
+        tensor([ 0.2500, -0.5000])
     """
     rounded: Tensor = _Weight.apply(w, scale.detach(), qmin, qmax)  # type: ignore[no-untyped-call]
     return rounded
@@ -39,10 +40,10 @@ def fake_quantize_activation(x: Tensor, scale: Tensor, zero_point: Tensor, qmin:
     """Return ``scale * (clip(round(x / scale) + zero_point, qmin, qmax) - zero_point)``, computed in float32.
 
     Args:
-        x: any shape, float32, bfloat16 or float16; what comes back has its type.
+        x: any shape, float32, bfloat16 or float16, which is also the type of the result.
         scale: float32, positive, 0-d; it gets no gradient.
-        zero_point: whole, 0-d.
-        qmin, qmax: the codes at the ends of the grid.
+        zero_point: whole number, 0-d.
+        qmin, qmax: smallest and largest code.
     """
     zero = int(zero_point)
     rounded: Tensor = _Value.apply(x, scale.detach(), qmin - zero, qmax - zero)  # type: ignore[no-untyped-call]
@@ -50,7 +51,7 @@ def fake_quantize_activation(x: Tensor, scale: Tensor, zero_point: Tensor, qmin:
 
 
 def activation_extremes(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the least and the greatest of ``x`` as 0-d float32 tensors, without gradient."""
+    """Return minimum and maximum of ``x`` as 0-d float32 tensors, without gradient."""
     low, high = torch.aminmax(x.detach())
     return low.float(), high.float()
 
@@ -72,7 +73,7 @@ class _Weight(torch.autograd.Function):
 class _Value(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
-        ctx.save_for_backward(x)  # what made it keeps it for itself as a rule
+        ctx.save_for_backward(x)  # costs no memory, as the operator before usually saves it too
         ctx.range = float(low * scale), float(high * scale)
         if x.dtype is torch.float32:
             return (x / scale).round_().clamp_(low, high).mul_(scale)
@@ -88,11 +89,11 @@ class _Value(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (x,) = ctx.saved_tensors
-        # That kernel's range is open; this one has its ends in it.
+        # hardtanh's range excludes its ends, this one includes them.
         low, high = np.nextafter(np.array(ctx.range, np.float32), _OUTWARD).tolist()
         return torch.ops.aten.hardtanh_backward(grads[0], x, low, high), None, None, None
 
 
 def _flat(x: Tensor) -> Tensor:
-    """Return the elements of a dense tensor as they lie in memory, not copied."""
+    """Return a view of a dense tensor's elements in memory order."""
     return x.as_strided((x.numel(),), (1,))

@@ -1,4 +1,4 @@
-"""Freezing of oscillating weights at their mean code."""
+"""The rule that freezes oscillating weights at their mean code."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ from attar._src.work.weight_view import WeightView
 
 
 class Freeze(Rule):
-    """Hold a weight to one code for good once its code changes to and fro too often (Nagel et al. 2022, "Overcoming
-    oscillations in quantization-aware training", section 4.3).
+    """Freeze a weight at one code once its code oscillates too often (Nagel et al. 2022, "Overcoming oscillations in
+    quantization-aware training", section 4.3).
 
     Before every step, with q the code of a weight and D the direction of its last change,
 
-        o = 1 where q changed, against D;    f <- m o + (1 - m) f;    e <- m q + (1 - m) e
+        o = 1 if q changed against D, else 0;    f <- m o + (1 - m) f;    e <- m q + (1 - m) e
 
-    and a weight with f > threshold is frozen at ``round(e)``: it is read there whatever the optimizer does to it, and
-    its step goes on being learned from the weights that still move. It acts behind masks (a zero stays a zero) and
-    before a grid, which has to be there first: list it after ``lsq`` or ``quantize``. A grid that becomes narrower, or
-    another that takes its place, sets all weights free.
+    and a weight with f > threshold is frozen at code ``round(e)``, whatever the optimizer does to it. Its step is still
+    learned from the other weights. The rule acts behind masks (a zero stays zero) and before a grid, which must be
+    attached already: list it after ``lsq`` or ``quantize``. Narrowing or replacing the grid unfreezes all weights.
 
     Attributes:
-        threshold: of the frequency f, from 0 to 1; lower over the stage as the default is, so that few are frozen
-            early.
+        threshold: threshold of f, 0 to 1; it should fall over the stage, as the default does, so that few weights are
+            frozen early.
         momentum: m.
-        keep: globs of layers or weights whose codes may change for ever.
+        keep: globs of layers or weights that are never frozen.
     """
 
     after_grid: ClassVar[bool] = True
@@ -47,7 +46,7 @@ class Freeze(Rule):
     keep: tuple[str, ...] = ()
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return the freezing of the weights on a grid.
+        """Return the constraint on the selected weights that are on a grid.
 
         Raises:
             UnknownName: a glob matches no layer.
@@ -59,24 +58,24 @@ class Freeze(Rule):
         weights = {name: FrozenWeight(learner.tensor(name).detach()) for name in chosen if name in gridded}
         if not weights:
             raise SpecError(
-                "freeze: no weight is on an evenly spaced grid, so there are no codes to stop at; list it after a "
-                "constraint such as lsq, in this stage or one after that"
+                "freeze: no weight is on an evenly spaced grid, so no codes exist to freeze at; list it after a "
+                "constraint such as lsq, in the same stage or a later one"
             )
         return FreezeConstraint(self, weights)
 
 
 class FrozenWeight(Parametrization):
-    """One weight, some elements of which are frozen.
+    """A weight with some frozen elements. Buffers have the weight's shape.
 
     Args:
-        weight: for its shape and device.
+        weight: gives shape and device.
 
     Attributes:
-        codes: int32, the weight's shape: code before the last step, or the frozen code.
+        codes: int32: code before the last step, or the frozen code.
         direction: int8: sign of the last change of code, 0 before the first.
         frequency, mean: float32: running frequency of oscillation, running mean of the code.
-        frozen: bool.
-        top: largest code of the grid that all of these refer to, 0 before the first step on it.
+        frozen: bool: whether an element is frozen.
+        top: largest code of the grid that these refer to, 0-d; 0 before the first step on a grid.
     """
 
     codes: torch.Tensor
@@ -88,9 +87,9 @@ class FrozenWeight(Parametrization):
 
     def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()
-        # In a list, as its parameters must not become this module's.
+        # In a list, because its parameters must not be registered here too.
         self._grid: list[Parametrization] = []
-        # Not int16: Gloo, which connects ranks on CPUs, has none.
+        # int32, because Gloo, which connects ranks on CPUs, lacks int16.
         self.register_buffer("codes", torch.zeros_like(weight, dtype=torch.int32))
         self.register_buffer("direction", torch.zeros_like(weight, dtype=torch.int8))
         self.register_buffer("frequency", torch.zeros_like(weight))
@@ -99,7 +98,7 @@ class FrozenWeight(Parametrization):
         self.register_buffer("top", torch.tensor(0))
 
     def rebind(self, grid: Parametrization) -> None:
-        """Act before ``grid`` from now on; another grid than before unfreezes all elements, as codes are the grid's."""
+        """Act before ``grid`` from now on. A new grid unfreezes all elements, because codes belong to the old one."""
         if [grid] != self._grid:
             self._grid = [grid]
             self.top.zero_()
@@ -113,7 +112,7 @@ class FrozenWeight(Parametrization):
         fixed = self.frozen & (x != 0) & (self.top == positions.high)
         with torch.no_grad():
             near = torch.where(fixed, x + (self.codes - positions.at) * positions.scale, x)
-            # Rounded by the grid itself: one float beyond its last code would count as clipped.
+            # Rounded by the grid itself, because one float beyond the last code would count as clipped.
             read = self._grid[0](near)
         return torch.where(fixed, read, x)
 
@@ -140,7 +139,7 @@ class FrozenWeight(Parametrization):
         self.frozen |= swings
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
-        """Return ``forward(value)`` as it is; in practice the grid that follows stores the weight."""
+        """Return ``forward(value)``, dense; in practice the grid behind this stores the weight."""
         return Dense(self(value).detach().cpu().numpy().copy())
 
     def _positions(self, value: torch.Tensor) -> GridPositions | None:
@@ -152,7 +151,7 @@ class FrozenWeight(Parametrization):
 class FreezeConstraint(Constraint):
     """The frozen weights of a :class:`Freeze`."""
 
-    #: Attached after masks and normalizations of the same order, it acts last of them, directly before the grid.
+    #: It acts after masks and normalizations of the same order, which are attached earlier, and before the grid.
     order: ClassVar[int] = 0
 
     def __init__(self, rule: Freeze, weights: Mapping[str, FrozenWeight]) -> None:
@@ -160,23 +159,23 @@ class FreezeConstraint(Constraint):
         self.rule = rule
 
     def rebind(self, weights: WeightView) -> None:
-        """Tell frozen weights the grid they are on."""
+        """Connect each frozen weight with its grid."""
         for name, each in self._frozen().items():
             each.rebind(weights.parametrizations(name)[-1])
 
     def update(self, progress: Progress, weights: WeightView) -> None:
-        """Watch the codes, and move frozen weights back after the optimizer's step."""
+        """Update the statistics of the codes, and undo the optimizer's step on frozen weights."""
         threshold = value_at(self.rule.threshold, progress.fraction)
         with torch.no_grad():
             for name, each in self._frozen().items():
                 each.watch(weights.effective(name, each), threshold, self.rule.momentum)
-                # After a mask or a normalization, the frozen value is not the weight's own.
+                # Behind a mask or a normalization, the frozen value differs from the stored weight.
                 if weights.parametrizations(name)[0] is each:
                     value = weights.value(name)
                     value.copy_(each(value))
 
     def report(self) -> dict[str, Any]:
-        """Return the share of the weights that is frozen."""
+        """Return the share of frozen weights, ``{"frozen": 0.01}``."""
         frozen = [each.frozen for each in self._frozen().values()]
         return {"frozen": sum(int(each.sum()) for each in frozen) / max(sum(each.numel() for each in frozen), 1)}
 

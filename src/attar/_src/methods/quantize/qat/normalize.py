@@ -1,4 +1,4 @@
-"""Weight normalization before rounding."""
+"""The rule that normalizes weights before rounding."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from attar._src.work.weight_view import WeightView
 
 
 class Normalize(Rule):
-    """Weights are read with their mean taken out and a spread that stays as it was (Li et al. 2020, "Additive
-    powers-of-two quantization", its section on weight normalization).
+    """Normalize weights to zero mean and constant standard deviation (Li et al. 2020, "Additive powers-of-two
+    quantization", its section on weight normalization).
 
         w~ = g (w - mean w) / sd w
 
-    over a whole tensor, with the gradient through mean and standard deviation, which is what keeps a learned step and
-    the weights it rounds from running after each other. There w~ has unit variance; here g, fixed, is the standard
-    deviation the weight comes with, so that the function keeps its scale and other rules their settings. At the start
-    it changes one thing: the mean is removed. Zeros stay zeros and do not count, so that a pruned weight stays pruned.
+    over a whole tensor, with gradients through mean and standard deviation, so that a learned step and its weights do
+    not drift together. In the paper w~ has unit variance. Here g is the weight's initial standard deviation, fixed, so
+    that the module keeps its scale and other rules their settings; at first only the mean is removed. Zeros stay zero
+    and do not count, so pruned weights stay pruned.
 
-    List it before ``lsq``, so that steps begin from what they round, and after ``prune``. What is stored is what is
-    read. Listed again in a later stage it goes on with the same g.
+    List it after ``prune`` and before ``lsq``, so that steps start from normalized weights. The normalized weight is
+    stored. A ``normalize`` in a later stage keeps g.
 
     Attributes:
-        keep: globs of layers or weights read as they are.
+        keep: globs of layers or weights that are not normalized.
     """
 
     name: Literal["normalize"] = "normalize"
@@ -50,22 +50,22 @@ class Normalize(Rule):
         for name in select_weights(learner, True, {}, keep=self.keep):
             existing = learner.parametrizations(name)
             if any(isinstance(each, FrozenWeight) for each in existing):
-                raise SpecError(f"normalize at {name!r}: freeze holds its codes already; list normalize before it")
+                raise SpecError(f"normalize at {name!r}: freeze already acts on it; list normalize before freeze")
             earlier = [each.gain for each in existing if isinstance(each, NormalizedWeight)]
             weights[name] = NormalizedWeight(learner.tensor(name), name, *earlier)
         return NormalizeConstraint(weights)
 
 
 class NormalizedWeight(Parametrization):
-    """One weight, read with zero mean and its first spread.
+    """A weight normalized to zero mean and its initial standard deviation.
 
     Args:
-        weight: whose spread is kept.
-        name: of the weight, for the message.
-        gain: the spread instead, where the weight was normalized before.
+        weight: its standard deviation becomes the gain.
+        name: name of the weight, for the error.
+        gain: another gain, of a weight normalized before.
 
     Attributes:
-        gain: 0-d float32.
+        gain: g, 0-d float32.
 
     Raises:
         SpecError: all values of the weight are equal.
@@ -77,7 +77,7 @@ class NormalizedWeight(Parametrization):
         super().__init__()
         _, deviation, _ = _moments(weight.detach())
         if not deviation > 0:
-            raise SpecError(f"normalize at {name!r}: its values do not differ; name it in keep")
+            raise SpecError(f"normalize at {name!r}: all its values are equal; name it in keep")
         self.register_buffer("gain", (deviation if gain is None else gain).clone())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -86,12 +86,12 @@ class NormalizedWeight(Parametrization):
         return (x - mean * there) * (self.gain / deviation)
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
-        """Return what ``forward`` returns."""
+        """Return ``forward(value)``, dense."""
         return Dense(self(value).detach().cpu().numpy().copy())
 
 
 class NormalizeConstraint(Constraint):
-    """The weights of a :class:`Normalize`."""
+    """The normalized weights of a :class:`Normalize`."""
 
     order: ClassVar[int] = 0
 
@@ -99,16 +99,16 @@ class NormalizeConstraint(Constraint):
         """Refuse a mask after the normalization.
 
         Raises:
-            SpecError: a mask acts after the normalization; masked in the end, the weight would be normalized otherwise.
+            SpecError: a mask acts after the normalization, whose statistics would include the masked values.
         """
         for name, normalized in self.weights.items():
             every = weights.parametrizations(name)
             if any(isinstance(each, Mask) for each in every[every.index(normalized) :]):
-                raise SpecError(f"normalize at {name!r}: prune follows it; list prune before normalize")
+                raise SpecError(f"normalize at {name!r}: prune acts after it; list prune before normalize")
 
 
 def _moments(w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return mean and standard deviation of what is not zero, 0-d, and a mask of it in floating point."""
+    """Return mean and standard deviation of the nonzero elements, 0-d, and their mask in floating point."""
     there = (w != 0).to(w)
     count = there.sum().clamp(min=1)
     mean = w.sum() / count

@@ -1,4 +1,4 @@
-"""The rate term: bits that the weights take once they are entropy-coded, as a loss."""
+"""The rate term: the bits of entropy-coded weights as a loss."""
 
 from __future__ import annotations
 
@@ -20,37 +20,34 @@ from attar._src.work.objective import LossInputs, Objective
 from attar._src.work.term import Term
 from attar._src.work.weight_view import WeightView
 
-#: Counted once more than it is for every code, so that codes that are not there have a price.
-_SEEN = 1.0
-#: How fast the factor of a budget follows: its logarithm moves by this share of the excess in a step.
-_DUAL_STEP = 0.02
-_LEAST = 1e-6
-#: Bytes of a file's budget that are kept back for tables and padding, which come out a little otherwise each time.
-_SPARE = 32
+_SEEN = 1.0  # added to the count of every code, so that absent codes have a finite price
+_DUAL_STEP = 0.02  # change of log mu in a step, per relative excess of the rate
+_LEAST = 1e-6  # smallest mu; the largest is its inverse
+_SPARE = 32  # bytes kept back for tables and padding, which vary a little
 
 
 class Rate(Term):
-    """Bits per coded weight under each tensor's own adaptive model, so that a file falls below its nominal bits.
+    """Bits per coded weight after entropy coding, so that a file becomes smaller than its nominal bits.
 
-    The coder spends ``-log2 p(q)`` bits on code q, p its share of the tensor's codes. Between two codes the price is
-    interpolated, which is what gives a gradient: with v the position of a weight on its grid and c the price,
+    The coder spends ``c(q) = -log2 p(q)`` bits on code q, with p the share of q in its tensor: a code of share 1/4
+    costs 2 bits. With v the position of a weight on its grid, in codes, c is interpolated to give a gradient:
 
         R = 1/n sum_i (1 - f_i) c(floor v_i) + f_i c(ceil v_i),    f = v - floor v
 
-    Prices are those of the codes as they are, in every step anew, without gradient. R pulls weights towards codes that
-    are frequent already, mostly 0, and steps to where fewer codes are needed. The entropy-coded prior is that of Oktay
-    et al. 2020, "Scalable model compression by entropy penalized reparameterization", section 2, with counted
-    frequencies in place of a learned density. Weights must be on an evenly spaced grid, as of ``lsq`` or ``quantize``.
+    p is counted from the rounded codes in every step, without gradient. R pulls weights towards frequent codes, mostly
+    0, and steps towards grids that need fewer codes. The loss is that of Oktay et al. 2020, "Scalable model compression
+    by entropy penalized reparameterization", section 2, with counted frequencies in place of a learned density. Weights
+    must be on an evenly spaced grid, such as that of ``lsq`` or ``quantize``.
 
-    With a budget the gradient is that of ``mu R`` while the codes take more, and none while they take less; ``mu``
-    starts at 1 and grows with the excess, ``log mu += 0.02 (rate / budget - 1)`` in every step, down as well as up;
-    ``weight`` is then only where it begins. The value is the rate of the codes as they are, for logs to show.
+    With a budget, the gradient is that of ``mu R`` while the rate exceeds the budget, and zero below it. ``mu`` starts
+    at 1 and follows ``log mu += 0.02 (rate / budget - 1)`` in every step; ``weight`` scales it. The value of the loss,
+    which logs show, is then the rate of the rounded codes.
 
     Attributes:
-        bits: the budget in bits per coded weight, a number or a schedule; None: ``weight`` alone decides.
-        file: the budget in bits per weight of the whole file, as reports count them: without the graph, with biases,
-            scales and the rest. What the rest takes is measured: the module is packed once as it begins.
-        reach: the share of the stage by which the budget falls from the rate at the beginning to what was asked.
+        bits: budget in bits per coded weight, a number or a schedule; None for no budget.
+        file: budget of the whole file without its graph, in bits per weight as in reports. What is not codes (biases,
+            scales, tables) is measured by packing the module at the start.
+        reach: share of the stage during which the budget falls from the initial rate to its final value.
     """
 
     name: Literal["rate"] = "rate"
@@ -62,7 +59,7 @@ class Rate(Term):
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
         if self.bits is not None and self.file is not None:
-            raise ValueError("bits and file are both budgets; give one of them")
+            raise ValueError("bits and file are both budgets; give only one")
         return self
 
     def size_budget(self) -> float | None:
@@ -79,40 +76,40 @@ class Rate(Term):
             rates = _rates(learner.weight_view())
             if rates is None:
                 raise SpecError(
-                    "rate: no weight is on an evenly spaced grid, so there are no codes to count; add a constraint "
-                    "such as lsq to this stage or to one before it"
+                    "rate: no weight is on an evenly spaced grid, so no codes exist to count; add a constraint such as "
+                    "lsq to this stage or an earlier one"
                 )
-            begun = float(rates[1])
-            return _Rate(self, begun, torch.nan if self.file is None else _for_codes(self.file, begun, learner))
+            start = float(rates[1])
+            return _Rate(self, start, torch.nan if self.file is None else _code_budget(self.file, start, learner))
 
 
 class _Rate(Objective):
     mu: torch.Tensor
     begun: torch.Tensor
 
-    def __init__(self, term: Rate, begun: float, budget: float) -> None:
+    def __init__(self, term: Rate, start: float, budget: float) -> None:
         super().__init__()
         self.term = term
         self.register_buffer("mu", torch.tensor(0.0))
-        # In a buffer, so that a resumed run continues with its first budget.
-        self.register_buffer("begun", torch.tensor([begun, budget]))
+        # In a buffer, so that a resumed run keeps its first budget.
+        self.register_buffer("begun", torch.tensor([start, budget]))
 
     def forward(self, sources: LossInputs) -> torch.Tensor:
         rates = _rates(sources.weights)
         assert rates is not None
-        between, spent = rates
+        interpolated, rounded = rates
         budget = self._budget(sources.progress)
         if budget is None:
-            return between
+            return interpolated
         if self.training:
-            self.mu += _DUAL_STEP * (spent / budget - 1)
+            self.mu += _DUAL_STEP * (rounded / budget - 1)
             self.mu.clamp_(min=math.log(_LEAST), max=-math.log(_LEAST))
-        # Judged by the codes as they are: interpolated, a low rate looks higher than it is.
-        pressed = self.mu.exp() * between * (spent > budget)
-        return spent + pressed - pressed.detach()
+        # Compared by the rounded codes, because interpolation overestimates a low rate.
+        penalty = self.mu.exp() * interpolated * (rounded > budget)
+        return rounded + penalty - penalty.detach()
 
     def _budget(self, progress: float) -> float | None:
-        """Return the bits per coded weight to be at where ``progress`` of the stage is done."""
+        """Return the budget in bits per coded weight at ``progress`` (0 to 1) of the stage, None without one."""
         if self.term.bits is not None and isinstance(self.term.bits, Schedule):
             return self.term.bits.at(progress)
         start, stop = self.begun.tolist()
@@ -124,49 +121,49 @@ class _Rate(Objective):
 
 def _rates(weights: WeightView) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Return bits per coded weight, interpolated between codes and of the rounded codes; None without codes."""
-    found = list(weights.grid_positions().values())
-    if not found:
+    positions = list(weights.grid_positions().values())
+    if not positions:
         return None
-    bits = [_bits(each.at.reshape(-1), each.low, each.high) for each in found]
-    count = sum(each.at.numel() for each in found)
+    bits = [_bits(each.at.reshape(-1), each.low, each.high) for each in positions]
+    count = sum(each.at.numel() for each in positions)
     return torch.stack([b for b, _ in bits]).sum() / count, torch.stack([s for _, s in bits]).sum() / count
 
 
-def _for_codes(budget: float, rate: float, learner: Learner) -> float:
-    """Return the bits per coded weight that leave a whole file within ``budget`` bits per parameter.
+def _code_budget(budget: float, rate: float, learner: Learner) -> float:
+    """Return the bits per coded weight with which a whole file has ``budget`` bits per parameter.
 
     Raises:
-        SpecError: nothing is left for the codes.
+        SpecError: the other parts of the file exceed the budget.
     """
-    piece = learner.deployed(emit=False)
-    size: dict[str, int] = inspect_artifact(open_artifact(pack(piece.contents(learner.use), coder=learner.coder)))
+    model = learner.deployed(emit=False)
+    size: dict[str, int] = inspect_artifact(open_artifact(pack(model.contents(learner.use), coder=learner.coder)))
     coded = {name: each.at.numel() for name, each in learner.weight_view().grid_positions().items()}
-    # A module that begins untrained has vectors of one value, which take no bits yet and will.
-    stored = piece.stored()
+    # Constant vectors of an untrained module take no bits yet, but will after training.
+    stored = model.stored()
     vectors = [stored[name] for name, _ in learner.module.named_parameters() if name in stored]
-    idle = sum(16 * each.codes.size for each in vectors if isinstance(each, Quantized) and not np.ptp(each.codes))
-    beside = 8.0 * (size["file_bytes"] - size["graph_bytes"] + _SPARE) + idle - rate * sum(coded.values())
-    found = (budget * size["parameters"] - beside) / sum(coded.values())
-    if found <= 0:
+    constant = sum(16 * each.codes.size for each in vectors if isinstance(each, Quantized) and not np.ptp(each.codes))
+    other = 8.0 * (size["file_bytes"] - size["graph_bytes"] + _SPARE) + constant - rate * sum(coded.values())
+    left = (budget * size["parameters"] - other) / sum(coded.values())
+    if left <= 0:
         raise SpecError(
-            f"rate: a file of {budget:g} bits per weight (of `compress`, a hundredth below its size) has "
-            f"{budget * size['parameters'] / 8:,.0f} bytes, and what is not codes takes {beside / 8:,.0f}; "
-            "ask for more, store it in fewer bits (low_precision), or let weights share scales (granularity: tensor)"
+            f"rate: a file of {budget:g} bits per weight (1% below the size of `compress`) has "
+            f"{budget * size['parameters'] / 8:,.0f} bytes, and everything but codes takes {other / 8:,.0f}; "
+            "raise the budget, store the rest in fewer bits (low_precision), or share scales (granularity: tensor)"
         )
-    return found
+    return left
 
 
 def _bits(at: torch.Tensor, low: int, high: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the bits of a tensor's codes under their own frequencies: between codes interpolated, and as they are.
+    """Return the bits of a tensor's codes under their own frequencies: interpolated, and of the rounded codes.
 
     Args:
-        at: positions in codes, ``(n,)``; the first of what is returned has a gradient to them.
-        low, high: the codes at the ends.
+        at: positions in codes, ``(n,)``; only the first result has a gradient to them.
+        low, high: smallest and largest code.
     """
     levels = high - low + 1
     inside = at.clamp(low, high) - low
     with torch.no_grad():
-        # What is not finite is counted as 0: the loss is not finite then, and the loop says so.
+        # Values that are not finite count as 0; the loss is then not finite, which the training loop reports.
         known = inside.nan_to_num(0.0).clamp_(0, levels - 1)
         counts = torch.bincount(known.round().long(), minlength=levels).to(at.dtype)
         prices = torch.log2((counts + _SEEN).sum()) - torch.log2(counts + _SEEN)

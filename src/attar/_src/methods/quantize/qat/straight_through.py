@@ -1,4 +1,4 @@
-"""The rule that trains with rounded weights and activations: fake quantization with a straight-through estimator."""
+"""The rule ``quantize``: training with fake-quantized weights and activations, straight-through."""
 
 from __future__ import annotations
 
@@ -25,19 +25,18 @@ from attar._src.work.weight_view import WeightView
 
 
 class Rounding(Spec):
-    """The grids of weights, and of activations where asked, in training.
+    """Settings of the grids of weights and activations in training.
 
     Attributes:
         bits: bits of a weight.
         activations: bits of an activation, or None to leave activations in floating point.
-        granularity: which weights share a scale: ``channel`` (or None: one for each index of the weight's own output
-            axis), ``tensor``, ``group:SIZE``, ``bucket:SIZE``, or a granularity of ``core.scheme``.
-        scales: ``absmax`` spans the weight as it is in every step; another solver is asked every ``every`` steps.
-        every: how many steps lie between two calls of a solver.
-        keep: globs of layers or weights this rule leaves alone: in floating point, unless an earlier stage holds them
-            to a grid, which they stay on.
-        overrides: glob of layers or weights -> bits; of several that match, the last holds.
-        freeze: the share of the stage after which the activations' ranges are fixed.
+        granularity: which weights share a scale: ``channel`` (or None; one scale for each index of the output axis),
+            ``tensor``, ``group:SIZE``, ``bucket:SIZE``, or a granularity of ``core.scheme``.
+        scales: ``absmax`` spans the current weight in every step; other solvers run every ``every`` steps.
+        every: steps between two runs of a solver.
+        keep: globs of layers or weights that get no grid here; a grid of an earlier stage stays.
+        overrides: glob of layers or weights -> bits; the last match wins.
+        freeze: share of the stage after which the ranges of activations are fixed.
     """
 
     bits: GridBits = 4
@@ -51,21 +50,22 @@ class Rounding(Spec):
 
 
 class StraightThrough(Rounding, Rule):
-    """Weights, and activations where asked, are read rounded; the gradient passes the rounding as if it were not there.
+    """Train full-precision weights through rounding, with straight-through gradients (Bengio et al. 2013, "Estimating
+    or propagating gradients through stochastic neurons"; Jacob et al. 2018, "Quantization and training of neural
+    networks", section 3).
 
-    The full-precision weights take the steps (Bengio et al. 2013, "Estimating or propagating gradients through
-    stochastic neurons"; Jacob et al. 2018, "Quantization and training of neural networks", section 3). At 4 bits and
-    fewer it is worth far more than rounding afterwards, the stage ``quantize`` without ``epochs``.
+    At 4 bits and fewer the accuracy is far better than with post-training quantization (``quantize`` without
+    ``epochs``).
     """
 
     name: Literal["quantize"] = "quantize"
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return the grids of the weights and sites that are chosen.
+        """Return the grids of the selected weights and their sites.
 
         Raises:
-            UnknownName: a glob matches no layer, or there is no such solver.
-            SpecError: a scheme does not fit a weight, or the solver needs statistics of its inputs.
+            UnknownName: a glob matches no layer, or the solver does not exist.
+            SpecError: a scheme does not fit a weight, or the solver needs statistics of a layer's inputs.
         """
         solver = None if self.scales == "absmax" else SOLVERS[self.scales]
         if solver is not None and solver.inputs:
@@ -84,8 +84,7 @@ class StraightThrough(Rounding, Rule):
                 raise SpecError(f"quantize at {name!r}: {error}") from error
         values: dict[str, ActivationGrid] = {}
         if self.activations is not None:
-            places = learner.places(bits)
-            for place in places:
+            for place in learner.places(bits):
                 values |= dict.fromkeys(place.sources, ActivationGrid(self.activations))
         return StraightThroughConstraint(self, weights, values)
 
@@ -97,16 +96,13 @@ class StraightThroughConstraint(Constraint):
     family: ClassVar[str] = "grid"
 
     def __init__(
-        self,
-        rule: StraightThrough,
-        weights: Mapping[str, WeightGrid],
-        values: Mapping[str, ActivationGrid],
+        self, rule: StraightThrough, weights: Mapping[str, WeightGrid], values: Mapping[str, ActivationGrid]
     ) -> None:
         super().__init__(weights, values)
         self.rule = rule
 
     def update(self, progress: Progress, weights: WeightView) -> None:
-        """Let the solver be asked for scales where it is time, and take in the ranges of the batch before."""
+        """Schedule solver runs, and update ranges with the previous batch."""
         for grid in self.parametrizations:
             if isinstance(grid, WeightGrid):
                 grid.due = progress.step % self.rule.every == 0
@@ -115,12 +111,12 @@ class StraightThroughConstraint(Constraint):
                 grid.watching = progress.fraction < self.rule.freeze or not grid.known
 
     def sync(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Take in the last batch and average the ranges over the ranks."""
+        """Update ranges with the last batch, and average them over the ranks."""
         for grid in self.parametrizations:
             if isinstance(grid, ActivationGrid):
                 grid.advance()
                 grid.put(mean(grid.range))
 
     def finish(self, piece: CompressedModel) -> CompressedModel:
-        """Return the workpiece with the biases of integer layers on the grid that their kernels add on."""
+        """Return the model with the biases of integer layers rounded to their integer grid."""
         return with_integer_biases(piece)

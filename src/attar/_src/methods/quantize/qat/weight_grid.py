@@ -1,4 +1,4 @@
-"""One weight in training, read on a symmetric narrow grid; below the rule that says which."""
+"""Fake quantization of one weight on a symmetric grid."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from attar._src.work.parametrization import GridPositions, Parametrization
 
 
 class WeightGrid(Parametrization):
-    """A weight rounded to its grid.
+    """A weight rounded to a symmetric grid.
 
     Args:
-        weight: the weight, for its shape.
-        scheme: its grid; symmetric.
-        solver: finds the scales when they are due; None: they span the weight whenever it is read.
+        weight: gives the shape.
+        scheme: the grid.
+        solver: computes the scales when they are due; None for scales that span the weight in every forward pass.
 
     Attributes:
-        due: whether the solver is asked for scales at the next reading.
-        scale: the solver's scales, ``(count,)``, NaN before it was asked; unused without one.
+        due: whether the next forward pass runs the solver.
+        scale: the solver's scales, ``(count,)``, NaN before its first run; empty without a solver.
 
     Raises:
         SpecError: the scheme does not fit the weight's shape.
@@ -41,18 +41,18 @@ class WeightGrid(Parametrization):
         self.register_buffer("scale", torch.full((count,), torch.nan))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` on the grid; its gradient is that of what is returned."""
+        """Return ``x`` on the grid, with a straight-through gradient."""
         return fake_quantize.fake_quantize_weight(
             x, self._scales(x.detach())[self.index], self.scheme.qmin, self.scheme.qmax
         )
 
     def grid_positions(self, value: torch.Tensor) -> GridPositions:
-        """Return where ``value`` lies between the codes."""
+        """Return the positions of ``value`` in codes."""
         scale = self._scales(value.detach())[self.index]
         return GridPositions(value / scale, scale, self.scheme.qmin, self.scheme.qmax)
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
-        """Return the codes and scales of what ``forward`` returns."""
+        """Return codes and scales of ``forward(value)``."""
         scales = self._scales(value.detach()).cpu().numpy()
         return round_to_grid(np.ascontiguousarray(value.detach().cpu().numpy()), scales, None, self.scheme)
 
@@ -61,17 +61,17 @@ class WeightGrid(Parametrization):
         if self.solver is None:
             return self._spanning(w)
         if self.due or self.scale.isnan().any():
-            found = self.solver.solve(np.ascontiguousarray(w.cpu().numpy()), self.scheme)
-            if not isinstance(found, Quantized) or found.zero_point is not None:
+            solved = self.solver.solve(np.ascontiguousarray(w.cpu().numpy()), self.scheme)
+            if not isinstance(solved, Quantized) or solved.zero_point is not None:
                 raise SpecError(
-                    f"solver {self.solver.name!r} found no symmetric grid; training needs one, as absmax finds"
+                    f"solver {self.solver.name!r} returned no symmetric grid, which training needs; use absmax or mse"
                 )
-            self.scale.copy_(torch.from_numpy(found.scale))
+            self.scale.copy_(torch.from_numpy(solved.scale))
             self.due = False
         return self.scale
 
     def _spanning(self, w: torch.Tensor) -> torch.Tensor:
-        """Return the smallest scales with which nothing is clipped."""
+        """Return the smallest scales that clip no value."""
         count, qmax = self.scheme.granularity.count(tuple(w.shape)), self.scheme.qmax
         if self.index.numel() == count and w.numel():
             shared = [axis for axis, length in enumerate(self.index.shape) if length == 1]
@@ -80,5 +80,5 @@ class WeightGrid(Parametrization):
             index = self.index.expand(w.shape).reshape(-1)
             largest = w.new_zeros(count).scatter_reduce_(0, index, w.abs().reshape(-1), "amax")
         scale = (largest / qmax).clamp(min=TINY)
-        # A scale that was rounded down would leave the largest value beyond the grid, and so without a gradient.
+        # A scale rounded down would put the largest value outside the grid, where it gets no gradient.
         return torch.where(scale * qmax < largest, torch.nextafter(scale, scale.new_tensor(torch.inf)), scale)
