@@ -1,5 +1,6 @@
 """Fixtures of every suite."""
 
+import os
 import signal
 
 import numpy as np
@@ -9,6 +10,11 @@ import torch
 # A shell that starts the tests in the background has them ignore Ctrl-C, and all they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Threads that wait for each other on busy cores make a step of a small network 20 times as slow. Each worker computes
+# on one, and so does what it starts; what is about threads asks for more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 
 
 @pytest.fixture

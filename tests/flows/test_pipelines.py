@@ -1,5 +1,6 @@
 """The whole way for every kind of model: quantize, pack, run, parity, and back into PyTorch."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -20,35 +21,47 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+def order(count, seed):
+    """Sequences ``(count, 10)`` of tokens, and which of the tokens 0 and 1 comes first."""
+    rng = np.random.default_rng(seed)
+    tokens, places = rng.integers(2, 16, (count, 10)), rng.random((count, 10)).argsort(1)[:, :2]
+    np.put_along_axis(tokens, places, np.array([[0, 1]]), 1)
+    return tokens, (places[:, 0] < places[:, 1]).astype(np.int64)
+
+
+def untrained(kind):
+    return load_object(f"{EXAMPLES / 'sequence.py'}:{kind}")()
+
+
+@functools.cache
 def trained(kind):
     """A sequence classifier that has learned which of two tokens comes first."""
     torch.manual_seed(0)
-    train = load_dataset(f"{EXAMPLES / 'tokens.py'}:order", "train")
-    net = load_object(f"{EXAMPLES / 'sequence.py'}:{kind}")()
-    x, y = torch.from_numpy(train.x), torch.from_numpy(train.y)
-    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+    net = untrained(kind)
+    x, y = map(torch.from_numpy, order(2048, 0))
+    optimizer = torch.optim.Adam(net.parameters(), 5e-3)
     for _ in range(5):
         for chosen in torch.randperm(len(x)).split(64):
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(x[chosen]), y[chosen]).backward()
             optimizer.step()
-    return net.eval(), train
+    return net.eval(), x[:256]
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru", "encoder"])
 def test_sequence_models_take_the_whole_way(kind, tmp_path):
-    net, train = trained(kind)
-    test = load_dataset(f"{EXAMPLES / 'tokens.py'}:order", "test")
+    net, examples = trained(kind)
+    x, y = order(1024, 1)
     with torch.no_grad():
-        before = float((net(torch.from_numpy(test.x)).argmax(1).numpy() == test.y).mean())
+        before = float((net(torch.from_numpy(x)).argmax(1).numpy() == y).mean())
     assert before > 0.9
     path = tmp_path / f"{kind}.attar"
-    quantized = attar.quantize(net, train.x[:256], bits=4, activations=8)
+    quantized = attar.quantize(net, examples, bits=4, activations=8)
     report = quantized.save(path)
     assert report["parity"]["equal_predictions"] > 0.98
     session = attar.Session(path)
     session.artifact.verify()
-    assert evaluate_accuracy(session, test.x, test.y).accuracy > before - 0.03
+    assert evaluate_accuracy(session, x, y).accuracy > before - 0.03
     size = inspect_artifact(session.artifact)
     assert size["weights_bytes"] < 0.3 * 4 * size["parameters"]
     # Every weight is in the file as four-bit codes, recurrent, embedding and linear alike; what is not, is said.
@@ -58,18 +71,18 @@ def test_sequence_models_take_the_whole_way(kind, tmp_path):
     attention = set(report["left_in_floating_point"]) - left
     assert len(attention) == (2 if kind == "encoder" else 0)
     # Back in PyTorch it is the same function.
-    again = attar.load(path, into=load_object(f"{EXAMPLES / 'sequence.py'}:{kind}")())
-    x = torch.from_numpy(test.x[:64])
+    again = attar.load(path, into=untrained(kind))
+    x = torch.from_numpy(x[:64])
     assert torch.allclose(again(x), quantized.module(x), atol=1e-5)
     # It is the function of the file too, to float32's order of summation where activations are floating.
-    attar.quantize(net, train.x[:256], bits=4).save(path)
-    again = attar.load(path, into=load_object(f"{EXAMPLES / 'sequence.py'}:{kind}")())
+    attar.quantize(net, examples, bits=4).save(path)
+    again = attar.load(path, into=untrained(kind))
     assert np.abs(again(x).numpy() - attar.Session(path).run(x.numpy())).max() < 1e-5
 
 
 def test_encoder_layers_run_in_integers(tmp_path):
-    net, train = trained("encoder")
-    attar.quantize(net, train.x[:128], bits=8, activations=8).save(tmp_path / "m.attar")
+    net, examples = trained("encoder")
+    attar.quantize(net, examples, bits=8, activations=8).save(tmp_path / "m.attar")
     assert len(attar.Session(tmp_path / "m.attar").integer_layers()) >= 6
 
 

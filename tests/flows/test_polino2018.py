@@ -4,15 +4,17 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tests.flows.right_predictions import WHOLE, check
 
 import attar
 from attar._src.artifact.inspect import inspect_artifact
 from attar._src.core.registry import load_object
 from attar._src.data.registry import load_dataset
-from attar._src.measure.accuracy import evaluate_accuracy
 from attar._src.pipeline.run import run
 from attar._src.recipe.recipe import ModelSpec, read_recipe
+from attar._src.recipe.yaml_text import parse_yaml
 
 STUDY = Path(__file__).parents[2] / "studies" / "polino2018"
 #: File -> test accuracy in per cent it shall have, and bits per weight it may have.
@@ -32,8 +34,8 @@ MISSED = {"s1-2bit", "s1-4bit"}
 #: What others start from.
 STARTS = ["s1-mix", "s1-start", "s2-fp", "s2-start", "s3-fp", "s3-start"]
 FILES = sorted([*DEMANDS, *STARTS])
-#: Evaluated on all images; the others on the first 2,000.
-WHOLE = {"s3-1bit", "s3-2bit", "s3-4bit"}
+#: Rules as the files record them -> as they are called since.
+RENAMED = {"narrow": "low_precision"}
 needs_data = pytest.mark.skipif("ATTAR_DATA" not in os.environ, reason="ATTAR_DATA is not set: no CIFAR-10 to judge by")
 
 
@@ -73,6 +75,8 @@ def test_the_file_was_made_by_the_recipe_there_is(name):
     recorded = attar.open_artifact(STUDY / "files" / f"{name}.attar").manifest.recipe["stages"]
     # A stage that only rounds adds what it saw.
     stages = [{key: value for key, value in stage.items() if key != "calibration_examples"} for stage in recorded]
+    for constraint in (each for stage in stages for each in stage.get("constraints", ())):
+        constraint["name"] = RENAMED.get(constraint["name"], constraint["name"])
     assert ModelSpec(source=model.source, stages=stages).stages == model.stages
 
 
@@ -97,13 +101,11 @@ def test_the_pages_and_figures_are_those_of_the_results(results, tmp_path):
 @needs_data
 @pytest.mark.parametrize("name", FILES)
 def test_the_file_has_the_accuracy_that_is_stated(name, results):
-    entry, test = results["files"][name], load_dataset("cifar10", "test")
+    examples = 500 if name.startswith("s1") else 1000
+    entry, right = results["files"][name], check(STUDY / "files" / f"{name}.attar", examples)
     stated = entry if name in WHOLE else entry["first"]
-    count = stated["examples"]
-    assert count == (10_000 if name in WHOLE else 2_000)
-    found = evaluate_accuracy(attar.Session(STUDY / "files" / f"{name}.attar"), test.x[:count], test.y[:count])
-    # How many threads there are makes no difference; on another processor sums may differ in their last bit.
-    assert abs(found.correct - round(stated["accuracy_percent"] * count / 100)) <= 2
+    assert (len(right), stated["examples"]) == ((10_000, 10_000) if name in WHOLE else (2_000, 2_000))
+    assert right.sum() == round(stated["accuracy_percent"] * len(right) / 100)
 
 
 @pytest.mark.parametrize("recipe", sorted(path.name for path in STUDY.glob("*.yaml")))
@@ -112,20 +114,44 @@ def test_the_recipes_are_recipes(recipe):
     assert all((STUDY / str(each.source.factory).partition(":")[0]).is_file() for each in models.values())
 
 
+def first_images(split):
+    """The first 640 training or 250 test images of CIFAR-10."""
+    return load_dataset("cifar10", split).take(np.arange(640 if split == "train" else 250))
+
+
+def smaller():
+    """``small.yaml`` on fewer images, with a ResNet-20 as its teacher; students but ``fp`` begin as ``s3-start``."""
+    tree = parse_yaml(STUDY / "small.yaml")
+    tree["root"] = str(STUDY)
+    tree["data"] |= {"source": f"{__file__}:first_images", "calibration": 32}
+    models = tree["models"]
+    weights = "$ATTAR_DATA/weights/cifar10_resnet20.safetensors"
+    models["teacher"]["source"] = {"factory": "../../examples/resnet.py:resnet20", "weights": weights}
+    for name in ("pm", "qd", "dq", "budget", "parts"):
+        first, *models[name]["stages"] = models[name]["stages"]
+        assert first == models["fp"]["stages"][0]
+        models[name]["source"]["weights"] = "files/s3-start.attar"
+    models["fp"]["stages"][0]["batch"] = 32
+    models["budget"]["stages"][0] |= {"size": 3.2, "epochs": 8, "batch": 8}
+    return tree
+
+
 @needs_data
-@pytest.mark.timeout(900)
 def test_the_study_in_small(tmp_path):
-    done = run(read_recipe(STUDY / "small.yaml"), tmp_path / "small")
+    (tmp_path / "small.yaml").write_text(json.dumps(smaller()))
+    done = run(read_recipe(tmp_path / "small.yaml"), tmp_path / "small")
     models = {model["name"]: model for model in done.report["models"]}
     assert set(models) == {"teacher", "fp", "pm", "qd", "dq", "budget", "parts"}
     accuracy = {name: model["metric_mean"] for name, model in models.items()}
-    # Students had 35 to 38 % where this was written; the standard error of 500 images is 2.1 points.
-    assert accuracy.pop("teacher") > 0.9
-    assert min(accuracy.values()) > 0.28, accuracy
-    # So little training leaves nothing for four bits to lose; going on through the grid is not to lose it either.
+    # The standard error of 250 images is 2 to 3 points; these had 0.91, 0.30, 0.59, and 0.75 to 0.82 when written.
+    assert accuracy.pop("teacher") > 0.85
+    assert accuracy.pop("fp") > 0.2, accuracy
+    assert accuracy.pop("parts") > 0.45, accuracy
+    assert min(accuracy.values()) > 0.65, accuracy
+    # Going on through the grid is not to lose what rounding keeps.
     assert accuracy["qd"] > accuracy["pm"] - 0.05, accuracy
     sizes = {name: inspect_artifact(attar.open_artifact(tmp_path / "small" / f"{name}.attar")) for name in models}
-    assert sizes["budget"]["bits_per_weight"] <= 1.0
+    assert sizes["budget"]["bits_per_weight"] <= 3.2
     for name in ("pm", "qd", "dq", "parts"):
         kinds = {
             each["kind"]

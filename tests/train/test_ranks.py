@@ -4,14 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from tests.house.repository import ROOT
 
 SCRIPT = """
 import hashlib, json, sys
-from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 from tests.train.jobs import Work, feed
@@ -20,7 +18,7 @@ from attar._src.train.fit import fit
 from attar._src.train.plan import TrainingPlan
 from attar._src.train.store import CheckpointStore
 
-folder, case = Path(sys.argv[1]), sys.argv[2]
+folder = Path(sys.argv[1])
 torch.set_num_threads(1)
 fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp_find_unused_parameters_true")
 fabric.launch()
@@ -42,40 +40,41 @@ def run(name, epochs, seed=0, **options):
     said[name] = hashlib.blake2b(b"".join(parts)).hexdigest()
     said[name + " loss"] = [row["loss"] for row in history]
 
-if case == "train":
-    run("straight", 4)
-    run("halves", 2)
-    run("halves", 4, seed=9)
-else:
-    run("poison", 2, poison=3 if rank == 1 else None)
-    (folder / "file").write_bytes(b"")
-    run("file/stage", 1)
+run("straight", 4)
+run("halves", 2)
+run("halves", 4, seed=9)
+run("poison", 2, poison=3 if rank == 1 else None)
+(folder / "file").write_bytes(b"")
+run("file/stage", 1)
 (folder / f"rank{rank}.json").write_text(json.dumps(said))
 torch.distributed.destroy_process_group()
 """
 
 
-def ranks(folder: Path, case: str):
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What each of two ranks said, and the folder they worked in."""
+    folder = tmp_path_factory.mktemp("ranks")
     script = folder / "script.py"
     script.write_text(SCRIPT)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, str(script), str(folder), case]
+    command = [sys.executable, str(script), str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+    return folder, *(json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2))
 
 
-def test_two_ranks_agree_and_go_on_to_the_byte(tmp_path):
-    first, second = ranks(tmp_path, "train")
-    assert first == second
+def test_two_ranks_agree_and_go_on_to_the_byte(ranks):
+    folder, first, second = ranks
+    assert {name for name in first if "error" not in name} == {"straight", "straight loss", "halves", "halves loss"}
+    assert all(first[name] == second[name] for name in ("straight", "straight loss", "halves", "halves loss"))
     assert first["halves"] == first["straight"]
     assert len(first["halves loss"]) == 4
-    assert [path.name for path in (tmp_path / "straight").iterdir()] == ["epoch-000004.safetensors"]
+    assert [path.name for path in (folder / "straight").iterdir()] == ["epoch-000004.safetensors"]
 
 
-@pytest.mark.parametrize("case", ["errors"])
-def test_two_ranks_stop_together(tmp_path, case):
-    first, second = ranks(tmp_path, case)
+def test_two_ranks_stop_together(ranks):
+    _, first, second = ranks
     assert "the loss is nan in step 3 of epoch 1" in first["poison error"]
     assert first["poison error"] == second["poison error"]
     assert "cannot be written" in first["file/stage error"]
