@@ -55,13 +55,9 @@ def check_deployable(module: nn.Module, traced: TracedModel, use: FileInfo, inpu
 
 @dataclass(frozen=True)
 class DryRun:
-    """A module that can be trained and deployed.
+    """A module that can be trained and deployed, and the parity of its decoded file.
 
-    Attributes:
-        captured: programs for training and evaluation.
-        traced: the graph to deploy.
-        parity: parity of the untouched module and its decoded file.
-        mode: mode of the capture, ``train`` or ``eval``; the latter loses what the module's code does in training only.
+    ``mode`` of the capture is ``train`` or ``eval``; the latter loses what the module's code does in training only.
     """
 
     captured: CapturedModel

@@ -42,11 +42,8 @@ _LEFT_OVER = re.compile(r"\..+\.\d+\.part")
 class RunFolder:
     """The folder of one run, locked until :meth:`close`.
 
-    Args:
-        path: the folder; created if missing.
-        facts: name -> JSON value that must be unchanged to resume, such as the recipe.
-        resume: whether an earlier run may be continued.
-        first: whether this is the first rank; the others only read.
+    The JSON values in ``facts``, such as the recipe, must be unchanged to ``resume`` a run. Only the ``first`` rank
+    writes.
 
     Raises:
         SpecError: the folder has a run and ``resume`` is false, a fact has changed, or the folder has other files.

@@ -76,13 +76,16 @@ class ModelSource:
 
     def _build(self, seed: int) -> nn.Module:
         factory, where = self.source.factory, f"recipe.models.{self.name}.source"
-        factory = load_object(factory) if isinstance(factory, str) else factory
         weights = None if self.source.weights is None else self.folder / expand_path(self.source.weights)
-        seed_everything(derive_seed(seed, "model", self.name))
         try:
+            factory = load_object(factory) if isinstance(factory, str) else factory
+            # After the import, which may draw random numbers.
+            seed_everything(derive_seed(seed, "model", self.name))
             module = build_module(factory, self.source.arguments, weights)
-        except (SpecError, ModelError) as error:
-            raise type(error)(f"{where}: {error}") from error
+        except ModelError as error:
+            raise ModelError(f"{where}: {error}") from error
+        except SpecError as error:
+            raise SpecError(f"{where}: {error}") from error
         shared = None if self.module is None or self._is_object else _shared_weight(self.module, module)
         if shared:
             raise SpecError(

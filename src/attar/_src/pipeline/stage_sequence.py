@@ -14,11 +14,8 @@ from attar._src.work.stage import Stage
 class StageSequence:
     """A model going through its stages.
 
-    Args:
-        learner: the model before its first stage.
-        stages: all stages of the model.
-        deploy: makes a compressed model; by default ``learner.deployed``. Called with ``fold=False`` if a training
-            stage follows, because folded batch-norms cannot be trained.
+    ``deploy`` makes a compressed model, by default ``learner.deployed``. It is called with ``fold=False`` if a training
+    stage follows, because folded batch-norms cannot be trained.
     """
 
     def __init__(

@@ -187,8 +187,7 @@ class Recipe(Spec):
         depends on all models, or the seed of shared caches differs.
 
         Raises:
-            SpecError: no name is given.
-            UnknownName: there is no such model.
+            SpecError: no name is given, or there is no such model.
         """
         if not names:
             raise SpecError(f"only: give at least one model of {', '.join(self.models)}")
