@@ -2,10 +2,9 @@ from typing import Any, Literal
 
 import pytest
 
-from attar._src.core.choice import spec_choice
 from attar._src.core.errors import SpecError
 from attar._src.core.registry import Registry
-from attar._src.core.spec import Spec, build_spec
+from attar._src.core.spec import Spec, build_spec, spec_choice
 
 
 class Circle(Spec):

@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from attar._src.core.errors import SpecError, UnknownName
+from attar._src.core.registry import Registry
 
 #: Fields that tell which of several specs this is; always in the record.
 _KINDS = frozenset({"name", "kind", "stage"})
+_OWN = "file.py:name"
 #: ``path/file.py:name``; the path belongs to one machine and is left out of records.
 _IN_FILE = re.compile(r"(?:.*[/\\])?([^/\\:]+\.py:\w+)")
 
@@ -128,3 +132,21 @@ def build_spec(spec: type[Spec], *, where: str, **fields: Any) -> Any:
         return spec(**fields)
     except ValidationError as error:
         raise SpecError(explain(error, where=where)) from error
+
+
+def spec_choice(registry: Registry[type[Spec]], own: type[Spec]) -> Any:
+    """Return the type of a field that holds one of the registry's specs: ``{name: kl, temperature: 4}``.
+
+    A name that is ``file.py:name`` or a Python object makes an ``own``; a bare name ``x`` is short for ``{name: x}``.
+    """
+    members = [Annotated[spec, Tag(name)] for name, spec in zip(registry, registry.values(), strict=True)]
+
+    def tag(value: Any) -> str:
+        name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+        return _OWN if not isinstance(name, str) or ":" in name else name
+
+    def spelled_out(value: Any) -> Any:
+        return value if isinstance(value, dict | Spec) else {"name": value}
+
+    union = reduce(or_, members, Annotated[own, Tag(_OWN)])
+    return Annotated[union, Discriminator(tag), BeforeValidator(spelled_out)]

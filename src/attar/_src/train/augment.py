@@ -11,10 +11,9 @@ from pydantic import Field, PlainSerializer
 from pydantic.json_schema import SkipJsonSchema
 from torch import Tensor
 
-from attar._src.core.choice import spec_choice
 from attar._src.core.errors import DataError, SpecError
 from attar._src.core.registry import Registry, load_object
-from attar._src.core.spec import Spec, reference_name
+from attar._src.core.spec import Spec, reference_name, spec_choice
 
 
 class Augmentation(Spec):

@@ -10,10 +10,9 @@ from pydantic import Field, PlainSerializer
 from pydantic.json_schema import SkipJsonSchema
 from torch import nn
 
-from attar._src.core.choice import spec_choice
 from attar._src.core.errors import SpecError
 from attar._src.core.registry import Registry, load_object
-from attar._src.core.spec import Spec, reference_name
+from attar._src.core.spec import Spec, reference_name, spec_choice
 
 LearningRate = Annotated[float, Field(gt=0)]
 _Share = Annotated[float, Field(ge=0, lt=1)]

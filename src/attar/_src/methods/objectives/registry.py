@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attar._src.core.choice import spec_choice
 from attar._src.core.registry import Registry
+from attar._src.core.spec import spec_choice
 from attar._src.methods.objectives.attention import Attention
 from attar._src.methods.objectives.cross_entropy import CrossEntropy
 from attar._src.methods.objectives.custom import CustomLoss
