@@ -3,10 +3,10 @@
     python benchmarks/startup.py --against REV [--rounds N] [--json]
 
 The recipe: two of ``examples/digits.py`` on scikit-learn's digits, one epoch a stage; the second learns from the first
-under a budget (``compress``). Each run is a process of its own with one thread; the two trees take turns (A B, B A,
-...), after one run of each that compiles and is not counted. A tree is ``src/`` and ``examples/``: those of REV as
-``git archive`` gives them, and the working tree. The ratio is the median of the ratios inside each round: other work on
-the machine slows both runs of a round alike.
+under a budget (``compress``). Each run is a process of its own, ``attar run`` with one thread; the two trees take turns
+(A B, B A, ...), after one run of each that compiles and counts the exports, and is not timed. A tree is ``src/`` and
+``examples/``: those of REV as ``git archive`` gives them, and the working tree. The ratio is the median of the ratios
+inside each round: other work on the machine slows both runs of a round alike.
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ models:
     source: {factory: "digits.py:DigitNet", arguments: {width: 16}}
     stages: [{stage: train, epochs: 1, batch: 128}, {stage: compress, teacher: teacher, size: 3, epochs: 1, batch: 128}]
 """
-#: What a process runs: the recipe, with the exports counted.
-_RUN = """
-import sys, torch, attar
+_COMMAND = ("-m", "attar", "run", "recipe.yaml", "--out", "out")
+#: The same recipe with the exports counted.
+_COUNT = """
+import attar, torch
 exports, export = [], torch.onnx.export
 torch.onnx.export = lambda *args, **options: exports.append(1) or export(*args, **options)
-report = attar.run("recipe.yaml", sys.argv[1]).report
+report = attar.run("recipe.yaml", "out").report
 print(attar.__file__, len(exports), sum(model["file_bytes"] for model in report["models"]), sep="\\n")
 """
 
@@ -60,12 +61,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         trees = {"before": Path(folder) / "before", "here": _HERE}
         commit = _check_out(given.against, trees["before"])
-        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in trees}
-        for number in range(given.rounds + 1):
-            for name in list(trees)[:: 1 if number % 2 else -1]:
-                runs[name].append(_run(trees[name], Path(folder)))
+        counts = {name: _count(tree, Path(folder)) for name, tree in trees.items()}
+        runs: dict[str, list[dict[str, float]]] = {name: [] for name in trees}
+        for number in range(given.rounds):
+            for name in list(trees)[:: -1 if number % 2 else 1]:
+                runs[name].append(_time(trees[name], Path(folder)))
                 print(f"round {number} {name}: {runs[name][-1]}", file=sys.stderr)
-    figures = _figures({name: rows[1:] for name, rows in runs.items()})
+    figures = _figures(runs, counts)
     facts = {
         "against": commit,
         "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
@@ -87,36 +89,44 @@ def _check_out(revision: str, folder: Path) -> str:
     return found.stdout.strip()
 
 
-def _run(tree: Path, folder: Path) -> dict[str, Any]:
-    """Run the recipe once in a new process; return its seconds, its seconds of processor time, and its exports."""
+def _count(tree: Path, folder: Path) -> dict[str, int]:
+    """Return how many exports a run of a tree takes, and the bytes of its files."""
+    where, exports, size = _run(tree, folder, "-c", _COUNT).split()[-3:]
+    assert Path(where).is_relative_to(tree), f"{where} was imported, not {tree}"
+    return {"exports": int(exports), "bytes": int(size)}
+
+
+def _time(tree: Path, folder: Path) -> dict[str, float]:
+    """Return the seconds a run takes, and its seconds of processor time."""
+    before, start = os.times(), time.perf_counter()
+    _run(tree, folder, *_COMMAND)
+    seconds, after = time.perf_counter() - start, os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return {"seconds": round(seconds, 2), "cpu_seconds": round(used, 2)}
+
+
+def _run(tree: Path, folder: Path, *arguments: str) -> str:
+    """Run Python with a tree in a folder that has the recipe; return what it prints."""
     with tempfile.TemporaryDirectory(dir=folder) as work:
         (Path(work) / "recipe.yaml").write_text(_RECIPE)
         (Path(work) / "digits.py").write_bytes((tree / "examples" / "digits.py").read_bytes())
-        before, start = os.times(), time.perf_counter()
+        environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            [sys.executable, "-c", _RUN, str(Path(work) / "out")],
-            cwd=work,
-            env={**os.environ, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
+            [sys.executable, *arguments], cwd=work, env=environment, capture_output=True, text=True, check=False
         )
-        seconds, after = time.perf_counter() - start, os.times()
     if done.returncode:
         raise SystemExit(done.stderr)
-    where, exports, size = done.stdout.split()[-3:]
-    assert Path(where).is_relative_to(tree), f"{where} was imported, not {tree}"
-    used = after.children_user + after.children_system - before.children_user - before.children_system
-    return {"seconds": round(seconds, 2), "cpu_seconds": round(used, 2), "exports": int(exports), "bytes": int(size)}
+    return done.stdout
 
 
-def _figures(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def _figures(runs: dict[str, list[dict[str, float]]], counts: dict[str, dict[str, int]]) -> dict[str, Any]:
+    kinds = ("seconds", "cpu_seconds")
     pairs = list(zip(runs["here"], runs["before"], strict=True))
     medians = {
-        name: {key: median(row[key] for row in rows) for key in ("seconds", "cpu_seconds", "exports", "bytes")}
+        name: {kind: round(median(row[kind] for row in rows), 2) for kind in kinds} | counts[name]
         for name, rows in runs.items()
     }
-    ratios = {f"ratio_{key}": round(median(a[key] / b[key] for a, b in pairs), 3) for key in ("seconds", "cpu_seconds")}
+    ratios = {f"ratio_{kind}": round(median(a[kind] / b[kind] for a, b in pairs), 3) for kind in kinds}
     return {"rounds": len(pairs), **medians, **ratios, "runs": runs}
 
 

@@ -217,8 +217,8 @@ def teachers(batch: Batch, feed: ArrayFeed, folder: Path) -> dict[str, Teacher]:
         "PyTorch fp32, channels last": live_teacher(last, full),
         "file fp32": DeployedTeacher(files[0]),
         "file int8": DeployedTeacher(files[1]),
-        "bank, 162 variants": CachedTeacher(every, asked),
-        "bank, 8 variants": CachedTeacher(some, asked),
+        "cache, 162 variants": CachedTeacher(every, asked),
+        "cache, 8 variants": CachedTeacher(some, asked),
     }
 
 

@@ -9,74 +9,40 @@
 Names are imported when they are first used, so that ``import attar`` costs nothing and never imports PyTorch.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from typing import TYPE_CHECKING, Any
-
-from attar._src.core.lazy import lazy_attributes
-
-if TYPE_CHECKING:
-    from attar._src.artifact.limits import Limits
-    from attar._src.artifact.reader import Artifact, open_artifact
-    from attar._src.core.errors import (
-        ArtifactError,
-        AttarError,
-        DataError,
-        ModelError,
-        ParityError,
-        SpecError,
-        UnknownName,
-    )
-    from attar._src.deploy.load import load
-    from attar._src.deploy.quantize import quantize
-    from attar._src.pipeline.run import run
-    from attar._src.recipe.recipe import Recipe
-    from attar._src.runtime.session import Session
+from attar._src.core.lazy import lazy_names
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Artifact",
-    "ArtifactError",
-    "AttarError",
-    "DataError",
-    "Limits",
-    "ModelError",
-    "ParityError",
-    "Recipe",
-    "Session",
-    "SpecError",
-    "UnknownName",
-    "__version__",
-    "load",
-    "open_artifact",
-    "quantize",
-    "run",
-]
-
-_WHERE = {
-    "Artifact": "attar._src.artifact.reader",
-    "ArtifactError": "attar._src.core.errors",
-    "AttarError": "attar._src.core.errors",
-    "DataError": "attar._src.core.errors",
-    "Limits": "attar._src.artifact.limits",
-    "ModelError": "attar._src.core.errors",
-    "ParityError": "attar._src.core.errors",
-    "Recipe": "attar._src.recipe.recipe",
-    "Session": "attar._src.runtime.session",
-    "SpecError": "attar._src.core.errors",
-    "UnknownName": "attar._src.core.errors",
-    "load": "attar._src.deploy.load",
-    "open_artifact": "attar._src.artifact.reader",
-    "quantize": "attar._src.deploy.quantize",
-    "run": "attar._src.pipeline.run",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use (PEP 562)."""
-    return lazy_attributes(__name__, _WHERE, name, globals())
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_WHERE})
+if TYPE_CHECKING:
+    from attar._src.artifact.limits import Limits as Limits
+    from attar._src.artifact.reader import Artifact as Artifact
+    from attar._src.artifact.reader import open_artifact as open_artifact
+    from attar._src.core.errors import ArtifactError as ArtifactError
+    from attar._src.core.errors import AttarError as AttarError
+    from attar._src.core.errors import DataError as DataError
+    from attar._src.core.errors import ModelError as ModelError
+    from attar._src.core.errors import ParityError as ParityError
+    from attar._src.core.errors import SpecError as SpecError
+    from attar._src.core.errors import UnknownName as UnknownName
+    from attar._src.deploy.load import load as load
+    from attar._src.deploy.quantize import quantize as quantize
+    from attar._src.pipeline.run import run as run
+    from attar._src.recipe.recipe import Recipe as Recipe
+    from attar._src.runtime.session import Session as Session
+else:
+    __all__, __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "artifact.limits": "Limits",
+            "artifact.reader": "Artifact open_artifact",
+            "core.errors": "ArtifactError AttarError DataError ModelError ParityError SpecError UnknownName",
+            "deploy.load": "load",
+            "deploy.quantize": "quantize",
+            "pipeline.run": "run",
+            "recipe.recipe": "Recipe",
+            "runtime.session": "Session",
+        },
+    )
+    __all__ = sorted([*__all__, "__version__"])

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from figures import draw
+from huffman_size import huffman_size
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import track
@@ -27,10 +28,8 @@ from tables import TABLES, fill
 import attar
 from attar._src.artifact.inspect import inspect_artifact
 from attar._src.cli import show
-from attar._src.core.describe import to_record
 from attar._src.data.registry import load_dataset
 from attar._src.measure.accuracy import evaluate_accuracy
-from attar._src.measure.huffman_size import huffman_size
 from attar._src.pipeline.folder import file_digest
 from attar._src.recipe.recipe import ModelSpec, Recipe, read_recipe
 from attar._src.recipe.reference import expand_path
@@ -95,7 +94,7 @@ def origin(model: ModelSpec, weights: str | None) -> dict[str, str | None]:
         model: the row in its recipe.
         weights: SHA-256 of its weights; None without or where there is no such file.
     """
-    said = to_record(model)
+    said = model.describe()
     said["source"].pop("weights", None)
     return {"recipe": hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest(), "weights": weights}
 

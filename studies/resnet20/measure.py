@@ -143,7 +143,7 @@ def measure(threads: list[int], rounds: int | None, known: dict[str, Any] | None
                 runners = [open_runner(path, threads=count) for path in paths]
                 runs = [partial(runner.run, {runner.inputs[0]: x[:batch]}) for runner in runners]
                 times = interleave(runs, rounds=rounds)
-                found = {path.name: time.as_dict() for path, time in zip(paths, times, strict=True)}
+                found = {path.name: vars(time) for path, time in zip(paths, times, strict=True)}
                 results["latency"].append({"threads": count, "batch": batch, "models": found})
     return results
 

@@ -131,7 +131,7 @@ def test_the_file_computes_what_was_trained(rule):
         plain = learner.graph(train=False)(x).numpy()
     assert np.abs(got - wanted).max() < 1e-4 * max(1, np.abs(wanted).max())
     # Rounding in a fused layer and rounding before the fusion may differ by a step here and there.
-    step = max((grid.scale for grid in piece.activations.values()), default=1e-5)
+    step = max((grid.scale for grid in piece.main.activations.values()), default=1e-5)
     # What holds nothing while a module is trained changes the file alone, and not by much.
     holds = any(constraint.parametrizations for constraint in learner.constraints)
     assert np.abs(plain - wanted).max() <= (step * 3 if holds else 0.02 * np.abs(wanted).max())
@@ -143,7 +143,9 @@ def test_it_acts(rule):
     if not held:
         changed = learner.deployed().tensors
         assert changed
-        assert all(np.abs(t.dense() - learner.deployed().traced.state()[n].numpy()).max() for n, t in changed.items())
+        assert all(
+            np.abs(t.dense() - learner.deployed().main.traced.state()[n].numpy()).max() for n, t in changed.items()
+        )
         return
     x = data(16)[0]
     with torch.no_grad():

@@ -60,5 +60,5 @@ def test_minmax_sees_the_range_alone():
 def test_an_observer_without_the_base_class_is_refused(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("class Wide:\n    name = 'wide'\n    def range(self, seen, bits):\n        return -1, 1\n")
-    with pytest.raises(SpecError, match=r"of class Wide; an observer is a subclass of attar\.extend\.Observer"):
+    with pytest.raises(SpecError, match=r"of class Wide; give a subclass of attar\.extend\.Observer"):
         OBSERVERS[f"{path}:Wide"]

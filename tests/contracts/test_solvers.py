@@ -136,7 +136,7 @@ def test_a_users_own_solver(tmp_path):
     )
     for name in ("Keep", "keep"):
         assert isinstance(SOLVERS[f"{path}:{name}"].solve(np.ones((2, 2), np.float32), Scheme(bits=4)), Dense)
-    with pytest.raises(SpecError, match=r"of class Alien; a solver is a subclass of attar\.extend\.Solver"):
+    with pytest.raises(SpecError, match=r"of class Alien; give a subclass of attar\.extend\.Solver"):
         SOLVERS[f"{path}:Alien"]
 
 

@@ -48,6 +48,9 @@ def test_a_file_that_is_not_there_has_its_nearest_neighbour_named(tmp_path):
         ("ran", ["rans", "digits"], "no coder named 'ran'; did you mean 'rans'?"),
         ("zzz", ["rans", "huffman"], "no coder named 'zzz'; known: huffman, rans"),
         ("x", [], "no coder named 'x'; known: none"),
+        ("linear", ["normalize", "uniform"], "no coder named 'linear'; did you mean 'uniform'?"),
+        ("narrow", ["name", "narrow_range"], "no coder named 'narrow'; did you mean 'narrow_range'?"),
+        ("narrow", ["low_precision", "lsq"], "no coder named 'narrow'; did you mean 'low_precision'?"),
     ],
 )
 def test_an_unknown_name_lists_the_nearest(name, known, says):

@@ -26,16 +26,15 @@ def test_the_published_numbers(name: str, scale: float, mean: tuple[float, ...],
 
 
 @pytest.mark.parametrize("name", list(PREPROCESSINGS))
-@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "NC"])
-def test_every_name_in_every_layout_travels_as_json(name: str, layout: str) -> None:
-    made = find_preprocessing(name, layout)
+def test_every_name_travels_as_json(name: str) -> None:
+    made = find_preprocessing(name)
     if name == "none":
         assert made is None
         return
     assert made is not None
-    assert (made.name, made.layout) == (name, layout)
+    assert (made.name, made.layout) == (name, "NCHW")
     assert parse_preprocessing(made.model_dump_json()) == made
-    assert parse_preprocessing(name, layout) == made
+    assert parse_preprocessing(name) == made
 
 
 def test_near_names_are_listed() -> None:
@@ -44,8 +43,8 @@ def test_near_names_are_listed() -> None:
 
 
 def test_json_with_what_matters_alone() -> None:
-    assert parse_preprocessing(' {"scale": 0.5, "mean": [1, 2.5], "std": [4]}', "NC") == Preprocessing(
-        name="custom", layout="NC", scale=0.5, mean=(1.0, 2.5), std=(4.0,)
+    assert parse_preprocessing(' {"scale": 0.5, "mean": [1, 2.5], "std": [4]}') == Preprocessing(
+        name="custom", layout="NCHW", scale=0.5, mean=(1.0, 2.5), std=(4.0,)
     )
 
 
@@ -73,17 +72,17 @@ def test_what_cannot_be_is_refused(text: str, message: str) -> None:
 
 
 def test_a_layout_without_channels() -> None:
-    assert find_preprocessing("unit", "NT") is not None
+    assert parse_preprocessing('{"layout": "NT"}') is not None
     with pytest.raises(SpecError, match="3 channels"):
-        find_preprocessing("imagenet", "NT")
+        parse_preprocessing('{"layout": "NT", "std": [1, 2, 3]}')
 
 
 def test_a_users_own(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
         "from attar._src.artifact.manifest import Preprocessing\n"
-        "half = Preprocessing(name='half', layout='NCHW', scale=0.5)\nwhole = 1\n"
+        "half = Preprocessing(name='half', layout='NC', scale=0.5)\nwhole = 1\n"
     )
-    assert parse_preprocessing(f"{file}:half", "NC") == Preprocessing(name="half", layout="NC", scale=0.5)
+    assert parse_preprocessing(f"{file}:half") == Preprocessing(name="half", layout="NC", scale=0.5)
     with pytest.raises(SpecError, match="is a int"):
         find_preprocessing(f"{file}:whole")

@@ -99,7 +99,7 @@ def test_a_factory_that_raises_is_named_with_what_it_raised(tmp_path, fault):
 def test_weights_of_a_packed_file_go_on_where_it_ended(tmp_path, state):
     traced = trace(Small(), (torch.randn(2, 3),))
     halves = {name: Dense(value.numpy().astype(np.float16), "f16") for name, value in state.items()}
-    write_atomically(tmp_path / "w.attar", pack(CompressedModel(traced, halves).contents(FileInfo())))
+    write_atomically(tmp_path / "w.attar", pack(CompressedModel.of(traced, tensors=halves).contents(FileInfo())))
     module = build_module(Small, {}, tmp_path / "w.attar")
     assert (module.layer.weight == 2).all()
     assert module.layer.weight.dtype == torch.float32
@@ -131,7 +131,7 @@ class Placed(nn.Module):
 def packed(module, path, *, merge=False):
     example = (torch.randn(2, 20),)
     write_atomically(
-        path, pack(CompressedModel(deploy_graph(module, capture(module, example), merge=merge)).contents(FileInfo()))
+        path, pack(CompressedModel.of(deploy_graph(module, capture(module, example), merge=merge)).contents(FileInfo()))
     )
     return path
 

@@ -16,7 +16,7 @@ from attar._src.work.compressed_model import CalibrationInputs, CompressedModel,
 
 @pytest.fixture
 def piece():
-    return CompressedModel(trace(nn.Linear(12, 5), (torch.randn(2, 12),)))
+    return CompressedModel.of(trace(nn.Linear(12, 5), (torch.randn(2, 12),)))
 
 
 def shipped(piece, path, budget):

@@ -34,6 +34,7 @@ def test_a_model_is_exported_once_for_each_structural_variant(
     recipe = attar.Recipe.model_validate(
         {
             "data": "digits",
+            "layout": "contiguous",
             "models": {
                 "teacher": {"source": net(8), "stages": [{"stage": "train", "epochs": 1, "batch": 719}]},
                 "student": {"source": net(4), "stages": [compress | {"granularity": granularity}]},

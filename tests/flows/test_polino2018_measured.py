@@ -12,7 +12,6 @@ import attar
 from attar._src.artifact.inspect import inspect_artifact
 from attar._src.core.registry import load_object
 from attar._src.measure.accuracy import evaluate_accuracy
-from attar._src.measure.huffman_size import huffman_size
 from attar._src.pipeline.run import run
 from attar._src.recipe.recipe import read_recipe
 
@@ -50,6 +49,7 @@ def study():
         "measure": ("measured", "curves", "run_rows", "ordered"),
         "tables": ("TABLES", "fill"),
         "figures": ("draw",),
+        "huffman_size": ("huffman_size",),
     }
     return SimpleNamespace(
         **{name: load_object(f"{STUDY / file}.py:{name}") for file, found in names.items() for name in found}
@@ -81,7 +81,7 @@ def rows(place, test_split, study):
     return study.run_rows(place / "made", read_recipe(place / "r.yaml"), test_split, {})
 
 
-def test_the_rows_of_a_run_are_those_of_its_files(place, test_split, rows):
+def test_the_rows_of_a_run_are_those_of_its_files(place, test_split, rows, study):
     files = {"": place / "made", " seed 5": place / "made" / "seed-5"}
     assert set(rows) == {f"{model}{seed}" for model in ("rounded", "trained") for seed in files}
     for suffix, folder in files.items():
@@ -89,7 +89,7 @@ def test_the_rows_of_a_run_are_those_of_its_files(place, test_split, rows):
             artifact, row = attar.open_artifact(folder / f"{model}.attar"), rows[f"{model}{suffix}"]
             found, counted = (
                 evaluate_accuracy(attar.Session(artifact), test_split.x, test_split.y),
-                huffman_size(artifact),
+                study.huffman_size(artifact),
             )
             assert row["accuracy_percent"] == row["first"]["accuracy_percent"] == round(100 * found.accuracy, 4)
             assert row["examples"] == row["first"]["examples"] == 30

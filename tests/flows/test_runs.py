@@ -178,7 +178,7 @@ def test_an_interrupted_run_says_how_to_go_on(place):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 130, errors
-    assert f"go on with: attar run r.yaml --out {out} --set" in errors
+    assert f"resume with: attar run r.yaml --out {out} --set" in errors
     assert "--resume" in errors
     assert "Traceback" not in errors
     assert run(read_recipe(place / "r.yaml", SHORT), out, resume=True).report["models"]

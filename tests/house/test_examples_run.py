@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 import sys
@@ -11,7 +10,7 @@ import pytest
 import typer
 from tests.house.repository import ROOT, blocks, documents, files, name
 
-from attar._src.cli import COMMANDS, main
+from attar._src.cli import COMMANDS, load_command, main
 from attar._src.core.errors import DataError
 
 RUN = ("README.md", "docs/extending.md")
@@ -99,9 +98,8 @@ def _documented(path):
 
 
 def _command(asked):
-    module, _, function = COMMANDS[asked][0].partition(":")
     app = typer.Typer(add_completion=False)
-    app.command(asked)(getattr(importlib.import_module(module), function))
+    app.command(asked)(load_command(asked))
     return typer.main.get_command(app)
 
 

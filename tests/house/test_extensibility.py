@@ -110,3 +110,21 @@ def test_a_stage_between_two_trainings(examples, tmp_path):
 def test_a_stage_that_does_not_fit_is_refused_by_its_place(examples, tmp_path):
     with pytest.raises(attar.SpecError, match=r"models\.own\.stages\.0"):
         run([{"stage": f"{ADDITIONS / 'stage.py'}:Coarse", "tensor": 3}], examples, tmp_path)
+
+
+def test_a_second_graph_shares_its_weights_with_the_first(tmp_path):
+    torch.manual_seed(0)
+    own = load_object(f"{ADDITIONS / 'second_graph.py'}:Translator")().eval()
+    tokens = torch.randint(0, 40, (64, 7))
+    (tmp_path / "two.attar").write_bytes(load_object(f"{ADDITIONS / 'second_graph.py'}:compress")(own, tokens))
+    artifact = attar.open_artifact(tmp_path / "two.attar")
+    (alias,) = artifact.manifest.aliases.items()
+    assert set(alias) == {"out.weight", "table.weight"}
+    assert len({tensor.name for tensor in artifact.manifest.tensors} & set(alias)) == 1
+    encoder, step = (attar.Session(artifact, graph=graph) for graph in ("encoder", "decoder_step"))
+    (memory,) = encoder.run({encoder.inputs[0].name: tokens.numpy()}).values()
+    names = [port.name for port in step.inputs]
+    scores, _ = step.run(dict(zip(names, (memory, tokens[:, 0].numpy()), strict=True))).values()
+    with torch.no_grad():
+        wanted = own.step(own.encode(tokens), tokens[:, 0])[0].numpy()
+    assert np.abs(scores - wanted).mean() < 0.05 * np.abs(wanted).mean()

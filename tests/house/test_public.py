@@ -12,6 +12,7 @@ import pytest
 from tests.house.repository import SOURCE, name
 
 import attar
+import attar.extend
 
 PUBLIC = sorted(set(attar.__all__) - {"__version__"})
 PACKAGES = sorted(path.parent for path in SOURCE.rglob("__init__.py") if path.parent != SOURCE)
@@ -36,22 +37,27 @@ def test_the_version_is_the_package_s():
     assert attar.__version__ == version("attar")
 
 
-def test_all_is_sorted_and_every_name_of_it_is_found_lazily():
-    assert list(attar.__all__) == sorted(attar.__all__)
-    assert set(PUBLIC) == set(attar._WHERE)
-    assert set(attar.__all__) <= set(dir(attar))
+@pytest.mark.parametrize("module", [attar, attar.extend])
+def test_the_names_that_are_found_lazily_are_those_that_type_checkers_see(module):
+    assert list(module.__all__) == sorted(module.__all__)
+    assert set(module.__all__) <= set(dir(module))
+    seen = _seen_by_type_checkers(module)
+    assert set(module.__all__) - {"__version__"} == set(seen)
+    for public, where in seen.items():
+        assert getattr(module, public) is getattr(importlib.import_module(where), public)
 
 
-def test_a_name_that_is_not_there_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="quantise"):
-        attar.quantise  # noqa: B018
+@pytest.mark.parametrize("module", [attar, attar.extend])
+def test_a_name_that_is_not_there_is_an_attribute_error(module):
+    with pytest.raises(AttributeError, match=f"{module.__name__}' has no attribute 'quantise"):
+        module.quantise  # noqa: B018
 
 
 @pytest.mark.parametrize("public", PUBLIC)
 def test_a_public_name_resolves_to_a_thing_of_its_own_with_a_docstring(public):
     thing = getattr(attar, public)
     assert thing.__name__ == public
-    assert thing.__module__ == attar._WHERE[public]
+    assert thing.__module__ == _seen_by_type_checkers(attar)[public]
     # A dataclass or a spec without a docstring is given its signature for one.
     assert thing.__doc__
     assert not thing.__doc__.startswith(f"{public}(")
@@ -90,6 +96,13 @@ def test_a_package_exports_what_it_lists_and_nothing_by_accident(package):
     if lifted:
         module = importlib.import_module(dotted)
         assert list(module.__all__) == sorted(lifted)
+
+
+def _seen_by_type_checkers(module) -> dict[str, str]:
+    """Return public name -> defining module, from ``from module import name as name``."""
+    tree = ast.parse(inspect.getsource(module))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {alias.name: node.module for node in imports for alias in node.names if alias.asname == alias.name}
 
 
 def _section(doc: str, title: str) -> str:

@@ -26,7 +26,7 @@ def test_right_predictions_are_counted_whatever_the_batch(echo, batch):
     assert (found.accuracy, found.correct, found.examples, found.predictions) == (0.6, 3, 5, 5)
     assert found.per_class == {"0": 1 / 3, "1": 1.0, "2": 1.0}
     assert found.standard_error == pytest.approx((0.6 * 0.4 / 5) ** 0.5)
-    assert found.as_dict()["accuracy"] == 0.6
+    assert vars(found)["accuracy"] == 0.6
 
 
 def test_a_fixed_batch_is_filled_up_and_the_filling_not_counted():

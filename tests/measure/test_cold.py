@@ -21,7 +21,6 @@ def test_a_fresh_process_tells_time_and_memory(file):
     found = cold_start(file, [([1, 3, 8, 8], "<f4")], repeats=1)
     assert found.cold_start_ms > 0
     assert found.peak_memory_bytes is None or found.peak_memory_bytes > 2**20
-    assert found.as_dict().keys() == {"cold_start_ms", "peak_memory_bytes"}
 
 
 def test_its_failure_is_passed_on(file):

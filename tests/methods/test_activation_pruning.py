@@ -6,6 +6,8 @@ from tests.methods.toys import data, fresh
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import ModelError
 from attar._src.methods.prune.activations import ActivationThreshold, PruneActivations
+from attar._src.methods.quantize.lsq.rule import Lsq
+from attar._src.methods.quantize.qat.rate import Rate
 from attar._src.methods.quantize.qat.straight_through import StraightThrough
 from attar._src.runtime.session import Session
 from attar._src.work.compressed_model import FileInfo
@@ -66,6 +68,18 @@ def test_untrained_it_has_no_threshold_to_ship():
         learner.deployed()
 
 
+def test_a_budget_is_measured_before_the_thresholds_are_known():
+    learner = fresh()
+    for rule in (Lsq(bits=4), PruneActivations(sparsity=0.5)):
+        learner.attach(rule.attach(learner))
+    learner.graph(train=True)(data(64)[0])
+    for constraint in learner.constraints[1:]:
+        assert all(bool(each.threshold.isnan()) for each in constraint.held)
+    assert Rate(file=12).build(learner).begun.isfinite().all()
+    with pytest.raises(ModelError, match="no finite threshold"):
+        learner.deployed()
+
+
 def test_rounded_and_pruned_values_are_the_same_in_the_file():
     learner = fresh()
     learner.attach(PruneActivations(sparsity=0.5).attach(learner))
@@ -82,7 +96,7 @@ def test_rounded_and_pruned_values_are_the_same_in_the_file():
     learner.finalize()
     piece = learner.deployed()
     places = {name for place in learner.places() for name in place.sources}
-    assert {piece.traced.origins[name] for name in piece.rounded} == places
+    assert {piece.main.traced.origins[name] for name in piece.main.rounded} == places
     x = data(32, seed=9)[0]
     session = Session(pack(piece.contents(FileInfo())))
     got = session.run({session.inputs[0].name: x.numpy()})[session.outputs[0].name]

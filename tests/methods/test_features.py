@@ -9,6 +9,7 @@ from torch import nn
 
 from attar._src.core.errors import SpecError, UnknownName
 from attar._src.methods.finetune import Finetune
+from attar._src.methods.loss_inputs import InputCollector
 from attar._src.methods.teachers.teacher import LiveTeacher, live_teacher
 from attar._src.model.capture import capture
 from attar._src.model.taps import LayerTaps
@@ -203,8 +204,9 @@ def test_hints_and_attention_are_learned_and_go_on_to_the_same_bytes(teacher, tm
         constraints=[{"name": "quantize", "bits": 4, "activations": 8}],
         **ADAMW,
     )
-    assert stage.features() == ("second", "norm1", "norm2")
-    assert stage.teacher_features() == {"big": ("second", "first", "norm2")}
+    collector = InputCollector(stage.loss_terms(), fresh(), {})
+    assert collector.features == ("second", "norm1", "norm2")
+    assert collector.teacher_features == {"big": ("second", "first", "norm2")}
     whole, rows, kept = fresh(), [], {}
 
     def keep(row):

@@ -56,7 +56,7 @@ def test_everything_together_and_the_file_computes_the_same(teacher, tmp_path):
     piece = learner.deployed()
     assert {type(piece.tensors[n]) for n in learner.weights} == {Quantized}
     assert all(np.mean(piece.tensors[n].codes == 0) >= 0.49 for n in learner.weights)
-    assert len(piece.activations) >= 4
+    assert len(piece.main.activations) >= 4
     x = data(64, seed=2)[0]
     session = Session(pack(piece.contents(FileInfo()), coder="rans"))
     got = session.run({session.inputs[0].name: x.numpy()})[session.outputs[0].name]

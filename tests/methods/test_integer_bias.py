@@ -50,7 +50,7 @@ def test_biases_in_fewer_bits_are_put_on_the_steps_of_integer_layers(bits, size,
         if name.endswith("bias"):
             assert isinstance(tensor, Dense)
             assert tensor.dtype == "f32"
-            step = 0.51 * max(float(each.scale) for each in done.activations.values())
+            step = 0.51 * max(float(each.scale) for each in done.main.activations.values())
             off = np.abs(tensor.dense() - piece.tensors[name].dense())
             assert (off <= step * done.tensors[name.replace("bias", "weight")].scale).all()
     session, found = outputs(done)

@@ -332,7 +332,7 @@ def test_scales_are_rounded_after_batch_norms_are_folded():
         learner.attach(rule.attach(learner))
     piece = learner.deployed()
     baked = learner.compressed_weights()
-    factors = piece.traced.folding.factors
+    factors = piece.main.traced.folding.factors
     assert set(factors) == {"first.weight", "second.weight"}
     for name, (factor, _) in factors.items():
         assert piece.tensors[name].scale_dtype == "f16"
@@ -369,10 +369,10 @@ def test_integer_layers_stay_in_integers_with_scales_of_16_bits(grid):
     assert set(biases) == {name for name, tensor in whole.tensors.items() if isinstance(tensor, Dense)} != set()
     for name, tensor in biases.items():
         # In whole steps of the rounded scales, and within half of one of what was trained.
-        trained = piece.traced.state()[name].numpy()
+        trained = piece.main.traced.state()[name].numpy()
         assert not np.array_equal(tensor.dense(), whole.tensors[name].dense())
         scale = piece.tensors[f"{name.rpartition('.')[0]}.weight"].scale
-        steps = max(float(each.scale) for each in piece.activations.values()) * scale
+        steps = max(float(each.scale) for each in piece.main.activations.values()) * scale
         assert (np.abs(tensor.dense() - trained) <= 0.501 * steps).all()
 
 

@@ -423,13 +423,13 @@ def test_biases_end_on_the_grid_that_kernels_add_on():
     learner = contract.trained(Lsq(activations=8))
     piece = learner.deployed()
     bias, weight = piece.tensors["head.bias"].dense(), piece.tensors["head.weight"]
-    steps = bias / (np.float32(piece.activations["mean"].scale) * weight.scale)
+    steps = bias / (np.float32(piece.main.activations["mean"].scale) * weight.scale)
     assert np.allclose(steps, np.rint(steps), atol=1e-3)
 
 
 def test_an_input_below_zero_is_shifted():
     learner = contract.trained(Lsq(activations=8))
-    found = learner.deployed().activations
+    found = learner.deployed().main.activations
     assert found["x"].zero_point > 0
     assert found["relu"].zero_point == 0
     assert data(4)[0].min() < 0

@@ -206,7 +206,8 @@ def test_ranks_agree_on_the_mean_of_what_each_sees(tmp_path):
 
 
 def test_averaged_weights_need_statistics_of_their_own(tmp_path):
-    with pytest.raises(SpecError, match=r"average: batch-norms keep running statistics .* norm_batches, for example 50"):
+    message = r"average: batch-norms keep running statistics .* norm_batches, for example 50"
+    with pytest.raises(SpecError, match=message):
         Finetune(epochs=1, average=0.5, **ADAMW).attach(fresh())
     learner, rows = fresh(), []
     lent = context(tmp_path, log=rows.append)

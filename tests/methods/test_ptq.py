@@ -32,7 +32,7 @@ class Net(nn.Module):
 @pytest.fixture(scope="module")
 def piece():
     torch.manual_seed(0)
-    return CompressedModel(trace(Net(), (torch.randn(2, 3, 6, 6),)))
+    return CompressedModel.of(trace(Net(), (torch.randn(2, 3, 6, 6),)))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_every_weight_is_quantized_and_what_is_left_is_said(piece, real):
     }
     assert all(t.scheme.bits == 3 for t in done.tensors.values() if isinstance(t, Quantized))
     assert left_in_floating_point(done) == {"place": "not recognised as a weight; name it in overrides to quantize it"}
-    assert done.activations == {}
+    assert done.main.activations == {}
     assert done.record[0]["stage"] == "quantize"
     assert done.record[0]["calibration_examples"] == 128
 
@@ -72,21 +72,21 @@ def test_a_glob_that_matches_nothing_lists_near_names(piece, real, option):
 
 def test_a_kept_layer_needs_no_quantized_input(piece, real):
     done = PostTrainingQuantize(activations=8, keep=("head",)).run(piece, Context(real))
-    assert "mean" not in done.activations
-    assert "mean" in PostTrainingQuantize(activations=8).run(piece, Context(real)).activations
+    assert "mean" not in done.main.activations
+    assert "mean" in PostTrainingQuantize(activations=8).run(piece, Context(real)).main.activations
 
 
 def test_activations_span_what_was_seen_and_hold_zero(piece, real):
     done = PostTrainingQuantize(activations=8, observer="minmax").run(piece, Context(real))
     x = torch.cat([batch[0] for batch in real.batches])
-    site = done.activations["x"]
+    site = done.main.activations["x"]
     assert site.scale == pytest.approx((x.max() - x.min()).item() / 255, rel=1e-5)
     assert site.zero_point == round(-x.min().item() / site.scale)
-    assert done.activations["relu_1"].zero_point == 0
+    assert done.main.activations["relu_1"].zero_point == 0
 
 
 def test_correction_takes_the_mean_error_out(piece, real):
-    state = piece.traced.state()
+    state = piece.main.traced.state()
     x = torch.cat([batch[0] for batch in real.batches]) + 0.5
     shifted = CalibrationInputs(((x,),))
     done = PostTrainingQuantize(bits=2, keep=("second", "head")).run(piece, Context(shifted))
@@ -104,7 +104,7 @@ def test_correction_takes_the_mean_error_out(piece, real):
 
 def test_biases_lie_on_the_grid_of_their_products(piece, real):
     done = PostTrainingQuantize(bits=4, activations=8).run(piece, Context(real))
-    step = np.float32(done.activations["x"].scale) * done.tensors["first.weight"].scale
+    step = np.float32(done.main.activations["x"].scale) * done.tensors["first.weight"].scale
     steps = done.tensors["first.bias"].dense() / step
     assert np.abs(steps - np.rint(steps)).max() < 1e-3
     floating = PostTrainingQuantize(bits=4).run(piece, Context(real))
@@ -128,7 +128,7 @@ def test_a_nan_on_the_way_is_named(real):
         def forward(self, x):
             return self.head(torch.log(x))
 
-    work = CompressedModel(trace(Bad(), (torch.rand(2, 4),)))
+    work = CompressedModel.of(trace(Bad(), (torch.rand(2, 4),)))
     # With or without activations: a mean of it would have gone into the bias.
     for activations in (8, None):
         with pytest.raises(ModelError, match="'log' was not finite on the calibration data: 16 of 16 elements"):
@@ -139,7 +139,7 @@ def test_a_weight_with_nan_is_named():
     net = nn.Linear(4, 2)
     with torch.no_grad():
         net.weight[0, 0] = float("nan")
-    work = CompressedModel(trace(net, (torch.rand(2, 4),)))
+    work = CompressedModel.of(trace(net, (torch.rand(2, 4),)))
     with pytest.raises(SpecError, match=r"stage quantize at 'weight'.*NaN"):
         PostTrainingQuantize(activations=8).run(work, Context(CalibrationInputs(((torch.zeros(4, 4),),))))
 
@@ -178,16 +178,16 @@ def test_grids_of_before_stay_where_this_stage_has_none():
     before = held_to(StraightThrough(bits=3, activations=8))
     stage = PostTrainingQuantize(bits=8, keep=("first",))
     done = stage.run(before, Context(SOME))
-    assert done.activations == before.activations
-    assert done.rounded == before.rounded
+    assert done.main.activations == before.main.activations
+    assert done.main.rounded == before.main.rounded
     assert done.tensors["first.weight"] is before.tensors["first.weight"]
     # Three bits on a grid of eight: what was rounded before is what is rounded now.
     coarse, fine = (piece.tensors["second.weight"].dense() for piece in (before, done))
     assert np.abs(fine - coarse).max() < np.abs(coarse).max() / 127
     assert left_in_floating_point(done) == {}
     again = PostTrainingQuantize(bits=8, activations=4, keep=("first",)).run(before, Context(SOME))
-    assert {grid.bits for grid in again.activations.values()} == {4}
-    assert again.activations.keys() == before.activations.keys()
+    assert {grid.bits for grid in again.main.activations.values()} == {4}
+    assert again.main.activations.keys() == before.main.activations.keys()
 
 
 @pytest.mark.parametrize(
@@ -196,6 +196,6 @@ def test_grids_of_before_stay_where_this_stage_has_none():
 def test_biases_follow_the_grids_of_their_products(stage):
     done = stage.run(held_to(StraightThrough(bits=3, activations=8)), Context(SOME))
     for layer, value in (("first", "x"), ("second", "relu"), ("head", "mean")):
-        step = np.float32(done.activations[value].scale) * done.tensors[f"{layer}.weight"].scale
+        step = np.float32(done.main.activations[value].scale) * done.tensors[f"{layer}.weight"].scale
         steps = done.tensors[f"{layer}.bias"].dense() / step
         assert np.abs(steps - np.rint(steps)).max() < 1e-3

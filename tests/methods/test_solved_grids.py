@@ -68,9 +68,11 @@ def test_activations_keep_their_grids_in_the_file():
     learner = fresh()
     after = quantized(learner, activations=8)
     done = learner.deployed()
-    assert done.activations
+    assert done.main.activations
     assert left_in_floating_point(done) == {}
-    assert {grid.scale for grid in done.activations.values()} <= {grid.scale for grid in after.activations.values()}
+    assert {grid.scale for grid in done.main.activations.values()} <= {
+        grid.scale for grid in after.main.activations.values()
+    }
 
 
 def test_corrected_biases_are_trained_on_from():

@@ -59,7 +59,7 @@ class Columns(Solver):
 @pytest.fixture(scope="module")
 def piece():
     torch.manual_seed(0)
-    return CompressedModel(trace(Net(), (torch.randn(2, 3, 9, 9),)))
+    return CompressedModel.of(trace(Net(), (torch.randn(2, 3, 9, 9),)))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def outputs(piece, x):
 def layer_error(piece, done, real, name):
     """The mean squared error that one rounded weight makes in its layer's output on its true inputs."""
     x = torch.cat([batch[0] for batch in real.batches])
-    state = piece.traced.state()
+    state = piece.state()
     first = torch.relu(F.conv2d(x, state["first.weight"], state["first.bias"], padding=1))
     second = torch.relu(F.conv2d(first, state["second.weight"], state["second.bias"], stride=2, groups=2)).mean((2, 3))
     head = torch.relu(F.linear(second, state["head.weight"], state["head.bias"]))
@@ -148,7 +148,7 @@ def test_where_memory_is_short_the_bytes_are_the_same(piece, real, runs, user, m
     monkeypatch.setattr(staging, "collect", lambda *args: collect(*args, memory=8 * 27 * 27))
     many = stage.run(piece, Context(real))
     assert len(runs) > 6 + 9
-    assert one.activations == many.activations
+    assert one.main.activations == many.main.activations
     for name, tensor in one.tensors.items():
         assert np.array_equal(tensor.dense(), many.tensors[name].dense())
 
@@ -202,7 +202,7 @@ class Words(nn.Module):
     ],
 )
 def test_a_weight_without_one_input_is_refused_before_the_data_are_run(user, runs, options, why):
-    words = CompressedModel(trace(Words(), (torch.zeros(2, 5, dtype=torch.int64),)))
+    words = CompressedModel.of(trace(Words(), (torch.zeros(2, 5, dtype=torch.int64),)))
     tokens = CalibrationInputs(((torch.randint(7, (4, 5)),),))
     name = user(SOLVERS, Columns())
     with pytest.raises(SpecError, match=why):
@@ -224,8 +224,8 @@ def test_sites_follow_what_a_solver_left_in_floating_point(piece, real, user):
     options = {"activations": 8, "observer": "minmax", "correct_bias": False}
     half = PostTrainingQuantize(scales=user(SOLVERS, Half()), **options).run(piece, Context(real))
     kept = PostTrainingQuantize(keep=("first", "second"), **options).run(piece, Context(real))
-    assert half.activations == kept.activations
-    assert len(half.activations) < len(PostTrainingQuantize(**options).run(piece, Context(real)).activations)
+    assert half.main.activations == kept.main.activations
+    assert len(half.main.activations) < len(PostTrainingQuantize(**options).run(piece, Context(real)).main.activations)
 
 
 def test_an_observer_sees_the_statistic_it_names(piece, real, user):
@@ -239,4 +239,4 @@ def test_an_observer_sees_the_statistic_it_names(piece, real, user):
 
     done = PostTrainingQuantize(activations=8, observer=user(OBSERVERS, Mean())).run(piece, Context(real))
     assert {type(seen) for seen in Mean.shown} == {Range}
-    assert len(Mean.shown) == len(done.rounded)
+    assert len(Mean.shown) == len(done.main.rounded)

@@ -274,7 +274,7 @@ def test_a_site_without_a_place_is_named():
     learner.update(Progress(1, 2))
     done = learner.deployed()
     assert left_in_floating_point(done) == {}
-    others = {name: grid for name, grid in done.activations.items() if name != "mean"}
+    others = {name: grid for name, grid in done.main.activations.items() if name != "mean"}
     assert left_in_floating_point(replace(done, activations=others)) == {"mean": "no stage quantized it"}
     kept = {**done.tensors, "head.weight": Dense(done.tensors["head.weight"].dense())}
     assert "mean" not in left_in_floating_point(replace(done, activations=others, tensors=kept))
@@ -319,5 +319,5 @@ def test_biases_end_on_the_grid_that_kernels_add_on():
         graph(data(16)[0])
     piece = learner.deployed()
     bias, weight = piece.tensors["head.bias"].dense(), piece.tensors["head.weight"]
-    steps = bias / (np.float32(piece.activations["mean"].scale) * weight.scale)
+    steps = bias / (np.float32(piece.main.activations["mean"].scale) * weight.scale)
     assert np.allclose(steps, np.rint(steps), atol=1e-3)

@@ -5,7 +5,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from attar._src.core.errors import ModelError
-from attar._src.model.capture import capture, wrap
+from attar._src.model.capture import capture
+from attar._src.model.programs import wrap
 from attar._src.model.sites import find_sites
 from attar._src.model.trace import deploy_graph
 
@@ -151,8 +152,8 @@ def test_every_value_that_is_deployed_is_the_captured_value_it_is_said_to_be():
     torch.testing.assert_close(
         torch.as_tensor(factor), (net.n.weight / (net.n.running_var + net.n.eps).sqrt()).double().detach()
     )
-    kept = deploy_graph(net, captured, scalable=lambda name, *_: name != "a.weight")
-    assert "scales of a.weight" in kept.folding.kept["n"]
+    kept = deploy_graph(net, captured, refuse=lambda name, *_: "it is held" if name == "a.weight" else None)
+    assert kept.folding.kept == {"n": "it is held"}
     torch.testing.assert_close(kept.graph(*inputs), captured.evaluation(*inputs))
 
 

@@ -5,9 +5,9 @@ from torch import nn
 from attar._src.core.errors import ModelError, UnknownName
 from attar._src.model import collect as collecting
 from attar._src.model.collect import Request, collect
-from attar._src.model.layer_input import Window
 from attar._src.model.statistics import ChannelMean, Histogram, InputHessian, Range, Statistic
 from attar._src.model.trace import trace
+from attar._src.model.weights import Window
 
 
 class Net(nn.Module):

@@ -5,9 +5,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from attar._src.core.errors import SpecError
-from attar._src.model.layer_input import Window, layer_input, weight_input
 from attar._src.model.trace import trace
-from attar._src.model.weights import find_weights
+from attar._src.model.weights import Window, find_weights, layer_input, weight_input
 
 
 class Apply(nn.Module):

@@ -9,7 +9,7 @@ import attar
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import ModelError
 from attar._src.core.fields import main_output_name
-from attar._src.model.outputs import flatten_outputs, main_output, plain_outputs
+from attar._src.model.interface import flatten_outputs, main_output, plain_outputs
 from attar._src.model.trace import trace
 from attar._src.runtime.session import Session
 from attar._src.work.compressed_model import CompressedModel, FileInfo
@@ -78,7 +78,7 @@ def test_the_main_output_is_logits_then_the_first_floating_one():
 
 
 def assert_file_gives(traced, x, wanted):
-    session = Session(pack(CompressedModel(traced).contents(FileInfo()), coder="raw"))
+    session = Session(pack(CompressedModel.of(traced).contents(FileInfo()), coder="raw"))
     found = session.run({"x": x.numpy()})
     assert list(found) == [port.name for port in traced.outputs]
     for array, tensor in zip(found.values(), wanted, strict=True):

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from attar._src.core.errors import ModelError
-from attar._src.model.layer_input import Window
 from attar._src.model.statistics import BINS, ChannelMean, Histogram, InputHessian, Range
+from attar._src.model.weights import Window
 
 
 def added(statistic, *batches):

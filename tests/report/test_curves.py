@@ -1,11 +1,11 @@
 from tests.report import runs
 
 from attar._src.report.figures.curves import curves
-from attar._src.report.story import tell
+from attar._src.report.story import read_story
 
 
 def figure(folder, rows):
-    plot = curves(tell(runs.small(folder, models=[{"curves": rows}])))
+    plot = curves(read_story(runs.small(folder, models=[{"curves": rows}])))
     return plot.figures[0] if plot.figures else None
 
 

@@ -6,13 +6,13 @@ from tests.report import runs
 from attar._src.report.figures.bytes import MOST_ROWS
 from attar._src.report.figures.classes import MOST_CLASSES, shown_classes
 from attar._src.report.figures.plots import plots
-from attar._src.report.story import tell
+from attar._src.report.story import read_story
 
 HOSTILE = "</script><b onmouseover=alert(1)>&amp;"
 
 
 def told(folder):
-    return plots(tell(folder))
+    return plots(read_story(folder))
 
 
 def as_plotly_has_it(figure):
@@ -37,7 +37,7 @@ def test_every_figure_is_one_of_plotlys_and_says_what_it_shows(tmp_path, name):
 
 
 def test_every_model_is_a_point_at_its_files_length(tmp_path):
-    story = tell(runs.demo(tmp_path))
+    story = read_story(runs.demo(tmp_path))
     (figure,) = plots(story)["trade"].figures
     assert [trace["x"] for trace in figure.data] == [[model.file_bytes] for model in story.models]
     assert figure.layout["xaxis"]["type"] == "log"
@@ -59,7 +59,7 @@ def test_without_any_metric_there_is_no_trade(tmp_path, mean):
 
 
 def test_the_bars_add_up_to_the_file(tmp_path):
-    story = tell(runs.demo(tmp_path))
+    story = read_story(runs.demo(tmp_path))
     sizes = {model.name: model.file_bytes for model in story.models}
     for figure in plots(story)["bytes"].figures:
         assert sum(sum(trace["x"]) for trace in figure.data) == sizes[figure.labels[0]]
@@ -67,7 +67,7 @@ def test_the_bars_add_up_to_the_file(tmp_path):
 
 def test_many_layers_are_cut_and_the_page_says_so(tmp_path):
     shapes = {f"layer{i}": (4, 8 + i) for i in range(MOST_ROWS + 30)}
-    story = tell(runs.small(tmp_path, shapes=shapes))
+    story = read_story(runs.small(tmp_path, shapes=shapes))
     (figure,) = plots(story)["bytes"].figures
     assert len(figure.layout["yaxis"]["ticktext"]) <= MOST_ROWS + 5
     assert "30 other layers" in figure.layout["yaxis"]["ticktext"]
@@ -106,7 +106,7 @@ def test_of_many_classes_those_that_lost_most_are_shown(tmp_path):
     count = MOST_CLASSES + 60
     before = {str(label): 0.9 for label in range(count)}
     after = before | {"77": 0.2}
-    story = tell(runs.small(tmp_path, models=[{"per_class": before}, {"per_class": after}]))
+    story = read_story(runs.small(tmp_path, models=[{"per_class": before}, {"per_class": after}]))
     assert len(shown_classes(story)) == MOST_CLASSES
     assert "77" in shown_classes(story)
     assert f"The {MOST_CLASSES} classes that changed most, of {count}" in plots(story)["classes"].figures[0].note

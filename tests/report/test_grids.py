@@ -5,11 +5,11 @@ from tests.report import runs
 
 from attar._src.core.tensors import Dense
 from attar._src.report.figures.grids import MOST_TENSORS, grids
-from attar._src.report.story import tell
+from attar._src.report.story import read_story
 
 
 def figures(folder):
-    return {figure.labels: figure for figure in grids(tell(folder)).figures}
+    return {figure.labels: figure for figure in grids(read_story(folder)).figures}
 
 
 def by_name(figure):

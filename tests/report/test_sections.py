@@ -7,14 +7,14 @@ from attar._src.report.figures.plots import plots
 from attar._src.report.headline import alarms, tiles
 from attar._src.report.page import TEMPLATES, render
 from attar._src.report.sections import sections
-from attar._src.report.story import tell
+from attar._src.report.story import read_story
 
 HOSTILE = "</script><img src=x onerror=alert(1)> & \"'"
 MACROS = TEMPLATES.get_template("macros.html").module
 
 
 def told(folder):
-    story = tell(folder)
+    story = read_story(folder)
     return {section.anchor: str(MACROS.section(section)) for section in sections(story, plots(story))}
 
 
@@ -40,13 +40,13 @@ def test_a_bare_run_has_those_it_has_something_to_say_in(tmp_path):
 
 def test_the_table_has_a_row_for_each_model(tmp_path):
     folder = runs.demo(tmp_path)
-    student = tell(folder).main
+    student = read_story(folder).main
     assert cells(told(folder)["results"], "student") == [
         "97.88 %",
         "97.48 % to 98.18 %",
         "15,338",
         "40.4 %",
-        f"{student.bits_per_weight:.4g}",
+        f"{student.contents['bits_per_weight']:.4g}",
         f"{student.file_bytes:,}",
         f"{student.times_smaller:.1f}×",
         "0.083 ms (spread 6 %)",
@@ -62,10 +62,10 @@ def test_what_was_not_measured_is_a_dash(tmp_path):
 
 
 def test_collapsed_classes_raise_an_alarm_that_names_them(tmp_path):
-    lost = render(tell(runs.demo(tmp_path / "a", collapsed=True)), {})
+    lost = render(read_story(runs.demo(tmp_path / "a", collapsed=True)), {})
     assert "<strong>student</strong> lost class 8 (99.0 % to 61.0 %)." in lost
     assert 'role="alert"' in lost
-    whole = tell(runs.demo(tmp_path / "b"))
+    whole = read_story(runs.demo(tmp_path / "b"))
     assert alarms(whole) == []
     assert 'role="alert"' not in render(whole, {})
 
@@ -91,7 +91,7 @@ def test_classes_are_called_what_the_file_calls_them(tmp_path):
 
 def test_tiles_show_what_was_measured(tmp_path):
     def found(folder):
-        return {tile.name: (tile.value, tile.detail) for tile in tiles(tell(folder))}
+        return {tile.name: (tile.value, tile.detail) for tile in tiles(read_story(folder))}
 
     assert found(runs.demo(tmp_path / "a"))["faster"] == ("4.96×", "than teacher, median")
     slow = found(runs.small(tmp_path / "b", models=[{}, {"times_faster": 0.25}]))
@@ -135,7 +135,7 @@ def test_the_last_section_is_enough_to_do_it_again(tmp_path):
     assert "attar run examples/digits.yaml --out runs/demo" in found
     assert cells(found, "Seeds") == ["0, 1, 2"]
     assert cells(found, "torch") == ["2.13.0"]
-    for model in tell(folder).models:
+    for model in read_story(folder).models:
         assert cells(found, model.measured.file) == [f"{model.file_bytes:,}", model.measured.sha256]
     assert "source: {factory: digits.py:net}" in found
     assert "What each stage did to student" in found

@@ -77,7 +77,7 @@ def test_only_allowed_variants_are_drawn():
                 got.setdefault(i, set()).add(v)
     assert all(got[i] == set(allowed[i].tolist()) for i in got)
     for wrong in (allowed[:9], allowed + 18, allowed.int(), allowed[:, :0], -1 - allowed):
-        with pytest.raises(DataError, match="allowed is"):
+        with pytest.raises(DataError, match="allowed should be int64"):
             replace(feed(), allowed=wrong)
     with pytest.raises(SpecError, match="endless"):
         replace(feed(), augment=(Noise(),), allowed=allowed)
@@ -223,7 +223,7 @@ def test_a_sampler_is_told_the_epoch():
 @pytest.mark.parametrize(
     ("loader", "error", "match"),
     [
-        (iter([1]), DataError, "can be gone through once"),
+        (iter([1]), DataError, "can be iterated once"),
         ([], DataError, "gives no batches"),
         ([(torch.ones(2), torch.ones(2), 3)], DataError, "a batch of 3 entries"),
         ([(torch.ones(2), torch.ones(3))], DataError, r"inputs \[\(2,\)\] and targets \(3,\)"),

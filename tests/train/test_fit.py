@@ -136,13 +136,13 @@ def test_a_loss_is_looked_at_within_a_long_epoch(tmp_path):
 def test_frozen_parameters_stay_and_vectors_and_constraints_do_not_decay(tmp_path):
     whole = nn.Module()
     whole.program, whole.extra = nn.Module(), nn.Linear(2, 2)
-    whole.program.layer, whole.program.held0_layer = nn.Linear(2, 2), nn.Linear(2, 2)
+    whole.program.layer, whole.program.attar_parametrization0_layer = nn.Linear(2, 2), nn.Linear(2, 2)
     whole.program.frozen = nn.Linear(2, 2).requires_grad_(False)
     names = {id(p): name for name, p in whole.named_parameters()}
-    found = {group.decayed: {names[id(p)] for p in group.parameters} for group in parameter_groups(whole)}
-    assert found[True] == {"program.layer.weight", "extra.weight"}
-    held = {"program.held0_layer.weight", "program.held0_layer.bias"}
-    assert found[False] == {"program.layer.bias", "extra.bias"} | held
+    decayed, others = ({names[id(p)] for p in group} for group in parameter_groups(whole))
+    assert decayed == {"program.layer.weight", "extra.weight"}
+    held = {"program.attar_parametrization0_layer.weight", "program.attar_parametrization0_layer.bias"}
+    assert others == {"program.layer.bias", "extra.bias"} | held
     work = Work()
     work.module[0].requires_grad_(False)
     before = work.module[0].weight.clone()

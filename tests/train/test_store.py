@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from attar._src.core.errors import AttarError
-from attar._src.train.store import Checkpoint, CheckpointStore
+from attar._src.train.store import Checkpoint, CheckpointStore, flatten_state, unflatten_state
 
 
 def tensors():
@@ -105,3 +105,16 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
         signal.signal(signal.SIGXFSZ, handler)
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-000001.safetensors"]
     assert store.latest().epoch == 1
+
+
+def test_nested_values_come_back():
+    given = {0: {"step": torch.tensor(3.0), "none": None}, "betas": (0.9, [True, {}]), "text": "a", "tensor": ()}
+    tensors = {}
+    packed = flatten_state(given, "optimizer", tensors)
+    assert list(tensors) == ["optimizer.0.step"]
+    assert unflatten_state(packed, tensors) == given
+
+
+def test_what_is_no_number_string_or_tensor_is_named():
+    with pytest.raises(AttarError, match=r"optimizer\.state\.closure is a function"):
+        flatten_state({"state": {"closure": flatten_state}}, "optimizer", {})

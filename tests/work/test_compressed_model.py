@@ -24,18 +24,18 @@ def test_rounding_is_the_formats_equation():
 
 def test_an_untouched_piece_simulates_the_module():
     module, x = net(), torch.randn(5, 6)
-    piece = CompressedModel(trace(module, (x,)))
+    piece = CompressedModel.of(trace(module, (x,)))
     assert torch.allclose(piece.simulate()(x), module(x), atol=1e-6)
     assert torch.allclose(piece.simulate(torch.float64)(x.double()), module.double()(x.double()), atol=1e-12)
 
 
 def test_a_simulation_changes_neither_the_piece_nor_the_module():
     module, x = net(), torch.randn(5, 6)
-    piece = CompressedModel(trace(module, (x,)))
-    before = piece.traced.graph(x)
+    piece = CompressedModel.of(trace(module, (x,)))
+    before = piece.main.traced.graph(x)
     done = PostTrainingQuantize(bits=2, activations=4).run(piece, Context(CalibrationInputs(((x,),))))
     assert not torch.allclose(done.simulate()(x), before, atol=1e-2)
-    assert torch.equal(piece.traced.graph(x), before)
+    assert torch.equal(piece.main.traced.graph(x), before)
     assert torch.equal(piece.simulate()(x), before)
     assert torch.allclose(module(x), before, atol=1e-6)
 
@@ -43,7 +43,7 @@ def test_a_simulation_changes_neither_the_piece_nor_the_module():
 def test_simulated_activations_lie_on_their_grids():
     module, x = net(), torch.randn(64, 6)
     done = PostTrainingQuantize(bits=4, activations=4).run(
-        CompressedModel(trace(module, (x,))), Context(CalibrationInputs(((x,),)))
+        CompressedModel.of(trace(module, (x,))), Context(CalibrationInputs(((x,),)))
     )
     graph = done.simulate()
     seen = {}
@@ -53,7 +53,7 @@ def test_simulated_activations_lie_on_their_grids():
     graph(x)
     assert set(seen) == {"site_input_1", "site_relu"}
     for name, value in seen.items():
-        grid = done.activations[name.removeprefix("site_")]
+        grid = done.main.activations[name.removeprefix("site_")]
         assert len(value.unique()) <= 16
         codes = value / grid.scale
         assert torch.allclose(codes, codes.round(), atol=1e-4)
@@ -69,7 +69,7 @@ def test_a_simulation_in_float64_computes_in_float64_along_the_way():
             return self.rnn(x)[0]
 
     x = torch.randn(2, 3, 4)
-    piece = CompressedModel(trace(Rnn(), (x,)))
+    piece = CompressedModel.of(trace(Rnn(), (x,)))
     assert piece.simulate(torch.float64)(x.double()).dtype == torch.float64
 
 
@@ -84,12 +84,12 @@ def test_tensors_made_from_nothing_follow():
             return self.rnn(x, (start, start))[0] + torch.arange(5.0)
 
     x = torch.randn(2, 3, 4)
-    piece = CompressedModel(trace(Start(), (x,)))
+    piece = CompressedModel.of(trace(Start(), (x,)))
     assert torch.allclose(piece.simulate(torch.float64)(x.double()).float(), piece.simulate()(x), atol=1e-5)
 
 
 def test_contents_hold_what_the_user_is_told():
-    piece = CompressedModel(trace(net(), (torch.randn(2, 6),)))
+    piece = CompressedModel.of(trace(net(), (torch.randn(2, 6),)))
     contents = piece.contents(FileInfo(task="classification", class_names=("a", "b", "c"), licence="mine"))
     assert contents.parameters == 6 * 8 + 8 + 8 * 3 + 3
     assert contents.class_names == ("a", "b", "c")

@@ -117,7 +117,7 @@ def test_a_later_constraint_of_a_class_takes_over_where_both_act(learner):
 def test_what_is_deployed_is_what_was_trained_with_batch_norms_folded(learner):
     learner.attach(Grids({name: Grid() for name in learner.weights}))
     piece = learner.deployed()
-    assert piece.traced.folding.folded == {"norm": "conv"}
+    assert piece.main.traced.folding.folded == {"norm": "conv"}
     conv = piece.tensors["conv.weight"]
     assert isinstance(conv, Quantized)
     assert conv.scheme.granularity.count(conv.shape) == 6
@@ -131,7 +131,7 @@ def test_what_is_deployed_is_what_was_trained_with_batch_norms_folded(learner):
 def test_a_batch_norm_whose_factors_the_grid_cannot_take_stays(learner):
     learner.attach(Grids({"conv.weight": Grid(PerBucket(size=5))}))
     piece = learner.deployed()
-    assert "scales of conv.weight" in piece.traced.folding.kept["norm"]
+    assert "scales of conv.weight" in piece.main.traced.folding.kept["norm"]
     x = torch.randn(4, 1, 8, 8)
     with torch.no_grad():
         torch.testing.assert_close(piece.simulate()(x), learner.graph(train=False)(x), atol=1e-5, rtol=1e-4)
@@ -143,7 +143,7 @@ def test_values_on_grids_are_deployed_as_activations(learner):
     assert list(held) == ["x", "relu"] or set(held) == {"x", "relu"}
     learner.attach(Grids({name: Grid() for name in quantized}, held))
     piece = learner.deployed()
-    assert {"x", "relu"} <= set(piece.activations)
+    assert {"x", "relu"} <= set(piece.main.activations)
     x = torch.randn(4, 1, 8, 8)
     with torch.no_grad():
         torch.testing.assert_close(piece.simulate()(x), learner.graph(train=False)(x), atol=1e-4, rtol=1e-3)

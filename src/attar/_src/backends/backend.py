@@ -28,23 +28,17 @@ class Backend(Protocol):
         ...
 
     def export(self, artifact: Artifact, path: Path) -> None:
-        """Write the file at ``path``, completely or not at all.
-
-        Raises:
-            AttarError: the file cannot be exported; the message says why.
-        """
+        """Write the file at ``path``, completely or not at all; raise :class:`AttarError` if it cannot be exported."""
         ...
 
     def open(self, path: Path, *, threads: int | None = None) -> Runner:
         """Open a file that :meth:`export` wrote.
 
+        Inputs and outputs have the names of the ``.attar`` file, whose outputs they equal up to rounding.
+
         Args:
             path: the exported file.
-            threads: threads a run may use; the runtime's choice if None.
-
-        Returns:
-            a runner with the names of the file's inputs and outputs; outputs equal those of the ``.attar`` file's
-            :class:`Session` up to rounding.
+            threads: threads for a run; the runtime's choice if None.
 
         Raises:
             AttarError: the file cannot be read, or the runtime refuses it.

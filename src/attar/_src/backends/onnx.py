@@ -1,4 +1,4 @@
-"""ONNX: the graph that :class:`Session` runs, as a standard file."""
+"""The backend ``onnx``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from attar._src.runtime.lower import lower
 
 
 class OnnxBackend:
-    """``onnx``: int8 weights between Q/DQ operators for layers that run in integers, float32 weights for the others.
+    """``onnx``: the graph that :class:`Session` runs, with int8 weights between Q/DQ operators for layers that run in
+    integers and float32 weights for the others.
 
     Operators are of the standard domain, so that every ONNX runtime can run them. Preprocessing, task and class names
     are metadata: JSON under the keys of ``docs/format.md``. Of several graphs the first is exported.
@@ -28,22 +29,14 @@ class OnnxBackend:
     needs: ClassVar[tuple[str, ...]] = ()
 
     def supports(self, manifest: Manifest) -> str | None:
-        """Return None for every file with a graph."""
         return None if manifest.graphs else "it holds no graph"
 
     def export(self, artifact: Artifact, path: Path) -> None:
-        """Write the first graph of a file as ONNX.
-
-        Raises:
-            ArtifactError: the file is malformed, or too large for ONNX (2 GiB).
-        """
-        manifest = artifact.manifest
-        lowered = lower(artifact, manifest.graphs[0].name)
-        model = lowered.model
-        model.producer_name = "attar"
+        lowered = lower(artifact, artifact.manifest.graphs[0].name)
+        lowered.model.producer_name = "attar"
         for key in ("preprocessing", "task", "class_names", "metric", "licence"):
-            if value := getattr(manifest, key):
-                model.metadata_props.add(key=key, value=json.dumps(canonical(value), sort_keys=True))
+            if value := getattr(artifact.manifest, key):
+                lowered.model.metadata_props.add(key=key, value=json.dumps(canonical(value), sort_keys=True))
         data = lowered.serialized()
         try:
             onnx.checker.check_model(data, full_check=True)
@@ -52,9 +45,4 @@ class OnnxBackend:
         write_atomically(path, data)
 
     def open(self, path: Path, *, threads: int | None = None) -> Runner:
-        """Open an ONNX file with ONNX Runtime.
-
-        Raises:
-            ArtifactError: the file cannot be read, or ONNX Runtime refuses it.
-        """
         return open_onnx(path, threads=threads)

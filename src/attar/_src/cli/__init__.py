@@ -1,7 +1,4 @@
-"""The command line: one file for each command, imported on demand.
-
-To add a command, write a module with one function and add a line to ``COMMANDS``.
-"""
+"""The command line: one module for each command, imported on demand."""
 
 from __future__ import annotations
 
@@ -14,29 +11,22 @@ from inspect import signature
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
+from attar._src.cli import show
 from attar._src.core.errors import AttarError
 from attar._src.core.lazy import install_hint
 
-#: Command -> module and function, and its line in ``attar --help``.
+#: Command -> its line in ``attar --help``. Command ``x`` is the function ``x_command`` of the module ``x``.
 COMMANDS = {
-    "run": ("attar._src.cli.run:run_command", "Run a recipe: train, distil, prune, quantize, pack, measure."),
-    "quantize": (
-        "attar._src.cli.quantize:quantize_command",
-        "Quantize a trained PyTorch module and write a .attar file.",
-    ),
-    "schema": ("attar._src.cli.schema:schema_command", "Print the JSON schema of recipes."),
-    "report": ("attar._src.cli.report:report_command", "Write the page of a finished run again."),
-    "inspect": ("attar._src.cli.inspect:inspect_command", "Show the size of every part and tensor of a file."),
-    "verify": ("attar._src.cli.verify:verify_command", "Check every byte of a file."),
-    "eval": ("attar._src.cli.eval:eval_command", "Measure the accuracy of a file on a data set."),
-    "bench": (
-        "attar._src.cli.bench:bench_command",
-        "Measure latency, cold start and memory beside other files.",
-    ),
-    "export": ("attar._src.cli.export:export_command", "Convert a file to the format of another runtime."),
+    "run": "Run a recipe: train, distil, prune, quantize, pack, measure.",
+    "quantize": "Quantize a trained PyTorch module and write a .attar file.",
+    "schema": "Print the JSON schema of recipes.",
+    "report": "Rebuild the page of a finished run.",
+    "inspect": "Show the size of every part and tensor of a file.",
+    "verify": "Check every byte of a file.",
+    "eval": "Measure the accuracy of a file on a data set.",
+    "bench": "Measure latency, cold start and memory, also beside other files.",
+    "export": "Convert a file to the format of another runtime.",
 }
 
 _HELP = """Makes trained PyTorch models small and fast, in one verified file that runs without PyTorch.
@@ -63,10 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: arguments after the program's name; those of the process if None.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
     with warnings.catch_warnings():
         warnings.showwarning = _warn
-        return _run(given)
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
 
 
 def _run(given: list[str]) -> int:
@@ -99,24 +88,16 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
     )
     app.callback()(_options)
     asked = next((argument for argument in arguments if not argument.startswith("-")), None)
-    for name, (where, short) in COMMANDS.items():
-        function = _imported(where) if name == asked else _named(short)
-        takes = bool(signature(function).parameters)
-        app.command(name, no_args_is_help=name == asked and takes, short_help=short)(function)
+    for name, short in COMMANDS.items():
+        function = load_command(name) if name == asked else lambda: None
+        app.command(name, no_args_is_help=bool(signature(function).parameters), short_help=short)(function)
     return app
 
 
-def _imported(where: str) -> Callable[..., Any]:
-    module, _, name = where.partition(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+def load_command(name: str) -> Callable[..., Any]:
+    """Import the function of a command."""
+    function: Callable[..., Any] = getattr(importlib.import_module(f"attar._src.cli.{name}"), f"{name}_command")
     return function
-
-
-def _named(short: str) -> Callable[[], None]:
-    def command() -> None: ...
-
-    command.__doc__ = short
-    return command
 
 
 def _show_version(asked: bool) -> None:
@@ -134,7 +115,6 @@ def _options(
 
 
 def _refuse(error: Any) -> int:
-    """Print why the arguments are refused."""
     message = error.format_message()
     if not message:
         error.show()
@@ -146,11 +126,9 @@ def _refuse(error: Any) -> int:
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning without its source line; replaces ``warnings.showwarning``."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(
-        f"[bold yellow]warning:[/] {escape(' '.join(str(message).split()))}"
-    )
+    show.say("[bold yellow]warning:[/]", " ".join(str(message).split()))
 
 
 def _fail(message: str, code: int) -> int:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(message)}")
+    show.say("[bold red]error:[/]", message)
     return code

@@ -16,13 +16,15 @@ from attar._src.core.progress import track
 from attar._src.measure.cold import cold_start
 from attar._src.measure.latency import interleave
 from attar._src.measure.runner import example_feed, open_runner
+from attar._src.report.wording import plural
 from attar._src.runtime.session import Layer
 
 
 def bench_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .attar file.")],
     against: Annotated[
-        list[Path] | None, typer.Option("--against", "-a", metavar="OTHER", help="Another .attar or .onnx file.")
+        list[Path] | None,
+        typer.Option("--against", "-a", metavar="OTHER", help="Another .attar or .onnx file; repeatable."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Threads for a run.")] = 1,
@@ -50,8 +52,8 @@ def bench_command(
         {
             "file": str(runner.path),
             "file_bytes": runner.path.stat().st_size,
-            **latency.as_dict(),
-            **cold_start(runner.path, shapes, threads=threads).as_dict(),
+            **vars(latency),
+            **vars(cold_start(runner.path, shapes, threads=threads)),
         }
         for runner, latency in zip(track(runners, "cold starts"), latencies, strict=True)
     ]
@@ -60,27 +62,26 @@ def bench_command(
         listed = {path: [vars(layer) for layer in found] for path, found in layers.items()}
         show.as_json({"batch": batch, "threads": threads, "files": files, "layers": listed})
     else:
-        _print(files, layers, f"batch {batch}, {threads} thread{'s' * (threads > 1)}, {latencies[0].rounds} rounds")
+        _print(files, layers, f"batch {batch}, {plural(threads, 'thread')}, {plural(latencies[0].rounds, 'round')}")
 
 
 def _print(files: list[dict[str, Any]], layers: dict[str, tuple[Layer, ...]], title: str) -> None:
     out = show.console()
-    rows = show.plain_table(
-        "\nfile", ">\nsize", ">median\nms", ">p99\nms", ">\nspread", ">\nratio", ">cold start\nms", ">peak\nmemory"
-    )
-    for item in files:
-        memory = item["peak_memory_bytes"]
-        rows.add_row(
-            escape(Path(item["file"]).name),
-            format_bytes(item["file_bytes"]),
-            *(f"{item[key]:.3f}" for key in ("median_ms", "p99_ms")),
-            f"{item['spread']:.1%}",
-            f"{item['ratio']:.3f}",
-            f"{item['cold_start_ms']:.1f}",
-            "-" if memory is None else format_bytes(memory),
-        )
+    rows = [
+        {
+            "\nfile": escape(Path(item["file"]).name),
+            ">\nsize": format_bytes(item["file_bytes"]),
+            ">median\nms": f"{item['median_ms']:.3f}",
+            ">p99\nms": f"{item['p99_ms']:.3f}",
+            ">\nspread": f"{item['spread']:.1%}",
+            ">\nratio": f"{item['ratio']:.3f}",
+            ">cold start\nms": f"{item['cold_start_ms']:.1f}",
+            ">peak\nmemory": "-" if item["peak_memory_bytes"] is None else format_bytes(item["peak_memory_bytes"]),
+        }
+        for item in files
+    ]
     out.print(title)
-    out.print(rows)
+    out.print(show.plain_table(*rows[0], rows=rows))
     for path, found in layers.items():
         floats = [layer for layer in found if not layer.integer]
         out.print(f"\n{escape(Path(path).name)}: {len(found) - len(floats)} of {len(found)} layers ran in integers")

@@ -33,18 +33,16 @@ def eval_command(
     labels = dataset.y if limit is None or dataset.y is None else dataset.y[:limit]
     found = evaluate_accuracy(session, dataset.x[:limit], labels, batch=batch)
     if json:
-        names = {"file": file.name, "sha256": session.artifact.sha256, "data": dataset.name, "split": dataset.split}
-        show.as_json({**found.as_dict(), **names})
+        source = {"file": file.name, "sha256": session.artifact.sha256, "data": dataset.name, "split": dataset.split}
+        show.as_json(vars(found) | source)
         return
-    out = show.console()
-    out.print(
+    show.console().print(
         f"accuracy [bold]{found.accuracy:.2%}[/] ± {found.standard_error:.2%} "
         f"({found.correct:,} of {found.predictions:,}) on {dataset.name} {dataset.split}"
     )
-    names_of = session.manifest.class_names
-    classes = show.plain_table("\nclass", ">\naccuracy", "")
-    for label, share in found.per_class.items():
-        name = names_of[int(label)] if int(label) < len(names_of) else label
-        classes.add_row(name, f"{share:.2%}", show.bar(share))
     if 1 < len(found.per_class) <= 20:
-        out.print(classes)
+        names, classes = session.manifest.class_names, show.plain_table("\nclass", ">\naccuracy", "")
+        for label, share in found.per_class.items():
+            name = names[int(label)] if int(label) < len(names) else label
+            classes.add_row(name, f"{share:.2%}", show.bar(share))
+        show.console().print(classes)

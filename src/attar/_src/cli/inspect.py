@@ -12,6 +12,7 @@ from rich.markup import escape
 from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.reader import open_artifact
 from attar._src.cli import show
+from attar._src.report.wording import plural
 
 
 def inspect_command(
@@ -36,9 +37,8 @@ def inspect_command(
 def _print(file: Path, found: dict[str, Any]) -> None:
     out, total = show.console(), found["file_bytes"]
     out.print(f"[bold]{escape(file.name)}[/]  {', '.join(_facts(found))}", soft_wrap=True)
-    tensors = show.plain_table(
-        "\ntensor", "\nshape", "\nkind", ">\nbits", ">non-\nzero", ">entropy\nbits", ">\nbytes", ""
-    )
+    columns = ("\ntensor", "\nshape", "\nkind", ">\nbits", ">non-\nzero", ">entropy\nbits", ">\nbytes", "")
+    tensors = show.plain_table(*columns)
     for item in found["tensors"]:
         tensors.add_row(*_row(item, total))
     out.print(tensors)
@@ -54,22 +54,15 @@ def _print(file: Path, found: dict[str, Any]) -> None:
 
 
 def _facts(found: dict[str, Any]) -> list[str]:
-    """Return the facts of the first line."""
     facts = [f"{found['file_bytes']:,} bytes", f"{found['parameters']:,} parameters"]
     if found["bits_per_weight"] is not None:
         facts.append(f"{found['bits_per_weight']:.3f} bits per weight")
     values = sum(graph["activations"] for graph in found["graphs"])
-    counts = {
-        "quantized value": values,
-        "folded batch-norm": len(found["folds"]),
-        "class name": len(found["class_names"]),
-    }
-    facts += [f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items() if count]
-    named = {
-        "task": found["task"],
-        "preprocessing": (found["preprocessing"] or {}).get("name"),
-        "licence": found["licence"],
-    }
+    counts = {"quantized value": values, "folded batch-norm": len(found["folds"])}
+    counts["class name"] = len(found["class_names"])
+    facts += [plural(count, name) for name, count in counts.items() if count]
+    preprocessing = (found["preprocessing"] or {}).get("name")
+    named = {"task": found["task"], "preprocessing": preprocessing, "licence": found["licence"]}
     return facts + [escape(f"{name} {value}") for name, value in named.items() if value]
 
 

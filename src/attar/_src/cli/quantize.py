@@ -24,11 +24,11 @@ from attar._src.runtime.preprocess import preprocess as preprocess_examples
 
 def quantize_command(
     model: Annotated[
-        str, typer.Argument(help="The module: package.module:factory or file.py:factory; a class or a function.")
+        str,
+        typer.Argument(metavar="MODEL", help="Class or function of the module: file.py:name or package.module:name."),
     ],
     weights: Annotated[
-        Path,
-        typer.Option("--weights", "-w", help="Trained weights: .safetensors, or a state dict (opened weights-only)."),
+        Path, typer.Option("--weights", "-w", help="Weights: .safetensors, or a state dict (opened weights-only).")
     ],
     data: Annotated[
         str, typer.Option("--data", "-d", help="Real inputs: digits, mnist, cifar10, npz:PATH or file.py:factory.")
@@ -40,14 +40,16 @@ def quantize_command(
         typer.Option("--activations", "-a", min=2, max=8, help="Bits of an activation; floating point by default."),
     ] = None,
     keep: Annotated[
-        list[str] | None, typer.Option("--keep", metavar="GLOB", help="Layers left in floating point.")
+        list[str] | None, typer.Option(metavar="GLOB", help="Layers in floating point; repeatable.")
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="GLOB=BITS", help="Bits of some layers; the last match wins.")
     ] = None,
     arguments: Annotated[
         list[str] | None,
-        typer.Option("--arg", metavar="NAME=VALUE", help="Keyword argument of the factory, JSON or a word."),
+        typer.Option(
+            "--arg", metavar="NAME=VALUE", help="Keyword argument of the factory, JSON or a word; repeatable."
+        ),
     ] = None,
     granularity: Annotated[
         str, typer.Option(help="Weights that share a scale: channel, tensor, group:SIZE or bucket:SIZE.")
@@ -55,16 +57,11 @@ def quantize_command(
     asymmetric: Annotated[
         bool, typer.Option("--asymmetric", help="Give weights a zero point; they then run in floating point.")
     ] = False,
-    scales: Annotated[
-        str, typer.Option(help="Solver of the weights' scales: absmax, mse, minmax or file.py:name.")
-    ] = "absmax",
+    scales: Annotated[str, typer.Option(help="Solver of scales: absmax, mse, minmax or file.py:name.")] = "absmax",
     observer: Annotated[
         str, typer.Option(help="Observer of the activations' ranges: minmax, percentile, mse or file.py:name.")
     ] = "percentile",
-    correct_bias: Annotated[
-        bool,
-        typer.Option("--correct-bias/--no-correct-bias", help="Correct biases for the mean error of rounded weights."),
-    ] = True,
+    correct_bias: Annotated[bool, typer.Option(help="Correct biases for the mean error of rounded weights.")] = True,
     coder: Annotated[str, typer.Option(help="Entropy coder of the codes: rans, huffman or raw.")] = "rans",
     preprocess: Annotated[
         str | None,
@@ -77,12 +74,9 @@ def quantize_command(
         ),
     ] = None,
     dynamic: Annotated[
-        list[int] | None,
-        typer.Option(metavar="AXIS", help="Input axes of variable length; 0, the batch, by default."),
+        list[int] | None, typer.Option(metavar="AXIS", help="Input axis of variable length; 0, the batch, by default.")
     ] = None,
-    fixed_batch: Annotated[
-        int | None, typer.Option(min=1, help="Fix the batch size, for a module that cannot vary it.")
-    ] = None,
+    fixed_batch: Annotated[int | None, typer.Option(min=1, help="Batch size of a module that cannot vary it.")] = None,
     split: Annotated[str, typer.Option(help="Split to calibrate on; should not be the one you report.")] = "train",
     examples: Annotated[int, typer.Option(min=2, help="Number of examples for calibration and comparison.")] = 512,
     seed: Annotated[int, typer.Option(help="Seed for drawing the examples.")] = 0,
@@ -97,20 +91,18 @@ def quantize_command(
 
     Example:
 
-        attar quantize examples/resnet.py:resnet20 -w resnet20.safetensors -d cifar10 -p imagenet
-        --bits 4 --activations 8 --set conv1=8 -o resnet20.attar
+        attar quantize net.py:build -w net.safetensors -d cifar10 --bits 4 --activations 8 --set conv1=8 -o net.attar
     """
     demand_writable(output)
     # Imported here, not at the top: most commands run without PyTorch.
-    recipe = importlib.import_module("attar._src.deploy.quantize")
-    source = importlib.import_module("attar._src.deploy.build_module")
+    build_module = importlib.import_module("attar._src.deploy.build_module").build_module
+    quantize = importlib.import_module("attar._src.deploy.quantize").quantize
     dataset = load_dataset(data, split)
     preprocessing = parse_preprocessing(preprocess) if preprocess else _usual_preprocessing(dataset)
     drawn = dataset.subset(min(examples, len(dataset)), seed)
     inputs = preprocess_examples(preprocessing, drawn.x) if preprocessing else drawn.x
-    module = source.build_module(load_object(model), _arguments(arguments or []), weights)
-    report = recipe.quantize(
-        module,
+    report = quantize(
+        build_module(load_object(model), _arguments(arguments or []), weights),
         inputs,
         bits=bits,
         activations=activations,
@@ -133,14 +125,13 @@ def quantize_command(
     if as_json:
         show.as_json(report)
     else:
-        _show(report)
+        _print(report)
 
 
 def _usual_preprocessing(dataset: Dataset) -> Preprocessing | None:
     """Return the data set's own preprocessing, or None if its examples are inputs.
 
-    Bytes and booleans rarely are: they store images and masks, and layers compute in float32. Integers of other types
-    are taken as tokens.
+    Bytes and booleans rarely are: they store images and masks. Integers of other types are taken as tokens.
     """
     kind = dataset.x.dtype
     if dataset.preprocessing is None and kind in (np.uint8, np.bool_):
@@ -173,7 +164,7 @@ def _override(text: str) -> tuple[str, int]:
     return glob, int(bits)
 
 
-def _show(report: dict[str, Any]) -> None:
+def _print(report: dict[str, Any]) -> None:
     out, parity = show.console(), report["parity"]
     table = show.plain_table("", "")
     table.show_header = False
@@ -185,10 +176,9 @@ def _show(report: dict[str, Any]) -> None:
         f"of {parity['largest_output']:.3g} ({parity['examples']} examples)",
     )
     table.add_row("batch-norms folded", str(len(report["batch_norms_folded"])))
-    for name, reason in report["batch_norms_kept"].items():
-        table.add_row("batch-norm kept", escape(f"{name}: {reason}"))
-    for name, reason in report["left_in_floating_point"].items():
-        table.add_row("left in floating point", escape(f"{name}: {reason}"))
+    for title, key in (("batch-norm kept", "batch_norms_kept"), ("left in floating point", "left_in_floating_point")):
+        for name, reason in report[key].items():
+            table.add_row(title, escape(f"{name}: {reason}"))
     out.print(escape(report["file"]), soft_wrap=True)
     out.print(table)
     out.print(f"sha256 {report['sha256']}", soft_wrap=True)

@@ -18,9 +18,9 @@ def report_command(
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the path of the page as JSON.")] = False,
 ) -> None:
-    """Write the page of a finished run again: report.html, one file that opens offline.
+    """Rebuild report.html of a finished run, one page that opens offline.
 
-    It is made from report.json and the files beside it; nothing is trained or measured.
+    The page is made from report.json and the files beside it; nothing is trained or measured.
 
     Example:
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from attar._src.cli import show
+from attar._src.core.garbage import collection_paused
+from attar._src.report.wording import metric
 
 
 def run_command(
@@ -22,12 +23,13 @@ def run_command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
     only: Annotated[
-        list[str] | None,
-        typer.Option("--only", metavar="MODEL", help="Only this model and its teachers; repeatable."),
+        list[str] | None, typer.Option(metavar="MODEL", help="Only this model and its teachers; repeatable.")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a value: models.student.stages.0.epochs=3."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a value: models.student.stages.0.epochs=3; repeatable."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON.")] = False,
 ) -> None:
@@ -47,12 +49,15 @@ def run_command(
     words += [word for setting in settings or [] for word in ("--set", setting)]
     command = shlex.join(words)
     # Imported here, not at the top: commands that read files run without PyTorch.
-    described = importlib.import_module("attar._src.recipe.recipe").read_recipe(recipe, tuple(settings or ()))
+    with collection_paused(freeze=True):
+        recipes = importlib.import_module("attar._src.recipe.recipe")
+        pipeline = importlib.import_module("attar._src.pipeline.run")
+    described = recipes.read_recipe(recipe, tuple(settings or ()))
     described = described.only(*only) if only else described
     try:
-        done = importlib.import_module("attar._src.pipeline.run").run(described, folder, resume=resume, command=command)
+        done = pipeline.run(described, folder, resume=resume, command=command)
     except KeyboardInterrupt:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(escape(f"go on with: {command} --resume"))
+        show.say("resume with:", f"{command} --resume")
         raise
     if done.page is None:
         return
@@ -63,34 +68,23 @@ def run_command(
 
 
 def _print(report: Mapping[str, Any], page: Path) -> None:
-    out, baseline = show.console(), report["baseline"]
-    seeds = len(report["seeds"])
-    rows = show.plain_table(
-        "\nmodel",
-        f">test\n{report['metric']}",
-        ">\nparameters",
-        ">non-\nzero",
-        ">bits per\nweight",
-        ">file\nbytes",
-        ">times\nsmaller",
-        ">latency\nms",
-        ">times\nfaster",
-    )
-    for model in report["models"]:
-        share = report["metric"] == "accuracy"
-        rows.add_row(
-            f"[bold]{escape(model['name'])}[/]" if model["name"] == baseline else escape(model["name"]),
-            f"{model['metric_mean']:.2%}" if share else f"{model['metric_mean']:.4g}",
-            f"{model['parameters']:,}",
-            f"{model['nonzero_share']:.0%}",
-            f"{model['bits_per_weight']:.2f}",
-            f"{model['file_bytes']:,}",
-            f"{model['times_smaller']:.1f}",
-            f"{model['latency']['median_ms']:.3f}",
-            f"{model['times_faster']:.2f}",
-        )
+    out, baseline, seeds = show.console(), report["baseline"], len(report["seeds"])
+    rows = [
+        {
+            "\nmodel": f"[bold]{escape(model['name'])}[/]" if model["name"] == baseline else escape(model["name"]),
+            f">test\n{report['metric']}": metric(model["metric_mean"], report["metric"]),
+            ">\nparameters": f"{model['parameters']:,}",
+            ">non-\nzero": f"{model['nonzero_share']:.0%}",
+            ">bits per\nweight": f"{model['bits_per_weight']:.2f}",
+            ">file\nbytes": f"{model['file_bytes']:,}",
+            ">times\nsmaller": f"{model['times_smaller']:.1f}",
+            ">latency\nms": f"{model['latency']['median_ms']:.3f}",
+            ">times\nfaster": f"{model['times_faster']:.2f}",
+        }
+        for model in report["models"]
+    ]
+    out.print(show.plain_table(*rows[0], rows=rows))
     of = f"mean of {seeds} seeds" if seeds > 1 else f"seed {report['seeds'][0]}"
-    out.print(rows)
     weights = f"the FP32 weights of {escape(baseline)}"
     out.print(f"{of}, {report['examples']:,} test examples; whole files are compared with {weights}", soft_wrap=True)
     out.print(escape(str(page)), soft_wrap=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 _COLUMNS = 80
@@ -29,7 +30,12 @@ def console() -> Console:
     return out
 
 
-def plain_table(*columns: str) -> Table:
+def say(label: str, message: str) -> None:
+    """Print a line on standard error: a label with markup, and a message without."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(label, escape(message))
+
+
+def plain_table(*columns: str, rows: Iterable[Mapping[str, str]] = ()) -> Table:
     """Return a table without lines; a column that starts with ``>`` is aligned to the right and not wrapped."""
     made = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     for column in columns:
@@ -38,6 +44,8 @@ def plain_table(*columns: str) -> Table:
             made.add_column(column.removeprefix(">"), justify="right", no_wrap=True, overflow="ellipsis")
         else:
             made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(row[column] for column in columns))
     return made
 
 

@@ -9,6 +9,7 @@ import typer
 
 from attar._src.artifact.reader import open_artifact
 from attar._src.cli import show
+from attar._src.report.wording import plural
 
 
 def verify_command(file: Annotated[Path, typer.Argument(metavar="FILE", help="A .attar file.")]) -> None:
@@ -22,9 +23,8 @@ def verify_command(file: Annotated[Path, typer.Argument(metavar="FILE", help="A 
     """
     artifact = open_artifact(file)
     artifact.verify()
-    tensors, graphs = len(artifact.names), len(artifact.manifest.graphs)
+    parts = f"{plural(len(artifact.names), 'tensor')}, {plural(len(artifact.manifest.graphs), 'graph')}"
     show.console().print(
-        f"sound: {artifact.file_bytes:,} bytes, {tensors} tensors, {graphs} graph{'s' * (graphs != 1)}, "
-        f"SHA-256 {artifact.sha256}",
+        f"sound: {artifact.file_bytes:,} bytes, {parts}, SHA-256 {artifact.sha256}",
         soft_wrap=True,
     )

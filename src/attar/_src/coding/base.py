@@ -13,18 +13,16 @@ Symbols = NDArray[np.uint8]
 class Coder(Protocol):
     """Encodes symbols to bytes and decodes them, with an integer table that encoder and decoder share.
 
-    A symbol is a uint8 below ``alphabet`` (1 to 256). Malformed bytes raise ``ArtifactError``.
+    A symbol is a uint8 below ``alphabet`` (1 to 256). A histogram has the shape ``(alphabet,)``.
     """
 
     name: ClassVar[str]
 
     def table(self, histogram: NDArray[np.int64]) -> bytes:
-        """Return a table for a histogram of shape ``(alphabet,)``; empty if the coder has no tables."""
-        ...
+        """Return a table for symbols with this histogram; empty if none is worth its size."""
 
     def cost(self, histogram: NDArray[np.int64], table: bytes) -> float:
         """Return the payload size in bits of symbols with this histogram; infinite if ``table`` lacks one of them."""
-        ...
 
     def encode(self, symbols: Symbols, table: bytes, alphabet: int) -> bytes:
         """Return the payload of ``symbols``, shape ``(n,)``.
@@ -32,7 +30,6 @@ class Coder(Protocol):
         Raises:
             SpecError: a symbol is not in the table.
         """
-        ...
 
     def decode(self, payload: memoryview, count: int, table: bytes, alphabet: int, *, threads: int = 1) -> Symbols:
         """Return the ``count`` symbols of ``payload``, shape ``(count,)``, decoded on up to ``threads`` cores.
@@ -40,4 +37,3 @@ class Coder(Protocol):
         Raises:
             ArtifactError: the payload or the table is malformed.
         """
-        ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,15 +16,9 @@ CHUNK = 1 << 19
 
 
 def encode_chunks(symbols: Symbols, known: NDArray[np.bool_], encode: Callable[[Symbols], bytes]) -> bytes:
-    """Return the payload of ``symbols``: the lengths of all chunks but the last, then the chunks.
+    """Return the payload of ``symbols``, shape ``(n,)``: the lengths of all chunks but the last, then the chunks.
 
-    Args:
-        symbols: ``(n,)``.
-        known: bool ``(alphabet,)``, True for symbols the table can code.
-        encode: encodes one chunk, contiguous and of known symbols.
-
-    Raises:
-        SpecError: a symbol is not in the table.
+    ``known (alphabet,)`` is True for symbols the table can code; ``encode`` gets contiguous chunks of known symbols.
     """
     chunks = []
     for start in range(0, symbols.size, CHUNK):
@@ -43,22 +37,14 @@ def encode_chunks(symbols: Symbols, known: NDArray[np.bool_], encode: Callable[[
 def decode_chunks(
     payload: memoryview, count: int, decode: Callable[[Bytes, Symbols], None], *, threads: int = 1
 ) -> Symbols:
-    """Return the ``count`` symbols of ``payload``, shape ``(count,)``.
+    """Invert :func:`encode_chunks`; ``decode(chunk, symbols)`` fills ``symbols`` in place.
 
-    Args:
-        payload: output of :func:`encode_chunks`.
-        count: number of symbols; the caller should have checked it against its memory limit.
-        decode: ``decode(chunk, symbols)`` fills ``symbols`` in place.
-        threads: how many chunks to decode in parallel.
-
-    Raises:
-        ArtifactError: the chunk lengths do not fit the payload, or a chunk is malformed.
+    The caller should have checked ``count`` against its memory limit.
     """
     data = np.frombuffer(payload, np.uint8)
-    spans = list(_spans(data, -(-count // CHUNK)))
+    chunks = _split(data, -(-count // CHUNK))
     symbols = np.empty(count, np.uint8)
     parts = [symbols[start : start + CHUNK] for start in range(0, count, CHUNK)]
-    chunks = [data[start:stop] for start, stop in spans]
     if threads > 1 and len(parts) > 1:
         with ThreadPoolExecutor(min(threads, len(parts))) as pool:
             list(pool.map(decode, chunks, parts))
@@ -68,25 +54,21 @@ def decode_chunks(
     return symbols
 
 
-def _spans(data: Bytes, chunks: int) -> Iterator[tuple[int, int]]:
-    """Yield the start and stop of each chunk."""
+def _split(data: Bytes, chunks: int) -> list[Bytes]:
     if chunks == 0:
         if data.size:
             raise ArtifactError(f"a payload of no symbols has {data.size} bytes; it should be empty")
-        return
+        return []
     lengths = []
     start = 0
     for _ in range(chunks - 1):
         length, start = _read_varint(data, start)
         lengths.append(length)
-    last = data.size - start - sum(lengths)
-    if last < 0:
+    if start + sum(lengths) > data.size:
         raise ArtifactError(
             f"a payload of {data.size} bytes declares {sum(lengths)} bytes of chunks before the last one"
         )
-    for length in [*lengths, last]:
-        yield start, start + length
-        start += length
+    return np.split(data[start:], np.cumsum(lengths, dtype=np.int64))
 
 
 def _varint(value: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Zero-order entropy: the lower bound of every coder here."""
+"""Zero-order entropy: the lower bound of every coder."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from numpy.typing import NDArray
 
 
 def entropy_bits(histogram: NDArray[np.int64]) -> float:
-    """Return the zero-order entropy of a histogram in bits per symbol; 0 if it is empty.
-
-    ``H = -sum(p log2 p)`` with ``p = histogram / sum(histogram)``.
+    """Return ``-sum(p log2 p)`` in bits per symbol with ``p = histogram / sum(histogram)``; 0 if it is empty.
 
     Example:
         >>> entropy_bits(np.array([1, 1, 2]))

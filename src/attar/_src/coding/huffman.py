@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.coding.base import Symbols
+from attar._src.coding.base import Coder, Symbols
 from attar._src.coding.chunks import CHUNK, decode_chunks, encode_chunks
 from attar._src.coding.kernels import HUFFMAN_PADDING, Bytes, huffman_decode, huffman_encode
 from attar._src.coding.levels import Levels, read_levels, write_levels
@@ -17,28 +17,24 @@ from attar._src.core.errors import ArtifactError
 LONGEST = 15
 
 
-class Huffman:
-    """The optimal prefix code: at least one bit per symbol (zero if only one symbol occurs).
+class Huffman(Coder):
+    """The optimal prefix code (Huffman 1952): at least one bit per symbol, zero if only one symbol occurs.
 
     It comes within a few percent of the entropy for codes of 4 bits and more, and stays far above it if one symbol
     dominates: prefer rANS there. Use it to compare with papers that report Huffman bits, or for decoders without
     multiplication.
-
-    Reference: D. A. Huffman 1952; limited lengths by package-merge: L. L. Larmore and D. S. Hirschberg 1990.
     """
 
     name: ClassVar[str] = "huffman"
 
     def table(self, histogram: NDArray[np.int64]) -> bytes:
-        """Return a table of code lengths; empty if equal lengths take fewer bits, table included."""
         if not histogram.any():
             return b""
         table = write_levels((code_lengths(histogram) + 1) * (histogram > 0), 0)
         return b"" if self.cost(histogram, b"") <= self.cost(histogram, table) + 8 * len(table) else table
 
     def cost(self, histogram: NDArray[np.int64], table: bytes) -> float:
-        """Return the payload size in bits of symbols with this histogram; infinite if the table lacks one of them."""
-        levels = _levels(bytes(table), histogram.size)
+        levels = _levels(table, histogram.size)
         if histogram[levels == 0].any():
             return float("inf")
         chunks = max(1, -(-int(histogram.sum()) // CHUNK))
@@ -46,22 +42,20 @@ class Huffman:
         return float(bits + (4 * chunks if bits else 0) + 24 * (chunks - 1))
 
     def encode(self, symbols: Symbols, table: bytes, alphabet: int) -> bytes:
-        """Return the codes of ``symbols``, shape ``(n,)``, in chunks."""
-        levels = _levels(bytes(table), alphabet)
+        levels = _levels(table, alphabet)
         return encode_chunks(symbols, levels > 0, functools.partial(_encode, _codes(levels)))
 
     def decode(self, payload: memoryview, count: int, table: bytes, alphabet: int, *, threads: int = 1) -> Symbols:
-        """Decode chunks with a lookup table of ``2^longest`` entries."""
-        decode = functools.partial(_decode, *_lookup(bytes(table), alphabet))
+        decode = functools.partial(_decode, *_lookup(table, alphabet))
         return decode_chunks(payload, count, decode, threads=threads)
 
 
 def code_lengths(histogram: NDArray[np.int64], longest: int = LONGEST) -> NDArray[np.int64]:
     """Return the lengths in bits of the optimal prefix code of at most ``longest`` bits, ``(alphabet,)``; 0 if absent.
 
-    Package-merge: every present symbol is a coin on each of ``longest`` levels. Sorted coins are paired into packages
-    that join the coins of the next level; a symbol's length is the number of its coins among the ``2n - 2`` cheapest
-    items of the last level, packages unpacked.
+    Package-merge (Larmore and Hirschberg 1990): each of the n present symbols is a coin on each of ``longest`` levels.
+    Sorted coins are paired into packages that join the coins of the next level; a symbol's length is the number of its
+    coins among the ``2n - 2`` cheapest items of the last level, packages unpacked.
 
     Example:
         >>> code_lengths(np.array([5, 2, 1, 0])).tolist()
@@ -113,9 +107,8 @@ def _sorted_code(levels: Levels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 def _reverse(values: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
     """Reverse the lowest ``bits`` bits of each value."""
-    result = np.zeros_like(values)
-    for place in range(bits):
-        result |= (values >> place & 1) << (bits - 1 - place)
+    places = np.arange(bits)
+    result: NDArray[np.int64] = ((values[:, None] >> places & 1) << places[::-1]).sum(1)
     return result
 
 

@@ -6,17 +6,44 @@ the input that is longer than the loops can read between two checks.
 
 from __future__ import annotations
 
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.coding.compiled import compiled
-
+P = ParamSpec("P")
+R = TypeVar("R")
 Bytes = NDArray[np.uint8]
 Words = NDArray[np.uint16]
 DoubleWords = NDArray[np.uint32]
 
 # Enough independent multiplication chains to keep a core busy; 16 and 32 lanes measured slower (registers spill).
 LANES = 8
+
+
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile ``function``, which must not call another compiled one; it releases the GIL and is cached on disk.
+
+    If neither the package folder nor the user's cache is writable, each process compiles it again.
+    """
+
+    @functools.cache
+    def build() -> Callable[P, R]:
+        njit: Any = functools.partial(importlib.import_module("numba").njit, nogil=True, error_model="numpy")
+        try:
+            kernel: Callable[P, R] = njit(cache=True)(function)
+        except RuntimeError:  # numba found no writable cache folder
+            kernel = njit()(function)
+        return kernel
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return build()(*args, **kwargs)
+
+    return call
 
 
 @compiled
@@ -57,18 +84,15 @@ def rans_decode_one(
     entries: DoubleWords,
     symbols: Bytes,
 ) -> np.int64:
-    """Pop ``symbols`` from the first lane; return the index of the next word.
+    """Fill ``symbols`` from the first of ``states``; return the index of the next word.
 
     The lane reads a word whenever its state is below 2^16 and words are left.
 
     Args:
-        words: ``(end + 1,)`` or more; words from ``end`` on have no effect.
+        words: ``end`` words and at least one of padding.
         position: index of the next word, at most ``end``.
-        end: number of words.
-        states: ``(lanes,)``; the first is updated in place.
         slots: ``(2^k,)``, the symbol of each slot.
         entries: ``(alphabet,)``, ``start << 16 | frequency``.
-        symbols: ``(n,)``, filled in place.
     """
     mask = np.uint32(slots.size - 1)
     shift = np.uint32(np.log2(slots.size))
@@ -93,15 +117,10 @@ def rans_decode_one(
 def rans_decode_lanes(
     words: Words, end: int, states: DoubleWords, slots: Bytes, entries: DoubleWords, symbols: Bytes
 ) -> np.int64:
-    """Pop ``symbols`` from LANES lanes in turn; return the index of the next word, above ``end`` if words ran out.
+    """Fill ``symbols`` from LANES lanes in turn; return the index of the next word, above ``end`` if words ran out.
 
-    A lane reads a word whenever its state is below 2^16.
-
-    Args:
-        words: ``(end + LANES,)``; words from ``end`` on are padding.
-        end: number of words.
-        states: ``(LANES,)``, updated in place.
-        slots, entries, symbols: as for :func:`rans_decode_one`.
+    A lane reads a word whenever its state is below 2^16. ``words`` are ``end`` words and LANES of padding, ``states``
+    has the shape ``(LANES,)``; other arguments as for :func:`rans_decode_one`.
     """
     mask = np.uint32(slots.size - 1)
     shift = np.uint32(np.log2(slots.size))
@@ -142,7 +161,6 @@ def huffman_encode(symbols: Bytes, codes: DoubleWords, words: DoubleWords) -> np
     """Write the codes of ``symbols`` into ``words``, least significant bit first; return the number of bits.
 
     Args:
-        symbols: ``(n,)``, each with a code.
         codes: ``(alphabet,)``, ``length << 16 | code``, the code's first bit lowest.
         words: room for 15 bits per symbol, plus one word.
     """
@@ -169,14 +187,12 @@ HUFFMAN_PADDING = 17
 
 @compiled
 def huffman_decode(words: DoubleWords, bits: int, lookup: Words, longest: int, symbols: Bytes) -> np.int64:
-    """Read ``symbols`` from ``words``; return the number of bits read, ``bits + 1`` if they ran out.
+    """Fill ``symbols`` from ``words``; return the number of bits read, ``bits + 1`` if they ran out.
 
     Args:
-        words: the input, least significant bit first, and HUFFMAN_PADDING more words.
-        bits: length of the input.
+        words: ``bits`` bits, least significant first, and HUFFMAN_PADDING more words.
         lookup: ``(2^longest,)``, ``length << 8 | symbol`` for the next ``longest`` bits, the first lowest.
         longest: length of the longest code, 0 to 15.
-        symbols: ``(n,)``, filled in place.
     """
     mask = np.uint64((1 << longest) - 1)
     end = np.uint64(bits)

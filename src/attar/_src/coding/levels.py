@@ -20,7 +20,7 @@ Levels = NDArray[np.int64]
 
 
 def golomb_bits(order: int, value: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the exponential Golomb code length of v in bits: ``2 floor(log2(v + 2^order)) - order + 1``."""
+    """Return the exponential Golomb code length in bits, ``2 floor(log2(value + 2^order)) - order + 1``."""
     exponents: NDArray[np.int64] = np.frexp(value + (1 << order))[1].astype(np.int64) - 1
     return 2 * exponents - order + 1
 
@@ -68,8 +68,7 @@ def unfold(number: int, expected: int) -> int:
 def best_code(levels: Levels) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return the least size in bits of each row of levels, and the predictor and Golomb order that reach it.
 
-    Args:
-        levels: ``(rows, alphabet)``, with the same symbols present in every row.
+    The rows of ``levels (rows, alphabet)`` must have the same symbols present.
     """
     starts, lengths = _absent_runs(levels[0])
     written = levels[0] > 0
@@ -83,17 +82,17 @@ def best_code(levels: Levels) -> tuple[NDArray[np.int64], NDArray[np.int64], NDA
 
 def write_levels(levels: Levels, tag: int) -> bytes:
     """Encode ``levels``, shape ``(alphabet,)``, and the caller's ``tag``, 0 to 7."""
-    _, (predictor,), (order,) = best_code(levels[None])
+    predictor, order = (int(choice[0]) for choice in best_code(levels[None])[1:])
     numbers = fold(levels, predict(levels)[predictor]).tolist()
     runs = dict(zip(*(each.tolist() for each in _absent_runs(levels)), strict=True))
-    writer = _Writer()
+    written: list[tuple[int, int]] = []
     symbol = 0
     while symbol < levels.size:
-        writer.golomb(numbers[symbol], int(order))
+        written.append((numbers[symbol], order))
         if symbol in runs:
-            writer.golomb(runs[symbol] - 1, 0)
+            written.append((runs[symbol] - 1, 0))
         symbol += runs.get(symbol, 1)
-    return bytes([tag | int(order) << 3 | int(predictor) << 6]) + writer.bytes()
+    return bytes([tag | order << 3 | predictor << 6]) + _golomb(written)
 
 
 def read_levels(table: bytes, alphabet: int) -> tuple[int, Levels]:
@@ -113,11 +112,8 @@ def read_levels(table: bytes, alphabet: int) -> tuple[int, Levels]:
     symbol = 0
     after_run = False
     while symbol < alphabet:
-        if predictor and symbol >= half:
-            expected = levels[alphabet - 1 - symbol]
-        else:
-            expected = levels[symbol - 1] if symbol else 0
-        level = unfold(reader.golomb(order), expected)
+        expected = alphabet - 1 - symbol if predictor and symbol >= half else symbol - 1  # levels[-1] is 0 at first
+        level = unfold(reader.golomb(order), levels[expected])
         if level > MAX_LEVEL:
             raise ArtifactError(f"a coding table has level {level} for symbol {symbol}; the largest is {MAX_LEVEL}")
         levels[symbol] = level
@@ -142,27 +138,23 @@ def _absent_runs(levels: Levels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return starts, np.flatnonzero(edges == -1) - starts
 
 
-class _Writer:
-    """Collects bits, least significant first."""
+def _golomb(numbers: list[tuple[int, int]]) -> bytes:
+    """Encode pairs of a number and its order, least significant bit first.
 
-    def __init__(self) -> None:
-        self._bits = 0
-        self._count = 0
-
-    def golomb(self, value: int, order: int) -> None:
-        """Append ``e - order`` zeros, a one and the ``e`` lowest bits of ``v = value + 2^order``, e = floor(log2 v)."""
-        shifted = value + (1 << order)
+    The code is ``e - order`` zeros, a one and the ``e`` lowest bits of ``v = number + 2^order``, e = floor(log2 v).
+    """
+    bits = size = 0
+    for number, order in numbers:
+        shifted = number + (1 << order)
         exponent = shifted.bit_length() - 1
         low = shifted - (1 << exponent)
-        self._bits |= (1 | low << 1) << (self._count + exponent - order)
-        self._count += 2 * exponent - order + 1
-
-    def bytes(self) -> bytes:
-        return self._bits.to_bytes((self._count + 7) // 8, "little")
+        bits |= (1 | low << 1) << (size + exponent - order)
+        size += 2 * exponent - order + 1
+    return bits.to_bytes((size + 7) // 8, "little")
 
 
 class _Reader:
-    """The inverse of :class:`_Writer`."""
+    """The inverse of :func:`_golomb`."""
 
     def __init__(self, data: bytes) -> None:
         self._bits = int.from_bytes(data, "little")

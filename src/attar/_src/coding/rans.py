@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.coding.base import Symbols
+from attar._src.coding.base import Coder, Symbols
 from attar._src.coding.chunks import CHUNK, decode_chunks, encode_chunks
 from attar._src.coding.kernels import LANES, Bytes, rans_decode_lanes, rans_decode_one, rans_encode
 from attar._src.coding.tables import Frequencies, best_table, cross_entropy, frequencies
@@ -21,24 +21,20 @@ SMALL = 4096
 WORTH_LANES = 1000 * 3 * LANES
 
 
-class Rans:
-    """Range asymmetric numeral systems: a symbol of frequency f out of 2^k takes ``k - log2(f)`` bits.
+class Rans(Coder):
+    """Range asymmetric numeral systems (J. Duda, arXiv:1311.2540): symbols of frequency f / 2^k take k - log2(f) bits.
 
     Encoding a symbol maps the state x to ``(x // f << k) + start + x % f``; 16-bit words are moved out to keep x below
-    2^32. Large chunks interleave eight states so that a core can overlap their steps. Prefer it unless symbols are
-    nearly uniform (use raw) or the decoder has no multiplication (use Huffman).
-
-    Reference: J. Duda, "Asymmetric numeral systems", arXiv:1311.2540; interleaving: F. Giesen, arXiv:1402.3392.
+    2^32. Large chunks interleave eight states (F. Giesen, arXiv:1402.3392) so that a core can overlap their steps.
+    Prefer it unless symbols are nearly uniform (use raw) or the decoder has no multiplication (use Huffman).
     """
 
     name: ClassVar[str] = "rans"
 
     def table(self, histogram: NDArray[np.int64]) -> bytes:
-        """Return the table that minimises table plus payload; empty if uniform frequencies do."""
         return best_table(histogram)
 
     def cost(self, histogram: NDArray[np.int64], table: bytes) -> float:
-        """Return the payload size in bits of symbols with this histogram; infinite if the table lacks one of them."""
         precision, freqs = frequencies(table, histogram.size)
         bits = float(cross_entropy(histogram, freqs, np.int64(precision)))
         count = int(histogram.sum())
@@ -50,23 +46,15 @@ class Rans:
         return bits + chunks * states + 8 * (chunks * (count >= SMALL) + 3 * (chunks - 1))
 
     def encode(self, symbols: Symbols, table: bytes, alphabet: int) -> bytes:
-        """Return the states and words of ``symbols``, shape ``(n,)``, in chunks."""
-        model = _model(bytes(table), alphabet)
-        return encode_chunks(symbols, model.known, functools.partial(_encode, model))
+        model = _model(table, alphabet)
+        return encode_chunks(symbols, model.known, model.encode)
 
     def decode(self, payload: memoryview, count: int, table: bytes, alphabet: int, *, threads: int = 1) -> Symbols:
-        """Decode chunks; each must end in its initial states with all words read."""
-        decode = functools.partial(_decode, _model(bytes(table), alphabet))
-        return decode_chunks(payload, count, decode, threads=threads)
+        return decode_chunks(payload, count, _model(table, alphabet).decode, threads=threads)
 
 
 class _Step:
-    """The frequencies of one coding step, laid out for the inner loops.
-
-    Attributes:
-        entries: ``(alphabet,)``, ``start << 16 | frequency``.
-        slots: ``(2^k,)``, the symbol of each slot.
-    """
+    """The frequencies of one coding step, laid out for the inner loops (see ``kernels``)."""
 
     def __init__(self, freqs: NDArray[np.int64]) -> None:
         self.entries = ((np.cumsum(freqs) - freqs) << 16 | freqs).astype(np.uint32)
@@ -74,14 +62,12 @@ class _Step:
 
 
 class _Model:
-    """A decoded table.
+    """Coder of one chunk with a given table.
 
     Attributes:
-        precision: k.
-        known: bool ``(alphabet,)``, symbols with a positive frequency.
-        rare: bool ``(alphabet,)``, symbols that are coded in two steps.
+        known: ``(alphabet,)``, symbols with a positive frequency.
+        rare: ``(alphabet,)``, symbols that are coded in two steps.
         in_first: ``(alphabet,)``, the symbol coded in the first step: the symbol itself, or the stand-in if it is rare.
-        first, second: the two steps.
     """
 
     def __init__(self, precision: int, freqs: Frequencies) -> None:
@@ -92,45 +78,42 @@ class _Model:
         self.in_first[self.rare] = self.stand_in = int(self.rare.argmax())
         self.first, self.second = _Step(freqs[0]), _Step(freqs[1])
 
+    def encode(self, symbols: Symbols) -> bytes:
+        rare = symbols[self.rare[symbols]] if self.rare.any() else symbols[:0]
+        first = self.in_first[symbols] if rare.size else symbols
+        if symbols.size < SMALL:
+            return self._push(first, rare, 1)
+        chunk = self._push(first, rare, LANES)
+        return bytes([LANES]) + chunk if len(chunk) >= WORTH_LANES else bytes([1]) + self._push(first, rare, 1)
+
+    def _push(self, first: Symbols, rare: Symbols, lanes: int) -> bytes:
+        """Return states and words; rANS is a stack, so the second step is pushed first."""
+        states = np.full(lanes, _start(lanes), np.uint32)
+        words = np.empty(first.size + rare.size + 1, np.uint16)
+        begin = rans_encode(rare, self.second.entries, self.precision, states[:1], words)
+        begin = rans_encode(first, self.first.entries, self.precision, states, words[:begin])
+        head = states.astype("<u4").tobytes()
+        return (head if lanes > 1 else head.rstrip(b"\0")) + words[begin:].astype("<u2").tobytes()
+
+    def decode(self, chunk: Bytes, symbols: Symbols) -> None:
+        states, words, end = _open(chunk, symbols.size)
+        lanes = states.size
+        if lanes > 1:
+            place = rans_decode_lanes(words, end, states, self.first.slots, self.first.entries, symbols)
+        else:
+            place = rans_decode_one(words, 0, end, states, self.first.slots, self.first.entries, symbols)
+        if place <= end and self.rare.any():
+            where = np.flatnonzero(symbols == self.stand_in)
+            which = np.empty(where.size, np.uint8)
+            place = rans_decode_one(words, place, end, states, self.second.slots, self.second.entries, which)
+            symbols[where] = which
+        if place != end or (states != _start(lanes)).any():
+            raise ArtifactError(f"a rANS chunk of {chunk.size} bytes does not hold {symbols.size} symbols of its table")
+
 
 @functools.lru_cache(maxsize=64)
 def _model(table: bytes, alphabet: int) -> _Model:
     return _Model(*frequencies(table, alphabet))
-
-
-def _encode(model: _Model, symbols: Symbols) -> bytes:
-    rare = symbols[model.rare[symbols]] if model.rare.any() else symbols[:0]
-    first = model.in_first[symbols] if rare.size else symbols
-    if symbols.size < SMALL:
-        return _push(model, first, rare, 1)
-    chunk = _push(model, first, rare, LANES)
-    return bytes([LANES]) + chunk if len(chunk) >= WORTH_LANES else bytes([1]) + _push(model, first, rare, 1)
-
-
-def _push(model: _Model, first: Symbols, rare: Symbols, lanes: int) -> bytes:
-    """Return states and words; rANS is a stack, so the second step is pushed first."""
-    states = np.full(lanes, _start(lanes), np.uint32)
-    words = np.empty(first.size + rare.size + 1, np.uint16)
-    begin = rans_encode(rare, model.second.entries, model.precision, states[:1], words)
-    begin = rans_encode(first, model.first.entries, model.precision, states, words[:begin])
-    head = states.astype("<u4").tobytes()
-    return (head if lanes > 1 else head.rstrip(b"\0")) + words[begin:].astype("<u2").tobytes()
-
-
-def _decode(model: _Model, chunk: Bytes, symbols: Symbols) -> None:
-    states, words, end = _open(chunk, symbols.size)
-    lanes = states.size
-    if lanes > 1:
-        place = rans_decode_lanes(words, end, states, model.first.slots, model.first.entries, symbols)
-    else:
-        place = rans_decode_one(words, 0, end, states, model.first.slots, model.first.entries, symbols)
-    if place <= end and model.rare.any():
-        where = np.flatnonzero(symbols == model.stand_in)
-        which = np.empty(where.size, np.uint8)
-        place = rans_decode_one(words, place, end, states, model.second.slots, model.second.entries, which)
-        symbols[where] = which
-    if place != end or (states != _start(lanes)).any():
-        raise ArtifactError(f"a rANS chunk of {chunk.size} bytes does not hold {symbols.size} symbols of its table")
 
 
 def _open(chunk: Bytes, symbols: int) -> tuple[NDArray[np.uint32], NDArray[np.uint16], int]:

@@ -17,12 +17,8 @@ def share_tables(coder: Coder, histograms: Sequence[NDArray[np.int64]]) -> tuple
     """Return tables and, for each histogram, the index of its table, such that tables plus payloads are small.
 
     Agglomerative clustering of the histograms of one alphabet: starting with a table each, the merge that saves most is
-    made until none saves anything. A merge costs a Kullback-Leibler divergence in the payload and saves a table. A
-    coder without tables (``Raw``) gets one empty table per alphabet.
-
-    Args:
-        coder: the coder the tables are for.
-        histograms: one per tensor, shape ``(alphabet,)``; all zero for an empty tensor.
+    made until none saves anything. A merge costs a Kullback-Leibler divergence in the payload and saves a table. The
+    histogram of an empty tensor is all zero.
     """
     tables: list[bytes] = []
     indices = [0] * len(histograms)
@@ -38,10 +34,9 @@ def share_tables(coder: Coder, histograms: Sequence[NDArray[np.int64]]) -> tuple
 
 def _groups(coder: Coder, histograms: NDArray[np.int64]) -> list[list[int]]:
     """Group the rows of ``histograms``: separate, clustered or all together, whichever is smallest."""
-    sizes = [8.0 * len(coder.table(histogram)) + RECORD_BITS for histogram in histograms]
-    separate = [[i] for i in range(len(histograms))]
-    together = [list(range(len(histograms)))]
-    options = [separate, _cluster(histograms, np.array(sizes)), together]
+    sizes = np.array([8.0 * len(coder.table(histogram)) + RECORD_BITS for histogram in histograms])
+    every = list(range(len(histograms)))
+    options = [[i] for i in every], _cluster(histograms, sizes), [every]
     return min(options, key=lambda groups: _total(coder, histograms, groups))
 
 
@@ -55,11 +50,9 @@ def _total(coder: Coder, histograms: NDArray[np.int64], groups: list[list[int]])
 
 
 def _cluster(histograms: NDArray[np.int64], table_bits: NDArray[np.float64]) -> list[list[int]]:
-    """Merge the two groups that save most while any merge saves; payload sizes are estimated by entropy.
+    """Merge the two groups that save most while any merge saves.
 
-    Args:
-        histograms: ``(groups, alphabet)``.
-        table_bits: ``(groups,)``, the size of each table; a merged table is assumed as large as the larger of the two.
+    Payload sizes are estimated by entropy; a merged table is assumed as large as the larger of the two.
     """
     counts = histograms.astype(np.float64)
     tables = table_bits.copy()
@@ -70,7 +63,8 @@ def _cluster(histograms: NDArray[np.int64], table_bits: NDArray[np.float64]) -> 
     def savings(i: int) -> NDArray[np.float64]:
         """Return the bits saved by merging group i with each other group."""
         gain = np.minimum(tables, tables[i]) + payloads + payloads[i] - _information(counts + counts[i])
-        return np.where(alive & (np.arange(len(counts)) != i), gain, -np.inf)
+        gain[i] = -np.inf
+        return np.where(alive, gain, -np.inf)
 
     saved = np.stack([savings(i) for i in range(len(counts))])
     while True:

@@ -26,6 +26,7 @@ STATE_LOSS = 3e-4
 Frequencies = NDArray[np.int64]
 
 
+@functools.lru_cache(maxsize=1024)
 def frequencies(table: bytes, alphabet: int) -> tuple[int, Frequencies]:
     """Return the precision k, 8 to 15, and the frequencies of both coding steps, ``(2, alphabet)``.
 
@@ -35,11 +36,6 @@ def frequencies(table: bytes, alphabet: int) -> tuple[int, Frequencies]:
     Raises:
         ArtifactError: the table is malformed.
     """
-    return _frequencies(bytes(table), alphabet)
-
-
-@functools.lru_cache(maxsize=1024)
-def _frequencies(table: bytes, alphabet: int) -> tuple[int, Frequencies]:
     if table:
         tag, levels = read_levels(table, alphabet)
         precision = MIN_PRECISION + tag
@@ -73,10 +69,7 @@ def cross_entropy(
 ) -> NDArray[np.float64]:
     """Return the payload size in bits, ``(...)``, of symbols with this histogram; infinite if a symbol is missing.
 
-    Args:
-        histogram: ``(alphabet,)``.
-        freqs: ``(..., 2, alphabet)``, as returned by :func:`frequencies`.
-        precision: ``(...)``.
+    ``precision (...)`` and ``freqs (..., 2, alphabet)`` are as :func:`frequencies` returns them.
     """
     seen = histogram > 0
     first, second = freqs[..., 0, :], freqs[..., 1, :]

@@ -1,8 +1,4 @@
-"""Spec fields that hold one of a registry's specs, chosen by ``name``, or a user's own.
-
-objective: {name: kl, temperature: 4, teacher: teacher}
-objective: {name: losses.py:focal, arguments: {gamma: 2}}
-"""
+"""Spec fields that hold one of a registry's specs, chosen by ``name``, or a user's own."""
 
 from __future__ import annotations
 
@@ -19,13 +15,9 @@ _OWN = "file.py:name"
 
 
 def spec_choice(registry: Registry[type[Spec]], own: type[Spec]) -> Any:
-    """Return the type of a field that holds one of the registry's specs.
+    """Return the type of a field that holds one of the registry's specs: ``{name: kl, temperature: 4}``.
 
-    A bare word is short for ``{name: word}``; a Python object (a loss, a class) is short for ``{name: object}``.
-
-    Args:
-        registry: spec classes, each with a literal field ``name``.
-        own: the spec of names of the form ``file.py:name`` and of Python objects.
+    A name that is ``file.py:name`` or a Python object makes an ``own``; a bare name ``x`` is short for ``{name: x}``.
     """
     members = [Annotated[spec, Tag(name)] for name, spec in zip(registry, registry.values(), strict=True)]
 

@@ -1,4 +1,4 @@
-"""Digests of texts, numpy arrays and tensors: what decides whether a run or cache may be resumed."""
+"""Digests of texts, numpy arrays and tensors; they decide whether a run or cache may be resumed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,9 @@ import numpy as np
 
 
 def digest(parts: Iterable[Any]) -> str:
-    """Return the SHA-256 of texts and arrays in order, 64 hex digits.
+    """Return the SHA-256, in hex, of strings with their lengths and arrays or tensors with their types and shapes.
 
-    Text counts with its length and an array with its type and shape, so that ``["ab", "c"]`` and ``["a", "bc"]``
-    differ, as do zeros of shape ``(2, 3)`` and ``(3, 2)``.
-
-    Args:
-        parts: each a string, a numpy array, or a PyTorch tensor of any type and device.
+    ``["ab", "c"]`` and ``["a", "bc"]`` differ, as do zeros of shape ``(2, 3)`` and ``(3, 2)``.
     """
     found = hashlib.sha256()
     for part in parts:
@@ -31,6 +27,6 @@ def digest(parts: Iterable[Any]) -> str:
 def array_bytes(array: Any) -> memoryview:
     """Return the bytes of a numpy array or tensor in C order, without a copy if it is contiguous and on the CPU."""
     if not isinstance(array, np.ndarray) and hasattr(array, "detach"):
-        # As bytes: numpy has no bfloat16. The package is loaded already, or there would be no tensor.
+        # As bytes, because numpy has no bfloat16. PyTorch is loaded, or there would be no tensor.
         array = array.detach().cpu().contiguous().reshape(-1).view(sys.modules["torch"].uint8).numpy()
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

@@ -1,15 +1,4 @@
-"""The exceptions Attar raises on purpose.
-
-    AttarError
-    ├── ArtifactError      a ``.attar`` file that is malformed or exceeds the limits
-    ├── SpecError          an option, scheme or recipe that cannot work (also a ValueError)
-    │   └── UnknownName    a name that is not in a registry, or a glob that matches nothing
-    ├── DataError          a data set that is missing or has the wrong form
-    ├── ModelError         a module that cannot be traced, exported or quantized
-    └── ParityError        the decoded file and the quantized module compute different outputs
-
-A message should say what was asked, what arrived, and the nearest fix.
-"""
+"""The exceptions Attar raises on purpose. A message should say what was asked, what arrived, and the nearest fix."""
 
 from __future__ import annotations
 
@@ -18,6 +7,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+
+#: Former words of recipes -> the words that replaced them.
+_RENAMED = {
+    "banks": ("teacher_cache",),
+    "linear": ("uniform",),
+    "narrow": ("low_precision", "narrow_range"),
+    "pace": ("lr_scale",),
+    "points": ("codebook",),
+}
 
 _ENTRIES = 2000  # how many names of a folder are searched for a close match
 
@@ -29,39 +27,34 @@ class AttarError(Exception):
 class ArtifactError(AttarError):
     """A ``.attar`` file is malformed or exceeds the limits.
 
-    Args:
-        message: the fault and, if there is one, the fix.
-        section: the part of the file with the fault, as ``attar inspect`` names it.
-        path: the file, if there is one and the message does not name it.
+    ``section`` is the part of the file with the fault, as ``attar inspect`` names it.
     """
 
     def __init__(self, message: str, *, section: str | None = None, path: Path | None = None) -> None:
+        super().__init__(message)
         self.section, self.path = section, path
-        super().__init__(": ".join(str(part) for part in (path, section, message) if part))
+
+    def __str__(self) -> str:
+        return ": ".join(str(part) for part in (self.path, self.section, *self.args) if part)
 
 
 @contextmanager
 def naming_file(path: Path | None) -> Iterator[None]:
-    """Add the path, if not None, to every :class:`ArtifactError` that names a section."""
+    """Add the path to every :class:`ArtifactError` that names a section but no path."""
     try:
         yield
     except ArtifactError as error:
-        if path is None or error.section is None or error.path is not None:
-            raise
-        raise ArtifactError(str(error).removeprefix(f"{error.section}: "), section=error.section, path=path) from error
+        if error.section is not None and error.path is None:
+            error.path = path
+        raise
 
 
 class SpecError(AttarError, ValueError):
-    """An option, scheme or recipe that cannot work."""
+    """An option, scheme or recipe that cannot work; a ValueError, so that validators may raise it."""
 
 
 class UnknownName(SpecError):
-    """An unknown name; the message suggests the closest known ones.
-
-    Args:
-        what: what the name should denote (``"layer"``, ``"coder"``).
-        name: the name that was given.
-        known: all accepted names.
+    """A name that is not in a registry, or a glob that matches nothing; the message suggests the closest known names.
 
     Example:
         >>> str(UnknownName("coder", "ranz", ["raw", "rans"]))
@@ -70,10 +63,10 @@ class UnknownName(SpecError):
 
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
         names, name = sorted(known), name if len(name) <= 80 else f"{name[:77]}..."
-        close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-        hint = (
-            f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(names[:20]) or 'none'}"
-        )
+        renamed = [word for word in _RENAMED.get(name, ()) if word in names]
+        close = renamed or difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+        known_names = f"known: {', '.join(names[:20]) or 'none'}"
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else known_names
         super().__init__(f"no {what} named {name!r}; {hint}")
 
 
@@ -119,9 +112,7 @@ def prefixed_errors(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except (DataError, ModelError) as error:
-        raise type(error)(f"{where}: {error}") from error
-    except AttarError as error:
-        raise SpecError(f"{where}: {error}") from error
     except Exception as error:
-        raise SpecError(f"{where}: {short_message(error)}") from error
+        kind = type(error) if isinstance(error, DataError | ModelError) else SpecError
+        message = str(error) if isinstance(error, AttarError) else short_message(error)
+        raise kind(f"{where}: {message}") from error

@@ -1,4 +1,4 @@
-"""Fields: values by name in what batches and outputs are made of, and which of several outputs is judged."""
+"""Fields of batches and outputs by name, and which of several outputs is the main one."""
 
 from __future__ import annotations
 
@@ -34,8 +34,6 @@ def main_output_name(floating: Mapping[str, bool]) -> str:
     """Return which output losses and metrics see: ``logits``, else the first floating one, else the first.
 
     Args:
-        floating: name of each output, in order -> whether it is floating.
+        floating: name of each output, in order -> whether it is floating-point.
     """
-    if "logits" in floating:
-        return "logits"
-    return next((name for name, real in floating.items() if real), next(iter(floating)))
+    return max(floating, key=lambda name: (name == "logits", floating[name]))

@@ -9,19 +9,13 @@ from numpy.typing import NDArray
 
 from attar._src.core.errors import SpecError
 
-#: Element types of stored scales. numpy has no bfloat16: ``bf16`` arrays hold its bits as uint16.
+#: Element types of stored scales. Arrays of ``bf16`` hold its bits, the upper half of a float32, as uint16.
 ScaleType = Literal["f32", "f16", "bf16"]
-#: The 16-bit types among them.
 HALF_TYPES = ("f16", "bf16")
 
 
 def to_half(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
-    """Round values to a 16-bit type, half to even; values beyond its range become infinite.
-
-    Args:
-        values: float32, any shape, without NaN.
-        dtype: ``f16``, or ``bf16`` (the upper half of a float32).
-    """
+    """Round values without NaN to ``f16`` or ``bf16``, half to even; values beyond its range become infinite."""
     if dtype == "f16":
         with np.errstate(over="ignore"):
             return values.astype("<f2")
@@ -38,11 +32,7 @@ def from_half(stored: NDArray[Any], dtype: str) -> NDArray[np.float32]:
 
 
 def check_exact(dtype: str, *arrays: NDArray[np.float32]) -> None:
-    """Check that ``dtype`` represents every value exactly, so that stored and computed scales are equal.
-
-    Raises:
-        SpecError: a value is not representable, or ``dtype`` is not a type of scales.
-    """
+    """Raise SpecError unless ``dtype`` is a type of scales that represents every value exactly."""
     if dtype == "f32":
         return
     if dtype not in HALF_TYPES:

@@ -1,8 +1,7 @@
 """A Ctrl-C that libraries cannot swallow.
 
-Python raises KeyboardInterrupt wherever it is when the signal arrives. In a finalizer, or in a callback of an extension
-that catches every exception, it is lost and training goes on for hours. So the signal is also recorded, and long loops
-check it at each step.
+A KeyboardInterrupt that is raised in a finalizer, or in a callback of an extension that catches every exception, is
+lost. So the signal is also recorded, and long loops check it at each step.
 """
 
 from __future__ import annotations
@@ -21,9 +20,8 @@ _heard: bool | None = None
 def interruptible() -> Iterator[None]:
     """Record a KeyboardInterrupt that SIGINT raises inside the block, and raise it at the end of the block.
 
-    An error that leaves the block after the signal becomes KeyboardInterrupt, because it may be caused by it. A custom
-    handler that does not raise is respected. The outermost of nested blocks records. Nothing is recorded outside the
-    main thread, where Python allows no handler, or if SIGINT is ignored.
+    An error after the signal becomes KeyboardInterrupt too, as the signal may be its cause. Handlers that do not raise
+    are respected. Only the outermost of nested blocks records, and only in the main thread (Python allows no other).
 
     Raises:
         KeyboardInterrupt: it was raised inside the block, even if it was caught there.

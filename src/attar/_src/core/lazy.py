@@ -1,9 +1,10 @@
-"""Public names that are imported on first use (PEP 562)."""
+"""Public modules that import their names on first use (PEP 562)."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 #: The packages of ``attar[compress]``, by import name.
@@ -28,27 +29,28 @@ def install_hint(error: ModuleNotFoundError) -> str | None:
     return f"this needs the packages for training and compression ({error}): pip install 'attar[compress]'"
 
 
-def lazy_attributes(module: str, where: Mapping[str, str], name: str, names: dict[str, Any]) -> Any:
-    """Import the attribute ``name`` of a module, store it in the module and return it.
+def lazy_names(
+    module: str, table: Mapping[str, str]
+) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
+    """Return ``__all__``, ``__getattr__`` and ``__dir__`` of a public module.
 
     Args:
-        module: name of the public module.
-        where: public name -> name of the defining module.
-        name: the attribute.
-        names: ``globals()`` of the public module.
-
-    Raises:
-        AttributeError: there is no such name.
-        ModuleNotFoundError: the name needs ``attar[compress]``, which is not installed.
+        module: its ``__name__``.
+        table: module below ``attar._src`` -> the public names it defines, separated by spaces.
     """
-    if name not in where:
-        raise AttributeError(f"module {module!r} has no attribute {name!r}")
-    try:
-        found = getattr(importlib.import_module(where[name]), name)
-    except ModuleNotFoundError as error:
-        needed = install_hint(error)
-        if needed is None:
-            raise
-        raise ModuleNotFoundError(f"{module}.{name}: {needed}", name=error.name) from error
-    names[name] = found
-    return found
+    where = {name: f"attar._src.{path}" for path, names in table.items() for name in names.split()}
+
+    def get(name: str) -> Any:
+        if name not in where:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        try:
+            found = getattr(importlib.import_module(where[name]), name)
+        except ModuleNotFoundError as error:
+            needed = install_hint(error)
+            if needed is None:
+                raise
+            raise ModuleNotFoundError(f"{module}.{name}: {needed}", name=error.name) from error
+        setattr(sys.modules[module], name, found)
+        return found
+
+    return sorted(where), get, lambda: sorted({*vars(sys.modules[module]), *where})

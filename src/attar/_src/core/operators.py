@@ -1,13 +1,12 @@
-"""The one table of operators: what compression has to know of each (``docs/decisions/0017-one-table-of-operators.md``).
+"""The table of operators: what compression needs to know of each (``docs/decisions/0017-one-table-of-operators.md``).
 
-A row holds an operator's names in PyTorch and in ONNX, and its facts; to add an operator is to add a row. Arguments go
-by the names in PyTorch's schema: ``conv2d.default`` reads ``input``, ``weight``, ``bias``, ..., ``groups``.
-``model.operators`` answers questions about the nodes of a traced graph from it, ``runtime`` reads it by ONNX type.
+Arguments go by their names in PyTorch's schema: ``conv2d.default`` reads ``input``, ``weight``, ``bias``, ...,
+``groups``. ``model.operators`` reads the table by node of a traced graph, ``runtime`` by ONNX type.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -29,61 +28,37 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class OperatorRow:
-    """A row of the table.
+    """A row of the table."""
 
-    Attributes:
-        aten: overloads of ``torch.ops.aten``, separated by spaces.
-        onnx: the ONNX types they become, separated by spaces; of a move, the type that runs on codes.
-        kind: what it does, as far as compression is concerned.
-        data: arguments that are data.
-        weight: argument that may be a weight.
-        bias: argument that is added to each output channel.
-        groups: argument that counts the groups which share the channels.
-        output_axes: axes of the weight that number the output channels: ``(0,)`` of ``(out, in, 3, 3)``.
-        grouped_axes: the same with ``groups > 1``, where axis 0 is split into groups: ``(0, 1)`` of the weight
-            ``(in, out / groups, 3, 3)`` of a transposed convolution.
-        input_axis: the axis of a second matrix that is summed over; all others number output channels: with -2,
-            ``(0, 2)`` of experts ``(E, in, out)``.
-        channel_axis: axis of the channels in data and output.
-        when: argument and the value it must have for the row to hold.
-        evaluation: argument that sets the mode, and its value in evaluation.
-        identity: it returns its input in evaluation mode.
-        decomposed: the form that other rows are decomposed to; nothing is folded into it or rounded behind it.
-        in_integers: integer kernels can read its data.
-        writes_codes: its integer kernel writes codes, so its output needs a grid.
-        fills: arguments that fill in values: it moves where one of them is zero, which every grid holds exactly.
-        flips: it transposes matrices.
-        joins: all its inputs are data.
-        keeps_order: it has one input, keeps the order of its numbers and repeats none, so rounding commutes with it.
-        binds: its output has each element of its inputs at most once, in runs, as a binding of the file can express.
-        on_codes: as a move, the runtime runs it on codes.
-        sums: it adds its inputs element by element.
-    """
-
-    aten: str
-    onnx: str = ""
+    aten: str  # overloads of ``torch.ops.aten``, separated by spaces
+    onnx: str = ""  # the ONNX types they become, separated by spaces; of a move, the type that runs on codes
     kind: Kind = "other"
+    # The names of arguments: data, what may be a weight, what is added to each output channel, and the number of groups
+    # that share the channels.
     data: tuple[str, ...] = ("self",)
     weight: str = ""
     bias: str = ""
     groups: str = ""
+    # Axes of the weight that number the output channels: (0,) of (out, in, 3, 3). With groups > 1, where axis 0 is
+    # split into groups: (0, 1) of the weight (in, out / groups, 3, 3) of a transposed convolution.
     output_axes: tuple[int, ...] = (0,)
     grouped_axes: tuple[int, ...] | None = None
+    # Axis of a second matrix that is summed over; all others number output channels: with -2, (0, 2) of (E, in, out).
     input_axis: int | None = None
-    channel_axis: int = -1
-    when: tuple[str, Any] | None = None
-    evaluation: tuple[str, bool | float] | None = None
-    identity: bool = False
-    decomposed: bool = False
-    in_integers: bool = True
-    writes_codes: bool = False
-    fills: tuple[str, ...] = ()
-    flips: bool = False
-    joins: bool = False
-    keeps_order: bool = False
-    binds: bool = False
-    on_codes: bool = True
-    sums: bool = False
+    channel_axis: int = -1  # axis of the channels in data and output
+    when: tuple[str, Any] | None = None  # argument and the value it must have for the row to hold
+    evaluation: tuple[str, bool | float] | None = None  # argument that sets the mode, and its value in evaluation
+    identity: bool = False  # it returns its input in evaluation mode
+    decomposed: bool = False  # other rows are decomposed to it; nothing is folded into it or rounded behind it
+    in_integers: bool = True  # integer kernels can read its data
+    writes_codes: bool = False  # its integer kernel writes codes, so its output needs a grid
+    fills: tuple[str, ...] = ()  # arguments that fill in values: a move where one is 0, which every grid holds exactly
+    flips: bool = False  # it transposes matrices
+    joins: bool = False  # all its inputs are data
+    keeps_order: bool = False  # one input, whose numbers keep their order, none twice: rounding commutes with it
+    binds: bool = False  # each element of its inputs at most once, in runs, as a binding of the file can express
+    on_codes: bool = True  # as a move, the runtime runs it on codes
+    sums: bool = False  # it adds its inputs element by element
 
     @property
     def role(self) -> str | None:
@@ -97,6 +72,7 @@ _convolution = partial(_layer, groups="groups", channel_axis=1)
 _transposed = partial(_convolution, output_axes=(1,), grouped_axes=(0, 1))
 _product = partial(OperatorRow, kind="product", input_axis=-2)
 _recurrent = partial(OperatorRow, kind="recurrent", data=("input",), weight="params", evaluation=("train", False))
+_attention = partial(OperatorRow, kind="attention", data=("query", "key", "value"))
 _norm = partial(OperatorRow, data=("input",), weight="weight", bias="bias", channel_axis=1)
 _dropout = partial(OperatorRow, data=("input",), evaluation=("train", False))
 _move = partial(OperatorRow, kind="move")
@@ -121,13 +97,7 @@ OPERATOR_TABLE: tuple[OperatorRow, ...] = (
     _recurrent("gru.input", "GRU"),
     _recurrent("rnn_tanh.input rnn_relu.input", "RNN"),
     OperatorRow("embedding.default", "Gather", "embedding", data=("indices",), weight="weight"),
-    OperatorRow(
-        "scaled_dot_product_attention.default",
-        "Attention",
-        "attention",
-        data=("query", "key", "value"),
-        evaluation=("dropout_p", 0.0),
-    ),
+    _attention("scaled_dot_product_attention.default", "Attention", evaluation=("dropout_p", 0.0)),
     # Norms and dropout.
     _norm("batch_norm.default", "BatchNormalization", "batch_norm", evaluation=("training", False)),
     _norm("_native_batch_norm_legit_no_training.default", "BatchNormalization", "batch_norm", decomposed=True),
@@ -168,21 +138,13 @@ OPERATOR_TABLE: tuple[OperatorRow, ...] = (
 
 @dataclass(frozen=True)
 class IntegerKernel:
-    """How ONNX Runtime multiplies integers for an ONNX type of data and weight.
+    """How ONNX Runtime multiplies integers for an ONNX type of data and weight."""
 
-    Attributes:
-        names: what its profile calls them, separated by spaces; empty where there are none.
-        output_axis: axis of the output channels in the weight.
-        flipped_by: attribute under which these are on the other axis of a matrix.
-        rank: number of axes the weight must have, where that is fixed.
-        plain: attributes -> the only value that the kernels support, which is ONNX's default.
-    """
-
-    names: str = ""
-    output_axis: int = 1
-    flipped_by: str = ""
-    rank: int | None = None
-    plain: Mapping[str, float] = field(default_factory=dict)
+    names: str = ""  # what its profile calls the kernels, separated by spaces; empty if there are none
+    output_axis: int = 1  # axis of the output channels in the weight
+    flipped_by: str = ""  # attribute that moves them to the other axis of a matrix
+    rank: int | None = None  # number of axes the weight must have, if fixed
+    plain: Mapping[str, float] = field(default_factory=dict)  # attribute -> the one value the kernels support
 
 
 INTEGER_KERNELS: Mapping[str, IntegerKernel] = {
@@ -195,8 +157,6 @@ INTEGER_KERNELS: Mapping[str, IntegerKernel] = {
 }
 
 
-def onnx_types(
-    holds: Callable[[OperatorRow], object], operators: Iterable[OperatorRow] = OPERATOR_TABLE
-) -> frozenset[str]:
+def onnx_types(holds: Callable[[OperatorRow], object]) -> frozenset[str]:
     """Return the ONNX types of the rows for which ``holds(row)`` is true."""
-    return frozenset(name for operator in operators if holds(operator) for name in operator.onnx.split())
+    return frozenset(name for row in OPERATOR_TABLE if holds(row) for name in row.onnx.split())

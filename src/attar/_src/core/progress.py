@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Generator, Iterable, Sized
-from types import TracebackType
 from typing import TypeVar
 
 from rich.console import Console
@@ -20,11 +19,7 @@ _PATIENCE = 2.0
 class Bar:
     """Steps done, all steps and time left; appears after two seconds, if standard error is a terminal.
 
-    Args:
-        what: a word or two about the work.
-        total: number of steps, if known.
-        done: steps done before the start.
-        shown: False keeps it silent, for all ranks but the first.
+    ``done`` steps were done before the start; all ranks but the first pass ``shown=False``.
     """
 
     def __init__(self, what: str, total: int | None, *, done: int = 0, shown: bool = True) -> None:
@@ -39,7 +34,7 @@ class Bar:
     def __enter__(self) -> Bar:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._progress is not None:
             self._progress.stop()
 
@@ -58,12 +53,7 @@ class Bar:
 
 
 def track(items: Iterable[_T], what: str) -> Generator[_T, None, None]:
-    """Yield ``items`` under a :class:`Bar`.
-
-    Raises:
-        KeyboardInterrupt: the work on an item was interrupted and something swallowed the exception
-            (:mod:`attar._src.core.interrupt`).
-    """
+    """Yield ``items`` under a :class:`Bar`; raise a KeyboardInterrupt that the work on an item swallowed."""
     with Bar(what, len(items) if isinstance(items, Sized) else None) as bar:
         for item in items:
             yield item

@@ -32,14 +32,9 @@ def references_from(folder: Path) -> Iterator[None]:
 
 
 class Registry(Generic[_T]):
-    """A family of entries, each registered under its ``name`` attribute.
+    """Entries by their ``name`` attribute; ``path/to/file.py:name`` and ``package.module:name`` are accepted too.
 
-    ``path/to/file.py:name`` and ``package.module:name`` are accepted wherever a registered name is.
-
-    Args:
-        noun: what an entry is called in messages.
-        *entries: the entries, each with a ``name``.
-        base: class that every entry is an object of, exported from ``attar.extend``; None for any object.
+    ``noun`` is what messages call an entry, ``base`` the class in ``attar.extend`` that every entry is an object of.
 
     Example:
         >>> class Red: name = "red"
@@ -57,23 +52,18 @@ class Registry(Generic[_T]):
             self._entries[name] = entry
 
     def __getitem__(self, name: str) -> _T:
-        """Return the entry called ``name``, or import it if ``name`` has the form ``file.py:name``.
-
-        An imported class is instantiated without arguments, because entries are objects.
+        """Return the entry called ``name``; a class imported from ``file.py:name`` is called without arguments.
 
         Raises:
-            UnknownName: no entry has this name; the message suggests the closest ones.
+            UnknownName: no entry has this name.
             SpecError: the reference does not lead to an object of ``base``.
         """
         if ":" in name:
             entry = load_object(name)
             entry = entry() if isinstance(entry, type) else entry
             if self.base is not None and not isinstance(entry, self.base):
-                article = "an" if self.noun[0] in "aeiou" else "a"
-                raise SpecError(
-                    f"{name!r} is of class {type(entry).__name__}; {article} {self.noun} is a subclass of "
-                    f"attar.extend.{self.base.__name__} or an object of one"
-                )
+                wanted = f"a subclass of attar.extend.{self.base.__name__}"
+                raise SpecError(f"{name!r} is of class {type(entry).__name__}; give {wanted} or an object of one")
             return cast("_T", entry)
         try:
             return self._entries[name]
@@ -83,9 +73,6 @@ class Registry(Generic[_T]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
     def values(self) -> tuple[_T, ...]:
         """Return all entries in the order of registration."""
         return tuple(self._entries.values())
@@ -94,16 +81,14 @@ class Registry(Generic[_T]):
 def _name_of(entry: Any) -> str:
     """Return the name of an entry: its attribute, or the default of a spec's field."""
     fields = getattr(entry, "model_fields", {}) if isinstance(entry, type) else {}
-    name = fields["name"].default if "name" in fields else entry.name
-    assert isinstance(name, str)
-    return name
+    return str(fields["name"].default if "name" in fields else entry.name)
 
 
 def load_object(reference: str) -> Any:
     """Import the object ``file.py:name`` or ``package.module:name``.
 
-    This runs the user's code; never pass a name from a ``.attar`` file. A file is run once until it, or a file beside
-    it that it imports, changes.
+    This runs code: never pass a name from a ``.attar`` file. A file is run again when it, or a file beside it that it
+    imports, has changed.
 
     Raises:
         SpecError: the reference has no colon, the file or module does not exist or raises, or it has no such name.
@@ -124,25 +109,24 @@ def load_object(reference: str) -> Any:
     try:
         return getattr(module, name)
     except AttributeError:
-        names = [n for n in vars(module) if not n.startswith("_")]
-        raise UnknownName(f"object in {source}", name, names) from None
+        raise UnknownName(f"object in {source}", name, [n for n in vars(module) if n[0] != "_"]) from None
 
 
 @dataclass(frozen=True)
 class _Run:
-    """A user's file that was run, the modules beside it that it imported, and the SHA-256 of all by path."""
+    """A user's file that was run."""
 
     module: ModuleType
-    beside: Mapping[str, ModuleType]
-    digests: Mapping[Path, str | None]
+    beside: Mapping[str, ModuleType]  # modules it imported from its folder
+    digests: Mapping[Path, str | None]  # SHA-256 of all these files
 
 
-_run: dict[Path, _Run] = {}
+_runs: dict[Path, _Run] = {}
 
 
 def _from_file(path: Path, reference: str) -> ModuleType:
     """Run a user's file and return its module; the cached one if no file has changed."""
-    before = _run.get(path)
+    before = _runs.get(path)
     if before is not None:
         if all(_digest(each) == digest for each, digest in before.digests.items()):
             return before.module
@@ -171,11 +155,11 @@ def _from_file(path: Path, reference: str) -> ModuleType:
         raise SpecError(f"{reference!r}: the file raised {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(path.parent))
-    theirs = {id(each) for run in _run.values() for each in run.beside.values()}
+    theirs = {id(each) for run in _runs.values() for each in run.beside.values()}
     now = {name: each for name, each in sys.modules.items() if name not in known or id(each) in theirs}
     beside = {name: each for name, each in now.items() if _lies_in(name, each, path.parent)}
-    digests |= {Path(str(each.__file__)): _digest(Path(str(each.__file__))) for each in beside.values()}
-    _run[path] = _Run(module, beside, digests)
+    digests |= {file: _digest(file) for each in beside.values() for file in [Path(str(each.__file__))]}
+    _runs[path] = _Run(module, beside, digests)
     return module
 
 

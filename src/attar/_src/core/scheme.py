@@ -1,12 +1,9 @@
-"""Scheme: the grid a tensor is quantized to, independent of how its scales are found.
-
-Notation (``docs/notation.md``): a real value r is stored as an integer code q,
+"""Scheme: the grid a tensor is quantized to, without its numbers. A real value r is stored as an integer code q,
 
     q = clip(round(r / S) + Z, qmin, qmax)        r' = S (q - Z)
 
-with scale S and zero point Z, rounding half to even. Some texts write round(r/S) - Z: the opposite sign of Z.
+with scale S and zero point Z, rounding half to even. A tensor of shape ``s`` with ``n`` elements has
 
-The parameters of each granularity for a tensor of shape ``s`` with ``n`` elements:
 
 | granularity        | scales and zero points                        | element i belongs to         |
 |--------------------|-----------------------------------------------|------------------------------|
@@ -46,7 +43,7 @@ class PerTensor(Spec):
 
 
 class PerChannel(Spec):
-    """One scale per index along ``axis`` (0 for the output channels of convolutions and linear layers)."""
+    """One scale per index along ``axis`` (0: output channels of convolutions and linear layers)."""
 
     kind: Literal["channel"] = "channel"
     axis: int = Field(default=0, ge=0, lt=16)
@@ -71,8 +68,7 @@ class PerGroup(Spec):
 
     def count(self, shape: Shape) -> int:
         """Return the number of scales: channels times groups per channel."""
-        channels = _length(shape, self.axis)
-        return channels * self._groups(shape, channels)
+        return _length(shape, self.axis) * self._groups(shape)
 
     def index(self, shape: Shape) -> NDArray[np.int64]:
         """Return each element's scale index in the tensor's shape.
@@ -81,15 +77,14 @@ class PerGroup(Spec):
             >>> PerGroup(size=2).index((2, 3)).tolist()
             [[0, 0, 1], [2, 2, 3]]
         """
-        channels = _length(shape, self.axis)
-        groups = self._groups(shape, channels)
-        rest = tuple(n for axis, n in enumerate(shape) if axis != self.axis)
+        channels = np.arange(_length(shape, self.axis), dtype=np.int64)
+        rest = shape[: self.axis] + shape[self.axis + 1 :]
         inside = np.arange(math.prod(rest), dtype=np.int64) // self.size
-        flat = np.arange(channels, dtype=np.int64)[:, None] * groups + inside[None, :]
-        return np.ascontiguousarray(np.moveaxis(flat.reshape(channels, *rest), 0, self.axis))
+        flat = channels[:, None] * self._groups(shape) + inside
+        return np.ascontiguousarray(np.moveaxis(flat.reshape(len(channels), *rest), 0, self.axis))
 
-    def _groups(self, shape: Shape, channels: int) -> int:
-        return -(-math.prod(shape) // channels // self.size) if channels else 0
+    def _groups(self, shape: Shape) -> int:
+        return -(-math.prod(shape[: self.axis] + shape[self.axis + 1 :]) // self.size)
 
 
 class PerBucket(Spec):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from attar._src.core.errors import SpecError, UnknownName
+
+#: Fields that tell which of several specs this is; always in the record.
+_KINDS = frozenset({"name", "kind", "stage"})
+#: ``path/file.py:name``; the path belongs to one machine and is left out of records.
+_IN_FILE = re.compile(r"(?:.*[/\\])?([^/\\:]+\.py:\w+)")
 
 
 class Spec(BaseModel):
@@ -31,14 +37,42 @@ class Spec(BaseModel):
                 raise PydanticCustomError("unknown_key", "{why}", {"why": str(UnknownName("key", str(name), known))})
         return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
+    def describe(self) -> dict[str, Any]:
+        """Return the record of this spec: JSON without the fields at their default, which ``model_validate`` reads.
+
+        Two things cannot be read back: ``path/file.py:name`` is recorded as ``file.py:name``, and a Python object by
+        its name or the name of its class.
+        """
+        found: dict[str, Any] = _without_defaults(self, self.model_dump(mode="json", fallback=reference_name))
+        return found
+
+
+def reference_name(found: Any) -> str:
+    """Return the name of a user's object in a record: its reference, or ``module:qualname`` of it or its class."""
+    if isinstance(found, str):
+        return found
+    named = found if hasattr(found, "__qualname__") else type(found)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def _without_defaults(value: Any, dumped: Any) -> Any:
+    match value:
+        case Spec() if isinstance(dumped, dict):
+            fields = type(value).model_fields
+            told = [n for n, f in fields.items() if n in _KINDS or f.is_required() or getattr(value, n) != f.default]
+            told += list(value.model_extra or {})
+            return {name: _without_defaults(getattr(value, name), dumped[name]) for name in told}
+        case dict():
+            pairs = zip(value.values(), dumped.items(), strict=True)
+            return {key: _without_defaults(item, said) for item, (key, said) in pairs}
+        case list() | tuple():
+            return [_without_defaults(item, said) for item, said in zip(value, dumped, strict=True)]
+    in_file = _IN_FILE.fullmatch(dumped) if isinstance(dumped, str) else None
+    return in_file[1] if in_file else dumped
+
 
 def refused(message: str, *place: str | int) -> PydanticCustomError:
-    """Return what a validator raises to refuse a value, with the place of the fault below that value.
-
-    Args:
-        message: what arrived and the nearest fix.
-        place: keys and positions that lead from the validated value to the fault.
-    """
+    """Return what a validator raises to refuse a value; ``place`` are the keys from that value to the fault."""
     return PydanticCustomError("refused", "{why}", {"why": message, "place": ".".join(map(str, place))})
 
 
@@ -54,37 +88,29 @@ def refusing_at(*place: str | int) -> Iterator[None]:
 def explain(error: ValidationError, *, where: str, given: Any = None) -> str:
     """Format the first three faults of a failed validation as ``where.path: message (got ...)``.
 
-    Args:
-        error: the failed validation.
-        where: prefix of every path.
-        given: the validated value; if given, paths omit the tags that pydantic inserts for members of a union.
+    With ``given``, the validated value, paths omit the tags that pydantic inserts for members of a union.
     """
     lines = []
     for fault in error.errors(include_url=False)[:3]:
-        place = fault["loc"] if given is None else _place(fault["loc"], given, fault["type"])
         context = fault.get("ctx", {})
-        below = [context["place"]] if context.get("place") else []
-        path = ".".join([*([where] if where else []), *map(str, place), *below])
-        before = f"{path}: " if path else ""
+        place = fault["loc"] if given is None else _place(fault["loc"], given, fault["type"])
+        path = ".".join(str(part) for part in (where, *place, context.get("place", "")) if part != "")
         if fault["type"] in ("unknown_key", "refused"):
-            lines.append(f"{before}{fault['msg']}")
+            message = fault["msg"]
         elif fault["type"] == "union_tag_invalid":
             known = [word.strip("'") for word in str(context["expected_tags"]).split(", ")]
             # pydantic quotes the discriminating field; the function of a spec_choice reads `name`.
             field = str(context["discriminator"])
             what = field.strip("'") if field.startswith("'") else "name"
-            lines.append(f"{before}{UnknownName(what, str(context['tag']), known)}")
+            message = str(UnknownName(what, str(context["tag"]), known))
         else:
-            arrived: Any = fault.get("input")
-            lines.append(f"{before}{fault['msg']} (got {repr(arrived)[:80]})")
+            message = f"{fault['msg']} (got {repr(fault.get('input'))[:80]})"
+        lines.append(f"{path}: {message}" if path else message)
     return "; ".join(lines)
 
 
 def _place(loc: tuple[int | str, ...], given: Any, fault: str) -> list[int | str]:
-    """Return the parts of a location that lead through ``given``.
-
-    So does the last one of a missing key, and of a refusal what lies behind a word that stands for a mapping.
-    """
+    """Return the parts of a location that lead through ``given``, to a missing key, or behind a shorthand word."""
     found: list[int | str] = []
     for index, part in enumerate(loc):
         inside = part in given if isinstance(given, dict) else isinstance(part, int) and isinstance(given, list | tuple)

@@ -1,18 +1,7 @@
-"""Compressed tensors: frozen dataclasses of numpy arrays; ``.dense()`` returns their values.
-
-| class     | holds                                      | dense()                              |
-|-----------|--------------------------------------------|--------------------------------------|
-| Dense     | values                                     | the values                           |
-| Quantized | codes, scale, zero_point, a Scheme         | scale * (codes - zero_point)         |
-| Codebook  | codes, points, scale, offset               | scale * points[codes] + offset       |
-| Sparse    | a mask, and the values where it is set     | the values there, zero elsewhere     |
-
-The dequantization equation is written once, in :func:`dequantize`.
-"""
+"""Compressed tensors: frozen dataclasses of numpy arrays; ``.dense()`` returns their values."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -39,7 +28,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """An uncompressed tensor. ``dtype`` is a key of :data:`DTYPES`."""
+    """The values themselves. ``dtype`` is a key of :data:`DTYPES`."""
 
     data: NDArray[Any]
     dtype: str = "f32"
@@ -66,7 +55,6 @@ class Quantized:
         codes: int8 or uint8 (``scheme.code_dtype``), the tensor's shape, within ``[scheme.qmin, scheme.qmax]``.
         scale: float32, ``(scheme.granularity.count(shape),)``, finite and positive.
         zero_point: uint8 of the same shape as ``scale``; None for symmetric schemes.
-        scheme: the grid.
         scale_dtype: the type of stored scales, ``f32``, ``f16`` or ``bf16``; it must represent every scale exactly.
     """
 
@@ -84,10 +72,8 @@ class Quantized:
             raise SpecError(f"expected codes of {self.scheme.code_dtype}, got {self.codes.dtype}")
         if self.scheme.symmetric != (self.zero_point is None):
             raise SpecError("zero points belong to asymmetric schemes and only to them")
-        if self.zero_point is not None and (
-            self.zero_point.shape != (count,)
-            or self.zero_point.dtype != np.uint8
-            or (self.zero_point > self.scheme.qmax).any()
+        if (zero := self.zero_point) is not None and (
+            zero.shape != (count,) or zero.dtype != np.uint8 or (zero > self.scheme.qmax).any()
         ):
             raise SpecError(f"expected {count} uint8 zero points within 0..{self.scheme.qmax}")
         if not (np.isfinite(self.scale).all() and (self.scale > 0).all()):
@@ -102,7 +88,7 @@ class Quantized:
         return self.codes.shape
 
     def dense(self) -> NDArray[np.float32]:
-        """Return the dequantized values, float32."""
+        """Return the values, float32 (:func:`dequantize`)."""
         return dequantize(self.codes, self.scale, self.zero_point, self.scheme.granularity)
 
 
@@ -147,7 +133,7 @@ class Codebook:
         return self.codes.shape
 
     def dense(self) -> NDArray[np.float32]:
-        """Return the dequantized values, float32."""
+        """Return the values, float32."""
         index = self.granularity.index(self.shape)
         with np.errstate(over="ignore"):  # overflow gives infinity
             return np.asarray(self.scale[index] * self.points[self.codes] + self.offset[index], np.float32)
@@ -155,7 +141,7 @@ class Codebook:
 
 @dataclass(frozen=True, eq=False)
 class Sparse:
-    """Values where a mask is set, zero elsewhere; for pruned tensors whose grid cannot represent zero.
+    """Values where a mask is set, zero elsewhere; for pruned tensors whose grid lacks zero.
 
     Attributes:
         mask: bool, the tensor's shape.
@@ -188,14 +174,12 @@ CompressedTensor: TypeAlias = Dense | Quantized | Codebook | Sparse
 def dequantize(
     codes: NDArray[Any], scale: NDArray[np.float32], zero_point: NDArray[Any] | None, granularity: Granularity
 ) -> NDArray[np.float32]:
-    """Return ``scale * (codes - zero_point)`` in float32, shape of ``codes``.
-
-    The difference is computed in integers; the product is rounded once.
+    """Return ``scale * (codes - zero_point)`` in float32: an integer difference and one rounded product.
 
     Args:
         codes: integers of any shape.
         scale: float32, ``(granularity.count(codes.shape),)``.
-        zero_point: integers of the shape of ``scale``, or None for zero.
+        zero_point: integers of that shape, or None for zero.
         granularity: which elements share a scale.
 
     Example:
@@ -213,25 +197,16 @@ def dequantize(
 def round_to_grid(
     values: NDArray[Any], scale: NDArray[np.float32], zero_point: NDArray[np.uint8] | None, scheme: Scheme
 ) -> Quantized:
-    """Round values to the nearest point of a grid with known scales.
+    """Round values to the nearest point of a grid with known scales; the exact inverse of :func:`dequantize`.
 
-    ``codes = clip(round(values / scale) + zero_point, qmin, qmax)`` in float32, rounding half to even. It inverts
-    :func:`dequantize` exactly.
-
-    Args:
-        values: floats of any shape.
-        scale: float32, ``(scheme.granularity.count(values.shape),)``.
-        zero_point: uint8 of the shape of ``scale``; None for symmetric schemes.
-        scheme: the grid.
+    ``codes = clip(round(values / scale) + zero_point, qmin, qmax)`` in float32, rounding half to even.
 
     Raises:
-        SpecError: a value is not finite, or scale or zero point does not fit the scheme.
+        SpecError: a value is not finite, or scale or zero point does not fit the scheme (:class:`Quantized`).
     """
-    if not np.isfinite(values).all():
-        bad = int(math.prod(values.shape) - np.isfinite(values).sum())
-        raise SpecError(
-            f"{bad} of {values.size} values are not finite; a tensor with NaN or infinity cannot be quantized"
-        )
+    finite = int(np.isfinite(values).sum())
+    if finite < values.size:
+        raise SpecError(f"{values.size - finite} of {values.size} values are not finite and cannot be quantized")
     index = scheme.granularity.index(values.shape)
     codes = np.rint(values.astype(np.float32) / scale[index])
     if zero_point is not None:

@@ -1,4 +1,4 @@
-"""CIFAR-10: 60,000 colour images, 32x32, ten classes, in its binary batches.
+"""CIFAR-10 in its binary batches.
 
 A batch is a sequence of records without a header. A record is a label byte, then 1024 bytes each of red, green and
 blue, row by row.
@@ -14,34 +14,29 @@ from numpy.typing import NDArray
 
 from attar._src.core.errors import DataError
 from attar._src.data.dataset import Dataset
-from attar._src.data.location import locate
 from attar._src.data.preprocessing import find_preprocessing
-from attar._src.data.source import check_split
+from attar._src.data.source import check_split, locate
 
 RECORD = 1 + 3 * 32 * 32
-CIFAR10_LIMIT = 10_000
-"""Most records in a batch file."""
+CIFAR10_LIMIT = 10_000  # records of a batch file
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)}
 
 
 class Cifar10:
-    """``cifar10``: uint8 ``(n, 3, 32, 32)``; 50,000 train and 10,000 test examples.
+    """``cifar10``: uint8 ``(n, 3, 32, 32)``, ten classes; 50,000 train and 10,000 test examples.
 
     Files: ``data_batch_1.bin`` to ``data_batch_5.bin`` and ``test_batch.bin`` in ``$ATTAR_DATA/cifar-10-batches-bin``
-    or ``$ATTAR_DATA``. Krizhevsky 2009, "Learning multiple layers of features from
-    tiny images".
+    or ``$ATTAR_DATA``. Krizhevsky 2009, "Learning multiple layers of features from tiny images".
     """
 
     name: ClassVar[str] = "cifar10"
     argument: ClassVar[str | None] = None
 
     def load(self, argument: str, split: str) -> Dataset:
-        """Return one split."""
         check_split(split)
-        records = np.concatenate(
-            [read_batch(path) for path in locate(self.name, "cifar-10-batches-bin", BATCHES[split])]
-        )
+        paths = locate(self.name, "cifar-10-batches-bin", BATCHES[split])
+        records = np.concatenate([_read_batch(path) for path in paths])
         return Dataset(
             x=records[:, 1:].reshape(-1, 3, 32, 32),
             y=records[:, 0].astype(np.int64),
@@ -52,12 +47,8 @@ class Cifar10:
         )
 
 
-def read_batch(path: Path) -> NDArray[np.uint8]:
-    """Return the records of one batch file, uint8 ``(n, 3073)``, label first.
-
-    Raises:
-        DataError: the file is empty, too long, or not a whole number of records, or a label is not below 10.
-    """
+def _read_batch(path: Path) -> NDArray[np.uint8]:
+    """Return the records of one batch file, uint8 ``(n, 3073)``, label first."""
     size = path.stat().st_size
     if size % RECORD or not 0 < size <= CIFAR10_LIMIT * RECORD:
         raise DataError(f"{path}: 1 to {CIFAR10_LIMIT} records of {RECORD} bytes were expected, {size} bytes arrived")

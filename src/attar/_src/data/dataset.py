@@ -20,7 +20,7 @@ class Dataset:
         x: raw examples ``(n, ...)``: booleans, integers or finite floats, with the axes of ``preprocessing.layout``;
             images are uint8 ``(n, c, h, w)``.
         y: int64 labels, or None; ``(n,)`` and not negative for ``classification``, ``(n, ...)`` for another task.
-        name: its name in messages and reports, such as ``"cifar10"``; not a path, which would tell of a machine.
+        name: in messages and reports, such as ``"cifar10"``; not a path, which would tell of a machine.
         split: ``"train"``, ``"test"`` or another name.
         preprocessing: the usual one; None if raw examples are inputs.
         class_names: the name of each class, or empty.
@@ -56,16 +56,12 @@ class Dataset:
         return len(self.x)
 
     def take(self, indices: NDArray[np.int64], *, split: str | None = None) -> Dataset:
-        """Return the examples at ``indices``, in that order, renamed to ``split`` if given."""
+        """Return the examples at ``indices``, in that order, as ``split`` if given."""
         y = None if self.y is None else self.y[indices]
         return replace(self, x=self.x[indices], y=y, split=split or self.split)
 
     def subset(self, n: int, seed: int = 0) -> Dataset:
-        """Return ``n`` different random examples; the same seed gives the same ones.
-
-        Raises:
-            DataError: ``n`` is not in ``1..len(self)``.
-        """
+        """Return ``n`` different random examples; the same seed gives the same ones."""
         if not 1 <= n <= len(self):
             raise self._error(f"a subset of {n} was asked for and there are {len(self)}; use 1 to {len(self)}")
         return self.take(_permutation(len(self), seed)[:n])
@@ -86,19 +82,21 @@ class Dataset:
         return DataError(f"{self.name} ({self.split}): {message}")
 
 
+def as_labels(values: Any, *, where: str) -> NDArray[np.int64]:
+    """Return integers or booleans of any type as int64, in their shape; errors say ``where`` they are from."""
+    labels = np.asarray(values)
+    if labels.dtype.kind not in "biu":
+        raise DataError(f"{where}: labels are integers, {labels.dtype} arrived; convert them with .astype('int64')")
+    if labels.dtype == np.uint64 and labels.size and int(labels.max()) > np.iinfo(np.int64).max:
+        raise DataError(f"{where}: the label {int(labels.max())} does not fit int64")
+    return labels.astype(np.int64)
+
+
 def holdout(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """Split a set into ``train`` and ``validation``, both shuffled: choices should not be made on the test split.
+    """Split a set into ``train`` and ``validation``, both shuffled; the same seed gives the same two.
 
-    ``round(fraction * n)`` examples are held out, stratified: each class keeps its share to within one example. Without
-    one label per example they are drawn at random.
-
-    Args:
-        dataset: ``n`` examples.
-        fraction: share held out, between 0 and 1.
-        seed: the same seed gives the same two sets.
-
-    Raises:
-        DataError: one of the two would be empty.
+    ``round(fraction * n)`` of ``n`` examples are held out, stratified: each class keeps its share to within one
+    example. Without one label per example they are drawn at random.
     """
     n = len(dataset)
     count = round(fraction * n) if 0 < fraction < 1 else 0
@@ -108,10 +106,8 @@ def holdout(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, 
     by_class = order
     if dataset.y is not None and dataset.y.ndim == 1:
         by_class = order[np.argsort(dataset.y[order], kind="stable")]
-    held = np.zeros(n, np.bool_)
-    held[by_class[np.arange(count) * n // count]] = True
-    chosen = held[order]
-    return dataset.take(order[~chosen], split="train"), dataset.take(order[chosen], split="validation")
+    held = np.isin(order, by_class[np.arange(count) * n // count])
+    return dataset.take(order[~held], split="train"), dataset.take(order[held], split="validation")
 
 
 def _permutation(n: int, seed: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Digits: 1797 grey images of handwritten digits, 8x8, values 0 to 16, from scikit-learn."""
+"""The digits of scikit-learn."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from attar._src.data.source import check_split
 
 
 class Digits:
-    """``digits``: uint8 ``(n, 1, 8, 8)``, ten classes; 1438 train and 359 test examples.
+    """``digits``: uint8 ``(n, 1, 8, 8)`` from 0 to 16, ten classes; 1438 train and 359 test examples.
 
     ``sklearn.datasets.load_digits``: the test part of the UCI set "Optical Recognition of Handwritten Digits". The
     split is drawn here, by class, with a fixed seed.
@@ -25,12 +25,6 @@ class Digits:
     argument: ClassVar[str | None] = None
 
     def load(self, argument: str, split: str) -> Dataset:
-        """Return one split.
-
-        Raises:
-            UnknownName: there is no such split.
-            DataError: scikit-learn is not installed, or has no digits.
-        """
         check_split(split)
         table = np.loadtxt(_file(), delimiter=",")
         both = Dataset(

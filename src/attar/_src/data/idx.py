@@ -1,4 +1,4 @@
-"""The IDX format of byte arrays, gzipped, in which MNIST is published.
+"""The IDX format of byte arrays, gzipped.
 
 Big-endian: two zero bytes, 8 for uint8, the number of axes, one uint32 for each axis, then the values in C order.
 """
@@ -16,20 +16,11 @@ from numpy.typing import NDArray
 
 from attar._src.core.errors import DataError
 
-IDX_LIMIT = 2**28
-"""Most values in a file."""
+IDX_LIMIT = 2**28  # values of a file
 
 
 def read_idx(path: Path, shape: tuple[int | None, ...]) -> NDArray[np.uint8]:
-    """Return the array in a gzipped IDX file.
-
-    Args:
-        path: the file.
-        shape: the expected length of each axis, None for any.
-
-    Raises:
-        DataError: the file is not gzip or not IDX, has another shape, or does not match its header.
-    """
+    """Return the array in a gzipped IDX file; ``shape`` has the expected length of each axis, None for any."""
     try:
         with gzip.open(path) as file:
             sizes = _header(path, file, shape)

@@ -1,4 +1,4 @@
-"""MNIST: 70,000 grey images of handwritten digits, 28x28, in its four gzipped IDX files."""
+"""MNIST in its four gzipped IDX files."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import numpy as np
 from attar._src.core.errors import DataError
 from attar._src.data.dataset import Dataset
 from attar._src.data.idx import read_idx
-from attar._src.data.location import locate
 from attar._src.data.preprocessing import find_preprocessing
-from attar._src.data.source import check_split
+from attar._src.data.source import check_split, locate
 
 
 class Mnist:
@@ -25,7 +24,6 @@ class Mnist:
     argument: ClassVar[str | None] = None
 
     def load(self, argument: str, split: str) -> Dataset:
-        """Return one split."""
         check_split(split)
         stem = "train" if split == "train" else "t10k"
         files = (f"{stem}-images-idx3-ubyte.gz", f"{stem}-labels-idx1-ubyte.gz")

@@ -10,10 +10,9 @@ from typing import ClassVar
 import numpy as np
 
 from attar._src.core.errors import DataError, missing_file
-from attar._src.data.dataset import Dataset
-from attar._src.data.labels import as_labels
+from attar._src.data.dataset import Dataset, as_labels
 
-# From zipfile and numpy, for members that are damaged, encrypted, unsupported or too large.
+# Of zipfile and numpy, for members that are damaged, encrypted, unsupported or too large.
 _DAMAGE = (ValueError, KeyError, OSError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
@@ -28,11 +27,6 @@ class Npz:
     argument: ClassVar[str | None] = "PATH"
 
     def load(self, argument: str, split: str) -> Dataset:
-        """Return one split of the file at ``argument``.
-
-        Raises:
-            DataError: the file is missing, is not an archive of arrays, or lacks the split; lists its arrays.
-        """
         path = Path(argument).expanduser()
         if not path.is_file():
             raise DataError(f"npz: {missing_file(path)}")
@@ -48,8 +42,7 @@ class Npz:
                         f"it holds {', '.join(sorted(keys)) or 'none'}"
                     )
                 x = np.asarray(archive[f"x{suffix}"])
-                y = archive[f"y{suffix}"] if f"y{suffix}" in keys else None
+                y = as_labels(archive[f"y{suffix}"], where=f"{path} y{suffix}") if f"y{suffix}" in keys else None
         except _DAMAGE as error:
             raise DataError(f"{path}: an array cannot be read: {error}") from error
-        where = f"{path} y{suffix}"
-        return Dataset(x=x, y=None if y is None else as_labels(y, where=where), name=path.name, split=split)
+        return Dataset(x=x, y=y, name=path.name, split=split)

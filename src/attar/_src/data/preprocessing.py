@@ -1,7 +1,4 @@
-"""Named preprocessings, from raw examples to inputs: the constants of ``(raw * scale - mean[c]) / std[c]``.
-
-``runtime.preprocess`` does the arithmetic.
-"""
+"""Named preprocessings, the constants of ``(raw * scale - mean[c]) / std[c]``."""
 
 from __future__ import annotations
 
@@ -29,42 +26,23 @@ PREPROCESSINGS: Registry[Preprocessing] = Registry(
 )
 
 
-def find_preprocessing(name: str, layout: str = "NCHW") -> Preprocessing | None:
-    """Return the preprocessing called ``name`` for inputs of ``layout``.
-
-    Args:
-        name: one of ``PREPROCESSINGS``, or ``file.py:name`` of a :class:`Preprocessing`.
-        layout: axes of the input, one capital letter each; N is the batch, C the channels.
-
-    Returns:
-        the preprocessing, or None for ``none``: raw examples are the inputs.
-
-    Raises:
-        UnknownName: there is none of this name.
-        SpecError: the layout does not fit it.
-    """
+def find_preprocessing(name: str) -> Preprocessing | None:
+    """Return a preprocessing by its name in ``PREPROCESSINGS`` or by ``file.py:name``; None for ``none``."""
     chosen = PREPROCESSINGS[name]
     if not isinstance(chosen, Preprocessing):
         raise SpecError(f"{name!r} is a {type(chosen).__name__}; a Preprocessing was expected")
-    return None if chosen.name == "none" else _checked(chosen.model_copy(update={"layout": layout}))
+    return None if chosen.name == "none" else _checked(chosen)
 
 
-def parse_preprocessing(text: str, layout: str = "NCHW") -> Preprocessing | None:
-    """Return the preprocessing a user wrote: a name, or a JSON object.
+def parse_preprocessing(text: str) -> Preprocessing | None:
+    """Return the preprocessing a user wrote: a name, or an object with the fields of :class:`Preprocessing`.
 
-    Args:
-        text: a name for :func:`find_preprocessing`, or an object with the fields of :class:`Preprocessing`, such as
-            ``{"scale": 0.00392, "mean": [0.5], "std": [0.25]}``. ``name`` is ``custom`` by default.
-        layout: axes of the input, unless the object has its own.
-
-    Raises:
-        SpecError: the text is not such an object.
-        UnknownName: there is no preprocessing of this name.
+    ``{"scale": 0.00392, "mean": [0.5], "std": [0.25]}`` has the layout ``NCHW`` and the name ``custom``.
     """
     if not text.lstrip().startswith("{"):
-        return find_preprocessing(text, layout)
+        return find_preprocessing(text)
     try:
-        fields = {"name": "custom", "layout": layout, **json.loads(text)}
+        fields = {"name": "custom", "layout": "NCHW", **json.loads(text)}
         return _checked(Preprocessing.model_validate_json(json.dumps(fields)))
     except json.JSONDecodeError as error:
         raise SpecError(f"preprocessing {text!r} is not JSON: {error}") from error

@@ -1,4 +1,4 @@
-"""All data sets by name, and :func:`load_dataset`, which takes what a user writes."""
+"""All data sets by name."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import numpy as np
 from attar._src.core.errors import DataError, SpecError
 from attar._src.core.registry import Registry
 from attar._src.data.cifar10 import Cifar10
-from attar._src.data.dataset import Dataset
+from attar._src.data.dataset import Dataset, as_labels
 from attar._src.data.digits import Digits
-from attar._src.data.labels import as_labels
 from attar._src.data.mnist import Mnist
 from attar._src.data.npz import Npz
 from attar._src.data.source import DataSource

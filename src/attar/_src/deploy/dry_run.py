@@ -14,9 +14,8 @@ from torch import nn
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import ArtifactError, ModelError, SpecError
 from attar._src.deploy.parity import FLOAT_TOLERANCE, Parity, compare_outputs, output_arrays
-from attar._src.model.capture import CapturedModel, capture
-from attar._src.model.entry import call_by_name
-from attar._src.model.export import evaluation_mode
+from attar._src.model.capture import CapturedModel, capture, evaluation_mode
+from attar._src.model.interface import call_by_name
 from attar._src.model.trace import deploy_graph
 from attar._src.model.traced import TracedModel
 from attar._src.model.weights import find_weights
@@ -42,7 +41,7 @@ def check_deployable(module: nn.Module, traced: TracedModel, use: FileInfo, inpu
     if not find_weights(traced.graph):
         raise SpecError(f"{type(module).__name__} has no weight that multiplies data; there is nothing to compress")
     try:
-        session = Session(pack(CompressedModel(traced).contents(use), coder="raw"))
+        session = Session(pack(CompressedModel.of(traced).contents(use), coder="raw"))
     except ArtifactError as error:
         raise ModelError(f"{type(module).__name__} cannot be deployed: {error}") from error
 

@@ -12,10 +12,10 @@ from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.core.errors import ModelError
 from attar._src.core.tensors import DTYPES
 from attar._src.deploy.build_module import shape_faults
-from attar._src.model.entry import forward_parameters
+from attar._src.model.interface import forward_parameters
 from attar._src.model.trace import trace
 from attar._src.model.traced import TracedModel
-from attar._src.work.compressed_model import CompressedModel
+from attar._src.work.compressed_model import MAIN, CompressedGraph, CompressedModel
 
 
 def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
@@ -35,9 +35,13 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
 
     Raises:
         ArtifactError: the file is damaged.
-        ModelError: the module has another architecture; the message has the tensors that do not fit.
+        ModelError: the module has another architecture (the message has the tensors that do not fit), or the file has
+            several graphs.
     """
     artifact = open_artifact(path)
+    if len(artifact.manifest.graphs) > 1:
+        several = [graph.name for graph in artifact.manifest.graphs]
+        raise ModelError(f"the file has the graphs {several}; attar.load takes a file of one, attar.Session runs any")
     record = artifact.manifest.graphs[0]
     example = tuple(torch.from_numpy(np.zeros(port.example or (), DTYPES[port.dtype])) for port in record.inputs)
     axes = {axis for port in record.inputs for axis, size in enumerate(port.shape) if isinstance(size, str)}
@@ -45,12 +49,12 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
     # The exporter renames Python's own words (input -> input_1); inputs are then matched by position.
     known = set(names) <= forward_parameters(into).keys()
     traced = trace(into, example, names=names if known else (), dynamic=sorted(axes))
-    untouched = CompressedModel(traced)
+    untouched = CompressedModel.of(traced)
     tensors = {name: artifact.tensor(name) for name in untouched.stored() if name in artifact.names}
     _check(artifact, traced, untouched)
     # Rounding a value moved from a rounded one again changes nothing, so all values are marked as rounded.
     activations = {activation.value: activation for activation in record.activations}
-    compressed = CompressedModel(traced, tensors=tensors, activations=activations, rounded=frozenset(activations))
+    compressed = CompressedModel({MAIN: CompressedGraph(traced, activations, frozenset(activations))}, tensors)
     _fill(into, artifact, traced)
     return compressed.simulate()
 

@@ -11,20 +11,27 @@ from typing import Any
 import torch
 
 from attar._src.artifact.inspect import inspect_artifact
-from attar._src.artifact.reader import open_artifact
+from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack, write_atomically
 from attar._src.deploy.parity import EXAMPLES, Parity, compare_outputs
 from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.report.record import NAME, read_report, remember
 from attar._src.runtime.session import Session
-from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo
+from attar._src.work.compressed_model import (
+    MAIN,
+    Calibration,
+    CalibrationInputs,
+    CompressedModel,
+    FileInfo,
+    inputs_by_graph,
+)
 
 
 def package(
     compressed: CompressedModel,
     path: Path,
     use: FileInfo,
-    data: CalibrationInputs,
+    data: Calibration,
     *,
     coder: str,
     dry_run: Parity,
@@ -33,8 +40,9 @@ def package(
 ) -> dict[str, Any]:
     """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
 
-    The outputs are compared on ``data``. The report gets the parity of the untouched module (``dry_run``) and ``notes``
-    by topic. A file of more than ``budget`` bits per weight gets a warning and a note.
+    The outputs are compared on ``data``, of each graph by name if there are several. The report gets the parity of the
+    untouched module (``dry_run``) and ``notes`` by topic. A file of more than ``budget`` bits per weight gets a warning
+    and a note.
 
     Returns:
         The report, with the path and SHA-256 of the file.
@@ -47,23 +55,31 @@ def package(
         read_report(path.parent / NAME)
     packed = pack(compressed.contents(use), coder=coder)
     artifact = open_artifact(packed)
-    batches, simulated = data.first(EXAMPLES).batches, compressed.simulate(torch.float64)
-    parity = compare_outputs(Session(artifact), simulated, batches, "decoding and comparing")
-    parity.check(str(path), integers=bool(compressed.activations))
-    size, folding = inspect_artifact(artifact), compressed.traced.folding
+    inputs = inputs_by_graph(compressed, data)
+    parity = {name: _compare(compressed, name, artifact, inputs[name], path) for name in inputs}
+    size, foldings = inspect_artifact(artifact), [graph.traced.folding for graph in compressed.graphs.values()]
     report = {
         **{key: size[key] for key in ("file_bytes", "graph_bytes", "bits_per_weight", "parameters")},
-        "parity": parity.as_dict(),
+        "parity": parity.get(MAIN, parity),
         "dry_run": dry_run.as_dict(),
         "left_in_floating_point": left_in_floating_point(compressed),
         "notes": {**notes, **_budget_note(path, size["bits_per_weight"], budget)},
-        "batch_norms_folded": dict(folding.folded),
-        "batch_norms_kept": dict(folding.kept),
-        "quantized_activations": len(compressed.activations),
+        "batch_norms_folded": {name: into for each in foldings for name, into in each.folded.items()},
+        "batch_norms_kept": {name: why for each in foldings for name, why in each.kept.items()},
+        "quantized_activations": sum(len(graph.activations) for graph in compressed.graphs.values()),
     }
     write_atomically(path, packed)
     remember(path, artifact.sha256, report)
     return {"file": str(path), "sha256": artifact.sha256, **report}
+
+
+def _compare(
+    compressed: CompressedModel, graph: str, artifact: Artifact, inputs: CalibrationInputs, path: Path
+) -> dict[str, Any]:
+    """Compare one graph of a file with the model in PyTorch; return the figures."""
+    session, simulated = Session(artifact, graph=graph), compressed.simulate(torch.float64, graph=graph)
+    found = compare_outputs(session, simulated, inputs.first(EXAMPLES).batches, "decoding and comparing")
+    return found.check(str(path), integers=bool(compressed.graphs[graph].activations)).as_dict()
 
 
 def _budget_note(path: Path, bits_per_weight: float, budget: float | None) -> dict[str, str]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from attar._src.core.errors import ParityError
 from attar._src.core.progress import track
-from attar._src.model.outputs import flatten_outputs
+from attar._src.model.interface import flatten_outputs
 from attar._src.runtime.session import Session
 
 #: Largest difference of floating-point models, relative to the largest output: orders of summation differ.

@@ -21,7 +21,7 @@ from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.unquantized import left_in_floating_point
-from attar._src.model.entry import forward_parameters
+from attar._src.model.interface import forward_parameters
 from attar._src.model.trace import trace
 from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo
 from attar._src.work.context import Context
@@ -119,7 +119,7 @@ def quantize(
         >>> import attar, torch
         >>> net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
         >>> quantized = attar.quantize(net, torch.randn(64, 8), bits=4, activations=8)
-        >>> report = quantized.save("m.attar")  # doctest: +SKIP
+        >>> report = quantized.save("m.attar")
     """
     stage: PostTrainingQuantize = build_spec(
         PostTrainingQuantize,
@@ -142,4 +142,4 @@ def quantize(
         first, inputs = inputs.batches[0], inputs.of_one_size()
     traced = trace(module, first, names=inputs.names, dynamic=dynamic)
     dry_run = check_deployable(module, traced, use, inputs)
-    return QuantizationResult(stage.run(CompressedModel(traced), Context(inputs)), inputs, use, dry_run)
+    return QuantizationResult(stage.run(CompressedModel.of(traced), Context(inputs)), inputs, use, dry_run)

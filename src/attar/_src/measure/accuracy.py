@@ -1,9 +1,9 @@
-"""Accuracy: the share of examples whose largest output is at the label; on arrays, and on a file with a data set."""
+"""Accuracy: the share of targets at which the output is largest; of arrays, and of a file on a data set."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,15 +18,8 @@ from attar._src.runtime.session import Session
 def right_predictions(outputs: NDArray[Any], targets: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
     """Return for each counted target whether the largest output is at it, and the target.
 
-    Negative targets are not counted, as losses ignore -100: outputs ``[[0, 1], [2, 1]]`` and targets ``[1, -100]``
-    give ``[True]`` and ``[1]``.
-
-    Args:
-        outputs: ``(n, ..., classes)``.
-        targets: integers ``(n, ...)``.
-
-    Raises:
-        DataError: the shapes do not fit, or the targets are not integers.
+    Outputs are ``(n, ..., classes)``, targets integers ``(n, ...)``. Negative targets are not counted, as losses ignore
+    -100: outputs ``[[0, 1], [2, 1]]`` and targets ``[1, -100]`` give ``[True]`` and ``[1]``.
     """
     if targets.dtype.kind not in "iu" or outputs.shape[:-1] != targets.shape:
         raise DataError(
@@ -45,18 +38,14 @@ def accuracy_by_label(right: NDArray[np.bool_], labels: NDArray[Any]) -> dict[st
 class AccuracyMetric:
     """``accuracy``: the share of targets at which the output is largest, 0 to 1; larger is better.
 
-    For one class per example, or per position of a sequence. Negative targets are not counted.
+    Targets are one class per example, or per position of a sequence; negative ones are not counted.
     """
 
     name: ClassVar[str] = "accuracy"
 
     def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
-        """Return the accuracy of ``outputs`` ``(n, ..., classes)`` by integer ``targets`` ``(n, ...)``.
-
-        Raises:
-            DataError: the two do not fit each other, or no target is counted.
-        """
-        return float(_some(right_predictions(outputs, targets)[0]).mean())
+        """Return the accuracy of ``outputs`` ``(n, ..., classes)`` by integer ``targets`` ``(n, ...)``."""
+        return _share(right_predictions(outputs, targets)[0])
 
 
 @dataclass(frozen=True)
@@ -64,12 +53,10 @@ class Accuracy:
     """Accuracy of a file on a data set.
 
     Attributes:
-        accuracy: share of right predictions, 0 to 1.
-        examples: number of examples.
+        accuracy: ``correct / predictions``, 0 to 1.
         predictions: number of labels counted; differs from ``examples`` if an example has several labels.
-        correct: number of right predictions.
-        standard_error: ``sqrt(p (1 - p) / n)`` over the predictions: what another test set of this size might change.
-        per_class: label -> share of right predictions.
+        standard_error: ``sqrt(p (1 - p) / n)`` of ``n`` predictions: what another test set of this size might change.
+        per_class: label -> accuracy.
     """
 
     accuracy: float
@@ -79,24 +66,17 @@ class Accuracy:
     standard_error: float
     per_class: dict[str, float]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the figures as JSON values."""
-        return asdict(self)
-
 
 def evaluate_accuracy(
     session: Session, raw: NDArray[Any], labels: NDArray[np.int64] | None, *, batch: int = 256
 ) -> Accuracy:
-    """Run every example through a file and count where the main output is largest at the label.
+    """Measure the accuracy of a file's main output.
 
     Args:
         session: the decoded file, with one input.
         raw: raw examples ``(n, ...)``; the file's own preprocessing makes inputs of them.
         labels: int64 ``(n, ...)``, the output's shape without its last axis; negative ones are not counted.
         batch: examples that run at once, if the graph does not fix it.
-
-    Raises:
-        DataError: examples, labels and outputs do not fit each other.
     """
     if labels is None:
         raise DataError("there are no labels to judge predictions by; choose a split or data set that has them")
@@ -109,9 +89,14 @@ def evaluate_accuracy(
     pairs = []
     for start in track(range(0, len(raw), step), "evaluating"):
         outputs = judged_output(session, [session.preprocess(raw[start : start + step])])
-        pairs.append(_judge(outputs, labels[start : start + step]))
+        pairs.append(right_predictions(outputs, labels[start : start + step]))
+        if (highest := labels[start : start + step].max(initial=0)) >= outputs.shape[-1]:
+            raise DataError(
+                f"labels up to {highest} were given for {outputs.shape[-1]} outputs; "
+                "is this the data the model was made for?"
+            )
     right, counted = (np.concatenate(each) for each in zip(*pairs, strict=True))
-    share = float(_some(right).mean())
+    share = _share(right)
     return Accuracy(
         accuracy=share,
         examples=len(raw),
@@ -122,17 +107,7 @@ def evaluate_accuracy(
     )
 
 
-def _judge(outputs: NDArray[Any], labels: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
-    found = right_predictions(outputs, labels)
-    if labels.max(initial=0) >= outputs.shape[-1]:
-        raise DataError(
-            f"labels up to {labels.max()} were given for {outputs.shape[-1]} outputs; "
-            "is this the data the model was made for?"
-        )
-    return found
-
-
-def _some(right: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _share(right: NDArray[np.bool_]) -> float:
     if not right.size:
         raise DataError("accuracy: every target is negative, which excludes it; nothing is left to judge")
-    return right
+    return float(right.mean())

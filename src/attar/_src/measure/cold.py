@@ -10,10 +10,9 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 
@@ -35,10 +34,6 @@ class Cold:
     cold_start_ms: float
     peak_memory_bytes: int | None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the figures as JSON values."""
-        return asdict(self)
-
 
 def cold_start(path: Path, shapes: list[tuple[list[int], str]], *, threads: int = 1, repeats: int = 3) -> Cold:
     """Return the medians over ``repeats`` fresh processes, one after the other.
@@ -46,11 +41,8 @@ def cold_start(path: Path, shapes: list[tuple[list[int], str]], *, threads: int 
     Args:
         path: a ``.attar`` or ``.onnx`` file.
         shapes: shape and numpy type of each input, in order: ``[([1, 3, 32, 32], "<f4")]``.
-        threads: threads the model may use.
+        threads: threads for a run.
         repeats: number of processes.
-
-    Raises:
-        ArtifactError: a process failed; with its message.
     """
     command = [sys.executable, "-m", "attar._src.measure.cold", str(path), json.dumps(shapes), str(threads)]
     found = []
@@ -58,12 +50,9 @@ def cold_start(path: Path, shapes: list[tuple[list[int], str]], *, threads: int 
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ArtifactError(f"{path} could not be opened in a fresh process: {done.stderr.strip()[-300:]}")
-        found.append(json.loads(done.stdout))
-    memory = [item["peak_memory_bytes"] for item in found]
-    return Cold(
-        cold_start_ms=median(item["cold_start_ms"] for item in found),
-        peak_memory_bytes=None if None in memory else int(median(memory)),
-    )
+        found.append(Cold(**json.loads(done.stdout)))
+    memory = [cold.peak_memory_bytes for cold in found if cold.peak_memory_bytes is not None]
+    return Cold(median(cold.cold_start_ms for cold in found), int(median(memory)) if memory else None)
 
 
 def peak_memory() -> int | None:
@@ -87,7 +76,7 @@ def measure_in_process(path: str, shapes: str, threads: str) -> None:
     runner = open_runner(Path(path), threads=int(threads))
     runner.run(dict(zip(runner.inputs, arrays, strict=True)))
     took = (time.perf_counter() - started) * 1e3
-    sys.stdout.write(json.dumps(Cold(took, peak_memory()).as_dict()))
+    sys.stdout.write(json.dumps(vars(Cold(took, peak_memory()))))
 
 
 if __name__ == "__main__":

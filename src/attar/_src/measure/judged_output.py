@@ -1,4 +1,4 @@
-"""The main output of a file for a batch, ready to be judged."""
+"""The output of a file that metrics judge."""
 
 from __future__ import annotations
 
@@ -13,13 +13,9 @@ from attar._src.runtime.session import Session
 
 
 def judged_output(session: Session, inputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Return the main output for a batch of ``n`` examples, ``(n, ...)``.
+    """Return the main output ``(n, ...)`` for inputs ``(n, ...)`` in the order of the graph's.
 
     If the graph's batch is fixed, a shorter one is filled up with copies of its last example.
-
-    Args:
-        session: the decoded file.
-        inputs: arrays ``(n, ...)``, in the order of the graph's inputs.
 
     Raises:
         DataError: an input does not fit, or the output is not finite.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,11 +20,9 @@ class Latency:
     """Latency of one model.
 
     Attributes:
-        median_ms: median over the runs, in milliseconds.
-        p99_ms: 99th percentile.
+        median_ms, p99_ms: median and 99th percentile over the rounds.
         spread: interquartile range over the median; large on a busy machine.
         ratio: median over the median of the first model.
-        rounds: number of runs.
     """
 
     median_ms: float
@@ -34,10 +31,6 @@ class Latency:
     ratio: float
     rounds: int
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the figures as JSON values."""
-        return asdict(self)
-
 
 def interleave(runs: Sequence[Callable[[], object]], *, rounds: int | None = None) -> list[Latency]:
     """Time several models: each round runs every model once, in random order.
@@ -45,9 +38,6 @@ def interleave(runs: Sequence[Callable[[], object]], *, rounds: int | None = Non
     Args:
         runs: each runs one model once.
         rounds: number of rounds; None for about five seconds, 20 to 2000 rounds.
-
-    Raises:
-        SpecError: there are no models or no rounds.
     """
     if not runs or (rounds is not None and rounds < 1):
         raise SpecError(f"{rounds} rounds of {len(runs)} models were asked for; use one or more of both")
@@ -72,13 +62,5 @@ def interleave(runs: Sequence[Callable[[], object]], *, rounds: int | None = Non
 def summarize(times: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> list[Latency]:
     """Return the figures of each column of ``times``, in milliseconds ``(rounds, models)``."""
     low, median, high, p99 = np.percentile(times, [25, 50, 75, 99], axis=0)
-    return [
-        Latency(
-            median_ms=float(median[j]),
-            p99_ms=float(p99[j]),
-            spread=float((high[j] - low[j]) / median[j]),
-            ratio=float(median[j] / median[0]),
-            rounds=len(times),
-        )
-        for j in range(times.shape[1])
-    ]
+    figures = np.stack([median, p99, (high - low) / median, median / median[0]], axis=1)
+    return [Latency(mid, worst, spread, ratio, len(times)) for mid, worst, spread, ratio in figures.tolist()]

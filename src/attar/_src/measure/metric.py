@@ -15,7 +15,7 @@ from attar._src.measure.accuracy import AccuracyMetric, accuracy_by_label, right
 from attar._src.measure.judged_output import judged_output
 from attar._src.runtime.session import Session
 
-#: Outputs ``(n, ...)`` and targets ``(n, ...)`` of a whole set -> one number.
+#: Outputs ``(n, ...)`` and targets ``(n, ...)`` of a whole set -> a number.
 Metric = Callable[[NDArray[Any], NDArray[Any]], float]
 #: The inputs of a batch, in order, and its targets.
 Examples = tuple[tuple[NDArray[Any], ...], NDArray[Any]]
@@ -27,11 +27,7 @@ class MeanSquaredError:
     name: ClassVar[str] = "mean_squared_error"
 
     def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
-        """Return the mean for ``outputs`` and ``targets`` of the same shape, but for axes of length 1.
-
-        Raises:
-            DataError: the sizes differ.
-        """
+        """Return the mean for ``outputs`` and ``targets`` of the same shape, but for axes of length 1."""
         if outputs.size != targets.size:
             raise DataError(f"mean squared error of outputs {outputs.shape} by targets {targets.shape}")
         difference = outputs.astype(np.float64) - targets.reshape(outputs.shape)
@@ -43,12 +39,7 @@ METRICS: Registry[Metric] = Registry("metric", AccuracyMetric(), MeanSquaredErro
 
 @dataclass(frozen=True)
 class Guarded:
-    """A metric with errors that name it.
-
-    Attributes:
-        name: its name in logs.
-        metric: the function.
-    """
+    """A metric with errors that give its name in logs."""
 
     name: str
     metric: Metric
@@ -57,8 +48,7 @@ class Guarded:
         """Return the metric, which may be NaN.
 
         Raises:
-            SpecError: the function raised an exception, or did not return a number.
-            AttarError: raised by the function itself.
+            SpecError: the function raised an exception that is no AttarError, or did not return a number.
         """
         try:
             found: Any = self.metric(outputs, targets)
@@ -76,34 +66,20 @@ class Guarded:
 
 
 def find(metric: Any) -> tuple[str, Metric]:
-    """Return the name of a metric in logs, and the metric, guarded.
-
-    Args:
-        metric: a registered name, ``file.py:name``, or a function of outputs and targets.
-
-    Raises:
-        UnknownName: there is no metric of this name.
-        SpecError: it cannot be called.
-    """
-    found = METRICS[metric] if isinstance(metric, str) else metric
+    """Return the name in logs and the function of a metric: a registered name, ``file.py:name``, or a function."""
+    if isinstance(metric, str):
+        name, found = metric.rpartition(":")[2], METRICS[metric]
+    else:
+        found = metric
+        name = str(getattr(metric, "name", None) or getattr(metric, "__name__", type(metric).__name__))
     if not callable(found):
         raise SpecError(f"metric {metric!r} is a {type(found).__name__}; a function of outputs and targets is needed")
-    if isinstance(metric, str):
-        name = metric.rpartition(":")[2]
-    else:
-        name = str(getattr(found, "name", None) or getattr(found, "__name__", type(found).__name__))
     return name, Guarded(name, found)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The metric of a file on a set.
-
-    Attributes:
-        value: the metric.
-        examples: number of examples.
-        per_class: label -> accuracy of that class; empty if the task has no classes.
-    """
+    """The metric of a file on a set; ``per_class``, label -> accuracy, is empty if the task has no classes."""
 
     value: float
     examples: int
@@ -111,16 +87,13 @@ class Scored:
 
 
 def score(session: Session, batches: Iterable[Examples], metric: Metric, *, classes: bool = True) -> Scored:
-    """Run a set through a file and judge its main output (``Session.main_output``).
+    """Run a set through a file and judge its main output.
 
     Args:
         session: the decoded file.
-        batches: preprocessed inputs with targets; at most as long as the graph's batch, if that is fixed.
-        metric: function of the outputs and targets of the whole set.
+        batches: preprocessed; at most as long as the graph's batch, if that is fixed.
+        metric: of the outputs and targets of the whole set.
         classes: whether integer targets are classes.
-
-    Raises:
-        DataError: there are no examples, an output is not finite, or outputs and targets do not fit.
     """
     pairs = [(judged_output(session, inputs), targets) for inputs, targets in batches]
     if not pairs:

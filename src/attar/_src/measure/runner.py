@@ -1,4 +1,4 @@
-"""A model that can be run and timed, ours or another's, under the same settings."""
+"""Opened models, ``.attar`` and ``.onnx``, run and timed under the same settings."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Runner:
     Attributes:
         path: its file.
         inputs: names of its inputs, in order.
-        run: from inputs by name to outputs by name, in order.
-        session: the session behind it, if the file is a ``.attar`` file.
+        run: inputs by name -> outputs by name, in order.
+        session: of a ``.attar`` file.
     """
 
     path: Path
@@ -34,22 +34,14 @@ class Runner:
     session: Session | None = None
 
     def feed(self, feed: InputArrays) -> InputArrays:
-        """Return the same arrays under the names of this model's inputs, by position.
-
-        Raises:
-            DataError: the number of inputs differs.
-        """
+        """Return the same arrays under the names of this model's inputs, by position."""
         if len(feed) != len(self.inputs):
             raise DataError(f"{self.path} takes {len(self.inputs)} inputs, the model it is compared with {len(feed)}")
         return dict(zip(self.inputs, feed.values(), strict=True))
 
 
 def open_runner(path: Path, *, threads: int | None = None) -> Runner:
-    """Open a ``.attar`` file, or a ``.onnx`` file with ONNX Runtime directly.
-
-    Raises:
-        ArtifactError: the file cannot be read, or ONNX Runtime refuses it.
-    """
+    """Open a ``.attar`` file, or a ``.onnx`` file with ONNX Runtime directly."""
     if path.suffix == ".onnx":
         return open_onnx(path, threads=threads)
     session = Session(path, threads=threads)
@@ -57,11 +49,7 @@ def open_runner(path: Path, *, threads: int | None = None) -> Runner:
 
 
 def open_onnx(path: Path, *, threads: int | None = None) -> Runner:
-    """Open an ONNX file with ONNX Runtime.
-
-    Raises:
-        ArtifactError: the file cannot be read, or ONNX Runtime refuses it.
-    """
+    """Open an ONNX file with ONNX Runtime."""
     if not path.is_file():
         raise ArtifactError(missing_file(path))
     engine = Engine(path, threads=threads)
@@ -70,19 +58,15 @@ def open_onnx(path: Path, *, threads: int | None = None) -> Runner:
     def run(feed: InputArrays) -> InputArrays:
         return dict(zip(names, engine.run(feed), strict=True))
 
-    return Runner(path, tuple(value.name for value in engine.inputs), run)
+    return Runner(path, engine.inputs, run)
 
 
 def example_feed(runner: Runner, batch: int) -> InputArrays:
-    """Return inputs to time a file on: normal numbers of a fixed seed, and zeros for integers, which may be indices.
-
-    Raises:
-        DataError: the file is not a ``.attar`` file, which has example sizes; or its batch is fixed to another size.
-    """
+    """Return inputs to time a ``.attar`` file on: normal numbers, and zeros for integers, which may be indices."""
     if runner.session is None:
         raise DataError(f"{runner.path} has no example sizes; put a .attar file first")
     rng = np.random.default_rng(0)
-    feed: dict[str, NDArray[Any]] = {}
+    feed: InputArrays = {}
     for name, zeros in runner.session.example(batch).items():
         if zeros.ndim and len(zeros) != batch:
             raise DataError(f"input {name!r} has a fixed batch of {len(zeros)}; use --batch {len(zeros)}")

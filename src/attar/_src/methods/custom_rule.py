@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import field_serializer
-from pydantic.json_schema import SkipJsonSchema
-
-from attar._src.core.describe import reference_name
 from attar._src.core.errors import SpecError
 from attar._src.core.registry import load_object
-from attar._src.methods.objectives.custom import copy_object
+from attar._src.core.spec import reference_name
+from attar._src.methods.objectives.custom import ObjectName, copy_object
 from attar._src.work.constraint import Constraint
 from attar._src.work.learner import Learner
 from attar._src.work.rule import Rule
@@ -20,22 +17,16 @@ class CustomRule(Rule):
     """A user's own rule: ``{name: rules.py:clamp, arguments: {limit: 1}}``.
 
     The name refers to a ``Rule``, a subclass of it, or a function ``rule(learner, **arguments) -> Constraint``. Objects
-    are copied each time they are attached, so that runs do not share state.
+    are copied each time they are attached.
 
     Attributes:
-        name: ``file.py:name``, ``package.module:name`` or the object.
         arguments: keyword arguments.
     """
 
-    name: str | SkipJsonSchema[Any]
+    name: ObjectName
     arguments: dict[str, Any] = {}
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return the constraint made by the user's rule.
-
-        Raises:
-            SpecError: the rule returns something else.
-        """
         rule = load_object(self.name) if isinstance(self.name, str) else self.name
         arguments = copy_object(self.arguments, reference_name(self.name))
         if isinstance(rule, type) and issubclass(rule, Rule):
@@ -48,7 +39,3 @@ class CustomRule(Rule):
                 f"{reference_name(self.name)} returned {type(constraint).__name__}; a rule should return a Constraint"
             )
         return constraint
-
-    @field_serializer("name")
-    def _written(self, name: Any) -> str:
-        return reference_name(name)

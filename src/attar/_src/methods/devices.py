@@ -1,4 +1,4 @@
-"""Moving a learner (module, programs, constraints) to the training device and back."""
+"""Moving a learner to the training device and back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from attar._src.model.capture import to_device
+from attar._src.model.programs import to_device
 from attar._src.work.learner import Learner
 
 
@@ -25,7 +25,7 @@ def on_device(learner: Learner, device: torch.device) -> Iterator[None]:
 
 
 def _move(learner: Learner, device: torch.device) -> None:
-    """Move everything. Moving a module replaces its buffers; those shared by programs stay shared here."""
+    """Move module, programs and constraints; buffers that they share stay shared."""
     programs = (learner.captured.training, learner.captured.evaluation)
     moved: dict[int, torch.Tensor] = {}
     old = []  # keeps old buffers alive, so that their ids, the keys of ``moved``, are not reused

@@ -21,24 +21,36 @@ Terms = Annotated[
 ]
 
 
-class Finetune(TrainingStage):
-    """Minimise a weighted sum of terms under constraints.
-
-    Quantized distillation, for example, is ``objective: [kl, cross_entropy], constraints: [quantize]``.
+class ConstrainedStage(TrainingStage):
+    """Base of the training stages of this package.
 
     Attributes:
-        objective: the terms.
         constraints: rules attached in this stage; they stay in later stages.
     """
 
-    stage: Literal["finetune"] = "finetune"
-    objective: Terms = (CrossEntropy(),)
     constraints: tuple[ConstraintChoice, ...] = ()
 
+    def attached_rules(self) -> tuple[Rule, ...]:
+        return self.constraints
+
+
+class ObjectiveStage(ConstrainedStage):
+    """Base of the training stages that take any terms.
+
+    Attributes:
+        objective: the terms of the loss.
+    """
+
+    objective: Terms = (CrossEntropy(),)
+
     def loss_terms(self) -> tuple[Term, ...]:
-        """Return ``objective``."""
         return self.objective
 
-    def attached_rules(self) -> tuple[Rule, ...]:
-        """Return ``constraints``."""
-        return self.constraints
+
+class Finetune(ObjectiveStage):
+    """Minimise a weighted sum of terms under constraints.
+
+    Quantized distillation, for example, is ``objective: [kl, cross_entropy], constraints: [quantize]``.
+    """
+
+    stage: Literal["finetune"] = "finetune"

@@ -19,7 +19,7 @@ def select_weights(
 
     Args:
         learner: the module.
-        general: setting of the weights matched by ``layers``.
+        general: setting of the weights matched by the globs ``layers``.
         overrides: glob -> other setting, also outside ``layers``; the last match wins.
         keep: globs of weights to leave out.
         layers: globs of weights to include.

@@ -1,21 +1,20 @@
-"""Re-estimation of batch-norms: their running statistics for the final weights, as plain averages over batches.
+"""Re-estimation of batch-norms: running statistics for the final weights.
 
-In training, running statistics lag behind the weights, and a small step may change many rounded weights at once. So
-they are computed again at the end of a stage (Izmailov et al. 2018, "Averaging weights leads to wider optima", section
-3.3; Nagel et al. 2022, "Overcoming oscillations in quantization-aware training", section 3.2, on low bit widths).
+In training, running statistics lag behind the weights, and a small step may change many rounded weights at once
+(Izmailov et al. 2018, "Averaging weights leads to wider optima", section 3.3; Nagel et al. 2022, "Overcoming
+oscillations in quantization-aware training", section 3.2, on low bit widths).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 
 import torch
 from lightning_fabric import Fabric
 from torch import fx, nn
 
 from attar._src.model.operators import argument, arguments, is_batch_norm
-from attar._src.train.batch import Batch, Feed
+from attar._src.train.batch import Feed
 from attar._src.train.seeds import derive_seed, seed_everything
 from attar._src.work.learner import Learner
 
@@ -29,10 +28,9 @@ def reestimate_norms(learner: Learner, feed: Feed, fabric: Fabric, *, batches: i
 
     Args:
         learner: on the fabric's device; its buffers are changed in place.
-        feed: the training examples.
+        feed, epoch: the training examples from this epoch on.
         fabric: devices, ranks and precision.
         batches: number of batches on each rank.
-        epoch: first epoch not trained on; order and augmentation of the examples follow from it.
         seed: seed of random numbers drawn by user code.
     """
     program = learner.graph(train=False)
@@ -41,7 +39,8 @@ def reestimate_norms(learner: Learner, feed: Feed, fabric: Fabric, *, batches: i
         return
     seed_everything(derive_seed(seed, "norms", fabric.global_rank))
     with torch.no_grad():
-        for batch in islice(_batches(feed, epoch, batches), batches):
+        following = chain.from_iterable(feed.epoch(number) for number in range(epoch, epoch + batches))
+        for batch in islice(following, batches):
             with fabric.autocast():
                 program(*batch.to(fabric.device).pick(learner.captured.names))
         for norm in norms:
@@ -60,7 +59,6 @@ class _Norm(nn.Module):
     def forward(
         self, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float
     ) -> torch.Tensor:
-        """Return ``x`` normalized by its own statistics, and add these to the sums."""
         mean, variance = (torch.zeros_like(each) for each in self.running)
         normalized = torch.batch_norm(x, weight, bias, mean, variance, True, 1.0, eps, torch.backends.cudnn.enabled)
         self.total += torch.stack([mean, variance])
@@ -68,7 +66,6 @@ class _Norm(nn.Module):
         return normalized
 
     def finalize(self, fabric: Fabric) -> None:
-        """Copy the averages into the running statistics."""
         average = self.total / self.calls
         if fabric.world_size > 1:
             reduced = fabric.all_reduce(average, reduce_op="mean")
@@ -95,9 +92,3 @@ def _replace_norms(program: fx.GraphModule) -> list[_Norm]:
         program.graph.erase_node(node)
     program.recompile()
     return list(norms.values())
-
-
-def _batches(feed: Feed, epoch: int, batches: int) -> Iterator[Batch]:
-    """Yield the batches of ``epoch`` and the epochs after it, ``batches`` or more."""
-    for number in range(epoch, epoch + batches):
-        yield from feed.epoch(number)

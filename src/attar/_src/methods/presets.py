@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from attar._src.core.spec import explain
-from attar._src.methods.finetune import Terms
+from attar._src.methods.finetune import ConstrainedStage, ObjectiveStage
 from attar._src.methods.objectives.cross_entropy import CrossEntropy
 from attar._src.methods.objectives.kl import Kl
 from attar._src.methods.objectives.registry import ObjectiveChoice
@@ -20,8 +20,6 @@ from attar._src.methods.quantize.low_precision import LowPrecision
 from attar._src.methods.quantize.lsq.rule import Lsq
 from attar._src.methods.quantize.qat.rate import Rate
 from attar._src.methods.quantize.qat.straight_through import Rounding, StraightThrough
-from attar._src.methods.rules import ConstraintChoice
-from attar._src.methods.training_stage import TrainingStage
 from attar._src.train.schedule import Schedule, Scheduled
 from attar._src.work.rule import Rule
 from attar._src.work.term import Term
@@ -30,8 +28,8 @@ _MARGIN = 0.01  # share of a size budget kept back, because the rate fluctuates 
 
 
 def _refuse_negative(value: Scheduled) -> Scheduled:
-    if isinstance(value, Schedule) and min(value.start, value.stop) < 0:
-        raise ValueError(f"a factor of {min(value.start, value.stop):g} is below 0; start and stop must be 0 or above")
+    if isinstance(value, Schedule) and (lowest := min(value.start, value.stop)) < 0:
+        raise ValueError(f"a factor of {lowest:g} is below 0; start and stop must be 0 or above")
     return value
 
 
@@ -39,118 +37,89 @@ def _refuse_negative(value: Scheduled) -> Scheduled:
 Factor = Annotated[Annotated[float, Field(ge=0)] | Schedule, AfterValidator(_refuse_negative)]
 
 
-def _refuse_no_loss(alpha: Factor, beta: Factor) -> None:
-    if alpha == 0 and beta == 0:
-        raise ValueError("alpha and beta are both 0, so no loss is left; set one above 0")
-
-
-class Train(TrainingStage):
+class Train(ConstrainedStage):
     """Train on labels.
 
     Attributes:
         loss: the loss.
-        constraints: rules attached in this stage; they stay in later stages.
     """
 
     stage: Literal["train"] = "train"
     loss: ObjectiveChoice = CrossEntropy()
-    constraints: tuple[ConstraintChoice, ...] = ()
 
     def loss_terms(self) -> tuple[Term, ...]:
-        """Return ``loss``."""
         return (self.loss,)
 
-    def attached_rules(self) -> tuple[Rule, ...]:
-        """Return ``constraints``."""
-        return self.constraints
 
-
-class Distill(TrainingStage):
-    """Learn from a teacher and from labels: ``alpha T^2 KL(teacher_T || student_T) + beta CE`` (Hinton et al. 2015,
-    "Distilling the knowledge in a neural network", section 2).
+class DistillationStage(ConstrainedStage):
+    """Base of the stages that learn from a teacher and from labels.
 
     Attributes:
         teacher: name of a model; for an ensemble a list of names, or name -> weight.
         temperature: T, a number or a schedule.
         alpha: factor of the loss against the teacher, a number or a schedule.
         beta: factor of the loss against the labels; 0 without labels.
-        loss: the loss against the teacher.
-        hard: the loss against the labels.
-        constraints: rules attached in this stage; they stay in later stages.
     """
 
-    stage: Literal["distill"] = "distill"
     teacher: Teachers
     temperature: Temperature = 4.0
     alpha: Factor = 0.9
     beta: Factor = 0.1
-    loss: Literal["kl", "soft_cross_entropy"] = "kl"
-    hard: ObjectiveChoice = CrossEntropy()
-    constraints: tuple[ConstraintChoice, ...] = ()
 
     @model_validator(mode="after")
-    def _check_factors(self) -> Self:
+    def _refuse_no_loss(self) -> Self:
+        if self.alpha == 0 and self.beta == 0:
+            raise ValueError("alpha and beta are both 0, so no loss is left; set one above 0")
+        return self
+
+    def _losses(self, soft: type[Kl | SoftCrossEntropy], hard: Term) -> tuple[Term, ...]:
+        """Return the loss against the teacher and, unless ``beta`` is 0, ``hard`` with that weight."""
+        first = soft(teacher=self.teacher, temperature=self.temperature, weight=self.alpha)
+        return (first,) if self.beta == 0 else (first, hard.model_copy(update={"weight": self.beta}))
+
+
+class Distill(DistillationStage):
+    """Learn from a teacher and from labels: ``alpha T^2 KL(teacher_T || student_T) + beta CE`` (Hinton et al. 2015,
+    "Distilling the knowledge in a neural network", section 2).
+
+    Attributes:
+        loss: the loss against the teacher.
+        hard: the loss against the labels.
+    """
+
+    stage: Literal["distill"] = "distill"
+    loss: Literal["kl", "soft_cross_entropy"] = "kl"
+    hard: ObjectiveChoice = CrossEntropy()
+
+    @model_validator(mode="after")
+    def _refuse_two_weights(self) -> Self:
         if self.hard.weight != 1:
             raise ValueError(f"beta is the weight of the hard loss; leave out hard.weight (got {self.hard.weight})")
-        _refuse_no_loss(self.alpha, self.beta)
         return self
 
     def loss_terms(self) -> tuple[Term, ...]:
-        """Return the soft loss and, unless ``beta`` is 0, the hard loss."""
-        soft = {"kl": Kl, "soft_cross_entropy": SoftCrossEntropy}[self.loss]
-        terms: list[Term] = [soft(teacher=self.teacher, temperature=self.temperature, weight=self.alpha)]
-        if self.beta != 0:
-            terms.append(self.hard.model_copy(update={"weight": self.beta}))
-        return tuple(terms)
-
-    def attached_rules(self) -> tuple[Rule, ...]:
-        """Return ``constraints``."""
-        return self.constraints
+        return self._losses(Kl if self.loss == "kl" else SoftCrossEntropy, self.hard)
 
 
-class PruneStage(Pruning, TrainingStage):
-    """Train while pruning weights. Has the fields of ``Pruning`` too.
-
-    Attributes:
-        objective: the terms of the loss.
-        constraints: further rules, attached after the pruning.
-    """
+class PruneStage(Pruning, ObjectiveStage):
+    """Train while pruning weights. ``constraints`` are attached after the pruning."""
 
     stage: Literal["prune"] = "prune"
-    objective: Terms = (CrossEntropy(),)
-    constraints: tuple[ConstraintChoice, ...] = ()
-
-    def loss_terms(self) -> tuple[Term, ...]:
-        """Return ``objective``."""
-        return self.objective
 
     def attached_rules(self) -> tuple[Rule, ...]:
-        """Return the rule ``prune`` with this stage's fields, then ``constraints``."""
         return (Prune(**{name: getattr(self, name) for name in Pruning.model_fields}), *self.constraints)
 
 
-class QuantizeStage(Rounding, TrainingStage):
-    """Quantization-aware training. Has the fields of ``Rounding`` too.
-
-    Attributes:
-        objective: the terms of the loss.
-        constraints: further rules, attached before the grids.
-    """
+class QuantizeStage(Rounding, ObjectiveStage):
+    """Quantization-aware training. ``constraints`` are attached before the grids."""
 
     stage: Literal["quantize"] = "quantize"
-    objective: Terms = (CrossEntropy(),)
-    constraints: tuple[ConstraintChoice, ...] = ()
-
-    def loss_terms(self) -> tuple[Term, ...]:
-        """Return ``objective``."""
-        return self.objective
 
     def attached_rules(self) -> tuple[Rule, ...]:
-        """Return ``constraints``, then the rule ``quantize`` with this stage's fields."""
         return (*self.constraints, StraightThrough(**{name: getattr(self, name) for name in Rounding.model_fields}))
 
 
-class Compress(TrainingStage):
+class Compress(DistillationStage):
     """Distil on learned grids so that the file has at most ``size`` bits per weight.
 
     Combines ``kl`` and ``cross_entropy`` as in ``distill``, ``lsq`` on wide grids, the term ``rate`` with ``size`` as
@@ -158,27 +127,16 @@ class Compress(TrainingStage):
     from a trained module.
 
     Attributes:
-        teacher: name of a model; for an ensemble a list of names, or name -> weight.
         size: budget of the whole file without its graph, in bits per weight as in reports. A larger file is reported.
         bits: bits of a code before entropy coding; if None, ``size`` rounded up plus 2, from 3 to 8 (size 1.5 -> 4
             bits). Frequent codes take fewer bits than their width, so the grid may be wider than the budget.
-        granularity: which weights share a step, as in ``lsq``.
-        through: wider grids before, as in ``lsq``.
-        offset: whether weights have a learned offset, as in ``lsq``.
-        floats: bits of tensors on no grid, such as biases and norms.
-        scale_bits: bits of the scales of weights, as in ``low_precision``.
-        merge: whether batch-norms that cannot be folded are stored as two vectors, as in ``low_precision``.
-        temperature: T, a number or a schedule.
-        alpha: factor of the loss against the teacher, a number or a schedule.
-        beta: factor of the loss against the labels; 0 without labels.
+        granularity, through, offset: which weights share a step, wider grids before, learned offsets; as in ``lsq``.
+        floats, scale_bits, merge: ``bits``, ``scale_bits`` and ``merge`` of ``low_precision``.
         reach: share of the stage after which the budget applies in full.
         terms: further terms, such as ``damping``.
-        constraints: further rules.
-        norm_batches: batches to re-estimate batch-norms on, as in every training stage.
     """
 
     stage: Literal["compress"] = "compress"
-    teacher: Teachers
     size: Annotated[float, Field(gt=0, le=8)]
     bits: GridBits | None = None
     granularity: GranularityChoice = None
@@ -187,18 +145,13 @@ class Compress(TrainingStage):
     floats: Literal[8, 16] = 16
     scale_bits: Literal[16, 32] = 32
     merge: bool = True
-    temperature: Temperature = 4.0
-    alpha: Factor = 0.9
-    beta: Factor = 0.1
     reach: Annotated[float, Field(gt=0, le=0.9)] = 0.5
     terms: tuple[ObjectiveChoice, ...] = ()
-    constraints: tuple[ConstraintChoice, ...] = ()
     # A factory, so that the record always has the value: a missing one means 0, the default of other stages.
     norm_batches: Annotated[int, Field(ge=0)] = Field(default_factory=lambda: 50, json_schema_extra={"default": 50})
 
     @model_validator(mode="after")
     def _check_grid(self) -> Self:
-        _refuse_no_loss(self.alpha, self.beta)
         try:
             self._grid()
         except ValidationError as error:
@@ -206,15 +159,11 @@ class Compress(TrainingStage):
         return self
 
     def size_budget(self) -> float:
-        """Return ``size``."""
         return self.size
 
     def loss_terms(self) -> tuple[Term, ...]:
-        """Return ``kl``, ``cross_entropy`` unless ``beta`` is 0, ``rate`` and ``terms``."""
-        terms: list[Term] = [Kl(teacher=self.teacher, temperature=self.temperature, weight=self.alpha)]
-        if self.beta != 0:
-            terms.append(CrossEntropy(weight=self.beta))
-        return (*terms, Rate(file=self.size * (1 - _MARGIN), reach=self.reach), *self.terms)
+        rate = Rate(file=self.size * (1 - _MARGIN), reach=self.reach)
+        return (*self._losses(Kl, CrossEntropy()), rate, *self.terms)
 
     def attached_rules(self) -> tuple[Rule, ...]:
         """Return ``constraints`` with ``lsq`` before those that need a grid, then ``low_precision``."""

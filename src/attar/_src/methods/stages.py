@@ -19,16 +19,8 @@ from attar._src.methods.presets import Compress, Distill, PruneStage, QuantizeSt
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.work.stage import Stage
 
-#: Every stage, in the order of the documentation.
-STAGES: tuple[type[Stage], ...] = (
-    Train,
-    Distill,
-    PruneStage,
-    QuantizeStage,
-    PostTrainingQuantize,
-    Compress,
-    Finetune,
-)
+#: In the order of the documentation.
+STAGES: tuple[type[Stage], ...] = (Train, Distill, PruneStage, QuantizeStage, PostTrainingQuantize, Compress, Finetune)
 
 _TRAINED = "quantize with epochs"
 #: Fields of the training ``quantize`` that the post-training one lacks.
@@ -53,7 +45,7 @@ def _is_near_epochs(name: str) -> bool:
 
 
 def _custom(value: Any, check: Callable[[Any], Any]) -> Any:
-    """Accept a user's stage: an object, or ``file.py:name`` of a class."""
+    """Accept a user's own stage: an object, or ``file.py:name`` of a class."""
     if isinstance(value, Stage) and not isinstance(value, STAGES):
         return value
     if not isinstance(value, dict):

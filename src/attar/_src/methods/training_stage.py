@@ -9,9 +9,9 @@ import torch
 
 from attar._src.core.errors import AttarError, SpecError, prefixed_errors, short_message
 from attar._src.methods.devices import on_device
-from attar._src.methods.teachers.teacher import ask_teachers
+from attar._src.methods.loss_inputs import InputCollector
+from attar._src.methods.objectives.custom import require_scalar
 from attar._src.methods.training_job import StageJob
-from attar._src.model.outputs import flatten_outputs, main_output
 from attar._src.model.taps import LayerTaps
 from attar._src.train.fit import fit
 from attar._src.train.plan import TrainingPlan
@@ -26,11 +26,7 @@ from attar._src.work.term import Term
 
 
 class TrainingStage(TrainingPlan, Stage):
-    """A stage that trains a module.
-
-    A subclass gives loss terms and rules. ``train``, ``distill``, ``prune``, ``quantize`` with epochs, ``compress`` and
-    ``finetune`` differ in nothing else.
-    """
+    """A stage that trains a module. A subclass gives the loss terms and the rules; all else is the same."""
 
     works_on: ClassVar[type[Learner]] = Learner
     needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
@@ -44,27 +40,12 @@ class TrainingStage(TrainingPlan, Stage):
         return ()
 
     def required(self) -> frozenset[str]:
-        """Return ``gradients``, and ``labels`` if a term needs them."""
         return self.needs.union(*(term.needs for term in self.loss_terms()))
 
     def teachers(self) -> tuple[str, ...]:
-        """Return the names of the models that the terms learn from."""
         return tuple(dict.fromkeys(name for term in self.loss_terms() for name in term.teachers()))
 
-    def features(self) -> tuple[str, ...]:
-        """Return the paths of the student's layers that the terms read."""
-        return tuple(dict.fromkeys(path for term in self.loss_terms() for path in term.features()))
-
-    def teacher_features(self) -> dict[str, tuple[str, ...]]:
-        """Return name of a teacher -> paths of its layers that the terms read."""
-        layers: dict[str, dict[str, None]] = {}
-        for term in self.loss_terms():
-            for name, paths in term.teacher_features().items():
-                layers.setdefault(name, {}).update(dict.fromkeys(paths))
-        return {name: tuple(paths) for name, paths in layers.items()}
-
     def inspected_teachers(self) -> Mapping[str, tuple[str | int, ...]]:
-        """Return name of a teacher whose layers a term reads -> path of that term's teacher in the stage's fields."""
         listed = "objective" in type(self).model_fields
         return {
             name: ("objective", index, "teacher") if listed else ()
@@ -73,12 +54,10 @@ class TrainingStage(TrainingPlan, Stage):
         }
 
     def size_budget(self) -> float | None:
-        """Return the smallest budget of the terms, in bits per weight of the file, or None."""
         budgets = [term.size_budget() for term in self.loss_terms()]
         return min((budget for budget in budgets if budget is not None), default=None)
 
     def batch_size(self) -> int:
-        """Return the examples of a training step over all ranks."""
         return self.batch
 
     def attach(self, learner: Learner) -> None:
@@ -100,28 +79,15 @@ class TrainingStage(TrainingPlan, Stage):
             constraint.check(weights)
 
     def try_on(self, model: Learner, trial: Trial) -> Learner:
-        """Attach the constraints and compute the loss once, in evaluation mode.
-
-        Raises:
-            SpecError: a rule or a term does not fit the module, the data or the teachers.
-        """
+        """Attach the constraints and compute the loss once, in evaluation mode."""
         self.attach(model)
-        program = model.graph(train=False)
-        taps = LayerTaps(program, self.features())
-        outputs = program(*trial.batch.pick(model.captured.names))
-        answers = ask_teachers(trial.teachers, self.teachers(), self.teacher_features(), trial.batch)
-        inputs = LossInputs(
-            main_output(outputs),
-            tuple(flatten_outputs(outputs).values()),
-            trial.batch.part(slice(None)),
-            answers.outputs,
-            0.0,
-            taps.take(),
-            answers.features,
-            model.weight_view(),
-        )
+        terms, batch = self.loss_terms(), trial.batch.part(slice(None))
+        program, collector = model.graph(train=False), InputCollector(terms, model, trial.teachers)
+        taps = LayerTaps(program, collector.features)
+        outputs = program(*batch.pick(model.captured.names))
+        inputs = collector.collect(outputs, taps, batch, collector.ask(batch), 0.0)
         losses = []
-        for term in self.loss_terms():
+        for term in terms:
             with prefixed_errors(f"loss {term.describe()['name']}"):
                 objective = term.build(model)
                 objective.prepare(inputs)
@@ -144,9 +110,9 @@ class TrainingStage(TrainingPlan, Stage):
         model.record.append(self.describe())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(context.seed, "objective"))
-            objectives = [term.build(model) for term in self.loss_terms()]
+            losses = [(term, term.build(model)) for term in self.loss_terms()]
         with on_device(model, context.fabric.device):
-            job = StageJob(self, model, context, objectives, 0 if latest is None else latest.epoch)
+            job = StageJob(self, losses, model, context, 0 if latest is None else latest.epoch)
             if done is None:
                 history = self._fit(job, context)
             else:
@@ -160,16 +126,8 @@ class TrainingStage(TrainingPlan, Stage):
 
     def _fit(self, job: StageJob, context: TrainingContext) -> list[dict[str, Any]]:
         job.feed = feed = context.feed(self.batch)
-        return fit(
-            job.training_job(),
-            self,
-            feed,
-            context.fabric,
-            seed=context.seed,
-            store=context.store,
-            log=context.log,
-            what=self.stage,
-        )
+        callbacks, fabric, store, log = job.training_job(), context.fabric, context.store, context.log
+        return fit(callbacks, self, feed, fabric, seed=context.seed, store=store, log=log, what=self.stage)
 
 
 def _scalar_loss(objective: Objective, inputs: LossInputs) -> torch.Tensor:
@@ -185,7 +143,4 @@ def _scalar_loss(objective: Objective, inputs: LossInputs) -> torch.Tensor:
             ends = f" from {targets.min()} to {targets.max()}" if targets.numel() else ""
             described = f"targets {str(targets.dtype).removeprefix('torch.')}{tuple(targets.shape)}{ends}"
         raise SpecError(f"of outputs {tuple(inputs.outputs.shape)} and {described}: {short_message(error)}") from error
-    if not isinstance(loss, torch.Tensor) or loss.dim():
-        shape = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
-        raise SpecError(f"it returned {shape}; a loss is one number: the mean over the batch")
-    return loss
+    return require_scalar(loss, "it")

@@ -7,16 +7,22 @@ the nodes of both, and ``model.trace`` deploys the second: what is trained is wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import inspect
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import fx, nn
 
 from attar._src.core.errors import AttarError, ModelError, short_message
 from attar._src.core.fields import first_arguments
-from attar._src.model.entry import flat_entry, forward_parameters
-from attar._src.model.export import dynamic_shapes, evaluation_mode, quiet_export, training_mode
+from attar._src.core.garbage import collection_paused
+from attar._src.model.interface import flat_entry, forward_parameters
 from attar._src.model.operators import argument, argument_position, aten, operator_of
 from attar._src.model.programs import copy_graph
 from attar._src.model.traced import TracedModel
@@ -25,6 +31,7 @@ _FIXED = (
     "its code fixes the length of an axis that should vary, as len(x) and int(x.shape[0]) do; write x.shape[0], or fix "
     "the axis with dynamic=() (--fixed-batch N). "
 )
+_LOUD = ("torch.onnx", "onnxscript", "torch.export", "torch.fx.experimental.symbolic_shapes")
 _NORMS = ("batch_norm", "instance_norm")
 
 
@@ -38,7 +45,7 @@ class CapturedModel:
         example: the inputs it was captured with.
         dynamic: axes of every input whose length may vary.
         names: the arguments these inputs are.
-        outputs: the paths of the outputs, none where they have no names (``model.outputs``).
+        outputs: the paths of the outputs, none where they have no names (``model.interface``).
         exports: what it was exported to, by structural variant; ``model.trace`` fills it.
     """
 
@@ -66,7 +73,7 @@ def capture(
 ) -> CapturedModel:
     """Capture ``module``, which keeps its state and mode.
 
-    The programs take their inputs by position and return ``model.outputs.plain_outputs`` of what the module returns.
+    The programs take their inputs by position and return ``model.interface.plain_outputs`` of what the module returns.
 
     Args:
         module: any module that ``torch.export`` can trace; float32 parameters.
@@ -86,6 +93,8 @@ def capture(
             raise ModelError(f"{name} is {tensor.dtype}; Attar compresses float32 modules: call module.float() first")
         if tensor.device.type != "cpu":
             raise ModelError(f"{name} is on {tensor.device}; call module.cpu() first")
+    if not callable(getattr(module, method, None)):
+        raise ModelError(f"{type(module).__name__} has no method {method!r} that could be traced")
     example = tuple(example)
     names = tuple(names) or first_arguments(forward_parameters(module, method), len(example))
     mode_of = training_mode if mode == "train" else evaluation_mode
@@ -136,44 +145,59 @@ def _turn(graph: fx.GraphModule, *, train: bool) -> None:
     graph.recompile()
 
 
-def to_device(graph: fx.GraphModule, device: torch.device) -> None:
-    """Let tensors that the program itself makes be made on ``device``."""
-    for node in graph.graph.nodes:
-        if isinstance(node.kwargs.get("device"), torch.device):
-            node.kwargs = {**node.kwargs, "device": device}
-    graph.recompile()
+@contextlib.contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Put every submodule into evaluation mode, and each back into its own afterwards."""
+    with _in_mode(module, train=False):
+        yield
 
 
-def wrap(graph: fx.GraphModule, functions: Mapping[str, nn.Module], prefix: str) -> None:
-    """Let everything but the graph's output read what a module makes of a value or of a parameter.
-
-    What is made of a parameter is laid out in memory as the parameter is: convolutions compute in the layout of their
-    weight, and so would all that follows them.
-
-    Args:
-        graph: changed in place.
-        functions: name of a node, or of a parameter or buffer as the graph's state has it -> the module.
-        prefix: what the submodules are called by, so that several wraps can follow each other.
-    """
-    for node in list(graph.graph.nodes):
-        name = str(node.target) if node.op == "get_attr" else node.name
-        if name not in functions:
-            continue
-        called = f"{prefix}{node.name}"
-        graph.add_submodule(called, functions[name])
-        with graph.graph.inserting_after(node):
-            made = graph.graph.call_module(called, (node,))
-        read = made
-        if node.op == "get_attr":
-            with graph.graph.inserting_after(made):
-                read = graph.graph.call_function(laid, (made, node))
-        for user in list(node.users):
-            if user not in (made, read) and user.op != "output":
-                user.replace_input_with(node, read)
-    graph.recompile()
+@contextlib.contextmanager
+def training_mode(module: nn.Module) -> Iterator[None]:
+    """Put every submodule into training mode, and each back into its own afterwards."""
+    with _in_mode(module, train=True):
+        yield
 
 
-def laid(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Return ``x`` with the strides of ``like``, a dense tensor; ``x`` itself where it has them or another shape."""
-    alike = x.stride() == like.stride() or x.shape != like.shape
-    return x if alike else torch.empty_like(like, dtype=x.dtype, device=x.device).copy_(x)
+@contextlib.contextmanager
+def _in_mode(module: nn.Module, *, train: bool) -> Iterator[None]:
+    modes = {child: child.training for child in module.modules()}
+    module.train(train)
+    # The fused encoder kernel has no counterpart in ONNX.
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for child, mode in modes.items():
+            child.training = mode
+
+
+@contextlib.contextmanager
+def quiet_export() -> Iterator[None]:
+    """Silence what the exporter says about itself; what concerns the user is raised by name."""
+    loggers = [logging.getLogger(name) for name in _LOUD]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        # The exporter prints the graph it had when it gave up.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), collection_paused():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def dynamic_shapes(module: nn.Module, example: Sequence[torch.Tensor], axes: Sequence[int]) -> Any:
+    """Return what the exporters take as ``dynamic_shapes``: these axes of every input vary."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [name for name, each in inspect.signature(module.forward).parameters.items() if each.kind in kinds]
+    shapes = [
+        {axis: torch.export.Dim.DYNAMIC for axis in axes if axis < tensor.dim()} if tensor.dim() else None
+        for tensor in example
+    ]
+    # A traced graph takes *args; only a signature with names can be addressed by them.
+    return tuple(shapes) if len(names) < len(example) else dict(zip(names, shapes, strict=False))

@@ -12,8 +12,8 @@ from torch import fx
 
 from attar._src.core.errors import ModelError, UnknownName
 from attar._src.core.progress import track
-from attar._src.model.layer_input import LayerInput
 from attar._src.model.statistics import Statistic
+from attar._src.model.weights import LayerInput
 
 _K = TypeVar("_K", bound=Hashable)
 

@@ -35,8 +35,8 @@ from attar._src.model.operators import (
 _ARGUMENTS = "input weight bias running_mean running_var training eps"
 
 
-#: Name of a weight, factor ``(channels,)``, axis of the channels -> whether the weight can take the factor.
-Scalable = Callable[[str, NDArray[np.float64], int], bool]
+#: Name of a weight, factor ``(channels,)``, axis of the channels -> why the weight cannot take the factor, or None.
+Refusal = Callable[[str, NDArray[np.float64], int], str | None]
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ def clean(graph: fx.GraphModule) -> None:
     graph.recompile()
 
 
-def fold_batch_norms(graph: fx.GraphModule, scalable: Scalable | None = None) -> Folding:
+def fold_batch_norms(graph: fx.GraphModule, refuse: Refusal | None = None) -> Folding:
     """Fold every batch-norm that can be folded exactly; the graph gets parameters of its own where they change.
 
     Args:
         graph: changed in place.
-        scalable: whether a weight can take a factor; where it cannot, the batch-norm stays. None: all can.
+        refuse: says why a weight cannot take a factor; the batch-norm stays then.
 
     Returns:
         The names of the batch-norm modules folded, with the layer each went into, and of those kept, with the reason.
@@ -97,8 +97,9 @@ def fold_batch_norms(graph: fx.GraphModule, scalable: Scalable | None = None) ->
         factor = _factor(graph, gamma, var, eps)
         # Of two batch-norms behind one layer, the weight takes both factors.
         whole = factor.numpy() * folding.factors[target][0] if target in folding.factors else factor.numpy()
-        if scalable is not None and not scalable(target, whole, axis):
-            folding.kept[name] = f"the scales of {target} do not follow its channels"
+        reason = refuse(target, whole, axis) if refuse is not None else None
+        if reason:
+            folding.kept[name] = reason
             continue
         bias = _value(graph, bias_node).double() if bias_node is not None else torch.zeros_like(factor)
         bias = (bias - _value(graph, mean).double()) * factor

@@ -1,6 +1,8 @@
-"""Programs: copies of a graph module, and the tensors it reads by name."""
+"""Programs: copies of a graph module, the tensors it reads by name."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import fx, nn
@@ -36,3 +38,46 @@ def set_tensor(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None:
         module._parameters[leaf] = parameter
     elif leaf in module._buffers:
         module._buffers[leaf] = value
+
+
+def to_device(graph: fx.GraphModule, device: torch.device) -> None:
+    """Let tensors that the program itself makes be made on ``device``."""
+    for node in graph.graph.nodes:
+        if isinstance(node.kwargs.get("device"), torch.device):
+            node.kwargs = {**node.kwargs, "device": device}
+    graph.recompile()
+
+
+def wrap(graph: fx.GraphModule, functions: Mapping[str, nn.Module], prefix: str) -> None:
+    """Let everything but the graph's output read what a module makes of a value or of a parameter.
+
+    What is made of a parameter is laid out in memory as the parameter is: convolutions compute in the layout of their
+    weight, and so would all that follows them.
+
+    Args:
+        graph: changed in place.
+        functions: name of a node, or of a parameter or buffer as the graph's state has it -> the module.
+        prefix: what the submodules are called by, so that several wraps can follow each other.
+    """
+    for node in list(graph.graph.nodes):
+        name = str(node.target) if node.op == "get_attr" else node.name
+        if name not in functions:
+            continue
+        called = f"{prefix}{node.name}"
+        graph.add_submodule(called, functions[name])
+        with graph.graph.inserting_after(node):
+            made = graph.graph.call_module(called, (node,))
+        read = made
+        if node.op == "get_attr":
+            with graph.graph.inserting_after(made):
+                read = graph.graph.call_function(laid, (made, node))
+        for user in list(node.users):
+            if user not in (made, read) and user.op != "output":
+                user.replace_input_with(node, read)
+    graph.recompile()
+
+
+def laid(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return ``x`` with the strides of ``like``, a dense tensor; ``x`` itself where it has them or another shape."""
+    alike = x.stride() == like.stride() or x.shape != like.shape
+    return x if alike else torch.empty_like(like, dtype=x.dtype, device=x.device).copy_(x)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from attar._src.core.errors import ModelError
-from attar._src.model.layer_input import Window
+from attar._src.model.weights import Window
 
 BINS = 4096
 #: Inputs are cut into vectors in parts of about so many elements (64 MiB): a 3x3 convolution makes nine of one.

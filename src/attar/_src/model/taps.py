@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 
 from attar._src.core.errors import UnknownName
-from attar._src.model.capture import wrap
+from attar._src.model.programs import wrap
 
 
 class LayerTap(nn.Module):

@@ -13,35 +13,27 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
-import onnx
 import torch
 from torch import fx, nn
 from torch.fx.traceback import NodeSource
 
-from attar._src.artifact.manifest import Port
 from attar._src.core.errors import ModelError, short_message
 from attar._src.model.bind import bind
-from attar._src.model.capture import CapturedModel, capture
-from attar._src.model.export import dynamic_shapes, quiet_export
-from attar._src.model.fold import Folding, Scalable, clean, fold_batch_norms, merge_batch_norms
-from attar._src.model.output_names import name_outputs
+from attar._src.model.capture import CapturedModel, capture, dynamic_shapes, quiet_export
+from attar._src.model.fold import Folding, Refusal, clean, fold_batch_norms, merge_batch_norms
+from attar._src.model.ports import describe_ports, name_inputs, name_outputs
 from attar._src.model.programs import state_of
 from attar._src.model.traced import TracedModel
 
-_NAMES: dict[int, Any] = {
-    onnx.TensorProto.FLOAT: "f32",
-    onnx.TensorProto.INT64: "i64",
-    onnx.TensorProto.INT32: "i32",
-    onnx.TensorProto.INT8: "i8",
-    onnx.TensorProto.UINT8: "u8",
-    onnx.TensorProto.BOOL: "bool",
-}
-
 
 def trace(
-    module: nn.Module, example: Sequence[torch.Tensor], *, names: Sequence[str] = (), dynamic: Sequence[int] = (0,)
+    module: nn.Module,
+    example: Sequence[torch.Tensor],
+    *,
+    names: Sequence[str] = (),
+    dynamic: Sequence[int] = (0,),
+    method: str = "forward",
 ) -> TracedModel:
     """Trace ``module`` in evaluation mode.
 
@@ -50,6 +42,7 @@ def trace(
         example: its inputs, at least two long along every dynamic axis.
         names: the arguments these are; the first ones where it is empty.
         dynamic: axes of every input whose length may vary.
+        method: the entry point: which method of the module is traced.
 
     Returns:
         The traced graph; the module keeps its state and mode.
@@ -57,14 +50,14 @@ def trace(
     Raises:
         ModelError: an operator or a piece of Python cannot be exported; the message names it.
     """
-    return deploy_graph(module, capture(module, example, names=names, dynamic=dynamic, mode="eval"))
+    return deploy_graph(module, capture(module, example, names=names, dynamic=dynamic, mode="eval", method=method))
 
 
 def deploy_graph(
     module: nn.Module,
     captured: CapturedModel,
     *,
-    scalable: Scalable | None = None,
+    refuse: Refusal | None = None,
     emit: Mapping[str, Callable[[fx.Graph, fx.Node], fx.Node]] = MappingProxyType({}),
     merge: bool = False,
 ) -> TracedModel:
@@ -73,7 +66,7 @@ def deploy_graph(
     Args:
         module: the module that was captured.
         captured: its programs.
-        scalable: whether a weight, with the grid it is on, can be multiplied by the factors of a batch-norm.
+        refuse: says why a weight cannot take the factor of a batch-norm: its grid does not follow, say.
         emit: name of a captured value -> what adds nodes behind it (a threshold, say) and returns the last.
         merge: whether batch-norms that stay become two vectors (``merge_batch_norms``).
 
@@ -87,16 +80,30 @@ def deploy_graph(
             if node.name in emit:
                 added[_add_after(graph.graph, node, emit[node.name]).name] = node.name
         clean(graph)
-        folding = fold_batch_norms(graph, scalable)
+        folding = fold_batch_norms(graph, refuse)
         if merge:
             merge_batch_norms(graph)
     state = state_of(graph)
-    variant = "\n".join([str(graph.graph), *(f"{name} {value.dtype} {value.shape}" for name, value in state.items())])
+    variant = "\n".join([str(graph.graph), *(f"{name} {_form(value)}" for name, value in state.items())])
     known = captured.exports.get(variant)
     if known is not None and known.fits(state):
         return known.with_state(state, folding)
     traced = captured.exports[variant] = _export(module, captured, graph, folding, added)
     return traced
+
+
+def fold_copy(captured: CapturedModel) -> Folding:
+    """Return which batch-norms of a captured module can be folded, and by which factors; nothing is changed."""
+    graph = captured.copy(train=False)
+    with torch.no_grad():
+        clean(graph)
+        return fold_batch_norms(graph)
+
+
+def _form(tensor: torch.Tensor) -> str:
+    """Return what the exporter sees of a tensor. Of channels-last weights it makes another graph: views are copies."""
+    layout = "" if tensor.is_contiguous() else f" {tensor.stride()}"
+    return f"{tensor.dtype} {tuple(tensor.shape)}{layout}"
 
 
 def _export(
@@ -125,9 +132,9 @@ def _export(
         state = {**dict(traced.named_parameters()), **dict(traced.named_buffers())}
         initializers = set(program.model.graph.initializers)
         model, bindings, constants = bind(program.model, state)
-        _name_inputs(model, traced)
+        name_inputs(model, traced)
         name_outputs(model, traced, captured.outputs)
-    inputs, outputs = _ports(model, example)
+    inputs, outputs = describe_ports(model, example)
     return TracedModel(
         graph=traced,
         names=tuple(state),
@@ -186,53 +193,6 @@ def _origins(traced: fx.GraphModule, graph: fx.GraphModule, stand_ins: Mapping[s
         if name is not None:
             last[name], known[node.name] = node.name, name
     return {node: stand_ins.get(name, name) for name, node in last.items()}
-
-
-def _name_inputs(model: onnx.ModelProto, graph: fx.GraphModule) -> None:
-    """Give the inputs of the ONNX graph the names of the nodes: fx renames what is a word of Python (``input``)."""
-    nodes = graph.graph.find_nodes(op="placeholder")
-    names = {value.name: node.name for value, node in zip(model.graph.input, nodes, strict=True)}
-    for value in model.graph.input:
-        value.name = names[value.name]
-    for node in model.graph.node:
-        for index, name in enumerate(node.input):
-            node.input[index] = names.get(name, name)
-
-
-def _ports(model: onnx.ModelProto, example: Sequence[torch.Tensor]) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-    """Describe inputs and outputs, giving the exporter's symbols names a reader understands."""
-    names: dict[str, str] = {}
-    ports: list[list[Port]] = [[], []]
-    for side, values in enumerate((model.graph.input, model.graph.output)):
-        for position, value in enumerate(values):
-            shape: list[int | str] = []
-            for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-                if dim.HasField("dim_value"):
-                    shape.append(dim.dim_value)
-                else:
-                    if side == 0 and dim.dim_param not in names:
-                        # Axis 0 counts examples in every input; other lengths may vary apart.
-                        short = "batch" if axis == 0 else f"axis{axis}"
-                        fresh = axis == 0 or short not in names.values()
-                        names[dim.dim_param] = short if fresh else f"{value.name}_{short}"
-                    name = names.get(dim.dim_param, dim.dim_param or f"{value.name}_{axis}")
-                    dim.dim_param = name
-                    shape.append(name)
-            kind = _NAMES.get(value.type.tensor_type.elem_type)
-            if kind is None:
-                what = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
-                raise ModelError(
-                    f"{'output' if side else 'input'} {value.name!r} is {what}; use one of {[*_NAMES.values()]}"
-                )
-            ports[side].append(
-                Port(
-                    name=value.name,
-                    dtype=kind,
-                    shape=tuple(shape),
-                    example=tuple(example[position].shape) if side == 0 else None,
-                )
-            )
-    return tuple(ports[0]), tuple(ports[1])
 
 
 def _aliases(module: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, str]:

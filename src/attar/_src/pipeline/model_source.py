@@ -11,7 +11,7 @@ from torch import nn
 from attar._src.core.errors import ModelError, SpecError, missing_file
 from attar._src.core.registry import load_object
 from attar._src.deploy.build_module import build_module
-from attar._src.model.entry import forward_parameters
+from attar._src.model.interface import forward_parameters
 from attar._src.recipe.parts import SourceSpec
 from attar._src.recipe.recipe import Recipe
 from attar._src.recipe.reference import expand_path

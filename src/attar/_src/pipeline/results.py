@@ -75,7 +75,7 @@ def _models(
         runs = [scored[seed, name] for seed in recipe.seeds]
         models[name] = _model(name, paths[first, name], runs, journal.find("packed", seed=first, model=name))
         curves = [_point(recipe, row) for row in journal.find("epoch", seed=first, model=name)]
-        models[name] |= {"latency": latency.as_dict(), "curves": curves}
+        models[name] |= {"latency": vars(latency), "curves": curves}
     baseline = models[recipe.reference]
     for model in models.values():
         model["times_smaller"] = baseline["fp32_bytes"] / model["file_bytes"]

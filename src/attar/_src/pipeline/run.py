@@ -70,7 +70,7 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, resume: bool = False, c
     Example:
         >>> import attar
         >>> recipe = attar.Recipe(data="digits", models={"net": {"source": "net.py:build"}})
-        >>> attar.run(recipe, "runs/net")  # doctest: +SKIP
+        >>> run = attar.run(recipe, "runs/net")
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     out = Path(out)

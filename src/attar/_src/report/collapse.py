@@ -5,15 +5,15 @@ the loss beyond that of all other classes together, is
 
     excess = (before - after) - max(0, mean over the other classes of (before - after))
 
-- more than 10 points, which matters to users of that class; and
-- more than z of its standard errors, which is not chance. With Bonferroni's correction for the number of classes,
-  z = max(3, the 1 - 0.05 / classes quantile of the normal distribution), so that a model that lost nothing has any
-  class flagged with a probability of at most 5 %.
+- more than 10 points; and
+- more than z of its standard errors. With Bonferroni's correction for the number of classes, z = max(3, the
+  1 - 0.05 / classes quantile of the normal distribution), so that a model that lost nothing has any class flagged with
+  a probability of at most 5 %.
 
 A loss that all classes share is not a collapse; the mean shows it. One success and one failure are added to each count,
 so that 36 right of 36 do not have a standard error of zero (Agresti and Caffo 2000, The American Statistician 54(4),
-section 3). Standard errors are those of independent samples. Both models saw the same examples, so that they are rather
-too large, and the rule is conservative.
+section 3). Standard errors are those of independent samples; both models saw the same examples, so that the rule is
+conservative.
 """
 
 from __future__ import annotations
@@ -24,11 +24,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-#: Least excess of a collapsed class, a share from 0 to 1.
 LEAST_LOSS = 0.10
-#: Least excess in standard errors.
 LEAST_ERRORS = 3.0
-#: Probability that a model that lost nothing has any class flagged.
 FALSE_ALARM = 0.05
 
 
@@ -37,11 +34,9 @@ class Change:
     """The accuracy of one class before and after compression.
 
     Attributes:
-        label: the class.
         before, after: accuracy of the baseline and of the model, 0 to 1.
         excess: loss beyond that of the other classes.
         error: standard error of the excess.
-        collapsed: whether the excess is large and not chance.
     """
 
     label: str
@@ -60,22 +55,16 @@ class Change:
 def compare_classes(
     before: Mapping[str, float], after: Mapping[str, float], examples: Mapping[str, float]
 ) -> tuple[Change, ...]:
-    """Compare two models class by class.
+    """Return the change of each class that both models have, in the order of ``before``.
 
     Args:
-        before: label -> accuracy of the baseline, 0 to 1.
-        after: label -> accuracy of the model.
+        before, after: label -> accuracy of the baseline and of the model, 0 to 1.
         examples: label -> number of test examples.
-
-    Returns:
-        one entry for each label that both have, in the order of ``before``.
     """
     labels = [label for label in before if label in after]
     if not labels:
         return ()
-    old = np.array([before[label] for label in labels], np.float64)
-    new = np.array([after[label] for label in labels], np.float64)
-    n = np.array([examples[label] for label in labels], np.float64)
+    old, new, n = (np.array([of[label] for label in labels], np.float64) for of in (before, after, examples))
     old_share, new_share = ((share * n + 1) / (n + 2) for share in (old, new))
     loss = old_share - new_share
     variance = (old_share * (1 - old_share) + new_share * (1 - new_share)) / (n + 2)
@@ -88,7 +77,5 @@ def compare_classes(
     error = np.sqrt(variance + doubt)
     needed = max(LEAST_ERRORS, NormalDist().inv_cdf(1 - FALSE_ALARM / max(len(labels), 2)))
     collapsed = (excess > LEAST_LOSS) & (excess > needed * error)
-    return tuple(
-        Change(label, float(old[i]), float(new[i]), float(excess[i]), float(error[i]), bool(collapsed[i]))
-        for i, label in enumerate(labels)
-    )
+    columns = (each.tolist() for each in (old, new, excess, error, collapsed))
+    return tuple(Change(*row) for row in zip(labels, *columns, strict=True))

@@ -16,11 +16,8 @@ class PageTable:
     """A table; the first cell of each row is its header.
 
     Attributes:
-        caption: title of the table, read aloud before it.
-        columns: headings.
-        rows: one cell for each column.
-        numbers: indices of the columns aligned to the right.
-        code: indices of the columns set as code.
+        caption: title, read aloud before the table.
+        numbers, code: indices of the columns aligned to the right, and of those set as code.
         marked: indices of highlighted rows.
     """
 
@@ -44,8 +41,7 @@ class Details:
     Attributes:
         title: always visible.
         name: the model it is about, in bold before the title.
-        table, text: what is folded; one of the two.
-        opened: whether it is open at first.
+        table, text: the folded content; one of the two.
     """
 
     title: str
@@ -61,13 +57,8 @@ class PageSection:
 
     Attributes:
         anchor: id of the section, the target of links.
-        title: heading.
-        text: introduction.
-        command: a shell command.
         figure: the first figure of the plot with the section's anchor as its name.
-        tables: one below the other.
         note: small print.
-        folds: at the end.
     """
 
     anchor: str

@@ -1,4 +1,4 @@
-"""The head of the page: key figures and the warning about collapsed classes; the verdict stands between them."""
+"""Key figures and warnings at the head of the page."""
 
 from __future__ import annotations
 

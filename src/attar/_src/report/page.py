@@ -1,4 +1,4 @@
-"""``report.html`` of a run, one file that opens offline; the top of ``report``.
+"""``report.html`` of a run, one file that opens offline.
 
     run folder  -->  story  -->  sections, figures  -->  templates + page.css + page.js + plotly.js  -->  report.html
 
@@ -24,7 +24,7 @@ from attar._src.report.figures.plots import plots
 from attar._src.report.headline import alarms, tiles
 from attar._src.report.record import NAME
 from attar._src.report.sections import sections
-from attar._src.report.story import Story, tell
+from attar._src.report.story import Story, read_story
 from attar._src.report.verdict import verdict
 
 #: Name of the page in the folder of its run.
@@ -34,17 +34,14 @@ FIGURES = "figures"
 
 
 def build_page(folder: Path) -> Path:
-    """Write the page of a run and its figures into its folder and return the page's path.
+    """Write the page of a finished run and its figures into its folder and return the page's path.
 
-    The same folder gives the same bytes. The figures are also written to ``figures/``.
-
-    Args:
-        folder: a finished run: ``report.json`` with a run in it, and the files it names.
+    The same folder gives the same bytes.
 
     Raises:
-        AttarError: something is missing or inconsistent; Plotly is not installed; or the page cannot be written.
+        AttarError: something is missing or inconsistent, Plotly is not installed, or the page cannot be written.
     """
-    story = tell(folder)
+    story = read_story(folder)
     figures = plots(story)
     path, text = folder / PAGE, render(story, figures)
     try:
@@ -56,11 +53,7 @@ def build_page(folder: Path) -> Path:
 
 
 def render(story: Story, figures: Mapping[str, Plot]) -> str:
-    """Return the HTML of a story with its figures.
-
-    Raises:
-        AttarError: Plotly is not installed.
-    """
+    """Return the HTML of a story with its figures."""
     return TEMPLATES.get_template("page.html").render(
         title=f"{story.main.name} on {story.data}" if story.data else story.main.name,
         folder=story.folder,

@@ -1,7 +1,6 @@
 """``report.json``: measurements of the files beside it, by the SHA-256 of each file.
 
-Measurements are not in the files, so that their bytes do not depend on the speed of a machine. The key ``run`` holds
-the measurements of a whole run of a recipe, from which ``report.page`` makes the page.
+Measurements are not in the files, so that their bytes do not depend on the speed of a machine.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from attar._src.artifact.writer import write_atomically
 from attar._src.core.errors import AttarError
 
 NAME = "report.json"
-#: The key that is not a SHA-256: the measurements of a whole run.
+#: The key of the measurements of a whole run.
 RUN = "run"
 
 
@@ -23,9 +22,6 @@ def remember(artifact: Path, sha256: str, measured: Mapping[str, Any]) -> Path:
     """Merge ``measured`` into the report beside ``artifact`` and return the report's path.
 
     Entries of other files stay, except that of an earlier file of the same name.
-
-    Raises:
-        AttarError: the file there is not a report.
     """
     path = artifact.parent / NAME
     known = read_report(path) if path.exists() else {}
@@ -35,11 +31,7 @@ def remember(artifact: Path, sha256: str, measured: Mapping[str, Any]) -> Path:
 
 
 def remember_run(folder: Path, run: Mapping[str, Any]) -> Path:
-    """Write the measurements of a run into the report of its folder, replacing an earlier run; return its path.
-
-    Raises:
-        AttarError: the file there is not a report.
-    """
+    """Write the measurements of a run into the report of its folder, replacing an earlier run; return its path."""
     path = folder / NAME
     return _write(path, {**(read_report(path) if path.exists() else {}), RUN: dict(run)})
 

@@ -1,4 +1,4 @@
-"""The first section of the page: every model with its size, accuracy and latency, and how to read the figures."""
+"""The first section of the page: every model with its size, accuracy and latency."""
 
 from __future__ import annotations
 
@@ -12,21 +12,9 @@ from attar._src.report.wording import NONE, count, metric, milliseconds, number,
 
 def results(story: Story) -> PageSection:
     """Return the section with the table of all models."""
-    name = story.run.metric
-    columns = [
-        "Model",
-        f"Test {name}",
-        "Lowest to highest seed",
-        "Parameters",
-        "Non-zero",
-        "Bits per weight",
-        "File, bytes",
-        "Times smaller",
-        "Latency, median",
-        "Times faster",
-    ]
-    rows = [_row(model, name) for model in story.models]
-    table = PageTable("Every model of the run", columns, rows, numbers=range(1, len(columns)))
+    rows = [_row(model, story.run.metric) for model in story.models]
+    cells = [list(row.values()) for row in rows]
+    table = PageTable("Every model of the run", list(rows[0]), cells, numbers=range(1, len(rows[0])))
     return PageSection("results", "Results", tables=[table], note=" ".join(_notes(story)))
 
 
@@ -57,22 +45,23 @@ def _notes(story: Story) -> list[str]:
     return notes
 
 
-def _row(model: ReportedModel, name: str) -> list[str]:
+def _row(model: ReportedModel, name: str) -> dict[str, str]:
+    """Return heading -> cell."""
     measured = model.measured
     seeds = [value for value in measured.metric_per_seed if math.isfinite(value)]
     span = f"{metric(min(seeds), name)} to {metric(max(seeds), name)}" if len(seeds) > 1 else str(len(seeds) or NONE)
     speed = NONE
     if measured.latency is not None:
         speed = f"{milliseconds(measured.latency.median_ms)} (spread {share(measured.latency.spread, 0)})"
-    return [
-        model.name,
-        metric(measured.metric_mean, name),
-        span,
-        count(measured.parameters),
-        share(measured.nonzero_share),
-        number(model.bits_per_weight),
-        count(model.file_bytes),
-        times(model.times_smaller),
-        speed,
-        times(model.times_faster),
-    ]
+    return {
+        "Model": model.name,
+        f"Test {name}": metric(measured.metric_mean, name),
+        "Lowest to highest seed": span,
+        "Parameters": count(measured.parameters),
+        "Non-zero": share(measured.nonzero_share),
+        "Bits per weight": number(model.contents["bits_per_weight"]),
+        "File, bytes": count(model.file_bytes),
+        "Times smaller": times(model.times_smaller),
+        "Latency, median": speed,
+        "Times faster": times(model.times_faster),
+    }

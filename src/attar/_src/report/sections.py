@@ -1,25 +1,21 @@
-"""The sections of the page, in order.
-
-Story, plots  -->  [PageSection, ...]  -->  page.py
-"""
+"""The sections of the page."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
-from attar._src.report.content import PageSection, PageTable
+from attar._src.report.content import Details, PageSection, PageTable
 from attar._src.report.figures.classes import shown_classes
 from attar._src.report.figures.plot import Figure, Plot
 from attar._src.report.headline import class_title
-from attar._src.report.layers import float_layers, integer_layers
-from attar._src.report.reproduce import reproduction
 from attar._src.report.results import results
 from attar._src.report.story import Story
 from attar._src.report.wording import NONE, count, plural, points, share
 
 
 def sections(story: Story, plots: Mapping[str, Plot]) -> list[PageSection]:
-    """Return the sections that have content."""
+    """Return the sections that have content, in order."""
     first = {name: plot.figures[0] for name, plot in plots.items()}
     made = [
         results(story),
@@ -28,9 +24,9 @@ def sections(story: Story, plots: Mapping[str, Plot]) -> list[PageSection]:
         _weights(first),
         PageSection("curves", "Training", figure=first.get("curves")),
         _classes(story, first),
-        integer_layers(story),
-        float_layers(story),
-        reproduction(story),
+        _integer_layers(story),
+        _float_layers(story),
+        _reproduction(story),
     ]
     return [section for section in made if section]
 
@@ -69,8 +65,8 @@ def _classes(story: Story, first: Mapping[str, Figure]) -> PageSection:
         row = [class_title(story, label).removeprefix("class "), share(before.get(label))]
         found = [changes.get(label) for changes in by_label]
         for change in found:
-            row.append(share(change.after) if change else NONE)
-            row.append(f"{points(change.change)}{' collapsed' if change.collapsed else ''}" if change else NONE)
+            text = f"{points(change.change)}{' collapsed' if change.collapsed else ''}" if change else NONE
+            row += [share(change.after) if change else NONE, text]
         if any(change and change.collapsed for change in found):
             marked.append(len(rows))
         rows.append(row)
@@ -88,5 +84,48 @@ def _collapse_text(story: Story) -> str:
         "A class counts as collapsed if it lost more than ten points beyond what the other classes lost together, "
         "and more than three standard errors (more if there are many classes)."
     )
-    how = "" if story.counted else " Test examples are assumed to be equally many in each class."
+    how = "" if story.run.class_examples else " Test examples are assumed to be equally many in each class."
     return f"{said} {rule}{how}"
+
+
+def _integer_layers(story: Story) -> PageSection:
+    folds = []
+    for model in story.models:
+        if layers := model.measured.layers:
+            rows = [[each.name, each.kernel, "integer" if each.integer else "float", each.reason] for each in layers]
+            table = PageTable(f"Layers of {model.name}", ["Layer", "Kernel", "Ran in", "Why not"], rows)
+            title = f"{sum(each.integer for each in layers)} of {plural(len(layers), 'layer')} ran in integers"
+            folds.append(Details(title, model.name, table, opened=model is story.main))
+    text = "As the runtime's own profile of one run says, layer by layer." if folds else ""
+    return PageSection("integers", "What ran in integers", text, folds=folds)
+
+
+def _float_layers(story: Story) -> PageSection:
+    folds = []
+    for model in story.models:
+        if kept := list(model.measured.left_in_floating_point.items()):
+            table = PageTable(f"Left in floating point in {model.name}", ["What", "Why"], kept)
+            folds.append(Details(plural(len(kept), "tensor or value"), model.name, table, opened=model is story.main))
+        if notes := list(model.measured.notes.items()):
+            table = PageTable(f"Notes on {model.name}", ["What", "Note"], notes)
+            folds.append(Details(plural(len(notes), "note"), model.name, table, opened=model is story.main))
+    said = any(model.measured.left_in_floating_point for model in story.models)
+    text = "" if said else "The run left nothing in floating point that it was asked to quantize."
+    return PageSection("floats", "What was left in floating point", text, folds=folds)
+
+
+def _reproduction(story: Story) -> PageSection:
+    run = story.run
+    facts = [["Seeds", ", ".join(map(str, run.seeds)) or NONE], *map(list, run.versions.items())]
+    files = [[model.measured.file, count(model.file_bytes), model.measured.sha256] for model in story.models]
+    same = "Files: the same recipe, data and versions on the same machine give the same bytes"
+    tables = [
+        PageTable("Seeds and versions", ["What", "Which"], facts),
+        PageTable(same, ["File", "Bytes", "SHA-256"], files, numbers=[1], code=[2]),
+    ]
+    recipe = run.recipe_yaml or (json.dumps(run.recipe, indent=2) if run.recipe else "")
+    folds = [Details("The recipe as it was run", text=recipe, opened=True)] if recipe else []
+    for model in story.models:
+        if record := model.measured.record:
+            folds.append(Details(f"What each stage did to {model.name}", text=json.dumps(record, indent=2)))
+    return PageSection("again", "How to do it again", command=run.command, tables=tables, folds=folds)

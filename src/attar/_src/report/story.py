@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ConfigDict, ValidationError
 
@@ -23,24 +23,22 @@ from attar._src.report.collapse import Change, compare_classes
 from attar._src.report.record import NAME, RUN, read_report
 
 
-class _Told(Spec):
+class _Reported(Spec):
     """Written by a run; unknown keys are ignored, and a metric may be NaN."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=True)
 
 
-class Timing(_Told):
-    """Latency of a file: :class:`Latency` as JSON."""
+class Timing(_Reported):
+    """Latency of a file."""
 
     median_ms: float
-    p99_ms: float
     spread: float
-    ratio: float | None = None
     rounds: int
 
 
-class ReportedLayer(_Told):
-    """Where a layer ran: :class:`Layer` as JSON."""
+class ReportedLayer(_Reported):
+    """Where a layer ran."""
 
     name: str
     kernel: str
@@ -48,20 +46,19 @@ class ReportedLayer(_Told):
     reason: str = ""
 
 
-class Measured(_Told):
+class Measured(_Reported):
     """One model of a run in ``report.json``.
 
     Attributes:
-        name, file, sha256: the model, its file in the run's folder, and the SHA-256 of the measured file.
+        name, file, sha256: the model, its file in the run's folder, and the SHA-256 of that file.
         metric_mean, metric_per_seed: the test metric; None and empty if it was not measured.
         per_class: label -> accuracy, 0 to 1; empty without classes.
         parameters, nonzero_share: number of parameters, and the share that is not zero.
         fp32_bytes: four bytes for each parameter.
-        latency, times_faster: latency of the decoded file, and the median of the baseline over its median.
-        layers: where each layer ran.
+        times_faster: median latency of the baseline over that of this model.
         left_in_floating_point: tensor or value -> reason.
         notes: what else the user should know of the file -> the explanation.
-        record: the record of each stage.
+        record: of each stage.
         curves: one row of figures for every epoch, with ``stage`` and ``epoch``.
     """
 
@@ -88,15 +85,14 @@ class Measured(_Told):
         return self.latency.median_ms if self.latency else None
 
 
-class ReportedRun(_Told):
+class ReportedRun(_Reported):
     """A run of a recipe in ``report.json``.
 
     Attributes:
         recipe, recipe_yaml: the recipe as run.
         command, versions, seeds: how to run it again.
         baseline: the model with which the others are compared.
-        metric: name of the test metric.
-        examples: number of test examples.
+        metric, examples: name of the test metric, and number of test examples.
         class_examples: label -> number of test examples; empty if they were not counted.
         models: the measurements of each model.
     """
@@ -115,19 +111,11 @@ class ReportedRun(_Told):
 
 @dataclass(frozen=True)
 class ReportedModel:
-    """A model of the run with its file.
-
-    Attributes:
-        measured: its measurements.
-        artifact: the open file.
-        baseline_bytes: bytes of the baseline's weights in FP32.
-        baseline_ms: median latency of the baseline, if it was timed.
-    """
+    """A model of the run: its measurements, its open file, and the baseline's measurements."""
 
     measured: Measured
     artifact: Artifact
-    baseline_bytes: int
-    baseline_ms: float | None
+    baseline: Measured
 
     @property
     def name(self) -> str:
@@ -145,23 +133,17 @@ class ReportedModel:
         return self.artifact.file_bytes
 
     @property
-    def bits_per_weight(self) -> float | None:
-        """(file bytes - graph bytes) x 8 / parameters."""
-        found: float | None = self.contents["bits_per_weight"]
-        return found
-
-    @property
     def times_smaller(self) -> float:
         """Bytes of the baseline's FP32 weights over bytes of the whole file."""
-        return self.baseline_bytes / self.file_bytes
+        return self.baseline.fp32_bytes / self.file_bytes
 
     @property
     def times_faster(self) -> float | None:
         """Median latency of the baseline over that of this model; None if one was not timed."""
-        mine = self.measured.median_ms
+        mine, theirs = self.measured.median_ms, self.baseline.median_ms
         if self.measured.times_faster is not None:
             return self.measured.times_faster
-        return self.baseline_ms / mine if mine and self.baseline_ms else None
+        return theirs / mine if mine and theirs else None
 
 
 @dataclass(frozen=True)
@@ -171,7 +153,7 @@ class Story:
     Attributes:
         folder: name of its folder.
         run: its entry in ``report.json``.
-        models: all models with their files, in the order of the run.
+        models: in the order of the run.
     """
 
     folder: str
@@ -205,11 +187,6 @@ class Story:
         found = given.get("source", "") if isinstance(given, dict) else given
         return found if isinstance(found, str) else ""
 
-    @property
-    def counted(self) -> bool:
-        """Whether the test examples of each class were counted; otherwise they are assumed to be equally many."""
-        return bool(self.run.class_examples)
-
     @cached_property
     def changes(self) -> Mapping[str, tuple[Change, ...]]:
         """Model -> the change of each class; models without classes are left out."""
@@ -226,12 +203,8 @@ class Story:
         return {name: changes for name, changes in found.items() if changes}
 
 
-def tell(folder: Path) -> Story:
-    """Read a run folder.
-
-    Raises:
-        AttarError: it is not the folder of a finished run, or its files do not fit together; says how to mend it.
-    """
+def read_story(folder: Path) -> Story:
+    """Read the folder of a finished run."""
     run = _run(folder)
     names = [model.name for model in run.models]
     if not names or len(set(names)) != len(names):
@@ -240,10 +213,8 @@ def tell(folder: Path) -> Story:
         )
     if run.baseline not in names:
         raise AttarError(f"{folder / NAME}: run.baseline: {UnknownName('model', run.baseline, names)}")
-    first = next(model for model in run.models if model.name == run.baseline)
-    models = tuple(
-        ReportedModel(model, _artifact(folder, model), first.fp32_bytes, first.median_ms) for model in run.models
-    )
+    baseline = run.models[names.index(run.baseline)]
+    models = tuple(ReportedModel(model, _artifact(folder, model), baseline) for model in run.models)
     return Story(folder.resolve().name, run, models)
 
 
@@ -263,17 +234,11 @@ def _run(folder: Path) -> ReportedRun:
             f"{path} has measurements of files but not of a run; `attar run RECIPE.yaml --out {folder}` writes those, "
             "`attar inspect FILE` shows a file"
         )
-    return _checked(ReportedRun, known[RUN], f"{path}: {RUN}")
-
-
-_T = TypeVar("_T", bound=Spec)
-
-
-def _checked(spec: type[_T], given: Any, where: str) -> _T:
     try:
-        return spec.model_validate(given)
+        return ReportedRun.model_validate(known[RUN])
     except ValidationError as error:
-        raise AttarError(f"{explain(error, where=where)}; run the recipe again, or undo what was changed") from error
+        why = explain(error, where=f"{path}: {RUN}")
+        raise AttarError(f"{why}; run the recipe again, or undo what was changed") from error
 
 
 def _artifact(folder: Path, model: Measured) -> Artifact:

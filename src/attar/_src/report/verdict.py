@@ -13,7 +13,7 @@ _SAME_SPEED = 0.05
 
 
 def verdict(story: Story) -> str:
-    """Return the result of the run in one sentence, from what was measured."""
+    """Return the result of the run in one sentence."""
     main, baseline = story.main, story.baseline
     if main is baseline:
         return _alone(story)
@@ -22,12 +22,9 @@ def verdict(story: Story) -> str:
     smaller = f"{times(gain)} smaller" if gain >= 1 else f"{times(1 / gain)} larger"
     parts = [f"is {smaller} as a whole file ({count(main.file_bytes)} bytes) than the FP32 weights of {other}"]
     parts += [text for text in (_quality(story), _speed(main, baseline)) if text]
-    lost = story.collapsed.get(main.name, ())
-    if lost:
-        verb = "has" if len(lost) == 1 else "have"
-        parts.append(f"but {plural(len(lost), 'class')} {verb} collapsed")
-        return f"{name} {listed(parts[:-1])}, {parts[-1]}."
-    return f"{name} {listed(parts)}."
+    lost = len(story.collapsed.get(main.name, ()))
+    but = f", but {plural(lost, 'class')} {'has' if lost == 1 else 'have'} collapsed" if lost else ""
+    return f"{name} {listed(parts)}{but}."
 
 
 def noise(story: Story) -> float | None:
@@ -35,9 +32,9 @@ def noise(story: Story) -> float | None:
 
     They are those of independent samples, and too large for models that saw the same examples.
     """
-    shares = [story.main.measured.metric_mean, story.baseline.measured.metric_mean]
     if not is_share(story.run.metric) or not story.run.examples or story.main is story.baseline:
         return None
+    shares = [model.measured.metric_mean for model in (story.main, story.baseline)]
     known = [share for share in shares if share is not None and 0 <= share <= 1]
     return 2 * math.sqrt(sum(p * (1 - p) for p in known) / story.run.examples) if len(known) == 2 else None
 
@@ -46,10 +43,8 @@ def _alone(story: Story) -> str:
     model, name = story.main, short(story.main.name)
     parts = [f"takes {format_bytes(model.file_bytes)}, {times(model.times_smaller)} less than its weights in FP32"]
     if model.times_smaller < 1:
-        parts = [
-            f"takes {format_bytes(model.file_bytes)}; its weights in FP32 alone take "
-            f"{format_bytes(model.baseline_bytes)}"
-        ]
+        weights = format_bytes(model.measured.fp32_bytes)
+        parts = [f"takes {format_bytes(model.file_bytes)}; its weights in FP32 alone take {weights}"]
     if model.measured.metric_mean is not None:
         parts.append(f"reaches {_reached(story, model)}")
     if model.measured.latency is not None:

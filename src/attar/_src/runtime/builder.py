@@ -1,4 +1,4 @@
-"""Builder of the lowered ONNX model: nodes in order, deduplicated scalars, unique names."""
+"""Builder of a lowered ONNX model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from onnx import numpy_helper
 
 
 class Builder:
-    """Collects the nodes and initializers that replace those of a model.
+    """Collects nodes, in order, and initializers that replace those of ``source``.
 
-    Args:
-        source: the model whose inputs, outputs, operator sets and inline initializers are kept.
-        reserved: further names that must not be used.
+    The source's inputs, outputs, operator sets and inline initializers are kept. ``reserved`` names are not used.
     """
 
     def __init__(self, source: onnx.ModelProto, reserved: Iterable[str] = ()) -> None:
@@ -28,13 +26,12 @@ class Builder:
         self._scalars: dict[tuple[str, bytes], str] = {}
         self._count: Counter[str] = Counter()
         graph = source.graph
-        values = [v.name for v in (*graph.input, *graph.output)] + [*self._constants]
-        values += [name for node in graph.node for name in (node.name, *node.input, *node.output)]
-        self._taken = {*values, *reserved}
+        self._taken = {*reserved, *self._constants, *(value.name for value in (*graph.input, *graph.output))}
+        self._taken.update(name for node in graph.node for name in (node.name, *node.input, *node.output))
 
     def constant(self, name: str) -> NDArray[Any] | None:
-        """Return the value of an inline initializer, None for any other name."""
-        tensor = self._constants.get(name)
+        """Return the value of an initializer of the source or added, None for any other name."""
+        tensor = self._constants.get(name) or self._made.get(name)
         return None if tensor is None else numpy_helper.to_array(tensor)
 
     def fresh(self, name: str) -> str:
@@ -72,21 +69,18 @@ class Builder:
         """Add a node of the source with other inputs and outputs."""
         twin = onnx.NodeProto()
         twin.CopyFrom(node)
-        del twin.input[:], twin.output[:]
-        twin.input.extend(inputs)
-        twin.output.extend(outputs)
+        twin.input[:], twin.output[:] = inputs, outputs
         self._nodes.append(twin)
 
     def finish(self) -> onnx.ModelProto:
         """Return the model, without inline initializers that nothing reads."""
-        model = onnx.ModelProto()
-        model.ir_version = self._source.ir_version
-        model.opset_import.extend(self._source.opset_import)
-        model.graph.name = self._source.graph.name
-        model.graph.input.extend(self._source.graph.input)
-        model.graph.output.extend(self._source.graph.output)
-        model.graph.node.extend(self._nodes)
-        read = {name for node in self._nodes for name in node.input} | {v.name for v in model.graph.output}
-        model.graph.initializer.extend(t for name, t in self._constants.items() if name in read)
-        model.graph.initializer.extend(self._made.values())
-        return model
+        model, graph = self._source, self._source.graph
+        read = {name for node in self._nodes for name in node.input} | {value.name for value in graph.output}
+        kept = [tensor for name, tensor in self._constants.items() if name in read]
+        made = onnx.helper.make_graph(self._nodes, graph.name, graph.input, graph.output, [*kept, *self._made.values()])
+        return onnx.helper.make_model(made, ir_version=model.ir_version, opset_imports=model.opset_import)
+
+
+def node_attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """Return the attributes of a node by name."""
+    return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}

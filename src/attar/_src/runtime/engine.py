@@ -1,7 +1,4 @@
-"""The interface to ONNX Runtime: load a model, run it, and read its profile.
-
-``measure`` runs other ONNX models with it too, so that all are timed with the same settings.
-"""
+"""The one interface to ONNX Runtime, so that all models are timed with the same settings."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import re
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -18,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from attar._src.core.errors import ArtifactError, DataError
+from attar._src.core.errors import ArtifactError, DataError, short_message
 
 #: The exceptions of ONNX Runtime, which have no common base but Exception.
 _FAULTS: tuple[type[Exception], ...] = (
@@ -29,14 +26,6 @@ _FAULTS: tuple[type[Exception], ...] = (
 )
 # Suffixes that ONNX Runtime appends to the names of nodes it moves to another kernel or layout.
 _RENAMED = re.compile(r"(_token_\d+|_nchwc|_kernel_time)+$")
-
-
-class EnginePort(NamedTuple):
-    """An input or output in ONNX Runtime's terms; an axis of ``shape`` is a size, a name, or None."""
-
-    name: str
-    type: str
-    shape: tuple[int | str | None, ...]
 
 
 class Engine:
@@ -69,33 +58,23 @@ class Engine:
             source = model if isinstance(model, bytes) else str(model)
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except _FAULTS as error:
-            raise ArtifactError(f"ONNX Runtime refuses the graph: {_short(error)}", section="graph") from error
-
-    @property
-    def inputs(self) -> tuple[EnginePort, ...]:
-        """The inputs, in order."""
-        return tuple(EnginePort(v.name, v.type, tuple(v.shape)) for v in self._session.get_inputs())
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """The names of the outputs, in order."""
-        return tuple(value.name for value in self._session.get_outputs())
+            raise ArtifactError(f"ONNX Runtime refuses the graph: {short_message(error)}", section="graph") from error
+        #: Names in order.
+        self.inputs = tuple(str(value.name) for value in self._session.get_inputs())
+        self.outputs = tuple(str(value.name) for value in self._session.get_outputs())
 
     def run(self, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """Return the outputs in order.
-
-        Raises:
-            DataError: ONNX Runtime cannot run these inputs.
-        """
+        """Return the outputs in order; raise :class:`DataError` if ONNX Runtime cannot run these inputs."""
         try:
             found: list[NDArray[Any]] = self._session.run(None, feed)
         except _FAULTS as error:
-            raise DataError(f"ONNX Runtime cannot run these inputs: {_short(error)}") from error
+            raise DataError(f"ONNX Runtime cannot run these inputs: {short_message(error)}") from error
         return found
 
-    def end_profile(self) -> Path:
-        """Close the profile and return its path."""
-        return Path(self._session.end_profiling())
+    def end_profile(self) -> list[dict[str, Any]]:
+        """Close the profile and return its events."""
+        events: list[dict[str, Any]] = json.loads(Path(self._session.end_profiling()).read_text())
+        return events
 
 
 @cache
@@ -118,21 +97,13 @@ def saturates() -> bool:
 
 
 def kernels(model: bytes, feed: dict[str, NDArray[Any]]) -> dict[str, str]:
-    """Return node -> operator that ran, from ONNX Runtime's profile of one run.
-
-    Nodes that were fused into others or renamed by ONNX Runtime are missing.
-    """
+    """Return node -> operator that ran, from ONNX Runtime's profile of one run; nodes fused into others are missing."""
     with tempfile.TemporaryDirectory() as folder:
         engine = Engine(model, threads=1, profile=str(Path(folder) / "profile"))
         engine.run(feed)
-        events = json.loads(engine.end_profile().read_text())
+        events = engine.end_profile()
     return {
         _RENAMED.sub("", event["name"]): event["args"]["op_name"]
         for event in events
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
     }
-
-
-def _short(error: Exception) -> str:
-    """Return the first 300 characters of a message on one line."""
-    return " ".join(str(error).split())[:300]

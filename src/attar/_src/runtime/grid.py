@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
 
 from attar._src.artifact.manifest import Activation
 from attar._src.core.operators import onnx_types
+from attar._src.runtime.builder import node_attributes
 
 Constant = Callable[[str], NDArray[Any] | None]
 
@@ -60,31 +60,23 @@ class Grid:
         return same and self.low <= other.low and other.high <= self.high
 
 
-@dataclass(frozen=True)
-class CodedValue:
+class CodedValue(NamedTuple):
     """A quantized value: the name of its uint8 codes in the lowered graph, and their grid."""
 
     name: str
     grid: Grid
 
 
-@dataclass(frozen=True)
-class GridPlan:
-    """Which values are quantized, and which Relu and Clip nodes became bounds of a grid.
-
-    Attributes:
-        grids: value -> its grid, for activations and the values their rounding was moved up to.
-        absorbed: outputs of nodes that are now bounds on the codes of their input.
-    """
-
-    grids: Mapping[str, Grid]
-    absorbed: frozenset[str]
-
-
-def plan_grids(graph: onnx.GraphProto, activations: Mapping[str, Grid], constant: Constant) -> GridPlan:
+def plan_grids(
+    graph: onnx.GraphProto, activations: Mapping[str, Grid], constant: Constant
+) -> tuple[dict[str, Grid], set[str]]:
     """Plan where each activation is rounded to its grid.
 
     Rounding moves up through monotone operators as long as nothing else reads the values in between.
+
+    Returns:
+        value -> its grid, for activations and the values their rounding was moved up to; and the outputs of Relu and
+        Clip nodes that became bounds on the codes of their input.
     """
     producer = {value: node for node in graph.node for value in node.output}
     readers = Counter(value for node in graph.node for value in node.input)
@@ -92,8 +84,7 @@ def plan_grids(graph: onnx.GraphProto, activations: Mapping[str, Grid], constant
     grids = dict(activations)
     absorbed: set[str] = set()
     for value, grid in activations.items():
-        source, at = value, grid
-        passed: list[str] = []
+        source = value
         while source not in outputs and (node := producer.get(source)) is not None:
             above = node.input[0] if node.op_type in _ORDERLY and len(node.output) == 1 else None
             bounds = _bounds(node, constant)
@@ -101,30 +92,26 @@ def plan_grids(graph: onnx.GraphProto, activations: Mapping[str, Grid], constant
                 break
             if above in grids or above in outputs or readers[above] > 1:
                 break
-            at = at.between(*bounds)
-            passed += [source] if node.op_type in _CLIPS else []
+            grid = grid.between(*bounds)
+            if node.op_type in _CLIPS:
+                absorbed.add(source)
             source = above
         if source != value:
-            grids[source] = at
-            absorbed.update(passed)
-    return GridPlan(grids, frozenset(absorbed))
+            grids[source] = grid
+    return grids, absorbed
 
 
 def grid_of_move(node: onnx.NodeProto, codes: Mapping[str, CodedValue], constant: Constant) -> Grid | None:
     """Return the grid of a node's output if the node can work on the codes of its inputs, else None."""
     if node.op_type not in _MOVES or (node.op_type == "MaxPool" and len(node.output) > 1):
         return None
-    grids = [codes[name].grid if name in codes else None for name in data_inputs(node)]
-    first = grids[0]
-    if first is None:
+    inputs = data_inputs(node)
+    grids = [codes[name].grid for name in inputs if name in codes]
+    if len(grids) < len(inputs) or len({(grid.scale, grid.zero_point) for grid in grids}) > 1:
         return None
-    for grid in grids[1:]:
-        if grid is None or (grid.scale, grid.zero_point) != (first.scale, first.zero_point):
-            return None
-        first = replace(first, low=min(first.low, grid.low), high=max(first.high, grid.high))
     if node.op_type in FILLS and not _pads_zero(node, constant):
         return None
-    return first
+    return replace(grids[0], low=min(grid.low for grid in grids), high=max(grid.high for grid in grids))
 
 
 def data_inputs(node: onnx.NodeProto) -> list[str]:
@@ -150,8 +137,7 @@ def _bounds(node: onnx.NodeProto, constant: Constant) -> tuple[float, float] | N
 
 
 def _pads_zero(node: onnx.NodeProto, constant: Constant) -> bool:
-    mode = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "mode"), b"constant")
-    if mode != b"constant" or len(node.input) < 3 or not node.input[2]:
+    if node_attributes(node).get("mode", b"constant") != b"constant" or len(node.input) < 3 or not node.input[2]:
         return True
     value = constant(node.input[2])
     return value is not None and value.size == 1 and not value.any()

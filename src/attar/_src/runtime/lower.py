@@ -20,21 +20,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
 
 from attar._src.artifact.manifest import Activation
 from attar._src.artifact.reader import Artifact
 from attar._src.core.errors import ArtifactError
 from attar._src.core.operators import INTEGER_KERNELS, onnx_types
-from attar._src.runtime.builder import Builder
+from attar._src.runtime.accumulator import accumulator_of
+from attar._src.runtime.builder import Builder, node_attributes
 from attar._src.runtime.grid import FILLS, PASSED, CodedValue, Grid, data_inputs, grid_of_move, plan_grids
 from attar._src.runtime.rewrite import rewrite
-from attar._src.runtime.sums import sums_of
 from attar._src.runtime.weights import Weights
 
 _PRODUCTS = onnx_types(lambda operator: operator.kind in ("layer", "product"))
@@ -44,17 +43,11 @@ _MESSAGE = 2**31 - 2**26  # protobuf's limit of 2 GiB, less room for the graph
 _LOWEST = np.array(-np.inf, np.float32)
 
 
-@dataclass(frozen=True)
-class Placement:
-    """The plan for a node that reads a weight of two axes or more.
-
-    Attributes:
-        tensors: the stored tensors of its weight.
-        reason: why it cannot use an integer kernel; empty if it can.
-    """
+class Placement(NamedTuple):
+    """The stored tensors of a layer's weight, and why it cannot use an integer kernel; empty if it can."""
 
     tensors: tuple[str, ...]
-    reason: str = ""
+    reason: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +56,7 @@ class Lowered:
 
     Attributes:
         model: standard ONNX with weights.
-        layers: node of the model -> its plan.
+        layers: node of the model that reads a weight of two axes or more -> its placement.
         dequantized: compressed tensor of the file -> why it was converted to float32.
     """
 
@@ -83,19 +76,11 @@ class Lowered:
         data: bytes = self.model.SerializeToString()
         return data
 
-    @property
-    def integer_nodes(self) -> tuple[str, ...]:
-        """The nodes that can use integer kernels."""
-        return tuple(node for node, placement in self.layers.items() if not placement.reason)
-
 
 def lower(artifact: Artifact, graph: str = "main", *, threads: int = 1) -> Lowered:
     """Lower a graph of a file to a standard ONNX model with weights, in integers where possible.
 
-    Args:
-        artifact: the open file.
-        graph: name of the graph.
-        threads: number of cores for decoding tensors.
+    Tensors are decoded on up to ``threads`` cores.
 
     Raises:
         UnknownName: there is no such graph.
@@ -113,12 +98,12 @@ class _Lowering:
         grids = {activation.value: Grid.of(activation) for activation in activations}
         self.graph = (source := rewrite(model, weights.shapes, grids)).graph
         self.build = Builder(source, reserved=weights.shapes)
-        self.plan = plan_grids(self.graph, grids, self.build.constant)
+        self.grids, self.absorbed = plan_grids(self.graph, grids, self.build.constant)
         self.outputs = {value.name for value in self.graph.output}
-        self.summed = _summed(self.graph, self.plan.grids)
+        self.summed = _summed(self.graph, self.grids)
         self.codes: dict[str, CodedValue] = {}
         self.reals: dict[str, str] = {}
-        self.apart: dict[str, str] = {}
+        self.unfused: dict[str, str] = {}
         self.dense: set[str] = set()
         self.int8s: dict[str, str] = {}
         self.layers: dict[str, Placement] = {}
@@ -128,7 +113,7 @@ class _Lowering:
         for value in self.graph.input:
             self.quantize(value.name)
         for node in self.graph.node:
-            if node.output[0] in self.plan.absorbed:
+            if node.output[0] in self.absorbed:
                 self.codes[node.output[0]] = self.codes[node.input[0]]
             elif (grid := grid_of_move(node, self.codes, self.build.constant)) is not None:
                 self.move(node, grid)
@@ -140,7 +125,7 @@ class _Lowering:
 
     def quantize(self, value: str) -> None:
         """Quantize a value if it has a grid, and record its codes."""
-        grid = self.plan.grids.get(value)
+        grid = self.grids.get(value)
         if grid is None or (value in self.codes and grid.holds(self.codes[value].grid)):
             return
         scale, zero = self.parameters(grid)
@@ -155,8 +140,7 @@ class _Lowering:
         """Run an operator that only moves data on the codes."""
         inputs = [self.codes[name].name if name in data_inputs(node) else self.real(name) for name in node.input]
         if node.op_type in FILLS:
-            zero = self.build.scalar(np.array(grid.zero_point, np.uint8), "zero_point")
-            inputs[2:3] = [zero]
+            inputs[2:3] = [self.build.scalar(np.array(grid.zero_point, np.uint8), "zero_point")]
         outputs = [self.build.fresh(f"{value}_codes") for value in node.output]
         self.build.copy(node, inputs, outputs)
         for value, code in zip(node.output, outputs, strict=True):
@@ -179,7 +163,7 @@ class _Lowering:
             self.layers[node.name] = Placement(self.weights.parts(weight), why)
         inputs = [self.real(name, why) for name in inputs]
         if product and not integer and node.input[0] in self.codes:
-            inputs[0] = self.kept_apart(inputs[0])
+            inputs[0] = self.keep_unfused(inputs[0])
         if not integer or node.output[0] not in self.summed:
             self.build.copy(node, inputs, node.output)
             return
@@ -188,17 +172,17 @@ class _Lowering:
         self.build.copy(node, inputs, [raw])
         self.build.node("Max", [raw, self.build.scalar(_LOWEST, "lowest")], node.output[0])
 
-    def kept_apart(self, value: str) -> str:
+    def keep_unfused(self, value: str) -> str:
         """Return a dequantized value behind a no-op Max, so that ONNX Runtime does not treat it as quantized."""
-        if value not in self.apart:
+        if value not in self.unfused:
             lowest = self.build.scalar(_LOWEST, "lowest")
-            self.apart[value] = self.build.node("Max", [value, lowest], self.build.fresh(f"{value}_apart"))
-        return self.apart[value]
+            self.unfused[value] = self.build.node("Max", [value, lowest], self.build.fresh(f"{value}_apart"))
+        return self.unfused[value]
 
     def integer_form(self, node: onnx.NodeProto) -> list[str] | str:
         """Return the inputs of a product for an integer kernel, or the reason why none can run it."""
         data, name, *rest = node.input
-        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        attributes = node_attributes(node)
         if name not in self.weights:
             return "its weight is the first factor, integer kernels want it second"
         kernel = INTEGER_KERNELS[node.op_type]
@@ -214,55 +198,47 @@ class _Lowering:
             return weight
         if data not in self.codes:
             return f"its input {data!r} is not quantized"
-        if node.op_type in _WRITE_CODES and (node.output[0] not in self.plan.grids or node.output[0] in self.outputs):
+        if node.op_type in _WRITE_CODES and (node.output[0] not in self.grids or node.output[0] in self.outputs):
             return f"its output {node.output[0]!r} is not quantized, as a convolution's has to be"
         bias = None
         if rest and rest[0]:
             bias = self.weights.array(rest[0]) if rest[0] in self.weights else self.build.constant(rest[0])
             if bias is None:
                 return "its bias is computed"
-        sums = sums_of(weight, self.codes[data].grid, axis, bias)
-        if isinstance(sums, str):
-            return sums
+        found = accumulator_of(weight, self.codes[data].grid, axis, bias)
+        if isinstance(found, str):
+            return found
         if name not in self.int8s:
             self.int8s[name] = self.scaled(name, weight.codes, weight.scale, weight.axis)
         inputs = [data, self.int8s[name]]
-        if sums.bias is not None:
-            inputs.append(self.scaled(rest[0], sums.bias, sums.step, None if weight.axis is None else 0))
+        if found.bias is not None:
+            inputs.append(self.scaled(rest[0], found.bias, found.step, None if weight.axis is None else 0))
         return inputs
 
     def scaled(self, name: str, codes: NDArray[Any], scale: NDArray[np.float32], axis: int | None) -> str:
         """Return the DequantizeLinear of constant codes, with scales along ``axis`` or a single one."""
-        zero = np.zeros(scale.shape, codes.dtype)
-        parts = {"codes": codes, "scale": scale, "zero_point": zero}
-        if axis is None:
-            parts |= {"scale": scale[0], "zero_point": zero[0]}
+        shape, along = ((), {}) if axis is None else (scale.shape, {"axis": axis})
         # Zero points are not shared: ONNX Runtime fails on a shared one when it converts int8 weights to uint8.
+        parts = {"codes": codes, "scale": scale.reshape(shape), "zero_point": np.zeros(shape, codes.dtype)}
         inputs = [self.build.initializer(f"{name}_{part}", array) for part, array in parts.items()]
-        along = {} if axis is None else {"axis": axis}
         return self.build.node("DequantizeLinear", inputs, self.build.fresh(f"{name}_real"), **along)
 
     def real(self, name: str, why: str = "it is read as real numbers") -> str:
         """Return the name of the floating-point value of ``name``, adding it if necessary."""
-        if name in self.codes:
-            if name not in self.reals:
-                code = self.codes[name]
-                out = self.build.fresh(f"{name}_real")
-                self.reals[name] = self.build.node("DequantizeLinear", [code.name, *self.parameters(code.grid)], out)
-            return self.reals[name]
-        if name in self.weights and name not in self.dense:
+        if name in self.codes and name not in self.reals:
+            code, grid = self.codes[name]
+            out = self.build.fresh(f"{name}_real")
+            self.reals[name] = self.build.node("DequantizeLinear", [code, *self.parameters(grid)], out)
+        elif name in self.weights and name not in self.dense:
             self.dense.add(name)
             self.build.put(name, self.weights.array(name))
             for part in self.weights.compressed(name):
                 self.dequantized.setdefault(part, why)
-        return name
+        return self.reals.get(name, name)
 
     def parameters(self, grid: Grid) -> tuple[str, str]:
-        """Return the initializers of a grid's scale and zero point."""
-        return (
-            self.build.scalar(np.array(grid.scale, np.float32), "scale"),
-            self.build.scalar(np.array(grid.zero_point, np.uint8), "zero_point"),
-        )
+        scale = self.build.scalar(np.array(grid.scale, np.float32), "scale")
+        return scale, self.build.scalar(np.array(grid.zero_point, np.uint8), "zero_point")
 
 
 def _summed(graph: onnx.GraphProto, grids: Mapping[str, Grid]) -> set[str]:

@@ -17,9 +17,7 @@ from attar._src.core.errors import DataError
 def preprocess(preprocessing: Preprocessing, raw: NDArray[Any]) -> NDArray[np.float32]:
     """Return ``(raw * scale - mean[c]) / std[c]`` in float32, c along the axis C of the layout.
 
-    Args:
-        preprocessing: ``mean`` and ``std`` have one element, or one per channel.
-        raw: numbers of any type, one axis per letter of ``preprocessing.layout``.
+    ``mean`` and ``std`` have one element, or one per channel; ``raw`` has one axis per letter of the layout.
 
     Raises:
         DataError: the axes or channels of ``raw`` do not fit the layout.
@@ -34,12 +32,10 @@ def preprocess(preprocessing: Preprocessing, raw: NDArray[Any]) -> NDArray[np.fl
         raise DataError(
             f"raw examples of layout {layout} have {len(layout)} axes; an array of shape {raw.shape} arrived"
         )
-    mean = _along(preprocessing.mean, layout, raw, "mean")
-    std = _along(preprocessing.std, layout, raw, "std")
     out = raw.astype(np.float32)
     out *= np.float32(preprocessing.scale)
-    out -= mean
-    out /= std
+    out -= _along(preprocessing.mean, layout, raw, "mean")
+    out /= _along(preprocessing.std, layout, raw, "std")
     return out
 
 

@@ -1,77 +1,56 @@
-"""Equivalent rewrites of a graph before lowering that let ONNX Runtime run more of it in integers.
-
-ONNX Runtime has integer kernels for GlobalAveragePool but not for ReduceMean, and each strided Slice costs a pass over
-its input.
-"""
+"""Equivalent rewrites of a graph before lowering that let ONNX Runtime run more of it in integers."""
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper, shape_inference
+from onnx import TensorProto, helper, shape_inference
 
 from attar._src.core.scheme import Shape
-from attar._src.runtime.grid import Grid
+from attar._src.runtime.builder import Builder, node_attributes
+from attar._src.runtime.grid import Constant, Grid
 
 
 def rewrite(model: onnx.ModelProto, weights: Mapping[str, Shape], grids: Mapping[str, Grid]) -> onnx.ModelProto:
     """Return a rewritten copy of a model in which every node has a unique name.
 
-    - ReduceMean over all axes but the first two becomes GlobalAveragePool, followed by Flatten if keepdims is 0.
-    - Two consecutive Slices of different axes become one, if nothing else reads the first or rounds between them.
+    - ReduceMean over all axes but the first two, which has no integer kernel, becomes GlobalAveragePool, followed by
+      Flatten if keepdims is 0.
+    - Two consecutive Slices of different axes become one, if nothing else reads the first or rounds between them: each
+      strided Slice costs a pass over its input.
 
-    Args:
-        model: the model; not changed.
-        weights: shapes of the initializers that are not in the model.
-        grids: grids of quantized values.
+    ``weights`` are the shapes of initializers that are not in the model.
     """
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
-    constants = {tensor.name: tensor for tensor in out.graph.initializer}
-    readers = Counter(name for node in out.graph.node for name in node.input)
-    readers.update(value.name for value in out.graph.output)
-    taken = {node.name for node in out.graph.node} | {name for node in out.graph.node for name in node.output}
-    taken |= {value.name for value in out.graph.input} | {*constants, *weights}
-
-    def constant(name: str) -> NDArray[Any] | None:
-        return numpy_helper.to_array(constants[name]) if name in constants else None
-
-    def fresh(name: str) -> str:
-        while name in taken:
-            name += "_"
-        taken.add(name)
-        return name
-
-    ranks = _ranks(model, weights) if any(node.op_type == "ReduceMean" for node in out.graph.node) else {}
+    build = Builder(model, reserved=weights)
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    readers.update(value.name for value in model.graph.output)
+    ranks = _ranks(model, weights) if any(node.op_type == "ReduceMean" for node in model.graph.node) else {}
     nodes: dict[str, onnx.NodeProto] = {}
     producer: dict[str, onnx.NodeProto] = {}
-    for node in out.graph.node:
+    for node in copy.deepcopy(model.graph.node):
         if not node.name or node.name in nodes:
-            node.name = fresh(f"{node.op_type}_{node.output[0]}")
+            node.name = build.fresh(f"{node.op_type}_{node.output[0]}")
         replacement = [node]
-        if node.op_type == "ReduceMean" and _over_space(node, ranks.get(node.input[0]), constant):
-            replacement = _pool(node, fresh)
+        if node.op_type == "ReduceMean" and _over_space(node, ranks.get(node.input[0]), build.constant):
+            replacement = _pool(node, build.fresh)
         elif node.op_type == "Slice" and (first := producer.get(node.input[0])) is not None:
             between = grids.get(node.input[0])
             free = readers[node.input[0]] == 1 and between in (None, grids.get(first.input[0]))
-            if free and first.op_type == "Slice" and (joined := _join(first, node, constant)) is not None:
+            if free and first.op_type == "Slice" and (joined := _join(first, node, build.constant)) is not None:
                 del nodes[first.name]
                 arrays = dict(zip(("starts", "ends", "axes", "steps"), joined, strict=True))
-                names = [fresh(f"{node.name}_{name}") for name in arrays]
-                out.graph.initializer.extend(map(numpy_helper.from_array, arrays.values(), names))
-                constants.update({tensor.name: tensor for tensor in out.graph.initializer[-4:]})
-                del node.input[:]
-                node.input.extend([first.input[0], *names])
+                names = [build.initializer(f"{node.name}_{name}", array) for name, array in arrays.items()]
+                node.input[:] = [first.input[0], *names]
         nodes.update({node.name: node for node in replacement})
         producer.update({name: node for node in replacement for name in node.output})
-    del out.graph.node[:]
-    out.graph.node.extend(nodes.values())
-    return out
+    for node in nodes.values():
+        build.copy(node, node.input, node.output)
+    return build.finish()
 
 
 def _ranks(model: onnx.ModelProto, weights: Mapping[str, Shape]) -> dict[str, int]:
@@ -85,10 +64,9 @@ def _ranks(model: onnx.ModelProto, weights: Mapping[str, Shape]) -> dict[str, in
     return {v.name: len(v.type.tensor_type.shape.dim) for v in infos if v.type.tensor_type.HasField("shape")}
 
 
-def _over_space(node: onnx.NodeProto, rank: int | None, constant: Callable[[str], NDArray[Any] | None]) -> bool:
+def _over_space(node: onnx.NodeProto, rank: int | None, constant: Constant) -> bool:
     """Return whether a ReduceMean reduces all axes but the first two of a value with three or more."""
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    axes = attributes.get("axes")
+    axes = node_attributes(node).get("axes")
     if axes is None and len(node.input) > 1:
         axes = constant(node.input[1])
     if axes is None or rank is None or rank < 3:
@@ -98,19 +76,14 @@ def _over_space(node: onnx.NodeProto, rank: int | None, constant: Callable[[str]
 
 def _pool(node: onnx.NodeProto, fresh: Callable[[str], str]) -> list[onnx.NodeProto]:
     """Return a GlobalAveragePool, followed by a Flatten if the mean drops its axes."""
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    if attributes.get("keepdims", 1):
-        return [helper.make_node("GlobalAveragePool", node.input[:1], node.output, name=node.name)]
-    pooled = fresh(f"{node.output[0]}_pooled")
-    return [
-        helper.make_node("GlobalAveragePool", node.input[:1], [pooled], name=node.name),
-        helper.make_node("Flatten", [pooled], node.output, name=fresh(f"{node.name}_flatten"), axis=1),
-    ]
+    pool = helper.make_node("GlobalAveragePool", node.input[:1], node.output, name=node.name)
+    if node_attributes(node).get("keepdims", 1):
+        return [pool]
+    pool.output[0] = fresh(f"{node.output[0]}_pooled")
+    return [pool, helper.make_node("Flatten", pool.output, node.output, name=fresh(f"{node.name}_flatten"), axis=1)]
 
 
-def _join(
-    first: onnx.NodeProto, second: onnx.NodeProto, constant: Callable[[str], NDArray[Any] | None]
-) -> list[NDArray[np.int64]] | None:
+def _join(first: onnx.NodeProto, second: onnx.NodeProto, constant: Constant) -> list[NDArray[np.int64]] | None:
     """Return starts, ends, axes and steps of two Slices combined; None if axes are shared or unknown."""
     known: list[list[NDArray[np.int64]]] = []
     for node in (first, second):

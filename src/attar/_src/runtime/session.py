@@ -33,7 +33,6 @@ class Layer:
 
     Attributes:
         name: the module of the weight.
-        node: the node of the graph.
         kernel: the operator ONNX Runtime ran, or ``float`` if it is not in the profile.
         integer: whether the kernel multiplies integers.
         reason: why it does not; empty if it does.
@@ -47,7 +46,7 @@ class Layer:
 
 
 class Session:
-    """A model that is ready to run.
+    """A model ready to run.
 
     Args:
         source: path of a ``.attar`` file, the bytes of one, or an open :class:`Artifact`.
@@ -56,9 +55,7 @@ class Session:
         limits: limits on what the file may allocate, if ``source`` is not open yet.
 
     Attributes:
-        artifact: the file.
-        inputs: the inputs of :meth:`run`.
-        outputs: the outputs of :meth:`run`.
+        inputs, outputs: those of :meth:`run`.
         dequantized: compressed tensor -> why it was converted to float32 when the file was opened.
 
     Raises:
@@ -66,8 +63,9 @@ class Session:
         UnknownName: the file has no such graph.
 
     Example:
-        >>> session = Session("model.attar")  # doctest: +SKIP
-        >>> session.run(session.preprocess(images))  # doctest: +SKIP
+        >>> session = Session("model.attar")
+        >>> session.run(session.preprocess(np.zeros((1, 3, 8, 8), np.uint8))).shape
+        (1, 10)
     """
 
     def __init__(
@@ -82,7 +80,6 @@ class Session:
         record = self.artifact.graph_record(graph)
         self.inputs: tuple[Port, ...] = record.inputs
         self.outputs: tuple[Port, ...] = record.outputs
-        self._names = tuple(port.name for port in record.outputs)
         self._accepted: set[tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]] = set()
         lowered = lower(self.artifact, graph, threads=threads or 1)
         self.dequantized: Mapping[str, str] = lowered.dequantized
@@ -91,12 +88,12 @@ class Session:
 
     @property
     def main_output(self) -> str:
-        """The name of the output that is judged and taught: ``logits``, else the first floating one, else the first."""
+        """The output that losses and metrics see: ``logits``, else the first floating-point one, else the first."""
         return main_output_name({port.name: port.dtype.startswith("f") for port in self.outputs})
 
     @property
     def manifest(self) -> Manifest:
-        """The file's root record."""
+        """The manifest of the file."""
         return self.artifact.manifest
 
     def run(self, inputs: NDArray[Any] | Mapping[str, NDArray[Any]]) -> Any:
@@ -112,12 +109,12 @@ class Session:
             DataError: a name, type or shape does not match the graph's inputs.
         """
         if isinstance(inputs, Mapping):
-            return dict(zip(self._names, self._engine.run(self._checked(inputs)), strict=True))
+            return dict(zip(self._engine.outputs, self._engine.run(self._checked(inputs)), strict=True))
         if len(self.inputs) != 1:
             names = ", ".join(port.name for port in self.inputs)
             raise DataError(f"one array was given for {len(self.inputs)} inputs; pass a dict of {names}")
-        found = self._engine.run(self._checked({self.inputs[0].name: inputs}))
-        return found[0] if len(found) == 1 else dict(zip(self._names, found, strict=True))
+        found = self.run({self.inputs[0].name: inputs})
+        return found if len(found) > 1 else next(iter(found.values()))
 
     def preprocess(self, raw: NDArray[Any]) -> NDArray[Any]:
         """Preprocess raw examples into an input of :meth:`run` (``docs/format.md``, section 6).
@@ -135,11 +132,7 @@ class Session:
         return raw.astype(kind, copy=False)
 
     def example(self, batch: int | None = None) -> dict[str, NDArray[Any]]:
-        """Return inputs of zeros at the example sizes of the file.
-
-        Args:
-            batch: size of the first axis of each input, if that axis is symbolic.
-        """
+        """Return zeros at the example sizes of the file; first axes that are symbolic have the size ``batch``."""
         feed = {}
         for port in self.inputs:
             sizes = list(port.example or [axis if isinstance(axis, int) else 1 for axis in port.shape])
@@ -154,16 +147,14 @@ class Session:
         lowered = lower(self.artifact, self._graph)
         ran = kernels(lowered.serialized(), self.example())
         found = []
-        for node, placement in lowered.layers.items():
+        for node, (tensors, reason) in lowered.layers.items():
             kernel = ran.get(node, "float")
-            integer = kernel in _INTEGER
-            reason = "" if integer else placement.reason or "ONNX Runtime chose a float kernel"
-            name = placement.tensors[0].rpartition(".")[0] or placement.tensors[0]
-            found.append(Layer(name, node, kernel, integer, reason))
+            why = "" if kernel in _INTEGER else reason or "ONNX Runtime chose a float kernel"
+            found.append(Layer(tensors[0].rpartition(".")[0] or tensors[0], node, kernel, kernel in _INTEGER, why))
         return tuple(found)
 
     def integer_layers(self) -> tuple[str, ...]:
-        """Return the names of the layers that run in integers, according to ONNX Runtime's profile."""
+        """Return the names of the layers that ran in integers, according to ONNX Runtime's profile."""
         return tuple(layer.name for layer in self.layers if layer.integer)
 
     def _checked(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

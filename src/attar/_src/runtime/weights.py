@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -14,18 +14,15 @@ from numpy.typing import NDArray
 from attar._src.artifact.bindings import Whole, parts_of, resolve, whole
 from attar._src.artifact.manifest import Binding
 from attar._src.artifact.reader import Artifact
-from attar._src.core.scheme import Granularity, PerBucket, PerChannel, PerGroup, PerTensor, Shape
-from attar._src.core.tensors import Codebook, CompressedTensor, Dense, Quantized
+from attar._src.core.scheme import Granularity, PerBucket, PerChannel, PerGroup, Shape
+from attar._src.core.tensors import Codebook, Dense, Quantized
 
 
 @dataclass(frozen=True, eq=False)
 class Int8Weight:
-    """A weight for integer kernels: ``dense = scale * codes``, ``scale`` along ``axis``.
+    """A weight for integer kernels: ``dense = scale * codes``.
 
-    Attributes:
-        codes: int8, the shape of the initializer.
-        scale: float32, ``(1,)`` or ``(codes.shape[axis],)``.
-        axis: None for a single scale.
+    ``scale`` has the shape ``(codes.shape[axis],)``, or ``(1,)`` with ``axis`` None.
     """
 
     codes: NDArray[np.int8]
@@ -34,12 +31,7 @@ class Int8Weight:
 
 
 class Weights:
-    """The bound initializers of a graph, decoded on demand.
-
-    Args:
-        artifact: the file.
-        graph: the name of the graph.
-        threads: number of cores for decoding.
+    """The bound initializers of a graph, decoded on demand on up to ``threads`` cores.
 
     Attributes:
         shapes: the shape of every initializer.
@@ -48,12 +40,7 @@ class Weights:
     def __init__(self, artifact: Artifact, graph: str, *, threads: int = 1) -> None:
         self._bindings: Mapping[str, Binding] = {b.to: b for b in artifact.graph_record(graph).bindings}
         self.shapes: Mapping[str, Shape] = {name: bound.shape for name, bound in artifact.bound(graph).items()}
-
-        @cache
-        def decoded(name: str) -> CompressedTensor:
-            return artifact.tensor(name, threads=threads)
-
-        self._tensor = decoded
+        self._tensor = cache(partial(artifact.tensor, threads=threads))
 
     def __contains__(self, name: object) -> bool:
         return name in self._bindings
@@ -71,12 +58,7 @@ class Weights:
         return resolve(self._bindings[name], lambda part: self._tensor(part).dense())
 
     def int8(self, name: str, axis: int) -> Int8Weight | str:
-        """Return an initializer as int8 codes with per-tensor scales or scales along ``axis``, or the reason why not.
-
-        Args:
-            name: the initializer.
-            axis: the output axis of the operator that reads it.
-        """
+        """Return an initializer as int8 codes with one scale or scales along the output axis, or the reason why not."""
         binding = self._bindings[name]
         one = whole(binding)
         if one is None:
@@ -84,7 +66,7 @@ class Weights:
         stored = self._tensor(one.tensor)
         match stored:
             case Quantized() if stored.scheme.symmetric:
-                along = scale_axis(stored.scheme.granularity, stored.shape)
+                along = _scale_axis(stored.scheme.granularity, stored.shape)
             case Quantized():
                 return "its grid is asymmetric: a storage format"
             case Dense():
@@ -96,27 +78,22 @@ class Weights:
         if isinstance(along, str):
             return along
         codes = resolve(binding, lambda _: stored.codes).astype(np.int8, copy=False)
-        if along is None:
-            return Int8Weight(codes, stored.scale, None)
-        if _follow(along, stored.shape, one, codes.shape) != axis:
+        if along is not None and _follow(along, stored.shape, one, codes.shape) != axis:
             return f"its scales do not run along the output axis, {axis}"
-        return Int8Weight(codes, stored.scale, axis)
+        return Int8Weight(codes, stored.scale, None if along is None else axis)
 
 
-def scale_axis(granularity: Granularity, shape: Shape) -> int | str | None:
+def _scale_axis(granularity: Granularity, shape: Shape) -> int | str | None:
     """Return the axis of a tensor's scales, None for a single scale, or the reason why there is no such axis."""
     count = granularity.count(shape)
     match granularity:
-        case PerTensor():
-            return None
-        case PerChannel(axis=axis):
-            return axis if count > 1 else None
-        case PerGroup(axis=axis, size=size):
-            if count > shape[axis]:
-                return f"it has groups of {size}: a storage format"
-            return axis if count > 1 else None
-        case PerBucket(size=size):
-            return None if count == 1 else f"it has buckets of {size}: a storage format"
+        case PerGroup(axis=axis, size=size) if count > shape[axis]:
+            return f"it has groups of {size}: a storage format"
+        case PerBucket(size=size) if count > 1:
+            return f"it has buckets of {size}: a storage format"
+        case PerChannel(axis=axis) | PerGroup(axis=axis) if count > 1:
+            return axis
+    return None
 
 
 def _follow(axis: int, shape: Shape, one: Whole, target: Shape) -> int | None:

@@ -1,8 +1,4 @@
-"""Random augmentations of training examples.
-
-Finite augmentations choose among a countable number of variants and act on raw examples before preprocessing; a
-teacher's outputs for each variant can be cached. Endless ones act on preprocessed inputs.
-"""
+"""Random augmentations of training examples."""
 
 from __future__ import annotations
 
@@ -11,14 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-from pydantic import Field, field_serializer
+from pydantic import Field, PlainSerializer
 from pydantic.json_schema import SkipJsonSchema
 from torch import Tensor
 
 from attar._src.core.choice import spec_choice
 from attar._src.core.errors import DataError, SpecError
 from attar._src.core.registry import Registry, load_object
-from attar._src.core.spec import Spec
+from attar._src.core.spec import Spec, reference_name
 
 
 class Augmentation(Spec):
@@ -28,7 +24,10 @@ class Augmentation(Spec):
 
 
 class Finite(Augmentation):
-    """An augmentation with a fixed number of variants of an example; variant 0 is the unchanged example."""
+    """A choice among ``variants`` forms of a raw example, before preprocessing; variant 0 is the unchanged example.
+
+    A teacher's outputs for each variant can be cached.
+    """
 
     @property
     def variants(self) -> int:
@@ -36,17 +35,12 @@ class Finite(Augmentation):
         raise NotImplementedError
 
     def apply(self, x: Tensor, choice: Tensor) -> Tensor:
-        """Return variant ``choice[i]`` of each example ``x[i]``.
-
-        Args:
-            x: raw examples ``(N, ...)`` of any type.
-            choice: int64 ``(N,)``, 0 to ``variants - 1``.
-        """
+        """Return variant ``choice[i]``, int64 0 to ``variants - 1``, of each raw example ``x[i]`` of any type."""
         raise NotImplementedError
 
 
 class Endless(Augmentation):
-    """An augmentation that draws a new random change each time."""
+    """A random change of preprocessed inputs, a new one each time."""
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return augmented inputs of the shape of ``x``, float ``(N, ...)``."""
@@ -54,11 +48,11 @@ class Endless(Augmentation):
 
 
 class Crop(Finite):
-    """Random crop of the image's own size after zero padding; ``(2 padding + 1)^2`` variants (81 for padding 4).
+    """Random crop of the image's own size after zero padding: ``(2 padding + 1)^2`` variants (81 for padding 4).
 
-    The usual augmentation of small photographs, with padding 4 (He et al. 2016, "Deep residual learning for image
-    recognition", section 4.2). The *raw* image is padded, so the border is black, not the mean, as with torchvision's
-    RandomCrop before ToTensor and Normalize. Images are ``(N, ..., H, W)``.
+    Padding 4 is usual for small photographs (He et al. 2016, "Deep residual learning for image recognition", section
+    4.2). The *raw* image ``(N, ..., H, W)`` is padded, so the border is black, not the mean, as with torchvision's
+    RandomCrop before ToTensor and Normalize.
     """
 
     name: Literal["crop"] = "crop"
@@ -66,13 +60,12 @@ class Crop(Finite):
 
     @property
     def variants(self) -> int:
-        """One per position of the window; variant 0 is the centre, the others follow row by row and wrap around."""
         return (2 * self.padding + 1) ** 2
 
     def apply(self, x: Tensor, choice: Tensor) -> Tensor:
-        """Return the chosen window of each image."""
         height, width = _image(x, "crop")
         side = 2 * self.padding + 1
+        # Variant 0 is the window in the centre; the others follow row by row and wrap around.
         place = (choice + self.variants // 2) % self.variants
         padded = torch.nn.functional.pad(x, [self.padding] * 4)
         # A view of every window, (N, side, side, ..., H, W); only the chosen ones are copied.
@@ -87,11 +80,9 @@ class Flip(Finite):
 
     @property
     def variants(self) -> int:
-        """2: unchanged, flipped."""
         return 2
 
     def apply(self, x: Tensor, choice: Tensor) -> Tensor:
-        """Return the images, those with choice 1 flipped."""
         _image(x, "flip")
         return torch.where(choice.reshape(-1, *[1] * (x.dim() - 1)) == 1, x.flip(-1), x)
 
@@ -103,7 +94,6 @@ class Noise(Endless):
     sd: Annotated[float, Field(gt=0)] = 0.1
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the noisy inputs."""
         return x + self.sd * torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
 
@@ -111,16 +101,13 @@ class CutMix(Endless):
     """Paste a rectangle of another image of the batch, at the same position (Yun et al. 2019, "CutMix: regularization
     strategy to train strong classifiers with localizable features", section 3.1).
 
-    It counters overfitting if a network is large for its data. With probability ``share`` an image gets a rectangle of
-    its own aspect ratio at a random position inside it, with an area uniform in 0 to ``area`` of the image and sides
-    rounded down to whole pixels. The paper has ``area`` 1, lets rectangles cross the border, and mixes the labels of
-    both images by area. Here targets do not change: with ``area`` of at most 0.5 the label is that of the larger part.
-    A teacher that sees the mixed image gives the correct target, so the distillation loss should dominate (as with
-    mixup in Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and consistent", section 3.1). Do not
-    use it with per-pixel targets.
-
-    Images are ``(N, ..., H, W)``. The other image is from the same rank's part of the batch; a batch of one is
-    unchanged.
+    It counters overfitting if a network is large for its data. With probability ``share`` an image ``(..., H, W)`` gets
+    a rectangle of its own aspect ratio at a random position inside it, with an area uniform in 0 to ``area`` of the
+    image and sides rounded down to whole pixels. The paper has ``area`` 1, lets rectangles cross the border, and mixes
+    the labels of both images by area. Here targets do not change: with ``area`` of at most 0.5 the label is that of the
+    larger part. A teacher that sees the mixed image gives the correct target, so the distillation loss should dominate
+    (as with mixup in Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and consistent", section
+    3.1). Do not use it with per-pixel targets. Each rank mixes its own part of the batch.
     """
 
     name: Literal["cutmix"] = "cutmix"
@@ -128,7 +115,6 @@ class CutMix(Endless):
     area: Annotated[float, Field(gt=0, le=1)] = 0.5
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the images, on average a ``share`` of them mixed."""
         height, width = _image(x, self.name)
         if min(height, width) < 2:
             raise DataError(f"cutmix is for images of 2x2 pixels and more; {height}x{width} arrived")
@@ -146,25 +132,18 @@ class CutMix(Endless):
 class CustomAugmentation(Endless):
     """A user's own: ``file.py:name`` or a function ``(x, generator) -> x`` on preprocessed inputs ``(N, ...)``."""
 
-    name: str | SkipJsonSchema[Callable[..., Any]]  # type: ignore[assignment]
+    name: Annotated[str | SkipJsonSchema[Callable[..., Any]], PlainSerializer(reference_name)]  # type: ignore[assignment]
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the output of the user's function."""
         own = load_object(self.name) if isinstance(self.name, str) else self.name
         made = own(x, generator)
         if not isinstance(made, Tensor) or len(made) != len(x):
             said = f"{tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
             raise SpecError(
-                f"augmentation {self._written(self.name)} returned {said} for inputs {tuple(x.shape)}; return a tensor "
-                "with as many examples"
+                f"augmentation {reference_name(self.name)} returned {said} for inputs {tuple(x.shape)}; return a "
+                "tensor with as many examples"
             )
         return made
-
-    @field_serializer("name")
-    def _written(self, name: Any) -> str:
-        return (
-            name if isinstance(name, str) else f"{name.__module__}:{getattr(name, '__qualname__', type(name).__name__)}"
-        )
 
 
 AUGMENTATIONS: Registry[type[Augmentation]] = Registry("augmentation", Crop, Flip, Noise, CutMix)
@@ -177,9 +156,7 @@ else:
 
 def count_variants(augment: Sequence[Augmentation]) -> int | None:
     """Return the number of variants of an example under all augmentations; None if one is endless."""
-    if any(not isinstance(each, Finite) for each in augment):
-        return None
-    return count_finite_variants(augment)
+    return count_finite_variants(augment) if all(isinstance(each, Finite) for each in augment) else None
 
 
 def count_finite_variants(augment: Sequence[Augmentation]) -> int:
@@ -188,13 +165,10 @@ def count_finite_variants(augment: Sequence[Augmentation]) -> int:
 
 
 def apply_finite(augment: Sequence[Augmentation], x: Tensor, choice: Tensor) -> Tensor:
-    """Apply the finite augmentations of a list to raw examples, in order.
+    """Apply the finite augmentations of a list to raw examples ``(N, ...)``, in order.
 
-    Args:
-        augment: the list.
-        x: raw examples ``(N, ...)``.
-        choice: int64 ``(N,)`` below :func:`count_finite_variants`, in mixed radix with the first augmentation as the
-            lowest digit: for crop (81) then flip (2), 100 is crop 19 and flip 1.
+    ``choice``, int64 ``(N,)`` below :func:`count_finite_variants`, is in mixed radix with the first augmentation as the
+    lowest digit: for crop (81) then flip (2), 100 is crop 19 and flip 1.
     """
     for each in augment:
         if isinstance(each, Finite):

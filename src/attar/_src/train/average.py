@@ -12,19 +12,10 @@ from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 
 class WeightAverage:
-    """The mean of parameters over the last ``share * steps`` steps: ``m += (p - m) / k`` after the k-th of them.
+    """The mean of parameters over the last ``share * steps`` of all steps: ``m += (p - m) / k`` after the k-th of them.
 
     SGD explores a wide minimum at the end of training; the mean of its iterates generalises better than the last one
     (Izmailov et al. 2018, "Averaging weights leads to wider optima", section 3.2).
-
-    Args:
-        parameters: the averaged parameters, on their device.
-        share: share of all steps, at the end of training; 0 disables averaging.
-        steps: number of steps.
-
-    Attributes:
-        taken: number of steps in the mean.
-        means: one mean per parameter; empty before the first averaged step.
     """
 
     def __init__(self, parameters: Sequence[Tensor], share: float, steps: int) -> None:
@@ -34,7 +25,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def add(self, step: int) -> None:
-        """Update the means after step ``step``, counted from 0."""
+        """Update the means after a step, counted from 0."""
         if step < self.begin:
             return
         if not self.means:
@@ -46,9 +37,8 @@ class WeightAverage:
     @torch.no_grad()
     def put(self) -> None:
         """Copy the means, if there are any, into the parameters."""
-        if self.means:
-            for parameter, mean in zip(self.parameters, self.means, strict=True):
-                parameter.copy_(mean)
+        for parameter, mean in zip(self.parameters, self.means, strict=False):
+            parameter.copy_(mean)
 
     def state(self) -> dict[str, Any]:
         """Return the state for a checkpoint."""

@@ -1,4 +1,4 @@
-"""Batch and Feed: what a step sees, and where it comes from."""
+"""Batches, and the interface of their sources."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Batch:
     """Examples of one step.
 
     Attributes:
-        inputs: each ``(n, ...)``; of batches with names those of every model of a run.
-        targets: what the outputs are judged by, ``(n, ...)``, or None where there are no labels.
-        index: int64 ``(n,)``: which examples of the set these are; None where a loader does not say.
-        variant: int64 ``(n,)``: which of the feed's ``variants`` augmentation made of each; None where that is endless.
-        names: the arguments the inputs are; none where they are given by position.
+        inputs: each ``(n, ...)``.
+        targets: ``(n, ...)``; None without labels.
+        index: int64 ``(n,)``, positions in the set; None if unknown, as with a DataLoader.
+        variant: int64 ``(n,)``, the variant that augmentation made of each example; None if it is endless.
+        names: the argument each input is; empty for positional inputs.
     """
 
     inputs: tuple[torch.Tensor, ...]
@@ -38,16 +38,12 @@ class Batch:
         return replace(self, inputs=inputs, targets=None if self.targets is None else self.targets.to(device))
 
     def part(self, examples: slice) -> Batch:
-        """Return some of the examples, without saying which of the set they are."""
+        """Return some of the examples, without ``index`` and ``variant``."""
         targets = None if self.targets is None else self.targets[examples]
         return Batch(tuple(each[examples] for each in self.inputs), targets, names=self.names)
 
     def pick(self, names: Sequence[str]) -> tuple[torch.Tensor, ...]:
-        """Return the inputs a program takes, in its order; all of them where either has no names.
-
-        Raises:
-            DataError: one is not in the batch.
-        """
+        """Return the inputs called ``names``, in this order; all inputs if either has no names."""
         if not self.names or not names:
             return self.inputs
         missing = [name for name in names if name not in self.names]
@@ -57,32 +53,26 @@ class Batch:
 
 
 class Feed(Protocol):
-    """A set of examples to train on or to look at."""
+    """A source of batches for one rank."""
 
     @property
     def examples(self) -> int | None:
-        """How many there are over all ranks, or None where a loader does not say."""
-        ...
+        """The number of examples over all ranks; None if unknown."""
 
     @property
     def steps(self) -> int:
-        """How many batches an epoch has on this rank."""
-        ...
+        """The number of batches in an epoch on this rank."""
 
     @property
     def variants(self) -> int | None:
-        """How many augmented forms an example has; 1 without augmentation, None where they are endless."""
-        ...
+        """The number of variants of an example: 1 without augmentation, None if it is endless."""
 
     @property
     def labelled(self) -> bool:
         """Whether batches have targets."""
-        ...
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield this rank's batches of epoch ``number``: shuffled and augmented by seed and number alone."""
-        ...
+        """Yield this rank's batches of an epoch, shuffled and augmented as its number and the feed's seed determine."""
 
     def once(self) -> Iterator[Batch]:
-        """Yield every example once, in order and as it is, the same on every rank."""
-        ...
+        """Yield every example once, in order and not augmented, the same on every rank."""

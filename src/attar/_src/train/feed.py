@@ -1,10 +1,9 @@
-"""Feeds: Memory, of examples that lie in memory as they are stored, and Loader, of what a DataLoader gives."""
+"""Feeds of arrays in memory and of DataLoaders."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
@@ -15,43 +14,35 @@ from attar._src.artifact.manifest import Preprocessing
 from attar._src.core.errors import DataError, SpecError
 from attar._src.runtime.preprocess import preprocess
 from attar._src.train.augment import Augmentation, apply_endless, apply_finite, count_finite_variants, count_variants
-from attar._src.train.batch import Batch
+from attar._src.train.batch import Batch, Feed
 from attar._src.train.inputs import as_input, as_tensor, read_batch
 from attar._src.train.seeds import IsolatedRandom, derive_seed
 
 
 def preprocessor(preprocessing: Preprocessing | None) -> Callable[[Tensor], Tensor]:
-    """Return what turns raw examples into inputs: with the arithmetic files are served with, in float32.
-
-    Without a preprocessing examples are inputs as they are, floating ones in float32.
-    """
+    """Return the function from raw examples to inputs, with the arithmetic of ``Session.preprocess``."""
     if preprocessing is None:
         return as_input
     return lambda raw: torch.from_numpy(preprocess(preprocessing, raw.numpy()))
 
 
 @dataclass(frozen=True, eq=False)
-class ArrayFeed:
-    """Examples in memory, raw; a batch is taken, varied and prepared at once.
+class ArrayFeed(Feed):
+    """Raw examples in memory, ``(n, ...)``; each batch is augmented and preprocessed when it is drawn.
 
     Every rank draws the same order of all examples and takes its own slice of each batch, so that the batches of all
-    ranks together are those one rank alone would see, but for what endless augmentations draw. ``dataclasses.replace``
-    gives one with other settings.
+    ranks together are those of one rank alone, except for endless augmentations.
 
     Attributes:
-        inputs: the module's inputs as they are stored, arrays or tensors, each ``(n, ...)``. The first is augmented and
-            prepared; the others are taken as they are, floating ones in float32.
-        targets: ``(n, ...)``, or None.
+        inputs: arrays or tensors. The first is augmented and prepared; floating-point ones become float32.
         batch: examples in a batch, over all ranks.
         prepare: raw examples -> the first input.
-        augment: what is done to the first input at random.
-        seed: of order, variants and noise.
-        rank, world: which rank this is, of how many.
-        allowed: int64 ``(n, k)``: the variants each example may take; None for all.
+        rank, world: this rank, and the number of ranks.
+        allowed: int64 ``(n, k)``, the variants each example may take; None for all.
 
     Raises:
-        DataError: the arrays do not go together, or ``allowed`` does not fit them.
-        SpecError: ``batch`` is no multiple of ``world``.
+        DataError: the arrays differ in length, or ``allowed`` does not fit them.
+        SpecError: ``batch`` is not a multiple of ``world``, or ``allowed`` is given with endless augmentation.
     """
 
     inputs: tuple[Any, ...]
@@ -68,7 +59,7 @@ class ArrayFeed:
         # A frozen object sets its own fields this way.
         object.__setattr__(self, "inputs", tuple(as_tensor(each) for each in self.inputs))
         object.__setattr__(self, "targets", None if self.targets is None else as_tensor(self.targets))
-        counts = [len(each) for each in (*self.inputs, *([] if self.targets is None else [self.targets]))]
+        counts = [len(each) for each in (*self.inputs, self.targets) if each is not None]
         if not self.inputs or len(set(counts)) > 1 or counts[0] == 0:
             raise DataError(f"inputs and targets of {counts} examples do not go together")
         if self.batch % self.world:
@@ -78,41 +69,36 @@ class ArrayFeed:
         if counts[0] < self.world:
             raise DataError(f"{counts[0]} examples cannot be shared by {self.world} ranks; use fewer devices")
         if self.allowed is not None:
-            many = self.variants
-            if many is None:
-                raise SpecError("variants can be limited to some where they are counted; the augmentation is endless")
-            fits = self.allowed.dtype == torch.int64 and self.allowed.dim() == 2 and len(self.allowed) == counts[0]
-            if not fits or self.allowed.shape[1] == 0 or int(self.allowed.min()) < 0 or int(self.allowed.max()) >= many:
-                raise DataError(
-                    f"allowed is {self.allowed.dtype}{tuple(self.allowed.shape)}; int64 ({counts[0]}, k) below {many} "
-                    "was expected"
-                )
+            self._check_allowed(self.allowed)
+
+    def _check_allowed(self, allowed: Tensor) -> None:
+        if self.variants is None:
+            raise SpecError("allowed limits the variants of finite augmentations; this augmentation is endless")
+        fits = allowed.dtype == torch.int64 and allowed.dim() == 2 and len(allowed) == self.examples and allowed.numel()
+        if not fits or int(allowed.min()) < 0 or int(allowed.max()) >= self.variants:
+            asked = f"int64 ({self.examples}, k) from 0 to {self.variants - 1}"
+            raise DataError(f"allowed should be {asked}; {allowed.dtype}{tuple(allowed.shape)} arrived")
 
     @property
     def examples(self) -> int:
-        """How many there are over all ranks."""
         return len(self.inputs[0])
 
     @property
     def steps(self) -> int:
-        """Whole batches in an epoch; a set smaller than a batch is one."""
         return max(1, self.examples // self.batch)
 
     @property
     def variants(self) -> int | None:
-        """Augmented forms of an example; None where they are endless."""
         return count_variants(self.augment)
 
     @property
     def labelled(self) -> bool:
-        """Whether there are targets."""
         return self.targets is not None
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield this rank's batches of epoch ``number``: shuffled and augmented by seed and number alone.
+        """Yield this rank's batches of an epoch, without examples that do not fill the last batch.
 
-        What does not fill the last batch is left out; the order is another one in each epoch. A set smaller than a
-        batch loses what cannot be shared evenly by the ranks.
+        A set smaller than a batch is one batch, without examples that cannot be shared evenly by the ranks.
         """
         draw = torch.Generator().manual_seed(derive_seed(self.seed, "order", number))
         order = torch.randperm(self.examples, generator=draw)
@@ -128,17 +114,11 @@ class ArrayFeed:
             yield Batch((first, *made.inputs[1:]), made.targets, index, made.variant)
 
     def once(self) -> Iterator[Batch]:
-        """Yield every example once, in order and as it is, the same on every rank."""
         for index in torch.arange(self.examples).split(self.batch):
             yield self.at(index, torch.zeros_like(index))
 
     def at(self, index: Tensor, variant: Tensor) -> Batch:
-        """Return given variants of given examples, without the endless augmentations.
-
-        Args:
-            index: int64 ``(m,)``.
-            variant: int64 ``(m,)``; 0 is the example as it is.
-        """
+        """Return variant ``variant[i]`` of example ``index[i]``, both int64 ``(m,)``, without endless augmentations."""
         first = self.prepare(apply_finite(self.augment, self.inputs[0][index], variant))
         inputs = (first, *(as_input(each[index]) for each in self.inputs[1:]))
         targets = None if self.targets is None else self.targets[index]
@@ -153,28 +133,19 @@ class ArrayFeed:
 
 
 class LoaderFeed:
-    """A feed of what a ``DataLoader`` gives, or anything else that gives the same kind of batches each time it is
-    iterated.
+    """The batches of a ``DataLoader``, or of another iterable that can be iterated again, in the forms of ``inputs``.
 
-    ``train.inputs`` has the forms of a batch. Batches with names have those of the first one. Size and augmentation of
-    batches are the loader's own.
-
-    The loader draws from generators that are seeded anew for each epoch, so that one that shuffles repeats its order
-    when a run goes on from a checkpoint; those given to a DataLoader or its sampler are seeded too. Of several ranks
-    each goes through the whole loader and takes its slice of every batch, less what cannot be shared evenly.
-
-    Args:
-        loader: as above.
-        parameters: the arguments that batches with names may have -> whether they are required.
-        seed: of what the loader draws.
-        rank: which rank this is.
-        world: how many there are.
+    Batch size and augmentation are the loader's own. All generators it draws from are seeded for each epoch, so that a
+    shuffling loader repeats its order when a run resumes from a checkpoint. Each rank iterates the whole loader and
+    takes its slice of every batch, without examples that cannot be shared evenly.
 
     Attributes:
-        first: its first batch.
+        parameters: arguments of the models' forward -> whether they are required.
+        rank, world: this rank, and the number of ranks.
+        first: the first batch.
 
     Raises:
-        DataError: it gives nothing, or batches of another form.
+        DataError: the loader is empty or can be iterated only once, or its batches have another form.
         SpecError: its workers keep their generators from epoch to epoch.
     """
 
@@ -191,64 +162,61 @@ class LoaderFeed:
     ) -> None:
         if iter(loader) is loader:
             raise DataError(
-                f"a {type(loader).__name__} can be gone through once and training does so in every epoch; give a "
+                f"a {type(loader).__name__} can be iterated once and training iterates in every epoch; give a "
                 "DataLoader or a list of batches"
             )
         if getattr(loader, "persistent_workers", False):
             raise SpecError(
-                "workers that persist keep their generators from epoch to epoch, and a run that goes on from a "
-                "checkpoint could not repeat what they draw; use persistent_workers=False"
+                "persistent workers keep their generators from epoch to epoch, and a run resumed from a checkpoint "
+                "could not repeat what they draw; use persistent_workers=False"
             )
         self.loader, self.parameters, self.seed, self.rank, self.world = loader, parameters, seed, rank, world
-        items = list(islice(seeded(loader, derive_seed(seed, "loader", "look")), 1))
-        if not items:
+        first = next(seeded(loader, derive_seed(seed, "loader", "look")), None)
+        if first is None:
             raise DataError(f"a {type(loader).__name__} gives no batches")
-        self.first = read_batch(items[0], parameters)
+        self.first = read_batch(first, parameters)
         self.labelled = self.first.targets is not None
         sized = length_of(loader)
-        data = getattr(loader, "dataset", None)
-        self.examples = None if data is None else length_of(data)
+        self.examples = length_of(getattr(loader, "dataset", None))
         self.steps: int = sum(1 for _ in loader) if sized is None else sized
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield this rank's batches of epoch ``number``."""
-        for owner in (self.loader, *(getattr(self.loader, name, None) for name in ("sampler", "batch_sampler"))):
-            set_epoch = getattr(owner, "set_epoch", None)
-            if set_epoch is not None:
-                set_epoch(number)
+        """Yield this rank's slices of the batches of an epoch."""
+        loader: Any = self.loader
+        for owner in (loader, *(getattr(loader, name, None) for name in ("sampler", "batch_sampler"))):
+            if hasattr(owner, "set_epoch"):
+                owner.set_epoch(number)
         for batch in self._batches("epoch", number):
             share = len(batch) // self.world
             if share:
                 yield batch.part(slice(self.rank * share, (self.rank + 1) * share))
 
     def once(self) -> Iterator[Batch]:
-        """Yield every batch once, whole, as the loader gives it: one that shuffles does so the same way each time."""
+        """Yield every batch once, whole, in the loader's order: a shuffling loader repeats the same order."""
         return self._batches("once")
 
     def _batches(self, *words: str | int) -> Iterator[Batch]:
-        return map(self._batch, seeded(self.loader, derive_seed(self.seed, "loader", *words)))
-
-    def _batch(self, item: Any) -> Batch:
-        batch = read_batch(item, self.parameters)
-        if batch.names != self.first.names:
-            raise DataError(
-                f"a batch has the inputs {', '.join(batch.names) or 'by position'} and the first had "
-                f"{', '.join(self.first.names) or 'them by position'}; give every batch the same"
-            )
-        return batch
+        for item in seeded(self.loader, derive_seed(self.seed, "loader", *words)):
+            batch = read_batch(item, self.parameters)
+            if batch.names != self.first.names:
+                raise DataError(
+                    f"a batch has the inputs {', '.join(batch.names) or 'by position'} and the first had "
+                    f"{', '.join(self.first.names) or 'them by position'}; give every batch the same"
+                )
+            yield batch
 
 
 def seeded(loader: Iterable[Any], seed: int) -> Iterator[Any]:
-    """Yield what a loader gives while the generators it draws from start at ``seed``: its own and the global ones."""
+    """Iterate a loader with its own and the global generators seeded; the global state outside is not affected."""
     for each in (loader, getattr(loader, "sampler", None)):
         generator = getattr(each, "generator", None)
         if isinstance(generator, torch.Generator):
             generator.manual_seed(seed)
-    apart = IsolatedRandom(seed)
-    with apart:
+    isolated = IsolatedRandom(seed)
+    with isolated:
         batches = iter(loader)
     while True:
-        with apart:
+        with isolated:
             item = next(batches, None)
         if item is None:
             return
@@ -256,8 +224,7 @@ def seeded(loader: Iterable[Any], seed: int) -> Iterator[Any]:
 
 
 def length_of(thing: Any) -> int | None:
-    """Return the length of what has one, None for any other."""
-    # Some have a length that raises: a DataLoader over a stream.
+    """Return ``len(thing)``; None if it has none or, as a DataLoader over a stream, one that raises."""
     try:
         return len(thing)
     except TypeError:

@@ -1,8 +1,7 @@
 """The training loop of every stage that trains.
 
-It knows modules, losses and batches, not what they stand for (students, masks, grids). Randomness in an epoch depends
-only on the seed and the epoch's number, schedules only on the step's number. So a checkpoint holds just tensors and
-numbers, and resuming from it gives the same bytes.
+Randomness in an epoch depends only on the seed and the epoch's number, schedules only on the step's number. So a
+checkpoint holds just tensors and numbers, and resuming from it gives the same bytes.
 """
 
 from __future__ import annotations
@@ -22,14 +21,12 @@ from attar._src.core.interrupt import raise_if_interrupted
 from attar._src.core.progress import Bar
 from attar._src.train.average import WeightAverage
 from attar._src.train.batch import Batch, Feed
-from attar._src.train.optimizer import Group
-from attar._src.train.optimizer_state import flatten_state, unflatten_state
 from attar._src.train.plan import TrainingPlan
 from attar._src.train.seeds import derive_seed, seed_everything
-from attar._src.train.store import Checkpoint, CheckpointStore
+from attar._src.train.store import Checkpoint, CheckpointStore, flatten_state, unflatten_state
 
 _PARAMETRIZATION = "program.attar_parametrization"  # prefix of the names of constraints' parameters and buffers
-_LOOK = 50  # steps between two checks of the losses, which synchronise with the device and the other ranks
+_CHECK_EVERY = 50  # steps: checks of the losses synchronise with the device and the other ranks
 
 
 @dataclass(frozen=True)
@@ -37,17 +34,16 @@ class TrainingJob:
     """The module, loss and callbacks of a training.
 
     Attributes:
-        program: called with those of the batch's inputs that ``names`` lists. All its parameters are trained; those of
-            submodules named ``attar_parametrization*`` (constraints) without weight decay. It must be on the fabric's
-            device, because its buffers may be shared with other programs; its mode is never changed.
-        loss: (float32 outputs, batch, progress 0 to 1) -> scalars by name, the same names every time; ``loss`` is
+        program: called with the batch's inputs in ``names``. All its parameters are trained; those of submodules named
+            ``attar_parametrization*`` (constraints) without weight decay. It must be on the fabric's device, because
+            its buffers may be shared with other programs; its mode is never changed.
+        loss: (float32 outputs, batch, progress 0 to 1) -> scalars, with the same names every time; ``loss`` is
             minimised, the others are logged.
         extra: modules of the loss whose parameters are trained too.
         before_step: called with the step's number and the number of steps.
         sync: called after each epoch with a function that averages a tensor over the ranks.
         evaluate: returns figures for the log after each epoch, on every rank.
-        state: returns the tensors of model, constraints and objectives for a checkpoint.
-        load: restores such tensors in place.
+        state: returns all tensors for a checkpoint; ``load`` restores them in place.
         names: the arguments of the program; empty for positional inputs.
     """
 
@@ -78,24 +74,18 @@ def fit(
     An interruption at any moment, even a power failure, loses at most the current epoch.
 
     Args:
-        job: the module and loss; changed in place.
-        plan: epochs, optimizer and schedule.
-        feed: the examples.
         fabric: launched; several ranks need the strategy ``ddp_find_unused_parameters_true``, so that a parameter
             without gradient does not block the others.
-        seed: the seed of this training.
-        store: checkpoints; the first rank writes them.
         log: called on the first rank with the row of each epoch.
         what: label of the progress bar.
 
     Returns:
         One row per epoch, including those before a resumption: ``epoch`` (from 1), the means of the loss's parts, the
-        figures of ``evaluate``, ``lr`` of the last step, ``seconds``. Since seconds differ from run to run, the rows
-        must not enter a reproducible file.
+        figures of ``evaluate``, ``lr`` of the last step, and ``seconds``, which differ from run to run.
 
     Raises:
         AttarError: the loss is not finite, or a checkpoint is damaged or cannot be written.
-        DataError: the feed gives no batches.
+        DataError: the feed has no batches.
         SpecError: no parameter requires a gradient.
     """
     loop = _Loop(job, plan, feed, fabric, seed=seed)
@@ -123,7 +113,7 @@ class _Whole(nn.Module):
     def forward(
         self, inputs: tuple[Tensor, ...], rest: tuple[Tensor | None, ...], names: tuple[str, ...], progress: float
     ) -> dict[str, Tensor]:
-        """Return the parts of the loss; ``rest``: targets, index and variant of the batch."""
+        """Return the parts of the loss; ``rest`` is targets, index and variant of the batch."""
         targets, index, variant = rest
         batch = Batch(inputs, targets, index, variant, names)
         made = self.program(*batch.pick(self.names))
@@ -132,17 +122,16 @@ class _Whole(nn.Module):
 
 
 class _Loop:
-    """The state of one training."""
-
     def __init__(self, job: TrainingJob, plan: TrainingPlan, feed: Feed, fabric: Fabric, *, seed: int) -> None:
         self.job, self.plan, self.feed, self.fabric, self.seed = job, plan, feed, fabric, seed
         self.steps = plan.epochs * feed.steps
         whole = _Whole(job)
-        self.optimizer = plan.optimizer.build(parameter_groups(whole))
+        self.optimizer = plan.optimizer.build(*parameter_groups(whole))
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.average = WeightAverage(self.parameters, plan.average, self.steps)
         self.whole, self.stepper = fabric.setup(whole, self.optimizer)
-        # After setup, because moving a module to a device replaces its buffers.
+        # Running statistics; constraints average their own buffers. After setup, because a move to a device replaces
+        # buffers.
         self.buffers = [
             b for n, b in whole.named_buffers() if b.is_floating_point() and not n.startswith(_PARAMETRIZATION)
         ]
@@ -176,14 +165,16 @@ class _Loop:
             examples += len(batch)
             bar.step()
             raise_if_interrupted()
-            if len(losses) == _LOOK:
-                self._look(losses, number, index, bar)
+            if len(losses) == _CHECK_EVERY:
+                self._check_losses(losses, number, index, bar)
         if not examples:
             raise DataError(f"epoch {number + 1} has no batches; a loader must give them each time it is iterated")
-        self._look(losses, number, index, bar)
+        self._check_losses(losses, number, index, bar)
         if number == self.plan.epochs - 1:
             self.average.put()
-        self._agree()
+        self.job.sync(self._mean)
+        for buffer in self.buffers:
+            buffer.copy_(self._mean(buffer))
         with torch.no_grad():
             figures = self.job.evaluate()
         total = self._mean(torch.tensor(float(examples), dtype=torch.float64, device=self.fabric.device))
@@ -223,12 +214,8 @@ class _Loop:
         self.optimizer.zero_grad()
         return dict(parts)
 
-    def _look(self, losses: list[Tensor], epoch: int, index: int, bar: Bar) -> None:
-        """Check and show the losses since the last check, then clear them.
-
-        Raises:
-            AttarError: a loss is not finite.
-        """
+    def _check_losses(self, losses: list[Tensor], epoch: int, index: int, bar: Bar) -> None:
+        """Raise if a loss since the last check is not finite, show their mean and clear them."""
         if not losses:
             return
         # The mean over the ranks makes all of them stop if one must.
@@ -245,33 +232,20 @@ class _Loop:
         bar.say(f"epoch {epoch + 1}/{self.plan.epochs}, loss {float(seen.mean()):.4g}")
         losses.clear()
 
-    def _agree(self) -> None:
-        """Average running statistics over the ranks; constraints synchronise their own buffers."""
-        self.job.sync(self._mean)
-        for buffer in self.buffers:
-            buffer.copy_(self._mean(buffer))
-
     def _mean(self, value: Tensor) -> Tensor:
         """Return the mean of a floating-point tensor over the ranks, as a copy."""
-        value = value.detach().clone()
-        if self.fabric.world_size > 1:
-            reduced = self.fabric.all_reduce(value, reduce_op="mean")
-            assert isinstance(reduced, Tensor)
-            return reduced
-        return value
+        mean = self.fabric.all_reduce(value.detach().clone(), reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        return mean
 
 
-def parameter_groups(whole: nn.Module) -> list[Group]:
-    """Return the trainable parameters in two groups: weight decay applies to those of two axes or more, constraints'
-    excepted.
-
-    Raises:
-        SpecError: no parameter requires a gradient.
-    """
-    parameters = [(name, p) for name, p in whole.named_parameters() if p.requires_grad]
-    if not parameters:
+def parameter_groups(whole: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the trainable parameters with weight decay, those of two axes or more but constraints', and the others."""
+    decayed, others = list[nn.Parameter](), list[nn.Parameter]()
+    for name, parameter in whole.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.dim() > 1 and not name.startswith(_PARAMETRIZATION)
+            (decayed if decays else others).append(parameter)
+    if not decayed and not others:
         raise SpecError("there is nothing to train: no parameter requires a gradient; set requires_grad on some")
-    split: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in parameters:
-        split[parameter.dim() > 1 and not name.startswith(_PARAMETRIZATION)].append(parameter)
-    return [Group(tuple(each), decayed) for decayed, each in split.items() if each]
+    return decayed, others

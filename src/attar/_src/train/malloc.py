@@ -14,9 +14,8 @@ def keep_freed_memory() -> None:
     """Tell glibc to keep freed memory for the life of the process; other C libraries are not affected.
 
     Each training step on a CPU frees the memory of the previous one. By default glibc returns most of it to the system,
-    which zeroes every page at its next use: 14 % of a step of a small convolutional network (student 3 of
-    ``studies/polino2018``, batch 128), 5 % with large layers (student 1). The process may stay larger than it needs.
-    Results do not change.
+    which zeroes every page at its next use: 14 % of a step of student 3 of ``studies/polino2018`` (batch 128), 5 % of
+    student 1, which has larger layers.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)

@@ -3,56 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-from pydantic import Field, field_serializer
+from pydantic import Field, PlainSerializer
 from pydantic.json_schema import SkipJsonSchema
 from torch import nn
 
 from attar._src.core.choice import spec_choice
 from attar._src.core.errors import SpecError
 from attar._src.core.registry import Registry, load_object
-from attar._src.core.spec import Spec
+from attar._src.core.spec import Spec, reference_name
 
 LearningRate = Annotated[float, Field(gt=0)]
 _Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-@dataclass(frozen=True)
-class Group:
-    """Parameters with the same settings.
-
-    Attributes:
-        parameters: at least one.
-        decayed: whether weight decay applies to them.
-    """
-
-    parameters: tuple[nn.Parameter, ...]
-    decayed: bool
-
-
 class OptimizerSpec(Spec):
-    """An optimizer in a recipe.
-
-    Attributes:
-        lr: peak learning rate; the plan's schedule multiplies it.
-        weight_decay: weight decay of the decayed groups.
-    """
+    """An optimizer in a recipe; the plan's schedule multiplies ``lr``."""
 
     name: str
     lr: LearningRate
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
 
-    def build(self, groups: Sequence[Group]) -> torch.optim.Optimizer:
-        """Return the optimizer of these groups.
-
-        Raises:
-            SpecError: a user's own optimizer rejects its arguments or is not a ``torch.optim.Optimizer``.
-        """
-        decay = {True: self.weight_decay, False: 0.0}
-        return self.make([{"params": list(g.parameters), "weight_decay": decay[g.decayed]} for g in groups])
+    def build(self, decayed: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the optimizer of parameters with and without weight decay."""
+        groups = (decayed, self.weight_decay), (others, 0.0)
+        return self.make([{"params": list(each), "weight_decay": decay} for each, decay in groups if each])
 
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """Return the optimizer of parameter groups in the form of ``torch.optim``."""
@@ -74,7 +51,6 @@ class Sgd(OptimizerSpec):
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
 
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """Return ``torch.optim.SGD``."""
         nesterov = self.nesterov and self.momentum > 0
         return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=nesterov)
 
@@ -92,7 +68,6 @@ class AdamW(OptimizerSpec):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
 
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """Return ``torch.optim.AdamW``."""
         return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps)
 
 
@@ -108,38 +83,30 @@ class Adam(OptimizerSpec):
     eps: Annotated[float, Field(gt=0)] = 1e-8
 
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """Return ``torch.optim.Adam``."""
         return torch.optim.Adam(groups, lr=self.lr, betas=self.betas, eps=self.eps)
 
 
 class CustomOptimizer(OptimizerSpec):
     """A user's own: ``file.py:name`` or a Python object, called as ``(groups, lr=lr, **arguments)``.
 
-    ``{name: torch.optim:RMSprop, arguments: {alpha: 0.9}}`` is an example.
+    Example: ``{name: torch.optim:RMSprop, arguments: {alpha: 0.9}}``.
     """
 
-    name: str | SkipJsonSchema[Callable[..., Any]]  # type: ignore[assignment]
+    name: Annotated[str | SkipJsonSchema[Callable[..., Any]], PlainSerializer(reference_name)]  # type: ignore[assignment]
     lr: LearningRate = 1e-3
     arguments: dict[str, Any] = {}
 
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """Call the user's own."""
         own = load_object(self.name) if isinstance(self.name, str) else self.name
         try:
             made = own(groups, lr=self.lr, **self.arguments)
         except (TypeError, ValueError) as error:
-            raise SpecError(f"optimizer {self._written(self.name)} does not take its arguments: {error}") from error
+            raise SpecError(f"optimizer {reference_name(self.name)} does not take its arguments: {error}") from error
         if not isinstance(made, torch.optim.Optimizer):
             raise SpecError(
-                f"optimizer {self._written(self.name)} returned a {type(made).__name__}, not a torch.optim.Optimizer"
+                f"optimizer {reference_name(self.name)} returned a {type(made).__name__}, not a torch.optim.Optimizer"
             )
         return made
-
-    @field_serializer("name")
-    def _written(self, name: Any) -> str:
-        return (
-            name if isinstance(name, str) else f"{name.__module__}:{getattr(name, '__qualname__', type(name).__name__)}"
-        )
 
 
 OPTIMIZERS: Registry[type[OptimizerSpec]] = Registry("optimizer", Sgd, AdamW, Adam)

@@ -1,26 +1,25 @@
-"""Training plan: epochs, batch size, optimizer and schedule; the common fields of training stages."""
+"""The training plan: the common fields of training stages."""
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from attar._src.core.spec import Spec
 from attar._src.train.optimizer import OptimizerChoice, Sgd
+from attar._src.train.schedule import cosine_rise
 
 _LOW = 1 / 25
 _LAST = 1e-4
 
 
 class TrainingPlan(Spec):
-    """How a module is trained. Training stages inherit these fields.
+    """How a module is trained.
 
     Attributes:
         epochs: number of passes over the training examples.
         batch: examples per step, over all ranks.
-        optimizer: the optimizer.
         schedule: schedule of the learning rate, see :meth:`factor`.
         warmup: share of the steps over which the learning rate rises; None is 0.3 for ``one_cycle`` and 0 otherwise.
         clip: maximum norm of the gradients of all parameters together; None disables clipping.
@@ -56,15 +55,8 @@ class TrainingPlan(Spec):
         share = self.warmup if self.warmup is not None else 0.3 * cycle
         rising = round(share * steps)
         if step < rising:
-            return _LOW + (1 - _LOW) * _rise(step / rising) if cycle else (step + 1) / rising
+            return _LOW + (1 - _LOW) * cosine_rise(step / rising) if cycle else (step + 1) / rising
         u = (step - rising) / max(steps - rising, 1)
-        if self.schedule == "constant":
-            return 1.0
-        if self.schedule == "linear":
-            return 1 - u
-        low = _LOW * _LAST if cycle else 0.0
-        return low + (1 - low) * (1 - _rise(u))
-
-
-def _rise(u: float) -> float:
-    return (1 - math.cos(math.pi * u)) / 2
+        low, fall = _LOW * _LAST, 1 - cosine_rise(u)
+        factors = {"one_cycle": low + (1 - low) * fall, "cosine": fall, "linear": 1 - u, "constant": 1.0}
+        return factors[self.schedule]

@@ -6,29 +6,24 @@ import contextlib
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
-Precision = Literal["32-true", "bf16-mixed"]
-Layout = Literal["contiguous", "channels_last"]
+Precision = Literal["32-true", "bf16-mixed"]  # bf16-mixed: products in bfloat16, weights in float32
+Layout = Literal["contiguous", "channels_last"]  # NCHW, NHWC
 
 _GAIN = 0.9  # a gain below 10 % does not justify another precision
 _ROUNDS = 20
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     """The chosen precision and layout.
 
-    Attributes:
-        precision: Fabric's name: ``32-true``, or ``bf16-mixed`` (products in bfloat16, weights in float32).
-        layout: ``contiguous`` (NCHW) or ``channels_last`` (NHWC).
-        figures: ``"precision layout"`` -> median seconds of a forward and backward pass; None if it cannot run.
+    ``figures`` maps ``"precision layout"`` to the median seconds of a forward and backward pass, None if it cannot run.
     """
 
     precision: Precision
@@ -50,10 +45,8 @@ def measure_precision(
     should reuse the decision, and the first of several ranks should decide for all.
 
     Args:
-        program: called with the inputs; not changed.
         inputs: a batch of the size used in training, on the device of the program.
-        precisions: candidates, the default first.
-        layouts: candidates, the default first; only the default is tried if no weight has four axes.
+        precisions, layouts: candidates, the default first; only the first layout is tried if no weight has four axes.
         seconds: approximate time budget; each combination runs at least twice after a warm-up.
     """
     flat = not any(p.dim() == 4 for p in program.parameters())
@@ -62,36 +55,26 @@ def measure_precision(
         return Decision(*names[0], {})
     states = {layout: _state(program, layout) for _, layout in names}
     times: dict[tuple[Precision, Layout], list[float]] = {name: [] for name in names}
-    failed: set[tuple[Precision, Layout]] = set()
     start = time.perf_counter()
     for turn in range(_ROUNDS):
         if turn > 2 and time.perf_counter() - start > seconds:
             break
-        for name in names:
-            if name in failed:
-                continue
+        for name in list(times):
             try:
-                took = _step(program, states[name[1]], tuple(inputs), name[0])
-            except RuntimeError:
-                # An operator has no kernel for this precision, or a view does not allow this layout.
-                failed.add(name)
-                continue
-            if turn:  # the first is the warm-up
-                times[name].append(took)
-    medians = {name: statistics.median(times[name]) for name in names if name not in failed}
-    best = names[0] if names[0] in medians else min(medians, key=medians.__getitem__, default=names[0])
-    for name, median in sorted(medians.items(), key=lambda item: item[1]):
-        if median <= _GAIN * medians[best]:
-            best = name
-            break
+                times[name].append(_step(program, states[name[1]], tuple(inputs), name[0]))
+            except RuntimeError:  # an operator has no kernel for this precision, or a view does not allow this layout
+                del times[name]
+    medians = {name: statistics.median(took[1:]) for name, took in times.items()}  # the first is the warm-up
+    best = min(medians, key=medians.__getitem__, default=names[0])
+    if names[0] in medians and medians[best] > _GAIN * medians[names[0]]:
+        best = names[0]
     return Decision(*best, {" ".join(name): medians.get(name) for name in names})
 
 
 def channels_last(module: nn.Module) -> None:
-    """Convert a module's 4-d weights to channels_last in place.
+    """Convert a module's 4-d weights to channels_last in place, for all programs that share them.
 
-    Convolutions with such weights compute and return channels_last for any input. All programs that share the
-    parameters are affected.
+    Convolutions with such weights compute and return channels_last for any input.
     """
     for parameter in module.parameters():
         if parameter.dim() == 4:
@@ -100,11 +83,11 @@ def channels_last(module: nn.Module) -> None:
 
 def _state(program: nn.Module, layout: Layout) -> dict[str, Tensor]:
     """Return copies of a program's parameters and buffers, so that timed steps do not change it."""
-    of = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[layout]
     state = {name: tensor.detach().clone() for name, tensor in program.named_buffers()}
     for name, parameter in program.named_parameters():
-        laid = torch.contiguous_format if parameter.dim() != 4 else of
-        state[name] = parameter.detach().clone(memory_format=laid).requires_grad_(parameter.requires_grad)
+        last = layout == "channels_last" and parameter.dim() == 4
+        copied = parameter.detach().clone(memory_format=torch.channels_last if last else torch.contiguous_format)
+        state[name] = copied.requires_grad_(parameter.requires_grad)
     return state
 
 

@@ -11,13 +11,9 @@ from attar._src.core.spec import Spec
 
 
 class Schedule(Spec):
-    """A number that changes from ``start`` to ``stop`` between two points of a stage and is constant otherwise.
+    """A number that is ``start`` until ``begin`` and ``stop`` from ``end`` on, both shares of a stage.
 
-    Attributes:
-        start: the value until ``begin``.
-        stop: the value from ``end`` on.
-        shape: ``linear``, ``cosine`` (slow, fast, slow) or ``cubic`` (fast, then slower).
-        begin, end: shares of the stage, 0 to 1.
+    In between it is ``linear``, ``cosine`` (slow, fast, slow) or ``cubic`` (fast, then slower).
 
     Example:
         >>> [Schedule(start=8, stop=4, shape="cubic").at(progress) for progress in (0, 0.5, 1)]
@@ -37,8 +33,13 @@ class Schedule(Spec):
         ``(1 - cos(pi u)) / 2`` or ``1 - (1 - u)^3`` (Zhu and Gupta 2017, "To prune, or not to prune", section 3).
         """
         u = 1.0 if progress >= self.end else max(0.0, (progress - self.begin) / max(self.end - self.begin, 1e-12))
-        shaped = {"linear": u, "cosine": (1 - math.cos(math.pi * u)) / 2, "cubic": 1 - (1 - u) ** 3}[self.shape]
+        shaped = {"linear": u, "cosine": cosine_rise(u), "cubic": 1 - (1 - u) ** 3}[self.shape]
         return self.start + (self.stop - self.start) * shaped
+
+
+def cosine_rise(u: float) -> float:
+    """Return ``(1 - cos(pi u)) / 2``, which rises from 0 to 1."""
+    return (1 - math.cos(math.pi * u)) / 2
 
 
 Scheduled = float | Schedule

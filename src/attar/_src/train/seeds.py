@@ -1,12 +1,10 @@
-"""Seeds: everything random in a run is derived from one seed by hashing, never from leftover generator state."""
+"""Seeds of a run, all derived from one by hashing, never from leftover generator state."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import random
-from types import TracebackType
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +13,7 @@ import torch
 def derive_seed(seed: int, *words: str | int) -> int:
     """Return a seed for one purpose: 63 bits of BLAKE2b of ``[seed, *words]`` as JSON.
 
-    Different words give independent seeds; equal words give equal seeds, so that epoch 7 draws the same numbers after
-    a resumption as in an uninterrupted run.
-
-    Args:
-        seed: the seed of the run, any integer.
-        words: the purpose, such as ``"order", 7``.
+    Equal words give equal seeds, so that epoch 7 draws the same numbers after a resumption as in an uninterrupted run.
 
     Example:
         >>> derive_seed(0, "order", 7) == derive_seed(0, "order", 7) != derive_seed(0, "order", 8)
@@ -40,35 +33,23 @@ def seed_everything(seed: int) -> None:
 class IsolatedRandom:
     """Context manager that gives code its own state of the global CPU generators of torch, numpy and Python.
 
-    Each ``with`` continues from where the previous one ended; the state outside is not affected.
-
-    Args:
-        seed: the initial seed of the isolated state.
+    The first ``with`` starts from ``seed``, each further one where the previous one ended; the state outside is not
+    affected.
     """
 
     def __init__(self, seed: int) -> None:
-        python, array = random.Random(seed).getstate(), np.random.RandomState(seed % 2**32).get_state()
-        self._states: _States = torch.Generator().manual_seed(seed).get_state(), python, array
+        numpy_state = np.random.RandomState(seed % 2**32).get_state()
+        self._other = torch.Generator().manual_seed(seed).get_state(), random.Random(seed).getstate(), numpy_state
+
+    def _swap(self) -> None:
+        current = torch.get_rng_state(), random.getstate(), np.random.get_state()
+        torch.set_rng_state(self._other[0])
+        random.setstate(self._other[1])
+        np.random.set_state(self._other[2])
+        self._other = current
 
     def __enter__(self) -> None:
-        outside = _states()
-        _put(self._states)
-        self._states = outside
+        self._swap()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        inside = _states()
-        _put(self._states)
-        self._states = inside
-
-
-_States = tuple[torch.Tensor, Any, Any]
-
-
-def _states() -> _States:
-    return torch.get_rng_state(), random.getstate(), np.random.get_state()
-
-
-def _put(states: _States) -> None:
-    torch.set_rng_state(states[0])
-    random.setstate(states[1])
-    np.random.set_state(states[2])
+    def __exit__(self, *_: object) -> None:
+        self._swap()

@@ -1,4 +1,4 @@
-"""Checkpoints of a stage: tensors as safetensors, everything else as JSON in the same file, written atomically."""
+"""Checkpoints of a stage: tensors as safetensors, everything else as JSON in the same file."""
 
 from __future__ import annotations
 
@@ -23,14 +23,7 @@ _FORM = "attar-checkpoint-2"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a stage after an epoch.
-
-    Attributes:
-        epoch: number of completed epochs.
-        tensors: tensors by name, of parameters, buffers, constraints and optimizer.
-        facts: JSON values: history, scalars of the optimizer.
-        done: whether the stage is finished.
-    """
+    """The state of a stage after ``epoch`` epochs, of all if it is ``done``; ``facts`` are JSON values."""
 
     epoch: int
     tensors: Mapping[str, torch.Tensor]
@@ -42,8 +35,7 @@ class Checkpoint:
 class CheckpointStore:
     """A folder with the latest checkpoint of one stage in one file, such as ``epoch-000012.safetensors``.
 
-    The file's metadata holds the facts as JSON and a checksum of everything, which safetensors lacks. One
-    process writes; any number may read.
+    The file's metadata holds the facts as JSON and a checksum of everything, which safetensors lacks.
     """
 
     folder: Path
@@ -54,10 +46,9 @@ class CheckpointStore:
         Raises:
             AttarError: the checkpoint is damaged.
         """
-        paths = self._paths()
-        if not paths:
+        path = max(self._paths(), default=None)
+        if path is None:
             return None
-        path = paths[-1]
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -65,8 +56,7 @@ class CheckpointStore:
             checksum, text = metadata[_FORM][:8], metadata[_FORM][8:]
             if checksum != _checksum(tensors, text):
                 raise ValueError("its checksum does not match")
-            said = json.loads(text)
-            return Checkpoint(said["epoch"], tensors, said["facts"], said["done"])
+            return Checkpoint(tensors=tensors, **json.loads(text))
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise AttarError(
                 f"checkpoint {path} is damaged ({type(error).__name__}: {error}); remove it to restart this stage"
@@ -92,18 +82,15 @@ class CheckpointStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(path, save(tensors, metadata))
-            _settle(self.folder)
+            _sync_folder(self.folder)
             for old in [*before, *self.folder.glob(".epoch-*.part")]:
                 if old != path:
                     old.unlink(missing_ok=True)
         except OSError as error:
-            at = (
-                f"the previous checkpoint is intact: run again to resume from {before[-1].name}"
-                if before
-                else "there is no previous checkpoint: the stage will start again"
-            )
+            intact = f"the previous checkpoint is intact: run again to resume from {before[-1].name}" if before else ""
             raise AttarError(
-                f"checkpoint {path} cannot be written ({error}); free disk space or allow writing; {at}"
+                f"checkpoint {path} cannot be written ({error}); free disk space or allow writing; "
+                f"{intact or 'there is no previous checkpoint: the stage will start again'}"
             ) from error
 
     def _paths(self) -> list[Path]:
@@ -115,8 +102,8 @@ def _checksum(tensors: Mapping[str, torch.Tensor], text: str) -> str:
     return digest([text, *chain.from_iterable(sorted(tensors.items()))])[:8]
 
 
-def _settle(folder: Path) -> None:
-    """Sync the folder, so that the new file's entry is durable before the old file is removed."""
+def _sync_folder(folder: Path) -> None:
+    """Make the new file's entry durable before the old file is removed."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -124,3 +111,42 @@ def _settle(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def flatten_state(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """Return ``value`` as JSON with every tensor replaced by a name, and add the tensors to ``tensors``.
+
+    Raises:
+        AttarError: ``value`` contains more than None, booleans, numbers, strings, tensors, dicts, lists and tuples.
+
+    Example:
+        >>> flatten_state({"step": 3, "exp_avg": torch.zeros(2)}, "optimizer", {})
+        {'dict': [['step', 3], ['exp_avg', {'tensor': 'optimizer.exp_avg'}]]}
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, torch.Tensor):
+        tensors[name] = value
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"dict": [[key, flatten_state(item, f"{name}.{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [flatten_state(item, f"{name}.{index}", tensors) for index, item in enumerate(value)]}
+    raise AttarError(
+        f"{name} is a {type(value).__name__} and cannot be stored in a checkpoint; use numbers, strings and tensors in "
+        "dicts, lists and tuples"
+    )
+
+
+def unflatten_state(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """Invert :func:`flatten_state`."""
+    if not isinstance(value, dict):
+        return value
+    ((kind, inner),) = value.items()
+    if kind == "tensor":
+        return tensors[inner]
+    if kind == "dict":
+        return {key: unflatten_state(item, tensors) for key, item in inner}
+    items = [unflatten_state(item, tensors) for item in inner]
+    return items if kind == "list" else tuple(items)

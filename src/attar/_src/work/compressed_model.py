@@ -1,9 +1,10 @@
-"""Workpiece: a traced module with what stages have made of its tensors and activations."""
+"""CompressedModel: a traced module with the compressed tensors and activation grids that stages have given it."""
 
 from __future__ import annotations
 
 import bisect
 import itertools
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -11,29 +12,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import fx, nn
 from torch.utils._pytree import tree_map
 
 from attar._src.artifact.contents import Contents, GraphContents
 from attar._src.artifact.manifest import Activation, Preprocessing
-from attar._src.core.tensors import CompressedTensor, Dense
-from attar._src.model.capture import wrap
-from attar._src.model.programs import copy_graph, set_tensor
+from attar._src.core.errors import DataError, ModelError
+from attar._src.core.tensors import DTYPES, CompressedTensor, Dense
+from attar._src.model.programs import copy_graph, set_tensor, wrap
 from attar._src.model.traced import TracedModel
+from attar._src.model.weights import Weight, find_weights
 from attar._src.train.inputs import arguments_taken
+
+#: What the graph of a model is called that has one.
+MAIN = "main"
 
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What a file tells its user.
-
-    Attributes:
-        preprocessing: what turns a raw example into an input.
-        task: ``classification`` or another word.
-        class_names: one for each class, or none.
-        metric: what the task is judged by.
-        licence: a note on the licence of the weights.
-    """
+    """What a file tells its user; ``task`` is ``classification`` or another word, ``licence`` that of the weights."""
 
     preprocessing: Preprocessing | None = None
     task: str | None = None
@@ -43,91 +41,192 @@ class FileInfo:
 
 
 @dataclass(frozen=True)
-class CompressedModel:
-    """The module being worked.
+class CompressedGraph:
+    """One graph of a compressed model.
 
     Attributes:
-        traced: the module as a graph; never changed.
-        tensors: compressed tensors by state name; a name that is missing is stored as it is.
+        traced: the module, or one of its methods, as a graph; never changed.
         activations: quantized values of the graph by name, in graph order.
         rounded: those among them where the simulation rounds (the rest are moved copies of these).
-        record: what each stage did, in order; it travels in the file.
     """
 
     traced: TracedModel
-    tensors: Mapping[str, CompressedTensor] = field(default_factory=dict)
     activations: Mapping[str, Activation] = field(default_factory=dict)
     rounded: frozenset[str] = frozenset()
+
+    def stored(self) -> dict[str, NDArray[Any]]:
+        """Return what its initializers are made of, by name: parts of the state, then constants."""
+        state = self.traced.state()
+        bound = {part.tensor for binding in self.traced.bindings for part in binding.parts}
+        bound |= {binding.to for binding in self.traced.bindings if not binding.parts}
+        return {name: value.numpy() for name, value in state.items() if name in bound} | dict(self.traced.constants)
+
+    def contents(self, name: str) -> GraphContents:
+        """Return what goes into the file under ``name``."""
+        traced = self.traced
+        activations = tuple(self.activations.values())
+        return GraphContents(name, traced.model, traced.bindings, traced.inputs, traced.outputs, activations)
+
+
+@dataclass(frozen=True)
+class CompressedModel:
+    """The module being worked: one or more graphs that share its tensors.
+
+    Attributes:
+        graphs: the graphs by name; ``main`` where there is one.
+        tensors: compressed tensors by state name; a name that is missing is stored as it is.
+        record: what each stage did, in order; it travels in the file.
+    """
+
+    graphs: Mapping[str, CompressedGraph]
+    tensors: Mapping[str, CompressedTensor] = field(default_factory=dict)
     record: tuple[Mapping[str, Any], ...] = ()
 
-    def simulate(self, dtype: torch.dtype = torch.float32) -> fx.GraphModule:
+    @classmethod
+    def of(cls, traced: TracedModel | Mapping[str, TracedModel], **fields: Any) -> CompressedModel:
+        """Return an untouched module: one traced graph, called ``main``, or several by name.
+
+        Raises:
+            ModelError: a tensor differs between two graphs.
+        """
+        several = {MAIN: traced} if isinstance(traced, TracedModel) else traced
+        piece = cls({name: CompressedGraph(each) for name, each in several.items()}, **fields)
+        piece.state()
+        return piece
+
+    @property
+    def main(self) -> CompressedGraph:
+        """The graph, where there is one.
+
+        Raises:
+            ModelError: there are several.
+        """
+        if len(self.graphs) > 1:
+            raise ModelError(f"the model has the graphs {[*self.graphs]}; one graph was expected")
+        return next(iter(self.graphs.values()))
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return the parameters and buffers that the graphs read, by name, folded where they were.
+
+        Raises:
+            ModelError: two graphs have different tensors of one name.
+        """
+        return _shared({name: graph.traced.state() for name, graph in self.graphs.items()})
+
+    def shared(self) -> frozenset[str]:
+        """Return the names of the tensors that several graphs read."""
+        counted = Counter(name for graph in self.graphs.values() for name in graph.traced.names)
+        return frozenset(name for name, graphs in counted.items() if graphs > 1)
+
+    def weights(self) -> dict[str, Weight]:
+        """Return the weights of all graphs; of one that several read, what :func:`find_weights` prefers: products."""
+        found: dict[str, Weight] = {}
+        for graph in self.graphs.values():
+            for name, weight in find_weights(graph.traced.graph).items():
+                if name not in found or found[name].role == "embedding":
+                    found[name] = weight
+        return found
+
+    def readers(self) -> dict[str, list[str]]:
+        """Return tensor -> the graphs that multiply data by it; if none does, those that read it."""
+        read: dict[str, list[str]] = defaultdict(list)
+        multiply: dict[str, list[str]] = defaultdict(list)
+        for graph, each in self.graphs.items():
+            weights = find_weights(each.traced.graph)
+            for name in each.traced.names:
+                read[name].append(graph)
+                if name in weights and weights[name].role != "embedding":
+                    multiply[name].append(graph)
+        return {**read, **multiply}
+
+    def unrounded(self, graph: str) -> fx.GraphModule:
+        """Return a graph with its weights as they are stored and its activations in floating point."""
+        of = self.graphs[graph]
+        if not self.tensors:
+            return of.traced.graph
+        return replace(self, graphs={graph: CompressedGraph(of.traced)}).simulate()
+
+    def simulate(self, dtype: torch.dtype = torch.float32, *, graph: str | None = None) -> fx.GraphModule:
         """Return a PyTorch module that computes what the file will: decoded weights, rounded activations.
 
         Args:
             dtype: what it computes in. Integer kernels sum exactly, so float64 is nearer to them than float32 is.
+            graph: which graph; None where there is one.
         """
-        tensors = {name: torch.from_numpy(np.array(tensor.dense())) for name, tensor in self.stored().items()}
-        graph = copy_graph(self.traced.graph)
-        for name, value in tensors.items():
-            set_tensor(graph, name, value)
-        wrap(graph, {name: Round(grid) for name, grid in self.activations.items() if name in self.rounded}, "site_")
-        return _compute_in(graph, dtype)
+        of = self.main if graph is None else self.graphs[graph]
+        simulated = copy_graph(of.traced.graph)
+        for name, value in of.stored().items():
+            tensor = self.tensors.get(name) or _dense(value)
+            set_tensor(simulated, name, torch.from_numpy(np.array(tensor.dense())))
+        wrap(simulated, {name: Round(grid) for name, grid in of.activations.items() if name in of.rounded}, "site_")
+        return _compute_in(simulated, dtype)
 
     def stored(self) -> dict[str, CompressedTensor]:
-        """Return every tensor as it goes into the file, constants of the graph included, in graph order."""
-        state = self.traced.state()
-        bound = {part.tensor for binding in self.traced.bindings for part in binding.parts}
-        bound |= {binding.to for binding in self.traced.bindings if not binding.parts}
-        dense = {name: value.numpy() for name, value in state.items() if name in bound} | dict(self.traced.constants)
+        """Return every tensor as it goes into the file, constants of the graphs included, in graph order.
+
+        Raises:
+            ModelError: two graphs have different tensors of one name.
+        """
+        dense = _shared({name: graph.stored() for name, graph in self.graphs.items()})
         return {name: self.tensors.get(name) or _dense(value) for name, value in dense.items()}
 
     def contents(self, use: FileInfo) -> Contents:
         """Return what goes into the file, with what its user is told."""
-        graph = GraphContents(
-            name="main",
-            model=self.traced.model,
-            bindings=self.traced.bindings,
-            inputs=self.traced.inputs,
-            outputs=self.traced.outputs,
-            activations=tuple(self.activations.values()),
-        )
+        traced = [graph.traced for graph in self.graphs.values()]
+        tensors = self.stored()
+        aliases = {alias: name for each in traced for alias, name in each.aliases.items() if alias not in tensors}
         return Contents(
-            tensors=self.stored(),
-            aliases=self.traced.aliases,
-            graphs=(graph,),
-            folds=self.traced.folds,
-            parameters=self.traced.parameters,
-            preprocessing=use.preprocessing,
-            task=use.task,
-            class_names=use.class_names,
-            metric=use.metric,
+            tensors=tensors,
+            aliases=aliases,
+            graphs=tuple(graph.contents(name) for name, graph in self.graphs.items()),
+            folds=tuple(dict.fromkeys(fold for each in traced for fold in each.folds)),
+            parameters=traced[0].parameters,
             recipe={"stages": [dict(stage) for stage in self.record]},
             versions={"attar": version("attar"), "torch": torch.__version__},
-            licence=use.licence,
+            **vars(use),
         )
 
     def done(self, record: Mapping[str, Any], **changes: Any) -> CompressedModel:
-        """Return the workpiece after a stage, which it remembers."""
+        """Return the model after a stage, with the stage's entry added to the record."""
         return replace(self, record=(*self.record, record), **changes)
+
+
+def _shared(graphs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the tensors or arrays of all graphs, each once.
+
+    Raises:
+        ModelError: two graphs have different ones of one name.
+    """
+    found: dict[str, Any] = {}
+    first: dict[str, str] = {}
+    for graph, tensors in graphs.items():
+        for name, value in tensors.items():
+            if not _same(found.setdefault(name, value), value):
+                raise ModelError(
+                    f"{name} differs between the graphs {first[name]!r} and {graph!r}; trace them together, of one "
+                    "module (trace_methods), or store them in files of their own"
+                )
+            first.setdefault(name, graph)
+    return found
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    alike = one.dtype == other.dtype and one.shape == other.shape
+    # NaN equals NaN here.
+    return alike and bool(((one == other) | ((one != one) & (other != other))).all())
 
 
 @dataclass(frozen=True)
 class CalibrationInputs:
-    """Batches of real inputs.
-
-    Attributes:
-        batches: of each batch a tensor for each input.
-        names: the arguments these are; none where they are given by position.
-    """
+    """Batches of real inputs, each a tensor for each input; ``names`` are the arguments, none if by position."""
 
     batches: tuple[tuple[torch.Tensor, ...], ...]
     names: tuple[str, ...] = ()
 
     def of(self, parameters: Mapping[str, bool]) -> CalibrationInputs:
-        """Return the inputs that a module takes, with their names.
-
-        Args:
-            parameters: the arguments of its forward -> whether they are required.
+        """Return the inputs of a module, with names; ``parameters``: argument of its forward -> whether required.
 
         Raises:
             DataError: a required one is missing.
@@ -140,11 +239,11 @@ class CalibrationInputs:
 
     @property
     def examples(self) -> int:
-        """How many examples there are."""
+        """The number of examples."""
         return sum(len(batch[0]) for batch in self.batches)
 
     def example(self, count: int) -> tuple[torch.Tensor, ...]:
-        """Return the first ``count`` examples that have one shape as one batch; where there are fewer, the most."""
+        """Return as one batch the first ``count`` examples of one shape, or all of the most frequent shape."""
         alike: dict[tuple[torch.Size, ...], list[tuple[torch.Tensor, ...]]] = {}
         for batch in self.batches:
             found = alike.setdefault(tuple(tensor.shape[1:] for tensor in batch), [])
@@ -156,22 +255,34 @@ class CalibrationInputs:
         return tuple(torch.cat(tensors)[:count] for tensors in zip(*found, strict=True))
 
     def of_one_size(self) -> CalibrationInputs:
-        """Return the batches that are as long as the first, for a graph whose batch is fixed."""
+        """Return the batches as long as the first, for a graph with a fixed batch size."""
         size = len(self.batches[0][0])
         return replace(self, batches=tuple(batch for batch in self.batches if len(batch[0]) == size))
 
     def first(self, examples: int) -> CalibrationInputs:
-        """Return the batches that hold the first ``examples``, whole batches only, at least one."""
+        """Return the first batches with at most ``examples`` in all, at least one batch."""
         ends = list(itertools.accumulate(len(batch[0]) for batch in self.batches))
         return replace(self, batches=self.batches[: max(1, bisect.bisect_right(ends, examples))])
 
 
-@dataclass(frozen=True)
-class _NoSchema:
-    arguments: tuple[Any, ...] = ()
+#: Real inputs of the one graph, or of each of several by name.
+Calibration = CalibrationInputs | Mapping[str, CalibrationInputs]
 
 
-_NO_SCHEMA = _NoSchema()
+def inputs_by_graph(model: CompressedModel, calibration: Calibration) -> dict[str, CalibrationInputs]:
+    """Return the inputs of each graph.
+
+    Raises:
+        DataError: there are several graphs, and one has no inputs of its own.
+    """
+    if isinstance(calibration, CalibrationInputs):
+        if len(model.graphs) == 1:
+            return dict.fromkeys(model.graphs, calibration)
+        calibration = {}
+    missing = [name for name in model.graphs if name not in calibration]
+    if missing:
+        raise DataError(f"the graphs {missing} have no inputs; give a mapping: name of a graph -> its inputs")
+    return {name: calibration[name] for name in model.graphs}
 
 
 class Round(nn.Module):
@@ -182,7 +293,7 @@ class Round(nn.Module):
         self.activation = activation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` on the grid, any shape."""
+        """Return ``x`` on the grid."""
         grid = self.activation
         codes = torch.clamp(torch.round(x / grid.scale) + grid.zero_point, grid.qmin, grid.qmax)
         return (codes - grid.zero_point) * grid.scale
@@ -201,17 +312,17 @@ def _compute_in(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
 
 
 def _makes_float32(node: fx.Node) -> bool:
-    """True for a tensor made from nothing (zeros, arange) in the default type, without saying so."""
+    """Return whether a node makes a tensor from no other (zeros, arange) in the default type."""
     value = node.meta.get("val")
-    made = isinstance(value, torch.Tensor) and value.dtype is torch.float32 and "dtype" not in node.kwargs
-    takes = any(argument.name == "dtype" for argument in getattr(node.target, "_schema", _NO_SCHEMA).arguments)
-    floating = [n for n in node.all_input_nodes if n.op == "get_attr" or isinstance(n.meta.get("val"), torch.Tensor)]
-    return made and takes and not floating
+    if not isinstance(value, torch.Tensor) or value.dtype is not torch.float32 or "dtype" in node.kwargs:
+        return False
+    reads = any(n.op == "get_attr" or isinstance(n.meta.get("val"), torch.Tensor) for n in node.all_input_nodes)
+    schema = getattr(node.target, "_schema", None)
+    return not reads and schema is not None and any(argument.name == "dtype" for argument in schema.arguments)
 
 
 def _dense(value: np.ndarray[Any, Any]) -> Dense:
-    kinds = {np.dtype(kind): name for name, kind in (("f32", "<f4"), ("f16", "<f2"), ("i64", "<i8"), ("i32", "<i4"))}
-    kinds |= {np.dtype("<i2"): "i16", np.dtype("i1"): "i8", np.dtype("u1"): "u8", np.dtype("?"): "bool"}
     if value.dtype == np.float64:
         value = value.astype(np.float32)
+    kinds = {kind: name for name, kind in DTYPES.items() if name != "bf16"}
     return Dense(np.ascontiguousarray(value), kinds[value.dtype])

@@ -1,8 +1,4 @@
-"""Constraint: masks, grids and codebooks that act on the weights and activations of a module in training.
-
-A recipe's entry is a :class:`~attar.extend.Rule`; attached to a module it is a :class:`Constraint`, with a
-:class:`~attar.extend.Parametrization` for each weight and activation it acts on.
-"""
+"""Constraint: masks, grids and codebooks that act on the weights and activations of a module in training."""
 
 from __future__ import annotations
 
@@ -32,15 +28,12 @@ class Progress:
 
 
 class Constraint(nn.Module):
-    """A rule attached to a module.
-
-    A constraint does not hold its learner: hooks get a :class:`~attar.extend.WeightView` when they are called.
+    """A :class:`~attar.extend.Rule` attached to a module; it must not hold the learner.
 
     Attributes:
         order: on one weight, lower orders act first: masks and normalizations (0), grids (1), thresholds (2).
-        family: constraints of one family (``grid``) exclude each other on a weight or value; the later one replaces
-            the earlier.
-        merges: whether batch-norms that stay in the deployed graph should be merged into two vectors.
+        family: a constraint replaces earlier ones of its family (``grid``) on a weight or value.
+        merges: whether batch-norms that stay in the deployed graph are merged into two vectors.
         weights: name of a weight -> its parametrization.
         values: value of the captured program -> its parametrization; the sources of one site share one.
     """
@@ -50,9 +43,7 @@ class Constraint(nn.Module):
     merges: bool = False
 
     def __init__(
-        self,
-        weights: Mapping[str, Parametrization],
-        values: Mapping[str, Parametrization] | None = None,
+        self, weights: Mapping[str, Parametrization], values: Mapping[str, Parametrization] | None = None
     ) -> None:
         super().__init__()
         self.weights, self.values = dict(weights), dict(values or {})
@@ -61,13 +52,13 @@ class Constraint(nn.Module):
         self.parametrizations = nn.ModuleList(unique.values())
 
     def rebind(self, weights: WeightView) -> None:
-        """Take note of the parametrizations now on the weights; called after every attachment of a constraint."""
+        """Update references to other parametrizations; called after every attachment of a constraint."""
 
     def check(self, weights: WeightView) -> None:
-        """Refuse what other constraints on the same weights make impossible; called when all of a stage are attached.
+        """Check this constraint with others on the same weights; called when all of a stage are attached.
 
         Raises:
-            SpecError: the constraints are in an order that cannot work.
+            SpecError: they cannot work in this order.
         """
 
     def update(self, progress: Progress, weights: WeightView) -> None:
@@ -77,12 +68,12 @@ class Constraint(nn.Module):
         """Make ranks agree before evaluation and checkpoints; ``mean`` averages a tensor over the ranks."""
 
     def finalize(self, weights: WeightView) -> None:
-        """Change the weights themselves at the end of the stage if the rule needs it: pruned weights become zeros."""
+        """Change the weights themselves at the end of the stage, as pruning sets them to zero."""
 
     def finish(self, piece: CompressedModel) -> CompressedModel:
-        """Return the deployed model with this rule's last changes, such as biases on the integer grid."""
+        """Return the deployed model with last changes, such as biases on the integer grid."""
         return piece
 
     def report(self) -> dict[str, Any]:
-        """Return figures for the log after an epoch, such as the sparsity."""
+        """Return numbers for the log after an epoch, such as the sparsity."""
         return {}

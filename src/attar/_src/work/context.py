@@ -1,4 +1,4 @@
-"""Contexts: what a stage is given when it runs and when it is tried; and teachers, as stages see them."""
+"""Contexts: what a stage gets when it runs and when it is tried."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from numpy.typing import NDArray
 
 from attar._src.train.batch import Batch, Feed
 from attar._src.train.store import CheckpointStore
-from attar._src.work.compressed_model import CalibrationInputs
+from attar._src.work.compressed_model import Calibration, CalibrationInputs
 
 
 class Teacher(Protocol):
-    """A model whose outputs another one learns from."""
+    """A model from whose outputs another one learns."""
 
     def outputs(self, batch: Batch) -> torch.Tensor:
         """Return the main output for a batch, on the batch's device, without gradient."""
-        ...
 
 
 @runtime_checkable
 class OpenTeacher(Teacher, Protocol):
-    """A teacher that can be looked into: a program, not a file or what was kept of one."""
+    """A teacher whose layers can be read: a program, not a file or a cache."""
 
     def look(self, batch: Batch, layers: Sequence[str]) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
         """Return the main output for a batch and the values of ``layers`` by path, without gradient.
@@ -34,7 +33,6 @@ class OpenTeacher(Teacher, Protocol):
         Raises:
             UnknownName: there is no such layer.
         """
-        ...
 
 
 @dataclass(frozen=True)
@@ -42,11 +40,12 @@ class Context:
     """What a run gives to a stage.
 
     Attributes:
-        calibration: some hundred real inputs; batches with names have those of every model, which ``of`` picks from.
-        seed: of this stage; everything random in it follows from this number.
+        calibration: some hundred real inputs, of each graph by name if there are several; named batches have the
+            arguments of all models (see ``of``).
+        seed: of everything random in this stage.
     """
 
-    calibration: CalibrationInputs
+    calibration: Calibration
     seed: int = 0
 
 
@@ -57,14 +56,13 @@ class TrainingContext(Context):
     Attributes:
         fabric: launched; devices, ranks and precision come from it.
         feed: batch size over all ranks -> the training examples.
-        validation: examples held out of the training examples, or None. Choices look at nothing else.
+        validation: held-out training examples, or None; choices are made on them alone.
         metric: outputs and targets of a whole set as arrays -> score.
-        metric_name: the metric's name in logs.
-        teachers: name of a model -> teacher.
         store: the checkpoints of this stage; training continues from the latest.
-        log: takes one row of figures after every epoch.
+        log: takes one row of numbers after every epoch.
     """
 
+    calibration: CalibrationInputs
     fabric: Fabric
     feed: Callable[[int], Feed]
     validation: Feed | None
@@ -77,12 +75,7 @@ class TrainingContext(Context):
 
 @dataclass(frozen=True)
 class Trial:
-    """What preflight gives to a stage that is tried before anything is trained.
-
-    Attributes:
-        batch: a few training examples.
-        teachers: name of a model -> the untrained model as a teacher.
-    """
+    """What preflight gives to a stage: a few training examples, and untrained teachers by name."""
 
     batch: Batch
     teachers: Mapping[str, Teacher]

@@ -16,27 +16,23 @@ from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import UnknownName
 from attar._src.core.rescale import rescale
 from attar._src.core.tensors import Codebook, CompressedTensor, Quantized
-from attar._src.model.capture import CapturedModel, wrap
+from attar._src.model.capture import CapturedModel
+from attar._src.model.programs import wrap
 from attar._src.model.sites import Site, find_sites
 from attar._src.model.trace import deploy_graph
 from attar._src.model.traced import TracedModel
 from attar._src.model.weights import Weight, find_weights
-from attar._src.work.compressed_model import CompressedModel, FileInfo
+from attar._src.work.compressed_model import MAIN, CompressedGraph, CompressedModel, FileInfo
 from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.parametrization import Parametrization
 from attar._src.work.weight_view import WeightView
 
-_NOTHING_SAID = FileInfo()
+_NO_INFO = FileInfo()
 
 
 @dataclass(frozen=True)
 class ActivationPlace:
-    """A site of the deployed graph, mapped to the captured program.
-
-    Attributes:
-        sources: values of the captured program computed there; they share one grid.
-        site: values of the deployed graph.
-    """
+    """A site of the deployed graph, and the values of the captured program that are computed there."""
 
     sources: tuple[str, ...]
     site: Site
@@ -46,9 +42,8 @@ class Learner:
     """A module in training.
 
     Args:
-        module: the module itself; training changes its parameters and buffers.
-        captured: its training and evaluation programs.
-        traced: the module as deployed untrained, from the dry run.
+        module: training changes its parameters and buffers.
+        traced: the untrained module as deployed, from the dry run.
         use: information for the file's user.
         coder: entropy coder of the file.
 
@@ -64,7 +59,7 @@ class Learner:
         captured: CapturedModel,
         traced: TracedModel,
         *,
-        use: FileInfo = _NOTHING_SAID,
+        use: FileInfo = _NO_INFO,
         coder: str = "rans",
     ) -> None:
         self.module, self.captured, self.use, self.coder = module, captured, use, coder
@@ -74,11 +69,7 @@ class Learner:
         self.traced = traced
 
     def places(self, quantized: Collection[str] | None = None) -> list[ActivationPlace]:
-        """Return the sites whose activations can be quantized.
-
-        Args:
-            quantized: weights whose layers should run in integers; None for all.
-        """
+        """Return the sites to quantize if the layers of ``quantized`` weights (None: of all) run in integers."""
         return [
             ActivationPlace(tuple(self.traced.origins[name] for name in site.sources), site)
             for site in self._sites(self.traced, self.weights if quantized is None else quantized)
@@ -87,9 +78,7 @@ class Learner:
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return the parameter called ``name``: itself, not a copy."""
-        parameter = dict(self.module.named_parameters(remove_duplicate=False))[name]
-        assert isinstance(parameter, torch.Tensor)
-        return parameter
+        return self.module.get_parameter(name)
 
     def select(self, globs: Sequence[str]) -> list[str]:
         """Return the weights whose name or layer matches any of ``globs``.
@@ -111,12 +100,10 @@ class Learner:
         A constraint that still acts on other weights stays attached.
         """
         for earlier in list(self.constraints):
-            alike = constraint.family and earlier.family == constraint.family
-            if type(earlier) is type(constraint) or alike:
-                for name in constraint.weights:
-                    earlier.weights.pop(name, None)
-                for name in constraint.values:
-                    earlier.values.pop(name, None)
+            if type(earlier) is type(constraint) or constraint.family == earlier.family != "":
+                for old, new in ((earlier.weights, constraint.weights), (earlier.values, constraint.values)):
+                    for name in new:
+                        old.pop(name, None)
                 if not earlier.weights and not earlier.values:
                     self.constraints.remove(earlier)
         self.constraints.append(constraint)
@@ -127,17 +114,12 @@ class Learner:
 
     def weight_view(self) -> WeightView:
         """Return the parameters, and the parametrizations that act on the weights now."""
-        acting = {
-            name: tuple((c.order, c.weights[name]) for c in self.constraints if name in c.weights)
-            for name in self.weights
-        }
+        order = [(c.order, c.weights) for c in self.constraints]
+        acting = {n: tuple((at, weights[n]) for at, weights in order if n in weights) for n in self.weights}
         return WeightView(dict(self.module.named_parameters(remove_duplicate=False)), acting)
 
     def graph(self, *, train: bool) -> fx.GraphModule:
-        """Return a program on the module's own parameters that reads weights and values through their parametrizations.
-
-        Parametrizations are its submodules: ``to`` and ``parameters`` include them.
-        """
+        """Return a program on the module's own parameters, with the parametrizations as submodules."""
         graph = self.captured.copy(train=train)
         # Each wrap is inserted directly after the weight or value, so the first to act is inserted last.
         for index, constraint in reversed(list(enumerate(self.constraints))):
@@ -168,67 +150,66 @@ class Learner:
     def compressed_weights(self) -> dict[str, CompressedTensor]:
         """Return every parametrized weight as it is stored, before batch-norms are folded."""
         weights = self.weight_view()
-        for name in self.weights:
-            for each in weights.parametrizations(name):
-                each.eval()
+        found: dict[str, CompressedTensor] = {}
         with torch.no_grad():
-            last = {name: found for name in self.weights if (found := weights.last(name))}
-            return {name: each.to_compressed(value.detach()) for name, (each, value) in last.items()}
+            for name in self.weights:
+                for each in weights.parametrizations(name):
+                    each.eval()
+                if last := weights.last(name):
+                    found[name] = last[0].to_compressed(last[1].detach())
+        return found
 
     def deployed(self, *, fold: bool = True, emit: bool = True) -> CompressedModel:
-        """Return the module as it is now, with the tensors and grids its constraints ask for.
+        """Return the compressed model of the module as it is now.
 
         Args:
-            fold: whether batch-norms are folded or merged; not where the module is to be trained further.
+            fold: whether batch-norms are folded or merged; False if the module is trained further.
             emit: whether the graph has the nodes that constraints add (thresholds); its size hardly depends on them.
         """
-        baked = self.compressed_weights()
-        emitted = {}
-        for place in self.places():
-            for source in place.sources:
-                for held in self.parametrizations(source):
-                    add = held.emit()
-                    if emit and add is not None:
-                        emitted[source] = add
+        tensors = self.compressed_weights()
+        quantized = {name for name, tensor in tensors.items() if isinstance(tensor, Quantized | Codebook)}
+        sources = [source for place in self.places() for source in place.sources] if emit else []
+        emitted = {n: add for n in sources for each in self.parametrizations(n) if (add := each.emit()) is not None}
         merge = fold and any(constraint.merges for constraint in self.constraints)
 
-        def scalable(name: str, factor: NDArray[np.float64], axis: int) -> bool:
-            return fold and (name not in baked or rescale(baked[name], factor, axis) is not None)
+        def refuse(name: str, factor: NDArray[np.float64], axis: int) -> str | None:
+            if not fold:
+                return "it is trained further"
+            follows = name not in tensors or rescale(tensors[name], factor, axis) is not None
+            return None if follows else f"the scales of {name} do not follow its channels"
 
-        traced = deploy_graph(self.module, self.captured, scalable=scalable, emit=emitted, merge=merge)
-        factors = traced.folding.factors
-        tensors: dict[str, CompressedTensor] = {}
-        for name, tensor in baked.items():
-            scaled = rescale(tensor, *factors[name]) if name in factors else tensor
-            assert scaled is not None
-            tensors[name] = scaled
-        quantized = {name for name, tensor in baked.items() if isinstance(tensor, Quantized | Codebook)}
+        traced = deploy_graph(self.module, self.captured, refuse=refuse, emit=emitted, merge=merge)
+        for name, (factor, axis) in traced.folding.factors.items():
+            if name in tensors:
+                scaled = rescale(tensors[name], factor, axis)
+                assert scaled is not None
+                tensors[name] = scaled
         activations, rounded = self._grids(traced, quantized)
-        piece = CompressedModel(traced, tensors, activations, rounded, tuple(self.record))
+        graphs = {MAIN: CompressedGraph(traced, activations, rounded)}
+        piece = CompressedModel(graphs, tensors, tuple(self.record))
         for constraint in self.constraints:
             piece = constraint.finish(piece)
         return piece
 
     def _sites(self, traced: TracedModel, quantized: Collection[str]) -> tuple[Site, ...]:
-        floating = {
-            reader for name, w in find_weights(traced.graph).items() if name not in quantized for reader in w.readers
-        }
+        weights = find_weights(traced.graph)
+        floating = {reader for name in weights.keys() - set(quantized) for reader in weights[name].readers}
         return find_sites(traced.graph, traced.values, skip=lambda node: node.name in floating)
 
-    def _rounding(self, value: str) -> list[Parametrization]:
+    def _rounding(self, value: str | None) -> Parametrization | None:
         """Return the last parametrization that may round a value; those that emit nodes act after the rounding."""
-        return [each for each in self.parametrizations(value) if each.emit() is None][-1:]
+        every = [] if value is None else self.parametrizations(value)
+        return next((each for each in reversed(every) if each.emit() is None), None)
 
     def _grids(self, traced: TracedModel, quantized: Collection[str]) -> tuple[dict[str, Activation], frozenset[str]]:
         """Return the grid of every value of every site whose sources all share one, and the sources."""
         grids: dict[str, Activation] = {}
         rounded: set[str] = set()
         for site in self._sites(traced, quantized):
-            rounding = [self._rounding(traced.origins[name]) for name in site.sources if name in traced.origins]
-            if len(rounding) < len(site.sources) or not all(rounding) or len({id(each[0]) for each in rounding}) > 1:
+            rounding = {self._rounding(traced.origins.get(name)) for name in site.sources}
+            grid_of = rounding.pop()
+            if rounding or grid_of is None:
                 continue
-            found = {value: rounding[0][0].grid(value) for value in site.values}
-            grids |= {value: grid for value, grid in found.items() if grid is not None}
-            rounded |= {name for name in site.sources if name in grids}
-        place = {node.name: position for position, node in enumerate(traced.graph.graph.nodes)}
-        return dict(sorted(grids.items(), key=lambda item: place[item[0]])), frozenset(rounded)
+            grids |= {value: grid for value in site.values if (grid := grid_of.grid(value)) is not None}
+            rounded |= grids.keys() & set(site.sources)
+        return {n.name: grids[n.name] for n in traced.graph.graph.nodes if n.name in grids}, frozenset(rounded)

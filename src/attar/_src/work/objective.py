@@ -1,4 +1,4 @@
-"""Objective: a loss from named sources. A recipe's objective is a weighted sum of them."""
+"""Objective: a loss. The objective of a stage is a weighted sum of them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,15 @@ from attar._src.work.weight_view import WeightView
 
 @dataclass(frozen=True)
 class LossInputs:
-    """Inputs of an objective.
+    """Inputs of an objective; what comes from teachers has no gradient.
 
     Attributes:
-        outputs: the student's main output (``model.outputs.main_output``), ``(N, ..., classes)`` for a classifier.
+        outputs: the student's main output, ``(N, ..., classes)`` for a classifier.
         every: all outputs of the student.
-        batch: inputs and targets.
-        teachers: model name -> its main output for the same inputs, without gradient.
+        teachers: model name -> its main output for the same inputs.
         progress: share of the stage done, 0 to 1.
         features: module path -> its output in the student, for the paths the objectives ask for.
-        teacher_features: model name -> module path -> its output, without gradient.
-        weights: the student's weights and their parametrizations.
+        teacher_features: model name -> module path -> its output.
     """
 
     outputs: torch.Tensor
@@ -38,13 +36,12 @@ class LossInputs:
 
 
 class Objective(nn.Module):
-    """A loss. Its parameters (projectors), if any, are trained with the student's and kept in checkpoints."""
+    """A loss. Its parameters (projectors) are trained with the student's and kept in checkpoints."""
 
     def prepare(self, sources: LossInputs) -> None:
-        """Create the parameters whose sizes follow from features; called once before training if a term asks for any.
+        """Create the parameters whose sizes follow from features, from a few examples without targets.
 
-        Args:
-            sources: of a few examples without targets. The stage's seed determines random numbers drawn here.
+        Called once before training if a term asks for features, under the stage's seed.
         """
 
     def forward(self, sources: LossInputs) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Parametrization: what the training graph computes from one weight or one activation, and how it is stored."""
+"""Parametrization: what the training graph reads in place of a weight or an activation, and how that is stored."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class GridPositions:
 
 
 class Parametrization(nn.Module):
-    """A function the training graph applies to one weight or one activation: ``p(w)`` is read in place of ``w``.
+    """A function of one weight or one activation: the training graph reads ``p(w)`` in place of ``w``.
 
-    In training mode it may observe its input; in evaluation mode it must not change. Checkpoints hold its buffers and
+    It may observe its input in training mode but must not change in evaluation mode. Checkpoints hold its buffers and
     parameters.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the value read in place of ``x``, same shape."""
+        """Return a value of the same shape."""
         raise NotImplementedError
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
@@ -56,6 +56,5 @@ class Parametrization(nn.Module):
         return None
 
     def emit(self) -> Callable[[fx.Graph, fx.Node], fx.Node] | None:
-        """Return a function that adds this operation behind a node of the deployed graph; None if :meth:`grid` is all
-        there is to deploy."""
+        """Return a function that adds this operation behind a node of the deployed graph; None for a grid alone."""
         return None

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from attar._src.core.describe import to_record
 from attar._src.core.spec import Spec
 from attar._src.work.constraint import Constraint
 from attar._src.work.learner import Learner
@@ -29,7 +28,3 @@ class Rule(Spec):
             SpecError: the rule does not fit a weight.
         """
         raise NotImplementedError
-
-    def describe(self) -> dict[str, Any]:
-        """Return the entry of this rule in the file's record."""
-        return to_record(self)

@@ -1,11 +1,10 @@
-"""Term: a loss as a recipe gives it, with its weight in the sum."""
+"""Term: an objective as a recipe gives it, with its weight in the sum."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from attar._src.core.describe import to_record
 from attar._src.core.spec import Spec
 from attar._src.train.schedule import Scheduled
 from attar._src.work.learner import Learner
@@ -17,7 +16,6 @@ class Term(Spec):
 
     Attributes:
         needs: what it requires of the stage: ``labels``.
-        name: name of the objective.
         weight: factor, a number or a schedule.
     """
 
@@ -39,13 +37,9 @@ class Term(Spec):
         return {}
 
     def size_budget(self) -> float | None:
-        """Return the bits per weight it keeps the whole file at or below, None without a budget."""
+        """Return the upper bound of the file's bits per weight, None without a budget."""
         return None
 
     def build(self, learner: Learner) -> Objective:
         """Return the objective for a module in training; it may look at the learner here but must not keep it."""
         raise NotImplementedError
-
-    def describe(self) -> dict[str, Any]:
-        """Return the entry of this term in the file's record."""
-        return to_record(self)

@@ -1,7 +1,4 @@
-"""WeightView: the weights of a module in training and the parametrizations on them, as constraints and losses see them.
-
-It is built when it is needed and passed as an argument, so neither constraints nor losses hold the learner.
-"""
+"""WeightView: what constraints and losses see of a learner, passed as an argument so that they need not hold it."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ GRID_ORDER = 1
 
 @dataclass(frozen=True)
 class WeightView:
-    """Weights, and the parametrizations on each, at one moment of training.
+    """The weights of a module in training, and the parametrizations on each.
 
     Attributes:
         tensors: name -> the parameter itself, of every parameter of the module.
@@ -37,10 +34,7 @@ class WeightView:
         return [each for _, each in self.acting.get(name, ())]
 
     def effective(self, name: str, before: Parametrization | None = None) -> torch.Tensor:
-        """Return the value that ``before`` reads, or that the grid reads if it is None; without gradient.
-
-        A mask (0), a normalization (0) and a grid (1) on one weight: the effective weight is masked and normalized.
-        """
+        """Return the value that ``before`` reads, by default what the grid reads; without gradient."""
         value = self.value(name)
         with torch.no_grad():
             for order, each in self.acting.get(name, ()):

@@ -9,16 +9,14 @@ from pydantic import Field
 
 from attar._src.core.errors import SpecError
 from attar._src.methods.objectives.soft_targets import IGNORE_INDEX, at_least_float32, mean_over_valid
-from attar._src.work.learner import Learner
-from attar._src.work.objective import LossInputs, Objective
-from attar._src.work.term import Term
+from attar._src.methods.objectives.stateless import StatelessTerm
+from attar._src.work.objective import LossInputs
 
 
-class CrossEntropy(Term):
+class CrossEntropy(StatelessTerm):
     """``-log softmax(z)[y]``, averaged over positions.
 
-    Outputs are logits ``(N, ..., classes)``, targets int64 ``(N, ...)``. ``soft_cross_entropy`` learns from a teacher
-    instead.
+    Outputs are logits ``(N, ..., classes)``, targets int64 ``(N, ...)``.
 
     Attributes:
         label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016, "Rethinking the
@@ -32,17 +30,7 @@ class CrossEntropy(Term):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ignore_index: int = IGNORE_INDEX
 
-    def build(self, learner: Learner) -> Objective:
-        """Return the loss, which has no parameters."""
-        return _CrossEntropy(self)
-
-
-class _CrossEntropy(Objective):
-    def __init__(self, term: CrossEntropy) -> None:
-        super().__init__()
-        self.term = term
-
-    def forward(self, sources: LossInputs) -> torch.Tensor:
+    def loss(self, sources: LossInputs) -> torch.Tensor:
         logits, targets = at_least_float32(sources.outputs), sources.batch.targets
         if targets is None:
             raise SpecError("cross_entropy needs labels and the batch has none; label the data or use a teacher's loss")
@@ -55,13 +43,13 @@ class _CrossEntropy(Objective):
             losses = torch.nn.functional.cross_entropy(
                 logits.reshape(-1, logits.shape[-1]),
                 targets.reshape(-1),
-                ignore_index=self.term.ignore_index,
+                ignore_index=self.ignore_index,
                 reduction="none",
-                label_smoothing=self.term.label_smoothing,
+                label_smoothing=self.label_smoothing,
             )
         except IndexError as error:
             raise SpecError(
                 f"targets lie between {int(targets.min())} and {int(targets.max())}, but the outputs have "
-                f"{logits.shape[-1]} classes and ignore_index is {self.term.ignore_index}"
+                f"{logits.shape[-1]} classes and ignore_index is {self.ignore_index}"
             ) from error
-        return mean_over_valid(losses.reshape(targets.shape), sources, self.term.ignore_index)
+        return mean_over_valid(losses.reshape(targets.shape), sources, self.ignore_index)

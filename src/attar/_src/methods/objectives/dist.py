@@ -7,20 +7,11 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from attar._src.methods.objectives.soft_targets import (
-    TeacherTerm,
-    Temperature,
-    at_least_float32,
-    log_soft_targets,
-    teacher_shares,
-    valid_positions,
-)
-from attar._src.train.schedule import value_at
-from attar._src.work.learner import Learner
-from attar._src.work.objective import LossInputs, Objective
+from attar._src.methods.objectives.soft_targets import SoftTerm, valid_positions
+from attar._src.work.objective import LossInputs
 
 
-class Dist(TeacherTerm):
+class Dist(SoftTerm):
     """``T^2 (beta (1 - r_inter) + gamma (1 - r_intra))``, r being Pearson correlations of student and teacher.
 
     Arrange probabilities at temperature T as ``(positions, classes)``: ``r_inter`` is the mean correlation of rows,
@@ -34,48 +25,27 @@ class Dist(TeacherTerm):
     is, the larger its gradient.
 
     Attributes:
-        teacher: a model's name; a list of names, or name -> weight, for an ensemble: the mean of their probabilities.
-        temperature: T, a number or a schedule.
-        beta: factor of the relation between classes.
-        gamma: factor of the relation between examples.
-        ignore_index: target of positions to ignore.
+        beta, gamma: factors of the relation between classes and of that between examples.
     """
 
     name: Literal["dist"] = "dist"
-    temperature: Temperature = 4.0
     beta: Annotated[float, Field(ge=0)] = 2.0
     gamma: Annotated[float, Field(ge=0)] = 2.0
 
-    def build(self, learner: Learner) -> Objective:
-        """Return the loss, which has no parameters."""
-        return _Dist(self)
-
-
-class _Dist(Objective):
-    def __init__(self, term: Dist) -> None:
-        super().__init__()
-        self.term, self.shares = term, teacher_shares(term.teacher)
-
-    def forward(self, sources: LossInputs) -> torch.Tensor:
-        term, temperature = self.term, value_at(self.term.temperature, sources.progress)
-        teacher = log_soft_targets(sources, self.shares, temperature)
-        student = torch.log_softmax(at_least_float32(sources.outputs) / temperature, -1)
-        real = valid_positions(sources, tuple(student.shape[:-1]), term.ignore_index)
+    def soft_loss(self, student: torch.Tensor, teacher: torch.Tensor, sources: LossInputs) -> torch.Tensor:
+        real = valid_positions(sources, tuple(student.shape[:-1]), self.ignore_index)
         if real is None:
             student, teacher = student.flatten(0, -2), teacher.flatten(0, -2)
         else:
             student, teacher = student[real], teacher[real]
         if not len(student):
             return student.sum()  # padding alone: 0, with a gradient of 0
-        inter, intra = _apart(student, teacher, -1).mean(), _apart(student, teacher, 0).mean()
-        return temperature**2 * (term.beta * inter + term.gamma * intra)
+        inter, intra = (_uncorrelated(student, teacher, axis).mean() for axis in (-1, 0))
+        return self.beta * inter + self.gamma * intra
 
 
-def _apart(student: torch.Tensor, teacher: torch.Tensor, axis: int) -> torch.Tensor:
-    """Return ``1 - r`` along an axis, r the Pearson correlation of ``exp(student)`` and ``exp(teacher)``.
-
-    r is 0 if either has no variance.
-    """
+def _uncorrelated(student: torch.Tensor, teacher: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return ``1 - r``, r the Pearson correlation of the exponentials along an axis; r = 0 if one has no variance."""
     (one, varied), (other, varies) = _unit(student, axis), _unit(teacher, axis)
     # For unit vectors |a - b|^2 / 2 = 1 - a b, and it is exactly 0 with a gradient of 0 if both agree.
     return torch.where(varied & varies, (one - other).square().sum(axis, keepdim=True) / 2, 1)

@@ -8,21 +8,11 @@ import torch
 from pydantic import Field
 
 from attar._src.core.errors import SpecError
-from attar._src.methods.objectives.soft_targets import (
-    TeacherTerm,
-    Temperature,
-    at_least_float32,
-    log_soft_targets,
-    mean_over_valid,
-    teacher_shares,
-    valid_positions,
-)
-from attar._src.train.schedule import value_at
-from attar._src.work.learner import Learner
-from attar._src.work.objective import LossInputs, Objective
+from attar._src.methods.objectives.soft_targets import SoftTerm, kl_divergence, mean_over_valid, valid_positions
+from attar._src.work.objective import LossInputs
 
 
-class Dkd(TeacherTerm):
+class Dkd(SoftTerm):
     """``T^2 (alpha KL(b || b_student) + beta KL(r || r_student))``, averaged over positions.
 
     At temperature T, b is the teacher's (probability of the labelled class, of all others) and r its distribution over
@@ -31,40 +21,22 @@ class Dkd(TeacherTerm):
     distillation", equations 6 and 7; they use beta 2 to 8 on CIFAR-100, larger for more confident teachers.
 
     Attributes:
-        teacher: a model's name; a list of names, or name -> weight, for an ensemble: the mean of their probabilities.
-        temperature: T, a number or a schedule.
-        alpha: factor of the labelled class.
-        beta: factor of the other classes.
-        ignore_index: target of positions to ignore.
+        alpha, beta: factors of the labelled class and of the others.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels"})
 
     name: Literal["dkd"] = "dkd"
-    temperature: Temperature = 4.0
     alpha: Annotated[float, Field(ge=0)] = 1.0
     beta: Annotated[float, Field(ge=0)] = 8.0
 
-    def build(self, learner: Learner) -> Objective:
-        """Return the loss, which has no parameters."""
-        return _Dkd(self)
-
-
-class _Dkd(Objective):
-    def __init__(self, term: Dkd) -> None:
-        super().__init__()
-        self.term, self.shares = term, teacher_shares(term.teacher)
-
-    def forward(self, sources: LossInputs) -> torch.Tensor:
-        term, temperature = self.term, value_at(self.term.temperature, sources.progress)
-        teacher = log_soft_targets(sources, self.shares, temperature)
-        student = torch.log_softmax(at_least_float32(sources.outputs) / temperature, -1)
-        label = _labelled(sources, term.ignore_index)
+    def soft_loss(self, student: torch.Tensor, teacher: torch.Tensor, sources: LossInputs) -> torch.Tensor:
+        label = _labelled(sources, self.ignore_index)
         if student.shape[-1] == 1:
             return student.sum()  # one class: 0, with a gradient of 0
-        apart = term.alpha * _kl(_binary(student, label), _binary(teacher, label))
-        apart = apart + term.beta * _kl(_others(student, label), _others(teacher, label))
-        return temperature**2 * mean_over_valid(apart, sources, term.ignore_index)
+        labelled = kl_divergence(_binary(student, label), _binary(teacher, label))
+        others = kl_divergence(_others(student, label), _others(teacher, label))
+        return mean_over_valid(self.alpha * labelled + self.beta * others, sources, self.ignore_index)
 
 
 def _labelled(sources: LossInputs, ignore_index: int) -> torch.Tensor:
@@ -95,7 +67,3 @@ def _binary(log: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
 def _others(log: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """Return log-probabilities given that the label is excluded; 0 at the label, so that it cancels."""
     return torch.log_softmax(log.masked_fill(label, -torch.inf), -1).masked_fill(label, 0)
-
-
-def _kl(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)

@@ -20,13 +20,12 @@ class Hint(PairedLayersTerm):
     from the channels of v to those of u, shared by all positions (for maps a 1x1 convolution). It is trained with the
     student and discarded. Romero et al. 2015, "FitNets: hints for thin deep nets", equation 3, divided by the number of
     elements so that a ``weight`` means the same for layers of any size. The paper first trains with hints alone; here
-    the stage's terms and schedules decide. Maps of different sizes are average-pooled to the smaller.
+    the stage's terms and schedules decide.
     """
 
     name: Literal["hint"] = "hint"
 
     def build(self, learner: Learner) -> Objective:
-        """Return the loss; its projectors are created once the layers' shapes are known."""
         return _Hint(self)
 
 
@@ -41,11 +40,7 @@ class _Hint(Objective):
 
     def forward(self, sources: LossInputs) -> torch.Tensor:
         pairs = zip(self.projectors, self.term.pairs(sources), strict=True)
-        apart = (_apart(project(student), teacher) for project, (student, teacher) in pairs)
-        return torch.stack([mean_over_valid(each, sources, self.term.ignore_index) for each in apart]).sum()
-
-
-def _apart(guided: torch.Tensor, hint: torch.Tensor) -> torch.Tensor:
-    """Return half the mean square over channels at each position ``(N, ...)``."""
-    # Under autocast the projection is bfloat16.
-    return (guided.to(hint.dtype) - hint).square().mean(-1) / 2
+        # Under autocast the projection is bfloat16.
+        errors = ((project(student).to(teacher.dtype) - teacher) for project, (student, teacher) in pairs)
+        losses = [mean_over_valid(each.square().mean(-1) / 2, sources, self.term.ignore_index) for each in errors]
+        return torch.stack(losses).sum()

@@ -12,12 +12,9 @@ from attar._src.methods.objectives.soft_targets import IGNORE_INDEX
 from attar._src.work.objective import LossInputs
 from attar._src.work.term import Term
 
-#: Path of a module of the student, such as ``layer3.1`` -> path of a module of the teacher.
-LayerPairs = Annotated[dict[str, str], Field(min_length=1)]
-
 
 class PairedLayersTerm(Term):
-    """A loss on intermediate layers.
+    """A loss on intermediate layers. Maps of different sizes are average-pooled to the smaller height and width.
 
     Attributes:
         teacher: the name of a model that is a program; files and teacher caches hold outputs alone.
@@ -26,26 +23,22 @@ class PairedLayersTerm(Term):
     """
 
     teacher: str
-    layers: LayerPairs
+    layers: Annotated[dict[str, str], Field(min_length=1)]
     ignore_index: int = IGNORE_INDEX
 
     def teachers(self) -> tuple[str, ...]:
-        """Return the one teacher."""
         return (self.teacher,)
 
     def features(self) -> tuple[str, ...]:
-        """Return the layers of the student."""
         return tuple(self.layers)
 
     def teacher_features(self) -> dict[str, tuple[str, ...]]:
-        """Return the layers of the teacher, each once."""
         return {self.teacher: tuple(dict.fromkeys(self.layers.values()))}
 
     def pairs(self, sources: LossInputs) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Return the values of student and teacher, channels last ``(N, ..., C)``, at the same positions.
 
-        Channels are axis 1 of maps ``(N, C, H, W)`` and the last axis otherwise. Maps of different sizes are pooled to
-        the smaller height and width (``adaptive_avg_pool2d``).
+        Channels are axis 1 of maps ``(N, C, H, W)`` and the last axis otherwise.
 
         Raises:
             SpecError: the shapes of a pair do not match.

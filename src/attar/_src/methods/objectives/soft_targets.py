@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Annotated
 
 import torch
 from pydantic import AfterValidator, Field
 
 from attar._src.core.errors import SpecError
+from attar._src.methods.objectives.stateless import StatelessTerm
 from attar._src.train.schedule import Schedule, Scheduled, value_at
-from attar._src.work.learner import Learner
-from attar._src.work.objective import LossInputs, Objective
-from attar._src.work.term import Term
+from attar._src.work.objective import LossInputs
 
 
-def _stays_warm(value: Scheduled) -> Scheduled:
-    # A schedule stays between its ends.
-    if isinstance(value, Schedule) and min(value.start, value.stop) <= 0:
-        raise ValueError(
-            f"a temperature of {min(value.start, value.stop):g} is too low; start and stop must be above 0"
-        )
+def _refuse_zero(value: Scheduled) -> Scheduled:
+    if isinstance(value, Schedule) and (lowest := min(value.start, value.stop)) <= 0:
+        raise ValueError(f"a temperature of {lowest:g} is too low; start and stop must be above 0")
     return value
 
 
 #: A softmax temperature: a number or a schedule of one, above 0 throughout.
-Temperature = Annotated[Annotated[float, Field(gt=0)] | Schedule, AfterValidator(_stays_warm)]
+Temperature = Annotated[Annotated[float, Field(gt=0)] | Schedule, AfterValidator(_refuse_zero)]
 #: One teacher, several with equal weights, or name -> weight.
 Teachers = str | tuple[str, ...] | dict[str, Annotated[float, Field(gt=0)]]
 #: Target of padding, as in torch.nn.CrossEntropyLoss.
 IGNORE_INDEX = -100
 
 
-class TeacherTerm(Term):
-    """A loss that compares the student's outputs with those of teachers.
+class TeacherTerm(StatelessTerm):
+    """A loss that compares the student's outputs with those of a teacher, or with the mean of an ensemble.
 
     Attributes:
         teacher: a model's name; a list of names, or name -> weight, for an ensemble.
@@ -45,41 +40,39 @@ class TeacherTerm(Term):
     ignore_index: int = IGNORE_INDEX
 
     def teachers(self) -> tuple[str, ...]:
-        """Return the names of the teachers."""
         return tuple(teacher_shares(self.teacher))
 
 
 class SoftTerm(TeacherTerm):
-    """``T^2`` times a divergence of student and teachers at temperature T, averaged over positions.
+    """``T^2`` times a loss between the probabilities of student and teachers at temperature T.
 
     Attributes:
-        teacher: a model's name; a list of names, or name -> weight, for an ensemble: the mean of their probabilities.
         temperature: T, a number or a schedule.
-        ignore_index: target of positions to ignore, if there are targets.
     """
 
     temperature: Temperature = 4.0
 
-    def apart(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """Return the divergence at each position ``(N, ...)`` of log-probabilities ``(N, ..., classes)``."""
+    def loss(self, sources: LossInputs) -> torch.Tensor:
+        temperature = value_at(self.temperature, sources.progress)
+        student = torch.log_softmax(at_least_float32(sources.outputs) / temperature, -1)
+        return temperature**2 * self.soft_loss(student, self._log_soft_targets(sources, temperature), sources)
+
+    def soft_loss(self, student: torch.Tensor, teacher: torch.Tensor, sources: LossInputs) -> torch.Tensor:
+        """Return the loss without ``T^2``, a scalar, for log-probabilities ``(N, ..., classes)``."""
+        return mean_over_valid(self.position_losses(student, teacher), sources, self.ignore_index)
+
+    def position_losses(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """Return the loss at each position, ``(N, ...)``."""
         raise NotImplementedError
 
-    def build(self, learner: Learner) -> Objective:
-        """Return the loss, which has no parameters."""
-        return _Soft(self)
-
-
-class _Soft(Objective):
-    def __init__(self, term: SoftTerm) -> None:
-        super().__init__()
-        self.term, self.shares = term, teacher_shares(term.teacher)
-
-    def forward(self, sources: LossInputs) -> torch.Tensor:
-        temperature = value_at(self.term.temperature, sources.progress)
-        targets = log_soft_targets(sources, self.shares, temperature)
-        student = torch.log_softmax(at_least_float32(sources.outputs) / temperature, -1)
-        apart = self.term.apart(student, targets)
-        return temperature**2 * mean_over_valid(apart, sources, self.term.ignore_index)
+    @torch.no_grad()
+    def _log_soft_targets(self, sources: LossInputs, temperature: float) -> torch.Tensor:
+        """Return ``log sum_k w_k softmax(z_k / T)``: an ensemble averages probabilities, not logits."""
+        parts = [
+            torch.log_softmax(teacher_logits(sources, name) / temperature, -1) + math.log(share)
+            for name, share in teacher_shares(self.teacher).items()
+        ]
+        return parts[0] if len(parts) == 1 else torch.logsumexp(torch.stack(parts), 0)
 
 
 def teacher_shares(teachers: Teachers) -> dict[str, float]:
@@ -100,42 +93,12 @@ def teacher_shares(teachers: Teachers) -> dict[str, float]:
     return {name: weight / total for name, weight in weights.items()}
 
 
-def log_soft_targets(sources: LossInputs, teachers: Mapping[str, float], temperature: float) -> torch.Tensor:
-    """Return ``log sum_k w_k softmax(z_k / T)``, shape of the outputs, at least float32, without gradient.
-
-    The ensemble averages probabilities, not logits.
-
-    Args:
-        sources: with the teachers' logits ``z_k``, ``(N, ..., classes)``.
-        teachers: name -> share ``w_k``; the shares sum to 1.
-        temperature: T.
+def teacher_logits(sources: LossInputs, name: str) -> torch.Tensor:
+    """Return a teacher's logits, shape of the student's outputs, at least float32.
 
     Raises:
-        SpecError: a teacher's outputs have another shape than the student's.
+        SpecError: the teacher's outputs have another shape.
     """
-    with torch.no_grad():
-        parts = [
-            torch.log_softmax(_logits(sources, name) / temperature, -1) + math.log(share)
-            for name, share in teachers.items()
-        ]
-        return parts[0] if len(parts) == 1 else torch.logsumexp(torch.stack(parts), 0)
-
-
-def mean_logits(sources: LossInputs, teachers: Mapping[str, float]) -> torch.Tensor:
-    """Return ``sum_k w_k z_k``, shape of the outputs, at least float32, without gradient.
-
-    Args:
-        sources: with the teachers' logits ``z_k``, ``(N, ..., classes)``.
-        teachers: name -> share ``w_k``; the shares sum to 1.
-
-    Raises:
-        SpecError: a teacher's outputs have another shape than the student's.
-    """
-    with torch.no_grad():
-        return torch.stack([share * _logits(sources, name) for name, share in teachers.items()]).sum(0)
-
-
-def _logits(sources: LossInputs, name: str) -> torch.Tensor:
     logits = sources.teachers[name]
     if logits.shape != sources.outputs.shape:
         raise SpecError(
@@ -169,3 +132,8 @@ def mean_over_valid(losses: torch.Tensor, sources: LossInputs, ignore_index: int
 def at_least_float32(logits: torch.Tensor) -> torch.Tensor:
     """Return logits in at least float32, because bfloat16 is too coarse for sums over classes."""
     return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def kl_divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Return ``KL(teacher || student)``, ``(N, ...)``, of log-probabilities ``(N, ..., classes)``."""
+    return torch.nn.functional.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)

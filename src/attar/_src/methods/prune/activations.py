@@ -16,17 +16,14 @@ from attar._src.work.parametrization import Parametrization
 from attar._src.work.rule import Rule
 from attar._src.work.weight_view import WeightView
 
-#: Weight of one batch in the running mean of the threshold.
-_MOMENTUM = 0.05
-#: The quantile of a batch is estimated on about this many evenly spaced elements.
-_LOOKED_AT = 1 << 16
+_MOMENTUM = 0.05  # weight of one batch in the running mean of the threshold
+_SAMPLED = 1 << 16  # the quantile of a batch is estimated on about this many evenly spaced elements
 
 
 class PruneActivations(Rule):
     """Set activations with ``|x| <= threshold`` to zero at the inputs and outputs of the selected layers.
 
-    This is hard thresholding: larger values do not change. The deployed graph contains the threshold as one operator
-    (hardshrink). ``prune`` makes weights sparse instead.
+    Larger values do not change (hard thresholding). The deployed graph has one operator for it, hardshrink.
 
     Attributes:
         sparsity: share of elements to prune; the threshold is this quantile of ``|x|``, a running mean over batches.
@@ -48,11 +45,6 @@ class PruneActivations(Rule):
         return self
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return the thresholds of the selected values.
-
-        Raises:
-            UnknownName: a glob matches no layer.
-        """
         inputs = {node.name for node in learner.captured.evaluation.graph.nodes if node.op == "placeholder"}
         sources = [name for place in learner.places(learner.select(self.layers)) for name in place.sources]
         thresholds = {name: ActivationThreshold(self, name) for name in sources if name not in inputs}
@@ -60,15 +52,10 @@ class PruneActivations(Rule):
 
 
 class ActivationThreshold(Parametrization):
-    """The threshold of one value.
+    """The threshold of one value."""
 
-    Attributes:
-        threshold: 0-d float32; NaN until a batch was seen.
-        batch: the quantile of the last batch; NaN if there is none.
-    """
-
-    threshold: torch.Tensor
-    batch: torch.Tensor
+    threshold: torch.Tensor  # 0-d float32; NaN until a batch was seen
+    batch: torch.Tensor  # the quantile of the last batch; NaN if there is none
 
     def __init__(self, rule: PruneActivations, value: str) -> None:
         super().__init__()
@@ -78,7 +65,6 @@ class ActivationThreshold(Parametrization):
         self.register_buffer("batch", torch.tensor(torch.nan))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` where ``|x| > threshold``, else 0; unchanged while the threshold is unknown."""
         if self.sparsity is not None and self.training and self.watching:
             self.batch.copy_(_quantile(x.detach(), self.sparsity))
         # Comparisons with NaN are false: an unknown threshold prunes nothing.
@@ -92,25 +78,17 @@ class ActivationThreshold(Parametrization):
         self.batch.fill_(torch.nan)
 
     def emit(self) -> Callable[[fx.Graph, fx.Node], fx.Node]:
-        """Return what adds the threshold to the deployed graph."""
-        return self._add
+        return self._add_threshold
 
-    def _add(self, graph: fx.Graph, node: fx.Node) -> fx.Node:
-        """Add the threshold behind ``node``.
-
-        Raises:
-            ModelError: the threshold is unknown or not finite.
-        """
+    def _add_threshold(self, graph: fx.Graph, node: fx.Node) -> fx.Node:
         if not torch.isfinite(self.threshold):
-            raise ModelError(
-                f"activation {self.value!r} has no finite threshold; train at least one step on finite data"
-            )
+            raise ModelError(f"activation {self.value!r} has no finite threshold; train a step or more on finite data")
         return graph.call_function(torch.ops.aten.hardshrink.default, (node, float(self.threshold)))
 
 
 def _quantile(x: torch.Tensor, share: float) -> torch.Tensor:
     flat = x.reshape(-1)
-    flat = flat[:: max(1, flat.numel() // _LOOKED_AT)].abs().float()
+    flat = flat[:: max(1, flat.numel() // _SAMPLED)].abs().float()
     rank = round(share * flat.numel())
     return flat.kthvalue(rank).values if rank else flat.new_zeros(())
 
@@ -126,19 +104,16 @@ class ThresholdConstraint(Constraint):
         self.rule = rule
 
     def update(self, progress: Progress, weights: WeightView) -> None:
-        """Update the thresholds with the previous batch, until they are frozen."""
         for each in self._thresholds():
             each.advance()
             each.watching = progress.fraction < self.rule.freeze or bool(each.threshold.isnan())
 
     def sync(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Update with the last batch and average the thresholds over the ranks."""
         for each in self._thresholds():
             each.advance()
             each.threshold.copy_(mean(each.threshold))
 
     def report(self) -> dict[str, Any]:
-        """Return the mean of the thresholds."""
         found = [float(each.threshold) for each in self._thresholds()]
         return {"threshold": sum(found) / max(len(found), 1)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -14,14 +14,10 @@ from attar._src.work.parametrization import Parametrization
 class Mask(Parametrization):
     """The mask of one weight. It masks the gradient too, so a pruned element stays pruned.
 
-    Args:
-        weight: elements that are zero are pruned from the start, unless all are.
-
-    Attributes:
-        mask: bool, the weight's shape; True for remaining elements.
+    Elements of the weight that are zero are pruned from the start, unless all are.
     """
 
-    mask: torch.Tensor
+    mask: torch.Tensor  # bool, the weight's shape; True for remaining elements
 
     def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()
@@ -29,7 +25,6 @@ class Mask(Parametrization):
         self.register_buffer("mask", left if left.any() else torch.ones_like(left))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x``, zero where the mask is not set."""
         return x.masked_fill(~self.mask, 0)
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
@@ -40,7 +35,7 @@ class Mask(Parametrization):
 
     @property
     def pruned(self) -> int:
-        """The number of pruned elements."""
+        """Number of pruned elements."""
         return int(self.mask.numel() - self.mask.sum())
 
 
@@ -49,37 +44,21 @@ def sparsity(masks: Mapping[str, Mask]) -> float:
     return sum(mask.pruned for mask in masks.values()) / max(sum(mask.mask.numel() for mask in masks.values()), 1)
 
 
-def prune_to_count(
-    masks: Mapping[str, Mask],
-    weights: Mapping[str, torch.Tensor],
-    score: Callable[[torch.Tensor], torch.Tensor],
-    count: int,
-) -> None:
+def prune_to_count(masks: Mapping[str, Mask], scores: Mapping[str, torch.Tensor], count: int) -> None:
     """Prune exactly ``count`` elements over all weights: those pruned before, then those with the lowest scores.
 
     Ties are broken by the order of weights and elements.
     """
-    scores = [_ranked(masks[name], score(weights[name])) for name in masks]
-    together = torch.cat(scores)
-    lowest = _lowest(together, count)
-    for mask, part in zip(masks.values(), lowest.split([len(part) for part in scores]), strict=True):
+    ranked = [scores[name].float().masked_fill(~mask.mask, -torch.inf).reshape(-1) for name, mask in masks.items()]
+    lowest = _lowest(torch.cat(ranked), count)
+    for mask, part in zip(masks.values(), lowest.split([len(each) for each in ranked]), strict=True):
         mask.mask.copy_(~part.reshape(mask.mask.shape))
 
 
-def prune_below(
-    masks: Mapping[str, Mask],
-    weights: Mapping[str, torch.Tensor],
-    score: Callable[[torch.Tensor], torch.Tensor],
-    threshold: float,
-) -> None:
+def prune_below(masks: Mapping[str, Mask], scores: Mapping[str, torch.Tensor], threshold: float) -> None:
     """Prune every remaining element with a score below ``threshold``."""
     for name, mask in masks.items():
-        mask.mask &= score(weights[name]) >= threshold
-
-
-def _ranked(mask: Mask, scores: torch.Tensor) -> torch.Tensor:
-    """Return flat scores, -inf for pruned elements."""
-    return scores.float().masked_fill(~mask.mask, -torch.inf).reshape(-1)
+        mask.mask &= scores[name] >= threshold
 
 
 def _lowest(scores: torch.Tensor, count: int) -> torch.Tensor:

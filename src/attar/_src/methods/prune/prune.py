@@ -35,8 +35,7 @@ class Pruning(Spec):
     | steps | (floor(n u) + 1) / n | prune, train, prune again (Han et al. 2015, section 3) |
     | cubic | 1 - (1 - u)^3 | gradual (Zhu and Gupta 2017, "To prune, or not to prune", section 3) |
 
-    ``s_0`` is the initial sparsity of a weight, so a later stage continues from it. A ``threshold`` grows likewise from
-    0.
+    ``s_0`` is the initial sparsity of a weight, so a later stage continues from it. A ``threshold`` grows from 0.
 
     Attributes:
         score: name of the pruning score.
@@ -47,8 +46,7 @@ class Pruning(Spec):
         steps: number of steps of the shape ``steps``.
         begin, end: shares of the stage, 0 to 1.
         every: optimizer steps between two updates of the masks of shape ``cubic``.
-        layers: globs of weights to prune.
-        keep: globs of weights not to prune.
+        layers, keep: globs of weights to prune, and of exceptions.
         overrides: glob -> sparsity of each weight it matches.
 
     Example:
@@ -95,18 +93,11 @@ class Prune(Pruning, Rule):
     """Set the least important elements of weights to zero while the others are trained (unstructured pruning).
 
     Sparsity never decreases; pruned elements get no gradient and are set to zero at the end of the stage.
-    ``prune_activations`` makes activations sparse instead.
     """
 
     name: Literal["prune"] = "prune"
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return the masks of the selected weights.
-
-        Raises:
-            UnknownName: a glob matches no layer, or the score does not exist.
-            SpecError: a weight would lose every element.
-        """
         shares = select_weights(learner, self.sparsity, self.overrides, keep=self.keep, layers=self.layers)
         own = set(learner.select(tuple(self.overrides)))
         masks = {name: Mask(learner.tensor(name)) for name in shares}
@@ -119,28 +110,18 @@ class Prune(Pruning, Rule):
 
 @dataclass(frozen=True)
 class _Group:
-    """Weights that are ranked together.
-
-    Attributes:
-        masks: name of a weight -> its mask.
-        start: initial sparsity.
-        goal: final sparsity; None for a threshold.
-    """
+    """Weights that are ranked together."""
 
     masks: Mapping[str, Mask]
-    start: float
-    goal: float | None
+    start: float  # initial sparsity
+    goal: float | None  # final sparsity; None for a threshold
 
 
 class PruneConstraint(Constraint):
-    """The masks of a :class:`Prune`.
-
-    Attributes:
-        reached: the largest f(u) applied so far, 0-d.
-    """
+    """The masks of a :class:`Prune`."""
 
     order: ClassVar[int] = 0
-    reached: torch.Tensor
+    reached: torch.Tensor  # 0-d, the largest f(u) applied so far
 
     def __init__(self, rule: Prune, groups: Sequence[_Group]) -> None:
         super().__init__({name: mask for group in groups for name, mask in group.masks.items()})
@@ -164,13 +145,11 @@ class PruneConstraint(Constraint):
             self._grow(rule.share(progress.fraction), weights)
 
     def finalize(self, weights: WeightView) -> None:
-        """Prune to the final sparsity and set pruned elements of the weights to zero."""
         self._grow(1.0, weights)
         for name, mask in self._masks().items():
             weights.value(name).masked_fill_(~mask.mask, 0)
 
     def report(self) -> dict[str, Any]:
-        """Return the sparsity reached."""
         return {"sparsity": sparsity(self._masks())}
 
     def _masks(self) -> dict[str, Mask]:
@@ -183,18 +162,18 @@ class PruneConstraint(Constraint):
         for group in self.groups:
             # A rule attached later may have taken over weights.
             masks = {name: mask for name, mask in group.masks.items() if name in self.weights}
-            values = {name: weights.value(name) for name in masks}
+            scores = {name: self.score(weights.value(name)) for name in masks}
             size, pruned = sum(mask.mask.numel() for mask in masks.values()), sum(m.pruned for m in masks.values())
             if group.goal is None:
                 assert self.rule.threshold is not None
                 said = f"threshold={self.rule.threshold:g}"
-                prune_below(masks, values, self.score, self.rule.threshold * share)
+                prune_below(masks, scores, self.rule.threshold * share)
             else:
                 said = f"sparsity={group.goal:g}"
                 aim = group.goal if share == 1 else group.start + (group.goal - group.start) * share
                 if round(aim * size) <= pruned:
                     continue
-                prune_to_count(masks, values, self.score, round(aim * size))
+                prune_to_count(masks, scores, round(aim * size))
             for name, mask in masks.items():
                 if mask.pruned == mask.mask.numel() > 0:
                     raise _emptied(name, mask.mask.numel(), said)

@@ -19,14 +19,12 @@ class Score(Protocol):
         ...
 
 
-class Magnitude:
-    """``|w|``: removing small weights changes the output least (Han et al. 2015, "Learning both weights and
-    connections")."""
+class Magnitude(Score):
+    """``|w|``: small weights change the output least (Han et al. 2015, "Learning both weights and connections")."""
 
     name: ClassVar[str] = "magnitude"
 
     def score(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return ``|w|``."""
         return weight.abs()
 
 

@@ -23,9 +23,14 @@ _INT32 = 2.0**31 - 1
 
 def with_integer_biases(model: CompressedModel) -> CompressedModel:
     """Return the model with the biases of its integer layers rounded to steps of ``S_x S_w[channel]``."""
-    if not model.activations:
+    if not any(graph.activations for graph in model.graphs.values()):
         return model
-    biases = _round_biases(model.traced.graph, model.stored(), model.activations)
+    stored, shared = model.stored(), model.shared()
+    biases: dict[str, Dense] = {}
+    for graph in model.graphs.values():
+        found = _round_biases(graph.traced.graph, stored, graph.activations)
+        # The steps of a bias follow from the grid of its input, which each graph has of its own.
+        biases |= {name: bias for name, bias in found.items() if name not in shared}
     return replace(model, tensors={**model.tensors, **biases})
 
 
@@ -34,12 +39,8 @@ def _round_biases(
 ) -> dict[str, Dense]:
     """Return the rounded bias of every layer with quantized input and symmetric quantized weight.
 
-    Biases that overflow int32 or are shared by several layers are left out.
-
-    Args:
-        graph: the traced graph.
-        tensors: name -> tensor as stored; a compressed bias is rounded from its decoded values.
-        activations: name of a value -> its grid.
+    Biases that overflow int32 or are shared by several layers are left out. A compressed bias is rounded from its
+    decoded values.
     """
     rounded = {}
     for node in graph.graph.nodes:

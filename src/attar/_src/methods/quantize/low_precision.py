@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,21 +30,19 @@ _UNUSED = 2.0**-14  # least value for scales of all-zero codes: the smallest nor
 
 class LowPrecision(Rule):
     """Store float tensors in 16 or 8 bits, unfolded batch-norms as two vectors instead of four, and optionally scales
-    in 16 bits.
+    in 16 bits. A batch-norm in float32 takes 16 bytes per channel; merged and in half precision 4.
 
-    In a small network biases and batch-norms can take as much space as the weights: a float32 batch-norm takes 16 bytes
-    per channel, merged and in half precision 4. The rule acts when the file is made, on float32 tensors that no other
-    rule compresses; biases of integer layers keep their integer grid.
+    The rule acts when the file is made, on float32 tensors that no other rule compresses; biases of integer layers keep
+    their integer grid.
 
     - 16 bits: half precision or bfloat16, whichever has the smaller largest error.
     - 8 bits: a symmetric grid over the tensor's range, if its step is at most 1/16 of the median magnitude; otherwise
       16 bits. A channel that never fires can have a batch-norm factor hundreds of times the others, which a grid over
       that range would round to zero. Variances always take 16 bits for the same reason.
-    - ``scale_bits: 16``: scales and offsets of weights too. Half precision moves a scale by at most 2^-11 of its size,
-      more below 2^-14. If a scale would move by more than 2^-8 of its size or an offset by more than 1/8 step,
-      bfloat16 is used, and if that is too coarse as well, float32. Codes do not change, and biases of integer layers
-      are rounded to steps of the new scales. Weights with fewer than 4 scales keep float32, and so do weights that a
-      later stage ``quantize`` rounds after training.
+    - ``scale_bits: 16``: scales and offsets of weights too, in half precision; in bfloat16 if a scale would move by
+      more than 2^-8 of its size or an offset by more than 1/8 step; in float32 if that is too coarse as well. Codes do
+      not change; biases of integer layers are rounded to steps of the new scales. Weights with fewer than 4 scales keep
+      float32, and so do weights that a later stage ``quantize`` rounds after training.
 
     Attributes:
         bits: 16 or 8; 8 is smaller, but the accuracy should be checked.
@@ -58,12 +56,11 @@ class LowPrecision(Rule):
     scale_bits: Literal[16, 32] = 32
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return the constraint; it does not act in training."""
         return LowPrecisionConstraint(self)
 
 
 class LowPrecisionConstraint(Constraint):
-    """A :class:`LowPrecision` attached to a module; acts when the file is made."""
+    """A :class:`LowPrecision`; it does not act in training."""
 
     order: ClassVar[int] = 3
 
@@ -71,15 +68,14 @@ class LowPrecisionConstraint(Constraint):
         super().__init__({})
         self.rule, self.merges = rule, rule.merge
 
-    def finish(self, piece: CompressedModel) -> CompressedModel:
-        """Return the model with its float tensors, and optionally its scales, in fewer bits."""
+    def finish(self, model: CompressedModel) -> CompressedModel:
         if self.rule.scale_bits == 16:
-            piece = _with_16_bit_scales(piece)
-        fewer, variances = {}, _variances(piece.traced.graph)
-        for name, tensor in piece.stored().items():
-            if name not in piece.tensors and isinstance(tensor, Dense) and tensor.dtype == "f32":
+            model = _with_16_bit_scales(model)
+        fewer, variances = {}, _variances(model.main.traced.graph)
+        for name, tensor in model.stored().items():
+            if name not in model.tensors and isinstance(tensor, Dense) and tensor.dtype == "f32":
                 fewer[name] = to_low_precision(tensor.dense(), 16 if name in variances else self.rule.bits)
-        return replace(piece, tensors={**piece.tensors, **fewer})
+        return replace(model, tensors={**model.tensors, **fewer})
 
 
 def to_low_precision(values: NDArray[np.float32], bits: int) -> CompressedTensor:
@@ -109,29 +105,19 @@ def to_low_precision(values: NDArray[np.float32], bits: int) -> CompressedTensor
 
 
 def with_16_bit_scales(tensor: CompressedTensor) -> CompressedTensor:
-    """Return a tensor with scales and offsets in half precision or bfloat16.
-
-    The tensor is unchanged if it is dense or sparse, has fewer than 4 scales, or neither type is precise enough.
-    """
+    """Return a tensor with scales and offsets in half precision or bfloat16; unchanged if neither is precise enough, or
+    it has fewer than 4 scales."""
     if isinstance(tensor, Dense | Sparse) or tensor.scale.size < _FEWEST:
         return tensor
-    before = _used_scales(tensor) if isinstance(tensor, Quantized) else tensor.scale
+    scales = _used_scales(tensor) if isinstance(tensor, Quantized) else tensor.scale
+    fields = {"scale": (scales, _scale_tolerance(scales))}
+    if isinstance(tensor, Codebook):
+        fields["offset"] = tensor.offset, _offset_tolerance(tensor)
     for dtype in HALF_TYPES:
-        scale = _rounded(before, dtype, _scale_tolerance(before))
-        if isinstance(tensor, Quantized):
-            if scale is not None:
-                return replace(tensor, scale=scale, scale_dtype=dtype)
-            continue
-        offset = _rounded(tensor.offset, dtype, _offset_tolerance(tensor))
-        if scale is not None and offset is not None:
-            return replace(tensor, scale=scale, offset=offset, scale_dtype=dtype)
+        rounded: dict[str, Any] = {name: from_half(to_half(old, dtype), dtype) for name, (old, _) in fields.items()}
+        if all((np.abs(rounded[name] - old) <= tolerance).all() for name, (old, tolerance) in fields.items()):
+            return replace(tensor, scale_dtype=dtype, **rounded)
     return tensor
-
-
-def _rounded(values: NDArray[np.float32], dtype: str, tolerance: NDArray[np.float64]) -> NDArray[np.float32] | None:
-    """Return values rounded to a 16-bit type, None if one moves by more than its tolerance."""
-    rounded = from_half(to_half(values, dtype), dtype)
-    return rounded if (np.abs(rounded - values) <= tolerance).all() else None
 
 
 def _scale_tolerance(values: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -167,6 +153,5 @@ def _with_16_bit_scales(model: CompressedModel) -> CompressedModel:
 
 def _variances(graph: fx.GraphModule) -> frozenset[str]:
     """Return the names of the running variances of batch-norms."""
-    norms = [node for node in graph.graph.nodes if kind_of(node) == "batch_norm"]
-    variances = [argument(node, "running_var") for node in norms]
+    variances = (argument(node, "running_var") for node in graph.graph.nodes if kind_of(node) == "batch_norm")
     return frozenset(str(variance.target) for variance in variances if isinstance(variance, fx.Node))

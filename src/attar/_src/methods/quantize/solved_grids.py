@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import SpecError
 from attar._src.core.tensors import Codebook, CompressedTensor, Quantized, round_to_grid
-from attar._src.methods.quantize.integer_bias import with_integer_biases
-from attar._src.methods.quantize.polino.uniform import ReadThrough
+from attar._src.methods.quantize.grid_constraint import GridConstraint
+from attar._src.methods.quantize.polino.uniform import straight_through
 from attar._src.methods.quantize.qat.fake_quantize import fake_quantize_activation, fake_quantize_weight
 from attar._src.work.compressed_model import CompressedModel
-from attar._src.work.constraint import Constraint
 from attar._src.work.learner import Learner
 from attar._src.work.parametrization import Parametrization
 
@@ -23,11 +22,10 @@ from attar._src.work.parametrization import Parametrization
 def adopt(learner: Learner, before: CompressedModel, after: CompressedModel) -> None:
     """Continue a learner from its compressed model after stages have changed that.
 
-    Quantized weights get their decoded values and a fixed grid: training changes codes, not scales or zero points. A
-    grid of a rule in a later stage replaces it. Other tensors are copied. Quantized activations keep their grids.
+    Quantized weights get their decoded values and a fixed grid: training changes codes, not scales or zero points.
+    Other tensors are copied. Quantized activations keep their grids.
 
     Args:
-        learner: changed in place.
         before: compressed model of the learner, without folded batch-norms.
         after: ``before`` as changed by stages; tensors that are the same objects in both are skipped.
 
@@ -44,11 +42,11 @@ def adopt(learner: Learner, before: CompressedModel, after: CompressedModel) -> 
                 own[name].copy_(values)
     activations: dict[str, Parametrization] = {}
     for place in learner.places(weights):
-        grids = [after.activations.get(name) for name in place.site.sources]
+        grids = [after.main.activations.get(name) for name in place.site.sources]
         if grids[0] is not None and all(grid is not None for grid in grids):
             activations |= dict.fromkeys(place.sources, FixedActivationGrid(grids[0]))
     if weights or activations:
-        learner.attach(SolvedGrids(weights, activations))
+        learner.attach(GridConstraint(weights, activations))
     learner.record[:] = [dict(each) for each in after.record]
 
 
@@ -56,9 +54,8 @@ def _reaches_unchanged(learner: Learner, name: str, values: torch.Tensor) -> boo
     """Return whether the parametrizations before a weight's grid, such as masks, map ``values`` to themselves."""
     reached = values
     for constraint in learner.constraints:
-        parametrization = constraint.weights.get(name)
-        if parametrization is not None and constraint.order < SolvedGrids.order:
-            reached = parametrization(reached)
+        if name in constraint.weights and constraint.order < GridConstraint.order:
+            reached = constraint.weights[name](reached)
     return torch.equal(reached, values)
 
 
@@ -75,62 +72,40 @@ def _grid_of(name: str, tensor: CompressedTensor) -> Parametrization:
 
 
 class FixedAffineGrid(Parametrization):
-    """A weight rounded to an affine grid with fixed scales and zero points.
-
-    The gradient passes where the weight is in range (straight-through estimator).
-
-    Args:
-        tensor: the grid; its codes are ignored.
-    """
-
-    scale: torch.Tensor
-    zero: torch.Tensor
+    """A weight rounded to the affine grid of ``tensor``; the gradient passes where the weight is in range."""
 
     def __init__(self, tensor: Quantized) -> None:
         super().__init__()
         self.tensor = tensor
         index = tensor.scheme.granularity.index(tensor.shape)
         zero = np.zeros(tensor.scale.shape, np.float32) if tensor.zero_point is None else tensor.zero_point
-        self.register_buffer("scale", torch.from_numpy(np.array(tensor.scale[index])))
-        self.register_buffer("zero", torch.from_numpy(np.array(zero[index], np.float32)))
+        self.scale = nn.Buffer(torch.from_numpy(np.array(tensor.scale[index])))
+        self.zero = nn.Buffer(torch.from_numpy(np.array(zero[index], np.float32)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``scale * (clip(round(x / scale) + zero_point, qmin, qmax) - zero_point)``."""
         scheme = self.tensor.scheme
         return fake_quantize_weight(x, self.scale, scheme.qmin - self.zero, scheme.qmax - self.zero)
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
-        """Return the codes of ``value`` on the grid."""
         values, tensor = np.ascontiguousarray(value.detach().cpu().numpy()), self.tensor
         return replace(tensor, codes=round_to_grid(values, tensor.scale, tensor.zero_point, tensor.scheme).codes)
 
 
 class FixedCodebook(Parametrization):
-    """A weight rounded to the nearest point of a fixed codebook; the gradient passes unchanged.
-
-    Args:
-        tensor: the codebook; its codes are ignored.
-    """
-
-    points: torch.Tensor
-    scale: torch.Tensor
-    offset: torch.Tensor
+    """A weight rounded to the nearest point of the codebook ``tensor``; the gradient passes unchanged."""
 
     def __init__(self, tensor: Codebook) -> None:
         super().__init__()
         self.tensor, self.order = tensor, np.argsort(tensor.points, kind="stable")
         index = tensor.granularity.index(tensor.shape)
-        self.register_buffer("points", torch.from_numpy(tensor.points[self.order]))
-        self.register_buffer("scale", torch.from_numpy(np.array(tensor.scale[index])))
-        self.register_buffer("offset", torch.from_numpy(np.array(tensor.offset[index])))
+        self.points = nn.Buffer(torch.from_numpy(tensor.points[self.order]))
+        self.scale = nn.Buffer(torch.from_numpy(np.array(tensor.scale[index])))
+        self.offset = nn.Buffer(torch.from_numpy(np.array(tensor.offset[index])))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``scale * point + offset`` with the point nearest to ``(x - offset) / scale``."""
-        read: torch.Tensor = ReadThrough.apply(x, self._read)  # type: ignore[no-untyped-call]
-        return read
+        return straight_through(x, self._read)
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
-        """Return the codes of ``value`` in the codebook."""
         codes = self.order[self._nearest(value.detach()).cpu().numpy()].astype(np.uint8)
         return replace(self.tensor, codes=np.ascontiguousarray(codes))
 
@@ -143,36 +118,16 @@ class FixedCodebook(Parametrization):
 
 
 class FixedActivationGrid(Parametrization):
-    """Activations of a site rounded to a fixed grid.
-
-    Args:
-        activation: the grid.
-    """
-
-    scale: torch.Tensor
-    zero: torch.Tensor
+    """Activations of a site rounded to a fixed grid; the gradient passes where they are in range."""
 
     def __init__(self, activation: Activation) -> None:
         super().__init__()
         self.activation = activation
-        self.register_buffer("scale", torch.tensor(activation.scale, dtype=torch.float32))
-        self.register_buffer("zero", torch.tensor(float(activation.zero_point)))
+        self.scale = nn.Buffer(torch.tensor(activation.scale, dtype=torch.float32))
+        self.zero = nn.Buffer(torch.tensor(float(activation.zero_point)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` on the grid; the gradient passes where ``x`` is in range."""
         return fake_quantize_activation(x, self.scale, self.zero, self.activation.qmin, self.activation.qmax)
 
     def grid(self, value: str) -> Activation:
-        """Return the grid for the value of this name."""
         return self.activation.model_copy(update={"value": value})
-
-
-class SolvedGrids(Constraint):
-    """The fixed grids that :func:`adopt` attaches to a learner."""
-
-    order: ClassVar[int] = 1
-    family: ClassVar[str] = "grid"
-
-    def finish(self, piece: CompressedModel) -> CompressedModel:
-        """Return the model with the biases of integer layers in whole steps, as their kernels add them."""
-        return with_integer_biases(piece)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
-from attar._src.core.tensors import Codebook, Quantized
+from attar._src.core.tensors import Codebook, CompressedTensor, Quantized
 from attar._src.model.operators import kind_of
 from attar._src.model.sites import Site, find_sites
 from attar._src.model.weights import find_weights
-from attar._src.work.compressed_model import CompressedModel
+from attar._src.work.compressed_model import CompressedGraph, CompressedModel
 
 
 def left_in_floating_point(model: CompressedModel) -> dict[str, str]:
@@ -16,49 +16,59 @@ def left_in_floating_point(model: CompressedModel) -> dict[str, str]:
 
     Tensors are those of two or more axes; biases and norms are not listed. Values are inputs and outputs of quantized
     layers, if the model has quantized activations. Empty for a model without quantized tensors.
-
-    Args:
-        model: the finished model.
     """
-    weights = find_weights(model.traced.graph)
+    weights = model.weights()
     floating = {
         name: "kept by request"
         if name in weights
         else "not recognised as a weight; name it in overrides to quantize it"
-        for name, value in model.traced.state().items()
-        if value.is_floating_point() and value.dim() >= 2 and not is_on_grid(model, name)
+        for name, value in model.state().items()
+        if value.is_floating_point() and value.dim() >= 2 and not is_on_grid(model.tensors, name)
     }
-    quantized = any(is_on_grid(model, name) for name in model.tensors)
-    return (floating if quantized else {}) | (_values(model) if model.activations else {})
+    left = floating if any(is_on_grid(model.tensors, name) for name in model.tensors) else {}
+    for name, graph in model.graphs.items():
+        # Values of one graph are called as they are; where there are several, after their graph.
+        prefix = f"{name}." if len(model.graphs) > 1 else ""
+        left |= {prefix + value: why for value, why in _values(graph, model.tensors).items()}
+    return left
 
 
-def is_on_grid(model: CompressedModel, name: str) -> bool:
+def is_on_grid(tensors: Mapping[str, CompressedTensor], name: str) -> bool:
     """Return whether a tensor is stored as codes."""
-    return isinstance(model.tensors.get(name), Quantized | Codebook)
+    return isinstance(tensors.get(name), Quantized | Codebook)
 
 
-def integer_sites(model: CompressedModel, rounded: Collection[str] = ()) -> tuple[Site, ...]:
+def integer_sites(
+    graph: CompressedGraph, tensors: Mapping[str, CompressedTensor], rounded: Collection[str] = ()
+) -> tuple[Site, ...]:
     """Return the sites of the layers with quantized weights; those named in ``rounded`` count as quantized."""
-    return _sites(model, model.traced.values, rounded)
+    return _sites(graph, tensors, graph.traced.values, rounded)
 
 
-def _sites(model: CompressedModel, values: frozenset[str], rounded: Collection[str] = ()) -> tuple[Site, ...]:
-    weights = find_weights(model.traced.graph)
-    floating = [each for name, each in weights.items() if name not in rounded and not is_on_grid(model, name)]
+def _sites(
+    graph: CompressedGraph,
+    tensors: Mapping[str, CompressedTensor],
+    values: frozenset[str],
+    rounded: Collection[str] = (),
+) -> tuple[Site, ...]:
+    weights = find_weights(graph.traced.graph)
+    floating = [each for name, each in weights.items() if name not in rounded and not is_on_grid(tensors, name)]
     readers = {reader for weight in floating for reader in weight.readers}
-    return find_sites(model.traced.graph, values, skip=lambda node: node.name in readers)
+    return find_sites(graph.traced.graph, values, skip=lambda node: node.name in readers)
 
 
-def _values(model: CompressedModel) -> dict[str, str]:
+def _values(graph: CompressedGraph, tensors: Mapping[str, CompressedTensor]) -> dict[str, str]:
     """Return value -> why it is not quantized, for inputs and outputs of quantized layers."""
-    nodes = list(model.traced.graph.graph.nodes)
-    placed = {name for site in integer_sites(model) for name in site.sources}
+    if not graph.activations:
+        return {}
+    nodes = list(graph.traced.graph.graph.nodes)
+    placed = {name for site in integer_sites(graph, tensors) for name in site.sources}
     left = {}
-    for site in _sites(model, frozenset(node.name for node in nodes)):
+    for site in _sites(graph, tensors, frozenset(node.name for node in nodes)):
         for name in site.sources:
             if name not in placed:
                 left[name] = "the deployed graph has no place for its grid"
-            elif name not in model.activations:
+            elif name not in graph.activations:
                 left[name] = "no stage quantized it"
     inside = [node.name for node in nodes if kind_of(node) == "attention"]
     return left | dict.fromkeys(inside, "attention's own products stay in floating point")

@@ -1,10 +1,9 @@
 """Teacher cache: the outputs of a teacher for every variant of every training example, computed once and kept on disk.
 
 The safetensors file has ``logits`` in half precision, ``(examples, variants, ...)``, and the index of each ``variant``.
-It needs an augmentation with finitely many variants: a crop with 4 pixels of padding and a flip have 162, which take
-50,000 x 162 x 10 x 2 bytes = 162 MB for CIFAR-10. A cache of a random subset of variants is smaller, and the feed then
-draws from these alone, because teacher and student should see the same crop (Beyer et al. 2022, "Knowledge
-distillation: a good teacher is patient and consistent", section 3.1).
+A crop with 4 pixels of padding and a flip have 162 variants: 50,000 x 162 x 10 x 2 bytes = 162 MB for CIFAR-10. With a
+random subset of variants the feed draws from these alone, because teacher and student should see the same crop (Beyer
+et al. 2022, "Knowledge distillation: a good teacher is patient and consistent", section 3.1).
 
 An unfinished file has another name and grows in batches, so that interrupted work continues with the same bytes.
 """
@@ -38,11 +37,11 @@ _PLACE = f'"{_KEY}":"'.encode()  # text before the checksum
 
 
 class KnownTeacher(Teacher, Protocol):
-    """A teacher with a fingerprint, which its cache is checked against."""
+    """A teacher with a hash of its weights, program and precision, which its cache is checked against."""
 
     @property
     def fingerprint(self) -> str:
-        """Hash that differs between teachers of other weights, programs or precisions."""
+        """The hash."""
         ...
 
 
@@ -51,7 +50,6 @@ class TeacherCache:
     """A finished cache.
 
     Attributes:
-        path: its file.
         logits: float16 ``(examples, k, ...)``, memory-mapped.
         variant: int64 ``(examples, k)``, the indices of the cached variants; None if all are cached in order.
         facts: hashes of the teacher, the data and the prepared inputs, and how variants were chosen.
@@ -63,11 +61,7 @@ class TeacherCache:
     facts: Mapping[str, str | int | None]
 
     def look_up(self, index: Tensor, variant: Tensor | None) -> Tensor:
-        """Return the teacher's outputs for variants of examples, float32 ``(n, ...)``.
-
-        Args:
-            index: indices of the examples, int64 ``(n,)``.
-            variant: indices of their variants, int64 ``(n,)``.
+        """Return the outputs, float32 ``(n, ...)``, for indices of examples and of their variants, int64 ``(n,)``.
 
         Raises:
             SpecError: an example or variant is not in the cache.
@@ -100,8 +94,7 @@ def build_cache(
 ) -> TeacherCache:
     """Compute and store the teacher's outputs for every variant of every example, or open a finished cache.
 
-    One rank should build while the others wait. After an interruption the next call continues. Batches have 1024 rows,
-    whatever the feed's batch size.
+    One rank should build while the others wait. After an interruption the next call continues.
 
     Args:
         teacher: its main output is stored.
@@ -144,8 +137,7 @@ def build_cache(
 
 
 def cache_fingerprints(teacher: KnownTeacher, feed: ArrayFeed) -> dict[str, str]:
-    """Return hashes of the teacher, of the raw examples, and of their preparation and augmentation."""
-    # Preparation and augmentation are code, so their results on some examples are hashed.
+    """Return hashes of the teacher, of the raw examples, and of 64 prepared and augmented ones."""
     index = torch.linspace(0, feed.examples - 1, 64, dtype=torch.float64).long()
     variant = torch.linspace(0, (feed.variants or 1) - 1, 64, dtype=torch.float64).long()
     augment = json.dumps([each.model_dump(mode="json") for each in feed.augment])
@@ -168,9 +160,8 @@ def open_cache(path: Path) -> TeacherCache:
             raise ValueError("the checksum does not match")
         return TeacherCache(path, logits, variant, json.loads(facts[8:]))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise AttarError(
-            f"cache {path} is damaged ({type(error).__name__}: {error}); remove it to build it again"
-        ) from error
+        found = f"{type(error).__name__}: {error}"
+        raise AttarError(f"cache {path} is damaged ({found}); remove it to build it again") from error
 
 
 _ENDLESS = (
@@ -247,9 +238,7 @@ def _append_rows(
         index, slot = flat // slots, flat % slots
         outputs = teacher.outputs(feed.at(index, slot if chosen is None else chosen[index, slot].long())).cpu().half()
         if not bool(torch.isfinite(outputs).all()):
-            raise ModelError(
-                "an output of the teacher is not finite in half precision; use the teacher without a cache"
-            )
+            raise ModelError("the teacher has outputs that are not finite in half precision; use it without a cache")
         file.write(outputs.contiguous().numpy().tobytes())
         file.flush()
         os.fsync(file.fileno())

@@ -20,8 +20,8 @@ from attar._src.deploy.dry_run import DryRun
 from attar._src.measure.metric import Metric
 from attar._src.methods.teachers.teacher import DeployedTeacher
 from attar._src.model.capture import CapturedModel
+from attar._src.model.interface import main_output
 from attar._src.model.operators import data_of, is_batch_norm
-from attar._src.model.outputs import main_output
 from attar._src.model.taps import LayerTaps
 from attar._src.pipeline.data_splits import DataSplits, Split
 from attar._src.pipeline.model_source import ModelSource, shared_parameters
@@ -70,7 +70,7 @@ def try_stages(
 
 
 def _try_model(name: str, learner: Learner, recipe: Recipe, splits: DataSplits, trial: Trial) -> None:
-    stages, untouched = recipe.models[name].stages, CompressedModel(learner.traced)
+    stages, untouched = recipe.models[name].stages, CompressedModel.of(learner.traced)
     sequence = StageSequence(learner, stages, lambda **_: untouched)
     with _state_restored(learner.module):
         for index, stage in enumerate(stages):

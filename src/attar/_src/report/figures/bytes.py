@@ -1,4 +1,4 @@
-"""Bytes of each file by layer; the bars add up to the file."""
+"""Bytes of each file by layer."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from attar._src.report.figures.plot import Figure, Plot, axis, categories, largest, text
+from attar._src.report.figures.plot import Figure, Plot, axis, categories, largest, series, text
 from attar._src.report.story import ReportedModel, Story
 from attar._src.report.wording import count, share
 
 #: Layers drawn at most; the page says so.
 MOST_ROWS = 40
-
 #: Layer -> part -> bytes.
 _Rows = dict[str, dict[str, int]]
 
@@ -29,7 +28,7 @@ _PART_COLOURS = {
 
 
 def bytes_plot(story: Story) -> Plot:
-    """Return a figure for each file: one bar for each layer, the graph, the manifest and the rest."""
+    """Return a figure for each file, whose bars add up to it: one for each layer, the graph and the rest."""
     return Plot("bytes", ("File",), [_bytes_of(model) for model in story.main_first])
 
 
@@ -43,7 +42,6 @@ def _bytes_of(model: ReportedModel) -> Figure:
         "header, padding, footer": {"overhead": of["overhead_bytes"] - of["overhead"]["manifest"]},
     }
     rows = {name: row for name, row in rows.items() if sum(row.values())}
-    data = [_bars(rows, part, shade, of["file_bytes"]) for part, shade in _PART_COLOURS.items()]
     layout = {
         "height": 130 + 30 * len(rows),
         "barmode": "stack",
@@ -53,10 +51,11 @@ def _bytes_of(model: ReportedModel) -> Figure:
         "legend": {"traceorder": "normal"},
     }
     first = sorted(rows, key=lambda name: -sum(rows[name].values()))[:3]
-    told = ", ".join(f"{name} {count(sum(rows[name].values()))}" for name in first)
+    listing = ", ".join(f"{name} {count(sum(rows[name].values()))}" for name in first)
     whole = count(of["file_bytes"])
-    alt = f"Bytes of {model.name} by layer, {whole} in all; the largest: {told}."
-    data = [trace for trace in data if trace["x"]]
+    alt = f"Bytes of {model.name} by layer, {whole} in all; the largest: {listing}."
+    parts = [part for part in _PART_COLOURS if any(row.get(part) for row in rows.values())]
+    data = [_bars(rows, part, of["file_bytes"]) for part in parts]
     return Figure((model.name,), data, layout, alt, f"{note}All bars add up to {whole} bytes.")
 
 
@@ -82,12 +81,12 @@ def _largest_layers(rows: _Rows) -> tuple[_Rows, str]:
     return {layer: rows[layer] for layer in kept} | {f"{others} other layers": {"other tensors": rest}}, note
 
 
-def _bars(rows: _Rows, part: str, shade: str, whole: int) -> dict[str, Any]:
+def _bars(rows: _Rows, part: str, whole: int) -> dict[str, Any]:
     at = {i: name for i, name in enumerate(rows) if rows[name].get(part)}
     sizes = [rows[name][part] for name in at.values()]
     hover = [
         text(name, f"{part}: {count(size)} bytes, {share(size / whole)} of the file")
         for name, size in zip(at.values(), sizes, strict=True)
     ]
-    bar = {"type": "bar", "orientation": "h", "name": part, "x": sizes, "y": list(at), "marker": {"color": shade}}
-    return {**bar, "hovertext": hover, "hoverinfo": "text", "textposition": "none"}
+    style = {"orientation": "h", "marker": {"color": _PART_COLOURS[part]}, "textposition": "none"}
+    return series("bar", part, sizes, list(at), hover, **style)

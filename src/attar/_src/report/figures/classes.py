@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from attar._src.report.figures.plot import SYMBOLS, Figure, Plot, axis, categories, colour, text
+from attar._src.report.figures.plot import SYMBOLS, Figure, Plot, axis, categories, colour, series, text
 from attar._src.report.story import ReportedModel, Story
-from attar._src.report.wording import plural, points, share, short
+from attar._src.report.wording import plural, points, share
 
 #: Classes shown at most; the page says so.
 MOST_CLASSES = 40
@@ -20,9 +20,9 @@ def classes_plot(story: Story) -> Plot:
         return Plot("classes", (), ())
     order = [story.baseline, *story.others]
     asides = [0.5 * ((slot + 0.5) / len(order) - 0.5) for slot in range(len(order))]
-    data = [_dots(story, model, labels, aside) for model, aside in zip(order, asides, strict=True)]
-    data = [trace for trace in data if trace["x"]]
-    low = max(0.0, min(value for trace in data for value in trace["y"]) - 5)
+    dots = [_dots(story, model, labels, aside) for model, aside in zip(order, asides, strict=True)]
+    data = [each for each in dots if each["x"]]
+    low = max(0.0, min(value for each in data for value in each["y"]) - 5)
     layout = {
         "height": 380,
         "xaxis": categories(labels, "class", showgrid=False),
@@ -44,21 +44,14 @@ def _dots(story: Story, model: ReportedModel, labels: list[str], aside: float) -
     for label in at.values():
         loss = [f"collapsed: {points(gone[label].change)} points"] if label in gone else []
         hover.append(text(f"class {label}", f"{model.name}: {share(per_class[label])}", *loss))
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": text(short(model.name)),
-        "x": [k + aside for k in at],
-        "y": [100 * per_class[label] for label in at.values()],
-        "marker": {
-            "opacity": 1,
-            "size": [15 if label in gone else 10 for label in at.values()],
-            "symbol": ["x" if label in gone else SYMBOLS[i % len(SYMBOLS)] for label in at.values()],
-            "color": ["--alarm" if label in gone else colour(i) for label in at.values()],
-        },
-        "hovertext": hover,
-        "hoverinfo": "text",
+    marker = {
+        "opacity": 1,
+        "size": [15 if label in gone else 10 for label in at.values()],
+        "symbol": ["x" if label in gone else SYMBOLS[i % len(SYMBOLS)] for label in at.values()],
+        "color": ["--alarm" if label in gone else colour(i) for label in at.values()],
     }
+    x, y = [k + aside for k in at], [100 * per_class[label] for label in at.values()]
+    return series("scatter", model.name, x, y, hover, mode="markers", marker=marker)
 
 
 def shown_classes(story: Story) -> list[str]:

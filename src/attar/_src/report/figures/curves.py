@@ -1,4 +1,4 @@
-"""Training of each model, epoch by epoch, through its stages."""
+"""Training of each model, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attar._src.report.figures.plot import SERIES, Figure, Plot, axis, text
+from attar._src.report.figures.plot import Figure, Plot, axis, colour, series, text
 from attar._src.report.story import ReportedModel, Story
 from attar._src.report.wording import number, plural, short
 
@@ -30,44 +30,38 @@ def _figure(model: ReportedModel) -> Figure:
     hidden = [key for key in lines if key not in above and key not in below]
     # Curves visible at first come first, so that their colours differ.
     panels = {**dict.fromkeys(above, "y"), **dict.fromkeys(below, "y2" if above else "y"), **dict.fromkeys(hidden, "y")}
-    data = [_curve(rows, name, lines[name], SERIES[i % len(SERIES)]) for i, name in enumerate(panels)]
-    for trace, (name, panel) in zip(data, panels.items(), strict=True):
-        trace |= {"yaxis": panel, "visible": "legendonly" if name in hidden else True}
-    starts = [i for i in range(len(rows)) if i == 0 or _begins(rows[i - 1], rows[i])]
+    data = [
+        _curve(rows, name, lines[name], colour(i))
+        | {"yaxis": panel, "visible": "legendonly" if name in hidden else True}
+        for i, (name, panel) in enumerate(panels.items())
+    ]
+    starts = {i: _stage(row) for i, row in enumerate(rows) if i == 0 or _begins(rows[i - 1], row)}
     seconds = sum(value for row in rows if (value := _finite(row, "seconds")) is not None)
     note = plural(len(rows), "epoch") + (f" in {seconds:,.0f} s" if seconds >= 1 else "") + "."
     note += " Names that are grey in the legend are drawn on a click." if hidden else ""
     ends = ", ".join(f"{name} {number(lines[name][-1])}" for name in [*above, *below])
-    stages = ", ".join(_stage(rows[i]) for i in starts)
-    alt = f"Training of {model.name} through {plural(len(starts), 'stage')} ({stages}); at the end {ends}."
-    labels = [(i, _stage(rows[i])) for i in starts]
-    return Figure((model.name,), data, _layout(bool(above), bool(below), labels), alt, note)
+    stages = f"{plural(len(starts), 'stage')} ({', '.join(starts.values())})"
+    alt = f"Training of {model.name} through {stages}; at the end {ends}."
+    return Figure((model.name,), data, _layout(bool(above), bool(below), starts), alt, note)
 
 
 def _curve(rows: Sequence[Mapping[str, Any]], name: str, ys: list[float | None], shade: str) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": text(short(name.replace("_", " "))),
-        "x": list(range(1, len(rows) + 1)),
-        "y": ys,
-        "line": {"width": 2, "color": shade},
-        "marker": {"size": 4, "color": shade},
-        "hovertext": [text(_place(row), f"{name}: {number(y)}") for row, y in zip(rows, ys, strict=True)],
-        "hoverinfo": "text",
-    }
+    places = [f"{_stage(row)}, epoch {row.get('epoch', '?')}" for row in rows]
+    hover = [text(place, f"{name}: {number(y)}") for place, y in zip(places, ys, strict=True)]
+    style = {"mode": "lines+markers", "line": {"width": 2, "color": shade}, "marker": {"size": 4, "color": shade}}
+    return series("scatter", name.replace("_", " "), list(range(1, len(rows) + 1)), ys, hover, **style)
 
 
-def _layout(losses: bool, validation: bool, starts: Sequence[tuple[int, str]]) -> dict[str, Any]:
+def _layout(losses: bool, validation: bool, starts: Mapping[int, str]) -> dict[str, Any]:
     both = losses and validation
     layout: dict[str, Any] = {
         "height": 520 if both else 360,
         "hovermode": "closest",
         "xaxis": axis("epochs, all stages", rangemode="tozero", anchor="y2" if both else "y", zeroline=False),
         "yaxis": axis("loss" if losses else "validation", domain=[0.56, 1] if both else [0, 1], rangemode="tozero"),
-        "shapes": [_line(i) for i, _ in starts if i],
+        "shapes": [_line(i) for i in starts if i],
         "legend": {"y": 1.08},
-        "annotations": [_label(i, stage) for i, stage in starts],
+        "annotations": [_label(i, stage) for i, stage in starts.items()],
     }
     return layout | {"yaxis2": axis("validation", domain=[0, 0.44])} if both else layout
 
@@ -86,10 +80,6 @@ def _begins(before: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
 
 def _stage(row: Mapping[str, Any]) -> str:
     return str(row.get("stage", ""))
-
-
-def _place(row: Mapping[str, Any]) -> str:
-    return f"{_stage(row)}, epoch {row.get('epoch', '?')}"
 
 
 def _line(start: int) -> dict[str, Any]:

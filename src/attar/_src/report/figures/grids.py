@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from attar._src.report.figures.histogram import WeightHistogram, weight_histogram
-from attar._src.report.figures.plot import Figure, Plot, axis, largest
+from attar._src.report.figures.plot import Figure, Plot, axis, largest, series
 from attar._src.report.story import ReportedModel, Story
 from attar._src.report.wording import count, number, plural, share
 
 #: Tensors of a file that can be chosen; the page says so if there are more.
 MOST_TENSORS = 60
-
 #: Types of dense tensors with real values; None is that of compressed tensors, which are always real.
 _REAL = frozenset({None, "f32", "f16", "bf16"})
 
@@ -28,8 +27,7 @@ def _grids(model: ReportedModel) -> list[Figure]:
         if item["elements"] and (len(item["shape"]) > 1 or item["kind"] != "dense") and item.get("dtype") in _REAL
     ]
     kept = [records[i] for i in largest([item["elements"] for item in records], MOST_TENSORS)]
-    more = len(records) - len(kept)
-    cut = f" The {len(kept)} largest of {len(records)} tensors can be chosen." if more else ""
+    cut = f" The {len(kept)} largest of {len(records)} tensors can be chosen." if len(kept) < len(records) else ""
     return [_grid(model, item["name"], "x".join(map(str, item["shape"])), cut) for item in kept]
 
 
@@ -58,7 +56,7 @@ def _grid(model: ReportedModel, name: str, shape: str, cut: str) -> Figure:
     if found.points.size < found.all_points:
         note += f" {count(found.points.size)} of {count(found.all_points)} points of the grid are drawn, evenly chosen."
     note += " The bar of zeros is cut at the top." if tall else ""
-    alt = f"WeightHistogram of {name} of {model.name}: {plural(found.elements, 'value')}, {zeros}; {found.grid}."
+    alt = f"Histogram of {name} of {model.name}: {plural(found.elements, 'value')}, {zeros}; {found.grid}."
     return Figure((model.name, name), data, layout, alt, note + cut)
 
 
@@ -69,49 +67,29 @@ def _height(top: int, zeros: int) -> tuple[float, bool]:
 
 
 def _values(found: WeightHistogram, zeros: str) -> list[dict[str, Any]]:
-    bar: dict[str, Any] = {"type": "bar", "hoverinfo": "text", "textposition": "none"}
-    bar["width"] = float(found.centres[1] - found.centres[0])
+    style = {"textposition": "none", "width": float(found.centres[1] - found.centres[0])}
     hover = [f"about {number(x, 3)}: {n:,}" for x, n in zip(found.centres, found.counts, strict=True)]
-    values = {"name": "values", "x": _round(found.centres), "y": found.counts.tolist()}
-    data: list[dict[str, Any]] = [{**bar, **values, "marker": {"color": "--series-0"}, "hovertext": hover}]
+    x, counts = _round(found.centres), found.counts.tolist()
+    data = [series("bar", "values", x, counts, hover, marker={"color": "--series-0"}, **style)]
     if found.zeros:
-        zero = {"name": "exactly zero", "x": [0], "y": [found.zeros]}
-        data.append({**bar, **zero, "marker": {"color": "--muted"}, "hovertext": [zeros]})
+        data.append(series("bar", "exactly zero", [0], [found.zeros], [zeros], marker={"color": "--muted"}, **style))
     return data
 
 
 def _grid_points(found: WeightHistogram, y: float) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": "points of the grid",
-        "x": _round(found.points),
-        "y": [y] * found.points.size,
-        "marker": {"symbol": "line-ns-open", "size": 9, "color": "--series-1", "line": {"width": 1.2}},
-        "hovertext": [f"grid point {number(x)}" for x in found.points],
-        "hoverinfo": "text",
-    }
+    hover = [f"grid point {number(x)}" for x in found.points]
+    marker = {"symbol": "line-ns-open", "size": 9, "color": "--series-1", "line": {"width": 1.2}}
+    x, ys = _round(found.points), [y] * found.points.size
+    return series("scatter", "points of the grid", x, ys, hover, mode="markers", marker=marker)
 
 
 def _codes(found: WeightHistogram) -> dict[str, Any]:
     """Return the bars of the second panel, one for each multiple of the step."""
-    codes, total = found.codes.tolist(), max(int(found.uses.sum()), 1)
-    return {
-        "type": "bar",
-        "name": "codes",
-        "showlegend": False,
-        "x": codes,
-        "y": found.uses.tolist(),
-        "xaxis": "x2",
-        "yaxis": "y2",
-        "width": 0.62,
-        "marker": {"color": ["--muted" if code == 0 else "--series-0" for code in codes]},
-        "hovertext": [
-            f"{code} steps: {count(n)} ({share(n / total)})" for code, n in zip(codes, found.uses, strict=True)
-        ],
-        "hoverinfo": "text",
-        "textposition": "none",
-    }
+    codes, uses, total = found.codes.tolist(), found.uses.tolist(), max(int(found.uses.sum()), 1)
+    hover = [f"{code} steps: {count(n)} ({share(n / total)})" for code, n in zip(codes, uses, strict=True)]
+    marker = {"color": ["--muted" if code == 0 else "--series-0" for code in codes]}
+    style = {"xaxis": "x2", "yaxis": "y2", "showlegend": False, "width": 0.62, "textposition": "none"}
+    return series("bar", "codes", codes, uses, hover, marker=marker, **style)
 
 
 def _two_panels(found: WeightHistogram, above: list[float]) -> dict[str, Any]:

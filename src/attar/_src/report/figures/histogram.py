@@ -1,4 +1,4 @@
-"""The histogram of a tensor's decoded values, and the points of its grid."""
+"""The histogram of a tensor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import Codebook, CompressedTensor, Quantized, Sparse
 
 #: Bounds of the number of bins, which is about twice the root of the number of values.
@@ -19,15 +18,13 @@ MOST_POINTS = 512
 
 @dataclass(frozen=True)
 class WeightHistogram:
-    """Counts of the values of a tensor.
+    """Counts of the decoded values of a tensor, and the points of its grid.
 
     Attributes:
         centres, counts: bins of equal width, without zeros.
-        zeros: number of values that are exactly zero.
-        elements: number of values; those that are not finite are in no bin.
-        points: points of the grid, increasing, thinned evenly if there are too many; empty without a grid.
-        all_points: number of points of the grid.
-        codes, uses: on a grid of equal steps, each code minus its zero point, and the number of values with it.
+        zeros, elements: number of zeros and of all values; those that are not finite are in no bin.
+        points, all_points: points of the grid, increasing, thinned evenly if there are too many, and their number.
+        codes, uses: on an affine grid, each code minus its zero point, and the number of values with it.
         grid: the grid in words.
     """
 
@@ -43,7 +40,7 @@ class WeightHistogram:
 
 
 def weight_histogram(tensor: CompressedTensor) -> WeightHistogram:
-    """Return the histogram of a tensor and the points of its grid."""
+    """Return the histogram of a tensor."""
     dense = np.asarray(tensor.dense(), np.float64).ravel()
     values = dense[np.isfinite(dense) & (dense != 0)]
     reach = float(np.abs(values).max(initial=0)) or 1.0
@@ -58,7 +55,7 @@ def weight_histogram(tensor: CompressedTensor) -> WeightHistogram:
         counts=counts,
         zeros=int((dense == 0).sum()),
         elements=dense.size,
-        points=points[_spread(points.size, MOST_POINTS)],
+        points=points[np.linspace(0, points.size - 1, min(points.size, MOST_POINTS)).round().astype(np.int64)],
         all_points=points.size,
         codes=codes,
         uses=uses,
@@ -66,16 +63,10 @@ def weight_histogram(tensor: CompressedTensor) -> WeightHistogram:
     )
 
 
-def _spread(size: int, most: int) -> NDArray[np.int64]:
-    """Return at most ``most`` of ``size`` indices, with the first and the last."""
-    return np.unique(np.linspace(0, size - 1, min(size, most)).round().astype(np.int64))
-
-
 def _points(tensor: CompressedTensor) -> NDArray[np.float64]:
     """Return all values that a code can decode to, over all channels, groups or buckets."""
     if isinstance(tensor, Quantized):
-        zeros = np.zeros_like(tensor.scale) if tensor.zero_point is None else tensor.zero_point
-        scale, zero = np.unique(np.stack([tensor.scale, zeros]), axis=1).astype(np.float64)
+        scale, zero = np.unique(np.stack([tensor.scale, _zero_point(tensor)]), axis=1).astype(np.float64)
         levels = np.arange(tensor.scheme.qmin, tensor.scheme.qmax + 1)
         return np.ravel(scale[:, None] * (levels - zero[:, None]))
     if isinstance(tensor, Codebook):
@@ -88,17 +79,15 @@ def _codes(tensor: CompressedTensor) -> tuple[NDArray[np.int64], NDArray[np.int6
     """Return multiples of the step and their counts, over all channels."""
     if not isinstance(tensor, Quantized):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    index = tensor.scheme.granularity.index(tensor.shape)
-    zero = 0 if tensor.zero_point is None else tensor.zero_point.astype(np.int64)[index]
-    steps = (tensor.codes.astype(np.int64) - zero).ravel()
-    low, high = _reach(tensor.scheme, tensor.zero_point)
+    scheme, zero = tensor.scheme, _zero_point(tensor)
+    steps = (tensor.codes - zero[scheme.granularity.index(tensor.shape)]).ravel()
+    low, high = scheme.qmin - int(zero.max()), scheme.qmax - int(zero.min())
     return np.arange(low, high + 1), np.bincount(steps - low, minlength=high - low + 1)
 
 
-def _reach(scheme: Scheme, zero_point: NDArray[Any] | None) -> tuple[int, int]:
-    if zero_point is None or not zero_point.size:
-        return scheme.qmin, scheme.qmax
-    return scheme.qmin - int(zero_point.max()), scheme.qmax - int(zero_point.min())
+def _zero_point(tensor: Quantized) -> NDArray[np.int64]:
+    zero = np.zeros_like(tensor.scale) if tensor.zero_point is None else tensor.zero_point
+    return zero.astype(np.int64)
 
 
 def _words(tensor: CompressedTensor) -> str:

@@ -1,4 +1,4 @@
-"""What all figures share: the plot with its selectors, colours, axes.
+"""Plots, their traces, colours and axes, as Plotly's JSON.
 
 Colours are names of variables of the style sheet, so that one figure serves light and dark pages; ``page.js`` fills
 them in.
@@ -27,7 +27,7 @@ class Figure:
         labels: the selection that shows it, one label for each level of its plot.
         data, layout: for Plotly.
         alt: description in words.
-        note: caption, with what was left out.
+        note: caption; says what was left out.
     """
 
     labels: tuple[str, ...]
@@ -42,9 +42,9 @@ class Plot:
     """A place on the page that shows one of several figures.
 
     Attributes:
-        name: name of the place.
-        levels: names of its selectors, such as ``("File", "Tensor")``.
-        figures: all figures; the first is visible at first.
+        name: of the place.
+        levels: its selectors, such as ``("File", "Tensor")``.
+        figures: the first is visible at first.
     """
 
     name: str
@@ -66,6 +66,11 @@ def text(*lines: str) -> str:
     return "<br>".join(html.escape(line, quote=False) for line in lines)
 
 
+def series(kind: str, name: str, x: list[Any], y: list[Any], hover: list[str], **more: Any) -> dict[str, Any]:
+    """Return points (``scatter``) or bars (``bar``), with the text that each shows under the pointer."""
+    return {"type": kind, "name": text(short(name)), "x": x, "y": y, "hovertext": hover, "hoverinfo": "text", **more}
+
+
 def axis(title: str, **more: Any) -> dict[str, Any]:
     """Return an axis with a title."""
     return {"title": {"text": text(title)}, **more}
@@ -73,12 +78,8 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
 
 def categories(names: Sequence[str], title: str = "", **more: Any) -> dict[str, Any]:
     """Return an axis of names at 0, 1, 2, ..., so that equal names stay apart and none is read as a number or date."""
-    ticks = {
-        "tickmode": "array",
-        "tickvals": list(range(len(names))),
-        "ticktext": [text(short(name)) for name in names],
-    }
-    return axis(title, **ticks, range=[-0.6, len(names) - 0.4], zeroline=False, **more)
+    ticks = {"tickvals": list(range(len(names))), "ticktext": [text(short(name)) for name in names]}
+    return axis(title, tickmode="array", **ticks, range=[-0.6, len(names) - 0.4], zeroline=False, **more)
 
 
 def largest(sizes: Sequence[int], most: int) -> list[int]:

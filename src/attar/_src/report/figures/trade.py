@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from attar._src.core.format_bytes import format_bytes
-from attar._src.report.figures.plot import SYMBOLS, Figure, Plot, axis, colour, text
+from attar._src.report.figures.plot import SYMBOLS, Figure, Plot, axis, colour, series, text
 from attar._src.report.story import ReportedModel, Story
 from attar._src.report.wording import count, is_share, metric, milliseconds, number, short
 
@@ -27,18 +27,15 @@ def trade_plot(story: Story) -> Plot:
     ]
     margin = max(0.25 * (high - low), 0.3)
     bytes_axis = {"type": "log", "range": [low - margin, high + margin], "tickformat": "~s"}
-    values = [value for trace in data for value in _ends(trace)]
+    limits = _limits([value for point in data for value in _ends(point)], 101 if factor == 100 else math.inf)
     layout = {
         "height": 400,
         "showlegend": False,
         "xaxis": axis("file, bytes (logarithmic)", **bytes_axis, dtick="D2" if high - low < 1.5 else 1),
-        "yaxis": axis(
-            f"test {name}{' (%)' if factor == 100 else ''}",
-            range=_limits(values, 101 if factor == 100 else math.inf),
-        ),
+        "yaxis": axis(f"test {name}{' (%)' if factor == 100 else ''}", range=limits),
     }
-    told = "; ".join(f"{m.name} {metric(_mean(m), name)} in {format_bytes(m.file_bytes)}" for m in known.values())
-    alt = f"Test {name} against bytes of the file: {told}."
+    listing = "; ".join(f"{m.name} {metric(_mean(m), name)} in {format_bytes(m.file_bytes)}" for m in known.values())
+    alt = f"Test {name} against bytes of the file: {listing}."
     return Plot("trade", (), [Figure((), data, layout, alt, _note(story, list(known.values())))])
 
 
@@ -62,29 +59,24 @@ def _point(i: int, model: ReportedModel, name: str, factor: float, *, left: bool
         f"{model.name}",
         f"{name}: {metric(model.measured.metric_mean, name)}",
         f"file: {count(model.file_bytes)} bytes",
-        f"bits per weight: {number(model.bits_per_weight)}",
+        f"bits per weight: {number(model.contents['bits_per_weight'])}",
         f"latency: {milliseconds(model.measured.median_ms)}",
     ]
     error = {"type": "data", "symmetric": False, "array": [max(seeds) - mean], "arrayminus": [mean - min(seeds)]}
-    return {
-        "type": "scatter",
+    style = {
         "mode": "markers+text",
-        "name": text(short(model.name)),
-        "x": [model.file_bytes],
-        "y": [mean],
         "error_y": {**error, "thickness": 1.2, "width": 5, "color": colour(i)},
         "text": [f"  {text(short(model.name, 24))}  "],
         "textposition": "middle left" if left else "middle right",
         "cliponaxis": False,
-        "hovertext": [text(*lines)],
-        "hoverinfo": "text",
         "marker": {"size": 13, "color": colour(i), "symbol": SYMBOLS[i % len(SYMBOLS)]},
     }
+    return series("scatter", model.name, [model.file_bytes], [mean], [text(*lines)], **style)
 
 
-def _ends(trace: dict[str, Any]) -> tuple[float, float]:
-    error = trace["error_y"]
-    return trace["y"][0] - error["arrayminus"][0], trace["y"][0] + error["array"][0]
+def _ends(point: dict[str, Any]) -> tuple[float, float]:
+    error = point["error_y"]
+    return point["y"][0] - error["arrayminus"][0], point["y"][0] + error["array"][0]
 
 
 def _limits(values: Sequence[float], most: float) -> list[float]:

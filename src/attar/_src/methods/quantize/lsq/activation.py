@@ -10,8 +10,7 @@ from torch import nn
 from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import ModelError
 from attar._src.methods.quantize.lsq import function
-from attar._src.methods.quantize.ptq.calibrate import spanning_grid
-from attar._src.methods.quantize.ptq.observer import LeastSquares
+from attar._src.methods.quantize.ptq.calibration import LeastSquares, spanning_grid
 from attar._src.methods.quantize.qat import fake_quantize
 from attar._src.model.statistics import Histogram, Range
 from attar._src.work.parametrization import Parametrization
@@ -21,12 +20,9 @@ _SAMPLED = 1 << 16  # about the number of elements of the first batch in its his
 
 class LsqActivation(Parametrization):
     """The activations of a site rounded to an unsigned grid with a learned step and, if they can be negative, a learned
-    offset, rounded to the zero point ``Z = clip(round(-offset / step), 0, 2^bits - 1)`` of integer kernels.
+    offset, rounded to the zero point ``Z = clip(round(-offset / step), 0, 2^bits - 1)``.
 
     Both start at the least squared error over the first batch, of the first source if there are several.
-
-    Args:
-        bits: bits of a value.
 
     Attributes:
         step: 0-d; its absolute value is the scale; NaN before the first batch.
@@ -34,14 +30,12 @@ class LsqActivation(Parametrization):
         below: 1 if values are negative in the first batch and the offset is learned, else 0.
     """
 
-    below: torch.Tensor
-
     def __init__(self, bits: int) -> None:
         super().__init__()
         self.bits, self.top = bits, (1 << bits) - 1
         self.step = nn.Parameter(torch.tensor(torch.nan))
         self.offset = nn.Parameter(torch.tensor(0.0))
-        self.register_buffer("below", torch.tensor(0.0))
+        self.below = nn.Buffer(torch.tensor(0.0))
 
     @property
     def known(self) -> bool:
@@ -49,11 +43,7 @@ class LsqActivation(Parametrization):
         return not bool(self.step.isnan())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` on the grid; in evaluation before the first batch, unchanged.
-
-        Raises:
-            ModelError: the first batch has a NaN or an infinity.
-        """
+        """Return ``x`` on the grid; in evaluation before the first batch, unchanged."""
         if not self.known:
             if not self.training:
                 return x
@@ -65,7 +55,7 @@ class LsqActivation(Parametrization):
         )
 
     def initialize(self, x: torch.Tensor) -> None:
-        """Set step and offset to the grid with the least squared error over ``x``."""
+        """Set step and offset to the grid with the least squared error over ``x``; refuse NaN and infinities."""
         low, high = (float(end) for end in fake_quantize.activation_extremes(x))
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ModelError(
@@ -98,7 +88,6 @@ class LsqActivation(Parametrization):
             self.offset.copy_(torch.maximum(self.offset.clamp(max=0.0), -self.scale() * self.top))
 
     def grid(self, value: str) -> Activation | None:
-        """Return the grid of the activation named ``value`` in the deployed graph, None before the first batch."""
         if not self.known:
             return None
         with torch.no_grad():

@@ -7,23 +7,19 @@ With ``v = (w - b) / s`` and ``q = clip(round(v), qmin, qmax)`` the result is ``
 | qmin <= v <= qmax | 1 | q - v | 0 |
 | outside | 0 | q | 1 |
 
-(Esser et al. 2020, "Learned step size quantization", section 2.1; Bhalgat et al. 2020, "LSQ+", section 3.1). As in
-``fake_quantize``, the forward pass allocates one buffer; the backward pass one for the values and one for the steps.
+(Esser et al. 2020, "Learned step size quantization", section 2.1; Bhalgat et al. 2020, "LSQ+", section 3.1). The
+forward pass allocates one buffer, the backward pass one for the values and one for the steps.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from attar._src.methods.quantize.ptq.solver import TINY
 from attar._src.methods.quantize.qat import fake_quantize
-
-_CHUNK = 1 << 18  # elements summed at a time in float32: 1 MiB, which fits the cache
-_OUTWARD = np.array([-np.inf, np.inf], np.float32)
 
 
 def lsq_weight(
@@ -32,11 +28,8 @@ def lsq_weight(
     """Return ``scale * clip(round((w - offset) / scale), qmin, qmax) + offset`` with ``scale = scale_of_step(step)``.
 
     Args:
-        w: float32, any shape.
-        step: float32 ``(count,)``.
-        offset: ``(count,)``; None for zero.
+        step, offset: float32 ``(count,)``; no offset is zero.
         index: int64, broadcastable to ``w``: index of an element's step and offset.
-        qmin, qmax: smallest and largest code.
         gradient_scale: factor of the gradients of step and offset.
     """
     rounded: Tensor = _Weight.apply(w, step, offset, index, qmin, qmax, gradient_scale)  # type: ignore[no-untyped-call]
@@ -57,10 +50,8 @@ def lsq_activation(
 
     Args:
         x: any shape, float32, bfloat16 or float16, which is also the type of the result.
-        scale: float32, positive, 0-d.
-        offset: float32, 0-d, about ``-scale * zero_point``.
-        zero_point: 0 to ``top``.
-        top: largest code.
+        scale, offset: float32, 0-d; the offset is about ``-scale * zero_point``.
+        zero_point: 0 to ``top``, the largest code.
         gradient_scale: factor of the gradients of scale and offset.
     """
     rounded: Tensor = _Value.apply(x, scale, offset, zero_point, top, gradient_scale)  # type: ignore[no-untyped-call]
@@ -71,21 +62,14 @@ class _Weight(torch.autograd.Function):
     # One node of the autograd graph, because overhead per node dominates on small weights.
     @staticmethod
     def forward(
-        ctx: Any,
-        w: Tensor,
-        step: Tensor,
-        offset: Tensor | None,
-        index: Tensor,
-        qmin: int,
-        qmax: int,
-        gradient_scale: float,
+        ctx: Any, w: Tensor, step: Tensor, offset: Tensor | None, index: Tensor, qmin: int, qmax: int, factor: float
     ) -> Tensor:
         scale, shift = scale_of_step(step)[index], None if offset is None else offset[index]
         ratio = w / scale if shift is None else (w - shift).div_(scale)
         out = ratio.round_().clamp_(qmin, qmax).mul_(scale)
         out = out if shift is None else out.add_(shift)
         ctx.save_for_backward(w, out, step, scale, shift, index)
-        ctx.range, ctx.gradient_scale = (qmin, qmax), gradient_scale
+        ctx.range, ctx.factor = (qmin, qmax), factor
         return out
 
     @staticmethod
@@ -99,9 +83,9 @@ class _Weight(torch.autograd.Function):
         if shift is not None:
             outside = (grads[0] - inside).sum_to_size(scale.shape)
             steps -= outside * shift
-            to_offset = _sum_by_step(outside.mul_(ctx.gradient_scale), index, step)
+            to_offset = _sum_by_step(outside.mul_(ctx.factor), index, step)
         sign = step.sgn().mul_(step.abs() >= TINY)
-        to_step = _sum_by_step(steps.div_(scale).mul_(ctx.gradient_scale), index, step).mul_(sign)
+        to_step = _sum_by_step(steps.div_(scale).mul_(ctx.factor), index, step).mul_(sign)
         return inside, to_step, to_offset, None, None, None, None
 
 
@@ -112,22 +96,18 @@ def _sum_by_step(grad: Tensor, index: Tensor, like: Tensor) -> Tensor:
 
 class _Value(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, scale: Tensor, _offset: Tensor, zero_point: int, top: int, gradient_scale: float
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, _: Tensor, zero_point: int, top: int, factor: float) -> Tensor:
         ctx.save_for_backward(x, scale)
-        ctx.zero, ctx.top, ctx.gradient_scale = zero_point, top, gradient_scale
+        ctx.zero, ctx.top, ctx.factor = zero_point, top, factor
         return fake_quantize.fake_quantize_activation(x, scale, scale.new_tensor(zero_point), 0, top)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         x, scale = ctx.saved_tensors
-        ends = np.array([float(-ctx.zero * scale), float((ctx.top - ctx.zero) * scale)], np.float32)
-        # hardtanh's range excludes its ends, this one includes them.
-        low, high = np.nextafter(ends, _OUTWARD).tolist()
-        inside = torch.ops.aten.hardtanh_backward(grads[0], x, low, high)
-        steps, beyond, above = scale.new_zeros(()), scale.new_zeros(()), scale.new_zeros(())
-        parts = (each.reshape(-1).split(_CHUNK) for each in (x, grads[0], inside))
+        low, high = float(-ctx.zero * scale), float((ctx.top - ctx.zero) * scale)
+        inside = fake_quantize.pass_inside(grads[0], x, low, high)
+        steps, beyond, above = (scale.new_zeros(()) for _ in range(3))
+        parts = (each.reshape(-1).split(fake_quantize.FLOAT32_CHUNK) for each in (x, grads[0], inside))
         for value, grad, kept in zip(*parts, strict=True):
             ratio = value.float() / scale
             steps += torch.dot(kept.float(), ratio.round().sub_(ratio))
@@ -135,4 +115,4 @@ class _Value(torch.autograd.Function):
             beyond += lost.sum()
             # Zero is on the grid, so positive values outside are above it.
             above += torch.ops.aten.threshold_backward(lost, ratio, 0.0).sum()
-        return inside, (steps + above * ctx.top) * ctx.gradient_scale, beyond * ctx.gradient_scale, None, None, None
+        return inside, (steps + above * ctx.top) * ctx.factor, beyond * ctx.factor, None, None, None

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
 
-from attar._src.core.errors import SpecError
+from attar._src.core.errors import prefixed_errors
 from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.methods.layer_selection import select_weights
 from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
-from attar._src.methods.quantize.integer_bias import with_integer_biases
+from attar._src.methods.quantize.grid_constraint import GridConstraint
 from attar._src.methods.quantize.lsq.activation import LsqActivation
 from attar._src.methods.quantize.lsq.weight import LsqWeight
-from attar._src.work.compressed_model import CompressedModel
 from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
-from attar._src.work.parametrization import Parametrization
 from attar._src.work.rule import Rule
 from attar._src.work.weight_view import WeightView
 
@@ -32,32 +30,29 @@ class Lsq(Rule):
         d/ds = g (round(v) - v) inside,   g qmin or g qmax outside,   g = 1 / sqrt(N qmax)
 
     with N the number of elements that share the step (section 2.2). Steps start at ``2 mean|w| / sqrt(qmax)`` (section
-    2.1), with w as earlier constraints change it. If some w are zero, such as pruned ones, the mean is over all or over
-    the nonzero elements, whichever gives the smaller squared error. At 4 bits and fewer it should be preferred to
-    ``quantize``, whose scales follow the weights, because it can clip large values.
+    2.1); if some w are zero, such as pruned ones, the mean is over all or over the nonzero elements, whichever gives
+    the smaller squared error. At 4 bits and fewer it should be preferred to ``quantize``, whose scales follow the
+    weights, because it can clip large values.
 
     With ``offset``, the value b of code 0 is learned too (Bhalgat et al. 2020, "LSQ+: Improving low-bit quantization
     through learnable offsets and better initialization", section 3.1): v = (w - b) / s, and d/db is 0 inside and g
     outside. b starts at the mean of the weights and s at ``3 sd / 2^(bits - 1)``, the paper's value for zero mean
-    (section 3.2). Such a weight is stored as a codebook in as many bits, and dequantized when the file is opened.
-    Pruned zeros are not on such a grid.
+    (section 3.2). Such a weight is stored as a codebook; pruned zeros are not on its grid.
 
     ``activations`` get unsigned grids with learned steps, and with learned offsets if they can be negative, rounded to
     the zero points of integer kernels. Both start at the least squared error over the first batch (LSQ+, section 3.2)
     of each rank and are averaged after the epoch. Their N is the number of elements of one example (LSQ, section 2.2).
 
-    With ``through``, grids start wider. At each change, steps and offsets start again from the current weights; the
-    optimizer keeps their momentum. A grid never becomes wider again, not even in later stages.
+    With ``through``, grids start wider. At each change, steps and offsets start again from the current weights. A grid
+    never becomes wider again, not even in later stages.
 
     Attributes:
         bits: bits of a weight.
-        granularity: which weights share a step, as in ``quantize``; None is one step for each index of the output axis.
+        granularity, keep, overrides: as in ``quantize``.
         narrow_range: leave out the most negative code, so that 2 bits are -1, 0 and 1.
-        keep: globs of layers or weights left in floating point.
-        overrides: glob of layers or weights -> bits; the last match wins.
-        through: bits before ``bits``, wider first, for equal shares of the time until ``until``; a weight with more
-            bits of its own keeps those. ``through: [8, 6], bits: 4`` is 8 bits for the first quarter of a stage, 6 for
-            the second, then 4.
+        through: bits before ``bits``, wider first, for equal shares of the time until ``until``: ``through: [8, 6],
+            bits: 4`` is 8 bits for the first quarter of a stage, 6 for the second, then 4. A weight with more bits of
+            its own keeps those.
         until: share of the stage after which grids have ``bits``.
         offset: whether weights have a learned offset.
         activations: bits of an activation, or None to leave activations in floating point.
@@ -88,22 +83,14 @@ class Lsq(Rule):
         return self.through[int(progress / self.until * len(self.through))]
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return the grids of the selected weights and their sites.
-
-        Raises:
-            UnknownName: a glob matches no layer.
-            SpecError: a scheme does not fit a weight.
-        """
         bits = select_weights(learner, self.bits, self.overrides, keep=self.keep)
         weights, view = {}, learner.weight_view()
         for name, width in bits.items():
             granularity = self.granularity or PerChannel(axis=learner.weights[name].axis)
             scheme = Scheme(bits=width, granularity=granularity, narrow_range=self.narrow_range)
             first = max(width, self.minimum_bits(0)) if self.through else None
-            try:
+            with prefixed_errors(f"lsq at {name!r}"):
                 weights[name] = LsqWeight(view.effective(name), scheme, shifted=self.offset, first=first)
-            except SpecError as error:
-                raise SpecError(f"lsq at {name!r}: {error}") from error
         values: dict[str, LsqActivation] = {}
         if self.activations is not None:
             for place in learner.places(bits):
@@ -111,15 +98,10 @@ class Lsq(Rule):
         return LsqConstraint(self, weights, values)
 
 
-class LsqConstraint(Constraint):
+class LsqConstraint(GridConstraint):
     """The grids of an :class:`Lsq`."""
 
-    order: ClassVar[int] = 1
-    family: ClassVar[str] = "grid"
-
-    def __init__(
-        self, rule: Lsq, weights: Mapping[str, Parametrization], values: Mapping[str, Parametrization]
-    ) -> None:
+    def __init__(self, rule: Lsq, weights: dict[str, LsqWeight], values: dict[str, LsqActivation]) -> None:
         super().__init__(weights, values)
         self.rule = rule
 
@@ -143,13 +125,7 @@ class LsqConstraint(Constraint):
         """Narrow grids to their final bits if the stage was too short for the schedule."""
         self._narrow(0, weights)
 
-    def finish(self, piece: CompressedModel) -> CompressedModel:
-        """Return the model with the biases of integer layers rounded to their integer grid."""
-        return with_integer_biases(piece)
-
     def _narrow(self, minimum: int, weights: WeightView) -> None:
         for name, grid in self.weights.items():
-            if isinstance(grid, LsqWeight) and grid.narrows:
-                bits = max(minimum, grid.last.bits)
-                if bits < grid.scheme.bits:
-                    grid.narrow(bits, weights.effective(name, grid))
+            if isinstance(grid, LsqWeight) and (bits := max(minimum, grid.last.bits)) < grid.scheme.bits:
+                grid.narrow(bits, weights.effective(name, grid))

@@ -6,20 +6,18 @@ import math
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import Codebook, CompressedTensor, round_to_grid
 from attar._src.methods.quantize.lsq import function
 from attar._src.methods.quantize.ptq.solver import TINY
-from attar._src.methods.quantize.qat import fake_quantize
+from attar._src.methods.quantize.qat.fake_quantize import fake_quantize_weight
 from attar._src.work.parametrization import GridPositions, Parametrization
 
 
 class LsqWeight(Parametrization):
-    """A weight rounded to a grid with learned steps, and optionally learned offsets.
-
-    With offsets it is stored as a codebook of evenly spaced points.
+    """A weight rounded to a grid with learned steps; with learned offsets, stored as a codebook.
 
     Args:
         weight: the steps are initialized from it.
@@ -31,23 +29,15 @@ class LsqWeight(Parametrization):
         step: float32 ``(count,)``; its absolute value is the scale.
         offset: float32 ``(count,)``, the value of code 0; None for zero.
         width: current bits, 0-d; only with ``first``.
-
-    Raises:
-        SpecError: the scheme does not fit the weight's shape.
     """
 
-    index: torch.Tensor
-    width: torch.Tensor
-
-    def __init__(
-        self, weight: torch.Tensor, scheme: Scheme, *, shifted: bool = False, first: int | None = None
-    ) -> None:
+    def __init__(self, weight: Tensor, scheme: Scheme, *, shifted: bool = False, first: int | None = None) -> None:
         super().__init__()
         self.last, self.narrows = scheme, first is not None
         shape = tuple(weight.shape)
-        self.register_buffer("index", torch.from_numpy(scheme.granularity.index(shape)), persistent=False)
+        self.index = nn.Buffer(torch.from_numpy(scheme.granularity.index(shape)), persistent=False)
         if first is not None:
-            self.register_buffer("width", torch.tensor(first))
+            self.width = nn.Buffer(torch.tensor(first))
         self.count = scheme.granularity.count(shape)
         self.share = weight.numel() / max(self.count, 1)
         self.step = nn.Parameter(torch.empty(self.count, device=weight.device))
@@ -61,15 +51,11 @@ class LsqWeight(Parametrization):
 
     @property
     def gradient_scale(self) -> float:
-        """The factor of the steps' gradient."""
+        """Factor of the gradients of steps and offsets."""
         return 1 / math.sqrt(max(self.share, 1) * self.scheme.qmax)
 
-    def initialize(self, weight: torch.Tensor) -> None:
-        """Set steps and offsets from ``weight``.
-
-        Steps are ``2 mean|w| / sqrt(qmax)`` with the mean over all or over the nonzero elements, whichever gives the
-        smaller squared error. With offsets, steps are ``3 sd(w) / 2^(bits - 1)`` and offsets the mean of w.
-        """
+    def initialize(self, weight: Tensor) -> None:
+        """Set steps and offsets from ``weight``, by the formulas of ``Lsq``."""
         values, scheme = weight.detach(), self.scheme
         if self.offset is None:
             step = 2 * self._mean(values.abs()) / math.sqrt(scheme.qmax)
@@ -89,32 +75,24 @@ class LsqWeight(Parametrization):
             if self.offset is not None:
                 self.offset.copy_(mean)
 
-    def narrow(self, bits: int, weight: torch.Tensor) -> None:
-        """Reduce the grid to ``bits`` and initialize it from ``weight``; does nothing if it has no more bits."""
-        if self.narrows and bits < int(self.width):
-            self.width.fill_(bits)
-            self.initialize(weight)
+    def narrow(self, bits: int, weight: Tensor) -> None:
+        """Reduce the grid to ``bits``, fewer than it has, and initialize it from ``weight``."""
+        self.width.fill_(bits)
+        self.initialize(weight)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` on the grid."""
+    def forward(self, x: Tensor) -> Tensor:
         scheme = self.scheme
         return function.lsq_weight(x, self.step, self.offset, self.index, scheme.qmin, scheme.qmax, self.gradient_scale)
 
-    def grid_positions(self, value: torch.Tensor) -> GridPositions:
-        """Return the positions of ``value`` in codes, with gradients to steps and offsets too."""
+    def grid_positions(self, value: Tensor) -> GridPositions:
         scale, scheme = self.scale()[self.index], self.scheme
         return GridPositions((value - self._shift()) / scale, scale.detach(), scheme.qmin, scheme.qmax)
 
-    def scale(self) -> torch.Tensor:
+    def scale(self) -> Tensor:
         """Return the scales, float32 ``(count,)``, positive."""
         return function.scale_of_step(self.step)
 
-    def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
-        """Return codes, scales and offsets of ``forward(value)``.
-
-        Raises:
-            SpecError: a value is not finite.
-        """
+    def to_compressed(self, value: Tensor) -> CompressedTensor:
         scale, scheme = self.scale().detach().cpu().numpy(), self.scheme
         shifted = np.ascontiguousarray((value - self._shift()).detach().cpu().numpy())
         quantized = round_to_grid(shifted, scale, None, scheme)
@@ -124,17 +102,15 @@ class LsqWeight(Parametrization):
         codes = (quantized.codes.astype(np.int16) - scheme.qmin).astype(np.uint8)
         return Codebook(codes, points, scale, self.offset.detach().cpu().numpy(), scheme.granularity)
 
-    def _error(self, values: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    def _error(self, values: Tensor, step: Tensor) -> Tensor:
         """Return the mean squared error of rounding with ``step``, ``(count,)``."""
         scale, scheme = step.clamp(min=TINY)[self.index], self.scheme
-        return self._mean(
-            (fake_quantize.fake_quantize_weight(values, scale, scheme.qmin, scheme.qmax) - values).square()
-        )
+        return self._mean((fake_quantize_weight(values, scale, scheme.qmin, scheme.qmax) - values).square())
 
-    def _shift(self) -> torch.Tensor | float:
+    def _shift(self) -> Tensor | float:
         return 0.0 if self.offset is None else self.offset[self.index]
 
-    def _mean(self, values: torch.Tensor) -> torch.Tensor:
+    def _mean(self, values: Tensor) -> Tensor:
         """Return the mean of the values that share each step, ``(count,)``."""
         index, flat = self.index.expand(values.shape).reshape(-1), values.reshape(-1)
         share = flat.new_zeros(self.count).index_add_(0, index, torch.ones_like(flat)).clamp_(min=1)

@@ -19,15 +19,7 @@ from attar._src.work.parametrization import Parametrization
 
 
 class BucketRows:
-    """Conversion of a tensor to a matrix with one row per bucket, and back.
-
-    Args:
-        granularity: which elements share a bucket.
-        shape: shape of the tensor.
-
-    Raises:
-        SpecError: the granularity does not fit the shape.
-    """
+    """Conversion of a tensor to a matrix with one row per bucket, and back."""
 
     def __init__(self, granularity: Granularity, shape: Shape) -> None:
         self.count = granularity.count(shape)
@@ -47,6 +39,20 @@ class BucketRows:
             flat = torch.cat([flat, last.expand(-1, self.missing)], 1)
         return flat.reshape(self.count, self.size)
 
+    def unit(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return v as rows, 0 in rows of equal values, and a and b, ``(count, 1)``, without gradient.
+
+        Example:
+            >>> BucketRows(PerBucket(size=3), (3,)).unit(torch.tensor([-1.0, 0.0, 3.0]))
+            (tensor([[0.0000, 0.2500, 1.0000]]), tensor([[4.]]), tensor([[-1.]]))
+        """
+        rows = self.of(x)
+        low = high = rows.new_zeros(len(rows), 1)
+        if rows.numel():
+            low, high = torch.aminmax(rows.detach(), dim=1, keepdim=True)
+        spread = high - low
+        return (rows - low) / torch.where(spread > 0, spread, 1), spread, low
+
     def back(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the tensor with these rows; inverts :meth:`of`."""
         x = rows.reshape(self.channels, self.length + self.missing)[:, : self.length].reshape(self.moved)
@@ -54,15 +60,7 @@ class BucketRows:
 
 
 class BucketedWeight(Parametrization):
-    """A weight quantized bucket by bucket.
-
-    Args:
-        weight: gives the shape.
-        granularity: which elements share a bucket.
-
-    Raises:
-        SpecError: the granularity does not fit the shape.
-    """
+    """A weight quantized bucket by bucket; ``weight`` gives its shape."""
 
     def __init__(self, weight: torch.Tensor, granularity: Granularity) -> None:
         super().__init__()
@@ -70,19 +68,10 @@ class BucketedWeight(Parametrization):
         self.rows = BucketRows(granularity, tuple(weight.shape))
 
     def stored(self, value: torch.Tensor, codes: torch.Tensor, points: torch.Tensor) -> Codebook:
-        """Return the codebook tensor of ``points[codes]`` in the buckets of ``value``.
-
-        Args:
-            value: the weight.
-            codes: whole numbers ``(count, size)``, as rows.
-            points: float32 ``(levels,)``.
-
-        Raises:
-            SpecError: the weight has NaN or infinities.
-        """
+        """Return the codebook tensor of ``points[codes]``, codes ``(count, size)``, in the buckets of ``value``."""
         if not torch.isfinite(value).all():
             raise SpecError("a weight with NaN or infinities cannot be quantized")
-        spread, low = bucket_spans(self.rows.of(value))
+        _, spread, low = self.rows.unit(value)
         return Codebook(
             np.ascontiguousarray(self.rows.back(codes).cpu().numpy().astype(np.uint8)),
             points.cpu().numpy(),
@@ -90,26 +79,3 @@ class BucketedWeight(Parametrization):
             low.reshape(self.rows.count).cpu().numpy(),
             self.granularity,
         )
-
-
-def bucket_spans(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return range a and smallest value b of each row, both ``(count, 1)``; zeros for empty rows."""
-    if not rows.numel():
-        return rows.new_zeros(len(rows), 1), rows.new_zeros(len(rows), 1)
-    low, high = torch.aminmax(rows, dim=1, keepdim=True)
-    return high - low, low
-
-
-def scale_to_unit(rows: torch.Tensor, spread: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
-    """Return ``v = (w - b) / a``, 0 in rows of equal values.
-
-    Args:
-        rows: the weight, ``(count, size)``.
-        spread, low: a and b, ``(count, 1)``.
-
-    Example:
-        >>> rows = torch.tensor([[-1.0, 0.0, 3.0]])
-        >>> scale_to_unit(rows, *bucket_spans(rows))
-        tensor([[0.0000, 0.2500, 1.0000]])
-    """
-    return (rows - low) / torch.where(spread > 0, spread, 1)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
 
-from attar._src.core.errors import SpecError
+from attar._src.core.errors import prefixed_errors
 from attar._src.core.scheme import Granularity, PerBucket, PerChannel
 from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.layer_selection import select_weights
 from attar._src.methods.quantize.field_types import CodeBits, GranularityChoice
-from attar._src.methods.quantize.polino.buckets import BucketedWeight, BucketRows, bucket_spans, scale_to_unit
+from attar._src.methods.quantize.grid_constraint import GridConstraint
+from attar._src.methods.quantize.polino.buckets import BucketedWeight, BucketRows
 from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
 from attar._src.work.rule import Rule
@@ -32,7 +33,7 @@ class LearnedCodebook(Rule):
     quantization", section 4, Algorithm 2: differentiable quantization).
 
     With a the range of a bucket, b its smallest value and v = (w - b) / a, a weight is rounded to w_q = a p + b, where
-    p is the point nearest to v (the lower of two at the same distance). The gradient of a point is
+    p is the point nearest to v. The gradient of a point is
 
         dL/dp_j = sum of a_i dL/dw_q,i over the elements i rounded to point j
 
@@ -40,28 +41,25 @@ class LearnedCodebook(Rule):
     sorted, so that each keeps its momentum; codes refer to the sorted points.
 
     ``weights: frozen`` is the paper's method: points are trained and weights are not. Biases and batch-norms are
-    trained here; the authors' program quantizes those too, and trains the points only. ``trained`` goes beyond the
+    trained here, while the authors' program quantizes them and trains the points only. ``trained`` goes beyond the
     paper: it trains weights too, with a straight-through gradient.
 
     ``share: gradient`` distributes points over tensors by the norms of their gradients (section 4; there over a few
-    batches before training). Each tensor has ``2^bits`` points while norms of dL/dw_q are averaged over the first
-    epoch. Then, as in the authors' program, each keeps half of them, and the other halves are distributed in proportion
-    to the norms, with 2 to 256 points each. A tensor whose number changes starts with new points; the optimizer keeps
-    their momentum. A stage of one epoch ends before that.
+    batches before training). Norms of dL/dw_q are averaged over the first epoch, with ``2^bits`` points per tensor.
+    Then, as in the authors' program, each tensor keeps half of its points, and the others are distributed in proportion
+    to the norms, with 2 to 256 points each. A tensor whose number changes starts with new points.
 
     The sum makes the gradients of points large, so the paper's learning rates for them are small, about 1e-5;
-    ``lr_scale`` separates them from those of other parameters. Below 4 bits ``lsq`` or ``uniform``, which train
-    weights, should be preferred. Zero is usually no point, so weights pruned before do not stay zero.
+    ``lr_scale`` separates them from those of other parameters. Below 4 bits ``lsq`` or ``uniform`` should be preferred.
+    Zero is usually no point, so weights pruned before do not stay zero.
 
     Attributes:
         bits: 2^bits is the number of points of a tensor, or its mean over the tensors.
-        granularity: which weights share a range, as in ``quantize``.
+        granularity, keep, overrides: as in ``quantize``.
         start: initial points: percentiles of v, or evenly spaced.
         share: ``equal`` numbers of points, or more for tensors with a larger ``gradient``.
         weights: whether the weights are ``frozen`` or ``trained``.
         lr_scale: factor of the points' gradient; with ``sgd`` that of their learning rate.
-        keep: globs of layers or weights left in floating point.
-        overrides: glob of layers or weights -> bits; the last match wins.
     """
 
     name: Literal["codebook"] = "codebook"
@@ -75,20 +73,12 @@ class LearnedCodebook(Rule):
     overrides: dict[str, CodeBits] = {}
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return the points of the weights that are chosen.
-
-        Raises:
-            UnknownName: a glob matches no layer.
-            SpecError: the granularity does not fit a weight.
-        """
         weights = {}
         for name, bits in select_weights(learner, self.bits, self.overrides, keep=self.keep).items():
             granularity = self.granularity or PerChannel(axis=learner.weights[name].axis)
             room = MOST_POINTS if self.share == "gradient" else 1 << bits
-            try:
+            with prefixed_errors(f"codebook at {name!r}"):
                 codebook = CodebookWeight(learner.tensor(name), 1 << bits, granularity, room=room, start=self.start)
-            except SpecError as error:
-                raise SpecError(f"codebook at {name!r}: {error}") from error
             codebook.frozen, codebook.lr_scale = self.weights == "frozen", self.lr_scale
             weights[name] = codebook
         return CodebookConstraint(weights, deals=self.share == "gradient")
@@ -99,26 +89,13 @@ class CodebookWeight(BucketedWeight):
 
     Args:
         weight: points are initialized from it.
-        count: number of points.
-        granularity: which elements share a bucket.
-        room: largest number of points.
-        start: how points are initialized.
+        count: number of points, at most ``room``.
 
     Attributes:
         points: float32 ``(room,)``; the first ``count`` are used, in any order.
-        count: number of points in use.
         wanted: number of points from the next :meth:`resize` on.
         norm: sum over steps of the norm of dL/dw_q, while ``watching``.
-        frozen: whether the weight gets no gradient.
-        lr_scale: factor of the points' gradient.
-
-    Raises:
-        SpecError: the granularity does not fit the shape.
     """
-
-    count: torch.Tensor
-    wanted: torch.Tensor
-    norm: torch.Tensor
 
     def __init__(
         self, weight: torch.Tensor, count: int, granularity: Granularity, *, room: int, start: Start = "percentile"
@@ -126,13 +103,12 @@ class CodebookWeight(BucketedWeight):
         super().__init__(weight, granularity)
         self.start, self.frozen, self.lr_scale, self.watching = start, True, 1.0, False
         self.points = nn.Parameter(torch.zeros(room))
-        self.register_buffer("count", torch.tensor(0))
-        self.register_buffer("wanted", torch.tensor(count))
-        self.register_buffer("norm", torch.tensor(0.0))
+        self.count = nn.Buffer(torch.tensor(0))
+        self.wanted = nn.Buffer(torch.tensor(count))
+        self.norm = nn.Buffer(torch.tensor(0.0))
         self.resize(weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` rounded to the points."""
         x = x.detach() if self.frozen else x
         rounded: torch.Tensor = _Nearest.apply(x, self.active(), self.rows, self.lr_scale)  # type: ignore[no-untyped-call]
         if self.training and self.watching and rounded.requires_grad:
@@ -140,10 +116,8 @@ class CodebookWeight(BucketedWeight):
         return rounded
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
-        """Return codes, points and buckets of ``forward(value)``."""
         value, points = value.detach(), self.active().detach()
-        rows = self.rows.of(value)
-        return self.stored(value, _nearest(scale_to_unit(rows, *bucket_spans(rows)), points), points)
+        return self.stored(value, _nearest(self.rows.unit(value)[0], points), points)
 
     def active(self) -> torch.Tensor:
         """Return the points in use, ``(count,)``, sorted, with gradient to ``points``."""
@@ -156,35 +130,24 @@ class CodebookWeight(BucketedWeight):
             return
         points = np.linspace(0, 1, count)
         if self.start == "percentile" and weight.numel():
-            rows = self.rows.of(weight.detach())
-            at = self.rows.back(scale_to_unit(rows, *bucket_spans(rows))).cpu().numpy()
-            points = np.quantile(at, points)
+            unit, _, _ = self.rows.unit(weight.detach())
+            points = np.quantile(self.rows.back(unit).cpu().numpy(), points)
         with torch.no_grad():
             self.points.zero_()[:count] = torch.from_numpy(points.astype(np.float32))
             self.count.fill_(count)
 
     def _add_norm(self, grad: torch.Tensor) -> None:
-        self.norm += grad.detach().norm()
+        self.norm.add_(grad.detach().norm())
 
 
-class CodebookConstraint(Constraint):
-    """The codebooks of a :class:`LearnedCodebook`.
-
-    Args:
-        weights: name of a weight -> its codebook.
-        deals: whether points are redistributed after the first epoch.
-    """
-
-    order: ClassVar[int] = 1
-    family: ClassVar[str] = "grid"
-
-    dealt: torch.Tensor
+class CodebookConstraint(GridConstraint):
+    """The codebooks of a :class:`LearnedCodebook`; if ``deals``, points are redistributed after the first epoch."""
 
     def __init__(self, weights: Mapping[str, CodebookWeight], *, deals: bool) -> None:
         super().__init__(weights)
         self.codebooks = weights
         # 0: norms are summed; 1: numbers of points are known; 2: codebooks are resized.
-        self.register_buffer("dealt", torch.tensor(0 if deals else 2))
+        self.dealt = nn.Buffer(torch.tensor(0 if deals else 2))
 
     def update(self, progress: Progress, weights: WeightView) -> None:
         """Resize the codebooks once after the first epoch."""
@@ -216,30 +179,23 @@ class CodebookConstraint(Constraint):
         self.dealt.fill_(2)
 
 
-def deal_points(
-    norms: Sequence[float], counts: Sequence[int], least: int = LEAST_POINTS, most: int = MOST_POINTS
-) -> list[int]:
+def deal_points(norms: Sequence[float], counts: Sequence[int]) -> list[int]:
     """Return the number of points of each tensor: half of its points, and a share of the others by its norm.
 
     The others are distributed by Webster's method, one by one to the largest ``norm / (dealt + 1/2)``; of equals to the
-    one with fewer, then the first.
-
-    Args:
-        norms: norm of the gradient of each tensor, not negative.
-        counts: number of points of each tensor, between ``least`` and ``most``.
-        least, most: bounds of the result.
+    one with fewer, then the first. All numbers of points are 2 to 256.
 
     Example:
         >>> deal_points([3.0, 1.0], [8, 8])
         [10, 6]
     """
-    points = [max(least, count // 2) for count in counts]
-    heap = [(-2 * norm, 0, index) for index, norm in enumerate(norms) if points[index] < most]
+    points = [max(LEAST_POINTS, count // 2) for count in counts]
+    heap = [(-2 * norm, 0, index) for index, norm in enumerate(norms) if points[index] < MOST_POINTS]
     heapq.heapify(heap)
     for _ in range(sum(counts) - sum(points)):
         _, dealt, index = heapq.heappop(heap)
         points[index] += 1
-        if points[index] < most:
+        if points[index] < MOST_POINTS:
             heapq.heappush(heap, (-norms[index] / (dealt + 1.5), dealt + 1, index))
     return points
 
@@ -247,9 +203,8 @@ def deal_points(
 class _Nearest(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, w: torch.Tensor, points: torch.Tensor, rows: BucketRows, lr_scale: float) -> torch.Tensor:
-        values = rows.of(w)
-        spread, low = bucket_spans(values)
-        codes = _nearest(scale_to_unit(values, spread, low), points)
+        unit, spread, low = rows.unit(w)
+        codes = _nearest(unit, points)
         ctx.save_for_backward(codes, spread)
         ctx.rows, ctx.levels, ctx.lr_scale = rows, len(points), lr_scale
         # index_select is far faster than points[codes].
@@ -266,10 +221,5 @@ class _Nearest(torch.autograd.Function):
 
 
 def _nearest(at: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Return the index of the point nearest to each value, the lower of two at the same distance.
-
-    Args:
-        at: values, any shape.
-        points: sorted, ``(levels,)``.
-    """
+    """Return the index of the sorted point nearest to each value, the lower of two at the same distance."""
     return torch.bucketize(at, (points[1:] + points[:-1]) / 2, out_int32=True)

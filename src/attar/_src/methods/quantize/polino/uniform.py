@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
-from attar._src.core.errors import SpecError
+from attar._src.core.errors import prefixed_errors
 from attar._src.core.scheme import Granularity, PerBucket, PerChannel
 from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.layer_selection import select_weights
 from attar._src.methods.quantize.field_types import CodeBits, GranularityChoice
-from attar._src.methods.quantize.polino.buckets import BucketedWeight, bucket_spans, scale_to_unit
+from attar._src.methods.quantize.grid_constraint import GridConstraint
+from attar._src.methods.quantize.polino.buckets import BucketedWeight
 from attar._src.work.constraint import Constraint
 from attar._src.work.learner import Learner
 from attar._src.work.parametrization import GridPositions
@@ -27,21 +29,18 @@ class Uniform(Rule):
 
         Q(w) = a q / s + b,    q = floor(v s) + xi
 
-    where xi is 1 if v s - floor(v s) > 1/2 (``nearest``; halves go to even, as everywhere here), or 1 with that
-    probability (``stochastic``). At 2 bits, 0.4 in a bucket from 0 to 1 has v s = 1.2, so Q is 1/3. The gradient at
-    Q(w) is applied to the full-precision w. With a distillation term this is quantized distillation (section 3,
-    Algorithm 1); without training (``quantize`` with ``scales: minmax``) it is the paper's post-mortem quantization.
+    where xi is 1 if v s - floor(v s) > 1/2 (``nearest``; halves go to even), or 1 with that probability
+    (``stochastic``). At 2 bits, 0.4 in a bucket from 0 to 1 has v s = 1.2, so Q is 1/3. The gradient at Q(w) is applied
+    to the full-precision w. With a distillation term this is quantized distillation (section 3, Algorithm 1).
 
     ``lsq`` should be preferred: its steps are learned and its grid has a point at zero. This grid usually has none, so
-    weights pruned before do not stay zero. The rule ``codebook`` trains the points too.
+    weights pruned before do not stay zero.
 
     Attributes:
         bits: bits of a weight.
-        granularity: which weights share a range, as in ``quantize``.
+        granularity, keep, overrides: as in ``quantize``.
         rounding: ``nearest``; or ``stochastic`` in training, drawn in every step on each rank, while evaluation and the
             file use the nearest point.
-        keep: globs of layers or weights left in floating point.
-        overrides: glob of layers or weights -> bits; the last match wins.
     """
 
     name: Literal["uniform"] = "uniform"
@@ -52,97 +51,63 @@ class Uniform(Rule):
     overrides: dict[str, CodeBits] = {}
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return the grids of the selected weights.
-
-        Raises:
-            UnknownName: a glob matches no layer.
-            SpecError: the granularity does not fit a weight.
-        """
-        weights = {}
+        weights, stochastic = {}, self.rounding == "stochastic"
         for name, bits in select_weights(learner, self.bits, self.overrides, keep=self.keep).items():
             granularity = self.granularity or PerChannel(axis=learner.weights[name].axis)
-            try:
-                weights[name] = UniformWeight(
-                    learner.tensor(name), bits, granularity, stochastic=self.rounding == "stochastic"
-                )
-            except SpecError as error:
-                raise SpecError(f"uniform at {name!r}: {error}") from error
-        return UniformConstraint(weights)
+            with prefixed_errors(f"uniform at {name!r}"):
+                weights[name] = UniformWeight(learner.tensor(name), bits, granularity, stochastic=stochastic)
+        return GridConstraint(weights)
 
 
 class UniformWeight(BucketedWeight):
-    """A weight rounded to evenly spaced points over the range of each bucket.
+    """A weight rounded to evenly spaced points over the range of each bucket, with a straight-through gradient.
 
-    Args:
-        weight: gives the shape.
-        bits: bits of a code.
-        granularity: which elements share a bucket.
-        stochastic: round 1.2 up with probability 0.2, in training mode.
-
-    Raises:
-        SpecError: the granularity does not fit the shape.
+    If ``stochastic``, position 1.2 is rounded up with probability 0.2 in training mode.
     """
-
-    top: torch.Tensor
 
     def __init__(self, weight: torch.Tensor, bits: int, granularity: Granularity, *, stochastic: bool = False) -> None:
         super().__init__(weight, granularity)
         self.stochastic = stochastic
         # A tensor, because a GPU divides by a Python number through its reciprocal, with another result.
-        self.register_buffer("top", torch.tensor(float((1 << bits) - 1)), persistent=False)
+        self.top = nn.Buffer(torch.tensor(float((1 << bits) - 1)), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` on the grid, with a straight-through gradient."""
-        rounded: torch.Tensor = ReadThrough.apply(x, self._round)  # type: ignore[no-untyped-call]
-        return rounded
+        return straight_through(x, self._round)
 
     def grid_positions(self, value: torch.Tensor) -> GridPositions:
-        """Return the positions of ``value`` in codes; the ranges of the buckets get no gradient."""
-        rows = self.rows.of(value)
-        spread, low = bucket_spans(rows.detach())
-        at, scale = self._at(rows, spread, low), (spread / self.top).expand(rows.shape)
-        return GridPositions(self.rows.back(at), self.rows.back(scale), 0, int(self.top))
+        at, spread, _ = self.rows.unit(value)
+        scale = (spread / self.top).expand(at.shape)
+        return GridPositions(self.rows.back(at * self.top), self.rows.back(scale), 0, int(self.top))
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
-        """Return codes and buckets of ``forward(value)`` in evaluation mode."""
-        rows = self.rows.of(value.detach())
-        codes = self._codes(self._at(rows, *bucket_spans(rows)))
-        points = torch.arange(int(self.top) + 1, dtype=torch.float32, device=value.device) / self.top
-        return self.stored(value.detach(), codes, points)
+        value, top = value.detach(), int(self.top)
+        codes = (self.rows.unit(value)[0] * self.top).round().clamp_(max=top)
+        return self.stored(value, codes, torch.arange(top + 1, dtype=torch.float32, device=value.device) / self.top)
 
     def _round(self, w: torch.Tensor) -> torch.Tensor:
-        rows = self.rows.of(w)
-        spread, low = bucket_spans(rows)
-        at = self._at(rows, spread, low)
-        codes = self._random_codes(at) if self.stochastic and self.training else self._codes(at)
-        return self.rows.back(codes.div_(self.top).mul_(spread).add_(low))
-
-    def _at(self, rows: torch.Tensor, spread: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
-        return scale_to_unit(rows, spread, low) * self.top
-
-    def _codes(self, at: torch.Tensor) -> torch.Tensor:
-        return at.round().clamp_(max=int(self.top))
-
-    def _random_codes(self, at: torch.Tensor) -> torch.Tensor:
-        below = at.floor()
-        return below.add_(torch.bernoulli(at - below)).clamp_(max=int(self.top))
+        unit, spread, low = self.rows.unit(w)
+        at = unit * self.top
+        codes = at.round()
+        if self.stochastic and self.training:
+            codes = at.floor()
+            codes += torch.bernoulli(at - codes)
+        return self.rows.back(codes.clamp_(max=int(self.top)).div_(self.top).mul_(spread).add_(low))
 
 
-class UniformConstraint(Constraint):
-    """The grids of a :class:`Uniform`."""
+def straight_through(w: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """Return ``function(w)``, whose gradient passes to ``w`` unchanged."""
+    out: torch.Tensor = _StraightThrough.apply(w, function)  # type: ignore[no-untyped-call]
+    return out
 
-    order: ClassVar[int] = 1
-    family: ClassVar[str] = "grid"
 
-
-class ReadThrough(torch.autograd.Function):
-    """Apply any function to a weight, and pass the gradient unchanged."""
-
+class _StraightThrough(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, w: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    def forward(ctx: Any, w: torch.Tensor, read: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Return ``read(w)``."""
         ctx.set_materialize_grads(False)
-        return function(w)
+        return read(w)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, None]:
+        """Return the gradient of ``w``: that of the output."""
         return grads[0] if ctx.needs_input_grad[0] else None, None

@@ -1,12 +1,12 @@
-"""Bias correction: take the mean error that rounded weights make out of the bias behind them.
+"""Bias correction: subtract the mean output error of a rounded weight from the layer's bias.
 
-A layer with weight W rounded to W + D shifts its output by D E[x] on average; the bias takes that back,
+If a weight W is rounded to W + D, the output of its layer moves by D E[x] on average, and
 
     b' = b - D E[x]
 
-with E[x] the mean of each input channel over real inputs (for convolutions D is summed over the kernel's positions,
-which neglects the border). Nagel, van Baalen, Blankevoort, Welling, "Data-free quantization through weight equalization
-and bias correction", ICCV 2019, section 4.2, here with measured means.
+with E[x] the mean of each input channel over real inputs. For convolutions D is summed over the positions of the
+kernel, which ignores padding (Nagel et al. 2019, "Data-free quantization through weight equalization and bias
+correction", section 4.2; there E[x] is derived from batch-norms, here it is measured).
 """
 
 from __future__ import annotations
@@ -19,21 +19,20 @@ from torch import fx
 
 from attar._src.core.tensors import CompressedTensor, Dense
 from attar._src.model.collect import Request
-from attar._src.model.layer_input import layer_input
 from attar._src.model.operators import bias_of, is_layer, output_axes, weight_of
 from attar._src.model.statistics import ChannelMean
+from attar._src.model.weights import layer_input
 
 
-def mean_requests(graph: fx.GraphModule, rounded: Collection[str]) -> dict[fx.Node, tuple[Request]]:
-    """Return the layers whose biases can be corrected, with the request for the mean of their input's channels.
+def mean_requests(
+    graph: fx.GraphModule, rounded: Collection[str], shared: frozenset[str] = frozenset()
+) -> dict[fx.Node, tuple[Request]]:
+    """Return the request for the mean of each input channel of every layer whose bias can be corrected.
 
-    Layers without a bias, and those that share a weight or a bias with another, are left as they are.
-
-    Args:
-        graph: the traced graph with its floating weights.
-        rounded: names of the tensors that are rounded.
+    The weight must be in ``rounded``. Layers without a bias, or that share weight or bias with another layer or graph
+    (``shared``), are left out.
     """
-    found = {node: layer_input(graph, node) for node in graph.graph.nodes if _is_correctable(node, rounded)}
+    found = {node: layer_input(graph, node) for node in graph.graph.nodes if _is_correctable(node, rounded, shared)}
     return {node: (Request.of_input(read, ChannelMean),) for node, read in found.items() if read is not None}
 
 
@@ -42,18 +41,18 @@ def corrected_biases(
     tensors: Mapping[str, CompressedTensor],
     means: Mapping[fx.Node, ChannelMean],
 ) -> dict[str, Dense]:
-    """Return the corrected bias of every layer whose weight was rounded.
+    """Return name -> corrected bias.
 
     Args:
-        state: the graph's floating weights and biases by name.
-        tensors: compressed tensors by name.
-        means: layer of ``mean_requests`` -> the mean of its input's channels.
+        state: name -> weight or bias before rounding.
+        tensors: name -> rounded weight.
+        means: layer of :func:`mean_requests` -> its statistic.
     """
     biases = {}
     for node, seen in means.items():
         weight, bias = str(weight_of(node).target), str(bias_of(node).target)
-        error = torch.from_numpy(np.asarray(tensors[weight].dense())) - state[weight]
-        kernel = error.double().flatten(2).sum(2) if error.dim() > 2 else error.double()
+        error = (torch.from_numpy(np.asarray(tensors[weight].dense())) - state[weight]).double()
+        kernel = error.flatten(2).sum(2) if error.dim() > 2 else error
         # A row of the weight has the channels of its own group.
         mean = torch.from_numpy(seen.mean).reshape(-1, kernel.shape[1])
         shift = torch.einsum("goi,gi->go", kernel.reshape(len(mean), -1, kernel.shape[1]), mean).reshape(-1)
@@ -61,9 +60,11 @@ def corrected_biases(
     return biases
 
 
-def _is_correctable(node: fx.Node, rounded: Collection[str]) -> bool:
+def _is_correctable(node: fx.Node, rounded: Collection[str], shared: frozenset[str]) -> bool:
     if not is_layer(node) or output_axes(node, 2)[0] != 0:
         return False
     weight, bias = weight_of(node), bias_of(node)
     alone = all(isinstance(n, fx.Node) and n.op == "get_attr" and len(n.users) == 1 for n in (weight, bias))
-    return alone and str(weight.target) in rounded and str(bias.target) not in rounded
+    if not alone or not shared.isdisjoint((weight.target, bias.target)):
+        return False
+    return str(weight.target) in rounded and str(bias.target) not in rounded

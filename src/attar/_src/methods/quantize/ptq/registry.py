@@ -1,13 +1,11 @@
-"""The solvers and observers there are; each also takes a user's own ``file.py:name``."""
+"""Registries of solvers and observers; each also takes a user's own ``file.py:name``."""
 
 from __future__ import annotations
 
 from attar._src.core.registry import Registry
-from attar._src.methods.quantize.ptq.absmax import Absmax
-from attar._src.methods.quantize.ptq.minmax import MinMaxBuckets
-from attar._src.methods.quantize.ptq.mse import Mse
-from attar._src.methods.quantize.ptq.observer import LeastSquares, MinMax, Observer, Percentile
+from attar._src.methods.quantize.ptq.calibration import LeastSquares, MinMax, Observer, Percentile
 from attar._src.methods.quantize.ptq.solver import Solver
+from attar._src.methods.quantize.ptq.solvers import Absmax, MinMaxBuckets, Mse
 
 SOLVERS: Registry[Solver] = Registry("solver", Absmax(), Mse(), MinMaxBuckets(), base=Solver)
 OBSERVERS: Registry[Observer] = Registry("observer", MinMax(), Percentile(), LeastSquares(), base=Observer)

@@ -1,4 +1,4 @@
-"""Solvers: given a weight, a grid and, where they ask for them, statistics of their inputs, find scales and codes."""
+"""Solver: finds the scales and codes of one weight, if needed from statistics of the layer's inputs."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from attar._src.core.errors import SpecError
 from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import CompressedTensor
 from attar._src.model.collect import Request
-from attar._src.model.layer_input import weight_input
 from attar._src.model.statistics import Statistic
-from attar._src.model.weights import Weight
+from attar._src.model.weights import Weight, weight_input
 
-#: Scales below this are raised to it: a channel of zeros still has a normal, positive scale.
+#: Smallest scale, so that a channel of zeros has a positive, normal one.
 TINY = float(np.finfo(np.float32).tiny)
+#: Shares of a range among which solvers and observers choose where to clip: 1.00, 0.99, ..., 0.30.
+RATIOS = np.linspace(1.0, 0.3, 71)
 
-
-#: Statistics of what a weight multiplies, by their kind.
+Floats = NDArray[np.float32]
+#: Class of a statistic -> that statistic of what a weight multiplies.
 InputStatistics = Mapping[type[Statistic], Any]
 
 
@@ -30,31 +31,27 @@ class Solver(ABC):
     """Finds the scales and codes of one weight.
 
     Attributes:
-        name: what it is called in recipes.
-        inputs: statistics that it needs of what the weight multiplies. Weights that multiply no single value
-            (embeddings, recurrent layers) and weights in training have none, and are refused.
+        name: name in recipes.
+        inputs: statistics it needs of what the weight multiplies. Weights that multiply no single value (embeddings,
+            recurrent layers) and weights in training have none, so such a solver cannot be used there.
     """
 
     name: ClassVar[str]
     inputs: ClassVar[tuple[type[Statistic], ...]] = ()
 
     @abstractmethod
-    def solve(
-        self, weight: NDArray[np.float32], scheme: Scheme, inputs: InputStatistics | None = None
-    ) -> CompressedTensor:
-        """Return ``weight`` on the grid of ``scheme``, in its own shape.
+    def solve(self, weight: Floats, scheme: Scheme, inputs: InputStatistics | None = None) -> CompressedTensor:
+        """Return the weight on the grid of ``scheme``, in the same shape.
 
         Args:
-            weight: any shape.
-            scheme: its grid.
-            inputs: the statistics that the class attribute ``inputs`` names, by kind; None where it names none.
+            inputs: the statistics in the class attribute ``inputs``; None if that is empty.
 
         Raises:
             SpecError: the weight has NaN or infinities, or the scheme does not fit its shape.
         """
 
     def needed(self) -> str:
-        """Return the names of the statistics it needs, for messages."""
+        """Return the names of the statistics in ``inputs``, for messages."""
         return " and ".join(kind.__name__ for kind in self.inputs)
 
 
@@ -71,35 +68,37 @@ def input_requests(solver: Solver, graph: fx.GraphModule, weight: Weight | None)
     except SpecError as error:
         raise SpecError(
             f"solver {solver.name!r} needs {solver.needed()} of what the weight multiplies, but {error}; keep it in "
-            "floating point (keep), or use a solver that needs the weight alone, as absmax does"
+            "floating point (keep), or use a solver that needs the weight alone, such as absmax"
         ) from error
     return tuple(Request.of_input(read, kind) for kind in solver.inputs)
 
 
-def weight_extremes(weight: NDArray[np.float32], scheme: Scheme) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the smallest and largest value of each scale's elements, zero counted in, both of shape ``(scales,)``."""
+def weight_extremes(weight: Floats, scheme: Scheme) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return minimum and maximum of the elements of each scale and zero, both ``(count,)``.
+
+    Raises:
+        SpecError: the weight has NaN or infinities, or the scheme does not fit its shape.
+    """
     if not np.isfinite(weight).all():
         raise SpecError("a weight with NaN or infinities cannot be quantized")
-    count = scheme.granularity.count(weight.shape)
-    index = flat_index(weight, scheme)
-    values = weight.reshape(-1).astype(np.float64)
-    low, high = np.zeros(count), np.zeros(count)
+    index, values = flat_index(weight, scheme), weight.reshape(-1).astype(np.float64)
+    low, high = np.zeros((2, scheme.granularity.count(weight.shape)))
     np.minimum.at(low, index, values)
     np.maximum.at(high, index, values)
     return low, high
 
 
 def flat_index(weight: NDArray[Any], scheme: Scheme) -> NDArray[np.int64]:
-    """Return the scale each element belongs to, shape ``(weight.size,)``."""
+    """Return the index of each element's scale, ``(weight.size,)``."""
     return np.broadcast_to(scheme.granularity.index(weight.shape), weight.shape).reshape(-1)
 
 
 def affine_grid(
     low: NDArray[np.float64], high: NDArray[np.float64], scheme: Scheme
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
-    """Return the scales and zero points of a grid that spans ``[low, high]``, which holds zero.
+    """Return scales and zero points of grids that span ``[low, high]``, with ``low <= 0 <= high``, all ``(count,)``.
 
-    Symmetric: ``S = max(|low|, |high|) / qmax`` (a one-bit grid, whose largest code is 0, spans its smallest).
+    Symmetric: ``S = max(-low, high) / qmax``, or ``/ -qmin`` on a one-bit grid, whose qmax is 0; no zero points.
     Asymmetric: ``S = (high - low) / qmax``, ``Z = round(-low / S)``.
     """
     if scheme.symmetric:

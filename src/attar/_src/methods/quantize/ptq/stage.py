@@ -16,38 +16,38 @@ from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
 from attar._src.methods.quantize.integer_bias import with_integer_biases
-from attar._src.methods.quantize.ptq.absmax import Absmax
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
-from attar._src.methods.quantize.ptq.calibrate import site_grids, site_requests
+from attar._src.methods.quantize.ptq.calibration import site_grids, site_requests
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
 from attar._src.methods.quantize.ptq.solver import input_requests
+from attar._src.methods.quantize.ptq.solvers import Absmax
 from attar._src.methods.quantize.unquantized import integer_sites
 from attar._src.model.collect import Request, collect
-from attar._src.model.weights import Weight, find_weights
-from attar._src.work.compressed_model import CompressedModel
+from attar._src.model.sites import Site
+from attar._src.model.weights import Weight
+from attar._src.work.compressed_model import CalibrationInputs, CompressedGraph, CompressedModel, inputs_by_graph
 from attar._src.work.context import Context, Trial
 from attar._src.work.stage import Stage
 
 
 class PostTrainingQuantize(Stage):
-    """Round weights, and activations where asked, to affine grids.
+    """Round weights, and optionally activations, to affine grids.
 
-    What stages that trained hold goes on from there: pruned weights are rounded as they are pruned, and grids that this
-    stage does not replace stay.
+    The weights are those of the stages before: pruned weights stay pruned, and grids of earlier stages that this one
+    does not replace remain.
 
     Attributes:
         bits: bits of a weight.
         activations: bits of an activation, or None to leave activations in floating point.
-        symmetric: weights have no zero point (what integer kernels need).
-        granularity: which weights share a scale: ``channel`` (or None: one for each index of the weight's own output
-            axis), ``tensor``, ``group:SIZE``, ``bucket:SIZE``, or a granularity of ``core.scheme``.
-        scales: name of the solver that finds the weights' scales.
-        observer: name of the observer that finds the activations' ranges.
-        layers: globs of the layers to quantize.
-        keep: globs of layers or tensors left as they are: in floating point, unless a stage that trained holds them
-            to a grid.
-        overrides: glob of layers or tensors -> bits, also outside ``layers``; of several that match, the last holds.
-        correct_bias: take the mean error of rounded weights out of the biases behind them.
+        symmetric: whether weights have no zero point, as integer kernels need.
+        granularity: which weights share a scale: ``channel`` (or None; one scale for each index of the output axis),
+            ``tensor``, ``group:SIZE``, ``bucket:SIZE``, or a granularity of ``core.scheme``.
+        scales: name of the solver of the weights' scales.
+        observer: name of the observer of the activations' ranges.
+        layers: globs of layers to quantize.
+        keep: globs of layers or tensors that get no grid here; a grid of an earlier stage stays.
+        overrides: glob of layers or tensors -> bits, also outside ``layers``; the last match wins.
+        correct_bias: subtract the mean output error of rounded weights from the biases.
     """
 
     works_on: ClassVar[type[CompressedModel]] = CompressedModel
@@ -65,31 +65,22 @@ class PostTrainingQuantize(Stage):
     correct_bias: bool = True
 
     def check(self, before: Sequence[Stage]) -> None:
-        """Refuse to quantize the same layers again before anything was trained.
-
-        Raises:
-            SpecError: an earlier stage without training in between has the same ``layers`` and ``overrides``.
-        """
-        for index in range(len(before) - 1, -1, -1):
-            earlier = before[index]
+        """Refuse to quantize the same layers twice without training in between."""
+        for index, earlier in reversed(list(enumerate(before))):
             if earlier.works_on is not CompressedModel:
                 return
-            if isinstance(earlier, PostTrainingQuantize) and earlier._chosen() == self._chosen():
+            if isinstance(earlier, PostTrainingQuantize) and earlier._selection() == self._selection():
                 raise SpecError(
-                    f"stage {index} quantizes the same layers already; name others with layers, or take one out"
+                    f"stage {index} quantizes the same layers already; name others with layers, or remove one stage"
                 )
 
     def try_on(self, model: CompressedModel, trial: Trial) -> CompressedModel:
-        """Look up the solver and the observer, and put every chosen weight on a stand-in grid of its scheme.
-
-        Raises:
-            UnknownName: there is no such solver or observer, or a glob matches no layer.
-            SpecError: a scheme does not fit a weight.
-        """
+        """Look up solver and observer, and round every selected weight with ``absmax``."""
         OBSERVERS[self.observer]
-        state, weights = model.traced.state(), find_weights(model.traced.graph)
-        bits = self._bits(weights, [name for name, value in state.items() if value.is_floating_point()])
-        self._input_requests(model.traced.graph, weights, bits)
+        state, weights, readers = model.state(), model.weights(), model.readers()
+        bits = self._bits(weights, state)
+        for name, graph in model.graphs.items():
+            self._input_requests(model, graph.traced.graph, [key for key in bits if readers[key][0] == name])
         solved: dict[str, CompressedTensor] = {}
         for name, width in bits.items():
             with prefixed_errors(name):
@@ -99,75 +90,108 @@ class PostTrainingQuantize(Stage):
     def run(self, model: CompressedModel, context: Context) -> CompressedModel:
         """Return the model with quantized weights and activations.
 
+        Weights that several graphs share are rounded once; sites, and biases corrected, are those of each graph.
+
         Raises:
-            UnknownName: a glob matches no layer; the nearest names are listed.
+            DataError: there are several graphs, and one has no inputs of its own.
+            UnknownName: a glob matches no layer; the error lists the nearest names.
             SpecError: a scheme does not fit a weight.
         """
-        solver, observer = SOLVERS[self.scales], OBSERVERS[self.observer]
-        # As earlier stages hold them, not as training left them underneath.
-        state = model.traced.state()
+        inputs = inputs_by_graph(model, context.calibration)
+        # Values as earlier stages stored them; the traced graph has those before pruning and rounding.
+        state = model.state()
         state |= {name: torch.from_numpy(np.array(t.dense())) for name, t in model.tensors.items() if name in state}
-        graph = replace(model, activations={}, rounded=frozenset()).simulate() if model.tensors else model.traced.graph
-        weights = find_weights(model.traced.graph)
-        bits = self._bits(weights, [name for name, value in state.items() if value.is_floating_point()])
-        layers = mean_requests(graph, bits) if self.correct_bias else {}
-        expected = site_requests(integer_sites(model, bits), observer) if self.activations is not None else {}
-        wanted: dict[Any, tuple[Request, ...]] = {**self._input_requests(graph, weights, bits), **layers, **expected}
+        bits = self._bits(model.weights(), state)
         solved: dict[str, CompressedTensor] = {}
+        seen = {name: self._solve(model, name, inputs[name], state, bits, solved) for name in model.graphs}
+        tensors, graphs = {**model.tensors, **solved}, dict(model.graphs)
+        if self.activations is not None:
+            for name in graphs:
+                graphs[name] = self._calibrate(model, name, inputs[name], tensors, seen[name])
+        examples = sum(each.examples for each in inputs.values())
+        record: dict[str, Any] = self.describe() | {"bits": self.bits, "calibration_examples": examples}
+        return with_integer_biases(model.done(record, tensors=tensors, graphs=graphs))
+
+    def _solve(
+        self,
+        model: CompressedModel,
+        name: str,
+        inputs: CalibrationInputs,
+        state: Mapping[str, torch.Tensor],
+        bits: Mapping[str, int],
+        solved: dict[str, CompressedTensor],
+    ) -> dict[Any, Any]:
+        """Add the tensors of one graph to ``solved``; return the statistics of its sites."""
+        graph, program, solver = model.graphs[name], model.unrounded(name), SOLVERS[self.scales]
+        readers = model.readers()
+        own = {key: width for key, width in bits.items() if readers[key][0] == name}
+        means = mean_requests(program, own, model.shared()) if self.correct_bias else {}
+        sites = integer_sites(graph, model.tensors, bits) if self.activations is not None else ()
+        wanted: dict[Any, tuple[Request, ...]] = {**self._input_requests(model, program, own), **means}
+        wanted |= site_requests(sites, OBSERVERS[self.observer])
+        weights = model.weights()
         seen: dict[Any, Any] = {}
-        # A weight is solved as soon as its inputs are known, so that their statistics need not be kept.
-        for key, found in collect(graph, wanted, context.calibration.batches, "calibrating"):
-            if key in bits:
-                inputs = dict(zip(solver.inputs, found, strict=True)) or None
+        # A weight is solved once the statistics of its inputs are complete, so that they need not be kept.
+        for key, found in collect(program, wanted, inputs.batches, "calibrating"):
+            if key in own:
                 with prefixed_errors(f"stage quantize at {key!r}"):
-                    scheme = self._scheme(bits[key], weights.get(key))
-                    solved[key] = solver.solve(state[key].numpy(), scheme, inputs)
+                    scheme, statistics = (
+                        self._scheme(own[key], weights.get(key)),
+                        dict(zip(solver.inputs, found, strict=True)),
+                    )
+                    solved[key] = solver.solve(state[key].numpy(), scheme, statistics or None)
             else:
                 (seen[key],) = found
-        solved |= corrected_biases(state, solved, {layer: seen[layer] for layer in layers})
-        tensors = {**model.tensors, **solved}
-        activations, rounded = model.activations, model.rounded
-        if self.activations is not None:
-            sites = integer_sites(replace(model, tensors=tensors))
-            # Where a solver left a weight in floating point, other sites remain than were expected.
-            missing = site_requests([site for site in sites if site not in seen], observer)
-            more = collect(graph, missing, context.calibration.batches, "calibrating")
-            seen |= {site: found for site, (found,) in more}
-            activations = site_grids(graph, {site: seen[site] for site in sites}, observer, self.activations)
-            rounded = frozenset(name for site in sites for name in site.sources)
-        record: dict[str, Any] = self.describe() | {
-            "bits": self.bits,
-            "calibration_examples": context.calibration.examples,
-        }
-        return with_integer_biases(model.done(record, tensors=tensors, activations=activations, rounded=rounded))
+        solved |= corrected_biases(state, solved, {layer: seen.pop(layer) for layer in means})
+        return seen
+
+    def _calibrate(
+        self,
+        model: CompressedModel,
+        name: str,
+        inputs: CalibrationInputs,
+        tensors: Mapping[str, CompressedTensor],
+        seen: Mapping[Site, Any],
+    ) -> CompressedGraph:
+        """Return one graph with grids for the sites of its quantized layers."""
+        assert self.activations is not None
+        graph, program, observer = model.graphs[name], model.unrounded(name), OBSERVERS[self.observer]
+        sites = integer_sites(graph, tensors)
+        # If a solver left a weight in floating point, the sites differ from the expected ones.
+        missing = site_requests([site for site in sites if site not in seen], observer)
+        more = {site: found for site, (found,) in collect(program, missing, inputs.batches, "calibrating")}
+        grids = site_grids(program, {site: {**seen, **more}[site] for site in sites}, observer, self.activations)
+        rounded = frozenset(name for site in sites for name in site.sources)
+        return replace(graph, activations=grids, rounded=rounded)
 
     def _input_requests(
-        self, graph: fx.GraphModule, weights: Mapping[str, Weight], names: Iterable[str]
+        self, model: CompressedModel, graph: fx.GraphModule, names: Iterable[str]
     ) -> dict[str, tuple[Request, ...]]:
-        """Return the statistics of inputs that the solver needs, by tensor."""
-        solver, found = SOLVERS[self.scales], {}
+        """Return tensor -> the requests of the solver for its inputs."""
+        solver, weights, readers, found = SOLVERS[self.scales], model.weights(), model.readers(), {}
         for name in names:
             with prefixed_errors(f"stage quantize at {name!r}"):
                 found[name] = input_requests(solver, graph, weights.get(name))
+                if found[name] and len(readers[name]) > 1:
+                    raise SpecError(
+                        f"solver {solver.name!r} needs {solver.needed()} of what the weight multiplies, and the graphs "
+                        f"{readers[name]} multiply different values by it; keep it, or use absmax"
+                    )
         return found
 
-    def _chosen(self) -> tuple[object, ...]:
+    def _selection(self) -> tuple[object, ...]:
         return self.layers, self.keep, set(self.overrides)
 
-    def _bits(self, weights: Mapping[str, Weight], names: Iterable[str]) -> dict[str, int]:
-        """Return the bits of every tensor to quantize: each weight, unless kept or overridden."""
-        known = list(names)
-        chosen = {name for glob in self.layers for name in _match(glob, [n for n in known if n in weights])}
-        bits = {name: self.bits for name in known if name in chosen}
+    def _bits(self, weights: Mapping[str, Weight], state: Mapping[str, torch.Tensor]) -> dict[str, int]:
+        """Return the bits of every tensor to quantize, in the order of ``state``."""
+        known = [name for name, value in state.items() if value.is_floating_point()]
+        bits = {name: self.bits for glob in self.layers for name in _match(glob, [n for n in known if n in weights])}
         for glob, width in self.overrides.items():
             matched = _match(glob, known)
-            # A layer means its weights; a bias or a table is quantized only where nothing else could be meant.
-            matched = [name for name in matched if name in weights] or matched
-            bits.update(dict.fromkeys(matched, width))
-        for glob in self.keep:
-            for name in _match(glob, known):
-                bits.pop(name, None)
-        return {name: bits[name] for name in known if name in bits}
+            # The glob of a layer selects its weights; a bias or a table only if it matches no weight.
+            bits |= dict.fromkeys([name for name in matched if name in weights] or matched, width)
+        kept = {name for glob in self.keep for name in _match(glob, known)}
+        return {name: bits[name] for name in known if name in bits and name not in kept}
 
     def _scheme(self, bits: int, weight: Weight | None) -> Scheme:
         granularity = self.granularity or PerChannel(axis=weight.axis if weight else 0)
@@ -175,7 +199,7 @@ class PostTrainingQuantize(Stage):
 
 
 def _match(glob: str, names: list[str]) -> list[str]:
-    """Return the names that ``glob`` matches, by themselves or by their layer."""
+    """Return the names that match ``glob`` themselves or whose layer does."""
     matched = [name for name in names if fnmatchcase(name, glob) or fnmatchcase(name.rpartition(".")[0], glob)]
     if not matched:
         raise UnknownName("layer", glob, {name.rpartition(".")[0] or name for name in names} | set(names))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import nn
 
 from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import ModelError
-from attar._src.methods.quantize.ptq.calibrate import spanning_grid
-from attar._src.methods.quantize.qat import fake_quantize
+from attar._src.methods.quantize.ptq.calibration import spanning_grid
+from attar._src.methods.quantize.qat.fake_quantize import activation_extremes, fake_quantize_activation
 from attar._src.work.parametrization import Parametrization
 
 RANGE_MOMENTUM = 0.05  # weight of a batch in the running range
@@ -21,28 +22,20 @@ class ActivationGrid(Parametrization):
     The range is an exponential moving average of the batches' minima and maxima over all sources of the site. A batch
     is rounded to the grid of the batches before it; the first batch is not rounded.
 
-    Args:
-        bits: bits of a value.
-
     Attributes:
         watching: whether training updates the range.
         range: running range ``(low, high)``, NaN before the first batch.
         batch: range since the last :meth:`advance`, ``(inf, -inf)`` without values.
-        scale, zero_point: grid that spans ``range``, 0-d; NaN and 0 before the first batch.
+        scale, zero_point: grid that spans ``range``, 0-d.
     """
-
-    range: torch.Tensor
-    batch: torch.Tensor
-    scale: torch.Tensor
-    zero_point: torch.Tensor
 
     def __init__(self, bits: int) -> None:
         super().__init__()
         self.bits, self.watching = bits, True
-        self.register_buffer("range", torch.full((2,), torch.nan))
-        self.register_buffer("batch", torch.tensor([torch.inf, -torch.inf]))
-        self.register_buffer("scale", torch.tensor(torch.nan))
-        self.register_buffer("zero_point", torch.tensor(0.0))
+        self.range = nn.Buffer(torch.full((2,), torch.nan))
+        self.batch = nn.Buffer(torch.tensor([torch.inf, -torch.inf]))
+        self.scale = nn.Buffer(torch.tensor(torch.nan))
+        self.zero_point = nn.Buffer(torch.tensor(0.0))
 
     @property
     def known(self) -> bool:
@@ -52,20 +45,14 @@ class ActivationGrid(Parametrization):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``x`` on the grid, unchanged before one is set; the gradient passes where ``x`` is in range."""
         if self.training and self.watching:
-            low, high = fake_quantize.activation_extremes(x)
+            low, high = activation_extremes(x)
             self.batch.copy_(torch.stack([torch.minimum(self.batch[0], low), torch.maximum(self.batch[1], high)]))
-        return (
-            fake_quantize.fake_quantize_activation(x, self.scale, self.zero_point, 0, (1 << self.bits) - 1)
-            if self.known
-            else x
-        )
+        if not self.known:
+            return x
+        return fake_quantize_activation(x, self.scale, self.zero_point, 0, (1 << self.bits) - 1)
 
     def advance(self) -> None:
-        """Update the running range with the values since the last call.
-
-        Raises:
-            ModelError: a value was NaN or infinite.
-        """
+        """Update the running range with the values since the last call; refuse NaN and infinities."""
         seen = self.batch.tolist()
         if seen == [math.inf, -math.inf]:
             return
@@ -87,7 +74,6 @@ class ActivationGrid(Parametrization):
             self.zero_point.fill_(zero_point)
 
     def grid(self, value: str) -> Activation | None:
-        """Return the grid of the activation named ``value`` in the deployed graph, None before the first batch."""
         if not self.known:
             return None
         return Activation(value=value, bits=self.bits, scale=float(self.scale), zero_point=int(self.zero_point))

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from attar._src.core.errors import SpecError
+from attar._src.methods.quantize.grid_constraint import positions_on_grids
 from attar._src.train.schedule import Schedule, Scheduled
 from attar._src.work.learner import Learner
 from attar._src.work.objective import LossInputs, Objective
@@ -23,25 +23,14 @@ class Damping(Term):
 
     At s = 0.1 a weight of 0.26 is rounded to 0.3 and adds 0.0016. Weights outside the range are not pulled; steps and
     offsets get no gradient. Weights should move freely at first, so ``weight`` should grow over the stage, as the
-    default does. Weights must be on an evenly spaced grid, such as that of ``lsq`` or ``quantize``. The term ``rate``
-    moves weights to frequent codes instead, and the rule ``freeze`` stops oscillating weights.
+    default does. Weights must be on an evenly spaced grid, such as that of ``lsq`` or ``quantize``.
     """
 
     name: Literal["damping"] = "damping"
     weight: Scheduled = Schedule(start=0.0, stop=0.01, shape="cosine")
 
     def build(self, learner: Learner) -> Objective:
-        """Return the loss.
-
-        Raises:
-            SpecError: no weight is on an evenly spaced grid.
-        """
-        with torch.no_grad():
-            if not learner.weight_view().grid_positions():
-                raise SpecError(
-                    "damping: no weight is on an evenly spaced grid, so no codes exist to pull weights to; add a "
-                    "constraint such as lsq to this stage or an earlier one"
-                )
+        positions_on_grids(learner, "damping")
         return _Damping()
 
 
@@ -49,8 +38,7 @@ class _Damping(Objective):
     def forward(self, sources: LossInputs) -> torch.Tensor:
         weights, total = sources.weights, torch.zeros((), device=sources.outputs.device)
         for name in weights.acting:
-            last = weights.last(name)
-            if last is None:
+            if (last := weights.last(name)) is None:
                 continue
             grid, value = last
             with torch.no_grad():

@@ -4,8 +4,8 @@ The results equal the grids of ``core.tensors`` to the bit, except for the sign 
 where a value lies within the grid's range and is zero outside (Bengio et al. 2013, "Estimating or propagating gradients
 through stochastic neurons", section 4; Jacob et al. 2018, "Quantization and training of neural networks", section 3).
 
-The time of a step is that of memory traffic for activations. So the forward pass allocates one buffer and works in
-place, and the backward pass masks the gradient with a single kernel.
+Memory traffic of activations limits speed, so the forward pass allocates one buffer and works in place, and the
+backward pass masks the gradient with a single kernel.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_CHUNK = 1 << 18  # elements of a 16-bit tensor rounded at a time in float32: 1 MiB, which fits the cache
+FLOAT32_CHUNK = 1 << 18  # elements computed at a time in float32: 1 MiB, which fits the cache
 _OUTWARD = np.array([-np.inf, np.inf], np.float32)
 
 
@@ -56,6 +56,14 @@ def activation_extremes(x: Tensor) -> tuple[Tensor, Tensor]:
     return low.float(), high.float()
 
 
+def pass_inside(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
+    """Return the gradient where ``low <= x <= high``, with float32 bounds, and zero elsewhere."""
+    # hardtanh's range excludes its ends, this one includes them.
+    low, high = np.nextafter(np.array([low, high], np.float32), _OUTWARD).tolist()
+    inside: Tensor = torch.ops.aten.hardtanh_backward(grad, x, low, high)
+    return inside
+
+
 class _Weight(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, w: Tensor, scale: Tensor, qmin: int, qmax: int) -> Tensor:
@@ -80,8 +88,8 @@ class _Value(torch.autograd.Function):
         if not x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last):
             x = x.contiguous()
         out = torch.empty_like(x)
-        wide = torch.empty(min(x.numel(), _CHUNK), device=x.device)
-        for source, target in zip(_flat(x).split(_CHUNK), _flat(out).split(_CHUNK), strict=True):
+        wide = torch.empty(min(x.numel(), FLOAT32_CHUNK), device=x.device)
+        for source, target in zip(_flat(x).split(FLOAT32_CHUNK), _flat(out).split(FLOAT32_CHUNK), strict=True):
             part = wide[: len(source)].copy_(source)
             target.copy_(part.div_(scale).round_().clamp_(low, high).mul_(scale))
         return out
@@ -89,9 +97,7 @@ class _Value(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (x,) = ctx.saved_tensors
-        # hardtanh's range excludes its ends, this one includes them.
-        low, high = np.nextafter(np.array(ctx.range, np.float32), _OUTWARD).tolist()
-        return torch.ops.aten.hardtanh_backward(grads[0], x, low, high), None, None, None
+        return pass_inside(grads[0], x, *ctx.range), None, None, None
 
 
 def _flat(x: Tensor) -> Tensor:

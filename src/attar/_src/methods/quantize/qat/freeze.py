@@ -7,10 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
+from torch import nn
 
 from attar._src.core.errors import SpecError
 from attar._src.core.tensors import CompressedTensor, Dense
 from attar._src.methods.layer_selection import select_weights
+from attar._src.methods.quantize.grid_constraint import positions_on_grids
 from attar._src.train.schedule import Schedule, Scheduled, value_at
 from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
@@ -46,56 +48,36 @@ class Freeze(Rule):
     keep: tuple[str, ...] = ()
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return the constraint on the selected weights that are on a grid.
-
-        Raises:
-            UnknownName: a glob matches no layer.
-            SpecError: no weight is on an evenly spaced grid.
-        """
-        with torch.no_grad():
-            gridded = learner.weight_view().grid_positions()
+        gridded = positions_on_grids(learner, "freeze")
         chosen = select_weights(learner, True, {}, keep=self.keep)
         weights = {name: FrozenWeight(learner.tensor(name).detach()) for name in chosen if name in gridded}
         if not weights:
-            raise SpecError(
-                "freeze: no weight is on an evenly spaced grid, so no codes exist to freeze at; list it after a "
-                "constraint such as lsq, in the same stage or a later one"
-            )
+            raise SpecError("freeze: no weight is on an evenly spaced grid but those in keep; remove one from keep")
         return FreezeConstraint(self, weights)
 
 
 class FrozenWeight(Parametrization):
-    """A weight with some frozen elements. Buffers have the weight's shape.
-
-    Args:
-        weight: gives shape and device.
+    """A weight with some frozen elements. Buffers have the weight's shape, ``top`` is 0-d.
 
     Attributes:
-        codes: int32: code before the last step, or the frozen code.
-        direction: int8: sign of the last change of code, 0 before the first.
-        frequency, mean: float32: running frequency of oscillation, running mean of the code.
-        frozen: bool: whether an element is frozen.
-        top: largest code of the grid that these refer to, 0-d; 0 before the first step on a grid.
+        codes: code before the last step, or the frozen code.
+        direction: sign of the last change of code, 0 before the first.
+        frequency, mean: running frequency of oscillation, running mean of the code.
+        frozen: whether an element is frozen.
+        top: largest code of the grid that these refer to; 0 before the first step on a grid.
     """
-
-    codes: torch.Tensor
-    direction: torch.Tensor
-    frequency: torch.Tensor
-    mean: torch.Tensor
-    frozen: torch.Tensor
-    top: torch.Tensor
 
     def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()
         # In a list, because its parameters must not be registered here too.
         self._grid: list[Parametrization] = []
         # int32, because Gloo, which connects ranks on CPUs, lacks int16.
-        self.register_buffer("codes", torch.zeros_like(weight, dtype=torch.int32))
-        self.register_buffer("direction", torch.zeros_like(weight, dtype=torch.int8))
-        self.register_buffer("frequency", torch.zeros_like(weight))
-        self.register_buffer("mean", torch.zeros_like(weight))
-        self.register_buffer("frozen", torch.zeros_like(weight, dtype=torch.bool))
-        self.register_buffer("top", torch.tensor(0))
+        self.codes = nn.Buffer(torch.zeros_like(weight, dtype=torch.int32))
+        self.direction = nn.Buffer(torch.zeros_like(weight, dtype=torch.int8))
+        self.frequency = nn.Buffer(torch.zeros_like(weight))
+        self.mean = nn.Buffer(torch.zeros_like(weight))
+        self.frozen = nn.Buffer(torch.zeros_like(weight, dtype=torch.bool))
+        self.top = nn.Buffer(torch.tensor(0))
 
     def rebind(self, grid: Parametrization) -> None:
         """Act before ``grid`` from now on. A new grid unfreezes all elements, because codes belong to the old one."""
@@ -136,10 +118,10 @@ class FrozenWeight(Parametrization):
         self.direction.copy_(torch.where(change != 0, change, self.direction))
         swings = (self.frequency > threshold) & ~self.frozen
         self.codes.copy_(torch.where(swings, self.mean.round(), now))
-        self.frozen |= swings
+        self.frozen.logical_or_(swings)
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
-        """Return ``forward(value)``, dense; in practice the grid behind this stores the weight."""
+        # In practice the grid behind this stores the weight.
         return Dense(self(value).detach().cpu().numpy().copy())
 
     def _positions(self, value: torch.Tensor) -> GridPositions | None:
@@ -149,17 +131,13 @@ class FrozenWeight(Parametrization):
 
 
 class FreezeConstraint(Constraint):
-    """The frozen weights of a :class:`Freeze`."""
-
-    #: It acts after masks and normalizations of the same order, which are attached earlier, and before the grid.
-    order: ClassVar[int] = 0
+    """The frozen weights of a :class:`Freeze`; its order is that of masks, which are attached, and so act, earlier."""
 
     def __init__(self, rule: Freeze, weights: Mapping[str, FrozenWeight]) -> None:
         super().__init__(weights)
         self.rule = rule
 
     def rebind(self, weights: WeightView) -> None:
-        """Connect each frozen weight with its grid."""
         for name, each in self._frozen().items():
             each.rebind(weights.parametrizations(name)[-1])
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
+from torch import nn
 
 from attar._src.core.errors import SpecError
 from attar._src.core.tensors import CompressedTensor, Dense
@@ -24,13 +25,12 @@ class Normalize(Rule):
 
         w~ = g (w - mean w) / sd w
 
-    over a whole tensor, with gradients through mean and standard deviation, so that a learned step and its weights do
-    not drift together. In the paper w~ has unit variance. Here g is the weight's initial standard deviation, fixed, so
-    that the module keeps its scale and other rules their settings; at first only the mean is removed. Zeros stay zero
-    and do not count, so pruned weights stay pruned.
+    over the nonzero elements of a tensor, with gradients through mean and standard deviation, so that a learned step
+    and its weights do not drift together. Zeros stay zero, so pruned weights stay pruned. In the paper w~ has unit
+    variance. Here g is the weight's initial standard deviation, fixed, so that the module keeps its scale and other
+    rules their settings; a ``normalize`` in a later stage keeps g.
 
-    List it after ``prune`` and before ``lsq``, so that steps start from normalized weights. The normalized weight is
-    stored. A ``normalize`` in a later stage keeps g.
+    List it after ``prune`` and before ``lsq``, so that steps start from normalized weights.
 
     Attributes:
         keep: globs of layers or weights that are not normalized.
@@ -40,12 +40,6 @@ class Normalize(Rule):
     keep: tuple[str, ...] = ()
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return the normalization of the selected weights.
-
-        Raises:
-            UnknownName: a glob matches no layer.
-            SpecError: all values of a weight are equal, or the weight is frozen already.
-        """
         weights = {}
         for name in select_weights(learner, True, {}, keep=self.keep):
             existing = learner.parametrizations(name)
@@ -57,50 +51,28 @@ class Normalize(Rule):
 
 
 class NormalizedWeight(Parametrization):
-    """A weight normalized to zero mean and its initial standard deviation.
-
-    Args:
-        weight: its standard deviation becomes the gain.
-        name: name of the weight, for the error.
-        gain: another gain, of a weight normalized before.
-
-    Attributes:
-        gain: g, 0-d float32.
-
-    Raises:
-        SpecError: all values of the weight are equal.
-    """
-
-    gain: torch.Tensor
+    """A weight normalized to zero mean and the standard deviation ``gain`` (g), initially its own."""
 
     def __init__(self, weight: torch.Tensor, name: str, gain: torch.Tensor | None = None) -> None:
         super().__init__()
         _, deviation, _ = _moments(weight.detach())
         if not deviation > 0:
             raise SpecError(f"normalize at {name!r}: all its values are equal; name it in keep")
-        self.register_buffer("gain", (deviation if gain is None else gain).clone())
+        self.gain = nn.Buffer((deviation if gain is None else gain).clone())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` normalized."""
         mean, deviation, there = _moments(x)
         return (x - mean * there) * (self.gain / deviation)
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
-        """Return ``forward(value)``, dense."""
         return Dense(self(value).detach().cpu().numpy().copy())
 
 
 class NormalizeConstraint(Constraint):
     """The normalized weights of a :class:`Normalize`."""
 
-    order: ClassVar[int] = 0
-
     def check(self, weights: WeightView) -> None:
-        """Refuse a mask after the normalization.
-
-        Raises:
-            SpecError: a mask acts after the normalization, whose statistics would include the masked values.
-        """
+        """Refuse masks after the normalization, whose statistics would include the masked values."""
         for name, normalized in self.weights.items():
             every = weights.parametrizations(name)
             if any(isinstance(each, Mask) for each in every[every.index(normalized) :]):

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
+from torch import nn
 
 from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import SpecError
 from attar._src.core.tensors import Quantized
+from attar._src.methods.quantize.grid_constraint import positions_on_grids
 from attar._src.train.schedule import Schedule, Scheduled
 from attar._src.work.learner import Learner
 from attar._src.work.objective import LossInputs, Objective
+from attar._src.work.parametrization import GridPositions
 from attar._src.work.term import Term
-from attar._src.work.weight_view import WeightView
 
 _SEEN = 1.0  # added to the count of every code, so that absent codes have a finite price
 _DUAL_STEP = 0.02  # change of log mu in a step, per relative excess of the rate
@@ -36,12 +39,11 @@ class Rate(Term):
 
     p is counted from the rounded codes in every step, without gradient. R pulls weights towards frequent codes, mostly
     0, and steps towards grids that need fewer codes. The loss is that of Oktay et al. 2020, "Scalable model compression
-    by entropy penalized reparameterization", section 2, with counted frequencies in place of a learned density. Weights
-    must be on an evenly spaced grid, such as that of ``lsq`` or ``quantize``.
+    by entropy penalized reparameterization", section 2, with counted frequencies in place of a learned density.
 
     With a budget, the gradient is that of ``mu R`` while the rate exceeds the budget, and zero below it. ``mu`` starts
-    at 1 and follows ``log mu += 0.02 (rate / budget - 1)`` in every step; ``weight`` scales it. The value of the loss,
-    which logs show, is then the rate of the rounded codes.
+    at 1 and follows ``log mu += 0.02 (rate / budget - 1)`` in every step. The value of the loss is then the rate of the
+    rounded codes. Weights must be on an evenly spaced grid, such as that of ``lsq`` or ``quantize``.
 
     Attributes:
         bits: budget in bits per coded weight, a number or a schedule; None for no budget.
@@ -63,46 +65,30 @@ class Rate(Term):
         return self
 
     def size_budget(self) -> float | None:
-        """Return ``file``."""
         return self.file
 
     def build(self, learner: Learner) -> Objective:
-        """Return the loss.
-
-        Raises:
-            SpecError: no weight is on an evenly spaced grid.
-        """
-        with torch.no_grad():
-            rates = _rates(learner.weight_view())
-            if rates is None:
-                raise SpecError(
-                    "rate: no weight is on an evenly spaced grid, so no codes exist to count; add a constraint such as "
-                    "lsq to this stage or an earlier one"
-                )
-            start = float(rates[1])
-            return _Rate(self, start, torch.nan if self.file is None else _code_budget(self.file, start, learner))
+        positions = positions_on_grids(learner, "rate")
+        rounded = float(_rates(positions)[1])
+        budget = torch.nan if self.file is None else _code_budget(self.file, rounded, positions, learner)
+        return _Rate(self, rounded, budget)
 
 
 class _Rate(Objective):
-    mu: torch.Tensor
-    begun: torch.Tensor
-
     def __init__(self, term: Rate, start: float, budget: float) -> None:
         super().__init__()
         self.term = term
-        self.register_buffer("mu", torch.tensor(0.0))
+        self.mu = nn.Buffer(torch.tensor(0.0))
         # In a buffer, so that a resumed run keeps its first budget.
-        self.register_buffer("begun", torch.tensor([start, budget]))
+        self.begun = nn.Buffer(torch.tensor([start, budget]))
 
     def forward(self, sources: LossInputs) -> torch.Tensor:
-        rates = _rates(sources.weights)
-        assert rates is not None
-        interpolated, rounded = rates
+        interpolated, rounded = _rates(sources.weights.grid_positions())
         budget = self._budget(sources.progress)
         if budget is None:
             return interpolated
         if self.training:
-            self.mu += _DUAL_STEP * (rounded / budget - 1)
+            self.mu.add_(_DUAL_STEP * (rounded / budget - 1))
             self.mu.clamp_(min=math.log(_LEAST), max=-math.log(_LEAST))
         # Compared by the rounded codes, because interpolation overestimates a low rate.
         penalty = self.mu.exp() * interpolated * (rounded > budget)
@@ -119,31 +105,25 @@ class _Rate(Objective):
         return Schedule(start=max(start, stop), stop=stop, shape="cosine", end=self.term.reach).at(progress)
 
 
-def _rates(weights: WeightView) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Return bits per coded weight, interpolated between codes and of the rounded codes; None without codes."""
-    positions = list(weights.grid_positions().values())
-    if not positions:
-        return None
-    bits = [_bits(each.at.reshape(-1), each.low, each.high) for each in positions]
-    count = sum(each.at.numel() for each in positions)
-    return torch.stack([b for b, _ in bits]).sum() / count, torch.stack([s for _, s in bits]).sum() / count
+def _rates(positions: Mapping[str, GridPositions]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return bits per coded weight: interpolated between codes, and of the rounded codes."""
+    bits = [_bits(each.at.reshape(-1), each.low, each.high) for each in positions.values()]
+    count = sum(each.at.numel() for each in positions.values())
+    interpolated, rounded = (torch.stack(parts).sum() / count for parts in zip(*bits, strict=True))
+    return interpolated, rounded
 
 
-def _code_budget(budget: float, rate: float, learner: Learner) -> float:
-    """Return the bits per coded weight with which a whole file has ``budget`` bits per parameter.
-
-    Raises:
-        SpecError: the other parts of the file exceed the budget.
-    """
+def _code_budget(budget: float, rate: float, positions: Mapping[str, GridPositions], learner: Learner) -> float:
+    """Return the bits per coded weight with which a file has ``budget`` bits per parameter."""
     model = learner.deployed(emit=False)
     size: dict[str, int] = inspect_artifact(open_artifact(pack(model.contents(learner.use), coder=learner.coder)))
-    coded = {name: each.at.numel() for name, each in learner.weight_view().grid_positions().items()}
     # Constant vectors of an untrained module take no bits yet, but will after training.
     stored = model.stored()
     vectors = [stored[name] for name, _ in learner.module.named_parameters() if name in stored]
     constant = sum(16 * each.codes.size for each in vectors if isinstance(each, Quantized) and not np.ptp(each.codes))
-    other = 8.0 * (size["file_bytes"] - size["graph_bytes"] + _SPARE) + constant - rate * sum(coded.values())
-    left = (budget * size["parameters"] - other) / sum(coded.values())
+    coded = sum(each.at.numel() for each in positions.values())
+    other = 8.0 * (size["file_bytes"] - size["graph_bytes"] + _SPARE) + constant - rate * coded
+    left = (budget * size["parameters"] - other) / coded
     if left <= 0:
         raise SpecError(
             f"rate: a file of {budget:g} bits per weight (1% below the size of `compress`) has "
@@ -154,17 +134,13 @@ def _code_budget(budget: float, rate: float, learner: Learner) -> float:
 
 
 def _bits(at: torch.Tensor, low: int, high: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the bits of a tensor's codes under their own frequencies: interpolated, and of the rounded codes.
-
-    Args:
-        at: positions in codes, ``(n,)``; only the first result has a gradient to them.
-        low, high: smallest and largest code.
-    """
+    """Return the bits of codes ``low`` to ``high`` at positions ``(n,)`` under their own frequencies: interpolated,
+    with gradient, and of the rounded codes."""
     levels = high - low + 1
     inside = at.clamp(low, high) - low
     with torch.no_grad():
         # Values that are not finite count as 0; the loss is then not finite, which the training loop reports.
-        known = inside.nan_to_num(0.0).clamp_(0, levels - 1)
+        known = inside.nan_to_num(0.0)
         counts = torch.bincount(known.round().long(), minlength=levels).to(at.dtype)
         prices = torch.log2((counts + _SEEN).sum()) - torch.log2(counts + _SEEN)
         below = known.floor().clamp_(max=max(levels - 2, 0)).long()

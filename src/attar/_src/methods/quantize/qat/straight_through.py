@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 
-from attar._src.core.errors import SpecError
+from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.core.spec import Spec
 from attar._src.methods.layer_selection import select_weights
 from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
-from attar._src.methods.quantize.integer_bias import with_integer_biases
+from attar._src.methods.quantize.grid_constraint import GridConstraint
 from attar._src.methods.quantize.ptq.registry import SOLVERS
 from attar._src.methods.quantize.qat.activation_grid import ActivationGrid
 from attar._src.methods.quantize.qat.weight_grid import WeightGrid
-from attar._src.work.compressed_model import CompressedModel
 from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
 from attar._src.work.rule import Rule
@@ -54,19 +53,12 @@ class StraightThrough(Rounding, Rule):
     or propagating gradients through stochastic neurons"; Jacob et al. 2018, "Quantization and training of neural
     networks", section 3).
 
-    At 4 bits and fewer the accuracy is far better than with post-training quantization (``quantize`` without
-    ``epochs``).
+    At 4 bits and fewer it is far more accurate than post-training quantization (``quantize`` without ``epochs``).
     """
 
     name: Literal["quantize"] = "quantize"
 
     def attach(self, learner: Learner) -> Constraint:
-        """Return the grids of the selected weights and their sites.
-
-        Raises:
-            UnknownName: a glob matches no layer, or the solver does not exist.
-            SpecError: a scheme does not fit a weight, or the solver needs statistics of a layer's inputs.
-        """
         solver = None if self.scales == "absmax" else SOLVERS[self.scales]
         if solver is not None and solver.inputs:
             raise SpecError(
@@ -78,10 +70,8 @@ class StraightThrough(Rounding, Rule):
         for name, width in bits.items():
             granularity = self.granularity or PerChannel(axis=learner.weights[name].axis)
             scheme = Scheme(bits=width, granularity=granularity)
-            try:
+            with prefixed_errors(f"quantize at {name!r}"):
                 weights[name] = WeightGrid(learner.tensor(name), scheme, solver)
-            except SpecError as error:
-                raise SpecError(f"quantize at {name!r}: {error}") from error
         values: dict[str, ActivationGrid] = {}
         if self.activations is not None:
             for place in learner.places(bits):
@@ -89,20 +79,14 @@ class StraightThrough(Rounding, Rule):
         return StraightThroughConstraint(self, weights, values)
 
 
-class StraightThroughConstraint(Constraint):
+class StraightThroughConstraint(GridConstraint):
     """The grids of a :class:`StraightThrough`."""
 
-    order: ClassVar[int] = 1
-    family: ClassVar[str] = "grid"
-
-    def __init__(
-        self, rule: StraightThrough, weights: Mapping[str, WeightGrid], values: Mapping[str, ActivationGrid]
-    ) -> None:
+    def __init__(self, rule: Rounding, weights: dict[str, WeightGrid], values: dict[str, ActivationGrid]) -> None:
         super().__init__(weights, values)
         self.rule = rule
 
     def update(self, progress: Progress, weights: WeightView) -> None:
-        """Schedule solver runs, and update ranges with the previous batch."""
         for grid in self.parametrizations:
             if isinstance(grid, WeightGrid):
                 grid.due = progress.step % self.rule.every == 0
@@ -116,7 +100,3 @@ class StraightThroughConstraint(Constraint):
             if isinstance(grid, ActivationGrid):
                 grid.advance()
                 grid.put(mean(grid.range))
-
-    def finish(self, piece: CompressedModel) -> CompressedModel:
-        """Return the model with the biases of integer layers rounded to their integer grid."""
-        return with_integer_biases(piece)

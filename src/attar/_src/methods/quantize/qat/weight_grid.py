@@ -4,55 +4,42 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import nn
 
 from attar._src.core.errors import SpecError
 from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import CompressedTensor, Quantized, round_to_grid
 from attar._src.methods.quantize.ptq.solver import TINY, Solver
-from attar._src.methods.quantize.qat import fake_quantize
+from attar._src.methods.quantize.qat.fake_quantize import fake_quantize_weight
 from attar._src.work.parametrization import GridPositions, Parametrization
 
 
 class WeightGrid(Parametrization):
-    """A weight rounded to a symmetric grid.
+    """A weight rounded to a symmetric grid, with a straight-through gradient.
 
-    Args:
-        weight: gives the shape.
-        scheme: the grid.
-        solver: computes the scales when they are due; None for scales that span the weight in every forward pass.
+    Without a solver the scales span the weight in every forward pass.
 
     Attributes:
         due: whether the next forward pass runs the solver.
         scale: the solver's scales, ``(count,)``, NaN before its first run; empty without a solver.
-
-    Raises:
-        SpecError: the scheme does not fit the weight's shape.
     """
-
-    index: torch.Tensor
-    scale: torch.Tensor
 
     def __init__(self, weight: torch.Tensor, scheme: Scheme, solver: Solver | None) -> None:
         super().__init__()
         self.scheme, self.solver, self.due = scheme, solver, False
-        index = scheme.granularity.index(tuple(weight.shape))
-        self.register_buffer("index", torch.from_numpy(index), persistent=False)
-        count = scheme.granularity.count(tuple(weight.shape)) if solver else 0
-        self.register_buffer("scale", torch.full((count,), torch.nan))
+        shape = tuple(weight.shape)
+        self.index = nn.Buffer(torch.from_numpy(scheme.granularity.index(shape)), persistent=False)
+        self.scale = nn.Buffer(torch.full((scheme.granularity.count(shape) if solver else 0,), torch.nan))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` on the grid, with a straight-through gradient."""
-        return fake_quantize.fake_quantize_weight(
-            x, self._scales(x.detach())[self.index], self.scheme.qmin, self.scheme.qmax
-        )
+        scale = self._scales(x.detach())[self.index]
+        return fake_quantize_weight(x, scale, self.scheme.qmin, self.scheme.qmax)
 
     def grid_positions(self, value: torch.Tensor) -> GridPositions:
-        """Return the positions of ``value`` in codes."""
         scale = self._scales(value.detach())[self.index]
         return GridPositions(value / scale, scale, self.scheme.qmin, self.scheme.qmax)
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
-        """Return codes and scales of ``forward(value)``."""
         scales = self._scales(value.detach()).cpu().numpy()
         return round_to_grid(np.ascontiguousarray(value.detach().cpu().numpy()), scales, None, self.scheme)
 

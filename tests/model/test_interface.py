@@ -6,8 +6,7 @@ from torch import nn
 
 from attar._src.core.errors import ModelError
 from attar._src.model.capture import capture
-from attar._src.model.entry import call_by_name, flat_entry, forward_parameters
-from attar._src.model.outputs import flatten_outputs
+from attar._src.model.interface import call_by_name, flat_entry, flatten_outputs, forward_parameters
 from attar._src.model.trace import deploy_graph, trace
 
 

@@ -1,11 +1,74 @@
-"""Names of outputs: the outputs of an ONNX graph get the paths that the module's own outputs have."""
+"""Inputs and outputs of an exported ONNX graph: their names, and the ports that describe them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import onnx
+import torch
 from torch import fx
+
+from attar._src.artifact.manifest import Port
+from attar._src.core.errors import ModelError
+
+_NAMES: dict[int, Any] = {
+    onnx.TensorProto.FLOAT: "f32",
+    onnx.TensorProto.INT64: "i64",
+    onnx.TensorProto.INT32: "i32",
+    onnx.TensorProto.INT8: "i8",
+    onnx.TensorProto.UINT8: "u8",
+    onnx.TensorProto.BOOL: "bool",
+}
+
+
+def name_inputs(model: onnx.ModelProto, graph: fx.GraphModule) -> None:
+    """Give the inputs of the ONNX graph the names of the nodes: fx renames what is a word of Python (``input``)."""
+    nodes = graph.graph.find_nodes(op="placeholder")
+    names = {value.name: node.name for value, node in zip(model.graph.input, nodes, strict=True)}
+    for value in model.graph.input:
+        value.name = names[value.name]
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = names.get(name, name)
+
+
+def describe_ports(
+    model: onnx.ModelProto, example: Sequence[torch.Tensor]
+) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+    """Describe inputs and outputs, giving the exporter's symbols names a reader understands."""
+    names: dict[str, str] = {}
+    ports: list[list[Port]] = [[], []]
+    for side, values in enumerate((model.graph.input, model.graph.output)):
+        for position, value in enumerate(values):
+            shape: list[int | str] = []
+            for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+                if dim.HasField("dim_value"):
+                    shape.append(dim.dim_value)
+                else:
+                    if side == 0 and dim.dim_param not in names:
+                        # Axis 0 counts examples in every input; other lengths may vary apart.
+                        short = "batch" if axis == 0 else f"axis{axis}"
+                        fresh = axis == 0 or short not in names.values()
+                        names[dim.dim_param] = short if fresh else f"{value.name}_{short}"
+                    name = names.get(dim.dim_param, dim.dim_param or f"{value.name}_{axis}")
+                    dim.dim_param = name
+                    shape.append(name)
+            kind = _NAMES.get(value.type.tensor_type.elem_type)
+            if kind is None:
+                what = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+                raise ModelError(
+                    f"{'output' if side else 'input'} {value.name!r} is {what}; use one of {[*_NAMES.values()]}"
+                )
+            ports[side].append(
+                Port(
+                    name=value.name,
+                    dtype=kind,
+                    shape=tuple(shape),
+                    example=tuple(example[position].shape) if side == 0 else None,
+                )
+            )
+    return tuple(ports[0]), tuple(ports[1])
 
 
 def name_outputs(model: onnx.ModelProto, graph: fx.GraphModule, names: Sequence[str]) -> None:

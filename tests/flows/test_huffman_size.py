@@ -1,4 +1,5 @@
 import heapq
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,9 +7,12 @@ from tests import samples
 
 from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.writer import pack
+from attar._src.core.registry import load_object
 from attar._src.core.scheme import PerBucket, PerTensor, Scheme
 from attar._src.core.tensors import Codebook, Dense, Quantized, Sparse
-from attar._src.measure.huffman_size import HuffmanSize, huffman_size
+
+SOURCE = Path(__file__).parents[2] / "studies" / "polino2018" / "huffman_size.py"
+HuffmanSize, huffman_size = (load_object(f"{SOURCE}:{name}") for name in ("HuffmanSize", "huffman_size"))
 
 
 def codebook(codes, size=256, levels=None):

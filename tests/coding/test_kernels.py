@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import attar._src.coding
-from attar._src.coding.compiled import compiled
+from attar._src.coding.kernels import compiled
 
 ROUND_TRIP = """
 import sys

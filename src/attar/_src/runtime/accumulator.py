@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,31 +16,26 @@ _ROUNDING = 2 * float(np.finfo(np.float32).eps)
 _OVERFLOW = "its sums would not fit 32 bits"
 
 
-@dataclass(frozen=True, eq=False)
-class Sums:
+class Accumulator(NamedTuple):
     """The accumulator of an integer product, with the value ``step * (sum of code products + bias)``.
 
-    Attributes:
-        step: float32, input scale times weight scale, ``(1,)`` or ``(output channels,)``.
-        bias: int32, ``(output channels,)``, or None.
+    ``step`` is input scale times weight scale, ``(1,)`` or ``(output channels,)``; ``bias`` is ``(output channels,)``.
     """
 
     step: NDArray[np.float32]
     bias: NDArray[np.int32] | None
 
 
-def sums_of(weight: Int8Weight, grid: Grid, axis: int, bias: NDArray[Any] | None) -> Sums | str:
-    """Return the accumulator of a product, or the reason why int32 cannot represent it exactly.
+def accumulator_of(weight: Int8Weight, grid: Grid, axis: int, bias: NDArray[Any] | None) -> Accumulator | str:
+    """Return the accumulator of a product of data on ``grid`` and a weight, or why int32 cannot represent it exactly.
 
     The bias must already be a multiple of the step, because a kernel must not round what the file does not. Float32
     rounding is tolerated: of the step, of the product and of reading it back, each at most 2^-24 of the bias, together
     less than 2^-22.
 
     Args:
-        weight: the second factor.
-        grid: the grid of the first factor.
         axis: the output axis of the weight.
-        bias: float32, one per output channel, or None.
+        bias: one float32 per output channel.
     """
     with np.errstate(all="ignore"):
         step = weight.scale * np.float32(grid.scale)
@@ -51,7 +45,7 @@ def sums_of(weight: Int8Weight, grid: Grid, axis: int, bias: NDArray[Any] | None
     largest = np.abs(weight.codes.astype(np.int64)).sum(others)
     largest *= max(grid.zero_point - grid.low, grid.high - grid.zero_point)
     if bias is None:
-        return Sums(step, None) if (largest <= _INT32).all() else _OVERFLOW
+        return Accumulator(step, None) if (largest <= _INT32).all() else _OVERFLOW
     if bias.shape not in ((largest.size,), (1, largest.size)) or bias.dtype != np.float32:
         return "its bias is not a float32 number for each output channel"
     exact = bias.reshape(-1).astype(np.float64)
@@ -60,4 +54,4 @@ def sums_of(weight: Int8Weight, grid: Grid, axis: int, bias: NDArray[Any] | None
         return _OVERFLOW
     if (np.abs(steps * step - exact) > _ROUNDING * np.abs(exact)).any():
         return "its bias is not in whole steps of input scale times weight scale, and would be rounded"
-    return Sums(step, steps.astype(np.int32))
+    return Accumulator(step, steps.astype(np.int32))

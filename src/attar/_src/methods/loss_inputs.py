@@ -1,0 +1,79 @@
+"""The inputs of a stage's objectives: outputs and layers of the student and of its teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attar._src.core.errors import SpecError, UnknownName
+from attar._src.model.interface import flatten_outputs, main_output
+from attar._src.model.taps import LayerTaps
+from attar._src.train.batch import Batch
+from attar._src.work.context import OpenTeacher, Teacher
+from attar._src.work.learner import Learner
+from attar._src.work.objective import LossInputs
+from attar._src.work.term import Term
+
+
+@dataclass(frozen=True)
+class TeacherAnswers:
+    """Outputs of teachers for a batch: main output by teacher, and layers that the terms read by teacher and path."""
+
+    outputs: Mapping[str, Tensor]
+    features: Mapping[str, Mapping[str, Tensor]]
+
+
+class InputCollector:
+    """Collects what the terms of a stage read.
+
+    Args:
+        terms: the terms of the loss.
+        learner: the student, with constraints attached.
+        teachers: name of a model -> teacher; may be empty if nothing is left to train.
+
+    Attributes:
+        features: paths of the student's layers that the terms read.
+        teacher_features: name of a teacher -> paths of its layers that the terms read.
+    """
+
+    def __init__(self, terms: Sequence[Term], learner: Learner, teachers: Mapping[str, Teacher]) -> None:
+        self.features = tuple(dict.fromkeys(path for term in terms for path in term.features()))
+        self.teacher_features: dict[str, tuple[str, ...]] = {}
+        for name, paths in (pair for term in terms for pair in term.teacher_features().items()):
+            self.teacher_features[name] = tuple(dict.fromkeys((*self.teacher_features.get(name, ()), *paths)))
+        self.names = tuple(dict.fromkeys(name for term in terms for name in term.teachers()))
+        self.teachers = teachers
+        self.weights = learner.weight_view()
+
+    @torch.no_grad()
+    def ask(self, batch: Batch) -> TeacherAnswers:
+        """Return the outputs of the teachers for a batch.
+
+        Raises:
+            SpecError: a teacher's layers cannot be read, or a layer does not exist.
+        """
+        outputs: dict[str, Tensor] = {}
+        features: dict[str, Mapping[str, Tensor]] = {}
+        for name in self.names:
+            teacher, layers = self.teachers[name], self.teacher_features.get(name)
+            if not layers:
+                outputs[name] = teacher.outputs(batch)
+                continue
+            if not isinstance(teacher, OpenTeacher):
+                raise SpecError(f"teacher {name!r} is a file or a cache and has outputs only; give it as a program")
+            try:
+                outputs[name], features[name] = teacher.look(batch, layers)
+            except UnknownName as error:
+                raise SpecError(f"teacher {name!r}: {error}") from error
+        return TeacherAnswers(outputs, features)
+
+    def collect(
+        self, outputs: Any, taps: LayerTaps, batch: Batch, answers: TeacherAnswers, progress: float
+    ) -> LossInputs:
+        """Return the inputs of the objectives for the student's outputs on a batch."""
+        every, main = tuple(flatten_outputs(outputs).values()), main_output(outputs)
+        return LossInputs(main, every, batch, answers.outputs, progress, taps.take(), answers.features, self.weights)

@@ -1,0 +1,39 @@
+"""What rules and losses on grids share."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from attar._src.core.errors import SpecError
+from attar._src.methods.quantize.integer_bias import with_integer_biases
+from attar._src.work.compressed_model import CompressedModel
+from attar._src.work.constraint import Constraint
+from attar._src.work.learner import Learner
+from attar._src.work.parametrization import GridPositions
+
+
+class GridConstraint(Constraint):
+    """Grids on weights and activations; those of a later constraint replace them."""
+
+    order: ClassVar[int] = 1
+    family: ClassVar[str] = "grid"
+
+    def finish(self, model: CompressedModel) -> CompressedModel:
+        return with_integer_biases(model)
+
+
+def positions_on_grids(learner: Learner, what: str) -> dict[str, GridPositions]:
+    """Return weight -> its positions on an evenly spaced grid, without gradient, for the rule or loss ``what``.
+
+    Raises:
+        SpecError: no weight is on such a grid.
+    """
+    with torch.no_grad():
+        positions = learner.weight_view().grid_positions()
+    if not positions:
+        raise SpecError(
+            f"{what}: no weight is on an evenly spaced grid, so it has no codes; add a constraint such as lsq before it"
+        )
+    return positions

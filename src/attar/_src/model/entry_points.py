@@ -1,0 +1,108 @@
+"""Entry points: several methods of one module as graphs that share its weights (an encoder, a decoder's step)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from attar._src.artifact.manifest import Part
+from attar._src.core.errors import ModelError
+from attar._src.model.capture import CapturedModel, capture
+from attar._src.model.fold import Folding, Refusal
+from attar._src.model.programs import state_of
+from attar._src.model.trace import deploy_graph, fold_copy
+from attar._src.model.traced import TracedModel
+
+
+@dataclass(frozen=True)
+class EntryPoint:
+    """A method that becomes a graph.
+
+    Attributes:
+        example: its positional inputs, at least two long along every dynamic axis.
+        method: its name.
+        dynamic: axes of every input whose length may vary.
+    """
+
+    example: Sequence[torch.Tensor]
+    method: str = "forward"
+    dynamic: Sequence[int] = (0,)
+
+
+def trace_methods(module: nn.Module, entries: Mapping[str, EntryPoint]) -> dict[str, TracedModel]:
+    """Trace several methods of a module in evaluation mode.
+
+    A batch-norm is folded into a weight only where every graph that reads the weight multiplies it by the same factor.
+
+    Args:
+        module: any module whose methods ``torch.export`` can trace; float32 parameters.
+        entries: name of a graph -> the method it is.
+
+    Returns:
+        The traced graphs by name. Tensors of the module have one name in all of them; constants of a trace begin with
+        the name of their graph, ``encoder.val_3``.
+
+    Raises:
+        ModelError: a method cannot be traced or exported; the message names the graph.
+    """
+    captured = {}
+    for name, entry in entries.items():
+        try:
+            captured[name] = capture(module, entry.example, dynamic=entry.dynamic, mode="eval", method=entry.method)
+        except ModelError as error:
+            raise ModelError(f"graph {name!r}: {error}") from error
+        _prefix_lifted(captured[name], {*state_of(module)}, name)
+    folds = {name: fold_copy(each) for name, each in captured.items()}
+    reads = {name: _read(each) for name, each in captured.items()}
+    traced = {
+        name: deploy_graph(module, each, refuse=_agreement(name, folds, reads)) for name, each in captured.items()
+    }
+    return {name: _prefix_constants(each, {*state_of(module)}, name) for name, each in traced.items()}
+
+
+def _read(captured: CapturedModel) -> set[str]:
+    """Return the names of the tensors that a program reads."""
+    return {str(node.target) for node in captured.evaluation.graph.find_nodes(op="get_attr")}
+
+
+def _agreement(graph: str, folds: Mapping[str, Folding], reads: Mapping[str, set[str]]) -> Refusal:
+    """Return what refuses a factor that another graph that reads the weight does not multiply it by."""
+
+    def refuse(name: str, factor: NDArray[np.float64], axis: int) -> str | None:
+        for other in reads:
+            if other != graph and name in reads[other]:
+                found = folds[other].factors.get(name)
+                if found is None or found[1] != axis or not np.array_equal(found[0], factor):
+                    return f"graph {other!r} reads {name} too"
+        return None
+
+    return refuse
+
+
+def _prefix_lifted(captured: CapturedModel, known: set[str], graph: str) -> None:
+    """Put the graph's name before those of tensors that tracing made."""
+    program = captured.evaluation
+    for node in program.graph.find_nodes(op="get_attr"):
+        if node.target not in known:
+            name = f"{graph}_{node.target}".replace(".", "_")
+            program.register_buffer(name, state_of(program)[node.target], persistent=False)
+            node.target = name
+    program.recompile()
+
+
+def _prefix_constants(traced: TracedModel, known: set[str], graph: str) -> TracedModel:
+    """Put the graph's name before those of constants that exporting made."""
+    names = {name: f"{graph}.{name}" for name in traced.constants if name not in known}
+    return replace(
+        traced,
+        constants={names.get(name, name): value for name, value in traced.constants.items()},
+        bindings=tuple(
+            each.model_copy(update={"parts": (Part(tensor=names[each.to]),)}) if each.to in names else each
+            for each in traced.bindings
+        ),
+    )
