@@ -56,6 +56,7 @@ class Split:
         return Split(tuple(each[indices] for each in self.inputs), targets)
 
     def digest(self) -> str:
+        """Return the SHA-256 of the arrays, or of a loader's sizes and first batches."""
         if self.loader is not None:
             return loader_checks.loader_digest(self.loader)
         return digest(self.inputs if self.targets is None else (*self.inputs, self.targets))
