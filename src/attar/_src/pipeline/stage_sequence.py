@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from attar._src.methods.quantize.solved_grids import adopt
+from attar._src.methods.quantize.fixed_grids import adopt
 from attar._src.work.compressed_model import CompressedModel
 from attar._src.work.learner import Learner
 from attar._src.work.stage import Stage

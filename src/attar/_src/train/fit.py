@@ -26,7 +26,7 @@ from attar._src.train.seeds import derive_seed, seed_everything
 from attar._src.train.store import Checkpoint, CheckpointStore, flatten_state, unflatten_state
 
 _PARAMETRIZATION = "program.attar_parametrization"  # prefix of the names of constraints' parameters and buffers
-_CHECK_EVERY = 50  # steps: checks of the losses synchronise with the device and the other ranks
+_CHECK_LOSSES_EVERY = 50  # steps: checks of the losses synchronise with the device and the other ranks
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class _Loop:
             examples += len(batch)
             bar.step()
             raise_if_interrupted()
-            if len(losses) == _CHECK_EVERY:
+            if len(losses) == _CHECK_LOSSES_EVERY:
                 self._check_losses(losses, number, index, bar)
         if not examples:
             raise DataError(f"epoch {number + 1} has no batches; a loader must give them each time it is iterated")

@@ -9,9 +9,9 @@ from attar._src.core.errors import SpecError
 from attar._src.core.scheme import PerTensor
 from attar._src.core.tensors import Codebook, Dense, Quantized, Sparse
 from attar._src.methods.prune.prune import Prune
+from attar._src.methods.quantize.fixed_grids import FixedAffineGrid, FixedCodebook, adopt
 from attar._src.methods.quantize.lsq.rule import Lsq
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
-from attar._src.methods.quantize.solved_grids import FixedAffineGrid, FixedCodebook, adopt
 from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.work.compressed_model import CalibrationInputs
 from attar._src.work.constraint import Progress
