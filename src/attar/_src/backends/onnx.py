@@ -11,12 +11,13 @@ import onnx
 from attar._src.artifact.manifest import Manifest, canonical
 from attar._src.artifact.reader import Artifact
 from attar._src.artifact.writer import write_atomically
+from attar._src.backends.backend import Backend
 from attar._src.core.errors import ArtifactError
 from attar._src.measure.runner import Runner, open_onnx
 from attar._src.runtime.lower import lower
 
 
-class OnnxBackend:
+class OnnxBackend(Backend):
     """``onnx``: the graph that :class:`Session` runs, with int8 weights between Q/DQ operators for layers that run in
     integers and float32 weights for the others.
 

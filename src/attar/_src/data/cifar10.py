@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from attar._src.core.errors import DataError
 from attar._src.data.dataset import Dataset
 from attar._src.data.preprocessing import find_preprocessing
-from attar._src.data.source import check_split, locate
+from attar._src.data.source import DataSource, check_split, locate
 
 RECORD = 1 + 3 * 32 * 32
 CIFAR10_LIMIT = 10_000  # records of a batch file
@@ -23,7 +23,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 BATCHES = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)}
 
 
-class Cifar10:
+class Cifar10(DataSource):
     """``cifar10``: uint8 ``(n, 3, 32, 32)``, ten classes; 50,000 train and 10,000 test examples.
 
     Files: ``data_batch_1.bin`` to ``data_batch_5.bin`` and ``test_batch.bin`` in ``$ATTAR_DATA/cifar-10-batches-bin``

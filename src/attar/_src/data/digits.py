@@ -11,10 +11,10 @@ import numpy as np
 from attar._src.core.errors import DataError
 from attar._src.data.dataset import Dataset, holdout
 from attar._src.data.preprocessing import find_preprocessing
-from attar._src.data.source import check_split
+from attar._src.data.source import DataSource, check_split
 
 
-class Digits:
+class Digits(DataSource):
     """``digits``: uint8 ``(n, 1, 8, 8)`` from 0 to 16, ten classes; 1438 train and 359 test examples.
 
     ``sklearn.datasets.load_digits``: the test part of the UCI set "Optical Recognition of Handwritten Digits". The

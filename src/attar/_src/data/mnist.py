@@ -10,10 +10,10 @@ from attar._src.core.errors import DataError
 from attar._src.data.dataset import Dataset
 from attar._src.data.idx import read_idx
 from attar._src.data.preprocessing import find_preprocessing
-from attar._src.data.source import check_split, locate
+from attar._src.data.source import DataSource, check_split, locate
 
 
-class Mnist:
+class Mnist(DataSource):
     """``mnist``: uint8 ``(n, 1, 28, 28)``, ten classes; 60,000 train and 10,000 test examples.
 
     Files: ``train-images-idx3-ubyte.gz``, ``train-labels-idx1-ubyte.gz`` and the same for ``t10k``, in

@@ -11,12 +11,13 @@ import numpy as np
 
 from attar._src.core.errors import DataError, missing_file
 from attar._src.data.dataset import Dataset, as_labels
+from attar._src.data.source import DataSource
 
 # Of zipfile and numpy, for members that are damaged, encrypted, unsupported or too large.
 _DAMAGE = (ValueError, KeyError, OSError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
-class Npz:
+class Npz(DataSource):
     """``npz:PATH``: arrays ``x_train``, ``y_train``, ``x_test``, ``y_test``, or ``x`` and ``y`` for a single split.
 
     Split ``s`` is ``x_s`` and ``y_s`` if the file has ``x_s``, otherwise ``x`` and ``y``. Labels are classes and
