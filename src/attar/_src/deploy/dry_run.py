@@ -12,7 +12,7 @@ from torch import nn
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import ArtifactError, ModelError, SpecError
 from attar._src.deploy.parity import FLOAT_TOLERANCE, Parity, compare_outputs, output_arrays
-from attar._src.model.capture import CapturedModel, capture, evaluation_mode
+from attar._src.model.capture import CapturedModel, capture, in_mode
 from attar._src.model.interface import call_by_name
 from attar._src.model.trace import deploy_graph
 from attar._src.model.traced import TracedModel
@@ -43,7 +43,7 @@ def check_deployable(module: nn.Module, untouched: CompressedModel, use: FileInf
         plain = [tensor.float() if tensor.is_floating_point() else tensor for tensor in exact]
         return call_by_name(module, inputs.names, plain)
 
-    with evaluation_mode(module):
+    with in_mode(module, train=False):
         parity = compare_outputs(session, original, _first_batch(inputs), "dry run")
     return parity.check("dry run of the untouched module", integers=False)
 
@@ -103,7 +103,7 @@ def _captured(
 
 
 def _same_outputs(module: nn.Module, captured: CapturedModel, batches: Sequence[tuple[torch.Tensor, ...]]) -> bool:
-    with torch.no_grad(), evaluation_mode(module):
+    with torch.no_grad(), in_mode(module, train=False):
         for batch in batches:
             wanted = output_arrays(call_by_name(module, captured.names, batch))
             got = output_arrays(captured.evaluation(*batch))
