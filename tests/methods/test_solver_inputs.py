@@ -83,8 +83,8 @@ def user(monkeypatch):
 @pytest.fixture
 def runs(monkeypatch):
     found = []
-    run = collecting._Watching.run
-    monkeypatch.setattr(collecting._Watching, "run", lambda self, *x: found.append(len(x[0])) or run(self, *x))
+    run = collecting._Recorder.run
+    monkeypatch.setattr(collecting._Recorder, "run", lambda self, *x: found.append(len(x[0])) or run(self, *x))
     return found
 
 

@@ -41,13 +41,13 @@ def hidden(graph, batches):
 def passes(monkeypatch):
     """The number of times that each batch was run."""
     runs = []
-    run = collecting._Watching.run
+    run = collecting._Recorder.run
 
     def counted(self, *batch):
         runs.append(len(batch[0]))
         return run(self, *batch)
 
-    monkeypatch.setattr(collecting._Watching, "run", counted)
+    monkeypatch.setattr(collecting._Recorder, "run", counted)
     return runs
 
 
@@ -81,7 +81,7 @@ def test_a_histogram_takes_a_second_pass_after_its_range(graph, batches, passes)
 def test_equal_requests_share_one_statistic(graph, batches):
     found = gathered(graph, {"a": [SPREAD, RANGE], "b": [Request(("relu",), Range)]}, batches)
     assert found["a"][1] is found["b"][0]
-    assert found["a"][0]._extremes is found["a"][1]
+    assert (found["a"][0].low, found["a"][0].high) == (found["a"][1].low, found["a"][1].high)
 
 
 def test_several_values_are_taken_as_one(graph, batches):

@@ -81,7 +81,6 @@ def test_another_method_is_captured_the_same_way():
     assert captured.names == ("ids", "kinds")
     torch.testing.assert_close(captured.evaluation(IDS, KINDS), net.embed(IDS, KINDS))
     assert [port.name for port in deploy_graph(net, captured).outputs] == ["embedding"]
-    torch.testing.assert_close(call_by_name(net, ("kinds", "ids"), (KINDS, IDS), "embed"), net.embed(IDS, KINDS))
 
 
 def test_hooks_of_the_module_see_what_they_always_see():

@@ -15,14 +15,13 @@ from attar._src.model.operators import (
     argument,
     aten,
     bias_of,
-    channel_axis,
     data_of,
     groups_of,
     is_batch_norm,
-    is_identity,
     is_layer,
     kind_of,
     moves,
+    operator_of,
     output_axes,
     weight_of,
 )
@@ -90,7 +89,7 @@ def test_output_axes_number_the_output_channels(case):
         for axis, index, size in reversed(list(zip(axes, place, sizes, strict=True))):
             part = part.unflatten(axis, (size, -1)).select(axis, index)
         part += 1
-        differs = (function(x, changed) != function(x, w)).movedim(channel_axis(node), -1)
+        differs = (function(x, changed) != function(x, w)).movedim(operator_of(node).channel_axis, -1)
         # A channel of experts is one of (E, out).
         differs = differs.movedim(0, -2).flatten(-2) if experts else differs
         seen += [differs.flatten(0, -2).any(0).nonzero().flatten().tolist()]
@@ -139,7 +138,7 @@ def test_norms_and_dropout_are_known_in_both_forms():
     norms = [node for node in captured.evaluation.graph.nodes if is_batch_norm(node)]
     assert [argument(node, "running_var").target for node in norms] == ["2.running_var"]
     assert argument(norms[0], "training") is False
-    assert [node.name for node in captured.evaluation.graph.nodes if is_identity(node)] == ["dropout"]
+    assert [node.name for node in captured.evaluation.graph.nodes if operator_of(node).identity] == ["dropout"]
     traced = trace(net, (torch.randn(2, 3, 5, 5),)).graph.graph.nodes
     assert [is_batch_norm(node) for node in traced if kind_of(node) == "batch_norm"] == [False]
 

@@ -14,7 +14,7 @@ from torch import nn
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import ArtifactError, ModelError, SpecError
 from attar._src.deploy.parity import FLOAT_TOLERANCE, Parity, compare_outputs, output_arrays
-from attar._src.model.capture import CapturedModel, capture, evaluation_mode
+from attar._src.model.capture import CapturedModel, capture, in_mode
 from attar._src.model.interface import call_by_name
 from attar._src.model.trace import deploy_graph
 from attar._src.model.traced import TracedModel
@@ -48,7 +48,7 @@ def check_deployable(module: nn.Module, traced: TracedModel, use: FileInfo, inpu
     def original(*exact: torch.Tensor) -> Any:
         return call_by_name(module, inputs.names, [as_input(tensor) for tensor in exact])
 
-    with evaluation_mode(module):
+    with in_mode(module, train=False):
         parity = compare_outputs(session, original, [_first_batch(inputs)], "dry run")
     return parity.check("dry run of the untouched module", integers=False)
 
@@ -89,9 +89,11 @@ def _captured(
 
 
 def _same_outputs(module: nn.Module, captured: CapturedModel, batch: tuple[torch.Tensor, ...]) -> bool:
-    with torch.no_grad(), evaluation_mode(module):
+    with torch.no_grad(), in_mode(module, train=False):
         wanted = output_arrays(call_by_name(module, captured.names, batch))
         got = output_arrays(captured.evaluation(*batch))
+    if len(wanted) != len(got):
+        return False
     for one, other in zip(wanted, got, strict=True):
         tolerance = FLOAT_TOLERANCE * max(float(abs(one).max(initial=0.0)), 1.0)
         if one.shape != other.shape or not np.allclose(one, other, rtol=0, atol=tolerance):

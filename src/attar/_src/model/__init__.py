@@ -1,1 +1,1 @@
-"""From a module to a traced graph: tracing, batch-norm folding, sites, and the ONNX graph with its bindings."""
+"""From a module to a traced graph, in PyTorch and in ONNX, and what is known of its operators, weights and values."""

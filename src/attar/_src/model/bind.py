@@ -1,8 +1,8 @@
-"""Take the weights out of an exported ONNX graph and say how each initializer is made of the module's state.
+"""Take the weights out of an exported ONNX graph and find how each initializer is made of the module's state.
 
-The exporter moves weights about (a transposed linear layer, the gates of an LSTM reordered, cut and joined). Instead of
-knowing each of its habits, every element of the state gets a bit pattern of its own, the operators that only move data
-are folded, and the patterns that come out tell where each element came from.
+The exporter rearranges weights: it transposes those of linear layers; it cuts, reorders and joins the gates of an LSTM.
+So that no such case has to be known here, every element of the state gets a bit pattern of its own, a *mark*. Operators
+that only move data are folded, and the marks that come out tell where each element came from.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ from attar._src.artifact.manifest import Binding, Part
 from attar._src.core.errors import ModelError
 from attar._src.core.operators import onnx_types
 
-#: Smallest bit pattern of a normal float32; from here on every pattern is a finite positive number.
-_FIRST = 0x0080_0000
-_LAST = 0x7F7F_FFFF
+#: Bit patterns of the smallest and the largest normal float32; all between are finite positive numbers.
+_FIRST, _LAST = 0x0080_0000, 0x7F7F_FFFF
 #: An initializer up to this many bytes stays in the graph (``docs/format.md``, section 5).
 _INLINE_BYTES = 64
-#: Operators whose output is some elements of their inputs, each once, in runs: what a binding can say.
+#: Operators whose output is some elements of their inputs, each once, in runs, as a binding can express.
 _MOVES = onnx_types(lambda operator: operator.binds)
 _JOINS = onnx_types(lambda operator: operator.joins)
 
@@ -40,15 +39,15 @@ def bind(
     """Split an exported model into graph, bindings and constants.
 
     Args:
-        exported: the model as the exporter made it, with the state as initializers; it is changed.
+        exported: the exporter's model, with the state as initializers; it is changed.
         state: parameters and buffers by name.
 
     Returns:
-        The ONNX model without initializers over 64 bytes, the binding of each one taken out, and the tensors among them
-        that are no part of the state (tables computed while tracing), by name.
+        The ONNX model without initializers over 64 bytes, the binding of each one taken out, and by name those that are
+        no part of the state (tables computed while tracing).
 
     Raises:
-        ModelError: an initializer mixes elements of the state in a way no binding can say.
+        ModelError: an initializer mixes elements of the state in a way that no binding can express.
     """
     starts = _mark(exported, state)
     marked = _fold_moves(exported, set(starts))
@@ -73,7 +72,7 @@ def bind(
 
 
 def _mark(exported: onnx_ir.Model, state: Mapping[str, torch.Tensor]) -> dict[str, int]:
-    """Replace the floating state in the initializers by bit patterns of its own; return where each tensor's begin."""
+    """Replace the float32 state in the initializers by marks; return the first mark of each tensor."""
     starts: dict[str, int] = {}
     position = _FIRST
     for name, value in exported.graph.initializers.items():
@@ -89,11 +88,7 @@ def _mark(exported: onnx_ir.Model, state: Mapping[str, torch.Tensor]) -> dict[st
 
 
 def _fold_moves(exported: onnx_ir.Model, marked: set[str]) -> set[str]:
-    """Fold constants, but let nothing compute on a marked tensor: only moves of marked tensors are folded.
-
-    Returns:
-        the names of everything that is made of marked tensors, by moves alone.
-    """
+    """Fold constants, but of what reads marked tensors only the moves; return the names of all marked tensors."""
 
     def should_fold(node: onnx_ir.Node) -> bool | None:
         data = node.inputs if node.op_type in _JOINS else node.inputs[:1]
@@ -128,28 +123,24 @@ def _fold_moves(exported: onnx_ir.Model, marked: set[str]) -> set[str]:
 def _describe(
     name: str, marks: NDArray[np.int64], starts: Mapping[str, int], state: Mapping[str, torch.Tensor]
 ) -> Binding:
-    """Find the binding that makes these marks."""
+    """Return the binding that makes these marks: a whole tensor, permuted and reshaped, or parts of several."""
     names = sorted(starts, key=starts.__getitem__)
-    begins = np.array([starts[n] for n in names])
     flat = marks.reshape(-1)
-    cuts = np.flatnonzero(np.diff(flat) != 1) + 1
-    owner = np.searchsorted(begins, flat, side="right") - 1
-    if (owner == owner[0]).all():
-        source = names[int(owner[0])]
-        shape = tuple(state[source].shape)
-        if flat.size == math.prod(shape):
-            order = _permutation(flat - starts[source], shape)
-            if order is not None:
-                straight = order == tuple(range(len(shape)))
-                moved = tuple(shape[axis] for axis in order)
-                return Binding(
-                    to=name,
-                    parts=() if source == name else (Part(tensor=source),),
-                    permute=None if straight else order,
-                    shape=None if moved == marks.shape else marks.shape,
-                )
-    # A run may cross from one tensor into the next when both lie side by side: cut there too.
-    cuts = np.union1d(cuts, np.flatnonzero(np.diff(owner)) + 1)
+    owner = np.searchsorted([starts[each] for each in names], flat, side="right") - 1
+    source = names[int(owner[0])]
+    shape = tuple(state[source].shape)
+    if (owner == owner[0]).all() and flat.size == math.prod(shape):
+        order = _permutation(flat - starts[source], shape)
+        if order is not None:
+            moved = tuple(shape[axis] for axis in order)
+            return Binding(
+                to=name,
+                parts=() if source == name else (Part(tensor=source),),
+                permute=None if order == tuple(range(len(shape))) else order,
+                shape=None if moved == marks.shape else marks.shape,
+            )
+    # A run of marks may cross into the next tensor: cut there too.
+    cuts = np.flatnonzero((np.diff(flat) != 1) | (np.diff(owner) != 0)) + 1
     edges = [0, *cuts.tolist(), flat.size]
     if len(edges) > 4096:
         raise ModelError(f"initializer {name} is {len(edges) - 1} pieces of the state; no binding can say that shortly")
@@ -163,26 +154,22 @@ def _describe(
 
 def _permutation(index: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[int, ...] | None:
     """Return the permutation of axes under which ``arange(n).reshape(shape)`` flattens to ``index``, if any."""
-    if not shape:
-        return ()
-    # Axes of length one can stand anywhere; they are kept in place at the front, in order.
-    strides = np.array([math.prod(shape[axis + 1 :]) for axis in range(len(shape))])
-    long = [axis for axis in range(len(shape)) if shape[axis] > 1]
+    straight = np.arange(index.size)
+    if np.array_equal(index, straight):
+        return tuple(range(len(shape)))
+    # Axes of length one can stand anywhere: they come first, in order.
+    ones = [axis for axis in range(len(shape)) if shape[axis] == 1]
+    rest = [axis for axis in range(len(shape)) if shape[axis] > 1]
     order: list[int] = []
-    rest, block = list(long), index
-    # Read off the fastest axis again and again: the step between neighbours is its stride.
+    block = index
+    # The step between neighbours is the stride of the fastest axis; the next block has the first element of each run.
     while rest:
         step = int(block[1] - block[0])
-        axis = next((a for a in rest if strides[a] == step), None)
+        axis = next((each for each in rest if math.prod(shape[each + 1 :]) == step), None)
         if axis is None or block.size % shape[axis]:
             return None
         order.insert(0, axis)
         rest.remove(axis)
         block = block.reshape(-1, shape[axis])[:, 0]
-    order = [axis for axis in range(len(shape)) if shape[axis] == 1] + order
-    expected = np.arange(math.prod(shape)).reshape(shape).transpose(order).reshape(-1)
-    if not np.array_equal(expected, index):
-        return None
-    # Prefer the identity wherever length-one axes allow it.
-    straight = np.array_equal(index, np.arange(index.size))
-    return tuple(range(len(shape))) if straight else tuple(order)
+    order = ones + order
+    return tuple(order) if np.array_equal(straight.reshape(shape).transpose(order).reshape(-1), index) else None

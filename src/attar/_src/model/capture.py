@@ -1,8 +1,8 @@
 """Capture a module once for training: one program in two modes, on the module's own parameters and buffers.
 
-``torch.export`` runs the module in training mode; the evaluation program is the same nodes, by the same names, with
-batch statistics and dropout turned off. What stages put on weights and values (masks, fake quantization) goes between
-the nodes of both, and ``model.trace`` deploys the second: what is trained is what is shipped.
+``torch.export`` runs the module in training mode; the evaluation program has the same nodes, with batch statistics and
+dropout turned off. Constraints (masks, fake quantization) go between the nodes of both, and ``model.trace`` deploys the
+second: what is trained is what is shipped.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class CapturedModel:
         example: the inputs it was captured with.
         dynamic: axes of every input whose length may vary.
         names: the arguments these inputs are.
-        outputs: the paths of the outputs, none where they have no names (``model.interface``).
-        exports: what it was exported to, by structural variant; ``model.trace`` fills it.
+        outputs: the paths of the outputs; empty if they have no names (``model.interface``).
+        exports: what it was exported to, by structural variant; filled by ``model.trace``.
     """
 
     training: fx.GraphModule
@@ -58,7 +58,7 @@ class CapturedModel:
     exports: dict[str, TracedModel] = field(default_factory=dict, repr=False, compare=False)
 
     def copy(self, *, train: bool) -> fx.GraphModule:
-        """Return one of the programs as a graph to change, on the same parameters and buffers."""
+        """Return a copy of one of the programs, on the same parameters and buffers."""
         return copy_graph(self.training if train else self.evaluation)
 
 
@@ -73,32 +73,24 @@ def capture(
 ) -> CapturedModel:
     """Capture ``module``, which keeps its state and mode.
 
-    The programs take their inputs by position and return ``model.interface.plain_outputs`` of what the module returns.
+    The programs take their inputs by position and return :func:`~attar._src.model.interface.plain_outputs`.
 
     Args:
         module: any module that ``torch.export`` can trace; float32 parameters.
         example: its inputs, at least two long along every dynamic axis.
-        names: the arguments these are, in the order of the signature; the first ones where it is empty.
+        names: the arguments these are, in the order of the signature; by default the first ones.
         dynamic: axes of every input whose length may vary.
-        mode: ``train`` runs the module in training mode and derives evaluation from it. ``eval`` is the other way
-            round, for modules whose own code does something else in training: what it does then is lost, batch
-            statistics and dropout are not.
-        method: what is called in place of ``forward``.
+        mode: ``train`` runs the module in training mode and derives evaluation from it; ``eval`` the reverse, for
+            modules whose code has a branch for training: that branch is lost, batch statistics and dropout are not.
+        method: called instead of ``forward``.
 
     Raises:
         ModelError: an operator or a piece of Python cannot be captured; the message names it.
     """
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        if tensor.is_floating_point() and tensor.dtype != torch.float32:
-            raise ModelError(f"{name} is {tensor.dtype}; Attar compresses float32 modules: call module.float() first")
-        if tensor.device.type != "cpu":
-            raise ModelError(f"{name} is on {tensor.device}; call module.cpu() first")
-    if not callable(getattr(module, method, None)):
-        raise ModelError(f"{type(module).__name__} has no method {method!r} that could be traced")
+    _check(module, method)
     example = tuple(example)
     names = tuple(names) or first_arguments(forward_parameters(module, method), len(example))
-    mode_of = training_mode if mode == "train" else evaluation_mode
-    with mode_of(module), flat_entry(module, names, method), quiet_export():
+    with in_mode(module, train=mode == "train"), flat_entry(module, names, method), quiet_export():
         try:
             program = torch.export.export(module, example, dynamic_shapes=dynamic_shapes(module, example, dynamic))
         except AttarError as error:
@@ -108,34 +100,40 @@ def capture(
             raise ModelError(f"{type(module).__name__} cannot be traced: {hint}{short_message(error)}") from error
     whole = program.module(check_guards=False)
     assert isinstance(whole, fx.GraphModule)
-    both = [copy_graph(whole), copy_graph(whole)]
-    for graph, train in zip(both, (True, False), strict=True):
-        _turn(graph, train=train)
+    training, evaluation = copy_graph(whole), copy_graph(whole)
+    _set_mode(training, train=True)
+    _set_mode(evaluation, train=False)
     returned = program.call_spec.out_spec
     outputs = tuple(returned.context) if returned is not None and returned.type is dict else ()
-    return CapturedModel(both[0], both[1], example, tuple(dynamic), names, outputs)
+    return CapturedModel(training, evaluation, example, tuple(dynamic), names, outputs)
 
 
-def _turn(graph: fx.GraphModule, *, train: bool) -> None:
+def _check(module: nn.Module, method: str) -> None:
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise ModelError(f"{name} is {tensor.dtype}; Attar compresses float32 modules: call module.float() first")
+        if tensor.device.type != "cpu":
+            raise ModelError(f"{name} is on {tensor.device}; call module.cpu() first")
+    if not callable(getattr(module, method, None)):
+        raise ModelError(f"{type(module).__name__} has no method {method!r} that could be traced")
+
+
+def _set_mode(graph: fx.GraphModule, *, train: bool) -> None:
     """Put every operator that has modes into one of them."""
     for node in list(graph.graph.nodes):
-        if node.op != "call_function":
-            continue
         if node.target is aten.add_.Tensor and str(getattr(node.args[0], "target", "")).endswith("num_batches_tracked"):
-            # The count of batches serves norms without momentum, which cannot be captured; nothing reads it but the
-            # next count of a norm that is called again.
+            # Only norms without momentum use the count of batches, and those cannot be captured.
             node.replace_all_uses_with(node.args[0])
             graph.graph.erase_node(node)
             continue
         row = operator_of(node)
-        if row is None or row.evaluation is None:
+        if row.evaluation is None:
             continue
         name, off = row.evaluation
         place = argument_position(node.target, name)
-        if place >= len(node.args):
-            continue
-        # A norm without running statistics takes those of each batch in both modes.
-        if row.kind in _NORMS and argument(node, "running_mean") is None:
+        # A norm without running statistics uses those of each batch in both modes.
+        without_modes = row.kind in _NORMS and argument(node, "running_mean") is None
+        if place >= len(node.args) or without_modes:
             continue
         if not train:
             node.update_arg(place, off)
@@ -146,21 +144,8 @@ def _turn(graph: fx.GraphModule, *, train: bool) -> None:
 
 
 @contextlib.contextmanager
-def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Put every submodule into evaluation mode, and each back into its own afterwards."""
-    with _in_mode(module, train=False):
-        yield
-
-
-@contextlib.contextmanager
-def training_mode(module: nn.Module) -> Iterator[None]:
-    """Put every submodule into training mode, and each back into its own afterwards."""
-    with _in_mode(module, train=True):
-        yield
-
-
-@contextlib.contextmanager
-def _in_mode(module: nn.Module, *, train: bool) -> Iterator[None]:
+def in_mode(module: nn.Module, *, train: bool) -> Iterator[None]:
+    """Put every submodule into training or evaluation mode, and each back into its own afterwards."""
     modes = {child: child.training for child in module.modules()}
     module.train(train)
     # The fused encoder kernel has no counterpart in ONNX.
@@ -176,28 +161,27 @@ def _in_mode(module: nn.Module, *, train: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_export() -> Iterator[None]:
-    """Silence what the exporter says about itself; what concerns the user is raised by name."""
-    loggers = [logging.getLogger(name) for name in _LOUD]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
+    """Silence the exporter's logs, warnings and prints; errors that concern the user are raised."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, _LOUD)}
+    for logger in levels:
         logger.setLevel(logging.CRITICAL)
     try:
-        # The exporter prints the graph it had when it gave up.
+        # The exporter prints its graph when it fails.
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), collection_paused():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
+        for logger, level in levels.items():
             logger.setLevel(level)
 
 
 def dynamic_shapes(module: nn.Module, example: Sequence[torch.Tensor], axes: Sequence[int]) -> Any:
-    """Return what the exporters take as ``dynamic_shapes``: these axes of every input vary."""
+    """Return the exporters' argument ``dynamic_shapes`` if these axes of every input vary."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     names = [name for name, each in inspect.signature(module.forward).parameters.items() if each.kind in kinds]
     shapes = [
         {axis: torch.export.Dim.DYNAMIC for axis in axes if axis < tensor.dim()} if tensor.dim() else None
         for tensor in example
     ]
-    # A traced graph takes *args; only a signature with names can be addressed by them.
+    # A traced graph takes *args, which no name refers to.
     return tuple(shapes) if len(names) < len(example) else dict(zip(names, shapes, strict=False))

@@ -1,4 +1,4 @@
-"""Collect statistics of values of a graph: all that is wanted in as few passes over the data as possible."""
+"""Collect statistics of values of a graph: all that is requested in as few passes over the data as possible."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Request:
     """A statistic of a value. Equal requests share it.
 
     Attributes:
-        values: names of values of the graph; several are taken as one (a site has one range for all its sources).
+        values: names of values of the graph; several count as one (a site has one range for all its sources).
         kind: of the statistic.
-        arguments: it is made with, after the statistics that it depends on.
+        arguments: of ``kind``, after the statistics that it depends on.
     """
 
     values: tuple[str, ...]
@@ -41,23 +41,19 @@ class Request:
         return cls(read.values, kind, kind.arguments(read.window))
 
     def before(self) -> tuple[Request, ...]:
-        """Return the requests that must be served before this one."""
+        """Return the requests that this one depends on."""
         return tuple(Request(self.values, kind) for kind in self.kind.after)
 
     def level(self) -> int:
-        """Return in which pass it can be served, counted from 0."""
+        """Return the pass that can serve it, counted from 0."""
         return max((1 + each.level() for each in self.before()), default=0)
 
     def whole(self) -> list[Request]:
         """Return this request after all that it depends on."""
-        return [*(each for before in self.before() for each in before.whole()), self]
-
-    def nbytes(self) -> int:
-        """Return the bytes of the accumulator, about."""
-        return self.kind.nbytes(*self.arguments)
+        return [*_whole(self.before()), self]
 
     def start(self, seen: Mapping[Request, Statistic]) -> Statistic:
-        """Return the statistic, empty."""
+        """Return the empty statistic."""
         make: Callable[..., Statistic] = self.kind
         return make(*(seen[each] for each in self.before()), *self.arguments)
 
@@ -72,17 +68,17 @@ def collect(
 ) -> Iterator[tuple[_K, tuple[Statistic, ...]]]:
     """Run real inputs through a graph, and yield each key with its statistics as soon as they are complete.
 
-    A block of keys is served by one pass over the data, by two where one of its statistics depends on another (a
-    histogram on its range). Keys whose accumulators would not fit into ``memory`` beside those before them go into the
-    next block; a key that is larger alone has a block of its own. Keep only what is needed of what is yielded: the
-    bound holds for the statistics that nothing refers to any more. Keys without requests come first, before any pass.
+    One pass over the data serves a block of keys, two passes if a statistic depends on another (a histogram on its
+    range). A block is full when its accumulators need more than ``memory``; a larger key has a block of its own. Keep
+    only the needed parts of what is yielded: statistics that are still referred to stay in memory. Keys without
+    requests come first, before any pass.
 
     Args:
         graph: in evaluation mode; it is not changed.
         wanted: what the requests are for (a layer, a site) -> the requests; all of one key are in one block.
         batches: each the positional inputs of the graph.
         what: a word or two about the work, for the progress bar.
-        memory: bytes that the accumulators of a block may have together.
+        memory: bytes for the accumulators of a block.
 
     Raises:
         ModelError: a value holds NaN or infinities; it is named.
@@ -98,10 +94,10 @@ def collect(
             seen: dict[Request, Statistic] = {}
             for requests in passes:
                 seen |= {request: request.start(seen) for request in requests}
-                watching = _Watching(graph, {request: seen[request] for request in requests})
+                recorder = _Recorder(graph, {request: seen[request] for request in requests})
                 for batch, _ in zip(batches, ticks, strict=False):
                     with torch.no_grad():
-                        watching.run(*batch)
+                        recorder.run(*batch)
             for key in keys:
                 yield key, tuple(seen[request] for request in wanted[key])
         next(ticks, None)
@@ -114,7 +110,7 @@ def _blocks(wanted: Mapping[_K, Sequence[Request]], memory: int) -> Iterator[lis
     held: set[Request] = set()
     for key, requests in wanted.items():
         whole = set(_whole(requests))
-        if block and whole - held and sum(each.nbytes() for each in held | whole) > memory:
+        if block and whole - held and sum(each.kind.nbytes(*each.arguments) for each in held | whole) > memory:
             yield block
             block, held = [], set()
         if requests:
@@ -125,18 +121,17 @@ def _blocks(wanted: Mapping[_K, Sequence[Request]], memory: int) -> Iterator[lis
 
 def _passes(wanted: Mapping[_K, Sequence[Request]], keys: Sequence[_K]) -> list[list[Request]]:
     """Return the requests that each pass over the data serves."""
-    whole = dict.fromkeys(_whole(request for key in keys for request in wanted[key]))
-    passes: list[list[Request]] = [[] for _ in range(max((request.level() + 1 for request in whole), default=0))]
-    for request in whole:
-        passes[request.level()].append(request)
-    return passes
+    passes: dict[int, list[Request]] = {}
+    for request in dict.fromkeys(_whole(request for key in keys for request in wanted[key])):
+        passes.setdefault(request.level(), []).append(request)
+    return [passes[level] for level in sorted(passes)]
 
 
 def _whole(requests: Iterable[Request]) -> list[Request]:
     return [each for request in requests for each in request.whole()]
 
 
-class _Watching(fx.Interpreter):
+class _Recorder(fx.Interpreter):
     """Runs a graph and adds each requested value to its statistics."""
 
     def __init__(self, graph: fx.GraphModule, seen: Mapping[Request, Statistic]) -> None:

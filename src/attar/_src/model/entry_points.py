@@ -13,9 +13,9 @@ from torch import nn
 from attar._src.artifact.manifest import Part
 from attar._src.core.errors import ModelError
 from attar._src.model.capture import CapturedModel, capture
-from attar._src.model.fold import Folding, Refusal
+from attar._src.model.fold import Folding, Refusal, clean, fold_batch_norms
 from attar._src.model.programs import state_of
-from attar._src.model.trace import deploy_graph, fold_copy
+from attar._src.model.trace import deploy_graph
 from attar._src.model.traced import TracedModel
 
 
@@ -37,41 +37,47 @@ class EntryPoint:
 def trace_methods(module: nn.Module, entries: Mapping[str, EntryPoint]) -> dict[str, TracedModel]:
     """Trace several methods of a module in evaluation mode.
 
-    A batch-norm is folded into a weight only where every graph that reads the weight multiplies it by the same factor.
+    A batch-norm is folded into a weight only if every graph that reads the weight multiplies it by the same factor.
 
     Args:
         module: any module whose methods ``torch.export`` can trace; float32 parameters.
-        entries: name of a graph -> the method it is.
+        entries: name of a graph -> its method.
 
     Returns:
-        The traced graphs by name. Tensors of the module have one name in all of them; constants of a trace begin with
-        the name of their graph, ``encoder.val_3``.
+        The traced graphs by name. A tensor of the module has one name in all of them; constants of a trace begin with
+        the name of their graph: ``encoder.val_3``.
 
     Raises:
         ModelError: a method cannot be traced or exported; the message names the graph.
     """
-    captured = {}
+    known, captured = set(state_of(module)), {}
     for name, entry in entries.items():
         try:
             captured[name] = capture(module, entry.example, dynamic=entry.dynamic, mode="eval", method=entry.method)
         except ModelError as error:
             raise ModelError(f"graph {name!r}: {error}") from error
-        _prefix_lifted(captured[name], {*state_of(module)}, name)
-    folds = {name: fold_copy(each) for name, each in captured.items()}
-    reads = {name: _read(each) for name, each in captured.items()}
-    traced = {
-        name: deploy_graph(module, each, refuse=_agreement(name, folds, reads)) for name, each in captured.items()
+        _prefix_lifted(captured[name], known, name)
+    folds = {name: _folding(each) for name, each in captured.items()}
+    reads = {
+        name: {str(node.target) for node in each.evaluation.graph.find_nodes(op="get_attr")}
+        for name, each in captured.items()
     }
-    return {name: _prefix_constants(each, {*state_of(module)}, name) for name, each in traced.items()}
+    return {
+        name: _prefix_constants(deploy_graph(module, each, refuse=_agreement(name, folds, reads)), known, name)
+        for name, each in captured.items()
+    }
 
 
-def _read(captured: CapturedModel) -> set[str]:
-    """Return the names of the tensors that a program reads."""
-    return {str(node.target) for node in captured.evaluation.graph.find_nodes(op="get_attr")}
+def _folding(captured: CapturedModel) -> Folding:
+    """Return what folding would do to a captured module, which it leaves as it is."""
+    graph = captured.copy(train=False)
+    with torch.no_grad():
+        clean(graph)
+        return fold_batch_norms(graph)
 
 
 def _agreement(graph: str, folds: Mapping[str, Folding], reads: Mapping[str, set[str]]) -> Refusal:
-    """Return what refuses a factor that another graph that reads the weight does not multiply it by."""
+    """Return a refusal of factors by which another graph does not multiply the same weight."""
 
     def refuse(name: str, factor: NDArray[np.float64], axis: int) -> str | None:
         for other in reads:
@@ -98,11 +104,9 @@ def _prefix_lifted(captured: CapturedModel, known: set[str], graph: str) -> None
 def _prefix_constants(traced: TracedModel, known: set[str], graph: str) -> TracedModel:
     """Put the graph's name before those of constants that exporting made."""
     names = {name: f"{graph}.{name}" for name in traced.constants if name not in known}
-    return replace(
-        traced,
-        constants={names.get(name, name): value for name, value in traced.constants.items()},
-        bindings=tuple(
-            each.model_copy(update={"parts": (Part(tensor=names[each.to]),)}) if each.to in names else each
-            for each in traced.bindings
-        ),
-    )
+    bindings = [
+        each.model_copy(update={"parts": (Part(tensor=names[each.to]),)}) if each.to in names else each
+        for each in traced.bindings
+    ]
+    constants = {names.get(name, name): value for name, value in traced.constants.items()}
+    return replace(traced, constants=constants, bindings=tuple(bindings))

@@ -1,8 +1,8 @@
 """The interface of a module: its arguments by name, its outputs by path, and how ``torch.export`` is shown both.
 
-A tensor stays a tensor; tuples and lists become one flat tuple. Where a mapping, a dataclass or a named tuple is among
-them, the result is a dict of paths: ``Output(loss=None, logits=y, hidden=(a, b))`` is ``{"logits": y, "hidden.0": a,
-"hidden.1": b}``. None is left out.
+An output stays a tensor if it is one; tuples and lists become one flat tuple. If there is a mapping, a dataclass or a
+named tuple among them, the result is a dict of paths: ``Output(loss=None, logits=y, hidden=(a, b))`` is ``{"logits": y,
+"hidden.0": a, "hidden.1": b}``. None is left out.
 """
 
 from __future__ import annotations
@@ -35,31 +35,24 @@ def forward_parameters(module: nn.Module, method: str = "forward") -> dict[str, 
     return found
 
 
-def call_by_name(module: nn.Module, names: Sequence[str], inputs: Sequence[Tensor], method: str = "forward") -> Any:
-    """Call a module with inputs for the arguments ``names``; all others keep their defaults.
-
-    Args:
-        module: called itself, so that its hooks run; for another ``method`` that is called.
-        names: of the arguments; none for inputs by position.
-        inputs: a tensor for each.
-        method: what is called.
-    """
-    args, kwargs = _arguments(getattr(module, method), names, inputs)
-    return (module if method == "forward" else getattr(module, method))(*args, **kwargs)
+def call_by_name(module: nn.Module, names: Sequence[str], inputs: Sequence[Tensor]) -> Any:
+    """Call a module with an input for each of ``names``, or by position if empty; other arguments keep defaults."""
+    args, kwargs = _arguments(module.forward, names, inputs)
+    return module(*args, **kwargs)
 
 
 @contextmanager
 def flat_entry(module: nn.Module, names: Sequence[str], method: str = "forward") -> Iterator[None]:
     """Let a module take ``names`` by position and return :func:`plain_outputs`, for ``torch.export``.
 
-    The exporter calls the module and names its inputs by the signature of ``forward``. That is shadowed on the instance
-    by a function of this signature; a hook before all others turns positions into names, one after all others flattens
-    the output, so that the module's own hooks see what they always see.
+    The exporter names inputs by the signature of ``forward``, so a function with this signature shadows it on the
+    instance. A first hook turns positions into names and a last one flattens the output: hooks of the module itself,
+    between the two, see what they always see. At the end the module is as it was.
 
     Args:
-        module: as it was again afterwards.
+        module: to be exported.
         names: the arguments it is called with.
-        method: what is called in place of ``forward``.
+        method: called instead of ``forward``.
     """
     own = getattr(module, method)
 
@@ -74,7 +67,7 @@ def flat_entry(module: nn.Module, names: Sequence[str], method: str = "forward")
         return plain_outputs(output)
 
     forward.__signature__ = Signature([Parameter(name, _BY_POSITION[1]) for name in names])  # type: ignore[attr-defined]
-    shadowed = {key: module.__dict__[key] for key in ("forward",) if key in module.__dict__}
+    shadowed = {key: value for key, value in module.__dict__.items() if key == "forward"}
     hooks = [
         module.register_forward_pre_hook(before, prepend=True, with_kwargs=True),
         module.register_forward_hook(after),
@@ -90,21 +83,21 @@ def flat_entry(module: nn.Module, names: Sequence[str], method: str = "forward")
 
 
 def _arguments(function: Any, names: Sequence[str], inputs: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return what a call gives by position and by name: by position as long as no argument is skipped."""
+    """Return what a call passes by position and by name: by position up to the first argument it skips."""
+    if not names:
+        return tuple(inputs), {}
     parameters = inspect.signature(function).parameters
     ordered = [name for name, given in parameters.items() if given.kind in _BY_POSITION]
-    together = 0
-    while together < min(len(names), len(ordered)) and names[together] == ordered[together]:
-        together += 1
-    # What is no parameter goes into *args.
+    matches = [name == own for name, own in zip(names, ordered, strict=False)]
+    together = [*matches, False].index(False)
+    # A name that is no parameter belongs to *args.
     if not all(name in parameters for name in names[together:]):
         together = len(names)
-    named = dict(zip(names[together:], inputs[together:], strict=True)) if names else {}
-    return tuple(inputs[: together if names else None]), named
+    return tuple(inputs[:together]), dict(zip(names[together:], inputs[together:], strict=True))
 
 
 def flatten_outputs(output: Any, path: str = "") -> dict[str, Tensor]:
-    """Return the tensors of an output by path, in order; of a single tensor the path is empty.
+    """Return the tensors of an output by path, in order; the path of a single tensor is empty.
 
     Raises:
         ModelError: something in it is neither a tensor nor None nor a container of them, or two paths are the same.
@@ -135,7 +128,7 @@ def plain_outputs(output: Any) -> Tensor | tuple[Tensor, ...] | dict[str, Tensor
     """Return an output as captured programs return it: a tensor, a flat tuple, or a dict of paths.
 
     Raises:
-        ModelError: as :func:`flatten_outputs`, or it holds no tensor.
+        ModelError: as :func:`flatten_outputs`, or there is no tensor.
     """
     if isinstance(output, Tensor):
         return output
@@ -146,7 +139,7 @@ def plain_outputs(output: Any) -> Tensor | tuple[Tensor, ...] | dict[str, Tensor
 
 
 def main_output(output: Any) -> Tensor:
-    """Return the tensor that losses, metrics and students see: ``logits`` if there is one, else the first floating."""
+    """Return what losses and metrics see: ``logits``, else the first floating-point output, else the first."""
     found = flatten_outputs(output)
     return found[main_output_name({name: tensor.is_floating_point() for name, tensor in found.items()})]
 
@@ -154,4 +147,4 @@ def main_output(output: Any) -> Tensor:
 def _has_names(output: Any) -> bool:
     if named_fields(output) is not None:
         return True
-    return isinstance(output, tuple | list) and any(_has_names(item) for item in output)
+    return isinstance(output, tuple | list) and any(map(_has_names, output))

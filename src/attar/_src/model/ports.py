@@ -12,7 +12,7 @@ from torch import fx
 from attar._src.artifact.manifest import Port
 from attar._src.core.errors import ModelError
 
-_NAMES: dict[int, Any] = {
+_TYPES: dict[int, Any] = {
     onnx.TensorProto.FLOAT: "f32",
     onnx.TensorProto.INT64: "i64",
     onnx.TensorProto.INT32: "i32",
@@ -22,70 +22,61 @@ _NAMES: dict[int, Any] = {
 }
 
 
+def describe_ports(
+    model: onnx.ModelProto, example: Sequence[torch.Tensor]
+) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+    """Describe inputs and outputs; the exporter's symbols become ``batch`` and ``axis1``, in the graph too."""
+    symbols: dict[str, str] = {}
+    inputs = [_port(value, symbols, tensor) for value, tensor in zip(model.graph.input, example, strict=True)]
+    return tuple(inputs), tuple(_port(value, symbols) for value in model.graph.output)
+
+
+def _port(value: onnx.ValueInfoProto, symbols: dict[str, str], example: torch.Tensor | None = None) -> Port:
+    """Describe an input, which names new symbols, or an output, which has no example."""
+    shape: list[int | str] = []
+    for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+        if dim.HasField("dim_value"):
+            shape.append(dim.dim_value)
+            continue
+        if example is not None and dim.dim_param not in symbols:
+            # Axis 0 counts the examples of every input; other lengths may differ between inputs.
+            short = "batch" if axis == 0 else f"axis{axis}"
+            fresh = axis == 0 or short not in symbols.values()
+            symbols[dim.dim_param] = short if fresh else f"{value.name}_{short}"
+        dim.dim_param = symbols.get(dim.dim_param, dim.dim_param or f"{value.name}_{axis}")
+        shape.append(dim.dim_param)
+    kind = value.type.tensor_type.elem_type
+    if kind not in _TYPES:
+        side, name = "output" if example is None else "input", onnx.TensorProto.DataType.Name(kind)
+        raise ModelError(f"{side} {value.name!r} is {name}; use one of {[*_TYPES.values()]}")
+    sizes = None if example is None else tuple(example.shape)
+    return Port(name=value.name, dtype=_TYPES[kind], shape=tuple(shape), example=sizes)
+
+
 def name_inputs(model: onnx.ModelProto, graph: fx.GraphModule) -> None:
-    """Give the inputs of the ONNX graph the names of the nodes: fx renames what is a word of Python (``input``)."""
+    """Give the inputs of the ONNX graph the names of the nodes: fx renames Python's own words (``input``)."""
     nodes = graph.graph.find_nodes(op="placeholder")
     names = {value.name: node.name for value, node in zip(model.graph.input, nodes, strict=True)}
     for value in model.graph.input:
         value.name = names[value.name]
     for node in model.graph.node:
-        for index, name in enumerate(node.input):
-            node.input[index] = names.get(name, name)
-
-
-def describe_ports(
-    model: onnx.ModelProto, example: Sequence[torch.Tensor]
-) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-    """Describe inputs and outputs, giving the exporter's symbols names a reader understands."""
-    names: dict[str, str] = {}
-    ports: list[list[Port]] = [[], []]
-    for side, values in enumerate((model.graph.input, model.graph.output)):
-        for position, value in enumerate(values):
-            shape: list[int | str] = []
-            for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-                if dim.HasField("dim_value"):
-                    shape.append(dim.dim_value)
-                else:
-                    if side == 0 and dim.dim_param not in names:
-                        # Axis 0 counts examples in every input; other lengths may vary apart.
-                        short = "batch" if axis == 0 else f"axis{axis}"
-                        fresh = axis == 0 or short not in names.values()
-                        names[dim.dim_param] = short if fresh else f"{value.name}_{short}"
-                    name = names.get(dim.dim_param, dim.dim_param or f"{value.name}_{axis}")
-                    dim.dim_param = name
-                    shape.append(name)
-            kind = _NAMES.get(value.type.tensor_type.elem_type)
-            if kind is None:
-                what = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
-                raise ModelError(
-                    f"{'output' if side else 'input'} {value.name!r} is {what}; use one of {[*_NAMES.values()]}"
-                )
-            ports[side].append(
-                Port(
-                    name=value.name,
-                    dtype=kind,
-                    shape=tuple(shape),
-                    example=tuple(example[position].shape) if side == 0 else None,
-                )
-            )
-    return tuple(ports[0]), tuple(ports[1])
+        node.input[:] = [names.get(name, name) for name in node.input]
 
 
 def name_outputs(model: onnx.ModelProto, graph: fx.GraphModule, names: Sequence[str]) -> None:
     """Name the outputs of an ONNX graph, in place.
 
-    The node that makes an output makes it under the new name; what else reads it reads an ``Identity`` under the old
-    one, the name of the node of the traced graph. So an output stays unrounded where its readers see it quantized. An
-    inner value that has an output's name gets another one in both graphs; an output that is called like an input or a
-    stored tensor ends in ``_out``. Without names outputs are called by their values, and one that is an input or comes
-    twice is numbered.
+    The node that makes an output writes it under the new name; its other readers read an ``Identity`` under the old
+    one, so that an output stays unrounded where its readers see it quantized. An inner value with an output's name is
+    renamed in both graphs. An output with the name of an input or a stored tensor ends in ``_out``. Without names,
+    outputs are called by their values; one that is an input or comes twice is numbered.
 
     Args:
         model: the exported graph.
-        graph: the traced graph, whose nodes are called like the values of ``model``.
-        names: one for each output, or none.
+        graph: the traced graph, whose nodes have the names of the values of ``model``.
+        names: one for each output, or empty.
     """
-    made = _values(model)
+    made = _made(model)
     fixed = {value.name for value in (*model.graph.input, *model.graph.initializer)}
     fixed |= {name for node in model.graph.node for name in node.input if name and name not in made}
     used: set[str] = set()
@@ -97,14 +88,14 @@ def name_outputs(model: onnx.ModelProto, graph: fx.GraphModule, names: Sequence[
             wanted += "_out"
         used.add(wanted)
         if wanted != value.name:
-            if wanted in _values(model):
+            if wanted in _made(model):
                 _rename(model, graph, wanted, {*fixed, *used, *names})
             old, value.name = value.name, wanted
-            _make(model, old, wanted)
+            _make_as(model, old, wanted)
 
 
-def _make(model: onnx.ModelProto, old: str, new: str) -> None:
-    """Let the value ``old`` be made as ``new``; what else reads it reads a copy."""
+def _make_as(model: onnx.ModelProto, old: str, new: str) -> None:
+    """Let the node that makes ``old`` make ``new``; readers of ``old`` read a copy."""
     nodes = list(model.graph.node)
     place = next((index for index, node in enumerate(nodes) if old in node.output), None)
     read = any(old in node.input for node in nodes) or any(old == value.name for value in model.graph.output)
@@ -119,13 +110,14 @@ def _make(model: onnx.ModelProto, old: str, new: str) -> None:
     model.graph.node.extend(copies)
 
 
-def _values(model: onnx.ModelProto) -> set[str]:
+def _made(model: onnx.ModelProto) -> set[str]:
+    """Return the names of the values that nodes make."""
     return {name for node in model.graph.node for name in node.output}
 
 
 def _rename(model: onnx.ModelProto, graph: fx.GraphModule, name: str, used: set[str]) -> None:
     """Give an inner value another name in both graphs."""
-    used = used | _values(model)
+    used = used | _made(model)
     node = next((node for node in graph.graph.nodes if node.name == name), None)
     number, fresh = 0, name
     while fresh in used:

@@ -1,4 +1,4 @@
-"""Programs: copies of a graph module, the tensors it reads by name."""
+"""Copies of a captured program, the tensors it reads, and modules put between its nodes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from torch import fx, nn
 def copy_graph(graph: fx.GraphModule) -> fx.GraphModule:
     """Return a graph module with nodes of its own, of the same names, on the same parameters and buffers."""
     copied = fx.Graph()
-    values: dict[fx.Node, fx.Node] = {}
-    output = copied.graph_copy(graph.graph, values)
-    copied.output(output)
+    copied.output(copied.graph_copy(graph.graph, {}))
     copied._codegen = graph.graph._codegen
     made = fx.GraphModule(graph, copied)
     made.meta.update(graph.meta)
@@ -21,13 +19,13 @@ def copy_graph(graph: fx.GraphModule) -> fx.GraphModule:
 
 
 def state_of(graph: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the parameters and buffers by name, themselves; a tied one by each of its names."""
+    """Return the parameters and buffers by name, not copies; a tied one under each of its names."""
     parameters = dict(graph.named_parameters(remove_duplicate=False))
     return {**parameters, **dict(graph.named_buffers(remove_duplicate=False))}
 
 
 def set_tensor(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None:
-    """Let a graph read ``value`` as its parameter or buffer ``name``; a name it does not have changes nothing."""
+    """Let a graph read ``value`` as its parameter or buffer ``name``; unknown names are ignored."""
     owner, _, leaf = name.rpartition(".")
     try:
         module = graph.get_submodule(owner)
@@ -41,7 +39,7 @@ def set_tensor(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None:
 
 
 def to_device(graph: fx.GraphModule, device: torch.device) -> None:
-    """Let tensors that the program itself makes be made on ``device``."""
+    """Make the tensors that the program itself creates on ``device``."""
     for node in graph.graph.nodes:
         if isinstance(node.kwargs.get("device"), torch.device):
             node.kwargs = {**node.kwargs, "device": device}
@@ -49,15 +47,15 @@ def to_device(graph: fx.GraphModule, device: torch.device) -> None:
 
 
 def wrap(graph: fx.GraphModule, functions: Mapping[str, nn.Module], prefix: str) -> None:
-    """Let everything but the graph's output read what a module makes of a value or of a parameter.
+    """Put modules behind values and parameters, in place: their readers, except the graph's output, read ``f(x)``.
 
-    What is made of a parameter is laid out in memory as the parameter is: convolutions compute in the layout of their
-    weight, and so would all that follows them.
+    ``f`` of a parameter keeps the parameter's strides: a convolution computes in the memory layout of its weight, and
+    passes it on to all that follows.
 
     Args:
         graph: changed in place.
-        functions: name of a node, or of a parameter or buffer as the graph's state has it -> the module.
-        prefix: what the submodules are called by, so that several wraps can follow each other.
+        functions: name of a node, or of a parameter or buffer in the graph's state -> the module.
+        prefix: of the submodules' names, a different one for each call.
     """
     for node in list(graph.graph.nodes):
         name = str(node.target) if node.op == "get_attr" else node.name
@@ -70,14 +68,14 @@ def wrap(graph: fx.GraphModule, functions: Mapping[str, nn.Module], prefix: str)
         read = made
         if node.op == "get_attr":
             with graph.graph.inserting_after(made):
-                read = graph.graph.call_function(laid, (made, node))
+                read = graph.graph.call_function(with_strides, (made, node))
         for user in list(node.users):
             if user not in (made, read) and user.op != "output":
                 user.replace_input_with(node, read)
     graph.recompile()
 
 
-def laid(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Return ``x`` with the strides of ``like``, a dense tensor; ``x`` itself where it has them or another shape."""
+def with_strides(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return ``x`` with the strides of the dense tensor ``like``; ``x`` itself if it has them or another shape."""
     alike = x.stride() == like.stride() or x.shape != like.shape
     return x if alike else torch.empty_like(like, dtype=x.dtype, device=x.device).copy_(x)

@@ -1,4 +1,4 @@
-"""Statistics: what solvers, observers, bias correction and scores want to know of values of the graph.
+"""Statistics: what solvers, observers and bias correction request of the values of a graph.
 
 Each is a small accumulator. ``model.collect`` runs real inputs through the graph and adds every batch of a value.
 """
@@ -17,7 +17,7 @@ from attar._src.core.errors import ModelError
 from attar._src.model.weights import Window
 
 BINS = 4096
-#: Inputs are cut into vectors in parts of about so many elements (64 MiB): a 3x3 convolution makes nine of one.
+#: Elements of the vectors made at once, 64 MiB: a 3x3 convolution makes nine of one element.
 _VECTOR_ELEMENTS = 1 << 24
 
 
@@ -25,7 +25,7 @@ class Statistic(ABC):
     """What accumulates over the batches of a value.
 
     It is made as ``kind(*done, *arguments)``: the finished statistics of the same value that ``after`` names, then
-    arguments that can be hashed, so that equal requests share one statistic.
+    hashable arguments, so that equal requests share one statistic.
 
     Attributes:
         after: statistics that must be finished before the first batch is added; each level of them takes a pass.
@@ -35,7 +35,7 @@ class Statistic(ABC):
 
     @abstractmethod
     def add(self, x: torch.Tensor) -> None:
-        """Take in one batch of the value.
+        """Add one batch of the value.
 
         Raises:
             ModelError: it holds NaN or infinities.
@@ -48,7 +48,7 @@ class Statistic(ABC):
 
     @classmethod
     def nbytes(cls, *arguments: Any) -> int:
-        """Return the bytes of the accumulator, about."""
+        """Return the approximate size of the accumulator in bytes."""
         return 64
 
 
@@ -63,38 +63,27 @@ class Range(Statistic):
         self.low, self.high = low, high
 
     def add(self, x: torch.Tensor) -> None:
-        """Take in a batch of any shape; one without elements changes nothing."""
-        if not x.numel():
-            return
-        ends = torch.stack(torch.aminmax(x.detach()))
-        _check_finite(x, ends)
-        low, high = ends.tolist()
-        self.low, self.high = min(self.low, low), max(self.high, high)
+        if x.numel():
+            ends = torch.stack(torch.aminmax(x.detach()))
+            _check_finite(x, ends)
+            low, high = ends.tolist()
+            self.low, self.high = min(self.low, low), max(self.high, high)
 
 
 class Histogram(Statistic):
     """How the values spread between their extremes, any shape.
 
     Attributes:
-        counts: int64, how many values lie in each of 4,096 equal bins from ``low`` to ``high``. Where these are equal,
-            all values are in the first bin.
+        low, high: the smallest and the largest value.
+        counts: int64, the number of values in each of 4,096 equal bins from ``low`` to ``high``; if these are equal,
+            all are in the first bin.
     """
 
     after: ClassVar[tuple[type[Statistic], ...]] = (Range,)
 
     def __init__(self, extremes: Range) -> None:
-        self._extremes = extremes
+        self.low, self.high = extremes.low, extremes.high
         self.counts: NDArray[np.int64] = np.zeros(BINS, np.int64)
-
-    @property
-    def low(self) -> float:
-        """The smallest value."""
-        return self._extremes.low
-
-    @property
-    def high(self) -> float:
-        """The largest value."""
-        return self._extremes.high
 
     @property
     def centres(self) -> NDArray[np.float64]:
@@ -103,7 +92,6 @@ class Histogram(Statistic):
         return np.asarray(self.low + width * (np.arange(len(self.counts)) + 0.5), np.float64)
 
     def add(self, x: torch.Tensor) -> None:
-        """Take in a batch of any shape."""
         if self.high > self.low:
             counts = torch.histc(x.detach().float(), BINS, self.low, self.high)
             self.counts += counts.cpu().numpy().astype(np.int64)
@@ -112,17 +100,11 @@ class Histogram(Statistic):
 
     @classmethod
     def nbytes(cls, *arguments: Any) -> int:
-        """Return the bytes of the counts."""
         return 8 * BINS
 
 
 class ChannelMean(Statistic):
-    """The mean over all axes but one.
-
-    Args:
-        axis: of the channels.
-        channels: how many there are.
-    """
+    """The mean over all axes but ``axis``, which has ``channels`` elements."""
 
     def __init__(self, axis: int, channels: int) -> None:
         self.axis, self.count = axis, 0
@@ -134,7 +116,6 @@ class ChannelMean(Statistic):
         return np.asarray((self.total / self.count).numpy())
 
     def add(self, x: torch.Tensor) -> None:
-        """Take in a batch, ``channels`` long along ``axis``."""
         moved = x.detach().double().movedim(self.axis, -1).flatten(0, -2)
         summed = moved.sum(0).cpu()
         _check_finite(x, summed)
@@ -143,12 +124,10 @@ class ChannelMean(Statistic):
 
     @classmethod
     def arguments(cls, window: Window) -> tuple[Any, ...]:
-        """Return the axis of the layer's input channels, and their number."""
         return window.axis, window.channels
 
     @classmethod
     def nbytes(cls, *arguments: Any) -> int:
-        """Return the bytes of the sums."""
         return 8 * int(arguments[1])
 
 
@@ -164,9 +143,6 @@ class InputHessian(Statistic):
     transformers", ICLR 2023 (arXiv 2210.17323), section 3, where H = 2 X X^T is not divided by N; no solver of
     theirs depends on the factor. Products are float32, the running mean is float64.
 
-    Args:
-        window: how the layer reads its input.
-
     Attributes:
         window: ``window.rows(weight)`` is the weight with the rows that ``matrix`` belongs to,
             ``(groups, out / groups, d)``; ``window.weight`` puts rows back.
@@ -179,39 +155,33 @@ class InputHessian(Statistic):
         self.matrix: NDArray[np.float64] = np.zeros((window.groups, window.length, window.length))
 
     def add(self, x: torch.Tensor) -> None:
-        """Take in a batch of the layer's input."""
         x = x.detach()
         kernel = self.window.kernel
         each = prod(kernel) * x[:1].numel()
         for part in x.split(max(1, _VECTOR_ELEMENTS // max(each, 1))) if x.dim() == len(kernel) + 2 else (x,):
-            self._add(self.window.vectors(part), x)
-
-    def _add(self, vectors: torch.Tensor, x: torch.Tensor) -> None:
-        count = vectors.shape[1]
-        if not count:
-            return
-        products = (vectors.mT @ vectors).cpu()
-        _check_finite(x, products)
-        mean = torch.from_numpy(self.matrix)
-        mean.mul_(self.samples / (self.samples + count))
-        self.samples += count
-        mean.add_(products, alpha=2 / self.samples)
+            vectors = self.window.vectors(part)
+            if count := vectors.shape[1]:
+                products = (vectors.mT @ vectors).cpu()
+                _check_finite(x, products)
+                mean = torch.from_numpy(self.matrix)
+                mean.mul_(self.samples / (self.samples + count))
+                self.samples += count
+                mean.add_(products, alpha=2 / self.samples)
 
     @classmethod
     def arguments(cls, window: Window) -> tuple[Any, ...]:
-        """Return the window."""
         return (window,)
 
     @classmethod
     def nbytes(cls, *arguments: Any) -> int:
-        """Return the bytes of the matrix."""
         window: Window = arguments[0]
         return 8 * window.groups * window.length**2
 
 
 def _check_finite(x: torch.Tensor, figures: torch.Tensor) -> None:
-    """Raise unless the figures made of ``x`` are finite, with the number of its elements that are not."""
-    if torch.isfinite(figures).all():
-        return
-    wrong = x.numel() - int(torch.isfinite(x).sum())
-    raise ModelError(f"{wrong:,} of {x.numel():,} elements are NaN or infinite" if wrong else "its squares overflow")
+    """Raise if the figures made of ``x`` are not finite, with the number of its elements that are not."""
+    if not torch.isfinite(figures).all():
+        wrong = x.numel() - int(torch.isfinite(x).sum())
+        raise ModelError(
+            f"{wrong:,} of {x.numel():,} elements are NaN or infinite" if wrong else "its squares overflow"
+        )

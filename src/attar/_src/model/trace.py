@@ -1,11 +1,11 @@
 """Trace a module: the graph that is quantized, simulated and deployed is one and the same.
 
-The way: ``torch.export`` (``model.capture``) -> clean and fold (``model.fold``) -> ``torch.onnx`` ->
-the decomposed program, whose node names are the value names of the ONNX graph. Activations are quantized at those names
-(``model.sites``), weights at the module's own parameter names, so nothing has to be matched by guessing.
+``torch.export`` (``model.capture``) -> clean and fold (``model.fold``) -> ``torch.onnx`` -> the decomposed program. Its
+node names are the value names of the ONNX graph. Activations are quantized at those names (``model.sites``), weights at
+the module's own parameter names, so that nothing is matched by guessing.
 
-The export takes seconds and does not look at weights. A captured module is therefore exported once for each structural
-variant (other batch-norms folded or merged, other thresholds in the graph); later deployments put their state into it.
+The export takes seconds and does not look at weights: a captured module is exported once for each structural variant
+(other batch-norms folded or merged, other thresholds), and later deployments put their state into it.
 """
 
 from __future__ import annotations
@@ -35,17 +35,14 @@ def trace(
     dynamic: Sequence[int] = (0,),
     method: str = "forward",
 ) -> TracedModel:
-    """Trace ``module`` in evaluation mode.
+    """Trace ``module`` in evaluation mode; it keeps its state and mode.
 
     Args:
         module: any module that ``torch.export`` can trace; float32 parameters.
         example: its inputs, at least two long along every dynamic axis.
-        names: the arguments these are; the first ones where it is empty.
+        names: the arguments these are; by default the first ones.
         dynamic: axes of every input whose length may vary.
-        method: the entry point: which method of the module is traced.
-
-    Returns:
-        The traced graph; the module keeps its state and mode.
+        method: the entry point, the method that is traced.
 
     Raises:
         ModelError: an operator or a piece of Python cannot be exported; the message names it.
@@ -57,18 +54,18 @@ def deploy_graph(
     module: nn.Module,
     captured: CapturedModel,
     *,
-    refuse: Refusal | None = None,
+    refuse: Refusal = lambda *_: None,
     emit: Mapping[str, Callable[[fx.Graph, fx.Node], fx.Node]] = MappingProxyType({}),
     merge: bool = False,
 ) -> TracedModel:
-    """Turn a captured module, with the state it has now, into the graph that is deployed.
+    """Make the deployed graph of a captured module, with its present state.
 
     Args:
         module: the module that was captured.
         captured: its programs.
-        refuse: says why a weight cannot take the factor of a batch-norm: its grid does not follow, say.
-        emit: name of a captured value -> what adds nodes behind it (a threshold, say) and returns the last.
-        merge: whether batch-norms that stay become two vectors (``merge_batch_norms``).
+        refuse: why a weight cannot take the factor of a batch-norm, for example because its grid is fixed.
+        emit: name of a captured value -> a function that adds nodes behind it (a threshold) and returns the last.
+        merge: whether batch-norms that cannot be folded become two vectors (``merge_batch_norms``).
 
     Raises:
         ModelError: an operator cannot be exported to ONNX; the message names it.
@@ -92,16 +89,8 @@ def deploy_graph(
     return traced
 
 
-def fold_copy(captured: CapturedModel) -> Folding:
-    """Return which batch-norms of a captured module can be folded, and by which factors; nothing is changed."""
-    graph = captured.copy(train=False)
-    with torch.no_grad():
-        clean(graph)
-        return fold_batch_norms(graph)
-
-
 def _form(tensor: torch.Tensor) -> str:
-    """Return what the exporter sees of a tensor. Of channels-last weights it makes another graph: views are copies."""
+    """Return what the exporter sees of a tensor; it copies views of channels-last weights, which changes the graph."""
     layout = "" if tensor.is_contiguous() else f" {tensor.stride()}"
     return f"{tensor.dtype} {tuple(tensor.shape)}{layout}"
 
@@ -109,7 +98,7 @@ def _form(tensor: torch.Tensor) -> str:
 def _export(
     module: nn.Module, captured: CapturedModel, graph: fx.GraphModule, folding: Folding, added: Mapping[str, str]
 ) -> TracedModel:
-    """Export a graph to ONNX; ``added``: node that was added -> the captured node whose value it has."""
+    """Export a graph to ONNX; ``added`` maps a node that was emitted to the captured node before it."""
     example = captured.example
     with quiet_export(), torch.no_grad():
         try:
@@ -152,8 +141,8 @@ def _export(
 
 
 def _baked(state: Mapping[str, torch.Tensor], initializers: Collection[str]) -> dict[str, torch.Tensor]:
-    """Return copies of the tensors that no binding brings into the ONNX graph: those of other types than float32."""
-    # Tied parameters have one initializer for all their names.
+    """Return copies of the tensors without a binding: constants, and types other than float32."""
+    # Tied parameters share one initializer.
     bound = {id(value) for name, value in state.items() if name in initializers and value.dtype == torch.float32}
     return {name: value.detach().clone() for name, value in state.items() if id(value) not in bound}
 
@@ -162,7 +151,7 @@ def _add_after(graph: fx.Graph, node: fx.Node, add: Callable[[fx.Graph, fx.Node]
     users = list(node.users)
     with graph.inserting_after(node):
         last = add(graph, node)
-    # The exporter hands its provenance on from here, under this node's own name.
+    # The exporter continues its provenance from here, under this node's own name.
     last.meta = {**node.meta, "from_node": [NodeSource(last, "attar")]}
     for user in users:
         if user.op != "output":
@@ -171,10 +160,10 @@ def _add_after(graph: fx.Graph, node: fx.Node, add: Callable[[fx.Graph, fx.Node]
 
 
 def _origins(traced: fx.GraphModule, graph: fx.GraphModule, stand_ins: Mapping[str, str]) -> dict[str, str]:
-    """Return the value of the captured program that each value of the traced graph is, by the exporter's provenance.
+    """Return value of the traced graph -> the same value of the captured program, by the exporter's provenance.
 
-    Where one captured node became several, the last of them has its value. ``stand_ins``: node -> the captured node
-    whose value it has (a layer with a batch-norm folded in has the batch-norm's).
+    If one captured node became several, the last has its value. ``stand_ins`` maps a node to the captured node whose
+    value it has: a layer with a folded batch-norm has the batch-norm's.
     """
     names = {node.name for node in graph.graph.nodes}
     items = {(n.args[0].name, n.args[1]): n.name for n in graph.graph.nodes if n.target is operator.getitem}
@@ -186,7 +175,7 @@ def _origins(traced: fx.GraphModule, graph: fx.GraphModule, stand_ins: Mapping[s
             sources = sources[-1].from_node or []
         while sources and sources[-1].from_node and sources[-1].from_node[-1].name in names:
             sources = sources[-1].from_node
-        # One of several outputs carries the provenance of the whole, and is the one of its number there.
+        # One of several outputs has the provenance of the whole node; its index tells which it is.
         whole = known.get(node.args[0].name, "") if node.target is operator.getitem else None
         name = sources[-1].name if sources else node.name if node.op == "placeholder" else None
         name = name if whole is None else items.get((whole, node.args[1]))
@@ -196,15 +185,15 @@ def _origins(traced: fx.GraphModule, graph: fx.GraphModule, stand_ins: Mapping[s
 
 
 def _aliases(module: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """Return every other name of a tied parameter -> the name the graph's state has."""
+    """Return other names of tied parameters -> the name in the graph's state."""
     groups: dict[int, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         groups.setdefault(id(parameter), []).append(name)
-    aliases = {}
+    aliases: dict[str, str] = {}
     for group in groups.values():
-        known = [name for name in group if name in state]
-        if known:
-            aliases.update({name: known[0] for name in group if name != known[0]})
+        known = next((name for name in group if name in state), None)
+        if known is not None:
+            aliases |= {name: known for name in group if name != known}
     return aliases
 
 

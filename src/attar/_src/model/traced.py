@@ -20,18 +20,17 @@ class TracedModel:
     """A module as a graph.
 
     Attributes:
-        graph: the decomposed program as a module in evaluation mode; its state has the module's own names.
-            Batch-norms that could be folded are folded into it, the caller's module is untouched.
-        names: the names of that state, in the order in which a file has them.
-        model: the same program as ONNX, without weights; value names equal the names of the graph's nodes.
-        bindings: how the ONNX graph's initializers are made of the state.
+        graph: the decomposed program in evaluation mode, batch-norms folded; its state has the module's own names.
+        names: of that state, in the order of a file.
+        model: the same program in ONNX, without weights; the names of its values are those of the graph's nodes.
+        bindings: how the initializers of ``model`` are made of the state.
         constants: tensors of the graph that are no parameter or buffer of the module, by a name of their own.
         inputs, outputs: the graph's ports.
-        folding: which batch-norms were folded, which kept and why.
-        aliases: other names of tied parameters -> the name the state has.
-        parameters: number of parameters of the caller's module, tied ones once.
-        origins: value of the graph -> the value of the captured program it is (``model.capture``).
-        baked: tensors of the state whose values the ONNX graph or ``constants`` contain, as they were at the export.
+        folding: which batch-norms were folded; which were kept, with the reason.
+        aliases: other names of tied parameters -> the name in the state.
+        parameters: number of parameters of the module, tied ones once.
+        origins: value of the graph -> the same value in the captured program.
+        baked: tensors of the state whose values are part of ``model`` or ``constants``, as they were at the export.
     """
 
     graph: fx.GraphModule
@@ -54,17 +53,17 @@ class TracedModel:
 
     @property
     def values(self) -> frozenset[str]:
-        """The names of the ONNX graph's values: its inputs and what its nodes make."""
+        """The names of the ONNX graph's inputs and of the values that its nodes make."""
         made = {value for node in self.model.graph.node for value in node.output}
         return frozenset(made | {port.name for port in self.inputs})
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return the parameters and buffers the graph reads, by name, folded where they were."""
+        """Return the parameters and buffers of the graph by name, after folding."""
         known = state_of(self.graph)
         return {name: known[name].detach() for name in self.names}
 
     def fits(self, state: Mapping[str, torch.Tensor]) -> bool:
-        """True where the graph can be put on ``state``: no tensor that is baked into it has changed."""
+        """Whether the graph is the same on ``state``: no baked tensor differs."""
         return all(torch.equal(tensor, state[name]) for name, tensor in self.baked.items())
 
     def with_state(self, state: Mapping[str, torch.Tensor], folding: Folding) -> TracedModel:

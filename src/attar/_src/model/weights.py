@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -14,7 +14,16 @@ from torch import fx
 from torch.nn import functional
 
 from attar._src.core.errors import SpecError
-from attar._src.model.operators import arguments, aten, data_of, groups_of, operator_of, output_axes, weight_of
+from attar._src.model.operators import (
+    arguments,
+    aten,
+    data_of,
+    groups_of,
+    is_floating,
+    operator_of,
+    output_axes,
+    weight_of,
+)
 
 _T = TypeVar("_T", bound=np.generic)
 
@@ -26,7 +35,7 @@ class Weight:
     Attributes:
         name: its name in the module.
         role: ``"product"``, ``"recurrent"`` or ``"embedding"``.
-        axis: the axis of its output channels, the last where there are several.
+        axis: of its output channels, the last of several.
         readers: names of the nodes that read it.
     """
 
@@ -41,32 +50,28 @@ def find_weights(graph: fx.GraphModule) -> dict[str, Weight]:
     parameters = dict(graph.named_parameters())
     found: dict[str, Weight] = {}
     for node in graph.graph.nodes:
-        if node.op != "get_attr" or parameters.get(str(node.target), torch.empty(0)).dim() < 2:
+        name = str(node.target)
+        if node.op != "get_attr" or name not in parameters or (rank := parameters[name].dim()) < 2:
             continue
-        name, shape = str(node.target), parameters[str(node.target)].shape
-        # A matrix may be turned over on its way to the product.
-        flips = [user for user in node.users if len(shape) == 2 and (row := operator_of(user)) and row.flips]
-        readers = [(node, user) for user in node.users] + [(flip, user) for flip in flips for user in flip.users]
-        for source, user in readers:
-            role = _role(user, source)
+        # A matrix may be transposed on its way to the product.
+        flips = [user for user in node.users if rank == 2 and operator_of(user).flips]
+        for source, reader in [(each, user) for each in (node, *flips) for user in each.users]:
+            role = _role(reader, source)
             if role is None:
                 continue
-            axis = output_axes(user, len(shape))[-1]
-            axis = 1 - axis if source is not node else axis
-            known = found.get(name)
-            # A product outranks the embedding its weight is tied to: it is what integers could serve.
-            if known is None or (known.role == "embedding" and role == "product"):
-                found[name] = Weight(name, role, axis, (*(known.readers if known else ()), user.name))
-            else:
-                found[name] = Weight(known.name, known.role, known.axis, (*known.readers, user.name))
+            axis = output_axes(reader, rank)[-1]
+            weight = Weight(name, role, axis if source is node else 1 - axis, ())
+            known = found.get(name, weight)
+            # A product outranks the embedding its weight is tied to: integers could serve it.
+            kept = weight if (known.role, role) == ("embedding", "product") else known
+            found[name] = replace(kept, readers=(*known.readers, reader.name))
     return found
 
 
-def _role(user: fx.Node, weight: fx.Node) -> str | None:
-    operator = operator_of(user)
+def _role(reader: fx.Node, weight: fx.Node) -> str | None:
+    operator = operator_of(reader)
     # A recurrent operator reads its weights as a list.
-    reads = operator is not None and (operator.kind == "recurrent" or weight_of(user) is weight)
-    return operator.role if operator is not None and reads else None
+    return operator.role if operator.kind == "recurrent" or weight_of(reader) is weight else None
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,9 @@ class Window:
     groups at each position of its output. Example: 3x3 kernels, 8 channels in 2 groups -> 2 groups, length 36.
 
     Attributes:
-        groups: how many vectors there are at each position, each for its own rows of the weight.
+        groups: number of vectors at each position, each for its own rows of the weight.
         length: of a vector.
-        kernel, stride, padding, dilation: for each spatial axis of a convolution, empty elsewhere.
+        kernel, stride, padding, dilation: for each spatial axis of a convolution, else empty.
         turned: whether the weight is stored as ``(..., in, out)``.
     """
 
@@ -99,7 +104,7 @@ class Window:
 
     @property
     def channels(self) -> int:
-        """The length of that axis."""
+        """The number of channels of the input."""
         return self.length // prod(self.kernel) * self.groups if self.kernel else self.length
 
     def vectors(self, x: torch.Tensor) -> torch.Tensor:
@@ -116,11 +121,11 @@ class Window:
         return x.flatten(1, 1 + axes).flatten(2)
 
     def rows(self, weight: NDArray[_T]) -> NDArray[_T]:
-        """Return a weight, or an array of its shape, with a row for each output: ``(groups, out / groups, length)``."""
+        """Return an array of a weight's shape with a row for each output: ``(groups, out / groups, length)``."""
         return (weight.swapaxes(-1, -2) if self.turned else weight).reshape(self.groups, -1, self.length)
 
     def weight(self, rows: NDArray[_T], shape: tuple[int, ...]) -> NDArray[_T]:
-        """Return the array of ``shape`` whose rows these are: the inverse of :meth:`rows`."""
+        """Return the array of ``shape`` with these rows: the inverse of :meth:`rows`."""
         if not self.turned:
             return rows.reshape(shape)
         return np.ascontiguousarray(rows.reshape(*shape[:-2], shape[-1], shape[-2]).swapaxes(-1, -2))
@@ -131,7 +136,7 @@ class LayerInput:
     """What the weight of a layer multiplies.
 
     Attributes:
-        values: names of the values of the graph; several where several layers share the weight.
+        values: names of values of the graph, one for each layer that shares the weight.
         window: how the layers read them.
     """
 
@@ -142,14 +147,14 @@ class LayerInput:
 def layer_input(graph: fx.GraphModule, layer: fx.Node) -> LayerInput | None:
     """Return what a convolution or matrix product with a weight multiplies by it, None for any other node.
 
-    None, too, for transposed convolutions, whose outputs overlap, and where the data are themselves a parameter.
+    None, too, for transposed convolutions, whose outputs overlap, and if the data are themselves a parameter.
     """
     operator = operator_of(layer)
-    if operator is None or operator.kind not in ("layer", "product") or 0 not in operator.output_axes:
+    if operator.kind not in ("layer", "product") or 0 not in operator.output_axes:
         return None
     data = data_of(layer)[0]
     shape, flipped = _parameter(graph, weight_of(layer))
-    if not shape or not isinstance(data, fx.Node) or data.op == "get_attr" or not _is_floating(data):
+    if not shape or not isinstance(data, fx.Node) or data.op == "get_attr" or not is_floating(data):
         return None
     if operator.groups:
         return LayerInput((data.name,), _convolution(layer, shape))
@@ -160,46 +165,36 @@ def layer_input(graph: fx.GraphModule, layer: fx.Node) -> LayerInput | None:
 
 
 def weight_input(graph: fx.GraphModule, weight: Weight | None) -> LayerInput:
-    """Return what a weight multiplies.
-
-    Args:
-        graph: the graph in which the weight was found.
-        weight: None for a parameter that multiplies nothing.
+    """Return what a weight of ``graph`` multiplies; ``weight`` is None for a parameter that multiplies nothing.
 
     Raises:
-        SpecError: it is no weight, or something reads it that multiplies no single floating value by it: a table that
-            is looked up, a recurrent layer, a transposed convolution.
+        SpecError: it multiplies nothing, or not always one floating-point value in the same way: it is an embedding, or
+            read by a recurrent layer or a transposed convolution.
     """
     if weight is None:
         raise SpecError("it multiplies no value")
     nodes = {node.name: node for node in graph.graph.nodes}
-    found = {reader: layer_input(graph, nodes[reader]) for reader in weight.readers}
-    for reader, read in found.items():
+    reads = []
+    for reader in weight.readers:
+        read = layer_input(graph, nodes[reader])
         if read is None:
             raise SpecError(
                 f"it is read by {reader!r} ({nodes[reader].target}), neither a linear layer nor a convolution"
             )
-    reads = [read for read in found.values() if read is not None]
+        reads.append(read)
     if len({read.window for read in reads}) > 1:
-        raise SpecError(f"{', '.join(map(repr, found))} read it in different ways")
+        raise SpecError(f"{', '.join(map(repr, weight.readers))} read it in different ways")
     return LayerInput(tuple(dict.fromkeys(name for read in reads for name in read.values)), reads[0].window)
 
 
 def _parameter(graph: fx.GraphModule, node: Any) -> tuple[tuple[int, ...], bool]:
-    """Return the shape of the parameter that a node is or turns over, and which; () where it is neither."""
+    """Return the shape of the parameter that a node is or transposes, and whether it does; () if neither."""
     if not isinstance(node, fx.Node):
         return (), False
     if node.op == "get_attr":
-        parameter: torch.Tensor = attrgetter(str(node.target))(graph)
-        return tuple(parameter.shape), False
-    operator = operator_of(node)
-    shape, _ = _parameter(graph, node.args[0]) if operator is not None and operator.flips else ((), False)
+        return tuple(attrgetter(str(node.target))(graph).shape), False
+    shape, _ = _parameter(graph, node.args[0]) if operator_of(node).flips else ((), False)
     return shape if len(shape) == 2 else (), True
-
-
-def _is_floating(node: fx.Node) -> bool:
-    value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def _convolution(layer: fx.Node, shape: tuple[int, ...]) -> Window:
