@@ -11,11 +11,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.artifact.graph.operators import MAX_INT, OPERATORS, Refused
+from attar._src.artifact.graph.operators import MAX_INT, OPERATORS
 from attar._src.artifact.limits import Limits
+from attar._src.core.errors import ArtifactError
 from attar._src.core.scheme import Shape
 
 #: Operator -> inputs whose values shape inference reads.
@@ -71,44 +71,34 @@ def elements(shape: Shape) -> int:
 
 
 def check_values(name: str, inputs: Inputs, limits: Limits) -> None:
-    """Check integer divisors and the values that determine an output's size.
-
-    Args:
-        name: the operator.
-        inputs: its attributes and inputs.
-        limits: limit on the elements of one value.
+    """Check integer divisors, and the values that determine the size of the output of operator ``name``.
 
     Raises:
-        Refused: the values are unknown, invalid, or make an output above the limit.
+        ArtifactError: the values are unknown, invalid, or make an output above the limit.
     """
     if inputs.types and inputs.types[0] not in _FLOATS:
         # An integer division by zero in a kernel kills the process (SIGFPE).
         if name in ("Div", "Mod") and not (inputs.fixed[1] and min(inputs.numbers(1), default=1) > 0):
-            raise Refused("integers may be divided by positive constants only")
+            raise ArtifactError("integers may be divided by positive constants only")
         if name == "ReduceMean":
-            raise Refused("a mean of integers may divide by zero; cast to floating point first")
+            raise ArtifactError("a mean of integers may divide by zero; cast to floating point first")
     if name not in VALUE_INPUTS:
         return
     for index in VALUE_INPUTS[name]:
         if index < len(inputs.types) and inputs.types[index] is not None and inputs.values[index] is None:
-            raise Refused(f"input {index} determines the output's size and depends on data")
+            raise ArtifactError(f"input {index} determines the output's size and depends on data")
     try:
         size = _RULES.get(name, _modest)(inputs)
     except (OverflowError, ZeroDivisionError, ValueError) as error:
-        raise Refused(f"the values that determine the output's size are invalid: {error}") from error
+        raise ArtifactError(f"the values that determine the output's size are invalid: {error}") from error
     if size > limits.value_elements:
-        raise Refused(f"it makes {size} elements, more than the limit of {limits.value_elements}")
+        raise ArtifactError(f"it makes {size} elements, more than the limit of {limits.value_elements}")
 
 
-def clamped(name: str, value: NDArray[Any]) -> NDArray[Any]:
-    """Return a value for shape inference: bounds of ``Slice`` are clipped to 32 bits, which keeps their meaning."""
-    return np.clip(value, -MAX_INT, MAX_INT) if name == "Slice" else value
-
-
-def _sizes(sizes: list[Any]) -> list[Any]:
+def _sizes(sizes: list[Any]) -> tuple[Any, ...]:
     if any(size < 0 for size in sizes):
         raise ValueError(f"negative size in {sizes[:16]}")
-    return sizes
+    return tuple(sizes)
 
 
 def _modest(inputs: Inputs) -> int:
@@ -122,11 +112,7 @@ def _constant(inputs: Inputs) -> int:
     fill = inputs.attributes.get("value")
     if fill is not None and math.prod(fill.dims) != 1:
         raise ValueError("the fill value is not a single number")
-    return elements(tuple(_sizes(inputs.numbers(0))))
-
-
-def _expand(inputs: Inputs) -> int:
-    return elements(tuple(_sizes(inputs.numbers(1))))
+    return elements(_sizes(inputs.numbers(0)))
 
 
 def _one_hot(inputs: Inputs) -> int:
@@ -149,7 +135,7 @@ def _reshape(inputs: Inputs) -> int:
     sizes = inputs.numbers(1)
     if sizes.count(-1) > 1 or (-1 in sizes and 0 in sizes and inputs.attributes.get("allowzero", 0)):
         raise ValueError(f"{sizes[:16]} is not a shape")
-    return elements(tuple(_sizes([size for size in sizes if size != -1])))
+    return elements(_sizes([size for size in sizes if size != -1]))
 
 
 def _resize(inputs: Inputs) -> int:
@@ -165,23 +151,15 @@ def _slice(inputs: Inputs) -> int:
     return 0
 
 
-def _split(inputs: Inputs) -> int:
-    return int(sum(_sizes(inputs.numbers(1))))
-
-
-def _tile(inputs: Inputs) -> int:
-    return elements(tuple(_sizes(inputs.numbers(1)))) * inputs.elements(0)
-
-
 _RULES: dict[str, Callable[[Inputs], int]] = {
     "ConstantOfShape": _constant,
-    "Expand": _expand,
+    "Expand": lambda inputs: elements(_sizes(inputs.numbers(1))),
     "OneHot": _one_hot,
     "Pad": _pad,
     "Range": _range,
     "Reshape": _reshape,
     "Resize": _resize,
     "Slice": _slice,
-    "Split": _split,
-    "Tile": _tile,
+    "Split": lambda inputs: int(sum(_sizes(inputs.numbers(1)))),
+    "Tile": lambda inputs: elements(_sizes(inputs.numbers(1))) * inputs.elements(0),
 }

@@ -14,37 +14,30 @@ from typing import Any, NamedTuple
 
 import onnx
 
+from attar._src.core.errors import ArtifactError
+
 MIN_OPSET, MAX_OPSET = 13, 25
 MIN_IR, MAX_IR = 7, 13
 
-_PRODUCTS = "Attention Conv ConvTranspose Gemm MatMul Einsum"
-_NORMALIZATIONS = """
+# Products, normalizations, recurrence, activations, element-wise, reductions, images, shapes.
+_OPERATORS = """
+    Attention Conv ConvTranspose Gemm MatMul Einsum
     BatchNormalization InstanceNormalization LayerNormalization GroupNormalization RMSNormalization LRN
-    LpNormalization MeanVarianceNormalization"""
-_RECURRENCE = "LSTM GRU RNN"
-_ACTIVATIONS = """
+    LpNormalization MeanVarianceNormalization
+    LSTM GRU RNN
     Celu Clip Elu Erf Gelu HardSigmoid HardSwish Hardmax LeakyRelu LogSoftmax Mish PRelu Relu Selu Shrink Sigmoid
-    Softmax Softplus Softsign Swish Tanh ThresholdedRelu"""
-_ELEMENTWISE = """
+    Softmax Softplus Softsign Swish Tanh ThresholdedRelu
     Abs Add And BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Cos Div Equal Exp Floor Greater
     GreaterOrEqual Identity IsInf IsNaN Less LessOrEqual Log Max Mean Min Mod Mul Neg Not Or Pow Reciprocal Round Sign
-    Sin Sqrt Sub Sum Where Xor"""
-_REDUCTIONS = """
+    Sin Sqrt Sub Sum Where Xor
     ArgMax ArgMin CumSum ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd
-    ReduceSum ReduceSumSquare TopK"""
-_IMAGES = """
+    ReduceSum ReduceSumSquare TopK
     AveragePool GlobalAveragePool GlobalLpPool GlobalMaxPool LpPool MaxPool DepthToSpace SpaceToDepth GridSample
-    Resize"""
-_SHAPES = """
+    Resize
     Concat ConstantOfShape Expand EyeLike Flatten Gather GatherElements GatherND OneHot Pad Range Reshape
     ReverseSequence ScatterElements ScatterND Shape Size Slice Split Squeeze Tile Transpose Trilu Unsqueeze"""
-
 #: Operators of the standard domain that a graph may hold.
-OPERATORS = frozenset(
-    " ".join(
-        (_PRODUCTS, _NORMALIZATIONS, _RECURRENCE, _ACTIVATIONS, _ELEMENTWISE, _REDUCTIONS, _IMAGES, _SHAPES)
-    ).split()
-)
+OPERATORS = frozenset(_OPERATORS.split())
 
 #: ONNX element types a graph may compute with: number -> name.
 TYPES: dict[int, str] = {
@@ -101,33 +94,26 @@ class Operator(NamedTuple):
     attributes: Mapping[str, tuple[Any, bool]]
 
 
-class Refused(ValueError):
-    """The node is not allowed in a file; the message says why."""
-
-
 @functools.lru_cache(maxsize=1024)
 def operator(name: str, opset: int) -> Operator:
     """Return the description of an operator of the standard domain.
 
     Raises:
-        Refused: the operator is not allowed in a file, or does not exist in this opset.
+        ArtifactError: the operator is not allowed in a file, or does not exist in this opset.
     """
     if name not in OPERATORS:
-        raise Refused(f"the operator {name!r} is not allowed in a file")
+        raise ArtifactError(f"the operator {name!r} is not allowed in a file")
     try:
         schema = onnx.defs.get_schema(name, opset, "")
     except onnx.defs.SchemaError as error:
-        raise Refused(f"the operator {name} is not in opset {opset}") from error
+        raise ArtifactError(f"the operator {name} is not in opset {opset}") from error
     if schema.deprecated:
-        raise Refused(f"the operator {name} is deprecated in opset {opset}")
+        raise ArtifactError(f"the operator {name} is deprecated in opset {opset}")
+    optional = onnx.defs.OpSchema.FormalParameterOption.Optional
     return Operator(
         schema,
         tuple(
-            Formal(
-                frozenset(item.types),
-                item.type_str if item.is_homogeneous else None,
-                item.option == onnx.defs.OpSchema.FormalParameterOption.Optional,
-            )
+            Formal(frozenset(item.types), item.type_str if item.is_homogeneous else None, item.option == optional)
             for item in schema.inputs
         ),
         (schema.min_input, schema.max_input),
@@ -140,25 +126,25 @@ def read_attributes(node: onnx.NodeProto, known: Operator) -> dict[str, Any]:
     """Return a node's attributes by name, with types and ranges that are safe for shape inference and kernels.
 
     Raises:
-        Refused: an attribute is unknown, missing, repeated, of the wrong type, or out of range.
+        ArtifactError: an attribute is unknown, missing, repeated, of the wrong type, or out of range.
     """
     found: dict[str, Any] = {}
     for attribute in node.attribute:
         name = attribute.name
         if name in found or name not in known.attributes or int(known.attributes[name][0]) != attribute.type:
-            raise Refused(f"the attribute {name!r} is unknown, given twice or of the wrong type")
+            raise ArtifactError(f"the attribute {name!r} is unknown, given twice or of the wrong type")
         value = found[name] = onnx.helper.get_attribute_value(attribute)
         items = value if isinstance(value, list) else [value]
         if len(items) > _MAX_ITEMS:
-            raise Refused(f"the attribute {name!r} has {len(items)} items; the limit is {_MAX_ITEMS}")
+            raise ArtifactError(f"the attribute {name!r} has {len(items)} items; the limit is {_MAX_ITEMS}")
         least, most = _RANGES.get(name, (0, MAX_INT))
         if any(isinstance(item, int) and not least <= item <= most for item in items):
-            raise Refused(f"the attribute {name!r} is outside {least}..{most}: {items}")
+            raise ArtifactError(f"the attribute {name!r} is outside {least}..{most}: {items}")
     missing = [name for name, (_, required) in known.attributes.items() if required and name not in found]
     if missing:
-        raise Refused(f"the attribute {missing[0]!r} is missing")
+        raise ArtifactError(f"the attribute {missing[0]!r} is missing")
     if "equation" in found and not _EQUATION.fullmatch(found["equation"]):
-        raise Refused("an equation may hold only letters, dots, commas, spaces and an arrow, at most 128 of them")
+        raise ArtifactError("an equation may hold only letters, dots, commas, spaces and an arrow, at most 128 of them")
     return found
 
 
@@ -166,20 +152,20 @@ def check_types(known: Operator, types: Sequence[str | None]) -> None:
     """Check input types (None for an absent optional input) against the operator's.
 
     Raises:
-        Refused: an input is missing, superfluous, or of a type the operator does not accept.
+        ArtifactError: an input is missing, superfluous, or of a type the operator does not accept.
     """
     least, most = known.input_count
     if not least <= len(types) <= most:
-        raise Refused(f"it has {len(types)} inputs and takes {least} to {most}")
+        raise ArtifactError(f"it has {len(types)} inputs and takes {least} to {most}")
     if types and types[-1] is None:
-        raise Refused("its last input is empty; leave it out")
+        raise ArtifactError("its last input is empty; leave it out")
     chosen: dict[str, str] = {}
     for index, found in enumerate(types):
         formal = known.inputs[min(index, len(known.inputs) - 1)]
         if found is None:
             if not formal.optional:
-                raise Refused(f"input {index} is missing")
+                raise ArtifactError(f"input {index} is missing")
         elif found not in formal.types:
-            raise Refused(f"input {index} is a {found}, which it does not accept")
+            raise ArtifactError(f"input {index} is a {found}, which it does not accept")
         elif formal.constraint and chosen.setdefault(formal.constraint, found) != found:
-            raise Refused(f"input {index} is a {found} but another input is a {chosen[formal.constraint]}")
+            raise ArtifactError(f"input {index} is a {found} but another input is a {chosen[formal.constraint]}")

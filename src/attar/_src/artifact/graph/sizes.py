@@ -15,9 +15,9 @@ import onnx
 from numpy.typing import NDArray
 
 from attar._src.artifact.graph import guards, operators, values
-from attar._src.artifact.graph.operators import TYPES, Refused
+from attar._src.artifact.graph.operators import MAX_INT, TYPES
 from attar._src.artifact.limits import Limits
-from attar._src.core.errors import ArtifactError
+from attar._src.core.errors import ArtifactError, naming_section
 from attar._src.core.scheme import Shape
 
 _FOLLOWED = {onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL, onnx.TensorProto.FLOAT}
@@ -51,16 +51,12 @@ def size_nodes(
     """
     total = sum(guards.elements(sized.shape) for sized in known.values())
     for index, node in enumerate(nodes):
-        where = f"{section}, node {index} ({node.op_type} {node.name!r})"[:200]
-        try:
+        with naming_section(f"{section}, node {index} ({node.op_type} {node.name!r})"[:200]):
             made = _size_node(node, known, opset, limits)
-        except Refused as error:
-            raise ArtifactError(str(error), section=where) from error
-        for name, sized in made.items():
-            total += guards.elements(sized.shape)
-            known[name] = sized
-        if total > limits.graph_elements:
-            raise ArtifactError(f"all values together have more than {limits.graph_elements} elements", section=where)
+            known |= made
+            total += sum(guards.elements(sized.shape) for sized in made.values())
+            if total > limits.graph_elements:
+                raise ArtifactError(f"all values together have more than {limits.graph_elements} elements")
 
 
 def _size_node(node: onnx.NodeProto, known: Mapping[str, Sized], opset: int, limits: Limits) -> dict[str, Sized]:
@@ -83,11 +79,12 @@ def _size_node(node: onnx.NodeProto, known: Mapping[str, Sized], opset: int, lim
         for name, item in zip(node.input, inputs, strict=True)
         if item is not None
     }
-    data = {
-        node.input[index]: onnx.numpy_helper.from_array(guards.clamped(node.op_type, value), node.input[index])
-        for index in guards.VALUE_INPUTS.get(node.op_type, ())
-        if index < len(inputs) and (value := facts.values[index]) is not None
-    }
+    data = {}
+    for index in guards.VALUE_INPUTS.get(node.op_type, ()):
+        if index < len(inputs) and (value := facts.values[index]) is not None:
+            # Bounds of Slice keep their meaning when clipped to 32 bits.
+            value = np.clip(value, -MAX_INT, MAX_INT) if node.op_type == "Slice" else value
+            data[node.input[index]] = onnx.numpy_helper.from_array(value, node.input[index])
     if node.op_type in _LIKE_INPUT:
         found = {node.output[0]: types[node.input[0]]}
     else:
@@ -109,21 +106,18 @@ def _infer(
     try:
         return onnx.shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=imports)
     except Exception as error:
-        raise Refused(str(error)) from error
+        raise ArtifactError(str(error)) from error
 
 
 def _outputs(node: onnx.NodeProto, operator: operators.Operator, known: Mapping[str, Sized]) -> list[str]:
     """Return the names of a node's outputs without empty ones."""
     least, most = operator.output_count
     names = [name for name in node.output if name]
-    if (
-        not least <= len(node.output) <= most
-        or len(set(names)) != len(names)
-        or not names[-1:] == list(node.output[-1:])
-    ):
-        raise Refused(f"the outputs {names[:8]} are not {max(least, 1)} to {most} distinct names")
+    distinct = len(set(names)) == len(names) and names[-1:] == list(node.output[-1:])
+    if not (least <= len(node.output) <= most and distinct):
+        raise ArtifactError(f"the outputs {names[:8]} are not {max(least, 1)} to {most} distinct names")
     if taken := [name for name in names if name in known]:
-        raise Refused(f"the output {taken[0]!r} exists already")
+        raise ArtifactError(f"the output {taken[0]!r} exists already")
     return names
 
 
@@ -131,21 +125,21 @@ def _input(name: str, known: Mapping[str, Sized]) -> Sized | None:
     if not name:
         return None
     if name not in known:
-        raise Refused(f"the input {name!r} is not defined: no node before this one makes it")
+        raise ArtifactError(f"the input {name!r} is not defined: no node before this one makes it")
     return known[name]
 
 
 def _output(name: str, found: Mapping[str, onnx.TypeProto], limits: Limits) -> Sized:
     tensor = found[name].tensor_type if name in found else onnx.TypeProto.Tensor()
     if tensor.elem_type not in TYPES:
-        raise Refused(f"the output {name!r} is not a tensor of numbers")
+        raise ArtifactError(f"the output {name!r} is not a tensor of numbers")
     if not tensor.HasField("shape") or not all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-        raise Refused(f"the size of the output {name!r} does not follow from the example sizes")
+        raise ArtifactError(f"the size of the output {name!r} does not follow from the example sizes")
     shape = tuple(dim.dim_value for dim in tensor.shape.dim)
     if any(size < 0 for size in shape) or len(shape) > 16:
-        raise Refused(f"the output {name!r} has the invalid shape {shape}")
+        raise ArtifactError(f"the output {name!r} has the invalid shape {shape}")
     if (count := guards.elements(shape)) > limits.value_elements:
-        raise Refused(f"the output {name!r} has {count} elements, more than the limit of {limits.value_elements}")
+        raise ArtifactError(f"the output {name!r} has {count} elements, more than the limit of {limits.value_elements}")
     return Sized(tensor.elem_type, shape)
 
 
@@ -154,11 +148,10 @@ def _follow(name: str, facts: guards.Inputs, inputs: Sequence[Sized | None], mad
     if made.type not in _FOLLOWED or guards.elements(made.shape) > values.SMALL_VALUE:
         return made
     dtype = onnx.helper.tensor_dtype_to_np_dtype(made.type)
-    if name in ("Shape", "Size"):
-        shape = facts.shapes[0] or ()
-        return made._replace(
-            values=values.value_shape(facts.attributes, shape) if name == "Shape" else np.asarray(math.prod(shape))
-        )
+    if name == "Shape":
+        return made._replace(values=values.value_shape(facts.attributes, facts.shapes[0] or ()))
+    if name == "Size":
+        return made._replace(values=np.asarray(math.prod(facts.shapes[0] or ())))
     if name == "ConstantOfShape":
         fill = facts.attributes.get("value")
         value = 0 if fill is None else onnx.numpy_helper.to_array(fill).item()

@@ -43,15 +43,13 @@ def strip(contents: GraphContents) -> bytes:
             graph.initializer.add().CopyFrom(tensor)
             graph.initializer[-1].ClearField("doc_string")
     for node in source.graph.node:
-        value = _constant(node)
-        if value is not None:
+        if (value := _constant(node)) is not None:
             graph.initializer.add().CopyFrom(value)
             continue
         kept = graph.node.add()
         kept.CopyFrom(node)
-        for field in ("doc_string", "metadata_props", "domain"):
-            if field != "domain" or node.domain == "ai.onnx":
-                kept.ClearField(field)
+        for field in ("doc_string", "metadata_props", *(["domain"] if node.domain == "ai.onnx" else [])):
+            kept.ClearField(field)
         for attribute in kept.attribute:
             attribute.ClearField("doc_string")
         for names in (kept.input, kept.output):
@@ -70,18 +68,19 @@ def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
     """Return the value of a numeric ``Constant`` node, named like its output; None for any other node."""
     if node.op_type != "Constant" or node.domain not in ("", "ai.onnx") or len(node.attribute) != 1:
         return None
-    attribute = node.attribute[0]
-    value = onnx.helper.get_attribute_value(attribute)
-    kind = {"value_float": onnx.TensorProto.FLOAT, "value_int": onnx.TensorProto.INT64}
-    kinds = {"value_floats": onnx.TensorProto.FLOAT, "value_ints": onnx.TensorProto.INT64}
-    if attribute.name == "value":
-        tensor = onnx.TensorProto()
-        tensor.CopyFrom(value)
-        tensor.ClearField("doc_string")
-        tensor.name = node.output[0]
-        return tensor
-    if attribute.name in kind:
-        return onnx.helper.make_tensor(node.output[0], kind[attribute.name], [], [value])
-    if attribute.name in kinds:
-        return onnx.helper.make_tensor(node.output[0], kinds[attribute.name], [len(value)], list(value))
-    return None
+    value = onnx.helper.get_attribute_value(node.attribute[0])
+    match node.attribute[0].name:
+        case "value":
+            tensor = onnx.TensorProto()
+            tensor.CopyFrom(value)
+            tensor.ClearField("doc_string")
+            tensor.name = node.output[0]
+            return tensor
+        case "value_float" | "value_floats":
+            kind = onnx.TensorProto.FLOAT
+        case "value_int" | "value_ints":
+            kind = onnx.TensorProto.INT64
+        case _:
+            return None
+    many = isinstance(value, list)
+    return onnx.helper.make_tensor(node.output[0], kind, [len(value)] if many else [], value if many else [value])

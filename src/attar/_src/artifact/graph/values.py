@@ -7,6 +7,7 @@ elements, so that every value of a graph has a size before anything runs.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -33,10 +34,7 @@ class Call(NamedTuple):
 def evaluate_node(name: str, call: Call, dtype: np.dtype[Any]) -> Array | None:
     """Return the output of an operator on known inputs, or None if it cannot be evaluated here.
 
-    Args:
-        name: the operator.
-        call: attributes, inputs (without trailing empty ones) and output shape.
-        dtype: the output's type.
+    The inputs of ``call`` have no trailing empty ones; ``dtype`` is the type of the output.
     """
     rule = _RULES.get(name)
     if rule is None:
@@ -59,13 +57,7 @@ def _map(function: Callable[..., Any]) -> Callable[[Call], Any]:
 
 
 def _fold(function: Callable[[Array, Array], Any]) -> Callable[[Call], Any]:
-    def rule(call: Call) -> Any:
-        result = call.inputs[0]
-        for item in call.inputs[1:]:
-            result = function(result, item)
-        return result
-
-    return rule
+    return lambda call: functools.reduce(function, call.inputs)
 
 
 def _reduce(function: Callable[..., Any]) -> Callable[[Call], Any]:
@@ -79,23 +71,11 @@ def _reduce(function: Callable[..., Any]) -> Callable[[Call], Any]:
     return rule
 
 
-def _moved(call: Call) -> Array:
-    return call.inputs[0].reshape(call.shape)
-
-
 def _divide(call: Call) -> Any:
     numerator, divisor = call.inputs
     if numerator.dtype.kind == "f":
         return numerator / divisor
     return np.sign(numerator) * (np.abs(numerator) // divisor)  # ONNX rounds towards zero; the divisor is positive
-
-
-def _mod(call: Call) -> Any:
-    return (np.fmod if call.attributes.get("fmod", 0) else np.mod)(*call.inputs)
-
-
-def _range(call: Call) -> Any:
-    return call.inputs[0] + np.arange(call.shape[0]) * call.inputs[2]
 
 
 def _slice(call: Call) -> Any:
@@ -123,7 +103,7 @@ _RULES: dict[str, Callable[[Call], Any]] = {
     "Div": _divide,
     "Equal": _map(np.equal),
     "Expand": lambda call: np.broadcast_to(call.inputs[0], call.shape),
-    "Flatten": _moved,
+    "Flatten": lambda call: call.inputs[0].reshape(call.shape),
     "Floor": _map(np.floor),
     "Gather": lambda call: np.take(call.inputs[0], call.inputs[1], call.attributes.get("axis", 0)),
     "Greater": _map(np.greater),
@@ -133,22 +113,22 @@ _RULES: dict[str, Callable[[Call], Any]] = {
     "LessOrEqual": _map(np.less_equal),
     "Max": _fold(np.maximum),
     "Min": _fold(np.minimum),
-    "Mod": _mod,
+    "Mod": lambda call: (np.fmod if call.attributes.get("fmod", 0) else np.mod)(*call.inputs),
     "Mul": _map(np.multiply),
     "Neg": _map(np.negative),
     "Not": _map(np.logical_not),
     "Or": _map(np.logical_or),
-    "Range": _range,
+    "Range": lambda call: call.inputs[0] + np.arange(call.shape[0]) * call.inputs[2],
     "ReduceMax": _reduce(np.max),
     "ReduceMin": _reduce(np.min),
     "ReduceProd": _reduce(np.prod),
     "ReduceSum": _reduce(np.sum),
-    "Reshape": _moved,
+    "Reshape": lambda call: call.inputs[0].reshape(call.shape),
     "Round": _map(np.rint),
     "Slice": _slice,
-    "Squeeze": _moved,
+    "Squeeze": lambda call: call.inputs[0].reshape(call.shape),
     "Sub": _map(np.subtract),
     "Sum": _fold(np.add),
-    "Unsqueeze": _moved,
+    "Unsqueeze": lambda call: call.inputs[0].reshape(call.shape),
     "Where": _map(np.where),
 }
