@@ -14,7 +14,7 @@ from tests.samples import model_of
 from attar._src.artifact.contents import GraphContents
 from attar._src.artifact.graph import check as graph_check
 from attar._src.artifact.graph import sizes, values
-from attar._src.artifact.graph.sizes import Sized
+from attar._src.artifact.graph.guards import Sized
 from attar._src.artifact.graph.strip import strip
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import GraphRecord, Port

@@ -42,11 +42,7 @@ def whole(binding: Binding) -> Whole | None:
 
 
 def describe_binding(binding: Binding, records: Mapping[str, TensorRecord]) -> Bound:
-    """Return type and shape of a bound initializer without decoding anything; ``records`` include aliases.
-
-    Raises:
-        ArtifactError: a tensor does not exist, a run exceeds its tensor, types differ, or element counts do not match.
-    """
+    """Return type and shape of a bound initializer without decoding anything; ``records`` include aliases."""
     elements, dtypes = 0, set()
     for part in parts_of(binding):
         record = records.get(part.tensor)

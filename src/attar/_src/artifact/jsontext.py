@@ -19,9 +19,8 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # an unterminated st
 def parse_json(text: bytes) -> dict[str, Any]:
     """Return the JSON object in ``text``.
 
-    Raises:
-        ArtifactError: not UTF-8, not JSON, not an object, nested more than 32 deep, a duplicate key, ``NaN`` or
-            infinity, a number of more than 32 characters, or a lone surrogate.
+    Refused are nesting of more than 32, duplicate keys, ``NaN`` and infinity, numbers of more than 32 characters, lone
+    surrogates, and what is not UTF-8, JSON or an object.
     """
     if (depth := _depth(text)) > MAX_DEPTH:
         raise ArtifactError(f"the JSON is nested {depth} deep; the limit is {MAX_DEPTH}")

@@ -56,11 +56,7 @@ def deflate(data: bytes) -> bytes:
 
 
 def inflate(data: memoryview, length: int, limit: int) -> bytes:
-    """Inflate raw DEFLATE ``data`` to exactly ``length`` bytes, never allocating more.
-
-    Raises:
-        ArtifactError: ``length`` exceeds ``limit``, or ``data`` is not exactly one stream of that length.
-    """
+    """Inflate one raw DEFLATE stream to exactly ``length`` bytes, at most ``limit``; never allocate more."""
     if length > limit:
         raise ArtifactError(f"it inflates to {length} bytes, more than the limit of {limit}; raise it in Limits")
     inflater = zlib.decompressobj(-15)
@@ -89,11 +85,7 @@ def assemble(sections: Sequence[bytes], manifest: bytes, minor: int) -> bytes:
 
 
 def read_header(data: memoryview) -> int:
-    """Check the header of a file and return the minor version of its format.
-
-    Raises:
-        ArtifactError: this is not a ``.attar`` file, or its format is newer than this version of attar.
-    """
+    """Check the header of a file and return the minor version of its format."""
     if len(data) < HEADER.size + FOOTER.size:
         raise ArtifactError(f"{len(data)} bytes are too few for a .attar file")
     minor: int
@@ -107,11 +99,7 @@ def read_header(data: memoryview) -> int:
 
 
 def manifest_text(data: memoryview, limits: Limits) -> tuple[bytes, SectionPlace]:
-    """Check the footer; return the manifest's JSON and its place.
-
-    Raises:
-        ArtifactError: footer or manifest is malformed or damaged.
-    """
+    """Check the footer; return the manifest's JSON and its place."""
     footer = len(data) - FOOTER.size
     start, stored, length, crc32, zero, _, end = FOOTER.unpack(data[footer:])
     if end != END:
@@ -133,12 +121,8 @@ def check_digest(data: memoryview) -> None:
         raise ArtifactError("the digest does not match: the file is damaged", section="footer")
 
 
-def cut_section(data: memoryview, sections: Sequence[SectionRecord], manifest: SectionPlace) -> tuple[memoryview, ...]:
-    """Check positions, padding and checksums of the sections and return their bytes.
-
-    Raises:
-        ArtifactError: the sections do not end at the manifest, padding is not zero, or a checksum does not match.
-    """
+def cut_sections(data: memoryview, sections: Sequence[SectionRecord], manifest: SectionPlace) -> tuple[memoryview, ...]:
+    """Check positions, padding and checksums of the sections and return their bytes."""
     where = places([section.length for section in sections])
     stop = where[-1].stop if where else HEADER.size
     if align(stop) != manifest.start:

@@ -55,18 +55,17 @@ class Artifact:
         with naming_section("manifest"):
             self.manifest = _manifest(text, minor, limits)
         self.version = f"{layout.MAJOR}.{minor}"
-        self.sections = layout.cut_section(data, self.manifest.sections, place)
+        self.sections = layout.cut_sections(data, self.manifest.sections, place)
         layout.check_digest(data)
         with naming_section("manifest"):
             self.records = _records(self.manifest, limits)
             self._tables = _tables(self.manifest, self.sections)
+            _check_graph_sections(self.manifest)
         self._places = _places(self.manifest, self.sections)
         for record in self.manifest.tensors:
             with naming_section(f"tensor {record.name}"):
                 streams.check_value(record.value, record.shape, self._tables)
         self._graphs = {record.name: record for record in self.manifest.graphs}
-        with naming_section("manifest"):
-            _check_graph_sections(self.manifest)
         self._bound = {record.name: self._describe_bindings(record) for record in self.manifest.graphs}
 
     @property
@@ -92,7 +91,7 @@ class Artifact:
         start, stop = self._places[record.name]
         data = self.sections[record.section][start:stop]
         with naming_file(self.path), naming_section(f"tensor {record.name}"):
-            return streams.restore(record, data, self._tables, threads=threads)
+            return streams.TensorDecoder(data, self._tables, threads).decode(record.value, record.shape)
 
     def graph_record(self, name: str = "main") -> GraphRecord:
         """Return the record of a graph; raise :class:`UnknownName` if there is no such graph."""
@@ -126,11 +125,7 @@ class Artifact:
             return bindings.resolve(binding, lambda name: self.tensor(name, threads=threads).dense())
 
     def verify(self, *, threads: int = 1) -> None:
-        """Check what opening does not: decode every tensor and validate every graph.
-
-        Raises:
-            ArtifactError: a tensor or graph is malformed; the message names its section.
-        """
+        """Check what opening does not: decode every tensor and validate every graph."""
         for name in self.names:
             self.tensor(name, threads=threads)
         for name in self._graphs:
@@ -195,12 +190,12 @@ def _read(path: Path, limits: Limits) -> bytes:
 def _manifest(text: bytes, minor: int, limits: Limits) -> Manifest:
     """Parse the manifest of a file of format 1.``minor`` after checking every count against its limit."""
     found = jsontext.parse_json(text)
-    graphs = _lists(found, "graphs")
+    graphs = _items(found, "graphs")
     plain = ("sections", "tables", "tensors", "aliases", "graphs", "folds", "class_names")
     counts = {key: len(_items(found, key)) for key in plain}
     for key in ("bindings", "inputs", "outputs", "activations"):
         counts[key] = sum(len(_items(item, key)) for item in graphs)
-    counts["parts"] = sum(len(_items(binding, "parts")) for item in graphs for binding in _lists(item, "bindings"))
+    counts["parts"] = sum(len(_items(binding, "parts")) for item in graphs for binding in _items(item, "bindings"))
     for key, count in counts.items():
         _at_most(count, limits.records, f"records ({key})")
     try:
@@ -213,14 +208,9 @@ def _manifest(text: bytes, minor: int, limits: Limits) -> Manifest:
     return manifest
 
 
-def _items(value: Any, key: str) -> Sequence[Any] | Mapping[str, Any]:
-    items = value.get(key, ()) if isinstance(value, dict) else ()
-    return items if isinstance(items, list | dict) else ()
-
-
-def _lists(value: Any, key: str) -> Sequence[Any]:
-    items = _items(value, key)
-    return items if isinstance(items, list) else ()
+def _items(value: Any, key: str) -> list[Any]:
+    items = value.get(key) if isinstance(value, dict) else None
+    return list(items) if isinstance(items, list | dict) else []
 
 
 def _records(manifest: Manifest, limits: Limits) -> dict[str, TensorRecord]:

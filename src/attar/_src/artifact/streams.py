@@ -19,7 +19,6 @@ from attar._src.artifact.manifest import (
     SparseValue,
     Stream,
     TableRecord,
-    TensorRecord,
     TensorValue,
 )
 from attar._src.coding.base import Symbols
@@ -96,11 +95,7 @@ def record_streams(tensor: CompressedTensor, records: Iterator[Any]) -> TensorVa
 
 
 def check_value(value: TensorValue, shape: Shape, tables: Sequence[Table]) -> None:
-    """Check stream lengths and coding tables without decoding anything.
-
-    Raises:
-        SpecError, ArtifactError: a stream's length or table does not fit the shape and the kind of value.
-    """
+    """Check stream lengths and coding tables without decoding anything."""
     elements = math.prod(shape)
     if isinstance(value, SparseValue):
         _check_codes("mask", value.mask, elements, 2, tables)
@@ -123,15 +118,6 @@ def check_value(value: TensorValue, shape: Shape, tables: Sequence[Table]) -> No
             raise ArtifactError(f"scale is {scale} and offset {offset}; they must have one type")
         _check_plain("offset", value.offset, count, DTYPES[offset].itemsize)
     _check_codes("codes", value.codes, elements, _alphabet(value), tables)
-
-
-def restore(record: TensorRecord, data: memoryview, tables: Sequence[Table], *, threads: int = 1) -> CompressedTensor:
-    """Decode the tensor of a record from the bytes of its streams.
-
-    Raises:
-        SpecError, ArtifactError: the bytes are malformed.
-    """
-    return _Decoder(data, tables, threads).value(record.value, record.shape)
 
 
 def _alphabet(value: QuantizedValue | CodebookValue) -> int:
@@ -181,19 +167,20 @@ def _floats(values: NDArray[np.float32], dtype: str = "f32") -> bytes:
     return (values.astype("<f4") if dtype == "f32" else to_half(values, dtype)).tobytes()
 
 
-class _Decoder:
+class TensorDecoder:
     """Decodes the streams of one tensor in file order."""
 
     def __init__(self, data: memoryview, tables: Sequence[Table], threads: int) -> None:
         self._data, self._tables, self._threads = data, tables, threads
         self._at = 0
 
-    def value(self, value: TensorValue, shape: Shape) -> CompressedTensor:
+    def decode(self, value: TensorValue, shape: Shape) -> CompressedTensor:
+        """Decode a tensor; raise ArtifactError or SpecError if its bytes are malformed."""
         if isinstance(value, SparseValue):
             mask = self._codes(value.mask, math.prod(shape), 2).view(np.bool_).reshape(shape)
             count = int(np.count_nonzero(mask))
             check_value(value.values, (count,), self._tables)
-            values = self.value(value.values, (count,))
+            values = self.decode(value.values, (count,))
             assert not isinstance(values, Sparse)
             return Sparse(mask, values)
         elements = math.prod(shape)

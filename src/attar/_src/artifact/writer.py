@@ -54,24 +54,16 @@ def pack(contents: Contents, *, coder: str = "rans", limits: Limits | None = Non
     packed = pack_codes(codes, CODERS[coder])
     if packed.tables:
         sections.add("tables", b"".join(data for _, data in packed.tables))
-    manifest = build_spec(
-        Manifest,
-        where="contents",
-        tables=tuple(record for record, _ in packed.tables),
-        tensors=_tensors(contents, pieces, packed, sections),
-        aliases=dict(contents.aliases),
-        graphs=tuple(_graph(item, sections) for item in contents.graphs),
-        sections=tuple(sections.records),
-        folds=contents.folds,
-        parameters=contents.parameters,
-        preprocessing=contents.preprocessing,
-        task=contents.task,
-        class_names=contents.class_names,
-        metric=contents.metric,
-        recipe=dict(contents.recipe),
-        versions=dict(contents.versions),
-        licence=contents.licence,
-    )
+    fields = vars(contents) | {
+        "tables": tuple(record for record, _ in packed.tables),
+        "tensors": _tensors(contents, pieces, packed, sections),
+        "aliases": dict(contents.aliases),
+        "graphs": tuple(_graph(item, sections) for item in contents.graphs),
+        "sections": tuple(sections.records),
+        "recipe": dict(contents.recipe),
+        "versions": dict(contents.versions),
+    }
+    manifest = build_spec(Manifest, where="contents", **fields)
     # Files that use no newer feature keep the oldest version, and their bytes.
     data = layout.assemble(sections.data, jsontext.write_json(canonical(manifest)), least_minor(manifest))
     open_artifact(data, limits=limits).verify()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,11 @@ import onnx
 from numpy.typing import NDArray
 
 from attar._src.artifact.bindings import Bound
-from attar._src.artifact.graph import protobuf, sizes, values
-from attar._src.artifact.graph.guards import elements
+from attar._src.artifact.graph import protobuf, sizes
+from attar._src.artifact.graph.guards import Sized, elements
 from attar._src.artifact.graph.operators import MAX_IR, MAX_OPSET, MIN_IR, MIN_OPSET, TYPES
-from attar._src.artifact.graph.sizes import Sized
 from attar._src.artifact.graph.strip import ELEMENT_TYPES, port_info
+from attar._src.artifact.graph.values import SMALL_VALUE
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import NAME_PATTERN, GraphRecord, Port
 from attar._src.core.errors import ArtifactError, naming_section
@@ -34,15 +34,8 @@ def check_graph(
 ) -> tuple[onnx.ModelProto, dict[str, Sized]]:
     """Parse and validate a serialized model; return it and its values at the example sizes.
 
-    Args:
-        data: the inflated section.
-        record: the graph's record in the manifest.
-        bound: type and shape of each bound initializer.
-        constants: values of small bound initializers, on which shapes may depend.
-        limits: limits on nodes and elements.
-
-    Raises:
-        ArtifactError: the graph breaks a rule of the format or exceeds a limit.
+    ``bound`` has type and shape of every bound initializer, ``constants`` the values of the small ones, on which shapes
+    may depend.
     """
     model = protobuf.parse_message(data, limits)
     opset = _opset(model)
@@ -50,14 +43,15 @@ def check_graph(
     if len(graph.node) > limits.nodes:
         raise ArtifactError(f"it has {len(graph.node)} nodes, more than the limit of {limits.nodes}")
     _check_names(graph)
-    known = _inputs(graph, record)
+    symbols: dict[str, int] = {}
+    known = _inputs(graph, record, symbols)
     for name, initializer in bound.items():
         constant = constants.get(name)
         sized = Sized(ELEMENT_TYPES[initializer.dtype], initializer.shape, constant, fixed=constant is not None)
         _add(known, name, sized)
     for tensor in graph.initializer:
         array = protobuf.tensor_values(tensor)
-        followed = array if array.size <= values.SMALL_VALUE else None
+        followed = array if array.size <= SMALL_VALUE else None
         _add(known, tensor.name, Sized(tensor.data_type, array.shape, followed, fixed=True))
     for node in graph.node:
         for attribute in node.attribute:
@@ -68,8 +62,9 @@ def check_graph(
             raise ArtifactError(f"{name!r} has more than {limits.value_elements} elements")
     sources = set(known)
     sizes.size_nodes(graph.node, known, opset, limits, section=f"graph {record.name}")
-    _check_outputs(record, known, sources)
-    _check_activations(record, known, {port.name for port in record.inputs} | (set(known) - sources))
+    made = {name: sized for name, sized in known.items() if name not in sources}
+    _check_outputs(record.outputs, made, symbols)
+    _check_activations(record, made | {port.name: known[port.name] for port in record.inputs})
     return model, known
 
 
@@ -89,7 +84,7 @@ def _check_names(graph: onnx.GraphProto) -> None:
                 raise ArtifactError(f"{name[:80]!r} is not a name of 1 to {_MAX_NAME} printable characters")
 
 
-def _inputs(graph: onnx.GraphProto, record: GraphRecord) -> dict[str, Sized]:
+def _inputs(graph: onnx.GraphProto, record: GraphRecord, symbols: dict[str, int]) -> dict[str, Sized]:
     """Return the inputs at their example sizes; the ports of graph and record must match."""
     for ports, infos, what in ((record.inputs, graph.input, "inputs"), (record.outputs, graph.output, "outputs")):
         if len(ports) != len(infos) or any(port_info(port) != info for port, info in zip(ports, infos, strict=True)):
@@ -97,7 +92,6 @@ def _inputs(graph: onnx.GraphProto, record: GraphRecord) -> dict[str, Sized]:
     if not record.outputs:
         raise ArtifactError("the graph has no output")
     known: dict[str, Sized] = {}
-    symbols: dict[str, int] = {}
     for port in record.inputs:
         if port.example is None or 0 in port.example or not _fits(port, port.example, symbols):
             fault = f"cannot have the example sizes {port.example}"
@@ -120,14 +114,11 @@ def _add(known: dict[str, Sized], name: str, sized: Sized) -> None:
     known[name] = sized
 
 
-def _check_outputs(record: GraphRecord, known: Mapping[str, Sized], sources: set[str]) -> None:
-    symbols: dict[str, int] = {}
-    for port in record.inputs:
-        _fits(port, port.example or (), symbols)
-    names = [port.name for port in record.outputs]
-    for port in record.outputs:
-        sized = known.get(port.name)
-        if sized is None or port.name in sources or names.count(port.name) > 1:
+def _check_outputs(ports: Sequence[Port], made: Mapping[str, Sized], symbols: dict[str, int]) -> None:
+    names = [port.name for port in ports]
+    for port in ports:
+        sized = made.get(port.name)
+        if sized is None or names.count(port.name) > 1:
             raise ArtifactError(f"the output {port.name!r} is not made by a node or appears twice")
         if sized.type != ELEMENT_TYPES[port.dtype] or not _fits(port, sized.shape, symbols):
             raise ArtifactError(
@@ -136,16 +127,16 @@ def _check_outputs(record: GraphRecord, known: Mapping[str, Sized], sources: set
             )
 
 
-def _check_activations(record: GraphRecord, known: Mapping[str, Sized], made: set[str]) -> None:
+def _check_activations(record: GraphRecord, values: Mapping[str, Sized]) -> None:
     seen: set[str] = set()
     least, most = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
     for activation in record.activations:
         name, zero_point, low, high = activation.value, activation.zero_point, activation.qmin, activation.qmax
         with naming_section(f"graph {record.name}, activation {name!r}"):
-            if name in seen or name not in made:
+            if name in seen or name not in values:
                 raise ArtifactError("it is not an input or a node's output, or appears twice")
             seen.add(name)
-            if known[name].type != onnx.TensorProto.FLOAT:
+            if values[name].type != onnx.TensorProto.FLOAT:
                 raise ArtifactError("only float32 values can be quantized")
             if not least <= activation.scale <= most:
                 raise ArtifactError(f"the scale {activation.scale} is not a positive normal float32")

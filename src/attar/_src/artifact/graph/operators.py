@@ -39,22 +39,9 @@ _OPERATORS = """
 #: Operators of the standard domain that a graph may hold.
 OPERATORS = frozenset(_OPERATORS.split())
 
+_NAMES = "float float16 bfloat16 double int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool"
 #: ONNX element types a graph may compute with: number -> name.
-TYPES: dict[int, str] = {
-    onnx.TensorProto.FLOAT: "tensor(float)",
-    onnx.TensorProto.FLOAT16: "tensor(float16)",
-    onnx.TensorProto.BFLOAT16: "tensor(bfloat16)",
-    onnx.TensorProto.DOUBLE: "tensor(double)",
-    onnx.TensorProto.INT8: "tensor(int8)",
-    onnx.TensorProto.INT16: "tensor(int16)",
-    onnx.TensorProto.INT32: "tensor(int32)",
-    onnx.TensorProto.INT64: "tensor(int64)",
-    onnx.TensorProto.UINT8: "tensor(uint8)",
-    onnx.TensorProto.UINT16: "tensor(uint16)",
-    onnx.TensorProto.UINT32: "tensor(uint32)",
-    onnx.TensorProto.UINT64: "tensor(uint64)",
-    onnx.TensorProto.BOOL: "tensor(bool)",
-}
+TYPES: dict[int, str] = {onnx.TensorProto.DataType.Value(name.upper()): f"tensor({name})" for name in _NAMES.split()}
 
 MAX_INT = 2**31 - 1  # products of two larger numbers may overflow in kernels
 _MAX_RANK = 16
@@ -79,12 +66,8 @@ class Formal(NamedTuple):
 class Operator(NamedTuple):
     """ONNX's description of an operator at an opset.
 
-    Attributes:
-        schema: the ONNX schema.
-        inputs: formal inputs; the last one repeats if the operator is variadic.
-        input_count: minimum and maximum number of inputs.
-        output_count: minimum and maximum number of outputs.
-        attributes: name -> (type, required).
+    The last input repeats if the operator is variadic; counts are minimum and maximum; attributes map a name to its
+    type and whether it is required.
     """
 
     schema: onnx.defs.OpSchema
@@ -96,11 +79,7 @@ class Operator(NamedTuple):
 
 @functools.lru_cache(maxsize=1024)
 def operator(name: str, opset: int) -> Operator:
-    """Return the description of an operator of the standard domain.
-
-    Raises:
-        ArtifactError: the operator is not allowed in a file, or does not exist in this opset.
-    """
+    """Return the description of an operator of the standard domain."""
     if name not in OPERATORS:
         raise ArtifactError(f"the operator {name!r} is not allowed in a file")
     try:
@@ -123,11 +102,7 @@ def operator(name: str, opset: int) -> Operator:
 
 
 def read_attributes(node: onnx.NodeProto, known: Operator) -> dict[str, Any]:
-    """Return a node's attributes by name, with types and ranges that are safe for shape inference and kernels.
-
-    Raises:
-        ArtifactError: an attribute is unknown, missing, repeated, of the wrong type, or out of range.
-    """
+    """Return a node's attributes by name, with types and ranges that are safe for shape inference and kernels."""
     found: dict[str, Any] = {}
     for attribute in node.attribute:
         name = attribute.name
@@ -140,8 +115,7 @@ def read_attributes(node: onnx.NodeProto, known: Operator) -> dict[str, Any]:
         least, most = _RANGES.get(name, (0, MAX_INT))
         if any(isinstance(item, int) and not least <= item <= most for item in items):
             raise ArtifactError(f"the attribute {name!r} is outside {least}..{most}: {items}")
-    missing = [name for name, (_, required) in known.attributes.items() if required and name not in found]
-    if missing:
+    if missing := [name for name, (_, required) in known.attributes.items() if required and name not in found]:
         raise ArtifactError(f"the attribute {missing[0]!r} is missing")
     if "equation" in found and not _EQUATION.fullmatch(found["equation"]):
         raise ArtifactError("an equation may hold only letters, dots, commas, spaces and an arrow, at most 128 of them")
@@ -149,11 +123,7 @@ def read_attributes(node: onnx.NodeProto, known: Operator) -> dict[str, Any]:
 
 
 def check_types(known: Operator, types: Sequence[str | None]) -> None:
-    """Check input types (None for an absent optional input) against the operator's.
-
-    Raises:
-        ArtifactError: an input is missing, superfluous, or of a type the operator does not accept.
-    """
+    """Check input types (None for an absent optional input) against the operator's."""
     least, most = known.input_count
     if not least <= len(types) <= most:
         raise ArtifactError(f"it has {len(types)} inputs and takes {least} to {most}")

@@ -16,6 +16,7 @@ from attar._src.core.errors import ArtifactError
 SMALL_BYTES = 64  # of an inline initializer or a tensor in an attribute
 _FIELDS_A_NODE = 16
 
+_TENSOR_DATA = ("raw_data", "float_data", "double_data", "int32_data", "int64_data", "uint64_data")
 #: Message -> fields that may be set. Ports (ValueInfoProto) are compared with their records instead.
 _ALLOWED = {
     "onnx.ModelProto": {"ir_version", "opset_import", "graph"},
@@ -23,12 +24,8 @@ _ALLOWED = {
     "onnx.GraphProto": {"name", "node", "initializer", "input", "output"},
     "onnx.NodeProto": {"name", "op_type", "input", "output", "attribute"},
     "onnx.AttributeProto": set(),  # depends on its type
-    "onnx.TensorProto": {
-        *("name", "dims", "data_type", "raw_data"),
-        *("float_data", "double_data", "int32_data", "int64_data", "uint64_data"),
-    },
+    "onnx.TensorProto": {"name", "dims", "data_type", *_TENSOR_DATA},
 }
-_COMPARED = {"onnx.ValueInfoProto"}
 #: Attribute type -> the one field that holds its value.
 _HOLDS: dict[int, str] = {
     onnx.AttributeProto.FLOAT: "f",
@@ -42,11 +39,7 @@ _HOLDS: dict[int, str] = {
 
 
 def parse_message(data: bytes, limits: Limits) -> onnx.ModelProto:
-    """Parse the model in ``data``.
-
-    Raises:
-        ArtifactError: ``data`` is not a model, has more than 16 fields per node of the limit, or a forbidden field.
-    """
+    """Parse a model of at most 16 fields per node of the limit, none of them unknown or forbidden."""
     most = _FIELDS_A_NODE * limits.nodes
     # A field takes at least two bytes, so a short message cannot have too many.
     if len(data) > 2 * most and (count := _fields(data, onnx.ModelProto.DESCRIPTOR, most)) > most:
@@ -67,11 +60,7 @@ def parse_message(data: bytes, limits: Limits) -> onnx.ModelProto:
 
 
 def tensor_values(tensor: onnx.TensorProto) -> NDArray[Any]:
-    """Return the values of a small tensor in a graph.
-
-    Raises:
-        ArtifactError: it has more than 64 bytes, is not numeric, or its data does not fit its type and shape.
-    """
+    """Return the values of a numeric tensor of at most 64 bytes in a graph."""
     if tensor.data_type not in TYPES or len(tensor.dims) > 16 or any(size < 0 for size in tensor.dims):
         raise ArtifactError(f"the constant {tensor.name!r} is not a tensor of numbers")
     itemsize = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
@@ -79,7 +68,7 @@ def tensor_values(tensor: onnx.TensorProto) -> NDArray[Any]:
         advice = "store it as a tensor and bind it"
         raise ArtifactError(f"the constant {tensor.name!r} has more than {SMALL_BYTES} bytes; {advice}")
     elements = math.prod(tensor.dims)
-    lengths = {field.name: len(value) for field, value in tensor.ListFields() if field.name.endswith("_data")}
+    lengths = {field.name: len(value) for field, value in tensor.ListFields() if field.name in _TENSOR_DATA}
     holder = "raw_data" if "raw_data" in lengths else next(iter(lengths), "")
     expected = {holder: elements * (itemsize if holder == "raw_data" else 1)} if elements else {}
     if {name: length for name, length in lengths.items() if length} != expected:
@@ -136,6 +125,6 @@ def _check_fields(message: Message) -> None:
         items = [value] if isinstance(value, Message | str | bytes | int | float) else value
         if field.type == field.TYPE_STRING and not all(isinstance(item, str) for item in items):
             raise ArtifactError(f"a {field.name} of {message.DESCRIPTOR.name} is not UTF-8")
-        if field.message_type is not None and field.message_type.full_name not in _COMPARED:
+        if field.message_type is not None and field.message_type.full_name != "onnx.ValueInfoProto":
             for item in items:
                 _check_fields(item)

@@ -8,47 +8,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from attar._src.artifact.graph import guards, operators, values
-from attar._src.artifact.graph.operators import MAX_INT, TYPES
+from attar._src.artifact.graph.guards import Sized
+from attar._src.artifact.graph.operators import TYPES
 from attar._src.artifact.limits import Limits
 from attar._src.core.errors import ArtifactError, naming_section
-from attar._src.core.scheme import Shape
 
 _FOLLOWED = {onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL, onnx.TensorProto.FLOAT}
 #: ONNX defines these as functions and infers no shape; their output has the type and shape of their input.
 _LIKE_INPUT = {"GroupNormalization", "MeanVarianceNormalization"}
 
 
-class Sized(NamedTuple):
-    """Type, shape and, if known, values of one value of a graph.
-
-    Attributes:
-        type: ONNX number of the element type.
-        shape: the shape at the example sizes.
-        values: the values, if they are few and follow from constants and sizes alone.
-        fixed: whether ``values`` are the same at every size of the inputs.
-    """
-
-    type: int
-    shape: Shape
-    values: NDArray[Any] | None = None
-    fixed: bool = False
-
-
 def size_nodes(
     nodes: Sequence[onnx.NodeProto], known: dict[str, Sized], opset: int, limits: Limits, *, section: str
 ) -> None:
-    """Add every output of ``nodes`` to ``known``, which starts with inputs and initializers.
-
-    Raises:
-        ArtifactError: a node is not allowed, reads an undefined name, redefines one, or exceeds a limit.
-    """
+    """Add every output of ``nodes`` to ``known``, which starts with inputs and initializers."""
     total = sum(guards.elements(sized.shape) for sized in known.values())
     for index, node in enumerate(nodes):
         with naming_section(f"{section}, node {index} ({node.op_type} {node.name!r})"[:200]):
@@ -63,46 +42,31 @@ def _size_node(node: onnx.NodeProto, known: Mapping[str, Sized], opset: int, lim
     """Return the outputs of one node."""
     operator = operators.operator(node.op_type, opset)
     attributes = operators.read_attributes(node, operator)
-    inputs = [_input(name, known) for name in node.input]
-    facts = guards.Inputs(
-        attributes,
-        types=[None if item is None else TYPES[item.type] for item in inputs],
-        shapes=[None if item is None else item.shape for item in inputs],
-        values=[None if item is None else item.values for item in inputs],
-        fixed=[item is not None and item.fixed for item in inputs],
-    )
-    operators.check_types(operator, facts.types)
+    if undefined := [name for name in node.input if name and name not in known]:
+        raise ArtifactError(f"the input {undefined[0]!r} is not defined: no node before this one makes it")
+    items = [known.get(name) for name in node.input]
+    operators.check_types(operator, [None if item is None else TYPES[item.type] for item in items])
     outputs = _outputs(node, operator, known)
-    guards.check_values(node.op_type, facts, limits)
-    types = {
-        name: onnx.helper.make_tensor_type_proto(item.type, item.shape)
-        for name, item in zip(node.input, inputs, strict=True)
-        if item is not None
-    }
-    data = {}
-    for index in guards.VALUE_INPUTS.get(node.op_type, ()):
-        if index < len(inputs) and (value := facts.values[index]) is not None:
-            # Bounds of Slice keep their meaning when clipped to 32 bits.
-            value = np.clip(value, -MAX_INT, MAX_INT) if node.op_type == "Slice" else value
-            data[node.input[index]] = onnx.numpy_helper.from_array(value, node.input[index])
-    if node.op_type in _LIKE_INPUT:
-        found = {node.output[0]: types[node.input[0]]}
-    else:
-        found = _infer(node, operator.schema, types, data, opset)
+    inputs = guards.Inputs(attributes, items)
+    read = guards.check_values(node.op_type, inputs, limits)
+    found = _infer(node, inputs, read, opset)
     made = {name: _output(name, found, limits) for name in outputs}
     if len(outputs) == 1:
-        made[outputs[0]] = _follow(node.op_type, facts, inputs, made[outputs[0]])
+        made[outputs[0]] = _follow(node.op_type, inputs, made[outputs[0]])
     return made
 
 
-def _infer(
-    node: onnx.NodeProto,
-    schema: onnx.defs.OpSchema,
-    types: dict[str, onnx.TypeProto],
-    data: dict[str, onnx.TensorProto],
-    opset: int,
-) -> dict[str, onnx.TypeProto]:
-    imports = [onnx.OperatorSetIdProto(version=opset)]
+def _infer(node: onnx.NodeProto, inputs: guards.Inputs, read: dict[int, Any], opset: int) -> dict[str, onnx.TypeProto]:
+    """Return the types of a node's outputs by ONNX's shape inference; ``read`` are the input values it may use."""
+    data = {name: onnx.numpy_helper.from_array(read[i], name) for i, name in enumerate(node.input) if i in read}
+    types = {
+        name: onnx.helper.make_tensor_type_proto(item.type, item.shape)
+        for name, item in zip(node.input, inputs.items, strict=True)
+        if item is not None
+    }
+    if node.op_type in _LIKE_INPUT:
+        return {node.output[0]: types[node.input[0]]}
+    schema, imports = operators.operator(node.op_type, opset).schema, [onnx.OperatorSetIdProto(version=opset)]
     try:
         return onnx.shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=imports)
     except Exception as error:
@@ -121,14 +85,6 @@ def _outputs(node: onnx.NodeProto, operator: operators.Operator, known: Mapping[
     return names
 
 
-def _input(name: str, known: Mapping[str, Sized]) -> Sized | None:
-    if not name:
-        return None
-    if name not in known:
-        raise ArtifactError(f"the input {name!r} is not defined: no node before this one makes it")
-    return known[name]
-
-
 def _output(name: str, found: Mapping[str, onnx.TypeProto], limits: Limits) -> Sized:
     tensor = found[name].tensor_type if name in found else onnx.TypeProto.Tensor()
     if tensor.elem_type not in TYPES:
@@ -143,21 +99,23 @@ def _output(name: str, found: Mapping[str, onnx.TypeProto], limits: Limits) -> S
     return Sized(tensor.elem_type, shape)
 
 
-def _follow(name: str, facts: guards.Inputs, inputs: Sequence[Sized | None], made: Sized) -> Sized:
+def _follow(name: str, inputs: guards.Inputs, made: Sized) -> Sized:
     """Return a node's output with its values, if they are few and known."""
     if made.type not in _FOLLOWED or guards.elements(made.shape) > values.SMALL_VALUE:
         return made
     dtype = onnx.helper.tensor_dtype_to_np_dtype(made.type)
-    if name == "Shape":
-        return made._replace(values=values.value_shape(facts.attributes, facts.shapes[0] or ()))
+    items = [item for item in inputs.items if item is not None]
+    if name == "Shape":  # (8, 3, 32, 32) with start=1 -> [3, 32, 32]
+        bounds = slice(inputs.attributes.get("start", 0), inputs.attributes.get("end"))
+        return made._replace(values=np.asarray(items[0].shape[bounds], np.int64))
     if name == "Size":
-        return made._replace(values=np.asarray(math.prod(facts.shapes[0] or ())))
+        return made._replace(values=np.asarray(math.prod(items[0].shape)))
     if name == "ConstantOfShape":
-        fill = facts.attributes.get("value")
+        fill = inputs.attributes.get("value")
         value = 0 if fill is None else onnx.numpy_helper.to_array(fill).item()
-        return made._replace(values=np.full(made.shape, value, dtype), fixed=facts.fixed[0])
-    arrays = [value for value in facts.values if value is not None]
-    if len(arrays) != len(inputs):
+        return made._replace(values=np.full(made.shape, value, dtype), fixed=items[0].fixed)
+    arrays = [item.values for item in items if item.values is not None]
+    if len(arrays) != len(inputs.items):
         return made
-    found = values.evaluate_node(name, values.Call(facts.attributes, arrays, made.shape), dtype)
-    return made._replace(values=found, fixed=found is not None and all(facts.fixed))
+    found = values.evaluate_node(name, values.Call(inputs.attributes, arrays, made.shape), dtype)
+    return made._replace(values=found, fixed=found is not None and all(item.fixed for item in items))

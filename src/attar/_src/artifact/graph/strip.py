@@ -6,19 +6,11 @@ import onnx
 
 from attar._src.artifact.contents import GraphContents
 from attar._src.artifact.manifest import Port
+from attar._src.core.tensors import DTYPES
 
 #: Element type of a file -> ONNX number.
-ELEMENT_TYPES: dict[str, int] = {
-    "f32": onnx.TensorProto.FLOAT,
-    "f16": onnx.TensorProto.FLOAT16,
-    "bf16": onnx.TensorProto.BFLOAT16,
-    "i64": onnx.TensorProto.INT64,
-    "i32": onnx.TensorProto.INT32,
-    "i16": onnx.TensorProto.INT16,
-    "i8": onnx.TensorProto.INT8,
-    "u8": onnx.TensorProto.UINT8,
-    "bool": onnx.TensorProto.BOOL,
-}
+ELEMENT_TYPES = {name: onnx.helper.np_dtype_to_tensor_dtype(dtype) for name, dtype in DTYPES.items()}
+ELEMENT_TYPES["bf16"] = onnx.TensorProto.BFLOAT16  # numpy holds its bits as uint16
 
 
 def strip(contents: GraphContents) -> bytes:

@@ -32,10 +32,7 @@ class Call(NamedTuple):
 
 
 def evaluate_node(name: str, call: Call, dtype: np.dtype[Any]) -> Array | None:
-    """Return the output of an operator on known inputs, or None if it cannot be evaluated here.
-
-    The inputs of ``call`` have no trailing empty ones; ``dtype`` is the type of the output.
-    """
+    """Return the output of an operator on known inputs, or None if it cannot be evaluated here."""
     rule = _RULES.get(name)
     if rule is None:
         return None
@@ -45,11 +42,6 @@ def evaluate_node(name: str, call: Call, dtype: np.dtype[Any]) -> Array | None:
         except (ValueError, IndexError, TypeError, OverflowError):
             return None  # the node would fail at run time; values that depend on it have no size
     return found if found.shape == call.shape else None
-
-
-def value_shape(attributes: Mapping[str, Any], shape: Shape) -> Array:
-    """Return the output of ``Shape`` for a tensor of this shape: ``(8, 3, 32, 32)`` with ``start=1`` -> [3, 32, 32]."""
-    return np.asarray(shape[slice(attributes.get("start", 0), attributes.get("end"))], np.int64)
 
 
 def _map(function: Callable[..., Any]) -> Callable[[Call], Any]:
@@ -103,7 +95,6 @@ _RULES: dict[str, Callable[[Call], Any]] = {
     "Div": _divide,
     "Equal": _map(np.equal),
     "Expand": lambda call: np.broadcast_to(call.inputs[0], call.shape),
-    "Flatten": lambda call: call.inputs[0].reshape(call.shape),
     "Floor": _map(np.floor),
     "Gather": lambda call: np.take(call.inputs[0], call.inputs[1], call.attributes.get("axis", 0)),
     "Greater": _map(np.greater),
@@ -123,12 +114,10 @@ _RULES: dict[str, Callable[[Call], Any]] = {
     "ReduceMin": _reduce(np.min),
     "ReduceProd": _reduce(np.prod),
     "ReduceSum": _reduce(np.sum),
-    "Reshape": lambda call: call.inputs[0].reshape(call.shape),
     "Round": _map(np.rint),
     "Slice": _slice,
-    "Squeeze": lambda call: call.inputs[0].reshape(call.shape),
     "Sub": _map(np.subtract),
     "Sum": _fold(np.add),
-    "Unsqueeze": lambda call: call.inputs[0].reshape(call.shape),
     "Where": _map(np.where),
 }
+_RULES |= dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), lambda call: call.inputs[0].reshape(call.shape))
