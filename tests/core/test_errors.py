@@ -41,7 +41,7 @@ def test_a_fault_of_a_section_names_the_innermost_one():
     ):
         raise errors.ArtifactError("cut")
     assert str(caught.value) == "tensor a: cut"
-    with pytest.raises(errors.ArtifactError, match="^tensor a: 9 bits"), errors.naming_section("tensor a"):
+    with pytest.raises(errors.ArtifactError, match=r"^tensor a: 9 bits"), errors.naming_section("tensor a"):
         raise errors.SpecError("9 bits")
 
 

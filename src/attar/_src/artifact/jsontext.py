@@ -17,11 +17,7 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # an unterminated st
 
 
 def parse_json(text: bytes) -> dict[str, Any]:
-    """Return the JSON object in ``text``.
-
-    Refused are nesting of more than 32, duplicate keys, ``NaN`` and infinity, numbers of more than 32 characters, lone
-    surrogates, and what is not UTF-8, JSON or an object.
-    """
+    """Return the JSON object in ``text``; refuse deep nesting, long numbers, duplicate keys, lone surrogates, NaN."""
     if (depth := _depth(text)) > MAX_DEPTH:
         raise ArtifactError(f"the JSON is nested {depth} deep; the limit is {MAX_DEPTH}")
     try:

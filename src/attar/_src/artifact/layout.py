@@ -88,14 +88,13 @@ def read_header(data: memoryview) -> int:
     """Check the header of a file and return the minor version of its format."""
     if len(data) < HEADER.size + FOOTER.size:
         raise ArtifactError(f"{len(data)} bytes are too few for a .attar file")
-    minor: int
     magic, major, minor, zero = HEADER.unpack(data[: HEADER.size])
     if magic != MAGIC:
         raise ArtifactError("this is not a .attar file")
     if (major, zero) != (MAJOR, 0) or minor > MINOR:
         known = f"{MAJOR}.{MINOR}"
         raise ArtifactError(f"format {major}.{minor} cannot be read; this version of attar reads up to {known}")
-    return minor
+    return int(minor)
 
 
 def manifest_text(data: memoryview, limits: Limits) -> tuple[bytes, SectionPlace]:

@@ -60,12 +60,12 @@ class Artifact:
         with naming_section("manifest"):
             self.records = _records(self.manifest, limits)
             self._tables = _tables(self.manifest, self.sections)
-            _check_graph_sections(self.manifest)
         self._places = _places(self.manifest, self.sections)
         for record in self.manifest.tensors:
             with naming_section(f"tensor {record.name}"):
                 streams.check_value(record.value, record.shape, self._tables)
         self._graphs = {record.name: record for record in self.manifest.graphs}
+        _check_graph_sections(self.manifest)
         self._bound = {record.name: self._describe_bindings(record) for record in self.manifest.graphs}
 
     @property
@@ -154,7 +154,11 @@ class Artifact:
 
 
 def open_artifact(source: str | Path | bytes, *, limits: Limits | None = None) -> Artifact:
-    """Open a ``.attar`` file by the path of a regular file, or its bytes; ``limits`` default to :class:`Limits`.
+    """Open a ``.attar`` file, or the bytes of one.
+
+    Args:
+        source: a path to a regular file, or the bytes.
+        limits: limits on what the file may allocate; the defaults of :class:`Limits` if None.
 
     Raises:
         ArtifactError: the file cannot be read or is malformed.
@@ -261,10 +265,10 @@ def _places(manifest: Manifest, sections: Sequence[memoryview]) -> dict[str, lay
 def _check_graph_sections(manifest: Manifest) -> None:
     names = [record.name for record in manifest.graphs]
     if not names or len(set(names)) != len(names):
-        raise ArtifactError("a file must have one graph or more, with distinct names")
+        raise ArtifactError("a file must have one graph or more, with distinct names", section="manifest")
     of_graphs = [index for index, section in enumerate(manifest.sections) if section.kind == "graph"]
     if sorted(record.section for record in manifest.graphs) != of_graphs:
-        raise ArtifactError("each graph must have a section of kind graph of its own")
+        raise ArtifactError("each graph must have a section of kind graph of its own", section="manifest")
 
 
 def _at_most(count: int, limit: int, name: str) -> None:
