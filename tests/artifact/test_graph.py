@@ -14,7 +14,7 @@ from tests.samples import model_of
 from attar._src.artifact.contents import GraphContents
 from attar._src.artifact.graph import check as graph_check
 from attar._src.artifact.graph import sizes, values
-from attar._src.artifact.graph.sizes import Sized
+from attar._src.artifact.graph.guards import Sized
 from attar._src.artifact.graph.strip import strip
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import GraphRecord, Port
@@ -27,7 +27,7 @@ def check(nodes, output, constants=(), opset=18, inputs=(X,), bound=None):
     """Check a graph of these nodes with one output."""
     contents = GraphContents("main", model_of(nodes, inputs, (output,), constants, opset), (), inputs, (output,))
     record = GraphRecord(section=0, length=1, inputs=inputs, outputs=(output,))
-    return graph_check.check_graph(strip(contents), record, bound or {}, {}, Limits(), section="graph main").values
+    return graph_check.check_graph(strip(contents), record, bound or {}, {}, Limits())[1]
 
 
 def out(*shape, name="y", dtype="f32"):

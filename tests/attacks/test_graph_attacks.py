@@ -387,7 +387,7 @@ def varint(value):
     ("path", "value", "match"),
     [
         (["bindings", 0, "to"], "conv.bias", "two bindings make 'conv.bias'"),
-        (["bindings", 0, "to"], "missing", "there is no tensor 'missing'"),
+        (["bindings", 0, "to"], "missing", "graph main, binding of 'missing': there is no tensor 'missing'"),
         (["bindings", 0, "to"], "x", "there is no tensor 'x'"),
         (["bindings", 0, "parts"], [{"tensor": "missing"}], "there is no tensor 'missing'"),
         (["bindings", 0, "parts"], [["conv.weight"]], "parts"),

@@ -33,6 +33,18 @@ def test_a_fault_of_a_file_names_it_once():
     assert (caught.value.section, caught.value.path) == ("footer", Path("b"))
 
 
+def test_a_fault_of_a_section_names_the_innermost_one():
+    with (
+        pytest.raises(errors.ArtifactError) as caught,
+        errors.naming_section("graph main"),
+        errors.naming_section("tensor a"),
+    ):
+        raise errors.ArtifactError("cut")
+    assert str(caught.value) == "tensor a: cut"
+    with pytest.raises(errors.ArtifactError, match=r"^tensor a: 9 bits"), errors.naming_section("tensor a"):
+        raise errors.SpecError("9 bits")
+
+
 def test_a_file_that_is_not_there_has_its_nearest_neighbour_named(tmp_path):
     (tmp_path / "recipe.yaml").touch()
     near, far = errors.missing_file(tmp_path / "recipe.yml", "there is no recipe"), errors.missing_file(tmp_path / "q")

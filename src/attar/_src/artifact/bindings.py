@@ -41,41 +41,27 @@ def whole(binding: Binding) -> Whole | None:
     return Whole(parts[0].tensor, binding.permute)
 
 
-def describe_binding(binding: Binding, records: Mapping[str, TensorRecord], *, section: str) -> Bound:
-    """Return type and shape of a bound initializer without decoding anything.
-
-    Args:
-        binding: the binding.
-        records: tensor records by name, aliases included.
-        section: prefix of error messages.
-
-    Raises:
-        ArtifactError: a tensor does not exist, a run exceeds its tensor, types differ, or element counts do not match.
-    """
-    where = f"{section}, binding of {binding.to!r}"
+def describe_binding(binding: Binding, records: Mapping[str, TensorRecord]) -> Bound:
+    """Return type and shape of a bound initializer without decoding anything; ``records`` include aliases."""
     elements, dtypes = 0, set()
     for part in parts_of(binding):
         record = records.get(part.tensor)
         if record is None:
-            raise ArtifactError(f"there is no tensor {part.tensor!r} in the file", section=where)
-        start, stop = _run(part, record.elements, where)
+            raise ArtifactError(f"there is no tensor {part.tensor!r} in the file")
+        start, stop = _run(part, record.elements)
         elements += stop - start
         dtypes.add(_dtype(record))
     if len(dtypes) != 1:
-        raise ArtifactError(f"its parts have several types: {', '.join(sorted(dtypes))}", section=where)
-    shape: Shape = (elements,)
+        raise ArtifactError(f"its parts have several types: {', '.join(sorted(dtypes))}")
     one = whole(binding)
-    if one is not None:
-        shape = records[one.tensor].shape
+    shape: Shape = (elements,) if one is None else records[one.tensor].shape
     if binding.permute is not None:
         if one is None or sorted(binding.permute) != list(range(len(shape))):
-            raise ArtifactError(
-                f"permute takes one whole tensor and a permutation of its axes, not {binding.permute}", section=where
-            )
+            raise ArtifactError(f"permute takes one whole tensor and a permutation of its axes, not {binding.permute}")
         shape = tuple(shape[axis] for axis in binding.permute)
     if binding.shape is not None:
         if math.prod(binding.shape) != elements:
-            raise ArtifactError(f"{elements} elements cannot be reshaped to {binding.shape}", section=where)
+            raise ArtifactError(f"{elements} elements cannot be reshaped to {binding.shape}")
         shape = binding.shape
     return Bound(dtypes.pop(), shape)
 
@@ -83,28 +69,26 @@ def describe_binding(binding: Binding, records: Mapping[str, TensorRecord], *, s
 def resolve(binding: Binding, dense: Callable[[str], NDArray[Any]]) -> NDArray[Any]:
     """Return the initializer: ``reshape(permute(concatenate(flat(part) for part in parts)), shape)``.
 
-    Args:
-        binding: a binding that :func:`describe_binding` accepts.
-        dense: returns the dense values of a tensor by name; called once per tensor.
+    The binding is one that :func:`describe_binding` accepts. ``dense`` returns the values of a tensor by name and is
+    called once per tensor.
     """
-    tensors = {name: dense(name) for name in dict.fromkeys(part.tensor for part in parts_of(binding))}
     one = whole(binding)
     if one is not None:
-        values = tensors[one.tensor]
+        values = dense(one.tensor)
         values = values if one.permute is None else values.transpose(one.permute)
     else:
-        flat = {name: values.reshape(-1) for name, values in tensors.items()}
-        values = np.concatenate([flat[part.tensor][part.start : part.stop] for part in parts_of(binding)])
+        parts = parts_of(binding)
+        flat = {name: dense(name).reshape(-1) for name in dict.fromkeys(part.tensor for part in parts)}
+        values = np.concatenate([flat[part.tensor][part.start : part.stop] for part in parts])
     return np.ascontiguousarray(values.reshape(values.shape if binding.shape is None else binding.shape))
 
 
-def _run(part: Part, elements: int, where: str) -> tuple[int, int]:
+def _run(part: Part, elements: int) -> tuple[int, int]:
     if part.start is None and part.stop is None:
         return 0, elements
     if part.start is None or part.stop is None or not part.start <= part.stop <= elements:
-        raise ArtifactError(
-            f"the run {part.start}..{part.stop} is not one of the {elements} elements of {part.tensor!r}", section=where
-        )
+        run = f"{part.start}..{part.stop}"
+        raise ArtifactError(f"the run {run} is not one of the {elements} elements of {part.tensor!r}")
     return part.start, part.stop
 
 

@@ -17,12 +17,12 @@ from attar._src.artifact.manifest import (
     SparseValue,
     TensorRecord,
     TensorValue,
-    itemsize,
 )
 from attar._src.artifact.packing import symbol_histogram
 from attar._src.artifact.reader import Artifact
 from attar._src.artifact.streams import CodeArray, split
 from attar._src.coding.entropy import entropy_bits
+from attar._src.core.tensors import DTYPES
 
 
 def inspect_artifact(artifact: Artifact) -> dict[str, Any]:
@@ -31,16 +31,12 @@ def inspect_artifact(artifact: Artifact) -> dict[str, Any]:
     ``weights_bytes`` (sections of tensors and tables), ``graph_bytes`` and ``overhead_bytes`` (header, manifest,
     padding, footer) add up to ``file_bytes``. ``bits_per_weight`` is ``8 (file_bytes - graph_bytes) / parameters``, or
     None without parameters. Every tensor is decoded and every graph validated.
-
-    Raises:
-        ArtifactError: a tensor's payload or a graph is malformed.
     """
     manifest = artifact.manifest
-    sizes = Counter[str]()
-    for section in manifest.sections:
-        sizes[section.kind] += section.length
-    weights, graphs = sizes["tensors"] + sizes["tables"], sizes["graph"]
-    overhead = artifact.file_bytes - weights - graphs
+    lengths = [section.length for section in manifest.sections]
+    graphs = sum(section.length for section in manifest.sections if section.kind == "graph")
+    weights = sum(lengths) - graphs
+    overhead = artifact.file_bytes - sum(lengths)
     parameters = manifest.parameters
     return {
         "format": artifact.version,
@@ -62,9 +58,7 @@ def inspect_artifact(artifact: Artifact) -> dict[str, Any]:
         "tables": _tables(artifact),
         "sections": [
             {"kind": section.kind, "offset": place.start, "length": section.length}
-            for section, place in zip(
-                manifest.sections, places([section.length for section in manifest.sections]), strict=True
-            )
+            for section, place in zip(manifest.sections, places(lengths), strict=True)
         ],
         "graphs": [_graph(artifact, record) for record in manifest.graphs],
         **manifest.model_dump(
@@ -77,9 +71,7 @@ def inspect_artifact(artifact: Artifact) -> dict[str, Any]:
 def _tensor(artifact: Artifact, record: TensorRecord) -> dict[str, Any]:
     tensor = artifact.tensor(record.name)
     codes = [piece for piece in split(tensor) if isinstance(piece, CodeArray)]
-    information = sum(
-        entropy_bits(symbol_histogram(piece.symbols, piece.alphabet)) * piece.symbols.size for piece in codes
-    )
+    entropies = (entropy_bits(symbol_histogram(piece.symbols, piece.alphabet)) * piece.symbols.size for piece in codes)
     streams = record.value.streams()
     return {
         "name": record.name,
@@ -88,7 +80,7 @@ def _tensor(artifact: Artifact, record: TensorRecord) -> dict[str, Any]:
         "bits": _bits(record.value),
         "elements": record.elements,
         "nonzero": int(np.count_nonzero(tensor.dense())),
-        "entropy_bits": information / max(record.elements, 1) if codes else None,
+        "entropy_bits": sum(entropies) / max(record.elements, 1) if codes else None,
         "payload_bytes": sum(stream.length for stream in streams),
         "coders": [stream.coder for stream in streams if isinstance(stream, CodeStream)],
         **_grid(record.value),
@@ -100,7 +92,7 @@ def _bits(value: TensorValue) -> int:
     if isinstance(value, SparseValue):
         return _bits(value.values)
     if isinstance(value, DenseValue):
-        return 8 * itemsize(value.dtype)
+        return 8 * DTYPES[value.dtype].itemsize
     return value.bits if isinstance(value, QuantizedValue) else (value.points.length // 4 - 1).bit_length()
 
 

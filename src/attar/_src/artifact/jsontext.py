@@ -16,29 +16,19 @@ MAX_NUMBER = 32
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # an unterminated string matches too: the scan stays linear
 
 
-def parse_json(text: bytes, *, section: str) -> dict[str, Any]:
-    """Return the JSON object in ``text``.
-
-    Raises:
-        ArtifactError: not UTF-8, not JSON, not an object, nested more than 32 deep, a duplicate key, ``NaN`` or
-            infinity, a number of more than 32 characters, or a lone surrogate.
-    """
+def parse_json(text: bytes) -> dict[str, Any]:
+    """Return the JSON object in ``text``; refuse deep nesting, long numbers, duplicate keys, lone surrogates, NaN."""
     if (depth := _depth(text)) > MAX_DEPTH:
-        raise ArtifactError(f"the JSON is nested {depth} deep; the limit is {MAX_DEPTH}", section=section)
+        raise ArtifactError(f"the JSON is nested {depth} deep; the limit is {MAX_DEPTH}")
     try:
-        value = json.loads(
-            text.decode("utf-8"),
-            object_pairs_hook=_object,
-            parse_int=_integer,
-            parse_float=_float,
-            parse_constant=_constant,
-        )
+        hooks: dict[str, Any] = {"parse_int": _integer, "parse_float": _float, "parse_constant": _constant}
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=_object, **hooks)
         if b"\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"the JSON cannot be read: {error}", section=section) from error
+        raise ArtifactError(f"the JSON cannot be read: {error}") from error
     if not isinstance(value, dict):
-        raise ArtifactError(f"the JSON is a {type(value).__name__}, not an object", section=section)
+        raise ArtifactError(f"the JSON is a {type(value).__name__}, not an object")
     return value
 
 
@@ -50,10 +40,9 @@ def write_json(value: Any) -> bytes:
 def _depth(text: bytes) -> int:
     """Return the nesting depth of brackets outside strings."""
     plain = np.frombuffer(_STRING.sub(b"", text), np.uint8)
-    steps = np.zeros(plain.size, np.int32)
-    steps[(plain == ord("[")) | (plain == ord("{"))] = 1
-    steps[(plain == ord("]")) | (plain == ord("}"))] = -1
-    return int(np.cumsum(steps, dtype=np.int32).max(initial=0))
+    opened = (plain == ord("[")) | (plain == ord("{"))
+    closed = (plain == ord("]")) | (plain == ord("}"))
+    return int(np.cumsum(opened.astype(np.int8) - closed, dtype=np.int32).max(initial=0))
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

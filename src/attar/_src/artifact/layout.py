@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import SectionRecord
-from attar._src.core.errors import ArtifactError
+from attar._src.core.errors import ArtifactError, naming_section
 
 MAGIC = b"\x89ATR\r\n\x1a\n"
 END = b"ATTAR-END-OF-FIL"
@@ -55,23 +55,17 @@ def deflate(data: bytes) -> bytes:
     return deflater.compress(data) + deflater.flush()
 
 
-def inflate(data: memoryview, length: int, limit: int, *, section: str) -> bytes:
-    """Inflate raw DEFLATE ``data`` to exactly ``length`` bytes, never allocating more.
-
-    Raises:
-        ArtifactError: ``length`` exceeds ``limit``, or ``data`` is not exactly one stream of that length.
-    """
+def inflate(data: memoryview, length: int, limit: int) -> bytes:
+    """Inflate one raw DEFLATE stream to exactly ``length`` bytes, at most ``limit``; never allocate more."""
     if length > limit:
-        raise ArtifactError(
-            f"it inflates to {length} bytes, more than the limit of {limit}; raise it in Limits", section=section
-        )
+        raise ArtifactError(f"it inflates to {length} bytes, more than the limit of {limit}; raise it in Limits")
     inflater = zlib.decompressobj(-15)
     try:
         out = inflater.decompress(data, length + 1)
     except zlib.error as error:
-        raise ArtifactError(f"cannot be inflated: {error}", section=section) from error
+        raise ArtifactError(f"cannot be inflated: {error}") from error
     if len(out) != length or not inflater.eof or inflater.unused_data:
-        raise ArtifactError(f"does not inflate to the {length} bytes it declares", section=section)
+        raise ArtifactError(f"does not inflate to the {length} bytes it declares")
     return out
 
 
@@ -90,22 +84,21 @@ def assemble(sections: Sequence[bytes], manifest: bytes, minor: int) -> bytes:
     return bytes(out + hashlib.blake2b(out, digest_size=16).digest() + END)
 
 
-def manifest_text(data: memoryview, limits: Limits) -> tuple[bytes, SectionPlace]:
-    """Check header and footer; return the manifest's JSON and its place.
-
-    Raises:
-        ArtifactError: header, footer or manifest is malformed or damaged.
-    """
+def read_header(data: memoryview) -> int:
+    """Check the header of a file and return the minor version of its format."""
     if len(data) < HEADER.size + FOOTER.size:
-        raise ArtifactError(f"{len(data)} bytes are too few for a .attar file", section="header")
+        raise ArtifactError(f"{len(data)} bytes are too few for a .attar file")
     magic, major, minor, zero = HEADER.unpack(data[: HEADER.size])
     if magic != MAGIC:
-        raise ArtifactError("this is not a .attar file", section="header")
+        raise ArtifactError("this is not a .attar file")
     if (major, zero) != (MAJOR, 0) or minor > MINOR:
-        raise ArtifactError(
-            f"format {major}.{minor} cannot be read; this version of attar reads up to {MAJOR}.{MINOR}",
-            section="header",
-        )
+        known = f"{MAJOR}.{MINOR}"
+        raise ArtifactError(f"format {major}.{minor} cannot be read; this version of attar reads up to {known}")
+    return int(minor)
+
+
+def manifest_text(data: memoryview, limits: Limits) -> tuple[bytes, SectionPlace]:
+    """Check the footer; return the manifest's JSON and its place."""
     footer = len(data) - FOOTER.size
     start, stored, length, crc32, zero, _, end = FOOTER.unpack(data[footer:])
     if end != END:
@@ -113,53 +106,35 @@ def manifest_text(data: memoryview, limits: Limits) -> tuple[bytes, SectionPlace
     if zero or start % ALIGN or start < HEADER.size or start + stored != footer:
         raise ArtifactError(f"a manifest of {stored} bytes at {start} does not end at the footer", section="footer")
     text = data[start:footer]
-    if zlib.crc32(text) != crc32:
-        raise ArtifactError("the checksum does not match: the manifest is damaged", section="manifest")
-    return inflate(text, length, limits.manifest_bytes, section="manifest"), SectionPlace(start, footer)
-
-
-def minor_of(data: memoryview) -> int:
-    """Return the minor version in a file's header."""
-    minor: int = HEADER.unpack(data[: HEADER.size])[2]
-    return minor
+    with naming_section("manifest"):
+        if zlib.crc32(text) != crc32:
+            raise ArtifactError("the checksum does not match: the manifest is damaged")
+        return inflate(text, length, limits.manifest_bytes), SectionPlace(start, footer)
 
 
 def check_digest(data: memoryview) -> None:
-    """Check the digest of the whole file.
-
-    Called after the section checksums, which tell which part is damaged; the digest covers the rest.
-
-    Raises:
-        ArtifactError: the digest does not match.
-    """
+    """Check the digest of the whole file, after the section checksums, which tell which part is damaged."""
     footer = len(data) - FOOTER.size
     digest = data[footer + _DIGEST_FROM : footer + _DIGEST_FROM + 16]
     if hashlib.blake2b(data[: footer + _DIGEST_FROM], digest_size=16).digest() != digest:
         raise ArtifactError("the digest does not match: the file is damaged", section="footer")
 
 
-def cut_section(data: memoryview, sections: Sequence[SectionRecord], manifest: SectionPlace) -> tuple[memoryview, ...]:
-    """Check positions, padding and checksums of the sections and return their bytes.
-
-    Raises:
-        ArtifactError: the sections do not end at the manifest, padding is not zero, or a checksum does not match.
-    """
+def cut_sections(data: memoryview, sections: Sequence[SectionRecord], manifest: SectionPlace) -> tuple[memoryview, ...]:
+    """Check positions, padding and checksums of the sections and return their bytes."""
     where = places([section.length for section in sections])
     stop = where[-1].stop if where else HEADER.size
     if align(stop) != manifest.start:
-        raise ArtifactError(
-            f"the sections end at {stop}, so the manifest should start at {align(stop)}, not {manifest.start}",
-            section="manifest",
-        )
+        wanted = f"the manifest should start at {align(stop)}, not {manifest.start}"
+        raise ArtifactError(f"the sections end at {stop}, so {wanted}", section="manifest")
     parts: list[memoryview] = []
     before = HEADER.size
     for index, (place, section) in enumerate(zip(where, sections, strict=True)):
         name = f"section {index} ({section.kind})"
         _check_padding(data[before : place.start], name)
-        part = data[place.start : place.stop]
-        if zlib.crc32(part) != section.crc32:
+        parts.append(data[place.start : place.stop])
+        if zlib.crc32(parts[-1]) != section.crc32:
             raise ArtifactError("the checksum does not match: the section is damaged", section=name)
-        parts.append(part)
         before = place.stop
     _check_padding(data[before : manifest.start], "manifest")
     return tuple(parts)

@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue
 
 from attar._src.core.float16 import ScaleType
-from attar._src.core.scheme import Granularity, PerChannel, Scheme, Shape
+from attar._src.core.scheme import Granularity, PerChannel, Scheme
 from attar._src.core.spec import Spec
-from attar._src.core.tensors import DTYPES
 
 #: Names have no control characters because they are printed on terminals.
 NAME_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]+$"
@@ -58,19 +57,24 @@ class CodeStream(Spec):
     table: Index | None = None
 
 
-class DenseValue(Spec):
+class StoredValue(Spec):
+    """The record of a tensor's values. Streams are fields in file order."""
+
+    def streams(self) -> tuple[Stream | CodeStream, ...]:
+        """Return the streams in file order."""
+        fields = (getattr(self, name) for name in type(self).model_fields)
+        return tuple(field for field in fields if isinstance(field, Stream | CodeStream))
+
+
+class DenseValue(StoredValue):
     """Uncompressed values."""
 
     kind: Literal["dense"] = "dense"
     dtype: DType = "f32"
     data: Stream
 
-    def streams(self) -> tuple[Stream | CodeStream, ...]:
-        """Return the streams in file order."""
-        return (self.data,)
 
-
-class QuantizedValue(Spec):
+class QuantizedValue(StoredValue):
     """Codes on an affine grid."""
 
     kind: Literal["quantized"] = "quantized"
@@ -82,17 +86,13 @@ class QuantizedValue(Spec):
     zero_point: Stream | None = None
     codes: CodeStream
 
-    def streams(self) -> tuple[Stream | CodeStream, ...]:
-        """Return the streams in file order."""
-        return (self.scale, *([self.zero_point] if self.zero_point else []), self.codes)
-
     @property
     def scheme(self) -> Scheme:
         """The grid of the codes."""
         return Scheme(bits=self.bits, symmetric=self.symmetric, narrow_range=self.narrow, granularity=self.granularity)
 
 
-class CodebookValue(Spec):
+class CodebookValue(StoredValue):
     """Codes into a table of points."""
 
     kind: Literal["codebook"] = "codebook"
@@ -102,12 +102,8 @@ class CodebookValue(Spec):
     offset: ScaleStream
     codes: CodeStream
 
-    def streams(self) -> tuple[Stream | CodeStream, ...]:
-        """Return the streams in file order."""
-        return (self.points, self.scale, self.offset, self.codes)
 
-
-class SparseValue(Spec):
+class SparseValue(StoredValue):
     """Values where a mask is set, zero elsewhere."""
 
     kind: Literal["sparse"] = "sparse"
@@ -115,7 +111,6 @@ class SparseValue(Spec):
     values: Annotated[DenseValue | QuantizedValue | CodebookValue, Field(discriminator="kind")]
 
     def streams(self) -> tuple[Stream | CodeStream, ...]:
-        """Return the streams in file order."""
         return (self.mask, *self.values.streams())
 
 
@@ -236,27 +231,15 @@ def least_minor(manifest: Manifest) -> int:
     return int(any(isinstance(stream, ScaleStream) and "dtype" in stream.model_fields_set for stream in streams))
 
 
-def shape_of(shape: Dims) -> Shape:
-    """Return a record's shape as a tuple of int."""
-    return tuple(int(n) for n in shape)
-
-
-def itemsize(dtype: DType) -> int:
-    """Return the size in bytes of one element."""
-    return DTYPES[dtype].itemsize
-
-
 def canonical(spec: Any) -> Any:
     """Return the JSON value to write, without fields that equal their default, so that equal content is equal bytes.
 
     ``kind`` is always written, because it discriminates unions.
     """
     if isinstance(spec, Spec):
-        fields = type(spec).model_fields
-        given = {name: getattr(spec, name) for name in fields}
-        return {
-            name: canonical(value) for name, value in given.items() if name == "kind" or value != fields[name].default
-        }
+        fields = type(spec).model_fields.items()
+        told = [name for name, field in fields if name == "kind" or getattr(spec, name) != field.default]
+        return {name: canonical(getattr(spec, name)) for name in told}
     if isinstance(spec, tuple | list):
         return [canonical(item) for item in spec]
     if isinstance(spec, dict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,7 @@ _CHUNK = 1 << 22  # symbols per bincount, which widens each to 8 bytes
 _RAW = "raw"
 
 
-@dataclass(frozen=True)
-class Packed:
+class Packed(NamedTuple):
     """Coding tables of a file, and the record and payload of every stream of codes, in input order."""
 
     tables: list[tuple[TableRecord, bytes]]
@@ -32,19 +31,15 @@ def pack_codes(codes: Sequence[CodeArray], coder: Coder) -> Packed:
     Tables are chosen from the histograms of all streams before anything is encoded. A stream is stored raw if ``coder``
     saves nothing; a table that saves less than its own length is dropped.
     """
-    chosen = _choose(codes, coder)
-    payloads: list[tuple[bytes, bytes | None]] = []
-    for item, table in zip(codes, chosen, strict=True):
-        payload = None if table is None else coder.encode(item.symbols, table, item.alphabet)
-        if payload is None or len(payload) >= raw_bytes(item.symbols.size, item.alphabet):
-            payloads.append((_raw(item), None))
-        else:
-            payloads.append((payload, table))
     tables: dict[tuple[int, bytes], int] = {}
     streams: list[tuple[CodeStream, bytes]] = []
-    for item, (payload, table) in zip(codes, payloads, strict=True):
-        index = None if table is None else tables.setdefault((item.alphabet, table), len(tables))
-        name = _RAW if table is None else coder.name
+    for item, table in zip(codes, _choose(codes, coder), strict=True):
+        payload = None if table is None else coder.encode(item.symbols, table, item.alphabet)
+        if table is None or payload is None or len(payload) >= raw_bytes(item.symbols.size, item.alphabet):
+            index, name = None, _RAW
+            payload = CODERS[_RAW].encode(item.symbols, b"", item.alphabet) if item.symbols.size else b""
+        else:
+            index, name = tables.setdefault((item.alphabet, table), len(tables)), coder.name
         streams.append((CodeStream.model_validate({"length": len(payload), "coder": name, "table": index}), payload))
     records = [
         (TableRecord.model_validate({"coder": coder.name, "alphabet": alphabet, "length": len(table)}), table)
@@ -66,23 +61,19 @@ def _choose(codes: Sequence[CodeArray], coder: Coder) -> list[bytes | None]:
     histograms = [symbol_histogram(item.symbols, item.alphabet) for item in codes]
     raw = [8 * raw_bytes(item.symbols.size, item.alphabet) for item in codes]
     left = [] if coder.name == _RAW else [index for index, bits in enumerate(raw) if bits]
-    chosen: list[bytes | None] = [None] * len(codes)
     for _ in range(2):  # the second pass leaves out streams that turned out to be smaller raw
         tables, assignment = share_tables(coder, [histograms[index] for index in left])
+        pairs = list(zip(left, assignment, strict=True))
+        saved = [raw[index] - coder.cost(histograms[index], tables[table]) for index, table in pairs]
         gain = [-8.0 * len(table) for table in tables]
-        costs = [coder.cost(histograms[index], tables[table]) for index, table in zip(left, assignment, strict=True)]
-        for index, table, cost in zip(left, assignment, costs, strict=True):
-            gain[table] += max(raw[index] - cost, 0)
-        chosen = [None] * len(codes)
-        for index, table, cost in zip(left, assignment, costs, strict=True):
-            if cost < raw[index] and gain[table] > 0:
+        for table, bits in zip(assignment, saved, strict=True):
+            gain[table] += max(bits, 0)
+        chosen: list[bytes | None] = [None] * len(codes)
+        for (index, table), bits in zip(pairs, saved, strict=True):
+            if bits > 0 and gain[table] > 0:
                 chosen[index] = tables[table]
         kept = [index for index in left if chosen[index] is not None]
         if len(kept) == len(left):
             break
         left = kept
     return chosen
-
-
-def _raw(item: CodeArray) -> bytes:
-    return CODERS[_RAW].encode(item.symbols, b"", item.alphabet) if item.symbols.size else b""

@@ -18,11 +18,11 @@ from pydantic import ValidationError
 
 from attar._src.artifact import bindings, jsontext, layout, streams
 from attar._src.artifact.graph import guards, values
-from attar._src.artifact.graph.check import Checked, check_graph
+from attar._src.artifact.graph.check import check_graph
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Binding, GraphRecord, Manifest, TensorRecord, least_minor
 from attar._src.artifact.streams import Table
-from attar._src.core.errors import ArtifactError, UnknownName, missing_file, naming_file
+from attar._src.core.errors import ArtifactError, UnknownName, missing_file, naming_file, naming_section
 from attar._src.core.spec import explain
 from attar._src.core.tensors import CompressedTensor
 
@@ -31,10 +31,8 @@ class Artifact:
     """An open file. Opening checks everything but tensor payloads and graphs, which are checked on access.
 
     Attributes:
-        path: the file's path; None if it was opened from bytes.
-        manifest: the root record.
+        path: None if the file was opened from bytes.
         limits: limits the file was checked against.
-        file_bytes: length of the file.
         version: version of the format, ``"1.0"`` or ``"1.1"``.
         sections: the bytes of every section.
         records: tensor records by name, aliases included.
@@ -48,19 +46,24 @@ class Artifact:
     def _read(self, data: memoryview, limits: Limits) -> None:
         self._data = data
         self.limits = limits
-        self.file_bytes = len(self._data)
-        _at_most(self.file_bytes, limits.file_bytes, "file_bytes", "header")
-        text, place = layout.manifest_text(self._data, limits)
+        self.file_bytes = len(data)
+        with naming_section("header"):
+            _at_most(self.file_bytes, limits.file_bytes, "file_bytes")
+            minor = layout.read_header(data)
+        text, place = layout.manifest_text(data, limits)
         self.manifest_bytes = place.stop - place.start
-        self.manifest = _manifest(text, limits)
-        self.version = _version(layout.minor_of(self._data), self.manifest)
-        self.sections = layout.cut_section(self._data, self.manifest.sections, place)
-        layout.check_digest(self._data)
-        self.records = _records(self.manifest, limits)
-        self._tables = _tables(self.manifest, self.sections)
+        with naming_section("manifest"):
+            self.manifest = _manifest(text, minor, limits)
+        self.version = f"{layout.MAJOR}.{minor}"
+        self.sections = layout.cut_sections(data, self.manifest.sections, place)
+        layout.check_digest(data)
+        with naming_section("manifest"):
+            self.records = _records(self.manifest, limits)
+            self._tables = _tables(self.manifest, self.sections)
         self._places = _places(self.manifest, self.sections)
         for record in self.manifest.tensors:
-            streams.check_stream(record, self._tables, section=f"tensor {record.name}")
+            with naming_section(f"tensor {record.name}"):
+                streams.check_value(record.value, record.shape, self._tables)
         self._graphs = {record.name: record for record in self.manifest.graphs}
         _check_graph_sections(self.manifest)
         self._bound = {record.name: self._describe_bindings(record) for record in self.manifest.graphs}
@@ -76,11 +79,7 @@ class Artifact:
         return hashlib.sha256(self._data).hexdigest()
 
     def tensor(self, name: str, *, threads: int = 1) -> CompressedTensor:
-        """Decode a tensor; nothing is cached.
-
-        Args:
-            name: the tensor's name in the module, or an alias.
-            threads: maximum number of cores.
+        """Decode the tensor of this name or alias on at most ``threads`` cores; nothing is cached.
 
         Raises:
             UnknownName: there is no such tensor.
@@ -91,15 +90,11 @@ class Artifact:
             raise UnknownName("tensor", name, self.records)
         start, stop = self._places[record.name]
         data = self.sections[record.section][start:stop]
-        with naming_file(self.path):
-            return streams.restore(record, data, self._tables, section=f"tensor {record.name}", threads=threads)
+        with naming_file(self.path), naming_section(f"tensor {record.name}"):
+            return streams.TensorDecoder(data, self._tables, threads).decode(record.value, record.shape)
 
     def graph_record(self, name: str = "main") -> GraphRecord:
-        """Return the record of a graph.
-
-        Raises:
-            UnknownName: there is no such graph.
-        """
+        """Return the record of a graph; raise :class:`UnknownName` if there is no such graph."""
         record = self._graphs.get(name)
         if record is None:
             raise UnknownName("graph", name, self._graphs)
@@ -112,44 +107,29 @@ class Artifact:
             UnknownName: there is no such graph.
             ArtifactError: the graph is invalid.
         """
-        with naming_file(self.path):
-            model: onnx.ModelProto = self._checked_graph(name).model
-        return model
+        record = self.graph_record(name)
+        bound = self._bound[record.name]
+        with naming_file(self.path), naming_section(f"graph {record.name}"):
+            data = layout.inflate(self.sections[record.section], record.length, self.limits.graph_bytes)
+            small = ((binding.to, self._small(binding, bound[binding.to])) for binding in record.bindings)
+            constants = {name: known for name, known in small if known is not None}
+            return check_graph(data, record, bound, constants, self.limits)[0]
 
     def bound(self, name: str = "main") -> Mapping[str, bindings.Bound]:
         """Return type and shape of every bound initializer of a graph, without decoding anything."""
         return MappingProxyType(self._bound[self.graph_record(name).name])
 
     def initializer(self, binding: Binding, *, threads: int = 1) -> NDArray[Any]:
-        """Return the dense values of the initializer of a binding.
-
-        Raises:
-            ArtifactError: the payload of a tensor is malformed.
-        """
+        """Return the dense values of the initializer of a binding."""
         with naming_file(self.path):
             return bindings.resolve(binding, lambda name: self.tensor(name, threads=threads).dense())
 
     def verify(self, *, threads: int = 1) -> None:
-        """Check what opening does not: decode every tensor and validate every graph.
-
-        Raises:
-            ArtifactError: a tensor or graph is malformed; the message names its section.
-        """
+        """Check what opening does not: decode every tensor and validate every graph."""
         for name in self.names:
             self.tensor(name, threads=threads)
         for name in self._graphs:
             self.graph(name)
-
-    def _checked_graph(self, name: str) -> Checked:
-        record = self.graph_record(name)
-        section = f"graph {record.name}"
-        data = layout.inflate(self.sections[record.section], record.length, self.limits.graph_bytes, section=section)
-        constants = {
-            binding.to: known
-            for binding in record.bindings
-            if (known := self._small(binding, self._bound[record.name][binding.to])) is not None
-        }
-        return check_graph(data, record, self._bound[record.name], constants, self.limits, section=section)
 
     def _small(self, binding: Binding, bound: bindings.Bound) -> NDArray[Any] | None:
         """Return the values of a small dense initializer, on which shapes may depend, else None."""
@@ -166,9 +146,10 @@ class Artifact:
         for binding in record.bindings:
             if binding.to in found:
                 raise ArtifactError(f"two bindings make {binding.to!r}", section=section)
-            found[binding.to] = bindings.describe_binding(binding, self.records, section=section)
-        elements = sum(guards.elements(bound.shape) for bound in found.values())
-        _at_most(elements, self.limits.elements, "elements", f"{section}, bindings")
+            with naming_section(f"{section}, binding of {binding.to!r}"):
+                found[binding.to] = bindings.describe_binding(binding, self.records)
+        with naming_section(f"{section}, bindings"):
+            _at_most(sum(guards.elements(bound.shape) for bound in found.values()), self.limits.elements, "elements")
         return found
 
 
@@ -201,7 +182,8 @@ def _read(path: Path, limits: Limits) -> bytes:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ArtifactError(f"{path} is not a regular file")
-            _at_most(status.st_size, limits.file_bytes, "file_bytes", "header")
+            with naming_section("header"):
+                _at_most(status.st_size, limits.file_bytes, "file_bytes")
             return file.read(status.st_size)
     except FileNotFoundError as error:
         raise ArtifactError(missing_file(path)) from error
@@ -209,64 +191,49 @@ def _read(path: Path, limits: Limits) -> bytes:
         raise ArtifactError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _manifest(text: bytes, limits: Limits) -> Manifest:
-    """Parse the manifest after checking every count against its limit."""
-    found = jsontext.parse_json(text, section="manifest")
-    graphs = _lists(found, "graphs")
-    counts = {key: len(_items(found, key)) for key in ("sections", "tables", "tensors", "aliases", "graphs", "folds")}
-    counts["class_names"] = len(_items(found, "class_names"))
+def _manifest(text: bytes, minor: int, limits: Limits) -> Manifest:
+    """Parse the manifest of a file of format 1.``minor`` after checking every count against its limit."""
+    found = jsontext.parse_json(text)
+    graphs = _items(found, "graphs")
+    plain = ("sections", "tables", "tensors", "aliases", "graphs", "folds", "class_names")
+    counts = {key: len(_items(found, key)) for key in plain}
     for key in ("bindings", "inputs", "outputs", "activations"):
         counts[key] = sum(len(_items(item, key)) for item in graphs)
-    counts["parts"] = sum(len(_items(binding, "parts")) for item in graphs for binding in _lists(item, "bindings"))
+    counts["parts"] = sum(len(_items(binding, "parts")) for item in graphs for binding in _items(item, "bindings"))
     for key, count in counts.items():
-        _at_most(count, limits.records, f"records ({key})", "manifest")
+        _at_most(count, limits.records, f"records ({key})")
     try:
-        return Manifest.model_validate_json(text)
+        manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
-        raise ArtifactError(explain(error, where=""), section="manifest") from error
+        raise ArtifactError(explain(error, where="")) from error
+    if (least := least_minor(manifest)) > minor:
+        needs, says = f"{layout.MAJOR}.{least}", f"{layout.MAJOR}.{minor}"
+        raise ArtifactError(f"the dtype of a scale needs format {needs}; the header says {says}")
+    return manifest
 
 
-def _version(said: int, manifest: Manifest) -> str:
-    """Return the version of a file; raise if the manifest needs a later one."""
-    least = least_minor(manifest)
-    if least > said:
-        raise ArtifactError(
-            f"the dtype of a scale needs format {layout.MAJOR}.{least}; the header says {layout.MAJOR}.{said}",
-            section="manifest",
-        )
-    return f"{layout.MAJOR}.{said}"
-
-
-def _items(value: Any, key: str) -> Sequence[Any] | Mapping[str, Any]:
-    items = value.get(key, ()) if isinstance(value, dict) else ()
-    return items if isinstance(items, list | dict) else ()
-
-
-def _lists(value: Any, key: str) -> Sequence[Any]:
-    items = _items(value, key)
-    return items if isinstance(items, list) else ()
+def _items(value: Any, key: str) -> list[Any]:
+    items = value.get(key) if isinstance(value, dict) else None
+    return list(items) if isinstance(items, list | dict) else []
 
 
 def _records(manifest: Manifest, limits: Limits) -> dict[str, TensorRecord]:
     records: dict[str, TensorRecord] = {}
     for record in manifest.tensors:
         if record.name in records:
-            raise ArtifactError(f"two tensors are named {record.name!r}", section="manifest")
+            raise ArtifactError(f"two tensors are named {record.name!r}")
         records[record.name] = record
-    elements = sum(guards.elements(record.shape) for record in manifest.tensors)
-    _at_most(elements, limits.elements, "elements", "manifest")
+    _at_most(sum(guards.elements(record.shape) for record in manifest.tensors), limits.elements, "elements")
     for alias, name in manifest.aliases.items():
         if alias in records or name not in records:
-            raise ArtifactError(
-                f"the alias {alias!r} of {name!r} must be a new name for an existing tensor", section="manifest"
-            )
+            raise ArtifactError(f"the alias {alias!r} of {name!r} must be a new name for an existing tensor")
     return records | {alias: records[name] for alias, name in manifest.aliases.items()}
 
 
 def _tables(manifest: Manifest, sections: Sequence[memoryview]) -> list[Table]:
     kinds = [section.kind for section in manifest.sections]
     if "tables" in kinds[1:]:
-        raise ArtifactError("coding tables must be one section, the first", section="manifest")
+        raise ArtifactError("coding tables must be one section, the first")
     data = sections[0] if kinds[:1] == ["tables"] else memoryview(b"")
     found, at = [], 0
     for record in manifest.tables:
@@ -290,9 +257,8 @@ def _places(manifest: Manifest, sections: Sequence[memoryview]) -> dict[str, lay
         filled[record.section] = stop
     for index, stop in filled.items():
         if stop != len(sections[index]):
-            raise ArtifactError(
-                f"its streams take {stop} of {len(sections[index])} bytes", section=f"section {index} (tensors)"
-            )
+            taken = f"{stop} of {len(sections[index])} bytes"
+            raise ArtifactError(f"its streams take {taken}", section=f"section {index} (tensors)")
     return places
 
 
@@ -305,6 +271,6 @@ def _check_graph_sections(manifest: Manifest) -> None:
         raise ArtifactError("each graph must have a section of kind graph of its own", section="manifest")
 
 
-def _at_most(count: int, limit: int, name: str, section: str) -> None:
+def _at_most(count: int, limit: int, name: str) -> None:
     if count > limit:
-        raise ArtifactError(f"{name}: {count} is more than the limit of {limit}; raise it in Limits", section=section)
+        raise ArtifactError(f"{name}: {count} is more than the limit of {limit}; raise it in Limits")

@@ -19,17 +19,14 @@ from attar._src.artifact.manifest import (
     SparseValue,
     Stream,
     TableRecord,
-    TensorRecord,
     TensorValue,
 )
 from attar._src.coding.base import Symbols
 from attar._src.coding.registry import CODERS
-from attar._src.core.errors import ArtifactError, SpecError
+from attar._src.core.errors import ArtifactError
 from attar._src.core.float16 import from_half, to_half
 from attar._src.core.scheme import Shape
 from attar._src.core.tensors import DTYPES, Codebook, CompressedTensor, Dense, Quantized, Sparse
-
-Record = Stream | CodeStream
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,25 +64,15 @@ def split(tensor: CompressedTensor) -> list[bytes | CodeArray]:
     return [CodeArray(np.ascontiguousarray(tensor.mask).reshape(-1).view(np.uint8), 2), *split(tensor.values)]
 
 
-def record_streams(tensor: CompressedTensor, records: Iterator[Record]) -> TensorValue:
+def record_streams(tensor: CompressedTensor, records: Iterator[Any]) -> TensorValue:
     """Return a tensor's value record from the records of its streams in file order."""
-
-    def plain() -> Stream:
-        record = next(records)
-        assert isinstance(record, Stream)
-        return record
 
     def scales(dtype: str) -> ScaleStream:
         typed = {} if dtype == "f32" else {"dtype": dtype}  # an explicit type needs version 1.1
-        return ScaleStream.model_validate({"length": plain().length, **typed})
-
-    def coded() -> CodeStream:
-        record = next(records)
-        assert isinstance(record, CodeStream)
-        return record
+        return ScaleStream.model_validate({"length": next(records).length, **typed})
 
     if isinstance(tensor, Dense):
-        return DenseValue.model_validate({"dtype": tensor.dtype, "data": plain()})
+        return DenseValue.model_validate({"dtype": tensor.dtype, "data": next(records)})
     if isinstance(tensor, Quantized):
         return QuantizedValue(
             bits=tensor.scheme.bits,
@@ -93,122 +80,81 @@ def record_streams(tensor: CompressedTensor, records: Iterator[Record]) -> Tenso
             narrow=tensor.scheme.narrow_range,
             granularity=tensor.scheme.granularity,
             scale=scales(tensor.scale_dtype),
-            zero_point=None if tensor.zero_point is None else plain(),
-            codes=coded(),
+            zero_point=None if tensor.zero_point is None else next(records),
+            codes=next(records),
         )
     if isinstance(tensor, Codebook):
         return CodebookValue(
             granularity=tensor.granularity,
-            points=plain(),
+            points=next(records),
             scale=scales(tensor.scale_dtype),
             offset=scales(tensor.scale_dtype),
-            codes=coded(),
+            codes=next(records),
         )
-    mask = coded()
-    values = record_streams(tensor.values, records)
-    assert not isinstance(values, SparseValue)
-    return SparseValue(mask=mask, values=values)
+    return SparseValue.model_validate({"mask": next(records), "values": record_streams(tensor.values, records)})
 
 
-def check_stream(record: TensorRecord, tables: Sequence[Table], *, section: str) -> None:
-    """Check the stream lengths and tables of a record without decoding anything.
-
-    Raises:
-        ArtifactError: a stream's length or table does not fit the record's shape and kind.
-    """
-    _check_value(record.value, record.shape, tables, section)
-
-
-def restore(
-    record: TensorRecord, data: memoryview, tables: Sequence[Table], *, section: str, threads: int = 1
-) -> CompressedTensor:
-    """Decode the tensor of a record from the bytes of its streams.
-
-    Raises:
-        ArtifactError: the bytes are malformed.
-    """
-    try:
-        return _Decoder(data, tables, section, threads).value(record.value, record.shape)
-    except SpecError as error:
-        raise ArtifactError(str(error), section=section) from error
-    except ArtifactError as error:
-        raise error if error.section else ArtifactError(str(error), section=section) from error
-
-
-def _check_value(value: TensorValue, shape: Shape, tables: Sequence[Table], section: str) -> None:
+def check_value(value: TensorValue, shape: Shape, tables: Sequence[Table]) -> None:
+    """Check stream lengths and coding tables without decoding anything."""
     elements = math.prod(shape)
     if isinstance(value, SparseValue):
-        _check_codes("mask", value.mask, elements, 2, tables, section)
-        inner = value.values
-        if not isinstance(inner, DenseValue):
-            alphabet = inner.scheme.levels if isinstance(inner, QuantizedValue) else _points(inner, section)
-            _check_table("values", inner.codes, alphabet, tables, section)
+        _check_codes("mask", value.mask, elements, 2, tables)
+        if not isinstance(value.values, DenseValue):
+            _check_table("values", value.values.codes, _alphabet(value.values), tables)
         return  # the number of values is known only after decoding the mask
     if isinstance(value, DenseValue):
-        _check_plain("data", value.data, elements, DTYPES[value.dtype].itemsize, section)
+        _check_plain("data", value.data, elements, DTYPES[value.dtype].itemsize)
         return
-    try:
-        count = value.granularity.count(shape)
-    except SpecError as error:
-        raise ArtifactError(str(error), section=section) from error
-    _check_plain("scale", value.scale, count, DTYPES[value.scale.dtype].itemsize, section)
+    count = value.granularity.count(shape)
+    _check_plain("scale", value.scale, count, DTYPES[value.scale.dtype].itemsize)
     if isinstance(value, QuantizedValue):
         if value.symmetric != (value.zero_point is None):
-            raise ArtifactError("zero points belong to asymmetric grids and only to them", section=section)
+            raise ArtifactError("zero points belong to asymmetric grids and only to them")
         if value.zero_point is not None:
-            _check_plain("zero_point", value.zero_point, count, 1, section)
-        _check_codes("codes", value.codes, elements, value.scheme.levels, tables, section)
+            _check_plain("zero_point", value.zero_point, count, 1)
     else:
-        if value.offset.dtype != value.scale.dtype:
-            raise ArtifactError(
-                f"scale is {value.scale.dtype} and offset {value.offset.dtype}; they must have one type",
-                section=section,
-            )
-        _check_plain("offset", value.offset, count, DTYPES[value.offset.dtype].itemsize, section)
-        _check_codes("codes", value.codes, elements, _points(value, section), tables, section)
+        scale, offset = value.scale.dtype, value.offset.dtype
+        if offset != scale:
+            raise ArtifactError(f"scale is {scale} and offset {offset}; they must have one type")
+        _check_plain("offset", value.offset, count, DTYPES[offset].itemsize)
+    _check_codes("codes", value.codes, elements, _alphabet(value), tables)
 
 
-def _points(value: CodebookValue, section: str) -> int:
+def _alphabet(value: QuantizedValue | CodebookValue) -> int:
+    if isinstance(value, QuantizedValue):
+        return value.scheme.levels
     points, rest = divmod(value.points.length, 4)
     if rest or not 1 <= points <= 256:
-        raise ArtifactError(f"{value.points.length} bytes are not 1 to 256 float32 points", section=section)
+        raise ArtifactError(f"{value.points.length} bytes are not 1 to 256 float32 points")
     return points
 
 
-def _check_plain(name: str, stream: Stream, count: int, itemsize: int, section: str) -> None:
+def _check_plain(name: str, stream: Stream, count: int, itemsize: int) -> None:
     if stream.length != count * itemsize:
-        raise ArtifactError(
-            f"{name} has {stream.length} bytes; {count} elements of {itemsize} were expected", section=section
-        )
+        raise ArtifactError(f"{name} has {stream.length} bytes; {count} elements of {itemsize} were expected")
 
 
-def _check_codes(
-    name: str, stream: CodeStream, count: int, alphabet: int, tables: Sequence[Table], section: str
-) -> None:
+def _check_codes(name: str, stream: CodeStream, count: int, alphabet: int, tables: Sequence[Table]) -> None:
     if count == 0 and stream.length:
-        raise ArtifactError(f"{name} has {stream.length} bytes for no elements", section=section)
-    if stream.coder == "raw" and stream.length != raw_bytes(count, alphabet):
-        raise ArtifactError(
-            f"{name} has {stream.length} bytes; {count} symbols of an alphabet of {alphabet} take "
-            f"{raw_bytes(count, alphabet)}",
-            section=section,
-        )
-    _check_table(name, stream, alphabet, tables, section)
+        raise ArtifactError(f"{name} has {stream.length} bytes for no elements")
+    if stream.coder == "raw" and stream.length != (size := raw_bytes(count, alphabet)):
+        symbols = f"{count} symbols of an alphabet of {alphabet}"
+        raise ArtifactError(f"{name} has {stream.length} bytes; {symbols} take {size}")
+    _check_table(name, stream, alphabet, tables)
 
 
-def _check_table(name: str, stream: CodeStream, alphabet: int, tables: Sequence[Table], section: str) -> None:
+def _check_table(name: str, stream: CodeStream, alphabet: int, tables: Sequence[Table]) -> None:
     if stream.coder == "raw":
         if stream.table is not None:
-            raise ArtifactError(f"{name} is raw and must not name a table, but names {stream.table}", section=section)
+            raise ArtifactError(f"{name} is raw and must not name a table, but names {stream.table}")
         return
     if stream.table is None or stream.table >= len(tables):
-        raise ArtifactError(f"{name} names table {stream.table} of {len(tables)}", section=section)
+        raise ArtifactError(f"{name} names table {stream.table} of {len(tables)}")
     table = tables[stream.table].record
     if (table.coder, table.alphabet) != (stream.coder, alphabet):
         raise ArtifactError(
             f"{name} takes a table of {stream.coder} for {alphabet} symbols; table {stream.table} is of "
-            f"{table.coder} for {table.alphabet}",
-            section=section,
+            f"{table.coder} for {table.alphabet}"
         )
 
 
@@ -221,48 +167,45 @@ def _floats(values: NDArray[np.float32], dtype: str = "f32") -> bytes:
     return (values.astype("<f4") if dtype == "f32" else to_half(values, dtype)).tobytes()
 
 
-class _Decoder:
+class TensorDecoder:
     """Decodes the streams of one tensor in file order."""
 
-    def __init__(self, data: memoryview, tables: Sequence[Table], section: str, threads: int) -> None:
-        self._data = data
-        self._tables = tables
-        self._section = section
-        self._threads = threads
+    def __init__(self, data: memoryview, tables: Sequence[Table], threads: int) -> None:
+        self._data, self._tables, self._threads = data, tables, threads
         self._at = 0
 
-    def value(self, value: TensorValue, shape: Shape) -> CompressedTensor:
+    def decode(self, value: TensorValue, shape: Shape) -> CompressedTensor:
+        """Decode a tensor; raise ArtifactError or SpecError if its bytes are malformed."""
         if isinstance(value, SparseValue):
             mask = self._codes(value.mask, math.prod(shape), 2).view(np.bool_).reshape(shape)
             count = int(np.count_nonzero(mask))
-            _check_value(value.values, (count,), self._tables, self._section)
-            values = self.value(value.values, (count,))
+            check_value(value.values, (count,), self._tables)
+            values = self.decode(value.values, (count,))
             assert not isinstance(values, Sparse)
             return Sparse(mask, values)
         elements = math.prod(shape)
         if isinstance(value, DenseValue):
-            return Dense(self._dense(value, elements).reshape(shape), value.dtype)
+            data = self._array(value.data, value.dtype)
+            if value.dtype == "bool" and data.view(np.uint8).max(initial=0) > 1:
+                raise ArtifactError("a byte of a bool tensor is not 0 or 1")
+            return Dense(data.reshape(shape), value.dtype)
         if isinstance(value, QuantizedValue):
             scheme = value.scheme
-            scale, dtype = self._floats(value.scale), value.scale.dtype
-            zero_point = None if value.zero_point is None else np.frombuffer(self._take(value.zero_point), np.uint8)
+            scale = self._floats(value.scale)
+            zero_point = None if value.zero_point is None else self._array(value.zero_point, "u8")
             symbols = self._codes(value.codes, elements, scheme.levels)
             codes: NDArray[Any] = (symbols + np.uint8(scheme.qmin % 256)).view(scheme.code_dtype)  # modulo 256
-            zero_point = None if zero_point is None else zero_point.copy()
-            return Quantized(codes.reshape(shape), scale, scheme, zero_point, dtype)
+            return Quantized(codes.reshape(shape), scale, scheme, zero_point, value.scale.dtype)
         points, scale, offset = (self._floats(stream) for stream in (value.points, value.scale, value.offset))
         codes = self._codes(value.codes, elements, points.size).reshape(shape)
         return Codebook(codes, points, scale, offset, value.granularity, value.scale.dtype)
 
-    def _take(self, stream: Record) -> memoryview:
+    def _take(self, stream: Stream | CodeStream) -> memoryview:
         start, self._at = self._at, self._at + stream.length
         return self._data[start : self._at]
 
-    def _dense(self, value: DenseValue, elements: int) -> NDArray[np.generic]:
-        data = self._take(value.data)
-        if value.dtype == "bool" and np.frombuffer(data, np.uint8).max(initial=0) > 1:
-            raise ArtifactError("a byte of a bool tensor is not 0 or 1", section=self._section)
-        return np.frombuffer(data, DTYPES[value.dtype], elements).copy()
+    def _array(self, stream: Stream, dtype: str) -> NDArray[Any]:
+        return np.frombuffer(self._take(stream), DTYPES[dtype]).copy()
 
     def _floats(self, stream: Stream) -> NDArray[np.float32]:
         dtype = stream.dtype if isinstance(stream, ScaleStream) else "f32"

@@ -14,7 +14,6 @@ from attar._src.artifact.contents import Contents, GraphContents
 from attar._src.artifact.graph.strip import strip
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import (
-    Activation,
     GraphRecord,
     Manifest,
     SectionRecord,
@@ -25,7 +24,7 @@ from attar._src.artifact.manifest import (
 )
 from attar._src.artifact.packing import Packed, pack_codes
 from attar._src.artifact.reader import open_artifact
-from attar._src.artifact.streams import CodeArray, Record, record_streams, split
+from attar._src.artifact.streams import CodeArray, record_streams, split
 from attar._src.coding.registry import CODERS
 from attar._src.core.errors import UnknownName
 from attar._src.core.spec import build_spec
@@ -51,29 +50,20 @@ def pack(contents: Contents, *, coder: str = "rans", limits: Limits | None = Non
         raise UnknownName("coder", coder, CODERS)
     sections = _Sections()
     pieces = {name: split(tensor) for name, tensor in contents.tensors.items()}
-    packed = pack_codes(
-        [piece for of in pieces.values() for piece in of if isinstance(piece, CodeArray)], CODERS[coder]
-    )
+    codes = [piece for split_tensor in pieces.values() for piece in split_tensor if isinstance(piece, CodeArray)]
+    packed = pack_codes(codes, CODERS[coder])
     if packed.tables:
         sections.add("tables", b"".join(data for _, data in packed.tables))
-    manifest = build_spec(
-        Manifest,
-        where="contents",
-        tables=tuple(record for record, _ in packed.tables),
-        tensors=_tensors(contents, pieces, packed, sections),
-        aliases=dict(contents.aliases),
-        graphs=tuple(_graph(item, sections) for item in contents.graphs),
-        sections=tuple(sections.records),
-        folds=contents.folds,
-        parameters=contents.parameters,
-        preprocessing=contents.preprocessing,
-        task=contents.task,
-        class_names=contents.class_names,
-        metric=contents.metric,
-        recipe=dict(contents.recipe),
-        versions=dict(contents.versions),
-        licence=contents.licence,
-    )
+    fields = vars(contents) | {
+        "tables": tuple(record for record, _ in packed.tables),
+        "tensors": _tensors(contents, pieces, packed, sections),
+        "aliases": dict(contents.aliases),
+        "graphs": tuple(_graph(item, sections) for item in contents.graphs),
+        "sections": tuple(sections.records),
+        "recipe": dict(contents.recipe),
+        "versions": dict(contents.versions),
+    }
+    manifest = build_spec(Manifest, where="contents", **fields)
     # Files that use no newer feature keep the oldest version, and their bytes.
     data = layout.assemble(sections.data, jsontext.write_json(canonical(manifest)), least_minor(manifest))
     open_artifact(data, limits=limits).verify()
@@ -111,7 +101,7 @@ class _Sections:
 def _tensors(
     contents: Contents, pieces: dict[str, list[bytes | CodeArray]], packed: Packed, sections: _Sections
 ) -> tuple[TensorRecord, ...]:
-    """Add the streams of all tensors to sections and return the tensor records."""
+    """Add the streams of all tensors to sections and return the tensors' records."""
     coded = iter(packed.streams)
     records: list[TensorRecord] = []
     pool: list[bytes] = []
@@ -120,23 +110,18 @@ def _tensors(
         if size >= _SECTION:
             sections.add("tensors", b"".join(pool))
             pool, size = [], 0
-        streams = [next(coded) if isinstance(piece, CodeArray) else (_plain(piece), piece) for piece in pieces[name]]
+        streams = [
+            next(coded) if isinstance(piece, CodeArray) else (Stream(length=len(piece)), piece)
+            for piece in pieces[name]
+        ]
         pool += (data for _, data in streams)
         size += sum(len(data) for _, data in streams)
         value = record_streams(tensor, iter([record for record, _ in streams]))
-        section = len(sections.data)
-        records.append(
-            build_spec(
-                TensorRecord, where=f"tensor {name}", name=name, shape=tensor.shape, section=section, value=value
-            )
-        )
+        fields = {"name": name, "shape": tensor.shape, "section": len(sections.data), "value": value}
+        records.append(build_spec(TensorRecord, where=f"tensor {name}", **fields))
     if records:
         sections.add("tensors", b"".join(pool))
     return tuple(records)
-
-
-def _plain(data: bytes) -> Record:
-    return Stream(length=len(data))
 
 
 def _graph(item: GraphContents, sections: _Sections) -> GraphRecord:
@@ -151,11 +136,10 @@ def _graph(item: GraphContents, sections: _Sections) -> GraphRecord:
         bindings=item.bindings,
         inputs=item.inputs,
         outputs=item.outputs,
-        activations=tuple(_shortest(activation) for activation in item.activations),
+        activations=tuple(
+            # the shortest decimal that reads back to the same float32
+            activation.model_copy(update={"scale": float(str(np.float32(activation.scale)))})
+            for activation in item.activations
+        ),
     )
     return record
-
-
-def _shortest(activation: Activation) -> Activation:
-    """Return the activation with the shortest decimal scale that reads back to the same float32."""
-    return activation.model_copy(update={"scale": float(str(np.float32(activation.scale)))})

@@ -53,6 +53,18 @@ class SpecError(AttarError, ValueError):
     """An option, scheme or recipe that cannot work; a ValueError, so that validators may raise it."""
 
 
+@contextmanager
+def naming_section(section: str) -> Iterator[None]:
+    """Add the section to every :class:`ArtifactError` without one; raise a :class:`SpecError` as an ArtifactError."""
+    try:
+        yield
+    except SpecError as error:
+        raise ArtifactError(str(error), section=section) from error
+    except ArtifactError as error:
+        error.section = error.section or section
+        raise
+
+
 class UnknownName(SpecError):
     """A name that is not in a registry, or a glob that matches nothing; the message suggests the closest known names.
 

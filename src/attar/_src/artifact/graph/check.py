@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from attar._src.artifact.bindings import Bound
-from attar._src.artifact.graph import protobuf, sizes, values
-from attar._src.artifact.graph.guards import elements
+from attar._src.artifact.graph import protobuf, sizes
+from attar._src.artifact.graph.guards import Sized, elements
 from attar._src.artifact.graph.operators import MAX_IR, MAX_OPSET, MIN_IR, MIN_OPSET, TYPES
-from attar._src.artifact.graph.sizes import Sized
 from attar._src.artifact.graph.strip import ELEMENT_TYPES, port_info
+from attar._src.artifact.graph.values import SMALL_VALUE
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import NAME_PATTERN, GraphRecord, Port
-from attar._src.core.errors import ArtifactError
+from attar._src.core.errors import ArtifactError, naming_section
 from attar._src.core.scheme import Shape
 
 _NAME = re.compile(NAME_PATTERN)
 _MAX_NAME = 512
-
-
-class Checked(NamedTuple):
-    """A valid graph, and the element type and shape of each of its values at the example sizes."""
-
-    model: onnx.ModelProto
-    values: Mapping[str, Sized]
 
 
 def check_graph(
@@ -38,83 +31,72 @@ def check_graph(
     bound: Mapping[str, Bound],
     constants: Mapping[str, NDArray[Any]],
     limits: Limits,
-    *,
-    section: str,
-) -> Checked:
-    """Parse and validate a serialized model.
+) -> tuple[onnx.ModelProto, dict[str, Sized]]:
+    """Parse and validate a serialized model; return it and its values at the example sizes.
 
-    Args:
-        data: the inflated section.
-        record: the graph's record in the manifest.
-        bound: type and shape of each bound initializer.
-        constants: values of the bound initializers that hold a few integers.
-        limits: limits on nodes and elements.
-        section: prefix of error messages.
-
-    Raises:
-        ArtifactError: the graph breaks a rule of the format or exceeds a limit.
+    ``bound`` has type and shape of every bound initializer, ``constants`` the values of the small ones, on which shapes
+    may depend.
     """
-    model = protobuf.parse_message(data, limits, section=section)
-    opset = _opset(model, section)
+    model = protobuf.parse_message(data, limits)
+    opset = _opset(model)
     graph = model.graph
     if len(graph.node) > limits.nodes:
-        raise ArtifactError(f"it has {len(graph.node)} nodes, more than the limit of {limits.nodes}", section=section)
-    _check_names(graph, section)
-    known = _inputs(graph, record, section)
+        raise ArtifactError(f"it has {len(graph.node)} nodes, more than the limit of {limits.nodes}")
+    _check_names(graph)
+    symbols: dict[str, int] = {}
+    known = _inputs(graph, record, symbols)
     for name, initializer in bound.items():
-        _add(known, name, _bound(initializer, constants.get(name)), section)
+        constant = constants.get(name)
+        sized = Sized(ELEMENT_TYPES[initializer.dtype], initializer.shape, constant, fixed=constant is not None)
+        _add(known, name, sized)
     for tensor in graph.initializer:
-        array = protobuf.tensor_values(tensor, section=section)
-        followed = array if array.size <= values.SMALL_VALUE else None
-        _add(known, tensor.name, Sized(tensor.data_type, array.shape, followed, fixed=True), section)
+        array = protobuf.tensor_values(tensor)
+        followed = array if array.size <= SMALL_VALUE else None
+        _add(known, tensor.name, Sized(tensor.data_type, array.shape, followed, fixed=True))
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.TENSOR:
-                protobuf.tensor_values(attribute.t, section=section)
+                protobuf.tensor_values(attribute.t)
     for name, item in known.items():
         if elements(item.shape) > limits.value_elements:
-            raise ArtifactError(f"{name!r} has more than {limits.value_elements} elements", section=section)
+            raise ArtifactError(f"{name!r} has more than {limits.value_elements} elements")
     sources = set(known)
-    sizes.size_nodes(graph.node, known, opset, limits, section=section)
-    _check_outputs(record, known, sources, section)
-    _check_activations(record, known, {port.name for port in record.inputs} | (set(known) - sources), section)
-    return Checked(model, known)
+    sizes.size_nodes(graph.node, known, opset, limits, section=f"graph {record.name}")
+    made = {name: sized for name, sized in known.items() if name not in sources}
+    _check_outputs(record.outputs, made, symbols)
+    _check_activations(record, made | {port.name: known[port.name] for port in record.inputs})
+    return model, known
 
 
-def _opset(model: onnx.ModelProto, section: str) -> int:
+def _opset(model: onnx.ModelProto) -> int:
     versions: list[int] = [item.version for item in model.opset_import]
     if len(versions) != 1 or not MIN_OPSET <= versions[0] <= MAX_OPSET:
-        raise ArtifactError(f"opset {versions} is not one from {MIN_OPSET} to {MAX_OPSET}", section=section)
+        raise ArtifactError(f"opset {versions} is not one from {MIN_OPSET} to {MAX_OPSET}")
     if not MIN_IR <= model.ir_version <= MAX_IR:
-        raise ArtifactError(f"ONNX IR {model.ir_version} is not one from {MIN_IR} to {MAX_IR}", section=section)
+        raise ArtifactError(f"ONNX IR {model.ir_version} is not one from {MIN_IR} to {MAX_IR}")
     return versions[0]
 
 
-def _check_names(graph: onnx.GraphProto, section: str) -> None:
+def _check_names(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         for name in (node.name, *node.input, *node.output):
             if name and (len(name) > _MAX_NAME or not _NAME.fullmatch(name)):
-                raise ArtifactError(
-                    f"{name[:80]!r} is not a name of 1 to {_MAX_NAME} printable characters", section=section
-                )
+                raise ArtifactError(f"{name[:80]!r} is not a name of 1 to {_MAX_NAME} printable characters")
 
 
-def _inputs(graph: onnx.GraphProto, record: GraphRecord, section: str) -> dict[str, Sized]:
+def _inputs(graph: onnx.GraphProto, record: GraphRecord, symbols: dict[str, int]) -> dict[str, Sized]:
     """Return the inputs at their example sizes; the ports of graph and record must match."""
     for ports, infos, what in ((record.inputs, graph.input, "inputs"), (record.outputs, graph.output, "outputs")):
         if len(ports) != len(infos) or any(port_info(port) != info for port, info in zip(ports, infos, strict=True)):
-            raise ArtifactError(f"the {what} of the graph do not match its record", section=section)
+            raise ArtifactError(f"the {what} of the graph do not match its record")
     if not record.outputs:
-        raise ArtifactError("the graph has no output", section=section)
+        raise ArtifactError("the graph has no output")
     known: dict[str, Sized] = {}
-    symbols: dict[str, int] = {}
     for port in record.inputs:
         if port.example is None or 0 in port.example or not _fits(port, port.example, symbols):
-            raise ArtifactError(
-                f"the input {port.name!r} of shape {port.shape} cannot have the example sizes {port.example}",
-                section=section,
-            )
-        _add(known, port.name, Sized(ELEMENT_TYPES[port.dtype], port.example), section)
+            fault = f"cannot have the example sizes {port.example}"
+            raise ArtifactError(f"the input {port.name!r} of shape {port.shape} {fault}")
+        _add(known, port.name, Sized(ELEMENT_TYPES[port.dtype], port.example))
     return known
 
 
@@ -126,46 +108,37 @@ def _fits(port: Port, shape: Shape, symbols: dict[str, int]) -> bool:
     )
 
 
-def _bound(item: Bound, constant: NDArray[Any] | None) -> Sized:
-    return Sized(ELEMENT_TYPES[item.dtype], item.shape, constant, fixed=constant is not None)
-
-
-def _add(known: dict[str, Sized], name: str, sized: Sized, section: str) -> None:
+def _add(known: dict[str, Sized], name: str, sized: Sized) -> None:
     if not name or name in known:
-        raise ArtifactError(f"{name!r} is the name of two of an input, a binding and an initializer", section=section)
+        raise ArtifactError(f"{name!r} is the name of two of an input, a binding and an initializer")
     known[name] = sized
 
 
-def _check_outputs(record: GraphRecord, known: Mapping[str, Sized], sources: set[str], section: str) -> None:
-    symbols: dict[str, int] = {}
-    for port in record.inputs:
-        _fits(port, port.example or (), symbols)
-    names = [port.name for port in record.outputs]
-    for port in record.outputs:
-        sized = known.get(port.name)
-        if sized is None or port.name in sources or names.count(port.name) > 1:
-            raise ArtifactError(f"the output {port.name!r} is not made by a node or appears twice", section=section)
+def _check_outputs(ports: Sequence[Port], made: Mapping[str, Sized], symbols: dict[str, int]) -> None:
+    names = [port.name for port in ports]
+    for port in ports:
+        sized = made.get(port.name)
+        if sized is None or names.count(port.name) > 1:
+            raise ArtifactError(f"the output {port.name!r} is not made by a node or appears twice")
         if sized.type != ELEMENT_TYPES[port.dtype] or not _fits(port, sized.shape, symbols):
             raise ArtifactError(
                 f"the output {port.name!r} is {TYPES[sized.type]}{list(sized.shape)} at the example sizes; "
-                f"its record says {port.dtype}{list(port.shape)}",
-                section=section,
+                f"its record says {port.dtype}{list(port.shape)}"
             )
 
 
-def _check_activations(record: GraphRecord, known: Mapping[str, Sized], made: set[str], section: str) -> None:
+def _check_activations(record: GraphRecord, values: Mapping[str, Sized]) -> None:
     seen: set[str] = set()
-    tiny = float(np.finfo(np.float32).tiny)
+    least, most = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
     for activation in record.activations:
-        where = f"{section}, activation {activation.value!r}"
-        if activation.value in seen or activation.value not in made:
-            raise ArtifactError("it is not an input or a node's output, or appears twice", section=where)
-        seen.add(activation.value)
-        if known[activation.value].type != onnx.TensorProto.FLOAT:
-            raise ArtifactError("only float32 values can be quantized", section=where)
-        if not tiny <= activation.scale <= float(np.finfo(np.float32).max):
-            raise ArtifactError(f"the scale {activation.scale} is not a positive normal float32", section=where)
-        if not activation.qmin <= activation.zero_point <= activation.qmax:
-            raise ArtifactError(
-                f"the zero point {activation.zero_point} is outside {activation.qmin}..{activation.qmax}", section=where
-            )
+        name, zero_point, low, high = activation.value, activation.zero_point, activation.qmin, activation.qmax
+        with naming_section(f"graph {record.name}, activation {name!r}"):
+            if name in seen or name not in values:
+                raise ArtifactError("it is not an input or a node's output, or appears twice")
+            seen.add(name)
+            if values[name].type != onnx.TensorProto.FLOAT:
+                raise ArtifactError("only float32 values can be quantized")
+            if not least <= activation.scale <= most:
+                raise ArtifactError(f"the scale {activation.scale} is not a positive normal float32")
+            if not low <= zero_point <= high:
+                raise ArtifactError(f"the zero point {zero_point} is outside {low}..{high}")

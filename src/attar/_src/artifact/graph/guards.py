@@ -12,57 +12,45 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
-from attar._src.artifact.graph.operators import MAX_INT, OPERATORS, Refused
+from attar._src.artifact.graph.operators import MAX_INT, OPERATORS
 from attar._src.artifact.limits import Limits
+from attar._src.core.errors import ArtifactError
 from attar._src.core.scheme import Shape
 
-#: Operator -> inputs whose values shape inference reads.
-VALUE_INPUTS: dict[str, tuple[int, ...]] = {
-    "ConstantOfShape": (0,),
-    "Expand": (1,),
-    "OneHot": (1,),
-    "Pad": (1, 3),
-    "Range": (0, 1, 2),
-    "Reshape": (1,),
-    "Resize": (2, 3),
-    "Slice": (1, 2, 3, 4),
-    "Split": (1,),
-    "Squeeze": (1,),
-    "Tile": (1,),
-    "TopK": (1,),
-    "Unsqueeze": (1,),
-} | {name: (1,) for name in OPERATORS if name.startswith("Reduce")}
+_FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
 
-_FLOATS = {"tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"}
+
+class Sized(NamedTuple):
+    """Element type (ONNX number), shape at the example sizes and, if known, values of one value of a graph.
+
+    Values are known if they are few and follow from constants and sizes alone. They are ``fixed`` if they are the same
+    at every size of the graph's inputs.
+    """
+
+    type: int
+    shape: Shape
+    values: NDArray[Any] | None = None
+    fixed: bool = False
 
 
 class Inputs(NamedTuple):
-    """A node's attributes and inputs; None for an absent input or an unknown value.
-
-    Attributes:
-        attributes: the node's attributes by name.
-        types: ONNX names of the element types.
-        shapes: shapes at the example sizes.
-        values: the values known before running the graph.
-        fixed: whether the values are the same at every size of the graph's inputs.
-    """
+    """A node's attributes and inputs; None for an absent input."""
 
     attributes: Mapping[str, Any]
-    types: Sequence[str | None]
-    shapes: Sequence[Shape | None]
-    values: Sequence[NDArray[Any] | None]
-    fixed: Sequence[bool]
+    items: Sequence[Sized | None]
 
     def numbers(self, index: int) -> list[Any]:
         """Return the values of an input as Python numbers, which do not overflow; empty if unknown."""
-        value = self.values[index] if index < len(self.values) else None
-        return [] if value is None else value.reshape(-1).tolist()
+        item = self.items[index] if index < len(self.items) else None
+        return [] if item is None or item.values is None else item.values.reshape(-1).tolist()
 
     def elements(self, index: int) -> int:
         """Return :func:`elements` of an input's shape."""
-        return elements(self.shapes[index] or ())
+        item = self.items[index]
+        return elements(() if item is None else item.shape)
 
 
 def elements(shape: Shape) -> int:
@@ -70,49 +58,46 @@ def elements(shape: Shape) -> int:
     return math.prod(max(size, 1) for size in shape)
 
 
-def check_values(name: str, inputs: Inputs, limits: Limits) -> None:
-    """Check integer divisors and the values that determine an output's size.
+def check_values(name: str, inputs: Inputs, limits: Limits) -> dict[int, NDArray[Any]]:
+    """Check integer divisors, and the values that determine the size of the output of operator ``name``.
 
-    Args:
-        name: the operator.
-        inputs: its attributes and inputs.
-        limits: limit on the elements of one value.
-
-    Raises:
-        Refused: the values are unknown, invalid, or make an output above the limit.
+    Returns the values by index of their input, for shape inference; raises if they are unknown, invalid, or make an
+    output above the limit.
     """
-    if inputs.types and inputs.types[0] not in _FLOATS:
+    first = next(iter(inputs.items), None)
+    if first is not None and first.type not in _FLOATS:
         # An integer division by zero in a kernel kills the process (SIGFPE).
-        if name in ("Div", "Mod") and not (inputs.fixed[1] and min(inputs.numbers(1), default=1) > 0):
-            raise Refused("integers may be divided by positive constants only")
+        if name in ("Div", "Mod"):
+            divisor = inputs.items[1]
+            if divisor is None or not divisor.fixed or min(inputs.numbers(1), default=1) <= 0:
+                raise ArtifactError("integers may be divided by positive constants only")
         if name == "ReduceMean":
-            raise Refused("a mean of integers may divide by zero; cast to floating point first")
-    if name not in VALUE_INPUTS:
-        return
-    for index in VALUE_INPUTS[name]:
-        if index < len(inputs.types) and inputs.types[index] is not None and inputs.values[index] is None:
-            raise Refused(f"input {index} determines the output's size and depends on data")
+            raise ArtifactError("a mean of integers may divide by zero; cast to floating point first")
+    found: dict[int, NDArray[Any]] = {}
+    indices, rule = _RULES.get(name, ((), _modest))
+    for index, item in enumerate(inputs.items):
+        if index in indices and item is not None:
+            if item.values is None:
+                raise ArtifactError(f"input {index} determines the output's size and depends on data")
+            # Bounds of Slice keep their meaning when clipped to 32 bits.
+            found[index] = np.clip(item.values, -MAX_INT, MAX_INT) if name == "Slice" else item.values
     try:
-        size = _RULES.get(name, _modest)(inputs)
+        size = rule(inputs) if indices else 0
     except (OverflowError, ZeroDivisionError, ValueError) as error:
-        raise Refused(f"the values that determine the output's size are invalid: {error}") from error
+        raise ArtifactError(f"the values that determine the output's size are invalid: {error}") from error
     if size > limits.value_elements:
-        raise Refused(f"it makes {size} elements, more than the limit of {limits.value_elements}")
+        raise ArtifactError(f"it makes {size} elements, more than the limit of {limits.value_elements}")
+    return found
 
 
-def clamped(name: str, value: NDArray[Any]) -> NDArray[Any]:
-    """Return a value for shape inference: bounds of ``Slice`` are clipped to 32 bits, which keeps their meaning."""
-    return np.clip(value, -MAX_INT, MAX_INT) if name == "Slice" else value
-
-
-def _sizes(sizes: list[Any]) -> list[Any]:
+def _sizes(sizes: list[Any]) -> tuple[Any, ...]:
     if any(size < 0 for size in sizes):
         raise ValueError(f"negative size in {sizes[:16]}")
-    return sizes
+    return tuple(sizes)
 
 
 def _modest(inputs: Inputs) -> int:
-    numbers = [number for index in range(1, len(inputs.values)) for number in inputs.numbers(index)]
+    numbers = [number for index in range(1, len(inputs.items)) for number in inputs.numbers(index)]
     if any(abs(number) > MAX_INT for number in numbers):
         raise ValueError(f"a number exceeds {MAX_INT}")
     return 0
@@ -122,17 +107,12 @@ def _constant(inputs: Inputs) -> int:
     fill = inputs.attributes.get("value")
     if fill is not None and math.prod(fill.dims) != 1:
         raise ValueError("the fill value is not a single number")
-    return elements(tuple(_sizes(inputs.numbers(0))))
-
-
-def _expand(inputs: Inputs) -> int:
-    return elements(tuple(_sizes(inputs.numbers(1))))
+    return elements(_sizes(inputs.numbers(0)))
 
 
 def _one_hot(inputs: Inputs) -> int:
     (depth,) = _sizes(inputs.numbers(1))
-    count: int = math.ceil(depth) * inputs.elements(0)
-    return count
+    return int(math.ceil(depth) * inputs.elements(0))
 
 
 def _pad(inputs: Inputs) -> int:
@@ -141,15 +121,14 @@ def _pad(inputs: Inputs) -> int:
 
 def _range(inputs: Inputs) -> int:
     (start,), (limit,), (delta,) = (inputs.numbers(index) for index in range(3))
-    count: int = max(math.ceil((limit - start) / delta), 0)
-    return count
+    return int(max(math.ceil((limit - start) / delta), 0))
 
 
 def _reshape(inputs: Inputs) -> int:
     sizes = inputs.numbers(1)
     if sizes.count(-1) > 1 or (-1 in sizes and 0 in sizes and inputs.attributes.get("allowzero", 0)):
         raise ValueError(f"{sizes[:16]} is not a shape")
-    return elements(tuple(_sizes([size for size in sizes if size != -1])))
+    return elements(_sizes([size for size in sizes if size != -1]))
 
 
 def _resize(inputs: Inputs) -> int:
@@ -165,23 +144,18 @@ def _slice(inputs: Inputs) -> int:
     return 0
 
 
-def _split(inputs: Inputs) -> int:
-    return int(sum(_sizes(inputs.numbers(1))))
-
-
-def _tile(inputs: Inputs) -> int:
-    return elements(tuple(_sizes(inputs.numbers(1)))) * inputs.elements(0)
-
-
-_RULES: dict[str, Callable[[Inputs], int]] = {
-    "ConstantOfShape": _constant,
-    "Expand": _expand,
-    "OneHot": _one_hot,
-    "Pad": _pad,
-    "Range": _range,
-    "Reshape": _reshape,
-    "Resize": _resize,
-    "Slice": _slice,
-    "Split": _split,
-    "Tile": _tile,
+#: Operator -> inputs whose values shape inference reads, and the rule for them.
+_RULES: dict[str, tuple[tuple[int, ...], Callable[[Inputs], int]]] = {
+    "ConstantOfShape": ((0,), _constant),
+    "Expand": ((1,), lambda inputs: elements(_sizes(inputs.numbers(1)))),
+    "OneHot": ((1,), _one_hot),
+    "Pad": ((1, 3), _pad),
+    "Range": ((0, 1, 2), _range),
+    "Reshape": ((1,), _reshape),
+    "Resize": ((2, 3), _resize),
+    "Slice": ((1, 2, 3, 4), _slice),
+    "Split": ((1,), lambda inputs: int(sum(_sizes(inputs.numbers(1))))),
+    "Tile": ((1,), lambda inputs: elements(_sizes(inputs.numbers(1))) * inputs.elements(0)),
 }
+_RULES |= dict.fromkeys(("Squeeze", "TopK", "Unsqueeze"), ((1,), _modest))
+_RULES |= {name: ((1,), _modest) for name in OPERATORS if name.startswith("Reduce")}

@@ -14,54 +14,34 @@ from typing import Any, NamedTuple
 
 import onnx
 
+from attar._src.core.errors import ArtifactError
+
 MIN_OPSET, MAX_OPSET = 13, 25
 MIN_IR, MAX_IR = 7, 13
 
-_PRODUCTS = "Attention Conv ConvTranspose Gemm MatMul Einsum"
-_NORMALIZATIONS = """
+# Products, normalizations, recurrence, activations, element-wise, reductions, images, shapes.
+_OPERATORS = """
+    Attention Conv ConvTranspose Gemm MatMul Einsum
     BatchNormalization InstanceNormalization LayerNormalization GroupNormalization RMSNormalization LRN
-    LpNormalization MeanVarianceNormalization"""
-_RECURRENCE = "LSTM GRU RNN"
-_ACTIVATIONS = """
+    LpNormalization MeanVarianceNormalization
+    LSTM GRU RNN
     Celu Clip Elu Erf Gelu HardSigmoid HardSwish Hardmax LeakyRelu LogSoftmax Mish PRelu Relu Selu Shrink Sigmoid
-    Softmax Softplus Softsign Swish Tanh ThresholdedRelu"""
-_ELEMENTWISE = """
+    Softmax Softplus Softsign Swish Tanh ThresholdedRelu
     Abs Add And BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Cos Div Equal Exp Floor Greater
     GreaterOrEqual Identity IsInf IsNaN Less LessOrEqual Log Max Mean Min Mod Mul Neg Not Or Pow Reciprocal Round Sign
-    Sin Sqrt Sub Sum Where Xor"""
-_REDUCTIONS = """
+    Sin Sqrt Sub Sum Where Xor
     ArgMax ArgMin CumSum ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd
-    ReduceSum ReduceSumSquare TopK"""
-_IMAGES = """
+    ReduceSum ReduceSumSquare TopK
     AveragePool GlobalAveragePool GlobalLpPool GlobalMaxPool LpPool MaxPool DepthToSpace SpaceToDepth GridSample
-    Resize"""
-_SHAPES = """
+    Resize
     Concat ConstantOfShape Expand EyeLike Flatten Gather GatherElements GatherND OneHot Pad Range Reshape
     ReverseSequence ScatterElements ScatterND Shape Size Slice Split Squeeze Tile Transpose Trilu Unsqueeze"""
-
 #: Operators of the standard domain that a graph may hold.
-OPERATORS = frozenset(
-    " ".join(
-        (_PRODUCTS, _NORMALIZATIONS, _RECURRENCE, _ACTIVATIONS, _ELEMENTWISE, _REDUCTIONS, _IMAGES, _SHAPES)
-    ).split()
-)
+OPERATORS = frozenset(_OPERATORS.split())
 
+_NAMES = "float float16 bfloat16 double int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool"
 #: ONNX element types a graph may compute with: number -> name.
-TYPES: dict[int, str] = {
-    onnx.TensorProto.FLOAT: "tensor(float)",
-    onnx.TensorProto.FLOAT16: "tensor(float16)",
-    onnx.TensorProto.BFLOAT16: "tensor(bfloat16)",
-    onnx.TensorProto.DOUBLE: "tensor(double)",
-    onnx.TensorProto.INT8: "tensor(int8)",
-    onnx.TensorProto.INT16: "tensor(int16)",
-    onnx.TensorProto.INT32: "tensor(int32)",
-    onnx.TensorProto.INT64: "tensor(int64)",
-    onnx.TensorProto.UINT8: "tensor(uint8)",
-    onnx.TensorProto.UINT16: "tensor(uint16)",
-    onnx.TensorProto.UINT32: "tensor(uint32)",
-    onnx.TensorProto.UINT64: "tensor(uint64)",
-    onnx.TensorProto.BOOL: "tensor(bool)",
-}
+TYPES: dict[int, str] = {onnx.TensorProto.DataType.Value(name.upper()): f"tensor({name})" for name in _NAMES.split()}
 
 MAX_INT = 2**31 - 1  # products of two larger numbers may overflow in kernels
 _MAX_RANK = 16
@@ -86,12 +66,8 @@ class Formal(NamedTuple):
 class Operator(NamedTuple):
     """ONNX's description of an operator at an opset.
 
-    Attributes:
-        schema: the ONNX schema.
-        inputs: formal inputs; the last one repeats if the operator is variadic.
-        input_count: minimum and maximum number of inputs.
-        output_count: minimum and maximum number of outputs.
-        attributes: name -> (type, required).
+    The last input repeats if the operator is variadic; counts are minimum and maximum; attributes map a name to its
+    type and whether it is required.
     """
 
     schema: onnx.defs.OpSchema
@@ -101,33 +77,22 @@ class Operator(NamedTuple):
     attributes: Mapping[str, tuple[Any, bool]]
 
 
-class Refused(ValueError):
-    """The node is not allowed in a file; the message says why."""
-
-
 @functools.lru_cache(maxsize=1024)
 def operator(name: str, opset: int) -> Operator:
-    """Return the description of an operator of the standard domain.
-
-    Raises:
-        Refused: the operator is not allowed in a file, or does not exist in this opset.
-    """
+    """Return the description of an operator of the standard domain."""
     if name not in OPERATORS:
-        raise Refused(f"the operator {name!r} is not allowed in a file")
+        raise ArtifactError(f"the operator {name!r} is not allowed in a file")
     try:
         schema = onnx.defs.get_schema(name, opset, "")
     except onnx.defs.SchemaError as error:
-        raise Refused(f"the operator {name} is not in opset {opset}") from error
+        raise ArtifactError(f"the operator {name} is not in opset {opset}") from error
     if schema.deprecated:
-        raise Refused(f"the operator {name} is deprecated in opset {opset}")
+        raise ArtifactError(f"the operator {name} is deprecated in opset {opset}")
+    optional = onnx.defs.OpSchema.FormalParameterOption.Optional
     return Operator(
         schema,
         tuple(
-            Formal(
-                frozenset(item.types),
-                item.type_str if item.is_homogeneous else None,
-                item.option == onnx.defs.OpSchema.FormalParameterOption.Optional,
-            )
+            Formal(frozenset(item.types), item.type_str if item.is_homogeneous else None, item.option == optional)
             for item in schema.inputs
         ),
         (schema.min_input, schema.max_input),
@@ -137,49 +102,40 @@ def operator(name: str, opset: int) -> Operator:
 
 
 def read_attributes(node: onnx.NodeProto, known: Operator) -> dict[str, Any]:
-    """Return a node's attributes by name, with types and ranges that are safe for shape inference and kernels.
-
-    Raises:
-        Refused: an attribute is unknown, missing, repeated, of the wrong type, or out of range.
-    """
+    """Return a node's attributes by name, with types and ranges that are safe for shape inference and kernels."""
     found: dict[str, Any] = {}
     for attribute in node.attribute:
         name = attribute.name
         if name in found or name not in known.attributes or int(known.attributes[name][0]) != attribute.type:
-            raise Refused(f"the attribute {name!r} is unknown, given twice or of the wrong type")
+            raise ArtifactError(f"the attribute {name!r} is unknown, given twice or of the wrong type")
         value = found[name] = onnx.helper.get_attribute_value(attribute)
         items = value if isinstance(value, list) else [value]
         if len(items) > _MAX_ITEMS:
-            raise Refused(f"the attribute {name!r} has {len(items)} items; the limit is {_MAX_ITEMS}")
+            raise ArtifactError(f"the attribute {name!r} has {len(items)} items; the limit is {_MAX_ITEMS}")
         least, most = _RANGES.get(name, (0, MAX_INT))
         if any(isinstance(item, int) and not least <= item <= most for item in items):
-            raise Refused(f"the attribute {name!r} is outside {least}..{most}: {items}")
-    missing = [name for name, (_, required) in known.attributes.items() if required and name not in found]
-    if missing:
-        raise Refused(f"the attribute {missing[0]!r} is missing")
+            raise ArtifactError(f"the attribute {name!r} is outside {least}..{most}: {items}")
+    if missing := [name for name, (_, required) in known.attributes.items() if required and name not in found]:
+        raise ArtifactError(f"the attribute {missing[0]!r} is missing")
     if "equation" in found and not _EQUATION.fullmatch(found["equation"]):
-        raise Refused("an equation may hold only letters, dots, commas, spaces and an arrow, at most 128 of them")
+        raise ArtifactError("an equation may hold only letters, dots, commas, spaces and an arrow, at most 128 of them")
     return found
 
 
 def check_types(known: Operator, types: Sequence[str | None]) -> None:
-    """Check input types (None for an absent optional input) against the operator's.
-
-    Raises:
-        Refused: an input is missing, superfluous, or of a type the operator does not accept.
-    """
+    """Check input types (None for an absent optional input) against the operator's."""
     least, most = known.input_count
     if not least <= len(types) <= most:
-        raise Refused(f"it has {len(types)} inputs and takes {least} to {most}")
+        raise ArtifactError(f"it has {len(types)} inputs and takes {least} to {most}")
     if types and types[-1] is None:
-        raise Refused("its last input is empty; leave it out")
+        raise ArtifactError("its last input is empty; leave it out")
     chosen: dict[str, str] = {}
     for index, found in enumerate(types):
         formal = known.inputs[min(index, len(known.inputs) - 1)]
         if found is None:
             if not formal.optional:
-                raise Refused(f"input {index} is missing")
+                raise ArtifactError(f"input {index} is missing")
         elif found not in formal.types:
-            raise Refused(f"input {index} is a {found}, which it does not accept")
+            raise ArtifactError(f"input {index} is a {found}, which it does not accept")
         elif formal.constraint and chosen.setdefault(formal.constraint, found) != found:
-            raise Refused(f"input {index} is a {found} but another input is a {chosen[formal.constraint]}")
+            raise ArtifactError(f"input {index} is a {found} but another input is a {chosen[formal.constraint]}")

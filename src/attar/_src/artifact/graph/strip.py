@@ -6,19 +6,11 @@ import onnx
 
 from attar._src.artifact.contents import GraphContents
 from attar._src.artifact.manifest import Port
+from attar._src.core.tensors import DTYPES
 
 #: Element type of a file -> ONNX number.
-ELEMENT_TYPES: dict[str, int] = {
-    "f32": onnx.TensorProto.FLOAT,
-    "f16": onnx.TensorProto.FLOAT16,
-    "bf16": onnx.TensorProto.BFLOAT16,
-    "i64": onnx.TensorProto.INT64,
-    "i32": onnx.TensorProto.INT32,
-    "i16": onnx.TensorProto.INT16,
-    "i8": onnx.TensorProto.INT8,
-    "u8": onnx.TensorProto.UINT8,
-    "bool": onnx.TensorProto.BOOL,
-}
+ELEMENT_TYPES = {name: onnx.helper.np_dtype_to_tensor_dtype(dtype) for name, dtype in DTYPES.items()}
+ELEMENT_TYPES["bf16"] = onnx.TensorProto.BFLOAT16  # numpy holds its bits as uint16
 
 
 def strip(contents: GraphContents) -> bytes:
@@ -43,15 +35,13 @@ def strip(contents: GraphContents) -> bytes:
             graph.initializer.add().CopyFrom(tensor)
             graph.initializer[-1].ClearField("doc_string")
     for node in source.graph.node:
-        value = _constant(node)
-        if value is not None:
+        if (value := _constant(node)) is not None:
             graph.initializer.add().CopyFrom(value)
             continue
         kept = graph.node.add()
         kept.CopyFrom(node)
-        for field in ("doc_string", "metadata_props", "domain"):
-            if field != "domain" or node.domain == "ai.onnx":
-                kept.ClearField(field)
+        for field in ("doc_string", "metadata_props", *(["domain"] if node.domain == "ai.onnx" else [])):
+            kept.ClearField(field)
         for attribute in kept.attribute:
             attribute.ClearField("doc_string")
         for names in (kept.input, kept.output):
@@ -70,18 +60,19 @@ def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
     """Return the value of a numeric ``Constant`` node, named like its output; None for any other node."""
     if node.op_type != "Constant" or node.domain not in ("", "ai.onnx") or len(node.attribute) != 1:
         return None
-    attribute = node.attribute[0]
-    value = onnx.helper.get_attribute_value(attribute)
-    kind = {"value_float": onnx.TensorProto.FLOAT, "value_int": onnx.TensorProto.INT64}
-    kinds = {"value_floats": onnx.TensorProto.FLOAT, "value_ints": onnx.TensorProto.INT64}
-    if attribute.name == "value":
-        tensor = onnx.TensorProto()
-        tensor.CopyFrom(value)
-        tensor.ClearField("doc_string")
-        tensor.name = node.output[0]
-        return tensor
-    if attribute.name in kind:
-        return onnx.helper.make_tensor(node.output[0], kind[attribute.name], [], [value])
-    if attribute.name in kinds:
-        return onnx.helper.make_tensor(node.output[0], kinds[attribute.name], [len(value)], list(value))
-    return None
+    value = onnx.helper.get_attribute_value(node.attribute[0])
+    match node.attribute[0].name:
+        case "value":
+            tensor = onnx.TensorProto()
+            tensor.CopyFrom(value)
+            tensor.ClearField("doc_string")
+            tensor.name = node.output[0]
+            return tensor
+        case "value_float" | "value_floats":
+            kind = onnx.TensorProto.FLOAT
+        case "value_int" | "value_ints":
+            kind = onnx.TensorProto.INT64
+        case _:
+            return None
+    many = isinstance(value, list)
+    return onnx.helper.make_tensor(node.output[0], kind, [len(value)] if many else [], value if many else [value])

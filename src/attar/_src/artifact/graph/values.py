@@ -7,6 +7,7 @@ elements, so that every value of a graph has a size before anything runs.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -31,13 +32,7 @@ class Call(NamedTuple):
 
 
 def evaluate_node(name: str, call: Call, dtype: np.dtype[Any]) -> Array | None:
-    """Return the output of an operator on known inputs, or None if it cannot be evaluated here.
-
-    Args:
-        name: the operator.
-        call: attributes, inputs (without trailing empty ones) and output shape.
-        dtype: the output's type.
-    """
+    """Return the output of an operator on known inputs, or None if it cannot be evaluated here."""
     rule = _RULES.get(name)
     if rule is None:
         return None
@@ -49,23 +44,12 @@ def evaluate_node(name: str, call: Call, dtype: np.dtype[Any]) -> Array | None:
     return found if found.shape == call.shape else None
 
 
-def value_shape(attributes: Mapping[str, Any], shape: Shape) -> Array:
-    """Return the output of ``Shape`` for a tensor of this shape: ``(8, 3, 32, 32)`` with ``start=1`` -> [3, 32, 32]."""
-    return np.asarray(shape[slice(attributes.get("start", 0), attributes.get("end"))], np.int64)
-
-
 def _map(function: Callable[..., Any]) -> Callable[[Call], Any]:
     return lambda call: function(*call.inputs)
 
 
 def _fold(function: Callable[[Array, Array], Any]) -> Callable[[Call], Any]:
-    def rule(call: Call) -> Any:
-        result = call.inputs[0]
-        for item in call.inputs[1:]:
-            result = function(result, item)
-        return result
-
-    return rule
+    return lambda call: functools.reduce(function, call.inputs)
 
 
 def _reduce(function: Callable[..., Any]) -> Callable[[Call], Any]:
@@ -79,23 +63,11 @@ def _reduce(function: Callable[..., Any]) -> Callable[[Call], Any]:
     return rule
 
 
-def _moved(call: Call) -> Array:
-    return call.inputs[0].reshape(call.shape)
-
-
 def _divide(call: Call) -> Any:
     numerator, divisor = call.inputs
     if numerator.dtype.kind == "f":
         return numerator / divisor
     return np.sign(numerator) * (np.abs(numerator) // divisor)  # ONNX rounds towards zero; the divisor is positive
-
-
-def _mod(call: Call) -> Any:
-    return (np.fmod if call.attributes.get("fmod", 0) else np.mod)(*call.inputs)
-
-
-def _range(call: Call) -> Any:
-    return call.inputs[0] + np.arange(call.shape[0]) * call.inputs[2]
 
 
 def _slice(call: Call) -> Any:
@@ -123,7 +95,6 @@ _RULES: dict[str, Callable[[Call], Any]] = {
     "Div": _divide,
     "Equal": _map(np.equal),
     "Expand": lambda call: np.broadcast_to(call.inputs[0], call.shape),
-    "Flatten": _moved,
     "Floor": _map(np.floor),
     "Gather": lambda call: np.take(call.inputs[0], call.inputs[1], call.attributes.get("axis", 0)),
     "Greater": _map(np.greater),
@@ -133,22 +104,20 @@ _RULES: dict[str, Callable[[Call], Any]] = {
     "LessOrEqual": _map(np.less_equal),
     "Max": _fold(np.maximum),
     "Min": _fold(np.minimum),
-    "Mod": _mod,
+    "Mod": lambda call: (np.fmod if call.attributes.get("fmod", 0) else np.mod)(*call.inputs),
     "Mul": _map(np.multiply),
     "Neg": _map(np.negative),
     "Not": _map(np.logical_not),
     "Or": _map(np.logical_or),
-    "Range": _range,
+    "Range": lambda call: call.inputs[0] + np.arange(call.shape[0]) * call.inputs[2],
     "ReduceMax": _reduce(np.max),
     "ReduceMin": _reduce(np.min),
     "ReduceProd": _reduce(np.prod),
     "ReduceSum": _reduce(np.sum),
-    "Reshape": _moved,
     "Round": _map(np.rint),
     "Slice": _slice,
-    "Squeeze": _moved,
     "Sub": _map(np.subtract),
     "Sum": _fold(np.add),
-    "Unsqueeze": _moved,
     "Where": _map(np.where),
 }
+_RULES |= dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), lambda call: call.inputs[0].reshape(call.shape))
