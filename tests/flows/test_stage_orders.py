@@ -10,6 +10,7 @@ from attar.extend import Codebook, Dense, Quantized
 
 TRAIN = {"stage": "train", "epochs": 2, "batch": 32, "optimizer": {"name": "adamw", "lr": 1e-2}}
 PTQ = {"stage": "quantize", "bits": 4}
+PTQ8 = {"stage": "quantize", "bits": 8, "activations": 8}
 WEIGHTS = ("0.weight", "3.weight")
 
 
@@ -83,6 +84,64 @@ def test_quantization_begins_and_ends_a_pipeline(tmp_path):
     assert stages_of(artifact) == ["quantize", "train", "quantize"]
     assert [artifact.tensor(name).scheme.bits for name in WEIGHTS] == [4, 8]
     assert report["metric_mean"] > 0.9
+
+
+class Smooth(nn.Module):
+    """Batch-norms with other activations behind them than a ReLU, a residual and a recurrent layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv1d(2, 8, 3, padding=1), nn.BatchNorm1d(8)
+        self.second, self.again = nn.Conv1d(8, 8, 3, padding=1), nn.BatchNorm1d(8)
+        self.rows, self.head = nn.LSTM(8, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = nn.functional.gelu(self.norm(self.first(x)))
+        x = torch.relu(self.again(self.second(x)) + x)
+        return self.head(self.rows(x.transpose(1, 2))[0].mean(1))
+
+
+def test_activations_keep_their_grids_where_batch_norms_are_folded_after_the_training(tmp_path):
+    """Values have other names in the graph with batch-norms than in the folded one: grids go by what is computed."""
+    torch.manual_seed(0)
+    x, y = examples(192)
+    x = np.stack([x, x[:, ::-1]], 1).astype("float32")
+    slight = {**TRAIN, "epochs": 1, "optimizer": {"name": "sgd", "lr": 1e-9}, "norm_batches": 0}
+    artifacts = {}
+    for name, stages in {"last": [TRAIN, PTQ8], "trained on": [TRAIN, PTQ8, slight]}.items():
+        torch.manual_seed(0)
+        data = {"source": {"train": (x, y), "test": (x, y)}, "validation": 0}
+        models = {"net": {"source": Smooth(), "stages": stages}}
+        done = attar.run(attar.Recipe(data=data, threads=1, models=models), tmp_path / name.replace(" ", "_"))
+        assert done.report["models"][0]["left_in_floating_point"] == {}
+        artifacts[name] = attar.open_artifact(done.files["net"])
+    last, trained = (artifact.manifest.graphs[0].activations for artifact in artifacts.values())
+    assert [grid.value for grid in last] == [grid.value for grid in trained]
+    for one, other in zip(last, trained, strict=True):
+        # Running statistics move a little in an epoch; the range of another value would be far off.
+        assert other.scale == pytest.approx(one.scale, rel=0.3), one.value
+
+
+def test_a_second_stage_keeps_the_activations_that_its_layers_do_not_touch(tmp_path):
+    first = {**PTQ, "layers": ["0"], "activations": 4, "correct_bias": False}
+    artifact, _ = run([TRAIN, first, {**PTQ, "layers": ["3"], "activations": 8}], tmp_path)
+    bits = {grid.value: grid.bits for grid in artifact.manifest.graphs[0].activations}
+    assert bits == {"input_1": 4, "relu": 8}
+
+
+def test_what_a_training_cannot_hold_to_its_grid_is_refused_before_it(tmp_path):
+    class Placed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.place, self.layer = nn.Parameter(torch.randn(4, 6)), nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.layer(x + self.place.sum(0))
+
+    data = {"source": {"train": examples(64), "test": examples(96)}, "validation": 0}
+    stages = [{**PTQ, "overrides": {"place": 4}}, TRAIN]
+    with pytest.raises(attar.SpecError, match=r"models\.net\.stages\.1: 'place' multiplies no data"):
+        attar.run(attar.Recipe(data=data, models={"net": {"source": Placed(), "stages": stages}}), tmp_path / "run")
 
 
 LOSS = """

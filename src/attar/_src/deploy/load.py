@@ -45,10 +45,11 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
     record = artifact.manifest.graphs[0]
     example = tuple(torch.from_numpy(np.zeros(port.example or (), DTYPES[port.dtype])) for port in record.inputs)
     axes = {axis for port in record.inputs for axis, size in enumerate(port.shape) if isinstance(size, str)}
-    names = tuple(port.name for port in record.inputs)
-    # The exporter renames Python's own words (input -> input_1); inputs are then matched by position.
-    known = set(names) <= forward_parameters(into).keys()
-    traced = trace(into, example, names=names if known else (), dynamic=sorted(axes))
+    parameters = forward_parameters(into)
+    # The exporter renames Python's own words: input -> input_1.
+    names = [port.name if port.name in parameters else port.name.removesuffix("_1") for port in record.inputs]
+    # Inputs of *args have no name in the signature; they are matched by position.
+    traced = trace(into, example, names=names if parameters.keys() >= set(names) else (), dynamic=sorted(axes))
     untouched = CompressedModel.of(traced)
     tensors = {name: artifact.tensor(name) for name in untouched.stored() if name in artifact.names}
     _check(artifact, traced, untouched)

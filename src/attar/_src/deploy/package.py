@@ -60,7 +60,7 @@ def package(
     size, foldings = inspect_artifact(artifact), [graph.traced.folding for graph in compressed.graphs.values()]
     report = {
         **{key: size[key] for key in ("file_bytes", "graph_bytes", "bits_per_weight", "parameters")},
-        "parity": parity.get(MAIN, parity),
+        "parity": parity[MAIN] if [*parity] == [MAIN] else parity,
         "dry_run": dry_run.as_dict(),
         "left_in_floating_point": left_in_floating_point(compressed),
         "notes": {**notes, **_budget_note(path, size["bits_per_weight"], budget)},

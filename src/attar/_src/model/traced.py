@@ -12,6 +12,7 @@ from torch import fx
 
 from attar._src.artifact.manifest import Binding, Fold, Port
 from attar._src.model.fold import Folding
+from attar._src.model.operators import operator_of
 from attar._src.model.programs import copy_graph, set_tensor, state_of
 
 
@@ -61,6 +62,19 @@ class TracedModel:
         """Return the parameters and buffers of the graph by name, after folding."""
         known = state_of(self.graph)
         return {name: known[name].detach() for name in self.names}
+
+    def computed_by(self) -> dict[str, str]:
+        """Return value of the captured program -> the node of the graph that computes it."""
+        nodes = {node.name: node for node in self.graph.graph.nodes}
+        found = {}
+        for name, captured in self.origins.items():
+            node = nodes.get(name)
+            if node is not None and operator_of(node).kind == "batch_norm":
+                # Decomposed, it returns its output and two statistics.
+                node = next((user for user in node.users if user.args[1:] == (0,)), node)
+            if node is not None:
+                found[captured] = node.name
+        return found
 
     def fits(self, state: Mapping[str, torch.Tensor]) -> bool:
         """Whether the graph is the same on ``state``: no baked tensor differs."""

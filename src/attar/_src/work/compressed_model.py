@@ -48,11 +48,14 @@ class CompressedGraph:
         traced: the module, or one of its methods, as a graph; never changed.
         activations: quantized values of the graph by name, in graph order.
         rounded: those among them where the simulation rounds (the rest are moved copies of these).
+        folded_later: if batch-norms of ``traced`` are folded after a later training: the folded graph, whose sites are
+            those that the file will have.
     """
 
     traced: TracedModel
     activations: Mapping[str, Activation] = field(default_factory=dict)
     rounded: frozenset[str] = frozenset()
+    folded_later: TracedModel | None = None
 
     def stored(self) -> dict[str, NDArray[Any]]:
         """Return what its initializers are made of, by name: parts of the state, then constants."""

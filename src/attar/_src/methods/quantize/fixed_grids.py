@@ -30,10 +30,16 @@ def adopt(learner: Learner, before: CompressedModel, after: CompressedModel) -> 
         after: ``before`` as changed by stages; tensors that are the same objects in both are skipped.
 
     Raises:
-        SpecError: a weight is stored in a form that cannot be trained.
+        SpecError: a tensor is stored in a form that cannot be trained.
     """
     changed = {name: tensor for name, tensor in after.tensors.items() if tensor is not before.tensors.get(name)}
     weights = {name: _grid_of(name, tensor) for name, tensor in changed.items() if name in learner.weights}
+    for name in changed.keys() - weights.keys():
+        if isinstance(changed[name], Quantized | Codebook):
+            raise SpecError(
+                f"{name!r} multiplies no data, so a training cannot hold it to a grid; move the stage that quantizes "
+                "it (overrides) behind the training"
+            )
     own = {**dict(learner.module.named_parameters()), **dict(learner.module.named_buffers())}
     with torch.no_grad():
         for name, tensor in changed.items():
@@ -41,8 +47,9 @@ def adopt(learner: Learner, before: CompressedModel, after: CompressedModel) -> 
             if name in own and _reaches_unchanged(learner, name, values):
                 own[name].copy_(values)
     activations: dict[str, Parametrization] = {}
+    nodes = after.main.traced.computed_by()
     for place in learner.places(weights):
-        grids = [after.main.activations.get(name) for name in place.site.sources]
+        grids = [after.main.activations.get(nodes.get(source, "")) for source in place.sources]
         if grids[0] is not None and all(grid is not None for grid in grids):
             activations |= dict.fromkeys(place.sources, FixedActivationGrid(grids[0]))
     if weights or activations:

@@ -25,7 +25,7 @@ def left_in_floating_point(model: CompressedModel) -> dict[str, str]:
         for name, value in model.state().items()
         if value.is_floating_point() and value.dim() >= 2 and not is_on_grid(model.tensors, name)
     }
-    left = floating if any(is_on_grid(model.tensors, name) for name in model.tensors) else {}
+    left = floating if any(is_on_grid(model.tensors, name) for name in weights) else {}
     for name, graph in model.graphs.items():
         # Values of one graph are called as they are; where there are several, after their graph.
         prefix = f"{name}." if len(model.graphs) > 1 else ""
@@ -42,7 +42,7 @@ def integer_sites(
     graph: CompressedGraph, tensors: Mapping[str, CompressedTensor], rounded: Collection[str] = ()
 ) -> tuple[Site, ...]:
     """Return the sites of the layers with quantized weights; those named in ``rounded`` count as quantized."""
-    return _sites(graph, tensors, graph.traced.values, rounded)
+    return _sites(graph, tensors, (graph.folded_later or graph.traced).values, rounded)
 
 
 def _sites(
@@ -51,10 +51,21 @@ def _sites(
     values: frozenset[str],
     rounded: Collection[str] = (),
 ) -> tuple[Site, ...]:
-    weights = find_weights(graph.traced.graph)
+    deployed = graph.folded_later or graph.traced
+    weights = find_weights(deployed.graph)
     floating = [each for name, each in weights.items() if name not in rounded and not is_on_grid(tensors, name)]
     readers = {reader for weight in floating for reader in weight.readers}
-    return find_sites(graph.traced.graph, values, skip=lambda node: node.name in readers)
+    sites = find_sites(deployed.graph, values, skip=lambda node: node.name in readers)
+    if graph.folded_later is None:
+        return sites
+    # The same values by the names that they have while batch-norms are still there.
+    nodes = graph.traced.computed_by()
+    names = {name: nodes[captured] for name, captured in deployed.origins.items() if captured in nodes}
+    return tuple(
+        Site(tuple(names[name] for name in site.values if name in names), tuple(names[name] for name in site.sources))
+        for site in sites
+        if names.keys() >= set(site.sources)
+    )
 
 
 def _values(graph: CompressedGraph, tensors: Mapping[str, CompressedTensor]) -> dict[str, str]:

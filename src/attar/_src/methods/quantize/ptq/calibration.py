@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from torch import fx
 
 from attar._src.artifact.manifest import Activation
 from attar._src.methods.quantize.ptq.solver import RATIOS, TINY
@@ -84,16 +83,14 @@ def site_requests(sites: Iterable[Site], observer: Observer) -> dict[Site, tuple
     return {site: (Request(site.sources, observer.statistic),) for site in sites}
 
 
-def site_grids(
-    graph: fx.GraphModule, seen: Mapping[Site, Statistic], observer: Observer, bits: int
-) -> dict[str, Activation]:
-    """Return value -> :func:`spanning_grid` of its site's range, in graph order."""
+def site_grids(seen: Mapping[Site, Statistic], observer: Observer, bits: int) -> dict[str, Activation]:
+    """Return value -> :func:`spanning_grid` of its site's range."""
     grids = {}
     for site, statistic in seen.items():
         scale, zero_point = spanning_grid(*observer.range(statistic, bits), bits)
         for name in site.values:
             grids[name] = Activation(value=name, bits=bits, scale=scale, zero_point=zero_point)
-    return {node.name: grids[node.name] for node in graph.graph.nodes if node.name in grids}
+    return grids
 
 
 def spanning_grid(low: float, high: float, bits: int) -> tuple[float, int]:

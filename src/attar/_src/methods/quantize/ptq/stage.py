@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import SpecError, UnknownName, prefixed_errors
 from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.core.tensors import CompressedTensor
@@ -107,7 +108,7 @@ class PostTrainingQuantize(Stage):
         tensors, graphs = {**model.tensors, **solved}, dict(model.graphs)
         if self.activations is not None:
             for name in graphs:
-                graphs[name] = self._calibrate(model, name, inputs[name], tensors, seen[name])
+                graphs[name] = self._calibrate(model, name, inputs[name], bits, tensors, seen[name])
         examples = sum(each.examples for each in inputs.values())
         record: dict[str, Any] = self.describe() | {"bits": self.bits, "calibration_examples": examples}
         return with_integer_biases(model.done(record, tensors=tensors, graphs=graphs))
@@ -150,19 +151,32 @@ class PostTrainingQuantize(Stage):
         model: CompressedModel,
         name: str,
         inputs: CalibrationInputs,
+        bits: Mapping[str, int],
         tensors: Mapping[str, CompressedTensor],
         seen: Mapping[Site, Any],
     ) -> CompressedGraph:
-        """Return one graph with grids for the sites of its quantized layers."""
+        """Return one graph with grids for the sites of its quantized layers.
+
+        A stage of some ``layers`` leaves the grids of sites that none of these reads or writes as they are.
+        """
         assert self.activations is not None
         graph, program, observer = model.graphs[name], model.unrounded(name), OBSERVERS[self.observer]
-        sites = integer_sites(graph, tensors)
+        touched = integer_sites(graph, {}, bits) if self.layers != ("*",) else integer_sites(graph, tensors)
+        read = {source for site in touched for source in site.sources}
+        sites: list[Site] = []
+        kept: dict[str, Activation] = {}
+        for site in integer_sites(graph, tensors):
+            if read.isdisjoint(site.sources) and graph.activations.keys() >= set(site.sources):
+                kept |= {value: graph.activations[value] for value in site.values if value in graph.activations}
+            else:
+                sites.append(site)
         # If a solver left a weight in floating point, the sites differ from the expected ones.
         missing = site_requests([site for site in sites if site not in seen], observer)
         more = {site: found for site, (found,) in collect(program, missing, inputs.batches, "calibrating")}
-        grids = site_grids(program, {site: {**seen, **more}[site] for site in sites}, observer, self.activations)
-        rounded = frozenset(name for site in sites for name in site.sources)
-        return replace(graph, activations=grids, rounded=rounded)
+        grids = kept | site_grids({site: {**seen, **more}[site] for site in sites}, observer, self.activations)
+        ordered = {node.name: grids[node.name] for node in program.graph.nodes if node.name in grids}
+        rounded = frozenset(source for site in sites for source in site.sources)
+        return replace(graph, activations=ordered, rounded=rounded | (graph.rounded & kept.keys()))
 
     def _input_requests(
         self, model: CompressedModel, graph: fx.GraphModule, names: Iterable[str]
