@@ -13,7 +13,7 @@ import attar
 _EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.mark.filterwarnings("ignore:.*bits per weight, above the 7")
+@pytest.mark.filterwarnings("ignore:.*bits per weight, above the budget of 7")
 @pytest.mark.parametrize(("granularity", "variants"), [("channel", 1), ("bucket:64", 2)])
 def test_a_model_is_exported_once_for_each_structural_variant(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granularity: str, variants: int

@@ -180,8 +180,8 @@ def test_a_file_that_fails_parity_is_not_written(digits, tmp_path, monkeypatch):
     quantized = attar.quantize(net, x, bits=4)
     simulate = type(quantized.compressed).simulate
 
-    def wrong(self, *args):
-        graph = simulate(self, *args)
+    def wrong(self, *args, **options):
+        graph = simulate(self, *args, **options)
         with torch.no_grad():
             next(graph.parameters()).mul_(1.5)
         return graph

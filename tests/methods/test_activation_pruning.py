@@ -74,7 +74,7 @@ def test_a_budget_is_measured_before_the_thresholds_are_known():
         learner.attach(rule.attach(learner))
     learner.graph(train=True)(data(64)[0])
     for constraint in learner.constraints[1:]:
-        assert all(bool(each.threshold.isnan()) for each in constraint.held)
+        assert all(bool(each.threshold.isnan()) for each in constraint.parametrizations)
     assert Rate(file=12).build(learner).begun.isfinite().all()
     with pytest.raises(ModelError, match="no finite threshold"):
         learner.deployed()

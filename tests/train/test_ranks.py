@@ -10,6 +10,7 @@ from tests.house.repository import ROOT
 
 SCRIPT = """
 import hashlib, json, sys
+from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 from tests.train.jobs import Work, feed

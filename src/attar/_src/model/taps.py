@@ -19,6 +19,7 @@ class LayerTap(nn.Module):
         self.kept: torch.Tensor | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``x`` itself."""
         self.kept = x.clone()
         return x
 
