@@ -127,6 +127,25 @@ def test_a_batch_norm_is_folded_where_every_graph_that_reads_the_weight_agrees()
     CompressedModel.of(traced)
 
 
+def test_two_batch_norms_of_equal_factor_behind_a_shared_layer_are_kept():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.one, self.other = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.BatchNorm1d(4)
+            nn.init.ones_(self.other.bias)
+
+        def forward(self, x):
+            return self.one(self.layer(x))
+
+        def again(self, x):
+            return self.other(self.layer(x))
+
+    x = (torch.randn(4, 4),)
+    traced = trace_methods(Two().eval(), {"a": EntryPoint(x), "b": EntryPoint(x, "again")})
+    assert {name: {*each.folding.kept} for name, each in traced.items()} == {"a": {"one"}, "b": {"other"}}
+    CompressedModel.of(traced)
+
+
 def test_tensors_that_differ_between_graphs_are_refused_by_name():
     one, other = _module(), _module()
     nn.init.ones_(other.cell.bias)

@@ -148,3 +148,25 @@ def test_a_recipe_binds_by_name_and_a_teacher_takes_its_own_arguments(tmp_path):
     test = next(iter(splits["test"]))
     hits = scores.run({port.name: test[port.name].numpy() for port in scores.inputs})["logits"].argmax(1)
     assert judged["student"]["metric_mean"] == pytest.approx(float((hits == test["labels"].numpy()).mean()))
+
+
+def test_loading_skips_the_same_optional_argument_also_beside_a_word_of_python(tmp_path):
+    """The exporter calls ``input`` ``input_1``: inputs must not be matched by position for that."""
+
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 4)
+
+        def forward(self, input, scale=None, shift=None):
+            y = self.layer(input)
+            y = y if scale is None else y * scale
+            return y if shift is None else y + shift
+
+    torch.manual_seed(0)
+    module, batch = Shifted().eval(), {"input": torch.randn(32, 8), "shift": torch.randn(32, 4)}
+    attar.quantize(module, batch, bits=8).save(tmp_path / "m.attar")
+    session = attar.Session(tmp_path / "m.attar")
+    feed = dict(zip((port.name for port in session.inputs), (each.numpy() for each in batch.values()), strict=True))
+    loaded = attar.load(tmp_path / "m.attar", Shifted())
+    assert torch.allclose(loaded(*batch.values()), torch.as_tensor(next(iter(session.run(feed).values()))), atol=1e-5)

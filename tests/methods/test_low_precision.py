@@ -17,6 +17,7 @@ from attar._src.methods.quantize.low_precision import LowPrecision, to_low_preci
 from attar._src.methods.quantize.lsq.rule import Lsq
 from attar._src.methods.quantize.polino.uniform import Uniform
 from attar._src.methods.quantize.qat.straight_through import StraightThrough
+from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.model.capture import capture
 from attar._src.model.trace import deploy_graph
 from attar._src.runtime.session import Session
@@ -390,3 +391,11 @@ def test_scales_of_32_bits_are_the_default_and_change_nothing():
     artifact = packed(Lsq(bits=4), LowPrecision())[0]
     assert artifact.version == "1.0"
     assert set(halves_of(artifact).values()) == {"f32"}
+
+
+def test_narrow_biases_alone_leave_no_weight_in_floating_point_that_anything_should_have_quantized():
+    learner = fresh()
+    with torch.no_grad():
+        learner.tensor("head.bias").fill_(0.5)
+    learner.attach(LowPrecision().attach(learner))
+    assert left_in_floating_point(learner.deployed()) == {}

@@ -79,11 +79,16 @@ def _folding(captured: CapturedModel) -> Folding:
 def _agreement(graph: str, folds: Mapping[str, Folding], reads: Mapping[str, set[str]]) -> Refusal:
     """Return a refusal of factors by which another graph does not multiply the same weight."""
 
+    def norms(fold: Folding, name: str) -> set[str]:
+        return {norm for norm, into in fold.folded.items() if into in (name, name.removesuffix(".weight"))}
+
     def refuse(name: str, factor: NDArray[np.float64], axis: int) -> str | None:
         for other in reads:
             if other != graph and name in reads[other]:
                 found = folds[other].factors.get(name)
-                if found is None or found[1] != axis or not np.array_equal(found[0], factor):
+                same = found is not None and found[1] == axis and np.array_equal(found[0], factor)
+                # Of equal factor, they may still shift differently.
+                if not same or norms(folds[other], name) != norms(folds[graph], name):
                     return f"graph {other!r} reads {name} too"
         return None
 
