@@ -25,3 +25,10 @@ def test_what_is_not_finite_is_refused():
         judged_output(session, [np.zeros((1, 3), np.float32)])
     with pytest.raises(DataError):
         judged_output(session, [np.zeros((1, 4), np.float32)])
+
+
+def test_another_number_of_inputs_than_the_file_takes_is_refused_by_name():
+    session = Session(file_of([node("Neg", "x", "y")], {}, x=("batch", 3), y=("batch", 3)))
+    x = np.zeros((2, 3), np.float32)
+    with pytest.raises(DataError, match=r"takes the inputs \['x'\], the data has 2 an example"):
+        judged_output(session, [x, x])

@@ -56,6 +56,13 @@ def test_the_same_checkpoint_is_the_same_bytes(tmp_path):
     ).read_bytes()
 
 
+def test_of_two_that_a_killed_process_left_the_newest_counts(tmp_path):
+    for epoch, folder in ((9, "nine"), (10, "ten")):
+        CheckpointStore(tmp_path / folder).save(Checkpoint(epoch, {"a": torch.zeros(1)}, {}))
+        (tmp_path / folder / f"epoch-{epoch:06d}.safetensors").rename(tmp_path / f"epoch-{epoch:06d}.safetensors")
+    assert CheckpointStore(tmp_path).latest().epoch == 10
+
+
 def test_only_the_newest_stays_and_what_a_killed_process_left_is_cleared(tmp_path):
     store = CheckpointStore(tmp_path)
     (tmp_path / ".epoch-000001.safetensors.99.part").write_bytes(b"half")

@@ -20,6 +20,12 @@ def judged_output(session: Session, inputs: Sequence[NDArray[Any]]) -> NDArray[A
     Raises:
         DataError: an input does not fit, or the output is not finite.
     """
+    if len(inputs) != len(session.inputs):
+        names = [port.name for port in session.inputs]
+        raise DataError(
+            f"the file takes the inputs {names}, the data has {len(inputs)} an example; data sets have one input, a file "
+            "of several is run with attar.Session"
+        )
     axis = session.inputs[0].shape[0] if session.inputs[0].shape else None
     missing = axis - len(inputs[0]) if isinstance(axis, int) else 0
     full = [np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if missing > 0 else x for x in inputs]
