@@ -23,8 +23,8 @@ def judged_output(session: Session, inputs: Sequence[NDArray[Any]]) -> NDArray[A
     if len(inputs) != len(session.inputs):
         names = [port.name for port in session.inputs]
         raise DataError(
-            f"the file takes the inputs {names}, the data has {len(inputs)} an example; data sets have one input, a file "
-            "of several is run with attar.Session"
+            f"the file takes the inputs {names}, the data has {len(inputs)} an example; data sets have one input, "
+            "a file of several is run with attar.Session"
         )
     axis = session.inputs[0].shape[0] if session.inputs[0].shape else None
     missing = axis - len(inputs[0]) if isinstance(axis, int) else 0
