@@ -101,6 +101,22 @@ def test_eval_gives_the_share_of_right_predictions(file, data, capsys):
     assert "95.00%" in ran(capsys, "eval", file, "--data", data)
 
 
+def test_eval_says_so_where_the_set_has_a_preprocessing_and_the_file_has_none(file, tmp_path, capsys):
+    """A file made from prepared inputs sees raw ones otherwise, and the accuracy is of another model."""
+    write_atomically(tmp_path / "bare.attar", pack(replace(samples.conv_net(), preprocessing=None)))
+    (tmp_path / "sets.py").write_text(
+        "import numpy as np\n"
+        "from attar.extend import Dataset, Preprocessing\n"
+        "def own(split):\n"
+        "    x, y = np.zeros((4, 3, 8, 8), np.uint8), np.zeros(4, np.int64)\n"
+        "    centred = Preprocessing(name='centred', layout='NCHW', mean=(0.5,), std=(0.25,))\n"
+        "    return Dataset(x, y, 'own', split, centred)\n"
+    )
+    for name, noted in (("bare.attar", True), (file.name, False)):
+        assert main(["eval", str(tmp_path / name), "--data", f"{tmp_path / 'sets.py'}:own"]) == 0
+        assert ("it sees own raw, without 'centred'" in capsys.readouterr().err) == noted
+
+
 def test_eval_of_a_missing_split_is_an_error(file, data, capsys):
     assert main(["eval", str(file), "--data", data, "--split", "tset"]) == 1
     assert "test" in capsys.readouterr().err

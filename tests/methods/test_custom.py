@@ -179,6 +179,12 @@ def test_a_rule_of_python_is_a_constraint(given, count):
     assert "test_custom:" in rule.describe()["name"]
 
 
+def test_an_argument_that_a_rule_has_not_is_named_as_in_any_spec():
+    rule = TypeAdapter(ConstraintChoice).validate_python({"name": HalveRule, "arguments": {"layer": ["head"]}})
+    with pytest.raises(SpecError, match=r"HalveRule\.arguments: no key named 'layer'; did you mean 'layers'"):
+        rule.attach(fresh())
+
+
 class Kept(Rule):
     name: str = "kept"
     made: list[Any] = []

@@ -31,6 +31,12 @@ def eval_command(
     session = Session(file, threads=threads)
     dataset = load_dataset(data, split)
     labels = dataset.y if limit is None or dataset.y is None else dataset.y[:limit]
+    if session.manifest.preprocessing is None and dataset.preprocessing is not None:
+        show.say(
+            "[yellow]note:[/]",
+            f"the file has no preprocessing, so it sees {dataset.name} raw, without {dataset.preprocessing.name!r}; "
+            "if it was made from prepared inputs, make it again with preprocessing=",
+        )
     found = evaluate_accuracy(session, dataset.x[:limit], labels, batch=batch)
     if json:
         source = {"file": file.name, "sha256": session.artifact.sha256, "data": dataset.name, "split": dataset.split}

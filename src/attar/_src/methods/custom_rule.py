@@ -6,7 +6,7 @@ from typing import Any
 
 from attar._src.core.errors import SpecError
 from attar._src.core.registry import load_object
-from attar._src.core.spec import reference_name
+from attar._src.core.spec import build_spec, reference_name
 from attar._src.methods.objectives.custom import ObjectName, copy_object
 from attar._src.work.constraint import Constraint
 from attar._src.work.learner import Learner
@@ -30,7 +30,7 @@ class CustomRule(Rule):
         rule = load_object(self.name) if isinstance(self.name, str) else self.name
         arguments = copy_object(self.arguments, reference_name(self.name))
         if isinstance(rule, type) and issubclass(rule, Rule):
-            rule = rule(**arguments)
+            rule = build_spec(rule, where=f"{reference_name(self.name)}.arguments", **arguments)
         else:
             rule = copy_object(rule, reference_name(self.name))
         constraint = rule.attach(learner) if isinstance(rule, Rule) else rule(learner, **arguments)
