@@ -1,1 +1,1 @@
-"""What is worked on and what works: the workpiece, and stages that turn one into the next."""
+"""What is worked on and what works: learners and compressed models, and the stages that change them."""

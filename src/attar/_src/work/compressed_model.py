@@ -93,9 +93,9 @@ class CompressedModel:
             ModelError: a tensor differs between two graphs.
         """
         several = {MAIN: traced} if isinstance(traced, TracedModel) else traced
-        piece = cls({name: CompressedGraph(each) for name, each in several.items()}, **fields)
-        piece.state()
-        return piece
+        model = cls({name: CompressedGraph(each) for name, each in several.items()}, **fields)
+        model.state()
+        return model
 
     @property
     def main(self) -> CompressedGraph:

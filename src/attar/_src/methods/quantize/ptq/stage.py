@@ -136,11 +136,9 @@ class PostTrainingQuantize(Stage):
         for key, found in collect(program, wanted, inputs.batches, "calibrating"):
             if key in own:
                 with prefixed_errors(f"stage quantize at {key!r}"):
-                    scheme, statistics = (
-                        self._scheme(own[key], weights.get(key)),
-                        dict(zip(solver.inputs, found, strict=True)),
-                    )
-                    solved[key] = solver.solve(state[key].numpy(), scheme, statistics or None)
+                    scheme = self._scheme(own[key], weights.get(key))
+                    statistics = dict(zip(solver.inputs, found, strict=True)) or None
+                    solved[key] = solver.solve(state[key].numpy(), scheme, statistics)
             else:
                 (seen[key],) = found
         solved |= corrected_biases(state, solved, {layer: seen.pop(layer) for layer in means})
@@ -161,11 +159,12 @@ class PostTrainingQuantize(Stage):
         """
         assert self.activations is not None
         graph, program, observer = model.graphs[name], model.unrounded(name), OBSERVERS[self.observer]
-        touched = integer_sites(graph, {}, bits) if self.layers != ("*",) else integer_sites(graph, tensors)
+        quantized = integer_sites(graph, tensors)
+        touched = quantized if self.layers == ("*",) else integer_sites(graph, {}, bits)
         read = {source for site in touched for source in site.sources}
         sites: list[Site] = []
         kept: dict[str, Activation] = {}
-        for site in integer_sites(graph, tensors):
+        for site in quantized:
             if read.isdisjoint(site.sources) and graph.activations.keys() >= set(site.sources):
                 kept |= {value: graph.activations[value] for value in site.values if value in graph.activations}
             else:
