@@ -63,11 +63,14 @@ def package(
         "parity": parity[MAIN] if [*parity] == [MAIN] else parity,
         "dry_run": dry_run.as_dict(),
         "left_in_floating_point": left_in_floating_point(compressed),
+        "warnings": [*compressed.warnings],
         "notes": {**notes, **_budget_note(path, size["bits_per_weight"], budget)},
         "batch_norms_folded": {name: into for each in foldings for name, into in each.folded.items()},
         "batch_norms_kept": {name: why for each in foldings for name, why in each.kept.items()},
         "quantized_activations": sum(len(graph.activations) for graph in compressed.graphs.values()),
     }
+    for each in compressed.warnings:
+        warnings.warn(f"{path.name}: {each}", stacklevel=2)
     write_atomically(path, packed)
     remember(path, artifact.sha256, report)
     return {"file": str(path), "sha256": artifact.sha256, **report}

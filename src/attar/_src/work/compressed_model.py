@@ -79,11 +79,13 @@ class CompressedModel:
         graphs: the graphs by name; ``main`` where there is one.
         tensors: compressed tensors by state name; a name that is missing is stored as it is.
         record: what each stage did, in order; it travels in the file.
+        warnings: sentences for the user, each with the nearest fix; packaging prints and reports them first.
     """
 
     graphs: Mapping[str, CompressedGraph]
     tensors: Mapping[str, CompressedTensor] = field(default_factory=dict)
     record: tuple[Mapping[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, traced: TracedModel | Mapping[str, TracedModel], **fields: Any) -> CompressedModel:
