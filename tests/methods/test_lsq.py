@@ -16,7 +16,6 @@ from attar._src.methods.quantize.lsq import function
 from attar._src.methods.quantize.lsq.activation import LsqActivation
 from attar._src.methods.quantize.lsq.rule import Lsq
 from attar._src.methods.quantize.lsq.weight import LsqWeight
-from attar._src.methods.quantize.ptq.solver import TINY
 from attar._src.work.compressed_model import Round
 from attar._src.work.constraint import Progress
 
@@ -190,7 +189,7 @@ def test_a_channel_of_zeros_begins_as_the_others_and_grows(shifted):
 def test_a_tensor_of_zeros_can_still_learn():
     weight = torch.zeros(2, 30, requires_grad=True)
     held = step_of(weight)
-    assert held.step.tolist() == pytest.approx([TINY, TINY])
+    assert held.step.tolist() == pytest.approx([1 / math.sqrt(30 * held.scheme.qmax)] * 2)
     assert np.array_equal(held.to_compressed(weight).dense(), np.zeros((2, 30)))
     goal = numbers(2, 30)
     optimizer = torch.optim.SGD([weight, held.step], lr=0.1)

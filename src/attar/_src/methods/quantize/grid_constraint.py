@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from attar._src.core.errors import SpecError
-from attar._src.methods.quantize.integer_bias import with_integer_biases
+from attar._src.methods.quantize.integer_layers import fit_integer_layers
 from attar._src.work.compressed_model import CompressedModel
 from attar._src.work.constraint import Constraint
 from attar._src.work.learner import Learner
@@ -21,7 +21,7 @@ class GridConstraint(Constraint):
     family: ClassVar[str] = "grid"
 
     def finish(self, model: CompressedModel) -> CompressedModel:
-        return with_integer_biases(model)
+        return fit_integer_layers(model)
 
 
 def positions_on_grids(learner: Learner, what: str) -> dict[str, GridPositions]:

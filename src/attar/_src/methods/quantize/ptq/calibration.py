@@ -96,7 +96,8 @@ def site_grids(seen: Mapping[Site, Statistic], observer: Observer, bits: int) ->
 def spanning_grid(low: float, high: float, bits: int) -> tuple[float, int]:
     """Return scale and zero point of the unsigned grid that spans ``low``, ``high`` and zero.
 
-    ``S = (high - low) / (2^bits - 1)`` and ``Z = round(-low / S)``, so that zero (padding, ReLU) is exact.
+    ``S = (high - low) / (2^bits - 1)`` and ``Z = round(-low / S)``, so that zero (padding, ReLU) is exact. A value that
+    was always zero gets the grid of [0, 1], a usual one.
 
     Example:
         >>> spanning_grid(-1.0, 3.0, 2)
@@ -104,5 +105,7 @@ def spanning_grid(low: float, high: float, bits: int) -> tuple[float, int]:
     """
     low, high = min(low, 0.0), max(high, 0.0)
     levels = (1 << bits) - 1
-    scale = float(np.float32(max((high - low) / levels, TINY)))
+    scale = float(np.float32((high - low) / levels))
+    if scale < TINY:
+        low, scale = 0.0, float(np.float32(1 / levels))
     return scale, int(np.clip(np.rint(-low / scale), 0, levels))

@@ -16,7 +16,7 @@ from attar._src.core.errors import SpecError, UnknownName, prefixed_errors
 from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
-from attar._src.methods.quantize.integer_bias import with_integer_biases
+from attar._src.methods.quantize.integer_layers import fit_integer_layers
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
 from attar._src.methods.quantize.ptq.calibration import site_grids, site_requests
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
@@ -111,7 +111,7 @@ class PostTrainingQuantize(Stage):
                 graphs[name] = self._calibrate(model, name, inputs[name], bits, tensors, seen[name])
         examples = sum(each.examples for each in inputs.values())
         record: dict[str, Any] = self.describe() | {"bits": self.bits, "calibration_examples": examples}
-        return with_integer_biases(model.done(record, tensors=tensors, graphs=graphs))
+        return fit_integer_layers(model.done(record, tensors=tensors, graphs=graphs))
 
     def _solve(
         self,
