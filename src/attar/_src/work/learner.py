@@ -185,7 +185,7 @@ class Learner:
                 assert scaled is not None
                 tensors[name] = scaled
         activations, rounded = self._grids(traced, quantized)
-        graphs = {MAIN: CompressedGraph(traced, activations, rounded, None if fold else self.traced)}
+        graphs = {MAIN: CompressedGraph(traced, activations, rounded, folded_later=None if fold else self.traced)}
         piece = CompressedModel(graphs, tensors, tuple(self.record))
         for constraint in self.constraints:
             piece = constraint.finish(piece)

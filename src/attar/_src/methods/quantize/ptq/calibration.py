@@ -45,15 +45,18 @@ class MinMax(Observer):
 
 
 class Percentile(Observer):
-    """The range without one value in 100,000 at each end."""
+    """The range without one value in 100,000 at each end, and at most one in 100 of those that are not zero.
+
+    If these reach four times as far, as one broken pixel does, they are clipped while other ranges are found too.
+    """
 
     name: ClassVar[str] = "percentile"
     share: ClassVar[float] = 1e-5
 
     def range(self, seen: Histogram, bits: int) -> tuple[float, float]:
         cumulated, last = np.cumsum(seen.counts), len(seen.counts) - 1
-        tail = self.share * cumulated[-1]
-        edges = np.linspace(seen.low, seen.high, len(seen.counts) + 1)
+        tail = min(self.share * cumulated[-1], 0.01 * (cumulated[-1] - seen.zeros))
+        edges = seen.edges
         start = int(np.searchsorted(cumulated, tail, side="right"))
         stop = int(np.searchsorted(cumulated, cumulated[-1] - tail, side="left"))
         return float(edges[min(start, last)]), float(edges[min(stop, last) + 1])
