@@ -405,7 +405,16 @@ def test_in_evaluation_nothing_begins():
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_a_first_batch_that_is_not_finite_is_refused(bad):
     with pytest.raises(ModelError, match="not finite in the first batch"):
-        site_of(torch.tensor([0.0, bad]))
+        site_of(torch.tensor([bad, bad]))
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_elements_of_the_first_batch_that_are_not_finite_are_left_out(bad):
+    x = numbers(30)
+    held, clean = site_of(torch.cat([x, torch.tensor([bad])])), site_of(x)
+    assert (held.step, held.offset) == (clean.step, clean.offset)
+    assert len(held.warnings("x")) == 1
+    assert clean.warnings("x") == ()
 
 
 def test_values_that_are_all_zero_are_rounded_to_zero():

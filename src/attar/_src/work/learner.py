@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import fx, nn
 
 from attar._src.artifact.manifest import Activation
-from attar._src.core.errors import UnknownName
+from attar._src.core.errors import UnknownName, prefixed_errors
 from attar._src.core.rescale import rescale
 from attar._src.core.tensors import Codebook, CompressedTensor, Quantized
 from attar._src.model.capture import CapturedModel
@@ -156,7 +156,8 @@ class Learner:
                 for each in weights.parametrizations(name):
                     each.eval()
                 if last := weights.last(name):
-                    found[name] = last[0].to_compressed(last[1].detach())
+                    with prefixed_errors(f"weight {name!r}"):
+                        found[name] = last[0].to_compressed(last[1].detach())
         return found
 
     def deployed(self, *, fold: bool = True, emit: bool = True) -> CompressedModel:

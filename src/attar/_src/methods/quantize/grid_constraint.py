@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -21,7 +22,9 @@ class GridConstraint(Constraint):
     family: ClassVar[str] = "grid"
 
     def finish(self, model: CompressedModel) -> CompressedModel:
-        return fit_integer_layers(model)
+        warnings = [each for name, grid in self.values.items() for each in grid.warnings(name)]
+        every = tuple(dict.fromkeys((*model.warnings, *warnings)))
+        return fit_integer_layers(replace(model, warnings=every))
 
 
 def positions_on_grids(learner: Learner, what: str) -> dict[str, GridPositions]:
