@@ -16,7 +16,6 @@ from attar._src.core.errors import SpecError, UnknownName, prefixed_errors
 from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
-from attar._src.methods.quantize.floating_values import layer_reading, with_floating_values
 from attar._src.methods.quantize.integer_layers import fit_integer_layers
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
 from attar._src.methods.quantize.ptq.calibration import site_grids, site_requests
@@ -31,6 +30,7 @@ from attar._src.model.statistics import Statistic
 from attar._src.model.weights import Weight
 from attar._src.work.compressed_model import CalibrationInputs, CompressedGraph, CompressedModel, inputs_by_graph
 from attar._src.work.context import Context, Trial
+from attar._src.work.floating_values import floating_values, layer_reading
 from attar._src.work.stage import Stage
 
 
@@ -114,6 +114,7 @@ class PostTrainingQuantize(Stage):
     def try_on(self, model: CompressedModel, trial: Trial) -> CompressedModel:
         """Look up solver and observer, and round every selected weight with ``absmax``."""
         OBSERVERS[self.observer]
+        model = self._with_floating_values(model)
         state, weights, readers = model.state(), model.weights(), model.readers()
         bits = self._bits(weights, state)
         for name, graph in model.graphs.items():
@@ -135,7 +136,7 @@ class PostTrainingQuantize(Stage):
             SpecError: a scheme does not fit a weight.
         """
         inputs = inputs_by_graph(model, context.calibration)
-        model = replace(model, graphs=with_floating_values(model.graphs, self.keep_activations))
+        model = self._with_floating_values(model)
         # Values as earlier stages stored them; the traced graph has those before pruning and rounding.
         state = model.state()
         state |= {name: torch.from_numpy(np.array(t.dense())) for name, t in model.tensors.items() if name in state}
@@ -152,6 +153,12 @@ class PostTrainingQuantize(Stage):
         record: dict[str, Any] = self.describe() | {"bits": self.bits, "calibration_examples": examples}
         every = tuple(dict.fromkeys((*model.warnings, *warnings)))
         return fit_integer_layers(model.done(record, tensors=tensors, graphs=graphs, warnings=every))
+
+    def _with_floating_values(self, model: CompressedModel) -> CompressedModel:
+        deployed = {name: (each.folded_later or each.traced).graph for name, each in model.graphs.items()}
+        kept = floating_values(deployed, self.keep_activations)
+        graphs = {name: replace(each, floating=each.floating | kept[name]) for name, each in model.graphs.items()}
+        return replace(model, graphs=graphs)
 
     def _solve(
         self,
