@@ -131,7 +131,9 @@ def test_codes_under_a_mask_are_masked_and_counted():
     held = tensor.codes == 0
     # A solver that compensates, as GPTQ does, moves pruned elements off zero.
     codes = np.where(held, 1, tensor.codes).astype(np.int8)
-    moved = replace(after, tensors={**after.tensors, "second.weight": replace(tensor, codes=codes)}, warnings=("Look.",))
+    moved = replace(
+        after, tensors={**after.tensors, "second.weight": replace(tensor, codes=codes)}, warnings=("Look.",)
+    )
     adopt(learner, before, moved)
     assert np.array_equal(learner.compressed_weights()["second.weight"].codes, tensor.codes)
     masked = int((before.tensors["second.weight"].dense() == 0).sum())

@@ -122,7 +122,9 @@ def test_elements_that_are_not_finite_are_left_out(graph):
 
 def test_clips_hold_for_the_value_and_what_follows(graph, batches):
     clip = Clip(-0.25, 0.0)
-    found = dict(collect(graph, {"a": [SECOND], "b": [Request(("log",), Range)]}, batches, "looking", clips={"log": clip}))
+    found = dict(
+        collect(graph, {"a": [SECOND], "b": [Request(("log",), Range)]}, batches, "looking", clips={"log": clip})
+    )
     values = torch.log(torch.cat([x for (x,) in batches]))
     assert (found["b"][0].low, found["b"][0].high) == (-0.25, 0)
     outside = (values < -0.25) | (values > 0)

@@ -175,9 +175,7 @@ def _check_finite(seen: Mapping[Request, Statistic]) -> None:
 class _Recorder(fx.Interpreter):
     """Runs a graph and adds each requested value to its statistics."""
 
-    def __init__(
-        self, graph: fx.GraphModule, seen: Mapping[Request, Statistic], clips: Mapping[str, Clip]
-    ) -> None:
+    def __init__(self, graph: fx.GraphModule, seen: Mapping[Request, Statistic], clips: Mapping[str, Clip]) -> None:
         super().__init__(graph)
         self.clips = clips
         for clip in clips.values():

@@ -71,9 +71,7 @@ class Learner:
         self.warnings: list[str] = []
         self.traced = traced
 
-    def places(
-        self, quantized: Collection[str] | None = None, floating: Collection[str] = ()
-    ) -> list[ActivationPlace]:
+    def places(self, quantized: Collection[str] | None = None, floating: Collection[str] = ()) -> list[ActivationPlace]:
         """Return the sites to quantize if the layers of ``quantized`` weights (None: of all) run in integers.
 
         Values in ``floating`` (:meth:`floating_values`) stay in floating point.
@@ -219,9 +217,7 @@ class Learner:
             piece = constraint.finish(piece)
         return piece
 
-    def _sites(
-        self, traced: TracedModel, quantized: Collection[str], kept: Collection[str] = ()
-    ) -> tuple[Site, ...]:
+    def _sites(self, traced: TracedModel, quantized: Collection[str], kept: Collection[str] = ()) -> tuple[Site, ...]:
         weights = find_weights(traced.graph)
         floating = {reader for name in weights.keys() - set(quantized) for reader in weights[name].readers}
         return find_sites(traced.graph, traced.values, skip=lambda node: node.name in floating, floating=kept)

@@ -68,9 +68,7 @@ def adopt(learner: Learner, before: CompressedModel, after: CompressedModel) -> 
     learner.record[:] = [dict(each) for each in after.record]
 
 
-def _reachable(
-    learner: Learner, name: str, values: torch.Tensor, grid: Parametrization | None
-) -> torch.Tensor | None:
+def _reachable(learner: Learner, name: str, values: torch.Tensor, grid: Parametrization | None) -> torch.Tensor | None:
     """Return what a weight should be for the parametrizations before its grid to map it to ``values``, or as near as
     masks allow; None if its own value does already, as a normalized one does."""
 

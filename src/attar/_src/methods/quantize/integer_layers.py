@@ -141,7 +141,7 @@ def _fit_scales(tensor: Quantized, uses: Sequence[_Use], tensors: Mapping[str, C
         return tensor
     factor = 2.0 ** (power if tensor.scale.size > 1 else power.max(keepdims=True))
     along = [-1 if each == axis and factor.size > 1 else 1 for each in range(tensor.codes.ndim)]
-    codes = np.rint(tensor.codes / factor.reshape(along)).astype(tensor.codes.dtype)
+    codes = np.rint(tensor.codes / factor.reshape(along)).astype(np.int8)
     # A power of two keeps scales that are stored in 16 bits exact.
     return replace(tensor, codes=codes, scale=(tensor.scale * factor).astype(np.float32))
 

@@ -96,13 +96,13 @@ def range_warnings(
 def _width_of_most(seen: Histogram) -> float:
     """Return how far from zero ``MOST`` of the values reach that are not zero, infinity if all are zero."""
     counts, edges = seen.counts.copy(), seen.edges
+    if seen.zeros >= counts.sum():
+        return float("inf")
     middle = int(np.clip(np.searchsorted(edges, 0.0, side="right") - 1, 0, len(counts) - 1))
     counts[middle] = max(0, counts[middle] - seen.zeros)
     ends = np.maximum(np.abs(edges[1:]), np.abs(edges[:-1]))
     order = np.argsort(ends, kind="stable")
     cumulated = np.cumsum(counts[order])
-    if not cumulated[-1]:
-        return float("inf")
     return float(ends[order][np.searchsorted(cumulated, MOST * cumulated[-1])])
 
 

@@ -56,11 +56,13 @@ class _Observed:
 
     @property
     def warnings(self) -> list[str]:
+        if not self.left_out:
+            return []
+        counted = [f"{' and '.join(map(repr, v))} ({n:,} of {of:,} elements)" for v, (n, of) in self.left_out.items()]
+        more = f" and {len(counted) - 3} more values" if len(counted) > 3 else ""
         return [
-            f"value {' and '.join(map(repr, values))}: {wrong:,} of {count:,} elements on the calibration data are NaN "
-            "or infinite, or share a vector with one; its statistics leave them out; look at the inputs (a wholly "
-            "padded example, the logarithm of zero)"
-            for values, (wrong, count) in self.left_out.items()
+            f"calibration left out NaN and infinities, and the vectors that hold them: {', '.join(counted[:3])}{more}; "
+            "if the module does not expect them, look at the inputs (a wholly padded example, the logarithm of zero)"
         ]
 
 
@@ -176,7 +178,8 @@ class PostTrainingQuantize(Stage):
         means = mean_requests(program, own, model.shared()) if self.correct_bias else {}
         sites = integer_sites(graph, model.tensors, bits) if self.activations is not None else ()
         wanted: dict[Any, tuple[Request, ...]] = {**self._input_requests(model, program, own), **means}
-        wanted |= {**site_requests(sites, OBSERVERS[self.observer]), **source_requests(sites)}
+        wanted |= site_requests(sites, OBSERVERS[self.observer])
+        wanted |= source_requests(sites)
         weights = model.weights()
         clips: dict[str, Clip] = {}
         while True:

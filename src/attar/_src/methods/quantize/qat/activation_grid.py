@@ -10,7 +10,11 @@ from torch import nn
 from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import ModelError
 from attar._src.methods.quantize.ptq.calibration import spanning_grid
-from attar._src.methods.quantize.qat.fake_quantize import activation_extremes, fake_quantize_activation, left_out_warning
+from attar._src.methods.quantize.qat.fake_quantize import (
+    activation_extremes,
+    fake_quantize_activation,
+    left_out_warning,
+)
 from attar._src.work.parametrization import Parametrization
 
 RANGE_MOMENTUM = 0.05  # weight of a batch in the running range
@@ -48,7 +52,7 @@ class ActivationGrid(Parametrization):
         """Return ``x`` on the grid, unchanged before one is set; the gradient passes where ``x`` is in range."""
         if self.training and self.watching:
             low, high, left_out = activation_extremes(x)
-            self.left_out += left_out
+            self.left_out.add_(left_out)
             self.batch.copy_(torch.stack([torch.minimum(self.batch[0], low), torch.maximum(self.batch[1], high)]))
         if not self.known:
             return x
