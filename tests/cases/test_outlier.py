@@ -1,7 +1,7 @@
 """A few outliers do not take the codes of all other values; where they must, a warning says so.
 
-Reported as onnxruntime #14233, onnxruntime-inference-examples #528 and Model-Optimizer #126: an accuracy of zero without
-a word.
+Reported as onnxruntime #14233, onnxruntime-inference-examples #528 and Model-Optimizer #126: an accuracy of zero
+without a word.
 """
 
 import warnings

@@ -10,10 +10,10 @@ and the decoded file add the same number. Otherwise each layer moves a few value
 differences grow with depth.
 
 **Scale.** A dead channel (a pruned filter, a batch-norm factor of zero) fits any S_w: it gets the largest of its
-tensor. In a faint one, such as a batch-norm factor of 1e-6 beside a bias of 1.5, |B| exceeds 2^31. Its S_w is multiplied
-by the least power of two that brings the left side to 2^30, and its codes are rounded to the coarser grid. That moves a
-product by at most 255 S / 2 <= 255 |bias| 2^-30, or 2^-22 of the bias, as the rounding of a float32 sum does. Rounding
-raises a sum of n products by at most 255 n / 2, so it still fits for n up to 8 million.
+tensor. In a faint one, such as a batch-norm factor of 1e-6 beside a bias of 1.5, |B| exceeds 2^31. Its S_w is
+multiplied by the least power of two that brings the left side to 2^30, and its codes are rounded to the coarser grid.
+That moves a product by at most 255 S / 2 <= 255 |bias| 2^-30, or 2^-22 of the bias, as the rounding of a float32 sum
+does. Rounding raises a sum of n products by at most 255 n / 2, so it still fits for n up to 8 million.
 """
 
 from __future__ import annotations

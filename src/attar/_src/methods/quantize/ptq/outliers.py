@@ -72,9 +72,10 @@ def range_warnings(
             if source in clips and clips[source].outside:
                 clip = clips[source]
                 found.append(
-                    f"{where} has {clip.outside:,} of {clip.elements:,} elements outside [{clip.low:.3g}, {clip.high:.3g}], "
-                    f"the furthest at {clip.furthest:.3g}, and its grid clips them; if they are no faults of the data, "
-                    f"scale the value (normalise, take the logarithm), {keep}, or span all with observer='minmax'"
+                    f"{where} has {clip.outside:,} of {clip.elements:,} elements outside [{clip.low:.3g}, "
+                    f"{clip.high:.3g}], the furthest at {clip.furthest:.3g}, and its grid clips them; if they are no "
+                    f"faults of the data, scale the value (normalise, take the logarithm), {keep}, or span all with "
+                    "observer='minmax'"
                 )
         statistic = seen.get(site)
         if isinstance(statistic, Histogram) and (width := _width_of_most(statistic)) < FEW * span:
