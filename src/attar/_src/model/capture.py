@@ -25,6 +25,8 @@ from attar._src.core.garbage import collection_paused
 from attar._src.model.interface import flat_entry, forward_parameters
 from attar._src.model.operators import argument, argument_position, aten, operator_of
 from attar._src.model.programs import copy_graph
+from attar._src.model.recurrent.packed import padded_instead_of_packed
+from attar._src.model.recurrent.rules import whole_layers
 from attar._src.model.traced import TracedModel
 
 _FIXED = (
@@ -90,7 +92,7 @@ def capture(
     _check(module, method)
     example = tuple(example)
     names = tuple(names) or first_arguments(forward_parameters(module, method), len(example))
-    with in_mode(module, train=mode == "train"), flat_entry(module, names, method), quiet_export():
+    with in_mode(module, train=mode == "train"), flat_entry(module, names, method), quiet_export(), padded_instead_of_packed():
         try:
             program = torch.export.export(module, example, dynamic_shapes=dynamic_shapes(module, example, dynamic))
         except AttarError as error:
@@ -167,7 +169,7 @@ def quiet_export() -> Iterator[None]:
         logger.setLevel(logging.CRITICAL)
     try:
         # The exporter prints its graph when it fails.
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), collection_paused():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), collection_paused(), whole_layers():
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 import torch
 from torch import fx, nn
+from torch.fx.experimental import _config as backed_sizes
 from torch.fx.traceback import NodeSource
 
 from attar._src.core.errors import ModelError, short_message
@@ -24,6 +25,7 @@ from attar._src.model.capture import CapturedModel, capture, dynamic_shapes, qui
 from attar._src.model.fold import Folding, Refusal, clean, fold_batch_norms, merge_batch_norms
 from attar._src.model.ports import describe_ports, name_inputs, name_outputs
 from attar._src.model.programs import state_of
+from attar._src.model.recurrent.onnx_layers import TRANSLATIONS
 from attar._src.model.traced import TracedModel
 
 
@@ -102,13 +104,12 @@ def _export(
     example = captured.example
     with quiet_export(), torch.no_grad():
         try:
+            # Exported here: torch.onnx.export would unroll recurrent layers and, where it fails, try other ways first.
+            with backed_sizes.patch(backed_size_oblivious=True):
+                shapes = dynamic_shapes(graph, example, captured.dynamic)
+                exported = torch.export.export(graph, example, dynamic_shapes=shapes)
             program = torch.onnx.export(
-                graph,
-                example,
-                dynamo=True,
-                optimize=False,
-                verbose=False,
-                dynamic_shapes=dynamic_shapes(graph, example, captured.dynamic),
+                exported, dynamo=True, optimize=False, verbose=False, custom_translation_table=TRANSLATIONS
             )
         except Exception as error:
             raise ModelError(
