@@ -20,7 +20,9 @@ _LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 
 
 def _define(kind: str) -> None:
-    states, returned = ("Tensor[] hx", "(Tensor, Tensor, Tensor)") if kind == "lstm" else ("Tensor hx", "(Tensor, Tensor)")
+    states, returned = (
+        ("Tensor[] hx", "(Tensor, Tensor, Tensor)") if kind == "lstm" else ("Tensor hx", "(Tensor, Tensor)")
+    )
     _LIBRARY.define(
         f"packed_{kind}(Tensor input, Tensor lengths, {states}, Tensor[] params, bool has_biases, int num_layers, "
         f"float dropout, bool train, bool bidirectional) -> {returned}"

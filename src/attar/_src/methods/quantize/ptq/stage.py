@@ -26,7 +26,8 @@ from attar._src.methods.quantize.unquantized import integer_sites
 from attar._src.model.collect import Request, collect
 from attar._src.model.sites import Site
 from attar._src.model.weights import Weight
-from attar._src.work.compressed_model import CalibrationInputs, CompressedGraph, CompressedModel, inputs_by_graph
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedGraph, CompressedModel, inputs_by_graph
 from attar._src.work.context import Context, Trial
 from attar._src.work.stage import Stage
 
