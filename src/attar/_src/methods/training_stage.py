@@ -82,7 +82,7 @@ class TrainingStage(TrainingPlan, Stage):
         """Attach the constraints and compute the loss once, in evaluation mode."""
         self.attach(model)
         terms, batch = self.loss_terms(), trial.batch.part(slice(None))
-        program, collector = model.graph(train=False), InputCollector(terms, model, trial.teachers)
+        program, collector = model.graph(train=False), InputCollector(terms, model, trial.teachers, trial.layout)
         taps = LayerTaps(program, collector.features)
         outputs = program(*batch.pick(model.captured.names))
         inputs = collector.collect(outputs, taps, batch, collector.ask(batch), 0.0)

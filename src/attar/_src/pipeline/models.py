@@ -130,6 +130,7 @@ class RunModels:
             seed=seed,
             store=store,
             log=partial(self._log, where),
+            layout=self.recipe.class_layout,
         )
 
     def _feed(self, seed: int, batch: int = 256, caches: Sequence[TeacherCache] = ()) -> ArrayFeed | LoaderFeed:
