@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from attar._src.core.class_layout import FROM_SHAPES, ClassLayout
 from attar._src.core.errors import DataError, SpecError
 from attar._src.core.progress import track
+from attar._src.measure.chance import Chance, most_frequent, share_of
 from attar._src.measure.judged_output import judged_output
 from attar._src.runtime.session import Session
 
@@ -74,6 +75,12 @@ class AccuracyMetric:
     def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
         """Return the accuracy of outputs, as ``(n, C)`` or ``(n, C, H, W)``, by integers ``(n,)`` or ``(n, H, W)``."""
         return _share(right_predictions(outputs, targets, self.layout)[0])
+
+    def chance(self, outputs: NDArray[Any], targets: NDArray[Any]) -> Chance:
+        """Return the chance: the share of the most frequent class."""
+        labels = right_predictions(outputs, targets, self.layout)[1]
+        label, share = most_frequent(labels)
+        return share_of(f"class {label}", share, len(labels))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from attar._src.core.class_layout import FROM_SHAPES, ClassLayout, same_but_ones
 from attar._src.core.errors import DataError
+from attar._src.measure.chance import Chance, most_frequent, share_of
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,12 @@ class BinaryAccuracy:
         predicted, wanted = yes_and_no(outputs, targets, self.layout, self.name)
         return float((predicted == wanted).mean())
 
+    def chance(self, outputs: NDArray[Any], targets: NDArray[Any]) -> Chance:
+        """Return the chance: the share of the more frequent of yes and no."""
+        wanted = yes_and_no(outputs, targets, self.layout, self.name)[1]
+        yes, share = most_frequent(wanted)
+        return share_of("yes" if yes else "no", share, wanted.size)
+
 
 @dataclass(frozen=True)
 class F1:
@@ -51,6 +58,12 @@ class F1:
         """Return F1 of ``outputs`` and ``targets`` of the same shape, but for axes of length 1."""
         predicted, wanted = yes_and_no(outputs, targets, self.layout, self.name)
         return 2 * int((predicted & wanted).sum()) / max(int(predicted.sum()) + int(wanted.sum()), 1)
+
+    def chance(self, outputs: NDArray[Any], targets: NDArray[Any]) -> Chance:
+        """Return the chance: with a share p of yes, always yes has F1 ``2 p / (1 + p)``."""
+        wanted = yes_and_no(outputs, targets, self.layout, self.name)[1]
+        share = float(wanted.mean())
+        return share_of("yes", 2 * share / (1 + share), wanted.size)
 
 
 def yes_and_no(

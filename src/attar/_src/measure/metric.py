@@ -14,6 +14,7 @@ from attar._src.core.errors import AttarError, DataError, SpecError
 from attar._src.core.registry import Registry
 from attar._src.measure.accuracy import AccuracyMetric, accuracy_by_label, right_predictions
 from attar._src.measure.binary import F1, BinaryAccuracy
+from attar._src.measure.chance import Chance, HasChance
 from attar._src.measure.judged_output import judged_output
 from attar._src.runtime.session import Session
 
@@ -34,6 +35,11 @@ class MeanSquaredError:
             raise DataError(f"mean squared error of outputs {outputs.shape} by targets {targets.shape}")
         difference = outputs.astype(np.float64) - targets.reshape(outputs.shape)
         return float(np.mean(np.square(difference)))
+
+    def chance(self, outputs: NDArray[Any], targets: NDArray[Any]) -> Chance:
+        """Return the chance: the variance of the targets, which their mean reaches."""
+        variance = float(np.mean(np.var(targets.astype(np.float64), axis=0)))
+        return Chance("the mean target", variance, variance, larger_is_better=False)
 
 
 METRICS: Registry[Metric] = Registry("metric", AccuracyMetric(), BinaryAccuracy(), F1(), MeanSquaredError())
@@ -86,11 +92,17 @@ def find(metric: Any, layout: ClassLayout = FROM_SHAPES) -> tuple[str, Metric]:
 
 @dataclass(frozen=True)
 class Scored:
-    """The metric of a file on a set; ``per_class``, label -> accuracy, is empty if the task has no classes."""
+    """The metric of a file on a set.
+
+    Attributes:
+        per_class: label -> accuracy; empty if the task has no classes.
+        chance: what a constant answer reaches; None if the metric does not tell.
+    """
 
     value: float
     examples: int
     per_class: dict[str, float]
+    chance: Chance | None = None
 
 
 def score(
@@ -115,7 +127,9 @@ def score(
         raise DataError("there are no examples to judge the file by")
     outputs, targets = (np.concatenate(each) for each in zip(*pairs, strict=True))
     by_class = per_class(outputs, targets, layout) if classes else {}
-    return Scored(float(metric(outputs, targets)), len(outputs), by_class)
+    own = getattr(metric, "metric", metric)
+    chance = own.chance(outputs, targets) if isinstance(own, HasChance) else None
+    return Scored(float(metric(outputs, targets)), len(outputs), by_class, chance)
 
 
 def per_class(outputs: NDArray[Any], targets: NDArray[Any], layout: ClassLayout = FROM_SHAPES) -> dict[str, float]:

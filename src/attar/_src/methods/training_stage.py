@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -72,8 +73,11 @@ class TrainingStage(TrainingPlan, Stage):
                 "average: batch-norms keep running statistics of the weights before averaging; re-estimate them with "
                 "norm_batches, for example 50"
             )
+        given = getattr(self, "constraints", ())
         for rule in self.attached_rules():
-            learner.attach(rule.attach(learner))
+            place = next((f"constraints.{index}" for index, each in enumerate(given) if each is rule), "")
+            with prefixed_errors(place) if place else nullcontext():
+                learner.attach(rule.attach(learner))
         weights = learner.weight_view()
         for constraint in learner.constraints:
             constraint.check(weights)

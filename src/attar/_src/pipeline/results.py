@@ -18,7 +18,7 @@ from attar._src.core.class_layout import ClassLayout
 from attar._src.core.errors import DataError
 from attar._src.core.progress import track
 from attar._src.measure.latency import Latency, interleave
-from attar._src.measure.metric import Metric, Scored, score
+from attar._src.measure.metric import Metric, Scored, find, score
 from attar._src.measure.runner import example_feed, open_runner
 from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.fabric import versions
@@ -26,6 +26,7 @@ from attar._src.pipeline.folder import RECIPE, RunFolder
 from attar._src.pipeline.journal import Journal
 from attar._src.pipeline.loader_checks import with_equal_targets
 from attar._src.pipeline.model_source import ModelSource, shared_parameters
+from attar._src.pipeline.training_checks import failed_trainings
 from attar._src.recipe.recipe import Recipe
 from attar._src.report.record import remember
 from attar._src.runtime.session import Session
@@ -77,12 +78,25 @@ def _models(
         runs = [scored[seed, name] for seed in recipe.seeds]
         models[name] = _model(name, paths[first, name], runs, journal.find("packed", seed=first, model=name))
         curves = [_point(recipe, row) for row in journal.find("epoch", seed=first, model=name)]
-        models[name] |= {"latency": vars(latency), "curves": curves}
+        failed = _failed_trainings(recipe, name, scored, journal)
+        models[name] |= {"latency": vars(latency), "curves": curves, "warnings": failed}
     baseline = models[recipe.reference]
     for model in models.values():
         model["times_smaller"] = baseline["fp32_bytes"] / model["file_bytes"]
         model["times_faster"] = baseline["latency"]["median_ms"] / model["latency"]["median_ms"]
     return list(models.values())
+
+
+def _failed_trainings(
+    recipe: Recipe, name: str, scored: Mapping[tuple[int, str], Scored], journal: Journal
+) -> list[str]:
+    """Return the signs that trainings of a model failed; one of a later seed alone is ``seed 2: ...``."""
+    found: list[str] = []
+    for seed in recipe.seeds:
+        rows = journal.find("epoch", seed=seed, model=name)
+        signs = failed_trainings(recipe.models[name], find(recipe.metric)[0], rows, scored[seed, name])
+        found += [each if seed == recipe.seeds[0] else f"seed {seed}: {each}" for each in signs if each not in found]
+    return found
 
 
 def _test(
