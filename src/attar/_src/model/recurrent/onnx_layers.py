@@ -60,7 +60,7 @@ class _Layers:
         for layer in range(self.count):
             first, last = layer * self.directions, (layer + 1) * self.directions
             starts = [op.Slice(state, [first], [last], [0]) for state in states]
-            W, R, B = self._weights(layer)  # noqa: N806 ONNX's own names
+            W, R, B = self._weights(layer)
             made = form.make(
                 x, W, R, B, lengths, *starts, hidden_size=hidden, direction=self._direction, **self._attributes
             )
