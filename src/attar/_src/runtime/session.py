@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attar._src.artifact.graph.check import CheckedGraph
+from attar._src.artifact.graph.emptiness import NEED_ELEMENTS, EmptyAxis
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Manifest, Port
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.core.errors import DataError
 from attar._src.core.fields import main_output_name
 from attar._src.core.operators import INTEGER_KERNELS
+from attar._src.core.scheme import Shape
 from attar._src.core.tensors import DTYPES
 from attar._src.runtime.engine import Engine, kernels
 from attar._src.runtime.lower import lower
@@ -24,7 +27,7 @@ from attar._src.runtime.preprocess import preprocess
 
 #: Operators of ONNX Runtime that multiply integers.
 _INTEGER = frozenset(name for kernel in INTEGER_KERNELS.values() for name in kernel.names.split())
-_REMEMBERED = 64
+_REMEMBERED = 1024
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Session:
         lowered = lower(self.artifact, graph, threads=threads or 1)
         self.dequantized: Mapping[str, str] = lowered.dequantized
         self._graph = graph
+        self._needs_elements = any(node.op_type in NEED_ELEMENTS for node in lowered.model.graph.node)
         self._engine = Engine(lowered.serialized(), threads=threads, exact=True)
 
     @property
@@ -106,7 +110,8 @@ class Session:
             The outputs by name; a single array if ``inputs`` was one and the graph has one output.
 
         Raises:
-            DataError: a name, type or shape does not match the graph's inputs.
+            DataError: a name, type or shape does not match the graph's inputs, or an operator that needs elements,
+                such as an LSTM or a convolution, would have none: (0, 5, 3) into an LSTM.
         """
         if isinstance(inputs, Mapping):
             return dict(zip(self._engine.outputs, self._engine.run(self._checked(inputs)), strict=True))
@@ -157,6 +162,18 @@ class Session:
         """Return the names of the layers that ran in integers, according to ONNX Runtime's profile."""
         return tuple(layer.name for layer in self.layers if layer.integer)
 
+    @cached_property
+    def _graph_of_file(self) -> CheckedGraph:
+        return self.artifact.checked_graph(self._graph)
+
+    def _demand_elements(self, shapes: Mapping[str, Shape]) -> None:
+        """Raise unless every operator that needs elements has some at these sizes; the others return empty arrays."""
+        try:
+            self._graph_of_file.check_sizes(shapes)
+        except EmptyAxis as error:
+            given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise DataError(f"the shapes {given} leave nothing to compute: {error}; make every axis longer") from error
+
     def _checked(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the inputs as arrays; raise unless names, types and shapes match the ports."""
         feed = {name: np.asarray(array) for name, array in inputs.items()}
@@ -171,6 +188,8 @@ class Session:
         symbols: dict[str, tuple[int, str]] = {}
         for name, port in ports.items():
             _check(feed[name], port, symbols)
+        if self._needs_elements and any(feed[name].shape != port.example for name, port in ports.items()):
+            self._demand_elements({name: array.shape for name, array in feed.items()})
         if len(self._accepted) < _REMEMBERED:
             self._accepted.add(form)
         return feed
