@@ -37,7 +37,7 @@ class Limits(Spec):
     elements: int = Field(default=2**28, ge=0)
     elements_per_byte: int = Field(default=2**10, ge=0)
     graph_bytes: int = Field(default=2**26, ge=0)
-    nodes: int = Field(default=2**16, ge=0)
+    nodes: int = Field(default=2**14, ge=0)
     node_inputs: int = Field(default=2**18, ge=0)
     value_elements: int = Field(default=2**28, ge=0)
     graph_elements: int = Field(default=2**30, ge=0)
