@@ -157,7 +157,7 @@ FILES = {
     "outputs": (lambda: outputs(8_000), "ports"),
     "wide_nodes": (
         lambda: sealed([node("Sum", ["x"] * 8_000, [f"v{n}"]) for n in range(100)] + [node("Relu", ["x"], ["y"])]),
-        "inputs and outputs",
+        "protobuf fields",
     ),
     "runs": (lambda: decoded([run_of(index, index, index + 1) for index in range(100)]), "elements"),
     "bindings": (lambda: decoded([run_of(index, 0, 1) for index in range(60_000)], 1024), "60000 nodes|fields"),

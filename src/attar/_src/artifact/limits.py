@@ -21,7 +21,6 @@ class Limits(Spec):
         elements_per_byte: elements for each byte of the file, beyond the first 2^25.
         graph_bytes: length of one inflated graph.
         nodes: nodes of one graph, and of all that are verified; 16 protobuf fields are allowed for each.
-        node_inputs: inputs and outputs of all nodes of one graph.
         value_elements: elements of one value of a graph at the example sizes.
         graph_elements: elements of all values of a graph at the example sizes.
         work: multiply-adds of one run of a graph at the example sizes.
@@ -38,7 +37,6 @@ class Limits(Spec):
     elements_per_byte: int = Field(default=2**10, ge=0)
     graph_bytes: int = Field(default=2**26, ge=0)
     nodes: int = Field(default=2**14, ge=0)
-    node_inputs: int = Field(default=2**18, ge=0)
     value_elements: int = Field(default=2**28, ge=0)
     graph_elements: int = Field(default=2**30, ge=0)
     work: int = Field(default=2**42, ge=0)

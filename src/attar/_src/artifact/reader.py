@@ -70,6 +70,11 @@ class Artifact:
         self._bound = {record.name: self._describe_bindings(record) for record in self.manifest.graphs}
 
     @property
+    def data(self) -> memoryview:
+        """The bytes of the file."""
+        return self._data
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names of the tensors in file order, without aliases."""
         return tuple(record.name for record in self.manifest.tensors)
