@@ -42,6 +42,8 @@ LIMITS = Limits(
     graph_bytes=2**20,
     value_elements=2**18,
     graph_elements=2**20,
+    work=2**30,
+    folded=2**22,
 )
 SECONDS = 60  # a case that takes longer hangs
 GROWTH = 1 << 29  # bytes a process may grow by over a batch

@@ -63,6 +63,8 @@ _STRINGS += b"Tanh Sigmoid Relu forward reverse bidirectional ij,jk->ik ...i->..
 def mutate(parts: Parts, rng: random.Random, other: Parts) -> None:
     """Change one thing, or a few, in a file that is in parts; ``other`` is one to take pieces from."""
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        if isinstance(parts.manifest, bytes):
+            return  # it is text now, and no longer in parts
         rng.choices(list(_MUTATIONS), list(_MUTATIONS.values()))[0](parts, rng, other)
 
 
