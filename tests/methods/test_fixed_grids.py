@@ -15,7 +15,7 @@ from attar._src.methods.quantize.fixed_grids import FixedAffineGrid, FixedCodebo
 from attar._src.methods.quantize.lsq.rule import Lsq
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.unquantized import left_in_floating_point
-from attar._src.work.compressed_model import CalibrationInputs
+from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.constraint import Progress
 from attar._src.work.context import Context
 

@@ -22,7 +22,8 @@ from attar._src.methods.quantize.qat.weight_grid import WeightGrid
 from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.model.capture import capture
 from attar._src.model.trace import deploy_graph
-from attar._src.work.compressed_model import CalibrationInputs, Round
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import Round
 from attar._src.work.constraint import Progress
 from attar._src.work.context import Context
 from attar._src.work.learner import Learner

@@ -157,7 +157,7 @@ def _arguments(pairs: list[str]) -> dict[str, Any]:
             raise SpecError(f"--arg {pair!r}: write NAME=VALUE, as in --arg hidden=128")
         try:
             found[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name] = value
     return found
 

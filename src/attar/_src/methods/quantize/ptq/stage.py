@@ -28,7 +28,8 @@ from attar._src.model.collect import Clip, Request, collect
 from attar._src.model.sites import Site
 from attar._src.model.statistics import Statistic
 from attar._src.model.weights import Weight
-from attar._src.work.compressed_model import CalibrationInputs, CompressedGraph, CompressedModel, inputs_by_graph
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedGraph, CompressedModel, inputs_by_graph
 from attar._src.work.context import Context, Trial
 from attar._src.work.floating_values import floating_values, layer_reading
 from attar._src.work.stage import Stage
