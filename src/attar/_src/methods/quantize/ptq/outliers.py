@@ -131,8 +131,8 @@ def range_warnings(
 def _clipped(place: _Place, clip: Clip) -> str:
     return (
         f"{place.name} has {clip.outside:,} of {clip.elements:,} elements outside [{clip.low:.3g}, {clip.high:.3g}], "
-        f"the furthest at {clip.furthest:.3g}, and its grid clips them; if they are no faults of the data, scale the value "
-        f"(normalise, take the logarithm), {place.keep}, or span all with observer='minmax'"
+        f"the furthest at {clip.furthest:.3g}, and its grid clips them; if they are no faults of the data, scale the "
+        f"value (normalise, take the logarithm), {place.keep}, or span all with observer='minmax'"
     )
 
 
