@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -85,7 +85,7 @@ def output_axes(node: fx.Node, rank: int) -> tuple[int, ...]:
     """Return the axes of a weight of ``rank`` axes that number the output channels of the node that reads it.
 
     ``(0,)`` for a convolution, ``(0, 1)`` for a grouped transposed one (groups, then channels of each), ``(0, 2)`` for
-    experts ``(E, in, out)``. Scales run along the last of them.
+    experts ``(E, in, out)``.
     """
     operator = operator_of(node)
     if operator.input_axis is not None:
@@ -93,6 +93,40 @@ def output_axes(node: fx.Node, rank: int) -> tuple[int, ...]:
     if operator.grouped_axes is not None and groups_of(node) > 1:
         return operator.grouped_axes
     return operator.output_axes
+
+
+def channel_sizes(node: fx.Node, operand: fx.Node, shape: Sequence[int]) -> tuple[int, ...] | None:
+    """Return the sizes of one output channel of ``node`` in an operand of this shape, None if it is no weight there.
+
+    Example: ``(1, 8, 3, 3)`` of a convolution's weight ``(16, 8, 3, 3)``; ``(4, 1, 3, 3)`` of that of a transposed one,
+    ``(8, 6, 3, 3)`` in 2 groups; ``(1, 8)`` of the first factor ``(16, 8)`` of a product.
+    """
+    operator, rank = operator_of(node), len(shape)
+    if node.target is aten.einsum.default:
+        axes = _einsum_axes(node, operand, rank)
+    elif weight_of(node) is operand or (operator.kind == "recurrent" and operand in weight_of(node)):
+        axes = output_axes(node, rank)
+    elif operator.kind == "product" and operator.input_axis is not None and data_of(node)[0] is operand:
+        axes = tuple(range(rank - 1))
+    else:
+        return None
+    sizes = [1 if axis in axes else length for axis, length in enumerate(shape)]
+    if operator.grouped_axes is not None and axes == operator.grouped_axes:
+        sizes[axes[0]] = shape[axes[0]] // groups_of(node)
+    return tuple(sizes)
+
+
+def _einsum_axes(node: fx.Node, operand: fx.Node, rank: int) -> tuple[int, ...]:
+    """Return the axes of an operand that the result of an einsum has."""
+    terms, _, out = str(node.args[0]).replace(" ", "").partition("->")
+    operands: Any = node.args[1]
+    letters = terms.split(",")[list(operands).index(operand)]
+    if "->" not in str(node.args[0]):
+        out = "..." + "".join(letter for letter in terms if terms.count(letter) == 1)
+    # An ellipsis stands for the axes that the letters leave over.
+    head, dots, tail = letters.partition("...")
+    every = [*head, *(["..."] * (rank - len(head) - len(tail)) if dots else []), *tail]
+    return tuple(axis for axis, letter in enumerate(every) if letter in out)
 
 
 def is_layer(node: fx.Node) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from attar._src.artifact.bindings import Whole, parts_of, resolve, whole
 from attar._src.artifact.manifest import Binding
 from attar._src.artifact.reader import Artifact
-from attar._src.core.scheme import Granularity, PerBucket, PerChannel, PerGroup, Shape
+from attar._src.core.scheme import Granularity, PerBlock, PerBucket, PerChannel, PerGroup, Shape
 from attar._src.core.tensors import Codebook, Dense, Quantized
 
 
@@ -91,6 +91,8 @@ def _scale_axis(granularity: Granularity, shape: Shape) -> int | str | None:
             return f"it has groups of {size}: a storage format"
         case PerBucket(size=size) if count > 1:
             return f"it has buckets of {size}: a storage format"
+        case PerBlock(sizes=sizes) if count > 1:
+            return f"it has a scale for each block of {sizes}: a storage format"
         case PerChannel(axis=axis) | PerGroup(axis=axis) if count > 1:
             return axis
     return None
