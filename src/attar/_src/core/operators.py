@@ -72,6 +72,7 @@ _layer = partial(OperatorRow, kind="layer", data=("input",), weight="weight", bi
 _convolution = partial(_layer, groups="groups", channel_axis=1)
 _transposed = partial(_convolution, output_axes=(1,), grouped_axes=(0, 1))
 _product = partial(OperatorRow, kind="product", input_axis=-2)
+_floating = partial(OperatorRow, kind="product", in_integers=False)
 _recurrent = partial(OperatorRow, kind="recurrent", data=("input",), weight="params", evaluation=("train", False))
 _attention = partial(OperatorRow, kind="attention", data=("query", "key", "value"))
 _norm = partial(OperatorRow, data=("input",), weight="weight", bias="bias", channel_axis=1)
@@ -95,7 +96,9 @@ OPERATOR_TABLE: tuple[OperatorRow, ...] = (
     _product("addmm.default", "Gemm", data=("mat1",), weight="mat2", bias="self"),
     _product("baddbmm.default", "MatMul", data=("batch1",), weight="batch2", bias="self", in_integers=False),
     # ONNX computes these by other operators.
-    _product("bilinear.default", data=("input1", "input2"), weight="weight", bias="bias", input_axis=None, in_integers=False),
+    _product(
+        "bilinear.default", data=("input1", "input2"), weight="weight", bias="bias", input_axis=None, in_integers=False
+    ),
     _product("einsum.default", data=("tensors",), input_axis=None, in_integers=False),
     # Other readers of weights.
     _recurrent("lstm.input", "LSTM"),

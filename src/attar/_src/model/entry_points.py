@@ -12,8 +12,8 @@ from torch import nn
 
 from attar._src.artifact.manifest import Part
 from attar._src.core.errors import ModelError
-from attar._src.model.chains.derived import fold_derived
 from attar._src.model.capture import CapturedModel, capture
+from attar._src.model.chains.derived import fold_derived
 from attar._src.model.fold import Folding, Refusal, clean, fold_batch_norms
 from attar._src.model.programs import state_of
 from attar._src.model.trace import deploy_graph

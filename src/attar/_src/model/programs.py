@@ -39,7 +39,7 @@ def set_tensor(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None:
 
 
 def put_parameter(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None:
-    """Give a graph a parameter of its own, float32, which it may read; the module it was captured from keeps its own."""
+    """Give a graph a float32 parameter of its own; the module that it was captured from keeps its."""
     owner, _, leaf = name.rpartition(".")
     module = graph.get_submodule(owner)
     module.register_parameter(leaf, nn.Parameter(value.detach().float(), requires_grad=False))

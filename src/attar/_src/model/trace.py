@@ -1,8 +1,8 @@
 """Trace a module: the graph that is quantized, simulated and deployed is one and the same.
 
-``torch.export`` (``model.capture``) -> fold what needs no input (``model.chains``, ``model.fold``) -> ``torch.onnx`` -> the decomposed program. Its
-node names are the value names of the ONNX graph. Activations are quantized at those names (``model.sites``), weights at
-the module's own parameter names, so that nothing is matched by guessing.
+``torch.export`` (``model.capture``) -> clean and fold (``model.chains``, ``model.fold``) -> ``torch.onnx`` -> the
+decomposed program. Its node names are the value names of the ONNX graph. Activations are quantized at those names
+(``model.sites``), weights at the module's own parameter names, so that nothing is matched by guessing.
 
 The export takes seconds and does not look at weights: a captured module is exported once for each structural variant
 (other batch-norms folded or merged, other thresholds), and later deployments put their state into it.
@@ -20,8 +20,8 @@ from torch.fx.traceback import NodeSource
 
 from attar._src.core.errors import ModelError, short_message
 from attar._src.model.bind import bind
-from attar._src.model.chains.derived import fold_derived
 from attar._src.model.capture import CapturedModel, capture, dynamic_shapes, quiet_export
+from attar._src.model.chains.derived import fold_derived
 from attar._src.model.fold import Folding, Refusal, clean, fold_batch_norms, merge_batch_norms
 from attar._src.model.ports import describe_ports, name_inputs, name_outputs, name_values
 from attar._src.model.programs import state_of

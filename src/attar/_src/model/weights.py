@@ -82,18 +82,16 @@ def _readings(
     while todo:
         source, moves, shape = todo.pop(0)
         for user in source.users:
-            role = operator_of(user).role
-            sizes = channel_sizes(user, source, shape) if role is not None and len(shape) > 1 else None
-            if role is not None and sizes is not None:
+            role = operator_of(user).role or ""
+            sizes = channel_sizes(user, source, shape) if role and len(shape) > 1 else None
+            if sizes is not None:
                 found.append((user, role, Reading(moves, sizes)))
             elif is_move(user) and (user in constant or user.target is aten.expand.default):
                 others = [each for each in user.all_input_nodes if each is not source and each in constant]
                 move = Move.of(user, source, evaluate(graph, others))
-                value = user.meta.get("val")
-                lengths = value.shape if isinstance(value, torch.Tensor) else ()
-                todo.append((user, (*moves, move), tuple(x if isinstance(x, int) else 1 for x in lengths)))
-    order = {node: position for position, node in enumerate(graph.graph.nodes)}
-    return sorted(found, key=lambda each: order[each[0]])
+                lengths: Any = getattr(user.meta.get("val"), "shape", ())
+                todo.append((user, (*moves, move), tuple(each if isinstance(each, int) else 1 for each in lengths)))
+    return found
 
 
 @dataclass(frozen=True)

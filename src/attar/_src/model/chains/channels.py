@@ -126,7 +126,7 @@ def _turned(reading: Reading) -> Shape:
 
 
 def granularity_of(shape: Shape, sizes: Shape) -> Granularity:
-    """Return the simplest granularity with blocks of these sizes: ``(1, 64)`` of ``(8, 64)`` is one for each channel."""
+    """Return the simplest granularity with blocks of these sizes: ``(1, 64)`` of ``(8, 64)`` is one for each row."""
     cut = [axis for axis, (length, size) in enumerate(zip(shape, sizes, strict=True)) if size < length]
     if not cut:
         # The only channel of (1, 64) is that of an axis too.
@@ -159,7 +159,7 @@ def _labels(shape: Shape, readings: Sequence[Reading]) -> NDArray[np.int64]:
 
 def _block(labels: NDArray[np.int64], axis: int) -> int:
     """Return how many neighbours along an axis are one channel, if all such blocks are different channels; else all."""
-    length = labels.shape[axis]
+    length = int(labels.shape[axis])
     lines = np.moveaxis(labels, axis, -1).reshape(-1, length)
     one, next_one = lines[:, :-1], lines[:, 1:]
     known = (one >= 0) & (next_one >= 0)

@@ -21,9 +21,8 @@ def constant_nodes(graph: fx.Graph) -> set[fx.Node]:
     """
     constant: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.op == "get_attr":
-            constant.add(node)
-        elif node.op == "call_function" and constant.issuperset(node.all_input_nodes) and not _is_random(node):
+        called = node.op == "call_function" and constant.issuperset(node.all_input_nodes)
+        if node.op == "get_attr" or (called and not _is_random(node)):
             constant.add(node)
         constant.difference_update(_changed_by(node))
     return constant
@@ -52,7 +51,7 @@ def evaluate(graph: fx.GraphModule, nodes: Iterable[fx.Node]) -> dict[fx.Node, t
             values[node] = value.clone() if isinstance(value, torch.Tensor) and not value.requires_grad else value
         else:
             args, kwargs = _given(node, values)
-            values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+            values[node] = node.target(*args, **kwargs)
     return {node: values[node] for node in wanted}
 
 

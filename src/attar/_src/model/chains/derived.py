@@ -32,7 +32,7 @@ def find_derived(graph: fx.GraphModule, module: nn.Module) -> dict[str, str]:
     """
     constant, state = constant_nodes(graph.graph), state_of(graph)
     found: dict[str, str] = {}
-    for node in _computed(graph.graph, constant):
+    for node in _computed(graph.graph, constant, state):
         sources = _sources(node, state)
         name = _natural_name(module, sources) or f"{_largest(sources, state)}_{_operator(node)}"
         number, free = 1, name
@@ -41,6 +41,12 @@ def find_derived(graph: fx.GraphModule, module: nn.Module) -> dict[str, str]:
             free = f"{name}_{number}"
         found[free] = node.name
     return found
+
+
+def derived_value(graph: fx.GraphModule, node: str) -> torch.Tensor:
+    """Return the present value of a node of :func:`find_derived`, with gradient to the parameters."""
+    found = next(each for each in graph.graph.nodes if each.name == node)
+    return evaluate(graph, [found])[found]
 
 
 def fold_derived(graph: fx.GraphModule, derived: Mapping[str, str]) -> None:
@@ -61,7 +67,7 @@ def fold_derived(graph: fx.GraphModule, derived: Mapping[str, str]) -> None:
     drop_unused(graph)
 
 
-def _computed(graph: fx.Graph, constant: Collection[fx.Node]) -> list[fx.Node]:
+def _computed(graph: fx.Graph, constant: Collection[fx.Node], state: Mapping[str, torch.Tensor]) -> list[fx.Node]:
     """Return the constant nodes to store, in the order of the graph: the last to compute, behind which are moves."""
     todo = [node for node in constant if any(user not in constant for user in node.users)]
     found: set[fx.Node] = set()
@@ -71,19 +77,18 @@ def _computed(graph: fx.Graph, constant: Collection[fx.Node]) -> list[fx.Node]:
         if node in seen or node.op == "get_attr":
             continue
         seen.add(node)
-        if is_move(node) or not _is_smaller(node):
+        if is_move(node) or not _is_smaller(node, state):
             todo.extend(each for each in node.all_input_nodes if each in constant)
         else:
             found.add(node)
     return [node for node in graph.nodes if node in found]
 
 
-def _is_smaller(node: fx.Node) -> bool:
-    """Whether a node computes a floating-point tensor with at most the elements of the state it is computed from."""
+def _is_smaller(node: fx.Node, state: Mapping[str, torch.Tensor]) -> bool:
+    """Whether a node computes a float32 tensor with at most the elements of the state it is computed from."""
     value = node.meta.get("val")
-    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+    if not isinstance(value, torch.Tensor) or value.dtype is not torch.float32:
         return False
-    state = state_of(node.graph.owning_module)
     read = [state[name] for name in _sources(node, state)]
     return bool(read) and value.numel() <= sum(each.numel() for each in read if each.is_floating_point())
 

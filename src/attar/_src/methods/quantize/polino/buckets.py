@@ -31,8 +31,8 @@ class BucketRows:
         self.shape = shape
         shape = (self.count, math.prod(self.cut[1::2])) if self.cut else shape
         # Every other granularity cuts runs of ``size`` elements out of the flat tensor, or of each index of an axis.
-        of_axis = isinstance(granularity, PerChannel | PerGroup)
-        self.axis = granularity.axis if of_axis else 0 if self.cut else None
+        of_rows = 0 if self.cut else None
+        self.axis = granularity.axis if isinstance(granularity, PerChannel | PerGroup) else of_rows
         self.channels = 1 if self.axis is None else shape[self.axis]
         self.length = math.prod(shape) // self.channels if self.channels else 0
         self.size = granularity.size if isinstance(granularity, PerBucket | PerGroup) else self.length
