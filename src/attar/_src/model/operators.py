@@ -117,16 +117,20 @@ def channel_sizes(node: fx.Node, operand: fx.Node, shape: Sequence[int]) -> tupl
 
 
 def _einsum_axes(node: fx.Node, operand: fx.Node, rank: int) -> tuple[int, ...]:
-    """Return the axes of an operand that the result of an einsum has."""
-    terms, _, out = str(node.args[0]).replace(" ", "").partition("->")
-    operands: Any = node.args[1]
-    letters = terms.split(",")[list(operands).index(operand)]
-    if "->" not in str(node.args[0]):
-        out = "..." + "".join(letter for letter in terms if terms.count(letter) == 1)
+    """Return the axes of an operand that are not summed over in its own product.
+
+    In ``beo,eoi,be->bi`` the second operand has the output channels ``(e, i)``: e is summed over afterwards.
+    """
+    equation, operands = str(node.args[0]).replace(" ", ""), list(node.args[1])  # type: ignore[arg-type]
+    left, arrow, out = equation.partition("->")
+    terms = left.split(",")
+    if not arrow:
+        out = "..." + "".join(letter for letter in left if left.count(letter) == 1)
     # An ellipsis stands for the axes that the letters leave over.
-    head, dots, tail = letters.partition("...")
+    head, dots, tail = terms[operands.index(operand)].partition("...")
     every = [*head, *(["..."] * (rank - len(head) - len(tail)) if dots else []), *tail]
-    return tuple(axis for axis, letter in enumerate(every) if letter in out)
+    kept = [each in out or sum(each in term for term in terms) > 2 for each in every]
+    return tuple(axis for axis, keep in enumerate(kept) if keep)
 
 
 def is_layer(node: fx.Node) -> bool:
