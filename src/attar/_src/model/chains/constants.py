@@ -17,14 +17,14 @@ from attar._src.model.operators import moves, operator_of
 def constant_nodes(graph: fx.Graph) -> set[fx.Node]:
     """Return the nodes whose value is the same for all inputs.
 
-    Random values are not, and neither are values that the program changes in place.
+    Random values are not, and neither are values that the program changes in place, or views of which it changes.
     """
+    changed = {_base(value) for node in graph.nodes for value in _written(node)}
     constant: set[fx.Node] = set()
     for node in graph.nodes:
-        called = node.op == "call_function" and constant.issuperset(node.all_input_nodes)
-        if node.op == "get_attr" or (called and not _is_random(node)):
+        called = node.op == "call_function" and constant.issuperset(node.all_input_nodes) and not _is_random(node)
+        if (node.op == "get_attr" or called) and node not in changed:
             constant.add(node)
-        constant.difference_update(_changed_by(node))
     return constant
 
 
@@ -75,11 +75,17 @@ def _is_random(node: fx.Node) -> bool:
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and not operator_of(node).identity
 
 
-def _changed_by(node: fx.Node) -> list[fx.Node]:
-    """Return the nodes whose value a node changes in place, itself included."""
+def _written(node: fx.Node) -> list[fx.Node]:
+    """Return the values that a node changes in place."""
     schema = getattr(node.target, "_schema", None)
     if schema is None or not schema.is_mutable or operator_of(node).identity:
         return []
     written = [argument.alias_info is not None and argument.alias_info.is_write for argument in schema.arguments]
-    changed = [value for value, write in zip(node.args, written, strict=False) if write and isinstance(value, fx.Node)]
-    return [node, *changed]
+    return [value for value, write in zip(node.args, written, strict=False) if write and isinstance(value, fx.Node)]
+
+
+def _base(node: fx.Node) -> fx.Node:
+    """Return the value that a node is a view of, itself if of none."""
+    while is_move(node) and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    return node
