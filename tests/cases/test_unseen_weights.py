@@ -79,6 +79,17 @@ def test_a_weight_behind_a_chain_is_quantized(tmp_path, case):
     assert sqnr(net(x), attar.Session(tmp_path / "m.attar").run(x.numpy())) > 40
 
 
+@pytest.mark.parametrize("case", ["split", "select", "index", "view", "slice", "tensordot", "permute"])
+def test_the_parts_of_a_weight_run_in_integers(tmp_path, case):
+    torch.manual_seed(0)
+    net, x = Through(*READ[case]), torch.randn(64, 8)
+    attar.quantize(net, x, bits=8, activations=8).save(tmp_path / "m.attar")
+    session = attar.Session(tmp_path / "m.attar")
+    assert session.integer_layers()
+    assert {layer.reason for layer in session.layers} <= {"", "ONNX Runtime chose a float kernel"}
+    assert sqnr(net(x), session.run(x.numpy())) > 30
+
+
 class Decoder(nn.Module):
     """Its cross-attention reads parts of a packed projection."""
 
