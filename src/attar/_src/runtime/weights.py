@@ -99,14 +99,15 @@ class Weights:
 
     def int8(self, name: str, axis: int) -> Int8Weight | str:
         """Return an initializer as int8 codes with one scale or scales along the output axis, or the reason why not."""
-        one = whole(self._bindings[self._root(name)])
-        if one is None:
-            return "it is put together of several tensors or of parts of one"
-        stored = self._tensor(one.tensor)
+        tensor, *more = dict.fromkeys(self.parts(name))
+        if more:
+            return "it is put together of several tensors"
+        stored, one = self._tensor(tensor), whole(self._bindings[self._root(name)])
         match stored:
             case Quantized() if stored.scheme.symmetric:
                 granularity = stored.scheme.granularity
-                if stored.scale.size > 1 and (name in self._moved or isinstance(granularity, PerBlock)):
+                cut = one is None or name in self._moved
+                if stored.scale.size > 1 and (cut or isinstance(granularity, PerBlock)):
                     return self._along(name, stored, axis)
                 along = _scale_axis(granularity, stored.shape)
             case Quantized():
@@ -120,7 +121,7 @@ class Weights:
         if isinstance(along, str):
             return along
         codes = self._resolved(name, lambda _: stored.codes).astype(np.int8, copy=False)
-        if along is not None and _follow(along, stored.shape, one, codes.shape) != axis:
+        if along is not None and one is not None and _follow(along, stored.shape, one, codes.shape) != axis:
             return f"its scales do not run along the output axis, {axis}"
         return Int8Weight(codes, stored.scale, None if along is None else axis)
 
