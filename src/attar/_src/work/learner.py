@@ -186,7 +186,7 @@ class Learner:
                 tensors[name] = scaled
         activations, rounded = self._grids(traced, quantized)
         graphs = {MAIN: CompressedGraph(traced, activations, rounded, None if fold else self.traced)}
-        piece = CompressedModel(graphs, tensors, tuple(self.record))
+        piece = CompressedModel(graphs, tensors, tuple(self.record), traced.warnings)
         for constraint in self.constraints:
             piece = constraint.finish(piece)
         return piece
