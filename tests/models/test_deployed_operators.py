@@ -228,7 +228,7 @@ def test_fourier_transforms(tmp_path):
     assert not low
     # What no weight multiplies is not rounded, and the matrices of cosines are not in the file.
     assert signal_to_noise(wanted["rfft2"], found["rfft2"]) > 90
-    assert (tmp_path / "m.attar").stat().st_size < 60_000
+    assert (tmp_path / "m.attar").stat().st_size < 120_000
 
 
 class Bags(nn.Module):
@@ -340,7 +340,7 @@ class Refused(nn.Module):
             lambda x: F.pad(torch.fft.rfft(x, 5000).real, (0, 13))[:, :16],
             "Fourier transform of 5000 points; at most 4096",
         ),
-        (lambda x: x @ torch.ones(3, 3), r"Refused cannot be traced \(at test_deployed"),
+        (lambda x: x @ torch.ones(3, 3), r"cannot be traced \(at test_deployed.*must have same reduction dim"),
     ],
 )
 def test_what_has_no_form_in_a_file_is_said_with_its_line_and_the_way_out(function, message):
