@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
+from attar._src.core.axes import Axes, same_axes
 from attar._src.core.errors import ModelError
 from attar._src.core.fields import first_arguments
 from attar._src.core.garbage import collection_paused
@@ -26,6 +27,8 @@ from attar._src.model.export.modes import check_main_output, drop_batch_counts, 
 from attar._src.model.export.refusals import not_captured, refuse_random
 from attar._src.model.interface import flat_entry, forward_parameters
 from attar._src.model.programs import copy_graph
+from attar._src.model.recurrent.packed import padded_instead_of_packed
+from attar._src.model.recurrent.rules import whole_layers
 from attar._src.model.traced import TracedModel
 
 _LOUD = ("torch.onnx", "onnxscript", "torch.export", "torch.fx.experimental.symbolic_shapes")
@@ -39,7 +42,7 @@ class CapturedModel:
         training: with batch statistics and dropout, where the module itself has them in training.
         evaluation: what is deployed; its values have the names they have in ``training``.
         example: the inputs it was captured with.
-        dynamic: axes of every input whose length may vary.
+        axes: of each input.
         names: the arguments these inputs are.
         outputs: the paths of the outputs of ``evaluation``; empty if they have no names (``model.interface``).
         warnings: sentences about outputs that are left out.
@@ -50,7 +53,7 @@ class CapturedModel:
     training: fx.GraphModule
     evaluation: fx.GraphModule
     example: tuple[torch.Tensor, ...]
-    dynamic: tuple[int, ...]
+    axes: tuple[Axes, ...]
     names: tuple[str, ...]
     outputs: tuple[str, ...]
     warnings: tuple[str, ...] = ()
@@ -67,7 +70,7 @@ def capture(
     example: Sequence[torch.Tensor],
     *,
     names: Sequence[str] = (),
-    dynamic: Sequence[int] = (0,),
+    dynamic: Sequence[int | Axes] = (0,),
     method: str = "forward",
     train: bool = True,
 ) -> CapturedModel:
@@ -82,7 +85,7 @@ def capture(
         module: any module that ``torch.export`` can trace; float32 parameters.
         example: its inputs, at least two long along every dynamic axis.
         names: the arguments these are, in the order of the signature; by default the first ones.
-        dynamic: axes of every input whose length may vary.
+        dynamic: axes whose length may vary, the same numbers for every input, or the axes of each.
         method: called instead of ``forward``.
         train: whether it will be trained; else both programs are that of evaluation.
 
@@ -92,20 +95,19 @@ def capture(
     """
     _check(module, method)
     example = tuple(example)
+    axes = same_axes(dynamic, [tensor.dim() for tensor in example])
     names = tuple(names) or first_arguments(forward_parameters(module, method), len(example))
 
     def program(mode: bool) -> _Program:
         with in_mode(module, train=mode):
-            return _exported(module, example, names, dynamic, method)
+            return _exported(module, example, names, axes, method)
 
     deployed = program(False)
     refuse_random(module, deployed.graph)
     training, evaluation, left_out = deployed.graph, deployed.graph, ""
     if train:
         training, evaluation, left_out = _with_training(module, evaluation, program)
-    return CapturedModel(
-        training, evaluation, example, tuple(dynamic), names, deployed.outputs, deployed.warnings, left_out
-    )
+    return CapturedModel(training, evaluation, example, axes, names, deployed.outputs, deployed.warnings, left_out)
 
 
 class _Program(NamedTuple):
@@ -134,12 +136,12 @@ def _with_training(
 
 
 def _exported(
-    module: nn.Module, example: tuple[torch.Tensor, ...], names: Sequence[str], dynamic: Sequence[int], method: str
+    module: nn.Module, example: tuple[torch.Tensor, ...], names: Sequence[str], axes: Sequence[Axes], method: str
 ) -> _Program:
     """Return the module in its present mode as a program."""
     try:
-        with flat_entry(module, names, method) as warnings, quiet_export():
-            program = torch.export.export(module, example, dynamic_shapes=dynamic_shapes(module, example, dynamic))
+        with flat_entry(module, names, method) as warnings, quiet_export(), padded_instead_of_packed():
+            program = torch.export.export(module, example, dynamic_shapes=dynamic_shapes(module, example, axes))
     except Exception as error:
         raise not_captured(module, error) from error
     graph = program.module(check_guards=False)
@@ -184,7 +186,7 @@ def quiet_export() -> Iterator[None]:
         logger.setLevel(logging.CRITICAL)
     try:
         # The exporter prints its graph when it fails.
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), collection_paused():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), collection_paused(), whole_layers():
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -192,13 +194,13 @@ def quiet_export() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def dynamic_shapes(module: nn.Module, example: Sequence[torch.Tensor], axes: Sequence[int]) -> Any:
-    """Return the exporters' argument ``dynamic_shapes`` if these axes of every input vary."""
+def dynamic_shapes(module: nn.Module, example: Sequence[torch.Tensor], axes: Sequence[Axes]) -> Any:
+    """Return the exporters' argument ``dynamic_shapes`` for inputs with these axes."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     names = [name for name, each in inspect.signature(module.forward).parameters.items() if each.kind in kinds]
     shapes = [
-        {axis: torch.export.Dim.DYNAMIC for axis in axes if axis < tensor.dim()} if tensor.dim() else None
-        for tensor in example
+        dict.fromkeys(of.varying, torch.export.Dim.DYNAMIC) if tensor.dim() else None
+        for of, tensor in zip(axes, example, strict=True)
     ]
     # A traced graph takes *args, which no name refers to.
     return tuple(shapes) if len(names) < len(example) else dict(zip(names, shapes, strict=False))
