@@ -23,7 +23,7 @@ from attar._src.core.axes import Axes
 from attar._src.core.errors import ModelError
 from attar._src.model.bind import bind
 from attar._src.model.capture import CapturedModel, capture, dynamic_shapes, quiet_export
-from attar._src.model.export.lower import lower
+from attar._src.model.export.decompositions import decompose
 from attar._src.model.export.refusals import not_exported
 from attar._src.model.fold import Folding, Refusal, clean, fold_batch_norms, merge_batch_norms, separate_biases
 from attar._src.model.ports import describe_ports, name_inputs, name_outputs
@@ -82,7 +82,7 @@ def deploy_graph(
             if node.name in emit:
                 added[_add_after(graph.graph, node, emit[node.name]).name] = node.name
         clean(graph)
-        lower(graph)
+        decompose(graph)
         folding = fold_batch_norms(graph, refuse)
         if merge:
             merge_batch_norms(graph)

@@ -17,7 +17,7 @@ from torch.nn import functional
 from attar._src.core.errors import ModelError
 
 #: The largest transform: its two matrices of float32 have 64 MiB each.
-MOST_POINTS = 4096
+_MOST_POINTS = 4096
 
 
 def fft(x: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None, *, sign: int = -1) -> Tensor:
@@ -151,9 +151,9 @@ def _transform(x: Tensor, n: int | None, dim: int, norm: str | None, sign: int, 
 
 def _matrices(n: int, bins: int) -> tuple[Tensor, Tensor]:
     """Return cosine and sine of 2 pi k n / N, ``(N, bins)``; the product is taken modulo N, so that it stays exact."""
-    if n > MOST_POINTS:
+    if n > _MOST_POINTS:
         raise ModelError(
-            f"a Fourier transform of {n} points; at most {MOST_POINTS} can be deployed, as a matrix product"
+            f"a Fourier transform of {n} points; at most {_MOST_POINTS} can be deployed, as a matrix product"
         )
     angles = torch.arange(n).unsqueeze(1) * torch.arange(bins) % n
     angles = angles.to(torch.float32) * (2 * math.pi / n)

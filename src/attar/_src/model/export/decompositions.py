@@ -1,4 +1,4 @@
-"""Operators that are written differently before the export, because ONNX or the format has none that is as safe.
+"""Decompositions of operators for which ONNX or the format has none that is as safe.
 
 A rule replaces a call by one of a Python function on the same values; the export traces it. Each function computes what
 the operator computes, to the last digits.
@@ -18,10 +18,10 @@ from attar._src.model.export import fourier
 from attar._src.model.operators import argument, arguments, aten
 
 #: What a call becomes: function and arguments; None if it stays.
-Call = tuple[Callable[..., Any], tuple[Any, ...]]
+_Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
-def lower(graph: fx.GraphModule) -> None:
+def decompose(graph: fx.GraphModule) -> None:
     """Replace calls by those of functions that can be exported, in place."""
     for node in graph.graph.nodes:
         made = _RULES[node.target](node) if node.target in _RULES else None
@@ -31,17 +31,17 @@ def lower(graph: fx.GraphModule) -> None:
     graph.recompile()
 
 
-def _all(function: Callable[..., Any]) -> Callable[[fx.Node], Call | None]:
+def _all(function: Callable[..., Any]) -> Callable[[fx.Node], _Call | None]:
     """Return the rule that calls a function with every argument of the operator, by position."""
 
-    def rule(node: fx.Node) -> Call:
+    def rule(node: fx.Node) -> _Call:
         names = [each.name for each in node.target._schema.arguments]  # type: ignore[union-attr]
         return function, tuple(argument(node, name) for name in names)
 
     return rule
 
 
-def _bag(node: fx.Node) -> Call:
+def _bag(node: fx.Node) -> _Call:
     weight, indices, offsets, mode, weights, last, padding = arguments(
         node, "weight indices offsets mode per_sample_weights include_last_offset padding_idx"
     )
@@ -108,7 +108,7 @@ def bags(
     return (total if mode == 0 else total / count.clamp(min=1),)
 
 
-def _masked_put(node: fx.Node) -> Call | None:
+def _masked_put(node: fx.Node) -> _Call | None:
     """``y[mask] = 0.0`` as a choice between two values; several values would have to be counted."""
     data, indices, values, accumulate = arguments(node, "self indices values accumulate")
     known = [each.meta["val"] for each in (*indices, values) if isinstance(each, fx.Node)]
@@ -146,7 +146,7 @@ def distances(x: Tensor, y: Tensor, p: float = 2.0, *_: Any) -> Tensor:
     return found
 
 
-def fold(
+def columns_to_image(
     columns: Tensor,
     output_size: Sequence[int],
     kernel: Sequence[int],
@@ -171,7 +171,7 @@ def fold(
     return found if columns.dim() == 3 else found.squeeze(0)
 
 
-def _adaptive_maximum(node: fx.Node) -> Call | None:
+def _adaptive_maximum(node: fx.Node) -> _Call | None:
     """The maxima of uneven windows; even ones are exported as they are."""
     x, sizes = node.args[0], node.args[1]
     shape = x.meta["val"].shape[-len(sizes) :]  # type: ignore[union-attr,arg-type]
@@ -190,12 +190,12 @@ def adaptive_maximum(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor]:
     return (x,)
 
 
-def _leaky(node: fx.Node) -> Call | None:
+def _leaky(node: fx.Node) -> _Call | None:
     x, lower, upper, training = arguments(node, "self lower upper training")
     return None if training else (functional.leaky_relu, (x, (lower + upper) / 2))
 
 
-_RULES: Mapping[Any, Callable[[fx.Node], Call | None]] = {
+_RULES: Mapping[Any, Callable[[fx.Node], _Call | None]] = {
     aten.embedding_bag.padding_idx: _bag,
     aten.embedding_bag.default: _bag,
     aten.index_put_.default: _masked_put,
@@ -203,7 +203,7 @@ _RULES: Mapping[Any, Callable[[fx.Node], Call | None]] = {
     aten.median.dim: _all(median),
     aten.kthvalue.default: _all(kth),
     aten.cdist.default: _all(distances),
-    aten.col2im.default: _all(fold),
+    aten.col2im.default: _all(columns_to_image),
     aten.adaptive_max_pool1d.default: _adaptive_maximum,
     aten.adaptive_max_pool2d.default: _adaptive_maximum,
     aten.adaptive_max_pool3d.default: _adaptive_maximum,
