@@ -99,6 +99,7 @@ IMAGES = {
     "group_norm": lambda x: F.group_norm(x, 2),
     "instance_norm": F.instance_norm,
     "batch_norm of the batch": lambda x: F.batch_norm(x, None, None, training=True),
+    "batch_norm always in training": lambda x: F.batch_norm(x, torch.zeros(8), torch.ones(8), training=True),
     "pixel_shuffle": lambda x: F.pixel_shuffle(x, 2).repeat(1, 4, 1, 1),
     "pixel_unshuffle": lambda x: F.pixel_unshuffle(x, 2)[:, :8],
     "channel_shuffle": lambda x: F.channel_shuffle(x, 2),

@@ -195,6 +195,13 @@ def _leaky(node: fx.Node) -> _Call | None:
     return None if training else (functional.leaky_relu, (x, (lower + upper) / 2))
 
 
+def _batch_statistics(node: fx.Node) -> _Call | None:
+    """A batch-norm that uses the statistics of each batch in evaluation too, and only writes the running ones."""
+    names = "input weight bias running_mean training momentum eps cudnn_enabled"
+    x, weight, bias, mean, training, *rest = arguments(node, names)
+    return (torch.batch_norm, (x, weight, bias, None, None, True, *rest)) if training and mean is not None else None
+
+
 _RULES: Mapping[Any, Callable[[fx.Node], _Call | None]] = {
     aten.embedding_bag.padding_idx: _bag,
     aten.embedding_bag.default: _bag,
@@ -208,6 +215,7 @@ _RULES: Mapping[Any, Callable[[fx.Node], _Call | None]] = {
     aten.adaptive_max_pool2d.default: _adaptive_maximum,
     aten.adaptive_max_pool3d.default: _adaptive_maximum,
     aten.rrelu.default: _leaky,
+    aten.batch_norm.default: _batch_statistics,
     aten.stft.default: _all(fourier.stft),
     aten.istft.default: _all(fourier.istft),
     aten.fft_fft.default: _all(fourier.fft),
