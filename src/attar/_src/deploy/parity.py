@@ -31,7 +31,7 @@ TIE = 1e-6
 #: Largest number of inputs to compare: float64 is slow, and errors show on the first inputs.
 EXAMPLES = 512
 #: Of a large module fewer, those that take this number of multiplications and additions, and at least ENOUGH.
-OPERATIONS = 2e10
+OPERATIONS = 1e10
 ENOUGH = 16
 
 
@@ -137,18 +137,19 @@ def _same_shape(name: str, got: NDArray[Any], want: NDArray[Any]) -> None:
         )
 
 
-def compared(inputs: CalibrationInputs, graph: fx.GraphModule, *, cut: bool) -> CalibrationInputs:
+def compared(inputs: CalibrationInputs, graph: fx.GraphModule, *, cut: bool, share: int = 1) -> CalibrationInputs:
     """Return the first inputs, as many as a comparison is worth: EXAMPLES, or fewer where ``graph`` takes long.
 
     Example: an encoder with 3e9 operations for 128 tokens is compared on ``ENOUGH`` sequences, a ResNet-20 with 8e7 for
-    an image on 243 images. ``cut``: whether the graph takes batches of any size.
+    an image on 121 images. ``cut``: whether the graph takes batches of any size;
+    ``share``: divides the number where fewer are enough.
     """
     few = inputs.example(2) if cut else inputs.batches[0]
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_RECURRENT) as counter:
         graph(*few)
     one = counter.get_total_flops() / max(inputs.count(few), 1)
     worth = EXAMPLES if one == 0 else min(EXAMPLES, max(ENOUGH, int(OPERATIONS / one)))
-    return inputs.first(worth, cut=cut)
+    return inputs.first(max(2, worth // share), cut=cut)
 
 
 def _recurrent_operations(x: Shape, w_input: Shape, w_state: Shape, *_: Any, **__: Any) -> int:

@@ -116,11 +116,12 @@ class ChannelMean(Statistic):
         return np.asarray((self.total / self.count).numpy())
 
     def add(self, x: torch.Tensor) -> None:
-        moved = x.detach().double().movedim(self.axis, -1).flatten(0, -2)
-        summed = moved.sum(0).cpu()
+        axis = self.axis % x.dim()
+        others = [each for each in range(x.dim()) if each != axis]
+        summed = (x.detach().sum(others, dtype=torch.float64) if others else x.detach().double()).cpu()
         _check_finite(x, summed)
         self.total += summed
-        self.count += len(moved)
+        self.count += x.numel() // max(len(summed), 1)
 
     @classmethod
     def arguments(cls, window: Window) -> tuple[Any, ...]:
