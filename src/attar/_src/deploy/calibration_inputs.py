@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from attar._src.core.axes import Dynamic, batch_axes
 from attar._src.core.errors import DataError
 from attar._src.core.fields import first_arguments, named_fields
+from attar._src.data.axes import Dynamic, batch_axes
 from attar._src.train.inputs import read_inputs
 from attar._src.work.calibration_inputs import CalibrationInputs, Inputs
 
@@ -25,7 +25,7 @@ def calibration_inputs(
 
     - an array or a tensor: axis 0 counts examples;
     - a tuple, list, mapping or dataclass instance of them: the module's inputs, with the same number of examples along
-      their batch axes (``core.axes``);
+      their batch axes (``data.axes``);
     - an iterable of batches (a DataLoader, a list of mappings), each in one of the forms of ``train.inputs``; labels
       are ignored.
 
@@ -65,7 +65,7 @@ def collect_inputs(
     Args:
         batches: names, none if by position, and inputs.
         examples: how many.
-        axes: names and all batches -> the axis of each input that counts examples; by default as ``core.axes`` finds.
+        axes: names and all batches -> the axis of each input that counts examples; by default as ``data.axes`` finds.
 
     Raises:
         DataError: there are fewer than two; an input is not finite; the names differ between batches.

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from attar._src.artifact.writer import pack
-from attar._src.core.axes import Axes, Dynamic, input_axes
 from attar._src.core.errors import ArtifactError, ModelError, SpecError
+from attar._src.data.axes import Axes, Dynamic, input_axes
 from attar._src.deploy.parity import FLOAT_TOLERANCE, Parity, compare_outputs, compared, output_arrays
 from attar._src.model.capture import CapturedModel, capture, in_mode
 from attar._src.model.interface import call_by_name

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from attar._src.core.axes import Shape
 from attar._src.core.errors import ParityError
 from attar._src.core.progress import track
+from attar._src.data.axes import Shape
 from attar._src.model.interface import flatten_outputs
 from attar._src.runtime.session import Session
 from attar._src.work.calibration_inputs import CalibrationInputs, Inputs
@@ -131,7 +131,7 @@ def compare_outputs(
 def _same_shape(name: str, got: NDArray[Any], want: NDArray[Any]) -> None:
     if got.shape != want.shape:
         raise ParityError(
-            f"output {name!r} has the shape {got.shape} in the file and {want.shape} in the module. If the module packs "
+            f"output {name!r} has the shape {got.shape} in the file and {want.shape} in the module. If it packs "
             "sequences, let the longest of each batch fill it, or write pad_packed_sequence(..., "
             "total_length=x.shape[1]): a file returns as many steps as it is given"
         )

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from attar._src.core.axes import Axes, same_axes
 from attar._src.core.errors import AttarError, ModelError, short_message
 from attar._src.core.fields import first_arguments
 from attar._src.core.garbage import collection_paused
+from attar._src.data.axes import Axes, same_axes
 from attar._src.model.interface import flat_entry, forward_parameters
 from attar._src.model.operators import argument, argument_position, aten, operator_of
 from attar._src.model.programs import copy_graph

@@ -69,9 +69,10 @@ def collect(
     """Run real inputs through a graph, and yield each key with its statistics as soon as they are complete.
 
     One pass over the data serves a block of keys, two passes if a statistic depends on another (a histogram on its
-    range), unless the data are one batch and the statistic is of one value: then it follows at once. A block is full when its accumulators need more than ``memory``; a larger key has a block of its own. Keep
-    only the needed parts of what is yielded: statistics that are still referred to stay in memory. Keys without
-    requests come first, before any pass.
+    range), unless the data are one batch and the statistic is of one value: then it follows at once. A block is full
+    when its accumulators need more than ``memory``; a larger key has a block of its own. Keep only the needed parts of
+    what is yielded: statistics that are still referred to stay in memory. Keys without requests come first, before any
+    pass.
 
     Args:
         graph: in evaluation mode; it is not changed.

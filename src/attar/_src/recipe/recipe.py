@@ -29,8 +29,8 @@ def _different(value: tuple[int, ...]) -> tuple[int, ...]:
     return value
 
 
-def _with_batch_axis(value: tuple[int, ...]) -> tuple[int, ...]:
-    if 0 not in value:
+def _with_batch_axis(value: Any) -> Any:
+    if isinstance(value, tuple) and 0 not in value:
         raise refused(f"{list(value)} should include 0, the batch axis, which varies in training")
     return value
 
@@ -63,7 +63,8 @@ class Recipe(Spec):
         baseline: the model the report compares with; by default the first teacher, or the first model.
         metric: ``accuracy``, ``mean_squared_error``, ``file.py:name``, or a function of outputs and targets.
         task: task of the models; if null, the data set's own.
-        dynamic: axes of the inputs whose length may vary at run time; 0 is the batch.
+        dynamic: axes of the inputs whose length may vary at run time, of every input (0 is the batch) or by name, as
+            ``attar.quantize`` takes them; by default the batch and what varies between calibration batches.
         coder: entropy coder of the files.
         root: folder that paths in the recipe are relative to, itself relative to the folder of the recipe's file.
 
@@ -86,7 +87,7 @@ class Recipe(Spec):
     baseline: str | None = None
     metric: Annotated[Reference, registered_word("metric", METRICS)] = "accuracy"
     task: str | None = None
-    dynamic: Annotated[_Different, AfterValidator(_with_batch_axis)] = (0,)
+    dynamic: Annotated[dict[str, _Different] | _Different | None, AfterValidator(_with_batch_axis)] = None
     coder: Literal["rans", "huffman", "raw"] = "rans"
     root: str = "."
 
