@@ -14,6 +14,7 @@ from torch import nn
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import ArtifactError, ModelError, SpecError
 from attar._src.data.axes import Axes, Dynamic, input_axes
+from attar._src.deploy.finite import check_module_finite
 from attar._src.deploy.parity import FLOAT_TOLERANCE, Parity, compare_outputs, compared, output_arrays
 from attar._src.model.capture import CapturedModel, capture, in_mode
 from attar._src.model.interface import call_by_name
@@ -37,11 +38,12 @@ def check_deployable(module: nn.Module, traced: TracedModel, use: FileInfo, inpu
 
     Raises:
         SpecError: the module has no weight that multiplies data.
-        ModelError: the graph cannot be deployed.
+        ModelError: the graph cannot be deployed, or a tensor of the module is not finite.
         ParityError: tracing, folding or exporting changed the outputs.
     """
     if not find_weights(traced.graph):
         raise SpecError(f"{type(module).__name__} has no weight that multiplies data; there is nothing to compress")
+    check_module_finite(module, traced)
     try:
         session = Session(pack(CompressedModel.of(traced).contents(use), coder="raw"))
     except ArtifactError as error:

@@ -13,6 +13,7 @@ import torch
 from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack, write_atomically
+from attar._src.deploy.finite import check_model_finite
 from attar._src.deploy.parity import Parity, compare_outputs, compared
 from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.report.record import NAME, read_report, remember
@@ -48,11 +49,13 @@ def package(
         The report, with the path and SHA-256 of the file.
 
     Raises:
+        ModelError: a tensor to store is not finite, as after a training that diverged.
         ParityError: the decoded file and the compressed model compute different outputs; nothing is written.
     """
     if (path.parent / NAME).exists():
         # Refuses a foreign report before the file is written.
         read_report(path.parent / NAME)
+    check_model_finite(compressed)
     packed = pack(compressed.contents(use), coder=coder)
     artifact = open_artifact(packed)
     inputs = inputs_by_graph(compressed, data)

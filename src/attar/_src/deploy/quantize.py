@@ -75,6 +75,7 @@ def quantize(
     scales: str = "absmax",
     observer: str = "percentile",
     keep: Sequence[str] = (),
+    keep_activations: Sequence[str] = (),
     overrides: Mapping[str, int] | None = None,
     correct_bias: bool = True,
     examples: int = 512,
@@ -100,6 +101,8 @@ def quantize(
         scales: solver of the weights' scales: ``absmax``, ``mse``, ``minmax`` or ``file.py:name``.
         observer: observer of the activations' ranges: ``minmax``, ``percentile``, ``mse`` or ``file.py:name``.
         keep: globs of layers left in floating point.
+        keep_activations: globs of layers whose inputs stay in floating point while their weights are quantized, or of
+            values by their names in warnings and reports.
         overrides: glob of layers -> bits; the last match wins.
         correct_bias: subtract the mean output error of rounded weights from the biases behind them.
         examples: largest number of inputs to use.
@@ -136,6 +139,7 @@ def quantize(
         scales=scales,
         observer=observer,
         keep=tuple(keep),
+        keep_activations=tuple(keep_activations),
         overrides=dict(overrides or {}),
         correct_bias=correct_bias,
     )

@@ -23,7 +23,7 @@ from attar._src.core.errors import ModelError, short_message
 from attar._src.data.axes import Axes
 from attar._src.model.bind import bind
 from attar._src.model.capture import CapturedModel, capture, dynamic_shapes, quiet_export
-from attar._src.model.fold import Folding, Refusal, clean, fold_batch_norms, merge_batch_norms
+from attar._src.model.fold import Folding, Refusal, clean, fold_batch_norms, merge_batch_norms, separate_biases
 from attar._src.model.ports import describe_ports, name_inputs, name_outputs
 from attar._src.model.programs import state_of
 from attar._src.model.recurrent.onnx_layers import TRANSLATIONS
@@ -86,6 +86,7 @@ def deploy_graph(
         folding = fold_batch_norms(graph, refuse)
         if merge:
             merge_batch_norms(graph)
+        separate_biases(graph)
     state = state_of(graph)
     variant = "\n".join([str(graph.graph), *(f"{name} {_form(value)}" for name, value in state.items())])
     known = captured.exports.get(variant)

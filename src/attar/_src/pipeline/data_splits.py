@@ -26,6 +26,7 @@ from attar._src.data.dataset import Dataset, holdout
 from attar._src.data.preprocessing import find_preprocessing
 from attar._src.data.registry import DATASETS, load_dataset
 from attar._src.deploy.calibration_inputs import collect_inputs, is_array
+from attar._src.measure.accuracy import AccuracyMetric
 from attar._src.pipeline import loader_checks
 from attar._src.recipe.parts import DataSpec
 from attar._src.train.feed import ArrayFeed, LoaderFeed, preprocessor
@@ -73,6 +74,11 @@ class DataSplits:
     test: Split
     use: FileInfo
     data: DataSpec
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether integer targets are classes, by the metric or the task."""
+        return self.use.metric == AccuracyMetric.name or self.use.task == "classification"
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the data set's name, and split -> SHA-256."""

@@ -46,6 +46,7 @@ class CompressedGraph:
         traced: the module, or one of its methods, as a graph; never changed.
         activations: quantized values of the graph by name, in graph order.
         rounded: those among them where the simulation rounds (the rest are moved copies of these).
+        floating: values that stay in floating point by request, by name in the graph that the file will have.
         folded_later: if batch-norms of ``traced`` are folded after a later training: the folded graph, whose sites are
             those that the file will have.
     """
@@ -53,6 +54,7 @@ class CompressedGraph:
     traced: TracedModel
     activations: Mapping[str, Activation] = field(default_factory=dict)
     rounded: frozenset[str] = frozenset()
+    floating: frozenset[str] = frozenset()
     folded_later: TracedModel | None = None
 
     def stored(self) -> dict[str, NDArray[Any]]:
