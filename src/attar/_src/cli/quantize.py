@@ -82,7 +82,7 @@ def quantize_command(
     dynamic: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="AXIS|NAME=AXES",
+            metavar="AXIS",
             help="Input axis of variable length, 0 the batch; or those of one input, its batch first: state=1; repeat. "
             "By default the batch and what varies in the data.",
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,10 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from attar._src.core.class_layout import usual_axis
 from attar._src.core.errors import ParityError
 from attar._src.core.progress import track
-from attar._src.data.axes import Shape
 from attar._src.model.interface import flatten_outputs
 from attar._src.runtime.session import Session
-from attar._src.work.calibration_inputs import CalibrationInputs, Inputs
+from attar._src.work.calibration_inputs import BatchInputs, CalibrationInputs
 
 #: Largest difference of floating-point models, relative to the largest output: orders of summation differ.
 FLOAT_TOLERANCE = 1e-3
@@ -93,7 +92,7 @@ class Parity:
 
 
 def compare_outputs(
-    session: Session, module: Callable[..., Any], batches: Iterable[Inputs], what: str = "parity"
+    session: Session, module: Callable[..., Any], batches: Iterable[BatchInputs], what: str = "parity"
 ) -> Parity:
     """Run a decoded file and a module on the same real inputs and compare their outputs.
 
@@ -153,7 +152,7 @@ def compared(inputs: CalibrationInputs, graph: fx.GraphModule, *, cut: bool, sha
     return inputs.first(max(2, worth // share), cut=cut)
 
 
-def _recurrent_operations(x: Shape, w_input: Shape, w_state: Shape, *_: Any, **__: Any) -> int:
+def _recurrent_operations(x: Sequence[int], w_input: Sequence[int], w_state: Sequence[int], *_: Any, **__: Any) -> int:
     """Two for each element of a layer's weights at each step: ``x`` is ``(time, batch, features)``."""
     return 2 * x[0] * x[1] * (math.prod(w_input) + math.prod(w_state))
 
