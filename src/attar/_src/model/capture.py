@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
-from attar._src.core.axes import Axes, same_axes
 from attar._src.core.errors import ModelError
 from attar._src.core.fields import first_arguments
 from attar._src.core.garbage import collection_paused
+from attar._src.data.axes import Axes, same_axes
 from attar._src.model.chains.derived import find_derived
 from attar._src.model.export.modes import check_main_output, drop_batch_counts, name_alike, train_as
 from attar._src.model.export.refusals import not_captured, refuse_random

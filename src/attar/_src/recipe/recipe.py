@@ -31,8 +31,8 @@ def _different(value: tuple[int, ...]) -> tuple[int, ...]:
     return value
 
 
-def _with_batch_axis(value: tuple[int, ...]) -> tuple[int, ...]:
-    if 0 not in value:
+def _with_batch_axis(value: Any) -> Any:
+    if isinstance(value, tuple) and 0 not in value:
         raise refused(f"{list(value)} should include 0, the batch axis, which varies in training")
     return value
 
@@ -68,7 +68,8 @@ class Recipe(Spec):
             of outputs and labels tell it.
         ignore_index: target that losses, metrics and reports leave out; if null, that of the losses, or -100.
         task: task of the models; if null, the data set's own.
-        dynamic: axes of the inputs whose length may vary at run time; 0 is the batch.
+        dynamic: axes of the inputs whose length may vary at run time, of every input (0 is the batch) or by name, as
+            ``attar.quantize`` takes them; by default the batch and what varies between calibration batches.
         coder: entropy coder of the files.
         root: folder that paths in the recipe are relative to, itself relative to the folder of the recipe's file.
 
@@ -93,7 +94,7 @@ class Recipe(Spec):
     class_axis: int | None = None
     ignore_index: int | None = None
     task: str | None = None
-    dynamic: Annotated[_Different, AfterValidator(_with_batch_axis)] = (0,)
+    dynamic: Annotated[dict[str, _Different] | _Different | None, AfterValidator(_with_batch_axis)] = None
     coder: Literal["rans", "huffman", "raw"] = "rans"
     root: str = "."
 
