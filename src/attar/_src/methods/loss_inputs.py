@@ -83,5 +83,6 @@ class InputCollector:
         inputs = LossInputs(
             main, every, batch, answers.outputs, progress, taps.take(), answers.features, self.weights, self.layout
         )
-        self.layout = self.layout.settled(main.shape, inputs.target_shape)
-        return inputs if inputs.layout is self.layout else replace(inputs, layout=self.layout)
+        if batch.targets is not None:
+            self.layout = self.layout.settled(main.shape, inputs.target_shape)
+        return replace(inputs, layout=self.layout)
