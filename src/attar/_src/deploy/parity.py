@@ -14,9 +14,9 @@ from torch import fx
 from torch.utils.flop_counter import FlopCounterMode
 
 from attar._src.core.axes import Shape
-from attar._src.core.class_layout import usual_axis
 from attar._src.core.errors import ParityError
 from attar._src.core.progress import track
+from attar._src.measure.class_layout import usual_axis
 from attar._src.model.interface import flatten_outputs
 from attar._src.runtime.session import Session
 from attar._src.work.calibration_inputs import CalibrationInputs, Inputs

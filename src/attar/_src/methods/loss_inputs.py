@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attar._src.core.class_layout import ClassLayout
 from attar._src.core.errors import SpecError, UnknownName
+from attar._src.measure.class_layout import ClassLayout
 from attar._src.model.interface import flatten_outputs, main_output
 from attar._src.model.taps import LayerTaps
 from attar._src.train.batch import Batch

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar._src.artifact.inspect import inspect_artifact
-from attar._src.core.class_layout import ClassLayout
 from attar._src.core.errors import DataError
 from attar._src.core.progress import track
+from attar._src.measure.class_layout import ClassLayout
 from attar._src.measure.latency import Latency, interleave
 from attar._src.measure.metric import Metric, Scored, score
 from attar._src.measure.runner import example_feed, open_runner
