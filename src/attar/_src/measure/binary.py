@@ -25,6 +25,7 @@ class BinaryAccuracy:
     """
 
     name: ClassVar[str] = "binary_accuracy"
+    larger_is_better: ClassVar[bool] = True
     layout: ClassLayout = FROM_SHAPES
 
     def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
@@ -52,6 +53,7 @@ class F1:
     """
 
     name: ClassVar[str] = "f1"
+    larger_is_better: ClassVar[bool] = True
     layout: ClassLayout = FROM_SHAPES
 
     def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
