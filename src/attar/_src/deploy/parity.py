@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from attar._src.core.class_layout import usual_axis
 from attar._src.core.errors import ParityError
 from attar._src.core.progress import track
+from attar._src.measure.class_layout import usual_axis
 from attar._src.model.interface import flatten_outputs
 from attar._src.runtime.session import Session
 from attar._src.work.calibration_inputs import BatchInputs, CalibrationInputs
