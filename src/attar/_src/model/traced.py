@@ -32,6 +32,7 @@ class TracedModel:
         parameters: number of parameters of the module, tied ones once.
         origins: value of the graph -> the same value in the captured program.
         baked: tensors of the state whose values are part of ``model`` or ``constants``, as they were at the export.
+        warnings: sentences for the user about what was left out.
     """
 
     graph: fx.GraphModule
@@ -46,6 +47,7 @@ class TracedModel:
     parameters: int
     origins: Mapping[str, str]
     baked: Mapping[str, torch.Tensor]
+    warnings: tuple[str, ...] = ()
 
     @property
     def folds(self) -> tuple[Fold, ...]:
