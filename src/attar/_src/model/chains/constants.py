@@ -41,6 +41,8 @@ def evaluate(graph: fx.GraphModule, nodes: Iterable[fx.Node]) -> dict[fx.Node, t
     """Return the values of constant nodes, with gradient to the parameters; the state of the graph does not change."""
     values: dict[fx.Node, Any] = {}
     wanted = list(nodes)
+    if not wanted:
+        return {}
     needed = _ancestors(wanted)
     for node in graph.graph.nodes:
         if node not in needed:
