@@ -12,7 +12,7 @@ import inspect
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from attar._src.core.axes import Axes, same_axes
 from attar._src.core.errors import ModelError
 from attar._src.core.fields import first_arguments
 from attar._src.core.garbage import collection_paused
+from attar._src.model.chains.derived import find_derived
 from attar._src.model.export.modes import check_main_output, drop_batch_counts, name_alike, train_as
 from attar._src.model.export.refusals import not_captured, refuse_random
 from attar._src.model.interface import flat_entry, forward_parameters
@@ -47,6 +48,7 @@ class CapturedModel:
         outputs: the paths of the outputs of ``evaluation``; empty if they have no names (``model.interface``).
         warnings: sentences about outputs that are left out.
         left_out: why ``training`` lacks what the module's code does in training alone; empty if it lacks nothing.
+        derived: name of a weight that is computed from parameters -> the node that computes it (``model.chains``).
         exports: what it was exported to, by structural variant; filled by ``model.trace``.
     """
 
@@ -58,6 +60,7 @@ class CapturedModel:
     outputs: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     left_out: str = ""
+    derived: Mapping[str, str] = field(default_factory=dict)
     exports: dict[str, TracedModel] = field(default_factory=dict, repr=False, compare=False)
 
     def copy(self, *, train: bool) -> fx.GraphModule:
@@ -107,7 +110,17 @@ def capture(
     training, evaluation, left_out = deployed.graph, deployed.graph, ""
     if train:
         training, evaluation, left_out = _with_training(module, evaluation, program)
-    return CapturedModel(training, evaluation, example, axes, names, deployed.outputs, deployed.warnings, left_out)
+    return CapturedModel(
+        training,
+        evaluation,
+        example,
+        axes,
+        names,
+        deployed.outputs,
+        deployed.warnings,
+        left_out,
+        find_derived(evaluation, module),
+    )
 
 
 class _Program(NamedTuple):
