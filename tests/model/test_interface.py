@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from attar._src.core.errors import ModelError
 from attar._src.model.capture import capture
 from attar._src.model.interface import call_by_name, flat_entry, flatten_outputs, forward_parameters
 from attar._src.model.trace import deploy_graph, trace
