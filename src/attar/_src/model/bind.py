@@ -141,10 +141,10 @@ def _describe(
     """Return the binding that makes these marks: a whole tensor, permuted and reshaped, or parts of several."""
     names = sorted(starts, key=starts.__getitem__)
     flat = marks.reshape(-1)
-    owner = np.searchsorted([starts[each] for each in names], flat, side="right") - 1
-    source = names[int(owner[0])]
+    firsts = [starts[each] for each in names]
+    source, last = (names[place - 1] for place in np.searchsorted(firsts, [flat.min(), flat.max()], side="right"))
     shape = tuple(state[source].shape)
-    if (owner == owner[0]).all() and flat.size == math.prod(shape):
+    if source == last and flat.size == math.prod(shape):
         order = _permutation(flat - starts[source], shape)
         if order is not None:
             moved = tuple(shape[axis] for axis in order)
@@ -154,6 +154,7 @@ def _describe(
                 permute=None if order == tuple(range(len(shape))) else order,
                 shape=None if moved == marks.shape else marks.shape,
             )
+    owner = np.searchsorted(firsts, flat, side="right") - 1
     # A run of marks may cross into the next tensor: cut there too.
     cuts = np.flatnonzero((np.diff(flat) != 1) | (np.diff(owner) != 0)) + 1
     edges = [0, *cuts.tolist(), flat.size]

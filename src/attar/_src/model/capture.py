@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
-from attar._src.core.axes import Axes, same_axes
 from attar._src.core.errors import ModelError
 from attar._src.core.fields import first_arguments
 from attar._src.core.garbage import collection_paused
+from attar._src.data.axes import Axes, same_axes
 from attar._src.model.chains.derived import find_derived
 from attar._src.model.export.modes import check_main_output, drop_batch_counts, name_alike, train_as
 from attar._src.model.export.refusals import not_captured, refuse_random
@@ -46,9 +46,9 @@ class CapturedModel:
         axes: of each input.
         names: the arguments these inputs are.
         outputs: the paths of the outputs of ``evaluation``; empty if they have no names (``model.interface``).
+        derived: name of a weight that is computed from parameters -> the node that computes it (``model.chains``).
         warnings: sentences about outputs that are left out.
         left_out: why ``training`` lacks what the module's code does in training alone; empty if it lacks nothing.
-        derived: name of a weight that is computed from parameters -> the node that computes it (``model.chains``).
         exports: what it was exported to, by structural variant; filled by ``model.trace``.
     """
 
@@ -58,9 +58,9 @@ class CapturedModel:
     axes: tuple[Axes, ...]
     names: tuple[str, ...]
     outputs: tuple[str, ...]
+    derived: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     left_out: str = ""
-    derived: Mapping[str, str] = field(default_factory=dict)
     exports: dict[str, TracedModel] = field(default_factory=dict, repr=False, compare=False)
 
     def copy(self, *, train: bool) -> fx.GraphModule:
@@ -117,9 +117,9 @@ def capture(
         axes,
         names,
         deployed.outputs,
-        deployed.warnings,
-        left_out,
-        find_derived(evaluation, module),
+        derived=find_derived(evaluation, module),
+        warnings=deployed.warnings,
+        left_out=left_out,
     )
 
 

@@ -13,14 +13,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.fx.experimental import _config as backed_sizes
 from torch.fx.traceback import NodeSource
 
-from attar._src.core.axes import Axes
 from attar._src.core.errors import ModelError
+from attar._src.data.axes import Axes
 from attar._src.model.bind import bind
 from attar._src.model.capture import CapturedModel, capture, dynamic_shapes, quiet_export
 from attar._src.model.chains.derived import fold_derived
@@ -31,6 +31,9 @@ from attar._src.model.ports import describe_ports, name_inputs, name_outputs, na
 from attar._src.model.programs import state_of
 from attar._src.model.recurrent.onnx_layers import TRANSLATIONS
 from attar._src.model.traced import TracedModel
+
+#: Settings of symbolic sizes; as the ONNX exporter sets them.
+_SIZES: Any = torch.fx.experimental._config
 
 
 def trace(
@@ -88,7 +91,7 @@ def deploy_graph(
         folding = fold_batch_norms(graph, refuse)
         if merge:
             merge_batch_norms(graph)
-        separate_biases(graph)
+        folding.copies.update(separate_biases(graph))
     state = state_of(graph)
     variant = "\n".join([str(graph.graph), *(f"{name} {_form(value)}" for name, value in state.items())])
     known = captured.exports.get(variant)
@@ -112,7 +115,7 @@ def _export(
     with quiet_export(), torch.no_grad():
         try:
             # Exported here: torch.onnx.export would unroll recurrent layers and, where it fails, try other ways first.
-            with backed_sizes.patch(backed_size_oblivious=True):
+            with _SIZES.patch(backed_size_oblivious=True):
                 shapes = dynamic_shapes(graph, example, captured.axes)
                 exported = torch.export.export(graph, example, dynamic_shapes=shapes)
             program = torch.onnx.export(

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from attar._src.core.class_layout import ClassLayout
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.deploy.dry_run import DryRun
+from attar._src.measure.class_layout import ClassLayout
 from attar._src.measure.metric import Metric, per_class
 from attar._src.methods.teachers.teacher import DeployedTeacher
 from attar._src.model.capture import CapturedModel
