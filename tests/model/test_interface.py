@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from attar._src.core.errors import ModelError
 from attar._src.model.capture import capture
 from attar._src.model.interface import call_by_name, flat_entry, flatten_outputs, forward_parameters
 from attar._src.model.trace import deploy_graph, trace
@@ -137,13 +136,14 @@ def test_positional_arguments_of_any_number():
     assert torch.equal(capture(Only(), (x, x)).evaluation(x, x), x * 0)
 
 
-def test_an_output_that_no_file_can_hold_is_named():
+def test_an_output_that_no_file_can_hold_is_left_out_and_named():
     class Cached(nn.Module):
         def forward(self, x):
             return {"logits": x * 2, "cache": object()}
 
-    with pytest.raises(ModelError, match="Cached cannot be traced: output 'cache' is object; return tensors or None"):
-        capture(Cached(), (torch.ones(2, 3),))
+    captured = capture(Cached(), (torch.ones(2, 3),))
+    assert captured.outputs == ("logits",)
+    assert captured.warnings == ("Cached returns object as 'cache', which is left out: a file returns tensors only",)
 
 
 def test_single_tensors_and_tuples_stay_what_they_are():

@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from attar._src.core.errors import ModelError
 
-#: The largest transform: its two matrices of float32 have 64 MiB each.
-_MOST_POINTS = 4096
+#: The largest transform: its two matrices, which are computed as a file is opened, have 16 MiB each.
+_MOST_POINTS = 2048
 
 
 def fft(x: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None, *, sign: int = -1) -> Tensor:
@@ -98,11 +98,11 @@ def stft(
 ) -> Tensor:
     """Return ``aten::stft``, without centring: a convolution of ``(L,)`` or ``(batch, L)`` with windowed waves."""
     bins = n_fft // 2 + 1 if onesided is not False else n_fft
-    cosines, sines = _matrices(n_fft, bins)
-    waves = torch.cat([cosines, -sines], 1).t() * _window(x, n_fft, win_length, window)
+    angles = _angles(torch.arange(bins).reshape(-1, 1, 1) * torch.arange(n_fft), n_fft)
+    waves = torch.cat([angles.cos(), -angles.sin()]) * _window(x, n_fft, win_length, window)
     waves = waves * (n_fft**-0.5 if normalized else 1.0)
     hop = n_fft // 4 if hop_length is None else hop_length
-    found = functional.conv1d(x.reshape(-1, 1, x.shape[-1]), waves.unsqueeze(1), stride=hop)
+    found = functional.conv1d(x.reshape(-1, 1, x.shape[-1]), waves, stride=hop)
     found = found if x.dim() == 2 else found.squeeze(0)
     real, imaginary = found[..., :bins, :], found[..., bins:, :]
     return torch.complex(real, imaginary) if return_complex else torch.stack([real, imaginary], -1)
@@ -150,14 +150,16 @@ def _transform(x: Tensor, n: int | None, dim: int, norm: str | None, sign: int, 
 
 
 def _matrices(n: int, bins: int) -> tuple[Tensor, Tensor]:
-    """Return cosine and sine of 2 pi k n / N, ``(N, bins)``; the product is taken modulo N, so that it stays exact."""
-    if n > _MOST_POINTS:
-        raise ModelError(
-            f"a Fourier transform of {n} points; at most {_MOST_POINTS} can be deployed, as a matrix product"
-        )
-    angles = torch.arange(n).unsqueeze(1) * torch.arange(bins) % n
-    angles = angles.to(torch.float32) * (2 * math.pi / n)
+    """Return cosine and sine of 2 pi k n / N, ``(N, bins)``."""
+    angles = _angles(torch.arange(n).unsqueeze(1) * torch.arange(bins), n)
     return angles.cos(), angles.sin()
+
+
+def _angles(products: Tensor, n: int) -> Tensor:
+    """Return 2 pi k n / N of the products k n, which are taken modulo N, so that they stay exact."""
+    if n > _MOST_POINTS:
+        raise ModelError(f"a Fourier transform of {n} points; at most {_MOST_POINTS} are deployed, as matrix products")
+    return (products % n).to(torch.float32) * (2 * math.pi / n)
 
 
 def _inverse_matrices(n: int) -> tuple[Tensor, Tensor]:
