@@ -51,9 +51,8 @@ WORDS += [
 OTHERS: list[Any] = [None, True, False, [], {}, [[]], [0], {"kind": "dense"}, [None] * 100]
 _OPERATORS = sorted(OPERATORS)
 #: Operators whose kernels need elements, or take long.
-_HEAVY = """
-    AveragePool MaxPool LpPool Conv ConvTranspose GRU LSTM RNN InstanceNormalization LRN Einsum MatMul Gemm Attention
-    GridSample Resize CumSum TopK GatherND""".split()
+_HEAVY = ["AveragePool", "MaxPool", "LpPool", "Conv", "ConvTranspose", "GRU", "LSTM", "RNN", "InstanceNormalization"]
+_HEAVY += ["LRN", "Einsum", "MatMul", "Gemm", "Attention", "GridSample", "Resize", "CumSum", "TopK", "GatherND"]
 _STRINGS = (
     b"SAME_UPPER SAME_LOWER VALID NOTSET linear nearest cubic floor half_pixel asymmetric reflect constant none".split()
 )

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from attar._src.artifact.limits import Limits
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import ArtifactError, ModelError, SpecError
 from attar._src.deploy.parity import FLOAT_TOLERANCE, Parity, compare_outputs, output_arrays
@@ -30,7 +31,14 @@ CAPTURED_IN_EVALUATION = (
 )
 
 
-def check_deployable(module: nn.Module, traced: TracedModel, use: FileInfo, inputs: CalibrationInputs) -> Parity:
+def check_deployable(
+    module: nn.Module,
+    traced: TracedModel,
+    use: FileInfo,
+    inputs: CalibrationInputs,
+    *,
+    limits: Limits | None = None,
+) -> Parity:
     """Pack and run the untouched module, and compare with the module itself, not with its trace.
 
     Raises:
@@ -41,7 +49,8 @@ def check_deployable(module: nn.Module, traced: TracedModel, use: FileInfo, inpu
     if not find_weights(traced.graph):
         raise SpecError(f"{type(module).__name__} has no weight that multiplies data; there is nothing to compress")
     try:
-        session = Session(pack(CompressedModel.of(traced).contents(use), coder="raw"))
+        packed = pack(CompressedModel.of(traced).contents(use), coder="raw", limits=limits)
+        session = Session(packed, limits=limits)
     except ArtifactError as error:
         raise ModelError(f"{type(module).__name__} cannot be deployed: {error}") from error
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from attar._src.artifact.inspect import inspect_artifact
+from attar._src.artifact.limits import Limits
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack, write_atomically
 from attar._src.deploy.parity import EXAMPLES, Parity, compare_outputs
@@ -37,6 +38,7 @@ def package(
     dry_run: Parity,
     notes: Mapping[str, str] = MappingProxyType({}),
     budget: float | None = None,
+    limits: Limits | None = None,
 ) -> dict[str, Any]:
     """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
 
@@ -53,8 +55,8 @@ def package(
     if (path.parent / NAME).exists():
         # Refuses a foreign report before the file is written.
         read_report(path.parent / NAME)
-    packed = pack(compressed.contents(use), coder=coder)
-    artifact = open_artifact(packed)
+    packed = pack(compressed.contents(use), coder=coder, limits=limits)
+    artifact = open_artifact(packed, limits=limits)
     inputs = inputs_by_graph(compressed, data)
     parity = {name: _compare(compressed, name, artifact, inputs[name], path) for name in inputs}
     size, foldings = inspect_artifact(artifact), [graph.traced.folding for graph in compressed.graphs.values()]
