@@ -27,6 +27,7 @@ from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.streams import CodeArray, record_streams, split
 from attar._src.coding.registry import CODERS
 from attar._src.core.errors import UnknownName
+from attar._src.core.files import demand_replaceable, open_part
 from attar._src.core.spec import build_spec
 
 _SECTION = 1 << 20  # size in bytes at which a section of tensors is closed
@@ -71,11 +72,16 @@ def pack(contents: Contents, *, coder: str = "rans", limits: Limits | None = Non
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` atomically: a reader sees the complete old or the complete new file."""
+    """Write ``data`` to ``path`` atomically: a reader sees the complete old or the complete new file.
+
+    Raises:
+        SpecError: there is something at ``path`` that is not a file.
+    """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    demand_replaceable(path)
+    part, beside = open_part(path)
     try:
-        with open(beside, "wb") as file:
+        with open(part, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

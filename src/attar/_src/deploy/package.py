@@ -14,6 +14,7 @@ from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack, write_atomically
+from attar._src.core.files import demand_replaceable
 from attar._src.deploy.parity import EXAMPLES, Parity, compare_outputs
 from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.report.record import NAME, read_report, remember
@@ -52,6 +53,7 @@ def package(
     Raises:
         ParityError: the decoded file and the compressed model compute different outputs; nothing is written.
     """
+    demand_replaceable(path)
     if (path.parent / NAME).exists():
         # Refuses a foreign report before the file is written.
         read_report(path.parent / NAME)

@@ -40,8 +40,8 @@ class Engine:
 
     Args:
         model: serialized ONNX, or the path of an ONNX file.
-        weights: values of the initializers that a serialized model marks as external data; ONNX Runtime reads them where
-            they are.
+        weights: values of the initializers that a serialized model marks as external data; ONNX Runtime reads them
+            where they are.
         threads: threads per run; None lets ONNX Runtime choose.
         exact: use exact integer kernels if the fast ones of this machine saturate.
         profile: prefix of the profile's file name; None disables profiling.
