@@ -6,6 +6,11 @@ import signal
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
+
+# No test measures time: a busy machine would fail it.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and all they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -155,12 +155,12 @@ class Session:
         return raw.astype(kind, copy=False)
 
     def example(self, batch: int | None = None) -> dict[str, NDArray[Any]]:
-        """Return zeros at the example sizes of the file; first axes that are symbolic have the size ``batch``."""
+        """Return zeros at the example sizes of the file; batch axes that are symbolic have the size ``batch``."""
         feed = {}
         for port in self.inputs:
             sizes = list(port.example or [axis if isinstance(axis, int) else 1 for axis in port.shape])
-            if batch is not None and port.shape and not isinstance(port.shape[0], int):
-                sizes[0] = batch
+            if batch is not None and port.shape and not isinstance(port.shape[port.batch_axis], int):
+                sizes[port.batch_axis] = batch
             feed[port.name] = np.zeros(sizes, DTYPES[port.dtype])
         return feed
 
