@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from attar._src.core import files
-from attar._src.core.files import taking_turns
+from attar._src.artifact import files
+from attar._src.artifact.files import taking_turns
 from attar._src.report.record import NAME, RUN, read_report, remember, remember_run
 
 WRITERS, ENTRIES = 8, 25

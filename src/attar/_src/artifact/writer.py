@@ -11,6 +11,7 @@ import numpy as np
 
 from attar._src.artifact import jsontext, layout
 from attar._src.artifact.contents import Contents, GraphContents
+from attar._src.artifact.files import demand_replaceable, open_part
 from attar._src.artifact.graph.strip import strip
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import (
@@ -27,7 +28,6 @@ from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.streams import CodeArray, record_streams, split
 from attar._src.coding.registry import CODERS
 from attar._src.core.errors import UnknownName
-from attar._src.core.files import demand_replaceable, open_part
 from attar._src.core.spec import build_spec
 
 _SECTION = 1 << 20  # size in bytes at which a section of tensors is closed

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from attar._src.artifact.files import demand_replaceable
 from attar._src.core.errors import SpecError
-from attar._src.core.files import demand_replaceable
 
 
 def demand_writable(path: Path) -> None:

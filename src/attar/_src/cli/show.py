@@ -29,6 +29,7 @@ class PlainConsole(Console):
     """
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render as rich does, with the commands in texts spelled out."""
         for segment in super().render(renderable, options):
             if segment.control is None and _COMMANDS.search(segment.text):
                 text = _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), segment.text)

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from attar._src.artifact.files import demand_replaceable
 from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack, write_atomically
-from attar._src.core.files import demand_replaceable
 from attar._src.deploy.finite import check_model_finite
 from attar._src.deploy.parity import Parity, compare_outputs, compared
 from attar._src.methods.quantize.unquantized import left_in_floating_point

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from attar._src.artifact.files import no_link
 from attar._src.core.errors import AttarError
-from attar._src.core.files import no_link
 from attar._src.core.interrupt import raise_if_interrupted
 
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from attar._src.artifact.files import taking_turns
 from attar._src.artifact.writer import write_atomically
 from attar._src.core.errors import AttarError
-from attar._src.core.files import taking_turns
 
 NAME = "report.json"
 #: The key of the measurements of a whole run.

@@ -23,9 +23,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from attar._src.artifact.files import no_link
 from attar._src.core.digest import array_bytes, digest
 from attar._src.core.errors import AttarError, ModelError, SpecError
-from attar._src.core.files import no_link
 from attar._src.core.progress import track
 from attar._src.train.feed import ArrayFeed
 from attar._src.train.seeds import derive_seed

@@ -7,10 +7,10 @@ import sys
 import pytest
 from tests.samples import conv_net
 
+from attar._src.artifact.files import demand_replaceable, no_link, open_part
 from attar._src.artifact.writer import pack, write_atomically
 from attar._src.cli import main
 from attar._src.core.errors import SpecError
-from attar._src.core.files import demand_replaceable, no_link, open_part
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="devices, FIFOs and links of POSIX")
 
