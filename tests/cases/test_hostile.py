@@ -81,6 +81,15 @@ def decoded(bindings, elements=2**25):
     return sealed(nodes, tensors=[record], data=data, bindings=bindings)
 
 
+def moves(count):
+    """Return a file that transposes a tensor again and again."""
+    record, data = codebook(4)
+    names = ["w", *(f"v{index}" for index in range(count))]
+    nodes = [node("Transpose", [before], [after]) for before, after in zip(names[:-1], names[1:], strict=True)]
+    nodes += [node("ReduceSum", [names[-1]], ["q"], keepdims=0), node("Add", ["x", "q"], ["y"])]
+    return sealed(nodes, tensors=[record], data=data, bindings=[{"to": "w"}])
+
+
 def run_of(index, start, stop):
     return {"to": f"b{index}", "parts": [{"tensor": "w", "start": start, "stop": stop}]}
 
@@ -180,6 +189,7 @@ FILES = {
 SOUND = {
     "escapes_in_prose": lambda: sealed(licence="\x1b]0;owned\x07\x1b[2J", class_names=["\x1b[31mA"]),
     "a_mask_of_a_thousand_tokens": lambda: folded("Trilu", (2**10, 2**10)),
+    "three_thousand_moves_of_a_weight": lambda: moves(3_000),
     "one_run_of_many": lambda: decoded([run_of(0, 0, 1)], 2**22),
 }
 
