@@ -5,6 +5,7 @@ Runtime computes as it opens a file, text that grows as it is parsed, and work t
 Each is made here by code, sealed with right checksums, and opened, verified and run in a process of its own.
 """
 
+import itertools
 import json
 import re
 import sys
@@ -85,7 +86,7 @@ def moves(count):
     """Return a file that transposes a tensor again and again."""
     record, data = codebook(4)
     names = ["w", *(f"v{index}" for index in range(count))]
-    nodes = [node("Transpose", [before], [after]) for before, after in zip(names[:-1], names[1:], strict=True)]
+    nodes = [node("Transpose", [before], [after]) for before, after in itertools.pairwise(names)]
     nodes += [node("ReduceSum", [names[-1]], ["q"], keepdims=0), node("Add", ["x", "q"], ["y"])]
     return sealed(nodes, tensors=[record], data=data, bindings=[{"to": "w"}])
 
