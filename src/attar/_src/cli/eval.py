@@ -10,9 +10,9 @@ from rich.markup import escape
 
 from attar._src.cli import show
 from attar._src.cli.limits import MAX_ELEMENTS, raised_limits
-from attar._src.core.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.data.registry import load_dataset
 from attar._src.measure.accuracy import evaluate_accuracy
+from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.runtime.session import Session
 
 
