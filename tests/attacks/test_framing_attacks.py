@@ -162,6 +162,7 @@ def test_a_pipe_does_not_hang_the_reader(tmp_path):
 
 def test_a_sparse_file_is_refused_unread(tmp_path):
     with open(tmp_path / "huge.attar", "wb") as file:
+        file.write(b"\x89ATR\r\n\x1a\n")
         file.truncate(2**40)
     with pytest.raises(ArtifactError, match="file_bytes"):
         open_artifact(tmp_path / "huge.attar")

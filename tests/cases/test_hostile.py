@@ -5,6 +5,7 @@ Runtime computes as it opens a file, text that grows as it is parsed, and work t
 Each is made here by code, sealed with right checksums, and opened, verified and run in a process of its own.
 """
 
+import itertools
 import json
 import re
 import sys
@@ -79,6 +80,15 @@ def decoded(bindings, elements=2**25):
     record, data = codebook(elements)
     nodes = [node("Add", ["x", "b0"], ["y"]), *(node("Identity", [b["to"]], [f"i{b['to']}"]) for b in bindings[1:])]
     return sealed(nodes, tensors=[record], data=data, bindings=bindings)
+
+
+def moves(count):
+    """Return a file that transposes a tensor again and again."""
+    record, data = codebook(4)
+    names = ["w", *(f"v{index}" for index in range(count))]
+    nodes = [node("Transpose", [before], [after]) for before, after in itertools.pairwise(names)]
+    nodes += [node("ReduceSum", [names[-1]], ["q"], keepdims=0), node("Add", ["x", "q"], ["y"])]
+    return sealed(nodes, tensors=[record], data=data, bindings=[{"to": "w"}])
 
 
 def run_of(index, start, stop):
@@ -180,6 +190,7 @@ FILES = {
 SOUND = {
     "escapes_in_prose": lambda: sealed(licence="\x1b]0;owned\x07\x1b[2J", class_names=["\x1b[31mA"]),
     "a_mask_of_a_thousand_tokens": lambda: folded("Trilu", (2**10, 2**10)),
+    "three_thousand_moves_of_a_weight": lambda: moves(3_000),
     "one_run_of_many": lambda: decoded([run_of(0, 0, 1)], 2**22),
 }
 

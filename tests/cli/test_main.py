@@ -80,7 +80,7 @@ def test_errors_are_one_line_and_a_code(monkeypatch, capsys, fault, code, messag
 
 
 def test_a_fault_of_ours_is_not_hidden(monkeypatch):
-    monkeypatch.setattr("attar._src.cli.verify.open_artifact", lambda *_: 1 / 0)
+    monkeypatch.setattr("attar._src.cli.verify.open_artifact", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["verify", "x.attar"])
 

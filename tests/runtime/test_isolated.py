@@ -110,7 +110,7 @@ def test_a_hang_is_an_error_here():
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS does not bound address spaces")
 def test_a_lack_of_memory_is_an_error_here():
     session = Session(large(), threads=1, isolated=True, memory=1 << 30)
-    with pytest.raises(ArtifactError, match="memory of its process is used up|broke the process"):
+    with pytest.raises(ArtifactError, match=r"memory of its process is used up|broke the process"):
         session.run({"x": np.ones(1, np.float32)})
 
 

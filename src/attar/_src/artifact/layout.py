@@ -84,6 +84,12 @@ def assemble(sections: Sequence[bytes], manifest: bytes, minor: int) -> bytes:
     return bytes(out + hashlib.blake2b(out, digest_size=16).digest() + END)
 
 
+def check_magic(start: bytes) -> None:
+    """Check the first bytes of a file, before the rest of it is read."""
+    if len(start) >= len(MAGIC) and not start.startswith(MAGIC):
+        raise ArtifactError("this is not a .attar file")
+
+
 def read_header(data: memoryview) -> int:
     """Check the header of a file and return the minor version of its format."""
     if len(data) < HEADER.size + FOOTER.size:

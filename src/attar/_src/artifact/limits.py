@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from pydantic import Field
 
 from attar._src.core.spec import Spec
@@ -41,3 +43,13 @@ class Limits(Spec):
     graph_elements: int = Field(default=2**30, ge=0)
     work: int = Field(default=2**42, ge=0)
     folded: int = Field(default=2**26, ge=0)
+
+    def for_elements(self, count: int) -> Self:
+        """Return limits that let a file have this many elements, with bytes, values and work in proportion.
+
+        Limits that are larger already stay as they are.
+        """
+        times = -(-count // max(self.elements, 1))
+        fields = ("file_bytes", "value_elements", "graph_elements", "work", "folded")
+        raised = {name: max(getattr(self, name), times * getattr(self, name)) for name in fields}
+        return self.model_copy(update={**raised, "elements": max(self.elements, count)})

@@ -212,8 +212,10 @@ def _read(path: Path, limits: Limits) -> bytes:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ArtifactError(f"{path} is not a regular file")
-            with naming_section("header"):
+            with naming_file(path), naming_section("header"):
+                layout.check_magic(file.read(layout.HEADER.size))
                 _at_most(status.st_size, limits.file_bytes, "file_bytes")
+            file.seek(0)
             return file.read(status.st_size)
     except FileNotFoundError as error:
         raise ArtifactError(missing_file(path)) from error

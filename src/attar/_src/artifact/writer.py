@@ -11,6 +11,7 @@ import numpy as np
 
 from attar._src.artifact import jsontext, layout
 from attar._src.artifact.contents import Contents, GraphContents
+from attar._src.artifact.files import demand_replaceable, open_part
 from attar._src.artifact.graph.strip import strip
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import (
@@ -71,11 +72,16 @@ def pack(contents: Contents, *, coder: str = "rans", limits: Limits | None = Non
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` atomically: a reader sees the complete old or the complete new file."""
+    """Write ``data`` to ``path`` atomically: a reader sees the complete old or the complete new file.
+
+    Raises:
+        SpecError: there is something at ``path`` that is not a file.
+    """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    demand_replaceable(path)
+    part, beside = open_part(path)
     try:
-        with open(beside, "wb") as file:
+        with open(part, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from attar._src.cli import show
+from attar._src.cli.limits import MAX_ELEMENTS, raised_limits
 from attar._src.core.errors import SpecError
 from attar._src.core.format_bytes import format_bytes
 from attar._src.core.progress import track
@@ -29,6 +30,7 @@ def bench_command(
     batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Threads for a run.")] = 1,
     rounds: Annotated[int | None, typer.Option(min=1, help="Runs of each file; about five seconds by default.")] = None,
+    max_elements: Annotated[int | None, typer.Option(min=1, help=MAX_ELEMENTS)] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Time a file on the runtime that serves it, interleaved with other files, and show which layers ran in integers.
@@ -41,7 +43,8 @@ def bench_command(
 
         attar bench model.attar --against peer.onnx --batch 32
     """
-    runners = [open_runner(path, threads=threads) for path in (file, *(against or []))]
+    limits = raised_limits(max_elements)
+    runners = [open_runner(path, threads=threads, limits=limits) for path in (file, *(against or []))]
     session = runners[0].session
     if session is None:
         raise SpecError(f"{file} is not a .attar file; name a .attar file first and other files with --against")
@@ -53,7 +56,7 @@ def bench_command(
             "file": str(runner.path),
             "file_bytes": runner.path.stat().st_size,
             **vars(latency),
-            **vars(cold_start(runner.path, shapes, threads=threads)),
+            **vars(cold_start(runner.path, shapes, threads=threads, limits=limits)),
         }
         for runner, latency in zip(track(runners, "cold starts"), latencies, strict=True)
     ]

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from attar._src.cli import show
+from attar._src.cli.limits import MAX_ELEMENTS, raised_limits
 from attar._src.data.registry import load_dataset
 from attar._src.measure.accuracy import evaluate_accuracy
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
@@ -21,6 +23,7 @@ def eval_command(
     batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 256,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first examples, at most this many.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads for a run; all cores by default.")] = None,
+    max_elements: Annotated[int | None, typer.Option(min=1, help=MAX_ELEMENTS)] = None,
     ignore_index: Annotated[int, typer.Option(help="Label that is not counted.")] = IGNORE_INDEX,
     class_axis: Annotated[
         int | None, typer.Option(help="Axis of the classes in the output, if shapes do not tell: 1 of N, C, H, W.")
@@ -33,7 +36,7 @@ def eval_command(
 
         attar eval model.attar --data cifar10
     """
-    session = Session(file, threads=threads)
+    session = Session(file, threads=threads, limits=raised_limits(max_elements))
     dataset = load_dataset(data, split)
     labels = dataset.y if limit is None or dataset.y is None else dataset.y[:limit]
     if session.manifest.preprocessing is None and dataset.preprocessing is not None:
@@ -56,5 +59,5 @@ def eval_command(
         names, classes = session.manifest.class_names, show.plain_table("\nclass", ">\naccuracy", "")
         for label, share in found.per_class.items():
             name = names[int(label)] if int(label) < len(names) else label
-            classes.add_row(name, f"{share:.2%}", show.bar(share))
+            classes.add_row(escape(name), f"{share:.2%}", show.bar(share))
         show.console().print(classes)

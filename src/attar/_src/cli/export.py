@@ -10,6 +10,7 @@ import typer
 from attar._src.artifact.reader import open_artifact
 from attar._src.backends.registry import BACKENDS
 from attar._src.cli import show
+from attar._src.cli.limits import MAX_ELEMENTS, raised_limits
 from attar._src.cli.output import demand_writable
 from attar._src.core.errors import SpecError
 from attar._src.core.format_bytes import format_bytes
@@ -19,6 +20,7 @@ def export_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .attar file.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
     to: Annotated[str, typer.Option("--to", help=f"Backend: {', '.join(BACKENDS)} or file.py:name.")] = "onnx",
+    max_elements: Annotated[int | None, typer.Option(min=1, help=MAX_ELEMENTS)] = None,
 ) -> None:
     """Convert a file to the format of another runtime.
 
@@ -28,7 +30,7 @@ def export_command(
     """
     backend = BACKENDS[to]
     demand_writable(output)
-    artifact = open_artifact(file)
+    artifact = open_artifact(file, limits=raised_limits(max_elements))
     reason = backend.supports(artifact.manifest)
     if reason is not None:
         raise SpecError(f"{file} cannot be exported to {to}: {reason}")

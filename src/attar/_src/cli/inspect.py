@@ -12,11 +12,13 @@ from rich.markup import escape
 from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.reader import open_artifact
 from attar._src.cli import show
+from attar._src.cli.limits import MAX_ELEMENTS, raised_limits
 from attar._src.report.wording import plural
 
 
 def inspect_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .attar file.")],
+    max_elements: Annotated[int | None, typer.Option(min=1, help=MAX_ELEMENTS)] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the size of every part and tensor of a file, with the entropy of each tensor.
@@ -27,7 +29,7 @@ def inspect_command(
 
         attar inspect model.attar
     """
-    found = inspect_artifact(open_artifact(file))
+    found = inspect_artifact(open_artifact(file, limits=raised_limits(max_elements)))
     if json:
         show.as_json(found)
     else:

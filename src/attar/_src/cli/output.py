@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from attar._src.artifact.files import demand_replaceable
 from attar._src.core.errors import SpecError
 
 
@@ -12,11 +13,12 @@ def demand_writable(path: Path) -> None:
     """Check that a file can be written at ``path``, without writing.
 
     Raises:
-        SpecError: ``path`` is a folder, or its folder is missing, is a file, or is not writable.
+        SpecError: ``path`` is a folder, a device or a FIFO, or its folder is missing, is a file, or is not writable.
     """
     # os.path returns False for a folder whose parent is not readable; pathlib raises.
     if os.path.isdir(path):
         raise SpecError(f"{path} is a folder; name a file in it, such as {path / 'model'}")
+    demand_replaceable(path)
     folder = path.parent
     there = next(each for each in (folder, *folder.parents) if os.path.exists(each))
     if not there.is_dir():

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from attar._src.artifact.manifest import Preprocessing
 from attar._src.cli import show
+from attar._src.cli.limits import MAX_ELEMENTS, raised_limits
 from attar._src.cli.output import demand_writable
 from attar._src.core.errors import SpecError
 from attar._src.core.registry import load_object
@@ -92,6 +93,7 @@ def quantize_command(
     examples: Annotated[int, typer.Option(min=2, help="Number of examples for calibration and comparison.")] = 512,
     seed: Annotated[int, typer.Option(help="Seed for drawing the examples.")] = 0,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, stored in the file.")] = None,
+    max_elements: Annotated[int | None, typer.Option(min=1, help=MAX_ELEMENTS)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Quantize a trained PyTorch module after training and write one verified .attar file.
@@ -133,6 +135,7 @@ def quantize_command(
         class_names=dataset.class_names,
         metric=dataset.metric,
         licence=licence,
+        limits=raised_limits(max_elements),
     ).save(output, coder=coder)
     if as_json:
         show.as_json(report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,12 +11,31 @@ from io import TextIOWrapper
 from typing import Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
 
 _COLUMNS = 80
 _EIGHTHS = " ▏▎▍▌▋▊▉"
+# Control characters but tab and newline, and marks that reverse the direction of text.
+_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+class PlainConsole(Console):
+    """A console on which strings of a file cannot command the terminal: ESC is printed as ``\\x1b``.
+
+    Licences, class names and messages may hold any character; colours of our own are added after this.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render as rich does, with the commands in texts spelled out."""
+        for segment in super().render(renderable, options):
+            if segment.control is None and _COMMANDS.search(segment.text):
+                text = _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), segment.text)
+                yield Segment(text, segment.style)
+            else:
+                yield segment
 
 
 @contextmanager
@@ -43,14 +63,14 @@ def console() -> Console:
 
     It has at least 80 columns, enough for all figures of every table; a narrower terminal wraps lines itself.
     """
-    out = Console(highlight=False)
+    out = PlainConsole(highlight=False)
     out.width = max(out.width, _COLUMNS)
     return out
 
 
 def say(label: str, message: str) -> None:
     """Print a line on standard error: a label with markup, and a message without."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(label, escape(message))
+    PlainConsole(stderr=True, soft_wrap=True, highlight=False).print(label, escape(message))
 
 
 def plain_table(*columns: str, rows: Iterable[Mapping[str, str]] = ()) -> Table:

@@ -187,11 +187,12 @@ def dequantize(
         [[-1.5, 3.5]]
     """
     index = granularity.index(codes.shape)
-    centred = codes.astype(np.int32)
+    values = np.array(codes, np.float32)  # differences of 8-bit integers are exact; in place, so that memory holds one
     if zero_point is not None:
-        centred = centred - zero_point.astype(np.int32)[index]
+        values -= zero_point.astype(np.float32)[index]
     with np.errstate(over="ignore"):  # overflow gives infinity
-        return np.asarray(centred.astype(np.float32) * scale[index], np.float32).reshape(codes.shape)
+        values *= scale[index]
+    return values
 
 
 def round_to_grid(

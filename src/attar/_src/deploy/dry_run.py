@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from attar._src.artifact.limits import Limits
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import ArtifactError, AttarError, ModelError, SpecError, short_message
 from attar._src.data.axes import Axes, Dynamic, input_axes
@@ -31,7 +32,14 @@ CAPTURED_IN_EVALUATION = (
 )
 
 
-def check_deployable(module: nn.Module, traced: TracedModel, use: FileInfo, inputs: CalibrationInputs) -> Parity:
+def check_deployable(
+    module: nn.Module,
+    traced: TracedModel,
+    use: FileInfo,
+    inputs: CalibrationInputs,
+    *,
+    limits: Limits | None = None,
+) -> Parity:
     """Pack and run the untouched module, and compare with the module itself, not with its trace.
 
     Raises:
@@ -43,7 +51,8 @@ def check_deployable(module: nn.Module, traced: TracedModel, use: FileInfo, inpu
         raise SpecError(f"{type(module).__name__} has no weight that multiplies data; there is nothing to compress")
     check_module_finite(module, traced)
     try:
-        session = Session(pack(CompressedModel.of(traced).contents(use), coder="raw"))
+        packed = pack(CompressedModel.of(traced).contents(use), coder="raw", limits=limits)
+        session = Session(packed, limits=limits)
     except ArtifactError as error:
         raise ModelError(f"{type(module).__name__} cannot be deployed: {error}") from error
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Port
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.core.errors import ModelError
@@ -21,7 +22,7 @@ from attar._src.model.traced import TracedModel
 from attar._src.work.compressed_model import MAIN, CompressedGraph, CompressedModel
 
 
-def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
+def load(path: str | Path, into: nn.Module, *, limits: Limits | None = None) -> fx.GraphModule:
     """Load a file into a module of the class it was made from.
 
     A folded batch-norm of ``into`` becomes the identity plus the folded bias, so ``into`` computes the file's outputs
@@ -31,6 +32,7 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
     Args:
         path: a ``.attar`` file.
         into: a module of the same architecture; the decoded weights replace its state.
+        limits: limits on what the file may allocate; the defaults of :class:`Limits` if None.
 
     Returns:
         The traced module with decoded weights and rounded activations. Without quantized activations its outputs differ
@@ -42,7 +44,7 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
         ModelError: the module has another architecture (the message has the tensors that do not fit), or parametrized
             weights, or the file has several graphs.
     """
-    artifact = open_artifact(path)
+    artifact = open_artifact(path, limits=limits)
     if len(artifact.manifest.graphs) > 1:
         several = [graph.name for graph in artifact.manifest.graphs]
         raise ModelError(f"the file has the graphs {several}; attar.load takes a file of one, attar.Session runs any")

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from attar._src.artifact.files import demand_replaceable
 from attar._src.artifact.inspect import inspect_artifact
+from attar._src.artifact.limits import Limits
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack, write_atomically
 from attar._src.deploy.finite import check_model_finite
@@ -38,6 +40,7 @@ def package(
     dry_run: Parity,
     notes: Mapping[str, str] = MappingProxyType({}),
     budget: float | None = None,
+    limits: Limits | None = None,
 ) -> dict[str, Any]:
     """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
 
@@ -52,13 +55,14 @@ def package(
         ModelError: a tensor to store is not finite, as after a training that diverged.
         ParityError: the decoded file and the compressed model compute different outputs; nothing is written.
     """
+    demand_replaceable(path)
     if (path.parent / NAME).exists():
         # Refuses a foreign report before the file is written.
         read_report(path.parent / NAME)
     check_model_finite(compressed)
     warned = (*floating_warning(compressed), *compressed.warnings)
-    packed = pack(compressed.contents(use), coder=coder)
-    artifact = open_artifact(packed)
+    packed = pack(compressed.contents(use), coder=coder, limits=limits)
+    artifact = open_artifact(packed, limits=limits)
     inputs = inputs_by_graph(compressed, data)
     parity = {name: _compare(compressed, name, artifact, inputs[name], path) for name in inputs}
     size, foldings = inspect_artifact(artifact), [graph.traced.folding for graph in compressed.graphs.values()]

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Preprocessing
 from attar._src.core.scheme import Granularity
 from attar._src.core.spec import build_spec
@@ -37,6 +38,7 @@ class QuantizationResult:
     data: CalibrationInputs
     use: FileInfo
     dry_run: Parity
+    limits: Limits | None = None
 
     @property
     def left(self) -> dict[str, str]:
@@ -48,12 +50,13 @@ class QuantizationResult:
         """A PyTorch module with the outputs of the file."""
         return self.compressed.simulate()
 
-    def save(self, path: str | Path, *, coder: str = "rans") -> dict[str, Any]:
+    def save(self, path: str | Path, *, coder: str = "rans", limits: Limits | None = None) -> dict[str, Any]:
         """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
 
         Args:
             path: path of the ``.attar`` file; an existing one is replaced atomically.
             coder: entropy coder of the codes: ``rans``, ``huffman`` or ``raw``.
+            limits: limits of the file's readers, who must raise theirs, too; those of ``attar.quantize`` if None.
 
         Returns:
             The report: bytes, bits per weight, parity, folded batch-norms, and the tensors left in floating point.
@@ -61,7 +64,10 @@ class QuantizationResult:
         Raises:
             ParityError: the decoded file and the quantized module compute different outputs; nothing is written.
         """
-        return package(self.compressed, Path(path), self.use, self.data, coder=coder, dry_run=self.dry_run)
+        limits = limits or self.limits
+        return package(
+            self.compressed, Path(path), self.use, self.data, coder=coder, dry_run=self.dry_run, limits=limits
+        )
 
 
 def quantize(
@@ -86,6 +92,7 @@ def quantize(
     class_names: Sequence[str] = (),
     metric: str | None = None,
     licence: str | None = None,
+    limits: Limits | None = None,
 ) -> QuantizationResult:
     """Quantize a trained module after training.
 
@@ -113,6 +120,7 @@ def quantize(
             ``()``, the batch size is ``batch``.
         preprocessing: turns a raw example into an input; stored in the file.
         task, class_names, metric, licence: metadata for the file's users.
+        limits: limits of the file's readers, if the defaults are too low: ``Limits().for_elements(2**29)``.
 
     Returns:
         The quantized module; ``.save(path)`` writes it, ``.module`` runs it in PyTorch.
@@ -147,5 +155,5 @@ def quantize(
     use = FileInfo(preprocessing, task, tuple(class_names), metric, licence)
     example, axes, inputs = example_of(inputs, dynamic)
     traced = trace(module, example, names=inputs.names, dynamic=axes)
-    dry_run = check_deployable(module, traced, use, inputs)
-    return QuantizationResult(stage.run(CompressedModel.of(traced), Context(inputs)), inputs, use, dry_run)
+    dry_run = check_deployable(module, traced, use, inputs, limits=limits)
+    return QuantizationResult(stage.run(CompressedModel.of(traced), Context(inputs)), inputs, use, dry_run, limits)

@@ -1,7 +1,8 @@
 """Cold start and peak memory of a model, measured in fresh processes.
 
-``python -m attar._src.measure.cold FILE SHAPES THREADS`` is such a process: it opens the file, runs it once on zeros
-and prints the figures as JSON. SHAPES is JSON with one entry for each input: ``[[[1, 3, 32, 32], "<f4"], ...]``.
+``python -m attar._src.measure.cold FILE SHAPES THREADS LIMITS`` is such a process: it opens the file, runs it once on
+zeros and prints the figures as JSON. SHAPES is JSON with one entry for each input: ``[[[1, 3, 32, 32], "<f4"], ...]``,
+LIMITS that of :class:`Limits`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from statistics import median
 
 import numpy as np
 
+from attar._src.artifact.limits import Limits
 from attar._src.core.errors import ArtifactError
 from attar._src.measure.runner import open_runner
 
@@ -35,7 +37,14 @@ class Cold:
     peak_memory_bytes: int | None
 
 
-def cold_start(path: Path, shapes: list[tuple[list[int], str]], *, threads: int = 1, repeats: int = 3) -> Cold:
+def cold_start(
+    path: Path,
+    shapes: list[tuple[list[int], str]],
+    *,
+    threads: int = 1,
+    repeats: int = 3,
+    limits: Limits | None = None,
+) -> Cold:
     """Return the medians over ``repeats`` fresh processes, one after the other.
 
     Args:
@@ -43,8 +52,10 @@ def cold_start(path: Path, shapes: list[tuple[list[int], str]], *, threads: int 
         shapes: shape and numpy type of each input, in order: ``[([1, 3, 32, 32], "<f4")]``.
         threads: threads for a run.
         repeats: number of processes.
+        limits: limits on what the file may allocate.
     """
     command = [sys.executable, "-m", "attar._src.measure.cold", str(path), json.dumps(shapes), str(threads)]
+    command.append((limits or Limits()).model_dump_json())
     found = []
     for _ in range(repeats):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -69,11 +80,11 @@ def peak_memory() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def measure_in_process(path: str, shapes: str, threads: str) -> None:
+def measure_in_process(path: str, shapes: str, threads: str, limits: str) -> None:
     """Open a file, run it once on zeros and print the figures."""
     arrays = [np.zeros(shape, kind) for shape, kind in json.loads(shapes)]
     started = time.perf_counter()
-    runner = open_runner(Path(path), threads=int(threads))
+    runner = open_runner(Path(path), threads=int(threads), limits=Limits.model_validate_json(limits))
     runner.run(dict(zip(runner.inputs, arrays, strict=True)))
     took = (time.perf_counter() - started) * 1e3
     sys.stdout.write(json.dumps(vars(Cold(took, peak_memory()))))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attar._src.artifact.limits import Limits
 from attar._src.core.errors import ArtifactError, DataError, missing_file
 from attar._src.runtime.engine import Engine
 from attar._src.runtime.session import Session
@@ -40,11 +41,11 @@ class Runner:
         return dict(zip(self.inputs, feed.values(), strict=True))
 
 
-def open_runner(path: Path, *, threads: int | None = None) -> Runner:
+def open_runner(path: Path, *, threads: int | None = None, limits: Limits | None = None) -> Runner:
     """Open a ``.attar`` file, or a ``.onnx`` file with ONNX Runtime directly."""
     if path.suffix == ".onnx":
         return open_onnx(path, threads=threads)
-    session = Session(path, threads=threads)
+    session = Session(path, threads=threads, limits=limits)
     return Runner(path, tuple(port.name for port in session.inputs), session.run, session)
 
 

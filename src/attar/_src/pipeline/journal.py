@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from attar._src.artifact.files import no_link
 from attar._src.core.errors import AttarError
 from attar._src.core.interrupt import raise_if_interrupted
 
@@ -52,7 +53,7 @@ class Journal:
             return
         row = {"event": event, **facts}
         line = (json.dumps(row) + "\n").encode()
-        with open(self.path, "ab", buffering=0) as file:
+        with open(self.path, "ab", buffering=0, opener=no_link) as file:
             size = file.tell()
             try:
                 if file.write(line) < len(line):

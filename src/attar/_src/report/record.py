@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from attar._src.artifact.files import taking_turns
 from attar._src.artifact.writer import write_atomically
 from attar._src.core.errors import AttarError
 
@@ -21,19 +22,23 @@ RUN = "run"
 def remember(artifact: Path, sha256: str, measured: Mapping[str, Any]) -> Path:
     """Merge ``measured`` into the report beside ``artifact`` and return the report's path.
 
-    Entries of other files stay, except that of an earlier file of the same name.
+    Entries of other files stay, except that of an earlier file of the same name. Writers take turns, so that none loses
+    what another has written.
     """
     path = artifact.parent / NAME
-    known = read_report(path) if path.exists() else {}
-    known = {key: entry for key, entry in known.items() if key in (sha256, RUN) or entry.get("file") != artifact.name}
-    known[sha256] = {**known.get(sha256, {}), "file": artifact.name, **measured}
-    return _write(path, known)
+    with taking_turns(path.parent):
+        known = read_report(path) if path.exists() else {}
+        own = (sha256, RUN)
+        known = {key: entry for key, entry in known.items() if key in own or entry.get("file") != artifact.name}
+        known[sha256] = {**known.get(sha256, {}), "file": artifact.name, **measured}
+        return _write(path, known)
 
 
 def remember_run(folder: Path, run: Mapping[str, Any]) -> Path:
     """Write the measurements of a run into the report of its folder, replacing an earlier run; return its path."""
     path = folder / NAME
-    return _write(path, {**(read_report(path) if path.exists() else {}), RUN: dict(run)})
+    with taking_turns(folder):
+        return _write(path, {**(read_report(path) if path.exists() else {}), RUN: dict(run)})
 
 
 def _write(path: Path, known: Mapping[str, Any]) -> Path:

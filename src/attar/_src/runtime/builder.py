@@ -11,6 +11,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+_LARGE = 1024  # bytes from which an initializer stays outside the messages
+_EXTERNAL = onnx.TensorProto.EXTERNAL
+
 
 class Builder:
     """Collects nodes, in order, and initializers that replace those of ``source``.
@@ -23,6 +26,8 @@ class Builder:
         self._constants = {tensor.name: tensor for tensor in source.graph.initializer}
         self._nodes: list[onnx.NodeProto] = []
         self._made: dict[str, onnx.TensorProto] = {}
+        #: Initializers too large to be copied from message to message, by name.
+        self.weights: dict[str, NDArray[Any]] = {}
         self._scalars: dict[tuple[str, bytes], str] = {}
         self._count: Counter[str] = Counter()
         graph = source.graph
@@ -31,6 +36,8 @@ class Builder:
 
     def constant(self, name: str) -> NDArray[Any] | None:
         """Return the value of an initializer of the source or added, None for any other name."""
+        if name in self.weights:
+            return self.weights[name]
         tensor = self._constants.get(name) or self._made.get(name)
         return None if tensor is None else numpy_helper.to_array(tensor)
 
@@ -45,7 +52,14 @@ class Builder:
 
     def put(self, name: str, array: NDArray[Any]) -> None:
         """Add an initializer with exactly this name."""
-        self._made[name] = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+        array = np.ascontiguousarray(array).reshape(array.shape)
+        if array.nbytes < _LARGE:
+            self._made[name] = numpy_helper.from_array(array, name)
+            return
+        self.weights[name] = array
+        kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+        self._made[name] = onnx.TensorProto(name=name, data_type=kind, dims=array.shape, data_location=_EXTERNAL)
+        self._made[name].external_data.add(key="location", value="memory")
 
     def initializer(self, name: str, array: NDArray[Any]) -> str:
         """Add an initializer with an unused name like ``name`` and return its name."""
@@ -73,7 +87,7 @@ class Builder:
         self._nodes.append(twin)
 
     def finish(self) -> onnx.ModelProto:
-        """Return the model, without inline initializers that nothing reads."""
+        """Return the model, without inline initializers that nothing reads, and without the data of ``weights``."""
         model, graph = self._source, self._source.graph
         read = {name for node in self._nodes for name in node.input} | {value.name for value in graph.output}
         kept = [tensor for name, tensor in self._constants.items() if name in read]

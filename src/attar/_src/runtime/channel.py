@@ -59,7 +59,7 @@ class Channel:
         """Write arrays into the memory, one after the other, each at a multiple of 64 bytes."""
         at = 0
         for array in arrays:
-            data = memoryview(np.ascontiguousarray(array)).cast("B") if array.size else memoryview(b"")
+            data = _bytes(np.ascontiguousarray(array))
             for start in range(0, len(data), _STEP):
                 _write(self.memory, data[start : start + _STEP], at + start)
             at = _after(at, len(data))
@@ -73,7 +73,7 @@ class Channel:
         found, at = [], 0
         for dtype, shape in forms:
             array = np.empty(shape, dtype)
-            data = memoryview(array.reshape(-1).view(np.uint8)) if array.size else memoryview(bytearray())
+            data = _bytes(array)
             _read(self.memory, data, at)
             found.append(array)
             at = _after(at, len(data))
@@ -101,6 +101,11 @@ def shared_memory() -> int:
         return os.memfd_create("attar")
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
+
+
+def _bytes(array: NDArray[Any]) -> memoryview:
+    """Return the bytes of a contiguous array, to read or to write."""
+    return array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
 
 
 def _after(at: int, length: int) -> int:

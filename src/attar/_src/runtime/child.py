@@ -82,7 +82,7 @@ def _limit(memory: int) -> None:
             resource.setrlimit(kind, (most, most))
 
 
-def main(connection: str, shared: str, memory: str) -> None:
+def serve_parent(connection: str, shared: str, memory: str) -> None:
     """Serve the parent at the other end of the socket."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -92,5 +92,5 @@ def main(connection: str, shared: str, memory: str) -> None:
 
 if __name__ == "__main__":
     with suppress(BrokenPipeError):
-        main(*sys.argv[1:])
+        serve_parent(*sys.argv[1:])
     os._exit(0)

@@ -6,8 +6,10 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,8 @@ from attar._src.core.errors import ArtifactError, DataError, short_message
 # Since version 1.29 ONNX Runtime reports to its maker by default and keeps a device id in the user's cache folder. It
 # reads this variable when it is imported, so only this file imports it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-import onnxruntime as ort  # noqa: E402
-from onnxruntime.capi import onnxruntime_pybind11_state as native  # noqa: E402
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 #: The exceptions of ONNX Runtime, which have no common base but Exception.
 _FAULTS: tuple[type[Exception], ...] = (
@@ -38,6 +40,8 @@ class Engine:
 
     Args:
         model: serialized ONNX, or the path of an ONNX file.
+        weights: values of the initializers that a serialized model marks as external data; ONNX Runtime reads them
+            where they are.
         threads: threads per run; None lets ONNX Runtime choose.
         exact: use exact integer kernels if the fast ones of this machine saturate.
         profile: prefix of the profile's file name; None disables profiling.
@@ -47,7 +51,13 @@ class Engine:
     """
 
     def __init__(
-        self, model: bytes | Path, *, threads: int | None = None, exact: bool = False, profile: str | None = None
+        self,
+        model: bytes | Path,
+        *,
+        weights: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+        threads: int | None = None,
+        exact: bool = False,
+        profile: str | None = None,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
@@ -59,6 +69,9 @@ class Engine:
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = profile
+        self._weights = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]  # kept: they are shared
+        if weights:
+            options.add_external_initializers(list(weights), self._weights)
         try:
             source = model if isinstance(model, bytes) else str(model)
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
@@ -101,10 +114,12 @@ def saturates() -> bool:
     return bool((Engine(model.SerializeToString(), threads=1).run(feed)[0] != 64 * 255 * 127).any())
 
 
-def kernels(model: bytes, feed: dict[str, NDArray[Any]]) -> dict[str, str]:
+def kernels(
+    model: bytes, feed: dict[str, NDArray[Any]], weights: Mapping[str, NDArray[Any]] = MappingProxyType({})
+) -> dict[str, str]:
     """Return node -> operator that ran, from ONNX Runtime's profile of one run; nodes fused into others are missing."""
     with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(model, threads=1, profile=str(Path(folder) / "profile"))
+        engine = Engine(model, weights=weights, threads=1, profile=str(Path(folder) / "profile"))
         engine.run(feed)
         events = engine.end_profile()
     return {

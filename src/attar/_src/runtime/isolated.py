@@ -78,7 +78,7 @@ class IsolatedGraph:
             _text(name): _text(reason) for name, reason in _pairs(reply.get("dequantized"), 2)
         }
 
-    def run(self, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    def run(self, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Return the outputs in order."""
         forms = [[name, _code(array), list(array.shape)] for name, array in feed.items()]
         with self._lock:

@@ -20,11 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from attar._src.artifact.manifest import Activation
 from attar._src.artifact.reader import Artifact
@@ -55,24 +57,36 @@ class Lowered:
     """A lowered model and its plan.
 
     Attributes:
-        model: standard ONNX with weights.
+        bare: standard ONNX, in which large weights are marked as external data.
+        weights: these weights by name.
         layers: node of the model that reads a weight of two axes or more -> its placement.
         dequantized: compressed tensor of the file -> why it was converted to float32.
     """
 
-    model: onnx.ModelProto
+    bare: onnx.ModelProto
+    weights: Mapping[str, NDArray[Any]]
     layers: Mapping[str, Placement]
     dequantized: Mapping[str, str]
 
-    def serialized(self) -> bytes:
-        """Return the model as ONNX bytes.
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """Standard ONNX with all weights.
 
         Raises:
             ArtifactError: the weights exceed the 2 GiB limit of a protobuf message.
         """
-        weights = sum(len(tensor.raw_data) for tensor in self.model.graph.initializer)
+        weights = sum(array.nbytes for array in self.weights.values()) + self.bare.ByteSize()
         if weights > _MESSAGE:
             raise ArtifactError(f"its weights take {weights} bytes in ONNX; the limit is {_MESSAGE}", section="graph")
+        full = onnx.ModelProto()
+        full.CopyFrom(self.bare)
+        for tensor in full.graph.initializer:
+            if tensor.name in self.weights:
+                tensor.CopyFrom(numpy_helper.from_array(self.weights[tensor.name], tensor.name))
+        return full
+
+    def serialized(self) -> bytes:
+        """Return ``model`` as bytes."""
         data: bytes = self.model.SerializeToString()
         return data
 
@@ -123,7 +137,7 @@ class _Lowering:
                 self.plain(node)
             for value in node.output:
                 self.quantize(value)
-        return Lowered(self.build.finish(), self.layers, self.dequantized)
+        return Lowered(self.build.finish(), self.build.weights, self.layers, self.dequantized)
 
     def quantize(self, value: str) -> None:
         """Quantize a value if it has a grid, and record its codes."""

@@ -102,8 +102,9 @@ class Session:
             return
         lowered = lower(self.artifact, graph, threads=threads or 1)
         self.dequantized = lowered.dequantized
-        self._needs_elements = any(node.op_type in NEED_ELEMENTS for node in lowered.model.graph.node)
-        self._run = Engine(lowered.serialized(), threads=threads, exact=True).run
+        self._needs_elements = any(node.op_type in NEED_ELEMENTS for node in lowered.bare.graph.node)
+        bare = lowered.bare.SerializeToString()
+        self._run = Engine(bare, weights=lowered.weights, threads=threads, exact=True).run
 
     @property
     def main_output(self) -> str:
@@ -169,7 +170,7 @@ class Session:
         if self._isolated is not None:
             return tuple(Layer(*fields) for fields in self._isolated.layers())
         lowered = lower(self.artifact, self._graph)
-        ran = kernels(lowered.serialized(), self.example())
+        ran = kernels(lowered.bare.SerializeToString(), self.example(), lowered.weights)
         found = []
         for node, (tensors, reason) in lowered.layers.items():
             kernel = ran.get(node, "float")

@@ -19,6 +19,8 @@ from attar._src.core.scheme import Granularity, PerBlock, PerBucket, PerChannel,
 from attar._src.core.tensors import Codebook, Dense, Quantized
 from attar._src.runtime.moves import MOVES, moved
 
+_MOST_MOVES = 32
+
 
 @dataclass(frozen=True, eq=False)
 class Int8Weight:
@@ -57,6 +59,8 @@ class Weights:
         source, *others = node.input
         if node.op_type not in MOVES or source not in self or not self.compressed(source):
             return False
+        if self._steps(source) >= _MOST_MOVES:
+            return False  # each use repeats all moves; after so many ONNX Runtime does the rest
         given = [self.array(name) if name in self else constant(name) for name in others if name]
         if any(array is None for array in given):
             return False
@@ -84,6 +88,13 @@ class Weights:
     def array(self, name: str) -> NDArray[Any]:
         """Return the values of an initializer (``docs/format.md``, section 5)."""
         return self._resolved(name, lambda part: self._tensor(part).dense())
+
+    def _steps(self, name: str) -> int:
+        """Return how many moves lie between the binding and ``name``."""
+        steps = 0
+        while name in self._moved:
+            name, steps = self._moved[name][1], steps + 1
+        return steps
 
     def _root(self, name: str) -> str:
         while name in self._moved:

@@ -27,7 +27,8 @@ class Sized(NamedTuple):
     """Element type (ONNX number), shape at the example sizes and, if known, values of one value of a graph.
 
     Values are known if they are few and follow from constants and sizes alone. They are ``fixed`` if they are the same
-    at every size of the graph's inputs. A value is ``constant`` if it follows from initializers and sizes, known or not.
+    at every size of the graph's inputs. A value is ``constant`` if it follows from initializers and sizes alone, even
+    if its values are not known.
     """
 
     type: int

@@ -43,12 +43,12 @@ def _each_output(inputs: Inputs, out: int) -> int:
     return out * elements(_shape(inputs, 1)[1:])
 
 
-def _each_input(inputs: Inputs, out: int) -> int:
+def _each_input(inputs: Inputs, _out: int) -> int:
     return inputs.elements(0) * elements(_shape(inputs, 1)[1:])
 
 
 def _window(inputs: Inputs, out: int) -> int:
-    return out * math.prod(inputs.attributes.get("kernel_shape", ()))
+    return out * elements(tuple(inputs.attributes.get("kernel_shape", ())))
 
 
 def _matrices(inputs: Inputs, out: int) -> int:
@@ -57,17 +57,17 @@ def _matrices(inputs: Inputs, out: int) -> int:
     return out * max(inner, 1) // _BLAS
 
 
-def _recurrent(inputs: Inputs, out: int) -> int:
+def _recurrent(inputs: Inputs, _out: int) -> int:
     steps = elements(_shape(inputs, 0)[:2])
     return steps * (elements(_shape(inputs, 1)) + elements(_shape(inputs, 2)))
 
 
-def _attention(inputs: Inputs, out: int) -> int:
+def _attention(inputs: Inputs, _out: int) -> int:
     length = sum(_shape(inputs, index)[-2] for index in (1, 4) if len(_shape(inputs, index)) > 2)
     return 2 * inputs.elements(0) * length // _BLAS
 
 
-def _einsum(inputs: Inputs, out: int) -> int:
+def _einsum(inputs: Inputs, _out: int) -> int:
     """Return the product of the sizes of all letters: the most that a pairwise evaluation holds or multiplies."""
     terms = inputs.attributes["equation"].decode().replace(" ", "").partition("->")[0].split(",")
     sizes: dict[str, int] = {}

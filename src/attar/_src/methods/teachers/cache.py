@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from attar._src.artifact.files import no_link
 from attar._src.core.digest import array_bytes, digest
 from attar._src.core.errors import AttarError, ModelError, SpecError
 from attar._src.core.progress import track
@@ -197,7 +198,7 @@ def _fill(
 
     start = head(_BLANK) + first
     growing = path.with_name(f".{path.name}.part")
-    with open(growing, "r+b" if growing.exists() else "w+b") as file:
+    with open(growing, "r+b" if growing.exists() else "w+b", opener=no_link) as file:
         done = _finished_rows(file, start, width, rows)
         _append_rows(teacher, feed, chosen, file, done, rows)
         file.seek(len(start))
