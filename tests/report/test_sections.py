@@ -63,11 +63,21 @@ def test_what_was_not_measured_is_a_dash(tmp_path):
 
 def test_collapsed_classes_raise_an_alarm_that_names_them(tmp_path):
     lost = render(read_story(runs.demo(tmp_path / "a", collapsed=True)), {})
-    assert "<strong>student</strong> lost class 8 (99.0 % to 61.0 %)." in lost
+    assert "<strong>student</strong>: lost class 8 (99.0 % to 61.0 %)." in lost
     assert 'role="alert"' in lost
     whole = read_story(runs.demo(tmp_path / "b"))
     assert alarms(whole) == []
     assert 'role="alert"' not in render(whole, {})
+
+
+def test_warnings_stand_before_the_figures_and_after_the_verdict(tmp_path):
+    folder = runs.small(tmp_path, models=[{}, {"warnings": ["<b>half</b> is in floating point", "at chance"]}])
+    page = render(read_story(folder), {})
+    assert "but there are 2 warnings." in page
+    places = [page.index(each) for each in ("<h2>2 warnings</h2>", "<strong>b</strong>: &lt;b&gt;half", "at chance")]
+    assert page.index('class="verdict"') < places[0] < places[1] < places[2] < page.index('class="tiles"')
+    assert '<tr class="marked"><th scope="row">b</th>' in page
+    assert "warning" not in render(read_story(runs.small(tmp_path / "none", models=[{}, {}])), {})
 
 
 def test_a_collapsed_class_is_marked_in_its_table(tmp_path):

@@ -6,6 +6,7 @@ import importlib
 import json
 from pathlib import Path
 from typing import Annotated, Any
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import typer
@@ -14,7 +15,7 @@ from rich.markup import escape
 from attar._src.artifact.manifest import Preprocessing
 from attar._src.cli import show
 from attar._src.cli.output import demand_writable
-from attar._src.core.errors import SpecError
+from attar._src.core.errors import AttarWarning, SpecError
 from attar._src.core.registry import load_object
 from attar._src.data.dataset import Dataset
 from attar._src.data.preprocessing import parse_preprocessing
@@ -81,6 +82,10 @@ def quantize_command(
     examples: Annotated[int, typer.Option(min=2, help="Number of examples for calibration and comparison.")] = 512,
     seed: Annotated[int, typer.Option(help="Seed for drawing the examples.")] = 0,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, stored in the file.")] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="End with exit code 1 if there is a warning; the file is written all the same."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Quantize a trained PyTorch module after training and write one verified .attar file.
@@ -101,7 +106,7 @@ def quantize_command(
     preprocessing = parse_preprocessing(preprocess) if preprocess else _usual_preprocessing(dataset)
     drawn = dataset.subset(min(examples, len(dataset)), seed)
     inputs = preprocess_examples(preprocessing, drawn.x) if preprocessing else drawn.x
-    report = quantize(
+    quantized = quantize(
         build_module(load_object(model), _arguments(arguments or []), weights),
         inputs,
         bits=bits,
@@ -121,11 +126,17 @@ def quantize_command(
         class_names=dataset.class_names,
         metric=dataset.metric,
         licence=licence,
-    ).save(output, coder=coder)
+    )
+    with catch_warnings():
+        if not as_json:
+            # They are printed with the figures, before them.
+            simplefilter("ignore", AttarWarning)
+        report = quantized.save(output, coder=coder)
     if as_json:
         show.as_json(report)
     else:
         _print(report)
+    show.demand_none({"": report["warnings"]}, strict=strict)
 
 
 def _usual_preprocessing(dataset: Dataset) -> Preprocessing | None:
@@ -166,6 +177,7 @@ def _override(text: str) -> tuple[str, int]:
 
 def _print(report: dict[str, Any]) -> None:
     out, parity = show.console(), report["parity"]
+    show.warnings_first({"": report["warnings"]})
     table = show.plain_table("", "")
     table.show_header = False
     table.add_row("file", f"{report['file_bytes']:,} bytes")

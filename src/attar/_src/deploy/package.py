@@ -13,6 +13,7 @@ import torch
 from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack, write_atomically
+from attar._src.core.errors import AttarWarning
 from attar._src.deploy.parity import EXAMPLES, Parity, compare_outputs
 from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.report.record import NAME, read_report, remember
@@ -41,8 +42,8 @@ def package(
     """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
 
     The outputs are compared on ``data``, of each graph by name if there are several. The report gets the parity of the
-    untouched module (``dry_run``) and ``notes`` by topic. A file of more than ``budget`` bits per weight gets a warning
-    and a note.
+    untouched module (``dry_run``) and ``notes`` by topic. Each warning of the compressed model is issued as an
+    :class:`AttarWarning` before the file is written, and so is a size of more than ``budget`` bits per weight.
 
     Returns:
         The report, with the path and SHA-256 of the file.
@@ -63,14 +64,14 @@ def package(
         "parity": parity[MAIN] if [*parity] == [MAIN] else parity,
         "dry_run": dry_run.as_dict(),
         "left_in_floating_point": left_in_floating_point(compressed),
-        "warnings": [*compressed.warnings],
-        "notes": {**notes, **_budget_note(path, size["bits_per_weight"], budget)},
+        "warnings": [*compressed.warnings, *_over_budget(size["bits_per_weight"], budget)],
+        "notes": dict(notes),
         "batch_norms_folded": {name: into for each in foldings for name, into in each.folded.items()},
         "batch_norms_kept": {name: why for each in foldings for name, why in each.kept.items()},
         "quantized_activations": sum(len(graph.activations) for graph in compressed.graphs.values()),
     }
-    for each in compressed.warnings:
-        warnings.warn(f"{path.name}: {each}", stacklevel=2)
+    for each in report["warnings"]:
+        warnings.warn(f"{path.name}: {each}", AttarWarning, stacklevel=2)
     write_atomically(path, packed)
     remember(path, artifact.sha256, report)
     return {"file": str(path), "sha256": artifact.sha256, **report}
@@ -85,12 +86,10 @@ def _compare(
     return found.check(str(path), integers=bool(compressed.graphs[graph].activations)).as_dict()
 
 
-def _budget_note(path: Path, bits_per_weight: float, budget: float | None) -> dict[str, str]:
+def _over_budget(bits_per_weight: float, budget: float | None) -> list[str]:
     if budget is None or bits_per_weight <= budget:
-        return {}
-    missed = (
+        return []
+    return [
         f"{bits_per_weight:.4g} bits per weight, above the budget of {budget:g}: train longer, reach the budget "
         "earlier (reach), or set it a little lower"
-    )
-    warnings.warn(f"{path.name}: {missed}", stacklevel=3)
-    return {"size": missed}
+    ]

@@ -218,6 +218,7 @@ class RunModels:
             model=name,
             sha256=report["sha256"],
             left_in_floating_point=report["left_in_floating_point"],
+            warnings=report["warnings"],
             notes=report["notes"],
             record=[dict(stage) for stage in compressed.record],
         )
