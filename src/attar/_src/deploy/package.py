@@ -14,7 +14,11 @@ from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack, write_atomically
 from attar._src.core.errors import AttarWarning
+from attar._src.deploy.causes import EXAMPLES as CAUSE_EXAMPLES
+from attar._src.deploy.causes import find_causes
+from attar._src.deploy.fidelity import Examples, Fidelity, FidelityComparison, Floating
 from attar._src.deploy.parity import EXAMPLES, Parity, compare_outputs
+from attar._src.deploy.tolerance import TOLERANCE, Tolerance
 from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.report.record import NAME, read_report, remember
 from attar._src.runtime.session import Session
@@ -36,14 +40,31 @@ def package(
     *,
     coder: str,
     dry_run: Parity,
+    floating: Mapping[str, Floating] = MappingProxyType({}),
+    examples: Examples | None = None,
+    tolerance: Tolerance | None = TOLERANCE,
     notes: Mapping[str, str] = MappingProxyType({}),
     budget: float | None = None,
 ) -> dict[str, Any]:
     """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
 
-    The outputs are compared on ``data``, of each graph by name if there are several. The report gets the parity of the
-    untouched module (``dry_run``) and ``notes`` by topic. Each warning of the compressed model is issued as an
-    :class:`AttarWarning` before the file is written, and so is a size of more than ``budget`` bits per weight.
+    The file is compared with the compressed model in PyTorch on ``data`` (*parity*), and with the floating-point module
+    on ``examples`` (*fidelity*). Each warning of the compressed model is issued as an :class:`AttarWarning` before the
+    file is written, and so are a loss against the floating-point module that is above the tolerance, with the layers
+    that cause it, and a size above the budget.
+
+    Args:
+        compressed: the model.
+        path: path of the file.
+        use: what the file tells its user.
+        data: real inputs, of each graph by name if there are several.
+        coder: entropy coder of the codes.
+        dry_run: parity of the untouched module, for the report.
+        floating: graph -> the floating-point module; by default the module that was compressed.
+        examples: of the graph ``main``, by default ``data``.
+        tolerance: from which loss on there is a warning; None for none.
+        notes: remarks for the report, by topic.
+        budget: bits per weight.
 
     Returns:
         The report, with the path and SHA-256 of the file.
@@ -56,15 +77,21 @@ def package(
         read_report(path.parent / NAME)
     packed = pack(compressed.contents(use), coder=coder)
     artifact = open_artifact(packed)
-    inputs = inputs_by_graph(compressed, data)
-    parity = {name: _compare(compressed, name, artifact, inputs[name], path) for name in inputs}
+    compared = {
+        name: _compare(compressed, name, artifact, inputs, path, floating.get(name), examples if name == MAIN else None, use)
+        for name, inputs in inputs_by_graph(compressed, data).items()
+    }
+    parity = {name: each.as_dict() for name, (each, _) in compared.items()}
+    fidelity = {name: each for name, (_, each) in compared.items() if each is not None}
+    lost = [] if tolerance is None else [_loss(compressed, name, each, data, tolerance) for name, each in fidelity.items()]
     size, foldings = inspect_artifact(artifact), [graph.traced.folding for graph in compressed.graphs.values()]
     report = {
         **{key: size[key] for key in ("file_bytes", "graph_bytes", "bits_per_weight", "parameters")},
-        "parity": parity[MAIN] if [*parity] == [MAIN] else parity,
+        "parity": _of_graphs(parity),
+        "fidelity": _of_graphs({name: each.as_dict() for name, each in fidelity.items()}),
         "dry_run": dry_run.as_dict(),
         "left_in_floating_point": left_in_floating_point(compressed),
-        "warnings": [*compressed.warnings, *_over_budget(size["bits_per_weight"], budget)],
+        "warnings": [*compressed.warnings, *filter(None, lost), *_over_budget(size["bits_per_weight"], budget)],
         "notes": dict(notes),
         "batch_norms_folded": {name: into for each in foldings for name, into in each.folded.items()},
         "batch_norms_kept": {name: why for each in foldings for name, why in each.kept.items()},
@@ -77,13 +104,54 @@ def package(
     return {"file": str(path), "sha256": artifact.sha256, **report}
 
 
+def _of_graphs(figures: Mapping[str, Any]) -> Any:
+    """Return the figures of ``main`` where it is the only graph, else those of each graph by name."""
+    return figures[MAIN] if [*figures] == [MAIN] else figures
+
+
 def _compare(
-    compressed: CompressedModel, graph: str, artifact: Artifact, inputs: CalibrationInputs, path: Path
-) -> dict[str, Any]:
-    """Compare one graph of a file with the model in PyTorch; return the figures."""
+    compressed: CompressedModel,
+    graph: str,
+    artifact: Artifact,
+    inputs: CalibrationInputs,
+    path: Path,
+    floating: Floating | None,
+    examples: Examples | None,
+    use: FileInfo,
+) -> tuple[Parity, Fidelity | None]:
+    """Compare one graph of a file with the model in PyTorch and with the floating-point module."""
+    of = compressed.graphs[graph]
     session, simulated = Session(artifact, graph=graph), compressed.simulate(torch.float64, graph=graph)
-    found = compare_outputs(session, simulated, inputs.first(EXAMPLES).batches, "decoding and comparing")
-    return found.check(str(path), integers=bool(compressed.graphs[graph].activations)).as_dict()
+    examples = examples or Examples(inputs)
+    reference = floating or Floating("the floating-point module", of.traced.graph)
+    seen = FidelityComparison(session, reference, use, examples)
+    together = examples.inputs is inputs
+    batches = inputs.first(EXAMPLES).batches
+    parity = compare_outputs(
+        session, simulated, batches, "decoding and comparing", observe=seen.observe if together else None
+    )
+    parity.check(str(path), integers=bool(of.activations))
+    if not together:
+        seen.run(examples.inputs.first(EXAMPLES).batches)
+    return parity, seen.result()
+
+
+def _loss(
+    compressed: CompressedModel, graph: str, fidelity: Fidelity, data: Calibration, tolerance: Tolerance
+) -> str:
+    """Return a sentence on what was lost against the floating-point module and why; empty within the tolerance."""
+    losses = fidelity.losses(tolerance)
+    if not losses:
+        return ""
+    of = f"graph {graph!r}: " if len(compressed.graphs) > 1 else ""
+    said = of + "; ".join(losses.values())
+    if fidelity.trained_since:
+        return f"{said}, compared with {fidelity.compared_with}; train longer, or give weights and activations more bits"
+    names = [*fidelity.outputs]
+    worst = next((name for name in losses if name), names[0])
+    batch = inputs_by_graph(compressed, data)[graph].example(CAUSE_EXAMPLES)
+    causes = find_causes(compressed, graph, batch, names.index(worst)).sentence()
+    return f"{said}; {causes}" if causes else said
 
 
 def _over_budget(bits_per_weight: float, budget: float | None) -> list[str]:

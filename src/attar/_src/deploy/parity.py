@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,19 +12,21 @@ from numpy.typing import NDArray
 
 from attar._src.core.errors import ParityError
 from attar._src.core.progress import track
+from attar._src.measure.difference import INTEGERS, SCORES, Difference, kind_of_output
 from attar._src.model.interface import flatten_outputs
 from attar._src.runtime.session import Session
 
 #: Largest difference of floating-point models, relative to the largest output: orders of summation differ.
 FLOAT_TOLERANCE = 1e-3
-#: Quantized models can differ by one step at ties. At least this share of predictions should agree,
-EQUAL_SHARE = 0.98
-#: and the mean difference should be at most this share of the mean output.
+#: Quantized models can differ by one step at ties. The mean difference should be at most this share of the mean output,
 MEAN_PART = 0.1
-#: Two outputs this close, relative to the largest, are a tie: either counts as the prediction.
-TIE = 1e-6
+#: and at least this share of predictions (of scores) or elements (of integer outputs) should agree.
+EQUAL_SHARE = 0.98
 #: Largest number of inputs to compare: float64 is slow, and errors show on the first inputs.
 EXAMPLES = 512
+
+#: Sees the number of a batch, the batch and the file's outputs.
+Observe = Callable[[int, tuple[torch.Tensor, ...], Mapping[str, NDArray[Any]]], None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Parity:
         largest_difference, mean_difference: absolute difference of an output element.
         largest_output, mean_output: absolute output element of the module.
         equal_predictions: share of positions with the same (or a tied) largest element, along axis 1 of outputs with
-            four or more axes (``(N, C, H, W)`` scores), along the last axis of others.
+            four or more axes (``(N, C, H, W)`` scores), along the last axis of others; 1 if no output has such an axis.
+        outputs: name of an output -> its kind (``measure/difference.py``) and its own differences.
     """
 
     examples: int
@@ -45,13 +48,17 @@ class Parity:
     mean_difference: float
     mean_output: float
     equal_predictions: float
+    outputs: Mapping[str, tuple[str, Difference]] = field(default_factory=dict, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the figures as JSON values."""
-        return asdict(self)
+        """Return the figures of all outputs together as JSON values."""
+        return {key: value for key, value in vars(self).items() if key != "outputs"}
 
     def check(self, what: str, *, integers: bool) -> Parity:
-        """Return self if the differences are within tolerance.
+        """Return self if the differences of every output are within tolerance.
+
+        Predictions count only where an output has scores, and not where the difference to the runner-up is so small
+        that rounding explains the change.
 
         Args:
             what: prefix of the error.
@@ -60,70 +67,86 @@ class Parity:
         Raises:
             ParityError: orders of summation (or, with ``integers``, ties of rounding) cannot explain the differences.
         """
-        if not np.isfinite(self.largest_difference):
-            fault = "an output is not finite"
-        elif integers and self.mean_difference > MEAN_PART * self.mean_output + 1e-6:
-            fault = (
-                f"outputs differ by {self.mean_difference:.3g} on average where their mean is {self.mean_output:.3g}; "
-                f"at most {MEAN_PART:g} of it is allowed"
-            )
-        elif integers and self.equal_predictions < EQUAL_SHARE:
-            fault = (
-                f"predictions agree on {self.equal_predictions:.2%} of {self.examples} examples, {EQUAL_SHARE:.0%} are "
-                "required"
-            )
-        elif not integers and self.largest_difference > FLOAT_TOLERANCE * max(self.largest_output, 1.0):
-            fault = (
-                f"outputs differ by up to {self.largest_difference:.3g} where the largest is "
-                f"{self.largest_output:.3g}; at most {FLOAT_TOLERANCE:g} of it is allowed"
-            )
-        else:
-            return self
-        raise ParityError(f"{what}: {fault}")
+        for name, (kind, seen) in self.outputs.items():
+            fault = _fault(kind, seen, integers=integers)
+            if fault:
+                which = f"output {name!r}: " if len(self.outputs) > 1 else ""
+                raise ParityError(f"{what}: {which}{fault}")
+        return self
+
+
+def _fault(kind: str, seen: Difference, *, integers: bool) -> str:
+    """Return what is wrong with an output; empty if nothing is."""
+    if not seen.finite:
+        return "an output is not finite"
+    if kind == INTEGERS:
+        if seen.equal_elements >= EQUAL_SHARE:
+            return ""
+        return f"{seen.equal_elements:.2%} of the integers agree, {EQUAL_SHARE:.0%} are required"
+    if not integers:
+        if seen.largest <= FLOAT_TOLERANCE * max(seen.largest_output, 1.0):
+            return ""
+        return (
+            f"outputs differ by up to {seen.largest:.3g} where the largest is {seen.largest_output:.3g}; at most "
+            f"{FLOAT_TOLERANCE:g} of it is allowed"
+        )
+    if seen.mean > MEAN_PART * seen.mean_output + 1e-6:
+        return (
+            f"outputs differ by {seen.mean:.3g} on average where their mean is {seen.mean_output:.3g}; at most "
+            f"{MEAN_PART:g} of it is allowed"
+        )
+    if kind == SCORES and seen.decided < EQUAL_SHARE * seen.positions:
+        share = seen.decided / seen.positions
+        return f"predictions agree on {share:.2%} of {seen.positions} positions, {EQUAL_SHARE:.0%} are required"
+    return ""
 
 
 def compare_outputs(
-    session: Session, module: Callable[..., Any], batches: Iterable[tuple[torch.Tensor, ...]], what: str = "parity"
+    session: Session,
+    module: Callable[..., Any],
+    batches: Iterable[tuple[torch.Tensor, ...]],
+    what: str = "parity",
+    *,
+    observe: Observe | None = None,
 ) -> Parity:
     """Run a decoded file and a module on the same real inputs and compare their outputs.
 
     The module takes the tensors of a batch by position, in float64: integer kernels sum exactly, and float32 would add
-    rounding of its own. ``what`` labels the progress bar.
+    rounding of its own. ``what`` labels the progress bar; ``observe`` sees the file's outputs of each batch.
     """
     names = [port.name for port in session.inputs]
-    largest = biggest = total = outputs_total = 0.0
-    elements = equal = positions = examples = 0
+    seen = {port.name: Difference() for port in session.outputs}
+    kinds: dict[str, str] = {}
+    examples = 0
     with torch.no_grad():
-        for batch in track(list(batches), what):
+        for index, batch in enumerate(track(list(batches), what)):
             expected = output_arrays(module(*(each.double() if each.is_floating_point() else each for each in batch)))
             outputs = session.run({name: tensor.numpy() for name, tensor in zip(names, batch, strict=True)})
-            examples += len(batch[0])
-            for got, want in zip(outputs.values(), expected, strict=True):
-                difference = np.abs(got.astype(np.float64) - want)
-                # max() would ignore a NaN.
-                largest = max(largest, float(difference.max(initial=0.0))) if np.isfinite(difference).all() else np.inf
-                biggest = max(biggest, float(np.abs(want).max(initial=0.0)))
-                total, elements = total + float(difference.sum()), elements + difference.size
-                outputs_total += float(np.abs(want.astype(np.float64)).sum())
-                if want.ndim:
-                    same = _same_winner(got, want)
-                    equal, positions = equal + int(np.sum(same)), positions + int(np.size(same))
+            examples += len(batch[0]) if batch[0].ndim else 1
+            for (name, got), want in zip(outputs.items(), expected, strict=True):
+                seen[name].add(got, want)
+                # What the file declares: the module computes in float64.
+                kinds.setdefault(name, kind_of_output(want, name, main=name == session.main_output))
+            if observe is not None:
+                observe(index, batch, outputs)
+    return _parity(examples, {name: (kinds.get(name, SCORES), each) for name, each in seen.items()})
+
+
+def _parity(examples: int, outputs: Mapping[str, tuple[str, Difference]]) -> Parity:
+    """Return the figures of all outputs together, and of each."""
+    seen = [each for _, each in outputs.values()]
+    elements, positions = (max(sum(getattr(each, of) for each in seen), 1) for of in ("elements", "positions"))
+    finite = all(each.finite for each in seen)
     return Parity(
         examples=examples,
-        largest_difference=largest,
-        largest_output=biggest,
-        mean_difference=total / max(elements, 1),
-        mean_output=outputs_total / max(elements, 1),
-        equal_predictions=equal / max(positions, 1),
+        # max() would ignore a NaN.
+        largest_difference=max((each.largest for each in seen), default=0.0) if finite else np.inf,
+        largest_output=max((each.largest_output for each in seen), default=0.0),
+        mean_difference=sum(each.absolute for each in seen) / elements,
+        mean_output=sum(each.absolute_output for each in seen) / elements,
+        equal_predictions=sum(each.agreeing for each in seen) / positions if any(e.positions for e in seen) else 1.0,
+        outputs=outputs,
     )
-
-
-def _same_winner(got: NDArray[Any], want: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return at which positions the largest element of ``got`` is also the largest of ``want``, or tied."""
-    axis = 1 if want.ndim >= 4 else -1
-    won = np.take_along_axis(want, got.argmax(axis, keepdims=True), axis)
-    tolerance = TIE * float(np.abs(want).max(initial=0.0))
-    return np.asarray(won >= want.max(axis, keepdims=True) - tolerance)
 
 
 def output_arrays(output: Any) -> list[NDArray[Any]]:
