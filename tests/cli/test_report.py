@@ -33,7 +33,11 @@ def test_the_page_is_made_anew_and_named(run, capsys):
 def test_json_is_alone_on_standard_output(run, capsys):
     code, out, _ = ran(capsys, run, "--json")
     assert code == 0
-    assert json.loads(out) == {"page": str(run / "report.html"), "bytes": (run / "report.html").stat().st_size, "warnings": {}}
+    assert json.loads(out) == {
+        "page": str(run / "report.html"),
+        "bytes": (run / "report.html").stat().st_size,
+        "warnings": {},
+    }
 
 
 def test_warnings_are_printed_before_the_page(tmp_path, capsys):

@@ -118,6 +118,7 @@ def quantize_command(
         keep=keep or [],
         overrides=dict(_override(text) for text in overrides or []),
         correct_bias=correct_bias,
+        labels=drawn.y,
         examples=examples,
         batch=fixed_batch or 64,
         dynamic=() if fixed_batch else dynamic or (0,),
@@ -163,7 +164,7 @@ def _arguments(pairs: list[str]) -> dict[str, Any]:
             raise SpecError(f"--arg {pair!r}: write NAME=VALUE, as in --arg hidden=128")
         try:
             found[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name] = value
     return found
 

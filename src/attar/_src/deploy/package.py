@@ -78,12 +78,16 @@ def package(
     packed = pack(compressed.contents(use), coder=coder)
     artifact = open_artifact(packed)
     compared = {
-        name: _compare(compressed, name, artifact, inputs, path, floating.get(name), examples if name == MAIN else None, use)
+        name: _compare(
+            compressed, name, artifact, inputs, path, floating.get(name), examples if name == MAIN else None, use
+        )
         for name, inputs in inputs_by_graph(compressed, data).items()
     }
     parity = {name: each.as_dict() for name, (each, _) in compared.items()}
     fidelity = {name: each for name, (_, each) in compared.items() if each is not None}
-    lost = [] if tolerance is None else [_loss(compressed, name, each, data, tolerance) for name, each in fidelity.items()]
+    lost = (
+        [] if tolerance is None else [_loss(compressed, name, each, data, tolerance) for name, each in fidelity.items()]
+    )
     size, foldings = inspect_artifact(artifact), [graph.traced.folding for graph in compressed.graphs.values()]
     report = {
         **{key: size[key] for key in ("file_bytes", "graph_bytes", "bits_per_weight", "parameters")},
@@ -136,9 +140,7 @@ def _compare(
     return parity, seen.result()
 
 
-def _loss(
-    compressed: CompressedModel, graph: str, fidelity: Fidelity, data: Calibration, tolerance: Tolerance
-) -> str:
+def _loss(compressed: CompressedModel, graph: str, fidelity: Fidelity, data: Calibration, tolerance: Tolerance) -> str:
     """Return a sentence on what was lost against the floating-point module and why; empty within the tolerance."""
     losses = fidelity.losses(tolerance)
     if not losses:
@@ -146,7 +148,9 @@ def _loss(
     of = f"graph {graph!r}: " if len(compressed.graphs) > 1 else ""
     said = of + "; ".join(losses.values())
     if fidelity.trained_since:
-        return f"{said}, compared with {fidelity.compared_with}; train longer, or give weights and activations more bits"
+        return (
+            f"{said}, compared with {fidelity.compared_with}; train longer, or give weights and activations more bits"
+        )
     names = [*fidelity.outputs]
     worst = next((name for name in losses if name), names[0])
     batch = inputs_by_graph(compressed, data)[graph].example(CAUSE_EXAMPLES)

@@ -17,8 +17,10 @@ from attar._src.core.scheme import Granularity
 from attar._src.core.spec import build_spec
 from attar._src.deploy.calibration_inputs import calibration_inputs
 from attar._src.deploy.dry_run import check_deployable
+from attar._src.deploy.fidelity import Examples, labelled_examples
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
+from attar._src.deploy.tolerance import TOLERANCE, Tolerance
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.model.interface import forward_parameters
@@ -35,6 +37,8 @@ class QuantizationResult:
     data: CalibrationInputs
     use: FileInfo
     dry_run: Parity
+    examples: Examples
+    tolerance: Tolerance | None = TOLERANCE
 
     @property
     def left(self) -> dict[str, str]:
@@ -54,12 +58,22 @@ class QuantizationResult:
             coder: entropy coder of the codes: ``rans``, ``huffman`` or ``raw``.
 
         Returns:
-            The report: bytes, bits per weight, parity, folded batch-norms, and the tensors left in floating point.
+            The report (docs/report.md): warnings, bytes, bits per weight, fidelity to the untouched module, parity with
+            the quantized one, folded batch-norms, and the tensors left in floating point.
 
         Raises:
             ParityError: the decoded file and the quantized module compute different outputs; nothing is written.
         """
-        return package(self.compressed, Path(path), self.use, self.data, coder=coder, dry_run=self.dry_run)
+        return package(
+            self.compressed,
+            Path(path),
+            self.use,
+            self.data,
+            coder=coder,
+            dry_run=self.dry_run,
+            examples=self.examples,
+            tolerance=self.tolerance,
+        )
 
 
 def quantize(
@@ -75,6 +89,8 @@ def quantize(
     keep: Sequence[str] = (),
     overrides: Mapping[str, int] | None = None,
     correct_bias: bool = True,
+    labels: Any = None,
+    tolerance: Tolerance | Mapping[str, float] | None = TOLERANCE,
     examples: int = 512,
     batch: int = 64,
     dynamic: Sequence[int] = (0,),
@@ -100,11 +116,16 @@ def quantize(
         keep: globs of layers left in floating point.
         overrides: glob of layers -> bits; the last match wins.
         correct_bias: subtract the mean output error of rounded weights from the biases behind them.
+        labels: targets of the examples, in their order, ``(N, ...)``: ``metric``, by default accuracy of integers and
+            mean squared error of others, is measured with the untouched module and with the file.
+        tolerance: from which loss against the untouched module on there is a warning, such as
+            ``{"equal_predictions": 0.9}`` or ``{"signal_to_noise_db": 10}`` (:class:`Tolerance`); None for none.
         examples: largest number of inputs to use.
         batch: inputs per batch, if ``data`` is not batched.
         dynamic: axes of the inputs whose length may vary at run time; without 0 the batch size is ``batch``.
         preprocessing: turns a raw example into an input; stored in the file.
-        task, class_names, metric, licence: metadata for the file's users.
+        task, class_names, metric, licence: metadata for the file's users. ``task`` also says how outputs are compared:
+            ``classification`` and ``segmentation`` by their predictions, others by their values.
 
     Returns:
         The quantized module; ``.save(path)`` writes it, ``.module`` runs it in PyTorch.
@@ -134,12 +155,15 @@ def quantize(
         overrides=dict(overrides or {}),
         correct_bias=correct_bias,
     )
+    limits = build_spec(Tolerance, where="tolerance", **tolerance) if isinstance(tolerance, Mapping) else tolerance
     inputs = calibration_inputs(data, forward_parameters(module), examples=examples, batch=batch)
     use = FileInfo(preprocessing, task, tuple(class_names), metric, licence)
     if 0 in dynamic:
         first = inputs.example(2)
     else:
         first, inputs = inputs.batches[0], inputs.of_one_size()
+    compared = labelled_examples(inputs, labels, metric)
     traced = trace(module, first, names=inputs.names, dynamic=dynamic)
     dry_run = check_deployable(module, traced, use, inputs)
-    return QuantizationResult(stage.run(CompressedModel.of(traced), Context(inputs)), inputs, use, dry_run)
+    compressed = stage.run(CompressedModel.of(traced), Context(inputs))
+    return QuantizationResult(compressed, inputs, use, dry_run, compared, limits)

@@ -42,6 +42,7 @@ class AccuracyMetric:
     """
 
     name: ClassVar[str] = "accuracy"
+    larger_is_better: ClassVar[bool] = True
 
     def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
         """Return the accuracy of ``outputs`` ``(n, ..., classes)`` by integer ``targets`` ``(n, ...)``."""

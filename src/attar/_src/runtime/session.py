@@ -173,7 +173,7 @@ class Session:
 
     def _checked(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the inputs as arrays; raise unless names, types and shapes match the ports."""
-        feed = {name: np.asarray(array) for name, array in inputs.items()}
+        feed = {name: _array(name, array) for name, array in inputs.items()}
         form = tuple([(name, array.dtype, array.shape) for name, array in feed.items()])
         # Remember accepted forms: for small networks the checks would take longer than the run.
         if form in self._accepted:
@@ -188,6 +188,13 @@ class Session:
         if len(self._accepted) < _REMEMBERED:
             self._accepted.add(form)
         return feed
+
+
+def _array(name: str, value: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise DataError(f"input {name!r} is no array: its rows differ in length ({error})") from error
 
 
 def _check(array: NDArray[Any], port: Port, symbols: dict[str, tuple[int, str]]) -> None:

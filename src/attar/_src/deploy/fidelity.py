@@ -1,0 +1,244 @@
+"""Fidelity: comparison of the outputs of a decoded file with those of the floating-point module, on real inputs.
+
+Parity asks whether the file computes what was decided; fidelity asks what that costs.
+
+    floating module --> outputs --+
+                                  |--> Difference of each output, metric of both --> figures, warnings
+    decoded file    --> outputs --+
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attar._src.core.errors import AttarError, DataError
+from attar._src.core.progress import track
+from attar._src.deploy.parity import output_arrays
+from attar._src.deploy.tolerance import Tolerance
+from attar._src.measure.difference import INTEGERS, SCORES, Difference, kind_of_output
+from attar._src.measure.metric import METRICS, Metric, find
+from attar._src.runtime.session import Session
+from attar._src.train.inputs import as_tensor
+from attar._src.work.compressed_model import CalibrationInputs, FileInfo
+
+#: Elements of the main output that are kept for the metric: 64 million, 256 MB.
+_KEPT = 1 << 26
+#: The noise of a metric is estimated from this many parts of the examples,
+_PARTS = 10
+#: each of at least so many.
+_PART = 4
+
+
+@dataclass(frozen=True)
+class Floating:
+    """The floating-point module with which a file is compared.
+
+    Attributes:
+        what: in words, for the report.
+        module: takes the tensors of a batch by position, in float32.
+        outputs: its outputs on the first batches, as far as they are known.
+        trained_since: whether the model was trained after it, so that other outputs are no loss in themselves.
+    """
+
+    what: str
+    module: Callable[..., Any] | None = None
+    outputs: Sequence[Sequence[NDArray[Any]]] = ()
+    trained_since: bool = False
+
+    def __call__(self, index: int, batch: tuple[torch.Tensor, ...]) -> Sequence[NDArray[Any]] | None:
+        """Return the outputs on the batch at ``index``; None if they are not known."""
+        if index < len(self.outputs):
+            return self.outputs[index]
+        if self.module is None:
+            return None
+        with torch.no_grad():
+            return output_arrays(self.module(*batch))
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Real inputs for the comparison, the targets of each batch (empty or None without labels), and the metric."""
+
+    inputs: CalibrationInputs
+    targets: Sequence[torch.Tensor | None] = ()
+    metric: tuple[str, Metric] | None = None
+
+
+@dataclass(frozen=True)
+class MetricChange:
+    """A metric of the floating module and of the file on the same examples.
+
+    Attributes:
+        better: 1 if more is better, -1 if less is, 0 if that is not known.
+        standard_error: of ``file - floating``; None with too few examples.
+    """
+
+    name: str
+    floating: float
+    file: float
+    examples: int
+    better: int
+    standard_error: float | None
+
+    def loss(self, tolerance: Tolerance) -> str:
+        """Return in words how much worse the file is; empty within the tolerance, or if the direction is unknown."""
+        worse = self.better * (self.floating - self.file)
+        allowed = tolerance.metric if self.better > 0 else tolerance.error * abs(self.floating)
+        if not self.better or worse <= max(allowed, 2 * (self.standard_error or 0.0)):
+            return ""
+        return f"{self.name} goes from {self.floating:.4g} to {self.file:.4g} on {self.examples} examples"
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """What a file lost against the floating-point module.
+
+    Attributes:
+        compared_with: the floating module in words.
+        outputs: name of an output -> its kind (``measure/difference.py``) and the difference.
+        trained_since: as in :class:`Floating`.
+    """
+
+    compared_with: str
+    examples: int
+    outputs: Mapping[str, tuple[str, Difference]]
+    metric: MetricChange | None = None
+    trained_since: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON values."""
+        found: dict[str, Any] = {"compared_with": self.compared_with, "examples": self.examples}
+        found["outputs"] = {name: seen.figures(kind) for name, (kind, seen) in self.outputs.items()}
+        return found | ({"metric": vars(self.metric)} if self.metric else {})
+
+    def losses(self, tolerance: Tolerance) -> dict[str, str]:
+        """Return output -> its loss in words, as far as it is above the tolerance; ``""`` is the metric's."""
+        found = {"": self.metric.loss(tolerance)} if self.metric else {}
+        if not self.trained_since:
+            found |= {name: self._loss(name, tolerance) for name in self.outputs}
+        return {name: loss for name, loss in found.items() if loss}
+
+    def _loss(self, name: str, tolerance: Tolerance) -> str:
+        kind, seen = self.outputs[name]
+        of = f"of output {name!r} " if len(self.outputs) > 1 else ""
+        least = tolerance.equal_predictions
+        share = seen.equal_predictions if kind == SCORES else seen.equal_elements
+        if kind in (SCORES, INTEGERS):
+            what = "predictions" if kind == SCORES else "integers"
+            near = f"{share:.1%} of the {what} {of}equal those of the floating module on {self.examples} examples"
+            return f"{near} ({least:.0%} are expected)" if share is not None and share < least else ""
+        decibel, least = seen.signal_to_noise_db, tolerance.signal_to_noise_db
+        if decibel is None or decibel >= least:
+            return ""
+        noise = f"the signal to noise {of}against the floating module is {decibel:.1f} dB on {self.examples} examples"
+        return f"{noise} ({least:g} dB are expected)"
+
+
+@dataclass
+class FidelityComparison:
+    """The comparison of one graph of a file, batch by batch.
+
+    Attributes:
+        examples: whose batches are observed in order.
+        count: number of examples observed.
+        outputs: as in :class:`Fidelity`.
+    """
+
+    session: Session
+    floating: Floating
+    use: FileInfo
+    examples: Examples
+    count: int = 0
+    outputs: dict[str, tuple[str, Difference]] = field(default_factory=dict)
+    _judged: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = field(default_factory=list)
+    _kept: int = 0
+
+    def observe(self, index: int, batch: tuple[torch.Tensor, ...], outputs: Mapping[str, NDArray[Any]]) -> None:
+        """Add a batch and the file's outputs."""
+        found = self.floating(index, batch)
+        if found is None:
+            return
+        wanted = dict(zip(outputs, found, strict=True))
+        known = self.examples.targets
+        targets = known[index] if index < len(known) else None
+        main = self.session.main_output
+        classes = bool(self.use.class_names) or (targets is not None and not targets.is_floating_point())
+        for name, want in wanted.items():
+            if name not in self.outputs:
+                kind = kind_of_output(want, name, main=name == main, task=self.use.task, classes=classes)
+                self.outputs[name] = kind, Difference()
+            self.outputs[name][1].add(outputs[name], want)
+        self.count += len(batch[0]) if batch[0].ndim else 1
+        if targets is not None and self._kept < _KEPT:
+            self._judged.append((wanted[main], outputs[main], targets.numpy()))
+            self._kept += outputs[main].size
+
+    def run(self, batches: Iterable[tuple[torch.Tensor, ...]]) -> None:
+        """Run the file on batches and observe them."""
+        names = [port.name for port in self.session.inputs]
+        for index, batch in enumerate(track(list(batches), "comparing with the floating-point module")):
+            feed = {name: tensor.numpy() for name, tensor in zip(names, batch, strict=True)}
+            self.observe(index, batch, self.session.run(feed))
+
+    def result(self) -> Fidelity | None:
+        """Return the figures; None if no output of the floating module was known."""
+        if not self.count:
+            return None
+        change = self._metric_change()
+        return Fidelity(self.floating.what, self.count, self.outputs, change, self.floating.trained_since)
+
+    def _metric_change(self) -> MetricChange | None:
+        if self.examples.metric is None or not self._judged:
+            return None
+        name, metric = self.examples.metric
+        try:
+            floating, file, targets = (np.concatenate(each) for each in zip(*self._judged, strict=True))
+            values = metric(floating, targets), metric(file, targets)
+        except (AttarError, ValueError):
+            # Lengths that differ, or targets of another form: the outputs are compared all the same.
+            return None
+        if not np.isfinite(values).all():
+            return None
+        more = getattr(metric, "larger_is_better", None)
+        noise = _standard_error(metric, floating, file, targets)
+        return MetricChange(name, *values, len(targets), 0 if more is None else 1 if more else -1, noise)
+
+
+def labelled_examples(inputs: CalibrationInputs, labels: Any, metric: str | None) -> Examples:
+    """Return the inputs with their labels, an array ``(N, ...)`` in the order of the examples.
+
+    Args:
+        inputs: batches of the first examples of the data.
+        labels: of all examples, or None.
+        metric: its name; without a registered one, accuracy of integers and mean squared error of others.
+
+    Raises:
+        DataError: there are fewer labels than examples.
+    """
+    if labels is None:
+        return Examples(inputs)
+    targets = as_tensor(labels, "labels")
+    targets = targets.float() if targets.is_floating_point() else targets.long()
+    if len(targets) < inputs.examples:
+        raise DataError(f"{len(targets)} labels for {inputs.examples} examples; give one for each, in their order")
+    usual = "mean_squared_error" if targets.is_floating_point() else "accuracy"
+    found = find(metric if metric in METRICS else usual)
+    return Examples(inputs, targets[: inputs.examples].split([len(batch[0]) for batch in inputs.batches]), found)
+
+
+def _standard_error(metric: Metric, floating: NDArray[Any], file: NDArray[Any], targets: NDArray[Any]) -> float | None:
+    """Return the standard error of the change of a metric, from the changes on disjoint parts of the examples."""
+    if len(targets) < _PARTS * _PART:
+        return None
+    parts = [slice(start, None, _PARTS) for start in range(_PARTS)]
+    try:
+        changes = [metric(file[part], targets[part]) - metric(floating[part], targets[part]) for part in parts]
+    except AttarError:
+        return None
+    return float(np.std(changes, ddof=1) / np.sqrt(_PARTS)) if np.isfinite(changes).all() else None
