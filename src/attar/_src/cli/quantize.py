@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 from warnings import catch_warnings, simplefilter
@@ -20,6 +21,7 @@ from attar._src.core.registry import load_object
 from attar._src.data.dataset import Dataset
 from attar._src.data.preprocessing import parse_preprocessing
 from attar._src.data.registry import load_dataset
+from attar._src.report.wording import fidelity_words
 from attar._src.runtime.preprocess import preprocess as preprocess_examples
 
 
@@ -183,8 +185,10 @@ def _print(report: dict[str, Any]) -> None:
     table.show_header = False
     table.add_row("file", f"{report['file_bytes']:,} bytes")
     table.add_row("bits per weight", f"{report['bits_per_weight']:.3f}, {report['parameters']:,} parameters")
+    for name, value in _fidelity_rows(report["fidelity"]):
+        table.add_row(name, escape(value))
     table.add_row(
-        "decoded against PyTorch",
+        "file against its simulation",
         f"{parity['equal_predictions']:.2%} equal predictions, largest difference {parity['largest_difference']:.3g} "
         f"of {parity['largest_output']:.3g} ({parity['examples']} examples)",
     )
@@ -195,3 +199,13 @@ def _print(report: dict[str, Any]) -> None:
     out.print(escape(report["file"]), soft_wrap=True)
     out.print(table)
     out.print(f"sha256 {report['sha256']}", soft_wrap=True)
+
+
+def _fidelity_rows(fidelity: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what the file lost against the floating-point module, a row for each output and the metric."""
+    outputs = fidelity["outputs"]
+    for name, seen in outputs.items():
+        of = f", {name}" if len(outputs) > 1 else ""
+        yield f"against floating point{of}", f"{fidelity_words(seen)} ({fidelity['examples']} examples)"
+    if metric := fidelity.get("metric"):
+        yield metric["name"], f"{metric['floating']:.4g} in floating point, {metric['file']:.4g} in the file"

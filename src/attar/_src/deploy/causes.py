@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -22,29 +22,32 @@ from attar._src.work.compressed_model import CompressedGraph, CompressedModel, R
 EXAMPLES = 32
 #: and seconds that all passes together may take.
 SECONDS = 3.0
-#: Causes together should explain this share of the error to be named,
-_EXPLAINED = 0.5
-#: and be no more than this.
-_MOST = 3
+#: A cause is named if its share of the error is this many times the mean share (but a quarter is enough, and a tenth
+#: is required),
+_TIMES = 3
+#: and if those that are named, at most so many, explain this share together.
+_MOST, _EXPLAINED = 3, 1 / 3
 
 
 @dataclass(frozen=True)
 class Cause:
-    """One weight, or the inputs of one layer, and its part of the error when each is rounded alone.
+    """A weight, what a layer reads, or a value, and its part of the error when each is rounded alone.
 
     Attributes:
-        name: of the tensor; of a layer, if ``bits`` is None.
+        kind: in words: ``the weight``, ``the input of`` a layer, or ``the value``.
+        name: of the tensor, the layer or the value.
         share: of the sum of the squared errors of all.
-        bits: of the weight; None if the activations that the layer reads are the cause.
+        bits: of a weight.
     """
 
+    kind: str
     name: str
     share: float
-    bits: int | None
+    bits: int | None = None
 
     def words(self) -> str:
-        """Return the cause in a sentence's words: ``the weight lstm.weight_hh_l0 (71 %)``."""
-        return f"{f'the weight {self.name}' if self.bits else f'what {self.name} reads'} ({self.share:.0%})"
+        """Return the cause in a sentence's words: ``the weight lstm.weight_hh_l0 (71%)``."""
+        return f"{self.kind} {self.name} ({self.share:.0%})"
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,10 @@ class Causes:
     left_out: int
 
     def main(self) -> tuple[Cause, ...]:
-        """Return the few that explain half of the error; empty if it is spread over many."""
-        found: list[Cause] = []
-        for cause in self.causes[:_MOST]:
-            found.append(cause)
-            if sum(each.share for each in found) >= _EXPLAINED:
-                return tuple(found)
-        return ()
+        """Return the few that stand out; empty if the error is spread over many."""
+        stands_out = max(0.1, min(0.25, _TIMES / max(len(self.causes), 1)))
+        found = tuple(cause for cause in self.causes[:_MOST] if cause.share >= stands_out)
+        return found if sum(each.share for each in found) >= _EXPLAINED else ()
 
     def sentence(self) -> str:
         """Return which layers cause most of the error and what to write; empty if nothing was rounded."""
@@ -105,7 +105,9 @@ def find_causes(
         errors = list(_errors(program, of, parts, batch, output, wanted, start + seconds))
     total = sum(errors) or 1.0
     found = [
-        Cause(part.name, error / total, part.bits) for part, error in zip(parts, errors, strict=False) if error > 0
+        Cause(part.kind, part.name, error / total, part.bits)
+        for part, error in zip(parts, errors, strict=False)
+        if error > 0
     ]
     ordered = sorted(found, key=lambda cause: -cause.share)
     return Causes(tuple(ordered), len(batch[0]), len(parts) - len(errors))
@@ -113,10 +115,11 @@ def find_causes(
 
 @dataclass(frozen=True)
 class _Part:
+    kind: str
     name: str
-    bits: int | None
-    tensors: Mapping[str, CompressedTensor]
-    switches: Sequence[_Switch]
+    tensors: Mapping[str, CompressedTensor] = field(default_factory=dict)
+    switches: Sequence[_Switch] = ()
+    bits: int | None = None
 
 
 class _Switch(nn.Module):
@@ -127,7 +130,7 @@ class _Switch(nn.Module):
         self.rounds, self.on = rounds, False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.rounds(x) if self.on else x  # type: ignore[no-any-return]
+        return self.rounds(x) if self.on else x
 
 
 def _switched(of: CompressedGraph) -> tuple[fx.GraphModule, dict[str, _Switch]]:
@@ -152,14 +155,14 @@ def _parts(
         own = {n: t for n, t in tensors.items() if n not in weights and n.rpartition(".")[0] == owner}
         tensor = tensors[name]
         bits = tensor.scheme.bits if isinstance(tensor, Quantized) else 8
-        found.append(_Part(name, bits, {name: tensor, **own}, ()))
+        found.append(_Part("the weight", name, {name: tensor, **own}, bits=bits))
         read = [each for reader in weight.readers for each in _rounded_behind(nodes[reader], switches)]
         read = [each for each in dict.fromkeys(read) if each not in seen]
         seen.update(read)
         if read:
-            found.append(_Part(owner or name, None, {}, [switches[each] for each in read]))
+            found.append(_Part("the input of", owner or name, switches=[switches[each] for each in read]))
     rest = [name for name in switches if name not in seen]
-    return found + [_Part(name, None, {}, [switches[name]]) for name in rest]
+    return found + [_Part("the value", name, switches=[switches[name]]) for name in rest]
 
 
 def _rounded_behind(node: fx.Node, switches: Mapping[str, _Switch]) -> Iterator[str]:

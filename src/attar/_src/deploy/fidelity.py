@@ -114,6 +114,7 @@ class Fidelity:
     def as_dict(self) -> dict[str, Any]:
         """Return the figures as JSON values."""
         found: dict[str, Any] = {"compared_with": self.compared_with, "examples": self.examples}
+        found["trained_since"] = self.trained_since
         found["outputs"] = {name: seen.figures(kind) for name, (kind, seen) in self.outputs.items()}
         return found | ({"metric": vars(self.metric)} if self.metric else {})
 
@@ -133,11 +134,14 @@ class Fidelity:
             what = "predictions" if kind == SCORES else "integers"
             near = f"{share:.1%} of the {what} {of}equal those of the floating module on {self.examples} examples"
             return f"{near} ({least:.0%} are expected)" if share is not None and share < least else ""
-        decibel, least = seen.signal_to_noise_db, tolerance.signal_to_noise_db
-        if decibel is None or decibel >= least:
-            return ""
-        noise = f"the signal to noise {of}against the floating module is {decibel:.1f} dB on {self.examples} examples"
-        return f"{noise} ({least:g} dB are expected)"
+        least, decibel = tolerance.signal_to_noise_db, seen.signal_to_noise_db
+        on = f"against the floating module on {self.examples} examples"
+        if decibel is not None:
+            low = decibel < least
+            return f"the signal to noise {of}is {decibel:.1f} dB {on} ({least:g} dB are expected)" if low else ""
+        # An output that does not vary has no signal but its own size.
+        error, allowed = seen.relative_error or 0.0, 10 ** (-least / 20)
+        return f"the relative error {of}is {error:.1%} {on} ({allowed:.1%} is allowed)" if error > allowed else ""
 
 
 @dataclass
@@ -228,7 +232,7 @@ def labelled_examples(inputs: CalibrationInputs, labels: Any, metric: str | None
     if len(targets) < inputs.examples:
         raise DataError(f"{len(targets)} labels for {inputs.examples} examples; give one for each, in their order")
     usual = "mean_squared_error" if targets.is_floating_point() else "accuracy"
-    found = find(metric if metric in METRICS else usual)
+    found = find(metric if metric is not None and metric in METRICS else usual)
     return Examples(inputs, targets[: inputs.examples].split([len(batch[0]) for batch in inputs.batches]), found)
 
 

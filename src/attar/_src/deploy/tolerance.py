@@ -14,8 +14,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Tolerance(Spec):
     """From which loss against the floating-point module on there is a warning.
 
-    The defaults are those that few users would accept unseen: 3 of 100 answers changed, an error of 18 % of what tells
-    examples apart (15 dB), one point of accuracy, a tenth more error.
+    The defaults are losses that few users would accept unseen: one answer in twenty changed, an error of 18 % of what
+    tells examples apart (15 dB), one point of accuracy, a tenth more error. A public ResNet-20 for CIFAR-10 has 99.8 %
+    equal predictions and 31.8 dB with 8 bits, 96.3 % and 16.0 dB with 4-bit weights, 91.2 % and 8.8 dB with 3-bit ones.
 
     Attributes:
         equal_predictions: least share of equal predictions, where an output has scores; of equal elements, where an
@@ -26,7 +27,7 @@ class Tolerance(Spec):
         error: largest share by which a metric may grow of which less is better, beyond two standard errors.
     """
 
-    equal_predictions: Share = 0.97
+    equal_predictions: Share = 0.95
     signal_to_noise_db: float = 15.0
     metric: Annotated[float, Field(ge=0)] = 0.01
     error: Annotated[float, Field(ge=0)] = 0.1

@@ -138,6 +138,7 @@ def _model(name: str, path: Path, runs: Sequence[Scored], packed: Sequence[Mappi
         "fp32_bytes": 4 * size["parameters"],
         "layers": layers,
         "left_in_floating_point": dict(packed[-1]["left_in_floating_point"]) if packed else {},
+        "fidelity": dict(packed[-1].get("fidelity", {})) if packed else {},
         "notes": dict(packed[-1]["notes"]) if packed else {},
         "record": list(packed[-1]["record"]) if packed else list(size["recipe"].get("stages", [])),
     }

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Valida
 from attar._src.core.errors import SpecError, UnknownName
 from attar._src.core.registry import references_from
 from attar._src.core.spec import Spec, explain, refused, refusing_at
+from attar._src.deploy.tolerance import TOLERANCE, Tolerance
 from attar._src.measure.metric import METRICS
 from attar._src.recipe.parts import DataSpec, ModelSpec, TeacherCacheSpec, registered_word
 from attar._src.recipe.reference import PLAIN, Reference, expand_path, leaves, to_json
@@ -65,6 +66,7 @@ class Recipe(Spec):
         task: task of the models; if null, the data set's own.
         dynamic: axes of the inputs whose length may vary at run time; 0 is the batch.
         coder: entropy coder of the files.
+        tolerance: from which loss against its floating-point model on a file gets a warning; null for none.
         root: folder that paths in the recipe are relative to, itself relative to the folder of the recipe's file.
 
     Raises:
@@ -88,6 +90,7 @@ class Recipe(Spec):
     task: str | None = None
     dynamic: Annotated[_Different, AfterValidator(_with_batch_axis)] = (0,)
     coder: Literal["rans", "huffman", "raw"] = "rans"
+    tolerance: Tolerance | None = TOLERANCE
     root: str = "."
 
     _folder: Path = PrivateAttr(default_factory=Path)

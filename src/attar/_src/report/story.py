@@ -57,6 +57,7 @@ class Measured(_Reported):
         fp32_bytes: four bytes for each parameter.
         times_faster: median latency of the baseline over that of this model.
         left_in_floating_point: tensor or value -> reason.
+        fidelity: the file against its floating-point model; empty if they were not compared.
         warnings: what its user should know first, each with the nearest fix.
         notes: what else the user should know of the file -> the explanation.
         record: of each stage.
@@ -76,6 +77,7 @@ class Measured(_Reported):
     times_faster: float | None = None
     layers: tuple[ReportedLayer, ...] = ()
     left_in_floating_point: dict[str, str] = {}
+    fidelity: dict[str, Any] = {}
     warnings: tuple[str, ...] = ()
     notes: dict[str, str] = {}
     record: tuple[Any, ...] = ()
