@@ -134,7 +134,8 @@ def _compare(
     parity = compare_outputs(
         session, simulated, batches, "decoding and comparing", observe=seen.observe if together else None
     )
-    parity.check(str(path), integers=bool(of.activations))
+    where = f"{path}, graph {graph!r}" if len(compressed.graphs) > 1 else str(path)
+    parity.check(where, integers=bool(of.activations))
     if not together:
         seen.run(examples.inputs.first(EXAMPLES).batches)
     return parity, seen.result()
