@@ -22,7 +22,7 @@ class Speaker(nn.Module):
         self.out = nn.Linear(32, 24)
         with torch.no_grad():
             self.lstm.weight_hh_l0[:, 3] = 40.0
-            # Its unit stays zero, so that the column counts for nothing, and the scale that it gives to the others does.
+            # Its unit stays zero: the column counts for nothing, but the scale that it gives to the others does.
             for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
                 getattr(self.lstm, name)[3::32] = 0.0
 

@@ -80,6 +80,38 @@ def test_warnings_stand_before_the_figures_and_after_the_verdict(tmp_path):
     assert "warning" not in render(read_story(runs.small(tmp_path / "none", models=[{}, {}])), {})
 
 
+def test_files_are_shown_beside_floating_point(tmp_path):
+    scores = {"kind": "scores", "signal_to_noise_db": 16.04, "relative_error": 0.15, "cosine": 0.98}
+    fidelity = {
+        "compared_with": "the model after stage 0, train",
+        "examples": 512,
+        "trained_since": True,
+        "outputs": {
+            "logits": {**scores, "equal_predictions": 0.963},
+            "embedding": {**scores, "kind": "values"},
+            "best": {"kind": "integers", "equal": 0.5},
+            "same": {"kind": "values", "signal_to_noise_db": None, "relative_error": 0.0, "cosine": None},
+        },
+        "metric": {"name": "accuracy", "floating": 0.9121, "file": 0.8965},
+    }
+    story = read_story(runs.small(tmp_path, models=[{}, {"fidelity": fidelity}]))
+    (table,) = next(each.tables for each in sections(story, plots(story)) if each.anchor == "fidelity")
+    rows = table.rows
+    since = "the model after stage 0, train, and was trained since"
+    assert rows[0] == [
+        "b",
+        "logits",
+        "96.30 % equal predictions, signal to noise 16.0 dB",
+        "91.21 % to 89.65 %",
+        "512",
+        since,
+    ]
+    assert rows[1][2] == "signal to noise 16.0 dB, cosine 0.98000, relative error 15.00 %"
+    assert [row[2] for row in rows[2:]] == ["50.00 % equal integers", "no difference"]
+    assert [row[3] for row in rows[1:]] == ["–"] * 3
+    assert "fidelity" not in told(runs.small(tmp_path / "none", models=[{}, {}]))
+
+
 def test_a_collapsed_class_is_marked_in_its_table(tmp_path):
     found = told(runs.demo(tmp_path, collapsed=True))["classes"]
     assert cells(found, "8")[-1] == "−38.0 collapsed"

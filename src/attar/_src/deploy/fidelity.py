@@ -9,8 +9,9 @@ Parity asks whether the file computes what was decided; fidelity asks what that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from attar._src.core.errors import AttarError, DataError
 from attar._src.core.progress import track
-from attar._src.deploy.parity import output_arrays
+from attar._src.deploy.parity import EXAMPLES, output_arrays
 from attar._src.deploy.tolerance import Tolerance
 from attar._src.measure.difference import INTEGERS, SCORES, Difference, kind_of_output
 from attar._src.measure.metric import METRICS, Metric, find
@@ -68,6 +69,11 @@ class Examples:
     inputs: CalibrationInputs
     targets: Sequence[torch.Tensor | None] = ()
     metric: tuple[str, Metric] | None = None
+
+    def of(self, index: int, count: int) -> NDArray[Any] | None:
+        """Return the first ``count`` targets of the batch at ``index``; None without labels."""
+        found = self.targets[index] if index < len(self.targets) else None
+        return None if found is None else found[:count].numpy()
 
 
 @dataclass(frozen=True)
@@ -128,12 +134,14 @@ class Fidelity:
     def _loss(self, name: str, tolerance: Tolerance) -> str:
         kind, seen = self.outputs[name]
         of = f"of output {name!r} " if len(self.outputs) > 1 else ""
+        # Of few examples, as many may differ by chance.
         least = tolerance.equal_predictions
+        chance = 2 * math.sqrt(least * (1 - least) / max(self.examples, 1))
         share = seen.equal_predictions if kind == SCORES else seen.equal_elements
         if kind in (SCORES, INTEGERS):
             what = "predictions" if kind == SCORES else "integers"
             near = f"{share:.1%} of the {what} {of}equal those of the floating module on {self.examples} examples"
-            return f"{near} ({least:.0%} are expected)" if share is not None and share < least else ""
+            return f"{near} ({least:.0%} are expected)" if share is not None and share < least - chance else ""
         least, decibel = tolerance.signal_to_noise_db, seen.signal_to_noise_db
         on = f"against the floating module on {self.examples} examples"
         if decibel is not None:
@@ -144,74 +152,45 @@ class Fidelity:
         return f"the relative error {of}is {error:.1%} {on} ({allowed:.1%} is allowed)" if error > allowed else ""
 
 
-@dataclass
-class FidelityComparison:
-    """The comparison of one graph of a file, batch by batch.
+def compare_with_floating(session: Session, floating: Floating, use: FileInfo, examples: Examples) -> Fidelity | None:
+    """Run a decoded file and the floating-point module on the same real inputs and compare their outputs.
 
-    Attributes:
-        examples: whose batches are observed in order.
-        count: number of examples observed.
-        outputs: as in :class:`Fidelity`.
+    Args:
+        session: the decoded file.
+        floating: the module.
+        use: what the file tells its user; task and class names decide which outputs have scores.
+        examples: the inputs, and targets if there are any.
+
+    Returns:
+        The figures; None if no output of the module is known.
     """
-
-    session: Session
-    floating: Floating
-    use: FileInfo
-    examples: Examples
-    count: int = 0
-    outputs: dict[str, tuple[str, Difference]] = field(default_factory=dict)
-    _judged: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = field(default_factory=list)
-    _kept: int = 0
-
-    def observe(self, index: int, batch: tuple[torch.Tensor, ...], outputs: Mapping[str, NDArray[Any]]) -> None:
-        """Add a batch and the file's outputs."""
-        found = self.floating(index, batch)
+    names = [port.name for port in session.inputs]
+    outputs: dict[str, tuple[str, Difference]] = {}
+    judged: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
+    count = kept = 0
+    batches = examples.inputs.first(EXAMPLES).batches
+    for index, batch in enumerate(track(batches, "comparing with floating point")):
+        found = floating(index, batch)
         if found is None:
-            return
-        wanted = dict(zip(outputs, found, strict=True))
-        known = self.examples.targets
-        targets = known[index] if index < len(known) else None
-        main = self.session.main_output
-        classes = bool(self.use.class_names) or (targets is not None and not targets.is_floating_point())
+            break
+        got = session.run({name: tensor.numpy() for name, tensor in zip(names, batch, strict=True)})
+        wanted, targets, main = (
+            dict(zip(got, found, strict=True)),
+            examples.of(index, len(batch[0])),
+            session.main_output,
+        )
+        classes = bool(use.class_names) or (targets is not None and targets.dtype.kind in "iu")
         for name, want in wanted.items():
-            if name not in self.outputs:
-                kind = kind_of_output(want, name, main=name == main, task=self.use.task, classes=classes)
-                self.outputs[name] = kind, Difference()
-            self.outputs[name][1].add(outputs[name], want)
-        self.count += len(batch[0]) if batch[0].ndim else 1
-        if targets is not None and self._kept < _KEPT:
-            self._judged.append((wanted[main], outputs[main], targets.numpy()))
-            self._kept += outputs[main].size
-
-    def run(self, batches: Iterable[tuple[torch.Tensor, ...]]) -> None:
-        """Run the file on batches and observe them."""
-        names = [port.name for port in self.session.inputs]
-        for index, batch in enumerate(track(list(batches), "comparing with the floating-point module")):
-            feed = {name: tensor.numpy() for name, tensor in zip(names, batch, strict=True)}
-            self.observe(index, batch, self.session.run(feed))
-
-    def result(self) -> Fidelity | None:
-        """Return the figures; None if no output of the floating module was known."""
-        if not self.count:
-            return None
-        change = self._metric_change()
-        return Fidelity(self.floating.what, self.count, self.outputs, change, self.floating.trained_since)
-
-    def _metric_change(self) -> MetricChange | None:
-        if self.examples.metric is None or not self._judged:
-            return None
-        name, metric = self.examples.metric
-        try:
-            floating, file, targets = (np.concatenate(each) for each in zip(*self._judged, strict=True))
-            values = metric(floating, targets), metric(file, targets)
-        except (AttarError, ValueError):
-            # Lengths that differ, or targets of another form: the outputs are compared all the same.
-            return None
-        if not np.isfinite(values).all():
-            return None
-        more = getattr(metric, "larger_is_better", None)
-        noise = _standard_error(metric, floating, file, targets)
-        return MetricChange(name, *values, len(targets), 0 if more is None else 1 if more else -1, noise)
+            if name not in outputs:
+                kind = kind_of_output(want, name, main=name == main, task=use.task, classes=classes)
+                outputs[name] = kind, Difference()
+            outputs[name][1].add(got[name], want)
+        count += len(batch[0])
+        if targets is not None and kept < _KEPT:
+            judged.append((wanted[main], got[main], targets))
+            kept += got[main].size
+    change = _metric_change(examples.metric, judged) if examples.metric and judged else None
+    return Fidelity(floating.what, count, outputs, change, floating.trained_since) if count else None
 
 
 def labelled_examples(inputs: CalibrationInputs, labels: Any, metric: str | None) -> Examples:
@@ -234,6 +213,24 @@ def labelled_examples(inputs: CalibrationInputs, labels: Any, metric: str | None
     usual = "mean_squared_error" if targets.is_floating_point() else "accuracy"
     found = find(metric if metric is not None and metric in METRICS else usual)
     return Examples(inputs, targets[: inputs.examples].split([len(batch[0]) for batch in inputs.batches]), found)
+
+
+def _metric_change(
+    metric: tuple[str, Metric], judged: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]
+) -> MetricChange | None:
+    """Return a metric of outputs of the floating module and of the file, by batch with targets; None if it fails."""
+    name, function = metric
+    try:
+        floating, file, targets = (np.concatenate(each) for each in zip(*judged, strict=True))
+        values = function(floating, targets), function(file, targets)
+    except (AttarError, ValueError):
+        # Lengths that differ, or targets of another form: the outputs are compared all the same.
+        return None
+    if not np.isfinite(values).all():
+        return None
+    more = getattr(function, "larger_is_better", None)
+    noise = _standard_error(function, floating, file, targets)
+    return MetricChange(name, *values, len(targets), 0 if more is None else 1 if more else -1, noise)
 
 
 def _standard_error(metric: Metric, floating: NDArray[Any], file: NDArray[Any], targets: NDArray[Any]) -> float | None:

@@ -16,7 +16,7 @@ from attar._src.artifact.writer import pack, write_atomically
 from attar._src.core.errors import AttarWarning
 from attar._src.deploy.causes import EXAMPLES as CAUSE_EXAMPLES
 from attar._src.deploy.causes import find_causes
-from attar._src.deploy.fidelity import Examples, Fidelity, FidelityComparison, Floating
+from attar._src.deploy.fidelity import Examples, Fidelity, Floating, compare_with_floating
 from attar._src.deploy.parity import EXAMPLES, Parity, compare_outputs
 from attar._src.deploy.tolerance import TOLERANCE, Tolerance
 from attar._src.methods.quantize.unquantized import left_in_floating_point
@@ -126,19 +126,11 @@ def _compare(
     """Compare one graph of a file with the model in PyTorch and with the floating-point module."""
     of = compressed.graphs[graph]
     session, simulated = Session(artifact, graph=graph), compressed.simulate(torch.float64, graph=graph)
-    examples = examples or Examples(inputs)
-    reference = floating or Floating("the floating-point module", of.traced.graph)
-    seen = FidelityComparison(session, reference, use, examples)
-    together = examples.inputs is inputs
-    batches = inputs.first(EXAMPLES).batches
-    parity = compare_outputs(
-        session, simulated, batches, "decoding and comparing", observe=seen.observe if together else None
-    )
+    parity = compare_outputs(session, simulated, inputs.first(EXAMPLES).batches, "decoding and comparing")
     where = f"{path}, graph {graph!r}" if len(compressed.graphs) > 1 else str(path)
     parity.check(where, integers=bool(of.activations))
-    if not together:
-        seen.run(examples.inputs.first(EXAMPLES).batches)
-    return parity, seen.result()
+    reference = floating or Floating("the floating-point module", of.traced.graph)
+    return parity, compare_with_floating(session, reference, use, examples or Examples(inputs))
 
 
 def _loss(compressed: CompressedModel, graph: str, fidelity: Fidelity, data: Calibration, tolerance: Tolerance) -> str:

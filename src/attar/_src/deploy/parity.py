@@ -25,9 +25,6 @@ EQUAL_SHARE = 0.98
 #: Largest number of inputs to compare: float64 is slow, and errors show on the first inputs.
 EXAMPLES = 512
 
-#: Sees the number of a batch, the batch and the file's outputs.
-Observe = Callable[[int, tuple[torch.Tensor, ...], Mapping[str, NDArray[Any]]], None]
-
 
 @dataclass(frozen=True)
 class Parity:
@@ -102,24 +99,19 @@ def _fault(kind: str, seen: Difference, *, integers: bool) -> str:
 
 
 def compare_outputs(
-    session: Session,
-    module: Callable[..., Any],
-    batches: Iterable[tuple[torch.Tensor, ...]],
-    what: str = "parity",
-    *,
-    observe: Observe | None = None,
+    session: Session, module: Callable[..., Any], batches: Iterable[tuple[torch.Tensor, ...]], what: str = "parity"
 ) -> Parity:
     """Run a decoded file and a module on the same real inputs and compare their outputs.
 
     The module takes the tensors of a batch by position, in float64: integer kernels sum exactly, and float32 would add
-    rounding of its own. ``what`` labels the progress bar; ``observe`` sees the file's outputs of each batch.
+    rounding of its own. ``what`` labels the progress bar.
     """
     names = [port.name for port in session.inputs]
     seen = {port.name: Difference() for port in session.outputs}
     kinds: dict[str, str] = {}
     examples = 0
     with torch.no_grad():
-        for index, batch in enumerate(track(list(batches), what)):
+        for batch in track(list(batches), what):
             expected = output_arrays(module(*(each.double() if each.is_floating_point() else each for each in batch)))
             outputs = session.run({name: tensor.numpy() for name, tensor in zip(names, batch, strict=True)})
             examples += len(batch[0]) if batch[0].ndim else 1
@@ -127,8 +119,6 @@ def compare_outputs(
                 seen[name].add(got, want)
                 # What the file declares: the module computes in float64.
                 kinds.setdefault(name, kind_of_output(want, name, main=name == session.main_output))
-            if observe is not None:
-                observe(index, batch, outputs)
     return _parity(examples, {name: (kinds.get(name, SCORES), each) for name, each in seen.items()})
 
 

@@ -50,13 +50,15 @@ def fidelity_words(seen: Mapping[str, Any]) -> str:
     """Return the figures of an output against the floating-point module: ``98.4 % equal predictions, 24.1 dB``."""
     if seen["kind"] == "integers":
         return f"{share(seen['equal'], 2)} equal integers"
-    decibel, angle = seen["signal_to_noise_db"], seen.get("cosine")
+    decibel, angle, error = (seen.get(key) for key in ("signal_to_noise_db", "cosine", "relative_error"))
     parts = [f"{share(seen['equal_predictions'], 2)} equal predictions"] if "equal_predictions" in seen else []
-    if decibel is not None or not seen["relative_error"]:
-        parts.append("no difference" if decibel is None else f"signal to noise {decibel:.1f} dB")
+    if decibel is not None:
+        parts.append(f"signal to noise {decibel:.1f} dB")
+    elif not error:
+        return ", ".join([*parts, "no difference"])
     if "equal_predictions" not in seen:
         parts += [f"cosine {angle:.5f}"] if angle is not None else []
-        parts.append(f"relative error {share(seen['relative_error'], 2)}")
+        parts.append(f"relative error {share(error, 2)}")
     return ", ".join(parts)
 
 
