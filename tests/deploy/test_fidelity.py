@@ -4,7 +4,7 @@ import torch
 
 from attar._src.core.errors import DataError
 from attar._src.deploy.fidelity import (
-    Examples,
+    ComparedExamples,
     Fidelity,
     Floating,
     MetricChange,
@@ -57,10 +57,12 @@ def test_known_outputs_stand_for_the_module_and_where_they_end_so_does_the_compa
     x = torch.randn(20, 3)
     inputs = CalibrationInputs(tuple((part,) for part in x.split(10)))
     known = Floating("it", outputs=[[x[:10].numpy()]], trained_since=True)
-    found = compare_with_floating(File(lambda x: x + 0.1), known, FileInfo(task="regression"), Examples(inputs))
+    found = compare_with_floating(File(lambda x: x + 0.1), known, FileInfo(task="regression"), ComparedExamples(inputs))
     assert (found.examples, found.trained_since, found.metric) == (10, True, None)
     assert found.outputs["y"][1].largest == pytest.approx(0.1, rel=1e-4)
-    assert compare_with_floating(File(torch.nn.Identity()), Floating("it"), FileInfo(), Examples(inputs)) is None
+    assert (
+        compare_with_floating(File(torch.nn.Identity()), Floating("it"), FileInfo(), ComparedExamples(inputs)) is None
+    )
 
 
 def test_labels_follow_the_examples():
@@ -87,6 +89,14 @@ def test_a_loss_within_the_tolerance_or_by_chance_is_none(rng):
     assert fidelity(got, want, SCORES, trained_since=True).losses(Tolerance()) == {}
     ranks = want.argmax(1)
     assert "92.0% of the integers equal" in fidelity(got.argmax(1), ranks, INTEGERS).losses(Tolerance())["y"]
+
+
+def test_scores_below_their_noise_are_a_loss_although_one_class_always_wins(rng):
+    want = np.array([5.0, 0, 0]) + 0.1 * rng.normal(size=(200, 3))
+    got = np.array([5.0, 0, 0]) + 0.1 * rng.normal(size=(200, 3))
+    assert fidelity(got, want, SCORES).outputs["y"][1].equal_predictions == 1
+    assert "dB" in fidelity(got, want, SCORES).losses(Tolerance())["y"]
+    assert fidelity(want + 0.02 * rng.normal(size=(200, 3)), want, SCORES).losses(Tolerance()) == {}
 
 
 def test_an_output_that_does_not_vary_is_judged_by_its_relative_error():

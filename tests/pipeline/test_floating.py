@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from attar._src.deploy.dry_run import dry_run
-from attar._src.deploy.fidelity import Examples
+from attar._src.deploy.fidelity import ComparedExamples
 from attar._src.measure.metric import find
 from attar._src.pipeline.floating import compared_examples, compression_start, floating_before
 from attar._src.recipe.recipe import Recipe
@@ -39,12 +39,12 @@ def test_the_floating_model_is_the_learner_before_that_stage():
     with torch.no_grad():
         net.weight.mul_(2)
         want = net(x).numpy()
-    found = floating_before(learner, stages(TRAIN, PTQ), 1, Examples(inputs))
+    found = floating_before(learner, stages(TRAIN, PTQ), 1, ComparedExamples(inputs))
     with torch.no_grad():
         net.weight.mul_(3)
     np.testing.assert_allclose(np.concatenate([each for (each,) in found.outputs]), want, rtol=1e-5)
     assert (found.what, found.trained_since) == ("the model after stage 0, train", False)
-    since = floating_before(learner, stages(QAT, PTQ), 0, Examples(inputs))
+    since = floating_before(learner, stages(QAT, PTQ), 0, ComparedExamples(inputs))
     assert (since.what, since.trained_since) == ("the model as its source gives it", True)
 
 

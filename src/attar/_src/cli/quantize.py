@@ -84,6 +84,14 @@ def quantize_command(
     examples: Annotated[int, typer.Option(min=2, help="Number of examples for calibration and comparison.")] = 512,
     seed: Annotated[int, typer.Option(help="Seed for drawing the examples.")] = 0,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, stored in the file.")] = None,
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=N",
+            help="Loss against floating point that needs no warning: equal_predictions=0.9, signal_to_noise_db=10, "
+            "metric=0.02, error=0.2; none for any; repeatable.",
+        ),
+    ] = None,
     strict: Annotated[
         bool,
         typer.Option("--strict", help="End with exit code 1 if there is a warning; the file is written all the same."),
@@ -121,6 +129,7 @@ def quantize_command(
         overrides=dict(_override(text) for text in overrides or []),
         correct_bias=correct_bias,
         labels=drawn.y,
+        tolerance=_tolerance(tolerance or []),
         examples=examples,
         batch=fixed_batch or 64,
         dynamic=() if fixed_batch else dynamic or (0,),
@@ -168,6 +177,21 @@ def _arguments(pairs: list[str]) -> dict[str, Any]:
             found[name] = json.loads(value)
         except (ValueError, RecursionError):
             found[name] = value
+    return found
+
+
+def _tolerance(pairs: list[str]) -> dict[str, float] | None:
+    if pairs == ["none"]:
+        return None
+    found = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise SpecError(
+                f"--tolerance {pair!r}: write NAME=NUMBER, as in --tolerance equal_predictions=0.9, or none"
+            ) from None
     return found
 
 

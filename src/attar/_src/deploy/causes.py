@@ -19,7 +19,7 @@ from attar._src.model.weights import find_weights
 from attar._src.work.compressed_model import CompressedGraph, CompressedModel, Round
 
 #: Examples of a pass, if the batch of the graph may vary,
-EXAMPLES = 32
+FEW_EXAMPLES = 32
 #: and seconds that all passes together may take.
 SECONDS = 3.0
 #: A cause is named if its share of the error is this many times the mean share (but a quarter is enough, and a tenth

@@ -63,7 +63,7 @@ class Floating:
 
 
 @dataclass(frozen=True)
-class Examples:
+class ComparedExamples:
     """Real inputs for the comparison, the targets of each batch (empty or None without labels), and the metric."""
 
     inputs: CalibrationInputs
@@ -134,16 +134,23 @@ class Fidelity:
     def _loss(self, name: str, tolerance: Tolerance) -> str:
         kind, seen = self.outputs[name]
         of = f"of output {name!r} " if len(self.outputs) > 1 else ""
-        # Of few examples, as many may differ by chance.
-        least = tolerance.equal_predictions
-        chance = 2 * math.sqrt(least * (1 - least) / max(self.examples, 1))
-        share = seen.equal_predictions if kind == SCORES else seen.equal_elements
         if kind in (SCORES, INTEGERS):
-            what = "predictions" if kind == SCORES else "integers"
-            near = f"{share:.1%} of the {what} {of}equal those of the floating module on {self.examples} examples"
-            return f"{near} ({least:.0%} are expected)" if share is not None and share < least - chance else ""
-        least, decibel = tolerance.signal_to_noise_db, seen.signal_to_noise_db
+            least = tolerance.equal_predictions
+            # Of few examples, as many may differ by chance.
+            chance = 2 * math.sqrt(least * (1 - least) / max(self.examples, 1))
+            what, share = (
+                ("predictions", seen.equal_predictions) if kind == SCORES else ("integers", seen.equal_elements)
+            )
+            if share is not None and share < least - chance:
+                near = f"{share:.1%} of the {what} {of}equal those of the floating module on {self.examples} examples"
+                return f"{near} ({least:.0%} are expected)"
+        return "" if kind == INTEGERS else self._noise(of, kind, seen, tolerance.signal_to_noise_db)
+
+    def _noise(self, of: str, kind: str, seen: Difference, least: float) -> str:
         on = f"against the floating module on {self.examples} examples"
+        # Where one class always wins, equal predictions say nothing.
+        least = min(least, 0.0) if kind == SCORES else least
+        decibel = seen.signal_to_noise_db
         if decibel is not None:
             low = decibel < least
             return f"the signal to noise {of}is {decibel:.1f} dB {on} ({least:g} dB are expected)" if low else ""
@@ -152,7 +159,9 @@ class Fidelity:
         return f"the relative error {of}is {error:.1%} {on} ({allowed:.1%} is allowed)" if error > allowed else ""
 
 
-def compare_with_floating(session: Session, floating: Floating, use: FileInfo, examples: Examples) -> Fidelity | None:
+def compare_with_floating(
+    session: Session, floating: Floating, use: FileInfo, examples: ComparedExamples
+) -> Fidelity | None:
     """Run a decoded file and the floating-point module on the same real inputs and compare their outputs.
 
     Args:
@@ -193,7 +202,7 @@ def compare_with_floating(session: Session, floating: Floating, use: FileInfo, e
     return Fidelity(floating.what, count, outputs, change, floating.trained_since) if count else None
 
 
-def labelled_examples(inputs: CalibrationInputs, labels: Any, metric: str | None) -> Examples:
+def labelled_examples(inputs: CalibrationInputs, labels: Any, metric: str | None) -> ComparedExamples:
     """Return the inputs with their labels, an array ``(N, ...)`` in the order of the examples.
 
     Args:
@@ -205,14 +214,16 @@ def labelled_examples(inputs: CalibrationInputs, labels: Any, metric: str | None
         DataError: there are fewer labels than examples.
     """
     if labels is None:
-        return Examples(inputs)
+        return ComparedExamples(inputs)
     targets = as_tensor(labels, "labels")
     targets = targets.float() if targets.is_floating_point() else targets.long()
     if len(targets) < inputs.examples:
         raise DataError(f"{len(targets)} labels for {inputs.examples} examples; give one for each, in their order")
     usual = "mean_squared_error" if targets.is_floating_point() else "accuracy"
     found = find(metric if metric is not None and metric in METRICS else usual)
-    return Examples(inputs, targets[: inputs.examples].split([len(batch[0]) for batch in inputs.batches]), found)
+    return ComparedExamples(
+        inputs, targets[: inputs.examples].split([len(batch[0]) for batch in inputs.batches]), found
+    )
 
 
 def _metric_change(

@@ -14,9 +14,8 @@ from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack, write_atomically
 from attar._src.core.errors import AttarWarning
-from attar._src.deploy.causes import EXAMPLES as CAUSE_EXAMPLES
-from attar._src.deploy.causes import find_causes
-from attar._src.deploy.fidelity import Examples, Fidelity, Floating, compare_with_floating
+from attar._src.deploy.causes import FEW_EXAMPLES, find_causes
+from attar._src.deploy.fidelity import ComparedExamples, Fidelity, Floating, compare_with_floating
 from attar._src.deploy.parity import EXAMPLES, Parity, compare_outputs
 from attar._src.deploy.tolerance import TOLERANCE, Tolerance
 from attar._src.methods.quantize.unquantized import left_in_floating_point
@@ -41,7 +40,7 @@ def package(
     coder: str,
     dry_run: Parity,
     floating: Mapping[str, Floating] = MappingProxyType({}),
-    examples: Examples | None = None,
+    examples: ComparedExamples | None = None,
     tolerance: Tolerance | None = TOLERANCE,
     notes: Mapping[str, str] = MappingProxyType({}),
     budget: float | None = None,
@@ -120,7 +119,7 @@ def _compare(
     inputs: CalibrationInputs,
     path: Path,
     floating: Floating | None,
-    examples: Examples | None,
+    examples: ComparedExamples | None,
     use: FileInfo,
 ) -> tuple[Parity, Fidelity | None]:
     """Compare one graph of a file with the model in PyTorch and with the floating-point module."""
@@ -130,7 +129,7 @@ def _compare(
     where = f"{path}, graph {graph!r}" if len(compressed.graphs) > 1 else str(path)
     parity.check(where, integers=bool(of.activations))
     reference = floating or Floating("the floating-point module", of.traced.graph)
-    return parity, compare_with_floating(session, reference, use, examples or Examples(inputs))
+    return parity, compare_with_floating(session, reference, use, examples or ComparedExamples(inputs))
 
 
 def _loss(compressed: CompressedModel, graph: str, fidelity: Fidelity, data: Calibration, tolerance: Tolerance) -> str:
@@ -146,7 +145,7 @@ def _loss(compressed: CompressedModel, graph: str, fidelity: Fidelity, data: Cal
         )
     names = [*fidelity.outputs]
     worst = next((name for name in losses if name), names[0])
-    batch = inputs_by_graph(compressed, data)[graph].example(CAUSE_EXAMPLES)
+    batch = inputs_by_graph(compressed, data)[graph].example(FEW_EXAMPLES)
     causes = find_causes(compressed, graph, batch, names.index(worst)).sentence()
     return f"{said}; {causes}" if causes else said
 

@@ -17,7 +17,7 @@ from attar._src.core.scheme import Granularity
 from attar._src.core.spec import build_spec
 from attar._src.deploy.calibration_inputs import calibration_inputs
 from attar._src.deploy.dry_run import check_deployable
-from attar._src.deploy.fidelity import Examples, labelled_examples
+from attar._src.deploy.fidelity import ComparedExamples, labelled_examples
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
 from attar._src.deploy.tolerance import TOLERANCE, Tolerance
@@ -37,7 +37,7 @@ class QuantizationResult:
     data: CalibrationInputs
     use: FileInfo
     dry_run: Parity
-    examples: Examples
+    examples: ComparedExamples
     tolerance: Tolerance | None = TOLERANCE
 
     @property

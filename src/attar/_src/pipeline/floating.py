@@ -6,27 +6,22 @@ from collections.abc import Sequence
 
 import torch
 
-from attar._src.deploy.fidelity import Examples, Floating
+from attar._src.deploy.fidelity import ComparedExamples, Floating
 from attar._src.deploy.parity import EXAMPLES, output_arrays
 from attar._src.measure.metric import Metric
-from attar._src.methods.training_stage import TrainingStage
 from attar._src.pipeline.model_source import ModelSource
 from attar._src.train.batch import Feed
-from attar._src.work.compressed_model import CalibrationInputs, CompressedModel
+from attar._src.work.compressed_model import CalibrationInputs
 from attar._src.work.learner import Learner
 from attar._src.work.stage import Stage
 
 
 def compression_start(stages: Sequence[Stage]) -> int | None:
     """Return the index of the first stage that rounds or prunes; None if none does."""
-    compressing = (
-        stage.works_on is CompressedModel or (isinstance(stage, TrainingStage) and bool(stage.attached_rules()))
-        for stage in stages
-    )
-    return next((index for index, does in enumerate(compressing) if does), None)
+    return next((index for index, stage in enumerate(stages) if stage.compresses()), None)
 
 
-def floating_before(learner: Learner, stages: Sequence[Stage], index: int, examples: Examples) -> Floating:
+def floating_before(learner: Learner, stages: Sequence[Stage], index: int, examples: ComparedExamples) -> Floating:
     """Return the learner as it is before the stage at ``index``, as its outputs on the examples."""
     program = learner.graph(train=False)
     with torch.no_grad():
@@ -38,10 +33,10 @@ def floating_before(learner: Learner, stages: Sequence[Stage], index: int, examp
 
 def compared_examples(
     source: ModelSource, feed: Feed | None, calibration: CalibrationInputs, metric: tuple[str, Metric]
-) -> Examples:
+) -> ComparedExamples:
     """Return the validation examples with their targets; without a validation split, the calibration inputs."""
     if feed is None:
-        return Examples(calibration.of(source.parameters).first(EXAMPLES))
+        return ComparedExamples(calibration.of(source.parameters).first(EXAMPLES))
     names: tuple[str, ...] = ()
     batches, targets, seen = [], [], 0
     for batch in feed.once():
@@ -51,4 +46,4 @@ def compared_examples(
         names, seen = part.names, seen + len(part)
         if seen >= EXAMPLES:
             break
-    return Examples(CalibrationInputs(tuple(batches), names).of(source.parameters), targets, metric)
+    return ComparedExamples(CalibrationInputs(tuple(batches), names).of(source.parameters), targets, metric)

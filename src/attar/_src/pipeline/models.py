@@ -15,7 +15,7 @@ from attar._src.artifact.writer import write_atomically
 from attar._src.core.errors import AttarError
 from attar._src.core.progress import track
 from attar._src.deploy.dry_run import CAPTURED_IN_EVALUATION, DryRun
-from attar._src.deploy.fidelity import Examples, Floating
+from attar._src.deploy.fidelity import ComparedExamples, Floating
 from attar._src.deploy.package import package
 from attar._src.measure.metric import Metric
 from attar._src.methods.teachers.cache import KnownTeacher, TeacherCache, build_cache
@@ -100,7 +100,7 @@ class RunModels:
         if examples is not None:
             self._pack(name, sequence.compressed(), examples, floating)
 
-    def _examples(self, name: str) -> Examples:
+    def _examples(self, name: str) -> ComparedExamples:
         """Return the examples on which a file is compared with its floating-point model."""
         held_out, parameters = self.splits.validation, shared_parameters(self.sources)
         feed = None if held_out is None else self.splits.feed(held_out, parameters, seed=self.seed)
@@ -212,7 +212,9 @@ class RunModels:
         rows, path = self.folder.journal.find("packed", seed=self.seed, model=name), self._path(name)
         return bool(rows) and path.is_file() and file_digest(path) == rows[-1]["sha256"]
 
-    def _pack(self, name: str, compressed: CompressedModel, examples: Examples, floating: Floating | None) -> None:
+    def _pack(
+        self, name: str, compressed: CompressedModel, examples: ComparedExamples, floating: Floating | None
+    ) -> None:
         stages, dry_run = self.recipe.models[name].stages, self.dry_runs[name]
         report = package(
             compressed,
