@@ -64,7 +64,7 @@ def test_warnings_come_first_and_strict_makes_them_an_error(weights, tmp_path, c
     assert "against floating point" in streams.out
     assert "accuracy" in streams.out
     assert run("-w", weights, "-o", out, "--bits", 2, "--strict", "--tolerance", "none") == 0
-    assert "warning" not in capsys.readouterr().out
+    assert "warning:" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ class Tolerance(Spec):
     Attributes:
         equal_predictions: least share of equal predictions, where an output has scores; of equal elements, where an
             output is of integers; less two standard errors of this share of so many examples.
-        signal_to_noise_db: least signal to noise, where an output has other values; of scores it should not be negative,
+        signal_to_noise_db: least signal to noise, where an output has other values; that of scores should be positive,
             as equal predictions say nothing where one class always wins.
         metric: most points that a metric may lose of which more is better (accuracy: 0.01 is one point), beyond two
             standard errors.
