@@ -14,7 +14,8 @@ from attar._src.deploy.fidelity import (
 from attar._src.deploy.tolerance import Tolerance
 from attar._src.measure.difference import INTEGERS, SCORES, VALUES, Difference
 from attar._src.measure.metric import find
-from attar._src.work.compressed_model import CalibrationInputs, FileInfo
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import FileInfo
 
 
 class File:

@@ -9,7 +9,8 @@ from attar._src.measure.metric import find
 from attar._src.pipeline.floating import compared_examples, compression_start, floating_before
 from attar._src.recipe.recipe import Recipe
 from attar._src.train.feed import ArrayFeed, preprocessor
-from attar._src.work.compressed_model import CalibrationInputs, FileInfo
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import FileInfo
 from attar._src.work.learner import Learner
 
 TRAIN = {"stage": "train", "epochs": 1}

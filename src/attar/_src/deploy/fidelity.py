@@ -26,7 +26,8 @@ from attar._src.measure.difference import INTEGERS, SCORES, Difference, kind_of_
 from attar._src.measure.metric import METRICS, Metric, find
 from attar._src.runtime.session import Session
 from attar._src.train.inputs import as_tensor
-from attar._src.work.compressed_model import CalibrationInputs, FileInfo
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import FileInfo
 
 #: Elements of the main output that are kept for the metric: 64 million, 256 MB.
 _KEPT = 1 << 26

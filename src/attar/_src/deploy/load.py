@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from attar._src.artifact.manifest import Port
 from attar._src.artifact.reader import Artifact, open_artifact
+from attar._src.core.axes import Axes
 from attar._src.core.errors import ModelError
 from attar._src.core.tensors import DTYPES
 from attar._src.deploy.build_module import shape_faults
@@ -44,12 +46,12 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
         raise ModelError(f"the file has the graphs {several}; attar.load takes a file of one, attar.Session runs any")
     record = artifact.manifest.graphs[0]
     example = tuple(torch.from_numpy(np.zeros(port.example or (), DTYPES[port.dtype])) for port in record.inputs)
-    axes = {axis for port in record.inputs for axis, size in enumerate(port.shape) if isinstance(size, str)}
+    axes = [Axes(port.batch_axis, _symbolic(port)) for port in record.inputs]
     parameters = forward_parameters(into)
     # The exporter renames Python's own words: input -> input_1.
     names = [port.name if port.name in parameters else port.name.removesuffix("_1") for port in record.inputs]
     # Inputs of *args have no name in the signature; they are matched by position.
-    traced = trace(into, example, names=names if parameters.keys() >= set(names) else (), dynamic=sorted(axes))
+    traced = trace(into, example, names=names if parameters.keys() >= set(names) else (), dynamic=axes)
     untouched = CompressedModel.of(traced)
     tensors = {name: artifact.tensor(name) for name in untouched.stored() if name in artifact.names}
     _check(artifact, traced, untouched)
@@ -58,6 +60,10 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
     compressed = CompressedModel({MAIN: CompressedGraph(traced, activations, frozenset(activations))}, tensors)
     _fill(into, artifact, traced)
     return compressed.simulate()
+
+
+def _symbolic(port: Port) -> tuple[int, ...]:
+    return tuple(axis for axis, size in enumerate(port.shape) if isinstance(size, str))
 
 
 def _check(artifact: Artifact, traced: TracedModel, untouched: CompressedModel) -> None:

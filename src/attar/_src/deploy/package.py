@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,19 +17,24 @@ from attar._src.artifact.writer import pack, write_atomically
 from attar._src.core.errors import AttarWarning
 from attar._src.deploy.causes import FEW_EXAMPLES, find_causes
 from attar._src.deploy.fidelity import ComparedExamples, Fidelity, Floating, compare_with_floating
-from attar._src.deploy.parity import EXAMPLES, Parity, compare_outputs
+from attar._src.deploy.finite import check_model_finite
+from attar._src.deploy.parity import Parity, compare_outputs, compared
 from attar._src.deploy.tolerance import TOLERANCE, Tolerance
 from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.report.record import NAME, read_report, remember
 from attar._src.runtime.session import Session
+from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import (
     MAIN,
     Calibration,
-    CalibrationInputs,
     CompressedModel,
     FileInfo,
     inputs_by_graph,
 )
+
+
+#: A comparison in float32 is worth so many times the examples of one in float64.
+_FLOATING_TIMES = 2
 
 
 def package(
@@ -69,11 +75,13 @@ def package(
         The report, with the path and SHA-256 of the file.
 
     Raises:
+        ModelError: a tensor to store is not finite, as after a training that diverged.
         ParityError: the decoded file and the compressed model compute different outputs; nothing is written.
     """
     if (path.parent / NAME).exists():
         # Refuses a foreign report before the file is written.
         read_report(path.parent / NAME)
+    check_model_finite(compressed)
     packed = pack(compressed.contents(use), coder=coder)
     artifact = open_artifact(packed)
     compared = {
@@ -125,11 +133,16 @@ def _compare(
     """Compare one graph of a file with the model in PyTorch and with the floating-point module."""
     of = compressed.graphs[graph]
     session, simulated = Session(artifact, graph=graph), compressed.simulate(torch.float64, graph=graph)
-    parity = compare_outputs(session, simulated, inputs.first(EXAMPLES).batches, "decoding and comparing")
+    some = compared(inputs, of.traced.graph, cut=of.traced.any_batch)
+    parity = compare_outputs(session, simulated, some.batches, "decoding and comparing")
     where = f"{path}, graph {graph!r}" if len(compressed.graphs) > 1 else str(path)
     parity.check(where, integers=bool(of.activations))
-    reference = floating or Floating("the floating-point module", of.traced.graph)
-    return parity, compare_with_floating(session, reference, use, examples or ComparedExamples(inputs))
+    if floating is None:
+        floating = Floating("the floating-point module", of.traced.graph)
+        examples = examples or ComparedExamples(inputs)
+        more = compared(examples.inputs, of.traced.graph, cut=of.traced.any_batch, times=_FLOATING_TIMES)
+        examples = replace(examples, inputs=more)
+    return parity, compare_with_floating(session, floating, use, examples or ComparedExamples(inputs))
 
 
 def _loss(compressed: CompressedModel, graph: str, fidelity: Fidelity, data: Calibration, tolerance: Tolerance) -> str:

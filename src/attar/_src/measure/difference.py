@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attar._src.core.class_layout import usual_axis
+
 #: Words of ``task`` whose main output has one score for each class.
 SCORE_TASKS = ("classification", "segmentation")
 #: Two scores this close, relative to the largest, are a tie: either is the prediction.
@@ -36,7 +38,7 @@ def class_axis(shape: tuple[int, ...]) -> int | None:
     """Return the class axis of an output, None if it has no two classes."""
     if len(shape) < 2:
         return None
-    axis = 1 if len(shape) >= 4 else len(shape) - 1
+    axis = usual_axis(len(shape)) % len(shape)
     return axis if shape[axis] > 1 else None
 
 

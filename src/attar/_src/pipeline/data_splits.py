@@ -26,11 +26,13 @@ from attar._src.data.dataset import Dataset, holdout
 from attar._src.data.preprocessing import find_preprocessing
 from attar._src.data.registry import DATASETS, load_dataset
 from attar._src.deploy.calibration_inputs import collect_inputs, is_array
+from attar._src.measure.accuracy import AccuracyMetric
 from attar._src.pipeline import loader_checks
 from attar._src.recipe.parts import DataSpec
 from attar._src.train.feed import ArrayFeed, LoaderFeed, preprocessor
 from attar._src.train.seeds import derive_seed, seed_everything
-from attar._src.work.compressed_model import CalibrationInputs, FileInfo
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import FileInfo
 
 _SHARE = 0.1  # of the training examples, for validation by default
 _BATCH = 64  # examples in a batch of calibration inputs
@@ -72,6 +74,11 @@ class DataSplits:
     test: Split
     use: FileInfo
     data: DataSpec
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether integer targets are classes, by the metric or the task."""
+        return self.use.metric == AccuracyMetric.name or self.use.task == "classification"
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the data set's name, and split -> SHA-256."""

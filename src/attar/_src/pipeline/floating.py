@@ -11,7 +11,7 @@ from attar._src.deploy.parity import EXAMPLES, output_arrays
 from attar._src.measure.metric import Metric
 from attar._src.pipeline.model_source import ModelSource
 from attar._src.train.batch import Feed
-from attar._src.work.compressed_model import CalibrationInputs
+from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.learner import Learner
 from attar._src.work.stage import Stage
 

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from attar._src.core.class_layout import ClassLayout
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.deploy.dry_run import DryRun
-from attar._src.measure.metric import Metric
+from attar._src.measure.metric import Metric, per_class
 from attar._src.methods.teachers.teacher import DeployedTeacher
 from attar._src.model.capture import CapturedModel
 from attar._src.model.interface import main_output
@@ -59,14 +60,15 @@ def try_stages(
         if isinstance(feed, ArrayFeed):
             with prefixed_errors("recipe.data.augment"):
                 next(iter(feed.epoch(0)))
-        trial = Trial(_some_examples(splits, splits.train, parameters, _STAGE_EXAMPLES)[0], teachers)
+        examples, _ = _some_examples(splits, splits.train, parameters, _STAGE_EXAMPLES)
+        trial = Trial(examples, teachers, recipe.class_layout)
         for name, dry_run in dry_runs.items():
             module = sources[name].module
             assert module is not None
             _try_model(name, Learner(module, dry_run.captured, dry_run.traced), recipe, splits, trial)
         for name in recipe.models:
             with prefixed_errors(f"recipe.metric: {metric[0]} of models.{name}"):
-                _try_metric(metric[1], splits, parameters, teachers[name])
+                _try_metric(metric[1], splits, parameters, teachers[name], recipe.class_layout)
 
 
 def _try_model(name: str, learner: Learner, recipe: Recipe, splits: DataSplits, trial: Trial) -> None:
@@ -150,8 +152,11 @@ def _is_single(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and all(type(n) is int and n == 1 for n in value.shape[2:])
 
 
-def _try_metric(metric: Metric, splits: DataSplits, parameters: Mapping[str, bool], model: Teacher) -> None:
-    """Call the metric with a few outputs, repeated, and the targets of the whole validation (or training) split."""
+def _try_metric(
+    metric: Metric, splits: DataSplits, parameters: Mapping[str, bool], model: Teacher, layout: ClassLayout
+) -> None:
+    """Call the metric, and the report of classes, with a few outputs, repeated, and the targets of the whole validation
+    (or training) split."""
     batch, feed = _some_examples(splits, splits.validation or splits.train, parameters, _METRIC_EXAMPLES)
     if batch.targets is None:
         return
@@ -162,6 +167,8 @@ def _try_metric(metric: Metric, splits: DataSplits, parameters: Mapping[str, boo
         outputs, targets = outputs[np.arange(most) % len(outputs)], feed.targets[:most].numpy()
     try:
         metric(outputs, targets)
+        if splits.has_classes:
+            per_class(outputs, targets, layout)
     except SpecError as error:
         # A user's metric may refuse a part of a split in which a class is missing.
         if whole or error.__cause__ is None:
