@@ -86,19 +86,16 @@ class IsolatedGraph:
             shapes = reply.get("shapes")
             if not isinstance(shapes, list) or len(shapes) != len(self._outputs):
                 raise self._broken("it sent no shapes")
-            wanted = [
-                (DTYPES[port.dtype], self._shape(port, shape))
-                for port, shape in zip(self._outputs, shapes, strict=True)
-            ]
+            wanted = [(DTYPES[port.dtype], self._shape(port, shape)) for port, shape in zip(self._outputs, shapes, strict=True)]
             if sum(dtype.itemsize * int(np.prod(shape, dtype=object)) for dtype, shape in wanted) > self._bounds.memory:
                 raise self._broken("its outputs are larger than its memory")
             return self._channel.take(wanted)
 
-    def layers(self) -> list[tuple[str, str, str, bool, str]]:
+    def layers(self) -> list[tuple[str, tuple[str, ...], str, bool, str]]:
         """Return the fields of every :class:`Layer`."""
         with self._lock:
             rows = _pairs(self._ask({"ask": "layers"}).get("layers"), 5)
-        return [(_text(a), _text(b), _text(c), d is True, _text(e)) for a, b, c, d, e in rows]
+        return [(_text(a), _texts(b), _text(c), d is True, _text(e)) for a, b, c, d, e in rows]
 
     def close(self) -> None:
         """End the process."""
@@ -138,9 +135,7 @@ class IsolatedGraph:
 
     def _shape(self, port: Port, shape: Any) -> tuple[int, ...]:
         """Return the shape of an output that the process has sent if the port can have it."""
-        fits = (
-            isinstance(shape, list) and len(shape) == len(port.shape) and all(type(n) is int and n >= 0 for n in shape)
-        )
+        fits = isinstance(shape, list) and len(shape) == len(port.shape) and all(type(n) is int and n >= 0 for n in shape)
         if not fits or any(isinstance(axis, int) and axis != n for axis, n in zip(port.shape, shape, strict=True)):
             raise self._broken(f"the output {port.name!r} came with the shape {_text(str(shape))[:80]}")
         return tuple(shape)
@@ -182,3 +177,8 @@ def _text(value: Any) -> str:
     """Return a string that the process has sent, without control characters."""
     text = value if isinstance(value, str) else ""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:_TEXT])
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """Return the strings of a list that the process has sent; those of anything else are none."""
+    return tuple(map(_text, value)) if isinstance(value, list) else ()

@@ -181,7 +181,7 @@ class Session:
     def layers(self) -> tuple[Layer, ...]:
         """The layers with a weight of two axes or more, from ONNX Runtime's profile of one run."""
         if self._isolated is not None:
-            return tuple(Layer(name, tuple(nodes), *more) for name, nodes, *more in self._isolated.layers())
+            return tuple(Layer(*fields) for fields in self._isolated.layers())
         lowered = lower(self.artifact, self._graph)
         ran = kernels(lowered.serialized(), self.example())
         uses = defaultdict[str, list[tuple[str, str, str]]](list)
