@@ -15,6 +15,10 @@ def compressed(net, x, **options):
     return PostTrainingQuantize(**options).run(model, Context(CalibrationInputs(((x,),))))
 
 
+def given(x):
+    return CalibrationInputs(((x,),))
+
+
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
@@ -33,7 +37,7 @@ def x():
 
 def test_the_weight_that_few_bits_ruin_comes_first(net, x):
     model = compressed(net, x, bits=8)
-    found = find_causes(model, "main", (x[:32],), 0)
+    found = find_causes(model, "main", given(x[:32]), 0)
     assert (found.causes[0].name, found.causes[0].bits) == ("2.weight", 8)
     assert found.causes[0].share > 0.9
     assert sum(each.share for each in found.causes) == pytest.approx(1)
@@ -48,16 +52,16 @@ def test_what_a_layer_reads_can_be_the_cause(net, x):
     wide = x.clone()
     wide[0, 0] = 3000.0
     model = compressed(net, wide, bits=8, activations=8, observer="minmax", keep=("2", "4"))
-    found = find_causes(model, "main", (x,), 0).main()
+    found = find_causes(model, "main", given(x), 0).main()
     assert [(each.kind, each.name) for each in found] == [("the input of", "0")]
-    assert "keep_activations=('0',)" in find_causes(model, "main", (x,), 0).sentence()
+    assert "keep_activations=('0',)" in find_causes(model, "main", given(x), 0).sentence()
 
 
 def test_few_seconds_are_few_passes_and_a_model_without_grids_has_no_causes(net, x):
-    found = find_causes(compressed(net, x, bits=8, activations=8), "main", (x,), 0, seconds=0.0)
+    found = find_causes(compressed(net, x, bits=8, activations=8), "main", given(x), 0, seconds=0.0)
     assert found.causes == ()
     assert found.left_out > 0
-    assert find_causes(CompressedModel.of(trace(net, (x[:2],))), "main", (x,), 0).sentence() == ""
+    assert find_causes(CompressedModel.of(trace(net, (x[:2],))), "main", given(x), 0).sentence() == ""
 
 
 def test_an_error_that_is_spread_is_said_to_be():

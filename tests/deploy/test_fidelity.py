@@ -54,6 +54,17 @@ def test_a_file_is_compared_on_all_examples_and_judged_by_the_labels():
     assert found.as_dict()["metric"]["examples"] == 90
 
 
+def test_an_output_with_a_target_for_each_element_has_no_classes_to_choose_from():
+    x = torch.randn(60, 4)
+    inputs, labels = CalibrationInputs(((x,),)), (x > 0).long()
+    found = compare_with_floating(
+        File(lambda x: 9 * x), Floating("it", lambda x: 9 * x), FileInfo(), labelled_examples(inputs, labels, None)
+    )
+    assert found.outputs["y"][0] == VALUES
+    # Accuracy does not fit such targets; the outputs are compared all the same.
+    assert found.metric is None
+
+
 def test_known_outputs_stand_for_the_module_and_where_they_end_so_does_the_comparison():
     x = torch.randn(20, 3)
     inputs = CalibrationInputs(tuple((part,) for part in x.split(10)))

@@ -16,6 +16,7 @@ from attar._src.core.tensors import CompressedTensor, Quantized
 from attar._src.deploy.parity import output_arrays
 from attar._src.model.programs import copy_graph, set_tensor, wrap
 from attar._src.model.weights import find_weights
+from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedGraph, CompressedModel, Round
 
 #: Examples of a pass, if the batch of the graph may vary,
@@ -80,14 +81,14 @@ class Causes:
 
 
 def find_causes(
-    compressed: CompressedModel, graph: str, batch: tuple[torch.Tensor, ...], output: int, *, seconds: float = SECONDS
+    compressed: CompressedModel, graph: str, inputs: CalibrationInputs, output: int, *, seconds: float = SECONDS
 ) -> Causes:
     """Round each weight alone, and what each layer reads alone, and measure the squared error of an output.
 
     Args:
         compressed: the model as it will be packed.
         graph: of it.
-        batch: real inputs, of which as few are used as the time allows.
+        inputs: real ones, of which as few are used as the time allows.
         output: number of the output.
         seconds: that this may take; at least one pass is made for each weight until they are over.
     """
@@ -95,13 +96,14 @@ def find_causes(
     program, switches = _switched(of)
     parts = _parts(of, compressed.tensors, switches)
     with torch.no_grad():
+        batch = inputs.example(FEW_EXAMPLES) if of.traced.any_batch else inputs.batches[0]
         start = time.monotonic()
         wanted = _run(program, batch, output)
         took = time.monotonic() - start
-        affordable = int(len(batch[0]) * seconds / max(took * len(parts), 1e-9))
-        if 2 <= affordable < len(batch[0]) and of.traced.inputs[0].shape[:1] and _varies(of):
-            batch = tuple(each[:affordable] for each in batch)
-            wanted = wanted[:affordable]
+        affordable = int(inputs.count(batch) * seconds / max(took * len(parts), 1e-9))
+        if of.traced.any_batch and 2 <= affordable < inputs.count(batch):
+            batch = inputs.part(batch, 0, affordable)
+            wanted = _run(program, batch, output)
         errors = list(_errors(program, of, parts, batch, output, wanted, start + seconds))
     total = sum(errors) or 1.0
     found = [
@@ -110,7 +112,7 @@ def find_causes(
         if error > 0
     ]
     ordered = sorted(found, key=lambda cause: -cause.share)
-    return Causes(tuple(ordered), len(batch[0]), len(parts) - len(errors))
+    return Causes(tuple(ordered), inputs.count(batch), len(parts) - len(errors))
 
 
 @dataclass(frozen=True)
@@ -214,10 +216,6 @@ def _rounded(program: fx.GraphModule, part: _Part, state: Mapping[str, torch.Ten
 
 def _run(program: fx.GraphModule, batch: tuple[torch.Tensor, ...], output: int) -> NDArray[np.float64]:
     return output_arrays(program(*batch))[output].astype(np.float64)
-
-
-def _varies(of: CompressedGraph) -> bool:
-    return all(not isinstance(port.shape[0], int) for port in of.traced.inputs if port.shape)
 
 
 def _fixes(causes: Sequence[Cause]) -> list[str]:

@@ -99,7 +99,8 @@ class MetricChange:
         allowed = tolerance.metric if self.better > 0 else tolerance.error * abs(self.floating)
         if not self.better or worse <= max(allowed, 2 * (self.standard_error or 0.0)):
             return ""
-        return f"{self.name} goes from {self.floating:.4g} to {self.file:.4g} on {self.examples} examples"
+        before, after = f"{self.floating:.4g} with the floating module", f"{self.file:.4g} with the file"
+        return f"{self.name} goes from {before} to {after} on {self.examples} examples"
 
 
 @dataclass(frozen=True)
@@ -174,33 +175,39 @@ def compare_with_floating(
     Returns:
         The figures; None if no output of the module is known.
     """
-    names = [port.name for port in session.inputs]
+    names, main = [port.name for port in session.inputs], session.main_output
     outputs: dict[str, tuple[str, Difference]] = {}
     judged: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
     count = kept = 0
-    batches = examples.inputs.first(EXAMPLES).batches
-    for index, batch in enumerate(track(batches, "comparing with floating point")):
+    for index, batch in enumerate(track(examples.inputs.first(EXAMPLES).batches, "comparing with floating point")):
         found = floating(index, batch)
         if found is None:
             break
         got = session.run({name: tensor.numpy() for name, tensor in zip(names, batch, strict=True)})
-        wanted, targets, main = (
-            dict(zip(got, found, strict=True)),
-            examples.of(index, len(batch[0])),
-            session.main_output,
-        )
-        classes = bool(use.class_names) or (targets is not None and targets.dtype.kind in "iu")
+        wanted = dict(zip(got, found, strict=True))
+        own = examples.inputs.count(batch)
+        targets = examples.of(index, own)
+        outputs = outputs or {name: (kind, Difference()) for name, kind in _kinds(wanted, main, use, targets).items()}
         for name, want in wanted.items():
-            if name not in outputs:
-                kind = kind_of_output(want, name, main=name == main, task=use.task, classes=classes)
-                outputs[name] = kind, Difference()
             outputs[name][1].add(got[name], want)
-        count += len(batch[0])
+        count += own
         if targets is not None and kept < _KEPT:
             judged.append((wanted[main], got[main], targets))
             kept += got[main].size
     change = _metric_change(examples.metric, judged) if examples.metric and judged else None
     return Fidelity(floating.what, count, outputs, change, floating.trained_since) if count else None
+
+
+def _kinds(
+    wanted: Mapping[str, NDArray[Any]], main: str, use: FileInfo, targets: NDArray[Any] | None
+) -> dict[str, str]:
+    """Return the kind of each output; an output with a target for each element has no classes to choose from."""
+    several = targets is not None and targets.shape == wanted[main].shape
+    classes = bool(use.class_names) or (targets is not None and targets.dtype.kind in "iu")
+    return {
+        name: kind_of_output(want, name, main=name == main, task="labels" if several else use.task, classes=classes)
+        for name, want in wanted.items()
+    }
 
 
 def labelled_examples(inputs: CalibrationInputs, labels: Any, metric: str | None) -> ComparedExamples:
@@ -223,7 +230,7 @@ def labelled_examples(inputs: CalibrationInputs, labels: Any, metric: str | None
     usual = "mean_squared_error" if targets.is_floating_point() else "accuracy"
     found = find(metric if metric is not None and metric in METRICS else usual)
     return ComparedExamples(
-        inputs, targets[: inputs.examples].split([len(batch[0]) for batch in inputs.batches]), found
+        inputs, targets[: inputs.examples].split([inputs.count(batch) for batch in inputs.batches]), found
     )
 
 

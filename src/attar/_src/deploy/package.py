@@ -15,7 +15,7 @@ from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack, write_atomically
 from attar._src.core.errors import AttarWarning
-from attar._src.deploy.causes import FEW_EXAMPLES, find_causes
+from attar._src.deploy.causes import find_causes
 from attar._src.deploy.fidelity import ComparedExamples, Fidelity, Floating, compare_with_floating
 from attar._src.deploy.finite import check_model_finite
 from attar._src.deploy.parity import Parity, compare_outputs, compared
@@ -158,8 +158,8 @@ def _loss(compressed: CompressedModel, graph: str, fidelity: Fidelity, data: Cal
         )
     names = [*fidelity.outputs]
     worst = next((name for name in losses if name), names[0])
-    batch = inputs_by_graph(compressed, data)[graph].example(FEW_EXAMPLES)
-    causes = find_causes(compressed, graph, batch, names.index(worst)).sentence()
+    inputs = inputs_by_graph(compressed, data)[graph]
+    causes = find_causes(compressed, graph, inputs, names.index(worst)).sentence()
     return f"{said}; {causes}" if causes else said
 
 
