@@ -20,7 +20,7 @@ from attar._src.deploy.fidelity import ComparedExamples, Fidelity, Floating, com
 from attar._src.deploy.finite import check_model_finite
 from attar._src.deploy.parity import Parity, compare_outputs, compared
 from attar._src.deploy.tolerance import TOLERANCE, Tolerance
-from attar._src.methods.quantize.unquantized import left_in_floating_point
+from attar._src.methods.quantize.unquantized import floating_warning, left_in_floating_point
 from attar._src.report.record import NAME, read_report, remember
 from attar._src.runtime.session import Session
 from attar._src.work.calibration_inputs import CalibrationInputs
@@ -31,7 +31,6 @@ from attar._src.work.compressed_model import (
     FileInfo,
     inputs_by_graph,
 )
-
 
 #: A comparison in float32 is worth so many times the examples of one in float64.
 _FLOATING_TIMES = 2
@@ -82,6 +81,7 @@ def package(
         # Refuses a foreign report before the file is written.
         read_report(path.parent / NAME)
     check_model_finite(compressed)
+    warned = (*floating_warning(compressed), *compressed.warnings)
     packed = pack(compressed.contents(use), coder=coder)
     artifact = open_artifact(packed)
     compared = {
@@ -102,7 +102,7 @@ def package(
         "fidelity": _of_graphs({name: each.as_dict() for name, each in fidelity.items()}),
         "dry_run": dry_run.as_dict(),
         "left_in_floating_point": left_in_floating_point(compressed),
-        "warnings": [*compressed.warnings, *filter(None, lost), *_over_budget(size["bits_per_weight"], budget)],
+        "warnings": [*warned, *filter(None, lost), *_over_budget(size["bits_per_weight"], budget)],
         "notes": dict(notes),
         "batch_norms_folded": {name: into for each in foldings for name, into in each.folded.items()},
         "batch_norms_kept": {name: why for each in foldings for name, why in each.kept.items()},
