@@ -111,9 +111,14 @@ FILES = {
         "empty axis",
     ),
     "transposed_no_space": (lambda: nothing_in("ConvTranspose", ["w"], (1, 1, 4, 4), W, axes=(2,)), "empty axis"),
-    "norm_no_space": (lambda: folded("InstanceNormalization", (2, 2, 0, 4), more=["k", "k"], constants=PAIR), "empty axis"),
+    "norm_no_space": (
+        lambda: folded("InstanceNormalization", (2, 2, 0, 4), more=["k", "k"], constants=PAIR),
+        "empty axis",
+    ),
     "gru_no_batch": (
-        lambda: folded("GRU", (3, 0, 1), more=["w", "w"], hidden_size=1, constants={"w": np.ones((1, 3, 1), np.float32)}),
+        lambda: folded(
+            "GRU", (3, 0, 1), more=["w", "w"], hidden_size=1, constants={"w": np.ones((1, 3, 1), np.float32)}
+        ),
         "empty axis",
     ),
     "attention_no_heads": (lambda: nothing_in("Attention", ["e", "e"]), "Attention|opset"),
@@ -143,7 +148,10 @@ FILES = {
     "folded_constant": (lambda: folded("Cos", (2**27,)), "constants alone"),
     "folded_product": (lambda: folded("MatMul", (2**13, 2**13), more=["c"]), "constants alone"),
     "folded_einsum": (lambda: folded("Einsum", (2**10,), more=["c", "c", "c"], equation="a,b,c,d->"), "multiply-adds"),
-    "folded_pool": (lambda: folded("MaxPool", (1, 1, 2**10, 2**10), kernel_shape=[2**10] * 2, pads=[2**9] * 4), "constants"),
+    "folded_pool": (
+        lambda: folded("MaxPool", (1, 1, 2**10, 2**10), kernel_shape=[2**10] * 2, pads=[2**9] * 4),
+        "constants",
+    ),
     # Text that grows as it is parsed.
     "json_lists": (lambda: manifest_text('{"a":[' + "[[]]," * 3_000_000 + "0]}"), "values, more than the limit"),
     "json_numbers": (lambda: manifest_text('{"a":[' + "1," * 8_000_000 + "0]}"), "values, more than the limit"),

@@ -1,9 +1,14 @@
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from attar._src.core.errors import ParityError
-from attar._src.deploy.parity import Parity
+from attar._src.deploy import parity as bounds
+from attar._src.deploy.parity import Parity, compared
 from attar._src.measure.difference import INTEGERS, SCORES, VALUES, Difference
+from attar._src.model.trace import trace
+from attar._src.work.calibration_inputs import CalibrationInputs
 
 
 def parity(got, want, kind=VALUES, more=()):
@@ -92,3 +97,34 @@ def test_a_small_output_is_judged_beside_a_large_one(want):
 def test_scalars_and_empty_outputs_pass(shape):
     assert parity(np.zeros(shape), np.zeros(shape), more={}.items()).outputs["y"][1].elements == np.prod(shape)
     assert parity(np.zeros(shape), np.zeros(shape)).check("f", integers=True).check("f", integers=False)
+
+
+def test_a_large_module_is_compared_on_fewer_examples(monkeypatch):
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 8)), torch.randn(600, 64)
+    traced = trace(net, (x[:2],))
+    inputs = CalibrationInputs(tuple((part,) for part in x.split(64)), ("input",))
+    one = 2 * 64 * 72
+    assert compared(inputs, traced.graph, cut=True).examples == bounds.EXAMPLES
+    for operations, examples in ((100 * one, 100), (one, bounds.ENOUGH)):
+        monkeypatch.setattr(bounds, "OPERATIONS", operations)
+        assert compared(inputs, traced.graph, cut=True).examples == examples
+    assert compared(inputs, traced.graph, cut=True, share=4).examples == bounds.ENOUGH // 4
+    # A graph of one batch size takes whole batches.
+    assert compared(inputs, traced.graph, cut=False).examples == 64
+
+
+def test_recurrent_layers_count(monkeypatch):
+    net, x = nn.LSTM(8, 16, batch_first=True), torch.randn(64, 10, 8)
+    traced, inputs = trace(net, (x[:2],)), CalibrationInputs(((x,),), ("input",))
+    monkeypatch.setattr(bounds, "OPERATIONS", 20 * 10 * 2 * 4 * 16 * (8 + 16))
+    assert compared(inputs, traced.graph, cut=True).examples == 20
+
+
+def test_one_tie_of_few_examples_is_no_fault(want):
+    few = want[:16].copy()
+    few[:1] = np.roll(few[:1], 1, axis=1)
+    assert parity(few, want[:16], SCORES).check("few", integers=True)
+    few[:2] = np.roll(want[:2], 1, axis=1)
+    with pytest.raises(ParityError, match=r"87\.50% of 16 positions, 94% are"):
+        parity(few, want[:16], SCORES).check("few", integers=True)

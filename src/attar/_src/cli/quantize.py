@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from attar._src.cli import show
 from attar._src.cli.output import demand_writable
 from attar._src.core.errors import AttarWarning, SpecError
 from attar._src.core.registry import load_object
+from attar._src.data.axes import Dynamic
 from attar._src.data.dataset import Dataset
 from attar._src.data.preprocessing import parse_preprocessing
 from attar._src.data.registry import load_dataset
@@ -81,7 +83,12 @@ def quantize_command(
         ),
     ] = None,
     dynamic: Annotated[
-        list[int] | None, typer.Option(metavar="AXIS", help="Input axis of variable length; 0, the batch, by default.")
+        list[str] | None,
+        typer.Option(
+            metavar="AXIS",
+            help="Input axis of variable length, 0 the batch; or those of one input, its batch first: state=1; repeat. "
+            "By default the batch and what varies in the data.",
+        ),
     ] = None,
     fixed_batch: Annotated[int | None, typer.Option(min=1, help="Batch size of a module that cannot vary it.")] = None,
     split: Annotated[str, typer.Option(help="Split to calibrate on; should not be the one you report.")] = "train",
@@ -137,7 +144,7 @@ def quantize_command(
         tolerance=_tolerance(tolerance or []),
         examples=examples,
         batch=fixed_batch or 64,
-        dynamic=() if fixed_batch else dynamic or (0,),
+        dynamic=() if fixed_batch else _dynamic(dynamic or []),
         preprocessing=preprocessing,
         task=dataset.task,
         class_names=dataset.class_names,
@@ -198,6 +205,21 @@ def _tolerance(pairs: list[str]) -> dict[str, float] | None:
                 f"--tolerance {pair!r}: write NAME=NUMBER, as in --tolerance equal_predictions=0.9, or none"
             ) from None
     return found
+
+
+def _dynamic(texts: list[str]) -> Dynamic:
+    """Return the axes of every input, ``["0", "1"]``, or of inputs by name, ``["x=0,1", "state=1"]``; None if empty."""
+    found: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, _, axes = text.rpartition("=")
+        if not re.fullmatch(r"\d+(,\d+)*", axes):
+            raise SpecError(
+                f"--dynamic {text!r}: write AXIS or NAME=AXIS,AXIS, as in --dynamic x=0,1 --dynamic state=1"
+            )
+        found[name] = (*found.get(name, ()), *map(int, axes.split(",")))
+    if "" in found and len(found) > 1:
+        raise SpecError(f"--dynamic {' '.join(texts)}: give axes of every input, or of each by name, not both")
+    return found.get("", found or None)
 
 
 def _override(text: str) -> tuple[str, int]:

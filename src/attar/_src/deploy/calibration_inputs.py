@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from attar._src.core.axes import Dynamic, batch_axes
 from attar._src.core.errors import DataError
 from attar._src.core.fields import first_arguments, named_fields
+from attar._src.data.axes import Dynamic, batch_axes
 from attar._src.train.inputs import read_inputs
-from attar._src.work.calibration_inputs import CalibrationInputs, Inputs
+from attar._src.work.calibration_inputs import BatchInputs, CalibrationInputs
 
 
 def calibration_inputs(
@@ -25,7 +25,7 @@ def calibration_inputs(
 
     - an array or a tensor: axis 0 counts examples;
     - a tuple, list, mapping or dataclass instance of them: the module's inputs, with the same number of examples along
-      their batch axes (``core.axes``);
+      their batch axes (``data.axes``);
     - an iterable of batches (a DataLoader, a list of mappings), each in one of the forms of ``train.inputs``; labels
       are ignored.
 
@@ -45,33 +45,33 @@ def calibration_inputs(
             f"data is {type(data).__name__}; give an array, a tensor, a tuple or mapping of them, or a DataLoader"
         )
 
-    def axes_of(names: Sequence[str], batches: Sequence[Inputs]) -> tuple[int, ...]:
+    def axes_of(names: Sequence[str], batches: Sequence[BatchInputs]) -> tuple[int, ...]:
         return _axes(dynamic, names or first_arguments(parameters, len(batches[0])), batches)
 
     return collect_inputs((read_inputs(item, parameters) for item in data), examples, axes=axes_of).of(parameters)
 
 
-def _axes(dynamic: Dynamic, names: Sequence[str], batches: Sequence[Inputs]) -> tuple[int, ...]:
+def _axes(dynamic: Dynamic, names: Sequence[str], batches: Sequence[BatchInputs]) -> tuple[int, ...]:
     return batch_axes(dynamic, names, [[tuple(tensor.shape) for tensor in batch] for batch in batches])
 
 
 def collect_inputs(
-    batches: Iterable[tuple[tuple[str, ...], Inputs]],
+    batches: Iterable[tuple[tuple[str, ...], BatchInputs]],
     examples: int,
-    axes: Callable[[Sequence[str], Sequence[Inputs]], tuple[int, ...]] | None = None,
+    axes: Callable[[Sequence[str], Sequence[BatchInputs]], tuple[int, ...]] | None = None,
 ) -> CalibrationInputs:
     """Return the first ``examples`` of batches ``(names, inputs)``.
 
     Args:
         batches: names, none if by position, and inputs.
         examples: how many.
-        axes: names and all batches -> the axis of each input that counts examples; by default as ``core.axes`` finds.
+        axes: names and all batches -> the axis of each input that counts examples; by default as ``data.axes`` finds.
 
     Raises:
         DataError: there are fewer than two; an input is not finite; the names differ between batches.
     """
     names: tuple[str, ...] | None = None
-    kept: list[Inputs] = []
+    kept: list[BatchInputs] = []
     find = axes or partial(_axes, None)
     seen = 0
     for own, inputs in batches:

@@ -11,9 +11,9 @@ from torch import fx, nn
 
 from attar._src.artifact.manifest import Port
 from attar._src.artifact.reader import Artifact, open_artifact
-from attar._src.core.axes import Axes
 from attar._src.core.errors import ModelError
 from attar._src.core.tensors import DTYPES
+from attar._src.data.axes import Axes
 from attar._src.deploy.build_module import shape_faults
 from attar._src.model.interface import forward_parameters
 from attar._src.model.trace import trace

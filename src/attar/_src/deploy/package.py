@@ -32,8 +32,8 @@ from attar._src.work.compressed_model import (
     inputs_by_graph,
 )
 
-#: A comparison in float32 is worth so many times the examples of one in float64.
-_FLOATING_TIMES = 2
+#: An example takes so much of the time in float32 that it takes in float64.
+_FLOAT32 = 0.5
 
 
 def package(
@@ -140,7 +140,7 @@ def _compare(
     if floating is None:
         floating = Floating("the floating-point module", of.traced.graph)
         examples = examples or ComparedExamples(inputs)
-        more = compared(examples.inputs, of.traced.graph, cut=of.traced.any_batch, times=_FLOATING_TIMES)
+        more = compared(examples.inputs, of.traced.graph, cut=of.traced.any_batch, share=_FLOAT32)
         examples = replace(examples, inputs=more)
     return parity, compare_with_floating(session, floating, use, examples or ComparedExamples(inputs))
 

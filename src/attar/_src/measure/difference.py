@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.core.class_layout import usual_axis
+from attar._src.measure.class_layout import usual_axis
 
 #: Words of ``task`` whose main output has one score for each class.
 SCORE_TASKS = ("classification", "segmentation")

@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from attar._src.artifact.writer import write_atomically
 from attar._src.core.errors import AttarError, DataError, ModelError, SpecError
 from attar._src.core.progress import track
-from attar._src.deploy.dry_run import CAPTURED_IN_EVALUATION, DryRun
+from attar._src.deploy.dry_run import DryRun
 from attar._src.deploy.fidelity import ComparedExamples, Floating
 from attar._src.deploy.package import package
 from attar._src.measure.metric import Metric
@@ -230,7 +230,7 @@ class RunModels:
             floating={} if floating is None else {MAIN: floating},
             examples=examples,
             tolerance=self.recipe.tolerance,
-            notes={"training": CAPTURED_IN_EVALUATION} if dry_run.mode == "eval" else {},
+            notes={"training": dry_run.note} if dry_run.note else {},
             budget=next((each for stage in reversed(stages) if (each := stage.size_budget()) is not None), None),
         )
         self.folder.journal.add(

@@ -86,7 +86,10 @@ class IsolatedGraph:
             shapes = reply.get("shapes")
             if not isinstance(shapes, list) or len(shapes) != len(self._outputs):
                 raise self._broken("it sent no shapes")
-            wanted = [(DTYPES[port.dtype], self._shape(port, shape)) for port, shape in zip(self._outputs, shapes, strict=True)]
+            wanted = [
+                (DTYPES[port.dtype], self._shape(port, shape))
+                for port, shape in zip(self._outputs, shapes, strict=True)
+            ]
             if sum(dtype.itemsize * int(np.prod(shape, dtype=object)) for dtype, shape in wanted) > self._bounds.memory:
                 raise self._broken("its outputs are larger than its memory")
             return self._channel.take(wanted)
@@ -135,7 +138,9 @@ class IsolatedGraph:
 
     def _shape(self, port: Port, shape: Any) -> tuple[int, ...]:
         """Return the shape of an output that the process has sent if the port can have it."""
-        fits = isinstance(shape, list) and len(shape) == len(port.shape) and all(type(n) is int and n >= 0 for n in shape)
+        fits = (
+            isinstance(shape, list) and len(shape) == len(port.shape) and all(type(n) is int and n >= 0 for n in shape)
+        )
         if not fits or any(isinstance(axis, int) and axis != n for axis, n in zip(port.shape, shape, strict=True)):
             raise self._broken(f"the output {port.name!r} came with the shape {_text(str(shape))[:80]}")
         return tuple(shape)

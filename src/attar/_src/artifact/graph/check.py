@@ -40,7 +40,9 @@ class CheckedGraph(NamedTuple):
         """Raise :class:`EmptyAxis` if inputs of these shapes leave an operator that needs elements without any."""
         given = {name: self.sources[name]._replace(shape=shape) for name, shape in shapes.items()}
         try:
-            sizes.size_nodes(self.model.graph.node, self.sources | given, _opset(self.model), _NO_LIMITS, section="at these sizes")
+            sizes.size_nodes(
+                self.model.graph.node, self.sources | given, _opset(self.model), _NO_LIMITS, section="at these sizes"
+            )
         except EmptyAxis:
             raise
         except ArtifactError:
@@ -69,7 +71,9 @@ def check_graph(
     known = _inputs(graph, record, symbols)
     for name, initializer in bound.items():
         constant = constants.get(name)
-        sized = Sized(ELEMENT_TYPES[initializer.dtype], initializer.shape, constant, constant is not None, constant=True)
+        sized = Sized(
+            ELEMENT_TYPES[initializer.dtype], initializer.shape, constant, constant is not None, constant=True
+        )
         _add(known, name, sized)
     for tensor in graph.initializer:
         array = protobuf.tensor_values(tensor)
