@@ -83,7 +83,7 @@ def inputs(kind):
 
 CASES = [
     (Speaker, {"bits": 8}, "lstm.weight_hh_l0"),
-    (Price, {"bits": 8, "activations": 8}, "first.weight"),
+    (Price, {"bits": 8}, "first.weight"),
     (Depth, {"bits": 6}, "second.weight"),
     (Classes, {"bits": 6, "task": "segmentation"}, "second.weight"),
 ]
@@ -132,7 +132,7 @@ def test_labels_judge_the_floating_module_and_the_file(tmp_path):
         y = Price()(x)
     y = y + 0.1 * y.std() * torch.randn(y.shape, generator=torch.Generator().manual_seed(2))
     with pytest.warns(attar.AttarWarning, match="mean_squared_error goes from"):
-        report, got, want = made(Price, x, tmp_path, bits=8, activations=8, labels=y)
+        report, got, want = made(Price, x, tmp_path, bits=8, labels=y)
     metric = report["fidelity"]["metric"]
     assert metric["floating"] == pytest.approx(float(((want - y.numpy()) ** 2).mean()), rel=1e-3)
     assert metric["file"] == pytest.approx(float(((got - y.numpy()) ** 2).mean()), rel=1e-3)

@@ -121,10 +121,11 @@ def test_recurrent_layers_count(monkeypatch):
     assert compared(inputs, traced.graph, cut=True).examples == 20
 
 
-def test_one_tie_of_few_examples_is_no_fault(want):
-    few = want[:16].copy()
+def test_one_tie_of_few_examples_is_no_fault():
+    want = 10 + 5 * np.eye(10)[np.arange(16) % 10]
+    few = want.copy()
     few[:1] = np.roll(few[:1], 1, axis=1)
-    assert parity(few, want[:16], SCORES).check("few", integers=True)
+    assert parity(few, want, SCORES).check("few", integers=True)
     few[:2] = np.roll(want[:2], 1, axis=1)
     with pytest.raises(ParityError, match=r"87\.50% of 16 positions, 94% are"):
-        parity(few, want[:16], SCORES).check("few", integers=True)
+        parity(few, want, SCORES).check("few", integers=True)
