@@ -107,14 +107,14 @@ def test_masks_of_infinities_stay(tmp_path):
     class Causal(nn.Module):
         def __init__(self):
             super().__init__()
-            self.q, self.v = nn.Linear(8, 8), nn.Linear(8, 8)
+            self.q, self.v = nn.Linear(32, 32), nn.Linear(32, 32)
             self.register_buffer("mask", torch.full((5, 5), float("-inf")).triu(1))
 
         def forward(self, x):
             return (self.q(x) @ x.transpose(1, 2) + self.mask).softmax(-1) @ self.v(x)
 
     torch.manual_seed(0)
-    net, x = Causal().eval(), torch.randn(64, 5, 8)
+    net, x = Causal().eval(), torch.randn(64, 5, 32) / 3
     file = quantized(net, x, tmp_path)
     assert decibels(net(x), file.session.run(x.numpy())) > 30
 

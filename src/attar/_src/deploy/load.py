@@ -25,7 +25,8 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
     """Load a file into a module of the class it was made from.
 
     A folded batch-norm of ``into`` becomes the identity plus the folded bias, so ``into`` computes the file's outputs
-    without rounding activations.
+    without rounding activations. A layer that is used several times has the bias of its first use there; those of the
+    others, rounded to other steps, are in the returned module.
 
     Args:
         path: a ``.attar`` file.
@@ -70,7 +71,7 @@ def _refuse_computed(module: nn.Module, traced: TracedModel, artifact: Artifact)
     A value without a name in the module (``exp`` of a parameter) is in the traced module alone.
     """
     own = {*dict(module.named_parameters(remove_duplicate=False)), *dict(module.named_buffers()), *traced.aliases}
-    made = {*traced.folding.biases.values(), *own}
+    made = {*traced.folding.biases.values(), *traced.folding.copies, *own}
     computed = [name for name in traced.names if name in artifact.names and name not in made]
     for name in computed:
         owner, _, leaf = name.rpartition(".")

@@ -47,6 +47,7 @@ class Folding:
         folded: batch-norm -> the layer it was folded into, or the weight's name unless that is ``<layer>.weight``.
         biases: batch-norm -> the bias that took its shift.
         kept: batch-norm -> why it was not folded.
+        copies: bias of a second use of a layer (:func:`separate_biases`) -> the bias of the first.
         values: node of a layer -> node of the batch-norm whose value it has now.
         factors: weight -> what it was multiplied by, float64 ``(channels,)``, and the axis of the channels.
     """
@@ -54,6 +55,7 @@ class Folding:
     folded: dict[str, str] = field(default_factory=dict)
     biases: dict[str, str] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
+    copies: dict[str, str] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
     factors: dict[str, tuple[NDArray[np.float64], int]] = field(default_factory=dict)
 
@@ -158,14 +160,18 @@ def _reason_to_keep(source: Any, statistics: tuple[Any, Any], training: Any) -> 
     return None
 
 
-def separate_biases(graph: fx.GraphModule) -> None:
+def separate_biases(graph: fx.GraphModule) -> dict[str, str]:
     """Give every layer a bias of its own where several share one: a module used twice, or tied biases.
 
     Integer kernels add a bias in steps of input scale times weight scale, and each use has an input of its own.
 
     Args:
         graph: changed in place; the second use of ``head.bias`` reads a copy called ``head.bias_use2``.
+
+    Returns:
+        copy -> the bias of the first use.
     """
+    copies: dict[str, str] = {}
     uses: Counter[int] = Counter()
     for node in list(graph.graph.nodes):
         bias = bias_of(node)
@@ -177,11 +183,13 @@ def separate_biases(graph: fx.GraphModule) -> None:
             name = f"{bias.target}_use{uses[shared]}"
             while name in state_of(graph):
                 name += "_"
+            copies[name] = str(bias.target)
             put_parameter(graph, name, _value(graph, bias))
             with graph.graph.inserting_before(node):
                 own = graph.graph.get_attr(name)
             node.replace_input_with(bias, own)
     graph.recompile()
+    return copies
 
 
 def merge_batch_norms(graph: fx.GraphModule) -> None:

@@ -91,7 +91,7 @@ def deploy_graph(
         folding = fold_batch_norms(graph, refuse)
         if merge:
             merge_batch_norms(graph)
-        separate_biases(graph)
+        folding.copies.update(separate_biases(graph))
     state = state_of(graph)
     variant = "\n".join([str(graph.graph), *(f"{name} {_form(value)}" for name, value in state.items())])
     known = captured.exports.get(variant)
