@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from attar._src.artifact.reader import open_artifact as open_artifact
     from attar._src.core.errors import ArtifactError as ArtifactError
     from attar._src.core.errors import AttarError as AttarError
+    from attar._src.core.errors import AttarWarning as AttarWarning
     from attar._src.core.errors import DataError as DataError
     from attar._src.core.errors import ModelError as ModelError
     from attar._src.core.errors import ParityError as ParityError
@@ -37,7 +38,8 @@ else:
         {
             "artifact.limits": "Limits",
             "artifact.reader": "Artifact open_artifact",
-            "core.errors": "ArtifactError AttarError DataError ModelError ParityError SpecError UnknownName",
+            "core.errors": "ArtifactError AttarError AttarWarning DataError ModelError ParityError SpecError "
+            "UnknownName",
             "deploy.load": "load",
             "deploy.quantize": "quantize",
             "pipeline.run": "run",

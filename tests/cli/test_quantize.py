@@ -54,6 +54,35 @@ def test_for_people(weights, tmp_path, capsys):
     assert attar.open_artifact(tmp_path / "m.attar").sha256 in shown.replace("\n", "")
 
 
+def test_warnings_come_first_and_strict_makes_them_an_error(weights, tmp_path, capsys):
+    out = tmp_path / "m.attar"
+    assert run("-w", weights, "-o", out, "--bits", 2, "--strict") == 1
+    streams = capsys.readouterr()
+    assert streams.out.startswith("warning: ")
+    assert "the floating module" in streams.out.splitlines()[0]
+    assert streams.out.count("warning:") == 1
+    assert "warning:" not in streams.err
+    assert "error: --strict: 1 warning" in streams.err
+    assert out.is_file()
+    assert "against floating point" in streams.out
+    assert "accuracy" in streams.out
+    assert run("-w", weights, "-o", out, "--bits", 2, "--strict", "--tolerance", "none") == 0
+    assert "warning:" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("equal=0.9", "no key named 'equal'; did you mean 'equal_predictions'"),
+        ("equal_predictions", "write NAME=NUMBER"),
+        ("equal_predictions=2", "tolerance.equal_predictions"),
+    ],
+)
+def test_a_tolerance_that_is_none_is_refused(weights, tmp_path, capsys, given, message):
+    assert run("-w", weights, "-o", tmp_path / "m.attar", "--tolerance", given) == 1
+    assert message in capsys.readouterr().err
+
+
 def test_the_seed_chooses_the_examples(weights, tmp_path):
     files = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):

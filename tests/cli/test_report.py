@@ -33,7 +33,21 @@ def test_the_page_is_made_anew_and_named(run, capsys):
 def test_json_is_alone_on_standard_output(run, capsys):
     code, out, _ = ran(capsys, run, "--json")
     assert code == 0
-    assert json.loads(out) == {"page": str(run / "report.html"), "bytes": (run / "report.html").stat().st_size}
+    assert json.loads(out) == {
+        "page": str(run / "report.html"),
+        "bytes": (run / "report.html").stat().st_size,
+        "warnings": {},
+    }
+
+
+def test_warnings_are_printed_before_the_page(tmp_path, capsys):
+    folder = runs.small(tmp_path, models=[{}, {"warnings": ["[b]half[/b] is left in floating point"]}])
+    code, out, err = ran(capsys, folder)
+    assert (code, err) == (0, "")
+    assert out.startswith("warning: b: [b]half[/b] is left in floating point\n")
+    ran(capsys, folder, "--json")
+    code, out, _ = ran(capsys, folder, "--json")
+    assert json.loads(out)["warnings"] == {"b": ["[b]half[/b] is left in floating point"]}
 
 
 def test_the_page_can_be_opened(run, capsys, monkeypatch):

@@ -10,6 +10,16 @@ NETS = "import numpy as np\nfrom torch import nn\n\n\ndef net():\n    return nn.
 NETS += (
     "    x = np.random.default_rng(0).normal(size=(40, 4)).astype('float32')\n    return x, (x[:, 0] > 0).astype(int)\n"
 )
+NETS += """
+from dataclasses import replace
+from attar.extend import CompressedModel, Stage
+
+class Doubt(Stage):
+    works_on = CompressedModel
+
+    def run(self, model, context):
+        return replace(model, warnings=("the bits [of it] are few; give it more",))
+"""
 RECIPE = "data: nets.py:sets\nthreads: 1\nmodels: {net: {source: nets.py:net}}\n"
 
 
@@ -52,6 +62,25 @@ def test_one_model_alone_ends_in_the_bytes_it_has_in_the_whole(place, capsys):
     assert report["command"] == "attar run mine/both.yaml --out runs/two --only two"
     assert main(["run", "mine/both.yaml", "--out", "runs/two", "--resume"]) == 1
     assert "models" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default::attar.AttarWarning")
+def test_warnings_are_counted_before_the_table_and_told_after_it(place, capsys):
+    models = "models: {one: {source: nets.py:net}, two: {source: nets.py:net, stages: [{stage: nets.py:Doubt}]}}"
+    (place / "mine" / "both.yaml").write_text(f"data: nets.py:sets\nthreads: 1\n{models}\n")
+    assert main(["run", "mine/both.yaml"]) == 0
+    streams = capsys.readouterr()
+    # Once when the file is written, and again at the end.
+    assert "warning: two.attar: " in streams.err
+    # Neither was trained, which is a warning of each.
+    assert streams.out.startswith("3 warnings on one and two, below the table\n")
+    lines = streams.out.splitlines()
+    assert lines[-2] == "warning: two: the bits [of it] are few; give it more"
+    assert "report.html" in lines[-1]
+    assert main(["run", "mine/both.yaml", "--resume", "--strict", "--json"]) == 1
+    streams = capsys.readouterr()
+    assert [len(model["warnings"]) for model in json.loads(streams.out)["models"]] == [1, 2]
+    assert "--strict: 3 warnings" in streams.err
 
 
 @pytest.mark.parametrize(

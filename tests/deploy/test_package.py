@@ -7,6 +7,7 @@ from torch import nn
 from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.writer import pack
+from attar._src.core.errors import AttarWarning
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import compare_outputs
 from attar._src.model.trace import trace
@@ -30,13 +31,13 @@ def shipped(piece, path, budget):
 
 def test_a_file_above_its_budget_is_written_and_told_of(piece, tmp_path):
     path = tmp_path / "net.attar"
-    with pytest.warns(UserWarning, match=r"net.attar: [\d.]+ bits per weight, above the budget of 3"):
+    with pytest.warns(AttarWarning, match=r"net.attar: [\d.]+ bits per weight, above the budget of 3"):
         report = shipped(piece, path, 3.0)
-    assert "above the budget of 3" in report["notes"]["size"]
+    assert "above the budget of 3" in report["warnings"][0]
     assert inspect_artifact(open_artifact(path))["bits_per_weight"] > 3
     assert "above the budget of 3" in json.dumps(json.loads((tmp_path / "report.json").read_text()))
 
 
 @pytest.mark.parametrize("budget", [None, 1000.0])
 def test_a_file_within_its_budget_is_not(piece, tmp_path, budget):
-    assert shipped(piece, tmp_path / "net.attar", budget)["notes"] == {}
+    assert shipped(piece, tmp_path / "net.attar", budget)["warnings"] == []

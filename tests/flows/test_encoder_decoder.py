@@ -11,7 +11,7 @@ from torch import nn
 
 from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.writer import pack
-from attar._src.core.errors import DataError, ModelError
+from attar._src.core.errors import DataError, ModelError, ParityError
 from attar._src.core.tensors import Quantized
 from attar._src.deploy.load import load
 from attar._src.deploy.package import package
@@ -102,7 +102,26 @@ def test_an_encoder_and_a_decoder_step_are_quantized_and_run_from_one_file(tmp_p
     with pytest.raises(ModelError, match=r"\['encoder', 'decoder_step'\]; attar.load takes a file of one"):
         load(tmp_path / "raw.attar", net)
     figures = package(piece, tmp_path / "t.attar", FileInfo(), inputs, coder="rans", dry_run=Parity(0, 0, 0, 0, 0, 1))
-    assert {name: each["examples"] for name, each in figures["parity"].items()} == {"encoder": 64, "decoder_step": 64}
+    both = {"encoder": 64, "decoder_step": 64}
+    for what in ("parity", "fidelity"):
+        assert {name: each["examples"] for name, each in figures[what].items()} == both
+    for each in figures["fidelity"].values():
+        assert all(seen["signal_to_noise_db"] > 20 for seen in each["outputs"].values())
+
+
+def test_a_fault_in_the_second_graph_alone_is_found(tmp_path, monkeypatch):
+    net = _module()
+    piece, simulate = _piece(net), CompressedModel.simulate
+
+    def off(model, dtype=torch.float32, *, graph=None):
+        right = simulate(model, dtype, graph=graph)
+        return (lambda *inputs: tuple(1.01 * each for each in right(*inputs))) if graph == "decoder_step" else right
+
+    monkeypatch.setattr(CompressedModel, "simulate", off)
+    path = tmp_path / "t.attar"
+    with pytest.raises(ParityError, match=r"t\.attar, graph 'decoder_step': .*outputs differ by up to"):
+        package(piece, path, FileInfo(), _inputs(net), coder="rans", dry_run=Parity(0, 0, 0, 0, 0, 1))
+    assert not path.exists()
 
 
 def test_a_batch_norm_is_folded_where_every_graph_that_reads_the_weight_agrees():

@@ -100,7 +100,7 @@ def test_the_table_and_the_verdict_are_there(page):
 def test_a_collapsed_class_is_seen_at_once(page):
     alarm = page.find_element(By.CLASS_NAME, "alarm")
     assert alarm.is_displayed()
-    assert "student lost class 8" in alarm.text
+    assert "student: lost class 8" in alarm.text
     assert alarm.rect["y"] < 1000
 
 

@@ -63,11 +63,53 @@ def test_what_was_not_measured_is_a_dash(tmp_path):
 
 def test_collapsed_classes_raise_an_alarm_that_names_them(tmp_path):
     lost = render(read_story(runs.demo(tmp_path / "a", collapsed=True)), {})
-    assert "<strong>student</strong> lost class 8 (99.0 % to 61.0 %)." in lost
+    assert "<strong>student</strong>: lost class 8 (99.0 % to 61.0 %)." in lost
     assert 'role="alert"' in lost
     whole = read_story(runs.demo(tmp_path / "b"))
     assert alarms(whole) == []
     assert 'role="alert"' not in render(whole, {})
+
+
+def test_warnings_stand_before_the_figures_and_after_the_verdict(tmp_path):
+    folder = runs.small(tmp_path, models=[{}, {"warnings": ["<b>half</b> is in floating point", "at chance"]}])
+    page = render(read_story(folder), {})
+    assert "but there are 2 warnings." in page
+    places = [page.index(each) for each in ("<h2>2 warnings</h2>", "<strong>b</strong>: &lt;b&gt;half", "at chance")]
+    assert page.index('class="verdict"') < places[0] < places[1] < places[2] < page.index('class="tiles"')
+    assert '<tr class="marked"><th scope="row">b</th>' in page
+    assert "warning" not in render(read_story(runs.small(tmp_path / "none", models=[{}, {}])), {})
+
+
+def test_files_are_shown_beside_floating_point(tmp_path):
+    scores = {"kind": "scores", "signal_to_noise_db": 16.04, "relative_error": 0.15, "cosine": 0.98}
+    fidelity = {
+        "compared_with": "the model after stage 0, train",
+        "examples": 512,
+        "trained_since": True,
+        "outputs": {
+            "logits": {**scores, "equal_predictions": 0.963},
+            "embedding": {**scores, "kind": "values"},
+            "best": {"kind": "integers", "equal": 0.5},
+            "same": {"kind": "values", "signal_to_noise_db": None, "relative_error": 0.0, "cosine": None},
+        },
+        "metric": {"name": "accuracy", "floating": 0.9121, "file": 0.8965},
+    }
+    story = read_story(runs.small(tmp_path, models=[{}, {"fidelity": fidelity}]))
+    (table,) = next(each.tables for each in sections(story, plots(story)) if each.anchor == "fidelity")
+    rows = table.rows
+    since = "the model after stage 0, train, and was trained since"
+    assert rows[0] == [
+        "b",
+        "logits",
+        "96.30 % equal predictions, signal to noise 16.0 dB",
+        "91.21 % to 89.65 %",
+        "512",
+        since,
+    ]
+    assert rows[1][2] == "signal to noise 16.0 dB, cosine 0.98000, relative error 15.00 %"
+    assert [row[2] for row in rows[2:]] == ["50.00 % equal integers", "no difference"]
+    assert [row[3] for row in rows[1:]] == ["–"] * 3
+    assert "fidelity" not in told(runs.small(tmp_path / "none", models=[{}, {}]))
 
 
 def test_a_collapsed_class_is_marked_in_its_table(tmp_path):

@@ -582,4 +582,6 @@ def test_a_bias_between_the_steps_is_not_rounded(rng, kind):
     lowered = check(artifact, rng, steps=0.014, share=0.02)
     assert integer_nodes(lowered) == ("node_c",)
     assert "its bias is not in whole steps" in lowered.layers["node_d"].reason
-    assert [layer.integer for layer in Session(artifact).layers] == [True, False]
+    (layer,) = Session(artifact).layers
+    assert not layer.integer
+    assert layer.reason.startswith("in 1 of 2 nodes: its bias is not in whole steps")

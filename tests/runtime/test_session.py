@@ -15,7 +15,7 @@ from attar._src.artifact.writer import pack, write_atomically
 from attar._src.core.errors import ArtifactError, DataError, UnknownName
 from attar._src.core.operators import INTEGER_KERNELS
 from attar._src.core.tensors import Dense
-from attar._src.runtime.session import Session
+from attar._src.runtime.session import Layer, Session
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +106,16 @@ def test_layers_are_those_of_the_profile():
     assert all(layer.integer == (layer.kernel in multiply) for layer in session.layers)
     assert all(bool(layer.reason) != layer.integer for layer in session.layers)
     assert session.integer_layers() == ("conv",)
+
+
+def test_a_layer_is_counted_once_whatever_the_number_of_its_nodes():
+    both = Layer.of("head", [("a", "QGemm", ""), ("b", "QGemm", "")])
+    assert (both.nodes, both.kernel, both.integer, both.reason) == (("a", "b"), "QGemm", True, "")
+    part = Layer.of("head", [("a", "QGemm", ""), ("b", "Gemm", "its input is not quantized")])
+    assert (part.integer, part.kernel) == (False, "QGemm, Gemm")
+    assert part.reason == "in 1 of 2 nodes: its input is not quantized"
+    none = Layer.of("head", [("a", "Gemm", "it is kept"), ("b", "Gemm", "it is kept")])
+    assert (none.integer, none.reason) == (False, "it is kept")
 
 
 def test_a_model_without_quantized_activations_runs_in_floating_point_and_says_why():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import typer
@@ -16,12 +18,13 @@ from attar._src.artifact.manifest import Preprocessing
 from attar._src.cli import show
 from attar._src.cli.limits import MAX_ELEMENTS, raised_limits
 from attar._src.cli.output import demand_writable
-from attar._src.core.errors import SpecError
+from attar._src.core.errors import AttarWarning, SpecError
 from attar._src.core.registry import load_object
 from attar._src.data.axes import Dynamic
 from attar._src.data.dataset import Dataset
 from attar._src.data.preprocessing import parse_preprocessing
 from attar._src.data.registry import load_dataset
+from attar._src.report.wording import fidelity_words
 from attar._src.runtime.preprocess import preprocess as preprocess_examples
 
 
@@ -94,6 +97,18 @@ def quantize_command(
     seed: Annotated[int, typer.Option(help="Seed for drawing the examples.")] = 0,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, stored in the file.")] = None,
     max_elements: Annotated[int | None, typer.Option(min=1, help=MAX_ELEMENTS)] = None,
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=N",
+            help="Loss against floating point that needs no warning: equal_predictions=0.9, signal_to_noise_db=10, "
+            "metric=0.02, error=0.2; none for any; repeatable.",
+        ),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="End with exit code 1 if there is a warning; the file is written all the same."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Quantize a trained PyTorch module after training and write one verified .attar file.
@@ -114,7 +129,7 @@ def quantize_command(
     preprocessing = parse_preprocessing(preprocess) if preprocess else _usual_preprocessing(dataset)
     drawn = dataset.subset(min(examples, len(dataset)), seed)
     inputs = preprocess_examples(preprocessing, drawn.x) if preprocessing else drawn.x
-    report = quantize(
+    quantized = quantize(
         build_module(load_object(model), _arguments(arguments or []), weights),
         inputs,
         bits=bits,
@@ -127,6 +142,8 @@ def quantize_command(
         keep_activations=keep_activations or [],
         overrides=dict(_override(text) for text in overrides or []),
         correct_bias=correct_bias,
+        labels=drawn.y,
+        tolerance=_tolerance(tolerance or []),
         examples=examples,
         batch=fixed_batch or 64,
         dynamic=() if fixed_batch else _dynamic(dynamic or []),
@@ -136,11 +153,17 @@ def quantize_command(
         metric=dataset.metric,
         licence=licence,
         limits=raised_limits(max_elements),
-    ).save(output, coder=coder)
+    )
+    with catch_warnings():
+        if not as_json:
+            # They are printed with the figures, before them.
+            simplefilter("ignore", AttarWarning)
+        report = quantized.save(output, coder=coder)
     if as_json:
         show.as_json(report)
     else:
         _print(report)
+    show.demand_none({"": report["warnings"]}, strict=strict)
 
 
 def _usual_preprocessing(dataset: Dataset) -> Preprocessing | None:
@@ -172,6 +195,21 @@ def _arguments(pairs: list[str]) -> dict[str, Any]:
     return found
 
 
+def _tolerance(pairs: list[str]) -> dict[str, float] | None:
+    if pairs == ["none"]:
+        return None
+    found = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise SpecError(
+                f"--tolerance {pair!r}: write NAME=NUMBER, as in --tolerance equal_predictions=0.9, or none"
+            ) from None
+    return found
+
+
 def _dynamic(texts: list[str]) -> Dynamic:
     """Return the axes of every input, ``["0", "1"]``, or of inputs by name, ``["x=0,1", "state=1"]``; None if empty."""
     found: dict[str, tuple[int, ...]] = {}
@@ -196,12 +234,15 @@ def _override(text: str) -> tuple[str, int]:
 
 def _print(report: dict[str, Any]) -> None:
     out, parity = show.console(), report["parity"]
+    show.warnings_first({"": report["warnings"]})
     table = show.plain_table("", "")
     table.show_header = False
     table.add_row("file", f"{report['file_bytes']:,} bytes")
     table.add_row("bits per weight", f"{report['bits_per_weight']:.3f}, {report['parameters']:,} parameters")
+    for name, value in _fidelity_rows(report["fidelity"]):
+        table.add_row(name, escape(value))
     table.add_row(
-        "decoded against PyTorch",
+        "file against its simulation",
         f"{parity['equal_predictions']:.2%} equal predictions, largest difference {parity['largest_difference']:.3g} "
         f"of {parity['largest_output']:.3g} ({parity['examples']} examples)",
     )
@@ -212,3 +253,13 @@ def _print(report: dict[str, Any]) -> None:
     out.print(escape(report["file"]), soft_wrap=True)
     out.print(table)
     out.print(f"sha256 {report['sha256']}", soft_wrap=True)
+
+
+def _fidelity_rows(fidelity: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what the file lost against the floating-point module, a row for each output and the metric."""
+    outputs = fidelity["outputs"]
+    for name, seen in outputs.items():
+        of = f", {name}" if len(outputs) > 1 else ""
+        yield f"against floating point{of}", f"{fidelity_words(seen)} ({fidelity['examples']} examples)"
+    if metric := fidelity.get("metric"):
+        yield metric["name"], f"{metric['floating']:.4g} in floating point, {metric['file']:.4g} in the file"

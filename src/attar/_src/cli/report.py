@@ -11,6 +11,7 @@ import typer
 from attar._src.cli import show
 from attar._src.core.format_bytes import format_bytes
 from attar._src.report.page import build_page
+from attar._src.report.record import NAME, RUN, read_report, warnings_by_model
 
 
 def report_command(
@@ -26,10 +27,11 @@ def report_command(
 
         attar report runs/demo
     """
-    page = build_page(run)
+    page, warnings = build_page(run), warnings_by_model(read_report(run / NAME)[RUN])
     if json:
-        show.as_json({"page": str(page), "bytes": page.stat().st_size})
+        show.as_json({"page": str(page), "bytes": page.stat().st_size, "warnings": warnings})
     else:
+        show.warnings_first(warnings)
         show.console().print(f"{page}: {format_bytes(page.stat().st_size)}", soft_wrap=True, markup=False)
     if open_:
         webbrowser.open(page.resolve().as_uri())

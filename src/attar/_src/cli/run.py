@@ -13,7 +13,8 @@ from rich.markup import escape
 
 from attar._src.cli import show
 from attar._src.core.garbage import collection_paused
-from attar._src.report.wording import metric
+from attar._src.report.record import warnings_by_model
+from attar._src.report.wording import listed, metric, plural
 
 
 def run_command(
@@ -31,6 +32,10 @@ def run_command(
             "--set", metavar="KEY=VALUE", help="Override a value: models.student.stages.0.epochs=3; repeatable."
         ),
     ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="End with exit code 1 if there is a warning; files are written all the same."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON.")] = False,
 ) -> None:
     """Run a recipe: train its models, teachers first, compress them, and measure the files.
@@ -65,10 +70,15 @@ def run_command(
         show.as_json(done.report)
     else:
         _print(done.report, done.page)
+    show.demand_none(warnings_by_model(done.report), strict=strict)
 
 
 def _print(report: Mapping[str, Any], page: Path) -> None:
     out, baseline, seeds = show.console(), report["baseline"], len(report["seeds"])
+    warnings = warnings_by_model(report)
+    if warnings:
+        count = plural(sum(map(len, warnings.values())), "warning")
+        out.print(f"[bold yellow]{count}[/] on {escape(listed([*warnings]))}, below the table", soft_wrap=True)
     rows = [
         {
             "\nmodel": f"[bold]{escape(model['name'])}[/]" if model["name"] == baseline else escape(model["name"]),
@@ -87,4 +97,5 @@ def _print(report: Mapping[str, Any], page: Path) -> None:
     of = f"mean of {seeds} seeds" if seeds > 1 else f"seed {report['seeds'][0]}"
     weights = f"the FP32 weights of {escape(baseline)}"
     out.print(f"{of}, {report['examples']:,} test examples; whole files are compared with {weights}", soft_wrap=True)
+    show.warnings_first(warnings)
     out.print(escape(str(page)), soft_wrap=True)

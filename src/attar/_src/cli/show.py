@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import Any
@@ -15,6 +15,9 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.segment import Segment
 from rich.table import Table
+
+from attar._src.core.errors import AttarError
+from attar._src.report.wording import plural
 
 _COLUMNS = 80
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -71,6 +74,27 @@ def console() -> Console:
 def say(label: str, message: str) -> None:
     """Print a line on standard error: a label with markup, and a message without."""
     PlainConsole(stderr=True, soft_wrap=True, highlight=False).print(label, escape(message))
+
+
+def warnings_first(by_model: Mapping[str, Sequence[str]]) -> None:
+    """Print every warning on standard output, those of a run with the name of their model before them."""
+    out = console()
+    for name, sentences in by_model.items():
+        for sentence in sentences:
+            out.print("[bold yellow]warning:[/]", escape(f"{name}: {sentence}" if name else sentence), soft_wrap=True)
+
+
+def demand_none(by_model: Mapping[str, Sequence[str]], *, strict: bool) -> None:
+    """Make warnings an error if ``strict``.
+
+    Raises:
+        AttarError: there are some.
+    """
+    count = sum(map(len, by_model.values()))
+    if strict and count:
+        raise AttarError(
+            f"--strict: {plural(count, 'warning')}; the files are written, and the warnings in their report"
+        )
 
 
 def plain_table(*columns: str, rows: Iterable[Mapping[str, str]] = ()) -> Table:

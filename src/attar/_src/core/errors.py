@@ -1,4 +1,7 @@
-"""The exceptions Attar raises on purpose. A message should say what was asked, what arrived, and the nearest fix."""
+"""The exceptions and the warning that Attar raises on purpose.
+
+A message should say what was asked, what arrived, and the nearest fix.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,10 @@ _ENTRIES = 2000  # how many names of a folder are searched for a close match
 
 class AttarError(Exception):
     """Base class; the command line prints these errors without a traceback."""
+
+
+class AttarWarning(UserWarning):
+    """A file was made, but its user should know something of it first: the sentence is also in its report."""
 
 
 class ArtifactError(AttarError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,8 +16,12 @@ from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack, write_atomically
+from attar._src.core.errors import AttarWarning
+from attar._src.deploy.causes import find_causes
+from attar._src.deploy.fidelity import ComparedExamples, Fidelity, Floating, compare_with_floating
 from attar._src.deploy.finite import check_model_finite
 from attar._src.deploy.parity import Parity, compare_outputs, compared
+from attar._src.deploy.tolerance import TOLERANCE, Tolerance
 from attar._src.methods.quantize.unquantized import floating_warning, left_in_floating_point
 from attar._src.report.record import NAME, read_report, remember
 from attar._src.runtime.session import Session
@@ -29,6 +34,9 @@ from attar._src.work.compressed_model import (
     inputs_by_graph,
 )
 
+#: An example takes so much of the time in float32 that it takes in float64.
+_FLOAT32 = 0.5
+
 
 def package(
     compressed: CompressedModel,
@@ -38,15 +46,32 @@ def package(
     *,
     coder: str,
     dry_run: Parity,
+    floating: Mapping[str, Floating] = MappingProxyType({}),
+    examples: ComparedExamples | None = None,
+    tolerance: Tolerance | None = TOLERANCE,
     notes: Mapping[str, str] = MappingProxyType({}),
     budget: float | None = None,
     limits: Limits | None = None,
 ) -> dict[str, Any]:
     """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
 
-    The outputs are compared on ``data``, of each graph by name if there are several. The report gets the parity of the
-    untouched module (``dry_run``) and ``notes`` by topic. A file of more than ``budget`` bits per weight gets a warning
-    and a note.
+    The file is compared with the compressed model in PyTorch on ``data`` (*parity*), and with the floating-point module
+    on ``examples`` (*fidelity*). Each warning of the compressed model is issued as an :class:`AttarWarning` before the
+    file is written, and so are a loss against the floating-point module that is above the tolerance, with the layers
+    that cause it, and a size above the budget.
+
+    Args:
+        compressed: the model.
+        path: path of the file.
+        use: what the file tells its user.
+        data: real inputs, of each graph by name if there are several.
+        coder: entropy coder of the codes.
+        dry_run: parity of the untouched module, for the report.
+        floating: graph -> the floating-point module; by default the module that was compressed.
+        examples: of the graph ``main``, by default ``data``.
+        tolerance: from which loss on there is a warning; None for none.
+        notes: remarks for the report, by topic.
+        budget: bits per weight.
 
     Returns:
         The report, with the path and SHA-256 of the file.
@@ -63,44 +88,89 @@ def package(
     warned = (*floating_warning(compressed), *compressed.warnings)
     packed = pack(compressed.contents(use), coder=coder, limits=limits)
     artifact = open_artifact(packed, limits=limits)
-    inputs = inputs_by_graph(compressed, data)
-    parity = {name: _compare(compressed, name, artifact, inputs[name], path) for name in inputs}
+    compared = {
+        name: _compare(
+            compressed, name, artifact, inputs, path, floating.get(name), examples if name == MAIN else None, use
+        )
+        for name, inputs in inputs_by_graph(compressed, data).items()
+    }
+    parity = {name: each.as_dict() for name, (each, _) in compared.items()}
+    fidelity = {name: each for name, (_, each) in compared.items() if each is not None}
+    lost = (
+        [] if tolerance is None else [_loss(compressed, name, each, data, tolerance) for name, each in fidelity.items()]
+    )
     size, foldings = inspect_artifact(artifact), [graph.traced.folding for graph in compressed.graphs.values()]
     report = {
         **{key: size[key] for key in ("file_bytes", "graph_bytes", "bits_per_weight", "parameters")},
-        "parity": parity[MAIN] if [*parity] == [MAIN] else parity,
+        "parity": _of_graphs(parity),
+        "fidelity": _of_graphs({name: each.as_dict() for name, each in fidelity.items()}),
         "dry_run": dry_run.as_dict(),
         "left_in_floating_point": left_in_floating_point(compressed),
-        "warnings": [*warned],
-        "notes": {**notes, **_budget_note(path, size["bits_per_weight"], budget)},
+        "warnings": [*warned, *filter(None, lost), *_over_budget(size["bits_per_weight"], budget)],
+        "notes": dict(notes),
         "batch_norms_folded": {name: into for each in foldings for name, into in each.folded.items()},
         "batch_norms_kept": {name: why for each in foldings for name, why in each.kept.items()},
         "quantized_activations": sum(len(graph.activations) for graph in compressed.graphs.values()),
     }
-    for each in warned:
-        warnings.warn(f"{path.name}: {each}", stacklevel=2)
+    for each in report["warnings"]:
+        warnings.warn(f"{path.name}: {each}", AttarWarning, stacklevel=2)
     write_atomically(path, packed)
     remember(path, artifact.sha256, report)
     return {"file": str(path), "sha256": artifact.sha256, **report}
 
 
+def _of_graphs(figures: Mapping[str, Any]) -> Any:
+    """Return the figures of ``main`` where it is the only graph, else those of each graph by name."""
+    return figures[MAIN] if [*figures] == [MAIN] else figures
+
+
 def _compare(
-    compressed: CompressedModel, graph: str, artifact: Artifact, inputs: CalibrationInputs, path: Path
-) -> dict[str, Any]:
-    """Compare one graph of a file with the model in PyTorch; return the figures."""
+    compressed: CompressedModel,
+    graph: str,
+    artifact: Artifact,
+    inputs: CalibrationInputs,
+    path: Path,
+    floating: Floating | None,
+    examples: ComparedExamples | None,
+    use: FileInfo,
+) -> tuple[Parity, Fidelity | None]:
+    """Compare one graph of a file with the model in PyTorch and with the floating-point module."""
+    of = compressed.graphs[graph]
     session, simulated = Session(artifact, graph=graph), compressed.simulate(torch.float64, graph=graph)
-    traced = compressed.graphs[graph].traced
-    some = compared(inputs, traced.graph, cut=traced.any_batch)
-    found = compare_outputs(session, simulated, some.batches, "decoding and comparing")
-    return found.check(str(path), integers=bool(compressed.graphs[graph].activations)).as_dict()
+    some = compared(inputs, of.traced.graph, cut=of.traced.any_batch)
+    parity = compare_outputs(session, simulated, some.batches, "decoding and comparing")
+    where = f"{path}, graph {graph!r}" if len(compressed.graphs) > 1 else str(path)
+    parity.check(where, integers=bool(of.activations))
+    if floating is None:
+        floating = Floating("the floating-point module", of.traced.graph)
+        examples = examples or ComparedExamples(inputs)
+        more = compared(examples.inputs, of.traced.graph, cut=of.traced.any_batch, share=_FLOAT32)
+        examples = replace(examples, inputs=more)
+    return parity, compare_with_floating(session, floating, use, examples or ComparedExamples(inputs))
 
 
-def _budget_note(path: Path, bits_per_weight: float, budget: float | None) -> dict[str, str]:
+def _loss(compressed: CompressedModel, graph: str, fidelity: Fidelity, data: Calibration, tolerance: Tolerance) -> str:
+    """Return a sentence on what was lost against the floating-point module and why; empty within the tolerance."""
+    losses = fidelity.losses(tolerance)
+    if not losses:
+        return ""
+    of = f"graph {graph!r}: " if len(compressed.graphs) > 1 else ""
+    said = of + "; ".join(losses.values())
+    if fidelity.trained_since:
+        return (
+            f"{said}, compared with {fidelity.compared_with}; train longer, or give weights and activations more bits"
+        )
+    names = [*fidelity.outputs]
+    worst = next((name for name in losses if name), names[0])
+    inputs = inputs_by_graph(compressed, data)[graph]
+    causes = find_causes(compressed, graph, inputs, names.index(worst)).sentence()
+    return f"{said}; {causes}" if causes else said
+
+
+def _over_budget(bits_per_weight: float, budget: float | None) -> list[str]:
     if budget is None or bits_per_weight <= budget:
-        return {}
-    missed = (
+        return []
+    return [
         f"{bits_per_weight:.4g} bits per weight, above the budget of {budget:g}: train longer, reach the budget "
         "earlier (reach), or set it a little lower"
-    )
-    warnings.warn(f"{path.name}: {missed}", stacklevel=3)
-    return {"size": missed}
+    ]

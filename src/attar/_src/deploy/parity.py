@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,19 +15,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attar._src.core.errors import ParityError
 from attar._src.core.progress import track
-from attar._src.measure.class_layout import usual_axis
+from attar._src.measure.difference import INTEGERS, SCORES, Difference, kind_of_output
 from attar._src.model.interface import flatten_outputs
 from attar._src.runtime.session import Session
 from attar._src.work.calibration_inputs import BatchInputs, CalibrationInputs
 
 #: Largest difference of floating-point models, relative to the largest output: orders of summation differ.
 FLOAT_TOLERANCE = 1e-3
-#: Quantized models can differ by one step at ties. At least this share of predictions should agree,
-EQUAL_SHARE = 0.98
-#: and the mean difference should be at most this share of the mean output.
+#: Quantized models can differ by one step at ties. The mean difference should be at most this share of the mean output,
 MEAN_PART = 0.1
-#: Two outputs this close, relative to the largest, are a tie: either counts as the prediction.
-TIE = 1e-6
+#: and at least this share of predictions (of scores) or elements (of integer outputs) should agree.
+EQUAL_SHARE = 0.98
 #: Largest number of inputs to compare: float64 is slow, and errors show on the first inputs.
 EXAMPLES = 512
 #: Of a large module fewer, those that take this number of multiplications and additions, and at least ENOUGH.
@@ -44,7 +42,8 @@ class Parity:
         largest_difference, mean_difference: absolute difference of an output element.
         largest_output, mean_output: absolute output element of the module.
         equal_predictions: share of positions with the same (or a tied) largest element, along axis 1 of outputs with
-            four or more axes (``(N, C, H, W)`` scores), along the last axis of others.
+            four or more axes (``(N, C, H, W)`` scores), along the last axis of others; 1 if no output has such an axis.
+        outputs: name of an output -> its kind (``measure/difference.py``) and its own differences.
     """
 
     examples: int
@@ -53,13 +52,17 @@ class Parity:
     mean_difference: float
     mean_output: float
     equal_predictions: float
+    outputs: Mapping[str, tuple[str, Difference]] = field(default_factory=dict, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the figures as JSON values."""
-        return asdict(self)
+        """Return the figures of all outputs together as JSON values."""
+        return {key: value for key, value in vars(self).items() if key != "outputs"}
 
     def check(self, what: str, *, integers: bool) -> Parity:
-        """Return self if the differences are within tolerance.
+        """Return self if the differences of every output are within tolerance.
+
+        Predictions count only where an output has scores, and not where the difference to the runner-up is so small
+        that rounding explains the change.
 
         Args:
             what: prefix of the error.
@@ -68,27 +71,43 @@ class Parity:
         Raises:
             ParityError: orders of summation (or, with ``integers``, ties of rounding) cannot explain the differences.
         """
-        if not np.isfinite(self.largest_difference):
-            fault = "an output is not finite"
-        elif integers and self.mean_difference > MEAN_PART * self.mean_output + 1e-6:
-            fault = (
-                f"outputs differ by {self.mean_difference:.3g} on average where their mean is {self.mean_output:.3g}; "
-                f"at most {MEAN_PART:g} of it is allowed"
-            )
-        elif integers and self.equal_predictions < (required := min(EQUAL_SHARE, 1 - 1 / max(self.examples, 1))):
-            # Of fewer than 50 examples, 98 % would be all of them: one may be a tie.
-            fault = (
-                f"predictions agree on {self.equal_predictions:.2%} of {self.examples} examples, {required:.0%} are "
-                "required"
-            )
-        elif not integers and self.largest_difference > FLOAT_TOLERANCE * max(self.largest_output, 1.0):
-            fault = (
-                f"outputs differ by up to {self.largest_difference:.3g} where the largest is "
-                f"{self.largest_output:.3g}; at most {FLOAT_TOLERANCE:g} of it is allowed"
-            )
-        else:
-            return self
-        raise ParityError(f"{what}: {fault}")
+        for name, (kind, seen) in self.outputs.items():
+            fault = _fault(kind, seen, integers=integers)
+            if fault:
+                which = f"output {name!r}: " if len(self.outputs) > 1 else ""
+                raise ParityError(f"{what}: {which}{fault}")
+        return self
+
+
+def _fault(kind: str, seen: Difference, *, integers: bool) -> str:
+    """Return what is wrong with an output; empty if nothing is."""
+    if not seen.finite:
+        return "an output is not finite"
+    if kind == INTEGERS:
+        required = _required(seen.elements)
+        few = seen.equal_elements < required
+        return f"{seen.equal_elements:.2%} of the integers agree, {required:.0%} are required" if few else ""
+    if not integers:
+        if seen.largest <= FLOAT_TOLERANCE * max(seen.largest_output, 1.0):
+            return ""
+        return (
+            f"outputs differ by up to {seen.largest:.3g} where the largest is {seen.largest_output:.3g}; at most "
+            f"{FLOAT_TOLERANCE:g} of it is allowed"
+        )
+    if seen.mean > MEAN_PART * seen.mean_output + 1e-6:
+        return (
+            f"outputs differ by {seen.mean:.3g} on average where their mean is {seen.mean_output:.3g}; at most "
+            f"{MEAN_PART:g} of it is allowed"
+        )
+    share, required = seen.decided / max(seen.positions, 1), _required(seen.positions)
+    if kind == SCORES and share < required:
+        return f"predictions agree on {share:.2%} of {seen.positions} positions, {required:.0%} are required"
+    return ""
+
+
+def _required(count: int) -> float:
+    """Return the share that should agree; of fewer than 50, 98 % would be all of them: one may be a tie."""
+    return min(EQUAL_SHARE, 1 - 1 / max(count, 1))
 
 
 def compare_outputs(
@@ -100,8 +119,9 @@ def compare_outputs(
     rounding of its own. ``what`` labels the progress bar.
     """
     names = [port.name for port in session.inputs]
-    largest = biggest = total = outputs_total = 0.0
-    elements = equal = positions = examples = 0
+    seen = {port.name: Difference() for port in session.outputs}
+    kinds: dict[str, str] = {}
+    examples = 0
     with torch.no_grad():
         for batch in track(list(batches), what):
             expected = output_arrays(module(*(each.double() if each.is_floating_point() else each for each in batch)))
@@ -109,22 +129,25 @@ def compare_outputs(
             examples += batch[0].shape[session.inputs[0].batch_axis]
             for (name, got), want in zip(outputs.items(), expected, strict=True):
                 _same_shape(name, got, want)
-                difference = np.abs(got.astype(np.float64) - want)
-                # max() would ignore a NaN.
-                largest = max(largest, float(difference.max(initial=0.0))) if np.isfinite(difference).all() else np.inf
-                biggest = max(biggest, float(np.abs(want).max(initial=0.0)))
-                total, elements = total + float(difference.sum()), elements + difference.size
-                outputs_total += float(np.abs(want.astype(np.float64)).sum())
-                if want.ndim:
-                    same = _same_winner(got, want)
-                    equal, positions = equal + int(np.sum(same)), positions + int(np.size(same))
+                seen[name].add(got, want)
+                kinds.setdefault(name, kind_of_output(want, name, main=name == session.main_output))
+    return _parity(examples, {name: (kinds.get(name, SCORES), each) for name, each in seen.items()})
+
+
+def _parity(examples: int, outputs: Mapping[str, tuple[str, Difference]]) -> Parity:
+    """Return the figures of all outputs together, and of each."""
+    seen = [each for _, each in outputs.values()]
+    elements, positions = (max(sum(getattr(each, of) for each in seen), 1) for of in ("elements", "positions"))
+    finite = all(each.finite for each in seen)
     return Parity(
         examples=examples,
-        largest_difference=largest,
-        largest_output=biggest,
-        mean_difference=total / max(elements, 1),
-        mean_output=outputs_total / max(elements, 1),
-        equal_predictions=equal / max(positions, 1),
+        # max() would ignore a NaN.
+        largest_difference=max((each.largest for each in seen), default=0.0) if finite else np.inf,
+        largest_output=max((each.largest_output for each in seen), default=0.0),
+        mean_difference=sum(each.absolute for each in seen) / elements,
+        mean_output=sum(each.absolute_output for each in seen) / elements,
+        equal_predictions=sum(each.agreeing for each in seen) / positions if any(e.positions for e in seen) else 1.0,
+        outputs=outputs,
     )
 
 
@@ -137,19 +160,19 @@ def _same_shape(name: str, got: NDArray[Any], want: NDArray[Any]) -> None:
         )
 
 
-def compared(inputs: CalibrationInputs, graph: fx.GraphModule, *, cut: bool, share: int = 1) -> CalibrationInputs:
+def compared(inputs: CalibrationInputs, graph: fx.GraphModule, *, cut: bool, share: float = 1) -> CalibrationInputs:
     """Return the first inputs, as many as a comparison is worth: EXAMPLES, or fewer where ``graph`` takes long.
 
     Example: an encoder with 3e9 operations for 128 tokens is compared on ``ENOUGH`` sequences, a ResNet-20 with 8e7 for
     an image on 121 images. ``cut``: whether the graph takes batches of any size;
-    ``share``: divides the number where fewer are enough.
+    ``share``: divides the number, where fewer are enough or where an example takes less time (0.5).
     """
     few = inputs.example(2) if cut else inputs.batches[0]
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_RECURRENT) as counter:
         graph(*few)
     one = counter.get_total_flops() / max(inputs.count(few), 1)
     worth = EXAMPLES if one == 0 else min(EXAMPLES, max(ENOUGH, int(OPERATIONS / one)))
-    return inputs.first(max(2, worth // share), cut=cut)
+    return inputs.first(max(2, int(worth / share)), cut=cut)
 
 
 def _recurrent_operations(x: Sequence[int], w_input: Sequence[int], w_state: Sequence[int], *_: Any, **__: Any) -> int:
@@ -158,14 +181,6 @@ def _recurrent_operations(x: Sequence[int], w_input: Sequence[int], w_state: Seq
 
 
 _RECURRENT = {torch.ops.aten.mkldnn_rnn_layer: _recurrent_operations}
-
-
-def _same_winner(got: NDArray[Any], want: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return at which positions the largest element of ``got`` is also the largest of ``want``, or tied."""
-    axis = usual_axis(want.ndim)
-    won = np.take_along_axis(want, got.argmax(axis, keepdims=True), axis)
-    tolerance = TIE * float(np.abs(want).max(initial=0.0))
-    return np.asarray(won >= want.max(axis, keepdims=True) - tolerance)
 
 
 def output_arrays(output: Any) -> list[NDArray[Any]]:

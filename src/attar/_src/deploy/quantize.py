@@ -19,8 +19,10 @@ from attar._src.core.spec import build_spec
 from attar._src.data.axes import Dynamic
 from attar._src.deploy.calibration_inputs import calibration_inputs
 from attar._src.deploy.dry_run import check_deployable, example_of
+from attar._src.deploy.fidelity import ComparedExamples, labelled_examples
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
+from attar._src.deploy.tolerance import TOLERANCE, Tolerance
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.model.interface import forward_parameters
@@ -38,6 +40,8 @@ class QuantizationResult:
     data: CalibrationInputs
     use: FileInfo
     dry_run: Parity
+    examples: ComparedExamples
+    tolerance: Tolerance | None = TOLERANCE
     limits: Limits | None = None
 
     @property
@@ -59,14 +63,22 @@ class QuantizationResult:
             limits: limits of the file's readers, who must raise theirs, too; those of ``attar.quantize`` if None.
 
         Returns:
-            The report: bytes, bits per weight, parity, folded batch-norms, and the tensors left in floating point.
+            The report (docs/report.md): warnings, bytes, bits per weight, fidelity to the untouched module, parity with
+            the quantized one, folded batch-norms, and the tensors left in floating point.
 
         Raises:
             ParityError: the decoded file and the quantized module compute different outputs; nothing is written.
         """
-        limits = limits or self.limits
         return package(
-            self.compressed, Path(path), self.use, self.data, coder=coder, dry_run=self.dry_run, limits=limits
+            self.compressed,
+            Path(path),
+            self.use,
+            self.data,
+            coder=coder,
+            dry_run=self.dry_run,
+            examples=self.examples,
+            tolerance=self.tolerance,
+            limits=limits or self.limits,
         )
 
 
@@ -84,6 +96,8 @@ def quantize(
     keep_activations: Sequence[str] = (),
     overrides: Mapping[str, int] | None = None,
     correct_bias: bool = True,
+    labels: Any = None,
+    tolerance: Tolerance | Mapping[str, float] | None = TOLERANCE,
     examples: int = 512,
     batch: int = 64,
     dynamic: Dynamic = None,
@@ -112,6 +126,10 @@ def quantize(
             values by their names in warnings and reports.
         overrides: glob of layers -> bits; the last match wins.
         correct_bias: subtract the mean output error of rounded weights from the biases behind them.
+        labels: targets of the examples, in their order, ``(N, ...)``: ``metric``, by default accuracy of integers and
+            mean squared error of others, is measured with the untouched module and with the file.
+        tolerance: from which loss against the untouched module on there is a warning, such as
+            ``{"equal_predictions": 0.9}`` or ``{"signal_to_noise_db": 10}`` (:class:`Tolerance`); None for none.
         examples: largest number of inputs to use.
         batch: inputs per batch, if ``data`` is not batched.
         dynamic: axes of the inputs whose length may vary at run time: of every input, ``(0, 1)``, or of inputs by name,
@@ -121,6 +139,8 @@ def quantize(
         preprocessing: turns a raw example into an input; stored in the file.
         task, class_names, metric, licence: metadata for the file's users.
         limits: limits of the file's readers, if the defaults are too low: ``Limits().for_elements(2**29)``.
+        task, class_names, metric, licence: metadata for the file's users. ``task`` also says how outputs are compared:
+            ``classification`` and ``segmentation`` by their predictions, others by their values.
 
     Returns:
         The quantized module; ``.save(path)`` writes it, ``.module`` runs it in PyTorch.
@@ -151,9 +171,12 @@ def quantize(
         overrides=dict(overrides or {}),
         correct_bias=correct_bias,
     )
+    loss = build_spec(Tolerance, where="tolerance", **tolerance) if isinstance(tolerance, Mapping) else tolerance
     inputs = calibration_inputs(data, forward_parameters(module), examples=examples, batch=batch, dynamic=dynamic)
     use = FileInfo(preprocessing, task, tuple(class_names), metric, licence)
     example, axes, inputs = example_of(inputs, dynamic)
+    compared = labelled_examples(inputs, labels, metric)
     traced = trace(module, example, names=inputs.names, dynamic=axes)
     dry_run = check_deployable(module, traced, use, inputs, limits=limits)
-    return QuantizationResult(stage.run(CompressedModel.of(traced), Context(inputs)), inputs, use, dry_run, limits)
+    compressed = stage.run(CompressedModel.of(traced), Context(inputs))
+    return QuantizationResult(compressed, inputs, use, dry_run, compared, loss, limits)

@@ -70,6 +70,7 @@ class AccuracyMetric:
     """
 
     name: ClassVar[str] = "accuracy"
+    larger_is_better: ClassVar[bool] = True
     layout: ClassLayout = FROM_SHAPES
 
     def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:

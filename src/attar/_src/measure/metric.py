@@ -28,6 +28,7 @@ class MeanSquaredError:
     """``mean_squared_error``: the mean of ``(output - target)^2`` over all elements; smaller is better."""
 
     name: ClassVar[str] = "mean_squared_error"
+    larger_is_better: ClassVar[bool] = False
 
     def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
         """Return the mean for ``outputs`` and ``targets`` of the same shape, but for axes of length 1."""
@@ -51,6 +52,12 @@ class Guarded:
 
     name: str
     metric: Metric
+
+    @property
+    def larger_is_better(self) -> bool | None:
+        """What the metric says of itself in an attribute of this name; None if it says nothing."""
+        found: bool | None = getattr(self.metric, "larger_is_better", None)
+        return found
 
     def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
         """Return the metric, which may be NaN.

@@ -55,6 +55,9 @@ class TrainingStage(TrainingPlan, Stage):
             for name in term.teacher_features()
         }
 
+    def compresses(self) -> bool:
+        return bool(self.attached_rules())
+
     def size_budget(self) -> float | None:
         budgets = [term.size_budget() for term in self.loss_terms()]
         return min((budget for budget in budgets if budget is not None), default=None)

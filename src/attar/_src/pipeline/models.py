@@ -16,12 +16,14 @@ from attar._src.artifact.writer import write_atomically
 from attar._src.core.errors import AttarError, DataError, ModelError, SpecError
 from attar._src.core.progress import track
 from attar._src.deploy.dry_run import DryRun
+from attar._src.deploy.fidelity import ComparedExamples, Floating
 from attar._src.deploy.package import package
 from attar._src.measure.metric import Metric
 from attar._src.methods.teachers.cache import KnownTeacher, TeacherCache, build_cache
 from attar._src.methods.teachers.teacher import CachedTeacher, DeployedTeacher, live_teacher
 from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.fabric import log_epoch
+from attar._src.pipeline.floating import compared_examples, compression_start, floating_before
 from attar._src.pipeline.folder import RunFolder, file_digest
 from attar._src.pipeline.model_source import ModelSource, shared_parameters
 from attar._src.pipeline.stage_sequence import StageSequence
@@ -33,7 +35,7 @@ from attar._src.train.feed import ArrayFeed, LoaderFeed
 from attar._src.train.seeds import derive_seed
 from attar._src.train.store import CheckpointStore
 from attar._src.work.calibration_inputs import CalibrationInputs
-from attar._src.work.compressed_model import CompressedModel
+from attar._src.work.compressed_model import MAIN, CompressedModel
 from attar._src.work.context import Teacher, TrainingContext
 from attar._src.work.learner import Learner
 from attar._src.work.stage import Stage
@@ -91,10 +93,20 @@ class RunModels:
         sequence = StageSequence(learner, model.stages)
         packs = self.folder.first and not self._packed(name)
         trained = max((i for i, stage in enumerate(model.stages) if stage.works_on is Learner), default=-1)
+        examples, floating = self._examples(name) if packs else None, None
+        start = compression_start(model.stages)
         for index in range(len(model.stages) if packs else trained + 1):
+            if examples is not None and index == start:
+                floating = floating_before(learner, model.stages, index, examples)
             self._run_stage(name, index, sequence)
-        if packs:
-            self._pack(name, sequence.compressed())
+        if examples is not None:
+            self._pack(name, sequence.compressed(), examples, floating)
+
+    def _examples(self, name: str) -> ComparedExamples:
+        """Return the examples on which a file is compared with its floating-point model."""
+        held_out, parameters = self.splits.validation, shared_parameters(self.sources)
+        feed = None if held_out is None else self.splits.feed(held_out, parameters, seed=self.seed)
+        return compared_examples(self.sources[name], feed, self.calibration, self.metric)
 
     def _path(self, name: str) -> Path:
         return self.folder.files(self.seed, self.recipe.seeds[0]) / f"{name}.attar"
@@ -204,7 +216,9 @@ class RunModels:
         rows, path = self.folder.journal.find("packed", seed=self.seed, model=name), self._path(name)
         return bool(rows) and path.is_file() and file_digest(path) == rows[-1]["sha256"]
 
-    def _pack(self, name: str, compressed: CompressedModel) -> None:
+    def _pack(
+        self, name: str, compressed: CompressedModel, examples: ComparedExamples, floating: Floating | None
+    ) -> None:
         stages, dry_run = self.recipe.models[name].stages, self.dry_runs[name]
         report = package(
             compressed,
@@ -213,6 +227,9 @@ class RunModels:
             self.calibration.of(self.sources[name].parameters),
             coder=self.recipe.coder,
             dry_run=dry_run.parity,
+            floating={} if floating is None else {MAIN: floating},
+            examples=examples,
+            tolerance=self.recipe.tolerance,
             notes={"training": dry_run.note} if dry_run.note else {},
             budget=next((each for stage in reversed(stages) if (each := stage.size_budget()) is not None), None),
         )
@@ -222,6 +239,8 @@ class RunModels:
             model=name,
             sha256=report["sha256"],
             left_in_floating_point=report["left_in_floating_point"],
+            warnings=report["warnings"],
+            fidelity=report["fidelity"],
             notes=report["notes"],
             record=[dict(stage) for stage in compressed.record],
         )

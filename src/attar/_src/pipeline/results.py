@@ -80,10 +80,11 @@ def _models(
     latencies = _time([paths[first, name] for name in recipe.models])
     for name, latency in zip(recipe.models, latencies, strict=True):
         runs = [scored[seed, name] for seed in recipe.seeds]
-        models[name] = _model(name, paths[first, name], runs, journal.find("packed", seed=first, model=name))
+        packed = journal.find("packed", model=name)
+        models[name] = _model(name, paths[first, name], runs, [row for row in packed if row["seed"] == first])
         curves = [_point(recipe, row) for row in journal.find("epoch", seed=first, model=name)]
-        failed = _failed_trainings(recipe, name, metric, scored, journal)
-        models[name] |= {"latency": vars(latency), "curves": curves, "warnings": failed}
+        warnings = [*_failed_trainings(recipe, name, metric, scored, journal), *_warnings(packed, first)]
+        models[name] |= {"latency": vars(latency), "curves": curves, "warnings": warnings}
     baseline = models[recipe.reference]
     for model in models.values():
         model["times_smaller"] = baseline["fp32_bytes"] / model["file_bytes"]
@@ -157,9 +158,17 @@ def _model(name: str, path: Path, runs: Sequence[Scored], packed: Sequence[Mappi
         "fp32_bytes": 4 * size["parameters"],
         "layers": layers,
         "left_in_floating_point": dict(packed[-1]["left_in_floating_point"]) if packed else {},
+        "fidelity": dict(packed[-1].get("fidelity", {})) if packed else {},
         "notes": dict(packed[-1]["notes"]) if packed else {},
         "record": list(packed[-1]["record"]) if packed else list(size["recipe"].get("stages", [])),
     }
+
+
+def _warnings(packed: Sequence[Mapping[str, Any]], first: int) -> list[str]:
+    """Return the warnings of a model's files; one of a later seed alone is ``seed 2: ...``."""
+    last = {row["seed"]: row.get("warnings", ()) for row in packed}
+    found = list(last.pop(first, ()))
+    return found + [f"seed {seed}: {each}" for seed, all_ in last.items() for each in all_ if each not in found]
 
 
 def _time(paths: Sequence[Path]) -> list[Latency]:

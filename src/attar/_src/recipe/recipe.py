@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Valida
 from attar._src.core.errors import SpecError, UnknownName
 from attar._src.core.registry import references_from
 from attar._src.core.spec import Spec, explain, refused, refusing_at
+from attar._src.deploy.tolerance import TOLERANCE, Tolerance
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.measure.metric import METRICS
 from attar._src.recipe.parts import DataSpec, ModelSpec, TeacherCacheSpec, registered_word
@@ -70,6 +71,7 @@ class Recipe(Spec):
         dynamic: axes of the inputs whose length may vary at run time, of every input (0 is the batch) or by name, as
             ``attar.quantize`` takes them; by default the batch and what varies between calibration batches.
         coder: entropy coder of the files.
+        tolerance: from which loss against its floating-point model on a file gets a warning; null for none.
         root: folder that paths in the recipe are relative to, itself relative to the folder of the recipe's file.
 
     Raises:
@@ -95,6 +97,7 @@ class Recipe(Spec):
     task: str | None = None
     dynamic: Annotated[dict[str, _Different] | _Different | None, AfterValidator(_with_batch_axis)] = None
     coder: Literal["rans", "huffman", "raw"] = "rans"
+    tolerance: Tolerance | None = TOLERANCE
     root: str = "."
 
     _folder: Path = PrivateAttr(default_factory=Path)

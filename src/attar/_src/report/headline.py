@@ -1,4 +1,4 @@
-"""Key figures and warnings at the head of the page."""
+"""Key figures and alarms at the head of the page."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attar._src.core.format_bytes import format_bytes
+from attar._src.report.collapse import Change
 from attar._src.report.story import Story
-from attar._src.report.wording import count, listed, metric, share, times
+from attar._src.report.wording import count, listed, metric, plural, share, times
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,11 @@ class Tile:
 
 @dataclass(frozen=True)
 class Alarm:
-    """A warning about the classes a model has lost: ``class 8 (99.0 % to 61.0 %)``."""
+    """Sentences that the reader should see first, each with the model it is about; ``note`` explains them."""
 
-    model: str
-    classes: str
+    title: str
+    sentences: Sequence[tuple[str, str]]
+    note: str
 
 
 def tiles(story: Story) -> list[Tile]:
@@ -47,11 +49,24 @@ def tiles(story: Story) -> list[Tile]:
 
 
 def alarms(story: Story) -> list[Alarm]:
-    """Return one warning for each model with collapsed classes."""
-    return [
-        Alarm(name, listed([f"{class_title(story, c.label)} ({share(c.before)} to {share(c.after)})" for c in changes]))
-        for name, changes in story.collapsed.items()
+    """Return the warnings of all models and the collapsed classes of all models, as far as there are any."""
+    said = [(name, each) for name, warnings in story.warnings.items() for each in warnings]
+    lost = [(name, f"lost {_lost(story, changes)}.") for name, changes in story.collapsed.items()]
+    found = [
+        Alarm(plural(len(said), "warning"), said, "Each was found when the file was made. Read it before the figures."),
+        Alarm(
+            "Classes collapsed",
+            lost,
+            "The mean hides it: each of these classes lost more than ten points beyond what the others lost, and more "
+            "than chance would explain. Look at them before this file is used.",
+        ),
     ]
+    return [alarm for alarm in found if alarm.sentences]
+
+
+def _lost(story: Story, changes: Sequence[Change]) -> str:
+    """Return ``class 8 (99.0 % to 61.0 %)``, of several classes listed."""
+    return listed([f"{class_title(story, c.label)} ({share(c.before)} to {share(c.after)})" for c in changes])
 
 
 def class_title(story: Story, label: str) -> str:

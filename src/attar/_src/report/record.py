@@ -41,6 +41,11 @@ def remember_run(folder: Path, run: Mapping[str, Any]) -> Path:
         return _write(path, {**(read_report(path) if path.exists() else {}), RUN: dict(run)})
 
 
+def warnings_by_model(run: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return model of a run -> its warnings; models without any are left out."""
+    return {model["name"]: list(model["warnings"]) for model in run["models"] if model.get("warnings")}
+
+
 def _write(path: Path, known: Mapping[str, Any]) -> Path:
     write_atomically(path, (json.dumps(known, indent=2, sort_keys=True) + "\n").encode())
     return path

@@ -14,7 +14,8 @@ def results(story: Story) -> PageSection:
     """Return the section with the table of all models."""
     rows = [_row(model, story.run.metric) for model in story.models]
     cells = [list(row.values()) for row in rows]
-    table = PageTable("Every model of the run", list(rows[0]), cells, numbers=range(1, len(rows[0])))
+    warned = [index for index, model in enumerate(story.models) if model.measured.warnings]
+    table = PageTable("Every model of the run", list(rows[0]), cells, numbers=range(1, len(rows[0])), marked=warned)
     return PageSection("results", "Results", tables=[table], note=" ".join(_notes(story)))
 
 
@@ -36,6 +37,8 @@ def _notes(story: Story) -> list[str]:
             f"Test {name} is the mean over the seeds, with the lowest and the highest beside it; sizes and latencies "
             "are of the files of the first."
         )
+    if story.warnings:
+        notes.append("Models with warnings, which are at the head of the page, are marked.")
     doubt = noise(story)
     if doubt is not None:
         notes.append(

@@ -10,8 +10,8 @@ from attar._src.report.figures.classes import shown_classes
 from attar._src.report.figures.plot import Figure, Plot
 from attar._src.report.headline import class_title
 from attar._src.report.results import results
-from attar._src.report.story import Story
-from attar._src.report.wording import NONE, count, plural, points, share
+from attar._src.report.story import Measured, Story
+from attar._src.report.wording import NONE, count, fidelity_words, metric, plural, points, share
 
 
 def sections(story: Story, plots: Mapping[str, Plot]) -> list[PageSection]:
@@ -24,6 +24,7 @@ def sections(story: Story, plots: Mapping[str, Plot]) -> list[PageSection]:
         _weights(first),
         PageSection("curves", "Training", figure=first.get("curves")),
         _classes(story, first),
+        _fidelity(story),
         _integer_layers(story),
         _float_layers(story),
         _reproduction(story),
@@ -86,6 +87,37 @@ def _collapse_text(story: Story) -> str:
     )
     how = "" if story.run.class_examples else " Test examples are assumed to be equally many in each class."
     return f"{said} {rule}{how}"
+
+
+def _fidelity(story: Story) -> PageSection:
+    rows = [row for model in story.models for row in _fidelity_rows(model.measured)]
+    if not rows:
+        return PageSection("fidelity", "")
+    text = (
+        "Each file beside its model in floating point, on the same validation examples (calibration inputs without "
+        "that split). Predictions count where an output has scores; signal to noise is the variance of the "
+        "floating-point outputs over the mean squared difference. A model that was trained since differs for that "
+        "reason, too: its metric is the measure."
+    )
+    columns = ["Model", "Output", "Difference", story.run.metric.capitalize(), "Examples", "Compared with"]
+    table = PageTable("Files against floating point", columns, rows, numbers=[4])
+    return PageSection("fidelity", "Against floating point", text, tables=[table])
+
+
+def _fidelity_rows(model: Measured) -> list[list[str]]:
+    """Return a row for each output of a file; the metric is beside the first."""
+    found = model.fidelity
+    if not found:
+        return []
+    change, judged = NONE, found.get("metric")
+    if judged:
+        change = f"{metric(judged['floating'], judged['name'])} to {metric(judged['file'], judged['name'])}"
+    with_what = found["compared_with"] + (", and was trained since" if found["trained_since"] else "")
+    rows = []
+    for name, seen in found["outputs"].items():
+        rows.append([model.name, name, fidelity_words(seen), change, count(found["examples"]), with_what])
+        change = NONE
+    return rows
 
 
 def _integer_layers(story: Story) -> PageSection:

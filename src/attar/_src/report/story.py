@@ -57,6 +57,8 @@ class Measured(_Reported):
         fp32_bytes: four bytes for each parameter.
         times_faster: median latency of the baseline over that of this model.
         left_in_floating_point: tensor or value -> reason.
+        fidelity: the file against its floating-point model; empty if they were not compared.
+        warnings: what its user should know first, each with the nearest fix.
         notes: what else the user should know of the file -> the explanation.
         record: of each stage.
         curves: one row of figures for every epoch, with ``stage`` and ``epoch``.
@@ -75,6 +77,8 @@ class Measured(_Reported):
     times_faster: float | None = None
     layers: tuple[ReportedLayer, ...] = ()
     left_in_floating_point: dict[str, str] = {}
+    fidelity: dict[str, Any] = {}
+    warnings: tuple[str, ...] = ()
     notes: dict[str, str] = {}
     record: tuple[Any, ...] = ()
     curves: tuple[dict[str, Any], ...] = ()
@@ -186,6 +190,11 @@ class Story:
         given = self.run.recipe.get("data", "")
         found = given.get("source", "") if isinstance(given, dict) else given
         return found if isinstance(found, str) else ""
+
+    @property
+    def warnings(self) -> Mapping[str, tuple[str, ...]]:
+        """Model -> its warnings; models without any are left out."""
+        return {model.name: model.measured.warnings for model in self.main_first if model.measured.warnings}
 
     @cached_property
     def changes(self) -> Mapping[str, tuple[Change, ...]]:

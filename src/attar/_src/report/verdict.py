@@ -22,9 +22,7 @@ def verdict(story: Story) -> str:
     smaller = f"{times(gain)} smaller" if gain >= 1 else f"{times(1 / gain)} larger"
     parts = [f"is {smaller} as a whole file ({count(main.file_bytes)} bytes) than the FP32 weights of {other}"]
     parts += [text for text in (_quality(story), _speed(main, baseline)) if text]
-    lost = len(story.collapsed.get(main.name, ()))
-    but = f", but {plural(lost, 'class')} {'has' if lost == 1 else 'have'} collapsed" if lost else ""
-    return f"{name} {listed(parts)}{but}."
+    return f"{name} {listed(parts)}{_but(story)}."
 
 
 def noise(story: Story) -> float | None:
@@ -39,6 +37,14 @@ def noise(story: Story) -> float | None:
     return 2 * math.sqrt(sum(p * (1 - p) for p in known) / story.run.examples) if len(known) == 2 else None
 
 
+def _but(story: Story) -> str:
+    """Return what speaks against the main model: ``, but 2 classes have collapsed and there is 1 warning``."""
+    lost, warned = len(story.collapsed.get(story.main.name, ())), len(story.main.measured.warnings)
+    found = [f"{plural(lost, 'class')} {'has' if lost == 1 else 'have'} collapsed"] if lost else []
+    found += [f"there {'is' if warned == 1 else 'are'} {plural(warned, 'warning')}"] if warned else []
+    return f", but {listed(found)}" if found else ""
+
+
 def _alone(story: Story) -> str:
     model, name = story.main, short(story.main.name)
     parts = [f"takes {format_bytes(model.file_bytes)}, {times(model.times_smaller)} less than its weights in FP32"]
@@ -49,7 +55,7 @@ def _alone(story: Story) -> str:
         parts.append(f"reaches {_reached(story, model)}")
     if model.measured.latency is not None:
         parts.append(f"answers in {milliseconds(model.measured.latency.median_ms)}")
-    return f"{name} {listed(parts)}."
+    return f"{name} {listed(parts)}{_but(story)}."
 
 
 def _reached(story: Story, model: ReportedModel) -> str:

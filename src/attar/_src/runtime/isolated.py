@@ -94,11 +94,11 @@ class IsolatedGraph:
                 raise self._broken("its outputs are larger than its memory")
             return self._channel.take(wanted)
 
-    def layers(self) -> list[tuple[str, str, str, bool, str]]:
+    def layers(self) -> list[tuple[str, tuple[str, ...], str, bool, str]]:
         """Return the fields of every :class:`Layer`."""
         with self._lock:
             rows = _pairs(self._ask({"ask": "layers"}).get("layers"), 5)
-        return [(_text(a), _text(b), _text(c), d is True, _text(e)) for a, b, c, d, e in rows]
+        return [(_text(a), _texts(b), _text(c), d is True, _text(e)) for a, b, c, d, e in rows]
 
     def close(self) -> None:
         """End the process."""
@@ -182,3 +182,8 @@ def _text(value: Any) -> str:
     """Return a string that the process has sent, without control characters."""
     text = value if isinstance(value, str) else ""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:_TEXT])
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """Return the strings of a list that the process has sent; those of anything else are none."""
+    return tuple(map(_text, value)) if isinstance(value, list) else ()

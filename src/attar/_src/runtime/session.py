@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,20 +34,33 @@ _REMEMBERED = 1024
 
 @dataclass(frozen=True)
 class Layer:
-    """The kernel a layer ran on.
+    """The kernels a layer of the module ran on, whatever the number of nodes that read its weights.
+
+    A head that a module calls twice is one layer of two nodes; an LSTM with a node for each step and matrix is one.
 
     Attributes:
         name: the module of the weight.
-        kernel: the operator ONNX Runtime ran, or ``float`` if it is not in the profile.
-        integer: whether the kernel multiplies integers.
-        reason: why it does not; empty if it does.
+        nodes: the nodes of the graph that read its weights.
+        kernel: the operators ONNX Runtime ran, each once; ``float`` for those that are not in the profile.
+        integer: whether all of them multiply integers.
+        reason: why not; empty if they do. Of a layer that is in integers in part, also in how many of its nodes.
     """
 
     name: str
-    node: str
+    nodes: tuple[str, ...]
     kernel: str
     integer: bool
     reason: str
+
+    @classmethod
+    def of(cls, name: str, uses: Sequence[tuple[str, str, str]]) -> Layer:
+        """Return a layer by its uses: node, kernel, and why this is no integer kernel."""
+        nodes, kernels, reasons = zip(*uses, strict=True)
+        floating = [reason for reason in reasons if reason]
+        reason = "; ".join(dict.fromkeys(floating))
+        if 0 < len(floating) < len(uses):
+            reason = f"in {len(floating)} of {len(uses)} nodes: {reason}"
+        return cls(name, nodes, ", ".join(dict.fromkeys(kernels)), not floating, reason)
 
 
 class Session:
@@ -166,17 +180,17 @@ class Session:
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """The kernel of each layer with a weight of two axes or more, from ONNX Runtime's profile of one run."""
+        """The layers with a weight of two axes or more, from ONNX Runtime's profile of one run."""
         if self._isolated is not None:
             return tuple(Layer(*fields) for fields in self._isolated.layers())
         lowered = lower(self.artifact, self._graph)
         ran = kernels(lowered.bare.SerializeToString(), self.example(), lowered.weights)
-        found = []
+        uses = defaultdict[str, list[tuple[str, str, str]]](list)
         for node, (tensors, reason) in lowered.layers.items():
             kernel = ran.get(node, "float")
             why = "" if kernel in _INTEGER else reason or "ONNX Runtime chose a float kernel"
-            found.append(Layer(tensors[0].rpartition(".")[0] or tensors[0], node, kernel, kernel in _INTEGER, why))
-        return tuple(found)
+            uses[tensors[0].rpartition(".")[0] or tensors[0]].append((node, kernel, why))
+        return tuple(Layer.of(name, each) for name, each in uses.items())
 
     def integer_layers(self) -> tuple[str, ...]:
         """Return the names of the layers that ran in integers, according to ONNX Runtime's profile."""

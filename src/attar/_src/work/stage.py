@@ -46,6 +46,10 @@ class Stage(Spec):
         """Return teachers whose layers the stage reads -> path of the field that names the layers."""
         return {}
 
+    def compresses(self) -> bool:
+        """Return whether the stage rounds or prunes: the model before the first such stage is in floating point."""
+        return self.works_on is CompressedModel
+
     def size_budget(self) -> float | None:
         """Return the upper bound of the file's bits per weight, None without a budget."""
         return None

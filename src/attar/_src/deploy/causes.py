@@ -1,0 +1,229 @@
+"""Causes of a loss: each weight, and each value, of a compressed model rounded alone in the floating-point graph."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx, nn
+
+from attar._src.core.tensors import CompressedTensor, Quantized
+from attar._src.deploy.parity import output_arrays
+from attar._src.model.programs import copy_graph, set_tensor, wrap
+from attar._src.model.weights import find_weights
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedGraph, CompressedModel, Round
+
+#: Examples of a pass, if the batch of the graph may vary,
+FEW_EXAMPLES = 32
+#: and seconds that all passes together may take.
+SECONDS = 3.0
+#: A cause is named if its share of the error is this many times the mean share (but a quarter is enough, and a tenth
+#: is required),
+_TIMES = 3
+#: and if those that are named, at most so many, explain this share together.
+_MOST, _EXPLAINED = 3, 1 / 3
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A weight, what a layer reads, or a value, and its part of the error when each is rounded alone.
+
+    Attributes:
+        kind: in words: ``the weight``, ``the input of`` a layer, or ``the value``.
+        name: of the tensor, the layer or the value.
+        share: of the sum of the squared errors of all.
+        bits: of a weight.
+    """
+
+    kind: str
+    name: str
+    share: float
+    bits: int | None = None
+
+    def words(self) -> str:
+        """Return the cause in a sentence's words: ``the weight lstm.weight_hh_l0 (71%)``."""
+        return f"{self.kind} {self.name} ({self.share:.0%})"
+
+
+@dataclass(frozen=True)
+class Causes:
+    """All causes, the largest first, on how many examples, and how many were left out for lack of time."""
+
+    causes: tuple[Cause, ...]
+    examples: int
+    left_out: int
+
+    def main(self) -> tuple[Cause, ...]:
+        """Return the few that stand out; empty if the error is spread over many."""
+        stands_out = max(0.1, min(0.25, _TIMES / max(len(self.causes), 1)))
+        found = tuple(cause for cause in self.causes[:_MOST] if cause.share >= stands_out)
+        return found if sum(each.share for each in found) >= _EXPLAINED else ()
+
+    def sentence(self) -> str:
+        """Return which layers cause most of the error and what to write; empty if nothing was rounded."""
+        if not self.causes:
+            return ""
+        main = self.main()
+        if not main:
+            spread = f"the error is spread over {len(self.causes)} weights and values, none of which stands out"
+            return f"{spread}: give all more bits (bits=, activations=; --bits, --activations)"
+        words = " and ".join(each.words() for each in main)
+        some = f"; {self.left_out} were left out for lack of time" if self.left_out else ""
+        verb = "causes" if len(main) == 1 else "cause"
+        told = f"rounded alone on {self.examples} examples, {words} {verb} most of the error{some}"
+        return f"{told}: write {', or '.join(_fixes(main))}"
+
+
+def find_causes(
+    compressed: CompressedModel, graph: str, inputs: CalibrationInputs, output: int, *, seconds: float = SECONDS
+) -> Causes:
+    """Round each weight alone, and what each layer reads alone, and measure the squared error of an output.
+
+    Args:
+        compressed: the model as it will be packed.
+        graph: of it.
+        inputs: real ones, of which as few are used as the time allows.
+        output: number of the output.
+        seconds: that this may take; at least one pass is made for each weight until they are over.
+    """
+    of = compressed.graphs[graph]
+    program, switches = _switched(of)
+    parts = _parts(of, compressed.tensors, switches)
+    with torch.no_grad():
+        batch = inputs.example(FEW_EXAMPLES) if of.traced.any_batch else inputs.batches[0]
+        start = time.monotonic()
+        wanted = _run(program, batch, output)
+        took = time.monotonic() - start
+        affordable = int(inputs.count(batch) * seconds / max(took * len(parts), 1e-9))
+        if of.traced.any_batch and 2 <= affordable < inputs.count(batch):
+            batch = inputs.part(batch, 0, affordable)
+            wanted = _run(program, batch, output)
+        errors = list(_errors(program, of, parts, batch, output, wanted, start + seconds))
+    total = sum(errors) or 1.0
+    found = [
+        Cause(part.kind, part.name, error / total, part.bits)
+        for part, error in zip(parts, errors, strict=False)
+        if error > 0
+    ]
+    ordered = sorted(found, key=lambda cause: -cause.share)
+    return Causes(tuple(ordered), inputs.count(batch), len(parts) - len(errors))
+
+
+@dataclass(frozen=True)
+class _Part:
+    kind: str
+    name: str
+    tensors: Mapping[str, CompressedTensor] = field(default_factory=dict)
+    switches: Sequence[_Switch] = ()
+    bits: int | None = None
+
+
+class _Switch(nn.Module):
+    """Rounds, while it is on."""
+
+    def __init__(self, rounds: Round) -> None:
+        super().__init__()
+        self.rounds, self.on = rounds, False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.rounds(x) if self.on else x
+
+
+def _switched(of: CompressedGraph) -> tuple[fx.GraphModule, dict[str, _Switch]]:
+    """Return a copy of the floating graph in which each rounded value can be rounded, and the switches."""
+    program = copy_graph(of.traced.graph)
+    switches = {name: _Switch(Round(grid)) for name, grid in of.activations.items() if name in of.rounded}
+    wrap(program, switches, "site_")
+    return program, switches
+
+
+def _parts(
+    of: CompressedGraph, tensors: Mapping[str, CompressedTensor], switches: Mapping[str, _Switch]
+) -> list[_Part]:
+    """Return each compressed weight, with what was changed beside it (its bias), and what each layer reads."""
+    weights = find_weights(of.traced.graph)
+    nodes = {node.name: node for node in of.traced.graph.graph.nodes}
+    found, seen = [], set[str]()
+    for name, weight in weights.items():
+        if name not in tensors:
+            continue
+        owner = name.rpartition(".")[0]
+        own = {n: t for n, t in tensors.items() if n not in weights and n.rpartition(".")[0] == owner}
+        tensor = tensors[name]
+        bits = tensor.scheme.bits if isinstance(tensor, Quantized) else 8
+        found.append(_Part("the weight", name, {name: tensor, **own}, bits=bits))
+        read = [each for reader in weight.readers for each in _rounded_behind(nodes[reader], switches)]
+        read = [each for each in dict.fromkeys(read) if each not in seen]
+        seen.update(read)
+        if read:
+            found.append(_Part("the input of", owner or name, switches=[switches[each] for each in read]))
+    rest = [name for name in switches if name not in seen]
+    return found + [_Part("the value", name, switches=[switches[name]]) for name in rest]
+
+
+def _rounded_behind(node: fx.Node, switches: Mapping[str, _Switch]) -> Iterator[str]:
+    """Yield the rounded values that a node reads, also behind operators that only move them."""
+    todo, seen = list(node.all_input_nodes), set[fx.Node]()
+    while todo:
+        each = todo.pop()
+        if each.name in switches:
+            yield each.name
+        elif each not in seen and len(each.all_input_nodes) == 1:
+            todo.extend(each.all_input_nodes)
+        seen.add(each)
+
+
+def _errors(
+    program: fx.GraphModule,
+    of: CompressedGraph,
+    parts: Sequence[_Part],
+    batch: tuple[torch.Tensor, ...],
+    output: int,
+    wanted: NDArray[np.float64],
+    end: float,
+) -> Iterator[float]:
+    """Yield the squared error of each part rounded alone, until ``end``."""
+    state = of.traced.state()
+    for part in parts:
+        if time.monotonic() > end:
+            return
+        with _rounded(program, part, state):
+            difference = _run(program, batch, output) - wanted
+        yield float(np.square(difference[np.isfinite(difference)]).sum())
+
+
+@contextmanager
+def _rounded(program: fx.GraphModule, part: _Part, state: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    for name, tensor in part.tensors.items():
+        if name in state:
+            set_tensor(program, name, torch.from_numpy(np.array(tensor.dense())))
+    for switch in part.switches:
+        switch.on = True
+    try:
+        yield
+    finally:
+        for name in part.tensors.keys() & state.keys():
+            set_tensor(program, name, state[name])
+        for switch in part.switches:
+            switch.on = False
+
+
+def _run(program: fx.GraphModule, batch: tuple[torch.Tensor, ...], output: int) -> NDArray[np.float64]:
+    return output_arrays(program(*batch))[output].astype(np.float64)
+
+
+def _fixes(causes: Sequence[Cause]) -> list[str]:
+    """Return what to write: more bits where there are fewer than 8, floating point for the rest."""
+    coarse = {each.name: 8 for each in causes if each.bits is not None and each.bits < 8}
+    weights = tuple(each.name for each in causes if each.bits is not None)
+    values = tuple(each.name for each in causes if each.bits is None)
+    found = [f"overrides={coarse!r} for 8 bits"] if coarse else []
+    kept = [f"keep={weights!r}"] if weights else []
+    kept += [f"keep_activations={values!r}"] if values else []
+    return [*found, f"{' and '.join(kept)} for floating point"] if kept else found

@@ -1,0 +1,77 @@
+import pytest
+import torch
+from torch import nn
+
+from attar._src.deploy.causes import Cause, Causes, find_causes
+from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
+from attar._src.model.trace import trace
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedModel
+from attar._src.work.context import Context
+
+
+def compressed(net, x, **options):
+    model = CompressedModel.of(trace(net.eval(), (x[:2],)))
+    return PostTrainingQuantize(**options).run(model, Context(CalibrationInputs(((x,),))))
+
+
+def given(x):
+    return CalibrationInputs(((x,),))
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    made = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4))
+    with torch.no_grad():
+        made[2].weight[:, :3] = 0.0
+        made[2].weight[:, 0] = 80.0
+        made[0].weight[0], made[0].bias[0] = 0.0, 0.0
+    return made
+
+
+@pytest.fixture(scope="module")
+def x():
+    return torch.randn(64, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_weight_that_few_bits_ruin_comes_first(net, x):
+    model = compressed(net, x, bits=8)
+    found = find_causes(model, "main", given(x[:32]), 0)
+    assert (found.causes[0].name, found.causes[0].bits) == ("2.weight", 8)
+    assert found.causes[0].share > 0.9
+    assert sum(each.share for each in found.causes) == pytest.approx(1)
+    assert "the weight 2.weight" in found.sentence()
+    assert "keep=('2.weight',)" in found.sentence()
+    # The graph is as it was.
+    with torch.no_grad():
+        torch.testing.assert_close(model.main.traced.graph(x), net(x))
+
+
+def test_what_a_layer_reads_can_be_the_cause(net, x):
+    wide = x.clone()
+    wide[0, 0] = 3000.0
+    model = compressed(net, wide, bits=8, activations=8, observer="minmax", keep=("2", "4"))
+    found = find_causes(model, "main", given(x), 0).main()
+    assert [(each.kind, each.name) for each in found] == [("the input of", "0")]
+    assert "keep_activations=('0',)" in find_causes(model, "main", given(x), 0).sentence()
+
+
+def test_few_seconds_are_few_passes_and_a_model_without_grids_has_no_causes(net, x):
+    found = find_causes(compressed(net, x, bits=8, activations=8), "main", given(x), 0, seconds=0.0)
+    assert found.causes == ()
+    assert found.left_out > 0
+    assert find_causes(CompressedModel.of(trace(net, (x[:2],))), "main", given(x), 0).sentence() == ""
+
+
+def test_an_error_that_is_spread_is_said_to_be():
+    spread = Causes(tuple(Cause("the weight", f"w{i}", 0.05, 4) for i in range(20)), 32, 0)
+    assert spread.main() == ()
+    assert "spread over 20 weights and values" in spread.sentence()
+    two = Causes(
+        (Cause("the weight", "a", 0.6, 4), Cause("the input of", "b", 0.3), Cause("the weight", "c", 0.1, 8)), 32, 0
+    )
+    assert [each.name for each in two.main()] == ["a", "b"]
+    said = two.sentence()
+    assert "the weight a (60%) and the input of b (30%) cause most of the error" in said
+    assert "overrides={'a': 8} for 8 bits, or keep=('a',) and keep_activations=('b',) for floating point" in said
