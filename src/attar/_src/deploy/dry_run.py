@@ -13,6 +13,8 @@ from torch import nn
 
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import ArtifactError, ModelError, SpecError
+from attar._src.deploy.calibration_inputs import check_lengths
+from attar._src.deploy.first_run import run_once
 from attar._src.deploy.parity import FLOAT_TOLERANCE, Parity, compare_outputs, output_arrays
 from attar._src.model.capture import CapturedModel, capture, in_mode
 from attar._src.model.interface import call_by_name
@@ -71,7 +73,13 @@ def dry_run(module: nn.Module, use: FileInfo, inputs: CalibrationInputs, *, dyna
 
     It is captured in training mode. If that fails, or the evaluation program made from it differs from the module in
     evaluation mode, the module is captured in evaluation mode. ``dynamic`` are the axes of inputs whose length varies.
+
+    Raises:
+        DataError: inputs vary in length along another axis.
+        ModelError: the module fails on its first batch, or cannot be captured.
     """
+    run_once(module, inputs)
+    check_lengths(inputs, dynamic)
     example = inputs.example(2) if 0 in dynamic else inputs.batches[0]
     captured, mode = _captured(module, example, inputs, dynamic)
     traced = deploy_graph(module, captured)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ from torch import fx, nn
 
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.core.errors import ModelError
+from attar._src.core.fields import argument_of, python_word
 from attar._src.core.tensors import DTYPES
-from attar._src.deploy.build_module import shape_faults
+from attar._src.deploy.checkpoint import shape_faults
+from attar._src.model.forms.as_module import as_module
 from attar._src.model.interface import forward_parameters
 from attar._src.model.trace import trace
 from attar._src.model.traced import TracedModel
@@ -26,7 +29,7 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
 
     Args:
         path: a ``.attar`` file.
-        into: a module of the same architecture; the decoded weights replace its state.
+        into: a module of the same architecture, also in a wrapper; the decoded weights replace its state.
 
     Returns:
         The traced module with decoded weights and rounded activations. Without quantized activations its outputs differ
@@ -38,6 +41,7 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
         ModelError: the module has another architecture (the message has the tensors that do not fit), or the file has
             several graphs.
     """
+    into, _ = as_module(into)
     artifact = open_artifact(path)
     if len(artifact.manifest.graphs) > 1:
         several = [graph.name for graph in artifact.manifest.graphs]
@@ -46,10 +50,10 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
     example = tuple(torch.from_numpy(np.zeros(port.example or (), DTYPES[port.dtype])) for port in record.inputs)
     axes = {axis for port in record.inputs for axis, size in enumerate(port.shape) if isinstance(size, str)}
     parameters = forward_parameters(into)
-    # The exporter renames Python's own words: input -> input_1.
-    names = [port.name if port.name in parameters else port.name.removesuffix("_1") for port in record.inputs]
+    known = [_argument(port.name, parameters) for port in record.inputs]
     # Inputs of *args have no name in the signature; they are matched by position.
-    traced = trace(into, example, names=names if parameters.keys() >= set(names) else (), dynamic=sorted(axes))
+    names = known if all(argument_of(name, parameters) for name in known) else ()
+    traced = trace(into, example, names=names, dynamic=sorted(axes))
     untouched = CompressedModel.of(traced)
     tensors = {name: artifact.tensor(name) for name in untouched.stored() if name in artifact.names}
     _check(artifact, traced, untouched)
@@ -58,6 +62,12 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
     compressed = CompressedModel({MAIN: CompressedGraph(traced, activations, frozenset(activations))}, tensors)
     _fill(into, artifact, traced)
     return compressed.simulate()
+
+
+def _argument(port: str, parameters: Mapping[str, bool]) -> str:
+    """Return the argument of an input: the exporter renames Python's own words, input -> input_1."""
+    own = python_word(port)
+    return own if port not in parameters and own in parameters else port
 
 
 def _check(artifact: Artifact, traced: TracedModel, untouched: CompressedModel) -> None:

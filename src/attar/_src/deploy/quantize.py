@@ -5,22 +5,24 @@ trace -> dry run -> quantize -> pack -> decode -> parity -> file
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import fx, nn
+from torch import fx
 
 from attar._src.artifact.manifest import Preprocessing
 from attar._src.core.scheme import Granularity
 from attar._src.core.spec import build_spec
-from attar._src.deploy.calibration_inputs import calibration_inputs
+from attar._src.deploy.calibration_inputs import calibration_inputs, check_lengths
 from attar._src.deploy.dry_run import check_deployable
+from attar._src.deploy.first_run import fit_of, run_once
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.unquantized import left_in_floating_point
+from attar._src.model.forms.as_module import as_module
 from attar._src.model.interface import forward_parameters
 from attar._src.model.trace import trace
 from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo
@@ -29,12 +31,16 @@ from attar._src.work.context import Context
 
 @dataclass(frozen=True)
 class QuantizationResult:
-    """A quantized module, the inputs and metadata for its file, and the parity of the untouched module's file."""
+    """A quantized module, the inputs and metadata for its file, and the parity of the untouched module's file.
+
+    ``notes`` say, by topic, what was done to the module and the data to make them fit.
+    """
 
     compressed: CompressedModel
     data: CalibrationInputs
     use: FileInfo
     dry_run: Parity
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def left(self) -> dict[str, str]:
@@ -59,11 +65,13 @@ class QuantizationResult:
         Raises:
             ParityError: the decoded file and the quantized module compute different outputs; nothing is written.
         """
-        return package(self.compressed, Path(path), self.use, self.data, coder=coder, dry_run=self.dry_run)
+        return package(
+            self.compressed, Path(path), self.use, self.data, coder=coder, dry_run=self.dry_run, notes=self.notes
+        )
 
 
 def quantize(
-    module: nn.Module,
+    module: Any,
     data: Any,
     *,
     bits: int = 4,
@@ -77,6 +85,7 @@ def quantize(
     correct_bias: bool = True,
     examples: int = 512,
     batch: int = 64,
+    collate: Callable[[list[Any]], Any] | None = None,
     dynamic: Sequence[int] = (0,),
     preprocessing: Preprocessing | None = None,
     task: str | None = None,
@@ -87,10 +96,13 @@ def quantize(
     """Quantize a trained module after training.
 
     Args:
-        module: any float32 ``nn.Module`` that ``torch.export`` can trace; it is not changed.
+        module: any ``nn.Module`` that ``torch.export`` can trace, a program of ``torch.export`` or the path of a
+            ``.pt2`` file. It is not changed, except that a lazy module gets its parameters. Wrappers
+            (``DataParallel``, ``torch.compile``) are looked through; other types and devices become float32 on the CPU.
         data: real inputs for calibration and comparison, preprocessed: an array or tensor, a tuple of them (several
             inputs), a mapping or dataclass of them by argument, or batches of these, such as a DataLoader or a list of
-            mappings. Optional arguments that are missing keep their defaults.
+            mappings; a data set or a list of examples. Optional arguments that are missing keep their defaults, labels
+            are ignored.
         bits: bits of a weight, 2 to 8.
         activations: bits of an activation, 2 to 8; None leaves activations in floating point.
         granularity: which weights share a scale: ``channel``, ``tensor``, ``group:SIZE``, ``bucket:SIZE``.
@@ -102,6 +114,7 @@ def quantize(
         correct_bias: subtract the mean output error of rounded weights from the biases behind them.
         examples: largest number of inputs to use.
         batch: inputs per batch, if ``data`` is not batched.
+        collate: makes a batch of a list of examples, as the ``collate_fn`` of a DataLoader; pads them, for example.
         dynamic: axes of the inputs whose length may vary at run time; without 0 the batch size is ``batch``.
         preprocessing: turns a raw example into an input; stored in the file.
         task, class_names, metric, licence: metadata for the file's users.
@@ -110,6 +123,7 @@ def quantize(
         The quantized module; ``.save(path)`` writes it, ``.module`` runs it in PyTorch.
 
     Raises:
+        DataError: the data do not fit the module; the message has the nearest fix.
         ModelError: the module cannot be traced or exported; the message has the operator.
         UnknownName: a glob or name matches nothing; the message has the nearest.
         SpecError: an option is invalid.
@@ -134,7 +148,13 @@ def quantize(
         overrides=dict(overrides or {}),
         correct_bias=correct_bias,
     )
-    inputs = calibration_inputs(data, forward_parameters(module), examples=examples, batch=batch)
+    module, changes = as_module(module)
+    inputs = calibration_inputs(
+        data, forward_parameters(module), examples=examples, batch=batch, collate=collate, fits=fit_of(module)
+    )
+    run_once(module, inputs)
+    check_lengths(inputs, dynamic)
+    notes = {topic: "; ".join(said) for topic, said in (("module", changes), ("data", inputs.notes)) if said}
     use = FileInfo(preprocessing, task, tuple(class_names), metric, licence)
     if 0 in dynamic:
         first = inputs.example(2)
@@ -142,4 +162,4 @@ def quantize(
         first, inputs = inputs.batches[0], inputs.of_one_size()
     traced = trace(module, first, names=inputs.names, dynamic=dynamic)
     dry_run = check_deployable(module, traced, use, inputs)
-    return QuantizationResult(stage.run(CompressedModel.of(traced), Context(inputs)), inputs, use, dry_run)
+    return QuantizationResult(stage.run(CompressedModel.of(traced), Context(inputs)), inputs, use, dry_run, notes)

@@ -19,18 +19,15 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from attar._src.core.errors import AttarError, ModelError, short_message
+from attar._src.core.errors import AttarError, ModelError
 from attar._src.core.fields import first_arguments
 from attar._src.core.garbage import collection_paused
+from attar._src.model.forms.untraceable import explain_untraceable
 from attar._src.model.interface import flat_entry, forward_parameters
 from attar._src.model.operators import argument, argument_position, aten, operator_of
 from attar._src.model.programs import copy_graph
 from attar._src.model.traced import TracedModel
 
-_FIXED = (
-    "its code fixes the length of an axis that should vary, as len(x) and int(x.shape[0]) do; write x.shape[0], or fix "
-    "the axis with dynamic=() (--fixed-batch N). "
-)
 _LOUD = ("torch.onnx", "onnxscript", "torch.export", "torch.fx.experimental.symbolic_shapes")
 _NORMS = ("batch_norm", "instance_norm")
 
@@ -96,8 +93,7 @@ def capture(
         except AttarError as error:
             raise type(error)(f"{type(module).__name__} cannot be traced: {error}") from error
         except Exception as error:
-            hint = _FIXED if "specialized it to be a constant" in str(error) else ""
-            raise ModelError(f"{type(module).__name__} cannot be traced: {hint}{short_message(error)}") from error
+            raise ModelError(f"{type(module).__name__} cannot be traced: {explain_untraceable(error)}") from error
     whole = program.module(check_guards=False)
     assert isinstance(whole, fx.GraphModule)
     training, evaluation = copy_graph(whole), copy_graph(whole)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -22,13 +23,14 @@ from attar._src.core.errors import ModelError, short_message
 from attar._src.model.bind import bind
 from attar._src.model.capture import CapturedModel, capture, dynamic_shapes, quiet_export
 from attar._src.model.fold import Folding, Refusal, clean, fold_batch_norms, merge_batch_norms
+from attar._src.model.forms.as_module import as_module
 from attar._src.model.ports import describe_ports, name_inputs, name_outputs
 from attar._src.model.programs import state_of
 from attar._src.model.traced import TracedModel
 
 
 def trace(
-    module: nn.Module,
+    module: Any,
     example: Sequence[torch.Tensor],
     *,
     names: Sequence[str] = (),
@@ -38,7 +40,7 @@ def trace(
     """Trace ``module`` in evaluation mode; it keeps its state and mode.
 
     Args:
-        module: any module that ``torch.export`` can trace; float32 parameters.
+        module: any module that ``torch.export`` can trace, in a form that :func:`as_module` takes.
         example: its inputs, at least two long along every dynamic axis.
         names: the arguments these are; by default the first ones.
         dynamic: axes of every input whose length may vary.
@@ -47,6 +49,7 @@ def trace(
     Raises:
         ModelError: an operator or a piece of Python cannot be exported; the message names it.
     """
+    module, _ = as_module(module)
     return deploy_graph(module, capture(module, example, names=names, dynamic=dynamic, mode="eval", method=method))
 
 

@@ -184,6 +184,12 @@ class RunModels:
         self.fabric.barrier()
         return build()
 
+    def _notes(self, name: str) -> dict[str, str]:
+        """Return what was done to a module and its data to make them fit, by topic."""
+        evaluated = [CAPTURED_IN_EVALUATION] * (self.dry_runs[name].mode == "eval")
+        said = {"training": evaluated, "module": self.sources[name].notes, "data": self.calibration.notes}
+        return {topic: "; ".join(sentences) for topic, sentences in said.items() if sentences}
+
     def _log(self, where: Mapping[str, Any], row: Mapping[str, Any]) -> None:
         self.folder.journal.add("epoch", **where, **row)
         log_epoch(self.fabric, {**where, **row})
@@ -209,7 +215,7 @@ class RunModels:
             self.calibration.of(self.sources[name].parameters),
             coder=self.recipe.coder,
             dry_run=dry_run.parity,
-            notes={"training": CAPTURED_IN_EVALUATION} if dry_run.mode == "eval" else {},
+            notes=self._notes(name),
             budget=next((each for stage in reversed(stages) if (each := stage.size_budget()) is not None), None),
         )
         self.folder.journal.add(

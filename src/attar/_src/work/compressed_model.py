@@ -225,10 +225,14 @@ def _same(one: Any, other: Any) -> bool:
 
 @dataclass(frozen=True)
 class CalibrationInputs:
-    """Batches of real inputs, each a tensor for each input; ``names`` are the arguments, none if by position."""
+    """Batches of real inputs, each a tensor for each input.
+
+    ``names`` are the arguments, none if by position; ``notes`` say what was done to the user's data.
+    """
 
     batches: tuple[tuple[torch.Tensor, ...], ...]
     names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def of(self, parameters: Mapping[str, bool]) -> CalibrationInputs:
         """Return the inputs of a module, with names; ``parameters``: argument of its forward -> whether required.
@@ -240,7 +244,7 @@ class CalibrationInputs:
         if not self.names:
             return replace(self, names=taken)
         places = [self.names.index(name) for name in taken]
-        return CalibrationInputs(tuple(tuple(batch[i] for i in places) for batch in self.batches), taken)
+        return replace(self, batches=tuple(tuple(batch[i] for i in places) for batch in self.batches), names=taken)
 
     @property
     def examples(self) -> int:

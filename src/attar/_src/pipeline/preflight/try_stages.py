@@ -23,8 +23,10 @@ from attar._src.model.capture import CapturedModel
 from attar._src.model.interface import main_output
 from attar._src.model.operators import data_of, is_batch_norm
 from attar._src.model.taps import LayerTaps
-from attar._src.pipeline.data_splits import DataSplits, Split
+from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.model_source import ModelSource, shared_parameters
+from attar._src.pipeline.preflight.check_splits import check_labels, check_test
+from attar._src.pipeline.split import Split
 from attar._src.pipeline.stage_sequence import StageSequence
 from attar._src.recipe.recipe import Recipe
 from attar._src.train.batch import Batch
@@ -55,6 +57,7 @@ def try_stages(
         teachers: dict[str, Teacher] = {name: _Untrained(dry_run.captured) for name, dry_run in dry_runs.items()}
         teachers |= {name: DeployedTeacher(each.session) for name, each in sources.items() if each.session is not None}
         parameters = shared_parameters(sources)
+        check_test(splits, parameters, recipe.dynamic)
         feed = splits.feed(splits.train, parameters, augment=True)
         if isinstance(feed, ArrayFeed):
             with prefixed_errors("recipe.data.augment"):
@@ -66,7 +69,10 @@ def try_stages(
             _try_model(name, Learner(module, dry_run.captured, dry_run.traced), recipe, splits, trial)
         for name in recipe.models:
             with prefixed_errors(f"recipe.metric: {metric[0]} of models.{name}"):
-                _try_metric(metric[1], splits, parameters, teachers[name])
+                _try_metric(metric[1], splits, splits.validation or splits.train, parameters, teachers[name])
+            with prefixed_errors(f"recipe.data.source: the test split, by {metric[0]} of models.{name}"):
+                outputs = _try_metric(metric[1], splits, splits.test, parameters, teachers[name])
+            check_labels(splits, metric[0], name, outputs)
 
 
 def _try_model(name: str, learner: Learner, recipe: Recipe, splits: DataSplits, trial: Trial) -> None:
@@ -150,11 +156,13 @@ def _is_single(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and all(type(n) is int and n == 1 for n in value.shape[2:])
 
 
-def _try_metric(metric: Metric, splits: DataSplits, parameters: Mapping[str, bool], model: Teacher) -> None:
-    """Call the metric with a few outputs, repeated, and the targets of the whole validation (or training) split."""
-    batch, feed = _some_examples(splits, splits.validation or splits.train, parameters, _METRIC_EXAMPLES)
+def _try_metric(
+    metric: Metric, splits: DataSplits, split: Split, parameters: Mapping[str, bool], model: Teacher
+) -> tuple[int, ...]:
+    """Call the metric with a few outputs, repeated, and the targets of a whole split; return the outputs' shape."""
+    batch, feed = _some_examples(splits, split, parameters, _METRIC_EXAMPLES)
     if batch.targets is None:
-        return
+        return ()
     outputs, targets, whole = model.outputs(batch).cpu().numpy(), batch.targets.numpy(), False
     if isinstance(feed, ArrayFeed):
         most = min(feed.examples, max(len(outputs), _METRIC_ELEMENTS * len(outputs) // max(outputs.size, 1)))
@@ -166,3 +174,4 @@ def _try_metric(metric: Metric, splits: DataSplits, parameters: Mapping[str, boo
         # A user's metric may refuse a part of a split in which a class is missing.
         if whole or error.__cause__ is None:
             raise
+    return outputs.shape
