@@ -169,14 +169,14 @@ def _fitting(ways: list[_Way], fits: Fits, data: Any) -> _Way:
             "them as batches and as examples: write torch.cat(data) if they are batches, torch.stack(data) if each is "
             "one example"
         )
-    return ways[scores.index(best)]
+    return ways[scores.index(best)] if best else ways[0]
 
 
 def _score(way: _Way, fits: Fits) -> int:
     try:
         names, raw = next(iter(way()))
     except (DataError, StopIteration):
-        return -1
+        return 0
     return fits((names, tuple(map(as_input, raw))))
 
 

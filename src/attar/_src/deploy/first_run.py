@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from attar._src.core.errors import AttarError, ModelError, place_of, short_message
+from attar._src.deploy.calibration_inputs import calibration_inputs, check_lengths
 from attar._src.model.capture import in_mode
-from attar._src.model.forms.as_module import is_uninitialized
-from attar._src.model.interface import call_by_name, flatten_outputs
+from attar._src.model.forms.as_module import as_module, is_uninitialized
+from attar._src.model.interface import call_by_name, flatten_outputs, forward_parameters
 from attar._src.work.compressed_model import CalibrationInputs
+
+
+def prepare(
+    model: Any,
+    data: Any,
+    *,
+    examples: int,
+    batch: int,
+    collate: Callable[[list[Any]], Any] | None = None,
+    dynamic: Sequence[int] = (0,),
+) -> tuple[nn.Module, CalibrationInputs, dict[str, str]]:
+    """Return a model and its data as a module that runs on its inputs, and notes, by topic, on what was changed.
+
+    Raises:
+        ModelError: as :func:`as_module` and :func:`run_once`.
+        DataError: as :func:`calibration_inputs` and :func:`check_lengths`.
+    """
+    module, changes = as_module(model)
+    parameters, fits = forward_parameters(module), fit_of(module)
+    inputs = calibration_inputs(data, parameters, examples=examples, batch=batch, collate=collate, fits=fits)
+    run_once(module, inputs)
+    check_lengths(inputs, dynamic)
+    return (
+        module,
+        inputs,
+        {topic: "; ".join(each) for topic, each in (("module", changes), ("data", inputs.notes)) if each},
+    )
 
 
 def run_once(module: nn.Module, inputs: CalibrationInputs) -> None:
@@ -31,9 +60,17 @@ def run_once(module: nn.Module, inputs: CalibrationInputs) -> None:
         place = place_of(error)
         raise ModelError(
             f"{type(module).__name__} fails on the first batch, {_described(inputs.names, batch)}: "
-            f"{short_message(error)}{f' ({place})' if place else ''}; the data should be what its forward takes: "
-            "preprocessed, with axis 0 for examples"
+            f"{short_message(error)}{f' ({place})' if place else ''}; {_hint(module)}"
         ) from error
+
+
+def _hint(module: nn.Module) -> str:
+    if isinstance(module, fx.GraphModule):
+        return (
+            "a program exported for one size of batch, say 4, takes batch=4, dynamic=() (--fixed-batch 4); export it "
+            "with dynamic_shapes for any"
+        )
+    return "the data should be what its forward takes: preprocessed, with axis 0 for examples"
 
 
 def fit_of(module: nn.Module) -> Callable[[tuple[tuple[str, ...], tuple[Tensor, ...]]], int] | None:

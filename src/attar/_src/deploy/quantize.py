@@ -15,15 +15,12 @@ from torch import fx
 from attar._src.artifact.manifest import Preprocessing
 from attar._src.core.scheme import Granularity
 from attar._src.core.spec import build_spec
-from attar._src.deploy.calibration_inputs import calibration_inputs, check_lengths
 from attar._src.deploy.dry_run import check_deployable
-from attar._src.deploy.first_run import fit_of, run_once
+from attar._src.deploy.first_run import prepare
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.unquantized import left_in_floating_point
-from attar._src.model.forms.as_module import as_module
-from attar._src.model.interface import forward_parameters
 from attar._src.model.trace import trace
 from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo
 from attar._src.work.context import Context
@@ -148,13 +145,7 @@ def quantize(
         overrides=dict(overrides or {}),
         correct_bias=correct_bias,
     )
-    module, changes = as_module(module)
-    inputs = calibration_inputs(
-        data, forward_parameters(module), examples=examples, batch=batch, collate=collate, fits=fit_of(module)
-    )
-    run_once(module, inputs)
-    check_lengths(inputs, dynamic)
-    notes = {topic: "; ".join(said) for topic, said in (("module", changes), ("data", inputs.notes)) if said}
+    module, inputs, notes = prepare(module, data, examples=examples, batch=batch, collate=collate, dynamic=dynamic)
     use = FileInfo(preprocessing, task, tuple(class_names), metric, licence)
     if 0 in dynamic:
         first = inputs.example(2)

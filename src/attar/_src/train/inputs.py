@@ -243,7 +243,9 @@ def as_tensor(value: Any, what: str = "a value") -> Tensor:
 
 def _array(value: Any, what: str) -> np.ndarray[Any, Any]:
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
+        # Python's floats have no width of their own.
+        return array.astype(np.float32) if array.dtype.kind == "f" else array
     except ValueError as error:
         raise DataError(
             f"{what} is a list of lists of different lengths ({error}); pad them to one length, as tokenizer(..., "

@@ -9,9 +9,11 @@ import torch
 from torch import fx
 
 from attar._src.core.errors import ModelError, missing_file, short_message
+from attar._src.model.operators import argument, operator_of
 
 #: The call that checks the inputs of an exported program; it is no computation.
 _GUARDS = "_guards_fn"
+_NORMS = ("batch_norm", "instance_norm")
 
 
 def from_export(model: Any) -> Any:
@@ -44,6 +46,16 @@ def _open(path: Path) -> torch.export.ExportedProgram:
         ) from error
 
 
+def _trains(node: fx.Node) -> bool:
+    """Return whether an operator with modes is in training mode; norms without running statistics have none."""
+    row = operator_of(node)
+    if row.evaluation is None or (row.kind in _NORMS and argument(node, "running_mean") is None):
+        return False
+    name, off = row.evaluation
+    value = argument(node, name)
+    return value is not None and value != off
+
+
 def _plain(exported: fx.GraphModule) -> fx.GraphModule:
     """Return the program with modes (``train()`` of an exported module raises) and without checks of its inputs."""
     graph = fx.Graph()
@@ -52,4 +64,9 @@ def _plain(exported: fx.GraphModule) -> fx.GraphModule:
     for node in list(graph.nodes):
         if node.op == "call_module" and node.target == _GUARDS:
             graph.erase_node(node)
+        elif _trains(node):
+            raise ModelError(
+                f"the program was exported in training mode ({node.name} is): export the module in evaluation mode, "
+                "torch.export.export(module.eval(), ...), or give the module itself"
+            )
     return fx.GraphModule(exported, graph, "ExportedProgram")
