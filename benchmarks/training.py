@@ -64,7 +64,8 @@ from attar._src.train.optimizer import Sgd
 from attar._src.train.plan import TrainingPlan
 from attar._src.train.precision import channels_last
 from attar._src.train.store import CheckpointStore
-from attar._src.work.compressed_model import CalibrationInputs, FileInfo
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import FileInfo
 from attar._src.work.context import Context, Teacher, TrainingContext
 from attar._src.work.learner import Learner
 from training_tables import draw, show

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from attar._src.model.trace import trace as trace
     from attar._src.model.weights import Window as Window
     from attar._src.runtime.lower import lower as lower
-    from attar._src.work.compressed_model import CalibrationInputs as CalibrationInputs
+    from attar._src.work.calibration_inputs import CalibrationInputs as CalibrationInputs
     from attar._src.work.compressed_model import CompressedGraph as CompressedGraph
     from attar._src.work.compressed_model import CompressedModel as CompressedModel
     from attar._src.work.compressed_model import FileInfo as FileInfo
@@ -94,7 +94,8 @@ else:
             "model.trace": "trace",
             "model.weights": "Window",
             "runtime.lower": "lower",
-            "work.compressed_model": "CalibrationInputs CompressedGraph CompressedModel FileInfo",
+            "work.calibration_inputs": "CalibrationInputs",
+            "work.compressed_model": "CompressedGraph CompressedModel FileInfo",
             "work.constraint": "Constraint Progress",
             "work.context": "Context TrainingContext Trial",
             "work.learner": "Learner",

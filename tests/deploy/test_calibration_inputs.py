@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from attar._src.core.errors import DataError
 from attar._src.deploy.calibration_inputs import calibration_inputs
-from attar._src.work.compressed_model import CalibrationInputs
+from attar._src.work.calibration_inputs import CalibrationInputs
 
 #: Arguments of a forward: a and perhaps b.
 ONE = {"a": True, "b": False}

@@ -2,7 +2,8 @@ import torch
 from torch import nn
 
 from attar._src.deploy.dry_run import dry_run
-from attar._src.work.compressed_model import CalibrationInputs, FileInfo
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import FileInfo
 
 
 class Auxiliary(nn.Module):

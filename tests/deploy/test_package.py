@@ -11,7 +11,8 @@ from attar._src.deploy.package import package
 from attar._src.deploy.parity import compare_outputs
 from attar._src.model.trace import trace
 from attar._src.runtime.session import Session
-from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedModel, FileInfo
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.model.entry_points import EntryPoint, trace_methods
 from attar._src.model.trace import trace
 from attar._src.runtime.session import Session
-from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedModel, FileInfo
 from attar._src.work.context import Context
 
 

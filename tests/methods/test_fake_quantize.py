@@ -145,7 +145,8 @@ def test_under_autocast_values_stay_narrow() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_extremes_are_float32_and_without_gradient(dtype: torch.dtype) -> None:
     x = _numbers(3, 5).to(dtype).requires_grad_()
-    low, high = fake_quantize.activation_extremes(x)
+    low, high, left_out = fake_quantize.activation_extremes(x)
+    assert left_out == 0
     assert (float(low), float(high)) == (float(x.detach().min()), float(x.detach().max()))
     assert low.dtype is high.dtype is torch.float32
     assert not low.requires_grad

@@ -1,5 +1,7 @@
 """Training on after post-training quantization: the grids stay, codes follow the weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from attar._src.methods.quantize.fixed_grids import FixedAffineGrid, FixedCodebo
 from attar._src.methods.quantize.lsq.rule import Lsq
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.unquantized import left_in_floating_point
-from attar._src.work.compressed_model import CalibrationInputs
+from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.constraint import Progress
 from attar._src.work.context import Context
 
@@ -117,6 +119,27 @@ def test_a_form_that_cannot_be_trained_is_refused():
     after = before.done({}, tensors={"head.weight": Sparse(mask, Dense(np.zeros(mask.size, np.float32)))})
     with pytest.raises(SpecError, match=r"'head\.weight' is stored as Sparse"):
         adopt(learner, before, after)
+
+
+def test_codes_under_a_mask_are_masked_and_counted():
+    learner = fresh()
+    learner.attach(Prune(sparsity=0.5).attach(learner))
+    learner.update(Progress(1, 1))
+    before = learner.deployed(fold=False)
+    after = PostTrainingQuantize(bits=4, correct_bias=False).run(before, GIVEN)
+    tensor = after.tensors["second.weight"]
+    held = tensor.codes == 0
+    # A solver that compensates, as GPTQ does, moves pruned elements off zero.
+    codes = np.where(held, 1, tensor.codes).astype(np.int8)
+    moved = replace(
+        after, tensors={**after.tensors, "second.weight": replace(tensor, codes=codes)}, warnings=("Look.",)
+    )
+    adopt(learner, before, moved)
+    assert np.array_equal(learner.compressed_weights()["second.weight"].codes, tensor.codes)
+    masked = int((before.tensors["second.weight"].dense() == 0).sum())
+    assert learner.warnings[0] == "Look."
+    assert f"'second.weight': training goes on from {masked}" in learner.warnings[1]
+    assert learner.deployed().warnings == tuple(learner.warnings)
 
 
 def test_points_in_any_order_are_read_at_the_nearest():

@@ -16,7 +16,6 @@ from attar._src.methods.quantize.lsq import function
 from attar._src.methods.quantize.lsq.activation import LsqActivation
 from attar._src.methods.quantize.lsq.rule import Lsq
 from attar._src.methods.quantize.lsq.weight import LsqWeight
-from attar._src.methods.quantize.ptq.solver import TINY
 from attar._src.work.compressed_model import Round
 from attar._src.work.constraint import Progress
 
@@ -190,7 +189,7 @@ def test_a_channel_of_zeros_begins_as_the_others_and_grows(shifted):
 def test_a_tensor_of_zeros_can_still_learn():
     weight = torch.zeros(2, 30, requires_grad=True)
     held = step_of(weight)
-    assert held.step.tolist() == pytest.approx([TINY, TINY])
+    assert held.step.tolist() == pytest.approx([1 / math.sqrt(30 * held.scheme.qmax)] * 2)
     assert np.array_equal(held.to_compressed(weight).dense(), np.zeros((2, 30)))
     goal = numbers(2, 30)
     optimizer = torch.optim.SGD([weight, held.step], lr=0.1)
@@ -406,7 +405,16 @@ def test_in_evaluation_nothing_begins():
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_a_first_batch_that_is_not_finite_is_refused(bad):
     with pytest.raises(ModelError, match="not finite in the first batch"):
-        site_of(torch.tensor([0.0, bad]))
+        site_of(torch.tensor([bad, bad]))
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_elements_of_the_first_batch_that_are_not_finite_are_left_out(bad):
+    x = numbers(30)
+    held, clean = site_of(torch.cat([x, torch.tensor([bad])])), site_of(x)
+    assert (held.step, held.offset) == (clean.step, clean.offset)
+    assert len(held.warnings("x")) == 1
+    assert clean.warnings("x") == ()
 
 
 def test_values_that_are_all_zero_are_rounded_to_zero():

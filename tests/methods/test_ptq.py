@@ -12,7 +12,8 @@ from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.qat.straight_through import StraightThrough
 from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.model.trace import trace
-from attar._src.work.compressed_model import CalibrationInputs, CompressedModel
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedModel
 from attar._src.work.constraint import Progress
 from attar._src.work.context import Context
 

@@ -16,7 +16,8 @@ from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.model import collect as collecting
 from attar._src.model.statistics import ChannelMean, InputHessian, Range
 from attar._src.model.trace import trace
-from attar._src.work.compressed_model import CalibrationInputs, CompressedModel
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedModel
 from attar._src.work.context import Context
 
 

@@ -21,7 +21,8 @@ from attar._src.methods.quantize.qat.weight_grid import WeightGrid
 from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.model.capture import capture
 from attar._src.model.trace import deploy_graph
-from attar._src.work.compressed_model import CalibrationInputs, Round
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import Round
 from attar._src.work.constraint import Progress
 from attar._src.work.context import Context
 from attar._src.work.learner import Learner
@@ -200,9 +201,19 @@ def test_the_gradient_passes_within_the_range():
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_what_is_not_finite_is_refused(bad):
     grid = ActivationGrid(8).train()
-    grid(torch.tensor([0.0, bad]))
+    grid(torch.tensor([bad, bad]))
     with pytest.raises(ModelError, match="not finite in training"):
         grid.advance()
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_ranges_leave_out_what_is_not_finite_and_say_so(bad):
+    grid = ActivationGrid(8).train()
+    grid(torch.tensor([-1.0, bad, 2.0]))
+    grid.advance()
+    assert grid.range.tolist() == [-1, 2]
+    (said,) = grid.warnings("hidden")
+    assert "'hidden': 1 elements in training were NaN or infinite" in said
 
 
 def test_bits_by_glob_and_what_is_left():

@@ -14,7 +14,8 @@ from attar._src.model.capture import capture
 from attar._src.model.trace import deploy_graph
 from attar._src.runtime.session import Session
 from attar._src.train.batch import Batch
-from attar._src.work.compressed_model import CalibrationInputs, FileInfo
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import FileInfo
 from attar._src.work.context import Context
 from attar._src.work.learner import Learner
 

@@ -14,7 +14,7 @@ from attar._src.model.trace import deploy_graph
 from attar._src.train.batch import Batch
 from attar._src.train.seeds import derive_seed
 from attar._src.train.store import CheckpointStore
-from attar._src.work.compressed_model import CalibrationInputs
+from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.context import TrainingContext
 from attar._src.work.learner import Learner
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from attar._src.core.errors import ModelError, UnknownName
 from attar._src.model import collect as collecting
-from attar._src.model.collect import Request, collect
+from attar._src.model.collect import Clip, Request, collect
 from attar._src.model.statistics import ChannelMean, Histogram, InputHessian, Range, Statistic
 from attar._src.model.trace import trace
 from attar._src.model.weights import Window
@@ -110,9 +110,29 @@ def test_the_blocks_do_not_change_what_is_found(graph, batches):
 
 
 def test_a_value_that_is_not_finite_is_named(graph):
-    with pytest.raises(ModelError, match=r"'log' was not finite.*: 4 of 8 elements are NaN or infinite") as caught:
-        gathered(graph, {"a": [Request(("log",), Range)]}, [(torch.tensor([[0.0] * 4, [1.0] * 4]),)])
+    with pytest.raises(ModelError, match=r"'log' was not finite.*: 8 of 8 elements are NaN or infinite") as caught:
+        gathered(graph, {"a": [Request(("log",), Range)]}, [(torch.zeros(2, 4),)])
     assert "While executing" not in str(caught.value)
+
+
+def test_elements_that_are_not_finite_are_left_out(graph):
+    (found,) = gathered(graph, {"a": [Request(("log",), Range)]}, [(torch.tensor([[0.0] * 4, [1.0] * 4]),)])["a"]
+    assert (found.low, found.high, found.left_out) == (0, 0, 4)
+
+
+def test_clips_hold_for_the_value_and_what_follows(graph, batches):
+    clip = Clip(-0.25, 0.0)
+    found = dict(
+        collect(graph, {"a": [SECOND], "b": [Request(("log",), Range)]}, batches, "looking", clips={"log": clip})
+    )
+    values = torch.log(torch.cat([x for (x,) in batches]))
+    assert (found["b"][0].low, found["b"][0].high) == (-0.25, 0)
+    outside = (values < -0.25) | (values > 0)
+    assert (clip.elements, clip.outside) == (values.numel(), int(outside.sum()))
+    assert clip.furthest == float(values[values.abs() == values.abs().max()])
+    hidden = torch.relu(nn.functional.linear(values.clamp(-0.25, 0), graph.one.weight, graph.one.bias))
+    expected = 2 * hidden.T.double() @ hidden.double() / len(hidden)
+    torch.testing.assert_close(torch.from_numpy(found["a"][0].matrix[0]), expected.detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_value_that_is_not_there_is_refused(graph, batches):

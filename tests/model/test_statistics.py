@@ -145,13 +145,28 @@ def test_a_large_batch_is_cut_into_parts(monkeypatch):
     np.testing.assert_allclose(cut.matrix, whole.matrix, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [Range, lambda: ChannelMean(-1, 3), lambda: InputHessian(Window(1, 3))])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_counted(make, value):
-    batch = normal(5, 3)
+def test_what_is_not_finite_is_left_out_and_counted(value):
+    one, batch = normal(5, 3), normal(5, 3, seed=1)
     batch[1, 2] = batch[4, 0] = value
-    with pytest.raises(ModelError, match="2 of 15 elements are NaN or infinite"):
-        added(make(), normal(5, 3), batch)
+    finite, whole = batch[np.isfinite(batch)], np.concatenate([one, batch[[0, 2, 3]]])
+    extremes = added(Range(), one, batch)
+    assert (extremes.low, extremes.high) == (min(one.min(), finite.min()), max(one.max(), finite.max()))
+    spread = added(Histogram(extremes), one, batch)
+    assert spread.counts.sum() == 28
+    mean, hessian = added(ChannelMean(-1, 3), one, batch), added(InputHessian(Window(1, 3)), one, batch)
+    np.testing.assert_allclose(mean.mean, whole.astype(np.float64).mean(0))
+    np.testing.assert_allclose(hessian.matrix, added(InputHessian(Window(1, 3)), whole).matrix, rtol=1e-5)
+    assert [(each.left_out, each.elements) for each in (extremes, spread, mean, hessian)] == [
+        (2, 30),
+        (2, 30),
+        (6, 30),
+        (6, 30),
+    ]
+
+
+def test_zeros_are_counted():
+    assert added(Histogram(Range(-1, 2)), np.array([0, -1, 0, 2, -0.0], np.float32)).zeros == 3
 
 
 def test_squares_that_overflow_are_refused():

@@ -17,7 +17,8 @@ from attar._src.model.capture import capture
 from attar._src.pipeline.data_splits import load_splits
 from attar._src.pipeline.model_source import model_sources
 from attar._src.pipeline.preflight.try_stages import try_stages
-from attar._src.work.compressed_model import CalibrationInputs, FileInfo
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import FileInfo
 
 TRAIN = {"stage": "train", "epochs": 1, "batch": 10}
 

@@ -5,7 +5,8 @@ from torch import nn
 from attar._src.artifact.manifest import Activation
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.model.trace import trace
-from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo, Round
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedModel, FileInfo, Round
 from attar._src.work.context import Context
 
 

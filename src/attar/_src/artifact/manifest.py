@@ -156,6 +156,11 @@ class Port(Spec):
     shape: Annotated[tuple[Size | Name, ...], Field(max_length=16)]
     example: Dims | None = None
 
+    @property
+    def batch_axis(self) -> int:
+        """The axis that counts examples: the one called ``batch``, else the first."""
+        return self.shape.index("batch") if "batch" in self.shape else 0
+
 
 class Activation(Spec):
     """A quantized value of a graph."""

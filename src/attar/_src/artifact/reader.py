@@ -187,8 +187,8 @@ def _read(path: Path, limits: Limits) -> bytes:
             return file.read(status.st_size)
     except FileNotFoundError as error:
         raise ArtifactError(missing_file(path)) from error
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
+        raise ArtifactError(f"{str(path)!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _manifest(text: bytes, minor: int, limits: Limits) -> Manifest:

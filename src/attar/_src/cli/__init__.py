@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: arguments after the program's name; those of the process if None.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), show.any_character():
         warnings.showwarning = _warn
         return _run(list(sys.argv[1:] if arguments is None else arguments))
 
@@ -63,6 +65,13 @@ def _run(given: list[str]) -> int:
     try:
         command = typer.main.get_command(_application(given))
         found: int | None = command.main(given, prog_name="attar", standalone_mode=False)
+        if sys.stdout is not None:
+            # Here and not at exit, where Python would print a traceback.
+            sys.stdout.flush()
+    except OSError as error:
+        # Errors of a file have its name; those of standard output have none.
+        code = 1 if error.filename else _silence(1)
+        return _fail(f"{error.filename or 'the output'}: {error.strerror or error}", code)
     except AttarError as error:
         return _fail(str(error), 1)
     except ModuleNotFoundError as error:
@@ -142,6 +151,13 @@ def _refuse(error: Any) -> int:
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning without its source line; replaces ``warnings.showwarning``."""
     show.say("[bold yellow]warning:[/]", " ".join(str(message).split()))
+
+
+def _silence(code: int) -> int:
+    """Discard what standard output still holds, which Python would try to write at exit; return ``code``."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
 
 
 def _fail(message: str, code: int) -> int:

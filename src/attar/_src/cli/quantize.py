@@ -51,6 +51,10 @@ def quantize_command(
     keep: Annotated[
         list[str] | None, typer.Option(metavar="GLOB", help="Layers in floating point; repeatable.")
     ] = None,
+    keep_activations: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Layers (or values) whose inputs stay in floating point; repeatable."),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="GLOB=BITS", help="Bits of some layers; the last match wins.")
     ] = None,
@@ -128,6 +132,7 @@ def quantize_command(
         scales=scales,
         observer=observer,
         keep=keep or [],
+        keep_activations=keep_activations or [],
         overrides=dict(_override(text) for text in overrides or []),
         correct_bias=correct_bias,
         examples=examples,
@@ -167,7 +172,7 @@ def _arguments(pairs: list[str]) -> dict[str, Any]:
             raise SpecError(f"--arg {pair!r}: write NAME=VALUE, as in --arg hidden=128")
         try:
             found[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name] = value
     return found
 

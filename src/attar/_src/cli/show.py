@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import Any
 
 import typer
@@ -13,6 +16,21 @@ from rich.table import Table
 
 _COLUMNS = 80
 _EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+@contextmanager
+def any_character() -> Iterator[None]:
+    """Let standard output and error escape the characters that their encoding lacks, such as a ü in ASCII."""
+    streams = [each for each in (sys.stdout, sys.stderr) if isinstance(each, TextIOWrapper)]
+    before = [each.errors for each in streams]
+    for each in streams:
+        each.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for each, errors in zip(streams, before, strict=True):
+            if not each.closed:
+                each.reconfigure(errors=errors)
 
 
 def as_json(values: Mapping[str, Any]) -> None:
@@ -50,6 +68,9 @@ def plain_table(*columns: str, rows: Iterable[Mapping[str, str]] = ()) -> Table:
 
 
 def bar(share: float, width: int = 20) -> str:
-    """Return a bar that fills ``share`` of ``width`` cells."""
-    eighths = round(max(0.0, min(share, 1.0)) * width * 8)
+    """Return a bar that fills ``share`` of ``width`` cells, of ``#`` where the terminal has no blocks."""
+    share = max(0.0, min(share, 1.0))
+    if not (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf"):
+        return "#" * round(share * width)
+    eighths = round(share * width * 8)
     return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip()

@@ -30,7 +30,7 @@ Kind = Literal[
 class OperatorRow:
     """A row of the table."""
 
-    aten: str  # overloads of ``torch.ops.aten``, separated by spaces
+    aten: str  # overloads of ``torch.ops.aten`` (others with ``namespace::``), separated by spaces
     onnx: str = ""  # the ONNX types they become, separated by spaces; of a move, the type that runs on codes
     kind: Kind = "other"
     # The names of arguments: data, what may be a weight, what is added to each output channel, and the number of groups
@@ -93,9 +93,9 @@ OPERATOR_TABLE: tuple[OperatorRow, ...] = (
     _product("addmm.default", "Gemm", data=("mat1",), weight="mat2", bias="self"),
     _product("baddbmm.default", "MatMul", data=("batch1",), weight="batch2", bias="self", in_integers=False),
     # Other readers of weights.
-    _recurrent("lstm.input", "LSTM"),
-    _recurrent("gru.input", "GRU"),
-    _recurrent("rnn_tanh.input rnn_relu.input", "RNN"),
+    _recurrent("lstm.input attar::packed_lstm.default", "LSTM"),
+    _recurrent("gru.input attar::packed_gru.default", "GRU"),
+    _recurrent("rnn_tanh.input rnn_relu.input attar::packed_rnn_tanh.default attar::packed_rnn_relu.default", "RNN"),
     OperatorRow("embedding.default", "Gather", "embedding", data=("indices",), weight="weight"),
     _attention("scaled_dot_product_attention.default", "Attention", evaluation=("dropout_p", 0.0)),
     # Norms and dropout.

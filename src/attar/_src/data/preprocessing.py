@@ -44,7 +44,7 @@ def parse_preprocessing(text: str) -> Preprocessing | None:
     try:
         fields = {"name": "custom", "layout": "NCHW", **json.loads(text)}
         return _checked(Preprocessing.model_validate_json(json.dumps(fields)))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise SpecError(f"preprocessing {text!r} is not JSON: {error}") from error
     except ValidationError as error:
         raise SpecError(explain(error, where="preprocessing")) from error

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from attar._src.core.axes import Dynamic, batch_axes
 from attar._src.core.errors import DataError, user_code
+from attar._src.core.fields import first_arguments
 from attar._src.deploy.samples import collated, holds_samples, is_array, is_sample, is_whole, one_example, replayable
 from attar._src.train.inputs import as_input, read_raw_inputs
-from attar._src.work.compressed_model import CalibrationInputs
+from attar._src.work.calibration_inputs import CalibrationInputs, Inputs
 
 #: The names of a batch's inputs, none if they are positional, and the inputs.
-NamedInputs = tuple[tuple[str, ...], tuple[Tensor, ...]]
+NamedInputs = tuple[tuple[str, ...], Inputs]
 #: Whether a module computes on a batch: 0 if it raises, 1 if it does, 2 if its output also has the batch's axis 0.
 Fits = Callable[[NamedInputs], int]
 #: A way to read data as batches.
 _Way = Callable[[], Iterable[NamedInputs]]
+#: Names and the inputs of all batches -> the axis of each input that counts examples.
+_FindAxes = Callable[[Sequence[str], Sequence[Inputs]], tuple[int, ...]]
 
 
 def calibration_inputs(
@@ -28,6 +32,7 @@ def calibration_inputs(
     *,
     examples: int,
     batch: int,
+    dynamic: Dynamic = None,
     collate: Callable[[list[Any]], Any] | None = None,
     fits: Fits | None = None,
 ) -> CalibrationInputs:
@@ -36,36 +41,51 @@ def calibration_inputs(
     ``data`` is one of
 
     - an array or a tensor: axis 0 counts examples;
-    - a tuple, list, mapping or dataclass instance of them: the module's inputs, all with the same axis 0, and labels,
-      which are ignored;
+    - a tuple, list, mapping or dataclass instance of them: the module's inputs, with the same number of examples along
+      their batch axes (``core.axes``), and labels, which are ignored;
     - a data set (``torch.utils.data.Dataset``, anything with a length and items) or a list of examples, of which
       ``collate`` makes batches, by default PyTorch's own ``default_collate``;
     - an iterable of batches (a DataLoader, a list of mappings), each in one of the forms of ``train.inputs``; labels
       are ignored.
 
     Arrays and examples are put into batches of ``batch``. ``parameters``: argument of the forward -> is it required?
-    Where data can be read in two ways, such as a list of tensors (examples or batches?), ``fits`` decides: the first
-    way whose batches the module computes on.
+    ``dynamic`` may name the batch axes of inputs. Where data can be read in two ways, such as a list of tensors
+    (examples or batches?), ``fits`` decides: the first way whose batches the module computes on.
 
     Raises:
         DataError: as :func:`collect_inputs`; an input is no tensor; a required argument is missing; both ways fit.
     """
-    ways = _ways(data, parameters, batch, collate)
+
+    def find(names: Sequence[str], batches: Sequence[Inputs]) -> tuple[int, ...]:
+        return _axes(dynamic, names or first_arguments(parameters, len(batches[0])), batches)
+
+    ways = _ways(data, parameters, batch, collate, find)
     chosen = ways[0] if fits is None or len(ways) == 1 else _fitting(ways, fits, data)
-    return collect_inputs(chosen(), examples, of_one=True).of(parameters)
+    return collect_inputs(chosen(), examples, axes=find, of_one=True).of(parameters)
 
 
-def collect_inputs(batches: Iterable[NamedInputs], examples: int, *, of_one: bool = False) -> CalibrationInputs:
+def _axes(dynamic: Dynamic, names: Sequence[str], batches: Sequence[Inputs]) -> tuple[int, ...]:
+    return batch_axes(dynamic, names, [[tuple(tensor.shape) for tensor in batch] for batch in batches])
+
+
+def collect_inputs(
+    batches: Iterable[NamedInputs], examples: int, axes: _FindAxes | None = None, *, of_one: bool = False
+) -> CalibrationInputs:
     """Return the first ``examples`` of batches ``(names, inputs)``, in types that files take.
 
-    A single example is repeated if ``of_one`` allows it.
+    Args:
+        batches: names, none if by position, and inputs.
+        examples: how many.
+        axes: names and all batches -> the axis of each input that counts examples; by default as ``core.axes`` finds.
+        of_one: whether a single example is enough.
 
     Raises:
         DataError: there are fewer than two; an input is not finite; the names differ between batches.
     """
     names: tuple[str, ...] | None = None
-    kept: list[tuple[Tensor, ...]] = []
+    kept: list[Inputs] = []
     notes: dict[str, None] = {}
+    find = axes or partial(_axes, None)
     seen = 0
     for own, raw in batches:
         if names not in (None, own):
@@ -74,47 +94,22 @@ def collect_inputs(batches: Iterable[NamedInputs], examples: int, *, of_one: boo
             )
         names = own
         notes |= dict.fromkeys(_conversions(own, raw))
-        kept.append(tuple(as_input(tensor[: examples - seen]) for tensor in raw))
-        if any(tensor.is_floating_point() and not torch.isfinite(tensor).all() for tensor in kept[-1]):
+        inputs = tuple(map(as_input, raw))
+        if any(tensor.is_floating_point() and not torch.isfinite(tensor).all() for tensor in inputs):
             raise DataError("the inputs have NaN or infinity; remove such examples")
-        seen += len(kept[-1][0])
+        kept.append(inputs)
+        seen += inputs[0].shape[find(own, [inputs])[0]]
         if seen >= examples:
             break
     if seen == 1 and of_one:
-        kept = [tuple(tensor.repeat_interleave(2, 0) for tensor in kept[-1])]
         notes["there is one example, so the ranges of activations come from it alone; give a few hundred"] = None
     elif seen < 2:
         raise DataError("calibration and comparison need at least two examples; give more data")
-    return CalibrationInputs(tuple(kept), names or (), tuple(notes))
+    found = CalibrationInputs(tuple(kept), names or (), find(names or (), kept), tuple(notes))
+    return found.first(examples, cut=True)
 
 
-def check_lengths(inputs: CalibrationInputs, dynamic: Sequence[int]) -> None:
-    """Refuse batches whose inputs differ in length along an axis that is not in ``dynamic``.
-
-    Raises:
-        DataError: it has the axes to write.
-    """
-    names = inputs.names or tuple(f"input {place}" for place in range(len(inputs.batches[0])))
-    for place, name in enumerate(names):
-        shapes = {tuple(batch[place].shape) for batch in inputs.batches}
-        if len({len(shape) for shape in shapes}) > 1:
-            raise DataError(f"{name} has batches of the shapes {_some(shapes)}; give all the same number of axes")
-        sizes = list(zip(*shapes, strict=True))
-        varying = [axis for axis in range(1, len(sizes)) if len(set(sizes[axis])) > 1 and axis not in dynamic]
-        if varying:
-            axes = tuple(sorted({*dynamic, *varying}))
-            raise DataError(
-                f"{name} has batches of the shapes {_some(shapes)}, and the file would have one length along axis "
-                f"{varying[0]}: write dynamic={axes} (on the command line {' '.join(f'--dynamic {a}' for a in axes)}), "
-                "or pad all to one length"
-            )
-
-
-def _some(shapes: set[tuple[int, ...]]) -> str:
-    return " and ".join(map(str, sorted(shapes)[:2]))
-
-
-def _conversions(names: tuple[str, ...], raw: tuple[Tensor, ...]) -> Iterator[str]:
+def _conversions(names: tuple[str, ...], raw: Inputs) -> Iterator[str]:
     for place, tensor in enumerate(raw):
         made = as_input(tensor[:0]).dtype
         if made != tensor.dtype:
@@ -124,17 +119,21 @@ def _conversions(names: tuple[str, ...], raw: tuple[Tensor, ...]) -> Iterator[st
 
 
 def _ways(
-    data: Any, parameters: Mapping[str, bool], batch: int, collate: Callable[[list[Any]], Any] | None
+    data: Any,
+    parameters: Mapping[str, bool],
+    batch: int,
+    collate: Callable[[list[Any]], Any] | None,
+    find: _FindAxes,
 ) -> list[_Way]:
     """Return the ways to read data as batches, the likeliest first."""
     if collate is None and is_whole(data, parameters):
         item = data if isinstance(data, tuple | list) else (data,)
         ways: list[_Way] = [
-            lambda: _whole(item, parameters, batch),
-            lambda: _whole(one_example(item), parameters, batch),
+            lambda: _whole(item, parameters, batch, find),
+            lambda: _whole(one_example(item), parameters, batch, find),
         ]
         several = isinstance(data, tuple) and len(parameters) == 1 and len(data) > 1
-        return [*ways, lambda: _whole((data,), parameters, batch)] if several else ways
+        return [*ways, lambda: _whole((data,), parameters, batch, find)] if several else ways
     if (not isinstance(data, Iterable) and not holds_samples(data)) or isinstance(data, str):
         raise DataError(
             f"data is {type(data).__name__}; give an array, a tensor, a tuple or mapping of them, a data set, or a "
@@ -194,9 +193,7 @@ def _each(items: Iterator[Any]) -> Iterator[Any]:
         yield batch[0]
 
 
-def _whole(item: Any, parameters: Mapping[str, bool], batch: int) -> Iterator[NamedInputs]:
+def _whole(item: Any, parameters: Mapping[str, bool], batch: int, find: _FindAxes) -> Iterator[NamedInputs]:
     names, whole = read_raw_inputs(item, parameters, whole=True)
-    counts = [len(tensor) for tensor in whole]
-    if len(set(counts)) > 1:
-        raise DataError(f"the inputs have {counts} examples; give all of them the same number")
-    return ((names, part) for part in zip(*(tensor.split(batch) for tensor in whole), strict=True))
+    parts = (tensor.split(batch, axis) for tensor, axis in zip(whole, find(names, [whole]), strict=True))
+    return ((names, part) for part in zip(*parts, strict=True))

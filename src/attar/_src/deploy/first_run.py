@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from attar._src.core.axes import Dynamic
 from attar._src.core.errors import AttarError, ModelError, place_of, short_message
-from attar._src.deploy.calibration_inputs import calibration_inputs, check_lengths
+from attar._src.deploy.calibration_inputs import calibration_inputs
 from attar._src.model.capture import in_mode
 from attar._src.model.forms.as_module import as_module, is_uninitialized
 from attar._src.model.interface import call_by_name, flatten_outputs, forward_parameters
-from attar._src.work.compressed_model import CalibrationInputs
+from attar._src.work.calibration_inputs import CalibrationInputs
 
 
 def prepare(
@@ -23,19 +24,20 @@ def prepare(
     examples: int,
     batch: int,
     collate: Callable[[list[Any]], Any] | None = None,
-    dynamic: Sequence[int] = (0,),
+    dynamic: Dynamic = None,
 ) -> tuple[nn.Module, CalibrationInputs, dict[str, str]]:
     """Return a model and its data as a module that runs on its inputs, and notes, by topic, on what was changed.
 
     Raises:
         ModelError: as :func:`as_module` and :func:`run_once`.
-        DataError: as :func:`calibration_inputs` and :func:`check_lengths`.
+        DataError: as :func:`calibration_inputs`.
     """
     module, changes = as_module(model)
     parameters, fits = forward_parameters(module), fit_of(module)
-    inputs = calibration_inputs(data, parameters, examples=examples, batch=batch, collate=collate, fits=fits)
+    inputs = calibration_inputs(
+        data, parameters, examples=examples, batch=batch, dynamic=dynamic, collate=collate, fits=fits
+    )
     run_once(module, inputs)
-    check_lengths(inputs, dynamic)
     return (
         module,
         inputs,

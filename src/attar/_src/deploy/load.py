@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from attar._src.artifact.manifest import Port
 from attar._src.artifact.reader import Artifact, open_artifact
+from attar._src.core.axes import Axes
 from attar._src.core.errors import ModelError
 from attar._src.core.fields import argument_of, python_word
 from attar._src.core.tensors import DTYPES
@@ -48,12 +50,12 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
         raise ModelError(f"the file has the graphs {several}; attar.load takes a file of one, attar.Session runs any")
     record = artifact.manifest.graphs[0]
     example = tuple(torch.from_numpy(np.zeros(port.example or (), DTYPES[port.dtype])) for port in record.inputs)
-    axes = {axis for port in record.inputs for axis, size in enumerate(port.shape) if isinstance(size, str)}
+    axes = [Axes(port.batch_axis, _symbolic(port)) for port in record.inputs]
     parameters = forward_parameters(into)
     known = [_argument(port.name, parameters) for port in record.inputs]
     # Inputs of *args have no name in the signature; they are matched by position.
     names = known if all(argument_of(name, parameters) for name in known) else ()
-    traced = trace(into, example, names=names, dynamic=sorted(axes))
+    traced = trace(into, example, names=names, dynamic=axes)
     untouched = CompressedModel.of(traced)
     tensors = {name: artifact.tensor(name) for name in untouched.stored() if name in artifact.names}
     _check(artifact, traced, untouched)
@@ -68,6 +70,10 @@ def _argument(port: str, parameters: Mapping[str, bool]) -> str:
     """Return the argument of an input: the exporter renames Python's own words, input -> input_1."""
     own = python_word(port)
     return own if port not in parameters and own in parameters else port
+
+
+def _symbolic(port: Port) -> tuple[int, ...]:
+    return tuple(axis for axis, size in enumerate(port.shape) if isinstance(size, str))
 
 
 def _check(artifact: Artifact, traced: TracedModel, untouched: CompressedModel) -> None:

@@ -13,14 +13,15 @@ import torch
 from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack, write_atomically
-from attar._src.deploy.parity import EXAMPLES, Parity, compare_outputs
+from attar._src.deploy.finite import check_model_finite
+from attar._src.deploy.parity import Parity, compare_outputs, compared
 from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.report.record import NAME, read_report, remember
 from attar._src.runtime.session import Session
+from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import (
     MAIN,
     Calibration,
-    CalibrationInputs,
     CompressedModel,
     FileInfo,
     inputs_by_graph,
@@ -48,11 +49,13 @@ def package(
         The report, with the path and SHA-256 of the file.
 
     Raises:
+        ModelError: a tensor to store is not finite, as after a training that diverged.
         ParityError: the decoded file and the compressed model compute different outputs; nothing is written.
     """
     if (path.parent / NAME).exists():
         # Refuses a foreign report before the file is written.
         read_report(path.parent / NAME)
+    check_model_finite(compressed)
     packed = pack(compressed.contents(use), coder=coder)
     artifact = open_artifact(packed)
     inputs = inputs_by_graph(compressed, data)
@@ -81,7 +84,9 @@ def _compare(
 ) -> dict[str, Any]:
     """Compare one graph of a file with the model in PyTorch; return the figures."""
     session, simulated = Session(artifact, graph=graph), compressed.simulate(torch.float64, graph=graph)
-    found = compare_outputs(session, simulated, inputs.first(EXAMPLES).batches, "decoding and comparing")
+    traced = compressed.graphs[graph].traced
+    some = compared(inputs, traced.graph, cut=traced.any_batch)
+    found = compare_outputs(session, simulated, some.batches, "decoding and comparing")
     return found.check(str(path), integers=bool(compressed.graphs[graph].activations)).as_dict()
 
 

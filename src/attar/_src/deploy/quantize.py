@@ -13,16 +13,18 @@ from typing import Any
 from torch import fx
 
 from attar._src.artifact.manifest import Preprocessing
+from attar._src.core.axes import Dynamic
 from attar._src.core.scheme import Granularity
 from attar._src.core.spec import build_spec
-from attar._src.deploy.dry_run import check_deployable
+from attar._src.deploy.dry_run import check_deployable, example_of
 from attar._src.deploy.first_run import prepare
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.model.trace import trace
-from attar._src.work.compressed_model import CalibrationInputs, CompressedModel, FileInfo
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedModel, FileInfo
 from attar._src.work.context import Context
 
 
@@ -78,12 +80,13 @@ def quantize(
     scales: str = "absmax",
     observer: str = "percentile",
     keep: Sequence[str] = (),
+    keep_activations: Sequence[str] = (),
     overrides: Mapping[str, int] | None = None,
     correct_bias: bool = True,
     examples: int = 512,
     batch: int = 64,
     collate: Callable[[list[Any]], Any] | None = None,
-    dynamic: Sequence[int] = (0,),
+    dynamic: Dynamic = None,
     preprocessing: Preprocessing | None = None,
     task: str | None = None,
     class_names: Sequence[str] = (),
@@ -107,12 +110,17 @@ def quantize(
         scales: solver of the weights' scales: ``absmax``, ``mse``, ``minmax`` or ``file.py:name``.
         observer: observer of the activations' ranges: ``minmax``, ``percentile``, ``mse`` or ``file.py:name``.
         keep: globs of layers left in floating point.
+        keep_activations: globs of layers whose inputs stay in floating point while their weights are quantized, or of
+            values by their names in warnings and reports.
         overrides: glob of layers -> bits; the last match wins.
         correct_bias: subtract the mean output error of rounded weights from the biases behind them.
         examples: largest number of inputs to use.
         batch: inputs per batch, if ``data`` is not batched.
         collate: makes a batch of a list of examples, as the ``collate_fn`` of a DataLoader; pads them, for example.
-        dynamic: axes of the inputs whose length may vary at run time; without 0 the batch size is ``batch``.
+        dynamic: axes of the inputs whose length may vary at run time: of every input, ``(0, 1)``, or of inputs by name,
+            the batch axis first: ``{"x": (0, 1), "state": (1,)}`` for a recurrent state ``(layers, batch, hidden)``.
+            By default the batch axes, and those whose length differs between batches. Without the batch axis, as with
+            ``()``, the batch size is ``batch``.
         preprocessing: turns a raw example into an input; stored in the file.
         task, class_names, metric, licence: metadata for the file's users.
 
@@ -142,15 +150,13 @@ def quantize(
         scales=scales,
         observer=observer,
         keep=tuple(keep),
+        keep_activations=tuple(keep_activations),
         overrides=dict(overrides or {}),
         correct_bias=correct_bias,
     )
     module, inputs, notes = prepare(module, data, examples=examples, batch=batch, collate=collate, dynamic=dynamic)
     use = FileInfo(preprocessing, task, tuple(class_names), metric, licence)
-    if 0 in dynamic:
-        first = inputs.example(2)
-    else:
-        first, inputs = inputs.batches[0], inputs.of_one_size()
-    traced = trace(module, first, names=inputs.names, dynamic=dynamic)
+    example, axes, inputs = example_of(inputs, dynamic)
+    traced = trace(module, example, names=inputs.names, dynamic=axes)
     dry_run = check_deployable(module, traced, use, inputs)
     return QuantizationResult(stage.run(CompressedModel.of(traced), Context(inputs)), inputs, use, dry_run, notes)

@@ -67,9 +67,11 @@ def example_feed(runner: Runner, batch: int) -> InputArrays:
         raise DataError(f"{runner.path} has no example sizes; put a .attar file first")
     rng = np.random.default_rng(0)
     feed: InputArrays = {}
-    for name, zeros in runner.session.example(batch).items():
-        if zeros.ndim and len(zeros) != batch:
-            raise DataError(f"input {name!r} has a fixed batch of {len(zeros)}; use --batch {len(zeros)}")
+    zeroed = runner.session.example(batch)
+    for port in runner.session.inputs:
+        name, zeros = port.name, zeroed[port.name]
+        if zeros.ndim and (fixed := zeros.shape[port.batch_axis]) != batch:
+            raise DataError(f"input {name!r} has a fixed batch of {fixed}; use --batch {fixed}")
         real = zeros.dtype.kind == "f"
         feed[name] = rng.standard_normal(zeros.shape).astype(zeros.dtype) if real else zeros
     return feed

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from attar._src.core.axes import Axes, same_axes
 from attar._src.core.errors import AttarError, ModelError
 from attar._src.core.fields import first_arguments
 from attar._src.core.garbage import collection_paused
@@ -26,6 +27,8 @@ from attar._src.model.forms.untraceable import explain_untraceable
 from attar._src.model.interface import flat_entry, forward_parameters
 from attar._src.model.operators import argument, argument_position, aten, operator_of
 from attar._src.model.programs import copy_graph
+from attar._src.model.recurrent.packed import padded_instead_of_packed
+from attar._src.model.recurrent.rules import whole_layers
 from attar._src.model.traced import TracedModel
 
 _LOUD = ("torch.onnx", "onnxscript", "torch.export", "torch.fx.experimental.symbolic_shapes")
@@ -40,7 +43,7 @@ class CapturedModel:
         training: with batch statistics and dropout.
         evaluation: the same nodes in evaluation mode.
         example: the inputs it was captured with.
-        dynamic: axes of every input whose length may vary.
+        axes: of each input.
         names: the arguments these inputs are.
         outputs: the paths of the outputs; empty if they have no names (``model.interface``).
         exports: what it was exported to, by structural variant; filled by ``model.trace``.
@@ -49,7 +52,7 @@ class CapturedModel:
     training: fx.GraphModule
     evaluation: fx.GraphModule
     example: tuple[torch.Tensor, ...]
-    dynamic: tuple[int, ...]
+    axes: tuple[Axes, ...]
     names: tuple[str, ...]
     outputs: tuple[str, ...]
     exports: dict[str, TracedModel] = field(default_factory=dict, repr=False, compare=False)
@@ -64,7 +67,7 @@ def capture(
     example: Sequence[torch.Tensor],
     *,
     names: Sequence[str] = (),
-    dynamic: Sequence[int] = (0,),
+    dynamic: Sequence[int | Axes] = (0,),
     mode: str = "train",
     method: str = "forward",
 ) -> CapturedModel:
@@ -76,7 +79,7 @@ def capture(
         module: any module that ``torch.export`` can trace; float32 parameters.
         example: its inputs, at least two long along every dynamic axis.
         names: the arguments these are, in the order of the signature; by default the first ones.
-        dynamic: axes of every input whose length may vary.
+        dynamic: axes whose length may vary, the same numbers for every input, or the axes of each.
         mode: ``train`` runs the module in training mode and derives evaluation from it; ``eval`` the reverse, for
             modules whose code has a branch for training: that branch is lost, batch statistics and dropout are not.
         method: called instead of ``forward``.
@@ -86,10 +89,16 @@ def capture(
     """
     _check(module, method)
     example = tuple(example)
+    axes = same_axes(dynamic, [tensor.dim() for tensor in example])
     names = tuple(names) or first_arguments(forward_parameters(module, method), len(example))
-    with in_mode(module, train=mode == "train"), flat_entry(module, names, method), quiet_export():
+    with (
+        in_mode(module, train=mode == "train"),
+        flat_entry(module, names, method),
+        quiet_export(),
+        padded_instead_of_packed(),
+    ):
         try:
-            program = torch.export.export(module, example, dynamic_shapes=dynamic_shapes(module, example, dynamic))
+            program = torch.export.export(module, example, dynamic_shapes=dynamic_shapes(module, example, axes))
         except AttarError as error:
             raise type(error)(f"{type(module).__name__} cannot be traced: {error}") from error
         except Exception as error:
@@ -101,7 +110,7 @@ def capture(
     _set_mode(evaluation, train=False)
     returned = program.call_spec.out_spec
     outputs = tuple(returned.context) if returned is not None and returned.type is dict else ()
-    return CapturedModel(training, evaluation, example, tuple(dynamic), names, outputs)
+    return CapturedModel(training, evaluation, example, axes, names, outputs)
 
 
 def _check(module: nn.Module, method: str) -> None:
@@ -163,7 +172,7 @@ def quiet_export() -> Iterator[None]:
         logger.setLevel(logging.CRITICAL)
     try:
         # The exporter prints its graph when it fails.
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), collection_paused():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), collection_paused(), whole_layers():
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -171,13 +180,13 @@ def quiet_export() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def dynamic_shapes(module: nn.Module, example: Sequence[torch.Tensor], axes: Sequence[int]) -> Any:
-    """Return the exporters' argument ``dynamic_shapes`` if these axes of every input vary."""
+def dynamic_shapes(module: nn.Module, example: Sequence[torch.Tensor], axes: Sequence[Axes]) -> Any:
+    """Return the exporters' argument ``dynamic_shapes`` for inputs with these axes."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     names = [name for name, each in inspect.signature(module.forward).parameters.items() if each.kind in kinds]
     shapes = [
-        {axis: torch.export.Dim.DYNAMIC for axis in axes if axis < tensor.dim()} if tensor.dim() else None
-        for tensor in example
+        dict.fromkeys(of.varying, torch.export.Dim.DYNAMIC) if tensor.dim() else None
+        for of, tensor in zip(axes, example, strict=True)
     ]
     # A traced graph takes *args, which no name refers to.
     return tuple(shapes) if len(names) < len(example) else dict(zip(names, shapes, strict=False))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -58,6 +59,33 @@ class Request:
         return make(*(seen[each] for each in self.before()), *self.arguments)
 
 
+class Clip:
+    """Bounds of a value while statistics are collected, as its grid will clip it.
+
+    Attributes:
+        low, high: the bounds.
+        elements, outside: how many elements there were in the last pass, and how many of them outside.
+        furthest: the one of them with the largest magnitude.
+    """
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = low, high
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was counted."""
+        self.elements, self.outside, self.furthest = 0, 0, 0.0
+
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
+        """Return a batch of the value within the bounds, and count what was outside."""
+        beyond = x[((x < self.low) | (x > self.high)) & torch.isfinite(x)]
+        self.elements += x.numel()
+        if beyond.numel():
+            self.outside += beyond.numel()
+            self.furthest = max(self.furthest, float(beyond[beyond.abs().argmax()]), key=abs)
+        return x.clamp(self.low, self.high)
+
+
 def collect(
     graph: fx.GraphModule,
     wanted: Mapping[_K, Sequence[Request]],
@@ -65,6 +93,7 @@ def collect(
     what: str,
     *,
     memory: int = BLOCK_BYTES,
+    clips: Mapping[str, Clip] = MappingProxyType({}),
 ) -> Iterator[tuple[_K, tuple[Statistic, ...]]]:
     """Run real inputs through a graph, and yield each key with its statistics as soon as they are complete.
 
@@ -79,9 +108,10 @@ def collect(
         batches: each the positional inputs of the graph.
         what: a word or two about the work, for the progress bar.
         memory: bytes for the accumulators of a block.
+        clips: value of the graph -> its bounds, for statistics and for all that is computed from it.
 
     Raises:
-        ModelError: a value holds NaN or infinities; it is named.
+        ModelError: a value has only NaN or infinities, or its squares overflow; it is named.
         UnknownName: the graph has no such value.
     """
     names = {node.name for node in graph.graph.nodes}
@@ -94,10 +124,11 @@ def collect(
             seen: dict[Request, Statistic] = {}
             for requests in passes:
                 seen |= {request: request.start(seen) for request in requests}
-                recorder = _Recorder(graph, {request: seen[request] for request in requests})
+                recorder = _Recorder(graph, {request: seen[request] for request in requests}, clips)
                 for batch, _ in zip(batches, ticks, strict=False):
                     with torch.no_grad():
                         recorder.run(*batch)
+            _check_finite(seen)
             for key in keys:
                 yield key, tuple(seen[request] for request in wanted[key])
         next(ticks, None)
@@ -131,11 +162,24 @@ def _whole(requests: Iterable[Request]) -> list[Request]:
     return [each for request in requests for each in request.whole()]
 
 
+def _check_finite(seen: Mapping[Request, Statistic]) -> None:
+    for request, statistic in seen.items():
+        if statistic.left_out and statistic.left_out == statistic.elements:
+            raise ModelError(
+                f"value {' and '.join(map(repr, request.values))} was not finite on the calibration data: "
+                f"{statistic.left_out:,} of {statistic.elements:,} elements are NaN or infinite, or share a vector "
+                "with one; look at the inputs"
+            )
+
+
 class _Recorder(fx.Interpreter):
     """Runs a graph and adds each requested value to its statistics."""
 
-    def __init__(self, graph: fx.GraphModule, seen: Mapping[Request, Statistic]) -> None:
+    def __init__(self, graph: fx.GraphModule, seen: Mapping[Request, Statistic], clips: Mapping[str, Clip]) -> None:
         super().__init__(graph)
+        self.clips = clips
+        for clip in clips.values():
+            clip.reset()
         # Errors raised here name the value themselves.
         self.extra_traceback = False
         self.statistics: dict[str, list[Statistic]] = {}
@@ -145,11 +189,13 @@ class _Recorder(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
+        if n.name in self.clips:
+            result = self.clips[n.name].apply(result)
         for statistic in self.statistics.get(n.name, ()):
             try:
                 statistic.add(result)
             except ModelError as error:
                 raise ModelError(
-                    f"value {n.name!r} was not finite on the calibration data: {error} in one batch; look at the inputs"
+                    f"value {n.name!r} on the calibration data: {error} in one batch; look at the inputs"
                 ) from error
         return result

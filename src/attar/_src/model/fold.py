@@ -10,6 +10,7 @@ f along the output channel. Other batch-norms (behind an activation or padding, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -153,6 +154,32 @@ def _reason_to_keep(source: Any, statistics: tuple[Any, Any], training: Any) -> 
     if len(output_axes(source, dim)) > 1:
         return "a grouped transposed convolution comes before it"
     return None
+
+
+def separate_biases(graph: fx.GraphModule) -> None:
+    """Give every layer a bias of its own where several share one: a module used twice, or tied biases.
+
+    Integer kernels add a bias in steps of input scale times weight scale, and each use has an input of its own.
+
+    Args:
+        graph: changed in place; the second use of ``head.bias`` reads a copy called ``head.bias_use2``.
+    """
+    uses: Counter[int] = Counter()
+    for node in list(graph.graph.nodes):
+        bias = bias_of(node)
+        if not isinstance(bias, fx.Node) or bias.op != "get_attr" or operator_of(node).kind not in ("layer", "product"):
+            continue
+        shared = id(attrgetter(str(bias.target))(graph))
+        uses[shared] += 1
+        if uses[shared] > 1:
+            name = f"{bias.target}_use{uses[shared]}"
+            while name in state_of(graph):
+                name += "_"
+            _assign(graph, name, _value(graph, bias))
+            with graph.graph.inserting_before(node):
+                own = graph.graph.get_attr(name)
+            node.replace_input_with(bias, own)
+    graph.recompile()
 
 
 def merge_batch_norms(graph: fx.GraphModule) -> None:

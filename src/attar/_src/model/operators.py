@@ -11,8 +11,10 @@ import torch
 from torch import fx
 
 from attar._src.core.operators import OPERATOR_TABLE, OperatorRow
+from attar._src.model.recurrent import packed_op
 
 aten = torch.ops.aten
+_NAMESPACES = {"aten": aten, packed_op.NAMESPACE: getattr(torch.ops, packed_op.NAMESPACE)}
 _UNKNOWN = OperatorRow("", data=())
 
 
@@ -21,7 +23,8 @@ def _index(operators: Iterable[OperatorRow]) -> Mapping[Any, list[OperatorRow]]:
     rows: dict[Any, list[OperatorRow]] = {}
     for row in operators:
         for name in row.aten.split():
-            rows.setdefault(attrgetter(name)(aten), []).append(row)
+            namespace, _, overload = name.rpartition("::")
+            rows.setdefault(attrgetter(overload)(_NAMESPACES[namespace or "aten"]), []).append(row)
     return rows
 
 

@@ -23,15 +23,21 @@ _TYPES: dict[int, Any] = {
 
 
 def describe_ports(
-    model: onnx.ModelProto, example: Sequence[torch.Tensor]
+    model: onnx.ModelProto, example: Sequence[torch.Tensor], batch: Sequence[int]
 ) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-    """Describe inputs and outputs; the exporter's symbols become ``batch`` and ``axis1``, in the graph too."""
+    """Describe inputs and outputs; the exporter's symbols become ``batch`` and ``axis1``, in the graph too.
+
+    ``batch`` has the axis of each input that counts the examples.
+    """
     symbols: dict[str, str] = {}
-    inputs = [_port(value, symbols, tensor) for value, tensor in zip(model.graph.input, example, strict=True)]
+    given = zip(model.graph.input, example, batch, strict=True)
+    inputs = [_port(value, symbols, tensor, own) for value, tensor, own in given]
     return tuple(inputs), tuple(_port(value, symbols) for value in model.graph.output)
 
 
-def _port(value: onnx.ValueInfoProto, symbols: dict[str, str], example: torch.Tensor | None = None) -> Port:
+def _port(
+    value: onnx.ValueInfoProto, symbols: dict[str, str], example: torch.Tensor | None = None, batch: int = 0
+) -> Port:
     """Describe an input, which names new symbols, or an output, which has no example."""
     shape: list[int | str] = []
     for axis, dim in enumerate(value.type.tensor_type.shape.dim):
@@ -39,9 +45,9 @@ def _port(value: onnx.ValueInfoProto, symbols: dict[str, str], example: torch.Te
             shape.append(dim.dim_value)
             continue
         if example is not None and dim.dim_param not in symbols:
-            # Axis 0 counts the examples of every input; other lengths may differ between inputs.
-            short = "batch" if axis == 0 else f"axis{axis}"
-            fresh = axis == 0 or short not in symbols.values()
+            # One axis counts the examples of every input; other lengths may differ between inputs.
+            short = "batch" if axis == batch else f"axis{axis}"
+            fresh = axis == batch or short not in symbols.values()
             symbols[dim.dim_param] = short if fresh else f"{value.name}_{short}"
         dim.dim_param = symbols.get(dim.dim_param, dim.dim_param or f"{value.name}_{axis}")
         shape.append(dim.dim_param)

@@ -37,7 +37,11 @@ class Site:
 
 
 def find_sites(
-    graph: fx.GraphModule, deployed: Collection[str], *, skip: Callable[[fx.Node], bool] = lambda _: False
+    graph: fx.GraphModule,
+    deployed: Collection[str],
+    *,
+    skip: Callable[[fx.Node], bool] = lambda _: False,
+    floating: Collection[str] = (),
 ) -> tuple[Site, ...]:
     """Return the sites of a traced graph.
 
@@ -45,16 +49,23 @@ def find_sites(
         graph: a traced graph in evaluation mode.
         deployed: the names of the values of the ONNX graph.
         skip: products whose inputs need not be quantized (layers kept in floating point).
+        floating: the names of values that stay in floating point, with all that they are moved from or to.
     """
     sites = []
-    for group in _groups(graph, _integer_values(graph, skip)):
+    groups = _groups(graph, _integer_values(graph, skip))
+    if floating:
+        kept = {node for group in groups if any(node.name in floating for node in group) for node in group}
+        groups = _groups(graph, _integer_values(graph, skip, kept))
+    for group in groups:
         sources = tuple(node.name for node in group if not _is_moved(node, group))
         if all(name in deployed for name in sources):
             sites.append(Site(tuple(node.name for node in group if node.name in deployed), sources))
     return tuple(sites)
 
 
-def _integer_values(graph: fx.GraphModule, skip: Callable[[fx.Node], bool]) -> set[fx.Node]:
+def _integer_values(
+    graph: fx.GraphModule, skip: Callable[[fx.Node], bool], floating: Collection[fx.Node] = ()
+) -> set[fx.Node]:
     """Return the values that integer kernels would read or write, and those they are moved or added up from."""
     activations = _activations(graph)
     products = {n: row for n in graph.graph.nodes if _is_product(row := operator_of(n)) and not skip(n)}
@@ -63,7 +74,7 @@ def _integer_values(graph: fx.GraphModule, skip: Callable[[fx.Node], bool]) -> s
     found: set[fx.Node] = set()
     while todo:
         value = todo.pop()
-        if value in found or value not in activations:
+        if value in found or value in floating or value not in activations:
             continue
         found.add(value)
         if moves(value):

@@ -27,19 +27,34 @@ class Statistic(ABC):
     It is made as ``kind(*done, *arguments)``: the finished statistics of the same value that ``after`` names, then
     hashable arguments, so that equal requests share one statistic.
 
+    NaN and infinities are left out: single elements of a range, whole vectors of a mean or Hessian.
+
     Attributes:
         after: statistics that must be finished before the first batch is added; each level of them takes a pass.
+        elements: the number of elements of all batches.
+        left_out: how many of them were left out.
     """
 
     after: ClassVar[tuple[type[Statistic], ...]] = ()
+    elements: int = 0
+    left_out: int = 0
 
     @abstractmethod
     def add(self, x: torch.Tensor) -> None:
-        """Add one batch of the value.
+        """Add one batch of the value."""
+
+    def all_finite(self, x: torch.Tensor, figures: torch.Tensor) -> bool:
+        """Count the elements of a batch, and return whether all are finite, as the figures made of them tell.
 
         Raises:
-            ModelError: it holds NaN or infinities.
+            ModelError: the elements are finite and the figures are not.
         """
+        self.elements += x.numel()
+        if torch.isfinite(figures).all():
+            return True
+        if torch.isfinite(x).all():
+            raise ModelError("its squares overflow")
+        return False
 
     @classmethod
     def arguments(cls, window: Window) -> tuple[Any, ...]:
@@ -65,7 +80,12 @@ class Range(Statistic):
     def add(self, x: torch.Tensor) -> None:
         if x.numel():
             ends = torch.stack(torch.aminmax(x.detach()))
-            _check_finite(x, ends)
+            if not self.all_finite(x, ends):
+                whole, x = x.numel(), x[torch.isfinite(x)]
+                self.left_out += whole - x.numel()
+                if not x.numel():
+                    return
+                ends = torch.stack(torch.aminmax(x.detach()))
             low, high = ends.tolist()
             self.low, self.high = min(self.low, low), max(self.high, high)
 
@@ -77,13 +97,21 @@ class Histogram(Statistic):
         low, high: the smallest and the largest value.
         counts: int64, the number of values in each of 4,096 equal bins from ``low`` to ``high``; if these are equal,
             all are in the first bin.
+        zeros: how many values are exactly zero.
     """
 
     after: ClassVar[tuple[type[Statistic], ...]] = (Range,)
 
     def __init__(self, extremes: Range) -> None:
         self.low, self.high = extremes.low, extremes.high
+        self.elements, self.left_out = extremes.elements, extremes.left_out
         self.counts: NDArray[np.int64] = np.zeros(BINS, np.int64)
+        self.zeros = 0
+
+    @property
+    def edges(self) -> NDArray[np.float64]:
+        """The ends of the bins, one more than there are bins."""
+        return np.linspace(self.low, self.high, len(self.counts) + 1)
 
     @property
     def centres(self) -> NDArray[np.float64]:
@@ -92,6 +120,9 @@ class Histogram(Statistic):
         return np.asarray(self.low + width * (np.arange(len(self.counts)) + 0.5), np.float64)
 
     def add(self, x: torch.Tensor) -> None:
+        if self.left_out:
+            x = x[torch.isfinite(x)]
+        self.zeros += x.numel() - int(torch.count_nonzero(x))
         if self.high > self.low:
             counts = torch.histc(x.detach().float(), BINS, self.low, self.high)
             self.counts += counts.cpu().numpy().astype(np.int64)
@@ -107,20 +138,23 @@ class ChannelMean(Statistic):
     """The mean over all axes but ``axis``, which has ``channels`` elements."""
 
     def __init__(self, axis: int, channels: int) -> None:
-        self.axis, self.count = axis, 0
+        self.axis, self.vectors = axis, 0
         self.total = torch.zeros(channels, dtype=torch.float64)
 
     @property
     def mean(self) -> NDArray[np.float64]:
         """The mean of each channel, ``(channels,)``."""
-        return np.asarray((self.total / self.count).numpy())
+        return np.asarray((self.total / self.vectors).numpy())
 
     def add(self, x: torch.Tensor) -> None:
         moved = x.detach().double().movedim(self.axis, -1).flatten(0, -2)
         summed = moved.sum(0).cpu()
-        _check_finite(x, summed)
+        if not self.all_finite(x, summed):
+            moved = moved[torch.isfinite(moved).all(-1)]
+            self.left_out += x.numel() - moved.numel()
+            summed = moved.sum(0).cpu()
         self.total += summed
-        self.count += len(moved)
+        self.vectors += len(moved)
 
     @classmethod
     def arguments(cls, window: Window) -> tuple[Any, ...]:
@@ -160,9 +194,12 @@ class InputHessian(Statistic):
         each = prod(kernel) * x[:1].numel()
         for part in x.split(max(1, _VECTOR_ELEMENTS // max(each, 1))) if x.dim() == len(kernel) + 2 else (x,):
             vectors = self.window.vectors(part)
-            if count := vectors.shape[1]:
+            products = (vectors.mT @ vectors).cpu()
+            if not self.all_finite(vectors, products):
+                whole, vectors = vectors.numel(), vectors[:, torch.isfinite(vectors).all(-1).all(0)]
+                self.left_out += whole - vectors.numel()
                 products = (vectors.mT @ vectors).cpu()
-                _check_finite(x, products)
+            if count := vectors.shape[1]:
                 mean = torch.from_numpy(self.matrix)
                 mean.mul_(self.samples / (self.samples + count))
                 self.samples += count
@@ -176,12 +213,3 @@ class InputHessian(Statistic):
     def nbytes(cls, *arguments: Any) -> int:
         window: Window = arguments[0]
         return 8 * window.groups * window.length**2
-
-
-def _check_finite(x: torch.Tensor, figures: torch.Tensor) -> None:
-    """Raise if the figures made of ``x`` are not finite, with the number of its elements that are not."""
-    if not torch.isfinite(figures).all():
-        wrong = x.numel() - int(torch.isfinite(x).sum())
-        raise ModelError(
-            f"{wrong:,} of {x.numel():,} elements are NaN or infinite" if wrong else "its squares overflow"
-        )

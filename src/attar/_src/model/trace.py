@@ -17,15 +17,18 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.experimental import _config as backed_sizes
 from torch.fx.traceback import NodeSource
 
+from attar._src.core.axes import Axes
 from attar._src.core.errors import ModelError, short_message
 from attar._src.model.bind import bind
 from attar._src.model.capture import CapturedModel, capture, dynamic_shapes, quiet_export
-from attar._src.model.fold import Folding, Refusal, clean, fold_batch_norms, merge_batch_norms
+from attar._src.model.fold import Folding, Refusal, clean, fold_batch_norms, merge_batch_norms, separate_biases
 from attar._src.model.forms.as_module import as_module
 from attar._src.model.ports import describe_ports, name_inputs, name_outputs
 from attar._src.model.programs import state_of
+from attar._src.model.recurrent.onnx_layers import TRANSLATIONS
 from attar._src.model.traced import TracedModel
 
 
@@ -34,7 +37,7 @@ def trace(
     example: Sequence[torch.Tensor],
     *,
     names: Sequence[str] = (),
-    dynamic: Sequence[int] = (0,),
+    dynamic: Sequence[int | Axes] = (0,),
     method: str = "forward",
 ) -> TracedModel:
     """Trace ``module`` in evaluation mode; it keeps its state and mode.
@@ -43,7 +46,7 @@ def trace(
         module: any module that ``torch.export`` can trace, in a form that :func:`as_module` takes.
         example: its inputs, at least two long along every dynamic axis.
         names: the arguments these are; by default the first ones.
-        dynamic: axes of every input whose length may vary.
+        dynamic: axes whose length may vary, the same numbers for every input, or the axes of each.
         method: the entry point, the method that is traced.
 
     Raises:
@@ -83,6 +86,7 @@ def deploy_graph(
         folding = fold_batch_norms(graph, refuse)
         if merge:
             merge_batch_norms(graph)
+        separate_biases(graph)
     state = state_of(graph)
     variant = "\n".join([str(graph.graph), *(f"{name} {_form(value)}" for name, value in state.items())])
     known = captured.exports.get(variant)
@@ -105,13 +109,12 @@ def _export(
     example = captured.example
     with quiet_export(), torch.no_grad():
         try:
+            # Exported here: torch.onnx.export would unroll recurrent layers and, where it fails, try other ways first.
+            with backed_sizes.patch(backed_size_oblivious=True):
+                shapes = dynamic_shapes(graph, example, captured.axes)
+                exported = torch.export.export(graph, example, dynamic_shapes=shapes)
             program = torch.onnx.export(
-                graph,
-                example,
-                dynamo=True,
-                optimize=False,
-                verbose=False,
-                dynamic_shapes=dynamic_shapes(graph, example, captured.dynamic),
+                exported, dynamo=True, optimize=False, verbose=False, custom_translation_table=TRANSLATIONS
             )
         except Exception as error:
             raise ModelError(
@@ -126,7 +129,7 @@ def _export(
         model, bindings, constants = bind(program.model, state)
         name_inputs(model, traced)
         name_outputs(model, traced, captured.outputs)
-    inputs, outputs = describe_ports(model, example)
+    inputs, outputs = describe_ports(model, example, [axes.batch for axes in captured.axes])
     return TracedModel(
         graph=traced,
         names=tuple(state),

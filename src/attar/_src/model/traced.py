@@ -58,6 +58,12 @@ class TracedModel:
         made = {value for node in self.model.graph.node for value in node.output}
         return frozenset(made | {port.name for port in self.inputs})
 
+    @property
+    def any_batch(self) -> bool:
+        """Whether the number of examples may vary."""
+        port = self.inputs[0]
+        return isinstance(port.shape[port.batch_axis], str) if port.shape else False
+
     def state(self) -> dict[str, torch.Tensor]:
         """Return the parameters and buffers of the graph by name, after folding."""
         known = state_of(self.graph)

@@ -13,7 +13,7 @@ from attar._src.pipeline.journal import Journal
 from attar._src.pipeline.model_source import ModelSource
 from attar._src.recipe.recipe import Recipe
 from attar._src.train.precision import Layout, Precision, channels_last, measure_precision
-from attar._src.work.compressed_model import CalibrationInputs
+from attar._src.work.calibration_inputs import CalibrationInputs
 
 _PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _LAYOUTS: tuple[Layout, ...] = get_args(Layout)

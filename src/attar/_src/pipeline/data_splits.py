@@ -29,7 +29,8 @@ from attar._src.recipe.parts import DataSpec
 from attar._src.train.feed import ArrayFeed, LoaderFeed, preprocessor
 from attar._src.train.inputs import SharedParameters, read_raw_inputs
 from attar._src.train.seeds import derive_seed, seed_everything
-from attar._src.work.compressed_model import CalibrationInputs, FileInfo
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import FileInfo
 
 _SHARE = 0.1  # of the training examples, for validation by default
 _BATCH = 64  # examples in a batch of calibration inputs

@@ -83,13 +83,22 @@ class RunFolder:
     def _compare(self, facts: Mapping[str, Any], resume: bool) -> None:
         if not resume:
             raise SpecError(f"{self.path} already has a run; resume it (--resume), or choose another folder")
-        changed = list(differences(json.loads((self.path / _RUN).read_bytes()), json.loads(json.dumps(facts))))
+        changed = list(differences(self._facts(), json.loads(json.dumps(facts))))
         if changed:
             more = f"; and {len(changed) - 4} more" if len(changed) > 4 else ""
             raise SpecError(
                 f"{self.path} cannot be resumed, its files would get other bytes: {'; '.join(changed[:4])}{more}; "
                 "undo the change, or run in another folder"
             )
+
+    def _facts(self) -> Any:
+        try:
+            return json.loads((self.path / _RUN).read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise AttarError(
+                f"{self.path / _RUN} is damaged ({error}), so it is not known what the run was made of; run in another "
+                "folder"
+            ) from error
 
     def close(self) -> None:
         """Release the folder for other runs."""

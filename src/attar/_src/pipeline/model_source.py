@@ -21,7 +21,7 @@ from attar._src.recipe.reference import expand_path
 from attar._src.runtime.session import Session
 from attar._src.train.inputs import SharedParameters
 from attar._src.train.seeds import derive_seed, seed_everything
-from attar._src.work.compressed_model import CalibrationInputs
+from attar._src.work.calibration_inputs import CalibrationInputs
 
 #: Parameters of a module -> real inputs for it.
 InputsFor = Callable[[Mapping[str, bool]], CalibrationInputs]

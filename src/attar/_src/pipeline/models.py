@@ -31,7 +31,8 @@ from attar._src.runtime.session import Session
 from attar._src.train.feed import ArrayFeed, LoaderFeed
 from attar._src.train.seeds import derive_seed
 from attar._src.train.store import CheckpointStore
-from attar._src.work.compressed_model import CalibrationInputs, CompressedModel
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedModel
 from attar._src.work.context import Teacher, TrainingContext
 from attar._src.work.learner import Learner
 from attar._src.work.stage import Stage

@@ -80,7 +80,10 @@ def format_yaml(tree: Mapping[str, Any]) -> bytes:
 def _load(text: str) -> Any:
     yaml = YAML(typ="safe", pure=True)
     yaml.Composer = _Composer
-    return yaml.load(text)
+    try:
+        return yaml.load(text)
+    except RecursionError:
+        raise YAMLError("it is nested too deeply for a recipe") from None
 
 
 def _reason(error: Exception) -> str:

@@ -49,7 +49,7 @@ def read_report(path: Path) -> dict[str, dict[str, Any]]:
     """
     try:
         known = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AttarError(f"{path} is not a report ({error}); move it away or write the model elsewhere") from error
     if not isinstance(known, dict) or not all(isinstance(entry, dict) for entry in known.values()):
         raise AttarError(f"{path} is not a report: it should map the SHA-256 of each file to its measurements")

@@ -132,12 +132,12 @@ class Session:
         return raw.astype(kind, copy=False)
 
     def example(self, batch: int | None = None) -> dict[str, NDArray[Any]]:
-        """Return zeros at the example sizes of the file; first axes that are symbolic have the size ``batch``."""
+        """Return zeros at the example sizes of the file; batch axes that are symbolic have the size ``batch``."""
         feed = {}
         for port in self.inputs:
             sizes = list(port.example or [axis if isinstance(axis, int) else 1 for axis in port.shape])
-            if batch is not None and port.shape and not isinstance(port.shape[0], int):
-                sizes[0] = batch
+            if batch is not None and port.shape and not isinstance(port.shape[port.batch_axis], int):
+                sizes[port.batch_axis] = batch
             feed[port.name] = np.zeros(sizes, DTYPES[port.dtype])
         return feed
 
@@ -159,7 +159,7 @@ class Session:
 
     def _checked(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the inputs as arrays; raise unless names, types and shapes match the ports."""
-        feed = {name: np.asarray(array) for name, array in inputs.items()}
+        feed = {name: _array(name, array) for name, array in inputs.items()}
         form = tuple([(name, array.dtype, array.shape) for name, array in feed.items()])
         # Remember accepted forms: for small networks the checks would take longer than the run.
         if form in self._accepted:
@@ -174,6 +174,13 @@ class Session:
         if len(self._accepted) < _REMEMBERED:
             self._accepted.add(form)
         return feed
+
+
+def _array(name: str, value: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise DataError(f"input {name!r} is no array: its rows differ in length ({error})") from error
 
 
 def _check(array: NDArray[Any], port: Port, symbols: dict[str, tuple[int, str]]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
-import itertools
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -23,7 +21,7 @@ from attar._src.core.tensors import DTYPES, CompressedTensor, Dense
 from attar._src.model.programs import copy_graph, set_tensor, wrap
 from attar._src.model.traced import TracedModel
 from attar._src.model.weights import Weight, find_weights
-from attar._src.train.inputs import arguments_taken
+from attar._src.work.calibration_inputs import CalibrationInputs
 
 #: What the graph of a model is called that has one.
 MAIN = "main"
@@ -48,6 +46,7 @@ class CompressedGraph:
         traced: the module, or one of its methods, as a graph; never changed.
         activations: quantized values of the graph by name, in graph order.
         rounded: those among them where the simulation rounds (the rest are moved copies of these).
+        floating: values that stay in floating point by request, by name in the graph that the file will have.
         folded_later: if batch-norms of ``traced`` are folded after a later training: the folded graph, whose sites are
             those that the file will have.
     """
@@ -55,6 +54,7 @@ class CompressedGraph:
     traced: TracedModel
     activations: Mapping[str, Activation] = field(default_factory=dict)
     rounded: frozenset[str] = frozenset()
+    floating: frozenset[str] = frozenset()
     folded_later: TracedModel | None = None
 
     def stored(self) -> dict[str, NDArray[Any]]:
@@ -221,57 +221,6 @@ def _same(one: Any, other: Any) -> bool:
     alike = one.dtype == other.dtype and one.shape == other.shape
     # NaN equals NaN here.
     return alike and bool(((one == other) | ((one != one) & (other != other))).all())
-
-
-@dataclass(frozen=True)
-class CalibrationInputs:
-    """Batches of real inputs, each a tensor for each input.
-
-    ``names`` are the arguments, none if by position; ``notes`` say what was done to the user's data.
-    """
-
-    batches: tuple[tuple[torch.Tensor, ...], ...]
-    names: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def of(self, parameters: Mapping[str, bool]) -> CalibrationInputs:
-        """Return the inputs of a module, with names; ``parameters``: argument of its forward -> whether required.
-
-        Raises:
-            DataError: a required one is missing.
-        """
-        taken = arguments_taken(parameters, self.names, len(self.batches[0]))
-        if not self.names:
-            return replace(self, names=taken)
-        places = [self.names.index(name) for name in taken]
-        return replace(self, batches=tuple(tuple(batch[i] for i in places) for batch in self.batches), names=taken)
-
-    @property
-    def examples(self) -> int:
-        """The number of examples."""
-        return sum(len(batch[0]) for batch in self.batches)
-
-    def example(self, count: int) -> tuple[torch.Tensor, ...]:
-        """Return as one batch the first ``count`` examples of one shape, or all of the most frequent shape."""
-        alike: dict[tuple[torch.Size, ...], list[tuple[torch.Tensor, ...]]] = {}
-        for batch in self.batches:
-            found = alike.setdefault(tuple(tensor.shape[1:] for tensor in batch), [])
-            found.append(batch)
-            if sum(len(first) for first, *_ in found) >= count:
-                break
-        else:
-            found = max(alike.values(), key=lambda batches: sum(len(first) for first, *_ in batches))
-        return tuple(torch.cat(tensors)[:count] for tensors in zip(*found, strict=True))
-
-    def of_one_size(self) -> CalibrationInputs:
-        """Return the batches as long as the first, for a graph with a fixed batch size."""
-        size = len(self.batches[0][0])
-        return replace(self, batches=tuple(batch for batch in self.batches if len(batch[0]) == size))
-
-    def first(self, examples: int) -> CalibrationInputs:
-        """Return the first batches with at most ``examples`` in all, at least one batch."""
-        ends = list(itertools.accumulate(len(batch[0]) for batch in self.batches))
-        return replace(self, batches=self.batches[: max(1, bisect.bisect_right(ends, examples))])
 
 
 #: Real inputs of the one graph, or of each of several by name.

@@ -36,6 +36,7 @@ class Constraint(nn.Module):
         merges: whether batch-norms that stay in the deployed graph are merged into two vectors.
         weights: name of a weight -> its parametrization.
         values: value of the captured program -> its parametrization; the sources of one site share one.
+        floating: values of the captured program that stay in floating point by request.
     """
 
     order: ClassVar[int] = 0
@@ -43,10 +44,13 @@ class Constraint(nn.Module):
     merges: bool = False
 
     def __init__(
-        self, weights: Mapping[str, Parametrization], values: Mapping[str, Parametrization] | None = None
+        self,
+        weights: Mapping[str, Parametrization],
+        values: Mapping[str, Parametrization] | None = None,
+        floating: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__()
-        self.weights, self.values = dict(weights), dict(values or {})
+        self.weights, self.values, self.floating = dict(weights), dict(values or {}), floating
         # Numbered, as names of submodules must not have dots.
         unique = {id(each): each for each in [*self.weights.values(), *self.values.values()]}
         self.parametrizations = nn.ModuleList(unique.values())

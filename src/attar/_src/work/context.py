@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from attar._src.train.batch import Batch, Feed
 from attar._src.train.store import CheckpointStore
-from attar._src.work.compressed_model import Calibration, CalibrationInputs
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import Calibration
 
 
 class Teacher(Protocol):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import fx, nn
 
 from attar._src.artifact.manifest import Activation
-from attar._src.core.errors import UnknownName
+from attar._src.core.errors import UnknownName, prefixed_errors
 from attar._src.core.rescale import rescale
 from attar._src.core.tensors import Codebook, CompressedTensor, Quantized
 from attar._src.model.capture import CapturedModel
@@ -24,6 +24,7 @@ from attar._src.model.traced import TracedModel
 from attar._src.model.weights import Weight, find_weights
 from attar._src.work.compressed_model import MAIN, CompressedGraph, CompressedModel, FileInfo
 from attar._src.work.constraint import Constraint, Progress
+from attar._src.work.floating_values import floating_values
 from attar._src.work.parametrization import Parametrization
 from attar._src.work.weight_view import WeightView
 
@@ -51,6 +52,7 @@ class Learner:
         weights: the parameters that multiply data, by name.
         constraints: first to act first.
         record: an entry for each stage, stored in the file.
+        warnings: sentences for the user (``CompressedModel.warnings``).
     """
 
     def __init__(
@@ -66,15 +68,30 @@ class Learner:
         self.weights: Mapping[str, Weight] = find_weights(traced.graph)
         self.constraints: list[Constraint] = []
         self.record: list[Mapping[str, Any]] = []
+        self.warnings: list[str] = []
         self.traced = traced
 
-    def places(self, quantized: Collection[str] | None = None) -> list[ActivationPlace]:
-        """Return the sites to quantize if the layers of ``quantized`` weights (None: of all) run in integers."""
+    def places(self, quantized: Collection[str] | None = None, floating: Collection[str] = ()) -> list[ActivationPlace]:
+        """Return the sites to quantize if the layers of ``quantized`` weights (None: of all) run in integers.
+
+        Values in ``floating`` (:meth:`floating_values`) stay in floating point.
+        """
+        kept = [name for name, captured in self.traced.origins.items() if captured in floating]
         return [
             ActivationPlace(tuple(self.traced.origins[name] for name in site.sources), site)
-            for site in self._sites(self.traced, self.weights if quantized is None else quantized)
+            for site in self._sites(self.traced, self.weights if quantized is None else quantized, kept)
             if all(name in self.traced.origins for name in site.sources)
         ]
+
+    def floating_values(self, globs: Sequence[str]) -> frozenset[str]:
+        """Return the values of the captured program that ``globs`` leave in floating point (``keep_activations``).
+
+        Raises:
+            UnknownName: a glob matches no layer and no value.
+        """
+        origins = self.traced.origins
+        kept = floating_values({MAIN: self.traced.graph}, globs)[MAIN]
+        return frozenset(origins[name] for name in kept if name in origins)
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return the parameter called ``name``: itself, not a copy."""
@@ -129,6 +146,11 @@ class Learner:
                 child.train(train)
         return graph
 
+    def warn(self, sentence: str) -> None:
+        """Add a warning, once."""
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
     def update(self, progress: Progress) -> None:
         """Advance every constraint before a step."""
         weights = self.weight_view()
@@ -156,7 +178,8 @@ class Learner:
                 for each in weights.parametrizations(name):
                     each.eval()
                 if last := weights.last(name):
-                    found[name] = last[0].to_compressed(last[1].detach())
+                    with prefixed_errors(f"weight {name!r}"):
+                        found[name] = last[0].to_compressed(last[1].detach())
         return found
 
     def deployed(self, *, fold: bool = True, emit: bool = True) -> CompressedModel:
@@ -185,16 +208,19 @@ class Learner:
                 assert scaled is not None
                 tensors[name] = scaled
         activations, rounded = self._grids(traced, quantized)
-        graphs = {MAIN: CompressedGraph(traced, activations, rounded, None if fold else self.traced)}
-        piece = CompressedModel(graphs, tensors, tuple(self.record))
+        kept = frozenset[str]().union(*(constraint.floating for constraint in self.constraints))
+        deployed = traced if fold else self.traced
+        floating = frozenset(name for name, captured in deployed.origins.items() if captured in kept)
+        graphs = {MAIN: CompressedGraph(traced, activations, rounded, floating, None if fold else self.traced)}
+        piece = CompressedModel(graphs, tensors, tuple(self.record), tuple(self.warnings))
         for constraint in self.constraints:
             piece = constraint.finish(piece)
         return piece
 
-    def _sites(self, traced: TracedModel, quantized: Collection[str]) -> tuple[Site, ...]:
+    def _sites(self, traced: TracedModel, quantized: Collection[str], kept: Collection[str] = ()) -> tuple[Site, ...]:
         weights = find_weights(traced.graph)
         floating = {reader for name in weights.keys() - set(quantized) for reader in weights[name].readers}
-        return find_sites(traced.graph, traced.values, skip=lambda node: node.name in floating)
+        return find_sites(traced.graph, traced.values, skip=lambda node: node.name in floating, floating=kept)
 
     def _rounding(self, value: str | None) -> Parametrization | None:
         """Return the last parametrization that may round a value; those that emit nodes act after the rounding."""

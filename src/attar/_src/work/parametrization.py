@@ -55,6 +55,10 @@ class Parametrization(nn.Module):
         """Return the grid of the activation named ``value`` in the deployed graph, None without one."""
         return None
 
+    def warnings(self, value: str) -> tuple[str, ...]:
+        """Return sentences for the user about the activation named ``value``."""
+        return ()
+
     def emit(self) -> Callable[[fx.Graph, fx.Node], fx.Node] | None:
         """Return a function that adds this operation behind a node of the deployed graph; None for a grid alone."""
         return None

@@ -23,14 +23,16 @@ def adopt(learner: Learner, before: CompressedModel, after: CompressedModel) -> 
     """Continue a learner from its compressed model after stages have changed that.
 
     Quantized weights get their decoded values and a fixed grid: training changes codes, not scales or zero points.
-    Other tensors are copied. Quantized activations keep their grids.
+    Other tensors are copied. Quantized activations keep their grids. Values that a mask of an earlier stage changes (a
+    code other than zero of a pruned element) are masked, and a warning of the model tells how many.
 
     Args:
         before: compressed model of the learner, without folded batch-norms.
         after: ``before`` as changed by stages; tensors that are the same objects in both are skipped.
 
     Raises:
-        SpecError: a tensor is stored in a form that cannot be trained.
+        SpecError: a tensor is stored in a form that cannot be trained, or a parametrization from before does not reach
+            its values.
     """
     changed = {name: tensor for name, tensor in after.tensors.items() if tensor is not before.tensors.get(name)}
     weights = {name: _grid_of(name, tensor) for name, tensor in changed.items() if name in learner.weights}
@@ -40,30 +42,53 @@ def adopt(learner: Learner, before: CompressedModel, after: CompressedModel) -> 
                 f"{name!r} multiplies no data, so a training cannot hold it to a grid; move the stage that quantizes "
                 "it (overrides) behind the training"
             )
+    for sentence in after.warnings:
+        learner.warn(sentence)
     own = {**dict(learner.module.named_parameters()), **dict(learner.module.named_buffers())}
     with torch.no_grad():
         for name, tensor in changed.items():
             values = torch.from_numpy(np.array(tensor.dense()))
-            if name in own and _reaches_unchanged(learner, name, values):
-                own[name].copy_(values)
+            if name in own and (found := _reachable(learner, name, values, weights.get(name))) is not None:
+                own[name].copy_(found)
+                if moved := int((found != values).sum()):
+                    learner.warn(
+                        f"{name!r}: training goes on from {moved:,} of {values.numel():,} elements other than its codes "
+                        "say, as the mask of an earlier stage holds them at zero; quantize after the training instead"
+                    )
     activations: dict[str, Parametrization] = {}
     nodes = after.main.traced.computed_by()
     for place in learner.places(weights):
         grids = [after.main.activations.get(nodes.get(source, "")) for source in place.sources]
         if grids[0] is not None and all(grid is not None for grid in grids):
             activations |= dict.fromkeys(place.sources, FixedActivationGrid(grids[0]))
-    if weights or activations:
-        learner.attach(GridConstraint(weights, activations))
+    origins = learner.traced.origins
+    floating = frozenset(origins[name] for name in after.main.floating if name in origins)
+    if weights or activations or floating:
+        learner.attach(GridConstraint(weights, activations, floating))
     learner.record[:] = [dict(each) for each in after.record]
 
 
-def _reaches_unchanged(learner: Learner, name: str, values: torch.Tensor) -> bool:
-    """Return whether the parametrizations before a weight's grid, such as masks, map ``values`` to themselves."""
-    reached = values
-    for constraint in learner.constraints:
-        if name in constraint.weights and constraint.order < GridConstraint.order:
-            reached = constraint.weights[name](reached)
-    return torch.equal(reached, values)
+def _reachable(learner: Learner, name: str, values: torch.Tensor, grid: Parametrization | None) -> torch.Tensor | None:
+    """Return what a weight should be for the parametrizations before its grid to map it to ``values``, or as near as
+    masks allow; None if its own value does already, as a normalized one does."""
+
+    def reached(weight: torch.Tensor) -> torch.Tensor:
+        for constraint in learner.constraints:
+            if name in constraint.weights and constraint.order < GridConstraint.order:
+                weight = constraint.weights[name](weight)
+        return weight
+
+    masked = reached(values)
+    if torch.equal(masked, values):
+        return values
+    if grid is not None and torch.equal(grid(reached(learner.tensor(name))), values):
+        return None
+    if torch.equal(reached(masked), masked):
+        return masked
+    raise SpecError(
+        f"{name!r}: what a stage made of it cannot be trained further, as a constraint from before changes these values "
+        "(normalize); move the stage behind the training, or end the constraint before it"
+    )
 
 
 def _grid_of(name: str, tensor: CompressedTensor) -> Parametrization:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 
 from attar._src.core.errors import SpecError
-from attar._src.methods.quantize.integer_bias import with_integer_biases
+from attar._src.methods.quantize.integer_layers import fit_integer_layers
 from attar._src.work.compressed_model import CompressedModel
 from attar._src.work.constraint import Constraint
 from attar._src.work.learner import Learner
@@ -21,7 +22,9 @@ class GridConstraint(Constraint):
     family: ClassVar[str] = "grid"
 
     def finish(self, model: CompressedModel) -> CompressedModel:
-        return with_integer_biases(model)
+        warnings = [each for name, grid in self.values.items() for each in grid.warnings(name)]
+        every = tuple(dict.fromkeys((*model.warnings, *warnings)))
+        return fit_integer_layers(replace(model, warnings=every))
 
 
 def positions_on_grids(learner: Learner, what: str) -> dict[str, GridPositions]:

@@ -12,8 +12,7 @@ from torch import fx
 from attar._src.core.float16 import HALF_TYPES, from_half, to_half
 from attar._src.core.scheme import PerTensor, Scheme
 from attar._src.core.tensors import Codebook, CompressedTensor, Dense, Quantized, Sparse, round_to_grid
-from attar._src.methods.quantize.integer_bias import with_integer_biases
-from attar._src.methods.quantize.ptq.solver import flat_index
+from attar._src.methods.quantize.integer_layers import fit_integer_layers, used_scales
 from attar._src.model.operators import argument, kind_of
 from attar._src.work.compressed_model import CompressedModel
 from attar._src.work.constraint import Constraint
@@ -25,7 +24,6 @@ _COARSEST = 1 / 16  # largest step of an 8-bit grid, as a share of the median ma
 _FEWEST = 4  # fewer scales may save less than the record of their type takes
 _SCALE_TOLERANCE = 2.0**-8  # relative: half the spacing of normal bfloat16 numbers, at most
 _OFFSET_TOLERANCE = 1 / 8  # in steps of the finest spacing of the points
-_UNUSED = 2.0**-14  # least value for scales of all-zero codes: the smallest normal number of half precision
 
 
 class LowPrecision(Rule):
@@ -109,7 +107,7 @@ def with_16_bit_scales(tensor: CompressedTensor) -> CompressedTensor:
     it has fewer than 4 scales."""
     if isinstance(tensor, Dense | Sparse) or tensor.scale.size < _FEWEST:
         return tensor
-    scales = _used_scales(tensor) if isinstance(tensor, Quantized) else tensor.scale
+    scales = used_scales(tensor) if isinstance(tensor, Quantized) else tensor.scale
     fields = {"scale": (scales, _scale_tolerance(scales))}
     if isinstance(tensor, Codebook):
         fields["offset"] = tensor.offset, _offset_tolerance(tensor)
@@ -131,24 +129,12 @@ def _offset_tolerance(tensor: Codebook) -> NDArray[np.float64]:
     return np.where(steps > 0, _OFFSET_TOLERANCE * steps, _scale_tolerance(tensor.offset))
 
 
-def _used_scales(tensor: Quantized) -> NDArray[np.float32]:
-    """Return the scales, with those of all-zero codes (a switched-off channel) replaced by the largest of the others.
-
-    Such a scale may be the smallest number of float32, and would rule out half precision for the others.
-    """
-    index = flat_index(tensor.codes, tensor.scheme)
-    zero = 0 if tensor.zero_point is None else tensor.zero_point[index]
-    used = np.zeros(tensor.scale.size, np.bool_)
-    used[index[tensor.codes.reshape(-1) != zero]] = True
-    return np.where(used, tensor.scale, tensor.scale[used].max(initial=_UNUSED))
-
-
 def _with_16_bit_scales(model: CompressedModel) -> CompressedModel:
     """Return the model with scales in 16 bits, and the biases of integer layers in whole steps of these."""
     tensors = {name: with_16_bit_scales(tensor) for name, tensor in model.tensors.items()}
     # From the trained biases, because rounding to two grids in turn can be off by a whole step.
     grids = {name: tensor for name, tensor in tensors.items() if not isinstance(tensor, Dense)}
-    return replace(model, tensors={**tensors, **with_integer_biases(replace(model, tensors=grids)).tensors})
+    return replace(model, tensors={**tensors, **fit_integer_layers(replace(model, tensors=grids)).tensors})
 
 
 def _variances(graph: fx.GraphModule) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from attar._src.core.tensors import Codebook, CompressedTensor, Quantized
 from attar._src.model.operators import kind_of
@@ -55,7 +56,7 @@ def _sites(
     weights = find_weights(deployed.graph)
     floating = [each for name, each in weights.items() if name not in rounded and not is_on_grid(tensors, name)]
     readers = {reader for weight in floating for reader in weight.readers}
-    sites = find_sites(deployed.graph, values, skip=lambda node: node.name in readers)
+    sites = find_sites(deployed.graph, values, skip=lambda node: node.name in readers, floating=graph.floating)
     if graph.folded_later is None:
         return sites
     # The same values by the names that they have while batch-norms are still there.
@@ -73,11 +74,15 @@ def _values(graph: CompressedGraph, tensors: Mapping[str, CompressedTensor]) -> 
     if not graph.activations:
         return {}
     nodes = list(graph.traced.graph.graph.nodes)
+    everywhere = frozenset(node.name for node in nodes)
     placed = {name for site in integer_sites(graph, tensors) for name in site.sources}
+    wanted = {name for site in _sites(graph, tensors, everywhere) for name in site.sources}
     left = {}
-    for site in _sites(graph, tensors, frozenset(node.name for node in nodes)):
+    for site in _sites(replace(graph, floating=frozenset()), tensors, everywhere):
         for name in site.sources:
-            if name not in placed:
+            if name not in wanted:
+                left[name] = "kept by request"
+            elif name not in placed:
                 left[name] = "the deployed graph has no place for its grid"
             elif name not in graph.activations:
                 left[name] = "no stage quantized it"

@@ -6,24 +6,28 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from attar._src.core.axes import Dynamic
 from attar._src.core.errors import DataError
 from attar._src.measure.accuracy import AccuracyMetric
 from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.split import Split
 
 
-def check_test(splits: DataSplits, parameters: Mapping[str, bool], dynamic: Sequence[int]) -> None:
+def check_test(splits: DataSplits, parameters: Mapping[str, bool], dynamic: Dynamic) -> None:
     """Refuse a test split whose inputs are not of the training split's types and shapes.
 
-    Lengths may differ along the ``dynamic`` axes. Of loaders the first batches are compared.
+    Lengths may differ along axes that are ``dynamic``. Of loaders the first batches are compared, and lengths only if
+    ``dynamic`` is given.
 
     Raises:
         DataError: it has both forms.
     """
     train, test = (_forms(splits, split, parameters) for split in (splits.train, splits.test))
+    loaded = splits.train.loader is not None or splits.test.loader is not None
     for name in train.keys() & test.keys():
         (kind, shape), (other, found) = train[name], test[name]
-        fixed = [axis for axis in range(1, len(shape)) if axis not in dynamic]
+        free = dynamic.get(name, ()) if isinstance(dynamic, Mapping) else dynamic or ()
+        fixed = () if dynamic is None and loaded else [axis for axis in range(1, len(shape)) if axis not in free]
         if kind != other or len(shape) != len(found) or any(shape[axis] != found[axis] for axis in fixed):
             raise DataError(
                 f"recipe.data.source: {name} of test is {_form(other, found)} per example, that of train "

@@ -10,7 +10,8 @@ from attar._src.deploy.dry_run import DryRun, dry_run
 from attar._src.pipeline.journal import Journal
 from attar._src.pipeline.model_source import ModelSource
 from attar._src.recipe.recipe import Recipe
-from attar._src.work.compressed_model import CalibrationInputs, FileInfo
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import FileInfo
 
 
 def dry_run_models(

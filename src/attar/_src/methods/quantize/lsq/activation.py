@@ -27,6 +27,7 @@ class LsqActivation(Parametrization):
     Attributes:
         step: 0-d; its absolute value is the scale; NaN before the first batch.
         offset: 0-d, between ``-scale (2^bits - 1)`` and 0.
+        left_out: how many NaN and infinite elements the first batch had.
         below: 1 if values are negative in the first batch and the offset is learned, else 0.
     """
 
@@ -36,6 +37,7 @@ class LsqActivation(Parametrization):
         self.step = nn.Parameter(torch.tensor(torch.nan))
         self.offset = nn.Parameter(torch.tensor(0.0))
         self.below = nn.Buffer(torch.tensor(0.0))
+        self.left_out = nn.Buffer(torch.tensor(0))
 
     @property
     def known(self) -> bool:
@@ -55,14 +57,18 @@ class LsqActivation(Parametrization):
         )
 
     def initialize(self, x: torch.Tensor) -> None:
-        """Set step and offset to the grid with the least squared error over ``x``; refuse NaN and infinities."""
-        low, high = (float(end) for end in fake_quantize.activation_extremes(x))
+        """Set step and offset to the grid with the least squared error over its finite elements; refuse ``x`` if none is."""
+        *ends, left_out = fake_quantize.activation_extremes(x)
+        low, high = map(float, ends)
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ModelError(
                 f"an activation was not finite in the first batch (between {low} and {high}); check the inputs for "
                 "infinities"
             )
         flat = x.reshape(-1)
+        if left_out:
+            flat = flat[torch.isfinite(flat)]
+            self.left_out.fill_(left_out)
         seen = Histogram(Range(low, high))
         seen.add(flat[:: max(1, flat.numel() // _SAMPLED)])
         scale, zero_point = spanning_grid(*LeastSquares().range(seen, self.bits), self.bits)
@@ -86,6 +92,9 @@ class LsqActivation(Parametrization):
             return
         with torch.no_grad():
             self.offset.copy_(torch.maximum(self.offset.clamp(max=0.0), -self.scale() * self.top))
+
+    def warnings(self, value: str) -> tuple[str, ...]:
+        return fake_quantize.left_out_warning(value, int(self.left_out), "in the first batch")
 
     def grid(self, value: str) -> Activation | None:
         if not self.known:

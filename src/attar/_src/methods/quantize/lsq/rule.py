@@ -48,7 +48,7 @@ class Lsq(Rule):
 
     Attributes:
         bits: bits of a weight.
-        granularity, keep, overrides: as in ``quantize``.
+        granularity, keep, keep_activations, overrides: as in ``quantize``.
         narrow_range: leave out the most negative code, so that 2 bits are -1, 0 and 1.
         through: bits before ``bits``, wider first, for equal shares of the time until ``until``: ``through: [8, 6],
             bits: 4`` is 8 bits for the first quarter of a stage, 6 for the second, then 4. A weight with more bits of
@@ -63,6 +63,7 @@ class Lsq(Rule):
     granularity: GranularityChoice = None
     narrow_range: bool = True
     keep: tuple[str, ...] = ()
+    keep_activations: tuple[str, ...] = ()
     overrides: dict[str, GridBits] = {}
     through: tuple[GridBits, ...] = ()
     until: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -92,17 +93,24 @@ class Lsq(Rule):
             with prefixed_errors(f"lsq at {name!r}"):
                 weights[name] = LsqWeight(view.effective(name), scheme, shifted=self.offset, first=first)
         values: dict[str, LsqActivation] = {}
+        floating = learner.floating_values(self.keep_activations)
         if self.activations is not None:
-            for place in learner.places(bits):
+            for place in learner.places(bits, floating):
                 values |= dict.fromkeys(place.sources, LsqActivation(self.activations))
-        return LsqConstraint(self, weights, values)
+        return LsqConstraint(self, weights, values, floating)
 
 
 class LsqConstraint(GridConstraint):
     """The grids of an :class:`Lsq`."""
 
-    def __init__(self, rule: Lsq, weights: dict[str, LsqWeight], values: dict[str, LsqActivation]) -> None:
-        super().__init__(weights, values)
+    def __init__(
+        self,
+        rule: Lsq,
+        weights: dict[str, LsqWeight],
+        values: dict[str, LsqActivation],
+        floating: frozenset[str] = frozenset(),
+    ) -> None:
+        super().__init__(weights, values, floating)
         self.rule = rule
 
     def update(self, progress: Progress, weights: WeightView) -> None:

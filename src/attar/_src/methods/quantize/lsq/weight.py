@@ -67,9 +67,11 @@ class LsqWeight(Parametrization):
         else:
             mean = self._mean(values)
             step = 3 * self._mean((values - mean[self.index]).square()).sqrt() / 2 ** (scheme.bits - 1)
-        # All-zero elements get the mean of the other steps, because a tiny step would clip them when they grow.
+        # All-zero elements get the mean of the other steps, because a tiny step would clip them when they grow; in a
+        # zero-initialised layer that of PyTorch's default weights, whose mean magnitude is 1 / (2 sqrt(inputs)).
         alive = step > TINY
-        usual = step[alive].mean() if alive.any() else step.new_tensor(TINY)
+        inputs = values[:1].numel()
+        usual = step[alive].mean() if alive.any() else step.new_tensor(1 / math.sqrt(max(inputs, 1) * scheme.qmax))
         with torch.no_grad():
             self.step.copy_(torch.where(alive, step, usual))
             if self.offset is not None:

@@ -45,15 +45,18 @@ class MinMax(Observer):
 
 
 class Percentile(Observer):
-    """The range without one value in 100,000 at each end."""
+    """The range without one value in 100,000 at each end, and at most one in 100 of those that are not zero.
+
+    If these reach four times as far, as one broken pixel does, they are clipped while other ranges are found too.
+    """
 
     name: ClassVar[str] = "percentile"
     share: ClassVar[float] = 1e-5
 
     def range(self, seen: Histogram, bits: int) -> tuple[float, float]:
         cumulated, last = np.cumsum(seen.counts), len(seen.counts) - 1
-        tail = self.share * cumulated[-1]
-        edges = np.linspace(seen.low, seen.high, len(seen.counts) + 1)
+        tail = min(self.share * cumulated[-1], 0.01 * (cumulated[-1] - seen.zeros))
+        edges = seen.edges
         start = int(np.searchsorted(cumulated, tail, side="right"))
         stop = int(np.searchsorted(cumulated, cumulated[-1] - tail, side="left"))
         return float(edges[min(start, last)]), float(edges[min(stop, last) + 1])
@@ -96,7 +99,8 @@ def site_grids(seen: Mapping[Site, Statistic], observer: Observer, bits: int) ->
 def spanning_grid(low: float, high: float, bits: int) -> tuple[float, int]:
     """Return scale and zero point of the unsigned grid that spans ``low``, ``high`` and zero.
 
-    ``S = (high - low) / (2^bits - 1)`` and ``Z = round(-low / S)``, so that zero (padding, ReLU) is exact.
+    ``S = (high - low) / (2^bits - 1)`` and ``Z = round(-low / S)``, so that zero (padding, ReLU) is exact. A value that
+    was always zero gets the grid of [0, 1], a usual one.
 
     Example:
         >>> spanning_grid(-1.0, 3.0, 2)
@@ -104,5 +108,7 @@ def spanning_grid(low: float, high: float, bits: int) -> tuple[float, int]:
     """
     low, high = min(low, 0.0), max(high, 0.0)
     levels = (1 << bits) - 1
-    scale = float(np.float32(max((high - low) / levels, TINY)))
+    scale = float(np.float32((high - low) / levels))
+    if scale < TINY:
+        low, scale = 0.0, float(np.float32(1 / levels))
     return scale, int(np.clip(np.rint(-low / scale), 0, levels))

@@ -17,7 +17,7 @@ from attar._src.model.collect import Request
 from attar._src.model.statistics import Statistic
 from attar._src.model.weights import Weight, weight_input
 
-#: Smallest scale, so that a channel of zeros has a positive, normal one.
+#: Smallest scale: the smallest normal number of float32.
 TINY = float(np.finfo(np.float32).tiny)
 #: Shares of a range among which solvers and observers choose where to clip: 1.00, 0.99, ..., 0.30.
 RATIOS = np.linspace(1.0, 0.3, 71)
@@ -99,11 +99,16 @@ def affine_grid(
     """Return scales and zero points of grids that span ``[low, high]``, with ``low <= 0 <= high``, all ``(count,)``.
 
     Symmetric: ``S = max(-low, high) / qmax``, or ``/ -qmin`` on a one-bit grid, whose qmax is 0; no zero points.
-    Asymmetric: ``S = (high - low) / qmax``, ``Z = round(-low / S)``.
+    Asymmetric: ``S = (high - low) / qmax``, ``Z = round(-low / S)``. Ranges of zero get the largest of the other
+    scales, so that integer kernels can read them and training can leave zero; if all are, the scale of [-1, 1].
     """
     if scheme.symmetric:
-        scale = np.maximum(-low, high) / (scheme.qmax or -scheme.qmin)
-        return np.maximum(scale, TINY).astype(np.float32), None
-    spread = np.maximum((high - low) / scheme.qmax, TINY).astype(np.float32)
+        return _normal_scales(np.maximum(-low, high) / (levels := scheme.qmax or -scheme.qmin), levels), None
+    spread = _normal_scales((high - low) / scheme.qmax, scheme.qmax)
     zero = np.clip(np.rint(-low / spread), scheme.qmin, scheme.qmax)
     return spread, zero.astype(np.uint8)
+
+
+def _normal_scales(scale: NDArray[np.float64], levels: int) -> NDArray[np.float32]:
+    small = scale < TINY
+    return np.where(small, scale[~small].max(initial=0.0) or 1 / levels, scale).astype(np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal
 
@@ -16,19 +16,55 @@ from attar._src.core.errors import SpecError, UnknownName, prefixed_errors
 from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
-from attar._src.methods.quantize.integer_bias import with_integer_biases
+from attar._src.methods.quantize.integer_layers import fit_integer_layers
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
 from attar._src.methods.quantize.ptq.calibration import site_grids, site_requests
+from attar._src.methods.quantize.ptq.outliers import add_clips, range_warnings, source_requests
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
 from attar._src.methods.quantize.ptq.solver import input_requests
 from attar._src.methods.quantize.ptq.solvers import Absmax
 from attar._src.methods.quantize.unquantized import integer_sites
-from attar._src.model.collect import Request, collect
+from attar._src.model.collect import Clip, Request, collect
 from attar._src.model.sites import Site
+from attar._src.model.statistics import Statistic
 from attar._src.model.weights import Weight
-from attar._src.work.compressed_model import CalibrationInputs, CompressedGraph, CompressedModel, inputs_by_graph
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedGraph, CompressedModel, inputs_by_graph
 from attar._src.work.context import Context, Trial
+from attar._src.work.floating_values import floating_values, layer_reading
 from attar._src.work.stage import Stage
+
+
+@dataclass
+class _Observed:
+    """What was observed of the sites of a graph.
+
+    Attributes:
+        seen: site -> its statistic.
+        clips: source of a site -> the bounds that its values had.
+        left_out: values -> how many of how many elements their statistics left out.
+    """
+
+    seen: dict[Any, Any]
+    clips: dict[str, Clip]
+    left_out: dict[tuple[str, ...], tuple[int, int]] = field(default_factory=dict)
+
+    def count(self, requests: Iterable[Request], found: Iterable[Statistic]) -> None:
+        """Note the elements that statistics left out."""
+        for request, statistic in zip(requests, found, strict=True):
+            if statistic.left_out:
+                self.left_out[request.values] = (statistic.left_out, statistic.elements)
+
+    @property
+    def warnings(self) -> list[str]:
+        if not self.left_out:
+            return []
+        counted = [f"{' and '.join(map(repr, v))} ({n:,} of {of:,} elements)" for v, (n, of) in self.left_out.items()]
+        more = f" and {len(counted) - 3} more values" if len(counted) > 3 else ""
+        return [
+            f"calibration left out NaN and infinities, and the vectors that hold them: {', '.join(counted[:3])}{more}; "
+            "if the module does not expect them, look at the inputs (a wholly padded example, the logarithm of zero)"
+        ]
 
 
 class PostTrainingQuantize(Stage):
@@ -47,6 +83,8 @@ class PostTrainingQuantize(Stage):
         observer: name of the observer of the activations' ranges.
         layers: globs of layers to quantize.
         keep: globs of layers or tensors that get no grid here; a grid of an earlier stage stays.
+        keep_activations: globs of layers whose inputs stay in floating point while their weights are quantized, or of
+            values by their names in warnings and reports; all layers that read such a value read it so.
         overrides: glob of layers or tensors -> bits, also outside ``layers``; the last match wins.
         correct_bias: subtract the mean output error of rounded weights from the biases.
     """
@@ -62,6 +100,7 @@ class PostTrainingQuantize(Stage):
     observer: str = "percentile"
     layers: tuple[str, ...] = ("*",)
     keep: tuple[str, ...] = ()
+    keep_activations: tuple[str, ...] = ()
     overrides: dict[str, GridBits] = {}
     correct_bias: bool = True
 
@@ -78,6 +117,7 @@ class PostTrainingQuantize(Stage):
     def try_on(self, model: CompressedModel, trial: Trial) -> CompressedModel:
         """Look up solver and observer, and round every selected weight with ``absmax``."""
         OBSERVERS[self.observer]
+        model = self._with_floating_values(model)
         state, weights, readers = model.state(), model.weights(), model.readers()
         bits = self._bits(weights, state)
         for name, graph in model.graphs.items():
@@ -99,6 +139,7 @@ class PostTrainingQuantize(Stage):
             SpecError: a scheme does not fit a weight.
         """
         inputs = inputs_by_graph(model, context.calibration)
+        model = self._with_floating_values(model)
         # Values as earlier stages stored them; the traced graph has those before pruning and rounding.
         state = model.state()
         state |= {name: torch.from_numpy(np.array(t.dense())) for name, t in model.tensors.items() if name in state}
@@ -106,12 +147,21 @@ class PostTrainingQuantize(Stage):
         solved: dict[str, CompressedTensor] = {}
         seen = {name: self._solve(model, name, inputs[name], state, bits, solved) for name in model.graphs}
         tensors, graphs = {**model.tensors, **solved}, dict(model.graphs)
+        warnings = [each for found in seen.values() for each in found.warnings]
         if self.activations is not None:
             for name in graphs:
-                graphs[name] = self._calibrate(model, name, inputs[name], bits, tensors, seen[name])
+                graphs[name], more = self._calibrate(model, name, inputs[name], bits, tensors, seen[name])
+                warnings += more
         examples = sum(each.examples for each in inputs.values())
         record: dict[str, Any] = self.describe() | {"bits": self.bits, "calibration_examples": examples}
-        return with_integer_biases(model.done(record, tensors=tensors, graphs=graphs))
+        every = tuple(dict.fromkeys((*model.warnings, *warnings)))
+        return fit_integer_layers(model.done(record, tensors=tensors, graphs=graphs, warnings=every))
+
+    def _with_floating_values(self, model: CompressedModel) -> CompressedModel:
+        deployed = {name: (each.folded_later or each.traced).graph for name, each in model.graphs.items()}
+        kept = floating_values(deployed, self.keep_activations)
+        graphs = {name: replace(each, floating=each.floating | kept[name]) for name, each in model.graphs.items()}
+        return replace(model, graphs=graphs)
 
     def _solve(
         self,
@@ -121,8 +171,8 @@ class PostTrainingQuantize(Stage):
         state: Mapping[str, torch.Tensor],
         bits: Mapping[str, int],
         solved: dict[str, CompressedTensor],
-    ) -> dict[Any, Any]:
-        """Add the tensors of one graph to ``solved``; return the statistics of its sites."""
+    ) -> _Observed:
+        """Add the tensors of one graph to ``solved``; return what was observed of its sites."""
         graph, program, solver = model.graphs[name], model.unrounded(name), SOLVERS[self.scales]
         readers = model.readers()
         own = {key: width for key, width in bits.items() if readers[key][0] == name}
@@ -130,19 +180,25 @@ class PostTrainingQuantize(Stage):
         sites = integer_sites(graph, model.tensors, bits) if self.activations is not None else ()
         wanted: dict[Any, tuple[Request, ...]] = {**self._input_requests(model, program, own), **means}
         wanted |= site_requests(sites, OBSERVERS[self.observer])
+        wanted |= source_requests(sites)
         weights = model.weights()
-        seen: dict[Any, Any] = {}
-        # A weight is solved once the statistics of its inputs are complete, so that they need not be kept.
-        for key, found in collect(program, wanted, inputs.batches, "calibrating"):
-            if key in own:
-                with prefixed_errors(f"stage quantize at {key!r}"):
-                    scheme = self._scheme(own[key], weights.get(key))
-                    statistics = dict(zip(solver.inputs, found, strict=True)) or None
-                    solved[key] = solver.solve(state[key].numpy(), scheme, statistics)
-            else:
-                (seen[key],) = found
-        solved |= corrected_biases(state, solved, {layer: seen.pop(layer) for layer in means})
-        return seen
+        clips: dict[str, Clip] = {}
+        while True:
+            observed = _Observed({}, clips)
+            # A weight is solved once the statistics of its inputs are complete, so that they need not be kept.
+            for key, found in collect(program, wanted, inputs.batches, "calibrating", clips=clips):
+                observed.count(wanted[key], found)
+                if key in own:
+                    with prefixed_errors(f"stage quantize at {key!r}"):
+                        scheme = self._scheme(own[key], weights.get(key))
+                        statistics = dict(zip(solver.inputs, found, strict=True)) or None
+                        solved[key] = solver.solve(state[key].numpy(), scheme, statistics)
+                else:
+                    (observed.seen[key],) = found
+            if not add_clips(clips, observed.seen):
+                break
+        solved |= corrected_biases(state, solved, {layer: observed.seen.pop(layer) for layer in means})
+        return observed
 
     def _calibrate(
         self,
@@ -151,9 +207,9 @@ class PostTrainingQuantize(Stage):
         inputs: CalibrationInputs,
         bits: Mapping[str, int],
         tensors: Mapping[str, CompressedTensor],
-        seen: Mapping[Site, Any],
-    ) -> CompressedGraph:
-        """Return one graph with grids for the sites of its quantized layers.
+        observed: _Observed,
+    ) -> tuple[CompressedGraph, list[str]]:
+        """Return one graph with grids for the sites of its quantized layers, and warnings about them.
 
         A stage of some ``layers`` leaves the grids of sites that none of these reads or writes as they are.
         """
@@ -170,12 +226,15 @@ class PostTrainingQuantize(Stage):
             else:
                 sites.append(site)
         # If a solver left a weight in floating point, the sites differ from the expected ones.
-        missing = site_requests([site for site in sites if site not in seen], observer)
-        more = {site: found for site, (found,) in collect(program, missing, inputs.batches, "calibrating")}
-        grids = kept | site_grids({site: {**seen, **more}[site] for site in sites}, observer, self.activations)
+        missing = site_requests([site for site in sites if site not in observed.seen], observer)
+        more = collect(program, missing, inputs.batches, "calibrating", clips=observed.clips)
+        seen = observed.seen | {site: found for site, (found,) in more}
+        grids = kept | site_grids({site: seen[site] for site in sites}, observer, self.activations)
         ordered = {node.name: grids[node.name] for node in program.graph.nodes if node.name in grids}
         rounded = frozenset(source for site in sites for source in site.sources)
-        return replace(graph, activations=ordered, rounded=rounded | (graph.rounded & kept.keys()))
+        layers = {site: layer_reading(program, site.values) for site in sites}
+        warnings = range_warnings({site: grids[site.sources[0]] for site in sites}, seen, observed.clips, layers)
+        return replace(graph, activations=ordered, rounded=rounded | (graph.rounded & kept.keys())), warnings
 
     def _input_requests(
         self, model: CompressedModel, graph: fx.GraphModule, names: Iterable[str]

@@ -10,7 +10,11 @@ from torch import nn
 from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import ModelError
 from attar._src.methods.quantize.ptq.calibration import spanning_grid
-from attar._src.methods.quantize.qat.fake_quantize import activation_extremes, fake_quantize_activation
+from attar._src.methods.quantize.qat.fake_quantize import (
+    activation_extremes,
+    fake_quantize_activation,
+    left_out_warning,
+)
 from attar._src.work.parametrization import Parametrization
 
 RANGE_MOMENTUM = 0.05  # weight of a batch in the running range
@@ -27,6 +31,7 @@ class ActivationGrid(Parametrization):
         range: running range ``(low, high)``, NaN before the first batch.
         batch: range since the last :meth:`advance`, ``(inf, -inf)`` without values.
         scale, zero_point: grid that spans ``range``, 0-d.
+        left_out: how many NaN and infinite elements the ranges left out.
     """
 
     def __init__(self, bits: int) -> None:
@@ -36,6 +41,7 @@ class ActivationGrid(Parametrization):
         self.batch = nn.Buffer(torch.tensor([torch.inf, -torch.inf]))
         self.scale = nn.Buffer(torch.tensor(torch.nan))
         self.zero_point = nn.Buffer(torch.tensor(0.0))
+        self.left_out = nn.Buffer(torch.tensor(0))
 
     @property
     def known(self) -> bool:
@@ -45,14 +51,15 @@ class ActivationGrid(Parametrization):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``x`` on the grid, unchanged before one is set; the gradient passes where ``x`` is in range."""
         if self.training and self.watching:
-            low, high = activation_extremes(x)
+            low, high, left_out = activation_extremes(x)
+            self.left_out.add_(left_out)
             self.batch.copy_(torch.stack([torch.minimum(self.batch[0], low), torch.maximum(self.batch[1], high)]))
         if not self.known:
             return x
         return fake_quantize_activation(x, self.scale, self.zero_point, 0, (1 << self.bits) - 1)
 
     def advance(self) -> None:
-        """Update the running range with the values since the last call; refuse NaN and infinities."""
+        """Update the running range with the values since the last call; refuse them if none was finite."""
         seen = self.batch.tolist()
         if seen == [math.inf, -math.inf]:
             return
@@ -72,6 +79,9 @@ class ActivationGrid(Parametrization):
             scale, zero_point = spanning_grid(low, high, self.bits)
             self.scale.fill_(scale)
             self.zero_point.fill_(zero_point)
+
+    def warnings(self, value: str) -> tuple[str, ...]:
+        return left_out_warning(value, int(self.left_out), "in training")
 
     def grid(self, value: str) -> Activation | None:
         if not self.known:

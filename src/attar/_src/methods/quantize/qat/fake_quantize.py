@@ -50,10 +50,29 @@ def fake_quantize_activation(x: Tensor, scale: Tensor, zero_point: Tensor, qmin:
     return rounded
 
 
-def activation_extremes(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return minimum and maximum of ``x`` as 0-d float32 tensors, without gradient."""
+def activation_extremes(x: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Return minimum and maximum of ``x`` as 0-d float32 tensors, without gradient, and how many elements were left out.
+
+    NaN and infinities are left out, unless ``x`` has nothing else.
+    """
     low, high = torch.aminmax(x.detach())
-    return low.float(), high.float()
+    left_out = 0
+    if not torch.isfinite(high - low):
+        finite = x.detach()[torch.isfinite(x)]
+        if finite.numel():
+            left_out = x.numel() - finite.numel()
+            low, high = torch.aminmax(finite)
+    return low.float(), high.float(), left_out
+
+
+def left_out_warning(value: str, count: int, when: str) -> tuple[str, ...]:
+    """Return the sentence that the range of a value left out ``count`` elements, none if it left out none."""
+    if not count:
+        return ()
+    return (
+        f"value {value!r}: {count:,} elements {when} were NaN or infinite; its range leaves them out; look at the "
+        "inputs (a wholly padded example, the logarithm of zero)",
+    )
 
 
 def pass_inside(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:

@@ -34,6 +34,8 @@ class Rounding(Spec):
         scales: ``absmax`` spans the current weight in every step; other solvers run every ``every`` steps.
         every: steps between two runs of a solver.
         keep: globs of layers or weights that get no grid here; a grid of an earlier stage stays.
+        keep_activations: globs of layers whose inputs stay in floating point while their weights are quantized, or of
+            values by their names in warnings and reports.
         overrides: glob of layers or weights -> bits; the last match wins.
         freeze: share of the stage after which the ranges of activations are fixed.
     """
@@ -44,6 +46,7 @@ class Rounding(Spec):
     scales: str = "absmax"
     every: Annotated[int, Field(ge=1)] = 50
     keep: tuple[str, ...] = ()
+    keep_activations: tuple[str, ...] = ()
     overrides: dict[str, GridBits] = {}
     freeze: Annotated[float, Field(gt=0, le=1)] = 0.5
 
@@ -73,17 +76,24 @@ class StraightThrough(Rounding, Rule):
             with prefixed_errors(f"quantize at {name!r}"):
                 weights[name] = WeightGrid(learner.tensor(name), scheme, solver)
         values: dict[str, ActivationGrid] = {}
+        floating = learner.floating_values(self.keep_activations)
         if self.activations is not None:
-            for place in learner.places(bits):
+            for place in learner.places(bits, floating):
                 values |= dict.fromkeys(place.sources, ActivationGrid(self.activations))
-        return StraightThroughConstraint(self, weights, values)
+        return StraightThroughConstraint(self, weights, values, floating)
 
 
 class StraightThroughConstraint(GridConstraint):
     """The grids of a :class:`StraightThrough`."""
 
-    def __init__(self, rule: Rounding, weights: dict[str, WeightGrid], values: dict[str, ActivationGrid]) -> None:
-        super().__init__(weights, values)
+    def __init__(
+        self,
+        rule: Rounding,
+        weights: dict[str, WeightGrid],
+        values: dict[str, ActivationGrid],
+        floating: frozenset[str] = frozenset(),
+    ) -> None:
+        super().__init__(weights, values, floating)
         self.rule = rule
 
     def update(self, progress: Progress, weights: WeightView) -> None:

@@ -11,7 +11,8 @@ from attar._src.methods.quantize.low_precision import LowPrecision
 from attar._src.methods.quantize.lsq.rule import Lsq
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.runtime.session import Session
-from attar._src.work.compressed_model import CalibrationInputs, FileInfo
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import FileInfo
 from attar._src.work.context import Context
 
 X = torch.randn(16, 2, 8, 8, generator=torch.Generator().manual_seed(1))

@@ -1,0 +1,115 @@
+"""CalibrationInputs: real inputs of a module in batches, with the axes that count examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from attar._src.train.inputs import arguments_taken
+
+#: The inputs of one batch, in the order of the module's arguments.
+Inputs = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class CalibrationInputs:
+    """Batches of real inputs.
+
+    Attributes:
+        batches: each a tensor for each input.
+        names: the arguments they are, none if by position.
+        axes: the axis of each input that counts examples; none if it is axis 0 of all.
+        notes: what was done to the user's data, in sentences.
+    """
+
+    batches: tuple[Inputs, ...]
+    names: tuple[str, ...] = ()
+    axes: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def of(self, parameters: Mapping[str, bool]) -> CalibrationInputs:
+        """Return the inputs of a module, with names; ``parameters``: argument of its forward -> whether required.
+
+        Raises:
+            DataError: a required one is missing.
+        """
+        taken = arguments_taken(parameters, self.names, len(self.batches[0]))
+        if not self.names:
+            return replace(self, names=taken)
+        places = [self.names.index(name) for name in taken]
+        batches = tuple(tuple(batch[i] for i in places) for batch in self.batches)
+        axes = tuple(self.axes[i] for i in places) if self.axes else ()
+        return replace(self, batches=batches, names=taken, axes=axes)
+
+    @property
+    def batch_axes(self) -> tuple[int, ...]:
+        """The axis of each input that counts examples."""
+        return self.axes or (0,) * len(self.batches[0])
+
+    @property
+    def examples(self) -> int:
+        """The number of examples."""
+        return sum(map(self.count, self.batches))
+
+    def count(self, batch: Inputs) -> int:
+        """Return the number of examples in a batch."""
+        return batch[0].shape[self.batch_axes[0]]
+
+    def example(self, count: int, varying: Sequence[Sequence[int]] = ()) -> Inputs:
+        """Return as one batch the first ``count`` examples of one shape, or all of the most frequent shape.
+
+        Batches at least two long along the axes ``varying`` of each input come first. A single example is repeated:
+        the exporter takes a length of 1 for fixed.
+        """
+        alike: dict[tuple[tuple[int, ...], ...], list[Inputs]] = {}
+        for batch in self._long(varying):
+            found = alike.setdefault(tuple(map(_other_sizes, batch, self.batch_axes)), [])
+            found.append(batch)
+            if sum(map(self.count, found)) >= count:
+                break
+        else:
+            found = max(alike.values(), key=lambda batches: sum(map(self.count, batches)))
+        whole = self._joined(found)
+        return self.part(self._joined([whole, whole]) if self.count(whole) == 1 else whole, 0, count)
+
+    def of_one_size(self) -> CalibrationInputs:
+        """Return the batches as long as the first, for a graph with a fixed batch size."""
+        size = self.count(self.batches[0])
+        return replace(self, batches=tuple(batch for batch in self.batches if self.count(batch) == size))
+
+    def first(self, examples: int, *, cut: bool = False) -> CalibrationInputs:
+        """Return the first batches with at most ``examples`` in all, at least one; ``cut`` takes a part of the last."""
+        kept: list[Inputs] = []
+        left = examples
+        for batch in self.batches:
+            if cut and 0 < left < self.count(batch):
+                batch = self.part(batch, 0, left)
+            if kept and self.count(batch) > left:
+                break
+            kept.append(batch)
+            left -= self.count(batch)
+        return replace(self, batches=tuple(kept))
+
+    def part(self, batch: Inputs, start: int, stop: int) -> Inputs:
+        """Return some examples of a batch."""
+        stop = min(stop, self.count(batch))
+        return tuple(x.narrow(axis, start, stop - start) for x, axis in zip(batch, self.batch_axes, strict=True))
+
+    def _joined(self, batches: Sequence[Inputs]) -> Inputs:
+        return tuple(map(torch.cat, zip(*batches, strict=True), self.batch_axes))
+
+    def _long(self, varying: Sequence[Sequence[int]]) -> Iterator[Inputs]:
+        """Yield the batches at least two long along ``varying``; all if there are none."""
+
+        def is_long(batch: Inputs) -> bool:
+            axes = zip(batch, varying, self.batch_axes, strict=False)
+            return all(x.shape[axis] > 1 for x, several, own in axes for axis in several if axis != own)
+
+        long = [batch for batch in self.batches if is_long(batch)]
+        yield from long or self.batches
+
+
+def _other_sizes(tensor: torch.Tensor, axis: int) -> tuple[int, ...]:
+    return (*tensor.shape[:axis], *tensor.shape[axis + 1 :])
