@@ -6,6 +6,11 @@ import signal
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
+
+# No test measures time: a busy machine would fail it.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and all they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -14,6 +19,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Threads that wait for each other on busy cores make a step of a small network 20 times as slow. Each worker computes
 # on one, and so does what it starts; what is about threads asks for more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Some tests import ONNX Runtime themselves, before Attar does.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 torch.set_num_threads(1)
 
 

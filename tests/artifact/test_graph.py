@@ -27,7 +27,7 @@ def check(nodes, output, constants=(), opset=18, inputs=(X,), bound=None):
     """Check a graph of these nodes with one output."""
     contents = GraphContents("main", model_of(nodes, inputs, (output,), constants, opset), (), inputs, (output,))
     record = GraphRecord(section=0, length=1, inputs=inputs, outputs=(output,))
-    return graph_check.check_graph(strip(contents), record, bound or {}, {}, Limits())[1]
+    return graph_check.check_graph(strip(contents), record, bound or {}, {}, Limits()).values
 
 
 def out(*shape, name="y", dtype="f32"):

@@ -1,6 +1,8 @@
 """Mutations of sound files: what the fuzzer does to one before it seals it again."""
 
 import copy
+import json
+import math
 import random
 import zlib
 from collections.abc import Callable, Iterator
@@ -48,6 +50,10 @@ WORDS += [
 ]
 OTHERS: list[Any] = [None, True, False, [], {}, [[]], [0], {"kind": "dense"}, [None] * 100]
 _OPERATORS = sorted(OPERATORS)
+#: Operators whose kernels need elements, or take long.
+_HEAVY = """
+    AveragePool MaxPool LpPool Conv ConvTranspose GRU LSTM RNN InstanceNormalization LRN Einsum MatMul Gemm Attention
+    GridSample Resize CumSum TopK GatherND""".split()
 _STRINGS = (
     b"SAME_UPPER SAME_LOWER VALID NOTSET linear nearest cubic floor half_pixel asymmetric reflect constant none".split()
 )
@@ -57,6 +63,8 @@ _STRINGS += b"Tanh Sigmoid Relu forward reverse bidirectional ij,jk->ik ...i->..
 def mutate(parts: Parts, rng: random.Random, other: Parts) -> None:
     """Change one thing, or a few, in a file that is in parts; ``other`` is one to take pieces from."""
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        if isinstance(parts.manifest, bytes):
+            return  # it is text now, and no longer in parts
         rng.choices(list(_MUTATIONS), list(_MUTATIONS.values()))[0](parts, rng, other)
 
 
@@ -170,6 +178,34 @@ def change_sizes(parts: Parts, rng: random.Random, other: Parts) -> None:
         return
 
 
+def change_json(parts: Parts, rng: random.Random, other: Parts) -> None:
+    """Turn the manifest into text that repeats keys, nests, grows or does not end."""
+    if not isinstance(parts.manifest, dict):
+        return
+    text = json.dumps(parts.manifest)
+    places = [index for index, letter in enumerate(text) if letter in "{[,:"]
+    place = rng.choice(places) + 1
+    count = rng.choice((1, 2, 40, 1000, 100_000))
+    filling = rng.choice(
+        (
+            '"a":0,' * count,
+            "".join(f'"{number}":0,' for number in range(min(count, 20_000))),
+            "[" * count + "]" * count + ",",
+            '{"a":' * count + "0" + "}" * count + ",",
+            "[[]]," * count,
+            "0," * count,
+            "9" * count + ",",
+            '"' + "\\" * count + '",',
+            '"\\ud800",' * count,
+            "-" * count,
+            " " * count,
+            '"' + "\x1b[2J" * count + '",',
+            "NaN,",
+        )
+    )
+    parts.manifest = (text[:place] + filling + text[place:]).encode()
+
+
 def _each_graph(parts: Parts, edit: Callable[[bytes], bytes]) -> None:
     try:
         records = [record for record in parts.manifest["graphs"] if isinstance(record["section"], int)]
@@ -249,7 +285,7 @@ def _give(node: onnx.NodeProto, name: str, kind: int, rng: random.Random) -> Non
     count = rng.randrange(6)
     numbers = [rng.choice((0, 1, 1, 2, 3, -1)) if rng.random() < 0.8 else _int64(rng.choice(NUMBERS)) for _ in range(9)]
     added.i, added.f, added.s = numbers[0], rng.choice(FLOATS), rng.choice(_STRINGS)
-    added.ints.extend(numbers[1 : 1 + count])
+    added.ints.extend(_window(name, rng) if name in _WINDOWS and rng.random() < 0.9 else numbers[1 : 1 + count])
     added.floats.extend(rng.choice(FLOATS) for _ in range(count))
     added.strings.extend(rng.choice(_STRINGS) for _ in range(count))
     added.t.CopyFrom(_constant("", rng.random() < 0.5, rng))
@@ -259,6 +295,80 @@ def _give(node: onnx.NodeProto, name: str, kind: int, rng: random.Random) -> Non
             added.ClearField(field)
     del node.attribute[:]
     node.attribute.extend([*kept, added])
+
+
+_WINDOWS = ("kernel_shape", "strides", "pads", "dilations", "output_padding", "output_shape")
+
+
+def _window(name: str, rng: random.Random) -> list[int]:
+    """Return the sizes of a window along one to three axes, mostly small, of the length its attribute has."""
+    axes = rng.choice((1, 2, 2, 3)) * (2 if name == "pads" else 1)
+    large = (0, 5, 16, 63, 64, 65, 1000, 2**16, 2**20, 2**30, 2**31 - 1)
+    return [rng.choice((1, 1, 2, 3)) if rng.random() < 0.7 else rng.choice(large) for _ in range(axes)]
+
+
+def _set_window(model: onnx.ModelProto, rng: random.Random) -> None:
+    """Give a node that has a window another one."""
+    windowed = [node for node in model.graph.node if "Conv" in node.op_type or "Pool" in node.op_type]
+    if windowed:
+        name = rng.choice(_WINDOWS if rng.random() < 0.1 else _WINDOWS[:4])
+        _give(rng.choice(windowed), name, onnx.AttributeProto.INTS, rng)
+
+
+def _add_constant_node(model: onnx.ModelProto, rng: random.Random) -> None:
+    """Add a node of any operator that reads constants alone, some with an axis of 0, and is read by the others."""
+    number = len(model.graph.node) + len(model.graph.initializer)
+    shape = [rng.choice((0, 1, 1, 2, 3, 3, 4, 8)) for _ in range(rng.randrange(1, 5))]
+    if rng.random() < 0.1:
+        shape[rng.randrange(len(shape))] = rng.choice((2**10, 2**17, 2**20, 2**31))
+    model.graph.initializer.append(helper.make_tensor(f"k{number}", 7, [len(shape)], shape))
+    nodes = [helper.make_node("ConstantOfShape", [f"k{number}"], [f"k{number}_0"])]
+    for step in range(rng.choice((1, 1, 2))):
+        nodes.append(_reader(model, f"k{number}_{step}", f"k{number}_{step + 1}", rng))
+    kept = [onnx.NodeProto.FromString(item.SerializeToString()) for item in model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes, *kept])
+    readers = [node for node in kept if node.input]
+    if readers and rng.random() < 0.3:
+        after = rng.choice([node for node in model.graph.node if node.name and node.input] or [model.graph.node[-1]])
+        after.input[rng.randrange(len(after.input))] = nodes[-1].output[0]
+
+
+def _add_empty_axis(model: onnx.ModelProto, rng: random.Random) -> None:
+    """Slice an axis of an input of a node to 0, or to little."""
+    nodes = [node for node in model.graph.node if node.input and node.input[0]]
+    if not nodes:
+        return
+    number = len(model.graph.node) + len(model.graph.initializer)
+    node = rng.choice(nodes)
+    place = [*model.graph.node].index(node)
+    which = rng.randrange(len(node.input)) if rng.random() < 0.3 else 0
+    axis, start = rng.randrange(4), rng.choice((0, 0, 1))
+    for name, value in (("start", start), ("stop", start + rng.choice((0, 0, 0, 1))), ("axis", axis)):
+        model.graph.initializer.append(helper.make_tensor(f"e{number}_{name}", 7, [1], [value]))
+    inputs = [node.input[which], *(f"e{number}_{name}" for name in ("start", "stop", "axis"))]
+    kept = [onnx.NodeProto.FromString(item.SerializeToString()) for item in model.graph.node]
+    kept[place].input[which] = f"e{number}"
+    del model.graph.node[:]
+    model.graph.node.extend([*kept[:place], helper.make_node("Slice", inputs, [f"e{number}"]), *kept[place:]])
+
+
+def _reader(model: onnx.ModelProto, value: str, output: str, rng: random.Random) -> onnx.NodeProto:
+    """Return a node of any operator that reads a value, and constants."""
+    node = helper.make_node(rng.choice(_HEAVY if rng.random() < 0.5 else _OPERATORS), [], [output])
+    schema = onnx.defs.get_schema(node.op_type, 25, "")
+    for index, formal in enumerate(schema.inputs):
+        if formal.option.name == "Optional" and rng.random() < 0.7:
+            break
+        if index == 0 or rng.random() < 0.3:
+            node.input.append(value)
+        else:
+            node.input.append(f"{output}_c{index}")
+            model.graph.initializer.append(_constant(node.input[-1], "tensor(float)" not in formal.types, rng))
+    for name, attribute in sorted(schema.attributes.items()):
+        if attribute.required or name == "kernel_shape" or rng.random() < 0.2:
+            _give(node, name, int(attribute.type), rng)
+    return node
 
 
 def _add_node(model: onnx.ModelProto, rng: random.Random) -> None:
@@ -299,8 +409,10 @@ def _add_node(model: onnx.ModelProto, rng: random.Random) -> None:
 
 def _constant(name: str, integers: bool, rng: random.Random) -> onnx.TensorProto:
     """Return a constant of a few numbers, most of them small."""
-    shape = rng.choice(([], [1], [1], [2], [3], [4], [4], [8], [0]))
-    count = 0 if 0 in shape else max(shape, default=1)
+    flat = ([], [1], [1], [2], [3], [4], [4], [8], [0])
+    deep = ([1, 1], [2, 2], [1, 3, 1], [2, 1, 2, 1], [1, 1, 1, 1, 1], [0, 3], [1, 0, 2, 2], [4, 4], [1, 2, 2, 2])
+    shape = rng.choice(flat if rng.random() < 0.6 else deep)
+    count = math.prod(shape)
     values = [rng.choice((0, 1, 1, 2, 3, -1)) if rng.random() < 0.9 else rng.choice(NUMBERS) for _ in range(count)]
     if integers:
         return helper.make_tensor(name, 7, shape, [_int64(value) for value in values])
@@ -328,11 +440,13 @@ def _set_constant(model: onnx.ModelProto, rng: random.Random) -> None:
     if not model.graph.initializer:
         return
     tensor = rng.choice(model.graph.initializer)
-    kind = rng.randrange(4)
+    kind = rng.randrange(5)
     if kind == 0:
         tensor.dims.append(rng.choice((0, 1, 2, -1, 2**40)))
     elif kind == 1:
         tensor.data_type = rng.randrange(26)
+    elif kind == 2:
+        tensor.CopyFrom(_constant(tensor.name, tensor.data_type == onnx.TensorProto.INT64, rng))
     elif tensor.data_type == onnx.TensorProto.INT64:
         try:
             array = numpy_helper.to_array(tensor).copy()
@@ -374,6 +488,11 @@ _GRAPH_MUTATIONS = (
     _remove_node,
     _swap_nodes,
     _set_constant,
+    _set_constant,
+    _set_window,
+    _add_constant_node,
+    _add_constant_node,
+    _add_empty_axis,
     _set_field,
 )
 _MUTATIONS = {
@@ -384,4 +503,5 @@ _MUTATIONS = {
     change_graph: 8,
     change_header: 0.3,
     change_sizes: 1,
+    change_json: 0.5,
 }

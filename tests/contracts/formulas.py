@@ -28,6 +28,17 @@ def soft_cross_entropy(z, t, y, temperature):
     return temperature**2 * np.mean([-np.sum(p * np.log(q)) for p, q in softened(t, z, temperature)])
 
 
+def binary_cross_entropy(z, t, y):
+    yes = 1 / (1 + np.exp(-z))
+    return np.mean(np.where(y == 1, -np.log(yes), -np.log(1 - yes)))
+
+
+def binary_kl(z, t, y, temperature):
+    yes, taught = (1 / (1 + np.exp(-each.reshape(-1) / temperature)) for each in (z, t))
+    pairs = zip(yes, taught, strict=True)
+    return temperature**2 * np.mean([divergence([p, 1 - p], [q, 1 - q]) for q, p in pairs])
+
+
 def mse_logits(z, t, y):
     return np.mean([np.sum((row - other) ** 2) / len(row) for row, other in zip(z, t, strict=True)])
 

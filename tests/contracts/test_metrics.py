@@ -10,6 +10,8 @@ ALL = pytest.mark.parametrize("name", tuple(METRICS))
 #: Outputs and targets each metric is for, alike, then as far apart as can be.
 CASES = {
     "accuracy": (np.eye(4)[[0, 1, 2]], np.array([0, 1, 2]), np.array([3, 3, 3])),
+    "binary_accuracy": (np.array([[2.0, -1], [-3, 4]]), np.array([[1, 0], [0, 1]]), np.array([[0, 1], [1, 0]])),
+    "f1": (np.array([[2.0], [-1], [3]]), np.array([1, 0, 1]), np.array([0, 1, 0])),
     "mean_squared_error": (np.zeros((3, 1)), np.zeros(3), np.full(3, 9.0)),
 }
 

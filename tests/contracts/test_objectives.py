@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 from tests.contracts import formulas
 from tests.methods.toys import fresh
 
+from attar._src.core.class_layout import ClassLayout
+from attar._src.core.errors import SpecError
 from attar._src.methods.objectives.registry import OBJECTIVES, ObjectiveChoice
 from attar._src.train.batch import Batch
 from attar._src.train.schedule import Schedule
@@ -28,9 +31,15 @@ FIELDS = {
     "mse_logits": {"teacher": "big"},
     "dkd": {"teacher": "big"},
     "dist": {"teacher": "big"},
+    "binary_cross_entropy": {},
+    "binary_kl": {"teacher": "big"},
     "hint": LAYERED,
     "attention": LAYERED,
 }
+#: Terms whose targets are 0 or 1 for each output.
+BINARY = {"binary_cross_entropy"}
+#: Terms whose softmax compares classes.
+CLASSES = {"cross_entropy", "kl", "reverse_kl", "soft_cross_entropy", "dkd", "dist"}
 NAMES = [name for name in OBJECTIVES if name not in REGULARISERS]
 SOFT = [name for name in NAMES if "temperature" in OBJECTIVES[name].model_fields]
 #: Every term that has a teacher, and at which temperature, where it has one.
@@ -53,6 +62,10 @@ def term(request):
     return made(request.param)
 
 
+def fits(name, shape):
+    return len(shape) > 2 if name == "attention" else shape[-1] > 1 or name not in CLASSES
+
+
 def built(term, given, learner=None):
     torch.manual_seed(0)
     objective = term.build(learner)
@@ -71,10 +84,11 @@ def shown(outputs, targets, teacher, progress=0.5):
     )
 
 
-def sources(shape=(6, 5), seed=0, targets=True, dtype=torch.float32):
+def sources(shape=(6, 5), seed=0, targets=True, dtype=torch.float32, name=""):
     make = torch.Generator().manual_seed(seed)
     outputs, teacher = (torch.randn(shape, generator=make, dtype=dtype) for _ in range(2))
-    wanted = torch.randint(0, shape[-1], shape[:-1], generator=make) if targets else None
+    kinds = (2, shape) if name in BINARY else (shape[-1], shape[:-1])
+    wanted = torch.randint(0, *kinds, generator=make) if targets else None
     return shown(outputs.requires_grad_(), wanted, teacher.requires_grad_())
 
 
@@ -83,10 +97,10 @@ def size(term):
     return (3, 4, 5) if term.name == "attention" else (6, 5)
 
 
-@pytest.mark.parametrize(("name", "shape"), [(n, s) for n in NAMES for s in SHAPES if len(s) > 2 or n != "attention"])
+@pytest.mark.parametrize(("name", "shape"), [(n, s) for n in NAMES for s in SHAPES if fits(n, s)])
 def test_one_finite_number_with_a_gradient_for_the_student_alone(name, shape, learner):
     term = made(name)
-    given = sources(shape)
+    given = sources(shape, name=name)
     loss = built(term, given, learner)(given)
     assert loss.shape == ()
     assert torch.isfinite(loss)
@@ -102,22 +116,25 @@ def test_what_is_no_number_does_not_become_one(term, whose, value):
     """A loss that hides it would let a training go on with weights that are none."""
     if whose == "teacher" and not FIELDS[term.name]:
         pytest.skip("it has no teacher")
-    given = sources(size(term))
+    given = sources(size(term), name=term.name)
     with torch.no_grad():
         (given.outputs if whose == "student" else given.teachers["big"]).view(-1)[0] = value
     assert not torch.isfinite(built(term, given)(given))
 
 
 def test_it_is_the_mean_over_the_batch(term):
-    given = sources(size(term))
+    given = sources(size(term), name=term.name)
     loss, again = built(term, given), (3,) + (1,) * (len(size(term)) - 1)
-    teacher, targets = given.teachers["big"].repeat(again), given.batch.targets.repeat(again[:-1])
+    teacher, targets = (
+        given.teachers["big"].repeat(again),
+        given.batch.targets.repeat(again[: given.batch.targets.dim()]),
+    )
     torch.testing.assert_close(loss(shown(given.outputs.repeat(again), targets, teacher)), loss(given))
 
 
 @pytest.mark.parametrize("padding", [-100, 255])
 def test_padding_does_not_count(term, padding):
-    given = sources((3, 4, 5))
+    given = sources((3, 4, 5), name=term.name)
     padded = torch.tensor([[0, 0, 0, 1], [0, 0, 1, 1], [0, 1, 1, 1]], dtype=torch.bool)
     given.batch.targets[padded] = padding
     loss = built(term.model_copy(update={"ignore_index": padding}), given)
@@ -158,7 +175,7 @@ def test_padding_does_not_count_in_maps(name, each):
 
 
 def test_nothing_but_padding_is_zero(term):
-    given = sources(size(term))
+    given = sources(size(term), name=term.name)
     given.batch.targets.fill_(-100)
     found = built(term, given)(given)
     found.backward()
@@ -167,7 +184,7 @@ def test_nothing_but_padding_is_zero(term):
 
 
 def test_an_example_of_padding_alone_does_not_count(term):
-    given = sources((3, 4, 5))
+    given = sources((3, 4, 5), name=term.name)
     given.batch.targets[1] = -100
     kept = [each[::2] for each in (given.outputs, given.batch.targets, given.teachers["big"])]
     loss = built(term, given)
@@ -175,7 +192,7 @@ def test_an_example_of_padding_alone_does_not_count(term):
 
 
 def test_a_step_against_the_gradient_helps(term):
-    given = sources(size(term))
+    given = sources(size(term), name=term.name)
     loss = built(term, given)
     before = loss(given)
     before.backward()
@@ -184,7 +201,7 @@ def test_a_step_against_the_gradient_helps(term):
 
 
 def test_sums_are_not_for_bfloat16(term):
-    given = sources(size(term), dtype=torch.bfloat16)
+    given = sources(size(term), dtype=torch.bfloat16, name=term.name)
     assert built(term, given)(given).dtype == torch.float32
 
 
@@ -236,6 +253,8 @@ def warm(name, z, t, y, term):
     With K classes and centred logits, softmax(z / T) = (1 + z / T) / K + O(T^-2), and KL(p || q) = sum (p - q)^2 / 2 p.
     Of a cross-entropy that is what is left beyond T^2 log K; of dkd, b = (1 + z_y / T) / K with the label y.
     """
+    if name == "binary_kl":  # s(z / T) = 1 / 2 + z / (4 T) + O(T^-3)
+        return (z - t).square().mean() / 8, 0
     z, t = centred(z), centred(t)
     (n, k), apart = z.shape, (z - t).square().sum()
     match name:
@@ -265,6 +284,8 @@ def cold(name, z, t, y, term):
             return (most - z.gather(-1, t.argmax(-1, True))[:, 0]).mean(), 1
         case "reverse_kl":
             return (t.amax(-1) - t.gather(-1, z.argmax(-1, True))[:, 0]).mean(), 1
+        case "binary_kl":  # by how much an output is on the other side of 0 than its teacher's
+            return z.abs().masked_fill(z.sign() == t.sign(), 0).mean(), 1
         case "dkd":
             (rest, taught), right = (others(each, y) for each in (z, t)), t.argmax(-1) == y
             label = most - torch.where(right, z.gather(-1, y[:, None])[:, 0], rest.amax(-1))
@@ -301,7 +322,12 @@ def test_a_temperature_may_change(name):
         assert torch.equal(moving(at), made(name, temperature=temperature).build(None)(at))
 
 
-FORMULAS = [(n, m, p) for n, m in [("cross_entropy", {}), *TAUGHT] for p in (False, True) if not (p and n in LAYERS)]
+FORMULAS = [
+    (n, m, p)
+    for n, m in [("cross_entropy", {}), ("binary_cross_entropy", {}), *TAUGHT]
+    for p in (False, True)
+    if not (p and n in LAYERS)
+]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -309,7 +335,7 @@ FORMULAS = [(n, m, p) for n, m in [("cross_entropy", {}), *TAUGHT] for p in (Fal
 def test_it_is_its_formula_in_float64(name, more, padded, seed):
     term = made(name, **more)
     shape = (4, 3, 5, 5) if term.name in LAYERS else (7, 3, 6)
-    given = sources(shape, seed=seed, dtype=torch.float64)
+    given = sources(shape, seed=seed, dtype=torch.float64, name=name)
     z, t = (3 * each.detach().numpy() for each in (given.outputs, given.teachers["big"]))
     given = shown(torch.from_numpy(z), given.batch.targets, torch.from_numpy(t))
     loss = built(term, given)
@@ -357,3 +383,56 @@ def test_a_temperature_stays_above_zero(kind):
     for moving in ({"start": 4, "stop": 0}, {"start": 0.0, "stop": 4.0}):
         with pytest.raises(ValidationError, match="start and stop must be above 0"):
             kind(teacher="big", temperature=moving)
+
+
+@pytest.mark.parametrize("shape", [(6, 1), (3, 4, 1), (2, 1, 4, 4)])
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_classes_are_more_than_one(name, shape):
+    """The softmax of one number is 1, and a loss of it 0 for ever."""
+    given = sources(shape)
+    targets = torch.zeros(shape[:1] + shape[2:] if len(shape) == 4 else shape[:-1], dtype=torch.long)
+    with pytest.raises(SpecError, match=f"{name} compares probabilities .* one class.* use binary_kl"):
+        made(name).build(None)(shown(given.outputs, targets, given.teachers["big"]))
+
+
+@pytest.mark.parametrize("axis", [None, 1, -3])
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_classes_may_lie_on_axis_1(name, axis):
+    last = sources((3, 4, 6, 5), dtype=torch.float64)
+    first = shown(
+        *(
+            each.movedim(-1, 1) if each.dim() == 4 else each
+            for each in (last.outputs, last.batch.targets, last.teachers["big"])
+        )
+    )
+    first = replace(first, layout=ClassLayout(axis))
+    torch.testing.assert_close(made(name).build(None)(first), made(name).build(None)(last))
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES - {"cross_entropy", "dkd"}))
+def test_a_class_axis_that_could_be_another_is_asked_for(name):
+    for shape, targets, choice in [
+        ((2, 5, 5), torch.zeros(2, 5, dtype=torch.long), "class_axis: 1 or class_axis: 2"),
+        ((2, 3, 4, 5), None, "class_axis: 1 or class_axis: 2 or class_axis: 3"),
+        ((6, 5), torch.zeros(6, 5), "a target for each output.*class_axis: 1"),
+    ]:
+        given = sources(shape)
+        given = shown(given.outputs, targets, given.teachers["big"])
+        with pytest.raises(SpecError, match=choice):
+            made(name).build(None)(given)
+        assert torch.isfinite(made(name).build(None)(replace(given, layout=ClassLayout(1))))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in LAYERS])
+def test_padding_is_that_of_the_recipe(name):
+    given = sources((3, 4, 5), name=name)
+    padded = torch.arange(12).reshape(3, 4) % 3 == 0
+    results = []
+    for padding in (-100, 255):
+        targets = given.batch.targets.clone()
+        targets[padded] = padding
+        layout = ClassLayout(ignore_index=padding)
+        results.append(
+            made(name).build(None)(replace(shown(given.outputs, targets, given.teachers["big"]), layout=layout))
+        )
+    assert torch.equal(*results)

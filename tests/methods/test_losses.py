@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from attar._src.core.class_layout import ClassLayout
 from attar._src.core.errors import SpecError
 from attar._src.methods.objectives.attention import Attention
 from attar._src.methods.objectives.cross_entropy import CrossEntropy
@@ -44,7 +46,8 @@ def test_the_soft_losses_are_their_formulas(temperature, seed, shape):
     p, q = softmax(t.numpy() / temperature), softmax(z.numpy() / temperature)
     kl = temperature**2 * np.mean(np.sum(p * (np.log(p) - np.log(q)), -1))
     cross = temperature**2 * np.mean(-np.sum(p * np.log(q), -1))
-    both = [float(loss(teacher="t", temperature=temperature).build(None)(sources(z, {"t": t}))) for loss in SOFT]
+    given = replace(sources(z, {"t": t}), layout=ClassLayout(-1))
+    both = [float(loss(teacher="t", temperature=temperature).build(None)(given)) for loss in SOFT]
     assert both == pytest.approx([kl, cross], rel=1e-9, abs=1e-9)
 
 
@@ -125,7 +128,7 @@ def test_the_hard_loss_is_its_formula(smoothing):
     ("targets", "message"),
     [
         (None, "needs labels"),
-        (torch.zeros(4), r"integer targets .* \(4,\); torch.float32"),
+        (torch.zeros(4), r"integer targets, one class each; torch.float32 of \(4,\) .* binary_cross_entropy"),
         (torch.zeros(4, 1, dtype=torch.int64), r"\(4, 1\) arrived"),
         (torch.tensor([0, 1, 10, -1]), r"between -1 and 10, .* 10 classes"),
     ],

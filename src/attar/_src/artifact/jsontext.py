@@ -16,10 +16,17 @@ MAX_NUMBER = 32
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # an unterminated string matches too: the scan stays linear
 
 
-def parse_json(text: bytes) -> dict[str, Any]:
-    """Return the JSON object in ``text``; refuse deep nesting, long numbers, duplicate keys, lone surrogates, NaN."""
-    if (depth := _depth(text)) > MAX_DEPTH:
+def parse_json(text: bytes, *, values: int) -> dict[str, Any]:
+    """Return the JSON object in ``text``, of at most about ``values`` values and keys.
+
+    Deep nesting, long numbers, duplicate keys, lone surrogates and NaN are refused.
+    """
+    depth, count = _measure(text)
+    if depth > MAX_DEPTH:
         raise ArtifactError(f"the JSON is nested {depth} deep; the limit is {MAX_DEPTH}")
+    # Each takes a hundred bytes and more once it is parsed: 16 MiB of `[[]],` would take 1.5 GiB.
+    if count > values:
+        raise ArtifactError(f"the JSON has {count} values, more than the limit of {values}; raise it in Limits")
     try:
         hooks: dict[str, Any] = {"parse_int": _integer, "parse_float": _float, "parse_constant": _constant}
         value = json.loads(text.decode("utf-8"), object_pairs_hook=_object, **hooks)
@@ -37,20 +44,25 @@ def write_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8")
 
 
-def _depth(text: bytes) -> int:
-    """Return the nesting depth of brackets outside strings."""
+def _measure(text: bytes) -> tuple[int, int]:
+    """Return the nesting depth, and about how many values and keys there are: brackets, commas and colons but strings.
+
+    ``{"a": [1, 2]}`` -> (2, 4)
+    """
     plain = np.frombuffer(_STRING.sub(b"", text), np.uint8)
     opened = (plain == ord("[")) | (plain == ord("{"))
     closed = (plain == ord("]")) | (plain == ord("}"))
-    return int(np.cumsum(opened.astype(np.int8) - closed, dtype=np.int32).max(initial=0))
+    parted = (plain == ord(",")) | (plain == ord(":"))
+    depth = np.cumsum(opened.astype(np.int8) - closed, dtype=np.int32).max(initial=0)
+    return int(depth), int(np.count_nonzero(opened) + np.count_nonzero(parted))
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in found if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} appears twice")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the key {name!r} appears twice")
+        found[name] = value
     return found
 
 

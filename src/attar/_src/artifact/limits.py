@@ -13,20 +13,31 @@ class Limits(Spec):
     Attributes:
         file_bytes: length of the file.
         manifest_bytes: length of the inflated manifest.
-        records: number of tensors; likewise of sections, tables, aliases, graphs, folds, and, over all graphs, of
-            bindings, parts, ports and activations.
+        manifest_values: values and keys in it.
+        records: number of tensors; likewise of sections, tables, aliases, folds, class names, and, over all graphs, of
+            bindings, parts and activations.
+        ports: number of graphs; likewise of inputs, and of outputs, over all graphs.
         elements: elements of all tensors; likewise of all bound initializers of one graph.
+        elements_per_byte: elements for each byte of the file, beyond the first 2^25.
         graph_bytes: length of one inflated graph.
-        nodes: nodes of one graph; 16 protobuf fields are allowed for each.
+        nodes: nodes of one graph, and of all that are verified; 16 protobuf fields are allowed for each.
         value_elements: elements of one value of a graph at the example sizes.
         graph_elements: elements of all values of a graph at the example sizes.
+        work: multiply-adds of one run of a graph at the example sizes.
+        folded: those that depend on constants alone, which a runtime computes as it opens the file; 8 more are allowed
+            for each element of the graph's bound initializers.
     """
 
     file_bytes: int = Field(default=2**32, ge=0)
     manifest_bytes: int = Field(default=2**24, ge=0)
+    manifest_values: int = Field(default=2**20, ge=0)
     records: int = Field(default=2**16, ge=0)
+    ports: int = Field(default=2**10, ge=0)
     elements: int = Field(default=2**28, ge=0)
+    elements_per_byte: int = Field(default=2**10, ge=0)
     graph_bytes: int = Field(default=2**26, ge=0)
-    nodes: int = Field(default=2**16, ge=0)
+    nodes: int = Field(default=2**14, ge=0)
     value_elements: int = Field(default=2**28, ge=0)
     graph_elements: int = Field(default=2**30, ge=0)
+    work: int = Field(default=2**42, ge=0)
+    folded: int = Field(default=2**26, ge=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import FailFast, Field, JsonValue
 
 from attar._src.core.float16 import ScaleType
 from attar._src.core.scheme import Granularity, PerChannel, Scheme
@@ -143,7 +143,7 @@ class Binding(Spec):
     """An initializer of a graph as a function of stored tensors (``docs/format.md``, section 5)."""
 
     to: Name
-    parts: tuple[Part, ...] = ()
+    parts: Annotated[tuple[Part, ...], FailFast()] = ()
     permute: Annotated[tuple[Index, ...], Field(max_length=16)] | None = None
     shape: Dims | None = None
 
@@ -188,10 +188,10 @@ class GraphRecord(Spec):
     name: Name = "main"
     section: Index
     length: Size
-    bindings: tuple[Binding, ...] = ()
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    activations: tuple[Activation, ...] = ()
+    bindings: Annotated[tuple[Binding, ...], FailFast()] = ()
+    inputs: Annotated[tuple[Port, ...], FailFast()]
+    outputs: Annotated[tuple[Port, ...], FailFast()]
+    activations: Annotated[tuple[Activation, ...], FailFast()] = ()
 
 
 class Fold(Spec):
@@ -207,23 +207,23 @@ class Preprocessing(Spec):
     name: Name
     layout: Annotated[str, Field(min_length=1, max_length=16)]
     scale: float = 1.0
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+    mean: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0,)
+    std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0,)
 
 
 class Manifest(Spec):
     """The root record of a file."""
 
-    sections: tuple[SectionRecord, ...]
-    tables: tuple[TableRecord, ...] = ()
-    tensors: tuple[TensorRecord, ...] = ()
+    sections: Annotated[tuple[SectionRecord, ...], FailFast()]
+    tables: Annotated[tuple[TableRecord, ...], FailFast()] = ()
+    tensors: Annotated[tuple[TensorRecord, ...], FailFast()] = ()
     aliases: dict[Name, Name] = {}
-    graphs: tuple[GraphRecord, ...]
-    folds: tuple[Fold, ...] = ()
+    graphs: Annotated[tuple[GraphRecord, ...], FailFast()]
+    folds: Annotated[tuple[Fold, ...], FailFast()] = ()
     parameters: Size
     preprocessing: Preprocessing | None = None
     task: Name | None = None
-    class_names: tuple[str, ...] = ()
+    class_names: Annotated[tuple[str, ...], FailFast()] = ()
     metric: Name | None = None
     recipe: dict[str, JsonValue] = {}
     versions: dict[Name, Name] = {}

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from attar._src.artifact import bindings, jsontext, layout, streams
 from attar._src.artifact.graph import guards, values
-from attar._src.artifact.graph.check import check_graph
+from attar._src.artifact.graph.check import CheckedGraph, check_graph
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Binding, GraphRecord, Manifest, TensorRecord, least_minor
 from attar._src.artifact.streams import Table
@@ -58,7 +58,8 @@ class Artifact:
         self.sections = layout.cut_sections(data, self.manifest.sections, place)
         layout.check_digest(data)
         with naming_section("manifest"):
-            self.records = _records(self.manifest, limits)
+            self.records = _records(self.manifest)
+            self._demand_elements(guards.elements(record.shape) for record in self.manifest.tensors)
             self._tables = _tables(self.manifest, self.sections)
         self._places = _places(self.manifest, self.sections)
         for record in self.manifest.tensors:
@@ -67,6 +68,11 @@ class Artifact:
         self._graphs = {record.name: record for record in self.manifest.graphs}
         _check_graph_sections(self.manifest)
         self._bound = {record.name: self._describe_bindings(record) for record in self.manifest.graphs}
+
+    @property
+    def data(self) -> memoryview:
+        """The bytes of the file."""
+        return self._data
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -107,13 +113,17 @@ class Artifact:
             UnknownName: there is no such graph.
             ArtifactError: the graph is invalid.
         """
+        return self.checked_graph(name).model
+
+    def checked_graph(self, name: str = "main") -> CheckedGraph:
+        """Return what :meth:`graph` parses, with the size of every value."""
         record = self.graph_record(name)
         bound = self._bound[record.name]
         with naming_file(self.path), naming_section(f"graph {record.name}"):
             data = layout.inflate(self.sections[record.section], record.length, self.limits.graph_bytes)
             small = ((binding.to, self._small(binding, bound[binding.to])) for binding in record.bindings)
             constants = {name: known for name, known in small if known is not None}
-            return check_graph(data, record, bound, constants, self.limits)[0]
+            return check_graph(data, record, bound, constants, self.limits)
 
     def bound(self, name: str = "main") -> Mapping[str, bindings.Bound]:
         """Return type and shape of every bound initializer of a graph, without decoding anything."""
@@ -128,8 +138,11 @@ class Artifact:
         """Check what opening does not: decode every tensor and validate every graph."""
         for name in self.names:
             self.tensor(name, threads=threads)
+        nodes = 0
         for name in self._graphs:
-            self.graph(name)
+            nodes += len(self.graph(name).graph.node)
+            with naming_section("graphs"):
+                _at_most(nodes, self.limits.nodes, "nodes")
 
     def _small(self, binding: Binding, bound: bindings.Bound) -> NDArray[Any] | None:
         """Return the values of a small dense initializer, on which shapes may depend, else None."""
@@ -149,8 +162,25 @@ class Artifact:
             with naming_section(f"{section}, binding of {binding.to!r}"):
                 found[binding.to] = bindings.describe_binding(binding, self.records)
         with naming_section(f"{section}, bindings"):
-            _at_most(sum(guards.elements(bound.shape) for bound in found.values()), self.limits.elements, "elements")
+            self._demand_elements(guards.elements(bound.shape) for bound in found.values())
+            # A run costs the whole tensor to decode: a packed projection of three is decoded three times.
+            read = sum(guards.elements(self.records[name].shape) for item in record.bindings for name in _sources(item))
+            self._demand_elements([read // _DECODED])
         return found
+
+    def _demand_elements(self, counts: Iterable[int]) -> None:
+        """Raise if these elements are more than the limit, or than a file of this length plausibly holds."""
+        count = sum(counts)
+        _at_most(count, self.limits.elements, "elements")
+        most = _FEW_ELEMENTS + self.limits.elements_per_byte * self.file_bytes
+        _at_most(count, most, f"elements_per_byte: in a file of {self.file_bytes} bytes, elements")
+
+
+#: A file may hold as many elements whatever its length: one of zeros is a few hundred bytes long.
+_FEW_ELEMENTS = 2**25
+
+
+_DECODED = 8  # how often the tensors of a graph may be decoded, on average
 
 
 def open_artifact(source: str | Path | bytes, *, limits: Limits | None = None) -> Artifact:
@@ -191,9 +221,13 @@ def _read(path: Path, limits: Limits) -> bytes:
         raise ArtifactError(f"{str(path)!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
+def _sources(binding: Binding) -> set[str]:
+    return {part.tensor for part in bindings.parts_of(binding)}
+
+
 def _manifest(text: bytes, minor: int, limits: Limits) -> Manifest:
     """Parse the manifest of a file of format 1.``minor`` after checking every count against its limit."""
-    found = jsontext.parse_json(text)
+    found = jsontext.parse_json(text, values=limits.manifest_values)
     graphs = _items(found, "graphs")
     plain = ("sections", "tables", "tensors", "aliases", "graphs", "folds", "class_names")
     counts = {key: len(_items(found, key)) for key in plain}
@@ -202,6 +236,8 @@ def _manifest(text: bytes, minor: int, limits: Limits) -> Manifest:
     counts["parts"] = sum(len(_items(binding, "parts")) for item in graphs for binding in _items(item, "bindings"))
     for key, count in counts.items():
         _at_most(count, limits.records, f"records ({key})")
+    for key in ("graphs", "inputs", "outputs"):
+        _at_most(counts[key], limits.ports, f"ports ({key})")
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
@@ -217,13 +253,12 @@ def _items(value: Any, key: str) -> list[Any]:
     return list(items) if isinstance(items, list | dict) else []
 
 
-def _records(manifest: Manifest, limits: Limits) -> dict[str, TensorRecord]:
+def _records(manifest: Manifest) -> dict[str, TensorRecord]:
     records: dict[str, TensorRecord] = {}
     for record in manifest.tensors:
         if record.name in records:
             raise ArtifactError(f"two tensors are named {record.name!r}")
         records[record.name] = record
-    _at_most(sum(guards.elements(record.shape) for record in manifest.tensors), limits.elements, "elements")
     for alias, name in manifest.aliases.items():
         if alias in records or name not in records:
             raise ArtifactError(f"the alias {alias!r} of {name!r} must be a new name for an existing tensor")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from attar._src.cli import show
+from attar._src.core.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.data.registry import load_dataset
 from attar._src.measure.accuracy import evaluate_accuracy
 from attar._src.runtime.session import Session
@@ -20,6 +21,10 @@ def eval_command(
     batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 256,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first examples, at most this many.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads for a run; all cores by default.")] = None,
+    ignore_index: Annotated[int, typer.Option(help="Label that is not counted.")] = IGNORE_INDEX,
+    class_axis: Annotated[
+        int | None, typer.Option(help="Axis of the classes in the output, if shapes do not tell: 1 of N, C, H, W.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure the accuracy of a decoded file on the runtime that serves it, with the file's own preprocessing.
@@ -37,7 +42,8 @@ def eval_command(
             f"the file has no preprocessing, so it sees {dataset.name} raw, without {dataset.preprocessing.name!r}; "
             "if it was made from prepared inputs, make it again with preprocessing=",
         )
-    found = evaluate_accuracy(session, dataset.x[:limit], labels, batch=batch)
+    layout = ClassLayout(class_axis, ignore_index)
+    found = evaluate_accuracy(session, dataset.x[:limit], labels, batch=batch, layout=layout)
     if json:
         source = {"file": file.name, "sha256": session.artifact.sha256, "data": dataset.name, "split": dataset.split}
         show.as_json(vars(found) | source)

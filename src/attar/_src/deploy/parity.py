@@ -14,6 +14,7 @@ from torch import fx
 from torch.utils.flop_counter import FlopCounterMode
 
 from attar._src.core.axes import Shape
+from attar._src.core.class_layout import usual_axis
 from attar._src.core.errors import ParityError
 from attar._src.core.progress import track
 from attar._src.model.interface import flatten_outputs
@@ -161,7 +162,7 @@ _RECURRENT = {torch.ops.aten.mkldnn_rnn_layer: _recurrent_operations}
 
 def _same_winner(got: NDArray[Any], want: NDArray[Any]) -> NDArray[np.bool_]:
     """Return at which positions the largest element of ``got`` is also the largest of ``want``, or tied."""
-    axis = 1 if want.ndim >= 4 else -1
+    axis = usual_axis(want.ndim)
     won = np.take_along_axis(want, got.argmax(axis, keepdims=True), axis)
     tolerance = TIE * float(np.abs(want).max(initial=0.0))
     return np.asarray(won >= want.max(axis, keepdims=True) - tolerance)

@@ -9,25 +9,49 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.core.errors import DataError
+from attar._src.core.class_layout import FROM_SHAPES, ClassLayout
+from attar._src.core.errors import DataError, SpecError
 from attar._src.core.progress import track
+from attar._src.measure.chance import Chance, most_frequent, share_of
 from attar._src.measure.judged_output import judged_output
 from attar._src.runtime.session import Session
 
 
-def right_predictions(outputs: NDArray[Any], targets: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+def right_predictions(
+    outputs: NDArray[Any], targets: NDArray[Any], layout: ClassLayout = FROM_SHAPES
+) -> tuple[NDArray[np.bool_], NDArray[Any]]:
     """Return for each counted target whether the largest output is at it, and the target.
 
-    Outputs are ``(n, ..., classes)``, targets integers ``(n, ...)``. Negative targets are not counted, as losses ignore
-    -100: outputs ``[[0, 1], [2, 1]]`` and targets ``[1, -100]`` give ``[True]`` and ``[1]``.
+    Targets are integers of the shape of the outputs without the class axis. Negative targets and ``ignore_index`` are
+    not counted: outputs ``[[0, 1], [2, 1]]`` and targets ``[1, -100]`` give ``[True]`` and ``[1]``.
+
+    Raises:
+        DataError: targets do not fit the outputs, there is one class, or a counted target is no class.
     """
-    if targets.dtype.kind not in "iu" or outputs.shape[:-1] != targets.shape:
+    try:
+        axis = layout.axis_of(outputs.shape, targets.shape)
+    except SpecError as error:
+        raise DataError(f"accuracy of {error}") from error
+    expected = outputs.shape[:axis] + outputs.shape[axis + 1 :]
+    if targets.dtype.kind not in "iu" or expected != targets.shape:
         raise DataError(
             f"accuracy of outputs {outputs.shape} by targets {targets.dtype}{targets.shape}; integers of shape "
-            f"{outputs.shape[:-1]} were expected. Other targets need another metric, such as mean_squared_error"
+            f"{expected} were expected. Other targets need another metric, such as binary_accuracy or "
+            "mean_squared_error"
         )
-    counted = targets >= 0
-    return (outputs.argmax(-1) == targets)[counted], targets[counted]
+    counted = (targets >= 0) & (targets != layout.ignore_index)
+    labels, classes = targets[counted], outputs.shape[axis]
+    if classes == 1:
+        raise DataError(
+            f"accuracy of outputs {outputs.shape}: one class is always the largest; for one output that means yes or "
+            "no use binary_accuracy"
+        )
+    if labels.max(initial=0) >= classes:
+        raise DataError(
+            f"labels up to {labels.max()} were given for {classes} outputs; a label that is no class is left out with "
+            f"ignore_index: {labels.max()}; else, is this the data the model was made for?"
+        )
+    return (outputs.argmax(axis) == targets)[counted], labels
 
 
 def accuracy_by_label(right: NDArray[np.bool_], labels: NDArray[Any]) -> dict[str, float]:
@@ -35,17 +59,28 @@ def accuracy_by_label(right: NDArray[np.bool_], labels: NDArray[Any]) -> dict[st
     return {str(label): float(right[labels == label].mean()) for label in np.unique(labels)}
 
 
+@dataclass(frozen=True)
 class AccuracyMetric:
     """``accuracy``: the share of targets at which the output is largest, 0 to 1; larger is better.
 
-    Targets are one class per example, or per position of a sequence; negative ones are not counted.
+    Targets are one class per example, or per position of a sequence or map; negative ones are not counted.
+
+    Attributes:
+        layout: class axis of outputs, and target that is not counted.
     """
 
     name: ClassVar[str] = "accuracy"
+    layout: ClassLayout = FROM_SHAPES
 
     def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
-        """Return the accuracy of ``outputs`` ``(n, ..., classes)`` by integer ``targets`` ``(n, ...)``."""
-        return _share(right_predictions(outputs, targets)[0])
+        """Return the accuracy of outputs, as ``(n, C)`` or ``(n, C, H, W)``, by integers ``(n,)`` or ``(n, H, W)``."""
+        return _share(right_predictions(outputs, targets, self.layout)[0])
+
+    def chance(self, outputs: NDArray[Any], targets: NDArray[Any]) -> Chance:
+        """Return the chance: the share of the most frequent class."""
+        labels = right_predictions(outputs, targets, self.layout)[1]
+        label, share = most_frequent(labels)
+        return share_of(f"class {label}", share, len(labels))
 
 
 @dataclass(frozen=True)
@@ -68,15 +103,21 @@ class Accuracy:
 
 
 def evaluate_accuracy(
-    session: Session, raw: NDArray[Any], labels: NDArray[np.int64] | None, *, batch: int = 256
+    session: Session,
+    raw: NDArray[Any],
+    labels: NDArray[np.int64] | None,
+    *,
+    batch: int = 256,
+    layout: ClassLayout = FROM_SHAPES,
 ) -> Accuracy:
     """Measure the accuracy of a file's main output.
 
     Args:
         session: the decoded file, with one input.
         raw: raw examples ``(n, ...)``; the file's own preprocessing makes inputs of them.
-        labels: int64 ``(n, ...)``, the output's shape without its last axis; negative ones are not counted.
+        labels: int64 ``(n, ...)``, the output's shape without its class axis; negative ones are not counted.
         batch: examples that run at once, if the graph does not fix it.
+        layout: class axis of the output, and label that is not counted.
     """
     if labels is None:
         raise DataError("there are no labels to judge predictions by; choose a split or data set that has them")
@@ -89,12 +130,7 @@ def evaluate_accuracy(
     pairs = []
     for start in track(range(0, len(raw), step), "evaluating"):
         outputs = judged_output(session, [session.preprocess(raw[start : start + step])])
-        pairs.append(right_predictions(outputs, labels[start : start + step]))
-        if (highest := labels[start : start + step].max(initial=0)) >= outputs.shape[-1]:
-            raise DataError(
-                f"labels up to {highest} were given for {outputs.shape[-1]} outputs; "
-                "is this the data the model was made for?"
-            )
+        pairs.append(right_predictions(outputs, labels[start : start + step], layout))
     right, counted = (np.concatenate(each) for each in zip(*pairs, strict=True))
     share = _share(right)
     return Accuracy(
@@ -109,5 +145,5 @@ def evaluate_accuracy(
 
 def _share(right: NDArray[np.bool_]) -> float:
     if not right.size:
-        raise DataError("accuracy: every target is negative, which excludes it; nothing is left to judge")
+        raise DataError("accuracy: every target is negative or ignored; nothing is left to judge")
     return float(right.mean())

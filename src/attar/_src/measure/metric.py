@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attar._src.core.class_layout import FROM_SHAPES, ClassLayout, same_but_ones
 from attar._src.core.errors import AttarError, DataError, SpecError
 from attar._src.core.registry import Registry
 from attar._src.measure.accuracy import AccuracyMetric, accuracy_by_label, right_predictions
+from attar._src.measure.binary import F1, BinaryAccuracy
+from attar._src.measure.chance import Chance, HasChance
 from attar._src.measure.judged_output import judged_output
 from attar._src.runtime.session import Session
 
@@ -28,13 +31,18 @@ class MeanSquaredError:
 
     def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
         """Return the mean for ``outputs`` and ``targets`` of the same shape, but for axes of length 1."""
-        if outputs.size != targets.size:
+        if not same_but_ones(outputs.shape, targets.shape):
             raise DataError(f"mean squared error of outputs {outputs.shape} by targets {targets.shape}")
         difference = outputs.astype(np.float64) - targets.reshape(outputs.shape)
         return float(np.mean(np.square(difference)))
 
+    def chance(self, outputs: NDArray[Any], targets: NDArray[Any]) -> Chance:
+        """Return the chance: the variance of the targets, which their mean reaches."""
+        variance = float(np.mean(np.var(targets.astype(np.float64), axis=0)))
+        return Chance("the mean target", variance, variance, larger_is_better=False)
 
-METRICS: Registry[Metric] = Registry("metric", AccuracyMetric(), MeanSquaredError())
+
+METRICS: Registry[Metric] = Registry("metric", AccuracyMetric(), BinaryAccuracy(), F1(), MeanSquaredError())
 
 
 @dataclass(frozen=True)
@@ -65,10 +73,15 @@ class Guarded:
             raise SpecError(f"metric {self.name!r} returned {type(found).__name__}; one number is needed") from None
 
 
-def find(metric: Any) -> tuple[str, Metric]:
-    """Return the name in logs and the function of a metric: a registered name, ``file.py:name``, or a function."""
+def find(metric: Any, layout: ClassLayout = FROM_SHAPES) -> tuple[str, Metric]:
+    """Return the name in logs and the function of a metric: a registered name, ``file.py:name``, or a function.
+
+    Attar's own metrics of labels follow ``layout``.
+    """
     if isinstance(metric, str):
         name, found = metric.rpartition(":")[2], METRICS[metric]
+        if isinstance(found, AccuracyMetric | BinaryAccuracy | F1):
+            found = replace(found, layout=layout)
     else:
         found = metric
         name = str(getattr(metric, "name", None) or getattr(metric, "__name__", type(metric).__name__))
@@ -79,14 +92,27 @@ def find(metric: Any) -> tuple[str, Metric]:
 
 @dataclass(frozen=True)
 class Scored:
-    """The metric of a file on a set; ``per_class``, label -> accuracy, is empty if the task has no classes."""
+    """The metric of a file on a set.
+
+    Attributes:
+        per_class: label -> accuracy; empty if the task has no classes.
+        chance: what a constant answer reaches; None if the metric does not tell.
+    """
 
     value: float
     examples: int
     per_class: dict[str, float]
+    chance: Chance | None = None
 
 
-def score(session: Session, batches: Iterable[Examples], metric: Metric, *, classes: bool = True) -> Scored:
+def score(
+    session: Session,
+    batches: Iterable[Examples],
+    metric: Metric,
+    *,
+    classes: bool = True,
+    layout: ClassLayout = FROM_SHAPES,
+) -> Scored:
     """Run a set through a file and judge its main output.
 
     Args:
@@ -94,16 +120,21 @@ def score(session: Session, batches: Iterable[Examples], metric: Metric, *, clas
         batches: preprocessed; at most as long as the graph's batch, if that is fixed.
         metric: of the outputs and targets of the whole set.
         classes: whether integer targets are classes.
+        layout: class axis of the output, and target that is no class.
     """
     pairs = [(judged_output(session, inputs), targets) for inputs, targets in batches]
     if not pairs:
         raise DataError("there are no examples to judge the file by")
     outputs, targets = (np.concatenate(each) for each in zip(*pairs, strict=True))
-    return Scored(float(metric(outputs, targets)), len(outputs), per_class(outputs, targets) if classes else {})
+    by_class = per_class(outputs, targets, layout) if classes else {}
+    own = getattr(metric, "metric", metric)
+    chance = own.chance(outputs, targets) if isinstance(own, HasChance) else None
+    return Scored(float(metric(outputs, targets)), len(outputs), by_class, chance)
 
 
-def per_class(outputs: NDArray[Any], targets: NDArray[Any]) -> dict[str, float]:
+def per_class(outputs: NDArray[Any], targets: NDArray[Any], layout: ClassLayout = FROM_SHAPES) -> dict[str, float]:
     """Return label -> accuracy of that class; empty if outputs do not score two classes or more at integer targets."""
-    if targets.dtype.kind not in "iu" or outputs.ndim < 2 or outputs.shape[:-1] != targets.shape:
+    axis = layout.settled(outputs.shape, targets.shape).axis
+    if targets.dtype.kind not in "iu" or axis is None or outputs.ndim != targets.ndim + 1 or outputs.shape[axis] < 2:
         return {}
-    return accuracy_by_label(*right_predictions(outputs, targets)) if outputs.shape[-1] > 1 else {}
+    return accuracy_by_label(*right_predictions(outputs, targets, layout))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from attar._src.core.class_layout import ClassLayout
 from attar._src.core.errors import SpecError, UnknownName
 from attar._src.model.interface import flatten_outputs, main_output
 from attar._src.model.taps import LayerTaps
@@ -34,19 +35,22 @@ class InputCollector:
         terms: the terms of the loss.
         learner: the student, with constraints attached.
         teachers: name of a model -> teacher; may be empty if nothing is left to train.
+        layout: that of the recipe; the first batch whose shapes tell the class axis settles it.
 
     Attributes:
         features: paths of the student's layers that the terms read.
         teacher_features: name of a teacher -> paths of its layers that the terms read.
     """
 
-    def __init__(self, terms: Sequence[Term], learner: Learner, teachers: Mapping[str, Teacher]) -> None:
+    def __init__(
+        self, terms: Sequence[Term], learner: Learner, teachers: Mapping[str, Teacher], layout: ClassLayout
+    ) -> None:
         self.features = tuple(dict.fromkeys(path for term in terms for path in term.features()))
         self.teacher_features: dict[str, tuple[str, ...]] = {}
         for name, paths in (pair for term in terms for pair in term.teacher_features().items()):
             self.teacher_features[name] = tuple(dict.fromkeys((*self.teacher_features.get(name, ()), *paths)))
         self.names = tuple(dict.fromkeys(name for term in terms for name in term.teachers()))
-        self.teachers = teachers
+        self.teachers, self.layout = teachers, layout
         self.weights = learner.weight_view()
 
     @torch.no_grad()
@@ -76,4 +80,8 @@ class InputCollector:
     ) -> LossInputs:
         """Return the inputs of the objectives for the student's outputs on a batch."""
         every, main = tuple(flatten_outputs(outputs).values()), main_output(outputs)
-        return LossInputs(main, every, batch, answers.outputs, progress, taps.take(), answers.features, self.weights)
+        inputs = LossInputs(
+            main, every, batch, answers.outputs, progress, taps.take(), answers.features, self.weights, self.layout
+        )
+        self.layout = self.layout.settled(main.shape, inputs.target_shape)
+        return inputs if inputs.layout is self.layout else replace(inputs, layout=self.layout)

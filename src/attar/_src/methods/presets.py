@@ -9,6 +9,8 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from attar._src.core.spec import explain
 from attar._src.methods.finetune import ConstrainedStage, ObjectiveStage
+from attar._src.methods.objectives.binary import BinaryCrossEntropy, BinaryKl
+from attar._src.methods.objectives.by_outputs import HardLoss, SoftLoss
 from attar._src.methods.objectives.cross_entropy import CrossEntropy
 from attar._src.methods.objectives.kl import Kl
 from attar._src.methods.objectives.registry import ObjectiveChoice
@@ -72,9 +74,12 @@ class DistillationStage(ConstrainedStage):
             raise ValueError("alpha and beta are both 0, so no loss is left; set one above 0")
         return self
 
-    def _losses(self, soft: type[Kl | SoftCrossEntropy], hard: Term) -> tuple[Term, ...]:
+    def _losses(
+        self, soft: type[Kl | SoftCrossEntropy | BinaryKl] = SoftLoss, hard: Term | None = None
+    ) -> tuple[Term, ...]:
         """Return the loss against the teacher and, unless ``beta`` is 0, ``hard`` with that weight."""
         first = soft(teacher=self.teacher, temperature=self.temperature, weight=self.alpha)
+        hard = HardLoss() if hard is None else hard
         return (first,) if self.beta == 0 else (first, hard.model_copy(update={"weight": self.beta}))
 
 
@@ -83,22 +88,34 @@ class Distill(DistillationStage):
     "Distilling the knowledge in a neural network", section 2).
 
     Attributes:
-        loss: the loss against the teacher.
-        hard: the loss against the labels.
+        loss: the loss against the teacher. If null, outputs and targets tell: ``binary_kl`` if there is one output, or
+            a target for each output, else ``kl``.
+        hard: the loss against the labels; if null, ``binary_cross_entropy`` or ``cross_entropy``, as fits ``loss``.
     """
 
     stage: Literal["distill"] = "distill"
-    loss: Literal["kl", "soft_cross_entropy"] = "kl"
-    hard: ObjectiveChoice = CrossEntropy()
+    loss: Literal["kl", "soft_cross_entropy", "binary_kl"] | None = None
+    hard: ObjectiveChoice | None = None
 
     @model_validator(mode="after")
     def _refuse_two_weights(self) -> Self:
-        if self.hard.weight != 1:
+        if self.hard is not None and self.hard.weight != 1:
             raise ValueError(f"beta is the weight of the hard loss; leave out hard.weight (got {self.hard.weight})")
         return self
 
     def loss_terms(self) -> tuple[Term, ...]:
-        return self._losses(Kl if self.loss == "kl" else SoftCrossEntropy, self.hard)
+        if self.loss is None:
+            return self._losses(hard=self.hard)
+        soft, hard = _LOSSES[self.loss]
+        return self._losses(soft, hard if self.hard is None else self.hard)
+
+
+#: Name of a loss against the teacher -> that loss, and the one against labels that goes with it.
+_LOSSES: dict[str, tuple[type[Kl | SoftCrossEntropy | BinaryKl], Term]] = {
+    "kl": (Kl, CrossEntropy()),
+    "soft_cross_entropy": (SoftCrossEntropy, CrossEntropy()),
+    "binary_kl": (BinaryKl, BinaryCrossEntropy()),
+}
 
 
 class PruneStage(Pruning, ObjectiveStage):
@@ -122,7 +139,7 @@ class QuantizeStage(Rounding, ObjectiveStage):
 class Compress(DistillationStage):
     """Distil on learned grids so that the file has at most ``size`` bits per weight.
 
-    Combines ``kl`` and ``cross_entropy`` as in ``distill``, ``lsq`` on wide grids, the term ``rate`` with ``size`` as
+    Combines the losses of ``distill``, ``lsq`` on wide grids, the term ``rate`` with ``size`` as
     the budget of the whole file, ``low_precision`` for biases and norms, and re-estimated batch-norms. It should start
     from a trained module.
 
@@ -163,7 +180,7 @@ class Compress(DistillationStage):
 
     def loss_terms(self) -> tuple[Term, ...]:
         rate = Rate(file=self.size * (1 - _MARGIN), reach=self.reach)
-        return (*self._losses(Kl, CrossEntropy()), rate, *self.terms)
+        return (*self._losses(), rate, *self.terms)
 
     def attached_rules(self) -> tuple[Rule, ...]:
         """Return ``constraints`` with ``lsq`` before those that need a grid, then ``low_precision``."""

@@ -53,7 +53,7 @@ class StageJob:
         self.terms = [term for term, _ in losses]
         self.objectives = [objective for _, objective in losses]
         self.extra = nn.ModuleList(self.objectives)
-        self.inputs = InputCollector(self.terms, learner, context.teachers)
+        self.inputs = InputCollector(self.terms, learner, context.teachers, context.layout)
         self.arguments = learner.captured.names
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(context.seed, "projectors"))

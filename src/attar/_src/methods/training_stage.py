@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -72,8 +73,11 @@ class TrainingStage(TrainingPlan, Stage):
                 "average: batch-norms keep running statistics of the weights before averaging; re-estimate them with "
                 "norm_batches, for example 50"
             )
+        given = getattr(self, "constraints", ())
         for rule in self.attached_rules():
-            learner.attach(rule.attach(learner))
+            place = next((f"constraints.{index}" for index, each in enumerate(given) if each is rule), "")
+            with prefixed_errors(place) if place else nullcontext():
+                learner.attach(rule.attach(learner))
         weights = learner.weight_view()
         for constraint in learner.constraints:
             constraint.check(weights)
@@ -82,7 +86,7 @@ class TrainingStage(TrainingPlan, Stage):
         """Attach the constraints and compute the loss once, in evaluation mode."""
         self.attach(model)
         terms, batch = self.loss_terms(), trial.batch.part(slice(None))
-        program, collector = model.graph(train=False), InputCollector(terms, model, trial.teachers)
+        program, collector = model.graph(train=False), InputCollector(terms, model, trial.teachers, trial.layout)
         taps = LayerTaps(program, collector.features)
         outputs = program(*batch.pick(model.captured.names))
         inputs = collector.collect(outputs, taps, batch, collector.ask(batch), 0.0)

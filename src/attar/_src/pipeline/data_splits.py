@@ -17,12 +17,14 @@ import numpy as np
 import torch
 
 from attar._src.artifact.manifest import Preprocessing
+from attar._src.core.class_layout import IGNORE_INDEX
 from attar._src.core.errors import DataError, SpecError, UnknownName, prefixed_errors
 from attar._src.core.registry import load_object
 from attar._src.data.dataset import Dataset, holdout
 from attar._src.data.preprocessing import find_preprocessing
 from attar._src.data.registry import DATASETS, call_factory, load_dataset
 from attar._src.deploy.calibration_inputs import collect_inputs
+from attar._src.measure.accuracy import AccuracyMetric
 from attar._src.pipeline import loader_checks
 from attar._src.pipeline.split import Split, read_split
 from attar._src.recipe.parts import DataSpec
@@ -52,12 +54,17 @@ class DataSplits:
     data: DataSpec
     highest: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether integer targets are classes, by the metric or the task."""
+        return self.use.metric == AccuracyMetric.name or self.use.task == "classification"
+
     def fingerprint(self) -> dict[str, Any]:
         """Return the data set's name, and split -> SHA-256."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         return {"name": self.name} | {name: split.digest() for name, split in splits.items() if split is not None}
 
-    def check_loaders(self, models: Mapping[str, Mapping[str, bool]]) -> None:
+    def check_loaders(self, models: Mapping[str, Mapping[str, bool]], ignore_index: int = IGNORE_INDEX) -> None:
         """Check the first batches of loaders; ``models`` has the parameters of each model.
 
         Also note the :attr:`highest` target of each split.
@@ -74,7 +81,8 @@ class DataSplits:
                 batches = self.feed(split, SharedParameters(*models.values())).once()
                 looked = islice(loader_checks.with_equal_targets(batches, name), loader_checks.LOOKED_AT)
                 seen = [batch.targets for batch in looked if batch.targets is not None]
-            labels = [int(each.max()) for each in seen if each.numel() and not each.is_floating_point()]
+            counted = [each[each != ignore_index] for each in seen if not each.is_floating_point()]
+            labels = [int(each.max()) for each in counted if each.numel()]
             self.highest.update({name: max(labels)} if labels else {})
 
     def feed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import filelock
 from lightning_fabric import Fabric
 
 from attar._src.artifact.writer import write_atomically
-from attar._src.core.errors import AttarError
+from attar._src.core.errors import AttarError, DataError, ModelError, SpecError
 from attar._src.core.progress import track
 from attar._src.deploy.dry_run import CAPTURED_IN_EVALUATION, DryRun
 from attar._src.deploy.package import package
@@ -105,7 +106,8 @@ class RunModels:
         self._catch_up(store, where)
         self._journal_once("begun", where)
         context = self._context(stage, store, where)
-        sequence.apply(index, lambda stage, model: stage.run(model, context))
+        with _stopped_at(f"recipe.models.{name}.stages.{index}"):
+            sequence.apply(index, lambda stage, model: stage.run(model, context))
         self._journal_once("done", where)
 
     def _journal_once(self, event: str, where: Mapping[str, Any]) -> None:
@@ -131,6 +133,7 @@ class RunModels:
             seed=seed,
             store=store,
             log=partial(self._log, where),
+            layout=self.recipe.class_layout,
         )
 
     def _feed(self, seed: int, batch: int = 256, caches: Sequence[TeacherCache] = ()) -> ArrayFeed | LoaderFeed:
@@ -228,6 +231,16 @@ class RunModels:
             notes=report["notes"],
             record=[dict(stage) for stage in compressed.record],
         )
+
+
+@contextmanager
+def _stopped_at(where: str) -> Iterator[None]:
+    """Prefix the message of an AttarError with the path of the stage in the recipe; its class stays."""
+    try:
+        yield
+    except AttarError as error:
+        kind = next((each for each in (DataError, ModelError, SpecError) if isinstance(error, each)), AttarError)
+        raise kind(f"{where}: {error}") from error
 
 
 def _tries(lock: filelock.FileLock) -> Iterator[None]:

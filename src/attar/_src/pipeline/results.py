@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar._src.artifact.inspect import inspect_artifact
+from attar._src.core.class_layout import ClassLayout
 from attar._src.core.errors import DataError
 from attar._src.core.progress import track
-from attar._src.measure.accuracy import AccuracyMetric
 from attar._src.measure.latency import Latency, interleave
-from attar._src.measure.metric import Metric, Scored, score
+from attar._src.measure.metric import Metric, Scored, find, score
 from attar._src.measure.runner import example_feed, open_runner
 from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.fabric import versions
@@ -26,6 +26,7 @@ from attar._src.pipeline.folder import RECIPE, RunFolder
 from attar._src.pipeline.journal import Journal
 from attar._src.pipeline.loader_checks import with_equal_targets
 from attar._src.pipeline.model_source import ModelSource, shared_parameters
+from attar._src.pipeline.training_checks import failed_trainings
 from attar._src.recipe.recipe import Recipe
 from attar._src.report.record import remember
 from attar._src.runtime.session import Session
@@ -50,7 +51,7 @@ def measure_results(
     paths = {
         (seed, name): folder.files(seed, first) / f"{name}.attar" for seed in recipe.seeds for name in recipe.models
     }
-    scored = _test(paths, splits, sources, metric)
+    scored = _test(paths, splits, sources, metric, recipe.class_layout)
     return {
         "recipe": recipe.described(),
         "recipe_yaml": (folder.path / RECIPE).read_text(),
@@ -60,7 +61,9 @@ def measure_results(
         "baseline": baseline,
         "metric": metric[0],
         "examples": scored[first, baseline].examples,
-        "class_examples": _count(splits) if any(result.per_class for result in scored.values()) else {},
+        "class_examples": _count(splits, recipe.class_layout)
+        if any(result.per_class for result in scored.values())
+        else {},
         "models": _models(recipe, paths, scored, folder.journal),
     }
 
@@ -75,7 +78,8 @@ def _models(
         runs = [scored[seed, name] for seed in recipe.seeds]
         models[name] = _model(name, paths[first, name], runs, journal.find("packed", seed=first, model=name))
         curves = [_point(recipe, row) for row in journal.find("epoch", seed=first, model=name)]
-        models[name] |= {"latency": vars(latency), "curves": curves}
+        failed = _failed_trainings(recipe, name, scored, journal)
+        models[name] |= {"latency": vars(latency), "curves": curves, "warnings": failed}
     baseline = models[recipe.reference]
     for model in models.values():
         model["times_smaller"] = baseline["fp32_bytes"] / model["file_bytes"]
@@ -83,20 +87,32 @@ def _models(
     return list(models.values())
 
 
+def _failed_trainings(
+    recipe: Recipe, name: str, scored: Mapping[tuple[int, str], Scored], journal: Journal
+) -> list[str]:
+    """Return the signs that trainings of a model failed; one of a later seed alone is ``seed 2: ...``."""
+    found: list[str] = []
+    for seed in recipe.seeds:
+        rows = journal.find("epoch", seed=seed, model=name)
+        signs = failed_trainings(recipe.models[name], find(recipe.metric)[0], rows, scored[seed, name])
+        found += [each if seed == recipe.seeds[0] else f"seed {seed}: {each}" for each in signs if each not in found]
+    return found
+
+
 def _test(
     paths: Mapping[tuple[int, str], Path],
     splits: DataSplits,
     sources: Mapping[str, ModelSource],
     metric: tuple[str, Metric],
+    layout: ClassLayout,
 ) -> dict[tuple[int, str], Scored]:
     """Verify the file of each seed and model, score it on the test split, and add the score to its report."""
-    classes = metric[0] == AccuracyMetric.name or splits.use.task == "classification"
     scored, parameters = {}, shared_parameters(sources)
     for (seed, name), path in track(paths.items(), "testing"):
         session = Session(path, threads=1)
         session.artifact.verify()
         batches = labelled_batches(splits.feed(splits.test, parameters), sources[name].parameters)
-        result = scored[seed, name] = score(session, batches, metric[1], classes=classes)
+        result = scored[seed, name] = score(session, batches, metric[1], classes=splits.has_classes, layout=layout)
         entry = {"metric": metric[0], "test": _number(result.value), "per_class": result.per_class}
         remember(path, session.artifact.sha256, entry)
     return scored
@@ -161,13 +177,15 @@ def _label(recipe: Recipe, name: str, index: int) -> str:
     return f"{words[index]} {same}" if words.count(words[index]) > 1 else words[index]
 
 
-def _count(splits: DataSplits) -> dict[str, int]:
+def _count(splits: DataSplits, layout: ClassLayout) -> dict[str, int]:
     """Return class -> number of test examples; empty without integer targets."""
     targets = splits.test.targets
     if targets is None or targets.dtype.kind not in "iu":
         return {}
     counted = Counter(np.ravel(targets).tolist())
-    return {str(label): count for label, count in sorted(counted.items()) if label >= 0}
+    return {
+        str(label): count for label, count in sorted(counted.items()) if label >= 0 and label != layout.ignore_index
+    }
 
 
 def _number(value: Any) -> Any:

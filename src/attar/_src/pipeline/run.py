@@ -75,7 +75,7 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, resume: bool = False, c
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     out = Path(out)
     with interruptible(), references_from(recipe.folder), writing(out), threads_kept():
-        metric = find(recipe.metric)
+        metric = find(recipe.metric, recipe.class_layout)
         splits = load_splits(recipe.data, recipe.folder, task=recipe.task, metric=metric[0])
         sources = model_sources(recipe, splits.calibration)
         check_requirements(recipe, splits, sources)

@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
+from attar._src.core.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.core.errors import SpecError, UnknownName
 from attar._src.core.registry import references_from
 from attar._src.core.spec import Spec, explain, refused, refusing_at
 from attar._src.measure.metric import METRICS
+from attar._src.methods.training_stage import TrainingStage
 from attar._src.recipe.parts import DataSpec, ModelSpec, TeacherCacheSpec, registered_word
 from attar._src.recipe.reference import PLAIN, Reference, expand_path, leaves, to_json
 from attar._src.recipe.teaching_order import teaching_order
@@ -62,6 +64,9 @@ class Recipe(Spec):
         teacher_cache: teachers whose outputs are computed once and stored, instead of in every step.
         baseline: the model the report compares with; by default the first teacher, or the first model.
         metric: ``accuracy``, ``mean_squared_error``, ``file.py:name``, or a function of outputs and targets.
+        class_axis: axis of the outputs that has the classes, such as 1 of maps ``(N, C, H, W)``; if null, the shapes
+            of outputs and labels tell it.
+        ignore_index: target that losses, metrics and reports leave out; if null, that of the losses, or -100.
         task: task of the models; if null, the data set's own.
         dynamic: axes of the inputs whose length may vary at run time; 0 is the batch.
         coder: entropy coder of the files.
@@ -85,6 +90,8 @@ class Recipe(Spec):
     teacher_cache: dict[str, TeacherCacheSpec] = {}
     baseline: str | None = None
     metric: Annotated[Reference, registered_word("metric", METRICS)] = "accuracy"
+    class_axis: int | None = None
+    ignore_index: int | None = None
     task: str | None = None
     dynamic: Annotated[_Different, AfterValidator(_with_batch_axis)] = (0,)
     coder: Literal["rans", "huffman", "raw"] = "rans"
@@ -105,6 +112,7 @@ class Recipe(Spec):
             self._refuse_unknown(stage.teachers(), *place, "teacher")
             self._check_inspected(stage, *place)
             self._check_variants(stage, *place)
+        self._check_ignored()
         self._refuse_unknown(self.teacher_cache, "teacher_cache")
         self._check_cache_files()
         self._refuse_unknown(() if self.baseline is None else (self.baseline,), "baseline")
@@ -116,6 +124,19 @@ class Recipe(Spec):
         for name in names:
             if name not in self.models:
                 raise refused(str(UnknownName("model", name, self.models)), *place)
+
+    def _check_ignored(self) -> None:
+        """Refuse losses that ignore another target than the recipe or each other: all are for the same labels."""
+        seen = self.ignore_index
+        for _, name, index, stage in self.each_stage():
+            for ignored in _ignored_by(stage):
+                if seen is not None and ignored != seen:
+                    raise refused(
+                        f"a loss has ignore_index {ignored}, and {seen} was given before; all are for the same labels: "
+                        f"set one beside data, as in ignore_index: {ignored}, and remove it from the losses",
+                        *("models", name, "stages", index),
+                    )
+                seen = ignored
 
     def _check_inspected(self, stage: Stage, *place: str | int) -> None:
         """Refuse a stage that reads layers of a teacher of which only outputs are known: a file or a cache."""
@@ -176,6 +197,13 @@ class Recipe(Spec):
         return tuple(name for name in self.models if name in taught)
 
     @property
+    def class_layout(self) -> ClassLayout:
+        """The class axis of outputs and the target to ignore, for losses, metrics and reports."""
+        found = [ignored for *_, stage in self.each_stage() for ignored in _ignored_by(stage)]
+        ignored = self.ignore_index if self.ignore_index is not None else next(iter(found), IGNORE_INDEX)
+        return ClassLayout(self.class_axis, ignored)
+
+    @property
     def reference(self) -> str:
         """Name of the model the report compares with."""
         return self.baseline or next(iter([*self.teachers, *self.models]))
@@ -229,6 +257,13 @@ def read_recipe(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
         recipe = Recipe(**tree)
     recipe._folder = path.parent
     return recipe
+
+
+def _ignored_by(stage: Stage) -> Iterator[int]:
+    """Yield the target that each loss of a stage ignores, of those that give one."""
+    for term in stage.loss_terms() if isinstance(stage, TrainingStage) else ():
+        if (ignored := getattr(term, "ignore_index", None)) is not None:
+            yield ignored
 
 
 def _is_data(value: Any) -> bool:

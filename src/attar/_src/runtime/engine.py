@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tempfile
 from functools import cache
@@ -10,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from attar._src.core.errors import ArtifactError, DataError, short_message
+
+# Since version 1.29 ONNX Runtime reports to its maker by default and keeps a device id in the user's cache folder. It
+# reads this variable when it is imported, so only this file imports it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime as ort  # noqa: E402
+from onnxruntime.capi import onnxruntime_pybind11_state as native  # noqa: E402
 
 #: The exceptions of ONNX Runtime, which have no common base but Exception.
 _FAULTS: tuple[type[Exception], ...] = (

@@ -6,25 +6,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attar._src.artifact.graph.check import CheckedGraph
+from attar._src.artifact.graph.emptiness import NEED_ELEMENTS, EmptyAxis
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Manifest, Port
 from attar._src.artifact.reader import Artifact, open_artifact
-from attar._src.core.errors import DataError
+from attar._src.core.errors import DataError, naming_file
 from attar._src.core.fields import main_output_name
 from attar._src.core.operators import INTEGER_KERNELS
+from attar._src.core.scheme import Shape
 from attar._src.core.tensors import DTYPES
 from attar._src.runtime.engine import Engine, kernels
+from attar._src.runtime.isolated import Bounds, IsolatedGraph
 from attar._src.runtime.lower import lower
 from attar._src.runtime.preprocess import preprocess
 
 #: Operators of ONNX Runtime that multiply integers.
 _INTEGER = frozenset(name for kernel in INTEGER_KERNELS.values() for name in kernel.names.split())
-_REMEMBERED = 64
+_REMEMBERED = 1024
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,10 @@ class Session:
         graph: name of the graph to run.
         threads: threads for decoding and running; None decodes on one and lets ONNX Runtime choose for running.
         limits: limits on what the file may allocate, if ``source`` is not open yet.
+        isolated: decode, check and run the file in a process of its own (``runtime.isolated``), for files that are not
+            trusted: a crash, hang or lack of memory there is an ArtifactError here. Linux and macOS.
+        memory: bytes of address space of that process (Linux), its libraries included.
+        seconds: wall-clock time that it may take to open the file, and for each run.
 
     Attributes:
         inputs, outputs: those of :meth:`run`.
@@ -75,16 +83,27 @@ class Session:
         graph: str = "main",
         threads: int | None = None,
         limits: Limits | None = None,
+        isolated: bool = False,
+        memory: int = Bounds.memory,
+        seconds: float = Bounds.seconds,
     ) -> None:
         self.artifact = source if isinstance(source, Artifact) else open_artifact(source, limits=limits)
         record = self.artifact.graph_record(graph)
         self.inputs: tuple[Port, ...] = record.inputs
         self.outputs: tuple[Port, ...] = record.outputs
         self._accepted: set[tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]] = set()
-        lowered = lower(self.artifact, graph, threads=threads or 1)
-        self.dequantized: Mapping[str, str] = lowered.dequantized
         self._graph = graph
-        self._engine = Engine(lowered.serialized(), threads=threads, exact=True)
+        self._isolated: IsolatedGraph | None = None
+        self.dequantized: Mapping[str, str]
+        if isolated:
+            with naming_file(self.artifact.path):
+                self._isolated = IsolatedGraph(self.artifact, graph, self.outputs, threads, Bounds(memory, seconds))
+            self.dequantized, self._run, self._needs_elements = self._isolated.dequantized, self._isolated.run, False
+            return
+        lowered = lower(self.artifact, graph, threads=threads or 1)
+        self.dequantized = lowered.dequantized
+        self._needs_elements = any(node.op_type in NEED_ELEMENTS for node in lowered.model.graph.node)
+        self._run = Engine(lowered.serialized(), threads=threads, exact=True).run
 
     @property
     def main_output(self) -> str:
@@ -106,10 +125,13 @@ class Session:
             The outputs by name; a single array if ``inputs`` was one and the graph has one output.
 
         Raises:
-            DataError: a name, type or shape does not match the graph's inputs.
+            DataError: a name, type or shape does not match the graph's inputs, or an operator that needs elements,
+                such as an LSTM or a convolution, would have none: (0, 5, 3) into an LSTM.
         """
         if isinstance(inputs, Mapping):
-            return dict(zip(self._engine.outputs, self._engine.run(self._checked(inputs)), strict=True))
+            with naming_file(self.artifact.path):
+                found = self._run(self._checked(inputs))
+            return {port.name: array for port, array in zip(self.outputs, found, strict=True)}
         if len(self.inputs) != 1:
             names = ", ".join(port.name for port in self.inputs)
             raise DataError(f"one array was given for {len(self.inputs)} inputs; pass a dict of {names}")
@@ -144,6 +166,8 @@ class Session:
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The kernel of each layer with a weight of two axes or more, from ONNX Runtime's profile of one run."""
+        if self._isolated is not None:
+            return tuple(Layer(*fields) for fields in self._isolated.layers())
         lowered = lower(self.artifact, self._graph)
         ran = kernels(lowered.serialized(), self.example())
         found = []
@@ -156,6 +180,29 @@ class Session:
     def integer_layers(self) -> tuple[str, ...]:
         """Return the names of the layers that ran in integers, according to ONNX Runtime's profile."""
         return tuple(layer.name for layer in self.layers if layer.integer)
+
+    @cached_property
+    def _graph_of_file(self) -> CheckedGraph:
+        return self.artifact.checked_graph(self._graph)
+
+    def _demand_elements(self, shapes: Mapping[str, Shape]) -> None:
+        """Raise unless every operator that needs elements has some at these sizes; the others return empty arrays."""
+        try:
+            self._graph_of_file.check_sizes(shapes)
+        except EmptyAxis as error:
+            given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise DataError(f"the shapes {given} leave nothing to compute: {error}; make every axis longer") from error
+
+    def close(self) -> None:
+        """End the process of an isolated session; it also ends when the session is no longer referenced."""
+        if self._isolated is not None:
+            self._isolated.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _checked(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the inputs as arrays; raise unless names, types and shapes match the ports."""
@@ -171,6 +218,8 @@ class Session:
         symbols: dict[str, tuple[int, str]] = {}
         for name, port in ports.items():
             _check(feed[name], port, symbols)
+        if self._needs_elements and any(feed[name].shape != port.example for name, port in ports.items()):
+            self._demand_elements({name: array.shape for name, array in feed.items()})
         if len(self._accepted) < _REMEMBERED:
             self._accepted.add(form)
         return feed

@@ -21,7 +21,7 @@ from attar._src.core.interrupt import raise_if_interrupted
 from attar._src.core.progress import Bar
 from attar._src.train.average import WeightAverage
 from attar._src.train.batch import Batch, Feed
-from attar._src.train.plan import TrainingPlan
+from attar._src.train.plan import CLIP, TrainingPlan
 from attar._src.train.seeds import derive_seed, seed_everything
 from attar._src.train.store import Checkpoint, CheckpointStore, flatten_state, unflatten_state
 
@@ -224,7 +224,8 @@ class _Loop:
         if len(bad):
             first = index - len(losses) + 1 + int(bad[0])
             lr = self.optimizer.param_groups[0]["lr"]
-            fix = "lower optimizer.lr" if self.plan.clip is not None else "lower optimizer.lr or set clip: 1.0"
+            lower, clip = self.plan.optimizer.lr / 10, CLIP if self.plan.clip is None else self.plan.clip / 2
+            fix = f"lower optimizer.lr, for example to {lower:g}, or set clip: {clip:g}"
             raise AttarError(
                 f"the loss is {float(seen[bad[0]])} in step {first + 1} of epoch {epoch + 1} (lr {lr:.3g}); {fix}, and "
                 "check the inputs for infinities; the checkpoint of the previous epoch is intact"

@@ -12,6 +12,8 @@ from attar._src.train.schedule import cosine_rise
 
 _LOW = 1 / 25
 _LAST = 1e-4
+#: Default of the largest norm of all gradients together.
+CLIP = 2.0
 
 
 class TrainingPlan(Spec):
@@ -22,7 +24,9 @@ class TrainingPlan(Spec):
         batch: examples per step, over all ranks.
         schedule: schedule of the learning rate, see :meth:`factor`.
         warmup: share of the steps over which the learning rate rises; None is 0.3 for ``one_cycle`` and 0 otherwise.
-        clip: maximum norm of the gradients of all parameters together; None disables clipping.
+        clip: maximum norm of the gradients of all parameters together (Pascanu et al. 2013, "On the difficulty of
+            training recurrent neural networks", section 3.2), by default 2: networks without normalization diverge at
+            the usual learning rates otherwise, and those with it rarely reach the norm. None disables clipping.
         average: share of the steps, at the end, over which parameters are averaged; training ends with their mean
             (Izmailov et al. 2018, "Averaging weights leads to wider optima", section 3.2; usually with ``constant``).
             0 disables averaging.
@@ -35,7 +39,10 @@ class TrainingPlan(Spec):
     optimizer: OptimizerChoice = Sgd()
     schedule: Literal["one_cycle", "cosine", "linear", "constant"] = "one_cycle"
     warmup: Annotated[float, Field(ge=0, lt=1)] | None = None
-    clip: Annotated[float, Field(gt=0)] | None = None
+    # A factory, so that the record always has the value: a missing one means None, the default of earlier versions.
+    clip: Annotated[float, Field(gt=0)] | None = Field(
+        default_factory=lambda: CLIP, json_schema_extra={"default": CLIP}
+    )
     average: Annotated[float, Field(ge=0, le=1)] = 0.0
     norm_batches: Annotated[int, Field(ge=0)] = 0
 

@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
+from attar._src.core.class_layout import FROM_SHAPES, ClassLayout
 from attar._src.train.batch import Batch, Feed
 from attar._src.train.store import CheckpointStore
 from attar._src.work.calibration_inputs import CalibrationInputs
@@ -61,6 +62,7 @@ class TrainingContext(Context):
         metric: outputs and targets of a whole set as arrays -> score.
         store: the checkpoints of this stage; training continues from the latest.
         log: takes one row of numbers after every epoch.
+        layout: class axis of outputs, and target to ignore.
     """
 
     calibration: CalibrationInputs
@@ -72,11 +74,13 @@ class TrainingContext(Context):
     teachers: Mapping[str, Teacher]
     store: CheckpointStore
     log: Callable[[Mapping[str, Any]], None]
+    layout: ClassLayout = FROM_SHAPES
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What preflight gives to a stage: a few training examples, and untrained teachers by name."""
+    """What preflight gives to a stage: a few training examples, untrained teachers by name, and the class layout."""
 
     batch: Batch
     teachers: Mapping[str, Teacher]
+    layout: ClassLayout = FROM_SHAPES

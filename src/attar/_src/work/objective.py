@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from attar._src.core.class_layout import FROM_SHAPES, ClassLayout
 from attar._src.train.batch import Batch
 from attar._src.work.weight_view import WeightView
 
@@ -17,12 +18,14 @@ class LossInputs:
     """Inputs of an objective; what comes from teachers has no gradient.
 
     Attributes:
-        outputs: the student's main output, ``(N, ..., classes)`` for a classifier.
+        outputs: the student's main output; of a classifier ``(N, C)``, ``(N, ..., C)`` or ``(N, C, ...)``.
         every: all outputs of the student.
         teachers: model name -> its main output for the same inputs.
         progress: share of the stage done, 0 to 1.
         features: module path -> its output in the student, for the paths the objectives ask for.
         teacher_features: model name -> module path -> its output.
+        weights: the weights with the effect of the constraints.
+        layout: the class axis of the outputs, and the target to ignore.
     """
 
     outputs: torch.Tensor
@@ -33,6 +36,12 @@ class LossInputs:
     features: Mapping[str, torch.Tensor] = field(default_factory=dict)
     teacher_features: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
     weights: WeightView = field(default_factory=WeightView)
+    layout: ClassLayout = FROM_SHAPES
+
+    @property
+    def target_shape(self) -> tuple[int, ...] | None:
+        """The shape of the targets; None without targets."""
+        return None if self.batch.targets is None else tuple(self.batch.targets.shape)
 
 
 class Objective(nn.Module):

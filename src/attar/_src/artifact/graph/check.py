@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from attar._src.artifact.bindings import Bound
 from attar._src.artifact.graph import protobuf, sizes
+from attar._src.artifact.graph.emptiness import EmptyAxis
 from attar._src.artifact.graph.guards import Sized, elements
 from attar._src.artifact.graph.operators import MAX_IR, MAX_OPSET, MIN_IR, MIN_OPSET, TYPES
 from attar._src.artifact.graph.strip import ELEMENT_TYPES, port_info
@@ -23,6 +25,28 @@ from attar._src.core.scheme import Shape
 
 _NAME = re.compile(NAME_PATTERN)
 _MAX_NAME = 512
+#: The sizes at which a user runs a graph are the user's own.
+_NO_LIMITS = Limits(value_elements=2**62, graph_elements=2**62, work=2**200, folded=2**200)
+
+
+class CheckedGraph(NamedTuple):
+    """A validated graph: the model, its inputs and initializers, and all its values at the example sizes."""
+
+    model: onnx.ModelProto
+    sources: dict[str, Sized]
+    values: dict[str, Sized]
+
+    def check_sizes(self, shapes: Mapping[str, Shape]) -> None:
+        """Raise :class:`EmptyAxis` if inputs of these shapes leave an operator that needs elements without any."""
+        given = {name: self.sources[name]._replace(shape=shape) for name, shape in shapes.items()}
+        try:
+            sizes.size_nodes(
+                self.model.graph.node, self.sources | given, _opset(self.model), _NO_LIMITS, section="at these sizes"
+            )
+        except EmptyAxis:
+            raise
+        except ArtifactError:
+            return  # whatever else is wrong with these sizes, ONNX Runtime says as it runs
 
 
 def check_graph(
@@ -31,8 +55,8 @@ def check_graph(
     bound: Mapping[str, Bound],
     constants: Mapping[str, NDArray[Any]],
     limits: Limits,
-) -> tuple[onnx.ModelProto, dict[str, Sized]]:
-    """Parse and validate a serialized model; return it and its values at the example sizes.
+) -> CheckedGraph:
+    """Parse and validate a serialized model.
 
     ``bound`` has type and shape of every bound initializer, ``constants`` the values of the small ones, on which shapes
     may depend.
@@ -47,12 +71,14 @@ def check_graph(
     known = _inputs(graph, record, symbols)
     for name, initializer in bound.items():
         constant = constants.get(name)
-        sized = Sized(ELEMENT_TYPES[initializer.dtype], initializer.shape, constant, fixed=constant is not None)
+        sized = Sized(
+            ELEMENT_TYPES[initializer.dtype], initializer.shape, constant, constant is not None, constant=True
+        )
         _add(known, name, sized)
     for tensor in graph.initializer:
         array = protobuf.tensor_values(tensor)
         followed = array if array.size <= SMALL_VALUE else None
-        _add(known, tensor.name, Sized(tensor.data_type, array.shape, followed, fixed=True))
+        _add(known, tensor.name, Sized(tensor.data_type, array.shape, followed, fixed=True, constant=True))
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.TENSOR:
@@ -60,12 +86,12 @@ def check_graph(
     for name, item in known.items():
         if elements(item.shape) > limits.value_elements:
             raise ArtifactError(f"{name!r} has more than {limits.value_elements} elements")
-    sources = set(known)
+    sources = dict(known)
     sizes.size_nodes(graph.node, known, opset, limits, section=f"graph {record.name}")
     made = {name: sized for name, sized in known.items() if name not in sources}
     _check_outputs(record.outputs, made, symbols)
     _check_activations(record, made | {port.name: known[port.name] for port in record.inputs})
-    return model, known
+    return CheckedGraph(model, sources, known)
 
 
 def _opset(model: onnx.ModelProto) -> int:
@@ -79,7 +105,7 @@ def _opset(model: onnx.ModelProto) -> int:
 
 def _check_names(graph: onnx.GraphProto) -> None:
     for node in graph.node:
-        for name in (node.name, *node.input, *node.output):
+        for name in (node.op_type, node.name, *node.input, *node.output):
             if name and (len(name) > _MAX_NAME or not _NAME.fullmatch(name)):
                 raise ArtifactError(f"{name[:80]!r} is not a name of 1 to {_MAX_NAME} printable characters")
 
@@ -115,10 +141,10 @@ def _add(known: dict[str, Sized], name: str, sized: Sized) -> None:
 
 
 def _check_outputs(ports: Sequence[Port], made: Mapping[str, Sized], symbols: dict[str, int]) -> None:
-    names = [port.name for port in ports]
+    names = Counter(port.name for port in ports)
     for port in ports:
         sized = made.get(port.name)
-        if sized is None or names.count(port.name) > 1:
+        if sized is None or names[port.name] > 1:
             raise ArtifactError(f"the output {port.name!r} is not made by a node or appears twice")
         if sized.type != ELEMENT_TYPES[port.dtype] or not _fits(port, sized.shape, symbols):
             raise ArtifactError(

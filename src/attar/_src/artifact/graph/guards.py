@@ -27,13 +27,14 @@ class Sized(NamedTuple):
     """Element type (ONNX number), shape at the example sizes and, if known, values of one value of a graph.
 
     Values are known if they are few and follow from constants and sizes alone. They are ``fixed`` if they are the same
-    at every size of the graph's inputs.
+    at every size of the graph's inputs. A value is ``constant`` if it follows from initializers and sizes, known or not.
     """
 
     type: int
     shape: Shape
     values: NDArray[Any] | None = None
     fixed: bool = False
+    constant: bool = False
 
 
 class Inputs(NamedTuple):

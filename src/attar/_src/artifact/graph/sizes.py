@@ -6,6 +6,7 @@ size of its outputs right after, so that nothing is computed with a number above
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,32 +15,46 @@ import numpy as np
 import onnx
 
 from attar._src.artifact.graph import guards, operators, values
+from attar._src.artifact.graph.emptiness import check_elements
 from attar._src.artifact.graph.guards import Sized
 from attar._src.artifact.graph.operators import TYPES
+from attar._src.artifact.graph.work import check_window, multiply_adds
 from attar._src.artifact.limits import Limits
 from attar._src.core.errors import ArtifactError, naming_section
+from attar._src.core.scheme import Shape
 
 _FOLLOWED = {onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL, onnx.TensorProto.FLOAT}
 #: ONNX defines these as functions and infers no shape; their output has the type and shape of their input.
 _LIKE_INPUT = {"GroupNormalization", "MeanVarianceNormalization"}
+_MOVES = 8  # how often a stored weight may be moved or cast before it is used
 
 
 def size_nodes(
     nodes: Sequence[onnx.NodeProto], known: dict[str, Sized], opset: int, limits: Limits, *, section: str
 ) -> None:
     """Add every output of ``nodes`` to ``known``, which starts with inputs and initializers."""
+    bound = [sized for sized in known.values() if sized.constant]
     total = sum(guards.elements(sized.shape) for sized in known.values())
+    folded = -_MOVES * sum(guards.elements(sized.shape) for sized in bound)
+    work = 0
     for index, node in enumerate(nodes):
         with naming_section(f"{section}, node {index} ({node.op_type} {node.name!r})"[:200]):
-            made = _size_node(node, known, opset, limits)
+            made, took = _size_node(node, known, opset, limits)
             known |= made
             total += sum(guards.elements(sized.shape) for sized in made.values())
             if total > limits.graph_elements:
                 raise ArtifactError(f"all values together have more than {limits.graph_elements} elements")
+            if (work := work + took) > limits.work:
+                raise ArtifactError(f"the nodes up to it take more than {limits.work} multiply-adds")
+            if all(sized.constant for sized in made.values()) and (folded := folded + took) > limits.folded:
+                what = f"constants alone would take more than {limits.folded} multiply-adds"
+                raise ArtifactError(f"{what} as the file is opened; store the result instead")
 
 
-def _size_node(node: onnx.NodeProto, known: Mapping[str, Sized], opset: int, limits: Limits) -> dict[str, Sized]:
-    """Return the outputs of one node."""
+def _size_node(
+    node: onnx.NodeProto, known: Mapping[str, Sized], opset: int, limits: Limits
+) -> tuple[dict[str, Sized], int]:
+    """Return the outputs of one node, and its multiply-adds."""
     operator = operators.operator(node.op_type, opset)
     attributes = operators.read_attributes(node, operator)
     if undefined := [name for name in node.input if name and name not in known]:
@@ -48,19 +63,24 @@ def _size_node(node: onnx.NodeProto, known: Mapping[str, Sized], opset: int, lim
     operators.check_types(operator, [None if item is None else TYPES[item.type] for item in items])
     outputs = _outputs(node, operator, known)
     inputs = guards.Inputs(attributes, items)
+    check_elements(node.op_type, inputs)
+    check_window(node.op_type, inputs)
     read = guards.check_values(node.op_type, inputs, limits)
     found = _infer(node, inputs, read, opset)
     made = {name: _output(name, found, limits) for name in outputs}
     if len(outputs) == 1:
         made[outputs[0]] = _follow(node.op_type, inputs, made[outputs[0]])
-    return made
+    # Sizes count as constants: those that are not known before a run are followed by little.
+    if node.op_type in ("Shape", "Size") or all(item is None or item.constant for item in items):
+        made = {name: sized._replace(constant=True) for name, sized in made.items()}
+    return made, multiply_adds(node.op_type, inputs, [*made.values()])
 
 
 def _infer(node: onnx.NodeProto, inputs: guards.Inputs, read: dict[int, Any], opset: int) -> dict[str, onnx.TypeProto]:
     """Return the types of a node's outputs by ONNX's shape inference; ``read`` are the input values it may use."""
     data = {name: onnx.numpy_helper.from_array(read[i], name) for i, name in enumerate(node.input) if i in read}
     types = {
-        name: onnx.helper.make_tensor_type_proto(item.type, item.shape)
+        name: _tensor_type(item.type, item.shape)
         for name, item in zip(node.input, inputs.items, strict=True)
         if item is not None
     }
@@ -71,6 +91,11 @@ def _infer(node: onnx.NodeProto, inputs: guards.Inputs, read: dict[int, Any], op
         return onnx.shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=imports)
     except Exception as error:
         raise ArtifactError(str(error)) from error
+
+
+@functools.lru_cache(maxsize=4096)
+def _tensor_type(kind: int, shape: Shape) -> onnx.TypeProto:
+    return onnx.helper.make_tensor_type_proto(kind, shape)
 
 
 def _outputs(node: onnx.NodeProto, operator: operators.Operator, known: Mapping[str, Sized]) -> list[str]:

@@ -8,7 +8,14 @@ import torch
 from pydantic import Field
 
 from attar._src.core.errors import SpecError
-from attar._src.methods.objectives.soft_targets import SoftTerm, kl_divergence, mean_over_valid, valid_positions
+from attar._src.methods.objectives.soft_targets import (
+    IgnoreIndex,
+    SoftTerm,
+    ignored_target,
+    kl_divergence,
+    mean_over_valid,
+    valid_positions,
+)
 from attar._src.work.objective import LossInputs
 
 
@@ -31,17 +38,15 @@ class Dkd(SoftTerm):
     beta: Annotated[float, Field(ge=0)] = 8.0
 
     def soft_loss(self, student: torch.Tensor, teacher: torch.Tensor, sources: LossInputs) -> torch.Tensor:
-        label = _labelled(sources, self.ignore_index)
-        if student.shape[-1] == 1:
-            return student.sum()  # one class: 0, with a gradient of 0
+        label = _labelled(sources, tuple(student.shape), self.ignore_index)
         labelled = kl_divergence(_binary(student, label), _binary(teacher, label))
         others = kl_divergence(_others(student, label), _others(teacher, label))
         return mean_over_valid(self.alpha * labelled + self.beta * others, sources, self.ignore_index)
 
 
-def _labelled(sources: LossInputs, ignore_index: int) -> torch.Tensor:
-    """Return the one-hot labels, bool of the shape of the outputs; class 0 for padding."""
-    shape, targets = tuple(sources.outputs.shape), sources.batch.targets
+def _labelled(sources: LossInputs, shape: tuple[int, ...], ignore_index: IgnoreIndex) -> torch.Tensor:
+    """Return the one-hot labels, bool of shape ``(N, ..., classes)``; class 0 for padding."""
+    targets = sources.batch.targets
     real = valid_positions(sources, shape[:-1], ignore_index)
     if targets is None or real is None:
         got = "none" if targets is None else f"{targets.dtype} of {tuple(targets.shape)}"
@@ -53,7 +58,7 @@ def _labelled(sources: LossInputs, ignore_index: int) -> torch.Tensor:
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < shape[-1]:
         raise SpecError(
             f"labels lie between {int(labels.min())} and {int(labels.max())}, but the outputs have {shape[-1]} classes "
-            f"and ignore_index is {ignore_index}"
+            f"and ignore_index is {ignored_target(sources, ignore_index)}"
         )
     return torch.nn.functional.one_hot(labels, shape[-1]).bool()
 

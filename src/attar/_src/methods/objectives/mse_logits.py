@@ -31,5 +31,8 @@ class MseLogits(TeacherTerm):
         shares = teacher_shares(self.teacher)
         with torch.no_grad():
             mean = torch.stack([share * teacher_logits(sources, name) for name, share in shares.items()]).sum(0)
-        errors = (at_least_float32(sources.outputs) - mean).square().mean(-1)
+        errors = (at_least_float32(sources.outputs) - mean).square()
+        layout = sources.layout.settled(errors.shape, sources.target_shape)
+        if layout.axis is not None:
+            errors = errors.mean(layout.axis_of(errors.shape, sources.target_shape))
         return mean_over_valid(errors, sources, self.ignore_index)

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from attar._src.core.errors import SpecError
-from attar._src.methods.objectives.soft_targets import IGNORE_INDEX
+from attar._src.methods.objectives.soft_targets import IgnoreIndex
 from attar._src.work.objective import LossInputs
 from attar._src.work.term import Term
 
@@ -19,12 +19,12 @@ class PairedLayersTerm(Term):
     Attributes:
         teacher: the name of a model that is a program; files and teacher caches hold outputs alone.
         layers: path of a module of the student, such as ``layer3.1`` -> path of a module of the teacher.
-        ignore_index: target of examples, or of positions, to ignore.
+        ignore_index: target of examples, or of positions, to ignore; by default the recipe's.
     """
 
     teacher: str
     layers: Annotated[dict[str, str], Field(min_length=1)]
-    ignore_index: int = IGNORE_INDEX
+    ignore_index: IgnoreIndex = None
 
     def teachers(self) -> tuple[str, ...]:
         return (self.teacher,)

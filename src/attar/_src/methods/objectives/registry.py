@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from attar._src.core.registry import Registry
 from attar._src.core.spec import spec_choice
 from attar._src.methods.objectives.attention import Attention
+from attar._src.methods.objectives.binary import BinaryCrossEntropy, BinaryKl
 from attar._src.methods.objectives.cross_entropy import CrossEntropy
 from attar._src.methods.objectives.custom import CustomLoss
 from attar._src.methods.objectives.dist import Dist
@@ -20,7 +21,20 @@ from attar._src.methods.quantize.qat.rate import Rate
 from attar._src.work.term import Term
 
 OBJECTIVES: Registry[type[Term]] = Registry(
-    "objective", CrossEntropy, Kl, ReverseKl, SoftCrossEntropy, MseLogits, Dkd, Dist, Hint, Attention, Rate, Damping
+    "objective",
+    CrossEntropy,
+    Kl,
+    ReverseKl,
+    SoftCrossEntropy,
+    MseLogits,
+    Dkd,
+    Dist,
+    BinaryCrossEntropy,
+    BinaryKl,
+    Hint,
+    Attention,
+    Rate,
+    Damping,
 )
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ def _refuse_zero(value: Scheduled) -> Scheduled:
 Temperature = Annotated[Annotated[float, Field(gt=0)] | Schedule, AfterValidator(_refuse_zero)]
 #: One teacher, several with equal weights, or name -> weight.
 Teachers = str | tuple[str, ...] | dict[str, Annotated[float, Field(gt=0)]]
-#: Target of padding, as in torch.nn.CrossEntropyLoss.
-IGNORE_INDEX = -100
+#: Target of positions to ignore, such as padding; None: that of the recipe.
+IgnoreIndex = int | None
 
 
 class TeacherTerm(StatelessTerm):
@@ -33,11 +33,11 @@ class TeacherTerm(StatelessTerm):
 
     Attributes:
         teacher: a model's name; a list of names, or name -> weight, for an ensemble.
-        ignore_index: target of positions to ignore, if there are targets.
+        ignore_index: target of positions to ignore, if there are targets; by default the recipe's.
     """
 
     teacher: Teachers
-    ignore_index: int = IGNORE_INDEX
+    ignore_index: IgnoreIndex = None
 
     def teachers(self) -> tuple[str, ...]:
         return tuple(teacher_shares(self.teacher))
@@ -54,8 +54,12 @@ class SoftTerm(TeacherTerm):
 
     def loss(self, sources: LossInputs) -> torch.Tensor:
         temperature = value_at(self.temperature, sources.progress)
-        student = torch.log_softmax(at_least_float32(sources.outputs) / temperature, -1)
+        student = self.log_probabilities(at_least_float32(sources.outputs), sources, temperature)
         return temperature**2 * self.soft_loss(student, self._log_soft_targets(sources, temperature), sources)
+
+    def log_probabilities(self, logits: torch.Tensor, sources: LossInputs, temperature: float) -> torch.Tensor:
+        """Return the log-probabilities of logits at a temperature, ``(N, ..., classes)``."""
+        return torch.log_softmax(classes_last(logits, sources, self.name) / temperature, -1)
 
     def soft_loss(self, student: torch.Tensor, teacher: torch.Tensor, sources: LossInputs) -> torch.Tensor:
         """Return the loss without ``T^2``, a scalar, for log-probabilities ``(N, ..., classes)``."""
@@ -69,7 +73,7 @@ class SoftTerm(TeacherTerm):
     def _log_soft_targets(self, sources: LossInputs, temperature: float) -> torch.Tensor:
         """Return ``log sum_k w_k softmax(z_k / T)``: an ensemble averages probabilities, not logits."""
         parts = [
-            torch.log_softmax(teacher_logits(sources, name) / temperature, -1) + math.log(share)
+            self.log_probabilities(teacher_logits(sources, name), sources, temperature) + math.log(share)
             for name, share in teacher_shares(self.teacher).items()
         ]
         return parts[0] if len(parts) == 1 else torch.logsumexp(torch.stack(parts), 0)
@@ -108,7 +112,28 @@ def teacher_logits(sources: LossInputs, name: str) -> torch.Tensor:
     return at_least_float32(logits)
 
 
-def valid_positions(sources: LossInputs, shape: tuple[int, ...], ignore_index: int) -> torch.Tensor | None:
+def classes_last(logits: torch.Tensor, sources: LossInputs, what: str) -> torch.Tensor:
+    """Return logits of the outputs' shape with the class axis last, ``(N, ..., classes)``, for the loss ``what``.
+
+    Raises:
+        SpecError: the class axis is not known, or there is one class.
+    """
+    axis = sources.layout.axis_of(logits.shape, sources.target_shape)
+    if logits.shape[axis] == 1:
+        raise SpecError(
+            f"{what} compares probabilities of classes, and outputs {tuple(logits.shape)} have one class, whose "
+            "probability by softmax is always 1; for one output that means yes or no use binary_kl and "
+            "binary_cross_entropy"
+        )
+    return logits.movedim(axis, -1)
+
+
+def ignored_target(sources: LossInputs, ignore_index: IgnoreIndex) -> int:
+    """Return the target to ignore: the term's own, else that of the recipe."""
+    return sources.layout.ignore_index if ignore_index is None else ignore_index
+
+
+def valid_positions(sources: LossInputs, shape: tuple[int, ...], ignore_index: IgnoreIndex) -> torch.Tensor | None:
     """Return the mask of unpadded positions, bool of shape ``shape``; None if the targets do not tell.
 
     Integer targets whose shape is a prefix of ``shape`` tell: ``ignore_index`` marks padding. Targets ``(N,)`` apply to
@@ -118,10 +143,10 @@ def valid_positions(sources: LossInputs, shape: tuple[int, ...], ignore_index: i
     if targets is None or targets.is_floating_point() or targets.shape != shape[: targets.dim()]:
         return None
     later = (1,) * (len(shape) - targets.dim())
-    return (targets != ignore_index).reshape(targets.shape + later).expand(shape)
+    return (targets != ignored_target(sources, ignore_index)).reshape(targets.shape + later).expand(shape)
 
 
-def mean_over_valid(losses: torch.Tensor, sources: LossInputs, ignore_index: int) -> torch.Tensor:
+def mean_over_valid(losses: torch.Tensor, sources: LossInputs, ignore_index: IgnoreIndex) -> torch.Tensor:
     """Return the mean of ``losses``, ``(N, ...)``, over unpadded positions; 0 if all are padding."""
     real = valid_positions(sources, tuple(losses.shape), ignore_index)
     if real is None:

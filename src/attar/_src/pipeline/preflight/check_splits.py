@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from attar._src.core.axes import Dynamic
+from attar._src.core.class_layout import ClassLayout, fitting_axes
 from attar._src.core.errors import DataError
-from attar._src.measure.accuracy import AccuracyMetric
 from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.split import Split
 
@@ -35,25 +35,27 @@ def check_test(splits: DataSplits, parameters: Mapping[str, bool], dynamic: Dyna
             )
 
 
-def check_labels(splits: DataSplits, metric: str, model: str, outputs: Sequence[int]) -> None:
-    """Refuse labels that are no class of a model, whose outputs have the shape ``outputs``, before it is trained.
+def check_labels(
+    splits: DataSplits, model: str, outputs: Sequence[int], targets: Sequence[int], layout: ClassLayout
+) -> None:
+    """Refuse labels that are no class of a model before it is trained.
 
-    Labels are classes where the metric or the task says so and each has a row of outputs: ``(n, classes)`` for labels
-    ``(n,)``. A model with one output has no classes.
+    ``outputs`` and ``targets`` are shapes. Yes-or-no outputs have no classes.
 
     Raises:
-        DataError: a split has a label of at least ``classes``.
+        DataError: a split has a label of at least the number of classes.
     """
-    classes = outputs[-1] if outputs else 1
-    judged = metric == AccuracyMetric.name or splits.use.task == "classification"
-    targets = splits.test.targets
-    if not judged or classes < 2 or (targets is not None and targets.ndim != len(outputs) - 1):
+    if not splits.has_classes or not outputs or layout.is_binary(outputs, targets):
         return
+    if layout.axis is None and len(fitting_axes(outputs, targets)) != 1:
+        return
+    classes = outputs[layout.axis_of(outputs, targets)]
     for split, highest in splits.highest.items():
         if highest >= classes:
             raise DataError(
-                f"recipe.data.source: {split} has the label {highest}, and models.{model} has {classes} outputs, for "
-                f"the labels 0 to {classes - 1}; give the model more outputs, or number the labels from 0"
+                f"{split} has the label {highest}, and models.{model} has {classes} outputs, for the labels 0 to "
+                f"{classes - 1}; give the model more outputs, number the labels from 0, or set ignore_index to a label "
+                "that does not count"
             )
 
 

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from attar._src.core.class_layout import ClassLayout
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.deploy.dry_run import DryRun
-from attar._src.measure.metric import Metric
+from attar._src.measure.metric import Metric, per_class
 from attar._src.methods.teachers.teacher import DeployedTeacher
 from attar._src.model.capture import CapturedModel
 from attar._src.model.interface import main_output
@@ -62,17 +63,23 @@ def try_stages(
         if isinstance(feed, ArrayFeed):
             with prefixed_errors("recipe.data.augment"):
                 next(iter(feed.epoch(0)))
-        trial = Trial(_some_examples(splits, splits.train, parameters, _STAGE_EXAMPLES)[0], teachers)
+        examples, _ = _some_examples(splits, splits.train, parameters, _STAGE_EXAMPLES)
+        trial = Trial(examples, teachers, recipe.class_layout)
         for name, dry_run in dry_runs.items():
             module = sources[name].module
             assert module is not None
             _try_model(name, Learner(module, dry_run.captured, dry_run.traced), recipe, splits, trial)
+        layout = recipe.class_layout
         for name in recipe.models:
             with prefixed_errors(f"recipe.metric: {metric[0]} of models.{name}"):
-                _try_metric(metric[1], splits, splits.validation or splits.train, parameters, teachers[name])
+                _try_metric(metric[1], splits, splits.validation or splits.train, parameters, teachers[name], layout)
             with prefixed_errors(f"recipe.data.source: the test split, by {metric[0]} of models.{name}"):
-                outputs = _try_metric(metric[1], splits, splits.test, parameters, teachers[name])
-            check_labels(splits, metric[0], name, outputs)
+                check_labels(
+                    splits,
+                    name,
+                    *_try_metric(metric[1], splits, splits.test, parameters, teachers[name], layout),
+                    layout,
+                )
 
 
 def _try_model(name: str, learner: Learner, recipe: Recipe, splits: DataSplits, trial: Trial) -> None:
@@ -157,12 +164,20 @@ def _is_single(value: Any) -> bool:
 
 
 def _try_metric(
-    metric: Metric, splits: DataSplits, split: Split, parameters: Mapping[str, bool], model: Teacher
-) -> tuple[int, ...]:
-    """Call the metric with a few outputs, repeated, and the targets of a whole split; return the outputs' shape."""
+    metric: Metric,
+    splits: DataSplits,
+    split: Split,
+    parameters: Mapping[str, bool],
+    model: Teacher,
+    layout: ClassLayout,
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Call the metric, and the report of classes, with a few outputs, repeated, and the targets of a whole split.
+
+    Return the shapes of the outputs and the targets.
+    """
     batch, feed = _some_examples(splits, split, parameters, _METRIC_EXAMPLES)
     if batch.targets is None:
-        return ()
+        return (), ()
     outputs, targets, whole = model.outputs(batch).cpu().numpy(), batch.targets.numpy(), False
     if isinstance(feed, ArrayFeed):
         most = min(feed.examples, max(len(outputs), _METRIC_ELEMENTS * len(outputs) // max(outputs.size, 1)))
@@ -170,8 +185,10 @@ def _try_metric(
         outputs, targets = outputs[np.arange(most) % len(outputs)], feed.targets[:most].numpy()
     try:
         metric(outputs, targets)
+        if splits.has_classes:
+            per_class(outputs, targets, layout)
     except SpecError as error:
         # A user's metric may refuse a part of a split in which a class is missing.
         if whole or error.__cause__ is None:
             raise
-    return outputs.shape
+    return outputs.shape, targets.shape

@@ -1,0 +1,80 @@
+"""A target that is no class, such as 255 of Cityscapes, is set once: losses, metrics and reports leave it out."""
+
+import numpy as np
+import pytest
+import torch
+from tests.cases.training import loaders, trained
+from tests.samples import conv_net
+from torch import nn
+
+from attar import AttarError, Session
+from attar._src.artifact.writer import pack
+from attar._src.core.class_layout import ClassLayout
+from attar._src.core.errors import DataError
+from attar._src.measure.accuracy import evaluate_accuracy
+
+EPOCHS = {"epochs": 6, "optimizer": {"name": "adam", "lr": 0.02}}
+
+
+def recipe(ignored, objective, **more):
+    """A recipe whose labels are ``ignored`` in half of the positions, which no input tells."""
+    torch.manual_seed(0)
+    x = torch.randn(200, 8, 10, 3)
+    y = (x[..., 0] > 0).long() + (x[..., 1] > 0).long()
+    y[:, :4] = ignored
+    net = nn.Sequential(nn.Linear(3, 32), nn.ReLU(), nn.Linear(32, 3))
+    teacher = nn.Sequential(nn.Linear(3, 32), nn.ReLU(), nn.Linear(32, 3))
+    models = {
+        "a": {"source": net, "stages": [{"stage": "finetune", "objective": objective, **EPOCHS}]},
+        "t": {"source": teacher},
+    }
+    return {"data": loaders(x, y), "models": models, "baseline": "a", **more}
+
+
+def own_loss(outputs, targets):
+    return torch.nn.functional.cross_entropy(outputs.movedim(-1, 1), targets, ignore_index=255)
+
+
+@pytest.mark.parametrize(
+    ("objective", "more"),
+    [
+        (lambda ignored: {"name": "cross_entropy", "ignore_index": ignored}, lambda ignored: {}),
+        (lambda ignored: "cross_entropy", lambda ignored: {"ignore_index": ignored}),
+        (lambda ignored: ["cross_entropy", {"name": "kl", "teacher": "t"}], lambda ignored: {"ignore_index": ignored}),
+        (lambda ignored: own_loss if ignored == 255 else "cross_entropy", lambda ignored: {"ignore_index": ignored}),
+    ],
+)
+def test_255_gives_the_figures_of_minus_100(tmp_path, objective, more):
+    reports = [
+        trained(tmp_path / str(ignored), **recipe(ignored, objective(ignored), **more(ignored)))[0]
+        for ignored in (-100, 255)
+    ]
+    first, second = ([(m["metric_mean"], m["per_class"]) for m in report["models"]] for report in reports)
+    assert first == second
+    assert first[0][0] > 0.8
+    assert set(first[0][1]) == {"0", "1", "2"}
+
+
+def test_losses_that_ignore_different_targets_are_refused():
+    terms = [{"name": "cross_entropy", "ignore_index": 255}, {"name": "kl", "teacher": "t", "ignore_index": 0}]
+    with pytest.raises(AttarError, match=r"recipe.models.a.stages.0: .*ignore_index 0, and 255 .*ignore_index: 0"):
+        trained("unused", **recipe(255, terms))
+    with pytest.raises(AttarError, match="ignore_index 255, and 254 was given before"):
+        trained("unused", **recipe(255, terms[:1], ignore_index=254))
+
+
+def test_a_label_that_is_no_class_is_refused_before_training(tmp_path):
+    with pytest.raises(AttarError, match=r"labels up to 255 were given for 3 outputs.*ignore_index: 255"):
+        trained(tmp_path / "run", **recipe(255, own_loss))
+
+
+def test_a_file_is_evaluated_without_the_ignored_label(rng):
+    session = Session(pack(conv_net()))
+    x = rng.normal(size=(10, 3, 8, 8)).astype(np.float32)
+    y = session.run(x).argmax(-1)
+    y[:4] = 255
+    with pytest.raises(DataError, match=r"ignore_index: 255"):
+        evaluate_accuracy(session, x, y)
+    found = evaluate_accuracy(session, x, y, layout=ClassLayout(ignore_index=255))
+    assert (found.accuracy, found.predictions) == (1.0, 6)
+    assert "255" not in found.per_class
