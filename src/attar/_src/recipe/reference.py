@@ -5,6 +5,7 @@ A file only describes an object, so a recipe with objects can be run from Python
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import os
@@ -61,6 +62,7 @@ def _fields(spec: BaseModel) -> dict[str, Any]:
     return {name: getattr(spec, name) for name in type(spec).model_fields} | (spec.model_extra or {})
 
 
+@functools.cache  # examples may be many objects of one class
 def _code(named: Any) -> dict[str, str]:
     try:
         return {"code": hashlib.sha256(inspect.getsource(named).encode()).hexdigest()}

@@ -72,14 +72,13 @@ def try_stages(
         layout = recipe.class_layout
         for name in recipe.models:
             with prefixed_errors(f"recipe.metric: {metric[0]} of models.{name}"):
-                _try_metric(metric[1], splits, splits.validation or splits.train, parameters, teachers[name], layout)
-            with prefixed_errors(f"recipe.data.source: the test split, by {metric[0]} of models.{name}"):
-                check_labels(
-                    splits,
-                    name,
-                    *_try_metric(metric[1], splits, splits.test, parameters, teachers[name], layout),
-                    layout,
+                shapes = _try_metric(
+                    metric[1], splits, splits.validation or splits.train, parameters, teachers[name], layout
                 )
+            with prefixed_errors("recipe.data.source"):
+                check_labels(splits, name, *shapes, layout)
+            with prefixed_errors(f"recipe.data.source: the test split, by {metric[0]} of models.{name}"):
+                _try_metric(metric[1], splits, splits.test, parameters, teachers[name], layout)
 
 
 def _try_model(name: str, learner: Learner, recipe: Recipe, splits: DataSplits, trial: Trial) -> None:
