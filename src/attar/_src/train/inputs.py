@@ -116,7 +116,7 @@ def _read(
         return names, tuple(map(as_tensor, values, places)), targets
     target = _target_name(fields, parameters) if targets is None else None
     targets = fields[target] if target is not None else targets
-    return *_by_name({name: value for name, value in fields.items() if name != target}, parameters), targets
+    return *_by_name(fields, parameters, target), targets
 
 
 def _apart(item: Sequence[Any], parameters: Mapping[str, bool], *, whole: bool) -> tuple[Any, Any]:
@@ -165,7 +165,10 @@ def _by_position(item: Any, parameters: Mapping[str, bool]) -> tuple[tuple[str, 
     return tuple(name for name, _ in entries), [value for _, value in entries]
 
 
-def _by_name(fields: Mapping[str, Any], parameters: Mapping[str, bool]) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
+def _by_name(
+    batch: Mapping[str, Any], parameters: Mapping[str, bool], target: str | None
+) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
+    fields = {name: value for name, value in batch.items() if name != target}
     inner = {entry: each for name, value in fields.items() for entry, each in _entries(name, value)}
     entries: dict[str, Any] = {}
     for name in parameters:
@@ -180,7 +183,7 @@ def _by_name(fields: Mapping[str, Any], parameters: Mapping[str, bool]) -> tuple
     missing = [name for name, required in parameters.items() if required and name not in taken]
     if missing or not names:
         lacks = f"lacks {', '.join(missing)}" if missing else "has no argument of it"
-        raise DataError(f"a batch with the keys {sorted(fields)} {lacks}: the forward takes {_listed(parameters)}")
+        raise DataError(f"a batch with the keys {sorted(batch)} {lacks}: the forward takes {_listed(parameters)}")
     return names, tuple(as_tensor(value, f"argument {name!r}") for name, value in entries.items())
 
 
