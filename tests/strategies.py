@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from attar._src.core.float16 import HALF_TYPES, from_half, to_half
-from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
+from attar._src.core.scheme import PerBlock, PerBucket, PerChannel, PerGroup, PerTensor, Scheme
 from attar._src.core.tensors import DTYPES, Codebook, Dense, Quantized, Sparse
 
 #: Shapes from none to four axes, of no elements, one, or some.
@@ -42,6 +42,8 @@ def granularities(draw, shape):
     if shape:
         axes = st.integers(0, len(shape) - 1)
         options += [st.builds(PerChannel, axis=axes), st.builds(PerGroup, axis=axes, size=sizes)]
+        divisors = [[size for size in range(1, length + 1) if length % size == 0] or [1, 2] for length in shape]
+        options.append(st.builds(PerBlock, sizes=st.tuples(*map(st.sampled_from, divisors))))
     return draw(st.one_of(options))
 
 

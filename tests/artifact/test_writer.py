@@ -14,6 +14,7 @@ from attar._src.artifact.manifest import Activation, Binding, canonical
 from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.writer import pack, write_atomically
 from attar._src.core.errors import ArtifactError, SpecError, UnknownName
+from attar._src.core.scheme import PerBlock
 from attar._src.core.tensors import Dense
 
 
@@ -156,3 +157,13 @@ def test_what_was_written_is_written_to_the_same_bytes_again(path):
     )
     contents = Contents(**same, tensors={name: found.tensor(name) for name in found.names}, graphs=graphs)
     assert pack(contents, coder="huffman" if "huffman" in path.stem else "rans") == data
+
+
+def test_a_file_with_a_scale_for_each_block_is_of_version_1_2(rng):
+    tensor = quantized(rng, (4, 2, 3), granularity=PerBlock(sizes=(2, 1, 3)))
+    artifact = open_artifact(data := pack(relu({"a": tensor})))
+    assert (artifact.version, data[10]) == ("1.2", 2)
+    assert artifact.tensor("a").scheme.granularity == PerBlock(sizes=(2, 1, 3))
+    np.testing.assert_array_equal(artifact.tensor("a").dense(), tensor.dense())
+    (record,) = artifact.manifest.tensors
+    assert canonical(record.value.granularity) == {"kind": "block", "sizes": [2, 1, 3]}

@@ -31,6 +31,7 @@ from attar._src.artifact.limits import Limits
 from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import ArtifactError, AttarError
+from attar._src.core.scheme import PerBlock
 from attar._src.runtime.session import Session
 
 CODERS = ("rans", "huffman", "raw")
@@ -66,6 +67,7 @@ def every_kind() -> Contents:
         "sparse": samples.sparse(rng, (6, 7)),
         "sparse.dense": samples.sparse(rng, (9,), lambda count: samples.dense(rng, count)),
         "asymmetric": samples.quantized(rng, (3, 5), bits=5, symmetric=False),
+        "blocks": samples.quantized(rng, (4, 2, 3), granularity=PerBlock(sizes=(2, 1, 3))),
         "f16": samples.narrowed(samples.quantized(rng, (8, 3)), "f16"),
         "bf16": samples.narrowed(samples.codebook(rng, (4, 9)), "bf16"),
         "sparse.f16": samples.sparse(

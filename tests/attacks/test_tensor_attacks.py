@@ -13,7 +13,7 @@ from attar._src.artifact.limits import Limits
 from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import ArtifactError
-from attar._src.core.scheme import PerTensor, Scheme
+from attar._src.core.scheme import PerBlock, PerTensor, Scheme
 from attar._src.core.tensors import Dense, Quantized, Sparse
 
 CONV, BIAS, DOWN, UP = 0, 1, 7, 6  # places in the lists of tensors of the samples
@@ -294,3 +294,26 @@ def test_a_reader_of_1_0_refuses_what_is_of_1_1(refused, monkeypatch):
     data = halves("quantized", "f16").seal()
     monkeypatch.setattr("attar._src.artifact.layout.MINOR", 0)
     refused(data, "header: format 1.1 cannot be read; this version of attar reads up to 1.0")
+
+
+def blocks(sizes):
+    """The parts of a file whose last tensor, (4, 2, 3), says that it has a scale for each block of these sizes."""
+    tensor = quantized(np.random.default_rng(3), (4, 2, 3), granularity=PerBlock(sizes=(2, 1, 3)))
+    parts = take_apart(pack_with(tensor))
+    put(parts.manifest["tensors"][-1]["value"], ["granularity", "sizes"], sizes)
+    return parts
+
+
+@pytest.mark.parametrize("sizes", [[3, 1, 3], [2, 1], [2, 1, 3, 1], [0, 1, 3], [], [-2, 1, 3], [2**70, 1, 3]])
+def test_blocks_that_do_not_cut_the_tensor(refused, sizes):
+    refused(blocks(sizes).seal(), "blocks of|sizes")
+
+
+def test_blocks_of_other_sizes_have_another_number_of_scales(refused):
+    refused(blocks([1, 1, 3]).seal(), "scale has 16 bytes; 8 elements of 4")
+
+
+def test_blocks_in_a_file_that_says_it_is_of_version_1_1(refused):
+    parts = blocks([2, 1, 3])
+    parts.header["minor"] = 1
+    refused(parts.seal(), "manifest: a scale for each block needs format 1.2; the header says 1.1")

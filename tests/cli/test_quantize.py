@@ -32,7 +32,7 @@ def test_a_file_its_report_and_what_is_printed(weights, tmp_path, capsys):
     assert run("-w", weights, "-o", out, "--bits", 4, "-a", 8, "--set", "convs.0=8", "--keep", "head", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["file_bytes"] == out.stat().st_size
-    assert report["left_in_floating_point"] == {"head.weight": "kept by request"}
+    assert report["left_in_floating_point"] == {"head.weight": "kept by request: 2.6 KB"}
     known = json.loads((tmp_path / "report.json").read_text())
     assert known[report["sha256"]]["parity"]["examples"] == 512
     artifact = attar.open_artifact(out)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attar._src.core.rescale import rescale
-from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
+from attar._src.core.scheme import PerBlock, PerBucket, PerChannel, PerGroup, PerTensor, Scheme
 from attar._src.core.tensors import Codebook, Dense, Quantized, Sparse, round_to_grid
 
 SHAPE = (4, 6)
@@ -22,7 +22,9 @@ def _grid(granularity, *, symmetric=True, narrow=True, bits=4, seed=0):
 
 
 @given(
-    granularity=st.sampled_from([PerTensor(), PerChannel(), PerGroup(size=4), PerGroup(size=6)]),
+    granularity=st.sampled_from(
+        [PerTensor(), PerChannel(), PerGroup(size=4), PerGroup(size=6), PerBlock(sizes=(1, 3))]
+    ),
     factor=st.lists(st.floats(-4, 4, width=32), min_size=4, max_size=4),
 )
 def test_codes_keep_to_their_grid_and_values_take_the_factor(granularity, factor):
@@ -49,6 +51,7 @@ def test_a_channel_with_factor_zero_is_all_zero_on_a_sound_grid():
         (_grid(PerChannel(), symmetric=False), [1, -1, 1, 1]),
         (_grid(PerChannel(), symmetric=False), [1, 0, 1, 1]),
         (_grid(PerGroup(axis=1, size=2)), [1, 1, 1, 1]),
+        (_grid(PerBlock(sizes=(2, 3))), [1, 1, 1, 1]),
     ],
 )
 def test_what_cannot_follow_is_refused(tensor, factor):

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from tests import strategies
 
 from attar._src.core.errors import SpecError
-from attar._src.core.scheme import Granularity, PerBucket, PerChannel, PerGroup, PerTensor, Scheme
+from attar._src.core.scheme import Granularity, PerBlock, PerBucket, PerChannel, PerGroup, PerTensor, Scheme
 
 
 @pytest.mark.parametrize(
@@ -94,3 +94,15 @@ def test_json_both_ways(data):
     assert Scheme.model_validate_json(scheme.model_dump_json()) == scheme
     granularity = TypeAdapter(Granularity).validate_json(scheme.granularity.model_dump_json())
     assert granularity == scheme.granularity
+
+
+def test_blocks_number_the_channels_of_a_grouped_transposed_convolution():
+    index = np.broadcast_to(PerBlock(sizes=(4, 1, 2)).index((8, 3, 2)), (8, 3, 2))
+    for group, channel in np.ndindex(2, 3):
+        assert set(index[4 * group : 4 * group + 4, channel].flat) == {3 * group + channel}
+
+
+@pytest.mark.parametrize(("sizes", "shape"), [((2, 1), (4, 2, 2)), ((3, 1), (4, 2)), ((8, 2), (4, 2))])
+def test_blocks_that_do_not_fit(sizes, shape):
+    with pytest.raises(SpecError, match="one size for each axis, which divides it"):
+        PerBlock(sizes=sizes).count(shape)

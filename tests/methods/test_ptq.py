@@ -51,7 +51,8 @@ def test_every_weight_is_quantized_and_what_is_left_is_said(piece, real):
         "head.weight",
     }
     assert all(t.scheme.bits == 3 for t in done.tensors.values() if isinstance(t, Quantized))
-    assert left_in_floating_point(done) == {"place": "not recognised as a weight; name it in overrides to quantize it"}
+    why = "not recognised as a weight; name it in overrides to quantize it: 32 B"
+    assert left_in_floating_point(done) == {"place": why}
     assert done.main.activations == {}
     assert done.record[0]["stage"] == "quantize"
     assert done.record[0]["calibration_examples"] == 128
@@ -62,7 +63,7 @@ def test_overrides_and_keeps_by_glob(piece, real):
     done = stage.run(piece, Context(real))
     bits = {name: tensor.scheme.bits for name, tensor in done.tensors.items() if isinstance(tensor, Quantized)}
     assert bits == {"first.weight": 8, "head.weight": 5, "place": 6}
-    assert left_in_floating_point(done) == {"second.weight": "kept by request"}
+    assert left_in_floating_point(done) == {"second.weight": "kept by request: 2.3 KB"}
 
 
 @pytest.mark.parametrize("option", [{"keep": ("secnd",)}, {"overrides": {"secnd.*": 8}}])
@@ -172,7 +173,7 @@ def test_what_was_pruned_before_stays_pruned():
     for name in ("first.weight", "second.weight"):
         assert np.array_equal(done.tensors[name].codes == 0, before.tensors[name].dense() == 0)
     assert np.array_equal(done.tensors["head.weight"].dense(), before.tensors["head.weight"].dense())
-    assert left_in_floating_point(done) == {"head.weight": "kept by request"}
+    assert left_in_floating_point(done) == {"head.weight": "kept by request: 128 B"}
 
 
 def test_grids_of_before_stay_where_this_stage_has_none():

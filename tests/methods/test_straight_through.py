@@ -222,13 +222,13 @@ def test_bits_by_glob_and_what_is_left():
     learner.attach(rule)
     assert {n: held.scheme.bits for n, held in rule.weights.items()} == {"first.weight": 8, "second.weight": 5}
     assert rule.values == {}
-    assert left_in_floating_point(learner.deployed()) == {"head.weight": "kept by request"}
+    assert left_in_floating_point(learner.deployed()) == {"head.weight": "kept by request: 128 B"}
 
 
 def test_what_an_earlier_stage_holds_is_not_left():
     learner = fresh()
     learner.attach(StraightThrough(keep=("first",)).attach(learner))
-    assert left_in_floating_point(learner.deployed()) == {"first.weight": "kept by request"}
+    assert left_in_floating_point(learner.deployed()) == {"first.weight": "kept by request: 576 B"}
     learner.attach(StraightThrough(keep=("head",)).attach(learner))
     assert left_in_floating_point(learner.deployed()) == {}
     assert {name for constraint in learner.constraints for name in constraint.weights} == set(learner.weights)

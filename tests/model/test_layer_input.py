@@ -88,9 +88,9 @@ def test_an_input_without_a_batch():
         ((4, 5, 2), lambda x, w: F.conv_transpose1d(x, w), (2, 4, 6)),
         ((6, 5), lambda x, w: (w.T * 2) @ x.T, (3, 6)),
         ((2, 6, 5), lambda x, w: x @ w, (2, 3, 6)),
-        ((6, 5), lambda x, w: x @ (w + 1), (3, 6)),
+        ((5, 6), lambda x, w: x @ w.reshape(6, 5), (3, 6)),
     ],
-    ids=["transposed", "on the left", "a stack of matrices", "computed"],
+    ids=["transposed", "on the left", "a stack of matrices", "reshaped"],
 )
 def test_what_multiplies_no_single_value_by_a_weight(shape, function, size):
     assert layers_of(shape, function, torch.randn(size))[1] == []

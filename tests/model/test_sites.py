@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from attar._src.core.scheme import PerChannel
 from attar._src.model.sites import find_sites
 from attar._src.model.trace import trace
 from attar._src.model.weights import find_weights
@@ -134,7 +135,7 @@ def test_padding_by_another_value_is_computed_not_moved():
         (lambda x, w: torch.addmm(torch.ones(5), x, w), 1),
         (lambda x, w: F.linear(x, w.T), 1),
         (lambda x, w: x.T @ (x @ w), 1),
-        (lambda x, w: (w.T @ x.T).T, None),
+        (lambda x, w: (w.T @ x.T).T, 1),
     ],
     ids=["matmul", "addmm", "linear of a turned matrix", "with another product", "on the left"],
 )
@@ -148,7 +149,7 @@ def test_products_however_they_are_spelled(spelled, axis):
             return spelled(x, self.w)
 
     found = find_weights(trace(Net(), (torch.randn(2, 4),)).graph)
-    assert {name: weight.axis for name, weight in found.items()} == ({} if axis is None else {"w": axis})
+    assert {name: weight.channels for name, weight in found.items()} == {"w": PerChannel(axis=axis)}
 
 
 def test_weights_their_roles_and_output_axes():
@@ -164,10 +165,10 @@ def test_weights_their_roles_and_output_axes():
             return self.up(y).transpose(1, 2) @ self.matrix + self.shift
 
     weights = find_weights(trace(Net(), (torch.zeros(2, 3, dtype=torch.int64),)).graph)
-    assert {name: (weight.role, weight.axis) for name, weight in weights.items()} == {
-        "embed.weight": ("embedding", 0),
-        "rnn.weight_ih_l0": ("recurrent", 0),
-        "rnn.weight_hh_l0": ("recurrent", 0),
-        "up.weight": ("product", 1),
-        "matrix": ("product", 1),
+    assert {name: (weight.role, weight.channels) for name, weight in weights.items()} == {
+        "embed.weight": ("embedding", PerChannel(axis=0)),
+        "rnn.weight_ih_l0": ("recurrent", PerChannel(axis=0)),
+        "rnn.weight_hh_l0": ("recurrent", PerChannel(axis=0)),
+        "up.weight": ("product", PerChannel(axis=1)),
+        "matrix": ("product", PerChannel(axis=1)),
     }

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import FailFast, Field, JsonValue
 
 from attar._src.core.float16 import ScaleType
-from attar._src.core.scheme import Granularity, PerChannel, Scheme
+from attar._src.core.scheme import Granularity, PerBlock, PerChannel, Scheme
 from attar._src.core.spec import Spec
 
 #: Names have no control characters because they are printed on terminals.
@@ -231,8 +231,15 @@ class Manifest(Spec):
 
 
 def least_minor(manifest: Manifest) -> int:
-    """Return the lowest minor version of the format that can express a manifest: 1 if a scale has a type, else 0."""
-    streams = (stream for record in manifest.tensors for stream in record.value.streams())
+    """Return the lowest minor version of the format that can express a manifest.
+
+    2 if scales are those of blocks, else 1 if a scale has a type, else 0.
+    """
+    values = [record.value for record in manifest.tensors]
+    inner = [value.values if isinstance(value, SparseValue) else value for value in values]
+    if any(isinstance(getattr(value, "granularity", None), PerBlock) for value in inner):
+        return 2
+    streams = (stream for value in values for stream in value.streams())
     return int(any(isinstance(stream, ScaleStream) and "dtype" in stream.model_fields_set for stream in streams))
 
 

@@ -33,7 +33,7 @@ class Artifact:
     Attributes:
         path: None if the file was opened from bytes.
         limits: limits the file was checked against.
-        version: version of the format, ``"1.0"`` or ``"1.1"``.
+        version: version of the format, ``"1.0"``, ``"1.1"`` or ``"1.2"``.
         sections: the bytes of every section.
         records: tensor records by name, aliases included.
     """
@@ -244,7 +244,8 @@ def _manifest(text: bytes, minor: int, limits: Limits) -> Manifest:
         raise ArtifactError(explain(error, where="")) from error
     if (least := least_minor(manifest)) > minor:
         needs, says = f"{layout.MAJOR}.{least}", f"{layout.MAJOR}.{minor}"
-        raise ArtifactError(f"the dtype of a scale needs format {needs}; the header says {says}")
+        what = "a scale for each block" if least == 2 else "the dtype of a scale"
+        raise ArtifactError(f"{what} needs format {needs}; the header says {says}")
     return manifest
 
 

@@ -56,6 +56,7 @@ class OperatorRow:
     flips: bool = False  # it transposes matrices
     joins: bool = False  # all its inputs are data
     keeps_order: bool = False  # one input, whose numbers keep their order, none twice: rounding commutes with it
+    selects: bool = False  # it selects elements of its data by indices
     binds: bool = False  # each element of its inputs at most once, in runs, as a binding of the file can express
     on_codes: bool = True  # as a move, the runtime runs it on codes
     sums: bool = False  # it adds its inputs element by element
@@ -71,6 +72,7 @@ _layer = partial(OperatorRow, kind="layer", data=("input",), weight="weight", bi
 _convolution = partial(_layer, groups="groups", channel_axis=1)
 _transposed = partial(_convolution, output_axes=(1,), grouped_axes=(0, 1))
 _product = partial(OperatorRow, kind="product", input_axis=-2)
+_floating = partial(OperatorRow, kind="product", in_integers=False)
 _recurrent = partial(OperatorRow, kind="recurrent", data=("input",), weight="params", evaluation=("train", False))
 _attention = partial(OperatorRow, kind="attention", data=("query", "key", "value"))
 _norm = partial(OperatorRow, data=("input",), weight="weight", bias="bias", channel_axis=1)
@@ -83,6 +85,7 @@ _pass = partial(OperatorRow, kind="pass")
 OPERATOR_TABLE: tuple[OperatorRow, ...] = (
     # Layers. The packed projections of attention, (3 E, E), are linear layers.
     _convolution("conv1d.default conv2d.default conv3d.default", "Conv", writes_codes=True),
+    _convolution("conv1d.padding conv2d.padding conv3d.padding", "Conv", writes_codes=True),
     _convolution("convolution.default", "Conv", when=("transposed", False), decomposed=True),
     _transposed("conv_transpose1d.default conv_transpose2d.input conv_transpose3d.input", "ConvTranspose"),
     _transposed("convolution.default", "ConvTranspose", when=("transposed", True), decomposed=True),
@@ -92,6 +95,11 @@ OPERATOR_TABLE: tuple[OperatorRow, ...] = (
     _product("matmul.default", "MatMul", data=("self", "other"), weight="other"),
     _product("addmm.default", "Gemm", data=("mat1",), weight="mat2", bias="self"),
     _product("baddbmm.default", "MatMul", data=("batch1",), weight="batch2", bias="self", in_integers=False),
+    # ONNX computes these by other operators.
+    _product(
+        "bilinear.default", data=("input1", "input2"), weight="weight", bias="bias", input_axis=None, in_integers=False
+    ),
+    _product("einsum.default", data=("tensors",), input_axis=None, in_integers=False),
     # Other readers of weights.
     _recurrent("lstm.input attar::packed_lstm.default", "LSTM"),
     _recurrent("gru.input attar::packed_gru.default", "GRU"),
@@ -105,19 +113,22 @@ OPERATOR_TABLE: tuple[OperatorRow, ...] = (
     _dropout("dropout.default feature_dropout.default alpha_dropout.default", identity=True),
     _dropout("feature_alpha_dropout.default"),
     OperatorRow("rrelu.default", evaluation=("training", False)),
-    OperatorRow("detach.default lift_fresh_copy.default", identity=True),
+    OperatorRow("detach.default detach_.default lift_fresh_copy.default", identity=True),
     # Moves.
     _reshape("view.default _unsafe_view.default reshape.default unflatten.int", "Reshape"),
     _reshape("flatten.using_ints", "Flatten"),
     _reshape("squeeze.default squeeze.dim squeeze.dims", "Squeeze"),
     _reshape("unsqueeze.default", "Unsqueeze"),
     _reshape("t.default transpose.int permute.default", "Transpose", flips=True),
+    _reshape("movedim.int movedim.intlist swapaxes.default numpy_T.default mT.default", "Transpose"),
     _reshape("clone.default contiguous.default", "Identity"),
     _reshape("alias.default", "Identity", identity=True),
     _move("slice.Tensor flip.default", "Slice", binds=True),
-    _move("", "Split", binds=True),
+    _move("split.Tensor split_with_sizes.default chunk.default unbind.int", "Split", binds=True),
     _move("cat.default stack.default", "Concat", data=("tensors",), joins=True, binds=True),
     _move("select.int", "Gather"),
+    _move("narrow.default", "Slice"),
+    OperatorRow("index.Tensor index_select.default", selects=True),
     _move("expand.default", "Expand"),
     _move("repeat.default", "Tile"),
     _move("max_pool1d.default max_pool2d.default max_pool3d.default", "MaxPool", keeps_order=True),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.core.scheme import Granularity, PerChannel, PerGroup, PerTensor, Shape
+from attar._src.core.scheme import Granularity, PerBlock, PerChannel, PerGroup, PerTensor, Shape
 from attar._src.core.tensors import Codebook, CompressedTensor, Dense, Quantized, Sparse
 
 _TINY = float(np.finfo(np.float32).tiny)
@@ -67,6 +67,10 @@ def _channels(
         case PerGroup(axis=own) if own == axis:
             count = granularity.count(shape)
             return granularity, np.arange(count), channels.repeat(count // max(len(channels), 1))
+        case PerBlock(sizes=sizes) if sizes[axis] == 1:
+            blocks = [length // size for length, size in zip(shape, sizes, strict=True)]
+            count = granularity.count(shape)
+            return granularity, np.arange(count), np.indices(blocks)[axis].reshape(-1)
     return None
 
 

@@ -11,6 +11,7 @@ with scale S and zero point Z, rounding half to even. A tensor of shape ``s`` wi
 | channel (axis)     | s[axis]                                       | its index along axis         |
 | group (axis, size) | s[axis] * ceil((n / s[axis]) / size)          | channel, then run of ``size``|
 | bucket (size)      | ceil(n / size)                                | flat index // size           |
+| block (sizes b)    | product of s[k] / b[k] over the axes k        | its block, in C order        |
 """
 
 from __future__ import annotations
@@ -102,7 +103,47 @@ class PerBucket(Spec):
         return (np.arange(math.prod(shape), dtype=np.int64) // self.size).reshape(shape)
 
 
-Granularity = Annotated[PerTensor | PerChannel | PerGroup | PerBucket, Field(discriminator="kind")]
+class PerBlock(Spec):
+    """One scale per block of a tensor cut along every axis; for output channels that are numbered by several axes.
+
+    A transposed convolution ``(8, 3, 4, 4)`` in 2 groups has 2 x 3 output channels: sizes ``(4, 1, 4, 4)``. Experts
+    ``(E, in, out)`` have E x out: ``(1, in, 1)``.
+
+    Attributes:
+        sizes: length of a block along each axis; it must divide the tensor's.
+    """
+
+    kind: Literal["block"] = "block"
+    sizes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=16)]
+
+    def count(self, shape: Shape) -> int:
+        """Return the number of scales: the number of blocks."""
+        return math.prod(self._blocks(shape))
+
+    def index(self, shape: Shape) -> NDArray[np.int64]:
+        """Return each element's scale index, broadcastable.
+
+        Example:
+            >>> PerBlock(sizes=(2, 1, 5)).index((4, 2, 5)).reshape(4, 2).tolist()
+            [[0, 1], [0, 1], [2, 3], [2, 3]]
+        """
+        blocks = self._blocks(shape)
+        flat = np.arange(math.prod(blocks), dtype=np.int64).reshape(blocks)
+        for axis, (size, number) in enumerate(zip(self.sizes, blocks, strict=True)):
+            flat = flat if number == 1 else flat.repeat(size, axis)
+        return flat
+
+    def _blocks(self, shape: Shape) -> Shape:
+        """Return the number of blocks along each axis."""
+        if len(shape) != len(self.sizes) or any(length % size for length, size in zip(shape, self.sizes, strict=True)):
+            raise SpecError(
+                f"blocks of {self.sizes} do not fit a tensor of shape {shape}; use one size for each axis, which "
+                "divides it"
+            )
+        return tuple(length // size for length, size in zip(shape, self.sizes, strict=True))
+
+
+Granularity = Annotated[PerTensor | PerChannel | PerGroup | PerBucket | PerBlock, Field(discriminator="kind")]
 
 
 class Scheme(Spec):

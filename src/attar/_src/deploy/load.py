@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,8 +41,8 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
 
     Raises:
         ArtifactError: the file is damaged.
-        ModelError: the module has another architecture (the message has the tensors that do not fit), or the file has
-            several graphs.
+        ModelError: the module has another architecture (the message has the tensors that do not fit), or parametrized
+            weights, or the file has several graphs.
     """
     into, _ = as_module(into)
     artifact = open_artifact(path)
@@ -62,6 +63,7 @@ def load(path: str | Path, into: nn.Module) -> fx.GraphModule:
     # Rounding a value moved from a rounded one again changes nothing, so all values are marked as rounded.
     activations = {activation.value: activation for activation in record.activations}
     compressed = CompressedModel({MAIN: CompressedGraph(traced, activations, frozenset(activations))}, tensors)
+    _refuse_computed(into, traced, artifact)
     _fill(into, artifact, traced)
     return compressed.simulate()
 
@@ -70,6 +72,30 @@ def _argument(port: str, parameters: Mapping[str, bool]) -> str:
     """Return the argument of an input: the exporter renames Python's own words, input -> input_1."""
     own = python_word(port)
     return own if port not in parameters and own in parameters else port
+
+
+def _refuse_computed(module: nn.Module, traced: TracedModel, artifact: Artifact) -> None:
+    """Refuse a module that computes a weight from parameters: the file has the value, from which they cannot be found.
+
+    A value without a name in the module (``exp`` of a parameter) is in the traced module alone.
+    """
+    own = {*dict(module.named_parameters(remove_duplicate=False)), *dict(module.named_buffers()), *traced.aliases}
+    made = {*traced.folding.biases.values(), *own}
+    computed = [name for name in traced.names if name in artifact.names and name not in made]
+    for name in computed:
+        owner, _, leaf = name.rpartition(".")
+        if hasattr(module.get_submodule(owner), leaf):
+            raise ModelError(
+                f"the module computes {name} from other parameters, and the file has its value alone; make it a plain "
+                "parameter first, with torch.nn.utils.parametrize.remove_parametrizations(layer, "
+                f"{leaf!r}), or with torch.nn.utils.prune.remove, remove_weight_norm or remove_spectral_norm"
+            )
+    if computed:
+        warnings.warn(
+            f"the file has the values of {', '.join(computed)}, which the module computes from its parameters: these "
+            "stay as they are in the module, the returned module computes with the file's values",
+            stacklevel=3,
+        )
 
 
 def _symbolic(port: Port) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack, write_atomically
 from attar._src.deploy.finite import check_model_finite
 from attar._src.deploy.parity import Parity, compare_outputs, compared
-from attar._src.methods.quantize.unquantized import left_in_floating_point
+from attar._src.methods.quantize.unquantized import floating_warning, left_in_floating_point
 from attar._src.report.record import NAME, read_report, remember
 from attar._src.runtime.session import Session
 from attar._src.work.calibration_inputs import CalibrationInputs
@@ -56,6 +56,7 @@ def package(
         # Refuses a foreign report before the file is written.
         read_report(path.parent / NAME)
     check_model_finite(compressed)
+    warned = (*floating_warning(compressed), *compressed.warnings)
     packed = pack(compressed.contents(use), coder=coder)
     artifact = open_artifact(packed)
     inputs = inputs_by_graph(compressed, data)
@@ -66,13 +67,13 @@ def package(
         "parity": parity[MAIN] if [*parity] == [MAIN] else parity,
         "dry_run": dry_run.as_dict(),
         "left_in_floating_point": left_in_floating_point(compressed),
-        "warnings": [*compressed.warnings],
+        "warnings": [*warned],
         "notes": {**notes, **_budget_note(path, size["bits_per_weight"], budget)},
         "batch_norms_folded": {name: into for each in foldings for name, into in each.folded.items()},
         "batch_norms_kept": {name: why for each in foldings for name, why in each.kept.items()},
         "quantized_activations": sum(len(graph.activations) for graph in compressed.graphs.values()),
     }
-    for each in compressed.warnings:
+    for each in warned:
         warnings.warn(f"{path.name}: {each}", stacklevel=2)
     write_atomically(path, packed)
     remember(path, artifact.sha256, report)

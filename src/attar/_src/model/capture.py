@@ -12,7 +12,7 @@ import inspect
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from attar._src.core.axes import Axes, same_axes
 from attar._src.core.errors import AttarError, ModelError
 from attar._src.core.fields import first_arguments
 from attar._src.core.garbage import collection_paused
+from attar._src.model.chains.derived import find_derived
 from attar._src.model.forms.untraceable import explain_untraceable
 from attar._src.model.interface import flat_entry, forward_parameters
 from attar._src.model.operators import argument, argument_position, aten, operator_of
@@ -46,6 +47,7 @@ class CapturedModel:
         axes: of each input.
         names: the arguments these inputs are.
         outputs: the paths of the outputs; empty if they have no names (``model.interface``).
+        derived: name of a weight that is computed from parameters -> the node that computes it (``model.chains``).
         exports: what it was exported to, by structural variant; filled by ``model.trace``.
     """
 
@@ -55,6 +57,7 @@ class CapturedModel:
     axes: tuple[Axes, ...]
     names: tuple[str, ...]
     outputs: tuple[str, ...]
+    derived: Mapping[str, str] = field(default_factory=dict)
     exports: dict[str, TracedModel] = field(default_factory=dict, repr=False, compare=False)
 
     def copy(self, *, train: bool) -> fx.GraphModule:
@@ -110,7 +113,8 @@ def capture(
     _set_mode(evaluation, train=False)
     returned = program.call_spec.out_spec
     outputs = tuple(returned.context) if returned is not None and returned.type is dict else ()
-    return CapturedModel(training, evaluation, example, axes, names, outputs)
+    derived = find_derived(evaluation, module)
+    return CapturedModel(training, evaluation, example, axes, names, outputs, derived)
 
 
 def _check(module: nn.Module, method: str) -> None:

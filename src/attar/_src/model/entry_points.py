@@ -13,6 +13,7 @@ from torch import nn
 from attar._src.artifact.manifest import Part
 from attar._src.core.errors import ModelError
 from attar._src.model.capture import CapturedModel, capture
+from attar._src.model.chains.derived import fold_derived
 from attar._src.model.fold import Folding, Refusal, clean, fold_batch_norms
 from attar._src.model.programs import state_of
 from attar._src.model.trace import deploy_graph
@@ -57,23 +58,23 @@ def trace_methods(module: nn.Module, entries: Mapping[str, EntryPoint]) -> dict[
         except ModelError as error:
             raise ModelError(f"graph {name!r}: {error}") from error
         _prefix_lifted(captured[name], known, name)
-    folds = {name: _folding(each) for name, each in captured.items()}
-    reads = {
-        name: {str(node.target) for node in each.evaluation.graph.find_nodes(op="get_attr")}
-        for name, each in captured.items()
-    }
+    folds, reads = {}, {}
+    for name, each in captured.items():
+        folds[name], reads[name] = _folding(each)
     return {
         name: _prefix_constants(deploy_graph(module, each, refuse=_agreement(name, folds, reads)), known, name)
         for name, each in captured.items()
     }
 
 
-def _folding(captured: CapturedModel) -> Folding:
-    """Return what folding would do to a captured module, which it leaves as it is."""
+def _folding(captured: CapturedModel) -> tuple[Folding, set[str]]:
+    """Return what folding would do to a captured module, which it leaves as it is, and the tensors it reads before."""
     graph = captured.copy(train=False)
     with torch.no_grad():
         clean(graph)
-        return fold_batch_norms(graph)
+        fold_derived(graph, captured.derived)
+        reads = {str(node.target) for node in graph.graph.find_nodes(op="get_attr")}
+        return fold_batch_norms(graph), reads
 
 
 def _agreement(graph: str, folds: Mapping[str, Folding], reads: Mapping[str, set[str]]) -> Refusal:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import fx, nn
+from torch import fx
 
 from attar._src.model.operators import (
     argument,
@@ -32,7 +32,7 @@ from attar._src.model.operators import (
     output_axes,
     weight_of,
 )
-from attar._src.model.programs import state_of
+from attar._src.model.programs import drop_unused, put_parameter, state_of
 
 _ARGUMENTS = "input weight bias running_mean running_var training eps"
 #: Name of a weight, factor ``(channels,)``, axis of the channels -> why the weight cannot take the factor, or None.
@@ -59,9 +59,11 @@ class Folding:
 
 
 def clean(graph: fx.GraphModule) -> None:
-    """Drop nodes that return their input in evaluation mode: dropout, slices of everything."""
+    """Drop nodes that return their input in evaluation mode (dropout, slices of everything) and checks of types."""
     for node in list(graph.graph.nodes):
-        if operator_of(node).identity or _slices_everything(node):
+        if node.target is aten._assert_tensor_metadata.default:
+            graph.graph.erase_node(node)
+        elif operator_of(node).identity or _slices_everything(node):
             node.replace_all_uses_with(node.args[0])
             graph.graph.erase_node(node)
     graph.graph.eliminate_dead_code()
@@ -89,7 +91,7 @@ def fold_batch_norms(graph: fx.GraphModule, refuse: Refusal = lambda *_: None) -
             reason = _fold(graph, node, name, folding, refuse)
             if reason:
                 folding.kept[name] = reason
-    _drop_unused(graph)
+    drop_unused(graph)
     return folding
 
 
@@ -115,8 +117,8 @@ def _fold(graph: fx.GraphModule, node: fx.Node, name: str, folding: Folding, ref
     layer, _, leaf = target.rpartition(".")
     into = layer if layer and leaf == "weight" else target
     bias_name = str(bias_node.target) if bias_node is not None else _free_name(graph, f"{into}.bias", into)
-    _assign(graph, target, weight * factor.reshape([-1 if each == axis else 1 for each in range(weight.dim())]))
-    _assign(graph, bias_name, bias)
+    put_parameter(graph, target, weight * factor.reshape([-1 if each == axis else 1 for each in range(weight.dim())]))
+    put_parameter(graph, bias_name, bias)
     if bias_node is None:
         with graph.graph.inserting_after(weight_node):
             bias_node = graph.graph.get_attr(bias_name)
@@ -175,7 +177,7 @@ def separate_biases(graph: fx.GraphModule) -> None:
             name = f"{bias.target}_use{uses[shared]}"
             while name in state_of(graph):
                 name += "_"
-            _assign(graph, name, _value(graph, bias))
+            put_parameter(graph, name, _value(graph, bias))
             with graph.graph.inserting_before(node):
                 own = graph.graph.get_attr(name)
             node.replace_input_with(bias, own)
@@ -204,7 +206,7 @@ def merge_batch_norms(graph: fx.GraphModule) -> None:
         owner, vectors = _owner(mean), []
         for read, leaf, value in ((gamma, "weight", factor), (beta, "bias", shift)):
             name = str(read.target) if read is not None else _free_name(graph, f"{owner}.{leaf}", owner)
-            _assign(graph, name, value)
+            put_parameter(graph, name, value)
             with graph.graph.inserting_before(node):
                 vectors.append(graph.graph.get_attr(name))
         with graph.graph.inserting_before(node):
@@ -212,7 +214,7 @@ def merge_batch_norms(graph: fx.GraphModule) -> None:
                 options: dict[str, Any] = {"dtype": torch.float32, "device": torch.device("cpu")}
                 vectors.append(graph.graph.call_function(aten.full.default, ([len(factor)], constant), options))
         node.args = (source, *vectors, training, momentum, 0.0, *rest)
-    _drop_unused(graph)
+    drop_unused(graph)
 
 
 def _factor(graph: fx.GraphModule, gamma: fx.Node | None, var: fx.Node, eps: float) -> torch.Tensor:
@@ -248,21 +250,3 @@ def _value(graph: fx.GraphModule, node: fx.Node) -> torch.Tensor:
     tensor = attrgetter(str(node.target))(graph)
     assert isinstance(tensor, torch.Tensor)
     return tensor.detach().double()
-
-
-def _assign(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None:
-    """Give the graph a parameter of its own; the traced module keeps the old one."""
-    owner, _, leaf = name.rpartition(".")
-    module = graph.get_submodule(owner)
-    module.register_parameter(leaf, nn.Parameter(value.float(), requires_grad=False))
-
-
-def _drop_unused(graph: fx.GraphModule) -> None:
-    """Drop nodes, modules and state that the output does not need."""
-    graph.graph.eliminate_dead_code()
-    graph.delete_all_unused_submodules()
-    used = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
-    for name in [n for n, _ in [*graph.named_parameters(), *graph.named_buffers()] if n not in used]:
-        owner, _, leaf = name.rpartition(".")
-        delattr(graph.get_submodule(owner), leaf)
-    graph.recompile()

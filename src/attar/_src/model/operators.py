@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -88,7 +88,7 @@ def output_axes(node: fx.Node, rank: int) -> tuple[int, ...]:
     """Return the axes of a weight of ``rank`` axes that number the output channels of the node that reads it.
 
     ``(0,)`` for a convolution, ``(0, 1)`` for a grouped transposed one (groups, then channels of each), ``(0, 2)`` for
-    experts ``(E, in, out)``. Scales run along the last of them.
+    experts ``(E, in, out)``.
     """
     operator = operator_of(node)
     if operator.input_axis is not None:
@@ -96,6 +96,44 @@ def output_axes(node: fx.Node, rank: int) -> tuple[int, ...]:
     if operator.grouped_axes is not None and groups_of(node) > 1:
         return operator.grouped_axes
     return operator.output_axes
+
+
+def channel_sizes(node: fx.Node, operand: fx.Node, shape: Sequence[int]) -> tuple[int, ...] | None:
+    """Return the sizes of one output channel of ``node`` in an operand of this shape, None if it is no weight there.
+
+    Example: ``(1, 8, 3, 3)`` of a convolution's weight ``(16, 8, 3, 3)``; ``(4, 1, 3, 3)`` of that of a transposed one,
+    ``(8, 6, 3, 3)`` in 2 groups; ``(1, 8)`` of the first factor ``(16, 8)`` of a product.
+    """
+    operator, rank = operator_of(node), len(shape)
+    if node.target is aten.einsum.default:
+        axes = _einsum_axes(node, operand, rank)
+    elif weight_of(node) is operand or (operator.kind == "recurrent" and operand in weight_of(node)):
+        axes = output_axes(node, rank)
+    elif operator.kind == "product" and operator.input_axis is not None and data_of(node)[0] is operand:
+        axes = tuple(range(rank - 1))
+    else:
+        return None
+    sizes = [1 if axis in axes else length for axis, length in enumerate(shape)]
+    if operator.grouped_axes is not None and axes == operator.grouped_axes:
+        sizes[axes[0]] = shape[axes[0]] // groups_of(node)
+    return tuple(sizes)
+
+
+def _einsum_axes(node: fx.Node, operand: fx.Node, rank: int) -> tuple[int, ...]:
+    """Return the axes of an operand that are not summed over in its own product.
+
+    In ``beo,eoi,be->bi`` the second operand has the output channels ``(e, i)``: e is summed over afterwards.
+    """
+    equation, operands = str(node.args[0]).replace(" ", ""), list(node.args[1])  # type: ignore[arg-type]
+    left, arrow, out = equation.partition("->")
+    terms = left.split(",")
+    if not arrow:
+        out = "..." + "".join(letter for letter in left if left.count(letter) == 1)
+    # An ellipsis stands for the axes that the letters leave over.
+    head, dots, tail = terms[operands.index(operand)].partition("...")
+    every = [*head, *(["..."] * (rank - len(head) - len(tail)) if dots else []), *tail]
+    kept = [each in out or sum(each in term for term in terms) > 2 for each in every]
+    return tuple(axis for axis, keep in enumerate(kept) if keep)
 
 
 def is_layer(node: fx.Node) -> bool:

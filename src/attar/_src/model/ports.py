@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import onnx
+import onnx_ir
 import torch
 from torch import fx
 
@@ -57,6 +58,26 @@ def _port(
         raise ModelError(f"{side} {value.name!r} is {name}; use one of {[*_TYPES.values()]}")
     sizes = None if example is None else tuple(example.shape)
     return Port(name=value.name, dtype=_TYPES[kind], shape=tuple(shape), example=sizes)
+
+
+def name_values(model: onnx_ir.Model, graph: fx.GraphModule, stored: Collection[str]) -> None:
+    """Rename in both graphs the inner values that are called like a stored tensor: ``self.t`` and ``self.t.t()``."""
+    nodes = {node.name: node for node in graph.graph.nodes if node.op == "call_function"}
+    taken = {value.name for node in model.graph for value in node.outputs} | {*stored}
+    taken |= {node.name for node in graph.graph.nodes}
+    for node in model.graph:
+        for value in node.outputs:
+            name = value.name
+            if name is None or name not in stored:
+                continue
+            number = 1
+            while f"{name}_{number}" in taken:
+                number += 1
+            value.name = f"{name}_{number}"
+            taken.add(value.name)
+            if name in nodes:
+                nodes[name]._rename(value.name)
+    graph.recompile()
 
 
 def name_inputs(model: onnx.ModelProto, graph: fx.GraphModule) -> None:

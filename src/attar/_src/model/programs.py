@@ -38,6 +38,24 @@ def set_tensor(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None:
         module._buffers[leaf] = value
 
 
+def put_parameter(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None:
+    """Give a graph a float32 parameter of its own; the module that it was captured from keeps its."""
+    owner, _, leaf = name.rpartition(".")
+    module = graph.get_submodule(owner)
+    module.register_parameter(leaf, nn.Parameter(value.detach().float(), requires_grad=False))
+
+
+def drop_unused(graph: fx.GraphModule) -> None:
+    """Drop nodes, modules and state that the output does not need."""
+    graph.graph.eliminate_dead_code()
+    graph.delete_all_unused_submodules()
+    used = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
+    for name in [n for n, _ in [*graph.named_parameters(), *graph.named_buffers()] if n not in used]:
+        owner, _, leaf = name.rpartition(".")
+        delattr(graph.get_submodule(owner), leaf)
+    graph.recompile()
+
+
 def to_device(graph: fx.GraphModule, device: torch.device) -> None:
     """Make the tensors that the program itself creates on ``device``."""
     for node in graph.graph.nodes:

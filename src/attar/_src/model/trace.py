@@ -1,8 +1,8 @@
 """Trace a module: the graph that is quantized, simulated and deployed is one and the same.
 
-``torch.export`` (``model.capture``) -> clean and fold (``model.fold``) -> ``torch.onnx`` -> the decomposed program. Its
-node names are the value names of the ONNX graph. Activations are quantized at those names (``model.sites``), weights at
-the module's own parameter names, so that nothing is matched by guessing.
+``torch.export`` (``model.capture``) -> clean and fold (``model.chains``, ``model.fold``) -> ``torch.onnx`` -> the
+decomposed program. Its node names are the value names of the ONNX graph. Activations are quantized at those names
+(``model.sites``), weights at the module's own parameter names, so that nothing is matched by guessing.
 
 The export takes seconds and does not look at weights: a captured module is exported once for each structural variant
 (other batch-norms folded or merged, other thresholds), and later deployments put their state into it.
@@ -24,9 +24,10 @@ from attar._src.core.axes import Axes
 from attar._src.core.errors import ModelError, short_message
 from attar._src.model.bind import bind
 from attar._src.model.capture import CapturedModel, capture, dynamic_shapes, quiet_export
+from attar._src.model.chains.derived import fold_derived
 from attar._src.model.fold import Folding, Refusal, clean, fold_batch_norms, merge_batch_norms, separate_biases
 from attar._src.model.forms.as_module import as_module
-from attar._src.model.ports import describe_ports, name_inputs, name_outputs
+from attar._src.model.ports import describe_ports, name_inputs, name_outputs, name_values
 from attar._src.model.programs import state_of
 from attar._src.model.recurrent.onnx_layers import TRANSLATIONS
 from attar._src.model.traced import TracedModel
@@ -83,6 +84,7 @@ def deploy_graph(
             if node.name in emit:
                 added[_add_after(graph.graph, node, emit[node.name]).name] = node.name
         clean(graph)
+        fold_derived(graph, captured.derived)
         folding = fold_batch_norms(graph, refuse)
         if merge:
             merge_batch_norms(graph)
@@ -126,6 +128,7 @@ def _export(
         assert isinstance(traced, fx.GraphModule)
         state = {**dict(traced.named_parameters()), **dict(traced.named_buffers())}
         initializers = set(program.model.graph.initializers)
+        name_values(program.model, traced, initializers)
         model, bindings, constants = bind(program.model, state)
         name_inputs(model, traced)
         name_outputs(model, traced, captured.outputs)

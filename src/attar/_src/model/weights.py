@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from math import prod
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -14,14 +16,17 @@ from torch import fx
 from torch.nn import functional
 
 from attar._src.core.errors import SpecError
+from attar._src.core.scheme import Granularity, Shape
+from attar._src.model.chains.channels import Move, Reading, output_channels
+from attar._src.model.chains.constants import constant_nodes, evaluate, is_move
 from attar._src.model.operators import (
     arguments,
     aten,
+    channel_sizes,
     data_of,
     groups_of,
     is_floating,
     operator_of,
-    output_axes,
     weight_of,
 )
 
@@ -35,43 +40,58 @@ class Weight:
     Attributes:
         name: its name in the module.
         role: ``"product"``, ``"recurrent"`` or ``"embedding"``.
-        axis: of its output channels, the last of several.
-        readers: names of the nodes that read it.
+        channels: the granularity of one scale for each output channel.
+        readers: names of the nodes that multiply by it.
     """
 
     name: str
     role: str
-    axis: int
+    channels: Granularity
     readers: tuple[str, ...]
 
 
 def find_weights(graph: fx.GraphModule) -> dict[str, Weight]:
-    """Return the weights of a traced graph by name; biases, norms and tables that are only added are none."""
+    """Return the weights of a traced graph by name; biases, norms and tables that are only added are none.
+
+    Moves may lie between a parameter and the product: it may be transposed, cut, or one of several that are joined.
+    """
     parameters = dict(graph.named_parameters())
-    found: dict[str, Weight] = {}
+    constant = constant_nodes(graph.graph)
+    read: dict[str, list[tuple[fx.Node, str, Reading]]] = defaultdict(list)
     for node in graph.graph.nodes:
         name = str(node.target)
-        if node.op != "get_attr" or name not in parameters or (rank := parameters[name].dim()) < 2:
-            continue
-        # A matrix may be transposed on its way to the product.
-        flips = [user for user in node.users if rank == 2 and operator_of(user).flips]
-        for source, reader in [(each, user) for each in (node, *flips) for user in each.users]:
-            role = _role(reader, source)
-            if role is None:
-                continue
-            axis = output_axes(reader, rank)[-1]
-            weight = Weight(name, role, axis if source is node else 1 - axis, ())
-            known = found.get(name, weight)
-            # A product outranks the embedding its weight is tied to: integers could serve it.
-            kept = weight if (known.role, role) == ("embedding", "product") else known
-            found[name] = replace(kept, readers=(*known.readers, reader.name))
+        if node.op == "get_attr" and name in parameters and parameters[name].is_floating_point():
+            read[name] += _readings(graph, node, tuple(parameters[name].shape), constant)
+    return {name: _weight(name, tuple(parameters[name].shape), found) for name, found in read.items() if found}
+
+
+def _weight(name: str, shape: Shape, found: Sequence[tuple[fx.Node, str, Reading]]) -> Weight:
+    roles = [role for _, role, _ in found]
+    # A product outranks the embedding its weight is tied to: integers could serve it.
+    role = next((each for each in roles if each != "embedding"), roles[0])
+    readings = tuple(dict.fromkeys(reading for _, each, reading in found if each == role))
+    return Weight(name, role, output_channels(shape, readings), tuple(reader.name for reader, _, _ in found))
+
+
+def _readings(
+    graph: fx.GraphModule, parameter: fx.Node, shape: Shape, constant: Collection[fx.Node]
+) -> list[tuple[fx.Node, str, Reading]]:
+    """Return the nodes that multiply by a parameter, what it is to each, and how each reads it."""
+    found: list[tuple[fx.Node, str, Reading]] = []
+    todo: list[tuple[fx.Node, tuple[Move, ...], Shape]] = [(parameter, (), shape)]
+    while todo:
+        source, moves, shape = todo.pop(0)
+        for user in source.users:
+            role = operator_of(user).role or ""
+            sizes = channel_sizes(user, source, shape) if role and len(shape) > 1 else None
+            if sizes is not None:
+                found.append((user, role, Reading(moves, sizes)))
+            elif is_move(user) and (user in constant or user.target is aten.expand.default):
+                others = [each for each in user.all_input_nodes if each is not source and each in constant]
+                move = Move.of(user, source, evaluate(graph, others))
+                lengths: Any = getattr(user.meta.get("val"), "shape", ())
+                todo.append((user, (*moves, move), tuple(each if isinstance(each, int) else 1 for each in lengths)))
     return found
-
-
-def _role(reader: fx.Node, weight: fx.Node) -> str | None:
-    operator = operator_of(reader)
-    # A recurrent operator reads its weights as a list.
-    return operator.role if operator.kind == "recurrent" or weight_of(reader) is weight else None
 
 
 @dataclass(frozen=True)

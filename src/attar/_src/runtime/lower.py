@@ -115,6 +115,8 @@ class _Lowering:
         for node in self.graph.node:
             if node.output[0] in self.absorbed:
                 self.codes[node.output[0]] = self.codes[node.input[0]]
+            elif self.outputs.isdisjoint(node.output) and self.weights.move(node, self.build.constant):
+                continue
             elif (grid := grid_of_move(node, self.codes, self.build.constant)) is not None:
                 self.move(node, grid)
             else:

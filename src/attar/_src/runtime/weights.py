@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from attar._src.artifact.bindings import Whole, parts_of, resolve, whole
 from attar._src.artifact.manifest import Binding
 from attar._src.artifact.reader import Artifact
-from attar._src.core.scheme import Granularity, PerBucket, PerChannel, PerGroup, Shape
+from attar._src.core.scheme import Granularity, PerBlock, PerBucket, PerChannel, PerGroup, Shape
 from attar._src.core.tensors import Codebook, Dense, Quantized
+from attar._src.runtime.moves import MOVES, moved
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,15 +41,41 @@ class Weights:
 
     def __init__(self, artifact: Artifact, graph: str, *, threads: int = 1) -> None:
         self._bindings: Mapping[str, Binding] = {b.to: b for b in artifact.graph_record(graph).bindings}
-        self.shapes: Mapping[str, Shape] = {name: bound.shape for name, bound in artifact.bound(graph).items()}
+        self.shapes: dict[str, Shape] = {name: bound.shape for name, bound in artifact.bound(graph).items()}
+        #: Output of a node that moves an initializer -> the node, its first input, the others, and its place.
+        self._moved: dict[str, tuple[onnx.NodeProto, str, Sequence[NDArray[Any]], int]] = {}
         self._tensor = cache(partial(artifact.tensor, threads=threads))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._bindings
+        return name in self._bindings or name in self._moved
+
+    def move(self, node: onnx.NodeProto, constant: Callable[[str], NDArray[Any] | None]) -> bool:
+        """Take over a node that only moves a compressed initializer; return whether its outputs are initializers now.
+
+        ``constant`` returns the value of an initializer of the graph, None for other names.
+        """
+        source, *others = node.input
+        if node.op_type not in MOVES or source not in self or not self.compressed(source):
+            return False
+        given = [self.array(name) if name in self else constant(name) for name in others if name]
+        if any(array is None for array in given):
+            return False
+        known = [array for array in given if array is not None]
+        # An array of one byte, broadcast to the shape, has the moves' shapes at no cost.
+        probe = np.broadcast_to(np.zeros((), np.int8), self.shapes[source])
+        try:
+            parts = moved(node, probe, known)
+        except (ValueError, IndexError, TypeError, OverflowError):
+            # What the graph asks for cannot be: ONNX Runtime says so.
+            return False
+        for place, (name, array) in enumerate(zip(node.output, parts, strict=True)):
+            self._moved[name] = (node, source, known, place)
+            self.shapes[name] = array.shape
+        return True
 
     def parts(self, name: str) -> tuple[str, ...]:
         """Return the names of the stored tensors of an initializer."""
-        return tuple(part.tensor for part in parts_of(self._bindings[name]))
+        return tuple(part.tensor for part in parts_of(self._bindings[self._root(name)]))
 
     def compressed(self, name: str) -> tuple[str, ...]:
         """Return the stored tensors of an initializer that are not dense."""
@@ -55,18 +83,33 @@ class Weights:
 
     def array(self, name: str) -> NDArray[Any]:
         """Return the values of an initializer (``docs/format.md``, section 5)."""
-        return resolve(self._bindings[name], lambda part: self._tensor(part).dense())
+        return self._resolved(name, lambda part: self._tensor(part).dense())
+
+    def _root(self, name: str) -> str:
+        while name in self._moved:
+            name = self._moved[name][1]
+        return name
+
+    def _resolved(self, name: str, values: Callable[[str], NDArray[Any]]) -> NDArray[Any]:
+        """Return an initializer of other values of its tensors, of the same shapes."""
+        if name not in self._moved:
+            return resolve(self._bindings[name], values)
+        node, source, given, place = self._moved[name]
+        return np.ascontiguousarray(moved(node, self._resolved(source, values), given)[place])
 
     def int8(self, name: str, axis: int) -> Int8Weight | str:
         """Return an initializer as int8 codes with one scale or scales along the output axis, or the reason why not."""
-        binding = self._bindings[name]
-        one = whole(binding)
-        if one is None:
-            return "it is put together of several tensors or of parts of one"
-        stored = self._tensor(one.tensor)
+        tensor, *more = dict.fromkeys(self.parts(name))
+        if more:
+            return "it is put together of several tensors"
+        stored, one = self._tensor(tensor), whole(self._bindings[self._root(name)])
         match stored:
             case Quantized() if stored.scheme.symmetric:
-                along = _scale_axis(stored.scheme.granularity, stored.shape)
+                granularity = stored.scheme.granularity
+                cut = one is None or name in self._moved
+                if stored.scale.size > 1 and (cut or isinstance(granularity, PerBlock)):
+                    return self._along(name, stored, axis)
+                along = _scale_axis(granularity, stored.shape)
             case Quantized():
                 return "its grid is asymmetric: a storage format"
             case Dense():
@@ -77,10 +120,20 @@ class Weights:
                 return "it is sparse with values of their own: a storage format"
         if isinstance(along, str):
             return along
-        codes = resolve(binding, lambda _: stored.codes).astype(np.int8, copy=False)
-        if along is not None and _follow(along, stored.shape, one, codes.shape) != axis:
+        codes = self._resolved(name, lambda _: stored.codes).astype(np.int8, copy=False)
+        if along is not None and one is not None and _follow(along, stored.shape, one, codes.shape) != axis:
             return f"its scales do not run along the output axis, {axis}"
         return Int8Weight(codes, stored.scale, None if along is None else axis)
+
+    def _along(self, name: str, stored: Quantized, axis: int) -> Int8Weight | str:
+        """Return a moved or blocked initializer as int8 codes if every index of the output axis has one scale."""
+        index = np.broadcast_to(stored.scheme.granularity.index(stored.shape).astype(np.int32), stored.shape)
+        lines = np.moveaxis(self._resolved(name, lambda _: index), axis, 0)
+        lines = lines.reshape(len(lines), -1)
+        if not lines.size or (lines != lines[:, :1]).any():
+            return f"its scales do not run along the output axis, {axis}"
+        codes = self._resolved(name, lambda _: stored.codes).astype(np.int8, copy=False)
+        return Int8Weight(codes, stored.scale[lines[:, 0]], axis)
 
 
 def _scale_axis(granularity: Granularity, shape: Shape) -> int | str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -17,6 +18,7 @@ from attar._src.core.errors import UnknownName, prefixed_errors
 from attar._src.core.rescale import rescale
 from attar._src.core.tensors import Codebook, CompressedTensor, Quantized
 from attar._src.model.capture import CapturedModel
+from attar._src.model.chains.derived import derived_value
 from attar._src.model.programs import wrap
 from attar._src.model.sites import Site, find_sites
 from attar._src.model.trace import deploy_graph
@@ -39,6 +41,24 @@ class ActivationPlace:
     site: Site
 
 
+class _Tensors(Mapping[str, torch.Tensor]):
+    """The parameters of a module by name, and the weights that it computes from them, with their present values."""
+
+    def __init__(self, module: nn.Module, captured: CapturedModel) -> None:
+        self._parameters = dict(module.named_parameters(remove_duplicate=False))
+        self._captured = captured
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        known = self._parameters.get(name)
+        return derived_value(self._captured.evaluation, self._captured.derived[name]) if known is None else known
+
+    def __iter__(self) -> Iterator[str]:
+        return itertools.chain(self._parameters, self._captured.derived)
+
+    def __len__(self) -> int:
+        return len(self._parameters) + len(self._captured.derived)
+
+
 class Learner:
     """A module in training.
 
@@ -49,7 +69,7 @@ class Learner:
         coder: entropy coder of the file.
 
     Attributes:
-        weights: the parameters that multiply data, by name.
+        weights: the tensors that multiply data, by name: parameters, or what is computed from them alone.
         constraints: first to act first.
         record: an entry for each stage, stored in the file.
         warnings: sentences for the user (``CompressedModel.warnings``).
@@ -94,8 +114,8 @@ class Learner:
         return frozenset(origins[name] for name in kept if name in origins)
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Return the parameter called ``name``: itself, not a copy."""
-        return self.module.get_parameter(name)
+        """Return a weight: the parameter itself, not a copy, unless it is computed from parameters."""
+        return self.weight_view().tensors[name]
 
     def select(self, globs: Sequence[str]) -> list[str]:
         """Return the weights whose name or layer matches any of ``globs``.
@@ -133,14 +153,15 @@ class Learner:
         """Return the parameters, and the parametrizations that act on the weights now."""
         order = [(c.order, c.weights) for c in self.constraints]
         acting = {n: tuple((at, weights[n]) for at, weights in order if n in weights) for n in self.weights}
-        return WeightView(dict(self.module.named_parameters(remove_duplicate=False)), acting)
+        return WeightView(_Tensors(self.module, self.captured), acting)
 
     def graph(self, *, train: bool) -> fx.GraphModule:
         """Return a program on the module's own parameters, with the parametrizations as submodules."""
-        graph = self.captured.copy(train=train)
+        graph, nodes = self.captured.copy(train=train), self.captured.derived
         # Each wrap is inserted directly after the weight or value, so the first to act is inserted last.
         for index, constraint in reversed(list(enumerate(self.constraints))):
-            wrap(graph, {**constraint.weights, **constraint.values}, f"attar_parametrization{index}_")
+            weights = {nodes.get(name, name): each for name, each in constraint.weights.items()}
+            wrap(graph, {**weights, **constraint.values}, f"attar_parametrization{index}_")
         for name, child in graph.named_children():
             if name.startswith("attar_parametrization"):
                 child.train(train)

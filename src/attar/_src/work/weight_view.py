@@ -18,7 +18,7 @@ class WeightView:
     """The weights of a module in training, and the parametrizations on each.
 
     Attributes:
-        tensors: name -> the parameter itself, of every parameter of the module.
+        tensors: name -> the parameter itself, of every parameter of the module, or a weight computed from parameters.
         acting: name of a weight -> ``(order of the constraint, parametrization)``, first to act first.
     """
 
@@ -26,7 +26,11 @@ class WeightView:
     acting: Mapping[str, tuple[tuple[int, Parametrization], ...]] = field(default_factory=dict)
 
     def value(self, name: str) -> torch.Tensor:
-        """Return a weight without gradient; it shares memory with the parameter, so in-place changes train it."""
+        """Return a weight without gradient.
+
+        A parameter shares memory with the module, so in-place changes train it; a weight that is computed from
+        parameters does not.
+        """
         return self.tensors[name].detach()
 
     def parametrizations(self, name: str) -> list[Parametrization]:

@@ -100,7 +100,9 @@ class Prune(Pruning, Rule):
     def attach(self, learner: Learner) -> Constraint:
         shares = select_weights(learner, self.sparsity, self.overrides, keep=self.keep, layers=self.layers)
         own = set(learner.select(tuple(self.overrides)))
-        masks = {name: Mask(learner.tensor(name)) for name in shares}
+        view = learner.weight_view()
+        # What an earlier rule has set to zero stays so.
+        masks = {name: Mask(view.effective(name)) for name in shares}
         alone = {name for name in masks if name in own or (self.scope == "layer" and self.threshold is None)}
         groups = [_Group({name: masks[name]}, sparsity({name: masks[name]}), shares[name]) for name in sorted(alone)]
         rest = {name: mask for name, mask in masks.items() if name not in alone}

@@ -97,8 +97,11 @@ def _uses(
 ) -> Iterable[_Use]:
     nodes = {node.name: node for node in graph.graph.nodes}
     for name, weight in find_weights(graph).items():
-        tensor = tensors.get(name)
-        if weight.role != "product" or not isinstance(tensor, Quantized) or _channels(tensor, weight.axis) is None:
+        tensor, channels = tensors.get(name), weight.channels
+        # No integer kernel has scales of blocks.
+        if weight.role != "product" or not isinstance(tensor, Quantized) or not isinstance(channels, PerChannel):
+            continue
+        if _channels(tensor, channels.axis) is None:
             continue
         for reader in weight.readers:
             data, bias = data_of(nodes[reader])[0], bias_of(nodes[reader])
@@ -107,7 +110,7 @@ def _uses(
                 known = isinstance(bias, fx.Node) and str(bias.target) in tensors
                 reach = max(grid.zero_point - grid.qmin, grid.qmax - grid.zero_point)
                 scale = float(np.float32(grid.scale))
-                yield _Use(name, weight.axis, str(bias.target) if known else None, scale, reach)
+                yield _Use(name, channels.axis, str(bias.target) if known else None, scale, reach)
 
 
 def _channels(tensor: Quantized, axis: int) -> int | None:

@@ -2,36 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
 
-from attar._src.core.tensors import Codebook, CompressedTensor, Quantized
+from attar._src.core.format_bytes import format_bytes
+from attar._src.core.tensors import Codebook, CompressedTensor, Dense, Quantized
 from attar._src.model.operators import kind_of
 from attar._src.model.sites import Site, find_sites
 from attar._src.model.weights import find_weights
 from attar._src.work.compressed_model import CompressedGraph, CompressedModel
 
+#: Largest share of the parameters that may stay in floating point unasked without a warning.
+UNASKED = 0.05
+
 
 def left_in_floating_point(model: CompressedModel) -> dict[str, str]:
-    """Return tensor or value -> why it is not quantized, such as ``{"head.weight": "kept by request"}``.
+    """Return tensor or value -> why it is not quantized, such as ``{"head.weight": "kept by request: 2.6 KB"}``.
 
-    Tensors are those of two or more axes; biases and norms are not listed. Values are inputs and outputs of quantized
-    layers, if the model has quantized activations. Empty for a model without quantized tensors.
+    Tensors are those of two or more axes, with their bytes in the file; biases and norms are not listed. Values are
+    inputs and outputs of quantized layers, if the model has quantized activations. Empty for a model without quantized
+    tensors.
     """
-    weights = model.weights()
-    floating = {
-        name: "kept by request"
-        if name in weights
-        else "not recognised as a weight; name it in overrides to quantize it"
-        for name, value in model.state().items()
-        if value.is_floating_point() and value.dim() >= 2 and not is_on_grid(model.tensors, name)
-    }
-    left = floating if any(is_on_grid(model.tensors, name) for name in weights) else {}
+    left = {each.name: f"{each.why}: {format_bytes(each.size)}" for each in _floating(model)}
     for name, graph in model.graphs.items():
         # Values of one graph are called as they are; where there are several, after their graph.
         prefix = f"{name}." if len(model.graphs) > 1 else ""
         left |= {prefix + value: why for value, why in _values(graph, model.tensors).items()}
     return left
+
+
+def floating_warning(model: CompressedModel) -> tuple[str, ...]:
+    """Return a sentence if more than 5 % of a quantized model stay in floating point though nobody asked for it."""
+    unasked = [each for each in _floating(model) if not each.asked]
+    floating = [value for value in model.state().values() if value.is_floating_point()]
+    share = sum(each.elements for each in unasked) / max(sum(value.numel() for value in floating), 1)
+    if share <= UNASKED:
+        return ()
+    largest = sorted(unasked, key=lambda each: -each.size)
+    named = ", ".join(f"{each.name} ({format_bytes(each.size)})" for each in largest[:4])
+    more = f" and {len(largest) - 4} more" if len(largest) > 4 else ""
+    return (
+        f"{share:.0%} of the parameters stay in floating point, because no layer multiplies data by them: "
+        f"{named}{more}; quantize them by name, overrides={{{largest[0].name!r}: 8}}, or accept it with "
+        f"keep=[{largest[0].name!r}]",
+    )
+
+
+class _Floating(NamedTuple):
+    """A tensor that stays in floating point: elements, bytes in the file, the reason, and whether it was asked for."""
+
+    name: str
+    elements: int
+    size: int
+    why: str
+    asked: bool
+
+
+def _floating(model: CompressedModel) -> list[_Floating]:
+    """Return the tensors of two axes or more without a grid; none of a model without quantized weights."""
+    weights = model.weights()
+    if not any(is_on_grid(model.tensors, name) for name in weights):
+        return []
+    kept, found = set(_globs(model.record)), []
+    for name, value in model.state().items():
+        if not value.is_floating_point() or value.dim() < 2 or is_on_grid(model.tensors, name):
+            continue
+        asked = name in weights or any(fnmatchcase(each, glob) for glob in kept for each in (name, _layer(name)))
+        why = "kept by request" if asked else "not recognised as a weight; name it in overrides to quantize it"
+        stored = model.tensors.get(name)
+        width = stored.data.itemsize if isinstance(stored, Dense) else value.element_size()
+        found.append(_Floating(name, value.numel(), value.numel() * width, why, asked))
+    return found
+
+
+def _globs(record: Any) -> Iterator[str]:
+    """Yield the globs of every ``keep`` in the record of the stages."""
+    if isinstance(record, Mapping):
+        yield from record.get("keep") or ()
+    for each in record.values() if isinstance(record, Mapping) else record if isinstance(record, list | tuple) else ():
+        yield from _globs(each)
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def is_on_grid(tensors: Mapping[str, CompressedTensor], name: str) -> bool:

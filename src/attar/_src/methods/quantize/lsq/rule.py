@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, model_validator
 
 from attar._src.core.errors import prefixed_errors
-from attar._src.core.scheme import PerChannel, Scheme
+from attar._src.core.scheme import Scheme
 from attar._src.methods.layer_selection import select_weights
 from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
 from attar._src.methods.quantize.grid_constraint import GridConstraint
@@ -87,7 +87,7 @@ class Lsq(Rule):
         bits = select_weights(learner, self.bits, self.overrides, keep=self.keep)
         weights, view = {}, learner.weight_view()
         for name, width in bits.items():
-            granularity = self.granularity or PerChannel(axis=learner.weights[name].axis)
+            granularity = self.granularity or learner.weights[name].channels
             scheme = Scheme(bits=width, granularity=granularity, narrow_range=self.narrow_range)
             first = max(width, self.minimum_bits(0)) if self.through else None
             with prefixed_errors(f"lsq at {name!r}"):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from attar._src.core.errors import SpecError
-from attar._src.core.scheme import Granularity, PerBucket, PerChannel, PerGroup, Shape
+from attar._src.core.scheme import Granularity, PerBlock, PerBucket, PerChannel, PerGroup, Shape
 from attar._src.core.tensors import Codebook
 from attar._src.work.parametrization import Parametrization
 
@@ -23,8 +23,16 @@ class BucketRows:
 
     def __init__(self, granularity: Granularity, shape: Shape) -> None:
         self.count = granularity.count(shape)
-        # Every granularity cuts runs of ``size`` elements out of the flat tensor, or out of each index of an axis.
-        self.axis = granularity.axis if isinstance(granularity, PerChannel | PerGroup) else None
+        # (s0, s1) in blocks (b0, b1) is (s0 / b0, b0, s1 / b1, b1), whose even axes number the blocks.
+        self.cut: Shape = ()
+        if isinstance(granularity, PerBlock):
+            pairs = zip(shape, granularity.sizes, strict=True)
+            self.cut = tuple(each for length, size in pairs for each in (length // size, size))
+        self.shape = shape
+        shape = (self.count, math.prod(self.cut[1::2])) if self.cut else shape
+        # Every other granularity cuts runs of ``size`` elements out of the flat tensor, or of each index of an axis.
+        of_rows = 0 if self.cut else None
+        self.axis = granularity.axis if isinstance(granularity, PerChannel | PerGroup) else of_rows
         self.channels = 1 if self.axis is None else shape[self.axis]
         self.length = math.prod(shape) // self.channels if self.channels else 0
         self.size = granularity.size if isinstance(granularity, PerBucket | PerGroup) else self.length
@@ -33,6 +41,9 @@ class BucketRows:
 
     def of(self, x: torch.Tensor, *, fill: float | None = None) -> torch.Tensor:
         """Return ``x`` as rows ``(count, size)``; short rows are padded with ``fill`` or repeat their last value."""
+        if self.cut:
+            axes = range(len(self.cut))
+            x = x.reshape(self.cut).permute(*axes[::2], *axes[1::2]).reshape(self.count, -1)
         flat = (x if self.axis is None else x.movedim(self.axis, 0)).reshape(self.channels, self.length)
         if self.missing:
             last = flat[:, -1:] if fill is None else flat.new_full((self.channels, 1), fill)
@@ -56,6 +67,10 @@ class BucketRows:
     def back(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the tensor with these rows; inverts :meth:`of`."""
         x = rows.reshape(self.channels, self.length + self.missing)[:, : self.length].reshape(self.moved)
+        if self.cut:
+            x = x.reshape(*self.cut[::2], *self.cut[1::2])
+            axes = range(len(self.shape))
+            return x.permute(*(each for k in axes for each in (k, k + len(axes)))).reshape(self.shape)
         return x if self.axis is None else x.movedim(0, self.axis)
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from attar._src.core.errors import prefixed_errors
-from attar._src.core.scheme import Granularity, PerBucket, PerChannel
+from attar._src.core.scheme import Granularity, PerBucket
 from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.layer_selection import select_weights
 from attar._src.methods.quantize.field_types import CodeBits, GranularityChoice
@@ -75,7 +75,7 @@ class LearnedCodebook(Rule):
     def attach(self, learner: Learner) -> Constraint:
         weights = {}
         for name, bits in select_weights(learner, self.bits, self.overrides, keep=self.keep).items():
-            granularity = self.granularity or PerChannel(axis=learner.weights[name].axis)
+            granularity = self.granularity or learner.weights[name].channels
             room = MOST_POINTS if self.share == "gradient" else 1 << bits
             with prefixed_errors(f"codebook at {name!r}"):
                 codebook = CodebookWeight(learner.tensor(name), 1 << bits, granularity, room=room, start=self.start)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from attar._src.core.errors import prefixed_errors
-from attar._src.core.scheme import Granularity, PerBucket, PerChannel
+from attar._src.core.scheme import Granularity, PerBucket
 from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.layer_selection import select_weights
 from attar._src.methods.quantize.field_types import CodeBits, GranularityChoice
@@ -53,7 +53,7 @@ class Uniform(Rule):
     def attach(self, learner: Learner) -> Constraint:
         weights, stochastic = {}, self.rounding == "stochastic"
         for name, bits in select_weights(learner, self.bits, self.overrides, keep=self.keep).items():
-            granularity = self.granularity or PerChannel(axis=learner.weights[name].axis)
+            granularity = self.granularity or learner.weights[name].channels
             with prefixed_errors(f"uniform at {name!r}"):
                 weights[name] = UniformWeight(learner.tensor(name), bits, granularity, stochastic=stochastic)
         return GridConstraint(weights)

@@ -266,7 +266,7 @@ class PostTrainingQuantize(Stage):
         return {name: bits[name] for name in known if name in bits and name not in kept}
 
     def _scheme(self, bits: int, weight: Weight | None) -> Scheme:
-        granularity = self.granularity or PerChannel(axis=weight.axis if weight else 0)
+        granularity = self.granularity or (weight.channels if weight else PerChannel())
         return Scheme(bits=bits, symmetric=self.symmetric, granularity=granularity)
 
 

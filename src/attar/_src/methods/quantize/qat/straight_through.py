@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from attar._src.core.errors import SpecError, prefixed_errors
-from attar._src.core.scheme import PerChannel, Scheme
+from attar._src.core.scheme import Scheme
 from attar._src.core.spec import Spec
 from attar._src.methods.layer_selection import select_weights
 from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
@@ -71,7 +71,7 @@ class StraightThrough(Rounding, Rule):
         bits = select_weights(learner, self.bits, self.overrides, keep=self.keep)
         weights = {}
         for name, width in bits.items():
-            granularity = self.granularity or PerChannel(axis=learner.weights[name].axis)
+            granularity = self.granularity or learner.weights[name].channels
             scheme = Scheme(bits=width, granularity=granularity)
             with prefixed_errors(f"quantize at {name!r}"):
                 weights[name] = WeightGrid(learner.tensor(name), scheme, solver)

@@ -1,0 +1,1 @@
+"""Chains of operators between the parameters of a module and the products that read them."""
