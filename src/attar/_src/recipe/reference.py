@@ -42,7 +42,7 @@ def to_json(value: Any) -> Any:
         return [to_json(item) for item in value]
     if isinstance(value, PLAIN):
         return str(value) if isinstance(value, Path) else value
-    named = value if isinstance(value, type) or hasattr(value, "__qualname__") else type(value)
+    named: Any = value if isinstance(value, type) or hasattr(value, "__qualname__") else type(value)
     described = {"object": f"{named.__module__}.{named.__qualname__}", **_code(named)}
     return described | {"state": _digest(value)} if isinstance(value, nn.Module) else described
 
