@@ -114,7 +114,7 @@ def test_a_warning_is_one_line_without_the_code_it_comes_from(capsys, monkeypatc
         ("raise EOFError('cut short')", "raised EOFError: cut short (data.py, line 2: raise EOFError('cut short'))"),
         ("raise SystemExit('no data')", "raised SystemExit: no data (data.py, line 2"),
         ("return open('missing.npy')", "raised FileNotFoundError: [Errno 2] No such file or directory: 'missing.npy'"),
-        ("import marshal; return marshal.loads(b'')", "raised EOFError: EOF read where object expected (data.py, line 2"),
+        ("import marshal; return marshal.loads(b'')", "raised EOFError: EOF read where object expected (data.py"),
     ],
 )
 def test_what_a_user_s_code_raises_is_one_line_with_its_place(code, said, tmp_path, monkeypatch, capsys):
