@@ -171,7 +171,7 @@ def peer(network: str, layout: str, prepare: Callable[[nn.Module, Tensor], nn.Mo
             state=dict,
             load=lambda _: None,
         )
-        plan = TrainingPlan(epochs=1, optimizer=SGD)
+        plan = TrainingPlan(epochs=1, optimizer=SGD, clip=None)
         fit(job, plan, feed, fabric, seed=0, store=CheckpointStore(folder), log=lambda _: None, what="peer")
 
     return train

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from attar._src.core.tensors import dequantize as dequantize
     from attar._src.core.tensors import round_to_grid as round_to_grid
     from attar._src.data.dataset import Dataset as Dataset
+    from attar._src.measure.chance import Chance as Chance
+    from attar._src.measure.class_layout import ClassLayout as ClassLayout
     from attar._src.measure.runner import Runner as Runner
     from attar._src.methods.quantize.ptq.calibration import Observer as Observer
     from attar._src.methods.quantize.ptq.solver import Solver as Solver
@@ -83,6 +85,8 @@ else:
             "core.spec": "Spec",
             "core.tensors": "Codebook Dense Quantized Sparse dequantize round_to_grid",
             "data.dataset": "Dataset",
+            "measure.chance": "Chance",
+            "measure.class_layout": "ClassLayout",
             "measure.runner": "Runner",
             "methods.quantize.ptq.solvers": "Absmax",
             "methods.quantize.ptq.calibration": "Observer",

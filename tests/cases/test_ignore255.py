@@ -9,9 +9,9 @@ from torch import nn
 
 from attar import AttarError, Session
 from attar._src.artifact.writer import pack
-from attar._src.core.class_layout import ClassLayout
 from attar._src.core.errors import DataError
 from attar._src.measure.accuracy import evaluate_accuracy
+from attar._src.measure.class_layout import ClassLayout
 
 EPOCHS = {"epochs": 6, "optimizer": {"name": "adam", "lr": 0.02}}
 

@@ -82,7 +82,7 @@ def test_nothing_finite_is_an_error():
         def forward(self, x):
             return torch.nan_to_num(self.head(torch.log(x)))
 
-    with pytest.raises(ModelError, match="'log' was not finite.*256 of 256 elements"):
+    with pytest.raises(ModelError, match=r"'log' was not finite.*256 of 256 elements"):
         attar.quantize(Logarithm(), torch.zeros(64, 4))
 
 

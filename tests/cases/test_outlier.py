@@ -1,7 +1,7 @@
 """A few outliers do not take the codes of all other values; where they must, a warning says so.
 
-Reported as onnxruntime #14233, onnxruntime-inference-examples #528 and Model-Optimizer #126: an accuracy of zero without
-a word.
+Reported as onnxruntime #14233, onnxruntime-inference-examples #528 and Model-Optimizer #126: an accuracy of zero
+without a word.
 """
 
 import warnings
@@ -25,8 +25,10 @@ def images(count=512):
     return torch.rand(count, 3, 16, 16)
 
 
-@pytest.mark.parametrize("observer", ["percentile", "mse"])
-@pytest.mark.parametrize("size", [1e2, 1e3, 1e4, -1e4, 1e30])
+@pytest.mark.parametrize(
+    ("observer", "size"),
+    [("percentile", 1e2), ("percentile", 1e3), ("percentile", 1e4), ("percentile", -1e4), ("mse", 1e2), ("mse", 1e30)],
+)
 def test_one_broken_pixel(tmp_path, observer, size):
     clean = images()
     broken, net = clean.clone(), network()
@@ -108,6 +110,22 @@ def test_scores_beside_boxes_are_named(tmp_path):
     assert set(file.reasons) == {"head"}
     assert decibels(net(x)[:, 4:], file.session.run(x.numpy())[:, 4:]) > 40
     assert set(file.report["left_in_floating_point"].values()) == {"kept by request"}
+
+
+def test_columns_of_a_table_in_their_own_units_are_named(tmp_path):
+    torch.manual_seed(0)
+    table = torch.rand(256, 6) * torch.tensor([1.0, 3.0, 90_000.0, 1.0, 0.0, 200_000.0])
+    net = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2)).eval()
+    with pytest.warns(
+        UserWarning, match=r"'input_1', read by '0', has channels.*3 of 6 \(0, 1, 3\) reach to 3 and get 1 of"
+    ):
+        quantized(net, table, tmp_path)
+    # What the warning proposes.
+    normalised = nn.Sequential(nn.BatchNorm1d(6), *net)
+    normalised[0].running_mean, normalised[0].running_var = table.mean(0), table.var(0)
+    file = quantized(normalised.eval(), table, tmp_path)
+    assert file.report["warnings"] == []
+    assert decibels(normalised(table), file.session.run(table.numpy())) > 30
 
 
 @pytest.mark.parametrize("size", [1.0, 8.0])

@@ -156,11 +156,6 @@ class Numpy(Branch):
         return self.layer(torch.from_numpy(np.tanh(x.numpy())))
 
 
-class Object(Branch):
-    def forward(self, x):
-        return {"logits": self.layer(x), "config": object()}
-
-
 def scripted():
     return torch.jit.script(lin())
 
@@ -195,9 +190,8 @@ REFUSED = {
         Branch,
         r"decides by the values of a tensor.*write torch\.where.*test_refusals\.py, line \d+: ",
     ),
-    "a number from data": (Number, "decides by the values of a tensor"),
-    "numpy": (Numpy, "leaves PyTorch for numpy, .* write it with torch functions"),
-    "an object as output": (Object, "output 'config' is object; return tensors or None"),
+    "a number from data": (Number, "depends on the values of a tensor"),
+    "numpy": (Numpy, r"leaves PyTorch with \.numpy\(\) .* write it with torch functions"),
 }
 
 

@@ -9,11 +9,15 @@ from torch import nn
 import attar
 from attar._src.artifact.writer import pack
 from attar._src.methods.quantize.lsq.rule import Lsq
+from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.qat.straight_through import StraightThrough
 from attar._src.model.capture import capture
+from attar._src.model.entry_points import EntryPoint, trace_methods
 from attar._src.model.trace import deploy_graph
 from attar._src.runtime.session import Session
-from attar._src.work.compressed_model import FileInfo
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedModel, FileInfo
+from attar._src.work.context import Context
 from attar._src.work.learner import Learner
 
 
@@ -98,6 +102,41 @@ def test_it_loads_back_and_the_module_keeps_one_bias(tmp_path):
     assert decibels(run(file.session, *x)[0], loaded(*x)) > 40
     assert [name for name, _ in again.named_parameters()] == [name for name, _ in net.named_parameters()]
     assert file.report["parameters"] == sum(each.numel() for each in net.parameters())
+
+
+class Recogniser(nn.Module):
+    """Two methods that share a layer, as the prefill and the step of a decoder do."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(16, 16), nn.Linear(16, 4)
+
+    def whole(self, x):
+        return self.head(torch.relu(self.body(x)).mean(1))
+
+    def step(self, x):
+        return self.head(torch.relu(self.body(x)))
+
+
+def test_two_graphs_that_share_a_layer(tmp_path):
+    torch.manual_seed(0)
+    net = Recogniser().eval()
+    x = {"whole": torch.randn(64, 5, 16), "step": 3 * torch.randn(64, 16)}
+    entries = {name: EntryPoint((each[:2],), method=name) for name, each in x.items()}
+    inputs = {name: CalibrationInputs((each,)) for name, each in ((name, (each,)) for name, each in x.items())}
+    model = CompressedModel.of(trace_methods(net, entries))
+    model = PostTrainingQuantize(bits=8, activations=8).run(model, Context(inputs))
+    packed = pack(model.contents(FileInfo()), coder="raw")
+    # The weights are stored once, each graph has biases of its own.
+    assert {name for name in model.stored() if "weight" in name} == {"body.weight", "head.weight"}
+    for name, each in x.items():
+        session = Session(packed, graph=name)
+        # In three axes the first layer is a product and a sum, which takes any bias.
+        assert all(layer.integer for layer in session.layers)
+        (got,) = run(session, each)
+        assert decibels(getattr(net, name)(each), got) > 35
+        exact = model.simulate(torch.float64, graph=name)(each.double())
+        assert decibels(exact, got) > 60
 
 
 @pytest.mark.parametrize("rule", [StraightThrough(bits=8, activations=8), Lsq(bits=8, activations=8)])

@@ -127,7 +127,7 @@ def test_what_the_module_has_no_name_for_is_in_the_loaded_graph_alone(tmp_path):
 @pytest.mark.parametrize("kind", MAKE)
 def test_the_grid_of_a_rule_lies_behind_the_parametrization(kind):
     net, x = network(kind), torch.randn(4, 4, 16)
-    captured = capture(net, (x,), mode="eval")
+    captured = capture(net, (x,), train=False)
     learner = Learner(net, captured, deploy_graph(net, captured))
     learner.attach(Lsq(bits=4).attach(learner))
     assert set(learner.weights) == {"0.weight", "3.weight", "6.weight"}

@@ -101,6 +101,18 @@ def test_eval_gives_the_share_of_right_predictions(file, data, capsys):
     assert "95.00%" in ran(capsys, "eval", file, "--data", data)
 
 
+def test_eval_leaves_out_the_label_that_is_ignored(file, data, tmp_path, capsys):
+    with np.load(data.partition(":")[2]) as given:
+        arrays = dict(given)
+    arrays["y_test"][:5] = 255
+    np.savez(tmp_path / "void.npz", **arrays)
+    where = f"npz:{tmp_path / 'void.npz'}"
+    assert main(["eval", str(file), "--data", where]) == 1
+    assert "ignore_index: 255" in capsys.readouterr().err
+    found = json.loads(ran(capsys, "eval", file, "--data", where, "--ignore-index", 255, "--class-axis", 1, "--json"))
+    assert (found["predictions"], found["examples"]) == (15, 20)
+
+
 def test_eval_says_so_where_the_set_has_a_preprocessing_and_the_file_has_none(file, tmp_path, capsys):
     """A file made from prepared inputs sees raw ones otherwise, and the accuracy is of another model."""
     write_atomically(tmp_path / "bare.attar", pack(replace(samples.conv_net(), preprocessing=None)))

@@ -33,6 +33,9 @@ def test_a_file_its_report_and_what_is_printed(weights, tmp_path, capsys):
     report = json.loads(capsys.readouterr().out)
     assert report["file_bytes"] == out.stat().st_size
     assert report["left_in_floating_point"] == {"head.weight": "kept by request: 2.6 KB"}
+    kept = tmp_path / "kept.attar"
+    assert run("-w", weights, "-o", kept, "-b", 4, "-a", 8, "--keep-activations", "head", "--json") == 0
+    assert [*json.loads(capsys.readouterr().out)["left_in_floating_point"].values()] == ["kept by request"]
     known = json.loads((tmp_path / "report.json").read_text())
     assert known[report["sha256"]]["parity"]["examples"] == 512
     artifact = attar.open_artifact(out)
@@ -65,6 +68,7 @@ def test_the_seed_chooses_the_examples(weights, tmp_path):
         (["--set", "conv=8"], "did you mean"),
         (["--set", "convs.0"], "write GLOB=BITS"),
         (["--keep", "haed"], "did you mean 'head"),
+        (["--keep-activations", "haed"], "did you mean 'head"),
         (["--arg", "width"], "write NAME=VALUE"),
         (["--arg", "wdth=8"], "wdth"),
         (["--data", "digts"], "did you mean 'digits'"),

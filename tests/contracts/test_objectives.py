@@ -11,8 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 from tests.contracts import formulas
 from tests.methods.toys import fresh
 
-from attar._src.core.class_layout import ClassLayout
 from attar._src.core.errors import SpecError
+from attar._src.measure.class_layout import ClassLayout
 from attar._src.methods.objectives.registry import OBJECTIVES, ObjectiveChoice
 from attar._src.train.batch import Batch
 from attar._src.train.schedule import Schedule

@@ -23,7 +23,7 @@ def test_an_array_is_cut_into_batches():
 def test_several_inputs_go_together():
     found = calibration_inputs((torch.zeros(5, 2), np.zeros((5, 3), np.int64)), ONE, examples=4, batch=4)
     assert [tensor.shape for tensor in found.batches[0]] == [(4, 2), (4, 3)]
-    with pytest.raises(DataError, match="has no axis of 5, the number of examples in the first input"):
+    with pytest.raises(DataError, match=r"input 'b' \(4, 2\) has no axis of 5"):
         calibration_inputs((torch.zeros(5, 2), torch.zeros(4, 2)), ONE, examples=4, batch=4)
 
 

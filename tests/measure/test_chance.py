@@ -5,10 +5,10 @@ import pytest
 from tests.samples import conv_net
 
 from attar._src.artifact.writer import pack
-from attar._src.core.class_layout import ClassLayout
 from attar._src.measure.accuracy import AccuracyMetric
 from attar._src.measure.binary import F1, BinaryAccuracy
 from attar._src.measure.chance import share_of
+from attar._src.measure.class_layout import ClassLayout
 from attar._src.measure.metric import METRICS, find, score
 from attar._src.runtime.session import Session
 

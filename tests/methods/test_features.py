@@ -8,6 +8,7 @@ from tests.methods.toys import ModuleTeacher, Net, context, data, fresh, same
 from torch import nn
 
 from attar._src.core.errors import SpecError, UnknownName
+from attar._src.measure.class_layout import FROM_SHAPES
 from attar._src.methods.finetune import Finetune
 from attar._src.methods.loss_inputs import InputCollector
 from attar._src.methods.teachers.teacher import LiveTeacher, live_teacher
@@ -204,7 +205,7 @@ def test_hints_and_attention_are_learned_and_go_on_to_the_same_bytes(teacher, tm
         constraints=[{"name": "quantize", "bits": 4, "activations": 8}],
         **ADAMW,
     )
-    collector = InputCollector(stage.loss_terms(), fresh(), {})
+    collector = InputCollector(stage.loss_terms(), fresh(), {}, FROM_SHAPES)
     assert collector.features == ("second", "norm1", "norm2")
     assert collector.teacher_features == {"big": ("second", "first", "norm2")}
     whole, rows, kept = fresh(), [], {}

@@ -5,7 +5,7 @@ from tests.methods.toys import ModuleTeacher, context, data, fresh, same
 from torch import nn
 
 from attar._src.artifact.writer import pack
-from attar._src.core.errors import UnknownName
+from attar._src.core.errors import SpecError
 from attar._src.core.tensors import Quantized
 from attar._src.methods.finetune import Finetune
 from attar._src.model.capture import capture
@@ -285,5 +285,5 @@ def test_looking_at_validation_examples_changes_nothing(tmp_path):
 def test_what_does_not_fit_is_known_before_the_first_step(tmp_path, constraint):
     lent = context(tmp_path)
     object.__setattr__(lent, "feed", pytest.fail)
-    with pytest.raises(UnknownName, match="did you mean"):
-        Finetune(epochs=1, constraints=[constraint]).run(fresh(), lent)
+    with pytest.raises(SpecError, match=r"^constraints\.1: no .*did you mean"):
+        Finetune(epochs=1, constraints=["normalize", constraint]).run(fresh(), lent)

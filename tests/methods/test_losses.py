@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from attar._src.core.class_layout import ClassLayout
 from attar._src.core.errors import SpecError
+from attar._src.measure.class_layout import ClassLayout
 from attar._src.methods.objectives.attention import Attention
 from attar._src.methods.objectives.cross_entropy import CrossEntropy
 from attar._src.methods.objectives.dist import Dist

@@ -119,12 +119,13 @@ def test_its_description_is_json_both_ways(fields):
     assert STAGE.validate_python(stage) is stage
 
 
-def test_compress_says_how_many_batches_norms_are_taken_over_and_no_more_than_was_asked():
+def test_a_record_says_what_earlier_versions_took_by_default_and_no_more_than_was_asked():
     fields = {"stage": "compress", "teacher": "big", "size": 2.0, "epochs": 1}
-    assert STAGE.validate_python(fields).describe() == fields | {"norm_batches": 50}
+    assert STAGE.validate_python(fields).describe() == fields | {"norm_batches": 50, "clip": 2.0}
+    assert STAGE.validate_python(fields | {"clip": None}).describe() == fields | {"norm_batches": 50, "clip": None}
     for count in (0, 20, 50):
         stage = STAGE.validate_python(fields | {"norm_batches": count})
-        assert stage.describe() == fields | {"norm_batches": count}
+        assert stage.describe() == fields | {"norm_batches": count, "clip": 2.0}
         assert stage.norm_batches == count
 
 

@@ -78,6 +78,23 @@ def test_a_kept_layer_needs_no_quantized_input(piece, real):
     assert "mean" in PostTrainingQuantize(activations=8).run(piece, Context(real)).main.activations
 
 
+@pytest.mark.parametrize("glob", ["head", "mean"])
+def test_activations_of_a_layer_stay_in_floating_point_and_its_weight_does_not(piece, real, glob):
+    done = PostTrainingQuantize(bits=8, activations=8, keep_activations=(glob,)).run(piece, Context(real))
+    every = PostTrainingQuantize(bits=8, activations=8).run(piece, Context(real))
+    assert isinstance(done.tensors["head.weight"], Quantized)
+    # What the mean was taken of only had a grid for the sake of the mean's.
+    assert every.main.activations.keys() - done.main.activations.keys() == {"mean"}
+    assert left_in_floating_point(done) == {**left_in_floating_point(every), "mean": "kept by request"}
+
+
+def test_a_later_stage_leaves_them_there(piece, real):
+    first = PostTrainingQuantize(bits=8, activations=8, keep_activations=("head",)).run(piece, Context(real))
+    again = PostTrainingQuantize(bits=4, activations=4, layers=("second",)).run(first, Context(real))
+    assert "mean" not in again.main.activations
+    assert left_in_floating_point(again)["mean"] == "kept by request"
+
+
 def test_activations_span_what_was_seen_and_hold_zero(piece, real):
     done = PostTrainingQuantize(activations=8, observer="minmax").run(piece, Context(real))
     x = torch.cat([batch[0] for batch in real.batches])

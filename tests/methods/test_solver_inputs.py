@@ -146,7 +146,7 @@ def test_where_memory_is_short_the_bytes_are_the_same(piece, real, runs, user, m
     one = stage.run(piece, Context(real))
     assert len(runs) == 6
     collect = staging.collect
-    monkeypatch.setattr(staging, "collect", lambda *args: collect(*args, memory=8 * 27 * 27))
+    monkeypatch.setattr(staging, "collect", lambda *args, **options: collect(*args, **options, memory=8 * 27 * 27))
     many = stage.run(piece, Context(real))
     assert len(runs) > 6 + 9
     assert one.main.activations == many.main.activations

@@ -9,9 +9,10 @@ from tests.methods.toys import data, fresh
 from torch import nn
 
 from attar._src.artifact.manifest import Activation
-from attar._src.core.errors import ModelError, SpecError
+from attar._src.core.errors import ModelError, SpecError, UnknownName
 from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
 from attar._src.core.tensors import Dense, Quantized
+from attar._src.methods.quantize.lsq.rule import Lsq
 from attar._src.methods.quantize.ptq.registry import SOLVERS
 from attar._src.methods.quantize.ptq.solver import Solver
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
@@ -214,6 +215,24 @@ def test_ranges_leave_out_what_is_not_finite_and_say_so(bad):
     assert grid.range.tolist() == [-1, 2]
     (said,) = grid.warnings("hidden")
     assert "'hidden': 1 elements in training were NaN or infinite" in said
+
+
+@pytest.mark.parametrize("rule", [StraightThrough, Lsq])
+def test_activations_of_a_layer_stay_in_floating_point_by_request(rule):
+    learner = fresh()
+    learner.attach(rule(bits=8, activations=8, keep_activations=("head",)).attach(learner))
+    learner.graph(train=True)(data(8)[0])
+    for grid in learner.constraints[0].parametrizations:
+        if isinstance(grid, ActivationGrid):
+            grid.advance()
+    model = learner.deployed()
+    assert isinstance(model.tensors["head.weight"], Quantized)
+    assert "mean" not in model.main.activations
+    # The value that the mean is taken of would have a grid for the sake of the mean's alone.
+    assert left_in_floating_point(model) == dict.fromkeys(["relu_1", "mean"], "kept by request")
+    assert left_in_floating_point(learner.deployed(fold=False))["mean"] == "kept by request"
+    with pytest.raises(UnknownName, match=r"'haed'.*head"):
+        rule(activations=8, keep_activations=("haed",)).attach(learner)
 
 
 def test_bits_by_glob_and_what_is_left():

@@ -135,7 +135,7 @@ class Behind(nn.Module):
 def test_a_batch_norm_that_stays_may_be_merged_into_two_vectors(affine):
     net, x = randomized(Behind(affine)), torch.randn(2, 3, 6, 6)
     wanted = net(x)
-    traced = deploy_graph(net, capture(net, (x,), mode="eval"), merge=True)
+    traced = deploy_graph(net, capture(net, (x,), train=False), merge=True)
     state = traced.state()
     assert not {"norm.running_mean", "norm.running_var"} & set(state)
     factor = torch.rsqrt(net.norm.running_var + net.norm.eps) * (net.norm.weight if affine else 1)
@@ -149,6 +149,6 @@ def test_a_batch_norm_that_stays_may_be_merged_into_two_vectors(affine):
 
 def test_a_batch_norm_that_is_used_twice_is_not_merged():
     net, x = randomized(Twice()), torch.randn(4, 4)
-    traced = deploy_graph(net, capture(net, (x,), mode="eval"), merge=True)
+    traced = deploy_graph(net, capture(net, (x,), train=False), merge=True)
     assert "norm.running_var" in traced.state()
     torch.testing.assert_close(traced.graph(x), net(x), rtol=1e-5, atol=1e-5)

@@ -50,13 +50,13 @@ def test_parameters_say_what_is_required():
     assert forward_parameters(Encoder(), "embed") == {"ids": True, "kinds": True}
 
 
-@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize(
     "given", [{"ids": IDS}, {"ids": IDS, "kinds": KINDS}, {"ids": IDS, "mask": MASK, "scale": MASK + 1}]
 )
-def test_skipped_arguments_keep_their_defaults(mode, given):
+def test_skipped_arguments_keep_their_defaults(train, given):
     net = Encoder()
-    captured = capture(net, tuple(given.values()), names=tuple(given), mode=mode)
+    captured = capture(net, tuple(given.values()), names=tuple(given), train=train)
     assert (captured.names, captured.outputs) == (tuple(given), ("logits", "hidden.0"))
     assert [node.name for node in captured.evaluation.graph.find_nodes(op="placeholder")] == list(given)
     wanted = net(**given)

@@ -127,7 +127,7 @@ def test_what_only_moves(function, moved):
         def forward(self, x):
             return function(x)
 
-    graph = capture(Call(), (torch.randn(3, 4, 5),), dynamic=(), mode="eval").evaluation
+    graph = capture(Call(), (torch.randn(3, 4, 5),), dynamic=(), train=False).evaluation
     found = [moves(node) for node in graph.graph.nodes if node.op == "call_function"]
     assert found == [moved]
 

@@ -42,6 +42,8 @@ class ModelOutput(OrderedDict):
         (ModelOutput(logits=A), {"logits": A}),
         ({3: A}, {"3": A}),
         (torch.max(torch.ones(2, 3), 1), tuple(torch.max(torch.ones(2, 3), 1))),
+        ({"a": [A, "text"], "b": 3}, {"a.0": A}),
+        ((A, 2.5, None), (A,)),
     ],
 )
 def test_outputs_are_flattened_with_names(output, plain):
@@ -56,11 +58,10 @@ def test_outputs_are_flattened_with_names(output, plain):
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        (3, "the output is int; return tensors or None"),
-        ({"a": [A, "text"]}, r"output 'a\.1' is str"),
+        (3, "the output is int without tensors"),
         ({"a": {"b": A}, "a.b": B}, r"two outputs are called 'a\.b'"),
-        ({"a": None}, "a dict without tensors"),
-        ([], "a list without tensors"),
+        ({"a": None}, "the output is dict without tensors"),
+        ([], "the output is list without tensors"),
     ],
 )
 def test_what_is_no_output_is_named(output, message):

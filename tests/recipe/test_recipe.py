@@ -117,7 +117,7 @@ def test_settings_take_the_place_of_what_is_there(path):
         ("precison=auto", "recipe: no key named 'precison'; did you mean 'precision'"),
         ("data.validatoin=2", "recipe.data: no key named 'validatoin'; did you mean 'validation'"),
         ("data=digit", "recipe.data.source: no data set named 'digit'; did you mean 'digits'"),
-        ("metric=acuracy", "recipe.metric: no metric named 'acuracy'; did you mean 'accuracy'?"),
+        ("metric=acuracy", "recipe.metric: no metric named 'acuracy'; did you mean 'accuracy' or 'binary_accuracy'?"),
         ("seeds=[]", "recipe.seeds: [] should be one or more different numbers"),
         ("seeds=[1, 1]", "recipe.seeds: [1, 1] should be one or more different"),
         ("seeds=[-1]", "recipe.seeds.0: Input should be greater than or equal to 0 (got -1)"),

@@ -120,4 +120,4 @@ def test_a_table_that_is_added_or_scales_values_is_no_weight():
         def forward(self, x):
             return (x + self.place[:2].reshape(1, 2, 8)) * self.gain
 
-    assert find_weights(capture(Net(), (torch.randn(2, 2, 8),), mode="eval").evaluation) == {}
+    assert find_weights(capture(Net(), (torch.randn(2, 2, 8),), train=False).evaluation) == {}

@@ -41,7 +41,7 @@ class Computes(nn.Module):
 )
 def test_what_is_computed_last_is_stored(compute, derived):
     net, x = Computes(compute), torch.randn(3, 6)
-    captured = capture(net, (x,), mode="eval")
+    captured = capture(net, (x,), train=False)
     assert {name: node.partition("_")[0] for name, node in captured.derived.items()} == derived
     traced = deploy_graph(net, captured)
     assert set(derived) <= set(traced.names)
@@ -71,7 +71,7 @@ def test_what_a_program_changes_in_place_or_draws_is_not_constant():
             doubled[0] = x[0]
             return x @ doubled + torch.rand(6)
 
-    graph = capture(Changes(), (torch.randn(3, 6),), mode="eval").evaluation.graph
+    graph = capture(Changes(), (torch.randn(3, 6),), train=False).evaluation.graph
     constant = {node.name for node in constant_nodes(graph)}
     assert "a" in constant
     assert not {"mul", "rand"} & constant
@@ -86,7 +86,7 @@ def test_a_tensor_is_called_as_the_module_calls_it():
         def forward(self, x):
             return self.body(x) @ (self.body[0].weight * 2)
 
-    derived = capture(Net(), (torch.randn(3, 6),), mode="eval").derived
+    derived = capture(Net(), (torch.randn(3, 6),), train=False).derived
     assert sorted(derived) == ["body.0.weight", "body.0.weight_2"]
 
 

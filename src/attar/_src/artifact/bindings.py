@@ -80,7 +80,7 @@ def resolve(binding: Binding, dense: Callable[[str], NDArray[Any]]) -> NDArray[A
         parts = parts_of(binding)
         flat = {name: dense(name).reshape(-1) for name in dict.fromkeys(part.tensor for part in parts)}
         values = np.concatenate([flat[part.tensor][part.start : part.stop] for part in parts])
-    return np.ascontiguousarray(values.reshape(values.shape if binding.shape is None else binding.shape))
+    return np.asarray(values.reshape(values.shape if binding.shape is None else binding.shape), order="C")
 
 
 def _run(part: Part, elements: int) -> tuple[int, int]:

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from attar._src.cli import show
-from attar._src.core.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.data.registry import load_dataset
 from attar._src.measure.accuracy import evaluate_accuracy
+from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.runtime.session import Session
 
 

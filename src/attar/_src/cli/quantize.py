@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from attar._src.cli import show
 from attar._src.cli.output import demand_writable
 from attar._src.core.errors import SpecError
 from attar._src.core.registry import load_object
+from attar._src.data.axes import Dynamic
 from attar._src.data.dataset import Dataset
 from attar._src.data.preprocessing import parse_preprocessing
 from attar._src.data.registry import load_examples
@@ -87,7 +89,12 @@ def quantize_command(
         ),
     ] = None,
     dynamic: Annotated[
-        list[int] | None, typer.Option(metavar="AXIS", help="Input axis of variable length; 0, the batch, by default.")
+        list[str] | None,
+        typer.Option(
+            metavar="AXIS",
+            help="Input axis of variable length, 0 the batch; or those of one input, its batch first: state=1; repeat. "
+            "By default the batch and what varies in the data.",
+        ),
     ] = None,
     fixed_batch: Annotated[int | None, typer.Option(min=1, help="Batch size of a module that cannot vary it.")] = None,
     split: Annotated[str, typer.Option(help="Split to calibrate on; should not be the one you report.")] = "train",
@@ -137,7 +144,7 @@ def quantize_command(
         correct_bias=correct_bias,
         examples=examples,
         batch=fixed_batch or 64,
-        dynamic=() if fixed_batch else dynamic or (0,),
+        dynamic=() if fixed_batch else _dynamic(dynamic or []),
         preprocessing=preprocessing,
         licence=licence,
         **about,
@@ -175,6 +182,21 @@ def _arguments(pairs: list[str]) -> dict[str, Any]:
         except (ValueError, RecursionError):
             found[name] = value
     return found
+
+
+def _dynamic(texts: list[str]) -> Dynamic:
+    """Return the axes of every input, ``["0", "1"]``, or of inputs by name, ``["x=0,1", "state=1"]``; None if empty."""
+    found: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, _, axes = text.rpartition("=")
+        if not re.fullmatch(r"\d+(,\d+)*", axes):
+            raise SpecError(
+                f"--dynamic {text!r}: write AXIS or NAME=AXIS,AXIS, as in --dynamic x=0,1 --dynamic state=1"
+            )
+        found[name] = (*found.get(name, ()), *map(int, axes.split(",")))
+    if "" in found and len(found) > 1:
+        raise SpecError(f"--dynamic {' '.join(texts)}: give axes of every input, or of each by name, not both")
+    return found.get("", found or None)
 
 
 def _override(text: str) -> tuple[str, int]:

@@ -9,21 +9,21 @@ from typing import Any
 
 import torch
 
-from attar._src.core.axes import Dynamic, batch_axes
 from attar._src.core.errors import DataError, user_code
 from attar._src.core.fields import first_arguments
+from attar._src.data.axes import Dynamic, batch_axes
 from attar._src.deploy.samples import collated, holds_samples, is_array, is_sample, is_whole, one_example, replayable
 from attar._src.train.inputs import as_input, read_raw_inputs
-from attar._src.work.calibration_inputs import CalibrationInputs, Inputs
+from attar._src.work.calibration_inputs import BatchInputs, CalibrationInputs
 
 #: The names of a batch's inputs, none if they are positional, and the inputs.
-NamedInputs = tuple[tuple[str, ...], Inputs]
+NamedInputs = tuple[tuple[str, ...], BatchInputs]
 #: Whether a module computes on a batch: 0 if it raises, 1 if it does, 2 if its output also has the batch's axis 0.
 Fits = Callable[[NamedInputs], int]
 #: A way to read data as batches.
 _Way = Callable[[], Iterable[NamedInputs]]
 #: Names and the inputs of all batches -> the axis of each input that counts examples.
-_FindAxes = Callable[[Sequence[str], Sequence[Inputs]], tuple[int, ...]]
+_FindAxes = Callable[[Sequence[str], Sequence[BatchInputs]], tuple[int, ...]]
 
 
 def calibration_inputs(
@@ -42,7 +42,7 @@ def calibration_inputs(
 
     - an array or a tensor: axis 0 counts examples;
     - a tuple, list, mapping or dataclass instance of them: the module's inputs, with the same number of examples along
-      their batch axes (``core.axes``), and labels, which are ignored;
+      their batch axes (``data.axes``), and labels, which are ignored;
     - a data set (``torch.utils.data.Dataset``, anything with a length and items) or a list of examples, of which
       ``collate`` makes batches, by default PyTorch's own ``default_collate``;
     - an iterable of batches (a DataLoader, a list of mappings), each in one of the forms of ``train.inputs``; labels
@@ -56,7 +56,7 @@ def calibration_inputs(
         DataError: as :func:`collect_inputs`; an input is no tensor; a required argument is missing; both ways fit.
     """
 
-    def find(names: Sequence[str], batches: Sequence[Inputs]) -> tuple[int, ...]:
+    def find(names: Sequence[str], batches: Sequence[BatchInputs]) -> tuple[int, ...]:
         return _axes(dynamic, names or first_arguments(parameters, len(batches[0])), batches)
 
     ways = _ways(data, parameters, batch, collate, find)
@@ -64,7 +64,7 @@ def calibration_inputs(
     return collect_inputs(chosen(), examples, axes=find, of_one=True).of(parameters)
 
 
-def _axes(dynamic: Dynamic, names: Sequence[str], batches: Sequence[Inputs]) -> tuple[int, ...]:
+def _axes(dynamic: Dynamic, names: Sequence[str], batches: Sequence[BatchInputs]) -> tuple[int, ...]:
     return batch_axes(dynamic, names, [[tuple(tensor.shape) for tensor in batch] for batch in batches])
 
 
@@ -76,14 +76,14 @@ def collect_inputs(
     Args:
         batches: names, none if by position, and inputs.
         examples: how many.
-        axes: names and all batches -> the axis of each input that counts examples; by default as ``core.axes`` finds.
+        axes: names and all batches -> the axis of each input that counts examples; by default as ``data.axes`` finds.
         of_one: whether a single example is enough.
 
     Raises:
         DataError: there are fewer than two; an input is not finite; the names differ between batches.
     """
     names: tuple[str, ...] | None = None
-    kept: list[Inputs] = []
+    kept: list[BatchInputs] = []
     notes: dict[str, None] = {}
     find = axes or partial(_axes, None)
     seen = 0
@@ -109,7 +109,7 @@ def collect_inputs(
     return found.first(examples, cut=True)
 
 
-def _conversions(names: tuple[str, ...], raw: Inputs) -> Iterator[str]:
+def _conversions(names: tuple[str, ...], raw: BatchInputs) -> Iterator[str]:
     for place, tensor in enumerate(raw):
         made = as_input(tensor[:0]).dtype
         if made != tensor.dtype:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from attar._src.core.axes import Dynamic
 from attar._src.core.errors import AttarError, ModelError, place_of, short_message
+from attar._src.data.axes import Dynamic
 from attar._src.deploy.calibration_inputs import calibration_inputs
 from attar._src.model.capture import in_mode
 from attar._src.model.forms.as_module import as_module, is_uninitialized

@@ -12,10 +12,10 @@ from torch import fx, nn
 
 from attar._src.artifact.manifest import Port
 from attar._src.artifact.reader import Artifact, open_artifact
-from attar._src.core.axes import Axes
 from attar._src.core.errors import ModelError
 from attar._src.core.fields import argument_of, python_word
 from attar._src.core.tensors import DTYPES
+from attar._src.data.axes import Axes
 from attar._src.deploy.checkpoint import shape_faults
 from attar._src.model.forms.as_module import as_module
 from attar._src.model.interface import forward_parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from torch import fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from attar._src.core.axes import Shape
-from attar._src.core.class_layout import usual_axis
 from attar._src.core.errors import ParityError
 from attar._src.core.progress import track
+from attar._src.measure.class_layout import usual_axis
 from attar._src.model.interface import flatten_outputs
 from attar._src.runtime.session import Session
-from attar._src.work.calibration_inputs import CalibrationInputs, Inputs
+from attar._src.work.calibration_inputs import BatchInputs, CalibrationInputs
 
 #: Largest difference of floating-point models, relative to the largest output: orders of summation differ.
 FLOAT_TOLERANCE = 1e-3
@@ -32,7 +31,7 @@ TIE = 1e-6
 #: Largest number of inputs to compare: float64 is slow, and errors show on the first inputs.
 EXAMPLES = 512
 #: Of a large module fewer, those that take this number of multiplications and additions, and at least ENOUGH.
-OPERATIONS = 2e10
+OPERATIONS = 1e10
 ENOUGH = 16
 
 
@@ -93,7 +92,7 @@ class Parity:
 
 
 def compare_outputs(
-    session: Session, module: Callable[..., Any], batches: Iterable[Inputs], what: str = "parity"
+    session: Session, module: Callable[..., Any], batches: Iterable[BatchInputs], what: str = "parity"
 ) -> Parity:
     """Run a decoded file and a module on the same real inputs and compare their outputs.
 
@@ -132,27 +131,28 @@ def compare_outputs(
 def _same_shape(name: str, got: NDArray[Any], want: NDArray[Any]) -> None:
     if got.shape != want.shape:
         raise ParityError(
-            f"output {name!r} has the shape {got.shape} in the file and {want.shape} in the module. If the module packs "
+            f"output {name!r} has the shape {got.shape} in the file and {want.shape} in the module. If it packs "
             "sequences, let the longest of each batch fill it, or write pad_packed_sequence(..., "
             "total_length=x.shape[1]): a file returns as many steps as it is given"
         )
 
 
-def compared(inputs: CalibrationInputs, graph: fx.GraphModule, *, cut: bool) -> CalibrationInputs:
+def compared(inputs: CalibrationInputs, graph: fx.GraphModule, *, cut: bool, share: int = 1) -> CalibrationInputs:
     """Return the first inputs, as many as a comparison is worth: EXAMPLES, or fewer where ``graph`` takes long.
 
     Example: an encoder with 3e9 operations for 128 tokens is compared on ``ENOUGH`` sequences, a ResNet-20 with 8e7 for
-    an image on 243 images. ``cut``: whether the graph takes batches of any size.
+    an image on 121 images. ``cut``: whether the graph takes batches of any size;
+    ``share``: divides the number where fewer are enough.
     """
     few = inputs.example(2) if cut else inputs.batches[0]
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_RECURRENT) as counter:
         graph(*few)
     one = counter.get_total_flops() / max(inputs.count(few), 1)
     worth = EXAMPLES if one == 0 else min(EXAMPLES, max(ENOUGH, int(OPERATIONS / one)))
-    return inputs.first(worth, cut=cut)
+    return inputs.first(max(2, worth // share), cut=cut)
 
 
-def _recurrent_operations(x: Shape, w_input: Shape, w_state: Shape, *_: Any, **__: Any) -> int:
+def _recurrent_operations(x: Sequence[int], w_input: Sequence[int], w_state: Sequence[int], *_: Any, **__: Any) -> int:
     """Two for each element of a layer's weights at each step: ``x`` is ``(time, batch, features)``."""
     return 2 * x[0] * x[1] * (math.prod(w_input) + math.prod(w_state))
 

@@ -13,9 +13,9 @@ from typing import Any
 from torch import fx
 
 from attar._src.artifact.manifest import Preprocessing
-from attar._src.core.axes import Dynamic
 from attar._src.core.scheme import Granularity
 from attar._src.core.spec import build_spec
+from attar._src.data.axes import Dynamic
 from attar._src.deploy.dry_run import check_deployable, example_of
 from attar._src.deploy.first_run import prepare
 from attar._src.deploy.package import package

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.core.class_layout import FROM_SHAPES, ClassLayout
 from attar._src.core.errors import DataError, SpecError
 from attar._src.core.progress import track
 from attar._src.measure.chance import Chance, most_frequent, share_of
+from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
 from attar._src.measure.judged_output import judged_output
 from attar._src.runtime.session import Session
 

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.core.class_layout import FROM_SHAPES, ClassLayout, same_but_ones
 from attar._src.core.errors import DataError
 from attar._src.measure.chance import Chance, most_frequent, share_of
+from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout, same_but_ones
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class BinaryAccuracy:
     """
 
     name: ClassVar[str] = "binary_accuracy"
+    larger_is_better: ClassVar[bool] = True
     layout: ClassLayout = FROM_SHAPES
 
     def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
@@ -52,6 +53,7 @@ class F1:
     """
 
     name: ClassVar[str] = "f1"
+    larger_is_better: ClassVar[bool] = True
     layout: ClassLayout = FROM_SHAPES
 
     def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.core.class_layout import FROM_SHAPES, ClassLayout, same_but_ones
 from attar._src.core.errors import AttarError, DataError, SpecError
 from attar._src.core.registry import Registry
 from attar._src.measure.accuracy import AccuracyMetric, accuracy_by_label, right_predictions
 from attar._src.measure.binary import F1, BinaryAccuracy
 from attar._src.measure.chance import Chance, HasChance
+from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout, same_but_ones
 from attar._src.measure.judged_output import judged_output
 from attar._src.runtime.session import Session
 

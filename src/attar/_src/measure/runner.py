@@ -67,11 +67,13 @@ def example_feed(runner: Runner, batch: int) -> InputArrays:
         raise DataError(f"{runner.path} has no example sizes; put a .attar file first")
     rng = np.random.default_rng(0)
     feed: InputArrays = {}
-    zeroed = runner.session.example(batch)
+    empty = runner.session.example(batch)
     for port in runner.session.inputs:
-        name, zeros = port.name, zeroed[port.name]
-        if zeros.ndim and (fixed := zeros.shape[port.batch_axis]) != batch:
-            raise DataError(f"input {name!r} has a fixed batch of {fixed}; use --batch {fixed}")
+        name, zeros = port.name, empty[port.name]
+        # Where the batch is fixed, a file does not say which axis of a recurrent state it is.
+        known = zeros.shape[port.batch_axis :][:1] if port is runner.session.inputs[0] else zeros.shape
+        if zeros.ndim and batch not in known:
+            raise DataError(f"input {name!r} has a fixed batch of {known[0]}; use --batch {known[0]}")
         real = zeros.dtype.kind == "f"
         feed[name] = rng.standard_normal(zeros.shape).astype(zeros.dtype) if real else zeros
     return feed

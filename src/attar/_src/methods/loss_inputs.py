@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attar._src.core.class_layout import ClassLayout
 from attar._src.core.errors import SpecError, UnknownName
+from attar._src.measure.class_layout import ClassLayout
 from attar._src.model.interface import flatten_outputs, main_output
 from attar._src.model.taps import LayerTaps
 from attar._src.train.batch import Batch
@@ -83,5 +83,6 @@ class InputCollector:
         inputs = LossInputs(
             main, every, batch, answers.outputs, progress, taps.take(), answers.features, self.weights, self.layout
         )
-        self.layout = self.layout.settled(main.shape, inputs.target_shape)
-        return inputs if inputs.layout is self.layout else replace(inputs, layout=self.layout)
+        if batch.targets is not None:
+            self.layout = self.layout.settled(main.shape, inputs.target_shape)
+        return replace(inputs, layout=self.layout)

@@ -7,6 +7,7 @@ oscillations in quantization-aware training", section 3.2, on low bit widths).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import chain, islice
 
 import torch
@@ -20,7 +21,7 @@ from attar._src.work.learner import Learner
 
 
 def reestimate_norms(learner: Learner, feed: Feed, fabric: Fabric, *, batches: int, epoch: int, seed: int) -> None:
-    """Set the running mean and variance of every batch-norm to averages over training batches.
+    """Set the running mean and variance of every batch-norm that training moves to averages over training batches.
 
     With m and v the mean and unbiased variance of a batch at a norm, the running statistics become the means of m and
     of v over batches, calls and ranks, summed in float64, as ``torch.nn.BatchNorm2d(momentum=None)`` computes them.
@@ -34,7 +35,7 @@ def reestimate_norms(learner: Learner, feed: Feed, fabric: Fabric, *, batches: i
         seed: seed of random numbers drawn by user code.
     """
     program = learner.graph(train=False)
-    norms = _replace_norms(program)
+    norms = _replace_norms(program, moving_norms(learner.captured.training))
     if not norms:
         return
     seed_everything(derive_seed(seed, "norms", fabric.global_rank))
@@ -75,12 +76,21 @@ class _Norm(nn.Module):
             running.copy_(mean)
 
 
-def _replace_norms(program: fx.GraphModule) -> list[_Norm]:
-    """Replace every batch-norm with running statistics by a :class:`_Norm`, one for all calls that share them."""
+def moving_norms(training: fx.GraphModule) -> dict[str, fx.Node]:
+    """Return the batch-norms whose running statistics move in training, by name: those that the module trains."""
+    return {
+        node.name: node
+        for node in training.graph.nodes
+        if is_batch_norm(node) and argument(node, "running_mean") is not None and argument(node, "training")
+    }
+
+
+def _replace_norms(program: fx.GraphModule, moving: Collection[str]) -> list[_Norm]:
+    """Replace batch-norms by a :class:`_Norm`, one for all calls that share statistics; ``moving`` are their names."""
     norms: dict[int, _Norm] = {}
     state = dict(program.named_buffers(remove_duplicate=False))
     for node in list(program.graph.nodes):
-        if not is_batch_norm(node) or argument(node, "running_mean") is None:
+        if node.name not in moving:
             continue
         x, weight, bias, mean, variance, eps = arguments(node, "input weight bias running_mean running_var eps")
         running = state[str(mean.target)], state[str(variance.target)]

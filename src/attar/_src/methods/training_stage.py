@@ -16,6 +16,7 @@ from attar._src.methods.training_job import StageJob
 from attar._src.model.taps import LayerTaps
 from attar._src.train.fit import fit
 from attar._src.train.plan import TrainingPlan
+from attar._src.train.schedule import Schedule
 from attar._src.train.seeds import derive_seed
 from attar._src.train.store import Checkpoint
 from attar._src.work.context import TrainingContext, Trial
@@ -57,6 +58,15 @@ class TrainingStage(TrainingPlan, Stage):
     def size_budget(self) -> float | None:
         budgets = [term.size_budget() for term in self.loss_terms()]
         return min((budget for budget in budgets if budget is not None), default=None)
+
+    def ignored_targets(self) -> tuple[int, ...]:
+        given = (getattr(term, "ignore_index", None) for term in self.loss_terms())
+        return tuple(each for each in given if each is not None)
+
+    def compares_losses(self) -> bool:
+        """Return whether neither a rule, a budget nor a schedule changes the loss."""
+        scheduled = any(isinstance(value, Schedule) for term in self.loss_terms() for value in vars(term).values())
+        return not scheduled and not self.attached_rules() and self.size_budget() is None
 
     def batch_size(self) -> int:
         return self.batch

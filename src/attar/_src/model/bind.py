@@ -23,11 +23,14 @@ from onnx_ir.passes import common as passes
 from attar._src.artifact.manifest import Binding, Part
 from attar._src.core.errors import ModelError
 from attar._src.core.operators import onnx_types
+from attar._src.model.export.refusals import refuse_operators
 
 #: Bit patterns of the smallest and the largest normal float32; all between are finite positive numbers.
 _FIRST, _LAST = 0x0080_0000, 0x7F7F_FFFF
 #: An initializer up to this many bytes stays in the graph (``docs/format.md``, section 5).
 _INLINE_BYTES = 64
+#: A constant of more elements than this is computed when the file is opened, if it can be made of far fewer.
+_COMPUTED = 1 << 12
 #: Operators whose output is some elements of their inputs, each once, in runs, as a binding can express.
 _MOVES = onnx_types(lambda operator: operator.binds)
 _JOINS = onnx_types(lambda operator: operator.joins)
@@ -58,7 +61,7 @@ def bind(
     for initializer in model.graph.initializer:
         array = onnx.numpy_helper.to_array(initializer)
         if initializer.name in marked and array.size:
-            marks = np.ascontiguousarray(array).view(np.uint32).astype(np.int64)
+            marks = np.asarray(array, order="C").view(np.uint32).astype(np.int64)
             bindings.append(_describe(initializer.name, marks, starts, state))
         elif array.nbytes > _INLINE_BYTES:
             constants[initializer.name] = array
@@ -93,7 +96,7 @@ def _fold_moves(exported: onnx_ir.Model, marked: set[str]) -> set[str]:
     def should_fold(node: onnx_ir.Node) -> bool | None:
         data = node.inputs if node.op_type in _JOINS else node.inputs[:1]
         if not any(value is not None and value.name in marked for value in node.inputs):
-            return None
+            return False if _unfolds(node) else None
         moves = node.op_type in _MOVES and not node.domain
         if not moves or not all(value is not None and value.name in marked for value in data):
             return False
@@ -116,8 +119,20 @@ def _fold_moves(exported: onnx_ir.Model, marked: set[str]) -> set[str]:
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(exported)
     passes.RemoveUnusedNodesPass()(exported)
     passes.RemoveUnusedOpsetsPass()(exported)
+    refuse_operators(exported.graph)
     passes.ClearMetadataAndDocStringPass()(exported)
     return marked
+
+
+def _unfolds(node: onnx_ir.Node) -> bool:
+    """Whether a constant is large and made of a small one (a mask, a matrix of cosines): the file has the small one."""
+    shape = node.outputs[0].shape
+    sizes = [] if shape is None else [size for size in shape if isinstance(size, int)]
+    if shape is None or len(sizes) < len(shape):
+        return False
+    read = sum(0 if value is None or value.const_value is None else value.const_value.size for value in node.inputs)
+    size = math.prod(sizes)
+    return size > _COMPUTED and size > 16 * read
 
 
 def _describe(
@@ -126,10 +141,10 @@ def _describe(
     """Return the binding that makes these marks: a whole tensor, permuted and reshaped, or parts of several."""
     names = sorted(starts, key=starts.__getitem__)
     flat = marks.reshape(-1)
-    owner = np.searchsorted([starts[each] for each in names], flat, side="right") - 1
-    source = names[int(owner[0])]
+    firsts = [starts[each] for each in names]
+    source, last = (names[place - 1] for place in np.searchsorted(firsts, [flat.min(), flat.max()], side="right"))
     shape = tuple(state[source].shape)
-    if (owner == owner[0]).all() and flat.size == math.prod(shape):
+    if source == last and flat.size == math.prod(shape):
         order = _permutation(flat - starts[source], shape)
         if order is not None:
             moved = tuple(shape[axis] for axis in order)
@@ -139,6 +154,7 @@ def _describe(
                 permute=None if order == tuple(range(len(shape))) else order,
                 shape=None if moved == marks.shape else marks.shape,
             )
+    owner = np.searchsorted(firsts, flat, side="right") - 1
     # A run of marks may cross into the next tensor: cut there too.
     cuts = np.flatnonzero((np.diff(flat) != 1) | (np.diff(owner) != 0)) + 1
     edges = [0, *cuts.tolist(), flat.size]

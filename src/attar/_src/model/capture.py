@@ -1,8 +1,8 @@
-"""Capture a module once for training: one program in two modes, on the module's own parameters and buffers.
+"""Capture a module for training: a program in training and one in evaluation mode, on its own parameters and buffers.
 
-``torch.export`` runs the module in training mode; the evaluation program has the same nodes, with batch statistics and
-dropout turned off. Constraints (masks, fake quantization) go between the nodes of both, and ``model.trace`` deploys the
-second: what is trained is what is shipped.
+``torch.export`` runs the module in both modes. A value has the same name in both programs; those of training alone
+(auxiliary heads, stochastic depth) are only there. Constraints (masks, fake quantization) go between the nodes of both,
+and ``model.trace`` deploys the second: what is trained is what is shipped.
 """
 
 from __future__ import annotations
@@ -12,28 +12,27 @@ import inspect
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 
-from attar._src.core.axes import Axes, same_axes
-from attar._src.core.errors import AttarError, ModelError
+from attar._src.core.errors import ModelError
 from attar._src.core.fields import first_arguments
 from attar._src.core.garbage import collection_paused
+from attar._src.data.axes import Axes, same_axes
 from attar._src.model.chains.derived import find_derived
-from attar._src.model.forms.untraceable import explain_untraceable
+from attar._src.model.export.modes import check_main_output, drop_batch_counts, name_alike, train_as
+from attar._src.model.export.refusals import not_captured, refuse_random
 from attar._src.model.interface import flat_entry, forward_parameters
-from attar._src.model.operators import argument, argument_position, aten, operator_of
 from attar._src.model.programs import copy_graph
 from attar._src.model.recurrent.packed import padded_instead_of_packed
 from attar._src.model.recurrent.rules import whole_layers
 from attar._src.model.traced import TracedModel
 
 _LOUD = ("torch.onnx", "onnxscript", "torch.export", "torch.fx.experimental.symbolic_shapes")
-_NORMS = ("batch_norm", "instance_norm")
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,15 @@ class CapturedModel:
     """A module as two programs that share its parameters and buffers: a step of training changes the module itself.
 
     Attributes:
-        training: with batch statistics and dropout.
-        evaluation: the same nodes in evaluation mode.
+        training: with batch statistics and dropout, where the module itself has them in training.
+        evaluation: what is deployed; its values have the names they have in ``training``.
         example: the inputs it was captured with.
         axes: of each input.
         names: the arguments these inputs are.
-        outputs: the paths of the outputs; empty if they have no names (``model.interface``).
+        outputs: the paths of the outputs of ``evaluation``; empty if they have no names (``model.interface``).
         derived: name of a weight that is computed from parameters -> the node that computes it (``model.chains``).
+        warnings: sentences about outputs that are left out.
+        left_out: why ``training`` lacks what the module's code does in training alone; empty if it lacks nothing.
         exports: what it was exported to, by structural variant; filled by ``model.trace``.
     """
 
@@ -58,6 +59,8 @@ class CapturedModel:
     names: tuple[str, ...]
     outputs: tuple[str, ...]
     derived: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    left_out: str = ""
     exports: dict[str, TracedModel] = field(default_factory=dict, repr=False, compare=False)
 
     def copy(self, *, train: bool) -> fx.GraphModule:
@@ -71,50 +74,95 @@ def capture(
     *,
     names: Sequence[str] = (),
     dynamic: Sequence[int | Axes] = (0,),
-    mode: str = "train",
     method: str = "forward",
+    train: bool = True,
 ) -> CapturedModel:
     """Capture ``module``, which keeps its state and mode.
 
     The programs take their inputs by position and return :func:`~attar._src.model.interface.plain_outputs`.
+
+    If the module cannot be captured in training mode, or evaluation computes what training does not, the training
+    program is the evaluation program with batch statistics and dropout, and ``left_out`` has the reason.
 
     Args:
         module: any module that ``torch.export`` can trace; float32 parameters.
         example: its inputs, at least two long along every dynamic axis.
         names: the arguments these are, in the order of the signature; by default the first ones.
         dynamic: axes whose length may vary, the same numbers for every input, or the axes of each.
-        mode: ``train`` runs the module in training mode and derives evaluation from it; ``eval`` the reverse, for
-            modules whose code has a branch for training: that branch is lost, batch statistics and dropout are not.
         method: called instead of ``forward``.
+        train: whether it will be trained; else both programs are that of evaluation.
 
     Raises:
         ModelError: an operator or a piece of Python cannot be captured; the message names it.
+        SpecError: the main output of evaluation has another place in training.
     """
     _check(module, method)
     example = tuple(example)
     axes = same_axes(dynamic, [tensor.dim() for tensor in example])
     names = tuple(names) or first_arguments(forward_parameters(module, method), len(example))
-    with (
-        in_mode(module, train=mode == "train"),
-        flat_entry(module, names, method),
-        quiet_export(),
-        padded_instead_of_packed(),
-    ):
-        try:
+
+    def program(mode: bool) -> _Program:
+        with in_mode(module, train=mode):
+            return _exported(module, example, names, axes, method)
+
+    deployed = program(False)
+    refuse_random(module, deployed.graph)
+    training, evaluation, left_out = deployed.graph, deployed.graph, ""
+    if train:
+        training, evaluation, left_out = _with_training(module, evaluation, program)
+    return CapturedModel(
+        training,
+        evaluation,
+        example,
+        axes,
+        names,
+        deployed.outputs,
+        derived=find_derived(evaluation, module),
+        warnings=deployed.warnings,
+        left_out=left_out,
+    )
+
+
+class _Program(NamedTuple):
+    """A module in one mode, the paths of its outputs and warnings about them."""
+
+    graph: fx.GraphModule
+    outputs: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def _with_training(
+    module: nn.Module, evaluation: fx.GraphModule, program: Callable[[bool], _Program]
+) -> tuple[fx.GraphModule, fx.GraphModule, str]:
+    """Return both programs, and why the training program is made from that of evaluation, if it is."""
+    training = None
+    try:
+        training = program(True).graph
+        named = name_alike(copy_graph(evaluation), training)
+        check_main_output(named, training)
+        return training, named, ""
+    except ModelError as error:
+        made = copy_graph(evaluation)
+        with in_mode(module, train=True):
+            train_as(made, module, training)
+        return made, evaluation, str(error)
+
+
+def _exported(
+    module: nn.Module, example: tuple[torch.Tensor, ...], names: Sequence[str], axes: Sequence[Axes], method: str
+) -> _Program:
+    """Return the module in its present mode as a program."""
+    try:
+        with flat_entry(module, names, method) as warnings, quiet_export(), padded_instead_of_packed():
             program = torch.export.export(module, example, dynamic_shapes=dynamic_shapes(module, example, axes))
-        except AttarError as error:
-            raise type(error)(f"{type(module).__name__} cannot be traced: {error}") from error
-        except Exception as error:
-            raise ModelError(f"{type(module).__name__} cannot be traced: {explain_untraceable(error)}") from error
-    whole = program.module(check_guards=False)
-    assert isinstance(whole, fx.GraphModule)
-    training, evaluation = copy_graph(whole), copy_graph(whole)
-    _set_mode(training, train=True)
-    _set_mode(evaluation, train=False)
+    except Exception as error:
+        raise not_captured(module, error) from error
+    graph = program.module(check_guards=False)
+    assert isinstance(graph, fx.GraphModule)
+    drop_batch_counts(graph)
     returned = program.call_spec.out_spec
     outputs = tuple(returned.context) if returned is not None and returned.type is dict else ()
-    derived = find_derived(evaluation, module)
-    return CapturedModel(training, evaluation, example, axes, names, outputs, derived)
+    return _Program(copy_graph(graph), outputs, tuple(warnings))
 
 
 def _check(module: nn.Module, method: str) -> None:
@@ -125,31 +173,6 @@ def _check(module: nn.Module, method: str) -> None:
             raise ModelError(f"{name} is on {tensor.device}; call module.cpu() first")
     if not callable(getattr(module, method, None)):
         raise ModelError(f"{type(module).__name__} has no method {method!r} that could be traced")
-
-
-def _set_mode(graph: fx.GraphModule, *, train: bool) -> None:
-    """Put every operator that has modes into one of them."""
-    for node in list(graph.graph.nodes):
-        if node.target is aten.add_.Tensor and str(getattr(node.args[0], "target", "")).endswith("num_batches_tracked"):
-            # Only norms without momentum use the count of batches, and those cannot be captured.
-            node.replace_all_uses_with(node.args[0])
-            graph.graph.erase_node(node)
-            continue
-        row = operator_of(node)
-        if row.evaluation is None:
-            continue
-        name, off = row.evaluation
-        place = argument_position(node.target, name)
-        # A norm without running statistics uses those of each batch in both modes.
-        without_modes = row.kind in _NORMS and argument(node, "running_mean") is None
-        if place >= len(node.args) or without_modes:
-            continue
-        if not train:
-            node.update_arg(place, off)
-        elif off is False:
-            node.update_arg(place, True)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
 
 
 @contextlib.contextmanager

@@ -98,9 +98,10 @@ def collect(
     """Run real inputs through a graph, and yield each key with its statistics as soon as they are complete.
 
     One pass over the data serves a block of keys, two passes if a statistic depends on another (a histogram on its
-    range). A block is full when its accumulators need more than ``memory``; a larger key has a block of its own. Keep
-    only the needed parts of what is yielded: statistics that are still referred to stay in memory. Keys without
-    requests come first, before any pass.
+    range), unless the data are one batch and the statistic is of one value: then it follows at once. A block is full
+    when its accumulators need more than ``memory``; a larger key has a block of its own. Keep only the needed parts of
+    what is yielded: statistics that are still referred to stay in memory. Keys without requests come first, before any
+    pass.
 
     Args:
         graph: in evaluation mode; it is not changed.
@@ -118,13 +119,13 @@ def collect(
     for name in (name for requests in wanted.values() for request in requests for name in request.values):
         if name not in names:
             raise UnknownName("value of the graph", name, names)
-    plan = [(keys, _passes(wanted, keys)) for keys in _blocks(wanted, memory)]
+    at_once = len(batches) == 1
+    plan = [(keys, _passes(wanted, keys, at_once=at_once)) for keys in _blocks(wanted, memory)]
     with closing(track(range(sum(len(passes) for _, passes in plan) * len(batches)), what)) as ticks:
         for keys, passes in plan:
             seen: dict[Request, Statistic] = {}
             for requests in passes:
-                seen |= {request: request.start(seen) for request in requests}
-                recorder = _Recorder(graph, {request: seen[request] for request in requests}, clips)
+                recorder = _Recorder(graph, requests, seen, clips)
                 for batch, _ in zip(batches, ticks, strict=False):
                     with torch.no_grad():
                         recorder.run(*batch)
@@ -150,11 +151,12 @@ def _blocks(wanted: Mapping[_K, Sequence[Request]], memory: int) -> Iterator[lis
     yield block
 
 
-def _passes(wanted: Mapping[_K, Sequence[Request]], keys: Sequence[_K]) -> list[list[Request]]:
-    """Return the requests that each pass over the data serves."""
+def _passes(wanted: Mapping[_K, Sequence[Request]], keys: Sequence[_K], *, at_once: bool) -> list[list[Request]]:
+    """Return the requests that each pass over the data serves, each after those it depends on."""
     passes: dict[int, list[Request]] = {}
     for request in dict.fromkeys(_whole(request for key in keys for request in wanted[key])):
-        passes.setdefault(request.level(), []).append(request)
+        level = 0 if at_once and len(request.values) == 1 else request.level()
+        passes.setdefault(level, []).append(request)
     return [passes[level] for level in sorted(passes)]
 
 
@@ -173,27 +175,36 @@ def _check_finite(seen: Mapping[Request, Statistic]) -> None:
 
 
 class _Recorder(fx.Interpreter):
-    """Runs a graph and adds each requested value to its statistics."""
+    """Runs a graph and adds each requested value to its statistics, which begin with their first value."""
 
-    def __init__(self, graph: fx.GraphModule, seen: Mapping[Request, Statistic], clips: Mapping[str, Clip]) -> None:
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        requests: Sequence[Request],
+        seen: dict[Request, Statistic],
+        clips: Mapping[str, Clip],
+    ) -> None:
         super().__init__(graph)
         self.clips = clips
         for clip in clips.values():
             clip.reset()
         # Errors raised here name the value themselves.
         self.extra_traceback = False
-        self.statistics: dict[str, list[Statistic]] = {}
-        for request, statistic in seen.items():
+        self.seen = seen
+        self.requests: dict[str, list[Request]] = {}
+        for request in requests:
             for name in request.values:
-                self.statistics.setdefault(name, []).append(statistic)
+                self.requests.setdefault(name, []).append(request)
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         if n.name in self.clips:
             result = self.clips[n.name].apply(result)
-        for statistic in self.statistics.get(n.name, ()):
+        for request in self.requests.get(n.name, ()):
+            if request not in self.seen:
+                self.seen[request] = request.start(self.seen)
             try:
-                statistic.add(result)
+                self.seen[request].add(result)
             except ModelError as error:
                 raise ModelError(
                     f"value {n.name!r} on the calibration data: {error} in one batch; look at the inputs"

@@ -54,7 +54,7 @@ def trace_methods(module: nn.Module, entries: Mapping[str, EntryPoint]) -> dict[
     known, captured = set(state_of(module)), {}
     for name, entry in entries.items():
         try:
-            captured[name] = capture(module, entry.example, dynamic=entry.dynamic, mode="eval", method=entry.method)
+            captured[name] = capture(module, entry.example, dynamic=entry.dynamic, method=entry.method, train=False)
         except ModelError as error:
             raise ModelError(f"graph {name!r}: {error}") from error
         _prefix_lifted(captured[name], known, name)

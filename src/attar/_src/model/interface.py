@@ -2,7 +2,8 @@
 
 An output stays a tensor if it is one; tuples and lists become one flat tuple. If there is a mapping, a dataclass or a
 named tuple among them, the result is a dict of paths: ``Output(loss=None, logits=y, hidden=(a, b))`` is ``{"logits": y,
-"hidden.0": a, "hidden.1": b}``. None is left out.
+"hidden.0": a, "hidden.1": b}``. Other classes are containers if ``torch.utils._pytree`` knows them. What is no tensor
+is left out; unless it is None, there is a warning.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from contextlib import contextmanager
 from inspect import Parameter, Signature
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils._pytree import SUPPORTED_NODES, tree_leaves
 
 from attar._src.core.errors import ModelError
 from attar._src.core.fields import argument_of, main_output_name, named_fields
@@ -21,11 +24,19 @@ from attar._src.core.fields import argument_of, main_output_name, named_fields
 _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def forward_parameters(module: nn.Module, method: str = "forward") -> dict[str, bool]:
+def forward_parameters(module: Any, method: str = "forward") -> dict[str, bool]:
     """Return the arguments of a module's method in order -> whether a call must give them.
 
     ``forward(self, x, *more, mask=None)`` is ``{"x": True, "*more": False, "mask": False}``; ``**kwargs`` is left out.
+
+    Raises:
+        ModelError: it is no module, or one without Python code.
     """
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ModelError("a ScriptModule has no Python code to trace; give the module that it was made of")
+    if not isinstance(module, nn.Module):
+        hint = "; build the module and call load_state_dict" if isinstance(module, Mapping) else ""
+        raise ModelError(f"a torch.nn.Module was expected, {type(module).__name__} arrived{hint}")
     found = {}
     for name, given in inspect.signature(getattr(module, method)).parameters.items():
         if given.kind is Parameter.VAR_POSITIONAL:
@@ -42,7 +53,7 @@ def call_by_name(module: nn.Module, names: Sequence[str], inputs: Sequence[Tenso
 
 
 @contextmanager
-def flat_entry(module: nn.Module, names: Sequence[str], method: str = "forward") -> Iterator[None]:
+def flat_entry(module: nn.Module, names: Sequence[str], method: str = "forward") -> Iterator[list[str]]:
     """Let a module take ``names`` by position and return :func:`plain_outputs`, for ``torch.export``.
 
     The exporter names inputs by the signature of ``forward``, so a function with this signature shadows it on the
@@ -53,6 +64,9 @@ def flat_entry(module: nn.Module, names: Sequence[str], method: str = "forward")
         module: to be exported.
         names: the arguments it is called with.
         method: called instead of ``forward``.
+
+    Yields:
+        The warnings about outputs of the last call.
     """
     own = getattr(module, method)
 
@@ -63,7 +77,10 @@ def flat_entry(module: nn.Module, names: Sequence[str], method: str = "forward")
         by_position, by_name = _arguments(own, names, args)
         return by_position, {**by_name, **kwargs}
 
+    warnings: list[str] = []
+
     def after(_: nn.Module, __: Any, output: Any) -> Any:
+        warnings[:] = output_warnings(module, output)
         return plain_outputs(output)
 
     forward.__signature__ = Signature([Parameter(name, _BY_POSITION[1]) for name in names])  # type: ignore[attr-defined]
@@ -74,7 +91,7 @@ def flat_entry(module: nn.Module, names: Sequence[str], method: str = "forward")
     ]
     module.__dict__["forward"] = forward
     try:
-        yield
+        yield warnings
     finally:
         del module.__dict__["forward"]
         module.__dict__.update(shadowed)
@@ -122,32 +139,44 @@ def _rebuilt(
     return [*given], [*given.values()]
 
 
-def flatten_outputs(output: Any, path: str = "") -> dict[str, Tensor]:
+def flatten_outputs(output: Any) -> dict[str, Tensor]:
     """Return the tensors of an output by path, in order; the path of a single tensor is empty.
 
     Raises:
-        ModelError: something in it is neither a tensor nor None nor a container of them, or two paths are the same.
+        ModelError: two paths are the same.
     """
-    if isinstance(output, Tensor):
-        return {path: output}
-    if output is None:
-        return {}
+    found: dict[str, Tensor] = {}
+    for path, item in _leaves(output):
+        if isinstance(item, Tensor):
+            if path in found:
+                raise ModelError(f"two outputs are called {path!r}; rename one")
+            found[path] = item
+    return found
+
+
+def output_warnings(module: nn.Module, output: Any) -> tuple[str, ...]:
+    """Return a sentence for each part of an output that is left out: neither a tensor nor None."""
+    found = []
+    for path, item in _leaves(output):
+        if not isinstance(item, Tensor | None):
+            what, place = type(item).__name__, f" as {path!r}" if path else ""
+            hint = "configure the module with use_cache=False" if "Cache" in what else "a file returns tensors only"
+            found.append(f"{type(module).__name__} returns {what}{place}, which is left out: {hint}")
+    return tuple(found)
+
+
+def _leaves(output: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every part of an output that contains no others, with its path."""
     fields = named_fields(output)
     if fields is None and isinstance(output, tuple | list):
         fields = {str(index): item for index, item in enumerate(output)}
+    if fields is None and type(output) in SUPPORTED_NODES:
+        fields = {str(index): item for index, item in enumerate(tree_leaves(output))}
     if fields is None:
-        what = f"output {path!r}" if path else "the output"
-        raise ModelError(
-            f"{what} is {type(output).__name__}; return tensors or None, alone or in tuples, lists, mappings and "
-            "dataclasses"
-        )
-    found: dict[str, Tensor] = {}
+        yield path, output
+        return
     for key, item in fields.items():
-        for name, tensor in flatten_outputs(item, f"{path}.{key}" if path else key).items():
-            if name in found:
-                raise ModelError(f"two outputs are called {name!r}; rename one")
-            found[name] = tensor
-    return found
+        yield from _leaves(item, f"{path}.{key}" if path else key)
 
 
 def plain_outputs(output: Any) -> Tensor | tuple[Tensor, ...] | dict[str, Tensor]:
@@ -160,7 +189,7 @@ def plain_outputs(output: Any) -> Tensor | tuple[Tensor, ...] | dict[str, Tensor
         return output
     found = flatten_outputs(output)
     if not found:
-        raise ModelError(f"the output is a {type(output).__name__} without tensors; return at least one")
+        raise ModelError(f"the output is {type(output).__name__} without tensors; return at least one")
     return found if _has_names(output) else tuple(found.values())
 
 

@@ -105,7 +105,9 @@ def name_outputs(model: onnx.ModelProto, graph: fx.GraphModule, names: Sequence[
     """
     made = _made(model)
     fixed = {value.name for value in (*model.graph.input, *model.graph.initializer)}
-    fixed |= {name for node in model.graph.node for name in node.input if name and name not in made}
+    # An output may be a parameter that no node reads.
+    read = [*(name for node in model.graph.node for name in node.input), *(value.name for value in model.graph.output)]
+    fixed |= {name for name in read if name and name not in made}
     used: set[str] = set()
     for position, value in enumerate(model.graph.output):
         wanted = names[position] if names else value.name

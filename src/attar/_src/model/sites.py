@@ -2,7 +2,8 @@
 
 A value is a site if an integer kernel would read it:
 
-- the data inputs of products (convolutions, linear layers, matrix products), and the outputs of convolutions;
+- the data inputs of products (convolutions, linear layers, matrix products) with a weight or of two activations, and
+  the outputs of convolutions;
 - the inputs of additions, means and average pools whose own output is a site (both sides of a residual addition, also
   through the activation behind it), so that they run in integers too;
 - what it is moved from (slices, padding, pooling by maximum, reshapes): one grid holds on both sides of a move, so
@@ -21,6 +22,7 @@ from torch import fx
 
 from attar._src.core.operators import OperatorRow
 from attar._src.model.operators import data_of, is_floating, is_zero, kind_of, moves, operator_of
+from attar._src.model.weights import find_weights
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,12 @@ def _integer_values(
 ) -> set[fx.Node]:
     """Return the values that integer kernels would read or write, and those they are moved or added up from."""
     activations = _activations(graph)
-    products = {n: row for n in graph.graph.nodes if _is_product(row := operator_of(n)) and not skip(n)}
+    weighted = {name for weight in find_weights(graph).values() for name in weight.readers}
+    products = {
+        node: row
+        for node in graph.graph.nodes
+        if _is_product(row := operator_of(node)) and not skip(node) and _has_codes(node, weighted, activations)
+    }
     todo = [value for node in products for value in data_of(node) if isinstance(value, fx.Node)]
     todo += [value for node, row in products.items() if row.writes_codes for value in _written(node)]
     found: set[fx.Node] = set()
@@ -103,6 +110,11 @@ def _groups(graph: fx.GraphModule, values: set[fx.Node]) -> list[list[fx.Node]]:
 def _is_product(row: OperatorRow) -> bool:
     """Whether an integer kernel can serve a product."""
     return row.kind in ("layer", "product") and row.in_integers
+
+
+def _has_codes(product: fx.Node, weighted: Collection[str], activations: Collection[fx.Node]) -> bool:
+    """Whether both factors can have codes: a weight and an activation, or two activations, not a constant matrix."""
+    return product.name in weighted or sum(each in activations for each in product.all_input_nodes) > 1
 
 
 def _written(convolution: fx.Node) -> list[fx.Node]:

@@ -147,14 +147,17 @@ class ChannelMean(Statistic):
         return np.asarray((self.total / self.vectors).numpy())
 
     def add(self, x: torch.Tensor) -> None:
-        moved = x.detach().double().movedim(self.axis, -1).flatten(0, -2)
-        summed = moved.sum(0).cpu()
+        axis = self.axis % x.dim()
+        others = [each for each in range(x.dim()) if each != axis]
+        summed = (x.detach().sum(others, dtype=torch.float64) if others else x.detach().double()).cpu()
+        vectors = x.numel() // max(len(summed), 1)
         if not self.all_finite(x, summed):
+            moved = x.detach().double().movedim(self.axis, -1).flatten(0, -2)
             moved = moved[torch.isfinite(moved).all(-1)]
             self.left_out += x.numel() - moved.numel()
-            summed = moved.sum(0).cpu()
+            summed, vectors = moved.sum(0).cpu(), len(moved)
         self.total += summed
-        self.vectors += len(moved)
+        self.vectors += vectors
 
     @classmethod
     def arguments(cls, window: Window) -> tuple[Any, ...]:

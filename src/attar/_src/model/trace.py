@@ -17,20 +17,24 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.fx.experimental import _config as backed_sizes
 from torch.fx.traceback import NodeSource
 
-from attar._src.core.axes import Axes
-from attar._src.core.errors import ModelError, short_message
+from attar._src.core.errors import ModelError
+from attar._src.data.axes import Axes
 from attar._src.model.bind import bind
 from attar._src.model.capture import CapturedModel, capture, dynamic_shapes, quiet_export
 from attar._src.model.chains.derived import fold_derived
+from attar._src.model.export.decompositions import decompose
+from attar._src.model.export.refusals import not_exported
 from attar._src.model.fold import Folding, Refusal, clean, fold_batch_norms, merge_batch_norms, separate_biases
 from attar._src.model.forms.as_module import as_module
 from attar._src.model.ports import describe_ports, name_inputs, name_outputs, name_values
 from attar._src.model.programs import state_of
 from attar._src.model.recurrent.onnx_layers import TRANSLATIONS
 from attar._src.model.traced import TracedModel
+
+#: Settings of symbolic sizes; as the ONNX exporter sets them.
+_SIZES: Any = torch.fx.experimental._config
 
 
 def trace(
@@ -54,7 +58,7 @@ def trace(
         ModelError: an operator or a piece of Python cannot be exported; the message names it.
     """
     module, _ = as_module(module)
-    return deploy_graph(module, capture(module, example, names=names, dynamic=dynamic, mode="eval", method=method))
+    return deploy_graph(module, capture(module, example, names=names, dynamic=dynamic, method=method, train=False))
 
 
 def deploy_graph(
@@ -85,6 +89,7 @@ def deploy_graph(
                 added[_add_after(graph.graph, node, emit[node.name]).name] = node.name
         clean(graph)
         fold_derived(graph, captured.derived)
+        decompose(graph)
         folding = fold_batch_norms(graph, refuse)
         if merge:
             merge_batch_norms(graph)
@@ -112,16 +117,14 @@ def _export(
     with quiet_export(), torch.no_grad():
         try:
             # Exported here: torch.onnx.export would unroll recurrent layers and, where it fails, try other ways first.
-            with backed_sizes.patch(backed_size_oblivious=True):
+            with _SIZES.patch(backed_size_oblivious=True):
                 shapes = dynamic_shapes(graph, example, captured.axes)
                 exported = torch.export.export(graph, example, dynamic_shapes=shapes)
             program = torch.onnx.export(
                 exported, dynamo=True, optimize=False, verbose=False, custom_translation_table=TRANSLATIONS
             )
         except Exception as error:
-            raise ModelError(
-                f"{type(module).__name__} cannot be exported to ONNX, so not deployed: {short_message(_root(error))}"
-            ) from error
+            raise not_exported(module, graph, error) from error
         assert program is not None
         assert program.exported_program is not None
         traced = program.exported_program.module(check_guards=False)
@@ -129,7 +132,10 @@ def _export(
         state = {**dict(traced.named_parameters()), **dict(traced.named_buffers())}
         initializers = set(program.model.graph.initializers)
         name_values(program.model, traced, initializers)
-        model, bindings, constants = bind(program.model, state)
+        try:
+            model, bindings, constants = bind(program.model, state)
+        except ModelError as error:
+            raise ModelError(f"{type(module).__name__} cannot be deployed: {error}") from error
         name_inputs(model, traced)
         name_outputs(model, traced, captured.outputs)
     inputs, outputs = describe_ports(model, example, [axes.batch for axes in captured.axes])
@@ -146,6 +152,7 @@ def _export(
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         origins=_origins(traced, graph, {**folding.values, **added}),
         baked=_baked(state_of(graph), initializers),
+        warnings=captured.warnings,
     )
 
 
@@ -204,9 +211,3 @@ def _aliases(module: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, 
         if known is not None:
             aliases |= {name: known for name in group if name != known}
     return aliases
-
-
-def _root(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error

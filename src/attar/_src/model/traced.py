@@ -8,9 +8,9 @@ from typing import Any
 
 import onnx
 import torch
-from torch import fx
+from torch import fx, nn
 
-from attar._src.artifact.manifest import Binding, Fold, Port
+from attar._src.artifact.manifest import Binding, Fold, Part, Port
 from attar._src.model.fold import Folding
 from attar._src.model.operators import operator_of
 from attar._src.model.programs import copy_graph, set_tensor, state_of
@@ -32,6 +32,7 @@ class TracedModel:
         parameters: number of parameters of the module, tied ones once.
         origins: value of the graph -> the same value in the captured program.
         baked: tensors of the state whose values are part of ``model`` or ``constants``, as they were at the export.
+        warnings: sentences for the user about what was left out.
     """
 
     graph: fx.GraphModule
@@ -46,6 +47,7 @@ class TracedModel:
     parameters: int
     origins: Mapping[str, str]
     baked: Mapping[str, torch.Tensor]
+    warnings: tuple[str, ...] = ()
 
     @property
     def folds(self) -> tuple[Fold, ...]:
@@ -85,6 +87,24 @@ class TracedModel:
     def fits(self, state: Mapping[str, torch.Tensor]) -> bool:
         """Whether the graph is the same on ``state``: no baked tensor differs."""
         return all(torch.equal(tensor, state[name]) for name, tensor in self.baked.items())
+
+    def renamed(self, names: Mapping[str, str]) -> TracedModel:
+        """Return the same graphs with parameters of their own, which several graphs shared; new names have no dots."""
+        graph, state = copy_graph(self.graph), self.state()
+        for old, new in names.items():
+            graph.register_parameter(new, nn.Parameter(state[old], requires_grad=False))
+            for node in graph.graph.find_nodes(op="get_attr", target=old):
+                node.target = new
+        graph.recompile()
+        bindings = []
+        for each in self.bindings:
+            parts = each.parts or (Part(tensor=each.to),)
+            if any(part.tensor in names for part in parts):
+                parts = tuple(part.model_copy(update={"tensor": names.get(part.tensor, part.tensor)}) for part in parts)
+                each = each.model_copy(update={"parts": parts})
+            bindings.append(each)
+        own = tuple(names.get(name, name) for name in self.names)
+        return replace(self, graph=graph, names=own, bindings=tuple(bindings))
 
     def with_state(self, state: Mapping[str, torch.Tensor], folding: Folding) -> TracedModel:
         """Return the same graphs on another state; tensors that ``state`` lacks (constants of the trace) stay."""

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from attar._src.artifact.manifest import Preprocessing
-from attar._src.core.class_layout import IGNORE_INDEX
 from attar._src.core.errors import DataError, SpecError, UnknownName, prefixed_errors
 from attar._src.core.registry import load_object
 from attar._src.data.dataset import Dataset, holdout
@@ -25,6 +24,7 @@ from attar._src.data.preprocessing import find_preprocessing
 from attar._src.data.registry import DATASETS, call_factory, load_dataset
 from attar._src.deploy.calibration_inputs import collect_inputs
 from attar._src.measure.accuracy import AccuracyMetric
+from attar._src.measure.class_layout import IGNORE_INDEX
 from attar._src.pipeline import loader_checks
 from attar._src.pipeline.split import Split, read_split
 from attar._src.recipe.parts import DataSpec

@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from attar._src.artifact.writer import write_atomically
 from attar._src.core.errors import AttarError, DataError, ModelError, SpecError
 from attar._src.core.progress import track
-from attar._src.deploy.dry_run import CAPTURED_IN_EVALUATION, DryRun
+from attar._src.deploy.dry_run import DryRun
 from attar._src.deploy.package import package
 from attar._src.measure.metric import Metric
 from attar._src.methods.teachers.cache import KnownTeacher, TeacherCache, build_cache
@@ -190,7 +190,7 @@ class RunModels:
 
     def _notes(self, name: str) -> dict[str, str]:
         """Return what was done to a module and its data to make them fit, by topic."""
-        evaluated = [CAPTURED_IN_EVALUATION] * (self.dry_runs[name].mode == "eval")
+        evaluated = [note] if (note := self.dry_runs[name].note) else []
         said = {"training": evaluated, "module": self.sources[name].notes, "data": self.calibration.notes}
         return {topic: "; ".join(sentences) for topic, sentences in said.items() if sentences}
 

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar._src.artifact.inspect import inspect_artifact
-from attar._src.core.class_layout import ClassLayout
 from attar._src.core.errors import DataError
 from attar._src.core.progress import track
+from attar._src.measure.class_layout import ClassLayout
 from attar._src.measure.latency import Latency, interleave
-from attar._src.measure.metric import Metric, Scored, find, score
+from attar._src.measure.metric import Metric, Scored, score
 from attar._src.measure.runner import example_feed, open_runner
 from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.fabric import versions
@@ -64,12 +64,16 @@ def measure_results(
         "class_examples": _count(splits, recipe.class_layout)
         if any(result.per_class for result in scored.values())
         else {},
-        "models": _models(recipe, paths, scored, folder.journal),
+        "models": _models(recipe, paths, scored, folder.journal, metric[0]),
     }
 
 
 def _models(
-    recipe: Recipe, paths: Mapping[tuple[int, str], Path], scored: Mapping[tuple[int, str], Scored], journal: Journal
+    recipe: Recipe,
+    paths: Mapping[tuple[int, str], Path],
+    scored: Mapping[tuple[int, str], Scored],
+    journal: Journal,
+    metric: str,
 ) -> list[dict[str, Any]]:
     """Return the measurements of every model, compared with the baseline."""
     first, models = recipe.seeds[0], {}
@@ -78,7 +82,7 @@ def _models(
         runs = [scored[seed, name] for seed in recipe.seeds]
         models[name] = _model(name, paths[first, name], runs, journal.find("packed", seed=first, model=name))
         curves = [_point(recipe, row) for row in journal.find("epoch", seed=first, model=name)]
-        failed = _failed_trainings(recipe, name, scored, journal)
+        failed = _failed_trainings(recipe, name, metric, scored, journal)
         models[name] |= {"latency": vars(latency), "curves": curves, "warnings": failed}
     baseline = models[recipe.reference]
     for model in models.values():
@@ -88,13 +92,13 @@ def _models(
 
 
 def _failed_trainings(
-    recipe: Recipe, name: str, scored: Mapping[tuple[int, str], Scored], journal: Journal
+    recipe: Recipe, name: str, metric: str, scored: Mapping[tuple[int, str], Scored], journal: Journal
 ) -> list[str]:
     """Return the signs that trainings of a model failed; one of a later seed alone is ``seed 2: ...``."""
     found: list[str] = []
     for seed in recipe.seeds:
         rows = journal.find("epoch", seed=seed, model=name)
-        signs = failed_trainings(recipe.models[name], find(recipe.metric)[0], rows, scored[seed, name])
+        signs = failed_trainings(recipe.models[name], metric, rows, scored[seed, name])
         found += [each if seed == recipe.seeds[0] else f"seed {seed}: {each}" for each in signs if each not in found]
     return found
 

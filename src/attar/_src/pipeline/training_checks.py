@@ -8,10 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from attar._src.measure.metric import Scored
-from attar._src.methods.training_stage import TrainingStage
 from attar._src.recipe.parts import ModelSpec
-from attar._src.train.schedule import Schedule
-from attar._src.work.stage import Stage
 
 #: Share of its first value by which a loss should fall at least.
 _FALL = 0.01
@@ -52,7 +49,7 @@ def _tested(metric: str, result: Scored) -> Iterator[str]:
 def _stage_signs(model: ModelSpec, index: int, rows: Sequence[Row]) -> Iterator[str]:
     """Yield what the loss of a stage says, unless rules or schedules change what it means from epoch to epoch."""
     stage, losses = model.stages[index], [row["loss"] for row in rows]
-    if len(losses) < 2 or not _is_comparable(stage):
+    if len(losses) < 2 or not stage.compares_losses():
         return
     first, best, last = losses[0], min(losses[1:]), losses[-1]
     name, change = (
@@ -80,13 +77,6 @@ def _drops(model: ModelSpec, figure: str, stages: Sequence[Sequence[Row]]) -> It
             )
 
 
-def _is_comparable(stage: Stage) -> bool:
-    """Return whether the loss of a stage means the same in every epoch."""
-    if not isinstance(stage, TrainingStage) or stage.attached_rules() or stage.size_budget() is not None:
-        return False
-    return not any(isinstance(value, Schedule) for term in stage.loss_terms() for value in vars(term).values())
-
-
 def _starts_untrained(model: ModelSpec, index: int) -> bool:
-    trained_before = any(isinstance(stage, TrainingStage) for stage in model.stages[:index])
+    trained_before = any(stage.batch_size() is not None for stage in model.stages[:index])
     return model.source.weights is None and not trained_before

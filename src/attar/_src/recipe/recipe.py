@@ -10,12 +10,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
-from attar._src.core.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.core.errors import SpecError, UnknownName
 from attar._src.core.registry import references_from
 from attar._src.core.spec import Spec, explain, refused, refusing_at
+from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.measure.metric import METRICS
-from attar._src.methods.training_stage import TrainingStage
 from attar._src.recipe.parts import DataSpec, ModelSpec, TeacherCacheSpec, registered_word
 from attar._src.recipe.reference import PLAIN, Reference, expand_path, leaves, to_json
 from attar._src.recipe.teaching_order import teaching_order
@@ -31,8 +30,8 @@ def _different(value: tuple[int, ...]) -> tuple[int, ...]:
     return value
 
 
-def _with_batch_axis(value: tuple[int, ...]) -> tuple[int, ...]:
-    if 0 not in value:
+def _with_batch_axis(value: Any) -> Any:
+    if isinstance(value, tuple) and 0 not in value:
         raise refused(f"{list(value)} should include 0, the batch axis, which varies in training")
     return value
 
@@ -68,7 +67,8 @@ class Recipe(Spec):
             of outputs and labels tell it.
         ignore_index: target that losses, metrics and reports leave out; if null, that of the losses, or -100.
         task: task of the models; if null, the data set's own.
-        dynamic: axes of the inputs whose length may vary at run time; 0 is the batch.
+        dynamic: axes of the inputs whose length may vary at run time, of every input (0 is the batch) or by name, as
+            ``attar.quantize`` takes them; by default the batch and what varies between calibration batches.
         coder: entropy coder of the files.
         root: folder that paths in the recipe are relative to, itself relative to the folder of the recipe's file.
 
@@ -93,7 +93,7 @@ class Recipe(Spec):
     class_axis: int | None = None
     ignore_index: int | None = None
     task: str | None = None
-    dynamic: Annotated[_Different, AfterValidator(_with_batch_axis)] = (0,)
+    dynamic: Annotated[dict[str, _Different] | _Different | None, AfterValidator(_with_batch_axis)] = None
     coder: Literal["rans", "huffman", "raw"] = "rans"
     root: str = "."
 
@@ -129,7 +129,7 @@ class Recipe(Spec):
         """Refuse losses that ignore another target than the recipe or each other: all are for the same labels."""
         seen = self.ignore_index
         for _, name, index, stage in self.each_stage():
-            for ignored in _ignored_by(stage):
+            for ignored in stage.ignored_targets():
                 if seen is not None and ignored != seen:
                     raise refused(
                         f"a loss has ignore_index {ignored}, and {seen} was given before; all are for the same labels: "
@@ -199,7 +199,7 @@ class Recipe(Spec):
     @property
     def class_layout(self) -> ClassLayout:
         """The class axis of outputs and the target to ignore, for losses, metrics and reports."""
-        found = [ignored for *_, stage in self.each_stage() for ignored in _ignored_by(stage)]
+        found = [ignored for *_, stage in self.each_stage() for ignored in stage.ignored_targets()]
         ignored = self.ignore_index if self.ignore_index is not None else next(iter(found), IGNORE_INDEX)
         return ClassLayout(self.class_axis, ignored)
 
@@ -257,13 +257,6 @@ def read_recipe(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
         recipe = Recipe(**tree)
     recipe._folder = path.parent
     return recipe
-
-
-def _ignored_by(stage: Stage) -> Iterator[int]:
-    """Yield the target that each loss of a stage ignores, of those that give one."""
-    for term in stage.loss_terms() if isinstance(stage, TrainingStage) else ():
-        if (ignored := getattr(term, "ignore_index", None)) is not None:
-            yield ignored
 
 
 def _is_data(value: Any) -> bool:

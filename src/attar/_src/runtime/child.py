@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from attar._src.artifact.limits import Limits
-from attar._src.core.errors import ArtifactError, AttarError, DataError, short_message
+from attar._src.core.errors import AttarError, DataError, short_message
 from attar._src.core.tensors import DTYPES
 from attar._src.runtime.channel import Channel
 from attar._src.runtime.session import Session

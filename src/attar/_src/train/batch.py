@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 
 from attar._src.core.errors import DataError
+from attar._src.data.axes import batch_axes
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Batch:
     """Examples of one step.
 
     Attributes:
-        inputs: each ``(n, ...)``.
+        inputs: each ``(n, ...)``; a recurrent state ``(layers, n, ...)``.
         targets: ``(n, ...)``; None without labels.
         index: int64 ``(n,)``, positions in the set; None if unknown, as with a DataLoader.
         variant: int64 ``(n,)``, the variant that augmentation made of each example; None if it is endless.
@@ -40,7 +41,9 @@ class Batch:
     def part(self, examples: slice) -> Batch:
         """Return some of the examples, without ``index`` and ``variant``."""
         targets = None if self.targets is None else self.targets[examples]
-        return Batch(tuple(each[examples] for each in self.inputs), targets, names=self.names)
+        axes = batch_axes(None, self.names, [[tuple(each.shape) for each in self.inputs]])
+        inputs = tuple(each[(slice(None),) * axis + (examples,)] for each, axis in zip(self.inputs, axes, strict=True))
+        return Batch(inputs, targets, names=self.names)
 
     def pick(self, names: Sequence[str]) -> tuple[torch.Tensor, ...]:
         """Return the inputs called ``names``, in this order; all inputs if either has no names."""

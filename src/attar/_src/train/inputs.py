@@ -32,6 +32,7 @@ from torch import Tensor
 
 from attar._src.core.errors import DataError
 from attar._src.core.fields import argument_of, first_arguments, named_fields, python_word
+from attar._src.data.axes import batch_axes
 from attar._src.train.batch import Batch
 
 #: Names of a batch's targets, the likeliest first.
@@ -77,7 +78,7 @@ def read_batch(item: Any, parameters: Mapping[str, bool]) -> Batch:
     if targets is not None:
         targets = as_input(as_tensor(targets, "targets"))
         targets = targets if targets.is_floating_point() else targets.long()
-    if len({len(each) for each in (*inputs, targets) if each is not None}) > 1:
+    if not _together(inputs, targets):
         given = "no targets" if targets is None else f"targets {tuple(targets.shape)}"
         raise DataError(f"a batch has inputs {[tuple(each.shape) for each in inputs]} and {given}; axis 0 must agree")
     return Batch(inputs, targets, names=names)
@@ -92,6 +93,15 @@ def read_raw_inputs(
     take both.
     """
     return _read(item, parameters, whole=whole)[:2]
+
+
+def _together(inputs: Sequence[Tensor], targets: Tensor | None) -> bool:
+    """Return whether all have the same number of examples, inputs along their batch axes (``data.axes``)."""
+    try:
+        batch_axes(None, (), [[tuple(each.shape) for each in inputs]])
+    except DataError:
+        return False
+    return targets is None or len(targets) == len(inputs[0])
 
 
 def read_inputs(item: Any, parameters: Mapping[str, bool]) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:

@@ -10,7 +10,7 @@ import torch
 from attar._src.train.inputs import arguments_taken
 
 #: The inputs of one batch, in the order of the module's arguments.
-Inputs = tuple[torch.Tensor, ...]
+BatchInputs = tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class CalibrationInputs:
         notes: what was done to the user's data, in sentences.
     """
 
-    batches: tuple[Inputs, ...]
+    batches: tuple[BatchInputs, ...]
     names: tuple[str, ...] = ()
     axes: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
@@ -53,17 +53,17 @@ class CalibrationInputs:
         """The number of examples."""
         return sum(map(self.count, self.batches))
 
-    def count(self, batch: Inputs) -> int:
+    def count(self, batch: BatchInputs) -> int:
         """Return the number of examples in a batch."""
         return batch[0].shape[self.batch_axes[0]]
 
-    def example(self, count: int, varying: Sequence[Sequence[int]] = ()) -> Inputs:
+    def example(self, count: int, varying: Sequence[Sequence[int]] = ()) -> BatchInputs:
         """Return as one batch the first ``count`` examples of one shape, or all of the most frequent shape.
 
         Batches at least two long along the axes ``varying`` of each input come first. A single example is repeated:
         the exporter takes a length of 1 for fixed.
         """
-        alike: dict[tuple[tuple[int, ...], ...], list[Inputs]] = {}
+        alike: dict[tuple[tuple[int, ...], ...], list[BatchInputs]] = {}
         for batch in self._long(varying):
             found = alike.setdefault(tuple(map(_other_sizes, batch, self.batch_axes)), [])
             found.append(batch)
@@ -81,7 +81,7 @@ class CalibrationInputs:
 
     def first(self, examples: int, *, cut: bool = False) -> CalibrationInputs:
         """Return the first batches with at most ``examples`` in all, at least one; ``cut`` takes a part of the last."""
-        kept: list[Inputs] = []
+        kept: list[BatchInputs] = []
         left = examples
         for batch in self.batches:
             if cut and 0 < left < self.count(batch):
@@ -92,18 +92,18 @@ class CalibrationInputs:
             left -= self.count(batch)
         return replace(self, batches=tuple(kept))
 
-    def part(self, batch: Inputs, start: int, stop: int) -> Inputs:
+    def part(self, batch: BatchInputs, start: int, stop: int) -> BatchInputs:
         """Return some examples of a batch."""
         stop = min(stop, self.count(batch))
         return tuple(x.narrow(axis, start, stop - start) for x, axis in zip(batch, self.batch_axes, strict=True))
 
-    def _joined(self, batches: Sequence[Inputs]) -> Inputs:
+    def _joined(self, batches: Sequence[BatchInputs]) -> BatchInputs:
         return tuple(map(torch.cat, zip(*batches, strict=True), self.batch_axes))
 
-    def _long(self, varying: Sequence[Sequence[int]]) -> Iterator[Inputs]:
+    def _long(self, varying: Sequence[Sequence[int]]) -> Iterator[BatchInputs]:
         """Yield the batches at least two long along ``varying``; all if there are none."""
 
-        def is_long(batch: Inputs) -> bool:
+        def is_long(batch: BatchInputs) -> bool:
             axes = zip(batch, varying, self.batch_axes, strict=False)
             return all(x.shape[axis] > 1 for x, several, own in axes for axis in several if axis != own)
 

@@ -95,7 +95,8 @@ class CompressedModel:
             ModelError: a tensor differs between two graphs.
         """
         several = {MAIN: traced} if isinstance(traced, TracedModel) else traced
-        model = cls({name: CompressedGraph(each) for name, each in several.items()}, **fields)
+        warnings = tuple(dict.fromkeys(warning for each in several.values() for warning in each.warnings))
+        model = cls({name: CompressedGraph(each) for name, each in several.items()}, warnings=warnings, **fields)
         model.state()
         return model
 
@@ -261,8 +262,11 @@ def _compute_in(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
     """Return the graph computing in ``dtype``, tensors made along the way included."""
     if dtype is torch.float32:
         return graph
+    wide = {torch.float32: dtype, torch.complex64: torch.complex128}
     for node in graph.graph.nodes:
-        node.args, node.kwargs = tree_map(lambda a: dtype if a is torch.float32 else a, (node.args, node.kwargs))
+        node.args, node.kwargs = tree_map(
+            lambda a: wide.get(a, a) if isinstance(a, torch.dtype) else a, (node.args, node.kwargs)
+        )
         if _makes_float32(node):
             node.kwargs = {**node.kwargs, "dtype": dtype}
     graph.recompile()
@@ -283,4 +287,5 @@ def _dense(value: np.ndarray[Any, Any]) -> Dense:
     if value.dtype == np.float64:
         value = value.astype(np.float32)
     kinds = {kind: name for name, kind in DTYPES.items() if name != "bf16"}
-    return Dense(np.ascontiguousarray(value), kinds[value.dtype])
+    # np.ascontiguousarray would make a scalar a vector.
+    return Dense(np.asarray(value, order="C"), kinds[value.dtype])

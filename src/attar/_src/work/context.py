@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from attar._src.core.class_layout import FROM_SHAPES, ClassLayout
+from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
 from attar._src.train.batch import Batch, Feed
 from attar._src.train.store import CheckpointStore
 from attar._src.work.calibration_inputs import CalibrationInputs

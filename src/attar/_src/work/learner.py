@@ -233,7 +233,8 @@ class Learner:
         deployed = traced if fold else self.traced
         floating = frozenset(name for name, captured in deployed.origins.items() if captured in kept)
         graphs = {MAIN: CompressedGraph(traced, activations, rounded, floating, None if fold else self.traced)}
-        piece = CompressedModel(graphs, tensors, tuple(self.record), tuple(self.warnings))
+        warnings = (*traced.warnings, *self.warnings)
+        piece = CompressedModel(graphs, tensors, tuple(self.record), tuple(dict.fromkeys(warnings)))
         for constraint in self.constraints:
             piece = constraint.finish(piece)
         return piece

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from attar._src.core.class_layout import FROM_SHAPES, ClassLayout
+from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
 from attar._src.train.batch import Batch
 from attar._src.work.weight_view import WeightView
 

@@ -50,6 +50,14 @@ class Stage(Spec):
         """Return the upper bound of the file's bits per weight, None without a budget."""
         return None
 
+    def ignored_targets(self) -> tuple[int, ...]:
+        """Return the targets that losses of the stage ignore, of those that give one."""
+        return ()
+
+    def compares_losses(self) -> bool:
+        """Return whether the loss means the same in every epoch, so that it should fall."""
+        return False
+
     def batch_size(self) -> int | None:
         """Return the examples of a training step over all ranks, None if the stage does not train."""
         return None

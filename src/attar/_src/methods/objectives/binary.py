@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from attar._src.core.class_layout import same_but_ones
 from attar._src.core.errors import SpecError
+from attar._src.measure.class_layout import same_but_ones
 from attar._src.methods.objectives.soft_targets import (
     IgnoreIndex,
     SoftTerm,

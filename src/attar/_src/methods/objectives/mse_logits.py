@@ -32,7 +32,8 @@ class MseLogits(TeacherTerm):
         with torch.no_grad():
             mean = torch.stack([share * teacher_logits(sources, name) for name, share in shares.items()]).sum(0)
         errors = (at_least_float32(sources.outputs) - mean).square()
-        layout = sources.layout.settled(errors.shape, sources.target_shape)
-        if layout.axis is not None:
-            errors = errors.mean(layout.axis_of(errors.shape, sources.target_shape))
+        targets = sources.batch.targets
+        if targets is None or targets.is_floating_point() or targets.shape != errors.shape:
+            axis = sources.layout.settled(errors.shape, sources.target_shape).axis
+            errors = errors.mean(-1 if axis is None else axis)
         return mean_over_valid(errors, sources, self.ignore_index)

@@ -52,8 +52,8 @@ def adopt(learner: Learner, before: CompressedModel, after: CompressedModel) -> 
                 own[name].copy_(found)
                 if moved := int((found != values).sum()):
                     learner.warn(
-                        f"{name!r}: training goes on from {moved:,} of {values.numel():,} elements other than its codes "
-                        "say, as the mask of an earlier stage holds them at zero; quantize after the training instead"
+                        f"{name!r}: the mask of an earlier stage sets {moved:,} of its {values.numel():,} elements to "
+                        "zero that quantization had moved off it; quantize after the training instead"
                     )
     activations: dict[str, Parametrization] = {}
     nodes = after.main.traced.computed_by()
@@ -86,8 +86,8 @@ def _reachable(learner: Learner, name: str, values: torch.Tensor, grid: Parametr
     if torch.equal(reached(masked), masked):
         return masked
     raise SpecError(
-        f"{name!r}: what a stage made of it cannot be trained further, as a constraint from before changes these values "
-        "(normalize); move the stage behind the training, or end the constraint before it"
+        f"{name!r}: what a stage made of it cannot be trained further, as a constraint from before (normalize) changes "
+        "these values; move the stage behind the training, or end the constraint before it"
     )
 
 

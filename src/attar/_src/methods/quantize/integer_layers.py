@@ -10,14 +10,15 @@ and the decoded file add the same number. Otherwise each layer moves a few value
 differences grow with depth.
 
 **Scale.** A dead channel (a pruned filter, a batch-norm factor of zero) fits any S_w: it gets the largest of its
-tensor. In a faint one, such as a batch-norm factor of 1e-6 beside a bias of 1.5, |B| exceeds 2^31. Its S_w is multiplied
-by the least power of two that brings the left side to 2^30, and its codes are rounded to the coarser grid. That moves a
-product by at most 255 S / 2 <= 255 |bias| 2^-30, or 2^-22 of the bias, as the rounding of a float32 sum does. Rounding
-raises a sum of n products by at most 255 n / 2, so it still fits for n up to 8 million.
+tensor. In a faint one, such as a batch-norm factor of 1e-6 beside a bias of 1.5, |B| exceeds 2^31. Its S_w is
+multiplied by the least power of two that brings the left side to 2^30, and its codes are rounded to the coarser grid.
+That moves a product by at most 255 S / 2 <= 255 |bias| 2^-30, or 2^-22 of the bias, as the rounding of a float32 sum
+does. Rounding raises a sum of n products by at most 255 n / 2, so it still fits for n up to 8 million.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -62,14 +63,15 @@ class _Use:
 def fit_integer_layers(model: CompressedModel) -> CompressedModel:
     """Return the model with scales and biases of its integer layers as integer kernels need them.
 
-    A bias that several layers add in different steps stays as it is, and so does one that is infinite.
+    A bias that several graphs add in different steps becomes one for each: ``step_head_bias`` of the graph ``step``. A
+    bias that layers of one graph add in different steps stays as it is, and so does one that is infinite.
     """
     if not any(graph.activations for graph in model.graphs.values()):
         return model
     stored = model.stored()
-    uses = [use for graph in model.graphs.values() for use in _uses(graph.traced.graph, stored, graph.activations)]
+    uses = {name: [*_uses(each.traced.graph, stored, each.activations)] for name, each in model.graphs.items()}
     by_weight: dict[str, list[_Use]] = defaultdict(list)
-    for use in uses:
+    for use in itertools.chain(*uses.values()):
         by_weight[use.weight].append(use)
     fitted: dict[str, CompressedTensor] = {}
     for name, readers in by_weight.items():
@@ -77,7 +79,20 @@ def fit_integer_layers(model: CompressedModel) -> CompressedModel:
         assert isinstance(tensor, Quantized)
         if (changed := _fit_scales(tensor, readers, stored)) is not tensor:
             fitted[name] = changed
-    return replace(model, tensors={**model.tensors, **fitted, **_round_biases(uses, {**stored, **fitted})})
+    tensors, graphs = {**model.tensors, **fitted}, dict(model.graphs)
+    rounded = {name: _round_biases(each, {**stored, **fitted}) for name, each in uses.items()}
+    for graph, biases in rounded.items():
+        own: dict[str, str] = {}
+        for name, bias in biases.items():
+            others = [
+                rounded[other].get(name) for other, each in graphs.items() if name in model.graphs[other].traced.names
+            ]
+            if any(other is None or not np.array_equal(bias.data, other.data) for other in others):
+                own[name] = f"{graph}_{name}".replace(".", "_")
+            tensors[own.get(name, name)] = bias
+        if own:
+            graphs[graph] = replace(graphs[graph], traced=graphs[graph].traced.renamed(own))
+    return replace(model, tensors=tensors, graphs=graphs)
 
 
 def used_scales(tensor: Quantized) -> NDArray[np.float32]:

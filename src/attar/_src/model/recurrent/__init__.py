@@ -1,1 +1,1 @@
-"""Recurrent layers as the exporters should see them: one node each, on sequences of any length, padded ones included."""
+"""Recurrent layers as exporters should see them: one node each, on sequences of any length, padded ones as well."""

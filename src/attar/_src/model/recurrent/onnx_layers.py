@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from onnxscript import FLOAT, INT64
-from onnxscript import opset18 as op
+from onnxscript import FLOAT, INT64, opset18
 
 _INT32 = 6
+#: Its functions take Python's lists for constants, which their annotations do not say.
+op: Any = opset18
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ def _whole(kind: str) -> Callable[..., Any]:
         params: Sequence[FLOAT],
         has_biases: bool,
         num_layers: int,
-        dropout: float,
-        train: bool,
+        dropout: float,  # noqa: ARG001 the exporter matches arguments by name
+        train: bool,  # noqa: ARG001
         bidirectional: bool,
         batch_first: bool,
     ) -> tuple[FLOAT, FLOAT]:
@@ -125,8 +126,8 @@ def _packed(kind: str) -> Callable[..., Any]:
         params: Sequence[FLOAT],
         has_biases: bool,
         num_layers: int,
-        dropout: float,
-        train: bool,
+        dropout: float,  # noqa: ARG001 the exporter matches arguments by name
+        train: bool,  # noqa: ARG001
         bidirectional: bool,
     ) -> tuple[FLOAT, FLOAT]:
         made = _Layers(kind, params, has_biases, num_layers, bidirectional)
@@ -142,8 +143,8 @@ def _packed_lstm(
     params: Sequence[FLOAT],
     has_biases: bool,
     num_layers: int,
-    dropout: float,
-    train: bool,
+    dropout: float,  # noqa: ARG001
+    train: bool,  # noqa: ARG001
     bidirectional: bool,
 ) -> tuple[FLOAT, FLOAT, FLOAT]:
     made = _Layers("lstm", params, has_biases, num_layers, bidirectional)
@@ -151,7 +152,7 @@ def _packed_lstm(
 
 
 #: Operator of PyTorch -> the function that makes its nodes, for ``torch.onnx.export``.
-TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any] | Sequence[Callable[..., Any]]] = {
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.attar.packed_lstm.default: _packed_lstm,
     **{getattr(torch.ops.aten, kind).input: _whole(kind) for kind in ("rnn_tanh", "rnn_relu")},
     **{getattr(torch.ops.attar, f"packed_{kind}").default: _packed(kind) for kind in ("gru", "rnn_tanh", "rnn_relu")},

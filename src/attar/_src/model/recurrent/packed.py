@@ -49,7 +49,8 @@ class _Lengths:
 
     def rows(self, data: Tensor) -> Tensor:
         """Return data by step, ``(time, batch, ...)``."""
-        return data.unflatten(0, (self.steps, self.batch))
+        rows: Tensor = data.unflatten(0, (self.steps, self.batch))
+        return rows
 
 
 @contextmanager
@@ -99,14 +100,11 @@ class _Functions:
         return x.transpose(0, 1) if batch_first else x, sizes.lengths
 
 
-def _of_length(x: Tensor, total: int, value: float) -> Tensor:
-    """Return ``x (time, ...)`` cut or padded to ``total`` steps."""
-    if total is x.shape[0] or (isinstance(total, int) and total == x.shape[0]):
+def _of_length(x: Tensor, total: Any, value: float) -> Tensor:
+    """Return ``x (time, ...)`` cut or padded to ``total`` steps, a number or a symbol for the time itself."""
+    if not isinstance(total, int) or total == x.shape[0]:
         return x
-    if isinstance(total, int):
-        more = x.new_full((total, *x.shape[1:]), value)
-        x = torch.cat([x, more])
-    return x[:total]
+    return torch.cat([x, x.new_full((total, *x.shape[1:]), value)])[:total]
 
 
 def _layer(kind: str) -> Callable[..., Any]:

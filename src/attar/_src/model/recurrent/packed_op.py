@@ -1,4 +1,4 @@
-"""Recurrent layers on padded sequences with lengths, as operators of PyTorch: ``torch.ops.attar.packed_lstm`` and so on.
+"""Recurrent layers on padded sequences with lengths, as operators of PyTorch: ``attar.packed_lstm`` and so on.
 
 ``packed_lstm(x, lengths, ...)`` is ``pad(lstm(pack(x, lengths)))``: it reads ``x (time, batch, features)``, stops each
 sequence at its length, and writes zeros behind it. ``lengths`` is int64 ``(batch,)``, in descending order; ONNX's

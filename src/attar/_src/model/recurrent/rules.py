@@ -26,7 +26,7 @@ _KEY = DispatchKey.CompositeImplicitAutograd
 
 @contextmanager
 def whole_layers() -> Iterator[None]:
-    """Let the exporters keep recurrent layers whole. Eager PyTorch never reads these rules, in no thread."""
+    """Let the exporters keep recurrent layers whole. Eager PyTorch reads these rules in no thread."""
     with _LOCK, ExitStack() as stack:
         for kind in KINDS:
             layer = getattr(torch.ops.aten, kind).input
@@ -51,24 +51,23 @@ def _rule(operator: Any, rule: Callable[..., Any]) -> Iterator[None]:
         operator._dispatch_cache.clear()
 
 
-def _input_shapes(x: Tensor, hx: Any, params: Any, biases: bool, layers: int, *modes: Any) -> tuple[Tensor, ...]:
-    """``(batch, time, features)`` or ``(time, batch, features)`` -> outputs and states, those of ``aten.lstm.input``."""
-    *_, bidirectional, batch_first = modes
+def _input_shapes(x: Tensor, hx: Any, *rest: Any) -> tuple[Tensor, ...]:
+    """Return the outputs of ``aten.lstm.input``, whose last arguments are ``bidirectional`` and ``batch_first``."""
+    *_, bidirectional, batch_first = rest
     return _shapes(x, hx, bidirectional, batch_axis=0 if batch_first else 1)
 
 
-def _packed_shapes(
-    x: Tensor, lengths: Tensor, hx: Any, params: Any, biases: bool, layers: int, *modes: Any
-) -> tuple[Tensor, ...]:
+def _packed_shapes(x: Tensor, lengths: Tensor, hx: Any, *rest: Any) -> tuple[Tensor, ...]:
+    """Return the outputs of ``attar.packed_lstm``, whose last argument is ``bidirectional``."""
     torch._check(lengths.shape[0] == x.shape[1])
-    return _shapes(x, hx, modes[-1], batch_axis=1)
+    return _shapes(x, hx, rest[-1], batch_axis=1)
 
 
 def _shapes(x: Tensor, hx: Any, bidirectional: bool, *, batch_axis: int) -> tuple[Tensor, ...]:
     states = (hx,) if isinstance(hx, Tensor) else tuple(hx)
     if states[0].shape[2] != states[-1].shape[2]:
         raise ModelError(
-            "an LSTM with proj_size has no counterpart in ONNX; use one without it, and a linear layer behind each layer"
+            "an LSTM with proj_size has no counterpart in ONNX; use layers without it, and a linear layer behind each"
         )
     for state in states:
         torch._check(state.shape[1] == x.shape[batch_axis])

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from attar._src.core.axes import Dynamic
-from attar._src.core.class_layout import ClassLayout, fitting_axes
 from attar._src.core.errors import DataError
+from attar._src.data.axes import Dynamic
+from attar._src.measure.class_layout import ClassLayout, fitting_axes
 from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.split import Split
 

@@ -30,5 +30,5 @@ def dry_run_models(
             dry_runs[name] = dry_run(source.module, use, inputs.of(source.parameters), dynamic=recipe.dynamic)
         except (DataError, ModelError, ParityError, SpecError) as error:
             raise type(error)(f"recipe.models.{name}: {error}") from error
-        journal.decide(f"capture of {name}", dry_runs[name].mode)
+        journal.decide(f"capture of {name}", "eval" if dry_runs[name].note else "train")
     return dry_runs

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from attar._src.core.class_layout import ClassLayout
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.deploy.dry_run import DryRun
+from attar._src.measure.class_layout import ClassLayout
 from attar._src.measure.metric import Metric, per_class
 from attar._src.methods.teachers.teacher import DeployedTeacher
 from attar._src.model.capture import CapturedModel
 from attar._src.model.interface import main_output
-from attar._src.model.operators import data_of, is_batch_norm
+from attar._src.model.operators import argument, data_of, is_batch_norm
 from attar._src.model.taps import LayerTaps
 from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.model_source import ModelSource, shared_parameters
@@ -137,7 +137,7 @@ def _check_batch_norms(stage: Stage, captured: CapturedModel, splits: DataSplits
     norms = [
         node
         for node in captured.training.graph.nodes
-        if is_batch_norm(node) and _is_single(data_of(node)[0].meta.get("val"))
+        if is_batch_norm(node) and argument(node, "training") and _is_single(data_of(node)[0].meta.get("val"))
     ]
     size = stage.batch_size()
     if not norms or size is None:

@@ -57,7 +57,7 @@ class LsqActivation(Parametrization):
         )
 
     def initialize(self, x: torch.Tensor) -> None:
-        """Set step and offset to the grid with the least squared error over its finite elements; refuse ``x`` if none is."""
+        """Set step and offset to the grid with the least squared error over finite elements; refuse if none is."""
         *ends, left_out = fake_quantize.activation_extremes(x)
         low, high = map(float, ends)
         if not (math.isfinite(low) and math.isfinite(high)):

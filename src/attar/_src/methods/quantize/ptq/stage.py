@@ -19,7 +19,7 @@ from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
 from attar._src.methods.quantize.integer_layers import fit_integer_layers
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
 from attar._src.methods.quantize.ptq.calibration import site_grids, site_requests
-from attar._src.methods.quantize.ptq.outliers import add_clips, range_warnings, source_requests
+from attar._src.methods.quantize.ptq.outliers import add_clips, channel_reaches, range_warnings, source_requests
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
 from attar._src.methods.quantize.ptq.solver import input_requests
 from attar._src.methods.quantize.ptq.solvers import Absmax
@@ -233,7 +233,9 @@ class PostTrainingQuantize(Stage):
         ordered = {node.name: grids[node.name] for node in program.graph.nodes if node.name in grids}
         rounded = frozenset(source for site in sites for source in site.sources)
         layers = {site: layer_reading(program, site.values) for site in sites}
-        warnings = range_warnings({site: grids[site.sources[0]] for site in sites}, seen, observed.clips, layers)
+        channels = channel_reaches(program, inputs.batches)
+        spans = {site: grids[site.sources[0]] for site in sites}
+        warnings = range_warnings(spans, seen, observed.clips, layers, channels)
         return replace(graph, activations=ordered, rounded=rounded | (graph.rounded & kept.keys())), warnings
 
     def _input_requests(

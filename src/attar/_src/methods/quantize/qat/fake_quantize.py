@@ -51,9 +51,9 @@ def fake_quantize_activation(x: Tensor, scale: Tensor, zero_point: Tensor, qmin:
 
 
 def activation_extremes(x: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Return minimum and maximum of ``x`` as 0-d float32 tensors, without gradient, and how many elements were left out.
+    """Return minimum and maximum of ``x`` as 0-d float32 tensors, without gradient, and how many elements are left out.
 
-    NaN and infinities are left out, unless ``x`` has nothing else.
+    NaN and infinities are, unless ``x`` has nothing else.
     """
     low, high = torch.aminmax(x.detach())
     left_out = 0

@@ -13,7 +13,7 @@ from attar._src.core.errors import SpecError
 #: Target of positions that are not counted, as in ``torch.nn.CrossEntropyLoss``.
 IGNORE_INDEX = -100
 
-Shape = Sequence[int]
+_Shape = Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ClassLayout:
     axis: int | None = None
     ignore_index: int = IGNORE_INDEX
 
-    def settled(self, outputs: Shape, targets: Shape | None) -> ClassLayout:
+    def settled(self, outputs: _Shape, targets: _Shape | None) -> ClassLayout:
         """Return the layout with the axis that these shapes tell, so that later batches of other lengths keep it.
 
         If they do not tell it, the layout is returned unchanged.
@@ -42,7 +42,7 @@ class ClassLayout:
         fitting = fitting_axes(outputs, targets)
         return replace(self, axis=fitting[0]) if self.axis is None and len(fitting) == 1 else self
 
-    def axis_of(self, outputs: Shape, targets: Shape | None) -> int:
+    def axis_of(self, outputs: _Shape, targets: _Shape | None) -> int:
         """Return the class axis of outputs, from 1.
 
         Args:
@@ -65,7 +65,7 @@ class ClassLayout:
             return fitting[0]
         raise SpecError(_undecided(tuple(outputs), None if targets is None else tuple(targets), fitting))
 
-    def is_binary(self, outputs: Shape, targets: Shape | None) -> bool:
+    def is_binary(self, outputs: _Shape, targets: _Shape | None) -> bool:
         """Return whether outputs mean yes or no: there is one, (8,) or (8, 1), or each of several has a target."""
         if self.axis is None and (len(outputs) < 2 or one_target_each(outputs, targets)):
             return True
@@ -77,7 +77,7 @@ class ClassLayout:
 FROM_SHAPES = ClassLayout()
 
 
-def fitting_axes(outputs: Shape, targets: Shape | None) -> list[int]:
+def fitting_axes(outputs: _Shape, targets: _Shape | None) -> list[int]:
     """Return the axes of outputs that can be the class axis.
 
     Without it, outputs have the shape of class labels: (8, 19, 64, 64) and (8, 64, 64) give [1], (8, 5, 5) and (8, 5)
@@ -95,13 +95,13 @@ def usual_axis(dimensions: int) -> int:
     return 1 if dimensions >= 4 else -1
 
 
-def same_but_ones(one: Shape, other: Shape) -> bool:
+def same_but_ones(one: _Shape, other: _Shape) -> bool:
     """Return whether two shapes differ by axes of length 1 after the first at most: (8, 1) and (8,)."""
     first, second = ([*shape[:1], *(n for n in shape[1:] if n != 1)] for shape in (one, other))
     return first == second
 
 
-def one_target_each(outputs: Shape, targets: Shape | None) -> bool:
+def one_target_each(outputs: _Shape, targets: _Shape | None) -> bool:
     """Return whether each of several outputs, such as (8, 5), has a target of its own: yes or no, or a number."""
     several = any(n != 1 for n in outputs[1:])
     return several and targets is not None and same_but_ones(outputs, targets)

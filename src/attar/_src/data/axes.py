@@ -14,7 +14,6 @@ from attar._src.core.errors import DataError, UnknownName
 
 #: Axes of every input, or of inputs by name; None: the batch axes, and those whose length differs between batches.
 Dynamic = Sequence[int] | Mapping[str, Sequence[int]] | None
-Shape = Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def same_axes(dynamic: Sequence[int | Axes], ranks: Sequence[int]) -> tuple[Axes
     return tuple(Axes(0, tuple(a for a in dynamic if isinstance(a, int) and a < rank)) for rank in ranks)
 
 
-def batch_axes(dynamic: Dynamic, names: Sequence[str], batches: Sequence[Sequence[Shape]]) -> tuple[int, ...]:
+def batch_axes(dynamic: Dynamic, names: Sequence[str], batches: Sequence[Sequence[Sequence[int]]]) -> tuple[int, ...]:
     """Return the axis of each input that counts examples; ``batches`` has the shapes of each batch's inputs.
 
     Raises:
@@ -59,7 +58,7 @@ def batch_axes(dynamic: Dynamic, names: Sequence[str], batches: Sequence[Sequenc
     return tuple(found)
 
 
-def _find(name: str, shapes: Sequence[Shape], counts: Sequence[int]) -> int:
+def _find(name: str, shapes: Sequence[Sequence[int]], counts: Sequence[int]) -> int:
     fitting = [
         axis
         for axis in range(min(map(len, shapes)))
@@ -74,14 +73,14 @@ def _find(name: str, shapes: Sequence[Shape], counts: Sequence[int]) -> int:
     )
 
 
-def _length(shape: Shape, axis: int) -> int:
+def _length(shape: Sequence[int], axis: int) -> int:
     if axis >= len(shape):
         raise DataError(f"the first input has the shape {tuple(shape)} and no axis {axis} to count examples")
     return shape[axis]
 
 
 def input_axes(
-    dynamic: Dynamic, names: Sequence[str], batch: Sequence[int], batches: Sequence[Sequence[Shape]]
+    dynamic: Dynamic, names: Sequence[str], batch: Sequence[int], batches: Sequence[Sequence[Sequence[int]]]
 ) -> tuple[Axes, ...]:
     """Return the axes of each input.
 

@@ -1,0 +1,1 @@
+"""What stands between a captured program and its export: its modes, operators written differently, errors in words."""
