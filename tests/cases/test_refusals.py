@@ -186,10 +186,7 @@ REFUSED = {
         "weight is torch.complex64; Attar compresses real weights",
     ),
     "meta": (meta, "weight is on the meta device and has no values"),
-    "a branch on data": (
-        Branch,
-        r"decides by the values of a tensor.*write torch\.where.*test_refusals\.py, line \d+: ",
-    ),
+    "a branch on data": (Branch, r"at test_refusals\.py:\d+: .*depends on the values of a tensor.*with torch\.where"),
     "a number from data": (Number, "depends on the values of a tensor"),
     "numpy": (Numpy, r"leaves PyTorch with \.numpy\(\) .* write it with torch functions"),
 }
