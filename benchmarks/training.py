@@ -47,7 +47,7 @@ from attar._src.core.errors import DataError
 from attar._src.core.registry import load_object
 from attar._src.data.cifar10 import Cifar10
 from attar._src.data.preprocessing import find_preprocessing
-from attar._src.deploy.build_module import read_weights
+from attar._src.deploy.checkpoint import read_state
 from attar._src.methods.finetune import Finetune
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.teachers import cache
@@ -97,7 +97,7 @@ def module(network: str, seed: int = 0) -> nn.Module:
     made: nn.Module = load_object(f"{HERE.parent / NETWORKS[network]}:{network}")()
     weights = Path(os.environ.get("ATTAR_DATA", "")) / "weights" / f"cifar10_{network}.safetensors"
     if weights.is_file():
-        made.load_state_dict(read_weights(weights), strict=False)
+        made.load_state_dict(read_state(weights, made), strict=False)
     return made
 
 

@@ -106,3 +106,40 @@ def test_a_warning_is_one_line_without_the_code_it_comes_from(capsys, monkeypatc
         warnings.simplefilter("always")
         assert main(["run", "recipe.yaml"]) == 0
     assert capsys.readouterr().err == "warning: larger than asked\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("raise EOFError('cut short')", "raised EOFError: cut short (data.py, line 2: raise EOFError('cut short'))"),
+        ("raise SystemExit('no data')", "raised SystemExit: no data (data.py, line 2"),
+        ("return open('missing.npy')", "raised FileNotFoundError: [Errno 2] No such file or directory: 'missing.npy'"),
+        ("import marshal; return marshal.loads(b'')", "raised EOFError: EOF read where object expected (data.py"),
+    ],
+)
+def test_what_a_user_s_code_raises_is_one_line_with_its_place(code, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.py").write_text(f"def load(split):\n    {code}\n")
+    (tmp_path / "net.py").write_text("import torch\ndef net():\n    return torch.nn.Linear(3, 2)\n")
+    (tmp_path / "recipe.yaml").write_text("data: data.py:load\nmodels:\n  net:\n    source: net.py:net\n")
+    assert main(["quantize", "net.py:net", "-d", "data.py:load", "-o", "m.attar"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: data.py:load, called with split='train', raised ")
+    assert said in lines[0]
+    assert main(["run", "recipe.yaml"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: recipe.data.source: data.py:load, called with split='train', raised ")
+
+
+def test_the_end_of_a_file_in_a_command_is_no_interruption(monkeypatch, capsys):
+    def verify_command():
+        """Verify."""
+        raise EOFError("half a file")
+
+    monkeypatch.setattr(cli, "load_command", lambda name: verify_command)
+    assert main(["verify"]) == 1
+    err = capsys.readouterr().err
+    assert "EOFError: half a file (test_main.py, line" in err
+    assert "interrupted" not in err

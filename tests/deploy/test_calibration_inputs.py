@@ -46,7 +46,7 @@ def test_batches_with_several_inputs():
         calibration_inputs([batches[0], ({"a": torch.zeros(2, 1), "b": torch.ones(2, 4)},)], ONE, examples=9, batch=1)
 
 
-@pytest.mark.parametrize("data", [torch.zeros(1, 3), [], 5, ["text"], torch.tensor(3.0)])
+@pytest.mark.parametrize("data", [[], 5, ["text"], torch.tensor(3.0), torch.zeros(0, 3)])
 def test_what_is_no_data_is_refused(data):
     with pytest.raises(DataError):
         calibration_inputs(data, ONE, examples=8, batch=4)

@@ -80,3 +80,57 @@ def test_a_file_that_is_not_there_is_named_by_its_place_in_the_recipe():
     sets = load_splits(own.data, Path(), task=None, metric="accuracy")
     with pytest.raises(SpecError, match=r"recipe.models.net.stages.0.objective.0.name: there is no file losses.py"):
         run_facts(own, sets)
+
+
+def lazy():
+    return nn.Sequential(nn.Flatten(1), nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(10))
+
+
+def test_a_lazy_module_gets_its_parameters_from_the_data_for_each_seed():
+    asked = recipe(net=lazy)
+    splits = load_splits(asked.data, Path(), task=None, metric="accuracy")
+    source = model_sources(asked, splits.calibration)["net"]
+    assert source.module[1].weight.shape == (8, 64)
+    first = source.module[1].weight.clone()
+    source.begin(1)
+    assert not torch.equal(source.module[1].weight, first)
+    source.begin(0)
+    assert torch.equal(source.module[1].weight, first)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.optim.swa_utils.AveragedModel])
+def test_a_module_in_a_wrapper_is_trained_itself(wrap):
+    module = net()
+    source = model_sources(recipe(net=wrap(module)))["net"]
+    assert [*source.module.state_dict()] == [*module.state_dict()]
+    assert source.notes == ()
+
+
+def test_a_half_precision_module_is_trained_in_float32_and_says_so():
+    module = net().half()
+    source = model_sources(recipe(net=module))["net"]
+    assert all(each.dtype == torch.float32 for each in source.module.parameters())
+    assert source.notes == ("Sequential has 4 tensors of float16; it is computed in float32 on the CPU",)
+    assert module[0].weight.dtype == torch.float16
+
+
+def test_an_exported_program_is_a_source(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shapes = ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(net().eval(), (torch.randn(2, 1, 8, 8),), dynamic_shapes=shapes)
+    torch.export.save(program, "net.pt2")
+    for factory in ("net.pt2", program):
+        asked = recipe(net=factory)
+        source = model_sources(asked)["net"]
+        assert [*source.module.state_dict()] == ["0.weight", "0.bias", "2.weight", "2.bias"]
+        splits = load_splits(asked.data, Path(), task=None, metric="accuracy")
+        assert ("net.pt2" in run_facts(asked, splits)["files"]) == (factory == "net.pt2")
+
+
+def test_an_entry_of_a_checkpoint_is_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    state = {name: torch.ones_like(value) for name, value in net().state_dict().items()}
+    torch.save({"model": state, "ema": {name: value * 2 for name, value in state.items()}}, "c.pt")
+    asked = recipe(net={"factory": net, "weights": "c.pt:ema"})
+    assert (model_sources(asked)["net"].module[0].weight == 2).all()
+    assert "c.pt" in run_facts(asked, load_splits(asked.data, Path(), task=None, metric="accuracy"))["files"]

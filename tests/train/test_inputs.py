@@ -9,7 +9,7 @@ import torch
 
 from attar._src.core.errors import DataError
 from attar._src.train.batch import Batch
-from attar._src.train.inputs import arguments_taken, read_batch, read_inputs
+from attar._src.train.inputs import SharedParameters, arguments_taken, read_batch, read_inputs
 
 X, M, Y = torch.ones(2, 3), torch.zeros(2, 5), torch.tensor([0, 1])
 FORWARD = {"ids": True, "mask": False, "kinds": False, "labels": False}
@@ -60,6 +60,10 @@ Other = namedtuple("Other", ["image", "what"])
         (Fields(ids=X, mask=M), ("ids", "mask"), [(2, 3), (2, 5)], None),
         (Named(M, X), ("ids", "kinds"), [(2, 3), (2, 5)], None),
         (Other(X, Y), (), [(2, 3)], [0, 1]),
+        (((X, None, M), Y), ("ids", "kinds"), [(2, 3), (2, 5)], [0, 1]),
+        ({"ids": [[1, 2], [3, 4]], "labels": [0, 1]}, ("ids",), [(2, 2)], [0, 1]),
+        ({"ids": X, "mask": (M, M)}, ("ids", "mask_0", "mask_1"), [(2, 3), (2, 5), (2, 5)], None),
+        ({"ids": X, "mask": {"a": M, "b": None}}, ("ids", "mask_a"), [(2, 3), (2, 5)], None),
     ],
 )
 def test_every_form_of_a_batch(item, names, shapes, targets):
@@ -100,6 +104,58 @@ def test_targets_by_name(keys, parameters, targets, inputs):
     assert (None if batch.targets is None else batch.targets.tolist()) == (targets and [keys.index(targets)] * 2)
 
 
+@pytest.mark.parametrize(
+    ("parameters", "item", "inputs", "labelled"),
+    [
+        # Tensors alone are inputs as far as the forward can take them; two are a pair wherever it can do with one.
+        ({"x": True}, (X, Y), 1, True),
+        ({"x": True, "mask": False}, (X, Y), 1, True),
+        ({"x": True, "mask": True}, (X, M), 2, False),
+        ({"x": True, "mask": True}, [X, M, Y], 2, True),
+        ({"x": True, "mask": True, "more": True}, (X, M, M), 3, False),
+        ({"x": True, "mask": False, "more": True}, (X, M, M, Y), 3, True),
+        (SharedParameters({"x": True}, {"input": True}), (X, Y), 1, True),
+        (SharedParameters({"x": True, "m": True}, {"input": True, "m": True}), (X, M), 2, False),
+    ],
+)
+def test_tensors_alone_are_counted_by_what_the_forward_takes(parameters, item, inputs, labelled):
+    batch = read_batch(item, parameters)
+    assert (len(batch.inputs), batch.targets is not None, batch.names) == (inputs, labelled, ())
+
+
+def test_the_one_argument_may_be_a_tuple():
+    batch = read_batch(((X, M), Y), {"inputs": True})
+    assert (batch.names, batch.targets.tolist()) == (("inputs_0", "inputs_1"), [0, 1])
+    assert arguments_taken({"inputs": True, "scale": False}, batch.names, 2) == batch.names
+    # An argument that is given itself has no entries among the others.
+    assert arguments_taken({"x": True}, ("x", "x_lengths"), 2) == ("x",)
+
+
+def test_an_input_of_a_file_is_bound_by_the_argument_it_was():
+    # The exporter calls the argument input (a word of Python) input_1; a batch may feed a module and a file.
+    batch = read_batch({"input": X, "y": Y}, {"input": True, "input_1": True})
+    assert (batch.names, batch.targets.tolist()) == (("input", "input_1"), [0, 1])
+    assert torch.equal(*batch.inputs)
+    assert torch.equal(read_batch({"hash": X, "hash_1": M}, {"hash_1": True}).inputs[0], M)
+    assert read_batch({"h": (X, M)}, {"h_0": True, "h_1": True}).names == ("h_0", "h_1")
+    with pytest.raises(DataError, match="lacks word_1"):
+        read_batch({"word": X}, {"word_1": True})
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        *[(kind, kind) for kind in ("int8", "int32", "int64", "uint8", "bool", "float32")],
+        *[("int16", "int32"), ("uint16", "int32"), ("uint32", "int64"), ("float16", "float32"), ("float64", "float32")],
+    ],
+)
+def test_every_width_of_inputs(given, taken):
+    array = np.arange(6).reshape(2, 3).astype(given)
+    found = read_inputs(array, {"x": True})[1][0]
+    assert found.dtype == getattr(torch, taken)
+    assert found.tolist() == array.tolist()
+
+
 def test_types_become_those_of_inputs_and_targets():
     batch = read_batch((np.ones((2, 3)), np.array([1, 2], np.uint8)), {})
     assert (batch.inputs[0].dtype, batch.targets.dtype) == (torch.float32, torch.int64)
@@ -114,12 +170,20 @@ def test_types_become_those_of_inputs_and_targets():
             r"keys \['mask', 'x'\] lacks ids: the forward takes ids, \[mask\], \[kinds\], \[labels\]",
         ),
         (Fields(mask=M), r"lacks ids"),
-        ({"ids": X, "mask": (M, M)}, "argument 'mask': .* tuple arrived; give each tensor as an argument of its own"),
-        ({"ids": X, "mask": {"a": M}}, "argument 'mask': .* dict arrived; give each tensor"),
+        (
+            {"ids": X, "mask": ((M, M), M)},
+            "argument 'mask_0': .* tuple arrived; give each tensor as an argument of its own",
+        ),
+        ({"ids": X, "mask": {"a": {"b": M}}}, "argument 'mask_a': .* dict arrived; give each tensor"),
+        ({"ids": [[1, 2], [3]]}, "argument 'ids' is a list of lists of different lengths .*; pad them to one length"),
+        ((X, M, M, M, M, Y), r"6 tensors does not fit: the forward takes ids, \[mask\], .*; write \(\(first, second"),
+        ((X, M, Y), r"3 tensors, and the forward takes ids, .*: the last may be an input or targets; write"),
         ({"ids": "text"}, "argument 'ids': a tensor or array .* str arrived"),
         ((X, None, M), "a batch of 3 entries"),
-        (((X, None), Y), "input 1: .* NoneType arrived"),
+        (((X, "text"), Y), "mask: .* str arrived"),
         ((), "a batch is empty"),
+        ({"ids": X.to_sparse()}, "argument 'ids' is a torch.sparse_coo tensor; give a dense one"),
+        ({"ids": X + 1j}, "of real numbers, was expected, Tensor of torch.complex64 arrived"),
         (torch.tensor(1.0), "input 0: a tensor or array with a first axis"),
         ((X, Y[:1]), r"inputs \[\(2, 3\)\] and targets \(1,\); axis 0 must agree"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.metadata
 import os
@@ -15,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from attar._src.cli import show
-from attar._src.core.errors import AttarError
+from attar._src.core.errors import AttarError, place_of, short_message
 from attar._src.core.lazy import install_hint
 
 #: Command -> its line in ``attar --help``. Command ``x`` is the function ``x_command`` of the module ``x``.
@@ -98,9 +99,23 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
     app.callback()(_options)
     asked = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, short in COMMANDS.items():
-        function = load_command(name) if name == asked else lambda: None
+        function = _naming_end_of_file(load_command(name)) if name == asked else lambda: None
         app.command(name, no_args_is_help=bool(signature(function).parameters), short_help=short)(function)
     return app
+
+
+def _naming_end_of_file(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a command whose EOFError is an error; typer takes it for the end of the user's input, an interruption."""
+
+    @functools.wraps(command)
+    def named(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except EOFError as error:
+            place = place_of(error)
+            raise AttarError(f"{short_message(error)}{f' ({place})' if place else ''}") from error
+
+    return named
 
 
 def load_command(name: str) -> Callable[..., Any]:

@@ -23,7 +23,7 @@ from attar._src.core.registry import load_object
 from attar._src.data.axes import Dynamic
 from attar._src.data.dataset import Dataset
 from attar._src.data.preprocessing import parse_preprocessing
-from attar._src.data.registry import load_dataset
+from attar._src.data.registry import load_examples
 from attar._src.report.wording import fidelity_words
 from attar._src.runtime.preprocess import preprocess as preprocess_examples
 
@@ -31,15 +31,24 @@ from attar._src.runtime.preprocess import preprocess as preprocess_examples
 def quantize_command(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="Class or function of the module: file.py:name or package.module:name."),
-    ],
-    weights: Annotated[
-        Path, typer.Option("--weights", "-w", help="Weights: .safetensors, or a state dict (opened weights-only).")
+        typer.Argument(
+            metavar="MODEL",
+            help="Class or function of the module, file.py:name or package.module:name; or a .pt2 file.",
+        ),
     ],
     data: Annotated[
         str, typer.Option("--data", "-d", help="Real inputs: digits, mnist, cifar10, npz:PATH or file.py:factory.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .attar file to write.")],
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights",
+            "-w",
+            help="Weights: .safetensors, .npz, a state dict or checkpoint (opened weights-only; x.pt:ema chooses an "
+            "entry), .attar. Without, those that the function gives its module.",
+        ),
+    ] = None,
     bits: Annotated[int, typer.Option("--bits", "-b", min=2, max=8, help="Bits of a weight.")] = 4,
     activations: Annotated[
         int | None,
@@ -125,12 +134,26 @@ def quantize_command(
     # Imported here, not at the top: most commands run without PyTorch.
     build_module = importlib.import_module("attar._src.deploy.build_module").build_module
     quantize = importlib.import_module("attar._src.deploy.quantize").quantize
-    dataset = load_dataset(data, split)
-    preprocessing = parse_preprocessing(preprocess) if preprocess else _usual_preprocessing(dataset)
-    drawn = dataset.subset(min(examples, len(dataset)), seed)
-    inputs = preprocess_examples(preprocessing, drawn.x) if preprocessing else drawn.x
+    dataset = load_examples(data, split)
+    preprocessing = parse_preprocessing(preprocess) if preprocess else None
+    inputs: Any = dataset
+    about: dict[str, Any] = {}
+    if isinstance(dataset, Dataset):
+        preprocessing = preprocessing if preprocess else _usual_preprocessing(dataset)
+        drawn = dataset.subset(min(examples, len(dataset)), seed)
+        inputs = preprocess_examples(preprocessing, drawn.x) if preprocessing else drawn.x
+        about = {
+            "labels": drawn.y,
+            "task": dataset.task,
+            "class_names": dataset.class_names,
+            "metric": dataset.metric,
+        }
+    elif preprocessing is not None:
+        raise SpecError(f"--preprocessing: {data} gives a {type(dataset).__name__}, not arrays; prepare there")
     quantized = quantize(
-        build_module(load_object(model), _arguments(arguments or []), weights),
+        build_module(
+            Path(model) if model.endswith(".pt2") else load_object(model), _arguments(arguments or []), weights
+        ),
         inputs,
         bits=bits,
         activations=activations,
@@ -142,17 +165,14 @@ def quantize_command(
         keep_activations=keep_activations or [],
         overrides=dict(_override(text) for text in overrides or []),
         correct_bias=correct_bias,
-        labels=drawn.y,
         tolerance=_tolerance(tolerance or []),
         examples=examples,
         batch=fixed_batch or 64,
         dynamic=() if fixed_batch else _dynamic(dynamic or []),
         preprocessing=preprocessing,
-        task=dataset.task,
-        class_names=dataset.class_names,
-        metric=dataset.metric,
         licence=licence,
         limits=raised_limits(max_elements),
+        **about,
     )
     with catch_warnings():
         if not as_json:
@@ -250,6 +270,8 @@ def _print(report: dict[str, Any]) -> None:
     for title, key in (("batch-norm kept", "batch_norms_kept"), ("left in floating point", "left_in_floating_point")):
         for name, reason in report[key].items():
             table.add_row(title, escape(f"{name}: {reason}"))
+    for topic, note in report["notes"].items():
+        table.add_row("note", escape(f"{topic}: {note}"))
     out.print(escape(report["file"]), soft_wrap=True)
     out.print(table)
     out.print(f"sha256 {report['sha256']}", soft_wrap=True)

@@ -6,6 +6,9 @@ A message should say what was asked, what arrived, and the nearest fix.
 from __future__ import annotations
 
 import difflib
+import re
+import sysconfig
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -19,6 +22,11 @@ _RENAMED = {
     "pace": ("lr_scale",),
     "points": ("codebook",),
 }
+
+#: Folders of code that is not the user's.
+_LIBRARIES = (*{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},)
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_ATTAR = str(Path(__file__).resolve().parents[2])
 
 _ENTRIES = 2000  # how many names of a folder are searched for a close match
 
@@ -135,3 +143,41 @@ def prefixed_errors(where: str) -> Iterator[None]:
         kind = type(error) if isinstance(error, DataError | ModelError) else SpecError
         message = str(error) if isinstance(error, AttarError) else short_message(error)
         raise kind(f"{where}: {message}") from error
+
+
+def place_of(error: BaseException) -> str:
+    """Return the last line of a traceback that is in no library: ``net.py, line 12: y = x.numpy()``; else empty."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if _is_users(frame.filename):
+            return f"{Path(frame.filename).name}, line {frame.lineno}" + (f": {frame.line}" if frame.line else "")
+    # An error in a worker of a DataLoader has the traceback of that process in its text.
+    frames = [frame for frame in _FRAME.findall(str(error)) if _is_users(frame[0])]
+    return f"{Path(frames[-1][0]).name}, line {frames[-1][1]}" if frames else ""
+
+
+def _is_users(file: str) -> bool:
+    return not file.startswith((*_LIBRARIES, _ATTAR, "<"))
+
+
+@contextmanager
+def user_code(what: str, kind: type[AttarError] = DataError) -> Iterator[None]:
+    """Raise what a user's code raises as one line that begins with ``what``; Attar's own errors and Ctrl-C pass.
+
+    EOFError and SystemExit are errors like others here: left alone, the first would be reported as an interruption and
+    the second would end the process.
+
+    Raises:
+        DataError: or ``kind``; its cause is the exception.
+
+    ``with user_code("data.py:load"): open("x.npy")`` raises ``DataError: data.py:load raised FileNotFoundError: ...``.
+    """
+    try:
+        yield
+    except AttarError:
+        raise
+    except (Exception, SystemExit) as error:
+        place = place_of(error)
+        said = (
+            str(error).strip().splitlines()[-1].strip() if "Original Traceback" in str(error) else short_message(error)
+        )
+        raise kind(f"{what} raised {said}{f' ({place})' if place else ''}") from error

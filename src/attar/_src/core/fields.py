@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
-from collections.abc import Mapping
+import keyword
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -28,6 +30,28 @@ def first_arguments(parameters: Mapping[str, bool], count: int) -> tuple[str, ..
         if name.startswith("*"):
             names[place:] = [f"{name[1:]}_{index}" for index in range(count - place)]
     return tuple(names[:count])
+
+
+def argument_of(name: str, parameters: Mapping[str, bool], given: Sequence[str] = ()) -> str | None:
+    """Return the argument an input belongs to, None if there is none.
+
+    An input is an argument itself, an entry of ``*more`` (``more_0``), or an entry of an argument that is a tuple or a
+    mapping and not itself ``given``: ``inputs_0`` is the first entry of ``inputs``, ``batch_mask`` is ``mask`` in
+    ``batch``.
+    """
+    if name in parameters:
+        return name
+    stem, _, last = name.rpartition("_")
+    if last.isdigit() and f"*{stem}" in parameters:
+        return f"*{stem}"
+    owners = [each for each in parameters if each not in given and name.startswith(f"{each}_")]
+    return max(owners, key=len, default=None)
+
+
+def python_word(port: str) -> str:
+    """Return the argument that an input of a file was: the exporter renames Python's own words, input -> input_1."""
+    stem = port.removesuffix("_1")
+    return stem if keyword.iskeyword(stem) or hasattr(builtins, stem) else port
 
 
 def main_output_name(floating: Mapping[str, bool]) -> str:

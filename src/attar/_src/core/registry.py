@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar, cast
 
-from attar._src.core.errors import SpecError, UnknownName, missing_file
+from attar._src.core.errors import SpecError, UnknownName, missing_file, place_of
 
 _T = TypeVar("_T")
 
@@ -150,9 +150,11 @@ def _from_file(path: Path, reference: str) -> ModuleType:
         exec(compile(text, path, "exec"), vars(module))
     except BaseException as error:
         del sys.modules[key]
-        if not isinstance(error, Exception):
+        if not isinstance(error, Exception | SystemExit):
             raise
-        raise SpecError(f"{reference!r}: the file raised {type(error).__name__}: {error}") from error
+        place = place_of(error)
+        at = f" ({place})" if place else ""
+        raise SpecError(f"{reference!r}: the file raised {type(error).__name__}: {error}{at}") from error
     finally:
         sys.path.remove(str(path.parent))
     theirs = {id(each) for run in _runs.values() for each in run.beside.values()}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from attar._src.core.errors import DataError, SpecError
+from attar._src.core.errors import DataError, SpecError, user_code
 from attar._src.core.registry import Registry
 from attar._src.data.cifar10 import Cifar10
 from attar._src.data.dataset import Dataset, as_labels
@@ -35,7 +35,7 @@ def load_dataset(spec: str, split: str = "test") -> Dataset:
     """
     name, _, argument = spec.partition(":")
     if name not in DATASETS and ":" in spec:
-        return _from_factory(spec, split)
+        return _as_dataset(call_factory(spec, split), spec, split)
     source = DATASETS[name]
     if source.argument is not None and not argument:
         raise SpecError(f"data set {name!r} needs an argument; write {name}:{source.argument}")
@@ -44,18 +44,43 @@ def load_dataset(spec: str, split: str = "test") -> Dataset:
     return source.load(argument, split)
 
 
-def _from_factory(spec: str, split: str) -> Dataset:
+def load_examples(spec: str, split: str = "test") -> Any:
+    """Return :func:`load_dataset`; of a factory also what is neither a Dataset nor a pair, as it is."""
+    name, _, _ = spec.partition(":")
+    if name in DATASETS or ":" not in spec:
+        return load_dataset(spec, split)
+    made = call_factory(spec, split)
+    paired = isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], np.ndarray)
+    return _as_dataset(made, spec, split) if paired else made
+
+
+def call_factory(spec: str, split: str) -> Any:
+    """Return what the user's ``factory(split=...)`` returns.
+
+    Raises:
+        SpecError: it takes no ``split``.
+        DataError: it raises; the message has the line of the user's code.
+    """
     factory: Any = DATASETS[spec]
     try:
         inspect.signature(factory).bind(split=split)
     except TypeError as error:
         raise SpecError(f"{spec!r} cannot be called as factory(split={split!r}): {error}") from error
-    source, _, function = spec.rpartition(":")
-    name = f"{Path(source).name}:{function}"
-    made = factory(split=split)
+    with user_code(f"{_short(spec)}, called with split={split!r},"):
+        return factory(split=split)
+
+
+def _as_dataset(made: Any, spec: str, split: str) -> Dataset:
     if isinstance(made, Dataset):
         return made
     if not isinstance(made, tuple) or len(made) != 2:
         raise DataError(f"{spec!r} returned a {type(made).__name__}; a Dataset or a pair (x, y) was expected")
     x, y = made
+    name = _short(spec)
     return Dataset(x=np.asarray(x), y=None if y is None else as_labels(y, where=name), name=name, split=split)
+
+
+def _short(spec: str) -> str:
+    """Return a reference without folders: ``data.py:load``."""
+    source, _, function = spec.rpartition(":")
+    return f"{Path(source).name}:{function}"

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import nn
 
 from attar._src.artifact.manifest import Manifest
 from attar._src.artifact.reader import open_artifact
-from attar._src.core.errors import ModelError, SpecError, UnknownName, missing_file
+from attar._src.core.errors import ModelError, SpecError, missing_file, place_of
+from attar._src.deploy.checkpoint import misfit, read_state, state_faults
+from attar._src.model.forms.as_module import inner_module
 from attar._src.train.inputs import as_input
 
 #: Name that torch.export gives a tensor made by a module's code, under the name of the module.
@@ -26,12 +26,13 @@ _COMPUTED = re.compile(r"(?:val|(?P<operator>\w+?))(?:_\d+)?")
 
 
 def build_module(factory: Any, arguments: Mapping[str, Any], weights: Path | None) -> nn.Module:
-    """Make a module and load its trained weights, if any.
+    """Make a module, without the wrappers around it, and load its trained weights, if any.
 
     Args:
-        factory: a class or function that returns an ``nn.Module``, or a module itself.
+        factory: a class or function that returns an ``nn.Module``; or a module, a program of ``torch.export`` or the
+            path of a ``.pt2`` file.
         arguments: keyword arguments of the factory.
-        weights: ``.safetensors``, a ``.attar`` file, or a state dict saved by ``torch.save``.
+        weights: a ``.attar`` file, or a file that :func:`read_state` opens.
 
     Raises:
         SpecError: the factory refuses the arguments or returns no module, or the weights' file does not exist.
@@ -41,75 +42,39 @@ def build_module(factory: Any, arguments: Mapping[str, Any], weights: Path | Non
     module = _call_factory(factory, arguments)
     if weights is None:
         return module
-    if not weights.is_file():
+    packed = weights.suffix == ".attar"
+    if packed and not weights.is_file():
         raise SpecError(missing_file(weights, "there are no weights at"))
-    state = _decoded_state(weights, module) if weights.suffix == ".attar" else read_weights(weights)
-    known = module.state_dict()
-    # Training wrappers prefix every name.
-    for prefix in ("module.", "_orig_mod.", "model."):
-        if state and all(name.startswith(prefix) for name in state) and not any(n.startswith(prefix) for n in known):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
-    faults = shape_faults(*({name: tuple(value.shape) for name, value in each.items()} for each in (state, known)))
-    if faults:
-        more = f" (and {len(faults) - 4} more)" if len(faults) > 4 else ""
-        raise ModelError(f"{weights} does not fit {type(module).__name__}: {'; '.join(faults[:4])}{more}")
+    state = _decoded_state(weights, module) if packed else read_state(weights, module)
     module.load_state_dict(state, strict=False)
     return module
 
 
-def shape_faults(file: Mapping[str, tuple[int, ...]], module: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Return how the shapes of a file's tensors differ from a module's, one message for each name."""
-    lacking = [name for name in module if name not in file and not name.endswith("num_batches_tracked")]
-    other = [name for name in module if file.get(name, module[name]) != module[name]]
-    return [
-        *(f"{name} is missing" for name in lacking),
-        *(str(UnknownName("tensor", name, module)) for name in file if name not in module),
-        *(f"{name} is {file[name]} in the file and {module[name]} in the module" for name in other),
-    ]
-
-
 def _call_factory(factory: Any, arguments: Mapping[str, Any]) -> nn.Module:
-    if isinstance(factory, nn.Module):
-        return factory
+    module = inner_module(factory)
+    if isinstance(module, nn.Module):
+        return module
     if not callable(factory):
         raise SpecError(f"{factory!r} is no factory; give a class or function that returns a torch.nn.Module")
     try:
-        module = factory(**arguments)
+        made = factory(**arguments)
     except TypeError as error:
-        raise SpecError(f"the factory was called with {dict(arguments)}: {error}") from error
-    except Exception as error:
+        raise SpecError(f"the factory was called with {dict(arguments)}: {error}{_at(error)}") from error
+    except (Exception, SystemExit) as error:
         # The factory is the user's code and may raise anything.
         name = getattr(factory, "__qualname__", repr(factory))
-        raise ModelError(f"the factory {name} was called with {dict(arguments)} and raised {error!r}") from error
+        raise ModelError(
+            f"the factory {name} was called with {dict(arguments)} and raised {error!r}{_at(error)}"
+        ) from error
+    module = inner_module(made)
     if not isinstance(module, nn.Module):
-        raise SpecError(f"the factory returned a {type(module).__name__}; it should return a torch.nn.Module")
+        raise SpecError(f"the factory returned a {type(made).__name__}; it should return a torch.nn.Module")
     return module
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Return the state dict in a ``.safetensors`` or ``torch.save`` file, loaded weights-only, which runs no code.
-
-    Raises:
-        SpecError: the file is no state dict.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # The readers raise nearly any exception on a damaged or foreign file.
-        what = next(iter(str(error).splitlines()), type(error).__name__)
-        raise SpecError(
-            f"{path} is neither safetensors nor a state dict of plain tensors ({what}); "
-            "save it with safetensors.torch.save_file(module.state_dict(), ...)"
-        ) from error
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise SpecError(f"{path} has no state dict; save it with torch.save(module.state_dict(), ...)")
-    return dict(state)
+def _at(error: BaseException) -> str:
+    place = place_of(error)
+    return f" ({place})" if place else ""
 
 
 def _is_made(name: str, value: torch.Tensor, module: nn.Module, manifest: Manifest) -> bool:
@@ -161,4 +126,7 @@ def _decoded_state(path: Path, module: nn.Module) -> dict[str, torch.Tensor]:
         if name in known or not _is_made(name, value, module, artifact.manifest):
             state[name] = value
     _check_batch_norms(path, artifact.manifest, [name for name in known if name not in state], state)
+    faults = state_faults(state, module)
+    if faults:
+        raise misfit(str(path), faults, module)
     return state

@@ -1,23 +1,40 @@
-"""Calibration inputs: a user's arrays, tensors or DataLoaders as batches of a module's inputs."""
+"""Calibration inputs: a user's arrays, tensors, data set or batches as batches of a module's inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 
-from attar._src.core.errors import DataError
-from attar._src.core.fields import first_arguments, named_fields
+from attar._src.core.errors import DataError, user_code
+from attar._src.core.fields import first_arguments
 from attar._src.data.axes import Dynamic, batch_axes
-from attar._src.train.inputs import read_inputs
+from attar._src.deploy.samples import collated, holds_samples, is_array, is_sample, is_whole, one_example, replayable
+from attar._src.train.inputs import as_input, read_raw_inputs
 from attar._src.work.calibration_inputs import BatchInputs, CalibrationInputs
+
+#: The names of a batch's inputs, none if they are positional, and the inputs.
+NamedInputs = tuple[tuple[str, ...], BatchInputs]
+#: Whether a module computes on a batch: 0 if it raises, 1 if it does, 2 if its output also has the batch's axis 0.
+Fits = Callable[[NamedInputs], int]
+#: A way to read data as batches.
+_Way = Callable[[], Iterable[NamedInputs]]
+#: Names and the inputs of all batches -> the axis of each input that counts examples.
+_FindAxes = Callable[[Sequence[str], Sequence[BatchInputs]], tuple[int, ...]]
 
 
 def calibration_inputs(
-    data: Any, parameters: Mapping[str, bool], *, examples: int, batch: int, dynamic: Dynamic = None
+    data: Any,
+    parameters: Mapping[str, bool],
+    *,
+    examples: int,
+    batch: int,
+    dynamic: Dynamic = None,
+    collate: Callable[[list[Any]], Any] | None = None,
+    fits: Fits | None = None,
 ) -> CalibrationInputs:
     """Return up to ``examples`` real inputs in batches, with the names of the arguments they are.
 
@@ -25,30 +42,26 @@ def calibration_inputs(
 
     - an array or a tensor: axis 0 counts examples;
     - a tuple, list, mapping or dataclass instance of them: the module's inputs, with the same number of examples along
-      their batch axes (``data.axes``);
+      their batch axes (``data.axes``), and labels, which are ignored;
+    - a data set (``torch.utils.data.Dataset``, anything with a length and items) or a list of examples, of which
+      ``collate`` makes batches, by default PyTorch's own ``default_collate``;
     - an iterable of batches (a DataLoader, a list of mappings), each in one of the forms of ``train.inputs``; labels
       are ignored.
 
-    Arrays are cut into batches of ``batch`` examples. ``parameters``: argument of the forward -> is it required?
-    ``dynamic`` may name the batch axes of inputs.
+    Arrays and examples are put into batches of ``batch``. ``parameters``: argument of the forward -> is it required?
+    ``dynamic`` may name the batch axes of inputs. Where data can be read in two ways, such as a list of tensors
+    (examples or batches?), ``fits`` decides: the first way whose batches the module computes on.
 
     Raises:
-        DataError: as :func:`collect_inputs`; an input is no tensor; a required argument is missing.
+        DataError: as :func:`collect_inputs`; an input is no tensor; a required argument is missing; both ways fit.
     """
-    if _is_whole(data):
-        names, whole = read_inputs((data,), parameters)
-        axes = _axes(dynamic, names or first_arguments(parameters, len(whole)), [whole])
-        parts = zip(*(tensor.split(batch, axis) for tensor, axis in zip(whole, axes, strict=True)), strict=True)
-        return collect_inputs(((names, part) for part in parts), examples, axes=lambda *_: axes).of(parameters)
-    if not isinstance(data, Iterable) or isinstance(data, str):
-        raise DataError(
-            f"data is {type(data).__name__}; give an array, a tensor, a tuple or mapping of them, or a DataLoader"
-        )
 
-    def axes_of(names: Sequence[str], batches: Sequence[BatchInputs]) -> tuple[int, ...]:
+    def find(names: Sequence[str], batches: Sequence[BatchInputs]) -> tuple[int, ...]:
         return _axes(dynamic, names or first_arguments(parameters, len(batches[0])), batches)
 
-    return collect_inputs((read_inputs(item, parameters) for item in data), examples, axes=axes_of).of(parameters)
+    ways = _ways(data, parameters, batch, collate, find)
+    chosen = ways[0] if fits is None or len(ways) == 1 else _fitting(ways, fits, data)
+    return collect_inputs(chosen(), examples, axes=find, of_one=True).of(parameters)
 
 
 def _axes(dynamic: Dynamic, names: Sequence[str], batches: Sequence[BatchInputs]) -> tuple[int, ...]:
@@ -56,51 +69,131 @@ def _axes(dynamic: Dynamic, names: Sequence[str], batches: Sequence[BatchInputs]
 
 
 def collect_inputs(
-    batches: Iterable[tuple[tuple[str, ...], BatchInputs]],
-    examples: int,
-    axes: Callable[[Sequence[str], Sequence[BatchInputs]], tuple[int, ...]] | None = None,
+    batches: Iterable[NamedInputs], examples: int, axes: _FindAxes | None = None, *, of_one: bool = False
 ) -> CalibrationInputs:
-    """Return the first ``examples`` of batches ``(names, inputs)``.
+    """Return the first ``examples`` of batches ``(names, inputs)``, in types that files take.
 
     Args:
         batches: names, none if by position, and inputs.
         examples: how many.
         axes: names and all batches -> the axis of each input that counts examples; by default as ``data.axes`` finds.
+        of_one: whether a single example is enough.
 
     Raises:
         DataError: there are fewer than two; an input is not finite; the names differ between batches.
     """
     names: tuple[str, ...] | None = None
     kept: list[BatchInputs] = []
+    notes: dict[str, None] = {}
     find = axes or partial(_axes, None)
     seen = 0
-    for own, inputs in batches:
+    for own, raw in batches:
         if names not in (None, own):
             raise DataError(
                 f"a batch has the inputs {list(own)} and the first had {list(names or ())}; give all the same"
             )
         names = own
+        notes |= dict.fromkeys(_conversions(own, raw))
+        inputs = tuple(map(as_input, raw))
         if any(tensor.is_floating_point() and not torch.isfinite(tensor).all() for tensor in inputs):
             raise DataError("the inputs have NaN or infinity; remove such examples")
         kept.append(inputs)
         seen += inputs[0].shape[find(own, [inputs])[0]]
         if seen >= examples:
             break
-    if seen < 2:
+    if seen == 1 and of_one:
+        notes["there is one example, so the ranges of activations come from it alone; give a few hundred"] = None
+    elif seen < 2:
         raise DataError("calibration and comparison need at least two examples; give more data")
-    found = CalibrationInputs(tuple(kept), names or (), find(names or (), kept))
+    found = CalibrationInputs(tuple(kept), names or (), find(names or (), kept), tuple(notes))
     return found.first(examples, cut=True)
 
 
-def _is_whole(data: Any) -> bool:
-    """Return whether the data are inputs of all examples rather than batches."""
-    if isinstance(data, tuple | list):
-        return bool(data) and all(map(is_array, data))
-    # A dataclass that is iterated is a loader.
-    iterated = isinstance(data, Iterable) and not isinstance(data, Mapping)
-    return is_array(data) or (named_fields(data) is not None and not iterated)
+def _conversions(names: tuple[str, ...], raw: BatchInputs) -> Iterator[str]:
+    for place, tensor in enumerate(raw):
+        made = as_input(tensor[:0]).dtype
+        if made != tensor.dtype:
+            name = names[place] if names else f"input {place}"
+            kinds = [str(kind).removeprefix("torch.") for kind in (tensor.dtype, made)]
+            yield f"{name} came in {kinds[0]}; it is {kinds[1]} in the file, and so should be what it is run on"
 
 
-def is_array(value: Any) -> bool:
-    """Return whether a value is an array or a tensor."""
-    return isinstance(value, torch.Tensor | np.ndarray)
+def _ways(
+    data: Any,
+    parameters: Mapping[str, bool],
+    batch: int,
+    collate: Callable[[list[Any]], Any] | None,
+    find: _FindAxes,
+) -> list[_Way]:
+    """Return the ways to read data as batches, the likeliest first."""
+    if collate is None and is_whole(data, parameters):
+        item = data if isinstance(data, tuple | list) else (data,)
+        ways: list[_Way] = [
+            lambda: _whole(item, parameters, batch, find),
+            lambda: _whole(one_example(item), parameters, batch, find),
+        ]
+        several = isinstance(data, tuple) and len(parameters) == 1 and len(data) > 1
+        return [*ways, lambda: _whole((data,), parameters, batch, find)] if several else ways
+    if (not isinstance(data, Iterable) and not holds_samples(data)) or isinstance(data, str):
+        raise DataError(
+            f"data is {type(data).__name__}; give an array, a tensor, a tuple or mapping of them, a data set, or a "
+            "DataLoader"
+        )
+    with user_code(f"data ({type(data).__name__})"):
+        items = replayable(data)
+        first = next(items(), None)
+    if first is None:
+        raise DataError(f"data is an empty {type(data).__name__}; give at least two examples")
+
+    def samples() -> Iterator[NamedInputs]:
+        return (_read(item, parameters) for item in collated(_each(items()), batch, collate))
+
+    def batches() -> Iterator[NamedInputs]:
+        return (_read(item, parameters) for item in _each(items()))
+
+    if collate is not None or holds_samples(data):
+        return [samples]
+    if hasattr(data, "__len__") and not isinstance(data, list | tuple):
+        return [batches]
+    return [samples, batches] if is_sample(first) else [batches, samples]
+
+
+def _fitting(ways: list[_Way], fits: Fits, data: Any) -> _Way:
+    """Return the way that fits best, of equal ones the first; a list of tensors must fit one way alone."""
+    scores = [_score(way, fits) for way in ways]
+    best = max(scores)
+    if isinstance(data, list) and is_array(data[0]) and data[0].ndim > 1 and scores.count(best) > 1 and best:
+        raise DataError(
+            f"data is a list of {len(data)} tensors of the shape {tuple(data[0].shape)}, and the module computes on "
+            "them as batches and as examples: write torch.cat(data) if they are batches, torch.stack(data) if each is "
+            "one example"
+        )
+    return ways[scores.index(best)] if best else ways[0]
+
+
+def _score(way: _Way, fits: Fits) -> int:
+    try:
+        names, raw = next(iter(way()))
+    except (DataError, StopIteration):
+        return 0
+    return fits((names, tuple(map(as_input, raw))))
+
+
+def _read(item: Any, parameters: Mapping[str, bool]) -> NamedInputs:
+    return read_raw_inputs(item, parameters)
+
+
+def _each(items: Iterator[Any]) -> Iterator[Any]:
+    """Yield the items of a user's iterable, whose errors name it."""
+    while True:
+        with user_code("the data"):
+            batch = list(islice(items, 1))
+        if not batch:
+            return
+        yield batch[0]
+
+
+def _whole(item: Any, parameters: Mapping[str, bool], batch: int, find: _FindAxes) -> Iterator[NamedInputs]:
+    names, whole = read_raw_inputs(item, parameters, whole=True)
+    parts = (tensor.split(batch, axis) for tensor, axis in zip(whole, find(names, [whole]), strict=True))
+    return ((names, part) for part in zip(*parts, strict=True))

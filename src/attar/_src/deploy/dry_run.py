@@ -90,6 +90,10 @@ def dry_run(module: nn.Module, use: FileInfo, inputs: CalibrationInputs, *, dyna
     """Capture a module for training, and check that it can be deployed untouched (:func:`check_deployable`).
 
     ``dynamic``: the axes of inputs whose length varies.
+
+    Raises:
+        DataError: inputs vary in length along an axis that ``dynamic`` fixes.
+        ModelError: the module cannot be captured.
     """
     example, axes, inputs = example_of(inputs, dynamic)
     captured = capture(module, example, names=inputs.names, dynamic=axes)

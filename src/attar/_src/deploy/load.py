@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Port
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.core.errors import ModelError
+from attar._src.core.fields import argument_of, python_word
 from attar._src.core.tensors import DTYPES
 from attar._src.data.axes import Axes
-from attar._src.deploy.build_module import shape_faults
+from attar._src.deploy.checkpoint import shape_faults
+from attar._src.model.forms.as_module import as_module
 from attar._src.model.interface import forward_parameters
 from attar._src.model.trace import trace
 from attar._src.model.traced import TracedModel
@@ -31,7 +34,7 @@ def load(path: str | Path, into: nn.Module, *, limits: Limits | None = None) -> 
 
     Args:
         path: a ``.attar`` file.
-        into: a module of the same architecture; the decoded weights replace its state.
+        into: a module of the same architecture, also in a wrapper; the decoded weights replace its state.
         limits: limits on what the file may allocate; the defaults of :class:`Limits` if None.
 
     Returns:
@@ -44,6 +47,7 @@ def load(path: str | Path, into: nn.Module, *, limits: Limits | None = None) -> 
         ModelError: the module has another architecture (the message has the tensors that do not fit), or parametrized
             weights, or the file has several graphs.
     """
+    into, _ = as_module(into)
     artifact = open_artifact(path, limits=limits)
     if len(artifact.manifest.graphs) > 1:
         several = [graph.name for graph in artifact.manifest.graphs]
@@ -52,10 +56,10 @@ def load(path: str | Path, into: nn.Module, *, limits: Limits | None = None) -> 
     example = tuple(torch.from_numpy(np.zeros(port.example or (), DTYPES[port.dtype])) for port in record.inputs)
     axes = [Axes(port.batch_axis, _symbolic(port)) for port in record.inputs]
     parameters = forward_parameters(into)
-    # The exporter renames Python's own words: input -> input_1.
-    names = [port.name if port.name in parameters else port.name.removesuffix("_1") for port in record.inputs]
+    known = [_argument(port.name, parameters) for port in record.inputs]
     # Inputs of *args have no name in the signature; they are matched by position.
-    traced = trace(into, example, names=names if parameters.keys() >= set(names) else (), dynamic=axes)
+    names = known if all(argument_of(name, parameters) for name in known) else ()
+    traced = trace(into, example, names=names, dynamic=axes)
     untouched = CompressedModel.of(traced)
     tensors = {name: artifact.tensor(name) for name in untouched.stored() if name in artifact.names}
     _check(artifact, traced, untouched)
@@ -65,6 +69,12 @@ def load(path: str | Path, into: nn.Module, *, limits: Limits | None = None) -> 
     _refuse_computed(into, traced, artifact)
     _fill(into, artifact, traced)
     return compressed.simulate()
+
+
+def _argument(port: str, parameters: Mapping[str, bool]) -> str:
+    """Return the argument of an input: the exporter renames Python's own words, input -> input_1."""
+    own = python_word(port)
+    return own if port not in parameters and own in parameters else port
 
 
 def _refuse_computed(module: nn.Module, traced: TracedModel, artifact: Artifact) -> None:

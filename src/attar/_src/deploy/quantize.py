@@ -5,27 +5,26 @@ trace -> dry run -> quantize -> pack -> decode -> parity -> file
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import fx, nn
+from torch import fx
 
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Preprocessing
 from attar._src.core.scheme import Granularity
 from attar._src.core.spec import build_spec
 from attar._src.data.axes import Dynamic
-from attar._src.deploy.calibration_inputs import calibration_inputs
 from attar._src.deploy.dry_run import check_deployable, example_of
 from attar._src.deploy.fidelity import ComparedExamples, labelled_examples
+from attar._src.deploy.first_run import prepare
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
 from attar._src.deploy.tolerance import TOLERANCE, Tolerance
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.unquantized import left_in_floating_point
-from attar._src.model.interface import forward_parameters
 from attar._src.model.trace import trace
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo
@@ -34,7 +33,10 @@ from attar._src.work.context import Context
 
 @dataclass(frozen=True)
 class QuantizationResult:
-    """A quantized module, the inputs and metadata for its file, and the parity of the untouched module's file."""
+    """A quantized module, the inputs and metadata for its file, and the parity of the untouched module's file.
+
+    ``notes`` say, by topic, what was done to the module and the data to make them fit.
+    """
 
     compressed: CompressedModel
     data: CalibrationInputs
@@ -43,6 +45,7 @@ class QuantizationResult:
     examples: ComparedExamples
     tolerance: Tolerance | None = TOLERANCE
     limits: Limits | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def left(self) -> dict[str, str]:
@@ -79,11 +82,12 @@ class QuantizationResult:
             examples=self.examples,
             tolerance=self.tolerance,
             limits=limits or self.limits,
+            notes=self.notes,
         )
 
 
 def quantize(
-    module: nn.Module,
+    module: Any,
     data: Any,
     *,
     bits: int = 4,
@@ -100,6 +104,7 @@ def quantize(
     tolerance: Tolerance | Mapping[str, float] | None = TOLERANCE,
     examples: int = 512,
     batch: int = 64,
+    collate: Callable[[list[Any]], Any] | None = None,
     dynamic: Dynamic = None,
     preprocessing: Preprocessing | None = None,
     task: str | None = None,
@@ -111,10 +116,13 @@ def quantize(
     """Quantize a trained module after training.
 
     Args:
-        module: any float32 ``nn.Module`` that ``torch.export`` can trace; it is not changed.
+        module: any ``nn.Module`` that ``torch.export`` can trace, a program of ``torch.export`` or the path of a
+            ``.pt2`` file. It is not changed, except that a lazy module gets its parameters. Wrappers
+            (``DataParallel``, ``torch.compile``) are looked through; other types and devices become float32 on the CPU.
         data: real inputs for calibration and comparison, preprocessed: an array or tensor, a tuple of them (several
             inputs), a mapping or dataclass of them by argument, or batches of these, such as a DataLoader or a list of
-            mappings. Optional arguments that are missing keep their defaults.
+            mappings; a data set or a list of examples. Optional arguments that are missing keep their defaults, labels
+            are ignored.
         bits: bits of a weight, 2 to 8.
         activations: bits of an activation, 2 to 8; None leaves activations in floating point.
         granularity: which weights share a scale: ``channel``, ``tensor``, ``group:SIZE``, ``bucket:SIZE``.
@@ -132,6 +140,7 @@ def quantize(
             ``{"equal_predictions": 0.9}`` or ``{"signal_to_noise_db": 10}`` (:class:`Tolerance`); None for none.
         examples: largest number of inputs to use.
         batch: inputs per batch, if ``data`` is not batched.
+        collate: makes a batch of a list of examples, as the ``collate_fn`` of a DataLoader; pads them, for example.
         dynamic: axes of the inputs whose length may vary at run time: of every input, ``(0, 1)``, or of inputs by name,
             the batch axis first: ``{"x": (0, 1), "state": (1,)}`` for a recurrent state ``(layers, batch, hidden)``.
             By default the batch axes, and those whose length differs between batches. Without the batch axis, as with
@@ -146,6 +155,7 @@ def quantize(
         The quantized module; ``.save(path)`` writes it, ``.module`` runs it in PyTorch.
 
     Raises:
+        DataError: the data do not fit the module; the message has the nearest fix.
         ModelError: the module cannot be traced or exported; the message has the operator.
         UnknownName: a glob or name matches nothing; the message has the nearest.
         SpecError: an option is invalid.
@@ -172,11 +182,11 @@ def quantize(
         correct_bias=correct_bias,
     )
     loss = build_spec(Tolerance, where="tolerance", **tolerance) if isinstance(tolerance, Mapping) else tolerance
-    inputs = calibration_inputs(data, forward_parameters(module), examples=examples, batch=batch, dynamic=dynamic)
+    module, inputs, notes = prepare(module, data, examples=examples, batch=batch, collate=collate, dynamic=dynamic)
     use = FileInfo(preprocessing, task, tuple(class_names), metric, licence)
     example, axes, inputs = example_of(inputs, dynamic)
     compared = labelled_examples(inputs, labels, metric)
     traced = trace(module, example, names=inputs.names, dynamic=axes)
     dry_run = check_deployable(module, traced, use, inputs, limits=limits)
     compressed = stage.run(CompressedModel.of(traced), Context(inputs))
-    return QuantizationResult(compressed, inputs, use, dry_run, compared, loss, limits)
+    return QuantizationResult(compressed, inputs, use, dry_run, compared, loss, limits, notes)

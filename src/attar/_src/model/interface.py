@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import SUPPORTED_NODES, tree_leaves
 
 from attar._src.core.errors import ModelError
-from attar._src.core.fields import main_output_name, named_fields
+from attar._src.core.fields import argument_of, main_output_name, named_fields
 
 _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -101,16 +101,42 @@ def flat_entry(module: nn.Module, names: Sequence[str], method: str = "forward")
 
 def _arguments(function: Any, names: Sequence[str], inputs: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return what a call passes by position and by name: by position up to the first argument it skips."""
-    if not names:
-        return tuple(inputs), {}
     parameters = inspect.signature(function).parameters
+    # By convention (Hugging Face) None lets the configuration decide, and the cache is no tensor.
+    off = {"use_cache": False} if _is_none(parameters.get("use_cache")) and "use_cache" not in names else {}
+    if not names:
+        return tuple(inputs), off if len(inputs) <= [*parameters, "use_cache"].index("use_cache") else {}
+    names, inputs = _rebuilt(names, inputs, parameters)
     ordered = [name for name, given in parameters.items() if given.kind in _BY_POSITION]
     matches = [name == own for name, own in zip(names, ordered, strict=False)]
     together = [*matches, False].index(False)
     # A name that is no parameter belongs to *args.
     if not all(name in parameters for name in names[together:]):
         together = len(names)
-    return tuple(inputs[:together]), dict(zip(names[together:], inputs[together:], strict=True))
+    return tuple(inputs[:together]), off | dict(zip(names[together:], inputs[together:], strict=True))
+
+
+def _is_none(parameter: Parameter | None) -> bool:
+    return parameter is not None and parameter.default is None
+
+
+def _rebuilt(
+    names: Sequence[str], inputs: Sequence[Any], parameters: Mapping[str, Parameter]
+) -> tuple[list[str], list[Any]]:
+    """Return arguments and their values: ``h_0`` and ``h_1`` are the tuple of an argument ``h``, if there is one."""
+    known = {f"*{name}" if each.kind is Parameter.VAR_POSITIONAL else name: False for name, each in parameters.items()}
+    given: dict[str, Any] = {}
+    entries: dict[str, dict[str, Any]] = {}
+    for name, value in zip(names, inputs, strict=True):
+        owner = argument_of(name, known, names)
+        if owner is None or owner == name or owner.startswith("*"):
+            given[name] = value
+        else:
+            given[owner] = entries.setdefault(owner, {})
+            entries[owner][name.removeprefix(f"{owner}_")] = value
+    for owner, parts in entries.items():
+        given[owner] = tuple(parts.values()) if all(map(str.isdigit, parts)) else parts
+    return [*given], [*given.values()]
 
 
 def flatten_outputs(output: Any) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ from attar._src.model.chains.derived import fold_derived
 from attar._src.model.export.decompositions import decompose
 from attar._src.model.export.refusals import not_exported
 from attar._src.model.fold import Folding, Refusal, clean, fold_batch_norms, merge_batch_norms, separate_biases
+from attar._src.model.forms.as_module import as_module
 from attar._src.model.ports import describe_ports, name_inputs, name_outputs, name_values
 from attar._src.model.programs import state_of
 from attar._src.model.recurrent.onnx_layers import TRANSLATIONS
@@ -37,7 +38,7 @@ _SIZES: Any = torch.fx.experimental._config
 
 
 def trace(
-    module: nn.Module,
+    module: Any,
     example: Sequence[torch.Tensor],
     *,
     names: Sequence[str] = (),
@@ -47,7 +48,7 @@ def trace(
     """Trace ``module`` in evaluation mode; it keeps its state and mode.
 
     Args:
-        module: any module that ``torch.export`` can trace; float32 parameters.
+        module: any module that ``torch.export`` can trace, in a form that :func:`as_module` takes.
         example: its inputs, at least two long along every dynamic axis.
         names: the arguments these are; by default the first ones.
         dynamic: axes whose length may vary, the same numbers for every input, or the axes of each.
@@ -56,6 +57,7 @@ def trace(
     Raises:
         ModelError: an operator or a piece of Python cannot be exported; the message names it.
     """
+    module, _ = as_module(module)
     return deploy_graph(module, capture(module, example, names=names, dynamic=dynamic, method=method, train=False))
 
 

@@ -6,9 +6,8 @@ read once, for the report, after all models are packed.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -16,20 +15,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from attar._src.artifact.manifest import Preprocessing
-from attar._src.core.digest import digest
-from attar._src.core.errors import DataError, SpecError, UnknownName
+from attar._src.core.errors import DataError, SpecError, UnknownName, prefixed_errors
 from attar._src.core.registry import load_object
 from attar._src.data.dataset import Dataset, holdout
 from attar._src.data.preprocessing import find_preprocessing
-from attar._src.data.registry import DATASETS, load_dataset
-from attar._src.deploy.calibration_inputs import collect_inputs, is_array
+from attar._src.data.registry import DATASETS, call_factory, load_dataset
+from attar._src.deploy.calibration_inputs import collect_inputs
 from attar._src.measure.accuracy import AccuracyMetric
+from attar._src.measure.class_layout import IGNORE_INDEX
 from attar._src.pipeline import loader_checks
+from attar._src.pipeline.split import Split, read_split
 from attar._src.recipe.parts import DataSpec
 from attar._src.train.feed import ArrayFeed, LoaderFeed, preprocessor
+from attar._src.train.inputs import SharedParameters, read_raw_inputs
 from attar._src.train.seeds import derive_seed, seed_everything
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import FileInfo
@@ -40,33 +40,11 @@ _SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
-    """Examples of one split: raw arrays ``(N, ...)``, targets int64 or float32 ``(N, ...)``; or a loader of batches."""
-
-    inputs: tuple[NDArray[Any], ...] = ()
-    targets: NDArray[Any] | None = None
-    loader: Iterable[Any] | None = None
-
-    @property
-    def examples(self) -> int | None:
-        """Number of examples; None if a loader does not tell."""
-        return len(self.inputs[0]) if self.loader is None else loader_checks.count_examples(self.loader)
-
-    def take(self, indices: NDArray[np.int64]) -> Split:
-        """Return the examples of arrays at ``indices``, in that order."""
-        targets = None if self.targets is None else self.targets[indices]
-        return Split(tuple(each[indices] for each in self.inputs), targets)
-
-    def digest(self) -> str:
-        """Return the SHA-256 of the arrays, or of a loader's sizes and first batches."""
-        if self.loader is not None:
-            return loader_checks.loader_digest(self.loader)
-        return digest(self.inputs if self.targets is None else (*self.inputs, self.targets))
-
-
-@dataclass(frozen=True, eq=False)
 class DataSplits:
-    """The splits of a recipe's data, and what files say of them (``use``)."""
+    """The splits of a recipe's data, and what files say of them (``use``).
+
+    ``highest``: split -> the largest integer target in its arrays, or in the batches that :meth:`check_loaders` read.
+    """
 
     name: str
     train: Split
@@ -74,6 +52,7 @@ class DataSplits:
     test: Split
     use: FileInfo
     data: DataSpec
+    highest: dict[str, int] = field(default_factory=dict)
 
     @property
     def has_classes(self) -> bool:
@@ -85,8 +64,10 @@ class DataSplits:
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         return {"name": self.name} | {name: split.digest() for name, split in splits.items() if split is not None}
 
-    def check_loaders(self, models: Mapping[str, Mapping[str, bool]]) -> None:
+    def check_loaders(self, models: Mapping[str, Mapping[str, bool]], ignore_index: int = IGNORE_INDEX) -> None:
         """Check the first batches of loaders; ``models`` has the parameters of each model.
+
+        Also note the :attr:`highest` target of each split.
 
         Raises:
             DataError: batches lack a required argument of a model, or targets of validation or test differ in shape
@@ -94,11 +75,15 @@ class DataSplits:
         """
         if self.train.loader is not None:
             loader_checks.check_arguments(self.train.loader, models)
-        for name, split in (("validation", self.validation), ("test", self.test)):
-            if split is not None and split.loader is not None:
-                batches = self.feed(split, next(iter(models.values()))).once()
-                for _ in islice(loader_checks.with_equal_targets(batches, name), loader_checks.LOOKED_AT):
-                    pass
+        for name, split in (("train", self.train), ("validation", self.validation), ("test", self.test)):
+            seen = [] if split is None or split.targets is None else [torch.from_numpy(split.targets)]
+            if split is not None and split.loader is not None and name != "train":
+                batches = self.feed(split, SharedParameters(*models.values())).once()
+                looked = islice(loader_checks.with_equal_targets(batches, name), loader_checks.LOOKED_AT)
+                seen = [batch.targets for batch in looked if batch.targets is not None]
+            counted = [each[each != ignore_index] for each in seen if not each.is_floating_point()]
+            labels = [int(each.max()) for each in counted if each.numel()]
+            self.highest.update({name: max(labels)} if labels else {})
 
     def feed(
         self,
@@ -118,8 +103,12 @@ class DataSplits:
         """
         if split.loader is not None:
             return LoaderFeed(split.loader, parameters, seed=seed, rank=rank, world=world)
+        names: tuple[str, ...] = split.names
+        inputs: tuple[Any, ...] = split.inputs
+        if names and parameters:
+            names, inputs = read_raw_inputs(dict(zip(names, inputs, strict=True)), parameters)
         return ArrayFeed(
-            split.inputs,
+            inputs,
             split.targets,
             batch=batch,
             prepare=preprocessor(self.use.preprocessing),
@@ -127,6 +116,7 @@ class DataSplits:
             seed=seed,
             rank=rank,
             world=world,
+            names=names,
         )
 
     def calibration(self, parameters: Mapping[str, bool]) -> CalibrationInputs:
@@ -155,8 +145,8 @@ def load_splits(data: DataSpec, folder: Path, *, task: str | None, metric: str) 
         DataError: examples are missing or have the wrong form.
     """
     items = _user_items(data, folder)
-    train, test = (_split(items[name], name) for name in ("train", "test"))
-    validation = None if items["validation"] is None else _split(items["validation"], "validation")
+    train, test = (read_split(items[name], name) for name in ("train", "test"))
+    validation = None if items["validation"] is None else read_split(items["validation"], "validation")
     if validation is None and data.validation != 0:
         train, validation = _hold_out(train, data)
     if test.targets is None and test.loader is None:
@@ -197,35 +187,10 @@ def _load(data: DataSpec, folder: Path, split: str) -> Any:
     word, _, argument = source.partition(":")
     if word in set(DATASETS):
         return load_dataset(f"{word}:{folder / Path(argument).expanduser()}" if argument else source, split)
-    factory = load_object(source)
-    try:
-        inspect.signature(factory).bind(split=split)
-    except TypeError as error:
-        raise SpecError(f"recipe.data.source: {source!r} cannot be called with split={split!r}: {error}") from error
+    load_object(source)  # an import may draw random numbers
     seed_everything(derive_seed(data.seed, "data", split))
-    return factory(split=split)
-
-
-def _split(item: Any, name: str) -> Split:
-    """Convert a user's object to a split."""
-    if isinstance(item, Dataset):
-        return Split((item.x,), item.y)
-    x, y = item if isinstance(item, tuple | list) and len(item) == 2 else (item, None)
-    arrays = (x,) if is_array(x) else x
-    if isinstance(arrays, tuple | list) and arrays and all(map(is_array, arrays)):
-        inputs = tuple(map(_array, arrays))
-        targets = None if y is None else _targets(y, name)
-        counts = [len(each) for each in (*inputs, *([] if targets is None else [targets]))]
-        if len(set(counts)) > 1 or not counts[0]:
-            raise DataError(f"recipe.data.source: {name} has arrays of {counts} examples; give all the same number")
-        return Split(inputs, targets)
-    if isinstance(item, Iterable) and not isinstance(item, str | torch.utils.data.Dataset):
-        return Split(loader=item)
-    hint = "; put it into a DataLoader" if isinstance(item, torch.utils.data.Dataset) else ""
-    raise DataError(
-        f"recipe.data.source: {name} is a {type(item).__name__}{hint}; give a Dataset of Attar, arrays (x, y) or a "
-        "DataLoader"
-    )
+    with prefixed_errors("recipe.data.source"):
+        return call_factory(source, split)
 
 
 def _hold_out(train: Split, data: DataSpec) -> tuple[Split, Split | None]:
@@ -273,17 +238,3 @@ def _name_of(source: Any) -> str:
         path, _, name = source.rpartition(":")
         return f"{Path(path).name}:{name}" if path else name
     return "examples given as objects"
-
-
-def _array(value: Any) -> NDArray[Any]:
-    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
-    return array.astype(np.float32) if array.dtype == np.float64 else array
-
-
-def _targets(value: Any, name: str) -> NDArray[Any]:
-    array = _array(value)
-    if array.dtype.kind in "biu":
-        return array.astype(np.int64)
-    if array.dtype.kind != "f" or not np.isfinite(array).all():
-        raise DataError(f"recipe.data.source: targets of {name} are {array.dtype}; finite numbers were expected")
-    return array.astype(np.float32)

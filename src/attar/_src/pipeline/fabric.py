@@ -95,9 +95,17 @@ def log_epoch(fabric: Fabric, row: dict[str, Any]) -> None:
     fabric.log_dict(figures, step=row["epoch"])
 
 
+def _file(recipe: Recipe, weights: str | None) -> str | None:
+    """Return the file of weights, without the entry of ``x.pt:ema``."""
+    before, colon, _ = (weights or "").rpartition(":")
+    return before if colon and not (recipe.folder / expand_path(weights or "")).is_file() else weights
+
+
 def _other_files(recipe: Recipe) -> set[str]:
     """Return the files a recipe names without ``:name``: weights, ``.attar`` files, arrays such as ``npz:PATH``."""
-    files = {name for model in recipe.models.values() for name in (model.source.weights, model.source.file) if name}
+    sources = [model.source for model in recipe.models.values()]
+    files = {name for source in sources for name in (_file(recipe, source.weights), source.file) if name}
+    files |= {each.factory for each in sources if isinstance(each.factory, str) and each.factory.endswith(".pt2")}
     source = recipe.data.source
     word, _, argument = source.partition(":") if isinstance(source, str) else ("", "", "")
     return files | ({argument} if word in set(DATASETS) and argument else set())

@@ -14,7 +14,7 @@ from attar._src.core.digest import digest
 from attar._src.core.errors import DataError
 from attar._src.train.batch import Batch
 from attar._src.train.feed import LoaderFeed, length_of, seeded
-from attar._src.train.inputs import arguments_taken
+from attar._src.train.inputs import SharedParameters, arguments_taken
 
 #: Batches, and bytes, to read of a loader.
 LOOKED_AT, _BYTES = 64, 64 * 2**20
@@ -52,7 +52,12 @@ def check_arguments(loader: Iterable[Any], models: Mapping[str, Mapping[str, boo
     """Raise a DataError if the first batch lacks an argument that a model requires."""
     for name, parameters in models.items():
         try:
-            first = LoaderFeed(loader, parameters).first
+            LoaderFeed(loader, parameters)
+        except DataError as error:
+            raise DataError(f"recipe.models.{name}: {error}") from error
+    first = LoaderFeed(loader, SharedParameters(*models.values())).first
+    for name, parameters in models.items():
+        try:
             arguments_taken(parameters, first.names, len(first.inputs))
         except DataError as error:
             raise DataError(f"recipe.models.{name}: {error}") from error

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from attar._src.core.errors import ModelError, SpecError, missing_file
 from attar._src.core.registry import load_object
 from attar._src.deploy.build_module import build_module
+from attar._src.deploy.first_run import run_once
+from attar._src.model.forms.as_module import as_module, is_uninitialized
 from attar._src.model.interface import forward_parameters
 from attar._src.recipe.parts import SourceSpec
 from attar._src.recipe.recipe import Recipe
 from attar._src.recipe.reference import expand_path
 from attar._src.runtime.session import Session
+from attar._src.train.inputs import SharedParameters
 from attar._src.train.seeds import derive_seed, seed_everything
+from attar._src.work.calibration_inputs import CalibrationInputs
+
+#: Parameters of a module -> real inputs for it.
+InputsFor = Callable[[Mapping[str, bool]], CalibrationInputs]
 
 
 class ModelSource:
@@ -27,6 +35,7 @@ class ModelSource:
     Attributes:
         module: the module; None for a file.
         session: the opened file; None for a module.
+        notes: what was done to the module to make it fit, such as computing a float16 one in float32.
 
     Raises:
         SpecError: the factory or file does not exist or has the wrong type, or the factory returns the same parameters
@@ -34,8 +43,11 @@ class ModelSource:
         ModelError: the factory fails, or the weights do not fit.
     """
 
-    def __init__(self, name: str, source: SourceSpec, folder: Path, seed: int) -> None:
-        self.name, self.source, self.folder = name, source, folder
+    def __init__(
+        self, name: str, source: SourceSpec, folder: Path, seed: int, examples: InputsFor | None = None
+    ) -> None:
+        self.name, self.source, self.folder, self.examples = name, source, folder, examples
+        self.notes: tuple[str, ...] = ()
         self.module: nn.Module | None = None
         self.session: Session | None = None
         if source.file is not None:
@@ -46,7 +58,7 @@ class ModelSource:
             return
         self.module = self._build(seed)
         # A module passed as an object is trained in place, and restored after the run.
-        self._is_object = isinstance(source.factory, nn.Module)
+        self._is_object = isinstance(source.factory, nn.Module | torch.export.ExportedProgram)
         self._first = {key: value.clone() for key, value in self.module.state_dict().items()} if self._is_object else {}
         self._strides = {key: parameter.stride() for key, parameter in self.module.named_parameters()}
         if not self._is_object:
@@ -78,10 +90,14 @@ class ModelSource:
         factory, where = self.source.factory, f"recipe.models.{self.name}.source"
         weights = None if self.source.weights is None else self.folder / expand_path(self.source.weights)
         try:
-            factory = load_object(factory) if isinstance(factory, str) else factory
+            if isinstance(factory, str):
+                exported = factory.endswith(".pt2")
+                factory = self.folder / expand_path(factory) if exported else load_object(factory)
             # After the import, which may draw random numbers.
             seed_everything(derive_seed(seed, "model", self.name))
-            module = build_module(factory, self.source.arguments, weights)
+            module, self.notes = as_module(build_module(factory, self.source.arguments, weights))
+            if self.examples is not None and is_uninitialized(module):
+                run_once(module, self.examples(forward_parameters(module)))
         except ModelError as error:
             raise ModelError(f"{where}: {error}") from error
         except SpecError as error:
@@ -102,24 +118,22 @@ def _shared_weight(one: nn.Module, other: nn.Module) -> tuple[str, str] | None:
     return next(((own[id(parameter)], name) for name, parameter in named if id(parameter) in own), None)
 
 
-def shared_parameters(sources: Mapping[str, ModelSource]) -> dict[str, bool]:
+def shared_parameters(sources: Mapping[str, ModelSource]) -> SharedParameters:
     """Return argument of any model -> whether a model requires it; batches have the arguments of all models."""
-    parameters: dict[str, bool] = {}
-    for source in sources.values():
-        for name, required in source.parameters.items():
-            parameters[name] = parameters.get(name, False) or required
-    return parameters
+    return SharedParameters(*(source.parameters for source in sources.values()))
 
 
-def model_sources(recipe: Recipe) -> dict[str, ModelSource]:
-    """Return name -> source of every model of a recipe.
+def model_sources(recipe: Recipe, examples: InputsFor | None = None) -> dict[str, ModelSource]:
+    """Return name -> source of every model of a recipe; ``examples`` give lazy modules their parameters.
 
     Raises:
         SpecError, ModelError, ArtifactError: a module cannot be made or a file cannot be opened.
         SpecError: two models share a parameter.
     """
     seed = recipe.seeds[0]
-    sources = {name: ModelSource(name, model.source, recipe.folder, seed) for name, model in recipe.models.items()}
+    sources = {
+        name: ModelSource(name, model.source, recipe.folder, seed, examples) for name, model in recipe.models.items()
+    }
     modules = [(name, source.module) for name, source in sources.items() if source.module is not None]
     for (one, first), (other, second) in combinations(modules, 2):
         shared = _shared_weight(first, second)

@@ -200,6 +200,12 @@ class RunModels:
         self.fabric.barrier()
         return build()
 
+    def _notes(self, name: str) -> dict[str, str]:
+        """Return what was done to a module and its data to make them fit, by topic."""
+        evaluated = [note] if (note := self.dry_runs[name].note) else []
+        said = {"training": evaluated, "module": self.sources[name].notes, "data": self.calibration.notes}
+        return {topic: "; ".join(sentences) for topic, sentences in said.items() if sentences}
+
     def _log(self, where: Mapping[str, Any], row: Mapping[str, Any]) -> None:
         self.folder.journal.add("epoch", **where, **row)
         log_epoch(self.fabric, {**where, **row})
@@ -230,7 +236,7 @@ class RunModels:
             floating={} if floating is None else {MAIN: floating},
             examples=examples,
             tolerance=self.recipe.tolerance,
-            notes={"training": dry_run.note} if dry_run.note else {},
+            notes=self._notes(name),
             budget=next((each for stage in reversed(stages) if (each := stage.size_budget()) is not None), None),
         )
         self.folder.journal.add(

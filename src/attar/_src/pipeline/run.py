@@ -77,7 +77,7 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, resume: bool = False, c
     with interruptible(), references_from(recipe.folder), writing(out), threads_kept():
         metric = find(recipe.metric, recipe.class_layout)
         splits = load_splits(recipe.data, recipe.folder, task=recipe.task, metric=metric[0])
-        sources = model_sources(recipe)
+        sources = model_sources(recipe, splits.calibration)
         check_requirements(recipe, splits, sources)
         folder = RunFolder(out, run_facts(recipe, splits), resume=resume, first=is_first(recipe))
         try:

@@ -5,6 +5,7 @@ A file only describes an object, so a recipe with objects can be run from Python
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import os
@@ -41,7 +42,7 @@ def to_json(value: Any) -> Any:
         return [to_json(item) for item in value]
     if isinstance(value, PLAIN):
         return str(value) if isinstance(value, Path) else value
-    named = value if isinstance(value, type) or hasattr(value, "__qualname__") else type(value)
+    named: Any = value if isinstance(value, type) or hasattr(value, "__qualname__") else type(value)
     described = {"object": f"{named.__module__}.{named.__qualname__}", **_code(named)}
     return described | {"state": _digest(value)} if isinstance(value, nn.Module) else described
 
@@ -61,6 +62,7 @@ def _fields(spec: BaseModel) -> dict[str, Any]:
     return {name: getattr(spec, name) for name in type(spec).model_fields} | (spec.model_extra or {})
 
 
+@functools.cache  # examples may be many objects of one class
 def _code(named: Any) -> dict[str, str]:
     try:
         return {"code": hashlib.sha256(inspect.getsource(named).encode()).hexdigest()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attar._src.artifact.manifest import Preprocessing
-from attar._src.core.errors import DataError, SpecError
+from attar._src.core.errors import DataError, SpecError, user_code
 from attar._src.runtime.preprocess import preprocess
 from attar._src.train.augment import Augmentation, apply_endless, apply_finite, count_finite_variants, count_variants
 from attar._src.train.batch import Batch, Feed
@@ -39,6 +39,7 @@ class ArrayFeed(Feed):
         prepare: raw examples -> the first input.
         rank, world: this rank, and the number of ranks.
         allowed: int64 ``(n, k)``, the variants each example may take; None for all.
+        names: the arguments the inputs are; none if they are by position.
 
     Raises:
         DataError: the arrays differ in length, or ``allowed`` does not fit them.
@@ -54,6 +55,7 @@ class ArrayFeed(Feed):
     rank: int = 0
     world: int = 1
     allowed: Tensor | None = None
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # A frozen object sets its own fields this way.
@@ -111,7 +113,7 @@ class ArrayFeed(Feed):
             index = order[start : start + share]
             made = self.at(index, chosen[index])
             first = apply_endless(self.augment, made.inputs[0], noise)
-            yield Batch((first, *made.inputs[1:]), made.targets, index, made.variant)
+            yield replace(made, inputs=(first, *made.inputs[1:]))
 
     def once(self) -> Iterator[Batch]:
         for index in torch.arange(self.examples).split(self.batch):
@@ -122,7 +124,7 @@ class ArrayFeed(Feed):
         first = self.prepare(apply_finite(self.augment, self.inputs[0][index], variant))
         inputs = (first, *(as_input(each[index]) for each in self.inputs[1:]))
         targets = None if self.targets is None else self.targets[index]
-        return Batch(inputs, targets, index, None if self.variants is None else variant)
+        return Batch(inputs, targets, index, None if self.variants is None else variant, self.names)
 
     def _choose(self, generator: torch.Generator) -> Tensor:
         """Return a variant for every example, int64 ``(n,)``."""
@@ -212,11 +214,11 @@ def seeded(loader: Iterable[Any], seed: int) -> Iterator[Any]:
         generator = getattr(each, "generator", None)
         if isinstance(generator, torch.Generator):
             generator.manual_seed(seed)
-    isolated = IsolatedRandom(seed)
-    with isolated:
+    isolated, what = IsolatedRandom(seed), f"the data ({type(loader).__name__})"
+    with isolated, user_code(what):
         batches = iter(loader)
     while True:
-        with isolated:
+        with isolated, user_code(what):
             item = next(batches, None)
         if item is None:
             return

@@ -5,11 +5,18 @@
 | a tensor or array                               | the first argument                | none               |
 | ``(inputs,)``, ``(inputs, targets)``            | one of the other forms            | the second entry   |
 | a tuple or list of tensors in place of a tensor | the first arguments               |                    |
+| tensors alone, as many as the forward can take  | the first arguments               | none, see below    |
 | a mapping, dataclass instance or named tuple    | arguments by name; None is skipped| by name, see below |
+
+Tensors alone are inputs as far as the forward can take them: with ``forward(ids, mask)``, ``(ids, mask)`` has no
+targets and ``(ids, mask, y)`` has. Two tensors are inputs and targets wherever the forward can do with one.
 
 Targets by name are the first of ``targets``, ``target``, ``labels``, ``label`` and ``y`` that is not an argument; else
 the first but ``y`` that is an optional argument (``labels`` of Hugging Face: a module computes its own loss with it, a
 file has no use for it). Other fields are ignored.
+
+An argument may be a tuple or a mapping of tensors: with ``forward(inputs)`` and ``x, lengths = inputs``, the batch
+``((x, lengths), y)`` gives the inputs ``inputs_0`` and ``inputs_1``.
 
 ``parameters`` maps the arguments of a module's forward, in order, to whether they are required.
 """
@@ -24,11 +31,40 @@ import torch
 from torch import Tensor
 
 from attar._src.core.errors import DataError
-from attar._src.core.fields import first_arguments, named_fields
+from attar._src.core.fields import argument_of, first_arguments, named_fields, python_word
 from attar._src.data.axes import batch_axes
 from attar._src.train.batch import Batch
 
-_TARGETS = ("targets", "target", "labels", "label", "y")
+#: Names of a batch's targets, the likeliest first.
+TARGETS = ("targets", "target", "labels", "label", "y")
+#: Integers that a file does not take -> the smallest that holds them.
+_WIDER = {torch.int16: torch.int32, torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
+
+
+class SharedParameters(dict[str, bool]):
+    """The arguments of several models -> whether one of them requires it.
+
+    Inputs by position belong to each model's own first arguments, so their number follows from each model alone.
+
+    Attributes:
+        least, most: how many inputs by position a batch has.
+    """
+
+    def __init__(self, *models: Mapping[str, bool]) -> None:
+        super().__init__()
+        for parameters in models:
+            for name, required in parameters.items():
+                self[name] = self.get(name, False) or required
+        self.least = max((_counts(each)[0] for each in models), default=0)
+        self.most = max((_counts(each)[1] for each in models), default=0)
+
+
+def _counts(parameters: Mapping[str, bool]) -> tuple[int, float]:
+    """Return how many inputs by position a forward requires, and how many it can take."""
+    if isinstance(parameters, SharedParameters):
+        return parameters.least, parameters.most
+    endless = any(name.startswith("*") for name in parameters)
+    return sum(parameters.values()), float("inf") if endless else len(parameters)
 
 
 def read_batch(item: Any, parameters: Mapping[str, bool]) -> Batch:
@@ -37,10 +73,8 @@ def read_batch(item: Any, parameters: Mapping[str, bool]) -> Batch:
     Raises:
         DataError: it has none of the forms above, lacks a required argument, or its tensors differ in length.
     """
-    names, inputs, rest = _read(item, parameters)
-    if len(rest) > 1:
-        raise DataError(f"a batch of {1 + len(rest)} entries; write ((first, second, ...), targets)")
-    targets = rest[0] if rest else None
+    names, raw, targets = _read(item, parameters)
+    inputs = tuple(map(as_input, raw))
     if targets is not None:
         targets = as_input(as_tensor(targets, "targets"))
         targets = targets if targets.is_floating_point() else targets.long()
@@ -48,6 +82,17 @@ def read_batch(item: Any, parameters: Mapping[str, bool]) -> Batch:
         given = "no targets" if targets is None else f"targets {tuple(targets.shape)}"
         raise DataError(f"a batch has inputs {[tuple(each.shape) for each in inputs]} and {given}; axis 0 must agree")
     return Batch(inputs, targets, names=names)
+
+
+def read_raw_inputs(
+    item: Any, parameters: Mapping[str, bool], *, whole: bool = False
+) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
+    """Return the names of a batch's inputs, none if they are positional, and the inputs in the order of the forward.
+
+    They have the types they came in (:func:`as_input`). ``whole``: two tensors are two inputs wherever the forward can
+    take both.
+    """
+    return _read(item, parameters, whole=whole)[:2]
 
 
 def _together(inputs: Sequence[Tensor], targets: Tensor | None) -> bool:
@@ -60,40 +105,119 @@ def _together(inputs: Sequence[Tensor], targets: Tensor | None) -> bool:
 
 
 def read_inputs(item: Any, parameters: Mapping[str, bool]) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
-    """Return the names of a batch's inputs, none if they are positional, and the inputs in the order of the forward."""
-    names, inputs, _ = _read(item, parameters)
-    return names, inputs
+    """Return :func:`read_raw_inputs` in the types that files take."""
+    names, raw = read_raw_inputs(item, parameters)
+    return names, tuple(map(as_input, raw))
 
 
-def _read(item: Any, parameters: Mapping[str, bool]) -> tuple[tuple[str, ...], tuple[Tensor, ...], list[Any]]:
-    """Return names, inputs and the raw targets, in a list with any entries after them."""
-    fields, target, rest = _fields(item, parameters), None, list[Any]()
-    if fields is None and isinstance(item, tuple | list):
+def _read(
+    item: Any, parameters: Mapping[str, bool], *, whole: bool = False
+) -> tuple[tuple[str, ...], tuple[Tensor, ...], Any]:
+    """Return names, inputs, and the raw targets or None."""
+    fields, targets = _fields(item, parameters), None
+    if fields is None and isinstance(item, tuple | list) and not is_numbers(item):
         if not item:
             raise DataError("a batch is empty; give inputs, or a pair of inputs and targets")
-        item, *rest = item
+        item, targets = _apart(item, parameters, whole=whole)
         fields = _fields(item, parameters)
     if fields is None:
-        values = item if isinstance(item, tuple | list) else (item,)
-        return (), tuple(as_input(as_tensor(each, f"input {n}")) for n, each in enumerate(values)), rest
-    if not rest and (target := _target_name(fields, parameters)) is not None:
-        rest = [fields[target]]
-    names = tuple(name for name in parameters if fields.get(name) is not None and name != target)
-    missing = [name for name, required in parameters.items() if required and name not in names]
+        names, values = _by_position(item, parameters)
+        places = names or tuple(f"input {place}" for place in range(len(values)))
+        return names, tuple(map(as_tensor, values, places)), targets
+    target = _target_name(fields, parameters) if targets is None else None
+    targets = fields[target] if target is not None else targets
+    return *_by_name(fields, parameters, target), targets
+
+
+def _apart(item: Sequence[Any], parameters: Mapping[str, bool], *, whole: bool) -> tuple[Any, Any]:
+    """Return the inputs and the targets, or None, of a tuple or list."""
+    first, count = item[0], len(item)
+    if count == 1:
+        return first, None
+    if not all(map(_is_tensor, item)) or not parameters:
+        if count > 2 and not whole:
+            raise DataError(f"a batch of {count} entries; write ((first, second, ...), targets)")
+        return (item, None) if whole and not _is_pair(item) else (first, item[1])
+    least, most = _counts(parameters)
+    inputs, labelled = least <= count <= most, least <= count - 1 <= most
+    if inputs and labelled and count > 2 and not whole:
+        raise DataError(
+            f"a batch of {count} tensors, and the forward takes {_listed(parameters)}: the last may be an input or "
+            "targets; write ((first, second, ...), targets), or a mapping by name"
+        )
+    if inputs and (whole or not labelled):
+        return item, None
+    if labelled:
+        return item[: count - 1], item[count - 1]
+    pair = "(x, y)" if most == 1 else "((first, second, ...), targets)"
+    raise DataError(
+        f"a batch of {count} tensors does not fit: the forward takes {_listed(parameters)}; write {pair} with targets "
+        "y; if an argument is a tuple, one in its place: ((first, second), y)"
+    )
+
+
+def _is_pair(item: Sequence[Any]) -> bool:
+    """Return whether a tuple is nested inputs and targets: ``((x, lengths), y)`` or ``({"x": x}, y)``."""
+    return len(item) == 2 and not _is_tensor(item[0]) and (item[1] is None or _is_tensor(item[1]))
+
+
+def _by_position(item: Any, parameters: Mapping[str, bool]) -> tuple[tuple[str, ...], list[Any]]:
+    """Return the tensors of positional inputs, with names if an argument is a tuple or a mapping."""
+    values = list(item) if isinstance(item, tuple | list) and not is_numbers(item) else [item]
+    if len(values) > 1 and _counts(parameters)[1] == 1:
+        values = [tuple(values)]  # the one argument is a tuple
+    if all(map(_is_tensor, values)) or not parameters:
+        return (), values
+    names = first_arguments(parameters, len(values))
+    if len(names) < len(values):
+        raise DataError(f"a batch of {len(values)} inputs does not fit: the forward takes {_listed(parameters)}")
+    entries = [entry for name, value in zip(names, values, strict=True) for entry in _entries(name, value)]
+    return tuple(name for name, _ in entries), [value for _, value in entries]
+
+
+def _by_name(
+    batch: Mapping[str, Any], parameters: Mapping[str, bool], target: str | None
+) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
+    fields = {name: value for name, value in batch.items() if name != target}
+    inner = {entry: each for name, value in fields.items() for entry, each in _entries(name, value)}
+    entries: dict[str, Any] = {}
+    for name in parameters:
+        # A file may call its inputs h_0 and h_1, which are entries of an argument h, or input_1, which is input.
+        source = next((each for each in (name, python_word(name)) if fields.get(each) is not None), None)
+        found = (
+            [(name, inner[name])] if source is None and name in inner else _entries(name, fields.get(source or name))
+        )
+        entries |= found
+    names = tuple(entries)
+    taken = {argument_of(name, parameters) for name in names}
+    missing = [name for name, required in parameters.items() if required and name not in taken]
     if missing or not names:
         lacks = f"lacks {', '.join(missing)}" if missing else "has no argument of it"
-        raise DataError(f"a batch with the keys {sorted(fields)} {lacks}: the forward takes {_listed(parameters)}")
-    return names, tuple(as_input(as_tensor(fields[name], f"argument {name!r}")) for name in names), rest
+        raise DataError(f"a batch with the keys {sorted(batch)} {lacks}: the forward takes {_listed(parameters)}")
+    return names, tuple(as_tensor(value, f"argument {name!r}") for name, value in entries.items())
+
+
+def _entries(name: str, value: Any) -> list[tuple[str, Any]]:
+    """Return the inputs of an argument: itself, or the entries of a tuple or mapping; None has none."""
+    if value is None:
+        return []
+    fields = named_fields(value)
+    if fields is None and isinstance(value, tuple | list) and not is_numbers(value):
+        fields = {str(place): each for place, each in enumerate(value)}
+    if fields is None:
+        return [(name, value)]
+    return [(f"{name}_{key}", each) for key, each in fields.items() if each is not None]
 
 
 def arguments_taken(parameters: Mapping[str, bool], names: Sequence[str], count: int) -> tuple[str, ...]:
-    """Return the arguments that a module takes of a batch with ``count`` inputs, in the order of its forward.
+    """Return the inputs that a module takes of a batch with ``count`` inputs, in the order of its forward.
 
     Raises:
         DataError: a required argument is not in the batch, or there are more positional inputs than arguments.
     """
-    taken = tuple(n for n in parameters if n in names) if names else first_arguments(parameters, count)
-    missing = [name for name, required in parameters.items() if required and name not in taken]
+    owners = {name: argument_of(name, parameters, names) for name in names or first_arguments(parameters, count)}
+    taken = tuple(name for each in parameters for name, owner in owners.items() if owner == each)
+    missing = [name for name, required in parameters.items() if required and name not in owners.values()]
     if missing or (not names and len(taken) < count) or not taken:
         given = f"the inputs {', '.join(names)}" if names else f"{count} input{'s' * (count != 1)}"
         lacks = f"lacks {', '.join(missing)}" if missing else "does not fit"
@@ -102,22 +226,57 @@ def arguments_taken(parameters: Mapping[str, bool], names: Sequence[str], count:
 
 
 def as_input(raw: Tensor) -> Tensor:
-    """Return a tensor, floating-point types in float32."""
-    return raw.float() if raw.is_floating_point() else raw
+    """Return a tensor in a type that files take: floating point as float32, int16 as int32, uint32 as int64."""
+    return raw.float() if raw.is_floating_point() else raw.to(_WIDER.get(raw.dtype, raw.dtype))
 
 
 def as_tensor(value: Any, what: str = "a value") -> Tensor:
-    """Return an array or tensor with an axis of examples as a tensor on the CPU, without a copy if that is safe."""
-    if isinstance(value, np.ndarray):
+    """Return an array, tensor or nested list of numbers with an axis of examples as a tensor on the CPU.
+
+    It is not copied if that is safe.
+    """
+    if is_numbers(value):
+        value = _array(value, what)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         value = torch.from_numpy(np.require(value, requirements=["C", "W"]))
-    if not isinstance(value, Tensor) or value.dim() == 0:
+    if not isinstance(value, Tensor) or value.dim() == 0 or value.is_complex():
+        arrived = type(value).__name__
+        arrived += f" of {value.dtype}" if hasattr(value, "dtype") else ""
+        arrived += " of shape ()" if isinstance(value, Tensor | np.ndarray) and value.ndim == 0 else ""
         nested = isinstance(value, tuple | list) or named_fields(value) is not None
         hint = "; give each tensor as an argument of its own" if nested else ""
         raise DataError(
-            f"{what}: a tensor or array with a first axis of examples was expected, {type(value).__name__} arrived"
+            f"{what}: a tensor or array with a first axis of examples, of real numbers, was expected, {arrived} arrived"
             f"{hint}"
         )
+    if value.is_sparse or value.layout != torch.strided or value.is_nested:
+        raise DataError(f"{what} is a {value.layout} tensor; give a dense one: .to_dense(), or to_padded_tensor(0.0)")
     return value.detach().cpu()
+
+
+def _array(value: Any, what: str) -> np.ndarray[Any, Any]:
+    try:
+        array = np.asarray(value)
+        # Python's floats have no width of their own.
+        return array.astype(np.float32) if array.dtype.kind == "f" else array
+    except ValueError as error:
+        raise DataError(
+            f"{what} is a list of lists of different lengths ({error}); pad them to one length, as tokenizer(..., "
+            "padding=True, return_tensors='pt') does"
+        ) from error
+
+
+def is_numbers(value: Any) -> bool:
+    """Return whether a value is a list of numbers, nested or not."""
+    if not isinstance(value, list):
+        return False
+    while isinstance(value, list) and value:
+        value = value[0]
+    return isinstance(value, bool | int | float | np.number | np.bool_)
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor | np.ndarray) or is_numbers(value)
 
 
 def _fields(item: Any, parameters: Mapping[str, bool]) -> dict[str, Any] | None:
@@ -127,7 +286,7 @@ def _fields(item: Any, parameters: Mapping[str, bool]) -> dict[str, Any] | None:
 
 
 def _target_name(fields: Mapping[str, Any], parameters: Mapping[str, bool]) -> str | None:
-    given = [name for name in _TARGETS if fields.get(name) is not None]
+    given = [name for name in TARGETS if fields.get(name) is not None]
     optional = (name for name in given if not parameters.get(name, False) and name != "y")
     return next((name for name in given if name not in parameters), next(optional, None))
 

@@ -21,11 +21,13 @@ class CalibrationInputs:
         batches: each a tensor for each input.
         names: the arguments they are, none if by position.
         axes: the axis of each input that counts examples; none if it is axis 0 of all.
+        notes: what was done to the user's data, in sentences.
     """
 
     batches: tuple[BatchInputs, ...]
     names: tuple[str, ...] = ()
     axes: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def of(self, parameters: Mapping[str, bool]) -> CalibrationInputs:
         """Return the inputs of a module, with names; ``parameters``: argument of its forward -> whether required.
@@ -38,7 +40,8 @@ class CalibrationInputs:
             return replace(self, names=taken)
         places = [self.names.index(name) for name in taken]
         batches = tuple(tuple(batch[i] for i in places) for batch in self.batches)
-        return CalibrationInputs(batches, taken, tuple(self.axes[i] for i in places) if self.axes else ())
+        axes = tuple(self.axes[i] for i in places) if self.axes else ()
+        return replace(self, batches=batches, names=taken, axes=axes)
 
     @property
     def batch_axes(self) -> tuple[int, ...]:

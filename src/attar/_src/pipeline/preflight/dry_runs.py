@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attar._src.core.errors import ModelError, ParityError, SpecError
+from attar._src.core.errors import DataError, ModelError, ParityError, SpecError
 from attar._src.core.progress import track
 from attar._src.deploy.dry_run import DryRun, dry_run
 from attar._src.pipeline.journal import Journal
@@ -20,7 +20,7 @@ def dry_run_models(
     """Return name of a module -> its dry run, and journal the mode in which each was captured.
 
     Raises:
-        ModelError, ParityError, SpecError: a module cannot be trained or deployed; the message names it.
+        DataError, ModelError, ParityError, SpecError: a module cannot be trained or deployed; the message names it.
     """
     dry_runs = {}
     for name, source in track(sources.items(), "dry run"):
@@ -28,7 +28,7 @@ def dry_run_models(
             continue
         try:
             dry_runs[name] = dry_run(source.module, use, inputs.of(source.parameters), dynamic=recipe.dynamic)
-        except (ModelError, ParityError, SpecError) as error:
+        except (DataError, ModelError, ParityError, SpecError) as error:
             raise type(error)(f"recipe.models.{name}: {error}") from error
         journal.decide(f"capture of {name}", "eval" if dry_runs[name].note else "train")
     return dry_runs

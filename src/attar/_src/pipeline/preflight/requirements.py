@@ -22,7 +22,8 @@ def check_requirements(recipe: Recipe, splits: DataSplits, sources: Mapping[str,
         SpecError: labels, gradients or cached variants are missing; a batch is larger than the training set or not a
             multiple of the ranks; batches of a loader should be augmented.
     """
-    splits.check_loaders({name: source.parameters for name, source in sources.items()})
+    parameters = {name: source.parameters for name, source in sources.items()}
+    splits.check_loaders(parameters, recipe.class_layout.ignore_index)
     feed = splits.feed(splits.train, shared_parameters(sources), augment=True)
     if recipe.data.augment and not isinstance(feed, ArrayFeed):
         raise SpecError(

@@ -24,8 +24,10 @@ from attar._src.model.capture import CapturedModel
 from attar._src.model.interface import main_output
 from attar._src.model.operators import argument, data_of, is_batch_norm
 from attar._src.model.taps import LayerTaps
-from attar._src.pipeline.data_splits import DataSplits, Split
+from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.model_source import ModelSource, shared_parameters
+from attar._src.pipeline.preflight.check_splits import check_labels, check_test
+from attar._src.pipeline.split import Split
 from attar._src.pipeline.stage_sequence import StageSequence
 from attar._src.recipe.recipe import Recipe
 from attar._src.train.batch import Batch
@@ -56,6 +58,7 @@ def try_stages(
         teachers: dict[str, Teacher] = {name: _Untrained(dry_run.captured) for name, dry_run in dry_runs.items()}
         teachers |= {name: DeployedTeacher(each.session) for name, each in sources.items() if each.session is not None}
         parameters = shared_parameters(sources)
+        check_test(splits, parameters, recipe.dynamic)
         feed = splits.feed(splits.train, parameters, augment=True)
         if isinstance(feed, ArrayFeed):
             with prefixed_errors("recipe.data.augment"):
@@ -66,9 +69,16 @@ def try_stages(
             module = sources[name].module
             assert module is not None
             _try_model(name, Learner(module, dry_run.captured, dry_run.traced), recipe, splits, trial)
+        layout = recipe.class_layout
         for name in recipe.models:
             with prefixed_errors(f"recipe.metric: {metric[0]} of models.{name}"):
-                _try_metric(metric[1], splits, parameters, teachers[name], recipe.class_layout)
+                shapes = _try_metric(
+                    metric[1], splits, splits.validation or splits.train, parameters, teachers[name], layout
+                )
+            with prefixed_errors("recipe.data.source"):
+                check_labels(splits, name, *shapes, layout)
+            with prefixed_errors(f"recipe.data.source: the test split, by {metric[0]} of models.{name}"):
+                _try_metric(metric[1], splits, splits.test, parameters, teachers[name], layout)
 
 
 def _try_model(name: str, learner: Learner, recipe: Recipe, splits: DataSplits, trial: Trial) -> None:
@@ -153,13 +163,20 @@ def _is_single(value: Any) -> bool:
 
 
 def _try_metric(
-    metric: Metric, splits: DataSplits, parameters: Mapping[str, bool], model: Teacher, layout: ClassLayout
-) -> None:
-    """Call the metric, and the report of classes, with a few outputs, repeated, and the targets of the whole validation
-    (or training) split."""
-    batch, feed = _some_examples(splits, splits.validation or splits.train, parameters, _METRIC_EXAMPLES)
+    metric: Metric,
+    splits: DataSplits,
+    split: Split,
+    parameters: Mapping[str, bool],
+    model: Teacher,
+    layout: ClassLayout,
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Call the metric, and the report of classes, with a few outputs, repeated, and the targets of a whole split.
+
+    Return the shapes of the outputs and the targets.
+    """
+    batch, feed = _some_examples(splits, split, parameters, _METRIC_EXAMPLES)
     if batch.targets is None:
-        return
+        return (), ()
     outputs, targets, whole = model.outputs(batch).cpu().numpy(), batch.targets.numpy(), False
     if isinstance(feed, ArrayFeed):
         most = min(feed.examples, max(len(outputs), _METRIC_ELEMENTS * len(outputs) // max(outputs.size, 1)))
@@ -173,3 +190,4 @@ def _try_metric(
         # A user's metric may refuse a part of a split in which a class is missing.
         if whole or error.__cause__ is None:
             raise
+    return outputs.shape, targets.shape
