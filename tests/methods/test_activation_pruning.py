@@ -14,7 +14,7 @@ from attar._src.work.compressed_model import FileInfo
 from attar._src.work.constraint import Progress
 
 
-def parametrizations(**fields):
+def held(**fields):
     return ActivationThreshold(PruneActivations(**fields), "x").train()
 
 

@@ -71,7 +71,7 @@ def fit(
 ) -> list[dict[str, Any]]:
     """Train for the plan's epochs, resuming from the latest checkpoint.
 
-    An interruption at any progress, even a power failure, loses at most the current epoch.
+    An interruption at any moment, even a power failure, loses at most the current epoch.
 
     Args:
         fabric: launched; several ranks need the strategy ``ddp_find_unused_parameters_true``, so that a parameter
