@@ -36,8 +36,8 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "4, groups of 32": {"bits": 4, "granularity": "group:32"},
 }
 _BATCH = 100
-#: Times that the advice of a warning is followed at most.
-_ROUNDS = 8
+#: Times that the advice of a warning is followed.
+_ROUNDS = 1
 _ADVICE = re.compile(r"(overrides|keep|keep_activations)=(\{.*?\}|\(.*?\)) ")
 
 Inputs = NDArray[Any] | dict[str, NDArray[Any]]
@@ -70,7 +70,7 @@ def measure(name: str) -> dict[str, Any]:
         options, rounds = dict(options), 0
         while True:
             found = _file(task, module, calibration, parts, options)
-            files[words + (f", advice followed {rounds}x" if rounds else "")] = found
+            files[words + (", advice followed" if rounds else "")] = found
             print(name, words, found, flush=True)
             advice = _advice(found["warnings"])
             if not advice or rounds == _ROUNDS:

@@ -109,8 +109,8 @@ def test_inputs_that_are_not_finite_are_refused(value):
         calibration_inputs(torch.full((4, 2), value), ONE, examples=4, batch=4)
 
 
-def of(data, parameters={"x": True}, **options):
-    return calibration_inputs(data, parameters, **{"examples": 8, "batch": 4, **options})
+def of(data, parameters=None, **options):
+    return calibration_inputs(data, parameters or {"x": True}, **{"examples": 8, "batch": 4, **options})
 
 
 def test_labels_that_data_bring_along_are_kept_in_the_order_of_the_examples():

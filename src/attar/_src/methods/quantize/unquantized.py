@@ -52,7 +52,8 @@ def floating_warning(model: CompressedModel) -> tuple[str, ...]:
     names = [each.name for each in largest[:4]]
     return (
         f"{share:.0%} of the parameters stay in floating point, because no layer multiplies data by them: "
-        f"{named}{more}; quantize them by name, overrides={dict.fromkeys(names, 8)!r}, or accept it with keep={names!r}",
+        f"{named}{more}; quantize them by name, overrides={dict.fromkeys(names, 8)!r}, or accept it with "
+        f"keep={names!r}",
     )
 
 
