@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from attar._src.cli import show
-from attar._src.cli.labelled import labelled_batches, suitable_metric
+from attar._src.cli.labelled import judged_examples, suitable_metric
 from attar._src.cli.limits import MAX_ELEMENTS, raised_limits
 from attar._src.data.dataset import Dataset
 from attar._src.data.registry import load_examples
@@ -62,7 +62,7 @@ def eval_command(
             f"the file has no preprocessing, so it sees {made.name} raw, without {made.preprocessing.name!r}; "
             "if it was made from prepared inputs, make it again with preprocessing=",
         )
-    batches = labelled_batches(session, made, batch, limit)
+    batches = judged_examples(session, made, batch, limit)
     first = next(batches)
     name = metric or suitable_metric(session, first)
     about = {"data": made.name, "split": made.split} if isinstance(made, Dataset) else {"data": data, "split": split}

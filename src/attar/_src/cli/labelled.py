@@ -18,7 +18,7 @@ from attar._src.measure.metric import METRICS, Examples, usual_metric
 from attar._src.runtime.session import Session
 
 
-def labelled_batches(session: Session, data: Any, batch: int, limit: int | None) -> Iterator[Examples]:
+def judged_examples(session: Session, data: Any, batch: int, limit: int | None) -> Iterator[Examples]:
     """Return inputs and targets in batches.
 
     Args:

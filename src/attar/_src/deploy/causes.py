@@ -74,7 +74,7 @@ class Causes:
             spread = f"the error is spread over {len(self.causes)} weights and values, none of which stands out"
             if all(each.bits is not None for each in self.causes):
                 return (
-                    f"{spread}: give all more bits (bits=; --bits), or smaller groups a scale (granularity='group:32')"
+                    f"{spread}: give all more bits (bits=; --bits), or more scales (granularity='group:32' or smaller)"
                 )
             return f"{spread}: give all more bits (bits=, activations=; --bits, --activations)"
         words = " and ".join(each.words() for each in main)
