@@ -168,11 +168,16 @@ def compared(inputs: CalibrationInputs, graph: fx.GraphModule, *, cut: bool, sha
     ``share``: divides the number, where fewer are enough or where an example takes less time (0.5).
     """
     few = inputs.example(2) if cut else inputs.batches[0]
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_RECURRENT) as counter:
-        graph(*few)
-    one = counter.get_total_flops() / max(inputs.count(few), 1)
+    one = operations(graph, few) / max(inputs.count(few), 1)
     worth = EXAMPLES if one == 0 else min(EXAMPLES, max(ENOUGH, int(OPERATIONS / one)))
     return inputs.first(max(2, int(worth / share)), cut=cut)
+
+
+def operations(graph: fx.GraphModule, batch: BatchInputs) -> int:
+    """Return the multiplications and additions of a batch."""
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_RECURRENT) as counter:
+        graph(*batch)
+    return int(counter.get_total_flops())
 
 
 def _recurrent_operations(x: Sequence[int], w_input: Sequence[int], w_state: Sequence[int], *_: Any, **__: Any) -> int:
