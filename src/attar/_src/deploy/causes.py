@@ -197,7 +197,7 @@ class _PartialRuns(fx.Interpreter):
 
     def __init__(self, program: fx.GraphModule, batch: BatchInputs, output: int) -> None:
         super().__init__(program, garbage_collect_values=False)
-        self.index = output
+        self.program, self.index = program, output
         self.wanted = self._array(self.run(*batch))
         self.known = self.env
 
@@ -221,13 +221,13 @@ def _errors(run: _PartialRuns, of: CompressedGraph, parts: Sequence[_Part], end:
     for part in parts:
         if time.monotonic() > end:
             return
-        with _rounded(run.module, part, state):
+        with _rounded(run.program, part, state):
             difference = run.difference({*part.tensors, *part.switches})
         yield float(np.square(difference[np.isfinite(difference)]).sum())
 
 
 @contextmanager
-def _rounded(program: nn.Module, part: _Part, state: Mapping[str, torch.Tensor]) -> Iterator[None]:
+def _rounded(program: fx.GraphModule, part: _Part, state: Mapping[str, torch.Tensor]) -> Iterator[None]:
     for name, tensor in part.tensors.items():
         if name in state:
             set_tensor(program, name, torch.from_numpy(np.array(tensor.dense())))
