@@ -88,7 +88,7 @@ def _hint(module: nn.Module) -> str:
 
 
 def fit_of(module: nn.Module) -> Callable[[tuple[tuple[str, ...], tuple[Tensor, ...]]], int] | None:
-    """Return the function that tells how a batch fits: 0 if the module raises, FITS if an output has its axis 0, else 1.
+    """Return the function that tells how a batch fits: 0 if the module raises, FITS if an output has axis 0, else 1.
 
     None for a lazy module, whose parameters would take the shapes of the first trial.
     """

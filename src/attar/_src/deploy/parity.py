@@ -31,6 +31,8 @@ EXAMPLES = 512
 #: Of a large module fewer, those that take this number of multiplications and additions, and at least ENOUGH.
 OPERATIONS = 1e10
 ENOUGH = 16
+#: In float64 a batch of so many stays in the cache: a ResNet-20 takes half the time of batches of 64.
+_PART = 8
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,14 @@ def compared(inputs: CalibrationInputs, graph: fx.GraphModule, *, cut: bool, sha
     one = operations(graph, few) / max(inputs.count(few), 1)
     worth = EXAMPLES if one == 0 else min(EXAMPLES, max(ENOUGH, int(OPERATIONS / one)))
     return inputs.first(max(2, int(worth / share)), cut=cut)
+
+
+def parity_inputs(
+    inputs: CalibrationInputs, graph: fx.GraphModule, *, cut: bool, share: float = 1
+) -> CalibrationInputs:
+    """Return what :func:`compared` does, in small batches if ``cut``."""
+    some = compared(inputs, graph, cut=cut, share=share)
+    return some.in_parts(_PART) if cut else some
 
 
 def operations(graph: fx.GraphModule, batch: BatchInputs) -> int:
