@@ -12,7 +12,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.artifact.graph.check import CheckedGraph
 from attar._src.artifact.graph.emptiness import NEED_ELEMENTS, EmptyAxis
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Manifest, Port
@@ -115,7 +114,8 @@ class Session:
                 self._isolated = IsolatedGraph(self.artifact, graph, self.outputs, threads, Bounds(memory, seconds))
             self.dequantized, self._run, self._needs_elements = self._isolated.dequantized, self._isolated.run, False
             return
-        lowered = lower(self.artifact, graph, threads=threads or 1)
+        self._graph_of_file = self.artifact.checked_graph(graph)
+        lowered = lower(self.artifact, graph, threads=threads or 1, model=self._graph_of_file.model)
         self.dequantized = lowered.dequantized
         self._needs_elements = any(node.op_type in NEED_ELEMENTS for node in lowered.bare.graph.node)
         bare = lowered.bare.SerializeToString()
@@ -199,10 +199,6 @@ class Session:
     def integer_layers(self) -> tuple[str, ...]:
         """Return the names of the layers that ran in integers, according to ONNX Runtime's profile."""
         return tuple(layer.name for layer in self.layers if layer.integer)
-
-    @cached_property
-    def _graph_of_file(self) -> CheckedGraph:
-        return self.artifact.checked_graph(self._graph)
 
     def _demand_elements(self, shapes: Mapping[str, Shape]) -> None:
         """Raise unless every operator that needs elements has some at these sizes; the others return empty arrays."""
