@@ -85,8 +85,11 @@ def test_the_parts_of_a_weight_run_in_integers(tmp_path, case):
     net, x = Through(*READ[case]), torch.randn(64, 8)
     attar.quantize(net, x, bits=8, activations=8).save(tmp_path / "m.attar")
     session = attar.Session(tmp_path / "m.attar")
-    assert session.integer_layers()
-    assert {layer.reason for layer in session.layers} <= {"", "ONNX Runtime chose a float kernel"}
+    # Of the products whose sums are added in floating point, ONNX Runtime takes some in integers.
+    assert any(kernel != "float" for layer in session.layers for kernel in layer.kernel.split(", "))
+    assert all(
+        not layer.reason or layer.reason.endswith("ONNX Runtime chose a float kernel") for layer in session.layers
+    )
     assert sqnr(net(x), session.run(x.numpy())) > 30
 
 

@@ -20,10 +20,13 @@ from attar._src.work.calibration_inputs import BatchInputs, CalibrationInputs
 
 #: The names of a batch's inputs, none if they are positional, and the inputs.
 NamedInputs = tuple[tuple[str, ...], BatchInputs]
-#: Whether a module computes on a batch: 0 if it raises, 1 if it does, 2 if its output also has the batch's axis 0.
+#: Whether a module computes on a batch: 0 if it raises, 1 if it does, FITS if its output also has the batch's axis 0.
+FITS = 2
 Fits = Callable[[NamedInputs], int]
 #: A way to read data as batches.
 _Way = Callable[[], Iterable[RawBatch]]
+#: Examples on which a module is tried: a way to read data that fits fits so few.
+_FEW = 4
 #: Names and the inputs of all batches -> the axis of each input that counts examples.
 _FindAxes = Callable[[Sequence[str], Sequence[BatchInputs]], tuple[int, ...]]
 
@@ -63,7 +66,7 @@ def calibration_inputs(
         return _axes(dynamic, names or first_arguments(parameters, len(batches[0])), batches)
 
     ways = _ways(data, parameters, batch, collate, find)
-    chosen = ways[0] if fits is None or len(ways) == 1 else _fitting(ways, fits, data)
+    chosen = ways[0] if fits is None or len(ways) == 1 else _fitting(ways, fits, find, data)
     return collect_inputs(chosen(), examples, axes=find, of_one=True).of(parameters)
 
 
@@ -172,11 +175,16 @@ def _ways(
     return [samples, batches] if is_sample(first) else [batches, samples]
 
 
-def _fitting(ways: list[_Way], fits: Fits, data: Any) -> _Way:
+def _fitting(ways: list[_Way], fits: Fits, find: _FindAxes, data: Any) -> _Way:
     """Return the way that fits best, of equal ones the first; a list of tensors must fit one way alone."""
-    scores = [_score(way, fits) for way in ways]
+    alone = isinstance(data, list) and is_array(data[0]) and data[0].ndim > 1
+    scores: list[int] = []
+    for way in ways:
+        scores.append(_score(way, fits, find))
+        if scores[-1] == FITS and not alone:
+            break
     best = max(scores)
-    if isinstance(data, list) and is_array(data[0]) and data[0].ndim > 1 and scores.count(best) > 1 and best:
+    if alone and scores.count(best) > 1 and best:
         raise DataError(
             f"data is a list of {len(data)} tensors of the shape {tuple(data[0].shape)}, and the module computes on "
             "them as batches and as examples: write torch.cat(data) if they are batches, torch.stack(data) if each is "
@@ -185,12 +193,16 @@ def _fitting(ways: list[_Way], fits: Fits, data: Any) -> _Way:
     return ways[scores.index(best)] if best else ways[0]
 
 
-def _score(way: _Way, fits: Fits) -> int:
+def _score(way: _Way, fits: Fits, find: _FindAxes) -> int:
+    """Return how the first examples of the first batch fit, or the whole batch where they do not."""
     try:
         raw = next(iter(way()))
+        axes = find(raw.names, [raw.inputs])
     except (DataError, StopIteration):
         return 0
-    return fits((raw.names, tuple(map(as_input, raw.inputs))))
+    batch = tuple(map(as_input, raw.inputs))
+    few = tuple(tensor.narrow(axis, 0, min(_FEW, tensor.shape[axis])) for tensor, axis in zip(batch, axes, strict=True))
+    return fits((raw.names, few)) or fits((raw.names, batch))
 
 
 def _each(items: Iterator[Any]) -> Iterator[Any]:

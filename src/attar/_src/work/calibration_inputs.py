@@ -102,6 +102,11 @@ class CalibrationInputs:
         stop = min(stop, self.count(batch))
         return tuple(x.narrow(axis, start, stop - start) for x, axis in zip(batch, self.batch_axes, strict=True))
 
+    def in_parts(self, examples: int) -> CalibrationInputs:
+        """Return the same examples in batches of at most ``examples``."""
+        starts = ((batch, start) for batch in self.batches for start in range(0, self.count(batch), examples))
+        return replace(self, batches=tuple(self.part(batch, start, start + examples) for batch, start in starts))
+
     def _joined(self, batches: Sequence[BatchInputs]) -> BatchInputs:
         return tuple(map(torch.cat, zip(*batches, strict=True), self.batch_axes))
 

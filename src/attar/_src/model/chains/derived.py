@@ -26,6 +26,8 @@ def find_derived(graph: fx.GraphModule, module: nn.Module) -> dict[str, str]:
     """Return name of a tensor to store -> the node that computes it from parameters and buffers.
 
     A tensor with more elements than those it is computed from is not stored: the product of two narrow matrices.
+    Neither is a number or vector that the module has no name for, such as ``exp(temperature)``: no weight is one, and
+    the module's own parameter stays in the file.
 
     Args:
         graph: a captured program.
@@ -35,7 +37,10 @@ def find_derived(graph: fx.GraphModule, module: nn.Module) -> dict[str, str]:
     found: dict[str, str] = {}
     for node in _computed(graph.graph, constant, state):
         sources = _sources(node, state)
-        name = _natural_name(module, sources) or f"{_largest(sources, state)}_{_operator(node)}"
+        natural = _natural_name(module, sources)
+        if natural is None and node.meta["val"].dim() < 2:
+            continue
+        name = natural or f"{_largest(sources, state)}_{_operator(node)}"
         number, free = 1, name
         while free in state or free in found:
             number += 1
