@@ -75,9 +75,9 @@ def test_a_large_model_is_rounded_on_fewer_examples(net, x, monkeypatch):
     model = compressed(net, x, bits=4)
     assert find_causes(model, "main", given(x), 0).examples == 32
     operations = 2 * (8 * 16 + 16 * 16 + 16 * 4)
-    monkeypatch.setattr(causes, "OPERATIONS", 5 * operations * 3 / 2)
+    monkeypatch.setattr(causes, "PASS_OPERATIONS", 5 * operations * 3 / 2)
     assert find_causes(model, "main", given(x), 0).examples == 5
-    monkeypatch.setattr(causes, "OPERATIONS", 1)
+    monkeypatch.setattr(causes, "PASS_OPERATIONS", 1)
     found = find_causes(model, "main", given(x), 0)
     assert (found.examples, found.left_out, len(found.causes)) == (1, 0, 3)
 

@@ -23,7 +23,7 @@ from attar._src.work.compressed_model import CompressedGraph, CompressedModel, R
 #: Examples of a pass, if the batch of the graph may vary; fewer where all passes together, each half a run of the graph
 #: on average, would need more than so many multiplications and additions.
 FEW_EXAMPLES = 32
-OPERATIONS = 1e11
+PASS_OPERATIONS = 1e11
 #: Seconds that all passes together may take.
 SECONDS = 3.0
 #: A cause is named if its share of the error is this many times the mean share (but a quarter is enough, and a tenth
@@ -193,7 +193,7 @@ def _few(inputs: CalibrationInputs, of: CompressedGraph, passes: int) -> BatchIn
         return inputs.batches[0]
     batch = inputs.example(FEW_EXAMPLES)
     one = operations(of.traced.graph, inputs.part(batch, 0, 2)) / min(inputs.count(batch), 2)
-    return inputs.part(batch, 0, max(1, int(2 * OPERATIONS / max(one * passes, 1))))
+    return inputs.part(batch, 0, max(1, int(2 * PASS_OPERATIONS / max(one * passes, 1))))
 
 
 class _PartialRuns(fx.Interpreter):
