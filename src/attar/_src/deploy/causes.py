@@ -76,6 +76,10 @@ class Causes:
         main = self.main()
         if not main:
             spread = f"the error is spread over {len(self.causes)} weights and values, none of which stands out"
+            if all(each.bits is not None for each in self.causes):
+                return (
+                    f"{spread}: give all more bits (bits=; --bits), or more scales (granularity='group:32' or smaller)"
+                )
             return f"{spread}: give all more bits (bits=, activations=; --bits, --activations)"
         words = " and ".join(each.words() for each in main)
         some = f"; {self.left_out} were left out for lack of time" if self.left_out else ""
