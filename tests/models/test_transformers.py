@@ -28,6 +28,8 @@ TEXT = {
     "num_attention_heads": 2,
     "intermediate_size": 64,
     "max_position_embeddings": 40,
+    # With the usual 0.02 the outputs of an untrained model hardly depend on its inputs.
+    "initializer_range": 0.2,
 }
 DECODER = TEXT | {"num_key_value_heads": 1, "bos_token_id": 1, "eos_token_id": 2}
 IMAGE = {
@@ -37,6 +39,7 @@ IMAGE = {
     "intermediate_size": 64,
     "image_size": 16,
     "patch_size": 4,
+    "initializer_range": 0.2,
 }
 T5 = {"vocab_size": WORDS, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2}
 SPEECH = {
@@ -50,6 +53,7 @@ SPEECH = {
     "num_conv_pos_embeddings": 8,
     "num_conv_pos_embedding_groups": 2,
     "num_feat_extract_layers": 2,
+    "initializer_range": 0.2,
 }
 WHISPER = {
     "vocab_size": WORDS,
@@ -63,6 +67,7 @@ WHISPER = {
     "num_mel_bins": 8,
     "max_source_positions": 20,
     "max_target_positions": 20,
+    "init_std": 0.2,
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
@@ -86,7 +91,9 @@ def words():
 
 
 def images(size=16):
-    return {"pixel_values": torch.randn(EXAMPLES, 3, size, size), "labels": torch.arange(EXAMPLES) % 2}
+    """Return images of different colours; the mean of pure noise would hardly differ between them."""
+    pixels = torch.randn(EXAMPLES, 3, 1, 1) + 0.5 * torch.randn(EXAMPLES, 3, size, size)
+    return {"pixel_values": pixels, "labels": torch.arange(EXAMPLES) % 2}
 
 
 #: Name -> the class, its configuration's class and fields, and a batch.
@@ -95,7 +102,7 @@ MODELS = {
     "distilbert": (
         "DistilBertForSequenceClassification",
         "DistilBertConfig",
-        {"vocab_size": WORDS, "dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": 40},
+        {"vocab_size": WORDS, "dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 64, "initializer_range": 0.2},
         texts,
     ),
     "roberta": ("RobertaForTokenClassification", "RobertaConfig", TEXT | {"pad_token_id": 1}, tokens),
@@ -118,7 +125,15 @@ MODELS = {
     "gpt2": (
         "GPT2LMHeadModel",
         "GPT2Config",
-        {"vocab_size": WORDS, "n_embd": 32, "n_layer": 1, "n_head": 2, "bos_token_id": 1, "eos_token_id": 2},
+        {
+            "vocab_size": WORDS,
+            "n_embd": 32,
+            "n_layer": 1,
+            "n_head": 2,
+            "initializer_range": 0.2,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        },
         words,
     ),
     "llama": ("LlamaForCausalLM", "LlamaConfig", DECODER, words),
@@ -185,9 +200,9 @@ def made(name):
 
 
 def signal_to_noise(wanted, found):
-    """Return it in decibel."""
+    """Return it in decibel; what is the same for all examples is no signal."""
     wanted, found = (np.asarray(each, np.float64) for each in (wanted, found))
-    return 10 * np.log10((wanted**2).mean() / max(((wanted - found) ** 2).mean(), 1e-30))
+    return 10 * np.log10(wanted.var(axis=0).mean() / max(((wanted - found) ** 2).mean(), 1e-30))
 
 
 def floating(model, batch):
@@ -233,3 +248,22 @@ def check_file(path, batch, wanted, least):
     for each, array in fewer.items():
         # Products of a batch may be summed in another order.
         np.testing.assert_allclose(array, found[each][:3], atol=0.05 * np.abs(found[each]).max())
+
+
+def test_an_encoder_and_decoder_without_inputs_of_the_decoder():
+    model, batch = made("t5")
+    del batch["decoder_input_ids"]
+    with pytest.raises(ModelError, match=r"also takes decoder_input_ids: add them .* model.get_encoder\(\)"):
+        attar.quantize(model, batch)
+    encoder = attar.quantize(model.get_encoder(), batch, bits=8)
+    assert encoder.compressed.graphs["main"].traced.outputs[0].name == "last_hidden_state"
+
+
+def test_layers_behind_casts_run_in_integers(tmp_path):
+    """Norms of many decoders end in ``.type_as(x)``, which does nothing in float32."""
+    model, batch = made("gemma")
+    quantized = attar.quantize(model, batch, bits=8, activations=8)
+    assert set(quantized.left.values()) == {"attention's own products stay in floating point"}
+    quantized.save(tmp_path / "m.attar")
+    integer = attar.Session(tmp_path / "m.attar").integer_layers()
+    assert {name.rpartition(".")[2] for name in integer} >= {"q_proj", "k_proj", "v_proj", "o_proj", "up_proj"}

@@ -218,7 +218,8 @@ def _tokenized(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return batches of inputs, and what ``attar.quantize`` should know of their labels."""
     targets = texts.targets(tokenizer.classes)
-    one_length = axes is not None and 1 not in (axes if not isinstance(axes, Mapping) else sum(axes.values(), ()))
+    every = axes.values() if isinstance(axes, Mapping) else [axes]
+    one_length = not any(each is None or 1 in each for each in every)
     classes = targets is not None and targets.dtype.kind == "i"
     about = {"task": "classification", "class_names": tokenizer.class_names, "metric": "accuracy"} if classes else {}
     return tokenizer.batches(texts, batch, fixed=one_length), about | {"labels": targets}

@@ -23,11 +23,11 @@ def transformers_offline(what: str) -> Iterator[Any]:
         SpecError: it is not installed; ``what`` needs it.
     """
     try:
-        library = importlib.import_module("transformers")
-        hub = importlib.import_module("huggingface_hub.constants")
+        library: Any = importlib.import_module("transformers")
+        hub: Any = importlib.import_module("huggingface_hub.constants")
     except ModuleNotFoundError as error:
         raise SpecError(f"{what} needs transformers ({error}): pip install 'attar[hf]'") from error
-    log = importlib.import_module("transformers.utils.logging")
+    log: Any = importlib.import_module("transformers.utils.logging")
     before = hub.HF_HUB_OFFLINE, log.get_verbosity(), log.is_progress_bar_enabled()
     hub.HF_HUB_OFFLINE = True
     log.set_verbosity_error()

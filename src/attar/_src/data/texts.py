@@ -6,7 +6,7 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,12 @@ class Texts:
 
     def take(self, places: Sequence[int]) -> Texts:
         """Return the examples at ``places``, in that order."""
-        chosen = {key: tuple(each[i] for i in places) if each else () for key, each in self._columns()}
-        return replace(self, **chosen)
+        texts, pairs, labels = (tuple(each[i] for i in places) if each else () for each in self._columns())
+        return replace(self, texts=texts, pairs=pairs, labels=labels)
+
+    def take_first(self, n: int | None) -> Texts:
+        """Return the first ``n`` examples; all if None."""
+        return self.take(range(len(self))[:n])
 
     def targets(self, classes: Mapping[str, int]) -> NDArray[Any] | None:
         """Return the labels: integers as int64, other numbers as float32, words by ``classes``; None without labels.
@@ -60,8 +64,8 @@ class Texts:
             raise DataError(f"{self.name}: {UnknownName('label', unknown, classes)}; or give the number of the class")
         return np.array([classes[str(label)] for label in self.labels], np.int64)
 
-    def _columns(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        yield from (("texts", self.texts), ("pairs", self.pairs), ("labels", self.labels))
+    def _columns(self) -> tuple[tuple[Any, ...], ...]:
+        return self.texts, self.pairs, self.labels
 
 
 def read_texts(path: str, split: str) -> Texts:

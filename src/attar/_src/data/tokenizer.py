@@ -14,6 +14,8 @@ from attar._src.data.texts import Texts
 
 #: Above this, the longest text of a tokenizer stands for "any".
 _ANY = 1_000_000
+#: Files with the words of a tokenizer.
+_FILES = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken", "*.vocab")
 
 
 class Tokenizer:
@@ -33,17 +35,7 @@ class Tokenizer:
     def __init__(self, folder: str, max_length: int | None = None) -> None:
         self.folder = Path(folder.removeprefix(HF)).expanduser()
         config = read_config(self.folder)
-        with transformers_offline(f"the tokenizer of {self.folder}") as library:
-            try:
-                made = library.AutoTokenizer.from_pretrained(
-                    self.folder, local_files_only=True, trust_remote_code=False
-                )
-            except Exception as error:
-                # Damaged files and tokenizers with code of their own raise nearly anything.
-                raise SpecError(
-                    f"{self.folder} has no tokenizer that can be opened ({short_message(error)}); write one there with "
-                    "tokenizer.save_pretrained(folder), or name its folder with --tokenizer"
-                ) from error
+        made = _open(self.folder)
         if made.pad_token is None:
             # Decoders have none; the attention mask hides what is there.
             made.pad_token = made.eos_token or made.convert_ids_to_tokens(0)
@@ -82,3 +74,19 @@ class Tokenizer:
             )
             found.append({name: np.asarray(array, np.int64) for name, array in made.items()})
         return found
+
+
+def _open(folder: Path) -> Any:
+    way_out = "write one there with tokenizer.save_pretrained(folder), or name its folder with --tokenizer"
+    with transformers_offline(f"the tokenizer of {folder}") as library:
+        try:
+            made = library.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except Exception as error:
+            # Damaged files and tokenizers with code of their own raise nearly anything.
+            raise SpecError(
+                f"{folder} has no tokenizer that can be opened ({short_message(error)}); {way_out}"
+            ) from error
+    # Without any file transformers makes a tokenizer that knows no word; those of bytes have no files.
+    if made.vocab_files_names and not any(path for pattern in _FILES for path in folder.glob(pattern)):
+        raise SpecError(f"{folder} has no tokenizer (tokenizer.json, vocab.txt, ...); {way_out}")
+    return made

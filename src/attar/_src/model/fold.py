@@ -85,8 +85,9 @@ def _casts_nothing(node: fx.Node) -> bool:
     if node.target not in _CASTS:
         return False
     before, after = node.all_input_nodes[0].meta.get("val"), node.meta.get("val")
-    tensors = isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor)
-    return tensors and (before.dtype, before.device) == (after.dtype, after.device)
+    if not isinstance(before, torch.Tensor) or not isinstance(after, torch.Tensor):
+        return False
+    return (before.dtype, before.device) == (after.dtype, after.device)
 
 
 def fold_batch_norms(graph: fx.GraphModule, refuse: Refusal = lambda *_: None) -> Folding:

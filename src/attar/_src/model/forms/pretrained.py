@@ -75,13 +75,14 @@ def _check(config: Mapping[str, Any], folder: Path, where: str) -> None:
 def _class(config: Mapping[str, Any], library: Any, where: str) -> Any:
     """Return the class of a configuration."""
     names = config.get("architectures") or ["AutoModel"]
-    found = getattr(library, str(names[0]), None) if isinstance(names, list) else None
+    name = str(names[0] if isinstance(names, list) else names)
+    found = getattr(library, name, None)
     if not isinstance(found, type) or not hasattr(found, "from_pretrained"):
         own = " (it has code of its own, which is not run)" if config.get("auto_map") else ""
         raise ModelError(
-            f"{where}: the architecture {names[0] if isinstance(names, list) else names!r} of config.json is not in "
-            f"transformers {library.__version__}{own}: update transformers, or build the module in Python and give it "
-            "to attar.quantize, or to the command line as file.py:function"
+            f"{where}: the architecture {name} of config.json is not in transformers {library.__version__}{own}: "
+            "update transformers, or build the module in Python and give it to attar.quantize, or to the command line "
+            "as file.py:function"
         )
     return found
 
