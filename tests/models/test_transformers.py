@@ -267,3 +267,14 @@ def test_layers_behind_casts_run_in_integers(tmp_path):
     quantized.save(tmp_path / "m.attar")
     integer = attar.Session(tmp_path / "m.attar").integer_layers()
     assert {name.rpartition(".")[2] for name in integer} >= {"q_proj", "k_proj", "v_proj", "o_proj", "up_proj"}
+
+
+def test_experts_with_a_kernel_that_onnx_lacks():
+    torch.manual_seed(0)
+    config = transformers.MixtralConfig(**DECODER, num_local_experts=2, num_experts_per_tok=1)
+    model, batch = transformers.MixtralForCausalLM(config), words()
+    with pytest.raises(ModelError, match=r"grouped_mm\w* has no form in ONNX: compute it outside"):
+        attar.quantize(model, batch)
+    model.set_experts_implementation("batched_mm")
+    quantized = attar.quantize(model, batch, bits=8)
+    assert [name for name in quantized.left if "experts" in name]
