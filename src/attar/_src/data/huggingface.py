@@ -49,7 +49,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     if not folder.is_dir():
         hint = f"; {HF} takes a folder on this machine and downloads nothing: git clone, or hf download --local-dir"
-        raise SpecError(f"{HF}{folder}: {missing_file(folder)}{hint}")
+        raise SpecError(f"{HF}{folder}: {missing_file(folder, "there is no folder")}{hint}")
     path = folder / "config.json"
     if not path.is_file():
         raise SpecError(f"{HF}{folder} has no config.json; give a folder that model.save_pretrained(folder) wrote")
