@@ -88,3 +88,56 @@ def test_dropout_that_the_module_never_turns_on_stays_off_in_training():
     captured = capture(Dropouts(), (torch.randn(2, 64),))
     calls = [node.args[1:] for node in captured.training.graph.nodes if "dropout" in node.name]
     assert calls == [(0.5, False), (0.1, True)]
+
+
+class Frozen(Net):
+    """A norm made of buffers, as torchvision's FrozenBatchNorm2d: no operator with modes at all."""
+
+    def forward(self, x):
+        b = self.b
+        scale = (b.weight / (b.running_var + b.eps).sqrt()).reshape(1, -1, 1, 1)
+        x = (x - b.running_mean.reshape(1, -1, 1, 1)) * scale + b.bias.reshape(1, -1, 1, 1)
+        return self.o(self.n(functional.relu(self.c(x))).mean((2, 3)))
+
+
+class WrittenOut(Net):
+    """A norm written out, whose buffers follow the batches in training."""
+
+    def forward(self, x):
+        b, mean, var = self.b, self.b.running_mean, self.b.running_var
+        if self.training:
+            mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3))
+            self.move(mean.detach(), var.detach())
+        x = (x - mean.reshape(1, -1, 1, 1)) * (b.weight / (var + b.eps).sqrt()).reshape(1, -1, 1, 1)
+        return self.o(self.n(functional.relu(self.c(x))).mean((2, 3)))
+
+    def move(self, mean, var):
+        self.b.running_mean.mul_(0.9).add_(0.1 * mean)
+        self.b.running_var.mul_(0.9).add_(0.1 * var)
+
+
+class Copied(WrittenOut):
+    def move(self, mean, var):
+        self.b.running_mean.copy_(0.5 * self.b.running_mean + 0.5 * mean)
+        self.b.running_var.copy_(0.5 * self.b.running_var + 0.5 * var)
+
+
+@pytest.mark.parametrize("made", [Frozen, WrittenOut, Copied])
+def test_a_file_has_what_is_computed_of_buffers_as_they_are_after_training(made, tmp_path):
+    """The scale of such a norm is folded into one tensor, so that its variance has no name in the file."""
+    torch.manual_seed(0)
+    net, want = made(), made()
+    want.load_state_dict(net.state_dict())
+    x = IMAGES[:20]
+    with torch.no_grad():
+        for _ in range(4):
+            want.train()(x)
+    loader = DataLoader(TensorDataset(x, torch.randint(0, 4, (20,))), batch_size=20)
+    data = dict.fromkeys(("train", "validation", "test"), loader)
+    stage = {"stage": "finetune", "epochs": 4, "optimizer": {"name": "sgd", "lr": 1e-12}}
+    results = attar.run(attar.Recipe(data=data, models={"a": {"source": net, "stages": [stage]}}), tmp_path / "run")
+    with torch.no_grad():
+        expected = want.eval()(x)
+    torch.testing.assert_close(torch.from_numpy(attar.Session(results.files["a"]).run(x.numpy())), expected)
+    moved = float((want.b.running_mean - 7).abs().max())
+    assert (moved == 0) == (made is Frozen)

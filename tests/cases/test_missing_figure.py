@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import attar
 
@@ -180,3 +181,42 @@ def test_no_refusal_by_a_measure_that_does_not_fit(tmp_path, bits):
     quantized = attar.quantize(Constant(), data, bits=bits[0], activations=bits[1])
     report = quantized.save(tmp_path / "m.attar")
     assert report["parity"]["mean_difference"] < 1e-3 * report["parity"]["mean_output"]
+
+
+def digits_by(width):
+    """A net that knows its labels: classes, yes or no, or a number for each example."""
+    torch.manual_seed(0)
+    x, net = torch.randn(400, 8), nn.Linear(8, width)
+    y = net(x).detach()
+    return net, x, {1: (y[:, 0] > 0).long(), 2: y, 3: y.argmax(1)}[width]
+
+
+@pytest.mark.parametrize("form", ["pair", "loader", "labels by name", "data set", "given"])
+@pytest.mark.parametrize(("width", "metric"), [(1, "binary_accuracy"), (2, "mean_squared_error"), (3, "accuracy")])
+def test_labels_in_the_data_give_the_report_its_metric(tmp_path, form, width, metric):
+    net, x, y = digits_by(width)
+    data = {
+        "pair": (x, y),
+        "loader": DataLoader(TensorDataset(x, y), batch_size=50),
+        "labels by name": {"input": x, "labels": y, "weight": x},
+        "data set": TensorDataset(x, y),
+        "given": x,
+    }[form]
+    given = {"labels": y} if form == "given" else {}
+    report = attar.quantize(net, data, bits=8, tolerance=None, **given).save(tmp_path / "m.attar")
+    found = report["fidelity"]["metric"]
+    assert (found["name"], found["examples"]) == (metric, 400)
+    assert found["floating"] == pytest.approx(0 if width == 2 else 1, abs=1e-9)
+    assert abs(found["file"] - found["floating"]) < 0.03
+    said = {"data": "weight is no argument of the module's forward, which does not see it"}
+    assert report["notes"] == (said if form == "labels by name" else {})
+
+
+def test_labels_of_another_task_are_not_used(tmp_path):
+    """A loader of an autoencoder has the classes of its images, which its outputs do not score."""
+    torch.manual_seed(0)
+    loader = DataLoader(TensorDataset(torch.randn(200, 8), torch.randint(0, 8, (200,))), batch_size=50)
+    report = attar.quantize(nn.Linear(8, 8), loader, bits=8).save(tmp_path / "m.attar")
+    assert "metric" not in report["fidelity"]
+    assert next(iter(report["fidelity"]["outputs"].values()))["kind"] == "values"
+    assert report["warnings"] == []

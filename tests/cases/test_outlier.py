@@ -35,7 +35,10 @@ def test_one_broken_pixel(tmp_path, observer, size):
     broken[7, 0, 3, 3] = size
     with pytest.warns(UserWarning, match=r"'input_1', read by '0', has 1 of 393,216 elements outside") as said:
         file = quantized(net, broken, tmp_path, observer=observer)
-    assert len(said) == 1
+    # The broken example itself is not what it was, which the comparison with the floating module tells.
+    assert [str(each.message) for each in said if "the floating module" not in str(each.message)] == [
+        f"m.attar: {file.report['warnings'][0]}"
+    ]
     assert decibels(net(clean), file.session.run(clean.numpy())) > 44
     assert file.reasons == {}
 

@@ -186,7 +186,10 @@ REFUSED = {
         "weight is torch.complex64; Attar compresses real weights",
     ),
     "meta": (meta, "weight is on the meta device and has no values"),
-    "a branch on data": (Branch, r"at test_refusals\.py:\d+: .*depends on the values of a tensor.*with torch\.where"),
+    "a branch on data": (
+        Branch,
+        r"at test_refusals\.py, line \d+: .*depends on the values of a tensor.*with torch\.where",
+    ),
     "a number from data": (Number, "depends on the values of a tensor"),
     "numpy": (Numpy, r"leaves PyTorch with \.numpy\(\) .* write it with torch functions"),
 }
@@ -311,7 +314,7 @@ def test_data_as_people_have_them(form, tmp_path):
     assert inputs.batches[0][0].shape[1:] == (10,)
     alone = form in ("one example", "a batch of one")
     assert inputs.examples == (1 if alone else 128 if form == "labels in a list" else 64)
-    assert ("data" in notes) == (alone or form in ("float64", "list of arrays"))
+    assert ("data" in notes) == (alone or form in ("float64", "list of arrays", "list of mappings"))
     wanted = [X, torch.ones(64, 10) if "mask" in names else LENGTHS][: len(names)]
     first = [each[: len(inputs.batches[0][0])] for each in wanted]
     assert alone or all(map(torch.equal, map(torch.Tensor.float, inputs.batches[0]), first))

@@ -56,7 +56,7 @@ def test_json_with_what_matters_alone() -> None:
         ('{"scale": "1"}', "scale"),
         ('{"std": [0.0]}', "std"),
         ('{"deviation": [1.0]}', "deviation"),
-        ('{"mean": []}', "0 means"),
+        ('{"mean": []}', "at least 1 item"),
         ('{"mean": [1, 2], "std": [1, 2, 3]}', "2 means and 3"),
         ('{"mean": [1, 2], "layout": "NT"}', "no axis C"),
         ('{"layout": "nchw"}', "capital"),

@@ -107,3 +107,36 @@ def test_a_model_takes_its_own_arguments_of_what_all_models_take():
 def test_inputs_that_are_not_finite_are_refused(value):
     with pytest.raises(DataError, match="NaN or infinity"):
         calibration_inputs(torch.full((4, 2), value), ONE, examples=4, batch=4)
+
+
+def of(data, parameters=None, **options):
+    return calibration_inputs(data, parameters or {"x": True}, **{"examples": 8, "batch": 4, **options})
+
+
+def test_labels_that_data_bring_along_are_kept_in_the_order_of_the_examples():
+    x, y = torch.randn(10, 2), torch.arange(10)
+    loader = DataLoader(TensorDataset(x, y), batch_size=3)
+    forms = [(x, y), {"x": x, "labels": y}, loader, TensorDataset(x, y), [{"x": x, "y": y}]]
+    for data in forms:
+        found = of(data)
+        assert torch.cat(found.targets).tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+        assert [len(each) for each in found.targets] == [len(batch[0]) for batch in found.batches]
+    assert of((x, y % 2 == 0)).targets[0].dtype is torch.int64
+    assert of((x, y.double())).targets[0].dtype is torch.float32
+
+
+@pytest.mark.parametrize("y", [[{"boxes": torch.zeros(1, 4)}] * 4, ["a", "b", "c", "d"], torch.full((4,), torch.nan)])
+def test_labels_of_another_form_are_left_out(y):
+    assert of([(torch.zeros(4, 2), y)] * 2).targets == ()
+    assert of(torch.zeros(4, 2)).targets == ()
+
+
+def test_fields_that_no_argument_takes_are_named():
+    x, ids = torch.zeros(8, 2), torch.zeros(8, 1)
+    assert of({"x": x, "labels": ids, "pixel_mask": x, "ids": ids}).notes == (
+        "pixel_mask, ids are no arguments of the module's forward, which does not see them",
+    )
+    assert of([{"x": x, "mask": x}]).notes == ("mask is no argument of the module's forward, which does not see it",)
+    assert of([({"x": x, "more": x}, ids)]).notes[0].startswith("more is no argument")
+    # Entries of an argument and None are no such fields.
+    assert of({"inputs": (x, x), "labels": ids, "mask": None}, {"inputs": True}).notes == ()

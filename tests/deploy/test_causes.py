@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from attar._src.deploy import causes
 from attar._src.deploy.causes import Cause, Causes, find_causes
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.model.trace import trace
@@ -55,6 +56,30 @@ def test_what_a_layer_reads_can_be_the_cause(net, x):
     found = find_causes(model, "main", given(x), 0).main()
     assert [(each.kind, each.name) for each in found] == [("the input of", "0")]
     assert "keep_activations=('0',)" in find_causes(model, "main", given(x), 0).sentence()
+
+
+def test_only_what_follows_a_change_runs_again(net, x, monkeypatch):
+    model, runs = compressed(net, x, bits=8, activations=8), []
+    run_node = causes._PartialRuns.run_node
+    monkeypatch.setattr(causes._PartialRuns, "run_node", lambda self, n: (runs.append(n.op), run_node(self, n))[1])
+    found = find_causes(model, "main", given(x), 0)
+    assert len(found.causes) == 6
+    linear, relu = 3, 2
+    # The first run computes all; then each of three weights and of three inputs what follows.
+    assert runs.count("call_function") == (linear + relu) + 2 * sum((5, 3, 1))
+    whole = find_causes(model, "main", given(x), 0)
+    assert whole == found
+
+
+def test_a_large_model_is_rounded_on_fewer_examples(net, x, monkeypatch):
+    model = compressed(net, x, bits=4)
+    assert find_causes(model, "main", given(x), 0).examples == 32
+    operations = 2 * (8 * 16 + 16 * 16 + 16 * 4)
+    monkeypatch.setattr(causes, "OPERATIONS", 5 * operations * 3 / 2)
+    assert find_causes(model, "main", given(x), 0).examples == 5
+    monkeypatch.setattr(causes, "OPERATIONS", 1)
+    found = find_causes(model, "main", given(x), 0)
+    assert (found.examples, found.left_out, len(found.causes)) == (1, 0, 3)
 
 
 def test_few_seconds_are_few_passes_and_a_model_without_grids_has_no_causes(net, x):

@@ -12,7 +12,7 @@ from attar._src.deploy.fidelity import (
     labelled_examples,
 )
 from attar._src.deploy.tolerance import Tolerance
-from attar._src.measure.difference import INTEGERS, SCORES, VALUES, Difference
+from attar._src.measure.difference import DECISIONS, INTEGERS, SCORES, VALUES, Difference
 from attar._src.measure.metric import find
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import FileInfo
@@ -54,15 +54,62 @@ def test_a_file_is_compared_on_all_examples_and_judged_by_the_labels():
     assert found.as_dict()["metric"]["examples"] == 90
 
 
+def compare(net, file, x, labels, use=None, **fields):
+    inputs = CalibrationInputs(tuple((part,) for part in x.split(20)), **fields)
+    return compare_with_floating(
+        File(file), Floating("it", net), use or FileInfo(), labelled_examples(inputs, labels, None)
+    )
+
+
 def test_an_output_with_a_target_for_each_element_has_no_classes_to_choose_from():
     x = torch.randn(60, 4)
-    inputs, labels = CalibrationInputs(((x,),)), (x > 0).long()
-    found = compare_with_floating(
-        File(lambda x: 9 * x), Floating("it", lambda x: 9 * x), FileInfo(), labelled_examples(inputs, labels, None)
+    found = compare(lambda x: 9 * x, lambda x: 9 * x, x, (4 * x).long())
+    assert (found.outputs["y"][0], found.metric.name, found.metric.better) == (VALUES, "mean_squared_error", -1)
+
+
+@pytest.mark.parametrize("width", [(), (1,), (4,)])
+@pytest.mark.parametrize("shares", [False, True])
+def test_outputs_with_labels_of_yes_and_no_are_judged_by_their_decisions(width, shares):
+    """One logit or several, or their probabilities; a file whose answers all move by 0.2 flips what lies between."""
+    torch.manual_seed(0)
+    x = torch.randn(400, *width)
+    labels = (x > 0).long()
+
+    def net(x):
+        return torch.sigmoid(x) if shares else x
+
+    def file(x):
+        return net(x + 0.2)
+
+    found = compare(net, file, x, labels)
+    flipped = float(((x <= 0) & (x + 0.2 > 0)).float().mean())
+    kind, seen = found.outputs["y"]
+    assert (kind, found.metric.name, found.metric.floating) == (DECISIONS, "binary_accuracy", 1.0)
+    assert seen.figures(kind)["equal_predictions"] == pytest.approx(1 - flipped)
+    assert found.metric.file == pytest.approx(1 - flipped)
+    assert "of the predictions equal" in found.losses(Tolerance())["y"]
+    # A task says the same of one output, without labels.
+    assert compare(net, file, x, None, FileInfo(task="classification")).outputs["y"][0] == (
+        SCORES if width == (4,) else DECISIONS
     )
-    assert found.outputs["y"][0] == VALUES
-    # Accuracy does not fit such targets; the outputs are compared all the same.
-    assert found.metric is None
+
+
+def test_labels_in_the_data_judge_a_module_that_knows_them_and_no_other():
+    torch.manual_seed(0)
+    x, weight = torch.randn(300, 4), torch.randn(4, 3)
+    labels = (x @ weight).argmax(1)
+
+    def net(x):
+        return x @ weight
+
+    found = compare(net, net, x, None, targets=tuple(labels.split(20)))
+    assert (found.outputs["y"][0], found.metric.name, found.metric.floating) == (SCORES, "accuracy", 1.0)
+    # The same module embeds, and the labels are of something else: no metric, and no classes to choose from.
+    other = torch.randint(0, 3, (300,))
+    found = compare(lambda x: 0.1 * net(x), net, x, None, targets=tuple(other.split(20)))
+    assert (found.outputs["y"][0], found.metric) == (VALUES, None)
+    # Of given labels that is shown.
+    assert compare(net, net, x, other).metric.floating < 0.5
 
 
 def test_known_outputs_stand_for_the_module_and_where_they_end_so_does_the_comparison():
@@ -81,8 +128,7 @@ def test_labels_follow_the_examples():
     inputs = CalibrationInputs(((torch.zeros(3, 2),), (torch.zeros(2, 2),)))
     found = labelled_examples(inputs, np.arange(9.0), "accuracy_of_mine")
     assert [each.tolist() for each in found.targets] == [[0, 1, 2], [3, 4]]
-    assert found.metric[0] == "mean_squared_error"
-    assert labelled_examples(inputs, np.arange(9), None).metric[0] == "accuracy"
+    assert (found.metric, found.given) == (None, True)
     assert labelled_examples(inputs, np.arange(9), "mean_squared_error").metric[0] == "mean_squared_error"
     with pytest.raises(DataError, match="4 labels for 5 examples"):
         labelled_examples(inputs, np.arange(4), None)

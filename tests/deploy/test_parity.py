@@ -82,8 +82,10 @@ def test_integer_outputs_are_equal_or_not_however_far_apart(rng, kind, integers)
     got = want.copy()
     got[:4] = 1 - want[:4].astype(np.int64)
     assert parity(got, want, INTEGERS).check("f", integers=integers)
-    got[:8] = 1 - want[:8].astype(np.int64)
-    with pytest.raises(ParityError, match=r"9[67]\.\d\d% of the integers agree"):
+    # Rounded values tie, so that the indices of a topk may differ in more places.
+    wrong = 48 if integers else 8
+    got[:wrong] = 1 - want[:wrong].astype(np.int64)
+    with pytest.raises(ParityError, match=rf"{100 - wrong / 2:.2f}% of the integers agree"):
         parity(got, want, INTEGERS).check("f", integers=integers)
 
 

@@ -400,10 +400,10 @@ class Sorted(nn.Module):
 
 
 class Moody(nn.Linear):
-    """Its own code does something else in training."""
+    """Its own code does something in training that cannot be captured."""
 
     def forward(self, x):
-        return super().forward(x) * (2 if self.training else 1)
+        return super().forward(x) * (2 if self.training and x.sum() > 0 else 1)
 
 
 def _arrays():

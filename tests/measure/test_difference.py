@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from attar._src.measure.difference import (
+    DECISIONS,
     INTEGERS,
     SCORES,
     VALUES,
@@ -72,8 +73,10 @@ def test_cosines_are_those_of_examples():
     [
         (np.zeros((4, 3), np.int64), {"task": "classification"}, INTEGERS),
         (np.zeros(4, np.bool_), {}, INTEGERS),
-        (np.zeros(4), {"task": "classification"}, VALUES),
-        (np.zeros((4, 1)), {"task": "classification"}, VALUES),
+        (np.zeros(4), {"task": "classification"}, DECISIONS),
+        (np.zeros((4, 1)), {"task": "classification"}, DECISIONS),
+        (np.zeros((4, 3)), {"yes_or_no": True}, DECISIONS),
+        (np.zeros(4), {"task": "regression"}, VALUES),
         (np.zeros((4, 3)), {"task": "classification"}, SCORES),
         (np.zeros((4, 3, 8, 8)), {"task": "segmentation"}, SCORES),
         (np.zeros((4, 3)), {"task": "classification", "main": False}, VALUES),

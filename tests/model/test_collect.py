@@ -41,13 +41,13 @@ def hidden(graph, batches):
 def passes(monkeypatch):
     """The number of times that each batch was run."""
     runs = []
-    run = collecting._Recorder.run
+    run = collecting._Recorder.run_all
 
-    def counted(self, *batch):
-        runs.append(len(batch[0]))
-        return run(self, *batch)
+    def counted(self, batches, ticks):
+        runs.extend(len(batch[0]) for batch in batches)
+        return run(self, batches, ticks)
 
-    monkeypatch.setattr(collecting._Recorder, "run", counted)
+    monkeypatch.setattr(collecting._Recorder, "run_all", counted)
     return runs
 
 
@@ -71,11 +71,40 @@ def test_what_depends_on_nothing_takes_one_pass(graph, batches, passes):
     assert torch.allclose(torch.from_numpy(found["b"][1].matrix[0]).float(), expected, rtol=1e-4)
 
 
-def test_a_histogram_takes_a_second_pass_after_its_range(graph, batches, passes):
+def test_a_histogram_follows_its_range_while_all_batches_run_in_step(graph, batches, passes):
     found = gathered(graph, {"a": [SPREAD], "b": [FIRST, RANGE]}, batches)
-    assert passes == [8, 8, 3] * 2
+    assert passes == [8, 8, 3]
     assert found["a"][0].counts.sum() == 19 * 6
     assert found["a"][0].high == found["b"][1].high
+
+
+@pytest.mark.parametrize("limit", [0, 4 * 19 * 6, 4 * 19 * 10 - 1])
+def test_a_histogram_takes_a_second_pass_where_the_values_of_all_batches_do_not_fit(
+    limit, graph, batches, passes, monkeypatch
+):
+    wanted = {"a": [SPREAD], "b": [FIRST, RANGE, MEAN]}
+    clips = {"log": Clip(-0.5, 0.5)}
+    in_step, tried = dict(collect(graph, wanted, batches, "looking", clips=clips)), len(passes)
+    outside = clips["log"].outside
+    monkeypatch.setattr(collecting, "STEP_BYTES", limit)
+    found = dict(collect(graph, wanted, batches, "looking", clips=clips))
+    assert passes[tried:] == [8, 8, 3] * 3
+    assert (found["a"][0].counts == in_step["a"][0].counts).all()
+    assert (found["b"][0].matrix == in_step["b"][0].matrix).all()
+    assert (found["b"][2].mean == in_step["b"][2].mean).all()
+    assert clips["log"].outside == outside > 0
+
+
+def test_values_of_several_sources_and_views_fit_in_step(graph, batches, passes, monkeypatch):
+    # log and relu wait together; the input and the weights do not count.
+    monkeypatch.setattr(collecting, "STEP_BYTES", 4 * 19 * 12)
+    gathered(graph, {"a": [SPREAD]}, batches)
+    assert passes == [8, 8, 3]
+
+
+def test_a_range_over_two_values_is_complete_before_their_histogram(graph, batches, passes):
+    gathered(graph, {"a": [Request(("log", "relu"), Histogram)], "b": [SPREAD]}, batches)
+    assert passes == [8, 8, 3] * 2
 
 
 def test_equal_requests_share_one_statistic(graph, batches):

@@ -33,7 +33,9 @@ OVERLOADS = [(name, row) for row in OPERATOR_TABLE for name in row.aten.split()]
 
 @pytest.mark.parametrize(("name", "row"), OVERLOADS, ids=[name for name, _ in OVERLOADS])
 def test_rows_name_overloads_and_arguments_of_pytorch(name, row):
-    known = {each.name for each in attrgetter(name)(aten)._schema.arguments}
+    namespace, _, overload = name.rpartition("::")
+    operators = getattr(torch.ops, namespace) if namespace else aten
+    known = {each.name for each in attrgetter(overload)(operators)._schema.arguments}
     modes = [pair[0] for pair in (row.when, row.evaluation) if pair is not None]
     named = {*row.data, row.weight, row.bias, row.groups, *row.fills, *modes} - {""}
     assert named <= known

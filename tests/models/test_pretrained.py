@@ -84,8 +84,9 @@ def test_the_command_line_takes_a_folder_and_a_table_of_texts(tmp_path, capsys):
 
     assert main(["eval", str(tmp_path / "m.attar"), *data, "--tokenizer", str(tmp_path / "bert"), "--json"]) == 0
     accuracy = json.loads(capsys.readouterr().out)
-    assert accuracy["predictions"] == 48
-    assert accuracy["accuracy"] == pytest.approx(report["fidelity"]["metric"]["file"], abs=1e-6)
+    assert accuracy["metric"] == "accuracy"
+    assert accuracy["examples"] == 48
+    assert accuracy["value"] == pytest.approx(report["fidelity"]["metric"]["file"], abs=1e-6)
 
 
 def test_lines_of_text_and_one_length(tmp_path, capsys):

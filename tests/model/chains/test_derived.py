@@ -71,7 +71,7 @@ def test_what_a_program_changes_in_place_or_draws_is_not_constant():
             doubled[0] = x[0]
             return x @ doubled + torch.rand(6)
 
-    graph = capture(Changes(), (torch.randn(3, 6),), train=False).evaluation.graph
+    graph = torch.export.export(Changes(), (torch.randn(3, 6),)).module().graph
     constant = {node.name for node in constant_nodes(graph)}
     assert "a" in constant
     assert not {"mul", "rand"} & constant

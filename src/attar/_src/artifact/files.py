@@ -25,7 +25,8 @@ def demand_replaceable(path: Path) -> None:
         SpecError: it is a device, a FIFO, a socket or a folder, which writing a file would replace.
     """
     for follow in (True, False):
-        with suppress(FileNotFoundError):
+        # Whoever writes it refuses what is in no folder, or in none that can be read.
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             mode = os.stat(path, follow_symlinks=follow).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
                 kind = "a folder" if stat.S_ISDIR(mode) else "a device, FIFO or socket"

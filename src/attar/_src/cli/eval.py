@@ -1,34 +1,47 @@
-"""``attar eval``: the accuracy of a file on a data set."""
+"""``attar eval``: the accuracy of a file on a data set, or another metric."""
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from attar._src.cli import show
+from attar._src.cli.labelled import judged_examples, suitable_metric
 from attar._src.cli.limits import MAX_ELEMENTS, raised_limits
-from attar._src.core.errors import DataError
+from attar._src.core.errors import SpecError
 from attar._src.data.dataset import Dataset
-from attar._src.data.registry import load_dataset
-from attar._src.data.texts import TEXT, Texts, read_texts
+from attar._src.data.registry import load_examples
+from attar._src.data.texts import Texts
 from attar._src.data.tokenizer import Tokenizer
-from attar._src.measure.accuracy import LabelledInputs, accuracy_of_batches, evaluate_accuracy
+from attar._src.measure.accuracy import evaluate_accuracy
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
+from attar._src.measure.metric import METRICS, find, score
 from attar._src.runtime.session import Session
 
 
 def eval_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .attar file.")],
     data: Annotated[
-        str, typer.Option("--data", "-d", help="digits, mnist, cifar10, npz:PATH, text:PATH or file.py:factory.")
+        str,
+        typer.Option(
+            "--data",
+            "-d",
+            help="digits, mnist, cifar10, npz:PATH, text:PATH or file.py:factory, which may return (x, y), or batches with labels "
+            "as attar.quantize takes them.",
+        ),
     ],
+    split: Annotated[str, typer.Option(help="Split of the data set.")] = "test",
     tokenizer: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Tokenizer of text:PATH, a folder of transformers.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of the data set.")] = "test",
+    metric: Annotated[
+        str | None,
+        typer.Option(help=f"{', '.join(METRICS)} or file.py:name; by default the one that fits outputs and labels."),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 256,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first examples, at most this many.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads for a run; all cores by default.")] = None,
@@ -39,31 +52,53 @@ def eval_command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure the accuracy of a decoded file on the runtime that serves it, with the file's own preprocessing.
+    """Measure the accuracy of a decoded file, or another metric, on the runtime that serves it.
+
+    The file's own preprocessing applies to data sets and to pairs of arrays.
 
     Example:
 
         attar eval model.attar --data cifar10
     """
     session = Session(file, threads=threads, limits=raised_limits(max_elements))
-    layout = ClassLayout(class_axis, ignore_index)
-    dataset: Dataset | Texts
-    if tokenizer is not None:
-        dataset = read_texts(data.removeprefix(f"{TEXT}:"), split).take_first(limit)
-        batches = _tokenized(dataset, session, tokenizer, batch)
-        found = accuracy_of_batches(session, batches.__getitem__, len(batches), layout)
-    else:
-        dataset = load_dataset(data, split)
-        _note_preprocessing(dataset, session)
-        labels = dataset.y if limit is None or dataset.y is None else dataset.y[:limit]
-        found = evaluate_accuracy(session, dataset.x[:limit], labels, batch=batch, layout=layout)
+    made, layout = load_examples(data, split), ClassLayout(class_axis, ignore_index)
+    if isinstance(made, Texts):
+        made = _tokenized(made.take_first(limit), session, tokenizer, batch)
+    if isinstance(made, Dataset) and session.manifest.preprocessing is None and made.preprocessing is not None:
+        show.say(
+            "[yellow]note:[/]",
+            f"the file has no preprocessing, so it sees {made.name} raw, without {made.preprocessing.name!r}; "
+            "if it was made from prepared inputs, make it again with preprocessing=",
+        )
+    batches = judged_examples(session, made, batch, limit)
+    first = next(batches)
+    name = metric or suitable_metric(session, first)
+    about = {"data": made.name, "split": made.split} if isinstance(made, Dataset) else {"data": data, "split": split}
+    about = {"file": file.name, "sha256": session.artifact.sha256, **about}
+    if name == "accuracy" and isinstance(made, Dataset):
+        _accuracy(session, made, limit, batch, layout, about if json else None)
+        return
+    called, function = find(name, layout)
+    found = score(session, chain([first], batches), function, classes=False, layout=layout)
     if json:
-        source = {"file": file.name, "sha256": session.artifact.sha256, "data": dataset.name, "split": split}
-        show.as_json(vars(found) | source)
+        show.as_json({"metric": called, "value": found.value, "examples": found.examples} | about)
+        return
+    of = f"{found.examples:,} examples of {about['data']} {about['split']}"
+    show.console().print(f"{escape(called)} [bold]{found.value:.4g}[/] on {escape(of)}")
+
+
+def _accuracy(
+    session: Session, dataset: Dataset, limit: int | None, batch: int, layout: ClassLayout, json: dict[str, str] | None
+) -> None:
+    """Print the accuracy with its standard error, and that of each class; as JSON, with what is given, if asked."""
+    labels = dataset.y if limit is None or dataset.y is None else dataset.y[:limit]
+    found = evaluate_accuracy(session, dataset.x[:limit], labels, batch=batch, layout=layout)
+    if json is not None:
+        show.as_json({"metric": "accuracy", **vars(found)} | json)
         return
     show.console().print(
         f"accuracy [bold]{found.accuracy:.2%}[/] ± {found.standard_error:.2%} "
-        f"({found.correct:,} of {found.predictions:,}) on {dataset.name} {split}"
+        f"({found.correct:,} of {found.predictions:,}) on {dataset.name} {dataset.split}"
     )
     if 1 < len(found.per_class) <= 20:
         names, classes = session.manifest.class_names, show.plain_table("\nclass", ">\naccuracy", "")
@@ -73,27 +108,14 @@ def eval_command(
         show.console().print(classes)
 
 
-def _note_preprocessing(dataset: Dataset, session: Session) -> None:
-    if session.manifest.preprocessing is None and dataset.preprocessing is not None:
-        show.say(
-            "[yellow]note:[/]",
-            f"the file has no preprocessing, so it sees {dataset.name} raw, without {dataset.preprocessing.name!r}; "
-            "if it was made from prepared inputs, make it again with preprocessing=",
-        )
-
-
-def _tokenized(texts: Texts, session: Session, folder: str, batch: int) -> list[LabelledInputs]:
-    """Return the inputs of a file, in its order, and labels, in batches."""
+def _tokenized(texts: Texts, session: Session, folder: str | None, batch: int) -> list[dict[str, Any]]:
+    """Return batches of inputs and labels, as long as the file takes them."""
+    if folder is None:
+        raise SpecError(f"{texts.name} is text, which becomes inputs by a tokenizer; add --tokenizer FOLDER")
     shape = session.inputs[0].shape
     size, length = (axis if isinstance(axis, int) else None for axis in (*shape, "", "")[:2])
     tokenizer, step = Tokenizer(folder, length), size or batch
-    labels = texts.targets(tokenizer.classes)
-    if labels is None or labels.dtype.kind != "i":
-        raise DataError(f"{texts.name} has no labels of classes; give a column 'label' of numbers or the model's words")
-    found: list[LabelledInputs] = []
-    for place, made in enumerate(tokenizer.batches(texts, step, fixed=length is not None)):
-        missing = [port.name for port in session.inputs if port.name not in made]
-        if missing:
-            raise DataError(f"the tokenizer makes {', '.join(made)}, and the file also takes {', '.join(missing)}")
-        found.append(([made[port.name] for port in session.inputs], labels[place * step : (place + 1) * step]))
-    return found
+    targets = texts.targets(tokenizer.classes)
+    made: list[dict[str, Any]] = list(tokenizer.batches(texts, step, fixed=length is not None))
+    labels = [{} if targets is None else {"labels": targets[i * step : (i + 1) * step]} for i in range(len(made))]
+    return [inputs | own for inputs, own in zip(made, labels, strict=True)]

@@ -25,7 +25,8 @@ _RENAMED = {
 
 #: Folders of code that is not the user's.
 _LIBRARIES = (*{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},)
-_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_PACKAGES = re.compile(r"[/\\](?:site|dist)-packages[/\\](?!torch[/\\])")
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)(?:, in .*\n\s*(.*))?')
 _ATTAR = str(Path(__file__).resolve().parents[2])
 
 _ENTRIES = 2000  # how many names of a folder are searched for a close match
@@ -145,17 +146,33 @@ def prefixed_errors(where: str) -> Iterator[None]:
         raise kind(f"{where}: {message}") from error
 
 
-def place_of(error: BaseException) -> str:
-    """Return the last line of a traceback that is in no library: ``net.py, line 12: y = x.numpy()``; else empty."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if _is_users(frame.filename):
-            return f"{Path(frame.filename).name}, line {frame.lineno}" + (f": {frame.line}" if frame.line else "")
+def place_of(error: BaseException, *, packages: bool = False) -> str:
+    """Return the last line of a traceback that is the user's: ``net.py, line 12: y = x.numpy()``; else empty.
+
+    ``packages``: lines of installed packages, PyTorch's apart, count too, such as those of a published model.
+    """
+    found = traceback.extract_tb(error.__traceback__)
+    frames = [(frame.filename, str(frame.lineno), frame.line or "") for frame in found]
     # An error in a worker of a DataLoader has the traceback of that process in its text.
-    frames = [frame for frame in _FRAME.findall(str(error)) if _is_users(frame[0])]
-    return f"{Path(frames[-1][0]).name}, line {frames[-1][1]}" if frames else ""
+    return _last(frames, packages) or place_in(str(error), packages=packages)
 
 
-def _is_users(file: str) -> bool:
+def place_in(text: str, *, packages: bool = False) -> str:
+    """Return the last line that is the user's in the text of a traceback, as :func:`place_of`."""
+    return _last(_FRAME.findall(text), packages)
+
+
+def _last(frames: Iterable[tuple[str, str, str]], packages: bool) -> str:
+    own = [frame for frame in frames if _is_users(frame[0], packages)]
+    if not own:
+        return ""
+    file, line, code = own[-1]
+    return f"{Path(file).name}, line {line}" + (f": {' '.join(code.split())}" if code else "")
+
+
+def _is_users(file: str, packages: bool) -> bool:
+    if packages and _PACKAGES.search(file):
+        return not file.startswith(_ATTAR)
     return not file.startswith((*_LIBRARIES, _ATTAR, "<"))
 
 

@@ -48,8 +48,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         SpecError: the folder or the file does not exist, or is no JSON object.
     """
     if not folder.is_dir():
-        hint = f"; {HF} takes a folder on this machine and downloads nothing: git clone, or hf download --local-dir"
-        raise SpecError(f"{HF}{folder}: {missing_file(folder, "there is no folder")}{hint}")
+        missing = missing_file(folder, "there is no folder")
+        raise SpecError(
+            f"{HF}{folder}: {missing}; {HF} takes a folder on this machine and downloads nothing: "
+            "hf download NAME --local-dir FOLDER"
+        )
     path = folder / "config.json"
     if not path.is_file():
         raise SpecError(f"{HF}{folder} has no config.json; give a folder that model.save_pretrained(folder) wrote")

@@ -48,15 +48,22 @@ def load_dataset(spec: str, split: str = "test") -> Dataset:
 
 
 def load_examples(spec: str, split: str = "test") -> Any:
-    """Return :func:`load_dataset`; of a factory also what is neither a Dataset nor a pair; Texts of ``text:PATH``."""
+    """Return :func:`load_dataset`; of a factory also what is neither a Dataset nor examples; Texts of ``text:PATH``."""
     name, _, argument = spec.partition(":")
     if name == TEXT:
         return read_texts(argument, split)
     if name in DATASETS or ":" not in spec:
         return load_dataset(spec, split)
     made = call_factory(spec, split)
-    paired = isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], np.ndarray)
-    return _as_dataset(made, spec, split) if paired else made
+    return _as_dataset(made, spec, split) if isinstance(made, Dataset) or _has_classes(made) else made
+
+
+def _has_classes(made: Any) -> bool:
+    """Return whether data are a pair of examples and one class for each, or None."""
+    if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[0], np.ndarray):
+        return False
+    y = made[1] if made[1] is None else np.asarray(made[1])
+    return y is None or (y.ndim == 1 and y.dtype.kind in "biu")
 
 
 def call_factory(spec: str, split: str) -> Any:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from attar._src.core.errors import DataError, user_code
 from attar._src.core.fields import first_arguments
 from attar._src.data.axes import Dynamic, batch_axes
 from attar._src.deploy.samples import collated, holds_samples, is_array, is_sample, is_whole, one_example, replayable
-from attar._src.train.inputs import as_input, read_raw_inputs
+from attar._src.train.inputs import RawBatch, as_input, labels_of, read_raw_batch
 from attar._src.work.calibration_inputs import BatchInputs, CalibrationInputs
 
 #: The names of a batch's inputs, none if they are positional, and the inputs.
 NamedInputs = tuple[tuple[str, ...], BatchInputs]
-#: Whether a module computes on a batch: 0 if it raises, 1 if it does, 2 if its output also has the batch's axis 0.
+#: Whether a module computes on a batch: 0 if it raises, 1 if it does, FITS if its output also has the batch's axis 0.
+FITS = 2
 Fits = Callable[[NamedInputs], int]
 #: A way to read data as batches.
-_Way = Callable[[], Iterable[NamedInputs]]
+_Way = Callable[[], Iterable[RawBatch]]
+#: Examples on which a module is tried: a way to read data that fits fits so few.
+_FEW = 4
 #: Names and the inputs of all batches -> the axis of each input that counts examples.
 _FindAxes = Callable[[Sequence[str], Sequence[BatchInputs]], tuple[int, ...]]
 
@@ -42,11 +47,12 @@ def calibration_inputs(
 
     - an array or a tensor: axis 0 counts examples;
     - a tuple, list, mapping or dataclass instance of them: the module's inputs, with the same number of examples along
-      their batch axes (``data.axes``), and labels, which are ignored;
+      their batch axes (``data.axes``), and perhaps labels;
     - a data set (``torch.utils.data.Dataset``, anything with a length and items) or a list of examples, of which
       ``collate`` makes batches, by default PyTorch's own ``default_collate``;
-    - an iterable of batches (a DataLoader, a list of mappings), each in one of the forms of ``train.inputs``; labels
-      are ignored.
+    - an iterable of batches (a DataLoader, a list of mappings), each in one of the forms of ``train.inputs``.
+
+    Labels become the ``targets`` of the result, if they are a tensor with an entry for each example.
 
     Arrays and examples are put into batches of ``batch``. ``parameters``: argument of the forward -> is it required?
     ``dynamic`` may name the batch axes of inputs. Where data can be read in two ways, such as a list of tensors
@@ -60,7 +66,7 @@ def calibration_inputs(
         return _axes(dynamic, names or first_arguments(parameters, len(batches[0])), batches)
 
     ways = _ways(data, parameters, batch, collate, find)
-    chosen = ways[0] if fits is None or len(ways) == 1 else _fitting(ways, fits, data)
+    chosen = ways[0] if fits is None or len(ways) == 1 else _fitting(ways, fits, find, data)
     return collect_inputs(chosen(), examples, axes=find, of_one=True).of(parameters)
 
 
@@ -69,12 +75,12 @@ def _axes(dynamic: Dynamic, names: Sequence[str], batches: Sequence[BatchInputs]
 
 
 def collect_inputs(
-    batches: Iterable[NamedInputs], examples: int, axes: _FindAxes | None = None, *, of_one: bool = False
+    batches: Iterable[RawBatch], examples: int, axes: _FindAxes | None = None, *, of_one: bool = False
 ) -> CalibrationInputs:
-    """Return the first ``examples`` of batches ``(names, inputs)``, in types that files take.
+    """Return the first ``examples`` of batches, in types that files take.
 
     Args:
-        batches: names, none if by position, and inputs.
+        batches: as they were read.
         examples: how many.
         axes: names and all batches -> the axis of each input that counts examples; by default as ``data.axes`` finds.
         of_one: whether a single example is enough.
@@ -84,36 +90,47 @@ def collect_inputs(
     """
     names: tuple[str, ...] | None = None
     kept: list[BatchInputs] = []
+    targets: list[Tensor | None] = []
     notes: dict[str, None] = {}
     find = axes or partial(_axes, None)
     seen = 0
-    for own, raw in batches:
+    for raw in batches:
+        own = raw.names
         if names not in (None, own):
             raise DataError(
                 f"a batch has the inputs {list(own)} and the first had {list(names or ())}; give all the same"
             )
         names = own
-        notes |= dict.fromkeys(_conversions(own, raw))
-        inputs = tuple(map(as_input, raw))
+        notes |= dict.fromkeys(_notes(raw))
+        inputs = tuple(map(as_input, raw.inputs))
         if any(tensor.is_floating_point() and not torch.isfinite(tensor).all() for tensor in inputs):
             raise DataError("the inputs have NaN or infinity; remove such examples")
         kept.append(inputs)
-        seen += inputs[0].shape[find(own, [inputs])[0]]
+        count = inputs[0].shape[find(own, [inputs])[0]]
+        targets.append(labels_of(raw.targets, count))
+        seen += count
         if seen >= examples:
             break
     if seen == 1 and of_one:
         notes["there is one example, so the ranges of activations come from it alone; give a few hundred"] = None
     elif seen < 2:
         raise DataError("calibration and comparison need at least two examples; give more data")
-    found = CalibrationInputs(tuple(kept), names or (), find(names or (), kept), tuple(notes))
+    labels = tuple(each for each in targets if each is not None)
+    labels = labels if len(labels) == len(kept) else ()
+    found = CalibrationInputs(tuple(kept), names or (), find(names or (), kept), tuple(notes), labels)
     return found.first(examples, cut=True)
 
 
-def _conversions(names: tuple[str, ...], raw: BatchInputs) -> Iterator[str]:
-    for place, tensor in enumerate(raw):
+def _notes(raw: RawBatch) -> Iterator[str]:
+    """Yield what a user should know of how a batch was read."""
+    if raw.ignored:
+        many = len(raw.ignored) > 1
+        are, them = ("are no arguments", "them") if many else ("is no argument", "it")
+        yield f"{', '.join(raw.ignored)} {are} of the module's forward, which does not see {them}"
+    for place, tensor in enumerate(raw.inputs):
         made = as_input(tensor[:0]).dtype
         if made != tensor.dtype:
-            name = names[place] if names else f"input {place}"
+            name = raw.names[place] if raw.names else f"input {place}"
             kinds = [str(kind).removeprefix("torch.") for kind in (tensor.dtype, made)]
             yield f"{name} came in {kinds[0]}; it is {kinds[1]} in the file, and so should be what it is run on"
 
@@ -145,11 +162,11 @@ def _ways(
     if first is None:
         raise DataError(f"data is an empty {type(data).__name__}; give at least two examples")
 
-    def samples() -> Iterator[NamedInputs]:
-        return (_read(item, parameters) for item in collated(_each(items()), batch, collate))
+    def samples() -> Iterator[RawBatch]:
+        return (read_raw_batch(item, parameters) for item in collated(_each(items()), batch, collate))
 
-    def batches() -> Iterator[NamedInputs]:
-        return (_read(item, parameters) for item in _each(items()))
+    def batches() -> Iterator[RawBatch]:
+        return (read_raw_batch(item, parameters) for item in _each(items()))
 
     if collate is not None or holds_samples(data):
         return [samples]
@@ -158,11 +175,16 @@ def _ways(
     return [samples, batches] if is_sample(first) else [batches, samples]
 
 
-def _fitting(ways: list[_Way], fits: Fits, data: Any) -> _Way:
+def _fitting(ways: list[_Way], fits: Fits, find: _FindAxes, data: Any) -> _Way:
     """Return the way that fits best, of equal ones the first; a list of tensors must fit one way alone."""
-    scores = [_score(way, fits) for way in ways]
+    alone = isinstance(data, list) and is_array(data[0]) and data[0].ndim > 1
+    scores: list[int] = []
+    for way in ways:
+        scores.append(_score(way, fits, find))
+        if scores[-1] == FITS and not alone:
+            break
     best = max(scores)
-    if isinstance(data, list) and is_array(data[0]) and data[0].ndim > 1 and scores.count(best) > 1 and best:
+    if alone and scores.count(best) > 1 and best:
         raise DataError(
             f"data is a list of {len(data)} tensors of the shape {tuple(data[0].shape)}, and the module computes on "
             "them as batches and as examples: write torch.cat(data) if they are batches, torch.stack(data) if each is "
@@ -171,16 +193,16 @@ def _fitting(ways: list[_Way], fits: Fits, data: Any) -> _Way:
     return ways[scores.index(best)] if best else ways[0]
 
 
-def _score(way: _Way, fits: Fits) -> int:
+def _score(way: _Way, fits: Fits, find: _FindAxes) -> int:
+    """Return how the first examples of the first batch fit, or the whole batch where they do not."""
     try:
-        names, raw = next(iter(way()))
+        raw = next(iter(way()))
+        axes = find(raw.names, [raw.inputs])
     except (DataError, StopIteration):
         return 0
-    return fits((names, tuple(map(as_input, raw))))
-
-
-def _read(item: Any, parameters: Mapping[str, bool]) -> NamedInputs:
-    return read_raw_inputs(item, parameters)
+    batch = tuple(map(as_input, raw.inputs))
+    few = tuple(tensor.narrow(axis, 0, min(_FEW, tensor.shape[axis])) for tensor, axis in zip(batch, axes, strict=True))
+    return fits((raw.names, few)) or fits((raw.names, batch))
 
 
 def _each(items: Iterator[Any]) -> Iterator[Any]:
@@ -193,7 +215,10 @@ def _each(items: Iterator[Any]) -> Iterator[Any]:
         yield batch[0]
 
 
-def _whole(item: Any, parameters: Mapping[str, bool], batch: int, find: _FindAxes) -> Iterator[NamedInputs]:
-    names, whole = read_raw_inputs(item, parameters, whole=True)
-    parts = (tensor.split(batch, axis) for tensor, axis in zip(whole, find(names, [whole]), strict=True))
-    return ((names, part) for part in zip(*parts, strict=True))
+def _whole(item: Any, parameters: Mapping[str, bool], batch: int, find: _FindAxes) -> Iterator[RawBatch]:
+    raw = read_raw_batch(item, parameters, whole=True)
+    axes = find(raw.names, [raw.inputs])
+    parts = [tensor.split(batch, axis) for tensor, axis in zip(raw.inputs, axes, strict=True)]
+    labels = labels_of(raw.targets, raw.inputs[0].shape[axes[0]])
+    targets = [None] * len(parts[0]) if labels is None else labels.split(batch)
+    return (replace(raw, inputs=tuple(part), targets=own) for *part, own in zip(*parts, targets, strict=True))

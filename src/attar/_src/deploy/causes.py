@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,21 +14,24 @@ from numpy.typing import NDArray
 from torch import fx, nn
 
 from attar._src.core.tensors import CompressedTensor, Quantized
-from attar._src.deploy.parity import output_arrays
+from attar._src.deploy.parity import operations, output_arrays
 from attar._src.model.programs import copy_graph, set_tensor, wrap
 from attar._src.model.weights import find_weights
-from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.calibration_inputs import BatchInputs, CalibrationInputs
 from attar._src.work.compressed_model import CompressedGraph, CompressedModel, Round
 
-#: Examples of a pass, if the batch of the graph may vary,
+#: Examples of a pass, if the batch of the graph may vary; fewer where all passes together, each half a run of the graph
+#: on average, would need more than so many multiplications and additions.
 FEW_EXAMPLES = 32
-#: and seconds that all passes together may take.
+OPERATIONS = 1e11
+#: Seconds that all passes together may take.
 SECONDS = 3.0
 #: A cause is named if its share of the error is this many times the mean share (but a quarter is enough, and a tenth
 #: is required),
 _TIMES = 3
 #: and if those that are named, at most so many, explain this share together.
 _MOST, _EXPLAINED = 3, 1 / 3
+_PREFIX = "site_"
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,10 @@ class Causes:
         main = self.main()
         if not main:
             spread = f"the error is spread over {len(self.causes)} weights and values, none of which stands out"
+            if all(each.bits is not None for each in self.causes):
+                return (
+                    f"{spread}: give all more bits (bits=; --bits), or more scales (granularity='group:32' or smaller)"
+                )
             return f"{spread}: give all more bits (bits=, activations=; --bits, --activations)"
         words = " and ".join(each.words() for each in main)
         some = f"; {self.left_out} were left out for lack of time" if self.left_out else ""
@@ -95,16 +103,11 @@ def find_causes(
     of = compressed.graphs[graph]
     program, switches = _switched(of)
     parts = _parts(of, compressed.tensors, switches)
+    end = time.monotonic() + seconds
     with torch.no_grad():
-        batch = inputs.example(FEW_EXAMPLES) if of.traced.any_batch else inputs.batches[0]
-        start = time.monotonic()
-        wanted = _run(program, batch, output)
-        took = time.monotonic() - start
-        affordable = int(inputs.count(batch) * seconds / max(took * len(parts), 1e-9))
-        if of.traced.any_batch and 2 <= affordable < inputs.count(batch):
-            batch = inputs.part(batch, 0, affordable)
-            wanted = _run(program, batch, output)
-        errors = list(_errors(program, of, parts, batch, output, wanted, start + seconds))
+        batch = _few(inputs, of, len(parts))
+        run = _PartialRuns(program, batch, output)
+        errors = list(_errors(run, of, parts, end))
     total = sum(errors) or 1.0
     found = [
         Cause(part.kind, part.name, error / total, part.bits)
@@ -120,7 +123,7 @@ class _Part:
     kind: str
     name: str
     tensors: Mapping[str, CompressedTensor] = field(default_factory=dict)
-    switches: Sequence[_Switch] = ()
+    switches: Mapping[str, _Switch] = field(default_factory=dict)
     bits: int | None = None
 
 
@@ -139,7 +142,7 @@ def _switched(of: CompressedGraph) -> tuple[fx.GraphModule, dict[str, _Switch]]:
     """Return a copy of the floating graph in which each rounded value can be rounded, and the switches."""
     program = copy_graph(of.traced.graph)
     switches = {name: _Switch(Round(grid)) for name, grid in of.activations.items() if name in of.rounded}
-    wrap(program, switches, "site_")
+    wrap(program, switches, _PREFIX)
     return program, switches
 
 
@@ -162,9 +165,14 @@ def _parts(
         read = [each for each in dict.fromkeys(read) if each not in seen]
         seen.update(read)
         if read:
-            found.append(_Part("the input of", owner or name, switches=[switches[each] for each in read]))
+            found.append(_Part("the input of", owner or name, switches=_named(switches, read)))
     rest = [name for name in switches if name not in seen]
-    return found + [_Part("the value", name, switches=[switches[name]]) for name in rest]
+    return found + [_Part("the value", name, switches=_named(switches, [name])) for name in rest]
+
+
+def _named(switches: Mapping[str, _Switch], values: Iterable[str]) -> dict[str, _Switch]:
+    """Return module of the program -> the switch behind a value."""
+    return {f"{_PREFIX}{name}": switches[name] for name in values}
 
 
 def _rounded_behind(node: fx.Node, switches: Mapping[str, _Switch]) -> Iterator[str]:
@@ -179,22 +187,46 @@ def _rounded_behind(node: fx.Node, switches: Mapping[str, _Switch]) -> Iterator[
         seen.add(each)
 
 
-def _errors(
-    program: fx.GraphModule,
-    of: CompressedGraph,
-    parts: Sequence[_Part],
-    batch: tuple[torch.Tensor, ...],
-    output: int,
-    wanted: NDArray[np.float64],
-    end: float,
-) -> Iterator[float]:
+def _few(inputs: CalibrationInputs, of: CompressedGraph, passes: int) -> BatchInputs:
+    """Return the examples of each pass."""
+    if not of.traced.any_batch:
+        return inputs.batches[0]
+    batch = inputs.example(FEW_EXAMPLES)
+    one = operations(of.traced.graph, inputs.part(batch, 0, 2)) / min(inputs.count(batch), 2)
+    return inputs.part(batch, 0, max(1, int(2 * OPERATIONS / max(one * passes, 1))))
+
+
+class _PartialRuns(fx.Interpreter):
+    """Runs of a program on one batch, of what follows a change; the rest keeps its values of the first run."""
+
+    def __init__(self, program: fx.GraphModule, batch: BatchInputs, output: int) -> None:
+        super().__init__(program, garbage_collect_values=False)
+        self.program, self.index = program, output
+        self.wanted = self._array(self.run(*batch))
+        self.known = self.env
+
+    def difference(self, changed: Collection[str]) -> NDArray[np.float64]:
+        """Return how an output differs from that of the first run; ``changed``: tensors and modules of the program."""
+        found = set[fx.Node]()
+        for node in self.graph.nodes:
+            own = node.op in ("get_attr", "call_module") and str(node.target) in changed
+            if own or not found.isdisjoint(node.all_input_nodes):
+                found.add(node)
+        kept = {node: value for node, value in self.known.items() if node not in found and node.op != "output"}
+        return self._array(self.run(initial_env=kept)) - self.wanted
+
+    def _array(self, outputs: Any) -> NDArray[np.float64]:
+        return output_arrays(outputs)[self.index].astype(np.float64)
+
+
+def _errors(run: _PartialRuns, of: CompressedGraph, parts: Sequence[_Part], end: float) -> Iterator[float]:
     """Yield the squared error of each part rounded alone, until ``end``."""
     state = of.traced.state()
     for part in parts:
         if time.monotonic() > end:
             return
-        with _rounded(program, part, state):
-            difference = _run(program, batch, output) - wanted
+        with _rounded(run.program, part, state):
+            difference = run.difference({*part.tensors, *part.switches})
         yield float(np.square(difference[np.isfinite(difference)]).sum())
 
 
@@ -203,19 +235,15 @@ def _rounded(program: fx.GraphModule, part: _Part, state: Mapping[str, torch.Ten
     for name, tensor in part.tensors.items():
         if name in state:
             set_tensor(program, name, torch.from_numpy(np.array(tensor.dense())))
-    for switch in part.switches:
+    for switch in part.switches.values():
         switch.on = True
     try:
         yield
     finally:
         for name in part.tensors.keys() & state.keys():
             set_tensor(program, name, state[name])
-        for switch in part.switches:
+        for switch in part.switches.values():
             switch.on = False
-
-
-def _run(program: fx.GraphModule, batch: tuple[torch.Tensor, ...], output: int) -> NDArray[np.float64]:
-    return output_arrays(program(*batch))[output].astype(np.float64)
 
 
 def _fixes(causes: Sequence[Cause]) -> list[str]:

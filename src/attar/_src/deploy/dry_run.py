@@ -14,7 +14,7 @@ from attar._src.artifact.writer import pack
 from attar._src.core.errors import ArtifactError, AttarError, ModelError, SpecError, short_message
 from attar._src.data.axes import Axes, Dynamic, input_axes
 from attar._src.deploy.finite import check_module_finite
-from attar._src.deploy.parity import Parity, compare_outputs, compared
+from attar._src.deploy.parity import Parity, compare_outputs, parity_inputs
 from attar._src.model.capture import CapturedModel, capture, in_mode
 from attar._src.model.interface import call_by_name
 from attar._src.model.trace import deploy_graph
@@ -60,7 +60,7 @@ def check_deployable(
         return call_by_name(module, inputs.names, [as_input(tensor) for tensor in exact])
 
     # In floating point every element is compared closely, so that fewer examples tell as much.
-    some = compared(replace(inputs, batches=(_first_batch(inputs),)), traced.graph, cut=traced.any_batch, share=4)
+    some = parity_inputs(replace(inputs, batches=(_first_batch(inputs),)), traced.graph, cut=traced.any_batch, share=4)
     try:
         with in_mode(module, train=False):
             parity = compare_outputs(session, original, some.batches, "dry run")

@@ -22,8 +22,16 @@ from attar._src.core.errors import AttarError, DataError
 from attar._src.core.progress import track
 from attar._src.deploy.parity import EXAMPLES, output_arrays
 from attar._src.deploy.tolerance import Tolerance
-from attar._src.measure.difference import INTEGERS, SCORES, Difference, kind_of_output
-from attar._src.measure.metric import METRICS, Metric, find
+from attar._src.measure.binary import F1, BinaryAccuracy
+from attar._src.measure.difference import (
+    DECISIONS,
+    INTEGERS,
+    SCORES,
+    Difference,
+    are_shares,
+    kind_of_output,
+)
+from attar._src.measure.metric import METRICS, Metric, chance_of, find, usual_metric
 from attar._src.runtime.session import Session
 from attar._src.train.inputs import as_tensor
 from attar._src.work.calibration_inputs import CalibrationInputs
@@ -35,6 +43,10 @@ _KEPT = 1 << 26
 _PARTS = 10
 #: each of at least so many.
 _PART = 4
+#: Metrics of outputs that mean yes or no each.
+_YES_OR_NO = (BinaryAccuracy.name, F1.name)
+#: Outputs of the floating module and of the file, and targets, of one batch.
+_Judged = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -65,11 +77,19 @@ class Floating:
 
 @dataclass(frozen=True)
 class ComparedExamples:
-    """Real inputs for the comparison, the targets of each batch (empty or None without labels), and the metric."""
+    """Real inputs for the comparison, and what is known of the right outputs.
+
+    Attributes:
+        targets: of each batch; empty or None without labels.
+        metric: its name and function; None for the usual one of such outputs and targets.
+        given: whether the user gave the labels for the comparison. Others, which the data bring along, may be no labels
+            of this module (the class of an image, of an autoencoder), and count if it is better than a constant answer.
+    """
 
     inputs: CalibrationInputs
     targets: Sequence[torch.Tensor | None] = ()
     metric: tuple[str, Metric] | None = None
+    given: bool = True
 
     def of(self, index: int, count: int) -> NDArray[Any] | None:
         """Return the first ``count`` targets of the batch at ``index``; None without labels."""
@@ -136,22 +156,19 @@ class Fidelity:
     def _loss(self, name: str, tolerance: Tolerance) -> str:
         kind, seen = self.outputs[name]
         of = f"of output {name!r} " if len(self.outputs) > 1 else ""
-        if kind in (SCORES, INTEGERS):
-            least = tolerance.equal_predictions
-            # Of few examples, as many may differ by chance.
-            chance = 2 * math.sqrt(least * (1 - least) / max(self.examples, 1))
-            what, share = (
-                ("predictions", seen.equal_predictions) if kind == SCORES else ("integers", seen.equal_elements)
-            )
-            if share is not None and share < least - chance:
-                near = f"{share:.1%} of the {what} {of}equal those of the floating module on {self.examples} examples"
-                return f"{near} ({least:.0%} are expected)"
+        least, share = tolerance.equal_predictions, seen.equal_share(kind)
+        # Of few examples, as many may differ by chance.
+        chance = 2 * math.sqrt(least * (1 - least) / max(self.examples, 1))
+        if share is not None and share < least - chance:
+            what = "integers" if kind == INTEGERS else "predictions"
+            near = f"{share:.1%} of the {what} {of}equal those of the floating module on {self.examples} examples"
+            return f"{near} ({least:.0%} are expected)"
         return "" if kind == INTEGERS else self._noise(of, kind, seen, tolerance.signal_to_noise_db)
 
     def _noise(self, of: str, kind: str, seen: Difference, least: float) -> str:
         on = f"against the floating module on {self.examples} examples"
         # Where one class always wins, equal predictions say nothing.
-        least = min(least, 0.0) if kind == SCORES else least
+        least = min(least, 0.0) if kind in (SCORES, DECISIONS) else least
         decibel = seen.signal_to_noise_db
         if decibel is not None:
             low = decibel < least
@@ -176,8 +193,9 @@ def compare_with_floating(
         The figures; None if no output of the module is known.
     """
     names, main = [port.name for port in session.inputs], session.main_output
-    outputs: dict[str, tuple[str, Difference]] = {}
-    judged: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
+    outputs: dict[str, Difference] = {}
+    first: Mapping[str, NDArray[Any]] = {}
+    judged: list[_Judged] = []
     count = kept = 0
     for index, batch in enumerate(track(examples.inputs.first(EXAMPLES).batches, "comparing with floating point")):
         found = floating(index, batch)
@@ -187,25 +205,41 @@ def compare_with_floating(
         wanted = dict(zip(got, found, strict=True))
         own = examples.inputs.count(batch)
         targets = examples.of(index, own)
-        outputs = outputs or {name: (kind, Difference()) for name, kind in _kinds(wanted, main, use, targets).items()}
+        first = first or wanted
         for name, want in wanted.items():
-            outputs[name][1].add(got[name], want)
+            outputs.setdefault(name, Difference()).add(got[name], want)
         count += own
         if targets is not None and kept < _KEPT:
             judged.append((wanted[main], got[main], targets))
             kept += got[main].size
-    change = _metric_change(examples.metric, judged) if examples.metric and judged else None
-    return Fidelity(floating.what, count, outputs, change, floating.trained_since) if count else None
+    if not count:
+        return None
+    change = _metric_change(examples, judged) if judged else None
+    labels = judged[0][2] if judged and (examples.given or change) else None
+    kinds = _kinds(first, main, use, labels, change)
+    return Fidelity(
+        floating.what,
+        count,
+        {name: (kinds[name], seen) for name, seen in outputs.items()},
+        change,
+        floating.trained_since,
+    )
 
 
 def _kinds(
-    wanted: Mapping[str, NDArray[Any]], main: str, use: FileInfo, targets: NDArray[Any] | None
+    wanted: Mapping[str, NDArray[Any]],
+    main: str,
+    use: FileInfo,
+    targets: NDArray[Any] | None,
+    change: MetricChange | None,
 ) -> dict[str, str]:
     """Return the kind of each output; an output with a target for each element has no classes to choose from."""
     several = targets is not None and targets.shape == wanted[main].shape
     classes = bool(use.class_names) or (targets is not None and targets.dtype.kind in "iu")
+    yes_or_no = change is not None and change.name in _YES_OR_NO
+    task = "labels" if several else use.task
     return {
-        name: kind_of_output(want, name, main=name == main, task="labels" if several else use.task, classes=classes)
+        name: kind_of_output(want, name, main=name == main, task=task, classes=classes, yes_or_no=yes_or_no)
         for name, want in wanted.items()
     }
 
@@ -215,37 +249,41 @@ def labelled_examples(inputs: CalibrationInputs, labels: Any, metric: str | None
 
     Args:
         inputs: batches of the first examples of the data.
-        labels: of all examples, or None.
-        metric: its name; without a registered one, accuracy of integers and mean squared error of others.
+        labels: of all examples; None for those that the data bring along, if there are any.
+        metric: its name; without a registered one, the usual one of such outputs and labels.
 
     Raises:
         DataError: there are fewer labels than examples.
     """
+    found = find(metric) if metric is not None and metric in METRICS else None
     if labels is None:
-        return ComparedExamples(inputs)
+        return ComparedExamples(inputs, inputs.targets, found, given=False)
     targets = as_tensor(labels, "labels")
     targets = targets.float() if targets.is_floating_point() else targets.long()
     if len(targets) < inputs.examples:
         raise DataError(f"{len(targets)} labels for {inputs.examples} examples; give one for each, in their order")
-    usual = "mean_squared_error" if targets.is_floating_point() else "accuracy"
-    found = find(metric if metric is not None and metric in METRICS else usual)
     return ComparedExamples(
         inputs, targets[: inputs.examples].split([inputs.count(batch) for batch in inputs.batches]), found
     )
 
 
-def _metric_change(
-    metric: tuple[str, Metric], judged: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]
-) -> MetricChange | None:
-    """Return a metric of outputs of the floating module and of the file, by batch with targets; None if it fails."""
-    name, function = metric
+def _metric_change(examples: ComparedExamples, judged: Sequence[_Judged]) -> MetricChange | None:
+    """Return a metric of outputs of the floating module and of the file, by batch with targets.
+
+    None if it fails, or if the labels came with the data and the floating module knows nothing of them.
+    """
     try:
         floating, file, targets = (np.concatenate(each) for each in zip(*judged, strict=True))
+        name, function = examples.metric or find(usual_metric(floating, targets))
+        if name in _YES_OR_NO and are_shares(floating):
+            # The metrics take logits, whose threshold is 0.
+            floating, file = floating - 0.5, file - 0.5
         values = function(floating, targets), function(file, targets)
+        chance = None if examples.given else chance_of(function, floating, targets)
     except (AttarError, ValueError):
         # Lengths that differ, or targets of another form: the outputs are compared all the same.
         return None
-    if not np.isfinite(values).all():
+    if not np.isfinite(values).all() or (chance is not None and chance.explains(values[0])):
         return None
     more = getattr(function, "larger_is_better", None)
     noise = _standard_error(function, floating, file, targets)

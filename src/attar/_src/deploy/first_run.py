@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from attar._src.core.errors import AttarError, ModelError, place_of, short_message
 from attar._src.data.axes import Dynamic
-from attar._src.deploy.calibration_inputs import calibration_inputs
+from attar._src.deploy.calibration_inputs import FITS, calibration_inputs
 from attar._src.model.capture import in_mode
 from attar._src.model.forms.as_module import as_module, is_uninitialized
 from attar._src.model.interface import call_by_name, flatten_outputs, forward_parameters
@@ -51,12 +51,16 @@ def prepare(
 def run_once(module: nn.Module, inputs: CalibrationInputs) -> None:
     """Run a module in evaluation mode on its first batch; a lazy module gets its parameters by it.
 
+    Two examples of the batch tell as much, unless the module takes no batches of two.
+
     Raises:
         ModelError: the module fails; the message has the inputs and the line of its code.
     """
     batch = inputs.batches[0]
     try:
         with torch.no_grad(), in_mode(module, train=False):
+            if inputs.count(batch) > 2 and _runs(module, inputs.names, inputs.part(batch, 0, 2)):
+                return
             call_by_name(module, inputs.names, batch)
     except AttarError:
         raise
@@ -67,6 +71,14 @@ def run_once(module: nn.Module, inputs: CalibrationInputs) -> None:
             f"{type(module).__name__} fails on the first batch, {_described(inputs.names, batch)}: "
             f"{short_message(error)}{f' ({place})' if place else ''}; {_hint(module, inputs)}"
         ) from error
+
+
+def _runs(module: nn.Module, names: tuple[str, ...], inputs: tuple[Tensor, ...]) -> bool:
+    try:
+        call_by_name(module, names, inputs)
+    except Exception:  # noqa: BLE001 - the whole batch will tell
+        return False
+    return True
 
 
 def _hint(module: nn.Module, inputs: CalibrationInputs) -> str:
@@ -84,7 +96,7 @@ def _hint(module: nn.Module, inputs: CalibrationInputs) -> str:
 
 
 def fit_of(module: nn.Module) -> Callable[[tuple[tuple[str, ...], tuple[Tensor, ...]]], int] | None:
-    """Return the function that tells how a batch fits: 0 if the module raises, 2 if an output has its axis 0, else 1.
+    """Return the function that tells how a batch fits: 0 if the module raises, FITS if an output has axis 0, else 1.
 
     None for a lazy module, whose parameters would take the shapes of the first trial.
     """
@@ -98,7 +110,7 @@ def fit_of(module: nn.Module) -> Callable[[tuple[tuple[str, ...], tuple[Tensor, 
                 outputs = flatten_outputs(call_by_name(module, names, inputs))
         except Exception:  # noqa: BLE001 - a module may raise anything on a batch that it does not take
             return 0
-        return 1 + any(output.shape[:1] == inputs[0].shape[:1] for output in outputs.values())
+        return FITS if any(output.shape[:1] == inputs[0].shape[:1] for output in outputs.values()) else 1
 
     return fit
 

@@ -19,6 +19,7 @@ from attar._src.core.tensors import DTYPES
 from attar._src.data.axes import Axes
 from attar._src.deploy.checkpoint import shape_faults
 from attar._src.model.forms.as_module import as_module
+from attar._src.model.forms.wrappers import unwrap
 from attar._src.model.interface import forward_parameters
 from attar._src.model.trace import trace
 from attar._src.model.traced import TracedModel
@@ -34,7 +35,8 @@ def load(path: str | Path, into: nn.Module, *, limits: Limits | None = None) -> 
 
     Args:
         path: a ``.attar`` file.
-        into: a module of the same architecture, also in a wrapper; the decoded weights replace its state.
+        into: a module of the same architecture, also in a wrapper; the decoded weights replace its state. Those of a
+            module in float16, or on another device, are rounded to its types; the returned module has them in float32.
         limits: limits on what the file may allocate; the defaults of :class:`Limits` if None.
 
     Returns:
@@ -47,6 +49,7 @@ def load(path: str | Path, into: nn.Module, *, limits: Limits | None = None) -> 
         ModelError: the module has another architecture (the message has the tensors that do not fit), or parametrized
             weights, or the file has several graphs.
     """
+    given = unwrap(into)
     into, _ = as_module(into)
     artifact = open_artifact(path, limits=limits)
     if len(artifact.manifest.graphs) > 1:
@@ -68,6 +71,8 @@ def load(path: str | Path, into: nn.Module, *, limits: Limits | None = None) -> 
     compressed = CompressedModel({MAIN: CompressedGraph(traced, activations, frozenset(activations))}, tensors)
     _refuse_computed(into, traced, artifact)
     _fill(into, artifact, traced)
+    if given is not into and isinstance(given, nn.Module):
+        _fill(given, artifact, traced)
     return compressed.simulate()
 
 
@@ -126,7 +131,9 @@ def _fill(module: nn.Module, artifact: Artifact, traced: TracedModel) -> None:
     """Copy the decoded tensors into the caller's module."""
     folded = {bias: name for name, bias in traced.folding.biases.items()}
     own = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers())}
-    with torch.no_grad():
+    # Tensors made in inference mode are changed there only.
+    inside = any(each.is_inference() for each in own.values())
+    with torch.inference_mode() if inside else torch.no_grad():
         for record in artifact.manifest.tensors:
             value = torch.from_numpy(np.array(artifact.tensor(record.name).dense()))
             if record.name in folded:

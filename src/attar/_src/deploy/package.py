@@ -20,7 +20,7 @@ from attar._src.core.errors import AttarWarning
 from attar._src.deploy.causes import find_causes
 from attar._src.deploy.fidelity import ComparedExamples, Fidelity, Floating, compare_with_floating
 from attar._src.deploy.finite import check_model_finite
-from attar._src.deploy.parity import Parity, compare_outputs, compared
+from attar._src.deploy.parity import Parity, compare_outputs, compared, parity_inputs
 from attar._src.deploy.tolerance import TOLERANCE, Tolerance
 from attar._src.methods.quantize.unquantized import floating_warning, left_in_floating_point
 from attar._src.report.record import NAME, read_report, remember
@@ -137,7 +137,7 @@ def _compare(
     """Compare one graph of a file with the model in PyTorch and with the floating-point module."""
     of = compressed.graphs[graph]
     session, simulated = Session(artifact, graph=graph), compressed.simulate(torch.float64, graph=graph)
-    some = compared(inputs, of.traced.graph, cut=of.traced.any_batch)
+    some = parity_inputs(inputs, of.traced.graph, cut=of.traced.any_batch)
     parity = compare_outputs(session, simulated, some.batches, "decoding and comparing")
     where = f"{path}, graph {graph!r}" if len(compressed.graphs) > 1 else str(path)
     parity.check(where, integers=bool(of.activations))

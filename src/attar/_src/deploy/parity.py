@@ -26,11 +26,15 @@ FLOAT_TOLERANCE = 1e-3
 MEAN_PART = 0.1
 #: and at least this share of predictions (of scores) or elements (of integer outputs) should agree.
 EQUAL_SHARE = 0.98
+#: Of integer outputs of a model with quantized activations, whose ties may be ordered either way.
+TIED_SHARE = 0.8
 #: Largest number of inputs to compare: float64 is slow, and errors show on the first inputs.
 EXAMPLES = 512
 #: Of a large module fewer, those that take this number of multiplications and additions, and at least ENOUGH.
 OPERATIONS = 1e10
 ENOUGH = 16
+#: In float64 a batch of so many stays in the cache: a ResNet-20 takes half the time of batches of 64.
+_PART = 8
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,8 @@ def _fault(kind: str, seen: Difference, *, integers: bool) -> str:
     if not seen.finite:
         return "an output is not finite"
     if kind == INTEGERS:
-        required = _required(seen.elements)
+        # Rounded values tie, and indices among equal ones (topk, sort) may come in any order.
+        required = TIED_SHARE if integers else _required(seen.elements)
         few = seen.equal_elements < required
         return f"{seen.equal_elements:.2%} of the integers agree, {required:.0%} are required" if few else ""
     if not integers:
@@ -168,11 +173,24 @@ def compared(inputs: CalibrationInputs, graph: fx.GraphModule, *, cut: bool, sha
     ``share``: divides the number, where fewer are enough or where an example takes less time (0.5).
     """
     few = inputs.example(2) if cut else inputs.batches[0]
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_RECURRENT) as counter:
-        graph(*few)
-    one = counter.get_total_flops() / max(inputs.count(few), 1)
+    one = operations(graph, few) / max(inputs.count(few), 1)
     worth = EXAMPLES if one == 0 else min(EXAMPLES, max(ENOUGH, int(OPERATIONS / one)))
     return inputs.first(max(2, int(worth / share)), cut=cut)
+
+
+def parity_inputs(
+    inputs: CalibrationInputs, graph: fx.GraphModule, *, cut: bool, share: float = 1
+) -> CalibrationInputs:
+    """Return what :func:`compared` does, in small batches if ``cut``."""
+    some = compared(inputs, graph, cut=cut, share=share)
+    return some.in_parts(_PART) if cut else some
+
+
+def operations(graph: fx.GraphModule, batch: BatchInputs) -> int:
+    """Return the multiplications and additions of a batch."""
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_RECURRENT) as counter:
+        graph(*batch)
+    return int(counter.get_total_flops())
 
 
 def _recurrent_operations(x: Sequence[int], w_input: Sequence[int], w_state: Sequence[int], *_: Any, **__: Any) -> int:

@@ -121,8 +121,8 @@ def quantize(
             (``DataParallel``, ``torch.compile``) are looked through; other types and devices become float32 on the CPU.
         data: real inputs for calibration and comparison, preprocessed: an array or tensor, a tuple of them (several
             inputs), a mapping or dataclass of them by argument, or batches of these, such as a DataLoader or a list of
-            mappings; a data set or a list of examples. Optional arguments that are missing keep their defaults, labels
-            are ignored.
+            mappings; a data set or a list of examples. Optional arguments that are missing keep their defaults.
+            Labels, as in ``(x, y)``, serve the comparison with the untouched module.
         bits: bits of a weight, 2 to 8.
         activations: bits of an activation, 2 to 8; None leaves activations in floating point.
         granularity: which weights share a scale: ``channel``, ``tensor``, ``group:SIZE``, ``bucket:SIZE``.
@@ -134,8 +134,8 @@ def quantize(
             values by their names in warnings and reports.
         overrides: glob of layers -> bits; the last match wins.
         correct_bias: subtract the mean output error of rounded weights from the biases behind them.
-        labels: targets of the examples, in their order, ``(N, ...)``: ``metric``, by default accuracy of integers and
-            mean squared error of others, is measured with the untouched module and with the file.
+        labels: targets of the examples, in their order, ``(N, ...)``, by default those in ``data``: ``metric``, by
+            default the one that fits outputs and labels, is measured with the untouched module and with the file.
         tolerance: from which loss against the untouched module on there is a warning, such as
             ``{"equal_predictions": 0.9}`` or ``{"signal_to_noise_db": 10}`` (:class:`Tolerance`); None for none.
         examples: largest number of inputs to use.
@@ -146,7 +146,6 @@ def quantize(
             By default the batch axes, and those whose length differs between batches. Without the batch axis, as with
             ``()``, the batch size is ``batch``.
         preprocessing: turns a raw example into an input; stored in the file.
-        task, class_names, metric, licence: metadata for the file's users.
         limits: limits of the file's readers, if the defaults are too low: ``Limits().for_elements(2**29)``.
         task, class_names, metric, licence: metadata for the file's users. ``task`` also says how outputs are compared:
             ``classification`` and ``segmentation`` by their predictions, others by their values.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,9 +15,6 @@ from attar._src.measure.chance import Chance, most_frequent, share_of
 from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
 from attar._src.measure.judged_output import judged_output
 from attar._src.runtime.session import Session
-
-#: The inputs of a file, in its order, and their labels.
-LabelledInputs = tuple[Sequence[NDArray[Any]], NDArray[np.int64]]
 
 
 def right_predictions(
@@ -132,28 +128,15 @@ def evaluate_accuracy(
         raise DataError(f"a batch of {batch} was asked for; use 1 or more")
     fixed = session.inputs[0].shape[0] if session.inputs[0].shape else None
     step = fixed if isinstance(fixed, int) else batch
-
-    def at(place: int) -> LabelledInputs:
-        part = slice(place * step, (place + 1) * step)
-        return [session.preprocess(raw[part])], labels[part]
-
-    return accuracy_of_batches(session, at, -(-len(raw) // step), layout)
-
-
-def accuracy_of_batches(
-    session: Session, at: Callable[[int], LabelledInputs], count: int, layout: ClassLayout = FROM_SHAPES
-) -> Accuracy:
-    """Measure the accuracy of a file's main output on the batches ``at(0)`` to ``at(count - 1)``."""
-    pairs, examples = [], 0
-    for place in track(range(count), "evaluating"):
-        inputs, labels = at(place)
-        pairs.append(right_predictions(judged_output(session, inputs), labels, layout))
-        examples += len(labels)
+    pairs = []
+    for start in track(range(0, len(raw), step), "evaluating"):
+        outputs = judged_output(session, [session.preprocess(raw[start : start + step])])
+        pairs.append(right_predictions(outputs, labels[start : start + step], layout))
     right, counted = (np.concatenate(each) for each in zip(*pairs, strict=True))
     share = _share(right)
     return Accuracy(
         accuracy=share,
-        examples=examples,
+        examples=len(raw),
         predictions=right.size,
         correct=int(right.sum()),
         standard_error=math.sqrt(share * (1 - share) / right.size),

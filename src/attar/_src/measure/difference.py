@@ -1,8 +1,10 @@
 """Difference: how far one output of a file is from the output it should have, in the measure that fits the output.
 
 An output of integers or booleans (winners, lengths, tokens) is judged by the share of equal elements. Of floating-point
-outputs, *scores* are judged by the share of equal predictions, and all others (embeddings, regression, maps of values)
-by their signal to noise. An output has scores if, whichever of these decides first,
+outputs, *scores* and *decisions* are judged by the share of equal predictions, and all others (embeddings, regression,
+maps of values) by their signal to noise. The main output has decisions, yes or no for each element, if the labels are 0
+or 1, one for each, or if it has one element and ``task`` is ``classification`` or ``segmentation``: yes is above 0, or
+above 0.5 if all elements lie between 0 and 1. An output has scores if, whichever of these decides first,
 
 1. ``task`` is ``classification`` or ``segmentation`` and it is the main output; with another task no output has;
 2. the file has class names, or the data integer labels, and it is the main output;
@@ -31,7 +33,9 @@ TIE = 1e-6
 #: Mean of the largest softmax probability from which an output counts as scores.
 _CONFIDENT = 0.5
 
-SCORES, VALUES, INTEGERS = "scores", "values", "integers"
+SCORES, DECISIONS, VALUES, INTEGERS = "scores", "decisions", "values", "integers"
+#: Thresholds of logits and of probabilities.
+_THRESHOLDS = (0.0, 0.5)
 
 
 def class_axis(shape: tuple[int, ...]) -> int | None:
@@ -43,9 +47,15 @@ def class_axis(shape: tuple[int, ...]) -> int | None:
 
 
 def kind_of_output(
-    output: NDArray[Any], name: str = "", *, main: bool = True, task: str | None = None, classes: bool = False
+    output: NDArray[Any],
+    name: str = "",
+    *,
+    main: bool = True,
+    task: str | None = None,
+    classes: bool = False,
+    yes_or_no: bool = False,
 ) -> str:
-    """Return ``scores``, ``values`` or ``integers``, by the rule above.
+    """Return ``scores``, ``decisions``, ``values`` or ``integers``, by the rule above.
 
     Args:
         output: values of the floating module on real inputs.
@@ -53,10 +63,13 @@ def kind_of_output(
         main: whether it is the output that metrics read.
         task: what the model is for, if known.
         classes: whether there are class names or integer labels.
+        yes_or_no: whether there is a label 0 or 1 for each element of the main output.
     """
     if output.dtype.kind not in "f":
         return INTEGERS
     axis = class_axis(output.shape)
+    if main and (yes_or_no or (axis is None and task in SCORE_TASKS)):
+        return DECISIONS
     if axis is None or not output.size:
         return VALUES
     if task is not None:
@@ -65,6 +78,11 @@ def kind_of_output(
         return SCORES if main else VALUES
     known = name == "logits" or _are_probabilities(output, axis) or _is_confident(output, axis)
     return SCORES if known else VALUES
+
+
+def are_shares(output: NDArray[Any]) -> bool:
+    """Return whether all elements lie between 0 and 1, as probabilities do."""
+    return bool(((output >= 0) & (output <= 1)).all())
 
 
 def same_winner(got: NDArray[Any], want: NDArray[Any], axis: int, tie: float = 0.0) -> NDArray[np.bool_]:
@@ -83,6 +101,8 @@ class Difference:
         elements, equal: number of elements, and of those that are equal.
         positions, agreeing: positions with a winner along the class axis, and those with the same or a tied one.
         decided: positions with the same winner, or one whose lead over it is within twice the mean difference.
+        same_sides: elements on the same side of 0, and of 0.5, as the one wanted, or tied there.
+        shares: whether all elements wanted lie between 0 and 1.
         finite: whether no element is NaN or infinite where the wanted one is not.
     """
 
@@ -96,6 +116,8 @@ class Difference:
     positions: int = 0
     agreeing: int = 0
     decided: int = 0
+    same_sides: tuple[int, ...] = (0, 0)
+    shares: bool = True
     finite: bool = True
     cosines: float = 0.0
     examples: int = 0
@@ -122,6 +144,8 @@ class Difference:
             self._spread(wanted)
             self._directions(np.where(np.isfinite(exact), exact, 0.0), wanted)
             self._winners(got, want, float(difference.mean()))
+        if want.dtype.kind == "f":
+            self._sides(got, want)
 
     def _spread(self, wanted: NDArray[np.float64]) -> None:
         """Add sums of each channel, so that what all examples share is no signal."""
@@ -151,6 +175,12 @@ class Difference:
         self.positions, self.agreeing = self.positions + same.size, self.agreeing + int(same.sum())
         self.decided += int(same_winner(got, want, axis, 2 * mean_difference).sum())
 
+    def _sides(self, got: NDArray[Any], want: NDArray[Any]) -> None:
+        self.shares = self.shares and are_shares(want)
+        tie = TIE * float(np.abs(want).max(initial=0.0))
+        same = (((got > t) == (want > t)) | (np.abs(want - t) <= tie) for t in _THRESHOLDS)
+        self.same_sides = tuple(before + int(each.sum()) for before, each in zip(self.same_sides, same, strict=True))
+
     @property
     def mean(self) -> float:
         """Mean absolute difference of an element."""
@@ -165,6 +195,11 @@ class Difference:
     def equal_predictions(self) -> float | None:
         """Share of positions with the same or a tied winner; None without classes."""
         return self.agreeing / self.positions if self.positions else None
+
+    @property
+    def equal_decisions(self) -> float:
+        """Share of elements with the same decision, yes or no, as the one wanted; 1 of none."""
+        return self.same_sides[self.shares] / self.elements if self.elements else 1.0
 
     @property
     def equal_elements(self) -> float:
@@ -196,13 +231,18 @@ class Difference:
         # Rounding of the sums leaves a trace of a signal where there is none.
         return 10 * math.log10(signal / self.squared) if signal > 1e-12 * float(np.sum(self._squares)) else None
 
+    def equal_share(self, kind: str) -> float | None:
+        """Return the share that judges an output of this kind; None of values."""
+        shares = {SCORES: self.equal_predictions, DECISIONS: self.equal_decisions, INTEGERS: self.equal_elements}
+        return shares.get(kind)
+
     def figures(self, kind: str) -> dict[str, Any]:
         """Return the figures that fit the output's kind, as JSON values."""
         if kind == INTEGERS:
             return {"kind": kind, "equal": self.equal_elements}
         found: dict[str, Any] = {"kind": kind, "signal_to_noise_db": self.signal_to_noise_db}
         found |= {"relative_error": self.relative_error, "cosine": self.cosine}
-        return found | ({"equal_predictions": self.equal_predictions} if kind == SCORES else {})
+        return found if kind == VALUES else found | {"equal_predictions": self.equal_share(kind)}
 
 
 def _are_probabilities(output: NDArray[Any], axis: int) -> bool:

@@ -80,6 +80,18 @@ class Guarded:
             raise SpecError(f"metric {self.name!r} returned {type(found).__name__}; one number is needed") from None
 
 
+def usual_metric(outputs: NDArray[Any], targets: NDArray[Any]) -> str:
+    """Return the name of the metric that fits: of labels 0 or 1 for each output, of classes, or of numbers.
+
+    Negative integers are not counted. Outputs (8, 1) and targets (8,) of 0 and 1 have ``binary_accuracy``.
+    """
+    integers = targets.dtype.kind in "iub"
+    counted = targets[targets >= 0] if integers else targets
+    if FROM_SHAPES.is_binary(outputs.shape, targets.shape):
+        return "binary_accuracy" if np.isin(counted, (0, 1)).all() else "mean_squared_error"
+    return "accuracy" if integers else "mean_squared_error"
+
+
 def find(metric: Any, layout: ClassLayout = FROM_SHAPES) -> tuple[str, Metric]:
     """Return the name in logs and the function of a metric: a registered name, ``file.py:name``, or a function.
 
@@ -134,9 +146,13 @@ def score(
         raise DataError("there are no examples to judge the file by")
     outputs, targets = (np.concatenate(each) for each in zip(*pairs, strict=True))
     by_class = per_class(outputs, targets, layout) if classes else {}
+    return Scored(float(metric(outputs, targets)), len(outputs), by_class, chance_of(metric, outputs, targets))
+
+
+def chance_of(metric: Metric, outputs: NDArray[Any], targets: NDArray[Any]) -> Chance | None:
+    """Return what a constant answer reaches; None if the metric does not tell."""
     own = getattr(metric, "metric", metric)
-    chance = own.chance(outputs, targets) if isinstance(own, HasChance) else None
-    return Scored(float(metric(outputs, targets)), len(outputs), by_class, chance)
+    return own.chance(outputs, targets) if isinstance(own, HasChance) else None
 
 
 def per_class(outputs: NDArray[Any], targets: NDArray[Any], layout: ClassLayout = FROM_SHAPES) -> dict[str, float]:

@@ -54,22 +54,21 @@ def bind(
     """
     starts = _mark(exported, state)
     marked = _fold_moves(exported, set(starts))
-    model = onnx_ir.serde.serialize_model(exported)
     bindings: list[Binding] = []
     constants: dict[str, NDArray[Any]] = {}
-    kept: list[onnx.TensorProto] = []
-    for initializer in model.graph.initializer:
-        array = onnx.numpy_helper.to_array(initializer)
-        if initializer.name in marked and array.size:
-            marks = np.asarray(array, order="C").view(np.uint32).astype(np.int64)
-            bindings.append(_describe(initializer.name, marks, starts, state))
+    for name, value in list(exported.graph.initializers.items()):
+        assert value.const_value is not None
+        array = value.const_value.numpy()
+        if name in marked and array.size:
+            bindings.append(_describe(name, np.asarray(array, order="C").view(np.uint32), starts, state))
         elif array.nbytes > _INLINE_BYTES:
-            constants[initializer.name] = array
-            bindings.append(Binding(to=initializer.name))
+            constants[name] = np.array(array)
+            bindings.append(Binding(to=name))
         else:
-            kept.append(initializer)
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+            continue
+        # Not serialized with the graph: it may be a gigabyte.
+        exported.graph.initializers.pop(name)
+    model = onnx_ir.serde.serialize_model(exported)
     del model.graph.value_info[:]
     return model, tuple(bindings), constants
 
@@ -136,7 +135,7 @@ def _unfolds(node: onnx_ir.Node) -> bool:
 
 
 def _describe(
-    name: str, marks: NDArray[np.int64], starts: Mapping[str, int], state: Mapping[str, torch.Tensor]
+    name: str, marks: NDArray[np.uint32], starts: Mapping[str, int], state: Mapping[str, torch.Tensor]
 ) -> Binding:
     """Return the binding that makes these marks: a whole tensor, permuted and reshaped, or parts of several."""
     names = sorted(starts, key=starts.__getitem__)
@@ -168,9 +167,9 @@ def _describe(
     return Binding(to=name, parts=tuple(parts), shape=marks.shape)
 
 
-def _permutation(index: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[int, ...] | None:
+def _permutation(index: NDArray[np.uint32], shape: tuple[int, ...]) -> tuple[int, ...] | None:
     """Return the permutation of axes under which ``arange(n).reshape(shape)`` flattens to ``index``, if any."""
-    straight = np.arange(index.size)
+    straight = np.arange(index.size, dtype=index.dtype)
     if np.array_equal(index, straight):
         return tuple(range(len(shape)))
     # Axes of length one can stand anywhere: they come first, in order.

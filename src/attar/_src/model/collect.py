@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import fx
+from torch.fx.node import map_arg
+from torch.utils._pytree import tree_leaves
 
 from attar._src.core.errors import ModelError, UnknownName
 from attar._src.core.progress import track
@@ -20,6 +22,8 @@ _K = TypeVar("_K", bound=Hashable)
 
 #: How many bytes the accumulators of one block may have together, by default.
 BLOCK_BYTES = 1 << 30
+#: How many bytes the values of all batches may have that wait for their readers when all batches run in step.
+STEP_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -98,10 +102,10 @@ def collect(
     """Run real inputs through a graph, and yield each key with its statistics as soon as they are complete.
 
     One pass over the data serves a block of keys, two passes if a statistic depends on another (a histogram on its
-    range), unless the data are one batch and the statistic is of one value: then it follows at once. A block is full
-    when its accumulators need more than ``memory``; a larger key has a block of its own. Keep only the needed parts of
-    what is yielded: statistics that are still referred to stay in memory. Keys without requests come first, before any
-    pass.
+    range). While the values that wait for their readers fit into STEP_BYTES, all batches run in step, node by node, and
+    such a statistic of one value follows at once. A block is full when its accumulators need more than ``memory``; a
+    larger key has a block of its own. Keep only the needed parts of what is yielded: statistics that are still referred
+    to stay in memory. Keys without requests come first, before any pass.
 
     Args:
         graph: in evaluation mode; it is not changed.
@@ -119,20 +123,42 @@ def collect(
     for name in (name for requests in wanted.values() for request in requests for name in request.values):
         if name not in names:
             raise UnknownName("value of the graph", name, names)
-    at_once = len(batches) == 1
-    plan = [(keys, _passes(wanted, keys, at_once=at_once)) for keys in _blocks(wanted, memory)]
-    with closing(track(range(sum(len(passes) for _, passes in plan) * len(batches)), what)) as ticks:
-        for keys, passes in plan:
-            seen: dict[Request, Statistic] = {}
-            for requests in passes:
-                recorder = _Recorder(graph, requests, seen, clips)
-                for batch, _ in zip(batches, ticks, strict=False):
-                    with torch.no_grad():
-                        recorder.run(*batch)
+    blocks = list(_blocks(wanted, memory))
+    count = sum(len(_passes(wanted, keys, in_step=False)) for keys in blocks) * len(batches)
+    with closing(track(range(count), what)) as ticks:
+        for keys in blocks:
+            seen = _statistics(graph, wanted, keys, batches, clips, ticks)
             _check_finite(seen)
             for key in keys:
                 yield key, tuple(seen[request] for request in wanted[key])
         next(ticks, None)
+
+
+def _statistics(
+    graph: fx.GraphModule,
+    wanted: Mapping[_K, Sequence[Request]],
+    keys: Sequence[_K],
+    batches: Sequence[Sequence[torch.Tensor]],
+    clips: Mapping[str, Clip],
+    ticks: Iterator[int],
+) -> dict[Request, Statistic]:
+    """Return the statistics of one block: of all batches in step if that saves a pass and their values fit."""
+
+    def run(*, in_step: bool) -> dict[Request, Statistic]:
+        seen: dict[Request, Statistic] = {}
+        for requests in _passes(wanted, keys, in_step=in_step):
+            recorder = _Recorder(graph, requests, seen, clips, STEP_BYTES if len(batches) > 1 else None)
+            first = in_step and not seen
+            for group in [batches] if first else [[batch] for batch in batches]:
+                recorder.run_all(group, ticks)
+        return seen
+
+    if len(_passes(wanted, keys, in_step=False)) > 1:
+        try:
+            return run(in_step=True)
+        except _TooLarge:
+            pass
+    return run(in_step=False)
 
 
 def _blocks(wanted: Mapping[_K, Sequence[Request]], memory: int) -> Iterator[list[_K]]:
@@ -151,11 +177,11 @@ def _blocks(wanted: Mapping[_K, Sequence[Request]], memory: int) -> Iterator[lis
     yield block
 
 
-def _passes(wanted: Mapping[_K, Sequence[Request]], keys: Sequence[_K], *, at_once: bool) -> list[list[Request]]:
+def _passes(wanted: Mapping[_K, Sequence[Request]], keys: Sequence[_K], *, in_step: bool) -> list[list[Request]]:
     """Return the requests that each pass over the data serves, each after those it depends on."""
     passes: dict[int, list[Request]] = {}
     for request in dict.fromkeys(_whole(request for key in keys for request in wanted[key])):
-        level = 0 if at_once and len(request.values) == 1 else request.level()
+        level = 0 if in_step and len(request.values) == 1 else request.level()
         passes.setdefault(level, []).append(request)
     return [passes[level] for level in sorted(passes)]
 
@@ -174,8 +200,15 @@ def _check_finite(seen: Mapping[Request, Statistic]) -> None:
             )
 
 
+class _TooLarge(Exception):
+    """The values of batches that run in step do not fit."""
+
+
 class _Recorder(fx.Interpreter):
-    """Runs a graph and adds each requested value to its statistics, which begin with their first value."""
+    """Runs a graph and adds each requested value to its statistics, which begin with their first value.
+
+    A value here is the list of a node's values for every batch of a group.
+    """
 
     def __init__(
         self,
@@ -183,6 +216,7 @@ class _Recorder(fx.Interpreter):
         requests: Sequence[Request],
         seen: dict[Request, Statistic],
         clips: Mapping[str, Clip],
+        limit: int | None,
     ) -> None:
         super().__init__(graph)
         self.clips = clips
@@ -190,23 +224,55 @@ class _Recorder(fx.Interpreter):
             clip.reset()
         # Errors raised here name the value themselves.
         self.extra_traceback = False
-        self.seen = seen
+        self.seen, self.limit, self.place = seen, limit, 0
         self.requests: dict[str, list[Request]] = {}
         for request in requests:
             for name in request.values:
                 self.requests.setdefault(name, []).append(request)
 
+    def run_all(self, batches: Sequence[Sequence[torch.Tensor]], ticks: Iterator[int]) -> None:
+        """Run the batches in step; a tick for each, as far as the nodes are done."""
+        self.count, self.ticks, self.done = len(batches), ticks, 0
+        with torch.no_grad():
+            self.run(*zip(*batches, strict=True), enable_io_processing=False)
+
+    def map_nodes_to_values(self, args: Any, n: fx.Node) -> Any:
+        return map_arg(args, lambda node: self.env[node][self.place])
+
     def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
+        self._tick()
+        if n.op == "output":
+            return None
+        results = list(super().run_node(n)) if n.op == "placeholder" else [self._value(n, p) for p in range(self.count)]
         if n.name in self.clips:
-            result = self.clips[n.name].apply(result)
+            results = [self.clips[n.name].apply(result) for result in results]
         for request in self.requests.get(n.name, ()):
             if request not in self.seen:
                 self.seen[request] = request.start(self.seen)
             try:
-                self.seen[request].add(result)
+                for result in results:
+                    self.seen[request].add(result)
             except ModelError as error:
                 raise ModelError(
                     f"value {n.name!r} on the calibration data: {error} in one batch; look at the inputs"
                 ) from error
-        return result
+        if self.count > 1 and self.limit is not None and self._held(results) > self.limit:
+            raise _TooLarge
+        return results
+
+    def _value(self, node: fx.Node, place: int) -> Any:
+        self.place = place
+        return super().run_node(node)
+
+    def _held(self, results: Sequence[Any]) -> int:
+        """Return the bytes of the values that wait for their readers, beside inputs and weights."""
+        waiting = [values for node, values in self.env.items() if node.op not in ("placeholder", "get_attr")]
+        tensors = [leaf for leaf in tree_leaves([*waiting, results]) if isinstance(leaf, torch.Tensor)]
+        storages = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors}
+        return sum(storages.values())
+
+    def _tick(self) -> None:
+        self.done += 1
+        whole = len(self.graph.nodes)
+        for _ in range(self.done * self.count // whole - (self.done - 1) * self.count // whole):
+            next(self.ticks, None)

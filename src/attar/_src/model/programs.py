@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import fx, nn
@@ -43,6 +43,16 @@ def put_parameter(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None
     owner, _, leaf = name.rpartition(".")
     module = graph.get_submodule(owner)
     module.register_parameter(leaf, nn.Parameter(value.detach().float(), requires_grad=False))
+
+
+def make_buffers(graph: fx.GraphModule, names: Iterable[str]) -> None:
+    """Let parameters of a graph be buffers."""
+    for name in names:
+        owner, _, leaf = name.rpartition(".")
+        module = graph.get_submodule(owner)
+        value = module.get_parameter(leaf)
+        delattr(module, leaf)
+        module.register_buffer(leaf, value.detach())
 
 
 def drop_unused(graph: fx.GraphModule) -> None:

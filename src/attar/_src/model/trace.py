@@ -26,6 +26,7 @@ from attar._src.model.capture import CapturedModel, capture, dynamic_shapes, qui
 from attar._src.model.chains.derived import fold_derived
 from attar._src.model.export.decompositions import decompose
 from attar._src.model.export.refusals import not_exported
+from attar._src.model.export.translations import translations_kept
 from attar._src.model.fold import Folding, Refusal, clean, fold_batch_norms, merge_batch_norms, separate_biases
 from attar._src.model.forms.as_module import as_module
 from attar._src.model.ports import describe_ports, name_inputs, name_outputs, name_values
@@ -114,7 +115,7 @@ def _export(
 ) -> TracedModel:
     """Export a graph to ONNX; ``added`` maps a node that was emitted to the captured node before it."""
     example = captured.example
-    with quiet_export(), torch.no_grad():
+    with quiet_export(), translations_kept(), torch.no_grad():
         try:
             # Exported here: torch.onnx.export would unroll recurrent layers and, where it fails, try other ways first.
             with _SIZES.patch(backed_size_oblivious=True):

@@ -34,7 +34,7 @@ from attar._src.pipeline.split import Split, read_split
 from attar._src.recipe.parts import DataSpec
 from attar._src.recipe.reference import expand_path
 from attar._src.train.feed import ArrayFeed, LoaderFeed, preprocessor
-from attar._src.train.inputs import TARGETS, SharedParameters, read_raw_inputs
+from attar._src.train.inputs import TARGETS, RawBatch, SharedParameters, read_raw_batch
 from attar._src.train.seeds import derive_seed, seed_everything
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import FileInfo
@@ -111,7 +111,8 @@ class DataSplits:
         names: tuple[str, ...] = split.names
         inputs: tuple[Any, ...] = split.inputs
         if names and parameters:
-            names, inputs = read_raw_inputs(dict(zip(names, inputs, strict=True)), parameters)
+            raw = read_raw_batch(dict(zip(names, inputs, strict=True)), parameters)
+            names, inputs = raw.names, raw.inputs
         return ArrayFeed(
             inputs,
             split.targets,
@@ -137,7 +138,7 @@ class DataSplits:
             order = torch.from_numpy(draw.permutation(feed.examples).astype(np.int64))
             batches = (feed.at(part, torch.zeros_like(part)) for part in order.split(_BATCH))
         try:
-            return collect_inputs(((batch.names, batch.inputs) for batch in batches), self.data.calibration)
+            return collect_inputs((RawBatch(batch.names, batch.inputs) for batch in batches), self.data.calibration)
         except DataError as error:
             raise DataError(f"{self.name}: {error}") from error
 

@@ -91,17 +91,20 @@ class Lowered:
         return data
 
 
-def lower(artifact: Artifact, graph: str = "main", *, threads: int = 1) -> Lowered:
+def lower(
+    artifact: Artifact, graph: str = "main", *, threads: int = 1, model: onnx.ModelProto | None = None
+) -> Lowered:
     """Lower a graph of a file to a standard ONNX model with weights, in integers where possible.
 
-    Tensors are decoded on up to ``threads`` cores.
+    Tensors are decoded on up to ``threads`` cores. ``model``: the graph, where it is parsed already.
 
     Raises:
         UnknownName: there is no such graph.
         ArtifactError: the graph or a tensor is malformed.
     """
     record = artifact.graph_record(graph)
-    return _Lowering(artifact.graph(graph), record.activations, Weights(artifact, graph, threads=threads)).run()
+    model = model or artifact.graph(graph)
+    return _Lowering(model, record.activations, Weights(artifact, graph, threads=threads)).run()
 
 
 class _Lowering:

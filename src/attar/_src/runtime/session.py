@@ -12,12 +12,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.artifact.graph.check import CheckedGraph
 from attar._src.artifact.graph.emptiness import NEED_ELEMENTS, EmptyAxis
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Manifest, Port
 from attar._src.artifact.reader import Artifact, open_artifact
-from attar._src.core.errors import DataError, naming_file
+from attar._src.core.errors import ArtifactError, DataError, naming_file
 from attar._src.core.fields import main_output_name
 from attar._src.core.operators import INTEGER_KERNELS
 from attar._src.core.scheme import Shape
@@ -105,6 +104,7 @@ class Session:
         record = self.artifact.graph_record(graph)
         self.inputs: tuple[Port, ...] = record.inputs
         self.outputs: tuple[Port, ...] = record.outputs
+        self._returned = tuple(port.name for port in record.outputs)
         self._accepted: set[tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]] = set()
         self._graph = graph
         self._isolated: IsolatedGraph | None = None
@@ -114,7 +114,8 @@ class Session:
                 self._isolated = IsolatedGraph(self.artifact, graph, self.outputs, threads, Bounds(memory, seconds))
             self.dequantized, self._run, self._needs_elements = self._isolated.dequantized, self._isolated.run, False
             return
-        lowered = lower(self.artifact, graph, threads=threads or 1)
+        self._graph_of_file = self.artifact.checked_graph(graph)
+        lowered = lower(self.artifact, graph, threads=threads or 1, model=self._graph_of_file.model)
         self.dequantized = lowered.dequantized
         self._needs_elements = any(node.op_type in NEED_ELEMENTS for node in lowered.bare.graph.node)
         bare = lowered.bare.SerializeToString()
@@ -144,9 +145,12 @@ class Session:
                 such as an LSTM or a convolution, would have none: (0, 5, 3) into an LSTM.
         """
         if isinstance(inputs, Mapping):
-            with naming_file(self.artifact.path):
+            try:
                 found = self._run(self._checked(inputs))
-            return {port.name: array for port, array in zip(self.outputs, found, strict=True)}
+            except ArtifactError:
+                with naming_file(self.artifact.path):
+                    raise
+            return dict(zip(self._returned, found, strict=True))
         if len(self.inputs) != 1:
             names = ", ".join(port.name for port in self.inputs)
             raise DataError(f"one array was given for {len(self.inputs)} inputs; pass a dict of {names}")
@@ -196,10 +200,6 @@ class Session:
         """Return the names of the layers that ran in integers, according to ONNX Runtime's profile."""
         return tuple(layer.name for layer in self.layers if layer.integer)
 
-    @cached_property
-    def _graph_of_file(self) -> CheckedGraph:
-        return self.artifact.checked_graph(self._graph)
-
     def _demand_elements(self, shapes: Mapping[str, Shape]) -> None:
         """Raise unless every operator that needs elements has some at these sizes; the others return empty arrays."""
         try:
@@ -221,7 +221,10 @@ class Session:
 
     def _checked(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the inputs as arrays; raise unless names, types and shapes match the ports."""
-        feed = {name: _array(name, array) for name, array in inputs.items()}
+        try:
+            feed = {name: np.asarray(array) for name, array in inputs.items()}
+        except ValueError:
+            feed = {name: _array(name, array) for name, array in inputs.items()}
         form = tuple([(name, array.dtype, array.shape) for name, array in feed.items()])
         # Remember accepted forms: for small networks the checks would take longer than the run.
         if form in self._accepted:

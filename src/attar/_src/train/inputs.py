@@ -13,7 +13,7 @@ targets and ``(ids, mask, y)`` has. Two tensors are inputs and targets wherever 
 
 Targets by name are the first of ``targets``, ``target``, ``labels``, ``label`` and ``y`` that is not an argument; else
 the first but ``y`` that is an optional argument (``labels`` of Hugging Face: a module computes its own loss with it, a
-file has no use for it). Other fields are ignored.
+file has no use for it). Other fields are ignored; ``RawBatch.ignored`` names them.
 
 An argument may be a tuple or a mapping of tensors: with ``forward(inputs)`` and ``x, lengths = inputs``, the batch
 ``((x, lengths), y)`` gives the inputs ``inputs_0`` and ``inputs_1``.
@@ -23,7 +23,8 @@ An argument may be a tuple or a mapping of tensors: with ``forward(inputs)`` and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,23 @@ from attar._src.train.batch import Batch
 TARGETS = ("targets", "target", "labels", "label", "y")
 #: Integers that a file does not take -> the smallest that holds them.
 _WIDER = {torch.int16: torch.int32, torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """A batch in the types it came in (:func:`as_input`).
+
+    Attributes:
+        names: of the inputs, none if they are positional.
+        inputs: in the order of the forward.
+        targets: as they came, of any type; None if there are none.
+        ignored: fields of a mapping that are neither.
+    """
+
+    names: tuple[str, ...]
+    inputs: tuple[Tensor, ...]
+    targets: Any = None
+    ignored: tuple[str, ...] = ()
 
 
 class SharedParameters(dict[str, bool]):
@@ -73,26 +91,15 @@ def read_batch(item: Any, parameters: Mapping[str, bool]) -> Batch:
     Raises:
         DataError: it has none of the forms above, lacks a required argument, or its tensors differ in length.
     """
-    names, raw, targets = _read(item, parameters)
-    inputs = tuple(map(as_input, raw))
+    raw = read_raw_batch(item, parameters)
+    inputs, targets = tuple(map(as_input, raw.inputs)), raw.targets
     if targets is not None:
         targets = as_input(as_tensor(targets, "targets"))
         targets = targets if targets.is_floating_point() else targets.long()
     if not _together(inputs, targets):
         given = "no targets" if targets is None else f"targets {tuple(targets.shape)}"
         raise DataError(f"a batch has inputs {[tuple(each.shape) for each in inputs]} and {given}; axis 0 must agree")
-    return Batch(inputs, targets, names=names)
-
-
-def read_raw_inputs(
-    item: Any, parameters: Mapping[str, bool], *, whole: bool = False
-) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
-    """Return the names of a batch's inputs, none if they are positional, and the inputs in the order of the forward.
-
-    They have the types they came in (:func:`as_input`). ``whole``: two tensors are two inputs wherever the forward can
-    take both.
-    """
-    return _read(item, parameters, whole=whole)[:2]
+    return Batch(inputs, targets, names=raw.names)
 
 
 def _together(inputs: Sequence[Tensor], targets: Tensor | None) -> bool:
@@ -105,15 +112,17 @@ def _together(inputs: Sequence[Tensor], targets: Tensor | None) -> bool:
 
 
 def read_inputs(item: Any, parameters: Mapping[str, bool]) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
-    """Return :func:`read_raw_inputs` in the types that files take."""
-    names, raw = read_raw_inputs(item, parameters)
-    return names, tuple(map(as_input, raw))
+    """Return the names and inputs of :func:`read_raw_batch`, in the types that files take."""
+    raw = read_raw_batch(item, parameters)
+    return raw.names, tuple(map(as_input, raw.inputs))
 
 
-def _read(
-    item: Any, parameters: Mapping[str, bool], *, whole: bool = False
-) -> tuple[tuple[str, ...], tuple[Tensor, ...], Any]:
-    """Return names, inputs, and the raw targets or None."""
+def read_raw_batch(item: Any, parameters: Mapping[str, bool], *, whole: bool = False) -> RawBatch:
+    """Return a batch of one of the forms above; ``whole``: two tensors are two inputs if the forward can take both.
+
+    Raises:
+        DataError: it has none of the forms, or lacks a required argument.
+    """
     fields, targets = _fields(item, parameters), None
     if fields is None and isinstance(item, tuple | list) and not is_numbers(item):
         if not item:
@@ -123,10 +132,23 @@ def _read(
     if fields is None:
         names, values = _by_position(item, parameters)
         places = names or tuple(f"input {place}" for place in range(len(values)))
-        return names, tuple(map(as_tensor, values, places)), targets
+        return RawBatch(names, tuple(map(as_tensor, values, places)), targets)
     target = _target_name(fields, parameters) if targets is None else None
     targets = fields[target] if target is not None else targets
-    return *_by_name(fields, parameters, target), targets
+    names, inputs = _by_name(fields, parameters, target)
+    return RawBatch(names, inputs, targets, _ignored(fields, {*names, *map(python_word, names)}, target))
+
+
+def _ignored(fields: Mapping[str, Any], taken: Collection[str], target: str | None) -> tuple[str, ...]:
+    """Return the fields that are neither the targets nor among the inputs ``taken``, nor have entries that are."""
+    return tuple(
+        name
+        for name, value in fields.items()
+        if value is not None
+        and name != target
+        and name not in taken
+        and not any(entry in taken for entry, _ in _entries(name, value))
+    )
 
 
 def _apart(item: Sequence[Any], parameters: Mapping[str, bool], *, whole: bool) -> tuple[Any, Any]:
@@ -223,6 +245,18 @@ def arguments_taken(parameters: Mapping[str, bool], names: Sequence[str], count:
         lacks = f"lacks {', '.join(missing)}" if missing else "does not fit"
         raise DataError(f"a batch of {given} {lacks}: the forward takes {_listed(parameters)}")
     return taken
+
+
+def labels_of(targets: Any, examples: int) -> Tensor | None:
+    """Return targets as int64 or float32, one for each example; None if they are anything else, such as boxes."""
+    if not _is_tensor(targets):
+        return None
+    try:
+        found = as_tensor(targets, "targets")
+    except DataError:
+        return None
+    found = found.float() if found.is_floating_point() else found.long()
+    return found if len(found) == examples and bool(torch.isfinite(found).all()) else None
 
 
 def as_input(raw: Tensor) -> Tensor:

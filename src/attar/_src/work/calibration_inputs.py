@@ -22,12 +22,14 @@ class CalibrationInputs:
         names: the arguments they are, none if by position.
         axes: the axis of each input that counts examples; none if it is axis 0 of all.
         notes: what was done to the user's data, in sentences.
+        targets: of each batch, one for each example, if the data have labels; else empty.
     """
 
     batches: tuple[BatchInputs, ...]
     names: tuple[str, ...] = ()
     axes: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    targets: tuple[torch.Tensor, ...] = ()
 
     def of(self, parameters: Mapping[str, bool]) -> CalibrationInputs:
         """Return the inputs of a module, with names; ``parameters``: argument of its forward -> whether required.
@@ -77,7 +79,9 @@ class CalibrationInputs:
     def of_one_size(self) -> CalibrationInputs:
         """Return the batches as long as the first, for a graph with a fixed batch size."""
         size = self.count(self.batches[0])
-        return replace(self, batches=tuple(batch for batch in self.batches if self.count(batch) == size))
+        kept = [place for place, batch in enumerate(self.batches) if self.count(batch) == size]
+        targets = tuple(self.targets[place] for place in kept) if self.targets else ()
+        return replace(self, batches=tuple(self.batches[place] for place in kept), targets=targets)
 
     def first(self, examples: int, *, cut: bool = False) -> CalibrationInputs:
         """Return the first batches with at most ``examples`` in all, at least one; ``cut`` takes a part of the last."""
@@ -90,12 +94,18 @@ class CalibrationInputs:
                 break
             kept.append(batch)
             left -= self.count(batch)
-        return replace(self, batches=tuple(kept))
+        targets = tuple(each[: self.count(batch)] for each, batch in zip(self.targets, kept, strict=False))
+        return replace(self, batches=tuple(kept), targets=targets)
 
     def part(self, batch: BatchInputs, start: int, stop: int) -> BatchInputs:
         """Return some examples of a batch."""
         stop = min(stop, self.count(batch))
         return tuple(x.narrow(axis, start, stop - start) for x, axis in zip(batch, self.batch_axes, strict=True))
+
+    def in_parts(self, examples: int) -> CalibrationInputs:
+        """Return the same examples in batches of at most ``examples``."""
+        starts = ((batch, start) for batch in self.batches for start in range(0, self.count(batch), examples))
+        return replace(self, batches=tuple(self.part(batch, start, start + examples) for batch, start in starts))
 
     def _joined(self, batches: Sequence[BatchInputs]) -> BatchInputs:
         return tuple(map(torch.cat, zip(*batches, strict=True), self.batch_axes))

@@ -7,6 +7,8 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+import torch
+
 from attar._src.core.format_bytes import format_bytes
 from attar._src.core.tensors import Codebook, CompressedTensor, Dense, Quantized
 from attar._src.model.operators import kind_of
@@ -34,30 +36,43 @@ def left_in_floating_point(model: CompressedModel) -> dict[str, str]:
 
 
 def floating_warning(model: CompressedModel) -> tuple[str, ...]:
-    """Return a sentence if more than 5 % of a quantized model stay in floating point though nobody asked for it."""
-    unasked = [each for each in _floating(model) if not each.asked]
-    floating = [value for value in model.state().values() if value.is_floating_point()]
-    share = sum(each.elements for each in unasked) / max(sum(value.numel() for value in floating), 1)
+    """Return a sentence if more than 5 % of a quantized model stay in floating point though nobody asked for it.
+
+    Only parameters count: masks, tables of sines and other buffers are no weights that anybody trained.
+    """
+    unasked = [each for each in _floating(model) if each.parameter and not each.asked]
+    parameters = _parameters(model)
+    known = [value for name, value in model.state().items() if name in parameters and value.is_floating_point()]
+    share = sum(each.elements for each in unasked) / max(sum(value.numel() for value in known), 1)
     if share <= UNASKED:
         return ()
     largest = sorted(unasked, key=lambda each: -each.size)
     named = ", ".join(f"{each.name} ({format_bytes(each.size)})" for each in largest[:4])
     more = f" and {len(largest) - 4} more" if len(largest) > 4 else ""
+    names = [each.name for each in largest[:4]]
     return (
         f"{share:.0%} of the parameters stay in floating point, because no layer multiplies data by them: "
-        f"{named}{more}; quantize them by name, overrides={{{largest[0].name!r}: 8}}, or accept it with "
-        f"keep=[{largest[0].name!r}]",
+        f"{named}{more}; quantize them by name, overrides={dict.fromkeys(names, 8)!r}, or accept it with "
+        f"keep={names!r}",
     )
 
 
 class _Floating(NamedTuple):
-    """A tensor that stays in floating point: elements, bytes in the file, the reason, and whether it was asked for."""
+    """A tensor that stays in floating point.
+
+    Attributes:
+        elements, size: their number, and bytes in the file.
+        why: the reason, in words.
+        asked: whether the user asked for it.
+        parameter: whether it is a parameter of the module, not a buffer.
+    """
 
     name: str
     elements: int
     size: int
     why: str
     asked: bool
+    parameter: bool
 
 
 def _floating(model: CompressedModel) -> list[_Floating]:
@@ -65,16 +80,32 @@ def _floating(model: CompressedModel) -> list[_Floating]:
     weights = model.weights()
     if not any(is_on_grid(model.tensors, name) for name in weights):
         return []
-    kept, found = set(_globs(model.record)), []
+    kept, parameters, found = set(_globs(model.record)), _parameters(model), []
     for name, value in model.state().items():
         if not value.is_floating_point() or value.dim() < 2 or is_on_grid(model.tensors, name):
             continue
         asked = name in weights or any(fnmatchcase(each, glob) for glob in kept for each in (name, _layer(name)))
-        why = "kept by request" if asked else "not recognised as a weight; name it in overrides to quantize it"
+        why = "kept by request" if asked else _why(name in parameters, value)
         stored = model.tensors.get(name)
         width = stored.data.itemsize if isinstance(stored, Dense) else value.element_size()
-        found.append(_Floating(name, value.numel(), value.numel() * width, why, asked))
+        found.append(_Floating(name, value.numel(), value.numel() * width, why, asked, name in parameters))
     return found
+
+
+def _why(parameter: bool, value: torch.Tensor) -> str:
+    what = "not recognised as a weight" if parameter else "a buffer"
+    if not torch.isfinite(value).all():
+        return f"{what} with infinite elements, which no grid has"
+    return f"{what}; name it in overrides to quantize it"
+
+
+def _parameters(model: CompressedModel) -> set[str]:
+    """Return the names of the parameters that the graphs read."""
+    return {
+        name
+        for graph in model.graphs.values()
+        for name, _ in graph.traced.graph.named_parameters(remove_duplicate=False)
+    }
 
 
 def _globs(record: Any) -> Iterator[str]:

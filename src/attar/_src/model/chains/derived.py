@@ -16,7 +16,8 @@ import torch
 from torch import fx, nn
 
 from attar._src.model.chains.constants import constant_nodes, evaluate, is_move
-from attar._src.model.programs import drop_unused, put_parameter, state_of
+from attar._src.model.programs import drop_unused, make_buffers, put_parameter, state_of
+from attar._src.model.weights import find_weights
 
 _PARAMETRIZATION = re.compile(r"(?:^|(?<=\.))parametrizations\.(?P<tensor>[^.]+)\..*")
 
@@ -25,6 +26,8 @@ def find_derived(graph: fx.GraphModule, module: nn.Module) -> dict[str, str]:
     """Return name of a tensor to store -> the node that computes it from parameters and buffers.
 
     A tensor with more elements than those it is computed from is not stored: the product of two narrow matrices.
+    Neither is a number or vector that the module has no name for, such as ``exp(temperature)``: no weight is one, and
+    the module's own parameter stays in the file.
 
     Args:
         graph: a captured program.
@@ -34,7 +37,10 @@ def find_derived(graph: fx.GraphModule, module: nn.Module) -> dict[str, str]:
     found: dict[str, str] = {}
     for node in _computed(graph.graph, constant, state):
         sources = _sources(node, state)
-        name = _natural_name(module, sources) or f"{_largest(sources, state)}_{_operator(node)}"
+        natural = _natural_name(module, sources)
+        if natural is None and node.meta["val"].dim() < 2:
+            continue
+        name = natural or f"{_largest(sources, state)}_{_operator(node)}"
         number, free = 1, name
         while free in state or free in found:
             number += 1
@@ -54,17 +60,24 @@ def fold_derived(graph: fx.GraphModule, derived: Mapping[str, str]) -> None:
     if not derived:
         return
     nodes = {node.name: node for node in graph.graph.nodes}
+    state, parameters = state_of(graph), {name for name, _ in graph.named_parameters(remove_duplicate=False)}
     values = evaluate(graph, [nodes[node] for node in derived.values() if node in nodes])
+    of_buffers = []
     for name, target in derived.items():
         if target not in nodes:
             continue
         node = nodes[target]
+        if parameters.isdisjoint(_sources(node, state)):
+            of_buffers.append(name)
         put_parameter(graph, name, values[node])
         with graph.graph.inserting_before(node):
             stored = graph.graph.get_attr(name)
         stored.meta = {key: value for key, value in node.meta.items() if key in ("val", "tensor_meta")}
         node.replace_all_uses_with(stored)
     drop_unused(graph)
+    if of_buffers:
+        # Of buffers alone, only what multiplies data is a weight: a mask is none.
+        make_buffers(graph, set(of_buffers) - find_weights(graph).keys())
 
 
 def _computed(graph: fx.Graph, constant: Collection[fx.Node], state: Mapping[str, torch.Tensor]) -> list[fx.Node]:

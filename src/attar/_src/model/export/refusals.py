@@ -10,8 +10,8 @@ import torch
 from torch import fx, nn
 
 from attar._src.artifact.graph.operators import OPERATORS
-from attar._src.core.errors import AttarError, ModelError, short_message
-from attar._src.model.export.places import described, innermost_line, line_that_raised
+from attar._src.core.errors import AttarError, ModelError, place_in, place_of, short_message
+from attar._src.model.export.places import described
 from attar._src.model.operators import argument, operator_of
 
 #: What a message of PyTorch says -> what it means and the way out.
@@ -55,7 +55,7 @@ def not_captured(module: nn.Module, error: Exception) -> AttarError:
     """Return the error for a module that ``torch.export`` cannot run."""
     if isinstance(error, AttarError):
         return type(error)(f"{type(module).__name__} cannot be traced: {error}")
-    line = line_that_raised(error) or innermost_line(str(error))
+    line = place_of(error, packages=True)
     where = f" (at {line})" if line else ""
     cause = next((f"{means}. " for said, means in _CAUSES if re.search(said, str(error))), "")
     return ModelError(f"{type(module).__name__} cannot be traced{where}: {cause}{short_message(error)}")
@@ -102,7 +102,7 @@ def refuse_operators(nodes: Iterable[onnx_ir.Node]) -> None:
     for node in nodes:
         if node.op_type not in OPERATORS or node.domain:
             called = _CALLED.search(node.metadata_props.get("pkg.torch.onnx.fx_node", ""))
-            line = innermost_line(node.metadata_props.get("pkg.torch.onnx.stack_trace", ""))
+            line = place_in(node.metadata_props.get("pkg.torch.onnx.stack_trace", ""), packages=True)
             what = called.group(1) if called else node.op_type
             way = _ALTERNATIVES.get(node.op_type, _OTHER)
             raise ModelError(

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from attar._src.core.errors import ModelError, missing_file, short_message
+from attar._src.core.errors import ModelError
+from attar._src.model.forms.pt2 import open_pt2
 from attar._src.model.operators import argument, operator_of
 
 #: The call that checks the inputs of an exported program; it is no computation.
@@ -19,31 +20,16 @@ _NORMS = ("batch_norm", "instance_norm")
 def from_export(model: Any) -> Any:
     """Return a program of ``torch.export`` as a plain graph module with its tensors; anything else as it is.
 
-    Opening a ``.pt2`` file can run code from it, as importing a Python file does.
-
     Raises:
-        ModelError: the ``.pt2`` file does not exist or cannot be opened.
+        ModelError: as :func:`open_pt2`.
     """
     if isinstance(model, str | Path) and Path(model).suffix == ".pt2":
-        model = _open(Path(model))
+        model = open_pt2(Path(model))
     if isinstance(model, torch.export.ExportedProgram):
         model = model.module(check_guards=False)
     if isinstance(model, fx.GraphModule) and ("train" in vars(model) or hasattr(model, _GUARDS)):
         return _plain(model)
     return model
-
-
-def _open(path: Path) -> torch.export.ExportedProgram:
-    if not path.is_file():
-        raise ModelError(missing_file(path))
-    try:
-        return torch.export.load(path)
-    except Exception as error:
-        # The reader raises nearly any exception on a damaged or foreign file.
-        raise ModelError(
-            f"{path} cannot be opened as a program of torch.export.save: {short_message(error)}; export the module "
-            "again with this version of PyTorch, or give the module itself"
-        ) from error
 
 
 def _trains(node: fx.Node) -> bool:
