@@ -13,7 +13,7 @@ from tests.house.repository import ROOT, blocks, documents, files, name
 from attar._src.cli import COMMANDS, load_command, main
 from attar._src.core.errors import DataError
 
-RUN = ("README.md", "docs/extending.md")
+RUN = ("README.md", "docs/extending.md", "docs/models.md")
 #: Documents whose command lines need weights and data that are not in the repository: theirs are parsed, not run.
 PARSED_ONLY = ("README.md",)
 

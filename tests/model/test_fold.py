@@ -152,3 +152,25 @@ def test_a_batch_norm_that_is_used_twice_is_not_merged():
     traced = deploy_graph(net, capture(net, (x,), train=False), merge=True)
     assert "norm.running_var" in traced.state()
     torch.testing.assert_close(traced.graph(x), net(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout])
+def test_dropout_in_place_is_nothing_in_evaluation(kind):
+    net = nn.Sequential(nn.Conv2d(2, 3, 3), kind(0.5, inplace=True), nn.Conv2d(3, 2, 1)).eval()
+    x = torch.randn(2, 2, 5, 5)
+    traced = trace(net, (x,))
+    assert not any("dropout" in str(node.target) for node in traced.graph.graph.nodes)
+    assert torch.allclose(traced.graph(x), net(x), atol=1e-6)
+
+
+class Casts(nn.Module):
+    def forward(self, x, y):
+        return x.to(torch.float32).type_as(y) + y.to(x.dtype).to(x) + x.double().float() + (x > 0).to(torch.float32)
+
+
+def test_casts_to_the_same_type_are_dropped_and_others_stay():
+    x, y = torch.randn(2, 3), torch.randn(2, 3)
+    traced = trace(Casts(), (x, y))
+    casts = [node.name for node in traced.graph.graph.nodes if node.name.startswith(("to", "type_as", "_to_copy"))]
+    assert len(casts) == 3
+    assert torch.allclose(traced.graph(x, y), Casts()(x, y))

@@ -19,11 +19,13 @@ from attar._src.cli import show
 from attar._src.cli.limits import MAX_ELEMENTS, raised_limits
 from attar._src.cli.output import demand_writable
 from attar._src.core.errors import AttarWarning, SpecError
-from attar._src.core.registry import load_object
 from attar._src.data.axes import Dynamic
 from attar._src.data.dataset import Dataset
+from attar._src.data.huggingface import HF
 from attar._src.data.preprocessing import parse_preprocessing
 from attar._src.data.registry import load_examples
+from attar._src.data.texts import Texts
+from attar._src.data.tokenizer import Tokenizer
 from attar._src.report.wording import fidelity_words
 from attar._src.runtime.preprocess import preprocess as preprocess_examples
 
@@ -33,11 +35,15 @@ def quantize_command(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="Class or function of the module, file.py:name or package.module:name; or a .pt2 file.",
+            help="Class or function of the module, file.py:name or package.module:name; a .pt2 file; or hf:FOLDER, a "
+            "model of transformers.",
         ),
     ],
     data: Annotated[
-        str, typer.Option("--data", "-d", help="Real inputs: digits, mnist, cifar10, npz:PATH or file.py:factory.")
+        str,
+        typer.Option(
+            "--data", "-d", help="Real inputs: digits, mnist, cifar10, npz:PATH, text:PATH or file.py:factory."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .attar file to write.")],
     weights: Annotated[
@@ -101,6 +107,12 @@ def quantize_command(
         ),
     ] = None,
     fixed_batch: Annotated[int | None, typer.Option(min=1, help="Batch size of a module that cannot vary it.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Tokenizer of text:PATH; that of hf:FOLDER by default.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of the longest text; by default what the model takes.")
+    ] = None,
     split: Annotated[str, typer.Option(help="Split to calibrate on; should not be the one you report.")] = "train",
     examples: Annotated[int, typer.Option(min=2, help="Number of examples for calibration and comparison.")] = 512,
     seed: Annotated[int, typer.Option(help="Seed for drawing the examples.")] = 0,
@@ -132,12 +144,21 @@ def quantize_command(
     """
     demand_writable(output)
     # Imported here, not at the top: most commands run without PyTorch.
-    build_module = importlib.import_module("attar._src.deploy.build_module").build_module
+    build = importlib.import_module("attar._src.deploy.build_module")
     quantize = importlib.import_module("attar._src.deploy.quantize").quantize
     dataset = load_examples(data, split)
     preprocessing = parse_preprocessing(preprocess) if preprocess else None
     inputs: Any = dataset
     about: dict[str, Any] = {}
+    axes = () if fixed_batch else _dynamic(dynamic or [])
+    if isinstance(dataset, Texts):
+        inputs, about = _tokenized(
+            dataset.subset(examples, seed), _tokenizer(tokenizer, model, max_length), fixed_batch or 64, axes
+        )
+        # Without a word, any number of texts of any length.
+        axes = (0, 1) if axes is None else axes
+    elif tokenizer or max_length:
+        raise SpecError(f"--tokenizer and --max-length are for texts, --data text:PATH; {data} is none")
     if isinstance(dataset, Dataset):
         preprocessing = preprocessing if preprocess else _usual_preprocessing(dataset)
         drawn = dataset.subset(min(examples, len(dataset)), seed)
@@ -151,9 +172,7 @@ def quantize_command(
     elif preprocessing is not None:
         raise SpecError(f"--preprocessing: {data} gives a {type(dataset).__name__}, not arrays; prepare there")
     quantized = quantize(
-        build_module(
-            Path(model) if model.endswith(".pt2") else load_object(model), _arguments(arguments or []), weights
-        ),
+        build.build_module(build.find_model(model), _arguments(arguments or []), weights),
         inputs,
         bits=bits,
         activations=activations,
@@ -168,7 +187,7 @@ def quantize_command(
         tolerance=_tolerance(tolerance or []),
         examples=examples,
         batch=fixed_batch or 64,
-        dynamic=() if fixed_batch else _dynamic(dynamic or []),
+        dynamic=axes,
         preprocessing=preprocessing,
         licence=licence,
         limits=raised_limits(max_elements),
@@ -184,6 +203,26 @@ def quantize_command(
     else:
         _print(report)
     show.demand_none({"": report["warnings"]}, strict=strict)
+
+
+def _tokenizer(folder: str | None, model: str, max_length: int | None) -> Tokenizer:
+    if folder is None and not model.startswith(HF):
+        raise SpecError(
+            f"--data text:PATH takes the tokenizer of a model hf:FOLDER, and {model} is none; add --tokenizer FOLDER"
+        )
+    return Tokenizer(folder or model, max_length)
+
+
+def _tokenized(
+    texts: Texts, tokenizer: Tokenizer, batch: int, axes: Dynamic
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return batches of inputs, and what ``attar.quantize`` should know of their labels."""
+    targets = texts.targets(tokenizer.classes)
+    every = axes.values() if isinstance(axes, Mapping) else [axes]
+    one_length = not any(each is None or 1 in each for each in every)
+    classes = targets is not None and targets.dtype.kind == "i"
+    about = {"task": "classification", "class_names": tokenizer.class_names, "metric": "accuracy"} if classes else {}
+    return tokenizer.batches(texts, batch, fixed=one_length), about | {"labels": targets}
 
 
 def _usual_preprocessing(dataset: Dataset) -> Preprocessing | None:

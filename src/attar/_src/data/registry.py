@@ -16,6 +16,7 @@ from attar._src.data.digits import Digits
 from attar._src.data.mnist import Mnist
 from attar._src.data.npz import Npz
 from attar._src.data.source import DataSource
+from attar._src.data.texts import TEXT, read_texts
 
 DATASETS: Registry[DataSource] = Registry("data set", Digits(), Mnist(), Cifar10(), Npz())
 
@@ -34,6 +35,8 @@ def load_dataset(spec: str, split: str = "test") -> Dataset:
         DataError: a file is missing or malformed, or the factory returned something else.
     """
     name, _, argument = spec.partition(":")
+    if name == TEXT:
+        raise SpecError(f"{spec!r} is text, which becomes inputs by a tokenizer; name its folder with --tokenizer")
     if name not in DATASETS and ":" in spec:
         return _as_dataset(call_factory(spec, split), spec, split)
     source = DATASETS[name]
@@ -45,8 +48,10 @@ def load_dataset(spec: str, split: str = "test") -> Dataset:
 
 
 def load_examples(spec: str, split: str = "test") -> Any:
-    """Return :func:`load_dataset`; of a factory also what is neither a Dataset nor examples and classes, as it is."""
-    name, _, _ = spec.partition(":")
+    """Return :func:`load_dataset`; of a factory also what is neither a Dataset nor examples; Texts of ``text:PATH``."""
+    name, _, argument = spec.partition(":")
+    if name == TEXT:
+        return read_texts(argument, split)
     if name in DATASETS or ":" not in spec:
         return load_dataset(spec, split)
     made = call_factory(spec, split)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,34 @@ from torch import nn
 
 from attar._src.artifact.manifest import Manifest
 from attar._src.artifact.reader import open_artifact
-from attar._src.core.errors import ModelError, SpecError, missing_file, place_of
+from attar._src.core.errors import AttarError, ModelError, SpecError, missing_file, place_of
+from attar._src.core.registry import load_object
+from attar._src.data.huggingface import HF
 from attar._src.deploy.checkpoint import misfit, read_state, state_faults
 from attar._src.model.forms.as_module import inner_module
+from attar._src.model.forms.pretrained import load_pretrained
 from attar._src.train.inputs import as_input
 
 #: Name that torch.export gives a tensor made by a module's code, under the name of the module.
 _LIFTED = re.compile(r"(.+\.)?lifted_tensor_\d+")
 #: Name that the ONNX exporter gives a value: ``val_3``, or that of its operator, ``add_1``.
 _COMPUTED = re.compile(r"(?:val|(?P<operator>\w+?))(?:_\d+)?")
+
+
+def find_model(reference: str, located: Callable[[str], Path] = Path) -> Any:
+    """Return what :func:`build_module` takes for a word of a user.
+
+    | word                                        | is                                                          |
+    |---------------------------------------------|-------------------------------------------------------------|
+    | ``hf:FOLDER``                               | a function that loads the model of ``transformers`` in it   |
+    | ``PATH.pt2``                                | a program of ``torch.export``                               |
+    | ``file.py:name``, ``package.module:name``   | the object                                                  |
+
+    ``located`` makes a path of a text.
+    """
+    if reference.startswith(HF):
+        return partial(load_pretrained, located(reference.removeprefix(HF)))
+    return located(reference) if reference.endswith(".pt2") else load_object(reference)
 
 
 def build_module(factory: Any, arguments: Mapping[str, Any], weights: Path | None) -> nn.Module:
@@ -60,6 +80,8 @@ def _call_factory(factory: Any, arguments: Mapping[str, Any]) -> nn.Module:
         made = factory(**arguments)
     except TypeError as error:
         raise SpecError(f"the factory was called with {dict(arguments)}: {error}{_at(error)}") from error
+    except AttarError:
+        raise
     except (Exception, SystemExit) as error:
         # The factory is the user's code and may raise anything.
         name = getattr(factory, "__qualname__", repr(factory))

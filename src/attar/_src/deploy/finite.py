@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -39,7 +40,9 @@ def check_model_finite(model: CompressedModel) -> None:
         untouched = {name for name, _ in graph.traced.graph.named_buffers()} - model.tensors.keys()
         for name in graph.traced.names:
             if name in stored and isinstance(tensor := stored[name], Dense):
-                (buffers if name in untouched else parameters)[name] = torch.from_numpy(tensor.dense())
+                # Arrays of a file, and those that broadcast, cannot be written to, of which PyTorch warns.
+                array = np.require(tensor.dense(), requirements=["W"])
+                (buffers if name in untouched else parameters)[name] = torch.from_numpy(array)
     _refuse(_faults(parameters, buffers))
 
 

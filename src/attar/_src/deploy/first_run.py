@@ -16,6 +16,9 @@ from attar._src.model.forms.as_module import as_module, is_uninitialized
 from attar._src.model.interface import call_by_name, flatten_outputs, forward_parameters
 from attar._src.work.calibration_inputs import CalibrationInputs
 
+#: What encoder-decoders of transformers take beside the inputs of the encoder.
+_DECODER = "decoder_input_ids"
+
 
 def prepare(
     model: Any,
@@ -66,7 +69,7 @@ def run_once(module: nn.Module, inputs: CalibrationInputs) -> None:
         place = place_of(error)
         raise ModelError(
             f"{type(module).__name__} fails on the first batch, {_described(inputs.names, batch)}: "
-            f"{short_message(error)}{f' ({place})' if place else ''}; {_hint(module)}"
+            f"{short_message(error)}{f' ({place})' if place else ''}; {_hint(module, inputs)}"
         ) from error
 
 
@@ -78,7 +81,12 @@ def _runs(module: nn.Module, names: tuple[str, ...], inputs: tuple[Tensor, ...])
     return True
 
 
-def _hint(module: nn.Module) -> str:
+def _hint(module: nn.Module, inputs: CalibrationInputs) -> str:
+    if _DECODER in forward_parameters(module) and _DECODER not in inputs.names:
+        return (
+            f"it also takes {_DECODER}: add them to the data, or give the encoder alone, which needs none: "
+            "model.get_encoder()"
+        )
     if isinstance(module, fx.GraphModule):
         return (
             "a program exported for one size of batch, say 4, takes batch=4, dynamic=() (--fixed-batch 4); export it "

@@ -35,6 +35,7 @@ from attar._src.model.operators import (
 from attar._src.model.programs import drop_unused, put_parameter, state_of
 
 _ARGUMENTS = "input weight bias running_mean running_var training eps"
+_CASTS = (aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.to.other, aten.type_as.default)
 #: Name of a weight, factor ``(channels,)``, axis of the channels -> why the weight cannot take the factor, or None.
 Refusal = Callable[[str, NDArray[np.float64], int], str | None]
 
@@ -61,11 +62,11 @@ class Folding:
 
 
 def clean(graph: fx.GraphModule) -> None:
-    """Drop nodes that return their input in evaluation mode (dropout, slices of everything) and checks of types."""
+    """Drop what returns its input in evaluation mode (dropout, slices of everything, casts to the same type)."""
     for node in list(graph.graph.nodes):
         if node.target is aten._assert_tensor_metadata.default:
             graph.graph.erase_node(node)
-        elif operator_of(node).identity or _slices_everything(node):
+        elif operator_of(node).identity or _slices_everything(node) or _casts_nothing(node):
             node.replace_all_uses_with(node.args[0])
             graph.graph.erase_node(node)
     graph.graph.eliminate_dead_code()
@@ -77,6 +78,16 @@ def _slices_everything(node: fx.Node) -> bool:
         return False
     start, end, step = arguments(node, "start end step")
     return bool(start in (0, None) and step == 1) and (end is None or (isinstance(end, int) and end >= 2**62))
+
+
+def _casts_nothing(node: fx.Node) -> bool:
+    """Return whether a node is a cast to the type that its input has: ``x.type_as(y)`` of two float32 tensors."""
+    if node.target not in _CASTS:
+        return False
+    before, after = node.all_input_nodes[0].meta.get("val"), node.meta.get("val")
+    if not isinstance(before, torch.Tensor) or not isinstance(after, torch.Tensor):
+        return False
+    return (before.dtype, before.device) == (after.dtype, after.device)
 
 
 def fold_batch_norms(graph: fx.GraphModule, refuse: Refusal = lambda *_: None) -> Folding:

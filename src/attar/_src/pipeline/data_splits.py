@@ -15,21 +15,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from attar._src.artifact.manifest import Preprocessing
 from attar._src.core.errors import DataError, SpecError, UnknownName, prefixed_errors
 from attar._src.core.registry import load_object
 from attar._src.data.dataset import Dataset, holdout
+from attar._src.data.huggingface import HF
 from attar._src.data.preprocessing import find_preprocessing
 from attar._src.data.registry import DATASETS, call_factory, load_dataset
+from attar._src.data.texts import TEXT, Texts, read_texts
+from attar._src.data.tokenizer import Tokenizer
 from attar._src.deploy.calibration_inputs import collect_inputs
 from attar._src.measure.accuracy import AccuracyMetric
 from attar._src.measure.class_layout import IGNORE_INDEX
 from attar._src.pipeline import loader_checks
 from attar._src.pipeline.split import Split, read_split
 from attar._src.recipe.parts import DataSpec
+from attar._src.recipe.reference import expand_path
 from attar._src.train.feed import ArrayFeed, LoaderFeed, preprocessor
-from attar._src.train.inputs import RawBatch, SharedParameters, read_raw_batch
+from attar._src.train.inputs import TARGETS, RawBatch, SharedParameters, read_raw_batch
 from attar._src.train.seeds import derive_seed, seed_everything
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import FileInfo
@@ -186,12 +191,23 @@ def _user_items(data: DataSpec, folder: Path) -> dict[str, Any]:
 def _load(data: DataSpec, folder: Path, split: str) -> Any:
     source = data.source
     word, _, argument = source.partition(":")
+    if word == TEXT:
+        return _tokenized(read_texts(str(folder / expand_path(argument)), split), data, folder)
     if word in set(DATASETS):
         return load_dataset(f"{word}:{folder / Path(argument).expanduser()}" if argument else source, split)
     load_object(source)  # an import may draw random numbers
     seed_everything(derive_seed(data.seed, "data", split))
     with prefixed_errors("recipe.data.source"):
         return call_factory(source, split)
+
+
+def _tokenized(texts: Texts, data: DataSpec, folder: Path) -> dict[str, NDArray[Any]]:
+    """Return texts as arrays ``(N, max_length)`` by argument, and ``labels``."""
+    assert data.tokenizer is not None
+    tokenizer = Tokenizer(str(folder / expand_path(data.tokenizer.removeprefix(HF))), data.max_length)
+    (arrays,) = tokenizer.batches(texts, len(texts), fixed=True)
+    targets = texts.targets(tokenizer.classes)
+    return arrays if targets is None else arrays | {TARGETS[0]: targets}
 
 
 def _hold_out(train: Split, data: DataSpec) -> tuple[Split, Split | None]:

@@ -14,6 +14,7 @@ from lightning_fabric.loggers.csv_logs import CSVLogger
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from attar._src.core.errors import SpecError, missing_file
+from attar._src.data.huggingface import HF
 from attar._src.data.registry import DATASETS
 from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.folder import RunFolder, file_digest
@@ -101,11 +102,20 @@ def _file(recipe: Recipe, weights: str | None) -> str | None:
     return before if colon and not (recipe.folder / expand_path(weights or "")).is_file() else weights
 
 
+def _weights(recipe: Recipe, factory: str) -> set[str]:
+    """Return the files that a ``.pt2`` file, or the module in ``hf:FOLDER``, is made of."""
+    if not factory.startswith(HF):
+        return {factory} if factory.endswith(".pt2") else set()
+    place = expand_path(factory.removeprefix(HF))
+    made_of = [path for kind in ("config.json", "*.safetensors") for path in (recipe.folder / place).glob(kind)]
+    return {str(place / path.name) for path in made_of}
+
+
 def _other_files(recipe: Recipe) -> set[str]:
     """Return the files a recipe names without ``:name``: weights, ``.attar`` files, arrays such as ``npz:PATH``."""
     sources = [model.source for model in recipe.models.values()]
     files = {name for source in sources for name in (_file(recipe, source.weights), source.file) if name}
-    files |= {each.factory for each in sources if isinstance(each.factory, str) and each.factory.endswith(".pt2")}
+    files |= {name for each in sources if isinstance(each.factory, str) for name in _weights(recipe, each.factory)}
     source = recipe.data.source
     word, _, argument = source.partition(":") if isinstance(source, str) else ("", "", "")
     return files | ({argument} if word in set(DATASETS) and argument else set())

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from attar._src.core.errors import ModelError, SpecError, missing_file
-from attar._src.core.registry import load_object
-from attar._src.deploy.build_module import build_module
+from attar._src.deploy.build_module import build_module, find_model
 from attar._src.deploy.first_run import run_once
 from attar._src.model.forms.as_module import as_module, is_uninitialized
 from attar._src.model.interface import forward_parameters
@@ -91,8 +90,7 @@ class ModelSource:
         weights = None if self.source.weights is None else self.folder / expand_path(self.source.weights)
         try:
             if isinstance(factory, str):
-                exported = factory.endswith(".pt2")
-                factory = self.folder / expand_path(factory) if exported else load_object(factory)
+                factory = find_model(factory, lambda path: self.folder / expand_path(path))
             # After the import, which may draw random numbers.
             seed_everything(derive_seed(seed, "model", self.name))
             module, self.notes = as_module(build_module(factory, self.source.arguments, weights))

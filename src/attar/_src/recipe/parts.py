@@ -10,6 +10,7 @@ from attar._src.core.errors import UnknownName
 from attar._src.core.registry import Registry
 from attar._src.core.spec import Spec, refused, refusing_at
 from attar._src.data.registry import DATASETS
+from attar._src.data.texts import TEXT
 from attar._src.methods.stages import StageChoice
 from attar._src.recipe.reference import Reference
 from attar._src.train.augment import AugmentationChoice
@@ -33,14 +34,17 @@ class DataSpec(Spec):
     """Examples for training, validation, calibration and test.
 
     Attributes:
-        source: a registered data set (``digits``, ``npz:PATH``); or ``file.py:factory``, called as
-            ``factory(split="train")`` (then ``test``, and ``validation`` if requested), which returns a Dataset, a pair
-            of arrays ``(x, y)`` or a DataLoader; in Python also a mapping of split -> such an object.
+        source: a registered data set (``digits``, ``npz:PATH``); ``text:PATH`` with ``{split}`` in the path; or
+            ``file.py:factory``, called as ``factory(split="train")`` (then ``test``, and ``validation`` if requested),
+            which returns a Dataset, a pair of arrays ``(x, y)`` or a DataLoader; in Python also a mapping of split ->
+            such an object.
         validation: share of the training examples to hold out; 0 for none; ``own`` for the source's own split. If
             null, a tenth of arrays, and for loaders the entry ``validation`` of a mapping.
         preprocessing: turns raw examples into inputs: a registered word or ``none``; if null, the data set's own.
         augment: random changes, new in each epoch: first those with a finite number of variants (crop, flip), on raw
             examples, then the others, on inputs. Not for loaders.
+        tokenizer: folder of the tokenizer of ``text:PATH``, such as that of the model.
+        max_length: tokens of every text, cut or padded.
         calibration: number of training examples for calibration and for comparing files.
         seed: chooses the examples held out.
     """
@@ -49,16 +53,31 @@ class DataSpec(Spec):
     validation: _Share | Literal["own"] | None = None
     preprocessing: str | None = None
     augment: tuple[AugmentationChoice, ...] = ()
+    tokenizer: str | None = None
+    max_length: Annotated[int, Field(ge=1)] | None = None
     calibration: Annotated[int, Field(ge=2)] = 512
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        is_text = isinstance(self.source, str) and self.source.startswith(f"{TEXT}:")
+        for name in ("tokenizer", "max_length"):
+            if is_text and getattr(self, name) is None:
+                raise refused("texts need it, as in tokenizer: FOLDER, max_length: 128", name)
+            if not is_text and getattr(self, name) is not None:
+                raise refused("is for texts, source: text:PATH; remove it", name)
+        if is_text and "{split}" not in self.source:
+            raise refused("would be training and test split alike; write text:reviews-{split}.tsv", "source")
+        return self
 
 
 class SourceSpec(Spec):
     """Source of a model: a factory, or a ``.attar`` file that only teaches.
 
     Attributes:
-        factory: ``file.py:name`` or ``package.module:name`` of a class or function; in Python also a module itself.
-        arguments: keyword arguments of the factory.
+        factory: ``file.py:name`` or ``package.module:name`` of a class or function; ``hf:FOLDER``, a model of
+            ``transformers``; a ``.pt2`` file; in Python also a module itself.
+        arguments: keyword arguments of the factory, or of ``from_pretrained``.
         weights: trained weights to start from: ``.safetensors``, a state dict, or a ``.attar`` file of the same module.
         file: a ``.attar`` file, without the other fields.
     """

@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from attar._src.core.errors import ModelError, short_message
 from attar._src.model.forms.exported import from_export
+from attar._src.model.forms.pretrained import from_folder
 from attar._src.model.forms.refused import refuse
 from attar._src.model.forms.wrappers import unwrap
 
@@ -25,6 +26,7 @@ def as_module(model: Any) -> tuple[nn.Module, tuple[str, ...]]:
     | a float32 module on the CPU                                 | itself                                         |
     | ``DataParallel``, ``DistributedDataParallel``, ``torch.compile``, ``AveragedModel`` | the module inside      |
     | ``torch.export.ExportedProgram``, its ``module()``, ``.pt2`` | a graph module                                |
+    | ``hf:FOLDER``, as ``save_pretrained`` of ``transformers`` writes it | the model in it                        |
     | float16, bfloat16, float64; on another device; in inference mode | a copy in float32 on the CPU              |
 
     The copy shares every tensor that needs no change, and the model itself is not changed.
@@ -53,8 +55,8 @@ def as_module(model: Any) -> tuple[nn.Module, tuple[str, ...]]:
 
 
 def inner_module(model: Any) -> Any:
-    """Return the module in wrappers and programs of ``torch.export``; anything else as it is."""
-    return unwrap(from_export(unwrap(model)))
+    """Return the module in wrappers, programs of ``torch.export`` and ``hf:FOLDER``; anything else as it is."""
+    return unwrap(from_export(from_folder(unwrap(model))))
 
 
 def is_uninitialized(module: nn.Module) -> bool:
