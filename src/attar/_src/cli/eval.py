@@ -30,7 +30,8 @@ def eval_command(
         typer.Option(
             "--data",
             "-d",
-            help="digits, mnist, cifar10, npz:PATH, text:PATH or file.py:factory, which may return (x, y), or batches with labels "
+            help="digits, mnist, cifar10, npz:PATH, text:PATH or file.py:factory, which may return (x, y), or batches "
+            "with labels "
             "as attar.quantize takes them.",
         ),
     ],
