@@ -181,9 +181,13 @@ def compared(inputs: CalibrationInputs, graph: fx.GraphModule, *, cut: bool, sha
 def parity_inputs(
     inputs: CalibrationInputs, graph: fx.GraphModule, *, cut: bool, share: float = 1
 ) -> CalibrationInputs:
-    """Return what :func:`compared` does, in small batches if ``cut``."""
+    """Return what :func:`compared` does, in small batches if ``cut``.
+
+    Packed sequences stay together: without ``total_length`` the longest of a batch decides how many steps come out.
+    """
     some = compared(inputs, graph, cut=cut, share=share)
-    return some.in_parts(_PART) if cut else some
+    packed = any(str(node.target).startswith("attar.packed_") for node in graph.graph.nodes)
+    return some.in_parts(_PART) if cut and not packed else some
 
 
 def operations(graph: fx.GraphModule, batch: BatchInputs) -> int:
