@@ -87,7 +87,8 @@ def runs(monkeypatch):
     run = collecting._Recorder.run
 
     def counted(self, *x, **options):
-        found.append(len(x[0]))
+        # All batches may run in step, node by node.
+        found.append(sum(map(len, x[0])))
         return run(self, *x, **options)
 
     monkeypatch.setattr(collecting._Recorder, "run", counted)
@@ -135,6 +136,7 @@ def test_a_solver_that_sees_its_inputs_keeps_the_outputs_better(piece, real, use
         ({}, 1),
         ({"correct_bias": False}, 0),
         ({"activations": 8, "observer": "minmax"}, 1),
+        # A histogram depends on its range: both in one run where the values of all batches fit in memory.
         ({"activations": 8, "observer": "mse"}, 2),
         ({"activations": 8, "observer": "minmax", "scales": "columns"}, 1),
         ({"activations": 8, "observer": "percentile", "scales": "columns"}, 2),
@@ -143,17 +145,17 @@ def test_a_solver_that_sees_its_inputs_keeps_the_outputs_better(piece, real, use
 def test_the_data_are_run_as_few_times_as_what_is_wanted_allows(piece, real, runs, user, options, passes):
     user(SOLVERS, Columns())
     PostTrainingQuantize(**options).run(piece, Context(real))
-    assert runs == [32, 32, 32] * passes
+    assert runs == {0: [], 1: [32, 32, 32], 2: [96]}[passes]
 
 
 def test_where_memory_is_short_the_bytes_are_the_same(piece, real, runs, user, monkeypatch):
     stage = PostTrainingQuantize(bits=3, activations=8, observer="mse", scales=user(SOLVERS, Columns()))
     one = stage.run(piece, Context(real))
-    assert len(runs) == 6
+    assert sum(runs) == 96
     collect = staging.collect
     monkeypatch.setattr(staging, "collect", lambda *args, **options: collect(*args, **options, memory=8 * 27 * 27))
     many = stage.run(piece, Context(real))
-    assert len(runs) > 6 + 9
+    assert sum(runs) > 3 * 96
     assert one.main.activations == many.main.activations
     for name, tensor in one.tensors.items():
         assert np.array_equal(tensor.dense(), many.tensors[name].dense())

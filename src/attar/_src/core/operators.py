@@ -111,8 +111,9 @@ OPERATOR_TABLE: tuple[OperatorRow, ...] = (
     _norm("_native_batch_norm_legit_no_training.default", "BatchNormalization", "batch_norm", decomposed=True),
     _norm("instance_norm.default", "InstanceNormalization", "instance_norm", evaluation=("use_input_stats", False)),
     _dropout("dropout.default feature_dropout.default alpha_dropout.default", identity=True),
-    _dropout("dropout_.default feature_dropout_.default alpha_dropout_.default", identity=True),
-    _dropout("feature_alpha_dropout.default feature_alpha_dropout_.default"),
+    _dropout("dropout_.default feature_dropout_.default alpha_dropout_.default", data=("self",), identity=True),
+    _dropout("feature_alpha_dropout.default"),
+    _dropout("feature_alpha_dropout_.default", data=("self",)),
     OperatorRow("rrelu.default rrelu_.default", evaluation=("training", False)),
     OperatorRow("detach.default detach_.default lift_fresh_copy.default", identity=True),
     # Moves.
