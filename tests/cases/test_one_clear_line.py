@@ -82,7 +82,7 @@ def test_names_that_no_system_takes_are_refused(tmp_path: Path) -> None:
         attar.Session("a\0b.attar")
 
 
-@pytest.mark.parametrize("text", ["[" * 20_000, "a: " + "{a: " * 20_000, "- " * 20_000])
+@pytest.mark.parametrize("text", ["[" * 20_000, "a: " + "{a: " * 2_000, "- " * 2_000])
 def test_recipes_that_are_nested_too_deep_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "recipe.yaml").write_text(text)
     one_line(command("run", str(tmp_path / "recipe.yaml")), "is not YAML")
