@@ -51,6 +51,14 @@ def _mask(y):
     y[y < 0] = 0.25
 
 
+def _columns(y):
+    y[:, y[0] < 0] = 0.25
+
+
+def _columns_of_pairs(y):
+    y.view(-1, 2, 4)[:, :, y[0] > 0] = 0.5
+
+
 def _in_place(y):
     y[:, 1:3].mul_(2).add_(1)
     y.masked_fill_(y > 1, 1.0)
@@ -80,7 +88,9 @@ class Given(Temperature):
         return y, self.t.exp(), y.mean(), self.t, torch.tensor(3.0)
 
 
-ASSIGNED = [_assigned(each) for each in (_column, _slice, _last, _indices, _mask, _in_place)]
+ASSIGNED = [
+    _assigned(each) for each in (_column, _slice, _last, _indices, _mask, _columns, _columns_of_pairs, _in_place)
+]
 
 
 @pytest.mark.parametrize("made", [Temperature, *ASSIGNED, Stacked, Filled, Scattered, Given])

@@ -9,7 +9,7 @@ import torch
 
 from attar._src.core.errors import DataError
 from attar._src.train.batch import Batch
-from attar._src.train.inputs import SharedParameters, arguments_taken, read_batch, read_inputs
+from attar._src.train.inputs import SharedParameters, arguments_taken, as_tensor, read_batch, read_inputs
 
 X, M, Y = torch.ones(2, 3), torch.zeros(2, 5), torch.tensor([0, 1])
 FORWARD = {"ids": True, "mask": False, "kinds": False, "labels": False}
@@ -214,3 +214,9 @@ def test_programs_pick_by_name_and_positions_stay():
         batch.pick(("kinds",))
     plain = Batch((X, M), Y)
     assert plain.pick(("ids", "mask")) == plain.inputs
+
+
+@pytest.mark.parametrize("kind", [">f4", ">i8", "<f2", np.longdouble])
+def test_arrays_of_any_byte_order_and_width_are_read(kind):
+    array = np.arange(6).reshape(3, 2).astype(kind)
+    assert as_tensor(array).tolist() == [[0, 1], [2, 3], [4, 5]]

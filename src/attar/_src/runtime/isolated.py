@@ -90,7 +90,10 @@ class IsolatedGraph:
                 (DTYPES[port.dtype], self._shape(port, shape))
                 for port, shape in zip(self._outputs, shapes, strict=True)
             ]
-            if sum(dtype.itemsize * int(np.prod(shape, dtype=object)) for dtype, shape in wanted) > self._bounds.memory:
+            if (
+                sum(dtype.itemsize * int(np.prod([max(n, 1) for n in shape], dtype=object)) for dtype, shape in wanted)
+                > self._bounds.memory
+            ):
                 raise self._broken("its outputs are larger than its memory")
             return self._channel.take(wanted)
 

@@ -72,6 +72,8 @@ class Weights:
         except (ValueError, IndexError, TypeError, OverflowError):
             # What the graph asks for cannot be: ONNX Runtime says so.
             return False
+        if len(parts) != len(node.output):
+            return False
         for place, (name, array) in enumerate(zip(node.output, parts, strict=True)):
             self._moved[name] = (node, source, known, place)
             self.shapes[name] = array.shape

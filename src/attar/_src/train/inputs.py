@@ -272,6 +272,9 @@ def as_tensor(value: Any, what: str = "a value") -> Tensor:
     if is_numbers(value):
         value = _array(value, what)
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        # PyTorch takes neither other byte orders nor long doubles.
+        kind = np.dtype(np.float64) if value.dtype == np.longdouble else value.dtype.newbyteorder("=")
+        value = value.astype(kind, copy=False)
         value = torch.from_numpy(np.require(value, requirements=["C", "W"]))
     if not isinstance(value, Tensor) or value.dim() == 0 or value.is_complex():
         arrived = type(value).__name__

@@ -25,8 +25,16 @@ def decompose(graph: fx.GraphModule) -> None:
     """Replace calls by those of functions that can be exported, in place."""
     for node in graph.graph.nodes:
         made = _RULES[node.target](node) if node.target in _RULES else None
-        if made is not None:
-            node.target, node.args, node.kwargs = made[0], made[1], {}
+        if made is None:
+            continue
+        function, given = made
+        if node.target is aten.index_put_.default:
+            # In place, by an operator that is known to change its argument, so that it is not taken for dead code.
+            with graph.graph.inserting_before(node):
+                value = graph.graph.call_function(function, given)
+            value.meta = dict(node.meta)
+            function, given = aten.copy_.default, (given[0], value)
+        node.target, node.args, node.kwargs = function, given, {}
     graph.graph.eliminate_dead_code()
     graph.recompile()
 
@@ -111,21 +119,19 @@ def bags(
 def _masked_put(node: fx.Node) -> _Call | None:
     """``y[mask] = 0.0`` as a choice between two values; several values would have to be counted."""
     data, indices, values, accumulate = arguments(node, "self indices values accumulate")
-    known = [each.meta["val"] for each in (*indices, values) if isinstance(each, fx.Node)]
-    if len(known) != 2 or known[0].dtype is not torch.bool or known[1].numel() != 1 or accumulate:
+    # One mask, behind the axes that are taken whole: y[:, mask] has the indices (None, mask).
+    *whole, mask = indices
+    if accumulate or any(each is not None for each in whole) or not isinstance(mask, fx.Node):
         return None
-    in_place = node.target is aten.index_put_.default
-    return (put_ if in_place else put), (data, indices[0], values)
+    if mask.meta["val"].dtype is not torch.bool or values.meta["val"].numel() != 1:
+        return None
+    return put, (data, mask, values, len(whole))
 
 
-def put(data: Tensor, mask: Tensor, value: Tensor) -> Tensor:
-    """Return ``data`` with one value where ``mask``, which has its first axes, is true."""
-    return torch.where(mask.reshape(*mask.shape, *[1] * (data.dim() - mask.dim())), value.reshape(()), data)
-
-
-def put_(data: Tensor, mask: Tensor, value: Tensor) -> Tensor:
-    """Do the same in place."""
-    return data.copy_(put(data, mask, value))
+def put(data: Tensor, mask: Tensor, value: Tensor, axis: int = 0) -> Tensor:
+    """Return ``data`` with one value where ``mask``, which has the axes from ``axis`` on, is true."""
+    behind = data.dim() - mask.dim() - axis
+    return torch.where(mask.reshape(*[1] * axis, *mask.shape, *[1] * behind), value.reshape(()), data)
 
 
 def kth(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
