@@ -17,6 +17,7 @@ from attar._src.core.errors import ParityError
 from attar._src.core.progress import track
 from attar._src.measure.difference import INTEGERS, SCORES, Difference, kind_of_output
 from attar._src.model.interface import flatten_outputs
+from attar._src.model.programs import copy_graph
 from attar._src.runtime.session import Session
 from attar._src.work.calibration_inputs import BatchInputs, CalibrationInputs
 
@@ -193,7 +194,7 @@ def parity_inputs(
 def operations(graph: fx.GraphModule, batch: BatchInputs) -> int:
     """Return the multiplications and additions of a batch."""
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_RECURRENT) as counter:
-        graph(*batch)
+        copy_graph(graph)(*batch)
     return int(counter.get_total_flops())
 
 
