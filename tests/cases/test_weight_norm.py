@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from tests.cases.models import decibels
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
@@ -143,3 +144,23 @@ def test_the_grid_of_a_rule_lies_behind_the_parametrization(kind):
         trained, deployed = learner.graph(train=False)(x), compressed.simulate()(x)
     torch.testing.assert_close(deployed, trained, atol=1e-4, rtol=1e-4)
     assert all(isinstance(compressed.tensors[f"{layer}.weight"], Quantized) for layer in (0, 3, 6))
+
+
+class Twice(nn.Module):
+    """A shared layer, whose weight is computed at each of its uses."""
+
+    def __init__(self, parametrized):
+        super().__init__()
+        torch.manual_seed(0)
+        self.c = parametrized(nn.Conv1d(8, 8, 3, padding=1))
+
+    def forward(self, x):
+        return self.c(torch.relu(self.c(x)))
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_the_weight_of_a_shared_layer_is_stored_once(tmp_path, kind):
+    net, x = Twice(MAKE[kind]).eval(), torch.randn(64, 8, 10)
+    attar.quantize(net, x, bits=8).save(tmp_path / "m.attar")
+    assert set(attar.open_artifact(tmp_path / "m.attar").names) <= {"c.weight", "c.bias", "c.bias_use2"}
+    assert decibels(net(x), attar.Session(tmp_path / "m.attar").run(x.numpy())) > 35

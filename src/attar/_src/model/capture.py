@@ -23,6 +23,7 @@ from attar._src.core.errors import ModelError
 from attar._src.core.fields import first_arguments
 from attar._src.core.garbage import collection_paused
 from attar._src.data.axes import Axes, same_axes
+from attar._src.model.chains.constants import merge_equal
 from attar._src.model.chains.derived import find_derived
 from attar._src.model.export.modes import check_main_output, drop_batch_counts, name_alike, train_as
 from attar._src.model.export.refusals import not_captured, refuse_random
@@ -160,6 +161,7 @@ def _exported(
     graph = program.module(check_guards=False)
     assert isinstance(graph, fx.GraphModule)
     drop_batch_counts(graph)
+    merge_equal(graph)
     returned = program.call_spec.out_spec
     outputs = tuple(returned.context) if returned is not None and returned.type is dict else ()
     return _Program(copy_graph(graph), outputs, tuple(warnings))

@@ -28,6 +28,22 @@ def constant_nodes(graph: fx.Graph) -> set[fx.Node]:
     return constant
 
 
+def merge_equal(graph: fx.GraphModule) -> None:
+    """Let equal constant nodes be one, in place: a shared layer computes its weight anew at each of its uses."""
+    first: dict[Any, fx.Node] = {}
+    constant = constant_nodes(graph.graph)
+    for node in list(graph.graph.nodes):
+        if node not in constant:
+            continue
+        args, kwargs = tree_map(str, (node.args, node.kwargs))
+        # The arguments are merged already, so that equal calls read nodes of the same name.
+        known = first.setdefault((node.op, str(node.target), str(args), str(kwargs)), node)
+        if known is not node:
+            node.replace_all_uses_with(known)
+            graph.graph.erase_node(node)
+    graph.recompile()
+
+
 def is_move(node: fx.Node) -> bool:
     """Whether a node only moves the elements of a tensor, or selects some by indices.
 
