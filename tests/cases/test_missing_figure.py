@@ -220,3 +220,27 @@ def test_labels_of_another_task_are_not_used(tmp_path):
     assert "metric" not in report["fidelity"]
     assert next(iter(report["fidelity"]["outputs"].values()))["kind"] == "values"
     assert report["warnings"] == []
+
+
+class TwoHeads(nn.Module):
+    """The first output is large and rounded worst; the metric judges the second."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.cls = nn.Linear(12, 6), nn.Linear(12, 4)
+        with torch.no_grad():
+            self.tokens.weight.mul_(1000)
+
+    def forward(self, x):
+        return {"tokens": self.tokens(x), "logits": self.cls(x)}
+
+
+def test_a_loss_of_the_metric_is_blamed_on_what_the_metric_reads(tmp_path):
+    torch.manual_seed(0)
+    net, x = TwoHeads().eval(), torch.randn(512, 12)
+    labels = net(x)["logits"].argmax(1)
+    with pytest.warns(attar.AttarWarning, match="accuracy goes from 1 ") as said:
+        attar.quantize(net, x, bits=2, labels=labels).save(tmp_path / "m.attar")
+    text = next(str(each.message) for each in said if "accuracy" in str(each.message))
+    assert "the weight cls.weight (100%)" in text
+    assert "tokens.weight" not in text

@@ -33,7 +33,7 @@ class File:
 def fidelity(got, want, kind, examples=512, **fields):
     seen = Difference()
     seen.add(np.asarray(got), np.asarray(want))
-    return Fidelity("the module", examples, {"y": (kind, seen)}, **fields)
+    return Fidelity("the module", examples, {"y": (kind, seen)}, "y", **fields)
 
 
 def test_a_file_is_compared_on_all_examples_and_judged_by_the_labels():

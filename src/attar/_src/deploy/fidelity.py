@@ -130,12 +130,14 @@ class Fidelity:
     Attributes:
         compared_with: the floating module in words.
         outputs: name of an output -> its kind (``measure/difference.py``) and the difference.
+        main: name of the output that the metric judges.
         trained_since: as in :class:`Floating`.
     """
 
     compared_with: str
     examples: int
     outputs: Mapping[str, tuple[str, Difference]]
+    main: str
     metric: MetricChange | None = None
     trained_since: bool = False
 
@@ -221,6 +223,7 @@ def compare_with_floating(
         floating.what,
         count,
         {name: (kinds[name], seen) for name, seen in outputs.items()},
+        main,
         change,
         floating.trained_since,
     )

@@ -72,6 +72,7 @@ def package(
         tolerance: from which loss on there is a warning; None for none.
         notes: remarks for the report, by topic.
         budget: bits per weight.
+        limits: limits of the file's readers; None for the defaults.
 
     Returns:
         The report, with the path and SHA-256 of the file.
@@ -88,14 +89,14 @@ def package(
     warned = (*floating_warning(compressed), *compressed.warnings)
     packed = pack(compressed.contents(use), coder=coder, limits=limits)
     artifact = open_artifact(packed, limits=limits)
-    compared = {
+    comparisons = {
         name: _compare(
             compressed, name, artifact, inputs, path, floating.get(name), examples if name == MAIN else None, use
         )
         for name, inputs in inputs_by_graph(compressed, data).items()
     }
-    parity = {name: each.as_dict() for name, (each, _) in compared.items()}
-    fidelity = {name: each for name, (_, each) in compared.items() if each is not None}
+    parity = {name: each.as_dict() for name, (each, _) in comparisons.items()}
+    fidelity = {name: each for name, (_, each) in comparisons.items() if each is not None}
     lost = (
         [] if tolerance is None else [_loss(compressed, name, each, data, tolerance) for name, each in fidelity.items()]
     )
@@ -161,7 +162,8 @@ def _loss(compressed: CompressedModel, graph: str, fidelity: Fidelity, data: Cal
             f"{said}, compared with {fidelity.compared_with}; train longer, or give weights and activations more bits"
         )
     names = [*fidelity.outputs]
-    worst = next((name for name in losses if name), names[0])
+    # A loss of the metric is one of the output that it judges.
+    worst = next(iter(losses)) or fidelity.main
     inputs = inputs_by_graph(compressed, data)[graph]
     causes = find_causes(compressed, graph, inputs, names.index(worst)).sentence()
     return f"{said}; {causes}" if causes else said
