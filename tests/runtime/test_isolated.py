@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from tests.cases.test_hostile import FILES, SCALAR_X, SCALAR_Y, node, sealed
 from tests.samples import conv_net, lstm
 
+from attar._src.artifact.manifest import Port
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import ArtifactError, DataError, UnknownName
 from attar._src.runtime import isolated
@@ -166,7 +168,7 @@ def test_what_the_process_says_is_checked(monkeypatch, name):
 
     held: list[socket.socket] = []
     monkeypatch.setattr(isolated, "_start", start)
-    monkeypatch.setattr(Channel, "receive", lambda self: {"dequantized": "none"})
+    monkeypatch.setattr(Channel, "receive", lambda self, seconds: {"dequantized": "none"})
     session = Session(pack(conv_net()), isolated=True)
     monkeypatch.undo()
     text = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
@@ -208,3 +210,35 @@ def test_arrays_cross_as_they_are():
     with pytest.raises(EOFError):
         channel.receive()
     channel.close()
+
+
+def test_a_message_has_a_time_however_many_bytes_trickle_in():
+    ours, theirs = socket.socketpair()
+    channel, done = Channel(ours, shared_memory()), threading.Event()
+
+    def trickle():
+        theirs.sendall(struct.pack(">I", 1 << 20))
+        while not done.wait(0.05):
+            theirs.sendall(b" ")
+
+    sender = threading.Thread(target=trickle)
+    sender.start()
+    try:
+        with pytest.raises(TimeoutError):
+            channel.receive(0.3)
+    finally:
+        done.set()
+        sender.join()
+        theirs.close()
+        channel.close()
+
+
+@pytest.mark.parametrize("shape", [[1 << 62, 0], [10**30, 0], [-1, 3], [True, 3]])
+def test_shapes_that_no_array_can_have_are_refused(monkeypatch, shape):
+    port = Port(name="y", dtype="f32", shape=("a", "b"))
+    with Session(pack(conv_net()), threads=1, isolated=True) as session:
+        inner = session._isolated
+        monkeypatch.setattr(inner, "_outputs", [port])
+        monkeypatch.setattr(inner, "_ask", lambda *_: {"shapes": [shape]})
+        with pytest.raises(ArtifactError, match="the file broke the process"):
+            inner.run({})

@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -42,18 +43,19 @@ class Channel:
         text = jsontext.write_json(message)
         self.connection.sendall(_HEAD.pack(len(text)) + text)
 
-    def receive(self) -> dict[str, Any]:
-        """Wait for a message.
+    def receive(self, seconds: float | None = None) -> dict[str, Any]:
+        """Wait for a message, for at most ``seconds`` if they are given.
 
         Raises:
             EOFError: the other side is gone.
             ArtifactError: what it sent is not a JSON object, or too long.
-            TimeoutError: it sent nothing within the timeout of the socket.
+            TimeoutError: the whole message did not come in time.
         """
-        (length,) = _HEAD.unpack(self._exactly(_HEAD.size))
+        end = None if seconds is None else time.monotonic() + seconds
+        (length,) = _HEAD.unpack(self._exactly(_HEAD.size, end))
         if length > _LONGEST:
             raise ArtifactError(f"a message of {length} bytes is longer than {_LONGEST}")
-        return jsontext.parse_json(self._exactly(length), values=_VALUES)
+        return jsontext.parse_json(self._exactly(length, end), values=_VALUES)
 
     def put(self, arrays: Iterable[NDArray[Any]]) -> None:
         """Write arrays into the memory, one after the other, each at a multiple of 64 bytes."""
@@ -84,9 +86,12 @@ class Channel:
         self.connection.close()
         os.close(self.memory)
 
-    def _exactly(self, count: int) -> bytes:
+    def _exactly(self, count: int, end: float | None) -> bytes:
         parts: list[bytes] = []
         while count:
+            if end is not None:
+                # Of what is left: a timeout of the socket alone would begin anew with each byte.
+                self.connection.settimeout(max(end - time.monotonic(), 1e-3))
             part = self.connection.recv(min(count, 1 << 20))
             if not part:
                 raise EOFError

@@ -7,6 +7,7 @@ that a fault in a kernel lets a file execute has the rights of the user's accoun
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -90,10 +91,9 @@ class IsolatedGraph:
                 (DTYPES[port.dtype], self._shape(port, shape))
                 for port, shape in zip(self._outputs, shapes, strict=True)
             ]
-            if (
-                sum(dtype.itemsize * int(np.prod([max(n, 1) for n in shape], dtype=object)) for dtype, shape in wanted)
-                > self._bounds.memory
-            ):
+            # An axis of 0 makes an array empty, but numpy refuses it beside one that is too long.
+            sizes = [dtype.itemsize * math.prod(max(length, 1) for length in shape) for dtype, shape in wanted]
+            if sum(sizes) > self._bounds.memory:
                 raise self._broken("its outputs are larger than its memory")
             return self._channel.take(wanted)
 
@@ -114,7 +114,7 @@ class IsolatedGraph:
             self._channel.connection.settimeout(self._bounds.seconds + 1)
             self._channel.put(arrays)
             self._channel.send({**message, "seconds": self._bounds.seconds})
-            reply = self._channel.receive()
+            reply = self._channel.receive(self._bounds.seconds + 1)
         except TimeoutError as error:
             raise self._broken(f"it took more than {self._bounds.seconds:g} s") from error
         except (EOFError, OSError) as error:
