@@ -10,6 +10,7 @@ from attar._src.runtime.grid import Grid
 from attar._src.runtime.weights import Int8Weight
 
 scales = st.floats(2.0**-12, 4.0, width=32)
+SIGNALLING = np.array([0x7F800001], np.uint32).view(np.float32)  # NaN that warns when it is cast
 MEANINGS = [
     "single",  # step and product in float32
     "double",  # both in float64
@@ -53,9 +54,9 @@ def test_a_bias_between_two_steps_is_refused(scale, off, whole):
     assert "whole steps" in accumulator_of(weight_of(0.25), grid_of(scale), 0, bias)
 
 
-@pytest.mark.parametrize("bias", [np.inf, np.nan, -3e38, 2.0**31])
+@pytest.mark.parametrize("bias", [[np.inf], [np.nan], SIGNALLING, [-3e38], [2.0**31]])
 def test_a_bias_that_is_no_int32_is_refused(bias):
-    assert "32 bits" in accumulator_of(weight_of(1.0), grid_of(1.0), 0, np.full(3, bias, np.float32))
+    assert "32 bits" in accumulator_of(weight_of(1.0), grid_of(1.0), 0, np.repeat(np.asarray(bias, np.float32), 3))
 
 
 def test_the_largest_sum_counts():

@@ -48,7 +48,8 @@ def accumulator_of(weight: Int8Weight, grid: Grid, axis: int, bias: NDArray[Any]
         return Accumulator(step, None) if (largest <= _INT32).all() else _OVERFLOW
     if bias.shape not in ((largest.size,), (1, largest.size)) or bias.dtype != np.float32:
         return "its bias is not a float32 number for each output channel"
-    exact = bias.reshape(-1).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN warns when it is cast; below it exceeds 32 bits as any NaN
+        exact = bias.reshape(-1).astype(np.float64)
     steps = np.rint(exact / step)
     if not (largest + np.abs(steps) <= _INT32).all():
         return _OVERFLOW
