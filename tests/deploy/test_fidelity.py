@@ -7,13 +7,14 @@ from attar._src.deploy.fidelity import (
     ComparedExamples,
     Fidelity,
     Floating,
-    MetricChange,
     compare_with_floating,
     labelled_examples,
+    metric_loss,
 )
 from attar._src.deploy.tolerance import Tolerance
 from attar._src.measure.difference import DECISIONS, INTEGERS, SCORES, VALUES, Difference
 from attar._src.measure.metric import find
+from attar._src.measure.metric_change import MetricChange
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import FileInfo
 
@@ -179,7 +180,7 @@ def test_an_output_that_does_not_vary_is_judged_by_its_relative_error():
 )
 def test_a_metric_loses_beyond_its_noise_in_the_direction_that_is_worse(floating, file, better, error, lost):
     change = MetricChange("m", floating, file, 500, better, error)
-    assert bool(change.loss(Tolerance())) == lost
+    assert bool(metric_loss(change, Tolerance())) == lost
 
 
 def test_a_metric_says_itself_which_direction_is_better():
