@@ -228,6 +228,8 @@ _RULES: Mapping[Any, Callable[[fx.Node], _Call | None]] = {
     aten.fft_ifft.default: _all(fourier.ifft),
     aten.fft_rfft.default: _all(fourier.rfft),
     aten.fft_irfft.default: _all(fourier.irfft),
+    aten.fft_hfft.default: _all(fourier.hfft),
+    aten.fft_ihfft.default: _all(fourier.ihfft),
     **dict.fromkeys((aten.fft_fft2.default, aten.fft_fftn.default), _all(fourier.fftn)),
     **dict.fromkeys((aten.fft_ifft2.default, aten.fft_ifftn.default), _all(fourier.ifftn)),
     **dict.fromkeys((aten.fft_rfft2.default, aten.fft_rfftn.default), _all(fourier.rfftn)),
