@@ -222,6 +222,7 @@ _RULES: Mapping[Any, Callable[[fx.Node], _Call | None]] = {
     aten.adaptive_max_pool3d.default: _adaptive_maximum,
     aten.rrelu.default: _leaky,
     aten.batch_norm.default: _batch_statistics,
+    aten._conj.default: _all(fourier.conj),
     aten.stft.default: _all(fourier.stft),
     aten.istft.default: _all(fourier.istft),
     aten.fft_fft.default: _all(fourier.fft),

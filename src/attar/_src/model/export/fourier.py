@@ -48,16 +48,19 @@ def irfft(z: Tensor, n: int | None = None, dim: int = -1, norm: str | None = Non
     return (found * _factor(n, norm, 1)).movedim(-1, dim)
 
 
+def conj(z: Tensor) -> Tensor:
+    """Return ``torch.conj`` as a value: the lazy minus of PyTorch's view has no form in ONNX."""
+    return torch.complex(z.real, -z.imag)
+
+
 def hfft(z: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None) -> Tensor:
     """Return ``torch.fft.hfft``: the real values whose spectrum is Hermitian, ``irfft`` of the conjugate, scaled."""
-    real, *imaginary = _parts(z)
-    return irfft(torch.complex(real, -imaginary[0]) if imaginary else real, n, dim, _OTHER_WAY[norm])
+    return irfft(conj(z) if z.is_complex() else z, n, dim, _OTHER_WAY[norm])
 
 
 def ihfft(x: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None) -> Tensor:
     """Return ``torch.fft.ihfft``."""
-    z = rfft(x, n, dim, _OTHER_WAY[norm])
-    return torch.complex(z.real, -z.imag)
+    return conj(rfft(x, n, dim, _OTHER_WAY[norm]))
 
 
 def fftn(
