@@ -55,7 +55,8 @@ class Bar:
         elif self._shown and now - self._said > _LINE_EVERY:
             self._said = now
             with suppress(OSError):
-                print(self._line(now - self._start), file=sys.stderr, flush=True)
+                sys.stderr.write(f"{self._line(now - self._start)}\n")
+                sys.stderr.flush()
 
     def say(self, text: str) -> None:
         """Show ``what: text``, such as ``training: epoch 2/3, loss 0.5``."""
