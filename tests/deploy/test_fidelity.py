@@ -191,3 +191,36 @@ def test_a_metric_says_itself_which_direction_is_better():
     assert find(equal_error_rate)[1].larger_is_better is False
     assert find("accuracy")[1].larger_is_better is True
     assert find("mean_squared_error")[1].larger_is_better is False
+
+
+@pytest.mark.parametrize("form", ["one-hot", "one-hot numbers", "a column"])
+def test_labels_of_classes_in_any_form_are_judged_alike(form):
+    """A net that is right everywhere: yes and no of its logits would say otherwise."""
+    torch.manual_seed(0)
+    x = torch.randn(80, 4)
+    labels = x.argmax(1)
+    hot = torch.nn.functional.one_hot(labels, 4)
+    given = {"one-hot": hot, "one-hot numbers": hot.float(), "a column": labels[:, None]}[form]
+    found = compare(lambda x: x, lambda x: x.roll(1, 1), x, given)
+    assert (found.outputs["y"][0], found.metric.name) == (SCORES, "accuracy")
+    assert (found.metric.floating, found.metric.file) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        (torch.full((60,), 255), "a label that is no class"),
+        (torch.full((60,), -100), "nothing is left to judge"),
+        (torch.zeros(60), "Labels of classes are integers"),
+    ],
+)
+def test_labels_that_were_given_but_serve_no_metric_say_why(labels, reason):
+    found = compare(lambda x: x, lambda x: x, torch.randn(60, 4), labels)
+    assert found.metric is None
+    assert reason in found.unmeasured
+
+
+def test_labels_that_came_with_the_data_may_be_of_another_task():
+    brought = tuple(torch.full((60,), 255).split(20))
+    found = compare(lambda x: x, lambda x: x, torch.randn(60, 4), None, targets=brought)
+    assert (found.metric, found.unmeasured) == (None, "")

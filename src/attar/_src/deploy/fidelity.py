@@ -23,6 +23,7 @@ from attar._src.core.progress import track
 from attar._src.deploy.parity import EXAMPLES, output_arrays
 from attar._src.deploy.tolerance import Tolerance
 from attar._src.measure.binary import F1, BinaryAccuracy
+from attar._src.measure.class_labels import class_labels
 from attar._src.measure.difference import (
     DECISIONS,
     INTEGERS,
@@ -132,6 +133,7 @@ class Fidelity:
         outputs: name of an output -> its kind (``measure/difference.py``) and the difference.
         main: name of the output that the metric judges.
         trained_since: as in :class:`Floating`.
+        unmeasured: why there is no metric although labels were given for it; else empty.
     """
 
     compared_with: str
@@ -140,6 +142,7 @@ class Fidelity:
     main: str
     metric: MetricChange | None = None
     trained_since: bool = False
+    unmeasured: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures as JSON values."""
@@ -216,7 +219,7 @@ def compare_with_floating(
             kept += got[main].size
     if not count:
         return None
-    change = _metric_change(examples, judged) if judged else None
+    change, unmeasured = _metric_change(examples, judged) if judged else (None, "")
     labels = judged[0][2] if judged and (examples.given or change) else None
     kinds = _kinds(first, main, use, labels, change)
     return Fidelity(
@@ -226,6 +229,7 @@ def compare_with_floating(
         main,
         change,
         floating.trained_since,
+        unmeasured,
     )
 
 
@@ -237,9 +241,11 @@ def _kinds(
     change: MetricChange | None,
 ) -> dict[str, str]:
     """Return the kind of each output; an output with a target for each element has no classes to choose from."""
+    yes_or_no = change is not None and change.name in _YES_OR_NO
+    if targets is not None and not yes_or_no:
+        targets = class_labels(wanted[main], targets)
     several = targets is not None and targets.shape == wanted[main].shape
     classes = bool(use.class_names) or (targets is not None and targets.dtype.kind in "iu")
-    yes_or_no = change is not None and change.name in _YES_OR_NO
     task = "labels" if several else use.task
     return {
         name: kind_of_output(want, name, main=name == main, task=task, classes=classes, yes_or_no=yes_or_no)
@@ -270,10 +276,11 @@ def labelled_examples(inputs: CalibrationInputs, labels: Any, metric: str | None
     )
 
 
-def _metric_change(examples: ComparedExamples, judged: Sequence[_Judged]) -> MetricChange | None:
+def _metric_change(examples: ComparedExamples, judged: Sequence[_Judged]) -> tuple[MetricChange | None, str]:
     """Return a metric of outputs of the floating module and of the file, by batch with targets.
 
-    None if it fails, or if the labels came with the data and the floating module knows nothing of them.
+    None if it fails, with the reason if the labels were given for it, or if the labels came with the data and the
+    floating module knows nothing of them.
     """
     try:
         floating, file, targets = (np.concatenate(each) for each in zip(*judged, strict=True))
@@ -283,14 +290,17 @@ def _metric_change(examples: ComparedExamples, judged: Sequence[_Judged]) -> Met
             floating, file = floating - 0.5, file - 0.5
         values = function(floating, targets), function(file, targets)
         chance = None if examples.given else chance_of(function, floating, targets)
-    except (AttarError, ValueError):
+    except (AttarError, ValueError) as error:
         # Lengths that differ, or targets of another form: the outputs are compared all the same.
-        return None
-    if not np.isfinite(values).all() or (chance is not None and chance.explains(values[0])):
-        return None
+        return None, str(error) if examples.given else ""
+    if not np.isfinite(values).all():
+        return None, f"{name} is {values[0]:g} of the floating module and {values[1]:g} of the file"
+    if chance is not None and chance.explains(values[0]):
+        return None, ""
     more = getattr(function, "larger_is_better", None)
     noise = _standard_error(function, floating, file, targets)
-    return MetricChange(name, *values, len(targets), 0 if more is None else 1 if more else -1, noise)
+    better = 0 if more is None else 1 if more else -1
+    return MetricChange(name, *values, len(targets), better, noise), ""
 
 
 def _standard_error(metric: Metric, floating: NDArray[Any], file: NDArray[Any], targets: NDArray[Any]) -> float | None:

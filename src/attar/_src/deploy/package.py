@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -107,7 +107,12 @@ def package(
         "fidelity": _of_graphs({name: each.as_dict() for name, each in fidelity.items()}),
         "dry_run": dry_run.as_dict(),
         "left_in_floating_point": left_in_floating_point(compressed),
-        "warnings": [*warned, *filter(None, lost), *_over_budget(size["bits_per_weight"], budget)],
+        "warnings": [
+            *warned,
+            *filter(None, lost),
+            *_unmeasured(fidelity.values()),
+            *_over_budget(size["bits_per_weight"], budget),
+        ],
         "notes": dict(notes),
         "batch_norms_folded": {name: into for each in foldings for name, into in each.folded.items()},
         "batch_norms_kept": {name: why for each in foldings for name, why in each.kept.items()},
@@ -167,6 +172,12 @@ def _loss(compressed: CompressedModel, graph: str, fidelity: Fidelity, data: Cal
     inputs = inputs_by_graph(compressed, data)[graph]
     causes = find_causes(compressed, graph, inputs, names.index(worst)).sentence()
     return f"{said}; {causes}" if causes else said
+
+
+def _unmeasured(fidelities: Iterable[Fidelity]) -> list[str]:
+    """Return why labels that were given serve no metric."""
+    reasons = [each.unmeasured for each in fidelities if each.unmeasured]
+    return [f"the labels do not serve the comparison with the floating module: {reason}" for reason in reasons]
 
 
 def _over_budget(bits_per_weight: float, budget: float | None) -> list[str]:
