@@ -19,9 +19,10 @@ def class_labels(outputs: NDArray[Any], targets: NDArray[Any], layout: ClassLayo
     Outputs that are probabilities of several labels, between 0 and 1 with another sum than 1, have no classes.
 
     Example:
-        >>> class_labels(np.ones((2, 3)), np.array([[0, 0, 1], [1, 0, 0]]))
+        >>> scores = np.array([[0.1, -0.2, 3.0], [4.0, 0.0, 1.0]])
+        >>> class_labels(scores, np.array([[0, 0, 1], [1, 0, 0]]))
         array([2, 0])
-        >>> class_labels(np.ones((2, 3)), np.array([[2], [0]]))
+        >>> class_labels(scores, np.array([[2], [0]]))
         array([2, 0])
     """
     axis = usual_axis(outputs.ndim) if layout.axis is None else layout.axis
