@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-import attar
 from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.writer import pack
@@ -42,10 +41,3 @@ def test_a_file_above_its_budget_is_written_and_told_of(piece, tmp_path):
 @pytest.mark.parametrize("budget", [None, 1000.0])
 def test_a_file_within_its_budget_is_not(piece, tmp_path, budget):
     assert shipped(piece, tmp_path / "net.attar", budget)["warnings"] == []
-
-
-def test_labels_that_no_metric_can_use_are_told_of(tmp_path):
-    quantized = attar.quantize(nn.Linear(12, 5), torch.randn(40, 12), bits=8, labels=torch.full((40,), 7))
-    with pytest.warns(AttarWarning, match="the labels do not serve .* labels up to 7 were given for 5 outputs"):
-        report = quantized.save(tmp_path / "net.attar")
-    assert "metric" not in report["fidelity"]

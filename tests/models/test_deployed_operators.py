@@ -208,6 +208,8 @@ class Spectra(nn.Module):
                 torch.stft(x, 64, return_complex=True, center=False, normalized=True, window=torch.ones(64)).real.mT
             ),
             "back": torch.istft(spectrum, 64, 16, 48, self.window, length=120),
+            "conjugate": torch.fft.rfft(x).conj().imag,
+            "hfft": torch.fft.hfft(torch.fft.ihfft(x).conj(), 128),
             "rfft": torch.fft.rfft(x, norm="ortho").abs(),
             "rfft padded": torch.fft.rfft(x, 150).imag,
             "fft": torch.fft.fft(x).real,

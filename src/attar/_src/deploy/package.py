@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -100,6 +100,8 @@ def package(
     lost = (
         [] if tolerance is None else [_loss(compressed, name, each, data, tolerance) for name, each in fidelity.items()]
     )
+    given = examples is not None and examples.given
+    unjudged = [f"the labels give no metric: {each.unjudged}" for each in fidelity.values() if each.unjudged]
     size, foldings = inspect_artifact(artifact), [graph.traced.folding for graph in compressed.graphs.values()]
     report = {
         **{key: size[key] for key in ("file_bytes", "graph_bytes", "bits_per_weight", "parameters")},
@@ -110,10 +112,10 @@ def package(
         "warnings": [
             *warned,
             *filter(None, lost),
-            *_unmeasured(fidelity.values()),
+            *(unjudged if given else ()),
             *_over_budget(size["bits_per_weight"], budget),
         ],
-        "notes": dict(notes),
+        "notes": {**notes, **({"labels": unjudged[0]} if unjudged and not given else {})},
         "batch_norms_folded": {name: into for each in foldings for name, into in each.folded.items()},
         "batch_norms_kept": {name: why for each in foldings for name, why in each.kept.items()},
         "quantized_activations": sum(len(graph.activations) for graph in compressed.graphs.values()),
@@ -172,12 +174,6 @@ def _loss(compressed: CompressedModel, graph: str, fidelity: Fidelity, data: Cal
     inputs = inputs_by_graph(compressed, data)[graph]
     causes = find_causes(compressed, graph, inputs, names.index(worst)).sentence()
     return f"{said}; {causes}" if causes else said
-
-
-def _unmeasured(fidelities: Iterable[Fidelity]) -> list[str]:
-    """Return why labels that were given serve no metric."""
-    reasons = [each.unmeasured for each in fidelities if each.unmeasured]
-    return [f"the labels do not serve the comparison with the floating module: {reason}" for reason in reasons]
 
 
 def _over_budget(bits_per_weight: float, budget: float | None) -> list[str]:
