@@ -160,6 +160,7 @@ class Branches(nn.Module):
 
 def signal_to_noise(wanted, found):
     """Return it in decibel."""
+    wanted = torch.as_tensor(wanted).numpy(force=True)  # also of a view with a lazy minus
     wanted, found = (np.asarray(each, np.float64) for each in (wanted, found))
     return 10 * np.log10((wanted**2).mean() / max(((wanted - found) ** 2).mean(), 1e-30))
 
