@@ -21,6 +21,7 @@ from attar._src.core.errors import AttarError, DataError
 from attar._src.core.progress import track
 from attar._src.deploy.parity import EXAMPLES, output_arrays
 from attar._src.deploy.tolerance import Tolerance
+from attar._src.measure.class_labels import class_labels
 from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
 from attar._src.measure.difference import (
     DECISIONS,
@@ -224,9 +225,11 @@ def _kinds(
     change: MetricChange | None,
 ) -> dict[str, str]:
     """Return the kind of each output; an output with a target for each element has no classes to choose from."""
+    yes_or_no = change is not None and change.name in YES_OR_NO
+    if targets is not None and not yes_or_no:
+        targets = class_labels(wanted[main], targets)
     several = targets is not None and targets.shape == wanted[main].shape
     classes = bool(use.class_names) or (targets is not None and targets.dtype.kind in "iu")
-    yes_or_no = change is not None and change.name in YES_OR_NO
     task = "labels" if several else use.task
     return {
         name: kind_of_output(want, name, main=name == main, task=task, classes=classes, yes_or_no=yes_or_no)

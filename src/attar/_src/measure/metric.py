@@ -14,6 +14,7 @@ from attar._src.core.registry import Registry
 from attar._src.measure.accuracy import AccuracyMetric, accuracy_by_label, right_predictions
 from attar._src.measure.binary import F1, BinaryAccuracy
 from attar._src.measure.chance import Chance, HasChance
+from attar._src.measure.class_labels import class_labels
 from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout, same_but_ones
 from attar._src.measure.judged_output import judged_output
 from attar._src.runtime.session import Session
@@ -33,7 +34,10 @@ class MeanSquaredError:
     def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
         """Return the mean for ``outputs`` and ``targets`` of the same shape, but for axes of length 1."""
         if not same_but_ones(outputs.shape, targets.shape):
-            raise DataError(f"mean squared error of outputs {outputs.shape} by targets {targets.shape}")
+            raise DataError(
+                f"mean squared error of outputs {outputs.shape} by targets {targets.dtype}{targets.shape}; a target "
+                "for each output was expected. Labels of classes are integers"
+            )
         difference = outputs.astype(np.float64) - targets.reshape(outputs.shape)
         return float(np.mean(np.square(difference)))
 
@@ -84,8 +88,10 @@ def usual_metric(outputs: NDArray[Any], targets: NDArray[Any], layout: ClassLayo
     """Return the name of the metric that fits: of labels 0 or 1 for each output, of classes, or of numbers.
 
     Negative integers and ``ignore_index`` are not counted. Outputs (8, 1) and targets (8,) of 0 and 1 have
-    ``binary_accuracy``.
+    ``binary_accuracy``. One-hot targets are classes.
     """
+    if class_labels(outputs, targets, layout).shape != targets.shape:
+        return AccuracyMetric.name
     integers = targets.dtype.kind in "iub"
     counted = targets[(targets >= 0) & (targets != layout.ignore_index)] if integers else targets
     if layout.is_binary(outputs.shape, targets.shape):
@@ -183,6 +189,7 @@ def chance_of(metric: Metric, outputs: NDArray[Any], targets: NDArray[Any]) -> C
 
 def per_class(outputs: NDArray[Any], targets: NDArray[Any], layout: ClassLayout = FROM_SHAPES) -> dict[str, float]:
     """Return label -> accuracy of that class; empty if outputs do not score two classes or more at integer targets."""
+    targets = class_labels(outputs, targets, layout)
     axis = layout.settled(outputs.shape, targets.shape).axis
     if targets.dtype.kind not in "iu" or axis is None or outputs.ndim != targets.ndim + 1 or outputs.shape[axis] < 2:
         return {}
