@@ -375,6 +375,24 @@ def test_what_may_be_batches_or_examples_is_decided_by_the_module_or_refused():
         attar.quantize(lin(), [*X.split(16)])
 
 
+class Stateful(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.out = nn.GRU(10, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x, h):
+        y, h = self.cell(x, h)
+        return self.out(y), h
+
+
+def test_a_state_whose_batch_axis_cannot_be_told_names_the_line_to_write():
+    x, h = torch.randn(8, 5, 10), torch.randn(1, 8, 8)
+    for data in ((x, h), [(x, h)] * 4, [((x, h), 0)] * 4, [{"x": x, "h": h}] * 4):
+        with pytest.raises(DataError, match=r"'h' \(1, 8, 8\) has 2 axes of 8, .* dynamic=\{'h': \(1,\)\}"):
+            attar.quantize(Stateful(), data)
+    assert attar.quantize(Stateful(), [{"x": x, "h": h}] * 4, dynamic={"h": (1,)}).data.examples == 32
+
+
 def test_what_a_module_does_not_compute_on_is_said_before_it_is_traced():
     with pytest.raises(
         ModelError, match=r"Sequential fails on the first batch, input float32 \(64, 9\): RuntimeError: .*axis 0"

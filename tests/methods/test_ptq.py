@@ -218,3 +218,20 @@ def test_biases_follow_the_grids_of_their_products(stage):
         step = np.float32(done.main.activations[value].scale) * done.tensors[f"{layer}.weight"].scale
         steps = done.tensors[f"{layer}.bias"].dense() / step
         assert np.abs(steps - np.rint(steps)).max() < 1e-3
+
+
+def test_biases_are_not_fitted_to_a_few_inputs():
+    # Of one input the correction would make its output exact, and the figures of the file perfect.
+    torch.manual_seed(0)
+    model = CompressedModel.of(
+        trace(nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4)), (torch.randn(2, 16),))
+    )
+    biases = [
+        PostTrainingQuantize(bits=4).run(model, Context(CalibrationInputs(((torch.randn(rows, 16),),)))).tensors
+        for rows in (1, 7, 8)
+    ]
+    assert [[name for name in ("0.bias", "2.bias") if name in tensors] for tensors in biases] == [
+        [],
+        [],
+        ["0.bias", "2.bias"],
+    ]

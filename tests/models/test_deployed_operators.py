@@ -359,3 +359,53 @@ def test_an_embedding_that_renormalises_says_what_to_do():
     net = nn.Sequential(nn.Embedding(50, 8, max_norm=1.0), nn.Linear(8, 3))
     with pytest.raises(ModelError, match=r"embedding_renorm.*renormalise the table once after training"):
         attar.quantize(net.eval(), torch.randint(0, 50, (8, 4)), bits=8)
+
+
+class Attends(nn.Module):
+    """Attention without an axis of heads, as people write it for one head."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.packed, self.options = nn.Linear(8, 24), options
+
+    def forward(self, x, mask=None):
+        query, key, value = self.packed(x).chunk(3, -1)
+        y = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, **self.options)
+        return {"y": y, "row": y.flatten(1)}
+
+
+@pytest.mark.parametrize(("options", "masked"), [({}, False), ({}, True), ({"is_causal": True, "scale": 0.3}, False)])
+def test_attention_without_heads(tmp_path, options, masked):
+    torch.manual_seed(0)
+    x, mask = torch.randn(16, 6, 8), torch.rand(16, 6, 6) > 0.2
+    mask |= torch.eye(6, dtype=torch.bool)
+    net = Attends(**options).eval()
+    inputs = {"x": x} | ({"mask": mask} if masked else {})
+    attar.quantize(net, inputs, bits=8, activations=8).save(tmp_path / "m.attar")
+    found = attar.Session(tmp_path / "m.attar").run({name: each.numpy() for name, each in inputs.items()})
+    with torch.no_grad():
+        assert signal_to_noise(net(**inputs)["y"], found["y"]) > 30
+
+
+@pytest.mark.parametrize(
+    ("pool", "shape"),
+    [
+        (nn.AvgPool2d(2, divisor_override=5), (16, 3, 12, 12)),
+        (nn.AvgPool2d(3, 2, 1, divisor_override=7, count_include_pad=False), (16, 3, 12, 12)),
+        (nn.AvgPool3d((1, 2, 2), divisor_override=3), (16, 3, 4, 6, 6)),
+    ],
+)
+def test_averages_with_a_divisor_of_their_own(tmp_path, pool, shape):
+    torch.manual_seed(0)
+    net = Named(nn.Sequential((nn.Conv2d if len(shape) == 4 else nn.Conv3d)(3, 4, 3, padding=1), pool)).eval()
+    wanted, found = deployed(net, torch.randn(shape), tmp_path)
+    assert signal_to_noise(wanted["y"], found["y"]) > 30
+
+
+class Named(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return {"y": self.net(x)}

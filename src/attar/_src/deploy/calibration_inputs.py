@@ -112,7 +112,7 @@ def collect_inputs(
         if seen >= examples:
             break
     if seen == 1 and of_one:
-        notes["there is one example, so the ranges of activations come from it alone; give a few hundred"] = None
+        notes["there is one example, so ranges and figures come from it alone; give a few hundred"] = None
     elif seen < 2:
         raise DataError("calibration and comparison need at least two examples; give more data")
     labels = tuple(each for each in targets if each is not None)
@@ -197,10 +197,14 @@ def _score(way: _Way, fits: Fits, find: _FindAxes) -> int:
     """Return how the first examples of the first batch fit, or the whole batch where they do not."""
     try:
         raw = next(iter(way()))
-        axes = find(raw.names, [raw.inputs])
     except (DataError, StopIteration):
         return 0
     batch = tuple(map(as_input, raw.inputs))
+    try:
+        axes = find(raw.names, [raw.inputs])
+    except DataError:
+        # A batch that the module computes on is read rightly, and the error is due to the user.
+        return fits((raw.names, batch))
     few = tuple(tensor.narrow(axis, 0, min(_FEW, tensor.shape[axis])) for tensor, axis in zip(batch, axes, strict=True))
     return fits((raw.names, few)) or fits((raw.names, batch))
 

@@ -196,6 +196,50 @@ def adaptive_maximum(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor]:
     return (x,)
 
 
+def _override(node: fx.Node) -> _Call | None:
+    """An average with a divisor of its own, which the exporter drops; with ``ceil_mode`` windows differ in size."""
+    x, kernel, stride, padding, ceil, _, divisor = arguments(
+        node, "self kernel_size stride padding ceil_mode count_include_pad divisor_override"
+    )
+    if divisor is None or ceil:
+        return None
+    dimensions = 2 if node.target is aten.avg_pool2d.default else 3
+    return scaled_average, (x, kernel, stride or kernel, padding, divisor, dimensions)
+
+
+def scaled_average(
+    x: Tensor, kernel: list[int], stride: list[int], padding: list[int], divisor: int, dimensions: int
+) -> Tensor:
+    """Return the sum of each window over ``divisor``."""
+    pool = functional.avg_pool2d if dimensions == 2 else functional.avg_pool3d
+    area = math.prod(kernel) if len(kernel) > 1 else kernel[0] ** dimensions
+    found: Tensor = pool(x, kernel, stride, padding) * (area / divisor)
+    return found
+
+
+def _attention(node: fx.Node) -> _Call | None:
+    """Attention of queries without an axis of heads, or without a batch."""
+    query, key, value, mask, dropout, causal, scale, grouped = arguments(
+        node, "query key value attn_mask dropout_p is_causal scale enable_gqa"
+    )
+    if query.meta["val"].dim() >= 4 or dropout or grouped:
+        return None
+    return attention, (query, key, value, mask, causal, scale)
+
+
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float | None
+) -> Tensor:
+    """Return the attention of ``(B, T, E)``, or ``(T, E)``, as that of one head."""
+    head = 0 if query.dim() == 2 else 1
+    q, k, v = (each.unsqueeze(head) for each in (query, key, value))
+    if query.dim() == 2:
+        q, k, v = q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0)
+    mask = mask.unsqueeze(1) if mask is not None and mask.dim() == 3 else mask
+    found = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale)
+    return found[0, 0] if query.dim() == 2 else found.squeeze(1)
+
+
 def _leaky(node: fx.Node) -> _Call | None:
     x, lower, upper, training = arguments(node, "self lower upper training")
     return None if training else (functional.leaky_relu, (x, (lower + upper) / 2))
@@ -220,6 +264,9 @@ _RULES: Mapping[Any, Callable[[fx.Node], _Call | None]] = {
     aten.adaptive_max_pool1d.default: _adaptive_maximum,
     aten.adaptive_max_pool2d.default: _adaptive_maximum,
     aten.adaptive_max_pool3d.default: _adaptive_maximum,
+    aten.avg_pool2d.default: _override,
+    aten.avg_pool3d.default: _override,
+    aten.scaled_dot_product_attention.default: _attention,
     aten.rrelu.default: _leaky,
     aten.batch_norm.default: _batch_statistics,
     aten._conj.default: _all(fourier.conj),

@@ -23,6 +23,10 @@ from attar._src.model.operators import bias_of, is_layer, output_axes, weight_of
 from attar._src.model.statistics import ChannelMean
 from attar._src.model.weights import layer_input
 
+#: Of fewer inputs of a layer (examples times positions) the mean is mostly noise; of one, the correction would hide the
+#: whole error on this input and on no other.
+FEWEST = 8
+
 
 def mean_requests(
     graph: fx.GraphModule, rounded: Collection[str], shared: frozenset[str] = frozenset()
@@ -41,7 +45,7 @@ def corrected_biases(
     tensors: Mapping[str, CompressedTensor],
     means: Mapping[fx.Node, ChannelMean],
 ) -> dict[str, Dense]:
-    """Return name -> corrected bias.
+    """Return name -> corrected bias, of layers that saw at least ``FEWEST`` inputs.
 
     Args:
         state: name -> weight or bias before rounding.
@@ -50,6 +54,8 @@ def corrected_biases(
     """
     biases = {}
     for node, seen in means.items():
+        if seen.vectors < FEWEST:
+            continue
         weight, bias = str(weight_of(node).target), str(bias_of(node).target)
         error = (torch.from_numpy(np.asarray(tensors[weight].dense())) - state[weight]).double()
         kernel = error.flatten(2).sum(2) if error.dim() > 2 else error
