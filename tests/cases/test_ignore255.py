@@ -7,7 +7,8 @@ from tests.cases.training import loaders, trained
 from tests.samples import conv_net
 from torch import nn
 
-from attar import AttarError, Session
+import attar
+from attar import AttarError, AttarWarning, Session
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import DataError
 from attar._src.measure.accuracy import evaluate_accuracy
@@ -64,7 +65,7 @@ def test_losses_that_ignore_different_targets_are_refused():
 
 
 def test_a_label_that_is_no_class_is_refused_before_training(tmp_path):
-    with pytest.raises(AttarError, match=r"labels up to 255 were given for 3 outputs.*ignore_index: 255"):
+    with pytest.raises(AttarError, match=r"labels up to 255 were given for 3 outputs.*ignore_index of 255"):
         trained(tmp_path / "run", **recipe(255, own_loss))
 
 
@@ -73,8 +74,48 @@ def test_a_file_is_evaluated_without_the_ignored_label(rng):
     x = rng.normal(size=(10, 3, 8, 8)).astype(np.float32)
     y = session.run(x).argmax(-1)
     y[:4] = 255
-    with pytest.raises(DataError, match=r"ignore_index: 255"):
+    with pytest.raises(DataError, match=r"ignore_index of 255"):
         evaluate_accuracy(session, x, y)
     found = evaluate_accuracy(session, x, y, layout=ClassLayout(ignore_index=255))
     assert (found.accuracy, found.predictions) == (1.0, 6)
     assert "255" not in found.per_class
+
+
+def tagger():
+    """A tagger that is right wherever its labels are no padding, and batches of several lengths."""
+    net = nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 3))
+    with torch.no_grad():
+        net[1].weight.zero_()[:, :3] = torch.eye(3)
+        net[0].weight[:, :3] = 4 * torch.eye(3)[torch.arange(20) % 3]
+    return net, [torch.randint(0, 20, (32, length)) for length in (12, 9, 5)]
+
+
+@pytest.mark.parametrize(("ignored", "more"), [(-100, {}), (255, {"ignore_index": 255})])
+@pytest.mark.parametrize("given", [False, True])
+def test_labels_of_padded_batches_judge_a_quantized_module(tmp_path, ignored, more, given):
+    net, batches = tagger()
+    labels = [each % 3 for each in batches]
+    for each in labels:
+        each[:, -2:] = ignored
+    data = batches if given else list(zip(batches, labels, strict=True))
+    # Given labels are one array, as long as the longest batch.
+    own = [nn.functional.pad(each, (0, 12 - each.shape[1]), value=ignored) for each in labels]
+    if given:
+        data, labels = torch.cat([nn.functional.pad(each, (0, 12 - each.shape[1])) for each in batches]), torch.cat(own)
+    report = attar.quantize(net, data, bits=8, labels=labels if given else None, **more).save(tmp_path / "m.attar")
+    assert (report["fidelity"]["metric"]["name"], report["fidelity"]["metric"]["file"]) == ("accuracy", 1.0)
+    (output,) = report["fidelity"]["outputs"].values()
+    assert output["equal_predictions"] == 1.0
+
+
+def test_labels_that_give_no_metric_are_told_of(tmp_path):
+    net, batches = tagger()
+    labels = [each % 3 for each in batches]
+    for each in labels:
+        each[:, -2:] = 255
+    report = attar.quantize(net, list(zip(batches, labels, strict=True)), bits=8).save(tmp_path / "m.attar")
+    assert "labels up to 255 were given for 3 outputs" in report["notes"]["labels"]
+    quantized = attar.quantize(net, batches[0], bits=8, labels=labels[0])
+    with pytest.warns(AttarWarning, match="the labels give no metric: labels up to 255 .*ignore_index of 255"):
+        report = quantized.save(tmp_path / "m.attar")
+    assert "metric" not in report["fidelity"]

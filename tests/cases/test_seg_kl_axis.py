@@ -50,7 +50,7 @@ def test_classes_are_on_the_axis_that_labels_lack(tmp_path, layout):
 
 def test_an_axis_that_could_be_another_is_set_in_the_recipe(tmp_path):
     given = {"data": data(size=(3, 3)), "models": models()}
-    with pytest.raises(AttarError, match=r"outputs \(8, 3, 3, 3\) .*class_axis: 1 or class_axis: 2 or class_axis: 3"):
+    with pytest.raises(AttarError, match=r"outputs \(8, 3, 3, 3\) .*class_axis to 1 or 2 or 3"):
         trained(tmp_path / "refused", **given)
     report, found = trained(tmp_path / "run", **given, class_axis=1)
     assert found["s"] > found["t"] - 0.12

@@ -53,3 +53,27 @@ def test_items_without_a_length_have_a_bar_too(monkeypatch):
     monkeypatch.setattr(progress, "_PATIENCE", -1.0)
     assert list(track(iter("ab"), "letters")) == ["a", "b"]
     assert "2/?" in err.getvalue()
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch):
+    err = io.StringIO()
+    monkeypatch.setattr("sys.stderr", err)
+    monkeypatch.setattr(progress, "_LINE_EVERY", -1.0)
+    clock = iter([100.0, 110.0, 120.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with Bar("training", 8, done=4) as bar:
+        bar.say("epoch 2/3, loss 0.5")
+        bar.step()
+        bar.step()
+    assert err.getvalue().splitlines() == [
+        "training: epoch 2/3, loss 0.5: 5 of 8, 0:00:30 left",
+        "training: epoch 2/3, loss 0.5: 6 of 8, 0:00:20 left",
+    ]
+
+
+def test_a_log_of_items_without_a_length_counts_them(monkeypatch):
+    err = io.StringIO()
+    monkeypatch.setattr("sys.stderr", err)
+    monkeypatch.setattr(progress, "_LINE_EVERY", -1.0)
+    assert list(track(iter("ab"), "letters")) == ["a", "b"]
+    assert err.getvalue().splitlines() == ["letters: 1", "letters: 2"]

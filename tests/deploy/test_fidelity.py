@@ -7,13 +7,14 @@ from attar._src.deploy.fidelity import (
     ComparedExamples,
     Fidelity,
     Floating,
-    MetricChange,
     compare_with_floating,
     labelled_examples,
+    metric_loss,
 )
 from attar._src.deploy.tolerance import Tolerance
 from attar._src.measure.difference import DECISIONS, INTEGERS, SCORES, VALUES, Difference
 from attar._src.measure.metric import find
+from attar._src.measure.metric_change import MetricChange
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import FileInfo
 
@@ -179,7 +180,7 @@ def test_an_output_that_does_not_vary_is_judged_by_its_relative_error():
 )
 def test_a_metric_loses_beyond_its_noise_in_the_direction_that_is_worse(floating, file, better, error, lost):
     change = MetricChange("m", floating, file, 500, better, error)
-    assert bool(change.loss(Tolerance())) == lost
+    assert bool(metric_loss(change, Tolerance())) == lost
 
 
 def test_a_metric_says_itself_which_direction_is_better():
@@ -191,3 +192,16 @@ def test_a_metric_says_itself_which_direction_is_better():
     assert find(equal_error_rate)[1].larger_is_better is False
     assert find("accuracy")[1].larger_is_better is True
     assert find("mean_squared_error")[1].larger_is_better is False
+
+
+@pytest.mark.parametrize("form", ["one-hot", "one-hot numbers", "a column"])
+def test_labels_of_classes_in_any_form_are_judged_alike(form):
+    """A net that is right everywhere: yes and no of its logits would say otherwise."""
+    torch.manual_seed(0)
+    x = torch.randn(80, 4)
+    labels = x.argmax(1)
+    hot = torch.nn.functional.one_hot(labels, 4)
+    given = {"one-hot": hot, "one-hot numbers": hot.float(), "a column": labels[:, None]}[form]
+    found = compare(lambda x: x, lambda x: x.roll(1, 1), x, given)
+    assert (found.outputs["y"][0], found.metric.name) == (SCORES, "accuracy")
+    assert (found.metric.floating, found.metric.file) == (1.0, 0.0)

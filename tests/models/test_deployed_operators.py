@@ -160,6 +160,7 @@ class Branches(nn.Module):
 
 def signal_to_noise(wanted, found):
     """Return it in decibel."""
+    wanted = torch.as_tensor(wanted).numpy(force=True)  # also of a view with a lazy minus
     wanted, found = (np.asarray(each, np.float64) for each in (wanted, found))
     return 10 * np.log10((wanted**2).mean() / max(((wanted - found) ** 2).mean(), 1e-30))
 
@@ -208,6 +209,8 @@ class Spectra(nn.Module):
                 torch.stft(x, 64, return_complex=True, center=False, normalized=True, window=torch.ones(64)).real.mT
             ),
             "back": torch.istft(spectrum, 64, 16, 48, self.window, length=120),
+            "conjugate": torch.fft.rfft(x).conj().imag,
+            "hfft": torch.fft.hfft(torch.fft.ihfft(x).conj(), 128),
             "rfft": torch.fft.rfft(x, norm="ortho").abs(),
             "rfft padded": torch.fft.rfft(x, 150).imag,
             "fft": torch.fft.fft(x).real,

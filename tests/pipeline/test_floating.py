@@ -5,6 +5,7 @@ from torch import nn
 
 from attar._src.deploy.dry_run import dry_run
 from attar._src.deploy.fidelity import ComparedExamples
+from attar._src.measure.class_layout import FROM_SHAPES
 from attar._src.measure.metric import find
 from attar._src.pipeline.floating import compared_examples, compression_start, floating_before
 from attar._src.recipe.recipe import Recipe
@@ -56,9 +57,9 @@ def test_files_are_compared_on_validation_examples_with_their_targets():
     x, y = np.random.default_rng(0).normal(size=(700, 3)).astype(np.float32), np.arange(700)
     calibration = CalibrationInputs(((torch.randn(5, 3),),))
     feed = ArrayFeed((x,), y, batch=200, prepare=preprocessor(None), augment=(), seed=0)
-    found = compared_examples(Source(), feed, calibration, find("accuracy"))
+    found = compared_examples(Source(), feed, calibration, find("accuracy"), FROM_SHAPES)
     assert found.inputs.examples == 512
     assert torch.cat(list(found.targets)).tolist() == list(range(512))
     assert found.metric[0] == "accuracy"
-    without = compared_examples(Source(), None, calibration, find("accuracy"))
+    without = compared_examples(Source(), None, calibration, find("accuracy"), FROM_SHAPES)
     assert (without.inputs.batches, without.targets, without.metric) == (calibration.batches, (), None)

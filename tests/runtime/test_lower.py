@@ -277,6 +277,23 @@ def test_padding_with_another_value_than_zero_sees_real_numbers(rng):
     assert operators(lowered) == ["QuantizeLinear", "DequantizeLinear", "Pad", "Neg"]
 
 
+@pytest.mark.parametrize(("size", "before", "after", "step"), [(3, 0, 0, 3), (4, 1, 1, 4), (5, 2, 0, 4)])
+@pytest.mark.parametrize("also", [("ceil_mode",), ("count_include_pad",), ("ceil_mode", "count_include_pad")])
+def test_averages_do_not_count_cells_beyond_the_padding(rng, size, before, after, step, also):
+    """ONNX Runtime's integer kernel counts them where ``ceil_mode`` makes a window that is not filled."""
+    window = {"kernel_shape": [size, size], "strides": [step, step], "pads": [before, before, after, after]}
+    pool = node("AveragePool", "x", "p", **window, **dict.fromkeys(also, 1))
+    cells = 8 + before + after - size
+    side = 1 + (-(-cells // step) if "ceil_mode" in also else cells // step)
+    grids = [act("x", 0.05, 99), act("p", 0.02, 99)]
+    artifact = file_of([pool, node("Neg", "p", "y")], {}, grids, y=("batch", 3, side, side))
+    feed = inputs_for(artifact, rng)
+    # onnx.reference pads such windows in another place.
+    off = np.abs(Session(artifact).run(feed)["y"] - as_written(lower(artifact), feed)["y"])
+    assert off.max() <= 0.0201
+    assert (off > 1e-4).mean() <= 0.1
+
+
 def test_relu6_and_pooling_before_the_rounding_are_moved_behind_it(rng):
     nodes = [
         node("Conv", "x w", "c"),

@@ -25,6 +25,9 @@ def test_one_axis(norm, n, dim):
     spectrum = torch.fft.rfft(REAL, n, dim)
     size = REAL.shape[dim] if n is None else n
     assert_same(fourier.irfft(spectrum, size, dim, norm), torch.fft.irfft(spectrum, size, dim, norm))
+    assert_same(fourier.hfft(spectrum, size, dim, norm), torch.fft.hfft(spectrum, size, dim, norm))
+    assert_same(fourier.hfft(REAL, size, dim, norm), torch.fft.hfft(REAL, size, dim, norm))
+    assert_same(fourier.ihfft(REAL, n, dim, norm), torch.fft.ihfft(REAL, n, dim, norm).resolve_conj())
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -53,6 +56,15 @@ def test_short_time_transforms_and_back(normalized, hop, length, center):
         for samples in (None, 150):
             back = torch.istft(spectrum, 32, hop, length, window, center, normalized, length=samples)
             assert_same(fourier.istft(spectrum, 32, hop, length, window, center, normalized, None, samples), back)
+
+
+@pytest.mark.filterwarnings("ignore:The length of signal is shorter")
+def test_a_longer_signal_than_its_frames_ends_in_zeros():
+    x = torch.randn(2, 200, generator=torch.Generator().manual_seed(0))
+    spectrum = torch.stft(x, 32, window=torch.ones(32), return_complex=True)
+    back = torch.istft(spectrum, 32, window=torch.ones(32), length=260)
+    assert_same(fourier.istft(spectrum, 32, None, None, torch.ones(32), length=260), back)
+    assert not back[:, -20:].any()
 
 
 def test_long_transforms_are_refused():

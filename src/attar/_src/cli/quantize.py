@@ -26,6 +26,7 @@ from attar._src.data.preprocessing import parse_preprocessing
 from attar._src.data.registry import load_examples
 from attar._src.data.texts import Texts
 from attar._src.data.tokenizer import Tokenizer
+from attar._src.measure.class_layout import IGNORE_INDEX
 from attar._src.report.wording import fidelity_words
 from attar._src.runtime.preprocess import preprocess as preprocess_examples
 
@@ -116,6 +117,10 @@ def quantize_command(
     split: Annotated[str, typer.Option(help="Split to calibrate on; should not be the one you report.")] = "train",
     examples: Annotated[int, typer.Option(min=2, help="Number of examples for calibration and comparison.")] = 512,
     seed: Annotated[int, typer.Option(help="Seed for drawing the examples.")] = 0,
+    ignore_index: Annotated[int, typer.Option(help="Label that is not counted.")] = IGNORE_INDEX,
+    class_axis: Annotated[
+        int | None, typer.Option(help="Axis of the classes in the output, if shapes do not tell: 1 of N, C, H, W.")
+    ] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, stored in the file.")] = None,
     max_elements: Annotated[int | None, typer.Option(min=1, help=MAX_ELEMENTS)] = None,
     tolerance: Annotated[
@@ -189,6 +194,8 @@ def quantize_command(
         batch=fixed_batch or 64,
         dynamic=axes,
         preprocessing=preprocessing,
+        ignore_index=ignore_index,
+        class_axis=class_axis,
         licence=licence,
         limits=raised_limits(max_elements),
         **about,

@@ -17,6 +17,7 @@ from attar._src.core.tensors import CompressedTensor, Quantized
 from attar._src.deploy.parity import operations, output_arrays
 from attar._src.model.programs import copy_graph, set_tensor, wrap
 from attar._src.model.weights import find_weights
+from attar._src.report.wording import listed
 from attar._src.work.calibration_inputs import BatchInputs, CalibrationInputs
 from attar._src.work.compressed_model import CompressedGraph, CompressedModel, Round
 
@@ -81,7 +82,7 @@ class Causes:
                     f"{spread}: give all more bits (bits=; --bits), or more scales (granularity='group:32' or smaller)"
                 )
             return f"{spread}: give all more bits (bits=, activations=; --bits, --activations)"
-        words = " and ".join(each.words() for each in main)
+        words = listed([each.words() for each in main])
         some = f"; {self.left_out} were left out for lack of time" if self.left_out else ""
         verb = "causes" if len(main) == 1 else "cause"
         told = f"rounded alone on {self.examples} examples, {words} {verb} most of the error{some}"

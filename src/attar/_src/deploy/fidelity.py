@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -22,16 +21,17 @@ from attar._src.core.errors import AttarError, DataError
 from attar._src.core.progress import track
 from attar._src.deploy.parity import EXAMPLES, output_arrays
 from attar._src.deploy.tolerance import Tolerance
-from attar._src.measure.binary import F1, BinaryAccuracy
+from attar._src.measure.class_labels import class_labels
+from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
 from attar._src.measure.difference import (
     DECISIONS,
     INTEGERS,
     SCORES,
     Difference,
-    are_shares,
     kind_of_output,
 )
-from attar._src.measure.metric import METRICS, Metric, chance_of, find, usual_metric
+from attar._src.measure.metric import METRICS, Metric, find
+from attar._src.measure.metric_change import YES_OR_NO, MetricChange, metric_change
 from attar._src.runtime.session import Session
 from attar._src.train.inputs import as_tensor
 from attar._src.work.calibration_inputs import CalibrationInputs
@@ -39,12 +39,6 @@ from attar._src.work.compressed_model import FileInfo
 
 #: Elements of the main output that are kept for the metric: 64 million, 256 MB.
 _KEPT = 1 << 26
-#: The noise of a metric is estimated from this many parts of the examples,
-_PARTS = 10
-#: each of at least so many.
-_PART = 4
-#: Metrics of outputs that mean yes or no each.
-_YES_OR_NO = (BinaryAccuracy.name, F1.name)
 #: Outputs of the floating module and of the file, and targets, of one batch.
 _Judged = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 
@@ -82,6 +76,7 @@ class ComparedExamples:
     Attributes:
         targets: of each batch; empty or None without labels.
         metric: its name and function; None for the usual one of such outputs and targets.
+        layout: class axis of the main output, and target that is not counted.
         given: whether the user gave the labels for the comparison. Others, which the data bring along, may be no labels
             of this module (the class of an image, of an autoencoder), and count if it is better than a constant answer.
     """
@@ -89,6 +84,7 @@ class ComparedExamples:
     inputs: CalibrationInputs
     targets: Sequence[torch.Tensor | None] = ()
     metric: tuple[str, Metric] | None = None
+    layout: ClassLayout = FROM_SHAPES
     given: bool = True
 
     def of(self, index: int, count: int) -> NDArray[Any] | None:
@@ -96,31 +92,9 @@ class ComparedExamples:
         found = self.targets[index] if index < len(self.targets) else None
         return None if found is None else found[:count].numpy()
 
-
-@dataclass(frozen=True)
-class MetricChange:
-    """A metric of the floating module and of the file on the same examples.
-
-    Attributes:
-        better: 1 if more is better, -1 if less is, 0 if that is not known.
-        standard_error: of ``file - floating``; None with too few examples.
-    """
-
-    name: str
-    floating: float
-    file: float
-    examples: int
-    better: int
-    standard_error: float | None
-
-    def loss(self, tolerance: Tolerance) -> str:
-        """Return in words how much worse the file is; empty within the tolerance, or if the direction is unknown."""
-        worse = self.better * (self.floating - self.file)
-        allowed = tolerance.metric if self.better > 0 else tolerance.error * abs(self.floating)
-        if not self.better or worse <= max(allowed, 2 * (self.standard_error or 0.0)):
-            return ""
-        before, after = f"{self.floating:.4g} with the floating module", f"{self.file:.4g} with the file"
-        return f"{self.name} goes from {before} to {after} on {self.examples} examples"
+    def class_axis(self, output: NDArray[Any], targets: NDArray[Any] | None) -> int | None:
+        """Return the class axis of the main output, if it is given or the labels tell it."""
+        return self.layout.settled(output.shape, None if targets is None else targets.shape).axis
 
 
 @dataclass(frozen=True)
@@ -131,6 +105,7 @@ class Fidelity:
         compared_with: the floating module in words.
         outputs: name of an output -> its kind (``measure/difference.py``) and the difference.
         main: name of the output that the metric judges.
+        unjudged: why there are targets and no metric; empty otherwise.
         trained_since: as in :class:`Floating`.
     """
 
@@ -139,6 +114,7 @@ class Fidelity:
     outputs: Mapping[str, tuple[str, Difference]]
     main: str
     metric: MetricChange | None = None
+    unjudged: str = ""
     trained_since: bool = False
 
     def as_dict(self) -> dict[str, Any]:
@@ -150,7 +126,7 @@ class Fidelity:
 
     def losses(self, tolerance: Tolerance) -> dict[str, str]:
         """Return output -> its loss in words, as far as it is above the tolerance; ``""`` is the metric's."""
-        found = {"": self.metric.loss(tolerance)} if self.metric else {}
+        found = {"": metric_loss(self.metric, tolerance)} if self.metric else {}
         if not self.trained_since:
             found |= {name: self._loss(name, tolerance) for name in self.outputs}
         return {name: loss for name, loss in found.items() if loss}
@@ -209,14 +185,15 @@ def compare_with_floating(
         targets = examples.of(index, own)
         first = first or wanted
         for name, want in wanted.items():
-            outputs.setdefault(name, Difference()).add(got[name], want)
+            axis = examples.class_axis(want, targets) if name == main else None
+            outputs.setdefault(name, Difference(axis)).add(got[name], want)
         count += own
         if targets is not None and kept < _KEPT:
             judged.append((wanted[main], got[main], targets))
             kept += got[main].size
     if not count:
         return None
-    change = _metric_change(examples, judged) if judged else None
+    change, unjudged = _judge(examples, judged)
     labels = judged[0][2] if judged and (examples.given or change) else None
     kinds = _kinds(first, main, use, labels, change)
     return Fidelity(
@@ -225,8 +202,19 @@ def compare_with_floating(
         {name: (kinds[name], seen) for name, seen in outputs.items()},
         main,
         change,
+        unjudged,
         floating.trained_since,
     )
+
+
+def _judge(examples: ComparedExamples, judged: Sequence[_Judged]) -> tuple[MetricChange | None, str]:
+    """Return the change of the metric, or why there is none although there are targets."""
+    if not judged:
+        return None, ""
+    try:
+        return metric_change(examples.metric, judged, examples.layout, given=examples.given), ""
+    except AttarError as error:
+        return None, str(error)
 
 
 def _kinds(
@@ -237,9 +225,11 @@ def _kinds(
     change: MetricChange | None,
 ) -> dict[str, str]:
     """Return the kind of each output; an output with a target for each element has no classes to choose from."""
+    yes_or_no = change is not None and change.name in YES_OR_NO
+    if targets is not None and not yes_or_no:
+        targets = class_labels(wanted[main], targets)
     several = targets is not None and targets.shape == wanted[main].shape
     classes = bool(use.class_names) or (targets is not None and targets.dtype.kind in "iu")
-    yes_or_no = change is not None and change.name in _YES_OR_NO
     task = "labels" if several else use.task
     return {
         name: kind_of_output(want, name, main=name == main, task=task, classes=classes, yes_or_no=yes_or_no)
@@ -247,59 +237,37 @@ def _kinds(
     }
 
 
-def labelled_examples(inputs: CalibrationInputs, labels: Any, metric: str | None) -> ComparedExamples:
+def labelled_examples(
+    inputs: CalibrationInputs, labels: Any, metric: str | None, layout: ClassLayout = FROM_SHAPES
+) -> ComparedExamples:
     """Return the inputs with their labels, an array ``(N, ...)`` in the order of the examples.
 
     Args:
         inputs: batches of the first examples of the data.
         labels: of all examples; None for those that the data bring along, if there are any.
         metric: its name; without a registered one, the usual one of such outputs and labels.
+        layout: class axis of the main output, and label that is not counted.
 
     Raises:
         DataError: there are fewer labels than examples.
     """
-    found = find(metric) if metric is not None and metric in METRICS else None
+    found = find(metric, layout) if metric is not None and metric in METRICS else None
     if labels is None:
-        return ComparedExamples(inputs, inputs.targets, found, given=False)
+        return ComparedExamples(inputs, inputs.targets, found, layout, given=False)
     targets = as_tensor(labels, "labels")
     targets = targets.float() if targets.is_floating_point() else targets.long()
     if len(targets) < inputs.examples:
         raise DataError(f"{len(targets)} labels for {inputs.examples} examples; give one for each, in their order")
     return ComparedExamples(
-        inputs, targets[: inputs.examples].split([inputs.count(batch) for batch in inputs.batches]), found
+        inputs, targets[: inputs.examples].split([inputs.count(batch) for batch in inputs.batches]), found, layout
     )
 
 
-def _metric_change(examples: ComparedExamples, judged: Sequence[_Judged]) -> MetricChange | None:
-    """Return a metric of outputs of the floating module and of the file, by batch with targets.
-
-    None if it fails, or if the labels came with the data and the floating module knows nothing of them.
-    """
-    try:
-        floating, file, targets = (np.concatenate(each) for each in zip(*judged, strict=True))
-        name, function = examples.metric or find(usual_metric(floating, targets))
-        if name in _YES_OR_NO and are_shares(floating):
-            # The metrics take logits, whose threshold is 0.
-            floating, file = floating - 0.5, file - 0.5
-        values = function(floating, targets), function(file, targets)
-        chance = None if examples.given else chance_of(function, floating, targets)
-    except (AttarError, ValueError):
-        # Lengths that differ, or targets of another form: the outputs are compared all the same.
-        return None
-    if not np.isfinite(values).all() or (chance is not None and chance.explains(values[0])):
-        return None
-    more = getattr(function, "larger_is_better", None)
-    noise = _standard_error(function, floating, file, targets)
-    return MetricChange(name, *values, len(targets), 0 if more is None else 1 if more else -1, noise)
-
-
-def _standard_error(metric: Metric, floating: NDArray[Any], file: NDArray[Any], targets: NDArray[Any]) -> float | None:
-    """Return the standard error of the change of a metric, from the changes on disjoint parts of the examples."""
-    if len(targets) < _PARTS * _PART:
-        return None
-    parts = [slice(start, None, _PARTS) for start in range(_PARTS)]
-    try:
-        changes = [metric(file[part], targets[part]) - metric(floating[part], targets[part]) for part in parts]
-    except AttarError:
-        return None
-    return float(np.std(changes, ddof=1) / np.sqrt(_PARTS)) if np.isfinite(changes).all() else None
+def metric_loss(change: MetricChange, tolerance: Tolerance) -> str:
+    """Return in words how much worse the file is; empty within the tolerance, or if the direction is unknown."""
+    worse = change.better * (change.floating - change.file)
+    allowed = tolerance.metric if change.better > 0 else tolerance.error * abs(change.floating)
+    if not change.better or worse <= max(allowed, 2 * (change.standard_error or 0.0)):
+        return ""
+    before, after = f"{change.floating:.4g} with the floating module", f"{change.file:.4g} with the file"
+    return f"{change.name} goes from {before} to {after} on {change.examples} examples"

@@ -100,6 +100,8 @@ def package(
     lost = (
         [] if tolerance is None else [_loss(compressed, name, each, data, tolerance) for name, each in fidelity.items()]
     )
+    given = examples is not None and examples.given
+    unjudged = [f"the labels give no metric: {each.unjudged}" for each in fidelity.values() if each.unjudged]
     size, foldings = inspect_artifact(artifact), [graph.traced.folding for graph in compressed.graphs.values()]
     report = {
         **{key: size[key] for key in ("file_bytes", "graph_bytes", "bits_per_weight", "parameters")},
@@ -107,8 +109,13 @@ def package(
         "fidelity": _of_graphs({name: each.as_dict() for name, each in fidelity.items()}),
         "dry_run": dry_run.as_dict(),
         "left_in_floating_point": left_in_floating_point(compressed),
-        "warnings": [*warned, *filter(None, lost), *_over_budget(size["bits_per_weight"], budget)],
-        "notes": dict(notes),
+        "warnings": [
+            *warned,
+            *filter(None, lost),
+            *(unjudged if given else ()),
+            *_over_budget(size["bits_per_weight"], budget),
+        ],
+        "notes": {**notes, **({"labels": unjudged[0]} if unjudged and not given else {})},
         "batch_norms_folded": {name: into for each in foldings for name, into in each.folded.items()},
         "batch_norms_kept": {name: why for each in foldings for name, why in each.kept.items()},
         "quantized_activations": sum(len(graph.activations) for graph in compressed.graphs.values()),

@@ -220,4 +220,5 @@ _RECURRENT = {torch.ops.aten.mkldnn_rnn_layer: _recurrent_operations}
 
 def output_arrays(output: Any) -> list[NDArray[Any]]:
     """Return the tensors of a module's output in order, as arrays."""
-    return [tensor.detach().numpy() for tensor in flatten_outputs(output).values()]
+    # force: a view with a lazy minus, such as the imaginary part of a conjugate, is computed.
+    return [tensor.detach().numpy(force=True) for tensor in flatten_outputs(output).values()]

@@ -23,6 +23,7 @@ from attar._src.deploy.first_run import prepare
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
 from attar._src.deploy.tolerance import TOLERANCE, Tolerance
+from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.model.trace import trace
@@ -110,6 +111,8 @@ def quantize(
     task: str | None = None,
     class_names: Sequence[str] = (),
     metric: str | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    class_axis: int | None = None,
     licence: str | None = None,
     limits: Limits | None = None,
 ) -> QuantizationResult:
@@ -149,6 +152,8 @@ def quantize(
         limits: limits of the file's readers, if the defaults are too low: ``Limits().for_elements(2**29)``.
         task, class_names, metric, licence: metadata for the file's users. ``task`` also says how outputs are compared:
             ``classification`` and ``segmentation`` by their predictions, others by their values.
+        ignore_index: label that is not counted; negative ones never are.
+        class_axis: axis of the classes in the main output, where shapes do not tell: 1 of ``(N, C, H, W)``.
 
     Returns:
         The quantized module; ``.save(path)`` writes it, ``.module`` runs it in PyTorch.
@@ -184,7 +189,7 @@ def quantize(
     module, inputs, notes = prepare(module, data, examples=examples, batch=batch, collate=collate, dynamic=dynamic)
     use = FileInfo(preprocessing, task, tuple(class_names), metric, licence)
     example, axes, inputs = example_of(inputs, dynamic)
-    compared = labelled_examples(inputs, labels, metric)
+    compared = labelled_examples(inputs, labels, metric, ClassLayout(class_axis, ignore_index))
     traced = trace(module, example, names=inputs.names, dynamic=axes)
     dry_run = check_deployable(module, traced, use, inputs, limits=limits)
     compressed = stage.run(CompressedModel.of(traced), Context(inputs))

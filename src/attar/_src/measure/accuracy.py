@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from attar._src.core.errors import DataError, SpecError
 from attar._src.core.progress import track
 from attar._src.measure.chance import Chance, most_frequent, share_of
+from attar._src.measure.class_labels import class_labels
 from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
 from attar._src.measure.judged_output import judged_output
 from attar._src.runtime.session import Session
@@ -22,12 +23,14 @@ def right_predictions(
 ) -> tuple[NDArray[np.bool_], NDArray[Any]]:
     """Return for each counted target whether the largest output is at it, and the target.
 
-    Targets are integers of the shape of the outputs without the class axis. Negative targets and ``ignore_index`` are
-    not counted: outputs ``[[0, 1], [2, 1]]`` and targets ``[1, -100]`` give ``[True]`` and ``[1]``.
+    Targets are integers of the shape of the outputs without the class axis, or one-hot (``class_labels``). Negative
+    targets and ``ignore_index`` are not counted: outputs ``[[0, 1], [2, 1]]`` and targets ``[1, -100]`` give ``[True]``
+    and ``[1]``.
 
     Raises:
         DataError: targets do not fit the outputs, there is one class, or a counted target is no class.
     """
+    targets = class_labels(outputs, targets, layout)
     try:
         axis = layout.axis_of(outputs.shape, targets.shape)
     except SpecError as error:
@@ -49,7 +52,7 @@ def right_predictions(
     if labels.max(initial=0) >= classes:
         raise DataError(
             f"labels up to {labels.max()} were given for {classes} outputs; a label that is no class is left out with "
-            f"ignore_index: {labels.max()}; else, is this the data the model was made for?"
+            f"an ignore_index of {labels.max()}; else, is this the data the model was made for?"
         )
     return (outputs.argmax(axis) == targets)[counted], labels
 
@@ -63,7 +66,8 @@ def accuracy_by_label(right: NDArray[np.bool_], labels: NDArray[Any]) -> dict[st
 class AccuracyMetric:
     """``accuracy``: the share of targets at which the output is largest, 0 to 1; larger is better.
 
-    Targets are one class per example, or per position of a sequence or map; negative ones are not counted.
+    Targets are one class per example, or per position of a sequence or map, also one-hot; negative ones are not
+    counted.
 
     Attributes:
         layout: class axis of outputs, and target that is not counted.

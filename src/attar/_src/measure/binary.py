@@ -89,6 +89,6 @@ def yes_and_no(
     if not np.isin(labels, (0, 1)).all():
         raise DataError(
             f"{what} takes targets 0 and 1; they lie between {labels.min():g} and {labels.max():g}. A target that is "
-            "neither is left out with ignore_index in the recipe"
+            "neither is left out with an ignore_index"
         )
     return outputs[counted] > 0, labels == 1

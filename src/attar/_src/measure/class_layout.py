@@ -114,8 +114,8 @@ def _undecided(outputs: tuple[int, ...], targets: tuple[int, ...] | None, fittin
     if one_target_each(outputs, targets):
         return (
             f"{shown} have a target for each output: for labels that do not exclude each other use the binary losses "
-            "and metrics (binary_kl, binary_cross_entropy, binary_accuracy); if they are classes, set class_axis in "
-            "the recipe, for example class_axis: 1"
+            "and metrics (binary_kl, binary_cross_entropy, binary_accuracy); if they are classes, set class_axis, "
+            "for example to 1"
         )
-    choice = " or ".join(f"class_axis: {axis}" for axis in fitting or range(1, len(outputs)))
-    return f"{shown} do not tell which axis has the classes; set it in the recipe: {choice}"
+    choice = " or ".join(f"{axis}" for axis in fitting or range(1, len(outputs)))
+    return f"{shown} do not tell which axis has the classes; set class_axis to {choice}"

@@ -11,8 +11,9 @@ above 0.5 if all elements lie between 0 and 1. An output has scores if, whicheve
 3. it is called ``logits``, or its elements are probabilities along the class axis, or their logarithms;
 4. its softmax is confident: the largest probability is 0.5 or more on average, and not always of the same class.
 
-The class axis is axis 1 of outputs with four or more axes, ``(N, C, H, W)``, and the last axis of others; it has two
-classes or more.
+The class axis of the main output is the one that labels tell: 1 of outputs (8, 5, 30) and labels (8, 30). Without
+labels it is axis 1 of outputs with four or more axes, ``(N, C, H, W)``, and the last axis of others. It has two classes
+or more.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ SCORES, DECISIONS, VALUES, INTEGERS = "scores", "decisions", "values", "integers
 _THRESHOLDS = (0.0, 0.5)
 
 
-def class_axis(shape: tuple[int, ...]) -> int | None:
-    """Return the class axis of an output, None if it has no two classes."""
+def class_axis(shape: tuple[int, ...], axis: int | None = None) -> int | None:
+    """Return the class axis of an output, by the rule above or as given; None if it has no two classes."""
     if len(shape) < 2:
         return None
-    axis = usual_axis(len(shape)) % len(shape)
+    axis = (usual_axis(len(shape)) if axis is None else axis) % len(shape)
     return axis if shape[axis] > 1 else None
 
 
@@ -97,6 +98,7 @@ class Difference:
     """What accumulates over the batches of one output.
 
     Attributes:
+        axis: the class axis; None for the usual one.
         largest, largest_output: absolute difference, and absolute element wanted.
         elements, equal: number of elements, and of those that are equal.
         positions, agreeing: positions with a winner along the class axis, and those with the same or a tied one.
@@ -106,6 +108,7 @@ class Difference:
         finite: whether no element is NaN or infinite where the wanted one is not.
     """
 
+    axis: int | None = None
     largest: float = 0.0
     largest_output: float = 0.0
     absolute: float = 0.0
@@ -149,7 +152,7 @@ class Difference:
 
     def _spread(self, wanted: NDArray[np.float64]) -> None:
         """Add sums of each channel, so that what all examples share is no signal."""
-        axis = class_axis(wanted.shape)
+        axis = class_axis(wanted.shape, self.axis)
         channels = np.moveaxis(wanted, axis, -1).reshape(-1, wanted.shape[axis]) if axis else wanted.reshape(-1, 1)
         if np.ndim(self._sum) and len(self._sum) != channels.shape[1]:
             # The axis varies in length, so that there is nothing that each of its elements shares.
@@ -168,7 +171,7 @@ class Difference:
         self.cosines, self.examples = self.cosines + float(same.sum()), self.examples + len(same)
 
     def _winners(self, got: NDArray[Any], want: NDArray[Any], mean_difference: float) -> None:
-        axis = class_axis(want.shape)
+        axis = class_axis(want.shape, self.axis)
         if axis is None or want.dtype.kind != "f":
             return
         same = same_winner(got, want, axis)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from attar._src.core.registry import Registry
 from attar._src.measure.accuracy import AccuracyMetric, accuracy_by_label, right_predictions
 from attar._src.measure.binary import F1, BinaryAccuracy
 from attar._src.measure.chance import Chance, HasChance
+from attar._src.measure.class_labels import class_labels
 from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout, same_but_ones
 from attar._src.measure.judged_output import judged_output
 from attar._src.runtime.session import Session
@@ -33,7 +34,10 @@ class MeanSquaredError:
     def __call__(self, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
         """Return the mean for ``outputs`` and ``targets`` of the same shape, but for axes of length 1."""
         if not same_but_ones(outputs.shape, targets.shape):
-            raise DataError(f"mean squared error of outputs {outputs.shape} by targets {targets.shape}")
+            raise DataError(
+                f"mean squared error of outputs {outputs.shape} by targets {targets.dtype}{targets.shape}; a target "
+                "for each output was expected. Labels of classes are integers"
+            )
         difference = outputs.astype(np.float64) - targets.reshape(outputs.shape)
         return float(np.mean(np.square(difference)))
 
@@ -80,14 +84,17 @@ class Guarded:
             raise SpecError(f"metric {self.name!r} returned {type(found).__name__}; one number is needed") from None
 
 
-def usual_metric(outputs: NDArray[Any], targets: NDArray[Any]) -> str:
+def usual_metric(outputs: NDArray[Any], targets: NDArray[Any], layout: ClassLayout = FROM_SHAPES) -> str:
     """Return the name of the metric that fits: of labels 0 or 1 for each output, of classes, or of numbers.
 
-    Negative integers are not counted. Outputs (8, 1) and targets (8,) of 0 and 1 have ``binary_accuracy``.
+    Negative integers and ``ignore_index`` are not counted. Outputs (8, 1) and targets (8,) of 0 and 1 have
+    ``binary_accuracy``. One-hot targets are classes.
     """
+    if class_labels(outputs, targets, layout).shape != targets.shape:
+        return AccuracyMetric.name
     integers = targets.dtype.kind in "iub"
-    counted = targets[targets >= 0] if integers else targets
-    if FROM_SHAPES.is_binary(outputs.shape, targets.shape):
+    counted = targets[(targets >= 0) & (targets != layout.ignore_index)] if integers else targets
+    if layout.is_binary(outputs.shape, targets.shape):
         return "binary_accuracy" if np.isin(counted, (0, 1)).all() else "mean_squared_error"
     return "accuracy" if integers else "mean_squared_error"
 
@@ -144,9 +151,34 @@ def score(
     pairs = [(judged_output(session, inputs), targets) for inputs, targets in batches]
     if not pairs:
         raise DataError("there are no examples to judge the file by")
-    outputs, targets = (np.concatenate(each) for each in zip(*pairs, strict=True))
+    outputs, targets = join_batches(pairs, layout)
     by_class = per_class(outputs, targets, layout) if classes else {}
     return Scored(float(metric(outputs, targets)), len(outputs), by_class, chance_of(metric, outputs, targets))
+
+
+def join_batches(batches: Sequence[tuple[NDArray[Any], ...]], layout: ClassLayout = FROM_SHAPES) -> list[NDArray[Any]]:
+    """Return each array of batches ``(outputs, ..., targets)`` as one; shorter batches are padded to the longest.
+
+    Outputs are padded with 0, integer targets with ``ignore_index``, which is not counted. Targets (8, 30) and (8, 25)
+    give (16, 30), of which 40 are not counted.
+
+    Raises:
+        DataError: the batches have other numbers of axes, or targets that are no integers have other lengths.
+    """
+    columns = [list(column) for column in zip(*batches, strict=True)]
+    fills = [0] * (len(columns) - 1) + [layout.ignore_index]
+    if columns[-1][0].dtype.kind not in "iu" and len({each.shape[1:] for each in columns[-1]}) > 1:
+        raise DataError("targets that are numbers have another length in each batch; a metric needs one length")
+    return [_padded(column, fill) for column, fill in zip(columns, fills, strict=True)]
+
+
+def _padded(batches: Sequence[NDArray[Any]], fill: int) -> NDArray[Any]:
+    shapes = sorted({each.shape[1:] for each in batches})
+    if len({len(shape) for shape in shapes}) > 1:
+        raise DataError(f"examples of the shapes {shapes[0]} and {shapes[-1]} cannot be judged by one metric")
+    longest = np.max(shapes, axis=0)
+    padded = [[(0, 0), *((0, most - own) for most, own in zip(longest, x.shape[1:], strict=True))] for x in batches]
+    return np.concatenate([np.pad(x, pad, constant_values=fill) for x, pad in zip(batches, padded, strict=True)])
 
 
 def chance_of(metric: Metric, outputs: NDArray[Any], targets: NDArray[Any]) -> Chance | None:
@@ -157,6 +189,7 @@ def chance_of(metric: Metric, outputs: NDArray[Any], targets: NDArray[Any]) -> C
 
 def per_class(outputs: NDArray[Any], targets: NDArray[Any], layout: ClassLayout = FROM_SHAPES) -> dict[str, float]:
     """Return label -> accuracy of that class; empty if outputs do not score two classes or more at integer targets."""
+    targets = class_labels(outputs, targets, layout)
     axis = layout.settled(outputs.shape, targets.shape).axis
     if targets.dtype.kind not in "iu" or axis is None or outputs.ndim != targets.ndim + 1 or outputs.shape[axis] < 2:
         return {}

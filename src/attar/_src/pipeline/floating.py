@@ -8,6 +8,7 @@ import torch
 
 from attar._src.deploy.fidelity import ComparedExamples, Floating
 from attar._src.deploy.parity import EXAMPLES, output_arrays
+from attar._src.measure.class_layout import ClassLayout
 from attar._src.measure.metric import Metric
 from attar._src.pipeline.model_source import ModelSource
 from attar._src.train.batch import Feed
@@ -32,7 +33,11 @@ def floating_before(learner: Learner, stages: Sequence[Stage], index: int, examp
 
 
 def compared_examples(
-    source: ModelSource, feed: Feed | None, calibration: CalibrationInputs, metric: tuple[str, Metric]
+    source: ModelSource,
+    feed: Feed | None,
+    calibration: CalibrationInputs,
+    metric: tuple[str, Metric],
+    layout: ClassLayout,
 ) -> ComparedExamples:
     """Return the validation examples with their targets; without a validation split, the calibration inputs."""
     if feed is None:
@@ -46,4 +51,4 @@ def compared_examples(
         names, seen = part.names, seen + len(part)
         if seen >= EXAMPLES:
             break
-    return ComparedExamples(CalibrationInputs(tuple(batches), names).of(source.parameters), targets, metric)
+    return ComparedExamples(CalibrationInputs(tuple(batches), names).of(source.parameters), targets, metric, layout)

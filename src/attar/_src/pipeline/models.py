@@ -106,7 +106,7 @@ class RunModels:
         """Return the examples on which a file is compared with its floating-point model."""
         held_out, parameters = self.splits.validation, shared_parameters(self.sources)
         feed = None if held_out is None else self.splits.feed(held_out, parameters, seed=self.seed)
-        return compared_examples(self.sources[name], feed, self.calibration, self.metric)
+        return compared_examples(self.sources[name], feed, self.calibration, self.metric, self.recipe.class_layout)
 
     def _path(self, name: str) -> Path:
         return self.folder.files(self.seed, self.recipe.seeds[0]) / f"{name}.attar"

@@ -181,7 +181,7 @@ class _Lowering:
             inputs, why, integer = (inputs, form, False) if isinstance(form, str) else (form, "", True)
             self.layers[node.name] = Placement(self.weights.parts(weight), why)
         inputs = [self.real(name, why) for name in inputs]
-        if product and not integer and node.input[0] in self.codes:
+        if ((product and not integer) or _divides_by_cells_outside(node)) and node.input[0] in self.codes:
             inputs[0] = self.keep_unfused(inputs[0])
         if not integer or node.output[0] not in self.summed:
             self.build.copy(node, inputs, node.output)
@@ -258,6 +258,17 @@ class _Lowering:
     def parameters(self, grid: Grid) -> tuple[str, str]:
         scale = self.build.scalar(np.array(grid.scale, np.float32), "scale")
         return scale, self.build.scalar(np.array(grid.zero_point, np.uint8), "zero_point")
+
+
+def _divides_by_cells_outside(node: onnx.NodeProto) -> bool:
+    """Return whether ONNX Runtime's integer kernel divides an average by cells that lie outside the padded input.
+
+    With ``ceil_mode`` the last window may reach beyond the padding: of 5 elements the third window of two has one.
+    ``QLinearAveragePool`` divides it by two if ``count_include_pad`` is set, as the float kernel did before
+    microsoft/onnxruntime#29629.
+    """
+    attributes = node_attributes(node)
+    return node.op_type == "AveragePool" and all(attributes.get(each, 0) for each in ("ceil_mode", "count_include_pad"))
 
 
 def _summed(graph: onnx.GraphProto, grids: Mapping[str, Grid]) -> set[str]:

@@ -260,8 +260,10 @@ def _check(array: NDArray[Any], port: Port, symbols: dict[str, tuple[int, str]])
     for axis, (size, asked) in enumerate(zip(array.shape, port.shape, strict=True)):
         known, where = symbols.setdefault(asked, (size, name)) if isinstance(asked, str) else (asked, name)
         if size != known:
-            other = f"; {asked} is {known} in {where!r}" if where != name else ""
-            raise DataError(f"axis {axis} of input {name!r} {_form(port)} has size {size}{other}")
+            vary = [i for i, length in enumerate(port.shape) if isinstance(length, str) or i == axis]
+            fix = f"if any length should do, make the file with dynamic=({', '.join(map(str, vary))})"
+            other = fix if isinstance(asked, int) else f"{asked} is {known} in {where!r}"
+            raise DataError(f"axis {axis} of input {name!r} {_form(port)} has size {size}; {other}")
 
 
 def _form(port: Port) -> str:

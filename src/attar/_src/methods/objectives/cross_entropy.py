@@ -69,6 +69,6 @@ class CrossEntropy(StatelessTerm):
             raise SpecError(
                 f"targets lie between {int(targets.min())} and {int(targets.max())}, but the outputs have "
                 f"{logits.shape[-1]} classes and ignore_index is {ignored}; targets that are no class are left out "
-                "with ignore_index in the recipe"
+                "with an ignore_index in the recipe"
             ) from error
         return losses.reshape(targets.shape)

@@ -18,6 +18,8 @@ from attar._src.core.errors import ModelError
 
 #: The largest transform: its two matrices, which are computed as a file is opened, have 16 MiB each.
 _MOST_POINTS = 2048
+#: Norm of a transform -> that of the opposite one with the same factor.
+_OTHER_WAY = {None: "forward", "backward": "forward", "forward": "backward", "ortho": "ortho"}
 
 
 def fft(x: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None, *, sign: int = -1) -> Tensor:
@@ -38,9 +40,27 @@ def rfft(x: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None
 def irfft(z: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None) -> Tensor:
     """Return ``torch.fft.irfft``."""
     n = 2 * (z.shape[dim] - 1) if n is None else n
-    real, imaginary = (_of_length(part.movedim(dim, -1), n // 2 + 1) for part in _parts(z))
+    real, *imaginary = (_of_length(part.movedim(dim, -1), n // 2 + 1) for part in _parts(z))
     cosines, sines = _inverse_matrices(n)
-    return ((real @ cosines - imaginary @ sines) * _factor(n, norm, 1)).movedim(-1, dim)
+    found = real @ cosines
+    if imaginary:
+        found = found - imaginary[0] @ sines
+    return (found * _factor(n, norm, 1)).movedim(-1, dim)
+
+
+def conj(z: Tensor) -> Tensor:
+    """Return ``torch.conj`` as a value: the lazy minus of PyTorch's view has no form in ONNX."""
+    return torch.complex(z.real, -z.imag)
+
+
+def hfft(z: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None) -> Tensor:
+    """Return ``torch.fft.hfft``: the real values whose spectrum is Hermitian, ``irfft`` of the conjugate, scaled."""
+    return irfft(conj(z) if z.is_complex() else z, n, dim, _OTHER_WAY[norm])
+
+
+def ihfft(x: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None) -> Tensor:
+    """Return ``torch.fft.ihfft``."""
+    return conj(rfft(x, n, dim, _OTHER_WAY[norm]))
 
 
 def fftn(
@@ -132,8 +152,8 @@ def istft(
     ones = torch.ones_like(parts[:1, :1])
     sound = sound / functional.conv_transpose1d(ones, (shape * shape).reshape(1, 1, -1), stride=hop)
     begin = n_fft // 2 if center else 0
-    end = sound.shape[-1] - begin if length is None else begin + length
-    sound = sound[:, 0, begin:end]
+    sound = sound[:, 0, begin:]
+    sound = _of_length(sound, sound.shape[-1] - begin if length is None else length)
     return sound if z.dim() == 3 else sound.squeeze(0)
 
 
