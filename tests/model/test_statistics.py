@@ -47,6 +47,17 @@ def test_histogram():
     assert (found.low, found.high) == (every.min(), every.max())
 
 
+@pytest.mark.parametrize("shape", [(3, 7), (70, 33, 64), (200_000,)])
+def test_a_histogram_has_the_counts_of_histc(shape):
+    x = torch.randn(shape).relu() * 3 - 1
+    extremes = Range()
+    extremes.add(x)
+    seen = Histogram(extremes)
+    seen.add(x)
+    wanted = torch.histc(x, len(seen.counts), seen.low, seen.high)
+    np.testing.assert_array_equal(seen.counts, wanted.numpy().astype(np.int64))
+
+
 def test_histogram_of_a_constant():
     found = added(Histogram(Range(2, 2)), np.full((3, 4), 2, np.float32))
     assert found.counts[0] == found.counts.sum() == 12
@@ -59,6 +70,14 @@ def test_channel_mean_over_batches_of_different_sizes(axis, others):
     expected = np.concatenate(batches).astype(np.float64).mean(others)
     assert found.mean.dtype == np.float64
     np.testing.assert_allclose(found.mean, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_the_mean_of_a_large_value_is_that_of_its_parts(axis):
+    x = torch.randn(40, 50, 60)
+    seen = ChannelMean(axis, x.shape[axis])
+    seen.add(x)
+    np.testing.assert_allclose(seen.mean, x.double().movedim(axis, -1).flatten(0, 1).mean(0).numpy(), rtol=1e-12)
 
 
 def test_a_mean_of_large_values_keeps_what_float32_would_lose():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import reduce
+from functools import cache, reduce
 from operator import or_
 from typing import Annotated, Any
 
@@ -35,7 +35,7 @@ class Spec(BaseModel):
     def _accept(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        known = {field.alias or name for name, field in cls.model_fields.items()}
+        known = _keys(cls)
         for name in given:
             if name not in known and cls.model_config.get("extra") == "forbid":
                 raise PydanticCustomError("unknown_key", "{why}", {"why": str(UnknownName("key", str(name), known))})
@@ -49,6 +49,12 @@ class Spec(BaseModel):
         """
         found: dict[str, Any] = _without_defaults(self, self.model_dump(mode="json", fallback=reference_name))
         return found
+
+
+@cache
+def _keys(spec: type[Spec]) -> frozenset[str]:
+    """Return the keys that a spec takes; files have thousands of records of few kinds."""
+    return frozenset(field.alias or name for name, field in spec.model_fields.items())
 
 
 def reference_name(found: Any) -> str:

@@ -49,7 +49,8 @@ def check_model_finite(model: CompressedModel) -> None:
 def _faults(parameters: Mapping[str, torch.Tensor], buffers: Mapping[str, torch.Tensor]) -> list[str]:
     faults = []
     for name, tensor in {**parameters, **buffers}.items():
-        if not tensor.is_floating_point():
+        # NaN and infinities make the sum NaN or infinite.
+        if not tensor.is_floating_point() or torch.isfinite(tensor.sum()):
             continue
         nan, infinite = int(tensor.isnan().sum()), int(tensor.isinf().sum()) if name in parameters else 0
         counted = [f"{count:,} {what}" for count, what in ((nan, "NaN"), (infinite, "infinite")) if count]

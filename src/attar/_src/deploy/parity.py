@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -191,8 +192,19 @@ def parity_inputs(
     return some.in_parts(_PART) if cut and not packed else some
 
 
+#: What :func:`operations` has counted, by graph and shapes of inputs: a graph does not change once it is compared.
+_COUNTED: WeakKeyDictionary[fx.GraphModule, dict[tuple[torch.Size, ...], int]] = WeakKeyDictionary()
+
+
 def operations(graph: fx.GraphModule, batch: BatchInputs) -> int:
     """Return the multiplications and additions of a batch."""
+    known, shapes = _COUNTED.setdefault(graph, {}), tuple(each.shape for each in batch)
+    if shapes not in known:
+        known[shapes] = _count(graph, batch)
+    return known[shapes]
+
+
+def _count(graph: fx.GraphModule, batch: BatchInputs) -> int:
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_RECURRENT) as counter:
         copy_graph(graph)(*batch)
     return int(counter.get_total_flops())

@@ -254,8 +254,9 @@ class Round(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``x`` on the grid."""
         grid = self.activation
-        codes = torch.clamp(torch.round(x / grid.scale) + grid.zero_point, grid.qmin, grid.qmax)
-        return (codes - grid.zero_point) * grid.scale
+        # In place, as the memory of a large tensor costs more than the arithmetic.
+        codes = (x / grid.scale).round_().add_(grid.zero_point).clamp_(grid.qmin, grid.qmax)
+        return codes.sub_(grid.zero_point).mul_(grid.scale)
 
 
 def _compute_in(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:

@@ -81,10 +81,12 @@ def weight_extremes(weight: Floats, scheme: Scheme) -> tuple[NDArray[np.float64]
     """
     if not np.isfinite(weight).all():
         raise SpecError("a weight with NaN or infinities cannot be quantized")
-    index, values = flat_index(weight, scheme), weight.reshape(-1).astype(np.float64)
+    index = scheme.granularity.index(weight.shape)
+    # Elements along an axis of one index share their scale.
+    shared = tuple(axis for axis, length in enumerate(index.shape) if length == 1)
     low, high = np.zeros((2, scheme.granularity.count(weight.shape)))
-    np.minimum.at(low, index, values)
-    np.maximum.at(high, index, values)
+    np.minimum.at(low, index.reshape(-1), weight.min(shared, initial=0.0).reshape(-1))
+    np.maximum.at(high, index.reshape(-1), weight.max(shared, initial=0.0).reshape(-1))
     return low, high
 
 
