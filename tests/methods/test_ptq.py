@@ -235,3 +235,21 @@ def test_biases_are_not_fitted_to_a_few_inputs():
         [],
         ["0.bias", "2.bias"],
     ]
+
+
+@pytest.mark.parametrize("name", ["embed", "embed.weight", "head", "head.w*"])
+def test_a_tied_weight_answers_to_each_of_its_names(name):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.head = nn.Embedding(10, 8), nn.Linear(8, 10, bias=False)
+            self.head.weight = self.embed.weight
+
+        def forward(self, ids):
+            return self.head(torch.relu(self.embed(ids)))
+
+    ids = torch.randint(0, 10, (16, 5))
+    model, context = CompressedModel.of(trace(Tied(), (ids[:2],))), Context(CalibrationInputs(((ids,),)))
+    (tensor,) = PostTrainingQuantize(bits=4, overrides={name: 3}).run(model, context).tensors.values()
+    assert tensor.scheme.bits == 3
+    assert not PostTrainingQuantize(bits=4, keep=(name,)).run(model, context).tensors

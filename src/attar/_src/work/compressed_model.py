@@ -124,6 +124,10 @@ class CompressedModel:
         counted = Counter(name for graph in self.graphs.values() for name in graph.traced.names)
         return frozenset(name for name, graphs in counted.items() if graphs > 1)
 
+    def aliases(self) -> dict[str, str]:
+        """Return other names of tied parameters -> the name in the state."""
+        return {alias: name for each in self.graphs.values() for alias, name in each.traced.aliases.items()}
+
     def weights(self) -> dict[str, Weight]:
         """Return the weights of all graphs; of one that several read, what :func:`find_weights` prefers: products."""
         found: dict[str, Weight] = {}
@@ -180,7 +184,7 @@ class CompressedModel:
         """Return what goes into the file, with what its user is told."""
         traced = [graph.traced for graph in self.graphs.values()]
         tensors = self.stored()
-        aliases = {alias: name for each in traced for alias, name in each.aliases.items() if alias not in tensors}
+        aliases = {alias: name for alias, name in self.aliases().items() if alias not in tensors}
         return Contents(
             tensors=tensors,
             aliases=aliases,

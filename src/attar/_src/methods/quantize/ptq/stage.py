@@ -119,7 +119,7 @@ class PostTrainingQuantize(Stage):
         OBSERVERS[self.observer]
         model = self._with_floating_values(model)
         state, weights, readers = model.state(), model.weights(), model.readers()
-        bits = self._bits(weights, state)
+        bits = self._bits(weights, state, model.aliases())
         for name, graph in model.graphs.items():
             self._input_requests(model, graph.traced.graph, [key for key in bits if readers[key][0] == name])
         solved: dict[str, CompressedTensor] = {}
@@ -143,7 +143,7 @@ class PostTrainingQuantize(Stage):
         # Values as earlier stages stored them; the traced graph has those before pruning and rounding.
         state = model.state()
         state |= {name: torch.from_numpy(np.array(t.dense())) for name, t in model.tensors.items() if name in state}
-        bits = self._bits(model.weights(), state)
+        bits = self._bits(model.weights(), state, model.aliases())
         solved: dict[str, CompressedTensor] = {}
         seen = {name: self._solve(model, name, inputs[name], state, bits, solved) for name in model.graphs}
         tensors, graphs = {**model.tensors, **solved}, dict(model.graphs)
@@ -256,15 +256,24 @@ class PostTrainingQuantize(Stage):
     def _selection(self) -> tuple[object, ...]:
         return self.layers, self.keep, set(self.overrides)
 
-    def _bits(self, weights: Mapping[str, Weight], state: Mapping[str, torch.Tensor]) -> dict[str, int]:
-        """Return the bits of every tensor to quantize, in the order of ``state``."""
+    def _bits(
+        self, weights: Mapping[str, Weight], state: Mapping[str, torch.Tensor], aliases: Mapping[str, str]
+    ) -> dict[str, int]:
+        """Return the bits of every tensor to quantize, in the order of ``state``.
+
+        A tied weight answers to each of its names: ``aliases`` maps the others to the one in ``state``.
+        """
         known = [name for name, value in state.items() if value.is_floating_point()]
-        bits = {name: self.bits for glob in self.layers for name in _match(glob, [n for n in known if n in weights])}
+        bits = {
+            name: self.bits
+            for glob in self.layers
+            for name in _match(glob, [n for n in known if n in weights], aliases)
+        }
         for glob, width in self.overrides.items():
-            matched = _match(glob, known)
+            matched = _match(glob, known, aliases)
             # The glob of a layer selects its weights; a bias or a table only if it matches no weight.
             bits |= dict.fromkeys([name for name in matched if name in weights] or matched, width)
-        kept = {name for glob in self.keep for name in _match(glob, known)}
+        kept = {name for glob in self.keep for name in _match(glob, known, aliases)}
         return {name: bits[name] for name in known if name in bits and name not in kept}
 
     def _scheme(self, bits: int, weight: Weight | None) -> Scheme:
@@ -272,9 +281,12 @@ class PostTrainingQuantize(Stage):
         return Scheme(bits=bits, symmetric=self.symmetric, granularity=granularity)
 
 
-def _match(glob: str, names: list[str]) -> list[str]:
-    """Return the names that match ``glob`` themselves or whose layer does."""
-    matched = [name for name in names if fnmatchcase(name, glob) or fnmatchcase(name.rpartition(".")[0], glob)]
+def _match(glob: str, names: list[str], aliases: Mapping[str, str]) -> list[str]:
+    """Return the names that match ``glob`` themselves or whose layer does, under any of their names."""
+    known = {name: name for name in names} | {alias: name for alias, name in aliases.items() if name in names}
+    matched = {
+        of for each, of in known.items() if fnmatchcase(each, glob) or fnmatchcase(each.rpartition(".")[0], glob)
+    }
     if not matched:
         raise UnknownName("layer", glob, {name.rpartition(".")[0] or name for name in names} | set(names))
-    return matched
+    return [name for name in names if name in matched]
