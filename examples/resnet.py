@@ -34,16 +34,20 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The network with ``blocks`` blocks a stage, from ``(batch, 3, h, w)`` to ``(batch, num_classes)``."""
+    """The network with ``blocks`` blocks a stage, from ``(batch, 3, h, w)`` to ``(batch, num_classes)``.
 
-    def __init__(self, blocks: int, num_classes: int = 10) -> None:
+    ``width`` multiplies the channels (Zagoruyko and Komodakis 2016, "Wide residual networks").
+    """
+
+    def __init__(self, blocks: int, num_classes: int = 10, width: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = _stage(16, 16, blocks, stride=1)
-        self.layer2 = _stage(16, 32, blocks, stride=2)
-        self.layer3 = _stage(32, 64, blocks, stride=2)
-        self.linear = nn.Linear(64, num_classes)
+        first, second, third = 16 * width, 32 * width, 64 * width
+        self.conv1 = nn.Conv2d(3, first, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(first)
+        self.layer1 = _stage(first, first, blocks, stride=1)
+        self.layer2 = _stage(first, second, blocks, stride=2)
+        self.layer3 = _stage(second, third, blocks, stride=2)
+        self.linear = nn.Linear(third, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of images ``x``."""
@@ -58,9 +62,9 @@ def _stage(inputs: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
     return nn.Sequential(first, *(Block(planes, planes, 1) for _ in range(blocks - 1)))
 
 
-def resnet20(num_classes: int = 10) -> ResNet:
-    """Return an untrained ResNet-20: 269,722 parameters for ten classes."""
-    return ResNet(3, num_classes)
+def resnet20(num_classes: int = 10, width: int = 1) -> ResNet:
+    """Return an untrained ResNet-20: 269,722 parameters for ten classes and a width of 1."""
+    return ResNet(3, num_classes, width)
 
 
 def resnet56(num_classes: int = 10) -> ResNet:

@@ -14,6 +14,7 @@ from tests import samples
 from attar._src.artifact.writer import pack, write_atomically
 from attar._src.cli import bench, export, main
 from attar._src.core.tensors import Dense
+from attar._src.runtime.lower import lower
 from attar._src.runtime.session import Session
 
 
@@ -169,6 +170,31 @@ def test_bench_says_why_a_layer_is_not_in_integers(tmp_path, capsys, one_start):
     text = ran(capsys, "bench", tmp_path / "m.attar", "--rounds", 2)
     assert "0 of 3 layers ran in integers" in text
     assert "in floating point: lstm (LSTM reads real numbers)" in text
+
+
+def test_bench_makes_peers_and_times_them_beside_the_file(file, data, capsys, one_start, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    options = ("--peers", "--batch", 3, "--rounds", 3)
+    found = json.loads(ran(capsys, "bench", file, *options, "--json"))
+    names = [item["file"] for item in found["files"] if item["peer"]]
+    assert names == ["ONNX Runtime float32", "ONNX Runtime dynamic int8", "ONNX Runtime static int8"]
+    assert all(item["median_ms"] > 0 and item["cold_start_ms"] > 0 for item in found["files"])
+    assert found["missing"] == {"OpenVINO of the export": "openvino is not installed: pip install openvino"}
+    assert found["calibration"] == "normal numbers"
+    text = ran(capsys, "bench", file, *options, "--data", data, "--split", "test")
+    assert "no OpenVINO of the export: openvino is not installed" in text
+    assert f"ONNX Runtime static int8 is calibrated on {data}" in text
+    assert "the fastest peer" in text
+    assert main(["bench", str(file), "--data", data]) == 1
+    assert "add --peers" in capsys.readouterr().err
+
+
+def test_peers_are_made_from_a_floating_model_beside_the_file(file, tmp_path, capsys, one_start):
+    other = tmp_path / "other.onnx"
+    other.write_bytes(lower(Session(file).artifact, floating=True).serialized())
+    found = json.loads(ran(capsys, "bench", file, "--peers", "--against", other, "--rounds", 3, "--json"))
+    sizes = {item["file"]: item["file_bytes"] for item in found["files"]}
+    assert sizes["ONNX Runtime float32"] == sizes[str(other)] == other.stat().st_size
 
 
 def test_bench_wants_our_file_first(file, tmp_path, capsys):

@@ -602,3 +602,15 @@ def test_a_bias_between_the_steps_is_not_rounded(rng, kind):
     (layer,) = Session(artifact).layers
     assert not layer.integer
     assert layer.reason.startswith("in 1 of 2 nodes: its bias is not in whole steps")
+
+
+def test_a_floating_lowering_rounds_nothing(rng):
+    weight = weights(rng, (4, 3), granularity=PerChannel())
+    artifact = file_of([node("Gemm", "x w", "y", transB=1)], {"w": weight}, [SIGNED], x=("n", 3), y=("n", 4))
+    lowered = lower(artifact, floating=True)
+    assert {each.op_type for each in lowered.model.graph.node} == {"Gemm"}
+    assert integer_nodes(lowered) == ()
+    x = rng.normal(size=(5, 3)).astype(np.float32)
+    run = ort.InferenceSession(lowered.serialized(), providers=["CPUExecutionProvider"]).run
+    np.testing.assert_allclose(run(None, {"x": x})[0], x @ weight.dense().T, rtol=1e-5, atol=1e-6)
+    assert "QuantizeLinear" in {each.op_type for each in lower(artifact).model.graph.node}

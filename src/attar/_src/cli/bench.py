@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.markup import escape
 
+from attar._src.artifact.limits import Limits
 from attar._src.cli import show
+from attar._src.cli.labelled import examples_of, judged_examples
 from attar._src.cli.limits import MAX_ELEMENTS, raised_limits
 from attar._src.core.errors import SpecError
 from attar._src.core.format_bytes import format_bytes
 from attar._src.core.progress import track
 from attar._src.measure.cold import cold_start
 from attar._src.measure.latency import interleave
-from attar._src.measure.runner import example_feed, open_runner
+from attar._src.measure.peers import FLOAT32, STATIC, Peer, PeerSource, build_peers, is_floating, random_feeds
+from attar._src.measure.runner import InputArrays, Runner, example_feed, open_runner
 from attar._src.report.wording import plural
-from attar._src.runtime.session import Layer
+from attar._src.runtime.session import Layer, Session
+
+_CALIBRATION = 128  # examples
+_RANDOM = "normal numbers"
 
 
 def bench_command(
@@ -26,6 +34,22 @@ def bench_command(
     against: Annotated[
         list[Path] | None,
         typer.Option("--against", "-a", metavar="OTHER", help="Another .attar or .onnx file; repeatable."),
+    ] = None,
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers",
+            help="Also time the same network as ONNX Runtime deploys it (float32, dynamic and static int8), and "
+            "OpenVINO if it is installed.",
+        ),
+    ] = False,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", "-d", help="Data to calibrate static int8 on, as for attar eval; random by default."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of the data set.")] = "train",
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Tokenizer of text:PATH, a folder of transformers.")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Threads for a run.")] = 1,
@@ -39,40 +63,78 @@ def bench_command(
     start (from opening to the first output) and peak memory are measured in fresh processes. Layers are from the
     profile of ONNX Runtime.
 
+    Peers are made in a temporary folder from the first floating-point .onnx file of --against, else from the file's
+    graph with its weights dequantized; OpenVINO gets what attar export writes.
+
     Example:
 
-        attar bench model.attar --against peer.onnx --batch 32
+        attar bench model.attar --against peer.onnx --peers --batch 32
     """
     limits = raised_limits(max_elements)
+    if data is not None and not peers:
+        raise SpecError("--data is what ONNX Runtime's static int8 is calibrated on; add --peers")
     runners = [open_runner(path, threads=threads, limits=limits) for path in (file, *(against or []))]
     session = runners[0].session
     if session is None:
         raise SpecError(f"{file} is not a .attar file; name a .attar file first and other files with --against")
     feed = example_feed(runners[0], batch)
-    latencies = interleave([partial(runner.run, runner.feed(feed)) for runner in runners], rounds=rounds)
+    timed = [_Timed(str(runner.path), False, runner) for runner in runners]
+    with tempfile.TemporaryDirectory() as folder:
+        built: list[Peer] = []
+        if peers:
+            seen = _calibration(session, data, split, tokenizer, batch) if data else random_feeds(feed)
+            floating = next((path for path in against or [] if path.suffix == ".onnx" and is_floating(path)), None)
+            built = build_peers(PeerSource(session.artifact, Path(folder), feed, seen, floating), threads=threads)
+        timed += [_Timed(peer.name, True, peer.runner) for peer in built if peer.runner is not None]
+        files = _measured(timed, feed, threads, rounds, limits)
+    layers = {str(runner.path): runner.session.layers for runner in runners if runner.session is not None}
+    missing = {peer.name: peer.reason for peer in built if peer.runner is None}
+    if json:
+        listed = {path: [vars(layer) for layer in found] for path, found in layers.items()}
+        about = {"batch": batch, "threads": threads, "calibration": (data or _RANDOM) if peers else None}
+        show.as_json({**about, "files": files, "missing": missing, "layers": listed})
+        return
+    _print(files, f"batch {batch}, {plural(threads, 'thread')}, {plural(files[0]['rounds'], 'round')}")
+    if peers:
+        _print_peers(files, missing, data, integer=any(layer.integer for layer in layers[str(file)]))
+    _print_layers(layers)
+
+
+class _Timed(NamedTuple):
+    name: str
+    peer: bool
+    runner: Runner
+
+
+def _calibration(session: Session, data: str, split: str, tokenizer: str | None, batch: int) -> list[InputArrays]:
+    """Return inputs of a data set in batches."""
+    made = examples_of(session, data, split, tokenizer, batch, _CALIBRATION)
+    names = [port.name for port in session.inputs]
+    return [dict(zip(names, inputs, strict=True)) for inputs, _ in judged_examples(session, made, batch, _CALIBRATION)]
+
+
+def _measured(
+    timed: Sequence[_Timed], feed: InputArrays, threads: int, rounds: int | None, limits: Limits | None
+) -> list[dict[str, Any]]:
+    """Return the figures of each model."""
+    latencies = interleave([partial(each.runner.run, each.runner.feed(feed)) for each in timed], rounds=rounds)
     shapes = [(list(array.shape), array.dtype.str) for array in feed.values()]
-    files = [
+    return [
         {
-            "file": str(runner.path),
-            "file_bytes": runner.path.stat().st_size,
+            "file": name,
+            "peer": peer,
+            "file_bytes": runner.file_bytes,
             **vars(latency),
             **vars(cold_start(runner.path, shapes, threads=threads, limits=limits)),
         }
-        for runner, latency in zip(track(runners, "cold starts"), latencies, strict=True)
+        for (name, peer, runner), latency in zip(track(timed, "cold starts"), latencies, strict=True)
     ]
-    layers = {str(runner.path): runner.session.layers for runner in runners if runner.session is not None}
-    if json:
-        listed = {path: [vars(layer) for layer in found] for path, found in layers.items()}
-        show.as_json({"batch": batch, "threads": threads, "files": files, "layers": listed})
-    else:
-        _print(files, layers, f"batch {batch}, {plural(threads, 'thread')}, {plural(latencies[0].rounds, 'round')}")
 
 
-def _print(files: list[dict[str, Any]], layers: dict[str, tuple[Layer, ...]], title: str) -> None:
-    out = show.console()
+def _print(files: list[dict[str, Any]], title: str) -> None:
     rows = [
         {
-            "\nfile": escape(Path(item["file"]).name),
+            "\nfile": escape(item["file"] if item["peer"] else Path(item["file"]).name),
             ">\nsize": format_bytes(item["file_bytes"]),
             ">median\nms": f"{item['median_ms']:.3f}",
             ">p99\nms": f"{item['p99_ms']:.3f}",
@@ -83,8 +145,29 @@ def _print(files: list[dict[str, Any]], layers: dict[str, tuple[Layer, ...]], ti
         }
         for item in files
     ]
-    out.print(title)
-    out.print(show.plain_table(*rows[0], rows=rows))
+    show.console().print(title)
+    show.console().print(show.plain_table(*rows[0], rows=rows))
+
+
+def _print_peers(files: list[dict[str, Any]], missing: dict[str, str], data: str | None, *, integer: bool) -> None:
+    """Print what the peers say of the first file, and which could not be made."""
+    out, first = show.console(), files[0]
+    peers = {item["file"]: item["ratio"] for item in files if item["peer"]}
+    for name, reason in missing.items():
+        out.print(escape(f"no {name}: {reason}"), soft_wrap=True)
+    if STATIC in peers:
+        on = _RANDOM + ": right for its time, not for its accuracy; --data takes real inputs" if data is None else data
+        out.print(escape(f"{STATIC} is calibrated on {on}"), soft_wrap=True)
+    if peers:
+        fastest, ratio = min(peers.items(), key=lambda item: item[1])
+        name = Path(first["file"]).name
+        out.print(escape(f"{name} takes {1 / ratio:.2f} times as long as {fastest}, the fastest peer"), soft_wrap=True)
+    if integer and peers.get(FLOAT32, 1) < 1:
+        out.print(f"integers take {1 / peers[FLOAT32]:.2f} times as long as floating point on this CPU")
+
+
+def _print_layers(layers: dict[str, tuple[Layer, ...]]) -> None:
+    out = show.console()
     for path, found in layers.items():
         floats = [layer for layer in found if not layer.integer]
         out.print(f"\n{escape(Path(path).name)}: {len(found) - len(floats)} of {len(found)} layers ran in integers")

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from attar._src.cli import show
-from attar._src.cli.labelled import judged_examples, suitable_metric
+from attar._src.cli.labelled import examples_of, judged_examples, suitable_metric
 from attar._src.cli.limits import MAX_ELEMENTS, raised_limits
-from attar._src.core.errors import SpecError
 from attar._src.data.dataset import Dataset
-from attar._src.data.registry import load_examples
-from attar._src.data.texts import Texts
-from attar._src.data.tokenizer import Tokenizer
 from attar._src.measure.accuracy import evaluate_accuracy
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.measure.metric import METRICS, find, score
@@ -62,9 +58,7 @@ def eval_command(
         attar eval model.attar --data cifar10
     """
     session = Session(file, threads=threads, limits=raised_limits(max_elements))
-    made, layout = load_examples(data, split), ClassLayout(class_axis, ignore_index)
-    if isinstance(made, Texts):
-        made = _tokenized(made.take_first(limit), session, tokenizer, batch)
+    made, layout = examples_of(session, data, split, tokenizer, batch, limit), ClassLayout(class_axis, ignore_index)
     if isinstance(made, Dataset) and session.manifest.preprocessing is None and made.preprocessing is not None:
         show.say(
             "[yellow]note:[/]",
@@ -107,16 +101,3 @@ def _accuracy(
             name = names[int(label)] if int(label) < len(names) else label
             classes.add_row(escape(name), f"{share:.2%}", show.bar(share))
         show.console().print(classes)
-
-
-def _tokenized(texts: Texts, session: Session, folder: str | None, batch: int) -> list[dict[str, Any]]:
-    """Return batches of inputs and labels, as long as the file takes them."""
-    if folder is None:
-        raise SpecError(f"{texts.name} is text, which becomes inputs by a tokenizer; add --tokenizer FOLDER")
-    shape = session.inputs[0].shape
-    size, length = (axis if isinstance(axis, int) else None for axis in (*shape, "", "")[:2])
-    tokenizer, step = Tokenizer(folder, length), size or batch
-    targets = texts.targets(tokenizer.classes)
-    made: list[dict[str, Any]] = list(tokenizer.batches(texts, step, fixed=length is not None))
-    labels = [{} if targets is None else {"labels": targets[i * step : (i + 1) * step]} for i in range(len(made))]
-    return [inputs | own for inputs, own in zip(made, labels, strict=True)]

@@ -1,4 +1,4 @@
-"""Labelled batches for ``attar eval``, of whatever ``--data`` names."""
+"""Labelled batches for ``attar eval`` and ``attar bench``, of whatever ``--data`` names."""
 
 from __future__ import annotations
 
@@ -10,12 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.core.errors import DataError
+from attar._src.core.errors import DataError, SpecError
 from attar._src.core.fields import python_word
 from attar._src.data.dataset import Dataset
+from attar._src.data.registry import load_examples
+from attar._src.data.texts import Texts
+from attar._src.data.tokenizer import Tokenizer
 from attar._src.measure.judged_output import judged_output
 from attar._src.measure.metric import METRICS, Examples, usual_metric
 from attar._src.runtime.session import Session
+
+
+def examples_of(session: Session, data: str, split: str, tokenizer: str | None, batch: int, limit: int | None) -> Any:
+    """Return what ``--data`` names; of texts, batches of inputs and labels, as long as the file takes them."""
+    made = load_examples(data, split)
+    return _tokenized(made.take_first(limit), session, tokenizer, batch) if isinstance(made, Texts) else made
 
 
 def judged_examples(session: Session, data: Any, batch: int, limit: int | None) -> Iterator[Examples]:
@@ -66,3 +75,16 @@ def _cut(session: Session, x: NDArray[Any], y: NDArray[Any] | None, step: int, l
     for start in range(0, len(x[:limit]), step):
         part = slice(start, min(start + step, limit or len(x)))
         yield (session.preprocess(x[part]),), y[part]
+
+
+def _tokenized(texts: Texts, session: Session, folder: str | None, batch: int) -> list[dict[str, Any]]:
+    """Return batches of inputs and labels, as long as the file takes them."""
+    if folder is None:
+        raise SpecError(f"{texts.name} is text, which becomes inputs by a tokenizer; add --tokenizer FOLDER")
+    shape = session.inputs[0].shape
+    size, length = (axis if isinstance(axis, int) else None for axis in (*shape, "", "")[:2])
+    tokenizer, step = Tokenizer(folder, length), size or batch
+    targets = texts.targets(tokenizer.classes)
+    made: list[dict[str, Any]] = list(tokenizer.batches(texts, step, fixed=length is not None))
+    labels = [{} if targets is None else {"labels": targets[i * step : (i + 1) * step]} for i in range(len(made))]
+    return [inputs | own for inputs, own in zip(made, labels, strict=True)]

@@ -1,7 +1,8 @@
-"""Opened models, ``.attar`` and ``.onnx``, run and timed under the same settings."""
+"""Opened models, ``.attar``, ``.onnx`` and OpenVINO's ``.xml``, run and timed under the same settings."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar._src.artifact.limits import Limits
-from attar._src.core.errors import ArtifactError, DataError, missing_file
+from attar._src.core.errors import ArtifactError, DataError, missing_file, short_message
 from attar._src.runtime.engine import Engine
 from attar._src.runtime.session import Session
 
@@ -34,6 +35,12 @@ class Runner:
     run: Callable[[InputArrays], InputArrays]
     session: Session | None = None
 
+    @property
+    def file_bytes(self) -> int:
+        """The size of its file; of OpenVINO's with the weights beside it."""
+        weights = self.path.with_suffix(".bin")
+        return self.path.stat().st_size + (weights.stat().st_size if self.path.suffix == ".xml" else 0)
+
     def feed(self, feed: InputArrays) -> InputArrays:
         """Return the same arrays under the names of this model's inputs, by position."""
         if len(feed) != len(self.inputs):
@@ -42,9 +49,11 @@ class Runner:
 
 
 def open_runner(path: Path, *, threads: int | None = None, limits: Limits | None = None) -> Runner:
-    """Open a ``.attar`` file, or a ``.onnx`` file with ONNX Runtime directly."""
+    """Open a ``.attar`` file, a ``.onnx`` file with ONNX Runtime directly, or a ``.xml`` file with OpenVINO."""
     if path.suffix == ".onnx":
         return open_onnx(path, threads=threads)
+    if path.suffix == ".xml":
+        return open_openvino(path, threads=threads)
     session = Session(path, threads=threads, limits=limits)
     return Runner(path, tuple(port.name for port in session.inputs), session.run, session)
 
@@ -60,6 +69,35 @@ def open_onnx(path: Path, *, threads: int | None = None) -> Runner:
         return dict(zip(names, engine.run(feed), strict=True))
 
     return Runner(path, engine.inputs, run)
+
+
+def open_openvino(path: Path, *, threads: int | None = None) -> Runner:
+    """Open a model of OpenVINO with its own choice of precision, which may be bfloat16 where a file says float32.
+
+    Raises:
+        ArtifactError: OpenVINO is not installed, there is no such file, or OpenVINO refuses it.
+    """
+    if not path.is_file():
+        raise ArtifactError(missing_file(path))
+    try:
+        # Not at the top: an extra, whose import takes as long as opening a file.
+        openvino: Any = importlib.import_module("openvino")
+    except ModuleNotFoundError as error:
+        raise ArtifactError(f"{path} is a model of OpenVINO, which is not installed: pip install openvino") from error
+    settings = {"PERFORMANCE_HINT": "LATENCY"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+    try:
+        request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
+    except RuntimeError as error:
+        raise ArtifactError(f"OpenVINO refuses {path}: {short_message(error)}") from error
+    model = request.get_compiled_model()
+    inputs, outputs = ([port.get_any_name() for port in ports] for ports in (model.inputs, model.outputs))
+
+    def run(feed: InputArrays) -> InputArrays:
+        # No copy of the inputs, which stay as they are; outputs are copied, as the next run overwrites them.
+        found = request.infer([feed[name] for name in inputs], share_inputs=True)
+        return dict(zip(outputs, found.values(), strict=True))
+
+    return Runner(path, tuple(inputs), run)
 
 
 def example_feed(runner: Runner, batch: int) -> InputArrays:

@@ -92,11 +92,17 @@ class Lowered:
 
 
 def lower(
-    artifact: Artifact, graph: str = "main", *, threads: int = 1, model: onnx.ModelProto | None = None
+    artifact: Artifact,
+    graph: str = "main",
+    *,
+    threads: int = 1,
+    model: onnx.ModelProto | None = None,
+    floating: bool = False,
 ) -> Lowered:
     """Lower a graph of a file to a standard ONNX model with weights, in integers where possible.
 
-    Tensors are decoded on up to ``threads`` cores. ``model``: the graph, where it is parsed already.
+    Tensors are decoded on up to ``threads`` cores. ``model``: the graph, where it is parsed already. ``floating``:
+    dequantize all weights and round no activation, the same network in float32.
 
     Raises:
         UnknownName: there is no such graph.
@@ -104,7 +110,8 @@ def lower(
     """
     record = artifact.graph_record(graph)
     model = model or artifact.graph(graph)
-    return _Lowering(model, record.activations, Weights(artifact, graph, threads=threads)).run()
+    activations = () if floating else record.activations
+    return _Lowering(model, activations, Weights(artifact, graph, threads=threads)).run()
 
 
 class _Lowering:
