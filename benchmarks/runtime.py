@@ -182,10 +182,8 @@ def machine() -> dict[str, Any]:
     """Return the processor, what it has for products of integers, and the versions of what ran."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
-    facts = dict(map(str.strip, line.split(":", 1)) for line in lines if ":" in line)
-    flags = [
-        flag for flag in facts.get("flags", "").split() if flag in ("avx2", "avx512_vnni", "avx_vnni", "avx512_bf16")
-    ]
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = [flag for flag in facts.get("flags", "").split() if flag in INTEGERS]
     versions = {}
     for package in ("attar", "onnxruntime", "openvino", "torch"):
         try:
