@@ -1,6 +1,6 @@
 """Lower a graph of a file to a standard ONNX model that runs in integers where the file allows it.
 
-Five rules, none of which changes the function:
+Six rules, none of which changes the function:
 
 1. A quantized value becomes a QuantizeLinear to uint8 (signed codes are shifted by 128, which is the same grid), a Clip
    of the codes if the grid is narrower than the type, and one DequantizeLinear for all readers.
@@ -10,7 +10,9 @@ Five rules, none of which changes the function:
 3. An operator that only moves data works on the codes.
 4. A product of a quantized value and an int8 weight reads the codes of both through DequantizeLinear, and an int32 bias
    if the bias is a multiple of input scale times weight scale.
-5. Nothing else may become an integer product. ONNX Runtime quantizes weights and biases between DequantizeLinear and
+5. A convolution whose input has no multiple of four channels reads further ones of zeros with weights of zero, which
+   lets ONNX Runtime run its direct kernel instead of copying every window (``runtime/fours.py``).
+6. Nothing else may become an integer product. ONNX Runtime quantizes weights and biases between DequantizeLinear and
    QuantizeLinear on its own (WeightBiasQuantization), so an operator is inserted in between.
 
 Everything else is dequantized once, here.
@@ -34,12 +36,15 @@ from attar._src.core.errors import ArtifactError
 from attar._src.core.operators import INTEGER_KERNELS, onnx_types
 from attar._src.runtime.accumulator import accumulator_of
 from attar._src.runtime.builder import Builder, node_attributes
+from attar._src.runtime.fours import missing_channels, with_channels
 from attar._src.runtime.grid import FILLS, PASSED, CodedValue, Grid, data_inputs, grid_of_move, plan_grids
 from attar._src.runtime.rewrite import rewrite
 from attar._src.runtime.weights import Weights
 
 _PRODUCTS = onnx_types(lambda operator: operator.kind in ("layer", "product"))
 _SUMS = onnx_types(lambda operator: operator.sums)
+# Operators that read no values, only the shape, which codes have as well.
+_SHAPES = frozenset({"Shape", "Size"})
 _WRITE_CODES = onnx_types(lambda operator: operator.writes_codes)
 _MESSAGE = 2**31 - 2**26  # protobuf's limit of 2 GiB, less room for the graph
 _LOWEST = np.array(-np.inf, np.float32)
@@ -130,6 +135,7 @@ class _Lowering:
         self.unfused: dict[str, str] = {}
         self.dense: set[str] = set()
         self.int8s: dict[str, str] = {}
+        self.fours: dict[str, str] = {}
         self.layers: dict[str, Placement] = {}
         self.dequantized: dict[str, str] = {}
 
@@ -187,6 +193,8 @@ class _Lowering:
             form = self.integer_form(node) if product else why
             inputs, why, integer = (inputs, form, False) if isinstance(form, str) else (form, "", True)
             self.layers[node.name] = Placement(self.weights.parts(weight), why)
+        if node.op_type in _SHAPES and inputs[0] in self.codes:
+            inputs = [self.codes[inputs[0]].name]
         inputs = [self.real(name, why) for name in inputs]
         if ((product and not integer) or _divides_by_cells_outside(node)) and node.input[0] in self.codes:
             inputs[0] = self.keep_unfused(inputs[0])
@@ -234,12 +242,24 @@ class _Lowering:
         found = accumulator_of(weight, self.codes[data].grid, axis, bias)
         if isinstance(found, str):
             return found
+        more = missing_channels(node, weight.codes.shape, attributes)
         if name not in self.int8s:
-            self.int8s[name] = self.scaled(name, weight.codes, weight.scale, weight.axis)
-        inputs = [data, self.int8s[name]]
+            self.int8s[name] = self.scaled(name, with_channels(weight.codes, more), weight.scale, weight.axis)
+        inputs = [self.in_fours(data, more, weight.codes.ndim) if more else data, self.int8s[name]]
         if found.bias is not None:
             inputs.append(self.scaled(rest[0], found.bias, found.step, None if weight.axis is None else 0))
         return inputs
+
+    def in_fours(self, name: str, more: int, axes: int) -> str:
+        """Return a coded value of ``axes`` axes with ``more`` further channels of zeros."""
+        if name not in self.fours:
+            code, grid = self.codes[name]
+            pads = np.zeros((2, axes), np.int64)
+            pads[1, 1] = more
+            inputs = [code, self.build.scalar(pads.reshape(-1), "pads"), self.parameters(grid)[1]]
+            out = self.fours[name] = self.build.fresh(f"{name}_fours")
+            self.codes[out] = CodedValue(self.build.node("Pad", inputs, self.build.fresh(f"{out}_codes")), grid)
+        return self.fours[name]
 
     def scaled(self, name: str, codes: NDArray[Any], scale: NDArray[np.float32], axis: int | None) -> str:
         """Return the DequantizeLinear of constant codes, with scales along ``axis`` or a single one."""
