@@ -10,7 +10,7 @@ from tests import samples
 
 from attar._src.artifact.writer import pack, write_atomically
 from attar._src.core.errors import ArtifactError
-from attar._src.measure.peers import FLOAT32, PEERS, STATIC, PeerSource, build_peers, is_floating, random_feeds
+from attar._src.measure.peers import FLOAT32, PEERS, STATIC, PeerSource, build_peers, quantizes_nothing, random_feeds
 from attar._src.measure.runner import example_feed, open_runner
 
 DYNAMIC, OPENVINO = "ONNX Runtime dynamic int8", "OpenVINO of the export"
@@ -64,13 +64,13 @@ def test_a_floating_model_that_is_given_is_the_source(tmp_path):
     _, own = source_of(tmp_path, samples.conv_net())
     given = tmp_path / "given.onnx"
     given.write_bytes(own.float32.read_bytes())
-    assert is_floating(given)
-    assert not is_floating(own.exported)
+    assert quantizes_nothing(given)
+    assert not quantizes_nothing(own.exported)
     source = PeerSource(own.artifact, own.folder, own.example, own.calibration, floating=given)
     assert PEERS[FLOAT32](source) == given
     (tmp_path / "no.onnx").write_bytes(b"\xff\xff nothing")
     with pytest.raises(ArtifactError, match="is no ONNX file"):
-        is_floating(tmp_path / "no.onnx")
+        quantizes_nothing(tmp_path / "no.onnx")
 
 
 def test_a_peer_that_cannot_be_made_is_one_line(tmp_path, monkeypatch, capfd):

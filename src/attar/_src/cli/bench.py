@@ -20,7 +20,7 @@ from attar._src.core.format_bytes import format_bytes
 from attar._src.core.progress import track
 from attar._src.measure.cold import cold_start
 from attar._src.measure.latency import interleave
-from attar._src.measure.peers import FLOAT32, STATIC, Peer, PeerSource, build_peers, is_floating, random_feeds
+from attar._src.measure.peers import FLOAT32, STATIC, Peer, PeerSource, build_peers, quantizes_nothing, random_feeds
 from attar._src.measure.runner import InputArrays, Runner, example_feed, open_runner
 from attar._src.report.wording import plural
 from attar._src.runtime.session import Layer, Session
@@ -83,7 +83,9 @@ def bench_command(
         built: list[Peer] = []
         if peers:
             seen = _calibration(session, data, split, tokenizer, batch) if data else random_feeds(feed)
-            floating = next((path for path in against or [] if path.suffix == ".onnx" and is_floating(path)), None)
+            floating = next(
+                (path for path in against or [] if path.suffix == ".onnx" and quantizes_nothing(path)), None
+            )
             built = build_peers(PeerSource(session.artifact, Path(folder), feed, seen, floating), threads=threads)
         timed += [_Timed(peer.name, True, peer.runner) for peer in built if peer.runner is not None]
         files = _measured(timed, feed, threads, rounds, limits)

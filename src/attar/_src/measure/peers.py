@@ -132,7 +132,7 @@ def build_peers(source: PeerSource, *, threads: int | None = None) -> list[Peer]
     return [_built(name, make, source, threads) for name, make in PEERS.items()]
 
 
-def is_floating(path: Path) -> bool:
+def quantizes_nothing(path: Path) -> bool:
     """Return whether an ONNX file holds no quantized operator, so that peers can be made of it.
 
     Raises:
