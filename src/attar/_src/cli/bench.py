@@ -83,10 +83,8 @@ def bench_command(
         built: list[Peer] = []
         if peers:
             seen = _calibration(session, data, split, tokenizer, batch) if data else random_feeds(feed)
-            floating = next(
-                (path for path in against or [] if path.suffix == ".onnx" and quantizes_nothing(path)), None
-            )
-            built = build_peers(PeerSource(session.artifact, Path(folder), feed, seen, floating), threads=threads)
+            source = PeerSource(session.artifact, Path(folder), feed, seen, _floating(against or []))
+            built = build_peers(source, threads=threads)
         timed += [_Timed(peer.name, True, peer.runner) for peer in built if peer.runner is not None]
         files = _measured(timed, feed, threads, rounds, limits)
     layers = {str(runner.path): runner.session.layers for runner in runners if runner.session is not None}
@@ -106,6 +104,11 @@ class _Timed(NamedTuple):
     name: str
     peer: bool
     runner: Runner
+
+
+def _floating(files: Sequence[Path]) -> Path | None:
+    """Return the first ONNX file of a floating-point network."""
+    return next((path for path in files if path.suffix == ".onnx" and quantizes_nothing(path)), None)
 
 
 def _calibration(session: Session, data: str, split: str, tokenizer: str | None, batch: int) -> list[InputArrays]:
