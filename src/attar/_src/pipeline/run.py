@@ -84,12 +84,12 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, resume: bool = False, c
             keep_freed_memory()
             calibration = splits.calibration(shared_parameters(sources))
             dry_runs = dry_run_models(recipe, sources, splits.use, calibration, folder.journal)
-            try_stages(recipe, splits, sources, dry_runs, metric)
+            foreseen = try_stages(recipe, splits, sources, dry_runs, metric)
             recipe = autotune(recipe, folder.journal, dry_runs, calibration)
             folder.write_recipe(recipe)
             fabric = launch_fabric(recipe, folder)
             apply_layout(recipe, sources)
-            models = RunModels(recipe, splits, sources, dry_runs, calibration, metric, folder, fabric)
+            models = RunModels(recipe, splits, sources, dry_runs, calibration, metric, folder, fabric, foreseen)
             for seed in recipe.seeds:
                 models.run_seed(seed)
             if not folder.first:
