@@ -11,8 +11,8 @@ A variant is what ``attar.quantize`` makes. Peers are those of ``attar bench --p
 network: ONNX Runtime in float32, with dynamic and with static int8 (per channel, min-max, on the same inputs as the
 variants), and OpenVINO of the static variant's export (extra ``[bench]``).
 
-In each round every model has a turn, in random order. A ratio is the median of the ratios inside each round. Accuracy
-is on the first 1,000 test images of CIFAR-10.
+In each round every model has a turn of two runs, in random order, of which the second is timed. A ratio is the median
+of the ratios inside each round. Accuracy is on the first 1,000 test images of CIFAR-10.
 """
 
 from __future__ import annotations
@@ -168,7 +168,8 @@ def _timed(
         for variant in ours
     }
     missing = {peer.name: peer.reason for peer in peers if peer.runner is None}
-    return {"batch": batch, "rounds": len(times), "models": found, "ratios": over, "missing": missing}
+    load = round(os.getloadavg()[0], 1)
+    return {"batch": batch, "rounds": len(times), "load": load, "models": found, "ratios": over, "missing": missing}
 
 
 def accuracy(runner: Runner, data: str) -> float:
