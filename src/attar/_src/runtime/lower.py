@@ -242,7 +242,7 @@ class _Lowering:
         found = accumulator_of(weight, self.codes[data].grid, axis, bias)
         if isinstance(found, str):
             return found
-        more = missing_channels(node, weight.codes.shape)
+        more = missing_channels(weight.codes.shape, node_attributes(node).get("group", 1))
         if name not in self.int8s:
             self.int8s[name] = self.scaled(name, with_channels(weight.codes, more), weight.scale, weight.axis)
         inputs = [self.in_fours(data, more, weight.codes.ndim) if more else data, self.int8s[name]]
