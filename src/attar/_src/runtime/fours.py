@@ -8,9 +8,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar._src.core.scheme import Shape
+from attar._src.runtime.builder import Builder
+from attar._src.runtime.grid import CodedValue
 
 #: Channels that the direct kernel of ONNX Runtime reads at once.
 _AT_ONCE = 4
+
+
+class Fours:
+    """Coded values of a graph with further channels of zeros, made once for all readers."""
+
+    def __init__(self, build: Builder, codes: dict[str, CodedValue]) -> None:
+        self._build, self._codes = build, codes
+        self._made: dict[str, str] = {}
+
+    def widened(self, name: str, more: int, axes: int) -> str:
+        """Return the name of a coded value of ``axes`` axes with ``more`` further channels, and record its codes."""
+        if name not in self._made:
+            code, grid = self._codes[name]
+            pads = np.zeros((2, axes), np.int64)
+            pads[1, 1] = more
+            ends = self._build.scalar(pads.reshape(-1), "pads")
+            zero = self._build.scalar(np.array(grid.zero_point, np.uint8), "zero_point")
+            out = self._made[name] = self._build.fresh(f"{name}_fours")
+            wide = self._build.node("Pad", [code, ends, zero], self._build.fresh(f"{out}_codes"))
+            self._codes[out] = CodedValue(wide, grid)
+        return self._made[name]
 
 
 def missing_channels(weight: Shape, groups: int = 1) -> int:

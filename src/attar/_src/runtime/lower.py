@@ -36,7 +36,7 @@ from attar._src.core.errors import ArtifactError
 from attar._src.core.operators import INTEGER_KERNELS, onnx_types
 from attar._src.runtime.accumulator import accumulator_of
 from attar._src.runtime.builder import Builder, node_attributes
-from attar._src.runtime.fours import missing_channels, with_channels
+from attar._src.runtime.fours import Fours, missing_channels, with_channels
 from attar._src.runtime.grid import FILLS, PASSED, CodedValue, Grid, data_inputs, grid_of_move, plan_grids
 from attar._src.runtime.rewrite import rewrite
 from attar._src.runtime.weights import Weights
@@ -135,7 +135,7 @@ class _Lowering:
         self.unfused: dict[str, str] = {}
         self.dense: set[str] = set()
         self.int8s: dict[str, str] = {}
-        self.fours: dict[str, str] = {}
+        self.fours = Fours(self.build, self.codes)
         self.layers: dict[str, Placement] = {}
         self.dequantized: dict[str, str] = {}
 
@@ -245,21 +245,10 @@ class _Lowering:
         more = missing_channels(weight.codes.shape, node_attributes(node).get("group", 1))
         if name not in self.int8s:
             self.int8s[name] = self.scaled(name, with_channels(weight.codes, more), weight.scale, weight.axis)
-        inputs = [self.in_fours(data, more, weight.codes.ndim) if more else data, self.int8s[name]]
+        inputs = [self.fours.widened(data, more, weight.codes.ndim) if more else data, self.int8s[name]]
         if found.bias is not None:
             inputs.append(self.scaled(rest[0], found.bias, found.step, None if weight.axis is None else 0))
         return inputs
-
-    def in_fours(self, name: str, more: int, axes: int) -> str:
-        """Return a coded value of ``axes`` axes with ``more`` further channels of zeros."""
-        if name not in self.fours:
-            code, grid = self.codes[name]
-            pads = np.zeros((2, axes), np.int64)
-            pads[1, 1] = more
-            inputs = [code, self.build.scalar(pads.reshape(-1), "pads"), self.parameters(grid)[1]]
-            out = self.fours[name] = self.build.fresh(f"{name}_fours")
-            self.codes[out] = CodedValue(self.build.node("Pad", inputs, self.build.fresh(f"{out}_codes")), grid)
-        return self.fours[name]
 
     def scaled(self, name: str, codes: NDArray[Any], scale: NDArray[np.float32], axis: int | None) -> str:
         """Return the DequantizeLinear of constant codes, with scales along ``axis`` or a single one."""
