@@ -119,6 +119,7 @@ def package(
         "batch_norms_folded": {name: into for each in foldings for name, into in each.folded.items()},
         "batch_norms_kept": {name: why for each in foldings for name, why in each.kept.items()},
         "quantized_activations": sum(len(graph.activations) for graph in compressed.graphs.values()),
+        "dynamic_layers": sum(len(graph.dynamic) for graph in compressed.graphs.values()),
     }
     for each in report["warnings"]:
         warnings.warn(f"{path.name}: {each}", AttarWarning, stacklevel=2)
@@ -148,7 +149,7 @@ def _compare(
     some = parity_inputs(inputs, of.traced.graph, cut=of.traced.any_batch)
     parity = compare_outputs(session, simulated, some.batches, "decoding and comparing")
     where = f"{path}, graph {graph!r}" if len(compressed.graphs) > 1 else str(path)
-    parity.check(where, integers=bool(of.activations))
+    parity.check(where, integers=bool(of.activations or of.dynamic))
     if floating is None:
         floating = Floating("the floating-point module", of.traced.graph)
         examples = examples or ComparedExamples(inputs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import fx
 
@@ -92,7 +92,7 @@ def quantize(
     data: Any,
     *,
     bits: int = 4,
-    activations: int | None = None,
+    activations: int | Literal["dynamic"] | None = None,
     granularity: str | Granularity = "channel",
     symmetric: bool = True,
     scales: str = "absmax",
@@ -127,7 +127,8 @@ def quantize(
             mappings; a data set or a list of examples. Optional arguments that are missing keep their defaults.
             Labels, as in ``(x, y)``, serve the comparison with the untouched module.
         bits: bits of a weight, 2 to 8.
-        activations: bits of an activation, 2 to 8; None leaves activations in floating point.
+        activations: bits of an activation, 2 to 8; ``dynamic``: linear layers quantize what they read at run time, to 8
+            bits over its own range, and other layers read floating point; None leaves activations in floating point.
         granularity: which weights share a scale: ``channel``, ``tensor``, ``group:SIZE``, ``bucket:SIZE``.
         symmetric: weights without zero points, as integer kernels require.
         scales: solver of the weights' scales: ``absmax``, ``mse``, ``minmax`` or ``file.py:name``.

@@ -1,6 +1,6 @@
 """Lower a graph of a file to a standard ONNX model that runs in integers where the file allows it.
 
-Five rules, none of which changes the function:
+Six rules, none of which changes the function:
 
 1. A quantized value becomes a QuantizeLinear to uint8 (signed codes are shifted by 128, which is the same grid), a Clip
    of the codes if the grid is narrower than the type, and one DequantizeLinear for all readers.
@@ -12,6 +12,8 @@ Five rules, none of which changes the function:
    if the bias is a multiple of input scale times weight scale.
 5. Nothing else may become an integer product. ONNX Runtime quantizes weights and biases between DequantizeLinear and
    QuantizeLinear on its own (WeightBiasQuantization), so an operator is inserted in between.
+6. A dynamic node reads codes of DynamicQuantizeLinear: a MatMulInteger of uint8 by int8, times both scales, plus the
+   bias. ONNX Runtime fuses that into one kernel, or two where several nodes read one value.
 
 Everything else is dequantized once, here.
 """
@@ -28,15 +30,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from attar._src.artifact.manifest import Activation
+from attar._src.artifact.manifest import GraphRecord
 from attar._src.artifact.reader import Artifact
 from attar._src.core.errors import ArtifactError
 from attar._src.core.operators import INTEGER_KERNELS, onnx_types
 from attar._src.runtime.accumulator import accumulator_of
 from attar._src.runtime.builder import Builder, node_attributes
+from attar._src.runtime.dynamic_product import ANY_CODES, DynamicCodes, Factor, dynamic_codes, dynamic_product, factor
 from attar._src.runtime.grid import FILLS, PASSED, CodedValue, Grid, data_inputs, grid_of_move, plan_grids
 from attar._src.runtime.rewrite import rewrite
-from attar._src.runtime.weights import Weights
+from attar._src.runtime.weights import Int8Weight, Weights
 
 _PRODUCTS = onnx_types(lambda operator: operator.kind in ("layer", "product"))
 _SUMS = onnx_types(lambda operator: operator.sums)
@@ -104,25 +107,28 @@ def lower(
     """
     record = artifact.graph_record(graph)
     model = model or artifact.graph(graph)
-    return _Lowering(model, record.activations, Weights(artifact, graph, threads=threads)).run()
+    return _Lowering(model, record, Weights(artifact, graph, threads=threads)).run()
 
 
 class _Lowering:
     """One pass over the nodes, in order."""
 
-    def __init__(self, model: onnx.ModelProto, activations: tuple[Activation, ...], weights: Weights) -> None:
+    def __init__(self, model: onnx.ModelProto, record: GraphRecord, weights: Weights) -> None:
         self.weights = weights
-        grids = {activation.value: Grid.of(activation) for activation in activations}
+        self.dynamic = frozenset(record.dynamic)
+        grids = {activation.value: Grid.of(activation) for activation in record.activations}
         self.graph = (source := rewrite(model, weights.shapes, grids)).graph
         self.build = Builder(source, reserved=weights.shapes)
         self.grids, self.absorbed = plan_grids(self.graph, grids, self.build.constant)
         self.outputs = {value.name for value in self.graph.output}
         self.summed = _summed(self.graph, self.grids)
         self.codes: dict[str, CodedValue] = {}
+        self.read_codes: dict[str, DynamicCodes] = {}
         self.reals: dict[str, str] = {}
         self.unfused: dict[str, str] = {}
         self.dense: set[str] = set()
         self.int8s: dict[str, str] = {}
+        self.factors: dict[tuple[str, int], Factor] = {}
         self.layers: dict[str, Placement] = {}
         self.dequantized: dict[str, str] = {}
 
@@ -136,6 +142,8 @@ class _Lowering:
                 continue
             elif (grid := grid_of_move(node, self.codes, self.build.constant)) is not None:
                 self.move(node, grid)
+            elif node.name in self.dynamic:
+                self.read_dynamically(node)
             else:
                 self.plain(node)
             for value in node.output:
@@ -201,20 +209,10 @@ class _Lowering:
     def integer_form(self, node: onnx.NodeProto) -> list[str] | str:
         """Return the inputs of a product for an integer kernel, or the reason why none can run it."""
         data, name, *rest = node.input
-        attributes = node_attributes(node)
-        if name not in self.weights:
-            return "its weight is the first factor, integer kernels want it second"
-        kernel = INTEGER_KERNELS[node.op_type]
-        if not kernel.names:
-            return f"ONNX Runtime has no integer kernel for {node.op_type}"
-        if any(attributes.get(each, value) != value for each, value in kernel.plain.items()):
-            return f"integer kernels know no factors and no transposed input of {node.op_type}"
-        if kernel.rank not in (None, len(self.weights.shapes[name])):
-            return "its weight is no matrix"
-        axis = 1 - kernel.output_axis if attributes.get(kernel.flipped_by, 0) else kernel.output_axis
-        weight = self.weights.int8(name, axis)
+        weight = self.integer_weight(node)
         if isinstance(weight, str):
             return weight
+        axis = INTEGER_KERNELS[node.op_type].axis(node_attributes(node))
         if data not in self.codes:
             return f"its input {data!r} is not quantized"
         if node.op_type in _WRITE_CODES and (node.output[0] not in self.grids or node.output[0] in self.outputs):
@@ -233,6 +231,37 @@ class _Lowering:
         if found.bias is not None:
             inputs.append(self.scaled(rest[0], found.bias, found.step, None if weight.axis is None else 0))
         return inputs
+
+    def integer_weight(self, node: onnx.NodeProto) -> Int8Weight | str:
+        """Return the weight of a product as integer kernels read it, or the reason why none can."""
+        name, attributes, kernel = node.input[1], node_attributes(node), INTEGER_KERNELS[node.op_type]
+        if name not in self.weights:
+            return "its weight is the first factor, integer kernels want it second"
+        refusal = kernel.refusal(node.op_type, attributes, len(self.weights.shapes[name]))
+        return refusal or self.weights.int8(name, kernel.axis(attributes))
+
+    def read_dynamically(self, node: onnx.NodeProto) -> None:
+        """Run a dynamic node in integers, or on the real numbers of the codes that it reads."""
+        if node.op_type not in _PRODUCTS:
+            raise ArtifactError(f"{node.name!r}: this version runs no dynamic {node.op_type}", section="graph")
+        data, name, *rest = node.input
+        codes = self.read_codes.get(data)
+        if codes is None:
+            codes = self.read_codes[data] = dynamic_codes(self.build, self.real(data), data)
+        weight = self.integer_weight(node)
+        axis = INTEGER_KERNELS[node.op_type].axis(node_attributes(node))
+        if not isinstance(weight, str) and isinstance(found := accumulator_of(weight, ANY_CODES, axis, None), str):
+            weight = found
+        if name in self.weights:
+            self.layers[node.name] = Placement(self.weights.parts(name), weight if isinstance(weight, str) else "")
+        if isinstance(weight, str):
+            real = self.keep_unfused(codes.real(self.build, data))
+            self.build.copy(node, [real, *(self.real(each, weight) for each in (name, *rest))], node.output)
+            return
+        if (name, axis) not in self.factors:
+            self.factors[name, axis] = factor(self.build, name, weight, axis)
+        bias = self.real(rest[0]) if rest and rest[0] else None
+        dynamic_product(self.build, node, codes, self.factors[name, axis], bias)
 
     def scaled(self, name: str, codes: NDArray[Any], scale: NDArray[np.float32], axis: int | None) -> str:
         """Return the DequantizeLinear of constant codes, with scales along ``axis`` or a single one."""

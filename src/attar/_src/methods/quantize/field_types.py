@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -10,6 +10,8 @@ from attar._src.core.scheme import Granularity, PerBucket, PerGroup, PerTensor
 
 #: Bits of a code on an affine grid.
 GridBits = Annotated[int, Field(ge=2, le=8)]
+#: Activations of a stage: bits, ``dynamic``, or None for floating point.
+ActivationChoice = GridBits | Literal["dynamic"] | None
 #: Bits of a code in a codebook.
 CodeBits = Annotated[int, Field(ge=1, le=8)]
 

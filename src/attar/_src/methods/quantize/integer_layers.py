@@ -36,7 +36,8 @@ from attar._src.model.operators import bias_of, data_of
 from attar._src.model.weights import find_weights
 from attar._src.work.compressed_model import CompressedModel
 
-_INT32 = 2.0**31 - 1
+#: Largest sum that an integer kernel holds.
+INT32 = 2.0**31 - 1
 _AIM = 2.0**30
 _UNUSED = 2.0**-14  # least value for scales of all-zero codes: the smallest normal number of half precision
 
@@ -116,7 +117,7 @@ def _uses(
         # No integer kernel has scales of blocks.
         if weight.role != "product" or not isinstance(tensor, Quantized) or not isinstance(channels, PerChannel):
             continue
-        if _channels(tensor, channels.axis) is None:
+        if scale_count(tensor, channels.axis) is None:
             continue
         for reader in weight.readers:
             data, bias = data_of(nodes[reader])[0], bias_of(nodes[reader])
@@ -128,7 +129,7 @@ def _uses(
                 yield _Use(name, channels.axis, str(bias.target) if known else None, scale, reach)
 
 
-def _channels(tensor: Quantized, axis: int) -> int | None:
+def scale_count(tensor: Quantized, axis: int) -> int | None:
     """Return the number of scales along the output axis that an integer kernel could apply, None if it cannot."""
     granularity, count = tensor.scheme.granularity, tensor.scale.size
     if tensor.zero_point is not None or count not in (1, tensor.shape[axis]):
@@ -151,7 +152,7 @@ def _fit_scales(tensor: Quantized, uses: Sequence[_Use], tensors: Mapping[str, C
     for use in uses:
         step = tensor.scale.astype(np.float64) * use.scale
         total = sums * use.reach + _magnitude(use.bias, tensors, sums.size) / step
-        power = np.maximum(power, np.where(total > _INT32, np.ceil(np.log2(np.maximum(total, 1) / _AIM)), 0))
+        power = np.maximum(power, np.where(total > INT32, np.ceil(np.log2(np.maximum(total, 1) / _AIM)), 0))
         # Beside the others of its tensor such a channel is zero; where all are so small, they stay what they are.
         normal = np.ceil(np.log2(np.maximum(TINY / step, 1)))
         power = np.maximum(power, np.where(tensor.scale * 2.0**normal <= tensor.scale.max(), normal, 0))
@@ -191,5 +192,5 @@ def _whole_steps(values: NDArray[Any], use: _Use, weight: CompressedTensor) -> N
         return None
     step = np.float32(use.scale) * weight.scale
     steps = np.rint(values.astype(np.float64) / step)
-    fits = np.isfinite(steps).all() and np.abs(steps).max(initial=0) < _INT32
+    fits = np.isfinite(steps).all() and np.abs(steps).max(initial=0) < INT32
     return (steps * step).astype(np.float32) if fits else None
