@@ -6,6 +6,8 @@ import torch
 from tests.methods.toys import data, fresh
 from torch import nn
 
+from attar._src.core.errors import SpecError
+from attar._src.core.spec import build_spec
 from attar._src.core.tensors import Quantized
 from attar._src.methods.quantize.dynamic_layers import dynamic_layers
 from attar._src.methods.quantize.fixed_grids import adopt
@@ -164,6 +166,12 @@ class TwoWays(nn.Module):
 
     def second(self, x):
         return self.b(torch.tanh(self.body(x)))
+
+
+@pytest.mark.parametrize("wrong", [1, 9, "dynamc", "8", 8.0, True])
+def test_other_activations_are_refused_in_one_sentence(wrong):
+    with pytest.raises(SpecError, match=r"^quantize.activations: use the bits, 2 to 8, or dynamic, or None"):
+        build_spec(PostTrainingQuantize, where="quantize", activations=wrong)
 
 
 def test_each_graph_has_its_own_dynamic_layers():

@@ -257,7 +257,7 @@ def _usual_preprocessing(dataset: Dataset) -> Preprocessing | None:
 def _activations(text: str | None) -> Any:
     if text is None or text == "dynamic":
         return text
-    if not text.isdigit():
+    if text not in map(str, range(2, 9)):
         raise SpecError(f"--activations {text!r}: write the bits, 2 to 8, or dynamic")
     return int(text)
 

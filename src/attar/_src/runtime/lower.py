@@ -36,7 +36,14 @@ from attar._src.core.errors import ArtifactError
 from attar._src.core.operators import INTEGER_KERNELS, onnx_types
 from attar._src.runtime.accumulator import accumulator_of
 from attar._src.runtime.builder import Builder, node_attributes
-from attar._src.runtime.dynamic_product import ANY_CODES, DynamicCodes, Factor, dynamic_codes, dynamic_product, factor
+from attar._src.runtime.dynamic_product import (
+    ANY_CODES,
+    DynamicCodes,
+    WeightCodes,
+    dynamic_product,
+    quantize_as_read,
+    weight_codes,
+)
 from attar._src.runtime.grid import FILLS, PASSED, CodedValue, Grid, data_inputs, grid_of_move, plan_grids
 from attar._src.runtime.rewrite import rewrite
 from attar._src.runtime.weights import Int8Weight, Weights
@@ -128,7 +135,7 @@ class _Lowering:
         self.unfused: dict[str, str] = {}
         self.dense: set[str] = set()
         self.int8s: dict[str, str] = {}
-        self.factors: dict[tuple[str, int], Factor] = {}
+        self.weight_codes: dict[tuple[str, int], WeightCodes] = {}
         self.layers: dict[str, Placement] = {}
         self.dequantized: dict[str, str] = {}
 
@@ -236,7 +243,7 @@ class _Lowering:
         """Return the weight of a product as integer kernels read it, or the reason why none can."""
         name, attributes, kernel = node.input[1], node_attributes(node), INTEGER_KERNELS[node.op_type]
         if name not in self.weights:
-            return "its weight is the first factor, integer kernels want it second"
+            return "its weight is the first weight_codes, integer kernels want it second"
         refusal = kernel.refusal(node.op_type, attributes, len(self.weights.shapes[name]))
         return refusal or self.weights.int8(name, kernel.axis(attributes))
 
@@ -247,7 +254,7 @@ class _Lowering:
         data, name, *rest = node.input
         codes = self.read_codes.get(data)
         if codes is None:
-            codes = self.read_codes[data] = dynamic_codes(self.build, self.real(data), data)
+            codes = self.read_codes[data] = quantize_as_read(self.build, self.real(data), data)
         weight = self.integer_weight(node)
         axis = INTEGER_KERNELS[node.op_type].axis(node_attributes(node))
         if not isinstance(weight, str) and isinstance(found := accumulator_of(weight, ANY_CODES, axis, None), str):
@@ -258,10 +265,10 @@ class _Lowering:
             real = self.keep_unfused(codes.real(self.build, data))
             self.build.copy(node, [real, *(self.real(each, weight) for each in (name, *rest))], node.output)
             return
-        if (name, axis) not in self.factors:
-            self.factors[name, axis] = factor(self.build, name, weight, axis)
+        if (name, axis) not in self.weight_codes:
+            self.weight_codes[name, axis] = weight_codes(self.build, name, weight, axis)
         bias = self.real(rest[0]) if rest and rest[0] else None
-        dynamic_product(self.build, node, codes, self.factors[name, axis], bias)
+        dynamic_product(self.build, node, codes, self.weight_codes[name, axis], bias)
 
     def scaled(self, name: str, codes: NDArray[Any], scale: NDArray[np.float32], axis: int | None) -> str:
         """Return the DequantizeLinear of constant codes, with scales along ``axis`` or a single one."""
