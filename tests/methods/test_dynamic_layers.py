@@ -154,6 +154,13 @@ def test_a_layer_that_reads_a_value_with_a_grid_is_not_dynamic():
     assert owners(staged(net, *stages, shape=(16, 6, 9))) == {"4.weight"}
 
 
+def test_inputs_that_are_constant_in_calibration_need_no_range():
+    net, x = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)).eval(), torch.zeros(16, 8)
+    model = CompressedModel.of(trace(net, (x[:2],)))
+    model = PostTrainingQuantize(activations="dynamic").run(model, Context(CalibrationInputs(((x,),))))
+    assert (len(model.main.dynamic), model.warnings) == (2, ())
+
+
 class TwoWays(nn.Module):
     """Two entry points on one body."""
 

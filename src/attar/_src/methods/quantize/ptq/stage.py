@@ -175,7 +175,7 @@ class PostTrainingQuantize(Stage):
         self, model: CompressedModel, inputs: Mapping[str, CalibrationInputs]
     ) -> tuple[CompressedModel, list[str]]:
         """Return the model with floating values where calibration tells no range, and warnings about them."""
-        if self.activations is None:
+        if not isinstance(self.activations, int):
             return model, []
         graphs, warnings = dict(model.graphs), []
         for name, each in graphs.items():
