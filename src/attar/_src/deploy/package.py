@@ -117,7 +117,7 @@ def package(
             *(unjudged if given else ()),
             *_over_budget(size["bits_per_weight"], budget),
         ],
-        "notes": {**notes, **({"labels": unjudged[0]} if unjudged and not given else {})},
+        "notes": {**notes, **({"labels": unjudged[0]} if unjudged and not given else {}), **_widened(compressed)},
         "batch_norms_folded": {name: into for each in foldings for name, into in each.folded.items()},
         "batch_norms_kept": {name: why for each in foldings for name, why in each.kept.items()},
         "quantized_activations": sum(len(graph.activations) for graph in compressed.graphs.values()),
@@ -177,6 +177,17 @@ def _loss(compressed: CompressedModel, graph: str, fidelity: Fidelity, data: Cal
     inputs = inputs_by_graph(compressed, data)[graph]
     causes = find_causes(compressed, graph, inputs, names.index(worst)).sentence()
     return f"{said}; {causes}" if causes else said
+
+
+def _widened(compressed: CompressedModel) -> dict[str, str]:
+    """Return the note on channels that got a wider step for exact sums in 16 bits, if there are any."""
+    if not compressed.widened:
+        return {}
+    channels, layers = sum(compressed.widened.values()), len(compressed.widened)
+    return {
+        "exact sums": f"{channels} output channels of {layers} {'layers' if layers > 1 else 'layer'} got a wider step or "
+        "smaller pairs of weights, so that fast integer kernels are exact on every processor"
+    }
 
 
 def _over_budget(bits_per_weight: float, budget: float | None) -> list[str]:

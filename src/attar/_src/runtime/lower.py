@@ -34,7 +34,7 @@ from attar._src.artifact.manifest import GraphRecord
 from attar._src.artifact.reader import Artifact
 from attar._src.core.errors import ArtifactError
 from attar._src.core.operators import INTEGER_KERNELS, onnx_types
-from attar._src.runtime.accumulator import accumulator_of
+from attar._src.runtime.accumulator import accumulator_of, may_saturate
 from attar._src.runtime.builder import Builder, node_attributes
 from attar._src.runtime.dynamic_product import (
     ANY_CODES,
@@ -71,12 +71,14 @@ class Lowered:
         weights: these weights by name.
         layers: node of the model that reads a weight of two axes or more -> its placement.
         dequantized: compressed tensor of the file -> why it was converted to float32.
+        saturating: nodes whose pairs of products may pass 16 bits, where fast kernels of some processors saturate.
     """
 
     bare: onnx.ModelProto
     weights: Mapping[str, NDArray[Any]]
     layers: Mapping[str, Placement]
     dequantized: Mapping[str, str]
+    saturating: frozenset[str]
 
     @cached_property
     def model(self) -> onnx.ModelProto:
@@ -138,6 +140,7 @@ class _Lowering:
         self.weight_codes: dict[tuple[str, int], WeightCodes] = {}
         self.layers: dict[str, Placement] = {}
         self.dequantized: dict[str, str] = {}
+        self.saturating: set[str] = set()
 
     def run(self) -> Lowered:
         for value in self.graph.input:
@@ -155,7 +158,8 @@ class _Lowering:
                 self.plain(node)
             for value in node.output:
                 self.quantize(value)
-        return Lowered(self.build.finish(), self.build.weights, self.layers, self.dequantized)
+        bare = self.build.finish()
+        return Lowered(bare, self.build.weights, self.layers, self.dequantized, frozenset(self.saturating))
 
     def quantize(self, value: str) -> None:
         """Quantize a value if it has a grid, and record its codes."""
@@ -232,6 +236,8 @@ class _Lowering:
         found = accumulator_of(weight, self.codes[data].grid, axis, bias)
         if isinstance(found, str):
             return found
+        if may_saturate(weight, self.codes[data].grid, axis, attributes.get("group", 1)):
+            self.saturating.add(node.name)
         if name not in self.int8s:
             self.int8s[name] = self.scaled(name, weight.codes, weight.scale, weight.axis)
         inputs = [data, self.int8s[name]]
