@@ -161,6 +161,20 @@ def test_inputs_that_are_constant_in_calibration_need_no_range():
     assert (len(model.main.dynamic), model.warnings) == (2, ())
 
 
+def test_pairs_of_products_fit_16_bits_and_all_sums_32():
+    """Codes reach 255: 100,000 weights of 127 pass 2^31, and pairs of them 2^15."""
+    net = nn.Linear(100_000, 3)
+    net.weight.data = torch.linspace(0.9, 1.0, 3)[:, None].expand(3, 100_000).contiguous()
+    model = staged(net, {"bits": 8, "activations": "dynamic"}, shape=(16, 100_000))
+    assert owners(model) == {"weight"}
+    codes = np.abs(model.tensors["weight"].codes.astype(np.int64))
+    assert codes.sum(1).max() * 255 < 2**31
+    assert codes.reshape(3, -1, 2).sum(2).max() <= 128
+    assert np.abs(model.tensors["weight"].dense() - net.weight.detach().numpy()).max() < 0.02
+    small = staged(nn.Linear(6, 3), {"bits": 7, "activations": "dynamic"}, shape=(16, 6))
+    assert small.widened == {}
+
+
 class TwoWays(nn.Module):
     """Two entry points on one body."""
 

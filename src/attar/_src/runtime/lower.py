@@ -236,7 +236,7 @@ class _Lowering:
         found = accumulator_of(weight, self.codes[data].grid, axis, bias)
         if isinstance(found, str):
             return found
-        if may_saturate(weight, self.codes[data].grid, axis, attributes.get("group", 1)):
+        if may_saturate(weight, self.codes[data].grid, axis, node_attributes(node).get("group", 1)):
             self.saturating.add(node.name)
         if name not in self.int8s:
             self.int8s[name] = self.scaled(name, weight.codes, weight.scale, weight.axis)
@@ -249,7 +249,7 @@ class _Lowering:
         """Return the weight of a product as integer kernels read it, or the reason why none can."""
         name, attributes, kernel = node.input[1], node_attributes(node), INTEGER_KERNELS[node.op_type]
         if name not in self.weights:
-            return "its weight is the first weight_codes, integer kernels want it second"
+            return "its weight is the first factor, integer kernels want it second"
         refusal = kernel.refusal(node.op_type, attributes, len(self.weights.shapes[name]))
         return refusal or self.weights.int8(name, kernel.axis(attributes))
 
@@ -271,6 +271,8 @@ class _Lowering:
             real = self.keep_unfused(codes.real(self.build, data))
             self.build.copy(node, [real, *(self.real(each, weight) for each in (name, *rest))], node.output)
             return
+        if may_saturate(weight, ANY_CODES, axis):
+            self.saturating.add(node.name)
         if (name, axis) not in self.weight_codes:
             self.weight_codes[name, axis] = weight_codes(self.build, name, weight, axis)
         bias = self.real(rest[0]) if rest and rest[0] else None

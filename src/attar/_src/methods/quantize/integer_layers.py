@@ -40,11 +40,12 @@ from attar._src.methods.quantize.ptq.solver import TINY, flat_index
 from attar._src.model.operators import bias_of, data_of, groups_of, operator_of
 from attar._src.model.weights import find_weights
 from attar._src.runtime.accumulator import pair_limit
-from attar._src.work.compressed_model import CompressedModel
+from attar._src.work.compressed_model import CompressedGraph, CompressedModel
 
-#: Largest sum that an integer kernel holds.
-INT32 = 2.0**31 - 1
+_INT32 = 2.0**31 - 1
 _AIM = 2.0**30
+#: Largest code of a dynamic grid, and largest distance of one from its zero point.
+LARGEST_CODE = 255
 _UNUSED = 2.0**-14  # least value for scales of all-zero codes: the smallest normal number of half precision
 
 
@@ -77,10 +78,10 @@ def fit_integer_layers(model: CompressedModel) -> CompressedModel:
     A bias that several graphs add in different steps becomes one for each: ``step_head_bias`` of the graph ``step``. A
     bias that layers of one graph add in different steps stays as it is, and so does one that is infinite.
     """
-    if not any(graph.activations for graph in model.graphs.values()):
+    if not any(graph.activations or graph.dynamic for graph in model.graphs.values()):
         return model
     stored = model.stored()
-    uses = {name: [*_uses(each.traced.graph, stored, each.activations)] for name, each in model.graphs.items()}
+    uses = {name: [*_uses(each, stored)] for name, each in model.graphs.items()}
     by_weight: dict[str, list[_Use]] = defaultdict(list)
     for use in itertools.chain(*uses.values()):
         by_weight[use.weight].append(use)
@@ -123,11 +124,9 @@ def used_scales(tensor: Quantized) -> NDArray[np.float32]:
     return np.where(used, tensor.scale, tensor.scale[used].max(initial=_UNUSED))
 
 
-def _uses(
-    graph: fx.GraphModule, tensors: Mapping[str, CompressedTensor], activations: Mapping[str, Activation]
-) -> Iterable[_Use]:
-    nodes = {node.name: node for node in graph.graph.nodes}
-    for name, weight in find_weights(graph).items():
+def _uses(graph: CompressedGraph, tensors: Mapping[str, CompressedTensor]) -> Iterable[_Use]:
+    nodes = {node.name: node for node in graph.traced.graph.graph.nodes}
+    for name, weight in find_weights(graph.traced.graph).items():
         tensor, channels = tensors.get(name), weight.channels
         # No integer kernel has scales of blocks.
         if weight.role != "product" or not isinstance(tensor, Quantized) or not isinstance(channels, PerChannel):
@@ -136,8 +135,11 @@ def _uses(
             continue
         for reader in weight.readers:
             data, bias = data_of(nodes[reader])[0], bias_of(nodes[reader])
-            grid = activations.get(data.name) if isinstance(data, fx.Node) else None
-            if grid is not None:
+            grid = graph.activations.get(data.name) if isinstance(data, fx.Node) else None
+            if reader in graph.dynamic:
+                # Its bias is added in floating point, and its scale is not known.
+                yield _Use(name, channels.axis, None, 1.0, LARGEST_CODE, pair_limit(LARGEST_CODE), 1)
+            elif grid is not None:
                 known = isinstance(bias, fx.Node) and str(bias.target) in tensors
                 reach = max(grid.zero_point - grid.qmin, grid.qmax - grid.zero_point)
                 scale = float(np.float32(grid.scale))
@@ -176,7 +178,7 @@ def _fit_scales(tensor: Quantized, uses: Sequence[_Use], tensors: Mapping[str, C
     for use in uses:
         step = tensor.scale.astype(np.float64) * use.scale
         total = sums * use.reach + _magnitude(use.bias, tensors, sums.size) / step
-        power = np.maximum(power, np.where(total > INT32, np.ceil(np.log2(np.maximum(total, 1) / _AIM)), 0))
+        power = np.maximum(power, np.where(total > _INT32, np.ceil(np.log2(np.maximum(total, 1) / _AIM)), 0))
         # Beside the others of its tensor such a channel is zero; where all are so small, they stay what they are.
         normal = np.ceil(np.log2(np.maximum(TINY / step, 1)))
         power = np.maximum(power, np.where(tensor.scale * 2.0**normal <= tensor.scale.max(), normal, 0))
@@ -216,5 +218,5 @@ def _whole_steps(values: NDArray[Any], use: _Use, weight: CompressedTensor) -> N
         return None
     step = np.float32(use.scale) * weight.scale
     steps = np.rint(values.astype(np.float64) / step)
-    fits = np.isfinite(steps).all() and np.abs(steps).max(initial=0) < INT32
+    fits = np.isfinite(steps).all() and np.abs(steps).max(initial=0) < _INT32
     return (steps * step).astype(np.float32) if fits else None
