@@ -63,9 +63,9 @@ def quantize_command(
         typer.Option(
             "--activations",
             "-a",
-            metavar="BITS|dynamic",
-            help="Bits of an activation, 2 to 8; dynamic: linear layers quantize what they read at run time; floating "
-            "point by default.",
+            metavar="BITS|dynamic|auto",
+            help="Bits of an activation, 2 to 8; dynamic: linear layers quantize what they read at run time; auto: "
+            "the fastest of these and floating point on this machine. Floating point by default.",
         ),
     ] = None,
     keep: Annotated[
@@ -259,10 +259,10 @@ def _usual_preprocessing(dataset: Dataset) -> Preprocessing | None:
 
 
 def _activations(text: str | None) -> Any:
-    if text is None or text == "dynamic":
+    if text in (None, "dynamic", "auto"):
         return text
     if text not in map(str, range(2, 9)):
-        raise SpecError(f"--activations {text!r}: write the bits, 2 to 8, or dynamic")
+        raise SpecError(f"--activations {text!r}: write the bits, 2 to 8, dynamic, or auto")
     return int(text)
 
 
