@@ -184,10 +184,9 @@ def _widened(compressed: CompressedModel) -> dict[str, str]:
     if not compressed.widened:
         return {}
     channels, layers = sum(compressed.widened.values()), len(compressed.widened)
-    return {
-        "exact sums": f"{channels} output channels of {layers} {'layers' if layers > 1 else 'layer'} got a wider step or "
-        "smaller pairs of weights, so that fast integer kernels are exact on every processor"
-    }
+    where = f"{channels} output channels of {layers} {'layers' if layers > 1 else 'layer'}"
+    why = "so that fast integer kernels are exact on every processor"
+    return {"exact sums": f"weights of {where} got a wider step or less large neighbours, {why}"}
 
 
 def _over_budget(bits_per_weight: float, budget: float | None) -> list[str]:

@@ -94,7 +94,7 @@ def neighbours(codes: NDArray[Any], axis: int, groups: int = 1) -> NDArray[Any]:
     """
     lines = np.moveaxis(codes, axis, 0)
     if lines.ndim > 2:
-        depthwise = groups == len(lines) and lines.shape[1] == 1
+        depthwise = groups > 1 and groups == len(lines) and lines.shape[1] == 1
         lines = lines[:, :0] if depthwise else np.moveaxis(lines, 1, -1)
     flat = lines.reshape(len(lines), math.prod(lines.shape[1:]))
     return np.pad(flat, ((0, 0), (0, flat.shape[1] % 2))).reshape(len(lines), -(-flat.shape[1] // 2), 2)
@@ -102,10 +102,10 @@ def neighbours(codes: NDArray[Any], axis: int, groups: int = 1) -> NDArray[Any]:
 
 def largest_pairs(pairs: NDArray[np.int8]) -> NDArray[np.int16]:
     """Return the largest |a + b| of each output channel, over inputs of which any may be zero: 100 of (100, -3)."""
-    largest: NDArray[np.int16] = np.maximum(
-        np.maximum(pairs, 0).sum(-1, dtype=np.int16).max(-1, initial=0),
-        -np.minimum(pairs, 0).sum(-1, dtype=np.int16).min(-1, initial=0),
-    )
+    one, other = (pairs[..., side].astype(np.int16) for side in (0, 1))
+    above = (np.maximum(one, 0) + np.maximum(other, 0)).max(-1, initial=0)
+    below = (np.minimum(one, 0) + np.minimum(other, 0)).min(-1, initial=0)
+    largest: NDArray[np.int16] = np.maximum(above, -below)
     return largest
 
 

@@ -8,13 +8,14 @@ exceeds L by, e, is cut off both codes:
     c' = round(c L / n),        |a'| - ceil(e / 2),  |b'| - floor(e / 2)        of a pair with e = |a'| + |b'| - L > 0
 
 n, from L to the largest |a| + |b|, is the one of least squared error, the sum of (L c - n c')^2: with n = L a pair
-(100, 60) is cut to (84, 44) and all others stay; with n = 160 it is (80, 48) and all others are rounded again. The
-error is computed in integers, so that files are the same on every machine.
+(66, 64) is cut to (65, 63) and all others stay; with n = 160 a pair (100, 60) becomes (80, 48) and all others are
+rounded again. The error is computed in integers, so that equal codes become equal files on every machine.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ def fit_pairs(tensor: Quantized, axis: int, limit: int, groups: int = 1) -> tupl
     unsafe = largest_pairs(neighbours(tensor.codes, axis, groups)) > limit
     if not unsafe.any():
         return tensor, 0
-    codes, scale = np.moveaxis(tensor.codes, axis, 0).copy(), tensor.scale.astype(np.float64)
+    codes, scale = np.moveaxis(tensor.codes, axis, 0).astype(np.int8), tensor.scale.astype(np.float64)
     size = codes[0].size
     order = neighbours(np.arange(size).reshape(1, *codes.shape[1:]), 0)[0, : size // 2]
     # Channels of a single scale share the factor.
@@ -54,7 +55,8 @@ def _fit_line(codes: NDArray[np.int8], order: NDArray[np.intp], limit: int) -> t
     """Return the codes of one scale, (channels, weights), for a step ``n / limit`` times as wide; and n."""
     wide = codes.astype(np.int64)
     pairs = wide[:, order]
-    channel, pair = np.nonzero((pairs.prod(-1) > 0) & (np.abs(pairs).sum(-1) > limit))
+    one, other = pairs[..., 0], pairs[..., 1]
+    channel, pair = np.nonzero((one * other > 0) & (np.abs(one + other) > limit))
     pairs = pairs[channel, pair]
     factor = _best_factor(wide, np.abs(pairs), limit)
     fitted = _rounded(wide, factor, limit)
@@ -63,14 +65,17 @@ def _fit_line(codes: NDArray[np.int8], order: NDArray[np.intp], limit: int) -> t
 
 
 def _rounded(codes: NDArray[np.int64], factor: NDArray[np.int64] | int, limit: int) -> NDArray[np.int64]:
+    """Return the nearest codes on a step ``factor / limit`` times as wide."""
     return np.rint(codes * limit / factor).astype(np.int64)
 
 
 def _cut(sizes: NDArray[np.int64], factor: NDArray[np.int64] | int, limit: int) -> NDArray[np.int64]:
     """Return the magnitudes (..., pairs, 2) on the wider step, each pair at most ``limit``."""
     found = _rounded(sizes, factor, limit)
-    excess = np.maximum(found.sum(-1) - limit, 0)
-    return found - np.stack([excess - excess // 2, excess // 2], -1)
+    excess = np.maximum(found[..., 0] + found[..., 1] - limit, 0)
+    found[..., 0] -= excess - excess // 2
+    found[..., 1] -= excess // 2
+    return found
 
 
 def _best_factor(codes: NDArray[np.int64], pairs: NDArray[np.int64], limit: int) -> int:
@@ -80,12 +85,19 @@ def _best_factor(codes: NDArray[np.int64], pairs: NDArray[np.int64], limit: int)
         codes: all of a scale.
         pairs: magnitudes of the pairs above ``limit``, (pairs, 2). On a wider step no other pair exceeds it.
     """
-    factors = np.arange(limit, pairs.sum(1).max(initial=limit) + 1)[:, None]
-    values, counts = np.unique(codes, return_counts=True)
-    error = ((limit * values - factors * _rounded(values, factors, limit)) ** 2) @ counts
+    factors = np.arange(limit, pairs.sum(1).max(initial=limit) + 1)
+    error = _errors(limit)[: len(factors)] @ np.bincount(codes.reshape(-1) + 128, minlength=256)
     # Of few distinct pairs: at most 127^2.
-    distinct, counts = np.unique(pairs, axis=0, return_counts=True)
-    factors = factors[..., None]
+    keys, counts = np.unique(pairs @ [128, 1], return_counts=True)
+    distinct, factors = np.stack(np.divmod(keys, 128), -1), factors[:, None, None]
     kept, cut = ((limit * distinct - factors * form(distinct, factors, limit)) ** 2 for form in (_rounded, _cut))
     error += (cut - kept).sum(-1) @ counts
     return int(factors[error.argmin(), 0, 0])
+
+
+@cache
+def _errors(limit: int) -> NDArray[np.int64]:
+    """Return the squared error (n - limit, c + 128) of each code c rounded to n / limit steps."""
+    factors, codes = np.arange(limit, 257)[:, None], np.arange(-128, 128)
+    errors: NDArray[np.int64] = (limit * codes - factors * _rounded(codes, factors, limit)) ** 2
+    return errors
