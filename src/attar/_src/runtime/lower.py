@@ -104,11 +104,19 @@ class Lowered:
 
 
 def lower(
-    artifact: Artifact, graph: str = "main", *, threads: int = 1, model: onnx.ModelProto | None = None
+    artifact: Artifact,
+    graph: str = "main",
+    *,
+    threads: int = 1,
+    model: onnx.ModelProto | None = None,
+    shared: bool = True,
 ) -> Lowered:
     """Lower a graph of a file to a standard ONNX model with weights, in integers where possible.
 
     Tensors are decoded on up to ``threads`` cores. ``model``: the graph, where it is parsed already.
+
+    ``shared``: whether nodes that multiply by one weight read one copy of its codes. Where ONNX Runtime converts int8 to
+    uint8, for exact kernels, it fails on shared ones.
 
     Raises:
         UnknownName: there is no such graph.
@@ -116,14 +124,14 @@ def lower(
     """
     record = artifact.graph_record(graph)
     model = model or artifact.graph(graph)
-    return _Lowering(model, record, Weights(artifact, graph, threads=threads)).run()
+    return _Lowering(model, record, Weights(artifact, graph, threads=threads), shared).run()
 
 
 class _Lowering:
     """One pass over the nodes, in order."""
 
-    def __init__(self, model: onnx.ModelProto, record: GraphRecord, weights: Weights) -> None:
-        self.weights = weights
+    def __init__(self, model: onnx.ModelProto, record: GraphRecord, weights: Weights, shared: bool) -> None:
+        self.weights, self.shared = weights, shared
         self.dynamic = frozenset(record.dynamic)
         grids = {activation.value: Grid.of(activation) for activation in record.activations}
         self.graph = (source := rewrite(model, weights.shapes, grids)).graph
@@ -238,7 +246,7 @@ class _Lowering:
             return found
         if may_saturate(weight, self.codes[data].grid, axis, node_attributes(node).get("group", 1)):
             self.saturating.add(node.name)
-        if name not in self.int8s:
+        if not (self.shared and name in self.int8s):
             self.int8s[name] = self.scaled(name, weight.codes, weight.scale, weight.axis)
         inputs = [data, self.int8s[name]]
         if found.bias is not None:
@@ -271,9 +279,7 @@ class _Lowering:
             real = self.keep_unfused(codes.real(self.build, data))
             self.build.copy(node, [real, *(self.real(each, weight) for each in (name, *rest))], node.output)
             return
-        if may_saturate(weight, ANY_CODES, axis):
-            self.saturating.add(node.name)
-        if (name, axis) not in self.weight_codes:
+        if not (self.shared and (name, axis) in self.weight_codes):
             self.weight_codes[name, axis] = weight_codes(self.build, name, weight, axis)
         bias = self.real(rest[0]) if rest and rest[0] else None
         dynamic_product(self.build, node, codes, self.weight_codes[name, axis], bias)
