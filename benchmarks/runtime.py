@@ -57,6 +57,7 @@ INTEGERS = ("avx2", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd
 #: Variant -> options of ``attar.quantize``.
 VARIANTS: dict[str, dict[str, Any]] = {
     "static 8/8": {"bits": 8, "activations": 8},
+    "dynamic": {"bits": 8, "activations": "dynamic"},
     "weights 8": {"bits": 8},
 }
 

@@ -255,6 +255,12 @@ def transformer():
     return Contents(tensors=tensors, graphs=(graph,), parameters=parameters, aliases={"head.weight": "embed.weight"})
 
 
+def dynamic_transformer():
+    """The transformer with dynamic products: three of one value, one with a codebook, one with a tied table."""
+    made = transformer()
+    return replace(made, graphs=(replace(made.graphs[0], dynamic=("q", "k", "v", "down", "head")),))
+
+
 def relu(tensors, **fields):
     """A graph of one node that needs no weights, beside any tensors."""
     inputs = (Port(name="x", dtype="f32", shape=("batch", 4), example=(2, 4)),)

@@ -50,7 +50,7 @@ def test_tensors_are_described():
 def test_the_version_is_that_of_the_file():
     assert [inspect_artifact(open_artifact(pack(make())))["format"] for make in (conv_net, every_kind)] == [
         "1.0",
-        "1.2",
+        "1.3",
     ]
 
 

@@ -150,7 +150,10 @@ def test_what_was_written_is_written_to_the_same_bytes_again(path):
     }
     graphs = tuple(
         GraphContents(
-            **{name: getattr(record, name) for name in ("name", "bindings", "inputs", "outputs", "activations")},
+            **{
+                name: getattr(record, name)
+                for name in ("name", "bindings", "inputs", "outputs", "activations", "dynamic")
+            },
             model=found.graph(record.name),
         )
         for record in manifest.graphs
@@ -167,3 +170,11 @@ def test_a_file_with_a_scale_for_each_block_is_of_version_1_2(rng):
     np.testing.assert_array_equal(artifact.tensor("a").dense(), tensor.dense())
     (record,) = artifact.manifest.tensors
     assert canonical(record.value.granularity) == {"kind": "block", "sizes": [2, 1, 3]}
+
+
+def test_a_file_with_a_dynamic_node_is_of_version_1_3():
+    made = conv_net()
+    data = pack(replace(made, graphs=(replace(made.graphs[0], dynamic=("fc",)),)))
+    artifact = open_artifact(data)
+    assert (artifact.version, data[10], artifact.graph_record().dynamic) == ("1.3", 3, ("fc",))
+    assert pack(made)[10] == 0

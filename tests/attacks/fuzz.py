@@ -18,6 +18,7 @@ import sys
 import time
 import warnings
 from collections import Counter
+from dataclasses import replace
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -56,11 +57,11 @@ def bases() -> tuple[Parts, ...]:
     """Return the files that are mutated, in parts."""
     models = (samples.conv_net, samples.lstm, samples.transformer)
     files = [pack(model(), coder=coder) for model in models for coder in CODERS]
-    return tuple(take_apart(data) for data in (*files, pack(every_kind())))
+    return tuple(take_apart(data) for data in (*files, pack(every_kind()), pack(samples.dynamic_transformer())))
 
 
 def every_kind() -> Contents:
-    """The convolutional net with a tensor of every kind beside it."""
+    """The convolutional net, its linear layer dynamic, with a tensor of every kind beside it."""
     rng = np.random.default_rng(9)
     net = samples.conv_net()
     more = {
@@ -77,6 +78,7 @@ def every_kind() -> Contents:
         "scalar": samples.dense(rng),
     }
     fields = {name: getattr(net, name) for name in net.__dataclass_fields__}
+    fields["graphs"] = (replace(net.graphs[0], dynamic=("fc",)),)
     return Contents(**fields | {"tensors": {**net.tensors, **more}, "aliases": {"again": "sparse"}})
 
 

@@ -55,7 +55,7 @@ def test_bytes_before_or_after(files):
         ({"magic": b"\x89PNG\r\n\x1a\n"}, "not a .attar file"),
         ({"major": 2}, "format 2.0 cannot be read"),
         ({"major": 0}, "format 0.0 cannot be read"),
-        ({"minor": 3}, "format 1.3 cannot be read; this version of attar reads up to 1.2"),
+        ({"minor": 4}, "format 1.4 cannot be read; this version of attar reads up to 1.3"),
         ({"zero": 1}, "cannot be read"),
         ({"padding": b"\1"}, "padding"),
     ],

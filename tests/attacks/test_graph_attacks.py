@@ -470,6 +470,52 @@ def test_an_output_that_is_an_input(conv, refused):
     refused(conv.seal(), "is not made by a node")
 
 
+@pytest.mark.parametrize(
+    ("names", "match"),
+    [
+        (["missing"], "not the name of one node"),
+        (["fc", "fc"], "appears twice"),
+        ([""], "dynamic"),
+        (["fc\n"], "dynamic"),
+        ([7], "dynamic"),
+        ("fc", "dynamic"),
+        (["conv"], "Conv is not GRU, Gemm, LSTM, MatMul"),
+        (["relu"], "Relu is not"),
+        (["y"], "not the name of one node"),
+        (["fc"] * 70_000, "records"),
+    ],
+)
+def test_dynamic_nodes(conv, refused, names, match):
+    conv.header["minor"] = 3
+    conv.manifest["graphs"][0]["dynamic"] = names
+    refused(conv.seal(), match)
+
+
+def test_a_dynamic_name_of_two_nodes(conv, refused):
+    conv.header["minor"] = 3
+    conv.manifest["graphs"][0]["dynamic"] = ["fc"]
+    conv.graph(lambda model: setattr(model.graph.node[0], "name", "fc"))
+    refused(conv.seal(), "dynamic node 'fc': it is not the name of one node")
+
+
+def test_only_floats_are_quantized_as_they_are_read(conv, refused):
+    conv.header["minor"] = 3
+    conv.manifest["graphs"][0] |= {"dynamic": ["whole"], "activations": []}
+
+    def edit(model):
+        model.graph.initializer.append(numpy_helper.from_array(np.ones((2, 2), np.int32), "ones"))
+        model.graph.node.append(helper.make_node("MatMul", ["ones", "ones"], ["product"], "whole"))
+
+    conv.graph(edit)
+    refused(conv.seal(), "dynamic node 'whole': only float32 values")
+
+
+def test_a_dynamic_node_in_a_file_of_version_1_2(conv, refused):
+    conv.header["minor"] = 2
+    conv.manifest["graphs"][0]["dynamic"] = ["fc"]
+    refused(conv.seal(), "manifest: a dynamic node needs format 1.3; the header says 1.2")
+
+
 def test_only_floats_are_quantized(recurrent, refused):
     recurrent.manifest["graphs"][0]["activations"] = [{"value": "tokens", "scale": 1.0}]
     refused(recurrent.seal(), "only float32")

@@ -49,6 +49,15 @@ def test_the_weight_that_few_bits_ruin_comes_first(net, x):
         torch.testing.assert_close(model.main.traced.graph(x), net(x))
 
 
+def test_what_a_dynamic_layer_reads_can_be_the_cause(net, x):
+    wide = x.clone()
+    wide[0, 0] = 3000.0
+    model = compressed(net, wide, bits=8, activations="dynamic", keep_activations=("2",))
+    found = find_causes(model, "main", given(wide[:32]), 0)
+    assert {each.name for each in found.causes if each.bits is None} == {"0", "4"}
+    assert all(each.kind == "the input of" for each in found.causes if each.bits is None)
+
+
 def test_what_a_layer_reads_can_be_the_cause(net, x):
     wide = x.clone()
     wide[0, 0] = 3000.0

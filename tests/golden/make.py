@@ -33,6 +33,7 @@ def summary(artifact: Artifact) -> dict[str, Any]:
         "tensors": {name: values(artifact.tensor(name).dense()) for name in artifact.names},
         "initializers": {binding.to: values(artifact.initializer(binding)) for binding in record.bindings},
         "activations": [activation.model_dump(mode="json") for activation in record.activations],
+        **({"dynamic": list(record.dynamic)} if record.dynamic else {}),
         "nodes": [[node.op_type, *node.input, "->", *node.output] for node in artifact.graph().graph.node],
         "manifest": artifact.manifest.model_dump(
             mode="json",

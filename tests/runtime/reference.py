@@ -13,7 +13,9 @@ from attar._src.artifact.writer import pack
 from attar._src.core.tensors import Dense
 
 
-def file_of(nodes, tensors, activations=(), *, x=("batch", 3, 8, 8), y=("batch", 4), bindings=None, constants=()):
+def file_of(
+    nodes, tensors, activations=(), *, dynamic=(), x=("batch", 3, 8, 8), y=("batch", 4), bindings=None, constants=()
+):
     """An open file of one graph from ``x`` to ``y``; arrays among the tensors are dense."""
     held = {name: Dense(value) if isinstance(value, np.ndarray) else value for name, value in tensors.items()}
     inputs = (Port(name="x", dtype="f32", shape=x, example=tuple(n if isinstance(n, int) else 2 for n in x)),)
@@ -25,6 +27,7 @@ def file_of(nodes, tensors, activations=(), *, x=("batch", 3, 8, 8), y=("batch",
         inputs=inputs,
         outputs=outputs,
         activations=tuple(activations),
+        dynamic=tuple(dynamic),
     )
     parameters = sum(int(np.prod(tensor.shape)) for tensor in held.values())
     return open_artifact(pack(Contents(tensors=held, graphs=(graph,), parameters=parameters), coder="raw"))
@@ -57,7 +60,11 @@ def run(artifact: Artifact, feed, graph="main"):
     for name, value in feed.items():
         define(name, value)
     for item in model.graph.node:
-        for name, value in zip(item.output, _evaluate(item, seen, model.opset_import), strict=True):
+        read = seen
+        if item.name in record.dynamic:
+            # The data alone are rounded, so they need a name of their own.
+            item.input[0], read = "data", {**seen, "data": dynamically_rounded(seen[item.input[0]])}
+        for name, value in zip(item.output, _evaluate(item, read, model.opset_import), strict=True):
             if name:
                 define(name, value)
     return {value.name: raw[value.name] for value in model.graph.output}
@@ -68,6 +75,15 @@ def rounded(value, grid):
     scale = np.float32(grid.scale)
     codes = np.clip(np.rint(value / scale) + grid.zero_point, grid.qmin, grid.qmax)
     return ((codes - grid.zero_point) * scale).astype(np.float32)
+
+
+def dynamically_rounded(value):
+    """What a dynamic node reads of its data."""
+    low, high = min(value.min(initial=0), np.float32(0)), max(value.max(initial=0), np.float32(0))
+    scale = np.float32((high - low) / np.float32(255)) if high > low else np.float32(1)
+    zero_point = np.clip(np.rint(-low / scale), 0, 255)
+    codes = np.clip(np.rint(value / scale) + zero_point, 0, 255)
+    return ((codes - zero_point) * scale).astype(np.float32)
 
 
 def _evaluate(item, values, opsets):

@@ -26,6 +26,7 @@ class GraphContents:
         inputs: the graph's inputs in order, each with an example size for every axis.
         outputs: the graph's outputs in order.
         activations: the quantized values.
+        dynamic: names of the nodes whose data are quantized as they are read.
     """
 
     name: str
@@ -34,6 +35,7 @@ class GraphContents:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     activations: tuple[Activation, ...] = ()
+    dynamic: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,7 @@ def _graph(artifact: Artifact, record: GraphRecord) -> dict[str, Any]:
         "initializers": len(model.graph.initializer),
         "bindings": len(record.bindings),
         "activations": len(record.activations),
+        "dynamic": len(record.dynamic),
         "inputs": [port.model_dump(mode="json") for port in record.inputs],
         "outputs": [port.model_dump(mode="json", exclude={"example"}) for port in record.outputs],
     }

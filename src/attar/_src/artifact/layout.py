@@ -14,7 +14,7 @@ from attar._src.core.errors import ArtifactError, naming_section
 
 MAGIC = b"\x89ATR\r\n\x1a\n"
 END = b"ATTAR-END-OF-FIL"
-MAJOR, MINOR = 1, 2
+MAJOR, MINOR = 1, 3
 ALIGN = 64
 HEADER = struct.Struct("<8sHHI")
 FOOTER = struct.Struct("<QQQII16s16s")

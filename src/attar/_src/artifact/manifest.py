@@ -183,7 +183,7 @@ class Activation(Spec):
 
 
 class GraphRecord(Spec):
-    """A graph without its weights, and the bindings that restore them."""
+    """A graph without its weights, and the bindings that restore them; ``dynamic`` exists since version 1.3."""
 
     name: Name = "main"
     section: Index
@@ -192,6 +192,7 @@ class GraphRecord(Spec):
     inputs: Annotated[tuple[Port, ...], FailFast()]
     outputs: Annotated[tuple[Port, ...], FailFast()]
     activations: Annotated[tuple[Activation, ...], FailFast()] = ()
+    dynamic: Annotated[tuple[Name, ...], FailFast()] = ()
 
 
 class Fold(Spec):
@@ -233,8 +234,10 @@ class Manifest(Spec):
 def least_minor(manifest: Manifest) -> int:
     """Return the lowest minor version of the format that can express a manifest.
 
-    2 if scales are those of blocks, else 1 if a scale has a type, else 0.
+    3 if a graph has dynamic nodes, else 2 if scales are those of blocks, else 1 if a scale has a type, else 0.
     """
+    if any(graph.dynamic for graph in manifest.graphs):
+        return 3
     values = [record.value for record in manifest.tensors]
     inner = [value.values if isinstance(value, SparseValue) else value for value in values]
     if any(isinstance(getattr(value, "granularity", None), PerBlock) for value in inner):

@@ -33,7 +33,7 @@ class Artifact:
     Attributes:
         path: None if the file was opened from bytes.
         limits: limits the file was checked against.
-        version: version of the format, ``"1.0"``, ``"1.1"`` or ``"1.2"``.
+        version: version of the format, ``"1.0"`` to ``"1.3"``.
         sections: the bytes of every section.
         records: tensor records by name, aliases included.
     """
@@ -227,13 +227,17 @@ def _sources(binding: Binding) -> set[str]:
     return {part.tensor for part in bindings.parts_of(binding)}
 
 
+#: Minor version -> what it added.
+_SINCE = {1: "the dtype of a scale", 2: "a scale for each block", 3: "a dynamic node"}
+
+
 def _manifest(text: bytes, minor: int, limits: Limits) -> Manifest:
     """Parse the manifest of a file of format 1.``minor`` after checking every count against its limit."""
     found = jsontext.parse_json(text, values=limits.manifest_values)
     graphs = _items(found, "graphs")
     plain = ("sections", "tables", "tensors", "aliases", "graphs", "folds", "class_names")
     counts = {key: len(_items(found, key)) for key in plain}
-    for key in ("bindings", "inputs", "outputs", "activations"):
+    for key in ("bindings", "inputs", "outputs", "activations", "dynamic"):
         counts[key] = sum(len(_items(item, key)) for item in graphs)
     counts["parts"] = sum(len(_items(binding, "parts")) for item in graphs for binding in _items(item, "bindings"))
     for key, count in counts.items():
@@ -246,8 +250,7 @@ def _manifest(text: bytes, minor: int, limits: Limits) -> Manifest:
         raise ArtifactError(explain(error, where="")) from error
     if (least := least_minor(manifest)) > minor:
         needs, says = f"{layout.MAJOR}.{least}", f"{layout.MAJOR}.{minor}"
-        what = "a scale for each block" if least == 2 else "the dtype of a scale"
-        raise ArtifactError(f"{what} needs format {needs}; the header says {says}")
+        raise ArtifactError(f"{_SINCE[least]} needs format {needs}; the header says {says}")
     return manifest
 
 

@@ -147,5 +147,6 @@ def _graph(item: GraphContents, sections: _Sections) -> GraphRecord:
             activation.model_copy(update={"scale": float(str(np.float32(activation.scale)))})
             for activation in item.activations
         ),
+        dynamic=item.dynamic,
     )
     return record

@@ -60,7 +60,8 @@ def _facts(found: dict[str, Any]) -> list[str]:
     if found["bits_per_weight"] is not None:
         facts.append(f"{found['bits_per_weight']:.3f} bits per weight")
     values = sum(graph["activations"] for graph in found["graphs"])
-    counts = {"quantized value": values, "folded batch-norm": len(found["folds"])}
+    dynamic = sum(graph["dynamic"] for graph in found["graphs"])
+    counts = {"quantized value": values, "dynamic node": dynamic, "folded batch-norm": len(found["folds"])}
     counts["class name"] = len(found["class_names"])
     facts += [plural(count, name) for name, count in counts.items() if count]
     preprocessing = (found["preprocessing"] or {}).get("name")

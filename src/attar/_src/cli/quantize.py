@@ -59,8 +59,14 @@ def quantize_command(
     ] = None,
     bits: Annotated[int, typer.Option("--bits", "-b", min=2, max=8, help="Bits of a weight.")] = 4,
     activations: Annotated[
-        int | None,
-        typer.Option("--activations", "-a", min=2, max=8, help="Bits of an activation; floating point by default."),
+        str | None,
+        typer.Option(
+            "--activations",
+            "-a",
+            metavar="BITS|dynamic|auto",
+            help="Bits of an activation, 2 to 8; dynamic: linear layers quantize what they read at run time; auto: "
+            "the fastest of these and floating point on this machine. Floating point by default.",
+        ),
     ] = None,
     keep: Annotated[
         list[str] | None, typer.Option(metavar="GLOB", help="Layers in floating point; repeatable.")
@@ -181,7 +187,7 @@ def quantize_command(
         build.build_module(build.find_model(model), _arguments(arguments or []), weights),
         inputs,
         bits=bits,
-        activations=activations,
+        activations=_activations(activations),
         granularity=granularity,
         symmetric=not asymmetric,
         scales=scales,
@@ -250,6 +256,14 @@ def _usual_preprocessing(dataset: Dataset) -> Preprocessing | None:
             "none is for a module that takes raw examples"
         )
     return dataset.preprocessing
+
+
+def _activations(text: str | None) -> Any:
+    if text in (None, "dynamic", "auto"):
+        return text
+    if text not in map(str, range(2, 9)):
+        raise SpecError(f"--activations {text!r}: write the bits, 2 to 8, dynamic, or auto")
+    return int(text)
 
 
 def _arguments(pairs: list[str]) -> dict[str, Any]:

@@ -158,13 +158,29 @@ class IntegerKernel:
     flipped_by: str = ""  # attribute that moves them to the other axis of a matrix
     rank: int | None = None  # number of axes the weight must have, if fixed
     plain: Mapping[str, float] = field(default_factory=dict)  # attribute -> the one value the kernels support
+    dynamic: bool = False  # a kernel quantizes its data as it reads them
+
+    def refusal(self, onnx_type: str, attributes: Mapping[str, Any], rank: int) -> str:
+        """Return why no kernel takes a node of ``onnx_type`` with these attributes and a weight of ``rank`` axes."""
+        if not self.names:
+            return f"ONNX Runtime has no integer kernel for {onnx_type}"
+        if any(attributes.get(each, value) != value for each, value in self.plain.items()):
+            return f"integer kernels know no factors and no transposed input of {onnx_type}"
+        return "its weight is no matrix" if self.rank not in (None, rank) else ""
+
+    def axis(self, attributes: Mapping[str, Any]) -> int:
+        """Return the axis of the output channels in the weight of a node with these attributes."""
+        return 1 - self.output_axis if attributes.get(self.flipped_by, 0) else self.output_axis
 
 
+_DYNAMIC = "MatMulInteger MatMulIntegerToFloat DynamicQuantizeMatMul"
 INTEGER_KERNELS: Mapping[str, IntegerKernel] = {
     "Conv": IntegerKernel("QLinearConv ConvInteger", output_axis=0),
     "ConvTranspose": IntegerKernel(),
-    "Gemm": IntegerKernel("QGemm", flipped_by="transB", plain={"transA": 0, "alpha": 1.0, "beta": 1.0}),
-    "MatMul": IntegerKernel("QLinearMatMul MatMulInteger MatMulIntegerToFloat DynamicQuantizeMatMul", rank=2),
+    "Gemm": IntegerKernel(
+        "QGemm " + _DYNAMIC, flipped_by="transB", plain={"transA": 0, "alpha": 1.0, "beta": 1.0}, dynamic=True
+    ),
+    "MatMul": IntegerKernel("QLinearMatMul " + _DYNAMIC, rank=2, dynamic=True),
     "LSTM": IntegerKernel("DynamicQuantizeLSTM"),
     "Attention": IntegerKernel("QAttention"),
 }

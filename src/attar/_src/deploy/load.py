@@ -68,7 +68,10 @@ def load(path: str | Path, into: nn.Module, *, limits: Limits | None = None) -> 
     _check(artifact, traced, untouched)
     # Rounding a value moved from a rounded one again changes nothing, so all values are marked as rounded.
     activations = {activation.value: activation for activation in record.activations}
-    compressed = CompressedModel({MAIN: CompressedGraph(traced, activations, frozenset(activations))}, tensors)
+    deployed = traced.deployed_as() if record.dynamic else {}
+    dynamic = frozenset(name for name, products in deployed.items() if not {*products}.isdisjoint(record.dynamic))
+    graph = CompressedGraph(traced, activations, frozenset(activations), dynamic)
+    compressed = CompressedModel({MAIN: graph}, tensors)
     _refuse_computed(into, traced, artifact)
     _fill(into, artifact, traced)
     if given is not into and isinstance(given, nn.Module):

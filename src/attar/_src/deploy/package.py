@@ -117,10 +117,11 @@ def package(
             *(unjudged if given else ()),
             *_over_budget(size["bits_per_weight"], budget),
         ],
-        "notes": {**notes, **({"labels": unjudged[0]} if unjudged and not given else {})},
+        "notes": {**notes, **({"labels": unjudged[0]} if unjudged and not given else {}), **_widened(compressed)},
         "batch_norms_folded": {name: into for each in foldings for name, into in each.folded.items()},
         "batch_norms_kept": {name: why for each in foldings for name, why in each.kept.items()},
         "quantized_activations": sum(len(graph.activations) for graph in compressed.graphs.values()),
+        "dynamic_layers": sum(len(graph.dynamic) for graph in compressed.graphs.values()),
     }
     for each in report["warnings"]:
         warnings.warn(f"{path.name}: {each}", AttarWarning, stacklevel=2)
@@ -150,7 +151,7 @@ def _compare(
     some = parity_inputs(inputs, of.traced.graph, cut=of.traced.any_batch)
     parity = compare_outputs(session, simulated, some.batches, "decoding and comparing")
     where = f"{path}, graph {graph!r}" if len(compressed.graphs) > 1 else str(path)
-    parity.check(where, integers=bool(of.activations))
+    parity.check(where, integers=bool(of.activations or of.dynamic))
     if floating is None:
         floating = Floating("the floating-point module", of.traced.graph)
         examples = examples or ComparedExamples(inputs)
@@ -176,6 +177,16 @@ def _loss(compressed: CompressedModel, graph: str, fidelity: Fidelity, data: Cal
     inputs = inputs_by_graph(compressed, data)[graph]
     causes = find_causes(compressed, graph, inputs, names.index(worst)).sentence()
     return f"{said}; {causes}" if causes else said
+
+
+def _widened(compressed: CompressedModel) -> dict[str, str]:
+    """Return the note on channels that got a wider step for exact sums in 16 bits, if there are any."""
+    if not compressed.widened:
+        return {}
+    channels, layers = sum(compressed.widened.values()), len(compressed.widened)
+    where = f"{channels} output channels of {layers} {'layers' if layers > 1 else 'layer'}"
+    why = "so that fast integer kernels are exact on every processor"
+    return {"exact sums": f"weights of {where} got a wider step or less large neighbours, {why}"}
 
 
 def _over_budget(bits_per_weight: float, budget: float | None) -> list[str]:

@@ -35,12 +35,16 @@ class Latency:
 Times = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
 
-def interleave(runs: Sequence[Callable[[], object]], *, rounds: int | None = None) -> list[Latency]:
+def interleave(
+    runs: Sequence[Callable[[], object]], *, rounds: int | None = None, seconds: float = _SECONDS
+) -> list[Latency]:
     """Return the figures of :func:`time_in_turns`."""
-    return summarize(time_in_turns(runs, rounds=rounds))
+    return summarize(time_in_turns(runs, rounds=rounds, seconds=seconds))
 
 
-def time_in_turns(runs: Sequence[Callable[[], object]], *, rounds: int | None = None) -> Times:
+def time_in_turns(
+    runs: Sequence[Callable[[], object]], *, rounds: int | None = None, seconds: float = _SECONDS
+) -> Times:
     """Time several models: in each round every model has a turn, in random order, and runs twice in it.
 
     The second run is timed. In the first a model fetches its weights into the caches and wakes its threads, which it
@@ -48,7 +52,8 @@ def time_in_turns(runs: Sequence[Callable[[], object]], *, rounds: int | None = 
 
     Args:
         runs: each runs one model once.
-        rounds: number of rounds; None for about five seconds, 20 to 2000 rounds.
+        rounds: number of rounds; None for about ``seconds``, 20 to 2000 rounds.
+        seconds: that the rounds should take together.
 
     Returns:
         Milliseconds, ``(rounds, models)``.
@@ -61,7 +66,7 @@ def time_in_turns(runs: Sequence[Callable[[], object]], *, rounds: int | None = 
             run()
     if rounds is None:
         each = 2 * (time.perf_counter() - started) / _WARM_UP
-        rounds = int(np.clip(_SECONDS / max(each, 1e-9), 20, 2000))
+        rounds = int(np.clip(seconds / max(each, 1e-9), 20, 2000))
     # No model should always follow the same one.
     order = np.random.default_rng(0)
     times = np.empty((rounds, len(runs)))

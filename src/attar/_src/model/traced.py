@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from attar._src.artifact.manifest import Binding, Fold, Part, Port
 from attar._src.model.fold import Folding
 from attar._src.model.operators import operator_of
 from attar._src.model.programs import copy_graph, set_tensor, state_of
+from attar._src.model.weights import find_weights
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,26 @@ class TracedModel:
                 found[captured] = node.name
         return found
 
+    def deployed_as(self) -> dict[str, tuple[str, ...]]:
+        """Return node of the graph that multiplies data by weights -> the names of the ONNX nodes that do so.
+
+        A linear layer is one ``MatMul`` (and an ``Add`` behind it); an LSTM of two layers is two nodes. A node is
+        missing if its products are others in ONNX.
+        """
+        nodes = {node.name: node for node in self.graph.graph.nodes}
+        order = {name: place for place, name in enumerate(nodes)}
+        reads = _readers_of_tensors(self.model.graph, self.bindings)
+        found: dict[str, dict[str, None]] = defaultdict(dict)
+        for name, weight in find_weights(self.graph).items():
+            readers = sorted({*weight.readers}, key=order.__getitem__)
+            for types in {operator_of(nodes[reader]).onnx for reader in readers}:
+                of = [reader for reader in readers if operator_of(nodes[reader]).onnx == types]
+                products = [node.name for node in reads[name] if node.op_type in types.split()]
+                # The export keeps the order of nodes.
+                for reader, product in zip(of, products, strict=True) if len(of) == len(products) else ():
+                    found[reader][product] = None
+        return {reader: tuple(products) for reader, products in found.items()}
+
     def fits(self, state: Mapping[str, torch.Tensor]) -> bool:
         """Whether the graph is the same on ``state``: no baked tensor differs."""
         return all(torch.equal(tensor, state[name]) for name, tensor in self.baked.items())
@@ -112,3 +134,19 @@ class TracedModel:
         for name in state_of(graph).keys() & state.keys():
             set_tensor(graph, name, state[name])
         return replace(self, graph=graph, folding=folding)
+
+
+def _readers_of_tensors(graph: onnx.GraphProto, bindings: Iterable[Binding]) -> dict[str, list[onnx.NodeProto]]:
+    """Return tensor -> the nodes that read it beside data, also behind nodes that read no data."""
+    made = {each.to: {part.tensor for part in each.parts} or {each.to} for each in bindings}
+    made |= {tensor.name: set() for tensor in graph.initializer}
+    reads: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in graph.node:
+        inputs = [name for name in node.input if name]
+        tensors = set[str]().union(*(made.get(name, ()) for name in inputs))
+        if inputs and all(name in made for name in inputs):
+            made |= dict.fromkeys(node.output, tensors)
+        else:
+            for tensor in tensors:
+                reads[tensor].append(node)
+    return reads

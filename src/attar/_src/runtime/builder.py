@@ -79,6 +79,10 @@ class Builder:
         self._nodes.append(onnx.helper.make_node(op, inputs, [output], name=self.fresh(f"{op}_{output}"), **attributes))
         return output
 
+    def add(self, node: onnx.NodeProto) -> None:
+        """Add a node of unused output names."""
+        self._nodes.append(node)
+
     def copy(self, node: onnx.NodeProto, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         """Add a node of the source with other inputs and outputs."""
         twin = onnx.NodeProto()

@@ -1,6 +1,6 @@
 """Lower a graph of a file to a standard ONNX model that runs in integers where the file allows it.
 
-Six rules, none of which changes the function:
+Seven rules, none of which changes the function:
 
 1. A quantized value becomes a QuantizeLinear to uint8 (signed codes are shifted by 128, which is the same grid), a Clip
    of the codes if the grid is narrower than the type, and one DequantizeLinear for all readers.
@@ -14,6 +14,8 @@ Six rules, none of which changes the function:
    lets ONNX Runtime run its direct kernel instead of copying every window (``runtime/fours.py``).
 6. Nothing else may become an integer product. ONNX Runtime quantizes weights and biases between DequantizeLinear and
    QuantizeLinear on its own (WeightBiasQuantization), so an operator is inserted in between.
+7. A dynamic node reads codes of DynamicQuantizeLinear: a MatMulInteger of uint8 by int8, times both scales, plus the
+   bias. ONNX Runtime fuses that into one kernel, or two where several nodes read one value.
 
 Everything else is dequantized once, here.
 """
@@ -30,16 +32,24 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from attar._src.artifact.manifest import Activation
+from attar._src.artifact.manifest import GraphRecord
 from attar._src.artifact.reader import Artifact
 from attar._src.core.errors import ArtifactError
 from attar._src.core.operators import INTEGER_KERNELS, onnx_types
-from attar._src.runtime.accumulator import accumulator_of
+from attar._src.runtime.accumulator import accumulator_of, may_saturate
 from attar._src.runtime.builder import Builder, node_attributes
+from attar._src.runtime.dynamic_product import (
+    ANY_CODES,
+    DynamicCodes,
+    WeightCodes,
+    dynamic_product,
+    quantize_as_read,
+    weight_codes,
+)
 from attar._src.runtime.fours import Fours, missing_channels, with_channels
 from attar._src.runtime.grid import FILLS, PASSED, CodedValue, Grid, data_inputs, grid_of_move, plan_grids
 from attar._src.runtime.rewrite import rewrite
-from attar._src.runtime.weights import Weights
+from attar._src.runtime.weights import Int8Weight, Weights
 
 _PRODUCTS = onnx_types(lambda operator: operator.kind in ("layer", "product"))
 _SUMS = onnx_types(lambda operator: operator.sums)
@@ -66,12 +76,14 @@ class Lowered:
         weights: these weights by name.
         layers: node of the model that reads a weight of two axes or more -> its placement.
         dequantized: compressed tensor of the file -> why it was converted to float32.
+        saturating: nodes whose pairs of products may pass 16 bits, where fast kernels of some processors saturate.
     """
 
     bare: onnx.ModelProto
     weights: Mapping[str, NDArray[Any]]
     layers: Mapping[str, Placement]
     dequantized: Mapping[str, str]
+    saturating: frozenset[str]
 
     @cached_property
     def model(self) -> onnx.ModelProto:
@@ -103,11 +115,15 @@ def lower(
     threads: int = 1,
     model: onnx.ModelProto | None = None,
     floating: bool = False,
+    shared: bool = True,
 ) -> Lowered:
     """Lower a graph of a file to a standard ONNX model with weights, in integers where possible.
 
     Tensors are decoded on up to ``threads`` cores. ``model``: the graph, where it is parsed already. ``floating``:
     dequantize all weights and round no activation, the same network in float32.
+
+    ``shared``: whether nodes that multiply by one weight read one copy of its codes. Where ONNX Runtime converts int8
+    to uint8, for exact kernels, it fails on shared ones.
 
     Raises:
         UnknownName: there is no such graph.
@@ -115,29 +131,34 @@ def lower(
     """
     record = artifact.graph_record(graph)
     model = model or artifact.graph(graph)
-    activations = () if floating else record.activations
-    return _Lowering(model, activations, Weights(artifact, graph, threads=threads)).run()
+    if floating:
+        record = record.model_copy(update={"activations": (), "dynamic": ()})
+    return _Lowering(model, record, Weights(artifact, graph, threads=threads), shared=shared).run()
 
 
 class _Lowering:
     """One pass over the nodes, in order."""
 
-    def __init__(self, model: onnx.ModelProto, activations: tuple[Activation, ...], weights: Weights) -> None:
-        self.weights = weights
-        grids = {activation.value: Grid.of(activation) for activation in activations}
+    def __init__(self, model: onnx.ModelProto, record: GraphRecord, weights: Weights, shared: bool) -> None:
+        self.weights, self.shared = weights, shared
+        self.dynamic = frozenset(record.dynamic)
+        grids = {activation.value: Grid.of(activation) for activation in record.activations}
         self.graph = (source := rewrite(model, weights.shapes, grids)).graph
         self.build = Builder(source, reserved=weights.shapes)
         self.grids, self.absorbed = plan_grids(self.graph, grids, self.build.constant)
         self.outputs = {value.name for value in self.graph.output}
         self.summed = _summed(self.graph, self.grids)
         self.codes: dict[str, CodedValue] = {}
+        self.read_codes: dict[str, DynamicCodes] = {}
         self.reals: dict[str, str] = {}
         self.unfused: dict[str, str] = {}
         self.dense: set[str] = set()
         self.int8s: dict[str, str] = {}
         self.fours = Fours(self.build, self.codes)
+        self.weight_codes: dict[tuple[str, int], WeightCodes] = {}
         self.layers: dict[str, Placement] = {}
         self.dequantized: dict[str, str] = {}
+        self.saturating: set[str] = set()
 
     def run(self) -> Lowered:
         for value in self.graph.input:
@@ -149,11 +170,14 @@ class _Lowering:
                 continue
             elif (grid := grid_of_move(node, self.codes, self.build.constant)) is not None:
                 self.move(node, grid)
+            elif node.name in self.dynamic:
+                self.read_dynamically(node)
             else:
                 self.plain(node)
             for value in node.output:
                 self.quantize(value)
-        return Lowered(self.build.finish(), self.build.weights, self.layers, self.dequantized)
+        bare = self.build.finish()
+        return Lowered(bare, self.build.weights, self.layers, self.dequantized, frozenset(self.saturating))
 
     def quantize(self, value: str) -> None:
         """Quantize a value if it has a grid, and record its codes."""
@@ -216,20 +240,10 @@ class _Lowering:
     def integer_form(self, node: onnx.NodeProto) -> list[str] | str:
         """Return the inputs of a product for an integer kernel, or the reason why none can run it."""
         data, name, *rest = node.input
-        attributes = node_attributes(node)
-        if name not in self.weights:
-            return "its weight is the first factor, integer kernels want it second"
-        kernel = INTEGER_KERNELS[node.op_type]
-        if not kernel.names:
-            return f"ONNX Runtime has no integer kernel for {node.op_type}"
-        if any(attributes.get(each, value) != value for each, value in kernel.plain.items()):
-            return f"integer kernels know no factors and no transposed input of {node.op_type}"
-        if kernel.rank not in (None, len(self.weights.shapes[name])):
-            return "its weight is no matrix"
-        axis = 1 - kernel.output_axis if attributes.get(kernel.flipped_by, 0) else kernel.output_axis
-        weight = self.weights.int8(name, axis)
+        weight = self.integer_weight(node)
         if isinstance(weight, str):
             return weight
+        axis = INTEGER_KERNELS[node.op_type].axis(node_attributes(node))
         if data not in self.codes:
             return f"its input {data!r} is not quantized"
         if node.op_type in _WRITE_CODES and (node.output[0] not in self.grids or node.output[0] in self.outputs):
@@ -242,13 +256,46 @@ class _Lowering:
         found = accumulator_of(weight, self.codes[data].grid, axis, bias)
         if isinstance(found, str):
             return found
+        if may_saturate(weight, self.codes[data].grid, axis, node_attributes(node).get("group", 1)):
+            self.saturating.add(node.name)
         more = missing_channels(weight.codes.shape, node_attributes(node).get("group", 1))
-        if name not in self.int8s:
+        if not (self.shared and name in self.int8s):
             self.int8s[name] = self.scaled(name, with_channels(weight.codes, more), weight.scale, weight.axis)
         inputs = [self.fours.widened(data, more, weight.codes.ndim) if more else data, self.int8s[name]]
         if found.bias is not None:
             inputs.append(self.scaled(rest[0], found.bias, found.step, None if weight.axis is None else 0))
         return inputs
+
+    def integer_weight(self, node: onnx.NodeProto) -> Int8Weight | str:
+        """Return the weight of a product as integer kernels read it, or the reason why none can."""
+        name, attributes, kernel = node.input[1], node_attributes(node), INTEGER_KERNELS[node.op_type]
+        if name not in self.weights:
+            return "its weight is the first factor, integer kernels want it second"
+        refusal = kernel.refusal(node.op_type, attributes, len(self.weights.shapes[name]))
+        return refusal or self.weights.int8(name, kernel.axis(attributes))
+
+    def read_dynamically(self, node: onnx.NodeProto) -> None:
+        """Run a dynamic node in integers, or on the real numbers of the codes that it reads."""
+        if node.op_type not in _PRODUCTS:
+            raise ArtifactError(f"{node.name!r}: this version runs no dynamic {node.op_type}", section="graph")
+        data, name, *rest = node.input
+        codes = self.read_codes.get(data)
+        if codes is None:
+            codes = self.read_codes[data] = quantize_as_read(self.build, self.real(data), data)
+        weight = self.integer_weight(node)
+        axis = INTEGER_KERNELS[node.op_type].axis(node_attributes(node))
+        if not isinstance(weight, str) and isinstance(found := accumulator_of(weight, ANY_CODES, axis, None), str):
+            weight = found
+        if name in self.weights:
+            self.layers[node.name] = Placement(self.weights.parts(name), weight if isinstance(weight, str) else "")
+        if isinstance(weight, str):
+            real = self.keep_unfused(codes.real(self.build, data))
+            self.build.copy(node, [real, *(self.real(each, weight) for each in (name, *rest))], node.output)
+            return
+        if not (self.shared and (name, axis) in self.weight_codes):
+            self.weight_codes[name, axis] = weight_codes(self.build, name, weight, axis)
+        bias = self.real(rest[0]) if rest and rest[0] else None
+        dynamic_product(self.build, node, codes, self.weight_codes[name, axis], bias)
 
     def scaled(self, name: str, codes: NDArray[Any], scale: NDArray[np.float32], axis: int | None) -> str:
         """Return the DequantizeLinear of constant codes, with scales along ``axis`` or a single one."""

@@ -21,7 +21,7 @@ from attar._src.core.fields import main_output_name
 from attar._src.core.operators import INTEGER_KERNELS
 from attar._src.core.scheme import Shape
 from attar._src.core.tensors import DTYPES
-from attar._src.runtime.engine import Engine, kernels
+from attar._src.runtime.engine import Engine, kernels, saturates
 from attar._src.runtime.isolated import Bounds, IsolatedGraph
 from attar._src.runtime.lower import lower
 from attar._src.runtime.preprocess import preprocess
@@ -116,10 +116,13 @@ class Session:
             return
         self._graph_of_file = self.artifact.checked_graph(graph)
         lowered = lower(self.artifact, graph, threads=threads or 1, model=self._graph_of_file.model)
+        exact = bool(lowered.saturating) and saturates()
+        if exact:
+            lowered = lower(self.artifact, graph, threads=threads or 1, shared=False)
         self.dequantized = lowered.dequantized
         self._needs_elements = any(node.op_type in NEED_ELEMENTS for node in lowered.bare.graph.node)
         bare = lowered.bare.SerializeToString()
-        self._run = Engine(bare, weights=lowered.weights, threads=threads, exact=True).run
+        self._run = Engine(bare, weights=lowered.weights, threads=threads, exact=exact).run
 
     @property
     def main_output(self) -> str:

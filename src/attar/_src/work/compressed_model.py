@@ -22,6 +22,7 @@ from attar._src.model.programs import copy_graph, set_tensor, wrap
 from attar._src.model.traced import TracedModel
 from attar._src.model.weights import Weight, find_weights
 from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.dynamic_rounding import round_inputs
 
 #: What the graph of a model is called that has one.
 MAIN = "main"
@@ -46,6 +47,7 @@ class CompressedGraph:
         traced: the module, or one of its methods, as a graph; never changed.
         activations: quantized values of the graph by name, in graph order.
         rounded: those among them where the simulation rounds (the rest are moved copies of these).
+        dynamic: nodes of the graph that quantize their data as they read them.
         floating: values that stay in floating point by request, by name in the graph that the file will have.
         folded_later: if batch-norms of ``traced`` are folded after a later training: the folded graph, whose sites are
             those that the file will have.
@@ -54,6 +56,7 @@ class CompressedGraph:
     traced: TracedModel
     activations: Mapping[str, Activation] = field(default_factory=dict)
     rounded: frozenset[str] = frozenset()
+    dynamic: frozenset[str] = frozenset()
     floating: frozenset[str] = frozenset()
     folded_later: TracedModel | None = None
 
@@ -67,8 +70,10 @@ class CompressedGraph:
     def contents(self, name: str) -> GraphContents:
         """Return what goes into the file under ``name``."""
         traced = self.traced
-        activations = tuple(self.activations.values())
-        return GraphContents(name, traced.model, traced.bindings, traced.inputs, traced.outputs, activations)
+        activations, deployed = tuple(self.activations.values()), traced.deployed_as() if self.dynamic else {}
+        layers = [node.name for node in traced.graph.graph.nodes if node.name in self.dynamic]
+        dynamic = tuple(node for layer in layers for node in deployed[layer])
+        return GraphContents(name, traced.model, traced.bindings, traced.inputs, traced.outputs, activations, dynamic)
 
 
 @dataclass(frozen=True)
@@ -80,12 +85,14 @@ class CompressedModel:
         tensors: compressed tensors by state name; a name that is missing is stored as it is.
         record: what each stage did, in order; it travels in the file.
         warnings: sentences for the user, each with the nearest fix; packaging prints and reports them first.
+        widened: weight -> channels that got a wider step, so that pairs of products fit 16 bits.
     """
 
     graphs: Mapping[str, CompressedGraph]
     tensors: Mapping[str, CompressedTensor] = field(default_factory=dict)
     record: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
+    widened: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, traced: TracedModel | Mapping[str, TracedModel], **fields: Any) -> CompressedModel:
@@ -169,6 +176,7 @@ class CompressedModel:
             tensor = self.tensors.get(name) or _dense(value)
             set_tensor(simulated, name, torch.from_numpy(np.array(tensor.dense())))
         wrap(simulated, {name: Round(grid) for name, grid in of.activations.items() if name in of.rounded}, "site_")
+        round_inputs(simulated, of.dynamic, "dynamic_")
         return _compute_in(simulated, dtype)
 
     def stored(self) -> dict[str, CompressedTensor]:

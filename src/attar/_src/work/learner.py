@@ -234,7 +234,11 @@ class Learner:
         kept = frozenset[str]().union(*(constraint.floating for constraint in self.constraints))
         deployed = traced if fold else self.traced
         floating = frozenset(name for name, captured in deployed.origins.items() if captured in kept)
-        graphs = {MAIN: CompressedGraph(traced, activations, rounded, floating, None if fold else self.traced)}
+        graphs = {
+            MAIN: CompressedGraph(
+                traced, activations, rounded, floating=floating, folded_later=None if fold else self.traced
+            )
+        }
         warnings = (*traced.warnings, *self.warnings)
         piece = CompressedModel(graphs, tensors, tuple(self.record), tuple(dict.fromkeys(warnings)))
         for constraint in self.constraints:

@@ -15,7 +15,7 @@ from attar._src.artifact.bindings import Bound
 from attar._src.artifact.graph import protobuf, sizes
 from attar._src.artifact.graph.emptiness import EmptyAxis
 from attar._src.artifact.graph.guards import Sized, elements
-from attar._src.artifact.graph.operators import MAX_IR, MAX_OPSET, MIN_IR, MIN_OPSET, TYPES
+from attar._src.artifact.graph.operators import DYNAMIC, MAX_IR, MAX_OPSET, MIN_IR, MIN_OPSET, TYPES
 from attar._src.artifact.graph.strip import ELEMENT_TYPES, port_info
 from attar._src.artifact.graph.values import SMALL_VALUE
 from attar._src.artifact.limits import Limits
@@ -91,6 +91,7 @@ def check_graph(
     made = {name: sized for name, sized in known.items() if name not in sources}
     _check_outputs(record.outputs, made, symbols)
     _check_activations(record, made | {port.name: known[port.name] for port in record.inputs})
+    _check_dynamic(record, graph.node, known)
     return CheckedGraph(model, sources, known)
 
 
@@ -168,3 +169,17 @@ def _check_activations(record: GraphRecord, values: Mapping[str, Sized]) -> None
                 raise ArtifactError(f"the scale {activation.scale} is not a positive normal float32")
             if not low <= zero_point <= high:
                 raise ArtifactError(f"the zero point {zero_point} is outside {low}..{high}")
+
+
+def _check_dynamic(record: GraphRecord, nodes: Sequence[onnx.NodeProto], values: Mapping[str, Sized]) -> None:
+    named = Counter(node.name for node in nodes)
+    known = {node.name: node for node in nodes}
+    for name, count in Counter(record.dynamic).items():
+        with naming_section(f"graph {record.name}, dynamic node {name!r}"):
+            if count > 1 or named[name] != 1:
+                raise ArtifactError("it is not the name of one node, or appears twice")
+            node = known[name]
+            if node.op_type not in DYNAMIC:
+                raise ArtifactError(f"{node.op_type} is not {', '.join(sorted(DYNAMIC))}")
+            if values[node.input[0]].type != onnx.TensorProto.FLOAT:
+                raise ArtifactError("only float32 values can be quantized")

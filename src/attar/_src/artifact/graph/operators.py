@@ -38,6 +38,8 @@ _OPERATORS = """
     ReverseSequence ScatterElements ScatterND Shape Size Slice Split Squeeze Tile Transpose Trilu Unsqueeze"""
 #: Operators of the standard domain that a graph may hold.
 OPERATORS = frozenset(_OPERATORS.split())
+#: Those that may quantize their data as they read it.
+DYNAMIC = frozenset({"Gemm", "MatMul", "LSTM", "GRU"})
 
 _NAMES = "float float16 bfloat16 double int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool"
 #: ONNX element types a graph may compute with: number -> name.

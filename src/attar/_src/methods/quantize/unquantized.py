@@ -8,10 +8,12 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import torch
+from torch import fx
 
 from attar._src.core.format_bytes import format_bytes
 from attar._src.core.tensors import Codebook, CompressedTensor, Dense, Quantized
-from attar._src.model.operators import kind_of
+from attar._src.methods.quantize.dynamic_layers import dynamic_layers
+from attar._src.model.operators import data_of, kind_of
 from attar._src.model.sites import Site, find_sites
 from attar._src.model.weights import find_weights
 from attar._src.work.compressed_model import CompressedGraph, CompressedModel
@@ -159,9 +161,13 @@ def _sites(
 
 def _values(graph: CompressedGraph, tensors: Mapping[str, CompressedTensor]) -> dict[str, str]:
     """Return value -> why it is not quantized, for inputs and outputs of quantized layers."""
+    nodes = list(graph.traced.graph.graph.nodes)
+    inside = [node.name for node in nodes if kind_of(node) == "attention"]
+    attention = dict.fromkeys(inside, "attention's own products stay in floating point")
+    if graph.dynamic and not graph.activations:
+        return _not_dynamic(graph, tensors) | attention
     if not graph.activations:
         return {}
-    nodes = list(graph.traced.graph.graph.nodes)
     everywhere = frozenset(node.name for node in nodes)
     placed = {name for site in integer_sites(graph, tensors) for name in site.sources}
     wanted = {name for site in _sites(graph, tensors, everywhere) for name in site.sources}
@@ -174,5 +180,23 @@ def _values(graph: CompressedGraph, tensors: Mapping[str, CompressedTensor]) -> 
                 left[name] = "the deployed graph has no place for its grid"
             elif name not in graph.activations:
                 left[name] = "no stage quantized it"
-    inside = [node.name for node in nodes if kind_of(node) == "attention"]
-    return left | dict.fromkeys(inside, "attention's own products stay in floating point")
+    read = _read_dynamically(graph)
+    return {name: why for name, why in left.items() if name not in read} | attention
+
+
+def _read_dynamically(graph: CompressedGraph) -> set[str]:
+    """Return the values that no layer reads but dynamic ones and operators that are no products."""
+    weights = find_weights(graph.traced.graph).values()
+    others = {reader for each in weights for reader in each.readers} - graph.dynamic
+    nodes = {node.name: node for node in graph.traced.graph.graph.nodes}
+    read = {data.name for name in graph.dynamic if isinstance(data := data_of(nodes[name])[0], fx.Node)}
+    return read - {data.name for name in others for data in data_of(nodes[name]) if isinstance(data, fx.Node)}
+
+
+def _not_dynamic(graph: CompressedGraph, tensors: Mapping[str, CompressedTensor]) -> dict[str, str]:
+    """Return value -> why a layer that reads it does not quantize it, in a graph of dynamic layers."""
+    nodes, left = {node.name: node for node in graph.traced.graph.graph.nodes}, {}
+    for name, why in dynamic_layers(graph, tensors).items():
+        if name not in graph.dynamic and isinstance(data := data_of(nodes[name])[0], fx.Node):
+            left[data.name] = why or ("kept by request" if data.name in graph.floating else "no stage quantized it")
+    return left

@@ -15,7 +15,8 @@ from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import SpecError, UnknownName, prefixed_errors
 from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.core.tensors import CompressedTensor
-from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
+from attar._src.methods.quantize.dynamic_layers import make_dynamic, readers_of
+from attar._src.methods.quantize.field_types import ActivationChoice, GranularityChoice, GridBits
 from attar._src.methods.quantize.integer_layers import fit_integer_layers
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
 from attar._src.methods.quantize.ptq.calibration import site_grids, site_requests
@@ -28,12 +29,17 @@ from attar._src.methods.quantize.unquantized import integer_sites
 from attar._src.model.collect import Clip, Request, collect
 from attar._src.model.sites import Site
 from attar._src.model.statistics import Statistic
-from attar._src.model.weights import Weight
+from attar._src.model.weights import Weight, find_weights
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedGraph, CompressedModel, inputs_by_graph
 from attar._src.work.context import Context, Trial
 from attar._src.work.floating_values import floating_values, layer_reading
 from attar._src.work.stage import Stage
+
+_NOTHING_DYNAMIC = (
+    "no layer can quantize what it reads at run time: activations='dynamic' is for linear layers and products with a "
+    "weight on a symmetric grid with one scale for each output channel; use activations=8, or None"
+)
 
 
 @dataclass
@@ -76,7 +82,9 @@ class PostTrainingQuantize(Stage):
 
     Attributes:
         bits: bits of a weight.
-        activations: bits of an activation, or None to leave activations in floating point.
+        activations: bits of an activation, whose grids are calibrated; ``dynamic``: linear layers and products with a
+            weight quantize what they read, to 8 bits at run time, other layers read floating point; or None to leave
+            activations in floating point.
         symmetric: whether weights have no zero point, as integer kernels need.
         granularity: which weights share a scale: ``channel`` (or None; one scale for each index of the output axis),
             ``tensor``, ``group:SIZE``, ``bucket:SIZE``, or a granularity of ``core.scheme``.
@@ -94,7 +102,7 @@ class PostTrainingQuantize(Stage):
 
     stage: Literal["quantize"] = "quantize"
     bits: GridBits = 4
-    activations: GridBits | None = None
+    activations: ActivationChoice = None
     symmetric: bool = True
     granularity: GranularityChoice = None
     scales: str = "absmax"
@@ -150,10 +158,14 @@ class PostTrainingQuantize(Stage):
         seen = {name: self._solve(model, name, inputs[name], state, bits, solved) for name in model.graphs}
         tensors, graphs = {**model.tensors, **solved}, dict(model.graphs)
         warnings = [*fixed, *(each for found in seen.values() for each in found.warnings)]
-        if self.activations is not None:
-            for name in graphs:
+        for name in graphs if self.activations is not None else ():
+            if self.activations == "dynamic":
+                graphs[name] = self._dynamic(graphs[name], bits, tensors)
+            else:
                 graphs[name], more = self._calibrate(model, name, inputs[name], bits, tensors, seen[name])
                 warnings += more
+        if self.activations == "dynamic" and not any(graph.dynamic for graph in graphs.values()):
+            warnings.append(_NOTHING_DYNAMIC)
         examples = sum(each.examples for each in inputs.values())
         record: dict[str, Any] = self.describe() | {"bits": self.bits, "calibration_examples": examples}
         every = tuple(dict.fromkeys((*model.warnings, *warnings)))
@@ -163,7 +175,7 @@ class PostTrainingQuantize(Stage):
         self, model: CompressedModel, inputs: Mapping[str, CalibrationInputs]
     ) -> tuple[CompressedModel, list[str]]:
         """Return the model with floating values where calibration tells no range, and warnings about them."""
-        if self.activations is None:
+        if not isinstance(self.activations, int):
             return model, []
         graphs, warnings = dict(model.graphs), []
         for name, each in graphs.items():
@@ -193,7 +205,7 @@ class PostTrainingQuantize(Stage):
         readers = model.readers()
         own = {key: width for key, width in bits.items() if readers[key][0] == name}
         means = mean_requests(program, own, model.shared()) if self.correct_bias else {}
-        sites = integer_sites(graph, model.tensors, bits) if self.activations is not None else ()
+        sites = integer_sites(graph, model.tensors, bits) if isinstance(self.activations, int) else ()
         wanted: dict[Any, tuple[Request, ...]] = {**self._input_requests(model, program, own), **means}
         wanted |= site_requests(sites, OBSERVERS[self.observer])
         wanted |= source_requests(sites)
@@ -229,7 +241,7 @@ class PostTrainingQuantize(Stage):
 
         A stage of some ``layers`` leaves the grids of sites that none of these reads or writes as they are.
         """
-        assert self.activations is not None
+        assert isinstance(self.activations, int)
         graph, program, observer = model.graphs[name], model.unrounded(name), OBSERVERS[self.observer]
         quantized = integer_sites(graph, tensors)
         touched = quantized if self.layers == ("*",) else integer_sites(graph, {}, bits)
@@ -252,7 +264,24 @@ class PostTrainingQuantize(Stage):
         channels = channel_reaches(program, inputs.batches)
         spans = {site: grids[site.sources[0]] for site in sites}
         warnings = range_warnings(spans, seen, observed.clips, layers, channels)
-        return replace(graph, activations=ordered, rounded=rounded | (graph.rounded & kept.keys())), warnings
+        rounded |= graph.rounded & kept.keys()
+        dynamic = graph.dynamic - self._touched(graph, bits)
+        return replace(graph, activations=ordered, rounded=rounded, dynamic=dynamic), warnings
+
+    def _dynamic(
+        self, graph: CompressedGraph, bits: Mapping[str, int], tensors: Mapping[str, CompressedTensor]
+    ) -> CompressedGraph:
+        """Return a graph whose quantized layers are dynamic, those that can be and read no value with a grid.
+
+        A stage of some ``layers`` leaves the grids of earlier stages as they are.
+        """
+        if self.layers == ("*",):
+            graph = replace(graph, activations={}, rounded=frozenset())
+        return make_dynamic(graph, tensors, self._touched(graph, bits))
+
+    def _touched(self, graph: CompressedGraph, bits: Mapping[str, int]) -> set[str]:
+        """Return the nodes that read what this stage quantizes; all that read a weight if it is for all layers."""
+        return readers_of(graph, find_weights(graph.traced.graph) if self.layers == ("*",) else bits)
 
     def _input_requests(
         self, model: CompressedModel, graph: fx.GraphModule, names: Iterable[str]
