@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attar._src.runtime.accumulator import Accumulator, accumulator_of
+from attar._src.runtime.accumulator import Accumulator, accumulator_of, neighbours
 from attar._src.runtime.grid import Grid
 from attar._src.runtime.weights import Int8Weight
 
@@ -85,3 +85,12 @@ def test_a_row_is_a_bias_and_none_is_none():
 @pytest.mark.parametrize("scale", [1e-38, 3e38])
 def test_a_step_that_is_no_normal_number_is_refused(scale):
     assert "normal" in accumulator_of(weight_of(scale), grid_of(scale), 0, None)
+
+
+def test_pairs_of_a_convolution_are_those_of_channels_in_fours():
+    three = np.arange(1, 7, dtype=np.int8).reshape(1, 3, 1, 2)  # channel by channel: 1 2, 3 4, 5 6
+    assert neighbours(three, 0).tolist() == [[[1, 3], [5, 0], [2, 4], [6, 0]]]
+    one_cell = three[..., :1]
+    assert neighbours(one_cell, 0).tolist() == [[[1, 3], [5, 0]]]
+    grouped = np.arange(1, 13, dtype=np.int8).reshape(2, 3, 1, 2)
+    assert neighbours(grouped, 0, 2)[0].tolist() == [[1, 3], [5, 2], [4, 6]]
