@@ -115,8 +115,8 @@ def lower(
 
     Tensors are decoded on up to ``threads`` cores. ``model``: the graph, where it is parsed already.
 
-    ``shared``: whether nodes that multiply by one weight read one copy of its codes. Where ONNX Runtime converts int8 to
-    uint8, for exact kernels, it fails on shared ones.
+    ``shared``: whether nodes that multiply by one weight read one copy of its codes. Where ONNX Runtime converts int8
+    to uint8, for exact kernels, it fails on shared ones.
 
     Raises:
         UnknownName: there is no such graph.
