@@ -11,6 +11,7 @@ import torch
 import attar
 from attar._src.cli import main, quantize
 from attar._src.core.registry import load_object
+from attar._src.methods.quantize.unquantized import KEPT_VALUE
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.py"
 
@@ -35,7 +36,7 @@ def test_a_file_its_report_and_what_is_printed(weights, tmp_path, capsys):
     assert report["left_in_floating_point"] == {"head.weight": "kept by request: 2.6 KB"}
     kept = tmp_path / "kept.attar"
     assert run("-w", weights, "-o", kept, "-b", 4, "-a", 8, "--keep-activations", "head", "--json") == 0
-    assert [*json.loads(capsys.readouterr().out)["left_in_floating_point"].values()] == ["kept by request"]
+    assert [*json.loads(capsys.readouterr().out)["left_in_floating_point"].values()] == [KEPT_VALUE]
     known = json.loads((tmp_path / "report.json").read_text())
     assert known[report["sha256"]]["parity"]["examples"] == 512
     artifact = attar.open_artifact(out)

@@ -93,6 +93,13 @@ def test_an_error_that_is_spread_is_said_to_be():
     spread = Causes(tuple(Cause("the weight", f"w{i}", 0.05, 4) for i in range(20)), 32, 0)
     assert spread.main() == ()
     assert "spread over 20 weights and values" in spread.sentence()
+    assert "give all more bits (bits=; --bits)" in spread.sentence()
+    finest = Causes(tuple(Cause("the weight", f"w{i}", 0.05, 8) for i in range(20)), 32, 0)
+    assert "granularity='group:32'" in finest.sentence()
+    both = Causes((*finest.causes, *(Cause("the input of", f"w{i}", 0.05) for i in range(20))), 32, 0)
+    # 8 bits are the most there are.
+    assert "more bits" not in both.sentence()
+    assert "leave activations in floating point" in both.sentence()
     two = Causes(
         (Cause("the weight", "a", 0.6, 4), Cause("the input of", "b", 0.3), Cause("the weight", "c", 0.1, 8)), 32, 0
     )

@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 from warnings import catch_warnings, simplefilter
@@ -200,6 +201,9 @@ def quantize_command(
         limits=raised_limits(max_elements),
         **about,
     )
+    if weights is None and not model.startswith(HF) and not model.endswith(".pt2"):
+        said = f"without --weights the file has those that {model} gives its module: random ones, if it loads none"
+        quantized = replace(quantized, notes={**quantized.notes, "weights": said})
     with catch_warnings():
         if not as_json:
             # They are printed with the figures, before them.
@@ -307,10 +311,12 @@ def _print(report: dict[str, Any]) -> None:
     table.add_row("bits per weight", f"{report['bits_per_weight']:.3f}, {report['parameters']:,} parameters")
     for name, value in _fidelity_rows(report["fidelity"]):
         table.add_row(name, escape(value))
+    predicts = any("equal_predictions" in seen for seen in report["fidelity"]["outputs"].values())
+    equal = f"{parity['equal_predictions']:.2%} equal predictions, " if predicts else ""
     table.add_row(
         "file against its simulation",
-        f"{parity['equal_predictions']:.2%} equal predictions, largest difference {parity['largest_difference']:.3g} "
-        f"of {parity['largest_output']:.3g} ({parity['examples']} examples)",
+        f"{equal}largest difference {parity['largest_difference']:.3g} of {parity['largest_output']:.3g} "
+        f"({parity['examples']} examples)",
     )
     table.add_row("batch-norms folded", str(len(report["batch_norms_folded"])))
     for title, key in (("batch-norm kept", "batch_norms_kept"), ("left in floating point", "left_in_floating_point")):

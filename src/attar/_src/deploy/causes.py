@@ -77,16 +77,24 @@ class Causes:
         main = self.main()
         if not main:
             spread = f"the error is spread over {len(self.causes)} weights and values, none of which stands out"
-            if all(each.bits is not None for each in self.causes):
-                return (
-                    f"{spread}: give all more bits (bits=; --bits), or more scales (granularity='group:32' or smaller)"
-                )
-            return f"{spread}: give all more bits (bits=, activations=; --bits, --activations)"
+            return f"{spread}: {self._for_all()}"
         words = listed([each.words() for each in main])
         some = f"; {self.left_out} were left out for lack of time" if self.left_out else ""
         verb = "causes" if len(main) == 1 else "cause"
         told = f"rounded alone on {self.examples} examples, {words} {verb} most of the error{some}"
         return f"{told}: write {', or '.join(_fixes(main))}"
+
+    def _for_all(self) -> str:
+        """Return what to do for all of them: 8 is the largest number of bits."""
+        bits = [each.bits for each in self.causes if each.bits is not None]
+        coarse, values = any(width < 8 for width in bits), any(each.bits is None for each in self.causes)
+        if coarse and values:
+            return "give all more bits (bits=, activations=; --bits, --activations)"
+        if coarse:
+            return "give all more bits (bits=; --bits)"
+        if values:
+            return "leave activations in floating point (without activations=), or train with their rounding (finetune)"
+        return "give all more scales (granularity='group:32' or smaller)"
 
 
 def find_causes(

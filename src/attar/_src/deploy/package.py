@@ -16,7 +16,7 @@ from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack, write_atomically
-from attar._src.core.errors import AttarWarning
+from attar._src.core.errors import AttarWarning, SpecError
 from attar._src.deploy.causes import find_causes
 from attar._src.deploy.fidelity import ComparedExamples, Fidelity, Floating, compare_with_floating
 from attar._src.deploy.finite import check_model_finite
@@ -82,6 +82,8 @@ def package(
         ParityError: the decoded file and the compressed model compute different outputs; nothing is written.
     """
     demand_replaceable(path)
+    if not path.parent.is_dir():
+        raise SpecError(f"{path}: there is no folder {path.parent}; make it first, or name another")
     if (path.parent / NAME).exists():
         # Refuses a foreign report before the file is written.
         read_report(path.parent / NAME)
