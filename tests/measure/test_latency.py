@@ -43,9 +43,8 @@ def test_a_ratio_is_that_of_times_in_the_same_round():
     assert summarize(times)[1].ratio == 2.0
 
 
-def test_rounds_are_chosen_when_none_are_given(monkeypatch):
-    monkeypatch.setattr("attar._src.measure.latency._SECONDS", 1e-9)
-    assert interleave([lambda: None])[0].rounds == 20
+def test_rounds_are_chosen_when_none_are_given():
+    assert interleave([lambda: None], seconds=1e-9)[0].rounds == 20
 
 
 @pytest.mark.parametrize(("runs", "rounds"), [([], 5), ([print], 0)])

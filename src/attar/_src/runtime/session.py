@@ -116,13 +116,12 @@ class Session:
             return
         self._graph_of_file = self.artifact.checked_graph(graph)
         lowered = lower(self.artifact, graph, threads=threads or 1, model=self._graph_of_file.model)
-        exact = bool(lowered.saturating) and saturates()
-        if exact:
+        if lowered.saturating and saturates():
             lowered = lower(self.artifact, graph, threads=threads or 1, shared=False)
         self.dequantized = lowered.dequantized
         self._needs_elements = any(node.op_type in NEED_ELEMENTS for node in lowered.bare.graph.node)
         bare = lowered.bare.SerializeToString()
-        self._run = Engine(bare, weights=lowered.weights, threads=threads, exact=exact).run
+        self._run = Engine(bare, weights=lowered.weights, threads=threads, exact=bool(lowered.saturating)).run
 
     @property
     def main_output(self) -> str:
