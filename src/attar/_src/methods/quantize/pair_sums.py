@@ -39,7 +39,8 @@ def fit_pairs(tensor: Quantized, axis: int, limit: int, groups: int = 1) -> tupl
         return tensor, 0
     codes, scale = np.moveaxis(tensor.codes, axis, 0).astype(np.int8), tensor.scale.astype(np.float64)
     size = codes[0].size
-    order = neighbours(np.arange(size).reshape(1, *codes.shape[1:]), 0)[0, : size // 2]
+    places = neighbours(np.arange(1, size + 1).reshape(1, *codes.shape[1:]), 0, groups)[0]
+    order = places[(places > 0).all(-1)] - 1  # without the zeros that fill a pair or a channel
     # Channels of a single scale share the factor.
     for rows in np.flatnonzero(unsafe)[:, None] if scale.size > 1 else [np.arange(len(codes))]:
         fitted, factor = _fit_line(codes[rows].reshape(len(rows), size), order, limit)
