@@ -186,7 +186,7 @@ def _widened(compressed: CompressedModel) -> dict[str, str]:
     channels, layers = sum(compressed.widened.values()), len(compressed.widened)
     where = f"{channels} output channels of {layers} {'layers' if layers > 1 else 'layer'}"
     why = "so that fast integer kernels are exact on every processor"
-    return {"exact sums": f"weights of {where} got a wider step or less large neighbours, {why}"}
+    return {"exact sums": f"weights of {where} got a wider step or smaller neighbours, {why}"}
 
 
 def _over_budget(bits_per_weight: float, budget: float | None) -> list[str]:

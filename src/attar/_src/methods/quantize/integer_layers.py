@@ -68,8 +68,8 @@ class _Use:
     bias: str | None
     scale: float
     reach: int
-    pairs: int | None
-    groups: int
+    pairs: int | None = None
+    groups: int = 1
 
 
 def fit_integer_layers(model: CompressedModel) -> CompressedModel:
@@ -89,13 +89,12 @@ def fit_integer_layers(model: CompressedModel) -> CompressedModel:
     for name, readers in by_weight.items():
         tensor = stored[name]
         assert isinstance(tensor, Quantized)
-        scaled = _fit_scales(tensor, readers, stored)
         limits = [use.pairs for use in readers if use.pairs is not None]
-        paired, count = fit_pairs(scaled, readers[0].axis, min(limits), readers[0].groups) if limits else (scaled, 0)
-        if paired is not tensor:
-            fitted[name] = paired
-        if count:
-            widened[name] = count
+        paired, count = fit_pairs(tensor, readers[0].axis, min(limits), readers[0].groups) if limits else (tensor, 0)
+        if count:  # dead channels keep the largest scale
+            paired, widened[name] = replace(paired, scale=used_scales(paired)), count
+        if (changed := _fit_scales(paired, readers, stored)) is not tensor:
+            fitted[name] = changed
     tensors, graphs = {**model.tensors, **fitted}, dict(model.graphs)
     rounded = {name: _round_biases(each, {**stored, **fitted}) for name, each in uses.items()}
     for graph, biases in rounded.items():
