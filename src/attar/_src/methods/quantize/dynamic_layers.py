@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ from attar._src.core.scheme import PerChannel
 from attar._src.core.tensors import CompressedTensor, Quantized
 from attar._src.methods.quantize.integer_layers import INT32, scale_count
 from attar._src.model.chains.constants import constant_nodes
-from attar._src.model.operators import data_of, is_floating, weight_of
+from attar._src.model.operators import data_of, weight_of
 from attar._src.model.weights import Weight, find_weights
 from attar._src.runtime.builder import node_attributes
 from attar._src.work.compressed_model import CompressedGraph
@@ -41,11 +42,32 @@ def dynamic_layers(graph: CompressedGraph, tensors: Mapping[str, CompressedTenso
     found = {}
     for name in [name for name in nodes if name in read]:
         node, data = nodes[name], data_of(nodes[name])[0]
-        found[name] = _kernel_refusal(node, [products[each] for each in deployed.get(name, ())])
-        if not found[name] and (data in constant or not isinstance(data, fx.Node) or not is_floating(data)):
+        if not isinstance(data, fx.Node) or data in constant:
             found[name] = "its weight is the first factor, integer kernels want it second"
-        found[name] = found[name] or _weight_refusal(read[name], tensors)
+        else:
+            kernel = _kernel_refusal(node, [products[each] for each in deployed.get(name, ())])
+            found[name] = kernel or _weight_refusal(read[name], tensors)
     return found
+
+
+def make_dynamic(
+    graph: CompressedGraph, tensors: Mapping[str, CompressedTensor], layers: Collection[str]
+) -> CompressedGraph:
+    """Return a graph whose ``layers``, names of nodes, are dynamic if they can be; others stay what they are.
+
+    A layer that reads a value with a grid, or one that stays in floating point by request, is not.
+    """
+    nodes = {node.name: node for node in graph.traced.graph.graph.nodes}
+    kept = graph.floating | graph.activations.keys()
+    able = {name for name, why in dynamic_layers(graph, tensors).items() if not why and name in layers}
+    dynamic = frozenset(name for name in able if data_of(nodes[name])[0].name not in kept)
+    return replace(graph, dynamic=graph.dynamic.difference(layers) | dynamic)
+
+
+def readers_of(graph: CompressedGraph, weights: Collection[str]) -> set[str]:
+    """Return the names of the nodes that multiply by one of these weights."""
+    read = find_weights(graph.traced.graph)
+    return {reader for name in read.keys() & set(weights) for reader in read[name].readers}
 
 
 def _kernel_refusal(node: fx.Node, deployed: Sequence[onnx.NodeProto]) -> str:

@@ -14,6 +14,7 @@ from attar._src.core.tensors import Codebook, CompressedTensor, Quantized, round
 from attar._src.methods.quantize.grid_constraint import GridConstraint
 from attar._src.methods.quantize.polino.uniform import straight_through
 from attar._src.methods.quantize.qat.fake_quantize import fake_quantize_activation, fake_quantize_weight
+from attar._src.model.weights import find_weights
 from attar._src.work.compressed_model import CompressedModel
 from attar._src.work.learner import Learner
 from attar._src.work.parametrization import Parametrization
@@ -23,8 +24,9 @@ def adopt(learner: Learner, before: CompressedModel, after: CompressedModel) -> 
     """Continue a learner from its compressed model after stages have changed that.
 
     Quantized weights get their decoded values and a fixed grid: training changes codes, not scales or zero points.
-    Other tensors are copied. Quantized activations keep their grids. Values that a mask of an earlier stage changes (a
-    code other than zero of a pruned element) are masked, and a warning of the model tells how many.
+    Other tensors are copied. Quantized activations keep their grids, and dynamic layers stay dynamic. Values that a
+    mask of an earlier stage changes (a code other than zero of a pruned element) are masked, and a warning of the model
+    tells how many.
 
     Args:
         before: compressed model of the learner, without folded batch-norms.
@@ -63,8 +65,11 @@ def adopt(learner: Learner, before: CompressedModel, after: CompressedModel) -> 
             activations |= dict.fromkeys(place.sources, FixedActivationGrid(grids[0]))
     origins = learner.traced.origins
     floating = frozenset(origins[name] for name in after.main.floating if name in origins)
-    if weights or activations or floating:
-        learner.attach(GridConstraint(weights, activations, floating))
+    if weights or activations or floating or after.main.dynamic != before.main.dynamic:
+        constraint = GridConstraint(weights, activations, floating)
+        readers = find_weights(after.main.traced.graph).values()
+        constraint.dynamic = frozenset(each.name for each in readers if not after.main.dynamic.isdisjoint(each.readers))
+        learner.attach(constraint)
     learner.record[:] = [dict(each) for each in after.record]
 
 

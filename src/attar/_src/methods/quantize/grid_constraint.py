@@ -8,20 +8,31 @@ from typing import ClassVar
 import torch
 
 from attar._src.core.errors import SpecError
+from attar._src.methods.quantize.dynamic_layers import make_dynamic, readers_of
 from attar._src.methods.quantize.integer_layers import fit_integer_layers
-from attar._src.work.compressed_model import CompressedModel
+from attar._src.work.compressed_model import MAIN, CompressedModel
 from attar._src.work.constraint import Constraint
 from attar._src.work.learner import Learner
 from attar._src.work.parametrization import GridPositions
 
 
 class GridConstraint(Constraint):
-    """Grids on weights and activations; those of a later constraint replace them."""
+    """Grids on weights and activations; those of a later constraint replace them.
+
+    Attributes:
+        dynamic: weights whose layers are dynamic in the file, replacing those of earlier constraints; None to leave
+            them. Training sees what these layers read in floating point.
+    """
 
     order: ClassVar[int] = 1
     family: ClassVar[str] = "grid"
+    dynamic: frozenset[str] | None = None
 
     def finish(self, model: CompressedModel) -> CompressedModel:
+        if self.dynamic is not None:
+            graph = replace(model.main, dynamic=frozenset())
+            graph = make_dynamic(graph, model.tensors, readers_of(graph, self.dynamic))
+            model = replace(model, graphs={MAIN: graph})
         warnings = [each for name, grid in self.values.items() for each in grid.warnings(name)]
         every = tuple(dict.fromkeys((*model.warnings, *warnings)))
         return fit_integer_layers(replace(model, warnings=every))

@@ -15,7 +15,7 @@ from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import SpecError, UnknownName, prefixed_errors
 from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.core.tensors import CompressedTensor
-from attar._src.methods.quantize.dynamic_layers import dynamic_layers
+from attar._src.methods.quantize.dynamic_layers import make_dynamic, readers_of
 from attar._src.methods.quantize.field_types import ActivationChoice, GranularityChoice, GridBits
 from attar._src.methods.quantize.integer_layers import fit_integer_layers
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
@@ -26,7 +26,6 @@ from attar._src.methods.quantize.ptq.solver import input_requests
 from attar._src.methods.quantize.ptq.solvers import Absmax
 from attar._src.methods.quantize.unquantized import integer_sites
 from attar._src.model.collect import Clip, Request, collect
-from attar._src.model.operators import data_of
 from attar._src.model.sites import Site
 from attar._src.model.statistics import Statistic
 from attar._src.model.weights import Weight, find_weights
@@ -262,17 +261,11 @@ class PostTrainingQuantize(Stage):
         """
         if self.layers == ("*",):
             graph = replace(graph, activations={}, rounded=frozenset())
-        nodes = {node.name: node for node in graph.traced.graph.graph.nodes}
-        touched = self._touched(graph, bits)
-        able = {name for name, why in dynamic_layers(graph, tensors).items() if not why} & touched
-        kept = graph.floating | graph.activations.keys()
-        dynamic = frozenset(name for name in able if data_of(nodes[name])[0].name not in kept)
-        return replace(graph, dynamic=(graph.dynamic - touched) | dynamic)
+        return make_dynamic(graph, tensors, self._touched(graph, bits))
 
     def _touched(self, graph: CompressedGraph, bits: Mapping[str, int]) -> set[str]:
         """Return the nodes that read what this stage quantizes; all that read a weight if it is for all layers."""
-        weights = find_weights(graph.traced.graph).values()
-        return {reader for each in weights if self.layers == ("*",) or each.name in bits for reader in each.readers}
+        return readers_of(graph, find_weights(graph.traced.graph) if self.layers == ("*",) else bits)
 
     def _input_requests(
         self, model: CompressedModel, graph: fx.GraphModule, names: Iterable[str]
