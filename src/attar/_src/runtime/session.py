@@ -115,9 +115,7 @@ class Session:
             self.dequantized, self._run, self._needs_elements = self._isolated.dequantized, self._isolated.run, False
             return
         self._graph_of_file = self.artifact.checked_graph(graph)
-        lowered = lower(
-            self.artifact, graph, threads=threads or 1, model=self._graph_of_file.model, private=True
-        )
+        lowered = lower(self.artifact, graph, threads=threads or 1, model=self._graph_of_file.model, private=True)
         self.dequantized = lowered.dequantized
         self._needs_elements = any(node.op_type in NEED_ELEMENTS for node in lowered.bare.graph.node)
         bare = lowered.bare.SerializeToString()

@@ -144,19 +144,20 @@ class Weights:
 
         The data that it multiplies are uint8.
         """
-        stored, scales = {part: self._tensor(part) for part in self.parts(name)}, {}
-        for part, each in stored.items():
-            if not (isinstance(each, Quantized) and each.scheme.symmetric):
-                return _storage(each)
-            index = each.scheme.granularity.index(each.shape)
-            scales[part] = np.broadcast_to(each.scale[index], each.shape)
+        codes, scales = {}, {}
+        for part in self.parts(name):
+            stored = self._tensor(part)
+            if not (isinstance(stored, Quantized) and stored.scheme.symmetric):
+                return _storage(stored)
+            index = stored.scheme.granularity.index(stored.shape)
+            codes[part], scales[part] = stored.codes, np.broadcast_to(stored.scale[index], stored.shape)
         scale = self._resolved(name, scales.__getitem__)
         if (scale != scale[..., :1]).any():
             return "its scales do not run along the output axis"
-        codes = self._resolved(name, lambda part: stored[part].codes).astype(np.int8, copy=False)
-        if (np.abs(codes.astype(np.int32)).sum(-1, dtype=np.int64) * 255 >= 2**31).any():
+        rows = self._resolved(name, codes.__getitem__).astype(np.int8, copy=False)
+        if (np.abs(rows.astype(np.int32)).sum(-1, dtype=np.int64) * 255 >= 2**31).any():
             return "its sums would not fit 32 bits"
-        return Int8Rows(codes, np.ascontiguousarray(scale[..., 0]))
+        return Int8Rows(rows, np.ascontiguousarray(scale[..., 0]))
 
     def _along(self, name: str, stored: Quantized, axis: int) -> Int8Weight | str:
         """Return a moved or blocked initializer as int8 codes if every index of the output axis has one scale."""

@@ -43,7 +43,8 @@ def round_inputs(graph: fx.GraphModule, layers: Mapping[str, nn.Module] | Collec
 
     Args:
         graph: changed in place.
-        layers: names of nodes that multiply data by a weight, recurrent ones excepted -> what rounds the data, :class:`DynamicRound` by default.
+        layers: names of nodes that multiply data by a weight -> what rounds the data, :class:`DynamicRound` by default.
+            Recurrent ones stay as they are.
         prefix: of the submodules' names, a different one for each call.
     """
     for node in list(graph.graph.nodes):

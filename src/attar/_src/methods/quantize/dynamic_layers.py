@@ -22,9 +22,9 @@ from attar._src.work.compressed_model import CompressedGraph
 
 #: Largest distance of a code from its zero point, whatever the data.
 _REACH = 255
-#: Units of a state from which on integers take less time than floating point for one example. Measured with sequences of
-#: 32 steps on one core (AVX-512 VNNI), integers to floating point: LSTM 32 units 1.08, 64 0.82, 256 0.38; GRU, of which
-#: each step is several operators, 128 units 1.94, 192 1.29, 256 0.89, 512 0.49. With 32 examples a GRU of 64 has 0.77.
+#: Units of a state from which on integers take less time than floating point for one example. Measured with 32 steps on
+#: one core (AVX-512 VNNI), integers to floating point: LSTM 32 units 1.08, 64 0.82, 256 0.38; GRU, whose steps are several
+#: operators each, 128 units 1.94, 192 1.29, 256 0.89, 512 0.49. Of 32 examples a GRU of 64 units takes 0.77.
 _LEAST_HIDDEN = {"LSTM": 64, "GRU": 256}
 
 
@@ -61,8 +61,9 @@ def make_dynamic(
 ) -> CompressedGraph:
     """Return a graph whose ``layers``, names of nodes, are dynamic if they can be; others stay what they are.
 
-    With ``recurrent`` only LSTM and GRU among them are: the others have static grids, or read floating point. A layer that reads a value that stays in floating point by request is not; nor is one that reads a value with a
-    grid, except for LSTM and GRU, which have no kernel that reads its codes.
+    With ``recurrent`` only LSTM and GRU among them are: the others have static grids, or read floating point. A layer
+    that reads a value that stays in floating point by request is not; nor is one that reads a value with a grid, except
+    for LSTM and GRU, which have no kernel that reads its codes.
     """
     nodes = {node.name: node for node in graph.traced.graph.graph.nodes}
     able = {nodes[name] for name, why in dynamic_layers(graph, tensors).items() if not why and name in layers}
