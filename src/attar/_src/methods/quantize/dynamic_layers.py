@@ -22,9 +22,9 @@ from attar._src.work.compressed_model import CompressedGraph
 
 #: Largest distance of a code from its zero point, whatever the data.
 _REACH = 255
-#: Units of a state from which on integers take less time than floating point for one example. Measured with 32 steps on
-#: one core (AVX-512 VNNI), integers to floating point: LSTM 32 units 1.08, 64 0.82, 256 0.38; GRU, whose steps are several
-#: operators each, 128 units 1.94, 192 1.29, 256 0.89, 512 0.49. Of 32 examples a GRU of 64 units takes 0.77.
+#: Units of a state from which on integers take less time than floating point for one example. Measured with 32 steps
+#: on one core (AVX-512 VNNI), integers to floating point: LSTM 32 units 1.08, 64 0.82, 256 0.38; GRU, whose steps are
+#: several operators each, 128 units 1.94, 192 1.29, 256 0.89, 512 0.49. Of 32 examples a GRU of 64 units takes 0.77.
 _LEAST_HIDDEN = {"LSTM": 64, "GRU": 256}
 
 
