@@ -52,12 +52,11 @@ def _sequences(
     node: onnx.NodeProto, nodes: Sequence[onnx.NodeProto]
 ) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto]]:
     """Yield the Transpose that puts directions beside units, and each Reshape behind it that joins them."""
-    for turn in nodes:
-        if turn.op_type == "Transpose" and turn.input[0] == node.output[0]:
-            if node_attributes(turn).get("perm") == [0, 2, 1, 3]:
-                yield from (
-                    (turn, each) for each in nodes if each.op_type == "Reshape" and each.input[0] == turn.output[0]
-                )
+    turns = [each for each in nodes if each.op_type == "Transpose" and each.input[0] == node.output[0]]
+    for turn in turns if "hidden_size" in node_attributes(node) else ():
+        joined = [each for each in nodes if each.op_type == "Reshape" and each.input[0] == turn.output[0]]
+        beside = node_attributes(turn).get("perm") == [0, 2, 1, 3]
+        yield from ((turn, each) for each in joined if beside)
 
 
 def _keeps_two(reshape: onnx.NodeProto, made: Mapping[str, onnx.NodeProto], constant: Constant) -> bool:
