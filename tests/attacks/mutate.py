@@ -132,6 +132,19 @@ def change_sizes(parts: Parts, rng: random.Random, other: Parts) -> None:
         return
 
 
+def change_dynamic(parts: Parts, rng: random.Random, other: Parts) -> None:
+    """Let any nodes of a graph be dynamic."""
+    try:
+        record = parts.manifest["graphs"][0]
+        model = onnx.ModelProto.FromString(zlib.decompress(parts.sections[record["section"]], -15))
+        names = [node.name for node in model.graph.node]
+        products = [node.name for node in model.graph.node if node.op_type in ("Gemm", "MatMul", "LSTM", "GRU")]
+        record["dynamic"] = rng.sample(rng.choice((names, products)), rng.randrange(len(products) + 1))
+        parts.header["minor"] = 3
+    except Exception:  # noqa: BLE001 -- an earlier mutation left no such thing
+        return
+
+
 def change_json(parts: Parts, rng: random.Random, other: Parts) -> None:
     """Turn the manifest into text that repeats keys, nests, grows or does not end."""
     if not isinstance(parts.manifest, dict):
@@ -194,6 +207,7 @@ _MUTATIONS = {
     change_text: 2,
     change_graph: 8,
     change_header: 0.3,
+    change_dynamic: 2,
     change_sizes: 1,
     change_json: 0.5,
 }

@@ -11,6 +11,8 @@ import torch
 from tests.cases.models import decibels, quantized
 from torch import nn
 
+from attar._src.methods.quantize.unquantized import KEPT_VALUE
+
 
 def network():
     torch.manual_seed(1)
@@ -81,7 +83,7 @@ def test_a_spectrum_has_heavy_tails(tmp_path):
         quantized(net, power, tmp_path)
     # What the warning proposes: the spectrum stays in floating point, all else runs in integers.
     file = quantized(net, power, tmp_path, keep_activations=["0"])
-    assert file.report["left_in_floating_point"] == {"input_1": "kept by request"}
+    assert file.report["left_in_floating_point"] == {"input_1": KEPT_VALUE}
     assert set(file.reasons) == {"0"}
     # The logarithm needs neither.
     assert quantized(net, power.log(), tmp_path).reasons == {}
@@ -112,7 +114,7 @@ def test_scores_beside_boxes_are_named(tmp_path):
     file = quantized(net, x, tmp_path, keep_activations=["head"])
     assert set(file.reasons) == {"head"}
     assert decibels(net(x)[:, 4:], file.session.run(x.numpy())[:, 4:]) > 40
-    assert set(file.report["left_in_floating_point"].values()) == {"kept by request"}
+    assert set(file.report["left_in_floating_point"].values()) == {KEPT_VALUE}
 
 
 def test_columns_of_a_table_in_their_own_units_are_named(tmp_path):

@@ -11,6 +11,7 @@ import torch
 import attar
 from attar._src.cli import main, quantize
 from attar._src.core.registry import load_object
+from attar._src.methods.quantize.unquantized import KEPT_VALUE
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.py"
 
@@ -35,7 +36,7 @@ def test_a_file_its_report_and_what_is_printed(weights, tmp_path, capsys):
     assert report["left_in_floating_point"] == {"head.weight": "kept by request: 2.6 KB"}
     kept = tmp_path / "kept.attar"
     assert run("-w", weights, "-o", kept, "-b", 4, "-a", 8, "--keep-activations", "head", "--json") == 0
-    assert [*json.loads(capsys.readouterr().out)["left_in_floating_point"].values()] == ["kept by request"]
+    assert [*json.loads(capsys.readouterr().out)["left_in_floating_point"].values()] == [KEPT_VALUE]
     known = json.loads((tmp_path / "report.json").read_text())
     assert known[report["sha256"]]["parity"]["examples"] == 512
     artifact = attar.open_artifact(out)
@@ -44,6 +45,18 @@ def test_a_file_its_report_and_what_is_printed(weights, tmp_path, capsys):
     assert artifact.tensor("convs.1.weight").scheme.bits == 4
     assert artifact.manifest.preprocessing.name == "digits"
     assert artifact.manifest.task == "classification"
+
+
+def test_dynamic_activations(weights, tmp_path, capsys):
+    out = tmp_path / "m.attar"
+    assert run("-w", weights, "-o", out, "--bits", 8, "--activations", "dynamic", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["dynamic_layers"], report["quantized_activations"]) == (1, 0)
+    assert all("Conv" in why for why in report["left_in_floating_point"].values())
+    assert main(["inspect", str(out)]) == 0
+    assert "1 dynamic node" in capsys.readouterr().out
+    assert main(["bench", str(out), "--rounds", "1"]) == 0
+    assert "1 of 5 layers ran in integers" in capsys.readouterr().out
 
 
 def test_for_people(weights, tmp_path, capsys):
@@ -98,6 +111,8 @@ def test_the_seed_chooses_the_examples(weights, tmp_path):
         (["--set", "convs.0"], "write GLOB=BITS"),
         (["--keep", "haed"], "did you mean 'head"),
         (["--keep-activations", "haed"], "did you mean 'head"),
+        (["--activations", "dynamc"], "2 to 8, dynamic, or auto"),
+        (["--activations", "9"], "2 to 8, dynamic, or auto"),
         (["--arg", "width"], "write NAME=VALUE"),
         (["--arg", "wdth=8"], "wdth"),
         (["--data", "digts"], "did you mean 'digits'"),

@@ -49,6 +49,15 @@ def test_the_weight_that_few_bits_ruin_comes_first(net, x):
         torch.testing.assert_close(model.main.traced.graph(x), net(x))
 
 
+def test_what_a_dynamic_layer_reads_can_be_the_cause(net, x):
+    wide = x.clone()
+    wide[0, 0] = 3000.0
+    model = compressed(net, wide, bits=8, activations="dynamic", keep_activations=("2",))
+    found = find_causes(model, "main", given(wide[:32]), 0)
+    assert {each.name for each in found.causes if each.bits is None} == {"0", "4"}
+    assert all(each.kind == "the input of" for each in found.causes if each.bits is None)
+
+
 def test_what_a_layer_reads_can_be_the_cause(net, x):
     wide = x.clone()
     wide[0, 0] = 3000.0
@@ -93,6 +102,13 @@ def test_an_error_that_is_spread_is_said_to_be():
     spread = Causes(tuple(Cause("the weight", f"w{i}", 0.05, 4) for i in range(20)), 32, 0)
     assert spread.main() == ()
     assert "spread over 20 weights and values" in spread.sentence()
+    assert "give all more bits (bits=; --bits)" in spread.sentence()
+    finest = Causes(tuple(Cause("the weight", f"w{i}", 0.05, 8) for i in range(20)), 32, 0)
+    assert "granularity='group:32'" in finest.sentence()
+    both = Causes((*finest.causes, *(Cause("the input of", f"w{i}", 0.05) for i in range(20))), 32, 0)
+    # 8 bits are the most there are.
+    assert "more bits" not in both.sentence()
+    assert "leave activations in floating point" in both.sentence()
     two = Causes(
         (Cause("the weight", "a", 0.6, 4), Cause("the input of", "b", 0.3), Cause("the weight", "c", 0.1, 8)), 32, 0
     )

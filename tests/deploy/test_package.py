@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+import attar
 from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.writer import pack
-from attar._src.core.errors import AttarWarning
+from attar._src.core.errors import AttarWarning, SpecError
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import compare_outputs
 from attar._src.model.trace import trace
@@ -41,3 +42,9 @@ def test_a_file_above_its_budget_is_written_and_told_of(piece, tmp_path):
 @pytest.mark.parametrize("budget", [None, 1000.0])
 def test_a_file_within_its_budget_is_not(piece, tmp_path, budget):
     assert shipped(piece, tmp_path / "net.attar", budget)["warnings"] == []
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    net = torch.nn.Linear(4, 2)
+    with pytest.raises(SpecError, match=r"there is no folder .*nope; make it first"):
+        attar.quantize(net, torch.randn(8, 4)).save(tmp_path / "nope" / "m.attar")

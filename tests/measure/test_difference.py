@@ -86,6 +86,10 @@ def test_cosines_are_those_of_examples():
         (np.full((4, 5), 0.2), {}, SCORES),
         (np.log(np.full((4, 5), 0.2)), {}, SCORES),
         (10 * np.eye(3), {}, SCORES),
+        (10 * np.eye(3), {"main": False}, VALUES),
+        # Boxes in pixels: the largest coordinate is no class.
+        (np.tile(100 * np.eye(4), (2, 1, 1)), {}, VALUES),
+        (np.full((2, 6, 4), 0.25), {}, SCORES),
         (10 * np.eye(3)[[0, 0, 0]], {}, VALUES),
         (np.zeros((4, 3)), {}, VALUES),
         (np.zeros((0, 3)), {}, VALUES),

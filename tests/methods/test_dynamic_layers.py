@@ -6,6 +6,8 @@ import torch
 from tests.methods.toys import data, fresh
 from torch import nn
 
+from attar._src.core.errors import SpecError
+from attar._src.core.spec import build_spec
 from attar._src.core.tensors import Quantized
 from attar._src.methods.quantize.dynamic_layers import dynamic_layers
 from attar._src.methods.quantize.fixed_grids import adopt
@@ -152,6 +154,27 @@ def test_a_layer_that_reads_a_value_with_a_grid_is_not_dynamic():
     assert owners(staged(net, *stages, shape=(16, 6, 9))) == {"4.weight"}
 
 
+def test_inputs_that_are_constant_in_calibration_need_no_range():
+    net, x = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)).eval(), torch.zeros(16, 8)
+    model = CompressedModel.of(trace(net, (x[:2],)))
+    model = PostTrainingQuantize(activations="dynamic").run(model, Context(CalibrationInputs(((x,),))))
+    assert (len(model.main.dynamic), model.warnings) == (2, ())
+
+
+def test_pairs_of_products_fit_16_bits_and_all_sums_32():
+    """Codes reach 255: 100,000 weights of 127 pass 2^31, and pairs of them 2^15."""
+    net = nn.Linear(100_000, 3)
+    net.weight.data = torch.linspace(0.9, 1.0, 3)[:, None].expand(3, 100_000).contiguous()
+    model = staged(net, {"bits": 8, "activations": "dynamic"}, shape=(16, 100_000))
+    assert owners(model) == {"weight"}
+    codes = np.abs(model.tensors["weight"].codes.astype(np.int64))
+    assert codes.sum(1).max() * 255 < 2**31
+    assert codes.reshape(3, -1, 2).sum(2).max() <= 128
+    assert np.abs(model.tensors["weight"].dense() - net.weight.detach().numpy()).max() < 0.02
+    small = staged(nn.Linear(6, 3), {"bits": 7, "activations": "dynamic"}, shape=(16, 6))
+    assert small.widened == {}
+
+
 class TwoWays(nn.Module):
     """Two entry points on one body."""
 
@@ -164,6 +187,12 @@ class TwoWays(nn.Module):
 
     def second(self, x):
         return self.b(torch.tanh(self.body(x)))
+
+
+@pytest.mark.parametrize("wrong", [1, 9, "dynamc", "8", 8.0, True])
+def test_other_activations_are_refused_in_one_sentence(wrong):
+    with pytest.raises(SpecError, match=r"^quantize.activations: .*use the bits, 2 to 8, or dynamic, or None"):
+        build_spec(PostTrainingQuantize, where="quantize", activations=wrong)
 
 
 def test_each_graph_has_its_own_dynamic_layers():

@@ -10,7 +10,7 @@ from attar._src.core.tensors import Dense, Quantized
 from attar._src.methods.prune.prune import Prune
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.qat.straight_through import StraightThrough
-from attar._src.methods.quantize.unquantized import left_in_floating_point
+from attar._src.methods.quantize.unquantized import KEPT_VALUE, left_in_floating_point
 from attar._src.model.trace import trace
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel
@@ -85,14 +85,14 @@ def test_activations_of_a_layer_stay_in_floating_point_and_its_weight_does_not(p
     assert isinstance(done.tensors["head.weight"], Quantized)
     # What the mean was taken of only had a grid for the sake of the mean's.
     assert every.main.activations.keys() - done.main.activations.keys() == {"mean"}
-    assert left_in_floating_point(done) == {**left_in_floating_point(every), "mean": "kept by request"}
+    assert left_in_floating_point(done) == {**left_in_floating_point(every), "mean": KEPT_VALUE}
 
 
 def test_a_later_stage_leaves_them_there(piece, real):
     first = PostTrainingQuantize(bits=8, activations=8, keep_activations=("head",)).run(piece, Context(real))
     again = PostTrainingQuantize(bits=4, activations=4, layers=("second",)).run(first, Context(real))
     assert "mean" not in again.main.activations
-    assert left_in_floating_point(again)["mean"] == "kept by request"
+    assert left_in_floating_point(again)["mean"] == KEPT_VALUE
 
 
 def test_activations_span_what_was_seen_and_hold_zero(piece, real):

@@ -19,7 +19,7 @@ from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.qat.activation_grid import RANGE_MOMENTUM, ActivationGrid
 from attar._src.methods.quantize.qat.straight_through import StraightThrough
 from attar._src.methods.quantize.qat.weight_grid import WeightGrid
-from attar._src.methods.quantize.unquantized import left_in_floating_point
+from attar._src.methods.quantize.unquantized import KEPT_VALUE, left_in_floating_point
 from attar._src.model.capture import capture
 from attar._src.model.trace import deploy_graph
 from attar._src.work.calibration_inputs import CalibrationInputs
@@ -229,8 +229,8 @@ def test_activations_of_a_layer_stay_in_floating_point_by_request(rule):
     assert isinstance(model.tensors["head.weight"], Quantized)
     assert "mean" not in model.main.activations
     # The value that the mean is taken of would have a grid for the sake of the mean's alone.
-    assert left_in_floating_point(model) == dict.fromkeys(["relu_1", "mean"], "kept by request")
-    assert left_in_floating_point(learner.deployed(fold=False))["mean"] == "kept by request"
+    assert left_in_floating_point(model) == dict.fromkeys(["relu_1", "mean"], KEPT_VALUE)
+    assert left_in_floating_point(learner.deployed(fold=False))["mean"] == KEPT_VALUE
     with pytest.raises(UnknownName, match=r"'haed'.*head"):
         rule(activations=8, keep_activations=("haed",)).attach(learner)
 

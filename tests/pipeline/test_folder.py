@@ -113,3 +113,17 @@ def test_other_errors_of_the_system_are_not_about_writing(tmp_path):
 def test_a_digest_is_of_the_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"")
     assert file_digest(tmp_path / "a").startswith("e3b0c442")
+
+
+def test_a_refused_run_leaves_its_folder_to_the_mended_recipe(tmp_path):
+    folder = claim(tmp_path)
+    folder.journal.decide("capture of a", "train")
+    folder.refuse()
+    folder.close()
+    claim(tmp_path, {"recipe": "mended"}).close()
+    # A run that had begun before stays.
+    folder = claim(tmp_path, {"recipe": "mended"}, resume=True)
+    folder.refuse()
+    folder.close()
+    with pytest.raises(SpecError, match="already has a run"):
+        claim(tmp_path, FACTS)

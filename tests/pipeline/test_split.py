@@ -57,9 +57,10 @@ def test_data_sets_and_lists_of_examples_become_loaders(item):
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        ({"x": X, "y": Y[:4]}, r"arrays of \[10, 4\] examples"),
+        ({"x": X, "y": Y[:4]}, r"axis 0 should count the same"),
         ({"text": ["a", "b"]}, r"a mapping with the keys \['text'\] and no arrays of examples; write"),
         ({"x": [[1, 2], [3]]}, "a list of lists of different lengths .*; pad them to one length"),
+        ({"x": np.where(np.arange(20).reshape(10, 2) == 7, np.nan, 1.0)}, "NaN or infinity in 1 of 10 .* of x, .* 3;"),
         (3, "train is a int; give a Dataset of Attar, arrays"),
         ("text", "train is a str"),
     ],

@@ -19,6 +19,7 @@ from attar._src.pipeline.model_source import model_sources
 from attar._src.pipeline.preflight.try_stages import try_stages
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import FileInfo
+from attar._src.work.objective import Objective
 
 TRAIN = {"stage": "train", "epochs": 1, "batch": 10}
 
@@ -221,3 +222,40 @@ def test_what_cannot_be_captured_is_said_in_one_message_alone(capfd):
     with pytest.raises(ModelError, match="Undecided cannot be traced"):
         capture(Undecided(), (torch.randn(4, 6),))
     assert capfd.readouterr() == ("", "")
+
+
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.trunk, self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3), nn.Linear(8, 2)
+
+    def forward(self, x):
+        y = torch.relu(self.trunk(x))
+        return {"logits": self.first(y), "other": self.second(y)}
+
+
+class OtherToo(Objective):
+    def forward(self, inputs):
+        return inputs.every[1].square().mean() + inputs.outputs.square().mean()
+
+
+@pytest.mark.parametrize(
+    ("stages", "frozen", "warned"),
+    [
+        ([TRAIN], False, True),
+        ([TRAIN, TRAIN], False, True),
+        ([TRAIN], True, False),
+        ([TRAIN, {**TRAIN, "stage": "finetune", "objective": OtherToo}], False, False),
+    ],
+)
+def test_heads_that_no_loss_reaches_are_named(stages, frozen, warned):
+    x = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+    y, net = np.arange(20) % 3, Heads()
+    net.second.requires_grad_(not frozen)
+    recipe = attar.Recipe(data={"train": (x, y), "test": (x, y)}, models={"net": {"source": net, "stages": stages}})
+    metric = find(recipe.metric)
+    sets = load_splits(recipe.data, recipe.folder, task=None, metric=metric[0])
+    rehearsed = {"net": dry_run(net, sets.use, sets.calibration(("x",)), dynamic=(0,))}
+    found = try_stages(recipe, sets, model_sources(recipe), rehearsed, metric)
+    assert ("no loss depends on second.weight and second.bias" in found.get("net", "")) == warned
+    assert bool(found) == warned

@@ -59,6 +59,10 @@ def test_a_recipe_is_read_and_teachers_come_first(path):
     assert isinstance(recipe.models["teacher"].stages[1], PostTrainingQuantize)
 
 
+def test_axes_by_name_may_be_lists(path):
+    assert read_recipe(path, ["dynamic={x: [0, 1], state: [1]}"]).dynamic == {"x": (0, 1), "state": (1,)}
+
+
 def test_only_some_models_bring_their_teachers(path):
     recipe = read_recipe(path, ["baseline=student", "teacher_cache={teacher: {variants: 2}}", "data.augment=[flip]"])
     assert tuple(recipe.only("student").models) == ("student", "teacher")

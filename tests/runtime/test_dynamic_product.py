@@ -142,6 +142,7 @@ def test_the_largest_sums_are_exact(rng):
     artifact = file_of(
         [node("MatMul", "x w", "y")], {"w": weight}, dynamic=["node_y"], x=("batch", 512), y=("batch", 3)
     )
+    assert lower(artifact).saturating == {"node_y"}
     x = np.full((2, 512), 255, np.float32)
     x[1, ::2] = 0
     np.testing.assert_array_equal(Session(artifact).run(x), x.astype(np.float64) @ codes)

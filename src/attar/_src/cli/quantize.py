@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 from warnings import catch_warnings, simplefilter
@@ -62,9 +63,9 @@ def quantize_command(
         typer.Option(
             "--activations",
             "-a",
-            metavar="BITS|dynamic",
-            help="Bits of an activation, 2 to 8; dynamic: linear layers quantize what they read at run time; floating "
-            "point by default.",
+            metavar="BITS|dynamic|auto",
+            help="Bits of an activation, 2 to 8; dynamic: linear layers quantize what they read at run time; auto: "
+            "the fastest of these and floating point on this machine. Floating point by default.",
         ),
     ] = None,
     keep: Annotated[
@@ -206,6 +207,9 @@ def quantize_command(
         limits=raised_limits(max_elements),
         **about,
     )
+    if weights is None and not model.startswith(HF) and not model.endswith(".pt2"):
+        said = f"without --weights the file has those that {model} gives its module: random ones, if it loads none"
+        quantized = replace(quantized, notes={**quantized.notes, "weights": said})
     with catch_warnings():
         if not as_json:
             # They are printed with the figures, before them.
@@ -255,10 +259,10 @@ def _usual_preprocessing(dataset: Dataset) -> Preprocessing | None:
 
 
 def _activations(text: str | None) -> Any:
-    if text is None or text == "dynamic":
+    if text in (None, "dynamic", "auto"):
         return text
-    if not text.isdigit():
-        raise SpecError(f"--activations {text!r}: write the bits, 2 to 8, or dynamic")
+    if text not in map(str, range(2, 9)):
+        raise SpecError(f"--activations {text!r}: write the bits, 2 to 8, dynamic, or auto")
     return int(text)
 
 
@@ -321,10 +325,12 @@ def _print(report: dict[str, Any]) -> None:
     table.add_row("bits per weight", f"{report['bits_per_weight']:.3f}, {report['parameters']:,} parameters")
     for name, value in _fidelity_rows(report["fidelity"]):
         table.add_row(name, escape(value))
+    predicts = any("equal_predictions" in seen for seen in report["fidelity"]["outputs"].values())
+    equal = f"{parity['equal_predictions']:.2%} equal predictions, " if predicts else ""
     table.add_row(
         "file against its simulation",
-        f"{parity['equal_predictions']:.2%} equal predictions, largest difference {parity['largest_difference']:.3g} "
-        f"of {parity['largest_output']:.3g} ({parity['examples']} examples)",
+        f"{equal}largest difference {parity['largest_difference']:.3g} of {parity['largest_output']:.3g} "
+        f"({parity['examples']} examples)",
     )
     table.add_row("batch-norms folded", str(len(report["batch_norms_folded"])))
     for title, key in (("batch-norm kept", "batch_norms_kept"), ("left in floating point", "left_in_floating_point")):

@@ -103,8 +103,13 @@ def collect_inputs(
         names = own
         notes |= dict.fromkeys(_notes(raw))
         inputs = tuple(map(as_input, raw.inputs))
-        if any(tensor.is_floating_point() and not torch.isfinite(tensor).all() for tensor in inputs):
-            raise DataError("the inputs have NaN or infinity; remove such examples")
+        for place, tensor in enumerate(inputs):
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                faults, of = int((~torch.isfinite(tensor)).sum()), own[place] if own else f"input {place}"
+                raise DataError(
+                    f"the inputs have NaN or infinity: {faults} of {tensor.numel()} elements of {of} in batch "
+                    f"{len(kept)}; remove or repair such examples"
+                )
         kept.append(inputs)
         count = inputs[0].shape[find(own, [inputs])[0]]
         targets.append(labels_of(raw.targets, count))

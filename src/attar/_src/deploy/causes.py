@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,7 @@ from attar._src.model.weights import find_weights
 from attar._src.report.wording import listed
 from attar._src.work.calibration_inputs import BatchInputs, CalibrationInputs
 from attar._src.work.compressed_model import CompressedGraph, CompressedModel, Round
+from attar._src.work.dynamic_rounding import DynamicRound, round_inputs
 
 #: Examples of a pass, if the batch of the graph may vary; fewer where all passes together, each half a run of the graph
 #: on average, would need more than so many multiplications and additions.
@@ -32,7 +33,7 @@ SECONDS = 3.0
 _TIMES = 3
 #: and if those that are named, at most so many, explain this share together.
 _MOST, _EXPLAINED = 3, 1 / 3
-_PREFIX = "site_"
+_PREFIX, _DYNAMIC = "site_", "dynamic_"
 
 
 @dataclass(frozen=True)
@@ -77,16 +78,24 @@ class Causes:
         main = self.main()
         if not main:
             spread = f"the error is spread over {len(self.causes)} weights and values, none of which stands out"
-            if all(each.bits is not None for each in self.causes):
-                return (
-                    f"{spread}: give all more bits (bits=; --bits), or more scales (granularity='group:32' or smaller)"
-                )
-            return f"{spread}: give all more bits (bits=, activations=; --bits, --activations)"
+            return f"{spread}: {self._for_all()}"
         words = listed([each.words() for each in main])
         some = f"; {self.left_out} were left out for lack of time" if self.left_out else ""
         verb = "causes" if len(main) == 1 else "cause"
         told = f"rounded alone on {self.examples} examples, {words} {verb} most of the error{some}"
         return f"{told}: write {', or '.join(_fixes(main))}"
+
+    def _for_all(self) -> str:
+        """Return what to do for all of them: 8 is the largest number of bits."""
+        bits = [each.bits for each in self.causes if each.bits is not None]
+        coarse, values = any(width < 8 for width in bits), any(each.bits is None for each in self.causes)
+        if coarse and values:
+            return "give all more bits (bits=, activations=; --bits, --activations)"
+        if coarse:
+            return "give all more bits (bits=; --bits)"
+        if values:
+            return "leave activations in floating point (without activations=), or train with their rounding (finetune)"
+        return "give all more scales (granularity='group:32' or smaller)"
 
 
 def find_causes(
@@ -131,20 +140,24 @@ class _Part:
 class _Switch(nn.Module):
     """Rounds, while it is on."""
 
-    def __init__(self, rounds: Round) -> None:
+    def __init__(self, rounds: nn.Module) -> None:
         super().__init__()
         self.rounds, self.on = rounds, False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.rounds(x) if self.on else x
+        rounded: torch.Tensor = self.rounds(x) if self.on else x
+        return rounded
 
 
 def _switched(of: CompressedGraph) -> tuple[fx.GraphModule, dict[str, _Switch]]:
-    """Return a copy of the floating graph in which each rounded value can be rounded, and the switches."""
+    """Return a copy of the floating graph in which all that is rounded can be, and the switches by submodule."""
     program = copy_graph(of.traced.graph)
-    switches = {name: _Switch(Round(grid)) for name, grid in of.activations.items() if name in of.rounded}
-    wrap(program, switches, _PREFIX)
-    return program, switches
+    values = {name: _Switch(Round(grid)) for name, grid in of.activations.items() if name in of.rounded}
+    wrap(program, values, _PREFIX)
+    read = {name: _Switch(DynamicRound()) for name in of.dynamic}
+    round_inputs(program, read, _DYNAMIC)
+    named = ((_PREFIX, values), (_DYNAMIC, read))
+    return program, {prefix + name: switch for prefix, found in named for name, switch in found.items()}
 
 
 def _parts(
@@ -162,27 +175,24 @@ def _parts(
         tensor = tensors[name]
         bits = tensor.scheme.bits if isinstance(tensor, Quantized) else 8
         found.append(_Part("the weight", name, {name: tensor, **own}, bits=bits))
-        read = [each for reader in weight.readers for each in _rounded_behind(nodes[reader], switches)]
+        read = [each for reader in weight.readers for each in _rounded_by(nodes[reader], switches)]
         read = [each for each in dict.fromkeys(read) if each not in seen]
         seen.update(read)
         if read:
-            found.append(_Part("the input of", owner or name, switches=_named(switches, read)))
-    rest = [name for name in switches if name not in seen]
-    return found + [_Part("the value", name, switches=_named(switches, [name])) for name in rest]
+            found.append(_Part("the input of", owner or name, switches={each: switches[each] for each in read}))
+    rest = {name: switch for name, switch in switches.items() if name not in seen}
+    return found + [_Part("the value", name.removeprefix(_PREFIX), switches={name: rest[name]}) for name in rest]
 
 
-def _named(switches: Mapping[str, _Switch], values: Iterable[str]) -> dict[str, _Switch]:
-    """Return module of the program -> the switch behind a value."""
-    return {f"{_PREFIX}{name}": switches[name] for name in values}
-
-
-def _rounded_behind(node: fx.Node, switches: Mapping[str, _Switch]) -> Iterator[str]:
-    """Yield the rounded values that a node reads, also behind operators that only move them."""
+def _rounded_by(node: fx.Node, switches: Mapping[str, _Switch]) -> Iterator[str]:
+    """Yield the switches of what a node reads, also of values behind operators that only move them."""
+    if _DYNAMIC + node.name in switches:
+        yield _DYNAMIC + node.name
     todo, seen = list(node.all_input_nodes), set[fx.Node]()
     while todo:
         each = todo.pop()
-        if each.name in switches:
-            yield each.name
+        if _PREFIX + each.name in switches:
+            yield _PREFIX + each.name
         elif each not in seen and len(each.all_input_nodes) == 1:
             todo.extend(each.all_input_nodes)
         seen.add(each)

@@ -122,7 +122,7 @@ class Fidelity:
         found: dict[str, Any] = {"compared_with": self.compared_with, "examples": self.examples}
         found["trained_since"] = self.trained_since
         found["outputs"] = {name: seen.figures(kind) for name, (kind, seen) in self.outputs.items()}
-        return found | ({"metric": vars(self.metric)} if self.metric else {})
+        return found | ({"metric": vars(self.metric) | {"output": self.main}} if self.metric else {})
 
     def losses(self, tolerance: Tolerance) -> dict[str, str]:
         """Return output -> its loss in words, as far as it is above the tolerance; ``""`` is the metric's."""

@@ -16,7 +16,7 @@ from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack, write_atomically
-from attar._src.core.errors import AttarWarning
+from attar._src.core.errors import AttarWarning, SpecError
 from attar._src.deploy.causes import find_causes
 from attar._src.deploy.fidelity import ComparedExamples, Fidelity, Floating, compare_with_floating
 from attar._src.deploy.finite import check_model_finite
@@ -82,6 +82,8 @@ def package(
         ParityError: the decoded file and the compressed model compute different outputs; nothing is written.
     """
     demand_replaceable(path)
+    if not path.parent.is_dir():
+        raise SpecError(f"{path}: there is no folder {path.parent}; make it first, or name another")
     if (path.parent / NAME).exists():
         # Refuses a foreign report before the file is written.
         read_report(path.parent / NAME)
@@ -115,7 +117,7 @@ def package(
             *(unjudged if given else ()),
             *_over_budget(size["bits_per_weight"], budget),
         ],
-        "notes": {**notes, **({"labels": unjudged[0]} if unjudged and not given else {})},
+        "notes": {**notes, **({"labels": unjudged[0]} if unjudged and not given else {}), **_widened(compressed)},
         "batch_norms_folded": {name: into for each in foldings for name, into in each.folded.items()},
         "batch_norms_kept": {name: why for each in foldings for name, why in each.kept.items()},
         "quantized_activations": sum(len(graph.activations) for graph in compressed.graphs.values()),
@@ -177,6 +179,16 @@ def _loss(compressed: CompressedModel, graph: str, fidelity: Fidelity, data: Cal
     inputs = inputs_by_graph(compressed, data)[graph]
     causes = find_causes(compressed, graph, inputs, names.index(worst)).sentence()
     return f"{said}; {causes}" if causes else said
+
+
+def _widened(compressed: CompressedModel) -> dict[str, str]:
+    """Return the note on channels that got a wider step for exact sums in 16 bits, if there are any."""
+    if not compressed.widened:
+        return {}
+    channels, layers = sum(compressed.widened.values()), len(compressed.widened)
+    where = f"{channels} output channels of {layers} {'layers' if layers > 1 else 'layer'}"
+    why = "so that fast integer kernels are exact on every processor"
+    return {"exact sums": f"weights of {where} got a wider step or less large neighbours, {why}"}
 
 
 def _over_budget(bits_per_weight: float, budget: float | None) -> list[str]:

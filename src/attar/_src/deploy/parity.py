@@ -30,6 +30,10 @@ MEAN_PART = 0.1
 EQUAL_SHARE = 0.98
 #: Of integer outputs of a model with quantized activations, whose ties may be ordered either way.
 TIED_SHARE = 0.8
+_ORDERED = (
+    ". Where a step orders near values (topk, argmax, sort), rounding reorders them: leave it out of the module, or "
+    "let its input and what is gathered by it stay in floating point (keep_activations)"
+)
 #: Largest number of inputs to compare: float64 is slow, and errors show on the first inputs.
 EXAMPLES = 512
 #: Of a large module fewer, those that take this number of multiplications and additions, and at least ENOUGH.
@@ -81,7 +85,8 @@ class Parity:
             fault = _fault(kind, seen, integers=integers)
             if fault:
                 which = f"output {name!r}: " if len(self.outputs) > 1 else ""
-                raise ParityError(f"{what}: {which}{fault}")
+                ordered = integers and any(each == INTEGERS for each, _ in self.outputs.values())
+                raise ParityError(f"{what}: {which}{fault}{_ORDERED if ordered else ''}")
         return self
 
 

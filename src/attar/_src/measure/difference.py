@@ -9,7 +9,8 @@ above 0.5 if all elements lie between 0 and 1. An output has scores if, whicheve
 1. ``task`` is ``classification`` or ``segmentation`` and it is the main output; with another task no output has;
 2. the file has class names, or the data integer labels, and it is the main output;
 3. it is called ``logits``, or its elements are probabilities along the class axis, or their logarithms;
-4. its softmax is confident: the largest probability is 0.5 or more on average, and not always of the same class.
+4. it is the main output, has two axes or four and more, and its softmax is confident: the largest probability is 0.5 or
+   more on average, and not always of the same class. (Boxes ``(N, 10, 4)`` in pixels would be confident, too.)
 
 The class axis of the main output is the one that labels tell: 1 of outputs (8, 5, 30) and labels (8, 30). Without
 labels it is axis 1 of outputs with four or more axes, ``(N, C, H, W)``, and the last axis of others. It has two classes
@@ -77,8 +78,9 @@ def kind_of_output(
         return SCORES if main and task in SCORE_TASKS else VALUES
     if classes:
         return SCORES if main else VALUES
-    known = name == "logits" or _are_probabilities(output, axis) or _is_confident(output, axis)
-    return SCORES if known else VALUES
+    known = name == "logits" or _are_probabilities(output, axis)
+    guessed = main and output.ndim != 3 and _is_confident(output, axis)
+    return SCORES if known or guessed else VALUES
 
 
 def are_shares(output: NDArray[Any]) -> bool:

@@ -32,12 +32,15 @@ class Latency:
     rounds: int
 
 
-def interleave(runs: Sequence[Callable[[], object]], *, rounds: int | None = None) -> list[Latency]:
+def interleave(
+    runs: Sequence[Callable[[], object]], *, rounds: int | None = None, seconds: float = _SECONDS
+) -> list[Latency]:
     """Time several models: each round runs every model once, in random order.
 
     Args:
         runs: each runs one model once.
-        rounds: number of rounds; None for about five seconds, 20 to 2000 rounds.
+        rounds: number of rounds; None for about ``seconds``, 20 to 2000 rounds.
+        seconds: that the rounds should take together.
     """
     if not runs or (rounds is not None and rounds < 1):
         raise SpecError(f"{rounds} rounds of {len(runs)} models were asked for; use one or more of both")
@@ -47,7 +50,7 @@ def interleave(runs: Sequence[Callable[[], object]], *, rounds: int | None = Non
             run()
     if rounds is None:
         each = (time.perf_counter() - started) / _WARM_UP
-        rounds = int(np.clip(_SECONDS / max(each, 1e-9), 20, 2000))
+        rounds = int(np.clip(seconds / max(each, 1e-9), 20, 2000))
     # A model finds the caches as the one before left them; no model should always follow the same one.
     order = np.random.default_rng(0)
     times = np.empty((rounds, len(runs)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar
 
@@ -109,8 +109,14 @@ class TrainingStage(TrainingPlan, Stage):
                 objective = term.build(model)
                 objective.prepare(inputs)
                 losses.append(_scalar_loss(objective, inputs))
-        if not any(loss.requires_grad for loss in losses):
+        differentiable = [loss for loss in losses if loss.requires_grad]
+        if not differentiable:
             raise SpecError("no loss depends on a trained parameter; compute losses from the outputs with PyTorch")
+        trained = {name: each for name, each in model.module.named_parameters() if each.requires_grad}
+        gradients: Sequence[torch.Tensor | None] = torch.autograd.grad(
+            torch.stack(differentiable).sum(), [*trained.values()], allow_unused=True
+        )
+        model.unreached.append({name for name, found in zip(trained, gradients, strict=True) if found is None})
         return model
 
     def run(self, model: Learner, context: TrainingContext) -> Learner:  # type: ignore[override]

@@ -33,7 +33,13 @@ from attar._src.model.recurrent.packed import padded_instead_of_packed
 from attar._src.model.recurrent.rules import whole_layers
 from attar._src.model.traced import TracedModel
 
-_LOUD = ("torch.onnx", "onnxscript", "torch.export", "torch.fx.experimental.symbolic_shapes")
+_LOUD = (
+    "torch.onnx",
+    "onnxscript",
+    "torch.export",
+    "torch.fx.experimental.symbolic_shapes",
+    "torch._subclasses.fake_tensor",
+)
 
 
 @dataclass(frozen=True)

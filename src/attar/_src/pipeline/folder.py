@@ -32,7 +32,7 @@ from attar._src.recipe.yaml_text import format_yaml
 from attar._src.train.store import CheckpointStore
 
 RECIPE = "recipe.yaml"
-_RUN, _LOCK = "run.json", "lock"
+_RUN, _LOCK, _JOURNAL = "run.json", "lock", "journal.jsonl"
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 _MISSING = object()
 #: A file left by an interrupted atomic write. The part file of a cache, which is continued, has no number.
@@ -52,6 +52,7 @@ class RunFolder:
 
     def __init__(self, path: Path, facts: Mapping[str, Any], *, resume: bool, first: bool) -> None:
         self.path, self.state, self.first = path, path / "state", first
+        self._new = False
         self._lock = filelock.FileLock(path / _LOCK)
         if first:
             path.mkdir(parents=True, exist_ok=True)
@@ -62,7 +63,7 @@ class RunFolder:
         try:
             if first:
                 self._claim(facts, resume)
-            self.journal = Journal(path / "journal.jsonl", writes=first)
+            self.journal = Journal(path / _JOURNAL, writes=first)
         except BaseException:
             self._lock.release()
             raise
@@ -79,6 +80,7 @@ class RunFolder:
         else:
             # On disk before anything that depends on these facts.
             write_atomically(self.path / _RUN, (json.dumps(facts, indent=2) + "\n").encode())
+            self._new = True
 
     def _compare(self, facts: Mapping[str, Any], resume: bool) -> None:
         if not resume:
@@ -99,6 +101,12 @@ class RunFolder:
                 f"{self.path / _RUN} is damaged ({error}), so it is not known what the run was made of; run in another "
                 "folder"
             ) from error
+
+    def refuse(self) -> None:
+        """Forget a run that is refused before any training, so that the mended recipe can use the folder."""
+        if self._new:
+            for name in (_JOURNAL, _RUN):
+                (self.path / name).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Release the folder for other runs."""

@@ -50,6 +50,7 @@ class RunModels:
         dry_runs: those of modules; files have none.
         metric: name and function.
         fabric: already launched.
+        foreseen: warnings from the trial of the stages.
         seed: the current seed.
         learners: models of this seed that are trained or restored.
     """
@@ -62,6 +63,7 @@ class RunModels:
     metric: tuple[str, Metric]
     folder: RunFolder
     fabric: Fabric
+    foreseen: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     learners: dict[str, Learner] = field(default_factory=dict)
 
@@ -90,6 +92,8 @@ class RunModels:
             use=replace(self.splits.use, licence=model.licence),
             coder=self.recipe.coder,
         )
+        if name in self.foreseen:
+            learner.warn(self.foreseen[name])
         sequence = StageSequence(learner, model.stages)
         packs = self.folder.first and not self._packed(name)
         trained = max((i for i, stage in enumerate(model.stages) if stage.works_on is Learner), default=-1)

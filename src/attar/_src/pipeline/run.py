@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attar._src.core.errors import AttarError
 from attar._src.core.interrupt import interruptible
 from attar._src.core.registry import references_from
 from attar._src.measure.metric import find
@@ -82,14 +83,18 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, resume: bool = False, c
         folder = RunFolder(out, run_facts(recipe, splits), resume=resume, first=is_first(recipe))
         try:
             keep_freed_memory()
-            calibration = splits.calibration(shared_parameters(sources))
-            dry_runs = dry_run_models(recipe, sources, splits.use, calibration, folder.journal)
-            try_stages(recipe, splits, sources, dry_runs, metric)
+            try:
+                calibration = splits.calibration(shared_parameters(sources))
+                dry_runs = dry_run_models(recipe, sources, splits.use, calibration, folder.journal)
+                foreseen = try_stages(recipe, splits, sources, dry_runs, metric)
+            except AttarError:
+                folder.refuse()
+                raise
             recipe = autotune(recipe, folder.journal, dry_runs, calibration)
             folder.write_recipe(recipe)
             fabric = launch_fabric(recipe, folder)
             apply_layout(recipe, sources)
-            models = RunModels(recipe, splits, sources, dry_runs, calibration, metric, folder, fabric)
+            models = RunModels(recipe, splits, sources, dry_runs, calibration, metric, folder, fabric, foreseen)
             for seed in recipe.seeds:
                 models.run_seed(seed)
             if not folder.first:

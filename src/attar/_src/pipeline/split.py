@@ -102,9 +102,20 @@ def _named(fields: Mapping[str, Any], name: str) -> Split:
 
 
 def _checked(split: Split, name: str) -> Split:
-    counts = [len(each) for each in (*split.inputs, *([] if split.targets is None else [split.targets]))]
-    if len(set(counts)) > 1 or not counts[0]:
-        raise DataError(f"recipe.data.source: {name} has arrays of {counts} examples; give all the same number")
+    known = dict(zip(split.names or [f"input {n}" for n in range(len(split.inputs))], split.inputs, strict=True))
+    arrays = known | ({} if split.targets is None else {"targets": split.targets})
+    if len({len(each) for each in arrays.values()}) > 1 or not len(split.inputs[0]):
+        shapes = ", ".join(f"{each} {array.shape}" for each, array in arrays.items())
+        raise DataError(
+            f"recipe.data.source: {name} has {shapes}; axis 0 should count the same examples in all. A state "
+            "(layers, batch, hidden) is read from batches: give a DataLoader that yields mappings"
+        )
+    for each, array in known.items():
+        if array.dtype.kind == "f" and not (finite := np.isfinite(array.reshape(len(array), -1)).all(1)).all():
+            raise DataError(
+                f"recipe.data.source: {name} has NaN or infinity in {int((~finite).sum())} of {len(array)} examples of "
+                f"{each}, first in example {int(finite.argmin())}; remove or repair them"
+            )
     return split
 
 

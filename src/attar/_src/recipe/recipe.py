@@ -31,6 +31,13 @@ def _different(value: tuple[int, ...]) -> tuple[int, ...]:
     return value
 
 
+def _tuples(value: Any) -> Any:
+    """Return axes by name with lists, as YAML has them, as tuples."""
+    if not isinstance(value, dict):
+        return value
+    return {name: tuple(each) if isinstance(each, list) else each for name, each in value.items()}
+
+
 def _with_batch_axis(value: Any) -> Any:
     if isinstance(value, tuple) and 0 not in value:
         raise refused(f"{list(value)} should include 0, the batch axis, which varies in training")
@@ -95,7 +102,9 @@ class Recipe(Spec):
     class_axis: int | None = None
     ignore_index: int | None = None
     task: str | None = None
-    dynamic: Annotated[dict[str, _Different] | _Different | None, AfterValidator(_with_batch_axis)] = None
+    dynamic: Annotated[
+        dict[str, _Different] | _Different | None, BeforeValidator(_tuples), AfterValidator(_with_batch_axis)
+    ] = None
     coder: Literal["rans", "huffman", "raw"] = "rans"
     tolerance: Tolerance | None = TOLERANCE
     root: str = "."

@@ -105,18 +105,19 @@ def _fidelity(story: Story) -> PageSection:
 
 
 def _fidelity_rows(model: Measured) -> list[list[str]]:
-    """Return a row for each output of a file; the metric is beside the first."""
+    """Return a row for each output of a file; the metric is beside the one that it judges."""
     found = model.fidelity
     if not found:
         return []
-    change, judged = NONE, found.get("metric")
+    changes, judged = {}, found.get("metric")
     if judged:
-        change = f"{metric(judged['floating'], judged['name'])} to {metric(judged['file'], judged['name'])}"
+        before, after = (metric(judged[each], judged["name"]) for each in ("floating", "file"))
+        changes[judged.get("output", next(iter(found["outputs"])))] = f"{before} to {after}"
     with_what = found["compared_with"] + (", and was trained since" if found["trained_since"] else "")
     rows = []
     for name, seen in found["outputs"].items():
+        change = changes.get(name, NONE)
         rows.append([model.name, name, fidelity_words(seen), change, count(found["examples"]), with_what])
-        change = NONE
     return rows
 
 

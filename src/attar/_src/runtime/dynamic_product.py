@@ -32,28 +32,28 @@ class DynamicCodes(NamedTuple):
         return build.node("DequantizeLinear", self, build.fresh(f"{value}_dynamic_real"))
 
 
-class Factor(NamedTuple):
+class WeightCodes(NamedTuple):
     """The names of the int8 codes of a weight, ``(in, out)``, and of their scales, ``(out,)`` or ``(1,)``."""
 
     codes: str
     scale: str
 
 
-def dynamic_codes(build: Builder, real: str, value: str) -> DynamicCodes:
+def quantize_as_read(build: Builder, real: str, value: str) -> DynamicCodes:
     """Add the codes of ``value``, whose real numbers are called ``real``."""
     names = DynamicCodes(*(build.fresh(f"{value}_dynamic_{part}") for part in DynamicCodes._fields))
     build.add(helper.make_node("DynamicQuantizeLinear", [real], names, name=build.fresh(f"{value}_dynamic")))
     return names
 
 
-def factor(build: Builder, name: str, weight: Int8Weight, axis: int) -> Factor:
+def weight_codes(build: Builder, name: str, weight: Int8Weight, axis: int) -> WeightCodes:
     """Add a weight whose output channels lie along ``axis``."""
     codes = np.ascontiguousarray(weight.codes if axis else weight.codes.T)
-    return Factor(build.initializer(f"{name}_codes", codes), build.initializer(f"{name}_scale", weight.scale))
+    return WeightCodes(build.initializer(f"{name}_codes", codes), build.initializer(f"{name}_scale", weight.scale))
 
 
 def dynamic_product(
-    build: Builder, node: onnx.NodeProto, codes: DynamicCodes, weight: Factor, bias: str | None
+    build: Builder, node: onnx.NodeProto, codes: DynamicCodes, weight: WeightCodes, bias: str | None
 ) -> None:
     """Add ``scale * weight.scale * sum (codes - zero_point) weight.codes + bias``, under the name of ``node``."""
     out = node.output[0]

@@ -99,8 +99,8 @@ class Engine:
 def saturates() -> bool:
     """Return whether uint8 x int8 kernels of this machine saturate sums of two products at 16 bits, by trying one.
 
-    They do on x86 without VNNI. Weights of magnitude up to 64 are safe there (2 * 255 * 64 < 2^15) and keep the fast
-    kernels; for others the exact kernels take twice the time, so they are used only where needed.
+    They do on x86 without VNNI. Of a model that may saturate, layers of weights up to 64 (2 * 255 * 64 < 2^15) keep the
+    fast kernels there; the exact kernels of the others take twice the time.
     """
     info = helper.make_tensor_value_info
     graph = helper.make_graph(

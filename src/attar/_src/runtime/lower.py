@@ -34,13 +34,18 @@ from attar._src.artifact.manifest import GraphRecord
 from attar._src.artifact.reader import Artifact
 from attar._src.core.errors import ArtifactError
 from attar._src.core.operators import INTEGER_KERNELS, onnx_types
-from attar._src.runtime.accumulator import accumulator_of
+from attar._src.runtime.accumulator import accumulator_of, may_saturate
 from attar._src.runtime.builder import Builder, node_attributes
-from attar._src.runtime.dynamic_product import ANY_CODES, DynamicCodes, Factor, dynamic_codes, dynamic_product, factor
+from attar._src.runtime.dynamic_product import (
+    ANY_CODES,
+    DynamicCodes,
+    WeightCodes,
+    dynamic_product,
+    quantize_as_read,
+    weight_codes,
+)
 from attar._src.runtime.grid import FILLS, PASSED, CodedValue, Grid, data_inputs, grid_of_move, plan_grids
-from attar._src.runtime.recurrent.lstm import add_lstm
-from attar._src.runtime.recurrent.recurrence import Recurrence
-from attar._src.runtime.recurrent.scan import add_scan
+from attar._src.runtime.recurrent.placed import run_recurrent
 from attar._src.runtime.rewrite import rewrite
 from attar._src.runtime.weights import Int8Weight, Weights
 
@@ -67,12 +72,14 @@ class Lowered:
         weights: these weights by name.
         layers: node of the model that reads a weight of two axes or more -> its placement.
         dequantized: compressed tensor of the file -> why it was converted to float32.
+        saturating: nodes whose pairs of products may pass 16 bits, where fast kernels of some processors saturate.
     """
 
     bare: onnx.ModelProto
     weights: Mapping[str, NDArray[Any]]
     layers: Mapping[str, Placement]
     dequantized: Mapping[str, str]
+    saturating: frozenset[str]
 
     @cached_property
     def model(self) -> onnx.ModelProto:
@@ -141,9 +148,10 @@ class _Lowering:
         self.unfused: dict[str, str] = {}
         self.dense: set[str] = set()
         self.int8s: dict[str, str] = {}
-        self.factors: dict[tuple[str, int], Factor] = {}
+        self.weight_codes: dict[tuple[str, int], WeightCodes] = {}
         self.layers: dict[str, Placement] = {}
         self.dequantized: dict[str, str] = {}
+        self.saturating: set[str] = set()
 
     def run(self) -> Lowered:
         for value in self.graph.input:
@@ -161,7 +169,8 @@ class _Lowering:
                 self.plain(node)
             for value in node.output:
                 self.quantize(value)
-        return Lowered(self.build.finish(), self.build.weights, self.layers, self.dequantized)
+        bare = self.build.finish()
+        return Lowered(bare, self.build.weights, self.layers, self.dequantized, frozenset(self.saturating))
 
     def quantize(self, value: str) -> None:
         """Quantize a value if it has a grid, and record its codes."""
@@ -238,6 +247,8 @@ class _Lowering:
         found = accumulator_of(weight, self.codes[data].grid, axis, bias)
         if isinstance(found, str):
             return found
+        if may_saturate(weight, self.codes[data].grid, axis, node_attributes(node).get("group", 1)):
+            self.saturating.add(node.name)
         if name not in self.int8s:
             self.int8s[name] = self.scaled(name, weight.codes, weight.scale, weight.axis)
         inputs = [data, self.int8s[name]]
@@ -256,12 +267,15 @@ class _Lowering:
     def read_dynamically(self, node: onnx.NodeProto) -> None:
         """Run a dynamic node in integers, or on the real numbers of the codes that it reads."""
         if node.op_type not in _PRODUCTS:
-            self.recur(node)
+            placed = run_recurrent(self.build, node, self.weights, self.real, private=self.private)
+            self.layers[node.name] = Placement(placed.tensors, placed.reason)
+            self.dequantized |= dict.fromkeys(placed.dequantized, placed.reason)
+            self.saturating |= {node.name} if placed.saturates else set()
             return
         data, name, *rest = node.input
         codes = self.read_codes.get(data)
         if codes is None:
-            codes = self.read_codes[data] = dynamic_codes(self.build, self.real(data), data)
+            codes = self.read_codes[data] = quantize_as_read(self.build, self.real(data), data)
         weight = self.integer_weight(node)
         axis = INTEGER_KERNELS[node.op_type].axis(node_attributes(node))
         if not isinstance(weight, str) and isinstance(found := accumulator_of(weight, ANY_CODES, axis, None), str):
@@ -272,28 +286,12 @@ class _Lowering:
             real = self.keep_unfused(codes.real(self.build, data))
             self.build.copy(node, [real, *(self.real(each, weight) for each in (name, *rest))], node.output)
             return
-        if (name, axis) not in self.factors:
-            self.factors[name, axis] = factor(self.build, name, weight, axis)
+        if may_saturate(weight, ANY_CODES, axis):
+            self.saturating.add(node.name)
+        if (name, axis) not in self.weight_codes:
+            self.weight_codes[name, axis] = weight_codes(self.build, name, weight, axis)
         bias = self.real(rest[0]) if rest and rest[0] else None
-        dynamic_product(self.build, node, codes, self.factors[name, axis], bias)
-
-    def recur(self, node: onnx.NodeProto) -> None:
-        """Run a dynamic LSTM or GRU, in integers if both its weights allow it."""
-        names = node.input[1:3]
-        found = [self.weights.int8_rows(name) for name in names]
-        why = "; ".join(dict.fromkeys(each for each in found if isinstance(each, str)))
-        bias = node.input[3] if len(node.input) > 3 else ""
-        values = [self.weights.array(name) if why else each for name, each in zip(names, found, strict=True)]
-        biases = self.weights.array(bias) if bias in self.weights else self.build.constant(bias)
-        made = Recurrence.of(self.build, node, self.real, *values, biases)
-        stored = [part for name in names for part in self.weights.parts(name)]
-        self.layers[node.name] = Placement(tuple(dict.fromkeys(stored)), why)
-        if why:
-            self.dequantized |= {part: why for name in names for part in self.weights.compressed(name)}
-        if node.op_type == "LSTM" and self.private and not why:
-            add_lstm(self.build, made)
-        else:
-            add_scan(self.build, made)
+        dynamic_product(self.build, node, codes, self.weight_codes[name, axis], bias)
 
     def scaled(self, name: str, codes: NDArray[Any], scale: NDArray[np.float32], axis: int | None) -> str:
         """Return the DequantizeLinear of constant codes, with scales along ``axis`` or a single one."""

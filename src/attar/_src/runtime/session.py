@@ -119,7 +119,7 @@ class Session:
         self.dequantized = lowered.dequantized
         self._needs_elements = any(node.op_type in NEED_ELEMENTS for node in lowered.bare.graph.node)
         bare = lowered.bare.SerializeToString()
-        self._run = Engine(bare, weights=lowered.weights, threads=threads, exact=True).run
+        self._run = Engine(bare, weights=lowered.weights, threads=threads, exact=bool(lowered.saturating)).run
 
     @property
     def main_output(self) -> str:

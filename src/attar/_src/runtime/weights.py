@@ -40,6 +40,10 @@ class Int8Rows(NamedTuple):
     codes: NDArray[np.int8]
     scale: NDArray[np.float32]
 
+    def direction(self, place: int) -> Int8Weight:
+        """Return the weight ``(rows, in)`` of one index of the first of three axes."""
+        return Int8Weight(self.codes[place], self.scale[place], 0)
+
 
 class Weights:
     """The bound initializers of a graph, decoded on demand on up to ``threads`` cores.

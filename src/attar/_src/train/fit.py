@@ -228,7 +228,7 @@ class _Loop:
             fix = f"lower optimizer.lr, for example to {lower:g}, or set clip: {clip:g}"
             raise AttarError(
                 f"the loss is {float(seen[bad[0]])} in step {first + 1} of epoch {epoch + 1} (lr {lr:.3g}); {fix}, and "
-                "check the inputs for infinities; the checkpoint of the previous epoch is intact"
+                "check the inputs for NaN and infinities; the checkpoint of the previous epoch is intact"
             )
         bar.say(f"epoch {epoch + 1}/{self.plan.epochs}, loss {float(seen.mean()):.4g}")
         losses.clear()

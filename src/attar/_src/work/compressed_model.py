@@ -86,12 +86,14 @@ class CompressedModel:
         tensors: compressed tensors by state name; a name that is missing is stored as it is.
         record: what each stage did, in order; it travels in the file.
         warnings: sentences for the user, each with the nearest fix; packaging prints and reports them first.
+        widened: weight -> channels that got a wider step, so that pairs of products fit 16 bits.
     """
 
     graphs: Mapping[str, CompressedGraph]
     tensors: Mapping[str, CompressedTensor] = field(default_factory=dict)
     record: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
+    widened: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, traced: TracedModel | Mapping[str, TracedModel], **fields: Any) -> CompressedModel:

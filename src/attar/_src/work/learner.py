@@ -73,6 +73,7 @@ class Learner:
         constraints: first to act first.
         record: an entry for each stage, stored in the file.
         warnings: sentences for the user (``CompressedModel.warnings``).
+        unreached: of each training that was tried, the trainable parameters on which no loss depends.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Learner:
         self.constraints: list[Constraint] = []
         self.record: list[Mapping[str, Any]] = []
         self.warnings: list[str] = []
+        self.unreached: list[set[str]] = []
         self.traced = traced
 
     def places(self, quantized: Collection[str] | None = None, floating: Collection[str] = ()) -> list[ActivationPlace]:

@@ -19,7 +19,8 @@ class LossInputs:
 
     Attributes:
         outputs: the student's main output; of a classifier ``(N, C)``, ``(N, ..., C)`` or ``(N, C, ...)``.
-        every: all outputs of the student.
+        every: all outputs of the student, in order.
+        batch: the inputs and ``batch.targets``.
         teachers: model name -> its main output for the same inputs.
         progress: share of the stage done, 0 to 1.
         features: module path -> its output in the student, for the paths the objectives ask for.

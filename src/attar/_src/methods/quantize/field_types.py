@@ -10,10 +10,22 @@ from attar._src.core.scheme import Granularity, PerBucket, PerGroup, PerTensor
 
 #: Bits of a code on an affine grid.
 GridBits = Annotated[int, Field(ge=2, le=8)]
-#: Activations of a stage: bits, ``dynamic``, or None for floating point.
-ActivationChoice = GridBits | Literal["dynamic"] | None
 #: Bits of a code in a codebook.
 CodeBits = Annotated[int, Field(ge=1, le=8)]
+
+
+def _read_activations(value: Any) -> Any:
+    """Return the value if it is a choice: one sentence says more than the errors of three types."""
+    if value is None or value == "dynamic" or (type(value) is int and 2 <= value <= 8):
+        return value
+    raise ValueError("use the bits, 2 to 8, or dynamic, or None for floating point")
+
+
+#: Activations of a stage: bits of static grids, ``dynamic``, or None for floating point.
+ActivationChoice = Annotated[
+    GridBits | Literal["dynamic"] | None,
+    BeforeValidator(_read_activations, json_schema_input_type=GridBits | Literal["dynamic"] | None),
+]
 
 _SIZED = {"group": PerGroup, "bucket": PerBucket}
 

@@ -14,6 +14,9 @@ tensor. In a faint one, such as a batch-norm factor of 1e-6 beside a bias of 1.5
 multiplied by the least power of two that brings the left side to 2^30, and its codes are rounded to the coarser grid.
 That moves a product by at most 255 S / 2 <= 255 |bias| 2^-30, or 2^-22 of the bias, as the rounding of a float32 sum
 does. Rounding raises a sum of n products by at most 255 n / 2, so it still fits for n up to 8 million.
+
+**Pairs.** Fast kernels of some processors add two products in 16 bits, which 8-bit weights may exceed. Their channels
+get a wider step (``methods.quantize.pair_sums``), so that a file is as exact at full speed on these as on others.
 """
 
 from __future__ import annotations
@@ -29,16 +32,20 @@ from numpy.typing import NDArray
 from torch import fx
 
 from attar._src.artifact.manifest import Activation
+from attar._src.core.operators import INTEGER_KERNELS
 from attar._src.core.scheme import PerChannel, PerTensor
 from attar._src.core.tensors import CompressedTensor, Dense, Quantized
+from attar._src.methods.quantize.pair_sums import fit_pairs
 from attar._src.methods.quantize.ptq.solver import TINY, flat_index
-from attar._src.model.operators import bias_of, data_of
+from attar._src.model.operators import bias_of, data_of, groups_of, operator_of
 from attar._src.model.weights import find_weights
-from attar._src.work.compressed_model import CompressedModel
+from attar._src.runtime.accumulator import pair_limit
+from attar._src.work.compressed_model import CompressedGraph, CompressedModel
 
-#: Largest sum that an integer kernel holds.
-INT32 = 2.0**31 - 1
+_INT32 = 2.0**31 - 1
 _AIM = 2.0**30
+#: Largest code of a dynamic grid, and largest distance of one from its zero point.
+LARGEST_CODE = 255
 _UNUSED = 2.0**-14  # least value for scales of all-zero codes: the smallest normal number of half precision
 
 
@@ -52,6 +59,8 @@ class _Use:
         bias: name of the bias, None without one.
         scale: S_x of the input.
         reach: largest |q| of the input, ``code - zero_point``.
+        pairs: largest sum of two weight codes that fits 16 bits; None where the kernel adds in 32 bits.
+        groups: of a convolution.
     """
 
     weight: str
@@ -59,6 +68,8 @@ class _Use:
     bias: str | None
     scale: float
     reach: int
+    pairs: int | None
+    groups: int
 
 
 def fit_integer_layers(model: CompressedModel) -> CompressedModel:
@@ -67,19 +78,24 @@ def fit_integer_layers(model: CompressedModel) -> CompressedModel:
     A bias that several graphs add in different steps becomes one for each: ``step_head_bias`` of the graph ``step``. A
     bias that layers of one graph add in different steps stays as it is, and so does one that is infinite.
     """
-    if not any(graph.activations for graph in model.graphs.values()):
+    if not any(graph.activations or graph.dynamic for graph in model.graphs.values()):
         return model
     stored = model.stored()
-    uses = {name: [*_uses(each.traced.graph, stored, each.activations)] for name, each in model.graphs.items()}
+    uses = {name: [*_uses(each, stored)] for name, each in model.graphs.items()}
     by_weight: dict[str, list[_Use]] = defaultdict(list)
     for use in itertools.chain(*uses.values()):
         by_weight[use.weight].append(use)
-    fitted: dict[str, CompressedTensor] = {}
+    fitted, widened = dict[str, CompressedTensor](), dict(model.widened)
     for name, readers in by_weight.items():
         tensor = stored[name]
         assert isinstance(tensor, Quantized)
-        if (changed := _fit_scales(tensor, readers, stored)) is not tensor:
-            fitted[name] = changed
+        scaled = _fit_scales(tensor, readers, stored)
+        limits = [use.pairs for use in readers if use.pairs is not None]
+        paired, count = fit_pairs(scaled, readers[0].axis, min(limits), readers[0].groups) if limits else (scaled, 0)
+        if paired is not tensor:
+            fitted[name] = paired
+        if count:
+            widened[name] = count
     tensors, graphs = {**model.tensors, **fitted}, dict(model.graphs)
     rounded = {name: _round_biases(each, {**stored, **fitted}) for name, each in uses.items()}
     for graph, biases in rounded.items():
@@ -93,7 +109,7 @@ def fit_integer_layers(model: CompressedModel) -> CompressedModel:
             tensors[own.get(name, name)] = bias
         if own:
             graphs[graph] = replace(graphs[graph], traced=graphs[graph].traced.renamed(own))
-    return replace(model, tensors=tensors, graphs=graphs)
+    return replace(model, tensors=tensors, graphs=graphs, widened=widened)
 
 
 def used_scales(tensor: Quantized) -> NDArray[np.float32]:
@@ -108,25 +124,35 @@ def used_scales(tensor: Quantized) -> NDArray[np.float32]:
     return np.where(used, tensor.scale, tensor.scale[used].max(initial=_UNUSED))
 
 
-def _uses(
-    graph: fx.GraphModule, tensors: Mapping[str, CompressedTensor], activations: Mapping[str, Activation]
-) -> Iterable[_Use]:
-    nodes = {node.name: node for node in graph.graph.nodes}
-    for name, weight in find_weights(graph).items():
+def _uses(graph: CompressedGraph, tensors: Mapping[str, CompressedTensor]) -> Iterable[_Use]:
+    nodes = {node.name: node for node in graph.traced.graph.graph.nodes}
+    for name, weight in find_weights(graph.traced.graph).items():
         tensor, channels = tensors.get(name), weight.channels
         # No integer kernel has scales of blocks.
-        if weight.role != "product" or not isinstance(tensor, Quantized) or not isinstance(channels, PerChannel):
+        if weight.role == "embedding" or not isinstance(tensor, Quantized) or not isinstance(channels, PerChannel):
             continue
         if scale_count(tensor, channels.axis) is None:
             continue
         for reader in weight.readers:
             data, bias = data_of(nodes[reader])[0], bias_of(nodes[reader])
-            grid = activations.get(data.name) if isinstance(data, fx.Node) else None
-            if grid is not None:
+            grid = graph.activations.get(data.name) if isinstance(data, fx.Node) else None
+            if reader in graph.dynamic:
+                # Its bias is added in floating point, and its scale is not known; so are those of an LSTM or GRU.
+                yield _Use(name, channels.axis, None, 1.0, LARGEST_CODE, pair_limit(LARGEST_CODE), 1)
+            elif grid is not None and weight.role == "product":
                 known = isinstance(bias, fx.Node) and str(bias.target) in tensors
                 reach = max(grid.zero_point - grid.qmin, grid.qmax - grid.zero_point)
                 scale = float(np.float32(grid.scale))
-                yield _Use(name, channels.axis, str(bias.target) if known else None, scale, reach)
+                yield _Use(
+                    name, channels.axis, str(bias.target) if known else None, scale, reach, *_pairs(nodes[reader], grid)
+                )
+
+
+def _pairs(node: fx.Node, grid: Activation) -> tuple[int | None, int]:
+    """Return ``pairs`` and ``groups`` of a use."""
+    kernels = [INTEGER_KERNELS[name] for name in operator_of(node).onnx.split() if name in INTEGER_KERNELS]
+    largest = max(grid.qmax, grid.zero_point) + (128 if grid.signed else 0)  # as uint8, which kernels read
+    return pair_limit(largest) if any(kernel.names for kernel in kernels) else None, groups_of(node)
 
 
 def scale_count(tensor: Quantized, axis: int) -> int | None:
@@ -152,7 +178,7 @@ def _fit_scales(tensor: Quantized, uses: Sequence[_Use], tensors: Mapping[str, C
     for use in uses:
         step = tensor.scale.astype(np.float64) * use.scale
         total = sums * use.reach + _magnitude(use.bias, tensors, sums.size) / step
-        power = np.maximum(power, np.where(total > INT32, np.ceil(np.log2(np.maximum(total, 1) / _AIM)), 0))
+        power = np.maximum(power, np.where(total > _INT32, np.ceil(np.log2(np.maximum(total, 1) / _AIM)), 0))
         # Beside the others of its tensor such a channel is zero; where all are so small, they stay what they are.
         normal = np.ceil(np.log2(np.maximum(TINY / step, 1)))
         power = np.maximum(power, np.where(tensor.scale * 2.0**normal <= tensor.scale.max(), normal, 0))
@@ -192,5 +218,5 @@ def _whole_steps(values: NDArray[Any], use: _Use, weight: CompressedTensor) -> N
         return None
     step = np.float32(use.scale) * weight.scale
     steps = np.rint(values.astype(np.float64) / step)
-    fits = np.isfinite(steps).all() and np.abs(steps).max(initial=0) < INT32
+    fits = np.isfinite(steps).all() and np.abs(steps).max(initial=0) < _INT32
     return (steps * step).astype(np.float32) if fits else None

@@ -18,6 +18,8 @@ from attar._src.model.sites import Site, find_sites
 from attar._src.model.weights import find_weights
 from attar._src.work.compressed_model import CompressedGraph, CompressedModel
 
+#: Why a value stays in floating point by the user's word, or because calibration tells no range.
+KEPT_VALUE = "kept by request, or the same in all calibration examples"
 #: Largest share of the parameters that may stay in floating point unasked without a warning.
 UNASKED = 0.05
 
@@ -173,7 +175,7 @@ def _values(graph: CompressedGraph, tensors: Mapping[str, CompressedTensor]) -> 
     for site in _sites(replace(graph, floating=frozenset()), tensors, everywhere):
         for name in site.sources:
             if name not in wanted:
-                left[name] = "kept by request"
+                left[name] = KEPT_VALUE
             elif name not in placed:
                 left[name] = "the deployed graph has no place for its grid"
             elif name not in graph.activations:

@@ -24,12 +24,14 @@ from attar._src.model.capture import CapturedModel
 from attar._src.model.interface import main_output
 from attar._src.model.operators import argument, data_of, is_batch_norm
 from attar._src.model.taps import LayerTaps
+from attar._src.model.traced import TracedModel
 from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.model_source import ModelSource, shared_parameters
 from attar._src.pipeline.preflight.check_splits import check_labels, check_test
 from attar._src.pipeline.split import Split
 from attar._src.pipeline.stage_sequence import StageSequence
 from attar._src.recipe.recipe import Recipe
+from attar._src.report.wording import listed
 from attar._src.train.batch import Batch
 from attar._src.train.feed import ArrayFeed, LoaderFeed
 from attar._src.train.seeds import IsolatedRandom, derive_seed
@@ -48,8 +50,11 @@ def try_stages(
     sources: Mapping[str, ModelSource],
     dry_runs: Mapping[str, DryRun],
     metric: tuple[str, Metric],
-) -> None:
+) -> dict[str, str]:
     """Try every stage of every model, and the metric on the outputs of each model.
+
+    Returns:
+        Model -> a warning, of models with parameters on which no loss depends.
 
     Raises:
         SpecError, ModelError, DataError: a stage or the metric fails; the message begins with its path in the recipe.
@@ -65,10 +70,14 @@ def try_stages(
                 next(iter(feed.epoch(0)))
         examples, _ = _some_examples(splits, splits.train, parameters, _STAGE_EXAMPLES)
         trial = Trial(examples, teachers, recipe.class_layout)
+        warnings = {}
         for name, dry_run in dry_runs.items():
             module = sources[name].module
             assert module is not None
-            _try_model(name, Learner(module, dry_run.captured, dry_run.traced), recipe, splits, trial)
+            learner = Learner(module, dry_run.captured, dry_run.traced)
+            _try_model(name, learner, recipe, splits, trial)
+            if unreached := _unreached(learner, dry_run.traced):
+                warnings[name] = unreached
         layout = recipe.class_layout
         for name in recipe.models:
             with prefixed_errors(f"recipe.metric: {metric[0]} of models.{name}"):
@@ -79,6 +88,20 @@ def try_stages(
                 check_labels(splits, name, *shapes, layout)
             with prefixed_errors(f"recipe.data.source: the test split, by {metric[0]} of models.{name}"):
                 _try_metric(metric[1], splits, splits.test, parameters, teachers[name], layout)
+    return warnings
+
+
+def _unreached(learner: Learner, traced: TracedModel) -> str:
+    """Return a sentence on the deployed parameters that no training changes; empty if there are none."""
+    names = [name for name in traced.names if learner.unreached and all(name in each for each in learner.unreached)]
+    if not names:
+        return ""
+    shown = listed(names[:3]) if len(names) <= 3 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+    return (
+        f"no loss depends on {shown}, so what is computed from {'it' if len(names) == 1 else 'them'} alone stays as it "
+        "was before the training: losses read the main output; for others write an objective of your own that reads "
+        "LossInputs.every, or freeze these parameters (requires_grad=False) if they are trained already"
+    )
 
 
 def _try_model(name: str, learner: Learner, recipe: Recipe, splits: DataSplits, trial: Trial) -> None:

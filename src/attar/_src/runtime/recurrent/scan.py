@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from attar._src.runtime.builder import Builder
-from attar._src.runtime.dynamic_product import dynamic_codes, dynamic_product, factor
+from attar._src.runtime.dynamic_product import dynamic_product, quantize_as_read, weight_codes
 from attar._src.runtime.recurrent.body import CELLS, Body, cut
 from attar._src.runtime.recurrent.recurrence import Recurrence
-from attar._src.runtime.weights import Int8Rows, Int8Weight
+from attar._src.runtime.weights import Int8Rows
 
 
 def add_scan(build: Builder, made: Recurrence) -> None:
@@ -89,14 +89,13 @@ class _Direction:
         """Add the product of rounded data and the weights of all gates, plus one half of the biases."""
         made, out = self.made, build.fresh(f"{name}_gates")
         rows = made.of_state if half else made.of_input
-        codes = dynamic_codes(build, data, data)
+        codes = quantize_as_read(build, data, data)
         bias = None
         if made.biases is not None:
             bias = build.initializer(f"{name}_bias", np.split(made.biases[self.place], 2)[half])
         if isinstance(rows, Int8Rows):
-            weight = Int8Weight(rows.codes[self.place], rows.scale[self.place], 0)
             node = helper.make_node("MatMul", [data], [out], name=name)
-            dynamic_product(build, node, codes, factor(build, name, weight, 0), bias)
+            dynamic_product(build, node, codes, weight_codes(build, name, rows.direction(self.place), 0), bias)
             return out
         return self.floating_product(build, codes.real(build, data), rows[self.place], bias, name, out)
 

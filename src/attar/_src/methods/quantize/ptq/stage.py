@@ -20,6 +20,7 @@ from attar._src.methods.quantize.field_types import ActivationChoice, Granularit
 from attar._src.methods.quantize.integer_layers import fit_integer_layers
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
 from attar._src.methods.quantize.ptq.calibration import site_grids, site_requests
+from attar._src.methods.quantize.ptq.constant_inputs import computed_from, constant_inputs, constant_warning
 from attar._src.methods.quantize.ptq.outliers import add_clips, channel_reaches, range_warnings, source_requests
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
 from attar._src.methods.quantize.ptq.solver import input_requests
@@ -148,6 +149,7 @@ class PostTrainingQuantize(Stage):
         """
         inputs = inputs_by_graph(model, context.calibration)
         model = self._with_floating_values(model)
+        model, fixed = self._with_constant_values(model, inputs)
         # Values as earlier stages stored them; the traced graph has those before pruning and rounding.
         state = model.state()
         state |= {name: torch.from_numpy(np.array(t.dense())) for name, t in model.tensors.items() if name in state}
@@ -155,7 +157,7 @@ class PostTrainingQuantize(Stage):
         solved: dict[str, CompressedTensor] = {}
         seen = {name: self._solve(model, name, inputs[name], state, bits, solved) for name in model.graphs}
         tensors, graphs = {**model.tensors, **solved}, dict(model.graphs)
-        warnings = [each for found in seen.values() for each in found.warnings]
+        warnings = [*fixed, *(each for found in seen.values() for each in found.warnings)]
         for name in graphs if self.activations is not None else ():
             if self.activations == "dynamic":
                 graphs[name] = self._dynamic(graphs[name], bits, tensors)
@@ -168,6 +170,20 @@ class PostTrainingQuantize(Stage):
         record: dict[str, Any] = self.describe() | {"bits": self.bits, "calibration_examples": examples}
         every = tuple(dict.fromkeys((*model.warnings, *warnings)))
         return fit_integer_layers(model.done(record, tensors=tensors, graphs=graphs, warnings=every))
+
+    def _with_constant_values(
+        self, model: CompressedModel, inputs: Mapping[str, CalibrationInputs]
+    ) -> tuple[CompressedModel, list[str]]:
+        """Return the model with floating values where calibration tells no range, and warnings about them."""
+        if not isinstance(self.activations, int):
+            return model, []
+        graphs, warnings = dict(model.graphs), []
+        for name, each in graphs.items():
+            deployed = (each.folded_later or each.traced).graph
+            if constant := constant_inputs(deployed, inputs[name]):
+                graphs[name] = replace(each, floating=each.floating | computed_from(deployed, constant))
+                warnings.append(constant_warning(constant))
+        return replace(model, graphs=graphs), warnings
 
     def _with_floating_values(self, model: CompressedModel) -> CompressedModel:
         deployed = {name: (each.folded_later or each.traced).graph for name, each in model.graphs.items()}

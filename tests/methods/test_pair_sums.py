@@ -1,0 +1,140 @@
+"""Weights of which every two neighbours fit 16 bits: the least error of all steps, the same codes everywhere."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torch import nn
+
+import attar
+from attar._src.core.scheme import PerChannel, PerTensor, Scheme
+from attar._src.core.tensors import Quantized
+from attar._src.methods.quantize.pair_sums import fit_pairs
+from attar._src.runtime.accumulator import largest_pairs, neighbours
+from attar._src.runtime.lower import lower
+from attar._src.runtime.session import Session
+
+
+def weight_of(codes, axis=0, single=False, dtype="f32"):
+    codes = np.asarray(codes, np.int8)
+    count, granularity = (1, PerTensor()) if single else (codes.shape[axis], PerChannel(axis=axis))
+    return Quantized(codes, np.full(count, 0.5, np.float32), Scheme(bits=8, granularity=granularity), scale_dtype=dtype)
+
+
+def peaks(tensor, axis=0, groups=1):
+    return largest_pairs(neighbours(tensor.codes, axis, groups))
+
+
+def test_safe_weights_stay_the_same_object():
+    for codes in ([[64, 64, 127]], [[127, -127, 0, 127]], [[1, 127, 3]], [[-64, -64]]):
+        safe = weight_of(codes)
+        assert fit_pairs(safe, 0, 128) == (safe, 0)
+
+
+def test_one_large_pair_is_cut_where_that_moves_least():
+    others = [*range(1, 31)] * 4
+    fitted, count = fit_pairs(weight_of([[66, 64, *others], [-66, -64, *others]]), 0, 128)
+    assert count == 2
+    np.testing.assert_array_equal(fitted.codes, [[65, 63, *others], [-65, -63, *others]])
+    np.testing.assert_array_equal(fitted.scale, [0.5, 0.5])
+
+
+def test_many_large_pairs_widen_the_step():
+    fitted, _ = fit_pairs(weight_of([[100, 60] * 40 + [8, -8]]), 0, 128)
+    np.testing.assert_array_equal(fitted.scale, np.float32([0.5 * 160 / 128]))
+    np.testing.assert_array_equal(fitted.codes, [[80, 48] * 40 + [6, -6]])
+
+
+def _error(codes, values, step):
+    """The squared error of codes at a step, the sum over the pairs."""
+    return float(((np.asarray(values, np.float64) - step * np.asarray(codes, np.float64)) ** 2).sum())
+
+
+@given(
+    arrays(np.int8, st.tuples(st.integers(1, 3), st.integers(1, 12)), elements=st.integers(-127, 127)), st.booleans()
+)
+def test_no_step_is_better(codes, single):
+    weight = weight_of(codes, single=single)
+    fitted, _ = fit_pairs(weight, 0, 128)
+    assert (peaks(fitted) <= 128).all()
+    for row in [slice(None)] if single else range(len(codes)):
+        step = np.rint(float(fitted.scale[0 if single else row]) / 0.5 * 128) / 128
+        reached = _error(fitted.codes[row], codes[row], step)
+        largest = peaks(weight)[row].max()
+        for n in range(128, max(int(largest), 128) + 1):
+            at = np.rint(codes[row] * 128.0 / n)
+            pairs = neighbours(np.atleast_2d(at), 0)
+            over = np.maximum(np.abs(pairs.sum(-1)) - 128, 0) * (pairs.prod(-1) > 0)
+            pairs = pairs - np.sign(pairs) * np.stack([np.ceil(over / 2), np.floor(over / 2)], -1)
+            cut = pairs.reshape(len(pairs), -1)[:, : codes.shape[1]]
+            assert reached <= _error(cut, np.atleast_2d(codes[row]), n / 128) + 1e-3
+
+
+def test_pairs_of_a_convolution_are_neighbouring_channels(rng):
+    codes = rng.integers(-127, 128, (16, 8, 3, 3))
+    codes[0] = 0
+    codes[0, 2:4, 1, 1] = 127
+    codes[1] = 0
+    codes[1, 1:3, 1, 1] = 127  # channels 1 and 2 belong to two pairs
+    codes[1, 2, 1, 2] = 127
+    fitted, count = fit_pairs(weight_of(codes), 0, 128)
+    assert count == 15
+    assert (peaks(fitted) <= 128).all()
+    np.testing.assert_array_equal(fitted.codes[1], codes[1])
+    assert fitted.codes[0, 2:4, 1, 1].tolist() == [64, 64]
+
+
+def test_axes_groups_and_half_scales(rng):
+    codes = rng.integers(-127, 128, (9, 5))
+    along, _ = fit_pairs(weight_of(codes, axis=1), 1, 128)
+    across, _ = fit_pairs(weight_of(codes.T), 0, 128)
+    np.testing.assert_array_equal(along.codes, across.codes.T)
+    depthwise = weight_of(np.full((6, 1, 3, 3), 127))
+    assert fit_pairs(depthwise, 0, 128, 6) == (depthwise, 0)
+    assert fit_pairs(depthwise, 0, 128, 3)[1] == 6
+    for dtype in ("f16", "bf16"):
+        half, _ = fit_pairs(weight_of(rng.integers(-127, 128, (40, 300)), dtype=dtype), 0, 128)
+        assert half.scale_dtype == dtype  # Quantized refuses scales that the type cannot hold
+        assert half.scale.max() > 0.5
+
+
+def test_inputs_of_fewer_codes_need_no_wider_step():
+    full = weight_of([[127, 127]])
+    assert fit_pairs(full, 0, 254) == (full, 0)
+
+
+class _Net(nn.Module):
+    def __init__(self, channels=16, groups=1):
+        super().__init__()
+        self.first = nn.Conv2d(3, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, 2 * channels, 3, groups=groups)
+        self.head = nn.Linear(2 * channels, 10)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.second(torch.relu(self.first(x)))).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "granularity"), [(16, 1, "channel"), (6, 2, "tensor"), (5, 5, "channel")]
+)
+def test_files_of_8_bits_need_no_slow_kernels(tmp_path, channels, groups, granularity):
+    torch.manual_seed(2)
+    data = torch.rand(64, 3, 8, 8)
+    made = attar.quantize(_Net(channels, groups).eval(), data, bits=8, activations=8, granularity=granularity)
+    report = made.save(tmp_path / "net.attar")
+    session = Session(tmp_path / "net.attar")
+    assert session.integer_layers() == ("first", "second", "head")
+    assert not lower(session.artifact).saturating
+    assert "exact on every processor" in report["notes"]["exact sums"]
+    # Bits that never need it leave no note and keep their steps.
+    fewer = attar.quantize(_Net(channels, groups).eval(), data, bits=7, activations=8, granularity=granularity)
+    assert "exact sums" not in fewer.save(tmp_path / "fewer.attar")["notes"]
+
+
+def test_products_that_stay_real_keep_their_weights(tmp_path):
+    torch.manual_seed(2)
+    net = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10)).eval()
+    report = attar.quantize(net, torch.rand(64, 32), bits=8).save(tmp_path / "net.attar")
+    assert "exact sums" not in report["notes"]
