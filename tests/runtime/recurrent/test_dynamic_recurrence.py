@@ -6,9 +6,12 @@ import pytest
 from tests import samples
 from tests.runtime import reference
 from tests.runtime.reference import file_of, node
-from tests.runtime.test_lower import weights
+from tests.runtime.test_lower import check, weights
 
 from attar._src.artifact.manifest import Binding, Part
+from attar._src.artifact.reader import open_artifact
+from attar._src.artifact.writer import pack
+from attar._src.core.errors import ArtifactError
 from attar._src.core.scheme import PerGroup, PerTensor
 from attar._src.runtime.engine import Engine
 from attar._src.runtime.lower import lower
@@ -136,3 +139,17 @@ def test_what_lies_behind_an_end_changes_nothing(rng):
         before = session.run({"x": x})["y"]
         x[1, 4:] = 1e4
         np.testing.assert_array_equal(session.run({"x": x})["y"], before)
+
+
+def test_a_gru_that_resets_before_the_product_is_not_dynamic(rng):
+    nodes = [onnx.helper.make_node("GRU", ["x", "w", "r"], ["y"], "layer", hidden_size=2)]
+    tensors = {"w": np.zeros((1, 6, 3), np.float32), "r": np.zeros((1, 6, 2), np.float32)}
+    with pytest.raises(ArtifactError, match="no attributes but direction, hidden_size and"):
+        file_of(nodes, tensors, dynamic=["layer"], x=("batch", 4, 3), y=("batch", 1, 4, 2))
+
+
+def test_the_sample_file(rng):
+    artifact = open_artifact(pack(samples.dynamic_lstm()))
+    check(artifact, rng)
+    reasons = Session(artifact).layers[1].reason
+    assert reasons == "its grid is asymmetric: a storage format"

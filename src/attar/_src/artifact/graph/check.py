@@ -193,9 +193,8 @@ def _check_recurrent(node: onnx.NodeProto, sources: Mapping[str, Sized]) -> None
     """Raise unless the weights of a dynamic LSTM or GRU are initializers, and its gates the usual ones."""
     found = {item.name: item.i for item in node.attribute}
     plain = {"layout": 0, "input_forget": 0} if node.op_type == "LSTM" else {"layout": 0, "linear_before_reset": 1}
-    if found.keys() - plain.keys() - {"direction", "hidden_size"} or any(
-        found.get(key, 0) != plain[key] for key in plain
-    ):
+    others = found.keys() - plain.keys() - {"direction", "hidden_size"}
+    if others or any(found.get(name, 0) != value for name, value in plain.items()):
         raise ArtifactError(f"a dynamic {node.op_type} has no attributes but direction, hidden_size and {plain}")
     if any(node.input[7:]):
         raise ArtifactError("a dynamic LSTM has no peepholes")

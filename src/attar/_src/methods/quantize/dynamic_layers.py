@@ -80,8 +80,9 @@ def _kernel_refusal(node: fx.Node, deployed: Sequence[onnx.NodeProto]) -> str:
     """Return why no dynamic kernel runs what a node is in ONNX."""
     if len(deployed) != 1:
         return f"{node.target} is no single product in ONNX"
-    kind, kernel = deployed[0].op_type, INTEGER_KERNELS[deployed[0].op_type]
-    if not kernel.dynamic:
+    kind = deployed[0].op_type
+    kernel = INTEGER_KERNELS.get(kind)
+    if kernel is None or not kernel.dynamic:
         return f"ONNX Runtime has no {kind} that quantizes what it reads"
     weight = weight_of(node)
     rank = weight.meta["val"].dim() if isinstance(weight, fx.Node) else 0

@@ -60,20 +60,18 @@ class Recurrence:
 
     @property
     def directions(self) -> int:
+        """How many there are, 1 or 2."""
         return 2 if self._direction == "bidirectional" else 1
 
     @property
     def hidden(self) -> int:
+        """Units of a state in one direction."""
         return int(node_attributes(self.node)["hidden_size"])
 
     @property
     def outputs(self) -> list[str]:
         """The names of the sequence and of the final states; empty where nothing reads them."""
         return [*self.node.output, *[""] * 3][: 1 + _states_of(self.node)]
-
-    @property
-    def in_integers(self) -> bool:
-        return isinstance(self.of_input, Int8Rows) and isinstance(self.of_state, Int8Rows)
 
     def backward(self, direction: int) -> bool:
         """Return whether a direction goes from the last step to the first."""

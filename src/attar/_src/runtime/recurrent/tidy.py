@@ -53,7 +53,7 @@ def _sequences(
 ) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto]]:
     """Yield the Transpose that puts directions beside units, and each Reshape behind it that joins them."""
     turns = [each for each in nodes if each.op_type == "Transpose" and each.input[0] == node.output[0]]
-    for turn in turns if "hidden_size" in node_attributes(node) else ():
+    for turn in turns:
         joined = [each for each in nodes if each.op_type == "Reshape" and each.input[0] == turn.output[0]]
         beside = node_attributes(turn).get("perm") == [0, 2, 1, 3]
         yield from ((turn, each) for each in joined if beside)
