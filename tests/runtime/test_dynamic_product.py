@@ -1,7 +1,14 @@
 """Dynamic nodes: the meaning of the file, in integers where the weight allows it."""
 
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from onnx import TensorProto
 from tests import samples
 from tests.runtime.reference import act, file_of, node
 from tests.runtime.test_lower import check, integer_nodes, weights
@@ -11,10 +18,12 @@ from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.writer import pack
 from attar._src.core.scheme import PerGroup, PerTensor
 from attar._src.core.tensors import Quantized, Scheme
+from attar._src.runtime import session as sessions
 from attar._src.runtime.engine import kernels
 from attar._src.runtime.lower import lower
 from attar._src.runtime.session import Session
 
+EMULATOR = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
 TURNED = (Binding(to="w", permute=(1, 0)),)
 
 
@@ -142,7 +151,7 @@ def test_the_largest_sums_are_exact(rng):
     artifact = file_of(
         [node("MatMul", "x w", "y")], {"w": weight}, dynamic=["node_y"], x=("batch", 512), y=("batch", 3)
     )
-    assert lower(artifact).saturating == {"node_y"}
+    assert {each.data_type for each in lower(artifact).model.graph.initializer} >= {TensorProto.UINT8}
     x = np.full((2, 512), 255, np.float32)
     x[1, ::2] = 0
     np.testing.assert_array_equal(Session(artifact).run(x), x.astype(np.float64) @ codes)
@@ -181,3 +190,54 @@ def test_an_empty_batch(rng):
 def test_the_sample_with_every_kind_of_product(rng):
     artifact = open_artifact(pack(samples.dynamic_transformer()))
     assert set(integer_nodes(check(artifact, rng))) >= {"q", "k", "v", "head"}
+
+
+@pytest.fixture
+def shared_weights(rng):
+    """A file in which a static and a dynamic weight are each read twice, and one more may saturate."""
+    tensors = {name: weights(rng, (16, 16)) for name in ("static", "dynamic")}
+    tensors |= {name: replace(each, codes=each.codes // 2) for name, each in tensors.items()}
+    tensors["large"] = replace(weights(rng, (4, 16)), codes=np.full((4, 16), 127, np.int8))
+    nodes = [
+        node("Gemm", "x dynamic", "a"),
+        node("Relu", "a", "b"),
+        node("Gemm", "b dynamic", "c"),
+        node("Gemm", "c static", "d"),
+        node("Gemm", "d static", "e"),
+        node("Gemm", "e large", "y"),
+    ]
+    grids = [act("c", 0.5, 128), act("d", 2.0, 128), act("e", 8.0, 128)]
+    bindings = tuple(Binding(to=name, permute=(1, 0)) for name in tensors)
+    return file_of(nodes, tensors, grids, dynamic=["node_a", "node_c"], bindings=bindings, x=("batch", 16))
+
+
+def test_codes_are_shared_unless_onnx_runtime_converts_them(rng, shared_weights, monkeypatch):
+    def most_readers(lowered):
+        read = Counter(name for each in lowered.model.graph.node for name in each.input)
+        held = {each.name for each in lowered.model.graph.initializer if each.data_type == TensorProto.INT8}
+        return max(read[name] for name in held)
+
+    both = [lower(shared_weights, shared=shared) for shared in (True, False)]
+    assert both[0].saturating == {"node_y"}
+    # The static weight is read through one DequantizeLinear by two nodes.
+    assert [most_readers(each) for each in both] == [2, 1]
+    assert len(both[1].model.graph.initializer) > len(both[0].model.graph.initializer)
+    check(shared_weights, rng, steps=0.5, share=0.1)
+    monkeypatch.setattr(sessions, "saturates", lambda: True)
+    check(shared_weights, rng, steps=0.5, share=0.1)
+
+
+@pytest.mark.skipif(EMULATOR is None, reason="needs qemu-x86_64")
+def test_shared_weights_are_converted_on_processors_that_saturate(shared_weights, tmp_path):
+    """ONNX Runtime failed: Attempt to replace the existing tensor."""
+    (tmp_path / "m.attar").write_bytes(shared_weights.data)
+    x = np.random.default_rng(0).normal(size=(5, 16)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    script = (
+        "import sys, numpy as np, attar; from attar._src.runtime.engine import saturates; assert saturates();"
+        "np.save(sys.argv[3], attar.Session(sys.argv[1], threads=1).run(np.load(sys.argv[2])))"
+    )
+    files = [str(tmp_path / name) for name in ("m.attar", "x.npy", "y.npy")]
+    subprocess.run([EMULATOR, "-cpu", "Haswell", sys.executable, "-c", script, *files], check=True)
+    wanted = Session(shared_weights).run(x)
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), wanted, atol=0.05 * np.abs(wanted).max())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from rich.markup import escape
 from attar._src.artifact.manifest import Preprocessing
 from attar._src.cli import show
 from attar._src.cli.limits import MAX_ELEMENTS, raised_limits
+from attar._src.cli.option_texts import parse_activations, parse_arguments, parse_axes, parse_override, parse_tolerance
 from attar._src.cli.output import demand_writable
 from attar._src.core.errors import AttarWarning, SpecError
 from attar._src.data.axes import Dynamic
@@ -162,7 +161,7 @@ def quantize_command(
     preprocessing = parse_preprocessing(preprocess) if preprocess else None
     inputs: Any = dataset
     about: dict[str, Any] = {}
-    axes = () if fixed_batch else _dynamic(dynamic or [])
+    axes = () if fixed_batch else parse_axes(dynamic or [])
     if isinstance(dataset, Texts):
         inputs, about = _tokenized(
             dataset.subset(examples, seed), _tokenizer(tokenizer, model, max_length), fixed_batch or 64, axes
@@ -184,19 +183,19 @@ def quantize_command(
     elif preprocessing is not None:
         raise SpecError(f"--preprocessing: {data} gives a {type(dataset).__name__}, not arrays; prepare there")
     quantized = quantize(
-        build.build_module(build.find_model(model), _arguments(arguments or []), weights),
+        build.build_module(build.find_model(model), parse_arguments(arguments or []), weights),
         inputs,
         bits=bits,
-        activations=_activations(activations),
+        activations=parse_activations(activations),
         granularity=granularity,
         symmetric=not asymmetric,
         scales=scales,
         observer=observer,
         keep=keep or [],
         keep_activations=keep_activations or [],
-        overrides=dict(_override(text) for text in overrides or []),
+        overrides=dict(parse_override(text) for text in overrides or []),
         correct_bias=correct_bias,
-        tolerance=_tolerance(tolerance or []),
+        tolerance=parse_tolerance(tolerance or []),
         examples=examples,
         batch=fixed_batch or 64,
         dynamic=axes,
@@ -256,64 +255,6 @@ def _usual_preprocessing(dataset: Dataset) -> Preprocessing | None:
             "none is for a module that takes raw examples"
         )
     return dataset.preprocessing
-
-
-def _activations(text: str | None) -> Any:
-    if text in (None, "dynamic", "auto"):
-        return text
-    if text not in map(str, range(2, 9)):
-        raise SpecError(f"--activations {text!r}: write the bits, 2 to 8, dynamic, or auto")
-    return int(text)
-
-
-def _arguments(pairs: list[str]) -> dict[str, Any]:
-    found = {}
-    for pair in pairs:
-        name, separator, value = pair.partition("=")
-        if not separator or not name.isidentifier():
-            raise SpecError(f"--arg {pair!r}: write NAME=VALUE, as in --arg hidden=128")
-        try:
-            found[name] = json.loads(value)
-        except (ValueError, RecursionError):
-            found[name] = value
-    return found
-
-
-def _tolerance(pairs: list[str]) -> dict[str, float] | None:
-    if pairs == ["none"]:
-        return None
-    found = {}
-    for pair in pairs:
-        name, _, value = pair.partition("=")
-        try:
-            found[name] = float(value)
-        except ValueError:
-            raise SpecError(
-                f"--tolerance {pair!r}: write NAME=NUMBER, as in --tolerance equal_predictions=0.9, or none"
-            ) from None
-    return found
-
-
-def _dynamic(texts: list[str]) -> Dynamic:
-    """Return the axes of every input, ``["0", "1"]``, or of inputs by name, ``["x=0,1", "state=1"]``; None if empty."""
-    found: dict[str, tuple[int, ...]] = {}
-    for text in texts:
-        name, _, axes = text.rpartition("=")
-        if not re.fullmatch(r"\d+(,\d+)*", axes):
-            raise SpecError(
-                f"--dynamic {text!r}: write AXIS or NAME=AXIS,AXIS, as in --dynamic x=0,1 --dynamic state=1"
-            )
-        found[name] = (*found.get(name, ()), *map(int, axes.split(",")))
-    if "" in found and len(found) > 1:
-        raise SpecError(f"--dynamic {' '.join(texts)}: give axes of every input, or of each by name, not both")
-    return found.get("", found or None)
-
-
-def _override(text: str) -> tuple[str, int]:
-    glob, separator, bits = text.rpartition("=")
-    if not separator or not glob or not bits.isdigit():
-        raise SpecError(f"--set {text!r}: write GLOB=BITS, as in --set 'layer1.*=6'")
-    return glob, int(bits)
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -6,12 +6,14 @@ The operators are standard ONNX, in the form that ONNX Runtime fuses into ``Dyna
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from attar._src.runtime.accumulator import may_saturate
 from attar._src.runtime.builder import Builder
 from attar._src.runtime.grid import Grid
 from attar._src.runtime.weights import Int8Weight
@@ -33,9 +35,10 @@ class DynamicCodes(NamedTuple):
 
 
 class WeightCodes(NamedTuple):
-    """The names of the int8 codes of a weight, ``(in, out)``, and of their scales, ``(out,)`` or ``(1,)``."""
+    """The names of the codes of a weight, ``(in, out)``, of their zero point, and of their scales."""
 
     codes: str
+    zero_point: str
     scale: str
 
 
@@ -47,9 +50,16 @@ def quantize_as_read(build: Builder, real: str, value: str) -> DynamicCodes:
 
 
 def weight_codes(build: Builder, name: str, weight: Int8Weight, axis: int) -> WeightCodes:
-    """Add a weight whose output channels lie along ``axis``."""
-    codes = np.ascontiguousarray(weight.codes if axis else weight.codes.T)
-    return WeightCodes(build.initializer(f"{name}_codes", codes), build.initializer(f"{name}_scale", weight.scale))
+    """Add a weight whose output channels lie along ``axis``: int8, or uint8 shifted by 128 if int8 may saturate.
+
+    Products of uint8 by uint8 are exact on every processor and in every runtime that reads an export.
+    """
+    codes: NDArray[Any] = np.ascontiguousarray(weight.codes if axis else weight.codes.T)
+    if may_saturate(weight, ANY_CODES, axis):
+        codes = (codes.astype(np.int16) + 128).astype(np.uint8)
+    zero = np.array(128 if codes.dtype == np.uint8 else 0, codes.dtype)
+    parts: dict[str, NDArray[Any]] = {"codes": codes, "zero_point": zero, "scale": weight.scale}
+    return WeightCodes(*(build.initializer(f"{name}_{part}", array) for part, array in parts.items()))
 
 
 def dynamic_product(
@@ -58,7 +68,9 @@ def dynamic_product(
     """Add ``scale * weight.scale * sum (codes - zero_point) weight.codes + bias``, under the name of ``node``."""
     out = node.output[0]
     sums, real, step = (build.fresh(f"{out}_{part}") for part in ("sums", "counted", "step"))
-    product = helper.make_node("MatMulInteger", [codes.codes, weight.codes, codes.zero_point], [sums], name=node.name)
+    product = helper.make_node(
+        "MatMulInteger", [codes.codes, weight.codes, codes.zero_point, weight.zero_point], [sums], name=node.name
+    )
     build.add(product)
     build.node("Cast", [sums], real, to=TensorProto.FLOAT)
     build.node("Mul", [codes.scale, weight.scale], step)

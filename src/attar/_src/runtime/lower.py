@@ -111,6 +111,7 @@ def lower(
     threads: int = 1,
     model: onnx.ModelProto | None = None,
     private: bool = False,
+    shared: bool = True,
 ) -> Lowered:
     """Lower a graph of a file to an ONNX model with weights, in integers where possible.
 
@@ -120,6 +121,8 @@ def lower(
         threads: cores on which tensors are decoded.
         model: the graph, where it is parsed already.
         private: whether a dynamic LSTM becomes ONNX Runtime's own operator, which takes half the time of standard ones.
+        shared: whether nodes that multiply by one weight read one copy of its codes. Where ONNX Runtime converts int8
+            to uint8, for exact kernels, it fails on shared ones.
 
     Raises:
         UnknownName: there is no such graph.
@@ -127,14 +130,17 @@ def lower(
     """
     record = artifact.graph_record(graph)
     model = model or artifact.graph(graph)
-    return _Lowering(model, record, Weights(artifact, graph, threads=threads), private=private).run()
+    weights = Weights(artifact, graph, threads=threads)
+    return _Lowering(model, record, weights, private=private, shared=shared).run()
 
 
 class _Lowering:
     """One pass over the nodes, in order."""
 
-    def __init__(self, model: onnx.ModelProto, record: GraphRecord, weights: Weights, *, private: bool) -> None:
-        self.weights, self.private = weights, private
+    def __init__(
+        self, model: onnx.ModelProto, record: GraphRecord, weights: Weights, *, private: bool, shared: bool
+    ) -> None:
+        self.weights, self.private, self.shared = weights, private, shared
         self.dynamic = frozenset(record.dynamic)
         grids = {activation.value: Grid.of(activation) for activation in record.activations}
         self.graph = (source := rewrite(model, weights.shapes, grids)).graph
@@ -249,7 +255,7 @@ class _Lowering:
             return found
         if may_saturate(weight, self.codes[data].grid, axis, node_attributes(node).get("group", 1)):
             self.saturating.add(node.name)
-        if name not in self.int8s:
+        if not (self.shared and name in self.int8s):
             self.int8s[name] = self.scaled(name, weight.codes, weight.scale, weight.axis)
         inputs = [data, self.int8s[name]]
         if found.bias is not None:
@@ -270,7 +276,6 @@ class _Lowering:
             placed = run_recurrent(self.build, node, self.weights, self.real, private=self.private)
             self.layers[node.name] = Placement(placed.tensors, placed.reason)
             self.dequantized |= dict.fromkeys(placed.dequantized, placed.reason)
-            self.saturating |= {node.name} if placed.saturates else set()
             return
         data, name, *rest = node.input
         codes = self.read_codes.get(data)
@@ -286,9 +291,7 @@ class _Lowering:
             real = self.keep_unfused(codes.real(self.build, data))
             self.build.copy(node, [real, *(self.real(each, weight) for each in (name, *rest))], node.output)
             return
-        if may_saturate(weight, ANY_CODES, axis):
-            self.saturating.add(node.name)
-        if (name, axis) not in self.weight_codes:
+        if not (self.shared and (name, axis) in self.weight_codes):
             self.weight_codes[name, axis] = weight_codes(self.build, name, weight, axis)
         bias = self.real(rest[0]) if rest and rest[0] else None
         dynamic_product(self.build, node, codes, self.weight_codes[name, axis], bias)

@@ -21,7 +21,7 @@ from attar._src.core.fields import main_output_name
 from attar._src.core.operators import INTEGER_KERNELS
 from attar._src.core.scheme import Shape
 from attar._src.core.tensors import DTYPES
-from attar._src.runtime.engine import Engine, kernels
+from attar._src.runtime.engine import Engine, kernels, saturates
 from attar._src.runtime.isolated import Bounds, IsolatedGraph
 from attar._src.runtime.lower import lower
 from attar._src.runtime.preprocess import preprocess
@@ -115,7 +115,10 @@ class Session:
             self.dequantized, self._run, self._needs_elements = self._isolated.dequantized, self._isolated.run, False
             return
         self._graph_of_file = self.artifact.checked_graph(graph)
-        lowered = lower(self.artifact, graph, threads=threads or 1, model=self._graph_of_file.model, private=True)
+        model = self._graph_of_file.model
+        lowered = lower(self.artifact, graph, threads=threads or 1, model=model, private=True)
+        if lowered.saturating and saturates():
+            lowered = lower(self.artifact, graph, threads=threads or 1, private=True, shared=False)
         self.dequantized = lowered.dequantized
         self._needs_elements = any(node.op_type in NEED_ELEMENTS for node in lowered.bare.graph.node)
         bare = lowered.bare.SerializeToString()

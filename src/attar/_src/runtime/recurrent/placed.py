@@ -7,13 +7,11 @@ from typing import NamedTuple
 
 import onnx
 
-from attar._src.runtime.accumulator import may_saturate
 from attar._src.runtime.builder import Builder
-from attar._src.runtime.dynamic_product import ANY_CODES
 from attar._src.runtime.recurrent.lstm import add_lstm
 from attar._src.runtime.recurrent.recurrence import Recurrence
 from attar._src.runtime.recurrent.scan import add_scan
-from attar._src.runtime.weights import Int8Rows, Weights
+from attar._src.runtime.weights import Weights
 
 
 class PlacedRecurrence(NamedTuple):
@@ -22,13 +20,11 @@ class PlacedRecurrence(NamedTuple):
     Attributes:
         tensors: the stored tensors of its weights.
         reason: why it runs in no integers; empty if it does.
-        saturates: whether kernels that add two products in 16 bits may saturate.
         dequantized: its compressed tensors that were converted to float32.
     """
 
     tensors: tuple[str, ...]
     reason: str
-    saturates: bool
     dequantized: tuple[str, ...]
 
 
@@ -50,17 +46,11 @@ def run_recurrent(
     values = [weights.array(name) if reason else each for name, each in zip(names, rows, strict=True)]
     biases = weights.array(bias) if bias in weights else build.constant(bias)
     made = Recurrence.of(build, node, real, *values, biases)
-    if node.op_type == "LSTM" and private and not reason:
-        add_lstm(build, made)
+    of_input, of_state = rows
+    if node.op_type == "LSTM" and private and not isinstance(of_input, str) and not isinstance(of_state, str):
+        add_lstm(build, made, of_input, of_state)
     else:
         add_scan(build, made)
     tensors = tuple(dict.fromkeys(part for name in names for part in weights.parts(name)))
     compressed = tuple(part for name in names for part in weights.compressed(name)) if reason else ()
-    return PlacedRecurrence(tensors, reason, any(_may_saturate(each) for each in values), compressed)
-
-
-def _may_saturate(rows: object) -> bool:
-    """Return whether products of any codes and these rows may saturate; those of real numbers do not."""
-    return isinstance(rows, Int8Rows) and any(
-        may_saturate(rows.direction(place), ANY_CODES, 0) for place in range(len(rows.codes))
-    )
+    return PlacedRecurrence(tensors, reason, compressed)

@@ -1,0 +1,72 @@
+"""The texts of options of ``attar quantize`` as values."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from attar._src.core.errors import SpecError
+from attar._src.data.axes import Dynamic
+
+
+def parse_activations(text: str | None) -> Any:
+    """Return ``"8"`` as 8; ``dynamic``, ``auto`` and None as they are."""
+    if text in (None, "dynamic", "auto"):
+        return text
+    if text not in map(str, range(2, 9)):
+        raise SpecError(f"--activations {text!r}: write the bits, 2 to 8, dynamic, or auto")
+    return int(text)
+
+
+def parse_arguments(pairs: list[str]) -> dict[str, Any]:
+    """Return ``["width=8", "kind=wide"]`` as ``{"width": 8, "kind": "wide"}``."""
+    found = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator or not name.isidentifier():
+            raise SpecError(f"--arg {pair!r}: write NAME=VALUE, as in --arg hidden=128")
+        try:
+            found[name] = json.loads(value)
+        except (ValueError, RecursionError):
+            found[name] = value
+    return found
+
+
+def parse_tolerance(pairs: list[str]) -> dict[str, float] | None:
+    """Return ``["error=0.2"]`` as ``{"error": 0.2}``, ``["none"]`` as None."""
+    if pairs == ["none"]:
+        return None
+    found = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise SpecError(
+                f"--tolerance {pair!r}: write NAME=NUMBER, as in --tolerance equal_predictions=0.9, or none"
+            ) from None
+    return found
+
+
+def parse_axes(texts: list[str]) -> Dynamic:
+    """Return the axes of every input, ``["0", "1"]``, or of inputs by name, ``["x=0,1", "state=1"]``; None if empty."""
+    found: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, _, axes = text.rpartition("=")
+        if not re.fullmatch(r"\d+(,\d+)*", axes):
+            raise SpecError(
+                f"--dynamic {text!r}: write AXIS or NAME=AXIS,AXIS, as in --dynamic x=0,1 --dynamic state=1"
+            )
+        found[name] = (*found.get(name, ()), *map(int, axes.split(",")))
+    if "" in found and len(found) > 1:
+        raise SpecError(f"--dynamic {' '.join(texts)}: give axes of every input, or of each by name, not both")
+    return found.get("", found or None)
+
+
+def parse_override(text: str) -> tuple[str, int]:
+    """Return ``"conv*=6"`` as ``("conv*", 6)``."""
+    glob, separator, bits = text.rpartition("=")
+    if not separator or not glob or not bits.isdigit():
+        raise SpecError(f"--set {text!r}: write GLOB=BITS, as in --set 'layer1.*=6'")
+    return glob, int(bits)
