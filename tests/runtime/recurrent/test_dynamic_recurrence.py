@@ -117,13 +117,14 @@ def test_weights_that_may_saturate_are_unsigned(rng, kind, largest, stored):
 
     def make(rng, shape):
         made = weights(rng, shape)
-        return replace(made, codes=np.where(rng.random(shape) < 0.5, -largest, largest).astype(np.int8))
+        codes = np.where(rng.random(shape) < 0.5, -largest, largest).astype(np.int8)
+        return replace(made, codes=codes, scale=made.scale / 20)
 
     for lowered in compare(recurrent_file(rng, kind, "forward", make=make), rng):
-        held = dict(lowered.weights)
         scans = [each.attribute for each in lowered.model.graph.node if each.op_type == "Scan"]
-        bodies = [each.g.initializer for attributes in scans for each in attributes if each.name == "body"]
-        held |= {each.name: onnx.numpy_helper.to_array(each) for body in bodies for each in body}
+        bodies = [each.g for attributes in scans for each in attributes if each.name == "body"]
+        found = [each for graph in (lowered.model.graph, *bodies) for each in graph.initializer]
+        held = {each.name: onnx.numpy_helper.to_array(each) for each in found}
         assert {array.dtype for name, array in held.items() if name.endswith("_codes")} == {np.dtype(stored)}
     assert lowered.saturating == frozenset()
 
