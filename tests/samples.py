@@ -255,6 +255,12 @@ def transformer():
     return Contents(tensors=tensors, graphs=(graph,), parameters=parameters, aliases={"head.weight": "embed.weight"})
 
 
+def dynamic_lstm():
+    """The LSTM with a dynamic sequence and state, whose weights no integer kernel reads."""
+    made = lstm()
+    return replace(made, graphs=(replace(made.graphs[0], dynamic=("lstm",)),))
+
+
 def dynamic_transformer():
     """The transformer with dynamic products: three of one value, one with a codebook, one with a tied table."""
     made = transformer()

@@ -57,7 +57,8 @@ def bases() -> tuple[Parts, ...]:
     """Return the files that are mutated, in parts."""
     models = (samples.conv_net, samples.lstm, samples.transformer)
     files = [pack(model(), coder=coder) for model in models for coder in CODERS]
-    return tuple(take_apart(data) for data in (*files, pack(every_kind()), pack(samples.dynamic_transformer())))
+    files += [pack(model()) for model in (every_kind, samples.dynamic_transformer, samples.dynamic_lstm)]
+    return tuple(take_apart(data) for data in files)
 
 
 def every_kind() -> Contents:

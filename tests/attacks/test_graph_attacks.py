@@ -510,6 +510,31 @@ def test_only_floats_are_quantized_as_they_are_read(conv, refused):
     refused(conv.seal(), "dynamic node 'whole': only float32 values")
 
 
+@pytest.mark.parametrize(
+    ("edit", "match"),
+    [
+        (lambda node: node.attribute.append(helper.make_attribute("clip", 3.0)), "has no attributes but"),
+        (lambda node: node.attribute.append(helper.make_attribute("input_forget", 1)), "has no attributes but"),
+        (lambda node: node.attribute.append(helper.make_attribute("activations", ["Relu"] * 3)), "has no attributes"),
+        (lambda node: node.input.extend(["P"]), "no peepholes"),
+        (lambda node: node.input.__setitem__(2, "again"), "have to be initializers"),
+        (lambda node: node.input.__setitem__(3, "biases"), "have to be initializers"),
+    ],
+)
+def test_dynamic_recurrent_nodes(recurrent, refused, edit, match):
+    recurrent.header["minor"] = 3
+    recurrent.manifest["graphs"][0]["dynamic"] = ["lstm"]
+
+    def change(model):
+        model.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 1), np.float32), "P"))
+        for name, source in (("again", "R"), ("biases", "B")):
+            model.graph.node.insert(0, helper.make_node("Identity", [source], [name], name))
+        edit(next(node for node in model.graph.node if node.name == "lstm"))
+
+    recurrent.graph(change)
+    refused(recurrent.seal(), match)
+
+
 def test_a_dynamic_node_in_a_file_of_version_1_2(conv, refused):
     conv.header["minor"] = 2
     conv.manifest["graphs"][0]["dynamic"] = ["fc"]

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
+from tests.runtime.recurrent_reference import recur
 from tests.samples import model_of
 
 from attar._src.artifact.contents import Contents, GraphContents
@@ -61,6 +62,10 @@ def run(artifact: Artifact, feed, graph="main"):
         define(name, value)
     for item in model.graph.node:
         read = seen
+        if item.name in record.dynamic and item.op_type in ("LSTM", "GRU"):
+            for name, value in zip(item.output, recur(item, seen, dynamically_rounded), strict=True):
+                define(name, value)
+            continue
         if item.name in record.dynamic:
             # The data alone are rounded, so they need a name of their own.
             item.input[0], read = "data", {**seen, "data": dynamically_rounded(seen[item.input[0]])}

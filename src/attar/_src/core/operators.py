@@ -181,7 +181,9 @@ INTEGER_KERNELS: Mapping[str, IntegerKernel] = {
         "QGemm " + _DYNAMIC, flipped_by="transB", plain={"transA": 0, "alpha": 1.0, "beta": 1.0}, dynamic=True
     ),
     "MatMul": IntegerKernel("QLinearMatMul " + _DYNAMIC, rank=2, dynamic=True),
-    "LSTM": IntegerKernel("DynamicQuantizeLSTM"),
+    "LSTM": IntegerKernel("DynamicQuantizeLSTM " + _DYNAMIC, dynamic=True),
+    "GRU": IntegerKernel(_DYNAMIC, dynamic=True),
+    "RNN": IntegerKernel(),
     "Attention": IntegerKernel("QAttention"),
 }
 

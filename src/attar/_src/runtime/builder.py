@@ -96,7 +96,9 @@ class Builder:
         read = {name for node in self._nodes for name in node.input} | {value.name for value in graph.output}
         kept = [tensor for name, tensor in self._constants.items() if name in read]
         made = onnx.helper.make_graph(self._nodes, graph.name, graph.input, graph.output, [*kept, *self._made.values()])
-        return onnx.helper.make_model(made, ir_version=model.ir_version, opset_imports=model.opset_import)
+        private = sorted({node.domain for node in self._nodes} - {each.domain for each in model.opset_import})
+        opsets = [*model.opset_import, *(onnx.helper.make_opsetid(domain, 1) for domain in private)]
+        return onnx.helper.make_model(made, ir_version=model.ir_version, opset_imports=opsets)
 
 
 def node_attributes(node: onnx.NodeProto) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, shape_inference
 from attar._src.core.scheme import Shape
 from attar._src.runtime.builder import Builder, node_attributes
 from attar._src.runtime.grid import Constant, Grid
+from attar._src.runtime.recurrent.tidy import tidy
 
 
 def rewrite(model: onnx.ModelProto, weights: Mapping[str, Shape], grids: Mapping[str, Grid]) -> onnx.ModelProto:
@@ -23,6 +24,7 @@ def rewrite(model: onnx.ModelProto, weights: Mapping[str, Shape], grids: Mapping
       Flatten if keepdims is 0.
     - Two consecutive Slices of different axes become one, if nothing else reads the first or rounds between them: each
       strided Slice costs a pass over its input.
+    - Recurrent layers lose the nodes around them that only an exporter needs (``recurrent/tidy.py``).
 
     ``weights`` are the shapes of initializers that are not in the model.
     """
@@ -48,7 +50,8 @@ def rewrite(model: onnx.ModelProto, weights: Mapping[str, Shape], grids: Mapping
                 node.input[:] = [first.input[0], *names]
         nodes.update({node.name: node for node in replacement})
         producer.update({name: node for node in replacement for name in node.output})
-    for node in nodes.values():
+    outputs = [value.name for value in model.graph.output]
+    for node in tidy(list(nodes.values()), outputs, build):
         build.copy(node, node.input, node.output)
     return build.finish()
 

@@ -115,9 +115,10 @@ class Session:
             self.dequantized, self._run, self._needs_elements = self._isolated.dequantized, self._isolated.run, False
             return
         self._graph_of_file = self.artifact.checked_graph(graph)
-        lowered = lower(self.artifact, graph, threads=threads or 1, model=self._graph_of_file.model)
+        model = self._graph_of_file.model
+        lowered = lower(self.artifact, graph, threads=threads or 1, model=model, private=True)
         if lowered.saturating and saturates():
-            lowered = lower(self.artifact, graph, threads=threads or 1, shared=False)
+            lowered = lower(self.artifact, graph, threads=threads or 1, private=True, shared=False)
         self.dequantized = lowered.dequantized
         self._needs_elements = any(node.op_type in NEED_ELEMENTS for node in lowered.bare.graph.node)
         bare = lowered.bare.SerializeToString()
@@ -189,7 +190,7 @@ class Session:
         """The layers with a weight of two axes or more, from ONNX Runtime's profile of one run."""
         if self._isolated is not None:
             return tuple(Layer(*fields) for fields in self._isolated.layers())
-        lowered = lower(self.artifact, self._graph)
+        lowered = lower(self.artifact, self._graph, private=True)
         ran = kernels(lowered.bare.SerializeToString(), self.example(), lowered.weights)
         uses = defaultdict[str, list[tuple[str, str, str]]](list)
         for node, (tensors, reason) in lowered.layers.items():

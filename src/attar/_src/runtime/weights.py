@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -16,7 +16,7 @@ from attar._src.artifact.bindings import Whole, parts_of, resolve, whole
 from attar._src.artifact.manifest import Binding
 from attar._src.artifact.reader import Artifact
 from attar._src.core.scheme import Granularity, PerBlock, PerBucket, PerChannel, PerGroup, Shape
-from attar._src.core.tensors import Codebook, Dense, Quantized
+from attar._src.core.tensors import Codebook, CompressedTensor, Dense, Quantized
 from attar._src.runtime.moves import MOVES, moved
 
 _MOST_MOVES = 32
@@ -32,6 +32,17 @@ class Int8Weight:
     codes: NDArray[np.int8]
     scale: NDArray[np.float32]
     axis: int | None
+
+
+class Int8Rows(NamedTuple):
+    """Weights ``(..., rows, in)`` for integer kernels: ``dense = scale[..., None] * codes``."""
+
+    codes: NDArray[np.int8]
+    scale: NDArray[np.float32]
+
+    def direction(self, place: int) -> Int8Weight:
+        """Return the weight ``(rows, in)`` of one index of the first of three axes."""
+        return Int8Weight(self.codes[place], self.scale[place], 0)
 
 
 class Weights:
@@ -123,20 +134,34 @@ class Weights:
                 if stored.scale.size > 1 and (cut or isinstance(granularity, PerBlock)):
                     return self._along(name, stored, axis)
                 along = _scale_axis(granularity, stored.shape)
-            case Quantized():
-                return "its grid is asymmetric: a storage format"
-            case Dense():
-                return "it is stored as its values"
-            case Codebook():
-                return "it has a codebook: a storage format"
             case _:
-                return "it is sparse with values of their own: a storage format"
+                return _storage(stored)
         if isinstance(along, str):
             return along
         codes = self._resolved(name, lambda _: stored.codes).astype(np.int8, copy=False)
         if along is not None and one is not None and _follow(along, stored.shape, one, codes.shape) != axis:
             return f"its scales do not run along the output axis, {axis}"
         return Int8Weight(codes, stored.scale, None if along is None else axis)
+
+    def int8_rows(self, name: str) -> Int8Rows | str:
+        """Return an initializer ``(..., rows, in)``, of any number of tensors, with a scale for each row, or why not.
+
+        The data that it multiplies are uint8.
+        """
+        codes, scales = {}, {}
+        for part in self.parts(name):
+            stored = self._tensor(part)
+            if not (isinstance(stored, Quantized) and stored.scheme.symmetric):
+                return _storage(stored)
+            index = stored.scheme.granularity.index(stored.shape)
+            codes[part], scales[part] = stored.codes, np.broadcast_to(stored.scale[index], stored.shape)
+        scale = self._resolved(name, scales.__getitem__)
+        if (scale != scale[..., :1]).any():
+            return "its scales do not run along the output axis"
+        rows = self._resolved(name, codes.__getitem__).astype(np.int8, copy=False)
+        if (np.abs(rows.astype(np.int32)).sum(-1, dtype=np.int64) * 255 >= 2**31).any():
+            return "its sums would not fit 32 bits"
+        return Int8Rows(rows, np.ascontiguousarray(scale[..., 0]))
 
     def _along(self, name: str, stored: Quantized, axis: int) -> Int8Weight | str:
         """Return a moved or blocked initializer as int8 codes if every index of the output axis has one scale."""
@@ -147,6 +172,19 @@ class Weights:
             return f"its scales do not run along the output axis, {axis}"
         codes = self._resolved(name, lambda _: stored.codes).astype(np.int8, copy=False)
         return Int8Weight(codes, stored.scale[lines[:, 0]], axis)
+
+
+def _storage(stored: CompressedTensor) -> str:
+    """Return why integer kernels do not read a tensor that has no symmetric grid."""
+    match stored:
+        case Quantized():
+            return "its grid is asymmetric: a storage format"
+        case Dense():
+            return "it is stored as its values"
+        case Codebook():
+            return "it has a codebook: a storage format"
+        case _:
+            return "it is sparse with values of their own: a storage format"
 
 
 def _scale_axis(granularity: Granularity, shape: Shape) -> int | str | None:

@@ -22,6 +22,7 @@ from attar._src.model.programs import copy_graph, set_tensor, wrap
 from attar._src.model.traced import TracedModel
 from attar._src.model.weights import Weight, find_weights
 from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.dynamic_recurrent import recur_dynamically
 from attar._src.work.dynamic_rounding import round_inputs
 
 #: What the graph of a model is called that has one.
@@ -177,6 +178,7 @@ class CompressedModel:
             set_tensor(simulated, name, torch.from_numpy(np.array(tensor.dense())))
         wrap(simulated, {name: Round(grid) for name, grid in of.activations.items() if name in of.rounded}, "site_")
         round_inputs(simulated, of.dynamic, "dynamic_")
+        recur_dynamically(simulated, of.dynamic, "dynamic_")
         return _compute_in(simulated, dtype)
 
     def stored(self) -> dict[str, CompressedTensor]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import fx, nn
 
-from attar._src.model.operators import data_of
+from attar._src.model.operators import data_of, kind_of
 
 #: Largest code of a dynamic grid.
 _LEVELS = 255.0
@@ -44,10 +44,11 @@ def round_inputs(graph: fx.GraphModule, layers: Mapping[str, nn.Module] | Collec
     Args:
         graph: changed in place.
         layers: names of nodes that multiply data by a weight -> what rounds the data, :class:`DynamicRound` by default.
+            Recurrent ones stay as they are.
         prefix: of the submodules' names, a different one for each call.
     """
     for node in list(graph.graph.nodes):
-        if node.name not in layers:
+        if node.name not in layers or kind_of(node) == "recurrent":
             continue
         data = data_of(node)[0]
         called = f"{prefix}{node.name}"

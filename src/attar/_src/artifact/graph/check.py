@@ -91,7 +91,7 @@ def check_graph(
     made = {name: sized for name, sized in known.items() if name not in sources}
     _check_outputs(record.outputs, made, symbols)
     _check_activations(record, made | {port.name: known[port.name] for port in record.inputs})
-    _check_dynamic(record, graph.node, known)
+    _check_dynamic(record, graph.node, known, sources)
     return CheckedGraph(model, sources, known)
 
 
@@ -171,7 +171,9 @@ def _check_activations(record: GraphRecord, values: Mapping[str, Sized]) -> None
                 raise ArtifactError(f"the zero point {zero_point} is outside {low}..{high}")
 
 
-def _check_dynamic(record: GraphRecord, nodes: Sequence[onnx.NodeProto], values: Mapping[str, Sized]) -> None:
+def _check_dynamic(
+    record: GraphRecord, nodes: Sequence[onnx.NodeProto], values: Mapping[str, Sized], sources: Mapping[str, Sized]
+) -> None:
     named = Counter(node.name for node in nodes)
     known = {node.name: node for node in nodes}
     for name, count in Counter(record.dynamic).items():
@@ -183,3 +185,18 @@ def _check_dynamic(record: GraphRecord, nodes: Sequence[onnx.NodeProto], values:
                 raise ArtifactError(f"{node.op_type} is not {', '.join(sorted(DYNAMIC))}")
             if values[node.input[0]].type != onnx.TensorProto.FLOAT:
                 raise ArtifactError("only float32 values can be quantized")
+            if node.op_type in ("LSTM", "GRU"):
+                _check_recurrent(node, sources)
+
+
+def _check_recurrent(node: onnx.NodeProto, sources: Mapping[str, Sized]) -> None:
+    """Raise unless the weights of a dynamic LSTM or GRU are initializers, and its gates the usual ones."""
+    found = {item.name: item.i for item in node.attribute}
+    plain = {"layout": 0, "input_forget": 0} if node.op_type == "LSTM" else {"layout": 0, "linear_before_reset": 1}
+    others = found.keys() - plain.keys() - {"direction", "hidden_size"}
+    if others or any(found.get(name, 0) != value for name, value in plain.items()):
+        raise ArtifactError(f"a dynamic {node.op_type} has no attributes but direction, hidden_size and {plain}")
+    if any(node.input[7:]):
+        raise ArtifactError("a dynamic LSTM has no peepholes")
+    if any(name and name not in sources for name in node.input[1:4]):
+        raise ArtifactError("its weights and biases have to be initializers")

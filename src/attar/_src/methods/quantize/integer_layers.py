@@ -128,7 +128,7 @@ def _uses(graph: CompressedGraph, tensors: Mapping[str, CompressedTensor]) -> It
     for name, weight in find_weights(graph.traced.graph).items():
         tensor, channels = tensors.get(name), weight.channels
         # No integer kernel has scales of blocks.
-        if weight.role != "product" or not isinstance(tensor, Quantized) or not isinstance(channels, PerChannel):
+        if weight.role == "embedding" or not isinstance(tensor, Quantized) or not isinstance(channels, PerChannel):
             continue
         if scale_count(tensor, channels.axis) is None:
             continue
@@ -136,9 +136,9 @@ def _uses(graph: CompressedGraph, tensors: Mapping[str, CompressedTensor]) -> It
             data, bias = data_of(nodes[reader])[0], bias_of(nodes[reader])
             grid = graph.activations.get(data.name) if isinstance(data, fx.Node) else None
             if reader in graph.dynamic:
-                # Its bias is added in floating point, and its scale is not known.
+                # Its bias is added in floating point, and its scale is not known; so are those of an LSTM or GRU.
                 yield _Use(name, channels.axis, None, 1.0, LARGEST_CODE, pair_limit(LARGEST_CODE), 1)
-            elif grid is not None:
+            elif grid is not None and weight.role == "product":
                 known = isinstance(bias, fx.Node) and str(bias.target) in tensors
                 reach = max(grid.zero_point - grid.qmin, grid.qmax - grid.zero_point)
                 scale = float(np.float32(grid.scale))

@@ -265,8 +265,8 @@ class PostTrainingQuantize(Stage):
         spans = {site: grids[site.sources[0]] for site in sites}
         warnings = range_warnings(spans, seen, observed.clips, layers, channels)
         rounded |= graph.rounded & kept.keys()
-        dynamic = graph.dynamic - self._touched(graph, bits)
-        return replace(graph, activations=ordered, rounded=rounded, dynamic=dynamic), warnings
+        made = replace(graph, activations=ordered, rounded=rounded)
+        return make_dynamic(made, tensors, self._touched(graph, bits), recurrent=True), warnings
 
     def _dynamic(
         self, graph: CompressedGraph, bits: Mapping[str, int], tensors: Mapping[str, CompressedTensor]

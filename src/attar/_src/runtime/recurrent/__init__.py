@@ -1,0 +1,1 @@
+"""Dynamic LSTMs and GRUs of a lowered graph."""
