@@ -23,7 +23,8 @@ _CLIPS = onnx_types(lambda operator: operator.kind == "clip")
 _MOVES = onnx_types(lambda operator: operator.kind == "move" and operator.on_codes)
 _JOINS = onnx_types(lambda operator: operator.joins)
 #: Operators that a rounding behind them may be moved in front of.
-PASSED = _ORDERLY | _MOVES
+_PASSED = _ORDERLY | _MOVES
+_SUMS = onnx_types(lambda operator: operator.sums)
 #: Moves that fill in a value: on codes, the code of zero.
 FILLS = onnx_types(lambda operator: operator.fills and operator.on_codes)
 
@@ -141,3 +142,13 @@ def _pads_zero(node: onnx.NodeProto, constant: Constant) -> bool:
         return True
     value = constant(node.input[2])
     return value is not None and value.size == 1 and not value.any()
+
+
+def summed_values(graph: onnx.GraphProto, grids: Mapping[str, Grid]) -> set[str]:
+    """Return the inputs of sums whose result is quantized, directly or after monotone or moving operators."""
+    soon = set(grids)
+    for node in reversed(graph.node):
+        if node.op_type in _PASSED and not soon.isdisjoint(node.output):
+            soon.add(node.input[0])
+    sums = [node for node in graph.node if node.op_type in _SUMS and node.output[0] in soon]
+    return {name for node in sums for name in node.input if name not in grids}

@@ -47,13 +47,12 @@ from attar._src.runtime.dynamic_product import (
     weight_codes,
 )
 from attar._src.runtime.fours import Fours, missing_channels, with_channels
-from attar._src.runtime.grid import FILLS, PASSED, CodedValue, Grid, data_inputs, grid_of_move, plan_grids
+from attar._src.runtime.grid import FILLS, CodedValue, Grid, data_inputs, grid_of_move, plan_grids, summed_values
 from attar._src.runtime.recurrent.placed import run_recurrent
 from attar._src.runtime.rewrite import rewrite
 from attar._src.runtime.weights import Int8Weight, Weights
 
 _PRODUCTS = onnx_types(lambda operator: operator.kind in ("layer", "product"))
-_SUMS = onnx_types(lambda operator: operator.sums)
 # Operators that read no values, only the shape, which codes have as well.
 _SHAPES = frozenset({"Shape", "Size"})
 _WRITE_CODES = onnx_types(lambda operator: operator.writes_codes)
@@ -156,7 +155,7 @@ class _Lowering:
         self.build = Builder(source, reserved=weights.shapes)
         self.grids, self.absorbed = plan_grids(self.graph, grids, self.build.constant)
         self.outputs = {value.name for value in self.graph.output}
-        self.summed = _summed(self.graph, self.grids)
+        self.summed = summed_values(self.graph, self.grids)
         self.codes: dict[str, CodedValue] = {}
         self.read_codes: dict[str, DynamicCodes] = {}
         self.reals: dict[str, str] = {}
@@ -344,13 +343,3 @@ def _divides_by_cells_outside(node: onnx.NodeProto) -> bool:
     """
     attributes = node_attributes(node)
     return node.op_type == "AveragePool" and all(attributes.get(each, 0) for each in ("ceil_mode", "count_include_pad"))
-
-
-def _summed(graph: onnx.GraphProto, grids: Mapping[str, Grid]) -> set[str]:
-    """Return the inputs of sums whose result is quantized, directly or after monotone or moving operators."""
-    soon = set(grids)
-    for node in reversed(graph.node):
-        if node.op_type in PASSED and not soon.isdisjoint(node.output):
-            soon.add(node.input[0])
-    sums = [node for node in graph.node if node.op_type in _SUMS and node.output[0] in soon]
-    return {name for node in sums for name in node.input if name not in grids}
