@@ -22,6 +22,7 @@ from attar._src.work.compressed_model import FileInfo
 from attar._src.work.objective import Objective
 
 TRAIN = {"stage": "train", "epochs": 1, "batch": 10}
+CODEBOOK = {"name": "codebook", "bits": 2, "granularity": "bucket:8"}
 
 
 @pytest.fixture(autouse=True)
@@ -245,6 +246,8 @@ class OtherToo(Objective):
         ([TRAIN], False, True),
         ([TRAIN, TRAIN], False, True),
         ([TRAIN], True, False),
+        # The points of the codebooks are trained, not the weights.
+        ([{**TRAIN, "stage": "finetune", "objective": "cross_entropy", "constraints": [CODEBOOK]}], True, False),
         ([TRAIN, {**TRAIN, "stage": "finetune", "objective": OtherToo}], False, False),
     ],
 )

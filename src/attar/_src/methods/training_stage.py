@@ -112,7 +112,11 @@ class TrainingStage(TrainingPlan, Stage):
         differentiable = [loss for loss in losses if loss.requires_grad]
         if not differentiable:
             raise SpecError("no loss depends on a trained parameter; compute losses from the outputs with PyTorch")
-        trained = {name: each for name, each in model.module.named_parameters() if each.requires_grad}
+        # A rule may train what a weight is made of, such as the points of a codebook, in place of the weight.
+        ruled = {name for constraint in model.constraints for name in constraint.weights}
+        trained = {
+            name: each for name, each in model.module.named_parameters() if each.requires_grad and name not in ruled
+        }
         gradients: Sequence[torch.Tensor | None] = torch.autograd.grad(
             torch.stack(differentiable).sum(), [*trained.values()], allow_unused=True
         )
