@@ -519,6 +519,8 @@ def test_only_floats_are_quantized_as_they_are_read(conv, refused):
         (lambda node: node.input.extend(["P"]), "no peepholes"),
         (lambda node: node.input.__setitem__(2, "again"), "have to be initializers"),
         (lambda node: node.input.__setitem__(3, "biases"), "have to be initializers"),
+        (lambda node: node.input.__setitem__(3, "P"), "'P' have to be float32 of the shape"),
+        (lambda node: node.input.__setitem__(1, "R"), "'R' have to be float32 of the shape"),
     ],
 )
 def test_dynamic_recurrent_nodes(recurrent, refused, edit, match):

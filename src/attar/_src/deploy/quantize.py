@@ -129,7 +129,8 @@ def quantize(
             Labels, as in ``(x, y)``, serve the comparison with the untouched module.
         bits: bits of a weight, 2 to 8.
         activations: bits of an activation, 2 to 8; ``dynamic``: linear layers quantize what they read at run time, to 8
-            bits over its own range, and other layers read floating point; None leaves activations in floating point;
+            bits over its own range, and other layers read floating point; LSTM and GRU do so with both, if they are
+            wide enough to gain time (``docs/models.md``); None leaves activations in floating point;
             ``auto`` measures None, ``dynamic`` and 8 on this machine and takes the fastest within the ``tolerance``:
             the note ``activations`` of the report says which, and why.
         granularity: which weights share a scale: ``channel``, ``tensor``, ``group:SIZE``, ``bucket:SIZE``.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,7 +91,7 @@ def check_graph(
     made = {name: sized for name, sized in known.items() if name not in sources}
     _check_outputs(record.outputs, made, symbols)
     _check_activations(record, made | {port.name: known[port.name] for port in record.inputs})
-    _check_dynamic(record, graph.node, known, sources)
+    _check_dynamic(record, graph.node, known, {name for name, sized in sources.items() if sized.constant})
     return CheckedGraph(model, sources, known)
 
 
@@ -172,7 +172,7 @@ def _check_activations(record: GraphRecord, values: Mapping[str, Sized]) -> None
 
 
 def _check_dynamic(
-    record: GraphRecord, nodes: Sequence[onnx.NodeProto], values: Mapping[str, Sized], sources: Mapping[str, Sized]
+    record: GraphRecord, nodes: Sequence[onnx.NodeProto], values: Mapping[str, Sized], initializers: Collection[str]
 ) -> None:
     named = Counter(node.name for node in nodes)
     known = {node.name: node for node in nodes}
@@ -186,10 +186,10 @@ def _check_dynamic(
             if values[node.input[0]].type != onnx.TensorProto.FLOAT:
                 raise ArtifactError("only float32 values can be quantized")
             if node.op_type in ("LSTM", "GRU"):
-                _check_recurrent(node, sources)
+                _check_recurrent(node, values, initializers)
 
 
-def _check_recurrent(node: onnx.NodeProto, sources: Mapping[str, Sized]) -> None:
+def _check_recurrent(node: onnx.NodeProto, values: Mapping[str, Sized], initializers: Collection[str]) -> None:
     """Raise unless the weights of a dynamic LSTM or GRU are initializers, and its gates the usual ones."""
     found = {item.name: item.i for item in node.attribute}
     plain = {"layout": 0, "input_forget": 0} if node.op_type == "LSTM" else {"layout": 0, "linear_before_reset": 1}
@@ -198,5 +198,12 @@ def _check_recurrent(node: onnx.NodeProto, sources: Mapping[str, Sized]) -> None
         raise ArtifactError(f"a dynamic {node.op_type} has no attributes but direction, hidden_size and {plain}")
     if any(node.input[7:]):
         raise ArtifactError("a dynamic LSTM has no peepholes")
-    if any(name and name not in sources for name in node.input[1:4]):
+    if any(name and name not in initializers for name in node.input[1:4]):
         raise ArtifactError("its weights and biases have to be initializers")
+    both = 2 if any(item.s == b"bidirectional" for item in node.attribute) else 1
+    hidden, gates = found["hidden_size"], 4 if node.op_type == "LSTM" else 3
+    width = values[node.input[0]].shape[-1:]
+    shapes = ((both, gates * hidden, *width), (both, gates * hidden, hidden), (both, 2 * gates * hidden))
+    for name, shape in zip(node.input[1:4], shapes, strict=False):
+        if name and (values[name].shape != shape or values[name].type != onnx.TensorProto.FLOAT):
+            raise ArtifactError(f"its weights or biases {name!r} have to be float32 of the shape {shape}")

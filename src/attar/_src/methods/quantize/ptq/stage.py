@@ -37,8 +37,9 @@ from attar._src.work.floating_values import floating_values, layer_reading
 from attar._src.work.stage import Stage
 
 _NOTHING_DYNAMIC = (
-    "no layer can quantize what it reads at run time: activations='dynamic' is for linear layers and products with a "
-    "weight on a symmetric grid with one scale for each output channel; use activations=8, or None"
+    "no layer can quantize what it reads at run time: activations='dynamic' is for linear layers, products with a "
+    "weight, LSTM of 64 units or more and GRU of 256, with weights on a symmetric grid with one scale for each output "
+    "channel; use activations=8, or None"
 )
 
 
@@ -84,7 +85,7 @@ class PostTrainingQuantize(Stage):
         bits: bits of a weight.
         activations: bits of an activation, whose grids are calibrated; ``dynamic``: linear layers and products with a
             weight quantize what they read, to 8 bits at run time, other layers read floating point; or None to leave
-            activations in floating point.
+            activations in floating point. LSTM and GRU are dynamic with both.
         symmetric: whether weights have no zero point, as integer kernels need.
         granularity: which weights share a scale: ``channel`` (or None; one scale for each index of the output axis),
             ``tensor``, ``group:SIZE``, ``bucket:SIZE``, or a granularity of ``core.scheme``.
