@@ -117,8 +117,10 @@ class TrainingStage(TrainingPlan, Stage):
         trained = {
             name: each for name, each in model.module.named_parameters() if each.requires_grad and name not in ruled
         }
-        gradients: Sequence[torch.Tensor | None] = torch.autograd.grad(
-            torch.stack(differentiable).sum(), [*trained.values()], allow_unused=True
+        gradients: Sequence[torch.Tensor | None] = (
+            torch.autograd.grad(torch.stack(differentiable).sum(), [*trained.values()], allow_unused=True)
+            if trained
+            else ()
         )
         model.unreached.append({name for name, found in zip(trained, gradients, strict=True) if found is None})
         return model
