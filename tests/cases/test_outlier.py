@@ -13,7 +13,6 @@ from torch import nn
 
 from attar._src.methods.quantize.unquantized import KEPT_VALUE
 
-
 #: Of the random weights below; 46 dB were it not for pairs of weights that fit 16 bits.
 CLEAN = 41
 
