@@ -23,7 +23,7 @@ def faults(steps):
         del kept
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-faults(3)
+faults(20)  # until the heap is large enough
 print(faults(10))
 """
 
