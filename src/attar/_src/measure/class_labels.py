@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout, usual_axis
+from attar._src.measure.difference import are_shares
 
 
 def class_labels(outputs: NDArray[Any], targets: NDArray[Any], layout: ClassLayout = FROM_SHAPES) -> NDArray[Any]:
@@ -41,5 +42,4 @@ def _is_one_hot(targets: NDArray[Any], axis: int) -> bool:
 
 def _are_several(outputs: NDArray[Any], axis: int) -> bool:
     """Return whether outputs are probabilities that do not exclude each other."""
-    shares = bool(((outputs >= 0) & (outputs <= 1)).all())
-    return shares and not np.allclose(outputs.sum(axis), 1, atol=1e-3)
+    return are_shares(outputs) and not np.allclose(outputs.sum(axis), 1, atol=1e-3)

@@ -96,7 +96,7 @@ def _unreached(learner: Learner, traced: TracedModel) -> str:
     names = [name for name in traced.names if learner.unreached and all(name in each for each in learner.unreached)]
     if not names:
         return ""
-    shown = listed(names[:3]) if len(names) <= 3 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+    shown = listed([*names[:3], *([f"{len(names) - 3} more"] if len(names) > 3 else [])])
     return (
         f"no loss depends on {shown}, so what is computed from {'it' if len(names) == 1 else 'them'} alone stays as it "
         "was before the training: losses read the main output; for others write an objective of your own that reads "
