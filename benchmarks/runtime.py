@@ -1,6 +1,6 @@
 """Latency of files beside the same networks on ONNX Runtime and OpenVINO, on one thread.
 
-    python benchmarks/runtime.py [CASE ...] [--json] [--rounds N]
+    python benchmarks/runtime.py [CASE ...] [--json] [--rounds N] [--cpu avx2]
     python benchmarks/runtime.py --draw benchmarks/runtime.json
 
 Networks: ResNet-20 of ``examples/resnet.py`` (weights and images of ``$ATTAR_DATA``) and one four times as wide, LSTMs
@@ -13,6 +13,8 @@ variants), and OpenVINO of the static variant's export (extra ``[bench]``).
 
 In each round every model has a turn of two runs, in random order, of which the second is timed. A ratio is the median
 of the ratios inside each round. Accuracy is on the first 1,000 test images of CIFAR-10.
+
+``--cpu avx2`` hides from the runtimes what this processor has beyond AVX2 (:mod:`as_avx2`).
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from matplotlib import pyplot
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+import as_avx2
 import attar
 from attar._src.core.registry import load_object
 from attar._src.data.preprocessing import find_preprocessing
@@ -46,6 +49,7 @@ from attar._src.deploy.checkpoint import read_state
 from attar._src.measure.latency import summarize, time_in_turns
 from attar._src.measure.peers import Peer, PeerSource, build_peers
 from attar._src.measure.runner import Runner, open_runner
+from attar._src.runtime.engine import saturates
 from attar._src.runtime.lower import lower
 from attar._src.runtime.preprocess import preprocess
 
@@ -193,6 +197,9 @@ def machine() -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     processor = facts.get("model name", platform.processor() or platform.machine())
+    if as_avx2.hidden():
+        assert saturates(), "VNNI is not hidden from ONNX Runtime"
+        processor, flags = f"AVX2 kernels on {processor}, whose further ones are hidden", ["avx2"]
     return {"processor": processor, "flags": flags, "cores": os.cpu_count(), "threads": 1, "versions": versions}
 
 
@@ -226,7 +233,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     axes.axhline(1, color="black", linewidth=0.6)
     axes.set_xticks(range(len(found["cases"])), [f"{case['case']}\nbatch {case['batch']}" for case in found["cases"]])
     axes.set(yscale="log", ylabel=f"time / {first}")
-    axes.set_title("One thread: lower is faster")
+    axes.set_title(f"{found['machine']['processor']}. One thread: lower is faster")
     axes.legend(fontsize=7, ncols=2)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})
@@ -238,6 +245,7 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {'; '.join(CASES)}; all by default")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--rounds", type=int, help="rounds of a case; about five seconds by default")
+    parser.add_argument("--cpu", choices=("avx2",), help="hide from the runtimes what this processor has beyond it")
     parser.add_argument("--draw", type=Path, metavar="JSON", help="only draw what --json printed, as .svg beside it")
     given = parser.parse_args()
     if given.draw:
@@ -245,6 +253,8 @@ def main() -> None:
         draw(found, given.draw.with_suffix(".svg"))
         print(table(found))
         return
+    if given.cpu and not as_avx2.hidden():
+        as_avx2.main(sys.argv)
     torch.set_num_threads(1)
     # Random weights change predictions by few bits, which is what the warnings are about.
     warnings.simplefilter("ignore", attar.AttarWarning)

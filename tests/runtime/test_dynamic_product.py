@@ -1,8 +1,5 @@
 """Dynamic nodes: the meaning of the file, in integers where the weight allows it."""
 
-import shutil
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -23,7 +20,6 @@ from attar._src.runtime.engine import kernels
 from attar._src.runtime.lower import lower
 from attar._src.runtime.session import Session
 
-EMULATOR = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
 TURNED = (Binding(to="w", permute=(1, 0)),)
 
 
@@ -227,8 +223,7 @@ def test_codes_are_shared_unless_onnx_runtime_converts_them(rng, shared_weights,
     check(shared_weights, rng, steps=0.5, share=0.1)
 
 
-@pytest.mark.skipif(EMULATOR is None, reason="needs qemu-x86_64")
-def test_shared_weights_are_converted_on_processors_that_saturate(shared_weights, tmp_path):
+def test_shared_weights_are_converted_on_processors_that_saturate(shared_weights, tmp_path, run_on_avx2):
     """ONNX Runtime failed: Attempt to replace the existing tensor."""
     (tmp_path / "m.attar").write_bytes(shared_weights.data)
     x = np.random.default_rng(0).normal(size=(5, 16)).astype(np.float32)
@@ -237,7 +232,6 @@ def test_shared_weights_are_converted_on_processors_that_saturate(shared_weights
         "import sys, numpy as np, attar; from attar._src.runtime.engine import saturates; assert saturates();"
         "np.save(sys.argv[3], attar.Session(sys.argv[1], threads=1).run(np.load(sys.argv[2])))"
     )
-    files = [str(tmp_path / name) for name in ("m.attar", "x.npy", "y.npy")]
-    subprocess.run([EMULATOR, "-cpu", "Haswell", sys.executable, "-c", script, *files], check=True)
+    run_on_avx2("-c", script, *(tmp_path / name for name in ("m.attar", "x.npy", "y.npy")))
     wanted = Session(shared_weights).run(x)
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), wanted, atol=0.05 * np.abs(wanted).max())
