@@ -9,7 +9,8 @@ AVX-VNNI and AMX. They ask once, when they are loaded, so kernels run at full sp
 What this shows are the kernels for AVX2: their results, bit for bit, and their times relative to each other on this
 processor. Its clock, caches and units of execution stay; an older one is slower, and not in everything alike.
 
-Needs x86-64 Linux with AVX2, gcc and objdump (binutils).
+Needs x86-64 Linux with AVX2, gcc and objdump (binutils). Processes that are started without the environment of their
+parent, as isolated sessions are, end at the first trap.
 """
 
 from __future__ import annotations
@@ -75,15 +76,19 @@ def environment(folder: Path, packages: tuple[str, ...] = tuple(LIBRARIES)) -> d
 def _copy(package: Path, to: Path, libraries: tuple[str, ...]) -> None:
     """Make a package of links and of libraries with traps."""
     shutil.copytree(package, to, copy_function=os.symlink, ignore=shutil.ignore_patterns("__pycache__"))
+    replaced = 0
     for library in sorted({path for pattern in libraries for path in package.glob(pattern)}):
         data = bytearray(library.read_bytes())
         for place in _places(library):
             if data[place : place + 2] != CPUID:
                 raise RuntimeError(f"{library} has no cpuid at {place:#x}, where objdump finds one")
             data[place : place + 2] = TRAP
+            replaced += 1
         copy = to / library.relative_to(package)
         copy.unlink()
         copy.write_bytes(data)
+    if not replaced:
+        raise RuntimeError(f"no cpuid was found in {package}/{', '.join(libraries)}")
 
 
 def _places(library: Path) -> Iterator[int]:
@@ -101,7 +106,8 @@ def _places(library: Path) -> Iterator[int]:
 
 def _objdump(*arguments: str | Path) -> Iterator[str]:
     """Yield what objdump prints, line by line: hundreds of megabytes."""
-    with subprocess.Popen(["objdump", *arguments], stdout=subprocess.PIPE, text=True) as ran:
+    english = os.environ | {"LC_ALL": "C"}
+    with subprocess.Popen(["objdump", *arguments], stdout=subprocess.PIPE, text=True, env=english) as ran:
         assert ran.stdout is not None
         yield from ran.stdout
     if ran.returncode:
