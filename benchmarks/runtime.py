@@ -38,6 +38,7 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib import pyplot
+from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -247,8 +248,11 @@ def draw(found: dict[str, Any], path: Path) -> None:
         heights = [row[model]["ms"] / row[first]["ms"] for _, row in shown]
         axes.bar([i + (place - len(models) / 2) * width for i, _ in shown], heights, width, align="edge", label=model)
     axes.axhline(1, color="black", linewidth=0.6)
-    axes.set_xticks(range(len(found["cases"])), [f"{case['case']}\nbatch {case['batch']}" for case in found["cases"]])
+    names = [case["case"].replace(", ", "\n") + f"\nbatch {case['batch']}" for case in found["cases"]]
+    axes.set_xticks(range(len(names)), names)
     axes.set(yscale="log", ylabel=f"time / {first}")
+    axes.set_yticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_title(f"{found['machine']['processor']}. One thread: lower is faster")
     axes.legend(fontsize=7, ncols=2)
     axes.spines[["top", "right"]].set_visible(False)
