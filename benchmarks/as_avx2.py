@@ -58,6 +58,8 @@ def environment(folder: Path, packages: tuple[str, ...] = tuple(LIBRARIES)) -> d
     Raises:
         RuntimeError: it cannot be made here.
     """
+    if hidden():
+        return dict(os.environ)
     if why := missing():
         raise RuntimeError(f"AVX-512 and VNNI cannot be hidden: {why}")
     for package in packages:
