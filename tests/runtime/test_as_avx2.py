@@ -7,15 +7,14 @@ import pytest
 from benchmarks import as_avx2
 
 SCRIPT = """
-import numpy as np
 from attar._src.runtime.engine import saturates
 from benchmarks.as_avx2 import hidden
-print(hidden(), saturates(), np.ones(3).sum())
+print(hidden(), saturates())
 """
 
 
 def test_onnx_runtime_takes_the_kernels_that_saturate(run_on_avx2):
-    assert run_on_avx2("-c", SCRIPT).split() == ["True", "True", "3.0"]
+    assert run_on_avx2("-c", SCRIPT).split() == ["True", "True"]
 
 
 def test_a_process_that_sees_avx2_is_left_as_it_is(monkeypatch, tmp_path):
