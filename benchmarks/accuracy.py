@@ -20,6 +20,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,21 @@ BATCH, CALIBRATED = 50, 32
 DYNAMIC = next(name for name in PEERS if "dynamic" in name)
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What a model made of a test set.
+
+    Attributes:
+        score: its figure.
+        without: its figures without each group of examples.
+        facts: what the table says of it.
+    """
+
+    score: float
+    without: NDArray[np.float64]
+    facts: dict[str, Any]
+
+
 def measure(name: str) -> dict[str, Any]:
     """Return the figures of a network."""
     begun = time.process_time()
@@ -45,32 +61,19 @@ def measure(name: str) -> dict[str, Any]:
         task = TASKS[name]()
     except (KeyError, OSError, ModuleNotFoundError, SystemExit) as error:
         return {"network": name, "left_out": f"{type(error).__name__}: {error}"}
-    task.module.eval()
     with tempfile.TemporaryDirectory() as folder:
         models, missing = _models(task, Path(folder))
-        reference = models.pop(FLOAT32)
-        wanted = [_output(reference, task.test, part) for part in _parts(task.test)]
-        found = {FLOAT32: _judged(task, reference, wanted)}
-        found |= {model: _judged(task, runner, wanted) for model, runner in models.items()}
-        sizes = {model: runner.file_bytes for model, runner in models.items()}
-    scores = {model: task.score(reduced) for model, (reduced, _) in found.items()}
+        wanted = [_output(models[FLOAT32], task.test, part) for part in _parts(task.test)]
+        found = {model: _judged(task, runner, wanted) for model, runner in models.items()}
+    peers = [model for model in found if model in PEERS]
     return {
         "network": name,
         "figure": task.figure,
         "larger_is_better": task.larger,
         "examples": len(task.groups),
-        "models": {
-            model: {"figure": round(scores[model], 4)}
-            | ({} if noise is None else {"signal_to_noise_db": round(noise, 2), "bytes": sizes[model]})
-            for model, (_, noise) in found.items()
-        },
+        "models": {model: judged.facts for model, judged in found.items()},
         "better_by": {
-            variant: {
-                peer: dict(zip(("by", "error"), _better(task, found[variant][0], found[peer][0]), strict=True))
-                for peer in found
-                if peer not in VARIANTS
-            }
-            for variant in VARIANTS
+            variant: {peer: _better(task, found[variant], found[peer]) for peer in peers} for variant in task.variants
         },
         "missing": missing,
         "processor_seconds": round(time.process_time() - begun),
@@ -80,28 +83,35 @@ def measure(name: str) -> dict[str, Any]:
 def _models(task: Task, folder: Path) -> tuple[dict[str, Runner], dict[str, str]]:
     """Return the floating-point network, the variants and the peers, opened; and why some peers are missing."""
     inputs = {name: torch.from_numpy(array) for name, array in task.calibration.items()}
-    variants = {variant: folder / f"{i}.attar" for i, variant in enumerate(VARIANTS)}
+    variants = {variant: folder / f"{i}.attar" for i, variant in enumerate(task.variants)}
     for variant, path in variants.items():
-        attar.quantize(task.module, inputs, **VARIANTS[variant]).save(path)
+        attar.quantize(task.module, inputs, **VARIANTS[variant], **task.options).save(path)
     attar.quantize(task.module, inputs, keep=("*",)).save(folder / "float32.attar")
     floating = lower(attar.open_artifact(folder / "float32.attar"), floating=True).serialized()
     (folder / "float32.onnx").write_bytes(floating)
-    feeds = [{name: array[part] for name, array in task.calibration.items()} for part in _parts(task.calibration, 32)]
+    feeds = [
+        {name: array[part] for name, array in task.calibration.items()} for part in _parts(task.calibration, CALIBRATED)
+    ]
     ours = {variant: open_runner(path, threads=1) for variant, path in variants.items()}
     source = PeerSource(attar.open_artifact(folder / "float32.attar"), folder, feeds[0], feeds, folder / "float32.onnx")
     peers = [peer for peer in build_peers(source, threads=1) if peer.name in (FLOAT32, DYNAMIC, STATIC)]
     opened = {peer.name: peer.runner for peer in peers if peer.runner is not None}
-    return ours | opened, {peer.name: peer.reason for peer in peers if peer.runner is None}
+    return opened | ours, {peer.name: peer.reason for peer in peers if peer.runner is None}
 
 
-def _judged(task: Task, runner: Runner, wanted: list[NDArray[np.float32]]) -> tuple[NDArray[Any], float | None]:
-    """Return what the figure needs of a model's outputs, and their signal to noise; None for the network itself."""
-    reduced, noise = [], 0.0
+def _judged(task: Task, runner: Runner, wanted: list[NDArray[np.float32]]) -> Judged:
+    every, noise = [], 0.0
     for part, right in zip(_parts(task.test), wanted, strict=True):
         output = _output(runner, task.test, part)
-        reduced.append(task.reduced(output, part))
+        every.append(task.reduced(output, part))
         noise += float(np.square(output.astype(np.float64) - right).sum())
-    return np.concatenate(reduced), 10 * np.log10(_power(wanted) / noise) if noise else None
+    reduced = np.concatenate(every)
+    score = task.score(reduced)
+    facts: dict[str, Any] = {"figure": round(score, 4), "bytes": runner.file_bytes}
+    if noise:
+        facts["signal_to_noise_db"] = round(10 * np.log10(_power(wanted) / noise), 2)
+    without = [task.score(reduced[task.groups != group]) for group in np.unique(task.groups)]
+    return Judged(score, np.array(without), facts)
 
 
 def _power(wanted: list[NDArray[np.float32]]) -> float:
@@ -121,14 +131,12 @@ def _parts(inputs: Arrays, size: int = BATCH) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, count, size))
 
 
-def _better(task: Task, ours: NDArray[Any], theirs: NDArray[Any]) -> tuple[float, float]:
+def _better(task: Task, ours: Judged, theirs: Judged) -> dict[str, float]:
     """Return by how much our figure is better, and the standard error of that."""
-    sign = 1 if task.larger else -1
-    every = np.unique(task.groups)
-    without = [task.groups != group for group in every]
-    left = np.array([task.score(ours[kept]) - task.score(theirs[kept]) for kept in without])
-    error = np.sqrt((len(every) - 1) / len(every) * np.square(left - left.mean()).sum())
-    return round(sign * (task.score(ours) - task.score(theirs)), 4), round(float(error), 4)
+    left = ours.without - theirs.without
+    error = np.sqrt((left.size - 1) / left.size * np.square(left - left.mean()).sum())
+    by = (ours.score - theirs.score) * (1 if task.larger else -1)
+    return {"by": round(by, 4), "error": round(float(error), 4)}
 
 
 def table(found: dict[str, Any]) -> str:
@@ -148,7 +156,7 @@ def table(found: dict[str, Any]) -> str:
     rows += [[], ["better by (standard error)", *(f"{variant} than {peer}" for variant, peer in columns)]]
     rows.append(["---", *["---:"] * len(columns)])
     for each in measured:
-        differences = [each["better_by"][variant].get(peer) for variant, peer in columns]
+        differences = [each["better_by"].get(variant, {}).get(peer) for variant, peer in columns]
         cells = ["-" if d is None else f"{d['by']:+.3f} ({d['error']:.3f})" for d in differences]
         rows.append([each["network"], *cells])
     lines = [f"| {' | '.join(row)} |" if row else "" for row in rows]

@@ -10,8 +10,8 @@ import importlib
 import os
 import string
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from attar._src.data.preprocessing import find_preprocessing
 from attar._src.data.registry import load_dataset
 from attar._src.deploy.checkpoint import read_state
 from attar._src.runtime.preprocess import preprocess
+from runtime import VARIANTS
 
 HERE = Path(__file__).resolve().parent.parent
 CALIBRATED = 128
@@ -37,7 +38,7 @@ class Task:
     """A trained network and its test.
 
     Attributes:
-        module: the network.
+        module: the network, in evaluation mode.
         figure: the name of its figure.
         larger: whether larger is better.
         calibration, test: inputs by name, examples first.
@@ -45,6 +46,8 @@ class Task:
             estimated.
         reduced: what the figure needs of the outputs of some test examples, examples first.
         score: the figure of reduced outputs.
+        variants: those of ``runtime.py`` that are measured.
+        options: further options of ``attar.quantize``.
     """
 
     module: nn.Module
@@ -55,6 +58,8 @@ class Task:
     groups: NDArray[np.int64]
     reduced: Callable[[NDArray[np.float32], slice], NDArray[Any]]
     score: Callable[[NDArray[Any]], float]
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def resnet(name: str) -> Task:
@@ -72,7 +77,7 @@ def resnet(name: str) -> Task:
         return found
 
     return Task(
-        net,
+        net.eval(),
         "right, %",
         True,
         {"x": preprocess(how, train.x[:CALIBRATED])},
@@ -80,6 +85,7 @@ def resnet(name: str) -> Task:
         np.arange(len(labels)) // 100,
         right,
         lambda hits: 100 * float(hits.mean()),
+        ("static 8/8",),  # of convolutions the others have weights in 8 bits alone
     )
 
 
@@ -179,7 +185,7 @@ def stories(length: int = 64, calibrated: int = 32, tested: int = 128) -> Task:
     return _language(net, "tokens", told[:calibrated].numpy(), told[calibrated:].numpy(), "bits per token")
 
 
-def studied(name: str) -> Task:
+def studied(name: str, **options: Any) -> Task:
     """Return a task of ``studies/trained``."""
     folder = str(HERE / "studies" / "trained")
     if folder not in sys.path:
@@ -190,7 +196,7 @@ def studied(name: str) -> Task:
         calibration, test = {"mels": calibration}, {"mels": test}
     count = len(next(iter(test.values())))
     # A speaker has a run of utterances; a sentence and its paraphrase lie half the sentences apart.
-    groups = np.arange(count) // study.UTTERANCES if name == "speaker" else np.arange(count) % (count // 2) // 10
+    groups = np.arange(count) // study.UTTERANCES if name == "speaker" else np.arange(count) % (count // 2) // 50
     return Task(
         study.module(),
         study.METRIC,
@@ -200,6 +206,7 @@ def studied(name: str) -> Task:
         groups,
         lambda embedded, _: embedded,
         study.score,
+        options=options,
     )
 
 
@@ -241,4 +248,5 @@ TASKS: dict[str, Callable[[], Task]] = {
     "stories Llama": stories,
     "sentence encoder": partial(studied, "sentences"),
     "speaker LSTM": partial(studied, "speaker"),
+    "speaker LSTM, advice followed": partial(studied, "speaker", keep=("lstm.weight_ih_l0",)),
 }
