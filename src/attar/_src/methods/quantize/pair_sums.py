@@ -56,7 +56,7 @@ def fit_pairs(
     fitted, scale = codes.reshape(own.size, -1), own.copy()
     floating = None if values is None else np.moveaxis(values, axis, 0).reshape(fitted.shape)
     chosen = np.flatnonzero(unsafe) if own.size > 1 else np.arange(1)
-    for rows in np.array_split(chosen, -(-chosen.size * fitted.shape[1] // _BLOCK)):
+    for rows in np.array_split(chosen, min(chosen.size, -(-chosen.size * fitted.shape[1] // _BLOCK))):
         at = _positions(fitted[rows], own[rows], None if floating is None else floating[rows])
         lines = _Lines.of(at, order, limit)
         wider = (own[rows] * (lines.best_factors() / limit)).astype(np.float32)
