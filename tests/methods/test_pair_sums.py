@@ -1,4 +1,7 @@
-"""Weights of which every two neighbours fit 16 bits: the least error of all steps, the same codes everywhere."""
+"""Weights of which every two neighbours fit 16 bits: the least error, rounded once, the same codes everywhere."""
+
+import hashlib
+import itertools
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from torch import nn
 
 import attar
 from attar._src.core.scheme import PerChannel, PerTensor, Scheme
-from attar._src.core.tensors import Quantized
+from attar._src.core.tensors import Quantized, round_to_grid
 from attar._src.methods.quantize.pair_sums import fit_pairs
 from attar._src.runtime.accumulator import largest_pairs, neighbours
 from attar._src.runtime.lower import lower
@@ -52,6 +55,21 @@ def _error(codes, values, step):
     return float(((np.asarray(values, np.float64) - step * np.asarray(codes, np.float64)) ** 2).sum())
 
 
+def halved(codes, n):
+    """Codes (channels, weights) rounded again for a step n / 128 times as wide, pairs above 128 cut on both sides."""
+    at = np.rint(codes * 128.0 / n)
+    pairs = neighbours(np.atleast_2d(at), 0)
+    over = np.maximum(np.abs(pairs.sum(-1)) - 128, 0) * (pairs.prod(-1) > 0)
+    pairs = pairs - np.sign(pairs) * np.stack([np.ceil(over / 2), np.floor(over / 2)], -1)
+    return pairs.reshape(len(pairs), -1)[:, : codes.shape[-1]]
+
+
+def twice_rounded(codes, values):
+    """The least error of a channel, in steps, if its codes are rounded again instead of its values."""
+    largest = largest_pairs(neighbours(codes, 0)).max()
+    return min(_error(halved(codes, n), values, n / 128) for n in range(128, max(int(largest), 128) + 1))
+
+
 @given(
     arrays(np.int8, st.tuples(st.integers(1, 3), st.integers(1, 12)), elements=st.integers(-127, 127)), st.booleans()
 )
@@ -62,14 +80,100 @@ def test_no_step_is_better(codes, single):
     for row in [slice(None)] if single else range(len(codes)):
         step = np.rint(float(fitted.scale[0 if single else row]) / 0.5 * 128) / 128
         reached = _error(fitted.codes[row], codes[row], step)
-        largest = peaks(weight)[row].max()
-        for n in range(128, max(int(largest), 128) + 1):
-            at = np.rint(codes[row] * 128.0 / n)
-            pairs = neighbours(np.atleast_2d(at), 0)
-            over = np.maximum(np.abs(pairs.sum(-1)) - 128, 0) * (pairs.prod(-1) > 0)
-            pairs = pairs - np.sign(pairs) * np.stack([np.ceil(over / 2), np.floor(over / 2)], -1)
-            cut = pairs.reshape(len(pairs), -1)[:, : codes.shape[1]]
-            assert reached <= _error(cut, np.atleast_2d(codes[row]), n / 128) + 1e-3
+        assert reached <= twice_rounded(np.atleast_2d(codes[row]), np.atleast_2d(codes[row])) + 1e-3
+
+
+@given(arrays(np.float32, 4, elements=st.floats(-1, 1, width=32)), st.booleans())
+def test_codes_are_the_nearest_that_fit(values, odd):
+    values = np.append(values, np.float32([1, 0.9]))[: 5 if odd else 6]
+    fitted, _ = fit_pairs(rounded(values[None]), 0, 128, 1, values[None])
+    (codes,), step = fitted.codes.astype(int), float(fitted.scale[0])
+    one, other = np.meshgrid(np.arange(-127, 128), np.arange(-127, 128))
+    fits = (one * other <= 0) | (np.abs(one + other) <= 128)
+    for place in range(0, len(values), 2):
+        wanted, found = np.append(values, 0)[place : place + 2], np.append(codes, 0)[place : place + 2]
+        errors = (one[fits] * step - wanted[0]) ** 2 + (other[fits] * step - wanted[1]) ** 2
+        assert ((found * step - wanted) ** 2).sum() <= errors.min() + 1e-6
+
+
+def rounded(values):
+    """Weights (channels, weights) rounded to 8 bits, scales that span each channel."""
+    scale = (np.abs(values).max(1) / 127).astype(np.float32)
+    return round_to_grid(values, scale, None, Scheme(bits=8, granularity=PerChannel()))
+
+
+DRAWN = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "laplace": lambda rng, shape: rng.laplace(size=shape),
+    "uniform": lambda rng, shape: rng.uniform(-1, 1, shape),
+    "student": lambda rng, shape: rng.standard_t(4, shape),
+    "few": lambda rng, shape: rng.integers(-9, 10, shape),
+}
+
+
+@pytest.mark.parametrize(("drawn", "size"), [*itertools.product(DRAWN, (16, 75, 576))])
+def test_rounding_once_is_never_worse(drawn, size, rng):
+    values = DRAWN[drawn](rng, (64, size)).astype(np.float32)
+    weight = rounded(values)
+    fitted, count = fit_pairs(weight, 0, 128, 1, values)
+    assert count > 20
+    assert (peaks(fitted) <= 128).all()
+    for row in np.flatnonzero(peaks(weight) > 128):
+        before = twice_rounded(weight.codes[row : row + 1], values[row] / weight.scale[row]) * weight.scale[row] ** 2
+        assert _error(fitted.codes[row], values[row], fitted.scale[row]) <= 1.001 * before
+    for row in np.flatnonzero(peaks(weight) <= 128):
+        np.testing.assert_array_equal(fitted.codes[row], weight.codes[row])
+        assert fitted.scale[row] == weight.scale[row]
+
+
+def test_normal_weights_lose_two_and_a_half_decibels_at_most(rng):
+    values = rng.standard_normal((256, 576)).astype(np.float32)
+    weight = rounded(values)
+    fitted, _ = fit_pairs(weight, 0, 128, 1, values)
+    before, after = (np.square(each.dense() - values).sum() for each in (weight, fitted))
+    assert after < 10**0.25 * before
+
+
+def test_values_on_the_grid_keep_their_codes():
+    others = [*range(1, 31)] * 4
+    weight = weight_of([[66, 64, *others], [-66, -64, *others]])
+    fitted, _ = fit_pairs(weight, 0, 128, 1, weight.dense())
+    np.testing.assert_array_equal(fitted.codes, [[65, 63, *others], [-65, -63, *others]])
+
+
+def test_a_solver_that_chose_other_codes_than_the_nearest_keeps_its_choice(rng):
+    values = rng.standard_normal((8, 64)).astype(np.float32)
+    nearest = rounded(values)
+    codes = nearest.codes.copy()
+    codes[:4, ::5] -= np.sign(codes[:4, ::5])
+    chosen = Quantized(codes, nearest.scale, nearest.scheme)
+    fitted, count = fit_pairs(chosen, 0, 128, 1, values)
+    assert count == (peaks(chosen) > 128).sum() > 4
+    np.testing.assert_array_equal(fitted.codes[:4], fit_pairs(chosen, 0, 128)[0].codes[:4])
+    np.testing.assert_array_equal(fitted.codes[4:], fit_pairs(nearest, 0, 128, 1, values)[0].codes[4:])
+
+
+def test_weights_that_a_solver_clipped_are_still_clipped_or_nearer(rng):
+    values = rng.standard_normal((8, 64)).astype(np.float32)
+    scale = (np.abs(values).max(1) / 190).astype(np.float32)
+    weight = round_to_grid(values, scale, None, Scheme(bits=8, granularity=PerChannel()))
+    fitted, _ = fit_pairs(weight, 0, 128, 1, values)
+    assert (peaks(fitted) <= 128).all()
+    before, after = (np.square(each.dense() - values).sum() for each in (fit_pairs(weight, 0, 128)[0], fitted))
+    assert after < before
+
+
+def test_equal_weights_become_equal_codes_on_every_machine():
+    rng = np.random.default_rng(0)
+    values = (rng.integers(-999, 1000, (6, 96, 72)).sum(0) / 1024).astype(np.float32)
+    weight = rounded(values)
+    fitted, _ = fit_pairs(weight, 0, 128, 1, values)
+    digest = hashlib.sha256(fitted.codes.tobytes() + fitted.scale.tobytes()).hexdigest()
+    assert digest.startswith("5d204200cb66")
+    turned = Quantized(np.asfortranarray(weight.codes), weight.scale, weight.scheme)
+    again, _ = fit_pairs(turned, 0, 128, 1, np.asfortranarray(values))
+    np.testing.assert_array_equal(again.codes, fitted.codes)
+    np.testing.assert_array_equal(again.scale, fitted.scale)
 
 
 def test_pairs_of_a_convolution_are_neighbouring_channels(rng):
@@ -131,6 +235,21 @@ def test_files_of_8_bits_need_no_slow_kernels(tmp_path, channels, groups, granul
     # Bits that never need it leave no note and keep their steps.
     fewer = attar.quantize(_Net(channels, groups).eval(), data, bits=7, activations=8, granularity=granularity)
     assert "exact sums" not in fewer.save(tmp_path / "fewer.attar")["notes"]
+
+
+@pytest.mark.parametrize("activations", [8, "dynamic"])
+def test_files_have_weights_that_were_rounded_once_and_means_that_stay(activations):
+    torch.manual_seed(2)
+    net = nn.Sequential(nn.Linear(576, 64), nn.Linear(64, 10)).eval()
+    with torch.no_grad():
+        net[0].weight.normal_()
+    data = torch.rand(64, 576) + 1
+    made = attar.quantize(net, data, bits=8, activations=activations)
+    weight, bias = (made.compressed.stored()[f"0.{name}"].dense() for name in ("weight", "bias"))
+    off = weight - net[0].weight.detach().numpy()
+    assert np.linalg.norm(off) < 0.01 * np.linalg.norm(weight)
+    mean = off @ data.mean(0).numpy() + bias - net[0].bias.detach().numpy()
+    assert np.abs(mean).max() < 0.1 * np.abs(off @ data.mean(0).numpy()).max()
 
 
 def test_products_that_stay_real_keep_their_weights(tmp_path):

@@ -17,14 +17,15 @@ does. Rounding raises a sum of n products by at most 255 n / 2, so it still fits
 
 **Pairs.** Fast kernels of some processors add two products in 16 bits, which 8-bit weights may exceed. Their channels
 get a wider step (``methods.quantize.pair_sums``), so that a file is as exact at full speed on these as on others.
+What depends on the rounding of a weight, such as bias correction, should follow (``fit_weights``).
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -72,31 +73,49 @@ class _Use:
     groups: int = 1
 
 
+def fit_weights(
+    model: CompressedModel, values: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
+) -> CompressedModel:
+    """Return the model with weights of which pairs of products fit 16 bits where its integer layers add them so.
+
+    Args:
+        values: weight -> what was rounded to its codes, in float32; of others the codes are rounded again.
+    """
+    if not _has_integers(model):
+        return model
+    stored = model.stored()
+    fitted, widened = dict[str, CompressedTensor](), dict(model.widened)
+    for name, readers in _readers(model, stored).items():
+        tensor = stored[name]
+        assert isinstance(tensor, Quantized)
+        limits = [use.pairs for use in readers if use.pairs is not None]
+        if not limits:
+            continue
+        paired, count = fit_pairs(tensor, readers[0].axis, min(limits), readers[0].groups, values.get(name))
+        if count:  # dead channels keep the largest scale
+            fitted[name], widened[name] = replace(paired, scale=used_scales(paired)), count
+    return replace(model, tensors={**model.tensors, **fitted}, widened=widened) if fitted else model
+
+
 def fit_integer_layers(model: CompressedModel) -> CompressedModel:
-    """Return the model with scales and biases of its integer layers as integer kernels need them.
+    """Return the model with weights, scales and biases of its integer layers as integer kernels need them.
 
     A bias that several graphs add in different steps becomes one for each: ``step_head_bias`` of the graph ``step``. A
     bias that layers of one graph add in different steps stays as it is, and so does one that is infinite.
     """
-    if not any(graph.activations or graph.dynamic for graph in model.graphs.values()):
+    if not _has_integers(model):
         return model
+    model = fit_weights(model)
     stored = model.stored()
-    uses = {name: [*_uses(each, stored)] for name, each in model.graphs.items()}
-    by_weight: dict[str, list[_Use]] = defaultdict(list)
-    for use in itertools.chain(*uses.values()):
-        by_weight[use.weight].append(use)
-    fitted, widened = dict[str, CompressedTensor](), dict(model.widened)
-    for name, readers in by_weight.items():
+    fitted = dict[str, CompressedTensor]()
+    for name, readers in _readers(model, stored).items():
         tensor = stored[name]
         assert isinstance(tensor, Quantized)
-        limits = [use.pairs for use in readers if use.pairs is not None]
-        paired, count = fit_pairs(tensor, readers[0].axis, min(limits), readers[0].groups) if limits else (tensor, 0)
-        if count:  # dead channels keep the largest scale
-            paired, widened[name] = replace(paired, scale=used_scales(paired)), count
-        if (changed := _fit_scales(paired, readers, stored)) is not tensor:
+        if (changed := _fit_scales(tensor, readers, stored)) is not tensor:
             fitted[name] = changed
     tensors, graphs = {**model.tensors, **fitted}, dict(model.graphs)
-    rounded = {name: _round_biases(each, {**stored, **fitted}) for name, each in uses.items()}
+    current = {**stored, **fitted}
+    rounded = {name: _round_biases(_uses(each, current), current) for name, each in model.graphs.items()}
     for graph, biases in rounded.items():
         own: dict[str, str] = {}
         for name, bias in biases.items():
@@ -108,7 +127,20 @@ def fit_integer_layers(model: CompressedModel) -> CompressedModel:
             tensors[own.get(name, name)] = bias
         if own:
             graphs[graph] = replace(graphs[graph], traced=graphs[graph].traced.renamed(own))
-    return replace(model, tensors=tensors, graphs=graphs, widened=widened)
+    return replace(model, tensors=tensors, graphs=graphs)
+
+
+def _has_integers(model: CompressedModel) -> bool:
+    return any(graph.activations or graph.dynamic for graph in model.graphs.values())
+
+
+def _readers(model: CompressedModel, tensors: Mapping[str, CompressedTensor]) -> dict[str, list[_Use]]:
+    """Return each weight of integer layers -> its uses, in all graphs."""
+    found: dict[str, list[_Use]] = defaultdict(list)
+    for graph in model.graphs.values():
+        for use in _uses(graph, tensors):
+            found[use.weight].append(use)
+    return found
 
 
 def used_scales(tensor: Quantized) -> NDArray[np.float32]:

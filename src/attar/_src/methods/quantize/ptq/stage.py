@@ -17,7 +17,7 @@ from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.quantize.dynamic_layers import make_dynamic, readers_of
 from attar._src.methods.quantize.field_types import ActivationChoice, GranularityChoice, GridBits
-from attar._src.methods.quantize.integer_layers import fit_integer_layers
+from attar._src.methods.quantize.integer_layers import fit_integer_layers, fit_weights
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
 from attar._src.methods.quantize.ptq.calibration import site_grids, site_requests
 from attar._src.methods.quantize.ptq.constant_inputs import computed_from, constant_inputs, constant_warning
@@ -28,7 +28,7 @@ from attar._src.methods.quantize.ptq.solvers import Absmax
 from attar._src.methods.quantize.unquantized import integer_sites
 from attar._src.model.collect import Clip, Request, collect
 from attar._src.model.sites import Site
-from attar._src.model.statistics import Statistic
+from attar._src.model.statistics import ChannelMean, Statistic
 from attar._src.model.weights import Weight, find_weights
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedGraph, CompressedModel, inputs_by_graph
@@ -50,11 +50,13 @@ class _Observed:
     Attributes:
         seen: site -> its statistic.
         clips: source of a site -> the bounds that its values had.
+        means: layer whose bias is corrected -> the mean of what it reads.
         left_out: values -> how many of how many elements their statistics left out.
     """
 
     seen: dict[Any, Any]
     clips: dict[str, Clip]
+    means: dict[fx.Node, ChannelMean] = field(default_factory=dict)
     left_out: dict[tuple[str, ...], tuple[int, int]] = field(default_factory=dict)
 
     def count(self, requests: Iterable[Request], found: Iterable[Statistic]) -> None:
@@ -170,7 +172,11 @@ class PostTrainingQuantize(Stage):
         examples = sum(each.examples for each in inputs.values())
         record: dict[str, Any] = self.describe() | {"bits": self.bits, "calibration_examples": examples}
         every = tuple(dict.fromkeys((*model.warnings, *warnings)))
-        return fit_integer_layers(model.done(record, tensors=tensors, graphs=graphs, warnings=every))
+        rounded = model.done(record, tensors=tensors, graphs=graphs, warnings=every)
+        fitted = fit_weights(rounded, {name: state[name].numpy() for name in solved})
+        means = {layer: mean for found in seen.values() for layer, mean in found.means.items()}
+        biases = corrected_biases(state, fitted.tensors, means)
+        return fit_integer_layers(replace(fitted, tensors={**fitted.tensors, **biases}))
 
     def _with_constant_values(
         self, model: CompressedModel, inputs: Mapping[str, CalibrationInputs]
@@ -226,7 +232,7 @@ class PostTrainingQuantize(Stage):
                     (observed.seen[key],) = found
             if not add_clips(clips, observed.seen):
                 break
-        solved |= corrected_biases(state, solved, {layer: observed.seen.pop(layer) for layer in means})
+        observed.means = {layer: observed.seen.pop(layer) for layer in means}
         return observed
 
     def _calibrate(
