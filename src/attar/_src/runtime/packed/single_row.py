@@ -27,6 +27,11 @@ def pays_for_single_rows() -> bool:
     return single_row_ratio() < _PAYS
 
 
+def measured_single_row_ratio() -> float | None:
+    """Return the ratio if this process has measured it, as it does when a file has large weights to pack."""
+    return single_row_ratio() if single_row_ratio.cache_info().currsize else None
+
+
 @cache
 def single_row_ratio() -> float:
     """Return the time of a row by a packed matrix of 2048 x 2048 over that in float32, on one thread.

@@ -1,0 +1,30 @@
+"""The plan: every layer is counted once, under the arithmetic it runs in, with the reason."""
+
+import pytest
+
+from attar._src.measure import plan as plans
+from attar._src.measure.plan import plan_of
+from attar._src.runtime.session import Layer
+
+
+def layers(*names):
+    return [Layer(str(place), (), "", "integers" in name, "", name) for place, name in enumerate(names)]
+
+
+def test_layers_are_counted_by_plan_and_reasons_are_given(monkeypatch):
+    monkeypatch.setattr(plans, "measured_single_row_ratio", lambda: None)
+    found = plan_of(layers("float32", "integers", "integers", "dynamic integers"), "auto")
+    assert [(part.plan, part.layers) for part in found] == [("integers", 2), ("float32", 1), ("dynamic integers", 1)]
+    why = {part.plan: part.why for part in found}
+    assert why["integers"] == "what they read has a grid in the file"
+    assert why["dynamic integers"] == "they quantize what they read at run time, as the file says"
+    assert why["float32"] == ""
+
+
+@pytest.mark.parametrize("plan", ["packed weights", "float32"])
+def test_what_was_measured_is_said(monkeypatch, plan):
+    monkeypatch.setattr(plans, "measured_single_row_ratio", lambda: 0.47)
+    (part,) = plan_of(layers(plan), "auto")
+    assert part.why == "a single row takes 0.47 times as long packed as in float32, measured here"
+    assert plan_of(layers("packed weights"), "packed")[0].why == "on request"
+    assert plan_of(layers("float32"), "float32")[0].why == ""
