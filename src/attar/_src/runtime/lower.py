@@ -16,13 +16,15 @@ Eight rules, none of which changes the function:
    QuantizeLinear on its own (WeightBiasQuantization), so an operator is inserted in between.
 7. A dynamic node reads codes of DynamicQuantizeLinear: a MatMulInteger of uint8 by int8, times both scales, plus the
    bias. ONNX Runtime fuses that into one kernel, or two where several nodes read one value.
-8. A product of real numbers and a weight of up to four bits reads packed codes if the session wants it (``packed``).
+8. A product of real numbers and a weight of up to four bits, and a table, read packed codes if the session wants it
+   (``runtime/packed``).
 
 Everything else is dequantized once, here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -54,7 +56,7 @@ from attar._src.runtime.grid import (
     plan_grids,
     summed_values,
 )
-from attar._src.runtime.packed.product import Packer, Packing
+from attar._src.runtime.packed.packer import Packer, Packing
 from attar._src.runtime.recurrent.placed import run_recurrent
 from attar._src.runtime.rewrite import rewrite
 from attar._src.runtime.weights import Int8Weight, Weights
@@ -197,8 +199,8 @@ class _Lowering:
             inputs = [self.codes[inputs[0]].name]
         apart = (product and not integer) or divides_by_cells_outside(node)
         data = partial(self.real_apart if apart else self.real, inputs[0])
-        if product and not integer and (packed := self.packer.multiply(node, data, partial(self.real, why=why))):
-            self.layers[node.name] = Placement(self.weights.parts(inputs[1]), f"{why}; {packed}")
+        if not integer and weight is not None and (packed := self.pack(node, data, partial(self.real, why=why))):
+            self.layers[node.name] = Placement(self.weights.parts(weight), f"{why}; {packed}")
             return
         inputs = [data(), *(self.real(name, why) for name in inputs[1:])]
         if not integer or node.output[0] not in self.summed:
@@ -208,6 +210,10 @@ class _Lowering:
         raw = self.build.fresh(f"{node.output[0]}_raw")
         self.build.copy(node, inputs, [raw])
         self.build.node("Max", [raw, self.build.scalar(_LOWEST, "lowest")], node.output[0])
+
+    def pack(self, node: onnx.NodeProto, data: Callable[[], str], real: Callable[[str], str]) -> str:
+        """Run an operator with a packed weight if that is wanted and right; return what was done."""
+        return self.packer.look_up(node, real) if node.op_type == "Gather" else self.packer.multiply(node, data, real)
 
     def real_apart(self, name: str) -> str:
         """Return the name of a floating-point value that ONNX Runtime does not treat as quantized."""

@@ -24,8 +24,8 @@ from attar._src.core.tensors import DTYPES
 from attar._src.runtime.engine import Engine, kernels, saturates
 from attar._src.runtime.isolated import Bounds, IsolatedGraph
 from attar._src.runtime.lower import lower
-from attar._src.runtime.packed.blocks import PACKED
-from attar._src.runtime.packed.product import Packing
+from attar._src.runtime.packed.blocks import PACKED, PACKED_TABLE
+from attar._src.runtime.packed.packer import Packing
 from attar._src.runtime.preprocess import preprocess
 
 #: Operators of ONNX Runtime that multiply integers.
@@ -81,11 +81,11 @@ class Session:
             trusted: a crash, hang or lack of memory there is an ArtifactError here. Linux and macOS.
         memory: bytes of address space of that process (Linux), its libraries included.
         seconds: wall-clock time that it may take to open the file, and for each run.
-        weights: weights of up to 4 bits that linear layers multiply by real numbers, in ``float32`` or ``packed``, in
-            an eighth of the memory. A single row (one token, one example) takes about half the time with large packed
-            weights, several rows take 1.02 (128 rows) to 1.3 times (2 to 8 rows) as long. ``auto`` has large weights in
-            both forms, the packed one for single rows, if that is faster on this machine. Outputs agree within float32
-            rounding.
+        weights: form of the weights that are multiplied by real numbers. ``packed``: those of linear layers of up to 4
+            bits, and tables of up to 8, stay as codes in memory, an eighth of float32 at 4 bits. A single row (one
+            token, one example) takes about half the time with large packed weights, several rows take 1.02 (128 rows)
+            to 1.3 times (2 to 8 rows) as long. ``auto``: large weights have both forms, the packed one for single rows,
+            if this machine is faster with it. ``float32``: none is packed. Outputs agree within float32 rounding.
 
     Attributes:
         inputs, outputs: those of :meth:`run`.
@@ -219,7 +219,7 @@ class Session:
             kernel = ran.get(node, "float")
             why = "" if kernel in _INTEGER else reason or "ONNX Runtime chose a float kernel"
             integers = "dynamic integers" if node in self._dynamic else "integers"
-            plan = integers if not why else "packed weights" if kernel == PACKED else "float32"
+            plan = integers if not why else "packed weights" if kernel in (PACKED, PACKED_TABLE) else "float32"
             uses[tensors[0].rpartition(".")[0] or tensors[0]].append((node, kernel, why, plan))
         return tuple(Layer.of(name, each) for name, each in uses.items())
 

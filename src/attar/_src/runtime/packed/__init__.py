@@ -1,1 +1,1 @@
-"""Weights of up to four bits that stay packed in memory, for products with activations in floating point."""
+"""Weights that stay packed in memory, for products with activations in floating point, and tables."""

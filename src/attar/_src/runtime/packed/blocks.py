@@ -1,12 +1,13 @@
-"""A matrix as ONNX Runtime's ``MatMulNBits`` reads it: 4-bit codes, and a scale for each block along a row.
+"""A matrix as ONNX Runtime's packed operators read it: codes of 4 or 8 bits, and a scale for each block along a row.
 
-For other widths (2 and 8 bits) ONNX Runtime 1.31 has no kernel that sums in float32: it dequantizes the whole weight
-at each run, which takes 10 to 25 times as long as float32 with one row.
+``MatMulNBits`` has kernels that sum in float32 for 4 bits alone: with 2 or 8 bits ONNX Runtime 1.31 dequantizes the
+whole weight at each run, which takes 10 to 40 times as long as float32 with one row. ``GatherBlockQuantized`` reads 4
+and 8 bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,34 +17,54 @@ from onnx import helper
 
 from attar._src.runtime.weights import Weights
 
-#: The operator, private to ONNX Runtime.
-PACKED = "MatMulNBits"
+#: The operators, private to ONNX Runtime.
+PACKED, PACKED_TABLE = "MatMulNBits", "GatherBlockQuantized"
+_DOMAIN = "com.microsoft"
+#: Bits of a factor.
 BITS = 4
 _FLOAT32_SUMS = 1  # level 4 would round the data to 8 bits
 #: Lengths of a block, of equal padding the best one first.
 _SIZES = (128, 64, 32, 256, 16)
-_MIDDLE = 1 << (BITS - 1)
 
 
 class Blocks(NamedTuple):
-    """A matrix ``(out, in)``: ``scale (code - zero_point)``, with a scale for each block of ``size`` along ``in``.
+    """A matrix ``(rows, length)``: ``scale (code - zero_point)``, with a scale for each block of ``size`` along a row.
 
     Attributes:
-        codes: two a byte, the first in the low bits, ``(out, blocks, size / 2)``.
-        scale: float32, ``(out, blocks)``.
-        zero_point: two a byte, ``(out, ceil(blocks / 2))``; None for 8, the code of 0 of a symmetric grid.
-        size: elements of a block; the last one of a row may be shorter in the matrix.
+        codes: uint8, ``(rows, length)``, below ``2**bits``.
+        scale: float32, ``(rows, blocks)``; the last block of a row may be shorter.
+        zero_point: uint8, ``(rows, blocks)``; None for ``2**(bits - 1)``, the code of 0 of a symmetric grid.
+        size: elements of a block.
+        bits: 4 or 8.
     """
 
     codes: NDArray[np.uint8]
     scale: NDArray[np.float32]
     zero_point: NDArray[np.uint8] | None
     size: int
+    bits: int
+
+    @property
+    def of_factor(self) -> NDArray[np.uint8]:
+        """The codes as ``MatMulNBits`` reads them: ``(rows, blocks, size * bits / 8)``, 0 where a row ends."""
+        rows, blocks = self.scale.shape
+        missing = blocks * self.size - self.codes.shape[1]
+        codes = np.pad(self.codes, ((0, 0), (0, missing))) if missing else self.codes
+        return self.packed(codes).reshape(rows, blocks, -1)
+
+    def packed(self, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return codes or zero points as bytes, those of 4 bits two a byte, the first in the low bits."""
+        if self.bits == 8:
+            return np.ascontiguousarray(codes)
+        if codes.shape[1] % 2:
+            codes = np.pad(codes, ((0, 0), (0, 1)))
+        pairs: NDArray[Any] = codes[:, ::2] | (codes[:, 1::2] << 4)
+        return pairs
 
 
-def blocks_of(weights: Weights, name: str, axis: int) -> Blocks | None:
-    """Return a matrix whose outputs lie along ``axis`` in blocks, None if its grid has other ones, or more bits."""
-    grid = weights.grid(name, bits=BITS)
+def blocks_of(weights: Weights, name: str, axis: int, bits: int) -> Blocks | None:
+    """Return a matrix whose rows lie along ``axis`` in blocks, None if its grid has other ones, or more bits."""
+    grid = weights.grid(name, bits=bits)
     if grid is None:
         return None
     codes, which = (grid.codes, grid.which) if axis == 0 else (grid.codes.T, grid.which.T)
@@ -55,33 +76,23 @@ def blocks_of(weights: Weights, name: str, axis: int) -> Blocks | None:
     size = min(fit, key=lambda each: -(-length // each) * each)
     first = np.broadcast_to(which[:, ::size], (len(codes), -(-length // size)))
     zero = grid.zero_point[first]
-    zeros = None if (zero == _MIDDLE).all() else _pairs(zero)
-    return Blocks(_rows(codes, size), grid.scale[first], zeros, size)
+    return Blocks(codes, grid.scale[first], None if (zero == 1 << (bits - 1)).all() else zero, size, bits)
 
 
-def _rows(codes: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Return codes ``(out, in)`` as bytes ``(out, blocks, size / 2)``; what a row lacks is 0."""
-    rows, length = codes.shape
-    blocks = -(-length // size)
-    if blocks * size != length:
-        codes = np.pad(codes, ((0, 0), (0, blocks * size - length)))
-    return _pairs(codes).reshape(rows, blocks, size // 2)
-
-
-def _pairs(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return two codes a byte, ``(rows, ceil(columns / 2))``."""
-    if codes.shape[1] % 2:
-        codes = np.pad(codes, ((0, 0), (0, 1)))
-    pairs: NDArray[Any] = codes[:, ::2] | (codes[:, 1::2] << BITS)
-    return pairs
-
-
-def packed_product(
-    inputs: Sequence[str], output: str, name: str, *, shape: tuple[int, int], size: int
-) -> onnx.NodeProto:
+def packed_product(inputs: Sequence[str], output: str, name: str, *, shape: Sequence[int], size: int) -> onnx.NodeProto:
     """Return the product of data with a matrix ``shape``, (out, in), in blocks of ``size``, of float32 sums."""
     rows, length = shape
     sizes = {"N": rows, "K": length, "block_size": size, "bits": BITS, "accuracy_level": _FLOAT32_SUMS}
-    node = helper.make_node(PACKED, inputs, [output], name, domain="com.microsoft")
+    return _node(PACKED, inputs, output, name, sizes)
+
+
+def packed_lookup(inputs: Sequence[str], output: str, name: str, *, size: int, bits: int) -> onnx.NodeProto:
+    """Return the rows of a table in blocks of ``size``: of codes, indices, scales and maybe zero points."""
+    sizes = {"gather_axis": 0, "quantize_axis": 1, "block_size": size, "bits": bits}
+    return _node(PACKED_TABLE, inputs, output, name, sizes)
+
+
+def _node(operator: str, inputs: Sequence[str], output: str, name: str, sizes: Mapping[str, int]) -> onnx.NodeProto:
+    node = helper.make_node(operator, inputs, [output], name, domain=_DOMAIN)
     node.attribute.extend(helper.make_attribute(*each) for each in sizes.items())
     return node

@@ -12,8 +12,8 @@ from attar._src.core.errors import SpecError
 from attar._src.core.scheme import PerBlock, PerBucket, PerGroup, PerTensor
 from attar._src.runtime.engine import Engine, kernels
 from attar._src.runtime.lower import lower
-from attar._src.runtime.packed import product, single_row
-from attar._src.runtime.packed.product import Packing
+from attar._src.runtime.packed import packer, single_row
+from attar._src.runtime.packed.packer import Packing
 from attar._src.runtime.session import Session
 
 #: For any number of rows, and for single rows beside float32, whatever the size.
@@ -25,7 +25,7 @@ ROWS = 48
 @pytest.fixture
 def faster(monkeypatch):
     """A machine on which packed weights are faster for a single row."""
-    monkeypatch.setattr(product, "pays_for_single_rows", lambda: True)
+    monkeypatch.setattr(packer, "pays_for_single_rows", lambda: True)
 
 
 def layer_file(rng, form="gemm", *, length=288, x=None, **options):
@@ -94,8 +94,8 @@ def test_one_token_is_a_single_row(rng, faster):
 
 
 def test_where_the_file_fixes_a_single_row_there_is_no_second_copy(rng, faster, monkeypatch):
-    monkeypatch.setattr(product, "_LARGE", 1)
-    monkeypatch.setattr(product, "_CACHED", 1)
+    monkeypatch.setattr(packer, "_LARGE", 1)
+    monkeypatch.setattr(packer, "_CACHED", 1)
     one, three = (Session(layer_file(rng, x=(rows, 288))) for rows in (1, 3))
     assert (one.layers[0].plan, one.dequantized) == ("packed weights", {})
     assert (three.layers[0].plan, [*three.dequantized]) == ("float32", ["w"])
@@ -169,15 +169,15 @@ def test_an_export_has_standard_operators_alone(rng):
 
 
 def test_large_weights_are_packed_by_default_if_this_machine_is_faster(rng, monkeypatch):
-    monkeypatch.setattr(product, "_CACHED", 2 * ROWS * 288)
-    monkeypatch.setattr(product, "_LARGE", ROWS * 288)
+    monkeypatch.setattr(packer, "_CACHED", 2 * ROWS * 288)
+    monkeypatch.setattr(packer, "_LARGE", ROWS * 288)
     asked = []
-    monkeypatch.setattr(product, "pays_for_single_rows", lambda: asked.append(1) or faster)
+    monkeypatch.setattr(packer, "pays_for_single_rows", lambda: asked.append(1) or faster)
     artifact = layer_file(rng)
     faster = True
     assert plan(Session(artifact)) == "float32"  # the caches hold so little
     assert not asked
-    monkeypatch.setattr(product, "_CACHED", ROWS * 288)
+    monkeypatch.setattr(packer, "_CACHED", ROWS * 288)
     assert plan(Session(artifact)) == "packed weights"
     assert plan(Session(artifact), rows=2) == "float32"
     assert plan(Session(artifact, weights="float32")) == "float32"
@@ -208,6 +208,40 @@ def test_the_ratio_is_measured_once():
     assert 0 < first < 1000
     assert single_row.single_row_ratio() == first
     assert single_row.pays_for_single_rows() == (first < single_row._PAYS)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 5, 8])
+@pytest.mark.parametrize("granularity", [None, PerTensor(), PerGroup(size=32)])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("width", [64, 50, 33])
+def test_rows_of_packed_tables_are_equal_to_the_bit(rng, bits, granularity, symmetric, width):
+    table = samples.quantized(rng, (40, width), bits=bits, granularity=granularity, symmetric=symmetric)
+    artifact = file_of(
+        [node("Cast", "x", "i", to=onnx.TensorProto.INT64), node("Gather", "w i", "y")],
+        {"w": table},
+        x=("batch", 3),
+        y=("batch", 3, width),
+    )
+    x = np.array([[0, 39, -1], [7, -40, 7]], np.float32)
+    found = []
+    for packing in (None, ALWAYS):
+        lowered = lower(artifact, private=True, packing=packing)
+        engine = Engine(lowered.bare.SerializeToString(), weights=lowered.weights, threads=1)
+        found.append(engine.run({"x": x})[0])
+        packed = "GatherBlockQuantized" in [each.op_type for each in lowered.model.graph.node]
+    np.testing.assert_array_equal(*found)
+    assert packed
+
+
+def test_a_table_is_never_packed_beside_float32(rng, faster):
+    artifact = file_of(
+        [node("Cast", "x", "i", to=onnx.TensorProto.INT64), node("Gather", "w i", "y")],
+        {"w": samples.quantized(rng, (40, 64))},
+        x=("batch", 3),
+        y=("batch", 3, 64),
+    )
+    lowered = lower(artifact, private=True, packing=SINGLE)
+    assert "Gather" in [each.op_type for each in lowered.model.graph.node]
 
 
 def test_a_dense_weight_is_left_alone(rng):

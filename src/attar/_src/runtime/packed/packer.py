@@ -1,4 +1,4 @@
-"""Products of real numbers with packed weights: ``MatMulNBits``, for a single row or for any number of rows."""
+"""Packed weights in a graph that is lowered: products with one row or with any number of them, and tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from attar._src.core.operators import INTEGER_KERNELS
 from attar._src.core.scheme import Shape
 from attar._src.runtime.builder import Builder, node_attributes
-from attar._src.runtime.packed.blocks import Blocks, blocks_of, packed_product
+from attar._src.runtime.packed.blocks import BITS, Blocks, blocks_of, packed_lookup, packed_product
 from attar._src.runtime.packed.single_row import pays_for_single_rows
 from attar._src.runtime.weights import Weights
 
@@ -49,11 +49,12 @@ class Packing(NamedTuple):
 
 
 class _Operands(NamedTuple):
-    """What a ``MatMulNBits`` reads beside its data."""
+    """What an operator reads beside its data: a matrix of a shape in blocks of a size."""
 
     inputs: list[str]
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     size: int
+    bits: int
 
 
 class Packer:
@@ -67,6 +68,7 @@ class Packer:
         if packing is not None and read_elements < packing.together:
             self._packing = None
         self._operands: dict[tuple[str, int], _Operands | None] = {}
+        self._tables: dict[str, _Operands | None] = {}
 
     def multiply(self, node: onnx.NodeProto, data: Callable[[], str], real: Callable[[str], str]) -> str:
         """Add a product by a packed weight, if that is wanted and exact.
@@ -99,6 +101,40 @@ class Packer:
         self._build.add(packed)
         return "packed"
 
+    def look_up(self, node: onnx.NodeProto, real: Callable[[str], str]) -> str:
+        """Add rows of a packed table of up to 8 bits, if that is wanted; they are equal to those in float32.
+
+        Args:
+            node: the operator that reads the table.
+            real: adds the indices, if they are a weight, and returns their name.
+
+        Returns:
+            What was done; empty if nothing was.
+        """
+        packing, name = self._packing, node.input[0]
+        if packing is None or packing.single or node.op_type != "Gather" or name not in self._weights:
+            return ""
+        shape = self._weights.shapes[name]
+        if len(shape) != 2 or node_attributes(node).get("axis", 0) != 0 or math.prod(shape) < packing.elements:
+            return ""
+        if name not in self._tables:
+            fit = (4, 8) if shape[1] % 2 == 0 else (8,)
+            found = filter(None, (blocks_of(self._weights, name, 0, bits) for bits in fit))
+            self._tables[name] = self._table(name, next(found, None))
+        table = self._tables[name]
+        if table is None:
+            return ""
+        inputs = [table.inputs[0], real(node.input[1]), *table.inputs[1:]]
+        self._build.add(packed_lookup(inputs, node.output[0], node.name, size=table.size, bits=table.bits))
+        return "packed"
+
+    def _table(self, name: str, blocks: Blocks | None) -> _Operands | None:
+        """Add the initializers of a packed table."""
+        if blocks is None:
+            return None
+        codes = self._build.initializer(f"{name}_packed", blocks.packed(blocks.codes))
+        return _Operands([codes, *self._scales(name, blocks)], blocks.codes.shape, blocks.size, blocks.bits)
+
     def _is_vector(self, bias: str) -> bool:
         """Return whether a bias is constant, with a number for each output."""
         array = self._weights.array(bias) if bias in self._weights else self._build.constant(bias)
@@ -111,18 +147,23 @@ class Packer:
         if math.prod(shape) < packing.elements or kernel.refusal(node.op_type, attributes, len(shape)):
             return None
         if (name, axis) not in self._operands:
-            blocks = blocks_of(self._weights, name, axis)
+            blocks = blocks_of(self._weights, name, axis, BITS)
             # The measurement takes longer than all else and stands last.
             right = blocks is not None and (not packing.single or pays_for_single_rows())
             self._operands[name, axis] = self._kept(name, axis, blocks) if blocks and right else None
         return self._operands[name, axis]
 
     def _kept(self, name: str, axis: int, blocks: Blocks) -> _Operands:
-        """Add the initializers of a packed weight."""
-        parts = (("packed", blocks.codes), ("scale", blocks.scale), ("zero_point", blocks.zero_point))
-        inputs = [self._build.initializer(f"{name}_{part}", array) for part, array in parts if array is not None]
+        """Add the initializers of a packed factor."""
         shape = self._weights.shapes[name]
-        return _Operands(inputs, (shape[axis], shape[1 - axis]), blocks.size)
+        inputs = [self._build.initializer(f"{name}_packed", blocks.of_factor), *self._scales(name, blocks)]
+        return _Operands(inputs, (shape[axis], shape[1 - axis]), blocks.size, blocks.bits)
+
+    def _scales(self, name: str, blocks: Blocks) -> list[str]:
+        """Add the scales and, of an asymmetric grid, the zero points of packed codes."""
+        zero = None if blocks.zero_point is None else blocks.packed(blocks.zero_point)
+        parts = (("scale", blocks.scale), ("zero_point", zero))
+        return [self._build.initializer(f"{name}_{part}", array) for part, array in parts if array is not None]
 
     def _choose(self, packed: onnx.NodeProto, node: onnx.NodeProto, inputs: list[str], row: int) -> None:
         """Add both products behind a condition: whether the data have as many elements as a row."""
