@@ -21,7 +21,7 @@ from attar._src.core.progress import track
 from attar._src.measure.cold import cold_start
 from attar._src.measure.latency import interleave
 from attar._src.measure.peers import FLOAT32, STATIC, Peer, PeerSource, build_peers, quantizes_nothing, random_feeds
-from attar._src.measure.plan import PlanPart, plan_of
+from attar._src.measure.layer_plan import PlanPart, plan_of
 from attar._src.measure.runner import InputArrays, Runner, example_feed, open_runner
 from attar._src.report.wording import plural
 from attar._src.runtime.session import Layer, Session, WeightForm
@@ -195,9 +195,10 @@ def _print_peers(files: list[dict[str, Any]], missing: dict[str, str], data: str
 def _print_layers(layers: dict[str, tuple[Layer, ...]], plans: dict[str, list[PlanPart]]) -> None:
     out = show.console()
     for path, found in layers.items():
-        floats = [layer for layer in found if not layer.integer]
-        out.print(f"\n{escape(Path(path).name)}: {len(found) - len(floats)} of {len(found)} layers ran in integers")
+        integers = sum(layer.integer for layer in found)
+        out.print(f"\n{escape(Path(path).name)}: {integers} of {len(found)} layers ran in integers")
         for plan, count, why in plans[path]:
             out.print(escape(f"  {plan}: {plural(count, 'layer')}{why and f' ({why})'}"), soft_wrap=True)
-        for layer in floats:
-            out.print(escape(f"  in floating point: {layer.name} ({layer.reason})"), soft_wrap=True)
+        for layer in found:
+            if "float32" in layer.plan:
+                out.print(escape(f"  in floating point: {layer.name} ({layer.reason})"), soft_wrap=True)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from attar._src.measure import plan as plans
-from attar._src.measure.plan import plan_of
+from attar._src.measure import layer_plan as plans
+from attar._src.measure.layer_plan import plan_of
 from attar._src.runtime.session import Layer
 
 
