@@ -20,8 +20,8 @@ from attar._src.core.format_bytes import format_bytes
 from attar._src.core.progress import track
 from attar._src.measure.cold import cold_start
 from attar._src.measure.latency import interleave
-from attar._src.measure.peers import FLOAT32, STATIC, Peer, PeerSource, build_peers, quantizes_nothing, random_feeds
 from attar._src.measure.layer_plan import PlanPart, plan_of
+from attar._src.measure.peers import FLOAT32, STATIC, Peer, PeerSource, build_peers, quantizes_nothing, random_feeds
 from attar._src.measure.runner import InputArrays, Runner, example_feed, open_runner
 from attar._src.report.wording import plural
 from attar._src.runtime.session import Layer, Session, WeightForm
