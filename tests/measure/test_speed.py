@@ -18,6 +18,12 @@ from attar._src.runtime.session import Session
 SLOW = Speed(1.3, 1.0, 1.30, 1.25, 1.36, 50)
 
 
+@pytest.fixture(autouse=True)
+def warned_of_time(no_warning_of_time, monkeypatch):
+    """As outside of tests."""
+    monkeypatch.setattr("attar._src.measure.speed.WORTH_MS", 0.5)
+
+
 def test_a_file_is_timed_beside_the_same_graph_in_floating_point(monkeypatch):
     artifact = open_artifact(pack(samples.conv_net()))
     lowered, speed = [], sys.modules["attar._src.measure.speed"]

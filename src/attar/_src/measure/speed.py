@@ -20,7 +20,7 @@ from attar._src.runtime.session import Session
 _SECONDS = 0.2
 _ROUNDS = (3, 100)
 #: A run in floating point below so many milliseconds is no reason for a warning: calls take a good part of it.
-_WORTH_MS = 0.5
+WORTH_MS = 0.5
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Speed:
     @property
     def warning(self) -> str:
         """What its user should know before the file is shipped; empty if integers pay or little time is at stake."""
-        if self.low <= 1 or self.floating_milliseconds < _WORTH_MS:
+        if self.low <= 1 or self.floating_milliseconds < WORTH_MS:
             return ""
         rounds = f"half of {self.rounds} rounds between {self.low:.2f} and {self.high:.2f}"
         return f"{self.sentence}, {rounds}: activations=None is faster here, and activations='auto' measures all three"
