@@ -35,7 +35,7 @@ FORMS: tuple[WeightForm, ...] = ("float32", "packed", "auto")
 STACKS = ((512, 8), (768, 8), (1024, 8), (2048, 4))
 ROWS = (1, 2, 8, 32, 128)
 WIDTHS = (256, 1024, 4096)
-SECONDS = 1.5
+SECONDS = 1.0
 
 
 def stack(width: int, layers: int, path: Path) -> Path:

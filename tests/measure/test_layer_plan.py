@@ -21,10 +21,17 @@ def test_layers_are_counted_by_plan_and_reasons_are_given(monkeypatch):
     assert why["float32"] == ""
 
 
-@pytest.mark.parametrize("plan", ["packed weights", "float32"])
-def test_what_was_measured_is_said(monkeypatch, plan):
-    monkeypatch.setattr(plans, "measured_single_row_ratio", lambda: 0.47)
+@pytest.mark.parametrize(("plan", "ratio"), [("packed weights", 0.47), ("float32", 1.47)])
+def test_what_was_measured_is_said(monkeypatch, plan, ratio):
+    monkeypatch.setattr(plans, "measured_single_row_ratio", lambda: ratio)
+    monkeypatch.setattr(plans, "pays_for_single_rows", lambda: ratio < 0.9)
     (part,) = plan_of(layers(plan), "auto")
-    assert part.why == "a single row takes 0.47 times as long packed as in float32, measured here"
+    assert part.why == f"a single row takes {ratio} times as long packed as in float32, measured here"
     assert plan_of(layers("packed weights"), "packed")[0].why == "on request"
     assert plan_of(layers("float32"), "float32")[0].why == ""
+
+
+def test_what_was_faster_packed_is_no_reason_for_float32(monkeypatch):
+    monkeypatch.setattr(plans, "measured_single_row_ratio", lambda: 0.47)
+    monkeypatch.setattr(plans, "pays_for_single_rows", lambda: True)
+    assert plan_of(layers("float32"), "auto")[0].why == ""

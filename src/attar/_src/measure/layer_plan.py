@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from attar._src.runtime.packed.single_row import measured_single_row_ratio
+from attar._src.runtime.packed.single_row import measured_single_row_ratio, pays_for_single_rows
 from attar._src.runtime.session import Layer, WeightForm
 
 _KNOWN = {
@@ -26,8 +26,8 @@ class PlanPart(NamedTuple):
 def plan_of(layers: Sequence[Layer], weights: WeightForm) -> list[PlanPart]:
     """Return the parts of a plan, the largest first, of a session with this form of weights."""
     ratio = measured_single_row_ratio() if weights == "auto" else None
-    measured = (
-        "" if ratio is None else f"a single row takes {ratio:.2f} times as long packed as in float32, measured here"
-    )
-    known = {**_KNOWN, "packed weights": measured or "on request", "float32": measured}
+    known = {**_KNOWN, "packed weights": "on request"}
+    if ratio is not None:
+        said = f"a single row takes {ratio:.2f} times as long packed as in float32, measured here"
+        known["packed weights" if pays_for_single_rows() else "float32"] = said
     return [PlanPart(plan, count, known.get(plan, "")) for plan, count in Counter(x.plan for x in layers).most_common()]
