@@ -24,6 +24,12 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def no_warning_of_time(monkeypatch):
+    """Whether integers pay is measured and not warned of: a busy machine would fail a test that saves a file."""
+    monkeypatch.setattr("attar._src.measure.speed.WORTH_MS", float("inf"))
+
+
 @pytest.fixture
 def rng():
     """A generator of the same numbers each time."""

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from tests import samples
+from tests.runtime.reference import file_of, node
 
 from attar._src.artifact.writer import pack, write_atomically
 from attar._src.cli import bench, export, main
@@ -160,9 +161,13 @@ def test_bench_holds_files_against_each_other(file, tmp_path, capsys, one_start)
     assert (found["batch"], found["threads"], found["files"][0]["ratio"]) == (3, 1, 1.0)
     kernels = {layer["name"]: layer["kernel"] for layer in found["layers"][str(file)]}
     assert kernels["conv"] == "QLinearConv"
+    assert found["plans"][str(file)] == [
+        {"plan": "integers", "layers": 2, "why": "what they read has a grid in the file"}
+    ]
     text = ran(capsys, "bench", file, *options)
     assert "other.onnx" in text
     assert "2 of 2 layers ran in integers" in text
+    assert "integers: 2 layers (what they read has a grid in the file)" in text
 
 
 def test_bench_says_why_a_layer_is_not_in_integers(tmp_path, capsys, one_start):
@@ -170,6 +175,18 @@ def test_bench_says_why_a_layer_is_not_in_integers(tmp_path, capsys, one_start):
     text = ran(capsys, "bench", tmp_path / "m.attar", "--rounds", 2)
     assert "0 of 3 layers ran in integers" in text
     assert "in floating point: lstm (LSTM reads real numbers)" in text
+
+
+def test_bench_shows_packed_weights(rng, tmp_path, capsys, one_start):
+    weight = samples.quantized(rng, (256, 300))
+    artifact = file_of([node("Gemm", "x w", "y", transB=1)], {"w": weight}, x=("batch", 300), y=("batch", 256))
+    write_atomically(tmp_path / "m.attar", artifact.data)
+    options = ("--weights", "packed", "--rounds", 2)
+    found = json.loads(ran(capsys, "bench", tmp_path / "m.attar", *options, "--json"))
+    assert found["weights"] == "packed"
+    assert found["plans"][str(tmp_path / "m.attar")] == [{"plan": "packed weights", "layers": 1, "why": "on request"}]
+    text = ran(capsys, "bench", tmp_path / "m.attar", *options)
+    assert "packed weights: 1 layer (on request)" in text
 
 
 def test_bench_makes_peers_and_times_them_beside_the_file(file, data, capsys, one_start, monkeypatch):

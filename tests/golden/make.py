@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from onnx import helper
+from tests import samples
 from tests.attacks.fuzz import every_kind
+from tests.runtime import reference
+from tests.runtime.reference import file_of, node
 
 from attar._src.artifact.layout import MAJOR, MINOR
+from attar._src.artifact.manifest import Binding, Part
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack
 from attar._src.core.scheme import PerTensor, Scheme
@@ -66,17 +71,79 @@ def contents():
     return replace(base, tensors={**base.tensors, **more})
 
 
+def recurrent() -> Artifact:
+    """A dynamic LSTM in both directions, a dynamic GRU behind it, and a dynamic linear layer on its last state."""
+    rng = np.random.default_rng(11)
+    width, hidden = 12, 8
+
+    def weight(rows, columns):
+        return samples.quantized(rng, (rows, columns), bits=8)
+
+    tensors = {
+        **{f"lstm.{kind}{way}": weight(4 * hidden, n) for way in (0, 1) for kind, n in (("w", width), ("r", hidden))},
+        "lstm.b": rng.normal(scale=0.3, size=(2, 8 * hidden)).astype(np.float32),
+        "gru.w": weight(3 * hidden, 2 * hidden),
+        "gru.r": weight(3 * hidden, hidden),
+        "gru.b": rng.normal(scale=0.3, size=(1, 6 * hidden)).astype(np.float32),
+        "head": weight(3, hidden),
+    }
+
+    def both(name, columns):
+        parts = tuple(Part(tensor=f"{name}{way}", start=0, stop=4 * hidden * columns) for way in (0, 1))
+        return Binding(to=name, parts=parts, shape=(2, 4 * hidden, columns))
+
+    lstm = {"hidden_size": hidden, "direction": "bidirectional"}
+    return file_of(
+        [
+            node("Transpose", "x", "steps", perm=[1, 0, 2]),
+            node("LSTM", "steps lstm.w lstm.r lstm.b", "apart", **lstm),
+            node("Transpose", "apart", "beside", perm=[0, 2, 1, 3]),
+            node("Reshape", "beside joined", "wide"),
+            helper.make_node(
+                *("GRU", ["wide", "gru.w", "gru.r", "gru.b"], ["", "final"], "node_final"),
+                hidden_size=hidden,
+                linear_before_reset=1,
+            ),
+            node("Squeeze", "final first", "last"),
+            node("Gemm", "last head", "y", transB=1),
+        ],
+        tensors,
+        dynamic=("node_apart", "node_final", "node_y"),
+        bindings=(
+            both("lstm.w", width),
+            both("lstm.r", hidden),
+            *(Binding(to=f"gru.{kind}", shape=(1, 3 * hidden, n)) for kind, n in (("w", 2 * hidden), ("r", hidden))),
+            *(Binding(to=name) for name in ("lstm.b", "gru.b", "head")),
+        ),
+        constants={"joined": np.array([0, 0, 2 * hidden]), "first": np.array([0])},
+        x=("batch", "time", width),
+        y=("batch", 3),
+    )
+
+
+def example(artifact: Artifact) -> dict[str, Any]:
+    """Return an input and the output that the file means by it (``docs/format.md``)."""
+    x = np.random.default_rng(12).normal(size=(3, 5, 12)).astype(np.float32)
+    return {"x": x.tolist(), "y": reference.run(artifact, {"x": x})["y"].tolist()}
+
+
 def main() -> None:
     """Write the files that are missing."""
     version = f"v{MAJOR}_{MINOR}"
-    for name, coder, what in ((version, "rans", contents()), (f"{version}_huffman", "huffman", every_kind())):
+    made = {
+        version: pack(contents(), coder="rans"),
+        f"{version}_huffman": pack(every_kind(), coder="huffman"),
+        f"{version}_recurrent": bytes(recurrent().data),
+    }
+    for name, data in made.items():
         path = HERE / f"{name}.attar"
         if path.exists():
             print(f"{path.name} is there already and stays")
             continue
-        data = pack(what, coder=coder)
         path.write_bytes(data)
-        path.with_suffix(".json").write_text(json.dumps(summary(open_artifact(data)), indent=1, sort_keys=True) + "\n")
+        artifact = open_artifact(data)
+        meant = summary(artifact) | ({"example": example(artifact)} if name.endswith("_recurrent") else {})
+        path.with_suffix(".json").write_text(json.dumps(meant, indent=1, sort_keys=True) + "\n")
         print(f"{path.name}: {len(data)} bytes")
 
 

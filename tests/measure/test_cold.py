@@ -30,7 +30,7 @@ def test_its_failure_is_passed_on(file):
 
 
 def test_the_process_itself(file, capsys):
-    cold.measure_in_process(str(file), json.dumps([([2, 3, 8, 8], "<f4")]), "1", "{}")
+    cold.measure_in_process(str(file), json.dumps([([2, 3, 8, 8], "<f4")]), "1", "{}", "auto")
     assert json.loads(capsys.readouterr().out)["cold_start_ms"] > 0
 
 

@@ -63,6 +63,15 @@ def test_axes_by_name_may_be_lists(path):
     assert read_recipe(path, ["dynamic={x: [0, 1], state: [1]}"]).dynamic == {"x": (0, 1), "state": (1,)}
 
 
+def test_auto_activations_are_no_part_of_a_recipe(path):
+    path.write_text(TEXT.replace("{stage: quantize, bits: 8}", "{stage: quantize, bits: 8, activations: auto}"))
+    said = refusal(path)
+    assert "models.teacher.stages" in said
+    assert "should not depend on the speed of a machine" in said
+    assert "attar quantize --activations auto measures once" in said
+    assert "\n" not in said
+
+
 def test_only_some_models_bring_their_teachers(path):
     recipe = read_recipe(path, ["baseline=student", "teacher_cache={teacher: {variants: 2}}", "data.augment=[flip]"])
     assert tuple(recipe.only("student").models) == ("student", "teacher")

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.cases.test_hostile import FILES, SCALAR_X, SCALAR_Y, node, sealed
-from tests.samples import conv_net, lstm
+from tests.runtime import reference
+from tests.samples import conv_net, lstm, quantized
 
 from attar._src.artifact.manifest import Port
 from attar._src.artifact.writer import pack
@@ -42,6 +43,15 @@ def alive(pid):
     except ProcessLookupError:
         return False
     return True
+
+
+def test_weights_are_packed_there_as_well():
+    weight = quantized(np.random.default_rng(0), (256, 300))
+    gemm = reference.node("Gemm", "x w", "y", transB=1)
+    artifact = reference.file_of([gemm], {"w": weight}, x=("batch", 300), y=("batch", 256))
+    with Session(artifact, threads=1, isolated=True, weights="packed") as walled:
+        assert walled.dequantized == {}
+        assert [layer.plan for layer in walled.layers] == ["packed weights"]
 
 
 @pytest.mark.parametrize("make", [conv_net, lstm])

@@ -442,7 +442,7 @@ def test_a_weight_shared_by_two_products_is_stored_once(rng):
 
 
 def test_a_model_beyond_two_gigabytes_says_so(rng, monkeypatch):
-    monkeypatch.setattr(sys.modules["attar._src.runtime.lower"], "_MESSAGE", 100)
+    monkeypatch.setattr(sys.modules["attar._src.runtime.builder"], "_MESSAGE", 100)
     with pytest.raises(ArtifactError, match="the limit is 100"):
         lower(residual(rng)).serialized()
 

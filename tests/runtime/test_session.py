@@ -109,13 +109,16 @@ def test_layers_are_those_of_the_profile():
 
 
 def test_a_layer_is_counted_once_whatever_the_number_of_its_nodes():
-    both = Layer.of("head", [("a", "QGemm", ""), ("b", "QGemm", "")])
+    def layer(*uses):
+        return Layer.of("head", [(*use, "float32" if use[2] else "integers") for use in uses])
+
+    both = layer(("a", "QGemm", ""), ("b", "QGemm", ""))
     assert (both.nodes, both.kernel, both.integer, both.reason) == (("a", "b"), "QGemm", True, "")
-    part = Layer.of("head", [("a", "QGemm", ""), ("b", "Gemm", "its input is not quantized")])
-    assert (part.integer, part.kernel) == (False, "QGemm, Gemm")
+    part = layer(("a", "QGemm", ""), ("b", "Gemm", "its input is not quantized"))
+    assert (part.integer, part.kernel, part.plan) == (False, "QGemm, Gemm", "integers, float32")
     assert part.reason == "in 1 of 2 nodes: its input is not quantized"
-    none = Layer.of("head", [("a", "Gemm", "it is kept"), ("b", "Gemm", "it is kept")])
-    assert (none.integer, none.reason) == (False, "it is kept")
+    none = layer(("a", "Gemm", "it is kept"), ("b", "Gemm", "it is kept"))
+    assert (none.integer, none.reason, none.plan) == (False, "it is kept", "float32")
 
 
 def test_a_model_without_quantized_activations_runs_in_floating_point_and_says_why():

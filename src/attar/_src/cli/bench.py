@@ -20,10 +20,11 @@ from attar._src.core.format_bytes import format_bytes
 from attar._src.core.progress import track
 from attar._src.measure.cold import cold_start
 from attar._src.measure.latency import interleave
+from attar._src.measure.layer_plan import PlanPart, plan_of
 from attar._src.measure.peers import FLOAT32, STATIC, Peer, PeerSource, build_peers, quantizes_nothing, random_feeds
 from attar._src.measure.runner import InputArrays, Runner, example_feed, open_runner
 from attar._src.report.wording import plural
-from attar._src.runtime.session import Layer, Session
+from attar._src.runtime.session import Layer, Session, WeightForm
 
 _CALIBRATION = 128  # examples
 _RANDOM = "normal numbers"
@@ -53,6 +54,13 @@ def bench_command(
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Threads for a run.")] = 1,
+    weights: Annotated[
+        WeightForm,
+        typer.Option(
+            help="Weights of up to 4 bits beside real numbers: float32, packed (an eighth of the memory), or auto: "
+            "packed for a single row where that is faster."
+        ),
+    ] = "auto",
     rounds: Annotated[int | None, typer.Option(min=1, help="Runs of each file; about five seconds by default.")] = None,
     max_elements: Annotated[int | None, typer.Option(min=1, help=MAX_ELEMENTS)] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -61,7 +69,7 @@ def bench_command(
 
     Every round runs each file once, in random order, so that disturbances of the machine affect all files alike. Cold
     start (from opening to the first output) and peak memory are measured in fresh processes. Layers are from the
-    profile of ONNX Runtime.
+    profile of ONNX Runtime, and the plan says how many run in which arithmetic, and why.
 
     Peers are made in a temporary folder from the first floating-point .onnx file of --against, else from the file's
     graph with its weights dequantized; OpenVINO gets what attar export writes.
@@ -73,7 +81,7 @@ def bench_command(
     limits = raised_limits(max_elements)
     if data is not None and not peers:
         raise SpecError("--data is what ONNX Runtime's static int8 is calibrated on; add --peers")
-    runners = [open_runner(path, threads=threads, limits=limits) for path in (file, *(against or []))]
+    runners = [open_runner(each, threads=threads, limits=limits, weights=weights) for each in (file, *(against or []))]
     session = runners[0].session
     if session is None:
         raise SpecError(f"{file} is not a .attar file; name a .attar file first and other files with --against")
@@ -86,18 +94,26 @@ def bench_command(
             source = PeerSource(session.artifact, Path(folder), feed, seen, _floating(against or []))
             built = build_peers(source, threads=threads)
         timed += [_Timed(peer.name, True, peer.runner) for peer in built if peer.runner is not None]
-        files = _measured(timed, feed, threads, rounds, limits)
-    layers = {str(runner.path): runner.session.layers for runner in runners if runner.session is not None}
+        files = _measured(timed, feed, threads, rounds, limits, weights)
+    opened = {str(each.path): (each.session, each.feed(feed)) for each in runners if each.session is not None}
+    layers = {path: session.layers_for(inputs) for path, (session, inputs) in opened.items()}
+    plans = {path: plan_of(found, weights) for path, found in layers.items()}
     missing = {peer.name: peer.reason for peer in built if peer.runner is None}
     if json:
         listed = {path: [vars(layer) for layer in found] for path, found in layers.items()}
-        about = {"batch": batch, "threads": threads, "calibration": (data or _RANDOM) if peers else None}
-        show.as_json({**about, "files": files, "missing": missing, "layers": listed})
+        about = {
+            "batch": batch,
+            "threads": threads,
+            "weights": weights,
+            "calibration": (data or _RANDOM) if peers else None,
+        }
+        parts = {path: [part._asdict() for part in plan] for path, plan in plans.items()}
+        show.as_json({**about, "files": files, "missing": missing, "plans": parts, "layers": listed})
         return
     _print(files, f"batch {batch}, {plural(threads, 'thread')}, {plural(files[0]['rounds'], 'round')}")
     if peers:
         _print_peers(files, missing, data, integer=any(layer.integer for layer in layers[str(file)]))
-    _print_layers(layers)
+    _print_layers(layers, plans)
 
 
 class _Timed(NamedTuple):
@@ -119,7 +135,12 @@ def _calibration(session: Session, data: str, split: str, tokenizer: str | None,
 
 
 def _measured(
-    timed: Sequence[_Timed], feed: InputArrays, threads: int, rounds: int | None, limits: Limits | None
+    timed: Sequence[_Timed],
+    feed: InputArrays,
+    threads: int,
+    rounds: int | None,
+    limits: Limits | None,
+    weights: WeightForm,
 ) -> list[dict[str, Any]]:
     """Return the figures of each model."""
     latencies = interleave([partial(each.runner.run, each.runner.feed(feed)) for each in timed], rounds=rounds)
@@ -130,7 +151,7 @@ def _measured(
             "peer": peer,
             "file_bytes": runner.file_bytes,
             **vars(latency),
-            **vars(cold_start(runner.path, shapes, threads=threads, limits=limits)),
+            **vars(cold_start(runner.path, shapes, threads=threads, limits=limits, weights=weights)),
         }
         for (name, peer, runner), latency in zip(track(timed, "cold starts"), latencies, strict=True)
     ]
@@ -171,10 +192,13 @@ def _print_peers(files: list[dict[str, Any]], missing: dict[str, str], data: str
         out.print(f"integers take {1 / peers[FLOAT32]:.2f} times as long as floating point on this CPU")
 
 
-def _print_layers(layers: dict[str, tuple[Layer, ...]]) -> None:
+def _print_layers(layers: dict[str, tuple[Layer, ...]], plans: dict[str, list[PlanPart]]) -> None:
     out = show.console()
     for path, found in layers.items():
-        floats = [layer for layer in found if not layer.integer]
-        out.print(f"\n{escape(Path(path).name)}: {len(found) - len(floats)} of {len(found)} layers ran in integers")
-        for layer in floats:
-            out.print(escape(f"  in floating point: {layer.name} ({layer.reason})"), soft_wrap=True)
+        integers = sum(layer.integer for layer in found)
+        out.print(f"\n{escape(Path(path).name)}: {integers} of {len(found)} layers ran in integers")
+        for plan, count, why in plans[path]:
+            out.print(escape(f"  {plan}: {plural(count, 'layer')}{why and f' ({why})'}"), soft_wrap=True)
+        for layer in found:
+            if "float32" in layer.plan:
+                out.print(escape(f"  in floating point: {layer.name} ({layer.reason})"), soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +22,7 @@ from attar._src.deploy.fidelity import ComparedExamples, Fidelity, Floating, com
 from attar._src.deploy.finite import check_model_finite
 from attar._src.deploy.parity import Parity, compare_outputs, compared, parity_inputs
 from attar._src.deploy.tolerance import TOLERANCE, Tolerance
+from attar._src.measure.speed import Speed, measure_speed
 from attar._src.methods.quantize.unquantized import floating_warning, left_in_floating_point
 from attar._src.report.record import NAME, read_report, remember
 from attar._src.runtime.session import Session
@@ -102,6 +103,10 @@ def package(
     lost = (
         [] if tolerance is None else [_loss(compressed, name, each, data, tolerance) for name, each in fidelity.items()]
     )
+    speeds = {
+        name: _speed(compressed, name, artifact, inputs) for name, inputs in inputs_by_graph(compressed, data).items()
+    }
+    speed = {name: each for name, each in speeds.items() if each is not None}
     given = examples is not None and examples.given
     unjudged = [f"the labels give no metric: {each.unjudged}" for each in fidelity.values() if each.unjudged]
     size, foldings = inspect_artifact(artifact), [graph.traced.folding for graph in compressed.graphs.values()]
@@ -114,10 +119,17 @@ def package(
         "warnings": [
             *warned,
             *filter(None, lost),
+            *filter(None, [each.warning for each in speed.values()]),
             *(unjudged if given else ()),
             *_over_budget(size["bits_per_weight"], budget),
         ],
-        "notes": {**notes, **({"labels": unjudged[0]} if unjudged and not given else {}), **_widened(compressed)},
+        "notes": {
+            **notes,
+            **({"labels": unjudged[0]} if unjudged and not given else {}),
+            **_widened(compressed),
+            **({"speed": "; ".join(each.sentence for each in speed.values())} if speed else {}),
+        },
+        "speed": _of_graphs({name: asdict(each) for name, each in speed.items()}),
         "batch_norms_folded": {name: into for each in foldings for name, into in each.folded.items()},
         "batch_norms_kept": {name: why for each in foldings for name, why in each.kept.items()},
         "quantized_activations": sum(len(graph.activations) for graph in compressed.graphs.values()),
@@ -160,6 +172,16 @@ def _compare(
         more = compared(examples.inputs, of.traced.graph, cut=of.traced.any_batch, share=_FLOAT32)
         examples = replace(examples, inputs=more)
     return parity, compare_with_floating(session, floating, use, examples or ComparedExamples(inputs))
+
+
+def _speed(compressed: CompressedModel, graph: str, artifact: Artifact, inputs: CalibrationInputs) -> Speed | None:
+    """Return the time of a graph in integers beside floating point, for one example; None if it has no integers."""
+    of = compressed.graphs[graph]
+    if not (of.activations or of.dynamic):
+        return None
+    one = inputs.example(1) if of.traced.any_batch else inputs.batches[0]
+    ports = artifact.graph_record(graph).inputs
+    return measure_speed(artifact, graph, {port.name: each.numpy() for port, each in zip(ports, one, strict=True)})
 
 
 def _loss(compressed: CompressedModel, graph: str, fidelity: Fidelity, data: Calibration, tolerance: Tolerance) -> str:

@@ -1,8 +1,8 @@
 """Cold start and peak memory of a model, measured in fresh processes.
 
-``python -m attar._src.measure.cold FILE SHAPES THREADS LIMITS`` is such a process: it opens the file, runs it once on
-zeros and prints the figures as JSON. SHAPES is JSON with one entry for each input: ``[[[1, 3, 32, 32], "<f4"], ...]``,
-LIMITS that of :class:`Limits`.
+``python -m attar._src.measure.cold FILE SHAPES THREADS LIMITS WEIGHTS`` is such a process: it opens the file, runs it
+once on zeros and prints the figures as JSON. SHAPES is JSON with one entry for each input:
+``[[[1, 3, 32, 32], "<f4"], ...]``, LIMITS that of :class:`Limits`, WEIGHTS their form in a session.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from attar._src.artifact.limits import Limits
 from attar._src.core.errors import ArtifactError
 from attar._src.measure.runner import open_runner
+from attar._src.runtime.session import WeightForm
 
 _STATUS = Path("/proc/self/status")
 
@@ -44,6 +45,7 @@ def cold_start(
     threads: int = 1,
     repeats: int = 3,
     limits: Limits | None = None,
+    weights: WeightForm = "auto",
 ) -> Cold:
     """Return the medians over ``repeats`` fresh processes, one after the other.
 
@@ -53,9 +55,10 @@ def cold_start(
         threads: threads for a run.
         repeats: number of processes.
         limits: limits on what the file may allocate.
+        weights: their form in the session of a ``.attar`` file.
     """
     command = [sys.executable, "-m", "attar._src.measure.cold", str(path), json.dumps(shapes), str(threads)]
-    command.append((limits or Limits()).model_dump_json())
+    command += [(limits or Limits()).model_dump_json(), weights]
     found = []
     for _ in range(repeats):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -80,15 +83,16 @@ def peak_memory() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def measure_in_process(path: str, shapes: str, threads: str, limits: str) -> None:
+def measure_in_process(path: str, shapes: str, threads: str, limits: str, weights: WeightForm) -> None:
     """Open a file, run it once on zeros and print the figures."""
     arrays = [np.zeros(shape, kind) for shape, kind in json.loads(shapes)]
     started = time.perf_counter()
-    runner = open_runner(Path(path), threads=int(threads), limits=Limits.model_validate_json(limits))
+    bounds = Limits.model_validate_json(limits)
+    runner = open_runner(Path(path), threads=int(threads), limits=bounds, weights=weights)
     runner.run(dict(zip(runner.inputs, arrays, strict=True)))
     took = (time.perf_counter() - started) * 1e3
     sys.stdout.write(json.dumps(vars(Cold(took, peak_memory()))))
 
 
 if __name__ == "__main__":
-    measure_in_process(*sys.argv[1:])
+    measure_in_process(*sys.argv[1:])  # type: ignore[arg-type]

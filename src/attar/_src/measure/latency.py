@@ -43,7 +43,11 @@ def interleave(
 
 
 def time_in_turns(
-    runs: Sequence[Callable[[], object]], *, rounds: int | None = None, seconds: float = _SECONDS
+    runs: Sequence[Callable[[], object]],
+    *,
+    rounds: int | None = None,
+    seconds: float = _SECONDS,
+    warm_up: int = _WARM_UP,
 ) -> Times:
     """Time several models: in each round every model has a turn, in random order, and runs twice in it.
 
@@ -54,6 +58,7 @@ def time_in_turns(
         runs: each runs one model once.
         rounds: number of rounds; None for about ``seconds``, 20 to 2000 rounds.
         seconds: that the rounds should take together.
+        warm_up: runs of each model before.
 
     Returns:
         Milliseconds, ``(rounds, models)``.
@@ -61,11 +66,11 @@ def time_in_turns(
     if not runs or (rounds is not None and rounds < 1):
         raise SpecError(f"{rounds} rounds of {len(runs)} models were asked for; use one or more of both")
     started = time.perf_counter()
-    for _ in range(_WARM_UP):
+    for _ in range(warm_up):
         for run in runs:
             run()
     if rounds is None:
-        each = 2 * (time.perf_counter() - started) / _WARM_UP
+        each = 2 * (time.perf_counter() - started) / warm_up
         rounds = int(np.clip(seconds / max(each, 1e-9), 20, 2000))
     # No model should always follow the same one.
     order = np.random.default_rng(0)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from attar._src.artifact.limits import Limits
 from attar._src.core.errors import ArtifactError, DataError, missing_file, short_message
 from attar._src.runtime.engine import Engine
-from attar._src.runtime.session import Session
+from attar._src.runtime.session import Session, WeightForm
 
 InputArrays = dict[str, NDArray[Any]]
 
@@ -48,13 +48,15 @@ class Runner:
         return dict(zip(self.inputs, feed.values(), strict=True))
 
 
-def open_runner(path: Path, *, threads: int | None = None, limits: Limits | None = None) -> Runner:
+def open_runner(
+    path: Path, *, threads: int | None = None, limits: Limits | None = None, weights: WeightForm = "auto"
+) -> Runner:
     """Open a ``.attar`` file, a ``.onnx`` file with ONNX Runtime directly, or a ``.xml`` file with OpenVINO."""
     if path.suffix == ".onnx":
         return open_onnx(path, threads=threads)
     if path.suffix == ".xml":
         return open_openvino(path, threads=threads)
-    session = Session(path, threads=threads, limits=limits)
+    session = Session(path, threads=threads, limits=limits, weights=weights)
     return Runner(path, tuple(port.name for port in session.inputs), session.run, session)
 
 

@@ -1,18 +1,71 @@
-"""Builder of a lowered ONNX model."""
+"""A lowered ONNX model, and what builds it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from attar._src.core.errors import ArtifactError
+
 _LARGE = 1024  # bytes from which an initializer stays outside the messages
 _EXTERNAL = onnx.TensorProto.EXTERNAL
+_MESSAGE = 2**31 - 2**26  # protobuf's limit of 2 GiB, less room for the graph
+
+
+class Placement(NamedTuple):
+    """The stored tensors of a layer's weight, and why it cannot use an integer kernel; empty if it can."""
+
+    tensors: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """A lowered model and its plan.
+
+    Attributes:
+        bare: standard ONNX, in which large weights are marked as external data.
+        weights: these weights by name.
+        layers: node of the model that reads a weight of two axes or more -> its placement.
+        dequantized: compressed tensor of the file -> why it was converted to float32.
+        saturating: nodes whose pairs of products may pass 16 bits, where fast kernels of some processors saturate.
+    """
+
+    bare: onnx.ModelProto
+    weights: Mapping[str, NDArray[Any]]
+    layers: Mapping[str, Placement]
+    dequantized: Mapping[str, str]
+    saturating: frozenset[str]
+
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """Standard ONNX with all weights.
+
+        Raises:
+            ArtifactError: the weights exceed the 2 GiB limit of a protobuf message.
+        """
+        weights = sum(array.nbytes for array in self.weights.values()) + self.bare.ByteSize()
+        if weights > _MESSAGE:
+            raise ArtifactError(f"its weights take {weights} bytes in ONNX; the limit is {_MESSAGE}", section="graph")
+        full = onnx.ModelProto()
+        full.CopyFrom(self.bare)
+        for tensor in full.graph.initializer:
+            if tensor.name in self.weights:
+                tensor.CopyFrom(numpy_helper.from_array(self.weights[tensor.name], tensor.name))
+        return full
+
+    def serialized(self) -> bytes:
+        """Return ``model`` as bytes."""
+        data: bytes = self.model.SerializeToString()
+        return data
 
 
 class Builder:
@@ -57,9 +110,7 @@ class Builder:
             self._made[name] = numpy_helper.from_array(array, name)
             return
         self.weights[name] = array
-        kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-        self._made[name] = onnx.TensorProto(name=name, data_type=kind, dims=array.shape, data_location=_EXTERNAL)
-        self._made[name].external_data.add(key="location", value="memory")
+        self._made[name] = external(name, array)
 
     def initializer(self, name: str, array: NDArray[Any]) -> str:
         """Add an initializer with an unused name like ``name`` and return its name."""
@@ -93,12 +144,30 @@ class Builder:
     def finish(self) -> onnx.ModelProto:
         """Return the model, without inline initializers that nothing reads, and without the data of ``weights``."""
         model, graph = self._source, self._source.graph
-        read = {name for node in self._nodes for name in node.input} | {value.name for value in graph.output}
+        nodes = [*_with_inner(self._nodes)]
+        read = {name for node in nodes for name in node.input} | {value.name for value in graph.output}
         kept = [tensor for name, tensor in self._constants.items() if name in read]
         made = onnx.helper.make_graph(self._nodes, graph.name, graph.input, graph.output, [*kept, *self._made.values()])
-        private = sorted({node.domain for node in self._nodes} - {each.domain for each in model.opset_import})
+        private = sorted({node.domain for node in nodes} - {each.domain for each in model.opset_import})
         opsets = [*model.opset_import, *(onnx.helper.make_opsetid(domain, 1) for domain in private)]
         return onnx.helper.make_model(made, ir_version=model.ir_version, opset_imports=opsets)
+
+
+def external(name: str, array: NDArray[Any]) -> onnx.TensorProto:
+    """Return an initializer whose data lie outside the model."""
+    kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+    made = onnx.TensorProto(name=name, data_type=kind, dims=array.shape, data_location=_EXTERNAL)
+    made.external_data.add(key="location", value="memory")
+    return made
+
+
+def _with_inner(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Return nodes and those of the graphs inside them, which read values of the graph around them."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _with_inner(attribute.g.node)
 
 
 def node_attributes(node: onnx.NodeProto) -> dict[str, Any]:

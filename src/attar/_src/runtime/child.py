@@ -48,7 +48,8 @@ def serve(channel: Channel) -> None:
 def _open(channel: Channel, asked: dict[str, Any]) -> Session:
     (data,) = channel.take([(np.dtype(np.uint8), (asked["bytes"],))])
     limits = Limits.model_validate(asked["limits"])
-    return Session(data.tobytes(), graph=asked["graph"], threads=asked["threads"], limits=limits)
+    how = {name: asked[name] for name in ("graph", "threads", "weights")}
+    return Session(data.tobytes(), limits=limits, **how)
 
 
 def _answer(channel: Channel, session: Session, asked: dict[str, Any]) -> dict[str, Any]:

@@ -152,3 +152,14 @@ def summed_values(graph: onnx.GraphProto, grids: Mapping[str, Grid]) -> set[str]
             soon.add(node.input[0])
     sums = [node for node in graph.node if node.op_type in _SUMS and node.output[0] in soon]
     return {name for node in sums for name in node.input if name not in grids}
+
+
+def divides_by_cells_outside(node: onnx.NodeProto) -> bool:
+    """Return whether ONNX Runtime's integer kernel divides an average by cells that lie outside the padded input.
+
+    With ``ceil_mode`` the last window may reach beyond the padding: of 5 elements the third window of two has one.
+    ``QLinearAveragePool`` divides it by two if ``count_include_pad`` is set, as the float kernel did before
+    microsoft/onnxruntime#29629.
+    """
+    attributes = node_attributes(node)
+    return node.op_type == "AveragePool" and all(attributes.get(each, 0) for each in ("ceil_mode", "count_include_pad"))

@@ -58,7 +58,13 @@ class IsolatedGraph:
     """
 
     def __init__(
-        self, artifact: Artifact, graph: str, outputs: Sequence[Port], threads: int | None, bounds: Bounds
+        self,
+        artifact: Artifact,
+        graph: str,
+        outputs: Sequence[Port],
+        threads: int | None,
+        bounds: Bounds,
+        weights: str,
     ) -> None:
         if os.name != "posix":
             raise SpecError("isolated=True needs Linux or macOS; run untrusted files there")
@@ -71,9 +77,8 @@ class IsolatedGraph:
         self._end = weakref.finalize(self, _kill, self._process, self._channel)
         data = np.frombuffer(artifact.data, np.uint8)
         limits = artifact.limits.model_dump()
-        reply = self._ask(
-            {"ask": "open", "graph": graph, "threads": threads, "limits": limits, "bytes": data.size}, [data]
-        )
+        how = {"graph": graph, "threads": threads, "limits": limits, "weights": weights}
+        reply = self._ask({"ask": "open", "bytes": data.size, **how}, [data])
         #: Compressed tensor -> why it was converted to float32.
         self.dequantized: Mapping[str, str] = {
             _text(name): _text(reason) for name, reason in _pairs(reply.get("dequantized"), 2)
@@ -97,11 +102,11 @@ class IsolatedGraph:
                 raise self._broken("its outputs are larger than its memory")
             return self._channel.take(wanted)
 
-    def layers(self) -> list[tuple[str, tuple[str, ...], str, bool, str]]:
+    def layers(self) -> list[tuple[str, tuple[str, ...], str, bool, str, str]]:
         """Return the fields of every :class:`Layer`."""
         with self._lock:
-            rows = _pairs(self._ask({"ask": "layers"}).get("layers"), 5)
-        return [(_text(a), _texts(b), _text(c), d is True, _text(e)) for a, b, c, d, e in rows]
+            rows = _pairs(self._ask({"ask": "layers"}).get("layers"), 6)
+        return [(_text(a), _texts(b), _text(c), d is True, _text(e), _text(f)) for a, b, c, d, e, f in rows]
 
     def close(self) -> None:
         """End the process."""

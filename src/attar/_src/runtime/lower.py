@@ -1,6 +1,6 @@
 """Lower a graph of a file to a standard ONNX model that runs in integers where the file allows it.
 
-Seven rules, none of which changes the function:
+Eight rules, none of which changes the function:
 
 1. A quantized value becomes a QuantizeLinear to uint8 (signed codes are shifted by 128, which is the same grid), a Clip
    of the codes if the grid is narrower than the type, and one DequantizeLinear for all readers.
@@ -16,28 +16,27 @@ Seven rules, none of which changes the function:
    QuantizeLinear on its own (WeightBiasQuantization), so an operator is inserted in between.
 7. A dynamic node reads codes of DynamicQuantizeLinear: a MatMulInteger of uint8 by int8, times both scales, plus the
    bias. ONNX Runtime fuses that into one kernel, or two where several nodes read one value.
+8. A product of real numbers and a weight of up to four bits, and a table, read packed codes if the session wants it
+   (``runtime/packed``).
 
 Everything else is dequantized once, here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from attar._src.artifact.manifest import GraphRecord
 from attar._src.artifact.reader import Artifact
-from attar._src.core.errors import ArtifactError
 from attar._src.core.operators import INTEGER_KERNELS, onnx_types
 from attar._src.runtime.accumulator import accumulator_of, may_saturate
-from attar._src.runtime.builder import Builder, node_attributes
+from attar._src.runtime.builder import Builder, Lowered, Placement, node_attributes
 from attar._src.runtime.dynamic_product import (
     ANY_CODES,
     DynamicCodes,
@@ -47,7 +46,17 @@ from attar._src.runtime.dynamic_product import (
     weight_codes,
 )
 from attar._src.runtime.fours import Fours, missing_channels, with_channels
-from attar._src.runtime.grid import FILLS, CodedValue, Grid, data_inputs, grid_of_move, plan_grids, summed_values
+from attar._src.runtime.grid import (
+    FILLS,
+    CodedValue,
+    Grid,
+    data_inputs,
+    divides_by_cells_outside,
+    grid_of_move,
+    plan_grids,
+    summed_values,
+)
+from attar._src.runtime.packed.packer import Packer, Packing
 from attar._src.runtime.recurrent.placed import run_recurrent
 from attar._src.runtime.rewrite import rewrite
 from attar._src.runtime.weights import Int8Weight, Weights
@@ -56,56 +65,7 @@ _PRODUCTS = onnx_types(lambda operator: operator.kind in ("layer", "product"))
 # Operators that read no values, only the shape, which codes have as well.
 _SHAPES = frozenset({"Shape", "Size"})
 _WRITE_CODES = onnx_types(lambda operator: operator.writes_codes)
-_MESSAGE = 2**31 - 2**26  # protobuf's limit of 2 GiB, less room for the graph
 _LOWEST = np.array(-np.inf, np.float32)
-
-
-class Placement(NamedTuple):
-    """The stored tensors of a layer's weight, and why it cannot use an integer kernel; empty if it can."""
-
-    tensors: tuple[str, ...]
-    reason: str
-
-
-@dataclass(frozen=True, eq=False)
-class Lowered:
-    """A lowered model and its plan.
-
-    Attributes:
-        bare: standard ONNX, in which large weights are marked as external data.
-        weights: these weights by name.
-        layers: node of the model that reads a weight of two axes or more -> its placement.
-        dequantized: compressed tensor of the file -> why it was converted to float32.
-        saturating: nodes whose pairs of products may pass 16 bits, where fast kernels of some processors saturate.
-    """
-
-    bare: onnx.ModelProto
-    weights: Mapping[str, NDArray[Any]]
-    layers: Mapping[str, Placement]
-    dequantized: Mapping[str, str]
-    saturating: frozenset[str]
-
-    @cached_property
-    def model(self) -> onnx.ModelProto:
-        """Standard ONNX with all weights.
-
-        Raises:
-            ArtifactError: the weights exceed the 2 GiB limit of a protobuf message.
-        """
-        weights = sum(array.nbytes for array in self.weights.values()) + self.bare.ByteSize()
-        if weights > _MESSAGE:
-            raise ArtifactError(f"its weights take {weights} bytes in ONNX; the limit is {_MESSAGE}", section="graph")
-        full = onnx.ModelProto()
-        full.CopyFrom(self.bare)
-        for tensor in full.graph.initializer:
-            if tensor.name in self.weights:
-                tensor.CopyFrom(numpy_helper.from_array(self.weights[tensor.name], tensor.name))
-        return full
-
-    def serialized(self) -> bytes:
-        """Return ``model`` as bytes."""
-        data: bytes = self.model.SerializeToString()
-        return data
 
 
 def lower(
@@ -117,6 +77,7 @@ def lower(
     floating: bool = False,
     private: bool = False,
     shared: bool = True,
+    packing: Packing | None = None,
 ) -> Lowered:
     """Lower a graph of a file to an ONNX model with weights, in integers where possible.
 
@@ -129,6 +90,7 @@ def lower(
         private: whether a dynamic LSTM becomes ONNX Runtime's own operator, which takes half the time of standard ones.
         shared: whether nodes that multiply by one weight read one copy of its codes. Where ONNX Runtime converts int8
             to uint8, for exact kernels, it fails on shared ones.
+        packing: which weights stay packed, by an operator of ONNX Runtime's own; None for none.
 
     Raises:
         UnknownName: there is no such graph.
@@ -139,14 +101,21 @@ def lower(
     if floating:
         record = record.model_copy(update={"activations": (), "dynamic": ()})
     weights = Weights(artifact, graph, threads=threads)
-    return _Lowering(model, record, weights, private=private, shared=shared).run()
+    return _Lowering(model, record, weights, private=private, shared=shared, packing=packing).run()
 
 
 class _Lowering:
     """One pass over the nodes, in order."""
 
     def __init__(
-        self, model: onnx.ModelProto, record: GraphRecord, weights: Weights, *, private: bool, shared: bool
+        self,
+        model: onnx.ModelProto,
+        record: GraphRecord,
+        weights: Weights,
+        *,
+        private: bool,
+        shared: bool,
+        packing: Packing | None,
     ) -> None:
         self.weights, self.private, self.shared = weights, private, shared
         self.dynamic = frozenset(record.dynamic)
@@ -163,6 +132,7 @@ class _Lowering:
         self.dense: set[str] = set()
         self.int8s: dict[str, str] = {}
         self.fours = Fours(self.build, self.codes)
+        self.packer = Packer(self.build, weights, self.graph, packing)
         self.weight_codes: dict[tuple[str, int], WeightCodes] = {}
         self.layers: dict[str, Placement] = {}
         self.dequantized: dict[str, str] = {}
@@ -227,9 +197,12 @@ class _Lowering:
             self.layers[node.name] = Placement(self.weights.parts(weight), why)
         if node.op_type in _SHAPES and inputs[0] in self.codes:
             inputs = [self.codes[inputs[0]].name]
-        inputs = [self.real(name, why) for name in inputs]
-        if ((product and not integer) or _divides_by_cells_outside(node)) and node.input[0] in self.codes:
-            inputs[0] = self.keep_unfused(inputs[0])
+        apart = (product and not integer) or divides_by_cells_outside(node)
+        data = partial(self.real_apart if apart else self.real, inputs[0])
+        if not integer and weight is not None and (packed := self.pack(node, data, partial(self.real, why=why))):
+            self.layers[node.name] = Placement(self.weights.parts(weight), f"{why}; {packed}")
+            return
+        inputs = [data(), *(self.real(name, why) for name in inputs[1:])]
         if not integer or node.output[0] not in self.summed:
             self.build.copy(node, inputs, node.output)
             return
@@ -237,6 +210,14 @@ class _Lowering:
         raw = self.build.fresh(f"{node.output[0]}_raw")
         self.build.copy(node, inputs, [raw])
         self.build.node("Max", [raw, self.build.scalar(_LOWEST, "lowest")], node.output[0])
+
+    def pack(self, node: onnx.NodeProto, data: Callable[[], str], real: Callable[[str], str]) -> str:
+        """Run an operator with a packed weight if that is wanted and right; return what was done."""
+        return self.packer.look_up(node, real) if node.op_type == "Gather" else self.packer.multiply(node, data, real)
+
+    def real_apart(self, name: str) -> str:
+        """Return the name of a floating-point value that ONNX Runtime does not treat as quantized."""
+        return self.keep_unfused(self.real(name)) if name in self.codes else self.real(name)
 
     def keep_unfused(self, value: str) -> str:
         """Return a dequantized value behind a no-op Max, so that ONNX Runtime does not treat it as quantized."""
@@ -332,14 +313,3 @@ class _Lowering:
     def parameters(self, grid: Grid) -> tuple[str, str]:
         scale = self.build.scalar(np.array(grid.scale, np.float32), "scale")
         return scale, self.build.scalar(np.array(grid.zero_point, np.uint8), "zero_point")
-
-
-def _divides_by_cells_outside(node: onnx.NodeProto) -> bool:
-    """Return whether ONNX Runtime's integer kernel divides an average by cells that lie outside the padded input.
-
-    With ``ceil_mode`` the last window may reach beyond the padding: of 5 elements the third window of two has one.
-    ``QLinearAveragePool`` divides it by two if ``count_include_pad`` is set, as the float kernel did before
-    microsoft/onnxruntime#29629.
-    """
-    attributes = node_attributes(node)
-    return node.op_type == "AveragePool" and all(attributes.get(each, 0) for each in ("ceil_mode", "count_include_pad"))

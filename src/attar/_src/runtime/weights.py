@@ -45,6 +45,18 @@ class Int8Rows(NamedTuple):
         return Int8Weight(self.codes[place], self.scale[place], 0)
 
 
+class ElementGrid(NamedTuple):
+    """A tensor by its elements: ``scale[which] (codes - zero_point[which])``.
+
+    Codes and zero points are unsigned; ``which`` has the shape of the codes, or 1 along axes on which nothing depends.
+    """
+
+    codes: NDArray[np.uint8]
+    which: NDArray[np.int32]
+    scale: NDArray[np.float32]
+    zero_point: NDArray[np.uint8]
+
+
 class Weights:
     """The bound initializers of a graph, decoded on demand on up to ``threads`` cores.
 
@@ -162,6 +174,31 @@ class Weights:
         if (np.abs(rows.astype(np.int32)).sum(-1, dtype=np.int64) * 255 >= 2**31).any():
             return "its sums would not fit 32 bits"
         return Int8Rows(rows, np.ascontiguousarray(scale[..., 0]))
+
+    def grid(self, name: str, *, bits: int) -> ElementGrid | None:
+        """Return an initializer of any affine grids of at most ``bits`` bits, None if it has others."""
+        binding = self._bindings[self._root(name)]
+        one = None if name in self._moved or binding.shape is not None else whole(binding)
+        codes, which = dict[str, NDArray[Any]](), dict[str, NDArray[Any]]()
+        scales, zeros, count = list[NDArray[np.float32]](), list[NDArray[np.uint8]](), 0
+        for part in self.parts(name):
+            stored = self._tensor(part)
+            if not isinstance(stored, Quantized) or stored.scheme.bits > bits:
+                return None
+            middle, zero = 1 << (bits - 1), stored.zero_point
+            codes[part] = stored.codes if zero is not None else stored.codes.view(np.uint8) + np.uint8(middle)
+            own = stored.scheme.granularity.index(stored.shape).astype(np.int32) + np.int32(count)
+            which[part] = own if one else np.broadcast_to(own, stored.shape)
+            scales.append(stored.scale)
+            zeros.append(np.full(stored.scale.shape, middle, np.uint8) if zero is None else zero)
+            count += stored.scale.size
+
+        def placed(values: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+            if one is None:
+                return self._resolved(name, values.__getitem__)
+            return values[one.tensor].transpose(one.permute or range(len(self.shapes[name])))  # without a copy
+
+        return ElementGrid(placed(codes), placed(which), np.concatenate(scales), np.concatenate(zeros))
 
     def _along(self, name: str, stored: Quantized, axis: int) -> Int8Weight | str:
         """Return a moved or blocked initializer as int8 codes if every index of the output axis has one scale."""

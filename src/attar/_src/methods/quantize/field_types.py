@@ -18,6 +18,11 @@ def _read_activations(value: Any) -> Any:
     """Return the value if it is a choice: one sentence says more than the errors of three types."""
     if value is None or value == "dynamic" or (type(value) is int and 2 <= value <= 8):
         return value
+    if value == "auto":
+        raise ValueError(
+            "the file of a stage should not depend on the speed of a machine: attar quantize --activations auto "
+            "measures once and says which of 8, dynamic and None to write"
+        )
     raise ValueError("use the bits, 2 to 8, or dynamic, or None for floating point")
 
 

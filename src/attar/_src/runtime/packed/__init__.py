@@ -1,0 +1,1 @@
+"""Weights that stay packed in memory, for products with activations in floating point, and tables."""
