@@ -22,6 +22,12 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__GNUC__)
+#define ATTAR_FAST static __attribute__((noinline, unused))
+#else
+#define ATTAR_FAST static
+#endif
+
 #ifndef ATTAR_API
 #define ATTAR_API static inline
 #endif
@@ -321,37 +327,59 @@ ATTAR_API uint8_t attar_pop(const attar_step *step, unsigned k, uint32_t *state)
     return symbol;
 }
 
+/* One step of a lane: pop a symbol off `x`, then take a word if the state is below 2^16. The word is moved in by
+ * arithmetic, since a branch would be mispredicted every other time: `low` is all ones if the state is below, else 0. */
+#define ATTAR_POP_LANE(lane)                                                                                           \
+    do {                                                                                                               \
+        uint32_t slot = x##lane & mask;                                                                                \
+        uint8_t symbol = slots[slot];                                                                                  \
+        uint32_t entry = entries[symbol], low;                                                                         \
+        symbols[i + lane] = symbol;                                                                                    \
+        x##lane = (entry & 0xFFFF) * (x##lane >> k) + slot - (entry >> 16);                                            \
+        low = (uint32_t)(((uint64_t)x##lane - ATTAR_LOWEST) >> 32);                                                    \
+        x##lane = x##lane << (16 & low) | (attar_word(at) & low);                                                      \
+        at += 2 & low;                                                                                                 \
+    } while (0)
+
 /* Pop `count` symbols off eight lanes in turn; return where the next word is, 0 if words run out. */
-ATTAR_API const uint8_t *attar_pop_lanes(const attar_table *table, uint32_t *states, const uint8_t *at,
-                                         const uint8_t *end, uint8_t *symbols, size_t count)
+ATTAR_FAST const uint8_t *attar_pop_lanes(const attar_table *table, const uint8_t *at, const uint8_t *end, uint32_t *x,
+                                         uint8_t *symbols, size_t count)
 {
-    const attar_step *step = &table->steps[0];
     const unsigned k = table->bits;
-    uint32_t x[ATTAR_LANES];
+    const uint32_t mask = ((uint32_t)1 << k) - 1, *entries = table->steps[0].entries;
+    const uint8_t *slots = table->steps[0].slots;
+    /* Variables, not an array, so that compilers keep states in registers. */
+    uint32_t x0 = x[0], x1 = x[1], x2 = x[2], x3 = x[3], x4 = x[4], x5 = x[5], x6 = x[6], x7 = x[7];
     size_t i = 0;
-    unsigned lane;
-    memcpy(x, states, sizeof x);
-    /* Eight symbols take eight words at most: while these are there, words need no check and no branch. */
-    for (; count - i >= ATTAR_LANES && end - at >= 2 * ATTAR_LANES; i += ATTAR_LANES)
-        for (lane = 0; lane < ATTAR_LANES; lane++) {
-            uint32_t wide, low;
-            symbols[i + lane] = attar_pop(step, k, &x[lane]);
-            low = x[lane] < ATTAR_LOWEST;
-            wide = x[lane] << 16 | attar_word(at);
-            x[lane] = low ? wide : x[lane];
-            at += 2 * low;
-        }
+    /* Eight symbols take eight words at most: while these are there, none needs a check. */
+    for (; count - i >= ATTAR_LANES && end - at >= 2 * ATTAR_LANES; i += ATTAR_LANES) {
+        ATTAR_POP_LANE(0);
+        ATTAR_POP_LANE(1);
+        ATTAR_POP_LANE(2);
+        ATTAR_POP_LANE(3);
+        ATTAR_POP_LANE(4);
+        ATTAR_POP_LANE(5);
+        ATTAR_POP_LANE(6);
+        ATTAR_POP_LANE(7);
+    }
+    x[0] = x0;
+    x[1] = x1;
+    x[2] = x2;
+    x[3] = x3;
+    x[4] = x4;
+    x[5] = x5;
+    x[6] = x6;
+    x[7] = x7;
     for (; i < count; i++) {
-        lane = (unsigned)(i % ATTAR_LANES);
-        symbols[i] = attar_pop(step, k, &x[lane]);
-        if (x[lane] < ATTAR_LOWEST) {
+        uint32_t *state = &x[i % ATTAR_LANES];
+        symbols[i] = attar_pop(&table->steps[0], k, state);
+        if (*state < ATTAR_LOWEST) {
             if (at == end)
                 return 0;
-            x[lane] = x[lane] << 16 | attar_word(at);
+            *state = *state << 16 | attar_word(at);
             at += 2;
         }
     }
-    memcpy(states, x, sizeof x);
     return at;
 }
 
@@ -365,6 +393,33 @@ ATTAR_API uint8_t attar_pop_one(const attar_step *step, unsigned k, uint32_t *st
         *at += 2;
     }
     return symbol;
+}
+
+/* Return whether one of eight symbols is `symbol`. */
+ATTAR_API int attar_has(const uint8_t *symbols, uint8_t symbol)
+{
+    const uint64_t ones = ~(uint64_t)0 / 255;
+    uint64_t eight;
+    memcpy(&eight, symbols, sizeof eight);
+    eight ^= ones * symbol; /* a byte of 0 where it is, and a borrow from it below */
+    return ((eight - ones) & ~eight & ones << 7) != 0;
+}
+
+/* Replace stand-ins, which are few; return where the next word is. */
+ATTAR_API const uint8_t *attar_pop_rare(const attar_table *table, const uint8_t *at, const uint8_t *end,
+                                        uint32_t *state, uint8_t *symbols, size_t count)
+{
+    const uint8_t stand_in = (uint8_t)table->stand_in;
+    size_t i = 0, stop;
+    while (i < count) {
+        stop = i + 8 < count ? i + 8 : count;
+        if (stop == i + 8 && !attar_has(symbols + i, stand_in))
+            i = stop;
+        for (; i < stop; i++)
+            if (symbols[i] == stand_in)
+                symbols[i] = attar_pop_one(&table->steps[1], table->bits, state, &at, end);
+    }
+    return at;
 }
 
 ATTAR_API attar_status attar_decode_rans(const attar_table *table, const uint8_t *at, size_t length, uint8_t *symbols,
@@ -392,7 +447,7 @@ ATTAR_API attar_status attar_decode_rans(const attar_table *table, const uint8_t
             return ATTAR_BAD_STATE;
     at += size;
     if (lanes > 1) {
-        at = attar_pop_lanes(table, states, at, end, symbols, count);
+        at = attar_pop_lanes(table, at, end, states, symbols, count);
         if (!at)
             return ATTAR_BAD_SYMBOLS;
     } else {
@@ -400,9 +455,7 @@ ATTAR_API attar_status attar_decode_rans(const attar_table *table, const uint8_t
             symbols[place] = attar_pop_one(&table->steps[0], table->bits, states, &at, end);
     }
     if (table->stand_in >= 0)
-        for (place = 0; place < count; place++)
-            if (symbols[place] == table->stand_in)
-                symbols[place] = attar_pop_one(&table->steps[1], table->bits, states, &at, end);
+        at = attar_pop_rare(table, at, end, states, symbols, count);
     for (i = 0; i < lanes; i++)
         rest |= states[i] ^ (lanes > 1 ? ATTAR_LOWEST : 0);
     return at != end || rest ? ATTAR_BAD_SYMBOLS : ATTAR_OK;
