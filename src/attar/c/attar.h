@@ -40,7 +40,8 @@ typedef enum attar_status {
     ATTAR_BAD_LENGTH, /* 4.3: lengths of chunks that are malformed or exceed the payload; 4.1: a payload of another length */
     ATTAR_BAD_LANES,  /* 4.3: neither 1 nor 8 lanes, or a chunk of a length that its lanes cannot have */
     ATTAR_BAD_STATE,  /* 4.3: a chunk begins with a state below the lowest */
-    ATTAR_BAD_SYMBOLS /* the bits or words of a chunk are not those of the symbols asked for */
+    ATTAR_BAD_SYMBOLS, /* the bits or words of a chunk are not those of the symbols asked for; 4.1: one not below the alphabet */
+    ATTAR_BAD_PADDING  /* 4.1: bits after the last symbol */
 } attar_status;
 
 typedef enum attar_coder { ATTAR_RAW, ATTAR_RANS, ATTAR_HUFFMAN } attar_coder;
@@ -59,7 +60,8 @@ typedef enum attar_coder { ATTAR_RAW, ATTAR_RANS, ATTAR_HUFFMAN } attar_coder;
 /* One of the two coding steps of rANS. */
 typedef struct attar_step {
     const uint8_t *slots;             /* 2^k, the symbol of each */
-    uint32_t entries[ATTAR_ALPHABET]; /* start << 16 | frequency */
+    uint16_t starts[ATTAR_ALPHABET];
+    uint16_t frequencies[ATTAR_ALPHABET];
 } attar_step;
 
 typedef struct attar_table {
@@ -160,13 +162,13 @@ ATTAR_API void attar_spread(attar_step *step, uint8_t *slots, unsigned k, unsign
         all += sure[symbol];
     }
     step->slots = slots;
-    memset(step->entries, 0, sizeof step->entries);
     for (symbol = 0; symbol < alphabet; symbol++) {
         uint32_t bound;
         running += weights[symbol];
         given += sure[symbol];
         bound = given + (uint32_t)(running * (((uint32_t)1 << k) - all) / whole);
-        step->entries[symbol] = start << 16 | (bound - start);
+        step->starts[symbol] = (uint16_t)start;
+        step->frequencies[symbol] = (uint16_t)(bound - start);
         memset(slots + start, (int)symbol, bound - start);
         start = bound;
     }
@@ -291,23 +293,31 @@ ATTAR_API attar_status attar_open_table(attar_table *table, attar_coder coder, c
 ATTAR_API attar_status attar_decode_raw(const attar_table *table, const uint8_t *data, size_t length, uint8_t *symbols,
                                         size_t count)
 {
-    unsigned width = table->bits, wrong = 0, place;
-    uint64_t mask = ((uint64_t)1 << width) - 1, held = 0;
+    const unsigned width = table->bits, mask = (1u << width) - 1;
+    unsigned largest = 0, place, size;
+    uint64_t rest = 0;
     if (length != count / 8 * width + (count % 8 * width + 7) / 8)
         return ATTAR_BAD_LENGTH;
-    /* Eight symbols are `width` bytes. */
-    for (; count > 0; symbols += place, data += width) {
-        unsigned size = count < 8 ? (unsigned)count : 8, bytes = (size * width + 7) / 8;
-        held = 0;
-        for (place = 0; place < bytes; place++)
-            held |= (uint64_t)data[place] << 8 * place;
-        for (place = 0; place < size; place++, held >>= width) {
-            symbols[place] = (uint8_t)(held & mask);
-            wrong |= symbols[place] >= table->alphabet;
+    /* Eight symbols are `width` bytes, of which eight are read at once while there are as many. */
+    for (; count > 0; count -= size, symbols += size) {
+        uint64_t eight = 0;
+        size = count < 8 ? (unsigned)count : 8;
+        if (length >= 8)
+            for (place = 0; place < 8; place++)
+                eight |= (uint64_t)data[place] << 8 * place;
+        else
+            for (place = 0; place < length; place++)
+                eight |= (uint64_t)data[place] << 8 * place;
+        for (place = 0; place < size; place++, eight >>= width) {
+            unsigned symbol = (unsigned)eight & mask;
+            symbols[place] = (uint8_t)symbol;
+            largest = symbol > largest ? symbol : largest;
         }
-        count -= size;
+        data += size * width / 8;
+        length -= size * width / 8;
+        rest = eight;
     }
-    return wrong || held ? ATTAR_BAD_SYMBOLS : ATTAR_OK;
+    return largest >= table->alphabet ? ATTAR_BAD_SYMBOLS : rest ? ATTAR_BAD_PADDING : ATTAR_OK;
 }
 
 /* ---- 4.3 rANS: chunks ---- */
@@ -322,8 +332,7 @@ ATTAR_API uint8_t attar_pop(const attar_step *step, unsigned k, uint32_t *state)
 {
     uint32_t slot = *state & (((uint32_t)1 << k) - 1);
     uint8_t symbol = step->slots[slot];
-    uint32_t entry = step->entries[symbol];
-    *state = (entry & 0xFFFF) * (*state >> k) + slot - (entry >> 16);
+    *state = step->frequencies[symbol] * (*state >> k) + slot - step->starts[symbol];
     return symbol;
 }
 
@@ -333,9 +342,9 @@ ATTAR_API uint8_t attar_pop(const attar_step *step, unsigned k, uint32_t *state)
     do {                                                                                                               \
         uint32_t slot = x##lane & mask;                                                                                \
         uint8_t symbol = slots[slot];                                                                                  \
-        uint32_t entry = entries[symbol], low;                                                                         \
+        uint32_t low;                                                                                                  \
         symbols[i + lane] = symbol;                                                                                    \
-        x##lane = (entry & 0xFFFF) * (x##lane >> k) + slot - (entry >> 16);                                            \
+        x##lane = frequencies[symbol] * (x##lane >> k) + slot - starts[symbol];                                        \
         low = (uint32_t)(((uint64_t)x##lane - ATTAR_LOWEST) >> 32);                                                    \
         x##lane = x##lane << (16 & low) | (attar_word(at) & low);                                                      \
         at += 2 & low;                                                                                                 \
@@ -346,8 +355,9 @@ ATTAR_FAST const uint8_t *attar_pop_lanes(const attar_table *table, const uint8_
                                          uint8_t *symbols, size_t count)
 {
     const unsigned k = table->bits;
-    const uint32_t mask = ((uint32_t)1 << k) - 1, *entries = table->steps[0].entries;
+    const uint32_t mask = ((uint32_t)1 << k) - 1;
     const uint8_t *slots = table->steps[0].slots;
+    const uint16_t *starts = table->steps[0].starts, *frequencies = table->steps[0].frequencies;
     /* Variables, not an array, so that compilers keep states in registers. */
     uint32_t x0 = x[0], x1 = x[1], x2 = x[2], x3 = x[3], x4 = x[4], x5 = x[5], x6 = x[6], x7 = x[7];
     size_t i = 0;
