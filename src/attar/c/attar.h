@@ -37,11 +37,12 @@ typedef enum attar_status {
     ATTAR_NO_ROOM,    /* the workspace of a table is too small */
     ATTAR_BAD_TABLE,  /* 4.2, and a table of the raw coder */
     ATTAR_BAD_CODE,   /* 4.4: lengths that are no complete code of at most 15 bits, or a tag */
-    ATTAR_BAD_LENGTH, /* 4.3: lengths of chunks that are malformed or exceed the payload; 4.1: a payload of another length */
-    ATTAR_BAD_LANES,  /* 4.3: neither 1 nor 8 lanes, or a chunk of a length that its lanes cannot have */
+    ATTAR_BAD_LENGTH, /* the lengths of chunks are malformed or exceed the payload, or states and words do not fill a
+                         chunk (4.3); the payload is not as long as its symbols (4.1) */
+    ATTAR_BAD_LANES,  /* 4.3: neither 1 nor 8 lanes */
     ATTAR_BAD_STATE,  /* 4.3: a chunk begins with a state below the lowest */
-    ATTAR_BAD_SYMBOLS, /* the bits or words of a chunk are not those of the symbols asked for; 4.1: one not below the alphabet */
-    ATTAR_BAD_PADDING  /* 4.1: bits after the last symbol */
+    ATTAR_BAD_SYMBOLS, /* a chunk does not hold the symbols asked for (4.3, 4.4); one is not below the alphabet (4.1) */
+    ATTAR_BAD_PADDING /* 4.1: bits are set after the last symbol */
 } attar_status;
 
 typedef enum attar_coder { ATTAR_RAW, ATTAR_RANS, ATTAR_HUFFMAN } attar_coder;
@@ -447,7 +448,7 @@ ATTAR_API attar_status attar_decode_rans(const attar_table *table, const uint8_t
     }
     size = lanes > 1 ? 4 * ATTAR_LANES : length < 4 ? (unsigned)length : 4 - (unsigned)(length % 2);
     if (length < size || (length - size) % 2)
-        return ATTAR_BAD_LANES;
+        return ATTAR_BAD_LENGTH;
     for (i = 0; i < size; i++)
         states[i / 4] |= (uint32_t)at[i] << 8 * (i % 4);
     if (lanes == 1 && size && !at[size - 1])
