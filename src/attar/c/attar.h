@@ -12,7 +12,8 @@
  *         && attar_decode(&table, payload, payload_length, symbols, 120) == ATTAR_OK)
  *         ...                                  / * 120 symbols of 0 to 14 * /
  *
- * A table is read-only once it is open: threads may decode by it at once. Speed: 8 lanes of rANS take the product of two
+ * A table is read-only once it is open: threads may decode by it at once, but for one of the context coder, whose workspace
+ * changes. Speed: 8 lanes of rANS take the product of two
  * 32-bit numbers and no branch a symbol.
  */
 #ifndef ATTAR_H
@@ -45,7 +46,7 @@ typedef enum attar_status {
     ATTAR_BAD_PADDING /* 4.1: bits are set after the last symbol */
 } attar_status;
 
-typedef enum attar_coder { ATTAR_RAW, ATTAR_RANS, ATTAR_HUFFMAN } attar_coder;
+typedef enum attar_coder { ATTAR_RAW, ATTAR_RANS, ATTAR_HUFFMAN, ATTAR_CONTEXT } attar_coder;
 
 #define ATTAR_ALPHABET 256       /* symbols at most */
 #define ATTAR_WORK 32768         /* numbers of a workspace that is enough for every table */
@@ -57,6 +58,15 @@ typedef enum attar_coder { ATTAR_RAW, ATTAR_RANS, ATTAR_HUFFMAN } attar_coder;
 #define ATTAR_LEVEL 4095         /* the largest */
 #define ATTAR_LONGEST 15         /* bits of a Huffman code */
 #define ATTAR_EXPONENT 16        /* the largest of a Golomb code */
+#define ATTAR_HEAD 11            /* bytes of a table of the context coder */
+#define ATTAR_BUCKETS 32         /* of the context coder, at most */
+#define ATTAR_MEANS 96           /* its counts by expected magnitude and expected value */
+#define ATTAR_PLACES 256         /* its counts by position, or by two neighbours */
+#define ATTAR_VALUES 32          /* its counts by expected value */
+#define ATTAR_COUNTS (1 + ATTAR_MEANS + ATTAR_PLACES + ATTAR_VALUES)
+#define ATTAR_RECENT 64          /* symbols of its running sum */
+#define ATTAR_ONCE 16            /* what a symbol adds to a count */
+#define ATTAR_FULL 60000         /* the total from which counts are halved */
 
 /* One of the two coding steps of rANS. */
 typedef struct attar_step {
@@ -65,6 +75,17 @@ typedef struct attar_step {
     uint16_t frequencies[ATTAR_ALPHABET];
 } attar_step;
 
+/* The table of the context coder. */
+typedef struct attar_context {
+    int center;               /* a symbol s stands for the value s - center */
+    uint32_t row, width;      /* distances of neighbours */
+    unsigned period;
+    unsigned shift, buckets;  /* a bucket holds 2^shift values, the first from `lowest` */
+    int lowest;
+    int values[4];            /* weights in sixteenths of the expected value */
+    uint32_t sizes[7];        /* weights in sixteenths of the expected magnitude */
+} attar_context;
+
 typedef struct attar_table {
     attar_coder coder;
     unsigned alphabet;     /* 1 to 256 */
@@ -72,6 +93,8 @@ typedef struct attar_table {
     int stand_in;          /* rANS: the first rare symbol, -1 if none is */
     attar_step steps[2];   /* rANS */
     const uint16_t *codes; /* Huffman: length << 8 | symbol for the next `bits` bits */
+    attar_context context;
+    uint16_t *work;        /* context: its counts and columns */
 } attar_table;
 
 /* ---- 4.2 Tables ---- */
@@ -252,41 +275,6 @@ ATTAR_API unsigned attar_width(unsigned alphabet)
     while ((alphabet - 1) >> width)
         width++;
     return width;
-}
-
-/* Read a table of `length` bytes for an alphabet of 1 to 256 symbols. `work` has room for `room` numbers and must stay
- * as long as the table is used. rANS takes 2^(k-1) of them, 2^k with rare symbols; Huffman 2^(longest code); raw none. */
-ATTAR_API attar_status attar_open_table(attar_table *table, attar_coder coder, const uint8_t *bytes, size_t length,
-                                        unsigned alphabet, uint16_t *work, size_t room)
-{
-    uint16_t levels[ATTAR_ALPHABET];
-    unsigned symbol, width, tag = 1;
-    attar_status status;
-    if (alphabet < 1 || alphabet > ATTAR_ALPHABET)
-        return ATTAR_BAD_TABLE;
-    width = attar_width(alphabet);
-    table->coder = coder;
-    table->alphabet = alphabet;
-    table->bits = width;
-    table->stand_in = -1;
-    table->codes = 0;
-    if (coder == ATTAR_RAW)
-        return length ? ATTAR_BAD_TABLE : ATTAR_OK;
-    if (length) {
-        status = attar_read_levels(bytes, length, alphabet, levels, &tag);
-        if (status != ATTAR_OK)
-            return status;
-        if (coder == ATTAR_HUFFMAN && tag)
-            return ATTAR_BAD_CODE;
-    } else {
-        for (symbol = 0; symbol < alphabet; symbol++) {
-            int shorter = symbol >= 2 * alphabet - (1u << width);
-            levels[symbol] = (uint16_t)(coder == ATTAR_RANS ? 1 : width + 1 - (shorter ? 1u : 0u));
-        }
-    }
-    table->bits = tag + 8;
-    return coder == ATTAR_RANS ? attar_open_rans(table, levels, work, room)
-                               : attar_open_huffman(table, levels, work, room);
 }
 
 /* ---- 4.1 Raw ---- */
@@ -496,6 +484,354 @@ ATTAR_API attar_status attar_decode_huffman(const attar_table *table, const uint
     return data != end || bits >= 8 || held ? ATTAR_BAD_SYMBOLS : ATTAR_OK;
 }
 
+/* ---- 4.5 Context ---- */
+
+#if defined(__GNUC__)
+#define ATTAR_INLINE static inline __attribute__((always_inline))
+#else
+#define ATTAR_INLINE static inline
+#endif
+
+ATTAR_INLINE unsigned attar_length(uint32_t value)
+{
+#if defined(__GNUC__)
+    return value ? 32 - (unsigned)__builtin_clz(value) : 0;
+#else
+    unsigned length = 0;
+    for (; value; value >>= 1)
+        length++;
+    return length;
+#endif
+}
+
+ATTAR_INLINE uint32_t attar_size(int value)
+{
+    return (uint32_t)(value < 0 ? -value : value);
+}
+
+/* Read the table of the context coder: 11 bytes. */
+ATTAR_API attar_status attar_open_context(attar_table *table, const uint8_t *bytes, size_t length)
+{
+    attar_context *c = &table->context;
+    unsigned nibbles[12], i;
+    int largest, highest = (int)table->alphabet - 1;
+    if (length != ATTAR_HEAD)
+        return ATTAR_BAD_TABLE;
+    c->row = (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8;
+    c->width = bytes[2];
+    c->period = bytes[3];
+    c->center = bytes[4];
+    for (i = 0; i < 12; i++)
+        nibbles[i] = bytes[5 + i / 2] >> 4 * (i % 2) & 15;
+    for (i = 0; i < 4; i++)
+        c->values[i] = (int)(nibbles[i] ^ 8) - 8;
+    for (i = 0; i < 7; i++)
+        c->sizes[i] = nibbles[4 + i];
+    c->shift = nibbles[11];
+    if (!c->row || c->width < 2 || !c->period || c->period > 32 || c->center > highest || c->shift > 8)
+        return ATTAR_BAD_TABLE;
+    largest = c->center > highest - c->center ? c->center : highest - c->center;
+    largest = largest > 1 ? largest : 1;
+    c->lowest = -largest;
+    c->buckets = (2u * (unsigned)largest >> c->shift) + 1;
+    return c->buckets < 2 || c->buckets > ATTAR_BUCKETS ? ATTAR_BAD_TABLE : ATTAR_OK;
+}
+
+/* Adaptive counts of the buckets are `room` upper bounds, `room` counts, their total, and the number of symbols until the
+ * bounds follow the counts; room is 16 where that is enough, else 32. The first are those of all symbols. */
+ATTAR_INLINE size_t attar_record(unsigned room)
+{
+    return 2 * room + 2;
+}
+
+ATTAR_API unsigned attar_room(const attar_context *c)
+{
+    return c->buckets <= 16 ? 16 : ATTAR_BUCKETS;
+}
+
+/* Return the numbers that a workspace of the context coder should have: 13,090 or 25,410, and one for each column. */
+ATTAR_API size_t attar_context_work(const attar_context *c)
+{
+    return ATTAR_COUNTS * attar_record(attar_room(c)) + c->row;
+}
+
+ATTAR_INLINE void attar_bound(uint16_t *counts, unsigned buckets, unsigned room)
+{
+    uint32_t running = 0, ratio = ((32768 - buckets) << 16) / counts[2 * room];
+    unsigned s;
+    for (s = 0; s < room; s++) {
+        running += counts[room + s];
+        /* No symbol reaches the bound of the last bucket, nor those behind it. */
+        counts[s] = (uint16_t)(s + 1 < buckets ? (running * ratio >> 16) + s + 1 : 32767);
+    }
+}
+
+/* Begin counts that were never used with three symbols' worth of those of all symbols. */
+ATTAR_INLINE void attar_begin(uint16_t *counts, const uint16_t *all, unsigned buckets, unsigned room)
+{
+    uint32_t before = 0, bound, total = 0;
+    unsigned s;
+    memcpy(counts, all, room * sizeof *counts);
+    for (s = 0; s < buckets; s++, before = bound) {
+        bound = s + 1 < buckets ? all[s] : 32768;
+        counts[room + s] = (uint16_t)(((bound - before) * (3 * ATTAR_ONCE) >> 15) + 1);
+        total += counts[room + s];
+    }
+    counts[2 * room] = (uint16_t)total;
+    counts[2 * room + 1] = 1;
+}
+
+ATTAR_INLINE void attar_count(uint16_t *counts, unsigned bucket, unsigned buckets, unsigned room)
+{
+    uint32_t total = 0, wait;
+    unsigned s;
+    counts[room + bucket] = (uint16_t)(counts[room + bucket] + ATTAR_ONCE);
+    counts[2 * room] = (uint16_t)(counts[2 * room] + ATTAR_ONCE);
+    if (--counts[2 * room + 1])
+        return;
+    if (counts[2 * room] > ATTAR_FULL) {
+        for (s = 0; s < buckets; s++) {
+            counts[room + s] = (uint16_t)((counts[room + s] + 1) >> 1);
+            total += counts[room + s];
+        }
+        counts[2 * room] = (uint16_t)total;
+    }
+    attar_bound(counts, buckets, room);
+    wait = counts[2 * room] / (8 * ATTAR_ONCE);
+    counts[2 * room + 1] = (uint16_t)(wait < 1 ? 1 : wait > 128 ? 128 : wait);
+}
+
+/* What is known of the next symbol: its neighbours' values and magnitudes, sums, and where it is. */
+typedef struct attar_sight {
+    int left, up_right, up, up_left;
+    uint32_t left_size, second_size, up_right_size, up_size, up_left_size, above_size;
+    uint32_t recent, rows;
+    uint32_t column;
+    unsigned position, rate;
+    uint16_t *columns;
+    int negative;                    /* whether the expected value is: buckets then count downwards */
+    uint16_t *mean, *place, *value;  /* the three counts that predict it */
+} attar_sight;
+
+ATTAR_INLINE void attar_reset(const attar_context *c, attar_sight *sight, uint16_t *work, unsigned room)
+{
+    unsigned s;
+    memset(sight, 0, sizeof *sight);
+    memset(work, 0, attar_context_work(c) * sizeof *work);
+    sight->columns = work + ATTAR_COUNTS * attar_record(room);
+    sight->rate = 1;
+    for (s = 0; s < c->buckets; s++)
+        work[room + s] = 2;
+    work[2 * room] = (uint16_t)(2 * c->buckets);
+    work[2 * room + 1] = 1;
+    attar_bound(work, c->buckets, room);
+}
+
+/* Look at symbol i, whose neighbours lie before it. */
+ATTAR_INLINE void attar_look(const attar_context *c, attar_sight *sight, uint16_t *work, const uint8_t *symbols, size_t i,
+                             unsigned room)
+{
+    const size_t record = attar_record(room);
+    const int *v = c->values;
+    const uint32_t *w = c->sizes;
+    uint32_t size, expected;
+    unsigned level, coarse, ratio, place, near;
+    int value, x, y;
+    sight->second_size = sight->left_size;
+    sight->up_left = sight->up;
+    sight->up_left_size = sight->up_size;
+    sight->up = sight->up_right;
+    sight->up_size = sight->up_right_size;
+    sight->left = i ? (int)symbols[i - 1] - c->center : 0;
+    sight->left_size = attar_size(sight->left);
+    sight->up_right = i + 1 < c->width ? 0 : (int)symbols[i + 1 - c->width] - c->center;
+    sight->up_right_size = attar_size(sight->up_right);
+    sight->above_size = i < c->row ? 0 : attar_size((int)symbols[i - c->row] - c->center);
+    sight->recent += sight->left_size;
+    if (i > ATTAR_RECENT)
+        sight->recent -= attar_size((int)symbols[i - 1 - ATTAR_RECENT] - c->center);
+
+    value = v[0] * sight->left + v[1] * sight->up + v[2] * sight->up_right + v[3] * sight->up_left;
+    size = 64 * (w[0] * sight->left_size + w[1] * sight->second_size + w[2] * sight->up_size
+                 + w[3] * (sight->up_right_size + sight->up_left_size) + w[4] * sight->above_size)
+           + w[5] * sight->recent + (w[6] * sight->columns[sight->column] >> 2);
+    sight->negative = value < 0;
+    expected = attar_size(value) << 6;
+    level = attar_length(size >> (c->shift + 1));
+    level = level < ATTAR_MEANS / 4 ? level : ATTAR_MEANS / 4 - 1;
+    ratio = (unsigned)(2 * expected >= size + 16) + (expected >= size + 16) + (2 * expected >= 3 * size + 16);
+    coarse = level < 2 ? 0 : (level - 2) / 2;
+    coarse = coarse < 8 ? coarse : 7;
+    place = 8 * sight->position + coarse;
+    if (c->period == 1) {
+        x = (sight->negative ? -sight->left : sight->left) + (256 << c->shift);
+        y = (sight->negative ? -sight->up : sight->up) + (256 << c->shift);
+        x = (x >> c->shift) - 256;
+        y = (y >> c->shift) - 256;
+        x = x < -5 ? -5 : x > 5 ? 5 : x;
+        y = y < -5 ? -5 : y > 5 ? 5 : y;
+        place = (unsigned)(11 * (x + 5) + y + 5);
+    }
+    near = attar_size(value) >> (c->shift + 1);
+    near = near < ATTAR_VALUES ? near : ATTAR_VALUES - 1;
+    sight->mean = work + (1 + 4 * level + ratio) * record;
+    sight->place = work + (1 + ATTAR_MEANS + place) * record;
+    sight->value = work + (1 + ATTAR_MEANS + ATTAR_PLACES + near) * record;
+    if (!sight->mean[2 * room])
+        attar_begin(sight->mean, work, c->buckets, room);
+    if (!sight->place[2 * room])
+        attar_begin(sight->place, work, c->buckets, room);
+    if (!sight->value[2 * room])
+        attar_begin(sight->value, work, c->buckets, room);
+}
+
+/* The upper bound of a bucket, of 2^16: the mean of three. */
+ATTAR_INLINE uint32_t attar_upper(const attar_sight *sight, unsigned bucket)
+{
+    return sight->mean[bucket] + ((uint32_t)(sight->place[bucket] + sight->value[bucket]) >> 1);
+}
+
+ATTAR_INLINE void attar_learn(const attar_context *c, attar_sight *sight, uint16_t *work, unsigned bucket, uint32_t size,
+                              unsigned room)
+{
+    uint16_t *column = &sight->columns[sight->column];
+    attar_count(work, bucket, c->buckets, room);
+    attar_count(sight->mean, bucket, c->buckets, room);
+    attar_count(sight->place, bucket, c->buckets, room);
+    attar_count(sight->value, bucket, c->buckets, room);
+    /* The column's mean, in units of 1/256; a difference is rounded down. */
+    *column = (uint16_t)(size << 8 >= *column ? *column + (((size << 8) - *column) >> sight->rate)
+                                              : *column - ((*column - (size << 8) + (1u << sight->rate) - 1) >> sight->rate));
+    if (++sight->position == c->period)
+        sight->position = 0;
+    if (++sight->column == c->row) {
+        sight->column = 0;
+        sight->rows++;
+        sight->rate = attar_length(sight->rows + 1);
+        sight->rate = sight->rate < 5 ? sight->rate : 5;
+    }
+}
+
+/* Take a word where the state is below 2^16 and one is left. */
+#define ATTAR_TAKE(x, at, end)                                                                                         \
+    do {                                                                                                               \
+        if ((x) < ATTAR_LOWEST && (at) != (end)) {                                                                     \
+            (x) = (x) << 16 | attar_word(at);                                                                          \
+            (at) += 2;                                                                                                 \
+        }                                                                                                              \
+    } while (0)
+
+ATTAR_INLINE attar_status attar_decode_buckets(const attar_context *c, unsigned alphabet, uint16_t *work,
+                                               const uint8_t *at, const uint8_t *end, uint32_t x, uint8_t *symbols,
+                                               size_t count, const unsigned room)
+{
+    const unsigned buckets = c->buckets, shift = c->shift, zero = (unsigned)-c->lowest >> shift;
+    attar_sight sight;
+    size_t i;
+    attar_reset(c, &sight, work, room);
+    for (i = 0; i < count; i++) {
+        uint16_t upper[ATTAR_BUCKETS], slot = (uint16_t)x, below = 0;
+        unsigned s, bucket, place;
+        uint32_t from, to;
+        int value;
+        attar_look(c, &sight, work, symbols, i, room);
+        /* Where zero is likely its bounds alone are compared: the branch is predicted, and the next symbol's context with
+           it. Elsewhere all are, without one. */
+        if (!shift && zero && sight.mean[zero] - sight.mean[zero - 1] > 20000) {
+            from = attar_upper(&sight, zero - 1);
+            to = zero + 1 < buckets ? attar_upper(&sight, zero) : 65536;
+            if (slot >= from && slot < to) {
+                x = (to - from) * (x >> 16) + slot - from;
+                ATTAR_TAKE(x, at, end);
+                symbols[i] = (uint8_t)c->center;
+                attar_learn(c, &sight, work, zero, 0, room);
+                continue;
+            }
+        }
+        for (s = 0; s < room; s++)
+            upper[s] = (uint16_t)attar_upper(&sight, s);
+        for (s = 0; s < room; s++)
+            below = (uint16_t)(below + (upper[s] <= slot));
+        bucket = below < buckets - 1 ? below : buckets - 1;
+        from = bucket ? upper[bucket - 1] : 0;
+        to = bucket < buckets - 1 ? upper[bucket] : 65536;
+        x = (to - from) * (x >> 16) + slot - from;
+        ATTAR_TAKE(x, at, end);
+        place = bucket << shift;
+        if (shift) {
+            place |= x & ((1u << shift) - 1);
+            x >>= shift;
+            ATTAR_TAKE(x, at, end);
+        }
+        value = (int)place + c->lowest;
+        value = (sight.negative ? -value : value) + c->center;
+        if (value < 0 || value >= (int)alphabet)
+            return ATTAR_BAD_SYMBOLS;
+        symbols[i] = (uint8_t)value;
+        attar_learn(c, &sight, work, bucket, attar_size(value - c->center), room);
+    }
+    return at != end || x ? ATTAR_BAD_SYMBOLS : ATTAR_OK;
+}
+
+ATTAR_FAST attar_status attar_decode_context(const attar_table *table, const uint8_t *chunk, size_t length,
+                                             uint8_t *symbols, size_t count)
+{
+    const unsigned size = length < 4 ? (unsigned)length : 4 - (unsigned)(length % 2);
+    uint32_t state = 0;
+    unsigned i;
+    for (i = 0; i < size; i++)
+        state |= (uint32_t)chunk[i] << 8 * i;
+    if (size && !chunk[size - 1])
+        return ATTAR_BAD_STATE;
+    return attar_room(&table->context) == 16
+               ? attar_decode_buckets(&table->context, table->alphabet, table->work, chunk + size, chunk + length, state,
+                                      symbols, count, 16)
+               : attar_decode_buckets(&table->context, table->alphabet, table->work, chunk + size, chunk + length, state,
+                                      symbols, count, ATTAR_BUCKETS);
+}
+
+/* ---- Opening a table ---- */
+
+/* Read a table of `length` bytes for an alphabet of 1 to 256 symbols. `work` has room for `room` numbers and must stay
+ * as long as the table is used. rANS takes 2^(k-1) of them, 2^k with rare symbols; Huffman 2^(longest code); raw none. */
+ATTAR_API attar_status attar_open_table(attar_table *table, attar_coder coder, const uint8_t *bytes, size_t length,
+                                        unsigned alphabet, uint16_t *work, size_t room)
+{
+    uint16_t levels[ATTAR_ALPHABET];
+    unsigned symbol, width, tag = 1;
+    attar_status status;
+    if (alphabet < 1 || alphabet > ATTAR_ALPHABET)
+        return ATTAR_BAD_TABLE;
+    width = attar_width(alphabet);
+    table->coder = coder;
+    table->alphabet = alphabet;
+    table->bits = width;
+    table->stand_in = -1;
+    table->codes = 0;
+    if (coder == ATTAR_RAW)
+        return length ? ATTAR_BAD_TABLE : ATTAR_OK;
+    if (coder == ATTAR_CONTEXT) {
+        table->work = work;
+        status = attar_open_context(table, bytes, length);
+        return status != ATTAR_OK ? status : room < attar_context_work(&table->context) ? ATTAR_NO_ROOM : ATTAR_OK;
+    }
+    if (length) {
+        status = attar_read_levels(bytes, length, alphabet, levels, &tag);
+        if (status != ATTAR_OK)
+            return status;
+        if (coder == ATTAR_HUFFMAN && tag)
+            return ATTAR_BAD_CODE;
+    } else {
+        for (symbol = 0; symbol < alphabet; symbol++) {
+            int shorter = symbol >= 2 * alphabet - (1u << width);
+            levels[symbol] = (uint16_t)(coder == ATTAR_RANS ? 1 : width + 1 - (shorter ? 1u : 0u));
+        }
+    }
+    table->bits = tag + 8;
+    return coder == ATTAR_RANS ? attar_open_rans(table, levels, work, room)
+                               : attar_open_huffman(table, levels, work, room);
+}
+
 /* ---- Chunks of a payload ---- */
 
 /* Decode one chunk of at most ATTAR_CHUNK symbols (raw: a payload of any number). */
@@ -507,6 +843,8 @@ ATTAR_API attar_status attar_decode_chunk(const attar_table *table, const uint8_
         return attar_decode_rans(table, chunk, length, symbols, count);
     case ATTAR_HUFFMAN:
         return attar_decode_huffman(table, chunk, length, symbols, count);
+    case ATTAR_CONTEXT:
+        return attar_decode_context(table, chunk, length, symbols, count);
     default:
         return attar_decode_raw(table, chunk, length, symbols, count);
     }

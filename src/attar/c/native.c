@@ -11,6 +11,14 @@ typedef struct {
     uint16_t work[ATTAR_WORK];
 } opened;
 
+/* A copy of an open table of the context coder with a workspace of its own, so that threads may use one table. */
+static uint16_t *own_work(const opened *self, attar_table *table)
+{
+    *table = self->table;
+    table->work = malloc(attar_context_work(&table->context) * sizeof *table->work);
+    return table->work;
+}
+
 static const char CAPSULE[] = "attar._src.coding._native.table";
 
 static void forget(PyObject *capsule)
@@ -42,9 +50,11 @@ static PyObject *open_table(PyObject *module, PyObject *arguments)
     if (!self)
         PyErr_NoMemory();
     else {
-        if (alphabet >= 0 && coder >= ATTAR_RAW && coder <= ATTAR_HUFFMAN)
+        if (alphabet >= 0 && coder >= ATTAR_RAW && coder <= ATTAR_CONTEXT)
             status = attar_open_table(&self->table, (attar_coder)coder, bytes_of(&view), (size_t)view.len,
                                       (unsigned)alphabet, self->work, ATTAR_WORK);
+        if (status == ATTAR_NO_ROOM) /* of a context coder with long rows, which gets its workspace as it runs */
+            status = ATTAR_OK;
         result = status ? PyLong_FromLong(status) : PyCapsule_New(self, CAPSULE, forget);
         if (status || !result)
             free(self);
@@ -61,15 +71,22 @@ static PyObject *decode(PyObject *module, PyObject *arguments)
     PyObject *capsule;
     Py_buffer chunk, symbols;
     const opened *self;
-    attar_status status;
+    attar_status status = ATTAR_NO_ROOM;
     (void)module;
     if (!PyArg_ParseTuple(arguments, "Oy*w*", &capsule, &chunk, &symbols))
         return NULL;
     self = PyCapsule_GetPointer(capsule, CAPSULE);
     if (self) {
+        attar_table own;
+        const attar_table *table = &self->table;
         Py_BEGIN_ALLOW_THREADS
-        status = attar_decode_chunk(&self->table, bytes_of(&chunk), (size_t)chunk.len, bytes_of(&symbols),
-                                    (size_t)symbols.len);
+        if (table->coder == ATTAR_CONTEXT)
+            table = own_work(self, &own) ? &own : NULL;
+        if (table)
+            status = attar_decode_chunk(table, bytes_of(&chunk), (size_t)chunk.len, bytes_of(&symbols),
+                                        (size_t)symbols.len);
+        if (table == &own)
+            free(own.work);
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&chunk);
@@ -192,10 +209,119 @@ static PyObject *encode_huffman(PyObject *module, PyObject *arguments)
     return result;
 }
 
+/* The span of 2^16 that a symbol's bucket has, and its place in the bucket. */
+typedef struct {
+    uint16_t from, width, low;
+} span;
+
+/* Fill the spans of symbols, by the contexts that the decoder will see. */
+ATTAR_INLINE void spans_of(const attar_table *table, const uint8_t *symbols, size_t count, span *spans, unsigned room)
+{
+    const attar_context *c = &table->context;
+    attar_sight sight;
+    size_t i;
+    attar_reset(c, &sight, table->work, room);
+    for (i = 0; i < count; i++) {
+        int value = (int)symbols[i] - c->center;
+        unsigned place, bucket;
+        uint32_t from, to;
+        attar_look(c, &sight, table->work, symbols, i, room);
+        place = (unsigned)((sight.negative ? -value : value) - c->lowest);
+        bucket = place >> c->shift;
+        from = bucket ? attar_upper(&sight, bucket - 1) : 0;
+        to = bucket + 1 < c->buckets ? attar_upper(&sight, bucket) : 65536;
+        spans[i].from = (uint16_t)from;
+        spans[i].width = (uint16_t)(to - from);
+        spans[i].low = (uint16_t)(place & ((1u << c->shift) - 1));
+        attar_learn(c, &sight, table->work, bucket, attar_size(value), room);
+    }
+}
+
+/* Write the word below `end` if the state is at least `limit`; return where words begin. */
+static uint8_t *give(uint32_t *state, uint64_t limit, uint8_t *end)
+{
+    if (*state < limit)
+        return end;
+    end[-2] = (uint8_t)*state;
+    end[-1] = (uint8_t)(*state >> 8);
+    *state >>= 16;
+    return end - 2;
+}
+
+/* Push spans, last first, on one lane; before `end` there is room for two words a symbol, and two. */
+static uint8_t *push_spans(const span *spans, size_t count, unsigned shift, uint8_t *end)
+{
+    uint32_t state = 0;
+    size_t i;
+    int place;
+    for (i = count; i-- > 0;) {
+        if (shift) {
+            end = give(&state, (uint64_t)1 << (32 - shift), end);
+            state = state << shift | spans[i].low;
+        }
+        end = give(&state, (uint64_t)spans[i].width << 16, end);
+        state = (state / spans[i].width << 16) + state % spans[i].width + spans[i].from;
+    }
+    for (place = 4; place-- > 0;)
+        if (state >> 8 * place)
+            *--end = (uint8_t)(state >> 8 * place);
+    return end;
+}
+
+PyDoc_STRVAR(encode_context_doc, "encode_context(table: object, symbols: Buffer) -> bytes\n\n"
+                                 "Return a chunk of ``symbols``, each below the alphabet of an open table of that coder.");
+
+static PyObject *encode_context(PyObject *module, PyObject *arguments)
+{
+    PyObject *capsule, *result = NULL;
+    Py_buffer symbols;
+    const opened *self;
+    attar_table table = {0};
+    span *spans = NULL;
+    uint8_t *room = NULL, *at = NULL, *end = NULL;
+    Py_ssize_t i;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "Oy*", &capsule, &symbols))
+        return NULL;
+    self = PyCapsule_GetPointer(capsule, CAPSULE);
+    if (self && self->table.coder != ATTAR_CONTEXT)
+        PyErr_SetString(PyExc_ValueError, "encode_context: a table of another coder");
+    else if (self) {
+        const uint8_t *data = bytes_of(&symbols);
+        unsigned largest = 0;
+        spans = malloc(((size_t)symbols.len + 1) * sizeof *spans);
+        room = malloc(4 * ((size_t)symbols.len + 2));
+        own_work(self, &table);
+        for (i = 0; i < symbols.len; i++)
+            largest = data[i] > largest ? data[i] : largest;
+        if (!spans || !room || !table.work)
+            PyErr_NoMemory();
+        else if (largest >= table.alphabet)
+            PyErr_SetString(PyExc_ValueError, "encode_context: a symbol is not below the alphabet");
+        else {
+            Py_BEGIN_ALLOW_THREADS
+            if (attar_room(&table.context) == 16)
+                spans_of(&table, data, (size_t)symbols.len, spans, 16);
+            else
+                spans_of(&table, data, (size_t)symbols.len, spans, ATTAR_BUCKETS);
+            end = room + 4 * ((size_t)symbols.len + 2);
+            at = push_spans(spans, (size_t)symbols.len, table.context.shift, end);
+            Py_END_ALLOW_THREADS
+            result = PyBytes_FromStringAndSize((const char *)at, end - at);
+        }
+    }
+    free(spans);
+    free(room);
+    free(table.work);
+    PyBuffer_Release(&symbols);
+    return result;
+}
+
 static PyMethodDef methods[] = {{"open_table", open_table, METH_VARARGS, open_table_doc},
                                 {"decode", decode, METH_VARARGS, decode_doc},
                                 {"encode_rans", encode_rans, METH_VARARGS, encode_rans_doc},
                                 {"encode_huffman", encode_huffman, METH_VARARGS, encode_huffman_doc},
+                                {"encode_context", encode_context, METH_VARARGS, encode_context_doc},
                                 {NULL, NULL, 0, NULL}};
 
 static PyModuleDef_Slot slots[] = {{0, NULL}};

@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 from attar._src.coding import fallback
 from attar._src.coding.base import Bytes, Symbols
+from attar._src.coding.context_fallback import encode_context
+from attar._src.coding.context_table import ContextTable
 
 try:
     if os.environ.get("ATTAR_NO_NATIVE", "0") not in ("", "0"):
@@ -25,7 +27,7 @@ else:
     encode_rans, encode_huffman = _native.encode_rans, _native.encode_huffman
 
 #: ``attar_coder`` of ``attar.h``.
-_CODERS = ("raw", "rans", "huffman")
+_CODERS = ("raw", "rans", "huffman", "context")
 
 
 @functools.lru_cache(maxsize=64)
@@ -38,3 +40,15 @@ def decoder(coder: str, table: bytes, alphabet: int) -> Callable[[Bytes, Symbols
         return None
     opened = _native.open_table(_CODERS.index(coder), table, alphabet)
     return None if isinstance(opened, int) else functools.partial(_native.decode, opened)
+
+
+def context_encoder(table: bytes, alphabet: int) -> Callable[[Symbols], bytes]:
+    """Return a function that encodes a chunk by a table of the context coder.
+
+    Raises:
+        ArtifactError: the table is malformed.
+    """
+    read = ContextTable.read(table, alphabet)
+    if not NATIVE:
+        return functools.partial(encode_context, table=read)
+    return functools.partial(_native.encode_context, _native.open_table(_CODERS.index("context"), table, alphabet))
