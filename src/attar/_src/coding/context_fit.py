@@ -12,7 +12,7 @@ from attar._src.coding.base import Symbols
 from attar._src.coding.context_table import LONGEST_PERIOD, LONGEST_ROW, ContextTable, fitting_table
 from attar._src.core.scheme import Shape
 
-_SAMPLE = 1 << 18  # symbols that weights are fitted to
+_SAMPLE = 1 << 16  # symbols that weights are fitted to
 _WIDEST, _RECENT, _SLOWEST = 64, 64, 5
 
 Floats = NDArray[np.float64]
