@@ -71,10 +71,10 @@ def bases() -> tuple[Stream, ...]:
     with patch("attar._src.coding.rans.WORTH_LANES", 0):  # eight lanes wherever they are allowed
         for alphabet, share in ((4, 0.9), (15, 0.3), (256, 0.01)):
             symbols = np.where(rng.random(4200) < share, alphabet // 2, rng.integers(0, alphabet, 4200))
-            found += [_coded("rans", symbols[:size].astype(np.uint8), alphabet) for size in (4095, 4096, 4200)] * 5
+            found += [_coded("rans", symbols[:size].astype(np.uint8), alphabet) for size in (4095, 4096, 4200)]
     symbols = np.full(4500, 9, np.uint8)
     symbols[rng.permutation(4500)[:100]] = rng.integers(0, 256, 100)
-    found += [_coded(coder, symbols, 256) for coder in ("rans", "rans", "rans", "huffman")]
+    found += [_coded(coder, symbols, 256) for coder in ("rans", "huffman")]
     found += [_coded(coder, np.full(CHUNK + 3, 5, np.uint8), 16) for coder in ("rans", "huffman")]
     return tuple(found)
 
@@ -88,7 +88,7 @@ def make(seed: int, case: int) -> Stream:
     """Return the stream of a case, the same each time."""
     rng = random.Random(f"{seed}/{case}")
     stream = rng.choice(bases())
-    if stream.count > 2**16 and rng.random() < 0.98:  # they take Python a hundred times as long
+    if stream.count > 2**16 and rng.random() < 0.95:  # they take Python a hundred times as long
         stream = bases()[rng.randrange(60)]
     for _ in range(rng.choice((0, 1, 1, 1, 1, 1, 2, 3))):
         stream = _mutated(stream, rng, rng.choice(bases()))
