@@ -61,7 +61,7 @@ def change_bytes(parts: Parts, rng: random.Random, other: Parts) -> None:
     if not parts.sections:
         return
     index = rng.randrange(len(parts.sections))
-    parts.sections[index] = _change(parts.sections[index], rng, rng.choice(other.sections or [b""]))
+    parts.sections[index] = damage(parts.sections[index], rng, rng.choice(other.sections or [b""]))
 
 
 def change_stream(parts: Parts, rng: random.Random, other: Parts) -> None:
@@ -87,7 +87,7 @@ def change_text(parts: Parts, rng: random.Random, other: Parts) -> None:
     """Change the bytes of a graph inside its DEFLATE stream."""
 
     def edit(text: bytes) -> bytes:
-        return _change(text, rng, b"\x0a\x00\x12\x01a")
+        return damage(text, rng, b"\x0a\x00\x12\x01a")
 
     _each_graph(parts, edit)
 
@@ -183,7 +183,8 @@ def _each_graph(parts: Parts, edit: Callable[[bytes], bytes]) -> None:
         return
 
 
-def _change(data: bytes, rng: random.Random, filling: bytes) -> bytes:
+def damage(data: bytes, rng: random.Random, filling: bytes) -> bytes:
+    """Flip a bit of some bytes, or overwrite, cut, lengthen or splice them."""
     if not data:
         return filling
     start = rng.randrange(len(data))

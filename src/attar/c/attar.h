@@ -1,20 +1,19 @@
 /* attar.h: decodes the codes of an .attar file. The format is docs/format.md; sections below are sections of that page.
  *
  * C99 in one header: no allocation, nothing of the C library but memcpy and memset, no access that depends on alignment
- * or byte order, no undefined behaviour. It reads hostile bytes: what the page says a decoder MUST refuse gives a status
- * other than ATTAR_OK, nothing beyond the given bytes is read and nothing beyond the given buffers is written. After a
- * refusal the contents of the output are of no meaning.
+ * or byte order, no undefined behaviour; for processors of 32 bits or more. It reads hostile bytes: what the page says a
+ * decoder MUST refuse gives a status other than ATTAR_OK, and nothing beyond the given bytes is read, nothing beyond the
+ * given buffers written. After a refusal the output has no meaning. Pointers are never null, even where a length is 0.
  *
- *     static uint16_t work[ATTAR_WORK];        / * 64 KiB; smaller tables take less, see attar_open_table * /
- *     static attar_table table;                / * 2 KiB * /
- *     uint8_t symbols[120];
- *     if (attar_open_table(&table, ATTAR_RANS, bytes, length, 15, work, ATTAR_WORK) == ATTAR_OK
- *         && attar_decode(&table, payload, payload_length, symbols, 120) == ATTAR_OK)
- *         ...                                  / * 120 symbols of 0 to 14 * /
+ *     static uint16_t work[ATTAR_WORK];  // 64 KiB; most tables take less, see attar_open_table
+ *     static attar_table table;          // 2 KiB; opening it takes 6 KiB of stack
+ *     uint8_t symbols[120];              // numbers of 0 to 14
+ *     if (attar_open_table(&table, ATTAR_RANS, bytes, length, 15, work, ATTAR_WORK) == ATTAR_OK &&
+ *         attar_decode(&table, payload, payload_length, symbols, 120) == ATTAR_OK)
+ *         ...
  *
- * A table is read-only once it is open: threads may decode by it at once, but for one of the context coder, whose workspace
- * changes. Speed: 8 lanes of rANS take the product of two
- * 32-bit numbers and no branch a symbol.
+ * An open table is only read, and threads may decode by it at once; but for one of the context coder, whose workspace
+ * changes while it decodes.
  */
 #ifndef ATTAR_H
 #define ATTAR_H
@@ -23,41 +22,42 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__GNUC__)
-#define ATTAR_FAST static __attribute__((noinline, unused))
-#else
-#define ATTAR_FAST static
-#endif
-
 #ifndef ATTAR_API
 #define ATTAR_API static inline
 #endif
 
+/* A loop that needs all registers, and is slower where it is put into its caller. */
+#if defined(__GNUC__)
+#define ATTAR_LOOP static __attribute__((noinline, unused))
+#else
+#define ATTAR_LOOP static
+#endif
+
 typedef enum attar_status {
     ATTAR_OK = 0,
-    ATTAR_NO_ROOM,    /* the workspace of a table is too small */
-    ATTAR_BAD_TABLE,  /* 4.2, and a table of the raw coder */
-    ATTAR_BAD_CODE,   /* 4.4: lengths that are no complete code of at most 15 bits, or a tag */
-    ATTAR_BAD_LENGTH, /* the lengths of chunks are malformed or exceed the payload, or states and words do not fill a
-                         chunk (4.3); the payload is not as long as its symbols (4.1) */
-    ATTAR_BAD_LANES,  /* 4.3: neither 1 nor 8 lanes */
-    ATTAR_BAD_STATE,  /* 4.3: a chunk begins with a state below the lowest */
+    ATTAR_NO_ROOM,     /* the workspace of a table is too small */
+    ATTAR_BAD_TABLE,   /* 4.2, and a table of the raw coder */
+    ATTAR_BAD_CODE,    /* 4.4: lengths that are no complete code of at most 15 bits, or a tag */
+    ATTAR_BAD_LENGTH,  /* the lengths of chunks are malformed or exceed the payload, or states and words do not fill a
+                          chunk (4.3); the payload is not as long as its symbols (4.1) */
+    ATTAR_BAD_LANES,   /* 4.3: neither 1 nor 8 lanes */
+    ATTAR_BAD_STATE,   /* 4.3: a chunk begins with a state below the lowest */
     ATTAR_BAD_SYMBOLS, /* a chunk does not hold the symbols asked for (4.3, 4.4); one is not below the alphabet (4.1) */
-    ATTAR_BAD_PADDING /* 4.1: bits are set after the last symbol */
+    ATTAR_BAD_PADDING  /* 4.1: bits are set after the last symbol */
 } attar_status;
 
 typedef enum attar_coder { ATTAR_RAW, ATTAR_RANS, ATTAR_HUFFMAN, ATTAR_CONTEXT } attar_coder;
 
-#define ATTAR_ALPHABET 256       /* symbols at most */
-#define ATTAR_WORK 32768         /* numbers of a workspace that is enough for every table */
-#define ATTAR_CHUNK 524288       /* 2^19, symbols of every chunk but the last */
-#define ATTAR_SMALL_CHUNK 4096   /* a chunk of fewer symbols has one lane */
+#define ATTAR_ALPHABET 256     /* symbols at most */
+#define ATTAR_WORK 32768       /* numbers of a workspace that is enough for every table */
+#define ATTAR_CHUNK 524288     /* 2^19, symbols of every chunk but the last */
+#define ATTAR_SMALL_CHUNK 4096 /* a chunk of fewer symbols has one lane */
 #define ATTAR_LANES 8
-#define ATTAR_LOWEST 65536u      /* 2^16, the least state of each of 8 lanes */
+#define ATTAR_LOWEST 65536u    /* 2^16, the least state of each of 8 lanes */
 #define ATTAR_TABLE_BYTES 1024
-#define ATTAR_LEVEL 4095         /* the largest */
-#define ATTAR_LONGEST 15         /* bits of a Huffman code */
-#define ATTAR_EXPONENT 16        /* the largest of a Golomb code */
+#define ATTAR_LEVEL 4095       /* the largest */
+#define ATTAR_LONGEST 15       /* bits of a Huffman code */
+#define ATTAR_EXPONENT 16      /* the largest of a Golomb code */
 #define ATTAR_HEAD 11            /* bytes of a table of the context coder */
 #define ATTAR_BUCKETS 32         /* of the context coder, at most */
 #define ATTAR_MEANS 96           /* its counts by expected magnitude and expected value */
@@ -70,7 +70,7 @@ typedef enum attar_coder { ATTAR_RAW, ATTAR_RANS, ATTAR_HUFFMAN, ATTAR_CONTEXT }
 
 /* One of the two coding steps of rANS. */
 typedef struct attar_step {
-    const uint8_t *slots;             /* 2^k, the symbol of each */
+    const uint8_t *slots; /* 2^k, the symbol of each */
     uint16_t starts[ATTAR_ALPHABET];
     uint16_t frequencies[ATTAR_ALPHABET];
 } attar_step;
@@ -340,8 +340,8 @@ ATTAR_API uint8_t attar_pop(const attar_step *step, unsigned k, uint32_t *state)
     } while (0)
 
 /* Pop `count` symbols off eight lanes in turn; return where the next word is, 0 if words run out. */
-ATTAR_FAST const uint8_t *attar_pop_lanes(const attar_table *table, const uint8_t *at, const uint8_t *end, uint32_t *x,
-                                         uint8_t *symbols, size_t count)
+ATTAR_LOOP const uint8_t *attar_pop_lanes(const attar_table *table, const uint8_t *at, const uint8_t *end, uint32_t *x,
+                                          uint8_t *symbols, size_t count)
 {
     const unsigned k = table->bits;
     const uint32_t mask = ((uint32_t)1 << k) - 1;
@@ -773,7 +773,7 @@ ATTAR_INLINE attar_status attar_decode_buckets(const attar_context *c, unsigned 
     return at != end || x ? ATTAR_BAD_SYMBOLS : ATTAR_OK;
 }
 
-ATTAR_FAST attar_status attar_decode_context(const attar_table *table, const uint8_t *chunk, size_t length,
+ATTAR_LOOP attar_status attar_decode_context(const attar_table *table, const uint8_t *chunk, size_t length,
                                              uint8_t *symbols, size_t count)
 {
     const unsigned size = length < 4 ? (unsigned)length : 4 - (unsigned)(length % 2);

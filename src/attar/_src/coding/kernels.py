@@ -30,14 +30,16 @@ else:
 _CODERS = ("raw", "rans", "huffman", "context")
 
 
-@functools.lru_cache(maxsize=64)
 def decoder(coder: str, table: bytes, alphabet: int) -> Callable[[Bytes, Symbols], int] | None:
     """Return a function that fills symbols from a chunk and returns a ``Status``.
 
     None without the extension, and for a table that it refuses: Python, which then reads it, says what is wrong with it.
     """
-    if not NATIVE:
-        return None
+    return _decoder(coder, table, alphabet) if NATIVE else None
+
+
+@functools.lru_cache(maxsize=64)
+def _decoder(coder: str, table: bytes, alphabet: int) -> Callable[[Bytes, Symbols], int] | None:
     opened = _native.open_table(_CODERS.index(coder), table, alphabet)
     return None if isinstance(opened, int) else functools.partial(_native.decode, opened)
 
