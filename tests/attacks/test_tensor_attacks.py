@@ -161,7 +161,7 @@ def pack_with(tensor, coder="rans"):
     """The convolutional net with one tensor more."""
     contents = conv_net()
     fields = {name: getattr(contents, name) for name in contents.__dataclass_fields__}
-    return pack(Contents(**fields | {"tensors": {**contents.tensors, "extra": tensor}}), coder=coder)
+    return pack(Contents(**fields | {"tensors": {**contents.tensors, "extra": tensor}}), coder=coder, compact=False)
 
 
 def halves(kind, dtype):

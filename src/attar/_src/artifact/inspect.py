@@ -58,7 +58,7 @@ def inspect_artifact(artifact: Artifact) -> dict[str, Any]:
         "tables": _tables(artifact),
         "sections": [
             {"kind": section.kind, "offset": place.start, "length": section.length}
-            for section, place in zip(manifest.sections, places(lengths), strict=True)
+            for section, place in zip(manifest.sections, places(lengths, artifact.minor), strict=True)
         ],
         "graphs": [_graph(artifact, record) for record in manifest.graphs],
         **manifest.model_dump(

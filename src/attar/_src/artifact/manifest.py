@@ -22,11 +22,11 @@ CoderName = Literal["rans", "huffman", "raw"]
 
 
 class SectionRecord(Spec):
-    """A run of bytes with its own checksum."""
+    """A run of bytes, before version 1.4 of the format with its own checksum."""
 
     kind: Literal["tables", "tensors", "graph"]
     length: Size
-    crc32: Annotated[int, Field(ge=0, le=2**32 - 1)]
+    crc32: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
 
 
 class TableRecord(Spec):

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from attar._src.artifact import bindings, jsontext, layout, streams
+from attar._src.artifact.compact import expand
+from attar._src.artifact.deflating import inflate
 from attar._src.artifact.graph import guards, values
 from attar._src.artifact.graph.check import CheckedGraph, check_graph
 from attar._src.artifact.limits import Limits
@@ -33,7 +35,8 @@ class Artifact:
     Attributes:
         path: None if the file was opened from bytes.
         limits: limits the file was checked against.
-        version: version of the format, ``"1.0"`` to ``"1.3"``.
+        minor: minor version of the format.
+        version: version of the format, ``"1.0"`` to ``"1.4"``.
         sections: the bytes of every section.
         records: tensor records by name, aliases included.
     """
@@ -50,12 +53,12 @@ class Artifact:
         with naming_section("header"):
             _at_most(self.file_bytes, limits.file_bytes, "file_bytes")
             minor = layout.read_header(data)
-        text, place = layout.manifest_text(data, limits)
+        text, place = layout.manifest_text(data, minor, limits)
         self.manifest_bytes = place.stop - place.start
         with naming_section("manifest"):
             self.manifest = _manifest(text, minor, limits)
-        self.version = f"{layout.MAJOR}.{minor}"
-        self.sections = layout.cut_sections(data, self.manifest.sections, place)
+        self.version, self.minor = f"{layout.MAJOR}.{minor}", minor
+        self.sections = layout.cut_sections(data, self.manifest.sections, place, minor)
         layout.check_digest(data)
         with naming_section("manifest"):
             self.records = _records(self.manifest)
@@ -120,7 +123,8 @@ class Artifact:
         record = self.graph_record(name)
         bound = self._bound[record.name]
         with naming_file(self.path), naming_section(f"graph {record.name}"):
-            data = layout.inflate(self.sections[record.section], record.length, self.limits.graph_bytes)
+            stored, preset = self.sections[record.section], layout.preset("graph", self.minor)
+            data = inflate(stored, record.length, self.limits.graph_bytes, preset)
             small = ((binding.to, self._small(binding, bound[binding.to])) for binding in record.bindings)
             constants = {name: known for name, known in small if known is not None}
             return check_graph(data, record, bound, constants, self.limits)
@@ -234,6 +238,9 @@ _SINCE = {1: "the dtype of a scale", 2: "a scale for each block", 3: "a dynamic 
 def _manifest(text: bytes, minor: int, limits: Limits) -> Manifest:
     """Parse the manifest of a file of format 1.``minor`` after checking every count against its limit."""
     found = jsontext.parse_json(text, values=limits.manifest_values)
+    if minor >= layout.COMPACT:
+        found = expand(found, most=limits.records)
+        text = jsontext.write_json(found)
     graphs = _items(found, "graphs")
     plain = ("sections", "tables", "tensors", "aliases", "graphs", "folds", "class_names")
     counts = {key: len(_items(found, key)) for key in plain}
@@ -248,6 +255,8 @@ def _manifest(text: bytes, minor: int, limits: Limits) -> Manifest:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
         raise ArtifactError(explain(error, where="")) from error
+    if minor < layout.COMPACT and any(section.crc32 is None for section in manifest.sections):
+        raise ArtifactError("sections: each needs its crc32 before format 1.4")
     if (least := least_minor(manifest)) > minor:
         needs, says = f"{layout.MAJOR}.{least}", f"{layout.MAJOR}.{minor}"
         raise ArtifactError(f"{_SINCE[least]} needs format {needs}; the header says {says}")

@@ -10,7 +10,9 @@ from typing import Literal
 import numpy as np
 
 from attar._src.artifact import jsontext, layout
+from attar._src.artifact.compact import shrink
 from attar._src.artifact.contents import Contents, GraphContents
+from attar._src.artifact.deflating import deflate
 from attar._src.artifact.files import demand_replaceable, open_part
 from attar._src.artifact.graph.strip import strip
 from attar._src.artifact.limits import Limits
@@ -33,13 +35,15 @@ from attar._src.core.spec import build_spec
 _SECTION = 1 << 20  # size in bytes at which a section of tensors is closed
 
 
-def pack(contents: Contents, *, coder: str = "rans", limits: Limits | None = None) -> bytes:
+def pack(contents: Contents, *, coder: str = "rans", limits: Limits | None = None, compact: bool = True) -> bytes:
     """Return the bytes of the file that holds ``contents``.
 
     Args:
         contents: tensors, graphs and metadata.
         coder: entropy coder of codes, ``rans``, ``huffman`` or ``raw``; streams that are smaller raw are stored raw.
         limits: limits of the intended reader; the defaults of :class:`Limits` if None.
+        compact: whether the file may have the shorter layout of format 1.4; if not, it is of the oldest version that
+            has all it holds.
 
     Raises:
         UnknownName: there is no such coder.
@@ -57,16 +61,16 @@ def pack(contents: Contents, *, coder: str = "rans", limits: Limits | None = Non
         sections.add("tables", b"".join(data for _, data in packed.tables))
     fields = vars(contents) | {
         "tables": tuple(record for record, _ in packed.tables),
-        "tensors": _tensors(contents, pieces, packed, sections),
+        "tensors": _tensors(contents, pieces, packed, sections, compact),
         "aliases": dict(contents.aliases),
-        "graphs": tuple(_graph(item, sections) for item in contents.graphs),
+        "graphs": tuple(_graph(item, sections, compact) for item in contents.graphs),
         "sections": tuple(sections.records),
         "recipe": dict(contents.recipe),
         "versions": dict(contents.versions),
     }
     manifest = build_spec(Manifest, where="contents", **fields)
-    # Files that use no newer feature keep the oldest version, and their bytes.
-    data = layout.assemble(sections.data, jsontext.write_json(canonical(manifest)), least_minor(manifest))
+    told, minor = canonical(manifest), layout.COMPACT if compact else least_minor(manifest)
+    data = layout.assemble(sections.data, jsontext.write_json(shrink(told) if compact else told), minor)
     open_artifact(data, limits=limits).verify()
     return data
 
@@ -105,7 +109,11 @@ class _Sections:
 
 
 def _tensors(
-    contents: Contents, pieces: dict[str, list[bytes | CodeArray]], packed: Packed, sections: _Sections
+    contents: Contents,
+    pieces: dict[str, list[bytes | CodeArray]],
+    packed: Packed,
+    sections: _Sections,
+    compact: bool,
 ) -> tuple[TensorRecord, ...]:
     """Add the streams of all tensors to sections and return the tensors' records."""
     coded = iter(packed.streams)
@@ -113,7 +121,7 @@ def _tensors(
     pool: list[bytes] = []
     size = 0
     for name, tensor in contents.tensors.items():
-        if size >= _SECTION:
+        if size >= _SECTION and not compact:
             sections.add("tensors", b"".join(pool))
             pool, size = [], 0
         streams = [
@@ -130,9 +138,9 @@ def _tensors(
     return tuple(records)
 
 
-def _graph(item: GraphContents, sections: _Sections) -> GraphRecord:
-    text = strip(item)
-    section = sections.add("graph", layout.deflate(text))
+def _graph(item: GraphContents, sections: _Sections, compact: bool) -> GraphRecord:
+    text = strip(item, compact=compact)
+    section = sections.add("graph", deflate(text, layout.preset("graph", layout.COMPACT if compact else 0)))
     record: GraphRecord = build_spec(
         GraphRecord,
         where=f"graph {item.name}",
