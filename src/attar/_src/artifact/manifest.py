@@ -18,7 +18,7 @@ Size = Annotated[int, Field(ge=0, le=2**48)]
 Index = Annotated[int, Field(ge=0, le=2**31)]
 Dims = Annotated[tuple[Size, ...], Field(max_length=16)]
 DType = Literal["f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "bool"]
-CoderName = Literal["rans", "huffman", "raw"]
+CoderName = Literal["rans", "context", "huffman", "raw"]
 
 
 class SectionRecord(Spec):
@@ -32,7 +32,7 @@ class SectionRecord(Spec):
 class TableRecord(Spec):
     """A table of an entropy coder."""
 
-    coder: Literal["rans", "huffman"]
+    coder: Literal["rans", "context", "huffman"]
     alphabet: Annotated[int, Field(ge=1, le=256)]
     length: Size
 
@@ -234,8 +234,11 @@ class Manifest(Spec):
 def least_minor(manifest: Manifest) -> int:
     """Return the lowest minor version of the format that can express a manifest.
 
-    3 if a graph has dynamic nodes, else 2 if scales are those of blocks, else 1 if a scale has a type, else 0.
+    4 if a table is of the context coder, else 3 if a graph has dynamic nodes, else 2 if scales are those of blocks,
+    else 1 if a scale has a type, else 0.
     """
+    if any(table.coder == "context" for table in manifest.tables):
+        return 4
     if any(graph.dynamic for graph in manifest.graphs):
         return 3
     values = [record.value for record in manifest.tensors]

@@ -31,10 +31,11 @@ from attar._src.core.tensors import DTYPES, Codebook, CompressedTensor, Dense, Q
 
 @dataclass(frozen=True, eq=False)
 class CodeArray:
-    """The symbols of a tensor in C order, shape ``(n,)``, each below ``alphabet``."""
+    """The symbols of a tensor in C order, shape ``(n,)``, each below ``alphabet``; ``shape`` is the tensor's."""
 
     symbols: Symbols
     alphabet: int
+    shape: Shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +57,14 @@ def split(tensor: CompressedTensor) -> list[bytes | CodeArray]:
         lowest = tensor.scheme.qmin % 256
         symbols = np.ascontiguousarray(tensor.codes).reshape(-1).view(np.uint8) - np.uint8(lowest)  # modulo 256
         zero_point = [] if tensor.zero_point is None else [tensor.zero_point.tobytes()]
-        return [_floats(tensor.scale, tensor.scale_dtype), *zero_point, CodeArray(symbols, tensor.scheme.levels)]
+        codes = CodeArray(symbols, tensor.scheme.levels, tensor.codes.shape)
+        return [_floats(tensor.scale, tensor.scale_dtype), *zero_point, codes]
     if isinstance(tensor, Codebook):
-        codes = CodeArray(np.ascontiguousarray(tensor.codes).reshape(-1), tensor.points.size)
+        codes = CodeArray(np.ascontiguousarray(tensor.codes).reshape(-1), tensor.points.size, tensor.codes.shape)
         affine = [_floats(values, tensor.scale_dtype) for values in (tensor.scale, tensor.offset)]
         return [_floats(tensor.points), *affine, codes]
-    return [CodeArray(np.ascontiguousarray(tensor.mask).reshape(-1).view(np.uint8), 2), *split(tensor.values)]
+    mask = np.ascontiguousarray(tensor.mask).reshape(-1).view(np.uint8)
+    return [CodeArray(mask, 2, tensor.mask.shape), *split(tensor.values)]
 
 
 def record_streams(tensor: CompressedTensor, records: Iterator[Any]) -> TensorValue:

@@ -25,7 +25,7 @@ from attar._src.artifact.manifest import (
     canonical,
     least_minor,
 )
-from attar._src.artifact.packing import Packed, pack_codes
+from attar._src.artifact.packing import AUTO, Packed, pack_codes
 from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.streams import CodeArray, record_streams, split
 from attar._src.coding.registry import CODERS
@@ -35,12 +35,13 @@ from attar._src.core.spec import build_spec
 _SECTION = 1 << 20  # size in bytes at which a section of tensors is closed
 
 
-def pack(contents: Contents, *, coder: str = "rans", limits: Limits | None = None, compact: bool = True) -> bytes:
+def pack(contents: Contents, *, coder: str = AUTO, limits: Limits | None = None, compact: bool = True) -> bytes:
     """Return the bytes of the file that holds ``contents``.
 
     Args:
         contents: tensors, graphs and metadata.
-        coder: entropy coder of codes, ``rans``, ``huffman`` or ``raw``; streams that are smaller raw are stored raw.
+        coder: entropy coder of codes: ``auto``, which is ``context`` in small files where it saves more than 1 % and
+            ``rans`` elsewhere, or ``rans``, ``context``, ``huffman``, ``raw``; streams that are smaller raw are raw.
         limits: limits of the intended reader; the defaults of :class:`Limits` if None.
         compact: whether the file may have the shorter layout of format 1.4; if not, it is of the oldest version that
             has all it holds.
@@ -50,13 +51,16 @@ def pack(contents: Contents, *, coder: str = "rans", limits: Limits | None = Non
         SpecError: a value in ``contents`` does not fit its field.
         ArtifactError: a reader would refuse the file; the message names the section.
     """
-    if coder not in set(CODERS):
+    if coder not in {AUTO, *CODERS}:
         # The registry also resolves a user's file.py:name, which other readers could not decode.
-        raise UnknownName("coder", coder, CODERS)
+        raise UnknownName("coder", coder, [AUTO, *CODERS])
+    if not compact:
+        coder = "rans" if coder == AUTO else coder
     sections = _Sections()
     pieces = {name: split(tensor) for name, tensor in contents.tensors.items()}
     codes = [piece for split_tensor in pieces.values() for piece in split_tensor if isinstance(piece, CodeArray)]
-    packed = pack_codes(codes, CODERS[coder])
+    beside = sum(len(piece) for each in pieces.values() for piece in each if isinstance(piece, bytes))
+    packed = pack_codes(codes, coder, beside=beside)
     if packed.tables:
         sections.add("tables", b"".join(data for _, data in packed.tables))
     fields = vars(contents) | {

@@ -21,8 +21,8 @@ Floats = NDArray[np.float64]
 def fit_table(symbols: Symbols, shape: Shape, alphabet: int) -> ContextTable:
     """Return a table for the symbols of a tensor, shape ``(n,)``, n being the product of ``shape``.
 
-    The width is the distance from 2 to 64 at which values correlate most: 5 in kernels of 5 x 5, 28 in a perceptron that
-    reads images of 28 x 28, 8 behind a flattened map of 8 x 8. Weights minimise the squared errors of value and
+    The width is the distance from 2 to 64 at which values correlate most: 5 in kernels of 5 x 5, 28 in a perceptron
+    that reads images of 28 x 28, 8 behind a flattened map of 8 x 8. Weights minimise the squared errors of value and
     magnitude, each divided by the magnitude that was expected, as scales differ within a tensor.
     """
     row, period = min(max(prod(shape[1:]), 1), LONGEST_ROW), prod(shape[2:])
@@ -32,9 +32,7 @@ def fit_table(symbols: Symbols, shape: Shape, alphabet: int) -> ContextTable:
     if not values.any():
         return table
     sizes, width = np.abs(values), _width(values)
-    left, second, right, up, further, above = (
-        _before(values, lag) for lag in (1, 2, width - 1, width, width + 1, row)
-    )
+    left, second, right, up, further, above = (_before(values, lag) for lag in (1, 2, width - 1, width, width + 1, row))
     signed = np.stack([left, up, right, further], 1)
     near = [np.abs(left), np.abs(second), np.abs(up), np.abs(right) + np.abs(further), np.abs(above)]
     magnitudes = np.stack([*near, _recent(sizes), _columns(sizes, row)], 1)

@@ -1,4 +1,4 @@
-"""The table of the context coder: where a symbol's neighbours are, and how they predict it (``docs/format.md``, 4.5)."""
+"""The table of the context coder: where neighbours are, and how they predict a symbol (``docs/format.md``, 4.5)."""
 
 from __future__ import annotations
 
@@ -74,8 +74,11 @@ class ContextTable:
 
 
 def fitting_table(histogram: NDArray[np.int64], row: int = 1, width: int = 2, period: int = 1) -> ContextTable:
-    """Return a table for symbols with this histogram, without weights: the middle of the alphabet, or the median if that
-    is far away, stands for zero, and a bucket holds as few values as 32 buckets allow."""
+    """Return a table without weights.
+
+    The middle of the alphabet, or the median if that is far away, stands for zero, and a bucket holds as few values as
+    32 buckets allow.
+    """
     alphabet = histogram.size
     median = int(np.searchsorted(np.cumsum(histogram), histogram.sum() / 2))
     center = alphabet // 2 if 32 * abs(median - alphabet // 2) <= alphabet else median

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from attar._src.coding.base import LOWEST, Bytes, Status, Symbols
 
+
 @dataclass(frozen=True)
 class Step:
     """A coding step of rANS: the symbol of each of its 2^k slots, frequencies and starts of symbols."""

@@ -59,12 +59,12 @@ class QuantizationResult:
         """A PyTorch module with the outputs of the file."""
         return self.compressed.simulate()
 
-    def save(self, path: str | Path, *, coder: str = "rans", limits: Limits | None = None) -> dict[str, Any]:
+    def save(self, path: str | Path, *, coder: str = "auto", limits: Limits | None = None) -> dict[str, Any]:
         """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
 
         Args:
             path: path of the ``.attar`` file; an existing one is replaced atomically.
-            coder: entropy coder of the codes: ``rans``, ``huffman`` or ``raw``.
+            coder: entropy coder of the codes: ``auto``, ``rans``, ``context``, ``huffman`` or ``raw``.
             limits: limits of the file's readers, who must raise theirs, too; those of ``attar.quantize`` if None.
 
         Returns:
