@@ -27,14 +27,15 @@ from tests.attacks.mutate import damage
 
 from attar._src.coding import kernels
 from attar._src.coding.chunks import CHUNK
+from attar._src.coding.context_fit import fit_table
 from attar._src.coding.levels import write_levels
 from attar._src.coding.registry import CODERS
 from attar._src.core.errors import ArtifactError
 
 HERE = Path(__file__).parent
 HEADER = HERE.parents[1] / "src" / "attar" / "c"
-NAMES = ("raw", "rans", "huffman")
-WORK = 32768
+NAMES = ("raw", "rans", "huffman", "context")
+WORK = 25410 + 65535  # what a table of the context coder may need
 NO_ROOM = 1
 BATCH = 2000
 FLAGS = ("-std=c99", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all")
@@ -74,13 +75,15 @@ def bases() -> tuple[Stream, ...]:
             found += [_coded("rans", symbols[:size].astype(np.uint8), alphabet) for size in (4095, 4096, 4200)]
     symbols = np.full(4500, 9, np.uint8)
     symbols[rng.permutation(4500)[:100]] = rng.integers(0, 256, 100)
-    found += [_coded(coder, symbols, 256) for coder in ("rans", "huffman")]
+    found += [_coded(coder, symbols, 256) for coder in ("rans", "huffman", "context")]
     found += [_coded(coder, np.full(CHUNK + 3, 5, np.uint8), 16) for coder in ("rans", "huffman")]
     return tuple(found)
 
 
 def _coded(coder: str, symbols: np.ndarray, alphabet: int) -> Stream:
     table = CODERS[coder].table(np.bincount(symbols, minlength=alphabet))
+    if coder == "context" and symbols.size > 20:
+        table = fit_table(symbols[: symbols.size // 20 * 20], (symbols.size // 20, 5, 4), alphabet).write()
     return Stream(coder, alphabet, table, CODERS[coder].encode(symbols, table, alphabet), symbols.size)
 
 
@@ -108,14 +111,17 @@ def _mutated(stream: Stream, rng: random.Random, other: Stream) -> Stream:
         case 12:
             return replace(stream, alphabet=min(256, max(1, stream.alphabet + rng.choice((-1, 1, 100)))))
         case 13:
-            return replace(stream, table=_random_table(rng, stream.alphabet))
+            return replace(stream, table=_random_table(rng, stream.alphabet, stream.coder))
         case 14:
-            return replace(stream, room=rng.choice((0, 1, 127, 128, 256, 1024, 4096, WORK // 2)))
+            return replace(stream, room=rng.choice((0, 1, 127, 128, 256, 1024, 4096, 16384, 26000)))
     data = rng.randbytes(rng.choice((0, 1, 2, 3, 4, 5, 40)))
     return replace(stream, payload=data, count=rng.choice((len(data), stream.count)))
 
 
-def _random_table(rng: random.Random, alphabet: int) -> bytes:
+def _random_table(rng: random.Random, alphabet: int, coder: str) -> bytes:
+    if coder == "context":
+        head = rng.choice((1, 20, 300)), rng.choice((0, 0, 1)), rng.choice((2, 3, 255)), rng.choice((1, 4, 32))
+        return bytes([min(255, head[0]), *head[1:], rng.randrange(alphabet), *rng.randbytes(5), rng.randrange(144)])
     top = rng.choice((1, 3, 16, 100, 4095))
     levels = [rng.choice((0, 1, top, rng.randint(0, top))) for _ in range(alphabet)]
     levels[rng.randrange(alphabet)] = top

@@ -19,9 +19,9 @@ class Context(Coder):
     """Adaptive rANS with contexts, for the weights of a trained network tell of each other.
 
     Two weighted sums of neighbours, the expected value and the expected magnitude, and the position in the kernel
-    choose three sets of adaptive frequencies, whose mean codes a symbol. The weights are fitted to each tensor. Prefer it for
-    small files: it takes 1 to 15 % less than the entropy of the histogram, and decodes about 30 million symbols a
-    second. That neighbours tell of magnitudes is DeepCABAC's observation (S. Wiedemann et al., arXiv:1907.11900).
+    choose three sets of adaptive frequencies, whose mean codes a symbol. The weights are fitted to each tensor. Prefer
+    it for small files: it takes 1 to 15 % less than the entropy of the histogram, and decodes about 30 million symbols
+    a second. That neighbours tell of magnitudes is DeepCABAC's observation (S. Wiedemann et al., arXiv:1907.11900).
     """
 
     name: ClassVar[str] = "context"
