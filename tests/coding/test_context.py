@@ -243,4 +243,4 @@ def test_a_malformed_table_is_refused(change: object) -> None:
     with pytest.raises(ArtifactError, match="context coder"):
         CODER.decode(memoryview(payload), symbols.size, change(table), 15)
     with pytest.raises(AssertionError):
-        page_decoder.context(payload, symbols.size, change(table), 15)
+        page_decoder.context(b"", 0, change(table), 15)
