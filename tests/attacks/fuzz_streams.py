@@ -150,7 +150,9 @@ def run(program: Path, seed: int, start: int, cases: int) -> tuple[Counter[str],
     given = b"".join(stream.packed() for stream in streams)
     done = subprocess.run([program], input=given, capture_output=True, check=False)
     outcomes, faults = Counter[str](), []
-    for case, (stream, (status, symbols)) in enumerate(zip(streams, _answers(done.stdout, streams), strict=False), start):
+    for case, (stream, (status, symbols)) in enumerate(
+        zip(streams, _answers(done.stdout, streams), strict=False), start
+    ):
         found = [decode(stream, native) for native in {False, kernels.NATIVE}]
         if status == NO_ROOM and stream.room < WORK:
             outcomes["no room"] += 1

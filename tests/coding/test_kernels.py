@@ -1,4 +1,4 @@
-"""The loops in C and in Python: the same bytes, symbols and refusals; which is used; what is built without a compiler."""
+"""The loops in C and in Python give the same; which are used, and what is built without a compiler."""
 
 from __future__ import annotations
 
@@ -43,31 +43,16 @@ def test_the_extension_is_built_where_there_is_a_compiler() -> None:
 @every_coder
 @pytest.mark.parametrize("count", [0, 1, 7, SMALL - 1, SMALL, 60_001, CHUNK + 3000])
 @pytest.mark.parametrize("alphabet", [2, 15, 256])
-def test_c_and_python_give_the_same(
-    name: str, count: int, alphabet: int, monkeypatch: pytest.MonkeyPatch, loops: Callable[[bool], None]
-) -> None:
+def test_c_and_python_give_the_same(name: str, count: int, alphabet: int, monkeypatch: pytest.MonkeyPatch) -> None:
     coder, symbols = CODERS[name], symbols_of(count, alphabet)
     table = coder.table(np.bincount(symbols, minlength=alphabet))
     payloads = []
     for native in (True, False):
-        loops(native)
+        monkeypatch.setattr(kernels, "NATIVE", native)
         payloads.append(coder.encode(symbols, table, alphabet))
         back = coder.decode(memoryview(payloads[0]), count, table, alphabet)
         np.testing.assert_array_equal(back, symbols)
     assert payloads[0] == payloads[1]
-
-
-@pytest.fixture
-def loops(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
-    """Choose the loops."""
-
-    def choose(native: bool) -> None:
-        monkeypatch.setattr(kernels, "NATIVE", native)
-        source = kernels._native if native else kernels.fallback
-        monkeypatch.setattr("attar._src.coding.rans.encode_rans", source.encode_rans)
-        monkeypatch.setattr("attar._src.coding.huffman.encode_huffman", source.encode_huffman)
-
-    return choose
 
 
 @needs_native
@@ -153,7 +138,9 @@ def test_the_environment_chooses_python(value: str, native: bool) -> None:
     assert done.stdout.strip() == str(native)
 
 
-@pytest.mark.skipif(os.name != "posix" or not importlib.util.find_spec("setuptools"), reason="no POSIX, or no setuptools")
+@pytest.mark.skipif(
+    os.name != "posix" or not importlib.util.find_spec("setuptools"), reason="no POSIX, or no setuptools"
+)
 @pytest.mark.parametrize("compiler", ["cc", "no-such-compiler"])
 def test_an_installation_goes_on_without_a_compiler(tmp_path: Path, compiler: str) -> None:
     if compiler == "cc" and not shutil.which("cc"):
