@@ -60,7 +60,7 @@ typedef enum attar_coder { ATTAR_RAW, ATTAR_RANS, ATTAR_HUFFMAN, ATTAR_CONTEXT }
 #define ATTAR_EXPONENT 16      /* the largest of a Golomb code */
 #define ATTAR_HEAD 11            /* bytes of a table of the context coder */
 #define ATTAR_BUCKETS 32         /* of the context coder, at most */
-#define ATTAR_MEANS 96           /* its counts by expected magnitude and expected value */
+#define ATTAR_MEANS 68           /* its counts by expected magnitude, 0 to 16, and expected value */
 #define ATTAR_PLACES 256         /* its counts by position, or by two neighbours */
 #define ATTAR_VALUES 32          /* its counts by expected value */
 #define ATTAR_COUNTS (1 + ATTAR_MEANS + ATTAR_PLACES + ATTAR_VALUES)
@@ -549,7 +549,7 @@ ATTAR_API unsigned attar_room(const attar_context *c)
     return c->buckets <= 16 ? 16 : ATTAR_BUCKETS;
 }
 
-/* Return the numbers that a workspace of the context coder should have: 13,090 or 25,410, and one for each column. */
+/* Return the numbers that a workspace of the context coder should have: 12,138 or 23,562, and one for each column. */
 ATTAR_API size_t attar_context_work(const attar_context *c)
 {
     return ATTAR_COUNTS * attar_record(attar_room(c)) + c->row;
@@ -658,10 +658,8 @@ ATTAR_INLINE void attar_look(const attar_context *c, attar_sight *sight, uint16_
     sight->negative = value < 0;
     expected = attar_size(value) << 6;
     level = attar_length(size >> (c->shift + 1));
-    level = level < ATTAR_MEANS / 4 ? level : ATTAR_MEANS / 4 - 1;
     ratio = (unsigned)(2 * expected >= size + 16) + (expected >= size + 16) + (2 * expected >= 3 * size + 16);
     coarse = level < 2 ? 0 : (level - 2) / 2;
-    coarse = coarse < 8 ? coarse : 7;
     place = 8 * sight->position + coarse;
     if (c->period == 1) {
         x = (sight->negative ? -sight->left : sight->left) + (256 << c->shift);

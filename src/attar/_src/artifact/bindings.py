@@ -30,7 +30,8 @@ class Bound(NamedTuple):
 
 def parts_of(binding: Binding) -> tuple[Part, ...]:
     """Return the parts of a binding; without any, the whole tensor named like the initializer."""
-    return binding.parts or (Part(tensor=binding.to),)
+    # Not validated again: a file has hundreds, each asked for several times.
+    return binding.parts or (Part.model_construct(tensor=binding.to),)
 
 
 def whole(binding: Binding) -> Whole | None:
