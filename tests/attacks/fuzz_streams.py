@@ -37,7 +37,8 @@ NAMES = ("raw", "rans", "huffman")
 WORK = 32768
 NO_ROOM = 1
 BATCH = 2000
-FLAGS = ("-std=c99", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all")
+WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-pedantic", "-Werror")
+FLAGS = ("-std=c99", "-O1", "-g", *WARNINGS, "-fno-sanitize-recover=all")
 SANITIZERS = ("-fsanitize=address,undefined",)
 
 

@@ -1,9 +1,10 @@
 /* attar.h: decodes the codes of an .attar file. The format is docs/format.md; sections below are sections of that page.
  *
  * C99 in one header: no allocation, nothing of the C library but memcpy and memset, no access that depends on alignment
- * or byte order, no undefined behaviour; for processors of 32 bits or more. It reads hostile bytes: what the page says a
- * decoder MUST refuse gives a status other than ATTAR_OK, and nothing beyond the given bytes is read, nothing beyond the
- * given buffers written. After a refusal the output has no meaning. Pointers are never null, even where a length is 0.
+ * or byte order, no undefined behaviour; for processors of 32 bits or more. It reads hostile bytes: what the page says
+ * a decoder MUST refuse gives a status other than ATTAR_OK, and nothing beyond the given bytes is read, nothing beyond
+ * the given buffers written. After a refusal the output has no meaning. Pointers must not be null, even where a length
+ * is 0.
  *
  *     static uint16_t work[ATTAR_WORK];  // 64 KiB; most tables take less, see attar_open_table
  *     static attar_table table;          // 2 KiB; opening it takes 6 KiB of stack
@@ -255,7 +256,7 @@ ATTAR_API unsigned attar_width(unsigned alphabet)
 }
 
 /* Read a table of `length` bytes for an alphabet of 1 to 256 symbols. `work` has room for `room` numbers and must stay
- * as long as the table is used. rANS takes 2^(k-1) of them, 2^k with rare symbols; Huffman 2^(longest code); raw none. */
+ * as long as the table is used. rANS takes 2^(k-1) of them, 2^k with rare symbols; Huffman 2^(longest code); raw 0. */
 ATTAR_API attar_status attar_open_table(attar_table *table, attar_coder coder, const uint8_t *bytes, size_t length,
                                         unsigned alphabet, uint16_t *work, size_t room)
 {
@@ -338,7 +339,7 @@ ATTAR_API uint8_t attar_pop(const attar_step *step, unsigned k, uint32_t *state)
 }
 
 /* One step of a lane: pop a symbol off `x`, then take a word if the state is below 2^16. The word is moved in by
- * arithmetic, since a branch would be mispredicted every other time: `low` is all ones if the state is below, else 0. */
+ * arithmetic, since a branch would be mispredicted every other time: `low` is all ones if the state is below, or 0. */
 #define ATTAR_POP_LANE(lane)                                                                                           \
     do {                                                                                                               \
         uint32_t slot = x##lane & mask;                                                                                \
