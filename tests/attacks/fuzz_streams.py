@@ -38,7 +38,8 @@ NAMES = ("raw", "rans", "huffman", "context")
 WORK = 23562 + 65535  # what a table of the context coder may need
 NO_ROOM = 1
 BATCH = 2000
-FLAGS = ("-std=c99", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all")
+WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-pedantic", "-Werror")
+FLAGS = ("-std=c99", "-O1", "-g", *WARNINGS, "-fno-sanitize-recover=all")
 SANITIZERS = ("-fsanitize=address,undefined",)
 
 

@@ -1,9 +1,10 @@
 /* attar.h: decodes the codes of an .attar file. The format is docs/format.md; sections below are sections of that page.
  *
  * C99 in one header: no allocation, nothing of the C library but memcpy and memset, no access that depends on alignment
- * or byte order, no undefined behaviour; for processors of 32 bits or more. It reads hostile bytes: what the page says a
- * decoder MUST refuse gives a status other than ATTAR_OK, and nothing beyond the given bytes is read, nothing beyond the
- * given buffers written. After a refusal the output has no meaning. Pointers are never null, even where a length is 0.
+ * or byte order, no undefined behaviour; for processors of 32 bits or more. It reads hostile bytes: what the page says
+ * a decoder MUST refuse gives a status other than ATTAR_OK, and nothing beyond the given bytes is read, nothing beyond
+ * the given buffers written. After a refusal the output has no meaning. Pointers must not be null, even where a length
+ * is 0.
  *
  *     static uint16_t work[ATTAR_WORK];  // 64 KiB; most tables take less, see attar_open_table
  *     static attar_table table;          // 2 KiB; opening it takes 6 KiB of stack
@@ -326,7 +327,7 @@ ATTAR_API uint8_t attar_pop(const attar_step *step, unsigned k, uint32_t *state)
 }
 
 /* One step of a lane: pop a symbol off `x`, then take a word if the state is below 2^16. The word is moved in by
- * arithmetic, since a branch would be mispredicted every other time: `low` is all ones if the state is below, else 0. */
+ * arithmetic, since a branch would be mispredicted every other time: `low` is all ones if the state is below, or 0. */
 #define ATTAR_POP_LANE(lane)                                                                                           \
     do {                                                                                                               \
         uint32_t slot = x##lane & mask;                                                                                \

@@ -59,7 +59,7 @@ def encode_rans(first: Symbols, rare: Symbols, entries: NDArray[np.uint32], k: i
 
 
 def encode_huffman(symbols: Symbols, codes: NDArray[np.uint32]) -> bytes:
-    """Return the codes of ``symbols``, shape ``(n,)``; ``codes (256,)`` are ``length << 16 | code``."""
+    """Return the codes of ``symbols (n,)``; ``codes (256,)`` are ``length << 16 | code``, the first bit lowest."""
     return (_native.encode_huffman if NATIVE else fallback.pack_huffman)(symbols, codes)
 
 
