@@ -1,6 +1,7 @@
 """Attacks on tensors: their records, their streams, their coding tables."""
 
 import contextlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from attar._src.artifact.limits import Limits
 from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import ArtifactError
-from attar._src.core.scheme import PerBlock, PerTensor, Scheme
+from attar._src.core.float16 import round_up
+from attar._src.core.scheme import PerBlock, PerBucket, PerTensor, Scheme
 from attar._src.core.tensors import Dense, Quantized, Sparse
 
 CONV, BIAS, DOWN, UP = 0, 1, 7, 6  # places in the lists of tensors of the samples
@@ -317,3 +319,72 @@ def test_blocks_in_a_file_that_says_it_is_of_version_1_1(refused):
     parts = blocks([2, 1, 3])
     parts.header["minor"] = 1
     refused(parts.seal(), "manifest: a scale for each block needs format 1.2; the header says 1.1")
+
+
+@pytest.fixture
+def coded():
+    """The parts of a file whose last tensor has coded scales."""
+    rng = np.random.default_rng(3)
+    scale = round_up((2.0 ** rng.uniform(-2, 0, 64)).astype(np.float32))
+    contents = conv_net()
+    extra = replace(quantized(rng, (64, 3)), scale=scale)
+    return take_apart(pack(replace(contents, tensors={**contents.tensors, "extra": extra}), coder="raw"))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"base": -1}, "bits -1.. times|bits -1"),
+        ({"base": 2**31 - 1}, "not of positive numbers"),
+        ({"base": 2**31}, "base"),
+        ({"base": 0}, "a scale is not finite and positive|below"),
+        ({"levels": 0}, "levels"),
+        ({"levels": 2**31 + 1}, "levels"),
+        ({"levels": 2**31}, "not of positive numbers"),
+        ({"levels": 3}, "bytes"),
+        ({"levels": 300}, "bytes; 64 numbers of 300 levels take"),
+        ({"coder": "rans"}, "names table None of"),
+        ({"coder": "zip"}, "coder"),
+        ({"table": 0}, "must not name a table"),
+        ({"levels": 300, "coder": "rans"}, "only the coder raw"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_coded_scales(coded, refused, change, match):
+    scale = coded.manifest["tensors"][-1]["value"]["scale"]
+    scale["integers"] |= change
+    if "base" in change and change["base"] == 0:
+        scale["shift"] = 0
+    refused(coded.seal(), match)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("shift", 31), ("shift", 32), ("shift", -1), ("dtype", "f16"), ("length", 0)]
+)
+def test_the_record_of_coded_scales(coded, refused, field, value):
+    coded.manifest["tensors"][-1]["value"]["scale"][field] = value
+    refused(coded.seal(), "shift|not of positive numbers|bytes|should start at")
+
+
+def test_a_shift_of_scales_that_are_not_coded(conv, refused):
+    conv.manifest["tensors"][CONV]["value"]["scale"]["shift"] = 3
+    refused(conv.seal(), "is not coded and must not have a shift")
+
+
+def test_coded_scales_in_an_older_file(conv, refused):
+    conv.manifest["tensors"][CONV]["value"]["scale"] |= {
+        "integers": {"levels": 1, "base": 8192},
+        "shift": 17,
+        "length": 0,
+    }
+    refused(conv.seal(describe=False), "a coded scale needs format 1.4; the header says 1.0")
+
+
+def test_coded_scales_count_as_elements():
+    """A stream of equal scales takes no bytes, so that a small file could ask for any number of them."""
+    tensor = Quantized(
+        np.zeros(2**25, np.int8), np.ones(2**25, np.float32), Scheme(bits=2, granularity=PerBucket(size=1))
+    )
+    contents = conv_net()
+    with pytest.raises(ArtifactError, match="elements_per_byte"):
+        pack(replace(contents, tensors={**contents.tensors, "extra": tensor}))

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar._src.artifact.manifest import CodeStream, TableRecord
-from attar._src.artifact.streams import CodeArray, raw_bytes
+from attar._src.artifact.streams import CodeArray
 from attar._src.coding.base import Coder, Symbols
+from attar._src.coding.integers import packed_bytes
 from attar._src.coding.registry import CODERS
 from attar._src.coding.sharing import share_tables
 
@@ -35,7 +36,7 @@ def pack_codes(codes: Sequence[CodeArray], coder: Coder) -> Packed:
     streams: list[tuple[CodeStream, bytes]] = []
     for item, table in zip(codes, _choose(codes, coder), strict=True):
         payload = None if table is None else coder.encode(item.symbols, table, item.alphabet)
-        if table is None or payload is None or len(payload) >= raw_bytes(item.symbols.size, item.alphabet):
+        if table is None or payload is None or len(payload) >= packed_bytes(item.symbols.size, item.alphabet):
             index, name = None, _RAW
             payload = CODERS[_RAW].encode(item.symbols, b"", item.alphabet) if item.symbols.size else b""
         else:
@@ -59,7 +60,7 @@ def symbol_histogram(symbols: Symbols, alphabet: int) -> NDArray[np.int64]:
 def _choose(codes: Sequence[CodeArray], coder: Coder) -> list[bytes | None]:
     """Return the table of each stream, None for raw."""
     histograms = [symbol_histogram(item.symbols, item.alphabet) for item in codes]
-    raw = [8 * raw_bytes(item.symbols.size, item.alphabet) for item in codes]
+    raw = [8 * packed_bytes(item.symbols.size, item.alphabet) for item in codes]
     left = [] if coder.name == _RAW else [index for index, bits in enumerate(raw) if bits]
     for _ in range(2):  # the second pass leaves out streams that turned out to be smaller raw
         tables, assignment = share_tables(coder, [histograms[index] for index in left])

@@ -68,6 +68,10 @@ class Artifact:
         for record in self.manifest.tensors:
             with naming_section(f"tensor {record.name}"):
                 streams.check_value(record.value, record.shape, self._tables)
+        with naming_section("manifest"):
+            # They are elements too: a stream of equal ones takes no bytes.
+            every = [(record.value, record.shape) for record in self.manifest.tensors]
+            self._demand_elements(guards.elements(shape) + streams.coded_scales(value, shape) for value, shape in every)
         self._graphs = {record.name: record for record in self.manifest.graphs}
         _check_graph_sections(self.manifest)
         self._bound = {record.name: self._describe_bindings(record) for record in self.manifest.graphs}
@@ -232,7 +236,7 @@ def _sources(binding: Binding) -> set[str]:
 
 
 #: Minor version -> what it added.
-_SINCE = {1: "the dtype of a scale", 2: "a scale for each block", 3: "a dynamic node"}
+_SINCE = {1: "the dtype of a scale", 2: "a scale for each block", 3: "a dynamic node", 4: "a coded scale"}
 
 
 def _manifest(text: bytes, minor: int, limits: Limits) -> Manifest:

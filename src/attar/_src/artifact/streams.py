@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from attar._src.artifact.manifest import (
     CodebookValue,
     CodeStream,
     DenseValue,
+    Integers,
     QuantizedValue,
     ScaleStream,
     SparseValue,
@@ -22,11 +24,18 @@ from attar._src.artifact.manifest import (
     TensorValue,
 )
 from attar._src.coding.base import Symbols
+from attar._src.coding.integers import packed_bytes, unpack_integers
 from attar._src.coding.registry import CODERS
 from attar._src.core.errors import ArtifactError
 from attar._src.core.float16 import from_half, to_half
 from attar._src.core.scheme import Shape
 from attar._src.core.tensors import DTYPES, Codebook, CompressedTensor, Dense, Quantized, Sparse
+
+MOST_SYMBOLS = 256  # of a coder
+_CODED_RECORD = 12  # about the bytes that the record of coded scales takes in the deflated manifest
+_BITS = {4: "<u4", 2: "<u2"}
+#: Type of scales -> the bits of infinity, the least that no finite positive number has.
+_INFINITY = {"f32": 0x7F800000, "f16": 0x7C00, "bf16": 0x7F80}
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +47,33 @@ class CodeArray:
 
 
 @dataclass(frozen=True, eq=False)
+class CodedScales:
+    """Scales ``(n,)`` as whole numbers: their bits, as stored in ``dtype``, are ``base + code`` followed by ``shift``
+    zeros, and every code is below ``levels``."""
+
+    codes: NDArray[np.uint32]
+    dtype: str
+    base: int
+    levels: int
+    shift: int
+
+    @cached_property
+    def symbols(self) -> CodeArray | None:
+        """The codes as symbols of a coder; None if there are too many levels."""
+        return CodeArray(self.codes.astype(np.uint8), self.levels) if self.levels <= MOST_SYMBOLS else None
+
+    def record(self, stream: Stream | CodeStream) -> ScaleStream:
+        """Return the record of these values from that of their symbols or packed bytes."""
+        how = {"coder": stream.coder, "table": stream.table} if isinstance(stream, CodeStream) else {}
+        integers = Integers.model_validate({"base": self.base, "levels": self.levels, **how})
+        fields = {"length": stream.length, "dtype": self.dtype, "shift": self.shift, "integers": integers}
+        return ScaleStream.model_validate(fields)
+
+
+Piece = bytes | CodeArray | CodedScales
+
+
+@dataclass(frozen=True, eq=False)
 class Table:
     """A coding table of a file: record and bytes."""
 
@@ -45,10 +81,15 @@ class Table:
     data: bytes
 
 
-def split(tensor: CompressedTensor) -> list[bytes | CodeArray]:
+def symbols_of(piece: Piece) -> CodeArray | None:
+    """Return what a coder encodes of a piece; None if it is stored as bytes."""
+    return piece.symbols if isinstance(piece, CodedScales) else piece if isinstance(piece, CodeArray) else None
+
+
+def split(tensor: CompressedTensor, *, coded: bool = False) -> list[Piece]:
     """Return the contents of a tensor's streams in file order: bytes for values, symbols for codes.
 
-    Codes -7 to 7 of a 4-bit grid become symbols 0 to 14.
+    Codes -7 to 7 of a 4-bit grid become symbols 0 to 14. ``coded`` is whether scales may be coded, as since format 1.4.
     """
     if isinstance(tensor, Dense):
         return [np.ascontiguousarray(tensor.data).tobytes()]
@@ -56,12 +97,40 @@ def split(tensor: CompressedTensor) -> list[bytes | CodeArray]:
         lowest = tensor.scheme.qmin % 256
         symbols = np.ascontiguousarray(tensor.codes).reshape(-1).view(np.uint8) - np.uint8(lowest)  # modulo 256
         zero_point = [] if tensor.zero_point is None else [tensor.zero_point.tobytes()]
-        return [_floats(tensor.scale, tensor.scale_dtype), *zero_point, CodeArray(symbols, tensor.scheme.levels)]
+        scale = _scales(tensor.scale, tensor.scale_dtype, coded)
+        return [scale, *zero_point, CodeArray(symbols, tensor.scheme.levels)]
     if isinstance(tensor, Codebook):
         codes = CodeArray(np.ascontiguousarray(tensor.codes).reshape(-1), tensor.points.size)
-        affine = [_floats(values, tensor.scale_dtype) for values in (tensor.scale, tensor.offset)]
+        affine = [_scales(values, tensor.scale_dtype, coded) for values in (tensor.scale, tensor.offset)]
         return [_floats(tensor.points), *affine, codes]
-    return [CodeArray(np.ascontiguousarray(tensor.mask).reshape(-1).view(np.uint8), 2), *split(tensor.values)]
+    mask = CodeArray(np.ascontiguousarray(tensor.mask).reshape(-1).view(np.uint8), 2)
+    return [mask, *split(tensor.values, coded=coded)]
+
+
+def _scales(values: NDArray[np.float32], dtype: str, coded: bool) -> bytes | CodedScales:
+    """Return scales as bytes, or coded if that is smaller."""
+    plain = _floats(values, dtype)
+    found = code_scales(values, dtype) if coded and values.size else None
+    if found is None or packed_bytes(values.size, found.levels) + _CODED_RECORD >= len(plain):
+        return plain
+    return found
+
+
+def code_scales(values: NDArray[np.float32], dtype: str) -> CodedScales | None:
+    """Return scales ``(n,)``, exact in ``dtype``, as whole numbers, None if one is negative.
+
+    The lowest bits that are zero in all of them are left out: those of 2^-7 times 1.0 to 1.984 in steps of 1/64 are 64
+    levels, with a shift of 17 in float32.
+    """
+    stored = values.astype("<f4") if dtype == "f32" else to_half(values, dtype)
+    bits = stored.view(_BITS[stored.itemsize]).astype(np.uint32)
+    if np.signbit(values).any():
+        return None
+    used = int(np.bitwise_or.reduce(bits))
+    shift = (used & -used).bit_length() - 1 if used else 0
+    codes = bits >> np.uint32(shift)
+    base = int(codes.min())
+    return CodedScales(codes - np.uint32(base), dtype, base, int(codes.max()) - base + 1, shift)
 
 
 def record_streams(tensor: CompressedTensor, records: Iterator[Any]) -> TensorValue:
@@ -69,7 +138,10 @@ def record_streams(tensor: CompressedTensor, records: Iterator[Any]) -> TensorVa
 
     def scales(dtype: str) -> ScaleStream:
         typed = {} if dtype == "f32" else {"dtype": dtype}  # an explicit type needs version 1.1
-        return ScaleStream.model_validate({"length": next(records).length, **typed})
+        record = next(records)
+        if isinstance(record, ScaleStream):
+            return record
+        return ScaleStream.model_validate({"length": record.length, **typed})
 
     if isinstance(tensor, Dense):
         return DenseValue.model_validate({"dtype": tensor.dtype, "data": next(records)})
@@ -94,6 +166,15 @@ def record_streams(tensor: CompressedTensor, records: Iterator[Any]) -> TensorVa
     return SparseValue.model_validate({"mask": next(records), "values": record_streams(tensor.values, records)})
 
 
+def coded_scales(value: TensorValue, shape: Shape) -> int:
+    """Return the number of coded scales and offsets of a checked value, at most; they may take no bytes."""
+    coded = sum(isinstance(each, ScaleStream) and each.integers is not None for each in value.streams())
+    if not coded or isinstance(value, DenseValue):
+        return 0
+    # The number of values of a sparse tensor is known only after decoding its mask.
+    return coded * (math.prod(shape) if isinstance(value, SparseValue) else value.granularity.count(shape))
+
+
 def check_value(value: TensorValue, shape: Shape, tables: Sequence[Table]) -> None:
     """Check stream lengths and coding tables without decoding anything."""
     elements = math.prod(shape)
@@ -106,7 +187,7 @@ def check_value(value: TensorValue, shape: Shape, tables: Sequence[Table]) -> No
         _check_plain("data", value.data, elements, DTYPES[value.dtype].itemsize)
         return
     count = value.granularity.count(shape)
-    _check_plain("scale", value.scale, count, DTYPES[value.scale.dtype].itemsize)
+    _check_scales("scale", value.scale, count, tables)
     if isinstance(value, QuantizedValue):
         if value.symmetric != (value.zero_point is None):
             raise ArtifactError("zero points belong to asymmetric grids and only to them")
@@ -116,7 +197,7 @@ def check_value(value: TensorValue, shape: Shape, tables: Sequence[Table]) -> No
         scale, offset = value.scale.dtype, value.offset.dtype
         if offset != scale:
             raise ArtifactError(f"scale is {scale} and offset {offset}; they must have one type")
-        _check_plain("offset", value.offset, count, DTYPES[offset].itemsize)
+        _check_scales("offset", value.offset, count, tables)
     _check_codes("codes", value.codes, elements, _alphabet(value), tables)
 
 
@@ -134,10 +215,35 @@ def _check_plain(name: str, stream: Stream, count: int, itemsize: int) -> None:
         raise ArtifactError(f"{name} has {stream.length} bytes; {count} elements of {itemsize} were expected")
 
 
+def _check_scales(name: str, stream: ScaleStream, count: int, tables: Sequence[Table]) -> None:
+    """Check the length of scales, coded or not, and that coded ones are the bits of positive numbers."""
+    integers, shift = stream.integers, stream.shift
+    if integers is None:
+        if shift:
+            raise ArtifactError(f"{name} is not coded and must not have a shift, but has {shift}")
+        _check_plain(name, stream, count, DTYPES[stream.dtype].itemsize)
+        return
+    largest = integers.base + integers.levels - 1
+    if integers.base < 0 or largest << shift >= _INFINITY[stream.dtype]:
+        bits = f"{integers.base}..{largest} times 2^{shift}"
+        raise ArtifactError(f"{name} has the bits {bits}, which are not of positive numbers of {stream.dtype}")
+    _check_integers(name, stream.length, integers, count, tables)
+
+
+def _check_integers(name: str, length: int, integers: Integers, count: int, tables: Sequence[Table]) -> None:
+    if integers.levels <= MOST_SYMBOLS:
+        stream = CodeStream(length=length, coder=integers.coder, table=integers.table)
+        _check_codes(name, stream, count, integers.levels, tables)
+    elif (integers.coder, integers.table) != ("raw", None):
+        raise ArtifactError(f"{name} has {integers.levels} levels, which only the coder raw can have, without a table")
+    elif length != (size := packed_bytes(count, integers.levels)):
+        raise ArtifactError(f"{name} has {length} bytes; {count} numbers of {integers.levels} levels take {size}")
+
+
 def _check_codes(name: str, stream: CodeStream, count: int, alphabet: int, tables: Sequence[Table]) -> None:
     if count == 0 and stream.length:
         raise ArtifactError(f"{name} has {stream.length} bytes for no elements")
-    if stream.coder == "raw" and stream.length != (size := raw_bytes(count, alphabet)):
+    if stream.coder == "raw" and stream.length != (size := packed_bytes(count, alphabet)):
         symbols = f"{count} symbols of an alphabet of {alphabet}"
         raise ArtifactError(f"{name} has {stream.length} bytes; {symbols} take {size}")
     _check_table(name, stream, alphabet, tables)
@@ -156,11 +262,6 @@ def _check_table(name: str, stream: CodeStream, alphabet: int, tables: Sequence[
             f"{name} takes a table of {stream.coder} for {alphabet} symbols; table {stream.table} is of "
             f"{table.coder} for {table.alphabet}"
         )
-
-
-def raw_bytes(count: int, alphabet: int) -> int:
-    """Return the size in bytes of ``count`` raw symbols: 100 of alphabet 15 take 4 bits each, 50 bytes."""
-    return -(-count * (alphabet - 1).bit_length() // 8)
 
 
 def _floats(values: NDArray[np.float32], dtype: str = "f32") -> bytes:
@@ -191,12 +292,13 @@ class TensorDecoder:
             return Dense(data.reshape(shape), value.dtype)
         if isinstance(value, QuantizedValue):
             scheme = value.scheme
-            scale = self._floats(value.scale)
+            scale = self._floats(value.scale, value.granularity.count(shape))
             zero_point = None if value.zero_point is None else self._array(value.zero_point, "u8")
             symbols = self._codes(value.codes, elements, scheme.levels)
             codes: NDArray[Any] = (symbols + np.uint8(scheme.qmin % 256)).view(scheme.code_dtype)  # modulo 256
             return Quantized(codes.reshape(shape), scale, scheme, zero_point, value.scale.dtype)
-        points, scale, offset = (self._floats(stream) for stream in (value.points, value.scale, value.offset))
+        points = self._floats(value.points)
+        scale, offset = (self._floats(stream, value.granularity.count(shape)) for stream in (value.scale, value.offset))
         codes = self._codes(value.codes, elements, points.size).reshape(shape)
         return Codebook(codes, points, scale, offset, value.granularity, value.scale.dtype)
 
@@ -207,9 +309,20 @@ class TensorDecoder:
     def _array(self, stream: Stream, dtype: str) -> NDArray[Any]:
         return np.frombuffer(self._take(stream), DTYPES[dtype]).copy()
 
-    def _floats(self, stream: Stream) -> NDArray[np.float32]:
+    def _floats(self, stream: Stream, count: int = 0) -> NDArray[np.float32]:
         dtype = stream.dtype if isinstance(stream, ScaleStream) else "f32"
+        if isinstance(stream, ScaleStream) and stream.integers is not None:
+            bits = self._integers(stream, stream.integers, count) << np.uint32(stream.shift)
+            return from_half(bits.astype(_BITS[DTYPES[dtype].itemsize]).view(DTYPES[dtype]), dtype)
         return from_half(np.frombuffer(self._take(stream), DTYPES[dtype]), dtype)
+
+    def _integers(self, stream: Stream, integers: Integers, count: int) -> NDArray[np.uint32]:
+        """Return ``base + code``, modulo 2^32."""
+        base = np.uint32(integers.base % 2**32)
+        if integers.levels > MOST_SYMBOLS:
+            return base + unpack_integers(self._take(stream), count, integers.levels)
+        codes = CodeStream(length=stream.length, coder=integers.coder, table=integers.table)
+        return base + self._codes(codes, count, integers.levels).astype(np.uint32)
 
     def _codes(self, stream: CodeStream, count: int, alphabet: int) -> Symbols:
         data = self._take(stream)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,7 @@ from attar._src.artifact.files import demand_replaceable, open_part
 from attar._src.artifact.graph.strip import strip
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import (
+    CodeStream,
     GraphRecord,
     Manifest,
     SectionRecord,
@@ -27,7 +29,8 @@ from attar._src.artifact.manifest import (
 )
 from attar._src.artifact.packing import Packed, pack_codes
 from attar._src.artifact.reader import open_artifact
-from attar._src.artifact.streams import CodeArray, record_streams, split
+from attar._src.artifact.streams import CodeArray, CodedScales, Piece, record_streams, split, symbols_of
+from attar._src.coding.integers import pack_integers
 from attar._src.coding.registry import CODERS
 from attar._src.core.errors import UnknownName
 from attar._src.core.spec import build_spec
@@ -54,9 +57,9 @@ def pack(contents: Contents, *, coder: str = "rans", limits: Limits | None = Non
         # The registry also resolves a user's file.py:name, which other readers could not decode.
         raise UnknownName("coder", coder, CODERS)
     sections = _Sections()
-    pieces = {name: split(tensor) for name, tensor in contents.tensors.items()}
-    codes = [piece for split_tensor in pieces.values() for piece in split_tensor if isinstance(piece, CodeArray)]
-    packed = pack_codes(codes, CODERS[coder])
+    pieces = {name: split(tensor, coded=compact) for name, tensor in contents.tensors.items()}
+    codes = (symbols_of(piece) for split_tensor in pieces.values() for piece in split_tensor)
+    packed = pack_codes([each for each in codes if each is not None], CODERS[coder])
     if packed.tables:
         sections.add("tables", b"".join(data for _, data in packed.tables))
     fields = vars(contents) | {
@@ -110,7 +113,7 @@ class _Sections:
 
 def _tensors(
     contents: Contents,
-    pieces: dict[str, list[bytes | CodeArray]],
+    pieces: dict[str, list[Piece]],
     packed: Packed,
     sections: _Sections,
     compact: bool,
@@ -124,10 +127,7 @@ def _tensors(
         if size >= _SECTION and not compact:
             sections.add("tensors", b"".join(pool))
             pool, size = [], 0
-        streams = [
-            next(coded) if isinstance(piece, CodeArray) else (Stream(length=len(piece)), piece)
-            for piece in pieces[name]
-        ]
+        streams = [_stream(piece, coded) for piece in pieces[name]]
         pool += (data for _, data in streams)
         size += sum(len(data) for _, data in streams)
         value = record_streams(tensor, iter([record for record, _ in streams]))
@@ -136,6 +136,18 @@ def _tensors(
     if records:
         sections.add("tensors", b"".join(pool))
     return tuple(records)
+
+
+def _stream(piece: Piece, coded: Iterator[tuple[CodeStream, bytes]]) -> tuple[Stream | CodeStream, bytes]:
+    """Return the record and the bytes of one stream; ``coded`` are those of symbols, in order."""
+    record: Stream | CodeStream
+    if symbols_of(piece) is not None:
+        record, data = next(coded)
+    else:
+        assert not isinstance(piece, CodeArray)
+        data = pack_integers(piece.codes, piece.levels) if isinstance(piece, CodedScales) else piece
+        record = Stream(length=len(data))
+    return (piece.record(record) if isinstance(piece, CodedScales) else record), data
 
 
 def _graph(item: GraphContents, sections: _Sections, compact: bool) -> GraphRecord:
