@@ -29,8 +29,9 @@ def inspect_artifact(artifact: Artifact) -> dict[str, Any]:
     """Return the contents of a file and their sizes in bytes, JSON values only.
 
     ``weights_bytes`` (sections of tensors and tables), ``graph_bytes`` and ``overhead_bytes`` (header, manifest,
-    padding, footer) add up to ``file_bytes``. ``bits_per_weight`` is ``8 (file_bytes - graph_bytes) / parameters``, or
-    None without parameters. Every tensor is decoded and every graph validated.
+    padding, footer) add up to ``file_bytes``, and so do ``parts``, which tell codes, scales and floats apart.
+    ``bits_per_weight`` is ``8 (file_bytes - graph_bytes) / parameters``, or None without parameters. Every tensor is
+    decoded and every graph validated.
     """
     manifest = artifact.manifest
     lengths = [section.length for section in manifest.sections]
@@ -38,6 +39,12 @@ def inspect_artifact(artifact: Artifact) -> dict[str, Any]:
     weights = sum(lengths) - graphs
     overhead = artifact.file_bytes - sum(lengths)
     parameters = manifest.parameters
+    rest = {
+        "header": HEADER.size,
+        "manifest": artifact.manifest_bytes,
+        "footer": FOOTER.size,
+        "padding": overhead - HEADER.size - artifact.manifest_bytes - FOOTER.size,
+    }
     return {
         "format": artifact.version,
         "sha256": artifact.sha256,
@@ -45,12 +52,8 @@ def inspect_artifact(artifact: Artifact) -> dict[str, Any]:
         "weights_bytes": weights,
         "graph_bytes": graphs,
         "overhead_bytes": overhead,
-        "overhead": {
-            "header": HEADER.size,
-            "manifest": artifact.manifest_bytes,
-            "footer": FOOTER.size,
-            "padding": overhead - HEADER.size - artifact.manifest_bytes - FOOTER.size,
-        },
+        "overhead": rest,
+        "parts": {**_parts(artifact), "graph": graphs, **rest},
         "parameters": parameters,
         "bits_per_weight": (artifact.file_bytes - graphs) * 8 / parameters if parameters else None,
         "tensors": [_tensor(artifact, record) for record in manifest.tensors],
@@ -66,6 +69,21 @@ def inspect_artifact(artifact: Artifact) -> dict[str, Any]:
             include={"folds", "preprocessing", "task", "class_names", "metric", "recipe", "versions", "licence"},
         ),
     }
+
+
+def _parts(artifact: Artifact) -> dict[str, int]:
+    """Return the bytes of codes and masks, of scales with offsets and zero points, of floats, and of coding tables."""
+    parts = {"codes": 0, "scales": 0, "floats": 0, "tables": sum(each.length for each in artifact.manifest.tables)}
+    for record in artifact.manifest.tensors:
+        value = record.value
+        for stream in value.streams():
+            inner = value.values if isinstance(value, SparseValue) else value
+            if isinstance(stream, CodeStream):
+                parts["codes"] += stream.length
+            else:
+                dense = isinstance(inner, DenseValue) or stream is getattr(inner, "points", None)
+                parts["floats" if dense else "scales"] += stream.length
+    return parts
 
 
 def _tensor(artifact: Artifact, record: TensorRecord) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from attar._src.artifact import bindings, jsontext, layout, streams
-from attar._src.artifact.compact import expand
-from attar._src.artifact.deflating import inflate
+from attar._src.artifact.compact.deflating import inflate
+from attar._src.artifact.compact.shrink import expand
 from attar._src.artifact.graph import guards, values
 from attar._src.artifact.graph.check import CheckedGraph, check_graph
 from attar._src.artifact.limits import Limits

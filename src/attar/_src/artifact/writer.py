@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 
 from attar._src.artifact import jsontext, layout
-from attar._src.artifact.compact import shrink
+from attar._src.artifact.compact.deflating import deflate
+from attar._src.artifact.compact.shrink import shrink
 from attar._src.artifact.contents import Contents, GraphContents
-from attar._src.artifact.deflating import deflate
 from attar._src.artifact.files import demand_replaceable, open_part
 from attar._src.artifact.graph.strip import strip
 from attar._src.artifact.limits import Limits

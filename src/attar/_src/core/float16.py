@@ -14,6 +14,8 @@ ScaleType = Literal["f32", "f16", "bf16"]
 HALF_TYPES = ("f16", "bf16")
 #: Binary digits behind the point of scales that Attar chooses itself: at most 1.6 % above the least that clips nothing.
 SHORT_BITS = 6
+#: Those of scales whose codes are chosen already.
+SCALE_BITS = 8
 
 
 def to_half(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:

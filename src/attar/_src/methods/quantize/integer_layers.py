@@ -111,6 +111,13 @@ def fit_integer_layers(model: CompressedModel) -> CompressedModel:
     return replace(model, tensors=tensors, graphs=graphs, widened=widened)
 
 
+def integer_biases(model: CompressedModel) -> frozenset[str]:
+    """Return the names of the biases that integer layers add in whole steps."""
+    stored = model.stored()
+    uses = (use for graph in model.graphs.values() for use in _uses(graph, stored))
+    return frozenset(use.bias for use in uses if use.bias is not None)
+
+
 def used_scales(tensor: Quantized) -> NDArray[np.float32]:
     """Return the scales, with those of all-zero codes (a switched-off channel) replaced by the largest of the others.
 

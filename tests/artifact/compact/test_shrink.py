@@ -9,7 +9,7 @@ import pytest
 from tests.attacks.fuzz import every_kind
 from tests.samples import conv_net, dynamic_lstm, dynamic_transformer, lstm, relu, transformer
 
-from attar._src.artifact.compact import expand, shrink
+from attar._src.artifact.compact.shrink import expand, shrink
 from attar._src.artifact.manifest import canonical
 from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.writer import pack
