@@ -1,20 +1,17 @@
 """A file written again: the same numbers, or numbers of fewer digits."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from tests.attacks.fuzz import every_kind
 from tests.house.repository import ROOT
-from tests.samples import conv_net, dynamic_lstm, quantized, transformer
+from tests.samples import conv_net, dynamic_lstm, on_steps, transformer
 
-from attar._src.artifact.graph.integer_biases import bias_steps, from_steps, whole_steps
+from attar._src.artifact.graph.integer_biases import bias_steps
 from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.repack import contents_of, repack, shortened
 from attar._src.artifact.writer import pack
 from attar._src.core.float16 import round_nearest
-from attar._src.core.scheme import PerChannel
-from attar._src.core.tensors import Dense
+from attar._src.core.steps import from_steps, step_sizes, to_steps
 from attar._src.runtime.session import Session
 
 
@@ -39,29 +36,14 @@ def test_files_of_earlier_versions(path):
     ]
 
 
-def integers():
-    """The convolutional net with biases in whole steps."""
-    net = conv_net()
-    rng = np.random.default_rng(5)
-    weight = quantized(rng, net.tensors["conv.weight"].shape, bits=8, granularity=PerChannel())
-    zero = {name: Dense(np.zeros_like(net.tensors[name].data)) for name in ("conv.bias", "fc.bias")}
-    net = replace(net, tensors={**net.tensors, **zero, "conv.weight": weight})
-    steps = bias_steps(net.graphs, net.tensors)
-    assert steps
-    for name, each in steps.items():
-        sizes = each.sizes(net.tensors[each.weight].scale)
-        zero[name] = Dense(from_steps(rng.integers(-3000, 3000, zero[name].shape[0]), sizes))
-    return replace(net, tensors={**net.tensors, **zero})
-
-
 def test_biases_of_integer_layers_are_whole_steps_of_the_new_scales():
-    before, after = integers(), shortened(integers())
+    before, after = on_steps(), shortened(on_steps())
     weight = after.tensors["conv.weight"]
     np.testing.assert_array_equal(round_nearest(weight.scale, 8), weight.scale)
     assert (weight.scale != before.tensors["conv.weight"].scale).any()
     for name, each in bias_steps(after.graphs, after.tensors).items():
-        sizes = each.sizes(after.tensors[each.weight].scale)
-        numbers = whole_steps(after.tensors[name].data, sizes)
+        sizes = step_sizes(each.input_scale, after.tensors[each.weight].scale)
+        numbers = to_steps(after.tensors[name].data, sizes)
         np.testing.assert_array_equal(from_steps(numbers, sizes), after.tensors[name].data)
         assert (np.abs(after.tensors[name].data - before.tensors[name].data) <= 0.51 * sizes).all()
     sessions = [Session(pack(each)) for each in (before, after)]

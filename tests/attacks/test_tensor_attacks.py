@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tests.attacks.reseal import take_apart
 from tests.attacks.test_manifest_attacks import put
-from tests.samples import codebook, conv_net, narrowed, quantized, sparse
+from tests.samples import codebook, conv_net, narrowed, on_steps, quantized, sparse
 
 from attar._src.artifact.contents import Contents
 from attar._src.artifact.limits import Limits
@@ -377,7 +377,7 @@ def test_coded_scales_in_an_older_file(conv, refused):
         "shift": 17,
         "length": 0,
     }
-    refused(conv.seal(describe=False), "a coded scale needs format 1.4; the header says 1.0")
+    refused(conv.seal(describe=False), "a coded scale or a bias in steps needs format 1.4; the header says 1.0")
 
 
 def test_coded_scales_count_as_elements():
@@ -388,3 +388,68 @@ def test_coded_scales_count_as_elements():
     contents = conv_net()
     with pytest.raises(ArtifactError, match="elements_per_byte"):
         pack(replace(contents, tensors={**contents.tensors, "extra": tensor}))
+
+
+@pytest.fixture
+def stepped():
+    """The parts of a file whose biases are in steps, and the record of the first of them."""
+    parts = take_apart(pack(on_steps(), coder="raw"))
+    return parts, next(record for record in parts.manifest["tensors"] if record["value"]["kind"] == "steps")
+
+
+def test_biases_in_steps_come_back_exactly():
+    made = on_steps()
+    artifact = open_artifact(pack(made))
+    records = [record for record in artifact.manifest.tensors if record.value.kind == "steps"]
+    assert [record.name for record in records] == ["conv.bias"]
+    for record in records:
+        assert artifact.tensor(record.name).dtype == "f32"
+        assert artifact.tensor(record.name).data.tobytes() == made.tensors[record.name].data.tobytes()
+        assert record.value.data.length <= 2 * record.elements
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"weight": "nothing"}, "needs a weight on a symmetric grid"),
+        ({"weight": "conv.bias"}, "needs a weight on a symmetric grid"),
+        ({"weight": "extra"}, "needs a weight on a symmetric grid"),
+        ({"weight": ""}, "weight"),
+        ({"input_scale": 0.0}, "input_scale"),
+        ({"input_scale": 1e39}, "not finite"),
+        ({"input_scale": "1"}, "input_scale"),
+        ({"data": {"length": 3}}, "integers"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_the_record_of_a_bias_in_steps(stepped, refused, change, match):
+    parts, record = stepped
+    record["value"] |= change
+    refused(parts.seal(), match)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"base": 2**31 - 1}, "beyond 32 bits"),
+        ({"base": -(2**31) - 1}, "base"),
+        ({"levels": 2}, "bytes"),
+        ({"coder": "rans"}, "only the coder raw"),
+    ],
+)
+def test_the_numbers_of_a_bias_in_steps(stepped, refused, change, match):
+    parts, record = stepped
+    record["value"]["data"]["integers"] |= change
+    refused(parts.seal(), match)
+
+
+def test_a_bias_in_steps_is_a_vector(stepped, refused):
+    parts, record = stepped
+    record["shape"] = [*record["shape"], 1]
+    refused(parts.seal(), "a bias in steps is a vector")
+
+
+def test_a_bias_of_another_number_of_elements_than_its_weight_has_scales(stepped, refused):
+    parts, record = stepped
+    record["value"]["weight"] = "fc.weight"
+    refused(parts.seal(), "one scale or as many")

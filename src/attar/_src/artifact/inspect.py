@@ -15,6 +15,7 @@ from attar._src.artifact.manifest import (
     GraphRecord,
     QuantizedValue,
     SparseValue,
+    StepsValue,
     TensorRecord,
     TensorValue,
 )
@@ -22,6 +23,7 @@ from attar._src.artifact.packing import symbol_histogram
 from attar._src.artifact.reader import Artifact
 from attar._src.artifact.streams import CodeArray, split
 from attar._src.coding.entropy import entropy_bits
+from attar._src.coding.integers import bit_width
 from attar._src.core.tensors import DTYPES
 
 
@@ -81,7 +83,7 @@ def _parts(artifact: Artifact) -> dict[str, int]:
             if isinstance(stream, CodeStream):
                 parts["codes"] += stream.length
             else:
-                dense = isinstance(inner, DenseValue) or stream is getattr(inner, "points", None)
+                dense = isinstance(inner, DenseValue | StepsValue) or stream is getattr(inner, "points", None)
                 parts["floats" if dense else "scales"] += stream.length
     return parts
 
@@ -111,6 +113,8 @@ def _bits(value: TensorValue) -> int:
         return _bits(value.values)
     if isinstance(value, DenseValue):
         return 8 * DTYPES[value.dtype].itemsize
+    if isinstance(value, StepsValue):
+        return bit_width(value.data.integers.levels)
     return value.bits if isinstance(value, QuantizedValue) else (value.points.length // 4 - 1).bit_length()
 
 
@@ -120,6 +124,8 @@ def _grid(value: TensorValue) -> dict[str, Any]:
         return {"values": {"kind": value.values.kind, **_grid(value.values)}}
     if isinstance(value, DenseValue):
         return {"dtype": value.dtype}
+    if isinstance(value, StepsValue):
+        return {"weight": value.weight, "input_scale": value.input_scale}
     grid = {"granularity": value.granularity.model_dump(mode="json"), "scale_dtype": value.scale.dtype}
     if isinstance(value, CodebookValue):
         return {**grid, "points": value.points.length // 4}

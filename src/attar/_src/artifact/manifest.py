@@ -106,6 +106,21 @@ class QuantizedValue(StoredValue):
         return Scheme(bits=self.bits, symmetric=self.symmetric, narrow_range=self.narrow, granularity=self.granularity)
 
 
+class IntegerStream(Stream):
+    """Whole numbers."""
+
+    integers: Integers
+
+
+class StepsValue(StoredValue):
+    """A bias in whole steps of ``input_scale`` times the scales of a ``weight``; since version 1.4 of the format."""
+
+    kind: Literal["steps"] = "steps"
+    weight: Name
+    input_scale: Annotated[float, Field(gt=0)]
+    data: IntegerStream
+
+
 class CodebookValue(StoredValue):
     """Codes into a table of points."""
 
@@ -128,7 +143,9 @@ class SparseValue(StoredValue):
         return (self.mask, *self.values.streams())
 
 
-TensorValue = Annotated[DenseValue | QuantizedValue | CodebookValue | SparseValue, Field(discriminator="kind")]
+TensorValue = Annotated[
+    DenseValue | QuantizedValue | CodebookValue | SparseValue | StepsValue, Field(discriminator="kind")
+]
 
 
 class TensorRecord(Spec):
@@ -248,12 +265,12 @@ class Manifest(Spec):
 def least_minor(manifest: Manifest) -> int:
     """Return the lowest minor version of the format that can express a manifest.
 
-    4 if scales are coded, else 3 if a graph has dynamic nodes, else 2 if scales are those of blocks, else 1 if a scale
-    has a type, else 0.
+    4 if a scale is coded or a bias in steps, else 3 if a graph has dynamic nodes, else 2 if scales are those of blocks,
+    else 1 if a scale has a type, else 0.
     """
     values = [record.value for record in manifest.tensors]
     scales = [stream for value in values for stream in value.streams() if isinstance(stream, ScaleStream)]
-    if any(stream.integers is not None for stream in scales):
+    if any(stream.integers is not None for stream in scales) or any(isinstance(each, StepsValue) for each in values):
         return 4
     if any(graph.dynamic for graph in manifest.graphs):
         return 3

@@ -9,10 +9,11 @@ import onnx
 
 from attar._src.artifact.bindings import whole
 from attar._src.artifact.contents import Contents, GraphContents
-from attar._src.artifact.graph.integer_biases import bias_steps, from_steps, whole_steps
+from attar._src.artifact.graph.integer_biases import bias_steps
 from attar._src.artifact.reader import Artifact
 from attar._src.artifact.writer import pack
 from attar._src.core.short_tensors import shorten_tensors
+from attar._src.core.steps import from_steps, step_sizes, to_steps
 from attar._src.core.tensors import CompressedTensor, Dense, Quantized
 
 _VARIANCE = 4  # input of BatchNormalization
@@ -55,8 +56,8 @@ def shortened(contents: Contents) -> Contents:
     for name, each in steps.items():
         bias, weight = tensors[name], short.get(each.weight)
         if isinstance(bias, Dense) and isinstance(weight, Quantized):
-            sizes = each.sizes(weight.scale)
-            numbers = whole_steps(bias.data, sizes)
+            sizes = step_sizes(each.input_scale, weight.scale)
+            numbers = to_steps(bias.data, sizes)
             if numbers is not None:
                 moved[name] = Dense(from_steps(numbers, sizes))
     return replace(contents, tensors={**tensors, **short, **moved})

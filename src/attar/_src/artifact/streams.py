@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,26 +16,26 @@ from attar._src.artifact.manifest import (
     CodeStream,
     DenseValue,
     Integers,
+    IntegerStream,
     QuantizedValue,
     ScaleStream,
     SparseValue,
+    StepsValue,
     Stream,
-    TableRecord,
     TensorValue,
 )
+from attar._src.artifact.stream_checks import MOST_SYMBOLS, Table, check_value
 from attar._src.coding.base import Symbols
 from attar._src.coding.integers import packed_bytes, unpack_integers
 from attar._src.coding.registry import CODERS
 from attar._src.core.errors import ArtifactError
 from attar._src.core.float16 import from_half, to_half
 from attar._src.core.scheme import Shape
+from attar._src.core.steps import from_steps, step_sizes
 from attar._src.core.tensors import DTYPES, Codebook, CompressedTensor, Dense, Quantized, Sparse
 
-MOST_SYMBOLS = 256  # of a coder
 _CODED_RECORD = 12  # about the bytes that the record of coded scales takes in the deflated manifest
 _BITS = {4: "<u4", 2: "<u2"}
-#: Type of scales -> the bits of infinity, the least that no finite positive number has.
-_INFINITY = {"f32": 0x7F800000, "f16": 0x7C00, "bf16": 0x7F80}
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,43 +47,63 @@ class CodeArray:
 
 
 @dataclass(frozen=True, eq=False)
-class CodedScales:
-    """Scales ``(n,)`` as whole numbers: their bits, as stored in ``dtype``, are ``base + code`` followed by ``shift``
-    zeros, and every code is below ``levels``."""
+class CodedIntegers:
+    """Whole numbers ``(n,)``: ``base + code``, every code below ``levels``."""
 
     codes: NDArray[np.uint32]
-    dtype: str
     base: int
     levels: int
-    shift: int
+
+    @classmethod
+    def of(cls, numbers: NDArray[np.int64], **fields: Any) -> Self:
+        """Return at least one number with the largest base."""
+        base = int(numbers.min())
+        return cls((numbers - base).astype(np.uint32), base, int(numbers.max()) - base + 1, **fields)
 
     @cached_property
     def symbols(self) -> CodeArray | None:
         """The codes as symbols of a coder; None if there are too many levels."""
         return CodeArray(self.codes.astype(np.uint8), self.levels) if self.levels <= MOST_SYMBOLS else None
 
-    def record(self, stream: Stream | CodeStream) -> ScaleStream:
-        """Return the record of these values from that of their symbols or packed bytes."""
+    def saves(self, size: int) -> bool:
+        """Return whether packed codes with their record take less than ``size`` bytes."""
+        return packed_bytes(self.codes.size, self.levels) + _CODED_RECORD < size
+
+    def record(self, stream: Stream | CodeStream) -> Stream:
+        """Return the record of the numbers from that of their symbols or packed bytes."""
+        return IntegerStream(length=stream.length, integers=self._integers(stream))
+
+    def _integers(self, stream: Stream | CodeStream) -> Integers:
         how = {"coder": stream.coder, "table": stream.table} if isinstance(stream, CodeStream) else {}
-        integers = Integers.model_validate({"base": self.base, "levels": self.levels, **how})
-        fields = {"length": stream.length, "dtype": self.dtype, "shift": self.shift, "integers": integers}
-        return ScaleStream.model_validate(fields)
-
-
-Piece = bytes | CodeArray | CodedScales
+        return Integers.model_validate({"base": self.base, "levels": self.levels, **how})
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
-    """A coding table of a file: record and bytes."""
+class CodedScales(CodedIntegers):
+    """Scales as whole numbers: their bits, as stored in ``dtype``, without the last ``shift``, which are zero."""
 
-    record: TableRecord
-    data: bytes
+    dtype: str
+    shift: int
+
+    def record(self, stream: Stream | CodeStream) -> ScaleStream:
+        fields = {"length": stream.length, "dtype": self.dtype, "shift": self.shift}
+        return ScaleStream.model_validate(fields | {"integers": self._integers(stream)})
+
+
+@dataclass(frozen=True, eq=False)
+class CodedSteps(CodedIntegers):
+    """A bias in whole steps of ``input_scale`` times the scales of ``weight``."""
+
+    weight: str
+    input_scale: float
+
+
+Piece = bytes | CodeArray | CodedIntegers
 
 
 def symbols_of(piece: Piece) -> CodeArray | None:
     """Return what a coder encodes of a piece; None if it is stored as bytes."""
-    return piece.symbols if isinstance(piece, CodedScales) else piece if isinstance(piece, CodeArray) else None
+    return piece.symbols if isinstance(piece, CodedIntegers) else piece if isinstance(piece, CodeArray) else None
 
 
 def split(tensor: CompressedTensor, *, coded: bool = False) -> list[Piece]:
@@ -111,9 +131,7 @@ def _scales(values: NDArray[np.float32], dtype: str, coded: bool) -> bytes | Cod
     """Return scales as bytes, or coded if that is smaller."""
     plain = _floats(values, dtype)
     found = code_scales(values, dtype) if coded and values.size else None
-    if found is None or packed_bytes(values.size, found.levels) + _CODED_RECORD >= len(plain):
-        return plain
-    return found
+    return plain if found is None or not found.saves(len(plain)) else found
 
 
 def code_scales(values: NDArray[np.float32], dtype: str) -> CodedScales | None:
@@ -128,9 +146,7 @@ def code_scales(values: NDArray[np.float32], dtype: str) -> CodedScales | None:
         return None
     used = int(np.bitwise_or.reduce(bits))
     shift = (used & -used).bit_length() - 1 if used else 0
-    codes = bits >> np.uint32(shift)
-    base = int(codes.min())
-    return CodedScales(codes - np.uint32(base), dtype, base, int(codes.max()) - base + 1, shift)
+    return CodedScales.of((bits >> np.uint32(shift)).astype(np.int64), dtype=dtype, shift=shift)
 
 
 def record_streams(tensor: CompressedTensor, records: Iterator[Any]) -> TensorValue:
@@ -166,104 +182,6 @@ def record_streams(tensor: CompressedTensor, records: Iterator[Any]) -> TensorVa
     return SparseValue.model_validate({"mask": next(records), "values": record_streams(tensor.values, records)})
 
 
-def coded_scales(value: TensorValue, shape: Shape) -> int:
-    """Return the number of coded scales and offsets of a checked value, at most; they may take no bytes."""
-    coded = sum(isinstance(each, ScaleStream) and each.integers is not None for each in value.streams())
-    if not coded or isinstance(value, DenseValue):
-        return 0
-    # The number of values of a sparse tensor is known only after decoding its mask.
-    return coded * (math.prod(shape) if isinstance(value, SparseValue) else value.granularity.count(shape))
-
-
-def check_value(value: TensorValue, shape: Shape, tables: Sequence[Table]) -> None:
-    """Check stream lengths and coding tables without decoding anything."""
-    elements = math.prod(shape)
-    if isinstance(value, SparseValue):
-        _check_codes("mask", value.mask, elements, 2, tables)
-        if not isinstance(value.values, DenseValue):
-            _check_table("values", value.values.codes, _alphabet(value.values), tables)
-        return  # the number of values is known only after decoding the mask
-    if isinstance(value, DenseValue):
-        _check_plain("data", value.data, elements, DTYPES[value.dtype].itemsize)
-        return
-    count = value.granularity.count(shape)
-    _check_scales("scale", value.scale, count, tables)
-    if isinstance(value, QuantizedValue):
-        if value.symmetric != (value.zero_point is None):
-            raise ArtifactError("zero points belong to asymmetric grids and only to them")
-        if value.zero_point is not None:
-            _check_plain("zero_point", value.zero_point, count, 1)
-    else:
-        scale, offset = value.scale.dtype, value.offset.dtype
-        if offset != scale:
-            raise ArtifactError(f"scale is {scale} and offset {offset}; they must have one type")
-        _check_scales("offset", value.offset, count, tables)
-    _check_codes("codes", value.codes, elements, _alphabet(value), tables)
-
-
-def _alphabet(value: QuantizedValue | CodebookValue) -> int:
-    if isinstance(value, QuantizedValue):
-        return value.scheme.levels
-    points, rest = divmod(value.points.length, 4)
-    if rest or not 1 <= points <= 256:
-        raise ArtifactError(f"{value.points.length} bytes are not 1 to 256 float32 points")
-    return points
-
-
-def _check_plain(name: str, stream: Stream, count: int, itemsize: int) -> None:
-    if stream.length != count * itemsize:
-        raise ArtifactError(f"{name} has {stream.length} bytes; {count} elements of {itemsize} were expected")
-
-
-def _check_scales(name: str, stream: ScaleStream, count: int, tables: Sequence[Table]) -> None:
-    """Check the length of scales, coded or not, and that coded ones are the bits of positive numbers."""
-    integers, shift = stream.integers, stream.shift
-    if integers is None:
-        if shift:
-            raise ArtifactError(f"{name} is not coded and must not have a shift, but has {shift}")
-        _check_plain(name, stream, count, DTYPES[stream.dtype].itemsize)
-        return
-    largest = integers.base + integers.levels - 1
-    if integers.base < 0 or largest << shift >= _INFINITY[stream.dtype]:
-        bits = f"{integers.base}..{largest} times 2^{shift}"
-        raise ArtifactError(f"{name} has the bits {bits}, which are not of positive numbers of {stream.dtype}")
-    _check_integers(name, stream.length, integers, count, tables)
-
-
-def _check_integers(name: str, length: int, integers: Integers, count: int, tables: Sequence[Table]) -> None:
-    if integers.levels <= MOST_SYMBOLS:
-        stream = CodeStream(length=length, coder=integers.coder, table=integers.table)
-        _check_codes(name, stream, count, integers.levels, tables)
-    elif (integers.coder, integers.table) != ("raw", None):
-        raise ArtifactError(f"{name} has {integers.levels} levels, which only the coder raw can have, without a table")
-    elif length != (size := packed_bytes(count, integers.levels)):
-        raise ArtifactError(f"{name} has {length} bytes; {count} numbers of {integers.levels} levels take {size}")
-
-
-def _check_codes(name: str, stream: CodeStream, count: int, alphabet: int, tables: Sequence[Table]) -> None:
-    if count == 0 and stream.length:
-        raise ArtifactError(f"{name} has {stream.length} bytes for no elements")
-    if stream.coder == "raw" and stream.length != (size := packed_bytes(count, alphabet)):
-        symbols = f"{count} symbols of an alphabet of {alphabet}"
-        raise ArtifactError(f"{name} has {stream.length} bytes; {symbols} take {size}")
-    _check_table(name, stream, alphabet, tables)
-
-
-def _check_table(name: str, stream: CodeStream, alphabet: int, tables: Sequence[Table]) -> None:
-    if stream.coder == "raw":
-        if stream.table is not None:
-            raise ArtifactError(f"{name} is raw and must not name a table, but names {stream.table}")
-        return
-    if stream.table is None or stream.table >= len(tables):
-        raise ArtifactError(f"{name} names table {stream.table} of {len(tables)}")
-    table = tables[stream.table].record
-    if (table.coder, table.alphabet) != (stream.coder, alphabet):
-        raise ArtifactError(
-            f"{name} takes a table of {stream.coder} for {alphabet} symbols; table {stream.table} is of "
-            f"{table.coder} for {table.alphabet}"
-        )
-
-
 def _floats(values: NDArray[np.float32], dtype: str = "f32") -> bytes:
     return (values.astype("<f4") if dtype == "f32" else to_half(values, dtype)).tobytes()
 
@@ -290,6 +208,7 @@ class TensorDecoder:
             if value.dtype == "bool" and data.view(np.uint8).max(initial=0) > 1:
                 raise ArtifactError("a byte of a bool tensor is not 0 or 1")
             return Dense(data.reshape(shape), value.dtype)
+        assert not isinstance(value, StepsValue)
         if isinstance(value, QuantizedValue):
             scheme = value.scheme
             scale = self._floats(value.scale, value.granularity.count(shape))
@@ -301,6 +220,20 @@ class TensorDecoder:
         scale, offset = (self._floats(stream, value.granularity.count(shape)) for stream in (value.scale, value.offset))
         codes = self._codes(value.codes, elements, points.size).reshape(shape)
         return Codebook(codes, points, scale, offset, value.granularity, value.scale.dtype)
+
+    def scale(self, value: TensorValue, shape: Shape) -> NDArray[np.float32]:
+        """Decode nothing but the scales of a quantized tensor, which come first."""
+        assert isinstance(value, QuantizedValue)
+        return self._floats(value.scale, value.granularity.count(shape))
+
+    def decode_steps(self, value: StepsValue, shape: Shape, scale: NDArray[np.float32]) -> Dense:
+        """Decode a bias in steps of these scales of its weight."""
+        numbers = self._integers(value.data, value.data.integers, math.prod(shape)).view(np.int32)
+        with np.errstate(over="ignore"):
+            values = from_steps(numbers.astype(np.int64), step_sizes(value.input_scale, scale))
+        if not np.isfinite(values).all():
+            raise ArtifactError("a bias in steps is not finite")
+        return Dense(values)
 
     def _take(self, stream: Stream | CodeStream) -> memoryview:
         start, self._at = self._at, self._at + stream.length

@@ -7,15 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from attar._src.artifact.bindings import whole
 from attar._src.artifact.contents import GraphContents
+from attar._src.core.steps import from_steps, step_sizes, to_steps
 from attar._src.core.tensors import CompressedTensor, Dense, Quantized
 
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm"})
 _FACTORS = ("alpha", "beta")  # of a Gemm, by default 1
-_INT32 = 2.0**31 - 1
 
 
 class Steps(NamedTuple):
@@ -23,10 +22,6 @@ class Steps(NamedTuple):
 
     weight: str
     input_scale: float
-
-    def sizes(self, scale: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the steps, one or one for each channel: float32 products of input scale and weight ``scale``."""
-        return np.float32(self.input_scale) * scale
 
 
 def bias_steps(graphs: Iterable[GraphContents], tensors: Mapping[str, CompressedTensor]) -> dict[str, Steps]:
@@ -37,17 +32,6 @@ def bias_steps(graphs: Iterable[GraphContents], tensors: Mapping[str, Compressed
             found.setdefault(bias, set()).add(steps)
     single = {bias: next(iter(each)) for bias, each in found.items() if len(each) == 1}
     return {bias: steps for bias, steps in single.items() if _fits(tensors.get(bias), tensors.get(steps.weight), steps)}
-
-
-def whole_steps(values: NDArray[np.float32], sizes: NDArray[np.float32]) -> NDArray[np.int64] | None:
-    """Return ``values / sizes`` rounded to whole numbers, None if one is beyond 32 bits."""
-    steps = np.rint(values.astype(np.float64) / sizes)
-    return steps.astype(np.int64) if np.isfinite(steps).all() and np.abs(steps).max(initial=0) < _INT32 else None
-
-
-def from_steps(steps: NDArray[np.int64], sizes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return ``steps * sizes``, a float64 product rounded to float32."""
-    return (steps.astype(np.float64) * sizes).astype(np.float32)
 
 
 def _of_graph(graph: GraphContents) -> Iterator[tuple[str, Steps]]:
@@ -74,6 +58,6 @@ def _fits(bias: Any, weight: Any, steps: Steps) -> bool:
         or weight.scale.size not in (1, bias.data.size)
     ):
         return False
-    sizes = steps.sizes(weight.scale)
-    numbers = whole_steps(bias.data, sizes)
+    sizes = step_sizes(steps.input_scale, weight.scale)
+    numbers = to_steps(bias.data, sizes)
     return numbers is not None and np.array_equal(from_steps(numbers, sizes), bias.data)
