@@ -27,7 +27,7 @@ from attar._src.core.tensors import DTYPES
 
 MOST_SYMBOLS = 256  # of a coder
 #: Type of scales -> the bits of infinity, the least that no finite positive number has.
-_INFINITY = {"f32": 0x7F800000, "f16": 0x7C00, "bf16": 0x7F80}
+INFINITY = {"f32": 0x7F800000, "f16": 0x7C00, "bf16": 0x7F80}
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ def _check_scales(name: str, stream: ScaleStream, count: int, tables: Sequence[T
         _check_plain(name, stream, count, DTYPES[stream.dtype].itemsize)
         return
     largest = integers.base + integers.levels - 1
-    if integers.base < 0 or largest << shift >= _INFINITY[stream.dtype]:
+    if integers.base < 0 or largest << shift >= INFINITY[stream.dtype]:
         bits = f"{integers.base}..{largest} times 2^{shift}"
         raise ArtifactError(f"{name} has the bits {bits}, which are not of positive numbers of {stream.dtype}")
     _check_integers(name, stream.length, integers, count, tables)

@@ -24,9 +24,9 @@ from attar._src.artifact.manifest import (
     Stream,
     TensorValue,
 )
-from attar._src.artifact.stream_checks import MOST_SYMBOLS, Table, check_value
+from attar._src.artifact.stream_checks import INFINITY, MOST_SYMBOLS, Table, check_value
 from attar._src.coding.base import Symbols
-from attar._src.coding.integers import packed_bytes, unpack_integers
+from attar._src.coding.integers import bit_width, packed_bytes, unpack_integers
 from attar._src.coding.registry import CODERS
 from attar._src.core.errors import ArtifactError
 from attar._src.core.float16 import from_half, to_half
@@ -55,10 +55,15 @@ class CodedIntegers:
     levels: int
 
     @classmethod
-    def of(cls, numbers: NDArray[np.int64], **fields: Any) -> Self:
-        """Return at least one number with the largest base."""
+    def of(cls, numbers: NDArray[np.int64], most: int, **fields: Any) -> Self:
+        """Return one number or more with the largest base, and a power of two of levels if none is beyond ``most``.
+
+        Packed numbers take no more bits so, and the records of several tensors are more alike.
+        """
         base = int(numbers.min())
-        return cls((numbers - base).astype(np.uint32), base, int(numbers.max()) - base + 1, **fields)
+        levels = int(numbers.max()) - base + 1
+        even = 1 << bit_width(levels)
+        return cls((numbers - base).astype(np.uint32), base, even if base + even - 1 <= most else levels, **fields)
 
     @cached_property
     def symbols(self) -> CodeArray | None:
@@ -146,7 +151,8 @@ def code_scales(values: NDArray[np.float32], dtype: str) -> CodedScales | None:
         return None
     used = int(np.bitwise_or.reduce(bits))
     shift = (used & -used).bit_length() - 1 if used else 0
-    return CodedScales.of((bits >> np.uint32(shift)).astype(np.int64), dtype=dtype, shift=shift)
+    most = (INFINITY[dtype] - 1) >> shift
+    return CodedScales.of((bits >> np.uint32(shift)).astype(np.int64), most, dtype=dtype, shift=shift)
 
 
 def record_streams(tensor: CompressedTensor, records: Iterator[Any]) -> TensorValue:

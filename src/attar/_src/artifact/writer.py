@@ -161,7 +161,7 @@ def _steps(contents: Contents) -> dict[str, list[Piece]]:
         assert isinstance(weight, Quantized)
         numbers = to_steps(bias.data, step_sizes(steps.input_scale, weight.scale))
         if numbers is not None and numbers.size:
-            coded = CodedSteps.of(numbers, **steps._asdict())
+            coded = CodedSteps.of(numbers, 2**31 - 1, **steps._asdict())
             if coded.saves(bias.data.nbytes):
                 made[name] = [coded]
     return made
