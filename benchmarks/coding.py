@@ -1,10 +1,13 @@
 """Entropy coders side by side, measured in this run: ours, zstd, constriction, and the entropy itself.
 
-    python benchmarks/coding.py [--quick] [--json]
+    ATTAR_DATA=... python benchmarks/coding.py [--quick] [--json]
     python benchmarks/coding.py --draw benchmarks/coding.json
 
-Each case is one tensor of symbols as the weights of a network have them: bell-shaped (rounded normal, clipped to a
-symmetric grid), dense or with 90 % zeros. Sizes are of the payload with its table. What the others get:
+Each case is one tensor of symbols: bell-shaped (rounded normal, clipped to a symmetric grid), dense or with 90 % zeros,
+and independent of each other, so that contexts tell nothing. The weights of trained networks are different; where
+``coding`` is in the folder ``ATTAR_DATA``, the codes of eight files are measured, too, tensor by tensor and added up:
+``nnc`` is the coder of ISO/IEC 15938-17 on the same codes (nncodec 2.1.3, best of its settings, measured apart).
+Sizes are of the payload with its table. What the others get:
 
 - zstd, levels 3 and 19: one byte a symbol ("bytes"), or the symbols packed into whole bits ("packed"); one thread.
 - constriction: ``AnsCoder`` with a categorical model of the exact probabilities, which are not counted in its size.
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -35,6 +39,7 @@ from rich.console import Console
 from rich.table import Table
 
 from attar._src.coding.base import Coder
+from attar._src.coding.context_fit import fit_table
 from attar._src.coding.entropy import entropy_bits
 from attar._src.coding.raw import Raw
 from attar._src.coding.registry import CODERS
@@ -75,6 +80,22 @@ def ours(coder: Coder, symbols: Symbols, alphabet: int) -> Contender:
     )
 
 
+def with_contexts(symbols: Symbols, shape: tuple[int, ...], alphabet: int) -> Contender:
+    """The context coder, its table fitted to the tensor inside the clock."""
+    coder = CODERS["context"]
+
+    def encode() -> tuple[int, tuple[bytes, bytes]]:
+        table = fit_table(symbols, shape, alphabet).write()
+        payload = coder.encode(symbols, table, alphabet)
+        return len(payload) + len(table), (table, payload)
+
+    def decode(coded: tuple[bytes, bytes]) -> Symbols:
+        table, payload = coded
+        return coder.decode(memoryview(payload), symbols.size, table, alphabet)
+
+    return Contender(coder.name, encode, decode)
+
+
 def zstd(level: int, packed: bool, symbols: Symbols, alphabet: int) -> Contender:
     """The zstd command's library, on bytes or on packed bits."""
     raw = Raw()
@@ -110,13 +131,10 @@ def ans_of_constriction(symbols: Symbols, alphabet: int) -> Contender:
     return Contender("constriction ANS", encode, decode)
 
 
-def measure(bits: int, zeros: float, count: int, repeats: int) -> dict[str, Any]:
-    """Return the figures of one case: its entropy, and of each contender size, overhead and speeds."""
-    symbols, alphabet = symbols_of(count, bits, zeros)
-    entropy = entropy_bits(np.bincount(symbols, minlength=alphabet))
-    contenders = [ours(coder, symbols, alphabet) for coder in CODERS.values()]
-    contenders += [zstd(level, packed, symbols, alphabet) for level in (3, 19) for packed in (False, True)]
-    contenders.append(ans_of_constriction(symbols, alphabet))
+def time_in_turns(
+    contenders: list[Contender], symbols: Symbols, repeats: int
+) -> tuple[dict[str, int], dict[str, list[tuple[float, float]]]]:
+    """Return the bytes of each contender, and its seconds of encoding and decoding in each repeat."""
     sizes: dict[str, int] = {}
     times: dict[str, list[tuple[float, float]]] = {contender.name: [] for contender in contenders}
     for repeat in range(repeats + 1):
@@ -130,6 +148,47 @@ def measure(bits: int, zeros: float, count: int, repeats: int) -> dict[str, Any]
                 raise AssertionError(f"{contender.name} does not give back what it was given")
             if repeat:  # the first round compiles and warms up
                 times[contender.name].append((middle - start, end - middle))
+    return sizes, times
+
+
+def measure_weights(folder: Path, repeats: int) -> list[dict[str, Any]]:
+    """Return for each file of trained weights the figures of each contender, summed over its tensors."""
+    tensors = np.load(folder / "codes.npz")
+    standard = json.loads((folder / "nnc_cabac.json").read_text())
+    files: dict[str, dict[str, Any]] = {}
+    for key in tensors.files:
+        file, tensor = key.replace("@", "/").split("#")
+        codes = tensors[key]
+        largest = max(int(np.abs(codes.astype(int)).max()), 1)
+        top = 2 ** largest.bit_length() - 1
+        symbols, alphabet = (codes.astype(int) + top).astype(np.uint8).reshape(-1), 2 * top + 1
+        contenders = [ours(CODERS["rans"], symbols, alphabet), with_contexts(symbols, codes.shape, alphabet)]
+        contenders += [zstd(19, True, symbols, alphabet), ans_of_constriction(symbols, alphabet)]
+        sizes, times = time_in_turns(contenders, symbols, repeats)
+        found = files.setdefault(file, {"file": file, "symbols": 0, "entropy_bytes": 0.0, "nnc": {"bytes": 0}})
+        found["symbols"] += symbols.size
+        found["entropy_bytes"] += entropy_bits(np.bincount(symbols)) * symbols.size / 8
+        found["nnc"]["bytes"] += standard[f"{file}|{tensor}"]["cabac_bytes"]
+        for name, size in sizes.items():
+            row = found.setdefault(name, {"bytes": 0, "decode_seconds": 0.0})
+            row["bytes"] += size
+            row["decode_seconds"] += statistics.median(decode for _, decode in times[name])
+        # What a file holds: the smaller of the two for each tensor.
+        auto = found.setdefault("auto", {"bytes": 0, "decode_seconds": 0.0})
+        best = min(("rans", "context"), key=sizes.__getitem__)
+        auto["bytes"] += sizes[best]
+        auto["decode_seconds"] += statistics.median(decode for _, decode in times[best])
+    return list(files.values())
+
+
+def measure(bits: int, zeros: float, count: int, repeats: int) -> dict[str, Any]:
+    """Return the figures of one case: its entropy, and of each contender size, overhead and speeds."""
+    symbols, alphabet = symbols_of(count, bits, zeros)
+    entropy = entropy_bits(np.bincount(symbols, minlength=alphabet))
+    contenders = [ours(coder, symbols, alphabet) for coder in CODERS.values()]
+    contenders += [zstd(level, packed, symbols, alphabet) for level in (3, 19) for packed in (False, True)]
+    contenders.append(ans_of_constriction(symbols, alphabet))
+    sizes, times = time_in_turns(contenders, symbols, repeats)
     rows = []
     yardstick = [decode for _, decode in times["rans"]]
     for name, pairs in times.items():
@@ -175,6 +234,32 @@ def show(cases: list[dict[str, Any]], console: Console) -> None:
     console.print(table)
 
 
+def show_weights(files: list[dict[str, Any]], console: Console) -> None:
+    """Print bytes, and symbols a second, of the files of trained weights."""
+    names = ["nnc", "auto", "context", "rans", "zstd -19 packed", "constriction ANS"]
+    table = Table(
+        title="trained weights: bytes, and million symbols decoded a second", caption="entropy: of histograms"
+    )
+    table.add_column("", no_wrap=True)
+    for column in ("symbols", "entropy", *names):
+        table.add_column(column, justify="right", no_wrap=True)
+    whole: dict[str, Any] = {"file": "all", "symbols": 0, "entropy_bytes": 0.0}
+    for item in files:
+        for name in ("symbols", "entropy_bytes"):
+            whole[name] += item[name]
+        for name in names:
+            row = whole.setdefault(name, dict.fromkeys(item[name], 0))
+            whole[name] = {figure: row[figure] + value for figure, value in item[name].items()}
+    for item in [*files, whole]:
+        cells = [f"{item['symbols']:,}", f"{item['entropy_bytes']:,.0f}"]
+        for name in names:
+            seconds = item[name].get("decode_seconds")
+            speed = f" ({item['symbols'] / seconds / 1e6:,.0f})" if seconds else ""
+            cells.append(f"{item[name]['bytes']:,}{speed}")
+        table.add_row(item["file"], *cells)
+    console.print(table)
+
+
 def draw(cases: list[dict[str, Any]], path: Path) -> None:
     """Draw bits over the entropy against decoding speed, a point for each coder and case."""
     matplotlib.rcParams.update({"svg.hashsalt": "attar", "svg.fonttype": "none", "font.size": 9})
@@ -205,11 +290,18 @@ def main() -> None:
         return
     count, repeats = (1 << 18, 3) if options.quick else (1 << 21, 5)
     cases = [measure(bits, zeros, count, repeats) for bits in (2, 4, 8) for zeros in (0.0, 0.9)]
+    folder = Path(os.environ.get("ATTAR_DATA", "")) / "coding"
+    weights = measure_weights(folder, repeats) if (folder / "codes.npz").is_file() else []
     if options.json:
-        json.dump({"cases": cases}, sys.stdout, indent=2)
+        json.dump({"cases": cases, "weights": weights}, sys.stdout, indent=2)
         print()
+        return
+    console = Console(width=max(130, Console().width))
+    show(cases, console)
+    if weights:
+        show_weights(weights, console)
     else:
-        show(cases, Console(width=max(90, Console().width)))
+        console.print("ATTAR_DATA has no folder coding: trained weights were not measured")
 
 
 if __name__ == "__main__":

@@ -13,14 +13,21 @@ from attar._src.core.errors import ArtifactError
 
 @pytest.fixture(scope="session")
 def files():
-    """The sample files by name."""
-    return {make.__name__: pack(make()) for make in (conv_net, lstm, transformer)}
+    """The sample files by name, in the layout of formats before 1.4, and ``compact`` in that of 1.4."""
+    older = {make.__name__: pack(make(), compact=False) for make in (conv_net, lstm, transformer)}
+    return {**older, "compact": pack(conv_net())}
 
 
 @pytest.fixture
 def conv(files):
     """The parts of the convolutional net."""
     return take_apart(files["conv_net"])
+
+
+@pytest.fixture
+def compact(files):
+    """The parts of the convolutional net in the layout of format 1.4."""
+    return take_apart(files["compact"])
 
 
 @pytest.fixture

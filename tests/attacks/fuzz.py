@@ -56,8 +56,11 @@ BATCH = 2000
 def bases() -> tuple[Parts, ...]:
     """Return the files that are mutated, in parts."""
     models = (samples.conv_net, samples.lstm, samples.transformer)
-    files = [pack(model(), coder=coder) for model in models for coder in CODERS]
-    files += [pack(model()) for model in (every_kind, samples.dynamic_transformer, samples.dynamic_lstm)]
+    more = (every_kind, samples.dynamic_transformer, samples.dynamic_lstm)
+    files = [pack(model(), coder=coder, compact=False) for model in models for coder in CODERS]
+    files += [pack(model(), compact=False) for model in more] + [
+        pack(model()) for model in (*models, *more, samples.on_steps)
+    ]
     return tuple(take_apart(data) for data in files)
 
 

@@ -3,7 +3,6 @@
 import copy
 import json
 import random
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -61,7 +60,7 @@ def change_bytes(parts: Parts, rng: random.Random, other: Parts) -> None:
     if not parts.sections:
         return
     index = rng.randrange(len(parts.sections))
-    parts.sections[index] = _change(parts.sections[index], rng, rng.choice(other.sections or [b""]))
+    parts.sections[index] = damage(parts.sections[index], rng, rng.choice(other.sections or [b""]))
 
 
 def change_stream(parts: Parts, rng: random.Random, other: Parts) -> None:
@@ -87,7 +86,7 @@ def change_text(parts: Parts, rng: random.Random, other: Parts) -> None:
     """Change the bytes of a graph inside its DEFLATE stream."""
 
     def edit(text: bytes) -> bytes:
-        return _change(text, rng, b"\x0a\x00\x12\x01a")
+        return damage(text, rng, b"\x0a\x00\x12\x01a")
 
     _each_graph(parts, edit)
 
@@ -136,11 +135,11 @@ def change_dynamic(parts: Parts, rng: random.Random, other: Parts) -> None:
     """Let any nodes of a graph be dynamic."""
     try:
         record = parts.manifest["graphs"][0]
-        model = onnx.ModelProto.FromString(zlib.decompress(parts.sections[record["section"]], -15))
+        model = onnx.ModelProto.FromString(parts.graph_text(0))
         names = [node.name for node in model.graph.node]
         products = [node.name for node in model.graph.node if node.op_type in ("Gemm", "MatMul", "LSTM", "GRU")]
         record["dynamic"] = rng.sample(rng.choice((names, products)), rng.randrange(len(products) + 1))
-        parts.header["minor"] = 3
+        parts.header["minor"] = max(parts.header["minor"], 3)
     except Exception:  # noqa: BLE001 -- an earlier mutation left no such thing
         return
 
@@ -175,15 +174,14 @@ def change_json(parts: Parts, rng: random.Random, other: Parts) -> None:
 
 def _each_graph(parts: Parts, edit: Callable[[bytes], bytes]) -> None:
     try:
-        records = [record for record in parts.manifest["graphs"] if isinstance(record["section"], int)]
-        for record in records:
-            text = edit(zlib.decompress(parts.sections[record["section"]], -15))
-            parts.graph_bytes(text, parts.manifest["graphs"].index(record))
+        for index in range(len(parts.manifest["graphs"])):
+            parts.graph_bytes(edit(parts.graph_text(index)), index)
     except Exception:  # noqa: BLE001 -- an earlier mutation left no such section
         return
 
 
-def _change(data: bytes, rng: random.Random, filling: bytes) -> bytes:
+def damage(data: bytes, rng: random.Random, filling: bytes) -> bytes:
+    """Flip a bit of some bytes, or overwrite, cut, lengthen or splice them."""
     if not data:
         return filling
     start = rng.randrange(len(data))

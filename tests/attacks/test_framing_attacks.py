@@ -7,7 +7,7 @@ import struct
 import zlib
 
 import pytest
-from tests.attacks.reseal import deflate, take_apart
+from tests.attacks.reseal import Parts, deflate, take_apart
 
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.reader import open_artifact
@@ -55,7 +55,8 @@ def test_bytes_before_or_after(files):
         ({"magic": b"\x89PNG\r\n\x1a\n"}, "not a .attar file"),
         ({"major": 2}, "format 2.0 cannot be read"),
         ({"major": 0}, "format 0.0 cannot be read"),
-        ({"minor": 4}, "format 1.4 cannot be read; this version of attar reads up to 1.3"),
+        ({"minor": 5}, "format 1.5 cannot be read; this version of attar reads up to 1.4"),
+        ({"minor": 4}, "sections: files of format 1.4 have no such key"),
         ({"zero": 1}, "cannot be read"),
         ({"padding": b"\1"}, "padding"),
     ],
@@ -174,3 +175,79 @@ def test_a_file_that_says_its_manifest_is_everywhere(files):
         body = data[:-64] + struct.pack("<QQQII", start, len(data), len(data), 0, 0)
         with pytest.raises(ArtifactError):
             open_artifact(body + hashlib.blake2b(body, digest_size=16).digest() + data[-16:])
+
+
+# The layout of format 1.4: no sections, no padding, presets.
+
+
+def test_taking_a_compact_file_apart_and_sealing_it_gives_a_sound_file(compact):
+    open_artifact(compact.seal()).verify()
+
+
+def test_every_flipped_bit_and_every_length_of_a_compact_file_is_noticed(files):
+    data = bytearray(files["compact"])
+    for index in range(len(data)):
+        data[index] ^= 1 << index % 8
+        with pytest.raises(ArtifactError):
+            open_artifact(bytes(data))
+        data[index] ^= 1 << index % 8
+        with pytest.raises(ArtifactError):
+            open_artifact(bytes(data[:index]))
+
+
+@pytest.mark.parametrize(
+    ("header", "match"),
+    [
+        ({"minor": 3, "compact": True}, "does not end at the footer|cannot be inflated|does not inflate|manifest"),
+        ({"minor": 4, "compact": False}, "cannot be inflated|does not inflate|manifest"),
+    ],
+)
+def test_the_layout_of_another_version(compact, refused, header, match):
+    compact.header = header
+    refused(compact.seal(), match)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"stored": 0}, "the manifest should start at"),
+        ({"stored": 2**48}, "the manifest should start at"),
+        ({"stored": 2**48 + 1}, "length"),
+        ({"stored": -1}, "length"),
+        ({"stored": True}, "length"),
+        ({"stored": None}, "length"),
+        ({"section": 0}, "section: files of format 1.4"),
+        ({"length": 10}, "graph main: does not inflate"),
+    ],
+)
+def test_the_stored_length_of_a_graph(compact, refused, change, match):
+    compact.seal()
+    compact.manifest["graphs"][0] |= change
+    refused(compact.seal(describe=False), match)
+
+
+def test_a_graph_without_its_stored_length(compact, refused):
+    compact.seal()
+    del compact.manifest["graphs"][0]["stored"]
+    refused(compact.seal(describe=False), "length")
+
+
+def test_bytes_between_the_parts_of_a_compact_file(compact, refused):
+    for index in range(len(compact.sections)):
+        padded = [data + b"\0" * (place == index) for place, data in enumerate(compact.sections)]
+        compact.seal()
+        made = Parts(compact.manifest, padded, compact.header)
+        refused(made.seal(describe=False), "the manifest should start at")
+
+
+def test_a_file_of_1_3_whose_sections_have_no_checksum(conv, refused):
+    conv.seal()
+    del conv.manifest["sections"][0]["crc32"]
+    refused(conv.seal(describe=False), "crc32")
+
+
+def test_more_bindings_by_name_than_records(compact, refused):
+    tensor = {"name": "a", "shape": [], "value": {"kind": "dense"}}
+    compact.manifest["tensors"] += [tensor | {"name": f"a{index}"} for index in range(60)]
+    compact.manifest["graphs"] *= 1100
+    refused(compact.seal(describe=False), "more than the limit")

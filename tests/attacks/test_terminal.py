@@ -45,7 +45,9 @@ def test_commands_print_a_file_as_text(tmp_path, capsys, text):
         "prose": sealed(licence=text, class_names=[text]).seal(),
         "name": sealed(task=text).seal(),
         "key": sealed(**{text: 1}).seal(),
-        "graph": take_apart(pack(conv_net())).graph(lambda model: setattr(model.graph.node[0], "op_type", text)).seal(),
+        "graph": take_apart(pack(conv_net(), compact=False))
+        .graph(lambda model: setattr(model.graph.node[0], "op_type", text))
+        .seal(),
     }
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
@@ -58,7 +60,7 @@ def test_commands_print_a_file_as_text(tmp_path, capsys, text):
 
 
 def test_class_names_are_not_markup(tmp_path, capsys):
-    contents = take_apart(pack(conv_net()))
+    contents = take_apart(pack(conv_net(), compact=False))
     contents.manifest["class_names"] = [f"[link=http://example.org]{n}[/link]\x1b[2J" for n in range(10)]
     (tmp_path / "m.attar").write_bytes(contents.seal())
     x, y = np.zeros((20, 3, 8, 8), np.uint8), np.arange(20) % 10

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attar._src.coding.base import Symbols
-from attar._src.coding.chunks import CHUNK, Bytes, decode_chunks, encode_chunks
+from attar._src.coding.base import Bytes, Symbols
+from attar._src.coding.chunks import CHUNK, decode_chunks, encode_chunks
 from attar._src.core.errors import ArtifactError, SpecError
 
 ALL = np.ones(256, bool)

@@ -17,11 +17,13 @@ from tests import samples
 from tests.attacks.fuzz import every_kind
 from tests.runtime import reference
 from tests.runtime.reference import file_of, node
+from tests.samples import on_steps, quantized
 
 from attar._src.artifact.layout import MAJOR, MINOR
 from attar._src.artifact.manifest import Binding, Part
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack
+from attar._src.core.float16 import round_up
 from attar._src.core.scheme import PerTensor, Scheme
 from attar._src.core.tensors import Quantized
 
@@ -58,7 +60,7 @@ def values(array: np.ndarray) -> dict[str, Any]:
 
 
 def contents():
-    """A tensor of every kind, one that is coded in lanes and one in chunks."""
+    """A tensor of every kind, one that is coded in lanes, one in chunks, and two with coded scales."""
     rng = np.random.default_rng(10)
     four = Scheme(bits=4, granularity=PerTensor())
     lanes = np.clip(np.rint(rng.normal(scale=3, size=(60, 1000))), -7, 7).astype(np.int8)
@@ -66,6 +68,8 @@ def contents():
     more = {
         "lanes": Quantized(lanes, np.array([0.125], np.float32), four),
         "chunks": Quantized(chunks, np.array([0.5], np.float32), Scheme(bits=2, granularity=PerTensor())),
+        "short": replace(quantized(rng, (64, 3)), scale=round_up((2.0 ** rng.uniform(-3, 0, 64)).astype(np.float32))),
+        "wide": replace(quantized(rng, (64, 3)), scale=round_up((2.0 ** rng.uniform(-9, 0, 64)).astype(np.float32))),
     }
     base = every_kind()
     return replace(base, tensors={**base.tensors, **more})
@@ -133,6 +137,8 @@ def main() -> None:
     made = {
         version: pack(contents(), coder="rans"),
         f"{version}_huffman": pack(every_kind(), coder="huffman"),
+        f"{version}_context": pack(contents(), coder="context"),
+        f"{version}_steps": pack(on_steps(), coder="rans"),
         f"{version}_recurrent": bytes(recurrent().data),
     }
     for name, data in made.items():

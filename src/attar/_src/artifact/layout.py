@@ -8,13 +8,16 @@ import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from attar._src.artifact.compact.deflating import deflate, dictionary, inflate
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import SectionRecord
 from attar._src.core.errors import ArtifactError, naming_section
 
 MAGIC = b"\x89ATR\r\n\x1a\n"
 END = b"ATTAR-END-OF-FIL"
-MAJOR, MINOR = 1, 3
+MAJOR, MINOR = 1, 4
+#: Since this minor version a file has no padding, no records of sections, and preset dictionaries.
+COMPACT = 4
 ALIGN = 64
 HEADER = struct.Struct("<8sHHI")
 FOOTER = struct.Struct("<QQQII16s16s")
@@ -33,51 +36,41 @@ def align(offset: int) -> int:
     return -(-offset // ALIGN) * ALIGN
 
 
-def places(lengths: Sequence[int]) -> list[SectionPlace]:
-    """Return the places of sections of these lengths, each aligned to 64 bytes.
+def after(offset: int, minor: int) -> int:
+    """Return where what follows a part that ends at ``offset`` starts."""
+    return offset if minor >= COMPACT else align(offset)
+
+
+def places(lengths: Sequence[int], minor: int) -> list[SectionPlace]:
+    """Return the places of sections of these lengths, each aligned to 64 bytes before format 1.4.
 
     Example:
-        >>> places([100, 10])
+        >>> places([100, 10], 0)
         [SectionPlace(start=64, stop=164), SectionPlace(start=192, stop=202)]
     """
     found: list[SectionPlace] = []
     stop = HEADER.size
     for length in lengths:
-        start = align(stop)
+        start = after(stop, minor)
         stop = start + length
         found.append(SectionPlace(start, stop))
     return found
 
 
-def deflate(data: bytes) -> bytes:
-    """Return ``data`` as raw DEFLATE."""
-    deflater = zlib.compressobj(9, zlib.DEFLATED, -15, 9)
-    return deflater.compress(data) + deflater.flush()
-
-
-def inflate(data: memoryview, length: int, limit: int) -> bytes:
-    """Inflate one raw DEFLATE stream to exactly ``length`` bytes, at most ``limit``; never allocate more."""
-    if length > limit:
-        raise ArtifactError(f"it inflates to {length} bytes, more than the limit of {limit}; raise it in Limits")
-    inflater = zlib.decompressobj(-15)
-    try:
-        out = inflater.decompress(data, length + 1)
-    except zlib.error as error:
-        raise ArtifactError(f"cannot be inflated: {error}") from error
-    if len(out) != length or not inflater.eof or inflater.unused_data:
-        raise ArtifactError(f"does not inflate to the {length} bytes it declares")
-    return out
+def preset(kind: str, minor: int) -> bytes:
+    """Return the dictionary that ``manifest`` or ``graph`` is deflated with in format 1.``minor``; empty for none."""
+    return dictionary(kind) if minor >= COMPACT else b""
 
 
 def assemble(sections: Sequence[bytes], manifest: bytes, minor: int) -> bytes:
     """Return the file with these sections and this manifest (JSON), marked as format 1.``minor``."""
-    where = places([len(section) for section in sections])
+    where = places([len(section) for section in sections], minor)
     out = bytearray(HEADER.pack(MAGIC, MAJOR, minor, 0))
     for place, section in zip(where, sections, strict=True):
         out += bytes(place.start - len(out))
         out += section
-    out += bytes(align(len(out)) - len(out))
-    stored = deflate(manifest)
+    out += bytes(after(len(out), minor) - len(out))
+    stored = deflate(manifest, preset("manifest", minor))
     start = len(out)
     out += stored
     out += FOOTER.pack(start, len(stored), len(manifest), zlib.crc32(stored), 0, bytes(16), END)[:_DIGEST_FROM]
@@ -103,19 +96,19 @@ def read_header(data: memoryview) -> int:
     return int(minor)
 
 
-def manifest_text(data: memoryview, limits: Limits) -> tuple[bytes, SectionPlace]:
+def manifest_text(data: memoryview, minor: int, limits: Limits) -> tuple[bytes, SectionPlace]:
     """Check the footer; return the manifest's JSON and its place."""
     footer = len(data) - FOOTER.size
     start, stored, length, crc32, zero, _, end = FOOTER.unpack(data[footer:])
     if end != END:
         raise ArtifactError("the end is missing: the file is truncated or damaged", section="footer")
-    if zero or start % ALIGN or start < HEADER.size or start + stored != footer:
+    if zero or start != after(start, minor) or start < HEADER.size or start + stored != footer:
         raise ArtifactError(f"a manifest of {stored} bytes at {start} does not end at the footer", section="footer")
     text = data[start:footer]
     with naming_section("manifest"):
         if zlib.crc32(text) != crc32:
             raise ArtifactError("the checksum does not match: the manifest is damaged")
-        return inflate(text, length, limits.manifest_bytes), SectionPlace(start, footer)
+        return inflate(text, length, limits.manifest_bytes, preset("manifest", minor)), SectionPlace(start, footer)
 
 
 def check_digest(data: memoryview) -> None:
@@ -126,12 +119,14 @@ def check_digest(data: memoryview) -> None:
         raise ArtifactError("the digest does not match: the file is damaged", section="footer")
 
 
-def cut_sections(data: memoryview, sections: Sequence[SectionRecord], manifest: SectionPlace) -> tuple[memoryview, ...]:
+def cut_sections(
+    data: memoryview, sections: Sequence[SectionRecord], manifest: SectionPlace, minor: int
+) -> tuple[memoryview, ...]:
     """Check positions, padding and checksums of the sections and return their bytes."""
-    where = places([section.length for section in sections])
+    where = places([section.length for section in sections], minor)
     stop = where[-1].stop if where else HEADER.size
-    if align(stop) != manifest.start:
-        wanted = f"the manifest should start at {align(stop)}, not {manifest.start}"
+    if after(stop, minor) != manifest.start:
+        wanted = f"the manifest should start at {after(stop, minor)}, not {manifest.start}"
         raise ArtifactError(f"the sections end at {stop}, so {wanted}", section="manifest")
     parts: list[memoryview] = []
     before = HEADER.size
@@ -139,7 +134,7 @@ def cut_sections(data: memoryview, sections: Sequence[SectionRecord], manifest: 
         name = f"section {index} ({section.kind})"
         _check_padding(data[before : place.start], name)
         parts.append(data[place.start : place.stop])
-        if zlib.crc32(parts[-1]) != section.crc32:
+        if section.crc32 is not None and zlib.crc32(parts[-1]) != section.crc32:
             raise ArtifactError("the checksum does not match: the section is damaged", section=name)
         before = place.stop
     _check_padding(data[before : manifest.start], "manifest")

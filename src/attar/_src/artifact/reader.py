@@ -16,12 +16,14 @@ import onnx
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from attar._src.artifact import bindings, jsontext, layout, streams
+from attar._src.artifact import bindings, jsontext, layout, stream_checks, streams
+from attar._src.artifact.compact.deflating import inflate
+from attar._src.artifact.compact.shrink import expand
 from attar._src.artifact.graph import guards, values
 from attar._src.artifact.graph.check import CheckedGraph, check_graph
 from attar._src.artifact.limits import Limits
-from attar._src.artifact.manifest import Binding, GraphRecord, Manifest, TensorRecord, least_minor
-from attar._src.artifact.streams import Table
+from attar._src.artifact.manifest import Binding, GraphRecord, Manifest, StepsValue, TensorRecord, least_minor
+from attar._src.artifact.stream_checks import Table
 from attar._src.core.errors import ArtifactError, UnknownName, missing_file, naming_file, naming_section
 from attar._src.core.spec import explain
 from attar._src.core.tensors import CompressedTensor
@@ -33,7 +35,8 @@ class Artifact:
     Attributes:
         path: None if the file was opened from bytes.
         limits: limits the file was checked against.
-        version: version of the format, ``"1.0"`` to ``"1.3"``.
+        minor: minor version of the format.
+        version: version of the format, ``"1.0"`` to ``"1.4"``.
         sections: the bytes of every section.
         records: tensor records by name, aliases included.
     """
@@ -50,12 +53,12 @@ class Artifact:
         with naming_section("header"):
             _at_most(self.file_bytes, limits.file_bytes, "file_bytes")
             minor = layout.read_header(data)
-        text, place = layout.manifest_text(data, limits)
+        text, place = layout.manifest_text(data, minor, limits)
         self.manifest_bytes = place.stop - place.start
         with naming_section("manifest"):
             self.manifest = _manifest(text, minor, limits)
-        self.version = f"{layout.MAJOR}.{minor}"
-        self.sections = layout.cut_sections(data, self.manifest.sections, place)
+        self.version, self.minor = f"{layout.MAJOR}.{minor}", minor
+        self.sections = layout.cut_sections(data, self.manifest.sections, place, minor)
         layout.check_digest(data)
         with naming_section("manifest"):
             self.records = _records(self.manifest)
@@ -64,7 +67,13 @@ class Artifact:
         self._places = _places(self.manifest, self.sections)
         for record in self.manifest.tensors:
             with naming_section(f"tensor {record.name}"):
-                streams.check_value(record.value, record.shape, self._tables)
+                stream_checks.check_value(record.value, record.shape, self._tables)
+                if isinstance(record.value, StepsValue):
+                    stream_checks.check_steps(record, self.records.get(record.value.weight))
+        with naming_section("manifest"):
+            # They are elements too: a stream of equal ones takes no bytes.
+            every = self.manifest.tensors
+            self._demand_elements(guards.elements(each.shape) + stream_checks.coded_scales(each) for each in every)
         self._graphs = {record.name: record for record in self.manifest.graphs}
         _check_graph_sections(self.manifest)
         self._bound = {record.name: self._describe_bindings(record) for record in self.manifest.graphs}
@@ -94,10 +103,17 @@ class Artifact:
         record = self.records.get(name)
         if record is None:
             raise UnknownName("tensor", name, self.records)
-        start, stop = self._places[record.name]
-        data = self.sections[record.section][start:stop]
         with naming_file(self.path), naming_section(f"tensor {record.name}"):
-            return streams.TensorDecoder(data, self._tables, threads).decode(record.value, record.shape)
+            decoder = self._decoder(record, threads)
+            if isinstance(record.value, StepsValue):
+                weight = self.records[record.value.weight]
+                scale = self._decoder(weight, threads).scale(weight.value, weight.shape)
+                return decoder.decode_steps(record.value, record.shape, scale)
+            return decoder.decode(record.value, record.shape)
+
+    def _decoder(self, record: TensorRecord, threads: int) -> streams.TensorDecoder:
+        start, stop = self._places[record.name]
+        return streams.TensorDecoder(self.sections[record.section][start:stop], self._tables, threads)
 
     def graph_record(self, name: str = "main") -> GraphRecord:
         """Return the record of a graph; raise :class:`UnknownName` if there is no such graph."""
@@ -120,7 +136,8 @@ class Artifact:
         record = self.graph_record(name)
         bound = self._bound[record.name]
         with naming_file(self.path), naming_section(f"graph {record.name}"):
-            data = layout.inflate(self.sections[record.section], record.length, self.limits.graph_bytes)
+            stored, preset = self.sections[record.section], layout.preset("graph", self.minor)
+            data = inflate(stored, record.length, self.limits.graph_bytes, preset)
             small = ((binding.to, self._small(binding, bound[binding.to])) for binding in record.bindings)
             constants = {name: known for name, known in small if known is not None}
             return check_graph(data, record, bound, constants, self.limits)
@@ -228,12 +245,20 @@ def _sources(binding: Binding) -> set[str]:
 
 
 #: Minor version -> what it added.
-_SINCE = {1: "the dtype of a scale", 2: "a scale for each block", 3: "a dynamic node"}
+_SINCE = {
+    1: "the dtype of a scale",
+    2: "a scale for each block",
+    3: "a dynamic node",
+    4: "a coded scale or a bias in steps",
+}
 
 
 def _manifest(text: bytes, minor: int, limits: Limits) -> Manifest:
     """Parse the manifest of a file of format 1.``minor`` after checking every count against its limit."""
     found = jsontext.parse_json(text, values=limits.manifest_values)
+    if minor >= layout.COMPACT:
+        found = expand(found, most=limits.records)
+        text = jsontext.write_json(found)
     graphs = _items(found, "graphs")
     plain = ("sections", "tables", "tensors", "aliases", "graphs", "folds", "class_names")
     counts = {key: len(_items(found, key)) for key in plain}
@@ -248,6 +273,8 @@ def _manifest(text: bytes, minor: int, limits: Limits) -> Manifest:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
         raise ArtifactError(explain(error, where="")) from error
+    if minor < layout.COMPACT and any(section.crc32 is None for section in manifest.sections):
+        raise ArtifactError("sections: each needs its crc32 before format 1.4")
     if (least := least_minor(manifest)) > minor:
         needs, says = f"{layout.MAJOR}.{least}", f"{layout.MAJOR}.{minor}"
         raise ArtifactError(f"{_SINCE[least]} needs format {needs}; the header says {says}")

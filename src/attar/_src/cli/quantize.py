@@ -94,7 +94,9 @@ def quantize_command(
         str, typer.Option(help="Observer of the activations' ranges: minmax, percentile, mse or file.py:name.")
     ] = "percentile",
     correct_bias: Annotated[bool, typer.Option(help="Correct biases for the mean error of rounded weights.")] = True,
-    coder: Annotated[str, typer.Option(help="Entropy coder of the codes: rans, huffman or raw.")] = "rans",
+    coder: Annotated[
+        str, typer.Option(help="Entropy coder of the codes: auto, rans, context, huffman or raw.")
+    ] = "auto",
     preprocess: Annotated[
         str | None,
         typer.Option(

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+Bytes = NDArray[np.uint8]
 Symbols = NDArray[np.uint8]
+
+#: Lanes of a large chunk of rANS, and the least state of each.
+LANES = 8
+LOWEST = 1 << 16
+
+
+class Status(IntEnum):
+    """How the decoding of a chunk ended; ``attar_status`` of ``attar.h``."""
+
+    OK = 0
+    NO_ROOM = 1
+    BAD_TABLE = 2
+    BAD_CODE = 3
+    BAD_LENGTH = 4
+    BAD_LANES = 5
+    BAD_STATE = 6
+    BAD_SYMBOLS = 7
+    BAD_PADDING = 8
 
 
 class Coder(Protocol):

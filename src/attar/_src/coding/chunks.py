@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.coding.base import Symbols
-from attar._src.coding.kernels import Bytes
+from attar._src.coding.base import LANES, Bytes, Status, Symbols
 from attar._src.core.errors import ArtifactError, SpecError
 
 CHUNK = 1 << 19
@@ -35,23 +33,41 @@ def encode_chunks(symbols: Symbols, known: NDArray[np.bool_], encode: Callable[[
 
 
 def decode_chunks(
-    payload: memoryview, count: int, decode: Callable[[Bytes, Symbols], None], *, threads: int = 1
+    payload: memoryview, count: int, decode: Callable[[Bytes, Symbols], int], *, threads: int = 1
 ) -> Symbols:
-    """Invert :func:`encode_chunks`; ``decode(chunk, symbols)`` fills ``symbols`` in place.
+    """Invert :func:`encode_chunks`; ``decode(chunk, symbols)`` fills ``symbols`` in place and returns a ``Status``.
 
     The caller should have checked ``count`` against its memory limit.
+
+    Raises:
+        ArtifactError: the lengths of chunks are malformed, or a chunk is refused.
     """
     data = np.frombuffer(payload, np.uint8)
     chunks = _split(data, -(-count // CHUNK))
     symbols = np.empty(count, np.uint8)
     parts = [symbols[start : start + CHUNK] for start in range(0, count, CHUNK)]
     if threads > 1 and len(parts) > 1:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 -- few tensors have several chunks
+
         with ThreadPoolExecutor(min(threads, len(parts))) as pool:
-            list(pool.map(decode, chunks, parts))
+            statuses = list(pool.map(decode, chunks, parts))
     else:
-        for chunk, part in zip(chunks, parts, strict=True):
-            decode(chunk, part)
+        statuses = list(map(decode, chunks, parts))
+    for status, chunk, part in zip(statuses, chunks, parts, strict=True):
+        if status:
+            raise ArtifactError(_sentence(status, chunk, part.size))
     return symbols
+
+
+def _sentence(status: int, chunk: Bytes, count: int) -> str:
+    match status:
+        case Status.BAD_LANES:
+            return f"a rANS chunk declares {chunk[:1].tolist()} lanes; it should have 1 or {LANES}"
+        case Status.BAD_STATE:
+            return f"a rANS chunk of {chunk.size} bytes begins with a state below the lowest"
+        case Status.BAD_LENGTH:
+            return f"a rANS chunk cannot have {chunk.size} bytes: its states and words do not fill them"
+    return f"a chunk of {chunk.size} bytes does not hold {count} symbols of its table"
 
 
 def _split(data: Bytes, chunks: int) -> list[Bytes]:

@@ -8,9 +8,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.coding.base import Coder, Symbols
+from attar._src.coding.base import Bytes, Coder, Status, Symbols
 from attar._src.coding.chunks import CHUNK, decode_chunks, encode_chunks
-from attar._src.coding.kernels import HUFFMAN_PADDING, Bytes, huffman_decode, huffman_encode
+from attar._src.coding.fallback import walk_huffman
+from attar._src.coding.kernels import decoder, encode_huffman
 from attar._src.coding.levels import Levels, read_levels, write_levels
 from attar._src.core.errors import ArtifactError
 
@@ -43,10 +44,11 @@ class Huffman(Coder):
 
     def encode(self, symbols: Symbols, table: bytes, alphabet: int) -> bytes:
         levels = _levels(table, alphabet)
-        return encode_chunks(symbols, levels > 0, functools.partial(_encode, _codes(levels)))
+        codes = _codes(levels)
+        return encode_chunks(symbols, levels > 0, lambda part: encode_huffman(part, codes))
 
     def decode(self, payload: memoryview, count: int, table: bytes, alphabet: int, *, threads: int = 1) -> Symbols:
-        decode = functools.partial(_decode, *_lookup(table, alphabet))
+        decode = decoder(self.name, table, alphabet) or functools.partial(_decode, *_lookup(table, alphabet))
         return decode_chunks(payload, count, decode, threads=threads)
 
 
@@ -113,11 +115,11 @@ def _reverse(values: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
 
 
 def _codes(levels: Levels) -> NDArray[np.uint32]:
-    """Return ``length << 16 | code`` of each symbol, the code's first bit lowest."""
+    """Return ``length << 16 | code`` of each symbol, the code's first bit lowest, ``(256,)``."""
     symbols, lengths = _sorted_code(levels)
     longest = int(lengths[-1])
     spans = 1 << (longest - lengths)
-    codes = np.zeros(levels.size, np.uint32)
+    codes = np.zeros(256, np.uint32)
     codes[symbols] = lengths << 16 | _reverse(np.cumsum(spans) - spans, longest)
     return codes
 
@@ -131,16 +133,5 @@ def _lookup(table: bytes, alphabet: int) -> tuple[NDArray[np.uint16], int]:
     return by_code[_reverse(np.arange(1 << longest), longest)].astype(np.uint16), longest
 
 
-def _encode(codes: NDArray[np.uint32], symbols: Symbols) -> bytes:
-    words = np.empty(symbols.size * LONGEST // 32 + 2, np.uint32)
-    bits = huffman_encode(symbols, codes, words)
-    return words[: bits // 32 + 1].astype("<u4").tobytes()[: (bits + 7) // 8]
-
-
-def _decode(lookup: NDArray[np.uint16], longest: int, chunk: Bytes, symbols: Symbols) -> None:
-    words = np.zeros(-(-chunk.size // 4) + HUFFMAN_PADDING, "<u4")
-    words.view(np.uint8)[: chunk.size] = chunk
-    read = huffman_decode(words.astype(np.uint32, copy=False), 8 * chunk.size, lookup, longest, symbols)
-    left = 8 * chunk.size - read
-    if not 0 <= left < 8 or (left and chunk[-1] >> (8 - left)):
-        raise ArtifactError(f"a Huffman chunk of {chunk.size} bytes does not hold {symbols.size} symbols of its table")
+def _decode(lookup: NDArray[np.uint16], longest: int, chunk: Bytes, symbols: Symbols) -> Status:
+    return walk_huffman(chunk, lookup, longest, symbols)

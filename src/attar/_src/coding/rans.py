@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.coding.base import Coder, Symbols
+from attar._src.coding.base import LANES, LOWEST, Bytes, Coder, Status, Symbols
 from attar._src.coding.chunks import CHUNK, decode_chunks, encode_chunks
-from attar._src.coding.kernels import LANES, Bytes, rans_decode_lanes, rans_decode_one, rans_encode
+from attar._src.coding.fallback import Step, pop_rans
+from attar._src.coding.kernels import decoder, encode_rans
 from attar._src.coding.tables import Frequencies, best_table, cross_entropy, frequencies
-from attar._src.core.errors import ArtifactError
 
-LOWEST = 1 << 16
 # A chunk with fewer symbols has one lane and no byte for the number of lanes.
 SMALL = 4096
 # Each of several lanes wastes about three bytes: allow one byte in a thousand.
@@ -50,15 +49,8 @@ class Rans(Coder):
         return encode_chunks(symbols, model.known, model.encode)
 
     def decode(self, payload: memoryview, count: int, table: bytes, alphabet: int, *, threads: int = 1) -> Symbols:
-        return decode_chunks(payload, count, _model(table, alphabet).decode, threads=threads)
-
-
-class _Step:
-    """The frequencies of one coding step, laid out for the inner loops (see ``kernels``)."""
-
-    def __init__(self, freqs: NDArray[np.int64]) -> None:
-        self.entries = ((np.cumsum(freqs) - freqs) << 16 | freqs).astype(np.uint32)
-        self.slots = np.repeat(np.arange(freqs.size, dtype=np.uint8), freqs)
+        decode = decoder(self.name, table, alphabet) or _model(table, alphabet).decode
+        return decode_chunks(payload, count, decode, threads=threads)
 
 
 class _Model:
@@ -68,80 +60,51 @@ class _Model:
         known: ``(alphabet,)``, symbols with a positive frequency.
         rare: ``(alphabet,)``, symbols that are coded in two steps.
         in_first: ``(alphabet,)``, the symbol coded in the first step: the symbol itself, or the stand-in if it is rare.
+        entries: ``start << 16 | frequency`` in both steps, ``(2, 256)``.
     """
 
     def __init__(self, precision: int, freqs: Frequencies) -> None:
-        self.precision = precision
+        self.precision, self.freqs = precision, freqs
         self.known: NDArray[np.bool_] = freqs.sum(0) > 0
         self.rare = freqs[1] > 0
         self.in_first = np.arange(self.known.size, dtype=np.uint8)
-        self.in_first[self.rare] = self.stand_in = int(self.rare.argmax())
-        self.first, self.second = _Step(freqs[0]), _Step(freqs[1])
+        self.in_first[self.rare] = int(self.rare.argmax())
+        self.entries = np.zeros((2, 256), np.uint32)
+        self.entries[:, : self.known.size] = (np.cumsum(freqs, 1) - freqs) << 16 | freqs
 
     def encode(self, symbols: Symbols) -> bytes:
         rare = symbols[self.rare[symbols]] if self.rare.any() else symbols[:0]
         first = self.in_first[symbols] if rare.size else symbols
         if symbols.size < SMALL:
-            return self._push(first, rare, 1)
-        chunk = self._push(first, rare, LANES)
-        return bytes([LANES]) + chunk if len(chunk) >= WORTH_LANES else bytes([1]) + self._push(first, rare, 1)
+            return encode_rans(first, rare, self.entries, self.precision, 1)
+        chunk = encode_rans(first, rare, self.entries, self.precision, LANES)
+        if len(chunk) >= WORTH_LANES:
+            return bytes([LANES]) + chunk
+        return bytes([1]) + encode_rans(first, rare, self.entries, self.precision, 1)
 
-    def _push(self, first: Symbols, rare: Symbols, lanes: int) -> bytes:
-        """Return states and words; rANS is a stack, so the second step is pushed first."""
-        states = np.full(lanes, _start(lanes), np.uint32)
-        words = np.empty(first.size + rare.size + 1, np.uint16)
-        begin = rans_encode(rare, self.second.entries, self.precision, states[:1], words)
-        begin = rans_encode(first, self.first.entries, self.precision, states, words[:begin])
-        head = states.astype("<u4").tobytes()
-        return (head if lanes > 1 else head.rstrip(b"\0")) + words[begin:].astype("<u2").tobytes()
+    @functools.cached_property
+    def _steps(self) -> tuple[Step, Step]:
+        return Step.of(self.freqs[0]), Step.of(self.freqs[1])
 
-    def decode(self, chunk: Bytes, symbols: Symbols) -> None:
-        states, words, end = _open(chunk, symbols.size)
-        lanes = states.size
-        if lanes > 1:
-            place = rans_decode_lanes(words, end, states, self.first.slots, self.first.entries, symbols)
-        else:
-            place = rans_decode_one(words, 0, end, states, self.first.slots, self.first.entries, symbols)
-        if place <= end and self.rare.any():
-            where = np.flatnonzero(symbols == self.stand_in)
-            which = np.empty(where.size, np.uint8)
-            place = rans_decode_one(words, place, end, states, self.second.slots, self.second.entries, which)
-            symbols[where] = which
-        if place != end or (states != _start(lanes)).any():
-            raise ArtifactError(f"a rANS chunk of {chunk.size} bytes does not hold {symbols.size} symbols of its table")
+    def decode(self, chunk: Bytes, symbols: Symbols) -> Status:
+        """Fill ``symbols`` without the extension."""
+        lanes = 1
+        if symbols.size >= SMALL:
+            if not chunk.size or chunk[0] not in (1, LANES):
+                return Status.BAD_LANES
+            lanes, chunk = int(chunk[0]), chunk[1:]
+        # A lone state is stored without leading zero bytes; if words follow it takes 3 or 4, told apart by parity.
+        alone = chunk.size if chunk.size < 4 else 4 - chunk.size % 2
+        size = 4 * lanes if lanes > 1 else alone
+        if chunk.size < size or (chunk.size - size) % 2:
+            return Status.BAD_LENGTH
+        head = chunk[:size].tobytes()
+        states = [int.from_bytes(head[at : at + 4], "little") for at in range(0, 4 * lanes, 4)]
+        if min(states) < LOWEST if lanes > 1 else head[-1:] == b"\0":
+            return Status.BAD_STATE
+        return pop_rans(states, chunk[size:].view("<u2"), *self._steps, symbols)
 
 
 @functools.lru_cache(maxsize=64)
 def _model(table: bytes, alphabet: int) -> _Model:
     return _Model(*frequencies(table, alphabet))
-
-
-def _open(chunk: Bytes, symbols: int) -> tuple[NDArray[np.uint32], NDArray[np.uint16], int]:
-    """Return the states of the lanes, the words, padded for the inner loops, and the number of words."""
-    lanes = 1
-    if symbols >= SMALL:
-        if not chunk.size or chunk[0] not in (1, LANES):
-            raise ArtifactError(f"a rANS chunk declares {chunk[:1].tolist()} lanes; it should have 1 or {LANES}")
-        lanes, chunk = int(chunk[0]), chunk[1:]
-    # A lone state is stored without leading zero bytes; if words follow it takes 3 or 4 bytes, told apart by parity.
-    alone = chunk.size if chunk.size < 4 else 4 - chunk.size % 2
-    size = 4 * lanes if lanes > 1 else alone
-    end = (chunk.size - size) // 2
-    if end < 0 or chunk.size != size + 2 * end:
-        raise ArtifactError(f"a rANS chunk of {lanes} lanes cannot have {chunk.size} bytes")
-    states: NDArray[np.uint32] = _numbers(chunk[:size], "<u4", lanes)
-    if (states < LOWEST).any() if lanes > 1 else size and not chunk[size - 1]:
-        raise ArtifactError(f"a rANS chunk of {lanes} lanes begins with states {states.tolist()}, below the lowest")
-    return states, _numbers(chunk[size:], "<u2", end + LANES), end
-
-
-def _start(lanes: int) -> int:
-    """Return the initial state; one of several lanes must tell from its state alone whether a word was moved out."""
-    return LOWEST if lanes > 1 else 0
-
-
-def _numbers(data: Bytes, kind: str, size: int) -> NDArray[Any]:
-    """Return the little-endian numbers of ``data`` in native byte order, zero-padded to ``size``."""
-    numbers = np.zeros(size, kind)
-    numbers.view(np.uint8)[: data.size] = data
-    return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.coding.base import Coder, Symbols
+from attar._src.coding.base import Bytes, Coder, Status, Symbols
+from attar._src.coding.fallback import unpack_raw
+from attar._src.coding.kernels import decoder
 from attar._src.core.errors import ArtifactError
 
 
@@ -45,21 +48,22 @@ class Raw(Coder):
                 f"a raw payload of {count} symbols of {width} bits has {data.size} bytes and a table of {len(table)}; "
                 f"it should have {_length(count, width)} and none"
             )
-        if width == 0:
-            return np.zeros(count, np.uint8)
-        eights = -(-count // 8)
-        octets = np.zeros((eights, 8), np.uint8)
-        octets[:, :width] = np.pad(data, (0, eights * width - data.size)).reshape(eights, width)
-        packed = octets.view("<u8").ravel()
-        unpacked = np.empty((eights, 8), np.uint8)
-        for place in range(8):
-            unpacked[:, place] = packed >> np.uint64(width * place) & np.uint64((1 << width) - 1)
-        symbols, rest = np.split(unpacked.ravel(), [count])
-        if rest.any():
+        symbols = np.empty(count, np.uint8)
+        decode = decoder(self.name, b"", alphabet) or functools.partial(_decode, alphabet)
+        status = decode(data, symbols)
+        if status == Status.BAD_PADDING:
             raise ArtifactError("a raw payload has bits set after its last symbol")
-        if (largest := int(symbols.max(initial=0))) >= alphabet:
-            raise ArtifactError(f"a raw payload has symbol {largest} of an alphabet of {alphabet}")
+        if status:
+            raise ArtifactError(f"a raw payload has symbol {symbols.max()} of an alphabet of {alphabet}")
         return symbols
+
+
+def _decode(alphabet: int, data: Bytes, symbols: Symbols) -> Status:
+    """Fill ``symbols`` without the extension."""
+    padding = unpack_raw(data, symbols, _width(alphabet))
+    if int(symbols.max(initial=0)) >= alphabet:
+        return Status.BAD_SYMBOLS
+    return Status.BAD_PADDING if padding else Status.OK
 
 
 def _width(alphabet: int) -> int:

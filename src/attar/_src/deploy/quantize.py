@@ -26,6 +26,7 @@ from attar._src.deploy.parity import Parity
 from attar._src.deploy.tolerance import TOLERANCE, Tolerance
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
+from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.model.trace import trace
 from attar._src.work.calibration_inputs import CalibrationInputs
@@ -59,12 +60,12 @@ class QuantizationResult:
         """A PyTorch module with the outputs of the file."""
         return self.compressed.simulate()
 
-    def save(self, path: str | Path, *, coder: str = "rans", limits: Limits | None = None) -> dict[str, Any]:
+    def save(self, path: str | Path, *, coder: str = "auto", limits: Limits | None = None) -> dict[str, Any]:
         """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
 
         Args:
             path: path of the ``.attar`` file; an existing one is replaced atomically.
-            coder: entropy coder of the codes: ``rans``, ``huffman`` or ``raw``.
+            coder: entropy coder of the codes: ``auto``, ``rans``, ``context``, ``huffman`` or ``raw``.
             limits: limits of the file's readers, who must raise theirs, too; those of ``attar.quantize`` if None.
 
         Returns:
@@ -199,8 +200,11 @@ def quantize(
     dry_run = check_deployable(module, traced, use, inputs, limits=limits)
     untouched, given = CompressedModel.of(traced), Context(inputs)
     if activations != "auto":
-        return QuantizationResult(stage.run(untouched, given), inputs, use, dry_run, compared, loss, limits, notes)
-    models = {each: stage.model_copy(update={"activations": each}).run(untouched, given) for each in CHOICES}
+        done = shorten_numbers(stage.run(untouched, given))
+        return QuantizationResult(done, inputs, use, dry_run, compared, loss, limits, notes)
+    models = {
+        each: shorten_numbers(stage.model_copy(update={"activations": each}).run(untouched, given)) for each in CHOICES
+    }
     taken, why = choose_activations(models, use, compared, tolerance=loss, limits=limits)
     notes = {**notes, "activations": why}
     return QuantizationResult(models[taken], inputs, use, dry_run, compared, loss, limits, notes)

@@ -77,7 +77,8 @@ class Recipe(Spec):
         task: task of the models; if null, the data set's own.
         dynamic: axes of the inputs whose length may vary at run time, of every input (0 is the batch) or by name, as
             ``attar.quantize`` takes them; by default the batch and what varies between calibration batches.
-        coder: entropy coder of the files.
+        coder: entropy coder of the files: ``auto`` takes ``context`` in small files where it saves more than 1 %, else
+            ``rans``.
         tolerance: from which loss against its floating-point model on a file gets a warning; null for none.
         root: folder that paths in the recipe are relative to, itself relative to the folder of the recipe's file.
 
@@ -105,7 +106,7 @@ class Recipe(Spec):
     dynamic: Annotated[
         dict[str, _Different] | _Different | None, BeforeValidator(_tuples), AfterValidator(_with_batch_axis)
     ] = None
-    coder: Literal["rans", "huffman", "raw"] = "rans"
+    coder: Literal["auto", "rans", "context", "huffman", "raw"] = "auto"
     tolerance: Tolerance | None = TOLERANCE
     root: str = "."
 

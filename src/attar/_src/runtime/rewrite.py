@@ -36,7 +36,7 @@ def rewrite(model: onnx.ModelProto, weights: Mapping[str, Shape], grids: Mapping
     producer: dict[str, onnx.NodeProto] = {}
     for node in copy.deepcopy(model.graph.node):
         if not node.name or node.name in nodes:
-            node.name = build.fresh(f"{node.op_type}_{node.output[0]}")
+            node.name = build.fresh(f"node_{node.output[0]}")
         replacement = [node]
         if node.op_type == "ReduceMean" and _over_space(node, ranks.get(node.input[0]), build.constant):
             replacement = _pool(node, build.fresh)

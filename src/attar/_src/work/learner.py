@@ -83,7 +83,7 @@ class Learner:
         traced: TracedModel,
         *,
         use: FileInfo = _NO_INFO,
-        coder: str = "rans",
+        coder: str = "auto",
     ) -> None:
         self.module, self.captured, self.use, self.coder = module, captured, use, coder
         self.weights: Mapping[str, Weight] = find_weights(traced.graph)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
 import onnx
 
 from attar._src.artifact.contents import GraphContents
@@ -13,11 +16,12 @@ ELEMENT_TYPES = {name: onnx.helper.np_dtype_to_tensor_dtype(dtype) for name, dty
 ELEMENT_TYPES["bf16"] = onnx.TensorProto.BFLOAT16  # numpy holds its bits as uint16
 
 
-def strip(contents: GraphContents) -> bytes:
+def strip(contents: GraphContents, *, compact: bool = True) -> bytes:
     """Return the serialized model with nothing but operators, small constants, inputs and outputs.
 
     Dropped are bound initializers, metadata, doc strings, producer, value infos, and the paths exporters put in them.
-    ``Constant`` nodes become initializers. Inputs and outputs are written from the ports.
+    ``Constant`` nodes become initializers. Inputs and outputs are written from the ports. If ``compact``, the names of
+    nodes that nothing refers to and attributes at their default are dropped, too.
     """
     bound = {binding.to for binding in contents.bindings}
     source = contents.model
@@ -47,6 +51,8 @@ def strip(contents: GraphContents) -> bytes:
         for names in (kept.input, kept.output):
             while names and not names[-1]:  # empty trailing names
                 names.pop()
+        if compact:
+            _shorten(kept, named=contents.dynamic, opset=max((item.version for item in model.opset_import), default=0))
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
@@ -54,6 +60,28 @@ def strip(contents: GraphContents) -> bytes:
 def port_info(port: Port) -> onnx.ValueInfoProto:
     """Return a port as an ONNX ValueInfoProto."""
     return onnx.helper.make_tensor_value_info(port.name, ELEMENT_TYPES[port.dtype], list(port.shape))
+
+
+def _shorten(node: onnx.NodeProto, *, named: Collection[str], opset: int) -> None:
+    """Drop a node's name, unless it is in ``named``, and attributes that have the default of their operator."""
+    if node.name not in named:
+        node.ClearField("name")
+    try:
+        known = onnx.defs.get_schema(node.op_type, opset, node.domain).attributes
+    except onnx.defs.SchemaError:
+        return  # the check of the graph refuses it and says why
+    kept = [attribute for attribute in node.attribute if not _is_default(attribute, known)]
+    if len(kept) < len(node.attribute):
+        kept = [onnx.AttributeProto.FromString(attribute.SerializeToString()) for attribute in kept]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+
+
+def _is_default(attribute: onnx.AttributeProto, known: Mapping[str, Any]) -> bool:
+    default = known[attribute.name].default_value if attribute.name in known else None
+    if default is None or default.type != attribute.type:
+        return False
+    return bool(onnx.helper.get_attribute_value(default) == onnx.helper.get_attribute_value(attribute))
 
 
 def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:

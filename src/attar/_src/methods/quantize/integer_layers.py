@@ -35,6 +35,7 @@ from torch import fx
 from attar._src.artifact.manifest import Activation
 from attar._src.core.operators import INTEGER_KERNELS
 from attar._src.core.scheme import PerChannel, PerTensor
+from attar._src.core.steps import from_steps, step_sizes, to_steps
 from attar._src.core.tensors import CompressedTensor, Dense, Quantized
 from attar._src.methods.quantize.pair_sums import fit_pairs
 from attar._src.methods.quantize.ptq.solver import TINY, flat_index
@@ -143,6 +144,13 @@ def _readers(model: CompressedModel, tensors: Mapping[str, CompressedTensor]) ->
     return found
 
 
+def integer_biases(model: CompressedModel) -> frozenset[str]:
+    """Return the names of the biases that integer layers add in whole steps."""
+    stored = model.stored()
+    uses = (use for graph in model.graphs.values() for use in _uses(graph, stored))
+    return frozenset(use.bias for use in uses if use.bias is not None)
+
+
 def used_scales(tensor: Quantized) -> NDArray[np.float32]:
     """Return the scales, with those of all-zero codes (a switched-off channel) replaced by the largest of the others.
 
@@ -247,7 +255,6 @@ def _whole_steps(values: NDArray[Any], use: _Use, weight: CompressedTensor) -> N
     assert isinstance(weight, Quantized)
     if values.size != weight.shape[use.axis]:
         return None
-    step = np.float32(use.scale) * weight.scale
-    steps = np.rint(values.astype(np.float64) / step)
-    fits = np.isfinite(steps).all() and np.abs(steps).max(initial=0) < _INT32
-    return (steps * step).astype(np.float32) if fits else None
+    sizes = step_sizes(use.scale, weight.scale)
+    steps = to_steps(values, sizes)
+    return None if steps is None else from_steps(steps, sizes)

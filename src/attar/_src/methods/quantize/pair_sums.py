@@ -25,7 +25,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.core.float16 import from_half, to_half
+from attar._src.core.float16 import SCALE_BITS, from_half, round_nearest, round_up, to_half
 from attar._src.core.tensors import Quantized
 from attar._src.runtime.accumulator import largest_pairs, neighbours
 
@@ -50,6 +50,7 @@ def fit_pairs(
     if not unsafe.any():
         return tensor, 0
     codes, own = np.moveaxis(tensor.codes, axis, 0).astype(np.int8), tensor.scale
+    short = bool((round_up(own) == own).all())  # scales of few digits stay so
     order = _order(codes.shape, groups)
     if own.size == 1:  # one line, the weights of a scale, has all channels
         order = (order + codes[0].size * np.arange(len(codes))[:, None, None]).reshape(-1, 2)
@@ -60,6 +61,8 @@ def fit_pairs(
         at = _positions(fitted[rows], own[rows], None if floating is None else floating[rows])
         lines = _Lines.of(at, order, limit)
         wider = (own[rows] * (lines.best_factors() / limit)).astype(np.float32)
+        if short:
+            wider = round_nearest(wider, SCALE_BITS)
         if tensor.scale_dtype != "f32":
             wider = from_half(to_half(wider, tensor.scale_dtype), tensor.scale_dtype)
         magnitudes = lines.codes(lines.sizes * (own[rows].astype(np.float64) / wider)[:, None])
