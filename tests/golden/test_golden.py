@@ -38,12 +38,13 @@ def test_a_golden_file_means_what_it_meant(name):
     assert json.loads(json.dumps(summary(artifact))) == meant
 
 
-def test_dynamic_recurrent_layers_compute_what_they_did():
+@pytest.mark.parametrize("name", ["v1_3_recurrent", "v1_4_recurrent"])
+def test_dynamic_recurrent_layers_compute_what_they_did(name):
     """A sum of gates in another order may tip a state between two codes; a faulty gate would be off by far more."""
-    session = Session(HERE / "v1_3_recurrent.attar", threads=1)
+    session = Session(HERE / f"{name}.attar", threads=1)
     assert [layer.kernel for layer in session.layers if layer.name.startswith("lstm")] == ["DynamicQuantizeLSTM"]
     assert all(layer.plan == "dynamic integers" for layer in session.layers)
-    example = json.loads((HERE / "v1_3_recurrent.json").read_text())["example"]
+    example = json.loads((HERE / f"{name}.json").read_text())["example"]
     found = session.run(np.array(example["x"], np.float32))
     np.testing.assert_allclose(found, np.array(example["y"]), atol=0.02)
     assert np.abs(found).max() > 0.2
