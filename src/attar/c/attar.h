@@ -2194,11 +2194,14 @@ ATTAR_API attar_status attar_next(attar_file *file, attar_tensor *tensor)
     uint8_t *place = 0;
     size_t at = file->at, stop = file->manifest;
     attar_status status;
+    unsigned part;
     int64_t section;
     if (!record)
         return ATTAR_END;
     memset(tensor, 0, sizeof *tensor);
     tensor->file = file;
+    for (part = ATTAR_MASK; part < ATTAR_PARTS; part++)
+        tensor->streams[part].table = -1;
     if (!attar_fields(record, keys, count, found) || !attar_is_name(found[0]))
         return ATTAR_BAD_MANIFEST;
     status = attar_read_shape(tensor, found[1]);
