@@ -1,6 +1,8 @@
-"""A slow decoder of tables, rANS and Huffman, written from sections 4.2 to 4.4 of docs/format.md and nothing else."""
+"""A slow decoder of rANS, Huffman and contexts, written from sections 4.2 to 4.5 of docs/format.md and nothing else."""
 
 from __future__ import annotations
+
+from itertools import accumulate, pairwise
 
 
 class Bits:
@@ -103,6 +105,19 @@ def chunks(payload: bytes, count: int) -> list[tuple[bytes, int]]:
     return result
 
 
+def lone_state(chunk: bytes) -> tuple[int, bytes]:
+    """The state of one lane and the bytes after it."""
+    length = len(chunk) if len(chunk) < 4 else 4 if len(chunk) % 2 == 0 else 3
+    assert length == 0 or chunk[length - 1] != 0
+    return int.from_bytes(chunk[:length], "little"), chunk[length:]
+
+
+def words_of(rest: bytes) -> list[int]:
+    """The words, the next one at the end."""
+    assert len(rest) % 2 == 0
+    return [rest[at] | rest[at + 1] << 8 for at in range(0, len(rest), 2)][::-1]
+
+
 def rans(payload: bytes, count: int, data: bytes, alphabet: int) -> list[int]:
     tag, levels = table(data, alphabet)
     slots = 2 ** (tag + 8)
@@ -131,13 +146,9 @@ def rans(payload: bytes, count: int, data: bytes, alphabet: int) -> list[int]:
             assert all(state >= 2**16 for state in states)
             rest = chunk[32:]
         else:
-            length = len(chunk) if len(chunk) < 4 else 4 if len(chunk) % 2 == 0 else 3
-            assert length == 0 or chunk[length - 1] != 0
-            states = [int.from_bytes(chunk[:length], "little")]
-            rest = chunk[length:]
-        assert len(rest) % 2 == 0
-        words = [rest[at] | rest[at + 1] << 8 for at in range(0, len(rest), 2)]
-        words.reverse()  # the next one is at the end
+            state, rest = lone_state(chunk)
+            states = [state]
+        words = words_of(rest)
 
         def pop(lane: int, step: int, may_run_dry: bool, states: list[int] = states, words: list[int] = words) -> int:
             d = states[lane] % slots
@@ -187,4 +198,105 @@ def huffman(payload: bytes, count: int, data: bytes, alphabet: int) -> list[int]
                 length += 1
             decoded.append(codes[length, code])
         reader.finish()
+    return decoded
+
+
+class Count:
+    def __init__(self, numbers: list[int], bounds: list[int] | None = None) -> None:
+        self.numbers, self.total = numbers, sum(numbers)
+        self.learned, self.waits = 0, 1
+        self.bounds = self.bound() if bounds is None else bounds
+
+    def bound(self) -> list[int]:
+        q = (32768 - len(self.numbers)) * 2**16 // self.total
+        return [(below * q >> 16) + b + 1 for b, below in enumerate(accumulate(self.numbers[:-1]))]
+
+    def heir(self) -> Count:
+        bounds = pairwise([0, *self.bounds, 32768])
+        return Count([(48 * (high - low) >> 15) + 1 for low, high in bounds], self.bounds)
+
+    def learn(self, b: int) -> None:
+        self.numbers[b] += 16
+        self.total += 16
+        self.learned += 1
+        if self.learned == self.waits:
+            if self.total > 60_000:
+                self.numbers = [(number + 1) >> 1 for number in self.numbers]
+                self.total = sum(self.numbers)
+            self.bounds = self.bound()
+            self.learned, self.waits = 0, min(max(self.total // 128, 1), 128)
+
+
+def context(payload: bytes, count: int, data: bytes, alphabet: int) -> list[int]:
+    assert len(data) == 11
+    row, width, period, centre = data[0] | data[1] << 8, *data[2:5]
+    halves = [half for byte in data[5:] for half in (byte & 15, byte >> 4)]
+    v = [half - 16 if half >= 8 else half for half in halves[:4]]
+    w, shift = halves[4:11], halves[11]
+    assert row >= 1
+    assert width >= 2
+    assert 1 <= period <= 32
+    assert centre < alphabet
+    assert shift <= 8
+    m = max(centre, alphabet - 1 - centre, 1)
+    buckets = 2 * m // 2**shift + 1
+    assert 2 <= buckets <= 32
+
+    decoded = []
+    for chunk, size in chunks(payload, count):
+        state, rest = lone_state(chunk)
+        words = words_of(rest)
+        everything = Count([2] * buckets)
+        counts: dict[tuple[int, ...], Count] = {}
+        means = [0] * row
+        reach = max(64, width + 1, row)
+        values = [0] * reach  # the last one is x(1)
+        recent = 0  # |x(1)| + ... + |x(64)|
+        for i in range(size):
+            x1, x2, xw, before, after = values[-1], values[-2], values[-width], values[1 - width], values[-width - 1]
+            line, column = divmod(i, row)
+            e = v[0] * x1 + v[1] * xw + v[2] * before + v[3] * after
+            d = w[0] * abs(x1) + w[1] * abs(x2) + w[2] * abs(xw) + w[3] * (abs(before) + abs(after))
+            d = 64 * (d + w[4] * abs(values[-row])) + w[5] * recent + (w[6] * means[column] >> 2)
+
+            n = (d >> (shift + 1)).bit_length()
+            assert n <= 16
+            r = (128 * abs(e) >= d + 16) + (64 * abs(e) >= d + 16) + (128 * abs(e) >= 3 * d + 16)
+            keys: list[tuple[int, ...]] = [(0, n, r)]
+            if period > 1:
+                keys.append((1, i % period, max(n - 2, 0) >> 1))
+            else:
+                keys.append((1, *(min(max((-x if e < 0 else x) >> shift, -5), 5) for x in (x1, xw))))
+            keys.append((2, min(abs(e) >> (shift + 1), 31)))
+            for key in keys:
+                if key not in counts:
+                    counts[key] = everything.heir()
+            first, second, third = (counts[key] for key in keys)
+
+            ends = [u + ((a + b) >> 1) for u, a, b in zip(first.bounds, second.bounds, third.bounds, strict=True)]
+            low = state % 2**16
+            bucket = sum(end <= low for end in ends)
+            start, end = [0, *ends][bucket], [*ends, 2**16][bucket]
+            state = (end - start) * (state >> 16) + low - start
+            if state < 2**16 and words:
+                state = state * 2**16 + words.pop()
+            lowest = 0
+            if shift > 0:
+                lowest = state % 2**shift
+                state >>= shift
+                if state < 2**16 and words:
+                    state = state * 2**16 + words.pop()
+            value = bucket * 2**shift + lowest - m
+            if e < 0:
+                value = -value
+            assert 0 <= value + centre < alphabet
+            decoded.append(value + centre)
+
+            for learner in (everything, first, second, third):
+                learner.learn(bucket)
+            means[column] += (256 * abs(value) - means[column]) >> min((line + 1).bit_length(), 5)
+            recent += abs(value) - abs(values[-64])
+            values.append(value)
+        assert state == 0
+        assert not words
     return decoded

@@ -1,10 +1,11 @@
-"""The context coder: what it saves, C and Python alike, damage."""
+"""The context coder: what it saves, C, Python and the page alike, damage."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import numpy as np
+import page_decoder
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,6 +112,83 @@ def test_chunks_are_coded_on_their_own_and_counts_are_halved() -> None:
     np.testing.assert_array_equal(CODER.decode(memoryview(payload), symbols.size, table, 3, threads=2), symbols)
 
 
+def same_as_on_the_page(symbols: Symbols, table: ContextTable) -> None:
+    data = table.write()
+    payload = CODER.encode(symbols, data, table.alphabet)
+    assert page_decoder.context(payload, symbols.size, data, table.alphabet) == symbols.tolist()
+
+
+@pytest.mark.parametrize(
+    ("shape", "alphabet", "spread"),
+    [
+        pytest.param((0, 3), 15, 1.0, id="nothing"),
+        pytest.param((1, 1), 15, 1.0, id="one symbol"),
+        pytest.param((30, 30), 1, 0.0, id="alphabet 1"),
+        pytest.param((40, 50), 2, 0.5, id="alphabet 2"),
+        pytest.param((2, 400), 3, 0.3, id="two lines"),
+        pytest.param((64, 8, 3, 3), 15, 1.0, id="period 9"),
+        pytest.param((4, 28, 28), 63, 4.0, id="images"),
+        pytest.param((100, 50), 255, 14.0, id="alphabet 255"),
+        pytest.param((16, 16, 3, 3), 256, 40.0, id="alphabet 256, period 9"),
+    ],
+)
+def test_the_page_suffices_to_decode(shape: tuple[int, ...], alphabet: int, spread: float) -> None:
+    symbols = smooth(shape, alphabet, spread)
+    same_as_on_the_page(symbols, fit_table(symbols, shape, alphabet))
+
+
+@settings(deadline=None, max_examples=40)
+@given(tables, st.integers(0, 400), st.integers(0, 2**32 - 1), st.floats(0.05, 3))
+def test_the_page_suffices_to_decode_anything(table: ContextTable, count: int, seed: int, power: float) -> None:
+    random = np.random.default_rng(seed)
+    same_as_on_the_page((random.random(count) ** power * table.alphabet).astype(np.uint8), table)
+
+
+@pytest.mark.parametrize(("alphabet", "shift"), [(3, 0), (15, 0), (255, 4)])
+def test_the_page_suffices_to_decode_what_halves_every_count(alphabet: int, shift: int) -> None:
+    symbols = smooth((90, 100), alphabet, alphabet / 8)
+    # without neighbours there is one count of all symbols, one for each position, and one more of all symbols, twice
+    table = ContextTable(alphabet, 100, 2, 2, alphabet // 2, shift, (0,) * 4, (0,) * 7)
+    assert symbols.size // table.period * 16 > 60_000
+    same_as_on_the_page(symbols, table)
+
+
+def test_the_page_suffices_to_decode_chunks() -> None:
+    symbols = smooth((2000, 30, 3, 3), 15, 1.0)[: CHUNK + 2000]
+    table = ContextTable(15, 37, 3, 9, 7, 0, (5, 4, 1, -1), (3, 1, 4, 1, 0, 4, 3))
+    data = table.write()
+    (first, first_size), (second, second_size) = page_decoder.chunks(CODER.encode(symbols, data, 15), symbols.size)
+    assert (first_size, second_size) == (CHUNK, 2000)
+    assert first == CODER.encode(symbols[:CHUNK], data, 15)  # the page takes too long for it
+    assert page_decoder.context(second, second_size, data, 15) == symbols[CHUNK:].tolist()
+
+
+def test_the_example_on_the_page() -> None:
+    data, payload = bytes.fromhex("03 00 02 01 01 00 00 00 00 00 00"), bytes.fromhex("5C 55 05")
+    symbols = np.array([1, 1, 2, 1, 0], np.uint8)
+    assert CODER.encode(symbols, data, 3) == payload
+    assert page_decoder.context(payload, 5, data, 3) == symbols.tolist()
+
+
+@settings(deadline=None, max_examples=120)
+@given(
+    payload=st.binary(max_size=12),
+    table=st.binary(max_size=12)
+    | st.tuples(*[st.integers(0, most) for most in (2, 0, 9, 34, 4)], st.binary(min_size=6, max_size=6)).map(
+        lambda parts: bytes(parts[:5]) + parts[5]
+    ),
+    count=st.integers(0, 12),
+)
+def test_what_is_refused_is_refused_by_the_page(payload: bytes, table: bytes, count: int) -> None:
+    try:
+        symbols = CODER.decode(memoryview(payload), count, table, 4).tolist()
+    except ArtifactError:
+        with pytest.raises(AssertionError):
+            page_decoder.context(payload, count, table, 4)
+    else:
+        assert page_decoder.context(payload, count, table, 4) == symbols
+
+
 def damaged(payload: bytes) -> Iterator[bytes]:
     yield b""
     yield payload[:-1]
@@ -122,7 +200,7 @@ def damaged(payload: bytes) -> Iterator[bytes]:
         yield payload[:place] + bytes([payload[place] ^ 0x55]) + payload[place + 1 :]
 
 
-def test_damage_is_refused_or_decodes_to_symbols_of_the_alphabet_alike_in_c_and_python() -> None:
+def test_damage_is_refused_or_decodes_to_symbols_of_the_alphabet_alike_in_c_in_python_and_by_the_page() -> None:
     symbols = smooth((8, 20), 15, 2.0)
     table = fit_table(symbols, (8, 20), 15).write()
     refused = 0
@@ -134,9 +212,12 @@ def test_damage_is_refused_or_decodes_to_symbols_of_the_alphabet_alike_in_c_and_
         except ArtifactError:
             assert status
             refused += 1
+            with pytest.raises(AssertionError):
+                page_decoder.context(payload, symbols.size, table, 15)
         else:
             assert not status
             np.testing.assert_array_equal(decoded, slowly)
+            assert page_decoder.context(payload, symbols.size, table, 15) == decoded.tolist()
     assert refused > 10
 
 
@@ -161,3 +242,5 @@ def test_a_malformed_table_is_refused(change: object) -> None:
     assert callable(change)
     with pytest.raises(ArtifactError, match="context coder"):
         CODER.decode(memoryview(payload), symbols.size, change(table), 15)
+    with pytest.raises(AssertionError):
+        page_decoder.context(b"", 0, change(table), 15)
