@@ -1,6 +1,6 @@
 """Writes the dictionary of manifests into ``attar.h``, as rows of text; run by hand, should the format get another.
 
-    python -m tests.device.dictionary
+python -m tests.device.dictionary
 """
 
 import re
@@ -28,12 +28,17 @@ static const char attar_rows[][ATTAR_ROW + 1] = {{
 
 
 def _quoted(row: bytes) -> str:
-    return "".join(chr(byte) if 32 <= byte < 127 and byte not in b'"\\?' else f"\\{byte:03o}" if byte != 34 else '\\"' for byte in row)
+    return "".join(
+        chr(byte) if 32 <= byte < 127 and byte not in b'"\\?' else f"\\{byte:03o}" if byte != 34 else '\\"'
+        for byte in row
+    )
 
 
 def written() -> str:
     """Return the header with the dictionary of today."""
-    return re.sub(f"{re.escape(BEGIN)}.*?(?={re.escape(END)})", lambda _: section(), HEADER.read_text(), flags=re.DOTALL)
+    return re.sub(
+        f"{re.escape(BEGIN)}.*?(?={re.escape(END)})", lambda _: section(), HEADER.read_text(), flags=re.DOTALL
+    )
 
 
 if __name__ == "__main__":

@@ -35,7 +35,9 @@ def difference(data: bytes, read: FileRead) -> str:
         return f"C refuses it with {read.status}, Python opens it"
     if len(artifact.names) != len(read.tensors):
         return f"C finds {len(read.tensors)} tensors, Python {len(artifact.names)}"
-    found = (_tensor_difference(artifact, name, tensor) for name, tensor in zip(artifact.names, read.tensors, strict=True))
+    found = (
+        _tensor_difference(artifact, name, tensor) for name, tensor in zip(artifact.names, read.tensors, strict=True)
+    )
     return "; ".join(filter(None, found))
 
 
@@ -100,5 +102,3 @@ def tensors_alone(data: bytes) -> bytes:
     except (ArtifactError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return data
     return seal(sections, json.dumps(kept | {"graphs": graphs}).encode(), header={"minor": minor}, footer={})
-
-

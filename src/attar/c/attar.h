@@ -965,6 +965,9 @@ typedef struct attar_stream {
     unsigned alphabet;
     int table;                /* its index, -1 for none */
     attar_type type;          /* of scales and offsets */
+    int coded;                /* whether these are (base + code) * 2^shift, each code below `alphabet` */
+    int32_t base;
+    unsigned shift;
 } attar_stream;
 
 /* The streams of a tensor, in the order of the file, those it has. */
@@ -1894,27 +1897,58 @@ ATTAR_API int attar_type_of(const uint8_t *value)
     return value ? attar_choice(value, names, 9) : ATTAR_F32;
 }
 
+/* Read how a stream of symbols is coded, `coder` if the key is left out. */
+ATTAR_API int attar_read_coder(const attar_file *file, const uint8_t *const *found, int coder, attar_stream *stream)
+{
+    int64_t table = -1;
+    coder = found[0] ? attar_coder_of(found[0]) : coder;
+    if (coder < 0 || (!attar_is_null(found[1]) && !attar_number(found[1], 0, (int64_t)file->table_count - 1, &table)))
+        return 0;
+    stream->coder = (attar_coder)coder;
+    stream->table = (int)table;
+    return 1;
+}
+
+/* Read how scales or offsets are stored, and since 1.4 coded. */
+ATTAR_API int attar_read_scaling(const attar_file *file, const uint8_t *const *found, attar_stream *stream)
+{
+    static const char *const keys[] = {"coder", "table", "base", "levels"};
+    const uint8_t *inner[4];
+    int64_t shift = 0, base = 0, levels;
+    int type = attar_type_of(found[0]);
+    if (type < 0 || type > ATTAR_BF16 || (found[0] && file->minor < 1)
+        || (found[1] && !attar_number(found[1], 0, 31, &shift)))
+        return 0;
+    stream->type = (attar_type)type;
+    stream->shift = (unsigned)shift;
+    stream->coded = !attar_is_null(found[2]);
+    if ((found[1] || found[2]) && file->minor < ATTAR_COMPACT)
+        return 0;
+    if (!stream->coded)
+        return 1;
+    if (!attar_fields(found[2], keys, 4, inner) || !attar_read_coder(file, inner, ATTAR_RAW, stream)
+        || (inner[2] && !attar_number(inner[2], INT32_MIN, INT32_MAX, &base))
+        || !attar_number(inner[3], 1, INT64_C(1) << 31, &levels))
+        return 0;
+    stream->base = (int32_t)base;
+    stream->alphabet = (unsigned)levels;
+    return 1;
+}
+
 /* Read the record of a stream; return whether it is one of this part of a tensor. */
 ATTAR_API int attar_read_stream(const attar_file *file, const uint8_t *value, unsigned part, attar_stream *stream)
 {
-    static const char *const keys[] = {"length", "coder", "table", "dtype"};
+    static const char *const keys[] = {"length", "coder", "table", "dtype", "shift", "integers"};
     const int codes = part == ATTAR_MASK || part == ATTAR_CODES, scales = part == ATTAR_SCALE || part == ATTAR_OFFSET;
-    const uint8_t *found[4];
-    int64_t length, table = -1;
-    int coder, type;
-    if (!attar_fields(value, keys, 4, found) || !attar_number(found[0], 0, (int64_t)file->length, &length)
-        || (!codes && (found[1] || found[2])) || (found[3] && (!scales || file->minor < 1)))
-        return 0;
-    coder = found[1] ? attar_coder_of(found[1]) : codes ? ATTAR_RANS : ATTAR_RAW;
-    type = attar_type_of(found[3]);
-    if (coder < 0 || type < 0 || type > ATTAR_BF16
-        || (!attar_is_null(found[2]) && !attar_number(found[2], 0, (int64_t)file->table_count - 1, &table)))
+    const uint8_t *found[6];
+    int64_t length;
+    if (!attar_fields(value, keys, 6, found) || !attar_number(found[0], 0, (int64_t)file->length, &length)
+        || (!codes && (found[1] || found[2])) || (!scales && (found[3] || found[4] || found[5])))
         return 0;
     stream->length = (size_t)length;
-    stream->coder = (attar_coder)coder;
-    stream->type = (attar_type)type;
-    stream->table = (int)table;
-    return 1;
+    if (codes)
+        return attar_read_coder(file, found + 1, ATTAR_RANS, stream);
+    return !scales || attar_read_scaling(file, found + 3, stream);
 }
 
 /* Return whether a stream's table is of its coder and of this alphabet. */
@@ -1934,6 +1968,20 @@ ATTAR_API int attar_fits_symbols(const attar_stream *stream, size_t count)
     if (!count)
         return !stream->length;
     return stream->coder != ATTAR_RAW || stream->length == count / 8 * width + (count % 8 * width + 7) / 8;
+}
+
+/* Return whether `count` scales or offsets may be stored as they are. */
+ATTAR_API int attar_fits_scales(const attar_file *file, attar_stream *stream, size_t count)
+{
+    static const uint32_t infinity[] = {0x7f800000, 0x7c00, 0x7f80};
+    if (!stream->coded)
+        return !stream->shift && stream->length == count * attar_item(stream->type);
+    if (stream->base < 0 || ((uint64_t)stream->base + stream->alphabet - 1) << stream->shift >= infinity[stream->type])
+        return 0;
+    if (stream->alphabet > ATTAR_ALPHABET ? stream->coder != ATTAR_RAW || stream->table >= 0
+                                          : !attar_fits_table(file, stream, stream->alphabet))
+        return 0;
+    return attar_fits_symbols(stream, count);
 }
 
 ATTAR_API int attar_read_sharing(const uint8_t *value, attar_tensor *tensor)
@@ -2008,17 +2056,19 @@ ATTAR_API int attar_count_scales(attar_tensor *tensor)
 /* Check what the record of a tensor that is not sparse says of its streams. */
 ATTAR_API int attar_fits(attar_tensor *tensor)
 {
-    const attar_stream *streams = tensor->streams, *scale = &streams[ATTAR_SCALE], *offset = &streams[ATTAR_OFFSET];
+    attar_stream *streams = tensor->streams;
     size_t count;
     if (tensor->kind == ATTAR_DENSE)
         return streams[ATTAR_DATA].length == tensor->elements * attar_item(tensor->stored);
     if (!attar_count_scales(tensor))
         return 0;
     count = tensor->scale_count;
-    if (scale->length != count * attar_item(scale->type)
+    if (!attar_fits_scales(tensor->file, &streams[ATTAR_SCALE], count)
         || streams[ATTAR_ZERO_POINT].length != (tensor->symmetric ? 0 : count))
         return 0;
-    if (tensor->kind == ATTAR_CODEBOOK && (offset->type != scale->type || offset->length != scale->length))
+    if (tensor->kind == ATTAR_CODEBOOK
+        && (streams[ATTAR_OFFSET].type != streams[ATTAR_SCALE].type
+            || !attar_fits_scales(tensor->file, &streams[ATTAR_OFFSET], count)))
         return 0;
     return attar_fits_symbols(&streams[ATTAR_CODES], tensor->elements);
 }
@@ -2240,6 +2290,9 @@ ATTAR_API attar_status attar_check_tensors(attar_file *file, size_t graphs)
     attar_rewind(file);
     while ((status = attar_next(file, &tensor)) == ATTAR_OK) {
         elements += tensor.counted;
+        for (i = ATTAR_SCALE; i <= ATTAR_OFFSET; i++)
+            elements += !tensor.streams[i].coded ? 0
+                        : tensor.kind == ATTAR_SPARSE ? tensor.elements : tensor.scale_count;
         if (elements > ATTAR_ELEMENTS || elements > most)
             return ATTAR_TOO_LARGE;
     }
@@ -2262,7 +2315,7 @@ ATTAR_API attar_status attar_read_manifest(attar_file *file, uint8_t *text, int 
                                        "class_names", "metric",       "recipe",  "versions",    "licence"};
     const uint8_t *found[15];
     const int compact = file->minor >= ATTAR_COMPACT;
-    size_t tables, graphs;
+    size_t tables, graphs = 0;
     attar_status status;
     if (!attar_fields(text, keys, 15, found) || found[compact ? 4 : 5])
         return ATTAR_BAD_MANIFEST;
@@ -2281,7 +2334,7 @@ ATTAR_API attar_status attar_read_manifest(attar_file *file, uint8_t *text, int 
     file->tensors_at = ATTAR_HEADER + tables;
     file->tensors = found[1];
     file->aliases = found[2];
-    return attar_check_tensors(file, compact ? graphs : 0);
+    return attar_check_tensors(file, graphs);
 }
 
 /* Open a file of `length` bytes. `text` has room for what attar_measure finds and holds the manifest. Of a file that is
@@ -2354,7 +2407,7 @@ ATTAR_API size_t attar_stream_work(const attar_file *file, const attar_stream *s
     unsigned tag = 1, symbol, longest = 0;
     attar_table table;
     table.alphabet = stream->alphabet;
-    if (stream->coder == ATTAR_RAW)
+    if (stream->coder == ATTAR_RAW || stream->alphabet > ATTAR_ALPHABET)
         return 0;
     if (stream->coder == ATTAR_CONTEXT)
         return attar_open_context(&table, bytes, length) == ATTAR_OK ? attar_context_work(&table.context) : 0;
@@ -2369,12 +2422,25 @@ ATTAR_API size_t attar_stream_work(const attar_file *file, const attar_stream *s
     return longest > ATTAR_LONGEST ? 0 : (size_t)1 << longest;
 }
 
+/* Return whether scales or offsets are symbols of a coder, which are decoded before they are used. */
+ATTAR_API int attar_has_symbols(const attar_stream *stream)
+{
+    return stream->coded && stream->alphabet <= ATTAR_ALPHABET;
+}
+
 /* Return the numbers of 16 bits of a workspace that is enough to read anything of a tensor. */
 ATTAR_API size_t attar_work(const attar_tensor *tensor)
 {
-    size_t mask = attar_stream_work(tensor->file, &tensor->streams[ATTAR_MASK]);
-    size_t codes = attar_stream_work(tensor->file, &tensor->streams[ATTAR_CODES]);
-    return (mask > codes ? mask : codes) + (tensor->kind == ATTAR_SPARSE ? (tensor->elements + 1) / 2 : 0);
+    const int sparse = tensor->kind == ATTAR_SPARSE;
+    const size_t half = (tensor->elements + 1) / 2, scales = !sparse ? (tensor->scale_count + 1) / 2 : half ? half : 1;
+    size_t most = 0, beside = sparse ? half : 0;
+    unsigned part;
+    for (part = ATTAR_MASK; part < ATTAR_PARTS; part++) {
+        size_t work = attar_stream_work(tensor->file, &tensor->streams[part]);
+        most = work > most ? work : most;
+        beside += attar_has_symbols(&tensor->streams[part]) ? scales : 0;
+    }
+    return most + beside;
 }
 
 /* Decode the symbols of a stream. */
@@ -2423,53 +2489,97 @@ ATTAR_API float attar_float(uint32_t bits)
     return value;
 }
 
-/* Return number i of a stream of floating-point numbers, widened exactly. */
-ATTAR_API float attar_number_at(const uint8_t *data, attar_type type, size_t i)
+/* Numbers are handled as the bits of a float32 until they are multiplied: some processors change a NaN they only load. */
+
+/* Return the float32, as bits, that equals these bits of a type of floating-point numbers. */
+ATTAR_API uint32_t attar_widen(uint32_t bits, attar_type type)
 {
-    uint32_t half, exponent, fraction;
-    float value;
-    if (type == ATTAR_F32)
-        return attar_float(attar_u32(data + 4 * i));
-    half = attar_word(data + 2 * i);
-    if (type == ATTAR_BF16)
-        return attar_float(half << 16);
-    exponent = half >> 10 & 31;
-    fraction = half & 1023;
-    if (!exponent) {
-        value = (float)fraction * 5.9604644775390625e-8f; /* 2^-24 */
-        return half >> 15 ? -value : value;
-    }
-    exponent = exponent == 31 ? 255 : exponent + 112;
-    return attar_float((half >> 15) << 31 | exponent << 23 | fraction << 13);
+    const uint32_t sign = bits >> 15 << 31, exponent = bits >> 10 & 31, fraction = bits & 1023;
+    unsigned length;
+    if (type != ATTAR_F16)
+        return type == ATTAR_BF16 ? bits << 16 : bits;
+    if (exponent)
+        return sign | (exponent == 31 ? 255 : exponent + 112) << 23 | fraction << 13;
+    length = attar_length(fraction);
+    return sign | (fraction ? (102 + length) << 23 | (fraction << (24 - length) & 0x7fffff) : 0);
 }
 
-/* Return whether `count` numbers are finite, and more than 0 if they must be `positive`. */
-ATTAR_API int attar_are_finite(const attar_stream *stream, size_t count, int positive)
+ATTAR_API uint32_t attar_number_at(const uint8_t *data, attar_type type, size_t i)
 {
+    return attar_widen(type == ATTAR_F32 ? attar_u32(data + 4 * i) : attar_word(data + 2 * i), type);
+}
+
+/* Return number i of those that are packed in `width` bits each. */
+ATTAR_API uint32_t attar_packed_at(const uint8_t *data, unsigned width, size_t i)
+{
+    const unsigned first = (unsigned)(i % 8) * width;
+    const uint8_t *at = data + i / 8 * width + first / 8;
+    uint64_t bits = 0;
+    unsigned place;
+    for (place = 0; 8 * place < first % 8 + width; place++)
+        bits |= (uint64_t)at[place] << 8 * place;
+    return (uint32_t)(bits >> first % 8 & ((UINT64_C(1) << width) - 1));
+}
+
+/* Return scale or offset i of a stream; `symbols` are those of it, if it has any. */
+ATTAR_API uint32_t attar_scale_at(const attar_stream *stream, const uint8_t *symbols, size_t i)
+{
+    uint32_t code;
+    if (!stream->coded)
+        return attar_number_at(stream->data, stream->type, i);
+    code = symbols ? symbols[i] : attar_packed_at(stream->data, attar_width(stream->alphabet), i);
+    return attar_widen(((uint32_t)stream->base + code) << stream->shift, stream->type);
+}
+
+ATTAR_API int attar_is_finite(uint32_t bits, int positive)
+{
+    return (bits & 0x7f800000) != 0x7f800000 && (!positive || (bits && !(bits >> 31)));
+}
+
+/* Check `count` scales or offsets. */
+ATTAR_API int attar_check_scales(const attar_stream *stream, const uint8_t *symbols, size_t count, int positive)
+{
+    const unsigned width = stream->coded && !symbols ? attar_width(stream->alphabet) : 0;
     size_t i;
-    for (i = 0; i < count; i++) {
-        float value = attar_number_at(stream->data, stream->type, i);
-        uint32_t bits;
-        memcpy(&bits, &value, sizeof bits);
-        if ((bits & 0x7f800000) == 0x7f800000 || (positive && (!bits || bits >> 31)))
+    for (i = 0; i < count; i++)
+        if (!attar_is_finite(attar_scale_at(stream, symbols, i), positive)
+            || (width && attar_packed_at(stream->data, width, i) >= stream->alphabet))
             return 0;
-    }
-    return 1;
+    /* Bits after the last packed number are 0. */
+    return !width || !stream->length
+           || !(stream->data[stream->length - 1] >> ((count % 8 * width + 7) % 8 + 1));
 }
 
-/* Check points, scales, offsets and zero points. */
-ATTAR_API attar_status attar_check_numbers(const attar_tensor *tensor)
+/* Decode scales and offsets that are symbols into the end of the workspace, whose rest is left, and check them, points
+ * and zero points. symbols[0] become those of scales, symbols[1] those of offsets, 0 if they are none. */
+ATTAR_API attar_status attar_open_scales(const attar_tensor *tensor, const uint8_t **symbols, uint16_t *work, size_t *room)
 {
     const attar_stream *streams = tensor->streams;
+    const size_t count = tensor->scale_count, half = (count + 1) / 2;
     const int quantized = tensor->kind == ATTAR_QUANTIZED;
-    const size_t count = tensor->scale_count, points = streams[ATTAR_POINTS].length / 4;
+    attar_status status;
+    unsigned place;
     size_t i;
-    if (tensor->kind == ATTAR_DENSE)
-        return ATTAR_OK;
-    if (!attar_are_finite(&streams[ATTAR_SCALE], count, quantized)
-        || (!quantized && !attar_are_finite(&streams[ATTAR_OFFSET], count, 0))
-        || !attar_are_finite(&streams[ATTAR_POINTS], points, 0))
+    symbols[0] = symbols[1] = 0;
+    for (place = 0; place < 2; place++) {
+        uint8_t *decoded;
+        if (!attar_has_symbols(&streams[ATTAR_SCALE + place]))
+            continue;
+        if (*room < half)
+            return ATTAR_NO_ROOM;
+        *room -= half;
+        decoded = (uint8_t *)(work + *room);
+        status = attar_read_symbols(tensor, ATTAR_SCALE + place, count, decoded, work, *room);
+        if (status != ATTAR_OK)
+            return status;
+        symbols[place] = decoded;
+    }
+    if (!attar_check_scales(&streams[ATTAR_SCALE], symbols[0], count, quantized)
+        || (!quantized && !attar_check_scales(&streams[ATTAR_OFFSET], symbols[1], count, 0)))
         return ATTAR_BAD_VALUES;
+    for (i = 0; i < streams[ATTAR_POINTS].length / 4; i++)
+        if (!attar_is_finite(attar_u32(streams[ATTAR_POINTS].data + 4 * i), 0))
+            return ATTAR_BAD_VALUES;
     for (i = 0; i < streams[ATTAR_ZERO_POINT].length; i++)
         if (streams[ATTAR_ZERO_POINT].data[i] >> tensor->bits)
             return ATTAR_BAD_VALUES;
@@ -2506,19 +2616,18 @@ ATTAR_API attar_status attar_read_scales(const attar_tensor *tensor, float *scal
                                          uint16_t *work, size_t room)
 {
     const attar_stream *streams = tensor->streams;
-    attar_status status = attar_check_numbers(tensor);
+    const uint8_t *symbols[2];
+    attar_status status;
     size_t i;
-    (void)work;
-    (void)room;
     if (tensor->kind != ATTAR_QUANTIZED && tensor->kind != ATTAR_CODEBOOK)
         return ATTAR_WRONG_KIND;
     if (count < tensor->scale_count)
         return ATTAR_NO_ROOM;
+    status = attar_open_scales(tensor, symbols, work, &room);
     for (i = 0; status == ATTAR_OK && i < tensor->scale_count; i++) {
-        scales[i] = attar_number_at(streams[ATTAR_SCALE].data, streams[ATTAR_SCALE].type, i);
-        offsets[i] = tensor->kind == ATTAR_CODEBOOK
-                         ? attar_number_at(streams[ATTAR_OFFSET].data, streams[ATTAR_OFFSET].type, i)
-                         : (float)(tensor->symmetric ? 0 : streams[ATTAR_ZERO_POINT].data[i]);
+        scales[i] = attar_float(attar_scale_at(&streams[ATTAR_SCALE], symbols[0], i));
+        offsets[i] = tensor->kind == ATTAR_CODEBOOK ? attar_float(attar_scale_at(&streams[ATTAR_OFFSET], symbols[1], i))
+                                                    : (float)(tensor->symmetric ? 0 : streams[ATTAR_ZERO_POINT].data[i]);
     }
     return status;
 }
@@ -2564,7 +2673,7 @@ ATTAR_API attar_status attar_copy_values(const attar_tensor *tensor, uint8_t *ou
     size_t i;
     for (i = 0; i < tensor->elements; i++, out += item) {
         if (tensor->type == ATTAR_F32) {
-            float value = attar_number_at(data, tensor->stored, i);
+            uint32_t value = attar_number_at(data, tensor->stored, i);
             memcpy(out, &value, sizeof value);
         } else if (item == 8) {
             uint64_t value = attar_u64(data + 8 * i);
@@ -2585,41 +2694,40 @@ ATTAR_API attar_status attar_copy_values(const attar_tensor *tensor, uint8_t *ou
 
 /* Write scale * (code - zero point), or scale * point + offset, for codes that lie at the end of the output: number i is
  * read before it is written over. */
-ATTAR_API void attar_dequantize(const attar_tensor *tensor, uint8_t *out)
+ATTAR_API void attar_dequantize(const attar_tensor *tensor, const uint8_t *const *symbols, uint8_t *out)
 {
-    const attar_stream *streams = tensor->streams, *scales = &streams[ATTAR_SCALE], *offsets = &streams[ATTAR_OFFSET];
+    const attar_stream *streams = tensor->streams;
     const uint8_t *codes = out + 3 * tensor->elements;
-    size_t i, run, stop, place;
-    for (i = 0; i < tensor->elements; i = stop) {
-        place = attar_scale_of(tensor, i, &run);
-        {
-            const float scale = attar_number_at(scales->data, scales->type, place);
-            const int zero = tensor->lowest - (tensor->symmetric ? 0 : streams[ATTAR_ZERO_POINT].data[place]);
-            for (stop = i + run; i < stop; i++) {
-                /* Rounded to float32 where machines would keep more of it, or add without rounding it. */
-                volatile float value;
-                if (tensor->kind == ATTAR_QUANTIZED)
-                    value = scale * (float)(codes[i] + zero);
-                else {
-                    value = scale * attar_number_at(streams[ATTAR_POINTS].data, ATTAR_F32, codes[i]);
-                    value = value + attar_number_at(offsets->data, offsets->type, place);
-                }
-                memcpy(out + 4 * i, (const void *)&value, sizeof value);
-            }
+    const int quantized = tensor->kind == ATTAR_QUANTIZED;
+    size_t i = 0, run;
+    while (i < tensor->elements) {
+        const size_t place = attar_scale_of(tensor, i, &run);
+        const float scale = attar_float(attar_scale_at(&streams[ATTAR_SCALE], symbols[0], place));
+        const float offset = quantized ? 0 : attar_float(attar_scale_at(&streams[ATTAR_OFFSET], symbols[1], place));
+        const int zero = tensor->lowest - (tensor->symmetric ? 0 : streams[ATTAR_ZERO_POINT].data[place]);
+        for (; run > 0; run--, i++) {
+            /* Rounded to float32 where a machine would keep more of it, or add without rounding it. */
+            volatile float product;
+            float value;
+            product = scale * (quantized ? (float)(codes[i] + zero)
+                                         : attar_float(attar_u32(streams[ATTAR_POINTS].data + 4 * codes[i])));
+            value = quantized ? product : product + offset;
+            memcpy(out + 4 * i, &value, sizeof value);
         }
     }
 }
 
 ATTAR_API attar_status attar_read_plain_values(const attar_tensor *tensor, uint8_t *out, uint16_t *work, size_t room)
 {
+    const uint8_t *symbols[2];
     attar_status status;
     if (tensor->kind == ATTAR_DENSE)
         return attar_copy_values(tensor, out);
-    status = attar_check_numbers(tensor);
+    status = attar_open_scales(tensor, symbols, work, &room);
     if (status == ATTAR_OK)
         status = attar_read_symbols(tensor, ATTAR_CODES, tensor->elements, out + 3 * tensor->elements, work, room);
     if (status == ATTAR_OK)
-        attar_dequantize(tensor, out);
+        attar_dequantize(tensor, symbols, out);
     return status;
 }
 

@@ -1,0 +1,87 @@
+"""Files with a tensor of every kind, grid, sharing of scales and type of numbers."""
+
+from dataclasses import replace
+
+import numpy as np
+from tests import samples
+
+from attar._src.artifact.contents import Contents
+from attar._src.core.float16 import to_half
+from attar._src.core.scheme import PerBlock, PerBucket, PerChannel, PerGroup, PerTensor
+from attar._src.core.tensors import Dense
+
+SHARING = {
+    "tensor": PerTensor(),
+    "first": PerChannel(),
+    "middle": PerChannel(axis=1),
+    "last": PerChannel(axis=2),
+    "groups": PerGroup(axis=1, size=5),
+    "groups.last": PerGroup(axis=2, size=3),
+    "groups.long": PerGroup(axis=0, size=2**40),
+    "buckets": PerBucket(size=7),
+    "bucket": PerBucket(size=2**33),
+    "blocks": PerBlock(sizes=(2, 1, 3)),
+    "blocks.one": PerBlock(sizes=(4, 5, 6)),
+}
+SHAPE = (4, 5, 6)
+FLOATS = np.array(
+    [0, -0.0, 1.5, -2.25, np.inf, -np.inf, np.nan, 6e-8, -6.1e-5, 65504, 1e-7, 1e-45, -1e-40, 3e38], np.float32
+)
+
+
+def contents() -> Contents:
+    """Return the convolutional net with all of them beside it."""
+    rng = np.random.default_rng(19)
+    grids = {f"grid.{bits}.{symmetric}": (bits, symmetric) for bits in range(1, 9) for symmetric in (True, False)}
+    tensors = {name: samples.quantized(rng, (3, 40), *grid) for name, grid in grids.items()}
+    for name, granularity in SHARING.items():
+        tensors[f"quantized.{name}"] = samples.quantized(rng, SHAPE, symmetric=False, granularity=granularity)
+        tensors[f"codebook.{name}"] = samples.codebook(rng, SHAPE, granularity=granularity)
+    for dtype in ("f16", "bf16"):
+        tensors[f"quantized.{dtype}"] = samples.narrowed(samples.quantized(rng, (9, 4)), dtype)
+        tensors[f"codebook.{dtype}"] = samples.narrowed(samples.codebook(rng, (9, 4)), dtype)
+        tensors[f"floats.{dtype}"] = Dense(to_half(np.nan_to_num(FLOATS, nan=1), dtype), dtype)
+    halves = np.r_[np.arange(0, 2**16, 97), [0x7C01, 0xFE00, 0x7FFF]].astype(np.uint16)
+    tensors |= {
+        "floats": Dense(FLOATS),
+        "every.f16": Dense(halves.view(np.float16), "f16"),
+        "every.bf16": Dense(halves, "bf16"),
+    }
+    for dtype, kind in {"i64": np.int64, "i32": np.int32, "i16": np.int16, "i8": np.int8, "u8": np.uint8}.items():
+        ends = np.iinfo(kind)
+        tensors[dtype] = Dense(np.array([ends.min, ends.max, 1, 0x5A], kind), dtype)
+    tensors["bool"] = Dense(np.array([True, False, True]), "bool")
+    tensors |= _sparse(rng)
+    tensors |= {
+        "scalar": samples.dense(rng),
+        "no elements": samples.dense(rng, 3, 0, 5),
+        "no codes": samples.quantized(rng, (0, 3)),
+        "one code": samples.quantized(rng, (1,), granularity=PerTensor()),
+        "sixteen axes": samples.dense(rng, *[1] * 7, 2, *[1] * 7, 3),
+        'a "quote", a back\\slash': samples.dense(rng, 1),
+        "h\u00e9 \u6f22 \U0001f600": samples.dense(rng, 1),
+        "long": samples.quantized(rng, (70, 100)),
+        "lone points": samples.codebook(rng, (30,), levels=1),
+        "many points": samples.codebook(rng, (90,), levels=256),
+    }
+    net = samples.conv_net()
+    fields = {name: getattr(net, name) for name in net.__dataclass_fields__}
+    return Contents(**fields | {"tensors": {**net.tensors, **tensors}, "aliases": {"tied": "i8"}})
+
+
+def _sparse(rng):
+    def grouped(count):
+        return samples.quantized(rng, (count,), symmetric=False, granularity=PerGroup(axis=0, size=3))
+
+    def integers(count):
+        return Dense(rng.integers(-9, 9, count).astype(np.int32), "i32")
+
+    def halves(count):
+        return Dense(rng.normal(size=count).astype(np.float16), "f16")
+
+    makers = {"codebook": None, "groups": grouped, "i32": integers, "f16": halves}
+    found = {f"sparse.{name}": samples.sparse(rng, (7, 9), maker) for name, maker in makers.items()}
+    empty = samples.sparse(rng, (0,), lambda count: samples.quantized(rng, (count,)))
+    none = replace(found["sparse.groups"], mask=np.zeros((7, 9), bool), values=grouped(0))
+    every = replace(found["sparse.groups"], mask=np.ones((7, 9), bool), values=grouped(63))
+    return found | {"sparse.empty": empty, "sparse.none": none, "sparse.all": every}
