@@ -1,9 +1,10 @@
-"""The fuzzer of whole files in C: the mutations of ``tests/attacks``, read with ``attar.h`` under sanitizers and in Python.
+"""The fuzzer of whole files in C: the mutations of ``tests/attacks``, read under sanitizers, and in Python.
 
     python -m tests.device.fuzz_device --cases 100000 --seed 0
     python -m tests.device.fuzz_device --seed 0 --case 1234        # what C reads of one case, and where it differs
 
-A case passes if C and Python both refuse it, or read the same of every tensor (:func:`tests.device.expected.difference`).
+A case passes if C and Python both refuse it, or read the same of every tensor
+(:func:`tests.device.expected.difference`).
 """
 
 import argparse
@@ -21,7 +22,7 @@ from tests.attacks.fuzz import bases as older
 from tests.attacks.fuzz import every_kind
 from tests.attacks.reseal import Parts, deflate, take_apart
 from tests.device.expected import difference
-from tests.device.program import FileRead, build_best, read_files
+from tests.device.program import build_best, read_files
 
 from attar._src.artifact.writer import pack
 

@@ -187,7 +187,7 @@ ATTAR_API attar_status attar_read_levels(const uint8_t *data, size_t length, uns
 /* ---- 4.3 rANS: frequencies ---- */
 
 /* Spread 2^k slots over `weights`, of which those of `sure` symbols get one in any case. */
-ATTAR_API void attar_spread(attar_step *step, uint8_t *slots, unsigned k, unsigned alphabet, const uint64_t *weights,
+ATTAR_API void attar_spread(attar_step *step, uint8_t *slots, unsigned k, unsigned alphabet, const uint32_t *weights,
                             const uint8_t *sure)
 {
     uint64_t whole = 0, running = 0;
@@ -212,7 +212,8 @@ ATTAR_API void attar_spread(attar_step *step, uint8_t *slots, unsigned k, unsign
 
 ATTAR_API attar_status attar_open_rans(attar_table *table, const uint16_t *levels, uint16_t *work, size_t room)
 {
-    uint64_t weights[2][ATTAR_ALPHABET], whole = 0, rare_whole = 0;
+    uint32_t weights[2][ATTAR_ALPHABET], rare_whole = 0; /* 255 weights below a 511th of the sum fit into 32 bits */
+    uint64_t whole = 0;
     uint8_t sure[2][ATTAR_ALPHABET];
     uint8_t *slots = (uint8_t *)work;
     size_t size = (size_t)1 << table->bits;
@@ -222,8 +223,8 @@ ATTAR_API attar_status attar_open_rans(attar_table *table, const uint16_t *level
         whole += (uint64_t)levels[symbol] * levels[symbol];
     memset(sure, 0, sizeof sure);
     for (symbol = 0; symbol < alphabet; symbol++) {
-        uint64_t weight = (uint64_t)levels[symbol] * levels[symbol];
-        int rare = weight > 0 && weight * (size - 1) < whole;
+        uint32_t weight = (uint32_t)levels[symbol] * levels[symbol];
+        int rare = weight > 0 && (uint64_t)weight * (size - 1) < whole;
         weights[0][symbol] = rare ? 0 : weight;
         weights[1][symbol] = rare ? weight : 0;
         sure[1][symbol] = (uint8_t)rare;
@@ -932,7 +933,7 @@ typedef enum attar_type {
     ATTAR_BOOL
 } attar_type;
 
-typedef enum attar_kind { ATTAR_DENSE, ATTAR_QUANTIZED, ATTAR_CODEBOOK, ATTAR_SPARSE } attar_kind;
+typedef enum attar_kind { ATTAR_DENSE, ATTAR_QUANTIZED, ATTAR_CODEBOOK, ATTAR_SPARSE, ATTAR_STEPS } attar_kind;
 
 typedef enum attar_sharing {
     ATTAR_PER_TENSOR,
@@ -1000,6 +1001,8 @@ typedef struct attar_tensor {
     unsigned axis;
     uint32_t size, sizes[ATTAR_AXES]; /* of a group or bucket, of a block */
     size_t inside;            /* elements from one index of `axis` to the next */
+    const uint8_t *weight;    /* JSON: the name of the weight that steps are of */
+    uint32_t input_scale;     /* of steps, the bits of a float32 */
     attar_stream streams[ATTAR_PARTS];
 } attar_tensor;
 
@@ -1749,6 +1752,88 @@ ATTAR_API int attar_number(const uint8_t *value, int64_t least, int64_t most, in
     return *at != '.' && (*at | 32) != 'e' && *number >= least && *number <= most;
 }
 
+#define ATTAR_NEGATIVE 0x80000000u
+
+/* Return a positive number, rounded to float64 and then to float32, as bits: ATTAR_NEGATIVE if it is none. */
+ATTAR_API uint32_t attar_decimal(const uint8_t *at)
+{
+    uint32_t units[48] = {0}, rest = 0, word; /* a whole number of units of 2^-1280, the lowest 32 bits of it first */
+    int32_t exponent = 0, power = 0, shift;
+    int behind = 0, down = 0;
+    unsigned i, top;
+    uint64_t head, bits;
+    double value;
+    float rounded;
+    if (!at || *at < '0' || *at > '9')
+        return ATTAR_NEGATIVE;
+    for (; (*at >= '0' && *at <= '9') || *at == '.'; at++) {
+        uint64_t carry = *at - (uint64_t)'0';
+        if (*at == '.') {
+            behind = 1;
+            continue;
+        }
+        for (i = 40; i < 48; i++) {
+            carry += (uint64_t)units[i] * 10;
+            units[i] = (uint32_t)carry;
+            carry >>= 32;
+        }
+        exponent -= behind;
+    }
+    if ((*at | 32) == 'e') {
+        down = *++at == '-';
+        for (at += *at == '-' || *at == '+'; *at >= '0' && *at <= '9'; at++)
+            power = power < 10000 ? 10 * power + *at - '0' : power;
+    }
+    exponent += down ? -power : power;
+    for (top = 47; top > 39 && !units[top]; top--)
+        ;
+    if (top == 39 || exponent < -420)
+        return ATTAR_NEGATIVE;
+    if (exponent > 40)
+        return 0x7f800000;
+    for (; exponent > 0; exponent--) {
+        uint64_t carry = 0;
+        for (i = 40; i < 48; i++) {
+            carry += (uint64_t)units[i] * 10;
+            units[i] = (uint32_t)carry;
+            carry >>= 32;
+        }
+    }
+    for (; exponent < 0; exponent++) {
+        uint32_t left = 0; /* in halves, so that 32 bits are enough to divide */
+        for (i = 48; i-- > 0;) {
+            word = left << 16 | units[i] >> 16;
+            left = word % 10 << 16 | (units[i] & 0xffff);
+            units[i] = word / 10 << 16 | left / 10;
+            left %= 10;
+        }
+        rest |= left;
+    }
+    for (top = 47; top > 0 && !units[top]; top--)
+        ;
+    shift = 32 - (int32_t)attar_length(units[top]);
+    word = top > 1 ? units[top - 2] : 0;
+    head = ((uint64_t)units[top] << 32 | (top > 0 ? units[top - 1] : 0)) << shift | (shift ? word >> (32 - shift) : 0);
+    rest |= word << shift;
+    for (i = 0; i + 2 < top; i++)
+        rest |= units[i];
+    power = 32 * ((int32_t)top - 40) + 31 - shift;
+    if (!units[top] || power < -1075)
+        return ATTAR_NEGATIVE; /* float64 has nothing above 0 that is so small */
+    if (power < -1000)
+        return 0;
+    /* 53 bits, the nearest, half to even. */
+    bits = head >> 11;
+    bits += (head & 0x7ff) > 0x400 || ((head & 0x7ff) == 0x400 && (rest || bits & 1));
+    if (power > 127)
+        return 0x7f800000;
+    bits += (uint64_t)(power + 1022) << 52; /* the highest of the 53 bits adds 1 to the exponent, a carry another */
+    memcpy(&value, &bits, sizeof value);
+    rounded = (float)value;
+    memcpy(&word, &rounded, sizeof word);
+    return word;
+}
+
 ATTAR_API int attar_flag(const uint8_t *value, int absent, int *flag)
 {
     *flag = value ? *value == 't' : absent;
@@ -1909,24 +1994,29 @@ ATTAR_API int attar_read_coder(const attar_file *file, const uint8_t *const *fou
     return 1;
 }
 
-/* Read how scales or offsets are stored, and since 1.4 coded. */
+/* Read the type of scales or offsets. */
 ATTAR_API int attar_read_scaling(const attar_file *file, const uint8_t *const *found, attar_stream *stream)
 {
-    static const char *const keys[] = {"coder", "table", "base", "levels"};
-    const uint8_t *inner[4];
-    int64_t shift = 0, base = 0, levels;
+    int64_t shift = 0;
     int type = attar_type_of(found[0]);
     if (type < 0 || type > ATTAR_BF16 || (found[0] && file->minor < 1)
         || (found[1] && !attar_number(found[1], 0, 31, &shift)))
         return 0;
     stream->type = (attar_type)type;
     stream->shift = (unsigned)shift;
-    stream->coded = !attar_is_null(found[2]);
-    if ((found[1] || found[2]) && file->minor < ATTAR_COMPACT)
-        return 0;
+    return 1;
+}
+
+/* Read how whole numbers are stored. */
+ATTAR_API int attar_read_integers(const attar_file *file, const uint8_t *value, attar_stream *stream)
+{
+    static const char *const keys[] = {"coder", "table", "base", "levels"};
+    const uint8_t *inner[4];
+    int64_t base = 0, levels;
+    stream->coded = !attar_is_null(value);
     if (!stream->coded)
         return 1;
-    if (!attar_fields(found[2], keys, 4, inner) || !attar_read_coder(file, inner, ATTAR_RAW, stream)
+    if (file->minor < ATTAR_COMPACT || !attar_fields(value, keys, 4, inner) || !attar_read_coder(file, inner, ATTAR_RAW, stream)
         || (inner[2] && !attar_number(inner[2], INT32_MIN, INT32_MAX, &base))
         || !attar_number(inner[3], 1, INT64_C(1) << 31, &levels))
         return 0;
@@ -1943,12 +2033,13 @@ ATTAR_API int attar_read_stream(const attar_file *file, const uint8_t *value, un
     const uint8_t *found[6];
     int64_t length;
     if (!attar_fields(value, keys, 6, found) || !attar_number(found[0], 0, (int64_t)file->length, &length)
-        || (!codes && (found[1] || found[2])) || (!scales && (found[3] || found[4] || found[5])))
+        || (!codes && (found[1] || found[2])) || (!scales && (found[3] || found[4]))
+        || (!scales && part != ATTAR_DATA && found[5]))
         return 0;
     stream->length = (size_t)length;
     if (codes)
         return attar_read_coder(file, found + 1, ATTAR_RANS, stream);
-    return !scales || attar_read_scaling(file, found + 3, stream);
+    return (!scales || attar_read_scaling(file, found + 3, stream)) && attar_read_integers(file, found[5], stream);
 }
 
 /* Return whether a stream's table is of its coder and of this alphabet. */
@@ -1970,18 +2061,24 @@ ATTAR_API int attar_fits_symbols(const attar_stream *stream, size_t count)
     return stream->coder != ATTAR_RAW || stream->length == count / 8 * width + (count % 8 * width + 7) / 8;
 }
 
+/* Return whether `count` whole numbers may be stored as they are. */
+ATTAR_API int attar_fits_integers(const attar_file *file, attar_stream *stream, size_t count)
+{
+    if (stream->alphabet > ATTAR_ALPHABET ? stream->coder != ATTAR_RAW || stream->table >= 0
+                                          : !attar_fits_table(file, stream, stream->alphabet))
+        return 0;
+    return attar_fits_symbols(stream, count);
+}
+
 /* Return whether `count` scales or offsets may be stored as they are. */
 ATTAR_API int attar_fits_scales(const attar_file *file, attar_stream *stream, size_t count)
 {
     static const uint32_t infinity[] = {0x7f800000, 0x7c00, 0x7f80};
     if (!stream->coded)
         return !stream->shift && stream->length == count * attar_item(stream->type);
-    if (stream->base < 0 || ((uint64_t)stream->base + stream->alphabet - 1) << stream->shift >= infinity[stream->type])
-        return 0;
-    if (stream->alphabet > ATTAR_ALPHABET ? stream->coder != ATTAR_RAW || stream->table >= 0
-                                          : !attar_fits_table(file, stream, stream->alphabet))
-        return 0;
-    return attar_fits_symbols(stream, count);
+    return stream->base >= 0
+           && ((uint64_t)stream->base + stream->alphabet - 1) << stream->shift < infinity[stream->type]
+           && attar_fits_integers(file, stream, count);
 }
 
 ATTAR_API int attar_read_sharing(const uint8_t *value, attar_tensor *tensor)
@@ -2060,6 +2157,9 @@ ATTAR_API int attar_fits(attar_tensor *tensor)
     size_t count;
     if (tensor->kind == ATTAR_DENSE)
         return streams[ATTAR_DATA].length == tensor->elements * attar_item(tensor->stored);
+    if (tensor->kind == ATTAR_STEPS)
+        return tensor->axes == 1 && streams[ATTAR_DATA].base + (int64_t)streams[ATTAR_DATA].alphabet <= INT64_C(1) << 31
+               && attar_fits_integers(tensor->file, &streams[ATTAR_DATA], tensor->elements);
     if (!attar_count_scales(tensor))
         return 0;
     count = tensor->scale_count;
@@ -2082,6 +2182,8 @@ enum attar_key {
     ATTAR_KEY_NARROW,
     ATTAR_KEY_SHARING,
     ATTAR_KEY_VALUES,
+    ATTAR_KEY_WEIGHT,
+    ATTAR_KEY_INPUT,
     ATTAR_KEYS
 };
 
@@ -2089,24 +2191,27 @@ enum attar_key {
 ATTAR_API int attar_value_fields(const uint8_t *value, const uint8_t **found, attar_kind *kind)
 {
     static const char *const keys[] = {"mask", "data", "points", "scale", "offset", "zero_point", "codes", "kind",
-                                       "dtype", "bits", "symmetric", "narrow", "granularity", "values"};
-    static const char *const kinds[] = {"dense", "quantized", "codebook", "sparse"};
+                                       "dtype", "bits", "symmetric", "narrow", "granularity", "values", "weight",
+                                       "input_scale"};
+    static const char *const kinds[] = {"dense", "quantized", "codebook", "sparse", "steps"};
     static const uint16_t needed[] = {1 << ATTAR_KEY_KIND,
                                       1 << ATTAR_KEY_KIND | 1 << ATTAR_SCALE | 1 << ATTAR_CODES | 1 << ATTAR_KEY_BITS,
                                       1 << ATTAR_KEY_KIND | 1 << ATTAR_POINTS | 1 << ATTAR_SCALE | 1 << ATTAR_OFFSET
                                           | 1 << ATTAR_CODES | 1 << ATTAR_KEY_SHARING,
-                                      1 << ATTAR_KEY_KIND | 1 << ATTAR_MASK | 1 << ATTAR_KEY_VALUES};
+                                      1 << ATTAR_KEY_KIND | 1 << ATTAR_MASK | 1 << ATTAR_KEY_VALUES,
+                                      1 << ATTAR_KEY_KIND | 1 << ATTAR_DATA | 1 << ATTAR_KEY_WEIGHT
+                                          | 1 << ATTAR_KEY_INPUT};
     static const uint16_t optional[] = {1 << ATTAR_DATA | 1 << ATTAR_KEY_TYPE,
                                         1 << ATTAR_ZERO_POINT | 1 << ATTAR_KEY_SYMMETRIC | 1 << ATTAR_KEY_NARROW
                                             | 1 << ATTAR_KEY_SHARING,
-                                        0, 0};
+                                        0, 0, 0};
     unsigned given = 0, i;
     int which;
     if (!attar_fields(value, keys, ATTAR_KEYS, found))
         return 0;
     for (i = 0; i < ATTAR_KEYS; i++)
         given |= (found[i] ? 1u : 0u) << i;
-    which = attar_choice(found[ATTAR_KEY_KIND], kinds, 4);
+    which = attar_choice(found[ATTAR_KEY_KIND], kinds, 5);
     if (which < 0 || (needed[which] & ~given) || (given & ~(unsigned)(needed[which] | optional[which])))
         return 0;
     *kind = (attar_kind)which;
@@ -2149,6 +2254,13 @@ ATTAR_API int attar_read_plain(attar_tensor *tensor, const uint8_t **found, atta
             continue;
         if (found[part] && !attar_read_stream(file, found[part], part, &streams[part]))
             return 0;
+    }
+    if (kind == ATTAR_STEPS ? !whole || !streams[ATTAR_DATA].coded : streams[ATTAR_DATA].coded)
+        return 0;
+    if (kind == ATTAR_STEPS) {
+        tensor->weight = found[ATTAR_KEY_WEIGHT];
+        tensor->input_scale = attar_decimal(found[ATTAR_KEY_INPUT]);
+        return attar_is_name(tensor->weight) && tensor->input_scale != ATTAR_NEGATIVE;
     }
     if (kind == ATTAR_DENSE) {
         if (type < 0 || (!found[ATTAR_DATA] && (!whole || file->minor < ATTAR_COMPACT)))
@@ -2368,21 +2480,31 @@ ATTAR_API attar_status attar_open(attar_file *file, const uint8_t *data, size_t 
     return attar_read_manifest(file, text + (end - text), trusted);
 }
 
-/* Find the tensor of this name or alias; attar_next then goes on with what comes after it. */
-ATTAR_API attar_status attar_find(attar_file *file, const char *name, attar_tensor *tensor)
+/* Find the tensor of a name or alias: of `string`, which is JSON, or if that is 0, of `text`. */
+ATTAR_API attar_status attar_find_name(attar_file *file, const uint8_t *string, const char *text, attar_tensor *tensor)
 {
-    const uint8_t *key, *target = 0;
+    const uint8_t *key = file->aliases ? attar_first(file->aliases) : 0;
     attar_status status;
-    for (key = file->aliases ? attar_first(file->aliases) : 0; key && !target; key = attar_after(attar_value(key)))
-        if (attar_is(key, name))
-            target = attar_value(key);
+    for (; key; key = attar_after(attar_value(key)))
+        if (string ? attar_same(key, string) : attar_is(key, text)) {
+            string = attar_value(key);
+            if (*string != '"')
+                return ATTAR_BAD_MANIFEST;
+            break;
+        }
     attar_rewind(file);
     while ((status = attar_next(file, tensor)) == ATTAR_OK) {
         const uint8_t *own = (const uint8_t *)tensor->name - 1;
-        if (target ? *target == '"' && attar_same(own, target) : attar_is(own, name))
+        if (string ? attar_same(own, string) : attar_is(own, text))
             return ATTAR_OK;
     }
     return status;
+}
+
+/* Find the tensor of this name or alias; attar_next then goes on with what comes after it. */
+ATTAR_API attar_status attar_find(attar_file *file, const char *name, attar_tensor *tensor)
+{
+    return attar_find_name(file, 0, name, tensor);
 }
 
 /* ---- 3 Tensors: values ---- */
@@ -2428,9 +2550,20 @@ ATTAR_API int attar_has_symbols(const attar_stream *stream)
     return stream->coded && stream->alphabet <= ATTAR_ALPHABET;
 }
 
+/* Find the weight of a bias in steps; return whether it is one that has a scale for all elements, or one for each. */
+ATTAR_API int attar_weight(const attar_tensor *tensor, attar_tensor *weight)
+{
+    attar_file file = *tensor->file; /* a copy, which goes through the tensors by itself: 1.4 keeps no places in it */
+    attar_status status = attar_find_name(&file, tensor->weight, 0, weight);
+    weight->file = tensor->file;
+    return status == ATTAR_OK && weight->kind == ATTAR_QUANTIZED && weight->symmetric
+           && (weight->scale_count == 1 || weight->scale_count == tensor->elements);
+}
+
 /* Return the numbers of 16 bits of a workspace that is enough to read anything of a tensor. */
 ATTAR_API size_t attar_work(const attar_tensor *tensor)
 {
+    attar_tensor weight;
     const int sparse = tensor->kind == ATTAR_SPARSE;
     const size_t half = (tensor->elements + 1) / 2, scales = !sparse ? (tensor->scale_count + 1) / 2 : half ? half : 1;
     size_t most = 0, beside = sparse ? half : 0;
@@ -2438,7 +2571,12 @@ ATTAR_API size_t attar_work(const attar_tensor *tensor)
     for (part = ATTAR_MASK; part < ATTAR_PARTS; part++) {
         size_t work = attar_stream_work(tensor->file, &tensor->streams[part]);
         most = work > most ? work : most;
-        beside += attar_has_symbols(&tensor->streams[part]) ? scales : 0;
+        beside += part != ATTAR_DATA && attar_has_symbols(&tensor->streams[part]) ? scales : 0;
+    }
+    if (tensor->kind == ATTAR_STEPS && attar_weight(tensor, &weight) && attar_has_symbols(&weight.streams[ATTAR_SCALE])) {
+        size_t work = attar_stream_work(tensor->file, &weight.streams[ATTAR_SCALE]);
+        most = work > most ? work : most;
+        beside += (weight.scale_count + 1) / 2;
     }
     return most + beside;
 }
@@ -2536,46 +2674,63 @@ ATTAR_API int attar_is_finite(uint32_t bits, int positive)
     return (bits & 0x7f800000) != 0x7f800000 && (!positive || (bits && !(bits >> 31)));
 }
 
+/* Check whole numbers that are packed: none is too large, and the bits after the last are 0. */
+ATTAR_API int attar_check_packed(const attar_stream *stream, size_t count)
+{
+    unsigned width;
+    size_t i;
+    if (!stream->coded || attar_has_symbols(stream))
+        return 1;
+    width = attar_width(stream->alphabet);
+    for (i = 0; i < count; i++)
+        if (attar_packed_at(stream->data, width, i) >= stream->alphabet)
+            return 0;
+    return !stream->length || !(stream->data[stream->length - 1] >> ((count % 8 * width + 7) % 8 + 1));
+}
+
 /* Check `count` scales or offsets. */
 ATTAR_API int attar_check_scales(const attar_stream *stream, const uint8_t *symbols, size_t count, int positive)
 {
-    const unsigned width = stream->coded && !symbols ? attar_width(stream->alphabet) : 0;
     size_t i;
+    if (!attar_check_packed(stream, count))
+        return 0;
     for (i = 0; i < count; i++)
-        if (!attar_is_finite(attar_scale_at(stream, symbols, i), positive)
-            || (width && attar_packed_at(stream->data, width, i) >= stream->alphabet))
+        if (!attar_is_finite(attar_scale_at(stream, symbols, i), positive))
             return 0;
-    /* Bits after the last packed number are 0. */
-    return !width || !stream->length
-           || !(stream->data[stream->length - 1] >> ((count % 8 * width + 7) % 8 + 1));
+    return 1;
 }
 
-/* Decode scales and offsets that are symbols into the end of the workspace, whose rest is left, and check them, points
- * and zero points. symbols[0] become those of scales, symbols[1] those of offsets, 0 if they are none. */
+/* Decode scales or offsets that are symbols into the end of the workspace, whose rest is left; `symbols` is 0 if they
+ * are none. */
+ATTAR_API attar_status attar_take_symbols(const attar_tensor *tensor, unsigned part, const uint8_t **symbols,
+                                          uint16_t *work, size_t *room)
+{
+    const size_t half = (tensor->scale_count + 1) / 2;
+    uint8_t *decoded;
+    *symbols = 0;
+    if (!attar_has_symbols(&tensor->streams[part]))
+        return ATTAR_OK;
+    if (*room < half)
+        return ATTAR_NO_ROOM;
+    *room -= half;
+    decoded = (uint8_t *)(work + *room);
+    *symbols = decoded;
+    return attar_read_symbols(tensor, part, tensor->scale_count, decoded, work, *room);
+}
+
+/* Take the symbols of scales, symbols[0], and offsets, symbols[1]; check both, points and zero points. */
 ATTAR_API attar_status attar_open_scales(const attar_tensor *tensor, const uint8_t **symbols, uint16_t *work, size_t *room)
 {
     const attar_stream *streams = tensor->streams;
-    const size_t count = tensor->scale_count, half = (count + 1) / 2;
     const int quantized = tensor->kind == ATTAR_QUANTIZED;
-    attar_status status;
-    unsigned place;
+    attar_status status = attar_take_symbols(tensor, ATTAR_SCALE, &symbols[0], work, room);
     size_t i;
-    symbols[0] = symbols[1] = 0;
-    for (place = 0; place < 2; place++) {
-        uint8_t *decoded;
-        if (!attar_has_symbols(&streams[ATTAR_SCALE + place]))
-            continue;
-        if (*room < half)
-            return ATTAR_NO_ROOM;
-        *room -= half;
-        decoded = (uint8_t *)(work + *room);
-        status = attar_read_symbols(tensor, ATTAR_SCALE + place, count, decoded, work, *room);
-        if (status != ATTAR_OK)
-            return status;
-        symbols[place] = decoded;
-    }
-    if (!attar_check_scales(&streams[ATTAR_SCALE], symbols[0], count, quantized)
-        || (!quantized && !attar_check_scales(&streams[ATTAR_OFFSET], symbols[1], count, 0)))
+    if (status == ATTAR_OK)
+        status = attar_take_symbols(tensor, ATTAR_OFFSET, &symbols[1], work, room);
+    if (status != ATTAR_OK)
+        return status;
+    if (!attar_check_scales(&streams[ATTAR_SCALE], symbols[0], tensor->scale_count, quantized)
+        || (!quantized && !attar_check_scales(&streams[ATTAR_OFFSET], symbols[1], tensor->scale_count, 0)))
         return ATTAR_BAD_VALUES;
     for (i = 0; i < streams[ATTAR_POINTS].length / 4; i++)
         if (!attar_is_finite(attar_u32(streams[ATTAR_POINTS].data + 4 * i), 0))
@@ -2717,12 +2872,51 @@ ATTAR_API void attar_dequantize(const attar_tensor *tensor, const uint8_t *const
     }
 }
 
+/* Write number * (input scale * scale of the weight): steps rounded to float32, products to float64, then to float32. */
+ATTAR_API attar_status attar_read_steps(const attar_tensor *tensor, uint8_t *out, uint16_t *work, size_t room)
+{
+    const attar_stream *stream = &tensor->streams[ATTAR_DATA], *scales;
+    uint8_t *codes = out + 3 * tensor->elements;
+    const int symbols = attar_has_symbols(stream);
+    const uint8_t *scale_symbols;
+    attar_tensor weight;
+    attar_status status;
+    size_t i;
+    if (!attar_weight(tensor, &weight))
+        return ATTAR_BAD_MANIFEST;
+    scales = &weight.streams[ATTAR_SCALE];
+    status = attar_take_symbols(&weight, ATTAR_SCALE, &scale_symbols, work, &room);
+    if (status == ATTAR_OK && symbols)
+        status = attar_read_symbols(tensor, ATTAR_DATA, tensor->elements, codes, work, room);
+    if (status != ATTAR_OK)
+        return status;
+    if (!attar_check_packed(scales, weight.scale_count) || !attar_check_packed(stream, tensor->elements))
+        return ATTAR_BAD_VALUES;
+    for (i = 0; i < tensor->elements; i++, out += 4) {
+        const uint32_t code = symbols ? *codes++ : attar_packed_at(stream->data, attar_width(stream->alphabet), i);
+        const size_t place = weight.scale_count == 1 ? 0 : i;
+        volatile float step, value;
+        volatile double product;
+        uint32_t bits;
+        step = attar_float(tensor->input_scale) * attar_float(attar_scale_at(scales, scale_symbols, place));
+        product = (double)(stream->base + (int64_t)code) * (double)step;
+        value = (float)product;
+        memcpy(&bits, (const void *)&value, sizeof bits);
+        if (!attar_is_finite(bits, 0))
+            return ATTAR_BAD_VALUES;
+        memcpy(out, &bits, sizeof bits);
+    }
+    return ATTAR_OK;
+}
+
 ATTAR_API attar_status attar_read_plain_values(const attar_tensor *tensor, uint8_t *out, uint16_t *work, size_t room)
 {
     const uint8_t *symbols[2];
     attar_status status;
     if (tensor->kind == ATTAR_DENSE)
         return attar_copy_values(tensor, out);
+    if (tensor->kind == ATTAR_STEPS)
+        return attar_read_steps(tensor, out, work, room);
     status = attar_open_scales(tensor, symbols, work, &room);
     if (status == ATTAR_OK)
         status = attar_read_symbols(tensor, ATTAR_CODES, tensor->elements, out + 3 * tensor->elements, work, room);
