@@ -7,7 +7,7 @@ READY := .venv/.ready
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt setup.py src/attar/c/attar.h src/attar/c/native.c
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
@@ -29,8 +29,9 @@ check: $(READY)  ## style, strict types, layer contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fuzz: $(READY)  ## 100,000 mutated files, re-sealed (a few minutes)
+fuzz: $(READY)  ## 100,000 mutated files, re-sealed, and 1,000,000 streams under the sanitizers of the C compiler (minutes)
 	$(BIN)/python -m tests.attacks.fuzz --cases 100000
+	$(BIN)/python -m tests.attacks.fuzz_streams --cases 1000000
 
 clean:  ## forget the environment and every cache
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist src/*.egg-info

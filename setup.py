@@ -1,6 +1,6 @@
 """The coders in C. Everything else about the package is in ``pyproject.toml``.
 
-The extension is optional: without a C compiler the installation goes on, and Python does the work (``coding/kernels.py``).
+The extension is optional: without a C compiler the installation goes on, and Python codes (``coding/kernels.py``).
 """
 
 import sysconfig

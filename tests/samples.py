@@ -6,9 +6,11 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from attar._src.artifact.contents import Contents, GraphContents
+from attar._src.artifact.graph.integer_biases import bias_steps
 from attar._src.artifact.manifest import Activation, Binding, Fold, Part, Port, Preprocessing
 from attar._src.core.float16 import from_half, to_half
 from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
+from attar._src.core.steps import from_steps, step_sizes
 from attar._src.core.tensors import Codebook, Dense, Sparse, round_to_grid
 
 
@@ -274,3 +276,19 @@ def relu(tensors, **fields):
     model = model_of([helper.make_node("Relu", ["x"], ["y"], "relu")], inputs, outputs)
     graph = GraphContents(name="main", model=model, bindings=(), inputs=inputs, outputs=outputs)
     return Contents(tensors=tensors, graphs=(graph,), parameters=fields.pop("parameters", 0), **fields)
+
+
+def on_steps():
+    """The convolutional net with 32 channels, whose bias is in whole steps, and an asymmetric tensor beside it."""
+    net, rng = conv_net(), np.random.default_rng(5)
+    tensors = {
+        "conv.weight": quantized(rng, (32, 3, 3, 3), bits=8),
+        "conv.bias": Dense(np.zeros(32, np.float32)),
+        "fc.weight": quantized(rng, (10, 512), bits=3),
+        "fc.bias": dense(rng, 10),
+        "extra": quantized(rng, (32, 5), symmetric=False),
+    }
+    ((name, each),) = bias_steps(net.graphs, tensors).items()
+    sizes = step_sizes(each.input_scale, tensors[each.weight].scale)
+    tensors[name] = Dense(from_steps(rng.integers(-3000, 3000, 32), sizes))
+    return replace(net, tensors=tensors)

@@ -1,16 +1,20 @@
 """Tensors through streams and back, of every kind and coder."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests import strategies
-from tests.samples import relu
+from tests.samples import quantized, relu
 
 from attar._src.artifact.packing import symbol_histogram
 from attar._src.artifact.reader import open_artifact
-from attar._src.artifact.streams import CodeArray, raw_bytes, split
+from attar._src.artifact.streams import CodeArray, split
 from attar._src.artifact.writer import pack
 from attar._src.coding.registry import CODERS
+from attar._src.core.float16 import round_up
 from attar._src.core.scheme import PerChannel, PerTensor, Scheme
 from attar._src.core.tensors import Codebook, Dense, Quantized, Sparse
 
@@ -87,13 +91,6 @@ def test_raw_is_chosen_where_it_is_smaller(rng):
     assert record.value.codes.length == 40
 
 
-@pytest.mark.parametrize(
-    ("count", "alphabet", "size"), [(0, 16, 0), (3, 16, 2), (5, 1, 0), (5, 2, 1), (3, 15, 2), (9, 256, 9)]
-)
-def test_bytes_of_raw_symbols(count, alphabet, size):
-    assert raw_bytes(count, alphabet) == size
-
-
 def test_a_table_that_saves_less_than_it_takes_is_left_out():
     codes = np.array([4, 0, 1, 1, -1, 1, 1, -1, -1, -1, 2, 2, 1, 2, 2, 1, 0, 2, 1, 1], np.int8)
     symbols = (codes + 7).astype(np.uint8)
@@ -111,3 +108,51 @@ def test_histograms_of_many_symbols(rng, monkeypatch):
     monkeypatch.setattr("attar._src.artifact.packing._CHUNK", 100)
     symbols = rng.integers(0, 5, 1050).astype(np.uint8)
     np.testing.assert_array_equal(symbol_histogram(symbols, 7), np.bincount(symbols, minlength=7))
+
+
+# Scales that are coded, since format 1.4.
+
+
+def with_scales(rng, scale, dtype="f32"):
+    """A tensor of as many rows as scales, in a file."""
+    tensor = quantized(rng, (len(scale), 3))
+    tensor = replace(tensor, scale=np.array(scale, np.float32), scale_dtype=dtype)
+    artifact = open_artifact(pack(relu({"a": tensor})))
+    return tensor, artifact, artifact.manifest.tensors[0].value.scale
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("octaves", [1, 3, 9])
+def test_scales_of_few_digits_take_few_bits_and_come_back_exactly(rng, dtype, octaves):
+    scale = round_up((2.0 ** rng.uniform(-octaves, 0, 200)).astype(np.float32))
+    tensor, artifact, record = with_scales(rng, scale, dtype)
+    found = artifact.tensor("a")
+    np.testing.assert_array_equal(found.scale, tensor.scale)
+    np.testing.assert_array_equal(found.dense(), tensor.dense())
+    assert (found.scale_dtype, record.dtype) == (dtype, dtype)
+    assert record.integers.levels <= 64 * octaves + 1
+    assert record.length <= 200 * (6 + octaves.bit_length()) / 8
+    artifact.verify()
+
+
+@pytest.mark.parametrize("count", [1, 500])
+def test_equal_scales_take_nothing(rng, count):
+    _, artifact, record = with_scales(rng, [0.3] * count)
+    assert record.length == (4 if count == 1 else 0)  # one scale takes less than the record of its coding
+    np.testing.assert_array_equal(artifact.tensor("a").scale, np.full(count, np.float32(0.3)))
+
+
+@given(st.lists(st.floats(2.0**-126, 2.0**127, width=32), min_size=1, max_size=30))
+def test_any_scales_come_back_exactly(scale):
+    tensor, artifact, _ = with_scales(np.random.default_rng(0), scale)
+    np.testing.assert_array_equal(artifact.tensor("a").scale, tensor.scale)
+
+
+def test_offsets_that_are_negative_are_not_coded(rng):
+    values = round_up((2.0 ** rng.uniform(-2, 0, 100)).astype(np.float32))
+    codes, points = rng.integers(0, 4, (100, 3)).astype(np.uint8), np.arange(4, dtype=np.float32)
+    tensor = Codebook(codes, points, values, -values, PerChannel())
+    artifact = open_artifact(pack(relu({"a": tensor})))
+    value = artifact.manifest.tensors[0].value
+    assert (value.scale.integers is None, value.offset.integers is None) == (False, True)
+    np.testing.assert_array_equal(artifact.tensor("a").dense(), tensor.dense())

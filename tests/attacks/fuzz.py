@@ -58,7 +58,9 @@ def bases() -> tuple[Parts, ...]:
     models = (samples.conv_net, samples.lstm, samples.transformer)
     more = (every_kind, samples.dynamic_transformer, samples.dynamic_lstm)
     files = [pack(model(), coder=coder, compact=False) for model in models for coder in CODERS]
-    files += [pack(model(), compact=False) for model in more] + [pack(model()) for model in (*models, *more)]
+    files += [pack(model(), compact=False) for model in more] + [
+        pack(model()) for model in (*models, *more, samples.on_steps)
+    ]
     return tuple(take_apart(data) for data in files)
 
 

@@ -35,10 +35,11 @@ from attar._src.core.errors import ArtifactError
 HERE = Path(__file__).parent
 HEADER = HERE.parents[1] / "src" / "attar" / "c"
 NAMES = ("raw", "rans", "huffman", "context")
-WORK = 25410 + 65535  # what a table of the context coder may need
+WORK = 23562 + 65535  # what a table of the context coder may need
 NO_ROOM = 1
 BATCH = 2000
-FLAGS = ("-std=c99", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all")
+WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-pedantic", "-Werror")
+FLAGS = ("-std=c99", "-O1", "-g", *WARNINGS, "-fno-sanitize-recover=all")
 SANITIZERS = ("-fsanitize=address,undefined",)
 
 

@@ -15,7 +15,9 @@ import onnx
 from tests.house.repository import ROOT
 
 #: The dictionaries of format 1.4.
-DICTIONARIES = {path.stem: path.read_bytes() for path in (ROOT / "src/attar/_src/artifact/dictionaries").glob("*.bin")}
+DICTIONARIES = {
+    path.stem: path.read_bytes() for path in (ROOT / "src/attar/_src/artifact/compact/dictionaries").glob("*.bin")
+}
 
 
 @dataclass

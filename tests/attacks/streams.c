@@ -1,7 +1,7 @@
-/* Decodes streams for fuzz_streams.py, built with sanitizers. Reads cases from stdin until it ends: coder, alphabet, room
- * of the workspace, length of the table, length of the payload and number of symbols, 4 bytes each; table; payload.
- * Writes for each its status, one byte, and, if that is ATTAR_OK, the symbols. Every buffer has a heap block of its own,
- * of exactly its size, so that a byte read or written beside it is noticed. */
+/* Decodes streams for fuzz_streams.py, built with sanitizers. Reads cases from stdin until it ends: coder, alphabet,
+ * room of the workspace, length of the table, length of the payload and number of symbols, 4 bytes each; the table; the
+ * payload. Writes for each its status, one byte, and, if that is ATTAR_OK, the symbols. Every buffer has a heap block
+ * of its own, of exactly its size, so that a byte read or written beside it is noticed. */
 #include <stdio.h>
 #include <stdlib.h>
 

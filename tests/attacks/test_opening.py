@@ -29,7 +29,7 @@ from attar._src.runtime.engine import saturates
 
 path = Path(sys.argv[1])
 saturates()
-open_artifact(path).tensor("w0")  # loads the compiled decoder
+open_artifact(path).tensor("w0")
 Path("/proc/self/clear_refs").write_text("5")
 if sys.argv[2] == "traced":
     tracemalloc.start()

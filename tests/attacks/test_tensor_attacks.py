@@ -1,19 +1,21 @@
 """Attacks on tensors: their records, their streams, their coding tables."""
 
 import contextlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from tests.attacks.reseal import take_apart
 from tests.attacks.test_manifest_attacks import put
-from tests.samples import codebook, conv_net, narrowed, quantized, sparse
+from tests.samples import codebook, conv_net, narrowed, on_steps, quantized, sparse
 
 from attar._src.artifact.contents import Contents
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import ArtifactError
-from attar._src.core.scheme import PerBlock, PerTensor, Scheme
+from attar._src.core.float16 import round_up
+from attar._src.core.scheme import PerBlock, PerBucket, PerTensor, Scheme
 from attar._src.core.tensors import Dense, Quantized, Sparse
 
 CONV, BIAS, DOWN, UP = 0, 1, 7, 6  # places in the lists of tensors of the samples
@@ -317,3 +319,137 @@ def test_blocks_in_a_file_that_says_it_is_of_version_1_1(refused):
     parts = blocks([2, 1, 3])
     parts.header["minor"] = 1
     refused(parts.seal(), "manifest: a scale for each block needs format 1.2; the header says 1.1")
+
+
+@pytest.fixture
+def coded():
+    """The parts of a file whose last tensor has coded scales."""
+    rng = np.random.default_rng(3)
+    scale = round_up((2.0 ** rng.uniform(-2, 0, 64)).astype(np.float32))
+    contents = conv_net()
+    extra = replace(quantized(rng, (64, 3)), scale=scale)
+    return take_apart(pack(replace(contents, tensors={**contents.tensors, "extra": extra}), coder="raw"))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"base": -1}, "bits -1.. times|bits -1"),
+        ({"base": 2**31 - 1}, "not of positive numbers"),
+        ({"base": 2**31}, "base"),
+        ({"base": 0}, "a scale is not finite and positive|below"),
+        ({"levels": 0}, "levels"),
+        ({"levels": 2**31 + 1}, "levels"),
+        ({"levels": 2**31}, "not of positive numbers"),
+        ({"levels": 3}, "bytes"),
+        ({"levels": 300}, "bytes; 64 numbers of 300 levels take"),
+        ({"coder": "rans"}, "names table None of"),
+        ({"coder": "zip"}, "coder"),
+        ({"table": 0}, "must not name a table"),
+        ({"levels": 300, "coder": "rans"}, "only the coder raw"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_coded_scales(coded, refused, change, match):
+    scale = coded.manifest["tensors"][-1]["value"]["scale"]
+    scale["integers"] |= change
+    if "base" in change and change["base"] == 0:
+        scale["shift"] = 0
+    refused(coded.seal(), match)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("shift", 31), ("shift", 32), ("shift", -1), ("dtype", "f16"), ("length", 0)]
+)
+def test_the_record_of_coded_scales(coded, refused, field, value):
+    coded.manifest["tensors"][-1]["value"]["scale"][field] = value
+    refused(coded.seal(), "shift|not of positive numbers|bytes|should start at")
+
+
+def test_a_shift_of_scales_that_are_not_coded(conv, refused):
+    conv.manifest["tensors"][CONV]["value"]["scale"]["shift"] = 3
+    refused(conv.seal(), "is not coded and must not have a shift")
+
+
+def test_coded_scales_in_an_older_file(conv, refused):
+    conv.manifest["tensors"][CONV]["value"]["scale"] |= {
+        "integers": {"levels": 1, "base": 8192},
+        "shift": 17,
+        "length": 0,
+    }
+    refused(conv.seal(describe=False), "a coded scale or a bias in steps needs format 1.4; the header says 1.0")
+
+
+def test_coded_scales_count_as_elements():
+    """A stream of equal scales takes no bytes, so that a small file could ask for any number of them."""
+    tensor = Quantized(
+        np.zeros(2**25, np.int8), np.ones(2**25, np.float32), Scheme(bits=2, granularity=PerBucket(size=1))
+    )
+    contents = conv_net()
+    with pytest.raises(ArtifactError, match="elements_per_byte"):
+        pack(replace(contents, tensors={**contents.tensors, "extra": tensor}))
+
+
+@pytest.fixture
+def stepped():
+    """The parts of a file whose biases are in steps, and the record of the first of them."""
+    parts = take_apart(pack(on_steps(), coder="raw"))
+    return parts, next(record for record in parts.manifest["tensors"] if record["value"]["kind"] == "steps")
+
+
+def test_biases_in_steps_come_back_exactly():
+    made = on_steps()
+    artifact = open_artifact(pack(made))
+    records = [record for record in artifact.manifest.tensors if record.value.kind == "steps"]
+    assert [record.name for record in records] == ["conv.bias"]
+    for record in records:
+        assert artifact.tensor(record.name).dtype == "f32"
+        assert artifact.tensor(record.name).data.tobytes() == made.tensors[record.name].data.tobytes()
+        assert record.value.data.length <= 2 * record.elements
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"weight": "nothing"}, "needs a weight on a symmetric grid"),
+        ({"weight": "conv.bias"}, "needs a weight on a symmetric grid"),
+        ({"weight": "extra"}, "needs a weight on a symmetric grid"),
+        ({"weight": ""}, "weight"),
+        ({"input_scale": 0.0}, "input_scale"),
+        ({"input_scale": 1e39}, "not finite"),
+        ({"input_scale": "1"}, "input_scale"),
+        ({"data": {"length": 3}}, "integers"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_the_record_of_a_bias_in_steps(stepped, refused, change, match):
+    parts, record = stepped
+    record["value"] |= change
+    refused(parts.seal(), match)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"base": 2**31 - 1}, "beyond 32 bits"),
+        ({"base": -(2**31) - 1}, "base"),
+        ({"levels": 2}, "bytes"),
+        ({"coder": "rans"}, "only the coder raw"),
+    ],
+)
+def test_the_numbers_of_a_bias_in_steps(stepped, refused, change, match):
+    parts, record = stepped
+    record["value"]["data"]["integers"] |= change
+    refused(parts.seal(), match)
+
+
+def test_a_bias_in_steps_is_a_vector(stepped, refused):
+    parts, record = stepped
+    record["shape"] = [*record["shape"], 1]
+    refused(parts.seal(), "a bias in steps is a vector")
+
+
+def test_a_bias_of_another_number_of_elements_than_its_weight_has_scales(stepped, refused):
+    parts, record = stepped
+    record["value"]["weight"] = "fc.weight"
+    refused(parts.seal(), "one scale or as many")

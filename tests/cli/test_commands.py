@@ -70,9 +70,30 @@ def test_verify_names_the_part_that_is_damaged(file, capsys, compact):
         assert ("footer: the digest" if compact and kind in places else kind) in error, error
 
 
+@pytest.mark.parametrize("short", [False, True])
+def test_repack_writes_an_older_file_again_in_fewer_bytes(file, data, capsys, short):
+    net = samples.conv_net()
+    net = replace(net, tensors={**net.tensors, "more": samples.quantized(np.random.default_rng(0), (64, 3))})
+    file.write_bytes(older := pack(net, compact=False))
+    flags = ["--short"] if short else []
+    said = ran(capsys, "repack", file, file.with_name("new.attar"), *flags)
+    size = file.with_name("new.attar").stat().st_size
+    assert f"{size:,} bytes, {len(older):,} before" in said
+    assert size < len(older) - 150
+    accuracy = [
+        json.loads(ran(capsys, "eval", each, "--data", data, "--json"))["accuracy"]
+        for each in (file, file.with_name("new.attar"))
+    ]
+    assert accuracy[0] == accuracy[1]
+    ran(capsys, "verify", file.with_name("new.attar"))
+    assert main(["repack", str(file), str(file), "--coder", "raw"]) == 0
+    assert 0 < file.stat().st_size < len(older)
+
+
 def test_inspect_shows_where_every_byte_goes(file, capsys):
     found = json.loads(ran(capsys, "inspect", file, "--json"))
     size = file.stat().st_size
+    assert sum(found["parts"].values()) == size
     assert found["file_bytes"] == size
     assert found["weights_bytes"] + found["graph_bytes"] + found["overhead_bytes"] == size
     assert found["bits_per_weight"] == (size - found["graph_bytes"]) * 8 / found["parameters"]

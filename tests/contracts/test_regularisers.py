@@ -88,7 +88,7 @@ def test_a_step_against_the_gradient_helps(term, learner):
     with torch.no_grad():
         for name in learner.weights:
             weight = learner.tensor(name)
-            weight -= 1e-3 * weight.grad
+            weight -= 1e-2 * weight.grad
     assert loss(sources(learner)) < before
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attar._src.core.errors import SpecError
-from attar._src.core.float16 import HALF_TYPES, check_exact, from_half, to_half
+from attar._src.core.float16 import HALF_TYPES, check_exact, from_half, round_nearest, round_up, to_half
 from attar._src.core.tensors import DTYPES
 
 EVERY = np.arange(2**16, dtype=np.uint16)
@@ -76,3 +76,19 @@ def test_what_a_type_does_not_hold_is_named():
         check_exact("bf16", np.array([0.5], np.float32), np.array([0.1, 1.0], np.float32))
     with pytest.raises(SpecError, match="f32, f16 or bf16, not as 'f64'"):
         check_exact("f64", np.ones(1, np.float32))
+
+
+@given(st.lists(st.floats(2.0**-100, 2.0**100, width=32), min_size=1, max_size=20), st.integers(2, 12))
+def test_rounding_to_a_few_digits(values, bits):
+    values = np.array(values, np.float32)
+    up, nearest = round_up(values, bits), round_nearest(values, bits)
+    for rounded in (up, nearest):
+        assert not (rounded.view(np.uint32) & ((1 << (23 - bits)) - 1)).any()
+        np.testing.assert_array_equal(round_up(rounded, bits), rounded)
+        np.testing.assert_array_equal(round_nearest(rounded, bits), rounded)
+    wide = values.astype(np.float64)
+    assert (up >= wide * (1 - 2.0**-20)).all()
+    assert (up <= wide * (1 + 2.0**-bits)).all()
+    assert (np.abs(nearest - wide) <= wide * 2.0 ** -(bits + 1)).all()
+    # What a product and a quotient of a short number gave is that number again.
+    np.testing.assert_array_equal(round_up(up * np.float32(7) / np.float32(7), bits), up)

@@ -27,7 +27,7 @@ def files() -> list[Path]:
 
 
 def _is_made(path: Path) -> bool:
-    return any(part in _MADE or part.endswith(("_cache", ".egg-info")) for part in path.parts)
+    return any(part in _MADE or part.endswith(("_cache", ".egg-info", ".so", ".pyd")) for part in path.parts)
 
 
 def documents() -> list[Path]:

@@ -13,7 +13,7 @@ import grimp
 import pytest
 from tests.house.repository import ROOT
 
-HEAVY = ("torch", "onnx", "onnxruntime", "numba", "onnxscript", "sklearn", "lightning_fabric")
+HEAVY = ("torch", "onnx", "onnxruntime", "onnxscript", "sklearn", "lightning_fabric")
 
 
 def test_the_contracts_hold():

@@ -184,7 +184,7 @@ def test_the_whole_preset_ends_within_its_budget(trained, tmp_path):
     stage = Compress(teacher="big", alpha=0.0, beta=1.0, size=1.6, bits=4, **fields, **PLAN)
     stage.run(learner, context(tmp_path, teachers=teachers))
     artifact = open_artifact(pack(learner.deployed().contents(FileInfo())))
-    assert artifact.version == "1.1"
+    assert artifact.version == "1.4"
     assert artifact.tensor("second.weight").scale_dtype == "f16"
     assert inspect_artifact(artifact)["bits_per_weight"] <= 1.6
     assert accuracy(learner) > 0.9

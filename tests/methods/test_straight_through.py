@@ -10,6 +10,7 @@ from torch import nn
 
 from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import ModelError, SpecError, UnknownName
+from attar._src.core.float16 import round_up
 from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
 from attar._src.core.tensors import Dense, Quantized
 from attar._src.methods.quantize.lsq.rule import Lsq
@@ -59,10 +60,10 @@ def test_what_is_stored_is_what_is_read(granularity, shape, bits):
     granularity=st.sampled_from([PerChannel(), PerTensor(), PerGroup(size=4)]),
 )
 def test_weights_on_the_grid_survive_exactly_and_nothing_loses_its_gradient(bits, scale, seed, granularity):
-    scheme = Scheme(bits=bits, granularity=granularity)
+    scheme, (scale,) = Scheme(bits=bits, granularity=granularity), round_up(np.array([scale], np.float32))
     codes = np.random.default_rng(seed).integers(scheme.qmin, scheme.qmax + 1, (3, 8))
     codes[:, ::4] = scheme.qmax
-    weight = torch.from_numpy(codes.astype(np.float32) * np.float32(scale)).requires_grad_()
+    weight = torch.from_numpy(codes.astype(np.float32) * scale).requires_grad_()
     held = grid_of(weight, bits, granularity)
     read = held(weight)
     assert np.array_equal(held.to_compressed(weight).codes, codes)

@@ -1,9 +1,10 @@
 /* attar.h: decodes the codes of an .attar file. The format is docs/format.md; sections below are sections of that page.
  *
  * C99 in one header: no allocation, nothing of the C library but memcpy and memset, no access that depends on alignment
- * or byte order, no undefined behaviour; for processors of 32 bits or more. It reads hostile bytes: what the page says a
- * decoder MUST refuse gives a status other than ATTAR_OK, and nothing beyond the given bytes is read, nothing beyond the
- * given buffers written. After a refusal the output has no meaning. Pointers are never null, even where a length is 0.
+ * or byte order, no undefined behaviour; for processors of 32 bits or more. It reads hostile bytes: what the page says
+ * a decoder MUST refuse gives a status other than ATTAR_OK, and nothing beyond the given bytes is read, nothing beyond
+ * the given buffers written. After a refusal the output has no meaning. Pointers must not be null, even where a length
+ * is 0.
  *
  *     static uint16_t work[ATTAR_WORK];  // 64 KiB; most tables take less, see attar_open_table
  *     static attar_table table;          // 2 KiB; opening it takes 6 KiB of stack
@@ -72,7 +73,7 @@ typedef enum attar_coder { ATTAR_RAW, ATTAR_RANS, ATTAR_HUFFMAN, ATTAR_CONTEXT }
 #define ATTAR_EXPONENT 16      /* the largest of a Golomb code */
 #define ATTAR_HEAD 11            /* bytes of a table of the context coder */
 #define ATTAR_BUCKETS 32         /* of the context coder, at most */
-#define ATTAR_MEANS 96           /* its counts by expected magnitude and expected value */
+#define ATTAR_MEANS 68           /* its counts by expected magnitude, 0 to 16, and expected value */
 #define ATTAR_PLACES 256         /* its counts by position, or by two neighbours */
 #define ATTAR_VALUES 32          /* its counts by expected value */
 #define ATTAR_COUNTS (1 + ATTAR_MEANS + ATTAR_PLACES + ATTAR_VALUES)
@@ -339,7 +340,7 @@ ATTAR_API uint8_t attar_pop(const attar_step *step, unsigned k, uint32_t *state)
 }
 
 /* One step of a lane: pop a symbol off `x`, then take a word if the state is below 2^16. The word is moved in by
- * arithmetic, since a branch would be mispredicted every other time: `low` is all ones if the state is below, else 0. */
+ * arithmetic, since a branch would be mispredicted every other time: `low` is all ones if the state is below, or 0. */
 #define ATTAR_POP_LANE(lane)                                                                                           \
     do {                                                                                                               \
         uint32_t slot = x##lane & mask;                                                                                \
@@ -562,7 +563,7 @@ ATTAR_API unsigned attar_room(const attar_context *c)
     return c->buckets <= 16 ? 16 : ATTAR_BUCKETS;
 }
 
-/* Return the numbers that a workspace of the context coder should have: 13,090 or 25,410, and one for each column. */
+/* Return the numbers that a workspace of the context coder should have: 12,138 or 23,562, and one for each column. */
 ATTAR_API size_t attar_context_work(const attar_context *c)
 {
     return ATTAR_COUNTS * attar_record(attar_room(c)) + c->row;
@@ -671,10 +672,8 @@ ATTAR_INLINE void attar_look(const attar_context *c, attar_sight *sight, uint16_
     sight->negative = value < 0;
     expected = attar_size(value) << 6;
     level = attar_length(size >> (c->shift + 1));
-    level = level < ATTAR_MEANS / 4 ? level : ATTAR_MEANS / 4 - 1;
     ratio = (unsigned)(2 * expected >= size + 16) + (expected >= size + 16) + (2 * expected >= 3 * size + 16);
     coarse = level < 2 ? 0 : (level - 2) / 2;
-    coarse = coarse < 8 ? coarse : 7;
     place = 8 * sight->position + coarse;
     if (c->period == 1) {
         x = (sight->negative ? -sight->left : sight->left) + (256 << c->shift);

@@ -1,4 +1,4 @@
-/* attar._src.coding._native: the decoders of attar.h, and encoders, for Python. Each call releases the interpreter's lock. */
+/* attar._src.coding._native: the decoders of attar.h, and encoders, for Python. Loops run without its lock. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdlib.h>
@@ -117,8 +117,8 @@ static uint8_t *push(const uint8_t *symbols, size_t count, const uint32_t *entri
 
 PyDoc_STRVAR(encode_rans_doc,
              "encode_rans(first: Buffer, rare: Buffer, entries: Buffer, k: int, lanes: int) -> bytes\n\n"
-             "Return states and words: ``rare`` pushed by the second row of ``entries (2, 256)``, uint32, start << 16 | \n"
-             "frequency, then ``first`` by the first; ``lanes`` is 1 or 8.");
+             "Return states and words: ``rare`` pushed by the second row of ``entries (2, 256)``, uint32,\n"
+             "start << 16 | frequency, then ``first`` by the first; ``lanes`` is 1 or 8.");
 
 static PyObject *encode_rans(PyObject *module, PyObject *arguments)
 {

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.artifact.manifest import Binding, Part, TensorRecord
+from attar._src.artifact.manifest import Binding, TensorRecord
 from attar._src.core.errors import ArtifactError
 from attar._src.core.scheme import Shape
 
@@ -28,9 +28,17 @@ class Bound(NamedTuple):
     shape: Shape
 
 
-def parts_of(binding: Binding) -> tuple[Part, ...]:
+class Piece(NamedTuple):
+    """A part without the checks of a record: a file has hundreds of bindings, each asked for several times."""
+
+    tensor: str
+    start: int | None = None
+    stop: int | None = None
+
+
+def parts_of(binding: Binding) -> tuple[Piece, ...]:
     """Return the parts of a binding; without any, the whole tensor named like the initializer."""
-    return binding.parts or (Part(tensor=binding.to),)
+    return tuple(Piece(part.tensor, part.start, part.stop) for part in binding.parts) or (Piece(binding.to),)
 
 
 def whole(binding: Binding) -> Whole | None:
@@ -83,7 +91,7 @@ def resolve(binding: Binding, dense: Callable[[str], NDArray[Any]]) -> NDArray[A
     return np.asarray(values.reshape(values.shape if binding.shape is None else binding.shape), order="C")
 
 
-def _run(part: Part, elements: int) -> tuple[int, int]:
+def _run(part: Piece, elements: int) -> tuple[int, int]:
     if part.start is None and part.stop is None:
         return 0, elements
     if part.start is None or part.stop is None or not part.start <= part.stop <= elements:

@@ -15,6 +15,7 @@ from attar._src.artifact.manifest import (
     GraphRecord,
     QuantizedValue,
     SparseValue,
+    StepsValue,
     TensorRecord,
     TensorValue,
 )
@@ -22,6 +23,7 @@ from attar._src.artifact.packing import symbol_histogram
 from attar._src.artifact.reader import Artifact
 from attar._src.artifact.streams import CodeArray, split
 from attar._src.coding.entropy import entropy_bits
+from attar._src.coding.integers import bit_width
 from attar._src.core.tensors import DTYPES
 
 
@@ -29,8 +31,9 @@ def inspect_artifact(artifact: Artifact) -> dict[str, Any]:
     """Return the contents of a file and their sizes in bytes, JSON values only.
 
     ``weights_bytes`` (sections of tensors and tables), ``graph_bytes`` and ``overhead_bytes`` (header, manifest,
-    padding, footer) add up to ``file_bytes``. ``bits_per_weight`` is ``8 (file_bytes - graph_bytes) / parameters``, or
-    None without parameters. Every tensor is decoded and every graph validated.
+    padding, footer) add up to ``file_bytes``, and so do ``parts``, which tell codes, scales and floats apart.
+    ``bits_per_weight`` is ``8 (file_bytes - graph_bytes) / parameters``, or None without parameters. Every tensor is
+    decoded and every graph validated.
     """
     manifest = artifact.manifest
     lengths = [section.length for section in manifest.sections]
@@ -38,6 +41,12 @@ def inspect_artifact(artifact: Artifact) -> dict[str, Any]:
     weights = sum(lengths) - graphs
     overhead = artifact.file_bytes - sum(lengths)
     parameters = manifest.parameters
+    rest = {
+        "header": HEADER.size,
+        "manifest": artifact.manifest_bytes,
+        "footer": FOOTER.size,
+        "padding": overhead - HEADER.size - artifact.manifest_bytes - FOOTER.size,
+    }
     return {
         "format": artifact.version,
         "sha256": artifact.sha256,
@@ -45,12 +54,8 @@ def inspect_artifact(artifact: Artifact) -> dict[str, Any]:
         "weights_bytes": weights,
         "graph_bytes": graphs,
         "overhead_bytes": overhead,
-        "overhead": {
-            "header": HEADER.size,
-            "manifest": artifact.manifest_bytes,
-            "footer": FOOTER.size,
-            "padding": overhead - HEADER.size - artifact.manifest_bytes - FOOTER.size,
-        },
+        "overhead": rest,
+        "parts": {**_parts(artifact), "graph": graphs, **rest},
         "parameters": parameters,
         "bits_per_weight": (artifact.file_bytes - graphs) * 8 / parameters if parameters else None,
         "tensors": [_tensor(artifact, record) for record in manifest.tensors],
@@ -66,6 +71,21 @@ def inspect_artifact(artifact: Artifact) -> dict[str, Any]:
             include={"folds", "preprocessing", "task", "class_names", "metric", "recipe", "versions", "licence"},
         ),
     }
+
+
+def _parts(artifact: Artifact) -> dict[str, int]:
+    """Return the bytes of codes and masks, of scales with offsets and zero points, of floats, and of coding tables."""
+    parts = {"codes": 0, "scales": 0, "floats": 0, "tables": sum(each.length for each in artifact.manifest.tables)}
+    for record in artifact.manifest.tensors:
+        value = record.value
+        for stream in value.streams():
+            inner = value.values if isinstance(value, SparseValue) else value
+            if isinstance(stream, CodeStream):
+                parts["codes"] += stream.length
+            else:
+                dense = isinstance(inner, DenseValue | StepsValue) or stream is getattr(inner, "points", None)
+                parts["floats" if dense else "scales"] += stream.length
+    return parts
 
 
 def _tensor(artifact: Artifact, record: TensorRecord) -> dict[str, Any]:
@@ -93,6 +113,8 @@ def _bits(value: TensorValue) -> int:
         return _bits(value.values)
     if isinstance(value, DenseValue):
         return 8 * DTYPES[value.dtype].itemsize
+    if isinstance(value, StepsValue):
+        return bit_width(value.data.integers.levels)
     return value.bits if isinstance(value, QuantizedValue) else (value.points.length // 4 - 1).bit_length()
 
 
@@ -102,6 +124,8 @@ def _grid(value: TensorValue) -> dict[str, Any]:
         return {"values": {"kind": value.values.kind, **_grid(value.values)}}
     if isinstance(value, DenseValue):
         return {"dtype": value.dtype}
+    if isinstance(value, StepsValue):
+        return {"weight": value.weight, "input_scale": value.input_scale}
     grid = {"granularity": value.granularity.model_dump(mode="json"), "scale_dtype": value.scale.dtype}
     if isinstance(value, CodebookValue):
         return {**grid, "points": value.points.length // 4}

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from attar._src.artifact.deflating import deflate, dictionary, inflate
+from attar._src.artifact.compact.deflating import deflate, dictionary, inflate
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import SectionRecord
 from attar._src.core.errors import ArtifactError, naming_section

@@ -43,10 +43,24 @@ class Stream(Spec):
     length: Size
 
 
+class Integers(Spec):
+    """How whole numbers ``base + code`` are stored, each code below ``levels``; since version 1.4 of the format."""
+
+    base: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 0
+    levels: Annotated[int, Field(ge=1, le=2**31)]
+    coder: CoderName = "raw"
+    table: Index | None = None
+
+
 class ScaleStream(Stream):
-    """Uncoded scales or offsets; ``dtype`` exists since version 1.1 of the format."""
+    """Scales or offsets; ``dtype`` exists since version 1.1 of the format.
+
+    Since 1.4 their bits may be ``integers``, followed by ``shift`` zeros.
+    """
 
     dtype: ScaleType = "f32"
+    shift: Annotated[int, Field(ge=0, le=31)] = 0
+    integers: Integers | None = None
 
 
 class CodeStream(Spec):
@@ -92,6 +106,21 @@ class QuantizedValue(StoredValue):
         return Scheme(bits=self.bits, symmetric=self.symmetric, narrow_range=self.narrow, granularity=self.granularity)
 
 
+class IntegerStream(Stream):
+    """Whole numbers."""
+
+    integers: Integers
+
+
+class StepsValue(StoredValue):
+    """A bias in whole steps of ``input_scale`` times the scales of a ``weight``; since version 1.4 of the format."""
+
+    kind: Literal["steps"] = "steps"
+    weight: Name
+    input_scale: Annotated[float, Field(gt=0)]
+    data: IntegerStream
+
+
 class CodebookValue(StoredValue):
     """Codes into a table of points."""
 
@@ -114,7 +143,9 @@ class SparseValue(StoredValue):
         return (self.mask, *self.values.streams())
 
 
-TensorValue = Annotated[DenseValue | QuantizedValue | CodebookValue | SparseValue, Field(discriminator="kind")]
+TensorValue = Annotated[
+    DenseValue | QuantizedValue | CodebookValue | SparseValue | StepsValue, Field(discriminator="kind")
+]
 
 
 class TensorRecord(Spec):
@@ -234,19 +265,22 @@ class Manifest(Spec):
 def least_minor(manifest: Manifest) -> int:
     """Return the lowest minor version of the format that can express a manifest.
 
-    4 if a table is of the context coder, else 3 if a graph has dynamic nodes, else 2 if scales are those of blocks,
-    else 1 if a scale has a type, else 0.
+    4 if a table is of the context coder, a scale is coded or a bias in steps, else 3 if a graph has dynamic nodes, else
+    2 if scales are those of blocks, else 1 if a scale has a type, else 0.
     """
-    if any(table.coder == "context" for table in manifest.tables):
+    values = [record.value for record in manifest.tensors]
+    scales = [stream for value in values for stream in value.streams() if isinstance(stream, ScaleStream)]
+    whole = any(stream.integers is not None for stream in scales) or any(
+        isinstance(each, StepsValue) for each in values
+    )
+    if whole or any(table.coder == "context" for table in manifest.tables):
         return 4
     if any(graph.dynamic for graph in manifest.graphs):
         return 3
-    values = [record.value for record in manifest.tensors]
     inner = [value.values if isinstance(value, SparseValue) else value for value in values]
     if any(isinstance(getattr(value, "granularity", None), PerBlock) for value in inner):
         return 2
-    streams = (stream for value in values for stream in value.streams())
-    return int(any(isinstance(stream, ScaleStream) and "dtype" in stream.model_fields_set for stream in streams))
+    return int(any("dtype" in stream.model_fields_set for stream in scales))
 
 
 def canonical(spec: Any) -> Any:

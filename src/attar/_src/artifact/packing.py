@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar._src.artifact.manifest import CodeStream, TableRecord
-from attar._src.artifact.streams import CodeArray, raw_bytes
+from attar._src.artifact.streams import CodeArray
 from attar._src.coding.base import Coder, Symbols
 from attar._src.coding.context_fit import fit_table
+from attar._src.coding.integers import packed_bytes
 from attar._src.coding.registry import CODERS
 from attar._src.coding.sharing import share_tables
 
@@ -101,7 +102,7 @@ def _pack(codes: Sequence[CodeArray], coder: Coder, predicted: Mapping[int, _Pre
             name, table, payload = _CONTEXT, *predicted[index]
         elif (table := next(chosen)) is not None:
             payload = coder.encode(item.symbols, table, item.alphabet)
-        if table is None or payload is None or len(payload) >= raw_bytes(item.symbols.size, item.alphabet):
+        if table is None or payload is None or len(payload) >= packed_bytes(item.symbols.size, item.alphabet):
             name, place = _RAW, None
             payload = CODERS[_RAW].encode(item.symbols, b"", item.alphabet) if item.symbols.size else b""
         else:
@@ -125,7 +126,7 @@ def symbol_histogram(symbols: Symbols, alphabet: int) -> NDArray[np.int64]:
 def _choose(codes: Sequence[CodeArray], coder: Coder) -> list[bytes | None]:
     """Return the table of each stream, None for raw."""
     histograms = [symbol_histogram(item.symbols, item.alphabet) for item in codes]
-    raw = [8 * raw_bytes(item.symbols.size, item.alphabet) for item in codes]
+    raw = [8 * packed_bytes(item.symbols.size, item.alphabet) for item in codes]
     left = [] if coder.name == _RAW else [index for index, bits in enumerate(raw) if bits]
     for _ in range(2):  # the second pass leaves out streams that turned out to be smaller raw
         tables, assignment = share_tables(coder, [histograms[index] for index in left])

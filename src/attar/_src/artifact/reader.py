@@ -16,14 +16,14 @@ import onnx
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from attar._src.artifact import bindings, jsontext, layout, streams
-from attar._src.artifact.compact import expand
-from attar._src.artifact.deflating import inflate
+from attar._src.artifact import bindings, jsontext, layout, stream_checks, streams
+from attar._src.artifact.compact.deflating import inflate
+from attar._src.artifact.compact.shrink import expand
 from attar._src.artifact.graph import guards, values
 from attar._src.artifact.graph.check import CheckedGraph, check_graph
 from attar._src.artifact.limits import Limits
-from attar._src.artifact.manifest import Binding, GraphRecord, Manifest, TensorRecord, least_minor
-from attar._src.artifact.streams import Table
+from attar._src.artifact.manifest import Binding, GraphRecord, Manifest, StepsValue, TensorRecord, least_minor
+from attar._src.artifact.stream_checks import Table
 from attar._src.core.errors import ArtifactError, UnknownName, missing_file, naming_file, naming_section
 from attar._src.core.spec import explain
 from attar._src.core.tensors import CompressedTensor
@@ -67,7 +67,13 @@ class Artifact:
         self._places = _places(self.manifest, self.sections)
         for record in self.manifest.tensors:
             with naming_section(f"tensor {record.name}"):
-                streams.check_value(record.value, record.shape, self._tables)
+                stream_checks.check_value(record.value, record.shape, self._tables)
+                if isinstance(record.value, StepsValue):
+                    stream_checks.check_steps(record, self.records.get(record.value.weight))
+        with naming_section("manifest"):
+            # They are elements too: a stream of equal ones takes no bytes.
+            every = self.manifest.tensors
+            self._demand_elements(guards.elements(each.shape) + stream_checks.coded_scales(each) for each in every)
         self._graphs = {record.name: record for record in self.manifest.graphs}
         _check_graph_sections(self.manifest)
         self._bound = {record.name: self._describe_bindings(record) for record in self.manifest.graphs}
@@ -97,10 +103,17 @@ class Artifact:
         record = self.records.get(name)
         if record is None:
             raise UnknownName("tensor", name, self.records)
-        start, stop = self._places[record.name]
-        data = self.sections[record.section][start:stop]
         with naming_file(self.path), naming_section(f"tensor {record.name}"):
-            return streams.TensorDecoder(data, self._tables, threads).decode(record.value, record.shape)
+            decoder = self._decoder(record, threads)
+            if isinstance(record.value, StepsValue):
+                weight = self.records[record.value.weight]
+                scale = self._decoder(weight, threads).scale(weight.value, weight.shape)
+                return decoder.decode_steps(record.value, record.shape, scale)
+            return decoder.decode(record.value, record.shape)
+
+    def _decoder(self, record: TensorRecord, threads: int) -> streams.TensorDecoder:
+        start, stop = self._places[record.name]
+        return streams.TensorDecoder(self.sections[record.section][start:stop], self._tables, threads)
 
     def graph_record(self, name: str = "main") -> GraphRecord:
         """Return the record of a graph; raise :class:`UnknownName` if there is no such graph."""
@@ -232,7 +245,12 @@ def _sources(binding: Binding) -> set[str]:
 
 
 #: Minor version -> what it added.
-_SINCE = {1: "the dtype of a scale", 2: "a scale for each block", 3: "a dynamic node"}
+_SINCE = {
+    1: "the dtype of a scale",
+    2: "a scale for each block",
+    3: "a dynamic node",
+    4: "a coded scale or a bias in steps",
+}
 
 
 def _manifest(text: bytes, minor: int, limits: Limits) -> Manifest:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +15,27 @@ from attar._src.artifact.manifest import (
     CodebookValue,
     CodeStream,
     DenseValue,
+    Integers,
+    IntegerStream,
     QuantizedValue,
     ScaleStream,
     SparseValue,
+    StepsValue,
     Stream,
-    TableRecord,
     TensorValue,
 )
+from attar._src.artifact.stream_checks import INFINITY, MOST_SYMBOLS, Table, check_value
 from attar._src.coding.base import Symbols
+from attar._src.coding.integers import bit_width, packed_bytes, unpack_integers
 from attar._src.coding.registry import CODERS
 from attar._src.core.errors import ArtifactError
 from attar._src.core.float16 import from_half, to_half
 from attar._src.core.scheme import Shape
+from attar._src.core.steps import from_steps, step_sizes
 from attar._src.core.tensors import DTYPES, Codebook, CompressedTensor, Dense, Quantized, Sparse
+
+_CODED_RECORD = 12  # about the bytes that the record of coded scales takes in the deflated manifest
+_BITS = {4: "<u4", 2: "<u2"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,17 +48,78 @@ class CodeArray:
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
-    """A coding table of a file: record and bytes."""
+class CodedIntegers:
+    """Whole numbers ``(n,)``: ``base + code``, every code below ``levels``."""
 
-    record: TableRecord
-    data: bytes
+    codes: NDArray[np.uint32]
+    base: int
+    levels: int
+
+    @classmethod
+    def of(cls, numbers: NDArray[np.int64], most: int, **fields: Any) -> Self:
+        """Return one number or more with the largest base, and a power of two of levels if none is beyond ``most``.
+
+        Packed numbers take no more bits so, and the records of several tensors are more alike.
+        """
+        base = int(numbers.min())
+        levels = int(numbers.max()) - base + 1
+        even = 1 << bit_width(levels)
+        return cls((numbers - base).astype(np.uint32), base, even if base + even - 1 <= most else levels, **fields)
+
+    @cached_property
+    def symbols(self) -> CodeArray | None:
+        """The codes as symbols of a coder; None if there are too many levels."""
+        return (
+            CodeArray(self.codes.astype(np.uint8), self.levels, self.codes.shape)
+            if self.levels <= MOST_SYMBOLS
+            else None
+        )
+
+    def saves(self, size: int) -> bool:
+        """Return whether packed codes with their record take less than ``size`` bytes."""
+        return packed_bytes(self.codes.size, self.levels) + _CODED_RECORD < size
+
+    def record(self, stream: Stream | CodeStream) -> Stream:
+        """Return the record of the numbers from that of their symbols or packed bytes."""
+        return IntegerStream(length=stream.length, integers=self._integers(stream))
+
+    def _integers(self, stream: Stream | CodeStream) -> Integers:
+        how = {"coder": stream.coder, "table": stream.table} if isinstance(stream, CodeStream) else {}
+        return Integers.model_validate({"base": self.base, "levels": self.levels, **how})
 
 
-def split(tensor: CompressedTensor) -> list[bytes | CodeArray]:
+@dataclass(frozen=True, eq=False)
+class CodedScales(CodedIntegers):
+    """Scales as whole numbers: their bits, as stored in ``dtype``, without the last ``shift``, which are zero."""
+
+    dtype: str
+    shift: int
+
+    def record(self, stream: Stream | CodeStream) -> ScaleStream:
+        fields = {"length": stream.length, "dtype": self.dtype, "shift": self.shift}
+        return ScaleStream.model_validate(fields | {"integers": self._integers(stream)})
+
+
+@dataclass(frozen=True, eq=False)
+class CodedSteps(CodedIntegers):
+    """A bias in whole steps of ``input_scale`` times the scales of ``weight``."""
+
+    weight: str
+    input_scale: float
+
+
+Piece = bytes | CodeArray | CodedIntegers
+
+
+def symbols_of(piece: Piece) -> CodeArray | None:
+    """Return what a coder encodes of a piece; None if it is stored as bytes."""
+    return piece.symbols if isinstance(piece, CodedIntegers) else piece if isinstance(piece, CodeArray) else None
+
+
+def split(tensor: CompressedTensor, *, coded: bool = False) -> list[Piece]:
     """Return the contents of a tensor's streams in file order: bytes for values, symbols for codes.
 
-    Codes -7 to 7 of a 4-bit grid become symbols 0 to 14.
+    Codes -7 to 7 of a 4-bit grid become symbols 0 to 14. ``coded`` is whether scales may be coded, as since format 1.4.
     """
     if isinstance(tensor, Dense):
         return [np.ascontiguousarray(tensor.data).tobytes()]
@@ -57,14 +127,37 @@ def split(tensor: CompressedTensor) -> list[bytes | CodeArray]:
         lowest = tensor.scheme.qmin % 256
         symbols = np.ascontiguousarray(tensor.codes).reshape(-1).view(np.uint8) - np.uint8(lowest)  # modulo 256
         zero_point = [] if tensor.zero_point is None else [tensor.zero_point.tobytes()]
-        codes = CodeArray(symbols, tensor.scheme.levels, tensor.codes.shape)
-        return [_floats(tensor.scale, tensor.scale_dtype), *zero_point, codes]
+        scale = _scales(tensor.scale, tensor.scale_dtype, coded)
+        return [scale, *zero_point, CodeArray(symbols, tensor.scheme.levels, tensor.codes.shape)]
     if isinstance(tensor, Codebook):
         codes = CodeArray(np.ascontiguousarray(tensor.codes).reshape(-1), tensor.points.size, tensor.codes.shape)
-        affine = [_floats(values, tensor.scale_dtype) for values in (tensor.scale, tensor.offset)]
+        affine = [_scales(values, tensor.scale_dtype, coded) for values in (tensor.scale, tensor.offset)]
         return [_floats(tensor.points), *affine, codes]
-    mask = np.ascontiguousarray(tensor.mask).reshape(-1).view(np.uint8)
-    return [CodeArray(mask, 2, tensor.mask.shape), *split(tensor.values)]
+    mask = CodeArray(np.ascontiguousarray(tensor.mask).reshape(-1).view(np.uint8), 2, tensor.mask.shape)
+    return [mask, *split(tensor.values, coded=coded)]
+
+
+def _scales(values: NDArray[np.float32], dtype: str, coded: bool) -> bytes | CodedScales:
+    """Return scales as bytes, or coded if that is smaller."""
+    plain = _floats(values, dtype)
+    found = code_scales(values, dtype) if coded and values.size else None
+    return plain if found is None or not found.saves(len(plain)) else found
+
+
+def code_scales(values: NDArray[np.float32], dtype: str) -> CodedScales | None:
+    """Return scales ``(n,)``, exact in ``dtype``, as whole numbers, None if one is negative.
+
+    The lowest bits that are zero in all of them are left out: those of 2^-7 times 1.0 to 1.984 in steps of 1/64 are 64
+    levels, with a shift of 17 in float32.
+    """
+    stored = values.astype("<f4") if dtype == "f32" else to_half(values, dtype)
+    bits = stored.view(_BITS[stored.itemsize]).astype(np.uint32)
+    if np.signbit(values).any():
+        return None
+    used = int(np.bitwise_or.reduce(bits))
+    shift = (used & -used).bit_length() - 1 if used else 0
+    most = (INFINITY[dtype] - 1) >> shift
+    return CodedScales.of((bits >> np.uint32(shift)).astype(np.int64), most, dtype=dtype, shift=shift)
 
 
 def record_streams(tensor: CompressedTensor, records: Iterator[Any]) -> TensorValue:
@@ -72,7 +165,10 @@ def record_streams(tensor: CompressedTensor, records: Iterator[Any]) -> TensorVa
 
     def scales(dtype: str) -> ScaleStream:
         typed = {} if dtype == "f32" else {"dtype": dtype}  # an explicit type needs version 1.1
-        return ScaleStream.model_validate({"length": next(records).length, **typed})
+        record = next(records)
+        if isinstance(record, ScaleStream):
+            return record
+        return ScaleStream.model_validate({"length": record.length, **typed})
 
     if isinstance(tensor, Dense):
         return DenseValue.model_validate({"dtype": tensor.dtype, "data": next(records)})
@@ -95,75 +191,6 @@ def record_streams(tensor: CompressedTensor, records: Iterator[Any]) -> TensorVa
             codes=next(records),
         )
     return SparseValue.model_validate({"mask": next(records), "values": record_streams(tensor.values, records)})
-
-
-def check_value(value: TensorValue, shape: Shape, tables: Sequence[Table]) -> None:
-    """Check stream lengths and coding tables without decoding anything."""
-    elements = math.prod(shape)
-    if isinstance(value, SparseValue):
-        _check_codes("mask", value.mask, elements, 2, tables)
-        if not isinstance(value.values, DenseValue):
-            _check_table("values", value.values.codes, _alphabet(value.values), tables)
-        return  # the number of values is known only after decoding the mask
-    if isinstance(value, DenseValue):
-        _check_plain("data", value.data, elements, DTYPES[value.dtype].itemsize)
-        return
-    count = value.granularity.count(shape)
-    _check_plain("scale", value.scale, count, DTYPES[value.scale.dtype].itemsize)
-    if isinstance(value, QuantizedValue):
-        if value.symmetric != (value.zero_point is None):
-            raise ArtifactError("zero points belong to asymmetric grids and only to them")
-        if value.zero_point is not None:
-            _check_plain("zero_point", value.zero_point, count, 1)
-    else:
-        scale, offset = value.scale.dtype, value.offset.dtype
-        if offset != scale:
-            raise ArtifactError(f"scale is {scale} and offset {offset}; they must have one type")
-        _check_plain("offset", value.offset, count, DTYPES[offset].itemsize)
-    _check_codes("codes", value.codes, elements, _alphabet(value), tables)
-
-
-def _alphabet(value: QuantizedValue | CodebookValue) -> int:
-    if isinstance(value, QuantizedValue):
-        return value.scheme.levels
-    points, rest = divmod(value.points.length, 4)
-    if rest or not 1 <= points <= 256:
-        raise ArtifactError(f"{value.points.length} bytes are not 1 to 256 float32 points")
-    return points
-
-
-def _check_plain(name: str, stream: Stream, count: int, itemsize: int) -> None:
-    if stream.length != count * itemsize:
-        raise ArtifactError(f"{name} has {stream.length} bytes; {count} elements of {itemsize} were expected")
-
-
-def _check_codes(name: str, stream: CodeStream, count: int, alphabet: int, tables: Sequence[Table]) -> None:
-    if count == 0 and stream.length:
-        raise ArtifactError(f"{name} has {stream.length} bytes for no elements")
-    if stream.coder == "raw" and stream.length != (size := raw_bytes(count, alphabet)):
-        symbols = f"{count} symbols of an alphabet of {alphabet}"
-        raise ArtifactError(f"{name} has {stream.length} bytes; {symbols} take {size}")
-    _check_table(name, stream, alphabet, tables)
-
-
-def _check_table(name: str, stream: CodeStream, alphabet: int, tables: Sequence[Table]) -> None:
-    if stream.coder == "raw":
-        if stream.table is not None:
-            raise ArtifactError(f"{name} is raw and must not name a table, but names {stream.table}")
-        return
-    if stream.table is None or stream.table >= len(tables):
-        raise ArtifactError(f"{name} names table {stream.table} of {len(tables)}")
-    table = tables[stream.table].record
-    if (table.coder, table.alphabet) != (stream.coder, alphabet):
-        raise ArtifactError(
-            f"{name} takes a table of {stream.coder} for {alphabet} symbols; table {stream.table} is of "
-            f"{table.coder} for {table.alphabet}"
-        )
-
-
-def raw_bytes(count: int, alphabet: int) -> int:
-    """Return the size in bytes of ``count`` raw symbols: 100 of alphabet 15 take 4 bits each, 50 bytes."""
-    return -(-count * (alphabet - 1).bit_length() // 8)
 
 
 def _floats(values: NDArray[np.float32], dtype: str = "f32") -> bytes:
@@ -192,16 +219,32 @@ class TensorDecoder:
             if value.dtype == "bool" and data.view(np.uint8).max(initial=0) > 1:
                 raise ArtifactError("a byte of a bool tensor is not 0 or 1")
             return Dense(data.reshape(shape), value.dtype)
+        assert not isinstance(value, StepsValue)
         if isinstance(value, QuantizedValue):
             scheme = value.scheme
-            scale = self._floats(value.scale)
+            scale = self._floats(value.scale, value.granularity.count(shape))
             zero_point = None if value.zero_point is None else self._array(value.zero_point, "u8")
             symbols = self._codes(value.codes, elements, scheme.levels)
             codes: NDArray[Any] = (symbols + np.uint8(scheme.qmin % 256)).view(scheme.code_dtype)  # modulo 256
             return Quantized(codes.reshape(shape), scale, scheme, zero_point, value.scale.dtype)
-        points, scale, offset = (self._floats(stream) for stream in (value.points, value.scale, value.offset))
+        points = self._floats(value.points)
+        scale, offset = (self._floats(stream, value.granularity.count(shape)) for stream in (value.scale, value.offset))
         codes = self._codes(value.codes, elements, points.size).reshape(shape)
         return Codebook(codes, points, scale, offset, value.granularity, value.scale.dtype)
+
+    def scale(self, value: TensorValue, shape: Shape) -> NDArray[np.float32]:
+        """Decode nothing but the scales of a quantized tensor, which come first."""
+        assert isinstance(value, QuantizedValue)
+        return self._floats(value.scale, value.granularity.count(shape))
+
+    def decode_steps(self, value: StepsValue, shape: Shape, scale: NDArray[np.float32]) -> Dense:
+        """Decode a bias in steps of these scales of its weight."""
+        numbers = self._integers(value.data, value.data.integers, math.prod(shape)).view(np.int32)
+        with np.errstate(over="ignore"):
+            values = from_steps(numbers.astype(np.int64), step_sizes(value.input_scale, scale))
+        if not np.isfinite(values).all():
+            raise ArtifactError("a bias in steps is not finite")
+        return Dense(values)
 
     def _take(self, stream: Stream | CodeStream) -> memoryview:
         start, self._at = self._at, self._at + stream.length
@@ -210,9 +253,20 @@ class TensorDecoder:
     def _array(self, stream: Stream, dtype: str) -> NDArray[Any]:
         return np.frombuffer(self._take(stream), DTYPES[dtype]).copy()
 
-    def _floats(self, stream: Stream) -> NDArray[np.float32]:
+    def _floats(self, stream: Stream, count: int = 0) -> NDArray[np.float32]:
         dtype = stream.dtype if isinstance(stream, ScaleStream) else "f32"
+        if isinstance(stream, ScaleStream) and stream.integers is not None:
+            bits = self._integers(stream, stream.integers, count) << np.uint32(stream.shift)
+            return from_half(bits.astype(_BITS[DTYPES[dtype].itemsize]).view(DTYPES[dtype]), dtype)
         return from_half(np.frombuffer(self._take(stream), DTYPES[dtype]), dtype)
+
+    def _integers(self, stream: Stream, integers: Integers, count: int) -> NDArray[np.uint32]:
+        """Return ``base + code``, modulo 2^32."""
+        base = np.uint32(integers.base % 2**32)
+        if integers.levels > MOST_SYMBOLS:
+            return base + unpack_integers(self._take(stream), count, integers.levels)
+        codes = CodeStream(length=stream.length, coder=integers.coder, table=integers.table)
+        return base + self._codes(codes, count, integers.levels).astype(np.uint32)
 
     def _codes(self, stream: CodeStream, count: int, alphabet: int) -> Symbols:
         data = self._take(stream)

@@ -4,33 +4,49 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from attar._src.artifact import jsontext, layout
-from attar._src.artifact.compact import shrink
+from attar._src.artifact.compact.deflating import deflate
+from attar._src.artifact.compact.shrink import shrink
 from attar._src.artifact.contents import Contents, GraphContents
-from attar._src.artifact.deflating import deflate
 from attar._src.artifact.files import demand_replaceable, open_part
+from attar._src.artifact.graph.integer_biases import bias_steps
 from attar._src.artifact.graph.strip import strip
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import (
+    CodeStream,
     GraphRecord,
     Manifest,
     SectionRecord,
+    StepsValue,
     Stream,
     TensorRecord,
+    TensorValue,
     canonical,
     least_minor,
 )
 from attar._src.artifact.packing import AUTO, Packed, pack_codes
 from attar._src.artifact.reader import open_artifact
-from attar._src.artifact.streams import CodeArray, record_streams, split
+from attar._src.artifact.streams import (
+    CodeArray,
+    CodedIntegers,
+    CodedSteps,
+    Piece,
+    record_streams,
+    split,
+    symbols_of,
+)
+from attar._src.coding.integers import pack_integers
 from attar._src.coding.registry import CODERS
 from attar._src.core.errors import UnknownName
 from attar._src.core.spec import build_spec
+from attar._src.core.steps import step_sizes, to_steps
+from attar._src.core.tensors import CompressedTensor, Dense, Quantized
 
 _SECTION = 1 << 20  # size in bytes at which a section of tensors is closed
 
@@ -57,10 +73,11 @@ def pack(contents: Contents, *, coder: str = AUTO, limits: Limits | None = None,
     if not compact:
         coder = "rans" if coder == AUTO else coder
     sections = _Sections()
-    pieces = {name: split(tensor) for name, tensor in contents.tensors.items()}
-    codes = [piece for split_tensor in pieces.values() for piece in split_tensor if isinstance(piece, CodeArray)]
+    pieces = {name: split(tensor, coded=compact) for name, tensor in contents.tensors.items()}
+    pieces |= _steps(contents) if compact else {}
+    codes = (symbols_of(piece) for split_tensor in pieces.values() for piece in split_tensor)
     beside = sum(len(piece) for each in pieces.values() for piece in each if isinstance(piece, bytes))
-    packed = pack_codes(codes, coder, beside=beside)
+    packed = pack_codes([each for each in codes if each is not None], coder, beside=beside)
     if packed.tables:
         sections.add("tables", b"".join(data for _, data in packed.tables))
     fields = vars(contents) | {
@@ -114,7 +131,7 @@ class _Sections:
 
 def _tensors(
     contents: Contents,
-    pieces: dict[str, list[bytes | CodeArray]],
+    pieces: dict[str, list[Piece]],
     packed: Packed,
     sections: _Sections,
     compact: bool,
@@ -128,18 +145,51 @@ def _tensors(
         if size >= _SECTION and not compact:
             sections.add("tensors", b"".join(pool))
             pool, size = [], 0
-        streams = [
-            next(coded) if isinstance(piece, CodeArray) else (Stream(length=len(piece)), piece)
-            for piece in pieces[name]
-        ]
+        streams = [_stream(piece, coded) for piece in pieces[name]]
         pool += (data for _, data in streams)
         size += sum(len(data) for _, data in streams)
-        value = record_streams(tensor, iter([record for record, _ in streams]))
+        value = _value(tensor, pieces[name], [record for record, _ in streams])
         fields = {"name": name, "shape": tensor.shape, "section": len(sections.data), "value": value}
         records.append(build_spec(TensorRecord, where=f"tensor {name}", **fields))
     if records:
         sections.add("tensors", b"".join(pool))
     return tuple(records)
+
+
+def _steps(contents: Contents) -> dict[str, list[Piece]]:
+    """Return name -> pieces of the biases that take less as whole steps."""
+    made: dict[str, list[Piece]] = {}
+    for name, steps in bias_steps(contents.graphs, contents.tensors).items():
+        bias, weight = contents.tensors[name], contents.tensors[steps.weight]
+        assert isinstance(bias, Dense)
+        assert isinstance(weight, Quantized)
+        numbers = to_steps(bias.data, step_sizes(steps.input_scale, weight.scale))
+        if numbers is not None and numbers.size:
+            coded = CodedSteps.of(numbers, 2**31 - 1, **steps._asdict())
+            if coded.saves(bias.data.nbytes):
+                made[name] = [coded]
+    return made
+
+
+def _value(tensor: CompressedTensor, pieces: list[Piece], records: list[Stream | CodeStream]) -> TensorValue:
+    """Return the record of a tensor's values from those of its streams."""
+    if isinstance(pieces[0], CodedSteps):
+        scale = float(str(np.float32(pieces[0].input_scale)))  # the shortest decimal that is this float32
+        fields = {"weight": pieces[0].weight, "input_scale": scale, "data": records[0]}
+        return StepsValue.model_validate(fields)
+    return record_streams(tensor, iter(records))
+
+
+def _stream(piece: Piece, coded: Iterator[tuple[CodeStream, bytes]]) -> tuple[Stream | CodeStream, bytes]:
+    """Return the record and the bytes of one stream; ``coded`` are those of symbols, in order."""
+    record: Stream | CodeStream
+    if symbols_of(piece) is not None:
+        record, data = next(coded)
+    else:
+        assert not isinstance(piece, CodeArray)
+        data = pack_integers(piece.codes, piece.levels) if isinstance(piece, CodedIntegers) else piece
+        record = Stream(length=len(data))
+    return (piece.record(record) if isinstance(piece, CodedIntegers) else record), data
 
 
 def _graph(item: GraphContents, sections: _Sections, compact: bool) -> GraphRecord:

@@ -30,6 +30,7 @@ COMMANDS = {
     "eval": "Measure the accuracy of a file on a data set.",
     "bench": "Measure latency, cold start and memory, also beside other files.",
     "export": "Convert a file to the format of another runtime.",
+    "repack": "Write a file again in the present format, in fewer bytes.",
 }
 
 _HELP = """Makes trained PyTorch models small and fast, in one verified file that runs without PyTorch.

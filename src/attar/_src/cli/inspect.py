@@ -44,10 +44,7 @@ def _print(file: Path, found: dict[str, Any]) -> None:
     for item in found["tensors"]:
         tensors.add_row(*_row(item, total))
     out.print(tensors)
-    parts = Counter[str]()
-    for section in found["sections"]:
-        parts[section["kind"]] += section["length"]
-    parts.update(found["overhead"])
+    parts = Counter[str]({name: count for name, count in found["parts"].items() if count})
     table = show.plain_table("\npart", ">\nbytes", ">\nshare", "")
     for name, count in parts.most_common():
         table.add_row(name, f"{count:,}", f"{count / total:.1%}", show.bar(count / total))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +47,8 @@ def decode_chunks(
     symbols = np.empty(count, np.uint8)
     parts = [symbols[start : start + CHUNK] for start in range(0, count, CHUNK)]
     if threads > 1 and len(parts) > 1:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 -- few tensors have several chunks
+
         with ThreadPoolExecutor(min(threads, len(parts))) as pool:
             statuses = list(pool.map(decode, chunks, parts))
     else:

@@ -15,7 +15,7 @@ import numpy as np
 from attar._src.coding.base import LOWEST, Bytes, Status, Symbols
 from attar._src.coding.context_table import ContextTable
 
-_LEVELS, _RECENT, _ONCE, _FULL = 24, 64, 16, 60000
+_RECENT, _ONCE, _FULL = 64, 16, 60000
 
 
 class _Counts:
@@ -87,11 +87,11 @@ class _Contexts:
         level = (size >> shift + 1).bit_length()
         ratio = (2 * expected >= size + 16) + (expected >= size + 16) + (2 * expected >= 3 * size + 16)
         if table.period > 1:
-            place = self.position, min(max(level - 2, 0) // 2, 7)
+            place = self.position, max(level - 2, 0) // 2
         else:
             sign = -1 if self.negative else 1
             place = max(-5, min(5, sign * left >> shift)), max(-5, min(5, sign * up >> shift))
-        keys = (0, min(level, _LEVELS - 1), ratio), (1, *place), (2, min(abs(value) >> shift + 1, 31))
+        keys = (0, level, ratio), (1, *place), (2, min(abs(value) >> shift + 1, 31))
         self.used = [self.counts.get(key) or self.counts.setdefault(key, self.all.begin()) for key in keys]
         return [a + (b + c >> 1) for a, b, c in zip(*(counts.bounds for counts in self.used), strict=True)]
 

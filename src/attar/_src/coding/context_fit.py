@@ -87,4 +87,5 @@ def _solve(inputs: Floats, wanted: Floats, weights: Floats) -> Floats:
 
 
 def _sixteenths(weights: Floats, low: int, high: int) -> list[int]:
-    return np.clip(np.rint(16 * weights), low, high).astype(int).tolist()
+    rounded: list[int] = np.clip(np.rint(16 * weights), low, high).astype(int).tolist()
+    return rounded

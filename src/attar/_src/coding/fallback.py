@@ -31,7 +31,7 @@ class Step:
         return cls(slots, frequencies.tolist(), (np.cumsum(frequencies) - frequencies).tolist())
 
 
-def decode_rans(states: list[int], words: NDArray[np.uint16], first: Step, second: Step, symbols: Symbols) -> Status:
+def pop_rans(states: list[int], words: NDArray[np.uint16], first: Step, second: Step, symbols: Symbols) -> Status:
     """Fill ``symbols`` from lanes that begin with ``states``; ``second`` has no slots if no symbol is rare."""
     left = iter(words.tolist())
     popped, dry = _pop(states, left, first, symbols.size)
@@ -67,16 +67,8 @@ def _pop(states: list[int], words: Iterator[int], step: Step, count: int, lanes:
     return np.frombuffer(symbols, np.uint8), dry
 
 
-def encode_rans(first: Symbols, rare: Symbols, entries: NDArray[np.uint32], k: int, lanes: int) -> bytes:
-    """Return states and words of a chunk: ``rare`` is pushed on the first lane, then ``first`` on all in turn.
-
-    Args:
-        first: symbols of the first step, ``(n,)``.
-        rare: those of the second, in the order of the stand-ins.
-        entries: ``start << 16 | frequency`` of both steps, ``(2, 256)``.
-        k: frequencies sum to 2^k.
-        lanes: 1 or 8.
-    """
+def push_rans(first: Symbols, rare: Symbols, entries: NDArray[np.uint32], k: int, lanes: int) -> bytes:
+    """Do what :func:`kernels.encode_rans` does."""
     states = [LOWEST if lanes > 1 else 0] * lanes
     words: list[int] = []
     _push(rare, entries[1], k, states, 1, words)
@@ -99,7 +91,7 @@ def _push(
         states[at % lanes] = (quotient << k) + rest + start
 
 
-def decode_huffman(chunk: Bytes, lookup: NDArray[np.uint16], longest: int, symbols: Symbols) -> Status:
+def walk_huffman(chunk: Bytes, lookup: NDArray[np.uint16], longest: int, symbols: Symbols) -> Status:
     """Fill ``symbols`` from a chunk.
 
     The code at every bit of the chunk is looked up at once; the symbols are those at the bits where codes begin.
@@ -126,8 +118,8 @@ def decode_huffman(chunk: Bytes, lookup: NDArray[np.uint16], longest: int, symbo
     return Status.OK
 
 
-def encode_huffman(symbols: Symbols, codes: NDArray[np.uint32]) -> bytes:
-    """Return the codes of ``symbols``, shape ``(n,)``; ``codes (256,)`` are ``length << 16 | code``."""
+def pack_huffman(symbols: Symbols, codes: NDArray[np.uint32]) -> bytes:
+    """Do what :func:`kernels.encode_huffman` does."""
     own = codes[symbols]
     lengths = own >> 16
     ends = np.cumsum(lengths, dtype=np.int64)
@@ -136,7 +128,7 @@ def encode_huffman(symbols: Symbols, codes: NDArray[np.uint32]) -> bytes:
     return np.packbits(bits.astype(np.uint8), bitorder="little").tobytes()
 
 
-def unpack(data: Bytes, symbols: Symbols, width: int) -> bool:
+def unpack_raw(data: Bytes, symbols: Symbols, width: int) -> bool:
     """Fill ``symbols`` from ``width`` bits each; return whether bits are set after the last."""
     eights = -(-symbols.size // 8)
     octets = np.zeros((eights, 8), np.uint8)

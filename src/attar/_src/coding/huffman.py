@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from attar._src.coding.base import Bytes, Coder, Status, Symbols
 from attar._src.coding.chunks import CHUNK, decode_chunks, encode_chunks
-from attar._src.coding.fallback import decode_huffman
+from attar._src.coding.fallback import walk_huffman
 from attar._src.coding.kernels import decoder, encode_huffman
 from attar._src.coding.levels import Levels, read_levels, write_levels
 from attar._src.core.errors import ArtifactError
@@ -134,4 +134,4 @@ def _lookup(table: bytes, alphabet: int) -> tuple[NDArray[np.uint16], int]:
 
 
 def _decode(lookup: NDArray[np.uint16], longest: int, chunk: Bytes, symbols: Symbols) -> Status:
-    return decode_huffman(chunk, lookup, longest, symbols)
+    return walk_huffman(chunk, lookup, longest, symbols)

@@ -10,6 +10,9 @@ import functools
 import os
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from attar._src.coding import fallback
 from attar._src.coding.base import Bytes, Symbols
 from attar._src.coding.context_fallback import encode_context
@@ -21,10 +24,8 @@ try:
     from attar._src.coding import _native
 except ImportError:
     NATIVE = False
-    encode_rans, encode_huffman = fallback.encode_rans, fallback.encode_huffman
 else:
     NATIVE = True
-    encode_rans, encode_huffman = _native.encode_rans, _native.encode_huffman
 
 #: ``attar_coder`` of ``attar.h``.
 _CODERS = ("raw", "rans", "huffman", "context")
@@ -33,7 +34,7 @@ _CODERS = ("raw", "rans", "huffman", "context")
 def decoder(coder: str, table: bytes, alphabet: int) -> Callable[[Bytes, Symbols], int] | None:
     """Return a function that fills symbols from a chunk and returns a ``Status``.
 
-    None without the extension, and for a table that it refuses: Python, which then reads it, says what is wrong with it.
+    None without the extension, and for a table that it refuses: Python, which then reads it, says what is wrong.
     """
     return _decoder(coder, table, alphabet) if NATIVE else None
 
@@ -42,6 +43,24 @@ def decoder(coder: str, table: bytes, alphabet: int) -> Callable[[Bytes, Symbols
 def _decoder(coder: str, table: bytes, alphabet: int) -> Callable[[Bytes, Symbols], int] | None:
     opened = _native.open_table(_CODERS.index(coder), table, alphabet)
     return None if isinstance(opened, int) else functools.partial(_native.decode, opened)
+
+
+def encode_rans(first: Symbols, rare: Symbols, entries: NDArray[np.uint32], k: int, lanes: int) -> bytes:
+    """Return states and words of a chunk: ``rare`` is pushed on the first lane, then ``first`` on all in turn.
+
+    Args:
+        first: symbols of the first step, ``(n,)``.
+        rare: those of the second, in the order of the stand-ins.
+        entries: ``start << 16 | frequency`` of both steps, ``(2, 256)``; each symbol has a frequency.
+        k: frequencies sum to 2^k.
+        lanes: 1 or 8.
+    """
+    return (_native.encode_rans if NATIVE else fallback.push_rans)(first, rare, entries, k, lanes)
+
+
+def encode_huffman(symbols: Symbols, codes: NDArray[np.uint32]) -> bytes:
+    """Return the codes of ``symbols (n,)``; ``codes (256,)`` are ``length << 16 | code``, the first bit lowest."""
+    return (_native.encode_huffman if NATIVE else fallback.pack_huffman)(symbols, codes)
 
 
 def context_encoder(table: bytes, alphabet: int) -> Callable[[Symbols], bytes]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from attar._src.coding.base import LANES, LOWEST, Bytes, Coder, Status, Symbols
 from attar._src.coding.chunks import CHUNK, decode_chunks, encode_chunks
-from attar._src.coding.fallback import Step, decode_rans
+from attar._src.coding.fallback import Step, pop_rans
 from attar._src.coding.kernels import decoder, encode_rans
 from attar._src.coding.tables import Frequencies, best_table, cross_entropy, frequencies
 
@@ -102,7 +102,7 @@ class _Model:
         states = [int.from_bytes(head[at : at + 4], "little") for at in range(0, 4 * lanes, 4)]
         if min(states) < LOWEST if lanes > 1 else head[-1:] == b"\0":
             return Status.BAD_STATE
-        return decode_rans(states, chunk[size:].view("<u2"), *self._steps, symbols)
+        return pop_rans(states, chunk[size:].view("<u2"), *self._steps, symbols)
 
 
 @functools.lru_cache(maxsize=64)

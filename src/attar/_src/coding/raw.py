@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar._src.coding.base import Bytes, Coder, Status, Symbols
-from attar._src.coding.fallback import unpack
+from attar._src.coding.fallback import unpack_raw
 from attar._src.coding.kernels import decoder
 from attar._src.core.errors import ArtifactError
 
@@ -60,7 +60,7 @@ class Raw(Coder):
 
 def _decode(alphabet: int, data: Bytes, symbols: Symbols) -> Status:
     """Fill ``symbols`` without the extension."""
-    padding = unpack(data, symbols, _width(alphabet))
+    padding = unpack_raw(data, symbols, _width(alphabet))
     if int(symbols.max(initial=0)) >= alphabet:
         return Status.BAD_SYMBOLS
     return Status.BAD_PADDING if padding else Status.OK

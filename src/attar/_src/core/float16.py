@@ -1,4 +1,4 @@
-"""Convert float32 to float16 or bfloat16 (rounded half to even) and back (exact)."""
+"""Convert float32 to float16 or bfloat16 (rounded half to even) and back (exact), or round it up to a few digits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from attar._src.core.errors import SpecError
 #: Element types of stored scales. Arrays of ``bf16`` hold its bits, the upper half of a float32, as uint16.
 ScaleType = Literal["f32", "f16", "bf16"]
 HALF_TYPES = ("f16", "bf16")
+#: Binary digits behind the point of scales that Attar chooses itself: at most 1.6 % above the least that clips nothing.
+SHORT_BITS = 6
+#: Those of scales whose codes are chosen already.
+SCALE_BITS = 8
 
 
 def to_half(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
@@ -29,6 +33,25 @@ def from_half(stored: NDArray[Any], dtype: str) -> NDArray[np.float32]:
         return (stored.astype(np.uint32) << 16).view(np.float32)
     with np.errstate(invalid="ignore"):  # signalling NaNs warn on some processors; the caller refuses NaN anyway
         return stored.astype(np.float32)
+
+
+def round_up(values: NDArray[np.float32], bits: int = SHORT_BITS) -> NDArray[np.float32]:
+    """Round positive values up to ``bits`` binary digits behind the point: 1.3 -> 1.3125 with 4.
+
+    The result is at most ``1 + 2^-bits`` times the value; a value that is such a number but for rounding errors (four
+    units in the last place) is that number. Such values take ``bits`` + 2 or 3 bits each in a file where those of one
+    tensor are within a factor of 4 or 8.
+    """
+    mask = np.uint32((1 << (23 - bits)) - 1)
+    whole = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((whole + (mask - np.uint32(4))) & ~mask).view(np.float32).reshape(values.shape)
+
+
+def round_nearest(values: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
+    """Round positive values to ``bits`` binary digits behind the point: 1.3 -> 1.3125 with 4, 1.27 -> 1.25."""
+    mask = np.uint32((1 << (23 - bits)) - 1)
+    whole = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((whole + (mask // 2 + 1)) & ~mask).view(np.float32).reshape(values.shape)
 
 
 def check_exact(dtype: str, *arrays: NDArray[np.float32]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 #: The packages of ``attar[compress]``, by import name.
@@ -29,6 +31,18 @@ def install_hint(error: ModuleNotFoundError) -> str | None:
     return f"this needs the packages for training and compression ({error}): pip install 'attar[compress]'"
 
 
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Pause the garbage collector: what modules make stays, and looking for garbage in it is a tenth of an import."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def lazy_names(
     module: str, table: Mapping[str, str]
 ) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
@@ -44,7 +58,8 @@ def lazy_names(
         if name not in where:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         try:
-            found = getattr(importlib.import_module(where[name]), name)
+            with _without_collector():
+                found = getattr(importlib.import_module(where[name]), name)
         except ModuleNotFoundError as error:
             needed = install_hint(error)
             if needed is None:

@@ -26,9 +26,12 @@ class Spec(BaseModel):
     """A frozen pydantic model without unknown fields or silent conversions.
 
     ``model_validate`` inverts ``model_dump(mode="json")``. Lists are accepted for tuples, which YAML and JSON lack.
+    Validators are built when they are first used: of the records of a file only that of the whole manifest is.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True, defer_build=True
+    )
 
     @model_validator(mode="before")
     @classmethod

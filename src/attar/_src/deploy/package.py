@@ -22,6 +22,7 @@ from attar._src.deploy.fidelity import ComparedExamples, Fidelity, Floating, com
 from attar._src.deploy.finite import check_model_finite
 from attar._src.deploy.parity import Parity, compare_outputs, compared, parity_inputs
 from attar._src.deploy.tolerance import TOLERANCE, Tolerance
+from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.methods.quantize.unquantized import floating_warning, left_in_floating_point
 from attar._src.report.record import NAME, read_report, remember
 from attar._src.runtime.session import Session
@@ -54,6 +55,9 @@ def package(
     limits: Limits | None = None,
 ) -> dict[str, Any]:
     """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
+
+    Scales and vectors get fewer digits first, where no output changes by as much as could be measured
+    (:func:`shorten_numbers`); both comparisons are of the model with these.
 
     The file is compared with the compressed model in PyTorch on ``data`` (*parity*), and with the floating-point module
     on ``examples`` (*fidelity*). Each warning of the compressed model is issued as an :class:`AttarWarning` before the
@@ -88,6 +92,7 @@ def package(
         # Refuses a foreign report before the file is written.
         read_report(path.parent / NAME)
     check_model_finite(compressed)
+    compressed = shorten_numbers(compressed)
     warned = (*floating_warning(compressed), *compressed.warnings)
     packed = pack(compressed.contents(use), coder=coder, limits=limits)
     artifact = open_artifact(packed, limits=limits)

@@ -34,6 +34,7 @@ from torch import fx
 from attar._src.artifact.manifest import Activation
 from attar._src.core.operators import INTEGER_KERNELS
 from attar._src.core.scheme import PerChannel, PerTensor
+from attar._src.core.steps import from_steps, step_sizes, to_steps
 from attar._src.core.tensors import CompressedTensor, Dense, Quantized
 from attar._src.methods.quantize.pair_sums import fit_pairs
 from attar._src.methods.quantize.ptq.solver import TINY, flat_index
@@ -109,6 +110,13 @@ def fit_integer_layers(model: CompressedModel) -> CompressedModel:
         if own:
             graphs[graph] = replace(graphs[graph], traced=graphs[graph].traced.renamed(own))
     return replace(model, tensors=tensors, graphs=graphs, widened=widened)
+
+
+def integer_biases(model: CompressedModel) -> frozenset[str]:
+    """Return the names of the biases that integer layers add in whole steps."""
+    stored = model.stored()
+    uses = (use for graph in model.graphs.values() for use in _uses(graph, stored))
+    return frozenset(use.bias for use in uses if use.bias is not None)
 
 
 def used_scales(tensor: Quantized) -> NDArray[np.float32]:
@@ -215,7 +223,6 @@ def _whole_steps(values: NDArray[Any], use: _Use, weight: CompressedTensor) -> N
     assert isinstance(weight, Quantized)
     if values.size != weight.shape[use.axis]:
         return None
-    step = np.float32(use.scale) * weight.scale
-    steps = np.rint(values.astype(np.float64) / step)
-    fits = np.isfinite(steps).all() and np.abs(steps).max(initial=0) < _INT32
-    return (steps * step).astype(np.float32) if fits else None
+    sizes = step_sizes(use.scale, weight.scale)
+    steps = to_steps(values, sizes)
+    return None if steps is None else from_steps(steps, sizes)

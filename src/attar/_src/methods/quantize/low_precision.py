@@ -69,10 +69,10 @@ class LowPrecisionConstraint(Constraint):
     def finish(self, model: CompressedModel) -> CompressedModel:
         if self.rule.scale_bits == 16:
             model = _with_16_bit_scales(model)
-        fewer, variances = {}, _variances(model.main.traced.graph)
+        fewer, kept = {}, variances(model.main.traced.graph)
         for name, tensor in model.stored().items():
             if name not in model.tensors and isinstance(tensor, Dense) and tensor.dtype == "f32":
-                fewer[name] = to_low_precision(tensor.dense(), 16 if name in variances else self.rule.bits)
+                fewer[name] = to_low_precision(tensor.dense(), 16 if name in kept else self.rule.bits)
         return replace(model, tensors={**model.tensors, **fewer})
 
 
@@ -137,7 +137,7 @@ def _with_16_bit_scales(model: CompressedModel) -> CompressedModel:
     return replace(model, tensors={**tensors, **fit_integer_layers(replace(model, tensors=grids)).tensors})
 
 
-def _variances(graph: fx.GraphModule) -> frozenset[str]:
+def variances(graph: fx.GraphModule) -> frozenset[str]:
     """Return the names of the running variances of batch-norms."""
     variances = (argument(node, "running_var") for node in graph.graph.nodes if kind_of(node) == "batch_norm")
     return frozenset(str(variance.target) for variance in variances if isinstance(variance, fx.Node))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from attar._src.core.errors import SpecError
+from attar._src.core.float16 import round_up
 from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import CompressedTensor
 from attar._src.model.collect import Request
@@ -103,6 +104,9 @@ def affine_grid(
     Symmetric: ``S = max(-low, high) / qmax``, or ``/ -qmin`` on a one-bit grid, whose qmax is 0; no zero points.
     Asymmetric: ``S = (high - low) / qmax``, ``Z = round(-low / S)``. Ranges of zero get the largest of the other
     scales, so that integer kernels can read them and training can leave zero; if all are, the scale of [-1, 1].
+
+    Scales are rounded up to six binary digits behind the point, at most 1.6 % (0.8 % in the mean, which is 0.07 dB of
+    the rounding error): they then take a byte or less in a file, and as no code is chosen yet, nothing is clipped.
     """
     if scheme.symmetric:
         return _normal_scales(np.maximum(-low, high) / (levels := scheme.qmax or -scheme.qmin), levels), None
@@ -113,4 +117,5 @@ def affine_grid(
 
 def _normal_scales(scale: NDArray[np.float64], levels: int) -> NDArray[np.float32]:
     small = scale < TINY
-    return np.where(small, scale[~small].max(initial=0.0) or 1 / levels, scale).astype(np.float32)
+    normal = np.where(small, scale[~small].max(initial=0.0) or 1 / levels, scale).astype(np.float32)
+    return round_up(normal)

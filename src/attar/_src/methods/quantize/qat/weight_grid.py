@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from attar._src.core.errors import SpecError
+from attar._src.core.float16 import SHORT_BITS
 from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import CompressedTensor, Quantized, round_to_grid
 from attar._src.methods.quantize.ptq.solver import TINY, Solver
@@ -58,7 +59,7 @@ class WeightGrid(Parametrization):
         return self.scale
 
     def _spanning(self, w: torch.Tensor) -> torch.Tensor:
-        """Return the smallest scales that clip no value."""
+        """Return the smallest scales that clip no value, rounded up as :func:`affine_grid` does."""
         count, qmax = self.scheme.granularity.count(tuple(w.shape)), self.scheme.qmax
         if self.index.numel() == count and w.numel():
             shared = [axis for axis, length in enumerate(self.index.shape) if length == 1]
@@ -66,6 +67,11 @@ class WeightGrid(Parametrization):
         else:
             index = self.index.expand(w.shape).reshape(-1)
             largest = w.new_zeros(count).scatter_reduce_(0, index, w.abs().reshape(-1), "amax")
-        scale = (largest / qmax).clamp(min=TINY)
-        # A scale rounded down would put the largest value outside the grid, where it gets no gradient.
-        return torch.where(scale * qmax < largest, torch.nextafter(scale, scale.new_tensor(torch.inf)), scale)
+        bits = (largest / qmax).clamp(min=TINY).float().view(torch.int32)
+        step = 1 << (23 - SHORT_BITS)
+        # Rounded down first, to stay on a grid that the weight is on already. A scale rounded down would put the
+        # largest value outside the grid, where it gets no gradient.
+        scale = (bits & -step).view(torch.float32)
+        for _ in range(2):
+            scale = torch.where(scale * qmax < largest, (scale.view(torch.int32) + step).view(torch.float32), scale)
+        return scale.clamp(min=TINY)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.house.repository import ROOT
 
-from attar._src.artifact.deflating import deflate, dictionary, inflate
+from attar._src.artifact.compact.deflating import deflate, dictionary, inflate
 from attar._src.core.errors import ArtifactError
 
 KINDS = ("manifest", "graph")

@@ -1,0 +1,104 @@
+"""Fewer digits of scales and vectors: what changes, by how much, and what does not."""
+
+import numpy as np
+import pytest
+import torch
+from tests.methods.toys import fresh
+from tests.samples import codebook, dense
+
+from attar._src.core.float16 import round_nearest
+from attar._src.core.scheme import PerChannel, Scheme
+from attar._src.core.short_tensors import shorten_tensors
+from attar._src.core.tensors import Dense, Quantized
+from attar._src.methods.quantize.integer_layers import integer_biases
+from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
+from attar._src.methods.quantize.qat.straight_through import StraightThrough
+from attar._src.methods.quantize.short_numbers import shorten_numbers
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.context import Context
+
+X = torch.randn(16, 2, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def begun():
+    """A module whose batch-norms, once folded, leave scales of any number of digits."""
+    learner = fresh(width=16)
+    with torch.no_grad():
+        for norm in (learner.module.norm1, learner.module.norm2):
+            norm.weight.uniform_(0.5, 2)
+            norm.bias.uniform_(-1, 1)
+            norm.running_mean.uniform_(-1, 1)
+            norm.running_var.uniform_(0.5, 2)
+    learner.attach(StraightThrough(bits=4).attach(learner))
+    return learner.deployed()
+
+
+def decibels(model, short):
+    with torch.no_grad():
+        wanted, found = (each.simulate()(X).double().numpy() for each in (model, short))
+    return 10 * np.log10(((wanted - wanted.mean(0)) ** 2).mean() / ((found - wanted) ** 2).mean())
+
+
+def test_codes_stay_and_no_output_changes_by_as_much_as_could_be_measured():
+    model = begun()
+    short = shorten_numbers(model)
+    weights = [name for name, tensor in model.tensors.items() if isinstance(tensor, Quantized)]
+    changed = 0
+    for name in weights:
+        old, new = model.tensors[name], short.tensors[name]
+        np.testing.assert_array_equal(new.codes, old.codes)
+        np.testing.assert_array_equal(round_nearest(new.scale, 8), new.scale)
+        assert (np.abs(new.scale / old.scale - 1) <= 2.0**-9).all()
+        changed += int((new.scale != old.scale).sum())
+    assert changed
+    vectors = [tensor for name, tensor in short.stored().items() if name.endswith("bias")]
+    assert vectors
+    assert {tensor.dtype for tensor in vectors} == {"f16"}
+    assert decibels(model, short) > 40  # the rounding to 4 bits errs by about 20
+    assert shorten_numbers(short) is short
+
+
+def test_biases_of_integer_layers_are_whole_steps_of_the_new_scales():
+    model = begun()
+    done = PostTrainingQuantize(layers=(), activations=8, correct_bias=False).run(
+        model, Context(CalibrationInputs(((X,),)))
+    )
+    short = shorten_numbers(done)
+    biases = integer_biases(short)
+    assert biases
+    grids = [np.float32(grid.scale) for grid in short.main.activations.values()]
+    for name in biases:
+        bias, weight = short.tensors[name], short.tensors[name.replace("bias", "weight")]
+        assert bias.dtype == "f32"
+        whole = [
+            np.rint(bias.data / (grid * weight.scale)) * (grid * weight.scale).astype(np.float64) for grid in grids
+        ]
+        assert any(np.array_equal(each.astype(np.float32), bias.data) for each in whole)
+    assert decibels(done, short) > 30  # activations of 8 bits move to the next code now and then
+
+
+def test_a_model_without_codes_stays_as_it_is():
+    model = fresh().deployed()
+    assert shorten_numbers(model) is model
+
+
+@pytest.mark.parametrize(
+    ("values", "stays"),
+    [
+        ([0.5, -1.3, 3e-5], False),
+        ([1.0, 1e6], True),  # beyond half precision
+        ([1.0, 1e-6, 0.0], False),  # by 2^-24 at most
+        ([1e-3, np.inf], True),
+        ([np.nan, 1.0], True),
+        ([], True),
+    ],
+)
+def test_vectors_become_half_precision_where_they_keep_eleven_digits(values, stays):
+    tensor = Dense(np.array(values, np.float32))
+    assert (shorten_tensors({"a": tensor}, ()) == {}) == stays
+    assert shorten_tensors({"a": tensor}, {"a"}) == {}
+
+
+def test_matrices_codebooks_and_the_few_scales_of_a_tensor_stay(rng):
+    one = Quantized(np.ones((3, 4), np.int8), np.full(3, 0.3, np.float32), Scheme(bits=4, granularity=PerChannel()))
+    assert shorten_tensors({"a": dense(rng, 3, 4), "b": codebook(rng, (4, 9)), "c": one}, ()) == {}
