@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 from tests.attacks.fuzz import every_kind
+from tests.samples import on_steps, quantized
 
 from attar._src.artifact.layout import MAJOR, MINOR
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack
+from attar._src.core.float16 import round_up
 from attar._src.core.scheme import PerTensor, Scheme
 from attar._src.core.tensors import Quantized
 
@@ -53,7 +55,7 @@ def values(array: np.ndarray) -> dict[str, Any]:
 
 
 def contents():
-    """A tensor of every kind, one that is coded in lanes and one in chunks."""
+    """A tensor of every kind, one that is coded in lanes, one in chunks, and two with coded scales."""
     rng = np.random.default_rng(10)
     four = Scheme(bits=4, granularity=PerTensor())
     lanes = np.clip(np.rint(rng.normal(scale=3, size=(60, 1000))), -7, 7).astype(np.int8)
@@ -61,6 +63,8 @@ def contents():
     more = {
         "lanes": Quantized(lanes, np.array([0.125], np.float32), four),
         "chunks": Quantized(chunks, np.array([0.5], np.float32), Scheme(bits=2, granularity=PerTensor())),
+        "short": replace(quantized(rng, (64, 3)), scale=round_up((2.0 ** rng.uniform(-3, 0, 64)).astype(np.float32))),
+        "wide": replace(quantized(rng, (64, 3)), scale=round_up((2.0 ** rng.uniform(-9, 0, 64)).astype(np.float32))),
     }
     base = every_kind()
     return replace(base, tensors={**base.tensors, **more})
@@ -69,7 +73,12 @@ def contents():
 def main() -> None:
     """Write the files that are missing."""
     version = f"v{MAJOR}_{MINOR}"
-    for name, coder, what in ((version, "rans", contents()), (f"{version}_huffman", "huffman", every_kind())):
+    made = (
+        (version, "rans", contents()),
+        (f"{version}_huffman", "huffman", every_kind()),
+        (f"{version}_steps", "rans", on_steps()),
+    )
+    for name, coder, what in made:
         path = HERE / f"{name}.attar"
         if path.exists():
             print(f"{path.name} is there already and stays")

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from attar._src.core.float16 import SCALE_BITS, round_nearest, to_half
+from attar._src.core.float16 import SCALE_BITS, from_half, round_nearest, to_half
 from attar._src.core.tensors import Codebook, CompressedTensor, Dense, Quantized, Sparse
 
 _FEWEST = 4  # scales; fewer take less than the record of their coding
@@ -34,9 +34,12 @@ def shorten_tensors(tensors: Mapping[str, CompressedTensor], kept: Collection[st
 
 
 def _shorten(tensor: CompressedTensor) -> CompressedTensor:
-    if isinstance(tensor, Quantized) and tensor.scale_dtype == "f32" and tensor.scale.size >= _FEWEST:
-        scale = round_nearest(tensor.scale, SCALE_BITS)
-        return tensor if (scale == tensor.scale).all() or not np.isfinite(scale).all() else replace(tensor, scale=scale)
+    if isinstance(tensor, Quantized) and tensor.scale.size >= _FEWEST:
+        scale, dtype = round_nearest(tensor.scale, SCALE_BITS), tensor.scale_dtype
+        exact = np.isfinite(scale).all() and (
+            dtype == "f32" or (from_half(to_half(scale, dtype), dtype) == scale).all()
+        )
+        return replace(tensor, scale=scale) if exact and (scale != tensor.scale).any() else tensor
     if isinstance(tensor, Dense) and tensor.dtype == "f32" and tensor.data.ndim == 1 and tensor.data.size:
         half = Dense(to_half(tensor.data, "f16"), "f16")
         with np.errstate(invalid="ignore"):
