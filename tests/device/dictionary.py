@@ -8,7 +8,7 @@ import re
 from tests.house.repository import ROOT
 
 HEADER = ROOT / "src/attar/c/attar.h"
-DICTIONARY = ROOT / "src/attar/_src/artifact/dictionaries/manifest.bin"
+DICTIONARY = ROOT / "src/attar/_src/artifact/compact/dictionaries/manifest.bin"
 ROW = 84  # bytes of a row, few enough that lines stay short where most need a backslash
 BEGIN, END = "/* The preset dictionary of manifests", "/* Return byte i of it. */"
 

@@ -30,7 +30,7 @@ FLOATS = np.array(
 
 
 def contents() -> Contents:
-    """Return the convolutional net with all of them beside it."""
+    """Return a convolutional net with all of them beside it."""
     rng = np.random.default_rng(19)
     grids = {f"grid.{bits}.{symmetric}": (bits, symmetric) for bits in range(1, 9) for symmetric in (True, False)}
     tensors = {name: samples.quantized(rng, (3, 40), *grid) for name, grid in grids.items()}
@@ -64,9 +64,33 @@ def contents() -> Contents:
         "lone points": samples.codebook(rng, (30,), levels=1),
         "many points": samples.codebook(rng, (90,), levels=256),
     }
-    net = samples.conv_net()
+    tensors |= _coded(rng)
+    net = samples.on_steps()
     fields = {name: getattr(net, name) for name in net.__dataclass_fields__}
     return Contents(**fields | {"tensors": {**net.tensors, **tensors}, "aliases": {"tied": "i8"}})
+
+
+def _coded(rng):
+    """Tensors whose scales, and offsets, are coded since 1.4: in up to 256 levels, in more, in one, in 16 bits."""
+
+    def scaled(tensor, digits, dtype="f32"):
+        names = [name for name in ("scale", "offset") if hasattr(tensor, name)]
+        few = {name: np.ldexp(1 + rng.integers(0, 2**digits, tensor.scale.size) / 2**digits, -6) for name in names}
+        return replace(tensor, **{name: each.astype(np.float32) for name, each in few.items()}, scale_dtype=dtype)
+
+    def grid(count):
+        return samples.quantized(rng, (count,), granularity=PerGroup(axis=0, size=1))
+
+    found = {"symbols": 6, "packed": 11, "equal": 0}
+    found = {f"coded.{name}": scaled(samples.quantized(rng, (400, 3)), digits) for name, digits in found.items()}
+    sparse = samples.sparse(rng, (30, 40), lambda count: scaled(grid(count), 5))
+    return found | {
+        "coded.f16": scaled(samples.quantized(rng, (300, 2)), 4, "f16"),
+        "coded.bf16": scaled(samples.codebook(rng, (300, 9), granularity=PerChannel()), 7, "bf16"),
+        "coded.codebook": scaled(samples.codebook(rng, (400, 9), granularity=PerChannel()), 3),
+        "coded.offsets": scaled(samples.codebook(rng, (400, 9), granularity=PerChannel()), 12),
+        "coded.sparse": sparse,
+    }
 
 
 def _sparse(rng):

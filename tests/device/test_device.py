@@ -6,7 +6,7 @@ import zlib
 
 import pytest
 from tests.attacks.reseal import DICTIONARIES, take_apart
-from tests.device import kinds
+from tests.device import dictionary, kinds
 from tests.device.expected import difference
 from tests.device.program import HERE, build, has, read_files
 from tests.house.repository import ROOT
@@ -41,6 +41,20 @@ def test_every_kind_of_tensor(program, files):
     for read in demand_same([program], files):
         assert read.status == "OK"
         assert len(read.tensors) == len(kinds.contents().tensors)
+
+
+def test_the_kinds_are_there(files):
+    """What is read above has coded scales, as symbols of every coder and packed, and a bias in steps."""
+    records = [record["value"] for record in take_apart(files["context"]).manifest["tensors"]]
+    assert {value["kind"] for value in records} == {"dense", "quantized", "codebook", "sparse", "steps"}
+    levels = [value["scale"]["integers"]["levels"] for value in records if "integers" in value.get("scale", {})]
+    assert min(levels) == 1 < 256 < max(levels)
+    coders = {stream.get("coder") for value in records for stream in value.values() if isinstance(stream, dict)}
+    assert {"raw", "context"} <= coders
+
+
+def test_the_dictionary_is_that_of_the_format():
+    assert dictionary.written() == dictionary.HEADER.read_text(), "run python -m tests.device.dictionary"
 
 
 def test_on_32_bits_without_a_library(tmp_path, files):
