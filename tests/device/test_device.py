@@ -1,6 +1,7 @@
 """What ``attar.h`` reads of files is what Python reads of them, on every machine that is at hand."""
 
 import json
+import random
 import subprocess
 import zlib
 
@@ -10,6 +11,7 @@ from tests.device import dictionary, kinds
 from tests.device.expected import difference
 from tests.device.program import HERE, build, has, read_files
 from tests.house.repository import ROOT
+from tests.samples import on_steps
 
 from attar._src.artifact.writer import pack
 
@@ -104,6 +106,27 @@ def test_every_way_to_deflate_a_manifest(program, files):
                 parts.footer = {"stored": deflater.compress(text) + deflater.flush(), "inflated": len(text)}
                 found[compact, level, strategy, length] = parts.seal()
     assert all(read.status == "OK" for read in demand_same([program], found))
+
+
+def test_decimals_are_rounded_as_in_python(program):
+    """To float64, then to float32: the input scale of a bias in steps."""
+    rng = random.Random(4)
+    texts = ["1", "16777217", "5e-324", "2e-324", "1e-320", "7.0064923216240853e-46", "3.4028235e38", "3.4028236e38"]
+    texts += ["1e39", "1e308", "0", "0.0", "-1.0", "1.000000059604644775390625", "1.0000000596046447753906251"]
+    for _ in range(300):
+        power = rng.choice((-45, -38, -10, -3, 0, 2, 30, 38))
+        texts += [repr(rng.random() * 10.0**power), f"{rng.randrange(1, 10**25)}e{power - 25}"]
+        texts += [f"{rng.randrange(1, 10**6)}.{rng.randrange(10**9)}E+{rng.randrange(3)}", str(rng.randrange(10**30))]
+    parts = take_apart(pack(on_steps()))
+    (bias,) = [record for record in parts.manifest["tensors"] if record["value"]["kind"] == "steps"]
+    bias["value"]["input_scale"] = "here"
+    before, after = json.dumps(parts.manifest).encode().split(b'"here"')
+    found = {}
+    for text in texts:
+        parts.manifest = before + text.encode() + after
+        found[text] = parts.seal()
+    reads = demand_same([program], found)
+    assert sum(read.status == "OK" and not any(tensor.refused for tensor in read.tensors) for read in reads) > 800
 
 
 #: Texts that stand where the licence of a file does, and whether they are JSON.

@@ -1,4 +1,14 @@
-/* attar.h: decodes the codes of an .attar file. The format is docs/format.md; sections below are sections of that page.
+/* attar.h: reads .attar files. The format is docs/format.md; sections below are sections of that page. Its first part
+ * decodes codes by tables (section 4); the second, from "Files" on, opens files and reads their tensors by the first
+ * (sections 1 to 3). docs/c.md tells how to use it:
+ *
+ *     static uint8_t text[4096];         // the manifest, see attar_measure
+ *     static uint16_t work[ATTAR_WORK];  // 64 KiB; most tensors take less, see attar_work
+ *     attar_file file;
+ *     attar_tensor tensor;
+ *     if (attar_open(&file, data, length, text, sizeof text, 0) == ATTAR_OK)
+ *         while (attar_next(&file, &tensor) == ATTAR_OK)
+ *             attar_read_values(&tensor, floats, sizeof floats, work, ATTAR_WORK);
  *
  * C99 in one header: no allocation, nothing of the C library but memcpy and memset, no access that depends on alignment
  * or byte order, no undefined behaviour; for processors of 32 bits or more. It reads hostile bytes: what the page says
@@ -6,8 +16,9 @@
  * the given buffers written. After a refusal the output has no meaning. Pointers must not be null, even where a length
  * is 0.
  *
- *     static uint16_t work[ATTAR_WORK];  // 64 KiB; most tables take less, see attar_open_table
- *     static attar_table table;          // 2 KiB; opening it takes 6 KiB of stack
+ * Codes alone, as Python's extension decodes them:
+ *
+ *     static attar_table table;          // 2 KiB; opening it takes 4 KiB of stack
  *     uint8_t symbols[120];              // numbers of 0 to 14
  *     if (attar_open_table(&table, ATTAR_RANS, bytes, length, 15, work, ATTAR_WORK) == ATTAR_OK &&
  *         attar_decode(&table, payload, payload_length, symbols, 120) == ATTAR_OK)
@@ -55,7 +66,7 @@ typedef enum attar_status {
     ATTAR_BAD_JSON,    /* 2: it is no JSON, or nested too deep */
     ATTAR_BAD_MANIFEST, /* 2, 3: a record of tables, sections or tensors is not as it must be */
     ATTAR_TOO_LARGE,   /* 7: there are too many elements */
-    ATTAR_BAD_VALUES,  /* 3: a scale, an offset, a point or a zero point is out of its range, or a bool is neither 0 nor 1 */
+    ATTAR_BAD_VALUES,  /* 3: a scale, offset, point, zero point, bool or bias is out of its range */
     ATTAR_WRONG_KIND   /* the tensor has not what was asked for */
 } attar_status;
 
@@ -524,11 +535,10 @@ ATTAR_INLINE uint32_t attar_size(int value)
 }
 
 /* Read the table of the context coder: 11 bytes. */
-ATTAR_API attar_status attar_open_context(attar_table *table, const uint8_t *bytes, size_t length)
+ATTAR_API attar_status attar_open_context(attar_context *c, const uint8_t *bytes, size_t length, unsigned alphabet)
 {
-    attar_context *c = &table->context;
     unsigned nibbles[12], i;
-    int largest, highest = (int)table->alphabet - 1;
+    int largest, highest = (int)alphabet - 1;
     if (length != ATTAR_HEAD)
         return ATTAR_BAD_TABLE;
     c->row = (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8;
@@ -824,7 +834,7 @@ ATTAR_API attar_status attar_open_table(attar_table *table, attar_coder coder, c
         return length ? ATTAR_BAD_TABLE : ATTAR_OK;
     if (coder == ATTAR_CONTEXT) {
         table->work = work;
-        status = attar_open_context(table, bytes, length);
+        status = attar_open_context(&table->context, bytes, length, alphabet);
         return status != ATTAR_OK ? status : room < attar_context_work(&table->context) ? ATTAR_NO_ROOM : ATTAR_OK;
     }
     if (length) {
@@ -1759,86 +1769,110 @@ ATTAR_API int attar_number(const uint8_t *value, int64_t least, int64_t most, in
     return *at != '.' && (*at | 32) != 'e' && *number >= least && *number <= most;
 }
 
+/* A decimal fraction is read exactly: as a whole number of units of 2^-1280, the lowest 32 bits of it first, of which
+ * `units` are 48 numbers; the last eight are its whole part. */
+#define ATTAR_UNITS 48
+#define ATTAR_WHOLE 40
 #define ATTAR_NEGATIVE 0x80000000u
+#define ATTAR_INFINITY 0x7f800000u
 
-/* Return a positive number, rounded to float64 and then to float32, as bits: ATTAR_NEGATIVE if it is none. */
-ATTAR_API uint32_t attar_decimal(const uint8_t *at)
+/* Multiply a whole part by ten and add a digit. */
+ATTAR_API void attar_times_ten(uint32_t *units, uint64_t digit)
 {
-    uint32_t units[48] = {0}, rest = 0, word; /* a whole number of units of 2^-1280, the lowest 32 bits of it first */
-    int32_t exponent = 0, power = 0, shift;
-    int behind = 0, down = 0;
-    unsigned i, top;
-    uint64_t head, bits;
-    double value;
-    float rounded;
-    if (!at || *at < '0' || *at > '9')
-        return ATTAR_NEGATIVE;
-    for (; (*at >= '0' && *at <= '9') || *at == '.'; at++) {
-        uint64_t carry = *at - (uint64_t)'0';
-        if (*at == '.') {
-            behind = 1;
-            continue;
-        }
-        for (i = 40; i < 48; i++) {
-            carry += (uint64_t)units[i] * 10;
-            units[i] = (uint32_t)carry;
-            carry >>= 32;
-        }
-        exponent -= behind;
+    unsigned i;
+    for (i = ATTAR_WHOLE; i < ATTAR_UNITS; i++) {
+        digit += (uint64_t)units[i] * 10;
+        units[i] = (uint32_t)digit;
+        digit >>= 32;
     }
+}
+
+/* Divide by ten and return the rest, in halves, so that 32 bits are enough. */
+ATTAR_API uint32_t attar_tenth(uint32_t *units)
+{
+    uint32_t left = 0, high;
+    unsigned i;
+    for (i = ATTAR_UNITS; i-- > 0; left %= 10) {
+        high = left << 16 | units[i] >> 16;
+        left = high % 10 << 16 | (units[i] & 0xffff);
+        units[i] = high / 10 << 16 | left / 10;
+    }
+    return left;
+}
+
+/* Read the digits of a number into its whole part; return the power of ten that it is to be multiplied by. */
+ATTAR_API int32_t attar_read_digits(const uint8_t *at, uint32_t *units)
+{
+    int32_t exponent = 0, power = 0;
+    int behind = 0, down = 0;
+    for (; (*at >= '0' && *at <= '9') || *at == '.'; at++)
+        if (*at == '.')
+            behind = 1;
+        else {
+            attar_times_ten(units, *at - (uint64_t)'0');
+            exponent -= behind;
+        }
     if ((*at | 32) == 'e') {
         down = *++at == '-';
         for (at += *at == '-' || *at == '+'; *at >= '0' && *at <= '9'; at++)
             power = power < 10000 ? 10 * power + *at - '0' : power;
     }
-    exponent += down ? -power : power;
-    for (top = 47; top > 39 && !units[top]; top--)
-        ;
-    if (top == 39 || exponent < -420)
-        return ATTAR_NEGATIVE;
-    if (exponent > 40)
-        return 0x7f800000;
-    for (; exponent > 0; exponent--) {
-        uint64_t carry = 0;
-        for (i = 40; i < 48; i++) {
-            carry += (uint64_t)units[i] * 10;
-            units[i] = (uint32_t)carry;
-            carry >>= 32;
-        }
-    }
-    for (; exponent < 0; exponent++) {
-        uint32_t left = 0; /* in halves, so that 32 bits are enough to divide */
-        for (i = 48; i-- > 0;) {
-            word = left << 16 | units[i] >> 16;
-            left = word % 10 << 16 | (units[i] & 0xffff);
-            units[i] = word / 10 << 16 | left / 10;
-            left %= 10;
-        }
-        rest |= left;
-    }
-    for (top = 47; top > 0 && !units[top]; top--)
-        ;
-    shift = 32 - (int32_t)attar_length(units[top]);
-    word = top > 1 ? units[top - 2] : 0;
-    head = ((uint64_t)units[top] << 32 | (top > 0 ? units[top - 1] : 0)) << shift | (shift ? word >> (32 - shift) : 0);
-    rest |= word << shift;
-    for (i = 0; i + 2 < top; i++)
-        rest |= units[i];
-    power = 32 * ((int32_t)top - 40) + 31 - shift;
+    return exponent + (down ? -power : power);
+}
+
+/* Round units, and a rest that is more than 0 or not, to float64 and then to float32; return its bits. */
+ATTAR_API uint32_t attar_round(const uint32_t *units, uint32_t rest)
+{
+    unsigned top = ATTAR_UNITS - 1, i, shift;
+    uint32_t word;
+    uint64_t head, bits;
+    int32_t power;
+    double value;
+    float rounded;
+    while (top > 2 && !units[top])
+        top--;
+    shift = 32 - attar_length(units[top]);
+    power = 32 * ((int32_t)top - ATTAR_WHOLE) + 31 - (int32_t)shift; /* of the highest bit that is set */
     if (!units[top] || power < -1075)
         return ATTAR_NEGATIVE; /* float64 has nothing above 0 that is so small */
     if (power < -1000)
         return 0;
-    /* 53 bits, the nearest, half to even. */
+    if (power > 127)
+        return ATTAR_INFINITY;
+    head = ((uint64_t)units[top] << 32 | units[top - 1]) << shift | (shift ? units[top - 2] >> (32 - shift) : 0);
+    rest |= units[top - 2] << shift;
+    for (i = 0; i + 2 < top; i++)
+        rest |= units[i];
+    /* 53 bits, the nearest, half to even; the highest of them adds 1 to the exponent, a carry another. */
     bits = head >> 11;
     bits += (head & 0x7ff) > 0x400 || ((head & 0x7ff) == 0x400 && (rest || bits & 1));
-    if (power > 127)
-        return 0x7f800000;
-    bits += (uint64_t)(power + 1022) << 52; /* the highest of the 53 bits adds 1 to the exponent, a carry another */
+    bits += (uint64_t)(power + 1022) << 52;
     memcpy(&value, &bits, sizeof value);
     rounded = (float)value;
     memcpy(&word, &rounded, sizeof word);
     return word;
+}
+
+/* Return a positive number, rounded to float64 and then to float32, as bits: ATTAR_NEGATIVE if it is none. */
+ATTAR_API uint32_t attar_decimal(const uint8_t *at)
+{
+    uint32_t units[ATTAR_UNITS] = {0}, rest = 0;
+    int32_t exponent;
+    unsigned i, any = 0;
+    if (!at || *at < '0' || *at > '9')
+        return ATTAR_NEGATIVE;
+    exponent = attar_read_digits(at, units);
+    for (i = ATTAR_WHOLE; i < ATTAR_UNITS; i++)
+        any |= units[i] > 0;
+    if (!any || exponent < -420)
+        return ATTAR_NEGATIVE;
+    if (exponent > 40)
+        return ATTAR_INFINITY;
+    for (; exponent > 0; exponent--)
+        attar_times_ten(units, 0);
+    for (; exponent < 0; exponent++)
+        rest |= attar_tenth(units);
+    return attar_round(units, rest);
 }
 
 ATTAR_API int attar_flag(const uint8_t *value, int absent, int *flag)
@@ -2023,7 +2057,8 @@ ATTAR_API int attar_read_integers(const attar_file *file, const uint8_t *value, 
     stream->coded = !attar_is_null(value);
     if (!stream->coded)
         return 1;
-    if (file->minor < ATTAR_COMPACT || !attar_fields(value, keys, 4, inner) || !attar_read_coder(file, inner, ATTAR_RAW, stream)
+    if (file->minor < ATTAR_COMPACT || !attar_fields(value, keys, 4, inner)
+        || !attar_read_coder(file, inner, ATTAR_RAW, stream)
         || (inner[2] && !attar_number(inner[2], INT32_MIN, INT32_MAX, &base))
         || !attar_number(inner[3], 1, INT64_C(1) << 31, &levels))
         return 0;
@@ -2230,7 +2265,8 @@ ATTAR_API int attar_read_grid(attar_tensor *tensor, const uint8_t *const *found,
 {
     int64_t bits;
     int narrow;
-    if (!attar_number(found[ATTAR_KEY_BITS], 1, 8, &bits) || !attar_flag(found[ATTAR_KEY_SYMMETRIC], 1, &tensor->symmetric)
+    if (!attar_number(found[ATTAR_KEY_BITS], 1, 8, &bits)
+        || !attar_flag(found[ATTAR_KEY_SYMMETRIC], 1, &tensor->symmetric)
         || !attar_flag(found[ATTAR_KEY_NARROW], 1, &narrow)
         || !attar_read_sharing(found[ATTAR_KEY_SHARING], tensor))
         return 0;
@@ -2283,7 +2319,8 @@ ATTAR_API int attar_read_plain(attar_tensor *tensor, const uint8_t **found, atta
             return 0;
     } else {
         points = streams[ATTAR_POINTS].length;
-        if (points % 4 || points < 4 || points > 4 * ATTAR_ALPHABET || !attar_read_sharing(found[ATTAR_KEY_SHARING], tensor))
+        if (points % 4 || points < 4 || points > 4 * ATTAR_ALPHABET
+            || !attar_read_sharing(found[ATTAR_KEY_SHARING], tensor))
             return 0;
         alphabet = (unsigned)points / 4;
     }
@@ -2300,9 +2337,10 @@ ATTAR_API int attar_read_value(attar_tensor *tensor, const uint8_t *value)
         return 0;
     if (tensor->kind != ATTAR_SPARSE)
         return attar_read_plain(tensor, found, tensor->kind, 1) && attar_fits(tensor);
-    return attar_read_stream(tensor->file, found[ATTAR_MASK], ATTAR_MASK, mask) && attar_fits_table(tensor->file, mask, 2)
-           && attar_fits_symbols(mask, tensor->elements) && attar_value_fields(found[ATTAR_KEY_VALUES], found, &kind)
-           && kind != ATTAR_SPARSE && attar_read_plain(tensor, found, kind, 0);
+    return attar_read_stream(tensor->file, found[ATTAR_MASK], ATTAR_MASK, mask)
+           && attar_fits_table(tensor->file, mask, 2) && attar_fits_symbols(mask, tensor->elements)
+           && attar_value_fields(found[ATTAR_KEY_VALUES], found, &kind) && kind != ATTAR_SPARSE
+           && attar_read_plain(tensor, found, kind, 0);
 }
 
 /* Read a shape; an axis of 0 counts as one of 1 in what is set against the limit. */
@@ -2419,9 +2457,11 @@ ATTAR_API attar_status attar_check_tensors(attar_file *file, size_t graphs)
         return status;
     if (file->minor >= ATTAR_COMPACT && file->manifest - file->at != graphs)
         return ATTAR_BAD_LAYOUT;
-    for (i = 0; i < file->section_count; i++)
-        if (attar_u32(file->sections + 8 * i) && attar_u32(file->sections + 8 * i) != attar_u32(file->sections + 8 * i + 4))
+    for (i = 0; i < file->section_count; i++) {
+        const uint8_t *record = file->sections + 8 * i;
+        if (attar_u32(record) && attar_u32(record) != attar_u32(record + 4))
             return ATTAR_BAD_LAYOUT;
+    }
     attar_rewind(file);
     return ATTAR_OK;
 }
@@ -2429,9 +2469,9 @@ ATTAR_API attar_status attar_check_tensors(attar_file *file, size_t graphs)
 /* Read the manifest, whose JSON is checked. */
 ATTAR_API attar_status attar_read_manifest(attar_file *file, uint8_t *text, int trusted)
 {
-    static const char *const keys[] = {"tables",     "tensors",       "aliases", "graphs",      "sections",
-                                       "unbound",    "folds",         "parameters", "preprocessing", "task",
-                                       "class_names", "metric",       "recipe",  "versions",    "licence"};
+    static const char *const keys[] = {"tables", "tensors", "aliases", "graphs", "sections", "unbound", "folds",
+                                       "parameters", "preprocessing", "task", "class_names", "metric", "recipe",
+                                       "versions", "licence"};
     const uint8_t *found[15];
     const int compact = file->minor >= ATTAR_COMPACT;
     size_t tables, graphs = 0;
@@ -2457,7 +2497,7 @@ ATTAR_API attar_status attar_read_manifest(attar_file *file, uint8_t *text, int 
 }
 
 /* Open a file of `length` bytes. `text` has room for what attar_measure finds and holds the manifest. Of a file that is
- * `trusted` the digest, and before 1.4 the checksums of sections, are not computed: the bytes are not read as a whole. */
+ * `trusted` the digest, and before 1.4 the checksums of sections, are not computed, so that most of it is not read. */
 ATTAR_API attar_status attar_open(attar_file *file, const uint8_t *data, size_t length, uint8_t *text, size_t room,
                                   int trusted)
 {
@@ -2530,25 +2570,31 @@ ATTAR_API const uint8_t *attar_find_table(const attar_file *file, const attar_st
 /* Return the numbers of a workspace that decoding a stream takes; 0 if its table is malformed. */
 ATTAR_API size_t attar_stream_work(const attar_file *file, const attar_stream *stream)
 {
-    uint16_t levels[ATTAR_ALPHABET];
+    uint16_t levels[ATTAR_ALPHABET], least = UINT16_MAX, most = 0;
+    const unsigned alphabet = stream->alphabet;
     size_t length;
     const uint8_t *bytes = attar_find_table(file, stream, &length);
-    unsigned tag = 1, symbol, longest = 0;
-    attar_table table;
-    table.alphabet = stream->alphabet;
-    if (stream->coder == ATTAR_RAW || stream->alphabet > ATTAR_ALPHABET)
+    unsigned tag = 1, symbol;
+    uint64_t whole = 0;
+    attar_context context;
+    if (stream->coder == ATTAR_RAW || alphabet < 1 || alphabet > ATTAR_ALPHABET)
         return 0;
     if (stream->coder == ATTAR_CONTEXT)
-        return attar_open_context(&table, bytes, length) == ATTAR_OK ? attar_context_work(&table.context) : 0;
-    if (length && attar_read_levels(bytes, length, stream->alphabet, levels, &tag) != ATTAR_OK)
-        return 0;
-    if (stream->coder == ATTAR_RANS)
-        return (size_t)1 << (tag + 8);
+        return attar_open_context(&context, bytes, length, alphabet) == ATTAR_OK ? attar_context_work(&context) : 0;
     if (!length)
-        return (size_t)1 << attar_width(stream->alphabet);
-    for (symbol = 0; symbol < stream->alphabet; symbol++)
-        longest = levels[symbol] > longest + 1 ? levels[symbol] - 1u : longest;
-    return longest > ATTAR_LONGEST ? 0 : (size_t)1 << longest;
+        return stream->coder == ATTAR_RANS ? 256 : (size_t)1 << attar_width(alphabet);
+    if (attar_read_levels(bytes, length, alphabet, levels, &tag) != ATTAR_OK)
+        return 0;
+    for (symbol = 0; symbol < alphabet; symbol++) {
+        most = levels[symbol] > most ? levels[symbol] : most;
+        least = levels[symbol] && levels[symbol] < least ? levels[symbol] : least;
+        whole += (uint64_t)levels[symbol] * levels[symbol];
+    }
+    if (stream->coder == ATTAR_HUFFMAN)
+        return most > ATTAR_LONGEST + 1 ? 0 : (size_t)1 << (most - 1);
+    /* Twice as many slots if there is a rare symbol. */
+    length = (size_t)128 << tag;
+    return (uint64_t)least * least * (2 * length - 1) < whole ? 2 * length : length;
 }
 
 /* Return whether scales or offsets are symbols of a coder, which are decoded before they are used. */
@@ -2580,7 +2626,8 @@ ATTAR_API size_t attar_work(const attar_tensor *tensor)
         most = work > most ? work : most;
         beside += part != ATTAR_DATA && attar_has_symbols(&tensor->streams[part]) ? scales : 0;
     }
-    if (tensor->kind == ATTAR_STEPS && attar_weight(tensor, &weight) && attar_has_symbols(&weight.streams[ATTAR_SCALE])) {
+    if (tensor->kind == ATTAR_STEPS && attar_weight(tensor, &weight)
+        && attar_has_symbols(&weight.streams[ATTAR_SCALE])) {
         size_t work = attar_stream_work(tensor->file, &weight.streams[ATTAR_SCALE]);
         most = work > most ? work : most;
         beside += (weight.scale_count + 1) / 2;
@@ -2634,7 +2681,7 @@ ATTAR_API float attar_float(uint32_t bits)
     return value;
 }
 
-/* Numbers are handled as the bits of a float32 until they are multiplied: some processors change a NaN they only load. */
+/* Numbers are bits of a float32 until they are multiplied: some processors change a NaN that they only load. */
 
 /* Return the float32, as bits, that equals these bits of a type of floating-point numbers. */
 ATTAR_API uint32_t attar_widen(uint32_t bits, attar_type type)
@@ -2726,7 +2773,8 @@ ATTAR_API attar_status attar_take_symbols(const attar_tensor *tensor, unsigned p
 }
 
 /* Take the symbols of scales, symbols[0], and offsets, symbols[1]; check both, points and zero points. */
-ATTAR_API attar_status attar_open_scales(const attar_tensor *tensor, const uint8_t **symbols, uint16_t *work, size_t *room)
+ATTAR_API attar_status attar_open_scales(const attar_tensor *tensor, const uint8_t **symbols, uint16_t *work,
+                                         size_t *room)
 {
     const attar_stream *streams = tensor->streams;
     const int quantized = tensor->kind == ATTAR_QUANTIZED;
@@ -2748,7 +2796,7 @@ ATTAR_API attar_status attar_open_scales(const attar_tensor *tensor, const uint8
     return ATTAR_OK;
 }
 
-/* Read the codes of a quantized tensor or codebook, a byte each: signed ones, in two's complement, if it is symmetric. */
+/* Read the codes of a quantized tensor or codebook, a byte each, in two's complement if it is symmetric. */
 ATTAR_API attar_status attar_read_codes(const attar_tensor *tensor, uint8_t *codes, size_t size, uint16_t *work,
                                         size_t room)
 {
@@ -2773,7 +2821,7 @@ ATTAR_API void attar_pack_codes(uint8_t *codes, size_t count)
 }
 
 /* Read the scales of a quantized tensor or codebook, and its offsets, or zero points as floats: `scale_count` of each.
- * A tensor's values are scale * (code - zero point), a codebook's scale * point + offset; attar_scale_of tells which. */
+ * A value is scale * (code - zero point), of a codebook scale * point + offset; attar_scale_of tells which scale. */
 ATTAR_API attar_status attar_read_scales(const attar_tensor *tensor, float *scales, float *offsets, size_t count,
                                          uint16_t *work, size_t room)
 {
@@ -2788,8 +2836,10 @@ ATTAR_API attar_status attar_read_scales(const attar_tensor *tensor, float *scal
     status = attar_open_scales(tensor, symbols, work, &room);
     for (i = 0; status == ATTAR_OK && i < tensor->scale_count; i++) {
         scales[i] = attar_float(attar_scale_at(&streams[ATTAR_SCALE], symbols[0], i));
-        offsets[i] = tensor->kind == ATTAR_CODEBOOK ? attar_float(attar_scale_at(&streams[ATTAR_OFFSET], symbols[1], i))
-                                                    : (float)(tensor->symmetric ? 0 : streams[ATTAR_ZERO_POINT].data[i]);
+        if (tensor->kind == ATTAR_CODEBOOK)
+            offsets[i] = attar_float(attar_scale_at(&streams[ATTAR_OFFSET], symbols[1], i));
+        else
+            offsets[i] = (float)(tensor->symmetric ? 0 : streams[ATTAR_ZERO_POINT].data[i]);
     }
     return status;
 }
@@ -2834,28 +2884,27 @@ ATTAR_API attar_status attar_copy_values(const attar_tensor *tensor, uint8_t *ou
     const size_t item = attar_item(tensor->type);
     size_t i;
     for (i = 0; i < tensor->elements; i++, out += item) {
-        if (tensor->type == ATTAR_F32) {
-            uint32_t value = attar_number_at(data, tensor->stored, i);
-            memcpy(out, &value, sizeof value);
-        } else if (item == 8) {
-            uint64_t value = attar_u64(data + 8 * i);
-            memcpy(out, &value, sizeof value);
-        } else if (item == 4) {
-            uint32_t value = attar_u32(data + 4 * i);
-            memcpy(out, &value, sizeof value);
-        } else if (item == 2) {
-            uint16_t value = (uint16_t)attar_word(data + 2 * i);
-            memcpy(out, &value, sizeof value);
-        } else if (tensor->type == ATTAR_BOOL && data[i] > 1)
+        const uint64_t eight = item == 8 ? attar_u64(data + 8 * i) : 0;
+        const uint32_t four = tensor->type == ATTAR_F32 ? attar_number_at(data, tensor->stored, i)
+                              : item == 4               ? attar_u32(data + 4 * i)
+                                                        : 0;
+        const uint16_t two = item == 2 ? (uint16_t)attar_word(data + 2 * i) : 0;
+        if (tensor->type == ATTAR_BOOL && data[i] > 1)
             return ATTAR_BAD_VALUES;
+        if (item == 8)
+            memcpy(out, &eight, 8);
+        else if (item == 4)
+            memcpy(out, &four, 4);
+        else if (item == 2)
+            memcpy(out, &two, 2);
         else
             *out = data[i];
     }
     return ATTAR_OK;
 }
 
-/* Write scale * (code - zero point), or scale * point + offset, for codes that lie at the end of the output: number i is
- * read before it is written over. */
+/* Write scale * (code - zero point), or scale * point + offset, for codes that lie at the end of the output: each is
+ * read before a value is written over it. */
 ATTAR_API void attar_dequantize(const attar_tensor *tensor, const uint8_t *const *symbols, uint8_t *out)
 {
     const attar_stream *streams = tensor->streams;
@@ -2879,7 +2928,8 @@ ATTAR_API void attar_dequantize(const attar_tensor *tensor, const uint8_t *const
     }
 }
 
-/* Write number * (input scale * scale of the weight): steps rounded to float32, products to float64, then to float32. */
+/* Write number * (input scale * scale of the weight): a step is rounded to float32, a product to float64, then to
+ * float32. */
 ATTAR_API attar_status attar_read_steps(const attar_tensor *tensor, uint8_t *out, uint16_t *work, size_t room)
 {
     const attar_stream *stream = &tensor->streams[ATTAR_DATA], *scales;
