@@ -202,8 +202,8 @@ def test_grids_of_before_stay_where_this_stage_has_none():
     assert done.tensors["first.weight"] is before.tensors["first.weight"]
     # Three bits on a grid of eight: what was rounded before is what is rounded now.
     coarse, fine = (piece.tensors["second.weight"].dense() for piece in (before, done))
-    # The step may be wider than the range over 127, so that pairs fit 16 bits.
-    assert np.abs(fine - coarse).max() < done.tensors["second.weight"].scale.max()
+    # The step may be wider than the range over 127, so that pairs fit 16 bits, and then has eight binary digits.
+    assert np.abs(fine - coarse).max() < 1.1 * done.tensors["second.weight"].scale.max()
     assert left_in_floating_point(done) == {}
     again = PostTrainingQuantize(bits=8, activations=4, keep=("first",)).run(before, Context(SOME))
     assert {grid.bits for grid in again.main.activations.values()} == {4}

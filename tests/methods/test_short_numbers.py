@@ -94,9 +94,14 @@ def test_a_model_without_codes_stays_as_it_is():
     ],
 )
 def test_vectors_become_half_precision_where_they_keep_eleven_digits(values, stays):
-    tensor = Dense(np.array(values, np.float32))
-    assert (shorten_tensors({"a": tensor}, ()) == {}) == stays
-    assert shorten_tensors({"a": tensor}, {"a"}) == {}
+    scheme = Scheme(bits=4, granularity=PerChannel())
+    tensors = {
+        "a": Dense(np.array(values, np.float32)),
+        "w": Quantized(np.ones((3, 4), np.int8), np.ones(3, np.float32), scheme),
+    }
+    assert (shorten_tensors(tensors, ()) == {}) == stays
+    assert shorten_tensors(tensors, {"a"}) == {}
+    assert shorten_tensors({"a": tensors["a"]}, ()) == {}  # nothing has codes
 
 
 def test_matrices_codebooks_and_the_few_scales_of_a_tensor_stay(rng):

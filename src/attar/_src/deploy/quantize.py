@@ -26,6 +26,7 @@ from attar._src.deploy.parity import Parity
 from attar._src.deploy.tolerance import TOLERANCE, Tolerance
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
+from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.model.trace import trace
 from attar._src.work.calibration_inputs import CalibrationInputs
@@ -199,8 +200,11 @@ def quantize(
     dry_run = check_deployable(module, traced, use, inputs, limits=limits)
     untouched, given = CompressedModel.of(traced), Context(inputs)
     if activations != "auto":
-        return QuantizationResult(stage.run(untouched, given), inputs, use, dry_run, compared, loss, limits, notes)
-    models = {each: stage.model_copy(update={"activations": each}).run(untouched, given) for each in CHOICES}
+        done = shorten_numbers(stage.run(untouched, given))
+        return QuantizationResult(done, inputs, use, dry_run, compared, loss, limits, notes)
+    models = {
+        each: shorten_numbers(stage.model_copy(update={"activations": each}).run(untouched, given)) for each in CHOICES
+    }
     taken, why = choose_activations(models, use, compared, tolerance=loss, limits=limits)
     notes = {**notes, "activations": why}
     return QuantizationResult(models[taken], inputs, use, dry_run, compared, loss, limits, notes)

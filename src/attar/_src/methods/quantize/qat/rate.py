@@ -17,6 +17,7 @@ from attar._src.artifact.writer import pack
 from attar._src.core.errors import SpecError
 from attar._src.core.tensors import Quantized
 from attar._src.methods.quantize.grid_constraint import positions_on_grids
+from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.train.schedule import Schedule, Scheduled
 from attar._src.work.learner import Learner
 from attar._src.work.objective import LossInputs, Objective
@@ -115,7 +116,7 @@ def _rates(positions: Mapping[str, GridPositions]) -> tuple[torch.Tensor, torch.
 
 def _code_budget(budget: float, rate: float, positions: Mapping[str, GridPositions], learner: Learner) -> float:
     """Return the bits per coded weight with which a file has ``budget`` bits per parameter."""
-    model = learner.deployed(emit=False)
+    model = shorten_numbers(learner.deployed(emit=False))
     size: dict[str, int] = inspect_artifact(open_artifact(pack(model.contents(learner.use), coder=learner.coder)))
     # Constant vectors of an untrained module take no bits yet, but will after training.
     stored = model.stored()
