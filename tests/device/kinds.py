@@ -82,7 +82,9 @@ def _coded(rng):
         return samples.quantized(rng, (count,), granularity=PerGroup(axis=0, size=1))
 
     found = {"symbols": 6, "packed": 11, "equal": 0}
-    found = {f"coded.{name}": scaled(samples.quantized(rng, (400, 3)), digits) for name, digits in found.items()}
+    found = {f"coded.{name}": scaled(samples.quantized(rng, (401, 3)), digits) for name, digits in found.items()}
+    skewed = samples.quantized(rng, (3000, 2))
+    few = np.where(rng.random(3000) < 0.9, 0.25, rng.choice([0.125, 0.375, 0.5], 3000)).astype(np.float32)
     sparse = samples.sparse(rng, (30, 40), lambda count: scaled(grid(count), 5))
     return found | {
         "coded.f16": scaled(samples.quantized(rng, (300, 2)), 4, "f16"),
@@ -90,6 +92,7 @@ def _coded(rng):
         "coded.codebook": scaled(samples.codebook(rng, (400, 9), granularity=PerChannel()), 3),
         "coded.offsets": scaled(samples.codebook(rng, (400, 9), granularity=PerChannel()), 12),
         "coded.sparse": sparse,
+        "coded.skewed": replace(skewed, scale=few),
     }
 
 
