@@ -7,8 +7,8 @@ from tests import samples
 
 from attar._src.artifact.contents import Contents
 from attar._src.core.float16 import to_half
-from attar._src.core.scheme import PerBlock, PerBucket, PerChannel, PerGroup, PerTensor
-from attar._src.core.tensors import Dense
+from attar._src.core.scheme import PerBlock, PerBucket, PerChannel, PerGroup, PerTensor, Scheme
+from attar._src.core.tensors import Dense, round_to_grid
 
 SHARING = {
     "tensor": PerTensor(),
@@ -61,6 +61,9 @@ def contents() -> Contents:
         'a "quote", a back\\slash': samples.dense(rng, 1),
         "h\u00e9 \u6f22 \U0001f600": samples.dense(rng, 1),
         "long": samples.quantized(rng, (70, 100)),
+        "smooth": _smooth(rng, (40, 90), 4),
+        "smooth.bytes": _smooth(rng, (30, 6, 5, 5), 8),
+        "smooth.mask": replace(samples.sparse(rng, (60, 90)), **_half(rng)),
         "lone points": samples.codebook(rng, (30,), levels=1),
         "many points": samples.codebook(rng, (90,), levels=256),
     }
@@ -68,6 +71,19 @@ def contents() -> Contents:
     net = samples.on_steps()
     fields = {name: getattr(net, name) for name in net.__dataclass_fields__}
     return Contents(**fields | {"tensors": {**net.tensors, **tensors}, "aliases": {"tied": "i8"}})
+
+
+def _smooth(rng, shape, bits):
+    """Codes that tell of their neighbours, for the context coder."""
+    scheme = Scheme(bits=bits, granularity=PerTensor())
+    waves = np.sin(np.arange(np.prod(shape)) / 9).reshape(shape) + 0.05 * rng.normal(size=shape)
+    return round_to_grid(waves.astype(np.float32), np.array([0.9 / scheme.qmax], np.float32), None, scheme)
+
+
+def _half(rng):
+    """A mask of which one half has nearly all ones."""
+    mask = np.arange(90) + 5 * rng.normal(size=(60, 90)) < 45
+    return {"mask": mask, "values": samples.quantized(rng, (int(mask.sum()),), granularity=PerTensor())}
 
 
 def _coded(rng):

@@ -1,5 +1,6 @@
 """One fault at a time: C refuses each with its status, and Python refuses it, too."""
 
+import hashlib
 import json
 import math
 
@@ -71,6 +72,16 @@ def padding(parts):
     parts.header["padding"] = b"\1"
 
 
+def last_padding(parts):
+    """Return the file with a bit set in the byte before the manifest, and the digest made right."""
+    data = bytearray(parts.seal())
+    place = int.from_bytes(data[-64:-56], "little") - 1
+    assert data[place] == 0
+    data[place] = 1
+    data[-32:-16] = hashlib.blake2b(data[:-32], digest_size=16).digest()
+    return bytes(data)
+
+
 def many(parts):
     for index in range(3):
         value = {"kind": "dense"} if "sections" not in parts.manifest else {"kind": "dense", "data": {"length": 0}}
@@ -125,6 +136,7 @@ ATTACKS = {
     "unbound before 1.4": (False, swapped('"tensors":', '"unbound": [], "tensors":'), "BAD_MANIFEST"),
     "a checksum of a section": (False, checksum, "DAMAGED"),
     "padding": (False, padding, "BAD_LAYOUT"),
+    "padding before the manifest": (False, last_padding, "BAD_LAYOUT"),
     "blocks before 1.2": (False, older(1), "BAD_MANIFEST"),
     "a type of scales before 1.1": (False, older(0), "BAD_MANIFEST"),
     "a name that is empty": (True, named(""), "BAD_MANIFEST"),
@@ -174,10 +186,11 @@ SOUND = {
 def test_a_fault_is_refused(program, sound, what):
     compact, edit, says = ATTACKS[what]
     parts = take_apart(sound[compact])
-    edit(parts)
-    ((read,), said) = read_files([program], [parts.seal()])
+    changed = edit(parts)
+    data = changed if isinstance(changed, bytes) else parts.seal()
+    ((read,), said) = read_files([program], [data])
     assert not said
-    assert not difference(parts.seal(), read)
+    assert not difference(data, read)
     if not says.startswith("tensor"):
         assert read.status == says
         return
