@@ -29,9 +29,10 @@ check: $(READY)  ## style, strict types, layer contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fuzz: $(READY)  ## 100,000 mutated files, re-sealed, and 1,000,000 streams under the sanitizers of the C compiler (minutes)
+fuzz: $(READY)  ## 100,000 mutated files, re-sealed, and 1,000,000 streams and 100,000 files under the sanitizers of the C compiler (minutes)
 	$(BIN)/python -m tests.attacks.fuzz --cases 100000
 	$(BIN)/python -m tests.attacks.fuzz_streams --cases 1000000
+	$(BIN)/python -m tests.device.fuzz_device --cases 100000
 
 clean:  ## forget the environment and every cache
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist src/*.egg-info
