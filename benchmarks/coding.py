@@ -39,7 +39,7 @@ from rich.console import Console
 from rich.table import Table
 
 from attar._src.coding.base import Coder
-from attar._src.coding.context_fit import fit_table
+from attar._src.coding.contexts.fit import fit_table
 from attar._src.coding.entropy import entropy_bits
 from attar._src.coding.raw import Raw
 from attar._src.coding.registry import CODERS

@@ -27,7 +27,7 @@ from tests.attacks.mutate import damage
 
 from attar._src.coding import kernels
 from attar._src.coding.chunks import CHUNK
-from attar._src.coding.context_fit import fit_table
+from attar._src.coding.contexts.fit import fit_table
 from attar._src.coding.levels import write_levels
 from attar._src.coding.registry import CODERS
 from attar._src.core.errors import ArtifactError

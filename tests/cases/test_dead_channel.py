@@ -102,7 +102,7 @@ def test_scales_of_zeros_are_usual_ones(name, symmetric):
     some = SOLVERS[name].solve(weight, scheme)
     assert some.scale[1] == some.scale[0]
     none = SOLVERS[name].solve(np.zeros((3, 4), np.float32), scheme)
-    assert none.scale == pytest.approx([1 / scheme.qmax] * 3)
+    assert none.scale == pytest.approx([1 / scheme.qmax] * 3, rel=2**-6)  # scales have few digits
     assert not none.dense().any()
 
 

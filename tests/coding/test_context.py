@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from attar._src.coding.base import Status
 from attar._src.coding.chunks import CHUNK
-from attar._src.coding.context import Context
-from attar._src.coding.context_fallback import context_decoder, encode_context
-from attar._src.coding.context_fit import fit_table
-from attar._src.coding.context_table import ContextTable
+from attar._src.coding.contexts.coder import ContextCoder
+from attar._src.coding.contexts.fit import fit_table
+from attar._src.coding.contexts.slow import context_decoder, encode_context
+from attar._src.coding.contexts.table import ContextTable
 from attar._src.coding.entropy import entropy_bits
 from attar._src.coding.kernels import NATIVE
 from attar._src.core.errors import ArtifactError
 
-CODER = Context()
+CODER = ContextCoder()
 Symbols = NDArray[np.uint8]
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from attar._src.artifact.manifest import CodeStream, TableRecord
 from attar._src.artifact.streams import CodeArray
 from attar._src.coding.base import Coder, Symbols
-from attar._src.coding.context_fit import fit_table
+from attar._src.coding.contexts.fit import fit_table
 from attar._src.coding.integers import packed_bytes
 from attar._src.coding.registry import CODERS
 from attar._src.coding.sharing import share_tables

@@ -108,15 +108,15 @@ class CodedSteps(CodedIntegers):
     input_scale: float
 
 
-Piece = bytes | CodeArray | CodedIntegers
+StreamContents = bytes | CodeArray | CodedIntegers
 
 
-def symbols_of(piece: Piece) -> CodeArray | None:
+def symbols_of(piece: StreamContents) -> CodeArray | None:
     """Return what a coder encodes of a piece; None if it is stored as bytes."""
     return piece.symbols if isinstance(piece, CodedIntegers) else piece if isinstance(piece, CodeArray) else None
 
 
-def split(tensor: CompressedTensor, *, coded: bool = False) -> list[Piece]:
+def split(tensor: CompressedTensor, *, coded: bool = False) -> list[StreamContents]:
     """Return the contents of a tensor's streams in file order: bytes for values, symbols for codes.
 
     Codes -7 to 7 of a 4-bit grid become symbols 0 to 14. ``coded`` is whether scales may be coded, as since format 1.4.

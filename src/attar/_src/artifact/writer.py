@@ -36,7 +36,7 @@ from attar._src.artifact.streams import (
     CodeArray,
     CodedIntegers,
     CodedSteps,
-    Piece,
+    StreamContents,
     record_streams,
     split,
     symbols_of,
@@ -131,7 +131,7 @@ class _Sections:
 
 def _tensors(
     contents: Contents,
-    pieces: dict[str, list[Piece]],
+    pieces: dict[str, list[StreamContents]],
     packed: Packed,
     sections: _Sections,
     compact: bool,
@@ -156,9 +156,9 @@ def _tensors(
     return tuple(records)
 
 
-def _steps(contents: Contents) -> dict[str, list[Piece]]:
+def _steps(contents: Contents) -> dict[str, list[StreamContents]]:
     """Return name -> pieces of the biases that take less as whole steps."""
-    made: dict[str, list[Piece]] = {}
+    made: dict[str, list[StreamContents]] = {}
     for name, steps in bias_steps(contents.graphs, contents.tensors).items():
         bias, weight = contents.tensors[name], contents.tensors[steps.weight]
         assert isinstance(bias, Dense)
@@ -171,7 +171,7 @@ def _steps(contents: Contents) -> dict[str, list[Piece]]:
     return made
 
 
-def _value(tensor: CompressedTensor, pieces: list[Piece], records: list[Stream | CodeStream]) -> TensorValue:
+def _value(tensor: CompressedTensor, pieces: list[StreamContents], records: list[Stream | CodeStream]) -> TensorValue:
     """Return the record of a tensor's values from those of its streams."""
     if isinstance(pieces[0], CodedSteps):
         scale = float(str(np.float32(pieces[0].input_scale)))  # the shortest decimal that is this float32
@@ -180,7 +180,7 @@ def _value(tensor: CompressedTensor, pieces: list[Piece], records: list[Stream |
     return record_streams(tensor, iter(records))
 
 
-def _stream(piece: Piece, coded: Iterator[tuple[CodeStream, bytes]]) -> tuple[Stream | CodeStream, bytes]:
+def _stream(piece: StreamContents, coded: Iterator[tuple[CodeStream, bytes]]) -> tuple[Stream | CodeStream, bytes]:
     """Return the record and the bytes of one stream; ``coded`` are those of symbols, in order."""
     record: Stream | CodeStream
     if symbols_of(piece) is not None:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from attar._src.coding import fallback
 from attar._src.coding.base import Bytes, Symbols
-from attar._src.coding.context_fallback import encode_context
-from attar._src.coding.context_table import ContextTable
+from attar._src.coding.contexts.slow import encode_context
+from attar._src.coding.contexts.table import ContextTable
 
 try:
     if os.environ.get("ATTAR_NO_NATIVE", "0") not in ("", "0"):

@@ -81,9 +81,10 @@ class Packer:
         Returns:
             What was done; empty if nothing was.
         """
-        packing, (value, name, *rest) = self._packing, node.input
-        if packing is None or node.op_type not in _OPERATORS or name not in self._weights:
+        packing = self._packing
+        if packing is None or node.op_type not in _OPERATORS or node.input[1] not in self._weights:
             return ""
+        value, name, *rest = node.input
         known = packing.shapes.get(value)
         rows = None if known is None else math.prod(known[:-1])
         bias = [each for each in rest if each]

@@ -13,7 +13,7 @@ from itertools import accumulate
 import numpy as np
 
 from attar._src.coding.base import LOWEST, Bytes, Status, Symbols
-from attar._src.coding.context_table import ContextTable
+from attar._src.coding.contexts.table import ContextTable
 
 _RECENT, _ONCE, _FULL = 64, 16, 60000
 

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from attar._src.coding.base import Coder, Symbols
 from attar._src.coding.chunks import decode_chunks, encode_chunks
-from attar._src.coding.context_fallback import context_decoder
-from attar._src.coding.context_table import fitting_table
+from attar._src.coding.contexts.slow import context_decoder
+from attar._src.coding.contexts.table import fitting_table
 from attar._src.coding.entropy import entropy_bits
 from attar._src.coding.kernels import context_encoder, decoder
 
 
-class Context(Coder):
+class ContextCoder(Coder):
     """Adaptive rANS with contexts, for the weights of a trained network tell of each other.
 
     Two weighted sums of neighbours, the expected value and the expected magnitude, and the position in the kernel

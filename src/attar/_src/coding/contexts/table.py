@@ -45,6 +45,7 @@ class ContextTable:
 
     @property
     def buckets(self) -> int:
+        """Their number, 1 more than twice the largest value over 2^shift: 15 for values of -7 to 7."""
         return (-2 * self.lowest >> self.shift) + 1
 
     def write(self) -> bytes:

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar._src.coding.base import Symbols
-from attar._src.coding.context_table import LONGEST_PERIOD, LONGEST_ROW, ContextTable, fitting_table
+from attar._src.coding.contexts.table import LONGEST_PERIOD, LONGEST_ROW, ContextTable, fitting_table
 from attar._src.core.scheme import Shape
 
 _SAMPLE = 1 << 16  # symbols that weights are fitted to
 _WIDEST, _RECENT, _SLOWEST = 64, 64, 5
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
 
 def fit_table(symbols: Symbols, shape: Shape, alphabet: int) -> ContextTable:
@@ -45,14 +45,14 @@ def fit_table(symbols: Symbols, shape: Shape, alphabet: int) -> ContextTable:
     return replace(table, width=width, values=(v0, v1, v2, v3), sizes=(w0, w1, w2, w3, w4, w5, w6))
 
 
-def _before(numbers: Floats, lag: int) -> Floats:
+def _before(numbers: _Floats, lag: int) -> _Floats:
     """Return the number at distance ``lag`` before each, 0 where there is none."""
     moved = np.zeros_like(numbers)
     moved[lag:] = numbers[:-lag]
     return moved
 
 
-def _width(values: Floats) -> int:
+def _width(values: _Floats) -> int:
     """Return the distance at which values correlate most.
 
     2 has to be better than the others by 3 % of the variance, as what lies there is close to the left neighbour, too.
@@ -62,13 +62,13 @@ def _width(values: Floats) -> int:
     return max(lags, key=lambda lag: float(values[lag:] @ values[:-lag]) - doubt * (lag == 2))
 
 
-def _recent(sizes: Floats) -> Floats:
+def _recent(sizes: _Floats) -> _Floats:
     """Return the mean of the 64 magnitudes before each, those before the first being 0."""
     sums = np.concatenate([[0.0], np.cumsum(sizes)])[:-1]
     return (sums - _before(sums, _RECENT)) / _RECENT
 
 
-def _columns(sizes: Floats, row: int) -> Floats:
+def _columns(sizes: _Floats, row: int) -> _Floats:
     """Return the mean of the magnitudes in the same column, of which later rows weigh more."""
     rows = np.pad(sizes, (0, -sizes.size % row)).reshape(-1, row)
     means = np.zeros_like(rows)
@@ -78,7 +78,7 @@ def _columns(sizes: Floats, row: int) -> Floats:
     return means.reshape(-1)[: sizes.size]
 
 
-def _solve(inputs: Floats, wanted: Floats, weights: Floats) -> Floats:
+def _solve(inputs: _Floats, wanted: _Floats, weights: _Floats) -> _Floats:
     """Return the weighted least squares solution, with a little of ridge, as columns may be equal or zero."""
     scaled = (inputs * weights[:, None]).T
     gram = scaled @ inputs
@@ -86,6 +86,6 @@ def _solve(inputs: Floats, wanted: Floats, weights: Floats) -> Floats:
     return np.linalg.solve(gram + ridge, scaled @ wanted)
 
 
-def _sixteenths(weights: Floats, low: int, high: int) -> list[int]:
+def _sixteenths(weights: _Floats, low: int, high: int) -> list[int]:
     rounded: list[int] = np.clip(np.rint(16 * weights), low, high).astype(int).tolist()
     return rounded

@@ -1,0 +1,1 @@
+"""The coder ``context``: codes predicted from their neighbours."""
