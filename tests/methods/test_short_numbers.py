@@ -6,6 +6,7 @@ import torch
 from tests.methods.toys import fresh
 from tests.samples import codebook, dense
 
+import attar
 from attar._src.core.float16 import round_nearest
 from attar._src.core.numbers.short_tensors import shorten_tensors
 from attar._src.core.scheme import PerChannel, Scheme
@@ -53,7 +54,7 @@ def test_codes_stay_and_no_output_changes_by_as_much_as_could_be_measured():
     assert changed
     vectors = [tensor for name, tensor in short.stored().items() if name.endswith("bias")]
     assert vectors
-    assert {tensor.dtype for tensor in vectors} == {"f16"}
+    assert "f16" in {tensor.dtype for tensor in vectors}
     assert decibels(model, short) > 40  # the rounding to 4 bits errs by about 20
     assert shorten_numbers(short) is short
 
@@ -86,24 +87,88 @@ def test_a_model_without_codes_stays_as_it_is():
     ("values", "stays"),
     [
         ([0.5, -1.3, 3e-5], False),
-        ([1.0, 1e6], True),  # beyond half precision
-        ([1.0, 1e-6, 0.0], False),  # by 2^-24 at most
-        ([1e-3, np.inf], True),
-        ([np.nan, 1.0], True),
-        ([], True),
+        ([1.0, 60.0, 0.0], False),
+        ([1.0, 200.07, 0.0], True),  # 2^-4 is more than 1/32 of a step
+        ([1.0, 1e6, 0.0], True),  # beyond half precision
+        ([1e-3, np.inf, 0.0], True),
+        ([np.nan, 1.0, 0.0], True),
     ],
 )
-def test_vectors_become_half_precision_where_they_keep_eleven_digits(values, stays):
+def test_biases_become_half_precision_where_that_is_little_beside_a_step_of_their_weights(values, stays):
     scheme = Scheme(bits=4, granularity=PerChannel())
     tensors = {
         "a": Dense(np.array(values, np.float32)),
         "w": Quantized(np.ones((3, 4), np.int8), np.ones(3, np.float32), scheme),
     }
-    assert (shorten_tensors(tensors, ()) == {}) == stays
-    assert shorten_tensors(tensors, {"a"}) == {}
-    assert shorten_tensors({"a": tensors["a"]}, ()) == {}  # nothing has codes
+    assert (shorten_tensors(tensors, {"a": "w"}) == {}) == stays
+    assert shorten_tensors(tensors, {}) == {}
+    assert shorten_tensors({"a": tensors["a"]}, {}) == {}  # nothing has codes
+
+
+def test_a_scale_that_would_become_zero_stays():
+    tiny = np.array([1.0, 0.3, 0.3, 1e-44], np.float32)
+    weight = Quantized(np.ones((4, 4), np.int8), tiny, Scheme(bits=4, granularity=PerChannel()))
+    assert shorten_tensors({"w": weight}, {}) == {}
+
+
+class Standardized(torch.nn.Module):
+    """Subtracts means a thousand times as large as what differs between examples."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.linspace(500, 3000, 16))
+        self.layer = torch.nn.Linear(16, 8)
+
+    def forward(self, x):
+        return self.layer(x - self.mean)
+
+
+class Rotary(torch.nn.Module):
+    """Multiplies frequencies by positions up to 4096, of which the cosine takes every digit."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("frequencies", 1e4 ** -(torch.arange(16) / 16))
+        self.layer = torch.nn.Linear(16, 8)
+
+    def forward(self, x):
+        return self.layer(torch.cos(x * self.frequencies))
+
+
+class Scaled(torch.nn.Module):
+    """Multiplies by layer scales near the least number of half precision."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.scale = torch.nn.Linear(16, 8), torch.nn.Parameter(torch.rand(8) * 1e-6 + 1e-7)
+
+    def forward(self, x):
+        return self.layer(x) * self.scale * 1e6
+
+
+@pytest.mark.parametrize("kind", ["standardized", "rotary", "scaled", "norm of raw features"])
+def test_numbers_of_which_no_digit_is_too_many_stay(kind):
+    """Kind: a number that meets one as large, or a factor as large, keeps all its digits."""
+    torch.manual_seed(0)
+    x = torch.linspace(500, 3000, 16) + torch.randn(256, 16)
+    match kind:
+        case "standardized":
+            net = Standardized()
+        case "rotary":
+            net, x = Rotary(), torch.randint(0, 4096, (256, 1)).float()
+        case "scaled":
+            net, x = Scaled(), torch.randn(256, 16)
+        case _:
+            net = torch.nn.Sequential(torch.nn.BatchNorm1d(16), torch.nn.ReLU(), torch.nn.Linear(16, 8))
+            net[0].running_mean.copy_(x.mean(0))
+            net[0].running_var.copy_(x.var(0))
+    net.eval()
+    with torch.no_grad():
+        wanted = net(x).numpy()
+    found = attar.quantize(net, x, bits=8).module(x).detach().numpy()
+    assert 10 * np.log10(((wanted - wanted.mean(0)) ** 2).mean() / ((found - wanted) ** 2).mean()) > 35
 
 
 def test_matrices_codebooks_and_the_few_scales_of_a_tensor_stay(rng):
     one = Quantized(np.ones((3, 4), np.int8), np.full(3, 0.3, np.float32), Scheme(bits=4, granularity=PerChannel()))
-    assert shorten_tensors({"a": dense(rng, 3, 4), "b": codebook(rng, (4, 9)), "c": one}, ()) == {}
+    assert shorten_tensors({"a": dense(rng, 3, 4), "b": codebook(rng, (4, 9)), "c": one}, {}) == {}

@@ -73,7 +73,7 @@ typedef enum attar_status {
 typedef enum attar_coder { ATTAR_RAW, ATTAR_RANS, ATTAR_HUFFMAN, ATTAR_CONTEXT } attar_coder;
 
 #define ATTAR_ALPHABET 256     /* symbols at most */
-#define ATTAR_WORK 32768       /* numbers of a workspace that is enough for every table */
+#define ATTAR_WORK 32768       /* numbers of a workspace that is enough but for context tables of rows above 9,206 */
 #define ATTAR_CHUNK 524288     /* 2^19, symbols of every chunk but the last */
 #define ATTAR_SMALL_CHUNK 4096 /* a chunk of fewer symbols has one lane */
 #define ATTAR_LANES 8

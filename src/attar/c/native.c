@@ -91,6 +91,8 @@ static PyObject *decode(PyObject *module, PyObject *arguments)
     }
     PyBuffer_Release(&chunk);
     PyBuffer_Release(&symbols);
+    if (self && status == ATTAR_NO_ROOM)
+        return PyErr_NoMemory();
     return self ? PyLong_FromLong(status) : NULL;
 }
 

@@ -8,7 +8,7 @@ from tests.runtime import reference
 from tests.runtime.reference import act, file_of, node
 
 from attar._src.artifact.manifest import Binding, Part
-from attar._src.core.errors import SpecError
+from attar._src.core.errors import DataError, SpecError
 from attar._src.core.scheme import PerBlock, PerBucket, PerGroup, PerTensor
 from attar._src.runtime.engine import Engine, kernels
 from attar._src.runtime.lower import lower
@@ -231,6 +231,21 @@ def test_rows_of_packed_tables_are_equal_to_the_bit(rng, bits, granularity, symm
         packed = "GatherBlockQuantized" in [each.op_type for each in lowered.model.graph.node]
     np.testing.assert_array_equal(*found)
     assert packed
+
+
+@pytest.mark.parametrize("index", [40, -41, 2.0**40])
+def test_an_index_outside_a_packed_table_is_refused_as_in_float32(rng, index):
+    artifact = file_of(
+        [node("Cast", "x", "i", to=onnx.TensorProto.INT64), node("Gather", "w i", "y")],
+        {"w": samples.quantized(rng, (40, 64))},
+        x=("batch", 3),
+        y=("batch", 3, 64),
+    )
+    lowered = lower(artifact, private=True, packing=ALWAYS)
+    assert "GatherBlockQuantized" in [each.op_type for each in lowered.model.graph.node]
+    engine = Engine(lowered.bare.SerializeToString(), weights=lowered.weights, threads=1)
+    with pytest.raises(DataError):
+        engine.run({"x": np.array([[0, index, 1]], np.float32)})
 
 
 def test_a_table_is_never_packed_beside_float32(rng, faster):

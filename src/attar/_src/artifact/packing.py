@@ -34,7 +34,7 @@ class Packed(NamedTuple):
 def pack_codes(codes: Sequence[CodeArray], coder: str, *, beside: int = 0) -> Packed:
     """Encode every stream such that streams and tables together are small.
 
-    ``auto`` takes ``context`` for the streams that it makes smaller if that saves more than 1 % of the file and all
+    ``auto`` takes ``context`` for the streams that it makes smaller if that saves more than 1 % of all streams and all
     streams still decode in 0.1 s on one core, about 2.5 million symbols, and ``rans`` for the others. ``context`` takes
     it wherever it makes a stream smaller.
 

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import replace
-
-import onnx
 
 from attar._src.artifact.bindings import whole
 from attar._src.artifact.contents import Contents, GraphContents
 from attar._src.artifact.graph.integer_biases import bias_steps
+from attar._src.artifact.packing import AUTO
 from attar._src.artifact.reader import Artifact
 from attar._src.artifact.writer import pack
 from attar._src.core.numbers.short_tensors import shorten_tensors
 from attar._src.core.numbers.steps import from_steps, step_sizes, to_steps
 from attar._src.core.tensors import CompressedTensor, Dense, Quantized
 
-_VARIANCE = 4  # input of BatchNormalization
+_LAYERS = ("Conv", "ConvTranspose", "Gemm")  # their inputs are data, weight, bias
 
 
-def repack(artifact: Artifact, *, coder: str = "rans", short: bool = False, threads: int = 1) -> bytes:
+def repack(artifact: Artifact, *, coder: str = AUTO, short: bool = False, threads: int = 1) -> bytes:
     """Return the bytes of a file with the contents of another, in the present format.
 
     Args:
         artifact: the other.
         coder: entropy coder of codes, as in :func:`pack`.
-        short: whether scales and vectors may get fewer digits (``core/numbers/short_tensors.py``); if not, every
+        short: whether scales and biases may get fewer digits (``core/numbers/short_tensors.py``); if not, every
             number is the same. Biases of integer layers are whole steps of the new scales.
         threads: cores that decode.
     """
@@ -49,9 +48,9 @@ def contents_of(artifact: Artifact, *, threads: int = 1) -> Contents:
 
 
 def shortened(contents: Contents) -> Contents:
-    """Return contents whose scales and vectors have fewer digits."""
+    """Return contents whose scales and biases have fewer digits."""
     tensors, steps = contents.tensors, bias_steps(contents.graphs, contents.tensors)
-    short = shorten_tensors(tensors, steps.keys() | {name for each in contents.graphs for name in _variances(each)})
+    short = shorten_tensors(tensors, _biases(contents.graphs, steps.keys()))
     moved: dict[str, CompressedTensor] = {}
     for name, each in steps.items():
         bias, weight = tensors[name], short.get(each.weight)
@@ -63,9 +62,12 @@ def shortened(contents: Contents) -> Contents:
     return replace(contents, tensors={**tensors, **short, **moved})
 
 
-def _variances(graph: GraphContents) -> Iterator[str]:
-    sources: Mapping[str, str] = {
-        binding.to: one.tensor for binding in graph.bindings if (one := whole(binding)) is not None
-    }
-    norms: list[onnx.NodeProto] = [node for node in graph.model.graph.node if node.op_type == "BatchNormalization"]
-    return (sources[node.input[_VARIANCE]] for node in norms if node.input[_VARIANCE] in sources)
+def _biases(graphs: Iterable[GraphContents], exact: Collection[str]) -> dict[str, str]:
+    """Return the biases that one weight's layers add -> that weight, but for ``exact`` ones."""
+    weights: dict[str, set[str]] = {}
+    for graph in graphs:
+        sources = {binding.to: one.tensor for binding in graph.bindings if (one := whole(binding)) is not None}
+        for node in graph.model.graph.node:
+            if node.op_type in _LAYERS and len(node.input) == 3 and {*node.input[1:]} <= sources.keys():
+                weights.setdefault(sources[node.input[2]], set()).add(sources[node.input[1]])
+    return {bias: next(iter(found)) for bias, found in weights.items() if len(found) == 1 and bias not in exact}

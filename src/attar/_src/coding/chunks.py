@@ -64,7 +64,7 @@ def _sentence(status: int, chunk: Bytes, count: int) -> str:
         case Status.BAD_LANES:
             return f"a rANS chunk declares {chunk[:1].tolist()} lanes; it should have 1 or {LANES}"
         case Status.BAD_STATE:
-            return f"a rANS chunk of {chunk.size} bytes begins with a state below the lowest"
+            return f"a chunk of {chunk.size} bytes begins with a state below the lowest, or with a zero byte too many"
         case Status.BAD_LENGTH:
             return f"a rANS chunk cannot have {chunk.size} bytes: its states and words do not fill them"
     return f"a chunk of {chunk.size} bytes does not hold {count} symbols of its table"

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from attar._src.core.errors import ArtifactError
 
 _Numbers = NDArray[np.uint32]
+_BLOCK = 1 << 16  # numbers whose bits are apart at once; those of a block fill whole bytes
 
 
 def bit_width(levels: int) -> int:
@@ -22,8 +23,11 @@ def packed_bytes(count: int, levels: int) -> int:
 
 def pack_integers(numbers: _Numbers, levels: int) -> bytes:
     """Return numbers ``(n,)`` below ``levels`` as packed bits, the least significant bit first."""
-    bits = numbers[:, None] >> np.arange(bit_width(levels), dtype=np.uint32) & np.uint32(1)
-    return np.packbits(bits.astype(np.uint8).reshape(-1), bitorder="little").tobytes()
+    places = np.arange(bit_width(levels), dtype=np.uint32)
+    blocks = (
+        numbers[start : start + _BLOCK, None] >> places & np.uint32(1) for start in range(0, numbers.size, _BLOCK)
+    )
+    return b"".join(np.packbits(block.astype(np.uint8).reshape(-1), bitorder="little").tobytes() for block in blocks)
 
 
 def unpack_integers(data: memoryview, count: int, levels: int) -> _Numbers:
@@ -32,12 +36,17 @@ def unpack_integers(data: memoryview, count: int, levels: int) -> _Numbers:
     Raises:
         ArtifactError: a number is not below ``levels``, or a bit after the last is set.
     """
-    width = bit_width(levels)
-    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
-    if bits[count * width :].any():
+    width, packed = bit_width(levels), np.frombuffer(data, np.uint8)
+    if (left := count * width % 8) and packed[-1] >> left:
         raise ArtifactError("packed numbers have bits set after the last")
-    places = np.uint32(1) << np.arange(width, dtype=np.uint32)
-    numbers = bits[: count * width].reshape(count, width) @ places if width else np.zeros(count, np.uint32)
+    numbers = np.zeros(count, np.uint32)
+    for start in range(0, count if width else 0, _BLOCK):
+        block = numbers[start : start + _BLOCK]
+        first = start * width // 8
+        bits = np.unpackbits(packed[first : first + packed_bytes(block.size, levels)], bitorder="little")
+        columns = bits[: block.size * width].reshape(block.size, width)
+        for place in range(width):
+            block |= columns[:, place].astype(np.uint32) << np.uint32(place)
     if (largest := int(numbers.max(initial=0))) >= levels:
         raise ArtifactError(f"a packed number is {largest}; it should be below {levels}")
-    return numbers.astype(np.uint32)
+    return numbers

@@ -57,7 +57,7 @@ def package(
 ) -> dict[str, Any]:
     """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
 
-    Scales and vectors get fewer digits first, where no output changes by as much as could be measured
+    Scales and biases get fewer digits first, where that is small beside the rounding of the weights
     (:func:`shorten_numbers`); both comparisons are of the model with these.
 
     The file is compared with the compressed model in PyTorch on ``data`` (*parity*), and with the floating-point module

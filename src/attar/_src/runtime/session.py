@@ -211,7 +211,15 @@ class Session:
         return self.layers_for(self.example())
 
     def layers_for(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[Layer, ...]:
-        """Return the layers as they run on these inputs: with packed weights for a single row, for example."""
+        """Return the layers as they run on these inputs: with packed weights for a single row, for example.
+
+        Raises:
+            SpecError: the session is isolated.
+        """
+        if self._isolated is not None:
+            raise SpecError(
+                "layers of given inputs were asked of an isolated session; open the file without isolated=True"
+            )
         lowered = self._lower()
         ran = kernels(lowered.bare.SerializeToString(), dict(inputs), lowered.weights)
         uses = defaultdict[str, list[tuple[str, str, str, str]]](list)

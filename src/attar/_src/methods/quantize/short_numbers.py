@@ -1,20 +1,39 @@
-"""A model with scales and vectors in fewer digits (``core/numbers/short_tensors.py``), as files are made from."""
+"""A model with scales and biases in fewer digits (``core/numbers/short_tensors.py``), as files are made from."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+
+from torch import fx
 
 from attar._src.core.numbers.short_tensors import shorten_tensors
 from attar._src.methods.quantize.integer_layers import fit_integer_layers, integer_biases
-from attar._src.methods.quantize.low_precision import variances
+from attar._src.model.operators import bias_of
+from attar._src.model.weights import find_weights
 from attar._src.work.compressed_model import CompressedModel
 
 
 def shorten_numbers(model: CompressedModel) -> CompressedModel:
-    """Return the model with short scales, and vectors in half precision; itself if there is nothing to shorten.
+    """Return the model with short scales, and biases in half precision; itself if there is nothing to shorten.
 
-    Biases of integer layers are rounded to steps of the new scales instead. Variances of batch-norms stay as they are.
+    Biases of integer layers are rounded to steps of the new scales instead, and those of several weights stay.
     """
-    kept = integer_biases(model) | {name for each in model.graphs.values() for name in variances(each.traced.graph)}
-    short = shorten_tensors(model.stored(), kept)
+    stored, exact = model.stored(), integer_biases(model)
+    weights: dict[str, set[str]] = {}
+    for graph in model.graphs.values():
+        for bias, weight in _biases(graph.traced.graph):
+            if bias in stored and weight in stored and bias not in exact:
+                weights.setdefault(bias, set()).add(weight)
+    short = shorten_tensors(stored, {bias: next(iter(found)) for bias, found in weights.items() if len(found) == 1})
     return fit_integer_layers(replace(model, tensors={**model.tensors, **short})) if short else model
+
+
+def _biases(graph: fx.GraphModule) -> Iterator[tuple[str, str]]:
+    """Yield the bias and the weight of each layer that has both."""
+    nodes = {node.name: node for node in graph.graph.nodes}
+    for name, weight in find_weights(graph).items():
+        for reader in weight.readers if weight.role == "product" else ():
+            bias = bias_of(nodes[reader])
+            if isinstance(bias, fx.Node) and bias.op == "get_attr":
+                yield str(bias.target), name

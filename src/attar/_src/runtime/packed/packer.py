@@ -69,6 +69,7 @@ class Packer:
             self._packing = None
         self._operands: dict[tuple[str, int], _Operands | None] = {}
         self._tables: dict[str, _Operands | None] = {}
+        self._zeros: dict[str, str] = {}
 
     def multiply(self, node: onnx.NodeProto, data: Callable[[], str], real: Callable[[str], str]) -> str:
         """Add a product by a packed weight, if that is wanted and exact.
@@ -125,9 +126,18 @@ class Packer:
         table = self._tables[name]
         if table is None:
             return ""
-        inputs = [table.inputs[0], real(node.input[1]), *table.inputs[1:]]
+        inputs = [table.inputs[0], self._in_range(real(node.input[1]), shape[0], name), *table.inputs[1:]]
         self._build.add(packed_lookup(inputs, node.output[0], node.name, size=table.size, bits=table.bits))
         return "packed"
+
+    def _in_range(self, indices: str, rows: int, table: str) -> str:
+        """Return int64 indices, which ONNX Runtime refuses out of range: GatherBlockQuantized reads zeros there."""
+        zeros = f"{table}_rows"
+        if zeros not in self._zeros:
+            self._zeros[zeros] = self._build.initializer(zeros, np.zeros(rows, np.int64))
+        wide = self._build.node("Cast", [indices], self._build.fresh(f"{zeros}_wide"), to=onnx.TensorProto.INT64)
+        zero = self._build.node("Gather", [self._zeros[zeros], wide], self._build.fresh(f"{zeros}_zero"))
+        return self._build.node("Add", [wide, zero], self._build.fresh(f"{zeros}_index"))
 
     def _table(self, name: str, blocks: Blocks | None) -> _Operands | None:
         """Add the initializers of a packed table."""
