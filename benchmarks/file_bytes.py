@@ -1,6 +1,6 @@
 """Bytes of small files, part by part, as they were committed and packed again today; with their accuracy on test data.
 
-    python benchmarks/file_bytes.py [--json] [--coder rans] [--student runs/demo/student.attar] [--no-accuracy]
+    python benchmarks/file_bytes.py [--json] [--coder auto] [--student runs/demo/student.attar] [--no-accuracy]
 
 ``ATTAR_DATA`` names a folder with ``mnist`` and ``cifar-10-batches-bin``. The student is of ``examples/demo.yaml``,
 trained by ``make demo``; it is left out with a message if there is none. Files are packed as ``attar repack --short``
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from attar._src.artifact.inspect import inspect_artifact
+from attar._src.artifact.packing import AUTO
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.repack import repack
 from attar._src.cli import show
@@ -61,7 +62,7 @@ def main() -> int:
     """Measure all files and print a table, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--coder", choices=[*CODERS], default="rans")
+    parser.add_argument("--coder", choices=[AUTO, *CODERS], default=AUTO)
     parser.add_argument("--student", type=Path, default=HERE / "runs/demo/student.attar")
     parser.add_argument("--no-accuracy", action="store_true")
     options = parser.parse_args()
