@@ -9,8 +9,8 @@ from attar._src.artifact.contents import Contents, GraphContents
 from attar._src.artifact.graph.integer_biases import bias_steps
 from attar._src.artifact.manifest import Activation, Binding, Fold, Part, Port, Preprocessing
 from attar._src.core.float16 import from_half, to_half
+from attar._src.core.numbers.steps import from_steps, step_sizes
 from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
-from attar._src.core.steps import from_steps, step_sizes
 from attar._src.core.tensors import Codebook, Dense, Sparse, round_to_grid
 
 

@@ -11,7 +11,7 @@ from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.repack import contents_of, repack, shortened
 from attar._src.artifact.writer import pack
 from attar._src.core.float16 import round_nearest
-from attar._src.core.steps import from_steps, step_sizes, to_steps
+from attar._src.core.numbers.steps import from_steps, step_sizes, to_steps
 from attar._src.runtime.session import Session
 
 

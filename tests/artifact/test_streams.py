@@ -130,7 +130,9 @@ def test_scales_of_few_digits_take_few_bits_and_come_back_exactly(rng, dtype, oc
     np.testing.assert_array_equal(found.scale, tensor.scale)
     np.testing.assert_array_equal(found.dense(), tensor.dense())
     assert (found.scale_dtype, record.dtype) == (dtype, dtype)
-    assert record.integers.levels <= 64 * octaves + 1
+    levels = record.integers.levels
+    assert levels & (levels - 1) == 0  # a power of two
+    assert levels <= 2 * 64 * octaves
     assert record.length <= 200 * (6 + octaves.bit_length()) / 8
     artifact.verify()
 

@@ -7,8 +7,8 @@ from tests.methods.toys import fresh
 from tests.samples import codebook, dense
 
 from attar._src.core.float16 import round_nearest
+from attar._src.core.numbers.short_tensors import shorten_tensors
 from attar._src.core.scheme import PerChannel, Scheme
-from attar._src.core.short_tensors import shorten_tensors
 from attar._src.core.tensors import Dense, Quantized
 from attar._src.methods.quantize.integer_layers import integer_biases
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize

@@ -12,8 +12,8 @@ from attar._src.artifact.contents import Contents, GraphContents
 from attar._src.artifact.graph.integer_biases import bias_steps
 from attar._src.artifact.reader import Artifact
 from attar._src.artifact.writer import pack
-from attar._src.core.short_tensors import shorten_tensors
-from attar._src.core.steps import from_steps, step_sizes, to_steps
+from attar._src.core.numbers.short_tensors import shorten_tensors
+from attar._src.core.numbers.steps import from_steps, step_sizes, to_steps
 from attar._src.core.tensors import CompressedTensor, Dense, Quantized
 
 _VARIANCE = 4  # input of BatchNormalization
@@ -25,8 +25,8 @@ def repack(artifact: Artifact, *, coder: str = "rans", short: bool = False, thre
     Args:
         artifact: the other.
         coder: entropy coder of codes, as in :func:`pack`.
-        short: whether scales and vectors may get fewer digits (``core/short_tensors.py``); every number is the same if
-            not. Biases of integer layers are whole steps of the new scales.
+        short: whether scales and vectors may get fewer digits (``core/numbers/short_tensors.py``); if not, every
+            number is the same. Biases of integer layers are whole steps of the new scales.
         threads: cores that decode.
     """
     contents = contents_of(artifact, threads=threads)

@@ -30,8 +30,8 @@ from attar._src.coding.integers import bit_width, packed_bytes, unpack_integers
 from attar._src.coding.registry import CODERS
 from attar._src.core.errors import ArtifactError
 from attar._src.core.float16 import from_half, to_half
+from attar._src.core.numbers.steps import from_steps, step_sizes
 from attar._src.core.scheme import Shape
-from attar._src.core.steps import from_steps, step_sizes
 from attar._src.core.tensors import DTYPES, Codebook, CompressedTensor, Dense, Quantized, Sparse
 
 _CODED_RECORD = 12  # about the bytes that the record of coded scales takes in the deflated manifest

@@ -44,8 +44,8 @@ from attar._src.artifact.streams import (
 from attar._src.coding.integers import pack_integers
 from attar._src.coding.registry import CODERS
 from attar._src.core.errors import UnknownName
+from attar._src.core.numbers.steps import step_sizes, to_steps
 from attar._src.core.spec import build_spec
-from attar._src.core.steps import step_sizes, to_steps
 from attar._src.core.tensors import CompressedTensor, Dense, Quantized
 
 _SECTION = 1 << 20  # size in bytes at which a section of tensors is closed

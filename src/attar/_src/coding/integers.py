@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from attar._src.core.errors import ArtifactError
 
-Integers = NDArray[np.uint32]
+_Numbers = NDArray[np.uint32]
 
 
 def bit_width(levels: int) -> int:
@@ -20,13 +20,13 @@ def packed_bytes(count: int, levels: int) -> int:
     return -(-count * bit_width(levels) // 8)
 
 
-def pack_integers(numbers: Integers, levels: int) -> bytes:
+def pack_integers(numbers: _Numbers, levels: int) -> bytes:
     """Return numbers ``(n,)`` below ``levels`` as packed bits, the least significant bit first."""
     bits = numbers[:, None] >> np.arange(bit_width(levels), dtype=np.uint32) & np.uint32(1)
     return np.packbits(bits.astype(np.uint8).reshape(-1), bitorder="little").tobytes()
 
 
-def unpack_integers(data: memoryview, count: int, levels: int) -> Integers:
+def unpack_integers(data: memoryview, count: int, levels: int) -> _Numbers:
     """Return the ``count`` numbers of ``data``, which has :func:`packed_bytes`.
 
     Raises:

@@ -10,7 +10,7 @@ import onnx
 
 from attar._src.artifact.bindings import whole
 from attar._src.artifact.contents import GraphContents
-from attar._src.core.steps import from_steps, step_sizes, to_steps
+from attar._src.core.numbers.steps import from_steps, step_sizes, to_steps
 from attar._src.core.tensors import CompressedTensor, Dense, Quantized
 
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm"})

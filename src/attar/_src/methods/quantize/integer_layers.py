@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 from torch import fx
 
 from attar._src.artifact.manifest import Activation
+from attar._src.core.numbers.steps import from_steps, step_sizes, to_steps
 from attar._src.core.operators import INTEGER_KERNELS
 from attar._src.core.scheme import PerChannel, PerTensor
-from attar._src.core.steps import from_steps, step_sizes, to_steps
 from attar._src.core.tensors import CompressedTensor, Dense, Quantized
 from attar._src.methods.quantize.pair_sums import fit_pairs
 from attar._src.methods.quantize.ptq.solver import TINY, flat_index

@@ -1,10 +1,10 @@
-"""A model with scales and vectors in fewer digits (``core/short_tensors.py``), as files are made from by default."""
+"""A model with scales and vectors in fewer digits (``core/numbers/short_tensors.py``), as files are made from."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from attar._src.core.short_tensors import shorten_tensors
+from attar._src.core.numbers.short_tensors import shorten_tensors
 from attar._src.methods.quantize.integer_layers import fit_integer_layers, integer_biases
 from attar._src.methods.quantize.low_precision import variances
 from attar._src.work.compressed_model import CompressedModel

@@ -25,6 +25,6 @@ def from_steps(steps: NDArray[np.int64], sizes: NDArray[np.float32]) -> NDArray[
 
     Example:
         >>> from_steps(np.array([251]), step_sizes(0.1, np.array([0.02], np.float32))).tolist()
-        [0.5019999742507935]
+        [0.5020000338554382]
     """
     return (steps.astype(np.float64) * sizes).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Numbers of few digits, and whole steps."""
