@@ -98,3 +98,17 @@ def test_it_is_measured_here(net, tmp_path):
     report = attar.quantize(net, torch.randn(64, 16), bits=8, activations="auto").save(tmp_path / "m.attar")
     assert report["notes"]["activations"].startswith("auto took ")
     assert report["parity"]["equal_predictions"] >= 0.998
+
+
+def test_one_thread_is_timed_as_the_note_says(net, timed, monkeypatch):
+    threads = []
+
+    class Recorded(choose_activations.Session):
+        def __init__(self, *args, **options):
+            threads.append(options.get("threads"))
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr(choose_activations, "Session", Recorded)
+    timed(3.0, 2.0, 1.0)
+    assert "one thread" in taken(attar.quantize(net, torch.randn(64, 16), bits=8, activations="auto"))[1]
+    assert threads == [1, 1, 1]

@@ -49,7 +49,10 @@ def choose_activations(
         limits: limits of the file's readers.
     """
     able = {name: model for name, model in models.items() if name is None or _changes(model)}
-    sessions = {n: Session(pack(m.contents(use), coder="raw", limits=limits), limits=limits) for n, m in able.items()}
+    sessions = {
+        name: Session(pack(model.contents(use), coder="raw", limits=limits), threads=1, limits=limits)
+        for name, model in able.items()
+    }
     traced = models[None].main.traced
     inputs = compared(examples.inputs, traced.graph, cut=traced.any_batch, share=_SHARE)
     with torch.no_grad():
