@@ -42,6 +42,12 @@ def layer_file(rng, form="gemm", *, length=288, x=None, **options):
     return file_of(nodes, tensors, bindings=bindings, x=x, y=(*x[:-1], ROWS))
 
 
+def table_file(table):
+    """A file that looks three rows of a table up for each example."""
+    nodes = [node("Cast", "x", "i", to=onnx.TensorProto.INT64), node("Gather", "w i", "y")]
+    return file_of(nodes, {"w": table}, x=("batch", 3), y=("batch", 3, table.shape[1]))
+
+
 def check(artifact, rng, packing, shapes):
     """Every plan has the outputs of the file; return the operators that ran, by shape."""
     lowered, ran = lower(artifact, private=True, packing=packing), []
@@ -216,12 +222,7 @@ def test_the_ratio_is_measured_once():
 @pytest.mark.parametrize("width", [64, 50, 33])
 def test_rows_of_packed_tables_are_equal_to_the_bit(rng, bits, granularity, symmetric, width):
     table = samples.quantized(rng, (40, width), bits=bits, granularity=granularity, symmetric=symmetric)
-    artifact = file_of(
-        [node("Cast", "x", "i", to=onnx.TensorProto.INT64), node("Gather", "w i", "y")],
-        {"w": table},
-        x=("batch", 3),
-        y=("batch", 3, width),
-    )
+    artifact = table_file(table)
     x = np.array([[0, 39, -1], [7, -40, 7]], np.float32)
     found = []
     for packing in (None, ALWAYS):
@@ -235,12 +236,7 @@ def test_rows_of_packed_tables_are_equal_to_the_bit(rng, bits, granularity, symm
 
 @pytest.mark.parametrize("index", [40, -41, 2.0**40])
 def test_an_index_outside_a_packed_table_is_refused_as_in_float32(rng, index):
-    artifact = file_of(
-        [node("Cast", "x", "i", to=onnx.TensorProto.INT64), node("Gather", "w i", "y")],
-        {"w": samples.quantized(rng, (40, 64))},
-        x=("batch", 3),
-        y=("batch", 3, 64),
-    )
+    artifact = table_file(samples.quantized(rng, (40, 64)))
     lowered = lower(artifact, private=True, packing=ALWAYS)
     assert "GatherBlockQuantized" in [each.op_type for each in lowered.model.graph.node]
     engine = Engine(lowered.bare.SerializeToString(), weights=lowered.weights, threads=1)
@@ -249,12 +245,7 @@ def test_an_index_outside_a_packed_table_is_refused_as_in_float32(rng, index):
 
 
 def test_a_table_is_never_packed_beside_float32(rng, faster):
-    artifact = file_of(
-        [node("Cast", "x", "i", to=onnx.TensorProto.INT64), node("Gather", "w i", "y")],
-        {"w": samples.quantized(rng, (40, 64))},
-        x=("batch", 3),
-        y=("batch", 3, 64),
-    )
+    artifact = table_file(samples.quantized(rng, (40, 64)))
     lowered = lower(artifact, private=True, packing=SINGLE)
     assert "Gather" in [each.op_type for each in lowered.model.graph.node]
 
