@@ -104,6 +104,9 @@ def test_inspect_shows_where_every_byte_goes(file, capsys):
     assert "conv.weight" in text
     assert "█" in text
     assert f"{size:,}" in text
+    assert "input x f32 batchx3x8x8; output y f32 batchx10" in text
+    conv = next(line for line in text.splitlines() if line.startswith("conv.weight"))
+    assert found["tensors"][0]["coders"][0] in conv
     parts = text[text.index("part ") :].splitlines()[1:]
     counts = {line.split()[0]: int(line.split()[1].replace(",", "")) for line in parts if line.strip()}
     assert counts.pop("file") == sum(counts.values()) == size
@@ -191,6 +194,7 @@ def test_bench_holds_files_against_each_other(file, tmp_path, capsys, one_start)
     assert "other.onnx" in text
     assert "2 of 2 layers ran in integers" in text
     assert "integers: 2 layers (what they read has a grid in the file)" in text
+    assert "batch 3, 1 thread, 5 rounds, inputs x 3x3x8x8" in text
 
 
 def test_bench_says_why_a_layer_is_not_in_integers(tmp_path, capsys, one_start):
@@ -198,6 +202,17 @@ def test_bench_says_why_a_layer_is_not_in_integers(tmp_path, capsys, one_start):
     text = ran(capsys, "bench", tmp_path / "m.attar", "--rounds", 2)
     assert "0 of 3 layers ran in integers" in text
     assert "in floating point: lstm (LSTM reads real numbers)" in text
+
+
+def test_bench_gives_a_reason_once_for_all_layers_that_share_it(tmp_path, capsys, one_start, rng):
+    """A line for each of many layers with the same reason hides the others."""
+    weights = {f"w{i}": samples.quantized(rng, (8, 8)) for i in range(3)}
+    nodes = [node("Gemm", f"{'x' if i == 0 else f'h{i}'} w{i}", f"h{i + 1}" if i < 2 else "y") for i in range(3)]
+    artifact = file_of(nodes, weights, x=("batch", 8), y=("batch", 8))
+    write_atomically(tmp_path / "m.attar", artifact.data)
+    text = ran(capsys, "bench", tmp_path / "m.attar", "--rounds", 2)
+    assert text.count("in floating point: ") == 1
+    assert "in floating point: w0, w1 and w2 (" in text
 
 
 def test_bench_shows_packed_weights(rng, tmp_path, capsys, one_start):

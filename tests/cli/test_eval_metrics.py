@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -60,3 +61,20 @@ def test_eval_judges_by_the_metric_that_fits_or_is_asked_for(width, kind, option
     assert metric in ran(capsys, tmp_path / "m.attar", "--data", f"{sets}:{kind}", *given)
     assert main(["eval", str(tmp_path / "m.attar"), "--data", f"{sets}:unlabelled"]) == 1
     assert "yield (x, y)" in capsys.readouterr().err
+
+
+def test_labels_of_each_token_in_an_archive_judge_the_file(tmp_path, capsys):
+    """An axis of labels that is not the examples' (tokens, pixels) is no reason to refuse an archive."""
+    x = np.random.default_rng(0).normal(size=(40, 5, 6)).astype(np.float32)
+    labels = x[..., :3].argmax(-1)
+    labels[:, 3:] = -100
+    np.savez(tmp_path / "tokens.npz", x_train=x, y_train=labels, x_test=x, y_test=labels)
+    (tmp_path / "net.py").write_text("import torch\n\ndef net():\n    return torch.nn.Linear(6, 3, bias=False)\n")
+    torch.save({"weight": torch.eye(3, 6)}, tmp_path / "w.pt")
+    file, data = tmp_path / "m.attar", f"npz:{tmp_path / 'tokens.npz'}"
+    made = [f"{tmp_path / 'net.py'}:net", "-w", tmp_path / "w.pt", "-d", data, "--class-axis", 2, "-o", file, "--json"]
+    assert main(["quantize", *map(str, made)]) == 0
+    assert json.loads(capsys.readouterr().out)["fidelity"]["metric"]["file"] > 0.95
+    found = json.loads(ran(capsys, file, "--data", data, "--class-axis", 2, "--json"))
+    assert found["accuracy"] > 0.95
+    assert found["predictions"] == 40 * 3

@@ -87,7 +87,6 @@ def test_warnings_come_first_and_strict_makes_them_an_error(weights, tmp_path, c
     ("given", "message"),
     [
         ("equal=0.9", "no key named 'equal'; did you mean 'equal_predictions'"),
-        ("equal_predictions", "write NAME=NUMBER"),
         ("equal_predictions=2", "tolerance.equal_predictions"),
     ],
 )
@@ -108,19 +107,14 @@ def test_the_seed_chooses_the_examples(weights, tmp_path):
     ("options", "message"),
     [
         (["--set", "conv=8"], "did you mean"),
-        (["--set", "convs.0"], "write GLOB=BITS"),
         (["--keep", "haed"], "did you mean 'head"),
         (["--keep-activations", "haed"], "did you mean 'head"),
-        (["--activations", "dynamc"], "2 to 8, dynamic, or auto"),
-        (["--activations", "9"], "2 to 8, dynamic, or auto"),
-        (["--arg", "width"], "write NAME=VALUE"),
         (["--arg", "wdth=8"], "wdth"),
         (["--data", "digts"], "did you mean 'digits'"),
         (["--granularity", "group"], "group:SIZE"),
         (["--scales", "absmx"], "did you mean 'absmax'"),
         (["--observer", "min"], "did you mean 'minmax'"),
         (["--preprocessing", "imagnet"], "did you mean 'imagenet'"),
-        (["--coder", "rns"], "did you mean 'rans'"),
         (["--weights", "none.safetensors"], "no weights at"),
     ],
 )
@@ -132,9 +126,27 @@ def test_a_mistake_is_one_line_that_helps(weights, tmp_path, capsys, options, me
     assert not (tmp_path / "m.attar").exists()
 
 
-@pytest.mark.parametrize("bits", ["1", "9", "four"])
-def test_bits_out_of_range_are_wrong_usage(weights, tmp_path, bits):
-    assert run("-w", weights, "-o", tmp_path / "m.attar", "--bits", bits) == 2
+@pytest.mark.parametrize(
+    ("option", "text", "message"),
+    [
+        ("--bits", "1", "--bits"),
+        ("--bits", "9", "--bits"),
+        ("--bits", "four", "--bits"),
+        ("--set", "convs.0", "write GLOB=BITS"),
+        ("--activations", "dynamc", "2 to 8, dynamic, or auto"),
+        ("--activations", "9", "2 to 8, dynamic, or auto"),
+        ("--arg", "width", "write NAME=VALUE"),
+        ("--coder", "rns", "did you mean 'rans'"),
+        ("--dynamic", "first", "write AXIS"),
+        ("--tolerance", "error", "write NAME=NUMBER"),
+    ],
+)
+def test_words_that_cannot_be_read_are_wrong_usage_before_any_work(
+    weights, tmp_path, capsys, monkeypatch, option, text, message
+):
+    monkeypatch.setattr(quantize, "load_examples", lambda *_: pytest.fail("work was done"))
+    assert run("-w", weights, "-o", tmp_path / "m.attar", option, text) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_images_of_another_shape_are_named(weights, tmp_path, capsys):

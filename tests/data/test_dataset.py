@@ -37,7 +37,7 @@ def _set(n: int = 10, classes: int = 3, **changes: Any) -> Dataset:
         ({"y": np.zeros(9, np.int64)}, r"10 labels of int64.*int64\(9,\)"),
         ({"y": np.zeros(10, np.int32)}, "int32"),
         ({"y": np.zeros((), np.int64)}, r"int64\(\)"),
-        ({"y": np.zeros((10, 1), np.int64)}, "flatten"),
+        ({"y": np.zeros((10, 1), np.int64)}, "another task"),
         ({"y": np.full(10, -1)}, "class -1"),
         ({"class_names": ("a", "b")}, "class 2 is not below the 2"),
         ({"preprocessing": Preprocessing(name="p", layout="NCHW")}, "layout 'NCHW'"),

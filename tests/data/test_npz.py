@@ -51,6 +51,14 @@ def test_labels_of_any_integer_type(tmp_path: Path, dtype: type[np.generic]) -> 
     assert y.tolist() == Y.tolist()
 
 
+def test_labels_of_each_token_are_no_classes_of_examples(tmp_path: Path) -> None:
+    labels = np.stack([Y, Y, np.full_like(Y, -100)], axis=1)
+    data = load_dataset(_write(tmp_path, x=X, y=labels))
+    assert data.y is not None
+    np.testing.assert_array_equal(data.y, labels)
+    assert (data.task, data.metric) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -59,7 +67,6 @@ def test_labels_of_any_integer_type(tmp_path: Path, dtype: type[np.generic]) -> 
         ({"x": X, "y": Y.astype(np.float32)}, "labels are integers, float32"),
         ({"x": X, "y": np.full(4, 2**63, np.uint64)}, "9223372036854775808 does not fit"),
         ({"x": X, "y": Y[:3]}, "4 labels"),
-        ({"x": X, "y": Y[:, None]}, "flatten"),
         ({"x": np.array([{}, {}], dtype=object), "y": Y[:2]}, "cannot be read"),
         ({"x": X, "y": np.array([0, 1, None, 1], dtype=object)}, "cannot be read"),
     ],

@@ -15,6 +15,7 @@ from attar._src.coding.contexts.fit import fit_table
 from attar._src.coding.integers import packed_bytes
 from attar._src.coding.registry import CODERS
 from attar._src.coding.sharing import share_tables
+from attar._src.core.errors import UnknownName
 
 _CHUNK = 1 << 22  # symbols per bincount, which widens each to 8 bytes
 _RAW, _CONTEXT = "raw", "context"
@@ -29,6 +30,17 @@ class Packed(NamedTuple):
 
     tables: list[tuple[TableRecord, bytes]]
     streams: list[tuple[CodeStream, bytes]]
+
+
+def demand_coder(name: str) -> None:
+    """Check the name of a coder, or ``auto``.
+
+    Raises:
+        UnknownName: there is no such coder.
+    """
+    if name not in {AUTO, *CODERS}:
+        # The registry also resolves a user's file.py:name, which other readers could not decode.
+        raise UnknownName("coder", name, [AUTO, *CODERS])
 
 
 def pack_codes(codes: Sequence[CodeArray], coder: str, *, beside: int = 0) -> Packed:

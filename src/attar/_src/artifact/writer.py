@@ -30,7 +30,7 @@ from attar._src.artifact.manifest import (
     canonical,
     least_minor,
 )
-from attar._src.artifact.packing import AUTO, Packed, pack_codes
+from attar._src.artifact.packing import AUTO, Packed, demand_coder, pack_codes
 from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.streams import (
     CodeArray,
@@ -42,8 +42,6 @@ from attar._src.artifact.streams import (
     symbols_of,
 )
 from attar._src.coding.integers import pack_integers
-from attar._src.coding.registry import CODERS
-from attar._src.core.errors import UnknownName
 from attar._src.core.numbers.steps import step_sizes, to_steps
 from attar._src.core.spec import build_spec
 from attar._src.core.tensors import CompressedTensor, Dense, Quantized
@@ -67,9 +65,7 @@ def pack(contents: Contents, *, coder: str = AUTO, limits: Limits | None = None,
         SpecError: a value in ``contents`` does not fit its field.
         ArtifactError: a reader would refuse the file; the message names the section.
     """
-    if coder not in {AUTO, *CODERS}:
-        # The registry also resolves a user's file.py:name, which other readers could not decode.
-        raise UnknownName("coder", coder, [AUTO, *CODERS])
+    demand_coder(coder)
     if not compact:
         coder = "rans" if coder == AUTO else coder
     sections = _Sections()

@@ -146,7 +146,8 @@ def _refuse(error: Any) -> int:
         return int(error.exit_code)
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "attar"
-    return _fail(f"{message} Try `{path} --help`.", int(error.exit_code))
+    end = "" if message.endswith((".", "?", "!")) else "."
+    return _fail(f"{message}{end} Try `{path} --help`.", int(error.exit_code))
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:

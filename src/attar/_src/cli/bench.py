@@ -23,7 +23,7 @@ from attar._src.measure.latency import interleave
 from attar._src.measure.layer_plan import PlanPart, plan_of
 from attar._src.measure.peers import FLOAT32, STATIC, Peer, PeerSource, build_peers, quantizes_nothing, random_feeds
 from attar._src.measure.runner import InputArrays, Runner, example_feed, open_runner
-from attar._src.report.wording import plural
+from attar._src.report.wording import listed, plural
 from attar._src.runtime.session import Layer, Session, WeightForm
 
 _CALIBRATION = 128  # examples
@@ -100,17 +100,19 @@ def bench_command(
     plans = {path: plan_of(found, weights) for path, found in layers.items()}
     missing = {peer.name: peer.reason for peer in built if peer.runner is None}
     if json:
-        listed = {path: [vars(layer) for layer in found] for path, found in layers.items()}
+        every = {path: [vars(layer) for layer in found] for path, found in layers.items()}
         about = {
             "batch": batch,
+            "inputs": {name: list(array.shape) for name, array in feed.items()},
             "threads": threads,
             "weights": weights,
             "calibration": (data or _RANDOM) if peers else None,
         }
         parts = {path: [part._asdict() for part in plan] for path, plan in plans.items()}
-        show.as_json({**about, "files": files, "missing": missing, "plans": parts, "layers": listed})
+        show.as_json({**about, "files": files, "missing": missing, "plans": parts, "layers": every})
         return
-    _print(files, f"batch {batch}, {plural(threads, 'thread')}, {plural(files[0]['rounds'], 'round')}")
+    title = f"batch {batch}, {plural(threads, 'thread')}, {plural(files[0]['rounds'], 'round')}"
+    _print(files, f"{title}, inputs {', '.join(f'{name} {show.shape(array.shape)}' for name, array in feed.items())}")
     if peers:
         _print_peers(files, missing, data, integer=any(layer.integer for layer in layers[str(file)]))
     _print_layers(layers, plans)
@@ -199,6 +201,9 @@ def _print_layers(layers: dict[str, tuple[Layer, ...]], plans: dict[str, list[Pl
         out.print(f"\n{escape(Path(path).name)}: {integers} of {len(found)} layers ran in integers")
         for plan, count, why in plans[path]:
             out.print(escape(f"  {plan}: {plural(count, 'layer')}{why and f' ({why})'}"), soft_wrap=True)
+        floating: dict[str, list[str]] = {}
         for layer in found:
             if "float32" in layer.plan:
-                out.print(escape(f"  in floating point: {layer.name} ({layer.reason})"), soft_wrap=True)
+                floating.setdefault(layer.reason, []).append(layer.name)
+        for reason, names in floating.items():
+            out.print(escape(f"  in floating point: {listed(names)} ({reason})"), soft_wrap=True)

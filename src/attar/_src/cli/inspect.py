@@ -39,7 +39,11 @@ def inspect_command(
 def _print(file: Path, found: dict[str, Any]) -> None:
     out, total = show.console(), found["file_bytes"]
     out.print(f"[bold]{escape(file.name)}[/]  {', '.join(_facts(found))}", soft_wrap=True)
-    columns = ("\ntensor", "\nshape", "\nkind", ">\nbits", ">non-\nzero", ">entropy\nbits", ">\nbytes", "")
+    for graph in found["graphs"]:
+        of = f"{graph['name']}: " if len(found["graphs"]) > 1 else ""
+        ports = f"{_ports('input', graph['inputs'])}; {_ports('output', graph['outputs'])}"
+        out.print(escape(f"{of}{ports}"), soft_wrap=True)
+    columns = ("\ntensor", "\nshape", "\nkind", ">\nbits", ">non-\nzero", ">entropy\nbits", ">\nbytes", "\ncoder", "")
     tensors = show.plain_table(*columns)
     for item in found["tensors"]:
         tensors.add_row(*_row(item, total))
@@ -66,9 +70,16 @@ def _facts(found: dict[str, Any]) -> list[str]:
     return facts + [escape(f"{name} {value}") for name, value in named.items() if value]
 
 
+def _ports(what: str, ports: list[dict[str, Any]]) -> str:
+    """Return the inputs or outputs of a graph: ``inputs x float32 batchx3, h float32 1xbatchx8``."""
+    each = [f"{port['name']} {port['dtype']} {show.shape(port['shape'])}" for port in ports]
+    return f"{what}{'' if len(each) == 1 else 's'} {', '.join(each)}"
+
+
 def _row(item: dict[str, Any], total: int) -> tuple[str, ...]:
-    shape = "x".join(map(str, item["shape"])) or "scalar"
     nonzero = f"{item['nonzero'] / item['elements']:.0%}" if item["elements"] else "-"
     entropy = "-" if item["entropy_bits"] is None else f"{item['entropy_bits']:.2f}"
     numbers = (str(item["bits"]), nonzero, entropy, f"{item['payload_bytes']:,}")
-    return (escape(item["name"]), shape, item["kind"], *numbers, show.bar(item["payload_bytes"] / total))
+    coders = "+".join(dict.fromkeys(item["coders"])) or "-"
+    share = show.bar(item["payload_bytes"] / total)
+    return (escape(item["name"]), show.shape(item["shape"]), item["kind"], *numbers, coders, share)

@@ -1,4 +1,8 @@
-"""The texts of options of ``attar quantize`` as values."""
+"""The texts of options of ``attar quantize`` as values.
+
+Raises:
+    typer.BadParameter: a text cannot be read; the command ends with the exit code of wrong usage, 2.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,10 @@ import json
 import re
 from typing import Any
 
-from attar._src.core.errors import SpecError
+import typer
+
+from attar._src.artifact.packing import demand_coder
+from attar._src.core.errors import UnknownName
 from attar._src.data.axes import Dynamic
 
 
@@ -15,8 +22,17 @@ def parse_activations(text: str | None) -> Any:
     if text in (None, "dynamic", "auto"):
         return text
     if text not in map(str, range(2, 9)):
-        raise SpecError(f"--activations {text!r}: write the bits, 2 to 8, dynamic, or auto")
+        raise typer.BadParameter(f"--activations {text!r}: write the bits, 2 to 8, dynamic, or auto")
     return int(text)
+
+
+def parse_coder(text: str) -> str:
+    """Return the name of a coder as it is."""
+    try:
+        demand_coder(text)
+    except UnknownName as error:
+        raise typer.BadParameter(f"--coder: {error}") from error
+    return text
 
 
 def parse_arguments(pairs: list[str]) -> dict[str, Any]:
@@ -25,7 +41,7 @@ def parse_arguments(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not separator or not name.isidentifier():
-            raise SpecError(f"--arg {pair!r}: write NAME=VALUE, as in --arg hidden=128")
+            raise typer.BadParameter(f"--arg {pair!r}: write NAME=VALUE, as in --arg hidden=128")
         try:
             found[name] = json.loads(value)
         except (ValueError, RecursionError):
@@ -43,7 +59,7 @@ def parse_tolerance(pairs: list[str]) -> dict[str, float] | None:
         try:
             found[name] = float(value)
         except ValueError:
-            raise SpecError(
+            raise typer.BadParameter(
                 f"--tolerance {pair!r}: write NAME=NUMBER, as in --tolerance equal_predictions=0.9, or none"
             ) from None
     return found
@@ -55,12 +71,12 @@ def parse_axes(texts: list[str]) -> Dynamic:
     for text in texts:
         name, _, axes = text.rpartition("=")
         if not re.fullmatch(r"\d+(,\d+)*", axes):
-            raise SpecError(
+            raise typer.BadParameter(
                 f"--dynamic {text!r}: write AXIS or NAME=AXIS,AXIS, as in --dynamic x=0,1 --dynamic state=1"
             )
         found[name] = (*found.get(name, ()), *map(int, axes.split(",")))
     if "" in found and len(found) > 1:
-        raise SpecError(f"--dynamic {' '.join(texts)}: give axes of every input, or of each by name, not both")
+        raise typer.BadParameter(f"--dynamic {' '.join(texts)}: give axes of every input, or of each by name, not both")
     return found.get("", found or None)
 
 
@@ -68,5 +84,5 @@ def parse_override(text: str) -> tuple[str, int]:
     """Return ``"conv*=6"`` as ``("conv*", 6)``."""
     glob, separator, bits = text.rpartition("=")
     if not separator or not glob or not bits.isdigit():
-        raise SpecError(f"--set {text!r}: write GLOB=BITS, as in --set 'layer1.*=6'")
+        raise typer.BadParameter(f"--set {text!r}: write GLOB=BITS, as in --set 'layer1.*=6'")
     return glob, int(bits)

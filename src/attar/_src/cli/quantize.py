@@ -16,7 +16,14 @@ from rich.markup import escape
 from attar._src.artifact.manifest import Preprocessing
 from attar._src.cli import show
 from attar._src.cli.limits import MAX_ELEMENTS, raised_limits
-from attar._src.cli.option_texts import parse_activations, parse_arguments, parse_axes, parse_override, parse_tolerance
+from attar._src.cli.option_texts import (
+    parse_activations,
+    parse_arguments,
+    parse_axes,
+    parse_coder,
+    parse_override,
+    parse_tolerance,
+)
 from attar._src.cli.output import demand_writable
 from attar._src.core.errors import AttarWarning, SpecError
 from attar._src.data.axes import Dynamic
@@ -156,6 +163,23 @@ def quantize_command(
         attar quantize net.py:build -w net.safetensors -d cifar10 --bits 4 --activations 8 --set conv1=8 -o net.attar
     """
     demand_writable(output)
+    # Read before PyTorch is imported, which takes seconds.
+    axes = () if fixed_batch else parse_axes(dynamic or [])
+    given: dict[str, Any] = {
+        "bits": bits,
+        "activations": parse_activations(activations),
+        "granularity": granularity,
+        "symmetric": not asymmetric,
+        "scales": scales,
+        "observer": observer,
+        "keep": keep or [],
+        "keep_activations": keep_activations or [],
+        "overrides": dict(parse_override(text) for text in overrides or []),
+        "correct_bias": correct_bias,
+        "tolerance": parse_tolerance(tolerance or []),
+    }
+    passed = parse_arguments(arguments or [])
+    coder = parse_coder(coder)
     # Imported here, not at the top: most commands run without PyTorch.
     build = importlib.import_module("attar._src.deploy.build_module")
     quantize = importlib.import_module("attar._src.deploy.quantize").quantize
@@ -163,7 +187,6 @@ def quantize_command(
     preprocessing = parse_preprocessing(preprocess) if preprocess else None
     inputs: Any = dataset
     about: dict[str, Any] = {}
-    axes = () if fixed_batch else parse_axes(dynamic or [])
     if isinstance(dataset, Texts):
         inputs, about = _tokenized(
             dataset.subset(examples, seed), _tokenizer(tokenizer, model, max_length), fixed_batch or 64, axes
@@ -185,19 +208,9 @@ def quantize_command(
     elif preprocessing is not None:
         raise SpecError(f"--preprocessing: {data} gives a {type(dataset).__name__}, not arrays; prepare there")
     quantized = quantize(
-        build.build_module(build.find_model(model), parse_arguments(arguments or []), weights),
+        build.build_module(build.find_model(model), passed, weights),
         inputs,
-        bits=bits,
-        activations=parse_activations(activations),
-        granularity=granularity,
-        symmetric=not asymmetric,
-        scales=scales,
-        observer=observer,
-        keep=keep or [],
-        keep_activations=keep_activations or [],
-        overrides=dict(parse_override(text) for text in overrides or []),
-        correct_bias=correct_bias,
-        tolerance=parse_tolerance(tolerance or []),
+        **given,
         examples=examples,
         batch=fixed_batch or 64,
         dynamic=axes,

@@ -111,6 +111,11 @@ def plain_table(*columns: str, rows: Iterable[Mapping[str, str]] = ()) -> Table:
     return made
 
 
+def shape(axes: Iterable[Any]) -> str:
+    """Return the shape of an array as it is printed: ``1x3x32x32``, ``scalar``."""
+    return "x".join(map(str, axes)) or "scalar"
+
+
 def bar(share: float, width: int = 20) -> str:
     """Return a bar that fills ``share`` of ``width`` cells, of ``#`` where the terminal has no blocks."""
     share = max(0.0, min(share, 1.0))

@@ -72,7 +72,10 @@ class Dataset:
         if self.task != "classification":
             return
         if y.ndim != 1:
-            raise self._error(f"labels of classes have one axis, y has shape {y.shape}; flatten y or set another task")
+            raise self._error(
+                f"labels of classes have one axis, y has shape {y.shape}; set another task, or None for what fits the "
+                "model's outputs"
+            )
         if int(y.min()) < 0:
             raise self._error(f"class {int(y.min())} is negative")
         if self.class_names and int(y.max()) >= len(self.class_names):
@@ -90,6 +93,16 @@ def as_labels(values: Any, *, where: str) -> NDArray[np.int64]:
     if labels.dtype == np.uint64 and labels.size and int(labels.max()) > np.iinfo(np.int64).max:
         raise DataError(f"{where}: the label {int(labels.max())} does not fit int64")
     return labels.astype(np.int64)
+
+
+def dataset_of(x: NDArray[Any], y: NDArray[np.int64] | None, *, name: str, split: str) -> Dataset:
+    """Return a data set of arrays that come without a word on them.
+
+    One label for each example is a class; of several (tokens, pixels, answers) the model's outputs tell what they are.
+    """
+    if y is None or y.ndim == 1:
+        return Dataset(x=x, y=y, name=name, split=split)
+    return Dataset(x=x, y=y, name=name, split=split, task=None, metric=None)
 
 
 def holdout(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from attar._src.core.errors import DataError, missing_file
-from attar._src.data.dataset import Dataset, as_labels
+from attar._src.data.dataset import Dataset, as_labels, dataset_of
 from attar._src.data.source import DataSource
 
 # Of zipfile and numpy, for members that are damaged, encrypted, unsupported or too large.
@@ -20,8 +20,9 @@ _DAMAGE = (ValueError, KeyError, OSError, EOFError, RuntimeError, MemoryError, z
 class Npz(DataSource):
     """``npz:PATH``: arrays ``x_train``, ``y_train``, ``x_test``, ``y_test``, or ``x`` and ``y`` for a single split.
 
-    Split ``s`` is ``x_s`` and ``y_s`` if the file has ``x_s``, otherwise ``x`` and ``y``. Labels are classes and
-    optional. There is no preprocessing. Pickled objects are refused.
+    Split ``s`` is ``x_s`` and ``y_s`` if the file has ``x_s``, otherwise ``x`` and ``y``. Labels are
+    optional: a class for each example, or integers ``(n, ...)`` for each token or pixel. There is no preprocessing.
+    Pickled objects are refused.
     """
 
     name: ClassVar[str] = "npz"
@@ -46,4 +47,4 @@ class Npz(DataSource):
                 y = as_labels(archive[f"y{suffix}"], where=f"{path} y{suffix}") if f"y{suffix}" in keys else None
         except _DAMAGE as error:
             raise DataError(f"{path}: an array cannot be read: {error}") from error
-        return Dataset(x=x, y=y, name=path.name, split=split)
+        return dataset_of(x, y, name=path.name, split=split)

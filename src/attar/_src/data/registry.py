@@ -11,7 +11,7 @@ import numpy as np
 from attar._src.core.errors import DataError, SpecError, user_code
 from attar._src.core.registry import Registry
 from attar._src.data.cifar10 import Cifar10
-from attar._src.data.dataset import Dataset, as_labels
+from attar._src.data.dataset import Dataset, as_labels, dataset_of
 from attar._src.data.digits import Digits
 from attar._src.data.mnist import Mnist
 from attar._src.data.npz import Npz
@@ -89,7 +89,8 @@ def _as_dataset(made: Any, spec: str, split: str) -> Dataset:
         raise DataError(f"{spec!r} returned a {type(made).__name__}; a Dataset or a pair (x, y) was expected")
     x, y = made
     name = _short(spec)
-    return Dataset(x=np.asarray(x), y=None if y is None else as_labels(y, where=name), name=name, split=split)
+    labels = None if y is None else as_labels(y, where=name)
+    return dataset_of(np.asarray(x), labels, name=name, split=split)
 
 
 def _short(spec: str) -> str:
