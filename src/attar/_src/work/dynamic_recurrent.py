@@ -123,6 +123,12 @@ _KINDS = {
 }
 
 
+def dynamic_recurrent(node: fx.Node) -> DynamicRecurrent:
+    """Return what computes an LSTM or GRU dynamically, of the arguments of its node."""
+    step, packed = _KINDS[str(node.target)]
+    return DynamicRecurrent(step, packed=packed)
+
+
 def recur_dynamically(graph: fx.GraphModule, layers: Collection[str], prefix: str) -> None:
     """Let LSTMs and GRUs read rounded sequences and states, in place.
 
@@ -132,12 +138,10 @@ def recur_dynamically(graph: fx.GraphModule, layers: Collection[str], prefix: st
         prefix: of the submodules' names.
     """
     for node in list(graph.graph.nodes):
-        kind = _KINDS.get(str(node.target)) if node.name in layers else None
-        if kind is None:
+        if node.name not in layers or str(node.target) not in _KINDS:
             continue
         called = f"{prefix}{node.name}"
-        step, packed = kind
-        graph.add_submodule(called, DynamicRecurrent(step, packed=packed))
+        graph.add_submodule(called, dynamic_recurrent(node))
         with graph.graph.inserting_before(node):
             made = graph.graph.call_module(called, node.args, dict(node.kwargs))
         node.replace_all_uses_with(made)

@@ -25,6 +25,7 @@ from attar._src.methods.quantize.ptq.outliers import add_clips, channel_reaches,
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
 from attar._src.methods.quantize.ptq.solver import input_requests
 from attar._src.methods.quantize.ptq.solvers import Absmax
+from attar._src.methods.quantize.recurrent_noise import without_noisy_recurrent
 from attar._src.methods.quantize.unquantized import integer_sites
 from attar._src.model.collect import Clip, Request, collect
 from attar._src.model.sites import Site
@@ -176,7 +177,11 @@ class PostTrainingQuantize(Stage):
         fitted = fit_weights(rounded, {name: state[name].numpy() for name in solved})
         means = {layer: mean for found in seen.values() for layer, mean in found.means.items()}
         biases = corrected_biases(state, fitted.tensors, means)
-        return fit_integer_layers(replace(fitted, tensors={**fitted.tensors, **biases}))
+        done = fit_integer_layers(replace(fitted, tensors={**fitted.tensors, **biases}))
+        if not isinstance(self.activations, int):
+            return done
+        done, more = without_noisy_recurrent(done, inputs)
+        return replace(done, warnings=(*done.warnings, *more))
 
     def _with_constant_values(
         self, model: CompressedModel, inputs: Mapping[str, CalibrationInputs]
