@@ -35,7 +35,7 @@ from attar._src.core.errors import ArtifactError
 HERE = Path(__file__).parent
 HEADER = HERE.parents[1] / "src" / "attar" / "c"
 NAMES = ("raw", "rans", "huffman", "context")
-WORK = 23562 + 65535  # what a table of the context coder may need
+WORK = 23919 + 65535  # what a table of the context coder may need
 NO_ROOM = 1
 BATCH = 2000
 WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-pedantic", "-Werror")

@@ -237,10 +237,13 @@ def context(payload: bytes, count: int, data: bytes, alphabet: int) -> list[int]
     assert width >= 2
     assert 1 <= period <= 32
     assert centre < alphabet
-    assert shift <= 8
+    apart = shift > 8
+    shift -= 8 if apart else 0
     m = max(centre, alphabet - 1 - centre, 1)
+    if apart:
+        m = (m + 2**shift - 1) // 2**shift * 2**shift
     buckets = 2 * m // 2**shift + 1
-    assert 2 <= buckets <= 32
+    assert 2 <= buckets <= 33
 
     decoded = []
     for chunk, size in chunks(payload, count):
@@ -280,13 +283,18 @@ def context(payload: bytes, count: int, data: bytes, alphabet: int) -> list[int]
             state = (end - start) * (state >> 16) + low - start
             if state < 2**16 and words:
                 state = state * 2**16 + words.pop()
+            alone = apart and bucket == buckets - 1
             lowest = 0
-            if shift > 0:
+            if shift > 0 and not alone:
                 lowest = state % 2**shift
                 state >>= shift
                 if state < 2**16 and words:
                     state = state * 2**16 + words.pop()
             value = bucket * 2**shift + lowest - m
+            if apart and value >= 0:
+                value += 1
+            if alone:
+                value = 0
             if e < 0:
                 value = -value
             assert 0 <= value + centre < alphabet

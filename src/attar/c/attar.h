@@ -73,7 +73,7 @@ typedef enum attar_status {
 typedef enum attar_coder { ATTAR_RAW, ATTAR_RANS, ATTAR_HUFFMAN, ATTAR_CONTEXT } attar_coder;
 
 #define ATTAR_ALPHABET 256     /* symbols at most */
-#define ATTAR_WORK 32768       /* numbers of a workspace that is enough but for context tables of rows above 9,206 */
+#define ATTAR_WORK 32768       /* numbers of a workspace that is enough but for context tables of rows above 8,849 */
 #define ATTAR_CHUNK 524288     /* 2^19, symbols of every chunk but the last */
 #define ATTAR_SMALL_CHUNK 4096 /* a chunk of fewer symbols has one lane */
 #define ATTAR_LANES 8
@@ -83,7 +83,7 @@ typedef enum attar_coder { ATTAR_RAW, ATTAR_RANS, ATTAR_HUFFMAN, ATTAR_CONTEXT }
 #define ATTAR_LONGEST 15       /* bits of a Huffman code */
 #define ATTAR_EXPONENT 16      /* the largest of a Golomb code */
 #define ATTAR_HEAD 11            /* bytes of a table of the context coder */
-#define ATTAR_BUCKETS 32         /* of the context coder, at most */
+#define ATTAR_BUCKETS 33         /* of the context coder, at most */
 #define ATTAR_MEANS 68           /* its counts by expected magnitude, 0 to 16, and expected value */
 #define ATTAR_PLACES 256         /* its counts by position, or by two neighbours */
 #define ATTAR_VALUES 32          /* its counts by expected value */
@@ -106,6 +106,7 @@ typedef struct attar_context {
     unsigned period;
     unsigned shift, buckets;  /* a bucket holds 2^shift values, the first from `lowest` */
     int lowest;
+    unsigned apart, zero;     /* whether zero is alone in the last bucket; a bucket that holds zero alone, 0 if none does */
     int values[4];            /* weights in sixteenths of the expected value */
     uint32_t sizes[7];        /* weights in sixteenths of the expected magnitude */
 } attar_context;
@@ -552,42 +553,52 @@ ATTAR_API attar_status attar_open_context(attar_context *c, const uint8_t *bytes
     for (i = 0; i < 7; i++)
         c->sizes[i] = nibbles[4 + i];
     c->shift = nibbles[11];
-    if (!c->row || c->width < 2 || !c->period || c->period > 32 || c->center > highest || c->shift > 8)
+    c->apart = c->shift > 8;
+    c->shift -= c->apart ? 8 : 0;
+    if (!c->row || c->width < 2 || !c->period || c->period > 32 || c->center > highest)
         return ATTAR_BAD_TABLE;
     largest = c->center > highest - c->center ? c->center : highest - c->center;
     largest = largest > 1 ? largest : 1;
+    if (c->apart) /* whole buckets on either side of zero */
+        largest = (((largest - 1) >> c->shift) + 1) << c->shift;
     c->lowest = -largest;
     c->buckets = (2u * (unsigned)largest >> c->shift) + 1;
+    c->zero = c->apart ? c->buckets - 1 : c->shift ? 0 : (unsigned)largest;
     return c->buckets < 2 || c->buckets > ATTAR_BUCKETS ? ATTAR_BAD_TABLE : ATTAR_OK;
 }
 
-/* Adaptive counts of the buckets are `room` upper bounds, `room` counts, their total, and the number of symbols until the
- * bounds follow the counts; room is 16 where that is enough, else 32. The first are those of all symbols. */
+/* Adaptive counts of the buckets are `room` upper bounds, which the last bucket needs none of, `room` + 1 counts, the number
+ * of symbols until the bounds follow the counts, and the counts' total then; room is 16 where that is enough, else 32. The
+ * first are those of all symbols. */
 ATTAR_INLINE size_t attar_record(unsigned room)
 {
-    return 2 * room + 2;
+    return 2 * room + 3;
 }
 
 ATTAR_API unsigned attar_room(const attar_context *c)
 {
-    return c->buckets <= 16 ? 16 : ATTAR_BUCKETS;
+    return c->buckets <= 17 ? 16 : ATTAR_BUCKETS - 1;
 }
 
-/* Return the numbers that a workspace of the context coder should have: 12,138 or 23,562, and one for each column. */
+/* Return the numbers that a workspace of the context coder should have: 12,495 or 23,919, and one for each column. */
 ATTAR_API size_t attar_context_work(const attar_context *c)
 {
     return ATTAR_COUNTS * attar_record(attar_room(c)) + c->row;
 }
 
-ATTAR_INLINE void attar_bound(uint16_t *counts, unsigned buckets, unsigned room)
+/* Have the bounds follow the counts, whose total is given, until as many symbols have come as a tenth of it stands for. */
+ATTAR_INLINE void attar_bound(uint16_t *counts, uint32_t total, unsigned buckets, unsigned room)
 {
-    uint32_t running = 0, ratio = ((32768 - buckets) << 16) / counts[2 * room];
+    uint32_t running = 0, ratio = ((32768 - buckets) << 16) / total, wait = total / (8 * ATTAR_ONCE);
     unsigned s;
     for (s = 0; s < room; s++) {
         running += counts[room + s];
         /* No symbol reaches the bound of the last bucket, nor those behind it. */
         counts[s] = (uint16_t)(s + 1 < buckets ? (running * ratio >> 16) + s + 1 : 32767);
     }
+    wait = wait < 1 ? 1 : wait > 128 ? 128 : wait;
+    counts[2 * room + 1] = (uint16_t)wait;
+    counts[2 * room + 2] = (uint16_t)(total + wait * ATTAR_ONCE);
 }
 
 /* Begin counts that were never used with three symbols' worth of those of all symbols. */
@@ -601,28 +612,24 @@ ATTAR_INLINE void attar_begin(uint16_t *counts, const uint16_t *all, unsigned bu
         counts[room + s] = (uint16_t)(((bound - before) * (3 * ATTAR_ONCE) >> 15) + 1);
         total += counts[room + s];
     }
-    counts[2 * room] = (uint16_t)total;
     counts[2 * room + 1] = 1;
+    counts[2 * room + 2] = (uint16_t)(total + ATTAR_ONCE);
 }
 
 ATTAR_INLINE void attar_count(uint16_t *counts, unsigned bucket, unsigned buckets, unsigned room)
 {
-    uint32_t total = 0, wait;
+    uint32_t total;
     unsigned s;
     counts[room + bucket] = (uint16_t)(counts[room + bucket] + ATTAR_ONCE);
-    counts[2 * room] = (uint16_t)(counts[2 * room] + ATTAR_ONCE);
     if (--counts[2 * room + 1])
         return;
-    if (counts[2 * room] > ATTAR_FULL) {
-        for (s = 0; s < buckets; s++) {
+    total = counts[2 * room + 2];
+    if (total > ATTAR_FULL)
+        for (total = 0, s = 0; s < buckets; s++) {
             counts[room + s] = (uint16_t)((counts[room + s] + 1) >> 1);
             total += counts[room + s];
         }
-        counts[2 * room] = (uint16_t)total;
-    }
-    attar_bound(counts, buckets, room);
-    wait = counts[2 * room] / (8 * ATTAR_ONCE);
-    counts[2 * room + 1] = (uint16_t)(wait < 1 ? 1 : wait > 128 ? 128 : wait);
+    attar_bound(counts, total, buckets, room);
 }
 
 /* What is known of the next symbol: its neighbours' values and magnitudes, sums, and where it is. */
@@ -646,9 +653,7 @@ ATTAR_INLINE void attar_reset(const attar_context *c, attar_sight *sight, uint16
     sight->rate = 1;
     for (s = 0; s < c->buckets; s++)
         work[room + s] = 2;
-    work[2 * room] = (uint16_t)(2 * c->buckets);
-    work[2 * room + 1] = 1;
-    attar_bound(work, c->buckets, room);
+    attar_bound(work, 2 * c->buckets, c->buckets, room);
 }
 
 /* Look at symbol i, whose neighbours lie before it. */
@@ -699,11 +704,11 @@ ATTAR_INLINE void attar_look(const attar_context *c, attar_sight *sight, uint16_
     sight->mean = work + (1 + 4 * level + ratio) * record;
     sight->place = work + (1 + ATTAR_MEANS + place) * record;
     sight->value = work + (1 + ATTAR_MEANS + ATTAR_PLACES + near) * record;
-    if (!sight->mean[2 * room])
+    if (!sight->mean[2 * room + 2])
         attar_begin(sight->mean, work, c->buckets, room);
-    if (!sight->place[2 * room])
+    if (!sight->place[2 * room + 2])
         attar_begin(sight->place, work, c->buckets, room);
-    if (!sight->value[2 * room])
+    if (!sight->value[2 * room + 2])
         attar_begin(sight->value, work, c->buckets, room);
 }
 
@@ -747,7 +752,7 @@ ATTAR_INLINE attar_status attar_decode_buckets(const attar_context *c, unsigned 
                                                const uint8_t *at, const uint8_t *end, uint32_t x, uint8_t *symbols,
                                                size_t count, const unsigned room)
 {
-    const unsigned buckets = c->buckets, shift = c->shift, zero = (unsigned)-c->lowest >> shift;
+    const unsigned buckets = c->buckets, shift = c->shift, apart = c->apart, zero = c->zero;
     attar_sight sight;
     size_t i;
     attar_reset(c, &sight, work, room);
@@ -759,9 +764,9 @@ ATTAR_INLINE attar_status attar_decode_buckets(const attar_context *c, unsigned 
         attar_look(c, &sight, work, symbols, i, room);
         /* Where zero is likely its bounds alone are compared: the branch is predicted, and the next symbol's context with
            it. Elsewhere all are, without one. */
-        if (!shift && zero && sight.mean[zero] - sight.mean[zero - 1] > 20000) {
+        if (zero && (apart ? 32768 : sight.mean[zero]) - sight.mean[zero - 1] > 20000) {
             from = attar_upper(&sight, zero - 1);
-            to = zero + 1 < buckets ? attar_upper(&sight, zero) : 65536;
+            to = apart ? 65536 : attar_upper(&sight, zero);
             if (slot >= from && slot < to) {
                 x = (to - from) * (x >> 16) + slot - from;
                 ATTAR_TAKE(x, at, end);
@@ -779,13 +784,17 @@ ATTAR_INLINE attar_status attar_decode_buckets(const attar_context *c, unsigned 
         to = bucket < buckets - 1 ? upper[bucket] : 65536;
         x = (to - from) * (x >> 16) + slot - from;
         ATTAR_TAKE(x, at, end);
-        place = bucket << shift;
-        if (shift) {
-            place |= x & ((1u << shift) - 1);
-            x >>= shift;
-            ATTAR_TAKE(x, at, end);
+        value = 0;
+        if (!apart || bucket != zero) {
+            place = bucket << shift;
+            if (shift) {
+                place |= x & ((1u << shift) - 1);
+                x >>= shift;
+                ATTAR_TAKE(x, at, end);
+            }
+            value = (int)place + c->lowest;
+            value += apart && value >= 0;
         }
-        value = (int)place + c->lowest;
         value = (sight.negative ? -value : value) + c->center;
         if (value < 0 || value >= (int)alphabet)
             return ATTAR_BAD_SYMBOLS;
@@ -809,7 +818,7 @@ ATTAR_LOOP attar_status attar_decode_context(const attar_table *table, const uin
                ? attar_decode_buckets(&table->context, table->alphabet, table->work, chunk + size, chunk + length, state,
                                       symbols, count, 16)
                : attar_decode_buckets(&table->context, table->alphabet, table->work, chunk + size, chunk + length, state,
-                                      symbols, count, ATTAR_BUCKETS);
+                                      symbols, count, ATTAR_BUCKETS - 1);
 }
 
 /* ---- Opening a table ---- */

@@ -213,7 +213,8 @@ static PyObject *encode_huffman(PyObject *module, PyObject *arguments)
 
 /* The span of 2^16 that a symbol's bucket has, and its place in the bucket. */
 typedef struct {
-    uint16_t from, width, low;
+    uint16_t from, width;
+    uint8_t low, shift; /* bits of the place: none for a zero that is alone */
 } span;
 
 /* Fill the spans of symbols, by the contexts that the decoder will see. */
@@ -228,13 +229,20 @@ ATTAR_INLINE void spans_of(const attar_table *table, const uint8_t *symbols, siz
         unsigned place, bucket;
         uint32_t from, to;
         attar_look(c, &sight, table->work, symbols, i, room);
-        place = (unsigned)((sight.negative ? -value : value) - c->lowest);
-        bucket = place >> c->shift;
+        if (c->apart && !value) {
+            bucket = c->zero;
+            place = spans[i].shift = 0;
+        } else {
+            value = sight.negative ? -value : value;
+            place = (unsigned)(value - c->lowest - (c->apart && value > 0));
+            bucket = place >> c->shift;
+            spans[i].shift = (uint8_t)c->shift;
+        }
         from = bucket ? attar_upper(&sight, bucket - 1) : 0;
         to = bucket + 1 < c->buckets ? attar_upper(&sight, bucket) : 65536;
         spans[i].from = (uint16_t)from;
         spans[i].width = (uint16_t)(to - from);
-        spans[i].low = (uint16_t)(place & ((1u << c->shift) - 1));
+        spans[i].low = (uint8_t)(place & ((1u << c->shift) - 1));
         attar_learn(c, &sight, table->work, bucket, attar_size(value), room);
     }
 }
@@ -251,15 +259,15 @@ static uint8_t *give(uint32_t *state, uint64_t limit, uint8_t *end)
 }
 
 /* Push spans, last first, on one lane; before `end` there is room for two words a symbol, and two. */
-static uint8_t *push_spans(const span *spans, size_t count, unsigned shift, uint8_t *end)
+static uint8_t *push_spans(const span *spans, size_t count, uint8_t *end)
 {
     uint32_t state = 0;
     size_t i;
     int place;
     for (i = count; i-- > 0;) {
-        if (shift) {
-            end = give(&state, (uint64_t)1 << (32 - shift), end);
-            state = state << shift | spans[i].low;
+        if (spans[i].shift) {
+            end = give(&state, (uint64_t)1 << (32 - spans[i].shift), end);
+            state = state << spans[i].shift | spans[i].low;
         }
         end = give(&state, (uint64_t)spans[i].width << 16, end);
         state = (state / spans[i].width << 16) + state % spans[i].width + spans[i].from;
@@ -305,9 +313,9 @@ static PyObject *encode_context(PyObject *module, PyObject *arguments)
             if (attar_room(&table.context) == 16)
                 spans_of(&table, data, (size_t)symbols.len, spans, 16);
             else
-                spans_of(&table, data, (size_t)symbols.len, spans, ATTAR_BUCKETS);
+                spans_of(&table, data, (size_t)symbols.len, spans, ATTAR_BUCKETS - 1);
             end = room + 4 * ((size_t)symbols.len + 2);
-            at = push_spans(spans, (size_t)symbols.len, table.context.shift, end);
+            at = push_spans(spans, (size_t)symbols.len, end);
             Py_END_ALLOW_THREADS
             result = PyBytes_FromStringAndSize((const char *)at, end - at);
         }

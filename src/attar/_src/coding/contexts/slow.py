@@ -124,7 +124,7 @@ def _decode(table: ContextTable, chunk: Bytes, symbols: Symbols) -> Status:
     if head[-1:] == b"\0":
         return Status.BAD_STATE
     state, words = int.from_bytes(head, "little"), iter(chunk[size:].view("<u2").tolist())
-    contexts = _Contexts(table)
+    contexts, apart = _Contexts(table), table.buckets - 1 if table.apart else -1
     for at in range(symbols.size):
         bounds = contexts.look()
         slot = state & 0xFFFF
@@ -133,13 +133,13 @@ def _decode(table: ContextTable, chunk: Bytes, symbols: Symbols) -> Status:
         state = (last - first) * (state >> 16) + slot - first
         if state < LOWEST:
             state = _take(state, words)
-        place = bucket << table.shift
-        if table.shift:
-            place |= state & (1 << table.shift) - 1
-            state >>= table.shift
+        bits = 0 if bucket == apart else table.shift
+        number = state & (1 << bits) - 1
+        if bits:
+            state >>= bits
             if state < LOWEST:
                 state = _take(state, words)
-        value = place + table.lowest
+        value = table.value(bucket, number)
         value = -value if contexts.negative else value
         if not 0 <= value + table.center < table.alphabet:
             return Status.BAD_SYMBOLS
@@ -155,20 +155,19 @@ def _take(state: int, words: Iterator[int]) -> int:
 
 def encode_context(symbols: Symbols, table: ContextTable) -> bytes:
     """Return the chunk of ``symbols``, shape ``(n,)``."""
-    contexts, spans = _Contexts(table), list[tuple[int, int, int]]()
+    contexts, spans = _Contexts(table), list[tuple[int, int, int, int]]()
     for symbol in symbols.tolist():
         bounds, value = contexts.look(), symbol - table.center
-        place = (-value if contexts.negative else value) - table.lowest
-        bucket = place >> table.shift
+        bucket, number, bits = table.place(-value if contexts.negative else value)
         first, last = bounds[bucket - 1] if bucket else 0, bounds[bucket] if bucket < len(bounds) else 1 << 16
-        spans.append((first, last - first, place & (1 << table.shift) - 1))
+        spans.append((first, last - first, number, bits))
         contexts.learn(bucket, value)
     state, words = 0, list[int]()
-    for first, width, low in reversed(spans):
-        for limit, push in ((1 << 32 - table.shift, table.shift), (width << 16, 0)):
+    for first, width, number, bits in reversed(spans):
+        for limit, push in ((1 << 32 - bits, bits), (width << 16, 0)):
             if state >= limit:
                 words.append(state & 0xFFFF)
                 state >>= 16
-            state = state << push | low if push else state
+            state = state << push | number if push else state
         state = (state // width << 16) + state % width + first
     return state.to_bytes(4, "little").rstrip(b"\0") + np.array(words[::-1], "<u2").tobytes()
