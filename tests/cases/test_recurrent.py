@@ -180,6 +180,6 @@ def test_the_command_line_takes_axes_by_name(tmp_path, monkeypatch, capsys):
         assert main([*command, *axes]) == 0
         assert json.loads(capsys.readouterr().out)["file_bytes"]
         assert attar.Session("m.attar").inputs[0].shape == ("batch", "axis1", 10)
-    assert main([*command, "--dynamic", "x:1"]) == 1
+    assert main([*command, "--dynamic", "x:1"]) == 2
     assert "--dynamic 'x:1': write AXIS or NAME=AXIS,AXIS" in capsys.readouterr().err
     assert main(["bench", "m.attar", "--json"]) == 0

@@ -152,6 +152,16 @@ def smooth():
     return replace(base, tensors={**base.tensors, **held})
 
 
+def pruned():
+    """Tensors of 8 bits most of whose codes are zero, which contexts hold apart, beside smooth ones."""
+    rng = np.random.default_rng(14)
+    scheme, scale = Scheme(bits=8, granularity=PerTensor()), np.array([0.125], np.float32)
+    codes = np.where(rng.random((3, 48, 300)) < 0.85, 0, np.rint(rng.normal(size=(3, 48, 300)) * 30)).clip(-127, 127)
+    held = {f"pruned{i}": Quantized(each.astype(np.int8), scale, scheme) for i, each in enumerate(codes)}
+    base = every_kind()
+    return replace(base, tensors={**base.tensors, **held})
+
+
 def main() -> None:
     """Write the files that are missing."""
     version = f"v{MAJOR}_{MINOR}"
@@ -159,6 +169,7 @@ def main() -> None:
         version: pack(contents(), coder="rans"),
         f"{version}_huffman": pack(every_kind(), coder="huffman"),
         f"{version}_context": pack(smooth(), coder="context"),
+        f"{version}_apart": pack(pruned(), coder="context"),
         f"{version}_steps": pack(on_steps(), coder="rans"),
         f"{version}_recurrent": bytes(recurrent().data),
     }

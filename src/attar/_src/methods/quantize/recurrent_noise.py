@@ -49,9 +49,9 @@ def without_noisy_recurrent(
 
 def _warning(layer: str, ratio: float) -> str:
     return (
-        f"{layer} reads floating point: quantized as they are read, its sequences and states would leave {ratio:.1f} dB "
-        f"of what it gives (at least {LEAST_DB:.0f} are asked for); give it inputs of similar size, feature by feature, "
-        "or insist with activations='dynamic'"
+        f"{layer} reads floating point: quantized as they are read, its sequences and states would leave "
+        f"{ratio:.1f} dB of what it gives (at least {LEAST_DB:.0f} are asked for); give it inputs of similar size, "
+        "feature by feature, or insist with activations='dynamic'"
     )
 
 
