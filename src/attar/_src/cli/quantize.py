@@ -96,7 +96,10 @@ def quantize_command(
     asymmetric: Annotated[
         bool, typer.Option("--asymmetric", help="Give weights a zero point; they then run in floating point.")
     ] = False,
-    scales: Annotated[str, typer.Option(help="Solver of scales: absmax, mse, minmax or file.py:name.")] = "absmax",
+    scales: Annotated[
+        str,
+        typer.Option(help="Solver of weights: absmax, mse, minmax, gptq (best at 4 bits and less) or file.py:name."),
+    ] = "absmax",
     observer: Annotated[
         str, typer.Option(help="Observer of the activations' ranges: minmax, percentile, mse or file.py:name.")
     ] = "percentile",

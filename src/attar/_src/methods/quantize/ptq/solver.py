@@ -34,18 +34,22 @@ class Solver(ABC):
     Attributes:
         name: name in recipes.
         inputs: statistics it needs of what the weight multiplies. Weights that multiply no single value (embeddings,
-            recurrent layers) and weights in training have none, so such a solver cannot be used there.
+            transposed convolutions) and weights in training have none, so such a solver cannot be used there.
+        inputs_optional: whether it can do without: weights that have no such statistics then get ``inputs=None``, and
+            the stage lists them.
     """
 
     name: ClassVar[str]
     inputs: ClassVar[tuple[type[Statistic], ...]] = ()
+    inputs_optional: ClassVar[bool] = False
 
     @abstractmethod
     def solve(self, weight: Floats, scheme: Scheme, inputs: InputStatistics | None = None) -> CompressedTensor:
         """Return the weight on the grid of ``scheme``, in the same shape.
 
         Args:
-            inputs: the statistics in the class attribute ``inputs``; None if that is empty.
+            inputs: the statistics in the class attribute ``inputs``; None if that is empty, or if the weight has no
+                statistics and ``inputs_optional`` is set.
 
         Raises:
             SpecError: the weight has NaN or infinities, or the scheme does not fit its shape.

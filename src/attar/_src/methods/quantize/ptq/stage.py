@@ -23,8 +23,8 @@ from attar._src.methods.quantize.ptq.calibration import site_grids, site_request
 from attar._src.methods.quantize.ptq.constant_inputs import computed_from, constant_inputs, constant_warning
 from attar._src.methods.quantize.ptq.outliers import add_clips, channel_reaches, range_warnings, source_requests
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
-from attar._src.methods.quantize.ptq.solver import input_requests
 from attar._src.methods.quantize.ptq.solvers import Absmax
+from attar._src.methods.quantize.ptq.weight_inputs import WeightInputs, statistics_of, unseen_warning
 from attar._src.methods.quantize.recurrent_noise import without_noisy_recurrent
 from attar._src.methods.quantize.unquantized import integer_sites
 from attar._src.model.collect import Clip, Request, collect
@@ -53,12 +53,14 @@ class _Observed:
         clips: source of a site -> the bounds that its values had.
         means: layer whose bias is corrected -> the mean of what it reads.
         left_out: values -> how many of how many elements their statistics left out.
+        unseen: weight solved without the inputs that the solver would see -> why.
     """
 
     seen: dict[Any, Any]
     clips: dict[str, Clip]
     means: dict[fx.Node, ChannelMean] = field(default_factory=dict)
     left_out: dict[tuple[str, ...], tuple[int, int]] = field(default_factory=dict)
+    unseen: dict[str, str] = field(default_factory=dict)
 
     def count(self, requests: Iterable[Request], found: Iterable[Statistic]) -> None:
         """Note the elements that statistics left out."""
@@ -134,7 +136,8 @@ class PostTrainingQuantize(Stage):
         state, weights, readers = model.state(), model.weights(), model.readers()
         bits = self._bits(weights, state, model.aliases())
         for name, graph in model.graphs.items():
-            self._input_requests(model, graph.traced.graph, [key for key in bits if readers[key][0] == name])
+            own = [key for key in bits if readers[key][0] == name]
+            WeightInputs.of(SOLVERS[self.scales], model, graph.traced.graph, own)
         solved: dict[str, CompressedTensor] = {}
         for name, width in bits.items():
             with prefixed_errors(name):
@@ -157,11 +160,15 @@ class PostTrainingQuantize(Stage):
         # Values as earlier stages stored them; the traced graph has those before pruning and rounding.
         state = model.state()
         state |= {name: torch.from_numpy(np.array(t.dense())) for name, t in model.tensors.items() if name in state}
-        bits = self._bits(model.weights(), state, model.aliases())
+        weights = model.weights()
+        bits = self._bits(weights, state, model.aliases())
         solved: dict[str, CompressedTensor] = {}
         seen = {name: self._solve(model, name, inputs[name], state, bits, solved) for name in model.graphs}
         tensors, graphs = {**model.tensors, **solved}, dict(model.graphs)
         warnings = [*fixed, *(each for found in seen.values() for each in found.warnings)]
+        unseen = {key: why for found in seen.values() for key, why in found.unseen.items()}
+        tables = [key for key in unseen if key in weights and weights[key].role == "embedding"]
+        warnings += unseen_warning(SOLVERS[self.scales], unseen, tables)
         for name in graphs if self.activations is not None else ():
             if self.activations == "dynamic":
                 graphs[name] = self._dynamic(graphs[name], bits, tensors)
@@ -172,6 +179,7 @@ class PostTrainingQuantize(Stage):
             warnings.append(_NOTHING_DYNAMIC)
         examples = sum(each.examples for each in inputs.values())
         record: dict[str, Any] = self.describe() | {"bits": self.bits, "calibration_examples": examples}
+        record |= {"without_inputs": sorted(unseen)} if unseen else {}
         every = tuple(dict.fromkeys((*model.warnings, *warnings)))
         rounded = model.done(record, tensors=tensors, graphs=graphs, warnings=every)
         fitted = fit_weights(rounded, {name: state[name].numpy() for name in solved})
@@ -218,7 +226,8 @@ class PostTrainingQuantize(Stage):
         own = {key: width for key, width in bits.items() if readers[key][0] == name}
         means = mean_requests(program, own, model.shared()) if self.correct_bias else {}
         sites = integer_sites(graph, model.tensors, bits) if isinstance(self.activations, int) else ()
-        wanted: dict[Any, tuple[Request, ...]] = {**self._input_requests(model, program, own), **means}
+        needed = WeightInputs.of(solver, model, program, own)
+        wanted: dict[Any, tuple[Request, ...]] = {**needed.requests, **means}
         wanted |= site_requests(sites, OBSERVERS[self.observer])
         wanted |= source_requests(sites)
         weights = model.weights()
@@ -231,13 +240,13 @@ class PostTrainingQuantize(Stage):
                 if key in own:
                     with prefixed_errors(f"stage quantize at {key!r}"):
                         scheme = self._scheme(own[key], weights.get(key))
-                        statistics = dict(zip(solver.inputs, found, strict=True)) or None
-                        solved[key] = solver.solve(state[key].numpy(), scheme, statistics)
+                        solved[key] = solver.solve(state[key].numpy(), scheme, statistics_of(solver, found))
                 else:
                     (observed.seen[key],) = found
             if not add_clips(clips, observed.seen):
                 break
         observed.means = {layer: observed.seen.pop(layer) for layer in means}
+        observed.unseen = dict(needed.unseen)
         return observed
 
     def _calibrate(
@@ -294,21 +303,6 @@ class PostTrainingQuantize(Stage):
     def _touched(self, graph: CompressedGraph, bits: Mapping[str, int]) -> set[str]:
         """Return the nodes that read what this stage quantizes; all that read a weight if it is for all layers."""
         return readers_of(graph, find_weights(graph.traced.graph) if self.layers == ("*",) else bits)
-
-    def _input_requests(
-        self, model: CompressedModel, graph: fx.GraphModule, names: Iterable[str]
-    ) -> dict[str, tuple[Request, ...]]:
-        """Return tensor -> the requests of the solver for its inputs."""
-        solver, weights, readers, found = SOLVERS[self.scales], model.weights(), model.readers(), {}
-        for name in names:
-            with prefixed_errors(f"stage quantize at {name!r}"):
-                found[name] = input_requests(solver, graph, weights.get(name))
-                if found[name] and len(readers[name]) > 1:
-                    raise SpecError(
-                        f"solver {solver.name!r} needs {solver.needed()} of what the weight multiplies, and the graphs "
-                        f"{readers[name]} multiply different values by it; keep it, or use absmax"
-                    )
-        return found
 
     def _selection(self) -> tuple[object, ...]:
         return self.layers, self.keep, set(self.overrides)
