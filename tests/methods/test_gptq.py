@@ -10,7 +10,7 @@ from torch import nn
 from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
 from attar._src.core.tensors import round_to_grid
 from attar._src.methods.quantize.ptq import columns
-from attar._src.methods.quantize.ptq.columns import HessianFactor, CodeGrid, descend, round_columns
+from attar._src.methods.quantize.ptq.columns import CodeGrid, HessianFactor, descend, round_columns
 from attar._src.methods.quantize.ptq.gptq import Gptq, damped, ordered_spans
 from attar._src.methods.quantize.ptq.solvers import Absmax, Mse
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize

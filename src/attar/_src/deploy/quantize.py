@@ -136,8 +136,8 @@ def quantize(
             the note ``activations`` of the report says which, and why.
         granularity: which weights share a scale: ``channel``, ``tensor``, ``group:SIZE``, ``bucket:SIZE``.
         symmetric: weights without zero points, as integer kernels require.
-        scales: solver of the weights' scales and codes: ``absmax``, ``mse``, ``minmax``, ``gptq`` or ``file.py:name``. At
-            4 bits and less ``gptq`` loses least: it sees what each weight multiplies on ``data``.
+        scales: solver of the weights' scales and codes: ``absmax``, ``mse``, ``minmax``, ``gptq`` or ``file.py:name``.
+            At 4 bits and less ``gptq`` loses least: it sees what each weight multiplies on ``data``.
         observer: observer of the activations' ranges: ``minmax``, ``percentile``, ``mse`` or ``file.py:name``.
         keep: globs of layers left in floating point.
         keep_activations: globs of layers whose inputs stay in floating point while their weights are quantized, or of

@@ -100,10 +100,16 @@ def round_columns(
 
 
 def descend(weight: Real, codes: Real, grid: CodeGrid, matrix: Real, sweeps: int) -> Real:
-    """Return codes of which no single one can be changed for less ``e^T H e``, as far as ``sweeps`` over the columns go.
+    """Return codes after at most ``sweeps`` over the columns, each of which lowers ``e^T H e``.
 
     Each column in turn takes the codes nearest to the minimum over it with the others fixed,
-    ``w_j + sum_{k != j} e_k H_kj / H_jj``; the error never rises. Arguments as in :func:`round_columns`.
+    ``w_j + sum_{k != j} e_k H_kj / H_jj``; a sweep that changes none is the last.
+
+    Args:
+        weight, grid: as in :func:`round_columns`.
+        codes: to begin with, in the shape of ``weight``.
+        matrix: H, ``(groups, columns, columns)``.
+        sweeps: largest number of sweeps.
     """
     codes = codes.copy()
     left = weight - grid.values(codes, slice(None))

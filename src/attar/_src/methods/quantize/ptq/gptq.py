@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import CompressedTensor, Quantized
-from attar._src.methods.quantize.ptq.columns import HessianFactor, CodeGrid, Real, descend, round_columns
+from attar._src.methods.quantize.ptq.columns import CodeGrid, HessianFactor, Real, descend, round_columns
 from attar._src.methods.quantize.ptq.solver import (
     RATIOS,
     Floats,
@@ -83,7 +83,7 @@ class Gptq(Solver):
             start += span.shape[1]
         codes = np.empty_like(columns)
         codes[group, order] = descend(work.weight, work.codes, work.grid(), work.matrix, SWEEPS)
-        made: NDArray[Any] = window.weight(codes.mT, weight.shape)
+        made: Any = window.weight(codes.mT, weight.shape)
         return Quantized(made.astype(scheme.code_dtype), work.scale, scheme, work.zero)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -60,8 +61,15 @@ class Solver(ABC):
         return " and ".join(kind.__name__ for kind in self.inputs)
 
 
-def input_requests(solver: Solver, graph: fx.GraphModule, weight: Weight | None) -> tuple[Request, ...]:
+def input_requests(
+    solver: Solver,
+    graph: fx.GraphModule,
+    weight: Weight | None,
+    exposed: Mapping[tuple[str, str], str] = MappingProxyType({}),
+) -> tuple[Request, ...]:
     """Return the requests for the statistics that a solver needs of what a weight multiplies.
+
+    ``exposed`` is that of :func:`~attar._src.model.weights.weight_input`.
 
     Raises:
         SpecError: it needs some, and the weight multiplies no single value of the graph.
@@ -69,7 +77,7 @@ def input_requests(solver: Solver, graph: fx.GraphModule, weight: Weight | None)
     if not solver.inputs:
         return ()
     try:
-        read = weight_input(graph, weight)
+        read = weight_input(graph, weight, exposed)
     except SpecError as error:
         raise SpecError(
             f"solver {solver.name!r} needs {solver.needed()} of what the weight multiplies, but {error}; keep it in "

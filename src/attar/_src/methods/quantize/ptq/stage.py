@@ -224,9 +224,10 @@ class PostTrainingQuantize(Stage):
         graph, program, solver = model.graphs[name], model.unrounded(name), SOLVERS[self.scales]
         readers = model.readers()
         own = {key: width for key, width in bits.items() if readers[key][0] == name}
+        needed = WeightInputs.of(solver, model, program, own)
+        program = needed.graph
         means = mean_requests(program, own, model.shared()) if self.correct_bias else {}
         sites = integer_sites(graph, model.tensors, bits) if isinstance(self.activations, int) else ()
-        needed = WeightInputs.of(solver, model, program, own)
         wanted: dict[Any, tuple[Request, ...]] = {**needed.requests, **means}
         wanted |= site_requests(sites, OBSERVERS[self.observer])
         wanted |= source_requests(sites)

@@ -11,6 +11,7 @@ from torch import fx
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.methods.quantize.ptq.solver import Solver, input_requests
 from attar._src.model.collect import Request
+from attar._src.model.recurrent.inputs import expose_inputs
 from attar._src.model.statistics import Statistic
 from attar._src.work.compressed_model import CompressedModel
 
@@ -20,10 +21,12 @@ class WeightInputs:
     """The requests of a solver for the weights of one graph.
 
     Attributes:
+        graph: the graph, with nodes for what recurrent weights multiply.
         requests: weight -> the requests; empty if it is solved by itself.
         unseen: weight that the solver would rather see the inputs of -> why it cannot.
     """
 
+    graph: fx.GraphModule
     requests: Mapping[str, tuple[Request, ...]]
     unseen: Mapping[str, str]
 
@@ -36,11 +39,12 @@ class WeightInputs:
         Raises:
             SpecError: the solver needs inputs, and a weight multiplies no single value.
         """
+        graph, exposed = expose_inputs(graph) if solver.inputs else (graph, {})
         weights, readers, requests, unseen = model.weights(), model.readers(), {}, {}
         for name in names:
             with prefixed_errors(f"stage quantize at {name!r}"):
                 try:
-                    requests[name] = input_requests(solver, graph, weights.get(name))
+                    requests[name] = input_requests(solver, graph, weights.get(name), exposed)
                 except SpecError as error:
                     if not solver.inputs_optional:
                         raise
@@ -50,7 +54,7 @@ class WeightInputs:
                         f"solver {solver.name!r} needs {solver.needed()} of what the weight multiplies, and the graphs "
                         f"{readers[name]} multiply different values by it; keep it, or use absmax"
                     )
-        return cls(requests, unseen)
+        return cls(graph, requests, unseen)
 
 
 def statistics_of(solver: Solver, found: tuple[Statistic, ...]) -> dict[type[Statistic], Any] | None:
