@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from attar._src.coding.entropy import entropy_bits
+from attar._src.core.errors import SpecError
 from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
 from attar._src.core.tensors import round_to_grid
 from attar._src.methods.quantize.ptq import columns
 from attar._src.methods.quantize.ptq.columns import CodeGrid, HessianFactor, descend, round_columns
-from attar._src.methods.quantize.ptq.gptq import Gptq, damped, ordered_spans
+from attar._src.methods.quantize.ptq.gptq import Gptq, code_bits, damped, ordered_spans
 from attar._src.methods.quantize.ptq.solvers import Absmax, Mse
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.model.statistics import InputHessian
@@ -197,6 +199,58 @@ def test_groups_of_a_convolution_are_solved_as_if_each_were_alone():
         alone = Gptq().solve(weight[rows], Scheme(bits=3), {InputHessian: part})
         assert np.array_equal(found.codes[rows], alone.codes)
         assert np.array_equal(found.scale[rows], alone.scale)
+
+
+def entropy(codes):
+    return entropy_bits(np.bincount(codes.reshape(-1).astype(int) + 128, minlength=256))
+
+
+def test_a_rate_trades_errors_for_bits():
+    weight = np.random.default_rng(0).normal(size=(32, 40)).astype(np.float32)
+    hessian = hessian_of(correlated(300, 40))
+    scheme, found = Scheme(bits=4), []
+    for rate in (0, 1e-6, 1e-5, 1e-4):
+        tensor = Gptq().at_rate(rate).solve(weight, scheme, {InputHessian: hessian})
+        found.append((entropy(tensor.codes), cost(weight, tensor, hessian.matrix[0]).sum()))
+    bits, errors = zip(*found, strict=True)
+    assert list(bits) == sorted(bits, reverse=True)
+    assert list(errors) == sorted(errors)
+    assert bits[-1] < 0.75 * bits[0]
+    # At the same error it takes fewer bits than a grid of fewer bits does.
+    three = Gptq().solve(weight, Scheme(bits=3), {InputHessian: hessian})
+    priced = Gptq().at_rate(2e-5).solve(weight, scheme, {InputHessian: hessian})
+    assert cost(weight, priced, hessian.matrix[0]).sum() < cost(weight, three, hessian.matrix[0]).sum()
+    assert entropy(priced.codes) < entropy(three.codes)
+
+
+def test_the_code_that_is_chosen_is_the_best_of_those_compared():
+    rng = np.random.default_rng(0)
+    aims, prices = rng.normal(size=(1, 50)) * 2, rng.uniform(0, 3, 7)
+    grid = CodeGrid(np.ones((1, 1, 50)), np.zeros((1, 1, 50)), -3, 3, prices)
+    codes = grid.choose(aims, 0, np.full((1, 1), 2.0))
+    for aim, code in zip(aims[0], codes[0], strict=True):
+        nearest = np.clip(np.rint(aim), -3, 3)
+        among = {nearest, max(nearest - 1, -3), min(nearest + 1, 3), 0.0}
+        assert code == min(among, key=lambda q: 2 * (aim - q) ** 2 + prices[int(q) + 3])
+
+
+def test_bits_of_codes():
+    scheme = Scheme(bits=2)
+    bits = code_bits(np.array([[0, 0, 0, 1]]), scheme)
+    np.testing.assert_allclose(bits, -np.log2(np.array([0.5, 3.5, 1.5]) / 5.5))
+
+
+def test_a_stage_shares_one_rate_among_layers_and_others_refuse_it():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(12, 40), nn.ReLU(), nn.Linear(40, 8))
+    model = CompressedModel.of(trace(net, (torch.zeros(2, 12),)))
+    real = Context(CalibrationInputs(((torch.randn(200, 12),),)))
+    plain, priced = (PostTrainingQuantize(scales="gptq", rate=rate).run(model, real) for rate in (0, 0.01))
+    size = {name: plain.tensors[name].codes.size for name in ("0.weight", "2.weight")}
+    assert all(entropy(priced.tensors[name].codes) < entropy(plain.tensors[name].codes) for name in size)
+    assert priced.record[0]["rate"] == 0.01
+    with pytest.raises(SpecError, match="solver 'mse' minimizes no bits; use gptq"):
+        PostTrainingQuantize(scales="mse", rate=0.01).run(model, real)
 
 
 class Words(nn.Module):

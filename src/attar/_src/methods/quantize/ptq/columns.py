@@ -55,16 +55,38 @@ class CodeGrid:
     Attributes:
         step, zero: an array that broadcasts against the elements.
         low, high: the smallest and the largest code.
+        prices: what each code from ``low`` to ``high`` adds to the error that is minimized; None for nothing.
     """
 
     step: Real
     zero: Real
     low: int
     high: int
+    prices: Real | None = None
 
     def nearest(self, values: Real, at: slice | int) -> Real:
         """Return the codes nearest to the values of one column or several."""
         return np.clip(np.rint(values / self.step[:, at]) + self.zero[:, at], self.low, self.high)
+
+    def choose(self, aims: Real, column: int, weights: Real) -> Real:
+        """Return the codes q of one column with the least ``weights (aims - q')^2 + price(q)``.
+
+        Of all codes, the nearest, its neighbours and that of zero are compared.
+        """
+        best = self.nearest(aims, column)
+        if self.prices is None:
+            return best
+        least = self.cost(aims, best, column, weights)
+        zero = np.broadcast_to(self.zero[:, column], best.shape)
+        for other in (np.maximum(best - 1, self.low), np.minimum(best + 1, self.high), zero):
+            cost = self.cost(aims, other, column, weights)
+            best, least = np.where(cost < least, other, best), np.minimum(cost, least)
+        return best
+
+    def cost(self, aims: Real, codes: Real, column: int, weights: Real) -> Real:
+        """Return ``weights (aims - q')^2 + price(q)`` of codes of one column."""
+        error: Real = weights * (aims - self.values(codes, column)) ** 2
+        return error if self.prices is None else error + self.prices[(codes - self.low).astype(np.intp)]
 
     def values(self, codes: Real, at: slice | int) -> Real:
         """Return the real values of codes."""
@@ -74,7 +96,7 @@ class CodeGrid:
 def round_columns(
     weight: Real, grid: CodeGrid, factor: HessianFactor, carried: Real | None = None
 ) -> tuple[Real, Real]:
-    """Return codes and the errors ``D_j (v_j - q_j)^2``, both in the shape of ``weight``.
+    """Return codes and what they cost, ``D_j (v_j - q_j)^2`` and their prices, both in the shape of ``weight``.
 
     Args:
         weight: ``(groups, columns, rows)``, columns in the order in which they are rounded. Zeros stay zero.
@@ -91,16 +113,16 @@ def round_columns(
         for column in range(start, stop):
             aim = aims[:, column - start]
             aim += (factor.unit[:, start:column, column, None].mT @ left[:, start:column])[:, 0]
-            code = grid.nearest(aim, column)
+            code = grid.choose(aim, column, factor.weights[:, column, None])
             codes[:, column] = np.where(weight[:, column] == 0, grid.zero[:, column], code)
             value = grid.values(codes[:, column], column)
             left[:, column] = weight[:, column] - value
-            errors[:, column] = factor.weights[:, column, None] * (aim - value) ** 2
+            errors[:, column] = grid.cost(aim, codes[:, column], column, factor.weights[:, column, None])
     return codes, errors
 
 
 def descend(weight: Real, codes: Real, grid: CodeGrid, matrix: Real, sweeps: int) -> Real:
-    """Return codes after at most ``sweeps`` over the columns, each of which lowers ``e^T H e``.
+    """Return codes after at most ``sweeps`` over the columns, each of which lowers ``e^T H e`` and the prices together.
 
     Each column in turn takes the codes nearest to the minimum over it with the others fixed,
     ``w_j + sum_{k != j} e_k H_kj / H_jj``; a sweep that changes none is the last.
@@ -119,7 +141,7 @@ def descend(weight: Real, codes: Real, grid: CodeGrid, matrix: Real, sweeps: int
         for column in range(weight.shape[1]):
             diagonal = matrix[:, column, column, None]
             aim = weight[:, column] - left[:, column] + slopes[:, column] / diagonal
-            code = np.where(weight[:, column] == 0, grid.zero[:, column], grid.nearest(aim, column))
+            code = np.where(weight[:, column] == 0, grid.zero[:, column], grid.choose(aim, column, diagonal))
             step = grid.values(codes[:, column], column) - grid.values(code, column)
             if (code != codes[:, column]).any():
                 changed = True

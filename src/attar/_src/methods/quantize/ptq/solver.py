@@ -56,6 +56,14 @@ class Solver(ABC):
             SpecError: the weight has NaN or infinities, or the scheme does not fit its shape.
         """
 
+    def at_rate(self, rate: float) -> Solver:
+        """Return the solver that also minimizes bits, of which each costs the relative output error ``rate``.
+
+        Raises:
+            SpecError: it has no such form.
+        """
+        raise SpecError(f"solver {self.name!r} minimizes no bits; use gptq with rate, or leave rate out")
+
     def needed(self) -> str:
         """Return the names of the statistics in ``inputs``, for messages."""
         return " and ".join(kind.__name__ for kind in self.inputs)

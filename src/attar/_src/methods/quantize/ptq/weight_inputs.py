@@ -62,7 +62,7 @@ def statistics_of(solver: Solver, found: tuple[Statistic, ...]) -> dict[type[Sta
     return dict(zip(solver.inputs, found, strict=True)) if found else None
 
 
-def unseen_warning(solver: Solver, unseen: Mapping[str, str], embeddings: Collection[str]) -> list[str]:
+def unseen_warning(solver: str, unseen: Mapping[str, str], embeddings: Collection[str]) -> list[str]:
     """Return a sentence about the weights that were solved without their inputs.
 
     None about ``embeddings``: each of their rows is looked up alone, so that nothing could be made up for.
@@ -72,6 +72,6 @@ def unseen_warning(solver: Solver, unseen: Mapping[str, str], embeddings: Collec
         return []
     more = f" and {len(named) - 3} more" if len(named) > 3 else ""
     return [
-        f"{solver.name!r} rounded without seeing what they multiply: {', '.join(named[:3])}{more}; give them more bits "
+        f"{solver!r} rounded without seeing what they multiply: {', '.join(named[:3])}{more}; give them more bits "
         "(overrides) if the file loses too much"
     ]
