@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -10,6 +11,8 @@ from attar._src.core.errors import SpecError
 from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
 from attar._src.core.tensors import Codebook, Dense, round_to_grid
 from attar._src.methods.quantize.ptq.registry import SOLVERS
+from attar._src.model.statistics import InputHessian
+from attar._src.model.weights import Window
 
 WEIGHTS = hnp.arrays(
     np.float32,
@@ -27,11 +30,28 @@ def solver(request):
     return SOLVERS[request.param]
 
 
+def seen_by(solver, weight, seed=0):
+    """Correlated inputs of a linear layer with this weight, as the statistics that a solver wants; None if none."""
+    if not solver.inputs or not weight.size:
+        return None
+    assert solver.inputs == (InputHessian,)
+    length = weight.size // weight.shape[0]
+    rng = np.random.default_rng(seed)
+    hessian = InputHessian(Window(1, length))
+    hessian.add(torch.from_numpy(rng.normal(0.5, 1, (50, length)) @ rng.normal(size=(length, length))))
+    return {InputHessian: hessian}
+
+
+def solve(solver, weight, scheme):
+    """As a stage calls a solver: with the statistics that it wants."""
+    return solver.solve(weight, scheme, seen_by(solver, weight))
+
+
 @settings(max_examples=25)
 @given(weight=WEIGHTS, scheme=SCHEMES)
 @pytest.mark.parametrize("name", list(SOLVERS))
 def test_the_error_is_within_the_range_and_zero_stays_zero(name, weight, scheme):
-    found = SOLVERS[name].solve(weight, scheme)
+    found = solve(SOLVERS[name], weight, scheme)
     assert found.shape == weight.shape
     dense = found.dense()
     assert np.isfinite(dense).all()
@@ -53,14 +73,14 @@ def test_weights_on_a_full_grid_survive_exactly(solver, bits, granularity):
         places = np.argwhere(index == group)
         codes[tuple(places[0])], codes[tuple(places[1])] = scheme.qmin, scheme.qmax
     weight = codes * np.float32(0.25)
-    assert np.array_equal(solver.solve(weight, scheme).dense(), weight)
+    assert np.array_equal(solve(solver, weight, scheme).dense(), weight)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_more_bits_are_better(solver, symmetric):
     weight = np.random.default_rng(0).normal(size=(16, 64)).astype(np.float32)
     errors = [
-        float(((solver.solve(weight, Scheme(bits=bits, symmetric=symmetric)).dense() - weight) ** 2).mean())
+        float(((solve(solver, weight, Scheme(bits=bits, symmetric=symmetric)).dense() - weight) ** 2).mean())
         for bits in range(2, 9)
     ]
     assert errors == sorted(errors, reverse=True)
@@ -70,19 +90,41 @@ def test_more_bits_are_better(solver, symmetric):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_weights_that_are_not_finite_are_refused(solver, value):
     with pytest.raises(SpecError, match="NaN or infinities"):
-        solver.solve(np.array([[1.0, value]], np.float32), Scheme(bits=4))
+        solve(solver, np.array([[1.0, value]], np.float32), Scheme(bits=4))
 
 
 def test_a_channel_of_zeros_and_denormals_has_a_scale(solver):
     weight = np.array([[0.0, 0.0], [1e-42, -1e-42], [1.0, 0.5]], np.float32)
-    found = solver.solve(weight, Scheme(bits=4))
+    found = solve(solver, weight, Scheme(bits=4))
     assert np.isfinite(found.scale).all()
     assert (found.scale > 0).all() or solver.name in SPANNING
     assert found.dense()[2, 0] == pytest.approx(1.0, rel=0.2)
 
 
 def test_an_empty_weight(solver):
-    assert solver.solve(np.zeros((0, 3), np.float32), Scheme(bits=4)).shape == (0, 3)
+    assert solve(solver, np.zeros((0, 3), np.float32), Scheme(bits=4)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("granularity", [PerTensor(), PerChannel(), PerGroup(size=9), PerBucket(size=16)])
+def test_the_same_weight_gives_the_same_codes(solver, granularity):
+    weight = np.random.default_rng(0).normal(size=(6, 18)).astype(np.float32)
+    scheme = Scheme(bits=3, granularity=granularity)
+    one, other = (solve(solver, weight.copy(), scheme) for _ in range(2))
+    assert one.codes.tobytes() == other.codes.tobytes()
+    assert one.scale.tobytes() == other.scale.tobytes()
+
+
+@pytest.mark.parametrize("shape", [(1, 9), (5, 1), (1, 1)])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_one_channel_and_one_input(solver, shape, symmetric):
+    weight = np.linspace(-0.3, 1, shape[0] * shape[1]).reshape(shape).astype(np.float32)
+    dense = solve(solver, weight, Scheme(bits=8, symmetric=symmetric)).dense()
+    np.testing.assert_allclose(dense, weight, atol=0.02)
+
+
+def test_a_constant_weight(solver):
+    weight = np.full((4, 9), 0.75, np.float32)
+    np.testing.assert_allclose(solve(solver, weight, Scheme(bits=4)).dense(), weight, rtol=0.02)
 
 
 def test_mse_is_never_worse_than_absmax():

@@ -205,7 +205,6 @@ class Words(nn.Module):
     ("options", "why"),
     [
         ({"keep": ("rnn",)}, "at 'table.weight': solver 'columns' needs InputHessian.*read by 'embedding'.*keep it"),
-        ({"keep": ("table",)}, "at 'rnn.weight_ih_l0': solver 'columns' needs InputHessian.*read by 'gru'"),
         ({"keep": ("rnn", "table"), "overrides": {"head.bias": 8}}, "at 'head.bias': .*it multiplies no value"),
     ],
 )

@@ -123,12 +123,17 @@ def test_layers_that_share_a_weight_have_their_inputs_together(several):
     assert read.window == Window(1, 6)
 
 
+def test_a_table_that_also_multiplies_has_the_input_of_its_product(several):
+    graph, weights = several
+    read = weight_input(graph, weights["table.weight"])
+    assert (len(read.values), read.window) == (1, Window(1, 6))
+
+
 @pytest.mark.parametrize(
     ("name", "why"),
     [
         ("rnn.weight_ih_l0", r"'lstm' \(aten\.lstm\.input\), neither a linear layer"),
         ("up.weight", r"'convolution' \(aten\.convolution\.default\), neither"),
-        ("table.weight", r"'embedding' \(aten\.embedding\.default\), neither"),
         ("conv.weight", "'conv1d_1', 'conv1d' read it in different ways"),
         ("rnn.bias_ih_l0", "it multiplies no value"),
     ],

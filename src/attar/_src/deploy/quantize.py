@@ -98,6 +98,7 @@ def quantize(
     granularity: str | Granularity = "channel",
     symmetric: bool = True,
     scales: str = "absmax",
+    rate: float = 0.0,
     observer: str = "percentile",
     keep: Sequence[str] = (),
     keep_activations: Sequence[str] = (),
@@ -136,7 +137,10 @@ def quantize(
             the note ``activations`` of the report says which, and why.
         granularity: which weights share a scale: ``channel``, ``tensor``, ``group:SIZE``, ``bucket:SIZE``.
         symmetric: weights without zero points, as integer kernels require.
-        scales: solver of the weights' scales: ``absmax``, ``mse``, ``minmax`` or ``file.py:name``.
+        scales: solver of the weights' scales and codes: ``absmax``, ``mse``, ``minmax``, ``gptq`` or ``file.py:name``.
+            At 4 bits and less ``gptq`` loses least: it sees what each weight multiplies on ``data``.
+        rate: with ``gptq``, the relative error of the layers' outputs that one bit a weight less is worth: codes that
+            take fewer bits in the file are preferred, so that 0.003 takes a sixth off the codes of 4 bits.
         observer: observer of the activations' ranges: ``minmax``, ``percentile``, ``mse`` or ``file.py:name``.
         keep: globs of layers left in floating point.
         keep_activations: globs of layers whose inputs stay in floating point while their weights are quantized, or of
@@ -185,6 +189,7 @@ def quantize(
         symmetric=symmetric,
         granularity=granularity,
         scales=scales,
+        rate=rate,
         observer=observer,
         keep=tuple(keep),
         keep_activations=tuple(keep_activations),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -184,18 +185,30 @@ def layer_input(graph: fx.GraphModule, layer: fx.Node) -> LayerInput | None:
     return LayerInput((data.name,), Window(prod(shape[:-2]), shape[-2 if turned else -1], turned=turned))
 
 
-def weight_input(graph: fx.GraphModule, weight: Weight | None) -> LayerInput:
+def weight_input(
+    graph: fx.GraphModule, weight: Weight | None, exposed: Mapping[tuple[str, str], str] = MappingProxyType({})
+) -> LayerInput:
     """Return what a weight of ``graph`` multiplies; ``weight`` is None for a parameter that multiplies nothing.
+
+    Of a table that is looked up and also multiplies, what it multiplies.
+
+    Args:
+        exposed: (recurrent layer, weight) -> value, of a graph that
+            :func:`~attar._src.model.recurrent.inputs.expose_inputs` returned.
 
     Raises:
         SpecError: it multiplies nothing, or not always one floating-point value in the same way: it is an embedding, or
-            read by a recurrent layer or a transposed convolution.
+            read by a transposed convolution.
     """
     if weight is None:
         raise SpecError("it multiplies no value")
     nodes = {node.name: node for node in graph.graph.nodes}
     reads = []
-    for reader in weight.readers:
+    products = [name for name in weight.readers if operator_of(nodes[name]).role != "embedding"]
+    for reader in products or weight.readers:
+        if (value := exposed.get((reader, weight.name))) is not None:
+            reads.append(LayerInput((value,), Window(1, int(attrgetter(weight.name)(graph).shape[1]))))
+            continue
         read = layer_input(graph, nodes[reader])
         if read is None:
             raise SpecError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,30 +35,49 @@ class Solver(ABC):
     Attributes:
         name: name in recipes.
         inputs: statistics it needs of what the weight multiplies. Weights that multiply no single value (embeddings,
-            recurrent layers) and weights in training have none, so such a solver cannot be used there.
+            transposed convolutions) and weights in training have none, so such a solver cannot be used there.
+        inputs_optional: whether it can do without: weights that have no such statistics then get ``inputs=None``, and
+            the stage lists them.
     """
 
     name: ClassVar[str]
     inputs: ClassVar[tuple[type[Statistic], ...]] = ()
+    inputs_optional: ClassVar[bool] = False
 
     @abstractmethod
     def solve(self, weight: Floats, scheme: Scheme, inputs: InputStatistics | None = None) -> CompressedTensor:
         """Return the weight on the grid of ``scheme``, in the same shape.
 
         Args:
-            inputs: the statistics in the class attribute ``inputs``; None if that is empty.
+            inputs: the statistics in the class attribute ``inputs``; None if that is empty, or if the weight has no
+                statistics and ``inputs_optional`` is set.
 
         Raises:
             SpecError: the weight has NaN or infinities, or the scheme does not fit its shape.
         """
+
+    def at_rate(self, rate: float) -> Solver:
+        """Return the solver that also minimizes bits, of which each costs the relative output error ``rate``.
+
+        Raises:
+            SpecError: it has no such form.
+        """
+        raise SpecError(f"solver {self.name!r} minimizes no bits; use gptq with rate, or leave rate out")
 
     def needed(self) -> str:
         """Return the names of the statistics in ``inputs``, for messages."""
         return " and ".join(kind.__name__ for kind in self.inputs)
 
 
-def input_requests(solver: Solver, graph: fx.GraphModule, weight: Weight | None) -> tuple[Request, ...]:
+def input_requests(
+    solver: Solver,
+    graph: fx.GraphModule,
+    weight: Weight | None,
+    exposed: Mapping[tuple[str, str], str] = MappingProxyType({}),
+) -> tuple[Request, ...]:
     """Return the requests for the statistics that a solver needs of what a weight multiplies.
+
+    ``exposed`` is that of :func:`~attar._src.model.weights.weight_input`.
 
     Raises:
         SpecError: it needs some, and the weight multiplies no single value of the graph.
@@ -65,7 +85,7 @@ def input_requests(solver: Solver, graph: fx.GraphModule, weight: Weight | None)
     if not solver.inputs:
         return ()
     try:
-        read = weight_input(graph, weight)
+        read = weight_input(graph, weight, exposed)
     except SpecError as error:
         raise SpecError(
             f"solver {solver.name!r} needs {solver.needed()} of what the weight multiplies, but {error}; keep it in "

@@ -1,0 +1,77 @@
+"""What a solver requests of the values that weights multiply, and which weights it must solve without."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx
+
+from attar._src.core.errors import SpecError, prefixed_errors
+from attar._src.methods.quantize.ptq.solver import Solver, input_requests
+from attar._src.model.collect import Request
+from attar._src.model.recurrent.inputs import expose_inputs
+from attar._src.model.statistics import Statistic
+from attar._src.work.compressed_model import CompressedModel
+
+
+@dataclass(frozen=True)
+class WeightInputs:
+    """The requests of a solver for the weights of one graph.
+
+    Attributes:
+        graph: the graph, with nodes for what recurrent weights multiply.
+        requests: weight -> the requests; empty if it is solved by itself.
+        unseen: weight that the solver would rather see the inputs of -> why it cannot.
+    """
+
+    graph: fx.GraphModule
+    requests: Mapping[str, tuple[Request, ...]]
+    unseen: Mapping[str, str]
+
+    @classmethod
+    def of(cls, solver: Solver, model: CompressedModel, graph: fx.GraphModule, names: Iterable[str]) -> WeightInputs:
+        """Return those for the weights ``names`` of a graph of the model.
+
+        Of a weight by which several graphs multiply, a solver whose inputs are optional sees those of the first.
+
+        Raises:
+            SpecError: the solver needs inputs, and a weight multiplies no single value.
+        """
+        graph, exposed = expose_inputs(graph) if solver.inputs else (graph, {})
+        weights, readers, requests, unseen = model.weights(), model.readers(), {}, {}
+        for name in names:
+            with prefixed_errors(f"stage quantize at {name!r}"):
+                try:
+                    requests[name] = input_requests(solver, graph, weights.get(name), exposed)
+                except SpecError as error:
+                    if not solver.inputs_optional:
+                        raise
+                    requests[name], unseen[name] = (), str(error.__cause__ or error)
+                if requests[name] and len(readers[name]) > 1 and not solver.inputs_optional:
+                    raise SpecError(
+                        f"solver {solver.name!r} needs {solver.needed()} of what the weight multiplies, and the graphs "
+                        f"{readers[name]} multiply different values by it; keep it, or use absmax"
+                    )
+        return cls(graph, requests, unseen)
+
+
+def statistics_of(solver: Solver, found: tuple[Statistic, ...]) -> dict[type[Statistic], Any] | None:
+    """Return class -> statistic of what was collected for a solver, None if nothing was."""
+    return dict(zip(solver.inputs, found, strict=True)) if found else None
+
+
+def unseen_warning(solver: str, unseen: Mapping[str, str], embeddings: Collection[str]) -> list[str]:
+    """Return a sentence about the weights that were solved without their inputs.
+
+    None about ``embeddings``: each of their rows is looked up alone, so that nothing could be made up for.
+    """
+    named = [f"{name!r} ({why})" for name, why in unseen.items() if name not in embeddings]
+    if not named:
+        return []
+    more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+    return [
+        f"{solver!r} rounded without seeing what they multiply: {', '.join(named[:3])}{more}; give them more bits "
+        "(overrides) if the file loses too much"
+    ]
