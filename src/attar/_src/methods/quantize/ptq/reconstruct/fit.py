@@ -22,8 +22,8 @@ from attar._src.methods.quantize.ptq.reconstruct.rounding import beta_at, roundi
 
 #: Share of the steps before the regulariser acts.
 WARM_UP = 0.2
-#: Values of one batch.
-Values = tuple[Tensor, ...]
+#: The values of one batch.
+BatchValues = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,9 @@ class BlockFit:
 
     program: fx.GraphModule
     parts: Sequence[Learned]
-    quantized: Sequence[Values]
-    floating: Sequence[Values]
-    wanted: Sequence[Values]
+    quantized: Sequence[BatchValues]
+    floating: Sequence[BatchValues]
+    wanted: Sequence[BatchValues]
     held_out: int
 
     def error(self) -> float:
@@ -198,10 +198,10 @@ class NetworkFit:
     """
 
     program: fx.GraphModule
-    floating: Callable[[Values], Values]
+    floating: Callable[[BatchValues], BatchValues]
     parts: Sequence[Learned]
-    loss: Callable[[Values, Values], Tensor]
-    held_out: Sequence[Values]
+    loss: Callable[[BatchValues, BatchValues], Tensor]
+    held_out: Sequence[BatchValues]
 
     def error(self) -> float:
         """Return the mean loss over the held-out batches in the mode of the parts."""
@@ -209,7 +209,9 @@ class NetworkFit:
             errors = [float(self.loss(self.program(*batch), self.floating(batch))) for batch in self.held_out]
         return sum(errors) / len(errors)
 
-    def run(self, batches: Iterator[Values], steps: int, rates: Rates, tick: Callable[[], None]) -> tuple[float, float]:
+    def run(
+        self, batches: Iterator[BatchValues], steps: int, rates: Rates, tick: Callable[[], None]
+    ) -> tuple[float, float]:
         """Train through the rounding, straight through, and keep what is better; return the loss before and after."""
 
         def loss(_: int) -> Tensor:
@@ -228,14 +230,14 @@ class NetworkFit:
         return keep_better(self.parts, self.error, change)
 
 
-def output_loss(scores: Mapping[int, int]) -> Callable[[Values, Values], Tensor]:
+def output_loss(scores: Mapping[int, int]) -> Callable[[BatchValues, BatchValues], Tensor]:
     """Return the loss of outputs: Kullback-Leibler divergence of scores, relative error of others, their sum.
 
     Args:
         scores: place of an output that has scores -> its class axis.
     """
 
-    def loss(made: Values, wanted: Values) -> Tensor:
+    def loss(made: BatchValues, wanted: BatchValues) -> Tensor:
         total = torch.zeros(())
         for place, (y, t) in enumerate(zip(made, wanted, strict=True)):
             if place in scores:

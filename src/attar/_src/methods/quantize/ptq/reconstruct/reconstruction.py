@@ -15,10 +15,10 @@ from attar._src.measure.difference import SCORES, class_axis, kind_of_output
 from attar._src.methods.quantize.ptq.reconstruct.blocks import Block, extract, find_blocks, free_values
 from attar._src.methods.quantize.ptq.reconstruct.feeding import endless_batches, held_out, shuffled
 from attar._src.methods.quantize.ptq.reconstruct.fit import (
+    BatchValues,
     BlockFit,
     NetworkFit,
     Rates,
-    Values,
     output_loss,
 )
 from attar._src.methods.quantize.ptq.reconstruct.learned import Learned, LearnedWeight, Mode, set_mode
@@ -36,7 +36,7 @@ _NETWORK_RATES = Rates(codes=5e-4, scales=5e-4, biases=5e-4, grids=5e-4)
 
 
 @dataclass(frozen=True)
-class Steps:
+class StepCounts:
     """Training steps of each block and of the network."""
 
     block: int
@@ -95,13 +95,13 @@ class Reconstruction:
         self._output_names = [node.name for node in outputs]
         return program
 
-    def floating(self, batch: Values) -> Values:
+    def floating(self, batch: BatchValues) -> BatchValues:
         """Return the outputs in floating point; modules keep their modes."""
         parts = list(self.network.parts.values())
         modes = [part.mode for part in parts]
         set_mode(parts, Mode.FLOATING)
         with torch.no_grad():
-            made: Values = self._program(*batch)
+            made: BatchValues = self._program(*batch)
         for part, mode in zip(parts, modes, strict=True):
             part.mode = mode
         return made
@@ -130,7 +130,7 @@ class Reconstruction:
         set_mode(self.network.parts.values(), Mode.STORED)
         return taken
 
-    def run(self, steps: Steps, drop: float, done: int, tick: Callable[[int], None]) -> Iterator[Unit]:
+    def run(self, steps: StepCounts, drop: float, done: int, tick: Callable[[int], None]) -> Iterator[Unit]:
         """Yield the blocks from number ``done`` on, and at last the network; what they learned is stored by then.
 
         Args:
@@ -195,7 +195,7 @@ class Reconstruction:
         )
         return {main: axis} if scores and axis is not None else {}
 
-    def _batches(self) -> Iterator[Values]:
+    def _batches(self) -> Iterator[BatchValues]:
         trained = self.inputs.batches[: len(self.inputs.batches) - self.held_out]
         given = CalibrationInputs(trained, axes=self.inputs.axes)
         seed = derive_seed(self.seed, "network")
@@ -222,7 +222,9 @@ def _made(blocks: Sequence[Block]) -> set[str]:
     return {name for block in blocks for name in block.outputs}
 
 
-def _outputs(program: fx.GraphModule, parts: Sequence[Learned], mode: Mode, batches: Sequence[Values]) -> list[Values]:
+def _outputs(
+    program: fx.GraphModule, parts: Sequence[Learned], mode: Mode, batches: Sequence[BatchValues]
+) -> list[BatchValues]:
     set_mode(parts, mode)
     with torch.no_grad():
         return [program(*batch) for batch in batches]

@@ -15,7 +15,7 @@ from attar._src.core.interrupt import raise_if_interrupted
 from attar._src.core.progress import Bar
 from attar._src.methods.quantize.integer_layers import fit_integer_layers
 from attar._src.methods.quantize.ptq.reconstruct.network import LearnedNetwork
-from attar._src.methods.quantize.ptq.reconstruct.reconstruction import Reconstruction, Steps
+from attar._src.methods.quantize.ptq.reconstruct.reconstruction import Reconstruction, StepCounts
 from attar._src.train.augment import AugmentationChoice, apply_endless, apply_finite
 from attar._src.train.seeds import derive_seed
 from attar._src.train.store import Checkpoint, CheckpointStore
@@ -153,17 +153,17 @@ class Reconstruct(Stage):
         found = {str(row["unit"]): [float(row["error_before"]), float(row["error_after"])] for row in rows}
         return found | {f"{prefix}all": [start, end]}
 
-    def _work(self, work: Reconstruction, steps: Steps) -> int:
+    def _work(self, work: Reconstruction, steps: StepCounts) -> int:
         return len(work.blocks) * (steps.block + steps.network)
 
-    def _steps(self, works: Iterable[Reconstruction]) -> Steps:
+    def _steps(self, works: Iterable[Reconstruction]) -> StepCounts:
         """Return the steps: as given, or those that take about ``minutes``."""
         steps, ratio = self.steps, 2 if self.network_steps is None else self.network_steps / self.steps
         if self.minutes is not None:
             # The blocks take together about what the network takes.
             each = sum(work.seconds_of_step() for work in works) * (1 + ratio)
             steps = max(1, round(60 * self.minutes / each))
-        return Steps(steps, round(steps * ratio))
+        return StepCounts(steps, round(steps * ratio))
 
 
 @dataclass
@@ -178,20 +178,20 @@ class _Progress:
     """
 
     store: CheckpointStore | None
-    steps: Steps
+    steps: StepCounts
     rows: list[dict[str, Any]]
     starts: dict[str, float] = field(default_factory=dict)
     first: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     now: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, store: CheckpointStore | None, choose: Callable[[], Steps]) -> _Progress:
+    def of(cls, store: CheckpointStore | None, choose: Callable[[], StepCounts]) -> _Progress:
         """Continue from the latest checkpoint of a store."""
         found = None if store is None else store.latest()
         if found is None:
             return cls(store, choose(), [])
         rows = [dict(row) for row in found.facts["history"]]
-        return cls(store, Steps(*found.facts["steps"]), rows, now=dict(found.tensors))
+        return cls(store, StepCounts(*found.facts["steps"]), rows, now=dict(found.tensors))
 
     def begin(self, prefix: str, work: Reconstruction) -> int:
         """Note the state before the first unit, put back what was done, and return the number of units done."""
