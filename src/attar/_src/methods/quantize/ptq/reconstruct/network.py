@@ -82,6 +82,7 @@ class LearnedNetwork:
         round_inputs(graph, of.dynamic, "dynamic_")
         recur_dynamically(graph, of.dynamic, "dynamic_")
         _pass_gradients(graph)
+        _read_sizes(graph)
         graph.eval()
         graph.recompile()
         grids |= {(value,): grid for value, grid in missing.items()}
@@ -164,6 +165,16 @@ def _biases(
                 if bool(torch.isfinite(stored).all()):
                     found[of] = LearnedBias(floating[of], stored)
     return found
+
+
+def _read_sizes(graph: fx.GraphModule) -> None:
+    """Let sizes be read of values before rounding: they are the same, and block borders would have to carry them."""
+    for node in graph.graph.nodes:
+        if node.op == "call_function" and isinstance(node.meta.get("val"), int | torch.SymInt):
+            for read in node.all_input_nodes:
+                while read.op == "call_module":
+                    node.replace_input_with(read, read.all_input_nodes[0])
+                    read = read.all_input_nodes[0]
 
 
 def _pass_gradients(graph: fx.GraphModule) -> None:
