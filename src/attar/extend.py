@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from attar._src.measure.class_layout import ClassLayout as ClassLayout
     from attar._src.measure.runner import Runner as Runner
     from attar._src.methods.quantize.ptq.calibration import Observer as Observer
+    from attar._src.methods.quantize.ptq.reconstruct.stage import Reconstruct as Reconstruct
     from attar._src.methods.quantize.ptq.solver import Solver as Solver
     from attar._src.methods.quantize.ptq.solver import affine_grid as affine_grid
     from attar._src.methods.quantize.ptq.solver import flat_index as flat_index
@@ -91,6 +92,7 @@ else:
             "methods.quantize.ptq.solvers": "Absmax",
             "methods.quantize.ptq.calibration": "Observer",
             "methods.quantize.ptq.solver": "Solver affine_grid flat_index weight_extremes",
+            "methods.quantize.ptq.reconstruct.stage": "Reconstruct",
             "methods.quantize.ptq.stage": "PostTrainingQuantize",
             "methods.training_stage": "TrainingStage",
             "model.entry_points": "EntryPoint trace_methods",

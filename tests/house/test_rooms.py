@@ -12,7 +12,7 @@ MOST_MODULES = 15
 STAGES = frozenset(
     {
         *("Stage", "TrainingStage", "Finetune", "Train", "Distill", "PruneStage", "QuantizeStage", "Compress"),
-        *("PostTrainingQuantize", "TrainingPlan"),
+        *("PostTrainingQuantize", "Reconstruct", "TrainingPlan"),
     }
 )
 #: The one place that tells a user's own stage from those there are.

@@ -108,6 +108,22 @@ def quantize_command(
         str, typer.Option(help="Observer of the activations' ranges: minmax, percentile, mse or file.py:name.")
     ] = "percentile",
     correct_bias: Annotated[bool, typer.Option(help="Correct biases for the mean error of rounded weights.")] = True,
+    reconstruct: Annotated[
+        bool,
+        typer.Option(
+            "--reconstruct",
+            help="Improve what was rounded, block by block and as a whole: minutes, worth it at 4 bits and less.",
+        ),
+    ] = False,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Time for --reconstruct; it chooses the number of steps.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps of each block for --reconstruct; 500 by default.")
+    ] = None,
+    augment: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="crop, flip, noise, cutmix for --reconstruct; repeatable.")
+    ] = None,
     coder: Annotated[
         str, typer.Option(help="Entropy coder of the codes: auto, rans, context, huffman or raw.")
     ] = "auto",
@@ -184,6 +200,7 @@ def quantize_command(
         "keep_activations": keep_activations or [],
         "overrides": dict(parse_override(text) for text in overrides or []),
         "correct_bias": correct_bias,
+        "reconstruct": _reconstruction(reconstruct, minutes, steps, augment),
         "tolerance": parse_tolerance(tolerance or []),
     }
     passed = parse_arguments(arguments or [])
@@ -242,6 +259,17 @@ def quantize_command(
     else:
         _print(report)
     show.demand_none({"": report["warnings"]}, strict=strict)
+
+
+def _reconstruction(
+    wanted: bool, minutes: float | None, steps: int | None, augment: list[str] | None
+) -> dict[str, Any] | bool:
+    """Return what ``attar.quantize`` takes as ``reconstruct``."""
+    given = {"minutes": minutes, "steps": steps, "augment": augment}
+    fields = {name: value for name, value in given.items() if value is not None}
+    if fields and not wanted:
+        raise SpecError(f"--{', --'.join(fields)} belong to --reconstruct; add it")
+    return fields if wanted else False
 
 
 def _tokenizer(folder: str | None, model: str, max_length: int | None) -> Tokenizer:

@@ -16,11 +16,21 @@ from attar._src.core.registry import load_object
 from attar._src.core.spec import build_spec
 from attar._src.methods.finetune import Finetune
 from attar._src.methods.presets import Compress, Distill, PruneStage, QuantizeStage, Train
+from attar._src.methods.quantize.ptq.reconstruct.stage import Reconstruct
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.work.stage import Stage
 
 #: In the order of the documentation.
-STAGES: tuple[type[Stage], ...] = (Train, Distill, PruneStage, QuantizeStage, PostTrainingQuantize, Compress, Finetune)
+STAGES: tuple[type[Stage], ...] = (
+    Train,
+    Distill,
+    PruneStage,
+    QuantizeStage,
+    PostTrainingQuantize,
+    Reconstruct,
+    Compress,
+    Finetune,
+)
 
 _TRAINED = "quantize with epochs"
 #: Fields of the training ``quantize`` that the post-training one lacks.

@@ -48,7 +48,7 @@ def _tested(metric: str, result: Scored) -> Iterator[str]:
 
 def _stage_signs(model: ModelSpec, index: int, rows: Sequence[Row]) -> Iterator[str]:
     """Yield what the loss of a stage says, unless rules or schedules change what it means from epoch to epoch."""
-    stage, losses = model.stages[index], [row["loss"] for row in rows]
+    stage, losses = model.stages[index], [row["loss"] for row in rows if "loss" in row]
     if len(losses) < 2 or not stage.compares_losses():
         return
     first, best, last = losses[0], min(losses[1:]), losses[-1]

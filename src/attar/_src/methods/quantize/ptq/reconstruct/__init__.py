@@ -1,0 +1,1 @@
+"""Reconstruction: codes, scales and biases after training, chosen by the outputs of blocks and of the network."""

@@ -1,0 +1,234 @@
+"""The reconstruction of one graph: its blocks in order, then the whole network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, fx
+
+from attar._src.core.fields import main_output_name
+from attar._src.measure.difference import SCORES, class_axis, kind_of_output
+from attar._src.methods.quantize.ptq.reconstruct.blocks import Block, extract, find_blocks, free_values
+from attar._src.methods.quantize.ptq.reconstruct.feeding import endless_batches, held_out, shuffled
+from attar._src.methods.quantize.ptq.reconstruct.fit import (
+    BatchValues,
+    BlockFit,
+    NetworkFit,
+    Rates,
+    output_loss,
+)
+from attar._src.methods.quantize.ptq.reconstruct.learned import Learned, LearnedWeight, Mode, set_mode
+from attar._src.methods.quantize.ptq.reconstruct.network import LearnedNetwork
+from attar._src.model.operators import is_floating
+from attar._src.train.augment import Augmentation
+from attar._src.train.seeds import derive_seed
+from attar._src.work.calibration_inputs import CalibrationInputs
+
+#: Factor of AdaRound's regulariser where the error of the block at the start is 1.
+REGULARISER = 100.0
+#: Least sum of the rates of v over all steps, so that h can reach 0 or 1.
+_WAY = 8.0
+_NETWORK_RATES = Rates(codes=5e-4, scales=5e-4, biases=5e-4, grids=5e-4)
+
+
+@dataclass(frozen=True)
+class StepCounts:
+    """Training steps of each block and of the network."""
+
+    block: int
+    network: int
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What became of a block or of the network: its error before and after, whichever is kept, and seconds."""
+
+    name: str
+    before: float
+    after: float
+    seconds: float
+
+
+class Reconstruction:
+    """The blocks and the network of one graph, with the inputs that they are trained on.
+
+    In memory are the inputs, and what one block reads and makes for all of them, in the quantized and in the
+    floating-point network.
+
+    Args:
+        network: changed in place.
+        loss: ``kl``, ``error`` or ``auto``.
+    """
+
+    def __init__(
+        self,
+        network: LearnedNetwork,
+        inputs: CalibrationInputs,
+        batch: int,
+        augment: Sequence[Augmentation],
+        loss: str,
+        seed: int,
+    ) -> None:
+        self.network, self.batch, self.augment, self.loss, self.seed = network, batch, augment, loss, seed
+        self.inputs = inputs.of_one_size() if network.fixed_batch else shuffled(inputs, batch, seed)
+        self.held_out = held_out(self.inputs)
+        graph = network.graph
+        weights = {name for name, part in _modules(graph).items() if isinstance(part, LearnedWeight)}
+        self.blocks = find_blocks(graph, weights)
+        self.free = free_values(graph, self.blocks)
+        _mark_shared(self.blocks, graph)
+
+    @property
+    def units(self) -> int:
+        """The number of blocks, and one for the network."""
+        return len(self.blocks) + 1
+
+    @cached_property
+    def _program(self) -> fx.GraphModule:
+        nodes = list(self.network.graph.graph.nodes)
+        outputs = [each for each in nodes[-1].all_input_nodes if is_floating(each) and each.op != "placeholder"]
+        program, _ = extract(self.network.graph, [node for node in nodes if node.op == "placeholder"], outputs)
+        self._output_names = [node.name for node in outputs]
+        return program
+
+    def floating(self, batch: BatchValues) -> BatchValues:
+        """Return the outputs in floating point; modules keep their modes."""
+        parts = list(self.network.parts.values())
+        modes = [part.mode for part in parts]
+        set_mode(parts, Mode.FLOATING)
+        with torch.no_grad():
+            made: BatchValues = self._program(*batch)
+        for part, mode in zip(parts, modes, strict=True):
+            part.mode = mode
+        return made
+
+    def error(self) -> float:
+        """Return the loss of the network as it is stored, on the batches that are not trained on."""
+        set_mode(self.network.parts.values(), Mode.STORED)
+        return self._network_fit().error()
+
+    def seconds_of_step(self) -> float:
+        """Return how long a step of the network takes, measured on one."""
+        kept, begun = [part.v for part in self.network.weights.values()], 0.0
+        for weight in self.network.weights.values():
+            weight.straighten()
+        fit = self._network_fit()
+        set_mode(self.network.parts.values(), Mode.STRAIGHT)
+        for _ in range(2):  # the first one allocates
+            begun = time.perf_counter()
+            batch = self.inputs.batches[0]
+            fit.loss(fit.program(*batch), self.floating(batch)).backward()
+        taken = time.perf_counter() - begun
+        for part in self.network.parts.values():
+            part.zero_grad()
+        for weight, v in zip(self.network.weights.values(), kept, strict=True):
+            weight.v = v
+        set_mode(self.network.parts.values(), Mode.STORED)
+        return taken
+
+    def run(self, steps: StepCounts, drop: float, done: int, tick: Callable[[int], None]) -> Iterator[Unit]:
+        """Yield the blocks from number ``done`` on, and at last the network; what they learned is stored by then.
+
+        Args:
+            tick: called with the work of each step, 1 for that of a block and their number for that of the network.
+        """
+        for number, (block, fit) in enumerate(self._fits(done)):
+            if number < done:
+                continue
+            begun, seed = time.perf_counter(), derive_seed(self.seed, number)
+            rates = Rates(codes=max(0.01, _WAY / steps.block), scales=1e-3, biases=2e-3, grids=2e-3)
+            before, after = fit.run(steps.block, rates, REGULARISER, drop, seed, lambda: tick(1))
+            yield Unit(_name_of(block), before, after, time.perf_counter() - begun)
+        if steps.network and done < self.units:
+            begun = time.perf_counter()
+            for part in self.network.parts.values():
+                part.shared = False
+            before, after = self._network_fit().run(
+                self._batches(), steps.network, _NETWORK_RATES, lambda: tick(len(self.blocks))
+            )
+            yield Unit("network", before, after, time.perf_counter() - begun)
+
+    def _fits(self, done: int) -> Iterator[tuple[Block, BlockFit]]:
+        """Yield the blocks with their values; those of the next follow from what the modules store by then."""
+        graph, modules = self.network.graph, _modules(self.network.graph)
+        quantized: dict[str, list[Tensor]] = {}
+        names = sorted({name for each in self.blocks for name in each.inputs} - _made(self.blocks))
+        with torch.no_grad():
+            free = [self.free(*batch) for batch in self.inputs.batches]
+        quantized = {name: [values[place] for values in free] for place, name in enumerate(names)}
+        floating = dict(quantized)
+        del free
+        for number, block in enumerate(self.blocks):
+            parts = list(dict.fromkeys(modules[name] for name in block.modules if name in modules))
+            of_quantized, of_floating = (
+                list(zip(*(values[name] for name in block.inputs), strict=True)) for values in (quantized, floating)
+            )
+            wanted = _outputs(block.program, parts, Mode.FLOATING, of_floating)
+            set_mode(parts, Mode.STORED)
+            yield block, BlockFit(block.program, parts, of_quantized, of_floating, wanted, self.held_out)
+            made = _outputs(block.program, parts, Mode.STORED, of_quantized)
+            later = {name for each in self.blocks[number + 1 :] for name in each.inputs}
+            for values, new in ((quantized, made), (floating, wanted)):
+                for place, name in enumerate(block.outputs):
+                    values[name] = [each[place] for each in new]
+                for name in values.keys() - later:
+                    del values[name]
+        graph.eval()
+
+    def _network_fit(self) -> NetworkFit:
+        program = self._program
+        kept = self.inputs.batches[len(self.inputs.batches) - self.held_out :] if self.held_out else self.inputs.batches
+        parts = list(self.network.parts.values())
+        return NetworkFit(program, self.floating, parts, output_loss(self._scores()), kept)
+
+    def _scores(self) -> dict[int, int]:
+        """Return the place of the main output -> its class axis, if it has scores."""
+        main = self._output_names.index(main_output_name(dict.fromkeys(self._output_names, True)))
+        output = self.floating(self.inputs.batches[0])[main].numpy()
+        axis = class_axis(output.shape)
+        scores = self.loss == "kl" or (
+            self.loss == "auto" and kind_of_output(output, self._output_names[main]) == SCORES
+        )
+        return {main: axis} if scores and axis is not None else {}
+
+    def _batches(self) -> Iterator[BatchValues]:
+        trained = self.inputs.batches[: len(self.inputs.batches) - self.held_out]
+        given = CalibrationInputs(trained, axes=self.inputs.axes)
+        seed = derive_seed(self.seed, "network")
+        return endless_batches(given, self.batch, self.augment, seed, mixes=not self.network.fixed_batch)
+
+
+def _modules(graph: fx.GraphModule) -> dict[str, Learned]:
+    """Return every name of every learned module."""
+    named = graph.named_modules(remove_duplicate=False)
+    return {name: module for name, module in named if isinstance(module, Learned)}
+
+
+def _mark_shared(blocks: Sequence[Block], graph: fx.GraphModule) -> None:
+    """Mark the modules that several blocks use."""
+    modules, seen = _modules(graph), set[Learned]()
+    for block in blocks:
+        used = {modules[name] for name in block.modules if name in modules}
+        for part in used & seen:
+            part.shared = True
+        seen |= used
+
+
+def _made(blocks: Sequence[Block]) -> set[str]:
+    return {name for block in blocks for name in block.outputs}
+
+
+def _outputs(
+    program: fx.GraphModule, parts: Sequence[Learned], mode: Mode, batches: Sequence[BatchValues]
+) -> list[BatchValues]:
+    set_mode(parts, mode)
+    with torch.no_grad():
+        return [program(*batch) for batch in batches]
+
+
+def _name_of(block: Block) -> str:
+    return " ".join(block.outputs)

@@ -1,0 +1,225 @@
+"""The stage that improves what ``quantize`` has rounded, by the outputs of blocks and of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attar._src.core.errors import SpecError, prefixed_errors
+from attar._src.core.interrupt import raise_if_interrupted
+from attar._src.core.progress import Bar
+from attar._src.methods.quantize.integer_layers import fit_integer_layers
+from attar._src.methods.quantize.ptq.reconstruct.network import LearnedNetwork
+from attar._src.methods.quantize.ptq.reconstruct.reconstruction import Reconstruction, StepCounts
+from attar._src.train.augment import AugmentationChoice, apply_endless, apply_finite
+from attar._src.train.seeds import derive_seed
+from attar._src.train.store import Checkpoint, CheckpointStore
+from attar._src.work.compressed_model import CompressedModel, inputs_by_graph
+from attar._src.work.context import Context, TrainingContext, Trial
+from attar._src.work.stage import Stage
+
+#: Takes a row of figures after every block.
+Log = Callable[[Mapping[str, Any]], None]
+
+
+class Reconstruct(Stage):
+    """Improve codes, scales, biases and activation grids after ``quantize``, without labels.
+
+    Block by block, the rounding of weights (AdaRound, Nagel et al. 2020), the scales and the biases are trained until
+    the outputs of the block match those in floating point (BRECQ, Li et al. 2021, section 3), where what the block
+    reads is drawn for each element from the quantized and from the floating-point network (QDrop, Wei et al. 2022).
+    Then the whole network is trained through its rounding, straight through, on the outputs of the floating-point
+    network. A block, and the network, keep what they had unless they are better on inputs that are not trained on.
+
+    Deviations: scales are trained with the codes, errors are relative to the spread of an output instead of weighted by
+    the Fisher information, and the last unit is the network.
+
+    Weights of 8 bits, codebooks and tensors that no layer multiplies stay as they are; the record says so (``left``).
+
+    Attributes:
+        steps: training steps of each block.
+        network_steps: those of the whole network; twice ``steps`` by default, 0 for none.
+        minutes: choose ``steps`` for about this time on this machine instead; the number is in the record, and with it
+            as ``steps`` the result is the same.
+        batch: examples of a step.
+        drop: probability of an element to be that of the floating-point network while a block is trained.
+        augment: augmentations of the first input while the network is trained, as in the recipe's ``data``; they apply
+            to inputs after preprocessing.
+        loss: of the network's outputs: ``kl`` (scores along the class axis), ``error`` (squared, relative to their
+            spread), or ``auto``: ``kl`` for a main output that looks like scores.
+    """
+
+    works_on: ClassVar[type[CompressedModel]] = CompressedModel
+
+    stage: Literal["reconstruct"] = "reconstruct"
+    steps: Annotated[int, Field(ge=1)] = 500
+    network_steps: Annotated[int, Field(ge=0)] | None = None
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    batch: Annotated[int, Field(ge=1)] = 32
+    drop: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    augment: tuple[AugmentationChoice, ...] = ()
+    loss: Literal["auto", "kl", "error"] = "auto"
+
+    def check(self, before: Sequence[Stage]) -> None:
+        """Refuse to stand where nothing is quantized."""
+        if not any(stage.compresses() for stage in before):
+            raise SpecError(
+                "reconstruct improves grids that a model has, and no stage before it makes any; put a stage quantize "
+                "before it, such as {stage: quantize, bits: 4, scales: mse}"
+            )
+
+    def try_on(self, model: CompressedModel, trial: Trial) -> CompressedModel:
+        """Look for weights to improve, and augment an example."""
+        found = [LearnedNetwork.of(model, name) for name in model.graphs]
+        _demand_weights(found)
+        if self.augment:
+            first = trial.batch.inputs[0]
+            choice = torch.zeros(len(first), dtype=torch.int64)
+            with prefixed_errors("augment"):
+                apply_endless(self.augment, apply_finite(self.augment, first, choice), torch.Generator().manual_seed(0))
+        return model
+
+    def run(self, model: CompressedModel, context: Context) -> CompressedModel:
+        """Return the model with better codes, scales, biases and grids; in a run it resumes at the block.
+
+        Raises:
+            DataError: there are several graphs, and one has no inputs of its own.
+            SpecError: no weight can be improved, or an augmentation does not fit.
+        """
+        if isinstance(context, TrainingContext):
+            return self.improve(model, context, context.log, context.store)
+        return self.improve(model, context)
+
+    def improve(
+        self, model: CompressedModel, context: Context, log: Log = lambda _: None, store: CheckpointStore | None = None
+    ) -> CompressedModel:
+        """Do the stage; ``log`` gets seconds and errors of each block, ``store`` keeps what is done."""
+        inputs = inputs_by_graph(model, context.calibration)
+        networks = {name: LearnedNetwork.of(model, name) for name in model.graphs}
+        _demand_weights([*networks.values()])
+        works = {
+            name: Reconstruction(
+                network, inputs[name], self.batch, self.augment, self.loss, derive_seed(context.seed, name)
+            )
+            for name, network in networks.items()
+            if network.weights
+        }
+        progress = _Progress.of(store, lambda: self._steps(works.values()))
+        total = sum(self._work(work, progress.steps) for work in works.values())
+        errors: dict[str, Any] = {}
+        with Bar("reconstructing", total) as bar:
+
+            def tick(count: int) -> None:
+                raise_if_interrupted()
+                for _ in range(count):
+                    bar.step()
+
+            for name, work in works.items():
+                prefix = f"{name}." if len(works) > 1 else ""
+                errors |= self._reconstruct(work, prefix, progress, tick, log)
+                model = networks[name].result(model)
+        left = {name: why for network in networks.values() for name, why in network.left.items()}
+        record = self.describe() | {
+            "steps": progress.steps.block,
+            "network_steps": progress.steps.network,
+            "calibration_examples": sum(each.examples for each in inputs.values()),
+            "errors": errors,
+            "left": left,
+        }
+        return fit_integer_layers(model.done(record))
+
+    def _reconstruct(
+        self, work: Reconstruction, prefix: str, progress: _Progress, tick: Callable[[int], None], log: Log
+    ) -> dict[str, list[float]]:
+        """Reconstruct one graph; return unit -> its errors before and after, at last those of the whole stage."""
+        begin = progress.begin(prefix, work)
+        for unit in work.run(progress.steps, self.drop, begin, tick):
+            row = {
+                "unit": prefix + unit.name,
+                "error_before": unit.before,
+                "error_after": unit.after,
+                "seconds": round(unit.seconds, 2),
+            }
+            log(progress.add(prefix, work, row))
+        start, end = progress.starts[prefix], work.error()
+        if not end < start:
+            work.network.load(progress.first[prefix])
+        rows = progress.rows_of(prefix)
+        found = {str(row["unit"]): [float(row["error_before"]), float(row["error_after"])] for row in rows}
+        return found | {f"{prefix}all": [start, end]}
+
+    def _work(self, work: Reconstruction, steps: StepCounts) -> int:
+        return len(work.blocks) * (steps.block + steps.network)
+
+    def _steps(self, works: Iterable[Reconstruction]) -> StepCounts:
+        """Return the steps: as given, or those that take about ``minutes``."""
+        steps, ratio = self.steps, 2 if self.network_steps is None else self.network_steps / self.steps
+        if self.minutes is not None:
+            # The blocks take together about what the network takes.
+            each = sum(work.seconds_of_step() for work in works) * (1 + ratio)
+            steps = max(1, round(60 * self.minutes / each))
+        return StepCounts(steps, round(steps * ratio))
+
+
+@dataclass
+class _Progress:
+    """What is done of the stage, in a store or in memory alone.
+
+    Attributes:
+        rows: of every unit that is done.
+        starts: graph -> its error before the stage.
+        first: graph -> what its modules stored before the stage.
+        now: what the modules of all graphs store, as far as the stage is.
+    """
+
+    store: CheckpointStore | None
+    steps: StepCounts
+    rows: list[dict[str, Any]]
+    starts: dict[str, float] = field(default_factory=dict)
+    first: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    now: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, store: CheckpointStore | None, choose: Callable[[], StepCounts]) -> _Progress:
+        """Continue from the latest checkpoint of a store."""
+        found = None if store is None else store.latest()
+        if found is None:
+            return cls(store, choose(), [])
+        rows = [dict(row) for row in found.facts["history"]]
+        return cls(store, StepCounts(*found.facts["steps"]), rows, now=dict(found.tensors))
+
+    def begin(self, prefix: str, work: Reconstruction) -> int:
+        """Note the state before the first unit, put back what was done, and return the number of units done."""
+        self.first[prefix] = {name: value.clone() for name, value in work.network.state().items()}
+        self.starts[prefix] = work.error()
+        start = f"{prefix}/"
+        work.network.load({name.removeprefix(start): t for name, t in self.now.items() if name.startswith(start)})
+        return len(self.rows_of(prefix))
+
+    def add(self, prefix: str, work: Reconstruction, row: dict[str, Any]) -> dict[str, Any]:
+        """Add the row of a unit, and keep a checkpoint; return the row with its number."""
+        numbered = {"epoch": len(self.rows) + 1, "graph": prefix, **row}
+        self.rows.append(numbered)
+        self.now |= {f"{prefix}/{name}": value for name, value in work.network.state().items()}
+        if self.store is not None:
+            facts = {"history": self.rows, "steps": [self.steps.block, self.steps.network]}
+            self.store.save(Checkpoint(len(self.rows), self.now, facts))
+        return numbered
+
+    def rows_of(self, prefix: str) -> list[dict[str, Any]]:
+        return [row for row in self.rows if row["graph"] == prefix]
+
+
+def _demand_weights(networks: Sequence[LearnedNetwork]) -> None:
+    if any(network.weights for network in networks):
+        return
+    left = {name: why for network in networks for name, why in network.left.items()}
+    said = "; ".join(f"{name}: {why}" for name, why in [*left.items()][:3]) or "none is quantized"
+    raise SpecError(
+        f"reconstruct finds no weight to improve ({said}); quantize some to 2 to 7 bits on affine grids first"
+    )
