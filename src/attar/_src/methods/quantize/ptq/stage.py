@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from torch import fx
 
 from attar._src.artifact.manifest import Activation
-from attar._src.core.errors import SpecError, UnknownName, prefixed_errors
+from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.quantize.dynamic_layers import make_dynamic, readers_of
@@ -21,6 +20,7 @@ from attar._src.methods.quantize.integer_layers import fit_integer_layers, fit_w
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
 from attar._src.methods.quantize.ptq.calibration import site_grids, site_requests
 from attar._src.methods.quantize.ptq.constant_inputs import computed_from, constant_inputs, constant_warning
+from attar._src.methods.quantize.ptq.globs import matching_tensors
 from attar._src.methods.quantize.ptq.outliers import add_clips, channel_reaches, range_warnings, source_requests
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
 from attar._src.methods.quantize.ptq.solver import input_requests
@@ -310,6 +310,14 @@ class PostTrainingQuantize(Stage):
                     )
         return found
 
+    def chosen(self, model: CompressedModel) -> list[str]:
+        """Return the names of the tensors that this stage quantizes, in the order of the model.
+
+        Raises:
+            UnknownName: a glob matches no layer.
+        """
+        return [*self._bits(model.weights(), model.state(), model.aliases())]
+
     def _selection(self) -> tuple[object, ...]:
         return self.layers, self.keep, set(self.overrides)
 
@@ -324,26 +332,15 @@ class PostTrainingQuantize(Stage):
         bits = {
             name: self.bits
             for glob in self.layers
-            for name in _match(glob, [n for n in known if n in weights], aliases)
+            for name in matching_tensors(glob, [n for n in known if n in weights], aliases)
         }
         for glob, width in self.overrides.items():
-            matched = _match(glob, known, aliases)
+            matched = matching_tensors(glob, known, aliases)
             # The glob of a layer selects its weights; a bias or a table only if it matches no weight.
             bits |= dict.fromkeys([name for name in matched if name in weights] or matched, width)
-        kept = {name for glob in self.keep for name in _match(glob, known, aliases)}
+        kept = {name for glob in self.keep for name in matching_tensors(glob, known, aliases)}
         return {name: bits[name] for name in known if name in bits and name not in kept}
 
     def _scheme(self, bits: int, weight: Weight | None) -> Scheme:
         granularity = self.granularity or (weight.channels if weight else PerChannel())
         return Scheme(bits=bits, symmetric=self.symmetric, granularity=granularity)
-
-
-def _match(glob: str, names: list[str], aliases: Mapping[str, str]) -> list[str]:
-    """Return the names that match ``glob`` themselves or whose layer does, under any of their names."""
-    known = {name: name for name in names} | {alias: name for alias, name in aliases.items() if name in names}
-    matched = {
-        of for each, of in known.items() if fnmatchcase(each, glob) or fnmatchcase(each.rpartition(".")[0], glob)
-    }
-    if not matched:
-        raise UnknownName("layer", glob, {name.rpartition(".")[0] or name for name in names} | set(names))
-    return [name for name in names if name in matched]
