@@ -19,6 +19,7 @@ from attar._src.cli.options.texts import (
     parse_activations,
     parse_arguments,
     parse_axes,
+    parse_bytes,
     parse_coder,
     parse_override,
     parse_tolerance,
@@ -56,6 +57,24 @@ def quantize_command(
         ),
     ] = None,
     bits: Annotated[int, typer.Option("--bits", "-b", min=2, max=8, help="Bits of a weight.")] = 4,
+    size: Annotated[
+        float | None,
+        typer.Option(help="Instead of --bits: bits per weight that the file may have; each layer gets its own."),
+    ] = None,
+    max_bytes: Annotated[
+        str | None, typer.Option(metavar="N|Nk|NM", help="Instead of --bits: bytes that the file may have: 90k.")
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Instead of --bits: points of the metric that the file may lose on the examples; without labels, of "
+            "predictions that change."
+        ),
+    ] = None,
+    sensitivity: Annotated[
+        Path | None,
+        typer.Option(help="Folder of attar sensitivity, for --size, --max-bytes, --max-drop; measured otherwise."),
+    ] = None,
     activations: Annotated[
         str | None,
         typer.Option(
@@ -159,6 +178,10 @@ def quantize_command(
     axes = () if fixed_batch else parse_axes(dynamic or [])
     given: dict[str, Any] = {
         "bits": bits,
+        "size": size,
+        "max_bytes": parse_bytes(max_bytes),
+        "max_drop": max_drop,
+        "sensitivity": sensitivity,
         "activations": parse_activations(activations),
         "granularity": granularity,
         "symmetric": not asymmetric,

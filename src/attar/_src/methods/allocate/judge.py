@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -147,6 +148,19 @@ class Judge:
             changed=None if share is None else 1 - share,
             metric=self._metric(judged),
         )
+
+    def points(self, seen: OutputError) -> float:
+        """Return the loss in percentage points: of the metric, else of changed predictions, else the relative error.
+
+        A metric that is no share, such as a mean squared error, loses per cent of itself.
+        """
+        if self.floating is not None and self.floating.better:
+            if seen.metric is None:
+                return math.inf
+            loss = self.floating.better * (self.floating.floating - seen.metric)
+            scale = 1.0 if self.floating.better > 0 else max(abs(self.floating.floating), 1e-12)
+            return 100 * loss / scale
+        return 100 * (math.sqrt(seen.error) if seen.changed is None else seen.changed)
 
     def _metric(self, judged: Sequence[tuple[Outputs, Outputs, NDArray[Any]]]) -> float | None:
         if not judged:

@@ -52,6 +52,7 @@ class SensitivityMeter:
         method: record of what ``at`` does.
         labelled: what is known of the right outputs of each graph.
         seed: of what is drawn for the estimates.
+        gradients: whether there are estimates.
     """
 
     model: CompressedModel
@@ -63,6 +64,7 @@ class SensitivityMeter:
     method: Mapping[str, Any]
     labelled: Labelled = UNLABELLED
     seed: int = 0
+    gradients: bool = True
 
     @cached_property
     def programs(self) -> dict[str, fx.GraphModule]:
@@ -90,20 +92,22 @@ class SensitivityMeter:
         """Tensor -> level -> the tensor at it."""
         return candidates(self.model, self.names, self.levels, self.at)
 
+    def digest(self) -> str:
+        """Return the SHA-256 of the names and values of the model's tensors."""
+        values = {name: tensor.dense() for name, tensor in self.model.tensors.items()}
+        return digest(part for name, value in self.model.state().items() for part in (name, values.get(name, value)))
+
     def table(self, layers: Sequence[LayerSensitivity] = ()) -> SensitivityTable:
         """Return the table of these layers; without any, what is known before."""
         first = next(iter(self.judges.values()))
         judged = next((each for each in self.judges.values() if each.floating), None)
-        state = self.model.state()
-        values = {name: tensor.dense() for name, tensor in self.model.tensors.items() if name in state}
-        parts = [part for name, value in state.items() for part in (name, values.get(name, value))]
         given = [batch for each in self.inputs.values() for inputs in each.batches for batch in inputs]
         unjudged = next((each.unjudged for each in self.judges.values() if each.unjudged), "")
         change = judged.floating if judged else None
         return SensitivityTable(
             what=self.what,
             method=dict(self.method),
-            model=digest(parts),
+            model=self.digest(),
             data=digest(given),
             levels=tuple(map(float, self.levels)),
             examples=sum(each.examples for each in self.inputs.values()),
@@ -125,7 +129,7 @@ class SensitivityMeter:
         if not left:
             return
         weights, readers = self.model.weights(), self._readers()
-        estimates = self._estimates(left)
+        estimates = self._estimates(left if self.gradients else [])
         passes = sum(len(self.inputs[graph].batches) for name in left for graph in readers[name])
         kept = _KeptValues()
         with Bar("sensitivity", passes) as bar:
@@ -135,7 +139,7 @@ class SensitivityMeter:
                 figures = []
                 for level, candidate in self.candidates[name].items():
                     seen = _together([each[level] for each in errors])
-                    figures.append(_figures(level, candidate.bytes, seen, estimates[name].get(level)))
+                    figures.append(_figures(level, candidate.bytes, seen, estimates.get(name, {}).get(level)))
                 role = weights[name].role if name in weights else "tensor"
                 shape = tuple(self.candidates[name][self.levels[0]].tensors[name].shape)
                 yield LayerSensitivity(name=name, role=role, shape=shape, levels=tuple(figures))
@@ -172,7 +176,7 @@ class SensitivityMeter:
 
     def _estimates(self, names: Sequence[str]) -> dict[str, dict[float, float]]:
         found: dict[str, dict[float, float]] = {name: {} for name in names}
-        for graph, program in self.programs.items():
+        for graph, program in self.programs.items() if names else ():
             own = {name: self.candidates[name] for name in names}
             batches, one = self.inputs[graph], self.model.graphs[graph].traced.any_batch
             seen = curvature(program, batches, self.judges[graph], own, one_by_one=one, seed=self.seed)

@@ -14,6 +14,7 @@ from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.core.tensors import CompressedTensor
+from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.quantize.dynamic_layers import make_dynamic, readers_of
 from attar._src.methods.quantize.field_types import ActivationChoice, GranularityChoice, GridBits
 from attar._src.methods.quantize.integer_layers import fit_integer_layers, fit_weights
@@ -22,6 +23,7 @@ from attar._src.methods.quantize.ptq.calibration import site_grids, site_request
 from attar._src.methods.quantize.ptq.constant_inputs import computed_from, constant_inputs, constant_warning
 from attar._src.methods.quantize.ptq.globs import matching_tensors
 from attar._src.methods.quantize.ptq.outliers import add_clips, channel_reaches, range_warnings, source_requests
+from attar._src.methods.quantize.ptq.own_bits import own_bits
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
 from attar._src.methods.quantize.ptq.solver import input_requests
 from attar._src.methods.quantize.ptq.solvers import Absmax
@@ -37,6 +39,8 @@ from attar._src.work.context import Context, Trial
 from attar._src.work.floating_values import floating_values, layer_reading
 from attar._src.work.stage import Stage
 
+#: Bits of weights that get their own from an allocation.
+ANY_BITS = 8
 _NOTHING_DYNAMIC = (
     "no layer can quantize what it reads at run time: activations='dynamic' is for linear layers, products with a "
     "weight, LSTM of 64 units or more and GRU of 256, with weights on a symmetric grid with one scale for each output "
@@ -85,7 +89,7 @@ class PostTrainingQuantize(Stage):
     does not replace remain.
 
     Attributes:
-        bits: bits of a weight.
+        bits: bits of a weight; or a target, ``{size: 2.5}``, under which each weight not in ``overrides`` gets its own.
         activations: bits of an activation, whose grids are calibrated; ``dynamic``: linear layers and products with a
             weight quantize what they read, to 8 bits at run time, other layers read floating point; or None to leave
             activations in floating point. LSTM and GRU are dynamic with both.
@@ -105,7 +109,7 @@ class PostTrainingQuantize(Stage):
     works_on: ClassVar[type[CompressedModel]] = CompressedModel
 
     stage: Literal["quantize"] = "quantize"
-    bits: GridBits = 4
+    bits: GridBits | BitTarget = 4
     activations: ActivationChoice = None
     symmetric: bool = True
     granularity: GranularityChoice = None
@@ -152,6 +156,9 @@ class PostTrainingQuantize(Stage):
             SpecError: a scheme does not fit a weight.
         """
         inputs = inputs_by_graph(model, context.calibration)
+        if isinstance(self.bits, BitTarget):
+            free = self.chosen(model, free=True)
+            return own_bits(self.bits, model, inputs, context, free, self.describe(), self._with_bits)
         model = self._with_floating_values(model)
         model, fixed = self._with_constant_values(model, inputs)
         # Values as earlier stages stored them; the traced graph has those before pruning and rounding.
@@ -182,6 +189,10 @@ class PostTrainingQuantize(Stage):
             return done
         done, more = without_noisy_recurrent(done, inputs)
         return replace(done, warnings=(*done.warnings, *more))
+
+    def _with_bits(self, bits: Mapping[str, int], kept: Sequence[str]) -> PostTrainingQuantize:
+        keep = (*self.keep, *kept)
+        return self.model_copy(update={"bits": ANY_BITS, "overrides": {**bits, **self.overrides}, "keep": keep})
 
     def _with_constant_values(
         self, model: CompressedModel, inputs: Mapping[str, CalibrationInputs]
@@ -310,13 +321,11 @@ class PostTrainingQuantize(Stage):
                     )
         return found
 
-    def chosen(self, model: CompressedModel) -> list[str]:
-        """Return the names of the tensors that this stage quantizes, in the order of the model.
-
-        Raises:
-            UnknownName: a glob matches no layer.
-        """
-        return [*self._bits(model.weights(), model.state(), model.aliases())]
+    def chosen(self, model: CompressedModel, *, free: bool = False) -> list[str]:
+        """Return the names of the tensors that this stage quantizes, in order; ``free``: without ``overrides``."""
+        aliases, known = model.aliases(), [*model.state()]
+        fixed = {name for glob in self.overrides if free for name in matching_tensors(glob, known, aliases)}
+        return [each for each in self._bits(model.weights(), model.state(), aliases) if each not in fixed]
 
     def _selection(self) -> tuple[object, ...]:
         return self.layers, self.keep, set(self.overrides)
@@ -330,7 +339,7 @@ class PostTrainingQuantize(Stage):
         """
         known = [name for name, value in state.items() if value.is_floating_point()]
         bits = {
-            name: self.bits
+            name: self.bits if isinstance(self.bits, int) else ANY_BITS
             for glob in self.layers
             for name in matching_tensors(glob, [n for n in known if n in weights], aliases)
         }
