@@ -15,7 +15,7 @@ from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.allocate.target import BitTarget
-from attar._src.methods.quantize.dynamic_layers import make_dynamic, readers_of
+from attar._src.methods.quantize.dynamic_layers import NOTHING_DYNAMIC, make_dynamic, readers_of
 from attar._src.methods.quantize.field_types import ActivationChoice, GranularityChoice, GridBits
 from attar._src.methods.quantize.integer_layers import fit_integer_layers, fit_weights
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
@@ -41,11 +41,6 @@ from attar._src.work.stage import Stage
 
 #: Bits of weights that get their own from an allocation.
 ANY_BITS = 8
-_NOTHING_DYNAMIC = (
-    "no layer can quantize what it reads at run time: activations='dynamic' is for linear layers, products with a "
-    "weight, LSTM of 64 units or more and GRU of 256, with weights on a symmetric grid with one scale for each output "
-    "channel; use activations=8, or None"
-)
 
 
 @dataclass
@@ -176,7 +171,7 @@ class PostTrainingQuantize(Stage):
                 graphs[name], more = self._calibrate(model, name, inputs[name], bits, tensors, seen[name])
                 warnings += more
         if self.activations == "dynamic" and not any(graph.dynamic for graph in graphs.values()):
-            warnings.append(_NOTHING_DYNAMIC)
+            warnings.append(NOTHING_DYNAMIC)
         examples = sum(each.examples for each in inputs.values())
         record: dict[str, Any] = self.describe() | {"bits": self.bits, "calibration_examples": examples}
         every = tuple(dict.fromkeys((*model.warnings, *warnings)))
