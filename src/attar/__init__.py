@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from attar._src.core.errors import UnknownName as UnknownName
     from attar._src.deploy.load import load as load
     from attar._src.deploy.quantize import quantize as quantize
+    from attar._src.methods.allocate.sensitivity_table import SensitivityTable as SensitivityTable
     from attar._src.pipeline.run import run as run
+    from attar._src.pipeline.sensitivities.sensitivity import sensitivity as sensitivity
     from attar._src.recipe.recipe import Recipe as Recipe
     from attar._src.runtime.session import Session as Session
 else:
@@ -42,7 +44,9 @@ else:
             "UnknownName",
             "deploy.load": "load",
             "deploy.quantize": "quantize",
+            "methods.allocate.sensitivity_table": "SensitivityTable",
             "pipeline.run": "run",
+            "pipeline.sensitivities.sensitivity": "sensitivity",
             "recipe.recipe": "Recipe",
             "runtime.session": "Session",
         },

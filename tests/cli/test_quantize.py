@@ -9,7 +9,8 @@ import safetensors.torch
 import torch
 
 import attar
-from attar._src.cli import main, quantize
+from attar._src.cli import main
+from attar._src.cli.options import calibration
 from attar._src.core.registry import load_object
 from attar._src.methods.quantize.unquantized import KEPT_VALUE
 
@@ -144,7 +145,7 @@ def test_a_mistake_is_one_line_that_helps(weights, tmp_path, capsys, options, me
 def test_words_that_cannot_be_read_are_wrong_usage_before_any_work(
     weights, tmp_path, capsys, monkeypatch, option, text, message
 ):
-    monkeypatch.setattr(quantize, "load_examples", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr(calibration, "load_examples", lambda *_: pytest.fail("work was done"))
     assert run("-w", weights, "-o", tmp_path / "m.attar", option, text) == 2
     assert message in capsys.readouterr().err
 
@@ -156,7 +157,7 @@ def test_images_of_another_shape_are_named(weights, tmp_path, capsys):
 
 
 def test_a_place_that_cannot_be_written_is_known_before_any_work(weights, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(quantize, "load_examples", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr(calibration, "load_examples", lambda *_: pytest.fail("work was done"))
     assert run("-w", weights, "-o", tmp_path / "no" / "such" / "m.attar") == 1
     assert f"mkdir -p {tmp_path / 'no' / 'such'}" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()

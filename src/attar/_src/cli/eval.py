@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from attar._src.cli import show
 from attar._src.cli.labelled import examples_of, judged_examples, suitable_metric
-from attar._src.cli.limits import MAX_ELEMENTS, raised_limits
+from attar._src.cli.options.limits import MAX_ELEMENTS, raised_limits
 from attar._src.data.dataset import Dataset
 from attar._src.measure.accuracy import evaluate_accuracy
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout

@@ -10,7 +10,7 @@ import typer
 from attar._src.artifact.reader import open_artifact
 from attar._src.backends.registry import BACKENDS
 from attar._src.cli import show
-from attar._src.cli.limits import MAX_ELEMENTS, raised_limits
+from attar._src.cli.options.limits import MAX_ELEMENTS, raised_limits
 from attar._src.cli.output import demand_writable
 from attar._src.core.errors import SpecError
 from attar._src.core.format_bytes import format_bytes

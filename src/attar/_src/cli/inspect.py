@@ -12,7 +12,7 @@ from rich.markup import escape
 from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.reader import open_artifact
 from attar._src.cli import show
-from attar._src.cli.limits import MAX_ELEMENTS, raised_limits
+from attar._src.cli.options.limits import MAX_ELEMENTS, raised_limits
 from attar._src.report.wording import plural
 
 

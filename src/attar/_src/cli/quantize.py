@@ -9,33 +9,26 @@ from pathlib import Path
 from typing import Annotated, Any
 from warnings import catch_warnings, simplefilter
 
-import numpy as np
 import typer
 from rich.markup import escape
 
-from attar._src.artifact.manifest import Preprocessing
 from attar._src.cli import show
-from attar._src.cli.limits import MAX_ELEMENTS, raised_limits
-from attar._src.cli.option_texts import (
+from attar._src.cli.options.calibration import DataChoice, chosen_inputs
+from attar._src.cli.options.limits import MAX_ELEMENTS, raised_limits
+from attar._src.cli.options.texts import (
     parse_activations,
     parse_arguments,
     parse_axes,
+    parse_bytes,
     parse_coder,
     parse_override,
     parse_tolerance,
 )
 from attar._src.cli.output import demand_writable
-from attar._src.core.errors import AttarWarning, SpecError
-from attar._src.data.axes import Dynamic
-from attar._src.data.dataset import Dataset
+from attar._src.core.errors import AttarWarning
 from attar._src.data.huggingface import HF
-from attar._src.data.preprocessing import parse_preprocessing
-from attar._src.data.registry import load_examples
-from attar._src.data.texts import Texts
-from attar._src.data.tokenizer import Tokenizer
 from attar._src.measure.class_layout import IGNORE_INDEX
 from attar._src.report.wording import fidelity_words
-from attar._src.runtime.preprocess import preprocess as preprocess_examples
 
 
 def quantize_command(
@@ -64,6 +57,24 @@ def quantize_command(
         ),
     ] = None,
     bits: Annotated[int, typer.Option("--bits", "-b", min=2, max=8, help="Bits of a weight.")] = 4,
+    size: Annotated[
+        float | None,
+        typer.Option(help="Instead of --bits: bits per weight that the file may have; each layer gets its own."),
+    ] = None,
+    max_bytes: Annotated[
+        str | None, typer.Option(metavar="N|Nk|NM", help="Instead of --bits: bytes that the file may have: 90k.")
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Instead of --bits: points of the metric that the file may lose on the examples; without labels, of "
+            "predictions that change."
+        ),
+    ] = None,
+    sensitivity: Annotated[
+        Path | None,
+        typer.Option(help="Folder of attar sensitivity, for --size, --max-bytes, --max-drop; measured otherwise."),
+    ] = None,
     activations: Annotated[
         str | None,
         typer.Option(
@@ -190,6 +201,10 @@ def quantize_command(
     axes = () if fixed_batch else parse_axes(dynamic or [])
     given: dict[str, Any] = {
         "bits": bits,
+        "size": size,
+        "max_bytes": parse_bytes(max_bytes),
+        "max_drop": max_drop,
+        "sensitivity": sensitivity,
         "activations": parse_activations(activations),
         "granularity": granularity,
         "symmetric": not asymmetric,
@@ -208,43 +223,22 @@ def quantize_command(
     # Imported here, not at the top: most commands run without PyTorch.
     build = importlib.import_module("attar._src.deploy.build_module")
     quantize = importlib.import_module("attar._src.deploy.quantize").quantize
-    dataset = load_examples(data, split)
-    preprocessing = parse_preprocessing(preprocess) if preprocess else None
-    inputs: Any = dataset
-    about: dict[str, Any] = {}
-    if isinstance(dataset, Texts):
-        inputs, about = _tokenized(
-            dataset.subset(examples, seed), _tokenizer(tokenizer, model, max_length), fixed_batch or 64, axes
-        )
-        # Without a word, any number of texts of any length.
-        axes = (0, 1) if axes is None else axes
-    elif tokenizer or max_length:
-        raise SpecError(f"--tokenizer and --max-length are for texts, --data text:PATH; {data} is none")
-    if isinstance(dataset, Dataset):
-        preprocessing = preprocessing if preprocess else _usual_preprocessing(dataset)
-        drawn = dataset.subset(min(examples, len(dataset)), seed)
-        inputs = preprocess_examples(preprocessing, drawn.x) if preprocessing else drawn.x
-        about = {
-            "labels": drawn.y,
-            "task": dataset.task,
-            "class_names": dataset.class_names,
-            "metric": dataset.metric,
-        }
-    elif preprocessing is not None:
-        raise SpecError(f"--preprocessing: {data} gives a {type(dataset).__name__}, not arrays; prepare there")
+    chosen = chosen_inputs(
+        DataChoice(data, split, model, preprocess, tokenizer, max_length, fixed_batch, axes, examples, seed)
+    )
     quantized = quantize(
         build.build_module(build.find_model(model), passed, weights),
-        inputs,
+        chosen.inputs,
         **given,
         examples=examples,
         batch=fixed_batch or 64,
-        dynamic=axes,
-        preprocessing=preprocessing,
+        dynamic=chosen.axes,
+        preprocessing=chosen.preprocessing,
         ignore_index=ignore_index,
         class_axis=class_axis,
         licence=licence,
         limits=raised_limits(max_elements),
-        **about,
+        **chosen.about,
     )
     if weights is None and not model.startswith(HF) and not model.endswith(".pt2"):
         said = f"without --weights the file has those that {model} gives its module: random ones, if it loads none"
@@ -268,44 +262,8 @@ def _reconstruction(
     given = {"minutes": minutes, "steps": steps, "augment": augment}
     fields = {name: value for name, value in given.items() if value is not None}
     if fields and not wanted:
-        raise SpecError(f"--{', --'.join(fields)} belong to --reconstruct; add it")
+        raise typer.BadParameter(f"--{', --'.join(fields)} belong to --reconstruct; add it")
     return fields if wanted else False
-
-
-def _tokenizer(folder: str | None, model: str, max_length: int | None) -> Tokenizer:
-    if folder is None and not model.startswith(HF):
-        raise SpecError(
-            f"--data text:PATH takes the tokenizer of a model hf:FOLDER, and {model} is none; add --tokenizer FOLDER"
-        )
-    return Tokenizer(folder or model, max_length)
-
-
-def _tokenized(
-    texts: Texts, tokenizer: Tokenizer, batch: int, axes: Dynamic
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return batches of inputs, and what ``attar.quantize`` should know of their labels."""
-    targets = texts.targets(tokenizer.classes)
-    every = axes.values() if isinstance(axes, Mapping) else [axes]
-    one_length = not any(each is None or 1 in each for each in every)
-    classes = targets is not None and targets.dtype.kind == "i"
-    about = {"task": "classification", "class_names": tokenizer.class_names, "metric": "accuracy"} if classes else {}
-    return tokenizer.batches(texts, batch, fixed=one_length), about | {"labels": targets}
-
-
-def _usual_preprocessing(dataset: Dataset) -> Preprocessing | None:
-    """Return the data set's own preprocessing, or None if its examples are inputs.
-
-    Bytes and booleans rarely are: they store images and masks. Integers of other types are taken as tokens.
-    """
-    kind = dataset.x.dtype
-    if dataset.preprocessing is None and kind in (np.uint8, np.bool_):
-        example = '{"layout": "NC"' + (', "scale": 0.00392' if kind == np.uint8 else "") + "}"
-        raise SpecError(
-            f"{dataset.name}: the examples are {kind} of shape {dataset.x.shape} and have no preprocessing to float32; "
-            f"add --preprocessing: unit divides images (NCHW) by 255, '{example}' suits examples with other axes, "
-            "none is for a module that takes raw examples"
-        )
-    return dataset.preprocessing
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.repack import repack
 from attar._src.artifact.writer import write_atomically
 from attar._src.cli import show
-from attar._src.cli.limits import MAX_ELEMENTS, raised_limits
+from attar._src.cli.options.limits import MAX_ELEMENTS, raised_limits
 from attar._src.cli.output import demand_writable
 from attar._src.coding.registry import CODERS
 

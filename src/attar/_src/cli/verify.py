@@ -9,7 +9,7 @@ import typer
 
 from attar._src.artifact.reader import open_artifact
 from attar._src.cli import show
-from attar._src.cli.limits import MAX_ELEMENTS, raised_limits
+from attar._src.cli.options.limits import MAX_ELEMENTS, raised_limits
 from attar._src.report.wording import plural
 from attar._src.runtime.session import Session
 

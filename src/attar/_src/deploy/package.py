@@ -130,6 +130,7 @@ def package(
         ],
         "notes": {
             **notes,
+            **compressed.notes,
             **({"labels": unjudged[0]} if unjudged and not given else {}),
             **_widened(compressed),
             **({"speed": "; ".join(each.sentence for each in speed.values())} if speed else {}),

@@ -6,7 +6,7 @@ trace -> dry run -> quantize -> pack -> decode -> parity -> file
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from torch import fx
 
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Preprocessing
+from attar._src.core.errors import SpecError
 from attar._src.core.scheme import Granularity
 from attar._src.core.spec import build_spec
 from attar._src.data.axes import Dynamic
@@ -25,6 +26,7 @@ from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
 from attar._src.deploy.tolerance import TOLERANCE, Tolerance
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
+from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.quantize.ptq.reconstruct.stage import Reconstruct
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.short_numbers import shorten_numbers
@@ -95,6 +97,10 @@ def quantize(
     data: Any,
     *,
     bits: int = 4,
+    size: float | None = None,
+    max_bytes: int | None = None,
+    max_drop: float | None = None,
+    sensitivity: str | Path | None = None,
     activations: int | Literal["dynamic", "auto"] | None = None,
     granularity: str | Granularity = "channel",
     symmetric: bool = True,
@@ -132,6 +138,12 @@ def quantize(
             mappings; a data set or a list of examples. Optional arguments that are missing keep their defaults.
             Labels, as in ``(x, y)``, serve the comparison with the untouched module.
         bits: bits of a weight, 2 to 8.
+        size: instead of ``bits``: bits per weight that the file may have, such as 2.5; each weight gets bits of its own
+            (``docs/sensitivity.md``), those in ``overrides`` excepted. A note ``bits`` of the report says which.
+        max_bytes: likewise, bytes that the file may have.
+        max_drop: likewise, points that the file may lose on the examples: of the metric where there are labels, else of
+            predictions that change, else the relative error in per cent. The smallest file that is found.
+        sensitivity: ``sensitivity.json`` of the same module, or its folder; measured if None.
         activations: bits of an activation, 2 to 8; ``dynamic``: linear layers quantize what they read at run time, to 8
             bits over its own range, and other layers read floating point; LSTM and GRU do so with both, if they are
             wide enough to gain time (``docs/models.md``); None leaves activations in floating point;
@@ -186,10 +198,13 @@ def quantize(
         >>> quantized = attar.quantize(net, torch.randn(64, 8), bits=4, activations=8)
         >>> report = quantized.save("m.attar")
     """
+    target = _target(size, max_bytes, max_drop, sensitivity)
+    if target is not None and activations == "auto":
+        raise SpecError("activations='auto' times files of one size; choose 8, 'dynamic' or None beside a target")
     stage: PostTrainingQuantize = build_spec(
         PostTrainingQuantize,
         where="quantize",
-        bits=bits,
+        bits=bits if target is None else target,
         activations=None if activations == "auto" else activations,
         symmetric=symmetric,
         granularity=granularity,
@@ -212,7 +227,8 @@ def quantize(
     compared = labelled_examples(inputs, labels, metric, ClassLayout(class_axis, ignore_index))
     traced = trace(module, example, names=inputs.names, dynamic=axes)
     dry_run = check_deployable(module, traced, use, inputs, limits=limits)
-    untouched, given = CompressedModel.of(traced), Context(inputs)
+    targets = tuple(each for each in compared.targets if each is not None)
+    untouched, given = CompressedModel.of(traced), Context(replace(inputs, targets=targets), use=use)
     rows: list[Mapping[str, Any]] = []
 
     def made(stage: PostTrainingQuantize) -> CompressedModel:
@@ -234,3 +250,17 @@ def _seconds(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         return {}
     units = ", ".join(f"{row['unit']} {row['seconds']:.1f} s" for row in rows)
     return {"reconstruct": f"{sum(row['seconds'] for row in rows):.0f} s: {units}"}
+
+
+def _target(
+    size: float | None, max_bytes: int | None, max_drop: float | None, sensitivity: str | Path | None
+) -> BitTarget | None:
+    if size is None and max_bytes is None and max_drop is None:
+        if sensitivity is not None:
+            raise SpecError("sensitivity is for a target; add size=, max_bytes= or max_drop=")
+        return None
+    table = None if sensitivity is None else str(sensitivity)
+    target: BitTarget = build_spec(
+        BitTarget, where="quantize", size=size, max_bytes=max_bytes, max_drop=max_drop, sensitivity=table
+    )
+    return target

@@ -62,11 +62,19 @@ def render(story: Story, figures: Mapping[str, Plot]) -> str:
         tiles=tiles(story),
         sections=sections(story, figures),
         version=story.run.versions.get("attar", ""),
-        style=_resource("page.css"),
-        plotly=_plotly() if figures else "",
-        figures=htmlsafe_json_dumps({name: plot.as_dict() for name, plot in figures.items()}, json.dumps, **_COMPACT),
-        script=_resource("page.js"),
+        **page_parts(figures),
     )
+
+
+def page_parts(figures: Mapping[str, Plot]) -> dict[str, Markup]:
+    """Return what a template puts into a page of these plots: style sheet, Plotly, figures and the script."""
+    plots = {name: plot.as_dict() for name, plot in figures.items()}
+    return {
+        "style": _resource("page.css"),
+        "plotly": _plotly() if figures else Markup(),
+        "figures": htmlsafe_json_dumps(plots, json.dumps, **_COMPACT),
+        "script": _resource("page.js"),
+    }
 
 
 _COMPACT = {"separators": (",", ":"), "allow_nan": False}

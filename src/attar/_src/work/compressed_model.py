@@ -87,6 +87,7 @@ class CompressedModel:
         record: what each stage did, in order; it travels in the file.
         warnings: sentences for the user, each with the nearest fix; packaging prints and reports them first.
         widened: weight -> channels that got a wider step, so that pairs of products fit 16 bits.
+        notes: remarks for the report, by topic.
     """
 
     graphs: Mapping[str, CompressedGraph]
@@ -94,6 +95,7 @@ class CompressedModel:
     record: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     widened: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, traced: TracedModel | Mapping[str, TracedModel], **fields: Any) -> CompressedModel:

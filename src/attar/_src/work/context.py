@@ -15,7 +15,7 @@ from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
 from attar._src.train.batch import Batch, Feed
 from attar._src.train.store import CheckpointStore
 from attar._src.work.calibration_inputs import CalibrationInputs
-from attar._src.work.compressed_model import Calibration
+from attar._src.work.compressed_model import Calibration, FileInfo
 
 
 class Teacher(Protocol):
@@ -45,10 +45,12 @@ class Context:
         calibration: some hundred real inputs, of each graph by name if there are several; named batches have the
             arguments of all models (see ``of``).
         seed: of everything random in this stage.
+        use: what the file will tell its user, which takes some of its bytes; None if that is not known.
     """
 
     calibration: Calibration
     seed: int = 0
+    use: FileInfo | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,13 @@ from attar._src.work.compressed_model import CompressedGraph
 #: several operators each, 128 units 1.94, 192 1.29, 256 0.89, 512 0.49. Of 32 examples a GRU of 64 units takes 0.77.
 _LEAST_HIDDEN = {"LSTM": 64, "GRU": 256}
 
+#: Warning where nothing can be dynamic.
+NOTHING_DYNAMIC = (
+    "no layer can quantize what it reads at run time: activations='dynamic' is for linear layers, products with a "
+    "weight, LSTM of 64 units or more and GRU of 256, with weights on a symmetric grid with one scale for each output "
+    "channel; use activations=8, or None"
+)
+
 
 def dynamic_layers(graph: CompressedGraph, tensors: Mapping[str, CompressedTensor]) -> dict[str, str]:
     """Return each node that multiplies data by a quantized weight -> why it cannot be dynamic, empty if it can.

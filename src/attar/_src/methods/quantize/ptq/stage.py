@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -12,17 +11,20 @@ import torch
 from pydantic import Field
 
 from attar._src.artifact.manifest import Activation
-from attar._src.core.errors import SpecError, UnknownName, prefixed_errors
+from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.core.tensors import CompressedTensor
-from attar._src.methods.quantize.dynamic_layers import make_dynamic, readers_of
+from attar._src.methods.allocate.target import BitTarget
+from attar._src.methods.quantize.dynamic_layers import NOTHING_DYNAMIC, make_dynamic, readers_of
 from attar._src.methods.quantize.field_types import ActivationChoice, GranularityChoice, GridBits
 from attar._src.methods.quantize.integer_layers import fit_integer_layers, fit_weights
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
 from attar._src.methods.quantize.ptq.calibration import site_grids, site_requests
 from attar._src.methods.quantize.ptq.constant_inputs import computed_from, constant_inputs, constant_warning
+from attar._src.methods.quantize.ptq.globs import matching_tensors
 from attar._src.methods.quantize.ptq.observed import Observed
 from attar._src.methods.quantize.ptq.outliers import add_clips, channel_reaches, range_warnings, source_requests
+from attar._src.methods.quantize.ptq.own_bits import own_bits
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
 from attar._src.methods.quantize.ptq.solver import Solver
 from attar._src.methods.quantize.ptq.solvers import Absmax
@@ -38,11 +40,8 @@ from attar._src.work.context import Context, Trial
 from attar._src.work.floating_values import floating_values, layer_reading
 from attar._src.work.stage import Stage
 
-_NOTHING_DYNAMIC = (
-    "no layer can quantize what it reads at run time: activations='dynamic' is for linear layers, products with a "
-    "weight, LSTM of 64 units or more and GRU of 256, with weights on a symmetric grid with one scale for each output "
-    "channel; use activations=8, or None"
-)
+#: Bits of weights that get their own from an allocation.
+ANY_BITS = 8
 
 
 class PostTrainingQuantize(Stage):
@@ -52,7 +51,7 @@ class PostTrainingQuantize(Stage):
     does not replace remain.
 
     Attributes:
-        bits: bits of a weight.
+        bits: bits of a weight; or a target, ``{size: 2.5}``, under which each weight not in ``overrides`` gets its own.
         activations: bits of an activation, whose grids are calibrated; ``dynamic``: linear layers and products with a
             weight quantize what they read, to 8 bits at run time, other layers read floating point; or None to leave
             activations in floating point. LSTM and GRU are dynamic with both.
@@ -74,7 +73,7 @@ class PostTrainingQuantize(Stage):
     works_on: ClassVar[type[CompressedModel]] = CompressedModel
 
     stage: Literal["quantize"] = "quantize"
-    bits: GridBits = 4
+    bits: GridBits | BitTarget = 4
     activations: ActivationChoice = None
     symmetric: bool = True
     granularity: GranularityChoice = None
@@ -123,6 +122,9 @@ class PostTrainingQuantize(Stage):
             SpecError: a scheme does not fit a weight.
         """
         inputs = inputs_by_graph(model, context.calibration)
+        if isinstance(self.bits, BitTarget):
+            free = self.chosen(model, free=True)
+            return own_bits(self.bits, model, inputs, context, free, self.describe(), self._with_bits)
         model = self._with_floating_values(model)
         model, fixed = self._with_constant_values(model, inputs)
         # Values as earlier stages stored them; the traced graph has those before pruning and rounding.
@@ -144,7 +146,7 @@ class PostTrainingQuantize(Stage):
                 graphs[name], more = self._calibrate(model, name, inputs[name], bits, tensors, seen[name])
                 warnings += more
         if self.activations == "dynamic" and not any(graph.dynamic for graph in graphs.values()):
-            warnings.append(_NOTHING_DYNAMIC)
+            warnings.append(NOTHING_DYNAMIC)
         examples = sum(each.examples for each in inputs.values())
         record: dict[str, Any] = self.describe() | {"bits": self.bits, "calibration_examples": examples}
         record |= {"without_inputs": sorted(unseen)} if unseen else {}
@@ -158,6 +160,10 @@ class PostTrainingQuantize(Stage):
             return done
         done, more = without_noisy_recurrent(done, inputs)
         return replace(done, warnings=(*done.warnings, *more))
+
+    def _with_bits(self, bits: Mapping[str, int], kept: Sequence[str]) -> PostTrainingQuantize:
+        keep = (*self.keep, *kept)
+        return self.model_copy(update={"bits": ANY_BITS, "overrides": {**bits, **self.overrides}, "keep": keep})
 
     def _with_constant_values(
         self, model: CompressedModel, inputs: Mapping[str, CalibrationInputs]
@@ -278,6 +284,12 @@ class PostTrainingQuantize(Stage):
         solver, elements = SOLVERS[self.scales], sum(state[name].numel() for name in names)
         return solver.at_rate(self.rate * len(names) / max(elements, 1)) if self.rate else solver
 
+    def chosen(self, model: CompressedModel, *, free: bool = False) -> list[str]:
+        """Return the names of the tensors that this stage quantizes, in order; ``free``: without ``overrides``."""
+        aliases, known = model.aliases(), [*model.state()]
+        fixed = {name for glob in self.overrides if free for name in matching_tensors(glob, known, aliases)}
+        return [each for each in self._bits(model.weights(), model.state(), aliases) if each not in fixed]
+
     def _selection(self) -> tuple[object, ...]:
         return self.layers, self.keep, set(self.overrides)
 
@@ -290,28 +302,17 @@ class PostTrainingQuantize(Stage):
         """
         known = [name for name, value in state.items() if value.is_floating_point()]
         bits = {
-            name: self.bits
+            name: self.bits if isinstance(self.bits, int) else ANY_BITS
             for glob in self.layers
-            for name in _match(glob, [n for n in known if n in weights], aliases)
+            for name in matching_tensors(glob, [n for n in known if n in weights], aliases)
         }
         for glob, width in self.overrides.items():
-            matched = _match(glob, known, aliases)
+            matched = matching_tensors(glob, known, aliases)
             # The glob of a layer selects its weights; a bias or a table only if it matches no weight.
             bits |= dict.fromkeys([name for name in matched if name in weights] or matched, width)
-        kept = {name for glob in self.keep for name in _match(glob, known, aliases)}
+        kept = {name for glob in self.keep for name in matching_tensors(glob, known, aliases)}
         return {name: bits[name] for name in known if name in bits and name not in kept}
 
     def _scheme(self, bits: int, weight: Weight | None) -> Scheme:
         granularity = self.granularity or (weight.channels if weight else PerChannel())
         return Scheme(bits=bits, symmetric=self.symmetric, granularity=granularity)
-
-
-def _match(glob: str, names: list[str], aliases: Mapping[str, str]) -> list[str]:
-    """Return the names that match ``glob`` themselves or whose layer does, under any of their names."""
-    known = {name: name for name in names} | {alias: name for alias, name in aliases.items() if name in names}
-    matched = {
-        of for each, of in known.items() if fnmatchcase(each, glob) or fnmatchcase(each.rpartition(".")[0], glob)
-    }
-    if not matched:
-        raise UnknownName("layer", glob, {name.rpartition(".")[0] or name for name in names} | set(names))
-    return [name for name in names if name in matched]

@@ -86,3 +86,20 @@ def parse_override(text: str) -> tuple[str, int]:
     if not separator or not glob or not bits.isdigit():
         raise typer.BadParameter(f"--set {text!r}: write GLOB=BITS, as in --set 'layer1.*=6'")
     return glob, int(bits)
+
+
+def parse_levels(text: str | None) -> list[float] | None:
+    """Return ``"2,3,8"`` as ``[2, 3, 8]``, ``"0.5,0.9"`` as ``[0.5, 0.9]``; None as it is."""
+    try:
+        numbers = None if text is None else [float(each) for each in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"--levels {text!r}: write numbers, as in 2,3,4,8 or 0.5,0.9") from None
+    return None if numbers is None else [int(each) if each.is_integer() else each for each in numbers]
+
+
+def parse_bytes(text: str | None) -> int | None:
+    """Return ``"90k"`` as 90,000, ``"1.5M"`` as 1,500,000; None as it is."""
+    found = None if text is None else re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)B?", text)
+    if text is not None and found is None:
+        raise typer.BadParameter(f"--max-bytes {text!r}: write bytes, as in 95000, 95k or 1.5M")
+    return round(float(found[1]) * {"": 1, "k": 1000, "M": 1_000_000}[found[2]]) if found else None

@@ -1,0 +1,1 @@
+"""What several commands share: texts of options as values, and the inputs that --data names."""

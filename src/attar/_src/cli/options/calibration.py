@@ -1,0 +1,134 @@
+"""Calibration inputs of whatever ``--data`` names, for commands that work on a PyTorch module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from attar._src.artifact.manifest import Preprocessing
+from attar._src.core.errors import SpecError
+from attar._src.data.axes import Dynamic
+from attar._src.data.dataset import Dataset
+from attar._src.data.huggingface import HF
+from attar._src.data.preprocessing import parse_preprocessing
+from attar._src.data.registry import load_examples
+from attar._src.data.texts import Texts
+from attar._src.data.tokenizer import Tokenizer
+from attar._src.runtime.preprocess import preprocess as preprocess_examples
+
+
+@dataclass(frozen=True)
+class DataChoice:
+    """What the options say about the data.
+
+    Attributes:
+        data: of ``--data``.
+        split: of it.
+        model: whose tokenizer texts take by default.
+        preprocess: name or JSON of the preprocessing; None for that of the data set.
+        tokenizer, max_length: for texts.
+        fixed_batch: batch size of a module that cannot vary it.
+        axes: of variable length.
+        examples, seed: how many are drawn, and how.
+    """
+
+    data: str
+    split: str
+    model: str
+    preprocess: str | None = None
+    tokenizer: str | None = None
+    max_length: int | None = None
+    fixed_batch: int | None = None
+    axes: Dynamic = None
+    examples: int = 512
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ChosenInputs:
+    """Inputs of a module, and what is known of them.
+
+    Attributes:
+        inputs: as ``attar.quantize`` takes them.
+        about: labels, task, class names and metric.
+        preprocessing: from raw examples to inputs.
+        axes: of variable length.
+    """
+
+    inputs: Any
+    about: dict[str, Any]
+    preprocessing: Preprocessing | None
+    axes: Dynamic
+
+
+def chosen_inputs(choice: DataChoice) -> ChosenInputs:
+    """Load, draw and preprocess the examples.
+
+    Raises:
+        SpecError: an option does not fit the data.
+    """
+    dataset = load_examples(choice.data, choice.split)
+    preprocessing = parse_preprocessing(choice.preprocess) if choice.preprocess else None
+    inputs: Any = dataset
+    about: dict[str, Any] = {}
+    axes = choice.axes
+    if isinstance(dataset, Texts):
+        tokenizer = _tokenizer(choice.tokenizer, choice.model, choice.max_length)
+        drawn = dataset.subset(choice.examples, choice.seed)
+        inputs, about = _tokenized(drawn, tokenizer, choice.fixed_batch or 64, axes)
+        # Without a word, any number of texts of any length.
+        axes = (0, 1) if axes is None else axes
+    elif choice.tokenizer or choice.max_length:
+        raise SpecError(f"--tokenizer and --max-length are for texts, --data text:PATH; {choice.data} is none")
+    if isinstance(dataset, Dataset):
+        preprocessing = preprocessing if choice.preprocess else _usual_preprocessing(dataset)
+        some = dataset.subset(min(choice.examples, len(dataset)), choice.seed)
+        inputs = preprocess_examples(preprocessing, some.x) if preprocessing else some.x
+        about = {
+            "labels": some.y,
+            "task": dataset.task,
+            "class_names": dataset.class_names,
+            "metric": dataset.metric,
+        }
+    elif preprocessing is not None:
+        raise SpecError(f"--preprocessing: {choice.data} gives a {type(dataset).__name__}, not arrays; prepare there")
+    return ChosenInputs(inputs, about, preprocessing, axes)
+
+
+def _tokenizer(folder: str | None, model: str, max_length: int | None) -> Tokenizer:
+    if folder is None and not model.startswith(HF):
+        raise SpecError(
+            f"--data text:PATH takes the tokenizer of a model hf:FOLDER, and {model} is none; add --tokenizer FOLDER"
+        )
+    return Tokenizer(folder or model, max_length)
+
+
+def _tokenized(
+    texts: Texts, tokenizer: Tokenizer, batch: int, axes: Dynamic
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return batches of inputs, and what ``attar.quantize`` should know of their labels."""
+    targets = texts.targets(tokenizer.classes)
+    every = axes.values() if isinstance(axes, Mapping) else [axes]
+    one_length = not any(each is None or 1 in each for each in every)
+    classes = targets is not None and targets.dtype.kind == "i"
+    about = {"task": "classification", "class_names": tokenizer.class_names, "metric": "accuracy"} if classes else {}
+    return tokenizer.batches(texts, batch, fixed=one_length), about | {"labels": targets}
+
+
+def _usual_preprocessing(dataset: Dataset) -> Preprocessing | None:
+    """Return the data set's own preprocessing, or None if its examples are inputs.
+
+    Bytes and booleans rarely are: they store images and masks. Integers of other types are taken as tokens.
+    """
+    kind = dataset.x.dtype
+    if dataset.preprocessing is None and kind in (np.uint8, np.bool_):
+        example = '{"layout": "NC"' + (', "scale": 0.00392' if kind == np.uint8 else "") + "}"
+        raise SpecError(
+            f"{dataset.name}: the examples are {kind} of shape {dataset.x.shape} and have no preprocessing to float32; "
+            f"add --preprocessing: unit divides images (NCHW) by 255, '{example}' suits examples with other axes, "
+            "none is for a module that takes raw examples"
+        )
+    return dataset.preprocessing

@@ -1,0 +1,142 @@
+"""``attar sensitivity``: what each layer alone costs in bytes and gives in output error, at several levels."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from attar._src.cli import show
+from attar._src.cli.options.calibration import DataChoice, chosen_inputs
+from attar._src.cli.options.texts import parse_arguments, parse_axes, parse_levels
+from attar._src.measure.class_layout import IGNORE_INDEX
+from attar._src.report.wording import count, number, share
+
+
+def sensitivity_command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Class or function of the module, file.py:name or package.module:name; a .pt2 file; or hf:FOLDER.",
+        ),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", "-d", help="Real inputs: digits, mnist, cifar10, npz:PATH, text:PATH or file.py:factory."
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the results; an interrupted one goes on."),
+    ],
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", "-w", help="Weights: .safetensors, .npz, a state dict or checkpoint, .attar."),
+    ] = None,
+    what: Annotated[str, typer.Option(metavar="bits|sparsity", help="Round weights, or prune them.")] = "bits",
+    levels: Annotated[
+        str | None,
+        typer.Option(help="Bits from 2 to 8, or shares of pruned weights: 2,3,4,6,8 or 0.5,0.7,0.9."),
+    ] = None,
+    keep: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Layers to leave out; repeatable.")] = None,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Option("--arg", metavar="NAME=VALUE", help="Keyword argument of the factory; repeatable."),
+    ] = None,
+    granularity: Annotated[
+        str, typer.Option(help="Weights that share a scale: channel, tensor, group:SIZE or bucket:SIZE.")
+    ] = "channel",
+    asymmetric: Annotated[bool, typer.Option("--asymmetric", help="Give weights a zero point.")] = False,
+    scales: Annotated[str, typer.Option(help="Solver of scales: absmax, mse, minmax or file.py:name.")] = "absmax",
+    correct_bias: Annotated[bool, typer.Option(help="Correct biases for the mean error of rounded weights.")] = True,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(
+            "--preprocessing",
+            "-p",
+            metavar="NAME|JSON",
+            help="From raw examples to inputs; that of the data set by default.",
+        ),
+    ] = None,
+    dynamic: Annotated[
+        list[str] | None, typer.Option(metavar="AXIS", help="Input axis of variable length, as in attar quantize.")
+    ] = None,
+    fixed_batch: Annotated[int | None, typer.Option(min=1, help="Batch size of a module that cannot vary it.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Tokenizer of text:PATH; that of hf:FOLDER by default.")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(min=1, help="Tokens of the longest text.")] = None,
+    split: Annotated[str, typer.Option(help="Split to measure on; never the one you report.")] = "train",
+    examples: Annotated[int, typer.Option(min=2, help="Number of examples.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed for drawing the examples.")] = 0,
+    ignore_index: Annotated[int, typer.Option(help="Label that is not counted.")] = IGNORE_INDEX,
+    class_axis: Annotated[int | None, typer.Option(help="Axis of the classes in the output.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
+    """Round (or prune) each layer alone at several levels; measure the output's error and the coded bytes.
+
+    The folder gets sensitivity.json, which `attar quantize --sensitivity` reads, the same as CSV and as a page with
+    curves, and a journal: the same command goes on where it was interrupted.
+
+    Example:
+
+        attar sensitivity net.py:build -w net.safetensors -d cifar10 --levels 2,3,4,6,8 -o sensitivity
+    """
+    axes = () if fixed_batch else parse_axes(dynamic or [])
+    chosen = parse_levels(levels)
+    passed = parse_arguments(arguments or [])
+    # Imported here, not at the top: most commands run without PyTorch.
+    build = importlib.import_module("attar._src.deploy.build_module")
+    measure = importlib.import_module("attar._src.pipeline.sensitivities.sensitivity").sensitivity
+    found = chosen_inputs(
+        DataChoice(data, split, model, preprocess, tokenizer, max_length, fixed_batch, axes, examples, seed)
+    )
+    table = measure(
+        build.build_module(build.find_model(model), passed, weights),
+        found.inputs,
+        what=what,
+        levels=chosen,
+        folder=output,
+        granularity=granularity,
+        symmetric=not asymmetric,
+        scales=scales,
+        keep=keep or [],
+        correct_bias=correct_bias,
+        examples=examples,
+        batch=fixed_batch or 64,
+        dynamic=found.axes,
+        ignore_index=ignore_index,
+        class_axis=class_axis,
+        seed=seed,
+        **found.about,
+    )
+    if as_json:
+        show.as_json(table.model_dump(mode="json"))
+    else:
+        _print_table(table, output)
+
+
+def _print_table(table: Any, folder: Path) -> None:
+    columns = ("Layer", ">Level", ">Bytes", ">SNR, dB", ">KL", ">Changed", ">Metric", ">Estimate")
+    made = show.plain_table(*columns)
+    for row in table.rows():
+        made.add_row(
+            escape(row["layer"]),
+            f"{row['level']:g}",
+            count(row["bytes"]),
+            number(row["signal_to_noise_db"], 3),
+            number(row["kl"], 3),
+            share(row["changed"]),
+            number(row["metric"]),
+            number(row["estimate"], 3),
+        )
+    out = show.console()
+    out.print(made)
+    for topic, note in table.notes.items():
+        out.print(escape(f"{topic}: {note}"), soft_wrap=True)
+    out.print(escape(str(folder / "sensitivity.html")), soft_wrap=True)

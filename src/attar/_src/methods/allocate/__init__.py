@@ -1,0 +1,1 @@
+"""Bits of each layer under a target: sensitivities are measured, then an integer program chooses."""

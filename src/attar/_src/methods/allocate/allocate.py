@@ -1,0 +1,296 @@
+"""Allocate bits under a target, and hold the result against the packed file.
+
+sensitivities --> integer program --> bits of each tensor --> stage --> packed file --> bytes, drop
+                        ^                                                                  |
+                        +------------------ corrected by the difference -------------------+
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from attar._src.artifact.reader import Artifact, open_artifact
+from attar._src.artifact.writer import pack
+from attar._src.core.errors import SpecError
+from attar._src.methods.allocate.choose import by_name
+from attar._src.methods.allocate.judge import Judge, Labelled, OutputError
+from attar._src.methods.allocate.measure import SensitivityMeter
+from attar._src.methods.allocate.sensitivity_table import SensitivityTable
+from attar._src.methods.allocate.target import BitTarget
+from attar._src.methods.quantize.short_numbers import shorten_numbers
+from attar._src.runtime.session import Session
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedModel, FileInfo
+
+#: Bits that are tried for each tensor, if there is no table of sensitivities.
+WIDTHS = (2, 3, 4, 5, 6, 8)
+#: The level of a tensor that stays in floating point.
+FLOAT = 32
+#: Examples on which each tensor is measured alone.
+MEASURED = 256
+#: Files that are packed at most for one size.
+ROUNDS = 6
+#: A file this much below its target is near enough.
+NEAR = 0.003
+#: Bytes by which the record of another target may lengthen a file.
+SPARE = 8
+#: Halvings of the range of sizes in which a drop is sought.
+HALVINGS = 7
+
+#: Tensor -> its bits, FLOAT for floating point -> the model.
+AtBits = Callable[[Mapping[str, float]], CompressedModel]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An allocation and its file.
+
+    Attributes:
+        bits: of each tensor.
+        model: with these bits.
+        predicted: bytes of the file, as the integer program knew them.
+        data: the packed file.
+        error: sum of the errors.
+    """
+
+    bits: Mapping[str, float]
+    model: CompressedModel
+    predicted: float
+    data: bytes
+    error: float
+
+    @cached_property
+    def artifact(self) -> Artifact:
+        """The file, opened."""
+        return open_artifact(self.data)
+
+    @property
+    def graph_bytes(self) -> int:
+        """Bytes of its graphs."""
+        return sum(each.length for each in self.artifact.manifest.sections if each.kind == "graph")
+
+
+@dataclass
+class Allocator:
+    """Chooses bits for the tensors of a model.
+
+    Attributes:
+        model: as it is; its outputs are the reference.
+        inputs: of each graph, real ones.
+        names: of the tensors to choose for.
+        at: bits of each tensor -> the model.
+        use: what the file tells its user.
+        method: record of what ``at`` does, without bits.
+        labelled: what is known of the right outputs.
+        table: sensitivities, if they are known.
+        seed: of the measurement.
+    """
+
+    model: CompressedModel
+    inputs: Mapping[str, CalibrationInputs]
+    names: Sequence[str]
+    at: AtBits
+    use: FileInfo
+    method: Mapping[str, Any]
+    labelled: Labelled
+    table: SensitivityTable | None = None
+    seed: int = 0
+    #: Bytes of the first file beside the tensors: graph, manifest, what stays as it is.
+    _fixed: float | None = field(default=None, init=False)
+
+    @cached_property
+    def meter(self) -> SensitivityMeter:
+        """Measures each tensor alone, without gradients."""
+        levels = self.table.levels if self.table else tuple(map(float, WIDTHS))
+        some = {
+            name: each.first(MEASURED, cut=self.model.graphs[name].traced.any_batch)
+            for name, each in self.inputs.items()
+        }
+
+        def uniform(bits: float) -> CompressedModel:
+            return self.at(dict.fromkeys(self.names, bits))
+
+        return SensitivityMeter(
+            self.model,
+            some,
+            self.names,
+            levels,
+            uniform,
+            "bits",
+            self.method,
+            self.labelled,
+            self.seed,
+            gradients=False,
+        )
+
+    @cached_property
+    def measured(self) -> SensitivityTable:
+        """The sensitivities, of a table that was given or measured now.
+
+        Raises:
+            SpecError: the table is of another model, method or tensors.
+        """
+        if self.table is None:
+            return self.meter.table(list(self.meter.measure()))
+        found = {layer.name for layer in self.table.layers}
+        if self.table.what != "bits" or self.table.model != self.meter.digest():
+            raise SpecError("the table of sensitivities is of another model or of sparsity; measure again")
+        if missing := [name for name in self.names if name not in found]:
+            raise SpecError(f"the table of sensitivities lacks {missing[:3]}; measure without keep, or keep them here")
+        return self.table
+
+    @cached_property
+    def errors(self) -> dict[str, dict[float, float]]:
+        """Tensor -> bits -> its error alone; an output that was not finite counts as a thousand signals."""
+        layers = {layer.name: layer for layer in self.measured.layers}
+        return {
+            name: {each.level: 1e3 if each.error is None else each.error for each in layers[name].levels} | {FLOAT: 0.0}
+            for name in self.names
+        }
+
+    @cached_property
+    def sizes(self) -> dict[str, dict[float, float]]:
+        """Tensor -> bits -> its coded bytes."""
+        layers = {layer.name: layer for layer in self.measured.layers}
+        return {
+            name: {each.level: each.bytes for each in layers[name].levels} | {FLOAT: 4.0 * layers[name].elements}
+            for name in self.names
+        }
+
+    def attempt(self, bits: Mapping[str, float]) -> Attempt:
+        """Make the model with these bits, and pack it."""
+        model = shorten_numbers(self.at(bits))
+        data = pack(model.contents(self.use))
+        sizes = sum(self.sizes[name][level] for name, level in bits.items())
+        if self._fixed is None:
+            self._fixed = len(data) - sizes
+        error = sum(self.errors[name][level] for name, level in bits.items())
+        return Attempt(dict(bits), model, self._fixed + sizes, data, error)
+
+    def smallest(self) -> Attempt:
+        """Return the attempt with the fewest bytes for each tensor."""
+        return self.attempt({name: min(own, key=own.__getitem__) for name, own in self.sizes.items()})
+
+    def within(self, most: float, least: Attempt) -> Attempt:
+        """Return the attempt with the least error that was found whose file has at most ``most`` bytes.
+
+        Args:
+            most: bytes.
+            least: the smallest attempt.
+
+        Raises:
+            SpecError: no file is so small; the message has the nearest that is.
+        """
+        fitting = [least] if len(least.data) <= most else []
+        # What the file took beside what was predicted, of the last attempt.
+        correction, tried = 0.0, [least.bits]
+        for _ in range(ROUNDS):
+            assert self._fixed is not None
+            room = most - self._fixed - correction
+            bits = by_name(self.errors, self.sizes, room)
+            if bits is None or bits in tried:
+                break
+            tried.append(bits)
+            found = self.attempt(bits)
+            if len(found.data) <= most:
+                fitting.append(replace(found, predicted=found.predicted + correction))
+                if len(found.data) >= (1 - NEAR) * most:
+                    break
+            correction = len(found.data) - found.predicted
+        fitting += self._uniform(most, tried)
+        if not fitting:
+            nearest = f"max_bytes={len(least.data) + SPARE}, or size={self.bits_per_weight(least) + 0.01:.2f}"
+            raise SpecError(
+                f"no file of {most:,.0f} bytes: with the fewest bits for every tensor it has {len(least.data):,}, of "
+                f"which {least.graph_bytes:,} are the graph. The nearest target is {nearest}; or prune before"
+            )
+        # Errors of tensors do not add up where they are large, so the last word is that of the whole file.
+        return min(fitting, key=lambda each: sum(seen.error for seen in self.judged(each).values()))
+
+    def _uniform(self, most: float, tried: Sequence[Mapping[str, float]]) -> list[Attempt]:
+        """Return the attempt with most bits, equal for all tensors, that fits, unless it was tried."""
+        assert self._fixed is not None
+        widths = [
+            bits
+            for bits in self.measured.levels
+            if self._fixed + sum(own[bits] for own in self.sizes.values()) <= (1 + 3 * NEAR) * most
+        ]
+        bits = dict.fromkeys(self.names, max(widths, default=0.0))
+        found = [self.attempt(bits)] if widths and bits not in tried else []
+        return [each for each in found if len(each.data) <= most]
+
+    def bits_per_weight(self, attempt: Attempt) -> float:
+        """Return ``8 (file bytes - graph bytes) / parameters``."""
+        parameters = max(attempt.artifact.manifest.parameters or 0, 1)
+        return 8 * (len(attempt.data) - attempt.graph_bytes) / parameters
+
+    def dropped(self, most: float, least: Attempt) -> Attempt:
+        """Return the smallest attempt that was found whose decoded file drops by ``most`` points at most."""
+        if self.drop(least) <= most:
+            return least
+        low, high = len(least.data), len(least.data) + sum(max(own.values()) for own in self.sizes.values())
+        best = self.attempt({name: float(FLOAT) for name in self.names})
+        for _ in range(HALVINGS):
+            # Sizes differ by factors.
+            middle = (low * high) ** 0.5
+            found = self.within(middle, least)
+            if self.drop(found) <= most:
+                high = min(len(found.data), middle)
+                if len(found.data) < len(best.data):
+                    best = found
+            else:
+                low = middle
+        return best
+
+    def drop(self, attempt: Attempt) -> float:
+        """Return what the decoded file loses, in the points of ``max_drop``, the most of all graphs."""
+        return max(self.judges[graph].points(seen) for graph, seen in self.judged(attempt).items())
+
+    def judged(self, attempt: Attempt) -> dict[str, OutputError]:
+        """Run the decoded file, and compare each graph's main output with the reference."""
+        found = {}
+        for graph, judge in self.judges.items():
+            session = Session(attempt.artifact, graph=graph)
+            names, main = [port.name for port in session.inputs], session.main_output
+            outputs = [
+                session.run({name: tensor.numpy() for name, tensor in zip(names, batch, strict=True)})[main]
+                for batch in self.inputs[graph].batches
+            ]
+            found[graph] = judge.judge(outputs)
+        return found
+
+    @cached_property
+    def judges(self) -> dict[str, Judge]:
+        """Graph -> the judge of its main output on all inputs."""
+        return replace(self.meter, inputs=self.inputs).judges
+
+
+def allocate(allocator: Allocator, target: BitTarget) -> CompressedModel:
+    """Return the model with bits that meet the target in its packed file, and a note on them.
+
+    Raises:
+        SpecError: no bits meet the target; the message has the nearest that do.
+    """
+    if not allocator.names:
+        raise SpecError("there is no weight to choose bits for: all are kept, or in overrides")
+    least = allocator.smallest()
+    said = ""
+    if target.max_drop is not None:
+        found = allocator.dropped(target.max_drop, least)
+        examples = sum(each.examples for each in allocator.inputs.values())
+        said = f", a drop of {allocator.drop(found):.3g} points on {examples} examples"
+    else:
+        most = target.max_bytes
+        if most is None:
+            assert target.size is not None
+            most = int(target.size * (least.artifact.manifest.parameters or 0) / 8) + least.graph_bytes
+        found = allocator.within(most, least)
+    words = ", ".join(f"{name} {'float' if bits == FLOAT else f'{bits:g}'}" for name, bits in found.bits.items())
+    note = (
+        f"{words}; {found.predicted:,.0f} bytes were predicted, {len(found.data):,} came: "
+        f"{allocator.bits_per_weight(found):.4g} bits per weight{said}"
+    )
+    return replace(found.model, notes={**found.model.notes, "bits": note})

@@ -1,0 +1,88 @@
+"""Choose a level for each tensor by integer programming."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from attar._src.core.errors import AttarError
+
+
+def choose_levels(errors: Sequence[Sequence[float]], sizes: Sequence[Sequence[float]], most: float) -> list[int] | None:
+    """Return the place of each tensor's level with the least sum of errors whose sizes sum to ``most`` at most.
+
+        minimize  sum_ij e_ij x_ij   subject to   sum_ij s_ij x_ij <= most,   sum_j x_ij = 1,   x_ij in {0, 1}
+
+    A multiple-choice knapsack, solved to optimality by HiGHS (as HAWQ-V3 chooses bits, Yao et al. 2021, section 3.4).
+    Equal inputs give equal levels.
+
+    Args:
+        errors: of each tensor at each of its levels, not negative.
+        sizes: likewise.
+        most: of all together.
+
+    Returns:
+        The places; None if even the smallest are more than ``most``.
+
+    Raises:
+        AttarError: SciPy is not installed.
+
+    Example:
+        >>> choose_levels([[0.9, 0.1, 0.0], [0.3, 0.2, 0.0]], [[2, 4, 8], [2, 4, 8]], most=7)
+        [1, 0]
+    """
+    if not errors:
+        return []
+    if sum(map(min, sizes)) > most:
+        return None
+    solver = _solver()
+    counts = [len(each) for each in errors]
+    cost = np.concatenate([np.asarray(each, np.float64) for each in errors])
+    size = np.concatenate([np.asarray(each, np.float64) for each in sizes])
+    rows = np.zeros((len(counts) + 1, cost.size))
+    stops = np.cumsum(counts)
+    for row, (count, stop) in enumerate(zip(counts, stops, strict=True)):
+        rows[row, stop - count : stop] = 1
+    rows[-1] = size
+    low = np.append(np.ones(len(counts)), -np.inf)
+    high = np.append(np.ones(len(counts)), most)
+    # HiGHS stops at an absolute gap of 1e-6, so the errors are scaled far above it.
+    scaled = cost * (1e6 / max(float(cost.max()), 1e-300))
+    found = solver.milp(
+        scaled,
+        integrality=np.ones(cost.size),
+        bounds=solver.Bounds(0, 1),
+        constraints=solver.LinearConstraint(rows, low, high),
+        # With presolve it prints a line of its own on standard output now and then.
+        options={"mip_rel_gap": 0.0, "presolve": False},
+    )
+    if found.x is None:
+        raise AttarError(f"the integer program of {len(counts)} tensors was not solved: {found.message}")
+    return [int(found.x[stop - count : stop].argmax()) for count, stop in zip(counts, stops, strict=True)]
+
+
+def by_name(
+    errors: Mapping[str, Mapping[float, float]], sizes: Mapping[str, Mapping[float, float]], most: float
+) -> dict[str, float] | None:
+    """Return tensor -> its level, as :func:`choose_levels` does; None if no levels are small enough."""
+    levels = {name: [*each] for name, each in errors.items()}
+    places = choose_levels(
+        [[errors[name][level] for level in own] for name, own in levels.items()],
+        [[sizes[name][level] for level in own] for name, own in levels.items()],
+        most,
+    )
+    return (
+        None
+        if places is None
+        else {name: own[place] for (name, own), place in zip(levels.items(), places, strict=True)}
+    )
+
+
+def _solver() -> Any:
+    try:
+        return importlib.import_module("scipy.optimize")
+    except ModuleNotFoundError as error:
+        raise AttarError(f"allocation needs SciPy ({error}): pip install 'attar[compress]'") from error

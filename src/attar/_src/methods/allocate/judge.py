@@ -1,0 +1,211 @@
+"""Outputs of a changed network against those of the network as it was, which is the reference: its teacher."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx
+
+from attar._src.core.errors import AttarError
+from attar._src.measure.class_labels import class_labels
+from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
+from attar._src.measure.difference import SCORES, Difference, are_shares, class_axis, kind_of_output
+from attar._src.measure.metric import Metric
+from attar._src.measure.metric_change import YES_OR_NO, MetricChange, metric_change
+from attar._src.model.interface import main_output
+from attar._src.work.calibration_inputs import CalibrationInputs
+
+Outputs = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class OutputError:
+    """How far the main output is from the reference.
+
+    Attributes:
+        error: mean squared difference over the variance of the reference about the mean of each channel: the inverse of
+            the signal to noise, 0.01 for 20 dB.
+        signal_to_noise_db: the same in dB; None if the outputs are equal.
+        kl: mean over positions of ``KL(reference || changed)`` of the class probabilities, in nats; None without
+            classes.
+        changed: share of predictions that differ; None of outputs that are judged by their values.
+        metric: of the changed outputs; None without labels.
+    """
+
+    error: float
+    signal_to_noise_db: float | None = None
+    kl: float | None = None
+    changed: float | None = None
+    metric: float | None = None
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What is known of the right outputs.
+
+    Attributes:
+        metric: its name and function; None for the usual one of such outputs and targets.
+        layout: class axis of the main output, and target that is not counted.
+        given: whether the user gave the labels; others must be better than a constant answer to count.
+        task: what the model is for, if known.
+        classes: whether the outputs are known to be scores of classes.
+    """
+
+    metric: tuple[str, Metric] | None = None
+    layout: ClassLayout = FROM_SHAPES
+    given: bool = False
+    task: str | None = None
+    classes: bool = False
+
+
+#: Nothing is known.
+UNLABELLED = Labelled()
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Compares main outputs of all batches with the reference.
+
+    Attributes:
+        wanted: the reference, of each batch.
+        kind: of the output (``measure/difference.py``).
+        axis: the class axis, None if there is none.
+        targets: of each batch; empty without labels that fit.
+        labelled: what is known of them.
+        floating: the metric of the reference; None without labels.
+        unjudged: why there are targets and no metric; empty otherwise.
+    """
+
+    wanted: Sequence[Outputs]
+    kind: str
+    axis: int | None
+    targets: Sequence[NDArray[Any]] = ()
+    labelled: Labelled = UNLABELLED
+    floating: MetricChange | None = None
+    unjudged: str = ""
+
+    @classmethod
+    def of(cls, program: fx.GraphModule, inputs: CalibrationInputs, name: str, labelled: Labelled) -> Judge:
+        """Run the reference on all inputs; ``name`` is that of its main output."""
+        with torch.no_grad():
+            wanted = [output_array(program(*batch)) for batch in inputs.batches]
+        targets = [each.numpy() for each in inputs.targets]
+        change, why = None, ""
+        if targets:
+            try:
+                pairs = [(each, each, own) for each, own in zip(wanted, targets, strict=True)]
+                change = metric_change(labelled.metric, pairs, labelled.layout, given=labelled.given)
+            except AttarError as error:
+                why = str(error)
+        yes_or_no = change is not None and change.name in YES_OR_NO
+        labels = class_labels(wanted[0], targets[0], labelled.layout) if change is not None else None
+        several = labels is not None and labels.shape == wanted[0].shape
+        classes = labelled.classes or (labels is not None and labels.dtype.kind in "iu" and not several)
+        task = "labels" if several and not yes_or_no else labelled.task
+        kind = kind_of_output(wanted[0], name, task=task, classes=classes, yes_or_no=yes_or_no)
+        axis = labelled.layout.axis
+        if kind == SCORES and labels is not None and axis is None:
+            axis = labelled.layout.settled(wanted[0].shape, labels.shape).axis
+        axis = class_axis(wanted[0].shape, axis)
+        return cls(wanted, kind, axis, targets if change else (), labelled, change, why)
+
+    @property
+    def shares(self) -> bool:
+        """Whether the reference has probabilities, not scores."""
+        want = self.wanted[0]
+        return self.axis is not None and are_shares(want) and bool(np.allclose(want.sum(self.axis), 1, atol=1e-3))
+
+    @property
+    def variance(self) -> float:
+        """The variance of an element of the reference about the mean of its channel; its mean square without any."""
+        seen = Difference(self.axis)
+        for want in self.wanted:
+            seen.add(np.zeros_like(want), want)
+        noise = relative_noise(seen)
+        return seen.squared / max(seen.elements, 1) / noise if noise else 1.0
+
+    def judge(self, outputs: Iterable[Outputs]) -> OutputError:
+        """Return how far outputs of the same batches are from the reference."""
+        seen, nats, positions, judged = Difference(self.axis), 0.0, 0, []
+        for place, (got, want) in enumerate(zip(outputs, self.wanted, strict=True)):
+            seen.add(got, want)
+            if self.kind == SCORES and self.axis is not None:
+                each = divergence(got, want, self.axis, shares=self.shares)
+                nats, positions = nats + float(each.sum()), positions + each.size
+            if self.targets:
+                judged.append((want, got, self.targets[place]))
+        share = seen.equal_share(self.kind)
+        return OutputError(
+            error=relative_noise(seen),
+            signal_to_noise_db=seen.signal_to_noise_db,
+            kl=nats / positions if positions else None,
+            changed=None if share is None else 1 - share,
+            metric=self._metric(judged),
+        )
+
+    def points(self, seen: OutputError) -> float:
+        """Return the loss in percentage points: of the metric, else of changed predictions, else the relative error.
+
+        A metric that is no share, such as a mean squared error, loses per cent of itself.
+        """
+        if self.floating is not None and self.floating.better:
+            if seen.metric is None:
+                return math.inf
+            loss = self.floating.better * (self.floating.floating - seen.metric)
+            scale = 1.0 if self.floating.better > 0 else max(abs(self.floating.floating), 1e-12)
+            return 100 * loss / scale
+        return 100 * (math.sqrt(seen.error) if seen.changed is None else seen.changed)
+
+    def _metric(self, judged: Sequence[tuple[Outputs, Outputs, NDArray[Any]]]) -> float | None:
+        if not judged:
+            return None
+        try:
+            return metric_change(self.labelled.metric, judged, self.labelled.layout, given=True).file
+        except AttarError:  # a metric that is not finite, of outputs that are not
+            return None
+
+
+def output_array(outputs: Any) -> Outputs:
+    """Return the main output of a program as an array."""
+    array: Outputs = main_output(outputs).detach().numpy(force=True)
+    return array
+
+
+def relative_noise(seen: Difference) -> float:
+    """Return the squared error over the variance of what was wanted; over its square, if it does not vary.
+
+    Infinity if an output is not finite.
+    """
+    if not seen.finite:
+        return float("inf")
+    decibel = seen.signal_to_noise_db
+    if decibel is not None:
+        return float(10 ** (-decibel / 10))
+    return (seen.relative_error or 0.0) ** 2
+
+
+def divergence(got: Outputs, want: Outputs, axis: int, *, shares: bool = False) -> NDArray[np.float64]:
+    """Return ``KL(p_want || p_got)`` in nats at each position.
+
+    Scores and logarithms of probabilities have the same softmax; probabilities themselves are ``shares``.
+
+    Example:
+        >>> divergence(np.array([[0.5, 0.5]]), np.array([[0.25, 0.75]]), 1, shares=True).round(4).tolist()
+        [0.1308]
+    """
+    before, after = (_log_probabilities(each, axis, shares=shares) for each in (want, got))
+    return np.asarray((np.exp(before) * (before - after)).sum(axis))
+
+
+def _log_probabilities(outputs: Outputs, axis: int, *, shares: bool) -> NDArray[np.float64]:
+    exact = np.nan_to_num(outputs.astype(np.float64))
+    if shares:
+        return np.asarray(np.log(np.maximum(exact, 1e-12)))
+    exact = exact - exact.max(axis, keepdims=True)
+    return np.asarray(exact - np.log(np.exp(exact).sum(axis, keepdims=True)))

@@ -1,0 +1,241 @@
+"""Measure sensitivities: each tensor alone at several levels, in the network as it was.
+
+candidates --> coded bytes
+    |
+    +--> network with one tensor rounded --> main output --> judge --> error, KL, predictions, metric
+    +--> curvature (gradients)           --> estimate
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import fx
+
+from attar._src.core.digest import digest
+from attar._src.core.fields import main_output_name
+from attar._src.core.interrupt import raise_if_interrupted
+from attar._src.core.progress import Bar
+from attar._src.methods.allocate.candidates import AtLevel, Candidate, candidates
+from attar._src.methods.allocate.changed_runs import ChangedRuns
+from attar._src.methods.allocate.curvature import curvature
+from attar._src.methods.allocate.judge import UNLABELLED, Judge, Labelled, OutputError, output_array
+from attar._src.methods.allocate.sensitivity_table import LayerSensitivity, LevelFigures, SensitivityTable
+from attar._src.model.programs import copy_graph, set_tensor
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedModel
+
+#: How many bytes the values of all batches may have that the next layer may start from; others are computed again.
+KEPT_BYTES = 1 << 29
+
+
+@dataclass(frozen=True)
+class SensitivityMeter:
+    """Measures the sensitivities of a model, a layer at a time.
+
+    The memory is that of one batch in one run, ``KEPT_BYTES``, the tensors at all levels, and their rounding errors
+    while gradients are taken: four bytes an element and level.
+
+    Attributes:
+        model: as it is; its own outputs are the reference.
+        inputs: of each graph, real ones.
+        names: of the tensors.
+        levels: in ascending order.
+        at: level -> the model with all these tensors at it.
+        what: what levels are.
+        method: record of what ``at`` does.
+        labelled: what is known of the right outputs of each graph.
+        seed: of what is drawn for the estimates.
+        gradients: whether there are estimates.
+    """
+
+    model: CompressedModel
+    inputs: Mapping[str, CalibrationInputs]
+    names: Sequence[str]
+    levels: Sequence[float]
+    at: AtLevel
+    what: Literal["bits", "sparsity"]
+    method: Mapping[str, Any]
+    labelled: Labelled = UNLABELLED
+    seed: int = 0
+    gradients: bool = True
+
+    @cached_property
+    def programs(self) -> dict[str, fx.GraphModule]:
+        """Graph -> the network as it is, with tensors of its own."""
+        return {name: copy_graph(self.model.unrounded(name)) for name in self.model.graphs}
+
+    @cached_property
+    def judges(self) -> dict[str, Judge]:
+        """Graph -> the judge of its main output."""
+        return {
+            name: Judge.of(program, self.inputs[name], self.outputs[name], self.labelled)
+            for name, program in self.programs.items()
+        }
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """Graph -> the name of its main output."""
+        return {
+            name: main_output_name({port.name: port.dtype.startswith("f") for port in graph.traced.outputs})
+            for name, graph in self.model.graphs.items()
+        }
+
+    @cached_property
+    def candidates(self) -> dict[str, dict[float, Candidate]]:
+        """Tensor -> level -> the tensor at it."""
+        return candidates(self.model, self.names, self.levels, self.at)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the names and values of the model's tensors."""
+        values = {name: tensor.dense() for name, tensor in self.model.tensors.items()}
+        return digest(part for name, value in self.model.state().items() for part in (name, values.get(name, value)))
+
+    def table(self, layers: Sequence[LayerSensitivity] = ()) -> SensitivityTable:
+        """Return the table of these layers; without any, what is known before."""
+        first = next(iter(self.judges.values()))
+        judged = next((each for each in self.judges.values() if each.floating), None)
+        given = [batch for each in self.inputs.values() for inputs in each.batches for batch in inputs]
+        unjudged = next((each.unjudged for each in self.judges.values() if each.unjudged), "")
+        change = judged.floating if judged else None
+        return SensitivityTable(
+            what=self.what,
+            method=dict(self.method),
+            model=self.digest(),
+            data=digest(given),
+            levels=tuple(map(float, self.levels)),
+            examples=sum(each.examples for each in self.inputs.values()),
+            output=", ".join(self.outputs.values()),
+            kind=first.kind,
+            metric=change.name if change else None,
+            floating=change.floating if change else None,
+            layers=tuple(layers),
+            notes={"labels": f"they give no metric: {unjudged}"} if unjudged else {},
+        )
+
+    def measure(self, known: Mapping[str, LayerSensitivity] | None = None) -> Iterator[LayerSensitivity]:
+        """Yield the layers that are not ``known``, each as soon as it is measured.
+
+        Raises:
+            KeyboardInterrupt: the work was interrupted.
+        """
+        left = [name for name in self.names if name not in (known or {})]
+        if not left:
+            return
+        weights, readers = self.model.weights(), self._readers()
+        estimates = self._estimates(left if self.gradients else [])
+        passes = sum(len(self.inputs[graph].batches) for name in left for graph in readers[name])
+        kept = _KeptValues()
+        with Bar("sensitivity", passes) as bar:
+            for name in left:
+                bar.say(name)
+                errors = [self._errors(graph, name, kept, bar) for graph in readers[name]]
+                figures = []
+                for level, candidate in self.candidates[name].items():
+                    seen = _together([each[level] for each in errors])
+                    figures.append(_figures(level, candidate.bytes, seen, estimates.get(name, {}).get(level)))
+                role = weights[name].role if name in weights else "tensor"
+                shape = tuple(self.candidates[name][self.levels[0]].tensors[name].shape)
+                yield LayerSensitivity(name=name, role=role, shape=shape, levels=tuple(figures))
+
+    def _readers(self) -> dict[str, list[str]]:
+        """Return tensor -> the graphs that read it."""
+        graphs = {name: frozenset(graph.traced.names) for name, graph in self.model.graphs.items()}
+        return {name: [graph for graph, own in graphs.items() if name in own] for name in self.names}
+
+    def _errors(self, graph: str, name: str, kept: _KeptValues, bar: Bar) -> dict[float, OutputError]:
+        """Run a graph with one tensor at every level."""
+        program, levels = self.programs[graph], self.candidates[name]
+        changed = {key for each in levels.values() for key in each.tensors}
+        before = {key: value for key, value in _tensors(program).items() if key in changed}
+        rounded = {
+            level: {key: torch.from_numpy(np.array(tensor.dense())) for key, tensor in each.tensors.items()}
+            for level, each in levels.items()
+        }
+        outputs: dict[float, list[Any]] = {level: [] for level in levels}
+        try:
+            for place, batch in enumerate(self.inputs[graph].batches):
+                runs = ChangedRuns(program, batch, changed, kept.pop(graph, place))
+                kept.keep(graph, place, runs)
+                for level, tensors in rounded.items():
+                    for key, value in (before | tensors).items():
+                        set_tensor(program, key, value)
+                    outputs[level].append(output_array(runs.outputs()))
+                raise_if_interrupted()
+                bar.step()
+        finally:
+            for key, value in before.items():
+                set_tensor(program, key, value)
+        return {level: self.judges[graph].judge(found) for level, found in outputs.items()}
+
+    def _estimates(self, names: Sequence[str]) -> dict[str, dict[float, float]]:
+        found: dict[str, dict[float, float]] = {name: {} for name in names}
+        for graph, program in self.programs.items() if names else ():
+            own = {name: self.candidates[name] for name in names}
+            batches, one = self.inputs[graph], self.model.graphs[graph].traced.any_batch
+            seen = curvature(program, batches, self.judges[graph], own, one_by_one=one, seed=self.seed)
+            for name, levels in seen.items():
+                for level, value in levels.items():
+                    found[name][level] = found[name].get(level, 0.0) + value
+        return found
+
+
+class _KeptValues:
+    """Values in front of the last layer for every batch, as far as they fit into ``KEPT_BYTES``."""
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[str, int], tuple[Mapping[fx.Node, Any], int]] = {}
+        self._bytes = 0
+
+    def pop(self, graph: str, batch: int) -> Mapping[fx.Node, Any]:
+        values, size = self._values.pop((graph, batch), ({}, 0))
+        self._bytes -= size
+        return values
+
+    def keep(self, graph: str, batch: int, runs: ChangedRuns) -> None:
+        if self._bytes + runs.nbytes <= KEPT_BYTES:
+            self._values[graph, batch] = runs.known, runs.nbytes
+            self._bytes += runs.nbytes
+
+
+def _tensors(program: fx.GraphModule) -> dict[str, torch.Tensor]:
+    return {**dict(program.named_parameters(remove_duplicate=False)), **dict(program.named_buffers())}
+
+
+def _together(errors: Sequence[OutputError]) -> OutputError:
+    """Return the errors of several graphs as one: sums, the largest share, and the metric of the one that has it."""
+    if len(errors) == 1:
+        return errors[0]
+    total = sum(each.error for each in errors)
+    nats, shares, metrics = (
+        [value for each in errors if (value := getattr(each, key)) is not None] for key in ("kl", "changed", "metric")
+    )
+    return OutputError(
+        error=total,
+        signal_to_noise_db=-10 * math.log10(total) if 0 < total < math.inf else None,
+        kl=sum(nats) if nats else None,
+        changed=max(shares, default=None),
+        metric=metrics[0] if metrics else None,
+    )
+
+
+def _figures(level: float, size: float, seen: OutputError, estimate: float | None) -> LevelFigures:
+    def finite(value: float | None) -> float | None:
+        return value if value is not None and math.isfinite(value) else None
+
+    return LevelFigures(
+        level=level,
+        bytes=size,
+        error=finite(seen.error),
+        signal_to_noise_db=finite(seen.signal_to_noise_db),
+        kl=finite(seen.kl),
+        changed=seen.changed,
+        metric=seen.metric,
+        estimate=finite(estimate),
+    )

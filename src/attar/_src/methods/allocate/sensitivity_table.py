@@ -1,0 +1,138 @@
+"""SensitivityTable: what each layer costs and gives at several levels; the file that allocation reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from attar._src.core.errors import AttarError
+from attar._src.core.spec import Spec, explain
+
+#: Name of the file in a folder of ``attar sensitivity``.
+TABLE = "sensitivity.json"
+
+
+class LevelFigures(Spec):
+    """A tensor at one level, all others as they were.
+
+    Attributes:
+        level: bits of a weight, or the share of its elements that are pruned.
+        bytes: of the tensor in a file, entropy-coded.
+        error: squared error of the main output over its variance, the sum over the graphs; None if an output was not
+            finite.
+        signal_to_noise_db: ``-10 log10(error)``; None without an error.
+        kl: of the predictions, in nats; None without classes.
+        changed: share of predictions that differ; None of outputs that are values.
+        metric: with labels.
+        estimate: what gradients tell without a run: of the KL with classes, else of ``error``; None without gradients.
+    """
+
+    level: float
+    bytes: float
+    error: float | None
+    signal_to_noise_db: float | None = None
+    kl: float | None = None
+    changed: float | None = None
+    metric: float | None = None
+    estimate: float | None = None
+
+
+class LayerSensitivity(Spec):
+    """A tensor at all levels.
+
+    Attributes:
+        name: of the tensor in the module.
+        role: ``product``, ``recurrent`` or ``embedding``; ``tensor`` if it multiplies nothing.
+        shape: of the tensor.
+        levels: in ascending order.
+    """
+
+    name: str
+    role: str
+    shape: tuple[int, ...]
+    levels: tuple[LevelFigures, ...]
+
+    @property
+    def elements(self) -> int:
+        """The number of elements."""
+        product = 1
+        for length in self.shape:
+            product *= length
+        return product
+
+    def at(self, level: float) -> LevelFigures:
+        """Return the figures at a level that was measured."""
+        return next(each for each in self.levels if each.level == level)
+
+
+class SensitivityTable(Spec):
+    """Sensitivities of a model.
+
+    Attributes:
+        format: version of the file.
+        what: ``bits`` or ``sparsity``.
+        method: record of the stage that rounded, or of the pruning.
+        model: SHA-256 of names and values of the tensors, so that a table of another model is refused.
+        data: SHA-256 of the inputs.
+        levels: that were measured.
+        examples: number of inputs.
+        output: name of the main output of each graph.
+        kind: how it is judged: ``scores``, ``decisions``, ``values`` or ``integers``.
+        metric: name of the metric; None without labels.
+        floating: the metric of the model as it was.
+        layers: in the order of the model.
+        notes: remarks, by topic.
+    """
+
+    format: Literal[1] = 1
+    what: Literal["bits", "sparsity"]
+    method: dict[str, Any]
+    model: str
+    data: str
+    levels: tuple[float, ...] = Field(min_length=1)
+    examples: int
+    output: str
+    kind: str
+    metric: str | None = None
+    floating: float | None = None
+    layers: tuple[LayerSensitivity, ...]
+    notes: dict[str, str] = {}
+
+    def text(self) -> str:
+        """Return the file's text: JSON, the same bytes for the same table."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def read(cls, path: str | Path) -> SensitivityTable:
+        """Read ``sensitivity.json``, or the one in a folder.
+
+        Raises:
+            AttarError: there is none, or it is damaged; the message has the field.
+        """
+        path = Path(path) / TABLE if Path(path).is_dir() else Path(path)
+        try:
+            found = json.loads(path.read_bytes())
+        except OSError as error:
+            raise AttarError(f"{path}: {error.strerror}; `attar sensitivity ... -o FOLDER` makes one") from error
+        except (ValueError, RecursionError) as error:
+            raise AttarError(f"{path} is no JSON ({error}); measure again") from error
+        try:
+            return cls.model_validate(found)
+        except ValidationError as error:
+            raise AttarError(explain(error, where=str(path), given=found)) from error
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield a flat row for each layer and level, as in the CSV file."""
+        for layer in self.layers:
+            for figures in layer.levels:
+                yield {
+                    "layer": layer.name,
+                    "role": layer.role,
+                    "elements": layer.elements,
+                    **figures.model_dump(),
+                    "bits_per_weight": 8 * figures.bytes / max(layer.elements, 1),
+                }

@@ -1,0 +1,1 @@
+"""``attar.sensitivity``: a resumable measurement in a folder of its own."""

@@ -1,0 +1,159 @@
+"""``attar.sensitivity``: each layer alone at several levels, and what it costs and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from attar._src.core.errors import SpecError
+from attar._src.core.interrupt import interruptible
+from attar._src.core.scheme import Granularity
+from attar._src.core.spec import build_spec
+from attar._src.data.axes import Dynamic
+from attar._src.deploy.dry_run import example_of
+from attar._src.deploy.fidelity import labelled_examples
+from attar._src.deploy.first_run import prepare
+from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
+from attar._src.methods.allocate.candidates import AtLevel, pruned
+from attar._src.methods.allocate.judge import Labelled
+from attar._src.methods.allocate.measure import SensitivityMeter
+from attar._src.methods.allocate.sensitivity_table import LayerSensitivity, SensitivityTable
+from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
+from attar._src.model.trace import trace
+from attar._src.pipeline.sensitivities.folder import SensitivityFolder
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedModel
+from attar._src.work.context import Context
+
+#: Levels by default.
+LEVELS: Mapping[str, tuple[float, ...]] = {
+    "bits": (2, 3, 4, 5, 6, 8),
+    "sparsity": (0.3, 0.5, 0.7, 0.8, 0.9, 0.95),
+}
+#: Examples that calibrate the candidates, as ``attar.quantize`` takes by default.
+CALIBRATED = 512
+
+
+def sensitivity(
+    module: Any,
+    data: Any,
+    *,
+    what: Literal["bits", "sparsity"] = "bits",
+    levels: Sequence[float] | None = None,
+    folder: str | Path | None = None,
+    granularity: str | Granularity = "channel",
+    symmetric: bool = True,
+    scales: str = "absmax",
+    keep: Sequence[str] = (),
+    correct_bias: bool = True,
+    labels: Any = None,
+    examples: int = 2000,
+    batch: int = 64,
+    collate: Callable[[list[Any]], Any] | None = None,
+    dynamic: Dynamic = None,
+    task: str | None = None,
+    class_names: Sequence[str] = (),
+    metric: str | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    class_axis: int | None = None,
+    seed: int = 0,
+) -> SensitivityTable:
+    """Measure what each layer alone costs in bytes, and gives in output error, at several levels.
+
+    The untouched module is the reference. Choose among models by data that are not the test data.
+
+    Args:
+        module: as :func:`attar.quantize` takes it.
+        data: real inputs, likewise.
+        what: ``bits``: weights are rounded; ``sparsity``: the weights with the smallest magnitudes become zero.
+        levels: bits from 2 to 8, or shares between 0 and 1; by default 2, 3, 4, 5, 6, 8, or 0.3 to 0.95.
+        folder: for ``sensitivity.json``, ``.csv`` and ``.html``, and a journal: a measurement that was interrupted goes
+            on where it was. Without, nothing is written.
+        granularity: weights that share a scale, as in :func:`attar.quantize`; so are ``symmetric``, ``scales``,
+            ``correct_bias`` and ``keep``.
+        symmetric: weights without zero points.
+        scales: solver of the scales.
+        keep: globs of layers to leave out.
+        correct_bias: correct biases for the mean error of rounded weights.
+        labels: targets of the examples, by default those in ``data``; with them the metric is measured.
+        examples: largest number of inputs to use.
+        batch: inputs per batch, if ``data`` is not batched.
+        collate: makes a batch of a list of examples.
+        dynamic: axes of the inputs whose length may vary.
+        task: what the module is for; ``classification`` and ``segmentation`` are judged by their predictions.
+        class_names: names of the classes, if there are any.
+        metric: name of the metric; by default the one that fits outputs and labels.
+        ignore_index: label that is not counted.
+        class_axis: axis of the classes in the main output, where shapes do not tell.
+        seed: of what is drawn for the estimates from gradients.
+
+    Returns:
+        The table; ``.rows()`` yields a row for each layer and level. :func:`attar.quantize` reads it.
+
+    Raises:
+        SpecError: an option is invalid, or the folder has another measurement.
+        DataError: the data do not fit the module.
+        ModelError: the module cannot be traced.
+        UnknownName: a glob or name matches nothing.
+
+    Example:
+        >>> import attar, torch
+        >>> net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+        >>> table = attar.sensitivity(net, torch.randn(64, 8), levels=(2, 8))
+        >>> [(layer.name, layer.at(2).error > layer.at(8).error) for layer in table.layers]
+        [('0.weight', True), ('2.weight', True)]
+    """
+    chosen = _levels(what, levels)
+    options = {"symmetric": symmetric, "granularity": granularity, "scales": scales, "correct_bias": correct_bias}
+    stage: PostTrainingQuantize = build_spec(PostTrainingQuantize, where="sensitivity", keep=tuple(keep), **options)
+    module, inputs, _ = prepare(module, data, examples=examples, batch=batch, collate=collate, dynamic=dynamic)
+    example, axes, inputs = example_of(inputs, dynamic)
+    compared = labelled_examples(inputs, labels, metric, ClassLayout(class_axis, ignore_index))
+    targets = tuple(each for each in compared.targets if each is not None)
+    model = CompressedModel.of(trace(module, example, names=inputs.names, dynamic=axes))
+    labelled = Labelled(compared.metric, compared.layout, compared.given, task, bool(class_names))
+    names = stage.chosen(model)
+    given = CalibrationInputs(inputs.batches, inputs.names, inputs.axes, inputs.notes, targets)
+    at, method = _method(what, stage, model, names, Context(given.first(CALIBRATED), seed))
+    meter = SensitivityMeter(model, {"main": given}, names, chosen, at, what, method, labelled, seed)
+    with interruptible():
+        return _measured(meter, None if folder is None else SensitivityFolder(Path(folder)))
+
+
+def _measured(meter: SensitivityMeter, folder: SensitivityFolder | None) -> SensitivityTable:
+    known: dict[str, LayerSensitivity] = folder.resume(meter.table()) if folder else {}
+    for layer in meter.measure(known):
+        known[layer.name] = layer
+        if folder:
+            folder.add(layer)
+    table = meter.table([known[name] for name in meter.names])
+    if folder:
+        folder.finish(table)
+    return table
+
+
+def _method(
+    what: str, stage: PostTrainingQuantize, model: CompressedModel, names: Sequence[str], context: Context
+) -> tuple[AtLevel, dict[str, Any]]:
+    if what == "sparsity":
+        return partial(pruned, model, names), {"name": "prune", "score": "magnitude"}
+
+    def rounded(bits: float) -> CompressedModel:
+        return stage.model_copy(update={"bits": int(bits)}).run(model, context)
+
+    return rounded, {key: value for key, value in stage.describe().items() if key != "bits"}
+
+
+def _levels(what: str, levels: Sequence[float] | None) -> tuple[float, ...]:
+    if what not in LEVELS:
+        raise SpecError(f"what={what!r}: write bits or sparsity")
+    found = tuple(sorted(set(LEVELS[what] if levels is None else levels)))
+    if what == "bits" and not all(each in range(2, 9) for each in found):
+        raise SpecError(f"levels {[*found]}: bits are whole numbers from 2 to 8")
+    if what == "sparsity" and not all(0 < each < 1 for each in found):
+        raise SpecError(f"levels {[*found]}: shares of pruned elements lie between 0 and 1, as 0.5")
+    if not found:
+        raise SpecError("levels are empty; give one or more, such as 2, 4, 8")
+    return tuple(int(each) if what == "bits" else float(each) for each in found)

@@ -1,0 +1,50 @@
+"""``attar sensitivity`` as people call it."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from attar._src.cli import main
+from attar._src.core.registry import load_object
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits.py"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    safetensors.torch.save_file(load_object(f"{DIGITS}:DigitNet")(width=8).state_dict(), path)
+    return path
+
+
+def run(*options):
+    given = [f"{DIGITS}:DigitNet", "--arg", "width=8", "--data", "digits", "--examples", 64, *options]
+    return main(["sensitivity", *map(str, given)])
+
+
+def test_the_folder_and_the_table(weights, tmp_path, capsys):
+    assert run("--levels", "2,8", "-w", weights, "-o", tmp_path / "s") == 0
+    out = capsys.readouterr().out
+    assert "convs.0.weight" in out
+    assert "sensitivity.html" in out
+    table = json.loads((tmp_path / "s" / "sensitivity.json").read_text())
+    rows = list(csv.DictReader((tmp_path / "s" / "sensitivity.csv").read_text().splitlines()))
+    assert len(rows) == 2 * len(table["layers"])
+    assert rows[0]["layer"] == table["layers"][0]["name"]
+    page = (tmp_path / "s" / "sensitivity.html").read_text()
+    assert "convs.0.weight" in page
+    assert "http-equiv" in page
+    assert run("--levels", "2,8", "-w", weights, "-o", tmp_path / "s", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == table
+
+
+def test_levels_that_cannot_be_read(tmp_path, capsys):
+    assert run("--levels", "two", "-o", tmp_path) == 2
+    assert "write numbers" in capsys.readouterr().err
+    assert run("--levels", "9", "-o", tmp_path) == 1
+    assert "from 2 to 8" in capsys.readouterr().err

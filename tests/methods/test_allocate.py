@@ -1,0 +1,175 @@
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from tests.methods.test_sensitivity import TiedText
+from tests.methods.toys import Net, data
+from torch import nn
+
+import attar
+from attar._src.artifact.writer import pack
+from attar._src.core.errors import SpecError
+from attar._src.core.tensors import Quantized
+from attar._src.methods.allocate.choose import by_name, choose_levels
+from attar._src.methods.allocate.target import BitTarget
+from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
+from attar._src.methods.quantize.short_numbers import shorten_numbers
+from attar._src.model.trace import trace
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedModel, FileInfo
+from attar._src.work.context import Context
+
+
+@pytest.fixture(scope="module")
+def trained():
+    torch.manual_seed(0)
+    net, (x, y) = Net(width=16), data(256)
+    optimizer = torch.optim.Adam(net.parameters(), 0.02)
+    for _ in range(20):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(x), y).backward()
+        optimizer.step()
+    return net.eval(), x, y
+
+
+def widths(result):
+    return {n: t.scheme.bits for n, t in result.compressed.tensors.items() if isinstance(t, Quantized)}
+
+
+def packed(result):
+    return pack(result.compressed.contents(result.use))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_choice_is_the_best_of_all(seed):
+    rng = np.random.default_rng(seed)
+    layers, levels = int(rng.integers(1, 6)), int(rng.integers(1, 5))
+    errors = rng.exponential(size=(layers, levels)) * 10.0 ** -np.arange(levels)
+    sizes = rng.integers(10, 1000, (layers, levels)).astype(float)
+    most = float(rng.uniform(sizes.min(1).sum(), sizes.max(1).sum() + 1))
+    every = list(product(range(levels), repeat=layers))
+    cost = {p: sum(errors[i][j] for i, j in enumerate(p)) for p in every}
+    fits = [p for p in every if sum(sizes[i][j] for i, j in enumerate(p)) <= most]
+    found = choose_levels(errors.tolist(), sizes.tolist(), most)
+    assert cost[tuple(found)] == pytest.approx(min(cost[p] for p in fits), rel=1e-9)
+    assert sum(sizes[i][j] for i, j in enumerate(found)) <= most
+    assert found == choose_levels(errors.tolist(), sizes.tolist(), most)
+
+
+def test_choices_at_the_ends():
+    assert choose_levels([], [], 5) == []
+    assert choose_levels([[1.0, 0.0]], [[10, 20]], 9) is None
+    assert choose_levels([[1.0, 0.0]], [[10, 20]], 10) == [0]
+    assert choose_levels([[0.0, 0.0]], [[10, 20]], 15) == [0]
+    assert by_name({"a": {2: 1.0, 8: 0.0}}, {"a": {2: 5, 8: 9}}, 9) == {"a": 8}
+
+
+def test_a_size_holds_on_the_packed_file(trained):
+    net, x, _ = trained
+    result = attar.quantize(net, x, max_bytes=1700, tolerance=None)
+    assert 0.9 * 1700 < len(packed(result)) <= 1700
+    assert len(set(widths(result).values())) > 1
+    note = result.compressed.notes["bits"]
+    predicted = int(note.split("; ")[1].split(" bytes")[0].replace(",", ""))
+    assert predicted == pytest.approx(len(packed(result)), rel=0.01)
+    again = attar.quantize(net, x, max_bytes=1700, tolerance=None)
+    assert packed(again) == packed(result)
+
+
+def test_bits_per_weight_are_those_of_the_report(trained, tmp_path):
+    net, x, _ = trained
+    report = attar.quantize(net, x, size=5, tolerance=None).save(tmp_path / "m.attar")
+    assert 4 < report["bits_per_weight"] <= 5
+    assert "bits per weight" in report["notes"]["bits"]
+
+
+def test_mixed_bits_err_less_than_uniform_ones_in_as_many_bytes(trained):
+    net, x, _ = trained
+    uniform = attar.quantize(net, x, bits=3, tolerance=None)
+    mixed = attar.quantize(net, x, max_bytes=len(packed(uniform)) + 40, tolerance=None)
+    with torch.no_grad():
+        errors = [float(((each.module(x) - net(x)) ** 2).mean()) for each in (uniform, mixed)]
+    assert errors[1] <= errors[0]
+
+
+def test_a_target_that_cannot_be_met_names_the_nearest(trained):
+    net, x, _ = trained
+    with pytest.raises(SpecError, match=r"no file of 700 bytes.*max_bytes=(\d+)") as caught:
+        attar.quantize(net, x, max_bytes=700, tolerance=None)
+    nearest = int(str(caught.value).split("max_bytes=")[1].split(",")[0])
+    assert set(widths(attar.quantize(net, x, max_bytes=nearest, tolerance=None)).values()) == {2}
+
+
+def test_a_drop_holds_on_the_decoded_file(trained):
+    net, x, y = trained
+    loose = attar.quantize(net, x, labels=y, max_drop=20, tolerance=None)
+    strict = attar.quantize(net, x, labels=y, max_drop=0, tolerance=None)
+    assert len(packed(loose)) <= len(packed(strict)) + 8
+    with torch.no_grad():
+        before, *after = (float((each(x).argmax(1) == y).float().mean()) for each in (net, loose.module, strict.module))
+    assert before - after[0] <= 0.2
+    assert before - after[1] <= 0
+    changed = attar.quantize(net, x, max_drop=1, tolerance=None)
+    with torch.no_grad():
+        assert float((changed.module(x).argmax(1) != net(x).argmax(1)).float().mean()) <= 0.01
+
+
+def test_fixed_bits_and_kept_layers_are_not_chosen(trained):
+    net, x, _ = trained
+    result = attar.quantize(net, x, max_bytes=2000, overrides={"first": 7}, keep=("head",), tolerance=None)
+    assert widths(result)["first.weight"] == 7
+    assert widths(result).keys() == {"first.weight", "second.weight"}
+    assert "first" not in result.compressed.notes["bits"]
+
+
+def test_one_layer_with_room_stays_in_floating_point():
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(8, 4)), torch.randn(32, 8)
+    assert widths(attar.quantize(net, x, size=2000, tolerance=None)) == {}
+
+
+def test_tied_and_recurrent_weights_and_integer_activations(trained):
+    torch.manual_seed(0)
+    ids = torch.randint(20, (64, 7))
+    result = attar.quantize(TiedText(), ids, size=12, tolerance=None)
+    assert widths(result).keys() == {"out.weight", "gru.weight_ih_l0", "gru.weight_hh_l0"}
+    net, x, _ = trained
+    result = attar.quantize(net, x, max_bytes=2100, activations=8, tolerance=None)
+    assert len(packed(result)) <= 2100
+    assert result.compressed.main.activations
+
+
+def test_several_graphs_share_their_bits():
+    torch.manual_seed(0)
+    shared = nn.Linear(8, 8)
+    one, two = nn.Sequential(shared, nn.ReLU()), nn.Sequential(shared, nn.Tanh(), shared)
+    x = torch.randn(32, 8)
+    model = CompressedModel.of({"one": trace(one, (x[:2],)), "two": trace(two, (x[:2],))})
+    inputs = CalibrationInputs(((x,),))
+    four = PostTrainingQuantize(bits=4).run(model, Context({"one": inputs, "two": inputs}))
+    most = len(pack(shorten_numbers(four).contents(FileInfo()))) + 20
+    stage = PostTrainingQuantize(bits=BitTarget(max_bytes=most))
+    done = stage.run(model, Context({"one": inputs, "two": inputs}))
+    assert len(pack(shorten_numbers(done).contents(FileInfo()))) <= most
+    assert [tensor.scheme.bits for tensor in done.tensors.values() if isinstance(tensor, Quantized)]
+    assert done.record[-1]["bits"] == {"max_bytes": most}
+
+
+def test_a_table_is_read_and_one_of_another_model_refused(trained, tmp_path):
+    net, x, _ = trained
+    attar.sensitivity(net, x, levels=(2, 4, 6), examples=64, folder=tmp_path / "s")
+    result = attar.quantize(net, x, max_bytes=1700, sensitivity=tmp_path / "s", tolerance=None)
+    assert set(widths(result).values()) <= {2, 4, 6}
+    with pytest.raises(SpecError, match="another model"):
+        attar.quantize(Net(width=16), x, max_bytes=1700, sensitivity=tmp_path / "s", tolerance=None)
+
+
+def test_targets_that_contradict_each_other(trained):
+    net, x, _ = trained
+    with pytest.raises(SpecError, match="give one of size"):
+        attar.quantize(net, x, size=2, max_drop=1)
+    with pytest.raises(SpecError, match="add size="):
+        attar.quantize(net, x, sensitivity="s")
+    with pytest.raises(SpecError, match="files of one size"):
+        attar.quantize(net, x, size=2, activations="auto")
