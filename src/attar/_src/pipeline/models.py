@@ -147,6 +147,7 @@ class RunModels:
             teachers=teachers | {teacher: CachedTeacher(cache, teachers[teacher]) for teacher, cache in caches.items()},
             calibration=calibration,
             seed=seed,
+            use=replace(self.splits.use, licence=self.recipe.models[name].licence),
             store=store,
             log=partial(self._log, where),
             layout=self.recipe.class_layout,

@@ -40,6 +40,9 @@ SPARE = 8
 #: Halvings of the range of sizes in which a drop is sought.
 HALVINGS = 7
 
+#: What must be alike in the record of the stage that a table was measured with.
+ROUNDING = ("scales", "symmetric", "granularity")
+
 #: Tensor -> its bits, FLOAT for floating point -> the model.
 AtBits = Callable[[Mapping[str, float]], CompressedModel]
 
@@ -136,6 +139,16 @@ class Allocator:
         if self.table is None:
             return self.meter.table(list(self.meter.measure()))
         found = {layer.name for layer in self.table.layers}
+        differing = [key for key in ROUNDING if self.table.method.get(key) != self.method.get(key)]
+        if self.table.what == "bits" and differing:
+            raise SpecError(
+                f"the table of sensitivities was measured with another {' and '.join(differing)}: "
+                + ", ".join(
+                    f"{key} {self.table.method.get(key, 'default')}, here {self.method.get(key, 'default')}"
+                    for key in differing
+                )
+                + "; measure again with these options"
+            )
         if self.table.what != "bits" or self.table.model != self.meter.digest():
             raise SpecError("the table of sensitivities is of another model or of sparsity; measure again")
         if missing := [name for name in self.names if name not in found]:
@@ -228,11 +241,20 @@ class Allocator:
         return 8 * (len(attempt.data) - attempt.graph_bytes) / parameters
 
     def dropped(self, most: float, least: Attempt) -> Attempt:
-        """Return the smallest attempt that was found whose decoded file drops by ``most`` points at most."""
+        """Return the smallest attempt that was found whose decoded file drops by ``most`` points at most.
+
+        Raises:
+            SpecError: the file drops by more even with every weight in floating point.
+        """
         if self.drop(least) <= most:
             return least
         low, high = len(least.data), len(least.data) + sum(max(own.values()) for own in self.sizes.values())
         best = self.attempt({name: float(FLOAT) for name in self.names})
+        if (loss := self.drop(best)) > most:
+            raise SpecError(
+                f"no file drops by {most:g} points at most: with every weight in floating point it drops by "
+                f"{loss:.3g}. The nearest target is max_drop={loss * 1.01:.3g}; or leave activations in floating point"
+            )
         for _ in range(HALVINGS):
             # Sizes differ by factors.
             middle = (low * high) ** 0.5
