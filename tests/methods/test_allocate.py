@@ -173,3 +173,23 @@ def test_targets_that_contradict_each_other(trained):
         attar.quantize(net, x, sensitivity="s")
     with pytest.raises(SpecError, match="files of one size"):
         attar.quantize(net, x, size=2, activations="auto")
+
+
+def test_a_drop_that_no_file_holds_names_the_nearest():
+    """Files round biases to half precision, even beside weights in floating point: some figures of none are equal."""
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1)), torch.randn(64, 8)
+    with pytest.raises(SpecError, match=r"no file drops by 0 points.*nearest target is max_drop=") as refused:
+        attar.quantize(net, x, max_drop=0, activations=2, tolerance=None)
+    nearest = float(str(refused.value).split("max_drop=")[1].split(";")[0])
+    attar.quantize(net, x, max_drop=nearest, activations=2, tolerance=None)
+
+
+def test_a_table_measured_with_other_grids_is_refused(trained, tmp_path):
+    """Its errors and bytes are not those of the file."""
+    net, x, _ = trained
+    attar.sensitivity(net, x, levels=(2, 4, 8), examples=64, folder=tmp_path / "s")
+    with pytest.raises(SpecError, match=r"another scales and granularity: scales default, here mse"):
+        attar.quantize(
+            net, x, max_bytes=2000, sensitivity=tmp_path / "s", scales="mse", granularity="tensor", tolerance=None
+        )
