@@ -19,6 +19,12 @@ from attar._src.runtime.lower import lower
 from attar._src.runtime.session import Session
 
 
+@pytest.fixture(autouse=True)
+def no_progress(monkeypatch):
+    """Errors alone are on standard error, however long a busy machine takes."""
+    monkeypatch.setattr("attar._src.core.progress._PATIENCE", float("inf"))
+
+
 @pytest.fixture
 def file(tmp_path):
     """A convolutional net whose biases are in whole steps, so that it runs in integers."""
@@ -264,6 +270,8 @@ import sys
 for name in ("torch", "lightning_fabric", "onnxscript", "safetensors", "sklearn", "plotly"):
     sys.modules[name] = None
 from attar._src.cli import bench, main
+from attar._src.core import progress
+progress._PATIENCE = float("inf")
 file, out = {str(file)!r}, {str(tmp_path / "out.onnx")!r}
 for arguments in (
     ["verify", file],
