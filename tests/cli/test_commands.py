@@ -22,7 +22,7 @@ from attar._src.runtime.session import Session
 @pytest.fixture(autouse=True)
 def no_progress(monkeypatch):
     """Errors alone are on standard error, however long a busy machine takes."""
-    monkeypatch.setattr("attar._src.core.progress._PATIENCE", float("inf"))
+    monkeypatch.setattr("attar._src.core.progress._LINE_EVERY", float("inf"))
 
 
 @pytest.fixture
@@ -271,7 +271,7 @@ for name in ("torch", "lightning_fabric", "onnxscript", "safetensors", "sklearn"
     sys.modules[name] = None
 from attar._src.cli import bench, main
 from attar._src.core import progress
-progress._PATIENCE = float("inf")
+progress._LINE_EVERY = float("inf")
 file, out = {str(file)!r}, {str(tmp_path / "out.onnx")!r}
 for arguments in (
     ["verify", file],
