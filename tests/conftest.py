@@ -2,11 +2,15 @@
 
 import os
 import signal
+from collections import defaultdict
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from torch.export import decomp_utils, exported_program
+
+from attar._src.measure.latency import interleave
 
 # No test measures time: a busy machine would fail it.
 settings.register_profile("untimed", deadline=None)
@@ -28,6 +32,27 @@ torch.set_num_threads(1)
 def no_warning_of_time(monkeypatch):
     """Whether integers pay is measured and not warned of: a busy machine would fail a test that saves a file."""
     monkeypatch.setattr("attar._src.measure.speed.WORTH_MS", float("inf"))
+
+
+@pytest.fixture(autouse=True)
+def short_timings(monkeypatch):
+    """No test reads the latencies of a report closely: they are timed for a hundredth of the time."""
+    monkeypatch.setitem(interleave.__kwdefaults__, "seconds", 0.05)
+
+
+@pytest.fixture(autouse=True)
+def composite_operators_kept(monkeypatch):
+    """``torch.onnx.export`` lists PyTorch's composite operators twice at every call, 0.1 s of the 0.6 s that a small
+    network takes to quantize. They are listed once here, and again where a test has added an operator."""
+    for module in (decomp_utils, exported_program):
+        monkeypatch.setattr(module, "_collect_all_valid_cia_ops", _composite_operators)
+
+
+_OPERATORS = defaultdict(decomp_utils._collect_all_valid_cia_ops)
+
+
+def _composite_operators():
+    return _OPERATORS[len(torch._C._dispatch_get_all_op_names())]
 
 
 @pytest.fixture

@@ -17,56 +17,49 @@ from attar._src.measure.class_layout import ClassLayout
 EPOCHS = {"epochs": 6, "optimizer": {"name": "adam", "lr": 0.02}}
 
 
-def recipe(ignored, objective, **more):
-    """A recipe whose labels are ``ignored`` in half of the positions, which no input tells."""
+def recipe(ignored, objectives, **more):
+    """A recipe whose labels are ``ignored`` in half of the positions, which no input tells: a model an objective."""
     torch.manual_seed(0)
     x = torch.randn(200, 8, 10, 3)
     y = (x[..., 0] > 0).long() + (x[..., 1] > 0).long()
     y[:, :4] = ignored
-    net = nn.Sequential(nn.Linear(3, 32), nn.ReLU(), nn.Linear(32, 3))
-    teacher = nn.Sequential(nn.Linear(3, 32), nn.ReLU(), nn.Linear(32, 3))
+    nets = {name: nn.Sequential(nn.Linear(3, 32), nn.ReLU(), nn.Linear(32, 3)) for name in objectives}
     models = {
-        "a": {"source": net, "stages": [{"stage": "finetune", "objective": objective, **EPOCHS}]},
-        "t": {"source": teacher},
+        name: {"source": nets[name], "stages": [{"stage": "finetune", "objective": objective, **EPOCHS}]}
+        for name, objective in objectives.items()
     }
-    return {"data": loaders(x, y), "models": models, "baseline": "a", **more}
+    return {"data": loaders(x, y), "models": models, "baseline": next(iter(models)), **more}
 
 
 def own_loss(outputs, targets):
     return torch.nn.functional.cross_entropy(outputs.movedim(-1, 1), targets, ignore_index=255)
 
 
-@pytest.mark.parametrize(
-    ("objective", "more"),
-    [
-        (lambda ignored: {"name": "cross_entropy", "ignore_index": ignored}, lambda ignored: {}),
-        (lambda ignored: "cross_entropy", lambda ignored: {"ignore_index": ignored}),
-        (lambda ignored: ["cross_entropy", {"name": "kl", "teacher": "t"}], lambda ignored: {"ignore_index": ignored}),
-        (lambda ignored: own_loss if ignored == 255 else "cross_entropy", lambda ignored: {"ignore_index": ignored}),
-    ],
-)
-def test_255_gives_the_figures_of_minus_100(tmp_path, objective, more):
-    reports = [
-        trained(tmp_path / str(ignored), **recipe(ignored, objective(ignored), **more(ignored)))[0]
-        for ignored in (-100, 255)
-    ]
-    first, second = ([(m["metric_mean"], m["per_class"]) for m in report["models"]] for report in reports)
-    assert first == second
-    assert first[0][0] > 0.8
-    assert set(first[0][1]) == {"0", "1", "2"}
+def test_255_gives_the_figures_of_minus_100(tmp_path):
+    def figures(ignored, objectives, **more):
+        report, _ = trained(tmp_path / f"{ignored}, {more}", **recipe(ignored, objectives, **more))
+        return {model["name"]: (model["metric_mean"], model["per_class"]) for model in report["models"]}
+
+    terms = {"a": "cross_entropy", "own": own_loss, "kl": ["cross_entropy", {"name": "kl", "teacher": "a"}]}
+    first = figures(-100, terms | {"own": "cross_entropy"}, ignore_index=-100)
+    assert figures(255, terms, ignore_index=255) == first
+    assert figures(255, {"a": {"name": "cross_entropy", "ignore_index": 255}}) == {"a": first["a"]}
+    for accuracy, classes in first.values():
+        assert accuracy > 0.8
+        assert set(classes) == {"0", "1", "2"}
 
 
 def test_losses_that_ignore_different_targets_are_refused():
     terms = [{"name": "cross_entropy", "ignore_index": 255}, {"name": "kl", "teacher": "t", "ignore_index": 0}]
     with pytest.raises(AttarError, match=r"recipe.models.a.stages.0: .*ignore_index 0, and 255 .*ignore_index: 0"):
-        trained("unused", **recipe(255, terms))
+        trained("unused", **recipe(255, {"t": terms[:1], "a": terms}))
     with pytest.raises(AttarError, match="ignore_index 255, and 254 was given before"):
-        trained("unused", **recipe(255, terms[:1], ignore_index=254))
+        trained("unused", **recipe(255, {"a": terms[:1]}, ignore_index=254))
 
 
 def test_a_label_that_is_no_class_is_refused_before_training(tmp_path):
     with pytest.raises(AttarError, match=r"labels up to 255 were given for 3 outputs.*ignore_index of 255"):
-        trained(tmp_path / "run", **recipe(255, own_loss))
+        trained(tmp_path / "run", **recipe(255, {"a": own_loss}))
 
 
 def test_a_file_is_evaluated_without_the_ignored_label(rng):

@@ -4,6 +4,7 @@ The kind: a form that PyTorch or its users have, and that is not a float32 modul
 """
 
 import collections
+import functools
 
 import numpy as np
 import pytest
@@ -61,12 +62,16 @@ class Scaled(nn.Module):
         return self.net(x) * self.scale
 
 
+#: ``torch.compile`` makes the same wrapper whatever is behind it; the eager one needs no compiler of C++.
+compiled = functools.partial(torch.compile, backend="eager")
+
+
 class Part(nn.Module):
     """A part of it is compiled."""
 
     def __init__(self):
         super().__init__()
-        self.body, self.head = torch.compile(nn.Linear(10, 32)), nn.Linear(32, 3)
+        self.body, self.head = compiled(nn.Linear(10, 32)), nn.Linear(32, 3)
 
     def forward(self, x):
         return self.head(self.body(x).relu())
@@ -81,9 +86,9 @@ def halved(model, kind):
 
 MODELS = {
     "DataParallel": lambda: nn.DataParallel(lin()),
-    "compile": lambda: torch.compile(lin()),
-    "compile in place": lambda: (model := lin(), model.compile())[0],
-    "both": lambda: nn.DataParallel(torch.compile(lin())),
+    "compile": lambda: compiled(lin()),
+    "compile in place": lambda: (model := lin(), model.compile(backend="eager"))[0],
+    "both": lambda: nn.DataParallel(compiled(lin())),
     "a part compiled": lambda: Part().eval(),
     "averaged": lambda: AveragedModel(lin()).eval(),
     "ExportedProgram": lambda: exported(lin()),
