@@ -132,7 +132,8 @@ def smaller():
         assert first == models["fp"]["stages"][0]
         models[name]["source"]["weights"] = "files/s3-start.attar"
     models["fp"]["stages"][0]["batch"] = 32
-    models["budget"]["stages"][0] |= {"size": 3.2, "epochs": 8, "batch": 8}
+    models["budget"]["stages"][0] |= {"size": 3.6, "epochs": 4, "batch": 8}
+    models["parts"]["stages"][0]["epochs"] = 2
     return tree
 
 
@@ -143,15 +144,15 @@ def test_the_study_in_small(tmp_path):
     models = {model["name"]: model for model in done.report["models"]}
     assert set(models) == {"teacher", "fp", "pm", "qd", "dq", "budget", "parts"}
     accuracy = {name: model["metric_mean"] for name, model in models.items()}
-    # The standard error of 250 images is 2 to 3 points; these had 0.91, 0.30, 0.59, and 0.75 to 0.82 when written.
+    # The standard error of 250 images is 2 to 3 points; these had 0.91, 0.30, 0.53, and 0.75 to 0.79 when written.
     assert accuracy.pop("teacher") > 0.85
     assert accuracy.pop("fp") > 0.2, accuracy
-    assert accuracy.pop("parts") > 0.45, accuracy
+    assert accuracy.pop("parts") > 0.4, accuracy
     assert min(accuracy.values()) > 0.65, accuracy
     # Going on through the grid is not to lose what rounding keeps.
     assert accuracy["qd"] > accuracy["pm"] - 0.05, accuracy
     sizes = {name: inspect_artifact(attar.open_artifact(tmp_path / "small" / f"{name}.attar")) for name in models}
-    assert sizes["budget"]["bits_per_weight"] <= 3.2
+    assert sizes["budget"]["bits_per_weight"] <= 3.6
     for name in ("pm", "qd", "dq", "parts"):
         kinds = {
             each["kind"]
