@@ -15,7 +15,8 @@ def mlp(hidden, outputs):
     return nn.Sequential(nn.Linear(12, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
-def recipe(outputs, targets, **stage):
+def recipe(outputs, targets, *more, **stage):
+    """A teacher and a student ``s``; ``more`` are stages of further students of the same teacher."""
     torch.manual_seed(0)
     x = torch.randn(400, 12)
     y = targets(x @ torch.randn(12, outputs))
@@ -25,6 +26,8 @@ def recipe(outputs, targets, **stage):
         "t": {"source": mlp(64, outputs), "stages": [teacher]},
         "s": {"source": mlp(16, outputs), "stages": [student]},
     }
+    others = [{"stage": "distill", "teacher": "t", **EPOCHS, **each} for each in more]
+    models |= {f"s{i}": {"source": mlp(16, outputs), "stages": [each]} for i, each in enumerate(others)}
     return {"data": loaders(x, y), "models": models, "metric": "binary_accuracy" if outputs == 1 else "f1"}
 
 
@@ -33,19 +36,21 @@ def yes(scores):
 
 
 @pytest.mark.parametrize(
-    ("outputs", "targets", "stage"),
+    ("outputs", "targets", "stages"),
     [
-        (1, yes, {"beta": 0}),
-        (5, yes, {"beta": 0}),
-        (5, yes, {}),
-        (1, lambda scores: (scores[:, 0] > 0).long(), {}),
-        (5, lambda scores: (scores > 0).long(), {"loss": "binary_kl", "temperature": 2}),
+        (1, yes, [{"beta": 0}]),
+        (5, yes, [{"beta": 0}, {}]),
+        (1, lambda scores: (scores[:, 0] > 0).long(), [{}]),
+        (5, lambda scores: (scores > 0).long(), [{"loss": "binary_kl", "temperature": 2}]),
     ],
 )
-def test_a_student_of_sigmoid_outputs_comes_near_its_teacher(tmp_path, outputs, targets, stage):
-    _, found = trained(tmp_path / "run", **recipe(outputs, targets, **stage))
-    assert found["t"] > 0.9
-    assert found["s"] > found["t"] - 0.05
+def test_a_student_of_sigmoid_outputs_comes_near_its_teacher(tmp_path, outputs, targets, stages):
+    first, *more = stages
+    _, found = trained(tmp_path / "run", **recipe(outputs, targets, *more, **first))
+    teacher = found.pop("t")
+    assert teacher > 0.9
+    assert len(found) == len(stages)
+    assert min(found.values()) > teacher - 0.05, found
 
 
 @pytest.mark.parametrize("loss", ["kl", "reverse_kl", "soft_cross_entropy", "dist", "dkd"])
