@@ -88,6 +88,7 @@ def test_choices_that_change_nothing_are_not_measured(timed):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU(), nn.Conv1d(8, 4, 1)).eval()
     result = attar.quantize(net, torch.randn(64, 3, 9), bits=8, activations="auto")
+    assert len(repr(result)) < 120, "a notebook prints it"
     found, said = taken(result)
     assert found == 8
     assert "dynamic" not in said

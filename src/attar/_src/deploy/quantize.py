@@ -17,6 +17,7 @@ from attar._src.artifact.manifest import Preprocessing
 from attar._src.core.errors import SpecError
 from attar._src.core.scheme import Granularity
 from attar._src.core.spec import build_spec
+from attar._src.core.tensors import Codebook, Quantized
 from attar._src.data.axes import Dynamic
 from attar._src.deploy.choose_activations import CHOICES, choose_activations
 from attar._src.deploy.dry_run import check_deployable, example_of
@@ -37,7 +38,7 @@ from attar._src.work.compressed_model import CompressedModel, FileInfo
 from attar._src.work.context import Context
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class QuantizationResult:
     """A quantized module, the inputs and metadata for its file, and the parity of the untouched module's file.
 
@@ -52,6 +53,13 @@ class QuantizationResult:
     tolerance: Tolerance | None = TOLERANCE
     limits: Limits | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Return a line; the fields hold all weights and inputs, which a notebook would print."""
+        model = self.compressed
+        quantized = sum(isinstance(each, Quantized | Codebook) for each in model.tensors.values())
+        values = sum(len(graph.activations) for graph in model.graphs.values())
+        return f"<QuantizationResult: {quantized} quantized tensors, {values} quantized values; save(path) writes it>"
 
     @property
     def left(self) -> dict[str, str]:
