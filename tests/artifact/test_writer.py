@@ -160,7 +160,8 @@ def test_what_was_written_is_written_to_the_same_bytes_again(path):
         for record in manifest.graphs
     )
     contents = Contents(**same, tensors={name: found.tensor(name) for name in found.names}, graphs=graphs)
-    coder = {"huffman": "huffman", "context": "context", "recurrent": "raw"}.get(path.stem.split("_")[-1], "rans")
+    coders = {"huffman": "huffman", "context": "context", "apart": "context", "recurrent": "raw"}
+    coder = coders.get(path.stem.split("_")[-1], "rans")
     assert pack(contents, coder=coder, compact=data[10] >= 4) == data
 
 
