@@ -1,6 +1,7 @@
 import functools
 import itertools
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 import attar
 from attar._src.core.errors import SpecError
-from attar._src.core.tensors import Quantized
+from attar._src.core.tensors import Dense, Quantized
 from attar._src.deploy.dry_run import example_of
 from attar._src.methods.quantize.ptq.reconstruct.blocks import find_blocks
 from attar._src.methods.quantize.ptq.reconstruct.learned import LearnedWeight, Mode, set_mode
@@ -213,6 +214,39 @@ def test_what_is_zero_stays_zero():
         done = Reconstruct(steps=40, batch=16).run(rounded, given)
         assert not same(rounded, done)
         assert not done.tensors["0.weight"].dense()[net[0].weight.detach().numpy() == 0].any()
+
+
+def test_what_a_stage_before_pruned_stays_zero():
+    """The traced graph has the weights before that stage, in which they are not zero."""
+    net, x, model = traced_of("linear")
+    weight = net[0].weight.detach().numpy()
+    kept = np.where(np.random.default_rng(0).random(weight.shape) < 0.6, 0, weight).astype(np.float32)
+    pruned = replace(model, tensors={"0.weight": Dense(kept)})
+    given = Context(inputs_of(x))
+    for stages in ([], [PostTrainingQuantize(bits=4, layers=("0",))]):
+        done = pruned
+        for stage in (*stages, PostTrainingQuantize(bits=3), Reconstruct(steps=40, batch=16)):
+            done = stage.run(done, given)
+        assert not done.tensors["0.weight"].dense()[kept == 0].any()
+        assert done.record[-1]["errors"]["all"][1] < done.record[-1]["errors"]["all"][0]
+
+
+def test_what_cannot_be_reconstructed_is_refused():
+    """A target counts bytes that reconstruction would change; integers have no errors to descend."""
+    net, x, _ = traced_of("linear")
+    with pytest.raises(SpecError, match="size, max_bytes and max_drop"):
+        attar.quantize(net, x, size=3.0, reconstruct=True)
+
+    class Best(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return self.net(x).argmax(1)
+
+    with pytest.raises(SpecError, match="return the scores"):
+        attar.quantize(Best(), x, bits=3, reconstruct={"steps": 2})
 
 
 @pytest.mark.parametrize("granularity", ["tensor", "group:4", "bucket:16"])

@@ -228,6 +228,7 @@ def quantize(
     if reconstruct is not False:
         fields = dict(reconstruct) if isinstance(reconstruct, Mapping) else {}
         improving = build_spec(Reconstruct, where="reconstruct", **fields)
+        improving.check([stage])
     loss = build_spec(Tolerance, where="tolerance", **tolerance) if isinstance(tolerance, Mapping) else tolerance
     module, inputs, notes = prepare(module, data, examples=examples, batch=batch, collate=collate, dynamic=dynamic)
     use = FileInfo(preprocessing, task, tuple(class_names), metric, licence)

@@ -86,6 +86,7 @@ class CompressedModel:
         tensors: compressed tensors by state name; a name that is missing is stored as it is.
         record: what each stage did, in order; it travels in the file.
         warnings: sentences for the user, each with the nearest fix; packaging prints and reports them first.
+        pruned: quantized tensor -> which of its elements a stage before had made zero, of the tensor's shape.
         widened: weight -> channels that got a wider step, so that pairs of products fit 16 bits.
         notes: remarks for the report, by topic.
     """
@@ -94,6 +95,7 @@ class CompressedModel:
     tensors: Mapping[str, CompressedTensor] = field(default_factory=dict)
     record: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
+    pruned: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     widened: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
 

@@ -41,7 +41,7 @@ SPARE = 8
 HALVINGS = 7
 
 #: What must be alike in the record of the stage that a table was measured with.
-ROUNDING = ("scales", "symmetric", "granularity")
+ROUNDING = ("scales", "symmetric", "granularity", "rate", "correct_bias")
 
 #: Tensor -> its bits, FLOAT for floating point -> the model.
 AtBits = Callable[[Mapping[str, float]], CompressedModel]
@@ -147,7 +147,7 @@ class Allocator:
                     f"{key} {self.table.method.get(key, 'default')}, here {self.method.get(key, 'default')}"
                     for key in differing
                 )
-                + "; measure again with these options"
+                + "; measure again with these options, or leave the table out"
             )
         if self.table.what != "bits" or self.table.model != self.meter.digest():
             raise SpecError("the table of sensitivities is of another model or of sparsity; measure again")

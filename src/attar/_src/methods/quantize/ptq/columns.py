@@ -68,17 +68,18 @@ class CodeGrid:
         """Return the codes nearest to the values of one column or several."""
         return np.clip(np.rint(values / self.step[:, at]) + self.zero[:, at], self.low, self.high)
 
-    def choose(self, aims: Real, column: int, weights: Real) -> Real:
+    def choose(self, aims: Real, column: int, weights: Real, present: Real | None = None) -> Real:
         """Return the codes q of one column with the least ``weights (aims - q')^2 + price(q)``.
 
-        Of all codes, the nearest, its neighbours and that of zero are compared.
+        Of all codes, the nearest, its neighbours, that of zero and the ``present`` ones are compared.
         """
         best = self.nearest(aims, column)
         if self.prices is None:
             return best
         least = self.cost(aims, best, column, weights)
         zero = np.broadcast_to(self.zero[:, column], best.shape)
-        for other in (np.maximum(best - 1, self.low), np.minimum(best + 1, self.high), zero):
+        others = [np.maximum(best - 1, self.low), np.minimum(best + 1, self.high), zero]
+        for other in others if present is None else [*others, present]:
             cost = self.cost(aims, other, column, weights)
             best, least = np.where(cost < least, other, best), np.minimum(cost, least)
         return best
@@ -141,7 +142,9 @@ def descend(weight: Real, codes: Real, grid: CodeGrid, matrix: Real, sweeps: int
         for column in range(weight.shape[1]):
             diagonal = matrix[:, column, column, None]
             aim = weight[:, column] - left[:, column] + slopes[:, column] / diagonal
-            code = np.where(weight[:, column] == 0, grid.zero[:, column], grid.choose(aim, column, diagonal))
+            code = np.where(
+                weight[:, column] == 0, grid.zero[:, column], grid.choose(aim, column, diagonal, codes[:, column])
+            )
             step = grid.values(codes[:, column], column) - grid.values(code, column)
             if (code != codes[:, column]).any():
                 changed = True

@@ -151,7 +151,14 @@ class PostTrainingQuantize(Stage):
         record: dict[str, Any] = self.describe() | {"bits": self.bits, "calibration_examples": examples}
         record |= {"without_inputs": sorted(unseen)} if unseen else {}
         every = tuple(dict.fromkeys((*model.warnings, *warnings)))
-        rounded = model.done(record, tensors=tensors, graphs=graphs, warnings=every)
+        whole = model.state()
+        pruned = {
+            name: zeros.numpy()
+            for name in solved.keys() & model.tensors.keys()
+            if (zeros := (state[name] == 0) & (whole[name] != 0)).any()
+        }
+        pruned = {**model.pruned, **pruned}
+        rounded = model.done(record, tensors=tensors, graphs=graphs, warnings=every, pruned=pruned)
         fitted = fit_weights(rounded, {name: state[name].numpy() for name in solved})
         means = {layer: mean for found in seen.values() for layer, mean in found.means.items()}
         biases = corrected_biases(state, fitted.tensors, means)

@@ -61,6 +61,9 @@ class LearnedNetwork:
         of = model.graphs[name]
         graph = copy_graph(of.traced.graph)
         floating = {key: torch.from_numpy(np.array(value)) for key, value in of.stored().items()}
+        for key in model.pruned.keys() & floating.keys():
+            # The traced graph has the weights before they were pruned.
+            floating[key][torch.from_numpy(model.pruned[key])] = 0
         for key, value in floating.items():
             set_tensor(graph, key, value)
         weights, left = _weights(model, name, floating)

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, fx
 
+from attar._src.core.errors import SpecError
 from attar._src.core.fields import main_output_name
 from attar._src.measure.difference import SCORES, class_axis, kind_of_output
 from attar._src.methods.quantize.ptq.reconstruct.blocks import Block, extract, find_blocks, free_values
@@ -93,6 +94,11 @@ class Reconstruction:
         outputs = [each for each in nodes[-1].all_input_nodes if is_floating(each) and each.op != "placeholder"]
         program, _ = extract(self.network.graph, [node for node in nodes if node.op == "placeholder"], outputs)
         self._output_names = [node.name for node in outputs]
+        if not self._output_names:
+            raise SpecError(
+                "reconstruct compares outputs, and those of this module are integers; let it return the scores that "
+                "they are chosen from, or leave reconstruct out"
+            )
         return program
 
     def floating(self, batch: BatchValues) -> BatchValues:

@@ -13,6 +13,7 @@ from torch import Tensor
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.interrupt import raise_if_interrupted
 from attar._src.core.progress import Bar
+from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.quantize.integer_layers import fit_integer_layers
 from attar._src.methods.quantize.ptq.reconstruct.network import LearnedNetwork
 from attar._src.methods.quantize.ptq.reconstruct.reconstruction import Reconstruction, StepCounts
@@ -71,6 +72,11 @@ class Reconstruct(Stage):
             raise SpecError(
                 "reconstruct improves grids that a model has, and no stage before it makes any; put a stage quantize "
                 "before it, such as {stage: quantize, bits: 4, scales: mse}"
+            )
+        if any(isinstance(getattr(stage, "bits", None), BitTarget) for stage in before):
+            raise SpecError(
+                "reconstruct moves codes, and with them the bytes and the drop that size, max_bytes and max_drop have "
+                "counted; give bits= and overrides= instead, such as those in the note 'bits' of a file made without it"
             )
 
     def try_on(self, model: CompressedModel, trial: Trial) -> CompressedModel:
