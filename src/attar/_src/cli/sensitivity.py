@@ -13,7 +13,7 @@ from attar._src.cli import show
 from attar._src.cli.options.calibration import DataChoice, chosen_inputs
 from attar._src.cli.options.texts import parse_arguments, parse_axes, parse_levels
 from attar._src.measure.class_layout import IGNORE_INDEX
-from attar._src.report.wording import count, number, share
+from attar._src.report.wording import sensitivity_cells
 
 
 def sensitivity_command(
@@ -125,16 +125,7 @@ def _print_table(table: Any, folder: Path) -> None:
     columns = ("Layer", ">Level", ">Bytes", ">SNR, dB", ">KL", ">Changed", ">Metric", ">Estimate")
     made = show.plain_table(*columns)
     for row in table.rows():
-        made.add_row(
-            escape(row["layer"]),
-            f"{row['level']:g}",
-            count(row["bytes"]),
-            number(row["signal_to_noise_db"], 3),
-            number(row["kl"], 3),
-            share(row["changed"]),
-            number(row["metric"]),
-            number(row["estimate"], 3),
-        )
+        made.add_row(*map(escape, sensitivity_cells(row)))
     out = show.console()
     out.print(made)
     for topic, note in table.notes.items():

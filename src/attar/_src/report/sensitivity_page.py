@@ -11,7 +11,7 @@ from attar._src.report.content import PageSection, PageTable
 from attar._src.report.figures.plot import Plot
 from attar._src.report.figures.sensitivity_curves import sensitivity_curves
 from attar._src.report.page import TEMPLATES, page_parts
-from attar._src.report.wording import count, number, plural, share
+from attar._src.report.wording import number, plural, sensitivity_cells
 
 #: Name of the page in the folder of ``attar sensitivity``.
 SENSITIVITY_PAGE = "sensitivity.html"
@@ -51,19 +51,7 @@ def _verdict(table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str
 
 def _sections(rows: Sequence[Mapping[str, Any]], plot: Plot) -> list[PageSection]:
     columns = ["Layer", "Level", "Bytes", "Signal to noise, dB", "KL, nats", "Changed", "Metric", "Estimate"]
-    cells = [
-        [
-            row["layer"],
-            f"{row['level']:g}",
-            count(row["bytes"]),
-            number(row["signal_to_noise_db"], 3),
-            number(row["kl"], 3),
-            share(row["changed"]),
-            number(row["metric"]),
-            number(row["estimate"], 3),
-        ]
-        for row in rows
-    ]
+    cells = [sensitivity_cells(row) for row in rows]
     table = PageTable("Each layer at each level", columns, cells, numbers=range(1, 8))
     text = (
         "All layers but one are as they were. The output of the unchanged network is the reference. Bytes are those of "

@@ -81,3 +81,17 @@ def plural(amount: int, noun: str) -> str:
 def listed(items: list[str]) -> str:
     """Return ``a``, ``a and b``, ``a, b and c``."""
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def sensitivity_cells(row: Mapping[str, Any]) -> list[str]:
+    """Return a row of a table of sensitivities: layer, level, bytes, signal to noise, KL, changed, metric, estimate."""
+    return [
+        row["layer"],
+        f"{row['level']:g}",
+        count(row["bytes"]),
+        number(row["signal_to_noise_db"], 3),
+        number(row["kl"], 3),
+        share(row["changed"]),
+        number(row["metric"]),
+        number(row["estimate"], 3),
+    ]
