@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from attar._src.measure.chance import Chance as Chance
     from attar._src.measure.class_layout import ClassLayout as ClassLayout
     from attar._src.measure.runner import Runner as Runner
-    from attar._src.methods.quantize.ptq.calibration import Observer as Observer
+    from attar._src.methods.quantize.ptq.observers.calibration import Observer as Observer
     from attar._src.methods.quantize.ptq.reconstruct.stage import Reconstruct as Reconstruct
-    from attar._src.methods.quantize.ptq.solver import Solver as Solver
-    from attar._src.methods.quantize.ptq.solver import affine_grid as affine_grid
-    from attar._src.methods.quantize.ptq.solver import flat_index as flat_index
-    from attar._src.methods.quantize.ptq.solver import weight_extremes as weight_extremes
-    from attar._src.methods.quantize.ptq.solvers import Absmax as Absmax
+    from attar._src.methods.quantize.ptq.solvers.absmax import Absmax as Absmax
+    from attar._src.methods.quantize.ptq.solvers.solver import Solver as Solver
+    from attar._src.methods.quantize.ptq.solvers.solver import affine_grid as affine_grid
+    from attar._src.methods.quantize.ptq.solvers.solver import flat_index as flat_index
+    from attar._src.methods.quantize.ptq.solvers.solver import weight_extremes as weight_extremes
     from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize as PostTrainingQuantize
     from attar._src.methods.training_stage import TrainingStage as TrainingStage
     from attar._src.model.entry_points import EntryPoint as EntryPoint
@@ -89,9 +89,9 @@ else:
             "measure.chance": "Chance",
             "measure.class_layout": "ClassLayout",
             "measure.runner": "Runner",
-            "methods.quantize.ptq.solvers": "Absmax",
-            "methods.quantize.ptq.calibration": "Observer",
-            "methods.quantize.ptq.solver": "Solver affine_grid flat_index weight_extremes",
+            "methods.quantize.ptq.solvers.absmax": "Absmax",
+            "methods.quantize.ptq.observers.calibration": "Observer",
+            "methods.quantize.ptq.solvers.solver": "Solver affine_grid flat_index weight_extremes",
             "methods.quantize.ptq.reconstruct.stage": "Reconstruct",
             "methods.quantize.ptq.stage": "PostTrainingQuantize",
             "methods.training_stage": "TrainingStage",

@@ -11,7 +11,7 @@ from attar._src.core.scheme import PerGroup
 from attar._src.core.tensors import Dense, round_to_grid
 from attar._src.methods.quantize.ptq import stage as staging
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
-from attar._src.methods.quantize.ptq.solver import Solver, affine_grid, flat_index, weight_extremes
+from attar._src.methods.quantize.ptq.solvers.solver import Solver, affine_grid, flat_index, weight_extremes
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.model import collect as collecting
 from attar._src.model.statistics import ChannelMean, InputHessian, Range

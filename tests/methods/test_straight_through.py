@@ -15,7 +15,7 @@ from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, S
 from attar._src.core.tensors import Dense, Quantized
 from attar._src.methods.quantize.lsq.rule import Lsq
 from attar._src.methods.quantize.ptq.registry import SOLVERS
-from attar._src.methods.quantize.ptq.solver import Solver
+from attar._src.methods.quantize.ptq.solvers.solver import Solver
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.qat.activation_grid import RANGE_MOMENTUM, ActivationGrid
 from attar._src.methods.quantize.qat.straight_through import StraightThrough

@@ -38,7 +38,7 @@ from attar._src.core.operators import INTEGER_KERNELS
 from attar._src.core.scheme import PerChannel, PerTensor
 from attar._src.core.tensors import CompressedTensor, Dense, Quantized
 from attar._src.methods.quantize.pair_sums import fit_pairs
-from attar._src.methods.quantize.ptq.solver import TINY, flat_index
+from attar._src.methods.quantize.ptq.solvers.solver import TINY, flat_index
 from attar._src.model.operators import bias_of, data_of, groups_of, operator_of
 from attar._src.model.weights import find_weights
 from attar._src.runtime.accumulator import pair_limit

@@ -10,7 +10,7 @@ from torch import nn
 from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import ModelError
 from attar._src.methods.quantize.lsq import function
-from attar._src.methods.quantize.ptq.calibration import LeastSquares, spanning_grid
+from attar._src.methods.quantize.ptq.observers.calibration import LeastSquares, spanning_grid
 from attar._src.methods.quantize.qat import fake_quantize
 from attar._src.model.statistics import Histogram, Range
 from attar._src.work.parametrization import Parametrization

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attar._src.methods.quantize.ptq.solver import TINY
+from attar._src.methods.quantize.ptq.solvers.solver import TINY
 from attar._src.methods.quantize.qat import fake_quantize
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import Codebook, CompressedTensor, round_to_grid
 from attar._src.methods.quantize.lsq import function
-from attar._src.methods.quantize.ptq.solver import TINY
+from attar._src.methods.quantize.ptq.solvers.solver import TINY
 from attar._src.methods.quantize.qat.fake_quantize import fake_quantize_weight
 from attar._src.work.parametrization import GridPositions, Parametrization
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from attar._src.core.registry import Registry
-from attar._src.methods.quantize.ptq.calibration import LeastSquares, MinMax, Observer, Percentile
-from attar._src.methods.quantize.ptq.gptq import Gptq
-from attar._src.methods.quantize.ptq.solver import Solver
-from attar._src.methods.quantize.ptq.solvers import Absmax, MinMaxBuckets, Mse
+from attar._src.methods.quantize.ptq.observers.calibration import LeastSquares, MinMax, Observer, Percentile
+from attar._src.methods.quantize.ptq.solvers.absmax import Absmax
+from attar._src.methods.quantize.ptq.solvers.gptq import Gptq
+from attar._src.methods.quantize.ptq.solvers.minmax import MinMaxBuckets
+from attar._src.methods.quantize.ptq.solvers.mse import Mse
+from attar._src.methods.quantize.ptq.solvers.solver import Solver
 
 SOLVERS: Registry[Solver] = Registry("solver", Absmax(), Mse(), MinMaxBuckets(), Gptq(), base=Solver)
 OBSERVERS: Registry[Observer] = Registry("observer", MinMax(), Percentile(), LeastSquares(), base=Observer)

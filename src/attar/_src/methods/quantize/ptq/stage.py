@@ -19,16 +19,21 @@ from attar._src.methods.quantize.dynamic_layers import NOTHING_DYNAMIC, make_dyn
 from attar._src.methods.quantize.field_types import ActivationChoice, GranularityChoice, GridBits
 from attar._src.methods.quantize.integer_layers import fit_integer_layers, fit_weights
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
-from attar._src.methods.quantize.ptq.calibration import site_grids, site_requests
-from attar._src.methods.quantize.ptq.constant_inputs import computed_from, constant_inputs, constant_warning
 from attar._src.methods.quantize.ptq.globs import matching_tensors
-from attar._src.methods.quantize.ptq.observed import Observed
-from attar._src.methods.quantize.ptq.outliers import add_clips, channel_reaches, range_warnings, source_requests
+from attar._src.methods.quantize.ptq.observers.calibration import site_grids, site_requests
+from attar._src.methods.quantize.ptq.observers.constant_inputs import computed_from, constant_inputs, constant_warning
+from attar._src.methods.quantize.ptq.observers.observed import Observed
+from attar._src.methods.quantize.ptq.observers.outliers import (
+    add_clips,
+    channel_reaches,
+    range_warnings,
+    source_requests,
+)
 from attar._src.methods.quantize.ptq.own_bits import own_bits
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
-from attar._src.methods.quantize.ptq.solver import Solver
-from attar._src.methods.quantize.ptq.solvers import Absmax
-from attar._src.methods.quantize.ptq.weight_inputs import WeightInputs, statistics_of, unseen_warning
+from attar._src.methods.quantize.ptq.solvers.absmax import Absmax
+from attar._src.methods.quantize.ptq.solvers.solver import Solver
+from attar._src.methods.quantize.ptq.solvers.weight_inputs import WeightInputs, statistics_of, unseen_warning
 from attar._src.methods.quantize.recurrent_noise import without_noisy_recurrent
 from attar._src.methods.quantize.unquantized import integer_sites
 from attar._src.model.collect import Clip, Request, collect

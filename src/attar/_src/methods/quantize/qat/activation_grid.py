@@ -9,7 +9,7 @@ from torch import nn
 
 from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import ModelError
-from attar._src.methods.quantize.ptq.calibration import spanning_grid
+from attar._src.methods.quantize.ptq.observers.calibration import spanning_grid
 from attar._src.methods.quantize.qat.fake_quantize import (
     activation_extremes,
     fake_quantize_activation,

@@ -10,7 +10,7 @@ from attar._src.core.errors import SpecError
 from attar._src.core.float16 import SHORT_BITS
 from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import CompressedTensor, Quantized, round_to_grid
-from attar._src.methods.quantize.ptq.solver import TINY, Solver
+from attar._src.methods.quantize.ptq.solvers.solver import TINY, Solver
 from attar._src.methods.quantize.qat.fake_quantize import fake_quantize_weight
 from attar._src.work.parametrization import GridPositions, Parametrization
 

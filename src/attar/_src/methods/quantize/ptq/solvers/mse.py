@@ -1,16 +1,14 @@
-"""Solvers that need the weight alone."""
+"""Ranges that are reduced for the least squared error."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 import numpy as np
-import torch
 
 from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import CompressedTensor, round_to_grid
-from attar._src.methods.quantize.polino.uniform import UniformWeight
-from attar._src.methods.quantize.ptq.solver import (
+from attar._src.methods.quantize.ptq.solvers.solver import (
     RATIOS,
     Floats,
     InputStatistics,
@@ -19,15 +17,6 @@ from attar._src.methods.quantize.ptq.solver import (
     flat_index,
     weight_extremes,
 )
-
-
-class Absmax(Solver):
-    """Spans the range of each group, so that no value is clipped. Should be preferred at 6 bits and more."""
-
-    name: ClassVar[str] = "absmax"
-
-    def solve(self, weight: Floats, scheme: Scheme, inputs: InputStatistics | None = None) -> CompressedTensor:
-        return round_to_grid(weight, *affine_grid(*weight_extremes(weight, scheme), scheme), scheme)
 
 
 class Mse(Solver):
@@ -50,19 +39,3 @@ class Mse(Solver):
             better = error < best
             best[better], ratio[better] = error[better], candidate
         return round_to_grid(weight, *affine_grid(low * ratio, high * ratio, scheme), scheme)
-
-
-class MinMaxBuckets(Solver):
-    """Post-mortem quantization (Polino et al. 2018, "Model compression via distillation and quantization", section 5):
-    the grid of the rule ``uniform`` without training.
-
-    ``2^bits`` points span the range of each group, stored as a codebook with a scale and an offset per group, even if
-    the scheme is symmetric. It reproduces published figures and suits values far from zero; otherwise ``absmax`` should
-    be preferred, because its grid has a zero and integer kernels can read it.
-    """
-
-    name: ClassVar[str] = "minmax"
-
-    def solve(self, weight: Floats, scheme: Scheme, inputs: InputStatistics | None = None) -> CompressedTensor:
-        value = torch.from_numpy(np.ascontiguousarray(weight))
-        return UniformWeight(value, scheme.bits, scheme.granularity).to_compressed(value)

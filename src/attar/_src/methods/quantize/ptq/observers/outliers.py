@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from attar._src.artifact.manifest import Activation
-from attar._src.methods.quantize.ptq.calibration import Percentile
+from attar._src.methods.quantize.ptq.observers.calibration import Percentile
 from attar._src.model.collect import Clip, Request
 from attar._src.model.sites import Site
 from attar._src.model.statistics import Histogram, Range

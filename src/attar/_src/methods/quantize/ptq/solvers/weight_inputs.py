@@ -9,7 +9,7 @@ from typing import Any
 from torch import fx
 
 from attar._src.core.errors import SpecError, prefixed_errors
-from attar._src.methods.quantize.ptq.solver import Solver, input_requests
+from attar._src.methods.quantize.ptq.solvers.solver import Solver, input_requests
 from attar._src.model.collect import Request
 from attar._src.model.recurrent.inputs import expose_inputs
 from attar._src.model.statistics import Statistic

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from attar._src.artifact.manifest import Activation
-from attar._src.methods.quantize.ptq.solver import RATIOS, TINY
+from attar._src.methods.quantize.ptq.solvers.solver import RATIOS, TINY
 from attar._src.model.collect import Request
 from attar._src.model.sites import Site
 from attar._src.model.statistics import Histogram, Range, Statistic

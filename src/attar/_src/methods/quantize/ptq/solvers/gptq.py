@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import CompressedTensor, Quantized
-from attar._src.methods.quantize.ptq.columns import CodeGrid, HessianFactor, Real, descend, round_columns
-from attar._src.methods.quantize.ptq.solver import (
+from attar._src.methods.quantize.ptq.solvers.columns import CodeGrid, HessianFactor, Real, descend, round_columns
+from attar._src.methods.quantize.ptq.solvers.mse import Mse
+from attar._src.methods.quantize.ptq.solvers.solver import (
     RATIOS,
     Floats,
     InputStatistics,
@@ -21,7 +22,6 @@ from attar._src.methods.quantize.ptq.solver import (
     flat_index,
     weight_extremes,
 )
-from attar._src.methods.quantize.ptq.solvers import Mse
 from attar._src.model.statistics import InputHessian, Statistic
 
 #: Share of the mean of the Hessian's diagonal that is added to the diagonal (Frantar et al. 2023, section 3.3).

@@ -1,0 +1,1 @@
+"""Observers: the ranges of activations, and what calibration says of values."""

@@ -1,0 +1,1 @@
+"""Solvers: the scales and codes of weights after training."""
