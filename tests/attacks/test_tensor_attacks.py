@@ -423,6 +423,15 @@ def test_biases_in_steps_come_back_exactly():
         assert record.value.data.length <= 2 * record.elements
 
 
+def test_a_bias_of_minus_zero_keeps_its_sign():
+    """A value that changes as it is stored: -0.0 equals 0.0, and no number of steps stands for it."""
+    made = on_steps()
+    made.tensors["conv.bias"].data[3] = -0.0
+    artifact = open_artifact(pack(made))
+    assert artifact.records["conv.bias"].value.kind == "dense"
+    assert artifact.tensor("conv.bias").data.tobytes() == made.tensors["conv.bias"].data.tobytes()
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
