@@ -3,10 +3,15 @@
     ATTAR_DATA=... python benchmarks/coding.py [--quick] [--json]
     python benchmarks/coding.py --draw benchmarks/coding.json
 
-Each case is one tensor of symbols: bell-shaped (rounded normal, clipped to a symmetric grid), dense or with 90 % zeros,
-and independent of each other, so that contexts tell nothing. The weights of trained networks are different; where
-``coding`` is in the folder ``ATTAR_DATA``, the codes of eight files are measured, too, tensor by tensor and added up:
-``nnc`` is the coder of ISO/IEC 15938-17 on the same codes (nncodec 2.1.3, best of its settings, measured apart).
+Each case is one tensor of symbols: bell-shaped (rounded normal, clipped to a symmetric grid), dense or with zeros,
+and independent of each other, so that contexts tell nothing. The weights of trained networks are different; from the
+folder ``ATTAR_DATA``, where it has them, two kinds are measured, too, tensor by tensor and added up:
+
+- ``coding``: the codes of eight files. ``nnc`` is the coder of ISO/IEC 15938-17 on the same codes (nncodec 2.1.3, best
+  of its settings, measured apart).
+- ``weights``: the trained ResNet-20 with 8 bits per output channel, of each layer the smallest weights pruned and none
+  trained further.
+
 Sizes are of the payload with its table. What the others get:
 
 - zstd, levels 3 and 19: one byte a symbol ("bytes"), or the symbols packed into whole bits ("packed"); one thread.
@@ -24,27 +29,39 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import constriction
-import matplotlib
 import numpy as np
 import zstandard
-from matplotlib import pyplot
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
+from safetensors.numpy import load_file
 
 from attar._src.coding.base import Coder
 from attar._src.coding.contexts.fit import fit_table
 from attar._src.coding.entropy import entropy_bits
 from attar._src.coding.raw import Raw
 from attar._src.coding.registry import CODERS
+from coding_tables import as_markdown, draw, show
 
 Symbols = NDArray[np.uint8]
+#: Bits, and the share of zeros.
+CASES = ((2, 0.0), (2, 0.9), (4, 0.0), (4, 0.9), (8, 0.0), (8, 0.5), (8, 0.9), (8, 0.95))
+#: Shares of the weights that are pruned.
+PRUNED = (0.5, 0.7, 0.9)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """The codes of a trained weight, the file it is counted in, and the bytes of the standard's coder, if measured."""
+
+    file: str
+    codes: NDArray[np.int8]
+    standard: int | None = None
 
 
 @dataclass(frozen=True)
@@ -151,33 +168,48 @@ def time_in_turns(
     return sizes, times
 
 
-def measure_weights(folder: Path, repeats: int) -> list[dict[str, Any]]:
-    """Return for each file of trained weights the figures of each contender, summed over its tensors."""
+def codes_of_files(folder: Path) -> Iterator[Tensor]:
+    """Yield the codes of the studies' files, with the bytes that the standard's coder takes."""
     tensors = np.load(folder / "codes.npz")
     standard = json.loads((folder / "nnc_cabac.json").read_text())
-    files: dict[str, dict[str, Any]] = {}
     for key in tensors.files:
         file, tensor = key.replace("@", "/").split("#")
-        codes = tensors[key]
-        largest = max(int(np.abs(codes.astype(int)).max()), 1)
+        yield Tensor(file, tensors[key], standard[f"{file}|{tensor}"]["cabac_bytes"])
+
+
+def pruned_codes(path: Path) -> Iterator[Tensor]:
+    """Yield 8-bit codes of the weights in a file of safetensors, of which shares are pruned."""
+    weights = [weight for _, weight in sorted(load_file(path).items()) if weight.ndim > 1]
+    for share in PRUNED:
+        for weight in weights:
+            left = np.where(np.abs(weight) < np.quantile(np.abs(weight), share), 0, weight)
+            scales = np.abs(weight).max(axis=tuple(range(1, weight.ndim)), keepdims=True) / 127
+            yield Tensor(f"resnet20, 8 bit, {100 * share:.0f} % pruned", np.rint(left / scales).astype(np.int8))
+
+
+def measure_weights(tensors: Iterable[Tensor], repeats: int) -> list[dict[str, Any]]:
+    """Return for each file of trained weights the figures of each contender, summed over its tensors."""
+    files: dict[str, dict[str, Any]] = {}
+    for tensor in tensors:
+        codes = tensor.codes.astype(int)
+        largest = max(int(np.abs(codes).max()), 1)
         top = 2 ** largest.bit_length() - 1
-        symbols, alphabet = (codes.astype(int) + top).astype(np.uint8).reshape(-1), 2 * top + 1
+        symbols, alphabet = (codes + top).astype(np.uint8).reshape(-1), 2 * top + 1
         contenders = [ours(CODERS["rans"], symbols, alphabet), with_contexts(symbols, codes.shape, alphabet)]
         contenders += [zstd(19, True, symbols, alphabet), ans_of_constriction(symbols, alphabet)]
         sizes, times = time_in_turns(contenders, symbols, repeats)
-        found = files.setdefault(file, {"file": file, "symbols": 0, "entropy_bytes": 0.0, "nnc": {"bytes": 0}})
+        found = files.setdefault(tensor.file, {"file": tensor.file, "symbols": 0, "entropy_bytes": 0.0})
         found["symbols"] += symbols.size
         found["entropy_bytes"] += entropy_bits(np.bincount(symbols)) * symbols.size / 8
-        found["nnc"]["bytes"] += standard[f"{file}|{tensor}"]["cabac_bytes"]
-        for name, size in sizes.items():
+        if tensor.standard is not None:
+            found.setdefault("nnc", {"bytes": 0})["bytes"] += tensor.standard
+        rows = {name: (size, statistics.median(decode for _, decode in times[name])) for name, size in sizes.items()}
+        # What a file holds: the smaller of the two for each tensor.
+        rows["auto"] = min(rows["rans"], rows["context"])
+        for name, (size, seconds) in rows.items():
             row = found.setdefault(name, {"bytes": 0, "decode_seconds": 0.0})
             row["bytes"] += size
-            row["decode_seconds"] += statistics.median(decode for _, decode in times[name])
-        # What a file holds: the smaller of the two for each tensor.
-        auto = found.setdefault("auto", {"bytes": 0, "decode_seconds": 0.0})
-        best = min(("rans", "context"), key=sizes.__getitem__)
-        auto["bytes"] += sizes[best]
-        auto["decode_seconds"] += statistics.median(decode for _, decode in times[best])
+            row["decode_seconds"] += seconds
     return list(files.values())
 
 
@@ -209,75 +241,6 @@ def measure(bits: int, zeros: float, count: int, repeats: int) -> dict[str, Any]
     return {"bits": bits, "zeros": zeros, "symbols": count, "entropy_bits": entropy, "coders": rows}
 
 
-def show(cases: list[dict[str, Any]], console: Console) -> None:
-    """Print one table, a block for each case."""
-    table = Table(
-        title=f"{cases[0]['symbols']:,} symbols, one core, medians",
-        caption="bits a symbol with tables; % over the entropy; million symbols a second; decode time over rans",
-    )
-    table.add_column("", no_wrap=True)
-    for column in ("bits", "over %", "enc M/s", "dec M/s", "dec / rans"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for case in cases:
-        kind = f"{100 * case['zeros']:.0f} % zeros" if case["zeros"] else "dense"
-        table.add_section()
-        table.add_row(f"{case['bits']} bit, {kind}: entropy", f"{case['entropy_bits']:.4f}")
-        for row in case["coders"]:
-            table.add_row(
-                row["coder"],
-                f"{row['bits_per_symbol']:.4f}",
-                f"{row['overhead_percent']:+.3f}",
-                f"{row['encode_msymbols_per_s']:.1f}",
-                f"{row['decode_msymbols_per_s']:.1f}",
-                f"{row['decode_time_over_rans']:.2f}",
-            )
-    console.print(table)
-
-
-def show_weights(files: list[dict[str, Any]], console: Console) -> None:
-    """Print bytes, and symbols a second, of the files of trained weights."""
-    names = ["nnc", "auto", "context", "rans", "zstd -19 packed", "constriction ANS"]
-    table = Table(
-        title="trained weights: bytes, and million symbols decoded a second", caption="entropy: of histograms"
-    )
-    table.add_column("", no_wrap=True)
-    for column in ("symbols", "entropy", *names):
-        table.add_column(column, justify="right", no_wrap=True)
-    whole: dict[str, Any] = {"file": "all", "symbols": 0, "entropy_bytes": 0.0}
-    for item in files:
-        for name in ("symbols", "entropy_bytes"):
-            whole[name] += item[name]
-        for name in names:
-            row = whole.setdefault(name, dict.fromkeys(item[name], 0))
-            whole[name] = {figure: row[figure] + value for figure, value in item[name].items()}
-    for item in [*files, whole]:
-        cells = [f"{item['symbols']:,}", f"{item['entropy_bytes']:,.0f}"]
-        for name in names:
-            seconds = item[name].get("decode_seconds")
-            speed = f" ({item['symbols'] / seconds / 1e6:,.0f})" if seconds else ""
-            cells.append(f"{item[name]['bytes']:,}{speed}")
-        table.add_row(item["file"], *cells)
-    console.print(table)
-
-
-def draw(cases: list[dict[str, Any]], path: Path) -> None:
-    """Draw bits over the entropy against decoding speed, a point for each coder and case."""
-    matplotlib.rcParams.update({"svg.hashsalt": "attar", "svg.fonttype": "none", "font.size": 9})
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    for row in zip(*(case["coders"] for case in cases), strict=True):
-        speeds = [item["decode_msymbols_per_s"] for item in row]
-        # An exact hit would have no place on a logarithmic axis.
-        over = [max(item["overhead_percent"], 1e-3) for item in row]
-        axes.plot(speeds, over, "o", label=row[0]["coder"], alpha=0.8)
-    axes.set(
-        xscale="log", yscale="log", xlabel="decoded, million symbols a second, one core", ylabel="% over the entropy"
-    )
-    axes.set_title("2, 4 and 8 bits, dense and 90 % zeros: right and down is better")
-    axes.legend(fontsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, metadata={"Date": None})
-
-
 def main() -> None:
     """Run every case and print a table, or JSON."""
     parser = argparse.ArgumentParser(description="Entropy coders against zstd, constriction and the entropy itself.")
@@ -286,22 +249,23 @@ def main() -> None:
     parser.add_argument("--draw", type=Path, metavar="JSON", help="only draw what --json printed, as .svg beside it")
     options = parser.parse_args()
     if options.draw:
-        draw(json.loads(options.draw.read_text())["cases"], options.draw.with_suffix(".svg"))
+        found = json.loads(options.draw.read_text())
+        draw(found["cases"], options.draw.with_suffix(".svg"))
+        print(as_markdown(found))
         return
     count, repeats = (1 << 18, 3) if options.quick else (1 << 21, 5)
-    cases = [measure(bits, zeros, count, repeats) for bits in (2, 4, 8) for zeros in (0.0, 0.9)]
-    folder = Path(os.environ.get("ATTAR_DATA", "")) / "coding"
-    weights = measure_weights(folder, repeats) if (folder / "codes.npz").is_file() else []
+    cases = [measure(bits, zeros, count, repeats) for bits, zeros in CASES]
+    found = {"cases": cases}
+    data = Path(os.environ.get("ATTAR_DATA", ""))
+    if (data / "coding" / "codes.npz").is_file():
+        found["weights"] = measure_weights(codes_of_files(data / "coding"), repeats)
+    if (weights := data / "weights" / "cifar10_resnet20.safetensors").is_file():
+        found["pruned"] = measure_weights(pruned_codes(weights), repeats)
     if options.json:
-        json.dump({"cases": cases, "weights": weights}, sys.stdout, indent=2)
+        json.dump(found, sys.stdout, indent=2)
         print()
-        return
-    console = Console(width=max(130, Console().width))
-    show(cases, console)
-    if weights:
-        show_weights(weights, console)
     else:
-        console.print("ATTAR_DATA has no folder coding: trained weights were not measured")
+        show(found, Console(width=max(180, Console().width)))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from tests.samples import conv_net
 
 from attar._src.artifact import packing
+from attar._src.artifact.manifest import QuantizedValue
 from attar._src.artifact.packing import AUTO, Packed, pack_codes
+from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.streams import CodeArray
+from attar._src.artifact.writer import pack
+from attar._src.core.scheme import PerChannel, Scheme
+from attar._src.core.tensors import Quantized
 
 
 def stream(shape: tuple[int, ...], related: bool, seed: int = 0) -> CodeArray:
@@ -39,8 +47,26 @@ def test_tables_that_no_stream_needs_any_more_are_left_out() -> None:
 
 def test_auto_leaves_a_file_alone_of_which_it_saves_less_than_one_percent() -> None:
     codes = [stream((64, 300), True)]
-    assert coders(pack_codes(codes, AUTO, beside=1_000_000)) == ["rans"]
-    assert coders(pack_codes(codes, "context", beside=1_000_000)) == ["context"]
+
+    def length(packed: Packed) -> int:
+        return 1_000_000 + sum(len(data) for _, data in packed.streams)
+
+    assert coders(pack_codes(codes, AUTO, length=length)) == ["rans"]
+    assert coders(pack_codes(codes, "context", length=length)) == ["context"]
+
+
+@pytest.mark.parametrize(("letters", "coder"), [(0, "context"), (600_000, "rans")])
+def test_graph_and_manifest_are_a_part_of_the_file_of_which_auto_saves_one_percent(letters: int, coder: str) -> None:
+    """Contexts that make a file slower to open for less than ``auto`` promises to save."""
+    related = stream((64, 300), True)
+    codes = (related.symbols.astype(np.int8) - 7).reshape(related.shape)
+    weight = Quantized(codes, np.ones(64, np.float32), Scheme(bits=4, granularity=PerChannel()))
+    contents = conv_net()
+    note = np.random.default_rng(0).bytes(letters // 2).hex()
+    data = pack(replace(contents, tensors={**contents.tensors, "more": weight}, recipe={"note": note}))
+    value = open_artifact(data).records["more"].value
+    assert isinstance(value, QuantizedValue)
+    assert value.codes.coder == coder
 
 
 def test_auto_predicts_no_more_symbols_than_decode_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

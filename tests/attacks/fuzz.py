@@ -8,14 +8,12 @@ A case passes if the file is refused with an ``ArtifactError``, or is sound and 
 Cases run in a process of their own, so that one that crashes, hangs or takes too much memory is noticed and named.
 """
 
-import argparse
 import copy
 import faulthandler
 import functools
 import multiprocessing
 import random
 import sys
-import time
 import warnings
 from collections import Counter
 from dataclasses import replace
@@ -24,6 +22,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tests import samples
+from tests.attacks.many import fuzz
 from tests.attacks.mutate import mutate
 from tests.attacks.reseal import Parts, take_apart
 
@@ -61,6 +60,7 @@ def bases() -> tuple[Parts, ...]:
     files += [pack(model(), compact=False) for model in more] + [
         pack(model()) for model in (*models, *more, samples.on_steps)
     ]
+    files.append(pack(every_kind(), coder="context"))
     return tuple(take_apart(data) for data in files)
 
 
@@ -187,29 +187,7 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def main() -> int:
-    """Run from the command line; the exit status is 1 where a case failed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start", type=int, default=0, help="first case")
-    parser.add_argument("--case", type=int, help="one case alone, in this process, with its traceback")
-    options = parser.parse_args()
-    if options.case is not None:
-        print(exercise(make(options.seed, options.case)))
-        return 0
-    began = time.monotonic()
-    outcomes, count, stop = Counter[str](), 0, options.start + options.cases
-    for start in range(options.start, stop, BATCH):
-        cases = min(BATCH, stop - start)
-        more, faults = run(cases, options.seed, start)
-        outcomes, count = outcomes + more, count + len(faults)
-        print(*faults, sep="\n", end="\n" if faults else "")
-        done = start + cases - options.start
-        pace = 1e3 * (time.monotonic() - began) / done
-        print(f"{done} cases up to {start + cases}, {count} faults, {dict(outcomes)}, {pace:.1f} ms a case", flush=True)
-    return bool(count)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        fuzz(__doc__.splitlines()[0], run, lambda seed, case: exercise(make(seed, case)), cases=10_000, batch=BATCH)
+    )

@@ -7,7 +7,6 @@ A case is a stream with its table, something of it changed. It passes if C and P
 same symbols, and if the extension, where it is built, does as well.
 """
 
-import argparse
 import functools
 import random
 import shutil
@@ -15,7 +14,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,6 +21,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+from tests.attacks.many import fuzz
 from tests.attacks.mutate import damage
 
 from attar._src.coding import kernels
@@ -183,30 +182,7 @@ def _answers(data: bytes, streams: list[Stream]) -> Iterator[tuple[int, bytes | 
         at += 1 + size
 
 
-def main() -> int:
-    """Run from the command line; the exit status is 1 where a case failed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start", type=int, default=0, help="first case")
-    parser.add_argument("--case", type=int, help="print one case")
-    options = parser.parse_args()
-    if options.case is not None:
-        print(make(options.seed, options.case))
-        return 0
-    outcomes, count, stop = Counter[str](), 0, options.start + options.cases
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        program = build(Path(folder))
-        for start in range(options.start, stop, BATCH):
-            more, faults = run(program, options.seed, start, min(BATCH, stop - start))
-            outcomes, count = outcomes + more, count + len(faults)
-            print(*faults, sep="\n", end="\n" if faults else "")
-            done = min(stop, start + BATCH)
-            pace = 1e3 * (time.monotonic() - began) / (done - options.start)
-            print(f"up to {done}: {count} faults, {dict(outcomes)}, {pace:.2f} ms a case", flush=True)
-    return bool(count)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    with tempfile.TemporaryDirectory() as folder:
+        run_cases = functools.partial(run, build(Path(folder)))
+        sys.exit(fuzz(__doc__.splitlines()[0], run_cases, make, cases=20_000, batch=BATCH))

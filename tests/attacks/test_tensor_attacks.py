@@ -13,6 +13,7 @@ from attar._src.artifact.contents import Contents
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.writer import pack
+from attar._src.coding import kernels
 from attar._src.core.errors import ArtifactError
 from attar._src.core.float16 import round_up
 from attar._src.core.scheme import PerBlock, PerBucket, PerTensor, Scheme
@@ -390,6 +391,20 @@ def test_coded_scales_count_as_elements():
         pack(replace(contents, tensors={**contents.tensors, "extra": tensor}))
 
 
+def test_python_is_not_asked_to_decode_contexts_for_minutes(monkeypatch):
+    """A small file that takes Python, which decodes without the extension, very long."""
+    codes = (np.arange(2**20) % 2).astype(np.int8)  # what contexts foresee, and rANS does not
+    tensor = Quantized(codes, np.ones(1, np.float32), Scheme(bits=4, granularity=PerTensor()))
+    contents = conv_net()
+    data = pack(replace(contents, tensors={**contents.tensors, "extra": tensor}), coder="context")
+    assert open_artifact(data, limits=Limits(slow_symbols=2**20)).tensor("extra").codes[:3].tolist() == [0, 1, 0]
+    monkeypatch.setattr(kernels, "NATIVE", False)
+    few, enough = Limits(slow_symbols=2**20 - 1), Limits(slow_symbols=2**21)
+    with pytest.raises(ArtifactError, match=r"about 3 seconds .* limit of 1048575; install Attar with a C compiler"):
+        open_artifact(data, limits=few)
+    assert open_artifact(data, limits=enough).names == (*contents.tensors, "extra")
+
+
 @pytest.fixture
 def stepped():
     """The parts of a file whose biases are in steps, and the record of the first of them."""
@@ -406,6 +421,15 @@ def test_biases_in_steps_come_back_exactly():
         assert artifact.tensor(record.name).dtype == "f32"
         assert artifact.tensor(record.name).data.tobytes() == made.tensors[record.name].data.tobytes()
         assert record.value.data.length <= 2 * record.elements
+
+
+def test_a_bias_of_minus_zero_keeps_its_sign():
+    """A value that changes as it is stored: -0.0 equals 0.0, and no number of steps stands for it."""
+    made = on_steps()
+    made.tensors["conv.bias"].data[3] = -0.0
+    artifact = open_artifact(pack(made))
+    assert artifact.records["conv.bias"].value.kind == "dense"
+    assert artifact.tensor("conv.bias").data.tobytes() == made.tensors["conv.bias"].data.tobytes()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from attar._src.coding.base import Status
 from attar._src.coding.chunks import CHUNK
+from attar._src.coding.contexts import fit
 from attar._src.coding.contexts.coder import ContextCoder
 from attar._src.coding.contexts.fit import fit_table
 from attar._src.coding.contexts.slow import context_decoder, encode_context
@@ -88,6 +89,21 @@ def test_every_value_has_a_place(shift: int) -> None:
         assert len(set(places)) == alphabet
         assert [table.value(bucket, number) for bucket, number, _ in places] == list(values)
         assert {bucket for bucket, *_ in places} <= set(range(table.buckets))
+
+
+@pytest.mark.parametrize("spread", [1.5, 40.0])
+def test_weights_are_fitted_the_same_in_whatever_order_a_machine_sums(spread: float) -> None:
+    """Bytes that depend on the machine: sums that are rounded differ by its vectors and its BLAS."""
+    rng = np.random.default_rng(5)
+    inputs = np.rint(16 * np.abs(rng.normal(0, spread, (30_000, 7)))) / 16
+    wanted = np.rint(np.abs(inputs @ rng.normal(0, 0.4, 7)))
+    weights = 1 / (inputs[:, 0] ** 2 + 0.01)
+    found = fit._solve(inputs, wanted, weights)
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(len(inputs))
+        assert fit._solve(inputs[order], wanted[order], weights[order]) == found
+    scaled = inputs * weights[:, None]
+    np.testing.assert_allclose(found, np.linalg.solve(scaled.T @ inputs, scaled.T @ wanted), rtol=1e-3, atol=1e-4)
 
 
 def test_the_width_is_found_where_the_shape_does_not_tell_it() -> None:

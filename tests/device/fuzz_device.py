@@ -7,32 +7,22 @@ A case passes if C and Python both refuse it, or read the same of every tensor
 (:func:`tests.device.expected.difference`).
 """
 
-import argparse
 import copy
 import functools
 import random
 import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 
 from tests.attacks import mutate
-from tests.attacks.fuzz import bases as older
-from tests.attacks.fuzz import every_kind
-from tests.attacks.reseal import Parts, deflate, take_apart
+from tests.attacks.fuzz import bases
+from tests.attacks.many import fuzz
+from tests.attacks.reseal import Parts, deflate
 from tests.device.expected import difference
 from tests.device.program import build_best, read_files
 
-from attar._src.artifact.writer import pack
-
 BATCH = 500
-
-
-@functools.cache
-def bases() -> tuple[Parts, ...]:
-    """Return the files that are mutated, in parts: those of the fuzzer of Python, and one of context coding."""
-    return *older(), take_apart(pack(every_kind(), coder="context"))
 
 
 def make(seed: int, case: int) -> bytes:
@@ -92,30 +82,15 @@ def run(program: Path, seed: int, start: int, cases: int) -> tuple[Counter[str],
     return outcomes, faults
 
 
-def main() -> int:
-    """Run from the command line; the exit status is 1 where a case failed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start", type=int, default=0, help="first case")
-    parser.add_argument("--case", type=int, help="one case alone")
-    options = parser.parse_args()
-    outcomes, count, stop = Counter[str](), 0, options.start + options.cases
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        program = build_best(Path(folder))
-        if options.case is not None:
-            print(*run(program, options.seed, options.case, 1), sep="\n")
-            return 0
-        for start in range(options.start, stop, BATCH):
-            more, faults = run(program, options.seed, start, min(BATCH, stop - start))
-            outcomes, count = outcomes + more, count + len(faults)
-            print(*faults, sep="\n", end="\n" if faults else "")
-            done = min(stop, start + BATCH)
-            pace = 1e3 * (time.monotonic() - began) / (done - options.start)
-            print(f"up to {done}: {count} faults, {dict(outcomes)}, {pace:.2f} ms a case", flush=True)
-    return bool(count)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    with tempfile.TemporaryDirectory() as folder:
+        run_cases = functools.partial(run, build_best(Path(folder)))
+        sys.exit(
+            fuzz(
+                __doc__.splitlines()[0],
+                run_cases,
+                lambda seed, case: run_cases(seed=seed, start=case, cases=1),
+                cases=10_000,
+                batch=BATCH,
+            )
+        )

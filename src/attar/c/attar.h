@@ -640,7 +640,7 @@ typedef struct attar_sight {
     uint32_t column;
     unsigned position, rate;
     uint16_t *columns;
-    int negative;                    /* whether the expected value is: buckets then count downwards */
+    int turned;                      /* -1 if the expected value is negative: buckets then count downwards; else 0 */
     uint16_t *mean, *place, *value;  /* the three counts that predict it */
 } attar_sight;
 
@@ -666,33 +666,33 @@ ATTAR_INLINE void attar_look(const attar_context *c, attar_sight *sight, uint16_
     uint32_t size, expected;
     unsigned level, coarse, ratio, place, near;
     int value, x, y;
-    sight->second_size = sight->left_size;
     sight->up_left = sight->up;
     sight->up_left_size = sight->up_size;
     sight->up = sight->up_right;
     sight->up_size = sight->up_right_size;
-    sight->left = i ? (int)symbols[i - 1] - c->center : 0;
-    sight->left_size = attar_size(sight->left);
     sight->up_right = i + 1 < c->width ? 0 : (int)symbols[i + 1 - c->width] - c->center;
     sight->up_right_size = attar_size(sight->up_right);
     sight->above_size = i < c->row ? 0 : attar_size((int)symbols[i - c->row] - c->center);
-    sight->recent += sight->left_size;
     if (i > ATTAR_RECENT)
         sight->recent -= attar_size((int)symbols[i - 1 - ATTAR_RECENT] - c->center);
 
-    value = v[0] * sight->left + v[1] * sight->up + v[2] * sight->up_right + v[3] * sight->up_left;
-    size = 64 * (w[0] * sight->left_size + w[1] * sight->second_size + w[2] * sight->up_size
+    /* What the last symbol tells is added last, as it is known last. */
+    value = v[1] * sight->up + v[2] * sight->up_right + v[3] * sight->up_left;
+    size = 64 * (w[1] * sight->second_size + w[2] * sight->up_size
                  + w[3] * (sight->up_right_size + sight->up_left_size) + w[4] * sight->above_size)
            + w[5] * sight->recent + (w[6] * sight->columns[sight->column] >> 2);
-    sight->negative = value < 0;
+    value += v[0] * sight->left;
+    size += (64 * w[0] + w[5]) * sight->left_size;
+    sight->recent += sight->left_size;
+    sight->turned = -(value < 0);
     expected = attar_size(value) << 6;
     level = attar_length(size >> (c->shift + 1));
     ratio = (unsigned)(2 * expected >= size + 16) + (expected >= size + 16) + (2 * expected >= 3 * size + 16);
     coarse = level < 2 ? 0 : (level - 2) / 2;
     place = 8 * sight->position + coarse;
     if (c->period == 1) {
-        x = (sight->negative ? -sight->left : sight->left) + (256 << c->shift);
-        y = (sight->negative ? -sight->up : sight->up) + (256 << c->shift);
+        x = ((sight->left ^ sight->turned) - sight->turned) + (256 << c->shift);
+        y = ((sight->up ^ sight->turned) - sight->turned) + (256 << c->shift);
         x = (x >> c->shift) - 256;
         y = (y >> c->shift) - 256;
         x = x < -5 ? -5 : x > 5 ? 5 : x;
@@ -718,17 +718,21 @@ ATTAR_INLINE uint32_t attar_upper(const attar_sight *sight, unsigned bucket)
     return sight->mean[bucket] + ((uint32_t)(sight->place[bucket] + sight->value[bucket]) >> 1);
 }
 
-ATTAR_INLINE void attar_learn(const attar_context *c, attar_sight *sight, uint16_t *work, unsigned bucket, uint32_t size,
+ATTAR_INLINE void attar_learn(const attar_context *c, attar_sight *sight, uint16_t *work, unsigned bucket, int value,
                               unsigned room)
 {
     uint16_t *column = &sight->columns[sight->column];
+    const uint32_t size = attar_size(value);
     attar_count(work, bucket, c->buckets, room);
     attar_count(sight->mean, bucket, c->buckets, room);
     attar_count(sight->place, bucket, c->buckets, room);
     attar_count(sight->value, bucket, c->buckets, room);
-    /* The column's mean, in units of 1/256; a difference is rounded down. */
-    *column = (uint16_t)(size << 8 >= *column ? *column + (((size << 8) - *column) >> sight->rate)
-                                              : *column - ((*column - (size << 8) + (1u << sight->rate) - 1) >> sight->rate));
+    sight->second_size = sight->left_size;
+    sight->left = value;
+    sight->left_size = size;
+    /* The column's mean, in units of 1/256; a difference is rounded down, and made positive for that, for a branch would be
+       mispredicted. */
+    *column = (uint16_t)(*column + (((size << 8) + 65536 - *column) >> sight->rate) - (65536u >> sight->rate));
     if (++sight->position == c->period)
         sight->position = 0;
     if (++sight->column == c->row) {
@@ -739,12 +743,13 @@ ATTAR_INLINE void attar_learn(const attar_context *c, attar_sight *sight, uint16
     }
 }
 
-/* Take a word where the state is below 2^16 and one is left. */
+/* Take a word where the state is below 2^16 and one is left, by arithmetic as above. */
 #define ATTAR_TAKE(x, at, end)                                                                                         \
     do {                                                                                                               \
-        if ((x) < ATTAR_LOWEST && (at) != (end)) {                                                                     \
-            (x) = (x) << 16 | attar_word(at);                                                                          \
-            (at) += 2;                                                                                                 \
+        if ((at) != (end)) {                                                                                           \
+            const uint32_t low = (uint32_t)(((uint64_t)(x) - ATTAR_LOWEST) >> 32);                                     \
+            (x) = (x) << (16 & low) | (attar_word(at) & low);                                                          \
+            (at) += 2 & low;                                                                                           \
         }                                                                                                              \
     } while (0)
 
@@ -762,9 +767,9 @@ ATTAR_INLINE attar_status attar_decode_buckets(const attar_context *c, unsigned 
         uint32_t from, to;
         int value;
         attar_look(c, &sight, work, symbols, i, room);
-        /* Where zero is likely its bounds alone are compared: the branch is predicted, and the next symbol's context with
+        /* Where zero is likelier than not its bounds alone are compared: the branch is predicted, and the next symbol's context with
            it. Elsewhere all are, without one. */
-        if (zero && (apart ? 32768 : sight.mean[zero]) - sight.mean[zero - 1] > 20000) {
+        if (zero && (apart ? 32768 : sight.mean[zero]) - sight.mean[zero - 1] > 16384) {
             from = attar_upper(&sight, zero - 1);
             to = apart ? 65536 : attar_upper(&sight, zero);
             if (slot >= from && slot < to) {
@@ -795,11 +800,11 @@ ATTAR_INLINE attar_status attar_decode_buckets(const attar_context *c, unsigned 
             value = (int)place + c->lowest;
             value += apart && value >= 0;
         }
-        value = (sight.negative ? -value : value) + c->center;
-        if (value < 0 || value >= (int)alphabet)
+        value = (value ^ sight.turned) - sight.turned;
+        if (value + c->center < 0 || value + c->center >= (int)alphabet)
             return ATTAR_BAD_SYMBOLS;
-        symbols[i] = (uint8_t)value;
-        attar_learn(c, &sight, work, bucket, attar_size(value - c->center), room);
+        symbols[i] = (uint8_t)(value + c->center);
+        attar_learn(c, &sight, work, bucket, value, room);
     }
     return at != end || x ? ATTAR_BAD_SYMBOLS : ATTAR_OK;
 }

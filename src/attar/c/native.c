@@ -233,7 +233,7 @@ ATTAR_INLINE void spans_of(const attar_table *table, const uint8_t *symbols, siz
             bucket = c->zero;
             place = spans[i].shift = 0;
         } else {
-            value = sight.negative ? -value : value;
+            value = (value ^ sight.turned) - sight.turned;
             place = (unsigned)(value - c->lowest - (c->apart && value > 0));
             bucket = place >> c->shift;
             spans[i].shift = (uint8_t)c->shift;
@@ -243,7 +243,7 @@ ATTAR_INLINE void spans_of(const attar_table *table, const uint8_t *symbols, siz
         spans[i].from = (uint16_t)from;
         spans[i].width = (uint16_t)(to - from);
         spans[i].low = (uint8_t)(place & ((1u << c->shift) - 1));
-        attar_learn(c, &sight, table->work, bucket, attar_size(value), room);
+        attar_learn(c, &sight, table->work, bucket, (int)symbols[i] - c->center, room);
     }
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,17 +43,22 @@ def demand_coder(name: str) -> None:
         raise UnknownName("coder", name, [AUTO, *CODERS])
 
 
-def pack_codes(codes: Sequence[CodeArray], coder: str, *, beside: int = 0) -> Packed:
+def _bytes(packed: Packed) -> int:
+    tables = sum(len(table) + _RECORD for _, table in packed.tables)
+    return tables + sum(len(payload) for _, payload in packed.streams)
+
+
+def pack_codes(codes: Sequence[CodeArray], coder: str, *, length: Callable[[Packed], int] = _bytes) -> Packed:
     """Encode every stream such that streams and tables together are small.
 
-    ``auto`` takes ``context`` for the streams that it makes smaller if that saves more than 1 % of all streams and all
+    ``auto`` takes ``context`` for the streams that it makes smaller if that saves more than 1 % of the file and all
     streams still decode in 0.1 s on one core, about 2.5 million symbols, and ``rans`` for the others. ``context`` takes
     it wherever it makes a stream smaller.
 
     Args:
         codes: the streams.
         coder: name of a coder, or ``auto``.
-        beside: bytes of the file that are no codes.
+        length: returns the bytes of the file with these streams; by default, of streams and tables alone.
     """
     if coder not in (AUTO, _CONTEXT):
         return _pack(codes, CODERS[coder], {})
@@ -64,9 +69,10 @@ def pack_codes(codes: Sequence[CodeArray], coder: str, *, beside: int = 0) -> Pa
         for index, each in predicted.items()
         if len(each.payload) + len(each.table) + _RECORD < len(plain.streams[index][1])
     }
-    packed = _pack(codes, CODERS["rans"], smaller)
-    least = 0.01 * (_bytes(plain) + beside) if coder == AUTO else 0
-    return packed if _bytes(plain) - _bytes(packed) > least else plain
+    packed = _pack(codes, CODERS["rans"], smaller) if smaller else plain
+    if coder == _CONTEXT or packed is plain:
+        return packed
+    return packed if length(packed) < 0.99 * length(plain) else plain
 
 
 class _Predicted(NamedTuple):
@@ -92,11 +98,6 @@ def _quickly(codes: Sequence[CodeArray]) -> list[int]:
 def _predict(item: CodeArray) -> _Predicted:
     table = fit_table(item.symbols, item.shape, item.alphabet).write()
     return _Predicted(table, CODERS[_CONTEXT].encode(item.symbols, table, item.alphabet))
-
-
-def _bytes(packed: Packed) -> int:
-    tables = sum(len(table) + _RECORD for _, table in packed.tables)
-    return tables + sum(len(payload) for _, payload in packed.streams)
 
 
 def _pack(codes: Sequence[CodeArray], coder: Coder, predicted: Mapping[int, _Predicted]) -> Packed:

@@ -24,6 +24,7 @@ from attar._src.artifact.graph.check import CheckedGraph, check_graph
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Binding, GraphRecord, Manifest, StepsValue, TensorRecord, least_minor
 from attar._src.artifact.stream_checks import Table
+from attar._src.coding import kernels
 from attar._src.core.errors import ArtifactError, UnknownName, missing_file, naming_file, naming_section
 from attar._src.core.spec import explain
 from attar._src.core.tensors import CompressedTensor
@@ -74,6 +75,8 @@ class Artifact:
             # They are elements too: a stream of equal ones takes no bytes.
             every = self.manifest.tensors
             self._demand_elements(guards.elements(each.shape) + stream_checks.coded_scales(each) for each in every)
+            if not kernels.NATIVE:
+                stream_checks.check_slow(every, limits.slow_symbols)
         self._graphs = {record.name: record for record in self.manifest.graphs}
         _check_graph_sections(self.manifest)
         self._bound = {record.name: self._describe_bindings(record) for record in self.manifest.graphs}

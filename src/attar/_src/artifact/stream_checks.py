@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from attar._src.artifact.manifest import (
@@ -11,6 +11,7 @@ from attar._src.artifact.manifest import (
     CodeStream,
     DenseValue,
     Integers,
+    IntegerStream,
     QuantizedValue,
     ScaleStream,
     SparseValue,
@@ -46,6 +47,24 @@ def coded_scales(record: TensorRecord) -> int:
         return 0
     # The number of values of a sparse tensor is known only after decoding its mask.
     return coded * (math.prod(shape) if isinstance(value, SparseValue) else value.granularity.count(shape))
+
+
+def check_slow(records: Iterable[TensorRecord], limit: int) -> None:
+    """Raise if checked records have more symbols than ``limit`` that Python has to decode by contexts."""
+    count = sum(_coders(record.value).count("context") * record.elements for record in records)
+    if count > limit:
+        raise ArtifactError(
+            f"slow_symbols: without its extension in C, Attar takes about {3e-6 * count:.0f} seconds to decode {count} "
+            f"symbols of the coder 'context', more than the limit of {limit}; install Attar with a C compiler, raise "
+            "the limit in Limits, or have the file made with --coder rans"
+        )
+
+
+def _coders(value: TensorValue) -> list[str]:
+    """Return the coder of each stream of symbols, none of which has more than the elements of the tensor."""
+    whole = [each.integers for each in value.streams() if isinstance(each, ScaleStream | IntegerStream)]
+    codes = [each for each in value.streams() if isinstance(each, CodeStream)]
+    return [each.coder for each in (*codes, *whole) if each is not None]
 
 
 def check_value(value: TensorValue, shape: Shape, tables: Sequence[Table]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -68,28 +69,44 @@ def pack(contents: Contents, *, coder: str = AUTO, limits: Limits | None = None,
     demand_coder(coder)
     if not compact:
         coder = "rans" if coder == AUTO else coder
-    sections = _Sections()
     pieces = {name: split(tensor, coded=compact) for name, tensor in contents.tensors.items()}
     pieces |= _steps(contents) if compact else {}
+    graphs = [strip(item, compact=compact) for item in contents.graphs]
+    preset = layout.preset("graph", layout.COMPACT if compact else 0)
+    assemble = partial(_assemble, contents, pieces, [(len(text), deflate(text, preset)) for text in graphs], compact)
     codes = (symbols_of(piece) for split_tensor in pieces.values() for piece in split_tensor)
-    beside = sum(len(piece) for each in pieces.values() for piece in each if isinstance(piece, bytes))
-    packed = pack_codes([each for each in codes if each is not None], coder, beside=beside)
+    found = [each for each in codes if each is not None]
+    data = assemble(pack_codes(found, coder, length=lambda packed: len(assemble(packed))))
+    open_artifact(data, limits=limits).verify()
+    return data
+
+
+def _assemble(
+    contents: Contents,
+    pieces: dict[str, list[StreamContents]],
+    graphs: list[tuple[int, bytes]],
+    compact: bool,
+    packed: Packed,
+) -> bytes:
+    """Return the bytes of a file; ``graphs`` are the length of each text and the deflated text."""
+    sections = _Sections()
     if packed.tables:
         sections.add("tables", b"".join(data for _, data in packed.tables))
     fields = vars(contents) | {
         "tables": tuple(record for record, _ in packed.tables),
         "tensors": _tensors(contents, pieces, packed, sections, compact),
         "aliases": dict(contents.aliases),
-        "graphs": tuple(_graph(item, sections, compact) for item in contents.graphs),
+        "graphs": tuple(
+            _graph(item, length, sections.add("graph", stored))
+            for item, (length, stored) in zip(contents.graphs, graphs, strict=True)
+        ),
         "sections": tuple(sections.records),
         "recipe": dict(contents.recipe),
         "versions": dict(contents.versions),
     }
     manifest = build_spec(Manifest, where="contents", **fields)
     told, minor = canonical(manifest), layout.COMPACT if compact else least_minor(manifest)
-    data = layout.assemble(sections.data, jsontext.write_json(shrink(told) if compact else told), minor)
-    open_artifact(data, limits=limits).verify()
-    return data
+    return layout.assemble(sections.data, jsontext.write_json(shrink(told) if compact else told), minor)
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
@@ -160,7 +177,9 @@ def _steps(contents: Contents) -> dict[str, list[StreamContents]]:
         assert isinstance(bias, Dense)
         assert isinstance(weight, Quantized)
         numbers = to_steps(bias.data, step_sizes(steps.input_scale, weight.scale))
-        if numbers is not None and numbers.size:
+        # -0.0 equals 0.0, and is no number of steps.
+        exact = numbers is not None and not np.signbit(bias.data[numbers == 0]).any()
+        if numbers is not None and numbers.size and exact:
             coded = CodedSteps.of(numbers, 2**31 - 1, **steps._asdict())
             if coded.saves(bias.data.nbytes):
                 made[name] = [coded]
@@ -188,15 +207,13 @@ def _stream(piece: StreamContents, coded: Iterator[tuple[CodeStream, bytes]]) ->
     return (piece.record(record) if isinstance(piece, CodedIntegers) else record), data
 
 
-def _graph(item: GraphContents, sections: _Sections, compact: bool) -> GraphRecord:
-    text = strip(item, compact=compact)
-    section = sections.add("graph", deflate(text, layout.preset("graph", layout.COMPACT if compact else 0)))
+def _graph(item: GraphContents, length: int, section: int) -> GraphRecord:
     record: GraphRecord = build_spec(
         GraphRecord,
         where=f"graph {item.name}",
         name=item.name,
         section=section,
-        length=len(text),
+        length=length,
         bindings=item.bindings,
         inputs=item.inputs,
         outputs=item.outputs,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from attar._src.core.scheme import Shape
 
 _SAMPLE = 1 << 16  # symbols that weights are fitted to
 _WIDEST, _RECENT, _SLOWEST = 64, 64, 5
+_PARTS = 3  # of a weight, 12 bits or more each
 
 _Floats = NDArray[np.float64]
 
@@ -25,7 +26,7 @@ def fit_table(symbols: Symbols, shape: Shape, alphabet: int) -> ContextTable:
     that reads images of 28 x 28, 8 behind a flattened map of 8 x 8. Weights minimise the squared errors of value and
     magnitude, each divided by the magnitude that was expected, as scales differ within a tensor.
     """
-    row, period = min(max(prod(shape[1:]), 1), LONGEST_ROW), prod(shape[2:])
+    row, period = min(max(math.prod(shape[1:]), 1), LONGEST_ROW), math.prod(shape[2:])
     histogram = np.bincount(symbols, minlength=alphabet)
     table = fitting_table(histogram, row=row, period=period if 1 <= period <= LONGEST_PERIOD else 1)
     values = symbols[:_SAMPLE].astype(np.float64) - table.center
@@ -35,11 +36,14 @@ def fit_table(symbols: Symbols, shape: Shape, alphabet: int) -> ContextTable:
     left, second, right, up, further, above = (_before(values, lag) for lag in (1, 2, width - 1, width, width + 1, row))
     signed = np.stack([left, up, right, further], 1)
     near = [np.abs(left), np.abs(second), np.abs(up), np.abs(right) + np.abs(further), np.abs(above)]
-    magnitudes = np.stack([*near, _recent(sizes), _columns(sizes, row)], 1)
-    weights, least = np.ones_like(sizes), 0.05 * sizes.mean() ** 2
+    means = [np.rint(16 * mean) / 16 for mean in (_recent(sizes), _columns(sizes, row))]
+    magnitudes = np.stack([*near, *means], 1)
+    weights, least = np.ones_like(sizes), 0.05 * np.square(sizes.mean())
     for _ in range(2):
-        expected = np.maximum(magnitudes @ _solve(magnitudes, sizes, weights), 0)
-        weights = 1 / (expected**2 + least)
+        expected = np.zeros_like(sizes)
+        for column, weight in zip(magnitudes.T, _solve(magnitudes, sizes, weights), strict=True):
+            expected += column * weight
+        weights = 1 / (np.square(np.maximum(expected, 0)) + least)
     v0, v1, v2, v3 = _sixteenths(_solve(signed, values, weights), -8, 7)
     w0, w1, w2, w3, w4, w5, w6 = _sixteenths(_solve(magnitudes, sizes, weights), 0, 15)
     return replace(table, width=width, values=(v0, v1, v2, v3), sizes=(w0, w1, w2, w3, w4, w5, w6))
@@ -78,14 +82,43 @@ def _columns(sizes: _Floats, row: int) -> _Floats:
     return means.reshape(-1)[: sizes.size]
 
 
-def _solve(inputs: _Floats, wanted: _Floats, weights: _Floats) -> _Floats:
-    """Return the weighted least squares solution, with a little of ridge, as columns may be equal or zero."""
-    scaled = (inputs * weights[:, None]).T
-    gram = scaled @ inputs
-    ridge = 1e-6 * np.eye(len(gram)) * (1 + 1e-3 * np.trace(gram) / len(gram))
-    return np.linalg.solve(gram + ridge, scaled @ wanted)
+def _solve(inputs: _Floats, wanted: _Floats, weights: _Floats) -> list[float]:
+    """Return the weighted least squares solution, with a little of ridge, as columns may be equal or zero.
+
+    It is the same on every machine, and so are the bytes of a file: inputs are sixteenths, and weights are taken apart
+    into parts of so few digits that a sum of products has at most 53 bits, and no order of summation rounds one. What
+    is left is small and done in one order.
+    """
+    top = 16 * max(float(np.abs(inputs).max()), float(wanted.max()), 1.0)
+    gram, right = np.zeros((inputs.shape[1], inputs.shape[1])), np.zeros(inputs.shape[1])
+    for _ in range(_PARTS):
+        unit = 2.0 ** math.frexp(float(weights.max()) * top**2 * len(weights) / 2**52)[1]
+        part = np.floor(weights / unit) * unit
+        scaled = (inputs * part[:, None]).T
+        gram += scaled @ inputs
+        right += scaled @ wanted
+        weights = weights - part
+    rows = [[*row, aim] for row, aim in zip(gram.tolist(), right.tolist(), strict=True)]
+    ridge = 1e-6 * (1 + 1e-3 * sum(row[place] for place, row in enumerate(rows)) / len(rows))
+    for place, row in enumerate(rows):
+        row[place] += ridge
+    return _eliminate(rows)
 
 
-def _sixteenths(weights: _Floats, low: int, high: int) -> list[int]:
-    rounded: list[int] = np.clip(np.rint(16 * weights), low, high).astype(int).tolist()
-    return rounded
+def _eliminate(rows: list[list[float]]) -> list[float]:
+    """Solve a positive definite system, each row with its right side behind it, by Gaussian elimination."""
+    for place, row in enumerate(rows):
+        for lower in rows[place + 1 :]:
+            factor = lower[place] / row[place]
+            lower[place:] = [number - factor * above for number, above in zip(lower[place:], row[place:], strict=True)]
+    found: list[float] = []
+    for row in reversed(rows):
+        *numbers, aim = row[len(rows) - 1 - len(found) :]
+        for number, known in zip(numbers[1:], found, strict=True):
+            aim -= number * known
+        found.insert(0, aim / numbers[0])
+    return found
+
+
+def _sixteenths(weights: list[float], low: int, high: int) -> list[int]:
+    return [min(max(round(16 * weight), low), high) for weight in weights]
