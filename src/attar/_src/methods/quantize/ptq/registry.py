@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from attar._src.core.registry import Registry
 from attar._src.methods.quantize.ptq.observers.calibration import LeastSquares, MinMax, Observer, Percentile
+from attar._src.methods.quantize.ptq.observers.kl import Divergence
 from attar._src.methods.quantize.ptq.solvers.absmax import Absmax
 from attar._src.methods.quantize.ptq.solvers.gptq import Gptq
+from attar._src.methods.quantize.ptq.solvers.hqq import HalfQuadratic
 from attar._src.methods.quantize.ptq.solvers.minmax import MinMaxBuckets
 from attar._src.methods.quantize.ptq.solvers.mse import Mse
+from attar._src.methods.quantize.ptq.solvers.percentile import WeightPercentile
 from attar._src.methods.quantize.ptq.solvers.solver import Solver
 
-SOLVERS: Registry[Solver] = Registry("solver", Absmax(), Mse(), MinMaxBuckets(), Gptq(), base=Solver)
-OBSERVERS: Registry[Observer] = Registry("observer", MinMax(), Percentile(), LeastSquares(), base=Observer)
+SOLVERS: Registry[Solver] = Registry(
+    "solver", Absmax(), Mse(), WeightPercentile(), HalfQuadratic(), MinMaxBuckets(), Gptq(), base=Solver
+)
+OBSERVERS: Registry[Observer] = Registry(
+    "observer", MinMax(), Percentile(), LeastSquares(), Divergence(), base=Observer
+)
