@@ -56,7 +56,7 @@ def quantize_command(
             "entry), .attar. Without, those that the function gives its module.",
         ),
     ] = None,
-    bits: Annotated[int, typer.Option("--bits", "-b", min=2, max=8, help="Bits of a weight.")] = 4,
+    bits: Annotated[int, typer.Option("--bits", "-b", min=1, max=8, help="Bits of a weight.")] = 4,
     size: Annotated[
         float | None,
         typer.Option(help="Instead of --bits: bits per weight that the file may have; each layer gets its own."),
@@ -107,16 +107,29 @@ def quantize_command(
     asymmetric: Annotated[
         bool, typer.Option("--asymmetric", help="Give weights a zero point; they then run in floating point.")
     ] = False,
+    scheme: Annotated[
+        str,
+        typer.Option(
+            help="Values of a weight: affine (the whole grid), binary (--bits 1), ternary (2), apot (3 to 5) or "
+            "codebook (1 to 6)."
+        ),
+    ] = "affine",
     scales: Annotated[
         str,
-        typer.Option(help="Solver of weights: absmax, mse, minmax, gptq (best at 4 bits and less) or file.py:name."),
+        typer.Option(
+            help="Solver of affine weights: absmax, mse, percentile, hqq, minmax, gptq (best at 4 bits and less) or "
+            "file.py:name."
+        ),
     ] = "absmax",
+    power_of_two: Annotated[
+        bool, typer.Option("--power-of-two", help="Only powers of two as scales, so that rescaling is a shift.")
+    ] = False,
     rate: Annotated[
         float,
         typer.Option(help="With gptq: the relative error that one bit a weight less is worth; 0.003 shrinks a file."),
     ] = 0.0,
     observer: Annotated[
-        str, typer.Option(help="Observer of the activations' ranges: minmax, percentile, mse or file.py:name.")
+        str, typer.Option(help="Observer of the activations' ranges: minmax, percentile, mse, kl or file.py:name.")
     ] = "percentile",
     correct_bias: Annotated[bool, typer.Option(help="Correct biases for the mean error of rounded weights.")] = True,
     reconstruct: Annotated[
@@ -208,7 +221,9 @@ def quantize_command(
         "activations": parse_activations(activations),
         "granularity": granularity,
         "symmetric": not asymmetric,
+        "scheme": scheme,
         "scales": scales,
+        "power_of_two": power_of_two,
         "rate": rate,
         "observer": observer,
         "keep": keep or [],

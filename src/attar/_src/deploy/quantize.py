@@ -112,7 +112,9 @@ def quantize(
     activations: int | Literal["dynamic", "auto"] | None = None,
     granularity: str | Granularity = "channel",
     symmetric: bool = True,
+    scheme: str = "affine",
     scales: str = "absmax",
+    power_of_two: bool = False,
     rate: float = 0.0,
     observer: str = "percentile",
     keep: Sequence[str] = (),
@@ -145,7 +147,7 @@ def quantize(
             inputs), a mapping or dataclass of them by argument, or batches of these, such as a DataLoader or a list of
             mappings; a data set or a list of examples. Optional arguments that are missing keep their defaults.
             Labels, as in ``(x, y)``, serve the comparison with the untouched module.
-        bits: bits of a weight, 2 to 8.
+        bits: bits of a weight, 2 to 8; 1 for some schemes.
         size: instead of ``bits``: bits per weight that the file may have, such as 2.5; each weight gets bits of its own
             (``docs/sensitivity.md``), those in ``overrides`` excepted. A note ``bits`` of the report says which.
         max_bytes: likewise, bytes that the file may have.
@@ -159,11 +161,16 @@ def quantize(
             the note ``activations`` of the report says which, and why.
         granularity: which weights share a scale: ``channel``, ``tensor``, ``group:SIZE``, ``bucket:SIZE``.
         symmetric: weights without zero points, as integer kernels require.
-        scales: solver of the weights' scales and codes: ``absmax``, ``mse``, ``minmax``, ``gptq`` or ``file.py:name``.
-            At 4 bits and less ``gptq`` loses least: it sees what each weight multiplies on ``data``.
+        scheme: values that weights of ``bits`` may have: ``affine``, the whole grid; ``binary`` (bits=1), ``ternary``
+            (bits=2), ``apot`` (sums of powers of two, bits 3 to 5) or ``codebook`` (the best ``2**bits`` levels, bits 1
+            to 6). All run in integers. Weights in ``overrides`` are affine.
+        scales: solver of scales and codes of affine weights: ``absmax``, ``mse``, ``percentile``, ``hqq``, ``minmax``,
+            ``gptq`` or ``file.py:name``. At 4 bits and less ``gptq`` loses least: it sees what each weight multiplies
+            on ``data``.
+        power_of_two: only powers of two as scales of weights and activations, for hardware that rescales by shifts.
         rate: with ``gptq``, the relative error of the layers' outputs that one bit a weight less is worth: codes that
             take fewer bits in the file are preferred, so that 0.003 takes a sixth off the codes of 4 bits.
-        observer: observer of the activations' ranges: ``minmax``, ``percentile``, ``mse`` or ``file.py:name``.
+        observer: observer of the activations' ranges: ``minmax``, ``percentile``, ``mse``, ``kl`` or ``file.py:name``.
         keep: globs of layers left in floating point.
         keep_activations: globs of layers whose inputs stay in floating point while their weights are quantized, or of
             values by their names in warnings and reports.
@@ -216,7 +223,9 @@ def quantize(
         activations=None if activations == "auto" else activations,
         symmetric=symmetric,
         granularity=granularity,
+        scheme=scheme,
         scales=scales,
+        power_of_two=power_of_two,
         rate=rate,
         observer=observer,
         keep=tuple(keep),

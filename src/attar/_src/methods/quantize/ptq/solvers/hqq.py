@@ -17,6 +17,7 @@ from attar._src.methods.quantize.ptq.solvers.solver import (
     Solver,
     affine_grid,
     flat_index,
+    sums_of,
     weight_extremes,
 )
 
@@ -68,25 +69,26 @@ class HalfQuadratic(Solver):
     def _errors(self, values: _Real, found: Quantized, index: NDArray[np.int64]) -> _Real:
         """Return ``sum |w - w'|^p`` of each scale."""
         size = np.abs(values - found.dense().reshape(-1)) ** self.power
-        return np.bincount(index, size, found.scale.size)
+        return sums_of(index, size, found.scale.size)
 
     def _fitted(self, weight: Floats, aims: _Real, found: Quantized, index: NDArray[np.int64]) -> Quantized:
         """Return the weight on the grid that fits ``aims`` by least squares with the codes of ``found``."""
         scheme, count, zero = found.scheme, found.scale.size, found.zero_point
         codes = found.codes.reshape(-1).astype(np.float64)
         centred = codes if zero is None else codes - zero[index]
-        scale = _ratio(np.bincount(index, centred * aims, count), np.bincount(index, centred**2, count), found.scale)
+        products, squares = sums_of(index, centred * aims, count), sums_of(index, centred**2, count)
+        scale = _ratio(products, squares, found.scale, 0 if scheme.power_of_two else SCALE_BITS)
         if zero is not None:
             number = np.maximum(np.bincount(index, minlength=count), 1)
-            mean = np.bincount(index, codes - aims / scale.astype(np.float64)[index], count) / number
+            mean = sums_of(index, codes - aims / scale.astype(np.float64)[index], count) / number
             zero = np.clip(np.rint(mean), scheme.qmin, scheme.qmax).astype(np.uint8)
         return round_to_grid(weight, scale, zero, scheme)
 
 
-def _ratio(products: _Real, squares: _Real, before: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return least-squares scales, those from before where there are none."""
+def _ratio(products: _Real, squares: _Real, before: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
+    """Return least-squares scales of so many binary digits, those from before where there are none."""
     scale = np.where(squares > 0, products / np.maximum(squares, TINY), 0.0).astype(np.float32)
-    return np.where(scale > TINY, round_nearest(np.maximum(scale, TINY), SCALE_BITS), before).astype(np.float32)
+    return np.where(scale > TINY, round_nearest(np.maximum(scale, TINY), bits), before).astype(np.float32)
 
 
 def _better(weight: Floats, one: tuple[Quantized, _Real], other: tuple[Quantized, _Real]) -> Quantized:
