@@ -132,6 +132,9 @@ def quantize_command(
         str, typer.Option(help="Observer of the activations' ranges: minmax, percentile, mse, kl or file.py:name.")
     ] = "percentile",
     correct_bias: Annotated[bool, typer.Option(help="Correct biases for the mean error of rounded weights.")] = True,
+    equalize: Annotated[
+        bool, typer.Option("--equalize", help="Scale channels between layers to equal ranges before rounding.")
+    ] = False,
     reconstruct: Annotated[
         bool,
         typer.Option(
@@ -230,6 +233,7 @@ def quantize_command(
         "keep_activations": keep_activations or [],
         "overrides": dict(parse_override(text) for text in overrides or []),
         "correct_bias": correct_bias,
+        "equalize": equalize,
         "reconstruct": _reconstruction(reconstruct, minutes, steps, augment),
         "tolerance": parse_tolerance(tolerance or []),
     }

@@ -121,6 +121,7 @@ def quantize(
     keep_activations: Sequence[str] = (),
     overrides: Mapping[str, int] | None = None,
     correct_bias: bool = True,
+    equalize: bool = False,
     reconstruct: bool | Mapping[str, Any] = False,
     labels: Any = None,
     tolerance: Tolerance | Mapping[str, float] | None = TOLERANCE,
@@ -176,6 +177,8 @@ def quantize(
             values by their names in warnings and reports.
         overrides: glob of layers -> bits; the last match wins.
         correct_bias: subtract the mean output error of rounded weights from the biases behind them.
+        equalize: scale channels between layers first, so that both have equal ranges; the network computes the same.
+            Worth it with one scale a tensor, and for networks whose channels differ much in size.
         reconstruct: improve codes, scales and grids block by block on the inputs, then on the outputs of the untouched
             module; minutes instead of seconds, and worth it at 4 bits and less. True, or fields of
             :class:`attar.extend.Reconstruct`: ``{"minutes": 5}``, ``{"steps": 1000, "augment": ["crop", "flip"]}``.
@@ -232,6 +235,7 @@ def quantize(
         keep_activations=tuple(keep_activations),
         overrides=dict(overrides or {}),
         correct_bias=correct_bias,
+        equalize=equalize,
     )
     improving: Reconstruct | None = None
     if reconstruct is not False:

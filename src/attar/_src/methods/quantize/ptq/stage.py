@@ -20,6 +20,7 @@ from attar._src.methods.quantize.dynamic_layers import NOTHING_DYNAMIC, make_dyn
 from attar._src.methods.quantize.field_types import ActivationChoice, CodeBits, GranularityChoice, GridBits
 from attar._src.methods.quantize.integer_layers import fit_integer_layers, fit_weights
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
+from attar._src.methods.quantize.ptq.equalize.equalize import with_equal_channels
 from attar._src.methods.quantize.ptq.globs import matching_tensors
 from attar._src.methods.quantize.ptq.observers.calibration import site_grids, site_requests
 from attar._src.methods.quantize.ptq.observers.constant_inputs import with_constant_values
@@ -80,6 +81,8 @@ class PostTrainingQuantize(Stage):
             values by their names in warnings and reports; all layers that read such a value read it so.
         overrides: glob of layers or tensors -> bits, also outside ``layers``; the last match wins.
         correct_bias: subtract the mean output error of rounded weights from the biases.
+        equalize: scale channels between layers first, so that both have equal ranges (:mod:`..equalize.equalize`); for
+            one scale a tensor, and for activations of networks with channels of very different size.
     """
 
     works_on: ClassVar[type[CompressedModel]] = CompressedModel
@@ -99,6 +102,7 @@ class PostTrainingQuantize(Stage):
     keep_activations: tuple[str, ...] = ()
     overrides: dict[str, GridBits] = {}
     correct_bias: bool = True
+    equalize: bool = False
 
     @model_validator(mode="after")
     def _check_scheme(self) -> Self:
@@ -145,6 +149,7 @@ class PostTrainingQuantize(Stage):
         if isinstance(self.bits, BitTarget):
             free = self.chosen(model, free=True)
             return own_bits(self.bits, model, inputs, context, free, self.describe(), self._with_bits)
+        model, unequal = with_equal_channels(model) if self.equalize else (model, [])
         model = self._with_floating_values(model)
         model, fixed = with_constant_values(model, inputs) if isinstance(self.activations, int) else (model, [])
         # Values as earlier stages stored them; the traced graph has those before pruning and rounding.
@@ -155,7 +160,7 @@ class PostTrainingQuantize(Stage):
         solved: dict[str, CompressedTensor] = {}
         seen = {name: self._solve(model, name, inputs[name], state, bits, solved) for name in model.graphs}
         tensors, graphs = {**model.tensors, **solved}, dict(model.graphs)
-        warnings = [*fixed, *(each for found in seen.values() for each in found.warnings)]
+        warnings = [*unequal, *fixed, *(each for found in seen.values() for each in found.warnings)]
         unseen = {key: why for found in seen.values() for key, why in found.unseen.items()}
         tables = [key for key in unseen if key in weights and weights[key].role == "embedding"]
         warnings += unseen_warning(self.scales if self.scheme == AFFINE else self.scheme, unseen, tables)
