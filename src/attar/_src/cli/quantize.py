@@ -143,7 +143,8 @@ def quantize_command(
         ),
     ] = False,
     minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="Time for --reconstruct; it chooses the number of steps.")
+        float | None,
+        typer.Option(min=0.01, help="Time for --best, or for --reconstruct, whose number of steps it chooses."),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps of each block for --reconstruct; 500 by default.")
@@ -151,6 +152,14 @@ def quantize_command(
     augment: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="crop, flip, noise, cutmix for --reconstruct; repeatable.")
     ] = None,
+    best: Annotated[
+        bool,
+        typer.Option(
+            "--best",
+            help="Try solvers, schemes and --reconstruct for so many --minutes; take what loses least on held-out "
+            "inputs.",
+        ),
+    ] = False,
     coder: Annotated[
         str, typer.Option(help="Entropy coder of the codes: auto, rans, context, huffman or raw.")
     ] = "auto",
@@ -234,7 +243,9 @@ def quantize_command(
         "overrides": dict(parse_override(text) for text in overrides or []),
         "correct_bias": correct_bias,
         "equalize": equalize,
-        "reconstruct": _reconstruction(reconstruct, minutes, steps, augment),
+        "reconstruct": _reconstruction(reconstruct, None if best else minutes, steps, augment),
+        "best": best,
+        "minutes": minutes if best else None,
         "tolerance": parse_tolerance(tolerance or []),
     }
     passed = parse_arguments(arguments or [])

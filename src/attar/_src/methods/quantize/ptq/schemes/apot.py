@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from attar._src.methods.quantize.ptq.schemes.level_scheme import LevelScheme
-from attar._src.methods.quantize.ptq.schemes.scales import Index, Real
+from attar._src.methods.quantize.ptq.schemes.scales import ScaleIndex
+from attar._src.methods.quantize.ptq.solvers.columns import Real
 
 #: Bits -> the terms of a magnitude: each is 0 or one of these powers of two, and a magnitude is the sum of one of each.
 TERMS: dict[int, tuple[tuple[int, ...], ...]] = {
@@ -35,7 +36,7 @@ class AdditivePowersOfTwo(LevelScheme):
     name: ClassVar[str] = "apot"
     widths: ClassVar[tuple[int, ...]] = tuple(TERMS)
 
-    def levels(self, values: Real, index: Index, importance: Real, bits: int, count: int) -> Real:
+    def levels(self, values: Real, index: ScaleIndex, importance: Real, bits: int, count: int) -> Real:
         sums = np.zeros(1)
         for powers in TERMS[bits]:
             sums = (sums[:, None] + np.array([0.0, *powers])).reshape(-1)

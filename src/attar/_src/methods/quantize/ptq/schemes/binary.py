@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from attar._src.methods.quantize.ptq.schemes.level_scheme import LevelScheme
-from attar._src.methods.quantize.ptq.schemes.scales import Index, Real
+from attar._src.methods.quantize.ptq.schemes.scales import ScaleIndex
+from attar._src.methods.quantize.ptq.solvers.columns import Real
 
 
 class Binary(LevelScheme):
@@ -20,5 +21,5 @@ class Binary(LevelScheme):
     name: ClassVar[str] = "binary"
     widths: ClassVar[tuple[int, ...]] = (1,)
 
-    def levels(self, values: Real, index: Index, importance: Real, bits: int, count: int) -> Real:
+    def levels(self, values: Real, index: ScaleIndex, importance: Real, bits: int, count: int) -> Real:
         return np.array([-1.0, 1.0])

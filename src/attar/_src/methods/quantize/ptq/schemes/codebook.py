@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from attar._src.methods.quantize.ptq.schemes.level_scheme import LevelScheme
-from attar._src.methods.quantize.ptq.schemes.scales import Index, Real, nearest_levels
+from attar._src.methods.quantize.ptq.schemes.scales import ScaleIndex, nearest_levels
+from attar._src.methods.quantize.ptq.solvers.columns import Real
 from attar._src.methods.quantize.ptq.solvers.solver import TINY, sums_of
 
 #: Levels that the largest weight of a scale may begin at. With 56 and 48 grids of 3 and 4 bits are among the codebooks.
@@ -32,7 +33,7 @@ class BestLevels(LevelScheme):
     name: ClassVar[str] = "codebook"
     widths: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5, 6)
 
-    def levels(self, values: Real, index: Index, importance: Real, bits: int, count: int) -> Real:
+    def levels(self, values: Real, index: ScaleIndex, importance: Real, bits: int, count: int) -> Real:
         reach = np.zeros(count)
         np.maximum.at(reach, index, np.abs(values))
         reach = np.where(reach > TINY, reach, 1.0)
@@ -77,7 +78,7 @@ def best_whole_levels(values: Real, importance: Real, number: int, most: int = 6
     half = np.clip(np.floor(values * 2) + 2 * most + 1, 0, 4 * most + 1).astype(np.int64)
     sums = [np.cumsum(sums_of(half, importance * values**power, 4 * most + 2)) for power in range(3)]
 
-    def error(start: Index, stop: Index, at: Index) -> Real:
+    def error(start: ScaleIndex, stop: ScaleIndex, at: ScaleIndex) -> Real:
         """Return the error of the values from half step ``start`` to ``stop``, rounded to ``at``."""
         h, hv, hvv = (each[stop] - each[start] for each in sums)
         found: Real = np.asarray(hvv - 2 * at * hv + at**2 * h)
@@ -88,7 +89,7 @@ def best_whole_levels(values: Real, importance: Real, number: int, most: int = 6
     between = np.where(
         q > p, error(own[:, None], np.maximum(middle, own[:, None]), p) + error(middle, own[None, :], q), np.inf
     )
-    least, steps = error(np.zeros_like(own), own, places), list[Index]()
+    least, steps = error(np.zeros_like(own), own, places), list[ScaleIndex]()
     # Below -most there are values too.
     least += sums[2][0] - 2 * places * sums[1][0] + places**2 * sums[0][0]
     for _ in range(number - 1):

@@ -12,13 +12,12 @@ from attar._src.core.errors import SpecError
 from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import CompressedTensor, Quantized
 from attar._src.methods.quantize.ptq.schemes.scales import (
-    Index,
-    Real,
+    ScaleIndex,
     best_scales,
     nearest_levels,
     stored_scales,
 )
-from attar._src.methods.quantize.ptq.solvers.columns import CodeGrid, HessianFactor, descend, round_columns
+from attar._src.methods.quantize.ptq.solvers.columns import CodeGrid, HessianFactor, Real, descend, round_columns
 from attar._src.methods.quantize.ptq.solvers.gptq import SWEEPS, damped
 from attar._src.methods.quantize.ptq.solvers.solver import (
     TINY,
@@ -32,7 +31,7 @@ from attar._src.methods.quantize.ptq.solvers.solver import (
 from attar._src.model.statistics import InputHessian, Statistic
 
 #: Times that codes are rounded again with feedback, with the scales of the codes before.
-ROUNDS = 3
+FEEDBACK_ROUNDS = 3
 
 
 class LevelScheme(Solver):
@@ -56,7 +55,7 @@ class LevelScheme(Solver):
     widths: ClassVar[tuple[int, ...]]
 
     @abstractmethod
-    def levels(self, values: Real, index: Index, importance: Real, bits: int, count: int) -> Real:
+    def levels(self, values: Real, index: ScaleIndex, importance: Real, bits: int, count: int) -> Real:
         """Return the levels, sorted whole numbers of at most 63: sums of two products then fit 16 bits.
 
         Args:
@@ -121,10 +120,10 @@ class _Rounding:
     """A weight as columns ``(groups, columns, rows)``, by descending diagonal of the Hessian."""
 
     weight: Real
-    index: Index
+    index: ScaleIndex
     matrix: Real
     levels: Real
-    order: Index
+    order: ScaleIndex
     window: Any
     shape: tuple[int, ...]
     power_of_two: bool
@@ -153,7 +152,7 @@ class _Rounding:
         group = np.arange(len(self.order))[:, None]
         best = (self.window.rows(codes).mT[group, self.order], scale)
         least, factor = self._error(*best), HessianFactor.of(self.matrix)
-        for _ in range(ROUNDS):
+        for _ in range(FEEDBACK_ROUNDS):
             grid = LevelGrid.of(scale.astype(np.float64)[self.index], self.levels)
             found, _ = round_columns(self.weight, grid, factor)
             found = descend(self.weight, found, grid, self.matrix, SWEEPS)
@@ -188,7 +187,7 @@ class _Rounding:
         return stored_scales(kept, float(self.levels[-1]), self.power_of_two)
 
 
-def _within(matrix: Real, codes: Real, index: Index) -> Real:
+def _within(matrix: Real, codes: Real, index: ScaleIndex) -> Real:
     """Return ``sum_k H_jk q_k`` over the columns k that share the scale of column j, ``(groups, columns)``."""
     same = index[:, :, None] == index[:, None, :]
     found: Real = ((matrix * same) @ codes[..., None])[..., 0]

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar._src.core.float16 import SCALE_BITS, round_nearest
+from attar._src.methods.quantize.ptq.solvers.columns import Real
 from attar._src.methods.quantize.ptq.solvers.solver import TINY, sums_of
 
-Real = NDArray[np.float64]
-Index = NDArray[np.int64]
+ScaleIndex = NDArray[np.int64]
 
 
 def nearest_levels(values: Real, levels: Real) -> Real:
@@ -27,7 +27,7 @@ def nearest_levels(values: Real, levels: Real) -> Real:
     return nearest
 
 
-def best_scales(values: Real, index: Index, levels: Real, importance: Real, count: int) -> Real:
+def best_scales(values: Real, index: ScaleIndex, levels: Real, importance: Real, count: int) -> Real:
     """Return the scales S of least ``sum h (w - S q)^2``, with q the level nearest to ``w / S``, ``(count,)``.
 
     As S falls from infinity, the code of w moves to the next level where S passes w over the middle of two levels; in
@@ -79,12 +79,12 @@ def best_scales(values: Real, index: Index, levels: Real, importance: Real, coun
     return chosen
 
 
-def _of_sign(values: Real, index: Index, importance: Real, sign: int) -> tuple[Real, Index, Real]:
+def _of_sign(values: Real, index: ScaleIndex, importance: Real, sign: int) -> tuple[Real, ScaleIndex, Real]:
     chosen = sign * values > 0
     return values[chosen], index[chosen], importance[chosen]
 
 
-def _running(steps: Real, place: Index, ends: Index, first: Real) -> Real:
+def _running(steps: Real, place: ScaleIndex, ends: ScaleIndex, first: Real) -> Real:
     """Return the sums of steps up to each of them within its place, from ``first`` on."""
     total = np.concatenate([[0.0], np.cumsum(steps)])
     before = total[np.concatenate([[0], ends[:-1]])]

@@ -8,7 +8,8 @@ import numpy as np
 
 from attar._src.core.scheme import Scheme
 from attar._src.methods.quantize.ptq.schemes.level_scheme import LevelScheme
-from attar._src.methods.quantize.ptq.schemes.scales import Index, Real
+from attar._src.methods.quantize.ptq.schemes.scales import ScaleIndex
+from attar._src.methods.quantize.ptq.solvers.columns import Real
 
 
 class Ternary(LevelScheme):
@@ -23,7 +24,7 @@ class Ternary(LevelScheme):
     name: ClassVar[str] = "ternary"
     widths: ClassVar[tuple[int, ...]] = (2,)
 
-    def levels(self, values: Real, index: Index, importance: Real, bits: int, count: int) -> Real:
+    def levels(self, values: Real, index: ScaleIndex, importance: Real, bits: int, count: int) -> Real:
         return np.array([-1.0, 0.0, 1.0])
 
     def whole(self, grid: Scheme) -> bool:
