@@ -56,7 +56,7 @@ def quantize_command(
             "entry), .attar. Without, those that the function gives its module.",
         ),
     ] = None,
-    bits: Annotated[int, typer.Option("--bits", "-b", min=2, max=8, help="Bits of a weight.")] = 4,
+    bits: Annotated[int, typer.Option("--bits", "-b", min=1, max=8, help="Bits of a weight.")] = 4,
     size: Annotated[
         float | None,
         typer.Option(help="Instead of --bits: bits per weight that the file may have; each layer gets its own."),
@@ -107,18 +107,34 @@ def quantize_command(
     asymmetric: Annotated[
         bool, typer.Option("--asymmetric", help="Give weights a zero point; they then run in floating point.")
     ] = False,
+    scheme: Annotated[
+        str,
+        typer.Option(
+            help="Values of a weight: affine (the whole grid), binary (--bits 1), ternary (2), apot (3 to 5) or "
+            "codebook (1 to 6)."
+        ),
+    ] = "affine",
     scales: Annotated[
         str,
-        typer.Option(help="Solver of weights: absmax, mse, minmax, gptq (best at 4 bits and less) or file.py:name."),
+        typer.Option(
+            help="Solver of affine weights: absmax, mse, percentile, hqq, minmax, gptq (best at 4 bits and less) or "
+            "file.py:name."
+        ),
     ] = "absmax",
+    power_of_two: Annotated[
+        bool, typer.Option("--power-of-two", help="Only powers of two as scales, so that rescaling is a shift.")
+    ] = False,
     rate: Annotated[
         float,
         typer.Option(help="With gptq: the relative error that one bit a weight less is worth; 0.003 shrinks a file."),
     ] = 0.0,
     observer: Annotated[
-        str, typer.Option(help="Observer of the activations' ranges: minmax, percentile, mse or file.py:name.")
+        str, typer.Option(help="Observer of the activations' ranges: minmax, percentile, mse, kl or file.py:name.")
     ] = "percentile",
     correct_bias: Annotated[bool, typer.Option(help="Correct biases for the mean error of rounded weights.")] = True,
+    equalize: Annotated[
+        bool, typer.Option("--equalize", help="Scale channels between layers to equal ranges before rounding.")
+    ] = False,
     reconstruct: Annotated[
         bool,
         typer.Option(
@@ -127,7 +143,8 @@ def quantize_command(
         ),
     ] = False,
     minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="Time for --reconstruct; it chooses the number of steps.")
+        float | None,
+        typer.Option(min=0.01, help="Time for --best, or for --reconstruct, whose number of steps it chooses."),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps of each block for --reconstruct; 500 by default.")
@@ -135,6 +152,14 @@ def quantize_command(
     augment: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="crop, flip, noise, cutmix for --reconstruct; repeatable.")
     ] = None,
+    best: Annotated[
+        bool,
+        typer.Option(
+            "--best",
+            help="Try solvers, schemes and --reconstruct for so many --minutes; take what loses least on held-out "
+            "inputs.",
+        ),
+    ] = False,
     coder: Annotated[
         str, typer.Option(help="Entropy coder of the codes: auto, rans, context, huffman or raw.")
     ] = "auto",
@@ -208,14 +233,19 @@ def quantize_command(
         "activations": parse_activations(activations),
         "granularity": granularity,
         "symmetric": not asymmetric,
+        "scheme": scheme,
         "scales": scales,
+        "power_of_two": power_of_two,
         "rate": rate,
         "observer": observer,
         "keep": keep or [],
         "keep_activations": keep_activations or [],
         "overrides": dict(parse_override(text) for text in overrides or []),
         "correct_bias": correct_bias,
-        "reconstruct": _reconstruction(reconstruct, minutes, steps, augment),
+        "equalize": equalize,
+        "reconstruct": _reconstruction(reconstruct, None if best else minutes, steps, augment),
+        "best": best,
+        "minutes": minutes if best else None,
         "tolerance": parse_tolerance(tolerance or []),
     }
     passed = parse_arguments(arguments or [])

@@ -60,6 +60,8 @@ class OperatorRow:
     binds: bool = False  # each element of its inputs at most once, in runs, as a binding of the file can express
     on_codes: bool = True  # as a move, the runtime runs it on codes
     sums: bool = False  # it adds its inputs element by element
+    homogeneous: bool = False  # f(s x) = s f(x) for s > 0, for each channel by itself
+    averages: str = ""  # argument with the axes over which it averages
 
     @property
     def role(self) -> str | None:
@@ -133,19 +135,24 @@ OPERATOR_TABLE: tuple[OperatorRow, ...] = (
     OperatorRow("index.Tensor index_select.default", selects=True),
     _move("expand.default", "Expand"),
     _move("repeat.default", "Tile"),
-    _move("max_pool1d.default max_pool2d.default max_pool3d.default", "MaxPool", keeps_order=True),
+    _move("max_pool1d.default max_pool2d.default max_pool3d.default", "MaxPool", keeps_order=True, homogeneous=True),
     _move("pixel_shuffle.default", "DepthToSpace"),
     _move("", "SpaceToDepth"),
-    _move("constant_pad_nd.default", "Pad", fills=("value",)),
-    _move("pad.default", "Pad", when=("mode", "constant"), fills=("value",)),
+    _move("constant_pad_nd.default", "Pad", fills=("value",), homogeneous=True),
+    _move("pad.default", "Pad", when=("mode", "constant"), fills=("value",), homogeneous=True),
     _move("where.self", "Where", fills=("self", "other"), on_codes=False),
     # Clips, sums and averages.
-    _clip("relu.default relu_.default", "Relu"),
+    _clip("relu.default relu_.default", "Relu", homogeneous=True),
     _clip("relu6.default hardtanh.default clamp.default", "Clip"),
     _pass("add.Tensor", "Add Sum", data=("self", "other"), sums=True),
-    _pass("mean.dim", "ReduceMean GlobalAveragePool"),
-    _pass("avg_pool1d.default avg_pool2d.default avg_pool3d.default", "AveragePool"),
-    _pass("adaptive_avg_pool1d.default adaptive_avg_pool2d.default _adaptive_avg_pool2d.default", "AveragePool"),
+    _pass("mean.dim", "ReduceMean GlobalAveragePool", homogeneous=True, averages="dim"),
+    _pass("avg_pool1d.default avg_pool2d.default avg_pool3d.default", "AveragePool", homogeneous=True),
+    _pass(
+        "adaptive_avg_pool1d.default adaptive_avg_pool2d.default _adaptive_avg_pool2d.default",
+        "AveragePool",
+        homogeneous=True,
+    ),
+    OperatorRow("leaky_relu.default leaky_relu_.default prelu.default", homogeneous=True),
 )
 
 

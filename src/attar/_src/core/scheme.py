@@ -155,12 +155,14 @@ class Scheme(Spec):
         narrow_range: drop the most negative code of a symmetric grid (4 bits: -7 to 7, not -8 to 7), so that codes can
             be negated, as folding a negative batch-norm factor needs.
         granularity: which elements share a scale.
+        power_of_two: scales are powers of two, so that rescaling is a shift. A file does not say so: it has the scales.
     """
 
     bits: int = Field(ge=1, le=8)
     symmetric: bool = True
     narrow_range: bool = True
     granularity: Granularity = PerChannel()
+    power_of_two: bool = False
 
     @property
     def qmin(self) -> int:

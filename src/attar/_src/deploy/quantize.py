@@ -5,6 +5,7 @@ trace -> dry run -> quantize -> pack -> decode -> parity -> file
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,8 @@ from attar._src.core.scheme import Granularity
 from attar._src.core.spec import build_spec
 from attar._src.core.tensors import Codebook, Quantized
 from attar._src.data.axes import Dynamic
-from attar._src.deploy.choose_activations import CHOICES, choose_activations
+from attar._src.deploy.choices.best_options import Search
+from attar._src.deploy.choices.choose_activations import CHOICES, choose_activations
 from attar._src.deploy.dry_run import check_deployable, example_of
 from attar._src.deploy.fidelity import ComparedExamples, labelled_examples
 from attar._src.deploy.first_run import prepare
@@ -112,14 +114,19 @@ def quantize(
     activations: int | Literal["dynamic", "auto"] | None = None,
     granularity: str | Granularity = "channel",
     symmetric: bool = True,
+    scheme: str = "affine",
     scales: str = "absmax",
+    power_of_two: bool = False,
     rate: float = 0.0,
     observer: str = "percentile",
     keep: Sequence[str] = (),
     keep_activations: Sequence[str] = (),
     overrides: Mapping[str, int] | None = None,
     correct_bias: bool = True,
+    equalize: bool = False,
     reconstruct: bool | Mapping[str, Any] = False,
+    best: bool = False,
+    minutes: float | None = None,
     labels: Any = None,
     tolerance: Tolerance | Mapping[str, float] | None = TOLERANCE,
     examples: int = 512,
@@ -145,7 +152,7 @@ def quantize(
             inputs), a mapping or dataclass of them by argument, or batches of these, such as a DataLoader or a list of
             mappings; a data set or a list of examples. Optional arguments that are missing keep their defaults.
             Labels, as in ``(x, y)``, serve the comparison with the untouched module.
-        bits: bits of a weight, 2 to 8.
+        bits: bits of a weight, 2 to 8; 1 for some schemes.
         size: instead of ``bits``: bits per weight that the file may have, such as 2.5; each weight gets bits of its own
             (``docs/sensitivity.md``), those in ``overrides`` excepted. A note ``bits`` of the report says which.
         max_bytes: likewise, bytes that the file may have.
@@ -159,19 +166,32 @@ def quantize(
             the note ``activations`` of the report says which, and why.
         granularity: which weights share a scale: ``channel``, ``tensor``, ``group:SIZE``, ``bucket:SIZE``.
         symmetric: weights without zero points, as integer kernels require.
-        scales: solver of the weights' scales and codes: ``absmax``, ``mse``, ``minmax``, ``gptq`` or ``file.py:name``.
-            At 4 bits and less ``gptq`` loses least: it sees what each weight multiplies on ``data``.
+        scheme: values that weights of ``bits`` may have: ``affine``, the whole grid; ``binary`` (bits=1), ``ternary``
+            (bits=2), ``apot`` (sums of powers of two, bits 3 to 5) or ``codebook`` (the best ``2**bits`` levels, bits 1
+            to 6). All run in integers. Weights in ``overrides`` are affine.
+        scales: solver of scales and codes of affine weights: ``absmax``, ``mse``, ``percentile``, ``hqq``, ``minmax``,
+            ``gptq`` or ``file.py:name``. At 4 bits and less ``gptq`` loses least: it sees what each weight multiplies
+            on ``data``.
+        power_of_two: only powers of two as scales of weights and activations, for hardware that rescales by shifts.
         rate: with ``gptq``, the relative error of the layers' outputs that one bit a weight less is worth: codes that
             take fewer bits in the file are preferred, so that 0.003 takes a sixth off the codes of 4 bits.
-        observer: observer of the activations' ranges: ``minmax``, ``percentile``, ``mse`` or ``file.py:name``.
+        observer: observer of the activations' ranges: ``minmax``, ``percentile``, ``mse``, ``kl`` or ``file.py:name``.
         keep: globs of layers left in floating point.
         keep_activations: globs of layers whose inputs stay in floating point while their weights are quantized, or of
             values by their names in warnings and reports.
         overrides: glob of layers -> bits; the last match wins.
         correct_bias: subtract the mean output error of rounded weights from the biases behind them.
+        equalize: scale channels between layers first, so that both have equal ranges; the network computes the same.
+            Worth it with one scale a tensor, and for networks whose channels differ much in size.
         reconstruct: improve codes, scales and grids block by block on the inputs, then on the outputs of the untouched
             module; minutes instead of seconds, and worth it at 4 bits and less. True, or fields of
             :class:`attar.extend.Reconstruct`: ``{"minutes": 5}``, ``{"steps": 1000, "augment": ["crop", "flip"]}``.
+        best: try other solvers, schemes, observers, ``equalize`` and ``reconstruct`` from the cheapest on, as many as
+            fit the ``minutes``, and take the one whose outputs are nearest to the untouched module's on one in four
+            examples that no option has seen; of two that are within 5 % the smaller file. The weights have the ``bits``
+            in any case. The note ``best`` of the report says what was tried and gained. A machine of another speed may
+            take another: write the options that it took into the call to get the same bytes again.
+        minutes: time for ``best``, from the call on; packing the file comes on top.
         labels: targets of the examples, in their order, ``(N, ...)``, by default those in ``data``: ``metric``, by
             default the one that fits outputs and labels, is measured with the untouched module and with the file.
         tolerance: from which loss against the untouched module on there is a warning, such as
@@ -206,7 +226,9 @@ def quantize(
         >>> quantized = attar.quantize(net, torch.randn(64, 8), bits=4, activations=8)
         >>> report = quantized.save("m.attar")
     """
+    started = time.monotonic()
     target = _target(size, max_bytes, max_drop, sensitivity)
+    _check_best(best, minutes, alone=target is None and activations != "auto" and reconstruct is False)
     if target is not None and activations == "auto":
         raise SpecError("activations='auto' times files of one size; choose 8, 'dynamic' or None beside a target")
     stage: PostTrainingQuantize = build_spec(
@@ -216,13 +238,16 @@ def quantize(
         activations=None if activations == "auto" else activations,
         symmetric=symmetric,
         granularity=granularity,
+        scheme=scheme,
         scales=scales,
+        power_of_two=power_of_two,
         rate=rate,
         observer=observer,
         keep=tuple(keep),
         keep_activations=tuple(keep_activations),
         overrides=dict(overrides or {}),
         correct_bias=correct_bias,
+        equalize=equalize,
     )
     improving: Reconstruct | None = None
     if reconstruct is not False:
@@ -244,6 +269,11 @@ def quantize(
         rounded = stage.run(untouched, given)
         return shorten_numbers(rounded if improving is None else improving.improve(rounded, given, rows.append))
 
+    if best:
+        search = Search.of(untouched, given, minutes or 0.0, started)
+        done = search.run(stage).model
+        notes = {**notes, "best": search.note()}
+        return QuantizationResult(done, inputs, use, dry_run, compared, loss, limits, notes)
     if activations != "auto":
         done = made(stage)
         return QuantizationResult(done, inputs, use, dry_run, compared, loss, limits, {**notes, **_seconds(rows)})
@@ -251,6 +281,18 @@ def quantize(
     taken, why = choose_activations(models, use, compared, tolerance=loss, limits=limits)
     notes = {**notes, **_seconds(rows), "activations": why}
     return QuantizationResult(models[taken], inputs, use, dry_run, compared, loss, limits, notes)
+
+
+def _check_best(best: bool, minutes: float | None, *, alone: bool) -> None:
+    if best and not (minutes and minutes > 0):
+        raise SpecError(f"best tries options for some minutes; add minutes=5 (got {minutes})")
+    if minutes is not None and not best:
+        raise SpecError("minutes is the time for best=True; for reconstruct write reconstruct={'minutes': 5}")
+    if best and not alone:
+        raise SpecError(
+            "best tries reconstruct by itself and compares files of the same bits and activations; leave out "
+            "reconstruct, size, max_bytes, max_drop and activations='auto', or best"
+        )
 
 
 def _seconds(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:

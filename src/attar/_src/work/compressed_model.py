@@ -87,6 +87,7 @@ class CompressedModel:
         record: what each stage did, in order; it travels in the file.
         warnings: sentences for the user, each with the nearest fix; packaging prints and reports them first.
         pruned: quantized tensor -> which of its elements a stage before had made zero, of the tensor's shape.
+        schemes: weight -> the scheme by which it has some codes of its grid alone: those that it uses.
         widened: weight -> channels that got a wider step, so that pairs of products fit 16 bits.
         notes: remarks for the report, by topic.
     """
@@ -96,6 +97,7 @@ class CompressedModel:
     record: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     pruned: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    schemes: Mapping[str, str] = field(default_factory=dict)
     widened: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
 

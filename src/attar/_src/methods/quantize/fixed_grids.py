@@ -37,7 +37,11 @@ def adopt(learner: Learner, before: CompressedModel, after: CompressedModel) -> 
             its values.
     """
     changed = {name: tensor for name, tensor in after.tensors.items() if tensor is not before.tensors.get(name)}
-    weights = {name: _grid_of(name, tensor) for name, tensor in changed.items() if name in learner.weights}
+    weights = {
+        name: _grid_of(name, tensor, levels=name in after.schemes)
+        for name, tensor in changed.items()
+        if name in learner.weights
+    }
     for name in changed.keys() - weights.keys():
         if isinstance(changed[name], Quantized | Codebook):
             raise SpecError(
@@ -96,8 +100,10 @@ def _reachable(learner: Learner, name: str, values: torch.Tensor, grid: Parametr
     )
 
 
-def _grid_of(name: str, tensor: CompressedTensor) -> Parametrization:
+def _grid_of(name: str, tensor: CompressedTensor, *, levels: bool) -> Parametrization:
     match tensor:
+        case Quantized() if levels:
+            return FixedLevels(tensor)
         case Quantized():
             return FixedAffineGrid(tensor)
         case Codebook():
@@ -126,6 +132,28 @@ class FixedAffineGrid(Parametrization):
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
         values, tensor = np.ascontiguousarray(value.detach().cpu().numpy()), self.tensor
         return replace(tensor, codes=round_to_grid(values, tensor.scale, tensor.zero_point, tensor.scheme).codes)
+
+
+class FixedLevels(Parametrization):
+    """A weight rounded to the nearest of the codes that ``tensor`` uses; the gradient passes where it is in range."""
+
+    def __init__(self, tensor: Quantized) -> None:
+        super().__init__()
+        self.tensor = tensor
+        self.scale = nn.Buffer(torch.from_numpy(np.array(tensor.scale[tensor.scheme.granularity.index(tensor.shape)])))
+        self.levels = nn.Buffer(torch.from_numpy(np.unique(tensor.codes).astype(np.float32)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        low, high = self.levels[:1] * self.scale, self.levels[-1:] * self.scale
+        return straight_through(x.clamp(low, high), lambda value: self._nearest(value) * self.scale)
+
+    def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
+        codes = self._nearest(value.detach()).cpu().numpy().astype(np.int8)
+        return replace(self.tensor, codes=np.ascontiguousarray(codes))
+
+    def _nearest(self, x: torch.Tensor) -> torch.Tensor:
+        middles = (self.levels[1:] + self.levels[:-1]) / 2
+        return self.levels[torch.bucketize((x / self.scale).contiguous(), middles)]
 
 
 class FixedCodebook(Parametrization):

@@ -60,7 +60,9 @@ def fit_pairs(
     for rows in np.array_split(chosen, min(chosen.size, -(-chosen.size * fitted.shape[1] // _BLOCK))):
         at = _positions(fitted[rows], own[rows], None if floating is None else floating[rows])
         lines = _Lines.of(at, order, limit)
-        wider = (own[rows] * (lines.best_factors() / limit)).astype(np.float32)
+        # A power of two stays one; all pairs fit then.
+        factors = np.full(len(rows), 2 * limit) if tensor.scheme.power_of_two else lines.best_factors()
+        wider = (own[rows] * (factors / limit)).astype(np.float32)
         if short:
             wider = round_nearest(wider, SCALE_BITS)
         if tensor.scale_dtype != "f32":

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.scheme import PerChannel, Scheme
+from attar._src.core.spec import refusing_at
 from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.quantize.dynamic_layers import NOTHING_DYNAMIC, make_dynamic, readers_of
-from attar._src.methods.quantize.field_types import ActivationChoice, GranularityChoice, GridBits
+from attar._src.methods.quantize.field_types import ActivationChoice, CodeBits, GranularityChoice, GridBits
 from attar._src.methods.quantize.integer_layers import fit_integer_layers, fit_weights
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
+from attar._src.methods.quantize.ptq.equalize.equalize import with_equal_channels
 from attar._src.methods.quantize.ptq.globs import matching_tensors
 from attar._src.methods.quantize.ptq.observers.calibration import site_grids, site_requests
-from attar._src.methods.quantize.ptq.observers.constant_inputs import computed_from, constant_inputs, constant_warning
+from attar._src.methods.quantize.ptq.observers.constant_inputs import with_constant_values
 from attar._src.methods.quantize.ptq.observers.observed import Observed
 from attar._src.methods.quantize.ptq.observers.outliers import (
     add_clips,
@@ -30,10 +32,11 @@ from attar._src.methods.quantize.ptq.observers.outliers import (
     source_requests,
 )
 from attar._src.methods.quantize.ptq.own_bits import own_bits
-from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
+from attar._src.methods.quantize.ptq.registry import OBSERVERS
 from attar._src.methods.quantize.ptq.solvers.absmax import Absmax
 from attar._src.methods.quantize.ptq.solvers.solver import Solver
 from attar._src.methods.quantize.ptq.solvers.weight_inputs import WeightInputs, statistics_of, unseen_warning
+from attar._src.methods.quantize.ptq.weight_solvers import AFFINE, check_scheme, scheme_names, solvers_of
 from attar._src.methods.quantize.recurrent_noise import without_noisy_recurrent
 from attar._src.methods.quantize.unquantized import integer_sites
 from attar._src.model.collect import Clip, Request, collect
@@ -63,7 +66,12 @@ class PostTrainingQuantize(Stage):
         symmetric: whether weights have no zero point, as integer kernels need.
         granularity: which weights share a scale: ``channel`` (or None; one scale for each index of the output axis),
             ``tensor``, ``group:SIZE``, ``bucket:SIZE``, or a granularity of ``core.scheme``.
-        scales: name of the solver of the weights' scales.
+        scheme: the values that weights of ``bits`` may have: ``affine``, the whole grid, whose scales ``scales`` finds;
+            ``binary`` (1 bit), ``ternary`` (2), ``apot`` (3 to 5) or ``codebook`` (1 to 6), which find theirs and see
+            what a weight multiplies. Weights in ``overrides`` are affine.
+        scales: name of the solver of the scales of affine weights.
+        power_of_two: whether all scales, of weights and of activations, are powers of two, so that rescaling is a
+            shift.
         rate: mean relative error of the layers' outputs (noise over signal) that one bit a weight less is worth, for
             solvers that minimize both (``gptq``): 0.003 takes a sixth off the codes of 4 bits. 0: the bits of the grid.
         observer: name of the observer of the activations' ranges.
@@ -73,16 +81,20 @@ class PostTrainingQuantize(Stage):
             values by their names in warnings and reports; all layers that read such a value read it so.
         overrides: glob of layers or tensors -> bits, also outside ``layers``; the last match wins.
         correct_bias: subtract the mean output error of rounded weights from the biases.
+        equalize: scale channels between layers first, so that both have equal ranges (:mod:`..equalize.equalize`); for
+            one scale a tensor, and for activations of networks with channels of very different size.
     """
 
     works_on: ClassVar[type[CompressedModel]] = CompressedModel
 
     stage: Literal["quantize"] = "quantize"
-    bits: GridBits | BitTarget = 4
+    bits: CodeBits | BitTarget = 4
     activations: ActivationChoice = None
     symmetric: bool = True
     granularity: GranularityChoice = None
+    scheme: str = AFFINE
     scales: str = "absmax"
+    power_of_two: bool = False
     rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     observer: str = "percentile"
     layers: tuple[str, ...] = ("*",)
@@ -90,6 +102,13 @@ class PostTrainingQuantize(Stage):
     keep_activations: tuple[str, ...] = ()
     overrides: dict[str, GridBits] = {}
     correct_bias: bool = True
+    equalize: bool = False
+
+    @model_validator(mode="after")
+    def _check_scheme(self) -> Self:
+        with refusing_at("bits" if self.scheme == AFFINE else "scheme"):
+            check_scheme(self.scheme, self.bits, symmetric=self.symmetric, rate=self.rate)
+        return self
 
     def check(self, before: Sequence[Stage]) -> None:
         """Refuse to quantize the same layers twice without training in between."""
@@ -108,8 +127,8 @@ class PostTrainingQuantize(Stage):
         state, weights, readers = model.state(), model.weights(), model.readers()
         bits = self._bits(weights, state, model.aliases())
         for name, graph in model.graphs.items():
-            own = [key for key in bits if readers[key][0] == name]
-            WeightInputs.of(self._solver(state, bits), model, graph.traced.graph, own)
+            own = {key: solver for key, solver in self._solvers(model, bits).items() if readers[key][0] == name}
+            WeightInputs.of(own, model, graph.traced.graph)
         solved: dict[str, CompressedTensor] = {}
         for name, width in bits.items():
             with prefixed_errors(name):
@@ -130,8 +149,9 @@ class PostTrainingQuantize(Stage):
         if isinstance(self.bits, BitTarget):
             free = self.chosen(model, free=True)
             return own_bits(self.bits, model, inputs, context, free, self.describe(), self._with_bits)
+        model, unequal = with_equal_channels(model) if self.equalize else (model, [])
         model = self._with_floating_values(model)
-        model, fixed = self._with_constant_values(model, inputs)
+        model, fixed = with_constant_values(model, inputs) if isinstance(self.activations, int) else (model, [])
         # Values as earlier stages stored them; the traced graph has those before pruning and rounding.
         state = model.state()
         state |= {name: torch.from_numpy(np.array(t.dense())) for name, t in model.tensors.items() if name in state}
@@ -140,10 +160,10 @@ class PostTrainingQuantize(Stage):
         solved: dict[str, CompressedTensor] = {}
         seen = {name: self._solve(model, name, inputs[name], state, bits, solved) for name in model.graphs}
         tensors, graphs = {**model.tensors, **solved}, dict(model.graphs)
-        warnings = [*fixed, *(each for found in seen.values() for each in found.warnings)]
+        warnings = [*unequal, *fixed, *(each for found in seen.values() for each in found.warnings)]
         unseen = {key: why for found in seen.values() for key, why in found.unseen.items()}
         tables = [key for key in unseen if key in weights and weights[key].role == "embedding"]
-        warnings += unseen_warning(self.scales, unseen, tables)
+        warnings += unseen_warning(self.scales if self.scheme == AFFINE else self.scheme, unseen, tables)
         for name in graphs if self.activations is not None else ():
             if self.activations == "dynamic":
                 graphs[name] = self._dynamic(graphs[name], bits, tensors)
@@ -163,7 +183,8 @@ class PostTrainingQuantize(Stage):
             if (zeros := (state[name] == 0) & (whole[name] != 0)).any()
         }
         pruned = {**model.pruned, **pruned}
-        rounded = model.done(record, tensors=tensors, graphs=graphs, warnings=every, pruned=pruned)
+        schemes = scheme_names(model.schemes, solved, self._solvers(model, bits))
+        rounded = model.done(record, tensors=tensors, graphs=graphs, warnings=every, pruned=pruned, schemes=schemes)
         fitted = fit_weights(rounded, {name: state[name].numpy() for name in solved})
         means = {layer: mean for found in seen.values() for layer, mean in found.means.items()}
         biases = corrected_biases(state, fitted.tensors, means)
@@ -176,20 +197,6 @@ class PostTrainingQuantize(Stage):
     def _with_bits(self, bits: Mapping[str, int], kept: Sequence[str]) -> PostTrainingQuantize:
         keep = (*self.keep, *kept)
         return self.model_copy(update={"bits": ANY_BITS, "overrides": {**bits, **self.overrides}, "keep": keep})
-
-    def _with_constant_values(
-        self, model: CompressedModel, inputs: Mapping[str, CalibrationInputs]
-    ) -> tuple[CompressedModel, list[str]]:
-        """Return the model with floating values where calibration tells no range, and warnings about them."""
-        if not isinstance(self.activations, int):
-            return model, []
-        graphs, warnings = dict(model.graphs), []
-        for name, each in graphs.items():
-            deployed = (each.folded_later or each.traced).graph
-            if constant := constant_inputs(deployed, inputs[name]):
-                graphs[name] = replace(each, floating=each.floating | computed_from(deployed, constant))
-                warnings.append(constant_warning(constant))
-        return replace(model, graphs=graphs), warnings
 
     def _with_floating_values(self, model: CompressedModel) -> CompressedModel:
         deployed = {name: (each.folded_later or each.traced).graph for name, each in model.graphs.items()}
@@ -207,10 +214,9 @@ class PostTrainingQuantize(Stage):
         solved: dict[str, CompressedTensor],
     ) -> Observed:
         """Add the tensors of one graph to ``solved``; return what was observed of its sites."""
-        graph, program, solver = model.graphs[name], model.unrounded(name), self._solver(state, bits)
-        readers = model.readers()
-        own = {key: width for key, width in bits.items() if readers[key][0] == name}
-        needed = WeightInputs.of(solver, model, program, own)
+        graph, program, readers = model.graphs[name], model.unrounded(name), model.readers()
+        own = {key: solver for key, solver in self._solvers(model, bits).items() if readers[key][0] == name}
+        needed = WeightInputs.of(own, model, program)
         program = needed.graph
         means = mean_requests(program, own, model.shared()) if self.correct_bias else {}
         sites = integer_sites(graph, model.tensors, bits) if isinstance(self.activations, int) else ()
@@ -226,8 +232,8 @@ class PostTrainingQuantize(Stage):
                 observed.count(wanted[key], found)
                 if key in own:
                     with prefixed_errors(f"stage quantize at {key!r}"):
-                        scheme = self._scheme(own[key], weights.get(key))
-                        solved[key] = solver.solve(state[key].numpy(), scheme, statistics_of(solver, found))
+                        scheme = self._scheme(bits[key], weights.get(key))
+                        solved[key] = own[key].solve(state[key].numpy(), scheme, statistics_of(own[key], found))
                 else:
                     (observed.seen[key],) = found
             if not add_clips(clips, observed.seen):
@@ -265,7 +271,9 @@ class PostTrainingQuantize(Stage):
         missing = site_requests([site for site in sites if site not in observed.seen], observer)
         more = collect(program, missing, inputs.batches, "calibrating", clips=observed.clips)
         seen = observed.seen | {site: found for site, (found,) in more}
-        grids = kept | site_grids({site: seen[site] for site in sites}, observer, self.activations)
+        grids = kept | site_grids(
+            {site: seen[site] for site in sites}, observer, self.activations, power_of_two=self.power_of_two
+        )
         ordered = {node.name: grids[node.name] for node in program.graph.nodes if node.name in grids}
         rounded = frozenset(source for site in sites for source in site.sources)
         layers = {site: layer_reading(program, site.values) for site in sites}
@@ -291,10 +299,12 @@ class PostTrainingQuantize(Stage):
         """Return the nodes that read what this stage quantizes; all that read a weight if it is for all layers."""
         return readers_of(graph, find_weights(graph.traced.graph) if self.layers == ("*",) else bits)
 
-    def _solver(self, state: Mapping[str, torch.Tensor], names: Collection[str]) -> Solver:
-        """Return the solver of these weights: one bit of each costs ``rate`` times the mean error of all layers."""
-        solver, elements = SOLVERS[self.scales], sum(state[name].numel() for name in names)
-        return solver.at_rate(self.rate * len(names) / max(elements, 1)) if self.rate else solver
+    def _solvers(self, model: CompressedModel, bits: Mapping[str, int]) -> dict[str, Solver]:
+        """Return the solver of each tensor to quantize."""
+        aliases, known = model.aliases(), [*model.state()]
+        own = {name for glob in self.overrides for name in matching_tensors(glob, known, aliases)}
+        elements = {name: model.state()[name].numel() for name in bits}
+        return solvers_of(elements, self.scheme, self.scales, self.rate, affine=own)
 
     def chosen(self, model: CompressedModel, *, free: bool = False) -> list[str]:
         """Return the names of the tensors that this stage quantizes, in order; ``free``: without ``overrides``."""
@@ -327,4 +337,4 @@ class PostTrainingQuantize(Stage):
 
     def _scheme(self, bits: int, weight: Weight | None) -> Scheme:
         granularity = self.granularity or (weight.channels if weight else PerChannel())
-        return Scheme(bits=bits, symmetric=self.symmetric, granularity=granularity)
+        return Scheme(bits=bits, symmetric=self.symmetric, granularity=granularity, power_of_two=self.power_of_two)

@@ -86,21 +86,23 @@ def site_requests(sites: Iterable[Site], observer: Observer) -> dict[Site, tuple
     return {site: (Request(site.sources, observer.statistic),) for site in sites}
 
 
-def site_grids(seen: Mapping[Site, Statistic], observer: Observer, bits: int) -> dict[str, Activation]:
+def site_grids(
+    seen: Mapping[Site, Statistic], observer: Observer, bits: int, *, power_of_two: bool = False
+) -> dict[str, Activation]:
     """Return value -> :func:`spanning_grid` of its site's range."""
     grids = {}
     for site, statistic in seen.items():
-        scale, zero_point = spanning_grid(*observer.range(statistic, bits), bits)
+        scale, zero_point = spanning_grid(*observer.range(statistic, bits), bits, power_of_two=power_of_two)
         for name in site.values:
             grids[name] = Activation(value=name, bits=bits, scale=scale, zero_point=zero_point)
     return grids
 
 
-def spanning_grid(low: float, high: float, bits: int) -> tuple[float, int]:
+def spanning_grid(low: float, high: float, bits: int, *, power_of_two: bool = False) -> tuple[float, int]:
     """Return scale and zero point of the unsigned grid that spans ``low``, ``high`` and zero.
 
     ``S = (high - low) / (2^bits - 1)`` and ``Z = round(-low / S)``, so that zero (padding, ReLU) is exact. A value that
-    was always zero gets the grid of [0, 1], a usual one.
+    was always zero gets the grid of [0, 1], a usual one. With ``power_of_two`` S is rounded up to one.
 
     Example:
         >>> spanning_grid(-1.0, 3.0, 2)
@@ -111,4 +113,5 @@ def spanning_grid(low: float, high: float, bits: int) -> tuple[float, int]:
     scale = float(np.float32((high - low) / levels))
     if scale < TINY:
         low, scale = 0.0, float(np.float32(1 / levels))
+    scale = 2.0 ** np.ceil(np.log2(scale)) if power_of_two else scale
     return scale, int(np.clip(np.rint(-low / scale), 0, levels))

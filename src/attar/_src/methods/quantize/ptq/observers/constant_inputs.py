@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from torch import fx
 
 from attar._src.model.operators import is_floating
 from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedModel
 
 
 def constant_inputs(graph: fx.GraphModule, inputs: CalibrationInputs) -> tuple[str, ...]:
@@ -38,3 +42,16 @@ def constant_warning(inputs: tuple[str, ...]) -> str:
         "floating point, and other ranges may be too narrow: calibrate on inputs as they come, such as the states of "
         "later steps"
     )
+
+
+def with_constant_values(
+    model: CompressedModel, inputs: Mapping[str, CalibrationInputs]
+) -> tuple[CompressedModel, list[str]]:
+    """Return the model with floating values where calibration tells no range, and warnings about them."""
+    graphs, warnings = dict(model.graphs), []
+    for name, each in graphs.items():
+        deployed = (each.folded_later or each.traced).graph
+        if constant := constant_inputs(deployed, inputs[name]):
+            graphs[name] = replace(each, floating=each.floating | computed_from(deployed, constant))
+            warnings.append(constant_warning(constant))
+    return replace(model, graphs=graphs), warnings

@@ -133,6 +133,8 @@ def _weights(
             continue
         if not isinstance(tensor, Quantized):
             left[key] = "it is stored as a codebook or with a mask; only affine grids are reconstructed"
+        elif key in model.schemes:
+            left[key] = f"it has some codes of its grid alone, by the scheme {model.schemes[key]!r}"
         elif key not in known:
             left[key] = "no layer multiplies data by it"
         elif readers[key][0] != name:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,12 @@ from attar._src.work.compressed_model import CompressedModel
 
 @dataclass(frozen=True)
 class WeightInputs:
-    """The requests of a solver for the weights of one graph.
+    """The requests of solvers for the weights of one graph.
 
     Attributes:
         graph: the graph, with nodes for what recurrent weights multiply.
         requests: weight -> the requests; empty if it is solved by itself.
-        unseen: weight that the solver would rather see the inputs of -> why it cannot.
+        unseen: weight that its solver would rather see the inputs of -> why it cannot.
     """
 
     graph: fx.GraphModule
@@ -31,17 +31,17 @@ class WeightInputs:
     unseen: Mapping[str, str]
 
     @classmethod
-    def of(cls, solver: Solver, model: CompressedModel, graph: fx.GraphModule, names: Iterable[str]) -> WeightInputs:
-        """Return those for the weights ``names`` of a graph of the model.
+    def of(cls, solvers: Mapping[str, Solver], model: CompressedModel, graph: fx.GraphModule) -> WeightInputs:
+        """Return those of the solvers of some weights of a graph of the model, by name of the weight.
 
         Of a weight by which several graphs multiply, a solver whose inputs are optional sees those of the first.
 
         Raises:
-            SpecError: the solver needs inputs, and a weight multiplies no single value.
+            SpecError: a solver needs inputs, and a weight multiplies no single value.
         """
-        graph, exposed = expose_inputs(graph) if solver.inputs else (graph, {})
+        graph, exposed = expose_inputs(graph) if any(each.inputs for each in solvers.values()) else (graph, {})
         weights, readers, requests, unseen = model.weights(), model.readers(), {}, {}
-        for name in names:
+        for name, solver in solvers.items():
             with prefixed_errors(f"stage quantize at {name!r}"):
                 try:
                     requests[name] = input_requests(solver, graph, weights.get(name), exposed)

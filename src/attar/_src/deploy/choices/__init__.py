@@ -1,0 +1,1 @@
+"""Choices that are measured: activations, and the best options within some minutes."""

@@ -1,0 +1,226 @@
+"""``best=True``: the options of post-training quantization that lose least on held-out inputs, within some minutes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from attar._src.core.errors import DataError
+from attar._src.methods.allocate.coded_bytes import coded_bytes
+from attar._src.methods.allocate.judge import Judge, Labelled, output_array
+from attar._src.methods.quantize.ptq.reconstruct.network import FINE
+from attar._src.methods.quantize.ptq.reconstruct.stage import Reconstruct
+from attar._src.methods.quantize.ptq.registry import OBSERVERS, SCHEMES
+from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
+from attar._src.methods.quantize.ptq.weight_solvers import AFFINE
+from attar._src.methods.quantize.short_numbers import shorten_numbers
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedModel
+from attar._src.work.context import Context
+
+#: One of so many examples is held out, and no fewer than that are needed.
+HELD_OUT, FEWEST_EXAMPLES = 4, 8
+#: Among options whose loss is within 5 % of the least, the smaller file is taken.
+NEARLY = 1.05
+#: Share of the time after which no solver, and until which reconstruction, begins; and what is left to it as a margin.
+_SOLVERS, _MARGIN, _RECONSTRUCTION = 0.4, 0.95, 0.7
+#: Times that a solver which sees inputs takes what one takes that does not, before any was timed.
+_FIRST = 4.0
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Options that were tried.
+
+    Attributes:
+        changes: in words, from the options as they were given.
+        loss: mean divergence of the class probabilities from those of the untouched module, in nats; without classes
+            the squared error over the variance of its outputs.
+        coded_bytes: of all tensors.
+        seconds: it took.
+        model: what was made; not in reports.
+    """
+
+    changes: str
+    loss: float
+    coded_bytes: int
+    seconds: float
+    stage: PostTrainingQuantize
+    model: CompressedModel
+
+    def __str__(self) -> str:
+        return f"{self.changes} {self.loss:.3g} ({self.coded_bytes:,} B, {self.seconds:.0f} s)"
+
+
+@dataclass
+class Search:
+    """Tries options in the order of their cost.
+
+    Attributes:
+        untouched: the module.
+        context: with the inputs that solvers see.
+        held: the others.
+        judge: compares outputs on ``held``.
+        seconds: the time for all.
+        clock: seconds since any moment.
+    """
+
+    untouched: CompressedModel
+    context: Context
+    held: CalibrationInputs
+    judge: Judge
+    seconds: float
+    clock: Callable[[], float] = time.monotonic
+    started: float = 0.0
+    tried: list[Tried] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        untouched: CompressedModel,
+        context: Context,
+        minutes: float,
+        started: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Search:
+        """Hold out one of four examples of the context's inputs.
+
+        Raises:
+            DataError: there are fewer than 8 examples.
+        """
+        inputs = context.calibration
+        assert isinstance(inputs, CalibrationInputs)
+        if inputs.examples < FEWEST_EXAMPLES:
+            raise DataError(
+                f"best compares options on held-out inputs; give {FEWEST_EXAMPLES} or more, got {inputs.examples}"
+            )
+        learn, held = hold_out(inputs)
+        traced = untouched.main.traced
+        use = context.use
+        labelled = Labelled(task=use.task if use else None, classes=bool(use and use.class_names))
+        judge = Judge.of(traced.graph, replace(held, targets=()), traced.outputs[0].name, labelled)
+        return cls(untouched, replace(context, calibration=learn), held, judge, 60 * minutes, clock, started)
+
+    def run(self, given: PostTrainingQuantize) -> Tried:
+        """Return the best of what was tried from ``given`` on; the options as given always are."""
+        self._solve("as given", given)
+        cheap = self.tried[0].seconds
+        for name, changes, sees in _solvers(given):
+            seen = [each.seconds for each in self.tried[1:] if each.stage.scales == "gptq"]
+            expected = 1.5 * (max(seen) if seen else _FIRST * cheap) if sees else 1.5 * cheap
+            if self._fits(name, expected, _SOLVERS):
+                self._solve(name, given.model_copy(update=changes))
+        for name, changes in _further(given):
+            best = self.best()
+            if self._fits(name, 1.5 * best.seconds, _SOLVERS):
+                words = name if best.changes == "as given" else f"{best.changes}, {name}"
+                self._solve(words, best.stage.model_copy(update=changes))
+        affine = [each for each in self.tried if each.stage.scheme == AFFINE]
+        if affine and isinstance(given.bits, int) and given.bits < FINE:
+            self._reconstruct(_best(affine))
+        return self.best()
+
+    def best(self) -> Tried:
+        """Return the best so far."""
+        return _best(self.tried)
+
+    def note(self) -> str:
+        """Return what was tried and gained, for the report."""
+        best, first = self.best(), self.tried[0]
+        measure = "divergence" if self.judge.kind == "scores" else "relative squared error"
+        gain = f"{first.loss / best.loss:.2f} times less than as given" if best.loss else "none"
+        said = (
+            f"took {best.changes}: {measure} {best.loss:.3g} on {self.held.examples} held-out examples, {gain}; tried "
+            f"in {self.clock() - self.started:.0f} of {self.seconds:.0f} s: {', '.join(map(str, self.tried))}"
+        )
+        return said + (f"; left out for time: {', '.join(self.skipped)}" if self.skipped else "")
+
+    def _left(self) -> float:
+        return self.seconds - (self.clock() - self.started)
+
+    def _fits(self, name: str, expected: float, share: float) -> bool:
+        fits = self.clock() - self.started + expected <= share * self.seconds
+        if not fits:
+            self.skipped.append(name)
+        return fits
+
+    def _solve(self, name: str, stage: PostTrainingQuantize) -> None:
+        begun = self.clock()
+        self._judge(name, begun, stage, shorten_numbers(stage.run(self.untouched, self.context)))
+
+    def _reconstruct(self, start: Tried) -> None:
+        """Improve a model block by block in the time that is left, unless it runs out in between."""
+        begun, left = self.clock(), _MARGIN * self._left()
+        name = "reconstruct" if start.changes == "as given" else f"{start.changes}, reconstruct"
+        if left <= 0:
+            self.skipped.append(name)
+            return
+
+        def log(_: Mapping[str, Any]) -> None:
+            if self._left() < 0:
+                raise _OutOfTimeError
+
+        stage = Reconstruct(minutes=_RECONSTRUCTION * left / 60)
+        try:
+            model = stage.improve(start.model, self.context, log)
+        except _OutOfTimeError:
+            self.skipped.append(name)
+        else:
+            self._judge(name, begun, start.stage, shorten_numbers(model))
+
+    def _judge(self, name: str, begun: float, stage: PostTrainingQuantize, model: CompressedModel) -> None:
+        program = model.simulate()
+        with torch.no_grad():
+            seen = self.judge.judge(output_array(program(*batch)) for batch in self.held.batches)
+        loss = seen.error if seen.kl is None else seen.kl
+        size = round(sum(coded_bytes(model.stored()).values()))
+        self.tried.append(Tried(name, loss, size, self.clock() - begun, stage, model))
+
+
+class _OutOfTimeError(Exception):
+    """The minutes are over."""
+
+
+def hold_out(inputs: CalibrationInputs) -> tuple[CalibrationInputs, CalibrationInputs]:
+    """Return three of four examples, and the others; whole batches, cut only if there are fewer than four."""
+    if len(inputs.batches) < HELD_OUT:
+        inputs = inputs.in_parts(max(1, inputs.count(inputs.batches[0]) // HELD_OUT))
+    count = max(1, len(inputs.batches) // HELD_OUT)
+    learn, held = inputs.batches[:-count], inputs.batches[-count:]
+    return replace(inputs, batches=learn, targets=inputs.targets[:-count]), replace(
+        inputs, batches=held, targets=inputs.targets[-count:]
+    )
+
+
+def _best(tried: list[Tried]) -> Tried:
+    least = min(each.loss for each in tried)
+    near = [each for each in tried if each.loss <= NEARLY * least]
+    return min(near, key=lambda each: each.coded_bytes)
+
+
+def _solvers(given: PostTrainingQuantize) -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """Yield name, changes, and whether inputs are seen, of solvers and schemes other than the given ones."""
+    affine = {"scheme": AFFINE}
+    if given.bits != 1:
+        for scales, rate in (("mse", 0.0), ("gptq", 0.0), ("gptq", 0.001)):
+            changes = affine | {"scales": scales, "rate": rate}
+            if any(getattr(given, name) != value for name, value in changes.items()):
+                yield f"scales={scales}" + (f" rate={rate:g}" if rate else ""), changes, scales == "gptq"
+    for name, scheme in zip(SCHEMES, SCHEMES.values(), strict=True):
+        if given.symmetric and given.bits in scheme.widths and given.scheme != name:
+            yield f"scheme={name}", {"scheme": name, "scales": "gptq", "rate": 0.0}, True
+
+
+def _further(given: PostTrainingQuantize) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield name and changes of what goes with any solver."""
+    if not given.equalize:
+        yield "equalize", {"equalize": True}
+    if isinstance(given.activations, int):
+        for observer in OBSERVERS:
+            if observer != given.observer:
+                yield f"observer={observer}", {"observer": observer}

@@ -1,0 +1,1 @@
+"""Equalization: channels of two layers brought to equal ranges before rounding."""

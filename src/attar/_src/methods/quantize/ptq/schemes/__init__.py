@@ -1,0 +1,1 @@
+"""Schemes: weights on some levels of an integer grid, with their scales."""

@@ -1,0 +1,76 @@
+"""Which solver a stage takes for each weight: that of its scheme, or that of its affine grids."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from attar._src.core.errors import SpecError, UnknownName
+from attar._src.core.tensors import CompressedTensor, Quantized
+from attar._src.methods.allocate.target import BitTarget
+from attar._src.methods.quantize.ptq.registry import SCHEMES, SOLVERS
+from attar._src.methods.quantize.ptq.schemes.level_scheme import LevelScheme
+from attar._src.methods.quantize.ptq.solvers.solver import Solver
+
+#: The scheme of all codes of a grid, whose scales a solver finds.
+AFFINE = "affine"
+
+
+def check_scheme(scheme: str, bits: int | BitTarget, *, symmetric: bool, rate: float) -> None:
+    """Check a scheme and the options beside it.
+
+    Raises:
+        UnknownName: there is no such scheme.
+        SpecError: the scheme has no such bits, or an option does not go with it.
+    """
+    if scheme == AFFINE:
+        if bits == 1:
+            raise SpecError("an affine grid has 2 bits or more; for weights of one bit take scheme binary or codebook")
+        return
+    if ":" not in scheme and scheme not in [*SCHEMES]:
+        raise UnknownName("scheme", scheme, (AFFINE, *SCHEMES))
+    if isinstance(bits, BitTarget):
+        raise SpecError("size, max_bytes and max_drop choose bits of affine grids; give bits, or leave scheme out")
+    if not symmetric:
+        raise SpecError(f"scheme {scheme!r} has no zero points; leave asymmetric out, or scheme")
+    if rate:
+        raise SpecError(f"scheme {scheme!r} minimizes no bits; leave rate out, or take scheme affine with scales gptq")
+    SCHEMES[scheme].check_bits(bits)
+
+
+def solvers_of(
+    elements: Mapping[str, int], scheme: str, scales: str, rate: float, *, affine: Collection[str]
+) -> dict[str, Solver]:
+    """Return the solver of each weight.
+
+    Args:
+        elements: weight -> the number of its elements.
+        scheme: of the weights that are not in ``affine``.
+        scales: name of the solver of affine weights.
+        rate: one bit of each weight costs so many times the mean error of all layers.
+        affine: names of weights that are affine in any case.
+    """
+    solver = SOLVERS[scales]
+    if rate:
+        solver = solver.at_rate(rate * len(elements) / max(sum(elements.values()), 1))
+    if scheme == AFFINE:
+        return dict.fromkeys(elements, solver)
+    levels: Solver = SCHEMES[scheme]
+    return {name: solver if name in affine else levels for name in elements}
+
+
+def scheme_names(
+    before: Mapping[str, str], solved: Mapping[str, CompressedTensor], solvers: Mapping[str, Solver]
+) -> dict[str, str]:
+    """Return weight -> the scheme it has, of weights that use some codes of their grids alone.
+
+    Args:
+        before: those of earlier stages.
+        solved: what this stage solved.
+        solvers: how.
+    """
+    found = {name: scheme for name, scheme in before.items() if name not in solved}
+    for name, tensor in solved.items():
+        solver = solvers[name]
+        if isinstance(solver, LevelScheme) and isinstance(tensor, Quantized) and not solver.whole(tensor.scheme):
+            found[name] = solver.name
+    return found
