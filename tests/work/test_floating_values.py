@@ -4,7 +4,7 @@ from torch import nn
 
 from attar._src.core.errors import UnknownName
 from attar._src.model.trace import trace
-from attar._src.work.floating_values import floating_values, layer_reading
+from attar._src.work.value_globs import floating_values, layer_reading
 
 
 class Net(nn.Module):

@@ -118,6 +118,7 @@ def quantize(
     keep: Sequence[str] = (),
     keep_activations: Sequence[str] = (),
     overrides: Mapping[str, int] | None = None,
+    activation_overrides: Mapping[str, int] | None = None,
     correct_bias: bool = True,
     reconstruct: bool | Mapping[str, Any] = False,
     labels: Any = None,
@@ -152,9 +153,10 @@ def quantize(
         max_drop: likewise, points that the file may lose on the examples: of the metric where there are labels, else of
             predictions that change, else the relative error in per cent. The smallest file that is found.
         sensitivity: ``sensitivity.json`` of the same module, or its folder; measured if None.
-        activations: bits of an activation, 2 to 8; ``dynamic``: linear layers quantize what they read at run time, to 8
-            bits over its own range, and other layers read floating point; LSTM and GRU do so with both, if they are
-            wide enough to gain time (``docs/models.md``); None leaves activations in floating point;
+        activations: bits of what layers read, 2 to 8; what is only added or averaged has 8. ``dynamic``: linear layers
+            quantize what they read at run time, to 8 bits over its own range, and other layers read floating point;
+            LSTM and GRU do so with both, if they are wide enough to gain time (``docs/models.md``); None leaves
+            activations in floating point;
             ``auto`` measures None, ``dynamic`` and 8 on this machine and takes the fastest within the ``tolerance``:
             the note ``activations`` of the report says which, and why.
         granularity: which weights share a scale: ``channel``, ``tensor``, ``group:SIZE``, ``bucket:SIZE``.
@@ -168,6 +170,7 @@ def quantize(
         keep_activations: globs of layers whose inputs stay in floating point while their weights are quantized, or of
             values by their names in warnings and reports.
         overrides: glob of layers -> bits; the last match wins.
+        activation_overrides: glob of layers whose inputs have these bits, or of values -> bits.
         correct_bias: subtract the mean output error of rounded weights from the biases behind them.
         reconstruct: improve codes, scales and grids block by block on the inputs, then on the outputs of the untouched
             module; minutes instead of seconds, and worth it at 4 bits and less. True, or fields of
@@ -222,6 +225,7 @@ def quantize(
         keep=tuple(keep),
         keep_activations=tuple(keep_activations),
         overrides=dict(overrides or {}),
+        activation_overrides=dict(activation_overrides or {}),
         correct_bias=correct_bias,
     )
     improving: Reconstruct | None = None

@@ -86,13 +86,13 @@ def site_requests(sites: Iterable[Site], observer: Observer) -> dict[Site, tuple
     return {site: (Request(site.sources, observer.statistic),) for site in sites}
 
 
-def site_grids(seen: Mapping[Site, Statistic], observer: Observer, bits: int) -> dict[str, Activation]:
-    """Return value -> :func:`spanning_grid` of its site's range."""
+def site_grids(seen: Mapping[Site, Statistic], observer: Observer, bits: Mapping[Site, int]) -> dict[str, Activation]:
+    """Return value -> :func:`spanning_grid` of its site's range, with the site's bits."""
     grids = {}
     for site, statistic in seen.items():
-        scale, zero_point = spanning_grid(*observer.range(statistic, bits), bits)
+        scale, zero_point = spanning_grid(*observer.range(statistic, bits[site]), bits[site])
         for name in site.values:
-            grids[name] = Activation(value=name, bits=bits, scale=scale, zero_point=zero_point)
+            grids[name] = Activation(value=name, bits=bits[site], scale=scale, zero_point=zero_point)
     return grids
 
 
