@@ -4,7 +4,7 @@ from torch import nn
 
 from attar._src.core.errors import UnknownName
 from attar._src.model.trace import trace
-from attar._src.work.value_globs import matching_values, layer_reading
+from attar._src.work.value_globs import layer_reading, matching_values
 
 
 class Net(nn.Module):

@@ -258,11 +258,15 @@ def quantize(
 
 
 def _seconds(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return a note on the time that reconstruction took, empty without."""
+    """Return a note on the time that reconstruction took, and on what it makes of fidelity; empty without."""
     if not rows:
         return {}
     units = ", ".join(f"{row['unit']} {row['seconds']:.1f} s" for row in rows)
-    return {"reconstruct": f"{sum(row['seconds'] for row in rows):.0f} s: {units}"}
+    total = sum(row["seconds"] for row in rows)
+    return {
+        "reconstruct": f"{total:.0f} s: {units}. Fidelity compares the examples that it was trained on; expect less of "
+        "others, and measure them with attar eval"
+    }
 
 
 def _target(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -113,7 +113,7 @@ class PostTrainingQuantize(Stage):
         bits = self._bits(weights, state, model.aliases())
         for name, graph in model.graphs.items():
             own = [key for key in bits if readers[key][0] == name]
-            WeightInputs.of(self._solver(state, bits), model, graph.traced.graph, own)
+            WeightInputs.of(self._solver(model), model, graph.traced.graph, own)
         solved: dict[str, CompressedTensor] = {}
         for name, width in bits.items():
             with prefixed_errors(name):
@@ -211,7 +211,7 @@ class PostTrainingQuantize(Stage):
         solved: dict[str, CompressedTensor],
     ) -> Observed:
         """Add the tensors of one graph to ``solved``; return what was observed of its sites."""
-        graph, program, solver = model.graphs[name], model.unrounded(name), self._solver(state, bits)
+        graph, program, solver = model.graphs[name], model.unrounded(name), self._solver(model)
         readers = model.readers()
         own = {key: width for key, width in bits.items() if readers[key][0] == name}
         needed = WeightInputs.of(solver, model, program, own)
@@ -297,9 +297,13 @@ class PostTrainingQuantize(Stage):
         """Return the nodes that read what this stage quantizes; all that read a weight if it is for all layers."""
         return readers_of(graph, find_weights(graph.traced.graph) if self.layers == ("*",) else bits)
 
-    def _solver(self, state: Mapping[str, torch.Tensor], names: Collection[str]) -> Solver:
-        """Return the solver of these weights: one bit of each costs ``rate`` times the mean error of all layers."""
-        solver, elements = SOLVERS[self.scales], sum(state[name].numel() for name in names)
+    def _solver(self, model: CompressedModel) -> Solver:
+        """Return the solver: one bit of each weight of the model costs ``rate`` times the mean error of all layers.
+
+        All weights count, so that a weight has the same solution whichever others are chosen with it.
+        """
+        solver, state, names = SOLVERS[self.scales], model.state(), model.weights()
+        elements = sum(state[name].numel() for name in names)
         return solver.at_rate(self.rate * len(names) / max(elements, 1)) if self.rate else solver
 
     def chosen(self, model: CompressedModel, *, free: bool = False) -> list[str]:
