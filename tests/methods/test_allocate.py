@@ -193,3 +193,5 @@ def test_a_table_measured_with_other_grids_is_refused(trained, tmp_path):
         attar.quantize(
             net, x, max_bytes=2000, sensitivity=tmp_path / "s", scales="mse", granularity="tensor", tolerance=None
         )
+    with pytest.raises(SpecError, match="another correct_bias: correct_bias default, here False"):
+        attar.quantize(net, x, max_bytes=2000, sensitivity=tmp_path / "s", correct_bias=False, tolerance=None)

@@ -250,6 +250,9 @@ def test_a_stage_shares_one_rate_among_layers_and_others_refuse_it():
     size = {name: plain.tensors[name].codes.size for name in ("0.weight", "2.weight")}
     assert all(entropy(priced.tensors[name].codes) < entropy(plain.tensors[name].codes) for name in size)
     assert priced.record[0]["rate"] == 0.01
+    # The price of a bit does not depend on which other weights are chosen.
+    alone = PostTrainingQuantize(scales="gptq", rate=0.01, layers=("0",)).run(model, real)
+    assert np.array_equal(alone.tensors["0.weight"].codes, priced.tensors["0.weight"].codes)
     with pytest.raises(SpecError, match="solver 'mse' minimizes no bits; use gptq"):
         PostTrainingQuantize(scales="mse", rate=0.01).run(model, real)
 

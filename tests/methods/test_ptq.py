@@ -206,7 +206,8 @@ def test_grids_of_before_stay_where_this_stage_has_none():
     assert np.abs(fine - coarse).max() < 1.1 * done.tensors["second.weight"].scale.max()
     assert left_in_floating_point(done) == {}
     again = PostTrainingQuantize(bits=8, activations=4, keep=("first",)).run(before, Context(SOME))
-    assert {grid.bits for grid in again.main.activations.values()} == {4}
+    # One is only added, the other only averaged.
+    assert {name for name, grid in again.main.activations.items() if grid.bits != 4} == {"conv2d_1", "relu_1"}
     assert again.main.activations.keys() == before.main.activations.keys()
 
 

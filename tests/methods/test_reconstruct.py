@@ -13,6 +13,7 @@ import attar
 from attar._src.core.errors import SpecError
 from attar._src.core.tensors import Dense, Quantized
 from attar._src.deploy.dry_run import example_of
+from attar._src.methods.allocate.judge import Labelled
 from attar._src.methods.quantize.ptq.reconstruct.blocks import find_blocks
 from attar._src.methods.quantize.ptq.reconstruct.learned import LearnedWeight, Mode, set_mode
 from attar._src.methods.quantize.ptq.reconstruct.network import LearnedNetwork
@@ -22,9 +23,11 @@ from attar._src.methods.quantize.ptq.reconstruct.rounding import (
     rectified_sigmoid,
     rounding_regulariser,
 )
+from attar._src.methods.quantize.ptq.reconstruct.scores import ClassScores, class_scores
 from attar._src.methods.quantize.ptq.reconstruct.stage import Reconstruct
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.stages import STAGES
+from attar._src.model.entry_points import EntryPoint, trace_methods
 from attar._src.model.trace import trace
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel
@@ -189,7 +192,7 @@ def test_activation_grids_are_trained_and_the_file_computes_what_was_optimised(t
     result = attar.quantize(NETS["residual"][0]().eval(), x, **fields)
     report = result.save(tmp_path / "m.attar")
     assert report["parity"]["largest_difference"] <= 1e-4 * report["parity"]["largest_output"]
-    assert "reconstruct" in report["notes"]
+    assert "examples that it was trained on" in report["notes"]["reconstruct"]
 
 
 def test_what_is_worse_is_not_kept():
@@ -296,6 +299,78 @@ def test_equal_seeds_give_equal_models():
     assert one.main.activations == two.main.activations
     assert one.record == two.record
     assert not same(one, other)
+
+
+class TwoHeads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.shared, self.one, self.other = nn.Linear(6, 10), nn.Linear(10, 4), nn.Linear(10, 3)
+
+    def first(self, x):
+        return self.one(torch.relu(self.shared(x)))
+
+    def second(self, x):
+        return self.other(torch.relu(self.shared(x)))
+
+
+def test_a_graph_is_trained_on_what_the_graphs_before_made_of_shared_weights():
+    """Guards against training against codes that the file will not have."""
+    torch.manual_seed(0)
+    net, x = TwoHeads().eval(), torch.randn(96, 6)
+    entries = {name: EntryPoint((x,), name) for name in ("first", "second")}
+    start = CompressedModel.of(trace_methods(net, entries))
+    given = Context(dict.fromkeys(entries, inputs_of(x, 96)))
+    rounded = PostTrainingQuantize(bits=3).run(start, given)
+    done = Reconstruct(steps=60, batch=96, drop=0.0, loss="error").run(rounded, given)
+
+    def error(model):
+        with torch.no_grad():
+            made, wanted = model.simulate(graph="second")(x), net.second(x)
+        return float((made - wanted).square().sum() / (wanted - wanted.mean()).square().sum())
+
+    own = {
+        name: rounded.tensors.get(name, Dense(rounded.state()[name].numpy())) for name in ("other.weight", "other.bias")
+    }
+    between = replace(done, tensors={**done.tensors, **own})
+    assert error(between) != pytest.approx(error(rounded), rel=1e-3)
+    assert done.record[-1]["errors"]["second.all"] == pytest.approx([error(between), error(done)], rel=1e-4)
+
+
+def test_the_loss_follows_the_task_and_the_names_of_outputs():
+    """Guards against a divergence of embeddings, and against squared errors of scores."""
+    x = torch.randn(96, 6)
+
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 5)
+
+        def forward(self, x):
+            return {"embedding": torch.tanh(x), "logits": 0.01 * self.layer(x)}
+
+    def scores(net, loss="auto", **labelled):
+        return class_scores(compressed(net, x).main, inputs_of(x), loss, Labelled(**labelled))
+
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(6, 5)).eval()
+    assert scores(Named().eval()) == ClassScores("logits", 1)
+    assert scores(Named().eval(), "error") is None
+    assert scores(plain) is None
+    for labelled in ({"task": "classification"}, {"classes": True}):
+        assert scores(plain, **labelled).axis == 1
+    confident = nn.Sequential(nn.Linear(6, 5), nn.Softmax(1)).eval()
+    assert scores(confident).shares
+    assert scores(confident, task="regression") is None
+    assert scores(plain, "kl").axis == 1
+    with pytest.raises(SpecError, match="use loss: error"):
+        scores(nn.Sequential(nn.Linear(6, 1)).eval(), "kl")
+
+
+def test_the_divergence_is_that_of_probabilities():
+    made, wanted = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.25, 0.75]])
+    for shares, of in ((True, lambda p: p), (False, torch.log)):
+        found = ClassScores("y", 1, shares).divergence(of(made), of(wanted))
+        assert float(found) == pytest.approx(0.1308, abs=1e-4)
 
 
 class Stop(BaseException):

@@ -81,7 +81,7 @@ def quantize_command(
             "--activations",
             "-a",
             metavar="BITS|dynamic|auto",
-            help="Bits of an activation, 2 to 8; dynamic: linear layers quantize what they read at run time; auto: "
+            help="Bits of what layers read, 2 to 8; dynamic: linear layers quantize what they read at run time; auto: "
             "the fastest of these and floating point on this machine. Floating point by default.",
         ),
     ] = None,
@@ -94,6 +94,14 @@ def quantize_command(
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="GLOB=BITS", help="Bits of some layers; the last match wins.")
+    ] = None,
+    activation_overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set-activations",
+            metavar="GLOB=BITS",
+            help="Bits of what some layers read (or of values); the last match wins.",
+        ),
     ] = None,
     arguments: Annotated[
         list[str] | None,
@@ -241,6 +249,7 @@ def quantize_command(
         "keep": keep or [],
         "keep_activations": keep_activations or [],
         "overrides": dict(parse_override(text) for text in overrides or []),
+        "activation_overrides": dict(parse_override(text) for text in activation_overrides or []),
         "correct_bias": correct_bias,
         "equalize": equalize,
         "reconstruct": _reconstruction(reconstruct, None if best else minutes, steps, augment),

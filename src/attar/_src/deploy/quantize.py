@@ -122,6 +122,7 @@ def quantize(
     keep: Sequence[str] = (),
     keep_activations: Sequence[str] = (),
     overrides: Mapping[str, int] | None = None,
+    activation_overrides: Mapping[str, int] | None = None,
     correct_bias: bool = True,
     equalize: bool = False,
     reconstruct: bool | Mapping[str, Any] = False,
@@ -159,9 +160,10 @@ def quantize(
         max_drop: likewise, points that the file may lose on the examples: of the metric where there are labels, else of
             predictions that change, else the relative error in per cent. The smallest file that is found.
         sensitivity: ``sensitivity.json`` of the same module, or its folder; measured if None.
-        activations: bits of an activation, 2 to 8; ``dynamic``: linear layers quantize what they read at run time, to 8
-            bits over its own range, and other layers read floating point; LSTM and GRU do so with both, if they are
-            wide enough to gain time (``docs/models.md``); None leaves activations in floating point;
+        activations: bits of what layers read, 2 to 8; what is only added or averaged has 8. ``dynamic``: linear layers
+            quantize what they read at run time, to 8 bits over its own range, and other layers read floating point;
+            LSTM and GRU do so with both, if they are wide enough to gain time (``docs/models.md``); None leaves
+            activations in floating point;
             ``auto`` measures None, ``dynamic`` and 8 on this machine and takes the fastest within the ``tolerance``:
             the note ``activations`` of the report says which, and why.
         granularity: which weights share a scale: ``channel``, ``tensor``, ``group:SIZE``, ``bucket:SIZE``.
@@ -180,6 +182,7 @@ def quantize(
         keep_activations: globs of layers whose inputs stay in floating point while their weights are quantized, or of
             values by their names in warnings and reports.
         overrides: glob of layers -> bits; the last match wins.
+        activation_overrides: glob of layers whose inputs have these bits, or of values -> bits.
         correct_bias: subtract the mean output error of rounded weights from the biases behind them.
         equalize: scale channels between layers first, so that both have equal ranges; the network computes the same.
             Worth it with one scale a tensor, and for networks whose channels differ much in size.
@@ -246,6 +249,7 @@ def quantize(
         keep=tuple(keep),
         keep_activations=tuple(keep_activations),
         overrides=dict(overrides or {}),
+        activation_overrides=dict(activation_overrides or {}),
         correct_bias=correct_bias,
         equalize=equalize,
     )
@@ -296,11 +300,15 @@ def _check_best(best: bool, minutes: float | None, *, alone: bool) -> None:
 
 
 def _seconds(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return a note on the time that reconstruction took, empty without."""
+    """Return a note on the time that reconstruction took, and on what it makes of fidelity; empty without."""
     if not rows:
         return {}
     units = ", ".join(f"{row['unit']} {row['seconds']:.1f} s" for row in rows)
-    return {"reconstruct": f"{sum(row['seconds'] for row in rows):.0f} s: {units}"}
+    total = sum(row["seconds"] for row in rows)
+    return {
+        "reconstruct": f"{total:.0f} s: {units}. Fidelity compares the examples that it was trained on; expect less of "
+        "others, and measure them with attar eval"
+    }
 
 
 def _target(

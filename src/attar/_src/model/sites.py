@@ -32,10 +32,12 @@ class Site:
     Attributes:
         values: node names (and so ONNX value names), in graph order.
         sources: those that are computed, not moved: they are observed and rounded.
+        multiplied: whether a product reads one of the values; others are only added, averaged or returned.
     """
 
     values: tuple[str, ...]
     sources: tuple[str, ...]
+    multiplied: bool = True
 
 
 def find_sites(
@@ -54,30 +56,40 @@ def find_sites(
         floating: the names of values that stay in floating point, with all that they are moved from or to.
     """
     sites = []
-    groups = _groups(graph, _integer_values(graph, skip))
+    activations = _activations(graph)
+    products = _products(graph, activations, skip)
+    read = {value for node in products for value in data_of(node) if isinstance(value, fx.Node)}
+    written = {value for node, row in products.items() if row.writes_codes for value in _written(node)}
+    groups = _groups(graph, _integer_values(read | written, activations))
     if floating:
         kept = {node for group in groups if any(node.name in floating for node in group) for node in group}
-        groups = _groups(graph, _integer_values(graph, skip, kept))
+        groups = _groups(graph, _integer_values(read | written, activations, kept))
     for group in groups:
         sources = tuple(node.name for node in group if not _is_moved(node, group))
         if all(name in deployed for name in sources):
-            sites.append(Site(tuple(node.name for node in group if node.name in deployed), sources))
+            values = tuple(node.name for node in group if node.name in deployed)
+            sites.append(Site(values, sources, not read.isdisjoint(group)))
     return tuple(sites)
 
 
-def _integer_values(
-    graph: fx.GraphModule, skip: Callable[[fx.Node], bool], floating: Collection[fx.Node] = ()
-) -> set[fx.Node]:
-    """Return the values that integer kernels would read or write, and those they are moved or added up from."""
-    activations = _activations(graph)
+def _products(
+    graph: fx.GraphModule, activations: Collection[fx.Node], skip: Callable[[fx.Node], bool]
+) -> dict[fx.Node, OperatorRow]:
+    """Return the products that integer kernels would compute."""
     weighted = {name for weight in find_weights(graph).values() for name in weight.readers}
-    products = {
+    return {
         node: row
         for node in graph.graph.nodes
         if _is_product(row := operator_of(node)) and not skip(node) and _has_codes(node, weighted, activations)
     }
-    todo = [value for node in products for value in data_of(node) if isinstance(value, fx.Node)]
-    todo += [value for node, row in products.items() if row.writes_codes for value in _written(node)]
+
+
+def _integer_values(
+    coded: Collection[fx.Node], activations: set[fx.Node], floating: Collection[fx.Node] = ()
+) -> set[fx.Node]:
+    """Return the values that integer kernels would read or write (``coded``), and those they are moved or added up
+    from."""
+    todo = [*coded]
     found: set[fx.Node] = set()
     while todo:
         value = todo.pop()

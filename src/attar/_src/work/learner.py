@@ -26,8 +26,8 @@ from attar._src.model.traced import TracedModel
 from attar._src.model.weights import Weight, find_weights
 from attar._src.work.compressed_model import MAIN, CompressedGraph, CompressedModel, FileInfo
 from attar._src.work.constraint import Constraint, Progress
-from attar._src.work.floating_values import floating_values
 from attar._src.work.parametrization import Parametrization
+from attar._src.work.value_globs import matching_values
 from attar._src.work.weight_view import WeightView
 
 _NO_INFO = FileInfo()
@@ -112,7 +112,7 @@ class Learner:
             UnknownName: a glob matches no layer and no value.
         """
         origins = self.traced.origins
-        kept = floating_values({MAIN: self.traced.graph}, globs)[MAIN]
+        kept = matching_values({MAIN: self.traced.graph}, globs)[MAIN]
         return frozenset(origins[name] for name in kept if name in origins)
 
     def tensor(self, name: str) -> torch.Tensor:

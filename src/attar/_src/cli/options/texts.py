@@ -84,7 +84,7 @@ def parse_override(text: str) -> tuple[str, int]:
     """Return ``"conv*=6"`` as ``("conv*", 6)``."""
     glob, separator, bits = text.rpartition("=")
     if not separator or not glob or not bits.isdigit():
-        raise typer.BadParameter(f"--set {text!r}: write GLOB=BITS, as in --set 'layer1.*=6'")
+        raise typer.BadParameter(f"{text!r}: write GLOB=BITS, as in --set 'layer1.*=6'")
     return glob, int(bits)
 
 

@@ -153,7 +153,11 @@ def _sites(
     nodes = graph.traced.computed_by()
     names = {name: nodes[captured] for name, captured in deployed.origins.items() if captured in nodes}
     return tuple(
-        Site(tuple(names[name] for name in site.values if name in names), tuple(names[name] for name in site.sources))
+        replace(
+            site,
+            values=tuple(names[name] for name in site.values if name in names),
+            sources=tuple(names[name] for name in site.sources),
+        )
         for site in sites
         if names.keys() >= set(site.sources)
     )

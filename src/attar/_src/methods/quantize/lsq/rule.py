@@ -12,10 +12,12 @@ from pydantic import Field, model_validator
 from attar._src.core.errors import prefixed_errors
 from attar._src.core.scheme import Scheme
 from attar._src.methods.layer_selection import select_weights
+from attar._src.methods.quantize.activation_bits import own_value_bits, site_bits
 from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
 from attar._src.methods.quantize.grid_constraint import GridConstraint
 from attar._src.methods.quantize.lsq.activation import LsqActivation
 from attar._src.methods.quantize.lsq.weight import LsqWeight
+from attar._src.work.compressed_model import MAIN
 from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
 from attar._src.work.rule import Rule
@@ -48,14 +50,13 @@ class Lsq(Rule):
 
     Attributes:
         bits: bits of a weight.
-        granularity, keep, keep_activations, overrides: as in ``quantize``.
+        granularity, keep, keep_activations, overrides, activations, activation_overrides: as in ``quantize``.
         narrow_range: leave out the most negative code, so that 2 bits are -1, 0 and 1.
         through: bits before ``bits``, wider first, for equal shares of the time until ``until``: ``through: [8, 6],
             bits: 4`` is 8 bits for the first quarter of a stage, 6 for the second, then 4. A weight with more bits of
             its own keeps those.
         until: share of the stage after which grids have ``bits``.
         offset: whether weights have a learned offset.
-        activations: bits of an activation, or None to leave activations in floating point.
     """
 
     name: Literal["lsq"] = "lsq"
@@ -65,6 +66,7 @@ class Lsq(Rule):
     keep: tuple[str, ...] = ()
     keep_activations: tuple[str, ...] = ()
     overrides: dict[str, GridBits] = {}
+    activation_overrides: dict[str, GridBits] = {}
     through: tuple[GridBits, ...] = ()
     until: Annotated[float, Field(gt=0, lt=1)] = 0.5
     offset: bool = False
@@ -95,8 +97,10 @@ class Lsq(Rule):
         values: dict[str, LsqActivation] = {}
         floating = learner.floating_values(self.keep_activations)
         if self.activations is not None:
+            own = own_value_bits({MAIN: learner.traced.graph}, self.activation_overrides)[MAIN]
             for place in learner.places(bits, floating):
-                values |= dict.fromkeys(place.sources, LsqActivation(self.activations))
+                width = site_bits(place.site, self.activations, own)
+                values |= dict.fromkeys(place.sources, LsqActivation(width))
         return LsqConstraint(self, weights, values, floating)
 
 

@@ -16,6 +16,7 @@ from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.core.spec import refusing_at
 from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.allocate.target import BitTarget
+from attar._src.methods.quantize.activation_bits import own_value_bits, site_bits
 from attar._src.methods.quantize.dynamic_layers import NOTHING_DYNAMIC, make_dynamic, readers_of
 from attar._src.methods.quantize.field_types import ActivationChoice, CodeBits, GranularityChoice, GridBits
 from attar._src.methods.quantize.integer_layers import fit_integer_layers, fit_weights
@@ -45,8 +46,8 @@ from attar._src.model.weights import Weight, find_weights
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedGraph, CompressedModel, inputs_by_graph
 from attar._src.work.context import Context, Trial
-from attar._src.work.floating_values import floating_values, layer_reading
 from attar._src.work.stage import Stage
+from attar._src.work.value_globs import layer_reading, matching_values
 
 #: Bits of weights that get their own from an allocation.
 ANY_BITS = 8
@@ -60,9 +61,10 @@ class PostTrainingQuantize(Stage):
 
     Attributes:
         bits: bits of a weight; or a target, ``{size: 2.5}``, under which each weight not in ``overrides`` gets its own.
-        activations: bits of an activation, whose grids are calibrated; ``dynamic``: linear layers and products with a
-            weight quantize what they read, to 8 bits at run time, other layers read floating point; or None to leave
-            activations in floating point. LSTM and GRU are dynamic with both.
+        activations: bits of what layers read, whose grids are calibrated; what is only added or averaged has at least
+            8. ``dynamic``: linear layers and products with a weight quantize what they read, to 8 bits at run time,
+            other layers read floating point; or None to leave activations in floating point. LSTM and GRU are dynamic
+            with both.
         symmetric: whether weights have no zero point, as integer kernels need.
         granularity: which weights share a scale: ``channel`` (or None; one scale for each index of the output axis),
             ``tensor``, ``group:SIZE``, ``bucket:SIZE``, or a granularity of ``core.scheme``.
@@ -80,6 +82,7 @@ class PostTrainingQuantize(Stage):
         keep_activations: globs of layers whose inputs stay in floating point while their weights are quantized, or of
             values by their names in warnings and reports; all layers that read such a value read it so.
         overrides: glob of layers or tensors -> bits, also outside ``layers``; the last match wins.
+        activation_overrides: glob of layers whose inputs have these bits, or of values -> bits; the last match wins.
         correct_bias: subtract the mean output error of rounded weights from the biases.
         equalize: scale channels between layers first, so that both have equal ranges (:mod:`..equalize.equalize`); for
             one scale a tensor, and for activations of networks with channels of very different size.
@@ -101,6 +104,7 @@ class PostTrainingQuantize(Stage):
     keep: tuple[str, ...] = ()
     keep_activations: tuple[str, ...] = ()
     overrides: dict[str, GridBits] = {}
+    activation_overrides: dict[str, GridBits] = {}
     correct_bias: bool = True
     equalize: bool = False
 
@@ -200,7 +204,7 @@ class PostTrainingQuantize(Stage):
 
     def _with_floating_values(self, model: CompressedModel) -> CompressedModel:
         deployed = {name: (each.folded_later or each.traced).graph for name, each in model.graphs.items()}
-        kept = floating_values(deployed, self.keep_activations)
+        kept = matching_values(deployed, self.keep_activations)
         graphs = {name: replace(each, floating=each.floating | kept[name]) for name, each in model.graphs.items()}
         return replace(model, graphs=graphs)
 
@@ -271,9 +275,10 @@ class PostTrainingQuantize(Stage):
         missing = site_requests([site for site in sites if site not in observed.seen], observer)
         more = collect(program, missing, inputs.batches, "calibrating", clips=observed.clips)
         seen = observed.seen | {site: found for site, (found,) in more}
-        grids = kept | site_grids(
-            {site: seen[site] for site in sites}, observer, self.activations, power_of_two=self.power_of_two
-        )
+        own = own_value_bits({each: of.traced.graph for each, of in model.graphs.items()}, self.activation_overrides)
+        widths = {site: site_bits(site, self.activations, own[name]) for site in sites}
+        ranges = {site: seen[site] for site in sites}
+        grids = kept | site_grids(ranges, observer, widths, power_of_two=self.power_of_two)
         ordered = {node.name: grids[node.name] for node in program.graph.nodes if node.name in grids}
         rounded = frozenset(source for site in sites for source in site.sources)
         layers = {site: layer_reading(program, site.values) for site in sites}
@@ -300,11 +305,15 @@ class PostTrainingQuantize(Stage):
         return readers_of(graph, find_weights(graph.traced.graph) if self.layers == ("*",) else bits)
 
     def _solvers(self, model: CompressedModel, bits: Mapping[str, int]) -> dict[str, Solver]:
-        """Return the solver of each tensor to quantize."""
-        aliases, known = model.aliases(), [*model.state()]
-        own = {name for glob in self.overrides for name in matching_tensors(glob, known, aliases)}
-        elements = {name: model.state()[name].numel() for name in bits}
-        return solvers_of(elements, self.scheme, self.scales, self.rate, affine=own)
+        """Return the solver of each tensor to quantize: one bit of each weight costs ``rate`` times the mean error.
+
+        All weights of the model count, so that one has the same solution whichever others are chosen with it.
+        """
+        aliases, state = model.aliases(), model.state()
+        own = {name for glob in self.overrides for name in matching_tensors(glob, [*state], aliases)}
+        elements = {name: state[name].numel() for name in {**model.weights(), **bits}}
+        solvers = solvers_of(elements, self.scheme, self.scales, self.rate, affine=own)
+        return {name: solvers[name] for name in bits}
 
     def chosen(self, model: CompressedModel, *, free: bool = False) -> list[str]:
         """Return the names of the tensors that this stage quantizes, in order; ``free``: without ``overrides``."""

@@ -12,11 +12,13 @@ from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.scheme import Scheme
 from attar._src.core.spec import Spec
 from attar._src.methods.layer_selection import select_weights
+from attar._src.methods.quantize.activation_bits import own_value_bits, site_bits
 from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
 from attar._src.methods.quantize.grid_constraint import GridConstraint
 from attar._src.methods.quantize.ptq.registry import SOLVERS
 from attar._src.methods.quantize.qat.activation_grid import ActivationGrid
 from attar._src.methods.quantize.qat.weight_grid import WeightGrid
+from attar._src.work.compressed_model import MAIN
 from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
 from attar._src.work.rule import Rule
@@ -28,7 +30,8 @@ class Rounding(Spec):
 
     Attributes:
         bits: bits of a weight.
-        activations: bits of an activation, or None to leave activations in floating point.
+        activations: bits of what layers read, or None to leave activations in floating point; what is only added or
+            averaged has at least 8.
         granularity: which weights share a scale: ``channel`` (or None; one scale for each index of the output axis),
             ``tensor``, ``group:SIZE``, ``bucket:SIZE``, or a granularity of ``core.scheme``.
         scales: ``absmax`` spans the current weight in every step; other solvers run every ``every`` steps.
@@ -37,6 +40,7 @@ class Rounding(Spec):
         keep_activations: globs of layers whose inputs stay in floating point while their weights are quantized, or of
             values by their names in warnings and reports.
         overrides: glob of layers or weights -> bits; the last match wins.
+        activation_overrides: glob of layers whose inputs have these bits, or of values -> bits; the last match wins.
         freeze: share of the stage after which the ranges of activations are fixed.
     """
 
@@ -48,6 +52,7 @@ class Rounding(Spec):
     keep: tuple[str, ...] = ()
     keep_activations: tuple[str, ...] = ()
     overrides: dict[str, GridBits] = {}
+    activation_overrides: dict[str, GridBits] = {}
     freeze: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
@@ -78,8 +83,10 @@ class StraightThrough(Rounding, Rule):
         values: dict[str, ActivationGrid] = {}
         floating = learner.floating_values(self.keep_activations)
         if self.activations is not None:
+            own = own_value_bits({MAIN: learner.traced.graph}, self.activation_overrides)[MAIN]
             for place in learner.places(bits, floating):
-                values |= dict.fromkeys(place.sources, ActivationGrid(self.activations))
+                width = site_bits(place.site, self.activations, own)
+                values |= dict.fromkeys(place.sources, ActivationGrid(width))
         return StraightThroughConstraint(self, weights, values, floating)
 
 

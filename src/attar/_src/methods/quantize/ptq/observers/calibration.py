@@ -87,14 +87,15 @@ def site_requests(sites: Iterable[Site], observer: Observer) -> dict[Site, tuple
 
 
 def site_grids(
-    seen: Mapping[Site, Statistic], observer: Observer, bits: int, *, power_of_two: bool = False
+    seen: Mapping[Site, Statistic], observer: Observer, bits: Mapping[Site, int], *, power_of_two: bool = False
 ) -> dict[str, Activation]:
-    """Return value -> :func:`spanning_grid` of its site's range."""
+    """Return value -> :func:`spanning_grid` of its site's range, with the site's bits."""
     grids = {}
     for site, statistic in seen.items():
-        scale, zero_point = spanning_grid(*observer.range(statistic, bits), bits, power_of_two=power_of_two)
+        low_high = observer.range(statistic, bits[site])
+        scale, zero_point = spanning_grid(*low_high, bits[site], power_of_two=power_of_two)
         for name in site.values:
-            grids[name] = Activation(value=name, bits=bits, scale=scale, zero_point=zero_point)
+            grids[name] = Activation(value=name, bits=bits[site], scale=scale, zero_point=zero_point)
     return grids
 
 

@@ -19,6 +19,7 @@ from attar._src.methods.quantize.ptq.reconstruct.learned import (
     set_mode,
 )
 from attar._src.methods.quantize.ptq.reconstruct.rounding import beta_at, rounding_regulariser
+from attar._src.methods.quantize.ptq.reconstruct.scores import ClassScores
 
 #: Share of the steps before the regulariser acts.
 WARM_UP = 0.2
@@ -230,20 +231,18 @@ class NetworkFit:
         return keep_better(self.parts, self.error, change)
 
 
-def output_loss(scores: Mapping[int, int]) -> Callable[[BatchValues, BatchValues], Tensor]:
+def output_loss(scores: Mapping[int, ClassScores]) -> Callable[[BatchValues, BatchValues], Tensor]:
     """Return the loss of outputs: Kullback-Leibler divergence of scores, relative error of others, their sum.
 
     Args:
-        scores: place of an output that has scores -> its class axis.
+        scores: place of an output that has scores -> these.
     """
 
     def loss(made: BatchValues, wanted: BatchValues) -> Tensor:
         total = torch.zeros(())
         for place, (y, t) in enumerate(zip(made, wanted, strict=True)):
             if place in scores:
-                axis = scores[place]
-                log_t = t.log_softmax(axis)
-                total = total + (log_t.exp() * (log_t - y.log_softmax(axis))).sum(axis).mean()
+                total = total + scores[place].divergence(y, t)
             elif t.is_floating_point():
                 total = total + relative_error([y], [t])
         return total

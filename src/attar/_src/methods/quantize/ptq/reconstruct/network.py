@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from attar._src.core.tensors import CompressedTensor, Dense, Quantized
+from attar._src.methods.quantize.ptq.reconstruct.blocks import Block, find_blocks
 from attar._src.methods.quantize.ptq.reconstruct.learned import (
     STORED,
     FixedTensor,
@@ -44,6 +46,7 @@ class LearnedNetwork:
         parts: name of every module in ``graph``, one of its names -> the module.
         left: quantized tensor -> why it is not improved.
         fixed_batch: whether the graph takes batches of one size alone.
+        outputs: names of the outputs, in the order of the graph's.
     """
 
     graph: fx.GraphModule
@@ -54,6 +57,18 @@ class LearnedNetwork:
     parts: Mapping[str, Learned]
     left: Mapping[str, str]
     fixed_batch: bool
+    outputs: tuple[str, ...]
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """The blocks of the graph."""
+        return find_blocks(self.graph, {name for name, part in self.modules.items() if isinstance(part, LearnedWeight)})
+
+    @cached_property
+    def modules(self) -> dict[str, Learned]:
+        """Every name of every module in ``graph`` -> the module."""
+        named = self.graph.named_modules(remove_duplicate=False)
+        return {name: module for name, module in named if isinstance(module, Learned)}
 
     @classmethod
     def of(cls, model: CompressedModel, name: str) -> LearnedNetwork:
@@ -89,8 +104,9 @@ class LearnedNetwork:
         graph.eval()
         graph.recompile()
         grids |= {(value,): grid for value, grid in missing.items()}
+        names = tuple(port.name for port in of.traced.outputs)
         parts = {key: part for key, part in graph.named_modules() if isinstance(part, Learned)}
-        return cls(graph, name, weights, biases, grids, parts, left, not of.traced.any_batch)
+        return cls(graph, name, weights, biases, grids, parts, left, not of.traced.any_batch, names)
 
     def result(self, model: CompressedModel) -> CompressedModel:
         """Return the model with what the modules store."""

@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from attar._src.core.errors import SpecError
-from attar._src.core.fields import main_output_name
-from attar._src.measure.difference import SCORES, class_axis, kind_of_output
-from attar._src.methods.quantize.ptq.reconstruct.blocks import Block, extract, find_blocks, free_values
+from attar._src.methods.quantize.ptq.reconstruct.blocks import Block, extract, free_values
 from attar._src.methods.quantize.ptq.reconstruct.feeding import endless_batches, held_out, shuffled
 from attar._src.methods.quantize.ptq.reconstruct.fit import (
     BatchValues,
@@ -22,8 +21,9 @@ from attar._src.methods.quantize.ptq.reconstruct.fit import (
     Rates,
     output_loss,
 )
-from attar._src.methods.quantize.ptq.reconstruct.learned import Learned, LearnedWeight, Mode, set_mode
+from attar._src.methods.quantize.ptq.reconstruct.learned import Learned, Mode, set_mode
 from attar._src.methods.quantize.ptq.reconstruct.network import LearnedNetwork
+from attar._src.methods.quantize.ptq.reconstruct.scores import ClassScores
 from attar._src.model.operators import is_floating
 from attar._src.train.augment import Augmentation
 from attar._src.train.seeds import derive_seed
@@ -62,7 +62,7 @@ class Reconstruction:
 
     Args:
         network: changed in place.
-        loss: ``kl``, ``error`` or ``auto``.
+        scores: the output that has scores, None if none has.
     """
 
     def __init__(
@@ -71,17 +71,19 @@ class Reconstruction:
         inputs: CalibrationInputs,
         batch: int,
         augment: Sequence[Augmentation],
-        loss: str,
+        scores: ClassScores | None,
         seed: int,
     ) -> None:
-        self.network, self.batch, self.augment, self.loss, self.seed = network, batch, augment, loss, seed
+        self.network, self.batch, self.augment, self.seed = network, batch, augment, seed
         self.inputs = inputs.of_one_size() if network.fixed_batch else shuffled(inputs, batch, seed)
         self.held_out = held_out(self.inputs)
         graph = network.graph
-        weights = {name for name, part in _modules(graph).items() if isinstance(part, LearnedWeight)}
-        self.blocks = find_blocks(graph, weights)
+        self.blocks = network.blocks
         self.free = free_values(graph, self.blocks)
-        _mark_shared(self.blocks, graph)
+        made = _floating_outputs(graph, network.outputs)
+        self._returned = list(dict.fromkeys(made.values()))
+        self._loss = output_loss({self._returned.index(made[scores.output]): scores} if scores else {})
+        _mark_shared(network)
 
     @property
     def units(self) -> int:
@@ -90,15 +92,8 @@ class Reconstruction:
 
     @cached_property
     def _program(self) -> fx.GraphModule:
-        nodes = list(self.network.graph.graph.nodes)
-        outputs = [each for each in nodes[-1].all_input_nodes if is_floating(each) and each.op != "placeholder"]
-        program, _ = extract(self.network.graph, [node for node in nodes if node.op == "placeholder"], outputs)
-        self._output_names = [node.name for node in outputs]
-        if not self._output_names:
-            raise SpecError(
-                "reconstruct compares outputs, and those of this module are integers; let it return the scores that "
-                "they are chosen from, or leave reconstruct out"
-            )
+        inputs = [node for node in self.network.graph.graph.nodes if node.op == "placeholder"]
+        program, _ = extract(self.network.graph, inputs, self._returned)
         return program
 
     def floating(self, batch: BatchValues) -> BatchValues:
@@ -160,7 +155,7 @@ class Reconstruction:
 
     def _fits(self, done: int) -> Iterator[tuple[Block, BlockFit]]:
         """Yield the blocks with their values; those of the next follow from what the modules store by then."""
-        graph, modules = self.network.graph, _modules(self.network.graph)
+        graph, modules = self.network.graph, self.network.modules
         quantized: dict[str, list[Tensor]] = {}
         names = sorted({name for each in self.blocks for name in each.inputs} - _made(self.blocks))
         with torch.no_grad():
@@ -189,17 +184,7 @@ class Reconstruction:
         program = self._program
         kept = self.inputs.batches[len(self.inputs.batches) - self.held_out :] if self.held_out else self.inputs.batches
         parts = list(self.network.parts.values())
-        return NetworkFit(program, self.floating, parts, output_loss(self._scores()), kept)
-
-    def _scores(self) -> dict[int, int]:
-        """Return the place of the main output -> its class axis, if it has scores."""
-        main = self._output_names.index(main_output_name(dict.fromkeys(self._output_names, True)))
-        output = self.floating(self.inputs.batches[0])[main].numpy()
-        axis = class_axis(output.shape)
-        scores = self.loss == "kl" or (
-            self.loss == "auto" and kind_of_output(output, self._output_names[main]) == SCORES
-        )
-        return {main: axis} if scores and axis is not None else {}
+        return NetworkFit(program, self.floating, parts, self._loss, kept)
 
     def _batches(self) -> Iterator[BatchValues]:
         trained = self.inputs.batches[: len(self.inputs.batches) - self.held_out]
@@ -208,16 +193,29 @@ class Reconstruction:
         return endless_batches(given, self.batch, self.augment, seed, mixes=not self.network.fixed_batch)
 
 
-def _modules(graph: fx.GraphModule) -> dict[str, Learned]:
-    """Return every name of every learned module."""
-    named = graph.named_modules(remove_duplicate=False)
-    return {name: module for name, module in named if isinstance(module, Learned)}
+def _floating_outputs(graph: fx.GraphModule, names: Sequence[str]) -> dict[str, fx.Node]:
+    """Return the floating-point outputs that a graph computes, by name.
+
+    Raises:
+        SpecError: there are none.
+    """
+    returned: Any = graph.graph.output_node().args[0]
+    nodes = [returned] if isinstance(returned, fx.Node) else returned
+    found = {
+        name: node for name, node in zip(names, nodes, strict=True) if is_floating(node) and node.op != "placeholder"
+    }
+    if not found:
+        raise SpecError(
+            "reconstruct compares outputs, and those of this module are integers; let it return the scores that they "
+            "are chosen from, or leave reconstruct out"
+        )
+    return found
 
 
-def _mark_shared(blocks: Sequence[Block], graph: fx.GraphModule) -> None:
+def _mark_shared(network: LearnedNetwork) -> None:
     """Mark the modules that several blocks use."""
-    modules, seen = _modules(graph), set[Learned]()
-    for block in blocks:
+    modules, seen = network.modules, set[Learned]()
+    for block in network.blocks:
         used = {modules[name] for name in block.modules if name in modules}
         for part in used & seen:
             part.shared = True

@@ -13,14 +13,18 @@ from torch import Tensor
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.interrupt import raise_if_interrupted
 from attar._src.core.progress import Bar
+from attar._src.measure.class_layout import FROM_SHAPES
+from attar._src.methods.allocate.judge import Labelled
 from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.quantize.integer_layers import fit_integer_layers
 from attar._src.methods.quantize.ptq.reconstruct.network import LearnedNetwork
 from attar._src.methods.quantize.ptq.reconstruct.reconstruction import Reconstruction, StepCounts
+from attar._src.methods.quantize.ptq.reconstruct.scores import ClassScores, class_scores
 from attar._src.train.augment import AugmentationChoice, apply_endless, apply_finite
 from attar._src.train.seeds import derive_seed
 from attar._src.train.store import Checkpoint, CheckpointStore
-from attar._src.work.compressed_model import CompressedModel, inputs_by_graph
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedModel, FileInfo, inputs_by_graph
 from attar._src.work.context import Context, TrainingContext, Trial
 from attar._src.work.stage import Stage
 
@@ -108,15 +112,15 @@ class Reconstruct(Stage):
         inputs = inputs_by_graph(model, context.calibration)
         networks = {name: LearnedNetwork.of(model, name) for name in model.graphs}
         _demand_weights([*networks.values()])
-        works = {
-            name: Reconstruction(
-                network, inputs[name], self.batch, self.augment, self.loss, derive_seed(context.seed, name)
-            )
-            for name, network in networks.items()
-            if network.weights
-        }
-        progress = _Progress.of(store, lambda: self._steps(works.values()))
-        total = sum(self._work(work, progress.steps) for work in works.values())
+        names = [name for name, network in networks.items() if network.weights]
+        scores = {name: self._scores(model, name, inputs[name], context) for name in names}
+
+        def work_on(network: LearnedNetwork) -> Reconstruction:
+            given, seed = inputs[network.name], derive_seed(context.seed, network.name)
+            return Reconstruction(network, given, self.batch, self.augment, scores[network.name], seed)
+
+        progress = _Progress.of(store, lambda: self._steps(work_on(networks[name]) for name in names))
+        total = sum(len(networks[name].blocks) for name in names) * (progress.steps.block + progress.steps.network)
         errors: dict[str, Any] = {}
         with Bar("reconstructing", total) as bar:
 
@@ -125,9 +129,11 @@ class Reconstruct(Stage):
                 for _ in range(count):
                     bar.step()
 
-            for name, work in works.items():
-                prefix = f"{name}." if len(works) > 1 else ""
-                errors |= self._reconstruct(work, prefix, progress, tick, log)
+            for name in names:
+                # Tensors that a graph before shares with this one have changed.
+                networks[name] = LearnedNetwork.of(model, name)
+                prefix = f"{name}." if len(names) > 1 else ""
+                errors |= self._reconstruct(work_on(networks[name]), prefix, progress, tick, log)
                 model = networks[name].result(model)
         left = {name: why for network in networks.values() for name, why in network.left.items()}
         record = self.describe() | {
@@ -159,8 +165,14 @@ class Reconstruct(Stage):
         found = {str(row["unit"]): [float(row["error_before"]), float(row["error_after"])] for row in rows}
         return found | {f"{prefix}all": [start, end]}
 
-    def _work(self, work: Reconstruction, steps: StepCounts) -> int:
-        return len(work.blocks) * (steps.block + steps.network)
+    def _scores(
+        self, model: CompressedModel, name: str, inputs: CalibrationInputs, context: Context
+    ) -> ClassScores | None:
+        """Return the output of a graph whose divergence is made small, if one has scores."""
+        use = context.use or FileInfo()
+        layout = context.layout if isinstance(context, TrainingContext) else FROM_SHAPES
+        labelled = Labelled(layout=layout, task=use.task, classes=bool(use.class_names))
+        return class_scores(model.graphs[name], inputs, self.loss, labelled)
 
     def _steps(self, works: Iterable[Reconstruction]) -> StepCounts:
         """Return the steps: as given, or those that take about ``minutes``."""

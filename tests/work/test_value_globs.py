@@ -4,7 +4,7 @@ from torch import nn
 
 from attar._src.core.errors import UnknownName
 from attar._src.model.trace import trace
-from attar._src.work.floating_values import floating_values, layer_reading
+from attar._src.work.value_globs import layer_reading, matching_values
 
 
 class Net(nn.Module):
@@ -34,17 +34,17 @@ def graph():
     ],
 )
 def test_values_by_layer_and_by_name(graph, globs, values):
-    assert floating_values({"main": graph}, globs) == {"main": frozenset(values)}
+    assert matching_values({"main": graph}, globs) == {"main": frozenset(values)}
 
 
 def test_a_glob_may_match_in_one_graph_of_several(graph):
     other = trace(nn.Linear(4, 2), (torch.rand(2, 4),)).graph
-    assert floating_values({"a": graph, "b": other}, ("query",)) == {"a": frozenset({"tanh"}), "b": frozenset()}
+    assert matching_values({"a": graph, "b": other}, ("query",)) == {"a": frozenset({"tanh"}), "b": frozenset()}
 
 
 def test_a_glob_that_matches_nothing_lists_near_names(graph):
     with pytest.raises(UnknownName, match=r"'qeury'.*query"):
-        floating_values({"main": graph}, ("last", "qeury"))
+        matching_values({"main": graph}, ("last", "qeury"))
 
 
 def test_the_layer_that_reads_a_value(graph):

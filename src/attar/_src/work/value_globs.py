@@ -1,4 +1,4 @@
-"""Values that stay in floating point by request, while the weights they are multiplied by are compressed."""
+"""Values that globs select, by their names or by the layers that read them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from attar._src.model.operators import data_of
 from attar._src.model.weights import find_weights
 
 
-def floating_values(graphs: Mapping[str, fx.GraphModule], globs: Sequence[str]) -> dict[str, frozenset[str]]:
-    """Return graph -> the values that stay in floating point: those matched, and the inputs of the layers matched.
+def matching_values(graphs: Mapping[str, fx.GraphModule], globs: Sequence[str]) -> dict[str, frozenset[str]]:
+    """Return graph -> the values matched, and the inputs of the layers matched.
 
     Args:
         graphs: deployed graphs by name.
