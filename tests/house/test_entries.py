@@ -17,7 +17,7 @@ from attar._src.data.registry import DATASETS
 from attar._src.measure.metric import METRICS
 from attar._src.methods.objectives.registry import OBJECTIVES
 from attar._src.methods.prune.scores import SCORES
-from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
+from attar._src.methods.quantize.ptq.registry import OBSERVERS, SCHEMES, SOLVERS
 from attar._src.methods.rules import CONSTRAINTS
 from attar._src.train.augment import AUGMENTATIONS
 from attar._src.train.optimizer import OPTIMIZERS
@@ -25,6 +25,7 @@ from attar._src.train.optimizer import OPTIMIZERS
 REGISTRIES = {
     "coders": CODERS,
     "solvers": SOLVERS,
+    "schemes": SCHEMES,
     "observers": OBSERVERS,
     "data sets": DATASETS,
     "preprocessings": PREPROCESSINGS,
