@@ -186,12 +186,15 @@ class Reconstruct(Stage):
 
     def _steps(self, works: Iterable[Reconstruction]) -> StepCounts:
         """Return the steps: as given, or as many times these as take about ``minutes``."""
-        given = (self.steps, 2 * self.steps if self.network_steps is None else self.network_steps)
+        network = 2 * self.steps if self.network_steps is None else self.network_steps
         if self.minutes is None:
-            return StepCounts(*given)
+            return StepCounts(self.steps, network)
         # The blocks take together about what the network takes.
-        times = 60 * self.minutes / (sum(given) * sum(work.seconds_of_step() for work in works))
-        return StepCounts(*(max(1, round(steps * times)) if steps else 0 for steps in given))
+        times = 60 * self.minutes / ((self.steps + network) * sum(work.seconds_of_step() for work in works))
+        if not self.steps:
+            return StepCounts(0, max(1, round(network * times)))
+        steps = max(1, round(self.steps * times))
+        return StepCounts(steps, round(steps * network / self.steps))
 
 
 @dataclass
