@@ -156,21 +156,19 @@ NETWORKS: dict[str, tuple[Callable[[int, int], Network], str]] = {
     "encoder": (encoder, "rank correlation of similarities"),
 }
 #: Codes, scales and biases of the whole network are trained on its floating outputs.
-LEARNED: dict[str, Any] = {"steps": 0, "network_steps": 600, "lr": 0.01}
-#: Row -> batches of the calibration, options of ``attar.quantize``.
+LEARNED: dict[str, Any] = {"steps": 0, "network_steps": 600, "lr": 0.01, "batch": 16}
+LANGUAGE: dict[str, Any] = {"scales": "gptq", "symmetric": False, "task": "classification"}
+#: Row -> examples of the calibration, options of ``attar.quantize``.
 ROWS: dict[str, tuple[int, dict[str, Any]]] = {
     **{
-        f"{net} w{bits}{' ' * bool(words)}{words}": (count, {"bits": bits, "scales": "gptq", **more})
-        for net in ("GRU", "Llama")
+        f"{net} w{bits} {words}": (count, {"bits": bits, **LANGUAGE, **more})
+        for net, count in (("GRU", 2048), ("Llama", 512))
         for bits in (4, 3)
-        for words, count, more in (
-            ("gptq", 256, {}),
-            ("reconstruct", 2048, {"symmetric": False, "reconstruct": LEARNED}),
-        )
+        for words, more in (("gptq", {}), ("reconstruct", {"reconstruct": LEARNED}))
     },
-    "encoder w4 gptq": (256, {"bits": 4, "scales": "gptq"}),
-    "encoder w8a8 dynamic": (256, {"bits": 8, "activations": "dynamic"}),
-    "encoder 3 bits a weight": (256, {"size": 3, "scales": "gptq"}),
+    "encoder w4 gptq": (512, {"bits": 4, "scales": "gptq", "symmetric": False}),
+    "encoder w8a8 dynamic": (128, {"bits": 8, "activations": "dynamic"}),
+    "encoder 3 bits a weight": (512, {"size": 3, "scales": "gptq"}),
 }
 
 
