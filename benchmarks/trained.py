@@ -148,28 +148,40 @@ class Llama(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the scores."""
+        return self.continued(tokens, {})
+
+    def continued(self, tokens: Tensor, before: dict[int, tuple[Tensor, Tensor]]) -> Tensor:
+        """Return the scores of tokens behind others, whose keys and values ``before`` has by layer; they are added."""
         x, layers = self.embedding(tokens), len(self.norms) // 2
         for layer in range(layers):
             query, key, value, out, gate, down, up = self.products[7 * layer : 7 * layer + 7]
             read = _normed(x, self.norms[layer])
-            x = x + out(self._attended(query(read), key(read), value(read)))
+            x = x + out(self._attended(layer, query(read), key(read), value(read), before))
             read = _normed(x, self.norms[layers + layer])
             x = x + down(nn.functional.silu(gate(read)) * up(read))
         made: Tensor = self.head(_normed(x, self.norms[-1]))
         return made
 
-    def _attended(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def _attended(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, before: dict[int, tuple[Tensor, Tensor]]
+    ) -> Tensor:
         q, k, v = (each.unflatten(2, (heads, -1)).transpose(1, 2) for each, heads in zip(
             (query, key, value), (self.heads, self.kv_heads, self.kv_heads), strict=True
         ))  # fmt: skip
+        start = before[layer][0].shape[2] if layer in before else 0
+        q, k = self._turned(q, start), self._turned(k, start)
+        if layer in before:
+            k, v = (torch.cat(each, 2) for each in zip(before[layer], (k, v), strict=True))
+        before[layer] = k, v
         more = self.heads // self.kv_heads
-        k, v = self._turned(k).repeat_interleave(more, 1), v.repeat_interleave(more, 1)
-        made = nn.functional.scaled_dot_product_attention(self._turned(q), k, v, is_causal=True)
+        k, v = k.repeat_interleave(more, 1), v.repeat_interleave(more, 1)
+        made = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=not start)
         return made.transpose(1, 2).flatten(2)
 
-    def _turned(self, x: Tensor) -> Tensor:
-        """Return heads turned by their places (rotary embedding), neighbours in pairs."""
-        cosine, sine = self.cosine[: x.shape[2]], self.sine[: x.shape[2]]
+    def _turned(self, x: Tensor, start: int) -> Tensor:
+        """Return heads turned by their places from ``start`` on (rotary embedding), neighbours in pairs."""
+        places = slice(start, start + x.shape[2])
+        cosine, sine = self.cosine[places], self.sine[places]
         one, other = x[..., 0::2], x[..., 1::2]
         return torch.stack([one * cosine - other * sine, one * sine + other * cosine], -1).flatten(3)
 

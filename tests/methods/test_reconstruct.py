@@ -181,6 +181,29 @@ def test_every_kind_of_layer_improves_on_inputs_it_was_not_trained_on(name):
     )
 
 
+@pytest.mark.parametrize("name", ["gru", "attention"])
+def test_the_network_is_trained_without_its_blocks(name):
+    """The fault: blocks take the time, or a larger learning rate moves no code by more than one."""
+    _, x, model = quantized_of(name)
+    stage = Reconstruct(steps=0, network_steps=60, lr=0.3, batch=16)
+    done = stage.run(model, Context(inputs_of(x)))
+    errors = done.record[-1]["errors"]
+    assert errors.keys() == {"network", "all"}
+    assert errors["all"][1] < errors["all"][0]
+    assert (done.record[-1]["steps"], done.record[-1]["network_steps"]) == (0, 60)
+    moved = [
+        np.abs(tensor.codes.astype(int) - model.tensors[key].codes).max()
+        for key, tensor in done.tensors.items()
+        if isinstance(tensor, Quantized)
+    ]
+    assert max(moved) > 1
+    timed = stage.model_copy(update={"minutes": 0.01}).run(model, Context(inputs_of(x))).record[-1]
+    assert timed["steps"] == 0
+    assert timed["network_steps"] not in (0, 60)
+    with pytest.raises(ValueError, match="add network_steps"):
+        Reconstruct(steps=0)
+
+
 def test_activation_grids_are_trained_and_the_file_computes_what_was_optimised(tmp_path):
     _, x, model = quantized_of("residual", bits=4, activations=4)
     done = Reconstruct(steps=100, network_steps=100, batch=16).run(model, Context(inputs_of(x)))

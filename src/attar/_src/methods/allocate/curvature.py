@@ -81,7 +81,7 @@ def curvature(
     count = 0
     for batch in track(some.batches, "gradients"):
         output = main_output(program(*batch))
-        value = _drawn(output, judge, random)
+        value = drawn(output, judge, random)
         if not value.requires_grad:
             return {}
         gradients: Any = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
@@ -105,8 +105,8 @@ def _shifts(value: torch.Tensor, name: str, levels: Mapping[float, Candidate]) -
     return torch.stack([(each - value).reshape(-1) for each in moved])
 
 
-def _drawn(output: torch.Tensor, judge: Judge, random: torch.Generator) -> torch.Tensor:
-    """Return the number whose gradient is taken."""
+def drawn(output: torch.Tensor, judge: Judge, random: torch.Generator) -> torch.Tensor:
+    """Return a number of an output whose squared derivative has the curvature of the output as its mean."""
     if judge.kind != SCORES or judge.axis is None:
         return (output * _signs(output, random)).sum()
     scores = output.movedim(judge.axis, -1)

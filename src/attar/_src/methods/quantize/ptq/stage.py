@@ -36,7 +36,7 @@ from attar._src.methods.quantize.ptq.own_bits import own_bits
 from attar._src.methods.quantize.ptq.registry import OBSERVERS
 from attar._src.methods.quantize.ptq.solvers.absmax import Absmax
 from attar._src.methods.quantize.ptq.solvers.solver import Solver
-from attar._src.methods.quantize.ptq.solvers.weight_inputs import WeightInputs, statistics_of, unseen_warning
+from attar._src.methods.quantize.ptq.solvers.weight_inputs import WeightInputs, unseen_warning
 from attar._src.methods.quantize.ptq.weight_solvers import AFFINE, check_scheme, scheme_names, solvers_of
 from attar._src.methods.quantize.recurrent_noise import without_noisy_recurrent
 from attar._src.methods.quantize.unquantized import integer_sites
@@ -44,7 +44,7 @@ from attar._src.model.collect import Clip, Request, collect
 from attar._src.model.sites import Site
 from attar._src.model.weights import Weight, find_weights
 from attar._src.work.calibration_inputs import CalibrationInputs
-from attar._src.work.compressed_model import CompressedGraph, CompressedModel, inputs_by_graph
+from attar._src.work.compressed_model import CompressedGraph, CompressedModel, FileInfo, inputs_by_graph
 from attar._src.work.context import Context, Trial
 from attar._src.work.stage import Stage
 from attar._src.work.value_globs import layer_reading, matching_values
@@ -162,7 +162,8 @@ class PostTrainingQuantize(Stage):
         weights = model.weights()
         bits = self._bits(weights, state, model.aliases())
         solved: dict[str, CompressedTensor] = {}
-        seen = {name: self._solve(model, name, inputs[name], state, bits, solved) for name in model.graphs}
+        use = context.use
+        seen = {name: self._solve(model, name, inputs[name], state, bits, solved, use) for name in model.graphs}
         tensors, graphs = {**model.tensors, **solved}, dict(model.graphs)
         warnings = [*unequal, *fixed, *(each for found in seen.values() for each in found.warnings)]
         unseen = {key: why for found in seen.values() for key, why in found.unseen.items()}
@@ -216,18 +217,19 @@ class PostTrainingQuantize(Stage):
         state: Mapping[str, torch.Tensor],
         bits: Mapping[str, int],
         solved: dict[str, CompressedTensor],
+        use: FileInfo | None,
     ) -> Observed:
         """Add the tensors of one graph to ``solved``; return what was observed of its sites."""
         graph, program, readers = model.graphs[name], model.unrounded(name), model.readers()
         own = {key: solver for key, solver in self._solvers(model, bits).items() if readers[key][0] == name}
-        needed = WeightInputs.of(own, model, program)
+        weights = model.weights()
+        needed = WeightInputs.of(own, model, program).with_tables(own, weights, inputs, graph, use)
         program = needed.graph
         means = mean_requests(program, own, model.shared()) if self.correct_bias else {}
         sites = integer_sites(graph, model.tensors, bits) if isinstance(self.activations, int) else ()
         wanted: dict[Any, tuple[Request, ...]] = {**needed.requests, **means}
         wanted |= site_requests(sites, OBSERVERS[self.observer])
         wanted |= source_requests(sites)
-        weights = model.weights()
         clips: dict[str, Clip] = {}
         while True:
             observed = Observed({}, clips)
@@ -237,7 +239,8 @@ class PostTrainingQuantize(Stage):
                 if key in own:
                     with prefixed_errors(f"stage quantize at {key!r}"):
                         scheme = self._scheme(bits[key], weights.get(key))
-                        solved[key] = own[key].solve(state[key].numpy(), scheme, statistics_of(own[key], found))
+                        seen = needed.statistics(own[key], key, found)
+                        solved[key] = own[key].solve(state[key].numpy(), scheme, seen)
                 else:
                     (observed.seen[key],) = found
             if not add_clips(clips, observed.seen):

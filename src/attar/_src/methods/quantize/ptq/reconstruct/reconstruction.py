@@ -33,7 +33,8 @@ from attar._src.work.calibration_inputs import CalibrationInputs
 REGULARISER = 100.0
 #: Least sum of the rates of v over all steps, so that h can reach 0 or 1.
 _WAY = 8.0
-_NETWORK_RATES = Rates(codes=5e-4, scales=5e-4, biases=5e-4, grids=5e-4)
+#: Learning rate of scales, biases and grids while the network is trained.
+_OTHERS = 5e-4
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Reconstruction:
     Args:
         network: changed in place.
         scores: the output that has scores, None if none has.
+        lr: learning rate of the codes while the network is trained.
     """
 
     def __init__(
@@ -72,9 +74,11 @@ class Reconstruction:
         batch: int,
         augment: Sequence[Augmentation],
         scores: ClassScores | None,
+        lr: float,
         seed: int,
     ) -> None:
         self.network, self.batch, self.augment, self.seed = network, batch, augment, seed
+        self.rates = Rates(codes=lr, scales=_OTHERS, biases=_OTHERS, grids=_OTHERS)
         self.inputs = inputs.of_one_size() if network.fixed_batch else shuffled(inputs, batch, seed)
         self.held_out = held_out(self.inputs)
         graph = network.graph
@@ -84,11 +88,6 @@ class Reconstruction:
         self._returned = list(dict.fromkeys(made.values()))
         self._loss = output_loss({self._returned.index(made[scores.output]): scores} if scores else {})
         _mark_shared(network)
-
-    @property
-    def units(self) -> int:
-        """The number of blocks, and one for the network."""
-        return len(self.blocks) + 1
 
     @cached_property
     def _program(self) -> fx.GraphModule:
@@ -137,19 +136,19 @@ class Reconstruction:
         Args:
             tick: called with the work of each step, 1 for that of a block and their number for that of the network.
         """
-        for number, (block, fit) in enumerate(self._fits(done)):
+        for number, (block, fit) in enumerate(self._fits(done) if steps.block else ()):
             if number < done:
                 continue
             begun, seed = time.perf_counter(), derive_seed(self.seed, number)
             rates = Rates(codes=max(0.01, _WAY / steps.block), scales=1e-3, biases=2e-3, grids=2e-3)
             before, after = fit.run(steps.block, rates, REGULARISER, drop, seed, lambda: tick(1))
             yield Unit(_name_of(block), before, after, time.perf_counter() - begun)
-        if steps.network and done < self.units:
+        if steps.network and done <= (len(self.blocks) if steps.block else 0):
             begun = time.perf_counter()
             for part in self.network.parts.values():
                 part.shared = False
             before, after = self._network_fit().run(
-                self._batches(), steps.network, _NETWORK_RATES, lambda: tick(len(self.blocks))
+                self._batches(), steps.network, self.rates, lambda: tick(len(self.blocks))
             )
             yield Unit("network", before, after, time.perf_counter() - begun)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from attar._src.core.errors import SpecError, prefixed_errors
@@ -47,8 +47,11 @@ class Reconstruct(Stage):
     Weights of 8 bits, codebooks and tensors that no layer multiplies stay as they are; the record says so (``left``).
 
     Attributes:
-        steps: training steps of each block.
+        steps: training steps of each block, 0 for none.
         network_steps: those of the whole network; twice ``steps`` by default, 0 for none.
+        lr: learning rate of the codes while the network is trained, in steps of their grids. With the default a code
+            moves by one at most where it was between two; 0.01 and many inputs let it go further, which recurrent
+            networks and language models need at 4 bits and less.
         minutes: choose ``steps`` for about this time on this machine instead; the number is in the record, and with it
             as ``steps`` the result is the same.
         batch: examples of a step.
@@ -62,13 +65,20 @@ class Reconstruct(Stage):
     works_on: ClassVar[type[CompressedModel]] = CompressedModel
 
     stage: Literal["reconstruct"] = "reconstruct"
-    steps: Annotated[int, Field(ge=1)] = 500
+    steps: Annotated[int, Field(ge=0)] = 500
     network_steps: Annotated[int, Field(ge=0)] | None = None
+    lr: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 5e-4
     minutes: Annotated[float, Field(gt=0)] | None = None
     batch: Annotated[int, Field(ge=1)] = 32
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.5
     augment: tuple[AugmentationChoice, ...] = ()
     loss: Literal["auto", "kl", "error"] = "auto"
+
+    @model_validator(mode="after")
+    def _has_steps(self) -> Reconstruct:
+        if not self.steps and not self.network_steps:
+            raise ValueError("steps: 0 trains no block; add network_steps, such as 1000, to train the network alone")
+        return self
 
     def check(self, before: Sequence[Stage]) -> None:
         """Refuse to stand where nothing is quantized."""
@@ -117,7 +127,7 @@ class Reconstruct(Stage):
 
         def work_on(network: LearnedNetwork) -> Reconstruction:
             given, seed = inputs[network.name], derive_seed(context.seed, network.name)
-            return Reconstruction(network, given, self.batch, self.augment, scores[network.name], seed)
+            return Reconstruction(network, given, self.batch, self.augment, scores[network.name], self.lr, seed)
 
         progress = _Progress.of(store, lambda: self._steps(work_on(networks[name]) for name in names))
         total = sum(len(networks[name].blocks) for name in names) * (progress.steps.block + progress.steps.network)
@@ -175,13 +185,16 @@ class Reconstruct(Stage):
         return class_scores(model.graphs[name], inputs, self.loss, labelled)
 
     def _steps(self, works: Iterable[Reconstruction]) -> StepCounts:
-        """Return the steps: as given, or those that take about ``minutes``."""
-        steps, ratio = self.steps, 2 if self.network_steps is None else self.network_steps / self.steps
-        if self.minutes is not None:
-            # The blocks take together about what the network takes.
-            each = sum(work.seconds_of_step() for work in works) * (1 + ratio)
-            steps = max(1, round(60 * self.minutes / each))
-        return StepCounts(steps, round(steps * ratio))
+        """Return the steps: as given, or as many times these as take about ``minutes``."""
+        network = 2 * self.steps if self.network_steps is None else self.network_steps
+        if self.minutes is None:
+            return StepCounts(self.steps, network)
+        # The blocks take together about what the network takes.
+        times = 60 * self.minutes / ((self.steps + network) * sum(work.seconds_of_step() for work in works))
+        if not self.steps:
+            return StepCounts(0, max(1, round(network * times)))
+        steps = max(1, round(self.steps * times))
+        return StepCounts(steps, round(steps * network / self.steps))
 
 
 @dataclass

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import fx
 
 from attar._src.core.errors import SpecError, prefixed_errors
+from attar._src.core.fields import main_output_name
+from attar._src.methods.allocate.judge import Labelled
+from attar._src.methods.quantize.ptq.solvers.lookups import lookup_hessians
 from attar._src.methods.quantize.ptq.solvers.solver import Solver, input_requests
 from attar._src.model.collect import Request
 from attar._src.model.recurrent.inputs import expose_inputs
-from attar._src.model.statistics import Statistic
-from attar._src.work.compressed_model import CompressedModel
+from attar._src.model.statistics import InputHessian, Statistic
+from attar._src.model.weights import Weight
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedGraph, CompressedModel, FileInfo
 
 
 @dataclass(frozen=True)
@@ -24,11 +29,13 @@ class WeightInputs:
         graph: the graph, with nodes for what recurrent weights multiply.
         requests: weight -> the requests; empty if it is solved by itself.
         unseen: weight that its solver would rather see the inputs of -> why it cannot.
+        hessians: table that is looked up -> the Hessian of its rows, if its solver takes one.
     """
 
     graph: fx.GraphModule
     requests: Mapping[str, tuple[Request, ...]]
     unseen: Mapping[str, str]
+    hessians: Mapping[str, InputHessian] = field(default_factory=dict)
 
     @classmethod
     def of(cls, solvers: Mapping[str, Solver], model: CompressedModel, graph: fx.GraphModule) -> WeightInputs:
@@ -56,17 +63,36 @@ class WeightInputs:
                     )
         return cls(graph, requests, unseen)
 
+    def with_tables(
+        self,
+        solvers: Mapping[str, Solver],
+        weights: Mapping[str, Weight],
+        inputs: CalibrationInputs,
+        graph: CompressedGraph,
+        use: FileInfo | None,
+    ) -> WeightInputs:
+        """Return these with the Hessians of the rows of tables, which are not unseen then."""
+        tables = {
+            name: weights[name].readers
+            for name in self.unseen
+            if name in weights and weights[name].role == "embedding" and solvers[name].inputs == (InputHessian,)
+        }
+        if not tables:
+            return self
+        known = use or FileInfo()
+        labelled = Labelled(task=known.task, classes=bool(known.class_names))
+        output = main_output_name({port.name: port.dtype.startswith("f") for port in graph.traced.outputs})
+        found = lookup_hessians(self.graph, tables, inputs, labelled, output, cut=graph.traced.any_batch)
+        return replace(self, unseen={k: why for k, why in self.unseen.items() if k not in found}, hessians=found)
 
-def statistics_of(solver: Solver, found: tuple[Statistic, ...]) -> dict[type[Statistic], Any] | None:
-    """Return class -> statistic of what was collected for a solver, None if nothing was."""
-    return dict(zip(solver.inputs, found, strict=True)) if found else None
+    def statistics(self, solver: Solver, name: str, found: tuple[Statistic, ...]) -> dict[type[Statistic], Any] | None:
+        """Return class -> statistic for a weight, of what was collected; None if there is nothing to see."""
+        found = (self.hessians[name],) if name in self.hessians else found
+        return dict(zip(solver.inputs, found, strict=True)) if found else None
 
 
 def unseen_warning(solver: str, unseen: Mapping[str, str], embeddings: Collection[str]) -> list[str]:
-    """Return a sentence about the weights that were solved without their inputs.
-
-    None about ``embeddings``: each of their rows is looked up alone, so that nothing could be made up for.
-    """
+    """Return a sentence about the weights that were solved without their inputs; none about ``embeddings``."""
     named = [f"{name!r} ({why})" for name, why in unseen.items() if name not in embeddings]
     if not named:
         return []
