@@ -33,7 +33,8 @@ from attar._src.work.calibration_inputs import CalibrationInputs
 REGULARISER = 100.0
 #: Least sum of the rates of v over all steps, so that h can reach 0 or 1.
 _WAY = 8.0
-_NETWORK_RATES = Rates(codes=5e-4, scales=5e-4, biases=5e-4, grids=5e-4)
+#: With these a code moves by a step or so in 1,000 steps; scales and grids that move faster do harm.
+_NETWORK_RATES = Rates(codes=2e-3, scales=5e-4, biases=5e-4, grids=5e-4)
 
 
 @dataclass(frozen=True)
