@@ -37,7 +37,16 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 EXAMPLES = 1024
 ENDS = {"conv1": 8, "linear": 8}
-IMPROVED: dict[str, Any] = {"augment": ("crop", "flip"), "steps": 400, "network_steps": 400}
+IMPROVED: dict[str, Any] = {"augment": ("crop", "flip"), "steps": 100, "network_steps": 400}
+
+ACTIVATIONS: dict[str, Any] = {
+    "bits": 4,
+    "activations": 4,
+    "scales": "gptq",
+    "observer": "mse",
+    "overrides": ENDS,
+    "activation_overrides": ENDS,
+}
 
 #: Row -> options of ``attar.quantize``.
 ROWS: dict[str, dict[str, Any]] = {
@@ -49,21 +58,15 @@ ROWS: dict[str, dict[str, Any]] = {
     **{
         f"w{bits} reconstruct": {
             "bits": bits,
-            "scales": "mse",
+            "scales": "gptq",
             "symmetric": bits > 2,
             "overrides": ENDS,
             "reconstruct": IMPROVED,
         }
         for bits in (4, 3, 2)
     },
-    "w4a4 reconstruct": {
-        "bits": 4,
-        "activations": 4,
-        "scales": "mse",
-        "observer": "mse",
-        "overrides": ENDS,
-        "reconstruct": IMPROVED,
-    },
+    "w4a4 gptq": ACTIVATIONS,
+    "w4a4 reconstruct": {**ACTIVATIONS, "reconstruct": IMPROVED},
     **{f"{count // 1000} KB": {"max_bytes": count, "scales": "gptq"} for count in (95_000, 70_000, 290_000, 215_000)},
     **{f"w4 gptq rate {rate:g}": {"bits": 4, "scales": "gptq", "rate": rate} for rate in (0.003, 0.01)},
     "w4 gptq rate 0.01 reconstruct": {"bits": 4, "scales": "gptq", "rate": 0.01, "reconstruct": IMPROVED},

@@ -279,3 +279,20 @@ def test_what_it_cannot_see_is_rounded_without_and_told():
     assert np.array_equal(done.tensors["up.weight"].codes, plain.tensors["up.weight"].codes)
     for name in ("table.weight", "head.weight"):
         assert not np.array_equal(done.tensors[name].codes, plain.tensors[name].codes)
+
+
+def test_a_rate_counts_without_inputs_too():
+    """Guards against a table whose codes cost what they did, though its file was to be smaller."""
+    torch.manual_seed(0)
+    weight = torch.randn(30, 8).numpy()
+    for granularity in (PerChannel(), PerTensor()):
+        scheme = Scheme(bits=4, granularity=granularity)
+        costs = []
+        for rate in (0.0, 3e-5, 1e-3):
+            tensor = Gptq().at_rate(rate).solve(weight, scheme)
+            error = float(np.square(weight - tensor.dense()).sum() / np.square(weight).sum())
+            costs.append((entropy(tensor.codes), -error))
+        assert costs == sorted(costs, reverse=True)
+        assert costs[2][0] < 0.9 * costs[0][0]
+    plain, priceless = Mse().solve(weight, scheme), Gptq().solve(weight, scheme)
+    assert np.array_equal(plain.codes, priceless.codes)

@@ -33,7 +33,7 @@ from attar._src.work.calibration_inputs import CalibrationInputs
 REGULARISER = 100.0
 #: Least sum of the rates of v over all steps, so that h can reach 0 or 1.
 _WAY = 8.0
-#: Learning rate of scales, biases and grids while the network is trained.
+#: Learning rate of scales, biases and grids while the network is trained; faster ones do harm.
 _OTHERS = 5e-4
 
 

@@ -50,8 +50,8 @@ class Reconstruct(Stage):
         steps: training steps of each block, 0 for none.
         network_steps: those of the whole network; twice ``steps`` by default, 0 for none.
         lr: learning rate of the codes while the network is trained, in steps of their grids. With the default a code
-            moves by one at most where it was between two; 0.01 and many inputs let it go further, which recurrent
-            networks and language models need at 4 bits and less.
+            moves by one or so in 1,000 steps; 0.01 and many inputs let it go further, which recurrent networks and
+            language models need at 4 bits and less.
         minutes: choose ``steps`` for about this time on this machine instead; the number is in the record, and with it
             as ``steps`` the result is the same.
         batch: examples of a step.
@@ -67,7 +67,7 @@ class Reconstruct(Stage):
     stage: Literal["reconstruct"] = "reconstruct"
     steps: Annotated[int, Field(ge=0)] = 500
     network_steps: Annotated[int, Field(ge=0)] | None = None
-    lr: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 5e-4
+    lr: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 2e-3
     minutes: Annotated[float, Field(gt=0)] | None = None
     batch: Annotated[int, Field(ge=1)] = 32
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.5

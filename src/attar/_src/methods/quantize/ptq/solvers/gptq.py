@@ -23,6 +23,7 @@ from attar._src.methods.quantize.ptq.solvers.solver import (
     weight_extremes,
 )
 from attar._src.model.statistics import InputHessian, Statistic
+from attar._src.model.weights import Window
 
 #: Share of the mean of the Hessian's diagonal that is added to the diagonal (Frantar et al. 2023, section 3.3).
 DAMPING = 0.01
@@ -54,7 +55,7 @@ class Gptq(Solver):
     - At the end single codes move to where ``e^T H e`` is less, so that no single code could be better.
 
     Zeros stay zero, as in pruned weights. An input that is always zero leaves its column rounded to nearest.
-    Without statistics H is a multiple of the identity, for which ``mse`` finds the same.
+    Without statistics H is the identity, for which ``mse`` finds the same where bits have no price.
 
     With a ``rate`` it minimizes error and bits together, so that entropy coding takes less than the bits of the grid:
 
@@ -80,10 +81,9 @@ class Gptq(Solver):
 
     def solve(self, weight: Floats, scheme: Scheme, inputs: InputStatistics | None = None) -> CompressedTensor:
         low, high = weight_extremes(weight, scheme)
-        if not inputs or not weight.size:
+        if not weight.size or not (inputs or self.rate):
             return Mse().solve(weight, scheme)
-        hessian: InputHessian = inputs[InputHessian]
-        window, matrix = hessian.window, damped(hessian.matrix)
+        window, matrix = _curvature(weight, inputs)
         index = window.rows(flat_index(weight, scheme).reshape(weight.shape)).mT
         columns = window.rows(weight).astype(np.float64).mT
         spans = ordered_spans(index, np.diagonal(matrix, axis1=1, axis2=2))
@@ -105,6 +105,14 @@ class Gptq(Solver):
         codes[group, order] = work.codes
         made: Any = window.weight(codes.mT, weight.shape)
         return Quantized(made.astype(scheme.code_dtype), work.scale, scheme, work.zero)
+
+
+def _curvature(weight: Floats, inputs: InputStatistics | None) -> tuple[Window, Real]:
+    """Return the window of a weight and its damped Hessians; the identity if nothing is known of its inputs."""
+    if not inputs:
+        return Window(1, weight.shape[-1]), np.eye(weight.shape[-1])[None]
+    hessian: InputHessian = inputs[InputHessian]
+    return hessian.window, damped(hessian.matrix)
 
 
 def code_bits(codes: Real, scheme: Scheme) -> Real:
