@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import attar
-from attar._src.deploy import choose_activations
+from attar._src.deploy.choices import choose_activations
 from attar._src.measure.latency import Latency
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from attar._src.cli import show
-from attar._src.cli.options.calibration import DataChoice, chosen_inputs
+from attar._src.cli.options.calibration import DataChoice, call_with_data
 from attar._src.cli.options.limits import MAX_ELEMENTS, raised_limits
 from attar._src.cli.options.texts import (
     parse_activations,
@@ -67,13 +66,20 @@ def quantize_command(
     max_drop: Annotated[
         float | None,
         typer.Option(
-            help="Instead of --bits: points of the metric that the file may lose on the examples; without labels, of "
-            "predictions that change."
+            help="Instead of --bits: points of the metric that the file may lose on --validation examples; without "
+            "labels, of predictions that change."
         ),
     ] = None,
     sensitivity: Annotated[
         Path | None,
         typer.Option(help="Folder of attar sensitivity, for --size, --max-bytes, --max-drop; measured otherwise."),
+    ] = None,
+    validation: Annotated[
+        int, typer.Option(min=2, help="Examples of a data set for --max-drop, of the same split, beside --examples.")
+    ] = 2000,
+    max_ms: Annotated[
+        float | None,
+        typer.Option(help="Milliseconds that one example may take on one thread of this machine; chooses activations."),
     ] = None,
     activations: Annotated[
         str | None,
@@ -238,6 +244,7 @@ def quantize_command(
         "max_bytes": parse_bytes(max_bytes),
         "max_drop": max_drop,
         "sensitivity": sensitivity,
+        "max_ms": max_ms,
         "activations": parse_activations(activations),
         "granularity": granularity,
         "symmetric": not asymmetric,
@@ -256,28 +263,23 @@ def quantize_command(
         "best": best,
         "minutes": minutes if best else None,
         "tolerance": parse_tolerance(tolerance or []),
+        "coder": parse_coder(coder),
     }
     passed = parse_arguments(arguments or [])
-    coder = parse_coder(coder)
-    # Imported here, not at the top: most commands run without PyTorch.
-    build = importlib.import_module("attar._src.deploy.build_module")
-    quantize = importlib.import_module("attar._src.deploy.quantize").quantize
-    chosen = chosen_inputs(
-        DataChoice(data, split, model, preprocess, tokenizer, max_length, fixed_batch, axes, examples, seed)
+    others = 0 if max_drop is None else validation
+    choice = DataChoice(
+        data, split, model, preprocess, tokenizer, max_length, fixed_batch, axes, examples, seed, others
     )
-    quantized = quantize(
-        build.build_module(build.find_model(model), passed, weights),
-        chosen.inputs,
+    quantized = call_with_data(
+        "attar._src.deploy.quantize:quantize",
+        choice,
+        passed,
+        weights,
         **given,
-        examples=examples,
-        batch=fixed_batch or 64,
-        dynamic=chosen.axes,
-        preprocessing=chosen.preprocessing,
         ignore_index=ignore_index,
         class_axis=class_axis,
         licence=licence,
         limits=raised_limits(max_elements),
-        **chosen.about,
     )
     if weights is None and not model.startswith(HF) and not model.endswith(".pt2"):
         said = f"without --weights the file has those that {model} gives its module: random ones, if it loads none"
@@ -286,7 +288,7 @@ def quantize_command(
         if not as_json:
             # They are printed with the figures, before them.
             simplefilter("ignore", AttarWarning)
-        report = quantized.save(output, coder=coder)
+        report = quantized.save(output)
     if as_json:
         show.as_json(report)
     else:

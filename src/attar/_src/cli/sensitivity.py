@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from attar._src.cli import show
-from attar._src.cli.options.calibration import DataChoice, chosen_inputs
+from attar._src.cli.options.calibration import DataChoice, call_with_data
 from attar._src.cli.options.texts import parse_arguments, parse_axes, parse_levels
 from attar._src.measure.class_layout import IGNORE_INDEX
 from attar._src.report.wording import sensitivity_cells
@@ -43,6 +42,9 @@ def sensitivity_command(
         str | None,
         typer.Option(help="Bits from 2 to 8, or shares of pruned weights: 2,3,4,6,8 or 0.5,0.7,0.9."),
     ] = None,
+    rates: Annotated[
+        str, typer.Option(help="With --scales gptq: measure each level with each rate of attar quantize: 0,0.003,0.03.")
+    ] = "0",
     keep: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Layers to leave out; repeatable.")] = None,
     arguments: Annotated[
         list[str] | None,
@@ -52,7 +54,7 @@ def sensitivity_command(
         str, typer.Option(help="Weights that share a scale: channel, tensor, group:SIZE or bucket:SIZE.")
     ] = "channel",
     asymmetric: Annotated[bool, typer.Option("--asymmetric", help="Give weights a zero point.")] = False,
-    scales: Annotated[str, typer.Option(help="Solver of scales: absmax, mse, minmax or file.py:name.")] = "absmax",
+    scales: Annotated[str, typer.Option(help="Solver: absmax, mse, minmax, gptq or file.py:name.")] = "absmax",
     correct_bias: Annotated[bool, typer.Option(help="Correct biases for the mean error of rounded weights.")] = True,
     preprocess: Annotated[
         str | None,
@@ -90,30 +92,23 @@ def sensitivity_command(
     axes = () if fixed_batch else parse_axes(dynamic or [])
     chosen = parse_levels(levels)
     passed = parse_arguments(arguments or [])
-    # Imported here, not at the top: most commands run without PyTorch.
-    build = importlib.import_module("attar._src.deploy.build_module")
-    measure = importlib.import_module("attar._src.pipeline.sensitivities.sensitivity").sensitivity
-    found = chosen_inputs(
-        DataChoice(data, split, model, preprocess, tokenizer, max_length, fixed_batch, axes, examples, seed)
-    )
-    table = measure(
-        build.build_module(build.find_model(model), passed, weights),
-        found.inputs,
+    table = call_with_data(
+        "attar._src.pipeline.sensitivities.sensitivity:sensitivity",
+        DataChoice(data, split, model, preprocess, tokenizer, max_length, fixed_batch, axes, examples, seed),
+        passed,
+        weights,
         what=what,
         levels=chosen,
+        rates=parse_levels(rates, "--rates") or (0.0,),
         folder=output,
         granularity=granularity,
         symmetric=not asymmetric,
         scales=scales,
         keep=keep or [],
         correct_bias=correct_bias,
-        examples=examples,
-        batch=fixed_batch or 64,
-        dynamic=found.axes,
         ignore_index=ignore_index,
         class_axis=class_axis,
         seed=seed,
-        **found.about,
     )
     if as_json:
         show.as_json(table.model_dump(mode="json"))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -86,6 +86,10 @@ class ComparedExamples:
     metric: tuple[str, Metric] | None = None
     layout: ClassLayout = FROM_SHAPES
     given: bool = True
+
+    def with_targets(self) -> CalibrationInputs:
+        """Return the inputs with those targets that are there."""
+        return replace(self.inputs, targets=tuple(each for each in self.targets if each is not None))
 
     def of(self, index: int, count: int) -> NDArray[Any] | None:
         """Return the first ``count`` targets of the batch at ``index``; None without labels."""

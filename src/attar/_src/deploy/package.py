@@ -84,6 +84,7 @@ def package(
 
     Raises:
         ModelError: a tensor to store is not finite, as after a training that diverged.
+        SpecError: the file is larger than the target for which bits were chosen; nothing is written.
         ParityError: the decoded file and the compressed model compute different outputs; nothing is written.
     """
     demand_replaceable(path)
@@ -96,6 +97,8 @@ def package(
     compressed = shorten_numbers(compressed)
     warned = (*floating_warning(compressed), *compressed.warnings)
     packed = pack(compressed.contents(use), coder=coder, limits=limits)
+    if compressed.target is not None and (missed := compressed.target.missed(packed)):
+        raise SpecError(f"{path}: {missed}")
     artifact = open_artifact(packed, limits=limits)
     comparisons = {
         name: _compare(

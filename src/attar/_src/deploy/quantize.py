@@ -5,9 +5,10 @@ trace -> dry run -> quantize -> pack -> decode -> parity -> file
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,13 +16,15 @@ from torch import fx
 
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Preprocessing
-from attar._src.core.errors import SpecError
+from attar._src.artifact.packing import AUTO, demand_coder
 from attar._src.core.scheme import Granularity
 from attar._src.core.spec import build_spec
 from attar._src.core.tensors import Codebook, Quantized
 from attar._src.data.axes import Dynamic
 from attar._src.deploy.choices.best_options import Search
 from attar._src.deploy.choices.choose_activations import CHOICES, choose_activations
+from attar._src.deploy.choices.fit_latency import LatencyFit
+from attar._src.deploy.choices.goals import bit_target, check_goals
 from attar._src.deploy.dry_run import check_deployable, example_of
 from attar._src.deploy.fidelity import ComparedExamples, labelled_examples
 from attar._src.deploy.first_run import prepare
@@ -29,7 +32,6 @@ from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
 from attar._src.deploy.tolerance import TOLERANCE, Tolerance
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
-from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.quantize.ptq.reconstruct.stage import Reconstruct
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.short_numbers import shorten_numbers
@@ -37,7 +39,7 @@ from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.model.trace import trace
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo
-from attar._src.work.context import Context
+from attar._src.work.context import Context, JudgedExamples
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,6 +56,7 @@ class QuantizationResult:
     examples: ComparedExamples
     tolerance: Tolerance | None = TOLERANCE
     limits: Limits | None = None
+    coder: str = AUTO
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -73,13 +76,14 @@ class QuantizationResult:
         """A PyTorch module with the outputs of the file."""
         return self.compressed.simulate()
 
-    def save(self, path: str | Path, *, coder: str = "auto", limits: Limits | None = None) -> dict[str, Any]:
+    def save(self, path: str | Path, *, coder: str | None = None, limits: Limits | None = None) -> dict[str, Any]:
         """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
 
         Args:
             path: path of the ``.attar`` file; an existing one is replaced atomically.
-            coder: entropy coder of the codes: ``auto``, ``rans``, ``context``, ``huffman`` or ``raw``.
-            limits: limits of the file's readers, who must raise theirs, too; those of ``attar.quantize`` if None.
+            coder: entropy coder of the codes: ``auto``, ``rans``, ``context``, ``huffman`` or ``raw``; that of
+                ``attar.quantize`` if None.
+            limits: limits of the file's readers, who must raise theirs, too; likewise.
 
         Returns:
             The report (docs/report.md): warnings, bytes, bits per weight, fidelity to the untouched module, parity with
@@ -87,13 +91,14 @@ class QuantizationResult:
 
         Raises:
             ParityError: the decoded file and the quantized module compute different outputs; nothing is written.
+            SpecError: with another coder the file has more bytes than were asked for; nothing is written.
         """
         return package(
             self.compressed,
             Path(path),
             self.use,
             self.data,
-            coder=coder,
+            coder=coder or self.coder,
             dry_run=self.dry_run,
             examples=self.examples,
             tolerance=self.tolerance,
@@ -111,6 +116,8 @@ def quantize(
     max_bytes: int | None = None,
     max_drop: float | None = None,
     sensitivity: str | Path | None = None,
+    validation: Any = None,
+    max_ms: float | None = None,
     activations: int | Literal["dynamic", "auto"] | None = None,
     granularity: str | Granularity = "channel",
     symmetric: bool = True,
@@ -142,6 +149,7 @@ def quantize(
     class_axis: int | None = None,
     licence: str | None = None,
     limits: Limits | None = None,
+    coder: str = AUTO,
 ) -> QuantizationResult:
     """Quantize a trained module after training.
 
@@ -157,9 +165,15 @@ def quantize(
         size: instead of ``bits``: bits per weight that the file may have, such as 2.5; each weight gets bits of its own
             (``docs/sensitivity.md``), those in ``overrides`` excepted. A note ``bits`` of the report says which.
         max_bytes: likewise, bytes that the file may have.
-        max_drop: likewise, points that the file may lose on the examples: of the metric where there are labels, else of
-            predictions that change, else the relative error in per cent. The smallest file that is found.
+        max_drop: likewise, points that the file may lose on examples that calibration does not see: of the metric where
+            there are labels, else of predictions that change, else the relative error in per cent. The smallest file
+            that is found.
         sensitivity: ``sensitivity.json`` of the same module, or its folder; measured if None.
+        validation: examples for ``max_drop``, in a form that ``data`` may have, labels included; by default half of the
+            examples, which then do not calibrate. Never those of the test that is reported.
+        max_ms: milliseconds that one example may take on one thread of this machine: activations in floating point if
+            they are in time, else static (8 bits) or dynamic for some layers or all, those with the least error whose
+            file was timed and holds. A note ``activations`` of the report says which.
         activations: bits of what layers read, 2 to 8; what is only added or averaged has 8. ``dynamic``: linear layers
             quantize what they read at run time, to 8 bits over its own range, and other layers read floating point;
             LSTM and GRU do so with both, if they are wide enough to gain time (``docs/models.md``); None leaves
@@ -208,6 +222,7 @@ def quantize(
             ``()``, the batch size is ``batch``.
         preprocessing: turns a raw example into an input; stored in the file.
         limits: limits of the file's readers, if the defaults are too low: ``Limits().for_elements(2**29)``.
+        coder: entropy coder for which bytes are counted under a target, and with which ``save`` packs.
         task, class_names, metric, licence: metadata for the file's users. ``task`` also says how outputs are compared:
             ``classification`` and ``segmentation`` by their predictions, others by their values.
         ignore_index: label that is not counted; negative ones never are.
@@ -230,15 +245,16 @@ def quantize(
         >>> report = quantized.save("m.attar")
     """
     started = time.monotonic()
-    target = _target(size, max_bytes, max_drop, sensitivity)
-    _check_best(best, minutes, alone=target is None and activations != "auto" and reconstruct is False)
-    if target is not None and activations == "auto":
-        raise SpecError("activations='auto' times files of one size; choose 8, 'dynamic' or None beside a target")
+    demand_coder(coder)
+    target = bit_target(size, max_bytes, max_drop, sensitivity, validation)
+    timed = activations == "auto" or max_ms is not None
+    alone = target is None and reconstruct is False
+    check_goals(activations, max_ms, best, minutes, target=target is not None, alone=alone)
     stage: PostTrainingQuantize = build_spec(
         PostTrainingQuantize,
         where="quantize",
         bits=bits if target is None else target,
-        activations=None if activations == "auto" else activations,
+        activations=None if timed else activations,
         symmetric=symmetric,
         granularity=granularity,
         scheme=scheme,
@@ -265,8 +281,13 @@ def quantize(
     compared = labelled_examples(inputs, labels, metric, ClassLayout(class_axis, ignore_index))
     traced = trace(module, example, names=inputs.names, dynamic=axes)
     dry_run = check_deployable(module, traced, use, inputs, limits=limits)
-    targets = tuple(each for each in compared.targets if each is not None)
-    untouched, given = CompressedModel.of(traced), Context(replace(inputs, targets=targets), use=use)
+    held_out = None
+    if validation is not None:
+        _, read, _ = prepare(module, validation, examples=sys.maxsize, batch=batch, collate=collate, dynamic=dynamic)
+        _, _, held_out = example_of(read, dynamic)
+    judged = JudgedExamples(held_out, compared.metric, compared.layout, compared.given)
+    untouched = CompressedModel.of(traced)
+    given = Context(compared.with_targets(), use=use, coder=coder, judged=judged)
     rows: list[Mapping[str, Any]] = []
 
     def made(stage: PostTrainingQuantize) -> CompressedModel:
@@ -277,26 +298,20 @@ def quantize(
         search = Search.of(untouched, given, minutes or 0.0, started)
         done = search.run(stage).model
         notes = {**notes, "best": search.note()}
-        return QuantizationResult(done, inputs, use, dry_run, compared, loss, limits, notes)
-    if activations != "auto":
+        return QuantizationResult(done, inputs, use, dry_run, compared, loss, limits, coder, notes)
+    if not timed:
         done = made(stage)
-        return QuantizationResult(done, inputs, use, dry_run, compared, loss, limits, {**notes, **_seconds(rows)})
-    models = {each: made(stage.model_copy(update={"activations": each})) for each in CHOICES}
-    taken, why = choose_activations(models, use, compared, tolerance=loss, limits=limits)
-    notes = {**notes, **_seconds(rows), "activations": why}
-    return QuantizationResult(models[taken], inputs, use, dry_run, compared, loss, limits, notes)
-
-
-def _check_best(best: bool, minutes: float | None, *, alone: bool) -> None:
-    if best and not (minutes and minutes > 0):
-        raise SpecError(f"best tries options for some minutes; add minutes=5 (got {minutes})")
-    if minutes is not None and not best:
-        raise SpecError("minutes is the time for best=True; for reconstruct write reconstruct={'minutes': 5}")
-    if best and not alone:
-        raise SpecError(
-            "best tries reconstruct by itself and compares files of the same bits and activations; leave out "
-            "reconstruct, size, max_bytes, max_drop and activations='auto', or best"
+        return QuantizationResult(
+            done, inputs, use, dry_run, compared, loss, limits, coder, {**notes, **_seconds(rows)}
         )
+    models = {each: made(stage.model_copy(update={"activations": each})) for each in CHOICES}
+    if max_ms is not None:
+        done, why = LatencyFit(models, use, compared, limits).fit(max_ms)
+    else:
+        taken, why = choose_activations(models, use, compared, tolerance=loss, limits=limits)
+        done = models[taken]
+    notes = {**notes, **_seconds(rows), "activations": why}
+    return QuantizationResult(done, inputs, use, dry_run, compared, loss, limits, coder, notes)
 
 
 def _seconds(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -309,17 +324,3 @@ def _seconds(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         "reconstruct": f"{total:.0f} s: {units}. Fidelity compares the examples that it was trained on; expect less of "
         "others, and measure them with attar eval"
     }
-
-
-def _target(
-    size: float | None, max_bytes: int | None, max_drop: float | None, sensitivity: str | Path | None
-) -> BitTarget | None:
-    if size is None and max_bytes is None and max_drop is None:
-        if sensitivity is not None:
-            raise SpecError("sensitivity is for a target; add size=, max_bytes= or max_drop=")
-        return None
-    table = None if sensitivity is None else str(sensitivity)
-    target: BitTarget = build_spec(
-        BitTarget, where="quantize", size=size, max_bytes=max_bytes, max_drop=max_drop, sensitivity=table
-    )
-    return target

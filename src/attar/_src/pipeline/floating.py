@@ -38,17 +38,18 @@ def compared_examples(
     calibration: CalibrationInputs,
     metric: tuple[str, Metric],
     layout: ClassLayout,
+    most: int = EXAMPLES,
 ) -> ComparedExamples:
-    """Return the validation examples with their targets; without a validation split, the calibration inputs."""
+    """Return at most ``most`` validation examples with targets; without such a split, those of calibration."""
     if feed is None:
-        return ComparedExamples(calibration.of(source.parameters).first(EXAMPLES))
+        return ComparedExamples(calibration.of(source.parameters).first(most))
     names: tuple[str, ...] = ()
     batches, targets, seen = [], [], 0
     for batch in feed.once():
-        part = batch.part(slice(EXAMPLES - seen))
+        part = batch.part(slice(most - seen))
         batches.append(part.inputs)
         targets.append(part.targets)
         names, seen = part.names, seen + len(part)
-        if seen >= EXAMPLES:
+        if seen >= most:
             break
     return ComparedExamples(CalibrationInputs(tuple(batches), names).of(source.parameters), targets, metric, layout)

@@ -18,6 +18,7 @@ from attar._src.core.progress import track
 from attar._src.deploy.dry_run import DryRun
 from attar._src.deploy.fidelity import ComparedExamples, Floating
 from attar._src.deploy.package import package
+from attar._src.deploy.parity import EXAMPLES
 from attar._src.measure.metric import Metric
 from attar._src.methods.teachers.cache import KnownTeacher, TeacherCache, build_cache
 from attar._src.methods.teachers.teacher import CachedTeacher, DeployedTeacher, live_teacher
@@ -36,9 +37,12 @@ from attar._src.train.seeds import derive_seed
 from attar._src.train.store import CheckpointStore
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import MAIN, CompressedModel
-from attar._src.work.context import Teacher, TrainingContext
+from attar._src.work.context import JudgedExamples, Teacher, TrainingContext
 from attar._src.work.learner import Learner
 from attar._src.work.stage import Stage
+
+#: Validation examples at most on which a stage measures what a file loses.
+JUDGED = 2000
 
 
 @dataclass
@@ -106,11 +110,13 @@ class RunModels:
         if examples is not None:
             self._pack(name, sequence.compressed(), examples, floating)
 
-    def _examples(self, name: str) -> ComparedExamples:
+    def _examples(self, name: str, most: int = EXAMPLES) -> ComparedExamples:
         """Return the examples on which a file is compared with its floating-point model."""
         held_out, parameters = self.splits.validation, shared_parameters(self.sources)
         feed = None if held_out is None else self.splits.feed(held_out, parameters, seed=self.seed)
-        return compared_examples(self.sources[name], feed, self.calibration, self.metric, self.recipe.class_layout)
+        return compared_examples(
+            self.sources[name], feed, self.calibration, self.metric, self.recipe.class_layout, most
+        )
 
     def _path(self, name: str) -> Path:
         return self.folder.files(self.seed, self.recipe.seeds[0]) / f"{name}.attar"
@@ -136,8 +142,10 @@ class RunModels:
         cached = [teacher for teacher in teachers if teacher in self.recipe.teacher_cache]
         caches = {teacher: self._cache(teacher, teachers[teacher], self._feed(seed)) for teacher in cached}
         calibration, held_out, parameters = self.calibration, self.splits.validation, shared_parameters(self.sources)
+        judged = JudgedExamples(None, self.metric, self.recipe.class_layout, given=True)
         if stage.works_on is CompressedModel:
             calibration = calibration.of(self.sources[name].parameters)
+            judged = replace(judged, inputs=None if held_out is None else self._examples(name, JUDGED).with_targets())
         return TrainingContext(
             fabric=self.fabric,
             feed=partial(self._feed, seed, caches=tuple(caches.values())),
@@ -148,6 +156,8 @@ class RunModels:
             calibration=calibration,
             seed=seed,
             use=replace(self.splits.use, licence=self.recipe.models[name].licence),
+            coder=self.recipe.coder,
+            judged=judged,
             store=store,
             log=partial(self._log, where),
             layout=self.recipe.class_layout,

@@ -97,6 +97,14 @@ class CalibrationInputs:
         targets = tuple(each[: self.count(batch)] for each, batch in zip(self.targets, kept, strict=False))
         return replace(self, batches=tuple(kept), targets=targets)
 
+    def halves(self) -> tuple[CalibrationInputs, CalibrationInputs]:
+        """Return the first and the second half of the batches; of a single batch, of its examples."""
+        whole = self if len(self.batches) > 1 else self.in_parts(-(-self.examples // 2))
+        middle = (len(whole.batches) + 1) // 2
+        parts = (slice(middle), slice(middle, None)) if len(whole.batches) > 1 else (slice(None), slice(None))
+        one, other = (replace(whole, batches=whole.batches[at], targets=whole.targets[at]) for at in parts)
+        return one, other
+
     def part(self, batch: BatchInputs, start: int, stop: int) -> BatchInputs:
         """Return some examples of a batch."""
         stop = min(stop, self.count(batch))
@@ -104,8 +112,10 @@ class CalibrationInputs:
 
     def in_parts(self, examples: int) -> CalibrationInputs:
         """Return the same examples in batches of at most ``examples``."""
-        starts = ((batch, start) for batch in self.batches for start in range(0, self.count(batch), examples))
-        return replace(self, batches=tuple(self.part(batch, start, start + examples) for batch, start in starts))
+        places = [(i, at) for i, batch in enumerate(self.batches) for at in range(0, self.count(batch), examples)]
+        batches = tuple(self.part(self.batches[i], at, at + examples) for i, at in places)
+        targets = tuple(self.targets[i][at : at + examples] for i, at in places) if self.targets else ()
+        return replace(self, batches=batches, targets=targets)
 
     def _joined(self, batches: Sequence[BatchInputs]) -> BatchInputs:
         return tuple(map(torch.cat, zip(*batches, strict=True), self.batch_axes))

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -77,6 +77,19 @@ class CompressedGraph:
         return GraphContents(name, traced.model, traced.bindings, traced.inputs, traced.outputs, activations, dynamic)
 
 
+class FileTarget(Protocol):
+    """What the file of a model must hold."""
+
+    def excess(self, model: CompressedModel) -> int:
+        """Return the bytes of the model's file above the target; 0 or less if it holds."""
+
+    def missed(self, packed: bytes) -> str:
+        """Return what a packed file misses, with a fix; empty if it holds."""
+
+    def holds(self, model: CompressedModel) -> bool:
+        """Return whether the model's file holds all that was asked."""
+
+
 @dataclass(frozen=True)
 class CompressedModel:
     """The module being worked: one or more graphs that share its tensors.
@@ -90,6 +103,7 @@ class CompressedModel:
         schemes: weight -> the scheme by which it has some codes of its grid alone: those that it uses.
         widened: weight -> channels that got a wider step, so that pairs of products fit 16 bits.
         notes: remarks for the report, by topic.
+        target: what its file must hold; None if nothing was asked.
     """
 
     graphs: Mapping[str, CompressedGraph]
@@ -100,6 +114,7 @@ class CompressedModel:
     schemes: Mapping[str, str] = field(default_factory=dict)
     widened: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+    target: FileTarget | None = None
 
     @classmethod
     def of(cls, traced: TracedModel | Mapping[str, TracedModel], **fields: Any) -> CompressedModel:

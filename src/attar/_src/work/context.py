@@ -11,7 +11,9 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
+from attar._src.artifact.packing import AUTO
 from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
+from attar._src.measure.metric import Metric
 from attar._src.train.batch import Batch, Feed
 from attar._src.train.store import CheckpointStore
 from attar._src.work.calibration_inputs import CalibrationInputs
@@ -38,6 +40,27 @@ class OpenTeacher(Teacher, Protocol):
 
 
 @dataclass(frozen=True)
+class JudgedExamples:
+    """Examples on which a stage measures what a file loses, and what is known of the right outputs.
+
+    Attributes:
+        inputs: that calibration does not see, with targets if there are any; None to hold a part of calibration out.
+        metric: its name and function; None for the usual one of such outputs and targets.
+        layout: class axis of the main output, and target that is not counted.
+        given: whether the user gave the labels; others must be better than a constant answer to count.
+    """
+
+    inputs: Calibration | None = None
+    metric: tuple[str, Metric] | None = None
+    layout: ClassLayout = FROM_SHAPES
+    given: bool = False
+
+
+#: Nothing is known.
+UNKNOWN = JudgedExamples()
+
+
+@dataclass(frozen=True)
 class Context:
     """What a run gives to a stage.
 
@@ -46,11 +69,15 @@ class Context:
             arguments of all models (see ``of``).
         seed: of everything random in this stage.
         use: what the file will tell its user, which takes some of its bytes; None if that is not known.
+        coder: entropy coder of the file.
+        judged: on what a stage measures the loss of a file.
     """
 
     calibration: Calibration
     seed: int = 0
     use: FileInfo | None = None
+    coder: str = AUTO
+    judged: JudgedExamples = UNKNOWN
 
 
 @dataclass(frozen=True, kw_only=True)

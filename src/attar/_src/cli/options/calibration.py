@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +36,7 @@ class DataChoice:
         fixed_batch: batch size of a module that cannot vary it.
         axes: of variable length.
         examples, seed: how many are drawn, and how.
+        validation: how many others of a data set are drawn on which a drop is measured.
     """
 
     data: str
@@ -45,6 +49,7 @@ class DataChoice:
     axes: Dynamic = None
     examples: int = 512
     seed: int = 0
+    validation: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,10 +90,13 @@ def chosen_inputs(choice: DataChoice) -> ChosenInputs:
         raise SpecError(f"--tokenizer and --max-length are for texts, --data text:PATH; {choice.data} is none")
     if isinstance(dataset, Dataset):
         preprocessing = preprocessing if choice.preprocess else _usual_preprocessing(dataset)
-        some = dataset.subset(min(choice.examples, len(dataset)), choice.seed)
-        inputs = preprocess_examples(preprocessing, some.x) if preprocessing else some.x
-        about = {
-            "labels": some.y,
+        count = min(choice.examples, len(dataset))
+        some = dataset.subset(min(count + choice.validation, len(dataset)), choice.seed)
+        x = preprocess_examples(preprocessing, some.x) if preprocessing else some.x
+        inputs, rest = x[:count], x[count:]
+        about = {"validation": rest if some.y is None else (rest, some.y[count:])} if len(rest) else {}
+        about |= {
+            "labels": None if some.y is None else some.y[:count],
             "task": dataset.task,
             "class_names": dataset.class_names,
             "metric": dataset.metric,
@@ -96,6 +104,38 @@ def chosen_inputs(choice: DataChoice) -> ChosenInputs:
     elif preprocessing is not None:
         raise SpecError(f"--preprocessing: {choice.data} gives a {type(dataset).__name__}, not arrays; prepare there")
     return ChosenInputs(inputs, about, preprocessing, axes)
+
+
+def call_with_data(
+    function: str, choice: DataChoice, arguments: Mapping[str, Any], weights: Path | None, **options: Any
+) -> Any:
+    """Call a function that takes a module and inputs, as ``attar.quantize`` does, and return what it returns.
+
+    Args:
+        function: ``package.module:name``, imported now: most commands run without PyTorch.
+        choice: of the data.
+        arguments: of the function or class that makes the module ``choice.model``.
+        weights: of the module; None for those that it has.
+        options: of the function.
+
+    Raises:
+        SpecError: an option does not fit the data.
+    """
+    build = importlib.import_module("attar._src.deploy.build_module")
+    place, _, name = function.partition(":")
+    made = getattr(importlib.import_module(place), name)
+    chosen = chosen_inputs(choice)
+    takes = {"preprocessing": chosen.preprocessing} if "preprocessing" in signature(made).parameters else {}
+    return made(
+        build.build_module(build.find_model(choice.model), arguments, weights),
+        chosen.inputs,
+        examples=choice.examples,
+        batch=choice.fixed_batch or 64,
+        dynamic=chosen.axes,
+        **takes,
+        **chosen.about,
+        **options,
+    )
 
 
 def _tokenizer(folder: str | None, model: str, max_length: int | None) -> Tokenizer:

@@ -88,12 +88,12 @@ def parse_override(text: str) -> tuple[str, int]:
     return glob, int(bits)
 
 
-def parse_levels(text: str | None) -> list[float] | None:
+def parse_levels(text: str | None, option: str = "--levels") -> list[float] | None:
     """Return ``"2,3,8"`` as ``[2, 3, 8]``, ``"0.5,0.9"`` as ``[0.5, 0.9]``; None as it is."""
     try:
         numbers = None if text is None else [float(each) for each in text.split(",")]
     except ValueError:
-        raise typer.BadParameter(f"--levels {text!r}: write numbers, as in 2,3,4,8 or 0.5,0.9") from None
+        raise typer.BadParameter(f"{option} {text!r}: write numbers, as in 2,3,4,8 or 0.5,0.9") from None
     return None if numbers is None else [int(each) if each.is_integer() else each for each in numbers]
 
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import SpecError
 from attar._src.methods.allocate.choose import by_name
+from attar._src.methods.allocate.held import HeldTarget
 from attar._src.methods.allocate.judge import Judge, Labelled, OutputError
+from attar._src.methods.allocate.level import FLOAT, Level
 from attar._src.methods.allocate.measure import SensitivityMeter
 from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.methods.allocate.target import BitTarget
@@ -25,10 +27,6 @@ from attar._src.runtime.session import Session
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo
 
-#: Bits that are tried for each tensor, if there is no table of sensitivities.
-WIDTHS = (2, 3, 4, 5, 6, 8)
-#: The level of a tensor that stays in floating point.
-FLOAT = 32
 #: Examples on which each tensor is measured alone.
 MEASURED = 256
 #: Files that are packed at most for one size.
@@ -41,10 +39,13 @@ SPARE = 8
 HALVINGS = 7
 
 #: What must be alike in the record of the stage that a table was measured with.
-ROUNDING = ("scales", "symmetric", "granularity", "rate", "correct_bias")
+ROUNDING = ("scales", "symmetric", "granularity", "correct_bias")
 
-#: Tensor -> its bits, FLOAT for floating point -> the model.
-AtBits = Callable[[Mapping[str, float]], CompressedModel]
+#: A tensor that stays in floating point.
+FLOATING = Level(FLOAT)
+
+#: Tensor -> its level -> the model.
+AtLevels = Callable[[Mapping[str, Level]], CompressedModel]
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,14 @@ class Attempt:
     """An allocation and its file.
 
     Attributes:
-        bits: of each tensor.
-        model: with these bits.
+        levels: of each tensor.
+        model: with these levels.
         predicted: bytes of the file, as the integer program knew them.
         data: the packed file.
         error: sum of the errors.
     """
 
-    bits: Mapping[str, float]
+    levels: Mapping[str, Level]
     model: CompressedModel
     predicted: float
     data: bytes
@@ -83,9 +84,12 @@ class Allocator:
     Attributes:
         model: as it is; its outputs are the reference.
         inputs: of each graph, real ones.
+        judged: likewise, those on which the whole file is compared.
         names: of the tensors to choose for.
-        at: bits of each tensor -> the model.
+        levels: that a tensor may have, beside floating point.
+        at: level of each tensor -> the model.
         use: what the file tells its user.
+        coder: of the file.
         method: record of what ``at`` does, without bits.
         labelled: what is known of the right outputs.
         table: sensitivities, if they are known.
@@ -94,9 +98,12 @@ class Allocator:
 
     model: CompressedModel
     inputs: Mapping[str, CalibrationInputs]
+    judged: Mapping[str, CalibrationInputs]
     names: Sequence[str]
-    at: AtBits
+    levels: Sequence[Level]
+    at: AtLevels
     use: FileInfo
+    coder: str
     method: Mapping[str, Any]
     labelled: Labelled
     table: SensitivityTable | None = None
@@ -107,20 +114,19 @@ class Allocator:
     @cached_property
     def meter(self) -> SensitivityMeter:
         """Measures each tensor alone, without gradients."""
-        levels = self.table.levels if self.table else tuple(map(float, WIDTHS))
         some = {
             name: each.first(MEASURED, cut=self.model.graphs[name].traced.any_batch)
             for name, each in self.inputs.items()
         }
 
-        def uniform(bits: float) -> CompressedModel:
-            return self.at(dict.fromkeys(self.names, bits))
+        def uniform(level: Level) -> CompressedModel:
+            return self.at(dict.fromkeys(self.names, level))
 
         return SensitivityMeter(
             self.model,
             some,
             self.names,
-            levels,
+            self.levels,
             uniform,
             "bits",
             self.method,
@@ -156,32 +162,33 @@ class Allocator:
         return self.table
 
     @cached_property
-    def errors(self) -> dict[str, dict[float, float]]:
-        """Tensor -> bits -> its error alone; an output that was not finite counts as a thousand signals."""
+    def errors(self) -> dict[str, dict[Level, float]]:
+        """Tensor -> level -> its error alone; an output that was not finite counts as a thousand signals."""
         layers = {layer.name: layer for layer in self.measured.layers}
         return {
-            name: {each.level: 1e3 if each.error is None else each.error for each in layers[name].levels} | {FLOAT: 0.0}
+            name: {each.key: 1e3 if each.error is None else each.error for each in layers[name].levels}
+            | {FLOATING: 0.0}
             for name in self.names
         }
 
     @cached_property
-    def sizes(self) -> dict[str, dict[float, float]]:
-        """Tensor -> bits -> its coded bytes."""
+    def sizes(self) -> dict[str, dict[Level, float]]:
+        """Tensor -> level -> its coded bytes, and those of what changes with it."""
         layers = {layer.name: layer for layer in self.measured.layers}
         return {
-            name: {each.level: each.bytes for each in layers[name].levels} | {FLOAT: 4.0 * layers[name].elements}
+            name: {each.key: each.bytes + each.beside for each in layers[name].levels} | {FLOATING: layers[name].before}
             for name in self.names
         }
 
-    def attempt(self, bits: Mapping[str, float]) -> Attempt:
-        """Make the model with these bits, and pack it."""
-        model = shorten_numbers(self.at(bits))
-        data = pack(model.contents(self.use))
-        sizes = sum(self.sizes[name][level] for name, level in bits.items())
+    def attempt(self, levels: Mapping[str, Level]) -> Attempt:
+        """Make the model with these levels, and pack it."""
+        model = shorten_numbers(self.at(levels))
+        data = pack(model.contents(self.use), coder=self.coder)
+        sizes = sum(self.sizes[name][level] for name, level in levels.items())
         if self._fixed is None:
             self._fixed = len(data) - sizes
-        error = sum(self.errors[name][level] for name, level in bits.items())
-        return Attempt(dict(bits), model, self._fixed + sizes, data, error)
+        error = sum(self.errors[name][level] for name, level in levels.items())
+        return Attempt(dict(levels), model, self._fixed + sizes, data, error)
 
     def smallest(self) -> Attempt:
         """Return the attempt with the fewest bytes for each tensor."""
@@ -199,15 +206,15 @@ class Allocator:
         """
         fitting = [least] if len(least.data) <= most else []
         # What the file took beside what was predicted, of the last attempt.
-        correction, tried = 0.0, [least.bits]
+        correction, tried = 0.0, [least.levels]
         for _ in range(ROUNDS):
             assert self._fixed is not None
             room = most - self._fixed - correction
-            bits = by_name(self.errors, self.sizes, room)
-            if bits is None or bits in tried:
+            levels = by_name(self.errors, self.sizes, room)
+            if levels is None or levels in tried:
                 break
-            tried.append(bits)
-            found = self.attempt(bits)
+            tried.append(levels)
+            found = self.attempt(levels)
             if len(found.data) <= most:
                 fitting.append(replace(found, predicted=found.predicted + correction))
                 if len(found.data) >= (1 - NEAR) * most:
@@ -221,18 +228,15 @@ class Allocator:
                 f"which {least.graph_bytes:,} are the graph. The nearest target is {nearest}; or prune before"
             )
         # Errors of tensors do not add up where they are large, so the last word is that of the whole file.
-        return min(fitting, key=lambda each: sum(seen.error for seen in self.judged(each).values()))
+        return min(fitting, key=lambda each: sum(seen.error for seen in self.compared(each.artifact).values()))
 
-    def _uniform(self, most: float, tried: Sequence[Mapping[str, float]]) -> list[Attempt]:
-        """Return the attempt with most bits, equal for all tensors, that fits, unless it was tried."""
+    def _uniform(self, most: float, tried: Sequence[Mapping[str, Level]]) -> list[Attempt]:
+        """Return the attempt with most bits, one level for all tensors, that fits, unless it was tried."""
         assert self._fixed is not None
-        widths = [
-            bits
-            for bits in self.measured.levels
-            if self._fixed + sum(own[bits] for own in self.sizes.values()) <= (1 + 3 * NEAR) * most
-        ]
-        bits = dict.fromkeys(self.names, max(widths, default=0.0))
-        found = [self.attempt(bits)] if widths and bits not in tried else []
+        sizes = {level: self._fixed + sum(own[level] for own in self.sizes.values()) for level in self.levels}
+        fitting = [level for level in self.levels if sizes[level] <= (1 + 3 * NEAR) * most]
+        levels = dict.fromkeys(self.names, max(fitting, key=sizes.__getitem__, default=FLOATING))
+        found = [self.attempt(levels)] if fitting and levels not in tried else []
         return [each for each in found if len(each.data) <= most]
 
     def bits_per_weight(self, attempt: Attempt) -> float:
@@ -246,11 +250,11 @@ class Allocator:
         Raises:
             SpecError: the file drops by more even with every weight in floating point.
         """
-        if self.drop(least) <= most:
+        if self.drop(least.artifact) <= most:
             return least
         low, high = len(least.data), len(least.data) + sum(max(own.values()) for own in self.sizes.values())
-        best = self.attempt({name: float(FLOAT) for name in self.names})
-        if (loss := self.drop(best)) > most:
+        best = self.attempt(dict.fromkeys(self.names, FLOATING))
+        if (loss := self.drop(best.artifact)) > most:
             raise SpecError(
                 f"no file drops by {most:g} points at most: with every weight in floating point it drops by "
                 f"{loss:.3g}. The nearest target is max_drop={loss * 1.01:.3g}; or leave activations in floating point"
@@ -259,7 +263,7 @@ class Allocator:
             # Sizes differ by factors.
             middle = (low * high) ** 0.5
             found = self.within(middle, least)
-            if self.drop(found) <= most:
+            if self.drop(found.artifact) <= most:
                 high = min(len(found.data), middle)
                 if len(found.data) < len(best.data):
                     best = found
@@ -267,27 +271,32 @@ class Allocator:
                 low = middle
         return best
 
-    def drop(self, attempt: Attempt) -> float:
+    def drop(self, artifact: Artifact) -> float:
         """Return what the decoded file loses, in the points of ``max_drop``, the most of all graphs."""
-        return max(self.judges[graph].points(seen) for graph, seen in self.judged(attempt).items())
+        return max(self.judges[graph].points(seen) for graph, seen in self.compared(artifact).items())
 
-    def judged(self, attempt: Attempt) -> dict[str, OutputError]:
+    def dropped_by(self, packed: bytes, most: float) -> str:
+        """Return by how much too much a packed file drops, in words; empty if by at most ``most`` points."""
+        drop = self.drop(open_artifact(packed))
+        return f"the file drops by {drop:.3g} points, and at most {most:g} were asked for" if drop > most else ""
+
+    def compared(self, artifact: Artifact) -> dict[str, OutputError]:
         """Run the decoded file, and compare each graph's main output with the reference."""
         found = {}
         for graph, judge in self.judges.items():
-            session = Session(attempt.artifact, graph=graph)
+            session = Session(artifact, graph=graph)
             names, main = [port.name for port in session.inputs], session.main_output
             outputs = [
                 session.run({name: tensor.numpy() for name, tensor in zip(names, batch, strict=True)})[main]
-                for batch in self.inputs[graph].batches
+                for batch in self.judged[graph].batches
             ]
             found[graph] = judge.judge(outputs)
         return found
 
     @cached_property
     def judges(self) -> dict[str, Judge]:
-        """Graph -> the judge of its main output on all inputs."""
-        return replace(self.meter, inputs=self.inputs).judges
+        """Graph -> the judge of its main output on the examples to compare."""
+        return replace(self.meter, inputs=self.judged).judges
 
 
 def allocate(allocator: Allocator, target: BitTarget) -> CompressedModel:
@@ -299,20 +308,26 @@ def allocate(allocator: Allocator, target: BitTarget) -> CompressedModel:
     if not allocator.names:
         raise SpecError("there is no weight to choose bits for: all are kept, or in overrides")
     least = allocator.smallest()
-    said = ""
+    said, loss, most = "", _no_loss, target.max_bytes
     if target.max_drop is not None:
         found = allocator.dropped(target.max_drop, least)
-        examples = sum(each.examples for each in allocator.inputs.values())
-        said = f", a drop of {allocator.drop(found):.3g} points on {examples} examples"
+        most = len(found.data)
+        examples = sum(each.examples for each in allocator.judged.values())
+        loss = partial(allocator.dropped_by, most=target.max_drop)
+        said = f", a drop of {allocator.drop(found.artifact):.3g} points on {examples} other examples"
     else:
-        most = target.max_bytes
         if most is None:
             assert target.size is not None
             most = int(target.size * (least.artifact.manifest.parameters or 0) / 8) + least.graph_bytes
         found = allocator.within(most, least)
-    words = ", ".join(f"{name} {'float' if bits == FLOAT else f'{bits:g}'}" for name, bits in found.bits.items())
+    words = ", ".join(f"{name} {level}" for name, level in found.levels.items())
     note = (
         f"{words}; {found.predicted:,.0f} bytes were predicted, {len(found.data):,} came: "
         f"{allocator.bits_per_weight(found):.4g} bits per weight{said}"
     )
-    return replace(found.model, notes={**found.model.notes, "bits": note})
+    held = HeldTarget(most, allocator.use, allocator.coder, loss)
+    return replace(found.model, notes={**found.model.notes, "bits": note}, target=held)
+
+
+def _no_loss(_: bytes) -> str:
+    return ""

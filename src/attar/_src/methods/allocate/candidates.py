@@ -10,12 +10,14 @@ import torch
 
 from attar._src.core.tensors import CompressedTensor, Dense, Sparse
 from attar._src.methods.allocate.coded_bytes import coded_bytes
+from attar._src.methods.allocate.level import Level
 from attar._src.methods.prune.masks import Mask, prune_to_count
 from attar._src.methods.prune.scores import SCORES
+from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.work.compressed_model import CompressedModel
 
 #: A level -> the model with every chosen tensor at it, such as a run of the stage ``quantize`` with so many bits.
-AtLevel = Callable[[float], CompressedModel]
+AtLevel = Callable[[Level], CompressedModel]
 
 
 @dataclass(frozen=True)
@@ -25,42 +27,46 @@ class Candidate:
     Attributes:
         tensors: it, and those that change with it, such as the corrected bias of its layer; by name.
         bytes: of the tensor itself in a file, entropy-coded.
+        beside: bytes of those that change with it.
     """
 
     tensors: Mapping[str, CompressedTensor]
     bytes: float
+    beside: float = 0.0
 
 
 def candidates(
-    model: CompressedModel, names: Sequence[str], levels: Sequence[float], at: AtLevel
-) -> dict[str, dict[float, Candidate]]:
+    model: CompressedModel, names: Sequence[str], levels: Sequence[Level], at: AtLevel
+) -> dict[str, dict[Level, Candidate]]:
     """Return tensor -> level -> the candidate.
 
-    What else a run of a stage changes belongs to the tensor of the same layer: ``conv1.bias`` to ``conv1.weight``.
+    What else a run of a stage changes belongs to the tensor of the same layer: ``conv1.bias`` to ``conv1.weight``. All
+    have as few digits as in a file.
     """
-    found: dict[str, dict[float, Candidate]] = {name: {} for name in names}
+    found: dict[str, dict[Level, Candidate]] = {name: {} for name in names}
     before = model.stored()
     for level in levels:
-        made = at(level)
+        made = shorten_numbers(at(level))
         after = made.stored()
-        sizes = coded_bytes({name: after[name] for name in names})
         others = {key: each for key, each in after.items() if key not in found and each is not before.get(key)}
         moved = {key: each for key, each in others.items() if not _equal(each, before.get(key))}
+        sizes = coded_bytes({**{name: after[name] for name in names}, **moved})
         for name in names:
             owner = name.rpartition(".")[0]
             own = {key: each for key, each in moved.items() if key.rpartition(".")[0] == owner}
-            found[name][level] = Candidate({name: after[name], **own}, sizes[name])
+            beside = sum(sizes[key] for key in own)
+            found[name][level] = Candidate({name: after[name], **own}, sizes[name], beside)
     return found
 
 
-def pruned(model: CompressedModel, names: Sequence[str], sparsity: float, score: str = "magnitude") -> CompressedModel:
-    """Return the model with the share ``sparsity`` of each of these tensors pruned, those with the lowest scores."""
+def pruned(model: CompressedModel, names: Sequence[str], level: Level, score: str = "magnitude") -> CompressedModel:
+    """Return the model with the share ``level.value`` of each of these tensors pruned, those with the lowest scores."""
     state, tensors = model.state(), dict(model.tensors)
     for name in names:
         known = tensors.get(name)
         value = state[name] if known is None else torch.from_numpy(np.array(known.dense()))
         mask = Mask(torch.ones_like(value))
-        prune_to_count({name: mask}, {name: SCORES[score].score(value)}, round(sparsity * value.numel()))
+        prune_to_count({name: mask}, {name: SCORES[score].score(value)}, round(level.value * value.numel()))
         array, left = np.ascontiguousarray(value.numpy()), mask.mask.numpy()
         tensors[name] = Sparse(left, Dense(array[left]))
     return CompressedModel(model.graphs, tensors)

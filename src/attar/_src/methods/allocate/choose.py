@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from attar._src.core.errors import AttarError
+
+_Level = TypeVar("_Level", bound=Hashable)
 
 
 def choose_levels(errors: Sequence[Sequence[float]], sizes: Sequence[Sequence[float]], most: float) -> list[int] | None:
@@ -65,8 +67,8 @@ def choose_levels(errors: Sequence[Sequence[float]], sizes: Sequence[Sequence[fl
 
 
 def by_name(
-    errors: Mapping[str, Mapping[float, float]], sizes: Mapping[str, Mapping[float, float]], most: float
-) -> dict[str, float] | None:
+    errors: Mapping[str, Mapping[_Level, float]], sizes: Mapping[str, Mapping[_Level, float]], most: float
+) -> dict[str, _Level] | None:
     """Return tensor -> its level, as :func:`choose_levels` does; None if no levels are small enough."""
     levels = {name: [*each] for name, each in errors.items()}
     places = choose_levels(

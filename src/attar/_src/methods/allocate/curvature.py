@@ -32,6 +32,7 @@ from attar._src.core.progress import track
 from attar._src.measure.difference import SCORES
 from attar._src.methods.allocate.candidates import Candidate
 from attar._src.methods.allocate.judge import Judge
+from attar._src.methods.allocate.level import Level
 from attar._src.model.interface import main_output
 from attar._src.model.programs import copy_graph, set_tensor
 from attar._src.train.seeds import derive_seed
@@ -40,14 +41,14 @@ from attar._src.work.calibration_inputs import CalibrationInputs
 #: Examples whose gradients are taken; the estimate is a mean of as many squares.
 GRADIENT_EXAMPLES = 64
 
-Estimates = dict[str, dict[float, float]]
+Estimates = dict[str, dict[Level, float]]
 
 
 def curvature(
     program: fx.GraphModule,
     inputs: CalibrationInputs,
     judge: Judge,
-    found: Mapping[str, Mapping[float, Candidate]],
+    found: Mapping[str, Mapping[Level, Candidate]],
     *,
     one_by_one: bool,
     seed: int,
@@ -98,7 +99,7 @@ def curvature(
     }
 
 
-def _shifts(value: torch.Tensor, name: str, levels: Mapping[float, Candidate]) -> torch.Tensor:
+def _shifts(value: torch.Tensor, name: str, levels: Mapping[Level, Candidate]) -> torch.Tensor:
     """Return what is added to a tensor at each level, ``(levels, elements)``."""
     made = [each.tensors.get(name) for each in levels.values()]
     moved = [value if each is None else torch.from_numpy(np.array(each.dense())) for each in made]

@@ -24,8 +24,10 @@ from attar._src.core.interrupt import raise_if_interrupted
 from attar._src.core.progress import Bar
 from attar._src.methods.allocate.candidates import AtLevel, Candidate, candidates
 from attar._src.methods.allocate.changed_runs import ChangedRuns
-from attar._src.methods.allocate.curvature import curvature
+from attar._src.methods.allocate.coded_bytes import coded_bytes
+from attar._src.methods.allocate.curvature import Estimates, curvature
 from attar._src.methods.allocate.judge import UNLABELLED, Judge, Labelled, OutputError, output_array
+from attar._src.methods.allocate.level import Level
 from attar._src.methods.allocate.sensitivity_table import LayerSensitivity, LevelFigures, SensitivityTable
 from attar._src.model.programs import copy_graph, set_tensor
 from attar._src.work.calibration_inputs import CalibrationInputs
@@ -58,7 +60,7 @@ class SensitivityMeter:
     model: CompressedModel
     inputs: Mapping[str, CalibrationInputs]
     names: Sequence[str]
-    levels: Sequence[float]
+    levels: Sequence[Level]
     at: AtLevel
     what: Literal["bits", "sparsity"]
     method: Mapping[str, Any]
@@ -88,7 +90,7 @@ class SensitivityMeter:
         }
 
     @cached_property
-    def candidates(self) -> dict[str, dict[float, Candidate]]:
+    def candidates(self) -> dict[str, dict[Level, Candidate]]:
         """Tensor -> level -> the tensor at it."""
         return candidates(self.model, self.names, self.levels, self.at)
 
@@ -109,7 +111,8 @@ class SensitivityMeter:
             method=dict(self.method),
             model=self.digest(),
             data=digest(given),
-            levels=tuple(map(float, self.levels)),
+            levels=tuple(sorted({float(each.value) for each in self.levels})),
+            rates=tuple(sorted({each.rate for each in self.levels})),
             examples=sum(each.examples for each in self.inputs.values()),
             output=", ".join(self.outputs.values()),
             kind=first.kind,
@@ -128,7 +131,7 @@ class SensitivityMeter:
         left = [name for name in self.names if name not in (known or {})]
         if not left:
             return
-        weights, readers = self.model.weights(), self._readers()
+        weights, stored, readers = self.model.weights(), self.model.stored(), self._readers()
         estimates = self._estimates(left if self.gradients else [])
         passes = sum(len(self.inputs[graph].batches) for name in left for graph in readers[name])
         kept = _KeptValues()
@@ -139,17 +142,19 @@ class SensitivityMeter:
                 figures = []
                 for level, candidate in self.candidates[name].items():
                     seen = _together([each[level] for each in errors])
-                    figures.append(_figures(level, candidate.bytes, seen, estimates.get(name, {}).get(level)))
+                    figures.append(_figures(level, candidate, seen, estimates.get(name, {}).get(level)))
                 role = weights[name].role if name in weights else "tensor"
                 shape = tuple(self.candidates[name][self.levels[0]].tensors[name].shape)
-                yield LayerSensitivity(name=name, role=role, shape=shape, levels=tuple(figures))
+                together = {key for each in self.candidates[name].values() for key in each.tensors}
+                before = sum(coded_bytes({key: stored[key] for key in together}).values())
+                yield LayerSensitivity(name=name, role=role, shape=shape, before=before, levels=tuple(figures))
 
     def _readers(self) -> dict[str, list[str]]:
         """Return tensor -> the graphs that read it."""
         graphs = {name: frozenset(graph.traced.names) for name, graph in self.model.graphs.items()}
         return {name: [graph for graph, own in graphs.items() if name in own] for name in self.names}
 
-    def _errors(self, graph: str, name: str, kept: _KeptValues, bar: Bar) -> dict[float, OutputError]:
+    def _errors(self, graph: str, name: str, kept: _KeptValues, bar: Bar) -> dict[Level, OutputError]:
         """Run a graph with one tensor at every level."""
         program, levels = self.programs[graph], self.candidates[name]
         changed = {key for each in levels.values() for key in each.tensors}
@@ -158,7 +163,7 @@ class SensitivityMeter:
             level: {key: torch.from_numpy(np.array(tensor.dense())) for key, tensor in each.tensors.items()}
             for level, each in levels.items()
         }
-        outputs: dict[float, list[Any]] = {level: [] for level in levels}
+        outputs: dict[Level, list[Any]] = {level: [] for level in levels}
         try:
             for place, batch in enumerate(self.inputs[graph].batches):
                 runs = ChangedRuns(program, batch, changed, kept.pop(graph, place))
@@ -174,8 +179,8 @@ class SensitivityMeter:
                 set_tensor(program, key, value)
         return {level: self.judges[graph].judge(found) for level, found in outputs.items()}
 
-    def _estimates(self, names: Sequence[str]) -> dict[str, dict[float, float]]:
-        found: dict[str, dict[float, float]] = {name: {} for name in names}
+    def _estimates(self, names: Sequence[str]) -> Estimates:
+        found: Estimates = {name: {} for name in names}
         for graph, program in self.programs.items() if names else ():
             own = {name: self.candidates[name] for name in names}
             batches, one = self.inputs[graph], self.model.graphs[graph].traced.any_batch
@@ -225,13 +230,15 @@ def _together(errors: Sequence[OutputError]) -> OutputError:
     )
 
 
-def _figures(level: float, size: float, seen: OutputError, estimate: float | None) -> LevelFigures:
+def _figures(level: Level, made: Candidate, seen: OutputError, estimate: float | None) -> LevelFigures:
     def finite(value: float | None) -> float | None:
         return value if value is not None and math.isfinite(value) else None
 
     return LevelFigures(
-        level=level,
-        bytes=size,
+        level=float(level.value),
+        rate=level.rate,
+        bytes=made.bytes,
+        beside=made.beside,
         error=finite(seen.error),
         signal_to_noise_db=finite(seen.signal_to_noise_db),
         kl=finite(seen.kl),

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from attar._src.core.errors import AttarError
 from attar._src.core.spec import Spec, explain
+from attar._src.methods.allocate.level import Level
 
 #: Name of the file in a folder of ``attar sensitivity``.
 TABLE = "sensitivity.json"
@@ -21,7 +22,9 @@ class LevelFigures(Spec):
 
     Attributes:
         level: bits of a weight, or the share of its elements that are pruned.
+        rate: of the solver, which prefers codes that take fewer bits.
         bytes: of the tensor in a file, entropy-coded.
+        beside: bytes of what changes with it: the bias that is corrected for its rounding.
         error: squared error of the main output over its variance, the sum over the graphs; None if an output was not
             finite.
         signal_to_noise_db: ``-10 log10(error)``; None without an error.
@@ -32,13 +35,20 @@ class LevelFigures(Spec):
     """
 
     level: float
+    rate: float = 0.0
     bytes: float
+    beside: float = 0.0
     error: float | None
     signal_to_noise_db: float | None = None
     kl: float | None = None
     changed: float | None = None
     metric: float | None = None
     estimate: float | None = None
+
+    @property
+    def key(self) -> Level:
+        """The level with its rate."""
+        return Level(self.level, self.rate)
 
 
 class LayerSensitivity(Spec):
@@ -48,12 +58,14 @@ class LayerSensitivity(Spec):
         name: of the tensor in the module.
         role: ``product``, ``recurrent`` or ``embedding``; ``tensor`` if it multiplies nothing.
         shape: of the tensor.
+        before: bytes of the tensor, and of what changes with it, as they were.
         levels: in ascending order.
     """
 
     name: str
     role: str
     shape: tuple[int, ...]
+    before: float
     levels: tuple[LevelFigures, ...]
 
     @property
@@ -64,9 +76,9 @@ class LayerSensitivity(Spec):
             product *= length
         return product
 
-    def at(self, level: float) -> LevelFigures:
+    def at(self, level: float, rate: float = 0.0) -> LevelFigures:
         """Return the figures at a level that was measured."""
-        return next(each for each in self.levels if each.level == level)
+        return next(each for each in self.levels if each.key == (level, rate))
 
 
 class SensitivityTable(Spec):
@@ -79,6 +91,7 @@ class SensitivityTable(Spec):
         model: SHA-256 of names and values of the tensors, so that a table of another model is refused.
         data: SHA-256 of the inputs.
         levels: that were measured.
+        rates: with which they were; not every level with every rate.
         examples: number of inputs.
         output: name of the main output of each graph.
         kind: how it is judged: ``scores``, ``decisions``, ``values`` or ``integers``.
@@ -94,6 +107,7 @@ class SensitivityTable(Spec):
     model: str
     data: str
     levels: tuple[float, ...] = Field(min_length=1)
+    rates: tuple[float, ...] = (0.0,)
     examples: int
     output: str
     kind: str
@@ -124,6 +138,10 @@ class SensitivityTable(Spec):
             return cls.model_validate(found)
         except ValidationError as error:
             raise AttarError(explain(error, where=str(path), given=found)) from error
+
+    def every_level(self) -> tuple[Level, ...]:
+        """Return the levels with their rates, in order."""
+        return tuple(dict.fromkeys(each.key for layer in self.layers for each in layer.levels))
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield a flat row for each layer and level, as in the CSV file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,13 +19,14 @@ from attar._src.deploy.first_run import prepare
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.methods.allocate.candidates import AtLevel, pruned
 from attar._src.methods.allocate.judge import Labelled
+from attar._src.methods.allocate.level import Level
 from attar._src.methods.allocate.measure import SensitivityMeter
 from attar._src.methods.allocate.sensitivity_table import LayerSensitivity, SensitivityTable
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.model.trace import trace
 from attar._src.pipeline.sensitivities.folder import SensitivityFolder
 from attar._src.work.calibration_inputs import CalibrationInputs
-from attar._src.work.compressed_model import CompressedModel
+from attar._src.work.compressed_model import CompressedModel, inputs_by_graph
 from attar._src.work.context import Context
 
 #: Levels by default.
@@ -42,6 +44,7 @@ def sensitivity(
     *,
     what: Literal["bits", "sparsity"] = "bits",
     levels: Sequence[float] | None = None,
+    rates: Sequence[float] = (0.0,),
     folder: str | Path | None = None,
     granularity: str | Granularity = "channel",
     symmetric: bool = True,
@@ -69,6 +72,7 @@ def sensitivity(
         data: real inputs, likewise.
         what: ``bits``: weights are rounded; ``sparsity``: the weights with the smallest magnitudes become zero.
         levels: bits from 2 to 8, or shares between 0 and 1; by default 2, 3, 4, 5, 6, 8, or 0.3 to 0.95.
+        rates: with ``gptq``, each level is measured with each of them (``rate`` of :func:`attar.quantize`).
         folder: for ``sensitivity.json``, ``.csv`` and ``.html``, and a journal: a measurement that was interrupted goes
             on where it was. Without, nothing is written.
         granularity: weights that share a scale, as in :func:`attar.quantize`; so are ``symmetric``, ``scales``,
@@ -105,7 +109,7 @@ def sensitivity(
         >>> [(layer.name, layer.at(2).error > layer.at(8).error) for layer in table.layers]
         [('0.weight', True), ('2.weight', True)]
     """
-    chosen = _levels(what, levels)
+    chosen = _levels(what, levels, rates)
     options = {"symmetric": symmetric, "granularity": granularity, "scales": scales, "correct_bias": correct_bias}
     stage: PostTrainingQuantize = build_spec(PostTrainingQuantize, where="sensitivity", keep=tuple(keep), **options)
     module, inputs, _ = prepare(module, data, examples=examples, batch=batch, collate=collate, dynamic=dynamic)
@@ -116,7 +120,7 @@ def sensitivity(
     labelled = Labelled(compared.metric, compared.layout, compared.given, task, bool(class_names))
     names = stage.chosen(model)
     given = CalibrationInputs(inputs.batches, inputs.names, inputs.axes, inputs.notes, targets)
-    at, method = _method(what, stage, model, names, Context(given.first(CALIBRATED), seed))
+    at, method = _method(what, chosen, stage, model, names, Context(given.first(CALIBRATED), seed))
     meter = SensitivityMeter(model, {"main": given}, names, chosen, at, what, method, labelled, seed)
     with interruptible():
         return _measured(meter, None if folder is None else SensitivityFolder(Path(folder)))
@@ -135,18 +139,27 @@ def _measured(meter: SensitivityMeter, folder: SensitivityFolder | None) -> Sens
 
 
 def _method(
-    what: str, stage: PostTrainingQuantize, model: CompressedModel, names: Sequence[str], context: Context
+    what: str,
+    levels: Sequence[Level],
+    stage: PostTrainingQuantize,
+    model: CompressedModel,
+    names: Sequence[str],
+    context: Context,
 ) -> tuple[AtLevel, dict[str, Any]]:
     if what == "sparsity":
         return partial(pruned, model, names), {"name": "prune", "score": "magnitude"}
 
-    def rounded(bits: float) -> CompressedModel:
-        return stage.model_copy(update={"bits": int(bits)}).run(model, context)
+    made: list[Callable[[Mapping[str, Level]], CompressedModel]] = []
+
+    def rounded(level: Level) -> CompressedModel:
+        if not made:  # what is measured already needs no calibration
+            made.append(stage.choice(model, context.use, names, inputs_by_graph(model, context.calibration), levels))
+        return made[0](dict.fromkeys(names, level))
 
     return rounded, {key: value for key, value in stage.describe().items() if key != "bits"}
 
 
-def _levels(what: str, levels: Sequence[float] | None) -> tuple[float, ...]:
+def _levels(what: str, levels: Sequence[float] | None, rates: Sequence[float]) -> tuple[Level, ...]:
     if what not in LEVELS:
         raise SpecError(f"what={what!r}: write bits or sparsity")
     found = tuple(sorted(set(LEVELS[what] if levels is None else levels)))
@@ -156,4 +169,7 @@ def _levels(what: str, levels: Sequence[float] | None) -> tuple[float, ...]:
         raise SpecError(f"levels {[*found]}: shares of pruned elements lie between 0 and 1, as 0.5")
     if not found:
         raise SpecError("levels are empty; give one or more, such as 2, 4, 8")
-    return tuple(int(each) if what == "bits" else float(each) for each in found)
+    if not rates or not all(0 <= each < math.inf for each in rates) or (what == "sparsity" and any(rates)):
+        raise SpecError(f"rates {[*rates]}: relative errors of 0 and more, such as 0, 0.01, for what='bits'")
+    values = [int(each) if what == "bits" else float(each) for each in found]
+    return tuple(Level(value, float(rate)) for value in values for rate in sorted(set(rates)))

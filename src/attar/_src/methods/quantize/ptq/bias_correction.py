@@ -45,7 +45,7 @@ def corrected_biases(
     tensors: Mapping[str, CompressedTensor],
     means: Mapping[fx.Node, ChannelMean],
 ) -> dict[str, Dense]:
-    """Return name -> corrected bias, of layers that saw at least ``FEWEST`` inputs.
+    """Return name -> corrected bias, of layers with rounded weights that saw at least ``FEWEST`` inputs.
 
     Args:
         state: name -> weight or bias before rounding.
@@ -54,9 +54,9 @@ def corrected_biases(
     """
     biases = {}
     for node, seen in means.items():
-        if seen.vectors < FEWEST:
-            continue
         weight, bias = str(weight_of(node).target), str(bias_of(node).target)
+        if seen.vectors < FEWEST or weight not in tensors:
+            continue
         error = (torch.from_numpy(np.asarray(tensors[weight].dense())) - state[weight]).double()
         kernel = error.flatten(2).sum(2) if error.dim() > 2 else error
         # A row of the weight has the channels of its own group.

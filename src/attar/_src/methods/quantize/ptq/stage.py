@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.core.spec import refusing_at
 from attar._src.core.tensors import CompressedTensor
+from attar._src.methods.allocate.level import FLOAT, Level
+from attar._src.methods.allocate.own_bits import own_bits
 from attar._src.methods.allocate.target import BitTarget
-from attar._src.methods.quantize.activation_bits import own_value_bits, site_bits
-from attar._src.methods.quantize.dynamic_layers import NOTHING_DYNAMIC, make_dynamic, readers_of
+from attar._src.methods.quantize.dynamic_layers import NOTHING_DYNAMIC
 from attar._src.methods.quantize.field_types import ActivationChoice, CodeBits, GranularityChoice, GridBits
 from attar._src.methods.quantize.integer_layers import fit_integer_layers, fit_weights
+from attar._src.methods.quantize.ptq.activation_grids import ActivationGrids
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
 from attar._src.methods.quantize.ptq.equalize.equalize import with_equal_channels
 from attar._src.methods.quantize.ptq.globs import matching_tensors
-from attar._src.methods.quantize.ptq.observers.calibration import site_grids, site_requests
+from attar._src.methods.quantize.ptq.observers.calibration import site_requests
 from attar._src.methods.quantize.ptq.observers.constant_inputs import with_constant_values
 from attar._src.methods.quantize.ptq.observers.observed import Observed
 from attar._src.methods.quantize.ptq.observers.outliers import (
     add_clips,
-    channel_reaches,
-    range_warnings,
     source_requests,
 )
-from attar._src.methods.quantize.ptq.own_bits import own_bits
-from attar._src.methods.quantize.ptq.registry import OBSERVERS
+from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
+from attar._src.methods.quantize.ptq.solutions import Solutions
 from attar._src.methods.quantize.ptq.solvers.absmax import Absmax
 from attar._src.methods.quantize.ptq.solvers.solver import Solver
 from attar._src.methods.quantize.ptq.solvers.weight_inputs import WeightInputs, unseen_warning
@@ -41,14 +41,14 @@ from attar._src.methods.quantize.ptq.weight_solvers import AFFINE, check_scheme,
 from attar._src.methods.quantize.recurrent_noise import without_noisy_recurrent
 from attar._src.methods.quantize.unquantized import integer_sites
 from attar._src.model.collect import Clip, Request, collect
-from attar._src.model.sites import Site
-from attar._src.model.weights import Weight, find_weights
+from attar._src.model.weights import Weight
 from attar._src.work.calibration_inputs import CalibrationInputs
-from attar._src.work.compressed_model import CompressedGraph, CompressedModel, FileInfo, inputs_by_graph
+from attar._src.work.compressed_model import CompressedModel, FileInfo, inputs_by_graph
 from attar._src.work.context import Context, Trial
 from attar._src.work.stage import Stage
-from attar._src.work.value_globs import layer_reading, matching_values
+from attar._src.work.value_globs import matching_values
 
+Levels = Sequence[Level]
 #: Bits of weights that get their own from an allocation.
 ANY_BITS = 8
 
@@ -129,10 +129,12 @@ class PostTrainingQuantize(Stage):
         OBSERVERS[self.observer]
         model = self._with_floating_values(model)
         state, weights, readers = model.state(), model.weights(), model.readers()
-        bits = self._bits(weights, state, model.aliases())
+        bits = self._bits(model)
         for name, graph in model.graphs.items():
-            own = {key: solver for key, solver in self._solvers(model, bits).items() if readers[key][0] == name}
-            WeightInputs.of(own, model, graph.traced.graph)
+            own = {
+                key: solver for key, solver in self._solvers(model, bits, self.rate).items() if readers[key][0] == name
+            }
+            WeightInputs.of(self._solvers(model, own, self.rate), model, graph.traced.graph)
         solved: dict[str, CompressedTensor] = {}
         for name, width in bits.items():
             with prefixed_errors(name):
@@ -150,30 +152,67 @@ class PostTrainingQuantize(Stage):
             SpecError: a scheme does not fit a weight.
         """
         inputs = inputs_by_graph(model, context.calibration)
-        if isinstance(self.bits, BitTarget):
-            free = self.chosen(model, free=True)
-            return own_bits(self.bits, model, inputs, context, free, self.describe(), self._with_bits)
         model, unequal = with_equal_channels(model) if self.equalize else (model, [])
+        model = replace(model, warnings=(*model.warnings, *unequal))
+        if isinstance(self.bits, BitTarget):
+            free, rates = self.chosen(model, free=True), (self.rate,) if self.rate else SOLVERS[self.scales].rates
+            make = partial(self.choice, model, context.use, free)
+            return own_bits(self.bits, model, inputs, context, free, rates or (0.0,), self.describe(), make)
+        levels = {name: Level(width, self.rate) for name, width in self._bits(model).items()}
+        alone = {name: (each,) for name, each in levels.items()}
+        return self._rounded(self._solutions(model, context.use, inputs, alone), levels)
+
+    def choice(
+        self,
+        model: CompressedModel,
+        use: FileInfo | None,
+        free: Collection[str],
+        inputs: Mapping[str, CalibrationInputs],
+        tried: Levels,
+    ) -> Callable[[Mapping[str, Level]], CompressedModel]:
+        """Return levels of the ``free`` tensors, of those ``tried`` -> the model; others have those of the stage."""
+        fixed = {name: Level(width, self.rate) for name, width in self._bits(model).items() if name not in free}
+        levels = {name: (fixed[name],) if name in fixed else tried for name in self._bits(model)}
+        solutions = self._solutions(model, use, inputs, levels)
+
+        def at(chosen: Mapping[str, Level]) -> CompressedModel:
+            every = {**fixed, **chosen}
+            return self._rounded(solutions, {name: every[name] for name in levels if every[name].value != FLOAT})
+
+        return at
+
+    def _solutions(
+        self,
+        model: CompressedModel,
+        use: FileInfo | None,
+        inputs: Mapping[str, CalibrationInputs],
+        levels: Mapping[str, Levels],
+    ) -> Solutions:
+        """Solve weights at levels, several of each."""
         model = self._with_floating_values(model)
         model, fixed = with_constant_values(model, inputs) if isinstance(self.activations, int) else (model, [])
         # Values as earlier stages stored them; the traced graph has those before pruning and rounding.
         state = model.state()
         state |= {name: torch.from_numpy(np.array(t.dense())) for name, t in model.tensors.items() if name in state}
-        weights = model.weights()
-        bits = self._bits(weights, state, model.aliases())
-        solved: dict[str, CompressedTensor] = {}
-        use = context.use
-        seen = {name: self._solve(model, name, inputs[name], state, bits, solved, use) for name in model.graphs}
+        found = Solutions(model, use, inputs, state, warnings=fixed)
+        for name in model.graphs:
+            found.observed[name] = self._solve(found, name, levels)
+        return found
+
+    def _rounded(self, solutions: Solutions, levels: Mapping[str, Level]) -> CompressedModel:
+        """Return the model with weights at these levels, which were solved, and with quantized activations."""
+        model, inputs, state, seen = solutions.model, solutions.inputs, solutions.state, solutions.observed
+        weights, solved = model.weights(), {name: solutions.tensors[name][level] for name, level in levels.items()}
         tensors, graphs = {**model.tensors, **solved}, dict(model.graphs)
-        warnings = [*unequal, *fixed, *(each for found in seen.values() for each in found.warnings)]
-        unseen = {key: why for found in seen.values() for key, why in found.unseen.items()}
+        warnings = [*solutions.warnings, *(each for found in seen.values() for each in found.warnings)]
+        unseen = {key: why for found in seen.values() for key, why in found.unseen.items() if key in solved}
         tables = [key for key in unseen if key in weights and weights[key].role == "embedding"]
         warnings += unseen_warning(self.scales if self.scheme == AFFINE else self.scheme, unseen, tables)
         for name in graphs if self.activations is not None else ():
             if self.activations == "dynamic":
-                graphs[name] = self._dynamic(graphs[name], bits, tensors)
+                graphs[name] = self._grids.dynamic(graphs[name], levels, tensors)
             else:
-                graphs[name], more = self._calibrate(model, name, inputs[name], bits, tensors, seen[name])
+                graphs[name], more = self._grids.static(model, name, inputs[name], levels, tensors, seen[name])
                 warnings += more
         if self.activations == "dynamic" and not any(graph.dynamic for graph in graphs.values()):
             warnings.append(NOTHING_DYNAMIC)
@@ -181,27 +220,17 @@ class PostTrainingQuantize(Stage):
         record: dict[str, Any] = self.describe() | {"bits": self.bits, "calibration_examples": examples}
         record |= {"without_inputs": sorted(unseen)} if unseen else {}
         every = tuple(dict.fromkeys((*model.warnings, *warnings)))
-        whole = model.state()
-        pruned = {
-            name: zeros.numpy()
-            for name in solved.keys() & model.tensors.keys()
-            if (zeros := (state[name] == 0) & (whole[name] != 0)).any()
-        }
-        pruned = {**model.pruned, **pruned}
-        schemes = scheme_names(model.schemes, solved, self._solvers(model, bits))
+        pruned = {**model.pruned, **solutions.pruned(solved)}
+        schemes = scheme_names(model.schemes, solved, self._solvers(model, solved, self.rate))
         rounded = model.done(record, tensors=tensors, graphs=graphs, warnings=every, pruned=pruned, schemes=schemes)
         fitted = fit_weights(rounded, {name: state[name].numpy() for name in solved})
         means = {layer: mean for found in seen.values() for layer, mean in found.means.items()}
-        biases = corrected_biases(state, fitted.tensors, means)
+        biases = corrected_biases(state, {name: fitted.tensors[name] for name in solved}, means)
         done = fit_integer_layers(replace(fitted, tensors={**fitted.tensors, **biases}))
         if not isinstance(self.activations, int):
             return done
         done, more = without_noisy_recurrent(done, inputs)
         return replace(done, warnings=(*done.warnings, *more))
-
-    def _with_bits(self, bits: Mapping[str, int], kept: Sequence[str]) -> PostTrainingQuantize:
-        keep = (*self.keep, *kept)
-        return self.model_copy(update={"bits": ANY_BITS, "overrides": {**bits, **self.overrides}, "keep": keep})
 
     def _with_floating_values(self, model: CompressedModel) -> CompressedModel:
         deployed = {name: (each.folded_later or each.traced).graph for name, each in model.graphs.items()}
@@ -209,24 +238,17 @@ class PostTrainingQuantize(Stage):
         graphs = {name: replace(each, floating=each.floating | kept[name]) for name, each in model.graphs.items()}
         return replace(model, graphs=graphs)
 
-    def _solve(
-        self,
-        model: CompressedModel,
-        name: str,
-        inputs: CalibrationInputs,
-        state: Mapping[str, torch.Tensor],
-        bits: Mapping[str, int],
-        solved: dict[str, CompressedTensor],
-        use: FileInfo | None,
-    ) -> Observed:
-        """Add the tensors of one graph to ``solved``; return what was observed of its sites."""
-        graph, program, readers = model.graphs[name], model.unrounded(name), model.readers()
-        own = {key: solver for key, solver in self._solvers(model, bits).items() if readers[key][0] == name}
-        weights = model.weights()
-        needed = WeightInputs.of(own, model, program).with_tables(own, weights, inputs, graph, use)
+    def _solve(self, found: Solutions, name: str, levels: Mapping[str, Levels]) -> Observed:
+        """Solve the tensors of one graph; return what was observed of its sites."""
+        model, inputs, state = found.model, found.inputs[name], found.state
+        graph, program, readers, weights = model.graphs[name], model.unrounded(name), model.readers(), model.weights()
+        rates = {level.rate for each in levels.values() for level in each}
+        solvers = {rate: self._solvers(model, levels, rate) for rate in rates}
+        own = {key: solvers[each[0].rate][key] for key, each in levels.items() if readers[key][0] == name}
+        needed = WeightInputs.of(own, model, program).with_tables(own, weights, inputs, graph, found.use)
         program = needed.graph
         means = mean_requests(program, own, model.shared()) if self.correct_bias else {}
-        sites = integer_sites(graph, model.tensors, bits) if isinstance(self.activations, int) else ()
+        sites = integer_sites(graph, model.tensors, levels) if isinstance(self.activations, int) else ()
         wanted: dict[Any, tuple[Request, ...]] = {**needed.requests, **means}
         wanted |= site_requests(sites, OBSERVERS[self.observer])
         wanted |= source_requests(sites)
@@ -234,107 +256,58 @@ class PostTrainingQuantize(Stage):
         while True:
             observed = Observed({}, clips)
             # A weight is solved once the statistics of its inputs are complete, so that they need not be kept.
-            for key, found in collect(program, wanted, inputs.batches, "calibrating", clips=clips):
-                observed.count(wanted[key], found)
-                if key in own:
-                    with prefixed_errors(f"stage quantize at {key!r}"):
-                        scheme = self._scheme(bits[key], weights.get(key))
-                        seen = needed.statistics(own[key], key, found)
-                        solved[key] = own[key].solve(state[key].numpy(), scheme, seen)
-                else:
-                    (observed.seen[key],) = found
+            for key, collected in collect(program, wanted, inputs.batches, "calibrating", clips=clips):
+                observed.count(wanted[key], collected)
+                if key not in own:
+                    (observed.seen[key],) = collected
+                    continue
+                weight, statistics = state[key].numpy(), needed.statistics(own[key], key, collected)
+                with prefixed_errors(f"stage quantize at {key!r}"):
+                    found.tensors[key] = {
+                        each: solvers[each.rate][key].solve(
+                            weight, self._scheme(each.value, weights.get(key)), statistics
+                        )
+                        for each in levels[key]
+                    }
             if not add_clips(clips, observed.seen):
                 break
         observed.means = {layer: observed.seen.pop(layer) for layer in means}
         observed.unseen = dict(needed.unseen)
         return observed
 
-    def _calibrate(
-        self,
-        model: CompressedModel,
-        name: str,
-        inputs: CalibrationInputs,
-        bits: Mapping[str, int],
-        tensors: Mapping[str, CompressedTensor],
-        observed: Observed,
-    ) -> tuple[CompressedGraph, list[str]]:
-        """Return one graph with grids for the sites of its quantized layers, and warnings about them.
+    @property
+    def _grids(self) -> ActivationGrids:
+        bits = self.activations if isinstance(self.activations, int) else None
+        observer, every = OBSERVERS[self.observer], self.layers == ("*",)
+        return ActivationGrids(bits, observer, self.activation_overrides, self.power_of_two, every)
 
-        A stage of some ``layers`` leaves the grids of sites that none of these reads or writes as they are.
-        """
-        assert isinstance(self.activations, int)
-        graph, program, observer = model.graphs[name], model.unrounded(name), OBSERVERS[self.observer]
-        quantized = integer_sites(graph, tensors)
-        touched = quantized if self.layers == ("*",) else integer_sites(graph, {}, bits)
-        read = {source for site in touched for source in site.sources}
-        sites: list[Site] = []
-        kept: dict[str, Activation] = {}
-        for site in quantized:
-            if read.isdisjoint(site.sources) and graph.activations.keys() >= set(site.sources):
-                kept |= {value: graph.activations[value] for value in site.values if value in graph.activations}
-            else:
-                sites.append(site)
-        # If a solver left a weight in floating point, the sites differ from the expected ones.
-        missing = site_requests([site for site in sites if site not in observed.seen], observer)
-        more = collect(program, missing, inputs.batches, "calibrating", clips=observed.clips)
-        seen = observed.seen | {site: found for site, (found,) in more}
-        own = own_value_bits({each: of.traced.graph for each, of in model.graphs.items()}, self.activation_overrides)
-        widths = {site: site_bits(site, self.activations, own[name]) for site in sites}
-        ranges = {site: seen[site] for site in sites}
-        grids = kept | site_grids(ranges, observer, widths, power_of_two=self.power_of_two)
-        ordered = {node.name: grids[node.name] for node in program.graph.nodes if node.name in grids}
-        rounded = frozenset(source for site in sites for source in site.sources)
-        layers = {site: layer_reading(program, site.values) for site in sites}
-        channels = channel_reaches(program, inputs.batches)
-        spans = {site: grids[site.sources[0]] for site in sites}
-        warnings = range_warnings(spans, seen, observed.clips, layers, channels)
-        rounded |= graph.rounded & kept.keys()
-        made = replace(graph, activations=ordered, rounded=rounded)
-        return make_dynamic(made, tensors, self._touched(graph, bits), recurrent=True), warnings
-
-    def _dynamic(
-        self, graph: CompressedGraph, bits: Mapping[str, int], tensors: Mapping[str, CompressedTensor]
-    ) -> CompressedGraph:
-        """Return a graph whose quantized layers are dynamic, those that can be and read no value with a grid.
-
-        A stage of some ``layers`` leaves the grids of earlier stages as they are.
-        """
-        if self.layers == ("*",):
-            graph = replace(graph, activations={}, rounded=frozenset())
-        return make_dynamic(graph, tensors, self._touched(graph, bits))
-
-    def _touched(self, graph: CompressedGraph, bits: Mapping[str, int]) -> set[str]:
-        """Return the nodes that read what this stage quantizes; all that read a weight if it is for all layers."""
-        return readers_of(graph, find_weights(graph.traced.graph) if self.layers == ("*",) else bits)
-
-    def _solvers(self, model: CompressedModel, bits: Mapping[str, int]) -> dict[str, Solver]:
+    def _solvers(self, model: CompressedModel, names: Collection[str], rate: float) -> dict[str, Solver]:
         """Return the solver of each tensor to quantize: one bit of each weight costs ``rate`` times the mean error.
 
         All weights of the model count, so that one has the same solution whichever others are chosen with it.
         """
         aliases, state = model.aliases(), model.state()
         own = {name for glob in self.overrides for name in matching_tensors(glob, [*state], aliases)}
-        elements = {name: state[name].numel() for name in {**model.weights(), **bits}}
-        solvers = solvers_of(elements, self.scheme, self.scales, self.rate, affine=own)
-        return {name: solvers[name] for name in bits}
+        elements = {name: state[name].numel() for name in {**model.weights(), **dict.fromkeys(names)}}
+        solvers = solvers_of(elements, self.scheme, self.scales, rate, affine=own)
+        return {name: solvers[name] for name in names}
 
     def chosen(self, model: CompressedModel, *, free: bool = False) -> list[str]:
         """Return the names of the tensors that this stage quantizes, in order; ``free``: without ``overrides``."""
         aliases, known = model.aliases(), [*model.state()]
         fixed = {name for glob in self.overrides if free for name in matching_tensors(glob, known, aliases)}
-        return [each for each in self._bits(model.weights(), model.state(), aliases) if each not in fixed]
+        return [each for each in self._bits(model) if each not in fixed]
 
     def _selection(self) -> tuple[object, ...]:
         return self.layers, self.keep, set(self.overrides)
 
-    def _bits(
-        self, weights: Mapping[str, Weight], state: Mapping[str, torch.Tensor], aliases: Mapping[str, str]
-    ) -> dict[str, int]:
+    def _bits(self, model: CompressedModel) -> dict[str, int]:
         """Return the bits of every tensor to quantize, in the order of ``state``.
 
         A tied weight answers to each of its names: ``aliases`` maps the others to the one in ``state``.
         """
-        known = [name for name, value in state.items() if value.is_floating_point()]
+        weights, aliases = model.weights(), model.aliases()
+        known = [name for name, value in model.state().items() if value.is_floating_point()]
         bits = {
             name: self.bits if isinstance(self.bits, int) else ANY_BITS
             for glob in self.layers
@@ -347,6 +320,6 @@ class PostTrainingQuantize(Stage):
         kept = {name for glob in self.keep for name in matching_tensors(glob, known, aliases)}
         return {name: bits[name] for name in known if name in bits and name not in kept}
 
-    def _scheme(self, bits: int, weight: Weight | None) -> Scheme:
+    def _scheme(self, bits: float, weight: Weight | None) -> Scheme:
         granularity = self.granularity or (weight.channels if weight else PerChannel())
-        return Scheme(bits=bits, symmetric=self.symmetric, granularity=granularity, power_of_two=self.power_of_two)
+        return Scheme(bits=int(bits), symmetric=self.symmetric, granularity=granularity, power_of_two=self.power_of_two)

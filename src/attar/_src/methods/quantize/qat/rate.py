@@ -16,6 +16,7 @@ from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import SpecError
 from attar._src.core.tensors import Quantized
+from attar._src.methods.quantize.coded_rate import interpolated_bits
 from attar._src.methods.quantize.grid_constraint import positions_on_grids
 from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.train.schedule import Schedule, Scheduled
@@ -24,7 +25,6 @@ from attar._src.work.objective import LossInputs, Objective
 from attar._src.work.parametrization import GridPositions
 from attar._src.work.term import Term
 
-_SEEN = 1.0  # added to the count of every code, so that absent codes have a finite price
 _DUAL_STEP = 0.02  # change of log mu in a step, per relative excess of the rate
 _LEAST = 1e-6  # smallest mu; the largest is its inverse
 _SPARE = 32  # bytes kept back for tables and padding, which vary a little
@@ -108,7 +108,7 @@ class _Rate(Objective):
 
 def _rates(positions: Mapping[str, GridPositions]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return bits per coded weight: interpolated between codes, and of the rounded codes."""
-    bits = [_bits(each.at.reshape(-1), each.low, each.high) for each in positions.values()]
+    bits = [interpolated_bits(each.at.reshape(-1), each.low, each.high) for each in positions.values()]
     count = sum(each.at.numel() for each in positions.values())
     interpolated, rounded = (torch.stack(parts).sum() / count for parts in zip(*bits, strict=True))
     return interpolated, rounded
@@ -132,19 +132,3 @@ def _code_budget(budget: float, rate: float, positions: Mapping[str, GridPositio
             "raise the budget, store the rest in fewer bits (low_precision), or share scales (granularity: tensor)"
         )
     return left
-
-
-def _bits(at: torch.Tensor, low: int, high: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the bits of codes ``low`` to ``high`` at positions ``(n,)`` under their own frequencies: interpolated,
-    with gradient, and of the rounded codes."""
-    levels = high - low + 1
-    inside = at.clamp(low, high) - low
-    with torch.no_grad():
-        # Values that are not finite count as 0; the loss is then not finite, which the training loop reports.
-        known = inside.nan_to_num(0.0)
-        counts = torch.bincount(known.round().long(), minlength=levels).to(at.dtype)
-        prices = torch.log2((counts + _SEEN).sum()) - torch.log2(counts + _SEEN)
-        below = known.floor().clamp_(max=max(levels - 2, 0)).long()
-        cheap = prices[below]
-        slope = prices[(below + 1).clamp_(max=levels - 1)] - cheap
-    return (cheap + (inside - below) * slope).sum(), (counts * prices).sum()

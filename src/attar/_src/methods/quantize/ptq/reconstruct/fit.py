@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from attar._src.methods.quantize.ptq.reconstruct.code_budget import CodeBudget
 from attar._src.methods.quantize.ptq.reconstruct.learned import (
     STORED,
     Learned,
@@ -93,26 +94,36 @@ def relative_error(made: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
 
 
 def keep_better(
-    parts: Sequence[Learned], judge: Callable[[], float], change: Callable[[], None]
+    parts: Sequence[Learned],
+    judge: Callable[[], float],
+    change: Callable[[], None],
+    budget: CodeBudget | None = None,
 ) -> tuple[float, float]:
     """Let ``change`` train ``parts``, and put back what they stored before unless ``judge`` is less afterwards.
+
+    With a ``budget``, what is within it is better than what is not.
 
     Returns:
         What ``judge`` gave before and after, whatever is kept.
     """
     set_mode(parts, Mode.STORED)
-    before = judge()
+    before, over = judge(), budget.refused() if budget else 0.0
     kept = [{key: getattr(part, key).clone() for key in STORED if hasattr(part, key)} for part in parts]
     change()
     for part in parts:
         part.settle()
     set_mode(parts, Mode.STORED)
     after = judge()
-    if not after < before:
+    if not after + (budget.refused() if budget else 0.0) < before + over:
         for part, state in zip(parts, kept, strict=True):
             for key, value in state.items():
                 getattr(part, key).copy_(value)
     return before, after
+
+
+def priced(budget: CodeBudget | None) -> Tensor | float:
+    """Return what the coded bits add to the loss of a step; nothing without a budget."""
+    return budget.penalty() if budget else 0.0
 
 
 @dataclass(frozen=True)
@@ -125,6 +136,7 @@ class BlockFit:
         quantized, floating: what it reads in the quantized and in the floating-point network, a tuple for each batch.
         wanted: what it makes in the floating-point network.
         held_out: how many of the last batches only judge; none if 0, and then all do both.
+        budget: of its codes, if their bytes are counted.
     """
 
     program: fx.GraphModule
@@ -133,6 +145,7 @@ class BlockFit:
     floating: Sequence[BatchValues]
     wanted: Sequence[BatchValues]
     held_out: int
+    budget: CodeBudget | None = None
 
     def error(self) -> float:
         """Return the relative error over the batches that judge."""
@@ -161,7 +174,7 @@ class BlockFit:
                 mixed(q, f, drop, generator) if drop and q is not f and q.is_floating_point() else q
                 for q, f in zip(self.quantized[k], self.floating[k], strict=True)
             )
-            return relative_error(self.program(*read), self.wanted[k]) / scale
+            return relative_error(self.program(*read), self.wanted[k]) / scale + priced(self.budget)
 
         def change() -> None:
             for part in self.parts:
@@ -170,9 +183,11 @@ class BlockFit:
                 if isinstance(part, LearnedGrid):
                     part.drop, part.generator = drop, generator
             set_mode(self.parts, Mode.RELAXED)
+            if self.budget:
+                self.budget.start(1.0)
             train(self.parts, loss, steps, rates, regulariser, tick)
 
-        return keep_better(self.parts, self.error, change)
+        return keep_better(self.parts, self.error, change, self.budget)
 
     def error_before(self) -> float:
         """Return the relative error of what is stored."""
@@ -196,6 +211,7 @@ class NetworkFit:
         parts: modules of ``program``.
         loss: outputs, wanted outputs -> loss.
         held_out: batches that only judge.
+        budget: of the codes, if their bytes are counted.
     """
 
     program: fx.GraphModule
@@ -203,6 +219,7 @@ class NetworkFit:
     parts: Sequence[Learned]
     loss: Callable[[BatchValues, BatchValues], Tensor]
     held_out: Sequence[BatchValues]
+    budget: CodeBudget | None = None
 
     def error(self) -> float:
         """Return the mean loss over the held-out batches in the mode of the parts."""
@@ -219,16 +236,18 @@ class NetworkFit:
             batch = next(batches)
             with torch.no_grad():
                 wanted = self.floating(batch)
-            return self.loss(self.program(*batch), wanted)
+            return self.loss(self.program(*batch), wanted) + priced(self.budget)
 
         def change() -> None:
             for part in self.parts:
                 if isinstance(part, LearnedWeight):
                     part.straighten()
+            if self.budget:
+                self.budget.start(self.error())
             set_mode(self.parts, Mode.STRAIGHT)
             train(self.parts, loss, steps, rates, 0.0, tick)
 
-        return keep_better(self.parts, self.error, change)
+        return keep_better(self.parts, self.error, change, self.budget)
 
 
 def output_loss(scores: Mapping[int, ClassScores]) -> Callable[[BatchValues, BatchValues], Tensor]:

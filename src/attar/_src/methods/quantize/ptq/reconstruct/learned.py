@@ -159,11 +159,17 @@ class LearnedWeight(Learned):
 
     def current_codes(self) -> Tensor:
         """Return the codes, real numbers if they are relaxed."""
+        at = self.trained_codes()
+        if self.mode is Mode.STRAIGHT:
+            at = at + (at.detach().round().clamp(self.low, self.high) - at.detach())
+        return at
+
+    def trained_codes(self) -> Tensor:
+        """Return what is trained of the codes: real numbers before they are rounded, with gradient."""
         if self.mode is Mode.RELAXED:
             at = (self.base + rectified_sigmoid(self.v)).clamp(self.low, self.high)
         elif self.mode is Mode.STRAIGHT:
             at = self.v.clamp(self.low - 0.5, self.high + 0.5)
-            at = at + (at.detach().round().clamp(self.low, self.high) - at.detach())
         else:
             return self.codes
         return torch.where(self.fixed, self.codes, at)

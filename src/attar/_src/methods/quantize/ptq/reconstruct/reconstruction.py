@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, fx
 
 from attar._src.core.errors import SpecError
 from attar._src.methods.quantize.ptq.reconstruct.blocks import Block, extract, free_values
+from attar._src.methods.quantize.ptq.reconstruct.code_budget import CodeBudget
 from attar._src.methods.quantize.ptq.reconstruct.feeding import endless_batches, held_out, shuffled
 from attar._src.methods.quantize.ptq.reconstruct.fit import (
     BatchValues,
@@ -21,7 +22,7 @@ from attar._src.methods.quantize.ptq.reconstruct.fit import (
     Rates,
     output_loss,
 )
-from attar._src.methods.quantize.ptq.reconstruct.learned import Learned, Mode, set_mode
+from attar._src.methods.quantize.ptq.reconstruct.learned import Learned, LearnedWeight, Mode, set_mode
 from attar._src.methods.quantize.ptq.reconstruct.network import LearnedNetwork
 from attar._src.methods.quantize.ptq.reconstruct.scores import ClassScores
 from attar._src.model.operators import is_floating
@@ -130,10 +131,13 @@ class Reconstruction:
         set_mode(self.network.parts.values(), Mode.STORED)
         return taken
 
-    def run(self, steps: StepCounts, drop: float, done: int, tick: Callable[[int], None]) -> Iterator[Unit]:
+    def run(
+        self, steps: StepCounts, drop: float, done: int, tick: Callable[[int], None], budget: CodeBudget | None = None
+    ) -> Iterator[Unit]:
         """Yield the blocks from number ``done`` on, and at last the network; what they learned is stored by then.
 
         Args:
+            budget: of all codes, if their bytes are counted; each block then keeps to what it takes.
             tick: called with the work of each step, 1 for that of a block and their number for that of the network.
         """
         for number, (block, fit) in enumerate(self._fits(done) if steps.block else ()):
@@ -141,16 +145,20 @@ class Reconstruction:
                 continue
             begun, seed = time.perf_counter(), derive_seed(self.seed, number)
             rates = Rates(codes=max(0.01, _WAY / steps.block), scales=1e-3, biases=2e-3, grids=2e-3)
+            if budget:
+                fit = replace(fit, budget=CodeBudget([each for each in fit.parts if isinstance(each, LearnedWeight)]))
             before, after = fit.run(steps.block, rates, REGULARISER, drop, seed, lambda: tick(1))
             yield Unit(_name_of(block), before, after, time.perf_counter() - begun)
         if steps.network and done <= (len(self.blocks) if steps.block else 0):
             begun = time.perf_counter()
-            for part in self.network.parts.values():
-                part.shared = False
-            before, after = self._network_fit().run(
-                self._batches(), steps.network, self.rates, lambda: tick(len(self.blocks))
-            )
+            before, after = self.run_network(steps.network, lambda: tick(len(self.blocks)), budget)
             yield Unit("network", before, after, time.perf_counter() - begun)
+
+    def run_network(self, steps: int, tick: Callable[[], None], budget: CodeBudget | None) -> tuple[float, float]:
+        """Train the whole network, and keep what is better; return its error before and after."""
+        for part in self.network.parts.values():
+            part.shared = False
+        return self._network_fit(budget).run(self._batches(), steps, self.rates, tick)
 
     def _fits(self, done: int) -> Iterator[tuple[Block, BlockFit]]:
         """Yield the blocks with their values; those of the next follow from what the modules store by then."""
@@ -179,11 +187,11 @@ class Reconstruction:
                     del values[name]
         graph.eval()
 
-    def _network_fit(self) -> NetworkFit:
+    def _network_fit(self, budget: CodeBudget | None = None) -> NetworkFit:
         program = self._program
         kept = self.inputs.batches[len(self.inputs.batches) - self.held_out :] if self.held_out else self.inputs.batches
         parts = list(self.network.parts.values())
-        return NetworkFit(program, self.floating, parts, self._loss, kept)
+        return NetworkFit(program, self.floating, parts, self._loss, kept, budget)
 
     def _batches(self) -> Iterator[BatchValues]:
         trained = self.inputs.batches[: len(self.inputs.batches) - self.held_out]

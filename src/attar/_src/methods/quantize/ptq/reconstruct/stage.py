@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -15,8 +15,8 @@ from attar._src.core.interrupt import raise_if_interrupted
 from attar._src.core.progress import Bar
 from attar._src.measure.class_layout import FROM_SHAPES
 from attar._src.methods.allocate.judge import Labelled
-from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.quantize.integer_layers import fit_integer_layers
+from attar._src.methods.quantize.ptq.reconstruct.code_budget import CodeBudget
 from attar._src.methods.quantize.ptq.reconstruct.network import LearnedNetwork
 from attar._src.methods.quantize.ptq.reconstruct.reconstruction import Reconstruction, StepCounts
 from attar._src.methods.quantize.ptq.reconstruct.scores import ClassScores, class_scores
@@ -28,6 +28,10 @@ from attar._src.work.compressed_model import CompressedModel, FileInfo, inputs_b
 from attar._src.work.context import Context, TrainingContext, Trial
 from attar._src.work.stage import Stage
 
+#: Trainings of the network at most until a target holds.
+ROUNDS = 4
+#: Bytes by which a file that was too large is made smaller than it must be.
+SPARE = 24
 #: Takes a row of figures after every block.
 Log = Callable[[Mapping[str, Any]], None]
 
@@ -43,6 +47,10 @@ class Reconstruct(Stage):
 
     Deviations: scales are trained with the codes, errors are relative to the spread of an output instead of weighted by
     the Fisher information, and the last unit is the network.
+
+    Where ``quantize`` chose bits under a target, the target holds: coded bits have a price while codes are trained
+    (``code_budget``), the network is trained on until the packed file fits, and if it never does, or loses more than
+    the target has, the model stays as it was.
 
     Weights of 8 bits, codebooks and tensors that no layer multiplies stay as they are; the record says so (``left``).
 
@@ -87,11 +95,6 @@ class Reconstruct(Stage):
                 "reconstruct improves grids that a model has, and no stage before it makes any; put a stage quantize "
                 "before it, such as {stage: quantize, bits: 4, scales: mse}"
             )
-        if any(isinstance(getattr(stage, "bits", None), BitTarget) for stage in before):
-            raise SpecError(
-                "reconstruct moves codes, and with them the bytes and the drop that size, max_bytes and max_drop have "
-                "counted; give bits= and overrides= instead, such as those in the note 'bits' of a file made without it"
-            )
 
     def try_on(self, model: CompressedModel, trial: Trial) -> CompressedModel:
         """Look for weights to improve, and augment an example."""
@@ -119,6 +122,7 @@ class Reconstruct(Stage):
         self, model: CompressedModel, context: Context, log: Log = lambda _: None, store: CheckpointStore | None = None
     ) -> CompressedModel:
         """Do the stage; ``log`` gets seconds and errors of each block, ``store`` keeps what is done."""
+        before, target = model, model.target
         inputs = inputs_by_graph(model, context.calibration)
         networks = {name: LearnedNetwork.of(model, name) for name in model.graphs}
         _demand_weights([*networks.values()])
@@ -131,6 +135,16 @@ class Reconstruct(Stage):
 
         progress = _Progress.of(store, lambda: self._steps(work_on(networks[name]) for name in names))
         total = sum(len(networks[name].blocks) for name in names) * (progress.steps.block + progress.steps.network)
+        left = {name: why for network in networks.values() for name, why in network.left.items()}
+        record = self.describe() | {
+            "steps": progress.steps.block,
+            "network_steps": progress.steps.network,
+            "calibration_examples": sum(each.examples for each in inputs.values()),
+        }
+        budgets: dict[str, float] = {}
+        if target:
+            bits = {name: CodeBudget([*networks[name].weights.values()]).bits for name in names}
+            budgets = _tightened(bits, target.excess(model.done(record)))
         errors: dict[str, Any] = {}
         with Bar("reconstructing", total) as bar:
 
@@ -143,24 +157,39 @@ class Reconstruct(Stage):
                 # Tensors that a graph before shares with this one have changed.
                 networks[name] = LearnedNetwork.of(model, name)
                 prefix = f"{name}." if len(names) > 1 else ""
-                errors |= self._reconstruct(work_on(networks[name]), prefix, progress, tick, log)
+                errors |= self._reconstruct(
+                    work_on(networks[name]), prefix, progress, tick, log, _budget(networks[name], budgets.get(name))
+                )
                 model = networks[name].result(model)
-        left = {name: why for network in networks.values() for name, why in network.left.items()}
-        record = self.describe() | {
-            "steps": progress.steps.block,
-            "network_steps": progress.steps.network,
-            "calibration_examples": sum(each.examples for each in inputs.values()),
-            "errors": errors,
-            "left": left,
-        }
-        return fit_integer_layers(model.done(record))
+        # The record is part of the file: where bytes are counted, figures are in the log alone.
+        record |= {} if target else {"errors": errors, "left": left}
+        done = fit_integer_layers(model.done(record))
+        for _ in range(ROUNDS):
+            if target is None or (excess := target.excess(done)) <= 0:
+                break
+            budgets = _tightened(budgets, excess + SPARE)
+            for name in names:
+                network = LearnedNetwork.of(model, name)
+                steps = progress.steps.network or progress.steps.block
+                work_on(network).run_network(steps, raise_if_interrupted, _budget(network, budgets[name]))
+                model = network.result(model)
+            done = fit_integer_layers(model.done(record))
+        if target is None or target.holds(done):
+            return done
+        return replace(before, notes={**before.notes, "reconstruct": "nothing was kept: the target did not hold"})
 
     def _reconstruct(
-        self, work: Reconstruction, prefix: str, progress: _Progress, tick: Callable[[int], None], log: Log
+        self,
+        work: Reconstruction,
+        prefix: str,
+        progress: _Progress,
+        tick: Callable[[int], None],
+        log: Log,
+        budget: CodeBudget | None,
     ) -> dict[str, list[float]]:
         """Reconstruct one graph; return unit -> its errors before and after, at last those of the whole stage."""
         begin = progress.begin(prefix, work)
-        for unit in work.run(progress.steps, self.drop, begin, tick):
+        for unit in work.run(progress.steps, self.drop, begin, tick, budget):
             row = {
                 "unit": prefix + unit.name,
                 "error_before": unit.before,
@@ -172,8 +201,8 @@ class Reconstruct(Stage):
         if not end < start:
             work.network.load(progress.first[prefix])
         rows = progress.rows_of(prefix)
-        found = {str(row["unit"]): [float(row["error_before"]), float(row["error_after"])] for row in rows}
-        return found | {f"{prefix}all": [start, end]}
+        found = {str(row["unit"]): [_short(row["error_before"]), _short(row["error_after"])] for row in rows}
+        return found | {f"{prefix}all": [_short(start), _short(end)]}
 
     def _scores(
         self, model: CompressedModel, name: str, inputs: CalibrationInputs, context: Context
@@ -244,6 +273,26 @@ class _Progress:
 
     def rows_of(self, prefix: str) -> list[dict[str, Any]]:
         return [row for row in self.rows if row["graph"] == prefix]
+
+
+def _short(number: Any) -> float:
+    """Return a number in as many digits as a reader wants; the record is part of the file."""
+    return float(f"{float(number):.4g}")
+
+
+def _tightened(budgets: Mapping[str, float], excess: int) -> dict[str, float]:
+    """Return budgets in bits that are lower, in proportion, by bytes of a file."""
+    share = max(0.5, 1 - 8 * excess / max(sum(budgets.values()), 1.0))
+    return {name: bits * share for name, bits in budgets.items()}
+
+
+def _budget(network: LearnedNetwork, bits: float | None) -> CodeBudget | None:
+    """Return the budget of a network whose codes are within it; None without."""
+    if bits is None:
+        return None
+    budget = CodeBudget([*network.weights.values()], bits)
+    budget.fit()
+    return budget
 
 
 def _demand_weights(networks: Sequence[LearnedNetwork]) -> None:

@@ -82,4 +82,4 @@ def lookup_hessians(
         for name, nodes in tables.items():
             for gradient in (seen[node] for node in nodes if node in seen):
                 found.setdefault(name, InputHessian(Window(1, gradient.shape[-1]))).add(gradient)
-    return {name: hessian for name, hessian in found.items() if hessian.matrix.any()}
+    return {name: hessian for name, hessian in found.items() if hessian.matrix.any().item()}

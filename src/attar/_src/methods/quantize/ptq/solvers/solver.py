@@ -38,11 +38,13 @@ class Solver(ABC):
             transposed convolutions) and weights in training have none, so such a solver cannot be used there.
         inputs_optional: whether it can do without: weights that have no such statistics then get ``inputs=None``, and
             the stage lists them.
+        rates: for :meth:`at_rate`, what is tried where bits are chosen under a target; empty if it minimizes no bits.
     """
 
     name: ClassVar[str]
     inputs: ClassVar[tuple[type[Statistic], ...]] = ()
     inputs_optional: ClassVar[bool] = False
+    rates: ClassVar[tuple[float, ...]] = ()
 
     @abstractmethod
     def solve(self, weight: Floats, scheme: Scheme, inputs: InputStatistics | None = None) -> CompressedTensor:

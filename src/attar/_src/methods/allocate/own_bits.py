@@ -1,0 +1,79 @@
+"""Levels of its own for each weight: what the stage ``quantize`` does under a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from attar._src.methods.allocate.allocate import Allocator, allocate
+from attar._src.methods.allocate.judge import Labelled
+from attar._src.methods.allocate.level import Level
+from attar._src.methods.allocate.sensitivity_table import SensitivityTable
+from attar._src.methods.allocate.target import BitTarget
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedModel, FileInfo, inputs_by_graph
+from attar._src.work.context import Context
+
+#: Bits that are tried for each tensor, if there is no table of sensitivities.
+WIDTHS = (2, 3, 4, 5, 6, 8)
+#: Bits with which rates are tried: with a rate, what counts is the step, and codes that are not used cost nothing.
+RATED = (2, 4)
+
+
+def own_bits(
+    target: BitTarget,
+    model: CompressedModel,
+    inputs: Mapping[str, CalibrationInputs],
+    context: Context,
+    names: Sequence[str],
+    rates: Sequence[float],
+    record: Mapping[str, Any],
+    make: Callable[
+        [Mapping[str, CalibrationInputs], Sequence[Level]], Callable[[Mapping[str, Level]], CompressedModel]
+    ],
+) -> CompressedModel:
+    """Return the model with levels of each tensor that meet a target.
+
+    Args:
+        target: of the file or of the drop.
+        model: as the stages before left it.
+        inputs: of each graph.
+        context: of the stage.
+        names: of the tensors to choose levels for.
+        rates: that are tried.
+        record: of the stage.
+        make: inputs of each graph, levels -> level of each tensor -> the model as the stage rounds it.
+
+    Raises:
+        SpecError: no levels meet the target; the message has the nearest that do.
+    """
+    # A path belongs to one machine.
+    told = {**record, "bits": target.model_copy(update={"sensitivity": None}).describe()}
+    table = SensitivityTable.read(target.sensitivity) if target.sensitivity else None
+    levels = table.every_level() if table else tried_levels(rates)
+    judged, of = inputs, context.judged
+    if target.max_drop is not None and of.inputs is not None:
+        judged = inputs_by_graph(model, of.inputs)
+    elif target.max_drop is not None:
+        halves = {name: each.halves() for name, each in inputs.items()}
+        inputs, judged = ({name: each[place] for name, each in halves.items()} for place in (0, 1))
+    rounded = make(inputs, levels)
+
+    def at(chosen: Mapping[str, Level]) -> CompressedModel:
+        made = rounded(chosen)
+        # The bits are in the tensors themselves.
+        examples = made.record[-1]["calibration_examples"]
+        return replace(made, record=(*model.record, {**told, "calibration_examples": examples}))
+
+    use = context.use or FileInfo()
+    labelled = Labelled(of.metric, of.layout, of.given, use.task, bool(use.class_names))
+    return allocate(
+        Allocator(model, inputs, judged, names, levels, at, use, context.coder, told, labelled, table, context.seed),
+        target,
+    )
+
+
+def tried_levels(rates: Sequence[float]) -> tuple[Level, ...]:
+    """Return every width at the first rate, and those of ``RATED`` at all."""
+    return tuple(Level(bits, rate) for bits in WIDTHS for rate in (rates if bits in RATED else rates[:1]))
