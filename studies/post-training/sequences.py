@@ -157,6 +157,8 @@ NETWORKS: dict[str, tuple[Callable[[int, int], Network], str]] = {
 }
 #: Codes, scales and biases of the whole network are trained on its floating outputs.
 LEARNED: dict[str, Any] = {"steps": 0, "network_steps": 600, "lr": 0.01, "batch": 16}
+#: Layers are rounded again for what they read by then.
+AGAIN: dict[str, Any] = {"steps": 0, "network_steps": 0, "asymmetric": True}
 LANGUAGE: dict[str, Any] = {"scales": "gptq", "symmetric": False, "task": "classification"}
 #: Row -> examples of the calibration, options of ``attar.quantize``.
 ROWS: dict[str, tuple[int, dict[str, Any]]] = {
@@ -167,6 +169,7 @@ ROWS: dict[str, tuple[int, dict[str, Any]]] = {
         for words, more in (("gptq", {}), ("reconstruct", {"reconstruct": LEARNED}))
     },
     "encoder w4 gptq": (512, {"bits": 4, "scales": "gptq", "symmetric": False}),
+    "encoder w4 asymmetric": (512, {"bits": 4, "scales": "gptq", "symmetric": False, "reconstruct": AGAIN}),
     "encoder w8a8 dynamic": (128, {"bits": 8, "activations": "dynamic"}),
     "encoder 3 bits a weight": (512, {"size": 3, "scales": "gptq"}),
 }

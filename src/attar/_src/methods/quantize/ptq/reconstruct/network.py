@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,7 @@ from attar._src.methods.quantize.ptq.reconstruct.learned import (
     LearnedWeight,
     StraightThroughDynamic,
 )
+from attar._src.methods.quantize.ptq.reconstruct.rerounding import Product, products_of
 from attar._src.methods.quantize.unquantized import integer_sites
 from attar._src.model.operators import bias_of, kind_of
 from attar._src.model.programs import copy_graph, set_tensor, wrap
@@ -47,6 +48,7 @@ class LearnedNetwork:
         left: quantized tensor -> why it is not improved.
         fixed_batch: whether the graph takes batches of one size alone.
         outputs: names of the outputs, in the order of the graph's.
+        products: of ``weights``, those that multiply one value.
     """
 
     graph: fx.GraphModule
@@ -58,6 +60,7 @@ class LearnedNetwork:
     left: Mapping[str, str]
     fixed_batch: bool
     outputs: tuple[str, ...]
+    products: Sequence[Product]
 
     @cached_property
     def blocks(self) -> list[Block]:
@@ -106,7 +109,9 @@ class LearnedNetwork:
         grids |= {(value,): grid for value, grid in missing.items()}
         names = tuple(port.name for port in of.traced.outputs)
         parts = {key: part for key, part in graph.named_modules() if isinstance(part, Learned)}
-        return cls(graph, name, weights, biases, grids, parts, left, not of.traced.any_batch, names)
+        known = find_weights(of.traced.graph)
+        products = products_of(of.traced.graph, {key: known[key] for key in weights}, [*biases])
+        return cls(graph, name, weights, biases, grids, parts, left, not of.traced.any_batch, names, products)
 
     def result(self, model: CompressedModel) -> CompressedModel:
         """Return the model with what the modules store."""

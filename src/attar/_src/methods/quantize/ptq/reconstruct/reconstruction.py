@@ -24,6 +24,7 @@ from attar._src.methods.quantize.ptq.reconstruct.fit import (
 )
 from attar._src.methods.quantize.ptq.reconstruct.learned import Learned, LearnedWeight, Mode, set_mode
 from attar._src.methods.quantize.ptq.reconstruct.network import LearnedNetwork
+from attar._src.methods.quantize.ptq.reconstruct.rerounding import reround
 from attar._src.methods.quantize.ptq.reconstruct.scores import ClassScores
 from attar._src.model.operators import is_floating
 from attar._src.train.augment import Augmentation
@@ -40,10 +41,16 @@ _OTHERS = 5e-4
 
 @dataclass(frozen=True)
 class StepCounts:
-    """Training steps of each block and of the network."""
+    """What is done: training steps of each block and of the network; whether blocks are rounded again before."""
 
     block: int
     network: int
+    asymmetric: bool = False
+
+    @property
+    def visits_blocks(self) -> bool:
+        """Whether anything is done with a block."""
+        return self.block > 0 or self.asymmetric
 
 
 @dataclass(frozen=True)
@@ -140,16 +147,21 @@ class Reconstruction:
             budget: of all codes, if their bytes are counted; each block then keeps to what it takes.
             tick: called with the work of each step, 1 for that of a block and their number for that of the network.
         """
-        for number, (block, fit) in enumerate(self._fits(done) if steps.block else ()):
+        network = self.network
+        for number, (block, fit) in enumerate(self._fits(done) if steps.visits_blocks else ()):
             if number < done:
                 continue
             begun, seed = time.perf_counter(), derive_seed(self.seed, number)
-            rates = Rates(codes=max(0.01, _WAY / steps.block), scales=1e-3, biases=2e-3, grids=2e-3)
             if budget:
                 fit = replace(fit, budget=CodeBudget([each for each in fit.parts if isinstance(each, LearnedWeight)]))
-            before, after = fit.run(steps.block, rates, REGULARISER, drop, seed, lambda: tick(1))
-            yield Unit(_name_of(block), before, after, time.perf_counter() - begun)
-        if steps.network and done <= (len(self.blocks) if steps.block else 0):
+            errors: list[float] = []
+            if steps.asymmetric:
+                errors += reround(fit, network.products, network.weights, network.biases)
+            if steps.block:
+                rates = Rates(codes=max(0.01, _WAY / steps.block), scales=1e-3, biases=2e-3, grids=2e-3)
+                errors += fit.run(steps.block, rates, REGULARISER, drop, seed, lambda: tick(1))
+            yield Unit(_name_of(block), errors[0], errors[-1], time.perf_counter() - begun)
+        if steps.network and done <= (len(self.blocks) if steps.visits_blocks else 0):
             begun = time.perf_counter()
             before, after = self.run_network(steps.network, lambda: tick(len(self.blocks)), budget)
             yield Unit("network", before, after, time.perf_counter() - begun)

@@ -58,11 +58,13 @@ class Reconstruct(Stage):
         steps: training steps of each block, 0 for none.
         network_steps: those of the whole network; twice ``steps`` by default, 0 for none.
         lr: learning rate of the codes while the network is trained, in steps of their grids. With the default a code
-            moves by one or so in 1,000 steps; 0.01 and many inputs let it go further, which recurrent networks and
-            language models need at 4 bits and less.
+            moves by a step or so in 1,000 steps; recurrent networks and language models need 0.01 and many inputs.
         minutes: choose ``steps`` for about this time on this machine instead; the number is in the record, and with it
             as ``steps`` the result is the same.
         batch: examples of a step.
+        asymmetric: before a block is trained, round its layers again, so that they make of what the quantized network
+            reads what they made of what the floating-point network reads (asymmetric calibration, GPTAQ, Li et al.
+            2025): seconds, also with ``steps`` 0.
         drop: probability of an element to be that of the floating-point network while a block is trained.
         augment: augmentations of the first input while the network is trained, as in the recipe's ``data``; they apply
             to inputs after preprocessing.
@@ -78,14 +80,17 @@ class Reconstruct(Stage):
     lr: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 2e-3
     minutes: Annotated[float, Field(gt=0)] | None = None
     batch: Annotated[int, Field(ge=1)] = 32
+    asymmetric: bool = False
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.5
     augment: tuple[AugmentationChoice, ...] = ()
     loss: Literal["auto", "kl", "error"] = "auto"
 
     @model_validator(mode="after")
     def _has_steps(self) -> Reconstruct:
-        if not self.steps and not self.network_steps:
-            raise ValueError("steps: 0 trains no block; add network_steps, such as 1000, to train the network alone")
+        if not (self.steps or self.network_steps or self.asymmetric):
+            raise ValueError(
+                "steps: 0 trains no block; add network_steps, such as 1000, to train the network alone, or asymmetric"
+            )
         return self
 
     def check(self, before: Sequence[Stage]) -> None:
@@ -216,14 +221,14 @@ class Reconstruct(Stage):
     def _steps(self, works: Iterable[Reconstruction]) -> StepCounts:
         """Return the steps: as given, or as many times these as take about ``minutes``."""
         network = 2 * self.steps if self.network_steps is None else self.network_steps
-        if self.minutes is None:
-            return StepCounts(self.steps, network)
+        if self.minutes is None or not (self.steps or network):
+            return StepCounts(self.steps, network, self.asymmetric)
         # The blocks take together about what the network takes.
         times = 60 * self.minutes / ((self.steps + network) * sum(work.seconds_of_step() for work in works))
         if not self.steps:
-            return StepCounts(0, max(1, round(network * times)))
+            return StepCounts(0, max(1, round(network * times)), self.asymmetric)
         steps = max(1, round(self.steps * times))
-        return StepCounts(steps, round(steps * network / self.steps))
+        return StepCounts(steps, round(steps * network / self.steps), self.asymmetric)
 
 
 @dataclass
@@ -267,7 +272,7 @@ class _Progress:
         self.rows.append(numbered)
         self.now |= {f"{prefix}/{name}": value for name, value in work.network.state().items()}
         if self.store is not None:
-            facts = {"history": self.rows, "steps": [self.steps.block, self.steps.network]}
+            facts = {"history": self.rows, "steps": [self.steps.block, self.steps.network, self.steps.asymmetric]}
             self.store.save(Checkpoint(len(self.rows), self.now, facts))
         return numbered
 
