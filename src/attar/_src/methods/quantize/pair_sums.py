@@ -165,9 +165,13 @@ def _order(shape: tuple[int, ...], groups: int) -> NDArray[np.intp]:
 def _positions(
     codes: NDArray[np.int8], scale: NDArray[np.float32], values: NDArray[np.float32] | None
 ) -> NDArray[np.float64]:
-    """Return what is rounded, in steps: the values of a line if its codes are the nearest to them, else the codes."""
+    """Return what is rounded, in steps: the values of a line, or its codes where these are not its values rounded.
+
+    Codes of a solver that sees its inputs (``gptq``) are up to some steps from their values, and less than one on
+    average: to round these again would add an error to theirs. Codes of levels, such as ternary ones, are further.
+    """
     if values is None:
         return codes.astype(np.float64)
     at = values / scale[:, None]
-    nearest = (np.clip(np.rint(at), -_TOP, _TOP) == codes).all(1, keepdims=True)
-    return np.where(nearest, at, codes).astype(np.float64)
+    rounded = np.abs(np.clip(at, -_TOP, _TOP) - codes).mean(1, keepdims=True) < 1
+    return np.where(rounded, at, codes).astype(np.float64)
