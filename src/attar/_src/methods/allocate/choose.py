@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Hashable, Mapping, Sequence
+import os
+import sys
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -53,14 +56,14 @@ def choose_levels(errors: Sequence[Sequence[float]], sizes: Sequence[Sequence[fl
     high = np.append(np.ones(len(counts)), most)
     # HiGHS stops at an absolute gap of 1e-6, so the errors are scaled far above it.
     scaled = cost * (1e6 / max(float(cost.max()), 1e-300))
-    found = solver.milp(
-        scaled,
-        integrality=np.ones(cost.size),
-        bounds=solver.Bounds(0, 1),
-        constraints=solver.LinearConstraint(rows, low, high),
-        # With presolve it prints a line of its own on standard output now and then.
-        options={"mip_rel_gap": 0.0, "presolve": False},
-    )
+    with _silent():
+        found = solver.milp(
+            scaled,
+            integrality=np.ones(cost.size),
+            bounds=solver.Bounds(0, 1),
+            constraints=solver.LinearConstraint(rows, low, high),
+            options={"mip_rel_gap": 0.0, "presolve": False},
+        )
     if found.x is None:
         raise AttarError(f"the integer program of {len(counts)} tensors was not solved: {found.message}")
     return [int(found.x[stop - count : stop].argmax()) for count, stop in zip(counts, stops, strict=True)]
@@ -81,6 +84,24 @@ def by_name(
         if places is None
         else {name: own[place] for (name, own), place in zip(levels.items(), places, strict=True)}
     )
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep standard output clean: HiGHS prints lines of its own now and then, whatever its options say."""
+    try:
+        sys.stdout.flush()
+        kept = os.dup(1)
+    except OSError:  # there is no standard output
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 1)
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _solver() -> Any:
