@@ -37,7 +37,7 @@ from attar._src.methods.quantize.ptq.registry import OBSERVERS
 from attar._src.methods.quantize.ptq.solvers.absmax import Absmax
 from attar._src.methods.quantize.ptq.solvers.solver import Solver
 from attar._src.methods.quantize.ptq.solvers.weight_inputs import WeightInputs, unseen_warning
-from attar._src.methods.quantize.ptq.weight_solvers import AFFINE, check_scheme, scheme_names, solvers_of
+from attar._src.methods.quantize.ptq.weight_solvers import AFFINE, check_scheme, scheme_names, solve_weight, solvers_of
 from attar._src.methods.quantize.recurrent_noise import without_noisy_recurrent
 from attar._src.methods.quantize.unquantized import integer_sites
 from attar._src.model.collect import Clip, Request, collect
@@ -182,12 +182,8 @@ class PostTrainingQuantize(Stage):
         record |= {"without_inputs": sorted(unseen)} if unseen else {}
         every = tuple(dict.fromkeys((*model.warnings, *warnings)))
         whole = model.state()
-        pruned = {
-            name: zeros.numpy()
-            for name in solved.keys() & model.tensors.keys()
-            if (zeros := (state[name] == 0) & (whole[name] != 0)).any()
-        }
-        pruned = {**model.pruned, **pruned}
+        zeros = {name: (state[name] == 0) & (whole[name] != 0) for name in solved.keys() & model.tensors.keys()}
+        pruned = {**model.pruned, **{name: each.numpy() for name, each in zeros.items() if each.any()}}
         schemes = scheme_names(model.schemes, solved, self._solvers(model, bits))
         rounded = model.done(record, tensors=tensors, graphs=graphs, warnings=every, pruned=pruned, schemes=schemes)
         fitted = fit_weights(rounded, {name: state[name].numpy() for name in solved})
@@ -240,7 +236,7 @@ class PostTrainingQuantize(Stage):
                     with prefixed_errors(f"stage quantize at {key!r}"):
                         scheme = self._scheme(bits[key], weights.get(key))
                         seen = needed.statistics(own[key], key, found)
-                        solved[key] = own[key].solve(state[key].numpy(), scheme, seen)
+                        solved[key] = solve_weight(own[key], state[key].numpy(), scheme, seen)
                 else:
                     (observed.seen[key],) = found
             if not add_clips(clips, observed.seen):
@@ -312,17 +308,19 @@ class PostTrainingQuantize(Stage):
 
         All weights of the model count, so that one has the same solution whichever others are chosen with it.
         """
-        aliases, state = model.aliases(), model.state()
-        own = {name for glob in self.overrides for name in matching_tensors(glob, [*state], aliases)}
+        state = model.state()
         elements = {name: state[name].numel() for name in {**model.weights(), **bits}}
-        solvers = solvers_of(elements, self.scheme, self.scales, self.rate, affine=own)
+        solvers = solvers_of(elements, self.scheme, self.scales, self.rate, affine=self._overridden(model))
         return {name: solvers[name] for name in bits}
+
+    def _overridden(self, model: CompressedModel) -> set[str]:
+        aliases, known = model.aliases(), [*model.state()]
+        return {name for glob in self.overrides for name in matching_tensors(glob, known, aliases)}
 
     def chosen(self, model: CompressedModel, *, free: bool = False) -> list[str]:
         """Return the names of the tensors that this stage quantizes, in order; ``free``: without ``overrides``."""
-        aliases, known = model.aliases(), [*model.state()]
-        fixed = {name for glob in self.overrides if free for name in matching_tensors(glob, known, aliases)}
-        return [each for each in self._bits(model.weights(), model.state(), aliases) if each not in fixed]
+        fixed = self._overridden(model) if free else ()
+        return [each for each in self._bits(model.weights(), model.state(), model.aliases()) if each not in fixed]
 
     def _selection(self) -> tuple[object, ...]:
         return self.layers, self.keep, set(self.overrides)
