@@ -48,6 +48,27 @@ def test_a_file_its_report_and_what_is_printed(weights, tmp_path, capsys):
     assert artifact.manifest.task == "classification"
 
 
+def test_a_scheme_powers_of_two_and_equalization(weights, tmp_path, capsys):
+    out = tmp_path / "m.attar"
+    options = ["--bits", 2, "--scheme", "ternary", "--set", "head=8", "--power-of-two", "--equalize", "--json"]
+    assert run("-w", weights, "-o", out, *options) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert "pairs of layers" in report["notes"]["equalize"]
+    artifact = attar.open_artifact(out)
+    assert set(np.unique(artifact.tensor("convs.1.weight").codes)) == {-1, 0, 1}
+    assert (np.frexp(artifact.tensor("convs.1.weight").scale)[0] == 0.5).all()
+    assert artifact.tensor("head.weight").scheme.bits == 8
+    assert artifact.manifest.recipe["stages"][0]["scheme"] == "ternary"
+
+
+def test_best_needs_minutes_and_says_what_it_tried(weights, tmp_path, capsys):
+    out = tmp_path / "m.attar"
+    assert run("-w", weights, "-o", out, "--best") != 0
+    assert "add minutes=5" in capsys.readouterr().err
+    assert run("-w", weights, "-o", out, "--bits", 3, "--best", "--minutes", 0.02, "--json") == 0
+    assert "as given" in json.loads(capsys.readouterr().out)["notes"]["best"]
+
+
 def test_dynamic_activations(weights, tmp_path, capsys):
     out = tmp_path / "m.attar"
     assert run("-w", weights, "-o", out, "--bits", 8, "--activations", "dynamic", "--json") == 0

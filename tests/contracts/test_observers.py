@@ -51,6 +51,24 @@ def test_minmax_keeps_an_outlier_that_the_others_cut():
     assert ranges["minmax"] == 1000.0
     assert ranges["percentile"] < 20
     assert ranges["mse"] < 1000
+    assert ranges["kl"] < 1000
+
+
+def test_kl_cuts_a_long_tail_more_than_the_squared_error_does():
+    """Guards the divergence: of values with a long tail at 8 bits the body is kept."""
+    values = np.random.default_rng(0).standard_t(3, size=500_000)
+    high = {name: OBSERVERS[name].range(seen(OBSERVERS[name], values), 8)[1] for name in ("kl", "mse", "minmax")}
+    assert high["kl"] < 0.5 * high["minmax"]
+    assert np.quantile(values, 0.995) < high["kl"]
+
+
+def test_zeros_do_not_move_the_range_of_kl():
+    """Guards against a spike of zeros, as behind ReLU, that is most of the distribution."""
+    values = np.abs(np.random.default_rng(0).normal(size=200_000))
+    ranges = [
+        OBSERVERS["kl"].range(seen(OBSERVERS["kl"], each), 8) for each in (values, np.append(values, np.zeros(800_000)))
+    ]
+    assert ranges[0] == pytest.approx(ranges[1], rel=0.1)
 
 
 def test_minmax_sees_the_range_alone():

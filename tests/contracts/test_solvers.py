@@ -137,6 +137,39 @@ def test_mse_is_never_worse_than_absmax():
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("name", [name for name in SOLVERS if name not in SPANNING])
+def test_scales_are_powers_of_two_where_the_scheme_says_so(name, symmetric):
+    """Guards the constraint in every solver: a single scale between two powers needs a multiplication."""
+    weight = np.random.default_rng(0).normal(size=(16, 24)).astype(np.float32)
+    weight[3] = 0
+    scheme = Scheme(bits=4, symmetric=symmetric, power_of_two=True)
+    found = solve(SOLVERS[name], weight, scheme)
+    assert (np.frexp(found.scale)[0] == 0.5).all()
+    assert ((found.dense() - weight) ** 2).mean() < 0.05
+
+
+def test_percentile_leaves_out_whole_weights_at_each_end():
+    """Guards against a clip where a scale has too few weights for one to be left out."""
+    weight = np.arange(-1000, 1001, dtype=np.float32)[None]
+    found = SOLVERS["percentile"].solve(weight, Scheme(bits=8, symmetric=False)).dense()
+    assert (found.min(), found.max()) == pytest.approx((-996, 996), abs=8)
+    few = weight[:, 900:1100]
+    scales = [SOLVERS[name].solve(few, Scheme(bits=8)).scale.tolist() for name in ("percentile", "absmax")]
+    assert scales[0] == scales[1]
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_hqq_lets_few_large_weights_not_decide(symmetric):
+    """Guards the norm that is minimized, p = 0.7: of weights with heavy tails."""
+    weight = np.random.default_rng(0).standard_t(2, size=(8, 64)).astype(np.float32)
+    scheme = Scheme(bits=4, symmetric=symmetric, granularity=PerGroup(size=32))
+    errors = {
+        name: (np.abs(SOLVERS[name].solve(weight, scheme).dense() - weight) ** 0.7).sum() for name in ("hqq", "absmax")
+    }
+    assert errors["hqq"] < 0.95 * errors["absmax"]
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
 def test_minmax_spans_each_bucket_from_its_least_to_its_greatest(symmetric):
     weight = np.array([1.0, 1.5, 2.4, 4.0, -2.0, 0.0, 7.0], np.float32)
     scheme = Scheme(bits=2, symmetric=symmetric, granularity=PerBucket(size=4))

@@ -37,7 +37,7 @@ from attar._src.methods.quantize.ptq.solutions import Solutions
 from attar._src.methods.quantize.ptq.solvers.absmax import Absmax
 from attar._src.methods.quantize.ptq.solvers.solver import Solver
 from attar._src.methods.quantize.ptq.solvers.weight_inputs import WeightInputs, unseen_warning
-from attar._src.methods.quantize.ptq.weight_solvers import AFFINE, check_scheme, scheme_names, solvers_of
+from attar._src.methods.quantize.ptq.weight_solvers import AFFINE, check_scheme, scheme_names, solve_weight, solvers_of
 from attar._src.methods.quantize.recurrent_noise import without_noisy_recurrent
 from attar._src.methods.quantize.unquantized import integer_sites
 from attar._src.model.collect import Clip, Request, collect
@@ -264,8 +264,8 @@ class PostTrainingQuantize(Stage):
                 weight, statistics = state[key].numpy(), needed.statistics(own[key], key, collected)
                 with prefixed_errors(f"stage quantize at {key!r}"):
                     found.tensors[key] = {
-                        each: solvers[each.rate][key].solve(
-                            weight, self._scheme(each.value, weights.get(key)), statistics
+                        each: solve_weight(
+                            solvers[each.rate][key], weight, self._scheme(each.value, weights.get(key)), statistics
                         )
                         for each in levels[key]
                     }
@@ -286,16 +286,18 @@ class PostTrainingQuantize(Stage):
 
         All weights of the model count, so that one has the same solution whichever others are chosen with it.
         """
-        aliases, state = model.aliases(), model.state()
-        own = {name for glob in self.overrides for name in matching_tensors(glob, [*state], aliases)}
+        state = model.state()
         elements = {name: state[name].numel() for name in {**model.weights(), **dict.fromkeys(names)}}
-        solvers = solvers_of(elements, self.scheme, self.scales, rate, affine=own)
+        solvers = solvers_of(elements, self.scheme, self.scales, rate, affine=self._overridden(model))
         return {name: solvers[name] for name in names}
+
+    def _overridden(self, model: CompressedModel) -> set[str]:
+        aliases, known = model.aliases(), [*model.state()]
+        return {name for glob in self.overrides for name in matching_tensors(glob, known, aliases)}
 
     def chosen(self, model: CompressedModel, *, free: bool = False) -> list[str]:
         """Return the names of the tensors that this stage quantizes, in order; ``free``: without ``overrides``."""
-        aliases, known = model.aliases(), [*model.state()]
-        fixed = {name for glob in self.overrides if free for name in matching_tensors(glob, known, aliases)}
+        fixed = self._overridden(model) if free else ()
         return [each for each in self._bits(model) if each not in fixed]
 
     def _selection(self) -> tuple[object, ...]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
 from attar._src.core.errors import SpecError, UnknownName
-from attar._src.core.tensors import CompressedTensor, Quantized
+from attar._src.core.scheme import Scheme
+from attar._src.core.tensors import Codebook, CompressedTensor, Quantized
 from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.quantize.ptq.registry import SCHEMES, SOLVERS
 from attar._src.methods.quantize.ptq.schemes.level_scheme import LevelScheme
-from attar._src.methods.quantize.ptq.solvers.solver import Solver
+from attar._src.methods.quantize.ptq.solvers.solver import InputStatistics, Solver
 
 #: The scheme of all codes of a grid, whose scales a solver finds.
 AFFINE = "affine"
@@ -56,6 +60,23 @@ def solvers_of(
         return dict.fromkeys(elements, solver)
     levels: Solver = SCHEMES[scheme]
     return {name: solver if name in affine else levels for name in elements}
+
+
+def solve_weight(
+    solver: Solver, weight: NDArray[np.float32], scheme: Scheme, seen: InputStatistics | None
+) -> CompressedTensor:
+    """Return a weight as a solver makes it, of the statistics of its inputs.
+
+    Raises:
+        SpecError: scales must be powers of two and are not.
+    """
+    tensor = solver.solve(weight, scheme, seen)
+    if scheme.power_of_two and isinstance(tensor, Quantized | Codebook) and (np.frexp(tensor.scale)[0] != 0.5).any():
+        raise SpecError(
+            f"solver {solver.name!r} found scales that are no powers of two; take one that chooses them by "
+            "affine_grid, such as mse or gptq"
+        )
+    return tensor
 
 
 def scheme_names(

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import fx, nn
 
@@ -82,4 +83,4 @@ def lookup_hessians(
         for name, nodes in tables.items():
             for gradient in (seen[node] for node in nodes if node in seen):
                 found.setdefault(name, InputHessian(Window(1, gradient.shape[-1]))).add(gradient)
-    return {name: hessian for name, hessian in found.items() if hessian.matrix.any().item()}
+    return {name: hessian for name, hessian in found.items() if bool(np.any(hessian.matrix))}
