@@ -9,7 +9,8 @@ from torch import fx
 
 from attar._src.core.numbers.short_tensors import shorten_tensors
 from attar._src.methods.quantize.integer_layers import fit_integer_layers, integer_biases
-from attar._src.model.operators import bias_of
+from attar._src.model.operators import bias_of, operator_of
+from attar._src.model.recurrent.inputs import recurrent_biases
 from attar._src.model.weights import find_weights
 from attar._src.work.compressed_model import CompressedModel
 
@@ -32,6 +33,9 @@ def shorten_numbers(model: CompressedModel) -> CompressedModel:
 def _biases(graph: fx.GraphModule) -> Iterator[tuple[str, str]]:
     """Yield the bias and the weight of each layer that has both."""
     nodes = {node.name: node for node in graph.graph.nodes}
+    for node in graph.graph.nodes:
+        if operator_of(node).kind == "recurrent":
+            yield from recurrent_biases(node)
     for name, weight in find_weights(graph).items():
         for reader in weight.readers if weight.role == "product" else ():
             bias = bias_of(nodes[reader])

@@ -46,6 +46,13 @@ def expose_inputs(graph: fx.GraphModule) -> tuple[fx.GraphModule, dict[tuple[str
     return graph, found
 
 
+def recurrent_biases(node: fx.Node) -> list[tuple[str, str]]:
+    """Return the names of each bias of a recurrent layer and of the weight whose products it is added to."""
+    given = {each.name: argument(node, each.name) for each in node.target._schema.arguments}  # type: ignore[union-attr]
+    pairs = [(given["params"][at + 2], given["params"][at]) for at in _weights(given)] if given["has_biases"] else []
+    return [(str(bias.target), str(weight.target)) for bias, weight in pairs if {bias.op, weight.op} == {"get_attr"}]
+
+
 def recurrent_inputs(target: Any, given: dict[str, Any]) -> list[Tensor]:
     """Return what the weights of a stack multiply: of each layer and direction that of ``weight_ih``, ``weight_hh``.
 
