@@ -158,18 +158,18 @@ NETWORKS: dict[str, tuple[Callable[[int, int], Network], str]] = {
 #: Codes, scales and biases of the whole network are trained on its floating outputs.
 LEARNED: dict[str, Any] = {"steps": 0, "network_steps": 600, "lr": 0.01, "batch": 16}
 #: Layers are rounded again for what they read by then.
-AGAIN: dict[str, Any] = {"steps": 0, "network_steps": 0, "asymmetric": True}
+AGAIN: dict[str, Any] = {"steps": 0, "network_steps": 0, "reround": True}
 LANGUAGE: dict[str, Any] = {"scales": "gptq", "symmetric": False, "task": "classification"}
 #: Row -> examples of the calibration, options of ``attar.quantize``.
 ROWS: dict[str, tuple[int, dict[str, Any]]] = {
     **{
-        f"{net} w{bits} {words}": (count, {"bits": bits, **LANGUAGE, **more})
-        for net, count in (("GRU", 2048), ("Llama", 512))
+        f"{net} w{bits} {words}": (count, {"bits": bits, "dynamic": axes, **LANGUAGE, **more})
+        for net, count, axes in (("GRU", 2048, (0, 1)), ("Llama", 512, (0,)))
         for bits in (4, 3)
         for words, more in (("gptq", {}), ("reconstruct", {"reconstruct": LEARNED}))
     },
     "encoder w4 gptq": (512, {"bits": 4, "scales": "gptq", "symmetric": False}),
-    "encoder w4 asymmetric": (512, {"bits": 4, "scales": "gptq", "symmetric": False, "reconstruct": AGAIN}),
+    "encoder w4 reround": (512, {"bits": 4, "scales": "gptq", "symmetric": False, "reconstruct": AGAIN}),
     "encoder w8a8 dynamic": (128, {"bits": 8, "activations": "dynamic"}),
     "encoder 3 bits a weight": (512, {"size": 3, "scales": "gptq"}),
 }
@@ -186,7 +186,8 @@ def measure(row: str, seed: int) -> dict[str, Any]:
         report = result.save(Path(folder) / "m.attar")
         seconds = time.process_time() - begun
         session = attar.Session(Path(folder) / "m.attar", threads=1)
-        ours, floating = network.measured(session.run), network.measured(lambda batch: _floating(network.module, batch))
+        ours = network.measured(lambda batch: session.run(batch)[session.main_output])
+        floating = network.measured(lambda batch: _floating(network.module, batch))
     weights = sum(each.numel() for each in network.module.parameters())
     return {
         "row": row,

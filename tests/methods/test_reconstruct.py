@@ -222,7 +222,7 @@ def test_blocks_are_rounded_again_for_what_they_read_by_then():
     x, fresh = torch.randn(1024, 6) @ basis, torch.randn(256, 6) @ basis
     given = Context(inputs_of(x, 64))
     model = PostTrainingQuantize(bits=3, scales="gptq").run(compressed(net, x), given)
-    stage = Reconstruct(steps=0, network_steps=0, asymmetric=True, batch=64)
+    stage = Reconstruct(steps=0, network_steps=0, reround=True, batch=64)
     done, again = (stage.run(model, given) for _ in range(2))
     before, after = done.record[-1]["errors"]["all"]
     assert after < 0.9 * before

@@ -45,12 +45,12 @@ class StepCounts:
 
     block: int
     network: int
-    asymmetric: bool = False
+    reround: bool = False
 
     @property
     def visits_blocks(self) -> bool:
         """Whether anything is done with a block."""
-        return self.block > 0 or self.asymmetric
+        return self.block > 0 or self.reround
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Reconstruction:
             if budget:
                 fit = replace(fit, budget=CodeBudget([each for each in fit.parts if isinstance(each, LearnedWeight)]))
             errors: list[float] = []
-            if steps.asymmetric:
+            if steps.reround:
                 errors += reround(fit, network.products, network.weights, network.biases)
             if steps.block:
                 rates = Rates(codes=max(0.01, _WAY / steps.block), scales=1e-3, biases=2e-3, grids=2e-3)

@@ -62,7 +62,7 @@ class Reconstruct(Stage):
         minutes: choose ``steps`` for about this time on this machine instead; the number is in the record, and with it
             as ``steps`` the result is the same.
         batch: examples of a step.
-        asymmetric: before a block is trained, round its layers again, so that they make of what the quantized network
+        reround: before a block is trained, round its layers again, so that they make of what the quantized network
             reads what they made of what the floating-point network reads (asymmetric calibration, GPTAQ, Li et al.
             2025): seconds, also with ``steps`` 0.
         drop: probability of an element to be that of the floating-point network while a block is trained.
@@ -80,16 +80,16 @@ class Reconstruct(Stage):
     lr: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 2e-3
     minutes: Annotated[float, Field(gt=0)] | None = None
     batch: Annotated[int, Field(ge=1)] = 32
-    asymmetric: bool = False
+    reround: bool = False
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.5
     augment: tuple[AugmentationChoice, ...] = ()
     loss: Literal["auto", "kl", "error"] = "auto"
 
     @model_validator(mode="after")
     def _has_steps(self) -> Reconstruct:
-        if not (self.steps or self.network_steps or self.asymmetric):
+        if not (self.steps or self.network_steps or self.reround):
             raise ValueError(
-                "steps: 0 trains no block; add network_steps, such as 1000, to train the network alone, or asymmetric"
+                "steps: 0 trains no block; add network_steps, such as 1000, to train the network alone, or reround"
             )
         return self
 
@@ -222,13 +222,13 @@ class Reconstruct(Stage):
         """Return the steps: as given, or as many times these as take about ``minutes``."""
         network = 2 * self.steps if self.network_steps is None else self.network_steps
         if self.minutes is None or not (self.steps or network):
-            return StepCounts(self.steps, network, self.asymmetric)
+            return StepCounts(self.steps, network, self.reround)
         # The blocks take together about what the network takes.
         times = 60 * self.minutes / ((self.steps + network) * sum(work.seconds_of_step() for work in works))
         if not self.steps:
-            return StepCounts(0, max(1, round(network * times)), self.asymmetric)
+            return StepCounts(0, max(1, round(network * times)), self.reround)
         steps = max(1, round(self.steps * times))
-        return StepCounts(steps, round(steps * network / self.steps), self.asymmetric)
+        return StepCounts(steps, round(steps * network / self.steps), self.reround)
 
 
 @dataclass
@@ -272,7 +272,7 @@ class _Progress:
         self.rows.append(numbered)
         self.now |= {f"{prefix}/{name}": value for name, value in work.network.state().items()}
         if self.store is not None:
-            facts = {"history": self.rows, "steps": [self.steps.block, self.steps.network, self.steps.asymmetric]}
+            facts = {"history": self.rows, "steps": [self.steps.block, self.steps.network, self.steps.reround]}
             self.store.save(Checkpoint(len(self.rows), self.now, facts))
         return numbered
 

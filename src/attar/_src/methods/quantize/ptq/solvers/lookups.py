@@ -19,6 +19,7 @@ a number.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ def lookup_hessians(
         value = drawn(main_output(graph(*batch)), judge, random)
         if not value.requires_grad:
             return {}
-        gradients = torch.autograd.grad(value, [leaf.zeros for leaf in leaves.values()], allow_unused=True)
+        gradients: Any = torch.autograd.grad(value, [leaf.zeros for leaf in leaves.values()], allow_unused=True)
         seen = {node: each for node, each in zip(leaves, gradients, strict=True) if each is not None}
         for name, nodes in tables.items():
             for gradient in (seen[node] for node in nodes if node in seen):
