@@ -166,7 +166,7 @@ def test_hqq_lets_few_large_weights_not_decide(symmetric):
     errors = {
         name: (np.abs(SOLVERS[name].solve(weight, scheme).dense() - weight) ** 0.7).sum() for name in ("hqq", "absmax")
     }
-    assert errors["hqq"] < 0.95 * errors["absmax"]
+    assert errors["hqq"] < 0.99 * errors["absmax"]
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from attar._src.core.errors import DataError
+from attar._src.core.fields import main_output_name
+from attar._src.measure.difference import SCORES
 from attar._src.methods.allocate.coded_bytes import coded_bytes
 from attar._src.methods.allocate.judge import Judge, Labelled, output_array
 from attar._src.methods.quantize.ptq.reconstruct.network import FINE
@@ -26,8 +28,10 @@ from attar._src.work.context import Context
 HELD_OUT, FEWEST_EXAMPLES = 4, 8
 #: Among options whose loss is within 5 % of the least, the smaller file is taken.
 NEARLY = 1.05
-#: Share of the time after which no solver, and until which reconstruction, begins; and what is left to it as a margin.
-_SOLVERS, _MARGIN, _RECONSTRUCTION = 0.4, 0.95, 0.7
+#: Share of the time by which solvers, schemes and observers should be done; the rest is for reconstruction.
+_SOLVERS = 0.4
+#: Share of the rest that reconstruction is asked to take: its steps are timed on one, and it may take longer.
+_RECONSTRUCTION = 0.65
 #: Times that a solver which sees inputs takes what one takes that does not, before any was timed.
 _FIRST = 4.0
 
@@ -42,7 +46,7 @@ class Tried:
             the squared error over the variance of its outputs.
         coded_bytes: of all tensors.
         seconds: it took.
-        model: what was made; not in reports.
+        stage, model: the options, and what they made.
     """
 
     changes: str
@@ -103,7 +107,8 @@ class Search:
         traced = untouched.main.traced
         use = context.use
         labelled = Labelled(task=use.task if use else None, classes=bool(use and use.class_names))
-        judge = Judge.of(traced.graph, replace(held, targets=()), traced.outputs[0].name, labelled)
+        output = main_output_name({port.name: port.dtype.startswith("f") for port in traced.outputs})
+        judge = Judge.of(traced.graph, replace(held, targets=()), output, labelled)
         return cls(untouched, replace(context, calibration=learn), held, judge, 60 * minutes, clock, started)
 
     def run(self, given: PostTrainingQuantize) -> Tried:
@@ -132,7 +137,7 @@ class Search:
     def note(self) -> str:
         """Return what was tried and gained, for the report."""
         best, first = self.best(), self.tried[0]
-        measure = "divergence" if self.judge.kind == "scores" else "relative squared error"
+        measure = "divergence" if self.judge.kind == SCORES else "relative squared error"
         gain = f"{first.loss / best.loss:.2f} times less than as given" if best.loss else "none"
         said = (
             f"took {best.changes}: {measure} {best.loss:.3g} on {self.held.examples} held-out examples, {gain}; tried "
@@ -155,7 +160,7 @@ class Search:
 
     def _reconstruct(self, start: Tried) -> None:
         """Improve a model block by block in the time that is left, unless it runs out in between."""
-        begun, left = self.clock(), _MARGIN * self._left()
+        begun, left = self.clock(), self._left()
         name = "reconstruct" if start.changes == "as given" else f"{start.changes}, reconstruct"
         if left <= 0:
             self.skipped.append(name)
