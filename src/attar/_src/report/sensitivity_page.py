@@ -80,12 +80,12 @@ def _sections(table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], plot:
 
 def _needs(table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> PageTable:
     """Return a row for each layer: the cheapest level that leaves so many dB, and its bytes."""
-    words = "Fewest bits" if table["what"] == "bits" else "Most pruned"
+    words = "Bits" if table["what"] == "bits" else "Pruned"
     columns = [
         "Layer",
         "Elements",
-        *(f"{words} with {each} dB" for each in NEEDED_DB),
-        f"Bytes with {NEEDED_DB[-1]} dB",
+        *(f"{words} that leave {each} dB" for each in NEEDED_DB),
+        f"Bytes for {NEEDED_DB[-1]} dB",
     ]
     layers: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
