@@ -39,8 +39,25 @@ def test_the_folder_and_the_table(weights, tmp_path, capsys):
     page = (tmp_path / "s" / "sensitivity.html").read_text()
     assert "convs.0.weight" in page
     assert "http-equiv" in page
+    assert "What each layer needs" in page
+    assert "--sensitivity FOLDER" in page
     assert run("--levels", "2,8", "-w", weights, "-o", tmp_path / "s", "--json") == 0
     assert json.loads(capsys.readouterr().out) == table
+
+
+def test_rates_are_levels_of_their_own(weights, tmp_path, capsys):
+    """Guards the table that ``attar quantize --sensitivity`` reads: each level at each rate, fewer bytes at a higher."""
+    options = ("--levels", "2,4", "--rates", "0,0.1", "--scales", "gptq", "-w", weights, "-o", tmp_path)
+    assert run(*options) == 0
+    assert "4 at 0.1" in capsys.readouterr().out
+    table = json.loads((tmp_path / "sensitivity.json").read_text())
+    assert table["rates"] == [0.0, 0.1]
+    layer = max(table["layers"], key=lambda each: each["before"])
+    sizes = {(each["level"], each["rate"]): each["bytes"] for each in layer["levels"]}
+    assert sizes[4, 0.1] < sizes[4, 0.0]
+    assert "At the rate 0; other rates are in the table." in (tmp_path / "sensitivity.html").read_text()
+    assert run(*options[:3], "nought", *options[4:]) == 2
+    assert "--rates" in capsys.readouterr().err
 
 
 def test_levels_that_cannot_be_read(tmp_path, capsys):

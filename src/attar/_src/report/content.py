@@ -19,6 +19,7 @@ class PageTable:
         caption: title, read aloud before the table.
         numbers, code: indices of the columns aligned to the right, and of those set as code.
         marked: indices of highlighted rows.
+        file: that has all rows, if not all are shown.
     """
 
     caption: str
@@ -27,6 +28,7 @@ class PageTable:
     numbers: Iterable[int] = ()
     code: Iterable[int] = ()
     marked: Iterable[int] = ()
+    file: str = "report.json"
 
     @property
     def shown(self) -> Sequence[Sequence[str]]:

@@ -11,10 +11,12 @@ from attar._src.report.content import PageSection, PageTable
 from attar._src.report.figures.plot import Plot
 from attar._src.report.figures.sensitivity_curves import sensitivity_curves
 from attar._src.report.page import TEMPLATES, page_parts
-from attar._src.report.wording import number, plural, sensitivity_cells
+from attar._src.report.wording import count, number, plural, sensitivity_cells
 
 #: Name of the page in the folder of ``attar sensitivity``.
 SENSITIVITY_PAGE = "sensitivity.html"
+#: Signal to noise of the output, one layer changed, for which the table says what is needed.
+NEEDED_DB = (20, 30)
 
 
 def write_sensitivity_page(folder: Path, table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Path:
@@ -31,9 +33,9 @@ def write_sensitivity_page(folder: Path, table: Mapping[str, Any], rows: Sequenc
     path, plot = folder / SENSITIVITY_PAGE, sensitivity_curves(rows, table["what"])
     parts = page_parts({plot.name: plot})
     text = TEMPLATES.get_template("sensitivity.html").render(
-        title=f"Each layer alone: {table['what']}",
+        title="What each layer costs with fewer bits" if table["what"] == "bits" else "What each layer costs pruned",
         verdict=_verdict(table, rows),
-        sections=_sections(rows, plot),
+        sections=_sections(table, rows, plot),
         **parts,
     )
     write_atomically(path, text.encode())
@@ -42,22 +44,61 @@ def write_sensitivity_page(folder: Path, table: Mapping[str, Any], rows: Sequenc
 
 def _verdict(table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     hardest = max(rows, key=lambda row: row["error"] or 0.0)
+    what = f"{hardest['level']:g} bits" if table["what"] == "bits" else f"{hardest['level']:.0%} pruned"
     return (
-        f"{plural(len(table['layers']), 'layer')} at {plural(len(table['levels']), 'level')}, "
-        f"{plural(table['examples'], 'example')}. {hardest['layer']} at {hardest['level']:g} costs most: "
+        f"{plural(len(table['layers']), 'layer')} at {plural(len(table['levels']), 'level')}, each alone, on "
+        f"{plural(table['examples'], 'example')}. {hardest['layer']} with {what} costs most: "
         f"{number(hardest['signal_to_noise_db'], 3)} dB of the output {table['output']!r} are left."
     )
 
 
-def _sections(rows: Sequence[Mapping[str, Any]], plot: Plot) -> list[PageSection]:
+def _sections(table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], plot: Plot) -> list[PageSection]:
+    bits = table["what"] == "bits"
+    changed = "has fewer bits" if bits else "is pruned"
+    text = (
+        f"One layer {changed}, all others are as they were. The output of the unchanged network is the reference, so "
+        "no labels are needed: 30 dB are an error of 3 % of the output's spread, 20 dB of 10 %, and 0 dB are noise as "
+        "large as the output. A line that stays high is a layer that can be made small at little cost."
+    )
     columns = ["Layer", "Level", "Bytes", "Signal to noise, dB", "KL, nats", "Changed", "Metric", "Estimate"]
     cells = [sensitivity_cells(row) for row in rows]
-    table = PageTable("Each layer at each level", columns, cells, numbers=range(1, 8))
-    text = (
-        "All layers but one are as they were. The output of the unchanged network is the reference. Bytes are those of "
-        "the entropy-coded tensor."
+    every = PageTable("Each layer at each level", columns, cells, numbers=range(1, 8), file="sensitivity.csv")
+    meaning = (
+        "Level: bits of the weight, or the share of its elements that are pruned. Bytes: of the entropy-coded tensor. "
+        "KL: divergence of the predictions. Changed: share of predictions that differ. Estimate: what gradients tell "
+        "without a run."
     )
+    scales = f" --scales {table['method']['scales']}" if "scales" in table["method"] else ""
+    use = f"attar quantize MODEL --data DATA{scales} --sensitivity FOLDER --size 2.5 -o small.attar"
     return [
         PageSection("sensitivity", "Curves", text, figure=plot.figures[0] if plot.figures else None),
-        PageSection("figures-of-layers", "Figures", tables=[table]),
+        PageSection("needs", "What each layer needs", tables=[_needs(table, rows)]),
+        PageSection("figures-of-layers", "Figures", meaning, tables=[every]),
+        *([PageSection("use", "Bits under a target", "This folder, with the same model:", use)] if bits else []),
     ]
+
+
+def _needs(table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> PageTable:
+    """Return a row for each layer: the cheapest level that leaves so many dB, and its bytes."""
+    words = "Bits" if table["what"] == "bits" else "Pruned"
+    columns = [
+        "Layer",
+        "Elements",
+        *(f"{words} that leave {each} dB" for each in NEEDED_DB),
+        f"Bytes for {NEEDED_DB[-1]} dB",
+    ]
+    layers: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        layers.setdefault(row["layer"], []).append(row)
+    cells = []
+    for name, own in layers.items():
+        best = [_cheapest(own, decibel) for decibel in NEEDED_DB]
+        levels = [sensitivity_cells(each)[1] if each else "none" for each in best]
+        cells.append([name, count(own[0]["elements"]), *levels, count(best[-1]["bytes"]) if best[-1] else "none"])
+    return PageTable("The cheapest level of each layer", columns, cells, numbers=range(1, 5), file="sensitivity.csv")
+
+
+def _cheapest(rows: Sequence[Mapping[str, Any]], decibel: float) -> Mapping[str, Any] | None:
+    """Return the row with the fewest bytes and at least so many dB; an error of zero has no dB."""
+    good = [row for row in rows if row["error"] is not None and row["error"] <= 10 ** (-decibel / 10)]
+    return min(good, key=lambda row: row["bytes"], default=None)

@@ -87,7 +87,7 @@ def sensitivity_cells(row: Mapping[str, Any]) -> list[str]:
     """Return a row of a table of sensitivities: layer, level, bytes, signal to noise, KL, changed, metric, estimate."""
     return [
         row["layer"],
-        f"{row['level']:g}",
+        f"{row['level']:g}" + (f" at {row['rate']:g}" if row["rate"] else ""),
         count(row["bytes"]),
         number(row["signal_to_noise_db"], 3),
         number(row["kl"], 3),

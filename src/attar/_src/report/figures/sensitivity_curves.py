@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attar._src.report.figures.plot import Figure, Plot, axis, colour, largest, series, text
+from attar._src.report.figures.plot import SERIES, SYMBOLS, Figure, Plot, axis, colour, largest, series, text
 from attar._src.report.wording import count, number, plural
 
 #: Key of a row -> its words and the type of its axis.
@@ -17,12 +17,19 @@ MEASURES = {
     "estimate": ("estimate from gradients", "log"),
     "bits_per_weight": ("coded bits per weight", "linear"),
 }
+#: Of the first six lines, the next six, and so on.
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 #: Lines of a figure; a legend of more cannot be read.
 MOST_LINES = 60
 
 
 def sensitivity_curves(rows: Sequence[Mapping[str, Any]], what: str) -> Plot:
-    """Return a figure for each measure that the rows have: of ``rows``, one for each layer and level."""
+    """Return a figure for each measure that the rows have: of ``rows``, one for each layer, level and rate.
+
+    Lines are those of the lowest rate; the table has the others.
+    """
+    rates = sorted({row["rate"] for row in rows})
+    rows = [row for row in rows if row["rate"] == rates[0]]
     layers: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         layers.setdefault(row["layer"], []).append(row)
@@ -33,7 +40,8 @@ def sensitivity_curves(rows: Sequence[Mapping[str, Any]], what: str) -> Plot:
         if any(row[key] is not None for row in rows):
             data = [_line(i, name, layers[name], key) for i, name in enumerate(shown)]
             left_out = len(names) - len(shown)
-            note = f"The {len(shown)} largest layers; {plural(left_out, 'other')} in the table." if left_out else ""
+            note = f"The {len(shown)} largest layers; {plural(left_out, 'other')} in the table. " if left_out else ""
+            note += f"At the rate {rates[0]:g}; other rates are in the table." if rates[1:] else ""
             figures.append(Figure((words,), data, _layout(what, words, scale), _alt(layers, key, words), note))
     return Plot("sensitivity", ("Measure",), figures)
 
@@ -46,7 +54,10 @@ def _line(i: int, name: str, rows: Sequence[Mapping[str, Any]], key: str) -> dic
         for row in rows
     ]
     values = [row[key] if row[key] != 0 or MEASURES[key][1] == "linear" else None for row in rows]
-    style = {"line": {"width": 1.5, "color": colour(i)}, "marker": {"size": 5, "color": colour(i)}}
+    # Colours repeat after six layers, with other dashes and symbols.
+    turn = i // len(SERIES)
+    line = {"width": 1.5, "color": colour(i), "dash": DASHES[turn % len(DASHES)]}
+    style = {"line": line, "marker": {"size": 6, "color": colour(i), "symbol": SYMBOLS[turn % len(SYMBOLS)]}}
     return series("scatter", name, [row["level"] for row in rows], values, hover, mode="lines+markers", **style)
 
 
@@ -57,4 +68,4 @@ def _layout(what: str, words: str, scale: str) -> dict[str, Any]:
 
 def _alt(layers: Mapping[str, Sequence[Mapping[str, Any]]], key: str, words: str) -> str:
     ends = "; ".join(f"{name} {number(rows[0][key])} to {number(rows[-1][key])}" for name, rows in layers.items())
-    return f"{words.capitalize()} from the first level to the last, each layer alone: {ends}."
+    return f"{words[0].upper()}{words[1:]} from the first level to the last, each layer alone: {ends}."
