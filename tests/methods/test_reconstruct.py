@@ -294,7 +294,7 @@ def test_what_a_stage_before_pruned_stays_zero():
     given = Context(inputs_of(x))
     for stages in ([], [PostTrainingQuantize(bits=4, layers=("0",))]):
         done = pruned
-        for stage in (*stages, PostTrainingQuantize(bits=3), Reconstruct(steps=40, batch=16)):
+        for stage in (*stages, PostTrainingQuantize(bits=2, symmetric=False), Reconstruct(steps=40, batch=16)):
             done = stage.run(done, given)
         assert not done.tensors["0.weight"].dense()[kept == 0].any()
         assert done.record[-1]["errors"]["all"][1] < done.record[-1]["errors"]["all"][0]
