@@ -145,7 +145,7 @@ def test_a_relaxed_weight_starts_at_the_weight_and_ends_on_the_grid():
 def test_rounding_is_near_the_best_of_all_choices_and_never_worse_than_the_nearest():
     """A layer with inputs that depend on each other: 2^6 choices of up or down, tried one by one."""
     gained = possible = 0.0
-    for seed in range(4):
+    for seed in range(8):
         torch.manual_seed(seed)
         net = nn.Sequential(nn.Linear(6, 1, bias=False)).eval()
         x, values = torch.randn(64, 2) @ torch.randn(2, 6), net[0].weight.detach().numpy().astype(np.float64)
@@ -164,7 +164,7 @@ def test_rounding_is_near_the_best_of_all_choices_and_never_worse_than_the_neare
         assert found <= before
         gained, possible = gained + before - found, possible + before - best
     # Scales are trained too, so more than all is possible.
-    assert gained > 0.6 * possible > 0
+    assert gained > 0.9 * possible > 0
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -32,9 +33,7 @@ from attar._src.train.seeds import derive_seed
 from attar._src.work.calibration_inputs import CalibrationInputs
 
 #: Factor of AdaRound's regulariser where the error of the block at the start is 1.
-REGULARISER = 100.0
-#: Least sum of the rates of v over all steps, so that h can reach 0 or 1.
-_WAY = 8.0
+REGULARISER = 1000.0
 #: Learning rate of scales, biases and grids while the network is trained; faster ones do harm.
 _OTHERS = 5e-4
 
@@ -158,7 +157,7 @@ class Reconstruction:
             if steps.reround:
                 errors += reround(fit, network.products, network.weights, network.biases)
             if steps.block:
-                rates = Rates(codes=max(0.01, _WAY / steps.block), scales=1e-3, biases=2e-3, grids=2e-3)
+                rates = _block_rates(steps.block)
                 errors += fit.run(steps.block, rates, REGULARISER, drop, seed, lambda: tick(1))
             yield Unit(_name_of(block), errors[0], errors[-1], time.perf_counter() - begun)
         if steps.network and done <= (len(self.blocks) if steps.visits_blocks else 0):
@@ -210,6 +209,16 @@ class Reconstruction:
         given = CalibrationInputs(trained, axes=self.inputs.axes)
         seed = derive_seed(self.seed, "network")
         return endless_batches(given, self.batch, self.augment, seed, mixes=not self.network.fixed_batch)
+
+
+def _block_rates(steps: int) -> Rates:
+    """Return the learning rates of blocks: fewer steps are longer ones, as v and the scales have the same way to go."""
+    return Rates(
+        codes=float(np.clip(40 / steps, 0.01, 0.2)),
+        scales=float(np.clip(2 / steps, 1e-3, 1e-2)),
+        biases=2e-3,
+        grids=2e-3,
+    )
 
 
 def _floating_outputs(graph: fx.GraphModule, names: Sequence[str]) -> dict[str, fx.Node]:
