@@ -11,7 +11,7 @@ from attar._src.core.errors import SpecError
 from attar._src.core.scheme import PerTensor
 from attar._src.core.tensors import Codebook, Dense, Quantized, Sparse
 from attar._src.methods.prune.prune import Prune
-from attar._src.methods.quantize.fixed_grids import FixedAffineGrid, FixedCodebook, adopt
+from attar._src.methods.quantize.fixed_grids import FixedAffineGrid, FixedCodebook, FixedLevels, adopt
 from attar._src.methods.quantize.lsq.rule import Lsq
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.unquantized import left_in_floating_point
@@ -37,6 +37,10 @@ def quantized(learner, **fields):
         ({"bits": 4, "granularity": "group:16", "scales": "mse"}, FixedAffineGrid),
         ({"bits": 4, "granularity": "bucket:32"}, FixedAffineGrid),
         ({"bits": 2, "granularity": "bucket:32", "scales": "minmax"}, FixedCodebook),
+        ({"bits": 1, "scheme": "binary"}, FixedLevels),
+        ({"bits": 2, "scheme": "codebook"}, FixedLevels),
+        ({"bits": 2, "scheme": "ternary"}, FixedAffineGrid),
+        ({"bits": 4, "equalize": True}, FixedAffineGrid),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
@@ -53,6 +57,15 @@ def test_what_was_quantized_stays_to_the_bit(fields, kind):
         assert np.array_equal(read.detach().numpy(), tensor.dense())
         read.sum().backward()
         assert learner.tensor(name).grad.abs().max() > 0
+
+
+def test_what_was_equalized_is_trained_as_it_is():
+    """Guards against a training that goes on from the weights or biases before equalization."""
+    learner = fresh()
+    after = quantized(learner, bits=8, equalize=True)
+    x = data(16)[0]
+    wanted, got = after.simulate()(x), learner.deployed(fold=False).simulate()(x)
+    assert torch.allclose(got, wanted, atol=1e-5 * float(wanted.abs().max()))
 
 
 def test_codes_follow_the_weights_and_scales_stay():

@@ -29,9 +29,13 @@ HELD_OUT, FEWEST_EXAMPLES = 4, 8
 #: Among options whose loss is within 5 % of the least, the smaller file is taken.
 NEARLY = 1.05
 #: Share of the time by which solvers, schemes and observers should be done; the rest is for reconstruction.
-_SOLVERS = 0.4
-#: Share of the rest that reconstruction is asked to take: its steps are timed on one, and it may take longer.
-_RECONSTRUCTION = 0.65
+_SOLVERS = 0.5
+#: Reconstruction times its steps on one; it is expected to take so many times as long, until a round was timed.
+_LONGER = 2.0
+#: Share of what is left that a round should take, and of the whole below which none begins.
+_ROUND, _LEAST = 0.85, 0.2
+#: Times that what was timed once may take the next time.
+_SPARE = 1.2
 #: Times that a solver which sees inputs takes what one takes that does not, before any was timed.
 _FIRST = 4.0
 
@@ -117,17 +121,16 @@ class Search:
         cheap = self.tried[0].seconds
         for name, changes, sees in _solvers(given):
             seen = [each.seconds for each in self.tried[1:] if each.stage.scales == "gptq"]
-            expected = 1.5 * (max(seen) if seen else _FIRST * cheap) if sees else 1.5 * cheap
+            expected = _SPARE * (max(seen) if seen else _FIRST * cheap) if sees else _SPARE * cheap
             if self._fits(name, expected, _SOLVERS):
                 self._solve(name, given.model_copy(update=changes))
         for name, changes in _further(given):
             best = self.best()
-            if self._fits(name, 1.5 * best.seconds, _SOLVERS):
+            if self._fits(name, _SPARE * best.seconds, _SOLVERS):
                 words = name if best.changes == "as given" else f"{best.changes}, {name}"
                 self._solve(words, best.stage.model_copy(update=changes))
-        affine = [each for each in self.tried if each.stage.scheme == AFFINE]
-        if affine and isinstance(given.bits, int) and given.bits < FINE:
-            self._reconstruct(_best(affine))
+        if isinstance(given.bits, int) and given.bits < FINE:
+            self._reconstruct()
         return self.best()
 
     def best(self) -> Tried:
@@ -158,25 +161,33 @@ class Search:
         begun = self.clock()
         self._judge(name, begun, stage, shorten_numbers(stage.run(self.untouched, self.context)))
 
-    def _reconstruct(self, start: Tried) -> None:
-        """Improve a model block by block in the time that is left, unless it runs out in between."""
-        begun, left = self.clock(), self._left()
-        name = "reconstruct" if start.changes == "as given" else f"{start.changes}, reconstruct"
-        if left <= 0:
-            self.skipped.append(name)
-            return
+    def _reconstruct(self) -> None:
+        """Improve the best affine model in rounds while there is time, and the rounds help."""
+        longer = _LONGER
+        while affine := [each for each in self.tried if each.stage.scheme == AFFINE]:
+            start, begun, left = _best(affine), self.clock(), self._left()
+            name = "reconstruct" if start.changes == "as given" else f"{start.changes}, reconstruct"
+            asked = _ROUND * left / longer
+            if left < _LEAST * self.seconds or not self._improve(name, start, begun, asked):
+                self.skipped.append(name)
+                return
+            if self.tried[-1].loss >= start.loss:
+                return
+            longer = max(1.0, (self.clock() - begun) / asked)
+
+    def _improve(self, name: str, start: Tried, begun: float, seconds: float) -> bool:
+        """Reconstruct for about so many seconds; return False if all time runs out in between."""
 
         def log(_: Mapping[str, Any]) -> None:
             if self._left() < 0:
                 raise _OutOfTimeError
 
-        stage = Reconstruct(minutes=_RECONSTRUCTION * left / 60)
         try:
-            model = stage.improve(start.model, self.context, log)
+            model = Reconstruct(minutes=seconds / 60).improve(start.model, self.context, log)
         except _OutOfTimeError:
-            self.skipped.append(name)
-        else:
-            self._judge(name, begun, start.stage, shorten_numbers(model))
+            return False
+        self._judge(name, begun, start.stage, shorten_numbers(model))
+        return True
 
     def _judge(self, name: str, begun: float, stage: PostTrainingQuantize, model: CompressedModel) -> None:
         program = model.simulate()
@@ -210,15 +221,17 @@ def _best(tried: list[Tried]) -> Tried:
 
 def _solvers(given: PostTrainingQuantize) -> Iterator[tuple[str, dict[str, Any], bool]]:
     """Yield name, changes, and whether inputs are seen, of solvers and schemes other than the given ones."""
-    affine = {"scheme": AFFINE}
-    if given.bits != 1:
-        for scales, rate in (("mse", 0.0), ("gptq", 0.0), ("gptq", 0.001)):
-            changes = affine | {"scales": scales, "rate": rate}
-            if any(getattr(given, name) != value for name, value in changes.items()):
-                yield f"scales={scales}" + (f" rate={rate:g}" if rate else ""), changes, scales == "gptq"
-    for name, scheme in zip(SCHEMES, SCHEMES.values(), strict=True):
+    affine: list[tuple[str, dict[str, Any], bool]] = []
+    for scales, rate in (("mse", 0.0), ("gptq", 0.0), ("gptq", 0.001)) if given.bits != 1 else ():
+        changes = {"scheme": AFFINE, "scales": scales, "rate": rate}
+        if any(getattr(given, name) != value for name, value in changes.items()):
+            affine.append((f"scales={scales}" + (f" rate={rate:g}" if rate else ""), changes, scales == "gptq"))
+    # What may gain most for its time comes first: the schemes of most levels, and smaller files at last.
+    yield from (each for each in affine if not each[1]["rate"])
+    for name, scheme in reversed([*zip(SCHEMES, SCHEMES.values(), strict=True)]):
         if given.symmetric and given.bits in scheme.widths and given.scheme != name:
             yield f"scheme={name}", {"scheme": name, "scales": "gptq", "rate": 0.0}, True
+    yield from (each for each in affine if each[1]["rate"])
 
 
 def _further(given: PostTrainingQuantize) -> Iterator[tuple[str, dict[str, Any]]]:
