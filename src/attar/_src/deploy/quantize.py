@@ -32,6 +32,7 @@ from attar._src.methods.quantize.ptq.reconstruct.stage import Reconstruct
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.methods.quantize.unquantized import left_in_floating_point
+from attar._src.model.dependencies.record import recorded_removals
 from attar._src.model.trace import trace
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo
@@ -237,7 +238,7 @@ def quantize(
     traced = trace(module, example, names=inputs.names, dynamic=axes)
     dry_run = check_deployable(module, traced, use, inputs, limits=limits)
     targets = tuple(each for each in compared.targets if each is not None)
-    untouched, given = CompressedModel.of(traced), Context(replace(inputs, targets=targets), use=use)
+    untouched, given = CompressedModel.of(traced, record=recorded_removals(module)), Context(replace(inputs, targets=targets), use=use)
     rows: list[Mapping[str, Any]] = []
 
     def made(stage: PostTrainingQuantize) -> CompressedModel:
