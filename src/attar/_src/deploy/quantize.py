@@ -238,7 +238,10 @@ def quantize(
     traced = trace(module, example, names=inputs.names, dynamic=axes)
     dry_run = check_deployable(module, traced, use, inputs, limits=limits)
     targets = tuple(each for each in compared.targets if each is not None)
-    untouched, given = CompressedModel.of(traced, record=recorded_removals(module)), Context(replace(inputs, targets=targets), use=use)
+    untouched, given = (
+        CompressedModel.of(traced, record=recorded_removals(module)),
+        Context(replace(inputs, targets=targets), use=use),
+    )
     rows: list[Mapping[str, Any]] = []
 
     def made(stage: PostTrainingQuantize) -> CompressedModel:
