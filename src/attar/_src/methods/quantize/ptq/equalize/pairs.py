@@ -100,8 +100,8 @@ def _following(value: _Value) -> _Value | None:
     if operator.homogeneous:
         if any(not is_zero(argument(node, name)) for name in operator.fills):
             return None
-        if operator.averages:
-            axes = {axis % before.dim() for axis in _integers(argument(node, operator.averages))}
+        if operator.mixes not in ("", "spatial"):
+            axes = {axis % before.dim() for axis in _integers(argument(node, operator.mixes))}
             lost = 0 if argument(node, "keepdim") else sum(axis < value.axis for axis in axes)
             return None if not axes or value.axis in axes else _Value(node, value.axis - lost, value.repeats)
         return _Value(node, value.axis, value.repeats) if before.dim() == after.dim() else None

@@ -1,0 +1,191 @@
+"""Dependencies: the groups of channels of a module that can be removed, and what each removal takes along."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import torch
+from torch import fx, nn
+
+from attar._src.model.capture import CapturedModel
+from attar._src.model.dependencies.fills import Selection, find_fills, kept, module_stack
+from attar._src.model.dependencies.labels import Field, varying
+from attar._src.model.dependencies.propagation import ProductCost, Propagation
+from attar._src.model.dependencies.rules import rule_of
+from attar._src.model.operators import argument, operator_of
+
+_NORMS = ("batch_norm", "instance_norm")
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Units that are alternatives to each other: the output channels of one layer, and of all that share them.
+
+    Attributes:
+        name: of the first weight whose output channels they are.
+        weights: of all of these.
+        units: numbers of the units that can be removed, in the order of the channels.
+        tiers: the units by the weights they are in, with the channels that each has in one of these: of channels that
+            pass through a shortcut from 16 to 32, those of both layers and those of the second alone.
+    """
+
+    name: str
+    weights: tuple[str, ...]
+    units: tuple[int, ...]
+    tiers: tuple[tuple[int, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Dependencies:
+    """Which channels of a module go together.
+
+    Attributes:
+        groups: what can be removed.
+        excluded: weight -> why its output channels, or some of them, stay.
+        state: name of a parameter or buffer -> along each axis the unit of each element's place.
+        axes: units along every axis of every value; at least one of each remains.
+        costs: of the products; their factors are units.
+        counts: path of a submodule and name of its attribute -> the units of what it counts.
+        norms: names of the factors of norms with statistics of each channel.
+        selections: submodules whose outputs hooks must shorten.
+        sizes: path of a submodule -> the units along axes of the values that its code makes.
+        fixed_fills: whether channels that the code fills in stay.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    excluded: Mapping[str, str]
+    state: Mapping[str, tuple[torch.Tensor, ...]]
+    axes: tuple[frozenset[int], ...]
+    costs: tuple[ProductCost, ...]
+    counts: Mapping[tuple[str, str], torch.Tensor]
+    norms: tuple[str, ...]
+    selections: tuple[Selection, ...]
+    sizes: Mapping[str, tuple[torch.Tensor, ...]]
+    fixed_fills: bool = False
+
+    def macs(self, removed: Collection[int] = ()) -> int:
+        """Return the multiplications for one example, without those of removed units."""
+        return sum(round(cost.macs * _share(cost.factors, removed)) for cost in self.costs)
+
+    def with_one_left(self, removed: Sequence[int]) -> list[int]:
+        """Return units to remove without those that would leave an axis without channels; the last come back."""
+        left = dict.fromkeys(removed)
+        for axis in self.axes:
+            if axis and all(unit in left for unit in axis):
+                del left[next(unit for unit in reversed(left) if unit in axis)]
+        return list(left)
+
+    def without(self, reasons: Mapping[str, str]) -> Dependencies:
+        """Return the dependencies without groups, by name, which stay for these reasons."""
+        left = tuple(group for group in self.groups if group.name not in reasons)
+        why = {weight: reasons[g.name] for g in self.groups if g.name in reasons for weight in g.weights}
+        return replace(self, groups=left, excluded={**self.excluded, **why})
+
+
+def _share(factors: Sequence[torch.Tensor], removed: Collection[int]) -> float:
+    share = 1.0
+    for units in factors:
+        share *= float(kept(units, removed).float().mean())
+    return share
+
+
+def find_dependencies(module: nn.Module, captured: CapturedModel, *, fixed_fills: bool = False) -> Dependencies:
+    """Find what can be removed from a module, by running its evaluation program once on the captured example.
+
+    ``fixed_fills``: whether channels stay that the code fills in, if no hook can remove them.
+    """
+    known = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    known += [name for name, _ in module.named_buffers(remove_duplicate=False)]
+    run = Propagation(captured.evaluation, known, rule_of)
+    with torch.no_grad():
+        run.run(*captured.example)
+    made = dict(_fields_of(run))
+    for fields in made.values():
+        for field in fields:
+            run.labels.one_axis(field)
+    selections, sides = find_fills(run, made, fixed=fixed_fills)
+    axes = {frozenset(run.labels.roots(vector).tolist()) for vectors in run.state.values() for vector in vectors}
+    sizes: dict[str, dict[tuple[int, ...], torch.Tensor]] = {}
+    for path, side in sides:
+        units = run.labels.roots(side)
+        sizes.setdefault(path, {})[tuple(units.tolist())] = units
+    for node, fields in made.items():
+        for field in fields:
+            if len(varying(field)) == 1:
+                units = run.labels.roots(field.reshape(-1))
+                axes.add(frozenset(units.tolist()))
+                for path in module_stack(node):
+                    sizes.setdefault(path, {})[tuple(units.tolist())] = units
+    groups, excluded = _groups(run)
+    return Dependencies(
+        groups,
+        excluded,
+        {name: tuple(map(run.labels.roots, vectors)) for name, vectors in run.state.items()},
+        tuple(sorted(axes, key=sorted)),
+        tuple(ProductCost(c.node, c.macs, tuple(map(run.labels.roots, c.factors))) for c in run.costs),
+        {(module_stack(node)[-1], name): run.labels.roots(each) for (node, name), each in run.counts.items()},
+        _norms(captured.evaluation),
+        selections,
+        {path: tuple(each.values()) for path, each in sizes.items()},
+        fixed_fills,
+    )
+
+
+def _norms(graph: fx.GraphModule) -> tuple[str, ...]:
+    factors = [argument(node, "weight") for node in graph.graph.nodes if operator_of(node).kind in _NORMS]
+    return tuple(str(factor.target) for factor in factors if isinstance(factor, fx.Node) and factor.op == "get_attr")
+
+
+def _fields_of(run: Propagation) -> Iterator[tuple[fx.Node, tuple[Field, ...]]]:
+    for node, fields in run.fields.items():
+        flat = [each for entry in fields for each in (entry if isinstance(entry, tuple) else (entry,))]
+        yield node, tuple(run.labels.collapsed(field) for field in flat)
+
+
+def _groups(run: Propagation) -> tuple[tuple[ChannelGroup, ...], dict[str, str]]:
+    """Return the groups, and weight -> why output channels of it stay."""
+    labels = run.labels
+    outputs = [(name, labels.roots(vector)) for name, vector in run.outputs]
+    excluded: dict[str, str] = {}
+    found: list[_Members] = []
+    for name, units in outputs:
+        distinct = dict.fromkeys(units.tolist())
+        free = [unit for unit in distinct if unit not in labels.frozen]
+        if len(free) < len(distinct):
+            stays = next(unit for unit in distinct if unit in labels.frozen)
+            count = sum(int((units == unit).sum()) for unit in distinct if unit in labels.frozen)
+            part = f"{count} of {len(units)} channels stay: " if free else ""
+            excluded[name] = part + labels.frozen[stays]
+        if len(distinct) == 1 and free:
+            excluded[name] = labels.united_by.get(free[0], "it has one channel")
+        elif free:
+            counts = Counter(units.tolist())
+            members = _Members({unit: {name: counts[unit]} for unit in free}, [name])
+            same = [each for each in found if not each.units.keys().isdisjoint(free)]
+            found = [each for each in found if each not in same]
+            found.append(reduce(_Members.joined, [*same, members]))
+    return tuple(each.group() for each in found), excluded
+
+
+@dataclass(frozen=True, eq=False)
+class _Members:
+    """A group as it grows: its units with the weights each is in, and how many channels it has there."""
+
+    units: dict[int, dict[str, int]]
+    weights: list[str]
+
+    def joined(self, other: _Members) -> _Members:
+        both = dict.fromkeys([*self.units, *other.units])
+        units = {unit: self.units.get(unit, {}) | other.units.get(unit, {}) for unit in both}
+        return _Members(units, [*self.weights, *other.weights])
+
+    def group(self) -> ChannelGroup:
+        weights = tuple(dict.fromkeys(self.weights))
+        tiers: dict[tuple[int, frozenset[str]], list[int]] = {}
+        for unit, counts in self.units.items():
+            tiers.setdefault((max(counts.values()), frozenset(counts)), []).append(unit)
+        by_size = tuple((channels, tuple(units)) for (channels, _), units in tiers.items())
+        return ChannelGroup(weights[0], weights, tuple(self.units), by_size)
