@@ -80,7 +80,7 @@ class Curve:
         self.context = Context(inputs["main"], seed, use)
         stage = PostTrainingQuantize(scales="gptq", bits=BitTarget(max_bytes=SIZES[0]))
         names, levels = stage.chosen(model), tried_levels(SOLVERS["gptq"].rates)
-        solved = stage.choice(model, names, inputs, levels)
+        solved = stage.choice(model, use, names, inputs, levels)
 
         def at(record: dict[str, Any], chosen: Any) -> CompressedModel:
             return replace(solved(chosen), record=(record,))

@@ -46,7 +46,7 @@ def test_the_folder_and_the_table(weights, tmp_path, capsys):
 
 
 def test_rates_are_levels_of_their_own(weights, tmp_path, capsys):
-    """Guards the table that ``attar quantize`` reads: each level at each rate, fewer bytes at a higher."""
+    """Guards the table that ``attar quantize --sensitivity`` reads: each level at each rate, and its bytes."""
     options = ("--levels", "2,4", "--rates", "0,0.1", "--scales", "gptq", "-w", weights, "-o", tmp_path)
     assert run(*options) == 0
     assert "4 at 0.1" in capsys.readouterr().out

@@ -36,7 +36,7 @@ from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import MAIN, CompressedModel, FileInfo
 
 #: Files that are timed at most for one target.
-TIMED_ROUNDS = 4
+TIMED_FILES = 4
 #: Seconds of a timing in turns, and of one that tells what a single grid gives.
 SECONDS, BRIEF = 2.0, 0.3
 #: Part of the examples on which errors are measured.
@@ -166,7 +166,7 @@ class LatencyFit:
                 changes[name][each] = end - start
         (start,) = self.times([before])
         room, tried = most - start, list[Choice]()
-        for _ in range(TIMED_ROUNDS):
+        for _ in range(TIMED_FILES):
             choice = by_name(errors, changes, room)
             if choice is None or choice in tried:
                 break

@@ -48,7 +48,7 @@ from attar._src.work.context import Context, Trial
 from attar._src.work.stage import Stage
 from attar._src.work.value_globs import matching_values
 
-_Levels = Sequence[Level]
+TriedLevels = Sequence[Level]
 #: Bits of weights that get their own from an allocation.
 ANY_BITS = 8
 
@@ -168,7 +168,7 @@ class PostTrainingQuantize(Stage):
         use: FileInfo | None,
         free: Collection[str],
         inputs: Mapping[str, CalibrationInputs],
-        tried: _Levels,
+        tried: TriedLevels,
     ) -> Callable[[Mapping[str, Level]], CompressedModel]:
         """Return levels of the ``free`` tensors, of those ``tried`` -> the model; others have those of the stage."""
         fixed = {name: Level(width, self.rate) for name, width in self._bits(model).items() if name not in free}
@@ -186,7 +186,7 @@ class PostTrainingQuantize(Stage):
         model: CompressedModel,
         use: FileInfo | None,
         inputs: Mapping[str, CalibrationInputs],
-        levels: Mapping[str, _Levels],
+        levels: Mapping[str, TriedLevels],
     ) -> Solutions:
         """Solve weights at levels, several of each."""
         model = self._with_floating_values(model)
@@ -238,7 +238,7 @@ class PostTrainingQuantize(Stage):
         graphs = {name: replace(each, floating=each.floating | kept[name]) for name, each in model.graphs.items()}
         return replace(model, graphs=graphs)
 
-    def _solve(self, found: Solutions, name: str, levels: Mapping[str, _Levels]) -> Observed:
+    def _solve(self, found: Solutions, name: str, levels: Mapping[str, TriedLevels]) -> Observed:
         """Solve the tensors of one graph; return what was observed of its sites."""
         model, inputs, state = found.model, found.inputs[name], found.state
         graph, program, readers, weights = model.graphs[name], model.unrounded(name), model.readers(), model.weights()

@@ -29,9 +29,9 @@ from attar._src.work.context import Context, TrainingContext, Trial
 from attar._src.work.stage import Stage
 
 #: Trainings of the network at most until a target holds.
-BUDGET_ROUNDS = 4
+FITTINGS = 4
 #: Bytes by which a file that was too large is made smaller than it must be.
-SPARE_BYTES = 24
+MARGIN = 24
 #: Takes a row of figures after every block.
 Log = Callable[[Mapping[str, Any]], None]
 
@@ -169,10 +169,10 @@ class Reconstruct(Stage):
         # The record is part of the file: where bytes are counted, figures are in the log alone.
         record |= {} if target else {"errors": errors, "left": left}
         done = fit_integer_layers(model.done(record))
-        for _ in range(BUDGET_ROUNDS):
+        for _ in range(FITTINGS):
             if target is None or (excess := target.excess(done)) <= 0:
                 break
-            budgets = _tightened(budgets, excess + SPARE_BYTES)
+            budgets = _tightened(budgets, excess + MARGIN)
             for name in names:
                 network = LearnedNetwork.of(model, name)
                 steps = progress.steps.network or progress.steps.block
