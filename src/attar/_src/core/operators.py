@@ -62,6 +62,15 @@ class OperatorRow:
     sums: bool = False  # it adds its inputs element by element
     homogeneous: bool = False  # f(s x) = s f(x) for s > 0, for each channel by itself
     averages: str = ""  # argument with the axes over which it averages
+    # What removing channels asks (``model.dependencies``): arguments with a number for each channel; the argument that
+    # tells which axes are computed over together, or ``"spatial"``: all from 2 on; whether an output element depends on
+    # the same element of each input alone, beside what PyTorch tags so; the argument that names the axis along which
+    # parts are taken at fixed positions; whether the values are new and depend on no input.
+    vectors: tuple[str, ...] = ()
+    mixes: str = ""
+    elementwise: bool = False
+    cuts: str = ""
+    creates: bool = False
 
     @property
     def role(self) -> str | None:
@@ -77,12 +86,15 @@ _product = partial(OperatorRow, kind="product", input_axis=-2)
 _floating = partial(OperatorRow, kind="product", in_integers=False)
 _recurrent = partial(OperatorRow, kind="recurrent", data=("input",), weight="params", evaluation=("train", False))
 _attention = partial(OperatorRow, kind="attention", data=("query", "key", "value"))
-_norm = partial(OperatorRow, data=("input",), weight="weight", bias="bias", channel_axis=1)
-_dropout = partial(OperatorRow, data=("input",), evaluation=("train", False))
+_statistics = ("weight", "bias", "running_mean", "running_var")
+_norm = partial(OperatorRow, data=("input",), weight="weight", bias="bias", channel_axis=1, vectors=_statistics)
+_dropout = partial(OperatorRow, data=("input",), evaluation=("train", False), elementwise=True)
 _move = partial(OperatorRow, kind="move")
 _reshape = partial(_move, keeps_order=True, binds=True)
 _clip = partial(OperatorRow, kind="clip", keeps_order=True)
+_cut = partial(_move, binds=True)
 _pass = partial(OperatorRow, kind="pass")
+_over_axes = partial(OperatorRow, mixes="dim")
 
 OPERATOR_TABLE: tuple[OperatorRow, ...] = (
     # Layers. The packed projections of attention, (3 E, E), are linear layers.
@@ -111,12 +123,12 @@ OPERATOR_TABLE: tuple[OperatorRow, ...] = (
     # Norms and dropout.
     _norm("batch_norm.default", "BatchNormalization", "batch_norm", evaluation=("training", False)),
     _norm("_native_batch_norm_legit_no_training.default", "BatchNormalization", "batch_norm", decomposed=True),
-    _norm("instance_norm.default", "InstanceNormalization", "instance_norm", evaluation=("use_input_stats", False)),
+    _norm("instance_norm.default", "InstanceNormalization", "instance_norm", evaluation=("use_input_stats", False), mixes="spatial"),
     _dropout("dropout.default feature_dropout.default alpha_dropout.default", identity=True),
     _dropout("dropout_.default feature_dropout_.default alpha_dropout_.default", data=("self",), identity=True),
     _dropout("feature_alpha_dropout.default"),
     _dropout("feature_alpha_dropout_.default", data=("self",)),
-    OperatorRow("rrelu.default rrelu_.default", evaluation=("training", False)),
+    OperatorRow("rrelu.default rrelu_.default", evaluation=("training", False), elementwise=True),
     OperatorRow("detach.default detach_.default lift_fresh_copy.default", identity=True),
     # Moves.
     _reshape("view.default _unsafe_view.default reshape.default unflatten.int", "Reshape"),
@@ -127,15 +139,22 @@ OPERATOR_TABLE: tuple[OperatorRow, ...] = (
     _reshape("movedim.int movedim.intlist swapaxes.default numpy_T.default mT.default", "Transpose"),
     _reshape("clone.default contiguous.default", "Identity"),
     _reshape("alias.default", "Identity", identity=True),
-    _move("slice.Tensor flip.default", "Slice", binds=True),
-    _move("split.Tensor split_with_sizes.default chunk.default unbind.int", "Split", binds=True),
+    _cut("slice.Tensor", "Slice", cuts="dim"),
+    _cut("flip.default", "Slice"),
+    _cut("split.Tensor split_with_sizes.default chunk.default unbind.int", "Split", cuts="dim"),
     _move("cat.default stack.default", "Concat", data=("tensors",), joins=True, binds=True),
-    _move("select.int", "Gather"),
-    _move("narrow.default", "Slice"),
+    _move("select.int", "Gather", cuts="dim"),
+    _move("narrow.default", "Slice", cuts="dim"),
     OperatorRow("index.Tensor index_select.default", selects=True),
     _move("expand.default", "Expand"),
     _move("repeat.default", "Tile"),
-    _move("max_pool1d.default max_pool2d.default max_pool3d.default", "MaxPool", keeps_order=True, homogeneous=True),
+    _move(
+        "max_pool1d.default max_pool2d.default max_pool3d.default",
+        "MaxPool",
+        keeps_order=True,
+        homogeneous=True,
+        mixes="spatial",
+    ),
     _move("pixel_shuffle.default", "DepthToSpace"),
     _move("", "SpaceToDepth"),
     _move("constant_pad_nd.default", "Pad", fills=("value",), homogeneous=True),
@@ -145,14 +164,34 @@ OPERATOR_TABLE: tuple[OperatorRow, ...] = (
     _clip("relu.default relu_.default", "Relu", homogeneous=True),
     _clip("relu6.default hardtanh.default clamp.default", "Clip"),
     _pass("add.Tensor", "Add Sum", data=("self", "other"), sums=True),
-    _pass("mean.dim", "ReduceMean GlobalAveragePool", homogeneous=True, averages="dim"),
-    _pass("avg_pool1d.default avg_pool2d.default avg_pool3d.default", "AveragePool", homogeneous=True),
+    _pass("mean.dim", "ReduceMean GlobalAveragePool", homogeneous=True, averages="dim", mixes="dim"),
+    _pass("avg_pool1d.default avg_pool2d.default avg_pool3d.default", "AveragePool", homogeneous=True, mixes="spatial"),
     _pass(
-        "adaptive_avg_pool1d.default adaptive_avg_pool2d.default _adaptive_avg_pool2d.default",
+        "adaptive_avg_pool1d.default adaptive_avg_pool2d.default adaptive_avg_pool3d.default "
+        "_adaptive_avg_pool2d.default",
         "AveragePool",
         homogeneous=True,
+        mixes="spatial",
     ),
-    OperatorRow("leaky_relu.default leaky_relu_.default prelu.default", homogeneous=True),
+    OperatorRow("leaky_relu.default leaky_relu_.default", homogeneous=True),
+    OperatorRow("prelu.default", homogeneous=True, vectors=("weight",), channel_axis=1, elementwise=True),
+    # Known for the sake of channels alone.
+    OperatorRow("hardswish.default hardswish_.default to.dtype to.device to.dtype_layout", elementwise=True),
+    OperatorRow("type_as.default expand_as.default masked_fill.Tensor where.ScalarOther", elementwise=True),
+    OperatorRow("layer_norm.default rms_norm.default", data=("input",), mixes="normalized_shape"),
+    OperatorRow("group_norm.default", data=("input",), mixes="num_groups", vectors=("weight", "bias"), channel_axis=1),
+    _over_axes("softmax.int log_softmax.int sum.dim_IntList amax.default amin.default logsumexp.default cumsum.default"),
+    _over_axes("linalg_vector_norm.default norm.ScalarOpt_dim std.correction std.dim var.correction var.dim"),
+    _over_axes("max.dim min.dim argmax.default argmin.default"),
+    OperatorRow("roll.default", mixes="dims"),
+    OperatorRow("pad.default", when=("mode", "reflect"), mixes="spatial"),
+    OperatorRow("pad.default", when=("mode", "replicate"), mixes="spatial"),
+    OperatorRow("pad.default", when=("mode", "circular"), mixes="spatial"),
+    OperatorRow("upsample_nearest1d.vec upsample_nearest2d.vec upsample_nearest3d.vec", data=("input",), mixes="spatial"),
+    OperatorRow("upsample_bilinear2d.vec upsample_bicubic2d.vec upsample_trilinear3d.vec", data=("input",), mixes="spatial"),
+    OperatorRow("adaptive_max_pool1d.default adaptive_max_pool2d.default", mixes="spatial"),
+    OperatorRow("zeros.default ones.default full.default new_zeros.default new_ones.default", creates=True),
+    OperatorRow("zeros_like.default ones_like.default full_like.default new_full.default", creates=True),
 )
 
 

@@ -1,0 +1,1 @@
+"""Which channels of a captured program go together, so that they can be removed."""

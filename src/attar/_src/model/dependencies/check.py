@@ -1,0 +1,161 @@
+"""Trial removals: groups whose removal the code of a module does not follow are found by running it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from attar._src.core.errors import ModelError, short_message
+from attar._src.model.capture import CapturedModel, in_mode
+from attar._src.model.dependencies.find import Dependencies, find_dependencies, kept
+from attar._src.model.dependencies.remove import AttributeSize, followed_sizes, remove_units
+from attar._src.model.interface import call_by_name, flatten_outputs
+from attar._src.model.programs import state_of
+
+#: Largest difference of a pruned module from the masked one, relative to the largest output.
+TOLERANCE = 1e-5
+#: Masked elements are so much smaller, not 0: a weight norm divides by the length of what may be a whole masked row.
+_NEAR_ZERO = 1e-12
+
+
+@dataclass(frozen=True)
+class Removable:
+    """Dependencies that a module's code follows, and the attributes that must follow, too."""
+
+    found: Dependencies
+    attributes: tuple[AttributeSize, ...] = ()
+
+    def remove(self, module: nn.Module, units: Collection[int]) -> None:
+        """Remove units from a module, in place."""
+        remove_units(module, self.found, units, self.attributes)
+
+
+class _Trials:
+    """Removals from copies of a module, each compared with the same units masked."""
+
+    def __init__(self, module: nn.Module, captured: CapturedModel) -> None:
+        self.module, self.captured = module, captured
+
+    def fault(self, removable: Removable, units: Collection[int]) -> str:
+        """Return why a removal does not work; empty if it does."""
+        smaller = copy.deepcopy(self.module)
+        try:
+            removable.remove(smaller, units)
+            with torch.no_grad(), in_mode(smaller, train=False):
+                output = flatten_outputs(call_by_name(smaller, self.captured.names, self.captured.example))
+        except Exception as error:  # noqa: BLE001 - the module's code may raise anything
+            return f"its code does not follow: {short_message(error)}"
+        expected = masked_outputs(self.captured, removable.found, units)
+        for given, wanted in zip(output.values(), expected.values(), strict=True):
+            if given.shape != wanted.shape:
+                return f"an output has the shape {tuple(given.shape)} instead of {tuple(wanted.shape)}"
+            if not close(given, wanted):
+                return "its code computes something else with fewer channels"
+        return ""
+
+
+def close(given: torch.Tensor, wanted: torch.Tensor) -> bool:
+    """Whether outputs are equal up to rounding."""
+    if not wanted.is_floating_point():
+        return torch.equal(given, wanted)
+    scale = max(1.0, float(wanted.abs().max())) if wanted.numel() else 1.0
+    return torch.allclose(given, wanted, rtol=0, atol=TOLERANCE * scale, equal_nan=True)
+
+
+def masked_outputs(captured: CapturedModel, found: Dependencies, units: Collection[int]) -> dict[str, torch.Tensor]:
+    """Return the outputs on the captured example with every parameter of these units set to zero."""
+    program = captured.copy(train=False)
+    with torch.no_grad():
+        return flatten_outputs(
+            torch.func.functional_call(program, masked_state(program, found, units), tuple(captured.example))
+        )
+
+
+def masked_state(module: nn.Module, found: Dependencies, units: Collection[int]) -> dict[str, torch.Tensor]:
+    """Return the parameters and buffers of a module, parameters with almost zeros where they belong to these units."""
+    state = {name: tensor.detach() for name, tensor in state_of(module).items()}
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    for name, vectors in found.state.items():
+        if name not in parameters:
+            continue
+        value = state[name].clone()
+        for axis, vector in enumerate(vectors):
+            gone = ~kept(vector, units)
+            value[(slice(None),) * axis + (gone,)] *= _NEAR_ZERO
+        state[name] = value
+    return state
+
+
+def find_removable(module: nn.Module, captured: CapturedModel) -> Removable:
+    """Find what can be removed from a module and is followed by its code.
+
+    One unit of every group is removed from a copy, at first of all groups together. A group for which the code of the
+    module computes something else, or raises, is tried with attributes that have the numbers of its channels changed,
+    too; if that does not help it is excluded, with the reason.
+    """
+    found = find_dependencies(module, captured)
+    trials = _Trials(module, captured)
+    if not trials.fault(Removable(found), [group.units[0] for group in found.groups]):
+        return Removable(found)
+    attributes: list[AttributeSize] = []
+    excluded: dict[str, str] = {}
+    for group in found.groups:
+        units = [group.units[0]]
+        why = trials.fault(Removable(found), units)
+        if not why:
+            continue
+        for tried in _guesses(module, found, group.units):
+            if not trials.fault(Removable(found, tried), units):
+                attributes += [each for each in tried if not _known(each, attributes)]
+                break
+        else:
+            excluded[group.name] = why
+    return Removable(found.without(excluded), tuple(attributes))
+
+
+def _known(each: AttributeSize, others: Sequence[AttributeSize]) -> bool:
+    return any(each[:3] == other[:3] for other in others)
+
+
+def _guesses(
+    module: nn.Module, found: Dependencies, units: Collection[int]
+) -> Iterator[tuple[AttributeSize, ...]]:
+    """Yield attributes of the submodules that use a group and that are as many as some of its channels: all, then each."""
+    guesses = []
+    for path, vectors in found.sizes.items():
+        submodule = module.get_submodule(path)
+        for name, entry, value in _numbers(vars(submodule), followed_sizes(submodule)):
+            fits = [each for each in vectors if len(each) == value and not kept(each, units).all()]
+            if fits:
+                guesses.append(AttributeSize(path, name, entry, fits[0]))
+    if guesses:
+        yield tuple(guesses)
+    for guess in guesses if len(guesses) > 1 else ():
+        yield (guess,)
+
+
+def _numbers(attributes: Mapping[str, Any], known: Collection[str]) -> Iterator[tuple[str, int | None, int]]:
+    """Yield the attributes of a module that are whole numbers, and such entries of tuples and lists, but the known."""
+    for name, value in attributes.items():
+        if name.startswith("_") or name in known:
+            continue
+        if type(value) is int:
+            yield name, None, value
+        elif isinstance(value, tuple | list):
+            yield from ((name, at, each) for at, each in enumerate(value) if type(each) is int)
+
+
+def demand_groups(removable: Removable, module: nn.Module) -> None:
+    """Refuse a module of which nothing can be removed.
+
+    Raises:
+        ModelError: with the reason of each layer.
+    """
+    if not removable.found.groups:
+        reasons = "; ".join(f"{name}: {why}" for name, why in [*removable.found.excluded.items()][:6])
+        raise ModelError(f"no channel of {type(module).__name__} can be removed: {reasons or 'it has no layers'}")
