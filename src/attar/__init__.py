@@ -3,6 +3,7 @@
     import attar
 
     attar.run("recipe.yaml", "runs/mine")
+    attar.prune(module, data, macs=0.5).module
     attar.quantize(module, data, bits=4, activations=8).save("model.attar")
     attar.Session("model.attar").run(inputs)
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from attar._src.core.errors import SpecError as SpecError
     from attar._src.core.errors import UnknownName as UnknownName
     from attar._src.deploy.load import load as load
+    from attar._src.deploy.pruning.prune import prune as prune
     from attar._src.deploy.quantize import quantize as quantize
     from attar._src.methods.allocate.sensitivity_table import SensitivityTable as SensitivityTable
     from attar._src.pipeline.run import run as run
@@ -43,6 +45,7 @@ else:
             "core.errors": "ArtifactError AttarError AttarWarning DataError ModelError ParityError SpecError "
             "UnknownName",
             "deploy.load": "load",
+            "deploy.pruning.prune": "prune",
             "deploy.quantize": "quantize",
             "methods.allocate.sensitivity_table": "SensitivityTable",
             "pipeline.run": "run",

@@ -19,6 +19,7 @@ from attar._src.core.errors import AttarError, ModelError, SpecError, missing_fi
 from attar._src.core.registry import load_object
 from attar._src.data.huggingface import HF
 from attar._src.deploy.checkpoint import misfit, read_state, state_faults
+from attar._src.deploy.pruning.removals import follow_removals, follow_safetensors, graph_inputs, removals_of
 from attar._src.model.forms.as_module import inner_module
 from attar._src.model.forms.pretrained import load_pretrained
 from attar._src.train.inputs import as_input
@@ -65,6 +66,8 @@ def build_module(factory: Any, arguments: Mapping[str, Any], weights: Path | Non
     packed = weights.suffix == ".attar"
     if packed and not weights.is_file():
         raise SpecError(missing_file(weights, "there are no weights at"))
+    if weights.suffix == ".safetensors" and weights.is_file():
+        follow_safetensors(weights, module)
     state = _decoded_state(weights, module) if packed else read_state(weights, module)
     module.load_state_dict(state, strict=False)
     return module
@@ -141,8 +144,10 @@ def _check_batch_norms(
 
 def _decoded_state(path: Path, module: nn.Module) -> dict[str, torch.Tensor]:
     """Return the decoded tensors of a ``.attar`` file, floats as float32, without those the module itself makes."""
-    artifact, known = open_artifact(path), module.state_dict()
-    state = {}
+    artifact = open_artifact(path)
+    if removals := removals_of(artifact.manifest):
+        follow_removals(module, removals, *graph_inputs(artifact.manifest.graphs[0], module))
+    known, state = module.state_dict(), {}
     for name in [*artifact.names, *artifact.manifest.aliases]:
         value = as_input(torch.from_numpy(np.array(artifact.tensor(name).dense())))
         if name in known or not _is_made(name, value, module, artifact.manifest):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +10,12 @@ import torch
 from torch import fx, nn
 
 from attar._src.artifact.limits import Limits
-from attar._src.artifact.manifest import Port
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.core.errors import ModelError
-from attar._src.core.fields import argument_of, python_word
-from attar._src.core.tensors import DTYPES
-from attar._src.data.axes import Axes
 from attar._src.deploy.checkpoint import shape_faults
+from attar._src.deploy.pruning.removals import follow_removals, graph_inputs, removals_of
 from attar._src.model.forms.as_module import as_module
 from attar._src.model.forms.wrappers import unwrap
-from attar._src.model.interface import forward_parameters
 from attar._src.model.trace import trace
 from attar._src.model.traced import TracedModel
 from attar._src.work.compressed_model import MAIN, CompressedGraph, CompressedModel
@@ -35,7 +30,8 @@ def load(path: str | Path, into: nn.Module, *, limits: Limits | None = None) -> 
 
     Args:
         path: a ``.attar`` file.
-        into: a module of the same architecture, also in a wrapper; the decoded weights replace its state. Those of a
+        into: a module of the same architecture, also in a wrapper; the decoded weights replace its state. Channels that
+            were removed before the file was made are removed from it: give the module as it was before. Weights of a
             module in float16, or on another device, are rounded to its types; the returned module has them in float32.
         limits: limits on what the file may allocate; the defaults of :class:`Limits` if None.
 
@@ -56,12 +52,8 @@ def load(path: str | Path, into: nn.Module, *, limits: Limits | None = None) -> 
         several = [graph.name for graph in artifact.manifest.graphs]
         raise ModelError(f"the file has the graphs {several}; attar.load takes a file of one, attar.Session runs any")
     record = artifact.manifest.graphs[0]
-    example = tuple(torch.from_numpy(np.zeros(port.example or (), DTYPES[port.dtype])) for port in record.inputs)
-    axes = [Axes(port.batch_axis, _symbolic(port)) for port in record.inputs]
-    parameters = forward_parameters(into)
-    known = [_argument(port.name, parameters) for port in record.inputs]
-    # Inputs of *args have no name in the signature; they are matched by position.
-    names = known if all(argument_of(name, parameters) for name in known) else ()
+    example, names, axes = graph_inputs(record, into)
+    follow_removals(into, removals_of(artifact.manifest), example, names, axes)
     traced = trace(into, example, names=names, dynamic=axes)
     untouched = CompressedModel.of(traced)
     tensors = {name: artifact.tensor(name) for name in untouched.stored() if name in artifact.names}
@@ -77,12 +69,6 @@ def load(path: str | Path, into: nn.Module, *, limits: Limits | None = None) -> 
     if given is not into and isinstance(given, nn.Module):
         _fill(given, artifact, traced)
     return compressed.simulate()
-
-
-def _argument(port: str, parameters: Mapping[str, bool]) -> str:
-    """Return the argument of an input: the exporter renames Python's own words, input -> input_1."""
-    own = python_word(port)
-    return own if port not in parameters and own in parameters else port
 
 
 def _refuse_computed(module: nn.Module, traced: TracedModel, artifact: Artifact) -> None:
@@ -107,10 +93,6 @@ def _refuse_computed(module: nn.Module, traced: TracedModel, artifact: Artifact)
             "stay as they are in the module, the returned module computes with the file's values",
             stacklevel=3,
         )
-
-
-def _symbolic(port: Port) -> tuple[int, ...]:
-    return tuple(axis for axis, size in enumerate(port.shape) if isinstance(size, str))
 
 
 def _check(artifact: Artifact, traced: TracedModel, untouched: CompressedModel) -> None:

@@ -36,6 +36,7 @@ from attar._src.methods.quantize.ptq.reconstruct.stage import Reconstruct
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.methods.quantize.unquantized import left_in_floating_point
+from attar._src.model.dependencies.record import recorded_removals
 from attar._src.model.trace import trace
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo
@@ -286,7 +287,7 @@ def quantize(
         _, read, _ = prepare(module, validation, examples=sys.maxsize, batch=batch, collate=collate, dynamic=dynamic)
         _, _, held_out = example_of(read, dynamic)
     judged = JudgedExamples(held_out, compared.metric, compared.layout, compared.given)
-    untouched = CompressedModel.of(traced)
+    untouched = CompressedModel.of(traced, record=recorded_removals(module))
     given = Context(compared.with_targets(), use=use, coder=coder, judged=judged)
     rows: list[Mapping[str, Any]] = []
 

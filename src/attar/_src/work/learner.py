@@ -19,6 +19,7 @@ from attar._src.core.rescale import rescale
 from attar._src.core.tensors import Codebook, CompressedTensor, Quantized
 from attar._src.model.capture import CapturedModel
 from attar._src.model.chains.derived import derived_value
+from attar._src.model.dependencies.record import recorded_removals
 from attar._src.model.programs import wrap
 from attar._src.model.sites import Site, find_sites
 from attar._src.model.trace import deploy_graph
@@ -88,10 +89,16 @@ class Learner:
         self.module, self.captured, self.use, self.coder = module, captured, use, coder
         self.weights: Mapping[str, Weight] = find_weights(traced.graph)
         self.constraints: list[Constraint] = []
-        self.record: list[Mapping[str, Any]] = []
+        self.record: list[Mapping[str, Any]] = [*recorded_removals(module)]
         self.warnings: list[str] = []
         self.unreached: list[set[str]] = []
         self.traced = traced
+
+    def restructure(self, module: nn.Module, captured: CapturedModel, traced: TracedModel) -> None:
+        """Go on with another module, such as one with fewer channels; no constraint may be attached."""
+        assert not self.constraints
+        self.module, self.captured, self.traced = module, captured, traced
+        self.weights = find_weights(traced.graph)
 
     def places(self, quantized: Collection[str] | None = None, floating: Collection[str] = ()) -> list[ActivationPlace]:
         """Return the sites to quantize if the layers of ``quantized`` weights (None: of all) run in integers.

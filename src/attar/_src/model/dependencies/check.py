@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from attar._src.core.errors import ModelError, short_message
+from attar._src.core.errors import short_message
 from attar._src.model.capture import CapturedModel, in_mode
 from attar._src.model.dependencies.find import Dependencies, find_dependencies, kept
 from attar._src.model.dependencies.remove import AttributeSize, followed_sizes, remove_units
@@ -21,6 +22,7 @@ from attar._src.model.programs import state_of
 TOLERANCE = 1e-5
 #: Masked elements are so much smaller, not 0: a weight norm divides by the length of what may be a whole masked row.
 _NEAR_ZERO = 1e-12
+_MOST_TRIALS = 100
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,29 @@ class _Trials:
             if not close(given, wanted):
                 return "its code computes something else with fewer channels"
         return ""
+
+
+    def smallest(
+        self, found: Dependencies, guesses: Sequence[AttributeSize], units: Collection[int]
+    ) -> Sequence[AttributeSize] | None:
+        """Return attributes that must follow for a removal to work, none of them needlessly; None if nothing helps.
+
+        Each alone is tried, and all but at most two.
+        """
+        each_alone = ([guess] for guess in guesses)
+        most = (
+            [guess for guess in guesses if all(guess is not each for each in left)]
+            for count in range(3)
+            for left in itertools.combinations(guesses, count)
+        )
+        for tried in itertools.islice(itertools.chain(each_alone, most), _MOST_TRIALS):
+            if tried and not self.fault(Removable(found, tuple(tried)), units):
+                for guess in list(tried):
+                    fewer = [each for each in tried if each is not guess]
+                    if fewer and not self.fault(Removable(found, tuple(fewer)), units):
+                        tried = fewer
+                return tried
+        return None
 
 
 def close(given: torch.Tensor, wanted: torch.Tensor) -> bool:
@@ -109,12 +134,11 @@ def find_removable(module: nn.Module, captured: CapturedModel) -> Removable:
         why = trials.fault(Removable(found), units)
         if not why:
             continue
-        for tried in _guesses(module, found, group.units):
-            if not trials.fault(Removable(found, tried), units):
-                attributes += [each for each in tried if not _known(each, attributes)]
-                break
-        else:
+        follow = trials.smallest(found, _guesses(module, found, group.units), units)
+        if follow is None:
             excluded[group.name] = why
+        else:
+            attributes += [each for each in follow if not _known(each, attributes)]
     return Removable(found.without(excluded), tuple(attributes))
 
 
@@ -122,10 +146,8 @@ def _known(each: AttributeSize, others: Sequence[AttributeSize]) -> bool:
     return any(each[:3] == other[:3] for other in others)
 
 
-def _guesses(
-    module: nn.Module, found: Dependencies, units: Collection[int]
-) -> Iterator[tuple[AttributeSize, ...]]:
-    """Yield attributes of the submodules that use a group and that are as many as some of its channels: all, then each."""
+def _guesses(module: nn.Module, found: Dependencies, units: Collection[int]) -> list[AttributeSize]:
+    """Return the attributes of submodules that use a group and that are as many as some of its channels."""
     guesses = []
     for path, vectors in found.sizes.items():
         submodule = module.get_submodule(path)
@@ -133,10 +155,7 @@ def _guesses(
             fits = [each for each in vectors if len(each) == value and not kept(each, units).all()]
             if fits:
                 guesses.append(AttributeSize(path, name, entry, fits[0]))
-    if guesses:
-        yield tuple(guesses)
-    for guess in guesses if len(guesses) > 1 else ():
-        yield (guess,)
+    return guesses
 
 
 def _numbers(attributes: Mapping[str, Any], known: Collection[str]) -> Iterator[tuple[str, int | None, int]]:
@@ -148,14 +167,3 @@ def _numbers(attributes: Mapping[str, Any], known: Collection[str]) -> Iterator[
             yield name, None, value
         elif isinstance(value, tuple | list):
             yield from ((name, at, each) for at, each in enumerate(value) if type(each) is int)
-
-
-def demand_groups(removable: Removable, module: nn.Module) -> None:
-    """Refuse a module of which nothing can be removed.
-
-    Raises:
-        ModelError: with the reason of each layer.
-    """
-    if not removable.found.groups:
-        reasons = "; ".join(f"{name}: {why}" for name, why in [*removable.found.excluded.items()][:6])
-        raise ModelError(f"no channel of {type(module).__name__} can be removed: {reasons or 'it has no layers'}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx, nn
@@ -12,6 +12,9 @@ from attar._src.model.capture import CapturedModel
 from attar._src.model.dependencies.labels import FIXED, Field, varying
 from attar._src.model.dependencies.propagation import ProductCost, Propagation
 from attar._src.model.dependencies.rules import is_kept, rule_of
+from attar._src.model.operators import argument, operator_of
+
+_NORMS = ("batch_norm", "instance_norm")
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Dependencies:
         axes: units along every axis of every value; at least one of each remains.
         costs: of the products; their factors are units.
         counts: path of a submodule and name of its attribute -> the units of what it counts.
+        norms: names of the factors of norms with statistics of each channel.
         selections: submodules whose outputs hooks must shorten.
         sizes: path of a submodule -> the units along axes of the values that its code makes.
     """
@@ -77,6 +81,7 @@ class Dependencies:
     axes: tuple[frozenset[int], ...]
     costs: tuple[ProductCost, ...]
     counts: Mapping[tuple[str, str], torch.Tensor]
+    norms: tuple[str, ...]
     selections: tuple[Selection, ...]
     sizes: Mapping[str, tuple[torch.Tensor, ...]]
 
@@ -88,8 +93,7 @@ class Dependencies:
         """Return the dependencies without groups, by name, which stay for these reasons."""
         left = tuple(group for group in self.groups if group.name not in reasons)
         why = {weight: reasons[g.name] for g in self.groups if g.name in reasons for weight in g.weights}
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return Dependencies(**{**fields, "groups": left, "excluded": {**self.excluded, **why}})
+        return replace(self, groups=left, excluded={**self.excluded, **why})
 
 
 def _share(factors: Sequence[torch.Tensor], removed: Collection[int]) -> float:
@@ -133,9 +137,15 @@ def find_dependencies(module: nn.Module, captured: CapturedModel) -> Dependencie
         tuple(sorted(axes, key=sorted)),
         tuple(ProductCost(c.node, c.macs, tuple(map(run.labels.roots, c.factors))) for c in run.costs),
         {(_stack(node)[-1], name): run.labels.roots(each) for (node, name), each in run.counts.items()},
+        _norms(captured.evaluation),
         selections,
         {path: tuple(each.values()) for path, each in sizes.items()},
     )
+
+
+def _norms(graph: fx.GraphModule) -> tuple[str, ...]:
+    factors = [argument(node, "weight") for node in graph.graph.nodes if operator_of(node).kind in _NORMS]
+    return tuple(str(factor.target) for factor in factors if isinstance(factor, fx.Node) and factor.op == "get_attr")
 
 
 def _fields_of(run: Propagation) -> Iterator[tuple[fx.Node, tuple[Field, ...]]]:

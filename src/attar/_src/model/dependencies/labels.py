@@ -8,7 +8,7 @@ tensor may have several fields on different axes, as a matrix ``(out, in)`` has.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 
@@ -30,10 +30,13 @@ class Labels:
         self._parent = [FILLED, FIXED]
         self.frozen: dict[int, str] = {FIXED: "its size is fixed"}
         self.united_by: dict[int, str] = {}
+        self.soft: set[int] = set()
 
-    def new(self, count: int) -> torch.Tensor:
-        """Return labels that no element has."""
+    def new(self, count: int, *, soft: bool = False) -> torch.Tensor:
+        """Return labels that no element has; ``soft`` ones are of buffers."""
         start = len(self._parent)
+        if soft:
+            self.soft.update(range(start, start + count))
         self._parent.extend(range(start, start + count))
         return torch.arange(start, start + count)
 
@@ -64,6 +67,8 @@ class Labels:
                 continue
             keep, gone = sorted((one, other))
             self._parent[gone] = keep
+            if gone not in self.soft:
+                self.soft.discard(keep)
             if gone in self.frozen:
                 self._freeze(keep, self.frozen.pop(gone))
             told = self.united_by.pop(gone, why if same_tensor else "")
@@ -99,15 +104,24 @@ class Labels:
             for other, shape in (*operands[:index], *operands[index + 1 :]):
                 for field in fields:
                     full = {axis for axis in varying(field) if shape[axis] > 1}
-                    met = [each for each in other if full & varying(each)]
+                    met = [each for each in other if full & varying(each) and not self._yields(each, field)]
                     for each in met:
                         self.unite(field, each, why)
                     missing = full - set[int]().union(*map(varying, met))
-                    if missing == varying(field):
-                        self.freeze(field, f"{why} with a value of fixed size")
-                    else:
-                        self.mix([field], missing, why)
+                    self.fix(field, missing, f"{why} with a value of fixed size")
         return self.simplified([field for fields, _ in operands for field in fields])
+
+    def fix(self, field: Field, axes: Collection[int], why: str) -> Fields:
+        """Let the sizes along axes stay, so that a field depends on others alone; freeze it if it has no others."""
+        axes = varying(field) & set(axes)
+        if axes and axes == varying(field):
+            self.freeze(field, why)
+            return (field,)
+        return self.mix([field], axes, why)
+
+    def _yields(self, field: Field, other: Field) -> bool:
+        """Whether a field is of buffers alone, such as angles of positions, and the other has further axes: heads."""
+        return varying(field) < varying(other) and self.soft.issuperset(self.roots(field).reshape(-1).tolist())
 
     def simplified(self, fields: Iterable[Field]) -> Fields:
         """Return fields without axes on which no unit depends, and without those that others contain."""

@@ -55,7 +55,8 @@ def _of_groups(
     if 1 < groups >= by_group.shape[1]:
         first = by_group[:, :1]
         labels.unite(by_group, first, why, same_tensor=True)
-        labels.unite(row_group, first, why, same_tensor=True)
+        labels.unite(row_group, row_group[:, :1], why, same_tensor=True)
+        labels.unite(row_group[:, :1], first, why)
         labels.freeze(inner, f"{why} of a fixed size")
         run.counts[node, "groups"] = first.reshape(-1)
         outputs = first.expand(-1, len(inner)).reshape(-1) if transposed else rows

@@ -8,9 +8,10 @@ from operator import attrgetter
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from attar._src.model.dependencies.labels import FILLED, Field, Fields, Labels, Operand, along, varying
+from attar._src.model.operators import operator_of
 
 
 Rule = Callable[["Propagation", fx.Node, Any], Any]
@@ -130,7 +131,7 @@ class Propagation(fx.Interpreter):
 
     def _fields(self, node: fx.Node, value: Any) -> Any:
         if node.op == "get_attr":
-            return self._of_state(str(node.target))
+            return self._of_state(node)
         if node.op == "output":
             for read in node.all_input_nodes:
                 self.freeze([self.operand(read)], "the model's output has its channels")
@@ -139,14 +140,17 @@ class Propagation(fx.Interpreter):
             return ()
         return self._rule_of(node)(self, node, value)
 
-    def _of_state(self, name: str) -> Fields:
+    def _of_state(self, node: fx.Node) -> Fields:
         """Return fields for each axis of a parameter or buffer, the same ones for a tied one."""
+        name = str(node.target)
         tensor = attrgetter(name)(self.module)
         if name not in self._known or not isinstance(tensor, torch.Tensor):
             return ()
         if id(tensor) not in self._tensors:
             rank = tensor.dim()
-            vectors = [self.labels.new(size) for size in tensor.shape]
+            of_norm = any(operator_of(user).vectors for user in node.users)
+            soft = not isinstance(tensor, nn.Parameter) and not of_norm
+            vectors = [self.labels.new(size, soft=soft) for size in tensor.shape]
             self._tensors[id(tensor)] = tuple(along(each, axis, rank) for axis, each in enumerate(vectors))
         fields = self._tensors[id(tensor)]
         self.state[name] = tuple(field.reshape(-1) for field in fields)

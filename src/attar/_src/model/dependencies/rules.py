@@ -6,7 +6,7 @@ Rules follow from facts of the operator's row (``core.operators``), so that a ne
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -46,13 +46,11 @@ def rule_of(node: fx.Node) -> Rule:
         return _concatenated
     if row.selects:
         return _selected
-    if row.kind == "move":
-        return _moved
-    if row.creates:
-        return _created
     if row.elementwise or row.identity or row.vectors or torch.Tag.pointwise in getattr(node.target, "tags", ()):
         return elementwise
-    return other
+    if row.kind == "move":
+        return _moved
+    return _created if row.creates else other
 
 
 def elementwise(run: Propagation, node: fx.Node, value: torch.Tensor) -> Fields:
@@ -166,7 +164,11 @@ def _keep_place(run: Propagation, field: Field, dim: int, part: torch.Tensor, wh
         _unite_parts(run, field, dim, size // width, why)
     else:
         # A part up to the end has as many channels as are left.
-        run.labels.freeze(field.narrow(dim, 0, first if last == size - 1 and width == size - first else last + 1), why)
+        end = first if last == size - 1 and width == size - first else last + 1
+        if varying(field) == {dim}:
+            run.labels.freeze(field.narrow(dim, 0, end), why)
+        else:
+            run.labels.fix(field, [dim], why)
 
 
 def _unite_parts(run: Propagation, field: Field, dim: int, parts: int, why: str) -> None:
@@ -223,11 +225,23 @@ def _selected(run: Propagation, node: fx.Node, value: torch.Tensor) -> Fields:
         axes = {argument(node, "dim") % len(shape)}
     else:
         axes = {axis for axis, each in enumerate(argument(node, "indices")) if each is not None}
-    for field in fields:
-        if varying(field) & axes and not is_kept(node):
-            run.labels.freeze(field, f"{operator_name(node)} takes elements at fixed places")
-    left = [field for field in fields if not varying(field) & axes or is_kept(node)]
+    left = _fixed(run, fields, () if is_kept(node) else axes, f"{operator_name(node)} takes elements at fixed places")
     return run.labels.simplified([_done(run, node, {data: field.expand(shape)}) for field in left])
+
+
+def _fixed(run: Propagation, fields: Fields, axes: Collection[int], why: str) -> list[Field]:
+    """Return fields that do not depend on axes whose sizes stay."""
+    fixed = [each for field in fields for each in run.labels.fix(field, axes, why)]
+    return [field for field in fixed if not varying(field) & set(axes)]
+
+
+def _gathered(run: Propagation, node: fx.Node, value: torch.Tensor) -> Fields:
+    """``gather``: elements along an axis at places that are data."""
+    fields, shape = run.operand(argument(node, "self"))
+    axis = argument(node, "dim") % len(shape)
+    left = _fixed(run, fields, [axis], "gather takes elements at places that are data")
+    of_places = run.operand(argument(node, "index"))
+    return run.labels.join([(tuple(left), tuple(value.shape)), of_places], "gather combines it")
 
 
 def is_kept(node: fx.Node) -> bool:
@@ -261,6 +275,7 @@ _OF_OPERATOR: Mapping[Any, Rule] = {
     aten.einsum.default: einsum,
     aten.bilinear.default: other,
     aten.glu.default: _halves,
+    aten.gather.default: _gathered,
     aten.channel_shuffle.default: _shuffled,
     aten.pixel_unshuffle.default: _moved,
     aten._weight_norm.default: _weight_norm,

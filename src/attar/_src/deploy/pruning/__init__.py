@@ -1,0 +1,1 @@
+"""``attar.prune``, and files of modules from which channels were removed."""

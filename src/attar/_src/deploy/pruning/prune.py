@@ -1,0 +1,230 @@
+"""``attar.prune``: a trained module in, the same module with fewer channels out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from attar._src.artifact.limits import Limits
+from attar._src.artifact.manifest import Preprocessing
+from attar._src.artifact.writer import pack
+from attar._src.core.errors import SpecError
+from attar._src.core.spec import build_spec
+from attar._src.data.axes import Dynamic
+from attar._src.deploy.dry_run import check_deployable, example_of
+from attar._src.deploy.fidelity import ComparedExamples, Floating, labelled_examples
+from attar._src.deploy.first_run import prepare
+from attar._src.deploy.package import package
+from attar._src.deploy.parity import Parity
+from attar._src.deploy.pruning.removals import save_pruned
+from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
+from attar._src.measure.latency import interleave
+from attar._src.methods.prune.channels.gradients import loss_gradients
+from attar._src.methods.prune.channels.pruning import ChannelPruning, PrunedModule, prune_module
+from attar._src.model.capture import CapturedModel, capture
+from attar._src.model.dependencies.record import recorded_removals
+from attar._src.model.trace import deploy_graph
+from attar._src.model.traced import TracedModel
+from attar._src.runtime.session import Session
+from attar._src.train.batch import Batch
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import MAIN, CompressedModel, FileInfo
+
+
+@dataclass(frozen=True, repr=False)
+class PruningResult:
+    """A module with fewer channels, and what its file will tell.
+
+    Attributes:
+        pruned: the module, the record of what was removed, and figures.
+        dense: the untouched module as a graph, with which files are compared.
+    """
+
+    pruned: PrunedModule
+    dense: TracedModel
+    dry_run: Parity
+    captured: CapturedModel
+    data: CalibrationInputs
+    examples: ComparedExamples
+    use: FileInfo
+    limits: Limits | None = None
+    notes: Mapping[str, str] | None = None
+
+    def __repr__(self) -> str:
+        """Return a line; the fields hold all weights and inputs."""
+        (before, after), (all_, left) = self.pruned.figures["macs"], self.pruned.figures["parameters"]
+        return f"<PruningResult: {left:,} of {all_:,} parameters, {after:,} of {before:,} multiplications>"
+
+    @property
+    def module(self) -> nn.Module:
+        """The pruned module: of the class that was given, ready to be trained or quantized."""
+        return self.pruned.module
+
+    @property
+    def excluded(self) -> Mapping[str, str]:
+        """Weight -> why its output channels, or some of them, stay."""
+        return self.pruned.excluded
+
+    def save_weights(self, path: str | Path) -> None:
+        """Write the weights as ``.safetensors``, also after the module was trained further.
+
+        ``attar quantize -w`` and recipes build the module as it was before, and remove the same channels first.
+        """
+        if Path(path).suffix != ".safetensors":
+            raise SpecError(f"{path}: weights of a pruned module are written as .safetensors")
+        save_pruned(Path(path), self.module, self.captured.example, self.captured.names)
+
+    def save(self, path: str | Path, *, coder: str = "auto") -> dict[str, Any]:
+        """Write the pruned module in floating point as a verified ``.attar`` file, with ``report.json`` beside it.
+
+        Returns:
+            The report (docs/report.md) of the file, with ``pruning``: parameters, multiplications, non-zero parameters
+            and bytes before and after, and the latency of one example beside that of the untouched module, in turns in
+            the same run.
+        """
+        given = self.captured
+        traced = deploy_graph(
+            self.module, capture(self.module, given.example, names=given.names, dynamic=given.axes, train=False)
+        )
+        compressed = CompressedModel.of(traced, record=recorded_removals(self.module))
+        report = package(
+            compressed,
+            Path(path),
+            self.use,
+            self.data,
+            coder=coder,
+            dry_run=self.dry_run,
+            floating={MAIN: Floating("the module before channels were removed", self.dense.graph)},
+            examples=self.examples,
+            tolerance=None,
+            limits=self.limits,
+            notes=self.notes or {},
+        )
+        return {**report, "pruning": self._figures(compressed, report)}
+
+    def _figures(self, compressed: CompressedModel, report: Mapping[str, Any]) -> dict[str, Any]:
+        untouched = pack(CompressedModel.of(self.dense).contents(self.use), coder="auto", limits=self.limits)
+        sessions = [Session(each, threads=1, limits=self.limits) for each in (untouched, Path(report["file"]))]
+        feeds = [_first_example(session, self.data) for session in sessions]
+        before, after = interleave([partial(s.run, feed) for s, feed in zip(sessions, feeds, strict=True)], seconds=2.0)
+        nonzero = [_nonzero(CompressedModel.of(self.dense)), _nonzero(compressed)]
+        return {
+            **self.pruned.figures,
+            "nonzero": nonzero,
+            "file_bytes": [len(untouched), report["file_bytes"]],
+            "latency_ms": [before.median_ms, after.median_ms],
+            "times_faster": 1 / after.ratio,
+            "groups": {name: list(counts) for name, counts in self.pruned.groups.items()},
+            "excluded": dict(self.excluded),
+        }
+
+
+def prune(
+    module: Any,
+    data: Any,
+    *,
+    channels: float | None = None,
+    macs: float | None = None,
+    score: str = "l2",
+    scope: str | None = None,
+    exclude: Sequence[str] = (),
+    round_to: int = 1,
+    least: float = 0.1,
+    seed: int = 0,
+    labels: Any = None,
+    examples: int = 512,
+    batch: int = 64,
+    collate: Callable[[list[Any]], Any] | None = None,
+    dynamic: Dynamic = None,
+    preprocessing: Preprocessing | None = None,
+    task: str | None = None,
+    class_names: Sequence[str] = (),
+    metric: str | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    class_axis: int | None = None,
+    licence: str | None = None,
+    limits: Limits | None = None,
+) -> PruningResult:
+    """Remove channels, attention heads and recurrent units from a module, with all that depends on them.
+
+    The module gets smaller parameters, so that it runs faster everywhere; it should be trained afterwards. What goes
+    together is found on the module's graph: channels that are added, concatenated, normalized or read by grouped
+    convolutions. A layer that stays is listed with the reason, also where the module's code has numbers of channels of
+    its own: a copy with fewer channels is run and compared.
+
+    Args:
+        module, data: as ``attar.quantize`` takes them. The module is not changed.
+        channels: share of the channels to remove.
+        macs: share of the multiplications to remove, instead of ``channels``.
+        score: ``l1``, ``l2``, ``batch_norm``, ``taylor``, ``gradient_weight`` (these two need labels), ``random`` or
+            ``file.py:name``; what scores lowest is removed.
+        scope: ``layer`` removes the same share of every layer, ``global`` the lowest scores of all; by default
+            ``layer`` with ``channels`` and ``global`` with ``macs``.
+        exclude: globs of layers whose output channels stay.
+        round_to: what remains of a layer is a multiple of this, such as 8, where it has so many channels.
+        least: share of each layer that remains.
+        seed: of ``random``.
+        labels, examples, batch, collate, dynamic, preprocessing, task, class_names, metric, ignore_index, class_axis,
+            licence, limits: as for ``attar.quantize``.
+
+    Returns:
+        The result: ``.module`` is a copy of the module with fewer channels, ``.excluded`` what stays and why,
+        ``.save(path)`` writes a ``.attar`` file in floating point, ``.save_weights(path)`` the weights.
+
+    Raises:
+        DataError: the data do not fit the module; a score needs labels.
+        ModelError: the module cannot be captured or exported, or no channel can be removed.
+        UnknownName: there is no such score, or a glob matches no layer.
+        SpecError: an option is invalid, or the target cannot be reached; the message has what can.
+
+    Example:
+        >>> import attar, torch
+        >>> net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+        >>> attar.prune(net, torch.randn(64, 8), channels=0.5).module[0]
+        Linear(in_features=8, out_features=8, bias=True)
+    """
+    pruning: ChannelPruning = build_spec(
+        ChannelPruning,
+        where="prune",
+        channels=channels,
+        macs=macs,
+        score=score,
+        scope=scope,
+        exclude=tuple(exclude),
+        round_to=round_to,
+        least=least,
+    )
+    module, inputs, notes = prepare(module, data, examples=examples, batch=batch, collate=collate, dynamic=dynamic)
+    use = FileInfo(preprocessing, task, tuple(class_names), metric, licence)
+    example, axes, inputs = example_of(inputs, dynamic)
+    layout = ClassLayout(class_axis, ignore_index)
+    compared = labelled_examples(inputs, labels, metric, layout)
+    captured = capture(module, example, names=inputs.names, dynamic=axes, train=False)
+    dense = deploy_graph(module, captured)
+    dry_run = check_deployable(module, dense, use, inputs, limits=limits)
+    pruned = prune_module(
+        module, captured, pruning, lambda: loss_gradients(captured, _batches(inputs, compared), layout), seed=seed
+    )
+    return PruningResult(pruned, dense, dry_run, captured, inputs, compared, use, limits, notes)
+
+
+def _batches(inputs: CalibrationInputs, examples: ComparedExamples) -> Iterator[Batch]:
+    targets = examples.targets or (None,) * len(inputs.batches)
+    for batch, each in zip(inputs.batches, targets, strict=False):
+        yield Batch(batch, each, names=inputs.names)
+
+
+def _first_example(session: Session, data: CalibrationInputs) -> dict[str, np.ndarray[Any, Any]]:
+    one = data.part(data.batches[0], 0, 1) if isinstance(session.inputs[0].shape[0], str) else data.batches[0]
+    return {port.name: each.numpy() for port, each in zip(session.inputs, one, strict=True)}
+
+
+def _nonzero(model: CompressedModel) -> int:
+    return sum(int(torch.count_nonzero(each)) for each in model.state().values() if each.is_floating_point())

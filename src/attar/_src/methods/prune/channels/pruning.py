@@ -1,0 +1,141 @@
+"""Structured pruning of a module: what is asked for, and what was done."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from attar._src.core.errors import ModelError, UnknownName
+from attar._src.core.spec import Spec
+from attar._src.methods.prune.channels.choose import ChannelChoice, Scope
+from attar._src.methods.prune.channels.ranking import score_units
+from attar._src.methods.prune.channels.scores import CHANNEL_SCORES
+from attar._src.model.capture import CapturedModel
+from attar._src.model.dependencies.check import Removable, find_removable
+from attar._src.model.dependencies.record import remove_and_record
+
+_Share = Annotated[float, Field(gt=0, lt=1)]
+#: Name of a parameter -> the gradient of a loss.
+Gradients = Mapping[str, torch.Tensor]
+
+
+class ChannelPruning(Spec):
+    """How many channels are removed, and which.
+
+    A *unit* is what can only be removed together: a channel with all that reads it or is added to it, an attention head,
+    a hidden unit of an LSTM with its gates, a group of a grouped convolution. Units that are output channels of the same
+    layers are a group.
+
+    Attributes:
+        channels: share of the units to remove.
+        macs: share of the multiplications to remove, instead of ``channels``.
+        score: name of the score.
+        scope: ``layer`` removes the same share of every group, ``global`` the lowest scores of all; by default ``layer``
+            with ``channels`` and ``global`` with ``macs``.
+        exclude: globs of layers or weights whose output channels stay.
+        round_to: what remains of a group is a multiple of this, where it has so many channels.
+        least: share of each group that remains.
+    """
+
+    channels: _Share | None = None
+    macs: _Share | None = None
+    score: str = "l2"
+    scope: Scope | None = None
+    exclude: tuple[str, ...] = ()
+    round_to: Annotated[int, Field(ge=1)] = 1
+    least: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> Self:
+        if (self.channels is None) == (self.macs is None):
+            raise ValueError("give one of the two: channels or macs")
+        return self
+
+
+@dataclass(frozen=True)
+class PrunedModule:
+    """A module with fewer channels.
+
+    Attributes:
+        module: a copy of the one that was given, of the same class.
+        record: what was removed, for the file.
+        figures: ``macs`` of one example and ``parameters``, before and after.
+        groups: name of a group -> how many of its units were removed, and how many there were.
+        excluded: weight -> why its output channels, or some of them, stay.
+    """
+
+    module: nn.Module
+    record: Mapping[str, Any]
+    figures: Mapping[str, list[int]]
+    groups: Mapping[str, tuple[int, int]]
+    excluded: Mapping[str, str]
+
+
+def prune_module(
+    module: nn.Module,
+    captured: CapturedModel,
+    pruning: ChannelPruning,
+    gradients: Callable[[], Gradients],
+    *,
+    seed: int = 0,
+) -> PrunedModule:
+    """Return a module without the channels that ``pruning`` asks for.
+
+    Args:
+        module: stays as it is.
+        captured: the module, captured.
+        pruning: what to remove.
+        gradients: called if the score needs them.
+        seed: of scores that draw.
+
+    Raises:
+        UnknownName: there is no such score, or a glob matches no layer.
+        ModelError: nothing can be removed; the message has the reasons.
+        SpecError: the target cannot be reached.
+    """
+    score = CHANNEL_SCORES[pruning.score]
+    removable = _without(find_removable(module, captured), pruning.exclude)
+    found = removable.found
+    scores = score_units(module, found, score, gradients() if score.gradients else {}, seed)
+    judged = {g.name: f"the score {score.name} does not judge it" for g in found.groups if g.units[0] not in scores}
+    found = found.without(judged)
+    if not found.groups:
+        reasons = "; ".join(f"{name}: {why}" for name, why in [*found.excluded.items()][:6])
+        raise ModelError(f"no channel of {type(module).__name__} can be removed: {reasons or 'it has no layers'}")
+    by_default: Scope = "global" if pruning.macs is not None else "layer"
+    choice = ChannelChoice(scores, pruning.scope or by_default, pruning.round_to, pruning.least)
+    if pruning.macs is not None:
+        units = choice.of_macs(found, pruning.macs)
+    else:
+        assert pruning.channels is not None
+        units = choice.of_share(found, pruning.channels)
+    smaller = copy.deepcopy(module)
+    record = remove_and_record(smaller, Removable(found, removable.attributes), units)
+    figures = {"macs": [found.macs(), found.macs(units)], "parameters": [_count(module), _count(smaller)]}
+    groups = {g.name: (sum(unit in units for unit in g.units), len(g.units)) for g in found.groups}
+    return PrunedModule(smaller, record, figures, groups, dict(found.excluded))
+
+
+def _without(removable: Removable, globs: Sequence[str]) -> Removable:
+    """Return what is removable without the groups of layers that a glob matches."""
+    found = removable.found
+    names = {weight for group in found.groups for weight in group.weights} | set(found.excluded)
+    reasons = {}
+    for glob in globs:
+        matching = {name for name in names if fnmatchcase(name, glob) or fnmatchcase(name.rpartition(".")[0], glob)}
+        if not matching:
+            raise UnknownName("layer", glob, {name.rpartition(".")[0] or name for name in names})
+        hit = [group.name for group in found.groups if not matching.isdisjoint(group.weights)]
+        reasons |= dict.fromkeys(hit, f"exclude has {glob}")
+    return Removable(found.without(reasons), removable.attributes)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

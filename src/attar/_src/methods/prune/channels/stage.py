@@ -1,0 +1,74 @@
+"""The stage ``prune_channels``: removes channels from the module, so that what follows trains a smaller one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+
+from attar._src.core.errors import SpecError
+from attar._src.methods.prune.channels.gradients import loss_gradients
+from attar._src.methods.prune.channels.pruning import ChannelPruning, Gradients, prune_module
+from attar._src.methods.prune.channels.scores import CHANNEL_SCORES
+from attar._src.model.capture import capture
+from attar._src.model.trace import deploy_graph
+from attar._src.work.context import TrainingContext, Trial
+from attar._src.work.learner import Learner
+from attar._src.work.stage import Stage
+
+
+class PruneChannels(ChannelPruning, Stage):
+    """Remove channels, attention heads and recurrent units with all that depends on them (structured pruning).
+
+    The module has smaller parameters from then on. Train it afterwards, as with ``distill``.
+
+    Attributes:
+        batch: training examples of a batch for scores with gradients.
+        batches: their number.
+    """
+
+    stage: Literal["prune_channels"] = "prune_channels"
+    batch: Annotated[int, Field(ge=1)] = 128
+    batches: Annotated[int, Field(ge=1)] = 8
+
+    def check(self, before: Sequence[Stage]) -> None:
+        if any(each.works_on is not Learner for each in before):
+            raise SpecError("prune_channels: the grids of a quantization are of the channels it saw; put it before")
+
+    def required(self) -> frozenset[str]:
+        return frozenset({"labels"}) if CHANNEL_SCORES[self.score].gradients else frozenset()
+
+    def compresses(self) -> bool:
+        return True
+
+    def try_on(self, model: Learner, trial: Trial) -> Learner:
+        return self._prune(model, lambda: loss_gradients(model.captured, [trial.batch], trial.layout), 0)
+
+    def run(self, model: Learner, context: TrainingContext) -> Learner:  # type: ignore[override]
+        fabric = context.fabric
+
+        def gradients() -> Gradients:
+            batches = islice(context.feed(self.batch).epoch(0), self.batches)
+            own = loss_gradients(model.captured, batches, context.layout)
+            return {name: _reduced(fabric.all_reduce(each, reduce_op="mean")) for name, each in own.items()}
+
+        return self._prune(model, gradients, context.seed)
+
+    def _prune(self, model: Learner, gradients: Callable[[], Gradients], seed: int) -> Learner:
+        if model.constraints:
+            rules = ", ".join(sorted({type(each).__name__ for each in model.constraints}))
+            raise SpecError(f"prune_channels: {rules} of an earlier stage hold the weights; put prune_channels before")
+        given = model.captured
+        pruned = prune_module(model.module, given, self, gradients, seed=seed)
+        captured = capture(pruned.module, given.example, names=given.names, dynamic=given.axes)
+        model.restructure(pruned.module, captured, deploy_graph(pruned.module, captured))
+        model.record.append(self.describe() | {"removed": pruned.record} | dict(pruned.figures))
+        return model
+
+
+def _reduced(value: object) -> torch.Tensor:
+    assert isinstance(value, torch.Tensor)
+    return value

@@ -1,0 +1,111 @@
+"""Records of removals: what a file tells of them, so that the same can be removed from a module as it was before."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import nn
+
+from attar._src.core.errors import ModelError
+from attar._src.model.capture import CapturedModel
+from attar._src.model.dependencies.check import Removable
+from attar._src.model.dependencies.find import find_dependencies, kept
+from attar._src.model.dependencies.remove import AttributeSize, remove_units
+
+#: The attribute of a module that has the records of all removals from it, in order.
+_RECORDS = "attar_removals"
+
+
+def removal_records(module: nn.Module) -> tuple[Mapping[str, Any], ...]:
+    """Return the records of what was removed from a module, in order."""
+    return tuple(vars(module).get(_RECORDS, ()))
+
+
+def recorded_removals(module: nn.Module) -> tuple[Mapping[str, Any], ...]:
+    """Return an entry for each removal from a module, for the record of a file made of it."""
+    return tuple({"stage": "prune_channels", "removed": removed} for removed in removal_records(module))
+
+
+def remove_and_record(module: nn.Module, removable: Removable, units: Collection[int]) -> dict[str, Any]:
+    """Remove units from a module, in place; return the record, which the module has from then on, too.
+
+    ``units`` has for each group a mask of its units as a hexadecimal number, the first unit in the lowest bit: 1 if it
+    was removed. ``sizes`` has attributes of submodules beside those of PyTorch's layers.
+    """
+    found = removable.found
+    masks = {group.name: sum(1 << at for at, unit in enumerate(group.units) if unit in units) for group in found.groups}
+    sizes = {_place(each): int(kept(each.units, units).sum()) for each in removable.attributes}
+    record: dict[str, Any] = {"units": {name: f"{mask:x}" for name, mask in masks.items() if mask}}
+    if sizes:
+        record["sizes"] = sizes
+    removable.remove(module, units)
+    vars(module)[_RECORDS] = (*removal_records(module), record)
+    return record
+
+
+def remove_recorded(module: nn.Module, captured: CapturedModel, record: Mapping[str, Any]) -> None:
+    """Remove from a module, in place, what a record tells.
+
+    Raises:
+        ModelError: the module has no such groups or attributes.
+    """
+    found = find_dependencies(module, captured)
+    groups = {group.name: group.units for group in found.groups}
+    removed: set[int] = set()
+    for name, mask in _entries(record, "units", str):
+        if name not in groups or not _is_mask(mask, len(groups[name])):
+            raise _foreign(module, f"channels of {name}")
+        removed |= {unit for at, unit in enumerate(groups[name]) if int(mask, 16) >> at & 1}
+    sizes = _entries(record, "sizes", int)
+    remove_units(module, found, removed)
+    for place, size in sizes:
+        if size < 1 or not _set_size(module, place, size):
+            raise _foreign(module, f"parts counted by {place}")
+    vars(module)[_RECORDS] = (*removal_records(module), dict(record))
+
+
+def _entries(record: Mapping[str, Any], key: str, kind: type) -> list[tuple[str, Any]]:
+    entries = record.get(key, {})
+    if not isinstance(entries, dict) or not all(type(value) is kind for value in entries.values()):
+        raise ModelError(f"the file's record of removed channels is damaged: {key} is no mapping to {kind.__name__}")
+    return [*entries.items()]
+
+
+def _place(size: AttributeSize) -> str:
+    """Return the path of an attribute: ``blocks.0.attention.heads``, ``shape.1`` of an entry of a tuple."""
+    return ".".join(str(part) for part in (size.path, size.name, size.entry) if part not in ("", None))
+
+
+def _set_size(module: nn.Module, place: str, size: int) -> bool:
+    """Set a whole number that is an attribute of a submodule, or an entry of one; return whether there is one."""
+    path, _, name = place.rpartition(".")
+    entry = int(name) if name.isdecimal() else None
+    if entry is not None:
+        path, _, name = path.rpartition(".")
+    try:
+        owner = module.get_submodule(path)
+    except AttributeError:
+        return False
+    value = vars(owner).get(name)
+    if entry is None and type(value) is int:
+        setattr(owner, name, size)
+        return True
+    if entry is None or not isinstance(value, tuple | list) or entry >= len(value) or type(value[entry]) is not int:
+        return False
+    setattr(owner, name, type(value)([*value[:entry], size, *value[entry + 1 :]]))
+    return True
+
+
+def _is_mask(mask: str, count: int) -> bool:
+    try:
+        return 0 <= int(mask, 16) < 1 << count
+    except ValueError:
+        return False
+
+
+def _foreign(module: nn.Module, what: str) -> ModelError:
+    return ModelError(
+        f"the file was made from a module of which {what} were removed, and {type(module).__name__} has none such; "
+        "give the module as it was before channels were removed"
+    )
