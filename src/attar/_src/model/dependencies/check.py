@@ -13,7 +13,8 @@ from torch import nn
 
 from attar._src.core.errors import short_message
 from attar._src.model.capture import CapturedModel, in_mode
-from attar._src.model.dependencies.find import Dependencies, find_dependencies, kept
+from attar._src.model.dependencies.fills import kept
+from attar._src.model.dependencies.find import ChannelGroup, Dependencies, find_dependencies
 from attar._src.model.dependencies.remove import AttributeSize, followed_sizes, remove_units
 from attar._src.model.interface import call_by_name, flatten_outputs
 from attar._src.model.programs import state_of
@@ -119,18 +120,30 @@ def masked_state(module: nn.Module, found: Dependencies, units: Collection[int])
 def find_removable(module: nn.Module, captured: CapturedModel) -> Removable:
     """Find what can be removed from a module and is followed by its code.
 
-    One unit of every group is removed from a copy, at first of all groups together. A group for which the code of the
+    A few units of every group are removed from a copy, at first of all groups together. A group for which the code of the
     module computes something else, or raises, is tried with attributes that have the numbers of its channels changed,
     too; if that does not help it is excluded, with the reason.
     """
-    found = find_dependencies(module, captured)
-    trials = _Trials(module, captured)
-    if not trials.fault(Removable(found), [group.units[0] for group in found.groups]):
+    found, trials = find_dependencies(module, captured), _Trials(module, captured)
+    removable = _tried(module, found, trials)
+    if removable.found.groups == found.groups:
+        return removable
+    fixed = find_dependencies(module, captured, fixed_fills=True)
+    if fixed.groups == found.groups:
+        return removable
+    # Channels that the code fills in may be why.
+    again = _tried(module, fixed, trials)
+    return max((removable, again), key=lambda each: sum(len(group.units) for group in each.found.groups))
+
+
+def _tried(module: nn.Module, found: Dependencies, trials: _Trials) -> Removable:
+    """Return the dependencies without groups whose removal does not work, and the attributes that must follow."""
+    if not trials.fault(Removable(found), [unit for group in found.groups for unit in _one_of_each_tier(group)]):
         return Removable(found)
     attributes: list[AttributeSize] = []
     excluded: dict[str, str] = {}
     for group in found.groups:
-        units = [group.units[0]]
+        units = _one_of_each_tier(group)
         why = trials.fault(Removable(found), units)
         if not why:
             continue
@@ -140,6 +153,10 @@ def find_removable(module: nn.Module, captured: CapturedModel) -> Removable:
         else:
             attributes += [each for each in follow if not _known(each, attributes)]
     return Removable(found.without(excluded), tuple(attributes))
+
+
+def _one_of_each_tier(group: ChannelGroup) -> list[int]:
+    return [units[0] for _, units in group.tiers if len(units) > 1] or [group.units[0]]
 
 
 def _known(each: AttributeSize, others: Sequence[AttributeSize]) -> bool:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import fx, nn
 
 from attar._src.model.capture import CapturedModel
-from attar._src.model.dependencies.labels import FIXED, Field, varying
+from attar._src.model.dependencies.fills import Selection, find_fills, kept, module_stack
+from attar._src.model.dependencies.labels import Field, varying
 from attar._src.model.dependencies.propagation import ProductCost, Propagation
-from attar._src.model.dependencies.rules import is_kept, rule_of
+from attar._src.model.dependencies.rules import rule_of
 from attar._src.model.operators import argument, operator_of
 
 _NORMS = ("batch_norm", "instance_norm")
@@ -25,38 +28,14 @@ class ChannelGroup:
         name: of the first weight whose output channels they are.
         weights: of all of these.
         units: numbers of the units that can be removed, in the order of the channels.
-        channels: of the first weight, how many each unit has.
+        tiers: the units by the weights they are in, with the channels that each has in one of these: of channels that
+            pass through a shortcut from 16 to 32, those of both layers and those of the second alone.
     """
 
     name: str
     weights: tuple[str, ...]
     units: tuple[int, ...]
-    channels: int
-
-
-@dataclass(frozen=True)
-class Selection:
-    """A submodule whose code fills in a fixed number of channels, of which a hook keeps some.
-
-    Attributes:
-        path: of the submodule.
-        axis: of the channels.
-        units: of the channels that its code makes.
-        filled: mask of those that it fills in.
-        chosen: the places of those that are kept now.
-    """
-
-    path: str
-    axis: int
-    units: torch.Tensor
-    filled: torch.Tensor
-    chosen: torch.Tensor
-
-    def chosen_without(self, removed: Collection[int]) -> torch.Tensor:
-        """Return the places to keep when units are removed: those filled in are still made, and no others."""
-        left = kept(self.units, removed)
-        places = (left | self.filled).cumsum(0) - 1
-        return places[self.chosen[left[self.chosen]]]
+    tiers: tuple[tuple[int, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -73,6 +52,7 @@ class Dependencies:
         norms: names of the factors of norms with statistics of each channel.
         selections: submodules whose outputs hooks must shorten.
         sizes: path of a submodule -> the units along axes of the values that its code makes.
+        fixed_fills: whether channels that the code fills in stay.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -84,6 +64,7 @@ class Dependencies:
     norms: tuple[str, ...]
     selections: tuple[Selection, ...]
     sizes: Mapping[str, tuple[torch.Tensor, ...]]
+    fixed_fills: bool = False
 
     def macs(self, removed: Collection[int] = ()) -> int:
         """Return the multiplications for one example, without those of removed units."""
@@ -103,13 +84,11 @@ def _share(factors: Sequence[torch.Tensor], removed: Collection[int]) -> float:
     return share
 
 
-def kept(units: torch.Tensor, removed: Collection[int]) -> torch.Tensor:
-    """Return a mask of the places whose unit is not removed."""
-    return ~torch.isin(units, torch.tensor(sorted(removed), dtype=torch.int64))
+def find_dependencies(module: nn.Module, captured: CapturedModel, *, fixed_fills: bool = False) -> Dependencies:
+    """Find what can be removed from a module, by running its evaluation program once on the captured example.
 
-
-def find_dependencies(module: nn.Module, captured: CapturedModel) -> Dependencies:
-    """Find what can be removed from a module, by running its evaluation program once on the captured example."""
+    ``fixed_fills``: whether channels stay that the code fills in, if no hook can remove them.
+    """
     known = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     known += [name for name, _ in module.named_buffers(remove_duplicate=False)]
     run = Propagation(captured.evaluation, known, rule_of)
@@ -119,15 +98,18 @@ def find_dependencies(module: nn.Module, captured: CapturedModel) -> Dependencie
     for fields in made.values():
         for field in fields:
             run.labels.one_axis(field)
-    selections = _selections(run, made)
+    selections, sides = find_fills(run, made, fixed=fixed_fills)
     axes = {frozenset(run.labels.roots(vector).tolist()) for vectors in run.state.values() for vector in vectors}
     sizes: dict[str, dict[tuple[int, ...], torch.Tensor]] = {}
+    for path, side in sides:
+        units = run.labels.roots(side)
+        sizes.setdefault(path, {})[tuple(units.tolist())] = units
     for node, fields in made.items():
         for field in fields:
             if len(varying(field)) == 1:
                 units = run.labels.roots(field.reshape(-1))
                 axes.add(frozenset(units.tolist()))
-                for path in _stack(node):
+                for path in module_stack(node):
                     sizes.setdefault(path, {})[tuple(units.tolist())] = units
     groups, excluded = _groups(run)
     return Dependencies(
@@ -136,10 +118,11 @@ def find_dependencies(module: nn.Module, captured: CapturedModel) -> Dependencie
         {name: tuple(map(run.labels.roots, vectors)) for name, vectors in run.state.items()},
         tuple(sorted(axes, key=sorted)),
         tuple(ProductCost(c.node, c.macs, tuple(map(run.labels.roots, c.factors))) for c in run.costs),
-        {(_stack(node)[-1], name): run.labels.roots(each) for (node, name), each in run.counts.items()},
+        {(module_stack(node)[-1], name): run.labels.roots(each) for (node, name), each in run.counts.items()},
         _norms(captured.evaluation),
         selections,
         {path: tuple(each.values()) for path, each in sizes.items()},
+        fixed_fills,
     )
 
 
@@ -154,63 +137,47 @@ def _fields_of(run: Propagation) -> Iterator[tuple[fx.Node, tuple[Field, ...]]]:
         yield node, tuple(run.labels.collapsed(field) for field in flat)
 
 
-def _stack(node: fx.Node) -> list[str]:
-    """Return the paths of the submodules whose code calls a node, the innermost last."""
-    return [str(path) for path, _ in (node.meta.get("nn_module_stack") or {}).values()] or [""]
-
-
-def _selections(run: Propagation, made: Mapping[fx.Node, Sequence[Field]]) -> tuple[Selection, ...]:
-    """Return the submodules whose last value has filled-in channels; channels that others fill in stay."""
-    found = []
-    for node, filled in run.filled.items():
-        path, fields = _stack(node)[-1], [field for field in made[node] if len(varying(field)) == 1]
-        chosen = _hook_of(node)
-        last = bool(path) and all(path not in _stack(user) or user is chosen for user in node.users)
-        if not last or len(fields) != 1:
-            run.labels.freeze(filled, "the code fills in a fixed number of channels")
-            continue
-        (axis,) = varying(fields[0])
-        vector = fields[0].reshape(-1)
-        places = torch.arange(len(vector)) if chosen is None else run.value(chosen.args[2])
-        found.append((path, axis, vector, torch.isin(vector, filled), places))
-    return tuple(
-        Selection(path, axis, run.labels.roots(vector), filled, places) for path, axis, vector, filled, places in found
-    )
-
-
-def _hook_of(node: fx.Node) -> fx.Node | None:
-    """Return the node of the hook that keeps some of the channels a node makes, if there is one."""
-    return next((user for user in node.users if is_kept(user)), None)
-
-
 def _groups(run: Propagation) -> tuple[tuple[ChannelGroup, ...], dict[str, str]]:
     """Return the groups, and weight -> why output channels of it stay."""
     labels = run.labels
     outputs = [(name, labels.roots(vector)) for name, vector in run.outputs]
     excluded: dict[str, str] = {}
-    together: list[tuple[dict[int, None], list[str], int]] = []
+    found: list[_Members] = []
     for name, units in outputs:
         distinct = dict.fromkeys(units.tolist())
-        free = {unit: None for unit in distinct if unit not in labels.frozen and unit != FIXED}
-        stays = [unit for unit in distinct if unit not in free]
-        if stays:
-            count = sum(int((units == unit).sum()) for unit in stays)
+        free = [unit for unit in distinct if unit not in labels.frozen]
+        if len(free) < len(distinct):
+            stays = next(unit for unit in distinct if unit in labels.frozen)
+            count = sum(int((units == unit).sum()) for unit in distinct if unit in labels.frozen)
             part = f"{count} of {len(units)} channels stay: " if free else ""
-            excluded[name] = part + labels.frozen.get(stays[0], "its size is fixed")
+            excluded[name] = part + labels.frozen[stays]
         if len(distinct) == 1 and free:
-            excluded[name] = labels.united_by.get(next(iter(free)), "it has one channel")
-            continue
-        if not free:
-            continue
-        times = len(units) // len(distinct)
-        same = [each for each in together if not free.keys().isdisjoint(each[0])]
-        merged = ({}, [], times) if not same else same[0]
-        for each in same[1:]:
-            merged[0].update(each[0])
-            merged[1].extend(each[1])
-            together.remove(each)
-        if not same:
-            together.append(merged)
-        merged[0].update(free)
-        merged[1].append(name)
-    return tuple(ChannelGroup(n[0], tuple(dict.fromkeys(n)), tuple(u), t) for u, n, t in together), excluded
+            excluded[name] = labels.united_by.get(free[0], "it has one channel")
+        elif free:
+            counts = Counter(units.tolist())
+            members = _Members({unit: {name: counts[unit]} for unit in free}, [name])
+            same = [each for each in found if not each.units.keys().isdisjoint(free)]
+            found = [each for each in found if each not in same]
+            found.append(reduce(_Members.joined, [*same, members]))
+    return tuple(each.group() for each in found), excluded
+
+
+@dataclass(frozen=True, eq=False)
+class _Members:
+    """A group as it grows: its units with the weights each is in, and how many channels it has there."""
+
+    units: dict[int, dict[str, int]]
+    weights: list[str]
+
+    def joined(self, other: _Members) -> _Members:
+        both = dict.fromkeys([*self.units, *other.units])
+        units = {unit: self.units.get(unit, {}) | other.units.get(unit, {}) for unit in both}
+        return _Members(units, [*self.weights, *other.weights])
+
+    def group(self) -> ChannelGroup:
+        weights = tuple(dict.fromkeys(self.weights))
+        tiers: dict[tuple[int, frozenset[str]], list[int]] = {}
+        for unit, counts in self.units.items():
+            tiers.setdefault((max(counts.values()), frozenset(counts)), []).append(unit)
+        by_size = tuple((channels, tuple(units)) for (channels, _), units in tiers.items())
+        return ChannelGroup(weights[0], weights, tuple(self.units), by_size)

@@ -10,7 +10,8 @@ from torch import nn
 from attar._src.core.errors import ModelError
 from attar._src.model.capture import CapturedModel
 from attar._src.model.dependencies.check import Removable
-from attar._src.model.dependencies.find import find_dependencies, kept
+from attar._src.model.dependencies.fills import kept
+from attar._src.model.dependencies.find import find_dependencies
 from attar._src.model.dependencies.remove import AttributeSize, remove_units
 
 #: The attribute of a module that has the records of all removals from it, in order.
@@ -31,7 +32,8 @@ def remove_and_record(module: nn.Module, removable: Removable, units: Collection
     """Remove units from a module, in place; return the record, which the module has from then on, too.
 
     ``units`` has for each group a mask of its units as a hexadecimal number, the first unit in the lowest bit: 1 if it
-    was removed. ``sizes`` has attributes of submodules beside those of PyTorch's layers.
+    was removed. ``sizes`` has attributes of submodules beside those of PyTorch's layers; ``fixed_fills`` is that of
+    :func:`find_dependencies`.
     """
     found = removable.found
     masks = {group.name: sum(1 << at for at, unit in enumerate(group.units) if unit in units) for group in found.groups}
@@ -39,6 +41,8 @@ def remove_and_record(module: nn.Module, removable: Removable, units: Collection
     record: dict[str, Any] = {"units": {name: f"{mask:x}" for name, mask in masks.items() if mask}}
     if sizes:
         record["sizes"] = sizes
+    if found.fixed_fills:
+        record["fixed_fills"] = True
     removable.remove(module, units)
     vars(module)[_RECORDS] = (*removal_records(module), record)
     return record
@@ -50,7 +54,7 @@ def remove_recorded(module: nn.Module, captured: CapturedModel, record: Mapping[
     Raises:
         ModelError: the module has no such groups or attributes.
     """
-    found = find_dependencies(module, captured)
+    found = find_dependencies(module, captured, fixed_fills=record.get("fixed_fills") is True)
     groups = {group.name: group.units for group in found.groups}
     removed: set[int] = set()
     for name, mask in _entries(record, "units", str):

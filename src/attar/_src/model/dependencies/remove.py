@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from attar._src.model.dependencies.find import Dependencies, kept
+from attar._src.model.dependencies.fills import kept
+from attar._src.model.dependencies.find import Dependencies
 from attar._src.model.dependencies.keep_channels import keep_channels
 from attar._src.model.programs import state_of
 

@@ -44,7 +44,7 @@ class ChannelChoice:
             counts = {name: lowest.count(name) for name in ranked}
         removed: list[int] = []
         for group in found.groups:
-            removed += ranked[group.name][: self._allowed(group, counts[group.name])]
+            removed += self._rounded(group, ranked[group.name][: self._allowed(group, counts[group.name])])
         return frozenset(_with_one_left(found.axes, removed))
 
     def of_macs(self, found: Dependencies, share: float) -> frozenset[int]:
@@ -74,9 +74,17 @@ class ChannelChoice:
     def _allowed(self, group: ChannelGroup, count: int) -> int:
         """Return how many units of a group may be removed if ``count`` are asked for."""
         total = len(group.units)
-        step = self.round_to // gcd(self.round_to, group.channels)
-        left = max(total - count, 1, round(self.least * total))
-        return total - min(total, -(-left // step) * step)
+        return total - max(total - count, 1, round(self.least * total))
+
+    def _rounded(self, group: ChannelGroup, removed: Sequence[int]) -> list[int]:
+        """Return the units to remove without the last of each tier, of which a multiple remains."""
+        kept = []
+        for channels, tier in group.tiers:
+            step = self.round_to // gcd(self.round_to, channels)
+            mine = [unit for unit in removed if unit in tier]
+            left = len(tier) - len(mine)
+            kept += mine[: max(len(tier) - -(-left // step) * step, 0)]
+        return kept
 
 
 def _with_one_left(axes: Sequence[Collection[int]], removed: Sequence[int]) -> list[int]:
