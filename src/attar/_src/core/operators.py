@@ -123,7 +123,13 @@ OPERATOR_TABLE: tuple[OperatorRow, ...] = (
     # Norms and dropout.
     _norm("batch_norm.default", "BatchNormalization", "batch_norm", evaluation=("training", False)),
     _norm("_native_batch_norm_legit_no_training.default", "BatchNormalization", "batch_norm", decomposed=True),
-    _norm("instance_norm.default", "InstanceNormalization", "instance_norm", evaluation=("use_input_stats", False), mixes="spatial"),
+    _norm(
+        "instance_norm.default",
+        "InstanceNormalization",
+        "instance_norm",
+        evaluation=("use_input_stats", False),
+        mixes="spatial",
+    ),
     _dropout("dropout.default feature_dropout.default alpha_dropout.default", identity=True),
     _dropout("dropout_.default feature_dropout_.default alpha_dropout_.default", data=("self",), identity=True),
     _dropout("feature_alpha_dropout.default"),
@@ -180,15 +186,21 @@ OPERATOR_TABLE: tuple[OperatorRow, ...] = (
     OperatorRow("type_as.default expand_as.default masked_fill.Tensor where.ScalarOther", elementwise=True),
     OperatorRow("layer_norm.default rms_norm.default", data=("input",), mixes="normalized_shape"),
     OperatorRow("group_norm.default", data=("input",), mixes="num_groups", vectors=("weight", "bias"), channel_axis=1),
-    _over_axes("softmax.int log_softmax.int sum.dim_IntList amax.default amin.default logsumexp.default cumsum.default"),
+    _over_axes(
+        "softmax.int log_softmax.int sum.dim_IntList amax.default amin.default logsumexp.default cumsum.default"
+    ),
     _over_axes("linalg_vector_norm.default norm.ScalarOpt_dim std.correction std.dim var.correction var.dim"),
     _over_axes("max.dim min.dim argmax.default argmin.default"),
     OperatorRow("roll.default", mixes="dims"),
     OperatorRow("pad.default", when=("mode", "reflect"), mixes="spatial"),
     OperatorRow("pad.default", when=("mode", "replicate"), mixes="spatial"),
     OperatorRow("pad.default", when=("mode", "circular"), mixes="spatial"),
-    OperatorRow("upsample_nearest1d.vec upsample_nearest2d.vec upsample_nearest3d.vec", data=("input",), mixes="spatial"),
-    OperatorRow("upsample_bilinear2d.vec upsample_bicubic2d.vec upsample_trilinear3d.vec", data=("input",), mixes="spatial"),
+    OperatorRow(
+        "upsample_nearest1d.vec upsample_nearest2d.vec upsample_nearest3d.vec", data=("input",), mixes="spatial"
+    ),
+    OperatorRow(
+        "upsample_bilinear2d.vec upsample_bicubic2d.vec upsample_trilinear3d.vec", data=("input",), mixes="spatial"
+    ),
     OperatorRow("adaptive_max_pool1d.default adaptive_max_pool2d.default", mixes="spatial"),
     OperatorRow("zeros.default ones.default full.default new_zeros.default new_ones.default", creates=True),
     OperatorRow("zeros_like.default ones_like.default full_like.default new_full.default", creates=True),

@@ -113,4 +113,3 @@ def _untied(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
         if id(tensor) not in seen:
             seen.add(id(tensor))
             yield name, tensor.detach()
-

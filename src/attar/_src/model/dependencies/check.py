@@ -61,7 +61,6 @@ class _Trials:
                 return "its code computes something else with fewer channels"
         return ""
 
-
     def smallest(
         self, found: Dependencies, guesses: Sequence[AttributeSize], units: Collection[int]
     ) -> Sequence[AttributeSize] | None:
@@ -120,9 +119,9 @@ def masked_state(module: nn.Module, found: Dependencies, units: Collection[int])
 def find_removable(module: nn.Module, captured: CapturedModel) -> Removable:
     """Find what can be removed from a module and is followed by its code.
 
-    A few units of every group are removed from a copy, at first of all groups together. A group for which the code of the
-    module computes something else, or raises, is tried with attributes that have the numbers of its channels changed,
-    too; if that does not help it is excluded, with the reason.
+    A few units of every group are removed from a copy, at first of all groups together. A group for which the code of
+    the module computes something else, or raises, is tried with attributes that have the numbers of its channels
+    changed, too; if that does not help it is excluded, with the reason.
     """
     found, trials = find_dependencies(module, captured), _Trials(module, captured)
     removable = _tried(module, found, trials)

@@ -96,5 +96,3 @@ def _hook_of(node: fx.Node) -> fx.Node | None:
 def module_stack(node: fx.Node) -> list[str]:
     """Return the paths of the submodules whose code calls a node, the innermost last."""
     return [str(path) for path, _ in (node.meta.get("nn_module_stack") or {}).values()] or [""]
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import fx
@@ -22,16 +22,19 @@ class _Channels(NamedTuple):
     factors: tuple[torch.Tensor, ...]  # to whose numbers the multiplications are in proportion
 
 
-def convolution(run: Propagation, node: fx.Node, value: torch.Tensor) -> Fields:
+def convolution(run: Propagation, node: fx.Node) -> Fields:
     """``(N, in, ...) x (out, in / groups, ...) -> (N, out, ...)``; transposed ``(in, out / groups, ...)``."""
-    transposed, groups = operator_of(node).output_axes[0] == 1, groups_of(node)
+    value = run.value(node)
+    transposed = operator_of(node).output_axes[0] == 1
     data, weight = run.operand(data_of(node)[0]), run.operand(weight_of(node))
     rank = len(data[1])
     axis = rank - len(weight[1]) + 1
     run.freeze_other_axes(weight, (0, 1), "the size of a kernel is fixed")
     run.freeze_other_axes(data, (axis,), f"{operator_name(node)} moves over it")
     inputs = run.vector_or_fixed(data, axis, f"{operator_name(node)} reads a value of fixed size")
-    rows, inner = (run.vector_or_fixed(weight, each, f"the weight of {operator_name(node)} has a fixed size") for each in (0, 1))
+    rows, inner = (
+        run.vector_or_fixed(weight, each, f"the weight of {operator_name(node)} has a fixed size") for each in (0, 1)
+    )
     made = _of_groups(run, node, inputs, rows, inner, transposed=transposed)
     each_output = math.prod(weight[1]) // weight[1][0] * math.prod((data if transposed else (0, value.shape))[1][axis:])
     run.costs.append(ProductCost(node.name, each_output, made.factors))
@@ -48,7 +51,11 @@ def _of_groups(
     of 4 channels, but of 2 groups of 32 channels the channels.
     """
     labels, groups = run.labels, groups_of(node)
-    why = f"{operator_name(node)} multiplies its channels" if groups == 1 else f"{operator_name(node)} has {groups} groups"
+    why = (
+        f"{operator_name(node)} multiplies its channels"
+        if groups == 1
+        else f"{operator_name(node)} has {groups} groups"
+    )
     by_group, row_group = inputs.reshape(groups, -1), rows.reshape(groups, -1)
     if transposed:
         labels.unite(rows, inputs, why)
@@ -69,8 +76,9 @@ def _of_groups(
     return _Channels(inputs, rows, (rows, inner))
 
 
-def recurrent(run: Propagation, node: fx.Node, value: Any) -> tuple[Fields, ...]:
+def recurrent(run: Propagation, node: fx.Node) -> tuple[Fields, ...]:
     """LSTM, GRU and RNN: a hidden unit is one number in every gate, layer and direction."""
+    value = run.value(node)
     data, states, parameters = run.operand(data_of(node)[0]), argument(node, "hx"), list(weight_of(node))
     biases, layers, both = arguments(node, "has_biases num_layers bidirectional")
     directions, count = 2 if both else 1, 4 if biases else 2
@@ -100,8 +108,9 @@ def recurrent(run: Propagation, node: fx.Node, value: Any) -> tuple[Fields, ...]
     return tuple((field,) for field in fields)
 
 
-def embedding(run: Propagation, node: fx.Node, value: torch.Tensor) -> Fields:
+def embedding(run: Propagation, node: fx.Node) -> Fields:
     """Rows of a table ``(rows, channels)``, which the inputs choose."""
+    value = run.value(node)
     table = run.operand(weight_of(node))
     run.freeze_other_axes(table, (1,), "the inputs choose its rows")
     columns = run.vector_or_fixed(table, 1, "its table has a fixed size")

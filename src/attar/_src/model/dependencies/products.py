@@ -18,6 +18,7 @@ from attar._src.model.dependencies.labels import Field, Fields, Operand, along, 
 from attar._src.model.dependencies.propagation import ProductCost, Propagation
 from attar._src.model.operators import argument, bias_of, data_of, operator_of, weight_of
 
+
 def contract(run: Propagation, node: fx.Node, letters: Sequence[str], operands: Sequence[Operand], out: str) -> Fields:
     """Return the fields of a product with these letters: ``("nk", "ok")`` to ``"no"`` for a linear layer."""
     every = "".join(dict.fromkeys(out + "".join(letters)))
@@ -29,7 +30,7 @@ def contract(run: Propagation, node: fx.Node, letters: Sequence[str], operands: 
     why = f"{operator_name(node)} multiplies its channels"
     joined = run.labels.join(placed, why)
     factors = [run.labels.one_axis(field).reshape(-1) for field in joined if len(varying(field)) == 1]
-    kept = []
+    kept: list[Field] = []
     for field in joined:
         summed = {axis for axis in varying(field) if every[axis] not in out}
         alone = {axis for axis in summed if sum(every[axis] in names for names in letters) == 1}
@@ -42,23 +43,24 @@ def contract(run: Propagation, node: fx.Node, letters: Sequence[str], operands: 
     return tuple(field.reshape(field.shape[: len(out)]) for field in kept)
 
 
-def linear(run: Propagation, node: fx.Node, _: Any) -> Fields:
+def linear(run: Propagation, node: fx.Node) -> Fields:
     """``(..., in) x (out, in) -> (..., out)``."""
     data, weight = run.operand(data_of(node)[0]), run.operand(weight_of(node))
     if len(weight[1]) == 1:
-        return other(run, node, _)
+        return other(run, node)  # type: ignore[no-any-return]
     batch = _letters(len(data[1]) - 1)
     fields = contract(run, node, (f"{batch}y", "zy"), (data, weight), f"{batch}z")
     note_outputs(run, node, run.vector(weight, 0))
     return with_bias(run, node, fields, (*data[1][:-1], weight[1][0]))
 
 
-def matrices(run: Propagation, node: fx.Node, value: torch.Tensor) -> Fields:
+def matrices(run: Propagation, node: fx.Node) -> Fields:
     """``(..., m, k) x (..., k, n) -> (..., m, n)``."""
+    value = run.value(node)
     row = operator_of(node)
     first, second = run.operand(data_of(node)[0]), run.operand(data_of(node)[-1] if not row.weight else weight_of(node))
     if min(len(first[1]), len(second[1])) < 2 or row.input_axis is None:
-        return other(run, node, value)
+        return other(run, node)  # type: ignore[no-any-return]
     batch = _letters(value.dim() - 2)
     left, right = batch[len(batch) - len(first[1]) + 2 :], batch[len(batch) - len(second[1]) + 2 :]
     fields = contract(run, node, (f"{left}xy", f"{right}yz"), (first, second), f"{batch}xz")
@@ -67,17 +69,17 @@ def matrices(run: Propagation, node: fx.Node, value: torch.Tensor) -> Fields:
     return with_bias(run, node, fields, tuple(value.shape))
 
 
-def einsum(run: Propagation, node: fx.Node, value: torch.Tensor) -> Fields:
+def einsum(run: Propagation, node: fx.Node) -> Fields:
     """Any product in letters."""
     equation, given = str(node.args[0]).replace(" ", ""), list(node.args[1])  # type: ignore[arg-type]
     left, arrow, out = equation.partition("->")
     letters = left.split(",")
     if not arrow or "." in equation or any(len(set(each)) < len(each) for each in letters):
-        return other(run, node, value)
+        return other(run, node)  # type: ignore[no-any-return]
     return contract(run, node, letters, [run.operand(each) for each in given], out)
 
 
-def attention(run: Propagation, node: fx.Node, value: torch.Tensor) -> Fields:
+def attention(run: Propagation, node: fx.Node) -> Fields:
     """``softmax(q k^T) v``; each head is removed as a whole, as its scores are one table."""
     query, key, of_values = (run.operand(each) for each in data_of(node))
     heads = query[1][-3] if len(query[1]) > 2 else 1
@@ -92,13 +94,14 @@ def attention(run: Propagation, node: fx.Node, value: torch.Tensor) -> Fields:
     return contract(run, node, (f"{batch}xz", f"{batch}zv"), ((scores, shape), of_values), f"{batch}xv")
 
 
-def other(run: Propagation, node: fx.Node, _: Any) -> Any:
+def other(run: Propagation, node: fx.Node) -> Any:
     """Any other operator: what it reads stays as it is."""
+    value = run.value(node)
     for read in node.all_input_nodes:
         fields = run.fields.get(read, ())
         for each in fields if fields and isinstance(fields[0], tuple) else (fields,):
             run.freeze([(each, ())], f"{operator_name(node)} reads its channels, and nothing is known of how")
-    return tuple(() for _ in _) if isinstance(_, tuple | list) else ()
+    return tuple(() for _ in value) if isinstance(value, tuple | list) else ()
 
 
 def aligned(operand: Operand, rank: int) -> Operand:
@@ -109,6 +112,7 @@ def aligned(operand: Operand, rank: int) -> Operand:
 
 
 def with_bias(run: Propagation, node: fx.Node, fields: Fields, shape: tuple[int, ...], axis: int = -1) -> Fields:
+    """Return the fields of a product's output with its bias, if it has one, along ``axis``."""
     bias = bias_of(node)
     if not isinstance(bias, fx.Node):
         return fields
@@ -116,10 +120,13 @@ def with_bias(run: Propagation, node: fx.Node, fields: Fields, shape: tuple[int,
     if len(own) == 1:
         given = tuple(along(each.reshape(-1), axis, len(shape)) for each in given)
         own = tuple(own[0] if each == axis % len(shape) else 1 for each in range(len(shape)))
-    return run.labels.join([(fields, shape), aligned((given, own), len(shape))], f"{operator_name(node)} adds a bias to it")
+    return run.labels.join(
+        [(fields, shape), aligned((given, own), len(shape))], f"{operator_name(node)} adds a bias to it"
+    )
 
 
 def note_outputs(run: Propagation, node: fx.Node, labels: torch.Tensor | None) -> None:
+    """Remember the output channels of a product of data and a parameter."""
     if labels is not None:
         run.outputs += [(name, labels) for name in run.names(weight_of(node))]
 
@@ -150,5 +157,5 @@ def _shape(shape: Sequence[int], names: str, every: str) -> tuple[int, ...]:
 
 
 def operator_name(node: fx.Node) -> str:
+    """Return the plain name of a node's operator: ``conv2d``."""
     return str(getattr(node.target, "_opname", node.name)).strip("_")
-

@@ -13,8 +13,7 @@ from torch import fx, nn
 from attar._src.model.dependencies.labels import FILLED, Field, Fields, Labels, Operand, along, varying
 from attar._src.model.operators import operator_of
 
-
-Rule = Callable[["Propagation", fx.Node, Any], Any]
+Rule = Callable[["Propagation", fx.Node], Any]
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,8 @@ class Propagation(fx.Interpreter):
         self._tensors: dict[int, Fields] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
+        """Run a node, and find the fields of its value."""
+        self.env[n] = value = super().run_node(n)
         self.fields[n] = self._fields(n, value)
         return value
 
@@ -138,7 +138,7 @@ class Propagation(fx.Interpreter):
             return ()
         if node.op != "call_function" or not _has_tensors(value):
             return ()
-        return self._rule_of(node)(self, node, value)
+        return self._rule_of(node)(self, node)
 
     def _of_state(self, node: fx.Node) -> Fields:
         """Return fields for each axis of a parameter or buffer, the same ones for a tied one."""

@@ -63,8 +63,8 @@ def remove_units(
     for (path, name), vector in found.counts.items():
         _resize(module.get_submodule(path), name, None, len(vector), int(kept(vector, units).sum()))
     for each in attributes:
-        size, left = len(each.units), int(kept(each.units, units).sum())
-        _resize(module.get_submodule(each.path), each.name, each.entry, size, left)
+        remaining = int(kept(each.units, units).sum())
+        _resize(module.get_submodule(each.path), each.name, each.entry, len(each.units), remaining)
     for submodule in module.modules():
         _follow(submodule)
     for selection in found.selections:

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from attar._src.model.dependencies.labels import FILLED, FIXED, Field, Fields, Operand, along, varying
 from attar._src.model.dependencies.keep_channels import reads_kept
+from attar._src.model.dependencies.labels import FILLED, FIXED, Field, Fields, Operand, along, varying
 from attar._src.model.dependencies.layers import convolution, embedding, recurrent
 from attar._src.model.dependencies.products import aligned, attention, einsum, linear, matrices, operator_name, other
 from attar._src.model.dependencies.propagation import Propagation, Rule
@@ -53,8 +53,9 @@ def rule_of(node: fx.Node) -> Rule:
     return _created if row.creates else other
 
 
-def elementwise(run: Propagation, node: fx.Node, value: torch.Tensor) -> Fields:
+def elementwise(run: Propagation, node: fx.Node) -> Fields:
     """Operators of each element alone, of vectors with a number for each channel, and of sums over neither."""
+    value = run.value(node)
     row, rank = operator_of(node), value.dim()
     vectors = [argument(node, name) for name in row.vectors]
     operands = [aligned(run.operand(each), rank) for each in node.all_input_nodes if each not in vectors]
@@ -70,8 +71,9 @@ def _vector(run: Propagation, node: fx.Node, axis: int, rank: int) -> Operand:
     return tuple(along(field.reshape(-1), axis, rank) for field in fields), sizes
 
 
-def _mixed(run: Propagation, node: fx.Node, value: Any) -> Any:
+def _mixed(run: Propagation, node: fx.Node) -> Any:
     """Operators that compute along axes: sums, norms, softmax, pooling."""
+    value = run.value(node)
     row = operator_of(node)
     fields, shape = run.operand(data_of(node)[0])
     rank, why = len(shape), f"{operator_name(node)} computes over its channels"
@@ -80,7 +82,7 @@ def _mixed(run: Propagation, node: fx.Node, value: Any) -> Any:
         labels = run.vector_or_fixed((fields, shape), 1, why).reshape(groups, -1)
         run.labels.unite(labels, labels[:, :1], why, same_tensor=True)
         run.counts[node, "num_groups"] = labels[:, 0]
-        return elementwise(run, node, value)
+        return elementwise(run, node)
     if row.mixes == "spatial":
         axes = [*range(rank - (1 if rank < 3 else rank - 2), rank)]
     elif row.mixes == "normalized_shape":
@@ -106,7 +108,7 @@ def _without(fields: Fields, axes: Sequence[int], value: torch.Tensor) -> Fields
     return tuple(field.squeeze(tuple(axes)) for field in fields)
 
 
-def _moved(run: Propagation, node: fx.Node, value: torch.Tensor) -> Fields:
+def _moved(run: Propagation, node: fx.Node) -> Fields:
     """Moves: they are done to the labels themselves."""
     data = node.all_input_nodes[0]
     fields, shape = run.operand(data)
@@ -115,7 +117,7 @@ def _moved(run: Propagation, node: fx.Node, value: torch.Tensor) -> Fields:
 
 def _done(run: Propagation, node: fx.Node, instead: Mapping[fx.Node, Any]) -> Any:
     """Return what a node makes of labels instead of values; what it fills in is FILLED."""
-    fills = {name: FILLED for name in operator_of(node).fills}
+    fills = dict.fromkeys(operator_of(node).fills, FILLED)
     names = [each.name for each in node.target._schema.arguments]  # type: ignore[union-attr]
     given = {name: fills.get(name, argument(node, name)) for name in names}
 
@@ -134,12 +136,13 @@ def _done(run: Propagation, node: fx.Node, instead: Mapping[fx.Node, Any]) -> An
     return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
-def _cut(run: Propagation, node: fx.Node, value: Any) -> Any:
+def _cut(run: Propagation, node: fx.Node) -> Any:
     """Parts at fixed positions along an axis.
 
     The parts of a whole cut into equal ones lose the same channels. What lies before the end of any other part stays,
     because its positions are numbers of the program.
     """
+    value = run.value(node)
     data, dim = argument(node, "self"), argument(node, operator_of(node).cuts)
     fields, shape = run.operand(data)
     dim %= len(shape)
@@ -177,25 +180,27 @@ def _unite_parts(run: Propagation, field: Field, dim: int, parts: int, why: str)
     run.labels.unite(folded, folded.narrow(dim, 0, 1), why, same_tensor=True)
 
 
-def _shuffled(run: Propagation, node: fx.Node, value: torch.Tensor) -> Fields:
+def _shuffled(run: Propagation, node: fx.Node) -> Fields:
     """``channel_shuffle``: channels of several groups take turns."""
-    data, groups = node.all_input_nodes[0], node.args[1]
+    data, groups = node.all_input_nodes[0], int(str(node.args[1]))
     for field in run.operand(data)[0]:
         if 1 in varying(field):
-            _unite_parts(run, field, 1, int(groups), "channel_shuffle divides its channels")  # type: ignore[call-overload]
-    return _moved(run, node, value)
+            _unite_parts(run, field, 1, groups, "channel_shuffle divides its channels")
+    return _moved(run, node)
 
 
-def _weight_norm(run: Propagation, node: fx.Node, value: torch.Tensor) -> Fields:
+def _weight_norm(run: Propagation, node: fx.Node) -> Fields:
     """``g v / |v|``, with a norm for each index of one axis."""
+    value = run.value(node)
     v, g = (run.operand(argument(node, name)) for name in ("v", "g"))
     axis = argument(node, "dim") % value.dim()
     left = run.labels.mix(v[0], [each for each in range(value.dim()) if each != axis], "weight_norm computes over it")
     return run.labels.join([(left, v[1]), g], "weight_norm scales it")
 
 
-def _concatenated(run: Propagation, node: fx.Node, value: torch.Tensor) -> Fields:
+def _concatenated(run: Propagation, node: fx.Node) -> Fields:
     """``cat`` and ``stack``: labels are joined along other axes, and follow each other along the axis."""
+    value = run.value(node)
     inputs = list(argument(node, "tensors"))
     operands = [run.operand(each) for each in inputs]
     dim, rank = argument(node, "dim"), value.dim()
@@ -216,7 +221,7 @@ def _concatenated(run: Propagation, node: fx.Node, value: torch.Tensor) -> Field
     return run.labels.simplified([*passing, together])
 
 
-def _selected(run: Propagation, node: fx.Node, value: torch.Tensor) -> Fields:
+def _selected(run: Propagation, node: fx.Node) -> Fields:
     """Elements at places that are values of the program: along these axes all stay."""
     data = argument(node, "self")
     fields, shape = run.operand(data)
@@ -235,8 +240,9 @@ def _fixed(run: Propagation, fields: Fields, axes: Collection[int], why: str) ->
     return [field for field in fixed if not varying(field) & set(axes)]
 
 
-def _gathered(run: Propagation, node: fx.Node, value: torch.Tensor) -> Fields:
+def _gathered(run: Propagation, node: fx.Node) -> Fields:
     """``gather``: elements along an axis at places that are data."""
+    value = run.value(node)
     fields, shape = run.operand(argument(node, "self"))
     axis = argument(node, "dim") % len(shape)
     left = _fixed(run, fields, [axis], "gather takes elements at places that are data")
@@ -250,14 +256,16 @@ def is_kept(node: fx.Node) -> bool:
     return isinstance(places, fx.Node) and places.op == "get_attr" and reads_kept(str(places.target))
 
 
-def _created(run: Propagation, node: fx.Node, value: torch.Tensor) -> Fields:
+def _created(run: Propagation, node: fx.Node) -> Fields:
     """New values: whatever joins them decides."""
+    value = run.value(node)
     rank = value.dim()
     return tuple(along(run.labels.new(size), axis, rank) for axis, size in enumerate(value.shape) if size > 1)
 
 
-def _halves(run: Propagation, node: fx.Node, value: torch.Tensor) -> Fields:
+def _halves(run: Propagation, node: fx.Node) -> Fields:
     """``glu``: the halves are combined element by element."""
+    value = run.value(node)
     fields, shape = run.operand(argument(node, "self"))
     dim = argument(node, "dim") % len(shape)
     parts = [[field.chunk(2, dim) if dim in varying(field) else (field, field) for field in fields]]
@@ -265,10 +273,11 @@ def _halves(run: Propagation, node: fx.Node, value: torch.Tensor) -> Fields:
     return run.labels.join([(side, tuple(value.shape)) for side in sides], "glu combines it")
 
 
-def _entry(run: Propagation, node: fx.Node, value: Any) -> Any:
+def _entry(run: Propagation, node: fx.Node) -> Any:
     """One of several outputs."""
-    fields = run.fields[node.args[0]]  # type: ignore[index]
-    return fields[node.args[1]] if fields else ()  # type: ignore[index]
+    of, place = node.args
+    fields = run.fields[of]  # type: ignore[index]
+    return fields[place] if fields else ()
 
 
 _OF_OPERATOR: Mapping[Any, Rule] = {

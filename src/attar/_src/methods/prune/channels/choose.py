@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
 from typing import Literal
@@ -38,8 +38,9 @@ class ChannelChoice:
         if self.scope == "layer":
             counts = {group.name: round(share * len(group.units)) for group in found.groups}
         else:
-            every = sorted((self.scores[unit], place, name) for name, units in ranked.items() for place, unit in
-                           enumerate(units))
+            every = sorted(
+                (self.scores[unit], place, name) for name, units in ranked.items() for place, unit in enumerate(units)
+            )
             lowest = [name for _, _, name in every[: round(share * len(every))]]
             counts = {name: lowest.count(name) for name in ranked}
         removed: list[int] = []
@@ -61,7 +62,9 @@ class ChannelChoice:
 
         if not units or saved(units) < share:
             most = saved(units) if units else 0.0
-            raise SpecError(f"macs={share:g}: all that can be removed saves {most:.3f} of the multiplications; ask for less")
+            raise SpecError(
+                f"macs={share:g}: all that can be removed saves {most:.3f} of the multiplications; ask for less"
+            )
         low, high = 0, units
         while high - low > 1:
             middle = (low + high) // 2
@@ -94,5 +97,3 @@ def _with_one_left(axes: Sequence[Collection[int]], removed: Sequence[int]) -> l
         if axis and all(unit in left for unit in axis):
             del left[next(unit for unit in reversed(list(left)) if unit in axis)]
     return list(left)
-
-

@@ -31,7 +31,9 @@ def loss_gradients(captured: CapturedModel, batches: Iterable[Batch], layout: Cl
     count = 0
     for batch in batches:
         if batch.targets is None:
-            raise DataError("this score reads the gradient of a loss, which needs labels; use l1, l2 or batch_norm without")
+            raise DataError(
+                "this score reads the gradient of a loss, which needs labels; use l1, l2 or batch_norm without"
+            )
         outputs = torch.func.functional_call(program, parameters, batch.pick(captured.names))
         every, main = tuple(flatten_outputs(outputs).values()), main_output(outputs)
         sources = LossInputs(main, every, batch, {}, 0.0, layout=layout)

@@ -29,16 +29,16 @@ Gradients = Mapping[str, torch.Tensor]
 class ChannelPruning(Spec):
     """How many channels are removed, and which.
 
-    A *unit* is what can only be removed together: a channel with all that reads it or is added to it, an attention head,
-    a hidden unit of an LSTM with its gates, a group of a grouped convolution. Units that are output channels of the same
-    layers are a group.
+    A *unit* is what can only be removed together: a channel with all that reads it or is added to it, an attention
+    head, a hidden unit of an LSTM with its gates, a group of a grouped convolution. Units that are output channels of
+    the same layers are a group.
 
     Attributes:
         channels: share of the units to remove.
         macs: share of the multiplications to remove, instead of ``channels``.
         score: name of the score.
-        scope: ``layer`` removes the same share of every group, ``global`` the lowest scores of all; by default ``layer``
-            with ``channels`` and ``global`` with ``macs``.
+        scope: ``layer`` removes the same share of every group, ``global`` the lowest scores of all; by default
+            ``layer`` with ``channels`` and ``global`` with ``macs``.
         exclude: globs of layers or weights whose output channels stay.
         round_to: what remains of a group is a multiple of this, where it has so many channels.
         least: share of each group that remains.
@@ -127,7 +127,7 @@ def _without(removable: Removable, globs: Sequence[str]) -> Removable:
     """Return what is removable without the groups of layers that a glob matches."""
     found = removable.found
     names = {weight for group in found.groups for weight in group.weights} | set(found.excluded)
-    reasons = {}
+    reasons: dict[str, str] = {}
     for glob in globs:
         matching = {name for name in names if fnmatchcase(name, glob) or fnmatchcase(name.rpartition(".")[0], glob)}
         if not matching:
