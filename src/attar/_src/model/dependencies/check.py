@@ -137,12 +137,13 @@ def find_removable(module: nn.Module, captured: CapturedModel) -> Removable:
 
 def _tried(module: nn.Module, found: Dependencies, trials: _Trials) -> Removable:
     """Return the dependencies without groups whose removal does not work, and the attributes that must follow."""
-    if not trials.fault(Removable(found), [unit for group in found.groups for unit in _one_of_each_tier(group)]):
+    every = [unit for group in found.groups for unit in _one_of_each_tier(found, group)]
+    if not trials.fault(Removable(found), found.with_one_left(every)):
         return Removable(found)
     attributes: list[AttributeSize] = []
     excluded: dict[str, str] = {}
     for group in found.groups:
-        units = _one_of_each_tier(group)
+        units = _one_of_each_tier(found, group)
         why = trials.fault(Removable(found), units)
         if not why:
             continue
@@ -154,8 +155,8 @@ def _tried(module: nn.Module, found: Dependencies, trials: _Trials) -> Removable
     return Removable(found.without(excluded), tuple(attributes))
 
 
-def _one_of_each_tier(group: ChannelGroup) -> list[int]:
-    return [units[0] for _, units in group.tiers if len(units) > 1] or [group.units[0]]
+def _one_of_each_tier(found: Dependencies, group: ChannelGroup) -> list[int]:
+    return found.with_one_left([units[0] for _, units in group.tiers])
 
 
 def _known(each: AttributeSize, others: Sequence[AttributeSize]) -> bool:

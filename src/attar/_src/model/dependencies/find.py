@@ -70,6 +70,14 @@ class Dependencies:
         """Return the multiplications for one example, without those of removed units."""
         return sum(round(cost.macs * _share(cost.factors, removed)) for cost in self.costs)
 
+    def with_one_left(self, removed: Sequence[int]) -> list[int]:
+        """Return units to remove without those that would leave an axis without channels; the last come back."""
+        left = dict.fromkeys(removed)
+        for axis in self.axes:
+            if axis and all(unit in left for unit in axis):
+                del left[next(unit for unit in reversed(left) if unit in axis)]
+        return list(left)
+
     def without(self, reasons: Mapping[str, str]) -> Dependencies:
         """Return the dependencies without groups, by name, which stay for these reasons."""
         left = tuple(group for group in self.groups if group.name not in reasons)

@@ -76,6 +76,10 @@ def einsum(run: Propagation, node: fx.Node) -> Fields:
     letters = left.split(",")
     if not arrow or "." in equation or any(len(set(each)) < len(each) for each in letters):
         return other(run, node)  # type: ignore[no-any-return]
+    for each, names in zip(given, letters, strict=True):
+        alone = [axis for axis, letter in enumerate(names) if letter in out and left.count(letter) == 1]
+        if run.names(each) and alone:
+            run.outputs += [(name, labels) for name in run.names(each) if (labels := run.vector(run.operand(each), alone[-1])) is not None]
     return contract(run, node, letters, [run.operand(each) for each in given], out)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
 from typing import Literal
@@ -46,7 +46,7 @@ class ChannelChoice:
         removed: list[int] = []
         for group in found.groups:
             removed += self._rounded(group, ranked[group.name][: self._allowed(group, counts[group.name])])
-        return frozenset(_with_one_left(found.axes, removed))
+        return frozenset(found.with_one_left(removed))
 
     def of_macs(self, found: Dependencies, share: float) -> frozenset[int]:
         """Return the fewest units that save this share of the multiplications, by bisection over :meth:`of_share`.
@@ -88,12 +88,3 @@ class ChannelChoice:
             left = len(tier) - len(mine)
             kept += mine[: max(len(tier) - -(-left // step) * step, 0)]
         return kept
-
-
-def _with_one_left(axes: Sequence[Collection[int]], removed: Sequence[int]) -> list[int]:
-    """Return the units to remove without those that would leave an axis without channels; the last come back."""
-    left = dict.fromkeys(removed)
-    for axis in axes:
-        if axis and all(unit in left for unit in axis):
-            del left[next(unit for unit in reversed(list(left)) if unit in axis)]
-    return list(left)
