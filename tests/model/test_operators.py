@@ -37,7 +37,8 @@ def test_rows_name_overloads_and_arguments_of_pytorch(name, row):
     operators = getattr(torch.ops, namespace) if namespace else aten
     known = {each.name for each in attrgetter(overload)(operators)._schema.arguments}
     modes = [pair[0] for pair in (row.when, row.evaluation) if pair is not None]
-    named = {*row.data, row.weight, row.bias, row.groups, *row.fills, *modes} - {""}
+    axes = {row.cuts, row.mixes} - {"spatial"}
+    named = {*row.data, row.weight, row.bias, row.groups, *row.fills, *row.vectors, *axes, *modes} - {""}
     assert named <= known
     assert ("groups" in known) == bool(row.groups)
 

@@ -23,6 +23,7 @@ from attar._src.core.lazy import install_hint
 COMMANDS = {
     "run": "Run a recipe: train, distil, prune, quantize, pack, measure.",
     "quantize": "Quantize a trained PyTorch module and write a .attar file.",
+    "prune": "Remove channels, attention heads and recurrent units from a trained module.",
     "sensitivity": "Measure each layer alone at several bits or sparsities: bytes, error, curves.",
     "schema": "Print the JSON schema of recipes.",
     "report": "Rebuild the page of a finished run.",

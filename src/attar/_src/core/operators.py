@@ -94,6 +94,7 @@ _reshape = partial(_move, keeps_order=True, binds=True)
 _clip = partial(OperatorRow, kind="clip", keeps_order=True)
 _cut = partial(_move, binds=True)
 _pass = partial(OperatorRow, kind="pass")
+_created = partial(OperatorRow, data=(), creates=True)
 _over_axes = partial(OperatorRow, mixes="dim")
 
 OPERATOR_TABLE: tuple[OperatorRow, ...] = (
@@ -202,8 +203,8 @@ OPERATOR_TABLE: tuple[OperatorRow, ...] = (
         "upsample_bilinear2d.vec upsample_bicubic2d.vec upsample_trilinear3d.vec", data=("input",), mixes="spatial"
     ),
     OperatorRow("adaptive_max_pool1d.default adaptive_max_pool2d.default", mixes="spatial"),
-    OperatorRow("zeros.default ones.default full.default new_zeros.default new_ones.default", creates=True),
-    OperatorRow("zeros_like.default ones_like.default full_like.default new_full.default", creates=True),
+    _created("zeros.default ones.default full.default new_zeros.default new_ones.default new_full.default"),
+    _created("zeros_like.default ones_like.default full_like.default"),
 )
 
 

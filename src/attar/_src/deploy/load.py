@@ -53,7 +53,8 @@ def load(path: str | Path, into: nn.Module, *, limits: Limits | None = None) -> 
         raise ModelError(f"the file has the graphs {several}; attar.load takes a file of one, attar.Session runs any")
     record = artifact.manifest.graphs[0]
     example, names, axes = graph_inputs(record, into)
-    follow_removals(into, removals_of(artifact.manifest), example, names, axes)
+    original = given if given is not into and isinstance(given, nn.Module) else None
+    follow_removals(into, removals_of(artifact.manifest), example, names, axes, original=original)
     traced = trace(into, example, names=names, dynamic=axes)
     untouched = CompressedModel.of(traced)
     tensors = {name: artifact.tensor(name) for name in untouched.stored() if name in artifact.names}
@@ -66,8 +67,8 @@ def load(path: str | Path, into: nn.Module, *, limits: Limits | None = None) -> 
     compressed = CompressedModel({MAIN: graph}, tensors)
     _refuse_computed(into, traced, artifact)
     _fill(into, artifact, traced)
-    if given is not into and isinstance(given, nn.Module):
-        _fill(given, artifact, traced)
+    if original is not None:
+        _fill(original, artifact, traced)
     return compressed.simulate()
 
 

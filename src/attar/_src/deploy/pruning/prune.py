@@ -72,6 +72,12 @@ class PruningResult:
         """Weight -> why its output channels, or some of them, stay."""
         return self.pruned.excluded
 
+    @property
+    def figures(self) -> dict[str, Any]:
+        """``macs`` and ``parameters`` before and after, units removed and present by group, and what stays and why."""
+        groups = {name: list(counts) for name, counts in self.pruned.groups.items()}
+        return {**self.pruned.figures, "groups": groups, "excluded": dict(self.excluded)}
+
     def save_weights(self, path: str | Path) -> None:
         """Write the weights as ``.safetensors``, also after the module was trained further.
 
@@ -116,13 +122,11 @@ class PruningResult:
         before, after = interleave([partial(s.run, feed) for s, feed in zip(sessions, feeds, strict=True)], seconds=2.0)
         nonzero = [_nonzero(CompressedModel.of(self.dense)), _nonzero(compressed)]
         return {
-            **self.pruned.figures,
+            **self.figures,
             "nonzero": nonzero,
             "file_bytes": [len(untouched), report["file_bytes"]],
             "latency_ms": [before.median_ms, after.median_ms],
             "times_faster": 1 / after.ratio,
-            "groups": {name: list(counts) for name, counts in self.pruned.groups.items()},
-            "excluded": dict(self.excluded),
         }
 
 

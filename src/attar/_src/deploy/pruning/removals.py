@@ -44,8 +44,12 @@ def follow_removals(
     example: Sequence[torch.Tensor],
     names: Sequence[str] = (),
     dynamic: Sequence[int | Axes] = (),
+    *,
+    original: nn.Module | None = None,
 ) -> None:
     """Remove from a module, in place, what records tell; a module that has these records already stays as it is.
+
+    ``original``: the module that this one is a float32 copy of, from which the same is removed.
 
     Raises:
         ModelError: the module has no such channels.
@@ -53,7 +57,8 @@ def follow_removals(
     if [*removal_records(module)] == [*removals]:
         return
     for removal in removals:
-        remove_recorded(module, capture(module, example, names=names, dynamic=dynamic, train=False), removal)
+        captured = capture(module, example, names=names, dynamic=dynamic, train=False)
+        remove_recorded(module, captured, removal, copies=() if original is None else (original,))
 
 
 def save_pruned(path: Path, module: nn.Module, example: Sequence[torch.Tensor], names: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -48,11 +48,13 @@ def remove_and_record(module: nn.Module, removable: Removable, units: Collection
     return record
 
 
-def remove_recorded(module: nn.Module, captured: CapturedModel, record: Mapping[str, Any]) -> None:
-    """Remove from a module, in place, what a record tells.
+def remove_recorded(
+    module: nn.Module, captured: CapturedModel, record: Mapping[str, Any], *, copies: Sequence[nn.Module] = ()
+) -> None:
+    """Remove from a module, in place, what a record tells, and the same from copies of it.
 
     Raises:
-        ModelError: the module has no such groups or attributes.
+        ModelError: the module has no such groups or attributes; nothing is changed.
     """
     found = find_dependencies(module, captured, fixed_fills=record.get("fixed_fills") is True)
     groups = {group.name: group.units for group in found.groups}
@@ -61,12 +63,17 @@ def remove_recorded(module: nn.Module, captured: CapturedModel, record: Mapping[
         if name not in groups or not _is_mask(mask, len(groups[name])):
             raise _foreign(module, f"channels of {name}")
         removed |= {unit for at, unit in enumerate(groups[name]) if int(mask, 16) >> at & 1}
+    if len(found.with_one_left([*removed])) < len(removed):
+        raise _foreign(module, "all channels of a layer")
     sizes = _entries(record, "sizes", int)
-    remove_units(module, found, removed)
     for place, size in sizes:
-        if size < 1 or not _set_size(module, place, size):
+        if size < 0 or _owner_of(module, place) is None:
             raise _foreign(module, f"parts counted by {place}")
-    vars(module)[_RECORDS] = (*removal_records(module), dict(record))
+    for each in (module, *copies):
+        remove_units(each, found, removed)
+        for place, size in sizes:
+            _set_size(each, place, size)
+        vars(each)[_RECORDS] = (*removal_records(each), dict(record))
 
 
 def _entries(record: Mapping[str, Any], key: str, kind: type) -> list[tuple[str, Any]]:
@@ -81,8 +88,8 @@ def _place(size: AttributeSize) -> str:
     return ".".join(str(part) for part in (size.path, size.name, size.entry) if part not in ("", None))
 
 
-def _set_size(module: nn.Module, place: str, size: int) -> bool:
-    """Set a whole number that is an attribute of a submodule, or an entry of one; return whether there is one."""
+def _owner_of(module: nn.Module, place: str) -> tuple[nn.Module, str, int | None] | None:
+    """Return the submodule, the name and the entry of an attribute that is a whole number; None if there is none."""
     path, _, name = place.rpartition(".")
     entry = int(name) if name.isdecimal() else None
     if entry is not None:
@@ -90,15 +97,19 @@ def _set_size(module: nn.Module, place: str, size: int) -> bool:
     try:
         owner = module.get_submodule(path)
     except AttributeError:
-        return False
+        return None
     value = vars(owner).get(name)
-    if entry is None and type(value) is int:
-        setattr(owner, name, size)
-        return True
-    if entry is None or not isinstance(value, tuple | list) or entry >= len(value) or type(value[entry]) is not int:
-        return False
-    setattr(owner, name, type(value)([*value[:entry], size, *value[entry + 1 :]]))
-    return True
+    if entry is not None:
+        value = value[entry] if isinstance(value, tuple | list) and entry < len(value) else None
+    return (owner, name, entry) if type(value) is int else None
+
+
+def _set_size(module: nn.Module, place: str, size: int) -> None:
+    found = _owner_of(module, place)
+    assert found is not None
+    owner, name, entry = found
+    value = getattr(owner, name)
+    setattr(owner, name, size if entry is None else type(value)([*value[:entry], size, *value[entry + 1 :]]))
 
 
 def _is_mask(mask: str, count: int) -> bool:

@@ -1,0 +1,165 @@
+"""``attar prune``: from a trained module to one with fewer channels."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from attar._src.cli import show
+from attar._src.cli.options.calibration import DataChoice, chosen_inputs
+from attar._src.cli.options.texts import parse_arguments, parse_axes
+from attar._src.cli.output import demand_writable
+from attar._src.measure.class_layout import IGNORE_INDEX
+
+
+def prune_command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Class or function of the module, file.py:name or package.module:name; a .pt2 file; or hf:FOLDER.",
+        ),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", "-d", help="Real inputs: digits, mnist, cifar10, npz:PATH, text:PATH or file.py:factory."
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="File to write: .safetensors, to train or quantize further, or .attar, to run."
+        ),
+    ],
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", "-w", help="Weights: .safetensors, .npz, a state dict or checkpoint, .attar."),
+    ] = None,
+    channels: Annotated[float | None, typer.Option(help="Share of the channels to remove, such as 0.5.")] = None,
+    macs: Annotated[
+        float | None, typer.Option(help="Instead of --channels: share of the multiplications to remove.")
+    ] = None,
+    score: Annotated[
+        str,
+        typer.Option(help="l1, l2, batch_norm, taylor, gradient_weight (these two need labels), random, file.py:name."),
+    ] = "l2",
+    scope: Annotated[
+        str | None,
+        typer.Option(
+            metavar="layer|global",
+            help="The same share of every layer, or the lowest scores of all; by default global with --macs.",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Layers whose output channels stay; repeatable.")
+    ] = None,
+    round_to: Annotated[int, typer.Option(min=1, help="What remains of a layer is a multiple of this, such as 8.")] = 1,
+    least: Annotated[float, typer.Option(help="Share of each layer that remains at least.")] = 0.1,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Option("--arg", metavar="NAME=VALUE", help="Keyword argument of the factory; repeatable."),
+    ] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(
+            "--preprocessing",
+            "-p",
+            metavar="NAME|JSON",
+            help="From raw examples to inputs; that of the data set by default.",
+        ),
+    ] = None,
+    dynamic: Annotated[
+        list[str] | None, typer.Option(metavar="AXIS", help="Input axis of variable length, as in attar quantize.")
+    ] = None,
+    fixed_batch: Annotated[int | None, typer.Option(min=1, help="Batch size of a module that cannot vary it.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Tokenizer of text:PATH; that of hf:FOLDER by default.")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(min=1, help="Tokens of the longest text.")] = None,
+    split: Annotated[str, typer.Option(help="Split to score on; never the one you report.")] = "train",
+    examples: Annotated[int, typer.Option(min=2, help="Number of examples.")] = 512,
+    seed: Annotated[int, typer.Option(help="Seed for drawing the examples, and of the score random.")] = 0,
+    ignore_index: Annotated[int, typer.Option(help="Label that is not counted.")] = IGNORE_INDEX,
+    class_axis: Annotated[int | None, typer.Option(help="Axis of the classes in the output.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the weights, stored in a .attar file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Remove channels, attention heads and recurrent units, with all that depends on them.
+
+    A .safetensors file has the weights of the smaller module and tells what was removed: attar quantize and recipes
+    take it as weights of the same MODEL. Train it further in a recipe; without, accuracy is lost.
+
+    Example:
+
+        attar prune net.py:build -w net.safetensors -d cifar10 --macs 0.5 --score taylor -o half.safetensors
+    """
+    demand_writable(output)
+    if output.suffix not in (".safetensors", ".attar"):
+        raise typer.BadParameter(f"--output {output}: name a .safetensors or .attar file")
+    axes = () if fixed_batch else parse_axes(dynamic or [])
+    passed = parse_arguments(arguments or [])
+    # Imported here, not at the top: most commands run without PyTorch.
+    build = importlib.import_module("attar._src.deploy.build_module")
+    prune = importlib.import_module("attar._src.deploy.pruning.prune").prune
+    chosen = chosen_inputs(
+        DataChoice(data, split, model, preprocess, tokenizer, max_length, fixed_batch, axes, examples, seed)
+    )
+    result = prune(
+        build.build_module(build.find_model(model), passed, weights),
+        chosen.inputs,
+        channels=channels,
+        macs=macs,
+        score=score,
+        scope=scope,
+        exclude=exclude or [],
+        round_to=round_to,
+        least=least,
+        seed=seed,
+        examples=examples,
+        batch=fixed_batch or 64,
+        dynamic=chosen.axes,
+        preprocessing=chosen.preprocessing,
+        ignore_index=ignore_index,
+        class_axis=class_axis,
+        licence=licence,
+        **chosen.about,
+    )
+    if output.suffix == ".attar":
+        figures = result.save(output)["pruning"]
+    else:
+        result.save_weights(output)
+        figures = result.figures
+    if as_json:
+        show.as_json({"file": str(output), **figures})
+    else:
+        _print(output, figures)
+
+
+def _print(output: Path, figures: Mapping[str, Any]) -> None:
+    out, table = show.console(), show.plain_table("", ">before", ">after")
+    for name, before, after in _rows(figures):
+        table.add_row(name, before, after)
+    out.print(escape(str(output)), soft_wrap=True)
+    out.print(table)
+    for name, why in figures["excluded"].items():
+        out.print(escape(f"stays: {name}: {why}"), soft_wrap=True)
+
+
+def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield the figures before and after, and the channels of each layer."""
+    words = {"macs": "multiplications", "parameters": "parameters", "nonzero": "not zero", "file_bytes": "bytes"}
+    for key, word in words.items():
+        if key in figures:
+            before, after = figures[key]
+            yield word, f"{before:,}", f"{after:,}"
+    if "latency_ms" in figures:
+        before, after = figures["latency_ms"]
+        yield "ms an example, one thread", f"{before:.3f}", f"{after:.3f}"
+    for name, (removed, count) in figures["groups"].items():
+        yield escape(name), str(count), str(count - removed)

@@ -1,0 +1,161 @@
+"""What every registered score of channels must do, and what a choice by scores keeps to.
+
+Guards against scores that are not comparable, draws that differ from run to run, counts that are off by one, and layers
+that lose their last channel.
+"""
+
+import copy
+
+import pytest
+import torch
+from tests.methods.toys import data, net
+from torch import nn
+
+from attar._src.core.errors import ModelError, SpecError, UnknownName
+from attar._src.core.spec import build_spec
+from attar._src.measure.class_layout import FROM_SHAPES
+from attar._src.methods.prune.channels.gradients import loss_gradients
+from attar._src.methods.prune.channels.pruning import ChannelPruning, prune_module
+from attar._src.methods.prune.channels.scores import CHANNEL_SCORES, ScoredAxis
+from attar._src.model.capture import capture
+from attar._src.train.batch import Batch
+
+SCORES = {name: CHANNEL_SCORES[name] for name in CHANNEL_SCORES}
+
+
+@pytest.fixture(scope="module")
+def given():
+    """Networks with what a score can read, captured, and their gradients."""
+    x, y = data(64)
+    torch.manual_seed(0)
+    chain = nn.Sequential(
+        nn.Conv2d(2, 12, 3), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 20, 3), nn.BatchNorm2d(20), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(20, 4),
+    )  # fmt: skip
+    for norm in (chain[1], chain[4]):
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+    found = {}
+    for name, module in (("residual", net()), ("chain", chain)):
+        captured = capture(module, (x[:2],), train=False)
+        gradients = loss_gradients(captured, [Batch((x,), y, None)], FROM_SHAPES)
+        found[name] = module, captured, gradients
+    return found
+
+
+def pruned(given, name="chain", seed=0, **fields):
+    module, captured, gradients = given[name]
+    return prune_module(module, captured, build_spec(ChannelPruning, where="", **fields), lambda: gradients, seed=seed)
+
+
+@pytest.mark.parametrize("score", SCORES.values(), ids=SCORES)
+def test_a_score_is_a_figure_for_each_channel(score):
+    for shape in [(6, 4), (5, 3, 3, 3), (7,)]:
+        weight, gradient = (torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+        for axis in range(min(len(shape), 2)):
+            one, other = (
+                score.score(ScoredAxis(weight, gradient, axis, torch.Generator().manual_seed(3))) for _ in range(2)
+            )
+            assert one.shape == (shape[axis],)
+            assert torch.isfinite(one).all()
+            assert (one >= 0).all()
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("name", SCORES)
+def test_the_share_is_exact_and_runs_agree(given, name, share):
+    one, other = (pruned(given, channels=share, score=name, least=0.0) for _ in range(2))
+    assert one.record == other.record
+    for removed, count in one.groups.values():
+        assert removed == round(share * count)
+    assert [*one.groups.values()][0][1] == 12
+    total = pruned(given, channels=share, score=name, scope="global", least=0.0)
+    assert sum(removed for removed, _ in total.groups.values()) <= round(share * 32)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_one_channel_is_left(given, name):
+    for fields in ({"channels": 0.99}, {"channels": 0.99, "scope": "global"}):
+        result = pruned(given, score=name, least=0.0, **fields)
+        assert all(removed < count for removed, count in result.groups.values())
+        x, _ = data(4)
+        assert result.module(x).shape == (4, 4)
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("network", ["chain", "residual"])
+def test_a_target_of_multiplications_is_reached_and_not_by_far_exceeded(given, network, scope):
+    result = pruned(given, network, macs=0.4, scope=scope)
+    before, after = result.figures["macs"]
+    assert 0.4 <= 1 - after / before < 0.6
+    counted = sum(conv_macs(given[network][0], result.module))
+    assert counted == after
+
+
+def conv_macs(module, smaller):
+    """Multiplications, counted by hooks."""
+    found = []
+
+    def hook(layer, inputs, output):
+        weight = layer.weight
+        found.append(output[0].numel() * weight[0].numel())
+
+    hooked = copy.deepcopy(smaller).eval()
+    for layer in hooked.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(hook)
+    hooked(data(2)[0])
+    return found
+
+
+def test_scores_remove_what_does_least(given):
+    module, captured, gradients = given["chain"]
+    weak = copy.deepcopy(module)
+    with torch.no_grad():
+        for tensor in (weak[0].weight, weak[1].weight):
+            tensor[3:7] *= 1e-3
+        weak[3].weight[:, 3:7] *= 1e-3
+    captured = capture(weak, captured.example, train=False)
+    x, y = data(64)
+    gradients = loss_gradients(captured, [Batch((x,), y, None)], FROM_SHAPES)
+    for name in [*SCORES][:-1]:
+        fields = ChannelPruning(channels=4 / 12, score=name, least=0.0)
+        smaller = prune_module(weak, captured, fields, lambda: gradients).module
+        kept = torch.cat([weak[1].weight[:3], weak[1].weight[7:]])
+        assert torch.equal(smaller[1].weight, kept), name
+
+
+def test_what_remains_is_a_multiple(given):
+    for fields in ({"channels": 0.5}, {"macs": 0.5}):
+        result = pruned(given, round_to=4, **fields)
+        assert all((count - removed) % 4 == 0 for removed, count in result.groups.values())
+        assert any(removed for removed, _ in result.groups.values())
+
+
+def test_what_is_excluded_stays(given):
+    result = pruned(given, channels=0.5, exclude=("3",))
+    assert [*result.groups] == ["0.weight"]
+    assert result.excluded["3.weight"] == "exclude has 3"
+    with pytest.raises(UnknownName, match=r"'33'; did you mean '3'"):
+        pruned(given, channels=0.5, exclude=("33",))
+
+
+def test_what_cannot_be_asked_for(given):
+    with pytest.raises(SpecError, match="give one of the two: channels or macs"):
+        pruned(given, channels=0.5, macs=0.5)
+    with pytest.raises(SpecError, match="give one of the two: channels or macs"):
+        pruned(given)
+    with pytest.raises(SpecError, match=r"macs=0\.9: all that can be removed saves 0\.\d+ of the multiplications"):
+        pruned(given, macs=0.9, least=0.5)
+    with pytest.raises(UnknownName, match="no channel score named 'tailor'; did you mean 'taylor'"):
+        pruned(given, channels=0.5, score="tailor")
+    with pytest.raises(ModelError, match=r"no channel of Sequential can be removed: 0\.weight: exclude has \*"):
+        pruned(given, channels=0.5, exclude=("*",))
+
+
+def test_groups_without_a_norm_stay_where_norms_are_scored():
+    module = nn.Sequential(nn.Conv2d(2, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 4))
+    captured = capture(module, (torch.randn(2, 2, 8, 8),), train=False)
+    result = prune_module(module, captured, ChannelPruning(channels=0.5, score="batch_norm"), dict)
+    assert [*result.groups] == ["0.weight"]
+    assert result.excluded["2.weight"] == "the score batch_norm does not judge it"
