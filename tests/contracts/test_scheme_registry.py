@@ -9,6 +9,7 @@ import torch
 from attar._src.core.errors import SpecError
 from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
 from attar._src.methods.quantize.ptq.registry import SCHEMES
+from attar._src.methods.quantize.ptq.schemes import scales
 from attar._src.methods.quantize.ptq.schemes.codebook import best_whole_levels
 from attar._src.methods.quantize.ptq.schemes.scales import best_scales, nearest_levels
 from attar._src.model.statistics import InputHessian
@@ -159,3 +160,12 @@ def test_the_exact_threshold_is_no_worse_than_that_of_the_paper():
 def test_binary_is_the_sign_and_the_mean():
     weight = np.array([[1.0, -0.5, 0.25, -0.25]], np.float32)
     assert SCHEMES["binary"].solve(weight, Scheme(bits=1)).dense().tolist() == [[0.5, -0.5, 0.5, -0.5]]
+
+
+def test_scales_found_in_parts_are_the_same(monkeypatch):
+    """Guards the parts in which large tensors are sorted."""
+    rng, levels = np.random.default_rng(0), np.array([-2.0, -1.0, 0.0, 1.0, 3.0])
+    given = rng.normal(size=300), rng.integers(0, 7, 300), levels, rng.random(300), 7
+    whole = best_scales(*given)
+    monkeypatch.setattr(scales, "_EVENTS", 400)
+    np.testing.assert_allclose(best_scales(*given), whole, rtol=1e-12)

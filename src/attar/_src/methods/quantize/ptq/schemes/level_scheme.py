@@ -175,20 +175,21 @@ class _Rounding:
         step, count = scale.astype(np.float64), scale.size
         left = self.weight - step[self.index] * codes
         slopes = sums_of(self.index.reshape(-1), (codes * (self.matrix @ left)).reshape(-1), count)
-        if (self.index == self.index[:, :1]).all():
-            own = codes * (self.matrix @ codes)
-        else:
-            # Of the products of two columns those of one scale count, for each row.
-            rows = range(codes.shape[2])
-            own = codes * np.stack([_within(self.matrix, codes[..., r], self.index[..., r]) for r in rows], 2)
+        own = codes * _curved(self.matrix, codes, self.index)
         curve = sums_of(self.index.reshape(-1), own.reshape(-1), count)
         fitted = step + np.where(curve > 0, slopes / np.maximum(curve, TINY), 0.0)
         kept = np.where(fitted > TINY, fitted, step)
         return stored_scales(kept, float(self.levels[-1]), self.power_of_two)
 
 
-def _within(matrix: Real, codes: Real, index: ScaleIndex) -> Real:
-    """Return ``sum_k H_jk q_k`` over the columns k that share the scale of column j, ``(groups, columns)``."""
-    same = index[:, :, None] == index[:, None, :]
-    found: Real = ((matrix * same) @ codes[..., None])[..., 0]
+def _curved(matrix: Real, codes: Real, index: ScaleIndex) -> Real:
+    """Return ``sum_k H_jk q_k`` over the columns k that share the scale of column j, for each row."""
+    # Rows whose columns share scales in the same way, as those of groups do, are computed at once.
+    first = index - index.min(1, keepdims=True)
+    found = np.empty_like(codes)
+    pattern, of = np.unique(first.transpose(2, 0, 1).reshape(first.shape[2], -1), axis=0, return_inverse=True)
+    for place, each in enumerate(pattern.reshape(-1, *first.shape[:2])):
+        rows = of.reshape(-1) == place
+        same = each[:, :, None] == each[:, None, :]
+        found[..., rows] = (matrix * same) @ codes[..., rows]
     return found

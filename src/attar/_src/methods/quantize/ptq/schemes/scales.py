@@ -12,6 +12,8 @@ from attar._src.methods.quantize.ptq.solvers.columns import Real
 from attar._src.methods.quantize.ptq.solvers.solver import TINY, sums_of
 
 ScaleIndex = NDArray[np.int64]
+#: Changes of codes that are sorted at once: about 0.5 GB.
+_EVENTS = 1 << 22
 
 
 def nearest_levels(values: Real, levels: Real) -> Real:
@@ -47,6 +49,13 @@ def best_scales(values: Real, index: ScaleIndex, levels: Real, importance: Real,
         >>> best_scales(w, all_one, np.array([-1.0, 0.0, 1.0]), np.ones(3), 1).tolist()
         [3.5]
     """
+    parts = min(count, values.size * len(levels) // _EVENTS + 1)
+    if parts > 1:
+        found = np.zeros(count)
+        for scales in np.array_split(np.arange(count), parts):
+            of = (index >= scales[0]) & (index <= scales[-1])
+            found[scales] = best_scales(values[of], index[of] - scales[0], levels, importance[of], len(scales))
+        return found
     start = nearest_levels(np.sign(values) * TINY, levels)
     products = sums_of(index, importance * values * start, count)
     squares = sums_of(index, importance * start**2, count)
