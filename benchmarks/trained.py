@@ -62,8 +62,11 @@ class Task:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def resnet(name: str) -> Task:
-    """Return a ResNet of ``examples/resnet.py`` and the 10,000 test images of CIFAR-10."""
+def resnet(name: str, calibrated: int = CALIBRATED, seed: int | None = None) -> Task:
+    """Return a ResNet of ``examples/resnet.py`` and the 10,000 test images of CIFAR-10.
+
+    It is calibrated on the first training images, or on some that the seed draws.
+    """
     net: nn.Module = load_object(f"{HERE / 'examples' / 'resnet.py'}:{name}")()
     net.load_state_dict(read_state(_data() / "weights" / f"cifar10_{name}.safetensors", net))
     how = find_preprocessing("imagenet")
@@ -80,7 +83,7 @@ def resnet(name: str) -> Task:
         net.eval(),
         "right, %",
         True,
-        {"x": preprocess(how, train.x[:CALIBRATED])},
+        {"x": preprocess(how, train.x[:calibrated] if seed is None else train.subset(calibrated, seed).x)},
         {"x": preprocess(how, test.x)},
         np.arange(len(labels)) // 100,
         right,
