@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("NNCF_EXTENSION_LOAD_TIMEOUT", "0")  # it compiles; 60 seconds are few beside other work
+
 import nncf
 from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, QuantizationParameters
 from torch import nn
