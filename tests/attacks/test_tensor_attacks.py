@@ -12,6 +12,7 @@ from tests.samples import codebook, conv_net, narrowed, on_steps, quantized, spa
 from attar._src.artifact.contents import Contents
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.reader import open_artifact
+from attar._src.artifact.stream_checks import coded_scales
 from attar._src.artifact.writer import pack
 from attar._src.coding import kernels
 from attar._src.core.errors import ArtifactError
@@ -389,6 +390,19 @@ def test_coded_scales_count_as_elements():
     contents = conv_net()
     with pytest.raises(ArtifactError, match="elements_per_byte"):
         pack(replace(contents, tensors={**contents.tensors, "extra": tensor}))
+
+
+def test_a_sparse_tensor_counts_the_scales_that_its_values_may_have():
+    """A sound file that is refused, since every element is counted once more for a scale that many share."""
+    contents, rng = conv_net(), np.random.default_rng(2)
+    mask = rng.random((40, 50)) < 0.5
+    count = int(mask.sum())
+    scheme = Scheme(bits=4, granularity=PerBucket(size=8))
+    values = Quantized(rng.integers(-7, 8, count, np.int8), round_up(rng.random(-(-count // 8)) + 0.1), scheme)
+    data = pack(replace(contents, tensors={**contents.tensors, "extra": Sparse(mask, values)}))
+    record = open_artifact(data).records["extra"]
+    assert record.value.values.scale.integers is not None
+    assert coded_scales(record) == 250
 
 
 def test_python_is_not_asked_to_decode_contexts_for_minutes(monkeypatch):

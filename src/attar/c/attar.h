@@ -2450,6 +2450,16 @@ ATTAR_API attar_status attar_next(attar_file *file, attar_tensor *tensor)
     return ATTAR_OK;
 }
 
+/* Return the number of scales of a tensor, of a sparse one at most: how many values it has only its mask tells. */
+ATTAR_API size_t attar_most_scales(const attar_tensor *tensor)
+{
+    if (tensor->kind != ATTAR_SPARSE)
+        return tensor->scale_count;
+    return tensor->sharing == ATTAR_PER_TENSOR   ? 1
+           : tensor->sharing == ATTAR_PER_BUCKET ? (tensor->elements + tensor->size - 1) / tensor->size
+                                                 : tensor->elements;
+}
+
 /* Check the records of all tensors, and that their streams fill their sections. */
 ATTAR_API attar_status attar_check_tensors(attar_file *file, size_t graphs)
 {
@@ -2462,8 +2472,7 @@ ATTAR_API attar_status attar_check_tensors(attar_file *file, size_t graphs)
     while ((status = attar_next(file, &tensor)) == ATTAR_OK) {
         elements += tensor.counted;
         for (i = ATTAR_SCALE; i <= ATTAR_OFFSET; i++)
-            elements += !tensor.streams[i].coded ? 0
-                        : tensor.kind == ATTAR_SPARSE ? tensor.elements : tensor.scale_count;
+            elements += tensor.streams[i].coded ? attar_most_scales(&tensor) : 0;
         if (elements > ATTAR_ELEMENTS || elements > most)
             return ATTAR_TOO_LARGE;
     }

@@ -23,7 +23,7 @@ from attar._src.artifact.manifest import (
 )
 from attar._src.coding.integers import packed_bytes
 from attar._src.core.errors import ArtifactError
-from attar._src.core.scheme import Shape
+from attar._src.core.scheme import PerBucket, PerTensor, Shape
 from attar._src.core.tensors import DTYPES
 
 MOST_SYMBOLS = 256  # of a coder
@@ -45,8 +45,12 @@ def coded_scales(record: TensorRecord) -> int:
     coded = sum(isinstance(each, ScaleStream) and each.integers is not None for each in value.streams())
     if not coded or isinstance(value, DenseValue | StepsValue):
         return 0
-    # The number of values of a sparse tensor is known only after decoding its mask.
-    return coded * (math.prod(shape) if isinstance(value, SparseValue) else value.granularity.count(shape))
+    if not isinstance(value, SparseValue):
+        return coded * value.granularity.count(shape)
+    # The number of values is known only after decoding the mask: as many as there are elements, each with a scale of
+    # its own unless the granularity says less of any number.
+    shared = value.values.granularity if not isinstance(value.values, DenseValue) else None
+    return coded * (shared.count(shape) if isinstance(shared, PerTensor | PerBucket) else math.prod(shape))
 
 
 def check_slow(records: Iterable[TensorRecord], limit: int) -> None:
