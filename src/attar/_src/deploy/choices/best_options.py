@@ -29,11 +29,11 @@ HELD_OUT, FEWEST_EXAMPLES = 4, 8
 #: Among options whose loss is within 5 % of the least, the smaller file is taken.
 NEARLY = 1.05
 #: Share of the time by which solvers, schemes and observers should be done; the rest is for reconstruction.
-_SOLVERS = 0.5
+_SOLVERS = 0.6
 #: Reconstruction times its steps on one; it is expected to take so many times as long, until a round was timed.
 _LONGER = 2.0
 #: Share of what is left that a round should take, and of the whole below which none begins.
-_ROUND, _LEAST = 0.85, 0.2
+_ROUND, _LEAST = 0.7, 0.25
 #: Times that what was timed once may take the next time.
 _SPARE = 1.2
 #: Times that a solver which sees inputs takes what one takes that does not, before any was timed.
