@@ -30,6 +30,8 @@ HELD_OUT, FEWEST_EXAMPLES = 4, 8
 NEARLY = 1.05
 #: Share of the time by which solvers, schemes and observers should be done; the rest is for reconstruction.
 _SOLVERS = 0.6
+#: The same for the first solver that sees inputs.
+_FIRST_SEEING = 0.9
 #: Reconstruction times its steps on one; it is expected to take so many times as long, until a round was timed.
 _LONGER = 2.0
 #: Share of what is left that a round should take, and of the whole below which none begins.
@@ -122,7 +124,9 @@ class Search:
         for name, changes, sees in _solvers(given):
             seen = [each.seconds for each in self.tried[1:] if each.stage.scales == "gptq"]
             expected = _SPARE * (max(seen) if seen else _FIRST * cheap) if sees else _SPARE * cheap
-            if self._fits(name, expected, _SOLVERS):
+            # The first that sees inputs gains most for its time, and reconstruction in a hurry less.
+            share = _SOLVERS if seen or not sees else _FIRST_SEEING
+            if self._fits(name, expected, share):
                 self._solve(name, given.model_copy(update=changes))
         for name, changes in _further(given):
             best = self.best()
