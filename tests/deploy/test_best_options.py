@@ -69,12 +69,12 @@ def test_without_time_the_options_as_given_are_taken_and_the_rest_is_named():
 
 @pytest.mark.parametrize("seconds", [20, 40, 80])
 def test_the_time_is_kept(seconds, short):
-    """Guards the budget: solvers end about half of it, and reconstruction gets less than what is left."""
+    """Guards the budget: solvers end about three fifths of it, and reconstruction gets less than what is left."""
     found, _, _ = search(seconds)
     assert found.tried
     assert all(60 * minutes <= 0.5 * seconds for minutes in short[:1])
     solved = [each for each in found.tried if "reconstruct" not in each.changes]
-    assert sum(each.seconds for each in solved[1:]) <= 0.6 * seconds
+    assert sum(each.seconds for each in solved[1:]) <= 0.7 * seconds
 
 
 def test_one_of_four_is_held_out():

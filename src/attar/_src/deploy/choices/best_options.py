@@ -29,11 +29,13 @@ HELD_OUT, FEWEST_EXAMPLES = 4, 8
 #: Among options whose loss is within 5 % of the least, the smaller file is taken.
 NEARLY = 1.05
 #: Share of the time by which solvers, schemes and observers should be done; the rest is for reconstruction.
-_SOLVERS = 0.5
+_SOLVERS = 0.6
+#: The same for the first solver that sees inputs.
+_FIRST_SEEING = 0.9
 #: Reconstruction times its steps on one; it is expected to take so many times as long, until a round was timed.
 _LONGER = 2.0
 #: Share of what is left that a round should take, and of the whole below which none begins.
-_ROUND, _LEAST = 0.85, 0.2
+_ROUND, _LEAST = 0.7, 0.25
 #: Times that what was timed once may take the next time.
 _SPARE = 1.2
 #: Times that a solver which sees inputs takes what one takes that does not, before any was timed.
@@ -122,7 +124,9 @@ class Search:
         for name, changes, sees in _solvers(given):
             seen = [each.seconds for each in self.tried[1:] if each.stage.scales == "gptq"]
             expected = _SPARE * (max(seen) if seen else _FIRST * cheap) if sees else _SPARE * cheap
-            if self._fits(name, expected, _SOLVERS):
+            # The first that sees inputs gains most for its time, and reconstruction in a hurry less.
+            share = _SOLVERS if seen or not sees else _FIRST_SEEING
+            if self._fits(name, expected, share):
                 self._solve(name, given.model_copy(update=changes))
         for name, changes in _further(given):
             best = self.best()
