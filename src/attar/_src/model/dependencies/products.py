@@ -79,11 +79,15 @@ def einsum(run: Propagation, node: fx.Node) -> Fields:
     for each, names in zip(given, letters, strict=True):
         alone = [axis for axis, letter in enumerate(names) if letter in out and left.count(letter) == 1]
         if run.names(each) and alone:
-            run.outputs += [(name, labels) for name in run.names(each) if (labels := run.vector(run.operand(each), alone[-1])) is not None]
+            run.outputs += [
+                (name, labels)
+                for name in run.names(each)
+                if (labels := run.vector(run.operand(each), alone[-1])) is not None
+            ]
     return contract(run, node, letters, [run.operand(each) for each in given], out)
 
 
-def attention(run: Propagation, node: fx.Node) -> Fields:
+def attend(run: Propagation, node: fx.Node) -> Fields:
     """``softmax(q k^T) v``; each head is removed as a whole, as its scores are one table."""
     query, key, of_values = (run.operand(each) for each in data_of(node))
     heads = query[1][-3] if len(query[1]) > 2 else 1
