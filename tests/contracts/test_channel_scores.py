@@ -68,7 +68,7 @@ def test_the_share_is_exact_and_runs_agree(given, name, share):
     assert one.record == other.record
     for removed, count in one.groups.values():
         assert removed == round(share * count)
-    assert [*one.groups.values()][0][1] == 12
+    assert next(iter(one.groups.values()))[1] == 12
     total = pruned(given, channels=share, score=name, scope="global", least=0.0)
     assert sum(removed for removed, _ in total.groups.values()) <= round(share * 32)
 

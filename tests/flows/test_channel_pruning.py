@@ -64,7 +64,9 @@ def folder(tmp_path_factory):
 
 
 def digests(run):
-    return {path.relative_to(run).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in run.rglob("*.attar")}
+    return {
+        path.relative_to(run).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in run.rglob("*.attar")
+    }
 
 
 def test_a_smaller_module_is_trained_and_quantized_and_a_resumed_run_has_the_same_bytes(folder, monkeypatch):

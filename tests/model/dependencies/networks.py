@@ -170,7 +170,9 @@ CASES = {
         {"6.weight": "output"},
     ),
     "flattened": Case(
-        lambda: nn.Sequential(conv(3, 8), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(72, 16), nn.Sigmoid(), nn.Linear(16, 5)),
+        lambda: nn.Sequential(
+            conv(3, 8), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(72, 16), nn.Sigmoid(), nn.Linear(16, 5)
+        ),
         IMAGE,
         {"0.weight": 8, "3.weight": 16},
     ),
@@ -183,7 +185,12 @@ CASES = {
     ),
     "groups": Case(
         lambda: nn.Sequential(
-            conv(3, 16, 1), conv(16, 24, groups=8), nn.PReLU(24), conv(24, 32, 1), conv(32, 16, groups=2), conv(16, 4, 1)
+            conv(3, 16, 1),
+            conv(16, 24, groups=8),
+            nn.PReLU(24),
+            conv(24, 32, 1),
+            conv(32, 16, groups=2),
+            conv(16, 4, 1),
         ),
         IMAGE,
         {"0.weight": 8, "3.weight": 16, "4.weight": 8},
@@ -250,7 +257,9 @@ CASES = {
     "pixel shuffle": Case(
         lambda: nn.Sequential(conv(3, 32), nn.PixelShuffle(2), nn.BatchNorm2d(8), conv(8, 5)), IMAGE, {"0.weight": 8}
     ),
-    "pixel unshuffle": Case(lambda: nn.Sequential(conv(3, 8), nn.PixelUnshuffle(2), conv(32, 5)), IMAGE, {"0.weight": 8}),
+    "pixel unshuffle": Case(
+        lambda: nn.Sequential(conv(3, 8), nn.PixelUnshuffle(2), conv(32, 5)), IMAGE, {"0.weight": 8}
+    ),
     "squeeze and excite": Case(
         lambda: Net(squeezed, a=conv(3, 16), b=conv(16, 4, 1), c=conv(4, 16, 1), d=conv(16, 5)),
         IMAGE,
@@ -287,10 +296,10 @@ CASES = {
         IMAGE,
         {"0.weight": 8, "2.weight": 6},
     ),
-    "u-net": Case(lambda: Net(unet, a=conv(3, 8), b=conv(8, 10), c=conv(18, 4)), IMAGE, {"a.weight": 8, "b.weight": 10}),
-    "padded shortcut, a module": Case(
-        lambda: shortcut(lambda s, x: s.pads(x), pads=Pads(4)), IMAGE, {"a.weight": 16}
+    "u-net": Case(
+        lambda: Net(unet, a=conv(3, 8), b=conv(8, 10), c=conv(18, 4)), IMAGE, {"a.weight": 8, "b.weight": 10}
     ),
+    "padded shortcut, a module": Case(lambda: shortcut(lambda s, x: s.pads(x), pads=Pads(4)), IMAGE, {"a.weight": 16}),
     "padded shortcut, an attribute": Case(
         lambda: shortcut(lambda s, x: F.pad(x, (0, 0, 0, 0, s.more, s.more)), more=4), IMAGE, {"a.weight": 12}
     ),
@@ -305,7 +314,9 @@ CASES = {
         lambda: Recurs(nn.GRU, num_layers=2), SEQUENCE, {"before.weight": 10, "layer.weight_ih_l0": 12}
     ),
     "lstm in both directions": Case(
-        lambda: Recurs(nn.LSTM, num_layers=2, bidirectional=True), SEQUENCE, {"layer.weight_ih_l0": 12, "before.weight": 10}
+        lambda: Recurs(nn.LSTM, num_layers=2, bidirectional=True),
+        SEQUENCE,
+        {"layer.weight_ih_l0": 12, "before.weight": 10},
     ),
     "rnn": Case(lambda: Recurs(nn.RNN), SEQUENCE, {"before.weight": 10, "layer.weight_ih_l0": 12}),
     "tied embedding": Case(

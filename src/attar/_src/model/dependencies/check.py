@@ -20,7 +20,7 @@ from attar._src.model.interface import call_by_name, flatten_outputs
 from attar._src.model.programs import state_of
 
 #: Largest difference of a pruned module from the masked one, relative to the largest output.
-TOLERANCE = 1e-5
+_TOLERANCE = 1e-5
 #: Masked elements are so much smaller, not 0: a weight norm divides by the length of what may be a whole masked row.
 _NEAR_ZERO = 1e-12
 _MOST_TRIALS = 100
@@ -89,7 +89,7 @@ def close(given: torch.Tensor, wanted: torch.Tensor) -> bool:
     if not wanted.is_floating_point():
         return torch.equal(given, wanted)
     scale = max(1.0, float(wanted.abs().max())) if wanted.numel() else 1.0
-    return torch.allclose(given, wanted, rtol=0, atol=TOLERANCE * scale, equal_nan=True)
+    return torch.allclose(given, wanted, rtol=0, atol=_TOLERANCE * scale, equal_nan=True)
 
 
 def masked_outputs(captured: CapturedModel, found: Dependencies, units: Collection[int]) -> dict[str, torch.Tensor]:

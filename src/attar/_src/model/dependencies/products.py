@@ -87,7 +87,7 @@ def einsum(run: Propagation, node: fx.Node) -> Fields:
     return contract(run, node, letters, [run.operand(each) for each in given], out)
 
 
-def attention(run: Propagation, node: fx.Node) -> Fields:
+def attend(run: Propagation, node: fx.Node) -> Fields:
     """``softmax(q k^T) v``; each head is removed as a whole, as its scores are one table."""
     query, key, of_values = (run.operand(each) for each in data_of(node))
     heads = query[1][-3] if len(query[1]) > 2 else 1

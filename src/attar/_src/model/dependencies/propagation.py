@@ -13,7 +13,7 @@ from torch import fx, nn
 from attar._src.model.dependencies.labels import FILLED, Field, Fields, Labels, Operand, along, varying
 from attar._src.model.operators import operator_of
 
-Rule = Callable[["Propagation", fx.Node], Any]
+ChannelRule = Callable[["Propagation", fx.Node], Any]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class Propagation(fx.Interpreter):
         rule_of: node -> the function that finds the fields of its output.
     """
 
-    def __init__(self, graph: fx.GraphModule, known: Collection[str], rule_of: Callable[[fx.Node], Rule]) -> None:
+    def __init__(
+        self, graph: fx.GraphModule, known: Collection[str], rule_of: Callable[[fx.Node], ChannelRule]
+    ) -> None:
         super().__init__(graph, garbage_collect_values=False)
         self._rule_of = rule_of
         self.labels = Labels()

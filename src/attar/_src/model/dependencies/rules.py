@@ -15,19 +15,19 @@ from torch import fx
 from attar._src.model.dependencies.keep_channels import reads_kept
 from attar._src.model.dependencies.labels import FILLED, FIXED, Field, Fields, Operand, along, varying
 from attar._src.model.dependencies.layers import convolution, embedding, recurrent
-from attar._src.model.dependencies.products import aligned, attention, einsum, linear, matrices, operator_name, other
-from attar._src.model.dependencies.propagation import Propagation, Rule
+from attar._src.model.dependencies.products import aligned, attend, einsum, linear, matrices, operator_name, other
+from attar._src.model.dependencies.propagation import ChannelRule, Propagation
 from attar._src.model.operators import argument, aten, data_of, operator_of
 
-_OF_KIND: Mapping[str, Rule] = {
+_OF_KIND: Mapping[str, ChannelRule] = {
     "product": matrices,
     "recurrent": recurrent,
     "embedding": embedding,
-    "attention": attention,
+    "attention": attend,
 }
 
 
-def rule_of(node: fx.Node) -> Rule:
+def rule_of(node: fx.Node) -> ChannelRule:
     """Return the rule of the operator that a node calls."""
     row = operator_of(node)
     if node.target is operator.getitem:
@@ -280,7 +280,7 @@ def _entry(run: Propagation, node: fx.Node) -> Any:
     return fields[place] if fields else ()
 
 
-_OF_OPERATOR: Mapping[Any, Rule] = {
+_OF_OPERATOR: Mapping[Any, ChannelRule] = {
     aten.einsum.default: einsum,
     aten.bilinear.default: other,
     aten.glu.default: _halves,

@@ -104,7 +104,7 @@ def test_a_record_that_does_not_fit_is_refused(record):
     module, x = made("batch-norm")
     captured = attar.prune(module, x, channels=0.5).captured
     before = copy.deepcopy(module)
-    with pytest.raises(ModelError, match="record of removed channels is damaged|give the module as it was before"):
+    with pytest.raises(ModelError, match=r"record of removed channels is damaged|give the module as it was before"):
         remove_recorded(module, captured, record)
     assert all(map(torch.equal, module.state_dict().values(), before.state_dict().values()))
 

@@ -39,5 +39,7 @@ def test_a_model_survives_or_says_what_stays(name):
         assert float((one - other).abs().max()) <= 1e-5 * max(1.0, float(other.abs().max()))
     assert any(len(group.units) == 2 for group in found.groups) == (name not in HEADS_STAY)
     weights = {weight for group in found.groups for weight in group.weights} | found.excluded.keys()
-    linear = {f"{n}.weight" for n, each in module.named_modules() if isinstance(each, torch.nn.Linear | torch.nn.Conv2d)}
+    linear = {
+        f"{n}.weight" for n, each in module.named_modules() if isinstance(each, torch.nn.Linear | torch.nn.Conv2d)
+    }
     assert linear <= weights | {alias for alias in linear if module.get_parameter(alias).numel() == 0}
