@@ -155,7 +155,8 @@ def draw(rows: list[dict[str, Any]]) -> None:
         some = sorted(
             (each["file_bytes"] / 1000, each["first_2000"]) for each in rows if bool(ROWS[each["row"]][1]) == improved
         )
-        axes.plot([b for b, _ in some], [a for _, a in some], "o-", color=colour, label=f"{words}: whole files")
+        if some:
+            axes.plot([b for b, _ in some], [a for _, a in some], "o-", color=colour, label=f"{words}: whole files")
     standard = {"color": "tab:orange", "label": "NNC: parameters only"}
     axes.plot([b / 1000 for b, _ in STANDARD], [a for _, a in STANDARD], "s--", **standard)
     axes.set_xlabel("KB")
