@@ -18,7 +18,6 @@ from attar._src.artifact.manifest import Manifest, Port
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.core.errors import ArtifactError, DataError, SpecError, naming_file
 from attar._src.core.fields import main_output_name
-from attar._src.core.garbage import collection_paused
 from attar._src.core.operators import INTEGER_KERNELS
 from attar._src.core.scheme import Shape
 from attar._src.core.tensors import DTYPES
@@ -102,7 +101,6 @@ class Session:
         (1, 10)
     """
 
-    @collection_paused()
     def __init__(
         self,
         source: str | Path | bytes | Artifact,
