@@ -136,8 +136,9 @@ def change_dynamic(parts: Parts, rng: random.Random, other: Parts) -> None:
     try:
         record = parts.manifest["graphs"][0]
         model = onnx.ModelProto.FromString(parts.graph_text(0))
-        names = [node.name for node in model.graph.node]
-        products = [node.name for node in model.graph.node if node.op_type in ("Gemm", "MatMul", "LSTM", "GRU")]
+        named = [node for node in model.graph.node if isinstance(node.name, str)]  # not UTF-8: bytes, which JSON lacks
+        names = [node.name for node in named]
+        products = [node.name for node in named if node.op_type in ("Gemm", "MatMul", "LSTM", "GRU")]
         record["dynamic"] = rng.sample(rng.choice((names, products)), rng.randrange(len(products) + 1))
         parts.header["minor"] = max(parts.header["minor"], 3)
     except Exception:  # noqa: BLE001 -- an earlier mutation left no such thing
