@@ -12,8 +12,6 @@ from brevitas.inject import value
 from brevitas.inject.enum import ScalingImplType
 from brevitas.nn import QuantConv2d, QuantLinear
 from brevitas.quant import Int8ActPerTensorFloat, Int8WeightPerChannelFloat, Int8WeightPerChannelFloatMSE
-from brevitas_examples.imagenet_classification.ptq.learned_round_utils import apply_learned_round
-from brevitas_examples.imagenet_classification.ptq.ptq_imagenet_args import create_args_parser
 from torch import nn
 
 from row import Asked, Batches, Unable
@@ -49,16 +47,8 @@ def gptq(net: nn.Module, batches: Batches, asked: Asked) -> nn.Module:
     return made
 
 
-def learned_rounding(net: nn.Module, batches: Batches, asked: Asked) -> nn.Module:
-    """Return what Brevitas makes with learned rounding, layer by layer, with the settings of its example."""
-    made = _rounded(net, batches, asked)
-    settings = create_args_parser().parse_args(["--learned-round", "hard_sigmoid"])
-    loader = torch.utils.data.DataLoader([(each, 0) for each in torch.cat([batch[0] for batch in batches])], 32)
-    apply_learned_round(made, loader, settings)
-    return made
-
-
 def _rounded(net: nn.Module, batches: Batches, asked: Asked) -> nn.Module:
+    """Return it with rounded weights, and the ranges of activations calibrated."""
     if asked.dynamic:
         raise Unable("its dynamic activations are for language models")
     net = preprocess_for_quantize(net.eval(), merge_bn=True)

@@ -73,7 +73,6 @@ OURS: dict[str, dict[str, Any]] = {
 #: Tools -> the package, and what makes a module of a network.
 PEERS = {
     "Brevitas GPTQ": ("brevitas", "peer_brevitas:gptq"),
-    "Brevitas learned rounding": ("brevitas", "peer_brevitas:learned_rounding"),
     "torchao PT2E": ("torchao", "peer_torchao:pt2e"),
     "torchao quantize_": ("torchao", "peer_torchao:quantized"),
     "NNCF": ("nncf", "peer_nncf:quantized"),
@@ -168,7 +167,7 @@ def standard(task: Task, python: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         state = {name: each.numpy() for name, each in task.module.state_dict().items() if each.is_floating_point()}
         np.savez(Path(folder) / "weights.npz", **state)
-        command = [python, HERE / "peer_nnc.py", Path(folder) / "weights.npz", folder, "--qp", *map(str, STEPS)]
+        command = [python, str(HERE / "peer_nnc.py"), f"{folder}/weights.npz", folder, "--qp", *map(str, STEPS)]
         told = subprocess.run(command, check=True, capture_output=True, text=True)
         for step, size in json.loads(told.stdout.splitlines()[-1]).items():
             net = copy.deepcopy(task.module)
