@@ -156,7 +156,7 @@ NETWORKS: dict[str, tuple[Callable[[int, int], Network], str]] = {
     "encoder": (encoder, "rank correlation of similarities"),
 }
 #: Codes, scales and biases of the whole network are trained on its floating outputs.
-LEARNED: dict[str, Any] = {"steps": 0, "network_steps": 600, "lr": 0.01, "batch": 16}
+LEARNED: dict[str, Any] = {"steps": 0, "network_steps": 600, "lr": 0.004, "batch": 32}
 #: Layers are rounded again for what they read by then.
 AGAIN: dict[str, Any] = {"steps": 0, "network_steps": 0, "reround": True}
 LANGUAGE: dict[str, Any] = {"scales": "gptq", "symmetric": False, "task": "classification"}

@@ -58,7 +58,7 @@ class Reconstruct(Stage):
         steps: training steps of each block, 0 for none.
         network_steps: those of the whole network; twice ``steps`` by default, 0 for none.
         lr: learning rate of the codes while the network is trained, in steps of their grids. With the default a code
-            moves by a step or so in 1,000 steps; recurrent networks and language models need 0.01 and many inputs.
+            moves by a step or so in 1,000 steps; recurrent networks gain with 0.004 and many inputs.
         minutes: choose ``steps`` for about this time on this machine instead; the number is in the record, and with it
             as ``steps`` the result is the same.
         batch: examples of a step.
