@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from attar._src.methods.allocate.level import Level
 from attar._src.methods.quantize.ptq.observers.observed import Observed
 from attar._src.methods.quantize.ptq.solvers.solver import InputStatistics
 from attar._src.methods.quantize.ptq.solvers.weight_inputs import joined_statistics
+from attar._src.model.statistics import Statistic
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo
 
@@ -52,7 +54,7 @@ class Solutions:
         every = {name: why for found in self.observed.values() for name, why in found.unseen.items()}
         return {name: why for name, why in every.items() if name not in seen}
 
-    def joined(self, name: str, graph: str, statistics: InputStatistics | None) -> InputStatistics | None:
+    def joined(self, name: str, graph: str, statistics: InputStatistics | None) -> dict[type[Statistic], Any] | None:
         """Note what a weight multiplies in one of several graphs, and return what it does in all so far."""
         known = self.shared.setdefault(name, {})
         known[graph] = statistics

@@ -89,18 +89,19 @@ class WeightInputs:
         return dict(zip(solver.inputs, found, strict=True)) if found else None
 
 
-def joined_statistics(several: Iterable[InputStatistics | None]) -> InputStatistics | None:
+def joined_statistics(several: Iterable[InputStatistics | None]) -> dict[type[Statistic], Any] | None:
     """Return the statistics of a weight by which several graphs multiply: Hessians of all that it multiplies.
 
     Where the graphs cut their inputs in other ways, and of other statistics, those of the first are taken.
     """
-    first, *others = [each for each in several if each is not None] or [None]
-    for other in others:
-        assert first is not None
-        one, two = (each.get(InputHessian) for each in (first, other))
-        if one is not None and two is not None and _rows(one) == _rows(two):
-            first = {**first, InputHessian: one.joined(two)}
-    return first
+    known = [each for each in several if each is not None]
+    if not known:
+        return None
+    joined = dict(known[0])
+    for other in known[1:]:
+        if InputHessian in joined and _rows(joined[InputHessian]) == _rows(other[InputHessian]):
+            joined[InputHessian] = joined[InputHessian].joined(other[InputHessian])
+    return joined
 
 
 def _rows(hessian: InputHessian) -> tuple[int, int, bool]:
