@@ -1,5 +1,7 @@
 """Solvers that see what their weight multiplies, and how often the data are run for all that a stage wants to see."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
 from attar._src.methods.quantize.ptq.solvers.solver import Solver, affine_grid, flat_index, weight_extremes
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.model import collect as collecting
+from attar._src.model.entry_points import EntryPoint, trace_methods
 from attar._src.model.statistics import ChannelMean, InputHessian, Range
 from attar._src.model.trace import trace
 from attar._src.work.calibration_inputs import CalibrationInputs
@@ -247,3 +250,37 @@ def test_an_observer_sees_the_statistic_it_names(piece, real, user):
     done = PostTrainingQuantize(activations=8, observer=user(OBSERVERS, Mean())).run(piece, Context(real))
     assert {type(seen) for seen in Mean.shown} == {Range}
     assert len(Mean.shown) == len(done.main.rounded)
+
+
+class Twice(nn.Module):
+    """One layer that two methods use, of inputs that vary along other directions."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(12, 20, bias=False)
+
+    def one(self, x):
+        return self.layer(x)
+
+    def other(self, x):
+        return self.layer(x.flip(1))
+
+
+def test_a_weight_of_several_graphs_is_rounded_for_what_all_multiply():
+    """Guards against rounding for the inputs of the first graph alone."""
+    torch.manual_seed(0)
+    net, x = Twice().eval(), torch.randn(400, 12) * torch.linspace(0.02, 2, 12)
+    names = ("one", "other")
+    model = CompressedModel.of(trace_methods(net, {name: EntryPoint((x[:2],), name) for name in names}))
+    given = dict.fromkeys(names, CalibrationInputs(((x,),)))
+    tensors = {}
+    for key, graphs in (("both", names), ("first", names[:1])):
+        part = replace(model, graphs={name: model.graphs[name] for name in graphs})
+        stage = PostTrainingQuantize(bits=3, scales="gptq")
+        tensors[key] = stage.run(part, Context({name: given[name] for name in graphs})).tensors["layer.weight"]
+
+    def error(tensor):
+        change = torch.from_numpy(tensor.dense()) - net.layer.weight.detach()
+        return float(sum((each @ change.T).square().sum() for each in (x, x.flip(1))))
+
+    assert error(tensors["both"]) < 0.9 * error(tensors["first"])

@@ -218,6 +218,14 @@ class InputHessian(Statistic):
                 self.samples += count
                 mean.add_(products, alpha=2 / self.samples)
 
+    def joined(self, other: InputHessian) -> InputHessian:
+        """Return H of the vectors of both, of weights with the same rows."""
+        both = InputHessian(self.window)
+        both.samples = self.samples + other.samples
+        share = self.samples / max(both.samples, 1)
+        both.matrix = share * self.matrix + (1 - share) * other.matrix
+        return both
+
     @classmethod
     def arguments(cls, window: Window) -> tuple[Any, ...]:
         return (window,)

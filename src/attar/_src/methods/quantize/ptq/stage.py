@@ -205,7 +205,7 @@ class PostTrainingQuantize(Stage):
         weights, solved = model.weights(), {name: solutions.tensors[name][level] for name, level in levels.items()}
         tensors, graphs = {**model.tensors, **solved}, dict(model.graphs)
         warnings = [*solutions.warnings, *(each for found in seen.values() for each in found.warnings)]
-        unseen = {key: why for found in seen.values() for key, why in found.unseen.items() if key in solved}
+        unseen = {key: why for key, why in solutions.unseen.items() if key in solved}
         tables = [key for key in unseen if key in weights and weights[key].role == "embedding"]
         warnings += unseen_warning(self.scales if self.scheme == AFFINE else self.scheme, unseen, tables)
         for name in graphs if self.activations is not None else ():
@@ -244,8 +244,8 @@ class PostTrainingQuantize(Stage):
         graph, program, readers, weights = model.graphs[name], model.unrounded(name), model.readers(), model.weights()
         rates = {level.rate for each in levels.values() for level in each}
         solvers = {rate: self._solvers(model, levels, rate) for rate in rates}
-        own = {key: solvers[each[0].rate][key] for key, each in levels.items() if readers[key][0] == name}
-        needed = WeightInputs.of(own, model, program).with_tables(own, weights, inputs, graph, found.use)
+        own = {key: solvers[each[0].rate][key] for key, each in levels.items() if name in readers[key]}
+        needed = WeightInputs.of(own, model, program).with_tables(own, inputs, graph, found.use)
         program = needed.graph
         means = mean_requests(program, own, model.shared()) if self.correct_bias else {}
         sites = integer_sites(graph, model.tensors, levels) if isinstance(self.activations, int) else ()
@@ -262,6 +262,10 @@ class PostTrainingQuantize(Stage):
                     (observed.seen[key],) = collected
                     continue
                 weight, statistics = state[key].numpy(), needed.statistics(own[key], key, collected)
+                if len(readers[key]) > 1:
+                    statistics = found.joined(key, name, statistics)
+                    if name != readers[key][-1]:
+                        continue
                 with prefixed_errors(f"stage quantize at {key!r}"):
                     found.tensors[key] = {
                         each: solve_weight(

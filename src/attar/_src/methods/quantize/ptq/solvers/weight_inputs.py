@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,11 +12,11 @@ from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.fields import main_output_name
 from attar._src.methods.allocate.judge import Labelled
 from attar._src.methods.quantize.ptq.solvers.lookups import lookup_hessians
-from attar._src.methods.quantize.ptq.solvers.solver import Solver, input_requests
+from attar._src.methods.quantize.ptq.solvers.solver import InputStatistics, Solver, input_requests
 from attar._src.model.collect import Request
 from attar._src.model.recurrent.inputs import expose_inputs
 from attar._src.model.statistics import InputHessian, Statistic
-from attar._src.model.weights import Weight
+from attar._src.model.weights import find_weights
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedGraph, CompressedModel, FileInfo
 
@@ -41,13 +41,11 @@ class WeightInputs:
     def of(cls, solvers: Mapping[str, Solver], model: CompressedModel, graph: fx.GraphModule) -> WeightInputs:
         """Return those of the solvers of some weights of a graph of the model, by name of the weight.
 
-        Of a weight by which several graphs multiply, a solver whose inputs are optional sees those of the first.
-
         Raises:
             SpecError: a solver needs inputs, and a weight multiplies no single value.
         """
         graph, exposed = expose_inputs(graph) if any(each.inputs for each in solvers.values()) else (graph, {})
-        weights, readers, requests, unseen = model.weights(), model.readers(), {}, {}
+        weights, readers, requests, unseen = {**model.weights(), **find_weights(graph)}, model.readers(), {}, {}
         for name, solver in solvers.items():
             with prefixed_errors(f"stage quantize at {name!r}"):
                 try:
@@ -66,12 +64,12 @@ class WeightInputs:
     def with_tables(
         self,
         solvers: Mapping[str, Solver],
-        weights: Mapping[str, Weight],
         inputs: CalibrationInputs,
         graph: CompressedGraph,
         use: FileInfo | None,
     ) -> WeightInputs:
         """Return these with the Hessians of the rows of tables, which are not unseen then."""
+        weights = find_weights(graph.traced.graph)
         tables = {
             name: weights[name].readers
             for name in self.unseen
@@ -89,6 +87,26 @@ class WeightInputs:
         """Return class -> statistic for a weight, of what was collected; None if there is nothing to see."""
         found = (self.hessians[name],) if name in self.hessians else found
         return dict(zip(solver.inputs, found, strict=True)) if found else None
+
+
+def joined_statistics(several: Iterable[InputStatistics | None]) -> dict[type[Statistic], Any] | None:
+    """Return the statistics of a weight by which several graphs multiply: Hessians of all that it multiplies.
+
+    Where the graphs cut their inputs in other ways, and of other statistics, those of the first are taken.
+    """
+    known = [each for each in several if each is not None]
+    if not known:
+        return None
+    joined = dict(known[0])
+    for other in known[1:]:
+        if InputHessian in joined and _rows(joined[InputHessian]) == _rows(other[InputHessian]):
+            joined[InputHessian] = joined[InputHessian].joined(other[InputHessian])
+    return joined
+
+
+def _rows(hessian: InputHessian) -> tuple[int, int, bool]:
+    window = hessian.window
+    return window.groups, window.length, window.turned
 
 
 def unseen_warning(solver: str, unseen: Mapping[str, str], embeddings: Collection[str]) -> list[str]:
