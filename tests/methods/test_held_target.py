@@ -167,3 +167,11 @@ def test_a_budget_prices_bits(trained):
     assert float(pull[(part.v.abs() > 0.6) & (part.v.abs() < 2.9)].mean()) > 0
     part.mode = Mode.STORED
     assert tight.refused() > 0
+
+
+def test_a_single_batch_of_a_fixed_size_calibrates_and_judges(trained):
+    """Guards graphs that take one size of batch alone: half a batch would not run."""
+    net, x, _ = trained
+    made = attar.quantize(net, x[:32], batch=32, dynamic=(), max_drop=20, tolerance=None)
+    assert "on 32 other examples" not in made.compressed.notes["bits"]
+    assert "on 32 examples" in made.compressed.notes["bits"]

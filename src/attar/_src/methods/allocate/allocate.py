@@ -314,7 +314,8 @@ def allocate(allocator: Allocator, target: BitTarget) -> CompressedModel:
         most = len(found.data)
         examples = sum(each.examples for each in allocator.judged.values())
         loss = partial(allocator.dropped_by, most=target.max_drop)
-        said = f", a drop of {allocator.drop(found.artifact):.3g} points on {examples} other examples"
+        other = "other " if any(each is not allocator.inputs[name] for name, each in allocator.judged.items()) else ""
+        said = f", a drop of {allocator.drop(found.artifact):.3g} points on {examples} {other}examples"
     else:
         if most is None:
             assert target.size is not None

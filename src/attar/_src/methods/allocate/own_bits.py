@@ -56,7 +56,7 @@ def own_bits(
     if target.max_drop is not None and of.inputs is not None:
         judged = inputs_by_graph(model, of.inputs)
     elif target.max_drop is not None:
-        halves = {name: each.halves() for name, each in inputs.items()}
+        halves = {name: _halves(model, name, each) for name, each in inputs.items()}
         inputs, judged = ({name: each[place] for name, each in halves.items()} for place in (0, 1))
     rounded = make(inputs, levels)
 
@@ -77,3 +77,11 @@ def own_bits(
 def tried_levels(rates: Sequence[float]) -> tuple[Level, ...]:
     """Return every width at the first rate, and those of ``RATED`` at all."""
     return tuple(Level(bits, rate) for bits in WIDTHS for rate in (rates if bits in RATED else rates[:1]))
+
+
+def _halves(
+    model: CompressedModel, graph: str, inputs: CalibrationInputs
+) -> tuple[CalibrationInputs, CalibrationInputs]:
+    """Return the inputs that calibrate and those that judge; the same of a single batch whose size is fixed."""
+    single = len(inputs.batches) == 1 and not model.graphs[graph].traced.any_batch
+    return (inputs, inputs) if single else inputs.halves()
