@@ -50,7 +50,8 @@ def linear(run: Propagation, node: fx.Node) -> Fields:
         return other(run, node)  # type: ignore[no-any-return]
     batch = _letters(len(data[1]) - 1)
     fields = contract(run, node, (f"{batch}y", "zy"), (data, weight), f"{batch}z")
-    note_outputs(run, node, run.vector(weight, 0))
+    why = "it has one channel" if weight[1][0] == 1 else f"the weight of {operator_name(node)} has a fixed size"
+    note_outputs(run, node, run.vector_or_fixed(weight, 0, why))
     return with_bias(run, node, fields, (*data[1][:-1], weight[1][0]))
 
 

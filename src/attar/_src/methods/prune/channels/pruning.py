@@ -104,8 +104,8 @@ def prune_module(
     removable = _without(find_removable(module, captured), pruning.exclude)
     found = removable.found
     scores = score_units(module, found, score, gradients() if score.gradients else {}, seed)
-    judged = {g.name: f"the score {score.name} does not judge it" for g in found.groups if g.units[0] not in scores}
-    found = found.without(judged)
+    unjudged = [group.name for group in found.groups if not scores.keys() >= set(group.units)]
+    found = found.without(dict.fromkeys(unjudged, f"the score {score.name} does not judge all of it"))
     if not found.groups:
         reasons = "; ".join(f"{name}: {why}" for name, why in [*found.excluded.items()][:6])
         raise ModelError(f"no channel of {type(module).__name__} can be removed: {reasons or 'it has no layers'}")
