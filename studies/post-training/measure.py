@@ -65,6 +65,13 @@ ROWS: dict[str, dict[str, Any]] = {
         }
         for bits in (4, 3, 2)
     },
+    "w2 reconstruct 400 steps": {
+        "bits": 2,
+        "scales": "gptq",
+        "symmetric": False,
+        "overrides": ENDS,
+        "reconstruct": {**IMPROVED, "steps": 400},
+    },
     "w4a4 gptq": ACTIVATIONS,
     "w4a4 reconstruct": {**ACTIVATIONS, "reconstruct": IMPROVED},
     **{f"{count // 1000} KB": {"max_bytes": count, "scales": "gptq"} for count in (95_000, 70_000, 290_000, 215_000)},

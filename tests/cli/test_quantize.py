@@ -155,6 +155,7 @@ def test_a_mistake_is_one_line_that_helps(weights, tmp_path, capsys, options, me
         ("--bits", "9", "--bits"),
         ("--bits", "four", "--bits"),
         ("--set", "convs.0", "write GLOB=BITS"),
+        ("--set-activations", "convs.0", "write GLOB=BITS"),
         ("--activations", "dynamc", "2 to 8, dynamic, or auto"),
         ("--activations", "9", "2 to 8, dynamic, or auto"),
         ("--arg", "width", "write NAME=VALUE"),

@@ -29,7 +29,10 @@ def sites_of(net, *x, skip=lambda node: False):
 
 
 def test_residual_block():
-    sites = {site.values: site.sources for site in sites_of(Block(), torch.randn(2, 4, 8, 8))}
+    found = sites_of(Block(), torch.randn(2, 4, 8, 8))
+    sites = {site.values: site.sources for site in found}
+    # One is only added, the other only averaged.
+    assert {site.values for site in found if not site.multiplied} == {("conv2d_1",), ("relu_1",)}
     # The input, its slices and their padded sum share one grid, rounded once.
     moved = next(values for values in sites if "x" in values)
     assert moved == ("x", "slice_1", "slice_2", "pad")
