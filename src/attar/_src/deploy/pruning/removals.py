@@ -81,7 +81,12 @@ def follow_safetensors(path: Path, module: nn.Module) -> None:
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
-            told = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+            metadata = file.metadata() or {}
+    except safetensors.SafetensorError:
+        # What reads the weights says what is wrong with the file.
+        return
+    try:
+        told = json.loads(metadata.get(_METADATA, "{}"))
         if not told:
             return
         example = [torch.zeros(shape, dtype=_TYPES[dtype]) for dtype, shape in told["inputs"]]
