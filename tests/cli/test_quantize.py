@@ -151,7 +151,7 @@ def test_a_mistake_is_one_line_that_helps(weights, tmp_path, capsys, options, me
 @pytest.mark.parametrize(
     ("option", "text", "message"),
     [
-        ("--bits", "1", "--bits"),
+        ("--bits", "0", "--bits"),
         ("--bits", "9", "--bits"),
         ("--bits", "four", "--bits"),
         ("--set", "convs.0", "write GLOB=BITS"),

@@ -102,9 +102,8 @@ def test_a_layer_that_is_not_there_is_named_with_the_nearest(around):
 
 def test_values_are_those_after_what_holds_them(tmp_path):
     learner = fresh()
-    Finetune(epochs=1, constraints=[{"name": "quantize", "bits": 2, "activations": 4}], **ADAMW).run(
-        learner, context(tmp_path)
-    )
+    rule = {"name": "quantize", "bits": 2, "activations": 4, "activation_overrides": {"*": 4}}
+    Finetune(epochs=1, constraints=[rule], **ADAMW).run(learner, context(tmp_path))
     program = learner.graph(train=False)
     held = {
         node.args[0].name for node in program.graph.nodes if node.op == "call_module" and node.args[0].op != "get_attr"

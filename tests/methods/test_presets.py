@@ -204,6 +204,7 @@ def test_the_stages_that_train_are_told_apart():
         "train",
         "distill",
         "prune",
+        "prune_channels",
         "quantize",
         "reconstruct",
         "compress",
