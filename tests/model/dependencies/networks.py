@@ -41,6 +41,8 @@ class Attention(nn.Module):
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.how, self.heads, self.size = how, heads, width // heads
         self.scale = self.size**-0.5
+        if how == "rotary, a buffer":
+            self.register_buffer("frequencies", 10.0 ** -torch.arange(self.size // 2))
 
     def forward(self, x):
         b, t, _ = x.shape
@@ -52,6 +54,10 @@ class Attention(nn.Module):
         if self.how == "rotary":
             angles = torch.arange(t)[:, None] / 10.0 ** torch.arange(self.size // 2).repeat(2)
             q, k = (each * angles.cos() + _turned(each) * angles.sin() for each in (q, k))
+        if self.how == "rotary, a buffer":
+            angles = (self.frequencies[:, None] @ torch.arange(t).float()[None]).t()
+            cos, sin = (torch.cat([each, each], -1) for each in (angles.cos(), angles.sin()))
+            q, k = (each * cos + _turned(each) * sin for each in (q, k))
         y = F.scaled_dot_product_attention(q, k, v, is_causal=self.how == "causal")
         return self.out(y.transpose(1, 2).flatten(2))
 
@@ -330,6 +336,9 @@ CASES = {
     ),
     "heads, causal": Case(lambda: transformer("causal"), SEQUENCE, {"attention.qkv.weight": 4, "wide.weight": 48}),
     "heads, rotary": Case(lambda: transformer("rotary"), SEQUENCE, {"attention.qkv.weight": 4, "wide.weight": 48}),
+    "heads, rotary, a buffer": Case(
+        lambda: transformer("rotary, a buffer"), SEQUENCE, {"attention.qkv.weight": 4, "wide.weight": 48}
+    ),
     "packed attention of PyTorch": Case(
         lambda: nn.Sequential(
             nn.Linear(10, 24), nn.TransformerEncoderLayer(24, 4, 48, batch_first=True), nn.Linear(24, 5)

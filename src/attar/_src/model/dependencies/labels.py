@@ -104,7 +104,8 @@ class Labels:
             for other, shape in (*operands[:index], *operands[index + 1 :]):
                 for field in fields:
                     full = {axis for axis in varying(field) if shape[axis] > 1}
-                    met = [each for each in other if full & varying(each) and not self._yields(each, field)]
+                    touching = [each for each in other if full & varying(each)]
+                    met = [x for x in touching if not self._yields(x, field) and not self._yields(field, x)]
                     for each in met:
                         self.unite(field, each, why)
                     missing = full - set[int]().union(*map(varying, met))
