@@ -1,6 +1,7 @@
 """Attacks on tensors: their records, their streams, their coding tables."""
 
 import contextlib
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +12,9 @@ from tests.samples import codebook, conv_net, narrowed, on_steps, quantized, spa
 
 from attar._src.artifact.contents import Contents
 from attar._src.artifact.limits import Limits
+from attar._src.artifact.manifest import TensorRecord
 from attar._src.artifact.reader import open_artifact
-from attar._src.artifact.stream_checks import coded_scales
+from attar._src.artifact.stream_checks import check_slow, coded_scales
 from attar._src.artifact.writer import pack
 from attar._src.coding import kernels
 from attar._src.core.errors import ArtifactError
@@ -417,6 +419,45 @@ def test_python_is_not_asked_to_decode_contexts_for_minutes(monkeypatch):
     with pytest.raises(ArtifactError, match=r"about 3 seconds .* limit of 1048575; install Attar with a C compiler"):
         open_artifact(data, limits=few)
     assert open_artifact(data, limits=enough).names == (*contents.tensors, "extra")
+
+
+def test_what_auto_writes_opens_without_the_extension(monkeypatch):
+    """Limits that refuse sound files: of a mask that contexts foresee as well as the values behind it."""
+    mask = np.zeros((1500, 1500), bool)
+    mask[:200, :300] = True
+    values = Quantized(
+        (np.arange(60000) % 2).astype(np.int8), np.ones(1, np.float32), Scheme(bits=4, granularity=PerTensor())
+    )
+    contents = conv_net()
+    data = pack(replace(contents, tensors={**contents.tensors, "extra": Sparse(mask, values)}))
+    value = open_artifact(data).records["extra"].value
+    assert (value.mask.coder, value.values.codes.coder) == ("context", "context")
+    monkeypatch.setattr(kernels, "NATIVE", False)
+    assert "extra" in open_artifact(data).names
+
+
+def test_scales_and_codes_count_as_many_symbols_as_they_are():
+    """A limit that counts every element of a tensor for the few scales that contexts code."""
+    scale = {"length": 3, "integers": {"base": 1, "levels": 4, "coder": "context", "table": 0}}
+    quantized = {"kind": "quantized", "bits": 4, "scale": scale}
+    mask = {"kind": "sparse", "mask": {"length": 9, "coder": "context", "table": 1}}
+    for coder, whole, count in (
+        ("raw", quantized, 8),
+        ("context", quantized, 808),
+        ("raw", mask | {"values": quantized | {"granularity": {"kind": "bucket", "size": 16}}}, 850),
+        ("context", mask | {"values": quantized | {"granularity": {"kind": "tensor"}}}, 1601),
+        ("raw", mask | {"values": {"kind": "dense", "data": {"length": 4}}}, 800),
+    ):
+        codes = {"length": 9, "coder": coder, "table": None if coder == "raw" else 2}
+        for each in (whole, whole.get("values", {})):
+            if each.get("kind") == "quantized":
+                each["codes"] = codes
+        record = TensorRecord.model_validate_json(
+            json.dumps({"name": "w", "shape": [8, 100], "section": 0, "value": whole})
+        )
+        check_slow([record], count)
+        with pytest.raises(ArtifactError, match=f"decode {count} symbols"):
+            check_slow([record], count - 1)
 
 
 @pytest.fixture

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from tests.attacks.reseal import take_apart
 from tests.model.dependencies.networks import made
 from torch import nn
 
 import attar
-from attar._src.core.errors import DataError, ModelError, SpecError
+from attar._src.core.errors import ArtifactError, DataError, ModelError, SpecError
 from attar._src.deploy.build_module import build_module
 from attar._src.deploy.pruning.removals import removals_of
-from attar._src.model.dependencies.record import remove_recorded
+from attar._src.model.dependencies.record import Removal, removal_records, remove_recorded
 
 NETS = ["padded shortcut, a module", "padded shortcut, an attribute", "padded shortcut, a number", "groups"]
 NETS += ["heads, unbound", "lstm", "split by an attribute"]
@@ -31,7 +32,9 @@ def test_a_file_rebuilds_the_pruned_module(name, tmp_path):
     result = attar.prune(module, torch.randn(32, *x.shape[1:]), channels=0.4)
     assert str(module) == str(before)
     assert all(map(torch.equal, module.state_dict().values(), before.state_dict().values()))
-    report = result.save(tmp_path / "m.attar")["pruning"]
+    saved = result.save(tmp_path / "m.attar")
+    report = saved["pruning"]
+    assert json.loads((tmp_path / "report.json").read_text())[saved["sha256"]]["pruning"] == report
     for key in ("macs", "parameters", "nonzero", "file_bytes"):
         assert report[key][1] < report[key][0], key
     assert min(report["latency_ms"]) > 0
@@ -85,42 +88,179 @@ def test_what_is_left_and_what_stays_is_told():
         result.save_weights("w.pt")
 
 
+#: Records that no module has, as any reader sees.
+DAMAGED = [
+    1,
+    {},
+    {"units": ["0.weight"]},
+    {"units": {"0.weight": 1}},
+    {"units": {"0.weight": "no"}},
+    {"units": {"0.weight": "-1"}},
+    {"units": {"0.weight": " 0x1_1 "}},
+    {"units": {}, "sizes": {"0.out_channels": -1}},
+    {"units": {}, "sizes": {"0.out_channels": 2.0}},
+    {"units": {}, "sizes": {"0.out_channels": True}},
+    {"units": {}, "fixed_fills": 1},
+    {"units": {}, "code": "import os"},
+]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """The file of a pruned module."""
+    path = tmp_path_factory.mktemp("sound") / "m.attar"
+    module, x = made("batch-norm")
+    attar.prune(module, x, channels=0.5).save(path)
+    return path
+
+
+@pytest.mark.parametrize("record", DAMAGED)
+def test_a_damaged_record_is_refused(record, sound, tmp_path):
+    module, x = made("batch-norm")
+    parts = take_apart(sound.read_bytes())
+    parts.manifest["recipe"]["stages"][0]["removed"] = record
+    (tmp_path / "d.attar").write_bytes(parts.seal())
+    said = "record of removed channels is damaged"
+    with pytest.raises(ArtifactError, match=said):
+        attar.load(tmp_path / "d.attar", into=module)
+    told = {"removals": [record], "inputs": [{"dtype": "float32", "shape": [*x.shape]}], "names": []}
+    with pytest.raises(SpecError, match=said):
+        build_module(lambda: module, {}, written(module, told, tmp_path))
+
+
 @pytest.mark.parametrize(
     "record",
     [
         {"units": {"9.weight": "1"}},
         {"units": {"0.weight": "fff"}},
-        {"units": {"0.weight": "no"}},
-        {"units": {"0.weight": "-1"}},
-        {"units": ["0.weight"]},
-        {"units": {"0.weight": 1}},
+        {"units": {"0.weight": "ff"}},
+        {"units": {"0.weight": "f" * 6000}},
         {"units": {}, "sizes": {"0.weight.shape": 2}},
         {"units": {}, "sizes": {"0.stride.7": 2}},
-        {"units": {}, "sizes": {"0.out_channels": -1}},
+        {"units": {}, "sizes": {"0.stride.0": 1}},
         {"units": {}, "sizes": {"0.__class__": 1}},
-        {"units": {"0.weight": "ff"}},
+        {"units": {"0.weight": "1"}, "sizes": {"0.out_channels": 7}},
+        {"units": {"0.weight": "1"}, "sizes": {"1._version": 1}},
     ],
 )
 def test_a_record_that_does_not_fit_is_refused(record):
     module, x = made("batch-norm")
     captured = attar.prune(module, x, channels=0.5).captured
     before = copy.deepcopy(module)
-    with pytest.raises(ModelError, match=r"record of removed channels is damaged|give the module as it was before"):
-        remove_recorded(module, captured, record)
+    with pytest.raises(ModelError, match="give the module as it was before"):
+        remove_recorded(module, captured, Removal.model_validate(record))
     assert all(map(torch.equal, module.state_dict().values(), before.state_dict().values()))
 
 
-def test_weights_with_a_damaged_record(tmp_path):
-    module, _ = made("batch-norm")
-    for told in ("[", json.dumps({"inputs": [["float99", [1]]], "removals": [], "names": []}), json.dumps([1])):
-        path = tmp_path / "w.safetensors"
-        safetensors.torch.save_file(module.state_dict(), path, {"attar_removals": told})
-        with pytest.raises(SpecError, match="its record of removed channels is damaged"):
-            build_module(lambda: copy.deepcopy(module), {}, path)
+@pytest.mark.parametrize("size", [3, 5, 8, 10**9])
+def test_an_attribute_gets_the_number_of_channels_that_are_left_and_no_other(size):
+    module, x = made("split by an attribute")
+    result = attar.prune(module, x, channels=0.5)
+    record = result.pruned.record
+    assert record["sizes"] == {"width": 4}
+    with pytest.raises(ModelError, match="parts counted by width were removed"):
+        remove_recorded(module, result.captured, Removal.model_validate(record | {"sizes": {"width": size}}))
+    assert module.width == 8
 
 
-def test_a_module_of_another_kind_is_refused(tmp_path):
+def written(module, told, folder):
+    """A file of weights with this record."""
+    path = folder / "w.safetensors"
+    safetensors.torch.save_file(
+        module.state_dict(), path, {"attar_removals": told if isinstance(told, str) else json.dumps(told)}
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "[",
+        "[" * 100_000,
+        [1],
+        {},
+        {"inputs": 0},
+        {"removals": "abc"},
+        {"names": [1]},
+        {"names": ["x", "y"]},
+        {"inputs": [["float32", [2, 3]]]},
+        {"inputs": [{"dtype": "float99", "shape": [2]}]},
+        {"inputs": [{"dtype": "float32", "shape": ["a"]}]},
+        {"inputs": [{"dtype": "float32", "shape": [[]]}]},
+        {"inputs": [{"dtype": "float32", "shape": [-1]}]},
+        {"inputs": [{"dtype": "float32", "shape": [10**9, 3]}]},
+        {"inputs": [{"dtype": "float32", "shape": [0, 2**40]}]},
+        {"inputs": [{"dtype": "float32", "shape": [10**100]}]},
+    ],
+)
+def test_weights_with_a_damaged_record(told, tmp_path):
     module, x = made("batch-norm")
-    attar.prune(module, torch.randn(16, *x.shape[1:]), channels=0.5).save(tmp_path / "m.attar")
+    fine = {"removals": [], "inputs": [{"dtype": "float32", "shape": [*x.shape]}], "names": []}
+    damaged = {**fine, **told} if isinstance(told, dict) and told else told
+    with pytest.raises(SpecError, match="its record of removed channels is damaged"):
+        build_module(lambda: module, {}, written(module, damaged, tmp_path))
+
+
+def test_a_file_announces_no_inputs_that_memory_cannot_hold(sound):
+    module, _ = made("batch-norm")
+    with pytest.raises(ArtifactError, match="value_elements: its inputs have 864 elements, more than the limit of 863"):
+        attar.load(sound, into=module, limits=attar.Limits(value_elements=863))
+
+
+class Wrapped(nn.Module):
+    """A module inside another."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("name", ["split by an attribute", "padded shortcut, a module"])
+def test_a_pruned_module_goes_into_another(name, tmp_path):
+    module, x = made(name)
+    data = torch.randn(32, *x.shape[1:])
+    inner = attar.prune(module, data, channels=0.25).module
+    outer = attar.prune(Wrapped(inner), data, channels=0.25).module
+    outer.inner = attar.prune(outer.inner, data, channels=0.25).module
+    attar.quantize(outer, data, bits=8, tolerance=None).save(tmp_path / "m.attar")
+    into = Wrapped(made(name)[0])
+    attar.load(tmp_path / "m.attar", into=into)
+    shapes = {key: each.shape for key, each in outer.state_dict().items()}
+    assert {key: each.shape for key, each in into.state_dict().items()} == shapes
+    assert removal_records(into) == removal_records(outer)
+    assert len(removal_records(into)) == 3
+    # A module from which some of it was removed before takes the rest.
+    attar.load(tmp_path / "m.attar", into=Wrapped(copy.deepcopy(inner)))
+
+
+@pytest.mark.parametrize("name", ["split by an attribute", "padded shortcut, a number", "lstm"])
+def test_a_load_that_fails_leaves_the_module(name, tmp_path):
+    module, x = made(name)
+    data = torch.randn(32, *x.shape[1:])
+    once = attar.prune(module, data, channels=0.25)
+    attar.prune(once.module, data, channels=0.25).save(tmp_path / "m.attar")
+    last = [part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)][-1]
+    last.bias = None
+    weights = {key: each.shape for key, each in module.state_dict().items()}
+    for into in (module, copy.deepcopy(module).double()):
+        said = str(attributes(into))
+        with pytest.raises(ModelError, match="made from another module"):
+            attar.load(tmp_path / "m.attar", into=into)
+        assert {key: each.shape for key, each in into.state_dict().items()} == weights
+        assert str(attributes(into)) == said
+    with pytest.raises(ModelError, match="does not fit|was folded"):
+        build_module(lambda: module, {}, tmp_path / "m.attar")
+    assert {key: each.shape for key, each in module.state_dict().items()} == weights
+
+
+def attributes(module):
+    """The attributes of a module and its submodules, tensors by their places."""
+    return [dict(vars(part)) for part in module.modules()]
+
+
+def test_a_module_of_another_kind_is_refused(sound):
     with pytest.raises(ModelError, match="give the module as it was before"):
-        attar.load(tmp_path / "m.attar", into=nn.Sequential(nn.Flatten(), nn.Linear(432, 5)))
+        attar.load(sound, into=nn.Sequential(nn.Flatten(), nn.Linear(432, 5)))

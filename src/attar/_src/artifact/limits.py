@@ -21,8 +21,9 @@ class Limits(Spec):
         ports: number of graphs; likewise of inputs, and of outputs, over all graphs.
         elements: elements of all tensors; likewise of all bound initializers of one graph.
         elements_per_byte: elements for each byte of the file, beyond the first 2^25.
-        slow_symbols: elements of tensors of which the coder ``context`` codes something, where Python decodes it for
-            want of the extension in C, in about 3 microseconds each. ``auto`` uses that coder for 2.5 million at most.
+        slow_symbols: symbols of the coder ``context``, where Python decodes them for want of the extension in C, in
+            about 3 microseconds each. ``auto`` has 2.5 million at most, of which a mask and its values count up to
+            twice: how many values there are is known only after decoding the mask.
         graph_bytes: length of one inflated graph.
         nodes: nodes of one graph, and of all that are verified; 16 protobuf fields are allowed for each.
         value_elements: elements of one value of a graph at the example sizes.
@@ -39,7 +40,7 @@ class Limits(Spec):
     ports: int = Field(default=2**10, ge=0)
     elements: int = Field(default=2**28, ge=0)
     elements_per_byte: int = Field(default=2**10, ge=0)
-    slow_symbols: int = Field(default=2**22, ge=0)
+    slow_symbols: int = Field(default=2**23, ge=0)
     graph_bytes: int = Field(default=2**26, ge=0)
     nodes: int = Field(default=2**14, ge=0)
     value_elements: int = Field(default=2**28, ge=0)

@@ -41,21 +41,13 @@ class Table:
 
 def coded_scales(record: TensorRecord) -> int:
     """Return the number of coded scales and offsets of a checked record, at most; they may take no bytes."""
-    value, shape = record.value, record.shape
-    coded = sum(isinstance(each, ScaleStream) and each.integers is not None for each in value.streams())
-    if not coded or isinstance(value, DenseValue | StepsValue):
-        return 0
-    if not isinstance(value, SparseValue):
-        return coded * value.granularity.count(shape)
-    # The number of values is known only after decoding the mask: as many as there are elements, each with a scale of
-    # its own unless the granularity says less of any number.
-    shared = value.values.granularity if not isinstance(value.values, DenseValue) else None
-    return coded * (shared.count(shape) if isinstance(shared, PerTensor | PerBucket) else math.prod(shape))
+    coded = sum(each.integers is not None for each in _scale_streams(record.value))
+    return coded * _most_scales(record) if coded else 0
 
 
 def check_slow(records: Iterable[TensorRecord], limit: int) -> None:
     """Raise if checked records have more symbols than ``limit`` that Python has to decode by contexts."""
-    count = sum(_coders(record.value).count("context") * record.elements for record in records)
+    count = sum(map(_predicted_symbols, records))
     if count > limit:
         raise ArtifactError(
             f"slow_symbols: without its extension in C, Attar takes about {3e-6 * count:.0f} seconds to decode {count} "
@@ -64,11 +56,32 @@ def check_slow(records: Iterable[TensorRecord], limit: int) -> None:
         )
 
 
-def _coders(value: TensorValue) -> list[str]:
-    """Return the coder of each stream of symbols, none of which has more than the elements of the tensor."""
-    whole = [each.integers for each in value.streams() if isinstance(each, ScaleStream | IntegerStream)]
-    codes = [each for each in value.streams() if isinstance(each, CodeStream)]
-    return [each.coder for each in (*codes, *whole) if each is not None]
+def _predicted_symbols(record: TensorRecord) -> int:
+    """Return the number of symbols of the coder ``context``, at most: a mask may let all elements have values."""
+    streams = record.value.streams()
+    whole = [each.integers for each in streams if isinstance(each, IntegerStream)]
+    codes = [*(each for each in streams if isinstance(each, CodeStream)), *whole]
+    scales = [each.integers for each in _scale_streams(record.value) if each.integers is not None]
+    predicted = sum(each.coder == "context" for each in scales)
+    most = predicted * _most_scales(record) if predicted else 0
+    return sum(each.coder == "context" for each in codes) * record.elements + most
+
+
+def _scale_streams(value: TensorValue) -> list[ScaleStream]:
+    return [each for each in value.streams() if isinstance(each, ScaleStream)]
+
+
+def _most_scales(record: TensorRecord) -> int:
+    """Return the number of scales of a checked record that has some; of offsets there are as many."""
+    value, shape = record.value, record.shape
+    if isinstance(value, QuantizedValue | CodebookValue):
+        return value.granularity.count(shape)
+    assert isinstance(value, SparseValue)
+    assert not isinstance(value.values, DenseValue)
+    # The number of values is known only after decoding the mask: as many as there are elements, each with a scale of
+    # its own unless the granularity says less of any number.
+    shared = value.values.granularity
+    return shared.count(shape) if isinstance(shared, PerTensor | PerBucket) else math.prod(shape)
 
 
 def check_value(value: TensorValue, shape: Shape, tables: Sequence[Table]) -> None:

@@ -20,6 +20,7 @@ from attar._src.core.registry import load_object
 from attar._src.data.huggingface import HF
 from attar._src.deploy.checkpoint import misfit, read_state, state_faults
 from attar._src.deploy.pruning.removals import follow_removals, follow_safetensors, graph_inputs, removals_of
+from attar._src.deploy.pruning.unchanged import unchanged_on_error
 from attar._src.model.forms.as_module import inner_module
 from attar._src.model.forms.pretrained import load_pretrained
 from attar._src.train.inputs import as_input
@@ -66,9 +67,11 @@ def build_module(factory: Any, arguments: Mapping[str, Any], weights: Path | Non
     packed = weights.suffix == ".attar"
     if packed and not weights.is_file():
         raise SpecError(missing_file(weights, "there are no weights at"))
-    if weights.suffix == ".safetensors" and weights.is_file():
-        follow_safetensors(weights, module)
-    state = _decoded_state(weights, module) if packed else read_state(weights, module)
+    # A factory may return a module that its caller holds.
+    with unchanged_on_error(module):
+        if weights.suffix == ".safetensors" and weights.is_file():
+            follow_safetensors(weights, module)
+        state = _decoded_state(weights, module) if packed else read_state(weights, module)
     module.load_state_dict(state, strict=False)
     return module
 

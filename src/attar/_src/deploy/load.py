@@ -14,6 +14,7 @@ from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.core.errors import ModelError
 from attar._src.deploy.checkpoint import shape_faults
 from attar._src.deploy.pruning.removals import follow_removals, graph_inputs, removals_of
+from attar._src.deploy.pruning.unchanged import unchanged_on_error
 from attar._src.model.forms.as_module import as_module
 from attar._src.model.forms.wrappers import unwrap
 from attar._src.model.trace import trace
@@ -43,7 +44,7 @@ def load(path: str | Path, into: nn.Module, *, limits: Limits | None = None) -> 
     Raises:
         ArtifactError: the file is damaged.
         ModelError: the module has another architecture (the message has the tensors that do not fit), or parametrized
-            weights, or the file has several graphs.
+            weights, or the file has several graphs. The module stays as it was.
     """
     given = unwrap(into)
     into, _ = as_module(into)
@@ -52,20 +53,21 @@ def load(path: str | Path, into: nn.Module, *, limits: Limits | None = None) -> 
         several = [graph.name for graph in artifact.manifest.graphs]
         raise ModelError(f"the file has the graphs {several}; attar.load takes a file of one, attar.Session runs any")
     record = artifact.manifest.graphs[0]
-    example, names, axes = graph_inputs(record, into)
+    example, names, axes = graph_inputs(record, into, limits)
     original = given if given is not into and isinstance(given, nn.Module) else None
-    follow_removals(into, removals_of(artifact.manifest), example, names, axes, original=original)
-    traced = trace(into, example, names=names, dynamic=axes)
-    untouched = CompressedModel.of(traced)
-    tensors = {name: artifact.tensor(name) for name in untouched.stored() if name in artifact.names}
-    _check(artifact, traced, untouched)
+    with unchanged_on_error(into, *([] if original is None else [original])):
+        follow_removals(into, removals_of(artifact.manifest), example, names, axes, original=original)
+        traced = trace(into, example, names=names, dynamic=axes)
+        untouched = CompressedModel.of(traced)
+        tensors = {name: artifact.tensor(name) for name in untouched.stored() if name in artifact.names}
+        _check(artifact, traced, untouched)
+        _refuse_computed(into, traced, artifact)
     # Rounding a value moved from a rounded one again changes nothing, so all values are marked as rounded.
     activations = {activation.value: activation for activation in record.activations}
     deployed = traced.deployed_as() if record.dynamic else {}
     dynamic = frozenset(name for name, products in deployed.items() if not {*products}.isdisjoint(record.dynamic))
     graph = CompressedGraph(traced, activations, frozenset(activations), dynamic)
     compressed = CompressedModel({MAIN: graph}, tensors)
-    _refuse_computed(into, traced, artifact)
     _fill(into, artifact, traced)
     if original is not None:
         _fill(original, artifact, traced)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -54,6 +54,7 @@ def package(
     notes: Mapping[str, str] = MappingProxyType({}),
     budget: float | None = None,
     limits: Limits | None = None,
+    measure: Callable[[bytes], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Pack, decode, compare, and only then write the file, with ``report.json`` beside it.
 
@@ -78,6 +79,7 @@ def package(
         notes: remarks for the report, by topic.
         budget: bits per weight.
         limits: limits of the file's readers; None for the defaults.
+        measure: measures more of the file, which is compared already but not written, for the report.
 
     Returns:
         The report, with the path and SHA-256 of the file.
@@ -143,6 +145,7 @@ def package(
         "batch_norms_kept": {name: why for each in foldings for name, why in each.kept.items()},
         "quantized_activations": sum(len(graph.activations) for graph in compressed.graphs.values()),
         "dynamic_layers": sum(len(graph.dynamic) for graph in compressed.graphs.values()),
+        **(measure(packed) if measure else {}),
     }
     for each in report["warnings"]:
         warnings.warn(f"{path.name}: {each}", AttarWarning, stacklevel=2)

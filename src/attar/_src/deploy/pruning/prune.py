@@ -93,14 +93,14 @@ class PruningResult:
         Returns:
             The report (docs/report.md) of the file, with ``pruning``: parameters, multiplications, non-zero parameters
             and bytes before and after, and the latency of one example beside that of the untouched module, in turns in
-            the same run.
+            the same run. ``report.json`` has the same.
         """
         given = self.captured
         traced = deploy_graph(
             self.module, capture(self.module, given.example, names=given.names, dynamic=given.axes, train=False)
         )
         compressed = CompressedModel.of(traced, record=recorded_removals(self.module))
-        report = package(
+        return package(
             compressed,
             Path(path),
             self.use,
@@ -112,19 +112,19 @@ class PruningResult:
             tolerance=None,
             limits=self.limits,
             notes=self.notes or {},
+            measure=lambda packed: {"pruning": self._figures(compressed, packed)},
         )
-        return {**report, "pruning": self._figures(compressed, report)}
 
-    def _figures(self, compressed: CompressedModel, report: Mapping[str, Any]) -> dict[str, Any]:
+    def _figures(self, compressed: CompressedModel, packed: bytes) -> dict[str, Any]:
         untouched = pack(CompressedModel.of(self.dense).contents(self.use), coder="auto", limits=self.limits)
-        sessions = [Session(each, threads=1, limits=self.limits) for each in (untouched, Path(report["file"]))]
+        sessions = [Session(each, threads=1, limits=self.limits) for each in (untouched, packed)]
         feeds = [_first_example(session, self.data) for session in sessions]
         before, after = interleave([partial(s.run, feed) for s, feed in zip(sessions, feeds, strict=True)], seconds=2.0)
         nonzero = [_nonzero(CompressedModel.of(self.dense)), _nonzero(compressed)]
         return {
             **self.figures,
             "nonzero": nonzero,
-            "file_bytes": [len(untouched), report["file_bytes"]],
+            "file_bytes": [len(untouched), len(packed)],
             "latency_ms": [before.median_ms, after.median_ms],
             "times_faster": 1 / after.ratio,
         }

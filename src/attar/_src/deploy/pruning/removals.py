@@ -9,56 +9,96 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal, Self
 
 import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from pydantic import ValidationError, model_validator
 from torch import nn
 
-from attar._src.artifact.manifest import GraphRecord, Manifest, Port
+from attar._src.artifact.graph.guards import elements
+from attar._src.artifact.limits import Limits
+from attar._src.artifact.manifest import Dims, GraphRecord, Manifest, Port
 from attar._src.artifact.writer import write_atomically
-from attar._src.core.errors import SpecError
+from attar._src.core.errors import ArtifactError, SpecError
 from attar._src.core.fields import argument_of, python_word
+from attar._src.core.scheme import Shape
+from attar._src.core.spec import Spec, explain
 from attar._src.core.tensors import DTYPES
 from attar._src.data.axes import Axes
 from attar._src.model.capture import capture
-from attar._src.model.dependencies.record import removal_records, remove_recorded
+from attar._src.model.dependencies.record import Removal, removal_records, remove_recorded
 from attar._src.model.interface import forward_parameters
 
 _METADATA = "attar_removals"
-_TYPES = {str(each).removeprefix("torch."): each for each in (torch.float32, torch.int64, torch.int32, torch.bool)}
 
 
-def removals_of(manifest: Manifest) -> tuple[Mapping[str, Any], ...]:
-    """Return the records of removals in order; empty for a file without."""
+def removals_of(manifest: Manifest) -> tuple[Removal, ...]:
+    """Return the records of removals in order; empty for a file without.
+
+    Raises:
+        ArtifactError: a record is damaged.
+    """
     stages = manifest.recipe.get("stages", [])
-    removed = [stage.get("removed") for stage in stages if isinstance(stage, dict)] if isinstance(stages, list) else []
-    return tuple(each for each in removed if isinstance(each, dict))
+    found = (
+        [stage["removed"] for stage in stages if isinstance(stage, dict) and "removed" in stage]
+        if isinstance(stages, list)
+        else []
+    )
+    try:
+        return tuple(Removal.model_validate(each) for each in found)
+    except ValidationError as error:
+        raise ArtifactError(
+            f"the file's record of removed channels is damaged: {explain(error, where='removed')}"
+        ) from error
 
 
 def follow_removals(
     module: nn.Module,
-    removals: Sequence[Mapping[str, Any]],
+    removals: Sequence[Removal],
     example: Sequence[torch.Tensor],
     names: Sequence[str] = (),
     dynamic: Sequence[int | Axes] = (),
     *,
     original: nn.Module | None = None,
 ) -> None:
-    """Remove from a module, in place, what records tell; a module that has these records already stays as it is.
+    """Remove from a module, in place, what records tell and it does not have yet.
 
     ``original``: the module that this one is a float32 copy of, from which the same is removed.
 
     Raises:
         ModelError: the module has no such channels.
     """
-    if [*removal_records(module)] == [*removals]:
-        return
+    done = [*removal_records(module)]
     for removal in removals:
+        if removal in done:
+            done.remove(removal)
+            continue
         captured = capture(module, example, names=names, dynamic=dynamic, train=False)
         remove_recorded(module, captured, removal, copies=() if original is None else (original,))
+
+
+class _Input(Spec):
+    """Type and shape of an input to capture a module with."""
+
+    dtype: Literal["float32", "int64", "int32", "int8", "uint8", "bool"]
+    shape: Dims
+
+
+class _Metadata(Spec):
+    """What a ``.safetensors`` file tells: removals, the inputs to capture the module with, and their names, if any."""
+
+    removals: tuple[Removal, ...]
+    inputs: tuple[_Input, ...]
+    names: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _name_each(self) -> Self:
+        if self.names and len(self.names) != len(self.inputs):
+            raise ValueError(f"{len(self.names)} names of {len(self.inputs)} inputs")
+        return self
 
 
 def save_pruned(path: Path, module: nn.Module, example: Sequence[torch.Tensor], names: Sequence[str]) -> None:
@@ -66,13 +106,14 @@ def save_pruned(path: Path, module: nn.Module, example: Sequence[torch.Tensor], 
 
     ``attar quantize -w`` and recipes build the module as it was before and remove the same.
     """
-    inputs = [[str(each.dtype).removeprefix("torch."), list(each.shape)] for each in example]
-    told = {"removals": [dict(each) for each in removal_records(module)], "inputs": inputs, "names": [*names]}
+    types = [str(each.dtype).removeprefix("torch.") for each in example]
+    inputs = [{"dtype": dtype, "shape": [*each.shape]} for dtype, each in zip(types, example, strict=True)]
+    told = _Metadata.model_validate({"removals": removal_records(module), "inputs": inputs, "names": [*names]})
     tensors = {name: each.contiguous() for name, each in _untied(module)}
-    write_atomically(path, safetensors.torch.save(tensors, {_METADATA: json.dumps(told)}))
+    write_atomically(path, safetensors.torch.save(tensors, {_METADATA: json.dumps(told.describe())}))
 
 
-def follow_safetensors(path: Path, module: nn.Module) -> None:
+def follow_safetensors(path: Path, module: nn.Module, limits: Limits | None = None) -> None:
     """Remove from a module, in place, what was removed before a ``.safetensors`` file was written.
 
     Raises:
@@ -81,29 +122,44 @@ def follow_safetensors(path: Path, module: nn.Module) -> None:
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+            text = (file.metadata() or {}).get(_METADATA)
     except safetensors.SafetensorError:
         # What reads the weights says what is wrong with the file.
         return
+    if text is None:
+        return
     try:
-        told = json.loads(metadata.get(_METADATA, "{}"))
-        if not told:
-            return
-        example = [torch.zeros(shape, dtype=_TYPES[dtype]) for dtype, shape in told["inputs"]]
-        removals, names = list(told["removals"]), list(told["names"])
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise SpecError(f"{path}: its record of removed channels is damaged ({error})") from error
-    follow_removals(module, removals, example, names)
+        told = _Metadata.model_validate_json(text)
+        _demand_inputs([each.shape for each in told.inputs], limits)
+    except (ValidationError, ArtifactError) as error:
+        why = explain(error, where="") if isinstance(error, ValidationError) else error
+        raise SpecError(f"{path}: its record of removed channels is damaged ({why})") from error
+    example = [torch.zeros(each.shape, dtype=getattr(torch, each.dtype)) for each in told.inputs]
+    follow_removals(module, told.removals, example, told.names)
 
 
-def graph_inputs(graph: GraphRecord, module: nn.Module) -> tuple[tuple[torch.Tensor, ...], tuple[str, ...], list[Axes]]:
-    """Return zeros for the inputs of a file's graph, the arguments of a module they are, and their axes."""
+def graph_inputs(
+    graph: GraphRecord, module: nn.Module, limits: Limits | None = None
+) -> tuple[tuple[torch.Tensor, ...], tuple[str, ...], list[Axes]]:
+    """Return zeros for the inputs of a file's graph, the arguments of a module they are, and their axes.
+
+    Raises:
+        ArtifactError: the inputs have too many elements.
+    """
+    _demand_inputs([port.example or () for port in graph.inputs], limits)
     example = tuple(torch.from_numpy(np.zeros(port.example or (), DTYPES[port.dtype])) for port in graph.inputs)
     axes = [Axes(port.batch_axis, _symbolic(port)) for port in graph.inputs]
     parameters = forward_parameters(module)
     known = tuple(_argument(port.name, parameters) for port in graph.inputs)
     # Inputs of *args have no name in the signature; they are matched by position.
     return example, known if all(argument_of(name, parameters) for name in known) else (), axes
+
+
+def _demand_inputs(shapes: Sequence[Shape], limits: Limits | None) -> None:
+    """Refuse inputs of more elements than one value of a graph may have."""
+    most = (limits or Limits()).value_elements
+    if (count := sum(map(elements, shapes))) > most:
+        raise ArtifactError(f"value_elements: its inputs have {count} elements, more than the limit of {most}")
 
 
 def _argument(port: str, parameters: Mapping[str, bool]) -> str:

@@ -3,84 +3,119 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from torch import nn
 
+from attar._src.artifact.manifest import Name, Size
 from attar._src.core.errors import ModelError
+from attar._src.core.spec import Spec
 from attar._src.model.capture import CapturedModel
 from attar._src.model.dependencies.check import Removable
 from attar._src.model.dependencies.fills import kept
-from attar._src.model.dependencies.find import find_dependencies
-from attar._src.model.dependencies.remove import AttributeSize, remove_units
+from attar._src.model.dependencies.find import Dependencies, find_dependencies
+from attar._src.model.dependencies.remove import AttributeSize, followed_sizes, remove_units
 
-#: The attribute of a module that has the records of all removals from it, in order.
+#: The attribute of a module that has the records of all removals from it, in order; plain dicts, so that a pickled
+#: module needs no Attar.
 _RECORDS = "attar_removals"
 
 
-def removal_records(module: nn.Module) -> tuple[Mapping[str, Any], ...]:
-    """Return the records of what was removed from a module, in order."""
-    return tuple(vars(module).get(_RECORDS, ()))
+class Removal(Spec):
+    """The record of units that were removed from a module.
+
+    Attributes:
+        units: name of a group -> mask of its units as a hexadecimal number, the first unit in the lowest bit: 1 if it
+            was removed.
+        sizes: path of an attribute of a submodule, beside those of PyTorch's layers -> the number it has since.
+        fixed_fills: that of :func:`find_dependencies`.
+    """
+
+    units: dict[Name, Annotated[str, Field(pattern="^[0-9a-f]+$")]]
+    sizes: dict[Name, Size] = {}
+    fixed_fills: bool = False
+
+    def inside(self, path: str) -> Removal:
+        """Return the record for a module that has the present one at ``path``: ``0.weight`` -> ``net.0.weight``."""
+        if not path:
+            return self
+        units, sizes = ({f"{path}.{name}": each for name, each in of.items()} for of in (self.units, self.sizes))
+        return Removal(units=units, sizes=sizes, fixed_fills=self.fixed_fills)
+
+
+def removal_records(module: nn.Module) -> tuple[Removal, ...]:
+    """Return the records of what was removed from a module and its submodules, in order.
+
+    A submodule has those of removals from it alone, which were before it came into the module or after all others:
+    :func:`_note` moves them to the module.
+    """
+    found = ((path, vars(each).get(_RECORDS, ())) for path, each in module.named_modules())
+    return tuple(Removal.model_validate(record).inside(path) for path, records in found for record in records)
 
 
 def recorded_removals(module: nn.Module) -> tuple[Mapping[str, Any], ...]:
     """Return an entry for each removal from a module, for the record of a file made of it."""
-    return tuple({"stage": "prune_channels", "removed": removed} for removed in removal_records(module))
+    return tuple({"stage": "prune_channels", "removed": each.describe()} for each in removal_records(module))
 
 
 def remove_and_record(module: nn.Module, removable: Removable, units: Collection[int]) -> dict[str, Any]:
-    """Remove units from a module, in place; return the record, which the module has from then on, too.
-
-    ``units`` has for each group a mask of its units as a hexadecimal number, the first unit in the lowest bit: 1 if it
-    was removed. ``sizes`` has attributes of submodules beside those of PyTorch's layers; ``fixed_fills`` is that of
-    :func:`find_dependencies`.
-    """
+    """Remove units from a module, in place; return the record as JSON, which the module has from then on, too."""
     found = removable.found
     masks = {group.name: sum(1 << at for at, unit in enumerate(group.units) if unit in units) for group in found.groups}
-    sizes = {_place(each): int(kept(each.units, units).sum()) for each in removable.attributes}
-    record: dict[str, Any] = {"units": {name: f"{mask:x}" for name, mask in masks.items() if mask}}
-    if sizes:
-        record["sizes"] = sizes
-    if found.fixed_fills:
-        record["fixed_fills"] = True
+    record = Removal(
+        units={name: f"{mask:x}" for name, mask in masks.items() if mask},
+        sizes={_place(each): int(kept(each.units, units).sum()) for each in removable.attributes},
+        fixed_fills=found.fixed_fills,
+    )
     removable.remove(module, units)
-    vars(module)[_RECORDS] = (*removal_records(module), record)
-    return record
+    _note(module, record)
+    return record.describe()
 
 
 def remove_recorded(
-    module: nn.Module, captured: CapturedModel, record: Mapping[str, Any], *, copies: Sequence[nn.Module] = ()
+    module: nn.Module, captured: CapturedModel, record: Removal, *, copies: Sequence[nn.Module] = ()
 ) -> None:
     """Remove from a module, in place, what a record tells, and the same from copies of it.
 
     Raises:
         ModelError: the module has no such groups or attributes; nothing is changed.
     """
-    found = find_dependencies(module, captured, fixed_fills=record.get("fixed_fills") is True)
+    found = find_dependencies(module, captured, fixed_fills=record.fixed_fills)
     groups = {group.name: group.units for group in found.groups}
     removed: set[int] = set()
-    for name, mask in _entries(record, "units", str):
-        if name not in groups or not _is_mask(mask, len(groups[name])):
+    for name, digits in record.units.items():
+        mask = int(digits, 16)
+        if name not in groups or mask >> len(groups[name]):
             raise _foreign(module, f"channels of {name}")
-        removed |= {unit for at, unit in enumerate(groups[name]) if int(mask, 16) >> at & 1}
+        removed |= {unit for at, unit in enumerate(groups[name]) if mask >> at & 1}
     if len(found.with_one_left([*removed])) < len(removed):
         raise _foreign(module, "all channels of a layer")
-    sizes = _entries(record, "sizes", int)
-    for place, size in sizes:
-        if size < 0 or _owner_of(module, place) is None:
+    for place, size in record.sizes.items():
+        if not _follows(module, found, removed, place, size):
             raise _foreign(module, f"parts counted by {place}")
     for each in (module, *copies):
         remove_units(each, found, removed)
-        for place, size in sizes:
+        for place, size in record.sizes.items():
             _set_size(each, place, size)
-        vars(each)[_RECORDS] = (*removal_records(each), dict(record))
+        _note(each, record)
 
 
-def _entries(record: Mapping[str, Any], key: str, kind: type) -> list[tuple[str, Any]]:
-    entries = record.get(key, {})
-    if not isinstance(entries, dict) or not all(type(value) is kind for value in entries.values()):
-        raise ModelError(f"the file's record of removed channels is damaged: {key} is no mapping to {kind.__name__}")
-    return [*entries.items()]
+def _note(module: nn.Module, record: Removal) -> None:
+    """Add the record of the latest removal, behind all earlier ones, also those from submodules."""
+    records = (*removal_records(module), record)
+    for each in module.modules():
+        vars(each).pop(_RECORDS, None)
+    vars(module)[_RECORDS] = tuple(each.describe() for each in records)
+
+
+def _follows(module: nn.Module, found: Dependencies, removed: Collection[int], place: str, size: int) -> bool:
+    """Whether an attribute counts channels of which ``size`` are left."""
+    attribute = _attribute(module, place)
+    if attribute is None:
+        return False
+    path, _, _, value = attribute
+    return any(len(each) == value and int(kept(each, removed).sum()) == size for each in found.sizes.get(path, ()))
 
 
 def _place(size: AttributeSize) -> str:
@@ -88,8 +123,8 @@ def _place(size: AttributeSize) -> str:
     return ".".join(str(part) for part in (size.path, size.name, size.entry) if part not in ("", None))
 
 
-def _owner_of(module: nn.Module, place: str) -> tuple[nn.Module, str, int | None] | None:
-    """Return the submodule, the name and the entry of an attribute that is a whole number; None if there is none."""
+def _attribute(module: nn.Module, place: str) -> tuple[str, str, int | None, int] | None:
+    """Return path, name, entry and value of an attribute that is a whole number and may follow a removal, if any."""
     path, _, name = place.rpartition(".")
     entry = int(name) if name.isdecimal() else None
     if entry is not None:
@@ -98,25 +133,19 @@ def _owner_of(module: nn.Module, place: str) -> tuple[nn.Module, str, int | None
         owner = module.get_submodule(path)
     except AttributeError:
         return None
-    value = vars(owner).get(name)
+    value = None if name.startswith("_") or name in followed_sizes(owner) else vars(owner).get(name)
     if entry is not None:
         value = value[entry] if isinstance(value, tuple | list) and entry < len(value) else None
-    return (owner, name, entry) if type(value) is int else None
+    return (path, name, entry, value) if type(value) is int else None
 
 
 def _set_size(module: nn.Module, place: str, size: int) -> None:
-    found = _owner_of(module, place)
+    found = _attribute(module, place)
     assert found is not None
-    owner, name, entry = found
+    path, name, entry, _ = found
+    owner = module.get_submodule(path)
     value = getattr(owner, name)
     setattr(owner, name, size if entry is None else type(value)([*value[:entry], size, *value[entry + 1 :]]))
-
-
-def _is_mask(mask: str, count: int) -> bool:
-    try:
-        return 0 <= int(mask, 16) < 1 << count
-    except ValueError:
-        return False
 
 
 def _foreign(module: nn.Module, what: str) -> ModelError:
