@@ -35,7 +35,7 @@ def pruned(module, x, share=0.3):
     with torch.no_grad():
         given = smaller(x)
     assert given.shape == wanted.shape
-    return smaller, removable, units, float((given - wanted).abs().max() / max(1, wanted.abs().max()))
+    return smaller, removable, units, float((given - wanted).abs().max() / wanted.abs().max())
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -46,6 +46,11 @@ def test_a_pruned_module_computes_what_the_masked_one_does(name):
     assert {group.name: len(group.units) for group in found.groups} == case.units
     for weight, why in case.stays.items():
         assert why in found.excluded[weight]
+    # Every matrix is in a group, or has a reason to stay.
+    grouped = {unit for group in found.groups for unit in group.units}
+    reads = {name: {unit for each in vectors for unit in each.tolist()} for name, vectors in found.state.items()}
+    for parameter, each in module.named_parameters():
+        assert each.dim() < 2 or parameter in found.excluded or not grouped.isdisjoint(reads[parameter]), parameter
     assert difference < 1e-5
     before, after = (sum(each.numel() for each in net.parameters()) for net in (module, smaller))
     if units:
