@@ -188,14 +188,16 @@ class Branches(nn.Module):
 
 
 def test_what_is_removed_in_the_end_is_tried():
-    captured = capture(Branches(), (torch.randn(4, 8),), train=False)
-    result = prune_module(Branches(), captured, ChannelPruning(channels=0.5), dict)
+    torch.manual_seed(0)
+    module = Branches()
+    captured = capture(module, (torch.randn(4, 8),), train=False)
+    result = prune_module(module, captured, ChannelPruning(channels=0.5), dict)
     assert result.widths == {"b.weight": (16, 8)}
     assert result.excluded["a.weight"].startswith("without 32 of its 64 units, its code computes something else")
-    few = prune_module(Branches(), captured, ChannelPruning(channels=0.2), dict)
+    few = prune_module(module, captured, ChannelPruning(channels=0.2), dict)
     assert few.widths == {"a.weight": (64, 51), "b.weight": (16, 13)}
     with pytest.raises(ModelError, match=r"a\.weight: without 32 of its 64 units"):
-        prune_module(Branches(), captured, ChannelPruning(channels=0.5, exclude=("b",)), dict)
+        prune_module(module, captured, ChannelPruning(channels=0.5, exclude=("b",)), dict)
 
 
 class Together(Branches):
@@ -208,9 +210,11 @@ class Together(Branches):
 
 
 def test_groups_that_cannot_be_removed_together_are_named():
-    captured = capture(Together(), (torch.randn(4, 8),), train=False)
+    torch.manual_seed(0)
+    module = Together()
+    captured = capture(module, (torch.randn(4, 8),), train=False)
     with pytest.raises(ModelError, match=r"chosen units of a\.weight, b\.weight together: its code computes something"):
-        prune_module(Together(), captured, ChannelPruning(channels=0.5), dict)
+        prune_module(module, captured, ChannelPruning(channels=0.5), dict)
 
 
 def test_what_is_excluded_stays(given):

@@ -77,7 +77,7 @@ def test_scores_by_gradient_need_labels():
 def test_what_is_measured_is_told():
     module, x = made("batch-norm")
     result = attar.prune(module, x, channels=0.5)
-    assert repr(result) == "REPR"
+    assert repr(result) == "<PruningResult: 377 of 1,181 parameters, 46,686 of 155,580 multiplications>"
     assert result.figures["widths"] == {"0.weight": [8, 4], "3.weight": [12, 6]}
     assert result.excluded == {"6.weight": "the model's output has its channels"}
     with pytest.raises(SpecError, match=r"written as \.safetensors"):

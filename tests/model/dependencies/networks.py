@@ -93,7 +93,7 @@ class Recurs(nn.Module):
 
 
 class Steps(nn.Module):
-    """A recurrent cell, called once for each step; its state starts as zeros of a number in the code, or of PyTorch's."""
+    """A recurrent cell, called once for each step; its state starts as zeros of PyTorch, or of a function."""
 
     def __init__(self, kind, zeros=None):
         super().__init__()
@@ -356,10 +356,14 @@ CASES = {
     "gru cell": Case(lambda: Steps(nn.GRUCell), SEQUENCE, {"before.weight": 10, "cell.weight_ih": 12}),
     "rnn cell": Case(lambda: Steps(nn.RNNCell), SEQUENCE, {"before.weight": 10, "cell.weight_ih": 12}),
     "gru cell with zeros of a number": Case(
-        lambda: Steps(nn.GRUCell, lambda x: x.new_zeros(len(x), 12)),
+        lambda: Steps(nn.GRUCell, lambda x: x.new_zeros(x.shape[0], 12)),
         SEQUENCE,
         {"before.weight": 10},
-        {"cell.weight_ih": "its code does not follow"},
+        {
+            "cell.weight_ih": "its code does not follow",
+            "cell.weight_hh": "its code does not follow",
+            "after.weight": "the model's output has its channels",
+        },
     ),
     "weights that nothing reads": Case(
         lambda: Net(

@@ -47,6 +47,7 @@ class Dependencies:
         excluded: weight -> why its output channels, or some of them, stay; every matrix of the module without a group
             is here.
         outputs: name of a weight and the units of its output channels; of a tied one, for each of its uses.
+        matrices: names of the parameters with several axes that are read.
         state: name of a parameter or buffer -> along each axis the unit of each element's place.
         axes: units along every axis of every value; at least one of each remains.
         costs: of the products; their factors are units.
@@ -60,6 +61,7 @@ class Dependencies:
     groups: tuple[ChannelGroup, ...]
     excluded: Mapping[str, str]
     outputs: tuple[tuple[str, torch.Tensor], ...]
+    matrices: tuple[str, ...]
     state: Mapping[str, tuple[torch.Tensor, ...]]
     axes: tuple[frozenset[int], ...]
     costs: tuple[ProductCost, ...]
@@ -93,8 +95,17 @@ class Dependencies:
     def without(self, reasons: Mapping[str, str]) -> Dependencies:
         """Return the dependencies without groups, by name, which stay for these reasons."""
         left = tuple(group for group in self.groups if group.name not in reasons)
-        why = {weight: reasons[g.name] for g in self.groups if g.name in reasons for weight in g.weights}
-        return replace(self, groups=left, excluded={**self.excluded, **why})
+        stay = [group for group in self.groups if group.name in reasons]
+        units = {name: set(torch.cat(self.state[name]).tolist()) for name in self.matrices if stay}
+        still = {unit for group in left for unit in group.units}
+        parts = {
+            name: reasons[group.name]
+            for group in reversed(stay)
+            for name, own in units.items()
+            if still.isdisjoint(own) and not own.isdisjoint(group.units)
+        }
+        weights = {weight: reasons[group.name] for group in stay for weight in group.weights}
+        return replace(self, groups=left, excluded={**parts, **self.excluded, **weights})
 
 
 def _share(factors: Sequence[torch.Tensor], removed: Collection[int]) -> float:
@@ -132,10 +143,12 @@ def find_dependencies(module: nn.Module, captured: CapturedModel, *, fixed_fills
                 for path in module_stack(node):
                     sizes.setdefault(path, {})[tuple(units.tolist())] = units
     groups, excluded = _groups(run)
+    several = {name for name, each in module.named_parameters(remove_duplicate=False) if each.dim() > 1}
     return Dependencies(
         groups,
         _without_groups(module, run, groups) | excluded,
         tuple((name, run.labels.roots(vector)) for name, vector in run.outputs),
+        tuple(name for name in run.state if name in several),
         {name: tuple(map(run.labels.roots, vectors)) for name, vectors in run.state.items()},
         tuple(sorted(axes, key=sorted)),
         tuple(ProductCost(c.node, c.macs, tuple(map(run.labels.roots, c.factors))) for c in run.costs),
