@@ -128,8 +128,93 @@ def test_scores_remove_what_does_least(given):
 def test_what_remains_is_a_multiple(given):
     for fields in ({"channels": 0.5}, {"macs": 0.5}):
         result = pruned(given, round_to=4, **fields)
-        assert all((count - removed) % 4 == 0 for removed, count in result.groups.values())
+        assert all(after % 4 == 0 for _, after in result.widths.values())
         assert any(removed for removed, _ in result.groups.values())
+
+
+class Padded(nn.Module):
+    """Layers of 16, 32 and 64 channels, joined by shortcuts that pad zeros on both sides, as the public ResNet-20."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(2, 16, 3), nn.Conv2d(16, 32, 1), nn.Conv2d(32, 64, 1)
+        self.head, self.more = nn.Linear(64, 4), (8, 16)
+        with torch.no_grad():
+            self.a.weight *= 0.1  # The channels that all of them have score lowest.
+
+    def forward(self, x):
+        x = self.a(x)
+        for layer, more in zip((self.b, self.c), self.more, strict=True):
+            x = layer(x).relu() + nn.functional.pad(x, (0, 0, 0, 0, more, more))
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "widths"),
+    [
+        ({"channels": 0.5}, (8, 16, 32)),
+        ({"channels": 0.75, "least": 0.0}, (4, 8, 16)),
+        ({"channels": 0.6, "round_to": 8}, (8, 16, 32)),
+        ({"channels": 0.9, "least": 0.25}, (4, 8, 16)),
+        ({"channels": 0.5, "scope": "global", "least": 0.25}, None),
+        ({"macs": 0.5, "round_to": 4}, None),
+    ],
+)
+def test_every_layer_of_a_group_joined_by_pads_keeps_its_share(fields, widths):
+    torch.manual_seed(0)
+    module = Padded()
+    captured = capture(module, (torch.randn(2, 2, 6, 6),), train=False)
+    result = prune_module(module, captured, ChannelPruning(**fields), dict)
+    smaller = result.module
+    assert [*result.groups] == ["a.weight"]
+    own = (smaller.a.out_channels, smaller.b.out_channels, smaller.c.out_channels)
+    assert result.widths == {f"{name}.weight": (16 << at, own[at]) for at, name in enumerate("abc")}
+    for width, whole in zip(own, (16, 32, 64), strict=True):
+        assert width % fields.get("round_to", 1) == 0
+        assert width >= fields.get("least", 0.1) * whole
+    assert own == widths or widths is None
+
+
+class Branches(nn.Module):
+    """Code that follows one channel less, but not many."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(8, 64), nn.Linear(64, 16), nn.Linear(16, 4)
+
+    def forward(self, x):
+        x = self.a(x).relu()
+        return self.c(self.b(x * 2 if x.shape[1] < 48 else x).relu())
+
+
+def test_what_is_removed_in_the_end_is_tried():
+    torch.manual_seed(0)
+    module = Branches()
+    captured = capture(module, (torch.randn(4, 8),), train=False)
+    result = prune_module(module, captured, ChannelPruning(channels=0.5), dict)
+    assert result.widths == {"b.weight": (16, 8)}
+    assert result.excluded["a.weight"].startswith("without 32 of its 64 units, its code computes something else")
+    few = prune_module(module, captured, ChannelPruning(channels=0.2), dict)
+    assert few.widths == {"a.weight": (64, 51), "b.weight": (16, 13)}
+    with pytest.raises(ModelError, match=r"a\.weight: without 32 of its 64 units"):
+        prune_module(module, captured, ChannelPruning(channels=0.5, exclude=("b",)), dict)
+
+
+class Together(Branches):
+    """Code that follows a removal from either layer, but not from both."""
+
+    def forward(self, x):
+        x = self.a(x).relu()
+        y = self.b(x).relu()
+        return self.c(y * 2 if x.shape[1] < 48 and y.shape[1] < 12 else y)
+
+
+def test_groups_that_cannot_be_removed_together_are_named():
+    torch.manual_seed(0)
+    module = Together()
+    captured = capture(module, (torch.randn(4, 8),), train=False)
+    with pytest.raises(ModelError, match=r"chosen units of a\.weight, b\.weight together: its code computes something"):
+        prune_module(module, captured, ChannelPruning(channels=0.5), dict)
 
 
 def test_what_is_excluded_stays(given):

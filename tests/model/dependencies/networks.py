@@ -22,6 +22,24 @@ class Net(nn.Module):
         return self.function(self, x)
 
 
+class Averages(nn.Module):
+    """Divides by the number of channels, which changes with what is removed."""
+
+    def forward(self, x):
+        return x / x.shape[1]
+
+
+class Scales(nn.Module):
+    """Multiplies by a number."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return x * self.factor
+
+
 class Pads(nn.Module):
     """Zeros as new channels on both sides; their number is in no attribute."""
 
@@ -78,6 +96,21 @@ class Recurs(nn.Module):
 
     def forward(self, x):
         return self.after(self.layer(self.before(x))[0])
+
+
+class Steps(nn.Module):
+    """A recurrent cell, called once for each step; its state starts as zeros of PyTorch, or of a function."""
+
+    def __init__(self, kind, zeros=None):
+        super().__init__()
+        self.before, self.cell, self.after = nn.Linear(10, 10), kind(10, 12), nn.Linear(12, 5)
+        self.zeros = zeros
+
+    def forward(self, x):
+        state = self.zeros and self.zeros(x)
+        for step in range(3):
+            state = self.cell(self.before(x[:, step]), state)
+        return self.after(state[0] if isinstance(state, tuple) else state)
 
 
 class Tied(nn.Module):
@@ -325,6 +358,37 @@ CASES = {
         {"layer.weight_ih_l0": 12, "before.weight": 10},
     ),
     "rnn": Case(lambda: Recurs(nn.RNN), SEQUENCE, {"before.weight": 10, "layer.weight_ih_l0": 12}),
+    "lstm cell": Case(lambda: Steps(nn.LSTMCell), SEQUENCE, {"before.weight": 10, "cell.weight_ih": 12}),
+    "gru cell": Case(lambda: Steps(nn.GRUCell), SEQUENCE, {"before.weight": 10, "cell.weight_ih": 12}),
+    "rnn cell": Case(lambda: Steps(nn.RNNCell), SEQUENCE, {"before.weight": 10, "cell.weight_ih": 12}),
+    "gru cell with zeros of a number": Case(
+        lambda: Steps(nn.GRUCell, lambda x: x.new_zeros(x.shape[0], 12)),
+        SEQUENCE,
+        {"before.weight": 10},
+        {
+            "cell.weight_ih": "its code does not follow",
+            "cell.weight_hh": "its code does not follow",
+            "after.weight": "the model's output has its channels",
+        },
+    ),
+    "weights that nothing reads": Case(
+        lambda: Net(
+            lambda s, x: s.c(s.b(s.a(x)[:, 0], s.a(x)[:, 1])),
+            a=nn.Linear(10, 12),
+            b=nn.Bilinear(12, 12, 8),
+            c=nn.Linear(8, 4),
+            d=nn.Linear(3, 4),
+        ),
+        SEQUENCE,
+        {},
+        {"b.weight": "bilinear reads its channels", "d.weight": "the evaluation program does not read it"},
+    ),
+    "small outputs that depend on the width": Case(
+        lambda: nn.Sequential(conv(3, 64), Averages(), conv(64, 5), Scales(1e-3)),
+        IMAGE,
+        {},
+        {"0.weight": "something else with fewer channels"},
+    ),
     "tied embedding": Case(
         Tied, WORDS, {"layer.weight_ih_l0": 16, "head.weight": 12}, {"head.weight": "the inputs choose its rows"}
     ),

@@ -14,6 +14,7 @@ from torch import nn
 
 from attar._src.model.capture import capture
 from attar._src.model.dependencies.check import find_removable, masked_outputs
+from attar._src.model.programs import state_of
 
 
 def some_units(found, share, seed=0):
@@ -35,7 +36,7 @@ def pruned(module, x, share=0.3):
     with torch.no_grad():
         given = smaller(x)
     assert given.shape == wanted.shape
-    return smaller, removable, units, float((given - wanted).abs().max() / max(1, wanted.abs().max()))
+    return smaller, removable, units, float((given - wanted).abs().max() / wanted.abs().max())
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -46,6 +47,12 @@ def test_a_pruned_module_computes_what_the_masked_one_does(name):
     assert {group.name: len(group.units) for group in found.groups} == case.units
     for weight, why in case.stays.items():
         assert why in found.excluded[weight]
+    # Every matrix is in a group, or has a reason to stay.
+    grouped = {unit for group in found.groups for unit in group.units}
+    parts = {key for key, vectors in found.state.items() for each in vectors if not grouped.isdisjoint(each.tolist())}
+    listed = [value for key, value in state_of(module).items() if key in parts or key in found.excluded]
+    for parameter, value in module.named_parameters():
+        assert value.dim() < 2 or any(value is each for each in listed), parameter
     assert difference < 1e-5
     before, after = (sum(each.numel() for each in net.parameters()) for net in (module, smaller))
     if units:

@@ -161,5 +161,5 @@ def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     if "latency_ms" in figures:
         before, after = figures["latency_ms"]
         yield "ms an example, one thread", f"{before:.3f}", f"{after:.3f}"
-    for name, (removed, count) in figures["groups"].items():
-        yield escape(name), str(count), str(count - removed)
+    for name, (before, after) in figures["widths"].items():
+        yield escape(name), str(before), str(after)

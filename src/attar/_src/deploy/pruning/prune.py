@@ -74,9 +74,9 @@ class PruningResult:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """``macs`` and ``parameters`` before and after, units removed and present by group, and what stays and why."""
-        groups = {name: list(counts) for name, counts in self.pruned.groups.items()}
-        return {**self.pruned.figures, "groups": groups, "excluded": dict(self.excluded)}
+        """``macs`` and ``parameters`` before and after, output channels by weight, and what stays and why."""
+        widths = {name: list(width) for name, width in self.pruned.widths.items()}
+        return {**self.pruned.figures, "widths": widths, "excluded": dict(self.excluded)}
 
     def save_weights(self, path: str | Path) -> None:
         """Write the weights as ``.safetensors``, also after the module was trained further.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from attar._src.core.errors import short_message
+from attar._src.core.errors import ModelError, short_message
 from attar._src.model.capture import CapturedModel, in_mode
 from attar._src.model.dependencies.fills import kept
 from attar._src.model.dependencies.find import ChannelGroup, Dependencies, find_dependencies
@@ -23,6 +23,8 @@ from attar._src.model.programs import state_of
 _TOLERANCE = 1e-5
 #: Masked elements are so much smaller, not 0: a weight norm divides by the length of what may be a whole masked row.
 _NEAR_ZERO = 1e-12
+#: Outputs that are no larger are the remains of masked elements.
+_ALL_ZERO = 1e-10
 _MOST_TRIALS = 100
 
 
@@ -85,11 +87,13 @@ class _Trials:
 
 
 def close(given: torch.Tensor, wanted: torch.Tensor) -> bool:
-    """Whether outputs are equal up to rounding."""
+    """Whether outputs are equal up to rounding: within 1e-5 of the largest, however small that is."""
     if not wanted.is_floating_point():
         return torch.equal(given, wanted)
-    scale = max(1.0, float(wanted.abs().max())) if wanted.numel() else 1.0
-    return torch.allclose(given, wanted, rtol=0, atol=_TOLERANCE * scale, equal_nan=True)
+    finite = wanted[wanted.isfinite()].abs()
+    largest = float(finite.max()) if finite.numel() else 0.0
+    tolerance = _TOLERANCE * largest if largest > _ALL_ZERO else _ALL_ZERO
+    return torch.allclose(given, wanted, rtol=0, atol=tolerance, equal_nan=True)
 
 
 def masked_outputs(captured: CapturedModel, found: Dependencies, units: Collection[int]) -> dict[str, torch.Tensor]:
@@ -153,6 +157,40 @@ def _tried(module: nn.Module, found: Dependencies, trials: _Trials) -> Removable
         else:
             attributes += [each for each in follow if not _known(each, attributes)]
     return Removable(found.without(excluded), tuple(attributes))
+
+
+def settle(
+    module: nn.Module,
+    captured: CapturedModel,
+    removable: Removable,
+    choose: Callable[[Dependencies], frozenset[int]],
+) -> tuple[Removable, frozenset[int]]:
+    """Return the units that ``choose`` chooses, and what is removable, after exactly these were removed from a copy.
+
+    Code may follow the removal of a few units and not that of many. A group whose chosen units alone make the module
+    compute something else is excluded, and the choice made again of the others.
+
+    Raises:
+        ModelError: the chosen units of each group can be removed, but not those of all together.
+    """
+    trials = _Trials(module, captured)
+    while True:
+        units = choose(removable.found)
+        why = trials.fault(removable, units)
+        if not why:
+            return removable, units
+        excluded = {}
+        for group in removable.found.groups:
+            own = units.intersection(group.units)
+            if own and (reason := trials.fault(removable, own)):
+                excluded[group.name] = f"without {len(own)} of its {len(group.units)} units, {reason}"
+        if not excluded:
+            names = ", ".join(group.name for group in removable.found.groups if not units.isdisjoint(group.units))
+            raise ModelError(
+                f"{type(module).__name__} does not work without the chosen units of {names} together: {why}; "
+                "exclude some of these layers"
+            )
+        removable = Removable(removable.found.without(excluded), removable.attributes)
 
 
 def _one_of_each_tier(found: Dependencies, group: ChannelGroup) -> list[int]:

@@ -44,7 +44,10 @@ class Dependencies:
 
     Attributes:
         groups: what can be removed.
-        excluded: weight -> why its output channels, or some of them, stay.
+        excluded: weight -> why its output channels, or some of them, stay; every matrix of the module without a group
+            is here.
+        outputs: name of a weight and the units of its output channels; of a tied one, for each of its uses.
+        matrices: names of the parameters with several axes that are read.
         state: name of a parameter or buffer -> along each axis the unit of each element's place.
         axes: units along every axis of every value; at least one of each remains.
         costs: of the products; their factors are units.
@@ -57,6 +60,8 @@ class Dependencies:
 
     groups: tuple[ChannelGroup, ...]
     excluded: Mapping[str, str]
+    outputs: tuple[tuple[str, torch.Tensor], ...]
+    matrices: tuple[str, ...]
     state: Mapping[str, tuple[torch.Tensor, ...]]
     axes: tuple[frozenset[int], ...]
     costs: tuple[ProductCost, ...]
@@ -70,6 +75,15 @@ class Dependencies:
         """Return the multiplications for one example, without those of removed units."""
         return sum(round(cost.macs * _share(cost.factors, removed)) for cost in self.costs)
 
+    def widths(self, removed: Collection[int] = ()) -> dict[str, int]:
+        """Return the number of output channels of every weight in a group, without removed ones."""
+        units = {name: torch.tensor(group.units) for group in self.groups for name in group.weights}
+        return {
+            name: int(kept(own, removed).sum())
+            for name, own in self.outputs
+            if name in units and torch.isin(own, units[name]).any()
+        }
+
     def with_one_left(self, removed: Sequence[int]) -> list[int]:
         """Return units to remove without those that would leave an axis without channels; the last come back."""
         left = dict.fromkeys(removed)
@@ -81,8 +95,17 @@ class Dependencies:
     def without(self, reasons: Mapping[str, str]) -> Dependencies:
         """Return the dependencies without groups, by name, which stay for these reasons."""
         left = tuple(group for group in self.groups if group.name not in reasons)
-        why = {weight: reasons[g.name] for g in self.groups if g.name in reasons for weight in g.weights}
-        return replace(self, groups=left, excluded={**self.excluded, **why})
+        stay = [group for group in self.groups if group.name in reasons]
+        units = {name: set(torch.cat(self.state[name]).tolist()) for name in self.matrices if stay}
+        still = {unit for group in left for unit in group.units}
+        parts = {
+            name: reasons[group.name]
+            for group in reversed(stay)
+            for name, own in units.items()
+            if still.isdisjoint(own) and not own.isdisjoint(group.units)
+        }
+        weights = {weight: reasons[group.name] for group in stay for weight in group.weights}
+        return replace(self, groups=left, excluded={**parts, **self.excluded, **weights})
 
 
 def _share(factors: Sequence[torch.Tensor], removed: Collection[int]) -> float:
@@ -120,9 +143,12 @@ def find_dependencies(module: nn.Module, captured: CapturedModel, *, fixed_fills
                 for path in module_stack(node):
                     sizes.setdefault(path, {})[tuple(units.tolist())] = units
     groups, excluded = _groups(run)
+    several = {name for name, each in module.named_parameters(remove_duplicate=False) if each.dim() > 1}
     return Dependencies(
         groups,
-        excluded,
+        _without_groups(module, run, groups) | excluded,
+        tuple((name, run.labels.roots(vector)) for name, vector in run.outputs),
+        tuple(name for name in run.state if name in several),
         {name: tuple(map(run.labels.roots, vectors)) for name, vectors in run.state.items()},
         tuple(sorted(axes, key=sorted)),
         tuple(ProductCost(c.node, c.macs, tuple(map(run.labels.roots, c.factors))) for c in run.costs),
@@ -168,6 +194,21 @@ def _groups(run: Propagation) -> tuple[tuple[ChannelGroup, ...], dict[str, str]]
             found = [each for each in found if each not in same]
             found.append(reduce(_Members.joined, [*same, members]))
     return tuple(each.group() for each in found), excluded
+
+
+def _without_groups(module: nn.Module, run: Propagation, groups: Sequence[ChannelGroup]) -> dict[str, str]:
+    """Return parameters with several axes, no unit of which is in a group -> why they stay."""
+    every = dict(module.named_parameters(remove_duplicate=False))
+    grouped = {unit for group in groups for unit in group.units}
+    read = {id(every[name]): vectors for name, vectors in run.state.items() if name in every}
+    found = {}
+    for name, parameter in module.named_parameters():
+        units = [unit for each in read.get(id(parameter), ()) for unit in run.labels.roots(each).tolist()]
+        if parameter.dim() > 1 and grouped.isdisjoint(units):
+            frozen = (run.labels.frozen[unit] for unit in units if unit in run.labels.frozen)
+            no_outputs = "they are no layer's output channels"
+            found[name] = next(frozen, no_outputs) if units else "the evaluation program does not read it"
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx
@@ -82,7 +83,7 @@ def recurrent(run: Propagation, node: fx.Node) -> tuple[Fields, ...]:
     data, states, parameters = run.operand(data_of(node)[0]), argument(node, "hx"), list(weight_of(node))
     biases, layers, both = arguments(node, "has_biases num_layers bidirectional")
     directions, count = 2 if both else 1, 4 if biases else 2
-    why, fixed = f"{operator_name(node)} has one number of units", f"{operator_name(node)} reads a value of fixed size"
+    fixed = f"{operator_name(node)} reads a value of fixed size"
     run.freeze_other_axes(data, (-1,), "the steps of a sequence are read one by one")
     below = run.vector_or_fixed(data, -1, fixed)
     steps = math.prod(data[1][:-1]) // value[1].shape[-2]
@@ -90,22 +91,49 @@ def recurrent(run: Propagation, node: fx.Node) -> tuple[Fields, ...]:
     for layer in range(layers):
         for direction in range(directions):
             start = (layer * directions + direction) * count
-            tensors = [run.operand(each) for each in parameters[start : start + count]]
-            columns, again = (run.vector_or_fixed(each, 1, fixed) for each in tensors[:2])
-            run.labels.unite(again, units, why)
-            for each in tensors:
-                run.labels.unite(run.vector_or_fixed(each, 0, fixed).reshape(-1, len(units)), units, why)
-            run.labels.unite(columns, below, f"{operator_name(node)} multiplies its channels")
-            for read in (columns, again):
-                run.costs.append(ProductCost(node.name, steps * tensors[0][1][0] * len(read), (units, read)))
-            run.outputs += [(each, units) for each in run.names(parameters[start])]
+            _unite_gates(run, node, parameters[start : start + count], below, units, steps)
         below = units.repeat(directions)
+    _join_states(run, states, units)
+    fields = [along(below, -1, value[0].dim()), *(along(units, -1, each.dim()) for each in value[1:])]
+    return tuple((field,) for field in fields)
+
+
+def cell(run: Propagation, node: fx.Node) -> Any:
+    """One step of an LSTM, a GRU or an RNN: ``(N, in), (N, hidden) -> (N, hidden)``."""
+    value = run.value(node)
+    why = f"{operator_name(node)} reads a value of fixed size"
+    parameters = [argument(node, name) for name in ("w_ih", "w_hh", "b_ih", "b_hh")]
+    units = run.vector_or_fixed(run.operand(parameters[1]), 1, why)
+    below = run.vector_or_fixed(run.operand(argument(node, "input")), -1, why)
+    _unite_gates(run, node, [each for each in parameters if each is not None], below, units, 1)
+    _join_states(run, argument(node, "hx"), units)
+    if isinstance(value, torch.Tensor):
+        return (along(units, -1, value.dim()),)
+    return tuple((along(units, -1, each.dim()),) for each in value)
+
+
+def _unite_gates(
+    run: Propagation, node: fx.Node, parameters: Sequence[Any], below: torch.Tensor, units: torch.Tensor, steps: int
+) -> None:
+    """Unite the rows of all gates with the hidden units; the parameters are both matrices, then the biases."""
+    fixed = f"{operator_name(node)} reads a value of fixed size"
+    why = f"{operator_name(node)} has one number of units"
+    tensors = [run.operand(each) for each in parameters]
+    columns, again = (run.vector_or_fixed(each, 1, fixed) for each in tensors[:2])
+    run.labels.unite(again, units, why)
+    for each in tensors:
+        run.labels.unite(run.vector_or_fixed(each, 0, fixed).reshape(-1, len(units)), units, why)
+    run.labels.unite(columns, below, f"{operator_name(node)} multiplies its channels")
+    for read in (columns, again):
+        run.costs.append(ProductCost(node.name, steps * tensors[0][1][0] * len(read), (units, read)))
+    run.outputs += [(each, units) for each in run.names(parameters[0])]
+
+
+def _join_states(run: Propagation, states: Any, units: torch.Tensor) -> None:
     for state in [states] if isinstance(states, fx.Node) else states:
         given = run.operand(state)
         own = (along(units, -1, len(given[1])),), (1,) * (len(given[1]) - 1) + (len(units),)
         run.labels.join([own, given], "its state is joined")
-    fields = [along(below, -1, value[0].dim()), *(along(units, -1, each.dim()) for each in value[1:])]
-    return tuple((field,) for field in fields)
 
 
 def embedding(run: Propagation, node: fx.Node) -> Fields:

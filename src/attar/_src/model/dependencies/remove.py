@@ -23,6 +23,7 @@ _SIZES: tuple[tuple[type[nn.Module], Mapping[str, tuple[str, int]]], ...] = (
     (nn.GroupNorm, {"num_channels": ("weight", 0)}),
     (nn.PReLU, {"num_parameters": ("weight", 0)}),
     (nn.Embedding, {"embedding_dim": ("weight", 1)}),
+    (nn.RNNCellBase, {"input_size": ("weight_ih", 1), "hidden_size": ("weight_hh", 1)}),
     (nn.RNNBase, {"input_size": ("weight_ih_l0", 1), "hidden_size": ("weight_hh_l0", 1)}),
 )
 

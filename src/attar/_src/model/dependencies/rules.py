@@ -14,7 +14,7 @@ from torch import fx
 
 from attar._src.model.dependencies.keep_channels import reads_kept
 from attar._src.model.dependencies.labels import FILLED, FIXED, Field, Fields, Operand, along, varying
-from attar._src.model.dependencies.layers import convolution, embedding, recurrent
+from attar._src.model.dependencies.layers import cell, convolution, embedding, recurrent
 from attar._src.model.dependencies.products import aligned, attend, einsum, linear, matrices, operator_name, other
 from attar._src.model.dependencies.propagation import ChannelRule, Propagation
 from attar._src.model.operators import argument, aten, data_of, operator_of
@@ -288,4 +288,8 @@ _OF_OPERATOR: Mapping[Any, ChannelRule] = {
     aten.channel_shuffle.default: _shuffled,
     aten.pixel_unshuffle.default: _moved,
     aten._weight_norm.default: _weight_norm,
+    aten.lstm_cell.default: cell,
+    aten.gru_cell.default: cell,
+    aten.rnn_tanh_cell.default: cell,
+    aten.rnn_relu_cell.default: cell,
 }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
 from typing import Literal
 
 from attar._src.core.errors import SpecError
-from attar._src.model.dependencies.find import ChannelGroup, Dependencies
+from attar._src.model.dependencies.find import Dependencies
 
 Scope = Literal["layer", "global"]
 
@@ -19,9 +20,12 @@ class ChannelChoice:
 
     Attributes:
         scores: of the units.
-        scope: ``layer`` removes the same share of each group, ``global`` the lowest scores of all groups.
-        round_to: the channels that remain of a group are a multiple of this, if it has so many.
-        least: the share of a group that remains at least.
+        scope: ``layer`` removes the same share of each tier, ``global`` the lowest scores of all.
+        round_to: the channels that remain of a tier are a multiple of this, if it has so many.
+        least: the share of a tier that remains at least.
+
+    Tiers, not groups, keep their shares: padded shortcuts make one group of layers with 16, 32 and 64 channels, and of
+    its lowest units too many may be the 16 that all of these have.
     """
 
     scores: Mapping[int, float]
@@ -30,23 +34,28 @@ class ChannelChoice:
     least: float = 0.0
 
     def of_share(self, found: Dependencies, share: float) -> frozenset[int]:
-        """Return ``round(share n)`` of the ``n`` units of each group, or of all; the lowest scores, first come first.
+        """Return ``round(share n)`` of the ``n`` units of each tier, or of all; the lowest scores, first come first.
 
-        Every axis keeps one channel, and every group its least share; rounding to multiples keeps more.
+        Every axis keeps one channel, and every tier its least share; rounding to multiples keeps more.
         """
-        ranked = {group.name: self._ranked(group) for group in found.groups}
+        tiers = [(channels, self._ranked(units)) for group in found.groups for channels, units in group.tiers]
         if self.scope == "layer":
-            counts = {group.name: round(share * len(group.units)) for group in found.groups}
+            counts = [round(share * len(units)) for _, units in tiers]
         else:
             every = sorted(
-                (self.scores[unit], place, name) for name, units in ranked.items() for place, unit in enumerate(units)
+                (self.scores[unit], place, tier)
+                for tier, (_, units) in enumerate(tiers)
+                for place, unit in enumerate(units)
             )
-            lowest = [name for _, _, name in every[: round(share * len(every))]]
-            counts = {name: lowest.count(name) for name in ranked}
+            lowest = Counter(tier for _, _, tier in every[: round(share * len(every))])
+            counts = [lowest[tier] for tier in range(len(tiers))]
+        chosen = [units[: self._allowed(len(units), count)] for (_, units), count in zip(tiers, counts, strict=True)]
+        # Before multiples are made, which what comes back could break; they keep more alone.
+        removable = set(found.with_one_left([unit for units in chosen for unit in units]))
         removed: list[int] = []
-        for group in found.groups:
-            removed += self._rounded(group, ranked[group.name][: self._allowed(group, counts[group.name])])
-        return frozenset(found.with_one_left(removed))
+        for (channels, units), mine in zip(tiers, chosen, strict=True):
+            removed += self._rounded(channels, len(units), [unit for unit in mine if unit in removable])
+        return frozenset(removed)
 
     def of_macs(self, found: Dependencies, share: float) -> frozenset[int]:
         """Return the fewest units that save this share of the multiplications, by bisection over :meth:`of_share`.
@@ -71,20 +80,15 @@ class ChannelChoice:
             low, high = (low, middle) if saved(middle) >= share else (middle, high)
         return self.of_share(found, high / units)
 
-    def _ranked(self, group: ChannelGroup) -> list[int]:
-        return sorted(group.units, key=lambda unit: self.scores[unit])
+    def _ranked(self, units: Sequence[int]) -> list[int]:
+        return sorted(units, key=lambda unit: self.scores[unit])
 
-    def _allowed(self, group: ChannelGroup, count: int) -> int:
-        """Return how many units of a group may be removed if ``count`` are asked for."""
-        total = len(group.units)
+    def _allowed(self, total: int, count: int) -> int:
+        """Return how many units of a tier of ``total`` may be removed if ``count`` are asked for."""
         return total - max(total - count, 1, round(self.least * total))
 
-    def _rounded(self, group: ChannelGroup, removed: Sequence[int]) -> list[int]:
-        """Return the units to remove without the last of each tier, of which a multiple remains."""
-        kept = []
-        for channels, tier in group.tiers:
-            step = self.round_to // gcd(self.round_to, channels)
-            mine = [unit for unit in removed if unit in tier]
-            left = len(tier) - len(mine)
-            kept += mine[: max(len(tier) - -(-left // step) * step, 0)]
-        return kept
+    def _rounded(self, channels: int, total: int, removed: list[int]) -> list[int]:
+        """Return the units to remove without the last, so that a multiple of channels remains of a tier."""
+        step = self.round_to // gcd(self.round_to, channels)
+        left = total - len(removed)
+        return removed[: max(total - -(-left // step) * step, 0)]

@@ -18,7 +18,8 @@ from attar._src.methods.prune.channels.choose import ChannelChoice, Scope
 from attar._src.methods.prune.channels.ranking import score_units
 from attar._src.methods.prune.channels.scores import CHANNEL_SCORES
 from attar._src.model.capture import CapturedModel
-from attar._src.model.dependencies.check import Removable, find_removable
+from attar._src.model.dependencies.check import Removable, find_removable, settle
+from attar._src.model.dependencies.find import Dependencies
 from attar._src.model.dependencies.record import remove_and_record
 
 _Share = Annotated[float, Field(gt=0, lt=1)]
@@ -37,11 +38,11 @@ class ChannelPruning(Spec):
         channels: share of the units to remove.
         macs: share of the multiplications to remove, instead of ``channels``.
         score: name of the score.
-        scope: ``layer`` removes the same share of every group, ``global`` the lowest scores of all; by default
-            ``layer`` with ``channels`` and ``global`` with ``macs``.
+        scope: ``layer`` removes the same share of every tier, the channels that the same layers have; ``global`` the
+            lowest scores of all; by default ``layer`` with ``channels`` and ``global`` with ``macs``.
         exclude: globs of layers or weights whose output channels stay.
-        round_to: what remains of a group is a multiple of this, where it has so many channels.
-        least: share of each group that remains.
+        round_to: what remains of a tier is a multiple of this, where it has so many channels.
+        least: share of each tier that remains.
     """
 
     channels: _Share | None = None
@@ -68,6 +69,7 @@ class PrunedModule:
         record: what was removed, for the file.
         figures: ``macs`` of one example and ``parameters``, before and after.
         groups: name of a group -> how many of its units were removed, and how many there were.
+        widths: weight in a group -> its output channels before and after.
         excluded: weight -> why its output channels, or some of them, stay.
     """
 
@@ -75,6 +77,7 @@ class PrunedModule:
     record: Mapping[str, Any]
     figures: Mapping[str, list[int]]
     groups: Mapping[str, tuple[int, int]]
+    widths: Mapping[str, tuple[int, int]]
     excluded: Mapping[str, str]
 
 
@@ -97,7 +100,8 @@ def prune_module(
 
     Raises:
         UnknownName: there is no such score, or a glob matches no layer.
-        ModelError: nothing can be removed; the message has the reasons.
+        ModelError: nothing can be removed, or not what was chosen of several groups together; the message has the
+            reasons.
         SpecError: the target cannot be reached.
     """
     score = CHANNEL_SCORES[pruning.score]
@@ -106,21 +110,26 @@ def prune_module(
     scores = score_units(module, found, score, gradients() if score.gradients else {}, seed)
     unjudged = [group.name for group in found.groups if not scores.keys() >= set(group.units)]
     found = found.without(dict.fromkeys(unjudged, f"the score {score.name} does not judge all of it"))
-    if not found.groups:
-        reasons = "; ".join(f"{name}: {why}" for name, why in [*found.excluded.items()][:6])
-        raise ModelError(f"no channel of {type(module).__name__} can be removed: {reasons or 'it has no layers'}")
     by_default: Scope = "global" if pruning.macs is not None else "layer"
     choice = ChannelChoice(scores, pruning.scope or by_default, pruning.round_to, pruning.least)
-    if pruning.macs is not None:
-        units = choice.of_macs(found, pruning.macs)
-    else:
+
+    def choose(found: Dependencies) -> frozenset[int]:
+        if not found.groups:
+            reasons = "; ".join(f"{name}: {why}" for name, why in [*found.excluded.items()][:6])
+            raise ModelError(f"no channel of {type(module).__name__} can be removed: {reasons or 'it has no layers'}")
+        if pruning.macs is not None:
+            return choice.of_macs(found, pruning.macs)
         assert pruning.channels is not None
-        units = choice.of_share(found, pruning.channels)
-    smaller = copy.deepcopy(module)
-    record = remove_and_record(smaller, Removable(found, removable.attributes), units)
+        return choice.of_share(found, pruning.channels)
+
+    removable, units = settle(module, captured, Removable(found, removable.attributes), choose)
+    found, smaller = removable.found, copy.deepcopy(module)
+    record = remove_and_record(smaller, removable, units)
     figures = {"macs": [found.macs(), found.macs(units)], "parameters": [_count(module), _count(smaller)]}
     groups = {g.name: (sum(unit in units for unit in g.units), len(g.units)) for g in found.groups}
-    return PrunedModule(smaller, record, figures, groups, dict(found.excluded))
+    after = found.widths(units)
+    widths = {name: (width, after[name]) for name, width in found.widths().items()}
+    return PrunedModule(smaller, record, figures, groups, widths, dict(found.excluded))
 
 
 def _without(removable: Removable, globs: Sequence[str]) -> Removable:
