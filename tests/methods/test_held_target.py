@@ -1,5 +1,7 @@
 """A target holds whatever comes after the bits were chosen: rates, reconstruction, the coder, what a file tells."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.methods.toys import Net, data
@@ -96,6 +98,15 @@ def test_what_cannot_hold_its_target_stays_as_it_was(allocated, monkeypatch):
     kept = Reconstruct(steps=2, network_steps=2).run(made, given)
     assert packed(kept) == packed(made)
     assert "nothing was kept" in kept.notes["reconstruct"]
+
+
+def test_a_target_of_8_bits_leaves_nothing_to_improve(allocated):
+    """Guards runs of hours: that no weight has fewer bits is a choice of the target, and no mistake."""
+    made, given = allocated
+    whole = replace(PostTrainingQuantize(bits=8).run(made_of(made), given), target=made.target)
+    kept = Reconstruct(steps=2).run(whole, given)
+    assert "nothing was to improve" in kept.notes["reconstruct"]
+    assert packed(kept) == packed(whole)
 
 
 def test_another_coder_at_the_end_is_refused_and_one_from_the_start_counted(trained, tmp_path):

@@ -49,8 +49,8 @@ from attar._src.work.stage import Stage
 from attar._src.work.value_globs import matching_values
 
 TriedLevels = Sequence[Level]
-#: Bits of weights that get their own from an allocation.
-ANY_BITS = 8
+#: Bits at which weights are tried that get their own from an allocation: so few that a later stage may improve them.
+ANY_BITS = 4
 
 
 class PostTrainingQuantize(Stage):
