@@ -120,6 +120,15 @@ def test_another_coder_at_the_end_is_refused_and_one_from_the_start_counted(trai
     assert 4500 < report["file_bytes"] <= 5000
 
 
+def test_a_stage_that_made_the_file_larger_is_not_blamed_on_the_coder(allocated):
+    """Guards the reason: a stage of one's own may follow a target, and the advice must be of use."""
+    made, _ = allocated
+    file = packed(made) + bytes(400)
+    assert "put that stage before" in made.target.missed(file, "auto")
+    assert "which hold with the coder 'auto'" in made.target.missed(file, "raw")
+    assert made.target.missed(packed(made), "auto") == ""
+
+
 def test_what_a_file_tells_its_user_counts(trained, model):
     """Guards ``Context.use``: names of classes of a recipe are bytes of the file."""
     _, x, _ = trained

@@ -124,6 +124,15 @@ class PostTrainingQuantize(Stage):
                     f"stage {index} quantizes the same layers already; name others with layers, or remove one stage"
                 )
 
+    def check_behind(self, behind: Sequence[Stage]) -> None:
+        """Refuse what changes the file for which a target chose bits: a training, or other grids."""
+        for each in behind if isinstance(self.bits, BitTarget) else ():
+            if each.works_on is not CompressedModel or isinstance(each, PostTrainingQuantize):
+                raise SpecError(
+                    f"{each.stage} behind a target would change the file whose bits were chosen for it; put it before "
+                    "this stage, or write the bits that its note tells as bits and overrides in place of the target"
+                )
+
     def try_on(self, model: CompressedModel, trial: Trial) -> CompressedModel:
         """Look up solver and observer, and round every selected weight with ``absmax``."""
         OBSERVERS[self.observer]
