@@ -38,9 +38,6 @@ SPARE = 8
 #: Halvings of the range of sizes in which a drop is sought.
 HALVINGS = 7
 
-#: What must be alike in the record of the stage that a table was measured with.
-ROUNDING = ("scales", "symmetric", "granularity", "correct_bias")
-
 #: A tensor that stays in floating point.
 FLOATING = Level(FLOAT)
 
@@ -92,7 +89,7 @@ class Allocator:
         coder: of the file.
         method: record of what ``at`` does, without bits.
         labelled: what is known of the right outputs.
-        table: sensitivities, if they are known.
+        table: sensitivities of the tensors at the levels, if they are known.
         seed: of the measurement.
     """
 
@@ -137,29 +134,8 @@ class Allocator:
 
     @cached_property
     def measured(self) -> SensitivityTable:
-        """The sensitivities, of a table that was given or measured now.
-
-        Raises:
-            SpecError: the table is of another model, method or tensors.
-        """
-        if self.table is None:
-            return self.meter.table(list(self.meter.measure()))
-        found = {layer.name for layer in self.table.layers}
-        differing = [key for key in ROUNDING if self.table.method.get(key) != self.method.get(key)]
-        if self.table.what == "bits" and differing:
-            raise SpecError(
-                f"the table of sensitivities was measured with another {' and '.join(differing)}: "
-                + ", ".join(
-                    f"{key} {self.table.method.get(key, 'default')}, here {self.method.get(key, 'default')}"
-                    for key in differing
-                )
-                + "; measure again with these options, or leave the table out"
-            )
-        if self.table.what != "bits" or self.table.model != self.meter.digest():
-            raise SpecError("the table of sensitivities is of another model or of sparsity; measure again")
-        if missing := [name for name in self.names if name not in found]:
-            raise SpecError(f"the table of sensitivities lacks {missing[:3]}; measure without keep, or keep them here")
-        return self.table
+        """The sensitivities, of a table that was given or measured now."""
+        return self.table or self.meter.table(list(self.meter.measure()))
 
     @cached_property
     def errors(self) -> dict[str, dict[Level, float]]:
