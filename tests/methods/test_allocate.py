@@ -182,7 +182,7 @@ def test_a_drop_that_no_file_holds_names_the_nearest():
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1)), torch.randn(64, 8)
     with pytest.raises(
-        SpecError, match=r"no file drops by 0 points.*nearest target is max_drop="
+        SpecError, match=r"no file drops by 0 % relative error at most.*nearest target is max_drop="
     ) as refused:
         attar.quantize(net, x, max_drop=0, activations=2, tolerance=None)
     nearest = float(str(refused.value).split("max_drop=")[1].split(";")[0])
@@ -199,6 +199,28 @@ def test_a_table_measured_with_other_grids_is_refused(trained, tmp_path):
         )
     with pytest.raises(SpecError, match="another correct_bias: correct_bias default, here False"):
         attar.quantize(net, x, max_bytes=2000, sensitivity=tmp_path / "s", correct_bias=False, tolerance=None)
+
+
+def test_a_drop_names_its_unit_and_labels_that_do_not_count(trained):
+    """Guards ``max_drop`` against another meaning without a word: accuracy, predictions and errors are all called 5."""
+    net, x, y = trained
+    with torch.no_grad():
+        right = net(x).argmax(1)
+
+    def told(data, validation):
+        made = attar.quantize(net, data, validation=validation, max_drop=20, overrides={"second": 4}, tolerance=None)
+        return made.compressed.notes["bits"], " ".join(made.compressed.warnings)
+
+    note, warned = told((x[:64], right[:64]), (x, right))
+    assert "points of accuracy on 256 other examples" in note
+    assert warned == ""
+    note, warned = told((x[:64], right[:64]), x)
+    assert "% of predictions on 256 other examples" in note
+    assert "the examples of data have labels, those of validation none" in warned
+    note, warned = told((x[:64], right[:64]), (x[:32], y[:32].roll(1)))
+    assert "% of predictions on 32 other examples" in note
+    assert "as the labels give no metric: accuracy is" in warned
+    assert "on 32 examples, a rough measure; validate on 200 or more" in warned
 
 
 @pytest.fixture(scope="module")
@@ -263,3 +285,10 @@ def test_a_damaged_table_is_refused_where_it_is_read(measured, tmp_path, key, va
     with pytest.raises(AttarError, match=r"layers\.1") as refused:
         SensitivityTable.read(tmp_path)
     assert message in str(refused.value)
+
+
+def test_a_time_that_is_no_number_is_refused(trained):
+    """Guards ``max_ms``: every comparison with NaN fails, so that nothing would hold or be missed."""
+    net, x, _ = trained
+    with pytest.raises(SpecError, match="give a time above 0"):
+        attar.quantize(net, x, max_ms=float("nan"))
