@@ -11,6 +11,8 @@ import torch
 import attar
 from attar._src.cli import main
 from attar._src.cli.options import calibration
+from attar._src.cli.options.calibration import DataChoice, chosen_inputs
+from attar._src.core.errors import SpecError
 from attar._src.core.registry import load_object
 from attar._src.methods.quantize.unquantized import KEPT_VALUE
 
@@ -228,3 +230,34 @@ def test_a_factory_that_fails_is_one_line(weights, tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: the factory net ")
     assert "KeyError('width')" in error
+
+
+@pytest.mark.parametrize(
+    ("total", "examples", "validation", "parts"),
+    [
+        (515, 512, None, (258, 257)),
+        (515, 512, 100, (415, 100)),
+        (4000, 512, None, (512, 2000)),
+        (1500, 512, None, (512, 988)),
+        (1, 512, None, (1, 0)),
+        (515, 512, 0, (512, 0)),
+    ],
+)
+def test_a_drop_is_measured_on_a_fair_part(tmp_path, rng, total, examples, validation, parts):
+    """Guards --max-drop on small data sets: three examples that calibration left over measure nothing."""
+    np.savez(tmp_path / "d.npz", x=rng.normal(size=(total, 2)).astype(np.float32), y=np.arange(total) % 2)
+    choice = DataChoice(f"npz:{tmp_path}/d.npz", "train", "net", examples=examples, validation=validation)
+    chosen = chosen_inputs(choice)
+    held, labels = chosen.about.get("validation", ((), ()))
+    assert (len(chosen.inputs), len(held)) == parts
+    assert (len(chosen.about["labels"]), len(labels)) == parts
+
+
+def test_validation_that_would_not_be_used_is_refused(tmp_path, capsys):
+    """Guards an option without effect: of texts, a part of the examples is held out instead."""
+    (tmp_path / "t.txt").write_text("a line of text\n" * 8)
+    text = ["quantize", "hf:none", "-d", f"text:{tmp_path}/t.txt", "-o", str(tmp_path / "m.attar"), "--validation", "4"]
+    assert main(text) == 2
+    assert "--validation is for --max-drop" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(SpecError, match="draws from a data set, and text:"):
+        chosen_inputs(DataChoice(f"text:{tmp_path}/t.txt", "train", "hf:none", validation=4))

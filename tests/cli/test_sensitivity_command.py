@@ -3,13 +3,17 @@
 import csv
 import json
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import safetensors.torch
 import torch
 
 from attar._src.cli import main
+from attar._src.cli.quantize import quantize_command
+from attar._src.cli.sensitivity import sensitivity_command
 from attar._src.core.registry import load_object
+from attar._src.methods.quantize.ptq.registry import SOLVERS
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.py"
 
@@ -65,3 +69,10 @@ def test_levels_that_cannot_be_read(tmp_path, capsys):
     assert "write numbers" in capsys.readouterr().err
     assert run("--levels", "9", "-o", tmp_path) == 1
     assert "from 2 to 8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [quantize_command, sensitivity_command])
+def test_the_help_names_every_solver(command):
+    """Guards the help, which is written by hand, since the registry imports PyTorch."""
+    said = get_type_hints(command, include_extras=True)["scales"].__metadata__[0].help
+    assert [name for name in SOLVERS if name not in said] == []

@@ -14,9 +14,9 @@ PTQ8 = {"stage": "quantize", "bits": 8, "activations": 8}
 WEIGHTS = ("0.weight", "3.weight")
 
 
-def net():
+def net(width=16):
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+    return nn.Sequential(nn.Linear(6, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, 3))
 
 
 def examples(count):
@@ -25,14 +25,14 @@ def examples(count):
     return (np.eye(3)[y].repeat(2, 1) + rng.normal(scale=0.4, size=(count, 6))).astype("float32"), y
 
 
-def recipe(stages):
+def recipe(stages, width=16):
     data = {"source": {"train": examples(256), "test": examples(96)}, "validation": 0}
-    return attar.Recipe(data=data, threads=1, models={"net": {"source": net(), "stages": stages}})
+    return attar.Recipe(data=data, threads=1, models={"net": {"source": net(width), "stages": stages}})
 
 
-def run(stages, folder, **options):
+def run(stages, folder, width=16, **options):
     """Run the stages; return the file, opened, and the model's part of the report."""
-    done = attar.run(recipe(stages), folder, **options)
+    done = attar.run(recipe(stages, width), folder, **options)
     return attar.open_artifact(done.files["net"]), done.report["models"][0]
 
 
@@ -68,6 +68,14 @@ def test_layers_quantized_one_stage_after_another_are_those_of_one_stage(tmp_pat
         assert np.array_equal(artifact.tensor(name).codes, once.tensor(name).codes)
         assert np.array_equal(artifact.tensor(name).scale, once.tensor(name).scale)
     assert report["left_in_floating_point"] == {}
+
+
+def test_reconstruction_follows_a_target(tmp_path):
+    """Guards the trial before a run: it does not know which bits a target will leave, and must not take them for 8."""
+    chosen = {**PTQ, "bits": {"size": 4.5}, "scales": "gptq"}
+    artifact, report = run([TRAIN, chosen, {"stage": "reconstruct", "steps": 20}], tmp_path, width=256)
+    assert stages_of(artifact) == ["train", "quantize", "reconstruct"]
+    assert 4 < report["bits_per_weight"] <= 4.5
 
 
 def test_a_rule_of_a_later_training_takes_over_the_grids(tmp_path):

@@ -1,3 +1,4 @@
+import json
 from itertools import product
 
 import numpy as np
@@ -9,9 +10,10 @@ from torch import nn
 
 import attar
 from attar._src.artifact.writer import pack
-from attar._src.core.errors import SpecError
+from attar._src.core.errors import AttarError, SpecError
 from attar._src.core.tensors import Quantized
 from attar._src.methods.allocate.choose import by_name, choose_levels
+from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.short_numbers import shorten_numbers
@@ -179,7 +181,9 @@ def test_a_drop_that_no_file_holds_names_the_nearest():
     """Files round biases to half precision, even beside weights in floating point: some figures of none are equal."""
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1)), torch.randn(64, 8)
-    with pytest.raises(SpecError, match=r"no file drops by 0 points.*nearest target is max_drop=") as refused:
+    with pytest.raises(
+        SpecError, match=r"no file drops by 0 % relative error at most.*nearest target is max_drop="
+    ) as refused:
         attar.quantize(net, x, max_drop=0, activations=2, tolerance=None)
     nearest = float(str(refused.value).split("max_drop=")[1].split(";")[0])
     attar.quantize(net, x, max_drop=nearest, activations=2, tolerance=None)
@@ -195,3 +199,96 @@ def test_a_table_measured_with_other_grids_is_refused(trained, tmp_path):
         )
     with pytest.raises(SpecError, match="another correct_bias: correct_bias default, here False"):
         attar.quantize(net, x, max_bytes=2000, sensitivity=tmp_path / "s", correct_bias=False, tolerance=None)
+
+
+def test_a_drop_names_its_unit_and_labels_that_do_not_count(trained):
+    """Guards ``max_drop`` against another meaning without a word: accuracy, predictions and errors are all called 5."""
+    net, x, y = trained
+    with torch.no_grad():
+        right = net(x).argmax(1)
+
+    def told(data, validation):
+        made = attar.quantize(net, data, validation=validation, max_drop=20, overrides={"second": 4}, tolerance=None)
+        return made.compressed.notes["bits"], " ".join(made.compressed.warnings)
+
+    note, warned = told((x[:64], right[:64]), (x, right))
+    assert "points of accuracy on 256 other examples" in note
+    assert warned == ""
+    note, warned = told((x[:64], right[:64]), x)
+    assert "% of predictions on 256 other examples" in note
+    assert "the examples of data have labels, those of validation none" in warned
+    note, warned = told((x[:64], right[:64]), (x[:32], y[:32].roll(1)))
+    assert "% of predictions on 32 other examples" in note
+    assert "as the labels give no metric: accuracy is" in warned
+    assert "on 32 examples, a rough measure; validate on 200 or more" in warned
+
+
+@pytest.fixture(scope="module")
+def measured(trained, tmp_path_factory):
+    net, x, _ = trained
+    folder = tmp_path_factory.mktemp("s")
+    options = {"levels": (2, 4, 8), "rates": (0, 0.03), "scales": "gptq", "examples": 64}
+    attar.sensitivity(net, x, folder=folder, **options)
+    return folder
+
+
+def test_a_table_gives_levels_at_the_rate_that_is_asked(trained, measured):
+    """Guards ``rate`` beside a table: it chose among all rates, or none."""
+    net, x, _ = trained
+    options = {"max_bytes": 1900, "scales": "gptq", "sensitivity": measured, "tolerance": None}
+    note = attar.quantize(net, x, rate=0.03, **options).compressed.notes["bits"]
+    levels = {words.partition(" ")[2] for words in note.split("; ")[0].split(", ")}
+    assert levels & {"2 at 0.03", "4 at 0.03", "8 at 0.03"}
+    assert levels <= {"2 at 0.03", "4 at 0.03", "8 at 0.03", "float"}
+    with pytest.raises(SpecError, match=r"rate 0.1: the table.* the rates \[0.0, 0.03\]; measure it with --rates 0.1"):
+        attar.quantize(net, x, rate=0.1, **options)
+
+
+@pytest.mark.parametrize("option", ["power_of_two", "equalize"])
+def test_a_table_is_not_combined_with_what_it_is_measured_without(trained, measured, option):
+    """Guards errors and bytes that are not those of the file."""
+    net, x, _ = trained
+    with pytest.raises(SpecError, match=f"measured without {option}.*leave the table out"):
+        attar.quantize(net, x, size=5, scales="gptq", sensitivity=measured, **{option: True})
+
+
+def test_a_table_of_sparsity_is_refused(trained, tmp_path):
+    """Guards levels: shares are no bits."""
+    net, x, _ = trained
+    attar.sensitivity(net, x, what="sparsity", levels=(0.5,), examples=64, folder=tmp_path)
+    with pytest.raises(SpecError, match="of another model or of sparsity"):
+        attar.quantize(net, x, size=5, sensitivity=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("level", 9, "levels.2: 9 bits: whole numbers from 2 to 8"),
+        ("level", 2.5, "levels.2: 2.5 bits: whole numbers"),
+        ("level", 0, "levels.2: 0 bits"),
+        ("level", 32, "levels.2: 32 bits"),
+        ("level", 4, "has other levels than first.weight, or one twice"),
+        ("bytes", -1e9, "bytes: Input should be greater than or equal to 0"),
+        ("beside", -1.0, "beside: Input should be greater than or equal to 0"),
+        ("error", -5.0, "error: Input should be greater than or equal to 0"),
+        ("rate", -0.1, "rate: Input should be greater than or equal to 0"),
+    ],
+)
+def test_a_damaged_table_is_refused_where_it_is_read(measured, tmp_path, key, value, message):
+    """Guards the choice against figures that no measurement gives; the message has the field."""
+    table = json.loads((measured / "sensitivity.json").read_text())
+    for layer in table["layers"]:
+        layer["levels"] = [each for each in layer["levels"] if each["rate"] == 0]
+    assert SensitivityTable.model_validate(table)
+    table["layers"][1]["levels"][2][key] = value
+    (tmp_path / "sensitivity.json").write_text(json.dumps(table))
+    with pytest.raises(AttarError, match=r"layers\.1") as refused:
+        SensitivityTable.read(tmp_path)
+    assert message in str(refused.value)
+
+
+def test_a_time_that_is_no_number_is_refused(trained):
+    """Guards ``max_ms``: every comparison with NaN fails, so that nothing would hold or be missed."""
+    net, x, _ = trained
+    with pytest.raises(SpecError, match="give a time above 0"):
+        attar.quantize(net, x, max_ms=float("nan"))

@@ -1,5 +1,7 @@
 """A target holds whatever comes after the bits were chosen: rates, reconstruction, the coder, what a file tells."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.methods.toys import Net, data
@@ -98,6 +100,15 @@ def test_what_cannot_hold_its_target_stays_as_it_was(allocated, monkeypatch):
     assert "nothing was kept" in kept.notes["reconstruct"]
 
 
+def test_a_target_of_8_bits_leaves_nothing_to_improve(allocated):
+    """Guards runs of hours: that no weight has fewer bits is a choice of the target, and no mistake."""
+    made, given = allocated
+    whole = replace(PostTrainingQuantize(bits=8).run(made_of(made), given), target=made.target)
+    kept = Reconstruct(steps=2).run(whole, given)
+    assert "nothing was to improve" in kept.notes["reconstruct"]
+    assert packed(kept) == packed(whole)
+
+
 def test_another_coder_at_the_end_is_refused_and_one_from_the_start_counted(trained, tmp_path):
     """Guards ``max_bytes`` against the coder of ``save``: codes without entropy coding take a third more."""
     net, x, _ = trained
@@ -107,6 +118,15 @@ def test_another_coder_at_the_end_is_refused_and_one_from_the_start_counted(trai
     assert not (tmp_path / "raw.attar").exists()
     report = attar.quantize(net, x, max_bytes=5000, coder="raw", tolerance=None).save(tmp_path / "raw.attar")
     assert 4500 < report["file_bytes"] <= 5000
+
+
+def test_a_stage_that_made_the_file_larger_is_not_blamed_on_the_coder(allocated):
+    """Guards the reason: a stage of one's own may follow a target, and the advice must be of use."""
+    made, _ = allocated
+    file = packed(made) + bytes(400)
+    assert "put that stage before" in made.target.missed(file, "auto")
+    assert "which hold with the coder 'auto'" in made.target.missed(file, "raw")
+    assert made.target.missed(packed(made), "auto") == ""
 
 
 def test_what_a_file_tells_its_user_counts(trained, model):

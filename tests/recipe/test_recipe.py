@@ -156,6 +156,14 @@ def test_settings_take_the_place_of_what_is_there(path):
             "recipe.models.teacher.stages.1: stage 0 quantizes the same layers already; name others with layers",
         ),
         (
+            "models.teacher.stages=[{stage: quantize, bits: {max_bytes: 760}}, {stage: train, epochs: 1}]",
+            "recipe.models.teacher.stages.0: train behind a target would change the file whose bits were chosen",
+        ),
+        (
+            "models.teacher.stages=[{stage: quantize, bits: {size: 3}}, {stage: quantize, layers: [a]}]",
+            "recipe.models.teacher.stages.0: quantize behind a target would change the file",
+        ),
+        (
             "models.teacher.stages=[{stage: distill, teacher: student, epochs: 1}]",
             "models teach each other in a circle: student <- teacher <- student",
         ),

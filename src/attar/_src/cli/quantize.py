@@ -75,8 +75,13 @@ def quantize_command(
         typer.Option(help="Folder of attar sensitivity, for --size, --max-bytes, --max-drop; measured otherwise."),
     ] = None,
     validation: Annotated[
-        int, typer.Option(min=2, help="Examples of a data set for --max-drop, of the same split, beside --examples.")
-    ] = 2000,
+        int | None,
+        typer.Option(
+            min=2,
+            help="Examples of a data set for --max-drop, of the same split, beside --examples; 2000 by default, half "
+            "of it where there are too few for both.",
+        ),
+    ] = None,
     max_ms: Annotated[
         float | None,
         typer.Option(help="Milliseconds that one example may take on one thread of this machine; chooses activations."),
@@ -236,6 +241,8 @@ def quantize_command(
         attar quantize net.py:build -w net.safetensors -d cifar10 --bits 4 --activations 8 --set conv1=8 -o net.attar
     """
     demand_writable(output)
+    if validation is not None and max_drop is None:
+        raise typer.BadParameter("--validation is for --max-drop; add it, or leave --validation out")
     # Read before PyTorch is imported, which takes seconds.
     axes = () if fixed_batch else parse_axes(dynamic or [])
     given: dict[str, Any] = {
@@ -266,9 +273,18 @@ def quantize_command(
         "coder": parse_coder(coder),
     }
     passed = parse_arguments(arguments or [])
-    others = 0 if max_drop is None else validation
     choice = DataChoice(
-        data, split, model, preprocess, tokenizer, max_length, fixed_batch, axes, examples, seed, others
+        data,
+        split,
+        model,
+        preprocess,
+        tokenizer,
+        max_length,
+        fixed_batch,
+        axes,
+        examples,
+        seed,
+        0 if max_drop is None else validation,
     )
     quantized = call_with_data(
         "attar._src.deploy.quantize:quantize",

@@ -54,7 +54,9 @@ def sensitivity_command(
         str, typer.Option(help="Weights that share a scale: channel, tensor, group:SIZE or bucket:SIZE.")
     ] = "channel",
     asymmetric: Annotated[bool, typer.Option("--asymmetric", help="Give weights a zero point.")] = False,
-    scales: Annotated[str, typer.Option(help="Solver: absmax, mse, minmax, gptq or file.py:name.")] = "absmax",
+    scales: Annotated[
+        str, typer.Option(help="Solver: absmax, mse, percentile, hqq, minmax, gptq or file.py:name.")
+    ] = "absmax",
     correct_bias: Annotated[bool, typer.Option(help="Correct biases for the mean error of rounded weights.")] = True,
     preprocess: Annotated[
         str | None,

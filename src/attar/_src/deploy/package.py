@@ -99,7 +99,7 @@ def package(
     compressed = shorten_numbers(compressed)
     warned = (*floating_warning(compressed), *compressed.warnings)
     packed = pack(compressed.contents(use), coder=coder, limits=limits)
-    if compressed.target is not None and (missed := compressed.target.missed(packed)):
+    if compressed.target is not None and (missed := compressed.target.missed(packed, coder)):
         raise SpecError(f"{path}: {missed}")
     artifact = open_artifact(packed, limits=limits)
     comparisons = {

@@ -125,6 +125,7 @@ class ModelSpec(Spec):
         for index, stage in enumerate(self.stages):
             with refusing_at("stages", index):
                 stage.check(self.stages[:index])
+                stage.check_behind(self.stages[index + 1 :])
         return self
 
     @property

@@ -83,8 +83,8 @@ class FileTarget(Protocol):
     def excess(self, model: CompressedModel) -> int:
         """Return the bytes of the model's file above the target; 0 or less if it holds."""
 
-    def missed(self, packed: bytes) -> str:
-        """Return what a packed file misses, with a fix; empty if it holds."""
+    def missed(self, packed: bytes, coder: str) -> str:
+        """Return what a file, packed with ``coder``, misses, with a fix; empty if it holds."""
 
     def holds(self, model: CompressedModel) -> bool:
         """Return whether the model's file holds all that was asked."""

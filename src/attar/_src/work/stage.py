@@ -34,6 +34,13 @@ class Stage(Spec):
             SpecError: this stage cannot follow them.
         """
 
+    def check_behind(self, behind: Sequence[Stage]) -> None:
+        """Check the order of stages; ``behind`` are those of the same model after this one.
+
+        Raises:
+            SpecError: one of them undoes what this stage promises.
+        """
+
     def required(self) -> frozenset[str]:
         """Return what the stage requires as it is configured, of ``labels`` and ``gradients``."""
         return self.needs

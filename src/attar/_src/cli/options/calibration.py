@@ -22,6 +22,9 @@ from attar._src.data.texts import Texts
 from attar._src.data.tokenizer import Tokenizer
 from attar._src.runtime.preprocess import preprocess as preprocess_examples
 
+#: Examples on which a drop is measured by default.
+VALIDATION = 2000
+
 
 @dataclass(frozen=True)
 class DataChoice:
@@ -36,7 +39,8 @@ class DataChoice:
         fixed_batch: batch size of a module that cannot vary it.
         axes: of variable length.
         examples, seed: how many are drawn, and how.
-        validation: how many others of a data set are drawn on which a drop is measured.
+        validation: how many others of a data set are drawn on which a drop is measured; half of it at most, where there
+            are too few for both. None: ``VALIDATION`` of a data set; other data have to be halved later.
     """
 
     data: str
@@ -49,7 +53,7 @@ class DataChoice:
     axes: Dynamic = None
     examples: int = 512
     seed: int = 0
-    validation: int = 0
+    validation: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,11 @@ def chosen_inputs(choice: DataChoice) -> ChosenInputs:
         SpecError: an option does not fit the data.
     """
     dataset = load_examples(choice.data, choice.split)
+    if choice.validation and not isinstance(dataset, Dataset):
+        raise SpecError(
+            f"--validation draws from a data set, and {choice.data} gives a {type(dataset).__name__}; leave it out: "
+            "half of the examples are held out, so raise --examples"
+        )
     preprocessing = parse_preprocessing(choice.preprocess) if choice.preprocess else None
     inputs: Any = dataset
     about: dict[str, Any] = {}
@@ -90,8 +99,10 @@ def chosen_inputs(choice: DataChoice) -> ChosenInputs:
         raise SpecError(f"--tokenizer and --max-length are for texts, --data text:PATH; {choice.data} is none")
     if isinstance(dataset, Dataset):
         preprocessing = preprocessing if choice.preprocess else _usual_preprocessing(dataset)
-        count = min(choice.examples, len(dataset))
-        some = dataset.subset(min(count + choice.validation, len(dataset)), choice.seed)
+        asked = VALIDATION if choice.validation is None else choice.validation
+        others = min(asked, max(len(dataset) - choice.examples, len(dataset) // 2))
+        count = min(choice.examples, len(dataset) - others)
+        some = dataset.subset(count + others, choice.seed)
         x = preprocess_examples(preprocessing, some.x) if preprocessing else some.x
         inputs, rest = x[:count], x[count:]
         about = {"validation": rest if some.y is None else (rest, some.y[count:])} if len(rest) else {}

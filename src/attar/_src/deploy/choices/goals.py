@@ -52,7 +52,7 @@ def check_goals(
         raise SpecError(
             "activations='auto' and max_ms time files of one size; choose 8, 'dynamic' or None beside a target"
         )
-    if max_ms is not None and (activations not in (None, "auto") or max_ms <= 0):
+    if max_ms is not None and (activations not in (None, "auto") or not max_ms > 0):
         raise SpecError(
             f"max_ms={max_ms:g} with activations={activations!r}: give a time above 0, which chooses the activations"
         )

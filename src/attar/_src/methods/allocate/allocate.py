@@ -38,8 +38,8 @@ SPARE = 8
 #: Halvings of the range of sizes in which a drop is sought.
 HALVINGS = 7
 
-#: What must be alike in the record of the stage that a table was measured with.
-ROUNDING = ("scales", "symmetric", "granularity", "correct_bias")
+#: Examples under which a drop is a rough measure: one of them is half a point.
+FEW = 200
 
 #: A tensor that stays in floating point.
 FLOATING = Level(FLOAT)
@@ -92,7 +92,7 @@ class Allocator:
         coder: of the file.
         method: record of what ``at`` does, without bits.
         labelled: what is known of the right outputs.
-        table: sensitivities, if they are known.
+        table: sensitivities of the tensors at the levels, if they are known.
         seed: of the measurement.
     """
 
@@ -137,29 +137,8 @@ class Allocator:
 
     @cached_property
     def measured(self) -> SensitivityTable:
-        """The sensitivities, of a table that was given or measured now.
-
-        Raises:
-            SpecError: the table is of another model, method or tensors.
-        """
-        if self.table is None:
-            return self.meter.table(list(self.meter.measure()))
-        found = {layer.name for layer in self.table.layers}
-        differing = [key for key in ROUNDING if self.table.method.get(key) != self.method.get(key)]
-        if self.table.what == "bits" and differing:
-            raise SpecError(
-                f"the table of sensitivities was measured with another {' and '.join(differing)}: "
-                + ", ".join(
-                    f"{key} {self.table.method.get(key, 'default')}, here {self.method.get(key, 'default')}"
-                    for key in differing
-                )
-                + "; measure again with these options, or leave the table out"
-            )
-        if self.table.what != "bits" or self.table.model != self.meter.digest():
-            raise SpecError("the table of sensitivities is of another model or of sparsity; measure again")
-        if missing := [name for name in self.names if name not in found]:
-            raise SpecError(f"the table of sensitivities lacks {missing[:3]}; measure without keep, or keep them here")
-        return self.table
+        """The sensitivities, of a table that was given or measured now."""
+        return self.table or self.meter.table(list(self.meter.measure()))
 
     @cached_property
     def errors(self) -> dict[str, dict[Level, float]]:
@@ -250,20 +229,21 @@ class Allocator:
         Raises:
             SpecError: the file drops by more even with every weight in floating point.
         """
-        if self.drop(least.artifact) <= most:
+        if self.drop(least.artifact)[0] <= most:
             return least
         low, high = len(least.data), len(least.data) + sum(max(own.values()) for own in self.sizes.values())
         best = self.attempt(dict.fromkeys(self.names, FLOATING))
-        if (loss := self.drop(best.artifact)) > most:
+        loss, unit = self.drop(best.artifact)
+        if loss > most:
             raise SpecError(
-                f"no file drops by {most:g} points at most: with every weight in floating point it drops by "
+                f"no file drops by {most:g} {unit} at most: with every weight in floating point it drops by "
                 f"{loss:.3g}. The nearest target is max_drop={loss * 1.01:.3g}; or leave activations in floating point"
             )
         for _ in range(HALVINGS):
             # Sizes differ by factors.
             middle = (low * high) ** 0.5
             found = self.within(middle, least)
-            if self.drop(found.artifact) <= most:
+            if self.drop(found.artifact)[0] <= most:
                 high = min(len(found.data), middle)
                 if len(found.data) < len(best.data):
                     best = found
@@ -271,14 +251,29 @@ class Allocator:
                 low = middle
         return best
 
-    def drop(self, artifact: Artifact) -> float:
-        """Return what the decoded file loses, in the points of ``max_drop``, the most of all graphs."""
-        return max(self.judges[graph].points(seen) for graph, seen in self.compared(artifact).items())
+    def drop(self, artifact: Artifact) -> tuple[float, str]:
+        """Return what the decoded file loses, in the points of ``max_drop`` and their unit, the most of all graphs."""
+        lost = {graph: self.judges[graph].points(seen) for graph, seen in self.compared(artifact).items()}
+        graph = max(lost, key=lost.__getitem__)
+        return lost[graph], self.judges[graph].unit
 
     def dropped_by(self, packed: bytes, most: float) -> str:
         """Return by how much too much a packed file drops, in words; empty if by at most ``most`` points."""
-        drop = self.drop(open_artifact(packed))
-        return f"the file drops by {drop:.3g} points, and at most {most:g} were asked for" if drop > most else ""
+        drop, unit = self.drop(open_artifact(packed))
+        return f"the file drops by {drop:.3g} {unit}, and at most {most:g} were asked for" if drop > most else ""
+
+    def doubts(self) -> list[str]:
+        """Return warnings of a drop that is measured on few examples, or without the labels that there are."""
+        found = []
+        for graph, judge in self.judges.items():
+            examples, counts = self.judged[graph].examples, f"max_drop counts {judge.unit}"
+            if judge.unjudged:
+                found.append(f"{counts}, as the labels give no metric: {judge.unjudged}")
+            elif self.inputs[graph].targets and not self.judged[graph].targets:
+                found.append(f"{counts}: the examples of data have labels, those of validation none; give them, too")
+            if examples < FEW:
+                found.append(f"{counts} on {examples} examples, a rough measure; validate on {FEW} or more")
+        return found
 
     def compared(self, artifact: Artifact) -> dict[str, OutputError]:
         """Run the decoded file, and compare each graph's main output with the reference."""
@@ -308,14 +303,16 @@ def allocate(allocator: Allocator, target: BitTarget) -> CompressedModel:
     if not allocator.names:
         raise SpecError("there is no weight to choose bits for: all are kept, or in overrides")
     least = allocator.smallest()
-    said, loss, most = "", _no_loss, target.max_bytes
+    said, loss, most, doubts = "", _no_loss, target.max_bytes, list[str]()
     if target.max_drop is not None:
         found = allocator.dropped(target.max_drop, least)
         most = len(found.data)
         examples = sum(each.examples for each in allocator.judged.values())
         loss = partial(allocator.dropped_by, most=target.max_drop)
         other = "other " if any(each is not allocator.inputs[name] for name, each in allocator.judged.items()) else ""
-        said = f", a drop of {allocator.drop(found.artifact):.3g} points on {examples} {other}examples"
+        drop, unit = allocator.drop(found.artifact)
+        doubts = allocator.doubts()
+        said = f", a drop of {drop:.3g} {unit} on {examples} {other}examples"
     else:
         if most is None:
             assert target.size is not None
@@ -327,7 +324,8 @@ def allocate(allocator: Allocator, target: BitTarget) -> CompressedModel:
         f"{allocator.bits_per_weight(found):.4g} bits per weight{said}"
     )
     held = HeldTarget(most, allocator.use, allocator.coder, loss)
-    return replace(found.model, notes={**found.model.notes, "bits": note}, target=held)
+    warnings = tuple(dict.fromkeys((*found.model.warnings, *doubts)))
+    return replace(found.model, notes={**found.model.notes, "bits": note}, target=held, warnings=warnings)
 
 
 def _no_loss(_: bytes) -> str:

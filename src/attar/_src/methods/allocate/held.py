@@ -31,19 +31,24 @@ class HeldTarget:
         """Return the bytes of the model's file above the target; 0 or less if it holds."""
         return len(self._packed(model)) - self.most
 
-    def missed(self, packed: bytes) -> str:
-        """Return what a packed file misses, with a fix; empty if it holds."""
+    def missed(self, packed: bytes, coder: str) -> str:
+        """Return what a file, packed with ``coder``, misses, with a fix; empty if it holds."""
         if len(packed) <= self.most:
             return ""
+        said = f"the file has {len(packed):,} bytes, and {self.most:,} were asked for"
+        if coder != self.coder:
+            return (
+                f"{said}, which hold with the coder {self.coder!r}: save with it, or choose the bits for another "
+                "coder (coder=)"
+            )
         return (
-            f"the file has {len(packed):,} bytes, and {self.most:,} were asked for, which hold with the coder "
-            f"{self.coder!r}: save with it, or choose the bits for another coder (coder=)"
+            f"{said}, which held until a later stage changed the model: put that stage before the one with the target"
         )
 
     def holds(self, model: CompressedModel) -> bool:
         """Return whether the model's file holds the target in bytes and loss."""
         packed = self._packed(model)
-        return not self.missed(packed) and not self.loss(packed)
+        return len(packed) <= self.most and not self.loss(packed)
 
     def _packed(self, model: CompressedModel) -> bytes:
         return pack(shorten_numbers(model).contents(self.use), coder=self.coder)

@@ -15,7 +15,7 @@ from torch import fx
 from attar._src.core.errors import AttarError
 from attar._src.measure.class_labels import class_labels
 from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
-from attar._src.measure.difference import SCORES, Difference, are_shares, class_axis, kind_of_output
+from attar._src.measure.difference import SCORES, VALUES, Difference, are_shares, class_axis, kind_of_output
 from attar._src.measure.metric import Metric
 from attar._src.measure.metric_change import YES_OR_NO, MetricChange, metric_change
 from attar._src.model.interface import main_output
@@ -148,6 +148,13 @@ class Judge:
             changed=None if share is None else 1 - share,
             metric=self._metric(judged),
         )
+
+    @property
+    def unit(self) -> str:
+        """What :meth:`points` counts, in words that follow a number."""
+        if self.floating is not None and self.floating.better:
+            return f"points of {self.floating.name}" if self.floating.better > 0 else f"% of {self.floating.name}"
+        return "% relative error" if self.kind == VALUES else "% of predictions"
 
     def points(self, seen: OutputError) -> float:
         """Return the loss in percentage points: of the metric, else of changed predictions, else the relative error.

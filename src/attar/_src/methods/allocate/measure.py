@@ -95,9 +95,8 @@ class SensitivityMeter:
         return candidates(self.model, self.names, self.levels, self.at)
 
     def digest(self) -> str:
-        """Return the SHA-256 of the names and values of the model's tensors."""
-        values = {name: tensor.dense() for name, tensor in self.model.tensors.items()}
-        return digest(part for name, value in self.model.state().items() for part in (name, values.get(name, value)))
+        """Return that of the model."""
+        return tensors_digest(self.model)
 
     def table(self, layers: Sequence[LayerSensitivity] = ()) -> SensitivityTable:
         """Return the table of these layers; without any, what is known before."""
@@ -189,6 +188,12 @@ class SensitivityMeter:
                 for level, value in levels.items():
                     found[name][level] = found[name].get(level, 0.0) + value
         return found
+
+
+def tensors_digest(model: CompressedModel) -> str:
+    """Return the SHA-256 of the names and values of a model's tensors."""
+    values = {name: tensor.dense() for name, tensor in model.tensors.items()}
+    return digest(part for name, value in model.state().items() for part in (name, values.get(name, value)))
 
 
 class _KeptValues:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from attar._src.methods.allocate.allocate import Allocator, allocate
+from attar._src.methods.allocate.given_table import given_table
 from attar._src.methods.allocate.judge import Labelled
 from attar._src.methods.allocate.level import Level
-from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.methods.allocate.target import BitTarget
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo, inputs_by_graph
@@ -46,11 +46,11 @@ def own_bits(
         make: inputs of each graph, levels -> level of each tensor -> the model as the stage rounds it.
 
     Raises:
-        SpecError: no levels meet the target; the message has the nearest that do.
+        SpecError: no levels meet the target; the message has the nearest that do. Or a given table does not fit.
     """
     # A path belongs to one machine.
     told = {**record, "bits": target.model_copy(update={"sensitivity": None}).describe()}
-    table = SensitivityTable.read(target.sensitivity) if target.sensitivity else None
+    table = given_table(target.sensitivity, model, names, told) if target.sensitivity else None
     levels = table.every_level() if table else tried_levels(rates)
     judged, of = inputs, context.judged
     if target.max_drop is not None and of.inputs is not None:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from attar._src.core.errors import AttarError
-from attar._src.core.spec import Spec, explain
+from attar._src.core.spec import Spec, explain, refused
 from attar._src.methods.allocate.level import Level
 
 #: Name of the file in a folder of ``attar sensitivity``.
 TABLE = "sensitivity.json"
+#: Bits that a weight may have in a table.
+ROUNDED_BITS = range(2, 9)
+
+#: A figure that is not negative.
+_Amount = Annotated[float, Field(ge=0)]
 
 
 class LevelFigures(Spec):
@@ -35,10 +40,10 @@ class LevelFigures(Spec):
     """
 
     level: float
-    rate: float = 0.0
-    bytes: float
-    beside: float = 0.0
-    error: float | None
+    rate: _Amount = 0.0
+    bytes: _Amount
+    beside: _Amount = 0.0
+    error: _Amount | None
     signal_to_noise_db: float | None = None
     kl: float | None = None
     changed: float | None = None
@@ -59,13 +64,13 @@ class LayerSensitivity(Spec):
         role: ``product``, ``recurrent`` or ``embedding``; ``tensor`` if it multiplies nothing.
         shape: of the tensor.
         before: bytes of the tensor, and of what changes with it, as they were.
-        levels: in ascending order.
+        levels: in ascending order; those of all tensors are the same.
     """
 
     name: str
     role: str
     shape: tuple[int, ...]
-    before: float
+    before: _Amount
     levels: tuple[LevelFigures, ...]
 
     @property
@@ -116,6 +121,22 @@ class SensitivityTable(Spec):
     layers: tuple[LayerSensitivity, ...]
     notes: dict[str, str] = {}
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [layer.name for layer in self.layers]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise refused(f"{sorted(twice)[:3]} came twice", "layers")
+        for place, layer in enumerate(self.layers):
+            for row, each in enumerate(layer.levels):
+                if self.what == "bits" and (each.level not in ROUNDED_BITS):
+                    raise refused(f"{each.level:g} bits: whole numbers from 2 to 8", "layers", place, "levels", row)
+                if self.what == "sparsity" and not 0 < each.level < 1:
+                    raise refused(f"{each.level:g}: a share between 0 and 1", "layers", place, "levels", row)
+            keys = [each.key for each in layer.levels]
+            if not keys or len(set(keys)) < len(keys) or set(keys) != {each.key for each in self.layers[0].levels}:
+                raise refused(f"{layer.name} has other levels than {names[0]}, or one twice", "layers", place)
+        return self
+
     def text(self) -> str:
         """Return the file's text: JSON, the same bytes for the same table."""
         return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
@@ -138,6 +159,12 @@ class SensitivityTable(Spec):
             return cls.model_validate(found)
         except ValidationError as error:
             raise AttarError(explain(error, where=str(path), given=found)) from error
+
+    def at_rate(self, rate: float) -> SensitivityTable:
+        """Return the part that was measured at a rate, one of ``rates``."""
+        own = {layer.name: tuple(each for each in layer.levels if each.rate == rate) for layer in self.layers}
+        layers = tuple(layer.model_copy(update={"levels": own[layer.name]}) for layer in self.layers)
+        return self.model_copy(update={"layers": layers, "rates": (rate,)})
 
     def every_level(self) -> tuple[Level, ...]:
         """Return the levels with their rates, in order."""

@@ -21,7 +21,7 @@ from attar._src.methods.allocate.candidates import AtLevel, pruned
 from attar._src.methods.allocate.judge import Labelled
 from attar._src.methods.allocate.level import Level
 from attar._src.methods.allocate.measure import SensitivityMeter
-from attar._src.methods.allocate.sensitivity_table import LayerSensitivity, SensitivityTable
+from attar._src.methods.allocate.sensitivity_table import ROUNDED_BITS, LayerSensitivity, SensitivityTable
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.model.trace import trace
 from attar._src.pipeline.sensitivities.folder import SensitivityFolder
@@ -163,7 +163,7 @@ def _levels(what: str, levels: Sequence[float] | None, rates: Sequence[float]) -
     if what not in LEVELS:
         raise SpecError(f"what={what!r}: write bits or sparsity")
     found = tuple(sorted(set(LEVELS[what] if levels is None else levels)))
-    if what == "bits" and not all(each in range(2, 9) for each in found):
+    if what == "bits" and not all(each in ROUNDED_BITS for each in found):
         raise SpecError(f"levels {[*found]}: bits are whole numbers from 2 to 8")
     if what == "sparsity" and not all(0 < each < 1 for each in found):
         raise SpecError(f"levels {[*found]}: shares of pruned elements lie between 0 and 1, as 0.5")

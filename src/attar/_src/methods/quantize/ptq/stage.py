@@ -49,8 +49,8 @@ from attar._src.work.stage import Stage
 from attar._src.work.value_globs import matching_values
 
 TriedLevels = Sequence[Level]
-#: Bits of weights that get their own from an allocation.
-ANY_BITS = 8
+#: Bits at which weights are tried that get their own from an allocation: so few that a later stage may improve them.
+ANY_BITS = 4
 
 
 class PostTrainingQuantize(Stage):
@@ -122,6 +122,15 @@ class PostTrainingQuantize(Stage):
             if isinstance(earlier, PostTrainingQuantize) and earlier._selection() == self._selection():
                 raise SpecError(
                     f"stage {index} quantizes the same layers already; name others with layers, or remove one stage"
+                )
+
+    def check_behind(self, behind: Sequence[Stage]) -> None:
+        """Refuse what changes the file for which a target chose bits: a training, or other grids."""
+        for each in behind if isinstance(self.bits, BitTarget) else ():
+            if each.works_on is not CompressedModel or isinstance(each, PostTrainingQuantize):
+                raise SpecError(
+                    f"{each.stage} behind a target would change the file whose bits were chosen for it; put it before "
+                    "this stage, or write the bits that its note tells as bits and overrides in place of the target"
                 )
 
     def try_on(self, model: CompressedModel, trial: Trial) -> CompressedModel:

@@ -130,6 +130,9 @@ class Reconstruct(Stage):
         before, target = model, model.target
         inputs = inputs_by_graph(model, context.calibration)
         networks = {name: LearnedNetwork.of(model, name) for name in model.graphs}
+        if target and not any(network.weights for network in networks.values()):
+            said = "nothing was to improve: the target left every weight 8 bits or floating point"
+            return replace(model, notes={**model.notes, "reconstruct": said})
         _demand_weights([*networks.values()])
         names = [name for name, network in networks.items() if network.weights]
         scores = {name: self._scores(model, name, inputs[name], context) for name in names}
