@@ -127,9 +127,7 @@ def best_powers(scale: Real, error: Callable[[Real], Real]) -> Real:
     return np.where(error(lower) <= error(2 * lower), lower, 2 * lower)
 
 
-def level_errors(
-    values: Real, index: ScaleIndex, levels: Real, importance: Real, count: int
-) -> Callable[[Real], Real]:
+def level_errors(values: Real, index: ScaleIndex, levels: Real, importance: Real, count: int) -> Callable[[Real], Real]:
     """Return scales ``(count,)`` -> ``sum h (w - S q)^2`` of each, with q the level nearest to ``w / S``.
 
     Args:
