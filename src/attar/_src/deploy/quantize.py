@@ -197,7 +197,8 @@ def quantize(
         keep_activations: globs of layers whose inputs stay in floating point while their weights are quantized, or of
             values by their names in warnings and reports.
         overrides: glob of layers -> bits; the last match wins.
-        activation_overrides: glob of layers whose inputs have these bits, or of values -> bits.
+        activation_overrides: glob of layers whose inputs have these bits, or of values -> bits, where activations have
+            bits.
         correct_bias: subtract the mean output error of rounded weights from the biases behind them.
         equalize: scale channels between layers first, so that both have equal ranges; the network computes the same.
             Worth it with one scale a tensor, and for networks whose channels differ much in size.
@@ -258,7 +259,7 @@ def quantize(
         PostTrainingQuantize,
         where="quantize",
         bits=bits if target is None else target,
-        activations=None if timed else activations,
+        activations=8 if timed else activations,
         symmetric=symmetric,
         granularity=granularity,
         scheme=scheme,
