@@ -8,7 +8,7 @@ import torch
 
 from attar._src.core.errors import SpecError
 from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
-from attar._src.methods.quantize.ptq.registry import SCHEMES
+from attar._src.methods.quantize.ptq.registry import SCHEMES, SOLVERS
 from attar._src.methods.quantize.ptq.schemes import scales
 from attar._src.methods.quantize.ptq.schemes.codebook import best_whole_levels
 from attar._src.methods.quantize.ptq.schemes.scales import best_scales, nearest_levels
@@ -89,6 +89,35 @@ def test_groups_and_powers_of_two_with_inputs(name, bits, granularity):
     assert output_error(weight, found, inputs) <= output_error(weight, blind, inputs) * 1.001
     two = SCHEMES[name].solve(weight, Scheme(bits=bits, granularity=granularity, power_of_two=True), inputs)
     assert (np.frexp(two.scale)[0] == 0.5).all()
+
+
+@pytest.mark.parametrize("granularity", [PerChannel(), PerGroup(size=16)])
+@pytest.mark.parametrize("name", [name for name in SCHEMES if len(SCHEMES[name].widths) > 1])
+def test_with_powers_of_two_more_bits_lose_less(name, granularity):
+    """Guards against levels fitted to scales that are then rounded away from them, which clips two fifths."""
+    rng = np.random.default_rng(0)
+    weight = (rng.normal(size=(32, 64)) * np.exp(rng.normal(size=(32, 1)))).astype(np.float32)
+    inputs, lost, seen_lost, grids = seen(weight), [], [], []
+    for bits in SCHEMES[name].widths:
+        scheme = Scheme(bits=bits, granularity=granularity, power_of_two=True)
+        lost.append(((SCHEMES[name].solve(weight, scheme).dense() - weight) ** 2).sum())
+        seen_lost.append(output_error(weight, SCHEMES[name].solve(weight, scheme, inputs), inputs))
+        grids.append(((SOLVERS["mse"].solve(weight, scheme).dense() - weight) ** 2).sum())
+    assert sorted(lost, reverse=True) == lost
+    assert sorted(seen_lost, reverse=True) == seen_lost
+    if name not in FIXED:
+        assert all(own <= grid for own, grid in zip(lost, grids, strict=True))
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_of_the_powers_of_two_the_better_is_taken(name):
+    """Guards against the nearest in logarithms, which here loses more."""
+    levels = SCHEMES[name].levels(np.zeros(0), np.zeros(0, np.int64), np.zeros(0), SCHEMES[name].widths[0], 0)
+    weight = 0.72 * levels[np.random.default_rng(0).integers(0, len(levels), (1, 200))].astype(np.float32)
+    scheme = Scheme(bits=SCHEMES[name].widths[0], power_of_two=True)
+    found = ((SCHEMES[name].solve(weight, scheme).dense() - weight) ** 2).sum()
+    for scale in (0.25, 0.5, 1.0, 2.0):
+        assert found <= ((scale * nearest_levels(weight / scale, levels) - weight) ** 2).sum() * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -1,3 +1,5 @@
+import ast
+
 import pytest
 import torch
 from torch import nn
@@ -5,7 +7,7 @@ from torch import nn
 import attar
 from attar._src.core.errors import DataError, SpecError
 from attar._src.deploy.choices import best_options
-from attar._src.deploy.choices.best_options import Search, hold_out
+from attar._src.deploy.choices.best_options import Search
 from attar._src.methods.quantize.ptq.reconstruct.stage import Reconstruct
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.model.trace import trace
@@ -62,7 +64,7 @@ def test_the_least_loss_on_held_out_inputs_wins_and_ties_go_to_the_smaller_file(
 def test_without_time_the_options_as_given_are_taken_and_the_rest_is_named():
     """Guards the budget: nothing may begin that is expected to end behind it."""
     found, best, _ = search(1)
-    assert best is found.tried[0]
+    assert best.stage is found.tried[0].stage
     assert len(found.tried) == 1
     assert "left out for time: scales=mse, scales=gptq" in found.note()
 
@@ -77,14 +79,57 @@ def test_the_time_is_kept(seconds, short):
     assert sum(each.seconds for each in solved[1:]) <= 0.7 * seconds
 
 
-def test_one_of_four_is_held_out():
-    for batches, size in ((8, 4), (1, 16), (2, 3)):
-        inputs = CalibrationInputs(tuple((torch.arange(size)[:, None] + 100 * i,) for i in range(batches)))
-        learn, held = hold_out(inputs)
-        joined = torch.cat([batch[0] for part in (learn, held) for batch in part.batches])
-        assert torch.equal(joined, torch.cat([batch[0] for batch in inputs.batches]))
-        assert held.examples >= 1
-        assert abs(held.examples / inputs.examples - 0.25) < 0.1
+def test_sorted_data_calibrate_the_ranges_of_all():
+    """Guards against the last examples held out, whose range is not that of the others, and kept out of the result."""
+    torch.manual_seed(1)
+    x = torch.cat([torch.randn(64, 12) * scale for scale in (1, 1, 1, 6)])
+    options = {"bits": 8, "activations": 8, "best": True, "minutes": 0.1, "tolerance": None}
+    found = []
+    for data in (x, x[torch.randperm(256)]):
+        made, net = attar.quantize(network(), data, **options), network()
+        with torch.no_grad():
+            found.append(float(((made.module(x) - net(x)) ** 2).sum() / net(x).var(0).sum() / len(x)))
+    assert found[0] < 0.01
+    assert found[0] < 2 * found[1]
+
+
+@pytest.mark.parametrize("fields", [{}, {"symmetric": False, "activations": 8}])
+def test_the_options_of_the_note_give_the_same_bytes(fields, tmp_path, monkeypatch):
+    """Guards the note: what it says to write makes the same of all examples, by a scheme and with reconstruction."""
+    monkeypatch.setattr(best_options, "Reconstruct", lambda minutes: Reconstruct(steps=40))
+    torch.manual_seed(3)
+    x = torch.randn(128, 12)
+    made = attar.quantize(network(), x, bits=3, best=True, minutes=10, tolerance=None, **fields)
+    report = made.save(tmp_path / "best.attar")
+    words = report["notes"]["best"].rpartition(" and with ")[2]
+    call = ast.parse(f"quantize({words})", mode="eval").body
+    options = {each.arg: ast.literal_eval(each.value) for each in call.keywords}
+    assert ("reconstruct" in options) is ("symmetric" in fields)
+    again = attar.quantize(network(), x, bits=3, tolerance=None, **fields, **options)
+    assert again.save(tmp_path / "again.attar")["sha256"] == report["sha256"]
+
+
+def test_what_cannot_be_reconstructed_is_kept_and_the_note_says_why():
+    """Guards against an error at the end of the minutes: weights of 8 bits leave nothing to improve."""
+    made = attar.quantize(network(), torch.randn(64, 12), best=True, minutes=0.5, overrides={"*": 8}, tolerance=None)
+    assert "not possible: " in made.notes["best"]
+    assert "finds no weight to improve (0.weight" in made.notes["best"]
+
+
+def test_reconstruction_that_time_ends_keeps_the_units_that_are_done(monkeypatch):
+    """Guards against minutes of work that are dropped."""
+    monkeypatch.setattr(best_options, "Reconstruct", lambda minutes: Reconstruct(steps=30))
+    for share in ("_SOLVERS", "_FIRST_SEEING"):
+        monkeypatch.setattr(best_options, share, 0.0)
+    left = iter([1e9])
+    monkeypatch.setattr(Search, "_left", lambda _: next(left, -1.0))
+    found, best, _ = search(1e6)
+    tried = next(each for each in found.tried if "reconstruct" in each.changes)
+    assert not tried.complete
+    assert [*tried.model.record[-1]["errors"]] == ["relu", "all"]
+    assert tried.loss < found.tried[0].loss
+    assert best is tried, "there is no time to do it again with all examples"
+    assert "no time for all" in found.note()
 
 
 def test_the_result_and_the_report_say_what_was_tried(tmp_path):

@@ -7,6 +7,7 @@ from torch import nn
 import attar
 from attar._src.deploy.choices import choose_activations
 from attar._src.measure.latency import Latency
+from attar._src.methods.quantize.ptq.reconstruct.stage import Reconstruct
 
 
 class Net(nn.Module):
@@ -113,3 +114,19 @@ def test_one_thread_is_timed_as_the_note_says(net, timed, monkeypatch):
     timed(3.0, 2.0, 1.0)
     assert "one thread" in taken(attar.quantize(net, torch.randn(64, 16), bits=8, activations="auto"))[1]
     assert threads == [1, 1, 1]
+
+
+@pytest.mark.parametrize("option", [{"activations": "auto"}, {"max_ms": 1000.0}])
+def test_the_minutes_of_a_reconstruction_are_those_of_all_modules(option, monkeypatch):
+    """Guards the time that is asked for: three modules are reconstructed, one for each kind of activations."""
+    given = []
+
+    def improve(self, model, *_, **__):
+        given.append(self.minutes)
+        return model
+
+    monkeypatch.setattr(Reconstruct, "improve", improve)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+    attar.quantize(net, torch.randn(64, 16), bits=4, reconstruct={"minutes": 6}, tolerance=None, **option)
+    assert given == [2.0] * 3

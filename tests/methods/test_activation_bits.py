@@ -4,7 +4,8 @@ import pytest
 import torch
 from tests.methods.toys import data, fresh
 
-from attar._src.core.errors import UnknownName
+import attar
+from attar._src.core.errors import SpecError, UnknownName
 from attar._src.methods.quantize.lsq.rule import Lsq
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.qat.straight_through import StraightThrough
@@ -45,6 +46,25 @@ def test_what_layers_multiply_has_the_bits_and_what_is_added_has_8(kind):
     assert set(bits_of(kind, activations=8).values()) == {8}
     with pytest.raises(UnknownName, match="frist"):
         bits_of(kind, activations=4, activation_overrides={"frist": 8})
+
+
+@pytest.mark.parametrize("kind", [PostTrainingQuantize, StraightThrough, Lsq])
+def test_bits_of_values_without_grids_are_refused(kind):
+    """Guards against an option that does nothing, so that not even a wrong name in it is found."""
+    with pytest.raises(
+        ValueError, match=r"activation_overrides gives 'frist' bits .* floating point; add activations=8"
+    ):
+        kind(activation_overrides={"frist": 4})
+    with pytest.raises(SpecError, match="activations are dynamic; add activations=8"):
+        attar.quantize(torch.nn.Linear(4, 2), torch.randn(8, 4), activations="dynamic", activation_overrides={"*": 4})
+
+
+@pytest.mark.parametrize("option", [{"max_ms": 1e4}, {"activations": "auto"}])
+def test_a_choice_by_time_may_have_bits_of_values(option):
+    net = torch.nn.Sequential(torch.nn.Linear(4, 2))
+    attar.quantize(net, torch.randn(8, 4), activation_overrides={"0": 4}, tolerance=None, **option)
+    with pytest.raises(UnknownName, match="frist"):
+        attar.quantize(net, torch.randn(8, 4), activation_overrides={"frist": 4}, **option)
 
 
 def test_the_most_bits_of_a_site_count():

@@ -197,18 +197,22 @@ def quantize(
         keep_activations: globs of layers whose inputs stay in floating point while their weights are quantized, or of
             values by their names in warnings and reports.
         overrides: glob of layers -> bits; the last match wins.
-        activation_overrides: glob of layers whose inputs have these bits, or of values -> bits.
+        activation_overrides: glob of layers whose inputs have these bits, or of values -> bits, where activations have
+            bits.
         correct_bias: subtract the mean output error of rounded weights from the biases behind them.
         equalize: scale channels between layers first, so that both have equal ranges; the network computes the same.
             Worth it with one scale a tensor, and for networks whose channels differ much in size.
         reconstruct: improve codes, scales and grids block by block on the inputs, then on the outputs of the untouched
             module; minutes instead of seconds, and worth it at 4 bits and less. True, or fields of
             :class:`attar.extend.Reconstruct`: ``{"minutes": 5}``, ``{"steps": 1000, "augment": ["crop", "flip"]}``.
+            With ``max_ms`` or ``activations="auto"``, each of the three modules that are compared has a third of the
+            minutes.
         best: try other solvers, schemes, observers, ``equalize`` and ``reconstruct`` from the cheapest on, as many as
             fit the ``minutes``, and take the one whose outputs are nearest to the untouched module's on one in four
             examples that no option has seen; of two that are within 5 % the smaller file. The weights have the ``bits``
-            in any case. The note ``best`` of the report says what was tried and gained. A machine of another speed may
-            take another: write the options that it took into the call to get the same bytes again.
+            in any case. What it took is made again of all examples, unless a reconstruction has no time for that. The
+            note ``best`` of the report says what was tried and gained, and the options that give the same bytes without
+            ``best``, as a machine of another speed may take others.
         minutes: time for ``best``, from the call on; packing the file comes on top.
         labels: targets of the examples, in their order, ``(N, ...)``, by default those in ``data``: ``metric``, by
             default the one that fits outputs and labels, is measured with the untouched module and with the file.
@@ -255,7 +259,7 @@ def quantize(
         PostTrainingQuantize,
         where="quantize",
         bits=bits if target is None else target,
-        activations=None if timed else activations,
+        activations=8 if timed else activations,
         symmetric=symmetric,
         granularity=granularity,
         scheme=scheme,
@@ -275,6 +279,8 @@ def quantize(
         fields = dict(reconstruct) if isinstance(reconstruct, Mapping) else {}
         improving = build_spec(Reconstruct, where="reconstruct", **fields)
         improving.check([stage])
+        if timed and improving.minutes:
+            improving = improving.model_copy(update={"minutes": improving.minutes / len(CHOICES)})
     loss = build_spec(Tolerance, where="tolerance", **tolerance) if isinstance(tolerance, Mapping) else tolerance
     module, inputs, notes = prepare(module, data, examples=examples, batch=batch, collate=collate, dynamic=dynamic)
     use = FileInfo(preprocessing, task, tuple(class_names), metric, licence)

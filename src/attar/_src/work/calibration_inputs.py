@@ -97,13 +97,42 @@ class CalibrationInputs:
         targets = tuple(each[: self.count(batch)] for each, batch in zip(self.targets, kept, strict=False))
         return replace(self, batches=tuple(kept), targets=targets)
 
-    def halves(self) -> tuple[CalibrationInputs, CalibrationInputs]:
-        """Return the first and the second half of the batches; of a single batch, of its examples."""
-        whole = self if len(self.batches) > 1 else self.in_parts(-(-self.examples // 2))
-        middle = (len(whole.batches) + 1) // 2
-        parts = (slice(middle), slice(middle, None)) if len(whole.batches) > 1 else (slice(None), slice(None))
-        one, other = (replace(whole, batches=whole.batches[at], targets=whole.targets[at]) for at in parts)
-        return one, other
+    def halves(self, *, whole: bool = False) -> tuple[CalibrationInputs, CalibrationInputs]:
+        """Return two halves, as :meth:`one_of` does; the same inputs twice if there is nothing to divide."""
+        return self.one_of(2, whole=whole)
+
+    def one_of(self, several: int, *, whole: bool = False) -> tuple[CalibrationInputs, CalibrationInputs]:
+        """Return the rest, and one of every ``several`` examples in a row, drawn with a fixed seed.
+
+        Both then have a part of everything in sorted data, as the last examples would not, and in data that alternate,
+        as every fourth would not. Of fewer than ``several`` one is taken; a single one is in both.
+
+        Args:
+            several: 2 or more.
+            whole: draw batches instead of examples, for a module whose batch size is fixed.
+        """
+        counts = [1 if whole else self.count(batch) for batch in self.batches]
+        total = sum(counts)
+        if total < 2:
+            return self, self
+        several = min(several, total)
+        drawn = torch.randint(several, (-(-total // several),), generator=torch.Generator().manual_seed(0))
+        taken = torch.arange(total) % several == drawn.repeat_interleave(several)[:total]
+        parts = taken.split(counts)
+        rest, one = (self._chosen([part == which for part in parts]) for which in (False, True))
+        return rest, one
+
+    def _chosen(self, masks: Sequence[torch.Tensor]) -> CalibrationInputs:
+        """Return the examples of each batch that a mask has; that of a whole batch has one element."""
+        batches, targets = list[BatchInputs](), list[torch.Tensor]()
+        for place, (batch, mask) in enumerate(zip(self.batches, masks, strict=True)):
+            at = mask.expand(self.count(batch)).nonzero()[:, 0]
+            if not len(at):
+                continue
+            batches.append(tuple(x.index_select(axis, at) for x, axis in zip(batch, self.batch_axes, strict=True)))
+            if self.targets:
+                targets.append(self.targets[place][at])
+        return replace(self, batches=tuple(batches), targets=tuple(targets))
 
     def part(self, batch: BatchInputs, start: int, stop: int) -> BatchInputs:
         """Return some examples of a batch."""

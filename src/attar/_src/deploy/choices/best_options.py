@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from attar._src.core.errors import DataError
+from attar._src.core.errors import DataError, SpecError
 from attar._src.core.fields import main_output_name
 from attar._src.measure.difference import SCORES
 from attar._src.methods.allocate.coded_bytes import coded_bytes
@@ -32,10 +32,11 @@ NEARLY = 1.05
 _SOLVERS = 0.6
 #: The same for the first solver that sees inputs.
 _FIRST_SEEING = 0.9
-#: Reconstruction times its steps on one; it is expected to take so many times as long, until a round was timed.
+#: Reconstruction times its steps on one; it may take so many times as long.
 _LONGER = 2.0
-#: Share of what is left that a round should take, and of the whole below which none begins.
-_ROUND, _LEAST = 0.7, 0.25
+#: Share of what is left that reconstruction should take, on three of four examples and on all, and of the whole below
+#: which none begins.
+_SHARE, _LEAST = 0.8, 0.25
 #: Times that what was timed once may take the next time.
 _SPARE = 1.2
 #: Times that a solver which sees inputs takes what one takes that does not, before any was timed.
@@ -53,6 +54,8 @@ class Tried:
         coded_bytes: of all tensors.
         seconds: it took.
         stage, model: the options, and what they made.
+        reconstruct: with these steps, after the stage; None without.
+        complete: whether all of these steps were done.
     """
 
     changes: str
@@ -61,6 +64,17 @@ class Tried:
     seconds: float
     stage: PostTrainingQuantize
     model: CompressedModel
+    reconstruct: Reconstruct | None = None
+    complete: bool = True
+
+    def options(self, given: PostTrainingQuantize) -> dict[str, Any]:
+        """Return the options of ``attar.quantize`` that make the same, where they are not those of ``given``."""
+        fields = {name: getattr(self.stage, name) for name in type(self.stage).model_fields}
+        found = {name: value for name, value in fields.items() if value != getattr(given, name)}
+        if self.reconstruct:
+            steps = {"steps": self.reconstruct.steps, "network_steps": self.reconstruct.network_steps}
+            found["reconstruct"] = steps
+        return found
 
     def __str__(self) -> str:
         return f"{self.changes} {self.loss:.3g} ({self.coded_bytes:,} B, {self.seconds:.0f} s)"
@@ -72,7 +86,8 @@ class Search:
 
     Attributes:
         untouched: the module.
-        context: with the inputs that solvers see.
+        context: with all inputs.
+        learn: the inputs that solvers see while options are compared.
         held: the others.
         judge: compares outputs on ``held``.
         seconds: the time for all.
@@ -81,6 +96,7 @@ class Search:
 
     untouched: CompressedModel
     context: Context
+    learn: CalibrationInputs
     held: CalibrationInputs
     judge: Judge
     seconds: float
@@ -88,6 +104,8 @@ class Search:
     started: float = 0.0
     tried: list[Tried] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    again: bool = False
 
     @classmethod
     def of(
@@ -109,16 +127,25 @@ class Search:
             raise DataError(
                 f"best compares options on held-out inputs; give {FEWEST_EXAMPLES} or more, got {inputs.examples}"
             )
-        learn, held = hold_out(inputs)
         traced = untouched.main.traced
+        learn, held = inputs.one_of(HELD_OUT, whole=not traced.any_batch)
+        if learn is held:
+            raise DataError(
+                f"best compares options on held-out inputs, and the module has a fixed batch size; give {HELD_OUT} "
+                "batches or more, got 1"
+            )
         use = context.use
         labelled = Labelled(task=use.task if use else None, classes=bool(use and use.class_names))
         output = main_output_name({port.name: port.dtype.startswith("f") for port in traced.outputs})
         judge = Judge.of(traced.graph, replace(held, targets=()), output, labelled)
-        return cls(untouched, replace(context, calibration=learn), held, judge, 60 * minutes, clock, started)
+        return cls(untouched, context, learn, held, judge, 60 * minutes, clock, started)
 
     def run(self, given: PostTrainingQuantize) -> Tried:
-        """Return the best of what was tried from ``given`` on; the options as given always are."""
+        """Return the best of what was tried from ``given`` on, made of all inputs; options as given are tried always.
+
+        Raises:
+            SpecError: the options as given do not fit the module.
+        """
         self._solve("as given", given)
         cheap = self.tried[0].seconds
         for name, changes, sees in _solvers(given):
@@ -135,7 +162,7 @@ class Search:
                 self._solve(words, best.stage.model_copy(update=changes))
         if isinstance(given.bits, int) and given.bits < FINE:
             self._reconstruct()
-        return self.best()
+        return self._of_all(self.best())
 
     def best(self) -> Tried:
         """Return the best so far."""
@@ -150,7 +177,14 @@ class Search:
             f"took {best.changes}: {measure} {best.loss:.3g} on {self.held.examples} held-out examples, {gain}; tried "
             f"in {self.clock() - self.started:.0f} of {self.seconds:.0f} s: {', '.join(map(str, self.tried))}"
         )
-        return said + (f"; left out for time: {', '.join(self.skipped)}" if self.skipped else "")
+        if self.skipped:
+            said += f"; left out for time: {', '.join(self.skipped)}"
+        if self.failed:
+            said += f"; not possible: {'; '.join(self.failed)}"
+        if not self.again:
+            return f"{said}; made of {self.learn.examples} examples, as there was no time for all"
+        changed = ", ".join(f"{name}={value!r}" for name, value in best.options(first.stage).items())
+        return f"{said}; then made of all examples, as without best{f' and with {changed}' if changed else ''}"
 
     def _left(self) -> float:
         return self.seconds - (self.clock() - self.started)
@@ -163,58 +197,59 @@ class Search:
 
     def _solve(self, name: str, stage: PostTrainingQuantize) -> None:
         begun = self.clock()
-        self._judge(name, begun, stage, shorten_numbers(stage.run(self.untouched, self.context)))
+        try:
+            model = stage.run(self.untouched, replace(self.context, calibration=self.learn))
+        except SpecError as error:
+            if not self.tried:
+                raise
+            self.failed.append(f"{name}: {error}")
+            return
+        self._judge(Tried(name, 0.0, 0, begun, stage, shorten_numbers(model)))
 
     def _reconstruct(self) -> None:
-        """Improve the best affine model in rounds while there is time, and the rounds help."""
-        longer = _LONGER
-        while affine := [each for each in self.tried if each.stage.scheme == AFFINE]:
-            start, begun, left = _best(affine), self.clock(), self._left()
-            name = "reconstruct" if start.changes == "as given" else f"{start.changes}, reconstruct"
-            asked = _ROUND * left / longer
-            if left < _LEAST * self.seconds or not self._improve(name, start, begun, asked):
-                self.skipped.append(name)
-                return
-            if self.tried[-1].loss >= start.loss:
-                return
-            longer = max(1.0, (self.clock() - begun) / asked)
+        """Improve the best affine model, in a time that is left again afterwards, to do the same with all inputs."""
+        affine = [each for each in self.tried if each.stage.scheme == AFFINE]
+        if not affine:
+            return
+        start, begun, left = _best(affine), self.clock(), self._left()
+        name = "reconstruct" if start.changes == "as given" else f"{start.changes}, reconstruct"
+        if left < _LEAST * self.seconds:
+            self.skipped.append(name)
+            return
+        asked = Reconstruct(minutes=_SHARE * left / (2 * _LONGER) / 60)
+        stopped = False
 
-    def _improve(self, name: str, start: Tried, begun: float, seconds: float) -> bool:
-        """Reconstruct for about so many seconds; return False if all time runs out in between."""
-
-        def log(_: Mapping[str, Any]) -> None:
-            if self._left() < 0:
-                raise _OutOfTimeError
+        def stop() -> bool:
+            nonlocal stopped
+            stopped = self._left() < 0
+            return stopped
 
         try:
-            model = Reconstruct(minutes=seconds / 60).improve(start.model, self.context, log)
-        except _OutOfTimeError:
-            return False
-        self._judge(name, begun, start.stage, shorten_numbers(model))
-        return True
+            context = replace(self.context, calibration=self.learn)
+            model = asked.improve(start.model, context, stop=stop)
+        except SpecError as error:
+            self.failed.append(f"{name}: {error}")
+            return
+        steps = {each: model.record[-1][each] for each in ("steps", "network_steps")}
+        done = asked.model_copy(update={**steps, "minutes": None})
+        self._judge(Tried(name, 0.0, 0, begun, start.stage, shorten_numbers(model), done, not stopped))
 
-    def _judge(self, name: str, begun: float, stage: PostTrainingQuantize, model: CompressedModel) -> None:
-        program = model.simulate()
+    def _of_all(self, best: Tried) -> Tried:
+        """Return the options made of all inputs; what they made of the others, where reconstruction has no time."""
+        if best.reconstruct and (not best.complete or _SPARE * best.seconds > self._left()):
+            return best
+        model, self.again = best.stage.run(self.untouched, self.context), True
+        model = best.reconstruct.improve(model, self.context) if best.reconstruct else model
+        return replace(best, model=shorten_numbers(model))
+
+    def _judge(self, made: Tried) -> None:
+        """Add what was tried, with its loss and size; its ``seconds`` are when it begun."""
+        program = made.model.simulate()
         with torch.no_grad():
             seen = self.judge.judge(output_array(program(*batch)) for batch in self.held.batches)
         loss = seen.error if seen.kl is None else seen.kl
-        size = round(sum(coded_bytes(model.stored()).values()))
-        self.tried.append(Tried(name, loss, size, self.clock() - begun, stage, model))
-
-
-class _OutOfTimeError(Exception):
-    """The minutes are over."""
-
-
-def hold_out(inputs: CalibrationInputs) -> tuple[CalibrationInputs, CalibrationInputs]:
-    """Return three of four examples, and the others; whole batches, cut only if there are fewer than four."""
-    if len(inputs.batches) < HELD_OUT:
-        inputs = inputs.in_parts(max(1, inputs.count(inputs.batches[0]) // HELD_OUT))
-    count = max(1, len(inputs.batches) // HELD_OUT)
-    learn, held = inputs.batches[:-count], inputs.batches[-count:]
-    return replace(inputs, batches=learn, targets=inputs.targets[:-count]), replace(
-        inputs, batches=held, targets=inputs.targets[-count:]
-    )
+        size = round(sum(coded_bytes(made.model.stored()).values()))
+        self.tried.append(replace(made, loss=loss, coded_bytes=size, seconds=self.clock() - made.seconds))
 
 
 def _best(tried: list[Tried]) -> Tried:

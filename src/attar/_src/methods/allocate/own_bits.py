@@ -83,5 +83,4 @@ def _halves(
     model: CompressedModel, graph: str, inputs: CalibrationInputs
 ) -> tuple[CalibrationInputs, CalibrationInputs]:
     """Return the inputs that calibrate and those that judge; the same of a single batch whose size is fixed."""
-    single = len(inputs.batches) == 1 and not model.graphs[graph].traced.any_batch
-    return (inputs, inputs) if single else inputs.halves()
+    return inputs.halves(whole=not model.graphs[graph].traced.any_batch)

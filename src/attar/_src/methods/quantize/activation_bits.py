@@ -6,11 +6,22 @@ from collections.abc import Mapping
 
 from torch import fx
 
+from attar._src.core.errors import SpecError
 from attar._src.model.sites import Site
 from attar._src.work.value_globs import matching_values
 
 #: Bits of a value that no product reads. The runtime keeps it in a byte in any case.
 ADDED_BITS = 8
+
+
+def check_own_bits(activations: int | str | None, overrides: Mapping[str, int]) -> None:
+    """Raise a SpecError if some values have bits of their own, and values have no grids with bits."""
+    if overrides and not isinstance(activations, int):
+        words = "in floating point" if activations is None else activations
+        raise SpecError(
+            f"activation_overrides gives {', '.join(map(repr, overrides))} bits of their own, but activations are "
+            f"{words}; add activations=8, or leave activation_overrides out"
+        )
 
 
 def own_value_bits(graphs: Mapping[str, fx.GraphModule], overrides: Mapping[str, int]) -> dict[str, dict[str, int]]:

@@ -11,8 +11,9 @@ from pydantic import Field, model_validator
 
 from attar._src.core.errors import prefixed_errors
 from attar._src.core.scheme import Scheme
+from attar._src.core.spec import refusing_at
 from attar._src.methods.layer_selection import select_weights
-from attar._src.methods.quantize.activation_bits import own_value_bits, site_bits
+from attar._src.methods.quantize.activation_bits import check_own_bits, own_value_bits, site_bits
 from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
 from attar._src.methods.quantize.grid_constraint import GridConstraint
 from attar._src.methods.quantize.lsq.activation import LsqActivation
@@ -77,6 +78,12 @@ class Lsq(Rule):
         widths = (*self.through, self.bits)
         if any(wide <= narrow for wide, narrow in itertools.pairwise(widths)):
             raise ValueError(f"through {list(self.through)} must be descending and above bits {self.bits}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_own_bits(self) -> Lsq:
+        with refusing_at("activation_overrides"):
+            check_own_bits(self.activations, self.activation_overrides)
         return self
 
     def minimum_bits(self, progress: float) -> int:

@@ -18,6 +18,7 @@ from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.allocate.level import FLOAT, Level
 from attar._src.methods.allocate.own_bits import own_bits
 from attar._src.methods.allocate.target import BitTarget
+from attar._src.methods.quantize.activation_bits import check_own_bits
 from attar._src.methods.quantize.dynamic_layers import NOTHING_DYNAMIC
 from attar._src.methods.quantize.field_types import ActivationChoice, CodeBits, GranularityChoice, GridBits
 from attar._src.methods.quantize.integer_layers import fit_integer_layers, fit_weights
@@ -109,9 +110,11 @@ class PostTrainingQuantize(Stage):
     equalize: bool = False
 
     @model_validator(mode="after")
-    def _check_scheme(self) -> Self:
+    def _check_options(self) -> Self:
         with refusing_at("bits" if self.scheme == AFFINE else "scheme"):
             check_scheme(self.scheme, self.bits, symmetric=self.symmetric, rate=self.rate)
+        with refusing_at("activation_overrides"):
+            check_own_bits(self.activations, self.activation_overrides)
         return self
 
     def check(self, before: Sequence[Stage]) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.scheme import Scheme
-from attar._src.core.spec import Spec
+from attar._src.core.spec import Spec, refusing_at
 from attar._src.methods.layer_selection import select_weights
-from attar._src.methods.quantize.activation_bits import own_value_bits, site_bits
+from attar._src.methods.quantize.activation_bits import check_own_bits, own_value_bits, site_bits
 from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
 from attar._src.methods.quantize.grid_constraint import GridConstraint
 from attar._src.methods.quantize.ptq.registry import SOLVERS
@@ -54,6 +54,12 @@ class Rounding(Spec):
     overrides: dict[str, GridBits] = {}
     activation_overrides: dict[str, GridBits] = {}
     freeze: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+    @model_validator(mode="after")
+    def _check_own_bits(self) -> Self:
+        with refusing_at("activation_overrides"):
+            check_own_bits(self.activations, self.activation_overrides)
+        return self
 
 
 class StraightThrough(Rounding, Rule):

@@ -104,7 +104,8 @@ class Reconstruct(Stage):
     def try_on(self, model: CompressedModel, trial: Trial) -> CompressedModel:
         """Look for weights to improve, and augment an example."""
         found = [LearnedNetwork.of(model, name) for name in model.graphs]
-        _demand_weights(found)
+        if nothing := _nothing_to_improve(found):
+            raise SpecError(nothing)
         if self.augment:
             first = trial.batch.inputs[0]
             choice = torch.zeros(len(first), dtype=torch.int64)
@@ -124,16 +125,27 @@ class Reconstruct(Stage):
         return self.improve(model, context)
 
     def improve(
-        self, model: CompressedModel, context: Context, log: Log = lambda _: None, store: CheckpointStore | None = None
+        self,
+        model: CompressedModel,
+        context: Context,
+        log: Log = lambda _: None,
+        store: CheckpointStore | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> CompressedModel:
-        """Do the stage; ``log`` gets seconds and errors of each block, ``store`` keeps what is done."""
+        """Do the stage; a model whose bits were chosen under a target stays as it was if nothing can be improved.
+
+        Args:
+            log: gets seconds and errors of each block.
+            store: keeps what is done.
+            stop: asked after each block; if so, the stage ends with what is done.
+        """
         before, target = model, model.target
         inputs = inputs_by_graph(model, context.calibration)
         networks = {name: LearnedNetwork.of(model, name) for name in model.graphs}
-        if target and not any(network.weights for network in networks.values()):
-            said = "nothing was to improve: the target left every weight 8 bits or floating point"
-            return replace(model, notes={**model.notes, "reconstruct": said})
-        _demand_weights([*networks.values()])
+        if nothing := _nothing_to_improve([*networks.values()]):
+            if target is None:
+                raise SpecError(nothing)
+            return replace(before, notes={**before.notes, "reconstruct": f"nothing was done: {nothing}"})
         names = [name for name, network in networks.items() if network.weights]
         scores = {name: self._scores(model, name, inputs[name], context) for name in names}
 
@@ -166,7 +178,13 @@ class Reconstruct(Stage):
                 networks[name] = LearnedNetwork.of(model, name)
                 prefix = f"{name}." if len(names) > 1 else ""
                 errors |= self._reconstruct(
-                    work_on(networks[name]), prefix, progress, tick, log, _budget(networks[name], budgets.get(name))
+                    work_on(networks[name]),
+                    prefix,
+                    progress,
+                    tick,
+                    log,
+                    _budget(networks[name], budgets.get(name)),
+                    stop,
                 )
                 model = networks[name].result(model)
         # The record is part of the file: where bytes are counted, figures are in the log alone.
@@ -194,6 +212,7 @@ class Reconstruct(Stage):
         tick: Callable[[int], None],
         log: Log,
         budget: CodeBudget | None,
+        stop: Callable[[], bool],
     ) -> dict[str, list[float]]:
         """Reconstruct one graph; return unit -> its errors before and after, at last those of the whole stage."""
         begin = progress.begin(prefix, work)
@@ -205,6 +224,8 @@ class Reconstruct(Stage):
                 "seconds": round(unit.seconds, 2),
             }
             log(progress.add(prefix, work, row))
+            if stop():
+                break
         start, end = progress.starts[prefix], work.error()
         if not end < start:
             work.network.load(progress.first[prefix])
@@ -304,11 +325,10 @@ def _budget(network: LearnedNetwork, bits: float | None) -> CodeBudget | None:
     return budget
 
 
-def _demand_weights(networks: Sequence[LearnedNetwork]) -> None:
+def _nothing_to_improve(networks: Sequence[LearnedNetwork]) -> str:
+    """Return why no weight can be improved; nothing if some can."""
     if any(network.weights for network in networks):
-        return
+        return ""
     left = {name: why for network in networks for name, why in network.left.items()}
     said = "; ".join(f"{name}: {why}" for name, why in [*left.items()][:3]) or "none is quantized"
-    raise SpecError(
-        f"reconstruct finds no weight to improve ({said}); quantize some to 2 to 7 bits on affine grids first"
-    )
+    return f"reconstruct finds no weight to improve ({said}); quantize some to 2 to 7 bits on affine grids first"

@@ -36,7 +36,9 @@ class AdditivePowersOfTwo(LevelScheme):
     name: ClassVar[str] = "apot"
     widths: ClassVar[tuple[int, ...]] = tuple(TERMS)
 
-    def levels(self, values: Real, index: ScaleIndex, importance: Real, bits: int, count: int) -> Real:
+    def levels(
+        self, values: Real, index: ScaleIndex, importance: Real, bits: int, count: int, *, power_of_two: bool = False
+    ) -> Real:
         sums = np.zeros(1)
         for powers in TERMS[bits]:
             sums = (sums[:, None] + np.array([0.0, *powers])).reshape(-1)

@@ -21,5 +21,7 @@ class Binary(LevelScheme):
     name: ClassVar[str] = "binary"
     widths: ClassVar[tuple[int, ...]] = (1,)
 
-    def levels(self, values: Real, index: ScaleIndex, importance: Real, bits: int, count: int) -> Real:
+    def levels(
+        self, values: Real, index: ScaleIndex, importance: Real, bits: int, count: int, *, power_of_two: bool = False
+    ) -> Real:
         return np.array([-1.0, 1.0])

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from attar._src.methods.quantize.ptq.schemes.level_scheme import LevelScheme
-from attar._src.methods.quantize.ptq.schemes.scales import ScaleIndex, nearest_levels
+from attar._src.methods.quantize.ptq.schemes.scales import ScaleIndex, best_powers, level_errors, nearest_levels
 from attar._src.methods.quantize.ptq.solvers.columns import Real
 from attar._src.methods.quantize.ptq.solvers.solver import TINY, sums_of
 
@@ -33,7 +33,9 @@ class BestLevels(LevelScheme):
     name: ClassVar[str] = "codebook"
     widths: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5, 6)
 
-    def levels(self, values: Real, index: ScaleIndex, importance: Real, bits: int, count: int) -> Real:
+    def levels(
+        self, values: Real, index: ScaleIndex, importance: Real, bits: int, count: int, *, power_of_two: bool = False
+    ) -> Real:
         reach = np.zeros(count)
         np.maximum.at(reach, index, np.abs(values))
         reach = np.where(reach > TINY, reach, 1.0)
@@ -42,6 +44,8 @@ class BestLevels(LevelScheme):
         values, index, importance = values[used], index[used], importance[used]
         for top in _TOPS if len(values) else ():
             scale, before = reach / top, np.inf
+            if power_of_two:
+                scale = np.exp2(np.rint(np.log2(scale)))
             for _ in range(_TURNS):
                 step = scale[index]
                 levels = best_whole_levels(values / step, importance * step**2, 1 << bits)
@@ -49,6 +53,9 @@ class BestLevels(LevelScheme):
                 products = sums_of(index, importance * values * codes, count)
                 squares = sums_of(index, importance * codes**2, count)
                 scale = np.where(products > TINY, products / np.maximum(squares, TINY), scale)
+                if power_of_two:
+                    scale = best_powers(scale, level_errors(values, index, levels, importance, count))
+                    codes = nearest_levels(values / scale[index], levels)
                 error = float(importance @ (values - scale[index] * codes) ** 2)
                 if error < best:
                     best, chosen = error, levels

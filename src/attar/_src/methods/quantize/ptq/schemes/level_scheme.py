@@ -13,7 +13,9 @@ from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import CompressedTensor, Quantized
 from attar._src.methods.quantize.ptq.schemes.scales import (
     ScaleIndex,
+    best_powers,
     best_scales,
+    level_errors,
     nearest_levels,
     stored_scales,
 )
@@ -55,12 +57,15 @@ class LevelScheme(Solver):
     widths: ClassVar[tuple[int, ...]]
 
     @abstractmethod
-    def levels(self, values: Real, index: ScaleIndex, importance: Real, bits: int, count: int) -> Real:
+    def levels(
+        self, values: Real, index: ScaleIndex, importance: Real, bits: int, count: int, *, power_of_two: bool = False
+    ) -> Real:
         """Return the levels, sorted whole numbers of at most 63: sums of two products then fit 16 bits.
 
         Args:
             values, index, importance, count: as in :func:`best_scales`.
             bits: their number is about ``2^bits``.
+            power_of_two: whether scales will be powers of two.
         """
 
     def solve(self, weight: Floats, scheme: Scheme, inputs: InputStatistics | None = None) -> CompressedTensor:
@@ -69,9 +74,12 @@ class LevelScheme(Solver):
         count = scheme.granularity.count(weight.shape)
         importance = self._importance(weight, inputs)
         values, index = weight.astype(np.float64).reshape(-1), flat_index(weight, scheme)
-        levels = self.levels(values, index, importance, scheme.bits, count)
         two = scheme.power_of_two
-        scale = stored_scales(best_scales(values, index, levels, importance, count), levels[-1], two)
+        levels = self.levels(values, index, importance, scheme.bits, count, power_of_two=two)
+        best = best_scales(values, index, levels, importance, count)
+        if two:
+            best = best_powers(best, level_errors(values, index, levels, importance, count))
+        scale = stored_scales(best, levels[-1], two)
         codes = np.where(values == 0, 0, nearest_levels(values / scale[index], levels)).reshape(weight.shape)
         if inputs and weight.size:
             rounding = _Rounding.of(weight, scheme, inputs, levels)
@@ -179,6 +187,9 @@ class _Rounding:
         curve = sums_of(self.index.reshape(-1), own.reshape(-1), count)
         fitted = step + np.where(curve > 0, slopes / np.maximum(curve, TINY), 0.0)
         kept = np.where(fitted > TINY, fitted, step)
+        if self.power_of_two:
+            # The error over one scale is a parabola.
+            kept = best_powers(kept, lambda scale: (scale - kept) ** 2)
         return stored_scales(kept, float(self.levels[-1]), self.power_of_two)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -109,13 +110,44 @@ def _scale(products: Real, squares: Real) -> Real:
     return np.where((squares > 0) & (products > 0), products / np.maximum(squares, TINY), 0.0)
 
 
+def best_powers(scale: Real, error: Callable[[Real], Real]) -> Real:
+    """Return of the two powers of two beside each scale the one of less error, ``(count,)``; scales of 0 stay.
+
+    The nearest in logarithms may clip two fifths of a range: of few levels one more than pays for that, of many none.
+
+    Args:
+        scale: S, ``(count,)``, 0 or above.
+        error: scales ``(count,)`` -> the error of each.
+
+    Example:
+        >>> best_powers(np.array([0.75, 3.1]), lambda scale: (scale - np.array([0.7, 3.2])) ** 2).tolist()
+        [0.5, 4.0]
+    """
+    lower = np.where(scale > 0, np.exp2(np.floor(np.log2(np.maximum(scale, TINY)))), 0.0)
+    return np.where(error(lower) <= error(2 * lower), lower, 2 * lower)
+
+
+def level_errors(values: Real, index: ScaleIndex, levels: Real, importance: Real, count: int) -> Callable[[Real], Real]:
+    """Return scales ``(count,)`` -> ``sum h (w - S q)^2`` of each, with q the level nearest to ``w / S``.
+
+    Args:
+        values, index, levels, importance, count: as in :func:`best_scales`.
+    """
+
+    def errors(scale: Real) -> Real:
+        step = np.maximum(scale, TINY)[index]
+        return sums_of(index, importance * (values - step * nearest_levels(values / step, levels)) ** 2, count)
+
+    return errors
+
+
 def stored_scales(scale: Real, most: float, power_of_two: bool = False) -> NDArray[np.float32]:
     """Return scales as they are stored: to few binary digits, and normal where the weights are zero or too small.
 
     Args:
         scale: ``(count,)``.
         most: the largest level; the scale of a tensor of zeros is ``1 / most``.
-        power_of_two: whether only powers of two will do, the nearest in logarithms.
+        power_of_two: whether only powers of two will do; the scales are some, except where weights are zero.
     """
     small = scale < TINY
     normal = np.where(small, scale[~small].max(initial=0.0) or 1 / most, scale)

@@ -24,7 +24,9 @@ class Ternary(LevelScheme):
     name: ClassVar[str] = "ternary"
     widths: ClassVar[tuple[int, ...]] = (2,)
 
-    def levels(self, values: Real, index: ScaleIndex, importance: Real, bits: int, count: int) -> Real:
+    def levels(
+        self, values: Real, index: ScaleIndex, importance: Real, bits: int, count: int, *, power_of_two: bool = False
+    ) -> Real:
         return np.array([-1.0, 0.0, 1.0])
 
     def whole(self, grid: Scheme) -> bool:
