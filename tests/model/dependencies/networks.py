@@ -64,6 +64,11 @@ class Attention(nn.Module):
 
     def forward(self, x):
         b, t, _ = x.shape
+        if self.how in ("divided", "the rest"):
+            size, width = (x.shape[-1] // self.heads, x.shape[-1]) if self.how == "divided" else (-1, -1)
+            q, k, v = self.qkv(x).reshape(b, t, 3, self.heads, size).permute(2, 0, 3, 1, 4).unbind(0)
+            y = (q @ k.transpose(-2, -1) * self.scale).softmax(-1) @ v
+            return self.out(y.transpose(1, 2).reshape(b, t, width))
         if self.how == "unbind":
             q, k, v = self.qkv(x).reshape(b, t, 3, self.heads, self.size).permute(2, 0, 3, 1, 4).unbind(0)
             y = ((q * self.scale) @ k.transpose(-2, -1)).softmax(-1) @ v
@@ -397,6 +402,15 @@ CASES = {
         SEQUENCE,
         {"attention.qkv.weight": 4, "wide.weight": 48},
         {"first.weight": "layer_norm computes over"},
+    ),
+    "heads, of a divided width": Case(
+        lambda: transformer("divided"),
+        SEQUENCE,
+        {"wide.weight": 48},
+        {"attention.qkv.weight": "its code does not follow"},
+    ),
+    "heads, of what is left": Case(
+        lambda: transformer("the rest"), SEQUENCE, {"attention.qkv.weight": 4, "wide.weight": 48}
     ),
     "heads, causal": Case(lambda: transformer("causal"), SEQUENCE, {"attention.qkv.weight": 4, "wide.weight": 48}),
     "heads, rotary": Case(lambda: transformer("rotary"), SEQUENCE, {"attention.qkv.weight": 4, "wide.weight": 48}),

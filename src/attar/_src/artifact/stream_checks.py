@@ -59,12 +59,11 @@ def check_slow(records: Iterable[TensorRecord], limit: int) -> None:
 def _predicted_symbols(record: TensorRecord) -> int:
     """Return the number of symbols of the coder ``context``, at most: a mask may let all elements have values."""
     streams = record.value.streams()
-    whole = [each.integers for each in streams if isinstance(each, IntegerStream)]
-    codes = [*(each for each in streams if isinstance(each, CodeStream)), *whole]
-    scales = [each.integers for each in _scale_streams(record.value) if each.integers is not None]
-    predicted = sum(each.coder == "context" for each in scales)
-    most = predicted * _most_scales(record) if predicted else 0
-    return sum(each.coder == "context" for each in codes) * record.elements + most
+    codes = [each.coder for each in streams if isinstance(each, CodeStream)]
+    steps = [each.integers.coder for each in streams if isinstance(each, IntegerStream)]
+    scales = [each.integers.coder for each in _scale_streams(record.value) if each.integers is not None]
+    of_scales = scales.count("context") * _most_scales(record) if scales else 0
+    return (codes + steps).count("context") * record.elements + of_scales
 
 
 def _scale_streams(value: TensorValue) -> list[ScaleStream]:

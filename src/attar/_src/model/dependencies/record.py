@@ -40,7 +40,8 @@ class Removal(Spec):
         """Return the record for a module that has the present one at ``path``: ``0.weight`` -> ``net.0.weight``."""
         if not path:
             return self
-        units, sizes = ({f"{path}.{name}": each for name, each in of.items()} for of in (self.units, self.sizes))
+        units = {f"{path}.{name}": mask for name, mask in self.units.items()}
+        sizes = {f"{path}.{name}": size for name, size in self.sizes.items()}
         return Removal(units=units, sizes=sizes, fixed_fills=self.fixed_fills)
 
 
