@@ -51,9 +51,7 @@ def test_what_layers_multiply_has_the_bits_and_what_is_added_has_8(kind):
 @pytest.mark.parametrize("kind", [PostTrainingQuantize, StraightThrough, Lsq])
 def test_bits_of_values_without_grids_are_refused(kind):
     """Guards against an option that does nothing, so that not even a wrong name in it is found."""
-    with pytest.raises(
-        ValueError, match=r"activation_overrides gives 'frist' bits .* floating point; add activations=8"
-    ):
+    with pytest.raises(ValueError, match=r"gives 'frist' bits .* floating point; add activations=8"):
         kind(activation_overrides={"frist": 4})
     with pytest.raises(SpecError, match="activations are dynamic; add activations=8"):
         attar.quantize(torch.nn.Linear(4, 2), torch.randn(8, 4), activations="dynamic", activation_overrides={"*": 4})

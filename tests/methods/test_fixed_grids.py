@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tests.methods.toys import data, fresh
+from torch import nn
 
 from attar._src.core.errors import SpecError
 from attar._src.core.scheme import PerTensor
@@ -15,9 +16,13 @@ from attar._src.methods.quantize.fixed_grids import FixedAffineGrid, FixedCodebo
 from attar._src.methods.quantize.lsq.rule import Lsq
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.unquantized import left_in_floating_point
+from attar._src.model.capture import capture
+from attar._src.model.trace import deploy_graph
+from attar._src.train.batch import Batch
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.constraint import Progress
-from attar._src.work.context import Context
+from attar._src.work.context import Context, Trial
+from attar._src.work.learner import Learner
 
 GIVEN = Context(CalibrationInputs(((data(64)[0],),)))
 
@@ -59,11 +64,24 @@ def test_what_was_quantized_stays_to_the_bit(fields, kind):
         assert learner.tensor(name).grad.abs().max() > 0
 
 
-def test_what_was_equalized_is_trained_as_it_is():
-    """Guards against a training that goes on from the weights or biases before equalization."""
-    learner = fresh()
-    after = quantized(learner, bits=8, equalize=True)
+@pytest.mark.parametrize("fields", [{}, {"keep": ("0",)}, {"layers": ("2", "5")}], ids=str)
+def test_what_was_equalized_is_trained_as_it_is(fields):
+    """Guards against a training that goes on from the weights or biases before equalization, that refuses weights which
+    are equalized and stay in floating point, and against finding that out only in the run."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(80, 4))
     x = data(16)[0]
+    captured = capture(net, (x,))
+    learner = Learner(net, captured, deploy_graph(net, captured))
+    stage = PostTrainingQuantize(bits=8, equalize=True, **fields)
+    before = learner.deployed(fold=False)
+    after = stage.run(before, GIVEN)
+    assert isinstance(after.tensors["0.weight"], Dense if fields else Quantized)
+    tried = stage.try_on(before, Trial(Batch((x,), None), {}))
+    assert {name: type(tensor) for name, tensor in tried.tensors.items() if "weight" in name} == {
+        name: type(tensor) for name, tensor in after.tensors.items() if "weight" in name
+    }
+    adopt(learner, before, after)
     wanted, got = after.simulate()(x), learner.deployed(fold=False).simulate()(x)
     assert torch.allclose(got, wanted, atol=1e-5 * float(wanted.abs().max()))
 

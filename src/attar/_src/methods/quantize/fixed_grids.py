@@ -10,7 +10,7 @@ from torch import nn
 
 from attar._src.artifact.manifest import Activation
 from attar._src.core.errors import SpecError
-from attar._src.core.tensors import Codebook, CompressedTensor, Quantized, round_to_grid
+from attar._src.core.tensors import Codebook, CompressedTensor, Dense, Quantized, round_to_grid
 from attar._src.methods.quantize.grid_constraint import GridConstraint
 from attar._src.methods.quantize.polino.uniform import straight_through
 from attar._src.methods.quantize.qat.fake_quantize import fake_quantize_activation, fake_quantize_weight
@@ -24,7 +24,7 @@ def adopt(learner: Learner, before: CompressedModel, after: CompressedModel) -> 
     """Continue a learner from its compressed model after stages have changed that.
 
     Quantized weights get their decoded values and a fixed grid: training changes codes, not scales or zero points.
-    Other tensors are copied. Quantized activations keep their grids, and dynamic layers stay dynamic. Values that a
+    Other tensors, such as equalized weights that are kept in floating point, are copied. Quantized activations keep their grids, and dynamic layers stay dynamic. Values that a
     mask of an earlier stage changes (a code other than zero of a pruned element) are masked, and a warning of the model
     tells how many.
 
@@ -40,7 +40,7 @@ def adopt(learner: Learner, before: CompressedModel, after: CompressedModel) -> 
     weights = {
         name: _grid_of(name, tensor, levels=name in after.schemes)
         for name, tensor in changed.items()
-        if name in learner.weights
+        if name in learner.weights and not isinstance(tensor, Dense)
     }
     for name in changed.keys() - weights.keys():
         if isinstance(changed[name], Quantized | Codebook):

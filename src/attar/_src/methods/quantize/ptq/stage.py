@@ -137,8 +137,9 @@ class PostTrainingQuantize(Stage):
                 )
 
     def try_on(self, model: CompressedModel, trial: Trial) -> CompressedModel:
-        """Look up solver and observer, and round every selected weight with ``absmax``."""
+        """Look up solver and observer, equalize, and round every selected weight with ``absmax``."""
         OBSERVERS[self.observer]
+        model = with_equal_channels(model)[0] if self.equalize else model
         model = self._with_floating_values(model)
         state, weights, readers = model.state(), model.weights(), model.readers()
         bits = self._bits(model)
