@@ -24,9 +24,9 @@ def adopt(learner: Learner, before: CompressedModel, after: CompressedModel) -> 
     """Continue a learner from its compressed model after stages have changed that.
 
     Quantized weights get their decoded values and a fixed grid: training changes codes, not scales or zero points.
-    Other tensors, such as equalized weights that are kept in floating point, are copied. Quantized activations keep their grids, and dynamic layers stay dynamic. Values that a
-    mask of an earlier stage changes (a code other than zero of a pruned element) are masked, and a warning of the model
-    tells how many.
+    Other tensors, such as equalized weights that are kept in floating point, are copied. Quantized activations keep
+    their grids, and dynamic layers stay dynamic. Values that a mask of an earlier stage changes (a code other than zero
+    of a pruned element) are masked, and a warning of the model tells how many.
 
     Args:
         before: compressed model of the learner, without folded batch-norms.
