@@ -200,9 +200,16 @@ class Reconstruct(Stage):
                 work_on(network).run_network(steps, raise_if_interrupted, _budget(network, budgets[name]))
                 model = network.result(model)
             done = fit_integer_layers(model.done(record))
-        if target is None or target.holds(done):
+        if target is None:
             return done
-        return replace(before, notes={**before.notes, "reconstruct": "nothing was kept: the target did not hold"})
+        if not target.holds(done):
+            why = "the target did not hold"
+        # Moving codes until the bytes hold may cost more than the training gained.
+        elif not sum(work_on(LearnedNetwork.of(done, name)).error() for name in names) < sum(progress.starts.values()):
+            why = "within the target, outputs came no nearer to those in floating point"
+        else:
+            return done
+        return replace(before, notes={**before.notes, "reconstruct": f"nothing was kept: {why}"})
 
     def _reconstruct(
         self,
