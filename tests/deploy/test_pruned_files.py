@@ -48,9 +48,21 @@ def test_a_file_rebuilds_the_pruned_module(name, tmp_path):
         }
     # The weights alone, and those of the pruned module itself.
     result.save_weights(tmp_path / "w.safetensors")
+    with pytest.raises(ArtifactError, match="go into --weights"):
+        attar.load(tmp_path / "w.safetensors", into=copy.deepcopy(before))
     rebuilt = build_module(lambda: copy.deepcopy(before), {}, tmp_path / "w.safetensors")
     assert torch.equal(rebuilt.eval()(x), result.module.eval()(x))
     attar.load(tmp_path / "m.attar", into=copy.deepcopy(result.module))
+    assert not saved["fidelity"]["trained_since"]
+
+
+def test_a_file_tells_whether_the_pruned_module_was_trained(tmp_path):
+    """Guards the report: outputs that training changed are no loss in themselves."""
+    module, x = made("batch-norm")
+    result = attar.prune(module, x, channels=0.5)
+    with torch.no_grad():
+        next(result.module.parameters()).mul_(1.5)
+    assert result.save(tmp_path / "m.attar")["fidelity"]["trained_since"]
 
 
 def test_pruned_twice_then_quantized(tmp_path):

@@ -21,6 +21,7 @@ from attar._src.cli.options.texts import (
     parse_bytes,
     parse_coder,
     parse_override,
+    parse_reconstruction,
     parse_tolerance,
 )
 from attar._src.cli.output import demand_writable
@@ -266,7 +267,7 @@ def quantize_command(
         "activation_overrides": dict(parse_override(text) for text in activation_overrides or []),
         "correct_bias": correct_bias,
         "equalize": equalize,
-        "reconstruct": _reconstruction(reconstruct, None if best else minutes, steps, augment),
+        "reconstruct": parse_reconstruction(reconstruct, None if best else minutes, steps, augment),
         "best": best,
         "minutes": minutes if best else None,
         "tolerance": parse_tolerance(tolerance or []),
@@ -310,17 +311,6 @@ def quantize_command(
     else:
         _print(report)
     show.demand_none({"": report["warnings"]}, strict=strict)
-
-
-def _reconstruction(
-    wanted: bool, minutes: float | None, steps: int | None, augment: list[str] | None
-) -> dict[str, Any] | bool:
-    """Return what ``attar.quantize`` takes as ``reconstruct``."""
-    given = {"minutes": minutes, "steps": steps, "augment": augment}
-    fields = {name: value for name, value in given.items() if value is not None}
-    if fields and not wanted:
-        raise typer.BadParameter(f"--{', --'.join(fields)} belong to --reconstruct; add it")
-    return fields if wanted else False
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.reader import Artifact, open_artifact
-from attar._src.core.errors import ModelError
+from attar._src.core.errors import ArtifactError, ModelError
 from attar._src.deploy.checkpoint import shape_faults
 from attar._src.deploy.pruning.removals import follow_removals, graph_inputs, removals_of
 from attar._src.deploy.pruning.unchanged import unchanged_on_error
@@ -46,6 +46,11 @@ def load(path: str | Path, into: nn.Module, *, limits: Limits | None = None) -> 
         ModelError: the module has another architecture (the message has the tensors that do not fit), or parametrized
             weights, or the file has several graphs. The module stays as it was.
     """
+    if Path(path).suffix == ".safetensors":
+        raise ArtifactError(
+            f"{path}: attar.load reads .attar files, such as save(...) of attar.prune writes; weights that "
+            "save_weights wrote go into --weights of the commands and into recipes"
+        )
     given = unwrap(into)
     into, _ = as_module(into)
     artifact = open_artifact(path, limits=limits)

@@ -103,3 +103,14 @@ def parse_bytes(text: str | None) -> int | None:
     if text is not None and found is None:
         raise typer.BadParameter(f"--max-bytes {text!r}: write bytes, as in 95000, 95k or 1.5M")
     return round(float(found[1]) * {"": 1, "k": 1000, "M": 1_000_000}[found[2]]) if found else None
+
+
+def parse_reconstruction(
+    wanted: bool, minutes: float | None, steps: int | None, augment: list[str] | None
+) -> dict[str, Any] | bool:
+    """Return what ``attar.quantize`` takes as ``reconstruct``."""
+    given = {"minutes": minutes, "steps": steps, "augment": augment}
+    fields = {name: value for name, value in given.items() if value is not None}
+    if fields and not wanted:
+        raise typer.BadParameter(f"--{', --'.join(fields)} belong to --reconstruct; add it")
+    return fields if wanted else False

@@ -15,6 +15,7 @@ from torch import nn
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Preprocessing
 from attar._src.artifact.writer import pack
+from attar._src.core.digest import digest
 from attar._src.core.errors import SpecError
 from attar._src.core.spec import build_spec
 from attar._src.data.axes import Dynamic
@@ -45,6 +46,7 @@ class PruningResult:
     Attributes:
         pruned: the module, the record of what was removed, and figures.
         dense: the untouched module as a graph, with which files are compared.
+        weights: digest of the module's weights when it was pruned, which tells whether it was trained since.
     """
 
     pruned: PrunedModule
@@ -56,6 +58,7 @@ class PruningResult:
     use: FileInfo
     limits: Limits | None = None
     notes: Mapping[str, str] | None = None
+    weights: str = ""
 
     def __repr__(self) -> str:
         """Return a line; the fields hold all weights and inputs."""
@@ -100,6 +103,7 @@ class PruningResult:
             self.module, capture(self.module, given.example, names=given.names, dynamic=given.axes, train=False)
         )
         compressed = CompressedModel.of(traced, record=recorded_removals(self.module))
+        trained = _digest_of(self.module) != self.weights
         return package(
             compressed,
             Path(path),
@@ -107,7 +111,9 @@ class PruningResult:
             self.data,
             coder=coder,
             dry_run=self.dry_run,
-            floating={MAIN: Floating("the module before channels were removed", self.dense.graph)},
+            floating={
+                MAIN: Floating("the module before channels were removed", self.dense.graph, trained_since=trained)
+            },
             examples=self.examples,
             tolerance=None,
             limits=self.limits,
@@ -216,7 +222,13 @@ def prune(
     pruned = prune_module(
         module, captured, pruning, lambda: loss_gradients(captured, _batches(inputs, compared), layout), seed=seed
     )
-    return PruningResult(pruned, dense, dry_run, captured, inputs, compared, use, limits, notes)
+    return PruningResult(
+        pruned, dense, dry_run, captured, inputs, compared, use, limits, notes, _digest_of(pruned.module)
+    )
+
+
+def _digest_of(module: nn.Module) -> str:
+    return digest(module.state_dict().values())
 
 
 def _batches(inputs: CalibrationInputs, examples: ComparedExamples) -> Iterator[Batch]:

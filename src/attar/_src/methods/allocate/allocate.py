@@ -39,7 +39,7 @@ SPARE = 8
 HALVINGS = 7
 
 #: Examples under which a drop is a rough measure: one of them is half a point.
-FEW = 200
+FEW_JUDGED = 200
 
 #: A tensor that stays in floating point.
 FLOATING = Level(FLOAT)
@@ -271,8 +271,8 @@ class Allocator:
                 found.append(f"{counts}, as the labels give no metric: {judge.unjudged}")
             elif self.inputs[graph].targets and not self.judged[graph].targets:
                 found.append(f"{counts}: the examples of data have labels, those of validation none; give them, too")
-            if examples < FEW:
-                found.append(f"{counts} on {examples} examples, a rough measure; validate on {FEW} or more")
+            if examples < FEW_JUDGED:
+                found.append(f"{counts} on {examples} examples, a rough measure; validate on {FEW_JUDGED} or more")
         return found
 
     def compared(self, artifact: Artifact) -> dict[str, OutputError]:
