@@ -65,6 +65,17 @@ def test_a_file_tells_whether_the_pruned_module_was_trained(tmp_path):
     assert result.save(tmp_path / "m.attar")["fidelity"]["trained_since"]
 
 
+def test_a_module_partly_in_half_precision_is_rebuilt(tmp_path):
+    """Guards against removing twice: its copy in float32 shares the tensors that are in float32 already."""
+    module, x = made("batch-norm")
+    result = attar.prune(module, x, channels=0.5)
+    result.save(tmp_path / "m.attar")
+    into = copy.deepcopy(module)
+    into[-1].half()
+    attar.load(tmp_path / "m.attar", into=into)
+    torch.testing.assert_close(into.float()(x), result.module(x), rtol=1e-2, atol=1e-2)
+
+
 def test_pruned_twice_then_quantized(tmp_path):
     module, x = made("padded shortcut, a module")
     data = torch.randn(64, *x.shape[1:])

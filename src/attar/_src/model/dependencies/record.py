@@ -95,8 +95,9 @@ def remove_recorded(
     for place, size in record.sizes.items():
         if not _follows(module, found, removed, place, size):
             raise _foreign(module, f"parts counted by {place}")
+    done: set[int] = set()
     for each in (module, *copies):
-        remove_units(each, found, removed)
+        remove_units(each, found, removed, done=done)
         for place, size in record.sizes.items():
             _set_size(each, place, size)
         _note(each, record)

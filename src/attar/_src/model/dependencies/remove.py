@@ -38,7 +38,12 @@ class AttributeSize(NamedTuple):
 
 
 def remove_units(
-    module: nn.Module, found: Dependencies, units: Collection[int], attributes: Sequence[AttributeSize] = ()
+    module: nn.Module,
+    found: Dependencies,
+    units: Collection[int],
+    attributes: Sequence[AttributeSize] = (),
+    *,
+    done: set[int] | None = None,
 ) -> None:
     """Remove units from a module, in place; its parameters stay the same objects, without gradients.
 
@@ -47,8 +52,9 @@ def remove_units(
         found: its dependencies.
         units: to remove.
         attributes: that follow, beside those of PyTorch's own layers.
+        done: identities of tensors that are smaller already, as a copy shares them; those of the module are added.
     """
-    state, done = state_of(module), set()
+    state, done = state_of(module), set() if done is None else done
     for name, vectors in found.state.items():
         tensor = state[name]
         if id(tensor) in done:
