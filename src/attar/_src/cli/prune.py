@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from attar._src.cli import show
 from attar._src.cli.options.calibration import DataChoice, chosen_inputs
+from attar._src.cli.options.inputs import Arguments, DynamicAxes, FixedBatch, MaxLength, Preprocess, TokenizerFolder
 from attar._src.cli.options.texts import parse_arguments, parse_axes
 from attar._src.cli.output import demand_writable
 from attar._src.measure.class_layout import IGNORE_INDEX
@@ -61,27 +62,12 @@ def prune_command(
     ] = None,
     round_to: Annotated[int, typer.Option(min=1, help="What remains of a layer is a multiple of this, such as 8.")] = 1,
     least: Annotated[float, typer.Option(help="Share of each layer that remains at least.")] = 0.1,
-    arguments: Annotated[
-        list[str] | None,
-        typer.Option("--arg", metavar="NAME=VALUE", help="Keyword argument of the factory; repeatable."),
-    ] = None,
-    preprocess: Annotated[
-        str | None,
-        typer.Option(
-            "--preprocessing",
-            "-p",
-            metavar="NAME|JSON",
-            help="From raw examples to inputs; that of the data set by default.",
-        ),
-    ] = None,
-    dynamic: Annotated[
-        list[str] | None, typer.Option(metavar="AXIS", help="Input axis of variable length, as in attar quantize.")
-    ] = None,
-    fixed_batch: Annotated[int | None, typer.Option(min=1, help="Batch size of a module that cannot vary it.")] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Tokenizer of text:PATH; that of hf:FOLDER by default.")
-    ] = None,
-    max_length: Annotated[int | None, typer.Option(min=1, help="Tokens of the longest text.")] = None,
+    arguments: Arguments = None,
+    preprocess: Preprocess = None,
+    dynamic: DynamicAxes = None,
+    fixed_batch: FixedBatch = None,
+    tokenizer: TokenizerFolder = None,
+    max_length: MaxLength = None,
     split: Annotated[str, typer.Option(help="Split to score on; never the one you report.")] = "train",
     examples: Annotated[int, typer.Option(min=2, help="Number of examples.")] = 512,
     seed: Annotated[int, typer.Option(help="Seed for drawing the examples, and of the score random.")] = 0,

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from attar._src.cli import show
 from attar._src.cli.options.calibration import DataChoice, call_with_data
+from attar._src.cli.options.inputs import FixedBatch, TokenizerFolder
 from attar._src.cli.options.limits import MAX_ELEMENTS, raised_limits
 from attar._src.cli.options.texts import (
     parse_activations,
@@ -201,10 +202,8 @@ def quantize_command(
             "By default the batch and what varies in the data.",
         ),
     ] = None,
-    fixed_batch: Annotated[int | None, typer.Option(min=1, help="Batch size of a module that cannot vary it.")] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Tokenizer of text:PATH; that of hf:FOLDER by default.")
-    ] = None,
+    fixed_batch: FixedBatch = None,
+    tokenizer: TokenizerFolder = None,
     max_length: Annotated[
         int | None, typer.Option(min=1, help="Tokens of the longest text; by default what the model takes.")
     ] = None,

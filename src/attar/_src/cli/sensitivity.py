@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from attar._src.cli import show
 from attar._src.cli.options.calibration import DataChoice, call_with_data
+from attar._src.cli.options.inputs import Arguments, DynamicAxes, FixedBatch, MaxLength, Preprocess, TokenizerFolder
 from attar._src.cli.options.texts import parse_arguments, parse_axes, parse_levels
 from attar._src.measure.class_layout import IGNORE_INDEX
 from attar._src.report.wording import sensitivity_cells
@@ -46,10 +47,7 @@ def sensitivity_command(
         str, typer.Option(help="With --scales gptq: measure each level with each rate of attar quantize: 0,0.003,0.03.")
     ] = "0",
     keep: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Layers to leave out; repeatable.")] = None,
-    arguments: Annotated[
-        list[str] | None,
-        typer.Option("--arg", metavar="NAME=VALUE", help="Keyword argument of the factory; repeatable."),
-    ] = None,
+    arguments: Arguments = None,
     granularity: Annotated[
         str, typer.Option(help="Weights that share a scale: channel, tensor, group:SIZE or bucket:SIZE.")
     ] = "channel",
@@ -58,23 +56,11 @@ def sensitivity_command(
         str, typer.Option(help="Solver: absmax, mse, percentile, hqq, minmax, gptq or file.py:name.")
     ] = "absmax",
     correct_bias: Annotated[bool, typer.Option(help="Correct biases for the mean error of rounded weights.")] = True,
-    preprocess: Annotated[
-        str | None,
-        typer.Option(
-            "--preprocessing",
-            "-p",
-            metavar="NAME|JSON",
-            help="From raw examples to inputs; that of the data set by default.",
-        ),
-    ] = None,
-    dynamic: Annotated[
-        list[str] | None, typer.Option(metavar="AXIS", help="Input axis of variable length, as in attar quantize.")
-    ] = None,
-    fixed_batch: Annotated[int | None, typer.Option(min=1, help="Batch size of a module that cannot vary it.")] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Tokenizer of text:PATH; that of hf:FOLDER by default.")
-    ] = None,
-    max_length: Annotated[int | None, typer.Option(min=1, help="Tokens of the longest text.")] = None,
+    preprocess: Preprocess = None,
+    dynamic: DynamicAxes = None,
+    fixed_batch: FixedBatch = None,
+    tokenizer: TokenizerFolder = None,
+    max_length: MaxLength = None,
     split: Annotated[str, typer.Option(help="Split to measure on; never the one you report.")] = "train",
     examples: Annotated[int, typer.Option(min=2, help="Number of examples.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed for drawing the examples.")] = 0,
