@@ -16,6 +16,7 @@ from attar._src.data.preprocessing import PREPROCESSINGS
 from attar._src.data.registry import DATASETS
 from attar._src.measure.metric import METRICS
 from attar._src.methods.objectives.registry import OBJECTIVES
+from attar._src.methods.prune.scopes import SCOPES
 from attar._src.methods.prune.scores import SCORES
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SCHEMES, SOLVERS
 from attar._src.methods.rules import CONSTRAINTS
@@ -34,6 +35,7 @@ REGISTRIES = {
     "terms": OBJECTIVES,
     "rules": CONSTRAINTS,
     "scores": SCORES,
+    "pruning scopes": SCOPES,
     "optimizers": OPTIMIZERS,
     "augmentations": AUGMENTATIONS,
 }

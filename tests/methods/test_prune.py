@@ -212,7 +212,10 @@ def test_fields_that_do_not_fit_are_refused(fields, message):
 
 def test_a_score_of_ones_own(tmp_path):
     path = tmp_path / "scores.py"
-    path.write_text("class Most:\n    name = 'most'\n    def score(self, weight):\n        return -weight.abs()\n")
+    path.write_text(
+        "from attar.extend import WeightScore\n\n\nclass Most(WeightScore):\n    name = 'most'\n\n"
+        "    def score(self, scored):\n        return -scored.value.abs()\n"
+    )
     learner, _ = attached(sparsity=0.5, shape="once", score=f"{path}:Most", layers=("second",))
     before = learner.tensor("second.weight").detach().clone()
     walk(learner, 1)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 
-from attar._src.core.errors import SpecError
 from attar._src.core.spec import Spec
 from attar._src.methods.layer_selection import select_weights
-from attar._src.methods.prune.masks import Mask, prune_below, prune_to_count, sparsity
-from attar._src.methods.prune.scores import SCORES
+from attar._src.methods.prune.masks import Mask, MaskConstraint, emptied, prune_below, prune_to_count, sparsity
+from attar._src.methods.prune.scores import SCORES, ScoredWeight
 from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
 from attar._src.work.rule import Rule
@@ -54,7 +53,7 @@ class Pruning(Spec):
         [0.0, 0.875, 1.0]
     """
 
-    score: str = "magnitude"
+    score: str = "l1"
     sparsity: _Sparsity | None = None
     threshold: Annotated[float, Field(gt=0)] | None = None
     scope: Literal["layer", "global"] = "layer"
@@ -119,22 +118,21 @@ class _Group:
     goal: float | None  # final sparsity; None for a threshold
 
 
-class PruneConstraint(Constraint):
+class PruneConstraint(MaskConstraint):
     """The masks of a :class:`Prune`."""
 
-    order: ClassVar[int] = 0
     reached: torch.Tensor  # 0-d, the largest f(u) applied so far
 
     def __init__(self, rule: Prune, groups: Sequence[_Group]) -> None:
         super().__init__({name: mask for group in groups for name, mask in group.masks.items()})
         self.rule, self.groups = rule, groups
-        self.score = SCORES[rule.score].score
+        self.score = SCORES[rule.score]
         self.register_buffer("reached", torch.zeros((), dtype=torch.float64))
         for group in groups:
             for name, mask in group.masks.items():
                 size = mask.mask.numel()
                 if group.goal is not None and len(group.masks) == 1 and round(group.goal * size) >= size > 0:
-                    raise _emptied(name, size, f"sparsity={group.goal:g}")
+                    raise emptied(name, size, f"sparsity={group.goal:g}")
 
     def update(self, progress: Progress, weights: WeightView) -> None:
         """Prune to the schedule's current sparsity.
@@ -148,14 +146,7 @@ class PruneConstraint(Constraint):
 
     def finalize(self, weights: WeightView) -> None:
         self._grow(1.0, weights)
-        for name, mask in self._masks().items():
-            weights.value(name).masked_fill_(~mask.mask, 0)
-
-    def report(self) -> dict[str, Any]:
-        return {"sparsity": sparsity(self._masks())}
-
-    def _masks(self) -> dict[str, Mask]:
-        return {name: mask for name, mask in self.weights.items() if isinstance(mask, Mask)}
+        super().finalize(weights)
 
     def _grow(self, share: float, weights: WeightView) -> None:
         if share <= self.reached:
@@ -164,7 +155,7 @@ class PruneConstraint(Constraint):
         for group in self.groups:
             # A rule attached later may have taken over weights.
             masks = {name: mask for name, mask in group.masks.items() if name in self.weights}
-            scores = {name: self.score(weights.value(name)) for name in masks}
+            scores = {name: self.score.score(ScoredWeight(weights.value(name))) for name in masks}
             size, pruned = sum(mask.mask.numel() for mask in masks.values()), sum(m.pruned for m in masks.values())
             if group.goal is None:
                 assert self.rule.threshold is not None
@@ -178,12 +169,4 @@ class PruneConstraint(Constraint):
                 prune_to_count(masks, scores, round(aim * size))
             for name, mask in masks.items():
                 if mask.pruned == mask.mask.numel() > 0:
-                    raise _emptied(name, mask.mask.numel(), said)
-
-
-def _emptied(name: str, size: int, said: str) -> SpecError:
-    # Rounded down, so that the proposed sparsity leaves at least one element.
-    most = math.floor((size - 1) / size * 1000) / 1000
-    return SpecError(
-        f"prune at {name!r}: {said} leaves 0 of {size} weights; use sparsity <= {most:g}, in overrides for it alone"
-    )
+                    raise emptied(name, mask.mask.numel(), said)
