@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,14 +21,25 @@ class Mask(Parametrization):
     """The mask of one weight. It masks the gradient too, so a pruned element stays pruned.
 
     Elements of the weight that are zero are pruned from the start, unless all are.
+
+    Attributes:
+        watched: whether it sums gradients of the loss by the masked weight, of pruned elements, too, and movement.
     """
 
     mask: torch.Tensor  # bool, the weight's shape; True for remaining elements
+    gradient: torch.Tensor  # the weight's shape: sum of the gradients since the last update of the masks
+    movement: torch.Tensor  # the weight's shape: sum of -w dL/dw over all steps
+    steps: torch.Tensor  # 0-d int64: how many gradients were summed
 
-    def __init__(self, weight: torch.Tensor) -> None:
+    def __init__(self, weight: torch.Tensor, *, watched: bool = False) -> None:
         super().__init__()
         left = weight.detach() != 0
+        self.watched = watched
         self.register_buffer("mask", left if left.any() else torch.ones_like(left))
+        for name in ("gradient", "movement") if watched else ():
+            self.register_buffer(name, torch.zeros_like(weight, dtype=torch.float32, requires_grad=False))
+        if watched:
+            self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     @classmethod
     def of(cls, pruned: torch.Tensor) -> Mask:
@@ -38,7 +49,38 @@ class Mask(Parametrization):
         return mask
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.masked_fill(~self.mask, 0)
+        masked = x.masked_fill(~self.mask, 0)
+        if self.watched and self.training and masked.requires_grad:
+            value = x.detach()
+            masked.register_hook(lambda gradient: self._see(value, gradient))
+        return masked
+
+    def _see(self, value: torch.Tensor, gradient: torch.Tensor) -> None:
+        seen = gradient.detach().float()
+        self.gradient += seen
+        self.movement -= value.float() * seen
+        self.steps += 1
+
+    @property
+    def seen(self) -> bool:
+        """Whether there is a gradient since the last update of the masks."""
+        return self.watched and bool(self.steps > 0)
+
+    def watched_means(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mean gradient and movement, the same on all ranks."""
+        count = self.steps.clamp(min=1)
+        return _over_ranks(self.gradient / count), _over_ranks(self.movement)
+
+    def forget_gradient(self) -> None:
+        """Begin a new mean of gradients."""
+        if self.watched:
+            self.gradient.zero_()
+            self.steps.zero_()
+
+    def average(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Make ranks agree on what was summed."""
+        for name in ("gradient", "movement") if self.watched else ():
+            getattr(self, name).copy_(mean(getattr(self, name)))
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
         """Return the masked value as Sparse, or as Dense if the mask (1 bit per element) costs more than it saves."""
@@ -50,6 +92,15 @@ class Mask(Parametrization):
     def pruned(self) -> int:
         """Number of pruned elements."""
         return int(self.mask.numel() - self.mask.sum())
+
+
+def _over_ranks(value: torch.Tensor) -> torch.Tensor:
+    """Return the mean of a tensor over the ranks of a distributed training; of one rank the tensor."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        value = value.clone()
+        torch.distributed.all_reduce(value)
+        value /= torch.distributed.get_world_size()
+    return value
 
 
 def sparsity(masks: Mapping[str, Mask]) -> float:

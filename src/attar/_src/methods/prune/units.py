@@ -134,10 +134,17 @@ class PruningUnit:
             rows: of the weight.
             of_units: makes scores of sums.
         """
-        grid, labels = self._grid(rows), self.labels(rows).reshape(-1).to(elements.device)
-        sums = elements.new_zeros(prod(grid)).index_add_(0, labels, elements.reshape(-1))
-        sizes = torch.bincount(labels, minlength=prod(grid)).to(elements.dtype)
-        return (of_units(sums) / sizes).reshape(grid)
+        grid = self._grid(rows)
+        if self.rows == self.columns == 1:
+            return of_units(elements).reshape(grid)
+        labels = self.labels(rows).reshape(-1).to(elements.device)
+        sums = elements.new_zeros(prod(grid)).index_add(0, labels, elements.reshape(-1)).reshape(grid)
+        return of_units(sums) / self.sizes(rows).to(elements.device)
+
+    def sizes(self, rows: WeightRows) -> torch.Tensor:
+        """Return the number of elements of each unit, ``(groups, rows, channels, positions)`` of units."""
+        grid = self._grid(rows)
+        return torch.bincount(self.labels(rows).reshape(-1), minlength=prod(grid)).reshape(grid)
 
     def lowest(self, scores: torch.Tensor, count: int, *, each_row: bool = False) -> torch.Tensor:
         """Return which units are pruned, bool in the shape of ``scores``: the lowest, the first of equal ones.
@@ -159,6 +166,8 @@ class PruningUnit:
 
     def spread(self, units: torch.Tensor, rows: WeightRows) -> torch.Tensor:
         """Return a figure of each unit for each of its elements: ``(groups, rows, columns)``."""
+        if self.rows == self.columns == 1:
+            return units.flatten(2)
         return units.reshape(-1)[self.labels(rows).to(units.device)]
 
     def labels(self, rows: WeightRows) -> torch.Tensor:
@@ -206,6 +215,7 @@ def lowest(scores: torch.Tensor, count: int) -> torch.Tensor:
 def _lowest_of_each(scores: torch.Tensor, count: int) -> torch.Tensor:
     """Return a mask of the ``count`` lowest along the last axis; the first of equal ones."""
     order = torch.sort(scores, dim=-1, stable=True).indices
-    places = torch.empty_like(order).scatter_(-1, order, torch.arange(order.shape[-1]).expand_as(order))
+    places = torch.empty_like(order)
+    places.scatter_(-1, order, torch.arange(order.shape[-1], device=order.device).expand_as(order))
     found: torch.Tensor = places < count
     return found
