@@ -1,0 +1,46 @@
+"""A module with less structure, and what was done to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class PrunedModule:
+    """A module of which channels or layers were removed.
+
+    Attributes:
+        module: a copy of the one that was given, of the same class.
+        record: what was removed, for the file.
+        figures: ``macs`` of one example and ``parameters``, before and after; of layers ``layers``, too.
+        groups: name of a group of channels -> how many of its units were removed, and how many there were.
+        widths: weight in a group -> its output channels before and after.
+        excluded: weight or layer -> why it stays, or some of its channels.
+        removed: paths of removed layers, as they were before.
+        scores: path of a layer that could be removed -> its score.
+    """
+
+    module: nn.Module
+    record: Mapping[str, Any]
+    figures: Mapping[str, list[int]]
+    excluded: Mapping[str, str]
+    groups: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    widths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    removed: tuple[str, ...] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the figures as JSON: those of channels have ``widths``, those of layers ``removed``."""
+        own: dict[str, Any] = {"widths": {name: list(width) for name, width in self.widths.items()}}
+        if self.removed:
+            own = {"removed": list(self.removed), "scores": dict(self.scores)}
+        return {**self.figures, **own, "excluded": dict(self.excluded)}
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Return the number of parameters, a shared one once."""
+    return sum(parameter.numel() for parameter in module.parameters())
