@@ -30,7 +30,7 @@ FIELDS = {
         {"sparsity": 0.5, "score": "random", "scope": "erdos_renyi", "shape": "once"},
         {"sparsity": 0.6, "shape": "once", "regrow": 0.3, "every": 1},
         {"sparsity": 0.5, "shape": "steps", "steps": 3, "rewind": 0.2},
-        {"sparsity": 0.5, "shape": "dense_sparse_dense", "end": 0.5, "layers": ["second"]},
+        {"sparsity": 0.5, "shape": "dense_sparse_dense", "end": 0.9, "layers": ["second"]},
     ),
     "prune_activations": ({"sparsity": 0.3}, {"threshold": 0.2}),
     "quantize": (

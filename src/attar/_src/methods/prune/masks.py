@@ -125,6 +125,12 @@ def prune_below(masks: Mapping[str, Mask], scores: Mapping[str, torch.Tensor], t
         mask.mask &= scores[name] >= threshold
 
 
+def sparse_tensors(state: Mapping[str, torch.Tensor]) -> dict[str, CompressedTensor]:
+    """Return the tensors with so many zeros that a mask and the others are smaller, as such."""
+    stored = {name: Mask(value).to_compressed(value) for name, value in state.items() if value.numel()}
+    return {name: each for name, each in stored.items() if isinstance(each, Sparse)}
+
+
 def emptied(name: str, size: int, said: str, *, what: str = "weight") -> SpecError:
     """Return the error that a weight of ``size`` units loses them all."""
     # Rounded down, so that the proposed sparsity leaves at least one element.

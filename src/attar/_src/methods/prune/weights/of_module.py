@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -9,10 +10,13 @@ import torch
 from torch import nn
 
 from attar._src.methods.prune.channels.pruning import Gradients
+from attar._src.methods.prune.pruned_module import PrunedModule, parameter_count
 from attar._src.methods.prune.weights.pruning import PrunedWeights, WeightPruning, prune_weights
 from attar._src.model.capture import CapturedModel
+from attar._src.model.dependencies.find import find_dependencies
 from attar._src.model.trace import deploy_graph
 from attar._src.model.traced import TracedModel
+from attar._src.model.weights import find_weights
 from attar._src.work.calibration_inputs import CalibrationInputs
 
 
@@ -76,6 +80,40 @@ def prune_weights_of(
         if (parameter := _bias_of(traced, name, own)) is not None:
             values[parameter] = own[parameter].detach() + shift
     return ModuleChanges(found, values, found.pruned)
+
+
+def with_pruned_weights(
+    module: nn.Module,
+    captured: CapturedModel,
+    pruning: WeightPruning,
+    inputs: CalibrationInputs,
+    gradients: Callable[[], Gradients],
+    *,
+    seed: int = 0,
+) -> PrunedModule:
+    """Return a copy of a module with pruned weights, and figures; arguments as of :func:`prune_weights_of`."""
+    changes = prune_weights_of(module, captured, pruning, inputs, gradients, seed=seed)
+    sparse = copy.deepcopy(module)
+    changes.put(sparse)
+    zeros = sum(int(each.sum()) for each in changes.pruned.values())
+    count, found = parameter_count(module), changes.found
+    figures = {"macs": _multiplications(module, captured, changes), "parameters": [count, count - zeros]}
+    return PrunedModule(sparse, {}, figures, dict(found.excluded), sparsity=found.sparsity, unseen=dict(found.unseen))
+
+
+def _multiplications(module: nn.Module, captured: CapturedModel, changes: ModuleChanges) -> list[int]:
+    """Return the multiplications of one example, and those by weights that are not zero."""
+    readers: dict[str, list[str]] = {}
+    for name, weight in find_weights(captured.evaluation).items():
+        for reader in weight.readers:
+            readers.setdefault(reader, []).append(name)
+    whole, left = 0, 0.0
+    for cost in find_dependencies(module, captured).costs:
+        masks = [changes.pruned[name] for name in readers.get(cost.node, ()) if name in changes.pruned]
+        elements = sum(each.numel() for each in masks)
+        whole += cost.macs
+        left += cost.macs * (1 - sum(int(each.sum()) for each in masks) / max(elements, 1))
+    return [whole, round(left)]
 
 
 def _divided(traced: TracedModel, name: str, value: torch.Tensor) -> torch.Tensor:
