@@ -124,6 +124,10 @@ DAMAGED = [
     {"units": {}, "sizes": {"0.out_channels": True}},
     {"units": {}, "fixed_fills": 1},
     {"units": {}, "code": "import os"},
+    {"units": {}, "dropped": "0"},
+    {"units": {}, "dropped": [0]},
+    {"units": {}, "skipped": {"0": {"argument": -1}}},
+    {"units": {}, "skipped": {"0": {"argument": 0, "entries": 100}}},
 ]
 
 
@@ -142,7 +146,7 @@ def test_a_damaged_record_is_refused(record, sound, tmp_path):
     parts = take_apart(sound.read_bytes())
     parts.manifest["recipe"]["stages"][0]["removed"] = record
     (tmp_path / "d.attar").write_bytes(parts.seal())
-    said = "record of removed channels is damaged"
+    said = "record of removals is damaged"
     with pytest.raises(ArtifactError, match=said):
         attar.load(tmp_path / "d.attar", into=module)
     told = {"removals": [record], "inputs": [{"dtype": "float32", "shape": [*x.shape]}], "names": []}
@@ -219,7 +223,7 @@ def test_weights_with_a_damaged_record(told, tmp_path):
     module, x = made("batch-norm")
     fine = {"removals": [], "inputs": [{"dtype": "float32", "shape": [*x.shape]}], "names": []}
     damaged = {**fine, **told} if isinstance(told, dict) and told else told
-    with pytest.raises(SpecError, match="its record of removed channels is damaged"):
+    with pytest.raises(SpecError, match="its record of removals is damaged"):
         build_module(lambda: module, {}, written(module, damaged, tmp_path))
 
 
@@ -281,6 +285,56 @@ def test_a_load_that_fails_leaves_the_module(name, tmp_path):
 def attributes(module):
     """The attributes of a module and its submodules, tensors by their places."""
     return [dict(vars(part)) for part in module.modules()]
+
+
+@pytest.fixture(scope="module")
+def residual():
+    """A chain of residual layers, and examples."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
+    return nn.Sequential(nn.Linear(5, 8), encoder), torch.randn(32, 6, 5)
+
+
+def test_a_file_without_layers_rebuilds_the_module(residual, tmp_path):
+    """Layers, then channels, then layers again: each record is of the names that there were."""
+    before, x = residual
+    once = attar.prune(before, x, layers=2)
+    assert len(once.module[1].layers) == 2
+    narrower = attar.prune(once.module, x, channels=0.25)
+    twice = attar.prune(narrower.module, x, layers=1, score="output")
+    report = twice.save(tmp_path / "m.attar")["pruning"]
+    assert report["layers"] == [2, 1]
+    assert report["removed"] == list(twice.pruned.removed)
+    for key in ("macs", "parameters", "file_bytes"):
+        assert report[key][1] < report[key][0]
+    assert [each.of_layers for each in removal_records(twice.module)] == [True, False, True]
+    twice.save_weights(tmp_path / "w.safetensors")
+    wanted = twice.module.eval()(x).detach()
+    for into in (copy.deepcopy(before), copy.deepcopy(before).double(), copy.deepcopy(once.module)):
+        attar.load(tmp_path / "m.attar", into=into)
+        assert len(into[1].layers) == into[1].num_layers == 1
+        dtype = next(into.parameters()).dtype
+        torch.testing.assert_close(into.eval()(x.to(dtype)).float(), wanted, rtol=1e-4, atol=1e-4)
+    rebuilt = build_module(lambda: copy.deepcopy(before), {}, tmp_path / "w.safetensors")
+    assert torch.equal(rebuilt.eval()(x), wanted)
+    # Another module has no such layers; it stays as it was.
+    other = nn.Sequential(nn.Linear(5, 8), nn.Linear(8, 8))
+    with pytest.raises(ModelError, match=r"the layer 1\.layers\.\d were removed.*give the module as it was before"):
+        attar.load(tmp_path / "m.attar", into=other)
+    assert len(other) == 2
+
+
+def test_options_of_channels_and_layers_exclude_each_other(residual):
+    module, x = residual
+    for options, said in (
+        ({"layers": 1, "channels": 0.5}, "channels is of unit='channel', and unit='layer' is removed"),
+        ({"layers": 1, "unit": "channel"}, "layers is of unit='layer', and unit='channel' is removed"),
+        ({"unit": "layer", "macs": 0.3, "round_to": 8}, "round_to is of unit='channel'"),
+        ({"unit": "head", "macs": 0.3}, "unit='head': there is channel and layer"),
+    ):
+        with pytest.raises(SpecError, match=said):
+            attar.prune(module, x, **options)
 
 
 def test_a_module_of_another_kind_is_refused(sound):

@@ -1,4 +1,4 @@
-"""Recipes that remove channels, then train and quantize; killed in the middle and resumed; ``attar prune``.
+"""Recipes that remove channels or layers, then train and quantize; killed in the middle and resumed; ``attar prune``.
 
 Guards against stages that go on with the module as it was, checkpoints of other shapes, seeds that start from a pruned
 module, and orders of stages that cannot work.
@@ -27,6 +27,20 @@ def net():
         nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(),
         nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 3),
     )
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        return (x + self.conv(x)).relu()
+
+
+def deep():
+    blocks = nn.Sequential(*(Block() for _ in range(4)))
+    return nn.Sequential(nn.Conv2d(1, 8, 3), blocks, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 3))
 
 
 def sets(split):
@@ -104,6 +118,36 @@ def test_a_smaller_module_is_trained_and_quantized_and_a_resumed_run_has_the_sam
     assert digests(folder / "cut") == whole
 
 
+def test_layers_are_removed_and_the_rest_is_trained(folder):
+    adam = {"name": "adamw", "lr": 0.01}
+    done = attar.run(
+        attar.Recipe(
+            data=f"{folder / 'nets.py'}:sets",
+            threads=1,
+            models={
+                "net": {
+                    "source": f"{folder / 'nets.py'}:deep",
+                    "stages": [
+                        {"stage": "train", "epochs": 2, "batch": 32, "optimizer": adam},
+                        {"stage": "prune_layers", "layers": 0.5, "score": "loss", "batch": 32, "batches": 4},
+                        {"stage": "train", "epochs": 2, "batch": 32, "optimizer": adam},
+                        {"stage": "quantize", "bits": 8},
+                    ],
+                }
+            },
+        ),
+        folder / "layers",
+    )
+    (net,) = done.report["models"]
+    entry = next(each for each in net["record"] if each["stage"] == "prune_layers")
+    assert entry["layers"] == [4, 2]
+    assert net["metric_mean"] > 0.9
+    assert net["parameters"] == entry["parameters"][1]
+    into = load_object(f"{folder / 'nets.py'}:deep")()
+    attar.load(done.files["net"], into=into)
+    assert len(into[1]) == 2
+
+
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
@@ -116,6 +160,7 @@ def test_a_smaller_module_is_trained_and_quantized_and_a_resumed_run_has_the_sam
         ([{"stage": "prune_channels", "channels": 0.5, "exclude": ["9"]}], "no layer named '9'"),
         ([{"stage": "prune_channels"}], "give one of the two: channels or macs"),
         ([{"stage": "prune_channels", "macs": 0.99}], "all that can be removed saves"),
+        ([{"stage": "quantize"}, {"stage": "prune_layers", "layers": 1}], "prune_layers: .* put it before"),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_said_before_any_training(folder, stages, message, tmp_path):
@@ -145,5 +190,12 @@ def test_the_command(folder, capsys):
     out = capsys.readouterr().out
     assert "ms an example, one thread" in out
     assert "stays: 7.weight: the model's output has its channels" in out
+    deep = f"{folder / 'nets.py'}:deep"
+    assert main(["prune", deep, "-d", data, "--layers", "2", "-o", str(weights)]) == 0
+    out = capsys.readouterr().out
+    assert "layers that can be removed" in out
+    assert out.count("removed: 1.") == 2
+    assert main(["prune", deep, "-d", data, "--unit", "layer", "--macs", "0.2", "-o", str(weights), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["layers"] == [4, 3]
     assert main(["prune", model, "-d", data, "--channels", "0.5", "-o", str(folder / "half.pt")]) == 2
     assert "name a .safetensors or .attar file" in capsys.readouterr().err

@@ -16,6 +16,9 @@ from attar._src.data.preprocessing import PREPROCESSINGS
 from attar._src.data.registry import DATASETS
 from attar._src.measure.metric import METRICS
 from attar._src.methods.objectives.registry import OBJECTIVES
+from attar._src.methods.prune.channels.scores import CHANNEL_SCORES
+from attar._src.methods.prune.layers.scores import LAYER_SCORES
+from attar._src.methods.prune.scopes import SCOPES
 from attar._src.methods.prune.scores import SCORES
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SCHEMES, SOLVERS
 from attar._src.methods.rules import CONSTRAINTS
@@ -34,6 +37,9 @@ REGISTRIES = {
     "terms": OBJECTIVES,
     "rules": CONSTRAINTS,
     "scores": SCORES,
+    "pruning scopes": SCOPES,
+    "channel scores": CHANNEL_SCORES,
+    "layer scores": LAYER_SCORES,
     "optimizers": OPTIMIZERS,
     "augmentations": AUGMENTATIONS,
 }
@@ -41,7 +47,7 @@ ENTRIES = [(family, entry) for family, registry in REGISTRIES.items() for entry 
 
 
 def test_every_registry_of_the_source_is_looked_at():
-    pattern = re.compile(r"^([A-Z]+): Registry\[", re.MULTILINE)
+    pattern = re.compile(r"^([A-Z_]+): Registry\[", re.MULTILINE)
     found = [key for path in SOURCE.rglob("*.py") for key in pattern.findall(path.read_text(encoding="utf-8"))]
     assert len(found) == len(REGISTRIES), f"registries: {found}"
     assert all(isinstance(registry, Registry) and list(registry) for registry in REGISTRIES.values())

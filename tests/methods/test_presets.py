@@ -205,6 +205,7 @@ def test_the_stages_that_train_are_told_apart():
         "distill",
         "prune",
         "prune_channels",
+        "prune_layers",
         "quantize",
         "reconstruct",
         "compress",

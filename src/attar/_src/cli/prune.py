@@ -1,4 +1,4 @@
-"""``attar prune``: from a trained module to one with fewer channels."""
+"""``attar prune``: from a trained module to one with fewer channels or layers."""
 
 from __future__ import annotations
 
@@ -43,25 +43,57 @@ def prune_command(
         typer.Option("--weights", "-w", help="Weights: .safetensors, .npz, a state dict or checkpoint, .attar."),
     ] = None,
     channels: Annotated[float | None, typer.Option(help="Share of the channels to remove, such as 0.5.")] = None,
+    layers: Annotated[
+        float | None,
+        typer.Option(help="Instead of --channels: residual blocks or transformer layers to remove; number or share."),
+    ] = None,
+    sparsity: Annotated[
+        float | None, typer.Option(help="Instead of removing: share of the weights that become zero, such as 0.5.")
+    ] = None,
     macs: Annotated[
-        float | None, typer.Option(help="Instead of --channels: share of the multiplications to remove.")
+        float | None, typer.Option(help="Instead of --channels or --layers: share of the multiplications to remove.")
+    ] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="channel|layer|weight|N:M|RxC",
+            help="What --macs removes, by default channels; or what becomes zero: weight, 2:4, blocks such as 4x1.",
+        ),
     ] = None,
     score: Annotated[
-        str,
-        typer.Option(help="l1, l2, batch_norm, taylor, gradient_weight (these two need labels), random, file.py:name."),
-    ] = "l2",
+        str | None,
+        typer.Option(
+            help="Of channels l2 (the default), l1, batch_norm, taylor, gradient_weight (these two need labels); of "
+            "layers similarity (the default), output, taylor, loss (these two need labels); of weights obs (the "
+            "default), wanda, l1, l2, taylor, gradient_weight; random, file.py:name."
+        ),
+    ] = None,
     scope: Annotated[
         str | None,
         typer.Option(
-            metavar="layer|global",
-            help="The same share of every layer, or the lowest scores of all; by default global with --macs.",
+            metavar="layer|global|row|lamp|erdos_renyi",
+            help="The same share of every layer, or the lowest scores of all, the default with --macs; of weights also "
+            "row, lamp, erdos_renyi.",
         ),
     ] = None,
     exclude: Annotated[
-        list[str] | None, typer.Option(metavar="GLOB", help="Layers whose output channels stay; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Layers that stay, or their output channels; repeatable."),
     ] = None,
-    round_to: Annotated[int, typer.Option(min=1, help="What remains of a layer is a multiple of this, such as 8.")] = 1,
-    least: Annotated[float, typer.Option(help="Share of each layer that remains at least.")] = 0.1,
+    round_to: Annotated[
+        int | None, typer.Option(min=1, help="The channels that remain of a layer are a multiple of this, such as 8.")
+    ] = None,
+    least: Annotated[
+        float | None, typer.Option(help="Share of the channels of each layer that remains at least; 0.1 by default.")
+    ] = None,
+    update: Annotated[
+        str | None,
+        typer.Option(metavar="obs|sparsegpt|none", help="How weights that remain make up for those that become zero."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="GLOB=SHARE", help="Sparsity of its own for some layers; repeatable."),
+    ] = None,
     arguments: Arguments = None,
     preprocess: Preprocess = None,
     dynamic: DynamicAxes = None,
@@ -76,7 +108,8 @@ def prune_command(
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, stored in a .attar file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Remove channels, attention heads and recurrent units, with all that depends on them.
+    """Remove channels, attention heads and recurrent units, with all that depends on them, or whole layers; or set
+    weights to zero, which saves bytes and no time.
 
     A .safetensors file has the weights of the smaller module and tells what was removed: attar quantize and recipes
     take it as weights of the same MODEL. Train it further in a recipe; without, accuracy is lost.
@@ -100,12 +133,17 @@ def prune_command(
         build.build_module(build.find_model(model), passed, weights),
         chosen.inputs,
         channels=channels,
+        layers=_count_or_share(layers),
+        sparsity=sparsity,
         macs=macs,
+        unit=unit,
         score=score,
         scope=scope,
         exclude=exclude or [],
         round_to=round_to,
         least=least,
+        update=update,
+        overrides=_shares(overrides or []),
         seed=seed,
         examples=examples,
         batch=fixed_batch or 64,
@@ -127,14 +165,37 @@ def prune_command(
         _print(output, figures)
 
 
+def _count_or_share(layers: float | None) -> float | None:
+    """Return 3.0 as the number 3, and 0.5 as the share."""
+    return int(layers) if layers is not None and layers >= 1 and layers == int(layers) else layers
+
+
+def _shares(texts: list[str]) -> dict[str, float] | None:
+    """Return the sparsity of each glob of ``--set``."""
+    found: dict[str, float] = {}
+    for text in texts:
+        glob, _, share = text.rpartition("=")
+        try:
+            found[glob] = float(share)
+        except ValueError as error:
+            raise typer.BadParameter(f"--set {text}: write GLOB=SHARE, such as conv1=0.3") from error
+    return found or None
+
+
 def _print(output: Path, figures: Mapping[str, Any]) -> None:
     out, table = show.console(), show.plain_table("", ">before", ">after")
     for name, before, after in _rows(figures):
         table.add_row(name, before, after)
     out.print(escape(str(output)), soft_wrap=True)
     out.print(table)
+    for name in figures.get("removed", ()):
+        out.print(escape(f"removed: {name} (score {figures['scores'][name]:.3g})"), soft_wrap=True)
     for name, why in figures["excluded"].items():
         out.print(escape(f"stays: {name}: {why}"), soft_wrap=True)
+    for name, why in figures.get("unseen", {}).items():
+        out.print(escape(f"pruned by itself: {name}: {why}"), soft_wrap=True)
+    if "speed" in figures:
+        out.print(escape(figures["speed"]), soft_wrap=True)
 
 
 def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -147,5 +208,10 @@ def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     if "latency_ms" in figures:
         before, after = figures["latency_ms"]
         yield "ms an example, one thread", f"{before:.3f}", f"{after:.3f}"
-    for name, (before, after) in figures["widths"].items():
+    if "layers" in figures:
+        before, after = figures["layers"]
+        yield "layers that can be removed", str(before), str(after)
+    for name, (before, after) in figures.get("widths", {}).items():
         yield escape(name), str(before), str(after)
+    for name, share in figures.get("sparsity", {}).items():
+        yield escape(f"{name} zero"), "", f"{share:.1%}"

@@ -1,4 +1,4 @@
-"""``attar.prune``: a trained module in, the same module with fewer channels out."""
+"""``attar.prune``: a trained module in, the same module with fewer channels or layers out."""
 
 from __future__ import annotations
 
@@ -17,31 +17,40 @@ from attar._src.artifact.manifest import Preprocessing
 from attar._src.artifact.writer import pack
 from attar._src.core.digest import digest
 from attar._src.core.errors import SpecError
-from attar._src.core.spec import build_spec
 from attar._src.data.axes import Dynamic
 from attar._src.deploy.dry_run import check_deployable, example_of
 from attar._src.deploy.fidelity import ComparedExamples, Floating, labelled_examples
 from attar._src.deploy.first_run import prepare
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
+from attar._src.deploy.pruning.asked import asked_pruning
 from attar._src.deploy.pruning.removals import save_pruned
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.measure.latency import interleave
 from attar._src.methods.prune.channels.gradients import loss_gradients
-from attar._src.methods.prune.channels.pruning import ChannelPruning, PrunedModule, prune_module
+from attar._src.methods.prune.channels.pruning import prune_module
+from attar._src.methods.prune.layers.pruning import LayerPruning, prune_layers
+from attar._src.methods.prune.masks import sparse_tensors
+from attar._src.methods.prune.pruned_module import PrunedModule
+from attar._src.methods.prune.weights.of_module import with_pruned_weights
+from attar._src.methods.prune.weights.pruning import WeightPruning
 from attar._src.model.capture import CapturedModel, capture
 from attar._src.model.dependencies.record import recorded_removals
 from attar._src.model.trace import deploy_graph
 from attar._src.model.traced import TracedModel
+from attar._src.model.weights import find_weights
 from attar._src.runtime.session import Session
 from attar._src.train.batch import Batch
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import MAIN, CompressedModel, FileInfo
 
+#: Less is within the noise of a measurement.
+_FASTER = 1.05
+
 
 @dataclass(frozen=True, repr=False)
 class PruningResult:
-    """A module with fewer channels, and what its file will tell.
+    """A module with fewer channels or layers, and what its file will tell.
 
     Attributes:
         pruned: the module, the record of what was removed, and figures.
@@ -72,19 +81,19 @@ class PruningResult:
 
     @property
     def excluded(self) -> Mapping[str, str]:
-        """Weight -> why its output channels, or some of them, stay."""
+        """Weight -> why its output channels, or some of them, stay; of layers, path -> why it stays."""
         return self.pruned.excluded
 
     @property
     def figures(self) -> dict[str, Any]:
-        """``macs`` and ``parameters`` before and after, output channels by weight, and what stays and why."""
-        widths = {name: list(width) for name, width in self.pruned.widths.items()}
-        return {**self.pruned.figures, "widths": widths, "excluded": dict(self.excluded)}
+        """``macs`` and ``parameters`` before and after, what stays and why; of channels output channels by weight
+        (``widths``), of layers their paths (``removed``) and ``scores``."""
+        return self.pruned.describe()
 
     def save_weights(self, path: str | Path) -> None:
         """Write the weights as ``.safetensors``, also after the module was trained further.
 
-        ``attar quantize -w`` and recipes build the module as it was before, and remove the same channels first.
+        ``attar quantize -w`` and recipes build the module as it was before, and remove the same first.
         """
         if Path(path).suffix != ".safetensors":
             raise SpecError(f"{path}: weights of a pruned module are written as .safetensors")
@@ -102,7 +111,8 @@ class PruningResult:
         traced = deploy_graph(
             self.module, capture(self.module, given.example, names=given.names, dynamic=given.axes, train=False)
         )
-        compressed = CompressedModel.of(traced, record=recorded_removals(self.module))
+        state = {name: each for name, each in traced.state().items() if name in find_weights(traced.graph)}
+        compressed = CompressedModel.of(traced, record=recorded_removals(self.module), tensors=sparse_tensors(state))
         trained = _digest_of(self.module) != self.weights
         return package(
             compressed,
@@ -112,7 +122,7 @@ class PruningResult:
             coder=coder,
             dry_run=self.dry_run,
             floating={
-                MAIN: Floating("the module before channels were removed", self.dense.graph, trained_since=trained)
+                MAIN: Floating("the module before anything was removed", self.dense.graph, trained_since=trained)
             },
             examples=self.examples,
             tolerance=None,
@@ -133,6 +143,7 @@ class PruningResult:
             "file_bytes": [len(untouched), len(packed)],
             "latency_ms": [before.median_ms, after.median_ms],
             "times_faster": 1 / after.ratio,
+            "speed": speed_in_words(1 / after.ratio, zeros=bool(self.pruned.sparsity)),
         }
 
 
@@ -141,12 +152,17 @@ def prune(
     data: Any,
     *,
     channels: float | None = None,
+    layers: float | None = None,
+    sparsity: float | None = None,
     macs: float | None = None,
-    score: str = "l2",
+    unit: str | None = None,
+    score: str | None = None,
     scope: str | None = None,
     exclude: Sequence[str] = (),
-    round_to: int = 1,
-    least: float = 0.1,
+    round_to: int | None = None,
+    least: float | None = None,
+    update: str | None = None,
+    overrides: Mapping[str, float] | None = None,
     seed: int = 0,
     labels: Any = None,
     examples: int = 512,
@@ -162,35 +178,47 @@ def prune(
     licence: str | None = None,
     limits: Limits | None = None,
 ) -> PruningResult:
-    """Remove channels, attention heads and recurrent units from a module, with all that depends on them.
+    """Remove channels, attention heads and recurrent units from a module, with all that depends on them; or layers; or
+    set weights to zero.
 
-    The module gets smaller parameters, so that it runs faster everywhere; it should be trained afterwards. What goes
-    together is found on the module's graph: channels that are added, concatenated, normalized or read by grouped
-    convolutions. A layer that stays is listed with the reason, also where the module's code has numbers of channels of
+    Without channels or layers it has smaller parameters, so that it runs faster everywhere, and should be trained
+    afterwards; zeros save bytes and no time, and the weights that remain make up for them. What goes together is found
+    on the module's graph: channels that are added, concatenated, normalized or read by grouped convolutions. A layer that stays is listed with the reason, also where the module's code has numbers of channels of
     its own: a copy with fewer channels is run and compared.
 
     Args:
         module, data: as ``attar.quantize`` takes them. The module is not changed.
         channels: share of the channels to remove.
-        macs: share of the multiplications to remove, instead of ``channels``.
-        score: ``l1``, ``l2``, ``batch_norm``, ``taylor``, ``gradient_weight`` (these two need labels), ``random`` or
-            ``file.py:name``; what scores lowest is removed.
+        layers: number, or share, of the residual blocks or transformer layers to remove as a whole: submodules that
+            return the shape they read, with a shortcut around their weights.
+        sparsity: share of the weights, or of their blocks, that become zero. The others make up for them.
+        macs: share of the multiplications to remove, instead of ``channels`` or ``layers``.
+        unit: ``channel`` or ``layer``: what ``macs`` removes; by default channels. Or what becomes zero: ``weight``,
+            ``2:4`` (2 of 4 neighbouring input channels remain; without ``sparsity``), or blocks of output and input
+            channels, ``4x1``.
+        score: what scores lowest is removed. Of channels ``l2`` (the default), ``l1``, ``batch_norm``, ``taylor``,
+            ``gradient_weight`` (these two need labels); of layers ``similarity`` (the default) of input and output,
+            ``output``: change of the outputs, ``taylor``, ``loss`` (these two need labels); of weights ``obs`` (the
+            default), ``wanda``, ``l1``, ``l2``, ``taylor``, ``gradient_weight``; ``random`` or ``file.py:name``.
         scope: ``layer`` removes the same share of every layer, ``global`` the lowest scores of all; by default
-            ``layer`` with ``channels`` and ``global`` with ``macs``.
-        exclude: globs of layers whose output channels stay.
-        round_to: what remains of a layer is a multiple of this, such as 8, where it has so many channels.
-        least: share of each layer that remains.
+            ``layer`` with ``channels`` and ``global`` with ``macs``. Of weights also ``row``, ``lamp`` and
+            ``erdos_renyi``.
+        exclude: globs of layers whose output channels stay, or whose weights do.
+        round_to: what remains of a layer is a multiple of this, such as 8, where it has so many channels; 1 by default.
+        least: share of the channels of each layer that remains, 0.1 by default.
+        update: what becomes of the weights that remain: ``obs`` (the default), ``sparsegpt``, ``none``.
+        overrides: glob of layers -> sparsity of its own.
         seed: of ``random``.
         labels, examples, batch, collate, dynamic, preprocessing, task, class_names, metric, ignore_index, class_axis,
             licence, limits: as for ``attar.quantize``.
 
     Returns:
-        The result: ``.module`` is a copy of the module with fewer channels, ``.excluded`` what stays and why,
+        The result: ``.module`` is a copy of the module with less in it, ``.excluded`` what stays and why,
         ``.save(path)`` writes a ``.attar`` file in floating point, ``.save_weights(path)`` the weights.
 
     Raises:
         DataError: the data do not fit the module; a score needs labels.
-        ModelError: the module cannot be captured or exported, or no channel can be removed.
+        ModelError: the module cannot be captured or exported, or nothing can be removed.
         UnknownName: there is no such score, or a glob matches no layer.
         SpecError: an option is invalid, or the target cannot be reached; the message has what can.
 
@@ -200,16 +228,19 @@ def prune(
         >>> attar.prune(net, torch.randn(64, 8), channels=0.5).module[0]
         Linear(in_features=8, out_features=8, bias=True)
     """
-    pruning: ChannelPruning = build_spec(
-        ChannelPruning,
-        where="prune",
+    asked = asked_pruning(
+        unit,
+        score,
+        exclude,
         channels=channels,
+        layers=layers,
+        sparsity=sparsity,
         macs=macs,
-        score=score,
         scope=scope,
-        exclude=tuple(exclude),
         round_to=round_to,
         least=least,
+        update=update,
+        overrides=overrides,
     )
     module, inputs, notes = prepare(module, data, examples=examples, batch=batch, collate=collate, dynamic=dynamic)
     use = FileInfo(preprocessing, task, tuple(class_names), metric, licence)
@@ -219,9 +250,15 @@ def prune(
     captured = capture(module, example, names=inputs.names, dynamic=axes, train=False)
     dense = deploy_graph(module, captured)
     dry_run = check_deployable(module, dense, use, inputs, limits=limits)
-    pruned = prune_module(
-        module, captured, pruning, lambda: loss_gradients(captured, _batches(inputs, compared), layout), seed=seed
-    )
+    batches = partial(_batches, inputs, compared)
+    if isinstance(asked, WeightPruning):
+        pruned = with_pruned_weights(
+            module, captured, asked, inputs, lambda: loss_gradients(captured, batches(), layout), seed=seed
+        )
+    elif isinstance(asked, LayerPruning):
+        pruned = prune_layers(module, captured, asked, lambda: [*batches()], layout=layout, seed=seed)
+    else:
+        pruned = prune_module(module, captured, asked, lambda: loss_gradients(captured, batches(), layout), seed=seed)
     return PruningResult(
         pruned, dense, dry_run, captured, inputs, compared, use, limits, notes, _digest_of(pruned.module)
     )
@@ -240,6 +277,18 @@ def _batches(inputs: CalibrationInputs, examples: ComparedExamples) -> Iterator[
 def _first_example(session: Session, data: CalibrationInputs) -> dict[str, np.ndarray[Any, Any]]:
     one = data.part(data.batches[0], 0, 1) if isinstance(session.inputs[0].shape[0], str) else data.batches[0]
     return {port.name: each.numpy() for port, each in zip(session.inputs, one, strict=True)}
+
+
+def speed_in_words(times: float, *, zeros: bool) -> str:
+    """Return what a measured speed-up means; ``zeros``: of weights that are zero alone."""
+    if times >= _FASTER:
+        return f"{times:.2f} times faster than before, measured in turns"
+    if zeros:
+        return (
+            f"not faster than before ({times:.2f} times): the runtime multiplies by zeros, too. Zeros save bytes; for "
+            "time remove channels or layers"
+        )
+    return f"not faster than before ({times:.2f} times): what was removed takes little of the time"
 
 
 def _nonzero(model: CompressedModel) -> int:

@@ -29,7 +29,7 @@ from attar._src.core.spec import Spec, explain
 from attar._src.core.tensors import DTYPES
 from attar._src.data.axes import Axes
 from attar._src.model.capture import capture
-from attar._src.model.dependencies.record import Removal, removal_records, remove_recorded
+from attar._src.model.dependencies.record import Removal, removal_records, remove_recorded, remove_recorded_layers
 from attar._src.model.interface import forward_parameters
 
 _METADATA = "attar_removals"
@@ -50,9 +50,7 @@ def removals_of(manifest: Manifest) -> tuple[Removal, ...]:
     try:
         return tuple(Removal.model_validate(each) for each in found)
     except ValidationError as error:
-        raise ArtifactError(
-            f"the file's record of removed channels is damaged: {explain(error, where='removed')}"
-        ) from error
+        raise ArtifactError(f"the file's record of removals is damaged: {explain(error, where='removed')}") from error
 
 
 def follow_removals(
@@ -76,8 +74,12 @@ def follow_removals(
         if removal in done:
             done.remove(removal)
             continue
+        copies = () if original is None else (original,)
+        if removal.of_layers:
+            remove_recorded_layers(module, removal, copies=copies)
+            continue
         captured = capture(module, example, names=names, dynamic=dynamic, train=False)
-        remove_recorded(module, captured, removal, copies=() if original is None else (original,))
+        remove_recorded(module, captured, removal, copies=copies)
 
 
 class _Input(Spec):
@@ -133,7 +135,7 @@ def follow_safetensors(path: Path, module: nn.Module, limits: Limits | None = No
         _demand_inputs([each.shape for each in told.inputs], limits)
     except (ValidationError, ArtifactError) as error:
         why = explain(error, where="") if isinstance(error, ValidationError) else error
-        raise SpecError(f"{path}: its record of removed channels is damaged ({why})") from error
+        raise SpecError(f"{path}: its record of removals is damaged ({why})") from error
     example = [torch.zeros(each.shape, dtype=getattr(torch, each.dtype)) for each in told.inputs]
     follow_removals(module, told.removals, example, told.names)
 

@@ -1,4 +1,7 @@
-"""Records of removals: what a file tells of them, so that the same can be removed from a module as it was before."""
+"""Records of removals: what a file tells of them, so that the same can be removed from a module as it was before.
+
+A removal is of channels, or of whole layers.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from torch import nn
 from attar._src.artifact.manifest import Name, Size
 from attar._src.core.errors import ModelError
 from attar._src.core.spec import Spec
+from attar._src.model.blocks.remove import Passage, container_of, remove_layers
 from attar._src.model.capture import CapturedModel
 from attar._src.model.dependencies.check import Removable
 from attar._src.model.dependencies.fills import kept
@@ -23,18 +27,27 @@ _RECORDS = "attar_removals"
 
 
 class Removal(Spec):
-    """The record of units that were removed from a module.
+    """The record of units, or of layers, that were removed from a module.
 
     Attributes:
         units: name of a group -> mask of its units as a hexadecimal number, the first unit in the lowest bit: 1 if it
             was removed.
         sizes: path of an attribute of a submodule, beside those of PyTorch's layers -> the number it has since.
         fixed_fills: that of :func:`find_dependencies`.
+        dropped: paths of layers that were taken out of their containers.
+        skipped: path of a layer whose place something took -> what that returns.
     """
 
     units: dict[Name, Annotated[str, Field(pattern="^[0-9a-f]+$")]]
     sizes: dict[Name, Size] = {}
     fixed_fills: bool = False
+    dropped: tuple[Name, ...] = ()
+    skipped: dict[Name, Passage] = {}
+
+    @property
+    def of_layers(self) -> bool:
+        """Whether layers were removed, not channels."""
+        return bool(self.dropped or self.skipped)
 
     def inside(self, path: str) -> Removal:
         """Return the record for a module that has the present one at ``path``: ``0.weight`` -> ``net.0.weight``."""
@@ -42,7 +55,13 @@ class Removal(Spec):
             return self
         units = {f"{path}.{name}": mask for name, mask in self.units.items()}
         sizes = {f"{path}.{name}": size for name, size in self.sizes.items()}
-        return Removal(units=units, sizes=sizes, fixed_fills=self.fixed_fills)
+        return Removal(
+            units=units,
+            sizes=sizes,
+            fixed_fills=self.fixed_fills,
+            dropped=tuple(f"{path}.{name}" for name in self.dropped),
+            skipped={f"{path}.{name}": passage for name, passage in self.skipped.items()},
+        )
 
 
 def removal_records(module: nn.Module) -> tuple[Removal, ...]:
@@ -57,7 +76,10 @@ def removal_records(module: nn.Module) -> tuple[Removal, ...]:
 
 def recorded_removals(module: nn.Module) -> tuple[Mapping[str, Any], ...]:
     """Return an entry for each removal from a module, for the record of a file made of it."""
-    return tuple({"stage": "prune_channels", "removed": each.describe()} for each in removal_records(module))
+    return tuple(
+        {"stage": "prune_layers" if each.of_layers else "prune_channels", "removed": each.describe()}
+        for each in removal_records(module)
+    )
 
 
 def remove_and_record(module: nn.Module, removable: Removable, units: Collection[int]) -> dict[str, Any]:
@@ -72,6 +94,35 @@ def remove_and_record(module: nn.Module, removable: Removable, units: Collection
     removable.remove(module, units)
     _note(module, record)
     return record.describe()
+
+
+def remove_layers_and_record(
+    module: nn.Module, dropped: Collection[str], skipped: Mapping[str, Passage]
+) -> dict[str, Any]:
+    """Remove layers from a module, in place; return the record as JSON, which the module has from then on, too."""
+    record = Removal(units={}, dropped=tuple(dropped), skipped=dict(skipped))
+    remove_layers(module, dropped, skipped)
+    _note(module, record)
+    return record.describe()
+
+
+def remove_recorded_layers(module: nn.Module, record: Removal, *, copies: Sequence[nn.Module] = ()) -> None:
+    """Remove from a module, in place, the layers that a record tells, and the same from copies of it.
+
+    Raises:
+        ModelError: the module has no such layers; nothing is changed.
+    """
+    for path in (*record.dropped, *record.skipped):
+        try:
+            module.get_submodule(path)
+            known = path in record.skipped or container_of(module, path) is not None
+        except AttributeError:
+            known = False
+        if not known or not path:
+            raise _foreign(module, f"the layer {path}")
+    for each in (module, *copies):
+        remove_layers(each, record.dropped, record.skipped)
+        _note(each, record)
 
 
 def remove_recorded(
@@ -153,5 +204,5 @@ def _set_size(module: nn.Module, place: str, size: int) -> None:
 def _foreign(module: nn.Module, what: str) -> ModelError:
     return ModelError(
         f"the file was made from a module of which {what} were removed, and {type(module).__name__} has none such; "
-        "give the module as it was before channels were removed"
+        "give the module as it was before anything was removed"
     )

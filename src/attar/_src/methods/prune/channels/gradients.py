@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -16,11 +17,19 @@ from attar._src.train.batch import Batch
 from attar._src.work.objective import LossInputs
 
 
+def hard_loss(outputs: Any, batch: Batch, layout: ClassLayout) -> torch.Tensor:
+    """Return the mean loss of a labelled batch: ``cross_entropy``, or ``binary_cross_entropy`` where outputs and
+    targets are yes or no each."""
+    every, main = tuple(flatten_outputs(outputs).values()), main_output(outputs)
+    sources = LossInputs(main, every, batch, {}, 0.0, layout=layout)
+    sources = LossInputs(main, every, batch, {}, 0.0, layout=layout.settled(main.shape, sources.target_shape))
+    return HardLoss().loss(sources)
+
+
 def loss_gradients(captured: CapturedModel, batches: Iterable[Batch], layout: ClassLayout) -> Gradients:
     """Return the gradient of the mean loss of batches by name of a parameter.
 
-    The module is in evaluation mode; the loss is ``cross_entropy``, or ``binary_cross_entropy`` where outputs and
-    targets are yes or no each.
+    The module is in evaluation mode; the loss is :func:`hard_loss`.
 
     Raises:
         DataError: there are no labels.
@@ -35,10 +44,7 @@ def loss_gradients(captured: CapturedModel, batches: Iterable[Batch], layout: Cl
                 "this score reads the gradient of a loss, which needs labels; use l1, l2 or batch_norm without"
             )
         outputs = torch.func.functional_call(program, parameters, batch.pick(captured.names))
-        every, main = tuple(flatten_outputs(outputs).values()), main_output(outputs)
-        sources = LossInputs(main, every, batch, {}, 0.0, layout=layout)
-        sources = LossInputs(main, every, batch, {}, 0.0, layout=layout.settled(main.shape, sources.target_shape))
-        loss = HardLoss().loss(sources) * len(batch)
+        loss = hard_loss(outputs, batch, layout) * len(batch)
         for name, each in zip(total, torch.autograd.grad(loss, [*parameters.values()], allow_unused=True), strict=True):
             if each is not None:
                 total[name] += each

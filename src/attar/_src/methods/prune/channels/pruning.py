@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -17,6 +16,7 @@ from attar._src.core.spec import Spec
 from attar._src.methods.prune.channels.choose import ChannelChoice, Scope
 from attar._src.methods.prune.channels.ranking import score_units
 from attar._src.methods.prune.channels.scores import CHANNEL_SCORES
+from attar._src.methods.prune.pruned_module import PrunedModule, parameter_count
 from attar._src.model.capture import CapturedModel
 from attar._src.model.dependencies.check import Removable, find_removable, settle
 from attar._src.model.dependencies.find import Dependencies
@@ -58,27 +58,6 @@ class ChannelPruning(Spec):
         if (self.channels is None) == (self.macs is None):
             raise ValueError("give one of the two: channels or macs")
         return self
-
-
-@dataclass(frozen=True)
-class PrunedModule:
-    """A module with fewer channels.
-
-    Attributes:
-        module: a copy of the one that was given, of the same class.
-        record: what was removed, for the file.
-        figures: ``macs`` of one example and ``parameters``, before and after.
-        groups: name of a group -> how many of its units were removed, and how many there were.
-        widths: weight in a group -> its output channels before and after.
-        excluded: weight -> why its output channels, or some of them, stay.
-    """
-
-    module: nn.Module
-    record: Mapping[str, Any]
-    figures: Mapping[str, list[int]]
-    groups: Mapping[str, tuple[int, int]]
-    widths: Mapping[str, tuple[int, int]]
-    excluded: Mapping[str, str]
 
 
 def prune_module(
@@ -125,11 +104,14 @@ def prune_module(
     removable, units = settle(module, captured, Removable(found, removable.attributes), choose)
     found, smaller = removable.found, copy.deepcopy(module)
     record = remove_and_record(smaller, removable, units)
-    figures = {"macs": [found.macs(), found.macs(units)], "parameters": [_count(module), _count(smaller)]}
+    figures = {
+        "macs": [found.macs(), found.macs(units)],
+        "parameters": [parameter_count(module), parameter_count(smaller)],
+    }
     groups = {g.name: (sum(unit in units for unit in g.units), len(g.units)) for g in found.groups}
     after = found.widths(units)
     widths = {name: (width, after[name]) for name, width in found.widths().items()}
-    return PrunedModule(smaller, record, figures, groups, widths, dict(found.excluded))
+    return PrunedModule(smaller, record, figures, dict(found.excluded), groups, widths)
 
 
 def _without(removable: Removable, globs: Sequence[str]) -> Removable:
@@ -144,7 +126,3 @@ def _without(removable: Removable, globs: Sequence[str]) -> Removable:
         hit = [group.name for group in found.groups if not matching.isdisjoint(group.weights)]
         reasons |= dict.fromkeys(hit, f"exclude has {glob}")
     return Removable(found.without(reasons), removable.attributes)
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

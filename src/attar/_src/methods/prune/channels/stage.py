@@ -13,8 +13,7 @@ from attar._src.core.errors import SpecError
 from attar._src.methods.prune.channels.gradients import loss_gradients
 from attar._src.methods.prune.channels.pruning import ChannelPruning, Gradients, prune_module
 from attar._src.methods.prune.channels.scores import CHANNEL_SCORES
-from attar._src.model.capture import capture
-from attar._src.model.trace import deploy_graph
+from attar._src.methods.prune.restructure import demand_no_constraints, restructured
 from attar._src.work.context import TrainingContext, Trial
 from attar._src.work.learner import Learner
 from attar._src.work.stage import Stage
@@ -58,15 +57,10 @@ class PruneChannels(ChannelPruning, Stage):
         return self._prune(model, gradients, context.seed)
 
     def _prune(self, model: Learner, gradients: Callable[[], Gradients], seed: int) -> Learner:
-        if model.constraints:
-            rules = ", ".join(sorted({type(each).__name__ for each in model.constraints}))
-            raise SpecError(f"prune_channels: {rules} of an earlier stage hold the weights; put prune_channels before")
-        given = model.captured
-        pruned = prune_module(model.module, given, self, gradients, seed=seed)
-        captured = capture(pruned.module, given.example, names=given.names, dynamic=given.axes)
-        model.restructure(pruned.module, captured, deploy_graph(pruned.module, captured))
-        model.record.append(self.describe() | {"removed": pruned.record} | dict(pruned.figures))
-        return model
+        demand_no_constraints(model, self.stage)
+        return restructured(
+            model, prune_module(model.module, model.captured, self, gradients, seed=seed), self.describe()
+        )
 
 
 def _reduced(value: object) -> torch.Tensor:

@@ -1,0 +1,58 @@
+"""What ``attar.prune`` is asked for: options of channels, of layers or of weights, which exclude each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from attar._src.core.errors import SpecError
+from attar._src.core.spec import Spec, build_spec
+from attar._src.methods.prune.channels.pruning import ChannelPruning
+from attar._src.methods.prune.layers.pruning import LayerPruning
+from attar._src.methods.prune.units import PruningUnit
+from attar._src.methods.prune.weights.pruning import WeightPruning
+
+Asked = ChannelPruning | LayerPruning | WeightPruning
+
+#: What is pruned -> its options, the first of which tells of it.
+OPTIONS = {
+    "channel": ("channels", "macs", "scope", "round_to", "least"),
+    "layer": ("layers", "macs"),
+    "weight": ("sparsity", "scope", "update", "overrides"),
+}
+_KINDS: dict[str, type[Spec]] = {"channel": ChannelPruning, "layer": LayerPruning, "weight": WeightPruning}
+
+
+def asked_pruning(unit: str | None, score: str | None, exclude: Sequence[str], **options: Any) -> Asked:
+    """Return what to remove.
+
+    Args:
+        unit: ``channel``, ``layer``, ``weight``, an N:M pattern or a block; None for what the options tell.
+        score: None for the default of what is pruned.
+        exclude: globs of layers.
+        options: those of all units; None if not given.
+
+    Raises:
+        SpecError: there is no such unit, or an option is of another one.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if unit is None:
+        told = [kind for kind, own in OPTIONS.items() if own[0] in given]
+        unit = told[0] if told else "channel"
+    if unit in ("channel", "layer"):
+        kind = unit
+        given["exclude"] = tuple(exclude)
+    else:
+        try:
+            PruningUnit.parse(unit)
+        except SpecError as error:
+            raise SpecError(f"{error}; or channel, or layer") from error
+        kind = "weight"
+        given |= {"unit": unit, "keep": tuple(exclude)}
+    for name in [name for name in options if name in given and name not in OPTIONS[kind]]:
+        of = " or ".join(repr(each) for each, own in OPTIONS.items() if name in own)
+        raise SpecError(f"{name} is of unit={of}, and unit={unit!r} is pruned; give one of the two")
+    if score is not None:
+        given["score"] = score
+    asked: Asked = build_spec(_KINDS[kind], where="prune", **given)
+    return asked

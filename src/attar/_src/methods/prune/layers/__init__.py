@@ -1,0 +1,1 @@
+"""Structured pruning of depth: whole residual blocks and transformer layers are removed."""
