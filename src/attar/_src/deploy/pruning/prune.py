@@ -183,8 +183,9 @@ def prune(
 
     Without channels or layers it has smaller parameters, so that it runs faster everywhere, and should be trained
     afterwards; zeros save bytes and no time, and the weights that remain make up for them. What goes together is found
-    on the module's graph: channels that are added, concatenated, normalized or read by grouped convolutions. A layer that stays is listed with the reason, also where the module's code has numbers of channels of
-    its own: a copy with fewer channels is run and compared.
+    on the module's graph: channels that are added, concatenated, normalized or read by grouped convolutions. A layer
+    that stays is listed with the reason, also where the module's code has numbers of channels of its own: a copy with
+    fewer channels is run and compared.
 
     Args:
         module, data: as ``attar.quantize`` takes them. The module is not changed.
