@@ -24,6 +24,7 @@ class PrunedModule:
         removed: paths of removed layers, as they were before.
         scores: path of a layer that could be removed -> its score.
         sparsity: weight -> share of its elements that became zero.
+        note: sparsities that were chosen for a target; empty without one.
         unseen: weight that was pruned without seeing what it multiplies -> why.
     """
 
@@ -37,6 +38,7 @@ class PrunedModule:
     scores: Mapping[str, float] = field(default_factory=dict)
     sparsity: Mapping[str, float] = field(default_factory=dict)
     unseen: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
     def describe(self) -> dict[str, Any]:
         """Return the figures as JSON: those of channels have ``widths``, those of layers ``removed``, those of
@@ -45,7 +47,9 @@ class PrunedModule:
         if self.removed:
             own = {"removed": list(self.removed), "scores": dict(self.scores)}
         if self.sparsity:
-            own = {"sparsity": dict(self.sparsity), "unseen": dict(self.unseen)}
+            own = {"sparsity": dict(self.sparsity), "unseen": dict(self.unseen)} | (
+                {"note": self.note} if self.note else {}
+            )
         return {**self.figures, **own, "excluded": dict(self.excluded)}
 
 
