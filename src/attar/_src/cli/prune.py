@@ -50,8 +50,16 @@ def prune_command(
     macs: Annotated[
         float | None, typer.Option(help="Instead of --channels or --layers: share of the multiplications to remove.")
     ] = None,
+    max_ms: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MS",
+            help="Instead of these: milliseconds that one example may take on one thread of this machine; "
+            "as little is removed as brings the file to it.",
+        ),
+    ] = None,
     unit: Annotated[
-        str | None, typer.Option(metavar="channel|layer", help="What --macs removes; by default channels.")
+        str | None, typer.Option(metavar="channel|layer", help="What --macs and --max-ms remove; by default channels.")
     ] = None,
     score: Annotated[
         str | None,
@@ -117,6 +125,7 @@ def prune_command(
         channels=channels,
         layers=_count_or_share(layers),
         macs=macs,
+        max_ms=max_ms,
         unit=unit,
         score=score,
         scope=scope,
@@ -171,6 +180,9 @@ def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     if "latency_ms" in figures:
         before, after = figures["latency_ms"]
         yield "ms an example, one thread", f"{before:.3f}", f"{after:.3f}"
+    if "fitted_ms" in figures:
+        before, after = figures["fitted_ms"]
+        yield "ms an example when fitted", f"{before:.3f}", f"{after:.3f}"
     if "layers" in figures:
         before, after = figures["layers"]
         yield "layers that can be removed", str(before), str(after)

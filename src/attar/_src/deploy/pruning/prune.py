@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -25,11 +24,12 @@ from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
 from attar._src.deploy.pruning.asked import asked_pruning
 from attar._src.deploy.pruning.removals import save_pruned
+from attar._src.deploy.pruning.to_latency import channels_in_time, first_example, layers_in_time, milliseconds_of
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.measure.latency import interleave
 from attar._src.methods.prune.channels.gradients import loss_gradients
-from attar._src.methods.prune.channels.pruning import prune_module
-from attar._src.methods.prune.layers.pruning import LayerPruning, prune_layers
+from attar._src.methods.prune.channels.pruning import rank_channels
+from attar._src.methods.prune.layers.pruning import LayerPruning, rank_layers
 from attar._src.methods.prune.pruned_module import PrunedModule
 from attar._src.model.capture import CapturedModel, capture
 from attar._src.model.dependencies.record import recorded_removals
@@ -126,7 +126,7 @@ class PruningResult:
     def _figures(self, compressed: CompressedModel, packed: bytes) -> dict[str, Any]:
         untouched = pack(CompressedModel.of(self.dense).contents(self.use), coder="auto", limits=self.limits)
         sessions = [Session(each, threads=1, limits=self.limits) for each in (untouched, packed)]
-        feeds = [_first_example(session, self.data) for session in sessions]
+        feeds = [first_example(session, self.data) for session in sessions]
         before, after = interleave([partial(s.run, feed) for s, feed in zip(sessions, feeds, strict=True)], seconds=2.0)
         nonzero = [_nonzero(CompressedModel.of(self.dense)), _nonzero(compressed)]
         return {
@@ -145,6 +145,7 @@ def prune(
     channels: float | None = None,
     layers: float | None = None,
     macs: float | None = None,
+    max_ms: float | None = None,
     unit: str | None = None,
     score: str | None = None,
     scope: str | None = None,
@@ -179,7 +180,9 @@ def prune(
         layers: number, or share, of the residual blocks or transformer layers to remove as a whole: submodules that
             return the shape they read, with a shortcut around their weights.
         macs: share of the multiplications to remove, instead of ``channels`` or ``layers``.
-        unit: ``channel`` or ``layer``: what ``macs`` removes; by default channels.
+        max_ms: milliseconds that one example may take on one thread of this machine, instead of any of these: as little
+            is removed as brings the file in floating point to it, by timing files.
+        unit: ``channel`` or ``layer``: what ``macs`` and ``max_ms`` remove; by default channels.
         score: what scores lowest is removed. Of channels ``l2`` (the default), ``l1``, ``batch_norm``, ``taylor``,
             ``gradient_weight`` (these two need labels); of layers ``similarity`` (the default) of input and output,
             ``output``: change of the outputs, ``taylor``, ``loss`` (these two need labels); ``random`` or
@@ -216,6 +219,7 @@ def prune(
         channels=channels,
         layers=layers,
         macs=macs,
+        max_ms=max_ms,
         scope=scope,
         round_to=round_to,
         least=least,
@@ -229,10 +233,13 @@ def prune(
     dense = deploy_graph(module, captured)
     dry_run = check_deployable(module, dense, use, inputs, limits=limits)
     batches = partial(_batches, inputs, compared)
+    time = partial(milliseconds_of, captured=captured, use=use, data=inputs, limits=limits)
     if isinstance(asked, LayerPruning):
-        pruned = prune_layers(module, captured, asked, lambda: [*batches()], layout=layout, seed=seed)
+        ordered = rank_layers(module, captured, asked, lambda: [*batches()], layout=layout, seed=seed)
+        pruned = ordered.without(asked) if max_ms is None else layers_in_time(ordered, asked, time, max_ms)
     else:
-        pruned = prune_module(module, captured, asked, lambda: loss_gradients(captured, batches(), layout), seed=seed)
+        ranked = rank_channels(module, captured, asked, lambda: loss_gradients(captured, batches(), layout), seed=seed)
+        pruned = ranked.without(asked) if max_ms is None else channels_in_time(ranked, asked, time, max_ms)
     return PruningResult(
         pruned, dense, dry_run, captured, inputs, compared, use, limits, notes, _digest_of(pruned.module)
     )
@@ -246,11 +253,6 @@ def _batches(inputs: CalibrationInputs, examples: ComparedExamples) -> Iterator[
     targets = examples.targets or (None,) * len(inputs.batches)
     for batch, each in zip(inputs.batches, targets, strict=False):
         yield Batch(batch, each, names=inputs.names)
-
-
-def _first_example(session: Session, data: CalibrationInputs) -> dict[str, np.ndarray[Any, Any]]:
-    one = data.part(data.batches[0], 0, 1) if isinstance(session.inputs[0].shape[0], str) else data.batches[0]
-    return {port.name: each.numpy() for port, each in zip(session.inputs, one, strict=True)}
 
 
 def _nonzero(model: CompressedModel) -> int:

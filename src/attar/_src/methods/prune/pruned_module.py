@@ -22,6 +22,7 @@ class PrunedModule:
         excluded: weight or layer -> why it stays, or some of its channels.
         removed: paths of removed layers, as they were before.
         scores: path of a layer that could be removed -> its score.
+        milliseconds: of one example on one thread, before and after, where they were the target.
     """
 
     module: nn.Module
@@ -32,12 +33,15 @@ class PrunedModule:
     widths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     removed: tuple[str, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
+    milliseconds: tuple[float, float] | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return the figures as JSON: those of channels have ``widths``, those of layers ``removed``."""
         own: dict[str, Any] = {"widths": {name: list(width) for name, width in self.widths.items()}}
         if self.removed:
             own = {"removed": list(self.removed), "scores": dict(self.scores)}
+        if self.milliseconds is not None:
+            own["fitted_ms"] = list(self.milliseconds)
         return {**self.figures, **own, "excluded": dict(self.excluded)}
 
 
