@@ -53,6 +53,9 @@ def test_a_file_rebuilds_the_pruned_module(name, tmp_path):
         attar.load(tmp_path / "w.safetensors", into=copy.deepcopy(before))
     rebuilt = build_module(lambda: copy.deepcopy(before), {}, tmp_path / "w.safetensors")
     assert torch.equal(rebuilt.eval()(x), result.module.eval()(x))
+    torch.save(result.module.state_dict(), tmp_path / "w.pt")
+    with pytest.raises(ModelError, match="If channels were removed from it, write the weights with save_weights"):
+        build_module(lambda: copy.deepcopy(before), {}, tmp_path / "w.pt")
     attar.load(tmp_path / "m.attar", into=copy.deepcopy(result.module))
     assert not saved["fidelity"]["trained_since"]
 
@@ -97,7 +100,18 @@ def test_scores_by_gradient_need_labels():
     data = torch.randn(32, *x.shape[1:])
     with pytest.raises(DataError, match="needs labels; use l1, l2 or batch_norm"):
         attar.prune(module, data, channels=0.5, score="taylor")
-    by_labels = attar.prune(module, data, channels=0.5, score="taylor", labels=torch.randint(0, 5, (32,)))
+    with torch.no_grad():
+        labels = module.eval()(data).argmax(1)
+    by_labels = attar.prune(module, data, channels=0.5, score="taylor", labels=labels)
+    with torch.no_grad():
+        after = float((by_labels.module.eval()(data).argmax(1) == labels).float().mean())
+    assert by_labels.figures["metric"] == {
+        "name": "accuracy",
+        "before": 1.0,
+        "after": pytest.approx(after),
+        "examples": 32,
+    }
+    assert "metric" not in attar.prune(module, data, channels=0.5).figures
     assert by_labels.pruned.groups["0.weight"] == (4, 8)
 
 

@@ -166,6 +166,8 @@ def _print(output: Path, figures: Mapping[str, Any]) -> None:
     out.print(table)
     for name in figures.get("removed", ()):
         out.print(escape(f"removed: {name} (score {figures['scores'][name]:.3g})"), soft_wrap=True)
+    if "metric" in figures and figures["metric"]["before"] != figures["metric"]["after"]:
+        out.print("Train it further: the metric is that of the module before any training.", soft_wrap=True)
     for name, why in figures["excluded"].items():
         out.print(escape(f"stays: {name}: {why}"), soft_wrap=True)
 
@@ -177,6 +179,13 @@ def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         if key in figures:
             before, after = figures[key]
             yield word, f"{before:,}", f"{after:,}"
+    if "metric" in figures:
+        metric = figures["metric"]
+        yield (
+            f"{escape(metric['name'])} of {metric['examples']} examples it saw",
+            f"{metric['before']:.4g}",
+            f"{metric['after']:.4g}",
+        )
     if "latency_ms" in figures:
         before, after = figures["latency_ms"]
         yield "ms an example, one thread", f"{before:.3f}", f"{after:.3f}"

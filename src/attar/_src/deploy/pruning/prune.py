@@ -22,6 +22,7 @@ from attar._src.deploy.fidelity import ComparedExamples, Floating, labelled_exam
 from attar._src.deploy.first_run import prepare
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
+from attar._src.deploy.pruning.accuracy import metric_before_and_after
 from attar._src.deploy.pruning.asked import asked_pruning
 from attar._src.deploy.pruning.removals import save_pruned
 from attar._src.deploy.pruning.to_latency import channels_in_time, first_example, layers_in_time, milliseconds_of
@@ -49,6 +50,7 @@ class PruningResult:
         pruned: the module, the record of what was removed, and figures.
         dense: the untouched module as a graph, with which files are compared.
         weights: digest of the module's weights when it was pruned, which tells whether it was trained since.
+        metric: the metric before and after on the examples with labels (:func:`metric_before_and_after`).
     """
 
     pruned: PrunedModule
@@ -61,6 +63,7 @@ class PruningResult:
     limits: Limits | None = None
     notes: Mapping[str, str] | None = None
     weights: str = ""
+    metric: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
         """Return a line; the fields hold all weights and inputs."""
@@ -80,8 +83,9 @@ class PruningResult:
     @property
     def figures(self) -> dict[str, Any]:
         """``macs`` and ``parameters`` before and after, what stays and why; of channels output channels by weight
-        (``widths``), of layers their paths (``removed``) and ``scores``."""
-        return self.pruned.describe()
+        (``widths``), of layers their paths (``removed``) and ``scores``; with labels the ``metric`` of the examples,
+        before any training."""
+        return self.pruned.describe() | ({} if self.metric is None else {"metric": dict(self.metric)})
 
     def save_weights(self, path: str | Path) -> None:
         """Write the weights as ``.safetensors``, also after the module was trained further.
@@ -240,9 +244,8 @@ def prune(
     else:
         ranked = rank_channels(module, captured, asked, lambda: loss_gradients(captured, batches(), layout), seed=seed)
         pruned = ranked.without(asked) if max_ms is None else channels_in_time(ranked, asked, time, max_ms)
-    return PruningResult(
-        pruned, dense, dry_run, captured, inputs, compared, use, limits, notes, _digest_of(pruned.module)
-    )
+    weights, measured = _digest_of(pruned.module), metric_before_and_after(module, pruned.module, captured, compared)
+    return PruningResult(pruned, dense, dry_run, captured, inputs, compared, use, limits, notes, weights, measured)
 
 
 def _digest_of(module: nn.Module) -> str:
