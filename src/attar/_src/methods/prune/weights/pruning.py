@@ -125,7 +125,6 @@ def prune_weights(
     gradients: Callable[[], Gradients],
     *,
     seed: int = 0,
-    counts: Mapping[str, int] | None = None,
     fixed: Mapping[str, str] = MappingProxyType({}),
 ) -> PrunedWeights:
     """Return the weights of a graph with zeros, and with the others made up for them.
@@ -136,7 +135,6 @@ def prune_weights(
         inputs: real ones.
         gradients: of a loss by weight, in the graph's own terms; called if the score needs them.
         seed: of scores that draw.
-        counts: units of each weight to prune, where they are known.
         fixed: weight -> why it stays.
 
     Raises:
@@ -144,7 +142,7 @@ def prune_weights(
         SpecError: a weight would lose everything.
         ModelError: values are not finite.
     """
-    return _Run(traced, pruning, inputs, gradients, seed, fixed).prune(counts)
+    return _Run(traced, pruning, inputs, gradients, seed, fixed).prune()
 
 
 class _Run:
@@ -176,9 +174,9 @@ class _Run:
                 self.found.excluded[name] = why
                 del self.jobs[name]
 
-    def prune(self, counts: Mapping[str, int] | None) -> PrunedWeights:
+    def prune(self) -> PrunedWeights:
         """Prune in order."""
-        self.counts = dict(counts) if counts is not None else self._counts()
+        self.counts = self._counts()
         for name, count in self.counts.items():
             units = self.unit.count(self.jobs[name].rows)
             if count >= units > 0:
