@@ -68,10 +68,10 @@ class PostTrainingQuantize(Stage):
     Attributes:
         bits: bits of a weight, 4 by default or what the scheme has; or a target, ``{size: 2.5}``, under which each
             weight not in ``overrides`` gets its own.
-        activations: bits of what layers read, whose grids are calibrated; what is only added or averaged has at least
-            8. ``dynamic``: linear layers and products with a weight quantize what they read, to 8 bits at run time,
-            other layers read floating point; or None to leave activations in floating point. LSTM and GRU are dynamic
-            with both.
+        activations: bits of what layers read, whose grids are calibrated; what is added or averaged has at least 8, and
+            is rounded a second time for layers that read it, too. ``dynamic``: linear layers and products with a weight
+            quantize what they read, to 8 bits at run time, other layers read floating point; or None to leave
+            activations in floating point. LSTM and GRU are dynamic with both.
         symmetric: whether weights have no zero point, as integer kernels need.
         granularity: which weights share a scale: ``channel`` (or None; one scale for each index of the output axis),
             ``tensor``, ``group:SIZE``, ``bucket:SIZE``, or a granularity of ``core.scheme``.
@@ -214,6 +214,7 @@ class PostTrainingQuantize(Stage):
         """Solve weights at levels, several of each."""
         model = self._with_floating_values(model)
         model, fixed = with_constant_values(model, inputs) if isinstance(self.activations, int) else (model, [])
+        model = self._grids.with_readings(model, levels)
         # Values as earlier stages stored them; the traced graph has those before pruning and rounding.
         state = model.state()
         state |= {name: torch.from_numpy(np.array(t.dense())) for name, t in model.tensors.items() if name in state}

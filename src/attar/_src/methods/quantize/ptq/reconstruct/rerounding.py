@@ -93,7 +93,7 @@ def reround(
                     bias = None if product.bias is None else biases[product.bias]
                     _round(weights[product.weight], bias, product.window, seen)
 
-    return keep_better(fit.parts, fit.error, change)
+    return keep_better(fit.parts, fit.errors, change)
 
 
 class _Pairs:
