@@ -247,6 +247,9 @@ INTEGER_KERNELS: Mapping[str, IntegerKernel] = {
     "Attention": IntegerKernel("QAttention"),
 }
 
+#: Least size by which a row is divided before it is quantized; of rows of zeros.
+LEAST_SIZE = 2.0**-100
+
 
 def onnx_types(holds: Callable[[OperatorRow], object]) -> frozenset[str]:
     """Return the ONNX types of the rows for which ``holds(row)`` is true."""

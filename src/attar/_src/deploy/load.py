@@ -73,7 +73,8 @@ def load(path: str | Path, into: nn.Module, *, limits: Limits | None = None) -> 
     activations = {activation.value: activation for activation in record.activations}
     deployed = traced.deployed_as() if record.dynamic else {}
     dynamic = frozenset(name for name, products in deployed.items() if not {*products}.isdisjoint(record.dynamic))
-    graph = CompressedGraph(traced, activations, frozenset(activations), dynamic)
+    rows = frozenset(name for name in dynamic if not {*deployed[name]}.isdisjoint(record.rows))
+    graph = CompressedGraph(traced, activations, frozenset(activations), dynamic, rows)
     compressed = CompressedModel({MAIN: graph}, tensors)
     _fill(into, artifact, traced)
     if original is not None:

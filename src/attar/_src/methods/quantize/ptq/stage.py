@@ -45,6 +45,7 @@ from attar._src.methods.quantize.ptq.weight_solvers import (
     with_bits_of_scheme,
 )
 from attar._src.methods.quantize.recurrent_noise import without_noisy_recurrent
+from attar._src.methods.quantize.row_scales import with_row_scales
 from attar._src.methods.quantize.unquantized import integer_sites
 from attar._src.model.collect import Clip, Request, collect
 from attar._src.model.weights import Weight
@@ -251,7 +252,9 @@ class PostTrainingQuantize(Stage):
         means = {layer: mean for found in seen.values() for layer, mean in found.means.items()}
         biases = corrected_biases(state, {name: fitted.tensors[name] for name in solved}, means)
         done = fit_integer_layers(replace(fitted, tensors={**fitted.tensors, **biases}))
-        if not isinstance(self.activations, int):
+        if self.activations == "dynamic":
+            return with_row_scales(done, inputs)
+        if self.activations is None:
             return done
         done, more = without_noisy_recurrent(done, inputs)
         return replace(done, warnings=(*done.warnings, *more))

@@ -38,12 +38,12 @@ class Rates:
     Attributes:
         codes: of v, or of weights in steps of their grid.
         scales, grids: of scales of weights and of activations, as a share of them.
-        biases: in units of their root mean square.
+        vectors: biases, and factors and shifts of norms, in units of their root mean square.
     """
 
     codes: float
     scales: float
-    biases: float
+    vectors: float
     grids: float
 
 

@@ -41,7 +41,7 @@ from attar._src.work.calibration_inputs import CalibrationInputs
 
 #: Factor of AdaRound's regulariser where the error of the block at the start is 1.
 REGULARISER = 1000.0
-#: Learning rate of scales, biases and grids while the network is trained; faster ones do harm.
+#: Learning rate of scales, vectors and grids while the network is trained; faster ones do harm.
 _OTHERS = 5e-4
 
 
@@ -92,7 +92,7 @@ class Reconstruction:
         seed: int,
     ) -> None:
         self.network, self.batch, self.augment, self.seed = network, batch, augment, seed
-        self.rates = Rates(codes=lr, scales=_OTHERS, biases=_OTHERS, grids=_OTHERS)
+        self.rates = Rates(codes=lr, scales=_OTHERS, vectors=_OTHERS, grids=_OTHERS)
         self.inputs = inputs.of_one_size() if network.fixed_batch else shuffled(inputs, batch, seed)
         self.held_out = held_out(self.inputs)
         if not network.fixed_batch:
@@ -164,7 +164,7 @@ class Reconstruction:
                 fit = replace(fit, budget=CodeBudget([each for each in fit.parts if isinstance(each, LearnedWeight)]))
             errors: list[float] = []
             if steps.reround:
-                errors += reround(fit, network.products, network.weights, network.biases)
+                errors += reround(fit, network.products, network.weights, network.vectors)
             if steps.block:
                 rates = _block_rates(steps.block)
                 errors += fit.run(steps.block, rates, REGULARISER, drop, seed, lambda: tick(1))
@@ -228,7 +228,7 @@ def _block_rates(steps: int) -> Rates:
     return Rates(
         codes=float(np.clip(40 / steps, 0.01, 0.2)),
         scales=float(np.clip(2 / steps, 1e-3, 1e-2)),
-        biases=2e-3,
+        vectors=2e-3,
         grids=2e-3,
     )
 
