@@ -3,9 +3,9 @@
     python studies/pruning/weights.py [ROW ...] [--seed 0]     adds rows to weights.json
     python studies/pruning/weights.py --draw                   writes weights.svg and the table again
 
-Each row sees 1,024 images of CIFAR-10's training set, drawn by the seed, without their labels. Accuracy is on the 10,000
-test images, once a row, of the decoded file on ONNX Runtime, one thread. Latency is of one image, in turns with the
-dense file. Rows that are in weights.json already are left alone.
+Each row sees 1,024 images of CIFAR-10's training set, drawn by the seed, without their labels. Accuracy is on the
+10,000 test images, once a row, of the decoded file on ONNX Runtime, one thread. Latency is of one image, in turns with
+the dense file. Rows that are in weights.json already are left alone.
 """
 
 from __future__ import annotations

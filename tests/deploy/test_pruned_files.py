@@ -19,6 +19,7 @@ import attar
 from attar._src.core.errors import ArtifactError, DataError, ModelError, SpecError
 from attar._src.deploy.build_module import build_module
 from attar._src.deploy.pruning.removals import removals_of
+from attar._src.deploy.pruning.to_latency import milliseconds_of
 from attar._src.model.dependencies.record import Removal, removal_records, remove_recorded
 
 NETS = ["padded shortcut, a module", "padded shortcut, an attribute", "padded shortcut, a number", "groups"]
@@ -52,6 +53,9 @@ def test_a_file_rebuilds_the_pruned_module(name, tmp_path):
         attar.load(tmp_path / "w.safetensors", into=copy.deepcopy(before))
     rebuilt = build_module(lambda: copy.deepcopy(before), {}, tmp_path / "w.safetensors")
     assert torch.equal(rebuilt.eval()(x), result.module.eval()(x))
+    torch.save(result.module.state_dict(), tmp_path / "w.pt")
+    with pytest.raises(ModelError, match="If channels were removed from it, write the weights with save_weights"):
+        build_module(lambda: copy.deepcopy(before), {}, tmp_path / "w.pt")
     attar.load(tmp_path / "m.attar", into=copy.deepcopy(result.module))
     assert not saved["fidelity"]["trained_since"]
 
@@ -96,7 +100,18 @@ def test_scores_by_gradient_need_labels():
     data = torch.randn(32, *x.shape[1:])
     with pytest.raises(DataError, match="needs labels; use l1, l2 or batch_norm"):
         attar.prune(module, data, channels=0.5, score="taylor")
-    by_labels = attar.prune(module, data, channels=0.5, score="taylor", labels=torch.randint(0, 5, (32,)))
+    with torch.no_grad():
+        labels = module.eval()(data).argmax(1)
+    by_labels = attar.prune(module, data, channels=0.5, score="taylor", labels=labels)
+    with torch.no_grad():
+        after = float((by_labels.module.eval()(data).argmax(1) == labels).float().mean())
+    assert by_labels.figures["metric"] == {
+        "name": "accuracy",
+        "before": 1.0,
+        "after": pytest.approx(after),
+        "examples": 32,
+    }
+    assert "metric" not in attar.prune(module, data, channels=0.5).figures
     assert by_labels.pruned.groups["0.weight"] == (4, 8)
 
 
@@ -340,3 +355,36 @@ def test_options_of_channels_and_layers_exclude_each_other(residual):
 def test_a_module_of_another_kind_is_refused(sound):
     with pytest.raises(ModelError, match="give the module as it was before"):
         attar.load(sound, into=nn.Sequential(nn.Flatten(), nn.Linear(432, 5)))
+
+
+@pytest.mark.parametrize("unit", ["channel", "layer"])
+def test_as_little_is_removed_as_a_time_allows(unit, residual, monkeypatch):
+    """Time is that of a machine on which every parameter takes a nanosecond."""
+    module, x = residual
+    count = sum(each.numel() for each in module.parameters())
+    monkeypatch.setattr(
+        "attar._src.deploy.pruning.prune.milliseconds_of",
+        lambda given, **_: sum(each.numel() for each in given.parameters()) * 1e-6,
+    )
+    target = 0.8 * count * 1e-6
+    result = attar.prune(module, x, unit=unit, max_ms=target)
+    before, after = result.figures["fitted_ms"]
+    assert before == pytest.approx(count * 1e-6)
+    assert 0.9 * target < after <= target or (unit == "layer" and result.figures["layers"] == [4, 3])
+    assert result.figures["parameters"][1] == round(after * 1e6)
+    with pytest.raises(SpecError, match=r"the untouched module takes 0\.00\d+ ms"):
+        attar.prune(module, x, unit=unit, max_ms=2 * count * 1e-6)
+    with pytest.raises(
+        SpecError, match=r"without all that can be removed it takes .* The nearest target is max_ms=0\.00"
+    ):
+        attar.prune(module, x, unit=unit, max_ms=1e-7)
+    with pytest.raises(SpecError, match="max_ms tells how much is removed; leave out macs"):
+        attar.prune(module, x, unit=unit, macs=0.5, max_ms=1.0)
+
+
+def test_a_time_is_measured(residual):
+    """Guards the clock of ``max_ms``: of one example of the file, not of a batch."""
+    module, x = residual
+    once = attar.prune(module, x, layers=1)
+    given = {"captured": once.captured, "use": once.use, "data": once.data, "limits": None}
+    assert 0 < milliseconds_of(once.module, **given) < 1000

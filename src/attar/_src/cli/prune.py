@@ -13,7 +13,7 @@ from rich.markup import escape
 from attar._src.cli import show
 from attar._src.cli.options.calibration import DataChoice, chosen_inputs
 from attar._src.cli.options.inputs import Arguments, DynamicAxes, FixedBatch, MaxLength, Preprocess, TokenizerFolder
-from attar._src.cli.options.texts import parse_arguments, parse_axes
+from attar._src.cli.options.texts import parse_arguments, parse_axes, parse_bytes
 from attar._src.cli.output import demand_writable
 from attar._src.measure.class_layout import IGNORE_INDEX
 
@@ -50,14 +50,35 @@ def prune_command(
     sparsity: Annotated[
         float | None, typer.Option(help="Instead of removing: share of the weights that become zero, such as 0.5.")
     ] = None,
+    max_bytes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BYTES",
+            help="Instead: bytes of the file, 600k or 600000; weights of each layer become "
+            "zero as its sensitivity allows.",
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Instead: percentage points that the file may lose on these inputs, with fewest bytes."),
+    ] = None,
     macs: Annotated[
         float | None, typer.Option(help="Instead of --channels or --layers: share of the multiplications to remove.")
+    ] = None,
+    max_ms: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MS",
+            help="Instead of these: milliseconds that one example may take on one thread of this machine; "
+            "as little is removed as brings the file to it.",
+        ),
     ] = None,
     unit: Annotated[
         str | None,
         typer.Option(
             metavar="channel|layer|weight|N:M|RxC",
-            help="What --macs removes, by default channels; or what becomes zero: weight, 2:4, blocks such as 4x1.",
+            help="What --macs and --max-ms remove, by default channels; or what becomes zero: weight, 2:4, blocks such "
+            "as 4x1.",
         ),
     ] = None,
     score: Annotated[
@@ -134,8 +155,9 @@ def prune_command(
         chosen.inputs,
         channels=channels,
         layers=_count_or_share(layers),
-        sparsity=sparsity,
+        sparsity=_target(sparsity, parse_bytes(max_bytes), max_drop),
         macs=macs,
+        max_ms=max_ms,
         unit=unit,
         score=score,
         scope=scope,
@@ -170,6 +192,15 @@ def _count_or_share(layers: float | None) -> float | None:
     return int(layers) if layers is not None and layers >= 1 and layers == int(layers) else layers
 
 
+def _target(sparsity: float | None, max_bytes: int | None, max_drop: float | None) -> float | dict[str, Any] | None:
+    """Return the sparsity, or the target that chooses it."""
+    if max_bytes is None and max_drop is None:
+        return sparsity
+    if sparsity is not None:
+        raise typer.BadParameter("--sparsity is chosen by --max-bytes or --max-drop; leave it out")
+    return {name: value for name, value in (("max_bytes", max_bytes), ("max_drop", max_drop)) if value is not None}
+
+
 def _shares(texts: list[str]) -> dict[str, float] | None:
     """Return the sparsity of each glob of ``--set``."""
     found: dict[str, float] = {}
@@ -190,6 +221,8 @@ def _print(output: Path, figures: Mapping[str, Any]) -> None:
     out.print(table)
     for name in figures.get("removed", ()):
         out.print(escape(f"removed: {name} (score {figures['scores'][name]:.3g})"), soft_wrap=True)
+    if "metric" in figures and figures["metric"]["before"] != figures["metric"]["after"]:
+        out.print("Train it further: the metric is that of the module before any training.", soft_wrap=True)
     for name, why in figures["excluded"].items():
         out.print(escape(f"stays: {name}: {why}"), soft_wrap=True)
     for name, why in figures.get("unseen", {}).items():
@@ -205,9 +238,19 @@ def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         if key in figures:
             before, after = figures[key]
             yield word, f"{before:,}", f"{after:,}"
+    if "metric" in figures:
+        metric = figures["metric"]
+        yield (
+            f"{escape(metric['name'])} of {metric['examples']} examples it saw",
+            f"{metric['before']:.4g}",
+            f"{metric['after']:.4g}",
+        )
     if "latency_ms" in figures:
         before, after = figures["latency_ms"]
         yield "ms an example, one thread", f"{before:.3f}", f"{after:.3f}"
+    if "fitted_ms" in figures:
+        before, after = figures["fitted_ms"]
+        yield "ms an example when fitted", f"{before:.3f}", f"{after:.3f}"
     if "layers" in figures:
         before, after = figures["layers"]
         yield "layers that can be removed", str(before), str(after)

@@ -71,15 +71,35 @@ def read_state(path: Path, module: nn.Module) -> dict[str, Tensor]:
         )
     if not chosen:
         name = min(states, key=lambda each: len(state_faults(states[each], module)))
-        raise misfit(f"{path} ({name})" if name else str(path), state_faults(states[name], module), module)
+        raise misfit(
+            f"{path} ({name})" if name else str(path),
+            state_faults(states[name], module),
+            module,
+            pruned=looks_pruned(states[name], module),
+        )
     state = next(iter(chosen.values()))
     return {name: value for name, value in state.items() if name in known}
 
 
-def misfit(what: str, faults: Sequence[str], module: nn.Module) -> ModelError:
-    """Return the error for weights that do not fit, with the first four faults."""
+def misfit(what: str, faults: Sequence[str], module: nn.Module, *, pruned: bool = False) -> ModelError:
+    """Return the error for weights that do not fit, with the first four faults, and a hint if they look pruned."""
     more = f" (and {len(faults) - 4} more)" if len(faults) > 4 else ""
-    return ModelError(f"{what} does not fit {type(module).__name__}: {'; '.join(faults[:4])}{more}")
+    hint = (
+        ". If channels were removed from it, write the weights with save_weights of attar.prune, or attar prune -o "
+        "x.safetensors, which tell what was removed: a state dict does not"
+        if pruned
+        else ""
+    )
+    return ModelError(f"{what} does not fit {type(module).__name__}: {'; '.join(faults[:4])}{more}{hint}")
+
+
+def looks_pruned(state: Mapping[str, Tensor], module: nn.Module) -> bool:
+    """Whether a state dict has the names of a module, some of its tensors shorter and none longer along an axis."""
+    known = {name: value for name, value in module.state_dict(keep_vars=True).items() if not is_lazy(value)}
+    if not known.keys() >= state.keys() or any(state[name].dim() != known[name].dim() for name in state):
+        return False
+    pairs = [pair for name in state for pair in zip(state[name].shape, known[name].shape, strict=True)]
+    return any(own < wanted for own, wanted in pairs) and all(own <= wanted for own, wanted in pairs)
 
 
 def state_faults(state: Mapping[str, Tensor], module: nn.Module) -> list[str]:

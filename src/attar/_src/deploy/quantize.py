@@ -175,7 +175,7 @@ def quantize(
         max_ms: milliseconds that one example may take on one thread of this machine: activations in floating point if
             they are in time, else static (8 bits) or dynamic for some layers or all, those with the least error whose
             file was timed and holds. A note ``activations`` of the report says which.
-        activations: bits of what layers read, 2 to 8; what is only added or averaged has 8. ``dynamic``: linear layers
+        activations: bits of what layers read, 2 to 8; what is added or averaged has 8. ``dynamic``: linear layers
             quantize what they read at run time, to 8 bits over its own range, and other layers read floating point;
             LSTM and GRU do so with both, if they are wide enough to gain time (``docs/models.md``); None leaves
             activations in floating point;

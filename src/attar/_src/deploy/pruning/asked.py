@@ -30,12 +30,19 @@ def asked_pruning(unit: str | None, score: str | None, exclude: Sequence[str], *
         unit: ``channel``, ``layer``, ``weight``, an N:M pattern or a block; None for what the options tell.
         score: None for the default of what is pruned.
         exclude: globs of layers.
-        options: those of all units; None if not given.
+        options: those of all units, ``macs`` and ``max_ms``; None if not given. With ``max_ms`` the amount of the
+            result says nothing.
 
     Raises:
-        SpecError: there is no such unit, or an option is of another one.
+        SpecError: there is no such unit, or an option is of another one, or says how much beside ``max_ms``.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    if "max_ms" in given:
+        if amounts := [name for name in ("channels", "layers", "macs") if name in given]:
+            raise SpecError(f"max_ms tells how much is removed; leave out {amounts[0]}")
+        if not given.pop("max_ms") > 0:
+            raise SpecError("max_ms: give a time above 0")
+        given["macs"] = 0.5
     if unit is None:
         told = [kind for kind, own in OPTIONS.items() if own[0] in given]
         unit = told[0] if told else "channel"

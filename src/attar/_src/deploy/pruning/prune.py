@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -23,13 +22,15 @@ from attar._src.deploy.fidelity import ComparedExamples, Floating, labelled_exam
 from attar._src.deploy.first_run import prepare
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
+from attar._src.deploy.pruning.accuracy import metric_before_and_after
 from attar._src.deploy.pruning.asked import asked_pruning
 from attar._src.deploy.pruning.removals import save_pruned
+from attar._src.deploy.pruning.to_latency import channels_in_time, first_example, layers_in_time, milliseconds_of
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.measure.latency import interleave
 from attar._src.methods.prune.channels.gradients import loss_gradients
-from attar._src.methods.prune.channels.pruning import prune_module
-from attar._src.methods.prune.layers.pruning import LayerPruning, prune_layers
+from attar._src.methods.prune.channels.pruning import rank_channels
+from attar._src.methods.prune.layers.pruning import LayerPruning, rank_layers
 from attar._src.methods.prune.masks import sparse_tensors
 from attar._src.methods.prune.pruned_module import PrunedModule
 from attar._src.methods.prune.weights.of_module import with_pruned_weights
@@ -56,6 +57,7 @@ class PruningResult:
         pruned: the module, the record of what was removed, and figures.
         dense: the untouched module as a graph, with which files are compared.
         weights: digest of the module's weights when it was pruned, which tells whether it was trained since.
+        metric: the metric before and after on the examples with labels (:func:`metric_before_and_after`).
     """
 
     pruned: PrunedModule
@@ -68,6 +70,7 @@ class PruningResult:
     limits: Limits | None = None
     notes: Mapping[str, str] | None = None
     weights: str = ""
+    metric: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
         """Return a line; the fields hold all weights and inputs."""
@@ -87,8 +90,9 @@ class PruningResult:
     @property
     def figures(self) -> dict[str, Any]:
         """``macs`` and ``parameters`` before and after, what stays and why; of channels output channels by weight
-        (``widths``), of layers their paths (``removed``) and ``scores``."""
-        return self.pruned.describe()
+        (``widths``), of layers their paths (``removed``) and ``scores``; with labels the ``metric`` of the examples,
+        before any training."""
+        return self.pruned.describe() | ({} if self.metric is None else {"metric": dict(self.metric)})
 
     def save_weights(self, path: str | Path) -> None:
         """Write the weights as ``.safetensors``, also after the module was trained further.
@@ -134,7 +138,7 @@ class PruningResult:
     def _figures(self, compressed: CompressedModel, packed: bytes) -> dict[str, Any]:
         untouched = pack(CompressedModel.of(self.dense).contents(self.use), coder="auto", limits=self.limits)
         sessions = [Session(each, threads=1, limits=self.limits) for each in (untouched, packed)]
-        feeds = [_first_example(session, self.data) for session in sessions]
+        feeds = [first_example(session, self.data) for session in sessions]
         before, after = interleave([partial(s.run, feed) for s, feed in zip(sessions, feeds, strict=True)], seconds=2.0)
         nonzero = [_nonzero(CompressedModel.of(self.dense)), _nonzero(compressed)]
         return {
@@ -153,8 +157,9 @@ def prune(
     *,
     channels: float | None = None,
     layers: float | None = None,
-    sparsity: float | None = None,
+    sparsity: float | Mapping[str, Any] | None = None,
     macs: float | None = None,
+    max_ms: float | None = None,
     unit: str | None = None,
     score: str | None = None,
     scope: str | None = None,
@@ -183,19 +188,23 @@ def prune(
 
     Without channels or layers it has smaller parameters, so that it runs faster everywhere, and should be trained
     afterwards; zeros save bytes and no time, and the weights that remain make up for them. What goes together is found
-    on the module's graph: channels that are added, concatenated, normalized or read by grouped convolutions. A layer that stays is listed with the reason, also where the module's code has numbers of channels of
-    its own: a copy with fewer channels is run and compared.
+    on the module's graph: channels that are added, concatenated, normalized or read by grouped convolutions. A layer
+    that stays is listed with the reason, also where the module's code has numbers of channels of its own: a copy with
+    fewer channels is run and compared.
 
     Args:
         module, data: as ``attar.quantize`` takes them. The module is not changed.
         channels: share of the channels to remove.
         layers: number, or share, of the residual blocks or transformer layers to remove as a whole: submodules that
             return the shape they read, with a shortcut around their weights.
-        sparsity: share of the weights, or of their blocks, that become zero. The others make up for them.
+        sparsity: share of the weights, or of their blocks, that become zero; or a target under which each layer gets
+            its own, ``{"max_bytes": 600000}``, ``{"max_drop": 1.0}``. The other weights make up for them.
         macs: share of the multiplications to remove, instead of ``channels`` or ``layers``.
-        unit: ``channel`` or ``layer``: what ``macs`` removes; by default channels. Or what becomes zero: ``weight``,
-            ``2:4`` (2 of 4 neighbouring input channels remain; without ``sparsity``), or blocks of output and input
-            channels, ``4x1``.
+        max_ms: milliseconds that one example may take on one thread of this machine, instead of any of these: as little
+            is removed as brings the file in floating point to it, by timing files.
+        unit: ``channel`` or ``layer``: what ``macs`` and ``max_ms`` remove; by default channels. Or what becomes zero:
+            ``weight``, ``2:4`` (2 of 4 neighbouring input channels remain; without ``sparsity``), or blocks of output
+            and input channels, ``4x1``.
         score: what scores lowest is removed. Of channels ``l2`` (the default), ``l1``, ``batch_norm``, ``taylor``,
             ``gradient_weight`` (these two need labels); of layers ``similarity`` (the default) of input and output,
             ``output``: change of the outputs, ``taylor``, ``loss`` (these two need labels); of weights ``obs`` (the
@@ -236,6 +245,7 @@ def prune(
         layers=layers,
         sparsity=sparsity,
         macs=macs,
+        max_ms=max_ms,
         scope=scope,
         round_to=round_to,
         least=least,
@@ -251,17 +261,19 @@ def prune(
     dense = deploy_graph(module, captured)
     dry_run = check_deployable(module, dense, use, inputs, limits=limits)
     batches = partial(_batches, inputs, compared)
+    time = partial(milliseconds_of, captured=captured, use=use, data=inputs, limits=limits)
     if isinstance(asked, WeightPruning):
         pruned = with_pruned_weights(
-            module, captured, asked, inputs, lambda: loss_gradients(captured, batches(), layout), seed=seed
+            module, captured, asked, inputs, lambda: loss_gradients(captured, batches(), layout), seed=seed, use=use
         )
     elif isinstance(asked, LayerPruning):
-        pruned = prune_layers(module, captured, asked, lambda: [*batches()], layout=layout, seed=seed)
+        ordered = rank_layers(module, captured, asked, lambda: [*batches()], layout=layout, seed=seed)
+        pruned = ordered.without(asked) if max_ms is None else layers_in_time(ordered, asked, time, max_ms)
     else:
-        pruned = prune_module(module, captured, asked, lambda: loss_gradients(captured, batches(), layout), seed=seed)
-    return PruningResult(
-        pruned, dense, dry_run, captured, inputs, compared, use, limits, notes, _digest_of(pruned.module)
-    )
+        ranked = rank_channels(module, captured, asked, lambda: loss_gradients(captured, batches(), layout), seed=seed)
+        pruned = ranked.without(asked) if max_ms is None else channels_in_time(ranked, asked, time, max_ms)
+    weights, measured = _digest_of(pruned.module), metric_before_and_after(module, pruned.module, captured, compared)
+    return PruningResult(pruned, dense, dry_run, captured, inputs, compared, use, limits, notes, weights, measured)
 
 
 def _digest_of(module: nn.Module) -> str:
@@ -272,11 +284,6 @@ def _batches(inputs: CalibrationInputs, examples: ComparedExamples) -> Iterator[
     targets = examples.targets or (None,) * len(inputs.batches)
     for batch, each in zip(inputs.batches, targets, strict=False):
         yield Batch(batch, each, names=inputs.names)
-
-
-def _first_example(session: Session, data: CalibrationInputs) -> dict[str, np.ndarray[Any, Any]]:
-    one = data.part(data.batches[0], 0, 1) if isinstance(session.inputs[0].shape[0], str) else data.batches[0]
-    return {port.name: each.numpy() for port, each in zip(session.inputs, one, strict=True)}
 
 
 def speed_in_words(times: float, *, zeros: bool) -> str:

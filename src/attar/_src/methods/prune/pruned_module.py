@@ -24,7 +24,9 @@ class PrunedModule:
         removed: paths of removed layers, as they were before.
         scores: path of a layer that could be removed -> its score.
         sparsity: weight -> share of its elements that became zero.
+        note: sparsities that were chosen for a target; empty without one.
         unseen: weight that was pruned without seeing what it multiplies -> why.
+        milliseconds: of one example on one thread, before and after, where they were the target.
     """
 
     module: nn.Module
@@ -37,6 +39,8 @@ class PrunedModule:
     scores: Mapping[str, float] = field(default_factory=dict)
     sparsity: Mapping[str, float] = field(default_factory=dict)
     unseen: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+    milliseconds: tuple[float, float] | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return the figures as JSON: those of channels have ``widths``, those of layers ``removed``, those of
@@ -46,6 +50,10 @@ class PrunedModule:
             own = {"removed": list(self.removed), "scores": dict(self.scores)}
         if self.sparsity:
             own = {"sparsity": dict(self.sparsity), "unseen": dict(self.unseen)}
+        if self.note:
+            own["note"] = self.note
+        if self.milliseconds is not None:
+            own["fitted_ms"] = list(self.milliseconds)
         return {**self.figures, **own, "excluded": dict(self.excluded)}
 
 

@@ -10,9 +10,9 @@ from torch import fx
 
 from attar._src.core.numbers.short_tensors import NormVectors, shorten_tensors
 from attar._src.methods.quantize.integer_layers import fit_integer_layers, integer_biases
+from attar._src.methods.quantize.layer_biases import layer_biases
 from attar._src.model.chains.constants import is_move
-from attar._src.model.operators import argument, aten, bias_of, data_of, operator_of
-from attar._src.model.recurrent.inputs import recurrent_biases
+from attar._src.model.operators import argument, aten, data_of, operator_of
 from attar._src.model.weights import find_weights
 from attar._src.work.compressed_model import CompressedModel
 
@@ -25,7 +25,7 @@ def shorten_numbers(model: CompressedModel) -> CompressedModel:
     stored, exact = model.stored(), integer_biases(model)
     weights: dict[str, set[str]] = {}
     for graph in model.graphs.values():
-        for bias, weight in _biases(graph.traced.graph):
+        for bias, weight in layer_biases(graph.traced.graph):
             if bias in stored and weight in stored and bias not in exact:
                 weights.setdefault(bias, set()).add(weight)
     norms = _norms([graph.traced.graph for graph in model.graphs.values()], stored)
@@ -33,19 +33,6 @@ def shorten_numbers(model: CompressedModel) -> CompressedModel:
         stored, {bias: next(iter(found)) for bias, found in weights.items() if len(found) == 1}, norms
     )
     return fit_integer_layers(replace(model, tensors={**model.tensors, **short})) if short else model
-
-
-def _biases(graph: fx.GraphModule) -> Iterator[tuple[str, str]]:
-    """Yield the bias and the weight of each layer that has both."""
-    nodes = {node.name: node for node in graph.graph.nodes}
-    for node in graph.graph.nodes:
-        if operator_of(node).kind == "recurrent":
-            yield from recurrent_biases(node)
-    for name, weight in find_weights(graph).items():
-        for reader in weight.readers if weight.role == "product" else ():
-            bias = bias_of(nodes[reader])
-            if isinstance(bias, fx.Node) and bias.op == "get_attr":
-                yield str(bias.target), name
 
 
 def _norms(graphs: Sequence[fx.GraphModule], stored: Collection[str]) -> Iterator[NormVectors]:

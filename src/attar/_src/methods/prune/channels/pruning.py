@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated, Self
 
@@ -60,6 +61,94 @@ class ChannelPruning(Spec):
         return self
 
 
+@dataclass(frozen=True)
+class RankedChannels:
+    """The channels of a module that can be removed, with their scores.
+
+    Attributes:
+        module: the module, which stays as it is.
+        captured: the module, captured.
+        removable: what can be removed.
+        scores: of the units.
+    """
+
+    module: nn.Module
+    captured: CapturedModel
+    removable: Removable
+    scores: Mapping[int, float]
+
+    def choice(self, pruning: ChannelPruning) -> ChannelChoice:
+        """Return how units are chosen."""
+        by_default: Scope = "global" if pruning.macs is not None else "layer"
+        return ChannelChoice(self.scores, pruning.scope or by_default, pruning.round_to, pruning.least)
+
+    def most_macs(self, pruning: ChannelPruning) -> float:
+        """Return the share of the multiplications that can be removed."""
+        found = self.removable.found
+        return 1 - found.macs(self.choice(pruning).of_share(found, 1.0)) / max(found.macs(), 1)
+
+    def without(self, pruning: ChannelPruning) -> PrunedModule:
+        """Return the module without the channels that ``pruning`` asks for.
+
+        Raises:
+            ModelError: nothing can be removed, or not what was chosen of several groups together; the message has the
+                reasons.
+            SpecError: the target cannot be reached.
+        """
+        module, choice = self.module, self.choice(pruning)
+
+        def choose(found: Dependencies) -> frozenset[int]:
+            if not found.groups:
+                reasons = "; ".join(f"{name}: {why}" for name, why in [*found.excluded.items()][:6])
+                reasons = reasons or "it has no layers"
+                raise ModelError(f"no channel of {type(module).__name__} can be removed: {reasons}")
+            if pruning.macs is not None:
+                return choice.of_macs(found, pruning.macs)
+            assert pruning.channels is not None
+            return choice.of_share(found, pruning.channels)
+
+        removable, units = settle(module, self.captured, self.removable, choose)
+        found, smaller = removable.found, copy.deepcopy(module)
+        record = remove_and_record(smaller, removable, units)
+        figures = {
+            "macs": [found.macs(), found.macs(units)],
+            "parameters": [parameter_count(module), parameter_count(smaller)],
+        }
+        groups = {g.name: (sum(unit in units for unit in g.units), len(g.units)) for g in found.groups}
+        after = found.widths(units)
+        widths = {name: (width, after[name]) for name, width in found.widths().items()}
+        return PrunedModule(smaller, record, figures, dict(found.excluded), groups, widths)
+
+
+def rank_channels(
+    module: nn.Module,
+    captured: CapturedModel,
+    pruning: ChannelPruning,
+    gradients: Callable[[], Gradients],
+    *,
+    seed: int = 0,
+) -> RankedChannels:
+    """Return the channels of a module that can be removed, with their scores.
+
+    Args:
+        module: stays as it is.
+        captured: the module, captured.
+        pruning: its score and what it excludes.
+        gradients: called if the score needs them.
+        seed: of scores that draw.
+
+    Raises:
+        UnknownName: there is no such score, or a glob matches no layer.
+    """
+    score = CHANNEL_SCORES[pruning.score]
+    removable = _without(find_removable(module, captured), pruning.exclude)
+    found = removable.found
+    scores = score_units(module, found, score, gradients() if score.gradients else {}, seed)
+    unjudged = [group.name for group in found.groups if not scores.keys() >= set(group.units)]
+    found = found.without(dict.fromkeys(unjudged, f"the score {score.name} does not judge all of it"))
+    return RankedChannels(module, captured, Removable(found, removable.attributes), scores)
+
+
 def prune_module(
     module: nn.Module,
     captured: CapturedModel,
@@ -68,50 +157,8 @@ def prune_module(
     *,
     seed: int = 0,
 ) -> PrunedModule:
-    """Return a module without the channels that ``pruning`` asks for.
-
-    Args:
-        module: stays as it is.
-        captured: the module, captured.
-        pruning: what to remove.
-        gradients: called if the score needs them.
-        seed: of scores that draw.
-
-    Raises:
-        UnknownName: there is no such score, or a glob matches no layer.
-        ModelError: nothing can be removed, or not what was chosen of several groups together; the message has the
-            reasons.
-        SpecError: the target cannot be reached.
-    """
-    score = CHANNEL_SCORES[pruning.score]
-    removable = _without(find_removable(module, captured), pruning.exclude)
-    found = removable.found
-    scores = score_units(module, found, score, gradients() if score.gradients else {}, seed)
-    unjudged = [group.name for group in found.groups if not scores.keys() >= set(group.units)]
-    found = found.without(dict.fromkeys(unjudged, f"the score {score.name} does not judge all of it"))
-    by_default: Scope = "global" if pruning.macs is not None else "layer"
-    choice = ChannelChoice(scores, pruning.scope or by_default, pruning.round_to, pruning.least)
-
-    def choose(found: Dependencies) -> frozenset[int]:
-        if not found.groups:
-            reasons = "; ".join(f"{name}: {why}" for name, why in [*found.excluded.items()][:6])
-            raise ModelError(f"no channel of {type(module).__name__} can be removed: {reasons or 'it has no layers'}")
-        if pruning.macs is not None:
-            return choice.of_macs(found, pruning.macs)
-        assert pruning.channels is not None
-        return choice.of_share(found, pruning.channels)
-
-    removable, units = settle(module, captured, Removable(found, removable.attributes), choose)
-    found, smaller = removable.found, copy.deepcopy(module)
-    record = remove_and_record(smaller, removable, units)
-    figures = {
-        "macs": [found.macs(), found.macs(units)],
-        "parameters": [parameter_count(module), parameter_count(smaller)],
-    }
-    groups = {g.name: (sum(unit in units for unit in g.units), len(g.units)) for g in found.groups}
-    after = found.widths(units)
-    widths = {name: (width, after[name]) for name, width in found.widths().items()}
-    return PrunedModule(smaller, record, figures, dict(found.excluded), groups, widths)
+    """Return a module without the channels that ``pruning`` asks for: :func:`rank_channels`, then ``without``."""
+    return rank_channels(module, captured, pruning, gradients, seed=seed).without(pruning)
 
 
 def _without(removable: Removable, globs: Sequence[str]) -> Removable:

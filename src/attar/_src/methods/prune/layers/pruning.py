@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated, Self
 
@@ -50,7 +52,50 @@ class LayerPruning(Spec):
         return self
 
 
-def prune_layers(
+@dataclass(frozen=True)
+class RankedLayers:
+    """The layers of a module that can be removed, with their scores.
+
+    Attributes:
+        module: the module, which stays as it is.
+        captured: the module, captured.
+        found: what can be removed.
+        scores: path of a layer -> its score.
+        ranked: paths, the first to be removed first, without those of which one must remain.
+        macs: path -> multiplications for one example; those of the module are at ``""``.
+    """
+
+    module: nn.Module
+    captured: CapturedModel
+    found: ResidualLayers
+    scores: Mapping[str, float]
+    ranked: tuple[str, ...]
+    macs: Mapping[str, int]
+
+    def without(self, pruning: LayerPruning) -> PrunedModule:
+        """Return the module without the layers that ``pruning`` asks for, those of the lowest scores.
+
+        Raises:
+            ModelError: what was chosen cannot be removed together; the message has the reason.
+            SpecError: more is asked for than can be removed; the message has what can.
+        """
+        module, layers = self.module, self.found.layers
+        chosen = _chosen(pruning, self.ranked, len(layers), self.macs)
+        trials = LayerTrials(module, self.captured)
+        dropped, skipped = trials.settled([each for each in layers if each.path in chosen])
+        smaller = copy.deepcopy(module)
+        record = remove_layers_and_record(smaller, dropped, skipped)
+        figures = {
+            "macs": [self.macs[""], self.macs[""] - sum(self.macs[path] for path in chosen)],
+            "parameters": [parameter_count(module), parameter_count(smaller)],
+            "layers": [len(layers), len(layers) - len(chosen)],
+        }
+        removed = tuple(each.path for each in layers if each.path in chosen)
+        excluded = dict(self.found.excluded)
+        return PrunedModule(smaller, record, figures, excluded, removed=removed, scores=self.scores)
+
+
+def rank_layers(
     module: nn.Module,
     captured: CapturedModel,
     pruning: LayerPruning,
@@ -59,13 +104,13 @@ def prune_layers(
     layout: ClassLayout = FROM_SHAPES,
     seed: int = 0,
     reduce: Reduce = float,
-) -> PrunedModule:
-    """Return a module without the layers that ``pruning`` asks for, those of the lowest scores.
+) -> RankedLayers:
+    """Return the layers of a module that can be removed, with their scores.
 
     Args:
         module: stays as it is.
         captured: the module, captured.
-        pruning: what to remove.
+        pruning: its score and what it excludes.
         batches: examples to score on.
         layout: of the loss, for scores that have one.
         seed: of scores that draw.
@@ -73,8 +118,7 @@ def prune_layers(
 
     Raises:
         UnknownName: there is no such score, or a glob matches no layer.
-        ModelError: nothing can be removed, or not what was chosen together; the message has the reasons.
-        SpecError: more is asked for than can be removed; the message has what can.
+        ModelError: nothing can be removed; the message has the reasons.
     """
     score = LAYER_SCORES[pruning.score]
     found = _without_excluded(find_residual_layers(module, captured), pruning.exclude)
@@ -87,24 +131,28 @@ def prune_layers(
             f"no layer of {type(module).__name__} can be removed: of {len(paths)} that could be, one remains, and one "
             f"member of each container{f' ({reasons})' if reasons else ''}"
         )
-    macs = _macs_of(module, captured, paths)
     runs = LayerRuns(module, captured.names, found.layers, batches(), layout, seed)
     scores = {path: reduce(each) for path, each in score.score(runs).items()}
-    unfit = [path for path, each in scores.items() if each != each or abs(each) == float("inf")]
+    unfit = [path for path, each in scores.items() if not math.isfinite(each)]
     if unfit:
         raise ModelError(f"the score {score.name} of {unfit[0]} is not finite; the module's outputs may overflow")
     ranked = found.removable(sorted(paths, key=lambda path: scores[path]), members)
-    chosen = _chosen(pruning, ranked, len(paths), macs)
-    dropped, skipped = LayerTrials(module, captured).settled([each for each in found.layers if each.path in chosen])
-    smaller = copy.deepcopy(module)
-    record = remove_layers_and_record(smaller, dropped, skipped)
-    figures = {
-        "macs": [macs[""], macs[""] - sum(macs[path] for path in chosen)],
-        "parameters": [parameter_count(module), parameter_count(smaller)],
-        "layers": [len(paths), len(paths) - len(chosen)],
-    }
-    removed = tuple(path for path in paths if path in chosen)
-    return PrunedModule(smaller, record, figures, dict(found.excluded), removed=removed, scores=scores)
+    return RankedLayers(module, captured, found, scores, tuple(ranked), _macs_of(module, captured, paths))
+
+
+def prune_layers(
+    module: nn.Module,
+    captured: CapturedModel,
+    pruning: LayerPruning,
+    batches: Callable[[], Sequence[Batch]],
+    *,
+    layout: ClassLayout = FROM_SHAPES,
+    seed: int = 0,
+    reduce: Reduce = float,
+) -> PrunedModule:
+    """Return a module without the layers that ``pruning`` asks for: :func:`rank_layers`, then ``without``."""
+    ranked = rank_layers(module, captured, pruning, batches, layout=layout, seed=seed, reduce=reduce)
+    return ranked.without(pruning)
 
 
 def _chosen(pruning: LayerPruning, ranked: Sequence[str], total: int, macs: Mapping[str, int]) -> set[str]:

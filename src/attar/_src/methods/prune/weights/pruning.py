@@ -13,6 +13,7 @@ from torch import fx
 
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.spec import Spec
+from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.prune.channels.pruning import Gradients
 from attar._src.methods.prune.masks import emptied
 from attar._src.methods.prune.scopes import SCOPES, WeightUnits
@@ -40,7 +41,9 @@ class WeightPruning(Spec):
     """How many weights become zero without training, which, and what becomes of the others.
 
     Attributes:
-        sparsity: share of the units to prune, ``round(sparsity n)`` of n; an N:M pattern has its own.
+        sparsity: share of the units to prune, ``round(sparsity n)`` of n; an N:M pattern has its own. Or a target of
+            the file, ``{max_bytes: 600000}``, ``{size: 16}`` or ``{max_drop: 1.0}``, under which each weight not in
+            ``overrides`` gets its own, from sensitivities (:mod:`.own_sparsity`).
         unit: ``weight``, ``N:M`` such as ``2:4``, or a block of output and input channels such as ``4x1``.
         score: name of the score; ``taylor`` and ``gradient_weight`` need labels.
         update: ``none`` leaves the other weights as they are; ``obs`` makes them the best for the mask, of what each
@@ -55,7 +58,7 @@ class WeightPruning(Spec):
         overrides: glob -> sparsity of each weight it matches, also outside ``layers``.
     """
 
-    sparsity: Share | None = None
+    sparsity: Share | BitTarget | None = None
     unit: UnitText = "weight"
     score: str = "obs"
     update: Update = "obs"
@@ -78,6 +81,8 @@ class WeightPruning(Spec):
             raise ValueError(f"unit {self.unit} prunes {pattern.share:g} of every weight; leave scope out")
         if pattern.share is None and self.sparsity is None:
             raise ValueError("sparsity is missing; give the share of weights to prune, such as 0.5, or a unit N:M")
+        if isinstance(self.sparsity, BitTarget) and (self.scope != "layer" or self.unit != "weight"):
+            raise ValueError("a target chooses the sparsity of single weights of each layer; leave unit and scope out")
         if ":" not in self.score and self.score in SCORES and SCORES[self.score].needs == "movement":
             raise ValueError(f"score {self.score} is that of a training; use the rule or stage prune for it")
         return self
@@ -94,6 +99,7 @@ class PrunedWeights:
         excluded: weight -> why it was not pruned.
         unseen: weight whose inputs the score or update could not see -> why; it was pruned by itself.
         swept: weights whose columns were swept once, as ``obs`` would have taken minutes.
+        note: what sparsities were chosen for a target; empty without one.
         apart: weights that were not pruned in order, as the values between them took too much memory.
     """
 
@@ -104,6 +110,7 @@ class PrunedWeights:
     unseen: dict[str, str] = field(default_factory=dict)
     swept: list[str] = field(default_factory=list)
     apart: list[str] = field(default_factory=list)
+    note: str = ""
 
     @property
     def sparsity(self) -> dict[str, float]:
@@ -118,7 +125,6 @@ def prune_weights(
     gradients: Callable[[], Gradients],
     *,
     seed: int = 0,
-    counts: Mapping[str, int] | None = None,
     fixed: Mapping[str, str] = MappingProxyType({}),
 ) -> PrunedWeights:
     """Return the weights of a graph with zeros, and with the others made up for them.
@@ -129,7 +135,6 @@ def prune_weights(
         inputs: real ones.
         gradients: of a loss by weight, in the graph's own terms; called if the score needs them.
         seed: of scores that draw.
-        counts: units of each weight to prune, where they are known.
         fixed: weight -> why it stays.
 
     Raises:
@@ -137,7 +142,7 @@ def prune_weights(
         SpecError: a weight would lose everything.
         ModelError: values are not finite.
     """
-    return _Run(traced, pruning, inputs, gradients, seed, fixed).prune(counts)
+    return _Run(traced, pruning, inputs, gradients, seed, fixed).prune()
 
 
 class _Run:
@@ -169,9 +174,9 @@ class _Run:
                 self.found.excluded[name] = why
                 del self.jobs[name]
 
-    def prune(self, counts: Mapping[str, int] | None) -> PrunedWeights:
+    def prune(self) -> PrunedWeights:
         """Prune in order."""
-        self.counts = dict(counts) if counts is not None else self._counts()
+        self.counts = self._counts()
         for name, count in self.counts.items():
             units = self.unit.count(self.jobs[name].rows)
             if count >= units > 0:
@@ -196,7 +201,8 @@ class _Run:
         def matching(glob: str) -> list[str]:
             return matching_tensors(glob, known, aliases)
 
-        shares: dict[str, float | None] = {n: pruning.sparsity for glob in pruning.layers for n in matching(glob)}
+        general = None if isinstance(pruning.sparsity, BitTarget) else pruning.sparsity
+        shares: dict[str, float | None] = {n: general for glob in pruning.layers for n in matching(glob)}
         for glob, share in pruning.overrides.items():
             shares |= dict.fromkeys(matching(glob), share)
         kept = {name for glob in pruning.keep for name in matching(glob)}
@@ -224,7 +230,7 @@ class _Run:
         shares = {name: self.unit.share if self.shares[name] is None else self.shares[name] for name in self.jobs}
         units = {name: self.unit.count(job.rows) for name, job in self.jobs.items()}
         fixed = {name: round((shares[name] or 0.0) * units[name]) for name in self.jobs if name in own}
-        if self.unit.of or self.pruning.sparsity is None:
+        if self.unit.of or not isinstance(self.pruning.sparsity, float | int):
             return {name: round((shares[name] or 0.0) * units[name]) for name in self.jobs}
         free = [name for name in self.jobs if name not in own]
         scores: dict[str, WeightUnits] = {}

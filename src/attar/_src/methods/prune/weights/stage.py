@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 
 from attar._src.core.errors import SpecError
+from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.prune.channels.gradients import loss_gradients
 from attar._src.methods.prune.channels.pruning import Gradients
 from attar._src.methods.prune.masks import Mask, MaskConstraint
@@ -47,6 +48,8 @@ class PruneWeights(WeightPruning, Stage):
         names = model.captured.names
         inputs = CalibrationInputs((tuple(trial.batch.pick(names)),), names)
         quick = self.model_copy(update={"update": "none", "sequential": False})
+        if isinstance(self.sparsity, BitTarget):
+            quick = quick.model_copy(update={"sparsity": 0.5})
         return quick._prune(model, inputs, lambda: loss_gradients(model.captured, [trial.batch], trial.layout), 0)
 
     def run(self, model: Learner, context: TrainingContext) -> Learner:  # type: ignore[override]
@@ -63,7 +66,7 @@ class PruneWeights(WeightPruning, Stage):
     def _prune(
         self, model: Learner, inputs: CalibrationInputs, gradients: Callable[[], Gradients], seed: int
     ) -> Learner:
-        changes = prune_weights_of(model.module, model.captured, self, inputs, gradients, seed=seed)
+        changes = prune_weights_of(model.module, model.captured, self, inputs, gradients, seed=seed, use=model.use)
         changes.put(model.module)
         model.attach(MaskConstraint({name: Mask.of(pruned) for name, pruned in changes.pruned.items()}))
         self._demand_zeros(model)

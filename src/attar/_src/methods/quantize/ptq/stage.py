@@ -45,6 +45,7 @@ from attar._src.methods.quantize.ptq.weight_solvers import (
     with_bits_of_scheme,
 )
 from attar._src.methods.quantize.recurrent_noise import without_noisy_recurrent
+from attar._src.methods.quantize.row_scales import with_row_scales
 from attar._src.methods.quantize.unquantized import integer_sites
 from attar._src.model.collect import Clip, Request, collect
 from attar._src.model.weights import Weight
@@ -68,10 +69,10 @@ class PostTrainingQuantize(Stage):
     Attributes:
         bits: bits of a weight, 4 by default or what the scheme has; or a target, ``{size: 2.5}``, under which each
             weight not in ``overrides`` gets its own.
-        activations: bits of what layers read, whose grids are calibrated; what is only added or averaged has at least
-            8. ``dynamic``: linear layers and products with a weight quantize what they read, to 8 bits at run time,
-            other layers read floating point; or None to leave activations in floating point. LSTM and GRU are dynamic
-            with both.
+        activations: bits of what layers read, whose grids are calibrated; what is added or averaged has at least 8, and
+            is rounded a second time for layers that read it, too. ``dynamic``: linear layers and products with a weight
+            quantize what they read, to 8 bits at run time, other layers read floating point; or None to leave
+            activations in floating point. LSTM and GRU are dynamic with both.
         symmetric: whether weights have no zero point, as integer kernels need.
         granularity: which weights share a scale: ``channel`` (or None; one scale for each index of the output axis),
             ``tensor``, ``group:SIZE``, ``bucket:SIZE``, or a granularity of ``core.scheme``.
@@ -214,6 +215,7 @@ class PostTrainingQuantize(Stage):
         """Solve weights at levels, several of each."""
         model = self._with_floating_values(model)
         model, fixed = with_constant_values(model, inputs) if isinstance(self.activations, int) else (model, [])
+        model = self._grids.with_readings(model, levels)
         # Values as earlier stages stored them; the traced graph has those before pruning and rounding.
         state = model.state()
         state |= {name: torch.from_numpy(np.array(t.dense())) for name, t in model.tensors.items() if name in state}
@@ -250,7 +252,9 @@ class PostTrainingQuantize(Stage):
         means = {layer: mean for found in seen.values() for layer, mean in found.means.items()}
         biases = corrected_biases(state, {name: fitted.tensors[name] for name in solved}, means)
         done = fit_integer_layers(replace(fitted, tensors={**fitted.tensors, **biases}))
-        if not isinstance(self.activations, int):
+        if self.activations == "dynamic":
+            return with_row_scales(done, inputs)
+        if self.activations is None:
             return done
         done, more = without_noisy_recurrent(done, inputs)
         return replace(done, warnings=(*done.warnings, *more))
