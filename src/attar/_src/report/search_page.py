@@ -67,7 +67,8 @@ def _sections(result: Mapping[str, Any], figure: Any) -> list[PageSection]:
     unit = result["files"][0]["unit"]
     text = (
         f"Every point is a file that was packed, decoded, judged on examples that calibration does not see (in {unit}) "
-        "and timed beside the file in floating point. The front are the files that no other beats in bytes, loss and time."
+        "and timed beside the file in floating point. The front are the files that no other beats in bytes, loss and "
+        "time."
     )
     made = PageTable(
         "Options of attar.quantize that make a file again, on the same data",
