@@ -113,6 +113,23 @@ class PrunedWeights:
     note: str = ""
 
     @property
+    def remarks(self) -> list[str]:
+        """What was done otherwise than asked, in sentences."""
+        found = []
+        if self.unseen:
+            named = ", ".join(f"{name!r} ({why})" for name, why in [*self.unseen.items()][:3])
+            more = f" and {len(self.unseen) - 3} more" if len(self.unseen) > 3 else ""
+            found.append(f"pruned by their own values, without seeing what they multiply: {named}{more}")
+        if self.swept:
+            found.append(f"swept once, as obs would take minutes: {', '.join(self.swept)}")
+        if self.apart:
+            found.append(
+                "each layer was pruned as if it were alone, as the values of one batch between them take too much "
+                "memory; give smaller batches"
+            )
+        return found
+
+    @property
     def sparsity(self) -> dict[str, float]:
         """Weight -> the share of its elements that are zero."""
         return {name: float(each.float().mean()) if each.numel() else 0.0 for name, each in self.pruned.items()}
