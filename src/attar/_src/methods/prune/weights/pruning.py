@@ -32,7 +32,7 @@ from attar._src.model.traced import TracedModel
 from attar._src.model.weights import LayerInput, find_weights, weight_input
 from attar._src.work.calibration_inputs import BatchInputs, CalibrationInputs
 
-Share = Annotated[float, Field(ge=0, lt=1)]
+PrunedShare = Annotated[float, Field(ge=0, lt=1)]
 #: Fewest inputs (examples times positions) of which the mean of a layer's output says something.
 _FEWEST = 8
 
@@ -58,7 +58,7 @@ class WeightPruning(Spec):
         overrides: glob -> sparsity of each weight it matches, also outside ``layers``.
     """
 
-    sparsity: Share | BitTarget | None = None
+    sparsity: PrunedShare | BitTarget | None = None
     unit: UnitText = "weight"
     score: str = "obs"
     update: Update = "obs"
@@ -67,7 +67,7 @@ class WeightPruning(Spec):
     correct_bias: bool = True
     layers: tuple[str, ...] = ("*",)
     keep: tuple[str, ...] = ()
-    overrides: dict[str, Share] = {}
+    overrides: dict[str, PrunedShare] = {}
 
     @model_validator(mode="after")
     def _check_amount(self) -> Self:
