@@ -10,7 +10,7 @@ Every row has so many times fewer multiplications, by the lowest scores of all c
 training images; then batch-norms are computed again on 2,048 training images (``momentum=None``), and the 10,000 test
 images of CIFAR-10 are read once. "Inner" rows remove channels inside the residual blocks alone: Torch-Pruning does not
 follow the padded shortcuts of these networks, and its pruned network fails where the others may go (``fails`` in
-``pruning.json``). Its Taylor score is the sum of ``|w dL/dw|``, Attar's ``gradient_weight``; it scores again after each of
+``pruning.json``). Its Taylor score is the sum of ``|w dL/dw|``, Attar's ``gradient_weight``; it scores again in each of
 200 steps. Torch-Pruning is not in the extra ``[bench]``: ``pip install --no-deps torch-pruning``.
 """
 
