@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from attar._src.methods.prune.channels.scores import ScoredAxis as ScoredAxis
     from attar._src.methods.prune.layers.runs import LayerRuns as LayerRuns
     from attar._src.methods.prune.layers.scores import LayerScore as LayerScore
+    from attar._src.methods.prune.scores import ScoredWeight as ScoredWeight
+    from attar._src.methods.prune.scores import WeightScore as WeightScore
     from attar._src.methods.quantize.ptq.observers.calibration import Observer as Observer
     from attar._src.methods.quantize.ptq.reconstruct.stage import Reconstruct as Reconstruct
     from attar._src.methods.quantize.ptq.solvers.absmax import Absmax as Absmax
@@ -94,6 +96,7 @@ else:
             "measure.class_layout": "ClassLayout",
             "measure.runner": "Runner",
             "methods.prune.channels.scores": "ChannelScore ScoredAxis",
+            "methods.prune.scores": "ScoredWeight WeightScore",
             "methods.prune.layers.runs": "LayerRuns",
             "methods.prune.layers.scores": "LayerScore",
             "methods.quantize.ptq.solvers.absmax": "Absmax",

@@ -19,7 +19,19 @@ from attar._src.work.compressed_model import FileInfo
 from attar._src.work.constraint import Progress
 
 FIELDS = {
-    "prune": ({"sparsity": 0.6}, {"threshold": 0.1, "shape": "once"}, {"sparsity": 0.4, "scope": "global"}),
+    "prune": (
+        {"sparsity": 0.6},
+        {"threshold": 0.1, "shape": "once"},
+        {"sparsity": 0.4, "scope": "global"},
+        {"unit": "1:2", "shape": "steps", "steps": 2},
+        {"unit": "4x1", "sparsity": 0.5, "scope": "lamp", "shape": "linear", "every": 1},
+        {"sparsity": 0.5, "score": "movement", "shape": "exponential", "every": 1},
+        {"sparsity": 0.5, "score": "taylor", "scope": "row", "every": 2},
+        {"sparsity": 0.5, "score": "random", "scope": "erdos_renyi", "shape": "once"},
+        {"sparsity": 0.6, "shape": "once", "regrow": 0.3, "every": 1},
+        {"sparsity": 0.5, "shape": "steps", "steps": 3, "rewind": 0.2},
+        {"sparsity": 0.5, "shape": "dense_sparse_dense", "end": 0.9, "layers": ["second"]},
+    ),
     "prune_activations": ({"sparsity": 0.3}, {"threshold": 0.2}),
     "quantize": (
         {"bits": 3, "activations": 8},

@@ -19,7 +19,7 @@ from attar._src.train.schedule import Schedule
 from attar._src.work.objective import LossInputs
 
 #: Terms that look neither at outputs nor at labels nor at teachers.
-REGULARISERS = {"rate", "damping"}
+REGULARISERS = {"rate", "damping", "lasso"}
 #: Terms that compare layers; here the layers are the outputs, so that all else holds for them too.
 LAYERS = {"hint", "attention"}
 LAYERED = {"teacher": "big", "layers": {"ours": "theirs"}}

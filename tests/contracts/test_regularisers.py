@@ -13,6 +13,7 @@ from tests.methods.toys import context, data, fresh, same
 
 from attar._src.core.errors import SpecError
 from attar._src.methods.finetune import Finetune
+from attar._src.methods.objectives.lasso import Lasso
 from attar._src.methods.objectives.registry import OBJECTIVES, ObjectiveChoice
 from attar._src.methods.prune.prune import Prune
 from attar._src.methods.quantize.lsq.rule import Lsq
@@ -25,6 +26,8 @@ from attar._src.work.constraint import Progress
 from attar._src.work.objective import LossInputs
 
 NAMES = [name for name in OBJECTIVES if name in REGULARISERS]
+#: Terms that look at codes.
+ON_GRIDS = [name for name in NAMES if name != "lasso"]
 GRIDS = [Lsq(bits=2), Lsq(bits=4, offset=True), StraightThrough(bits=3, granularity="group:16")]
 
 
@@ -92,6 +95,7 @@ def test_a_step_against_the_gradient_helps(term, learner):
     assert loss(sources(learner)) < before
 
 
+@pytest.mark.parametrize("term", ON_GRIDS, indirect=True)
 def test_weights_that_are_kept_do_not_count(term):
     learner = fresh()
     learner.attach(Lsq(keep=("head",)).attach(learner))
@@ -102,6 +106,7 @@ def test_weights_that_are_kept_do_not_count(term):
     assert torch.equal(loss(sources(learner)), before)
 
 
+@pytest.mark.parametrize("term", ON_GRIDS, indirect=True)
 def test_without_a_grid_it_is_refused(term):
     with pytest.raises(SpecError, match=f"{term.name}: no weight is on an evenly spaced grid.*lsq"):
         term.build(fresh())
@@ -150,6 +155,34 @@ def test_what_is_masked_has_no_part_in_it(term):
     with torch.no_grad():
         weight[gone] = 9.0
     assert torch.equal(loss(sources(learner)), before)
+
+
+def lengths(groups):
+    return sum(math.sqrt(len(group)) * math.sqrt(sum(value**2 for value in group)) for group in groups)
+
+
+@pytest.mark.parametrize("unit", ["weight", "row", "4x1", "1x2"])
+def test_the_lasso_is_its_formula_in_float64(unit):
+    learner, name = fresh(), "second.weight"
+    given = sources(learner)
+    loss = Lasso(unit=unit, layers=("second",)).build(learner)
+    found = loss(given)
+    found.backward()
+    weight = learner.tensor(name).detach().double()
+    groups = {
+        "weight": weight.reshape(-1, 1),
+        "row": weight.reshape(8, -1),
+        "4x1": weight.reshape(2, 4, 8, 9).movedim(1, -1).reshape(-1, 4),
+        "1x2": weight.reshape(8, 4, 2, 9).movedim(2, -1).reshape(-1, 2),
+    }[unit].tolist()
+    assert float(found.detach()) == pytest.approx(lengths(groups), rel=1e-5)
+    assert learner.tensor(name).grad.norm() > 0
+    assert learner.tensor("first.weight").grad is None
+    with torch.no_grad():
+        learner.tensor(name).zero_()
+    learner.module.zero_grad()
+    loss(sources(learner)).backward()
+    assert torch.isfinite(learner.tensor(name).grad).all()
 
 
 @pytest.mark.parametrize("offset", [False, True])

@@ -18,7 +18,9 @@ from attar._src.measure.metric import METRICS
 from attar._src.methods.objectives.registry import OBJECTIVES
 from attar._src.methods.prune.channels.scores import CHANNEL_SCORES
 from attar._src.methods.prune.layers.scores import LAYER_SCORES
+from attar._src.methods.prune.scopes import SCOPES
 from attar._src.methods.prune.scores import SCORES
+from attar._src.methods.prune.shapes import SHAPES
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SCHEMES, SOLVERS
 from attar._src.methods.rules import CONSTRAINTS
 from attar._src.train.augment import AUGMENTATIONS
@@ -36,6 +38,8 @@ REGISTRIES = {
     "terms": OBJECTIVES,
     "rules": CONSTRAINTS,
     "scores": SCORES,
+    "pruning scopes": SCOPES,
+    "pruning shapes": SHAPES,
     "channel scores": CHANNEL_SCORES,
     "layer scores": LAYER_SCORES,
     "optimizers": OPTIMIZERS,

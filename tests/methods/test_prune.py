@@ -1,14 +1,19 @@
+import math
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.methods.toys import fresh
+from tests.methods.toys import data, fresh
 
 from attar._src.core.errors import SpecError
 from attar._src.core.tensors import Dense, Sparse
 from attar._src.methods.prune.masks import Mask, prune_below, prune_to_count, sparsity
 from attar._src.methods.prune.prune import Prune
+from attar._src.methods.prune.scores import SCORES
+from attar._src.methods.prune.shapes import SHAPES
 from attar._src.work.constraint import Progress
 
 
@@ -94,6 +99,9 @@ def test_it_is_stored_as_mask_and_values_where_that_is_shorter(zeros, kind):
         ({"shape": "cubic", "every": 1, "end": 0.5}, [0.8 * (1 - (1 - u / 4) ** 3) for u in range(4)] + [0.8] * 5),
         ({"shape": "cubic", "every": 1, "end": 1.0}, [0.8 * (1 - (1 - u / 8) ** 3) for u in range(9)]),
         ({"shape": "cubic", "every": 3, "end": 0.5}, [0, 0, 0, *[0.8 * (1 - 0.25**3)] * 1, *[0.8] * 5]),
+        ({"shape": "linear", "every": 1, "end": 1.0}, [0.1 * u for u in range(9)]),
+        ({"shape": "exponential", "every": 1, "end": 1.0}, [1 - 0.2 ** (u / 8) for u in range(9)]),
+        ({"shape": "dense_sparse_dense", "begin": 0.25, "end": 0.75}, [0, 0, *[0.8] * 4, 0, 0, 0]),
     ],
 )
 def test_the_way_to_the_sparsity(fields, expected):
@@ -196,10 +204,151 @@ def test_a_weight_that_would_lose_everything_is_refused(fields, message):
         walk(attached(learner, **fields)[0], 2)
 
 
+def descend(learner, steps, lr=0.1):
+    """Train by plain descent, as a stage does: constraints before each step."""
+    graph, (x, y) = learner.graph(train=True), data(32)
+    masks = []
+    for step in range(steps):
+        learner.update(Progress(step, steps))
+        masks.append({name: mask.mask.clone() for name, mask in learner.constraints[0].weights.items()})
+        torch.nn.functional.cross_entropy(graph(x), y).backward()
+        with torch.no_grad():
+            for parameter in learner.module.parameters():
+                if parameter.grad is not None:
+                    parameter -= lr * parameter.grad
+                    parameter.grad = None
+    return masks
+
+
+@pytest.mark.parametrize("shape", [*SHAPES])
+def test_every_shape_begins_and_ends_where_it_should(shape):
+    fields = {"begin": 0.25, "end": 0.75, "every": 1, "layers": ("second",), "shape": shape}
+    learner, constraint = attached(sparsity=0.7, **fields)
+    shares = [constraint.rule.share(step / 100) for step in range(101)]
+    assert shares[24] == 0
+    assert shares[75:] == [1] * 26
+    assert shares == sorted(shares)
+    reached = walk(learner, 8)
+    weight = learner.tensor("second.weight").detach()
+    wanted = 0 if SHAPES[shape].releases else round(0.7 * 576)
+    assert int((weight == 0).sum()) == round(0.7 * 576)
+    assert round(reached[-1] * 576) == wanted
+
+
+@pytest.mark.parametrize("unit", ["weight", "2:4", "1:4", "4x1", "2x2"])
+@pytest.mark.parametrize("score", [name for name in SCORES if SCORES[name].needs != "inputs"])
+def test_every_score_and_unit_prunes_exactly_while_training(score, unit):
+    fields = {"sparsity": 0.5} if ":" not in unit else {}
+    learner, _ = attached(unit=unit, score=score, every=2, layers=("second",), **fields)
+    masks = descend(learner, 8)
+    learner.finalize()
+    zero = learner.tensor("second.weight").detach() == 0
+    assert int(zero.sum()) == round((0.75 if unit == "1:4" else 0.5) * 576)
+    for before, after in pairwise(masks):
+        assert not (after["second.weight"] & ~before["second.weight"]).any()
+    if ":" in unit:
+        assert ((~zero).movedim(1, -1).unflatten(-1, (2, 4)).sum(-1) == int(unit[0])).all()
+
+
+def test_patterns_that_do_not_fit_are_left_out_and_told():
+    learner, constraint = attached(unit="2:4")
+    assert set(constraint.weights) == {"second.weight", "head.weight"}
+    assert learner.warnings == ["prune: 'first.weight' is not pruned: its 2 input channels are no multiple of 4"]
+
+
+def test_movement_keeps_what_moves_away_from_zero():
+    learner, constraint = attached(
+        sparsity=0.5, score="movement", shape="once", begin=0.9, end=0.95, layers=("second",)
+    )
+    mask = constraint.weights["second.weight"]
+    weight, graph, (x, y) = learner.tensor("second.weight"), learner.graph(train=True), data(32)
+    wanted = torch.zeros_like(weight)
+    for step in range(4):
+        learner.update(Progress(step, 5))
+        torch.nn.functional.cross_entropy(graph(x), y).backward()
+        wanted -= weight.detach() * weight.grad
+        with torch.no_grad():
+            weight -= 0.1 * weight.grad
+            weight.grad = None
+    torch.testing.assert_close(mask.movement, wanted)
+    learner.finalize()
+    assert wanted[~mask.mask].max() <= wanted[mask.mask].min()
+
+
+def test_regrowth_keeps_the_sparsity_and_takes_the_largest_gradients():
+    fields = {"shape": "once", "regrow": 0.4, "every": 4, "end": 1.0, "layers": ("second",)}
+    learner, constraint = attached(sparsity=0.8, **fields)
+    masks = [each["second.weight"] for each in descend(learner, 12, lr=0.01)]
+    assert {int((~mask).sum()) for mask in masks[1:]} == {round(0.8 * 576)}
+    changes = [int((after & ~before).sum()) for before, after in pairwise(masks[1:])]
+    assert [place + 1 for place, count in enumerate(changes, 1) if count] == [4, 8]
+    left = 576 - round(0.8 * 576)
+    u = [4 / 12, 8 / 12]
+    # Those dropped just now may come back, as their gradients are known, too.
+    assert all(
+        0.3 * wanted <= count <= wanted
+        for count, wanted in zip(
+            (changes[2], changes[6]), (round(0.2 * (1 + math.cos(math.pi * each)) * left) for each in u), strict=True
+        )
+    )
+    assert constraint.report()["sparsity"] == pytest.approx(0.8, abs=1e-3)
+
+
+def test_what_grows_again_starts_from_zero():
+    learner, constraint = attached(sparsity=0.5, shape="once", regrow=0.5, every=1, end=1.0, layers=("second",))
+    mask = constraint.weights["second.weight"]
+    learner.update(Progress(0, 10))
+    before = mask.mask.clone()
+    mask.gradient.copy_(torch.rand(mask.mask.shape))
+    mask.steps.fill_(1)
+    expected = mask.gradient.clone()
+    learner.update(Progress(1, 10))
+    grown = mask.mask & ~before
+    assert grown.any()
+    assert (learner.tensor("second.weight").detach()[grown] == 0).all()
+    assert expected[grown].min() >= expected[~mask.mask & ~before].max()
+
+
+def test_rewinding_goes_back_to_early_values_after_each_step():
+    learner, constraint = attached(sparsity=0.6, shape="steps", steps=2, begin=0.5, end=1.0, rewind=0.2)
+    early, seen = {}, []
+    graph, (x, y) = learner.graph(train=True), data(32)
+    for step in range(10):
+        masks = {name: mask.pruned for name, mask in constraint.weights.items()}
+        learner.update(Progress(step, 10))
+        values = {name: each.detach().clone() for name, each in learner.module.named_parameters()}
+        if step == 2:
+            early = values
+        if {name: mask.pruned for name, mask in constraint.weights.items()} != masks:
+            seen.append(step)
+            assert all(torch.equal(values[name], early[name]) for name in values)
+        torch.nn.functional.cross_entropy(graph(x), y).backward()
+        with torch.no_grad():
+            for parameter in learner.module.parameters():
+                parameter -= 0.1 * parameter.grad
+                parameter.grad = None
+    assert seen == [5, 8]
+
+
+def test_masks_end_in_dense_sparse_dense_and_weights_grow_from_zero():
+    learner, _ = attached(sparsity=0.5, shape="dense_sparse_dense", end=0.5, layers=("second",))
+    masks = [each["second.weight"] for each in descend(learner, 8)]
+    learner.finalize()
+    assert [int((~mask).sum()) for mask in masks] == [288] * 4 + [0] * 4
+    gone = ~masks[0]
+    assert (learner.tensor("second.weight").detach()[gone] != 0).any()
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({}, "one of the two: sparsity or threshold"),
+        ({"unit": "2:4", "sparsity": 0.5}, "unit 2:4 prunes 0.5 of every weight; leave out sparsity"),
+        ({"sparsity": 0.5, "score": "obs"}, "score obs sees what weights multiply, which a training does not collect"),
+        ({"sparsity": 0.5, "rewind": 0.1}, "rewind goes back after each of several steps; write shape: steps"),
+        ({"sparsity": 0.5, "shape": "dense_sparse_dense", "end": 1.0}, "set end below 1"),
+        ({"unit": "2:4", "regrow": 0.3}, "regrow exchanges units of a whole weight"),
+        ({"threshold": 0.5, "unit": "4x1"}, "threshold is for single weights"),
         ({"sparsity": 0.5, "threshold": 0.1}, "one of the two: sparsity or threshold"),
         ({"sparsity": 0.5, "begin": 0.8, "end": 0.5}, "ends at 0.5 of the stage, before it begins at 0.8"),
         ({"sparsity": 1.0}, "less than 1"),
@@ -212,7 +361,10 @@ def test_fields_that_do_not_fit_are_refused(fields, message):
 
 def test_a_score_of_ones_own(tmp_path):
     path = tmp_path / "scores.py"
-    path.write_text("class Most:\n    name = 'most'\n    def score(self, weight):\n        return -weight.abs()\n")
+    path.write_text(
+        "from attar.extend import WeightScore\n\n\nclass Most(WeightScore):\n    name = 'most'\n\n"
+        "    def score(self, scored):\n        return -scored.value.abs()\n"
+    )
     learner, _ = attached(sparsity=0.5, shape="once", score=f"{path}:Most", layers=("second",))
     before = learner.tensor("second.weight").detach().clone()
     walk(learner, 1)

@@ -13,7 +13,7 @@ from rich.markup import escape
 from attar._src.cli import show
 from attar._src.cli.options.calibration import DataChoice, chosen_inputs
 from attar._src.cli.options.inputs import Arguments, DynamicAxes, FixedBatch, MaxLength, Preprocess, TokenizerFolder
-from attar._src.cli.options.texts import parse_arguments, parse_axes
+from attar._src.cli.options.texts import parse_arguments, parse_axes, parse_bytes
 from attar._src.cli.output import demand_writable
 from attar._src.measure.class_layout import IGNORE_INDEX
 
@@ -47,6 +47,21 @@ def prune_command(
         float | None,
         typer.Option(help="Instead of --channels: residual blocks or transformer layers to remove; number or share."),
     ] = None,
+    sparsity: Annotated[
+        float | None, typer.Option(help="Instead of removing: share of the weights that become zero, such as 0.5.")
+    ] = None,
+    max_bytes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BYTES",
+            help="Instead: bytes of the file, 600k or 600000; weights of each layer become "
+            "zero as its sensitivity allows.",
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Instead: percentage points that the file may lose on these inputs, with fewest bytes."),
+    ] = None,
     macs: Annotated[
         float | None, typer.Option(help="Instead of --channels or --layers: share of the multiplications to remove.")
     ] = None,
@@ -59,20 +74,27 @@ def prune_command(
         ),
     ] = None,
     unit: Annotated[
-        str | None, typer.Option(metavar="channel|layer", help="What --macs and --max-ms remove; by default channels.")
+        str | None,
+        typer.Option(
+            metavar="channel|layer|weight|N:M|RxC",
+            help="What --macs and --max-ms remove, by default channels; or what becomes zero: weight, 2:4, blocks such "
+            "as 4x1.",
+        ),
     ] = None,
     score: Annotated[
         str | None,
         typer.Option(
             help="Of channels l2 (the default), l1, batch_norm, taylor, gradient_weight (these two need labels); of "
-            "layers similarity (the default), output, taylor, loss (these two need labels); random, file.py:name."
+            "layers similarity (the default), output, taylor, loss (these two need labels); of weights obs (the "
+            "default), wanda, l1, l2, taylor, gradient_weight; random, file.py:name."
         ),
     ] = None,
     scope: Annotated[
         str | None,
         typer.Option(
-            metavar="layer|global",
-            help="The same share of every layer, or the lowest scores of all; by default global with --macs.",
+            metavar="layer|global|row|lamp|erdos_renyi",
+            help="The same share of every layer, or the lowest scores of all, the default with --macs; of weights also "
+            "row, lamp, erdos_renyi.",
         ),
     ] = None,
     exclude: Annotated[
@@ -84,6 +106,14 @@ def prune_command(
     ] = None,
     least: Annotated[
         float | None, typer.Option(help="Share of the channels of each layer that remains at least; 0.1 by default.")
+    ] = None,
+    update: Annotated[
+        str | None,
+        typer.Option(metavar="obs|sparsegpt|none", help="How weights that remain make up for those that become zero."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="GLOB=SHARE", help="Sparsity of its own for some layers; repeatable."),
     ] = None,
     arguments: Arguments = None,
     preprocess: Preprocess = None,
@@ -99,7 +129,8 @@ def prune_command(
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, stored in a .attar file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Remove channels, attention heads and recurrent units, with all that depends on them, or whole layers.
+    """Remove channels, attention heads and recurrent units, with all that depends on them, or whole layers; or set
+    weights to zero, which saves bytes and no time.
 
     A .safetensors file has the weights of the smaller module and tells what was removed: attar quantize and recipes
     take it as weights of the same MODEL. Train it further in a recipe; without, accuracy is lost.
@@ -124,6 +155,7 @@ def prune_command(
         chosen.inputs,
         channels=channels,
         layers=_count_or_share(layers),
+        sparsity=_target(sparsity, parse_bytes(max_bytes), max_drop),
         macs=macs,
         max_ms=max_ms,
         unit=unit,
@@ -132,6 +164,8 @@ def prune_command(
         exclude=exclude or [],
         round_to=round_to,
         least=least,
+        update=update,
+        overrides=_shares(overrides or []),
         seed=seed,
         examples=examples,
         batch=fixed_batch or 64,
@@ -158,6 +192,27 @@ def _count_or_share(layers: float | None) -> float | None:
     return int(layers) if layers is not None and layers >= 1 and layers == int(layers) else layers
 
 
+def _target(sparsity: float | None, max_bytes: int | None, max_drop: float | None) -> float | dict[str, Any] | None:
+    """Return the sparsity, or the target that chooses it."""
+    if max_bytes is None and max_drop is None:
+        return sparsity
+    if sparsity is not None:
+        raise typer.BadParameter("--sparsity is chosen by --max-bytes or --max-drop; leave it out")
+    return {name: value for name, value in (("max_bytes", max_bytes), ("max_drop", max_drop)) if value is not None}
+
+
+def _shares(texts: list[str]) -> dict[str, float] | None:
+    """Return the sparsity of each glob of ``--set``."""
+    found: dict[str, float] = {}
+    for text in texts:
+        glob, _, share = text.rpartition("=")
+        try:
+            found[glob] = float(share)
+        except ValueError as error:
+            raise typer.BadParameter(f"--set {text}: write GLOB=SHARE, such as conv1=0.3") from error
+    return found or None
+
+
 def _print(output: Path, figures: Mapping[str, Any]) -> None:
     out, table = show.console(), show.plain_table("", ">before", ">after")
     for name, before, after in _rows(figures):
@@ -170,6 +225,10 @@ def _print(output: Path, figures: Mapping[str, Any]) -> None:
         out.print("Train it further: the metric is that of the module before any training.", soft_wrap=True)
     for name, why in figures["excluded"].items():
         out.print(escape(f"stays: {name}: {why}"), soft_wrap=True)
+    for name, why in figures.get("unseen", {}).items():
+        out.print(escape(f"pruned by itself: {name}: {why}"), soft_wrap=True)
+    if "speed" in figures:
+        out.print(escape(figures["speed"]), soft_wrap=True)
 
 
 def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -197,3 +256,5 @@ def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "layers that can be removed", str(before), str(after)
     for name, (before, after) in figures.get("widths", {}).items():
         yield escape(name), str(before), str(after)
+    for name, share in figures.get("sparsity", {}).items():
+        yield escape(f"{name} zero"), "", f"{share:.1%}"

@@ -18,6 +18,7 @@ from pathlib import Path
 _RENAMED = {
     "banks": ("teacher_cache",),
     "linear": ("uniform",),
+    "magnitude": ("l1",),
     "narrow": ("low_precision", "narrow_range"),
     "pace": ("lr_scale",),
     "points": ("codebook",),

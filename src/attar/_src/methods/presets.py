@@ -16,7 +16,8 @@ from attar._src.methods.objectives.kl import Kl
 from attar._src.methods.objectives.registry import ObjectiveChoice
 from attar._src.methods.objectives.soft_cross_entropy import SoftCrossEntropy
 from attar._src.methods.objectives.soft_targets import Teachers, Temperature
-from attar._src.methods.prune.prune import Prune, Pruning
+from attar._src.methods.prune.prune import Prune
+from attar._src.methods.prune.schedule import Pruning
 from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
 from attar._src.methods.quantize.low_precision import LowPrecision
 from attar._src.methods.quantize.lsq.rule import Lsq

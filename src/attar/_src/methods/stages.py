@@ -18,6 +18,7 @@ from attar._src.methods.finetune import Finetune
 from attar._src.methods.presets import Compress, Distill, PruneStage, QuantizeStage, Train
 from attar._src.methods.prune.channels.stage import PruneChannels
 from attar._src.methods.prune.layers.stage import PruneLayers
+from attar._src.methods.prune.weights.stage import PruneWeights
 from attar._src.methods.quantize.ptq.reconstruct.stage import Reconstruct
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.work.stage import Stage
@@ -28,6 +29,7 @@ STAGES: tuple[type[Stage], ...] = (
     Distill,
     PruneStage,
     PruneChannels,
+    PruneWeights,
     PruneLayers,
     QuantizeStage,
     PostTrainingQuantize,

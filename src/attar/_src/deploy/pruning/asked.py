@@ -1,4 +1,4 @@
-"""What ``attar.prune`` is asked for: options of channels or of layers, which exclude each other."""
+"""What ``attar.prune`` is asked for: options of channels, of layers or of weights, which exclude each other."""
 
 from __future__ import annotations
 
@@ -6,22 +6,29 @@ from collections.abc import Sequence
 from typing import Any
 
 from attar._src.core.errors import SpecError
-from attar._src.core.spec import build_spec
+from attar._src.core.spec import Spec, build_spec
 from attar._src.methods.prune.channels.pruning import ChannelPruning
 from attar._src.methods.prune.layers.pruning import LayerPruning
+from attar._src.methods.prune.units import PruningUnit
+from attar._src.methods.prune.weights.pruning import WeightPruning
 
-#: What is removed as a whole, and the options that no other unit has.
-UNITS = {"channel": ("channels", "scope", "round_to", "least"), "layer": ("layers",)}
+Asked = ChannelPruning | LayerPruning | WeightPruning
+
+#: What is pruned -> its options, the first of which tells of it.
+OPTIONS = {
+    "channel": ("channels", "macs", "scope", "round_to", "least"),
+    "layer": ("layers", "macs"),
+    "weight": ("sparsity", "scope", "update", "overrides"),
+}
+_KINDS: dict[str, type[Spec]] = {"channel": ChannelPruning, "layer": LayerPruning, "weight": WeightPruning}
 
 
-def asked_pruning(
-    unit: str | None, score: str | None, exclude: Sequence[str], **options: Any
-) -> ChannelPruning | LayerPruning:
+def asked_pruning(unit: str | None, score: str | None, exclude: Sequence[str], **options: Any) -> Asked:
     """Return what to remove.
 
     Args:
-        unit: a key of ``UNITS``; None for the one whose options are given.
-        score: None for the unit's default.
+        unit: ``channel``, ``layer``, ``weight``, an N:M pattern or a block; None for what the options tell.
+        score: None for the default of what is pruned.
         exclude: globs of layers.
         options: those of all units, ``macs`` and ``max_ms``; None if not given. With ``max_ms`` the amount of the
             result says nothing.
@@ -37,14 +44,22 @@ def asked_pruning(
             raise SpecError("max_ms: give a time above 0")
         given["macs"] = 0.5
     if unit is None:
-        unit = "layer" if "layers" in given else "channel"
-    if unit not in UNITS:
-        raise SpecError(f"unit={unit!r}: there is {' and '.join(UNITS)}")
-    for other, own in UNITS.items():
-        if foreign := [name for name in own if other != unit and name in given]:
-            raise SpecError(f"{foreign[0]} is of unit={other!r}, and unit={unit!r} is removed; give one of the two")
+        told = [kind for kind, own in OPTIONS.items() if own[0] in given]
+        unit = told[0] if told else "channel"
+    if unit in ("channel", "layer"):
+        kind = unit
+        given["exclude"] = tuple(exclude)
+    else:
+        try:
+            PruningUnit.parse(unit)
+        except SpecError as error:
+            raise SpecError(f"{error}; or channel, or layer") from error
+        kind = "weight"
+        given |= {"unit": unit, "keep": tuple(exclude)}
+    for name in [name for name in options if name in given and name not in OPTIONS[kind]]:
+        of = " or ".join(repr(each) for each, own in OPTIONS.items() if name in own)
+        raise SpecError(f"{name} is of unit={of}, and unit={unit!r} is pruned; give one of the two")
     if score is not None:
         given["score"] = score
-    kind: type[ChannelPruning | LayerPruning] = ChannelPruning if unit == "channel" else LayerPruning
-    asked: ChannelPruning | LayerPruning = build_spec(kind, where="prune", exclude=tuple(exclude), **given)
+    asked: Asked = build_spec(_KINDS[kind], where="prune", **given)
     return asked

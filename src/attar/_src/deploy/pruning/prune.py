@@ -31,15 +31,22 @@ from attar._src.measure.latency import interleave
 from attar._src.methods.prune.channels.gradients import loss_gradients
 from attar._src.methods.prune.channels.pruning import rank_channels
 from attar._src.methods.prune.layers.pruning import LayerPruning, rank_layers
+from attar._src.methods.prune.masks import sparse_tensors
 from attar._src.methods.prune.pruned_module import PrunedModule
+from attar._src.methods.prune.weights.of_module import with_pruned_weights
+from attar._src.methods.prune.weights.pruning import WeightPruning
 from attar._src.model.capture import CapturedModel, capture
 from attar._src.model.dependencies.record import recorded_removals
 from attar._src.model.trace import deploy_graph
 from attar._src.model.traced import TracedModel
+from attar._src.model.weights import find_weights
 from attar._src.runtime.session import Session
 from attar._src.train.batch import Batch
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import MAIN, CompressedModel, FileInfo
+
+#: Less is within the noise of a measurement.
+_FASTER = 1.05
 
 
 @dataclass(frozen=True, repr=False)
@@ -108,7 +115,8 @@ class PruningResult:
         traced = deploy_graph(
             self.module, capture(self.module, given.example, names=given.names, dynamic=given.axes, train=False)
         )
-        compressed = CompressedModel.of(traced, record=recorded_removals(self.module))
+        state = {name: each for name, each in traced.state().items() if name in find_weights(traced.graph)}
+        compressed = CompressedModel.of(traced, record=recorded_removals(self.module), tensors=sparse_tensors(state))
         trained = _digest_of(self.module) != self.weights
         return package(
             compressed,
@@ -139,6 +147,7 @@ class PruningResult:
             "file_bytes": [len(untouched), len(packed)],
             "latency_ms": [before.median_ms, after.median_ms],
             "times_faster": 1 / after.ratio,
+            "speed": speed_in_words(1 / after.ratio, zeros=bool(self.pruned.sparsity)),
         }
 
 
@@ -148,6 +157,7 @@ def prune(
     *,
     channels: float | None = None,
     layers: float | None = None,
+    sparsity: float | Mapping[str, Any] | None = None,
     macs: float | None = None,
     max_ms: float | None = None,
     unit: str | None = None,
@@ -156,6 +166,8 @@ def prune(
     exclude: Sequence[str] = (),
     round_to: int | None = None,
     least: float | None = None,
+    update: str | None = None,
+    overrides: Mapping[str, float] | None = None,
     seed: int = 0,
     labels: Any = None,
     examples: int = 512,
@@ -171,31 +183,40 @@ def prune(
     licence: str | None = None,
     limits: Limits | None = None,
 ) -> PruningResult:
-    """Remove channels, attention heads and recurrent units from a module, with all that depends on them; or layers.
+    """Remove channels, attention heads and recurrent units from a module, with all that depends on them; or layers; or
+    set weights to zero.
 
-    The module gets smaller parameters, so that it runs faster everywhere; it should be trained afterwards. What goes
-    together is found on the module's graph: channels that are added, concatenated, normalized or read by grouped
-    convolutions. A layer that stays is listed with the reason, also where the module's code has numbers of channels of
-    its own: a copy with fewer channels is run and compared.
+    Without channels or layers it has smaller parameters, so that it runs faster everywhere, and should be trained
+    afterwards; zeros save bytes and no time, and the weights that remain make up for them. What goes together is found
+    on the module's graph: channels that are added, concatenated, normalized or read by grouped convolutions. A layer
+    that stays is listed with the reason, also where the module's code has numbers of channels of its own: a copy with
+    fewer channels is run and compared.
 
     Args:
         module, data: as ``attar.quantize`` takes them. The module is not changed.
         channels: share of the channels to remove.
         layers: number, or share, of the residual blocks or transformer layers to remove as a whole: submodules that
             return the shape they read, with a shortcut around their weights.
+        sparsity: share of the weights, or of their blocks, that become zero; or a target under which each layer gets
+            its own, ``{"max_bytes": 600000}``, ``{"max_drop": 1.0}``. The other weights make up for them.
         macs: share of the multiplications to remove, instead of ``channels`` or ``layers``.
         max_ms: milliseconds that one example may take on one thread of this machine, instead of any of these: as little
             is removed as brings the file in floating point to it, by timing files.
-        unit: ``channel`` or ``layer``: what ``macs`` and ``max_ms`` remove; by default channels.
+        unit: ``channel`` or ``layer``: what ``macs`` and ``max_ms`` remove; by default channels. Or what becomes zero:
+            ``weight``, ``2:4`` (2 of 4 neighbouring input channels remain; without ``sparsity``), or blocks of output
+            and input channels, ``4x1``.
         score: what scores lowest is removed. Of channels ``l2`` (the default), ``l1``, ``batch_norm``, ``taylor``,
             ``gradient_weight`` (these two need labels); of layers ``similarity`` (the default) of input and output,
-            ``output``: change of the outputs, ``taylor``, ``loss`` (these two need labels); ``random`` or
-            ``file.py:name``.
+            ``output``: change of the outputs, ``taylor``, ``loss`` (these two need labels); of weights ``obs`` (the
+            default), ``wanda``, ``l1``, ``l2``, ``taylor``, ``gradient_weight``; ``random`` or ``file.py:name``.
         scope: ``layer`` removes the same share of every layer, ``global`` the lowest scores of all; by default
-            ``layer`` with ``channels`` and ``global`` with ``macs``.
-        exclude: globs of layers whose output channels stay.
+            ``layer`` with ``channels`` and ``global`` with ``macs``. Of weights also ``row``, ``lamp`` and
+            ``erdos_renyi``.
+        exclude: globs of layers whose output channels stay, or whose weights do.
         round_to: what remains of a layer is a multiple of this, such as 8, where it has so many channels; 1 by default.
         least: share of the channels of each layer that remains, 0.1 by default.
+        update: what becomes of the weights that remain: ``obs`` (the default), ``sparsegpt``, ``none``.
+        overrides: glob of layers -> sparsity of its own.
         seed: of ``random``.
         labels, examples, batch, collate, dynamic, preprocessing, task, class_names, metric, ignore_index, class_axis,
             licence, limits: as for ``attar.quantize``.
@@ -222,11 +243,14 @@ def prune(
         exclude,
         channels=channels,
         layers=layers,
+        sparsity=sparsity,
         macs=macs,
         max_ms=max_ms,
         scope=scope,
         round_to=round_to,
         least=least,
+        update=update,
+        overrides=overrides,
     )
     module, inputs, notes = prepare(module, data, examples=examples, batch=batch, collate=collate, dynamic=dynamic)
     use = FileInfo(preprocessing, task, tuple(class_names), metric, licence)
@@ -238,7 +262,11 @@ def prune(
     dry_run = check_deployable(module, dense, use, inputs, limits=limits)
     batches = partial(_batches, inputs, compared)
     time = partial(milliseconds_of, captured=captured, use=use, data=inputs, limits=limits)
-    if isinstance(asked, LayerPruning):
+    if isinstance(asked, WeightPruning):
+        pruned = with_pruned_weights(
+            module, captured, asked, inputs, lambda: loss_gradients(captured, batches(), layout), seed=seed, use=use
+        )
+    elif isinstance(asked, LayerPruning):
         ordered = rank_layers(module, captured, asked, lambda: [*batches()], layout=layout, seed=seed)
         pruned = ordered.without(asked) if max_ms is None else layers_in_time(ordered, asked, time, max_ms)
     else:
@@ -256,6 +284,18 @@ def _batches(inputs: CalibrationInputs, examples: ComparedExamples) -> Iterator[
     targets = examples.targets or (None,) * len(inputs.batches)
     for batch, each in zip(inputs.batches, targets, strict=False):
         yield Batch(batch, each, names=inputs.names)
+
+
+def speed_in_words(times: float, *, zeros: bool) -> str:
+    """Return what a measured speed-up means; ``zeros``: of weights that are zero alone."""
+    if times >= _FASTER:
+        return f"{times:.2f} times faster than before, measured in turns"
+    if zeros:
+        return (
+            f"not faster than before ({times:.2f} times): the runtime multiplies by zeros, too. Zeros save bytes; for "
+            "time remove channels or layers"
+        )
+    return f"not faster than before ({times:.2f} times): what was removed takes little of the time"
 
 
 def _nonzero(model: CompressedModel) -> int:

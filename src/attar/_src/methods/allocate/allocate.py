@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Literal
 
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack
@@ -94,6 +94,7 @@ class Allocator:
         labelled: what is known of the right outputs.
         table: sensitivities of the tensors at the levels, if they are known.
         seed: of the measurement.
+        what: levels are, ``bits`` or ``sparsity``.
     """
 
     model: CompressedModel
@@ -108,6 +109,7 @@ class Allocator:
     labelled: Labelled
     table: SensitivityTable | None = None
     seed: int = 0
+    what: Literal["bits", "sparsity"] = "bits"
     #: Bytes of the first file beside the tensors: graph, manifest, what stays as it is.
     _fixed: float | None = field(default=None, init=False)
 
@@ -128,7 +130,7 @@ class Allocator:
             self.names,
             self.levels,
             uniform,
-            "bits",
+            self.what,
             self.method,
             self.labelled,
             self.seed,
@@ -201,10 +203,12 @@ class Allocator:
             correction = len(found.data) - found.predicted
         fitting += self._uniform(most, tried)
         if not fitting:
+            extreme = "fewest bits" if self.what == "bits" else "highest sparsity"
             nearest = f"max_bytes={len(least.data) + SPARE}, or size={self.bits_per_weight(least) + 0.01:.2f}"
             raise SpecError(
-                f"no file of {most:,.0f} bytes: with the fewest bits for every tensor it has {len(least.data):,}, of "
-                f"which {least.graph_bytes:,} are the graph. The nearest target is {nearest}; or prune before"
+                f"no file of {most:,.0f} bytes: with the {extreme} for every tensor it has {len(least.data):,}, of "
+                f"which {least.graph_bytes:,} are the graph. The nearest target is {nearest}; or "
+                + ("prune before" if self.what == "bits" else "quantize afterwards, without a target here")
             )
         # Errors of tensors do not add up where they are large, so the last word is that of the whole file.
         return min(fitting, key=lambda each: sum(seen.error for seen in self.compared(each.artifact).values()))

@@ -12,7 +12,7 @@ from attar._src.core.tensors import CompressedTensor, Dense, Sparse
 from attar._src.methods.allocate.coded_bytes import coded_bytes
 from attar._src.methods.allocate.level import Level
 from attar._src.methods.prune.masks import Mask, prune_to_count
-from attar._src.methods.prune.scores import SCORES
+from attar._src.methods.prune.scores import SCORES, ScoredWeight
 from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.work.compressed_model import CompressedModel
 
@@ -59,14 +59,15 @@ def candidates(
     return found
 
 
-def pruned(model: CompressedModel, names: Sequence[str], level: Level, score: str = "magnitude") -> CompressedModel:
+def pruned(model: CompressedModel, names: Sequence[str], level: Level, score: str = "l1") -> CompressedModel:
     """Return the model with the share ``level.value`` of each of these tensors pruned, those with the lowest scores."""
     state, tensors = model.state(), dict(model.tensors)
     for name in names:
         known = tensors.get(name)
         value = state[name] if known is None else torch.from_numpy(np.array(known.dense()))
         mask = Mask(torch.ones_like(value))
-        prune_to_count({name: mask}, {name: SCORES[score].score(value)}, round(level.value * value.numel()))
+        scores = SCORES[score].score(ScoredWeight(value))
+        prune_to_count({name: mask}, {name: scores}, round(level.value * value.numel()))
         array, left = np.ascontiguousarray(value.numpy()), mask.mask.numpy()
         tensors[name] = Sparse(left, Dense(array[left]))
     return CompressedModel(model.graphs, tensors)

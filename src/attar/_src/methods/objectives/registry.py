@@ -14,6 +14,7 @@ from attar._src.methods.objectives.dist import Dist
 from attar._src.methods.objectives.dkd import Dkd
 from attar._src.methods.objectives.hint import Hint
 from attar._src.methods.objectives.kl import Kl, ReverseKl
+from attar._src.methods.objectives.lasso import Lasso
 from attar._src.methods.objectives.mse_logits import MseLogits
 from attar._src.methods.objectives.soft_cross_entropy import SoftCrossEntropy
 from attar._src.methods.quantize.qat.damping import Damping
@@ -35,6 +36,7 @@ OBJECTIVES: Registry[type[Term]] = Registry(
     Attention,
     Rate,
     Damping,
+    Lasso,
 )
 
 if TYPE_CHECKING:

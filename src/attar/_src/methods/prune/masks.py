@@ -2,30 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
+from attar._src.core.errors import SpecError
 from attar._src.core.tensors import CompressedTensor, Dense, Sparse
+from attar._src.methods.prune.units import lowest
+from attar._src.work.constraint import Constraint
 from attar._src.work.parametrization import Parametrization
+from attar._src.work.weight_view import WeightView
 
 
 class Mask(Parametrization):
     """The mask of one weight. It masks the gradient too, so a pruned element stays pruned.
 
     Elements of the weight that are zero are pruned from the start, unless all are.
+
+    Attributes:
+        watched: whether it sums gradients of the loss by the masked weight, of pruned elements, too, and movement.
     """
 
     mask: torch.Tensor  # bool, the weight's shape; True for remaining elements
+    gradient: torch.Tensor  # the weight's shape: sum of the gradients since the last update of the masks
+    movement: torch.Tensor  # the weight's shape: sum of -w dL/dw over all steps
+    steps: torch.Tensor  # 0-d int64: how many gradients were summed
 
-    def __init__(self, weight: torch.Tensor) -> None:
+    def __init__(self, weight: torch.Tensor, *, watched: bool = False) -> None:
         super().__init__()
         left = weight.detach() != 0
+        self.watched = watched
         self.register_buffer("mask", left if left.any() else torch.ones_like(left))
+        for name in ("gradient", "movement") if watched else ():
+            self.register_buffer(name, torch.zeros_like(weight, dtype=torch.float32, requires_grad=False))
+        if watched:
+            self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    @classmethod
+    def of(cls, pruned: torch.Tensor) -> Mask:
+        """Return the mask of these pruned elements, a bool tensor."""
+        mask = cls(torch.ones(pruned.shape))
+        mask.mask.copy_(~pruned)
+        return mask
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.masked_fill(~self.mask, 0)
+        masked = x.masked_fill(~self.mask, 0)
+        if self.watched and self.training and masked.requires_grad:
+            value = x.detach()
+            masked.register_hook(lambda gradient: self._see(value, gradient))
+        return masked
+
+    def _see(self, value: torch.Tensor, gradient: torch.Tensor) -> None:
+        seen = gradient.detach().float()
+        self.gradient += seen
+        self.movement -= value.float() * seen
+        self.steps += 1
+
+    @property
+    def seen(self) -> bool:
+        """Whether there is a gradient since the last update of the masks."""
+        return self.watched and bool(self.steps > 0)
+
+    def watched_means(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mean gradient and movement, the same on all ranks."""
+        count = self.steps.clamp(min=1)
+        return _over_ranks(self.gradient / count), _over_ranks(self.movement)
+
+    def forget_gradient(self) -> None:
+        """Begin a new mean of gradients."""
+        if self.watched:
+            self.gradient.zero_()
+            self.steps.zero_()
+
+    def average(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Make ranks agree on what was summed."""
+        for name in ("gradient", "movement") if self.watched else ():
+            getattr(self, name).copy_(mean(getattr(self, name)))
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
         """Return the masked value as Sparse, or as Dense if the mask (1 bit per element) costs more than it saves."""
@@ -39,6 +94,15 @@ class Mask(Parametrization):
         return int(self.mask.numel() - self.mask.sum())
 
 
+def _over_ranks(value: torch.Tensor) -> torch.Tensor:
+    """Return the mean of a tensor over the ranks of a distributed training; of one rank the tensor."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        value = value.clone()
+        torch.distributed.all_reduce(value)
+        value /= torch.distributed.get_world_size()
+    return value
+
+
 def sparsity(masks: Mapping[str, Mask]) -> float:
     """Return the pruned share of all elements of these weights."""
     return sum(mask.pruned for mask in masks.values()) / max(sum(mask.mask.numel() for mask in masks.values()), 1)
@@ -50,8 +114,8 @@ def prune_to_count(masks: Mapping[str, Mask], scores: Mapping[str, torch.Tensor]
     Ties are broken by the order of weights and elements.
     """
     ranked = [scores[name].float().masked_fill(~mask.mask, -torch.inf).reshape(-1) for name, mask in masks.items()]
-    lowest = _lowest(torch.cat(ranked), count)
-    for mask, part in zip(masks.values(), lowest.split([len(each) for each in ranked]), strict=True):
+    chosen = lowest(torch.cat(ranked), count)
+    for mask, part in zip(masks.values(), chosen.split([len(each) for each in ranked]), strict=True):
         mask.mask.copy_(~part.reshape(mask.mask.shape))
 
 
@@ -61,10 +125,35 @@ def prune_below(masks: Mapping[str, Mask], scores: Mapping[str, torch.Tensor], t
         mask.mask &= scores[name] >= threshold
 
 
-def _lowest(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """Return a mask of the ``count`` lowest scores; the first of equal ones."""
-    if count <= 0:
-        return torch.zeros_like(scores, dtype=torch.bool)
-    last = scores.kthvalue(count).values
-    below, level = scores < last, scores == last
-    return below | (level & (level.cumsum(0) <= count - below.sum()))
+def sparse_tensors(state: Mapping[str, torch.Tensor]) -> dict[str, CompressedTensor]:
+    """Return the tensors with so many zeros that a mask and the others are smaller, as such."""
+    stored = {name: Mask(value).to_compressed(value) for name, value in state.items() if value.numel()}
+    return {name: each for name, each in stored.items() if isinstance(each, Sparse)}
+
+
+def emptied(name: str, size: int, said: str, *, what: str = "weight") -> SpecError:
+    """Return the error that a weight of ``size`` units loses them all."""
+    # Rounded down, so that the proposed sparsity leaves at least one element.
+    most = math.floor((size - 1) / size * 1000) / 1000
+    units = "weights" if what == "weight" else f"units {what}"
+    return SpecError(
+        f"prune at {name!r}: {said} leaves 0 of {size} {units}; use sparsity <= {most:g}, in overrides for it alone"
+    )
+
+
+class MaskConstraint(Constraint):
+    """Masks on weights; those of a later constraint replace them."""
+
+    order: ClassVar[int] = 0
+    family: ClassVar[str] = "mask"
+
+    def finalize(self, weights: WeightView) -> None:
+        for name, mask in self.masks().items():
+            weights.value(name).masked_fill_(~mask.mask, 0)
+
+    def report(self) -> dict[str, Any]:
+        return {"sparsity": sparsity(self.masks())}
+
+    def masks(self) -> dict[str, Mask]:
+        """Return the masks that still act, by weight."""
+        return {name: mask for name, mask in self.weights.items() if isinstance(mask, Mask)}

@@ -1,113 +1,59 @@
-"""The rule ``prune``: unstructured weight pruning, one-shot, in steps or gradual."""
+"""The rule ``prune``: weights become zero while the others are trained."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
 
 from attar._src.core.errors import SpecError
-from attar._src.core.spec import Spec
 from attar._src.methods.layer_selection import select_weights
-from attar._src.methods.prune.masks import Mask, prune_below, prune_to_count, sparsity
-from attar._src.methods.prune.scores import SCORES
+from attar._src.methods.prune.masks import Mask, MaskConstraint, emptied, prune_below, sparsity
+from attar._src.methods.prune.rewinding import Rewinding
+from attar._src.methods.prune.rows import rows_of
+from attar._src.methods.prune.schedule import Pruning
+from attar._src.methods.prune.scopes import SCOPES, WeightUnits
+from attar._src.methods.prune.scores import SCORES, ScoredWeight
+from attar._src.methods.prune.shapes import SHAPES
+from attar._src.methods.prune.units import PruningUnit, WeightRows
 from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
 from attar._src.work.rule import Rule
 from attar._src.work.weight_view import WeightView
 
-_Sparsity = Annotated[float, Field(ge=0, lt=1)]
-_Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Pruning(Spec):
-    """Target and schedule of weight pruning.
-
-    With u the completed share of the way from ``begin`` to ``end``, the sparsity is ``s = s_0 + (s_f - s_0) f(u)``:
-
-    | shape | f(u) | |
-    |---|---|---|
-    | once | 1 | one-shot |
-    | steps | (floor(n u) + 1) / n | prune, train, prune again (Han et al. 2015, section 3) |
-    | cubic | 1 - (1 - u)^3 | gradual (Zhu and Gupta 2017, "To prune, or not to prune", section 3) |
-
-    ``s_0`` is the initial sparsity of a weight, so a later stage continues from it. A ``threshold`` grows from 0.
-
-    Attributes:
-        score: name of the pruning score.
-        sparsity: share of elements to prune, exactly ``round(sparsity * n)`` of n.
-        threshold: score below which elements are pruned, instead of ``sparsity``.
-        scope: ``layer`` prunes every weight to the same sparsity, ``global`` the lowest scores of all weights together.
-        shape: schedule of the sparsity.
-        steps: number of steps of the shape ``steps``.
-        begin, end: shares of the stage, 0 to 1.
-        every: optimizer steps between two updates of the masks of shape ``cubic``.
-        layers, keep: globs of weights to prune, and of exceptions.
-        overrides: glob -> sparsity of each weight it matches.
-
-    Example:
-        >>> [Pruning(sparsity=0.8, shape="cubic", end=1.0).share(progress) for progress in (0.0, 0.5, 1.0)]
-        [0.0, 0.875, 1.0]
-    """
-
-    score: str = "magnitude"
-    sparsity: _Sparsity | None = None
-    threshold: Annotated[float, Field(gt=0)] | None = None
-    scope: Literal["layer", "global"] = "layer"
-    shape: Literal["once", "steps", "cubic"] = "cubic"
-    steps: Annotated[int, Field(ge=1)] = 4
-    begin: _Share = 0.0
-    end: _Share = 0.75
-    every: Annotated[int, Field(ge=1)] = 10
-    layers: tuple[str, ...] = ("*",)
-    keep: tuple[str, ...] = ()
-    overrides: dict[str, _Sparsity] = {}
-
-    @model_validator(mode="after")
-    def _one_criterion(self) -> Self:
-        if (self.sparsity is None) == (self.threshold is None):
-            raise ValueError("prune takes one of the two: sparsity or threshold")
-        if self.end < self.begin:
-            raise ValueError(f"prune ends at {self.end} of the stage, before it begins at {self.begin}; swap them")
-        return self
-
-    def share(self, progress: float) -> float:
-        """Return f(u) at ``progress``, 0 to 1; 0 before ``begin``."""
-        if progress < self.begin:
-            return 0.0
-        u = 1.0 if progress >= self.end else (progress - self.begin) / (self.end - self.begin)
-        match self.shape:
-            case "once":
-                return 1.0
-            case "steps":
-                return min(1.0, (math.floor(u * self.steps) + 1) / self.steps)
-            case _:
-                return 1 - (1 - u) ** 3
-
 
 class Prune(Pruning, Rule):
-    """Set the least important elements of weights to zero while the others are trained (unstructured pruning).
+    """Set the least important units of weights to zero while the others are trained: single weights, N:M, blocks.
 
-    Sparsity never decreases; pruned elements get no gradient and are set to zero at the end of the stage.
+    Sparsity never decreases, but at the end of ``dense_sparse_dense``; pruned elements get no gradient and are set to
+    zero at the end of the stage.
     """
 
     name: Literal["prune"] = "prune"
 
     def attach(self, learner: Learner) -> Constraint:
-        shares = select_weights(learner, self.sparsity, self.overrides, keep=self.keep, layers=self.layers)
+        unit, scope = PruningUnit.parse(self.unit), SCOPES[self.scope]
+        goal = self.sparsity if unit.share is None else unit.share
+        shares = select_weights(learner, goal, self.overrides, keep=self.keep, layers=self.layers)
+        rows = rows_of(learner, shares)
+        for name, why in {name: why for name in shares if (why := unit.misfit(rows[name]))}.items():
+            learner.warn(f"prune: {name!r} is not pruned: {why}")
+            del shares[name]
         own = set(learner.select(tuple(self.overrides)))
         view = learner.weight_view()
         # What an earlier rule has set to zero stays so.
-        masks = {name: Mask(view.effective(name)) for name in shares}
-        alone = {name for name in masks if name in own or (self.scope == "layer" and self.threshold is None)}
+        watched = bool(SCORES[self.score].needs or self.regrow)
+        masks = {name: Mask(view.effective(name), watched=watched) for name in shares}
+        together = scope.ranks or scope.name == "erdos_renyi" or self.threshold is not None
+        alone = {name for name in masks if name in own or not together}
         groups = [_Group({name: masks[name]}, sparsity({name: masks[name]}), shares[name]) for name in sorted(alone)]
         rest = {name: mask for name, mask in masks.items() if name not in alone}
         groups += [_Group(rest, sparsity(rest), self.sparsity)] if rest else []
-        return PruneConstraint(self, groups)
+        parameters = dict(learner.module.named_parameters()) if self.rewind is not None else {}
+        return PruneConstraint(self, groups, rows, parameters)
 
 
 @dataclass(frozen=True)
@@ -118,72 +64,152 @@ class _Group:
     start: float  # initial sparsity
     goal: float | None  # final sparsity; None for a threshold
 
+    @property
+    def left(self) -> float:
+        """Of the elements that there are at first, the share that is left in the end."""
+        return 1.0 if self.goal is None else (1 - self.goal) / max(1 - self.start, 1e-12)
 
-class PruneConstraint(Constraint):
+
+class PruneConstraint(MaskConstraint):
     """The masks of a :class:`Prune`."""
 
-    order: ClassVar[int] = 0
     reached: torch.Tensor  # 0-d, the largest f(u) applied so far
+    released: torch.Tensor  # 0-d bool, whether the masks are gone
+    updates: torch.Tensor  # 0-d int64, how often scores were computed
 
-    def __init__(self, rule: Prune, groups: Sequence[_Group]) -> None:
+    def __init__(
+        self,
+        rule: Prune,
+        groups: Sequence[_Group],
+        rows: Mapping[str, WeightRows],
+        parameters: Mapping[str, torch.Tensor],
+    ) -> None:
         super().__init__({name: mask for group in groups for name, mask in group.masks.items()})
-        self.rule, self.groups = rule, groups
-        self.score = SCORES[rule.score].score
+        self.rule, self.groups, self.rows = rule, groups, rows
+        self.unit, self.score, self.scope = PruningUnit.parse(rule.unit), SCORES[rule.score], SCOPES[rule.scope]
+        self.shape = SHAPES[rule.shape]
         self.register_buffer("reached", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("released", torch.tensor(False))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.rewinding = Rewinding(rule.rewind, parameters) if rule.rewind is not None else None
         for group in groups:
-            for name, mask in group.masks.items():
-                size = mask.mask.numel()
-                if group.goal is not None and len(group.masks) == 1 and round(group.goal * size) >= size > 0:
-                    raise _emptied(name, size, f"sparsity={group.goal:g}")
+            for name in group.masks if len(group.masks) == 1 and group.goal is not None else ():
+                size = self.unit.count(rows[name])
+                if round((group.goal or 0.0) * size) >= size > 0:
+                    raise emptied(name, size, f"sparsity={group.goal:g}", what=rule.unit)
 
     def update(self, progress: Progress, weights: WeightView) -> None:
-        """Prune to the schedule's current sparsity.
+        """Prune to the schedule's current sparsity, and exchange units.
 
         Raises:
             SpecError: a threshold or a global ranking left a weight without elements.
         """
-        rule = self.rule
-        if rule.shape != "cubic" or progress.step % rule.every == 0 or progress.fraction >= rule.end:
-            self._grow(rule.share(progress.fraction), weights)
+        rule, at = self.rule, progress.fraction
+        if self.rewinding is not None:
+            self.rewinding.keep(at, weights)
+        if self.shape.releases and at >= rule.end:
+            self._release(weights)
+        due = progress.step % rule.every == 0 or at >= rule.end
+        seen = any(mask.seen for mask in self.masks().values())
+        # Of scores with gradients nothing is known before the first step.
+        if self.released or (self.score.needs and not seen) or not (due or not self.shape.gradual):
+            return
+        grown = self._grow(at, weights)
+        if rule.regrow and seen and due and rule.begin <= at < rule.end:
+            u = (at - rule.begin) / (rule.end - rule.begin)
+            self._exchange(rule.regrow * (1 + math.cos(math.pi * u)) / 2, weights)
+        if grown and self.rewinding is not None:
+            self.rewinding.go_back(weights)
+        if due or grown:
+            for mask in self.masks().values():
+                mask.forget_gradient()
+
+    def sync(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        for mask in self.masks().values():
+            mask.average(mean)
 
     def finalize(self, weights: WeightView) -> None:
-        self._grow(1.0, weights)
-        for name, mask in self._masks().items():
-            weights.value(name).masked_fill_(~mask.mask, 0)
+        if not self.released:
+            self._grow(1.0, weights)
+            super().finalize(weights)
 
-    def report(self) -> dict[str, Any]:
-        return {"sparsity": sparsity(self._masks())}
+    def _release(self, weights: WeightView) -> None:
+        if not self.released:
+            self._grow(self.rule.begin, weights)
+            self.released.fill_(True)
+            for name, mask in self.masks().items():
+                weights.value(name).masked_fill_(~mask.mask, 0)
+                mask.mask.fill_(True)
 
-    def _masks(self) -> dict[str, Mask]:
-        return {name: mask for name, mask in self.weights.items() if isinstance(mask, Mask)}
-
-    def _grow(self, share: float, weights: WeightView) -> None:
-        if share <= self.reached:
-            return
-        self.reached.fill_(share)
+    def _grow(self, progress: float, weights: WeightView) -> bool:
+        """Prune up to the schedule's sparsity at a progress; return whether anything was."""
+        rule = self.rule
+        if rule.share(progress) <= self.reached:
+            return False
+        self.reached.fill_(rule.share(progress))
+        grown = False
         for group in self.groups:
             # A rule attached later may have taken over weights.
             masks = {name: mask for name, mask in group.masks.items() if name in self.weights}
-            scores = {name: self.score(weights.value(name)) for name in masks}
-            size, pruned = sum(mask.mask.numel() for mask in masks.values()), sum(m.pruned for m in masks.values())
+            share, before = rule.share(progress, group.left), sparsity(masks)
             if group.goal is None:
-                assert self.rule.threshold is not None
-                said = f"threshold={self.rule.threshold:g}"
-                prune_below(masks, scores, self.rule.threshold * share)
+                assert rule.threshold is not None
+                said = f"threshold={rule.threshold:g}"
+                scores = {name: self.score.score(self._scored(name, mask, weights)) for name, mask in masks.items()}
+                prune_below(masks, scores, rule.threshold * share)
             else:
                 said = f"sparsity={group.goal:g}"
                 aim = group.goal if share == 1 else group.start + (group.goal - group.start) * share
-                if round(aim * size) <= pruned:
-                    continue
-                prune_to_count(masks, scores, round(aim * size))
+                self._prune_to(masks, aim, weights)
+            grown |= sparsity(masks) > before
             for name, mask in masks.items():
                 if mask.pruned == mask.mask.numel() > 0:
-                    raise _emptied(name, mask.mask.numel(), said)
+                    raise emptied(name, mask.mask.numel(), said)
+        return grown
 
+    def _prune_to(self, masks: Mapping[str, Mask], aim: float, weights: WeightView) -> None:
+        """Prune a share of the units of these weights: those pruned before, then those with the lowest scores."""
+        self.updates += 1
+        units: dict[str, WeightUnits] = {}
+        for name, mask in masks.items():
+            rows, value = self.rows[name], weights.value(name)
+            squares = self.unit.scores(rows.rows(value).square(), rows, lambda sums: sums)
+            units[name] = WeightUnits(self._unit_scores(name, mask, weights), squares, tuple(value.shape))
+        for name, count in self.scope.counts(units, aim).items():
+            chosen = self.unit.lowest(units[name].scores, count, each_row=self.scope.each_row)
+            masks[name].mask &= ~self.rows[name].weight(self.unit.spread(chosen, self.rows[name]))
 
-def _emptied(name: str, size: int, said: str) -> SpecError:
-    # Rounded down, so that the proposed sparsity leaves at least one element.
-    most = math.floor((size - 1) / size * 1000) / 1000
-    return SpecError(
-        f"prune at {name!r}: {said} leaves 0 of {size} weights; use sparsity <= {most:g}, in overrides for it alone"
-    )
+    def _exchange(self, share: float, weights: WeightView) -> None:
+        """Prune a share of the units that remain, and let as many with the largest gradients start from zero."""
+        self.updates += 1
+        for name, mask in self.masks().items():
+            rows = self.rows[name]
+            scores = self._unit_scores(name, mask, weights)
+            left = scores > -torch.inf
+            count = min(round(share * int(left.sum())), int((~left).sum()))
+            if not count:
+                continue
+            dropped = self.unit.lowest(scores, int((~left).sum()) + count) & left
+            gradient = self.unit.scores(rows.rows(mask.gradient.abs()), rows, lambda sums: sums)
+            grown = self.unit.lowest((-gradient).masked_fill(left & ~dropped, torch.inf), count)
+            here = rows.weight(self.unit.spread(grown, rows))
+            weights.value(name).masked_fill_(here & ~mask.mask, 0)
+            mask.mask &= ~rows.weight(self.unit.spread(dropped, rows))
+            mask.mask |= here
+
+    def _unit_scores(self, name: str, mask: Mask, weights: WeightView) -> torch.Tensor:
+        """Return the scores of the units of a weight; minus infinity of those that are pruned."""
+        rows, zeros = self.rows[name], self.rows[name].rows(~mask.mask)
+        elements = rows.rows(self.score.score(self._scored(name, mask, weights))).masked_fill(zeros, 0)
+        if not torch.isfinite(elements).all():
+            raise SpecError(f"prune at {name!r}: the score {self.score.name} is not finite; lower the learning rate")
+        found = self.unit.scores(elements, rows, self.score.of_units)
+        whole = self.unit.scores(zeros.to(elements.dtype), rows, lambda sums: sums) == 1
+        return found.masked_fill(whole, -torch.inf)
+
+    def _scored(self, name: str, mask: Mask, weights: WeightView) -> ScoredWeight:
+        random = torch.Generator().manual_seed(int(self.updates))
+        if not mask.watched:
+            return ScoredWeight(weights.value(name), random=random)
+        gradient, movement = mask.watched_means()
+        return ScoredWeight(weights.value(name), gradient=gradient, movement=movement, random=random)

@@ -11,17 +11,21 @@ from torch import nn
 
 @dataclass(frozen=True)
 class PrunedModule:
-    """A module of which channels or layers were removed.
+    """A module of which channels or layers were removed, or with weights that became zero.
 
     Attributes:
         module: a copy of the one that was given, of the same class.
         record: what was removed, for the file.
-        figures: ``macs`` of one example and ``parameters``, before and after; of layers ``layers``, too.
+        figures: ``macs`` of one example and ``parameters``, before and after; of layers ``layers``, too. Of weights
+            those that are not zero.
         groups: name of a group of channels -> how many of its units were removed, and how many there were.
         widths: weight in a group -> its output channels before and after.
         excluded: weight or layer -> why it stays, or some of its channels.
         removed: paths of removed layers, as they were before.
         scores: path of a layer that could be removed -> its score.
+        sparsity: weight -> share of its elements that became zero.
+        note: sparsities that were chosen for a target; empty without one.
+        unseen: weight that was pruned without seeing what it multiplies -> why.
         milliseconds: of one example on one thread, before and after, where they were the target.
     """
 
@@ -33,13 +37,21 @@ class PrunedModule:
     widths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     removed: tuple[str, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
+    sparsity: Mapping[str, float] = field(default_factory=dict)
+    unseen: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
     milliseconds: tuple[float, float] | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Return the figures as JSON: those of channels have ``widths``, those of layers ``removed``."""
+        """Return the figures as JSON: those of channels have ``widths``, those of layers ``removed``, those of
+        weights ``sparsity``."""
         own: dict[str, Any] = {"widths": {name: list(width) for name, width in self.widths.items()}}
         if self.removed:
             own = {"removed": list(self.removed), "scores": dict(self.scores)}
+        if self.sparsity:
+            own = {"sparsity": dict(self.sparsity), "unseen": dict(self.unseen)}
+        if self.note:
+            own["note"] = self.note
         if self.milliseconds is not None:
             own["fitted_ms"] = list(self.milliseconds)
         return {**self.figures, **own, "excluded": dict(self.excluded)}

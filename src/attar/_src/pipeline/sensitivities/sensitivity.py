@@ -147,7 +147,7 @@ def _method(
     context: Context,
 ) -> tuple[AtLevel, dict[str, Any]]:
     if what == "sparsity":
-        return partial(pruned, model, names), {"name": "prune", "score": "magnitude"}
+        return partial(pruned, model, names), {"name": "prune", "score": "l1"}
 
     made: list[Callable[[Mapping[str, Level]], CompressedModel]] = []
 

@@ -1,0 +1,180 @@
+"""Pruning of a module's own weights, as they act behind folded batch-norms."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from attar._src.methods.allocate.target import BitTarget
+from attar._src.methods.prune.channels.pruning import Gradients
+from attar._src.methods.prune.pruned_module import PrunedModule, parameter_count
+from attar._src.methods.prune.weights.own_sparsity import own_sparsities
+from attar._src.methods.prune.weights.pruning import PrunedWeights, WeightPruning, prune_weights
+from attar._src.methods.quantize.ptq.globs import matching_tensors
+from attar._src.model.capture import CapturedModel
+from attar._src.model.dependencies.find import find_dependencies
+from attar._src.model.trace import deploy_graph
+from attar._src.model.traced import TracedModel
+from attar._src.model.weights import find_weights
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import FileInfo
+
+NO_INFO = FileInfo()
+
+
+@dataclass(frozen=True)
+class ModuleChanges:
+    """What pruning makes of the tensors of a module.
+
+    Attributes:
+        found: in the deployed graph, batch-norms folded.
+        values: parameter -> its new value.
+        pruned: weight -> which of its elements are zero.
+    """
+
+    found: PrunedWeights
+    values: Mapping[str, torch.Tensor]
+    pruned: Mapping[str, torch.Tensor]
+
+    def put(self, module: nn.Module) -> None:
+        """Give a module these values."""
+        own = dict(module.named_parameters(remove_duplicate=False))
+        with torch.no_grad():
+            for name, value in self.values.items():
+                own[name].copy_(value)
+
+
+def prune_weights_of(
+    module: nn.Module,
+    captured: CapturedModel,
+    pruning: WeightPruning,
+    inputs: CalibrationInputs,
+    gradients: Callable[[], Gradients],
+    *,
+    seed: int = 0,
+    use: FileInfo = NO_INFO,
+) -> ModuleChanges:
+    """Prune the weights of a module, which is not changed.
+
+    Weights are scored and solved as the file has them, multiplied by the factors of folded batch-norms, and divided by
+    these again.
+
+    Args:
+        module: that was captured.
+        captured: its programs.
+        pruning, inputs, seed: of :func:`~attar._src.methods.prune.weights.pruning.prune_weights`.
+        use: what the file tells its user, whose bytes count in a target.
+        gradients: of a loss by parameter; called if the score needs them.
+    """
+    traced = deploy_graph(module, captured)
+    own = dict(module.named_parameters(remove_duplicate=False))
+
+    def folded_gradients() -> Gradients:
+        return {name: _divided(traced, name, each) for name, each in gradients().items()}
+
+    fixed = {
+        name: "the module computes it from other parameters; remove the parametrization first"
+        for name in captured.derived
+        if name not in own
+    }
+    note = ""
+    if isinstance(pruning.sparsity, BitTarget):
+        pruning, note = _within_target(pruning, pruning.sparsity, traced, inputs, folded_gradients, fixed, use, seed)
+    found = prune_weights(traced, pruning, inputs, folded_gradients, seed=seed, fixed=fixed)
+    found = replace(found, note=note)
+    values = {name: _divided(traced, name, value) for name, value in found.values.items()}
+    for name, shift in found.biases.items():
+        if (parameter := _bias_of(traced, name, own)) is not None:
+            values[parameter] = own[parameter].detach() + shift
+    return ModuleChanges(found, values, found.pruned)
+
+
+def _within_target(
+    pruning: WeightPruning,
+    target: BitTarget,
+    traced: TracedModel,
+    inputs: CalibrationInputs,
+    gradients: Callable[[], Gradients],
+    fixed: Mapping[str, str],
+    use: FileInfo,
+    seed: int,
+) -> tuple[WeightPruning, str]:
+    """Return the same with a sparsity for each weight, and what was found in words."""
+    alone = pruning.model_copy(update={"sparsity": 0.0, "sequential": False, "correct_bias": False})
+    none = prune_weights(traced, alone.model_copy(update={"update": "none", "score": "l1"}), inputs, dict, fixed=fixed)
+    free = [name for name in none.values if name not in _overridden(pruning, traced)]
+
+    def prune(share: float) -> PrunedWeights:
+        at = alone.model_copy(update={"sparsity": share, "overrides": {}, "keep": (), "layers": tuple(free)})
+        return prune_weights(traced, at, inputs, gradients, seed=seed, fixed=fixed)
+
+    method = {"name": "prune", "score": pruning.score, "update": pruning.update}
+    shares, note = own_sparsities(target, traced, inputs, free, prune, method, use, seed=seed)
+    dense = [name for name, share in shares.items() if not share]
+    chosen = {name: share for name, share in shares.items() if share}
+    update = {"sparsity": 0.0, "overrides": {**chosen, **pruning.overrides}, "keep": (*pruning.keep, *dense)}
+    return pruning.model_copy(update=update), note
+
+
+def _overridden(pruning: WeightPruning, traced: TracedModel) -> set[str]:
+    known = [*traced.state()]
+    return {name for glob in pruning.overrides for name in matching_tensors(glob, known, dict(traced.aliases))}
+
+
+def with_pruned_weights(
+    module: nn.Module,
+    captured: CapturedModel,
+    pruning: WeightPruning,
+    inputs: CalibrationInputs,
+    gradients: Callable[[], Gradients],
+    *,
+    seed: int = 0,
+    use: FileInfo = NO_INFO,
+) -> PrunedModule:
+    """Return a copy of a module with pruned weights, and figures; arguments as of :func:`prune_weights_of`."""
+    changes = prune_weights_of(module, captured, pruning, inputs, gradients, seed=seed, use=use)
+    sparse = copy.deepcopy(module)
+    changes.put(sparse)
+    zeros = sum(int(each.sum()) for each in changes.pruned.values())
+    count, found = parameter_count(module), changes.found
+    figures = {"macs": _multiplications(module, captured, changes), "parameters": [count, count - zeros]}
+    return PrunedModule(
+        sparse, {}, figures, dict(found.excluded), sparsity=found.sparsity, unseen=dict(found.unseen), note=found.note
+    )
+
+
+def _multiplications(module: nn.Module, captured: CapturedModel, changes: ModuleChanges) -> list[int]:
+    """Return the multiplications of one example, and those by weights that are not zero."""
+    readers: dict[str, list[str]] = {}
+    for name, weight in find_weights(captured.evaluation).items():
+        for reader in weight.readers:
+            readers.setdefault(reader, []).append(name)
+    whole, left = 0, 0.0
+    for cost in find_dependencies(module, captured).costs:
+        masks = [changes.pruned[name] for name in readers.get(cost.node, ()) if name in changes.pruned]
+        elements = sum(each.numel() for each in masks)
+        whole += cost.macs
+        left += cost.macs * (1 - sum(int(each.sum()) for each in masks) / max(elements, 1))
+    return [whole, round(left)]
+
+
+def _divided(traced: TracedModel, name: str, value: torch.Tensor) -> torch.Tensor:
+    """Return a tensor of a weight's shape without the factor of a folded batch-norm."""
+    if name not in traced.folding.factors:
+        return value
+    factor, axis = traced.folding.factors[name]
+    shaped = torch.from_numpy(factor).reshape([-1 if each == axis else 1 for each in range(value.dim())])
+    return torch.where(shaped == 0, 0.0, value.double() / shaped).to(value.dtype)
+
+
+def _bias_of(traced: TracedModel, name: str, own: Mapping[str, nn.Parameter]) -> str | None:
+    """Return the parameter to which a shift of a bias of the graph is added: of a folded batch-norm its own."""
+    norms = [norm for norm, bias in traced.folding.biases.items() if bias == name]
+    if not norms:
+        return name if name in own else None
+    shift = f"{norms[-1]}.bias"
+    return shift if shift in own else None

@@ -1,0 +1,317 @@
+"""Pruning of the weights of a deployed graph after training: what is asked for, and what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Annotated, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import fx
+
+from attar._src.core.errors import SpecError, prefixed_errors
+from attar._src.core.spec import Spec
+from attar._src.methods.allocate.target import BitTarget
+from attar._src.methods.prune.channels.pruning import Gradients
+from attar._src.methods.prune.masks import emptied
+from attar._src.methods.prune.scopes import SCOPES, WeightUnits
+from attar._src.methods.prune.scores import SCORES, ScoredWeight
+from attar._src.methods.prune.units import PruningUnit, UnitText, WeightRows
+from attar._src.methods.prune.weights.in_step import Reached, TooManyValues, run_in_step
+from attar._src.methods.prune.weights.row_pruning import RowPruning, SeenInputs, Update
+from attar._src.methods.prune.weights.seen import PairedInputs, seen_inputs
+from attar._src.methods.quantize.ptq.globs import matching_tensors
+from attar._src.model.collect import Request, collect
+from attar._src.model.operators import bias_of, kind_of
+from attar._src.model.programs import copy_graph, set_tensor
+from attar._src.model.recurrent.inputs import expose_inputs
+from attar._src.model.statistics import InputHessian
+from attar._src.model.traced import TracedModel
+from attar._src.model.weights import LayerInput, find_weights, weight_input
+from attar._src.work.calibration_inputs import BatchInputs, CalibrationInputs
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+#: Fewest inputs (examples times positions) of which the mean of a layer's output says something.
+_FEWEST = 8
+
+
+class WeightPruning(Spec):
+    """How many weights become zero without training, which, and what becomes of the others.
+
+    Attributes:
+        sparsity: share of the units to prune, ``round(sparsity n)`` of n; an N:M pattern has its own. Or a target of
+            the file, ``{max_bytes: 600000}``, ``{size: 16}`` or ``{max_drop: 1.0}``, under which each weight not in
+            ``overrides`` gets its own, from sensitivities (:mod:`.own_sparsity`).
+        unit: ``weight``, ``N:M`` such as ``2:4``, or a block of output and input channels such as ``4x1``.
+        score: name of the score; ``taylor`` and ``gradient_weight`` need labels.
+        update: ``none`` leaves the other weights as they are; ``obs`` makes them the best for the mask, of what each
+            layer multiplies; ``sparsegpt`` sweeps the columns once, for rows of thousands. ``obs`` sweeps where a
+            weight would take minutes.
+        scope: how the share is divided among weights: ``layer``, ``row``, ``global``, ``lamp``, ``erdos_renyi``.
+        sequential: whether each layer makes up for what was lost in front of it, too: what it multiplies is then seen
+            in the pruned network, and its outputs are those of the network as it was. Recurrent layers, tables and
+            weights with several readers are pruned first, as if they were alone.
+        correct_bias: whether biases take the mean error of their outputs; with ``sequential`` and an update alone.
+        layers, keep: globs of layers to prune, and of exceptions.
+        overrides: glob -> sparsity of each weight it matches, also outside ``layers``.
+    """
+
+    sparsity: Share | BitTarget | None = None
+    unit: UnitText = "weight"
+    score: str = "obs"
+    update: Update = "obs"
+    scope: str = "layer"
+    sequential: bool = True
+    correct_bias: bool = True
+    layers: tuple[str, ...] = ("*",)
+    keep: tuple[str, ...] = ()
+    overrides: dict[str, Share] = {}
+
+    @model_validator(mode="after")
+    def _check_amount(self) -> Self:
+        pattern = PruningUnit.parse(self.unit)
+        if pattern.share is not None and (self.sparsity is not None or self.overrides):
+            raise ValueError(
+                f"unit {self.unit} prunes {pattern.share:g} of every weight; leave sparsity and overrides out, and use "
+                "keep for layers that stay"
+            )
+        if pattern.share is not None and self.scope != "layer":
+            raise ValueError(f"unit {self.unit} prunes {pattern.share:g} of every weight; leave scope out")
+        if pattern.share is None and self.sparsity is None:
+            raise ValueError("sparsity is missing; give the share of weights to prune, such as 0.5, or a unit N:M")
+        if isinstance(self.sparsity, BitTarget) and (self.scope != "layer" or self.unit != "weight"):
+            raise ValueError("a target chooses the sparsity of single weights of each layer; leave unit and scope out")
+        if ":" not in self.score and self.score in SCORES and SCORES[self.score].needs == "movement":
+            raise ValueError(f"score {self.score} is that of a training; use the rule or stage prune for it")
+        return self
+
+
+@dataclass(frozen=True)
+class PrunedWeights:
+    """Weights of a graph with some elements zero.
+
+    Attributes:
+        values: weight -> its new values, as in the graph.
+        pruned: weight -> which elements are zero.
+        biases: name of a bias -> what is added to it.
+        excluded: weight -> why it was not pruned.
+        unseen: weight whose inputs the score or update could not see -> why; it was pruned by itself.
+        swept: weights whose columns were swept once, as ``obs`` would have taken minutes.
+        note: what sparsities were chosen for a target; empty without one.
+        apart: weights that were not pruned in order, as the values between them took too much memory.
+    """
+
+    values: dict[str, torch.Tensor] = field(default_factory=dict)
+    pruned: dict[str, torch.Tensor] = field(default_factory=dict)
+    biases: dict[str, torch.Tensor] = field(default_factory=dict)
+    excluded: dict[str, str] = field(default_factory=dict)
+    unseen: dict[str, str] = field(default_factory=dict)
+    swept: list[str] = field(default_factory=list)
+    apart: list[str] = field(default_factory=list)
+    note: str = ""
+
+    @property
+    def sparsity(self) -> dict[str, float]:
+        """Weight -> the share of its elements that are zero."""
+        return {name: float(each.float().mean()) if each.numel() else 0.0 for name, each in self.pruned.items()}
+
+
+def prune_weights(
+    traced: TracedModel,
+    pruning: WeightPruning,
+    inputs: CalibrationInputs,
+    gradients: Callable[[], Gradients],
+    *,
+    seed: int = 0,
+    fixed: Mapping[str, str] = MappingProxyType({}),
+) -> PrunedWeights:
+    """Return the weights of a graph with zeros, and with the others made up for them.
+
+    Args:
+        traced: the deployed graph, batch-norms folded; it is not changed.
+        pruning: what to do.
+        inputs: real ones.
+        gradients: of a loss by weight, in the graph's own terms; called if the score needs them.
+        seed: of scores that draw.
+        fixed: weight -> why it stays.
+
+    Raises:
+        UnknownName: a glob matches no layer, or there is no such score or scope.
+        SpecError: a weight would lose everything.
+        ModelError: values are not finite.
+    """
+    return _Run(traced, pruning, inputs, gradients, seed, fixed).prune()
+
+
+class _Run:
+    def __init__(
+        self,
+        traced: TracedModel,
+        pruning: WeightPruning,
+        inputs: CalibrationInputs,
+        gradients: Callable[[], Gradients],
+        seed: int,
+        fixed: Mapping[str, str],
+    ) -> None:
+        self.pruning, self.inputs, self.traced = pruning, inputs, traced
+        self.unit, self.score, self.scope = (
+            PruningUnit.parse(pruning.unit),
+            SCORES[pruning.score],
+            SCOPES[pruning.scope],
+        )
+        self.graph, self.exposed = expose_inputs(traced.graph)
+        self.weights, self.state = find_weights(traced.graph), traced.state()
+        self.sees = self.score.needs == "inputs" or pruning.update != "none"
+        self.found, self.reads = PrunedWeights(), dict[str, LayerInput]()
+        self.shares = self._shares()
+        gradient = gradients() if self.score.needs == "gradient" else {}
+        random = torch.Generator().manual_seed(seed)
+        self.jobs = {name: self._job(name, gradient, random) for name in self.shares}
+        for name in [*self.jobs]:
+            if why := fixed.get(name) or self.unit.misfit(self.jobs[name].rows):
+                self.found.excluded[name] = why
+                del self.jobs[name]
+
+    def prune(self) -> PrunedWeights:
+        """Prune in order."""
+        self.counts = self._counts()
+        for name, count in self.counts.items():
+            units = self.unit.count(self.jobs[name].rows)
+            if count >= units > 0:
+                share = self.unit.share if self.shares[name] is None else self.shares[name]
+                raise emptied(name, units, f"sparsity={share:g}", what=self.pruning.unit)
+        later = self._in_order() if self.pruning.sequential and self.sees else {}
+        alone = [name for name in self.jobs if name not in later]
+        for name, seen in self._seen(alone):
+            self._done(name, *self._solve(name, seen))
+        if later:
+            self._together(later)
+        for name in self.jobs:
+            if self.pruning.update == "obs" and name in self.reads and self.jobs[name].swept(self.state[name]):
+                self.found.swept.append(name)
+        return self.found
+
+    def _shares(self) -> dict[str, float | None]:
+        """Return weight -> share of its units, in the order of the state; None for that of an N:M pattern."""
+        pruning, aliases = self.pruning, dict(self.traced.aliases)
+        known = [name for name in self.state if name in self.weights]
+
+        def matching(glob: str) -> list[str]:
+            return matching_tensors(glob, known, aliases)
+
+        general = None if isinstance(pruning.sparsity, BitTarget) else pruning.sparsity
+        shares: dict[str, float | None] = {n: general for glob in pruning.layers for n in matching(glob)}
+        for glob, share in pruning.overrides.items():
+            shares |= dict.fromkeys(matching(glob), share)
+        kept = {name for glob in pruning.keep for name in matching(glob)}
+        return {name: shares[name] for name in known if name in shares and name not in kept}
+
+    def _job(self, name: str, gradients: Gradients, random: torch.Generator) -> RowPruning:
+        weight = self.weights[name]
+        try:
+            self.reads[name] = weight_input(self.graph, weight, self.exposed)
+        except SpecError as error:
+            if self.sees:
+                self.found.unseen[name] = str(error)
+        value = self.state[name]
+        read = self.reads.get(name)
+        gradient = gradients.get(name, torch.zeros_like(value)) if self.score.needs == "gradient" else None
+        rows = WeightRows.of(tuple(value.shape), weight, read.window if read else None)
+        scored = ScoredWeight(value, gradient=gradient, random=random)
+        return RowPruning(rows, self.unit, self.score, self.pruning.update, self.scope.each_row, scored)
+
+    def _counts(self) -> dict[str, int]:
+        """Return the number of units of each weight to prune."""
+        own = set[str]()
+        for glob in self.pruning.overrides:
+            own |= {*matching_tensors(glob, [*self.weights], dict(self.traced.aliases))}
+        shares = {name: self.unit.share if self.shares[name] is None else self.shares[name] for name in self.jobs}
+        units = {name: self.unit.count(job.rows) for name, job in self.jobs.items()}
+        fixed = {name: round((shares[name] or 0.0) * units[name]) for name in self.jobs if name in own}
+        if self.unit.of or not isinstance(self.pruning.sparsity, float | int):
+            return {name: round((shares[name] or 0.0) * units[name]) for name in self.jobs}
+        free = [name for name in self.jobs if name not in own]
+        scores: dict[str, WeightUnits] = {}
+        looks = self.scope.ranks and self.scope.name == "global" and self.score.needs == "inputs"
+        for name, seen in self._seen(free) if looks else [(name, None) for name in free]:
+            job = self.jobs[name]
+            rows = job.rows.rows(self.state[name]).double()
+            with prefixed_errors(f"prune at {name!r}"):
+                found = job.unit_scores(rows, rows == 0, seen)
+            squares = self.unit.scores(rows.square(), job.rows, lambda sums: sums)
+            scores[name] = WeightUnits(found, squares, tuple(self.state[name].shape))
+        ordered = {name: scores[name] for name in free}
+        return fixed | self.scope.counts(ordered, self.pruning.sparsity)
+
+    def _seen(self, names: Sequence[str]) -> Iterator[tuple[str, SeenInputs | None]]:
+        """Yield weights with what they multiply in the network as it was."""
+        wanted = {
+            name: (Request.of_input(self.reads[name], InputHessian),) if self.sees and name in self.reads else ()
+            for name in names
+        }
+        for name, collected in collect(self.graph, wanted, self.inputs.batches, "calibrating"):
+            hessian = collected[0] if collected else None
+            yield name, seen_inputs(hessian) if isinstance(hessian, InputHessian) else None
+
+    def _solve(
+        self, name: str, seen: SeenInputs | None, aims: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        with prefixed_errors(f"prune at {name!r}"):
+            return self.jobs[name].prune(self.state[name], self.counts[name], seen, aims)
+
+    def _done(self, name: str, value: torch.Tensor, pruned: torch.Tensor) -> None:
+        self.found.values[name], self.found.pruned[name] = value, pruned
+
+    def _in_order(self) -> dict[str, fx.Node]:
+        """Return the weights that one layer reads, with that layer."""
+        nodes = {node.name: node for node in self.traced.graph.graph.nodes}
+        layers = {
+            name: nodes[self.weights[name].readers[0]]
+            for name in self.jobs
+            if name in self.reads and len(self.weights[name].readers) == 1
+        }
+        return {name: node for name, node in layers.items() if kind_of(node) in ("layer", "product")}
+
+    def _together(self, layers: Mapping[str, fx.Node]) -> None:
+        """Prune layers in order, of what each reads in the pruned network; of fewer examples if memory asks for it."""
+        batches: Sequence[BatchInputs] = self.inputs.batches
+        while True:
+            after = copy_graph(self.traced.graph)
+            for name, value in self.state.items():
+                set_tensor(after, name, self.found.values.get(name, value).clone())
+            reached = {node.name: self._reached(name, node, after) for name, node in layers.items()}
+            try:
+                run_in_step(self.traced.graph, after, reached, batches)
+                return
+            except TooManyValues:
+                if len(batches) == 1:
+                    break
+                batches = batches[: len(batches) // 2]
+        self.found.apart.extend(layers)
+        for name, seen in self._seen([*layers]):
+            self._done(name, *self._solve(name, seen))
+
+    def _reached(self, name: str, node: fx.Node, after: fx.GraphModule) -> Reached:
+        window, job = self.reads[name].window, self.jobs[name]
+
+        def reached(was: Sequence[torch.Tensor], now: Sequence[torch.Tensor]) -> None:
+            pairs = PairedInputs(window)
+            for one, other in zip(was, now, strict=True):
+                pairs.add(one, other)
+            rows = job.rows.rows(self.state[name]).double()
+            value, pruned = self._solve(name, pairs.seen(), pairs.aims(rows))
+            self._done(name, value, pruned)
+            set_tensor(after, name, value)
+            bias = bias_of(node)
+            alone = isinstance(bias, fx.Node) and bias.op == "get_attr" and len(bias.users) == 1
+            if not (alone and self.pruning.correct_bias and self.pruning.update != "none") or pairs.count < _FEWEST:
+                return
+            made = job.rows.rows(value).double()
+            shift = pairs.mean_error(rows, made).reshape(-1).to(value.dtype)
+            if shift.shape == self.state[str(bias.target)].shape:
+                self.found.biases[str(bias.target)] = shift
+                set_tensor(after, str(bias.target), self.state[str(bias.target)] + shift)
+
+        return reached
