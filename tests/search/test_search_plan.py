@@ -92,6 +92,24 @@ def test_bytes_are_used_up_for_the_least_drop():
     assert "reconstruct" in best(goal, files).options
 
 
+def test_bytes_that_no_cheap_file_holds_are_tried():
+    """Guards against a search for the smallest file that ends before the first size it was asked for."""
+    goal = Goal(max_drop=0.5, max_bytes=60_000, minimise="bytes")
+    files, _ = search(goal, 50_000)
+    assert 40_000 <= best(goal, files).file_bytes <= 1.05 * 40_000
+    files, _ = search(goal, 80_000, improved_needs=50_000)
+    assert "reconstruct" in best(goal, files).options
+    assert all(each.options["max_bytes"] <= 60_000 for each in files[len(FIRST) :])
+
+
+def test_a_size_for_which_there_was_no_time_tells_nothing_of_others():
+    """Guards against sizes, and their reconstruction, that follow from files that were never made."""
+    goal = Goal(max_drop=0.5)
+    files, _ = search(goal, 50_000)
+    first = next_step(goal, files[: len(FIRST)], {})
+    assert next_step(goal, files[: len(FIRST)], {}, [first.name]) is None
+
+
 def test_a_time_takes_the_activations_that_keep_it_and_lose_least():
     goal = Goal(max_ms=0.9, max_drop=0.5)
     files, _ = search(goal, 50_000)
@@ -120,5 +138,6 @@ def test_a_goal_has_a_bound_or_an_aim():
         build_spec(Goal, where="compress")
     assert Goal(max_ms=1, max_drop=1, max_bytes=1).aim == "bytes"
     assert Goal(max_drop=1, max_bytes=1).aim == "ms"
+    assert Goal(max_ms=1).aim == "drop"  # the smallest file in time would be one that predicts nothing
     assert Goal(minimise="ms").holds(file("a", 1, 99, 1))
     assert Goal(max_drop=0).excess(file("a", 1, 0.5, 1)) == 0.5

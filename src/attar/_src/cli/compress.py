@@ -52,7 +52,7 @@ def compress_command(
         str | None,
         typer.Option(
             metavar="bytes|ms|drop",
-            help="What to make small within these; by default the first of bytes, drop, ms without a bound.",
+            help="What to make small within these; by default the first of drop, bytes, ms without a bound.",
         ),
     ] = None,
     time: Annotated[

@@ -5,7 +5,6 @@ trace -> dry run -> quantize -> pack -> decode -> parity -> file
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from attar._src.deploy.first_run import prepare
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
 from attar._src.deploy.tolerance import TOLERANCE, Tolerance
+from attar._src.deploy.validation_inputs import validation_inputs
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.methods.quantize.ptq.reconstruct.stage import Reconstruct
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
@@ -290,8 +290,7 @@ def quantize(
     dry_run = check_deployable(module, traced, use, inputs, limits=limits)
     held_out = None
     if validation is not None:
-        _, read, _ = prepare(module, validation, examples=sys.maxsize, batch=batch, collate=collate, dynamic=dynamic)
-        _, _, held_out = example_of(read, dynamic)
+        held_out = validation_inputs(module, validation, example, axes, batch=batch, collate=collate, dynamic=dynamic)
     judged = JudgedExamples(held_out, compared.metric, compared.layout, compared.given)
     untouched = CompressedModel.of(traced, record=recorded_removals(module))
     given = Context(compared.with_targets(), use=use, coder=coder, judged=judged)

@@ -7,8 +7,8 @@ goal --> step --> quantize --> verified file --> bytes, drop, milliseconds --+
 
 from __future__ import annotations
 
+import math
 import re
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,8 @@ import numpy as np
 
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Preprocessing
-from attar._src.core.errors import AttarWarning, DataError, SpecError
+from attar._src.core.digest import digest
+from attar._src.core.errors import AttarError, AttarWarning, DataError, ModelError, SpecError
 from attar._src.core.fields import main_output_name
 from attar._src.core.interrupt import interruptible
 from attar._src.core.spec import build_spec
@@ -28,25 +29,24 @@ from attar._src.data.axes import Dynamic
 from attar._src.deploy.dry_run import check_deployable, example_of
 from attar._src.deploy.fidelity import labelled_examples
 from attar._src.deploy.first_run import prepare
+from attar._src.deploy.validation_inputs import validation_inputs
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.methods.allocate.judge import Judge, Labelled
 from attar._src.methods.allocate.measure import tensors_digest
 from attar._src.model.dependencies.record import recorded_removals
 from attar._src.model.trace import trace
 from attar._src.search.goal import Aim, Goal
-from attar._src.search.plan import FLOATING, Cost, SearchStep, next_step
+from attar._src.search.plan import FLOATING, SearchStep, next_step
 from attar._src.search.post_training import PostTraining
 from attar._src.search.search_folder import FILES, SearchFolder
+from attar._src.search.step_times import StepTimes
 from attar._src.search.tried_file import TriedFile, pareto
+from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo
 from attar._src.work.context import Context
 
 #: One of so many examples is held out where there is no ``validation``.
 HELD_OUT = 4
-#: What a kind of work takes, in times of rounding, before one was timed.
-_FIRST: Mapping[Cost, float] = {"round": 1.0, "see": 4.0, "levels": 30.0, "size": 8.0, "train": 30.0}
-#: Times that what was timed may take the next time.
-_SPARE = 1.2
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,8 @@ def compress(
             predictions that change, else the relative error in per cent.
         max_bytes: bytes that a file may have.
         max_ms: milliseconds that one example may take on one thread of this machine.
-        minimise: ``bytes``, ``ms`` or ``drop``: what to make small within these bounds; by default the first of bytes,
-            drop and ms that has no bound.
+        minimise: ``bytes``, ``ms`` or ``drop``: what to make small within these bounds; by default the first of drop,
+            bytes and ms that has no bound.
         minutes: time for the search, from the call on; None for as long as it pays. What would not end in time is left
             out.
         resume: go on with the search in ``folder``.
@@ -176,13 +176,13 @@ def compress(
     if validation is None:
         learn, held = compared.with_targets().one_of(HELD_OUT, whole=not traced.any_batch)
         if learn is held:
+            several = "examples" if traced.any_batch else f"batches of {inputs.count(inputs.batches[0])}"
             raise DataError(
-                f"compress judges files on held-out inputs; give {HELD_OUT} examples or more, or validation="
+                f"compress judges files on held-out inputs; give {HELD_OUT} {several} or more, or validation="
             )
         inputs, compared = replace(learn, targets=()), replace(compared, inputs=learn, targets=learn.targets)
     else:
-        _, read, _ = prepare(module, validation, examples=sys.maxsize, batch=batch, collate=collate, dynamic=dynamic)
-        held = example_of(read, dynamic)[2]
+        held = validation_inputs(module, validation, example, axes, batch=batch, collate=collate, dynamic=dynamic)
     dry_run = check_deployable(module, traced, use, inputs, limits=limits)
     untouched = CompressedModel.of(traced, record=recorded_removals(module))
     output = main_output_name({port.name: port.dtype.startswith("f") for port in traced.outputs})
@@ -196,13 +196,18 @@ def compress(
     maker = PostTraining(untouched, context, inputs, dry_run, compared, held, judge, limits, tuple(keep))
     facts = {
         "goal": goal.describe(),
-        "module": tensors_digest(untouched),
+        "module": digest((tensors_digest(untouched), str(traced.graph.graph))),
         "keep": list(keep),
-        "calibration_examples": inputs.examples,
-        "validation_examples": held.examples,
+        "data": _digest(compared.with_targets()),
+        "validation": _digest(held),
+        "file information": digest([repr((use, compared.layout))]),
     }
     search = _Search(kept, goal, maker, None if minutes is None else 60 * minutes, started, on_step or _quiet)
     return search.run(facts)
+
+
+def _digest(inputs: CalibrationInputs) -> str:
+    return digest(part for batch in (*inputs.batches, inputs.targets) for part in batch)
 
 
 def _quiet(_: str) -> None:
@@ -221,18 +226,19 @@ class _Search:
     say: Callable[[str], None]
     files: list[TriedFile] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
     before: float = 0.0
-    _costs: dict[Cost, float] = field(default_factory=dict)
+    times: StepTimes = field(default_factory=StepTimes)
 
     def run(self, facts: Mapping[str, Any]) -> CompressionResult:
         self.files, self.failed, self.before = self.folder.begin(facts)
+        self.times = StepTimes.of(self.files)
         ended = "nothing that was left to try would have paid"
         try:
             with interruptible():
-                while step := next_step(self.goal, self.files, self.failed | self.skipped):
-                    if self.files and not self._fits(step):
-                        self.skipped[step.name] = "no time"
+                while step := next_step(self.goal, self.files, self.failed, self.skipped):
+                    if step.name != FLOATING and not self._fits(step):
+                        self.skipped.append(step.name)
                         ended = "the time was up for what was left to try"
                         continue
                     self._take(step)
@@ -245,26 +251,40 @@ class _Search:
         return result
 
     def _take(self, step: SearchStep) -> None:
-        begun, cost = time.monotonic(), self._cost(step)
-        path = self.folder.path / FILES / f"{re.sub(r'[^0-9a-z]+', '-', step.name.lower())}.attar"
+        begun, solved = time.monotonic(), self.maker.solved(step.options)
         try:
-            with warnings.catch_warnings():
-                # They are in the report beside the file.
-                warnings.simplefilter("ignore", AttarWarning)
-                report = self.maker.make(step.options).save(path)
-        except SpecError as error:
+            file = self._made(step, begun)
+        except AttarError as error:
+            if step.name == FLOATING:
+                # All others are compared with it, and have what fails here, too: names, limits, the user's metric.
+                raise
             seconds = time.monotonic() - begun
             self.failed[step.name] = str(error)
             self.folder.fail(step.name, str(error), seconds)
             self.say(f"{step.name}: {error}")
-            return
+        else:
+            seconds = file.seconds
+            # The first of all tables, also where it was lost and made again.
+            self.files.insert(0 if step.name == FLOATING else len(self.files), file)
+            self.folder.add(file)
+            self._tell(file)
+        self.times.add("levels" if step.cost == "size" and not solved else step.cost, seconds)
+
+    def _made(self, step: SearchStep, begun: float) -> TriedFile:
+        path = self.folder.path / FILES / f"{re.sub(r'[^0-9a-z]+', '-', step.name.lower())}.attar"
+        with warnings.catch_warnings():
+            # They are in the report beside the file.
+            warnings.simplefilter("ignore", AttarWarning)
+            report = self.maker.make(step.options).save(path)
         drop, unit, found = self.maker.drop(path)
+        if not math.isfinite(drop):
+            raise ModelError("its outputs are not finite on validation examples")
         floating = next((self.folder.path / each.file for each in self.files if each.name == FLOATING), path)
         times = self.maker.times([path, floating])
         low, ratio, high = np.percentile(times[:, 0] / times[:, 1], [25, 50, 75]).round(4).tolist()
-        file = TriedFile(
+        return TriedFile(
             name=step.name,
-            options=dict(step.options),
+            options=self.maker.every_option(step.options),
             file=path.relative_to(self.folder.path).as_posix(),
             sha256=report["sha256"],
             file_bytes=report["file_bytes"],
@@ -275,34 +295,21 @@ class _Search:
             against_floating=(low, ratio, high),
             seconds=round(time.monotonic() - begun, 3),
         )
-        self.files.append(file)
-        self.folder.add(file)
-        self._costs[cost] = max(self._costs.get(cost, 0.0), file.seconds)
+
+    def _tell(self, file: TriedFile) -> None:
         best = self._best()
         left = "" if self.seconds is None else f", {_clock(self.seconds - self._spent())} left"
         self.say(
-            f"{file.name}: {file.file_bytes:,} bytes, {file.drop:.3g} {unit} lost, {file.ms:.3g} ms; best so far "
+            f"{file.name}: {file.file_bytes:,} bytes, {file.drop:.3g} {file.unit} lost, {file.ms:.3g} ms; best so far "
             f"{best.name}{'' if self.goal.holds(best) else ', which does not hold'}{left}"
         )
 
     def _spent(self) -> float:
         return self.before + time.monotonic() - self.started
 
-    def _cost(self, step: SearchStep) -> Cost:
-        """Return the kind of work; the first size of an activation form solves all levels."""
-        if "max_bytes" not in step.options:
-            return step.cost
-        form = step.options.get("activations")
-        known = any("max_bytes" in each.options and each.options.get("activations") == form for each in self.files)
-        return step.cost if known else "levels"
-
     def _fits(self, step: SearchStep) -> bool:
-        if self.seconds is None:
-            return True
-        cost = self._cost(step)
-        unit = self._costs.get("round") or self.files[0].seconds
-        expected = _SPARE * self._costs[cost] if cost in self._costs else _FIRST[cost] * unit
-        return self._spent() + expected <= self.seconds
+        expected = self.times.expected(step.cost, solved=self.maker.solved(step.options))
+        return self.seconds is None or self._spent() + expected <= self.seconds
 
     def _best(self) -> TriedFile:
         """Return the file that serves the goal best; where none holds it, the nearest."""
@@ -311,7 +318,7 @@ class _Search:
             # Not for noise: what is not faster in three of four rounds is no reason to leave floating point.
             holding = [each for each in holding if each.faster or each.name == FLOATING] or holding
         if holding:
-            return min(holding, key=lambda each: (self.goal.value(each), each.file_bytes))
+            return min(holding, key=lambda each: (self.goal.value(each), each.file_bytes, each.drop))
         return min(self.files, key=lambda each: (self.goal.excess(each), self.goal.value(each)))
 
     def _result(self, ended: str) -> CompressionResult:

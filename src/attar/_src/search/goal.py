@@ -19,8 +19,8 @@ class Goal(Spec):
         max_drop: points that a file may lose on the validation examples, as in ``attar.quantize``.
         max_bytes: bytes of a file, at most.
         max_ms: milliseconds of one example on one thread of this machine, at most.
-        minimise: what is made small within the bounds; by default the first of bytes, drop, ms that has no bound, and
-            bytes if all have one.
+        minimise: what is made small within the bounds; by default the first of drop, bytes, ms that has no bound, and
+            bytes if all have one. Without a bound on the drop the smallest file would be one that predicts nothing.
     """
 
     max_drop: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -42,8 +42,8 @@ class Goal(Spec):
         if self.minimise is not None:
             return self.minimise
         free: tuple[tuple[Aim, object], ...] = (
-            ("bytes", self.max_bytes),
             ("drop", self.max_drop),
+            ("bytes", self.max_bytes),
             ("ms", self.max_ms),
         )
         return next((name for name, bound in free if bound is None), "bytes")

@@ -5,7 +5,7 @@ floating point, 8 bits, dynamic, static  -->  4 bits  -->  bits of its own for e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -51,7 +51,9 @@ FIRST: tuple[SearchStep, ...] = (
 )
 
 
-def next_step(goal: Goal, files: Sequence[TriedFile], failed: Mapping[str, str]) -> SearchStep | None:
+def next_step(
+    goal: Goal, files: Sequence[TriedFile], failed: Mapping[str, str], skipped: Collection[str] = ()
+) -> SearchStep | None:
     """Return what to try next, None if nothing more pays.
 
     What was tried alone decides, so that a search that goes on takes the same steps.
@@ -60,8 +62,9 @@ def next_step(goal: Goal, files: Sequence[TriedFile], failed: Mapping[str, str])
         goal: of the search.
         files: made so far.
         failed: name of a step -> why it made none.
+        skipped: steps for which there was no time; nothing is known of the sizes that they had.
     """
-    done = {each.name for each in files} | set(failed)
+    done = {each.name for each in files}.union(failed, skipped)
     return next((step for step in _steps(goal, files, failed) if step.name not in done), None)
 
 
@@ -70,15 +73,21 @@ def _steps(goal: Goal, files: Sequence[TriedFile], failed: Mapping[str, str]) ->
     yield from FIRST
     activations = _activations(goal, files)
     if goal.aim == "bytes" and (goal.max_drop is not None or goal.max_ms is not None):
-        start = [each for each in files if goal.holds(each)]
+        start = [each.file_bytes for each in files if goal.holds(each)]
         if not start:
+            yield from _largest(goal, activations)
             return
-        first = min(each.file_bytes for each in start)
-        yield from _smaller(goal, files, failed, activations, first, improved=False)
+        yield from _smaller(goal, files, failed, activations, min(start), improved=False)
         sizes = [size for size, holds in _tried(goal, files, failed, activations, improved=False) if not holds]
         if sizes:
             yield from _smaller(goal, files, failed, activations, max(sizes), improved=True)
-    elif goal.max_bytes is not None:
+    else:
+        yield from _largest(goal, activations)
+
+
+def _largest(goal: Goal, activations: Any) -> Iterator[SearchStep]:
+    """Yield the largest size that the goal allows, if it bounds the bytes."""
+    if goal.max_bytes is not None:
         yield size_step(goal.max_bytes, activations, improved=False)
         yield size_step(goal.max_bytes, activations, improved=True)
 

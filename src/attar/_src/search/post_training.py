@@ -73,6 +73,15 @@ class PostTraining:
     keep: Sequence[str] = ()
     _levels: dict[Any, _Levels] = field(default_factory=dict, init=False)
 
+    def every_option(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of ``attar.quantize`` that make the same file: with the layers that all files keep."""
+        keep = [*self.keep, *options.get("keep", ())]
+        return {**options, "keep": keep} if keep else dict(options)
+
+    def solved(self, options: Mapping[str, Any]) -> bool:
+        """Return whether the solutions and sensitivities are there for sizes of these activations."""
+        return options.get("activations") in self._levels
+
     def make(self, options: Mapping[str, Any]) -> QuantizationResult:
         """Return the module quantized with these options, as ``attar.quantize`` returns it.
 
@@ -81,12 +90,11 @@ class PostTraining:
         Raises:
             SpecError: no file is so small, or an option does not fit the module.
         """
-        fields = dict(options)
+        fields = self.every_option(options)
         improving = fields.pop("reconstruct", None)
         size = fields.pop("max_bytes", None)
         if size is not None:
             fields["bits"] = BitTarget(max_bytes=size)
-        fields["keep"] = (*self.keep, *fields.get("keep", ()))
         stage: PostTrainingQuantize = build_spec(PostTrainingQuantize, where="compress", **fields)
         made = stage.run(self.untouched, self.context) if size is None else self._sized(stage)
         if improving is not None:
@@ -126,9 +134,10 @@ class PostTraining:
             kept,
             known.table if known else None,
         )
-        made = allocate(allocator, target)
-        self._levels[stage.activations].table = allocator.measured
-        return made
+        if names:
+            # Before a size is chosen, as it may be one that no file has.
+            self._levels[stage.activations].table = allocator.measured
+        return allocate(allocator, target)
 
     def drop(self, path: Path) -> tuple[float, str, float | None]:
         """Return what the decoded file loses on ``held`` in points, their unit, and its metric."""
