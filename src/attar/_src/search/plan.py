@@ -79,8 +79,10 @@ def _steps(goal: Goal, files: Sequence[TriedFile], failed: Mapping[str, str]) ->
         if sizes:
             yield from _smaller(goal, files, failed, activations, max(sizes), improved=True)
     elif goal.max_bytes is not None:
-        yield size_step(goal.max_bytes, activations, improved=False)
-        yield size_step(goal.max_bytes, activations, improved=True)
+        plain = size_step(goal.max_bytes, activations, improved=False)
+        yield plain
+        if plain.name not in failed:
+            yield size_step(goal.max_bytes, activations, improved=True)
 
 
 def size_step(size: int, activations: Any, *, improved: bool) -> SearchStep:
