@@ -10,7 +10,8 @@ Every row has so many times fewer multiplications, by the lowest scores of all c
 training images; then batch-norms are computed again on 2,048 training images (``momentum=None``), and the 10,000 test
 images of CIFAR-10 are read once. "Inner" rows remove channels inside the residual blocks alone: Torch-Pruning does not
 follow the padded shortcuts of these networks, and its pruned network fails where the others may go (``fails`` in
-``pruning.json``). Torch-Pruning is not in the extra ``[bench]``: ``pip install --no-deps torch-pruning``.
+``pruning.json``). Its Taylor score is the sum of ``|w dL/dw|``, Attar's ``gradient_weight``; it scores again in each of
+200 steps. Torch-Pruning is not in the extra ``[bench]``: ``pip install --no-deps torch-pruning``.
 """
 
 from __future__ import annotations
@@ -42,8 +43,10 @@ SCORED, NORMED, BATCH = 1024, 2048, 128
 #: By -> tool, score, whether the residual stream keeps its channels.
 ROWS: dict[str, tuple[str, str, bool]] = {
     "Attar taylor": ("attar", "taylor", False),
+    "Attar gradient_weight": ("attar", "gradient_weight", False),
     "Attar l2": ("attar", "l2", False),
     "Attar taylor, inner": ("attar", "taylor", True),
+    "Attar gradient_weight, inner": ("attar", "gradient_weight", True),
     "Attar l2, inner": ("attar", "l2", True),
     "Torch-Pruning taylor, inner": ("torch_pruning", "taylor", True),
     "Torch-Pruning l2, inner": ("torch_pruning", "l2", True),

@@ -10,7 +10,7 @@ from tests.samples import conv_net, narrowed, quantized, relu
 
 from attar._src.artifact.contents import Contents, GraphContents
 from attar._src.artifact.limits import Limits
-from attar._src.artifact.manifest import Activation, Binding, canonical
+from attar._src.artifact.manifest import Activation, Binding, canonical, least_minor
 from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.writer import pack, write_atomically
 from attar._src.core.errors import ArtifactError, SpecError, UnknownName
@@ -153,7 +153,7 @@ def test_what_was_written_is_written_to_the_same_bytes_again(path):
         GraphContents(
             **{
                 name: getattr(record, name)
-                for name in ("name", "bindings", "inputs", "outputs", "activations", "dynamic")
+                for name in ("name", "bindings", "inputs", "outputs", "activations", "dynamic", "rows")
             },
             model=found.graph(record.name),
         )
@@ -181,3 +181,11 @@ def test_a_file_with_a_dynamic_node_is_of_version_1_3():
     artifact = open_artifact(data)
     assert (artifact.version, data[10], artifact.graph_record().dynamic) == ("1.3", 3, ("fc",))
     assert pack(made, compact=False)[10] == 0
+
+
+def test_a_dynamic_node_that_scales_rows_needs_version_1_4():
+    made = conv_net()
+    graph = replace(made.graphs[0], dynamic=("fc",), rows=("fc",))
+    artifact = open_artifact(pack(replace(made, graphs=(graph,))))
+    assert artifact.graph_record().rows == ("fc",)
+    assert least_minor(artifact.manifest) == 4

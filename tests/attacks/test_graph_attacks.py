@@ -1,12 +1,17 @@
 """Attacks on graphs: structure, operators, sizes, bindings, ports and activations."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
+from tests.attacks.reseal import take_apart
 from tests.attacks.test_manifest_attacks import put
+from tests.samples import conv_net
 
 from attar._src.artifact.limits import Limits
+from attar._src.artifact.writer import pack
 
 
 def add(parts, *nodes, **constants):
@@ -489,6 +494,29 @@ def test_dynamic_nodes(conv, refused, names, match):
     conv.header["minor"] = 3
     conv.manifest["graphs"][0]["dynamic"] = names
     refused(conv.seal(), match)
+
+
+@pytest.mark.parametrize(
+    ("rows", "match"),
+    [
+        (["conv"], "it is no dynamic Gemm or MatMul"),
+        (["fc", "fc"], "appears twice"),
+        (["missing"], "it is no dynamic Gemm or MatMul"),
+        (["fc"] * 70_000, "records"),
+        ("fc", "rows"),
+    ],
+)
+def test_rows_are_those_of_dynamic_products(refused, rows, match):
+    made = conv_net()
+    parts = take_apart(pack(replace(made, graphs=(replace(made.graphs[0], dynamic=("fc",)),))))
+    parts.manifest["graphs"][0]["rows"] = rows
+    refused(parts.seal(), match)
+
+
+def test_scaled_rows_need_version_1_4(conv, refused):
+    conv.header["minor"] = 3
+    conv.manifest["graphs"][0] |= {"dynamic": ["fc"], "rows": ["fc"]}
+    refused(conv.seal(), "a dynamic node that scales rows needs format 1.4")
 
 
 def test_a_dynamic_name_of_two_nodes(conv, refused):

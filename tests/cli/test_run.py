@@ -14,6 +14,10 @@ NETS += """
 from dataclasses import replace
 from attar.extend import CompressedModel, Stage
 
+def deep():
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
 class Doubt(Stage):
     works_on = CompressedModel
 
@@ -62,6 +66,25 @@ def test_one_model_alone_ends_in_the_bytes_it_has_in_the_whole(place, capsys):
     assert report["command"] == "attar run mine/both.yaml --out runs/two --only two"
     assert main(["run", "mine/both.yaml", "--out", "runs/two", "--resume"]) == 1
     assert "models" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default::attar.AttarWarning")
+def test_a_pruned_model_is_compared_with_the_untouched_one(place, capsys):
+    """Guards against a table that compares a pruned model with itself alone."""
+    stages = "[{stage: prune_channels, channels: 0.5}]"
+    (place / "mine" / "pruned.yaml").write_text(
+        f"data: nets.py:sets\nthreads: 1\nmodels: {{one: {{source: nets.py:deep, stages: {stages}}}}}\n"
+    )
+    assert main(["run", "mine/pruned.yaml"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert main(["run", "mine/pruned.yaml", "--resume", "--json"]) == 0
+    (one,) = json.loads(capsys.readouterr().out)["models"]
+    (before, after), macs = one["record"][0]["parameters"], one["record"][0]["macs"]
+    smaller = f"{4 * before / one['file_bytes']:.1f} times smaller"
+    assert (
+        f"one: {after:,} of {before:,} parameters, {macs[1]:,} of {macs[0]:,} multiplications; the file is {smaller}"
+        in said
+    )
 
 
 @pytest.mark.filterwarnings("default::attar.AttarWarning")

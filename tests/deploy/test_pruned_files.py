@@ -340,6 +340,50 @@ def test_a_file_without_layers_rebuilds_the_module(residual, tmp_path):
     assert len(other) == 2
 
 
+class Step(nn.Module):
+    """A residual layer that gets its input by name and returns a tuple."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, scale, *, hidden):
+        return hidden + scale * self.linear(hidden), None
+
+
+class Counted(nn.Module):
+    """Code that indexes its layers, and needs as many as before."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.steps = nn.Linear(5, 8), nn.ModuleList([Step(), Step(), Step()])
+
+    def forward(self, x):
+        x = self.first(x)
+        for at in range(3):
+            x, _ = self.steps[at](0.5, hidden=x)
+        return x
+
+
+def test_a_layer_that_something_takes_the_place_of(tmp_path):
+    torch.manual_seed(0)
+    module, x = Counted(), torch.randn(32, 5)
+    result = attar.prune(module, x, layers=1)
+    (path,) = result.pruned.removed
+    assert result.pruned.record["skipped"] == {path: {"argument": "hidden", "entries": 2}}
+    assert not [*result.module.get_submodule(path).parameters()]
+    result.save(tmp_path / "m.attar")
+    wanted, into = result.module(x).detach(), copy.deepcopy(module)
+    attar.load(tmp_path / "m.attar", into=into)
+    torch.testing.assert_close(into(x), wanted, rtol=1e-5, atol=1e-5)
+    # Pruned once more, and inside another module.
+    outer = attar.prune(Wrapped(result.module), x, layers=1).module
+    attar.quantize(outer, x, bits=8, tolerance=None).save(tmp_path / "o.attar")
+    into = Wrapped(copy.deepcopy(module))
+    attar.load(tmp_path / "o.attar", into=into)
+    assert len([each for each in into.inner.steps if [*each.parameters()]]) == 1
+
+
 def test_options_of_channels_and_layers_exclude_each_other(residual):
     module, x = residual
     for options, said in (

@@ -13,7 +13,7 @@ from attar._src.model.trace import trace
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel
 from attar._src.work.constraint import Progress
-from attar._src.work.context import Context
+from attar._src.work.context import Context, Trial
 
 
 def bits_of(kind, **fields):
@@ -34,11 +34,13 @@ def bits_of(kind, **fields):
 def test_what_layers_multiply_has_the_bits_and_what_is_added_has_8(kind):
     # conv2d_1 goes into the addition, the last relu into the mean.
     added = {"conv2d_1": 8, "relu_1": 8}
-    assert bits_of(kind, activations=4) == {"x": 4, "relu": 4, "mean": 4, **added}
+    # The inner relu is added and multiplied: after training each has its grid, while training one with the fewer bits.
+    both = {"relu": 8, "relu_reading": 4} if kind is PostTrainingQuantize else {"relu": 4}
+    assert bits_of(kind, activations=4) == {"x": 4, "mean": 4, **both, **added}
     given = {"first": 8, "h*d": 6, "conv2d_1": 5}
     assert bits_of(kind, activations=4, activation_overrides=given) == {
         "x": 8,
-        "relu": 4,
+        **both,
         "conv2d_1": 5,
         "relu_1": 8,
         "mean": 6,
@@ -46,6 +48,15 @@ def test_what_layers_multiply_has_the_bits_and_what_is_added_has_8(kind):
     assert set(bits_of(kind, activations=8).values()) == {8}
     with pytest.raises(UnknownName, match="frist"):
         bits_of(kind, activations=4, activation_overrides={"frist": 8})
+
+
+def test_a_wrong_name_is_found_before_calibration():
+    """Guards against minutes of work for a message that the graph alone could give."""
+    model = CompressedModel.of(trace(torch.nn.Linear(4, 2), (torch.randn(8, 4),)))
+    with pytest.raises(UnknownName, match="frist"):
+        PostTrainingQuantize(activations=8, activation_overrides={"frist": 8}).try_on(
+            model, Trial((torch.randn(8, 4),), {})
+        )
 
 
 @pytest.mark.parametrize("kind", [PostTrainingQuantize, StraightThrough, Lsq])

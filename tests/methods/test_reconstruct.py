@@ -77,6 +77,10 @@ def images(count=96):
 
 NETS = {
     "linear": (lambda: nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 5)), lambda: torch.randn(96, 6)),
+    "normed": (
+        lambda: nn.Sequential(nn.Linear(6, 12), nn.LayerNorm(12), nn.ReLU(), nn.Linear(12, 5)),
+        lambda: torch.randn(96, 6),
+    ),
     "residual": (Residual, images),
     "lstm": (lambda: Recurrent(nn.LSTM), lambda: torch.randint(0, 9, (96, 5))),
     "gru": (lambda: Recurrent(nn.GRU), lambda: torch.randint(0, 9, (96, 5))),
@@ -204,6 +208,23 @@ def test_the_network_is_trained_without_its_blocks(name):
     assert moved[0] > moved[1]
 
 
+@pytest.mark.parametrize(
+    ("name", "kept", "trained"),
+    [
+        ("gru", "head", {"rnn.bias_ih_l0", "rnn.bias_hh_l0"}),
+        ("lstm", "head", {"rnn.bias_ih_l0", "rnn.bias_hh_l0"}),
+        ("normed", "3", {"0.bias", "1.weight", "1.bias"}),
+    ],
+)
+def test_biases_of_recurrent_layers_and_norms_are_trained(name, kept, trained):
+    """The bias of a layer that stays in floating point stays, too."""
+    _, x, model = quantized_of(name, keep=(kept,))
+    assert LearnedNetwork.of(model, "main").vectors.keys() == trained
+    done = Reconstruct(steps=0, network_steps=20, batch=16).run(model, Context(inputs_of(x)))
+    state = model.state()
+    assert all(not np.array_equal(done.tensors[key].dense(), state[key].numpy()) for key in trained)
+
+
 def test_minutes_are_those_of_the_network_without_its_blocks():
     _, x, model = quantized_of("linear")
     stage = Reconstruct(steps=0, network_steps=60, minutes=0.01, batch=16)
@@ -318,8 +339,11 @@ def test_what_cannot_be_reconstructed_is_refused():
 
 @pytest.mark.parametrize("granularity", ["tensor", "group:4", "bucket:16"])
 def test_every_granularity_works(granularity):
-    _, x, model = quantized_of("linear", granularity=granularity, symmetric=False)
-    before, after = Reconstruct(steps=40, batch=16).run(model, Context(inputs_of(x))).record[-1]["errors"]["all"]
+    net, x, model = quantized_of("linear", granularity=granularity, symmetric=False)
+    done = Reconstruct(steps=40, batch=16).run(model, Context(inputs_of(x)))
+    fresh = torch.randn(512, 6)
+    with torch.no_grad():
+        before, after = (float((each.simulate()(fresh) - net(fresh)).square().mean()) for each in (model, done))
     assert after < before
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from tests.methods.test_ptq import Net
 from torch import nn
 
@@ -116,3 +117,10 @@ def test_all_scales_are_powers_of_two(model, context, scales, bits):
 def test_a_solver_that_keeps_no_powers_of_two_is_named(model, context):
     with pytest.raises(SpecError, match="solver 'minmax' found scales that are no powers of two"):
         PostTrainingQuantize(bits=4, scales="minmax", power_of_two=True).run(model, context)
+
+
+@pytest.mark.parametrize(("scheme", "bits"), [("ternary", 2), ("binary", 1), ("affine", 4), ("apot", 4)])
+def test_bits_follow_from_a_scheme_that_has_only_one_form(scheme, bits):
+    assert PostTrainingQuantize(scheme=scheme).bits == bits
+    with pytest.raises(ValidationError, match="bits"):
+        PostTrainingQuantize(scheme=scheme, bits=7 if scheme != "affine" else 1)

@@ -219,3 +219,59 @@ def test_numbers_of_which_no_digit_is_too_many_stay(kind):
 def test_matrices_codebooks_and_the_few_scales_of_a_tensor_stay(rng):
     one = Quantized(np.ones((3, 4), np.int8), np.full(3, 0.3, np.float32), Scheme(bits=4, granularity=PerChannel()))
     assert shorten_tensors({"a": dense(rng, 3, 4), "b": codebook(rng, (4, 9)), "c": one}, {}) == {}
+
+
+class Layer(torch.nn.Module):
+    """A layer of a transformer, norms first, with factors and shifts of all sizes."""
+
+    def __init__(self, norm, then=None):
+        super().__init__()
+        self.norm, self.up, self.down = norm, torch.nn.Linear(32, 64), torch.nn.Linear(64, 32)
+        self.then = then or torch.nn.Identity()
+        with torch.no_grad():
+            for parameter in norm.parameters():
+                parameter.uniform_(-2, 2)
+
+    def forward(self, x):
+        return self.then(x + self.down(torch.relu(self.up(self.norm(x)))))
+
+
+@pytest.mark.parametrize(("norm", "bits"), [(torch.nn.LayerNorm, 8), (torch.nn.LayerNorm, 3), (torch.nn.RMSNorm, 4)])
+def test_norms_that_weights_read_are_halved_and_change_outputs_far_less_than_the_rounding_of_the_weights(norm, bits):
+    torch.manual_seed(0)
+    norm = norm(32)
+    net, x = Layer(norm).eval(), torch.randn(64, 5, 32)
+    short = attar.quantize(net, x, bits=bits, tolerance=None).compressed
+    vectors = {f"norm.{name}": Dense(parameter.detach().numpy()) for name, parameter in norm.named_parameters()}
+    assert {short.stored()[name].dtype for name in vectors} == {"f16"}
+    exact = replace(short, tensors={**short.tensors, **vectors})
+    with torch.no_grad():
+        wanted, rounded, halved = (each(x).double() for each in (net, exact.simulate(), short.simulate()))
+    assert ((halved - rounded) ** 2).mean() < 10**-2.5 * ((rounded - wanted) ** 2).mean()
+
+
+@pytest.mark.parametrize("kind", ["read by a sum", "the output", "large shifts", "weights in floating point", "shared"])
+def test_norms_that_other_nodes_read_or_whose_digits_matter_keep_them(kind):
+    """Kind: a number that meets one as large keeps all its digits."""
+    torch.manual_seed(0)
+    norm = torch.nn.LayerNorm(32)
+    net = Layer(norm, norm if kind == "shared" else None).eval()
+    options = {"keep": ["up.weight"]} if kind == "weights in floating point" else {}
+    match kind:
+        case "read by a sum":
+            net = torch.nn.Sequential(net, torch.nn.LayerNorm(32), Layer(torch.nn.Identity())).eval()
+            found = "1."
+        case "the output":
+            net = torch.nn.Sequential(net, torch.nn.LayerNorm(32)).eval()
+            found = "1."
+        case "large shifts":
+            net.norm.bias.data.fill_(3000.1)
+            found = "norm.bias"
+        case "shared":
+            found = "then."
+        case _:
+            found = "norm."
+    for parameter in net[1].parameters() if isinstance(net, torch.nn.Sequential) else ():
+        parameter.data.uniform_(-2, 2)
+    short = attar.quantize(net, torch.randn(64, 5, 32), bits=4, tolerance=None, **options).compressed
+    assert {each.dtype for name, each in short.stored().items() if name.startswith(found)} == {"f32"}

@@ -15,7 +15,16 @@ from attar._src.core.tensors import Dense
 
 
 def file_of(
-    nodes, tensors, activations=(), *, dynamic=(), x=("batch", 3, 8, 8), y=("batch", 4), bindings=None, constants=()
+    nodes,
+    tensors,
+    activations=(),
+    *,
+    dynamic=(),
+    rows=(),
+    x=("batch", 3, 8, 8),
+    y=("batch", 4),
+    bindings=None,
+    constants=(),
 ):
     """An open file of one graph from ``x`` to ``y``; arrays among the tensors are dense."""
     held = {name: Dense(value) if isinstance(value, np.ndarray) else value for name, value in tensors.items()}
@@ -29,6 +38,7 @@ def file_of(
         outputs=outputs,
         activations=tuple(activations),
         dynamic=tuple(dynamic),
+        rows=tuple(rows),
     )
     parameters = sum(int(np.prod(tensor.shape)) for tensor in held.values())
     return open_artifact(pack(Contents(tensors=held, graphs=(graph,), parameters=parameters), coder="raw"))
@@ -68,7 +78,13 @@ def run(artifact: Artifact, feed, graph="main"):
             continue
         if item.name in record.dynamic:
             # The data alone are rounded, so they need a name of their own.
-            item.input[0], read = "data", {**seen, "data": dynamically_rounded(seen[item.input[0]])}
+            data = seen[item.input[0]]
+            size = (
+                np.maximum(np.abs(data).max(-1, keepdims=True), np.float32(2.0**-100))
+                if row_scaled(record, item)
+                else 1
+            )
+            item.input[0], read = "data", {**seen, "data": dynamically_rounded(data / size) * size}
         for name, value in zip(item.output, _evaluate(item, read, model.opset_import), strict=True):
             if name:
                 define(name, value)
@@ -80,6 +96,11 @@ def rounded(value, grid):
     scale = np.float32(grid.scale)
     codes = np.clip(np.rint(value / scale) + grid.zero_point, grid.qmin, grid.qmax)
     return ((codes - grid.zero_point) * scale).astype(np.float32)
+
+
+def row_scaled(record, item):
+    """Whether a dynamic node scales the rows of its data."""
+    return item.name in record.rows
 
 
 def dynamically_rounded(value):

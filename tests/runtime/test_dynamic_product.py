@@ -60,6 +60,36 @@ def test_nodes_that_read_one_value_share_its_codes(rng):
     assert [ran[name] for name in ("node_a", "node_b")] == ["MatMulIntegerToFloat"] * 2
 
 
+@pytest.mark.parametrize("form", ["gemm", "matmul", "matmul of many"])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_rows_of_different_size_have_grids_of_their_own(rng, form, symmetric):
+    x, y = (("batch", 5, 40), ("batch", 5, 24)) if form == "matmul of many" else (("batch", 40), ("batch", 24))
+    nodes = (
+        [node("Gemm", "x w b", "y")]
+        if form == "gemm"
+        else [node("MatMul", "x w", "product"), node("Add", "product b", "y")]
+    )
+    tensors = {"w": weights(rng, (24, 40), symmetric=symmetric), "b": rng.normal(size=24).astype(np.float32)}
+    bindings = (Binding(to="w", permute=(1, 0)), Binding(to="b"))
+    named = [nodes[0].name]
+    artifact = file_of(nodes, tensors, dynamic=named, rows=named, bindings=bindings, x=x, y=y)
+    lowered = check(artifact, rng)
+    assert integer_nodes(lowered) == (tuple(named) if symmetric else ())
+    plain = Session(file_of(nodes, tensors, dynamic=named, bindings=bindings, x=x, y=y))
+    floating = Session(file_of(nodes, tensors, bindings=bindings, x=x, y=y))
+    data = rng.normal(size=[2 if each == "batch" else each for each in x]).astype(np.float32)
+    data[0] *= 1000
+    data[0, ..., 0] = 0
+    assert _error(Session(artifact), floating, data)[1] < _error(plain, floating, data)[1] / 100
+    data[1] = 0
+    assert np.isfinite(Session(artifact).run(data)).all()
+
+
+def _error(session, floating, data):
+    wanted = floating.run(data)
+    return np.square(session.run(data) - wanted).reshape(len(data), -1).mean(1)
+
+
 def test_only_the_dynamic_node_reads_rounded_values(rng):
     nodes = [node("MatMul", "x w", "product"), node("Add", "product x", "y")]
     artifact = file_of(nodes, {"w": weights(rng, (16, 16))}, dynamic=["node_product"], x=("batch", 16), y=("batch", 16))

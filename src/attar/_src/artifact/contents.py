@@ -27,6 +27,7 @@ class GraphContents:
         outputs: the graph's outputs in order.
         activations: the quantized values.
         dynamic: names of the nodes whose data are quantized as they are read.
+        rows: those among them that scale each row of their data before.
     """
 
     name: str
@@ -36,6 +37,7 @@ class GraphContents:
     outputs: tuple[Port, ...]
     activations: tuple[Activation, ...] = ()
     dynamic: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -214,7 +214,10 @@ class Activation(Spec):
 
 
 class GraphRecord(Spec):
-    """A graph without its weights, and the bindings that restore them; ``dynamic`` exists since version 1.3."""
+    """A graph without its weights, and the bindings that restore them.
+
+    ``dynamic`` exists since version 1.3, ``rows`` since 1.4.
+    """
 
     name: Name = "main"
     section: Index
@@ -224,6 +227,7 @@ class GraphRecord(Spec):
     outputs: Annotated[tuple[Port, ...], FailFast()]
     activations: Annotated[tuple[Activation, ...], FailFast()] = ()
     dynamic: Annotated[tuple[Name, ...], FailFast()] = ()
+    rows: Annotated[tuple[Name, ...], FailFast()] = ()
 
 
 class Fold(Spec):
@@ -265,15 +269,16 @@ class Manifest(Spec):
 def least_minor(manifest: Manifest) -> int:
     """Return the lowest minor version of the format that can express a manifest.
 
-    4 if a table is of the context coder, a scale is coded or a bias in steps, else 3 if a graph has dynamic nodes, else
-    2 if scales are those of blocks, else 1 if a scale has a type, else 0.
+    4 if a table is of the context coder, a scale is coded, a bias in steps or a dynamic node scales rows, else 3 if a
+    graph has dynamic nodes, else 2 if scales are those of blocks, else 1 if a scale has a type, else 0.
     """
     values = [record.value for record in manifest.tensors]
     scales = [stream for value in values for stream in value.streams() if isinstance(stream, ScaleStream)]
     whole = any(stream.integers is not None for stream in scales) or any(
         isinstance(each, StepsValue) for each in values
     )
-    if whole or any(table.coder == "context" for table in manifest.tables):
+    rows = any(graph.rows for graph in manifest.graphs)
+    if whole or rows or any(table.coder == "context" for table in manifest.tables):
         return 4
     if any(graph.dynamic for graph in manifest.graphs):
         return 3

@@ -252,7 +252,7 @@ _SINCE = {
     1: "the dtype of a scale",
     2: "a scale for each block",
     3: "a dynamic node",
-    4: "a coded scale or a bias in steps",
+    4: "a coded scale, a bias in steps or a dynamic node that scales rows",
 }
 
 
@@ -265,7 +265,7 @@ def _manifest(text: bytes, minor: int, limits: Limits) -> Manifest:
     graphs = _items(found, "graphs")
     plain = ("sections", "tables", "tensors", "aliases", "graphs", "folds", "class_names")
     counts = {key: len(_items(found, key)) for key in plain}
-    for key in ("bindings", "inputs", "outputs", "activations", "dynamic"):
+    for key in ("bindings", "inputs", "outputs", "activations", "dynamic", "rows"):
         counts[key] = sum(len(_items(item, key)) for item in graphs)
     counts["parts"] = sum(len(_items(binding, "parts")) for item in graphs for binding in _items(item, "bindings"))
     for key, count in counts.items():

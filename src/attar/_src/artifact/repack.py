@@ -38,7 +38,7 @@ def contents_of(artifact: Artifact, *, threads: int = 1) -> Contents:
     told = {
         name: getattr(manifest, name) for name in Contents.__dataclass_fields__ if name not in ("tensors", "graphs")
     }
-    fields = ("name", "bindings", "inputs", "outputs", "activations", "dynamic")
+    fields = ("name", "bindings", "inputs", "outputs", "activations", "dynamic", "rows")
     graphs = tuple(
         GraphContents(model=artifact.graph(record.name), **{name: getattr(record, name) for name in fields})
         for record in manifest.graphs

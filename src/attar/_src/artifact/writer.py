@@ -223,5 +223,6 @@ def _graph(item: GraphContents, length: int, section: int) -> GraphRecord:
             for activation in item.activations
         ),
         dynamic=item.dynamic,
+        rows=item.rows,
     )
     return record

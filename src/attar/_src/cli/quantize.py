@@ -57,7 +57,9 @@ def quantize_command(
             "entry), .attar. Without, those that the function gives its module.",
         ),
     ] = None,
-    bits: Annotated[int, typer.Option("--bits", "-b", min=1, max=8, help="Bits of a weight.")] = 4,
+    bits: Annotated[
+        int | None, typer.Option("--bits", "-b", min=1, max=8, help="Bits of a weight; 4 by default.")
+    ] = None,
     size: Annotated[
         float | None,
         typer.Option(help="Instead of --bits: bits per weight that the file may have; each layer gets its own."),
@@ -177,8 +179,7 @@ def quantize_command(
         bool,
         typer.Option(
             "--best",
-            help="Try solvers, schemes and --reconstruct for so many --minutes; take what loses least on held-out "
-            "inputs.",
+            help="Try solvers, schemes and --reconstruct for so many --minutes; take the best on held-out inputs.",
         ),
     ] = False,
     coder: Annotated[

@@ -73,6 +73,9 @@ def run_command(
     show.demand_none(warnings_by_model(done.report), strict=strict)
 
 
+_LEFT = {"parameters": "parameters", "macs": "multiplications"}
+
+
 def _print(report: Mapping[str, Any], page: Path) -> None:
     out, baseline, seeds = show.console(), report["baseline"], len(report["seeds"])
     warnings = warnings_by_model(report)
@@ -97,5 +100,22 @@ def _print(report: Mapping[str, Any], page: Path) -> None:
     of = f"mean of {seeds} seeds" if seeds > 1 else f"seed {report['seeds'][0]}"
     weights = f"the FP32 weights of {escape(baseline)}"
     out.print(f"{of}, {report['examples']:,} test examples; whole files are compared with {weights}", soft_wrap=True)
+    for model in report["models"]:
+        if words := _against_untouched(model):
+            out.print(escape(f"{model['name']}: {words}"), soft_wrap=True)
     show.warnings_first(warnings)
     out.print(escape(str(page)), soft_wrap=True)
+
+
+def _against_untouched(model: Mapping[str, Any]) -> str:
+    """Return what is left of a model of which stages removed channels or layers; empty for others.
+
+    The table compares with the baseline, which may be this model itself.
+    """
+    removals = [each for each in model["record"] if "removed" in each and "parameters" in each]
+    if not removals:
+        return ""
+    left = [(word, removals[0][key][0], removals[-1][key][1]) for key, word in _LEFT.items()]
+    words = ", ".join(f"{after:,} of {before:,} {word}" for word, before, after in left)
+    smaller = 4 * removals[0]["parameters"][0] / model["file_bytes"]
+    return f"{words}; the file is {smaller:.1f} times smaller than the FP32 weights before anything was removed"

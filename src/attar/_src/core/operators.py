@@ -179,6 +179,8 @@ OPERATOR_TABLE: tuple[OperatorRow, ...] = (
         homogeneous=True,
         mixes="spatial",
     ),
+    # A value as products read it, with a grid of its own; ``Identity`` in ONNX, where that is a move otherwise.
+    _pass("attar::reading.default", homogeneous=True, elementwise=True),
     # Known for the sake of channels alone.
     OperatorRow("leaky_relu.default leaky_relu_.default", homogeneous=True),
     OperatorRow("prelu.default", vectors=("weight",), channel_axis=1, elementwise=True, homogeneous=True),
@@ -244,6 +246,9 @@ INTEGER_KERNELS: Mapping[str, IntegerKernel] = {
     "RNN": IntegerKernel(),
     "Attention": IntegerKernel("QAttention"),
 }
+
+#: Least size by which a row is divided before it is quantized; of rows of zeros.
+LEAST_SIZE = 2.0**-100
 
 
 def onnx_types(holds: Callable[[OperatorRow], object]) -> frozenset[str]:

@@ -154,7 +154,7 @@ def _switched(of: CompressedGraph) -> tuple[fx.GraphModule, dict[str, _Switch]]:
     program = copy_graph(of.traced.graph)
     values = {name: _Switch(Round(grid)) for name, grid in of.activations.items() if name in of.rounded}
     wrap(program, values, _PREFIX)
-    read = {name: _Switch(DynamicRound()) for name in of.dynamic}
+    read = {name: _Switch(DynamicRound(rows=name in of.rows)) for name in of.dynamic}
     round_inputs(program, read, _DYNAMIC)
     named = ((_PREFIX, values), (_DYNAMIC, read))
     return program, {prefix + name: switch for prefix, found in named for name, switch in found.items()}

@@ -17,6 +17,7 @@ from attar._src.deploy.pruning.removals import follow_removals, graph_inputs, re
 from attar._src.deploy.pruning.unchanged import unchanged_on_error
 from attar._src.model.forms.as_module import as_module
 from attar._src.model.forms.wrappers import unwrap
+from attar._src.model.readings.insert import values_read, with_readings
 from attar._src.model.trace import trace
 from attar._src.model.traced import TracedModel
 from attar._src.work.compressed_model import MAIN, CompressedGraph, CompressedModel
@@ -63,6 +64,7 @@ def load(path: str | Path, into: nn.Module, *, limits: Limits | None = None) -> 
     with unchanged_on_error(into, *([] if original is None else [original])):
         follow_removals(into, removals_of(artifact.manifest), example, names, axes, original=original)
         traced = trace(into, example, names=names, dynamic=axes)
+        traced = with_readings(traced, values_read(each.value for each in record.activations))
         untouched = CompressedModel.of(traced)
         tensors = {name: artifact.tensor(name) for name in untouched.stored() if name in artifact.names}
         _check(artifact, traced, untouched)
@@ -71,7 +73,8 @@ def load(path: str | Path, into: nn.Module, *, limits: Limits | None = None) -> 
     activations = {activation.value: activation for activation in record.activations}
     deployed = traced.deployed_as() if record.dynamic else {}
     dynamic = frozenset(name for name, products in deployed.items() if not {*products}.isdisjoint(record.dynamic))
-    graph = CompressedGraph(traced, activations, frozenset(activations), dynamic)
+    rows = frozenset(name for name in dynamic if not {*deployed[name]}.isdisjoint(record.rows))
+    graph = CompressedGraph(traced, activations, frozenset(activations), dynamic, rows)
     compressed = CompressedModel({MAIN: graph}, tensors)
     _fill(into, artifact, traced)
     if original is not None:

@@ -112,7 +112,7 @@ def quantize(
     module: Any,
     data: Any,
     *,
-    bits: int = 4,
+    bits: int | None = None,
     size: float | None = None,
     max_bytes: int | None = None,
     max_drop: float | None = None,
@@ -162,7 +162,7 @@ def quantize(
             inputs), a mapping or dataclass of them by argument, or batches of these, such as a DataLoader or a list of
             mappings; a data set or a list of examples. Optional arguments that are missing keep their defaults.
             Labels, as in ``(x, y)``, serve the comparison with the untouched module.
-        bits: bits of a weight, 2 to 8; 1 for some schemes.
+        bits: bits of a weight, 2 to 8, 1 for some schemes; 4 by default, or what the ``scheme`` has.
         size: instead of ``bits``: bits per weight that the file may have, such as 2.5; each weight gets bits of its own
             (``docs/sensitivity.md``), those in ``overrides`` excepted. A note ``bits`` of the report says which.
         max_bytes: likewise, bytes that the file may have.
@@ -175,7 +175,7 @@ def quantize(
         max_ms: milliseconds that one example may take on one thread of this machine: activations in floating point if
             they are in time, else static (8 bits) or dynamic for some layers or all, those with the least error whose
             file was timed and holds. A note ``activations`` of the report says which.
-        activations: bits of what layers read, 2 to 8; what is only added or averaged has 8. ``dynamic``: linear layers
+        activations: bits of what layers read, 2 to 8; what is added or averaged has 8. ``dynamic``: linear layers
             quantize what they read at run time, to 8 bits over its own range, and other layers read floating point;
             LSTM and GRU do so with both, if they are wide enough to gain time (``docs/models.md``); None leaves
             activations in floating point;
@@ -258,7 +258,7 @@ def quantize(
     stage: PostTrainingQuantize = build_spec(
         PostTrainingQuantize,
         where="quantize",
-        bits=bits if target is None else target,
+        **({} if bits is None and target is None else {"bits": bits if target is None else target}),
         activations=8 if timed else activations,
         symmetric=symmetric,
         granularity=granularity,

@@ -11,10 +11,11 @@ import torch
 from torch import fx
 
 from attar._src.core.operators import OPERATOR_TABLE, OperatorRow
+from attar._src.model.readings.reading_op import READING
 from attar._src.model.recurrent import packed_op
 
 aten = torch.ops.aten
-_NAMESPACES = {"aten": aten, packed_op.NAMESPACE: getattr(torch.ops, packed_op.NAMESPACE)}
+_NAMESPACES = {"aten": aten} | {own: getattr(torch.ops, own) for own in (packed_op.NAMESPACE, READING.namespace)}
 _UNKNOWN = OperatorRow("", data=())
 
 

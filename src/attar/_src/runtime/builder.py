@@ -141,6 +141,11 @@ class Builder:
         twin.input[:], twin.output[:] = inputs, outputs
         self._nodes.append(twin)
 
+    @property
+    def opset(self) -> int:
+        """The version of the standard operators."""
+        return max((item.version for item in self._source.opset_import if item.domain in ("", "ai.onnx")), default=0)
+
     def finish(self) -> onnx.ModelProto:
         """Return the model, without inline initializers that nothing reads, and without the data of ``weights``."""
         model, graph = self._source, self._source.graph

@@ -1,7 +1,9 @@
 """Dynamic nodes of a lowered graph: uint8 codes made as they are read, and their products with int8 weights.
 
 The operators are standard ONNX, in the form that ONNX Runtime fuses into ``DynamicQuantizeMatMul``, or into
-``MatMulIntegerToFloat`` behind one ``DynamicQuantizeLinear`` where several nodes read one value.
+``MatMulIntegerToFloat`` behind one ``DynamicQuantizeLinear`` where several nodes read one value. Where rows are scaled,
+each is divided by its largest magnitude before, and its products are multiplied by that before the bias is added: the
+kernels in between are the same.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from attar._src.core.operators import LEAST_SIZE
 from attar._src.runtime.accumulator import may_saturate
 from attar._src.runtime.builder import Builder
 from attar._src.runtime.grid import Grid
@@ -20,18 +23,22 @@ from attar._src.runtime.weights import Int8Weight
 
 #: A grid with the largest distances of a code from its zero point, whatever the data: 255.
 ANY_CODES = Grid(1.0, 0, 0, 255)
+#: Version of the standard operators from which on ReduceMax reads its axes.
+_AXES_ARE_READ = 18
 
 
 class DynamicCodes(NamedTuple):
-    """The names of the uint8 codes of a value, their scale and their zero point."""
+    """The names of the uint8 codes of a value, their scale and zero point, and the sizes of rows, empty without."""
 
     codes: str
     scale: str
     zero_point: str
+    size: str = ""
 
     def real(self, build: Builder, value: str) -> str:
         """Add the real numbers of the codes of ``value`` and return their name."""
-        return build.node("DequantizeLinear", self, build.fresh(f"{value}_dynamic_real"))
+        real = build.node("DequantizeLinear", self[:3], build.fresh(f"{value}_dynamic_real"))
+        return build.node("Mul", [real, self.size], build.fresh(f"{value}_dynamic_row_real")) if self.size else real
 
 
 class WeightCodes(NamedTuple):
@@ -42,11 +49,26 @@ class WeightCodes(NamedTuple):
     scale: str
 
 
-def quantize_as_read(build: Builder, real: str, value: str) -> DynamicCodes:
-    """Add the codes of ``value``, whose real numbers are called ``real``."""
-    names = DynamicCodes(*(build.fresh(f"{value}_dynamic_{part}") for part in DynamicCodes._fields))
-    build.add(helper.make_node("DynamicQuantizeLinear", [real], names, name=build.fresh(f"{value}_dynamic")))
-    return names
+def quantize_as_read(build: Builder, real: str, value: str, *, rows: bool = False) -> DynamicCodes:
+    """Add the codes of ``value``, whose real numbers are called ``real``; ``rows``: of rows over their sizes."""
+    size = ""
+    if rows:
+        size = _row_sizes(build, real, value)
+        real = build.node("Div", [real, size], build.fresh(f"{value}_over_size"))
+    codes, scale, zero = (build.fresh(f"{value}_dynamic_{part}") for part in ("codes", "scale", "zero_point"))
+    made = helper.make_node("DynamicQuantizeLinear", [real], [codes, scale, zero], name=build.fresh(f"{value}_dynamic"))
+    build.add(made)
+    return DynamicCodes(codes, scale, zero, size)
+
+
+def _row_sizes(build: Builder, real: str, value: str) -> str:
+    """Add the largest magnitude of each row, ``(..., 1)``, at least ``LEAST_SIZE``, and return its name."""
+    inputs, axes = [build.node("Abs", [real], build.fresh(f"{value}_magnitude"))], {"axes": [-1]}
+    if build.opset >= _AXES_ARE_READ:
+        inputs, axes = [*inputs, build.scalar(np.array([-1], np.int64), "last_axis")], {}
+    largest = build.node("ReduceMax", inputs, build.fresh(f"{value}_largest"), keepdims=1, **axes)
+    least = build.scalar(np.array(LEAST_SIZE, np.float32), "least_size")
+    return build.node("Max", [largest, least], build.fresh(f"{value}_row_size"))
 
 
 def weight_codes(build: Builder, name: str, weight: Int8Weight, axis: int) -> WeightCodes:
@@ -65,7 +87,7 @@ def weight_codes(build: Builder, name: str, weight: Int8Weight, axis: int) -> We
 def dynamic_product(
     build: Builder, node: onnx.NodeProto, codes: DynamicCodes, weight: WeightCodes, bias: str | None
 ) -> None:
-    """Add ``scale * weight.scale * sum (codes - zero_point) weight.codes + bias``, under the name of ``node``."""
+    """Add ``size * scale * weight.scale * sum (codes - zero_point) weight.codes + bias`` as ``node``."""
     out = node.output[0]
     sums, real, step = (build.fresh(f"{out}_{part}") for part in ("sums", "counted", "step"))
     product = helper.make_node(
@@ -74,8 +96,9 @@ def dynamic_product(
     build.add(product)
     build.node("Cast", [sums], real, to=TensorProto.FLOAT)
     build.node("Mul", [codes.scale, weight.scale], step)
-    if bias is None:
-        build.node("Mul", [real, step], out)
-    else:
-        scaled = build.node("Mul", [real, step], build.fresh(f"{out}_scaled"))
-        build.node("Add", [scaled, bias], out)
+    factors = [step, codes.size] if codes.size else [step]
+    for left, factor in zip(range(len(factors) - 1, -1, -1), factors, strict=True):
+        last = not left and bias is None
+        real = build.node("Mul", [real, factor], out if last else build.fresh(f"{out}_scaled"))
+    if bias is not None:
+        build.node("Add", [real, bias], out)

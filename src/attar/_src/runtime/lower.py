@@ -15,7 +15,8 @@ Eight rules, none of which changes the function:
 6. Nothing else may become an integer product. ONNX Runtime quantizes weights and biases between DequantizeLinear and
    QuantizeLinear on its own (WeightBiasQuantization), so an operator is inserted in between.
 7. A dynamic node reads codes of DynamicQuantizeLinear: a MatMulInteger of uint8 by int8, times both scales, plus the
-   bias. ONNX Runtime fuses that into one kernel, or two where several nodes read one value.
+   bias. ONNX Runtime fuses that into one kernel, or two where several nodes read one value. Of a node that scales
+   rows, these are divided before, and its products multiplied behind.
 8. A product of real numbers and a weight of up to four bits, and a table, read packed codes if the session wants it
    (``runtime/packed``).
 
@@ -118,7 +119,7 @@ class _Lowering:
         packing: Packing | None,
     ) -> None:
         self.weights, self.private, self.shared = weights, private, shared
-        self.dynamic = frozenset(record.dynamic)
+        self.dynamic, self.rows = frozenset(record.dynamic), frozenset(record.rows)
         grids = {activation.value: Grid.of(activation) for activation in record.activations}
         self.graph = (source := rewrite(model, weights.shapes, grids)).graph
         self.build = Builder(source, reserved=weights.shapes)
@@ -126,7 +127,7 @@ class _Lowering:
         self.outputs = {value.name for value in self.graph.output}
         self.summed = summed_values(self.graph, self.grids)
         self.codes: dict[str, CodedValue] = {}
-        self.read_codes: dict[str, DynamicCodes] = {}
+        self.read_codes: dict[tuple[str, bool], DynamicCodes] = {}
         self.reals: dict[str, str] = {}
         self.unfused: dict[str, str] = {}
         self.dense: set[str] = set()
@@ -271,9 +272,10 @@ class _Lowering:
             self.dequantized |= dict.fromkeys(placed.dequantized, placed.reason)
             return
         data, name, *rest = node.input
-        codes = self.read_codes.get(data)
+        read = data, node.name in self.rows
+        codes = self.read_codes.get(read)
         if codes is None:
-            codes = self.read_codes[data] = quantize_as_read(self.build, self.real(data), data)
+            codes = self.read_codes[read] = quantize_as_read(self.build, self.real(data), data, rows=read[1])
         weight = self.integer_weight(node)
         axis = INTEGER_KERNELS[node.op_type].axis(node_attributes(node))
         if not isinstance(weight, str) and isinstance(found := accumulator_of(weight, ANY_CODES, axis, None), str):

@@ -49,6 +49,7 @@ class CompressedGraph:
         activations: quantized values of the graph by name, in graph order.
         rounded: those among them where the simulation rounds (the rest are moved copies of these).
         dynamic: nodes of the graph that quantize their data as they read them.
+        rows: those among them that scale each row of their data before (``methods/quantize/row_scales.py``).
         floating: values that stay in floating point by request, by name in the graph that the file will have.
         folded_later: if batch-norms of ``traced`` are folded after a later training: the folded graph, whose sites are
             those that the file will have.
@@ -58,6 +59,7 @@ class CompressedGraph:
     activations: Mapping[str, Activation] = field(default_factory=dict)
     rounded: frozenset[str] = frozenset()
     dynamic: frozenset[str] = frozenset()
+    rows: frozenset[str] = frozenset()
     floating: frozenset[str] = frozenset()
     folded_later: TracedModel | None = None
 
@@ -74,7 +76,10 @@ class CompressedGraph:
         activations, deployed = tuple(self.activations.values()), traced.deployed_as() if self.dynamic else {}
         layers = [node.name for node in traced.graph.graph.nodes if node.name in self.dynamic]
         dynamic = tuple(node for layer in layers for node in deployed[layer])
-        return GraphContents(name, traced.model, traced.bindings, traced.inputs, traced.outputs, activations, dynamic)
+        rows = tuple(node for layer in layers if layer in self.rows for node in deployed[layer])
+        return GraphContents(
+            name, traced.model, traced.bindings, traced.inputs, traced.outputs, activations, dynamic, rows
+        )
 
 
 class FileTarget(Protocol):
@@ -198,7 +203,7 @@ class CompressedModel:
             tensor = self.tensors.get(name) or _dense(value)
             set_tensor(simulated, name, torch.from_numpy(np.array(tensor.dense())))
         wrap(simulated, {name: Round(grid) for name, grid in of.activations.items() if name in of.rounded}, "site_")
-        round_inputs(simulated, of.dynamic, "dynamic_")
+        round_inputs(simulated, of.dynamic, "dynamic_", of.rows)
         recur_dynamically(simulated, of.dynamic, "dynamic_")
         return _compute_in(simulated, dtype)
 

@@ -15,7 +15,7 @@ from attar._src.artifact.bindings import Bound
 from attar._src.artifact.graph import protobuf, sizes
 from attar._src.artifact.graph.emptiness import EmptyAxis
 from attar._src.artifact.graph.guards import Sized, elements
-from attar._src.artifact.graph.operators import DYNAMIC, MAX_IR, MAX_OPSET, MIN_IR, MIN_OPSET, TYPES
+from attar._src.artifact.graph.operators import DYNAMIC, MAX_IR, MAX_OPSET, MIN_IR, MIN_OPSET, ROW_SCALED, TYPES
 from attar._src.artifact.graph.strip import ELEMENT_TYPES, port_info
 from attar._src.artifact.graph.values import SMALL_VALUE
 from attar._src.artifact.limits import Limits
@@ -187,6 +187,12 @@ def _check_dynamic(
                 raise ArtifactError("only float32 values can be quantized")
             if node.op_type in ("LSTM", "GRU"):
                 _check_recurrent(node, values, initializers)
+    for name, count in Counter(record.rows).items():
+        with naming_section(f"graph {record.name}, rows of node {name!r}"):
+            if count > 1 or name not in record.dynamic or known[name].op_type not in ROW_SCALED:
+                raise ArtifactError(f"it is no dynamic {' or '.join(sorted(ROW_SCALED))}, or appears twice")
+            if any(item.name == "transA" and item.i for item in known[name].attribute):
+                raise ArtifactError("rows of a transposed first input cannot be scaled")
 
 
 def _check_recurrent(node: onnx.NodeProto, values: Mapping[str, Sized], initializers: Collection[str]) -> None:

@@ -40,6 +40,8 @@ _OPERATORS = """
 OPERATORS = frozenset(_OPERATORS.split())
 #: Those that may quantize their data as they read it.
 DYNAMIC = frozenset({"Gemm", "MatMul", "LSTM", "GRU"})
+#: Those among them that may scale the rows of their data.
+ROW_SCALED = frozenset({"Gemm", "MatMul"})
 
 _NAMES = "float float16 bfloat16 double int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool"
 #: ONNX element types a graph may compute with: number -> name.

@@ -107,7 +107,8 @@ def prune_to_latency(
     if after > most:
         raise SpecError(
             f"max_ms={most:g}: without all that can be removed it takes {after:.3g} ms for one example on one thread, "
-            f"untouched {before:.3g}. The nearest target is max_ms={1.02 * after:.3g}"
+            f"untouched {before:.3g}. The nearest target is max_ms={1.02 * after:.3g}; kernels may take less for "
+            "multiples of channels (round_to=8 or 16), or with whole layers removed (unit='layer')"
         )
     while high - low > 1:
         middle = (low + high) // 2

@@ -45,8 +45,8 @@ def site_bits(site: Site, bits: int, own: Mapping[str, int]) -> int:
     """Return the bits of a site: the most that one of its values has in ``own``, else ``bits`` where a product reads
     it, else at least ``ADDED_BITS``.
 
-    Of ``relu(conv2(relu(conv1(x))) + x)`` at 4 bits, x and the inner relu have 4, which convolutions read, and the
-    output of conv2 has 8, which is only added; BRECQ and QDrop leave it in floating point.
+    Of ``relu(conv2(relu(conv1(x))) + x)`` at 4 bits, the inner relu has 4, which a convolution reads, and the output of
+    conv2 has 8, which is added. x is both: a site with 4 bits, or, with a reading (``model.readings``), two of 8 and 4.
     """
     given = [own[value] for value in site.values if value in own]
     return max(given) if given else bits if site.multiplied else max(bits, ADDED_BITS)

@@ -74,7 +74,8 @@ def make_dynamic(
     others = {node for node in able if kind_of(node) != "recurrent"}
     static = {node for node in others if recurrent or data_of(node)[0].name in graph.activations}
     dynamic = frozenset(node.name for node in able - static if data_of(node)[0].name not in graph.floating)
-    return replace(graph, dynamic=graph.dynamic.difference(layers) | dynamic)
+    kept = graph.dynamic.difference(layers) | dynamic
+    return replace(graph, dynamic=kept, rows=graph.rows & kept)
 
 
 def readers_of(graph: CompressedGraph, weights: Collection[str]) -> set[str]:

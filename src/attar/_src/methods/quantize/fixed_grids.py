@@ -69,10 +69,13 @@ def adopt(learner: Learner, before: CompressedModel, after: CompressedModel) -> 
             activations |= dict.fromkeys(place.sources, FixedActivationGrid(grids[0]))
     origins = learner.traced.origins
     floating = frozenset(origins[name] for name in after.main.floating if name in origins)
-    if weights or activations or floating or after.main.dynamic != before.main.dynamic:
+    if weights or activations or floating or after.main.dynamic != before.main.dynamic or after.main.rows:
         constraint = GridConstraint(weights, activations, floating)
         readers = find_weights(after.main.traced.graph).values()
-        constraint.dynamic = frozenset(each.name for each in readers if not after.main.dynamic.isdisjoint(each.readers))
+        constraint.dynamic, constraint.rows = (
+            frozenset(each.name for each in readers if not which.isdisjoint(each.readers))
+            for which in (after.main.dynamic, after.main.rows)
+        )
         learner.attach(constraint)
     learner.record[:] = [dict(each) for each in after.record]
 

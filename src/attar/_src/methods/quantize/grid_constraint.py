@@ -22,16 +22,19 @@ class GridConstraint(Constraint):
     Attributes:
         dynamic: weights whose layers are dynamic in the file, replacing those of earlier constraints; None to leave
             them. Training sees what these layers read in floating point.
+        rows: those among them whose layers scale the rows of their data.
     """
 
     order: ClassVar[int] = 1
     family: ClassVar[str] = "grid"
     dynamic: frozenset[str] | None = None
+    rows: frozenset[str] = frozenset()
 
     def finish(self, model: CompressedModel) -> CompressedModel:
         if self.dynamic is not None:
             graph = replace(model.main, dynamic=frozenset())
             graph = make_dynamic(graph, model.tensors, readers_of(graph, self.dynamic))
+            graph = replace(graph, rows=graph.dynamic & readers_of(graph, self.rows))
             model = replace(model, graphs={MAIN: graph})
         warnings = [each for name, grid in self.values.items() for each in grid.warnings(name)]
         every = tuple(dict.fromkeys((*model.warnings, *warnings)))

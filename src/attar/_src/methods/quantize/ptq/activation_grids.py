@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 
 from attar._src.artifact.manifest import Activation
 from attar._src.core.tensors import CompressedTensor
-from attar._src.methods.quantize.activation_bits import own_value_bits, site_bits
+from attar._src.methods.quantize.activation_bits import ADDED_BITS, own_value_bits, site_bits
 from attar._src.methods.quantize.dynamic_layers import make_dynamic, readers_of
 from attar._src.methods.quantize.ptq.observers.calibration import Observer, site_grids, site_requests
 from attar._src.methods.quantize.ptq.observers.observed import Observed
 from attar._src.methods.quantize.ptq.observers.outliers import channel_reaches, range_warnings
 from attar._src.methods.quantize.unquantized import integer_sites
 from attar._src.model.collect import collect
+from attar._src.model.readings.insert import read_and_added, with_readings
 from attar._src.model.sites import Site
 from attar._src.model.weights import find_weights
 from attar._src.work.calibration_inputs import CalibrationInputs
@@ -81,6 +83,33 @@ class ActivationGrids:
         sources |= graph.rounded & kept.keys()
         made = replace(graph, activations=ordered, rounded=sources)
         return make_dynamic(made, tensors, self._touched(graph, rounded), recurrent=True), warnings
+
+    def with_readings(self, model: CompressedModel, tensors: Collection[str]) -> CompressedModel:
+        """Return the model with readings of the values that products read with fewer bits than sums and averages do.
+
+        Values keep one grid whose bits were given by their own names, and in graphs that are trained later.
+
+        Args:
+            tensors: those that the stage quantizes.
+        """
+        if self.bits is None or min(self.bits, *self.overrides.values(), ADDED_BITS) == ADDED_BITS:
+            return model
+        graphs = dict(model.graphs)
+        own = own_value_bits({name: each.traced.graph for name, each in graphs.items()}, self.overrides)
+        for name, graph in graphs.items():
+            if graph.folded_later is not None:
+                continue
+            sites = integer_sites(graph, model.tensors, tensors)
+            shared = read_and_added(graph.traced.graph, sites)
+            few = [
+                value
+                for value, site in shared.items()
+                if site_bits(site, self.bits, own[name]) < ADDED_BITS
+                and not any(fnmatchcase(each, glob) for each in site.values for glob in self.overrides)
+                and graph.activations.keys().isdisjoint(site.values)
+            ]
+            graphs[name] = replace(graph, traced=with_readings(graph.traced, few)) if few else graph
+        return replace(model, graphs=graphs)
 
     def dynamic(
         self, graph: CompressedGraph, rounded: Collection[str], tensors: Mapping[str, CompressedTensor]

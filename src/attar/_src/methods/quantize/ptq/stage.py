@@ -17,6 +17,7 @@ from attar._src.core.spec import refusing_at
 from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.allocate.level import FLOAT, Level
 from attar._src.methods.allocate.own_bits import own_bits
+from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.quantize.activation_bits import check_own_bits
 from attar._src.methods.quantize.dynamic_layers import NOTHING_DYNAMIC
@@ -25,21 +26,26 @@ from attar._src.methods.quantize.integer_layers import fit_integer_layers, fit_w
 from attar._src.methods.quantize.ptq.activation_grids import ActivationGrids
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
 from attar._src.methods.quantize.ptq.equalize.equalize import with_equal_channels
-from attar._src.methods.quantize.ptq.globs import matching_tensors
+from attar._src.methods.quantize.ptq.globs import bits_of_tensors, matching_tensors
 from attar._src.methods.quantize.ptq.observers.calibration import site_requests
 from attar._src.methods.quantize.ptq.observers.constant_inputs import with_constant_values
 from attar._src.methods.quantize.ptq.observers.observed import Observed
-from attar._src.methods.quantize.ptq.observers.outliers import (
-    add_clips,
-    source_requests,
-)
+from attar._src.methods.quantize.ptq.observers.outliers import add_clips, source_requests
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
 from attar._src.methods.quantize.ptq.solutions import Solutions
 from attar._src.methods.quantize.ptq.solvers.absmax import Absmax
 from attar._src.methods.quantize.ptq.solvers.solver import Solver
 from attar._src.methods.quantize.ptq.solvers.weight_inputs import WeightInputs, unseen_warning
-from attar._src.methods.quantize.ptq.weight_solvers import AFFINE, check_scheme, scheme_names, solve_weight, solvers_of
+from attar._src.methods.quantize.ptq.weight_solvers import (
+    AFFINE,
+    check_scheme,
+    scheme_names,
+    solve_weight,
+    solvers_of,
+    with_bits_of_scheme,
+)
 from attar._src.methods.quantize.recurrent_noise import without_noisy_recurrent
+from attar._src.methods.quantize.row_scales import with_row_scales
 from attar._src.methods.quantize.unquantized import integer_sites
 from attar._src.model.collect import Clip, Request, collect
 from attar._src.model.weights import Weight
@@ -61,11 +67,12 @@ class PostTrainingQuantize(Stage):
     does not replace remain.
 
     Attributes:
-        bits: bits of a weight; or a target, ``{size: 2.5}``, under which each weight not in ``overrides`` gets its own.
-        activations: bits of what layers read, whose grids are calibrated; what is only added or averaged has at least
-            8. ``dynamic``: linear layers and products with a weight quantize what they read, to 8 bits at run time,
-            other layers read floating point; or None to leave activations in floating point. LSTM and GRU are dynamic
-            with both.
+        bits: bits of a weight, 4 by default or what the scheme has; or a target, ``{size: 2.5}``, under which each
+            weight not in ``overrides`` gets its own.
+        activations: bits of what layers read, whose grids are calibrated; what is added or averaged has at least 8, and
+            is rounded a second time for layers that read it, too. ``dynamic``: linear layers and products with a weight
+            quantize what they read, to 8 bits at run time, other layers read floating point; or None to leave
+            activations in floating point. LSTM and GRU are dynamic with both.
         symmetric: whether weights have no zero point, as integer kernels need.
         granularity: which weights share a scale: ``channel`` (or None; one scale for each index of the output axis),
             ``tensor``, ``group:SIZE``, ``bucket:SIZE``, or a granularity of ``core.scheme``.
@@ -109,6 +116,8 @@ class PostTrainingQuantize(Stage):
     correct_bias: bool = True
     equalize: bool = False
 
+    _bits_of_scheme = model_validator(mode="before")(with_bits_of_scheme)
+
     @model_validator(mode="after")
     def _check_options(self) -> Self:
         with refusing_at("bits" if self.scheme == AFFINE else "scheme"):
@@ -137,8 +146,10 @@ class PostTrainingQuantize(Stage):
                 )
 
     def try_on(self, model: CompressedModel, trial: Trial) -> CompressedModel:
-        """Look up solver and observer, equalize, and round every selected weight with ``absmax``."""
+        """Look up what is named, equalize, and round every selected weight with ``absmax``."""
         OBSERVERS[self.observer]
+        if isinstance(self.bits, BitTarget) and self.bits.sensitivity:
+            SensitivityTable.read(self.bits.sensitivity)
         model = with_equal_channels(model)[0] if self.equalize else model
         model = self._with_floating_values(model)
         state, weights, readers = model.state(), model.weights(), model.readers()
@@ -204,6 +215,7 @@ class PostTrainingQuantize(Stage):
         """Solve weights at levels, several of each."""
         model = self._with_floating_values(model)
         model, fixed = with_constant_values(model, inputs) if isinstance(self.activations, int) else (model, [])
+        model = self._grids.with_readings(model, levels)
         # Values as earlier stages stored them; the traced graph has those before pruning and rounding.
         state = model.state()
         state |= {name: torch.from_numpy(np.array(t.dense())) for name, t in model.tensors.items() if name in state}
@@ -240,7 +252,9 @@ class PostTrainingQuantize(Stage):
         means = {layer: mean for found in seen.values() for layer, mean in found.means.items()}
         biases = corrected_biases(state, {name: fitted.tensors[name] for name in solved}, means)
         done = fit_integer_layers(replace(fitted, tensors={**fitted.tensors, **biases}))
-        if not isinstance(self.activations, int):
+        if self.activations == "dynamic":
+            return with_row_scales(done, inputs)
+        if self.activations is None:
             return done
         done, more = without_noisy_recurrent(done, inputs)
         return replace(done, warnings=(*done.warnings, *more))
@@ -248,6 +262,7 @@ class PostTrainingQuantize(Stage):
     def _with_floating_values(self, model: CompressedModel) -> CompressedModel:
         deployed = {name: (each.folded_later or each.traced).graph for name, each in model.graphs.items()}
         kept = matching_values(deployed, self.keep_activations)
+        matching_values(deployed, tuple(self.activation_overrides))  # unknown names are refused before calibration
         graphs = {name: replace(each, floating=each.floating | kept[name]) for name, each in model.graphs.items()}
         return replace(model, graphs=graphs)
 
@@ -321,23 +336,9 @@ class PostTrainingQuantize(Stage):
         return self.layers, self.keep, set(self.overrides)
 
     def _bits(self, model: CompressedModel) -> dict[str, int]:
-        """Return the bits of every tensor to quantize, in the order of ``state``.
-
-        A tied weight answers to each of its names: ``aliases`` maps the others to the one in ``state``.
-        """
-        weights, aliases = model.weights(), model.aliases()
-        known = [name for name, value in model.state().items() if value.is_floating_point()]
-        bits = {
-            name: self.bits if isinstance(self.bits, int) else ANY_BITS
-            for glob in self.layers
-            for name in matching_tensors(glob, [n for n in known if n in weights], aliases)
-        }
-        for glob, width in self.overrides.items():
-            matched = matching_tensors(glob, known, aliases)
-            # The glob of a layer selects its weights; a bias or a table only if it matches no weight.
-            bits |= dict.fromkeys([name for name in matched if name in weights] or matched, width)
-        kept = {name for glob in self.keep for name in matching_tensors(glob, known, aliases)}
-        return {name: bits[name] for name in known if name in bits and name not in kept}
+        """Return the bits of every tensor to quantize, in the order of ``state``."""
+        bits = self.bits if isinstance(self.bits, int) else ANY_BITS
+        return bits_of_tensors(model, dict.fromkeys(self.layers, bits), self.overrides, self.keep)
 
     def _scheme(self, bits: float, weight: Weight | None) -> Scheme:
         granularity = self.granularity or (weight.channels if weight else PerChannel())

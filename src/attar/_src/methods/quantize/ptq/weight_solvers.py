@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,13 @@ def check_scheme(scheme: str, bits: int | BitTarget, *, symmetric: bool, rate: f
     if rate:
         raise SpecError(f"scheme {scheme!r} minimizes no bits; leave rate out, or take scheme affine with scales gptq")
     SCHEMES[scheme].check_bits(bits)
+
+
+def with_bits_of_scheme(fields: Any) -> Any:
+    """Return the fields of a stage with ``bits`` where its scheme has only one form: 2 for ternary weights."""
+    scheme = fields.get("scheme") if isinstance(fields, dict) else None
+    widths = SCHEMES[scheme].widths if isinstance(scheme, str) and scheme in [*SCHEMES] else ()
+    return {"bits": widths[0], **fields} if len(widths) == 1 else fields
 
 
 def solvers_of(

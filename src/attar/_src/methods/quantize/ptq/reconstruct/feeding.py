@@ -14,6 +14,8 @@ from attar._src.work.calibration_inputs import BatchInputs, CalibrationInputs
 
 #: Share of the batches that only judge; from ``FEWEST`` batches on.
 HELD_OUT, FEWEST = 1 / 8, 4
+#: Examples of a part that judges, at least: errors are relative to the spread of a part.
+_SMALLEST = 4
 
 
 def shuffled(inputs: CalibrationInputs, batch: int, seed: int) -> CalibrationInputs:
@@ -41,6 +43,33 @@ def held_out(inputs: CalibrationInputs) -> int:
     """Return how many of the last batches judge and are not trained on; 0 if there are few: then all do both."""
     count = len(inputs.batches)
     return max(1, round(count * HELD_OUT)) if count >= FEWEST else 0
+
+
+def in_small_parts(inputs: CalibrationInputs, count: int) -> tuple[CalibrationInputs, int]:
+    """Return inputs whose ``count`` last batches, which judge, are quarters, so that they tell more; and their number.
+
+    ``parts_that_judge`` tells which they are.
+    """
+    cut = len(inputs.batches) - count
+    last = replace(inputs, batches=inputs.batches[cut:], targets=())
+    parts = [part for each in last.batches for part in _quarters(last, each)] if count else []
+    return replace(inputs, batches=(*inputs.batches[:cut], *parts), targets=()), len(parts)
+
+
+def parts_that_judge(count: int, held_out: int) -> tuple[range, range]:
+    """Return the places of batches that are trained on and compared, too, and of those that judge.
+
+    Args:
+        count: of all batches.
+        held_out: how many of the last only judge; with 0, all do both.
+    """
+    trained = count - held_out
+    return range(min(trained, max(held_out // 2, 1)) if held_out else count), range(trained if held_out else 0, count)
+
+
+def _quarters(inputs: CalibrationInputs, batch: BatchInputs) -> list[BatchInputs]:
+    size = max(_SMALLEST, inputs.count(batch) // 4)
+    return [inputs.part(batch, at, at + size) for at in range(0, inputs.count(batch), size)]
 
 
 def endless_batches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from attar._src.methods.quantize.ptq.reconstruct.code_budget import CodeBudget
+from attar._src.methods.quantize.ptq.reconstruct.feeding import parts_that_judge
+from attar._src.methods.quantize.ptq.reconstruct.judging import Errors
 from attar._src.methods.quantize.ptq.reconstruct.learned import (
     STORED,
     Learned,
@@ -35,12 +38,12 @@ class Rates:
     Attributes:
         codes: of v, or of weights in steps of their grid.
         scales, grids: of scales of weights and of activations, as a share of them.
-        biases: in units of their root mean square.
+        vectors: biases, and factors and shifts of norms, in units of their root mean square.
     """
 
     codes: float
     scales: float
-    biases: float
+    vectors: float
     grids: float
 
 
@@ -95,16 +98,16 @@ def relative_error(made: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
 
 def keep_better(
     parts: Sequence[Learned],
-    judge: Callable[[], float],
+    judge: Callable[[], Errors],
     change: Callable[[], None],
     budget: CodeBudget | None = None,
 ) -> tuple[float, float]:
-    """Let ``change`` train ``parts``, and put back what they stored before unless ``judge`` is less afterwards.
+    """Let ``change`` train ``parts``, and put back what they stored before unless that improves what ``judge`` gives.
 
     With a ``budget``, what is within it is better than what is not.
 
     Returns:
-        What ``judge`` gave before and after, whatever is kept.
+        The mean errors before and after, whatever is kept.
     """
     set_mode(parts, Mode.STORED)
     before, over = judge(), budget.refused() if budget else 0.0
@@ -114,11 +117,11 @@ def keep_better(
         part.settle()
     set_mode(parts, Mode.STORED)
     after = judge()
-    if not after + (budget.refused() if budget else 0.0) < before + over:
+    if not after.plus(budget.refused() if budget else 0.0).improves(before.plus(over)):
         for part, state in zip(parts, kept, strict=True):
             for key, value in state.items():
                 getattr(part, key).copy_(value)
-    return before, after
+    return before.mean, after.mean
 
 
 def priced(budget: CodeBudget | None) -> Tensor | float:
@@ -147,12 +150,14 @@ class BlockFit:
     held_out: int
     budget: CodeBudget | None = None
 
-    def error(self) -> float:
-        """Return the relative error over the batches that judge."""
-        judges = range(len(self.wanted) - self.held_out if self.held_out else 0, len(self.wanted))
+    def errors(self) -> Errors:
+        """Return the relative errors in the mode of the parts."""
+        trained, judging = parts_that_judge(len(self.wanted), self.held_out)
+        return Errors(tuple(map(self._error, judging)), statistics.fmean(map(self._error, trained)))
+
+    def _error(self, k: int) -> float:
         with torch.no_grad():
-            errors = [float(relative_error(self.program(*self.quantized[k]), self.wanted[k])) for k in judges]
-        return sum(errors) / len(errors)
+            return float(relative_error(self.program(*self.quantized[k]), self.wanted[k]))
 
     def run(
         self, steps: int, rates: Rates, regulariser: float, drop: float, seed: int, tick: Callable[[], None]
@@ -187,12 +192,12 @@ class BlockFit:
                 self.budget.start(1.0)
             train(self.parts, loss, steps, rates, regulariser, tick)
 
-        return keep_better(self.parts, self.error, change, self.budget)
+        return keep_better(self.parts, self.errors, change, self.budget)
 
     def error_before(self) -> float:
         """Return the relative error of what is stored."""
         set_mode(self.parts, Mode.STORED)
-        return self.error()
+        return self.errors().mean
 
 
 def _shuffled(count: int, generator: torch.Generator) -> Iterator[int]:
@@ -210,6 +215,7 @@ class NetworkFit:
         floating: the floating-point network: its outputs, for the same inputs.
         parts: modules of ``program``.
         loss: outputs, wanted outputs -> loss.
+        trained: batches that are trained on, some of them.
         held_out: batches that only judge.
         budget: of the codes, if their bytes are counted.
     """
@@ -218,14 +224,17 @@ class NetworkFit:
     floating: Callable[[BatchValues], BatchValues]
     parts: Sequence[Learned]
     loss: Callable[[BatchValues, BatchValues], Tensor]
+    trained: Sequence[BatchValues]
     held_out: Sequence[BatchValues]
     budget: CodeBudget | None = None
 
-    def error(self) -> float:
-        """Return the mean loss over the held-out batches in the mode of the parts."""
+    def errors(self) -> Errors:
+        """Return the losses in the mode of the parts."""
+        return Errors(tuple(map(self._error, self.held_out)), statistics.fmean(map(self._error, self.trained)))
+
+    def _error(self, batch: BatchValues) -> float:
         with torch.no_grad():
-            errors = [float(self.loss(self.program(*batch), self.floating(batch))) for batch in self.held_out]
-        return sum(errors) / len(errors)
+            return float(self.loss(self.program(*batch), self.floating(batch)))
 
     def run(
         self, batches: Iterator[BatchValues], steps: int, rates: Rates, tick: Callable[[], None]
@@ -243,11 +252,11 @@ class NetworkFit:
                 if isinstance(part, LearnedWeight):
                     part.straighten()
             if self.budget:
-                self.budget.start(self.error())
+                self.budget.start(self.errors().mean)
             set_mode(self.parts, Mode.STRAIGHT)
             train(self.parts, loss, steps, rates, 0.0, tick)
 
-        return keep_better(self.parts, self.error, change, self.budget)
+        return keep_better(self.parts, self.errors, change, self.budget)
 
 
 def output_loss(scores: Mapping[int, ClassScores]) -> Callable[[BatchValues, BatchValues], Tensor]:

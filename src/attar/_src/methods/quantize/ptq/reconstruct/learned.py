@@ -49,7 +49,7 @@ class Learned(nn.Module):
     shared = False
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return kind -> parameters that are trained: ``codes``, ``scales``, ``biases`` or ``grids``."""
+        """Return kind -> parameters that are trained: ``codes``, ``scales``, ``vectors`` or ``grids``."""
         return {}
 
     def settle(self) -> None:
@@ -69,8 +69,8 @@ class FixedTensor(Learned):
         return self.floating if self.mode is Mode.FLOATING else self.stored
 
 
-class LearnedBias(Learned):
-    """A bias that is trained, ``stored + unit * change``."""
+class LearnedVector(Learned):
+    """A bias, or the factor or shift of a norm, that is trained: ``stored + unit * change``."""
 
     def __init__(self, floating: Tensor, stored: Tensor) -> None:
         super().__init__()
@@ -80,13 +80,13 @@ class LearnedBias(Learned):
         self.unit = float(stored.square().mean().sqrt()) or 1.0
 
     def forward(self, _: Tensor) -> Tensor:
-        """Return the bias."""
+        """Return the vector."""
         if self.mode is Mode.FLOATING:
             return self.floating
         return self.stored if self.mode is Mode.STORED else self.stored + self.unit * self.change
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        return {"biases": [self.change]}
+        return {"vectors": [self.change]}
 
     def settle(self) -> None:
         with torch.no_grad():
@@ -94,7 +94,7 @@ class LearnedBias(Learned):
             self.change.zero_()
 
     def tensor(self) -> Dense:
-        """Return the bias as it is stored."""
+        """Return the vector as it is stored."""
         return Dense(self.stored.numpy().copy())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,19 +13,19 @@ import torch
 from torch import Tensor, fx, nn
 
 from attar._src.core.tensors import CompressedTensor, Dense, Quantized
+from attar._src.methods.quantize.layer_biases import layer_biases
 from attar._src.methods.quantize.ptq.reconstruct.blocks import Block, find_blocks
 from attar._src.methods.quantize.ptq.reconstruct.learned import (
     STORED,
     FixedTensor,
     Learned,
-    LearnedBias,
     LearnedGrid,
+    LearnedVector,
     LearnedWeight,
     StraightThroughDynamic,
 )
 from attar._src.methods.quantize.ptq.reconstruct.rerounding import Product, products_of
 from attar._src.methods.quantize.unquantized import integer_sites
-from attar._src.model.operators import bias_of, kind_of
 from attar._src.model.programs import copy_graph, set_tensor, wrap
 from attar._src.model.weights import find_weights
 from attar._src.work.compressed_model import CompressedModel
@@ -42,7 +43,7 @@ class LearnedNetwork:
     Attributes:
         graph: computes the network in the mode of its modules.
         name: of the graph in the model.
-        weights, biases: tensor -> its module.
+        weights, vectors: tensor -> its module; vectors are biases, and factors and shifts of norms.
         grids: values of a site -> its module.
         parts: name of every module in ``graph``, one of its names -> the module.
         left: quantized tensor -> why it is not improved.
@@ -54,7 +55,7 @@ class LearnedNetwork:
     graph: fx.GraphModule
     name: str
     weights: Mapping[str, LearnedWeight]
-    biases: Mapping[str, LearnedBias]
+    vectors: Mapping[str, LearnedVector]
     grids: Mapping[tuple[str, ...], LearnedGrid]
     parts: Mapping[str, Learned]
     left: Mapping[str, str]
@@ -85,13 +86,13 @@ class LearnedNetwork:
         for key, value in floating.items():
             set_tensor(graph, key, value)
         weights, left = _weights(model, name, floating)
-        biases = _biases(model, name, weights, floating)
+        vectors = _vectors(model, name, weights, floating)
         tensors: dict[str, nn.Module] = {
             key: FixedTensor(floating[key], tensor)
             for key, tensor in model.tensors.items()
-            if key in floating and key not in weights and key not in biases
+            if key in floating and key not in weights and key not in vectors
         }
-        wrap(graph, {**tensors, **weights, **biases}, "tensor_")
+        wrap(graph, {**tensors, **weights, **vectors}, "tensor_")
         grids: dict[tuple[str, ...], LearnedGrid] = {}
         for site in integer_sites(of, model.tensors):
             sources = [source for source in site.sources if source in of.rounded]
@@ -100,7 +101,7 @@ class LearnedNetwork:
         by_value = {value: grid for values, grid in grids.items() for value in values if value in of.rounded}
         missing = {value: LearnedGrid(of.activations[value]) for value in of.rounded - by_value.keys()}
         wrap(graph, {**by_value, **missing}, "site_")
-        round_inputs(graph, of.dynamic, "dynamic_")
+        round_inputs(graph, of.dynamic, "dynamic_", of.rows)
         recur_dynamically(graph, of.dynamic, "dynamic_")
         _pass_gradients(graph)
         _read_sizes(graph)
@@ -110,15 +111,15 @@ class LearnedNetwork:
         names = tuple(port.name for port in of.traced.outputs)
         parts = {key: part for key, part in graph.named_modules() if isinstance(part, Learned)}
         known = find_weights(of.traced.graph)
-        products = products_of(of.traced.graph, {key: known[key] for key in weights}, [*biases])
-        return cls(graph, name, weights, biases, grids, parts, left, not of.traced.any_batch, names, products)
+        products = products_of(of.traced.graph, {key: known[key] for key in weights}, [*vectors])
+        return cls(graph, name, weights, vectors, grids, parts, left, not of.traced.any_batch, names, products)
 
     def result(self, model: CompressedModel) -> CompressedModel:
         """Return the model with what the modules store."""
         of = model.graphs[self.name]
         tensors: dict[str, CompressedTensor] = dict(model.tensors)
         tensors |= {name: weight.tensor() for name, weight in self.weights.items()}
-        tensors |= {name: bias.tensor() for name, bias in self.biases.items()}
+        tensors |= {name: vector.tensor() for name, vector in self.vectors.items()}
         activations = dict(of.activations)
         for values, grid in self.grids.items():
             activations |= {value: grid.activation(value) for value in values if value in activations}
@@ -169,27 +170,29 @@ def _weights(
     return found, left
 
 
-def _biases(
+def _vectors(
     model: CompressedModel, name: str, weights: Mapping[str, Any], floating: Mapping[str, Tensor]
-) -> dict[str, LearnedBias]:
-    """Return the biases of layers whose weights are learned, of those that are stored as numbers."""
+) -> dict[str, LearnedVector]:
+    """Return the vectors of a graph that are stored as numbers: biases of learned weights, vectors of no layer.
+
+    The latter are factors and shifts of norms (Li et al. 2024, "Norm tweaking", AAAI), slopes and the like.
+    """
+    graph, untrained = model.graphs[name].traced.graph, model.shared() | model.pruned.keys()
+    biases: dict[str, set[str]] = {}
+    for bias, weight in layer_biases(graph):
+        biases.setdefault(bias, set()).add(weight)
+    read = Counter(str(node.target) for node in graph.graph.nodes if node.op == "get_attr" for _ in node.users)
     found = {}
-    graph, shared = model.graphs[name].traced.graph, model.shared()
-    nodes = {node.name: node for node in graph.graph.nodes}
-    known = find_weights(graph)
-    for key in weights:
-        for reader in known[key].readers:
-            bias = bias_of(nodes[reader]) if kind_of(nodes[reader]) in ("layer", "product") else None
-            if not isinstance(bias, fx.Node) or bias.op != "get_attr" or len(bias.users) > 1:
-                continue
-            of = str(bias.target)
-            tensor = model.tensors.get(of)
-            if of in shared or of not in floating or floating[of].dtype != torch.float32:
-                continue
-            if tensor is None or isinstance(tensor, Dense):
-                stored = floating[of] if tensor is None else torch.from_numpy(np.array(tensor.dense()))
-                if bool(torch.isfinite(stored).all()):
-                    found[of] = LearnedBias(floating[of], stored)
+    for key, parameter in graph.named_parameters():
+        tensor = model.tensors.get(key)
+        if parameter.dim() != 1 or read[key] != 1 or key in untrained or not biases.get(key, set()) <= weights.keys():
+            continue
+        if key not in floating or floating[key].dtype != torch.float32:
+            continue
+        if tensor is None or isinstance(tensor, Dense):
+            stored = floating[key] if tensor is None else torch.from_numpy(np.array(tensor.dense()))
+            if bool(torch.isfinite(stored).all()):
+                found[key] = LearnedVector(floating[key], stored)
     return found
 
 

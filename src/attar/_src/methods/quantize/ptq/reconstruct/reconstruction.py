@@ -15,7 +15,13 @@ from torch import Tensor, fx
 from attar._src.core.errors import SpecError
 from attar._src.methods.quantize.ptq.reconstruct.blocks import Block, extract, free_values
 from attar._src.methods.quantize.ptq.reconstruct.code_budget import CodeBudget
-from attar._src.methods.quantize.ptq.reconstruct.feeding import endless_batches, held_out, shuffled
+from attar._src.methods.quantize.ptq.reconstruct.feeding import (
+    endless_batches,
+    held_out,
+    in_small_parts,
+    parts_that_judge,
+    shuffled,
+)
 from attar._src.methods.quantize.ptq.reconstruct.fit import (
     BatchValues,
     BlockFit,
@@ -23,6 +29,7 @@ from attar._src.methods.quantize.ptq.reconstruct.fit import (
     Rates,
     output_loss,
 )
+from attar._src.methods.quantize.ptq.reconstruct.judging import Errors
 from attar._src.methods.quantize.ptq.reconstruct.learned import Learned, LearnedWeight, Mode, set_mode
 from attar._src.methods.quantize.ptq.reconstruct.network import LearnedNetwork
 from attar._src.methods.quantize.ptq.reconstruct.rerounding import reround
@@ -34,7 +41,7 @@ from attar._src.work.calibration_inputs import CalibrationInputs
 
 #: Factor of AdaRound's regulariser where the error of the block at the start is 1.
 REGULARISER = 1000.0
-#: Learning rate of scales, biases and grids while the network is trained; faster ones do harm.
+#: Learning rate of scales, vectors and grids while the network is trained; faster ones do harm.
 _OTHERS = 5e-4
 
 
@@ -85,9 +92,11 @@ class Reconstruction:
         seed: int,
     ) -> None:
         self.network, self.batch, self.augment, self.seed = network, batch, augment, seed
-        self.rates = Rates(codes=lr, scales=_OTHERS, biases=_OTHERS, grids=_OTHERS)
+        self.rates = Rates(codes=lr, scales=_OTHERS, vectors=_OTHERS, grids=_OTHERS)
         self.inputs = inputs.of_one_size() if network.fixed_batch else shuffled(inputs, batch, seed)
         self.held_out = held_out(self.inputs)
+        if not network.fixed_batch:
+            self.inputs, self.held_out = in_small_parts(self.inputs, self.held_out)
         graph = network.graph
         self.blocks = network.blocks
         self.free = free_values(graph, self.blocks)
@@ -113,10 +122,10 @@ class Reconstruction:
             part.mode = mode
         return made
 
-    def error(self) -> float:
-        """Return the loss of the network as it is stored, on the batches that are not trained on."""
+    def errors(self) -> Errors:
+        """Return the losses of the network as it is stored."""
         set_mode(self.network.parts.values(), Mode.STORED)
-        return self._network_fit().error()
+        return self._network_fit().errors()
 
     def seconds_of_step(self) -> float:
         """Return how long a step of the network takes, measured on one."""
@@ -155,7 +164,7 @@ class Reconstruction:
                 fit = replace(fit, budget=CodeBudget([each for each in fit.parts if isinstance(each, LearnedWeight)]))
             errors: list[float] = []
             if steps.reround:
-                errors += reround(fit, network.products, network.weights, network.biases)
+                errors += reround(fit, network.products, network.weights, network.vectors)
             if steps.block:
                 rates = _block_rates(steps.block)
                 errors += fit.run(steps.block, rates, REGULARISER, drop, seed, lambda: tick(1))
@@ -200,9 +209,12 @@ class Reconstruction:
 
     def _network_fit(self, budget: CodeBudget | None = None) -> NetworkFit:
         program = self._program
-        kept = self.inputs.batches[len(self.inputs.batches) - self.held_out :] if self.held_out else self.inputs.batches
+        trained, judging = (
+            [self.inputs.batches[k] for k in places]
+            for places in parts_that_judge(len(self.inputs.batches), self.held_out)
+        )
         parts = list(self.network.parts.values())
-        return NetworkFit(program, self.floating, parts, self._loss, kept, budget)
+        return NetworkFit(program, self.floating, parts, self._loss, trained, judging, budget)
 
     def _batches(self) -> Iterator[BatchValues]:
         trained = self.inputs.batches[: len(self.inputs.batches) - self.held_out]
@@ -216,7 +228,7 @@ def _block_rates(steps: int) -> Rates:
     return Rates(
         codes=float(np.clip(40 / steps, 0.01, 0.2)),
         scales=float(np.clip(2 / steps, 1e-3, 1e-2)),
-        biases=2e-3,
+        vectors=2e-3,
         grids=2e-3,
     )
 

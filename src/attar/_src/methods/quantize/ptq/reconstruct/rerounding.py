@@ -24,7 +24,7 @@ from torch import Tensor, fx
 from attar._src.core.errors import SpecError
 from attar._src.methods.quantize.ptq.reconstruct.blocks import extract
 from attar._src.methods.quantize.ptq.reconstruct.fit import BlockFit, keep_better
-from attar._src.methods.quantize.ptq.reconstruct.learned import LearnedBias, LearnedWeight, Mode, set_mode
+from attar._src.methods.quantize.ptq.reconstruct.learned import LearnedVector, LearnedWeight, Mode, set_mode
 from attar._src.methods.quantize.ptq.solvers.columns import CodeGrid, HessianFactor, Real, descend, round_columns
 from attar._src.methods.quantize.ptq.solvers.gptq import SWEEPS, damped
 from attar._src.model.operators import bias_of, data_of, kind_of
@@ -69,14 +69,14 @@ def reround(
     fit: BlockFit,
     products: Sequence[Product],
     weights: Mapping[str, LearnedWeight],
-    biases: Mapping[str, LearnedBias],
+    vectors: Mapping[str, LearnedVector],
 ) -> tuple[float, float]:
     """Round the products of a block in order, and keep them if the block is better; return its error before and after.
 
     Args:
         fit: the block with its values.
         products: of the whole graph.
-        weights, biases: of the graph, by name.
+        weights, vectors: of the graph, by name.
     """
     nodes = {node.name: node for node in fit.program.graph.nodes}
     groups: dict[tuple[fx.Node, ...], list[Product]] = {}
@@ -90,10 +90,10 @@ def reround(
         for read, group in groups.items():
             for product, seen in zip(group, _seen(fit, read, group), strict=True):
                 if np.isfinite(seen.hessian).all() and seen.count:
-                    bias = None if product.bias is None else biases[product.bias]
+                    bias = None if product.bias is None else vectors[product.bias]
                     _round(weights[product.weight], bias, product.window, seen)
 
-    return keep_better(fit.parts, fit.error, change)
+    return keep_better(fit.parts, fit.errors, change)
 
 
 class _Pairs:
@@ -130,7 +130,7 @@ def _seen(fit: BlockFit, read: Sequence[fx.Node], group: Sequence[Product]) -> l
     return found
 
 
-def _round(weight: LearnedWeight, bias: LearnedBias | None, window: Window, seen: _Pairs) -> None:
+def _round(weight: LearnedWeight, bias: LearnedVector | None, window: Window, seen: _Pairs) -> None:
     """Round a weight on its grid, and correct the bias."""
     rows = window.rows(weight.floating.numpy()).astype(np.float64)
     hessian, cross = seen.hessian / seen.count, seen.cross / seen.count

@@ -17,6 +17,7 @@ from attar._src.measure.class_layout import FROM_SHAPES
 from attar._src.methods.allocate.judge import Labelled
 from attar._src.methods.quantize.integer_layers import fit_integer_layers
 from attar._src.methods.quantize.ptq.reconstruct.code_budget import CodeBudget
+from attar._src.methods.quantize.ptq.reconstruct.judging import Errors, joined
 from attar._src.methods.quantize.ptq.reconstruct.network import LearnedNetwork
 from attar._src.methods.quantize.ptq.reconstruct.reconstruction import Reconstruction, StepCounts
 from attar._src.methods.quantize.ptq.reconstruct.scores import ClassScores, class_scores
@@ -37,13 +38,14 @@ Log = Callable[[Mapping[str, Any]], None]
 
 
 class Reconstruct(Stage):
-    """Improve codes, scales, biases and activation grids after ``quantize``, without labels.
+    """Improve codes, scales, biases, norms and activation grids after ``quantize``, without labels.
 
     Block by block, the rounding of weights (AdaRound, Nagel et al. 2020), the scales and the biases are trained until
     the outputs of the block match those in floating point (BRECQ, Li et al. 2021, section 3), where what the block
     reads is drawn for each element from the quantized and from the floating-point network (QDrop, Wei et al. 2022).
     Then the whole network is trained through its rounding, straight through, on the outputs of the floating-point
-    network. A block, and the network, keep what they had unless they are better on inputs that are not trained on.
+    network. A block, and the network, keep what they had unless they are better on inputs that are not trained on, or
+    these do not tell and they are better where they were trained (``judging``).
 
     Deviations: scales are trained with the codes, errors are relative to the spread of an output instead of weighted by
     the Fisher information, and the last unit is the network.
@@ -205,7 +207,9 @@ class Reconstruct(Stage):
         if not target.holds(done):
             why = "the target did not hold"
         # Moving codes until the bytes hold may cost more than the training gained.
-        elif not sum(work_on(LearnedNetwork.of(done, name)).error() for name in names) < sum(progress.starts.values()):
+        elif not joined(work_on(LearnedNetwork.of(done, name)).errors() for name in names).improves(
+            joined(progress.starts.values())
+        ):
             why = "within the target, outputs came no nearer to those in floating point"
         else:
             return done
@@ -233,13 +237,13 @@ class Reconstruct(Stage):
             log(progress.add(prefix, work, row))
             if stop():
                 break
-        start, end = progress.starts[prefix], work.error()
-        if not end < start:
+        start, end = progress.starts[prefix], work.errors()
+        if not end.improves(start):
             work.network.load(progress.first[prefix])
             end = start
         rows = progress.rows_of(prefix)
         found = {str(row["unit"]): [_short(row["error_before"]), _short(row["error_after"])] for row in rows}
-        return found | {f"{prefix}all": [_short(start), _short(end)]}
+        return found | {f"{prefix}all": [_short(start.mean), _short(end.mean)]}
 
     def _scores(
         self, model: CompressedModel, name: str, inputs: CalibrationInputs, context: Context
@@ -269,7 +273,7 @@ class _Progress:
 
     Attributes:
         rows: of every unit that is done.
-        starts: graph -> its error before the stage.
+        starts: graph -> its errors before the stage.
         first: graph -> what its modules stored before the stage.
         now: what the modules of all graphs store, as far as the stage is.
     """
@@ -277,7 +281,7 @@ class _Progress:
     store: CheckpointStore | None
     steps: StepCounts
     rows: list[dict[str, Any]]
-    starts: dict[str, float] = field(default_factory=dict)
+    starts: dict[str, Errors] = field(default_factory=dict)
     first: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     now: dict[str, Tensor] = field(default_factory=dict)
 
@@ -293,7 +297,7 @@ class _Progress:
     def begin(self, prefix: str, work: Reconstruction) -> int:
         """Note the state before the first unit, put back what was done, and return the number of units done."""
         self.first[prefix] = {name: value.clone() for name, value in work.network.state().items()}
-        self.starts[prefix] = work.error()
+        self.starts[prefix] = work.errors()
         start = f"{prefix}/"
         work.network.load({name.removeprefix(start): t for name, t in self.now.items() if name.startswith(start)})
         return len(self.rows_of(prefix))

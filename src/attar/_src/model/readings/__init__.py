@@ -1,0 +1,1 @@
+"""Readings: values that products read with fewer bits than additions do."""
