@@ -291,7 +291,7 @@ def speed_in_words(times: float, *, zeros: bool) -> str:
     if zeros:
         # Both files run the same operations on tensors of the same shapes: what differs from 1 is noise.
         return (
-            f"not faster than before: the runtime multiplies by zeros, too ({times:.2f} was measured, 1 but for noise); "
+            f"not faster than before: the runtime multiplies by zeros, too (measured {times:.2f}, 1 but for noise); "
             "zeros save bytes, for time remove channels or layers"
         )
     if times >= _FASTER:
