@@ -4,6 +4,7 @@
 
     attar.run("recipe.yaml", "runs/mine")
     attar.prune(module, data, macs=0.5).module
+    attar.compress(module, data, "found", max_drop=0.5).best
     attar.quantize(module, data, bits=4, activations=8).save("model.attar")
     attar.Session("model.attar").run(inputs)
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from attar._src.pipeline.sensitivities.sensitivity import sensitivity as sensitivity
     from attar._src.recipe.recipe import Recipe as Recipe
     from attar._src.runtime.session import Session as Session
+    from attar._src.search.compress import CompressionResult as CompressionResult
+    from attar._src.search.compress import compress as compress
 else:
     __all__, __getattr__, __dir__ = lazy_names(
         __name__,
@@ -52,6 +55,7 @@ else:
             "pipeline.sensitivities.sensitivity": "sensitivity",
             "recipe.recipe": "Recipe",
             "runtime.session": "Session",
+            "search.compress": "CompressionResult compress",
         },
     )
     __all__ = sorted([*__all__, "__version__"])

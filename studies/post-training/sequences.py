@@ -155,18 +155,24 @@ NETWORKS: dict[str, tuple[Callable[[int, int], Network], str]] = {
     "Llama": (stories, "nats a token more"),
     "encoder": (encoder, "rank correlation of similarities"),
 }
-#: Codes, scales and biases of the whole network are trained on its floating outputs.
-LEARNED: dict[str, Any] = {"steps": 0, "network_steps": 600, "lr": 0.004, "batch": 32}
+#: Codes, scales, biases and norms of the whole network are trained on its floating outputs.
+LEARNED: dict[str, Any] = {"steps": 0, "network_steps": 200, "lr": 0.004, "batch": 32}
 #: Layers are rounded again for what they read by then.
 AGAIN: dict[str, Any] = {"steps": 0, "network_steps": 0, "reround": True}
 LANGUAGE: dict[str, Any] = {"scales": "gptq", "symmetric": False, "task": "classification"}
+#: What turns symbols into vectors, and vectors into scores: one tensor in the Llama.
+ENDS: dict[str, dict[str, int]] = {"GRU": {"encoder*": 8, "decoder*": 8}, "Llama": {"head*": 8}}
 #: Row -> examples of the calibration, options of ``attar.quantize``.
 ROWS: dict[str, tuple[int, dict[str, Any]]] = {
     **{
         f"{net} w{bits} {words}": (count, {"bits": bits, "dynamic": axes, **LANGUAGE, **more})
         for net, count, axes in (("GRU", 2048, (0, 1)), ("Llama", 512, (0,)))
         for bits in (4, 3)
-        for words, more in (("gptq", {}), ("reconstruct", {"reconstruct": LEARNED}))
+        for words, more in (
+            ("gptq", {}),
+            ("reconstruct", {"reconstruct": LEARNED}),
+            ("reconstruct, ends 8", {"reconstruct": LEARNED, "overrides": ENDS[net]}),
+        )
     },
     "encoder w4 gptq": (512, {"bits": 4, "scales": "gptq", "symmetric": False}),
     "encoder w4 reround": (512, {"bits": 4, "scales": "gptq", "symmetric": False, "reconstruct": AGAIN}),

@@ -13,8 +13,8 @@ from tests.methods.toys import context, data, fresh, same
 
 from attar._src.core.errors import SpecError
 from attar._src.methods.finetune import Finetune
-from attar._src.methods.objectives.lasso import Lasso
 from attar._src.methods.objectives.registry import OBJECTIVES, ObjectiveChoice
+from attar._src.methods.prune.lasso import Lasso
 from attar._src.methods.prune.prune import Prune
 from attar._src.methods.quantize.lsq.rule import Lsq
 from attar._src.methods.quantize.polino.uniform import Uniform

@@ -186,3 +186,23 @@ def test_the_command(folder, capsys):
     assert "than before" in out
     assert main([*arguments[:6], "--set", "7=x", "-o", str(weights)]) == 2
     assert "write GLOB=SHARE" in capsys.readouterr().err
+
+
+def test_a_target_chooses_the_sparsity_of_each_layer(tmp_path):
+    module, x = net(), torch.randn(64, 4, 8, 8)
+    result = attar.prune(module, x, sparsity={"max_bytes": 7000})
+    shares = {name: round(share, 2) for name, share in result.figures["sparsity"].items()}
+    assert result.save(tmp_path / "m.attar")["file_bytes"] <= 7000
+    assert shares["4.weight"] > shares.get("0.weight", 0.0)
+    assert "4.weight" in result.figures["note"]
+    attar.sensitivity(module, x, what="sparsity", levels=(0.5, 0.9), folder=tmp_path / "table")
+    target = {"max_drop": 5.0, "sensitivity": str(tmp_path / "table")}
+    levels = attar.prune(module, x, sparsity=target).figures["sparsity"].values()
+    assert {round(each, 1) for each in levels} <= {0.5, 0.9}
+    with pytest.raises(SpecError, match=r"no file of 900 bytes: with the highest sparsity .* quantize afterwards"):
+        attar.prune(module, x, sparsity={"max_bytes": 900})
+    with pytest.raises(SpecError, match="leave unit and scope out"):
+        attar.prune(module, x, sparsity={"max_bytes": 7000}, unit="4x1")
+    attar.sensitivity(module, x, levels=(4,), folder=tmp_path / "bits")
+    with pytest.raises(SpecError, match="of another model or of bits; measure again with --what sparsity"):
+        attar.prune(module, x, sparsity={"max_bytes": 7000, "sensitivity": str(tmp_path / "bits")})

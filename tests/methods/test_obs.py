@@ -73,7 +73,7 @@ def seen(hessian):
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_one_by_one_it_is_near_the_best_of_all_masks(count, monkeypatch):
     """As many steps as elements are the optimal brain surgeon; all masks of a row are tried."""
-    monkeypatch.setattr(row_pruning, "ROUNDS", 8)
+    monkeypatch.setattr(row_pruning, "REMOVAL_STEPS", 8)
     ratios = []
     for seed in range(8):
         hessian = correlated(columns=8, seed=seed)

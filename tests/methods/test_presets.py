@@ -206,6 +206,7 @@ def test_the_stages_that_train_are_told_apart():
         "prune",
         "prune_channels",
         "prune_layers",
+        "prune_weights",
         "quantize",
         "reconstruct",
         "compress",

@@ -22,6 +22,7 @@ from attar._src.core.lazy import install_hint
 #: Command -> its line in ``attar --help``. Command ``x`` is the function ``x_command`` of the module ``x``.
 COMMANDS = {
     "run": "Run a recipe: train, distil, prune, quantize, pack, measure.",
+    "compress": "Find the files of a trained module that hold a goal: a loss, bytes, milliseconds.",
     "quantize": "Quantize a trained PyTorch module and write a .attar file.",
     "prune": "Remove channels, attention heads and recurrent units from a trained module.",
     "sensitivity": "Measure each layer alone at several bits or sparsities: bytes, error, curves.",
@@ -38,6 +39,8 @@ COMMANDS = {
 _HELP = """Makes trained PyTorch models small and fast, in one verified file that runs without PyTorch.
 
 attar run recipe.yaml
+
+attar compress net.py:build --weights net.safetensors --data cifar10 --max-drop 0.5 -o found
 
 attar quantize net.py:build --weights net.safetensors --data cifar10 --bits 4 -o net.attar
 

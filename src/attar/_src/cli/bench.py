@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from attar._src.artifact.limits import Limits
 from attar._src.cli import show
-from attar._src.cli.labelled import examples_of, judged_examples
+from attar._src.cli.options.labelled import examples_of, judged_examples
 from attar._src.cli.options.limits import MAX_ELEMENTS, raised_limits
 from attar._src.core.errors import SpecError
 from attar._src.core.format_bytes import format_bytes

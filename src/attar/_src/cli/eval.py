@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from attar._src.cli import show
-from attar._src.cli.labelled import examples_of, judged_examples, suitable_metric
+from attar._src.cli.options.labelled import examples_of, judged_examples, suitable_metric
 from attar._src.cli.options.limits import MAX_ELEMENTS, raised_limits
 from attar._src.data.dataset import Dataset
 from attar._src.measure.accuracy import evaluate_accuracy

@@ -105,6 +105,14 @@ def parse_bytes(text: str | None) -> int | None:
     return round(float(found[1]) * {"": 1, "k": 1000, "M": 1_000_000}[found[2]]) if found else None
 
 
+def parse_minutes(text: str | None) -> float | None:
+    """Return ``"90s"`` as 1.5, ``"30m"`` or ``"30"`` as 30, ``"2h"`` as 120; None as it is."""
+    found = None if text is None else re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if text is not None and (found is None or not float(found[1])):
+        raise typer.BadParameter(f"--time {text!r}: write a time above 0, as in 90s, 30m or 2h")
+    return float(found[1]) * {"s": 1 / 60, "m": 1, "": 1, "h": 60}[found[2]] if found else None
+
+
 def parse_reconstruction(
     wanted: bool, minutes: float | None, steps: int | None, augment: list[str] | None
 ) -> dict[str, Any] | bool:

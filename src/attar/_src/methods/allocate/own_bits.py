@@ -10,6 +10,7 @@ from attar._src.methods.allocate.allocate import Allocator, allocate
 from attar._src.methods.allocate.given_table import given_table
 from attar._src.methods.allocate.judge import Labelled
 from attar._src.methods.allocate.level import Level
+from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.methods.allocate.target import BitTarget
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo, inputs_by_graph
@@ -48,9 +49,30 @@ def own_bits(
     Raises:
         SpecError: no levels meet the target; the message has the nearest that do. Or a given table does not fit.
     """
+    return allocate(allocator_of(target, model, inputs, context, names, rates, record, make), target)
+
+
+def allocator_of(
+    target: BitTarget,
+    model: CompressedModel,
+    inputs: Mapping[str, CalibrationInputs],
+    context: Context,
+    names: Sequence[str],
+    rates: Sequence[float],
+    record: Mapping[str, Any],
+    make: Callable[
+        [Mapping[str, CalibrationInputs], Sequence[Level]], Callable[[Mapping[str, Level]], CompressedModel]
+    ],
+    measured: SensitivityTable | None = None,
+) -> Allocator:
+    """Return what chooses the levels of :func:`own_bits`; ``measured`` are its sensitivities, if they are known.
+
+    Raises:
+        SpecError: the table of the target does not fit.
+    """
     # A path belongs to one machine.
     told = {**record, "bits": target.model_copy(update={"sensitivity": None}).describe()}
-    table = given_table(target.sensitivity, model, names, told) if target.sensitivity else None
+    table = given_table(target.sensitivity, model, names, told) if target.sensitivity else measured
     levels = table.every_level() if table else tried_levels(rates)
     judged, of = inputs, context.judged
     if target.max_drop is not None and of.inputs is not None:
@@ -68,10 +90,7 @@ def own_bits(
 
     use = context.use or FileInfo()
     labelled = Labelled(of.metric, of.layout, of.given, use.task, bool(use.class_names))
-    return allocate(
-        Allocator(model, inputs, judged, names, levels, at, use, context.coder, told, labelled, table, context.seed),
-        target,
-    )
+    return Allocator(model, inputs, judged, names, levels, at, use, context.coder, told, labelled, table, context.seed)
 
 
 def tried_levels(rates: Sequence[float]) -> tuple[Level, ...]:

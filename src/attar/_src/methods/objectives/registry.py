@@ -14,9 +14,9 @@ from attar._src.methods.objectives.dist import Dist
 from attar._src.methods.objectives.dkd import Dkd
 from attar._src.methods.objectives.hint import Hint
 from attar._src.methods.objectives.kl import Kl, ReverseKl
-from attar._src.methods.objectives.lasso import Lasso
 from attar._src.methods.objectives.mse_logits import MseLogits
 from attar._src.methods.objectives.soft_cross_entropy import SoftCrossEntropy
+from attar._src.methods.prune.lasso import Lasso
 from attar._src.methods.quantize.qat.damping import Damping
 from attar._src.methods.quantize.qat.rate import Rate
 from attar._src.work.term import Term

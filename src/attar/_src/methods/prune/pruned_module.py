@@ -24,7 +24,7 @@ class PrunedModule:
         removed: paths of removed layers, as they were before.
         scores: path of a layer that could be removed -> its score.
         sparsity: weight -> share of its elements that became zero.
-        note: sparsities that were chosen for a target; empty without one.
+        note: sparsities that were chosen for a target, and what was done otherwise than asked; empty without.
         unseen: weight that was pruned without seeing what it multiplies -> why.
         milliseconds: of one example on one thread, before and after, where they were the target.
     """

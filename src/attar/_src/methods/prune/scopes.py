@@ -29,7 +29,7 @@ class WeightUnits:
     shape: Shape
 
 
-class Scope:
+class PruningScope:
     """Divides the units to prune among weights.
 
     Attributes:
@@ -47,13 +47,13 @@ class Scope:
         return {name: round(share * each.scores.numel()) for name, each in weights.items()}
 
 
-class LayerScope(Scope):
+class LayerScope(PruningScope):
     """The same share of every weight."""
 
     name: ClassVar[str] = "layer"
 
 
-class RowScope(Scope):
+class RowScope(PruningScope):
     """The same share of every output channel (Sun et al. 2024, "A simple and effective pruning approach for large
     language models", section 3: comparison groups)."""
 
@@ -61,7 +61,7 @@ class RowScope(Scope):
     each_row: ClassVar[bool] = True
 
 
-class GlobalScope(Scope):
+class GlobalScope(PruningScope):
     """The lowest scores of all weights together."""
 
     name: ClassVar[str] = "global"
@@ -71,7 +71,7 @@ class GlobalScope(Scope):
         return _lowest_of_all({name: each.scores for name, each in weights.items()}, share)
 
 
-class Lamp(Scope):
+class Lamp(PruningScope):
     """The lowest LAMP scores of all weights, ``w_u^2 / sum_{v: w_v^2 >= w_u^2} w_v^2`` in its weight (Lee, Park, Mo,
     Ahn, Shin 2021, "Layer-adaptive sparsity for the magnitude-based pruning", section 3). The score chooses which."""
 
@@ -82,7 +82,7 @@ class Lamp(Scope):
         return _lowest_of_all({name: _lamp_scores(each.squares) for name, each in weights.items()}, share)
 
 
-class ErdosRenyi(Scope):
+class ErdosRenyi(PruningScope):
     """Densities in proportion to ``sum(shape) / prod(shape)``, kernels included, at most 1: small layers keep more
     (Evci, Gale, Menick, Castro, Elsen 2020, "Rigging the lottery: making all tickets winners", section 3: ERK)."""
 
@@ -104,8 +104,8 @@ class ErdosRenyi(Scope):
         return _whole_numbers(pruned, round(share * sum(sizes.values())))
 
 
-SCOPES: Registry[Scope] = Registry(
-    "pruning scope", LayerScope(), RowScope(), GlobalScope(), Lamp(), ErdosRenyi(), base=Scope
+SCOPES: Registry[PruningScope] = Registry(
+    "pruning scope", LayerScope(), RowScope(), GlobalScope(), Lamp(), ErdosRenyi(), base=PruningScope
 )
 
 

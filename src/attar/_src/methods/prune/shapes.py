@@ -32,7 +32,7 @@ class PruningShape:
         raise NotImplementedError
 
 
-class Once(PruningShape):
+class OnceShape(PruningShape):
     """``f = 1``: one-shot, and the rest of the stage trains what is left."""
 
     name: ClassVar[str] = "once"
@@ -42,7 +42,7 @@ class Once(PruningShape):
         return 1.0
 
 
-class Steps(PruningShape):
+class StepsShape(PruningShape):
     """``f = (floor(n u) + 1) / n``: prune, train, prune again (Han, Pool, Tran, Dally 2015, "Learning both weights and
     connections for efficient neural networks", section 3)."""
 
@@ -53,8 +53,8 @@ class Steps(PruningShape):
         return min(1.0, (math.floor(u * steps) + 1) / steps)
 
 
-class Linear(PruningShape):
-    """``f = u``."""
+class LinearShape(PruningShape):
+    """``f = u``: the same number of units in each update."""
 
     name: ClassVar[str] = "linear"
 
@@ -62,7 +62,7 @@ class Linear(PruningShape):
         return u
 
 
-class Cubic(PruningShape):
+class CubicShape(PruningShape):
     """``f = 1 - (1 - u)^3``: fast at first (Zhu and Gupta 2017, "To prune, or not to prune", section 3)."""
 
     name: ClassVar[str] = "cubic"
@@ -71,7 +71,7 @@ class Cubic(PruningShape):
         return 1 - (1 - u) ** 3
 
 
-class Exponential(PruningShape):
+class ExponentialShape(PruningShape):
     """``f = (1 - r^u) / (1 - r)`` with r the share that is left in the end: each update removes the same share of what
     is left."""
 
@@ -81,7 +81,7 @@ class Exponential(PruningShape):
         return u if left >= 1 else (1 - left**u) / (1 - left)
 
 
-class DenseSparseDense(PruningShape):
+class DenseSparseDenseShape(PruningShape):
     """One-shot at ``begin``; at ``end`` the masks go, and what was pruned is trained again from zero (Han et al. 2017,
     "DSD: dense-sparse-dense training for deep neural networks", section 3). The stage ends without zeros."""
 
@@ -94,5 +94,12 @@ class DenseSparseDense(PruningShape):
 
 
 SHAPES: Registry[PruningShape] = Registry(
-    "pruning shape", Once(), Steps(), Linear(), Cubic(), Exponential(), DenseSparseDense(), base=PruningShape
+    "pruning shape",
+    OnceShape(),
+    StepsShape(),
+    LinearShape(),
+    CubicShape(),
+    ExponentialShape(),
+    DenseSparseDenseShape(),
+    base=PruningShape,
 )

@@ -72,10 +72,10 @@ def _parts(pruned: torch.Tensor, hessian: torch.Tensor) -> Iterator[tuple[int, s
 
 
 #: Rows of some columns, and what ``1 / [H^-1]_jj`` is of these columns -> which elements are pruned.
-Choice = Callable[[torch.Tensor, torch.Tensor, slice], torch.Tensor]
+ColumnChoice = Callable[[torch.Tensor, torch.Tensor, slice], torch.Tensor]
 
 
-def sweep(rows: torch.Tensor, hessian: torch.Tensor, choose: Choice, block: int = BLOCK) -> torch.Tensor:
+def sweep(rows: torch.Tensor, hessian: torch.Tensor, choose: ColumnChoice, block: int = BLOCK) -> torch.Tensor:
     """Return rows with zeros where ``choose`` says so, column by column, float64 ``(groups, rows, columns)``.
 
     Args:

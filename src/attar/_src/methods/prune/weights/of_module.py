@@ -143,7 +143,13 @@ def with_pruned_weights(
     count, found = parameter_count(module), changes.found
     figures = {"macs": _multiplications(module, captured, changes), "parameters": [count, count - zeros]}
     return PrunedModule(
-        sparse, {}, figures, dict(found.excluded), sparsity=found.sparsity, unseen=dict(found.unseen), note=found.note
+        sparse,
+        {},
+        figures,
+        dict(found.excluded),
+        sparsity=found.sparsity,
+        unseen=dict(found.unseen),
+        note="; ".join(filter(None, (found.note, *found.remarks))),
     )
 
 

@@ -32,7 +32,7 @@ from attar._src.model.traced import TracedModel
 from attar._src.model.weights import LayerInput, find_weights, weight_input
 from attar._src.work.calibration_inputs import BatchInputs, CalibrationInputs
 
-Share = Annotated[float, Field(ge=0, lt=1)]
+PrunedShare = Annotated[float, Field(ge=0, lt=1)]
 #: Fewest inputs (examples times positions) of which the mean of a layer's output says something.
 _FEWEST = 8
 
@@ -58,7 +58,7 @@ class WeightPruning(Spec):
         overrides: glob -> sparsity of each weight it matches, also outside ``layers``.
     """
 
-    sparsity: Share | BitTarget | None = None
+    sparsity: PrunedShare | BitTarget | None = None
     unit: UnitText = "weight"
     score: str = "obs"
     update: Update = "obs"
@@ -67,7 +67,7 @@ class WeightPruning(Spec):
     correct_bias: bool = True
     layers: tuple[str, ...] = ("*",)
     keep: tuple[str, ...] = ()
-    overrides: dict[str, Share] = {}
+    overrides: dict[str, PrunedShare] = {}
 
     @model_validator(mode="after")
     def _check_amount(self) -> Self:
@@ -111,6 +111,23 @@ class PrunedWeights:
     swept: list[str] = field(default_factory=list)
     apart: list[str] = field(default_factory=list)
     note: str = ""
+
+    @property
+    def remarks(self) -> list[str]:
+        """What was done otherwise than asked, in sentences."""
+        found = []
+        if self.unseen:
+            named = ", ".join(f"{name!r} ({why})" for name, why in [*self.unseen.items()][:3])
+            more = f" and {len(self.unseen) - 3} more" if len(self.unseen) > 3 else ""
+            found.append(f"pruned by their own values, without seeing what they multiply: {named}{more}")
+        if self.swept:
+            found.append(f"swept once, as obs would take minutes: {', '.join(self.swept)}")
+        if self.apart:
+            found.append(
+                "each layer was pruned as if it were alone, as the values of one batch between them take too much "
+                "memory; give smaller batches"
+            )
+        return found
 
     @property
     def sparsity(self) -> dict[str, float]:

@@ -15,7 +15,7 @@ from attar._src.methods.prune.weights.obs import BLOCK, remaining_rows, row_curv
 Update = Literal["none", "obs", "sparsegpt"]
 
 #: Steps in which units are removed, with scores and remaining weights computed anew after each.
-ROUNDS = 8
+REMOVAL_STEPS = 8
 #: Multiplications of these steps for one weight, about: half a minute of one core.
 ROUND_BUDGET = 5e11
 #: Multiplications of one step from which on columns are swept once instead.
@@ -112,7 +112,7 @@ class RowPruning:
         """Remove some units at a time, and solve for the others after each."""
         rounds = 1
         if self.score.name == "obs":
-            most = self.unit.of - self.unit.keep if self.unit.of else ROUNDS
+            most = self.unit.of - self.unit.keep if self.unit.of else REMOVAL_STEPS
             rounds = int(min(max(ROUND_BUDGET // max(self._cost(aims), 1), 1), most))
         made, pruned = aims, zeros
         for done in range(1, rounds + 1):

@@ -8,13 +8,11 @@ import numpy as np
 import torch
 
 from attar._src.methods.prune.weights.row_pruning import SeenInputs
+from attar._src.methods.quantize.ptq.reconstruct.rerounding import TRUST
 from attar._src.methods.quantize.ptq.solvers.gptq import damped
 from attar._src.model.statistics import InputHessian
 from attar._src.model.weights import Window
 
-#: Added to the diagonal of H where rows are moved towards what is wanted, as a share of its mean: the fewer inputs, the
-#: less the moved rows are to be trusted.
-TRUST = 0.03
 #: Elements of the vectors that are made at once.
 _VECTOR_ELEMENTS = 1 << 22
 

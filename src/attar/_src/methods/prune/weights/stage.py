@@ -73,9 +73,8 @@ class PruneWeights(WeightPruning, Stage):
         found = changes.found
         for name, why in found.excluded.items():
             model.warn(f"prune_weights: {name!r} was not pruned: {why}")
-        if found.unseen:
-            named = ", ".join(f"{name!r} ({why})" for name, why in [*found.unseen.items()][:3])
-            model.warn(f"prune_weights: pruned without seeing what they multiply: {named}")
+        for sentence in found.remarks:
+            model.warn(f"prune_weights: {sentence}")
         zeros = sum(int(each.sum()) for each in changes.pruned.values())
         of = sum(each.numel() for each in changes.pruned.values())
         model.record.append(self.describe() | {"zeros": [zeros, of]})

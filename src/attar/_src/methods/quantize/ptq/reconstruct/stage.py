@@ -38,7 +38,7 @@ Log = Callable[[Mapping[str, Any]], None]
 
 
 class Reconstruct(Stage):
-    """Improve codes, scales, biases and activation grids after ``quantize``, without labels.
+    """Improve codes, scales, biases, norms and activation grids after ``quantize``, without labels.
 
     Block by block, the rounding of weights (AdaRound, Nagel et al. 2020), the scales and the biases are trained until
     the outputs of the block match those in floating point (BRECQ, Li et al. 2021, section 3), where what the block

@@ -1,0 +1,95 @@
+"""``search.html``: the files of a search, one page that opens offline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attar._src.artifact.writer import write_atomically
+from attar._src.report.content import PageSection, PageTable
+from attar._src.report.figures.front import front_plot
+from attar._src.report.page import TEMPLATES, page_parts
+from attar._src.report.wording import count, metric, milliseconds, number, plural, times
+
+#: Name of the page in the folder of a search.
+SEARCH_PAGE = "search.html"
+
+
+def write_search_page(folder: Path, result: Mapping[str, Any]) -> Path:
+    """Write the page of the fields of ``search.json`` and return its path; the same result gives the same bytes.
+
+    Raises:
+        AttarError: Plotly is not installed.
+    """
+    path, plot = folder / SEARCH_PAGE, front_plot(result)
+    text = TEMPLATES.get_template("search.html").render(
+        title=f"Goal: {result['words']}",
+        verdict=_verdict(result),
+        sections=_sections(result, plot.figures[0]),
+        **page_parts({plot.name: plot}),
+    )
+    write_atomically(path, text.encode())
+    return path
+
+
+def search_cells(result: Mapping[str, Any], file: Mapping[str, Any]) -> list[str]:
+    """Return a row about a file: mark, name, bytes, what is lost, metric, milliseconds, against floating point."""
+    mark = "best" if file["name"] == result["best"] else "front" if file["name"] in result["front"] else ""
+    return [
+        file["name"],
+        mark,
+        count(file["file_bytes"]),
+        number(file["drop"], 3),
+        metric(file["metric"], "accuracy" if "accuracy" in file["unit"] else ""),
+        milliseconds(file["ms"]),
+        times(file["against_floating"][1]),
+    ]
+
+
+def _verdict(result: Mapping[str, Any]) -> str:
+    best = next(each for each in result["files"] if each["name"] == result["best"])
+    floating = result["files"][0]
+    said = (
+        f"{best['name']}: {count(best['file_bytes'])} bytes, {number(floating['file_bytes'] / best['file_bytes'], 3)} "
+        f"times fewer than in floating point, with {number(best['drop'], 3)} {best['unit']} lost and "
+        f"{milliseconds(best['ms'])}."
+    )
+    return said if result["met"] else f"No file holds the goal. The nearest is {said}"
+
+
+def _sections(result: Mapping[str, Any], figure: Any) -> list[PageSection]:
+    columns = ["File", "", "Bytes", "Lost", "Metric", "One example", "Against floating point"]
+    rows = [search_cells(result, each) for each in result["files"]]
+    marked = [place for place, each in enumerate(result["files"]) if each["name"] == result["best"]]
+    every = PageTable("Every file", columns, rows, numbers=range(2, 7), marked=marked, file="search.json")
+    unit = result["files"][0]["unit"]
+    text = (
+        f"Every point is a file that was packed, decoded, judged on examples that calibration does not see (in {unit}) "
+        "and timed beside the file in floating point. The front are the files that no other beats in bytes, loss and "
+        "time."
+    )
+    made = PageTable(
+        "Options of attar.quantize that make a file again, on the same data",
+        ["File", "Options", "Seconds"],
+        [
+            [each["name"], json.dumps(each["options"]), number(each["seconds"], 3)]
+            for each in result["files"]
+            if each["name"] in result["front"]
+        ],
+        numbers=[2],
+        code=[1],
+        file="search.json",
+    )
+    left = [
+        *(f"{name}: {why}" for name, why in result["failed"].items()),
+        *(f"{name}: left out for time" for name in result["skipped"]),
+    ]
+    ended = f"The search ended after {plural(len(rows), 'file')}: {result['ended']}."
+    return [
+        PageSection("front", "Front", text, figure=figure),
+        PageSection("files", "Files", tables=[every]),
+        PageSection("again", "Make one again", tables=[made]),
+        PageSection("end", "Why it ended", ended, note="; ".join(left)),
+    ]

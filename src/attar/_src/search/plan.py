@@ -1,0 +1,150 @@
+"""What a search tries next: cheap files first, then sizes towards the goal.
+
+floating point, 8 bits, dynamic, static  -->  4 bits  -->  bits of its own for each layer  -->  reconstruction
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from attar._src.search.goal import Goal
+from attar._src.search.tried_file import TriedFile
+
+#: What a step costs: rounding; solvers that see inputs; all levels and sensitivities; one more size of these; training.
+Cost = Literal["round", "see", "levels", "size", "train"]
+
+#: The file that all others are compared with.
+FLOATING = "floating point"
+#: Options of ``attar.quantize`` that reconstruction has in a search.
+RECONSTRUCT: Mapping[str, Any] = {"steps": 100, "network_steps": 400}
+#: Steps between sizes while every file holds, and the ratio of two sizes between which no more is tried.
+_STEP, _NEAR = 0.75, 1.04
+#: The same with reconstruction, which takes longer.
+_IMPROVED_STEP, _IMPROVED_NEAR = 0.85, 1.08
+
+
+@dataclass(frozen=True)
+class SearchStep:
+    """A file to make.
+
+    Attributes:
+        name: in words.
+        options: of ``attar.quantize``.
+        cost: what kind of work it is.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    cost: Cost
+
+
+#: What every search begins with.
+FIRST: tuple[SearchStep, ...] = (
+    SearchStep(FLOATING, {"keep": ["*"]}, "round"),
+    SearchStep("8 bits", {"bits": 8}, "round"),
+    SearchStep("8 bits, dynamic", {"bits": 8, "activations": "dynamic"}, "round"),
+    SearchStep("8 bits, static", {"bits": 8, "activations": 8}, "round"),
+    SearchStep("4 bits", {"bits": 4, "scales": "gptq"}, "see"),
+    SearchStep("4 bits, static", {"bits": 4, "scales": "gptq", "activations": 8}, "see"),
+)
+
+
+def next_step(goal: Goal, files: Sequence[TriedFile], failed: Mapping[str, str]) -> SearchStep | None:
+    """Return what to try next, None if nothing more pays.
+
+    What was tried alone decides, so that a search that goes on takes the same steps.
+
+    Args:
+        goal: of the search.
+        files: made so far.
+        failed: name of a step -> why it made none.
+    """
+    done = {each.name for each in files} | set(failed)
+    return next((step for step in _steps(goal, files, failed) if step.name not in done), None)
+
+
+def _steps(goal: Goal, files: Sequence[TriedFile], failed: Mapping[str, str]) -> Iterator[SearchStep]:
+    """Yield the steps in order as far as they are known: those of sizes follow from the files before."""
+    yield from FIRST
+    activations = _activations(goal, files)
+    if goal.aim == "bytes" and (goal.max_drop is not None or goal.max_ms is not None):
+        start = [each for each in files if goal.holds(each)]
+        if not start:
+            return
+        first = min(each.file_bytes for each in start)
+        yield from _smaller(goal, files, failed, activations, first, improved=False)
+        sizes = [size for size, holds in _tried(goal, files, failed, activations, improved=False) if not holds]
+        if sizes:
+            yield from _smaller(goal, files, failed, activations, max(sizes), improved=True)
+    elif goal.max_bytes is not None:
+        yield size_step(goal.max_bytes, activations, improved=False)
+        yield size_step(goal.max_bytes, activations, improved=True)
+
+
+def size_step(size: int, activations: Any, *, improved: bool) -> SearchStep:
+    """Return the step that gives each layer bits of its own within a number of bytes."""
+    words = {None: "", "dynamic": ", dynamic", 8: ", static"}[activations]
+    options: dict[str, Any] = {"max_bytes": size, "scales": "gptq"}
+    options |= {} if activations is None else {"activations": activations}
+    options |= {"reconstruct": dict(RECONSTRUCT)} if improved else {}
+    return SearchStep(
+        f"{size:,} bytes{words}{', reconstructed' if improved else ''}", options, "train" if improved else "size"
+    )
+
+
+def _smaller(
+    goal: Goal,
+    files: Sequence[TriedFile],
+    failed: Mapping[str, str],
+    activations: Any,
+    first: int,
+    *,
+    improved: bool,
+) -> Iterator[SearchStep]:
+    """Yield the next size: smaller while files hold, then between the last that held and the first that did not."""
+    step, near = (_IMPROVED_STEP, _IMPROVED_NEAR) if improved else (_STEP, _NEAR)
+    tried = _tried(goal, files, failed, activations, improved=improved)
+    holding = min([size for size, holds in tried if holds], default=None)
+    failing = max([size for size, holds in tried if not holds], default=None)
+    if failing is None:
+        # What failed without reconstruction is where it begins.
+        size = (first if improved else round(step * first)) if holding is None else round(step * holding)
+        yield size_step(size, activations, improved=improved)
+        return
+    top = first if holding is None else holding
+    if top > near * failing:
+        yield size_step(round((top * failing) ** 0.5), activations, improved=improved)
+
+
+def _tried(
+    goal: Goal, files: Sequence[TriedFile], failed: Mapping[str, str], activations: Any, *, improved: bool
+) -> list[tuple[int, bool]]:
+    """Return the sizes that were tried, and whether their files hold; one that could not be made does not."""
+    found = []
+    for each in files:
+        own = each.options
+        alike = own.get("activations") == activations and ("reconstruct" in own) == improved
+        if "max_bytes" in own and alike:
+            found.append((int(own["max_bytes"]), goal.holds(each)))
+    # Which size a step had that made no file is in its name alone.
+    for name in failed:
+        count = name.partition(" bytes")[0].replace(",", "")
+        if count.isdecimal() and name == size_step(int(count), activations, improved=improved).name:
+            found.append((int(count), False))
+    return found
+
+
+def _activations(goal: Goal, files: Sequence[TriedFile]) -> Any:
+    """Return the activations of files whose size is sought: in floating point, unless time counts.
+
+    If it does, those of the files with 8 bits that are in time and lose least; if none is, of the fastest.
+    """
+    found = {each.name: each for each in files}
+    eight = [found[name] for name in ("8 bits", "8 bits, dynamic", "8 bits, static") if name in found]
+    if not eight or (goal.max_ms is None and goal.aim != "ms"):
+        return None
+    if goal.max_ms is not None and (timely := [each for each in eight if each.ms <= goal.max_ms]):
+        return min(timely, key=lambda each: each.drop).options.get("activations")
+    return min(eight, key=lambda each: each.ms).options.get("activations")

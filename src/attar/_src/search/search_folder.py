@@ -1,0 +1,94 @@
+"""The folder of a search: a journal while it runs, the files it made, and at the end the best of them and a page."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attar._src.artifact.writer import write_atomically
+from attar._src.core.errors import SpecError
+from attar._src.pipeline.journal import Journal
+from attar._src.report.search_page import write_search_page
+from attar._src.search.tried_file import TriedFile
+
+JOURNAL = "journal.jsonl"
+#: The result, for scripts.
+SEARCH = "search.json"
+#: The file that is recommended.
+BEST = "best.attar"
+#: Folder of all files.
+FILES = "files"
+
+
+class SearchFolder:
+    """A folder with what was tried so far.
+
+    Args:
+        path: made if it is missing.
+        resume: go on with what is there.
+
+    Raises:
+        SpecError: it is a file, or has a search that was not asked to go on.
+        AttarError: its journal is damaged.
+    """
+
+    def __init__(self, path: Path, *, resume: bool) -> None:
+        if path.exists() and not path.is_dir():
+            raise SpecError(f"{path} is a file; name a folder for the results")
+        if (path / JOURNAL).exists() and not resume:
+            raise SpecError(
+                f"{path} has a search already; go on with it (--resume, resume=True), or name another folder"
+            )
+        (path / FILES).mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._journal = Journal(path / JOURNAL, writes=True)
+
+    def begin(self, facts: Mapping[str, Any]) -> tuple[list[TriedFile], dict[str, str], float]:
+        """Return the files that are there, the steps that failed with their reasons, and the seconds spent.
+
+        A file that is missing or has other bytes than the journal says is made again.
+
+        Raises:
+            SpecError: the folder has another search; the message has what differs.
+        """
+        before = self._journal.find("begin")
+        if not before:
+            self._journal.add("begin", facts=dict(facts))
+        elif differing := [key for key, value in facts.items() if before[0]["facts"].get(key) != _plain(value)]:
+            raise SpecError(
+                f"{self.path} has a search with another {' and '.join(differing)}; name another folder, or remove this "
+                "one to search again"
+            )
+        files = {row["file"]["name"]: TriedFile.model_validate(row["file"]) for row in self._journal.find("file")}
+        failed = {row["name"]: str(row["reason"]) for row in self._journal.find("failed")}
+        spent = sum(float(row["seconds"]) for event in ("file", "failed") for row in self._journal.find(event))
+        return [each for each in files.values() if self._is_there(each)], failed, spent
+
+    def add(self, file: TriedFile) -> None:
+        """Write a file to the journal."""
+        self._journal.add("file", file=file.model_dump(mode="json"), seconds=file.seconds)
+
+    def fail(self, name: str, reason: str, seconds: float) -> None:
+        """Write to the journal that a step made no file."""
+        self._journal.add("failed", name=name, reason=reason, seconds=seconds)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write the result, the page, and the recommended file as ``best.attar``."""
+        best = result["best"]
+        if best is not None:
+            found = next(each for each in result["files"] if each["name"] == best)
+            write_atomically(self.path / BEST, (self.path / found["file"]).read_bytes())
+        write_atomically(self.path / SEARCH, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+        write_search_page(self.path, result)
+
+    def _is_there(self, file: TriedFile) -> bool:
+        path = self.path / file.file
+        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == file.sha256
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON gives it back."""
+    return json.loads(json.dumps(value))

@@ -1,0 +1,57 @@
+"""A file that a search made, with what was measured of it; and which files no other one beats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from attar._src.core.spec import Spec
+
+#: Times closer than this are no difference.
+_SAME_TIME = 1.02
+
+
+class TriedFile(Spec):
+    """A verified file, as the journal of a search has it.
+
+    Attributes:
+        name: of the step that made it.
+        options: of ``attar.quantize``, which make it again.
+        file: its name in the folder of the search.
+        sha256: of the file.
+        file_bytes: its length.
+        drop: points lost on the validation examples, in ``unit``.
+        metric: on the validation examples; None without labels.
+        ms: median milliseconds of one example on one thread.
+        against_floating: quartiles of its time over that of the floating-point file in the same round.
+        seconds: it took to make, write and measure.
+    """
+
+    name: str
+    options: dict[str, Any]
+    file: str = ""
+    sha256: str = ""
+    file_bytes: int
+    drop: float
+    unit: str
+    metric: float | None = None
+    ms: float
+    against_floating: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    seconds: float = 0.0
+
+    @property
+    def faster(self) -> bool:
+        """Whether the file is faster than that in floating point in three of four rounds."""
+        return self.against_floating[2] < 1
+
+    def beats(self, other: TriedFile) -> bool:
+        """Return whether a file is better in bytes, drop or time, and worse in none."""
+        if self.file_bytes > other.file_bytes or self.drop > other.drop or self.ms > _SAME_TIME * other.ms:
+            return False
+        return self.file_bytes < other.file_bytes or self.drop < other.drop or other.ms > _SAME_TIME * self.ms
+
+
+def pareto(files: Sequence[TriedFile]) -> list[TriedFile]:
+    """Return the files that no other beats, the largest first."""
+    front = [each for each in files if not any(other.beats(each) for other in files)]
+    return sorted(front, key=lambda each: (-each.file_bytes, each.drop))

@@ -1,0 +1,124 @@
+"""What a search tries, and which file it takes: faults guarded are sizes that are never tried, and tried for ever."""
+
+import pytest
+
+from attar._src.core.errors import SpecError
+from attar._src.core.spec import build_spec
+from attar._src.search.goal import Goal
+from attar._src.search.plan import FIRST, next_step
+from attar._src.search.tried_file import TriedFile, pareto
+
+#: Bytes, points lost and milliseconds of the first files.
+USUAL = {
+    "floating point": (1_000_000, 0.0, 1.0),
+    "8 bits": (250_000, 0.0, 1.0),
+    "8 bits, dynamic": (250_000, 0.02, 0.8),
+    "8 bits, static": (251_000, 0.1, 0.5),
+    "4 bits": (120_000, 0.1, 1.0),
+    "4 bits, static": (121_000, 0.2, 0.5),
+}
+
+
+def file(name, size, drop, ms, **options):
+    return TriedFile(name=name, options=options, file_bytes=size, drop=drop, unit="points", ms=ms)
+
+
+def search(goal, needs, improved_needs=None, least=0):
+    """Return the files of a network that loses 2 points for each time it is half as large as ``needs``."""
+    files, failed = [], {}
+    for _ in range(60):
+        step = next_step(goal, files, failed)
+        if step is None:
+            return files, failed
+        options = dict(step.options)
+        if step.name in USUAL:
+            size, drop, ms = USUAL[step.name]
+        else:
+            size = options["max_bytes"]
+            limit = (improved_needs or needs) if "reconstruct" in options else needs
+            drop, ms = max(0.0, 2 * (limit / size - 1)), {None: 1.0, 8: 0.5, "dynamic": 0.8}[options.get("activations")]
+            if size < least:
+                failed[step.name] = "no file of so few bytes"
+                continue
+        files.append(file(step.name, size, drop, ms, **options))
+    raise AssertionError("the search does not end")
+
+
+def best(goal, files):
+    return min((each for each in files if goal.holds(each)), key=goal.value)
+
+
+def test_cheap_files_come_first():
+    files, _ = search(Goal(max_drop=0.5), 50_000)
+    assert [each.name for each in files[: len(FIRST)]] == [each.name for each in FIRST]
+    assert all("max_bytes" in each.options for each in files[len(FIRST) :])
+
+
+@pytest.mark.parametrize("needs", [2_000, 50_000, 110_000])
+def test_the_smallest_size_that_holds_is_found_to_4_percent(needs):
+    goal = Goal(max_drop=0.5)
+    files, _ = search(goal, needs)
+    least = needs / 1.25  # where 0.5 points are lost
+    assert least <= best(goal, files).file_bytes <= 1.05 * least
+    assert len(files) < 30
+
+
+def test_reconstruction_goes_on_below_what_does_not_hold_without():
+    goal = Goal(max_drop=0.5)
+    files, _ = search(goal, 50_000, improved_needs=30_000)
+    assert "reconstruct" in best(goal, files).options
+    assert 24_000 <= best(goal, files).file_bytes <= 1.1 * 24_000
+
+
+def test_a_size_that_no_file_has_ends_the_descent():
+    goal = Goal(max_drop=50)
+    files, failed = search(goal, 1, least=40_000)
+    assert failed
+    assert 40_000 <= best(goal, files).file_bytes <= 1.05 * 40_000
+
+
+def test_a_drop_that_only_floating_point_holds_is_sought_above_8_bits():
+    goal = Goal(max_drop=0)
+    files, _ = search(goal, 800_000)
+    assert best(goal, files).file_bytes <= 250_000  # 8 bits, as they lose nothing here
+    assert len(files) < 30
+
+
+def test_bytes_are_used_up_for_the_least_drop():
+    goal = Goal(max_bytes=60_000)
+    assert goal.aim == "drop"
+    files, _ = search(goal, 100_000, improved_needs=80_000)
+    assert [each.file_bytes for each in files[len(FIRST) :]] == [60_000, 60_000]
+    assert "reconstruct" in best(goal, files).options
+
+
+def test_a_time_takes_the_activations_that_keep_it_and_lose_least():
+    goal = Goal(max_ms=0.9, max_drop=0.5)
+    files, _ = search(goal, 50_000)
+    assert {each.options.get("activations") for each in files[len(FIRST) :]} == {"dynamic"}
+    assert best(goal, files).ms <= 0.9
+
+
+def test_the_same_files_give_the_same_next_step():
+    """Guards against a search that takes other steps when it goes on."""
+    goal = Goal(max_drop=0.5)
+    files, _ = search(goal, 50_000)
+    for count in range(len(files)):
+        assert next_step(goal, files[:count], {}).name == files[count].name
+
+
+def test_the_front_has_what_no_other_file_beats():
+    a, b, c = file("a", 100, 0.0, 1.0), file("b", 50, 0.5, 1.01), file("c", 60, 0.5, 1.0)
+    assert pareto([b, a, c]) == [a, b]
+    assert pareto([a]) == [a]
+    assert a.beats(file("d", 100, 0.0, 1.1))
+    assert not a.beats(a)
+
+
+def test_a_goal_has_a_bound_or_an_aim():
+    with pytest.raises(SpecError, match=r"max_drop=0.5 \(points\)"):
+        build_spec(Goal, where="compress")
+    assert Goal(max_ms=1, max_drop=1, max_bytes=1).aim == "bytes"
+    assert Goal(max_drop=1, max_bytes=1).aim == "ms"
+    assert Goal(minimise="ms").holds(file("a", 1, 99, 1))
+    assert Goal(max_drop=0).excess(file("a", 1, 0.5, 1)) == 0.5
