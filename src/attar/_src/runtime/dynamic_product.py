@@ -63,10 +63,13 @@ def quantize_as_read(build: Builder, real: str, value: str, *, rows: bool = Fals
 
 def _row_sizes(build: Builder, real: str, value: str) -> str:
     """Add the largest magnitude of each row, ``(..., 1)``, at least ``LEAST_SIZE``, and return its name."""
+    last, first, second = (build.scalar(np.array([at], np.int64), f"axis_{at}") for at in (-1, 0, 1))
     inputs, axes = [build.node("Abs", [real], build.fresh(f"{value}_magnitude"))], {"axes": [-1]}
     if build.opset >= _AXES_ARE_READ:
-        inputs, axes = [*inputs, build.scalar(np.array([-1], np.int64), "last_axis")], {}
+        inputs, axes = [*inputs, last], {}
     largest = build.node("ReduceMax", inputs, build.fresh(f"{value}_largest"), keepdims=1, **axes)
+    # Of a batch of 0, ONNX Runtime gives rows as long as they were.
+    largest = build.node("Slice", [largest, first, second, last], build.fresh(f"{value}_largest_of_rows"))
     least = build.scalar(np.array(LEAST_SIZE, np.float32), "least_size")
     return build.node("Max", [largest, least], build.fresh(f"{value}_row_size"))
 

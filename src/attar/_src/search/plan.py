@@ -75,21 +75,23 @@ def _steps(goal: Goal, files: Sequence[TriedFile], failed: Mapping[str, str]) ->
     if goal.aim == "bytes" and (goal.max_drop is not None or goal.max_ms is not None):
         start = [each.file_bytes for each in files if goal.holds(each)]
         if not start:
-            yield from _largest(goal, activations)
+            yield from _largest(goal, failed, activations)
             return
         yield from _smaller(goal, files, failed, activations, min(start), improved=False)
         sizes = [size for size, holds in _tried(goal, files, failed, activations, improved=False) if not holds]
         if sizes:
             yield from _smaller(goal, files, failed, activations, max(sizes), improved=True)
     else:
-        yield from _largest(goal, activations)
+        yield from _largest(goal, failed, activations)
 
 
-def _largest(goal: Goal, activations: Any) -> Iterator[SearchStep]:
-    """Yield the largest size that the goal allows, if it bounds the bytes."""
+def _largest(goal: Goal, failed: Mapping[str, str], activations: Any) -> Iterator[SearchStep]:
+    """Yield the largest size that the goal allows, if it bounds the bytes; reconstruction makes no file smaller."""
     if goal.max_bytes is not None:
-        yield size_step(goal.max_bytes, activations, improved=False)
-        yield size_step(goal.max_bytes, activations, improved=True)
+        plain = size_step(goal.max_bytes, activations, improved=False)
+        yield plain
+        if plain.name not in failed:
+            yield size_step(goal.max_bytes, activations, improved=True)
 
 
 def size_step(size: int, activations: Any, *, improved: bool) -> SearchStep:
