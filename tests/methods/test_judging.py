@@ -26,6 +26,14 @@ def test_within_chance_training_decides():
     assert not Errors((math.nan, 0.1), 0.1).improves(before)
 
 
+@pytest.mark.parametrize("after", [(math.inf, math.inf), (math.inf, 0.1), (math.nan, 0.1)])
+@pytest.mark.parametrize("before", [(0.2, 0.2), (0.2, math.inf)])
+def test_what_diverged_is_never_kept(after, before):
+    """Guards against an AttributeError of ``statistics`` that ends a reconstruction after all its work."""
+    assert not Errors(after, 0.1).improves(Errors(before, 0.2))
+    assert Errors((0.2, 0.2), 0.1).improves(Errors((0.2, math.inf), 0.1))
+
+
 def test_errors_of_several_graphs_are_one():
     both = joined([Errors((0.1, 0.2), 0.3), Errors((0.4,), 0.5)])
     assert (both.judged, both.trained) == ((0.1, 0.2, 0.4), 0.8)

@@ -11,6 +11,7 @@ from torch import nn
 
 import attar
 from attar._src.core.errors import SpecError
+from attar._src.core.float16 import to_half
 from attar._src.core.scheme import PerChannel, Scheme
 from attar._src.core.tensors import Dense, Quantized
 from attar._src.deploy.dry_run import example_of
@@ -223,6 +224,16 @@ def test_biases_of_recurrent_layers_and_norms_are_trained(name, kept, trained):
     done = Reconstruct(steps=0, network_steps=20, batch=16).run(model, Context(inputs_of(x)))
     state = model.state()
     assert all(not np.array_equal(done.tensors[key].dense(), state[key].numpy()) for key in trained)
+
+
+def test_vectors_of_another_type_keep_it():
+    """Guards against files that grow as numbers stored in half precision come back in single."""
+    _, _, model = quantized_of("normed")
+    half = Dense(to_half(model.state()["1.weight"].numpy(), "f16"), "f16")
+    chosen = replace(model, tensors={**model.tensors, "1.weight": half})
+    assert LearnedNetwork.of(model, "main").vectors.keys() - LearnedNetwork.of(chosen, "main").vectors.keys() == {
+        "1.weight"
+    }
 
 
 def test_minutes_are_those_of_the_network_without_its_blocks():

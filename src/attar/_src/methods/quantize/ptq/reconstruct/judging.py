@@ -41,9 +41,12 @@ class Errors:
             Errors 0.1, 0.3 before and 0.2, 0.21 afterwards: d = 0.1, -0.09 has the mean 0.005 and the standard error
             0.095, so what training says counts. 0.12 and 0.32 would be worse.
         """
+        if not (math.isfinite(self.mean) and math.isfinite(before.mean)):
+            # Training that diverged; infinite errors have no differences.
+            return self.mean < before.mean
         differences = [after - each for after, each in zip(self.judged, before.judged, strict=True)]
         mean = statistics.fmean(differences)
-        if not mean >= 0 or len(differences) < 2:
+        if mean < 0 or len(differences) < 2:
             return mean < 0
         error = statistics.stdev(differences) / math.sqrt(len(differences))
         return mean <= error and self.trained < before.trained

@@ -189,7 +189,8 @@ def _vectors(
             continue
         if key not in floating or floating[key].dtype != torch.float32:
             continue
-        if tensor is None or isinstance(tensor, Dense):
+        # Numbers for which another type was chosen keep it, as do those on grids.
+        if tensor is None or (isinstance(tensor, Dense) and tensor.dtype == "f32"):
             stored = floating[key] if tensor is None else torch.from_numpy(np.array(tensor.dense()))
             if bool(torch.isfinite(stored).all()):
                 found[key] = LearnedVector(floating[key], stored)
