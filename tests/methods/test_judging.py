@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from attar._src.methods.quantize.ptq.reconstruct.feeding import held_out, in_small_parts, parts_that_judge, shuffled

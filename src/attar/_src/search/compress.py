@@ -36,7 +36,7 @@ from attar._src.methods.allocate.measure import tensors_digest
 from attar._src.model.dependencies.record import recorded_removals
 from attar._src.model.trace import trace
 from attar._src.search.goal import Aim, Goal
-from attar._src.search.plan import FLOATING, SearchStep, next_step
+from attar._src.search.plan import UNTOUCHED, SearchStep, next_step
 from attar._src.search.post_training import PostTraining
 from attar._src.search.search_folder import FILES, SearchFolder
 from attar._src.search.step_times import StepTimes
@@ -237,7 +237,7 @@ class _Search:
         try:
             with interruptible():
                 while step := next_step(self.goal, self.files, self.failed, self.skipped):
-                    if step.name != FLOATING and not self._fits(step):
+                    if step.name != UNTOUCHED and not self._fits(step):
                         self.skipped.append(step.name)
                         ended = "the time was up for what was left to try"
                         continue
@@ -255,7 +255,7 @@ class _Search:
         try:
             file = self._made(step, begun)
         except AttarError as error:
-            if step.name == FLOATING:
+            if step.name == UNTOUCHED:
                 # All others are compared with it, and have what fails here, too: names, limits, the user's metric.
                 raise
             seconds = time.monotonic() - begun
@@ -265,7 +265,7 @@ class _Search:
         else:
             seconds = file.seconds
             # The first of all tables, also where it was lost and made again.
-            self.files.insert(0 if step.name == FLOATING else len(self.files), file)
+            self.files.insert(0 if step.name == UNTOUCHED else len(self.files), file)
             self.folder.add(file)
             self._tell(file)
         self.times.add("levels" if step.cost == "size" and not solved else step.cost, seconds)
@@ -279,7 +279,7 @@ class _Search:
         drop, unit, found = self.maker.drop(path)
         if not math.isfinite(drop):
             raise ModelError("its outputs are not finite on validation examples")
-        floating = next((self.folder.path / each.file for each in self.files if each.name == FLOATING), path)
+        floating = next((self.folder.path / each.file for each in self.files if each.name == UNTOUCHED), path)
         times = self.maker.times([path, floating])
         low, ratio, high = np.percentile(times[:, 0] / times[:, 1], [25, 50, 75]).round(4).tolist()
         return TriedFile(
@@ -316,7 +316,7 @@ class _Search:
         holding = [each for each in self.files if self.goal.holds(each)]
         if self.goal.aim == "ms":
             # Not for noise: what is not faster in three of four rounds is no reason to leave floating point.
-            holding = [each for each in holding if each.faster or each.name == FLOATING] or holding
+            holding = [each for each in holding if each.faster or each.name == UNTOUCHED] or holding
         if holding:
             return min(holding, key=lambda each: (self.goal.value(each), each.file_bytes, each.drop))
         return min(self.files, key=lambda each: (self.goal.excess(each), self.goal.value(each)))
