@@ -40,7 +40,7 @@ class DataChoice:
         axes: of variable length.
         examples, seed: how many are drawn, and how.
         validation: how many others of a data set are drawn on which a drop is measured; half of it at most, where there
-            are too few for both. None: ``VALIDATION`` of a data set; other data have to be halved later.
+            are too few for both. None: ``VALIDATION`` of a data set; other data have to be divided later.
     """
 
     data: str
@@ -83,7 +83,7 @@ def chosen_inputs(choice: DataChoice) -> ChosenInputs:
     if choice.validation and not isinstance(dataset, Dataset):
         raise SpecError(
             f"--validation draws from a data set, and {choice.data} gives a {type(dataset).__name__}; leave it out: "
-            "half of the examples are held out, so raise --examples"
+            "a part of the examples is held out, so raise --examples"
         )
     preprocessing = parse_preprocessing(choice.preprocess) if choice.preprocess else None
     inputs: Any = dataset
