@@ -203,6 +203,17 @@ def test_fields_that_do_not_fit_are_refused(mixed, fields, message):
         pruned(mixed, **fields)
 
 
+def test_a_score_of_ones_own_sees_what_there_is_after_a_training(mixed, tmp_path):
+    """Guards scores that would read ones in place of what is not there."""
+    path = tmp_path / "scores.py"
+    path.write_text(
+        "from attar.extend import WeightScore\n\n\nclass Moved(WeightScore):\n    name = 'moved'\n    needs = 'movement'\n\n"
+        "    def score(self, scored):\n        return scored.known('movement')\n"
+    )
+    with pytest.raises(SpecError, match="Moved is that of a training; use the rule or stage prune"):
+        pruned(mixed, sparsity=0.5, score=f"{path}:Moved")
+
+
 def test_what_cannot_be_done_names_the_weight(mixed):
     with pytest.raises(UnknownName, match="no pruning score named 'wander'; did you mean 'wanda'"):
         pruned(mixed, sparsity=0.5, score="wander")

@@ -17,7 +17,7 @@ from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.prune.channels.pruning import Gradients
 from attar._src.methods.prune.masks import emptied
 from attar._src.methods.prune.scopes import SCOPES, WeightUnits
-from attar._src.methods.prune.scores import SCORES, ScoredWeight
+from attar._src.methods.prune.scores import SCORES, ScoredWeight, misplaced
 from attar._src.methods.prune.units import PruningUnit, UnitText, WeightRows
 from attar._src.methods.prune.weights.in_step import Reached, TooManyValues, run_in_step
 from attar._src.methods.prune.weights.row_pruning import RowPruning, SeenInputs, Update
@@ -83,8 +83,8 @@ class WeightPruning(Spec):
             raise ValueError("sparsity is missing; give the share of weights to prune, such as 0.5, or a unit N:M")
         if isinstance(self.sparsity, BitTarget) and (self.scope != "layer" or self.unit != "weight"):
             raise ValueError("a target chooses the sparsity of single weights of each layer; leave unit and scope out")
-        if ":" not in self.score and self.score in SCORES and SCORES[self.score].needs == "movement":
-            raise ValueError(f"score {self.score} is that of a training; use the rule or stage prune for it")
+        if self.score in SCORES and (why := misplaced(SCORES[self.score], self.score, training=False)):
+            raise ValueError(why)
         return self
 
 
@@ -178,6 +178,8 @@ class _Run:
             SCORES[pruning.score],
             SCOPES[pruning.scope],
         )
+        if why := misplaced(self.score, pruning.score, training=False):
+            raise SpecError(why)
         self.graph, self.exposed = expose_inputs(traced.graph)
         self.weights, self.state = find_weights(traced.graph), traced.state()
         self.sees = self.score.needs == "inputs" or pruning.update != "none"
