@@ -11,7 +11,7 @@ import torch
 
 from attar._src.core.errors import SpecError
 from attar._src.methods.layer_selection import select_weights
-from attar._src.methods.prune.masks import Mask, MaskConstraint, emptied, prune_below, sparsity
+from attar._src.methods.prune.masks import Mask, MaskConstraint, demand_some_left, emptied, prune_below, sparsity
 from attar._src.methods.prune.rewinding import Rewinding
 from attar._src.methods.prune.rows import rows_of
 from attar._src.methods.prune.schedule import Pruning
@@ -98,9 +98,9 @@ class PruneConstraint(MaskConstraint):
         self.rewinding = Rewinding(rule.rewind, parameters) if rule.rewind is not None else None
         for group in groups:
             for name in group.masks if len(group.masks) == 1 and group.goal is not None else ():
-                size = self.unit.count(rows[name])
-                if round((group.goal or 0.0) * size) >= size > 0:
-                    raise emptied(name, size, f"sparsity={group.goal:g}", what=rule.unit)
+                count = round((group.goal or 0.0) * self.unit.count(rows[name]))
+                said = f"sparsity={group.goal:g}"
+                demand_some_left(name, self.unit, rows[name], count, said, each_row=self.scope.each_row)
 
     def update(self, progress: Progress, weights: WeightView) -> None:
         """Prune to the schedule's current sparsity, and exchange units.
