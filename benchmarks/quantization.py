@@ -65,6 +65,8 @@ ROWS: dict[str, tuple[int, int | None, bool]] = {
     "W4A4": (4, 4, False),
 }
 IMPROVED: dict[str, Any] = {"steps": 400, "network_steps": 400}
+#: Where activations have few bits, AdaRound of the blocks gains nothing.
+ROUNDED_AGAIN: dict[str, Any] = {"reround": True, "steps": 0, "network_steps": 0}
 #: Attar's kinds -> options of ``attar.quantize``.
 OURS: dict[str, dict[str, Any]] = {
     "Attar gptq": {"scales": "gptq"},
@@ -127,6 +129,10 @@ def _ours(task: Task, asked: Asked, by: str, folder: Path) -> tuple[Run, int]:
         options["overrides"] = {f"{name}.weight": 8 for name in asked.ends}
     if asked.activations is not None:
         options |= {"activations": "dynamic" if asked.dynamic else asked.activations, "observer": "mse"}
+        if asked.activations < 8:
+            # As for the peers.
+            options["activation_overrides"] = dict.fromkeys(asked.ends, 8)
+            options |= {"reconstruct": ROUNDED_AGAIN} if "reconstruct" in options else {}
     inputs = {name: torch.from_numpy(array) for name, array in task.calibration.items()}
     attar.quantize(task.module, inputs, examples=IMAGES, **options).save(folder / "m.attar")
     runner = open_runner(folder / "m.attar", threads=1)

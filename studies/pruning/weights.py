@@ -82,7 +82,6 @@ def measure(row: str, seed: int) -> dict[str, Any]:
         "excluded": pruning["excluded"],
         **{key: pruning[key] for key in ("parameters", "nonzero", "macs", "file_bytes")},
         "times_faster": round(pruning["times_faster"], 3),
-        "speed": pruning["speed"],
         "processor_seconds": round(seconds, 1),
     }
 

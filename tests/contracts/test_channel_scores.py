@@ -149,6 +149,30 @@ class Padded(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+@pytest.mark.parametrize("share", [0.3, 0.4, 0.5, 0.6, 0.7])
+def test_a_target_is_met_closely_where_some_channels_save_much(share):
+    """Guards against many channels that go for nothing because the last one is of a residual stream."""
+    torch.manual_seed(0)
+    blocks = [nn.Sequential(nn.Conv2d(4, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 4, 3, padding=1)) for _ in "ab"]
+
+    class Stream(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.blocks, self.head = nn.Conv2d(2, 4, 3), nn.ModuleList(blocks), nn.Linear(4, 4)
+
+        def forward(self, x):
+            x = self.stem(x)
+            for block in self.blocks:
+                x = x + block(x)
+            return self.head(x.mean((2, 3)))
+
+    module = Stream()
+    captured = capture(module, (torch.randn(2, 2, 8, 8),), train=False)
+    before, after = prune_module(module, captured, ChannelPruning(macs=share), dict).figures["macs"]
+    # A channel of a block has 1/64 of the multiplications, one of the stream a quarter.
+    assert share <= 1 - after / before < share + 0.02
+
+
 @pytest.mark.parametrize(
     ("fields", "widths"),
     [

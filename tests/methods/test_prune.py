@@ -399,7 +399,8 @@ def test_a_score_of_ones_own_sees_what_a_training_collects(tmp_path):
     """Guards scores that would read ones in place of what is not there."""
     path = tmp_path / "scores.py"
     path.write_text(
-        "from attar.extend import WeightScore\n\n\nclass Seen(WeightScore):\n    name = 'seen'\n    needs = 'inputs'\n\n"
+        "from attar.extend import WeightScore\n\n\nclass Seen(WeightScore):\n"
+        "    name = 'seen'\n    needs = 'inputs'\n\n"
         "    def score(self, scored):\n        return scored.value.abs() * scored.known('squares')\n"
     )
     with pytest.raises(SpecError, match="Seen sees what weights multiply, which a training does not collect"):

@@ -1,5 +1,6 @@
 """Weights pruned without training: what is chosen, what the others become, and what later stages keep."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from tests.methods.toys import context, data, fresh, net
 from torch import nn
+from torch.nn.utils import prune
 
 from attar._src.core.errors import ModelError, SpecError, UnknownName
 from attar._src.core.spec import build_spec
@@ -165,10 +167,17 @@ def test_what_is_pruned_is_what_the_file_multiplies_by(residual):
     with torch.no_grad():
         scaled.norm1.weight[:8] *= 1e-3
     captured = capture(scaled.eval(), (x[:2],), train=False)
-    spec = WeightPruning(sparsity=0.5, score="l1", update="none", layers=("first",))
+    spec = WeightPruning(sparsity=0.5, score="wanda", update="none", layers=("first",))
     changes = prune_weights_of(scaled, captured, spec, inputs, lambda: gradients)
     assert changes.pruned["first.weight"][:8].all()
     assert not changes.pruned["first.weight"][8:].any()
+    # Sizes are those of the module's own weights, as torch.nn.utils.prune takes them.
+    spec = WeightPruning(sparsity=0.5, score="l1", update="none")
+    changes = prune_weights_of(scaled, captured, spec, inputs, lambda: gradients)
+    for name in ("first", "second", "head"):
+        layer = copy.deepcopy(getattr(scaled, name))
+        prune.l1_unstructured(layer, "weight", amount=0.5)
+        assert torch.equal(changes.pruned[f"{name}.weight"], layer.weight_mask == 0)
 
 
 def test_without_memory_for_all_batches_fewer_are_seen_or_layers_are_alone(residual, monkeypatch):
@@ -244,7 +253,8 @@ def test_a_score_of_ones_own_sees_what_there_is_after_a_training(mixed, tmp_path
     """Guards scores that would read ones in place of what is not there."""
     path = tmp_path / "scores.py"
     path.write_text(
-        "from attar.extend import WeightScore\n\n\nclass Moved(WeightScore):\n    name = 'moved'\n    needs = 'movement'\n\n"
+        "from attar.extend import WeightScore\n\n\nclass Moved(WeightScore):\n"
+        "    name = 'moved'\n    needs = 'movement'\n\n"
         "    def score(self, scored):\n        return scored.known('movement')\n"
     )
     with pytest.raises(SpecError, match="Moved is that of a training; use the rule or stage prune"):

@@ -74,6 +74,7 @@ def test_a_size_that_no_file_has_ends_the_descent():
     goal = Goal(max_drop=50)
     files, failed = search(goal, 1, least=40_000)
     assert failed
+    assert not any("reconstructed" in name for name in search(Goal(max_bytes=900), 1, least=40_000)[1])
     assert 40_000 <= best(goal, files).file_bytes <= 1.05 * 40_000
 
 

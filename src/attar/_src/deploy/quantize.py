@@ -193,6 +193,7 @@ def quantize(
         rate: with ``gptq``, the relative error of the layers' outputs that one bit a weight less is worth: codes that
             take fewer bits in the file are preferred, so that 0.003 takes a sixth off the codes of 4 bits.
         observer: observer of the activations' ranges: ``minmax``, ``percentile``, ``mse``, ``kl`` or ``file.py:name``.
+            With fewer than 8 bits ``mse`` loses least.
         keep: globs of layers left in floating point.
         keep_activations: globs of layers whose inputs stay in floating point while their weights are quantized, or of
             values by their names in warnings and reports.

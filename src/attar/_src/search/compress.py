@@ -34,7 +34,7 @@ from attar._src.methods.allocate.measure import tensors_digest
 from attar._src.model.dependencies.record import recorded_removals
 from attar._src.model.trace import trace
 from attar._src.search.goal import Aim, Goal
-from attar._src.search.plan import FLOATING, Cost, SearchStep, next_step
+from attar._src.search.plan import UNTOUCHED, Cost, SearchStep, next_step
 from attar._src.search.post_training import PostTraining
 from attar._src.search.search_folder import FILES, SearchFolder
 from attar._src.search.tried_file import TriedFile, pareto
@@ -259,7 +259,7 @@ class _Search:
             self.say(f"{step.name}: {error}")
             return
         drop, unit, found = self.maker.drop(path)
-        floating = next((self.folder.path / each.file for each in self.files if each.name == FLOATING), path)
+        floating = next((self.folder.path / each.file for each in self.files if each.name == UNTOUCHED), path)
         times = self.maker.times([path, floating])
         low, ratio, high = np.percentile(times[:, 0] / times[:, 1], [25, 50, 75]).round(4).tolist()
         file = TriedFile(
@@ -309,7 +309,7 @@ class _Search:
         holding = [each for each in self.files if self.goal.holds(each)]
         if self.goal.aim == "ms":
             # Not for noise: what is not faster in three of four rounds is no reason to leave floating point.
-            holding = [each for each in holding if each.faster or each.name == FLOATING] or holding
+            holding = [each for each in holding if each.faster or each.name == UNTOUCHED] or holding
         if holding:
             return min(holding, key=lambda each: (self.goal.value(each), each.file_bytes))
         return min(self.files, key=lambda each: (self.goal.excess(each), self.goal.value(each)))

@@ -16,7 +16,7 @@ from attar._src.search.tried_file import TriedFile
 Cost = Literal["round", "see", "levels", "size", "train"]
 
 #: The file that all others are compared with.
-FLOATING = "floating point"
+UNTOUCHED = "floating point"
 #: Options of ``attar.quantize`` that reconstruction has in a search.
 RECONSTRUCT: Mapping[str, Any] = {"steps": 100, "network_steps": 400}
 #: Steps between sizes while every file holds, and the ratio of two sizes between which no more is tried.
@@ -42,7 +42,7 @@ class SearchStep:
 
 #: What every search begins with.
 FIRST: tuple[SearchStep, ...] = (
-    SearchStep(FLOATING, {"keep": ["*"]}, "round"),
+    SearchStep(UNTOUCHED, {"keep": ["*"]}, "round"),
     SearchStep("8 bits", {"bits": 8}, "round"),
     SearchStep("8 bits, dynamic", {"bits": 8, "activations": "dynamic"}, "round"),
     SearchStep("8 bits, static", {"bits": 8, "activations": 8}, "round"),
@@ -79,8 +79,10 @@ def _steps(goal: Goal, files: Sequence[TriedFile], failed: Mapping[str, str]) ->
         if sizes:
             yield from _smaller(goal, files, failed, activations, max(sizes), improved=True)
     elif goal.max_bytes is not None:
-        yield size_step(goal.max_bytes, activations, improved=False)
-        yield size_step(goal.max_bytes, activations, improved=True)
+        plain = size_step(goal.max_bytes, activations, improved=False)
+        yield plain
+        if plain.name not in failed:
+            yield size_step(goal.max_bytes, activations, improved=True)
 
 
 def size_step(size: int, activations: Any, *, improved: bool) -> SearchStep:

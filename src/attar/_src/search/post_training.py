@@ -35,14 +35,14 @@ from attar._src.work.context import Context
 #: Seconds of one timing.
 _TIMED = 1.0
 
-AtLevels = Callable[[Mapping[str, Level]], CompressedModel]
+_ModelAt = Callable[[Mapping[str, Level]], CompressedModel]
 
 
 @dataclass
 class _Levels:
     """Solutions of all weights at all levels, and the sensitivities once they are measured."""
 
-    at: AtLevels
+    at: _ModelAt
     table: SensitivityTable | None = None
 
 
@@ -108,7 +108,7 @@ class PostTraining:
         names, inputs = stage.chosen(self.untouched, free=True), inputs_by_graph(self.untouched, self.inputs)
         make = partial(stage.choice, self.untouched, self.context.use, names)
 
-        def kept(given: Mapping[str, CalibrationInputs], levels: Sequence[Level]) -> AtLevels:
+        def kept(given: Mapping[str, CalibrationInputs], levels: Sequence[Level]) -> _ModelAt:
             if stage.activations not in self._levels:
                 self._levels[stage.activations] = _Levels(make(given, levels))
             return self._levels[stage.activations].at

@@ -14,7 +14,7 @@ from attar._src.pipeline.journal import Journal
 from attar._src.report.search_page import write_search_page
 from attar._src.search.tried_file import TriedFile
 
-JOURNAL = "journal.jsonl"
+SEARCH_JOURNAL = "journal.jsonl"
 #: The result, for scripts.
 SEARCH = "search.json"
 #: The file that is recommended.
@@ -38,13 +38,13 @@ class SearchFolder:
     def __init__(self, path: Path, *, resume: bool) -> None:
         if path.exists() and not path.is_dir():
             raise SpecError(f"{path} is a file; name a folder for the results")
-        if (path / JOURNAL).exists() and not resume:
+        if (path / SEARCH_JOURNAL).exists() and not resume:
             raise SpecError(
                 f"{path} has a search already; go on with it (--resume, resume=True), or name another folder"
             )
         (path / FILES).mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._journal = Journal(path / JOURNAL, writes=True)
+        self._journal = Journal(path / SEARCH_JOURNAL, writes=True)
 
     def begin(self, facts: Mapping[str, Any]) -> tuple[list[TriedFile], dict[str, str], float]:
         """Return the files that are there, the steps that failed with their reasons, and the seconds spent.

@@ -101,6 +101,7 @@ class LatencyFit:
         )
         layers = {layer for name in floating if choice[name] == "dynamic" for layer in self.dynamic[name]}
         made = make_dynamic(made, static.tensors, layers)
+        made = replace(made, rows=self.models["dynamic"].main.rows & made.dynamic)
         return fit_integer_layers(replace(static, graphs={MAIN: made}))
 
     def times(self, models: Sequence[CompressedModel], seconds: float = SECONDS) -> list[float]:

@@ -59,7 +59,9 @@ def asked_pruning(unit: str | None, score: str | None, exclude: Sequence[str], *
     for name in [name for name in options if name in given and name not in OPTIONS[kind]]:
         timed = name == "macs" and options.get("max_ms") is not None
         of = " or ".join(repr(each) for each, own in OPTIONS.items() if name in own)
-        raise SpecError(f"{'max_ms' if timed else name} is of unit={of}, and unit={unit!r} is pruned; give one of the two")
+        raise SpecError(
+            f"{'max_ms' if timed else name} is of unit={of}, and unit={unit!r} is pruned; give one of the two"
+        )
     if score is not None:
         given["score"] = score
     asked: Asked = build_spec(_KINDS[kind], where="prune", **given)

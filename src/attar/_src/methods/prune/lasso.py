@@ -42,7 +42,9 @@ class Lasso(Term):
     @classmethod
     def _no_pattern(cls, unit: str) -> str:
         if ":" in unit:
-            raise ValueError(f"unit {unit}: weights of an N:M pattern are no group of one length; write weight, row or 4x1")
+            raise ValueError(
+                f"unit {unit}: weights of an N:M pattern are no group of one length; write weight, row or 4x1"
+            )
         return unit
 
     def build(self, learner: Learner) -> Objective:

@@ -12,6 +12,8 @@ from attar._src.core.errors import SpecError
 from attar._src.model.dependencies.find import Dependencies
 
 Scope = Literal["layer", "global"]
+#: How many units that are needed are passed over while others come back.
+_ROUNDS = 8
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,9 @@ class ChannelChoice:
     def of_macs(self, found: Dependencies, share: float) -> frozenset[int]:
         """Return the fewest units that save this share of the multiplications, by bisection over :meth:`of_share`.
 
+        The last of the lowest scores of all may save much more than is missing, as a channel of a residual stream does.
+        Then the highest scores before it come back as far as they are not needed.
+
         Raises:
             SpecError: removing all that may be removed saves less; the message has how much.
         """
@@ -78,7 +83,25 @@ class ChannelChoice:
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if saved(middle) >= share else (middle, high)
-        return self.of_share(found, high / units)
+        removed = self.of_share(found, high / units)
+        return self._eased(found, removed, share) if self.scope == "global" and self.round_to == 1 else removed
+
+    def _eased(self, found: Dependencies, removed: frozenset[int], share: float) -> frozenset[int]:
+        """Return units without those, highest scores first, that are not needed to save the share.
+
+        The very highest stays, and so do up to ``_ROUNDS`` others that save too much to come back.
+        """
+        whole = found.macs()
+        _, *rest = sorted(removed, key=lambda unit: (-self.scores[unit], unit))
+        for _ in range(_ROUNDS):
+            low, high = 0, len(rest) + 1
+            while high - low > 1:
+                middle = (low + high) // 2
+                enough = 1 - found.macs(removed.difference(rest[:middle])) / whole >= share
+                low, high = (middle, high) if enough else (low, middle)
+            removed = removed.difference(rest[:low])
+            rest = rest[low + 1 :]
+        return removed
 
     def _ranked(self, units: Sequence[int]) -> list[int]:
         return sorted(units, key=lambda unit: self.scores[unit])

@@ -94,7 +94,8 @@ class LayerRuns:
             with self._seen(see), torch.enable_grad(), in_mode(self.module, train=False):
                 loss = self._loss(batch) * len(batch)
             # A layer that only another output reads has no part in the loss.
-            for path, each in zip(gates, torch.autograd.grad(loss, [*gates.values()], allow_unused=True), strict=True):
+            found: Sequence[torch.Tensor | None] = torch.autograd.grad(loss, [*gates.values()], allow_unused=True)
+            for path, each in zip(gates, found, strict=True):
                 totals[path] += 0.0 if each is None else float(each.abs().sum())
         return {path: total / self._count() for path, total in totals.items()}
 

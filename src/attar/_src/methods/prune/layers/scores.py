@@ -41,8 +41,8 @@ class SimilarityScore(LayerScore):
 
 
 class OutputScore(LayerScore):
-    """``sum |f - f_i|^2 / sum |f|^2``: f the main output of the network, f_i that without layer i; of an output of zeros
-    without the divisor."""
+    """``sum |f - f_i|^2 / sum |f|^2``: f the main output of the network, f_i that without layer i; without the
+    divisor where f is zero."""
 
     name: ClassVar[str] = "output"
 

@@ -63,8 +63,8 @@ def prune_weights_of(
 ) -> ModuleChanges:
     """Prune the weights of a module, which is not changed.
 
-    Weights are scored and solved as the file has them, multiplied by the factors of folded batch-norms, and divided by
-    these again.
+    Weights are solved as the file has them, multiplied by the factors of folded batch-norms, and divided by these
+    again; ``l1`` and ``l2`` are sizes of the module's own weights, as in training.
 
     Args:
         module: that was captured.

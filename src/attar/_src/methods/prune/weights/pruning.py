@@ -242,7 +242,11 @@ class _Run:
         gradient = gradients.get(name, torch.zeros_like(value)) if self.score.needs == "gradient" else None
         rows = WeightRows.of(tuple(value.shape), weight, read.window if read else None)
         scored = ScoredWeight(value, gradient=gradient, random=random)
-        return RowPruning(rows, self.unit, self.score, self.pruning.update, self.scope.each_row, scored)
+        factor = None
+        if name in self.traced.folding.factors:
+            values, axis = self.traced.folding.factors[name]
+            factor = torch.from_numpy(values).reshape([-1 if each == axis else 1 for each in range(value.dim())])
+        return RowPruning(rows, self.unit, self.score, self.pruning.update, self.scope.each_row, scored, factor)
 
     def _counts(self) -> dict[str, int]:
         """Return the number of units of each weight to prune."""
@@ -262,7 +266,7 @@ class _Run:
             rows = job.rows.rows(self.state[name]).double()
             with prefixed_errors(f"prune at {name!r}"):
                 found = job.unit_scores(rows, rows == 0, seen)
-            squares = self.unit.scores(rows.square(), job.rows, lambda sums: sums)
+            squares = self.unit.scores(job.rows.rows(job.own(rows)).square(), job.rows, lambda sums: sums)
             scores[name] = WeightUnits(found, squares, tuple(self.state[name].shape))
         ordered = {name: scores[name] for name in free}
         return fixed | self.scope.counts(ordered, self.pruning.sparsity)

@@ -44,6 +44,7 @@ class RowPruning:
         unit, score, update: of the pruning.
         each_row: whether each row loses the same number.
         scored: what scores read beside values and inputs, in the weight's shape.
+        factor: of folded batch-norms, by which the module's own weight was multiplied; it broadcasts to the weight.
     """
 
     rows: WeightRows
@@ -52,6 +53,12 @@ class RowPruning:
     update: Update
     each_row: bool
     scored: ScoredWeight
+    factor: torch.Tensor | None = None
+
+    def own(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return rows as the module's own weight has them, in the weight's shape."""
+        value = self.rows.weight(rows)
+        return value if self.factor is None else torch.where(self.factor == 0, 0.0, value / self.factor)
 
     def unit_scores(
         self, rows: torch.Tensor, zeros: torch.Tensor, seen: SeenInputs | None, curvature: torch.Tensor | None = None
@@ -67,7 +74,9 @@ class RowPruning:
         Raises:
             ModelError: a score is not finite.
         """
-        scored = replace(self.scored, value=self.rows.weight(rows))
+        # Sizes are those of training; what looks at inputs or gradients judges outputs, which the factor is part of.
+        value = self.rows.weight(rows) if self.score.needs else self.own(rows)
+        scored = replace(self.scored, value=value)
         if seen is not None and self.score.needs == "inputs":
             curvature = row_curvature(torch.zeros_like(zeros), seen.hessian) if curvature is None else curvature
             squares = seen.squares[:, None].expand_as(rows)
