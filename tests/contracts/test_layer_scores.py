@@ -157,6 +157,45 @@ def test_scores_by_hand(given):
     assert SCORES["taylor"].score(runs)["first.0"] == pytest.approx(wanted, rel=1e-4)
 
 
+@pytest.mark.parametrize("name", SCORES)
+def test_batches_of_other_sizes_give_the_same(given, name):
+    """Guards means over batches that are taken for means over examples."""
+    module, captured, (one, other) = given
+    x, y = torch.cat([one.inputs[0], 9 * other.inputs[0]]), torch.cat([one.targets, other.targets])
+    layers = find_residual_layers(module, captured).layers
+    found = [
+        SCORES[name].score(
+            LayerRuns(module, captured.names, layers, [*map(Batch, [(a,) for a in x.split(size)], y.split(size))])
+        )
+        for size in (32, 20)
+    ]
+    assert found[1] == pytest.approx(dict(found[0]), rel=1e-4)
+
+
+class Several(nn.Module):
+    """Two outputs, each behind its own layers; the main one is zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (nn.Sequential(Block(2, 2), Block(2, 2)) for _ in range(2))
+        self.head, self.other = nn.Linear(2, 4), nn.Linear(2, 4)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x):
+        return self.head(self.first(x).mean((2, 3))), self.other(self.second(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_layers_that_have_no_part_in_the_score_go_first(name):
+    """Guards errors of PyTorch and divisions by zero in place of a score."""
+    torch.manual_seed(0)
+    module, (x, y) = Several().eval(), data(8)
+    result = shorter((module, capture(module, (x[:2],), train=False), [Batch((x,), y)]), layers=1, score=name)
+    assert len(result.removed) == 1
+    assert name != "taylor" or all(result.scores[f"second.{at}"] == 0 for at in range(2))
+
+
 def _tail(module, x):
     for block in module.second:
         x = block(x)

@@ -185,6 +185,12 @@ def test_the_lasso_is_its_formula_in_float64(unit):
     assert torch.isfinite(learner.tensor(name).grad).all()
 
 
+def test_the_lasso_has_no_patterns():
+    """Guards a unit that would be taken for single weights."""
+    with pytest.raises(ValueError, match="unit 2:4: weights of an N:M pattern are no group of one length"):
+        Lasso(unit="2:4")
+
+
 @pytest.mark.parametrize("offset", [False, True])
 @pytest.mark.parametrize("bits", [2, 4])
 def test_the_rate_is_its_formula_in_float64(bits, offset):

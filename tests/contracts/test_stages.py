@@ -33,7 +33,7 @@ STAGES = {
     "prune": ("cross_entropy", [{"name": "prune", "sparsity": 0.5, "every": 1}]),
     "prune movement": ("cross_entropy", [{"name": "prune", "sparsity": 0.5, "score": "movement", "unit": "2x1"}]),
     "prune taylor": ("cross_entropy", [{"name": "prune", "unit": "1:2", "score": "taylor", "shape": "linear"}]),
-    "regrow": ("cross_entropy", [{"name": "prune", "sparsity": 0.7, "shape": "once", "regrow": 0.3, "every": 3}]),
+    "regrow": ("cross_entropy", [{"name": "prune", "sparsity": 0.7, "shape": "once", "regrow": 0.3, "every": 1}]),
     "rewind": ("cross_entropy", [{"name": "prune", "sparsity": 0.7, "shape": "steps", "rewind": 0.1, "end": 1.0}]),
     "dense sparse dense": (
         "cross_entropy",

@@ -14,7 +14,7 @@ from torch import nn
 
 import attar
 from attar._src.cli import main
-from attar._src.core.errors import DataError, SpecError
+from attar._src.core.errors import DataError, ModelError, SpecError
 from attar._src.core.tensors import Sparse
 from attar._src.deploy.build_module import build_module
 from attar._src.deploy.pruning.prune import speed_in_words
@@ -115,6 +115,10 @@ def test_what_is_left_out_is_told():
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
+        ({"unit": "2:5"}, ModelError, r"no weight of Sequential can be pruned: 0.weight: its 4 input channels are no"),
+        ({"sparsity": 0.5, "exclude": ["*"]}, ModelError, "can be pruned: exclude has all"),
+        ({"sparsity": 0.5, "max_ms": 1.0}, SpecError, "max_ms tells how much is removed; leave out sparsity"),
+        ({"unit": "2:4", "max_ms": 1.0}, SpecError, "max_ms is of unit='channel' or 'layer', and unit='2:4' is pruned"),
         ({"sparsity": 0.5, "channels": 0.5}, SpecError, "sparsity is of unit='weight', and unit='channel' is pruned"),
         ({"unit": "2:4", "least": 0.5}, SpecError, "least is of unit='channel', and unit='2:4' is pruned"),
         ({"unit": "2:4", "sparsity": 0.5}, SpecError, "unit 2:4 prunes 0.5 of every weight"),
@@ -185,8 +189,17 @@ def test_the_command(folder, capsys):
     assert "stays: 0.weight: its 1 input channels are no multiple of 4" in out
     assert "3.weight zero" in out
     assert "than before" in out
+    assert main(["prune", model, "-d", data, "--max-bytes", "6k", "-o", str(folder / "m.attar")]) == 0
+    assert "bytes were predicted" in capsys.readouterr().out
     assert main([*arguments[:6], "--set", "7=x", "-o", str(weights)]) == 2
     assert "write GLOB=SHARE" in capsys.readouterr().err
+
+
+def test_a_target_counts_weights_with_a_sparsity_of_their_own():
+    """Guards targets that are refused, or held with less than there is, as if such weights were dense."""
+    result = attar.prune(net(), torch.randn(64, 4, 8, 8), sparsity={"max_bytes": 7000}, overrides={"4": 0.7})
+    assert result.figures["sparsity"].keys() == {"4.weight"}
+    assert result.figures["sparsity"]["4.weight"] == pytest.approx(0.7, abs=1e-3)
 
 
 def test_a_target_chooses_the_sparsity_of_each_layer(tmp_path):

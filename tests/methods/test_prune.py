@@ -294,6 +294,29 @@ def test_regrowth_keeps_the_sparsity_and_takes_the_largest_gradients():
     assert constraint.report()["sparsity"] == pytest.approx(0.8, abs=1e-3)
 
 
+def test_regrowth_ends_with_its_stage():
+    """Guards what is trained later: masks of an earlier stage hold, whatever its rule did to them."""
+    learner, constraint = attached(sparsity=0.5, shape="once", regrow=0.4, every=2, end=1.0, layers=("second",))
+    masks = [each["second.weight"] for each in descend(learner, 6)]
+    assert any(not torch.equal(before, after) for before, after in pairwise(masks[1:]))
+    learner.finalize()
+    held = constraint.weights["second.weight"].mask.clone()
+    assert all(torch.equal(each["second.weight"], held) for each in descend(learner, 6))
+
+
+def test_ranks_exchange_by_their_mean_gradient(monkeypatch):
+    """Guards ranks that drift apart: each sees other examples."""
+    learner, constraint = attached(sparsity=0.5, shape="once", regrow=0.5, every=1, end=1.0, layers=("second",))
+    mask = constraint.weights["second.weight"]
+    learner.update(Progress(0, 10))
+    before, mean = mask.mask.clone(), torch.rand(mask.mask.shape)
+    mask.gradient.copy_(torch.rand(mask.mask.shape))
+    mask.steps.fill_(1)
+    monkeypatch.setattr("attar._src.methods.prune.masks._over_ranks", lambda _: mean)
+    learner.update(Progress(1, 10))
+    assert mean[mask.mask & ~before].min() >= mean[~mask.mask & ~before].max()
+
+
 def test_what_grows_again_starts_from_zero():
     learner, constraint = attached(sparsity=0.5, shape="once", regrow=0.5, every=1, end=1.0, layers=("second",))
     mask = constraint.weights["second.weight"]
@@ -370,3 +393,15 @@ def test_a_score_of_ones_own(tmp_path):
     walk(learner, 1)
     zero = learner.tensor("second.weight").detach() == 0
     assert before[zero].abs().min() >= before[~zero].abs().max()
+
+
+def test_a_score_of_ones_own_sees_what_a_training_collects(tmp_path):
+    """Guards scores that would read ones in place of what is not there."""
+    path = tmp_path / "scores.py"
+    path.write_text(
+        "from attar.extend import WeightScore\n\n\nclass Seen(WeightScore):\n"
+        "    name = 'seen'\n    needs = 'inputs'\n\n"
+        "    def score(self, scored):\n        return scored.value.abs() * scored.known('squares')\n"
+    )
+    with pytest.raises(SpecError, match="Seen sees what weights multiply, which a training does not collect"):
+        attached(sparsity=0.5, score=f"{path}:Seen")

@@ -212,6 +212,55 @@ def test_fields_that_do_not_fit_are_refused(mixed, fields, message):
         pruned(mixed, **fields)
 
 
+def test_rows_keep_something():
+    """Guards weights that lose everything where each row loses the same number, rounded up."""
+    x = torch.randn(32, 1)
+    module = nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    given = module, capture(module, (x[:2],), train=False), CalibrationInputs(((x,),)), {}
+    with pytest.raises(SpecError, match=r"'0.weight': sparsity=0.6 of each row leaves 0 of 1 .*; use sparsity <= 0,"):
+        pruned(given, sparsity=0.6, scope="row")
+    assert 0 < pruned(given, sparsity=0.6, scope="row", keep=("0",)).found.sparsity["2.weight"] < 1
+
+
+def test_a_weight_of_zeros_is_not_taken_for_pruned():
+    """Guards layers that begin at zero: under a mask of zeros no training could move them."""
+    x = torch.randn(32, 6)
+    module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    nn.init.zeros_(module[2].weight)
+    given = module, capture(module, (x[:2],), train=False), CalibrationInputs(((x,),)), {}
+    result = pruned(given, sparsity=0.5)
+    assert result.found.excluded == {"2.weight": "all its elements are zero"}
+    assert result.pruned.keys() == {"0.weight"}
+
+
+@pytest.mark.parametrize("kind", ["own", "tied", "norm", "norm without shift"])
+def test_later_layers_see_the_biases_that_the_module_has(kind):
+    """Guards biases that only the graph has: later layers would make up for what the module does not do."""
+    torch.manual_seed(0)
+    norms = {"norm": nn.BatchNorm1d(6), "norm without shift": nn.BatchNorm1d(6, affine=False)}
+    layers = [nn.Linear(6, 6), norms.get(kind, nn.Identity()), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2)]
+    module, x = nn.Sequential(*layers).eval(), torch.randn(64, 6)
+    if kind == "tied":
+        module[3].bias = module[0].bias
+    given = module, capture(module, (x[:2],), train=False), CalibrationInputs(((x,),)), {}
+    result = pruned(given, sparsity=0.7)
+    moved = {"own": {"0.bias", "3.bias", "5.bias"}, "tied": {"5.bias"}, "norm": {"1.bias", "3.bias", "5.bias"}}
+    assert {name for name in result.values if name.endswith("bias")} == moved.get(kind, {"3.bias", "5.bias"})
+    assert len(result.found.biases) == len([name for name in result.values if name.endswith("bias")])
+
+
+def test_a_score_of_ones_own_sees_what_there_is_after_a_training(mixed, tmp_path):
+    """Guards scores that would read ones in place of what is not there."""
+    path = tmp_path / "scores.py"
+    path.write_text(
+        "from attar.extend import WeightScore\n\n\nclass Moved(WeightScore):\n"
+        "    name = 'moved'\n    needs = 'movement'\n\n"
+        "    def score(self, scored):\n        return scored.known('movement')\n"
+    )
+    with pytest.raises(SpecError, match="Moved is that of a training; use the rule or stage prune"):
+        pruned(mixed, sparsity=0.5, score=f"{path}:Moved")
+
+
 def test_what_cannot_be_done_names_the_weight(mixed):
     with pytest.raises(UnknownName, match="no pruning score named 'wander'; did you mean 'wanda'"):
         pruned(mixed, sparsity=0.5, score="wander")

@@ -225,8 +225,8 @@ def _print(output: Path, figures: Mapping[str, Any]) -> None:
         out.print("Train it further: the metric is that of the module before any training.", soft_wrap=True)
     for name, why in figures["excluded"].items():
         out.print(escape(f"stays: {name}: {why}"), soft_wrap=True)
-    for name, why in figures.get("unseen", {}).items():
-        out.print(escape(f"pruned by itself: {name}: {why}"), soft_wrap=True)
+    if "note" in figures:
+        out.print(escape(figures["note"]), soft_wrap=True)
     if "speed" in figures:
         out.print(escape(figures["speed"]), soft_wrap=True)
 

@@ -38,7 +38,7 @@ def asked_pruning(unit: str | None, score: str | None, exclude: Sequence[str], *
     """
     given = {name: value for name, value in options.items() if value is not None}
     if "max_ms" in given:
-        if amounts := [name for name in ("channels", "layers", "macs") if name in given]:
+        if amounts := [name for name in ("channels", "layers", "sparsity", "macs") if name in given]:
             raise SpecError(f"max_ms tells how much is removed; leave out {amounts[0]}")
         if not given.pop("max_ms") > 0:
             raise SpecError("max_ms: give a time above 0")
@@ -57,8 +57,11 @@ def asked_pruning(unit: str | None, score: str | None, exclude: Sequence[str], *
         kind = "weight"
         given |= {"unit": unit, "keep": tuple(exclude)}
     for name in [name for name in options if name in given and name not in OPTIONS[kind]]:
+        timed = name == "macs" and options.get("max_ms") is not None
         of = " or ".join(repr(each) for each, own in OPTIONS.items() if name in own)
-        raise SpecError(f"{name} is of unit={of}, and unit={unit!r} is pruned; give one of the two")
+        raise SpecError(
+            f"{'max_ms' if timed else name} is of unit={of}, and unit={unit!r} is pruned; give one of the two"
+        )
     if score is not None:
         given["score"] = score
     asked: Asked = build_spec(_KINDS[kind], where="prune", **given)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
+from pydantic import field_validator
 
 from attar._src.methods.prune.rows import rows_of
 from attar._src.methods.prune.units import PruningUnit, UnitText, WeightRows
@@ -36,6 +37,15 @@ class Lasso(Term):
     weight: Scheduled = 1e-4
     unit: Literal["row"] | UnitText = "weight"
     layers: tuple[str, ...] = ("*",)
+
+    @field_validator("unit")
+    @classmethod
+    def _no_pattern(cls, unit: str) -> str:
+        if ":" in unit:
+            raise ValueError(
+                f"unit {unit}: weights of an N:M pattern are no group of one length; write weight, row or 4x1"
+            )
+        return unit
 
     def build(self, learner: Learner) -> Objective:
         names = learner.select(self.layers)

@@ -11,7 +11,7 @@ import torch
 
 from attar._src.core.errors import SpecError
 from attar._src.core.tensors import CompressedTensor, Dense, Sparse
-from attar._src.methods.prune.units import lowest
+from attar._src.methods.prune.units import PruningUnit, WeightRows, lowest
 from attar._src.work.constraint import Constraint
 from attar._src.work.parametrization import Parametrization
 from attar._src.work.weight_view import WeightView
@@ -129,6 +129,21 @@ def sparse_tensors(state: Mapping[str, torch.Tensor]) -> dict[str, CompressedTen
     """Return the tensors with so many zeros that a mask and the others are smaller, as such."""
     stored = {name: Mask(value).to_compressed(value) for name, value in state.items() if value.numel()}
     return {name: each for name, each in stored.items() if isinstance(each, Sparse)}
+
+
+def demand_some_left(
+    name: str, unit: PruningUnit, rows: WeightRows, count: int, said: str, *, each_row: bool = False
+) -> None:
+    """Refuse to prune all units of a weight, or of its rows if each loses the same number.
+
+    Raises:
+        SpecError: ``count`` of units are all.
+    """
+    size, wide = unit.count(rows), unit.wide(rows)
+    if each_row and size and round(count / (size // wide)) >= wide:
+        raise emptied(name, wide, f"{said} of each row", what=unit.text)
+    if count >= size > 0:
+        raise emptied(name, size, said, what=unit.text)
 
 
 def emptied(name: str, size: int, said: str, *, what: str = "weight") -> SpecError:

@@ -11,12 +11,12 @@ import torch
 
 from attar._src.core.errors import SpecError
 from attar._src.methods.layer_selection import select_weights
-from attar._src.methods.prune.masks import Mask, MaskConstraint, emptied, prune_below, sparsity
+from attar._src.methods.prune.masks import Mask, MaskConstraint, demand_some_left, emptied, prune_below, sparsity
 from attar._src.methods.prune.rewinding import Rewinding
 from attar._src.methods.prune.rows import rows_of
 from attar._src.methods.prune.schedule import Pruning
 from attar._src.methods.prune.scopes import SCOPES, WeightUnits
-from attar._src.methods.prune.scores import SCORES, ScoredWeight
+from attar._src.methods.prune.scores import SCORES, ScoredWeight, misplaced
 from attar._src.methods.prune.shapes import SHAPES
 from attar._src.methods.prune.units import PruningUnit, WeightRows
 from attar._src.work.constraint import Constraint, Progress
@@ -35,7 +35,9 @@ class Prune(Pruning, Rule):
     name: Literal["prune"] = "prune"
 
     def attach(self, learner: Learner) -> Constraint:
-        unit, scope = PruningUnit.parse(self.unit), SCOPES[self.scope]
+        unit, scope, score = PruningUnit.parse(self.unit), SCOPES[self.scope], SCORES[self.score]
+        if why := misplaced(score, self.score, training=True):
+            raise SpecError(why)
         goal = self.sparsity if unit.share is None else unit.share
         shares = select_weights(learner, goal, self.overrides, keep=self.keep, layers=self.layers)
         rows = rows_of(learner, shares)
@@ -45,7 +47,7 @@ class Prune(Pruning, Rule):
         own = set(learner.select(tuple(self.overrides)))
         view = learner.weight_view()
         # What an earlier rule has set to zero stays so.
-        watched = bool(SCORES[self.score].needs or self.regrow)
+        watched = bool(score.needs or self.regrow)
         masks = {name: Mask(view.effective(name), watched=watched) for name in shares}
         together = scope.ranks or scope.name == "erdos_renyi" or self.threshold is not None
         alone = {name for name in masks if name in own or not together}
@@ -76,6 +78,7 @@ class PruneConstraint(MaskConstraint):
     reached: torch.Tensor  # 0-d, the largest f(u) applied so far
     released: torch.Tensor  # 0-d bool, whether the masks are gone
     updates: torch.Tensor  # 0-d int64, how often scores were computed
+    ended: torch.Tensor  # 0-d bool, whether the stage of the rule is over, behind which masks stay as they are
 
     def __init__(
         self,
@@ -91,12 +94,13 @@ class PruneConstraint(MaskConstraint):
         self.register_buffer("reached", torch.zeros((), dtype=torch.float64))
         self.register_buffer("released", torch.tensor(False))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("ended", torch.tensor(False))
         self.rewinding = Rewinding(rule.rewind, parameters) if rule.rewind is not None else None
         for group in groups:
             for name in group.masks if len(group.masks) == 1 and group.goal is not None else ():
-                size = self.unit.count(rows[name])
-                if round((group.goal or 0.0) * size) >= size > 0:
-                    raise emptied(name, size, f"sparsity={group.goal:g}", what=rule.unit)
+                count = round((group.goal or 0.0) * self.unit.count(rows[name]))
+                said = f"sparsity={group.goal:g}"
+                demand_some_left(name, self.unit, rows[name], count, said, each_row=self.scope.each_row)
 
     def update(self, progress: Progress, weights: WeightView) -> None:
         """Prune to the schedule's current sparsity, and exchange units.
@@ -105,6 +109,8 @@ class PruneConstraint(MaskConstraint):
             SpecError: a threshold or a global ranking left a weight without elements.
         """
         rule, at = self.rule, progress.fraction
+        if self.ended:
+            return
         if self.rewinding is not None:
             self.rewinding.keep(at, weights)
         if self.shape.releases and at >= rule.end:
@@ -132,6 +138,9 @@ class PruneConstraint(MaskConstraint):
         if not self.released:
             self._grow(1.0, weights)
             super().finalize(weights)
+        self.ended.fill_(True)
+        for mask in self.masks().values():
+            mask.watched = False
 
     def _release(self, weights: WeightView) -> None:
         if not self.released:
@@ -190,7 +199,7 @@ class PruneConstraint(MaskConstraint):
             if not count:
                 continue
             dropped = self.unit.lowest(scores, int((~left).sum()) + count) & left
-            gradient = self.unit.scores(rows.rows(mask.gradient.abs()), rows, lambda sums: sums)
+            gradient = self.unit.scores(rows.rows(mask.watched_means()[0].abs()), rows, lambda sums: sums)
             grown = self.unit.lowest((-gradient).masked_fill(left & ~dropped, torch.inf), count)
             here = rows.weight(self.unit.spread(grown, rows))
             weights.value(name).masked_fill_(here & ~mask.mask, 0)

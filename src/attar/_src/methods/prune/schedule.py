@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from attar._src.core.spec import Spec
-from attar._src.methods.prune.scores import SCORES
+from attar._src.methods.prune.scores import SCORES, misplaced
 from attar._src.methods.prune.shapes import SHAPES
 from attar._src.methods.prune.units import PruningUnit, UnitText
 
@@ -92,11 +92,8 @@ class Pruning(Spec):
             raise ValueError("rewind goes back after each of several steps; write shape: steps")
         if self.shape == "dense_sparse_dense" and self.end == 1:
             raise ValueError("dense_sparse_dense trains without masks after end; set end below 1, such as 0.5")
-        if self.score in SCORES and SCORES[self.score].needs == "inputs":
-            raise ValueError(
-                f"score {self.score} sees what weights multiply, which a training does not collect; use l1, taylor or "
-                "movement, or the stage prune_weights"
-            )
+        if self.score in SCORES and (why := misplaced(SCORES[self.score], self.score, training=True)):
+            raise ValueError(why)
         return self
 
     def share(self, progress: float, left: float | None = None) -> float:

@@ -57,6 +57,18 @@ class WeightScore:
         return sums
 
 
+def misplaced(score: WeightScore, name: str, *, training: bool) -> str:
+    """Return why a score cannot be had in, or after, a training; empty if it can."""
+    if training and score.needs == "inputs":
+        return (
+            f"score {name} sees what weights multiply, which a training does not collect; use l1, taylor or movement, "
+            "or the stage prune_weights"
+        )
+    if not training and score.needs == "movement":
+        return f"score {name} is that of a training; use the rule or stage prune for it"
+    return ""
+
+
 class L1(WeightScore):
     """``|w|``, the magnitude: small weights change the output least (Han et al. 2015, "Learning both weights and
     connections for efficient neural networks", section 3)."""

@@ -124,6 +124,11 @@ class PruningUnit:
         """Return the number of units of a weight."""
         return prod(self._grid(rows))
 
+    def wide(self, rows: WeightRows) -> int:
+        """Return the number of units beside each other in a row of units."""
+        _, _, channels, positions = self._grid(rows)
+        return channels * positions
+
     def scores(
         self, elements: torch.Tensor, rows: WeightRows, of_units: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:

@@ -69,12 +69,12 @@ class LayerRuns:
         totals = dict.fromkeys(self.layers, 0.0)
 
         def see(path: str, x: torch.Tensor, y: torch.Tensor) -> None:
-            totals[path] += float(change(x, y).mean())
+            totals[path] += float(change(x, y).mean()) * len(batch)
 
         with self._seen(see), torch.no_grad(), in_mode(self.module, train=False):
             for batch in self.batches:
                 self._call(batch)
-        return {path: total / len(self.batches) for path, total in totals.items()}
+        return {path: total / self._count() for path, total in totals.items()}
 
     def gate_gradients(self) -> dict[str, float]:
         """Return path of a layer -> the mean over examples of ``|dL/dg|``, with ``x + g (y - x)`` behind it at g = 1.
@@ -87,13 +87,16 @@ class LayerRuns:
             gates: dict[str, torch.Tensor] = {}
 
             def see(path: str, x: torch.Tensor, y: torch.Tensor, gates: dict[str, torch.Tensor] = gates) -> Any:
-                gates[path] = torch.ones((len(y), *[1] * (y.dim() - 1)), dtype=y.dtype, requires_grad=True)
+                sizes = (len(y), *[1] * (y.dim() - 1))
+                gates[path] = torch.ones(sizes, dtype=y.dtype, device=y.device, requires_grad=True)
                 return x + gates[path] * (y - x)
 
             with self._seen(see), torch.enable_grad(), in_mode(self.module, train=False):
                 loss = self._loss(batch) * len(batch)
-            for path, each in zip(gates, torch.autograd.grad(loss, [*gates.values()]), strict=True):
-                totals[path] += float(each.abs().sum())
+            # A layer that only another output reads has no part in the loss.
+            found: Sequence[torch.Tensor | None] = torch.autograd.grad(loss, [*gates.values()], allow_unused=True)
+            for path, each in zip(gates, found, strict=True):
+                totals[path] += 0.0 if each is None else float(each.abs().sum())
         return {path: total / self._count() for path, total in totals.items()}
 
     def _count(self) -> int:

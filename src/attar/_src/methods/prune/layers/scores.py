@@ -41,13 +41,14 @@ class SimilarityScore(LayerScore):
 
 
 class OutputScore(LayerScore):
-    """``sum |f - f_i|^2 / sum |f|^2``: f the main output of the network, f_i that without layer i."""
+    """``sum |f - f_i|^2 / sum |f|^2``: f the main output of the network, f_i that without layer i; without the
+    divisor where f is zero."""
 
     name: ClassVar[str] = "output"
 
     def score(self, runs: LayerRuns) -> Mapping[str, float]:
         whole = [*runs.outputs()]
-        size = sum(float(each.square().sum()) for each in whole)
+        size = sum(float(each.square().sum()) for each in whole) or 1.0
         return {
             path: sum(float((a - b).square().sum()) for a, b in zip(whole, runs.outputs(path), strict=True)) / size
             for path in runs.layers

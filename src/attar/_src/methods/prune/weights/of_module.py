@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import torch
 from torch import nn
 
+from attar._src.core.errors import ModelError
 from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.prune.channels.pruning import Gradients
 from attar._src.methods.prune.pruned_module import PrunedModule, parameter_count
@@ -84,12 +87,19 @@ def prune_weights_of(
     note = ""
     if isinstance(pruning.sparsity, BitTarget):
         pruning, note = _within_target(pruning, pruning.sparsity, traced, inputs, folded_gradients, fixed, use, seed)
-    found = prune_weights(traced, pruning, inputs, folded_gradients, seed=seed, fixed=fixed)
+    reads = _reads(captured)
+
+    def shifts(name: str) -> bool:
+        parameter = _bias_of(traced, name, own)
+        return parameter is not None and reads[id(own[parameter])] == 1
+
+    found = prune_weights(traced, pruning, inputs, folded_gradients, seed=seed, fixed=fixed, shifts=shifts)
     found = replace(found, note=note)
     values = {name: _divided(traced, name, value) for name, value in found.values.items()}
     for name, shift in found.biases.items():
-        if (parameter := _bias_of(traced, name, own)) is not None:
-            values[parameter] = own[parameter].detach() + shift
+        parameter = _bias_of(traced, name, own)
+        assert parameter is not None
+        values[parameter] = own[parameter].detach() + shift
     return ModuleChanges(found, values, found.pruned)
 
 
@@ -106,14 +116,17 @@ def _within_target(
     """Return the same with a sparsity for each weight, and what was found in words."""
     alone = pruning.model_copy(update={"sparsity": 0.0, "sequential": False, "correct_bias": False})
     none = prune_weights(traced, alone.model_copy(update={"update": "none", "score": "l1"}), inputs, dict, fixed=fixed)
-    free = [name for name in none.values if name not in _overridden(pruning, traced)]
+    overridden = _overridden(pruning, traced) & none.values.keys()
+    free = [name for name in none.values if name not in overridden]
+    given = alone.model_copy(update={"layers": tuple(overridden)})
+    others = prune_weights(traced, given, inputs, gradients, seed=seed, fixed=fixed).values if overridden else {}
 
     def prune(share: float) -> PrunedWeights:
         at = alone.model_copy(update={"sparsity": share, "overrides": {}, "keep": (), "layers": tuple(free)})
         return prune_weights(traced, at, inputs, gradients, seed=seed, fixed=fixed)
 
     method = {"name": "prune", "score": pruning.score, "update": pruning.update}
-    shares, note = own_sparsities(target, traced, inputs, free, prune, method, use, seed=seed)
+    shares, note = own_sparsities(target, traced, inputs, free, prune, others, method, use, seed=seed)
     dense = [name for name, share in shares.items() if not share]
     chosen = {name: share for name, share in shares.items() if share}
     update = {"sparsity": 0.0, "overrides": {**chosen, **pruning.overrides}, "keep": (*pruning.keep, *dense)}
@@ -135,8 +148,18 @@ def with_pruned_weights(
     seed: int = 0,
     use: FileInfo = NO_INFO,
 ) -> PrunedModule:
-    """Return a copy of a module with pruned weights, and figures; arguments as of :func:`prune_weights_of`."""
+    """Return a copy of a module with pruned weights, and figures; arguments as of :func:`prune_weights_of`.
+
+    Raises:
+        ModelError: no weight can be pruned; the message has the reasons.
+    """
     changes = prune_weights_of(module, captured, pruning, inputs, gradients, seed=seed, use=use)
+    if not changes.pruned and not isinstance(pruning.sparsity, BitTarget):
+        reasons = "; ".join(f"{name}: {why}" for name, why in [*changes.found.excluded.items()][:4])
+        raise ModelError(
+            f"no weight of {type(module).__name__} can be pruned: "
+            f"{reasons or 'exclude has all'}; give another unit, or exclude less"
+        )
     sparse = copy.deepcopy(module)
     changes.put(sparse)
     zeros = sum(int(each.sum()) for each in changes.pruned.values())
@@ -184,3 +207,12 @@ def _bias_of(traced: TracedModel, name: str, own: Mapping[str, nn.Parameter]) ->
         return name if name in own else None
     shift = f"{norms[-1]}.bias"
     return shift if shift in own else None
+
+
+def _reads(captured: CapturedModel) -> Counter[int]:
+    """Return identity of a parameter -> how many nodes read it, under any of its names."""
+    program, found = captured.evaluation, Counter[int]()
+    for node in program.graph.nodes:
+        if node.op == "get_attr":
+            found[id(attrgetter(str(node.target))(program))] += len(node.users)
+    return found

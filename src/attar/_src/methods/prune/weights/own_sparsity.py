@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import torch
+
 from attar._src.core.errors import SpecError
 from attar._src.methods.allocate.allocate import Allocator
 from attar._src.methods.allocate.judge import UNLABELLED
@@ -28,6 +30,7 @@ def own_sparsities(
     inputs: CalibrationInputs,
     names: Sequence[str],
     prune: Callable[[float], PrunedWeights],
+    others: Mapping[str, torch.Tensor],
     method: Mapping[str, object],
     use: FileInfo,
     *,
@@ -44,6 +47,7 @@ def own_sparsities(
         inputs: real ones.
         names: of the weights.
         prune: share -> all weights at it, each as if it were alone.
+        others: weight with a sparsity of its own -> its values.
         method: record of ``prune``.
         use: what the file tells its user.
         seed: of the measurement.
@@ -58,7 +62,7 @@ def own_sparsities(
 
     def at(chosen: Mapping[str, Level]) -> CompressedModel:
         values = {name: solved[level][name] for name, level in chosen.items() if level.value != FLOAT}
-        return CompressedModel.of(traced, tensors=sparse_tensors(values))
+        return CompressedModel.of(traced, tensors=sparse_tensors({**others, **values}))
 
     judged = inputs
     if target.max_drop is not None:

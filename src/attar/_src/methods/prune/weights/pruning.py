@@ -15,9 +15,9 @@ from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.spec import Spec
 from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.prune.channels.pruning import Gradients
-from attar._src.methods.prune.masks import emptied
+from attar._src.methods.prune.masks import demand_some_left
 from attar._src.methods.prune.scopes import SCOPES, WeightUnits
-from attar._src.methods.prune.scores import SCORES, ScoredWeight
+from attar._src.methods.prune.scores import SCORES, ScoredWeight, misplaced
 from attar._src.methods.prune.units import PruningUnit, UnitText, WeightRows
 from attar._src.methods.prune.weights.in_step import Reached, TooManyValues, run_in_step
 from attar._src.methods.prune.weights.row_pruning import RowPruning, SeenInputs, Update
@@ -83,8 +83,8 @@ class WeightPruning(Spec):
             raise ValueError("sparsity is missing; give the share of weights to prune, such as 0.5, or a unit N:M")
         if isinstance(self.sparsity, BitTarget) and (self.scope != "layer" or self.unit != "weight"):
             raise ValueError("a target chooses the sparsity of single weights of each layer; leave unit and scope out")
-        if ":" not in self.score and self.score in SCORES and SCORES[self.score].needs == "movement":
-            raise ValueError(f"score {self.score} is that of a training; use the rule or stage prune for it")
+        if self.score in SCORES and (why := misplaced(SCORES[self.score], self.score, training=False)):
+            raise ValueError(why)
         return self
 
 
@@ -143,6 +143,7 @@ def prune_weights(
     *,
     seed: int = 0,
     fixed: Mapping[str, str] = MappingProxyType({}),
+    shifts: Callable[[str], bool] = lambda _: True,
 ) -> PrunedWeights:
     """Return the weights of a graph with zeros, and with the others made up for them.
 
@@ -153,13 +154,14 @@ def prune_weights(
         gradients: of a loss by weight, in the graph's own terms; called if the score needs them.
         seed: of scores that draw.
         fixed: weight -> why it stays.
+        shifts: whether a bias may take the mean error of its outputs.
 
     Raises:
         UnknownName: a glob matches no layer, or there is no such score or scope.
         SpecError: a weight would lose everything.
         ModelError: values are not finite.
     """
-    return _Run(traced, pruning, inputs, gradients, seed, fixed).prune()
+    return _Run(traced, pruning, inputs, gradients, seed, fixed, shifts).prune()
 
 
 class _Run:
@@ -171,13 +173,16 @@ class _Run:
         gradients: Callable[[], Gradients],
         seed: int,
         fixed: Mapping[str, str],
+        shifts: Callable[[str], bool],
     ) -> None:
-        self.pruning, self.inputs, self.traced = pruning, inputs, traced
+        self.pruning, self.inputs, self.traced, self.shifts = pruning, inputs, traced, shifts
         self.unit, self.score, self.scope = (
             PruningUnit.parse(pruning.unit),
             SCORES[pruning.score],
             SCOPES[pruning.scope],
         )
+        if why := misplaced(self.score, pruning.score, training=False):
+            raise SpecError(why)
         self.graph, self.exposed = expose_inputs(traced.graph)
         self.weights, self.state = find_weights(traced.graph), traced.state()
         self.sees = self.score.needs == "inputs" or pruning.update != "none"
@@ -187,7 +192,8 @@ class _Run:
         random = torch.Generator().manual_seed(seed)
         self.jobs = {name: self._job(name, gradient, random) for name in self.shares}
         for name in [*self.jobs]:
-            if why := fixed.get(name) or self.unit.misfit(self.jobs[name].rows):
+            zeros = "all its elements are zero" if self.state[name].numel() and not self.state[name].any() else ""
+            if why := fixed.get(name) or zeros or self.unit.misfit(self.jobs[name].rows):
                 self.found.excluded[name] = why
                 del self.jobs[name]
 
@@ -195,10 +201,9 @@ class _Run:
         """Prune in order."""
         self.counts = self._counts()
         for name, count in self.counts.items():
-            units = self.unit.count(self.jobs[name].rows)
-            if count >= units > 0:
-                share = self.unit.share if self.shares[name] is None else self.shares[name]
-                raise emptied(name, units, f"sparsity={share:g}", what=self.pruning.unit)
+            share = self.unit.share if self.shares[name] is None else self.shares[name]
+            rows, said = self.jobs[name].rows, f"sparsity={share:g}"
+            demand_some_left(name, self.unit, rows, count, said, each_row=self.scope.each_row)
         later = self._in_order() if self.pruning.sequential and self.sees else {}
         alone = [name for name in self.jobs if name not in later]
         for name, seen in self._seen(alone):
@@ -327,6 +332,7 @@ class _Run:
             set_tensor(after, name, value)
             bias = bias_of(node)
             alone = isinstance(bias, fx.Node) and bias.op == "get_attr" and len(bias.users) == 1
+            alone = alone and self.shifts(str(bias.target))
             if not (alone and self.pruning.correct_bias and self.pruning.update != "none") or pairs.count < _FEWEST:
                 return
             made = job.rows.rows(value).double()

@@ -34,7 +34,7 @@ class PairedInputs:
         self.hessian = InputHessian(window)
         self.cross = torch.zeros((window.groups, window.length, window.length), dtype=torch.float64)
         self.was, self.now = torch.zeros((2, window.groups, window.length), dtype=torch.float64)
-        self.count, self.finite = 0, True
+        self.count = 0
 
     def add(self, was: torch.Tensor, now: torch.Tensor) -> None:
         """Add a batch of the value that the layer reads, in both networks."""
