@@ -24,7 +24,7 @@ COMMANDS = {
     "run": "Run a recipe: train, distil, prune, quantize, pack, measure.",
     "compress": "Find the files of a trained module that hold a goal: a loss, bytes, milliseconds.",
     "quantize": "Quantize a trained PyTorch module and write a .attar file.",
-    "prune": "Remove channels, attention heads and recurrent units from a trained module.",
+    "prune": "Remove channels, heads, units or layers of a trained module, or set weights to zero.",
     "sensitivity": "Measure each layer alone at several bits or sparsities: bytes, error, curves.",
     "schema": "Print the JSON schema of recipes.",
     "report": "Rebuild the page of a finished run.",

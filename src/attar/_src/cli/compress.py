@@ -135,4 +135,10 @@ def _print(found: dict[str, Any], folder: Path) -> None:
         escape(f"{'best' if found['met'] else 'no file holds the goal; nearest'}: {found['best']}"), soft_wrap=True
     )
     out.print(escape(f"ended: {found['ended']}"), soft_wrap=True)
+    if found["skipped"]:
+        out.print(
+            escape(f"no time for: {'; '.join(found['skipped'])}. Give more --time, with --resume"), soft_wrap=True
+        )
+    for name, why in found["failed"].items():
+        out.print(escape(f"no file: {name}: {why}"), soft_wrap=True)
     out.print(escape(f"{folder / 'best.attar'}, {folder / 'search.html'}"), soft_wrap=True)
