@@ -12,36 +12,32 @@ from rich.markup import escape
 
 from attar._src.cli import show
 from attar._src.cli.options.calibration import DataChoice, chosen_inputs
-from attar._src.cli.options.inputs import Arguments, DynamicAxes, FixedBatch, MaxLength, Preprocess, TokenizerFolder
+from attar._src.cli.options.inputs import (
+    Arguments,
+    Data,
+    DynamicAxes,
+    FixedBatch,
+    MaxLength,
+    Model,
+    Preprocess,
+    TokenizerFolder,
+    Weights,
+)
 from attar._src.cli.options.texts import parse_arguments, parse_axes, parse_bytes
 from attar._src.cli.output import demand_writable
 from attar._src.measure.class_layout import IGNORE_INDEX
 
 
 def prune_command(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="Class or function of the module, file.py:name or package.module:name; a .pt2 file; or hf:FOLDER.",
-        ),
-    ],
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data", "-d", help="Real inputs: digits, mnist, cifar10, npz:PATH, text:PATH or file.py:factory."
-        ),
-    ],
+    model: Model,
+    data: Data,
     output: Annotated[
         Path,
         typer.Option(
             "--output", "-o", help="File to write: .safetensors, to train or quantize further, or .attar, to run."
         ),
     ],
-    weights: Annotated[
-        Path | None,
-        typer.Option("--weights", "-w", help="Weights: .safetensors, .npz, a state dict or checkpoint, .attar."),
-    ] = None,
+    weights: Weights = None,
     channels: Annotated[float | None, typer.Option(help="Share of the channels to remove, such as 0.5.")] = None,
     layers: Annotated[
         float | None,

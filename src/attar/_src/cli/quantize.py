@@ -13,7 +13,13 @@ from rich.markup import escape
 
 from attar._src.cli import show
 from attar._src.cli.options.calibration import DataChoice, call_with_data
-from attar._src.cli.options.inputs import FixedBatch, TokenizerFolder
+from attar._src.cli.options.inputs import (
+    Data,
+    FixedBatch,
+    Model,
+    TokenizerFolder,
+    Weights,
+)
 from attar._src.cli.options.limits import MAX_ELEMENTS, raised_limits
 from attar._src.cli.options.texts import (
     parse_activations,
@@ -33,30 +39,10 @@ from attar._src.report.wording import fidelity_words
 
 
 def quantize_command(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="Class or function of the module, file.py:name or package.module:name; a .pt2 file; or hf:FOLDER, a "
-            "model of transformers.",
-        ),
-    ],
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data", "-d", help="Real inputs: digits, mnist, cifar10, npz:PATH, text:PATH or file.py:factory."
-        ),
-    ],
+    model: Model,
+    data: Data,
     output: Annotated[Path, typer.Option("--output", "-o", help="The .attar file to write.")],
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            "--weights",
-            "-w",
-            help="Weights: .safetensors, .npz, a state dict or checkpoint (opened weights-only; x.pt:ema chooses an "
-            "entry), .attar. Without, those that the function gives its module.",
-        ),
-    ] = None,
+    weights: Weights = None,
     bits: Annotated[
         int | None, typer.Option("--bits", "-b", min=1, max=8, help="Bits of a weight; 4 by default.")
     ] = None,

@@ -10,34 +10,30 @@ from rich.markup import escape
 
 from attar._src.cli import show
 from attar._src.cli.options.calibration import DataChoice, call_with_data
-from attar._src.cli.options.inputs import Arguments, DynamicAxes, FixedBatch, MaxLength, Preprocess, TokenizerFolder
+from attar._src.cli.options.inputs import (
+    Arguments,
+    Data,
+    DynamicAxes,
+    FixedBatch,
+    MaxLength,
+    Model,
+    Preprocess,
+    TokenizerFolder,
+    Weights,
+)
 from attar._src.cli.options.texts import parse_arguments, parse_axes, parse_levels
 from attar._src.measure.class_layout import IGNORE_INDEX
 from attar._src.report.wording import sensitivity_cells
 
 
 def sensitivity_command(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="Class or function of the module, file.py:name or package.module:name; a .pt2 file; or hf:FOLDER.",
-        ),
-    ],
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data", "-d", help="Real inputs: digits, mnist, cifar10, npz:PATH, text:PATH or file.py:factory."
-        ),
-    ],
+    model: Model,
+    data: Data,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the results; an interrupted one goes on."),
     ],
-    weights: Annotated[
-        Path | None,
-        typer.Option("--weights", "-w", help="Weights: .safetensors, .npz, a state dict or checkpoint, .attar."),
-    ] = None,
+    weights: Weights = None,
     what: Annotated[str, typer.Option(metavar="bits|sparsity", help="Round weights, or prune them.")] = "bits",
     levels: Annotated[
         str | None,

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Class or function of the module, file.py:name or package.module:name; a .pt2 file; or hf:FOLDER, a model "
+        "of transformers.",
+    ),
+]
+Data = Annotated[
+    str,
+    typer.Option("--data", "-d", help="Real inputs: digits, mnist, cifar10, npz:PATH, text:PATH or file.py:factory."),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        "-w",
+        help="Weights: .safetensors, .npz, a state dict or checkpoint (opened weights-only; x.pt:ema chooses an "
+        "entry), .attar. Without, those that the function gives its module.",
+    ),
+]
 Arguments = Annotated[
     list[str] | None,
     typer.Option("--arg", metavar="NAME=VALUE", help="Keyword argument of the factory; repeatable."),
