@@ -106,14 +106,14 @@ def test_a_search_that_was_cut_goes_on_to_the_same_files(found, trained, tmp_pat
     (tmp_path / "s" / "files" / "8-bits.attar").write_bytes(b"damaged")
     left[0] = 100
     # The first sizes tell as much as all.
-    monkeypatch.setattr(compress, "next_step", lambda goal, files, failed: _next(goal, files, failed, most=8))
+    monkeypatch.setattr(compress, "next_step", lambda goal, files, *more: _next(goal, files, *more, most=8))
     again = attar.compress(net, data, tmp_path / "s", max_drop=2, validation=validation, resume=True)
     assert {each.name: each.sha256 for each in again.files} == {each.name: each.sha256 for each in whole.files[:8]}
     assert left[0] == 100 - (8 - 3)
 
 
-def _next(goal, files, failed, *, most):
-    return next_step(goal, files, failed) if len(files) < most else None
+def _next(goal, files, *more, most):
+    return next_step(goal, files, *more) if len(files) < most else None
 
 
 def test_what_cannot_be_had_ends_with_the_nearest(trained, tmp_path):
