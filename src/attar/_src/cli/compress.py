@@ -19,7 +19,7 @@ from attar._src.cli.options.inputs import (
     Model,
     Preprocess,
     TokenizerFolder,
-    Weights,
+    WeightsFile,
 )
 from attar._src.cli.options.texts import parse_arguments, parse_axes, parse_bytes, parse_minutes
 from attar._src.measure.class_layout import IGNORE_INDEX
@@ -32,7 +32,7 @@ def compress_command(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the files and of what was measured.")
     ],
-    weights: Weights = None,
+    weights: WeightsFile = None,
     max_drop: Annotated[
         float | None,
         typer.Option(

@@ -21,7 +21,7 @@ from attar._src.cli.options.inputs import (
     Model,
     Preprocess,
     TokenizerFolder,
-    Weights,
+    WeightsFile,
 )
 from attar._src.cli.options.texts import parse_arguments, parse_axes, parse_bytes
 from attar._src.cli.output import demand_writable
@@ -37,7 +37,7 @@ def prune_command(
             "--output", "-o", help="File to write: .safetensors, to train or quantize further, or .attar, to run."
         ),
     ],
-    weights: Weights = None,
+    weights: WeightsFile = None,
     channels: Annotated[float | None, typer.Option(help="Share of the channels to remove, such as 0.5.")] = None,
     layers: Annotated[
         float | None,

@@ -18,7 +18,7 @@ from attar._src.cli.options.inputs import (
     FixedBatch,
     Model,
     TokenizerFolder,
-    Weights,
+    WeightsFile,
 )
 from attar._src.cli.options.limits import MAX_ELEMENTS, raised_limits
 from attar._src.cli.options.texts import (
@@ -42,7 +42,7 @@ def quantize_command(
     model: Model,
     data: Data,
     output: Annotated[Path, typer.Option("--output", "-o", help="The .attar file to write.")],
-    weights: Weights = None,
+    weights: WeightsFile = None,
     bits: Annotated[
         int | None, typer.Option("--bits", "-b", min=1, max=8, help="Bits of a weight; 4 by default.")
     ] = None,

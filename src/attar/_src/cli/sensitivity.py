@@ -19,7 +19,7 @@ from attar._src.cli.options.inputs import (
     Model,
     Preprocess,
     TokenizerFolder,
-    Weights,
+    WeightsFile,
 )
 from attar._src.cli.options.texts import parse_arguments, parse_axes, parse_levels
 from attar._src.measure.class_layout import IGNORE_INDEX
@@ -33,7 +33,7 @@ def sensitivity_command(
         Path,
         typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the results; an interrupted one goes on."),
     ],
-    weights: Weights = None,
+    weights: WeightsFile = None,
     what: Annotated[str, typer.Option(metavar="bits|sparsity", help="Round weights, or prune them.")] = "bits",
     levels: Annotated[
         str | None,

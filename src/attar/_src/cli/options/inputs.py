@@ -19,7 +19,7 @@ Data = Annotated[
     str,
     typer.Option("--data", "-d", help="Real inputs: digits, mnist, cifar10, npz:PATH, text:PATH or file.py:factory."),
 ]
-Weights = Annotated[
+WeightsFile = Annotated[
     Path | None,
     typer.Option(
         "--weights",
