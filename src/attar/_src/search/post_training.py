@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from attar._src.deploy.fidelity import ComparedExamples
 from attar._src.deploy.parity import Parity
 from attar._src.deploy.quantize import QuantizationResult
 from attar._src.measure.latency import time_in_turns
-from attar._src.methods.allocate.allocate import allocate
+from attar._src.methods.allocate.allocate import AtLevels, allocate
 from attar._src.methods.allocate.judge import Judge
 from attar._src.methods.allocate.level import Level
 from attar._src.methods.allocate.own_bits import allocator_of
@@ -35,14 +35,12 @@ from attar._src.work.context import Context
 #: Seconds of one timing.
 _TIMED = 1.0
 
-_ModelAt = Callable[[Mapping[str, Level]], CompressedModel]
-
 
 @dataclass
 class _Levels:
     """Solutions of all weights at all levels, and the sensitivities once they are measured."""
 
-    at: _ModelAt
+    at: AtLevels
     table: SensitivityTable | None = None
 
 
@@ -116,7 +114,7 @@ class PostTraining:
         names, inputs = stage.chosen(self.untouched, free=True), inputs_by_graph(self.untouched, self.inputs)
         make = partial(stage.choice, self.untouched, self.context.use, names)
 
-        def kept(given: Mapping[str, CalibrationInputs], levels: Sequence[Level]) -> _ModelAt:
+        def kept(given: Mapping[str, CalibrationInputs], levels: Sequence[Level]) -> AtLevels:
             if stage.activations not in self._levels:
                 self._levels[stage.activations] = _Levels(make(given, levels))
             return self._levels[stage.activations].at
