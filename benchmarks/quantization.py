@@ -124,6 +124,8 @@ Run = Callable[[dict[str, NDArray[Any]]], NDArray[np.float32]]
 
 
 def _ours(task: Task, asked: Asked, by: str, folder: Path) -> tuple[Run, int]:
+    if asked.bits == 8 and "reconstruct" in OURS[by]:
+        raise Unable("with 8 bits rounding to the nearest is fine")
     options: dict[str, Any] = {"bits": asked.bits, **OURS[by], **task.options}
     if asked.bits < 8:
         options["overrides"] = {f"{name}.weight": 8 for name in asked.ends}

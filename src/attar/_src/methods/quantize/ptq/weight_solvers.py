@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from attar._src.core.errors import SpecError, UnknownName
 from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import Codebook, CompressedTensor, Quantized
+from attar._src.methods.allocate.level import Level
 from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.quantize.ptq.registry import SCHEMES, SOLVERS
 from attar._src.methods.quantize.ptq.schemes.level_scheme import LevelScheme
@@ -85,6 +86,32 @@ def solve_weight(
             "affine_grid, such as mse or gptq"
         )
     return tensor
+
+
+def solve_levels(
+    solvers: Mapping[Level, Solver],
+    weight: NDArray[np.float32],
+    scheme: Callable[[Level], Scheme],
+    seen: InputStatistics | None,
+) -> dict[Level, CompressedTensor]:
+    """Return a weight at several levels, each by its solver, on the grid that ``scheme`` gives it."""
+    return {at: solve_weight(solver, weight, scheme(at), seen) for at, solver in solvers.items()}
+
+
+def most_seeing(solvers: Collection[Solver]) -> Solver:
+    """Return the solver that sees most of a weight's inputs: what it sees serves the others.
+
+    Raises:
+        SpecError: one sees what no other does.
+    """
+    most = max(solvers, key=lambda each: len(each.inputs))
+    for each in solvers:
+        if not set(each.inputs) <= set(most.inputs):
+            raise SpecError(
+                f"solvers {each.name!r} and {most.name!r} see {each.needed()} and {most.needed()}; choose between "
+                "those that see the same"
+            )
+    return most
 
 
 def scheme_names(
