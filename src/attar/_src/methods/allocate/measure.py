@@ -242,6 +242,7 @@ def _figures(level: Level, made: Candidate, seen: OutputError, estimate: float |
     return LevelFigures(
         level=float(level.value),
         rate=level.rate,
+        sparsity=level.sparsity,
         bytes=made.bytes,
         beside=made.beside,
         error=finite(seen.error),

@@ -28,6 +28,7 @@ class LevelFigures(Spec):
     Attributes:
         level: bits of a weight, or the share of its elements that are pruned.
         rate: of the solver, which prefers codes that take fewer bits.
+        sparsity: share of its elements that were pruned before it was rounded.
         bytes: of the tensor in a file, entropy-coded.
         beside: bytes of what changes with it: the bias that is corrected for its rounding.
         error: squared error of the main output over its variance, the sum over the graphs; None if an output was not
@@ -41,6 +42,7 @@ class LevelFigures(Spec):
 
     level: float
     rate: _Amount = 0.0
+    sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.0
     bytes: _Amount
     beside: _Amount = 0.0
     error: _Amount | None
@@ -52,8 +54,8 @@ class LevelFigures(Spec):
 
     @property
     def key(self) -> Level:
-        """The level with its rate."""
-        return Level(self.level, self.rate)
+        """The level with its rate and sparsity."""
+        return Level(self.level, self.rate, self.sparsity)
 
 
 class LayerSensitivity(Spec):
@@ -81,9 +83,9 @@ class LayerSensitivity(Spec):
             product *= length
         return product
 
-    def at(self, level: float, rate: float = 0.0) -> LevelFigures:
+    def at(self, level: float, rate: float = 0.0, sparsity: float = 0.0) -> LevelFigures:
         """Return the figures at a level that was measured."""
-        return next(each for each in self.levels if each.key == (level, rate))
+        return next(each for each in self.levels if each.key == (level, rate, sparsity))
 
 
 class SensitivityTable(Spec):

@@ -297,7 +297,11 @@ class PostTrainingQuantize(Stage):
                 with prefixed_errors(f"stage quantize at {key!r}"):
                     found.tensors[key] = {
                         each: solve_weight(
-                            solvers[each.rate][key], weight, self._scheme(each.value, weights.get(key)), statistics
+                            solvers[each.rate][key],
+                            weight,
+                            self._scheme(each.value, weights.get(key)),
+                            statistics,
+                            each.sparsity,
                         )
                         for each in levels[key]
                     }
