@@ -242,6 +242,9 @@ def _figures(level: Level, made: Candidate, seen: OutputError, estimate: float |
     return LevelFigures(
         level=float(level.value),
         rate=level.rate,
+        sparsity=level.sparsity,
+        scheme=level.scheme,
+        granularity=level.granularity,
         bytes=made.bytes,
         beside=made.beside,
         error=finite(seen.error),

@@ -28,6 +28,8 @@ class LevelFigures(Spec):
     Attributes:
         level: bits of a weight, or the share of its elements that are pruned.
         rate: of the solver, which prefers codes that take fewer bits.
+        sparsity: share of its elements that were pruned before it was rounded.
+        scheme, granularity: of its grid; empty for those of ``method``.
         bytes: of the tensor in a file, entropy-coded.
         beside: bytes of what changes with it: the bias that is corrected for its rounding.
         error: squared error of the main output over its variance, the sum over the graphs; None if an output was not
@@ -41,6 +43,9 @@ class LevelFigures(Spec):
 
     level: float
     rate: _Amount = 0.0
+    sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    scheme: str = ""
+    granularity: str = ""
     bytes: _Amount
     beside: _Amount = 0.0
     error: _Amount | None
@@ -52,8 +57,8 @@ class LevelFigures(Spec):
 
     @property
     def key(self) -> Level:
-        """The level with its rate."""
-        return Level(self.level, self.rate)
+        """The level."""
+        return Level(self.level, self.rate, self.sparsity, self.scheme, self.granularity)
 
 
 class LayerSensitivity(Spec):
@@ -83,7 +88,7 @@ class LayerSensitivity(Spec):
 
     def at(self, level: float, rate: float = 0.0) -> LevelFigures:
         """Return the figures at a level that was measured."""
-        return next(each for each in self.levels if each.key == (level, rate))
+        return next(each for each in self.levels if each.key == Level(level, rate))
 
 
 class SensitivityTable(Spec):
@@ -128,8 +133,11 @@ class SensitivityTable(Spec):
             raise refused(f"{sorted(twice)[:3]} came twice", "layers")
         for place, layer in enumerate(self.layers):
             for row, each in enumerate(layer.levels):
-                if self.what == "bits" and (each.level not in ROUNDED_BITS):
-                    raise refused(f"{each.level:g} bits: whole numbers from 2 to 8", "layers", place, "levels", row)
+                if self.what == "bits" and each.level not in range(
+                    1 if each.scheme else ROUNDED_BITS.start, ROUNDED_BITS.stop
+                ):
+                    words = f"{each.level:g} bits: whole numbers from 2 to 8, or 1 of a scheme that has it"
+                    raise refused(words, "layers", place, "levels", row)
                 if self.what == "sparsity" and not 0 < each.level < 1:
                     raise refused(f"{each.level:g}: a share between 0 and 1", "layers", place, "levels", row)
             keys = [each.key for each in layer.levels]

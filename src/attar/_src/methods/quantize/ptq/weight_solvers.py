@@ -16,6 +16,7 @@ from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.quantize.ptq.registry import SCHEMES, SOLVERS
 from attar._src.methods.quantize.ptq.schemes.level_scheme import LevelScheme
 from attar._src.methods.quantize.ptq.solvers.solver import InputStatistics, Solver
+from attar._src.methods.quantize.ptq.solvers.zeros import with_zeros
 
 #: The scheme of all codes of a grid, whose scales a solver finds.
 AFFINE = "affine"
@@ -72,14 +73,18 @@ def solvers_of(
 
 
 def solve_weight(
-    solver: Solver, weight: NDArray[np.float32], scheme: Scheme, seen: InputStatistics | None
+    solver: Solver,
+    weight: NDArray[np.float32],
+    scheme: Scheme,
+    seen: InputStatistics | None,
+    sparsity: float = 0.0,
 ) -> CompressedTensor:
-    """Return a weight as a solver makes it, of the statistics of its inputs.
+    """Return a weight as a solver makes it, of the statistics of its inputs, with a share of zeros.
 
     Raises:
         SpecError: scales must be powers of two and are not.
     """
-    tensor = solver.solve(weight, scheme, seen)
+    tensor = solver.solve(with_zeros(weight, sparsity, seen) if sparsity else weight, scheme, seen)
     if scheme.power_of_two and isinstance(tensor, Quantized | Codebook) and (np.frexp(tensor.scale)[0] != 0.5).any():
         raise SpecError(
             f"solver {solver.name!r} found scales that are no powers of two; take one that chooses them by "
@@ -95,7 +100,7 @@ def solve_levels(
     seen: InputStatistics | None,
 ) -> dict[Level, CompressedTensor]:
     """Return a weight at several levels, each by its solver, on the grid that ``scheme`` gives it."""
-    return {at: solve_weight(solver, weight, scheme(at), seen) for at, solver in solvers.items()}
+    return {at: solve_weight(solver, weight, scheme(at), seen, at.sparsity) for at, solver in solvers.items()}
 
 
 def most_seeing(solvers: Collection[Solver]) -> Solver:

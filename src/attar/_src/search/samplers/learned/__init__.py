@@ -1,0 +1,1 @@
+"""Samplers that learn a policy: reinforcement learning, layer by layer."""
