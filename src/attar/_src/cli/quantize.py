@@ -64,6 +64,10 @@ def quantize_command(
         Path | None,
         typer.Option(help="Folder of attar sensitivity, for --size, --max-bytes, --max-drop; measured otherwise."),
     ] = None,
+    alternatives: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="Under a target, what each layer may have instead: codebook,group:32."),
+    ] = None,
     validation: Annotated[
         int | None,
         typer.Option(
@@ -242,6 +246,7 @@ def quantize_command(
         "max_bytes": parse_bytes(max_bytes),
         "max_drop": max_drop,
         "sensitivity": sensitivity,
+        "alternatives": [*filter(None, map(str.strip, (alternatives or "").split(",")))],
         "max_ms": max_ms,
         "activations": parse_activations(activations),
         "granularity": granularity,

@@ -117,6 +117,7 @@ def quantize(
     max_bytes: int | None = None,
     max_drop: float | None = None,
     sensitivity: str | Path | None = None,
+    alternatives: Sequence[str] = (),
     validation: Any = None,
     max_ms: float | None = None,
     activations: int | Literal["dynamic", "auto"] | None = None,
@@ -170,6 +171,8 @@ def quantize(
             there are labels, else of predictions that change, else the relative error in per cent. The smallest file
             that is found.
         sensitivity: ``sensitivity.json`` of the same module, or its folder; measured if None.
+        alternatives: under a target, schemes and granularities that each weight may have instead: ``("codebook",
+            "group:32")``. Each is solved and measured, which takes its time.
         validation: examples for ``max_drop``, in a form that ``data`` may have, labels included; by default half of the
             examples, which then do not calibrate. Never those of the test that is reported.
         max_ms: milliseconds that one example may take on one thread of this machine: activations in floating point if
@@ -252,7 +255,7 @@ def quantize(
     """
     started = time.monotonic()
     demand_coder(coder)
-    target = bit_target(size, max_bytes, max_drop, sensitivity, validation)
+    target = bit_target(size, max_bytes, max_drop, sensitivity, validation, alternatives)
     timed = activations == "auto" or max_ms is not None
     alone = target is None and reconstruct is False
     check_goals(activations, max_ms, best, minutes, target=target is not None, alone=alone)

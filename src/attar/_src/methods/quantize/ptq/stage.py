@@ -44,6 +44,7 @@ from attar._src.methods.quantize.ptq.solvers.solver import Solver
 from attar._src.methods.quantize.ptq.solvers.weight_inputs import WeightInputs, unseen_warning
 from attar._src.methods.quantize.ptq.weight_solvers import (
     AFFINE,
+    alternative_levels,
     check_scheme,
     most_seeing,
     scheme_names,
@@ -186,9 +187,10 @@ class PostTrainingQuantize(Stage):
         model, unequal = with_equal_channels(model) if self.equalize else (model, [])
         model = replace(model, warnings=(*model.warnings, *unequal))
         if isinstance(self.bits, BitTarget):
-            free, rates = self.chosen(model, free=True), (self.rate,) if self.rate else SOLVERS[self.scales].rates
-            make = partial(self.choice, model, context.use, free)
-            return own_bits(self.bits, model, inputs, context, free, rates or (0.0,), self.describe(), make)
+            free, make = self.chosen(model, free=True), partial(self.choice, model, context.use)
+            rates = (self.rate,) if self.rate else SOLVERS[self.scales].rates or (0.0,)
+            more = alternative_levels(self.bits.alternatives, symmetric=self.symmetric)
+            return own_bits(self.bits, model, inputs, context, free, rates, self.describe(), partial(make, free), more)
         levels = {name: Level(width, self.rate) for name, width in self._bits(model).items()}
         alone = {name: (each,) for name, each in levels.items()}
         return self._rounded(self._solutions(model, context.use, inputs, alone), levels)
@@ -344,6 +346,5 @@ class PostTrainingQuantize(Stage):
     def grid_at(self, at: Level, weight: Weight | None = None) -> Scheme:
         """Return the grid of a weight at a level."""
         own = read_granularity(at.granularity) if at.granularity else self.granularity
-        granularity = own or (weight.channels if weight else PerChannel())
-        two = self.power_of_two
-        return Scheme(bits=int(at.value), symmetric=self.symmetric, granularity=granularity, power_of_two=two)
+        own, two = own or (weight.channels if weight else PerChannel()), self.power_of_two
+        return Scheme(bits=int(at.value), symmetric=self.symmetric, granularity=own, power_of_two=two)
