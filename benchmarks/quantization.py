@@ -65,8 +65,14 @@ ROWS: dict[str, tuple[int, int | None, bool]] = {
     "W4A4": (4, 4, False),
 }
 IMPROVED: dict[str, Any] = {"steps": 400, "network_steps": 400}
-#: Where activations have few bits, AdaRound of the blocks gains nothing.
-ROUNDED_AGAIN: dict[str, Any] = {"reround": True, "steps": 0, "network_steps": 0}
+#: Where activations have few bits, AdaRound of the blocks gains nothing; as in studies/post-training.
+ROUNDED_AGAIN: dict[str, Any] = {
+    "reround": True,
+    "steps": 0,
+    "network_steps": 150,
+    "lr": 1e-3,
+    "augment": ("crop", "flip", "cutmix"),
+}
 #: Attar's kinds -> options of ``attar.quantize``.
 OURS: dict[str, dict[str, Any]] = {
     "Attar gptq": {"scales": "gptq"},
