@@ -13,7 +13,8 @@ from tests import samples
 from tests.runtime.reference import file_of, node
 
 from attar._src.artifact.writer import pack, write_atomically
-from attar._src.cli import bench, export, main
+from attar._src.cli import main
+from attar._src.cli.files import bench, export
 from attar._src.core.tensors import Dense
 from attar._src.runtime.lower import lower
 from attar._src.runtime.session import Session
