@@ -23,7 +23,7 @@ from attar._src.methods.allocate.level import Level
 from attar._src.methods.allocate.own_bits import allocator_of
 from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.methods.allocate.target import BitTarget
-from attar._src.methods.quantize.ptq.reconstruct.stage import Reconstruct
+from attar._src.methods.quantize.ptq.reconstruct.stage import Log, Reconstruct
 from attar._src.methods.quantize.ptq.registry import SOLVERS
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.short_numbers import shorten_numbers
@@ -80,10 +80,11 @@ class PostTraining:
         """Return whether the solutions and sensitivities are there for sizes of these activations."""
         return options.get("activations") in self._levels
 
-    def make(self, options: Mapping[str, Any]) -> QuantizationResult:
+    def make(self, options: Mapping[str, Any], log: Log = lambda _: None) -> QuantizationResult:
         """Return the module quantized with these options, as ``attar.quantize`` returns it.
 
-        All sizes of the same activations share solutions and sensitivities.
+        All sizes of the same activations share solutions and sensitivities. ``log`` gets a row on each part of the
+        network that was reconstructed.
 
         Raises:
             SpecError: no file is so small, or an option does not fit the module.
@@ -97,7 +98,7 @@ class PostTraining:
         made = stage.run(self.untouched, self.context) if size is None else self._sized(stage)
         if improving is not None:
             reconstruct: Reconstruct = build_spec(Reconstruct, where="reconstruct", **improving)
-            made = reconstruct.improve(made, self.context)
+            made = reconstruct.improve(made, self.context, log)
         return QuantizationResult(
             shorten_numbers(made),
             self.inputs,
