@@ -13,7 +13,7 @@ from attar._src.search.comparison.tuned import TunedOption
 #: A file has as many bytes as were asked for if it has at most this share less.
 NEAR_BYTES = 0.02
 #: Strengths between which no more is tried for a loss: about as many bytes, as a share.
-_NEAR_DROP = 0.05
+_NEAR_DROP = 0.08
 #: Strengths between which no more is tried for bytes.
 _NEAREST = 0.004
 
