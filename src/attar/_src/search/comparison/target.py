@@ -15,7 +15,7 @@ NEAR_BYTES = 0.02
 #: Strengths between which no more is tried for a loss: about as many bytes, as a share.
 _NEAR_DROP = 0.08
 #: Strengths between which no more is tried for bytes.
-_NEAREST = 0.004
+_NEAREST = 0.015
 
 
 @dataclass(frozen=True)
