@@ -142,8 +142,8 @@ class QuantizeStage(Rounding, ObjectiveStage):
 class Compress(DistillationStage):
     """Distil on learned grids so that the file has at most ``size`` bits per weight, or ``max_bytes``.
 
-    Combines the losses of ``distill``, ``lsq`` on wide grids, the term ``rate`` with this budget of the whole file, ``low_precision`` for biases and norms, and re-estimated batch-norms. It should start
-    from a trained module.
+    Combines the losses of ``distill``, ``lsq`` on wide grids, the term ``rate`` with this budget of the whole file,
+    ``low_precision`` for biases and norms, and re-estimated batch-norms. It should start from a trained module.
 
     Attributes:
         size: budget of the whole file without its graph, in bits per weight as in reports. A larger file is reported.

@@ -45,4 +45,5 @@ class SizeBudget:
 
     def words(self) -> str:
         """Return the budget in words."""
-        return f"{self.max_bytes:,} bytes" if self.max_bytes is not None else f"{self.bits_per_weight:g} bits per weight"
+        size = f"{self.bits_per_weight:g} bits per weight"
+        return size if self.max_bytes is None else f"{self.max_bytes:,} bytes"

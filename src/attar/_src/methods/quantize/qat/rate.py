@@ -133,8 +133,8 @@ def _code_budget(budget: SizeBudget, rate: float, positions: Mapping[str, GridPo
     left = (8 * most - other) / coded
     if left <= 0:
         raise SpecError(
-            f"rate: a file of {budget.words()} (below what `compress` was asked for, to be safe) has {most:,.0f} bytes beside "
-            f"its graph, and everything but codes takes {other / 8:,.0f}; raise the budget, store the rest in fewer "
-            "bits (low_precision), or share scales (granularity: tensor)"
+            f"rate: a file of {budget.words()} (`compress` stays 1% below what it was asked for) has {most:,.0f} bytes "
+            f"beside its graph, and everything but codes takes {other / 8:,.0f}; raise the budget, store the rest in "
+            "fewer bits (low_precision), or share scales (granularity: tensor)"
         )
     return left
