@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from attar._src.runtime.session import Session as Session
     from attar._src.search.compare import ComparisonResult as ComparisonResult
     from attar._src.search.compare import compare as compare
-    from attar._src.search.compress import CompressionResult as CompressionResult
     from attar._src.search.compress import compress as compress
+    from attar._src.search.compression_result import CompressionResult as CompressionResult
 else:
     __all__, __getattr__, __dir__ = lazy_names(
         __name__,
@@ -59,7 +59,8 @@ else:
             "recipe.recipe": "Recipe",
             "runtime.session": "Session",
             "search.compare": "ComparisonResult compare",
-            "search.compress": "CompressionResult compress",
+            "search.compress": "compress",
+            "search.compression_result": "CompressionResult",
         },
     )
     __all__ = sorted([*__all__, "__version__"])

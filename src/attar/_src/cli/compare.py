@@ -22,8 +22,10 @@ from attar._src.cli.options.inputs import (
     WeightsFile,
 )
 from attar._src.cli.options.texts import parse_arguments, parse_axes, parse_bytes, parse_minutes
+from attar._src.cli.options.training import HELD_OUT, TrainingChoice
 from attar._src.measure.class_layout import IGNORE_INDEX
 from attar._src.report.comparison_page import comparison_cells, floating_cells
+from attar._src.search.search_folder import demand_search_folder
 
 
 def compare_command(
@@ -51,6 +53,28 @@ def compare_command(
         str | None,
         typer.Option("--time", metavar="30m|2h|90s", help="Time for all; methods that would not end in it are named."),
     ] = None,
+    train: Annotated[
+        bool,
+        typer.Option(
+            "--train",
+            help="Also compare methods that train, on the training split but for a tenth, which judges: quantization "
+            "in training, distillation, gradual pruning, and all of these together.",
+        ),
+    ] = False,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Module to distil from; the model itself by default.")
+    ] = None,
+    teacher_weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights of the teacher.")] = None,
+    augment: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="crop:N|flip|...|none",
+            help="Random changes of training examples; repeatable. By default those usual for digits, mnist, cifar10.",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of one training; by default 20 or 30, or what --time allows.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on in the folder, also with another --bytes or --drop.")
     ] = False,
@@ -75,7 +99,7 @@ def compare_command(
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, stored in the files.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print compare.json.")] = False,
 ) -> None:
-    """Which should I use here: quantization, pruning, or both? Compare them at equal bytes and at equal loss.
+    """Which should I use here: quantization, pruning, distillation, or several? Compare them at equal bytes and loss.
 
     Every method is tuned to the bytes, or to the loss, on examples that calibration does not see. One file of each is
     timed, all in turns, and opened in a process of its own for its memory. The folder gets the files, compare.json with
@@ -89,16 +113,37 @@ def compare_command(
         attar compare net.py:build -w net.safetensors -d cifar10 --bytes 90k -o compared
     """
     axes = () if fixed_batch else parse_axes(dynamic or [])
-    minutes, passed = parse_minutes(time), parse_arguments(arguments or [])
+    most, minutes, passed = parse_bytes(size, "--bytes"), parse_minutes(time), parse_arguments(arguments or [])
+    if not train and (teacher or teacher_weights or augment or epochs):
+        raise typer.BadParameter("--teacher, --teacher-weights, --augment and --epochs are of a training; add --train")
+    if train and split != "train":
+        raise typer.BadParameter(f"--train: recipes train on the split train, not {split}; leave out --split")
+    demand_search_folder(output, resume=resume)
+    choice = DataChoice(
+        data,
+        split,
+        model,
+        preprocess,
+        tokenizer,
+        max_length,
+        fixed_batch,
+        axes,
+        examples,
+        seed,
+        validation,
+        HELD_OUT if train else 0.0,
+    )
+    training = TrainingChoice(
+        train, choice, passed, weights, teacher, teacher_weights=teacher_weights, augment=augment, epochs=epochs
+    )
     result = call_with_data(
         "attar._src.search.compare:compare",
-        DataChoice(
-            data, split, model, preprocess, tokenizer, max_length, fixed_batch, axes, examples, seed, validation
-        ),
+        choice,
         passed,
         weights,
+        training.options,
         folder=output,
-        bytes=parse_bytes(size, "--bytes"),
+        bytes=most,
         drop=drop,
         methods=methods,
         minutes=minutes,
@@ -138,8 +183,9 @@ def _print(found: dict[str, Any], folder: Path) -> None:
         for sentence in target["answer"]:
             out.print(escape(sentence), soft_wrap=True)
         out.print()
-    for name, why in found["left_out"].items():
-        out.print(escape(f"left out: {name}: {why}"), soft_wrap=True)
+    for why in dict.fromkeys(found["left_out"].values()):
+        names = [name for name, each in found["left_out"].items() if each == why]
+        out.print(escape(f"left out: {'; '.join(names)}: {why}"), soft_wrap=True)
     if found["skipped"]:
         out.print(
             escape(f"no time for: {'; '.join(found['skipped'])}. Give more --time, with --resume"), soft_wrap=True

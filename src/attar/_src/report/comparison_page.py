@@ -10,7 +10,7 @@ from typing import Any
 from attar._src.artifact.writer import write_atomically
 from attar._src.core.format_bytes import format_bytes
 from attar._src.report.content import PageSection, PageTable
-from attar._src.report.figures.method_curves import method_curves
+from attar._src.report.figures.method_points import method_drawings
 from attar._src.report.page import TEMPLATES, page_parts
 from attar._src.report.wording import NONE, count, metric, milliseconds, number, plural, times
 
@@ -35,17 +35,13 @@ COLUMNS = (
 
 
 def write_comparison_page(folder: Path, result: Mapping[str, Any]) -> Path:
-    """Write the page of the fields of ``compare.json`` and return its path; the same result gives the same bytes.
-
-    Raises:
-        AttarError: Plotly is not installed.
-    """
-    path, plot = folder / COMPARISON_PAGE, method_curves(result)
+    """Write the page of the fields of ``compare.json`` and return its path; the same result gives the same bytes."""
+    path = folder / COMPARISON_PAGE
     text = TEMPLATES.get_template("comparison.html").render(
         title="Which method should I use here?",
         verdict=" ".join(each["answer"][0] for each in result["targets"]),
-        sections=_sections(result, plot.figures[0]),
-        **page_parts({plot.name: plot}),
+        sections=_sections(result),
+        **page_parts({}),
     )
     write_atomically(path, text.encode())
     return path
@@ -78,7 +74,7 @@ def floating_cells(floating: Mapping[str, Any]) -> list[str]:
     return comparison_cells({"recommended": None}, row)
 
 
-def _sections(result: Mapping[str, Any], figure: Any) -> list[PageSection]:
+def _sections(result: Mapping[str, Any]) -> list[PageSection]:
     unit = result["unit"]
     found = []
     for target in result["targets"]:
@@ -96,7 +92,7 @@ def _sections(result: Mapping[str, Any], figure: Any) -> list[PageSection]:
         found.append(PageSection(f"equal-{target['what']}", title, " ".join(target["answer"]), tables=[table]))
     text = (
         f"Every point is a file that was packed, decoded and judged on {plural(result['validation'], 'example')} that "
-        f"calibration does not see (in {unit}). A line joins the files of one method."
+        f"calibration does not see (in {unit}). Outlines are files that gradient steps made."
     )
     needs = {
         row["file"]: [row["method"], row["hardware"]]
@@ -125,7 +121,7 @@ def _sections(result: Mapping[str, Any], figure: Any) -> list[PageSection]:
     )
     return [
         *found,
-        PageSection("curves", "Every file", text, figure=figure),
+        PageSection("every-file", "Every file", text, drawings=method_drawings(result)),
         PageSection("meaning", "What was measured", meaning, tables=[hardware]),
         PageSection("again", "Make one again", tables=[made]),
         PageSection("end", "Why it ended", f"{result['ended'][0].upper()}{result['ended'][1:]}.", note="; ".join(left)),

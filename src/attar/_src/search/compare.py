@@ -24,8 +24,11 @@ from attar._src.search.comparison.comparison_folder import ComparisonFolder
 from attar._src.search.comparison.post_training_files import PostTrainingFiles
 from attar._src.search.comparison.registry import METHODS
 from attar._src.search.comparison.target import EqualTarget
+from attar._src.search.comparison.trained_files import TrainedFiles
 from attar._src.search.comparison.tuning import Comparison
 from attar._src.search.searched_module import SearchedModule
+from attar._src.search.training.given import training_parts
+from attar._src.search.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,10 @@ def compare(
     minutes: float | None = None,
     resume: bool = False,
     validation: Any = None,
+    train: Any = None,
+    teacher: Any = None,
+    augment: Sequence[Any] = (),
+    epochs: int | None = None,
     labels: Any = None,
     keep: Sequence[str] = (),
     examples: int = 512,
@@ -87,8 +94,9 @@ def compare(
     turns in one run, and opened in processes of their own for their memory.
 
     Args:
-        module, data, validation, labels, examples, batch, collate, dynamic, preprocessing, task, class_names, metric,
-            ignore_index, class_axis, licence, limits: as for :func:`attar.compress`.
+        module, data, validation, train, teacher, augment, epochs, labels, examples, batch, collate, dynamic,
+            preprocessing, task, class_names, metric, ignore_index, class_axis, licence, limits: as for
+            :func:`attar.compress`. Without ``train`` methods that train are left out.
         folder: for the files and what was measured.
         bytes: that every file may have; a file has at most 2 % less, or the table says that it cannot.
         drop: points that every file may lose on ``validation``. Without either, an eighth of the bytes in floating
@@ -125,6 +133,9 @@ def compare(
         if name not in METHODS:
             raise UnknownName("method", name, METHODS)
     kept = ComparisonFolder(Path(folder), resume=resume)
+    data, validation, preprocessing, parts = training_parts(
+        module, data, validation, preprocessing, train, teacher, augment, epochs
+    )
     of = SearchedModule.of(
         module,
         data,
@@ -149,5 +160,10 @@ def compare(
     asked = [EqualTarget("bytes", bytes)] if bytes is not None else []
     asked += [EqualTarget("drop", drop)] if drop is not None else []
     maker = PostTrainingFiles(of, tuple(keep))
-    comparison = Comparison(of, kept, maker, chosen, asked, seconds, started, on_step or (lambda _: None))
-    return ComparisonResult(kept.path, comparison.run({**of.facts(), "keep": list(keep)}))
+    facts = {**of.facts(), "keep": list(keep)}
+    trained = None
+    if parts is not None:
+        trained = TrainedFiles(Trainer(parts, of.recipe_fields(dynamic), kept.path, licence, tuple(keep)))
+        facts["training"] = trained.trainer.recipe([]).described()
+    comparison = Comparison(of, kept, maker, chosen, asked, seconds, started, on_step or (lambda _: None), trained)
+    return ComparisonResult(kept.path, comparison.run(facts))

@@ -9,40 +9,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Preprocessing
-from attar._src.core.digest import digest
-from attar._src.core.errors import DataError, SpecError
-from attar._src.core.fields import main_output_name
+from attar._src.core.errors import SpecError
 from attar._src.core.spec import build_spec
 from attar._src.data.axes import Dynamic
-from attar._src.deploy.dry_run import check_deployable, example_of
-from attar._src.deploy.fidelity import labelled_examples
-from attar._src.deploy.first_run import prepare
-from attar._src.deploy.validation_inputs import validation_inputs
-from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
-from attar._src.methods.allocate.judge import Judge, Labelled
-from attar._src.methods.allocate.measure import tensors_digest
-from attar._src.model.dependencies.record import recorded_removals
-from attar._src.model.forms.as_module import as_module
-from attar._src.model.trace import trace
+from attar._src.measure.class_layout import IGNORE_INDEX
 from attar._src.search.compression_result import CompressionResult
 from attar._src.search.goal import Aim, Goal
 from attar._src.search.goal_search import GoalSearch
 from attar._src.search.post_training import PostTraining
 from attar._src.search.search_folder import SearchFolder
-from attar._src.search.training.parts import TrainingParts, divide
+from attar._src.search.searched_module import SearchedModule
+from attar._src.search.training.given import training_parts
 from attar._src.search.training.trainer import Trainer
-from attar._src.work.calibration_inputs import CalibrationInputs
-from attar._src.work.compressed_model import CompressedModel, FileInfo
-from attar._src.work.context import Context
-
-#: One of so many examples is held out where there is no ``validation``.
-HELD_OUT = 4
 
 
 def compress(
@@ -132,99 +115,38 @@ def compress(
     if minutes is not None and not minutes > 0:
         raise SpecError(f"minutes={minutes:g}: give a time above 0, or none for as long as it pays")
     kept = SearchFolder(Path(folder), resume=resume)
-    parts = None
-    if isinstance(train, TrainingParts):
-        parts = train
-    elif train is not None and train is not False:
-        data, validation, preprocessing, parts = _training(
-            module, data, validation, preprocessing, train, teacher, augment, epochs
-        )
-    elif teacher is not None or augment or epochs is not None:
-        raise SpecError("teacher, augment and epochs are of a training; add train=(x, y), or train=True")
-    module, inputs, _ = prepare(module, data, examples=examples, batch=batch, collate=collate, dynamic=dynamic)
-    use = FileInfo(preprocessing, task, tuple(class_names), metric, licence)
-    example, axes, inputs = example_of(inputs, dynamic)
-    compared = labelled_examples(inputs, labels, metric, ClassLayout(class_axis, ignore_index))
-    traced = trace(module, example, names=inputs.names, dynamic=axes)
-    if validation is None:
-        learn, held = compared.with_targets().one_of(HELD_OUT, whole=not traced.any_batch)
-        if learn is held:
-            several = "examples" if traced.any_batch else f"batches of {inputs.count(inputs.batches[0])}"
-            raise DataError(
-                f"compress judges files on held-out inputs; give {HELD_OUT} {several} or more, or validation="
-            )
-        inputs, compared = replace(learn, targets=()), replace(compared, inputs=learn, targets=learn.targets)
-    else:
-        held = validation_inputs(module, validation, example, axes, batch=batch, collate=collate, dynamic=dynamic)
-    dry_run = check_deployable(module, traced, use, inputs, limits=limits)
-    untouched = CompressedModel.of(traced, record=recorded_removals(module))
-    output = main_output_name({port.name: port.dtype.startswith("f") for port in traced.outputs})
-    judge = Judge.of(
-        traced.graph,
-        held,
-        output,
-        Labelled(compared.metric, compared.layout, compared.given, task, bool(use.class_names)),
+    data, validation, preprocessing, parts = training_parts(
+        module, data, validation, preprocessing, train, teacher, augment, epochs
     )
-    context = Context(compared.with_targets(), use=use)
-    maker = PostTraining(untouched, context, inputs, dry_run, compared, held, judge, limits, tuple(keep))
-    facts = {
-        "goal": goal.describe(),
-        "module": digest((tensors_digest(untouched), str(traced.graph.graph))),
-        "keep": list(keep),
-        "data": _digest(compared.with_targets()),
-        "validation": _digest(held),
-        "file information": digest([repr((use, compared.layout))]),
-    }
+    of = SearchedModule.of(
+        module,
+        data,
+        "compress",
+        validation=validation,
+        labels=labels,
+        examples=examples,
+        batch=batch,
+        collate=collate,
+        dynamic=dynamic,
+        preprocessing=preprocessing,
+        task=task,
+        class_names=class_names,
+        metric=metric,
+        ignore_index=ignore_index,
+        class_axis=class_axis,
+        licence=licence,
+        limits=limits,
+    )
+    maker = PostTraining(
+        of.untouched, of.context, of.inputs, of.dry_run, of.examples, of.held, of.judge, of.limits, tuple(keep)
+    )
+    facts = {"goal": goal.describe(), "keep": list(keep), **of.facts()}
     trainer = None
     if parts is not None:
-        known = metric if metric is not None else None if judge.floating is None else judge.floating.name
-        fields = {
-            "metric": known or "accuracy",
-            "task": task,
-            "class_axis": class_axis,
-            "ignore_index": None if ignore_index == IGNORE_INDEX else ignore_index,
-            "dynamic": dynamic,
-        }
-        trainer = Trainer(parts, fields, kept.path, licence, tuple(keep))
+        trainer = Trainer(parts, of.recipe_fields(dynamic), kept.path, licence, tuple(keep))
         facts["training"] = trainer.recipe([]).described()
     seconds = None if minutes is None else 60 * minutes
     return GoalSearch(kept, goal, maker, seconds, started, on_step or _quiet, trainer).run(facts)
-
-
-def _training(
-    module: Any,
-    data: Any,
-    validation: Any,
-    preprocessing: Preprocessing | None,
-    train: Any,
-    teacher: Any,
-    augment: Sequence[Any],
-    epochs: int | None,
-) -> tuple[Any, Any, Preprocessing | None, TrainingParts]:
-    """Return calibration data, validation, preprocessing, and the parts of the recipes."""
-    if train is True and validation is not None:
-        raise SpecError("train=True holds validation examples out of data; give train=(x, y) beside validation=")
-    if train is not True and validation is None:
-        raise SpecError(
-            "train=(x, y) needs validation=, examples that neither train nor data have; or give all as data, with "
-            "train=True, which holds a tenth out"
-        )
-    if preprocessing is not None:
-        raise SpecError(
-            "preprocessing= is of raw examples, and training takes inputs; give train an attar.Dataset of raw examples "
-            "with this preprocessing"
-        )
-    divided = divide(data if train is True else train, validation, augment)
-    source = {"factory": as_module(module)[0]}
-    taught = None if teacher is None else {"factory": as_module(teacher)[0]}
-    parts = TrainingParts(divided.data, source, taught, epochs)
-    if train is True:
-        return divided.calibration, divided.validation, divided.preprocessing, parts
-    return data, divided.validation, divided.preprocessing, parts
-
-
-def _digest(inputs: CalibrationInputs) -> str:
-    return digest(part for batch in (*inputs.batches, inputs.targets) for part in batch)
 
 
 def _quiet(_: str) -> None:

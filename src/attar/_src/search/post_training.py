@@ -28,6 +28,7 @@ from attar._src.methods.quantize.ptq.registry import SOLVERS
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.runtime.session import Session
+from attar._src.search.judged_file import judge_file
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo, inputs_by_graph
 from attar._src.work.context import Context
@@ -140,12 +141,7 @@ class PostTraining:
 
     def drop(self, path: Path) -> tuple[float, str, float | None]:
         """Return what the decoded file loses on ``held`` in points, their unit, and its metric."""
-        session = Session(path, limits=self.limits)
-        names, main = [port.name for port in session.inputs], session.main_output
-        seen = self.judge.judge(
-            session.run({name: tensor.numpy() for name, tensor in zip(names, batch, strict=True)})[main]
-            for batch in self.held.batches
-        )
+        seen = judge_file(path, self.judge, self.held, self.limits)
         return self.judge.points(seen), self.judge.unit, seen.metric
 
     def times(self, paths: Sequence[Path], seconds: float = _TIMED) -> NDArray[np.float64]:

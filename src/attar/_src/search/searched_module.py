@@ -31,6 +31,7 @@ from attar._src.model.dependencies.record import recorded_removals
 from attar._src.model.trace import deploy_graph
 from attar._src.model.traced import TracedModel
 from attar._src.runtime.session import Session
+from attar._src.search.judged_file import judge_file
 from attar._src.train.batch import Batch
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo
@@ -140,12 +141,7 @@ class SearchedModule:
 
     def seen(self, path: Path) -> OutputError:
         """Return how far the outputs of a decoded file on ``held`` are from the module's."""
-        session = Session(path, limits=self.limits)
-        names, main = [port.name for port in session.inputs], session.main_output
-        return self.judge.judge(
-            session.run({name: tensor.numpy() for name, tensor in zip(names, batch, strict=True)})[main]
-            for batch in self.held.batches
-        )
+        return judge_file(path, self.judge, self.held, self.limits)
 
     def noise(self, seen: OutputError) -> float | None:
         """Return one standard error of a drop in points, for the draw of the held examples; None without predictions.
@@ -164,6 +160,17 @@ class SearchedModule:
         """Return the first example as a session takes it; the first batch where its size is fixed."""
         one = self.inputs.example(1) if self.traced.any_batch else self.inputs.batches[0]
         return {port.name: each.numpy() for port, each in zip(session.inputs, one, strict=True)}
+
+    def recipe_fields(self, dynamic: Dynamic) -> dict[str, Any]:
+        """Return fields of recipes that train the module: metric, classes, task, and the axes as they were given."""
+        judged, layout = self.judge.floating, self.examples.layout
+        return {
+            "metric": self.use.metric or (None if judged is None else judged.name) or "accuracy",
+            "task": self.use.task,
+            "class_axis": layout.axis,
+            "ignore_index": None if layout.ignore_index == IGNORE_INDEX else layout.ignore_index,
+            "dynamic": dynamic,
+        }
 
     def facts(self) -> Mapping[str, Any]:
         """Return digests of all that figures of files follow from."""

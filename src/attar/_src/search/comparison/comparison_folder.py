@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from attar._src.pipeline.folder import file_digest
 from attar._src.pipeline.journal import Journal
 from attar._src.report.comparison_page import write_comparison_page
 from attar._src.search.comparison.comparison_try import ComparisonTry
-from attar._src.search.search_folder import FILES, SEARCH_JOURNAL
+from attar._src.search.search_folder import FILES, SEARCH_JOURNAL, demand_search_folder
 
 #: The result, for scripts.
 COMPARISON = "compare.json"
@@ -32,13 +32,7 @@ class ComparisonFolder:
     """
 
     def __init__(self, path: Path, *, resume: bool) -> None:
-        if path.exists() and not path.is_dir():
-            raise SpecError(f"{path} is a file; name a folder for the results")
-        if (path / SEARCH_JOURNAL).exists() and not resume:
-            raise SpecError(
-                f"{path} has a search or comparison already; go on with it (--resume, resume=True), or name another "
-                "folder"
-            )
+        demand_search_folder(path, resume=resume)
         (path / FILES).mkdir(parents=True, exist_ok=True)
         self.path = path
         self._journal = Journal(path / SEARCH_JOURNAL, writes=True)
@@ -61,6 +55,11 @@ class ComparisonFolder:
         tries = [ComparisonTry.model_validate(row["tried"]) for row in self._journal.find("tried")]
         latest = {(each.method, each.variant, each.strength): each for each in tries}
         return [each for each in latest.values() if each.failed or self._is_there(each)]
+
+    def decide(self, what: str, choose: Callable[[], int]) -> int:
+        """Return what was decided before, else what ``choose`` returns, and journal it."""
+        before = self._journal.find("decided", what=what)
+        return int(self._journal.decide(what, before[-1]["value"] if before else choose()))
 
     def add(self, tried: ComparisonTry) -> None:
         """Write a try to the journal."""

@@ -20,6 +20,8 @@ class Variant:
     Attributes:
         prune: options of ``attar.prune`` that come first; None without.
         quantize: options of ``attar.quantize`` on what that left; None for a file in floating point.
+        train: instead of both: ``way``, a name of ``COMPARED_WAYS``, and what its stages are made for.
+        like: method without training whose file at equal bytes has as much removed, so that the training begins there.
         needs: what there must be beside module and inputs.
 
     One value in them may be ``TUNED``.
@@ -27,6 +29,8 @@ class Variant:
 
     prune: Mapping[str, Any] | None = None
     quantize: Mapping[str, Any] | None = None
+    train: Mapping[str, Any] | None = None
+    like: str | None = None
     needs: frozenset[Need] = frozenset()
 
     @cached_property
@@ -41,7 +45,7 @@ class Variant:
             >>> Variant(prune={"sparsity": "tuned"}).options(0.5)
             {'prune': {'sparsity': 0.5}}
         """
-        parts = {"prune": self.prune, "quantize": self.quantize}
+        parts = {"prune": self.prune, "quantize": self.quantize, "train": self.train}
         given = {name: dict(each) for name, each in parts.items() if each is not None}
         return given if raw else dict(with_value(given, value))
 

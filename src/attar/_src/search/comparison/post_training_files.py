@@ -53,7 +53,7 @@ class PostTrainingFiles:
     #: Options of pruning, and what quantizes the module they left: that of one pruning at a time.
     _quantizing: tuple[str, PostTraining] | None = field(default=None, init=False)
 
-    def save(self, options: Mapping[str, Mapping[str, Any]], path: Path) -> tuple[dict[str, Any], int]:
+    def save(self, options: Mapping[str, Mapping[str, Any]], path: Path) -> int:
         """Make a file and write it, verified.
 
         Args:
@@ -61,7 +61,7 @@ class PostTrainingFiles:
             path: of the file.
 
         Returns:
-            The report, and the number of examples that gradient steps saw.
+            The number of examples that gradient steps saw.
 
         Raises:
             SpecError: no file is so small, or an option does not fit the module.
@@ -76,7 +76,7 @@ class PostTrainingFiles:
         with warnings.catch_warnings():
             # They are in the report beside the file.
             warnings.simplefilter("ignore", AttarWarning)
-            report = package(
+            package(
                 compressed,
                 path,
                 self.of.use,
@@ -88,7 +88,7 @@ class PostTrainingFiles:
                 tolerance=None,
                 limits=self.of.limits,
             )
-        return report, _examples_seen(rows, options.get("quantize", {}).get("reconstruct", {}))
+        return _examples_seen(rows, options.get("quantize", {}).get("reconstruct", {}))
 
     def every_option(self, options: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         """Return the options that make the same file again: with the layers that all files keep."""

@@ -1,7 +1,7 @@
 """The methods that ``attar compare`` compares, in the order in which they are tried.
 
-An addition is one entry here: options of ``attar.prune`` and ``attar.quantize`` with ``TUNED`` where its value says how
-much is compressed.
+An addition is one entry here: options of ``attar.prune`` and ``attar.quantize``, or a way to train, with ``TUNED``
+where its value says how much is compressed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attar._src.search.comparison.method import CompressionMethod, Variant
+from attar._src.search.comparison.method import CompressionMethod, Need, Variant
 from attar._src.search.comparison.tuned import TUNED
 from attar._src.search.plan import RECONSTRUCT
 
@@ -17,7 +17,13 @@ from attar._src.search.plan import RECONSTRUCT
 _SIZED: Mapping[str, Any] = {"max_bytes": TUNED, "scales": "gptq"}
 #: The same, and what layers read in integers.
 _INTEGERS: Mapping[str, Any] = {**_SIZED, "activations": 8}
-_LABELS = frozenset({"labels"})
+_LABELS: frozenset[Need] = frozenset({"labels"})
+_TRAINING: frozenset[Need] = frozenset({"training"})
+
+
+def _trained(way: str, option: str, like: str | None = None) -> Variant:
+    return Variant(train={"way": way, option: TUNED}, like=like, needs=_TRAINING)
+
 
 #: Name -> method.
 METHODS: Mapping[str, CompressionMethod] = {
@@ -54,5 +60,17 @@ METHODS: Mapping[str, CompressionMethod] = {
         CompressionMethod(
             "pruned layers + quantization in integers", (Variant(prune={"layers": 1}, quantize=_INTEGERS),)
         ),
+        CompressionMethod("trained quantization", (_trained("grids on labels", "max_bytes"),)),
+        CompressionMethod("distillation + trained quantization", (_trained("distilled", "max_bytes"),)),
+        CompressionMethod("gradual pruning", (_trained("gradual", "sparsity", "pruned weights"),)),
+        CompressionMethod("gradual pruning + distillation + trained quantization", (_trained("sparse", "max_bytes"),)),
+        CompressionMethod(
+            "pruned channels + distillation", (_trained("fewer channels", "channels", "pruned channels"),)
+        ),
+        CompressionMethod("pruned layers + distillation", (_trained("fewer layers", "layers", "pruned layers"),)),
+        CompressionMethod(
+            "pruned channels + distillation + trained quantization", (_trained("narrower", "max_bytes"),)
+        ),
+        CompressionMethod("pruned layers + distillation + trained quantization", (_trained("shallower", "max_bytes"),)),
     )
 }

@@ -14,6 +14,10 @@ from attar._src.search.comparison.tuned import TunedOption
 NEAR_BYTES = 0.02
 #: Strengths between which no more is tried for a loss: about as many bytes, as a share.
 _NEAR_DROP = 0.08
+#: The same where each try is a training.
+_NEAR_TRAINED = 0.25
+#: Trainings for one number of bytes.
+_TRAININGS = 3
 #: Strengths between which no more is tried for bytes.
 _NEAREST = 0.015
 
@@ -54,8 +58,7 @@ class EqualTarget:
             return "" if self.reached(best) else f"takes no more than {best.file_bytes:,} bytes"
         nearest = self.nearest(tries)
         if nearest is None:
-            reasons = list(dict.fromkeys(each.failed for each in tries if each.failed))
-            return reasons[-1] if reasons else "not tried"
+            return next(each.failed for each in reversed(tries) if each.failed)
         return f"{nearest:,.0f} bytes at least" if self.what == "bytes" else f"loses {nearest:.3g} at least"
 
     def best(self, tries: Sequence[ComparisonTry]) -> ComparisonTry | None:
@@ -75,7 +78,13 @@ class EqualTarget:
 
 
 def next_strength(
-    option: TunedOption | None, target: EqualTarget, tries: Sequence[ComparisonTry], floating_bytes: int
+    option: TunedOption | None,
+    target: EqualTarget,
+    tries: Sequence[ComparisonTry],
+    floating_bytes: int,
+    *,
+    trained: bool = False,
+    first: float | None = None,
 ) -> float | None:
     """Return with which strength of an option to go on towards a target; None if no more is to be tried.
 
@@ -87,18 +96,29 @@ def next_strength(
         target: to reach.
         tries: of this option, for this target or another, failures included: they were too strong.
         floating_bytes: bytes of the file in floating point.
+        trained: whether a try is a training: losses are sought less closely then, and bytes, which a training reaches
+            nearly, are asked for again as many fewer or more as came.
+        first: strength to begin with for bytes, if one is known.
     """
     if option is None:
         return None if tries else 0.0
     if target.what == "bytes" and floating_bytes <= target.most:
         return None
     if target.what == "bytes" and option.kind == "size":
+        made = [each for each in tries if each.file_bytes is not None]
+        if trained and any(map(target.reached, tries)):
+            return None
         wanted = option.strength(target.most, floating_bytes)
+        if trained and made and len(made) < _TRAININGS:
+            last = made[-1]
+            wanted = last.strength + math.log((last.file_bytes or 1) / ((1 - NEAR_BYTES / 2) * target.most))
         return None if any(abs(each.strength - wanted) < 1e-9 for each in tries) else wanted
     if target.what == "bytes" and any(map(target.reached, tries)):
         return None
+    if target.what == "bytes" and not tries and first is not None:
+        return first
     low, high = _bracket(target, tries)
-    found = _between(option, target, low, high, floating_bytes)
+    found = _between(option, target, low, high, floating_bytes, _NEAR_TRAINED if trained else _NEAR_DROP)
     return None if found is None or any(abs(each.strength - found) < 1e-9 for each in tries) else found
 
 
@@ -119,7 +139,7 @@ def _bracket(target: EqualTarget, tries: Sequence[ComparisonTry]) -> tuple[_End,
 
 
 def _between(
-    option: TunedOption, target: EqualTarget, low: _End, high: _End | None, floating_bytes: int
+    option: TunedOption, target: EqualTarget, low: _End, high: _End | None, floating_bytes: int, near_drop: float
 ) -> float | None:
     start, first = low[0], low[1] or floating_bytes
     sought = (1 - NEAR_BYTES / 2) * target.most
@@ -137,5 +157,5 @@ def _between(
         found = round(start + share * (end - start))
         found = min(max(found, round(start) + 1), round(end) - 1)
         return float(found) if start < found < end else None
-    near = _NEAREST if target.what == "bytes" else _NEAR_DROP
+    near = _NEAREST if target.what == "bytes" else near_drop
     return start + share * (end - start) if end - start > near else None

@@ -94,10 +94,14 @@ class Trainer:
 
     def stages(self, step: TrainedStep) -> Stages | None:
         """Return the stages of a step, None if its way does not apply."""
-        size, facts = step.target.get("max_bytes"), self.facts
-        target = TrainingTarget(
+        return TRAINED_WAYS[step.way].stages(self.target(step.target))
+
+    def target(self, target: Target) -> TrainingTarget:
+        """Return a target with what is known of the module and its examples."""
+        size, facts = target.get("max_bytes"), self.facts
+        return TrainingTarget(
             max_bytes=None if size is None else int(size),
-            macs=step.target.get("macs"),
+            macs=target.get("macs"),
             weights=facts.weights,
             vectors=facts.vectors,
             channels=facts.channels,
@@ -109,7 +113,6 @@ class Trainer:
             labels=facts.labels,
             keep=self.keep,
         )
-        return TRAINED_WAYS[step.way].stages(target)
 
     def applies(self, way: str, target: Target) -> bool:
         """Return whether a way has stages for a target."""
@@ -118,13 +121,13 @@ class Trainer:
     def expected(self, step: TrainedStep) -> float:
         """Return the seconds that a step may take, by those before it."""
         known = self._slower.get(step.way, max(self._slower.values(), default=1.0))
-        return _SPARE * known * self._plain(self.stages(step) or [])
+        return _SPARE * known * self.plain_seconds(self.stages(step) or [])
 
     def took(self, way: str, stages: Sequence[Mapping[str, Any]], seconds: float) -> None:
         """Count what a step took."""
-        self._slower[way] = max(self._slower.get(way, 0.0), seconds / self._plain(stages))
+        self._slower[way] = max(self._slower.get(way, 0.0), seconds / self.plain_seconds(stages))
 
-    def _plain(self, stages: Sequence[Mapping[str, Any]]) -> float:
+    def plain_seconds(self, stages: Sequence[Mapping[str, Any]]) -> float:
         """Return the seconds of stages by the time of a plain step of the whole module."""
         epochs = sum(each.get("epochs", 0) * (_ON_GRIDS if each["stage"] == "compress" else 1) for each in stages)
         return _AROUND + float(epochs) * self.facts.steps * self.facts.step_seconds
@@ -139,13 +142,17 @@ class Trainer:
             AttarError: as :func:`attar.run`.
         """
         stages = self.stages(step) or []
-        name = re.sub(r"[^0-9a-z]+", "-", step.name.lower())
+        return self.run(stages, step.name, path), stages
+
+    def run(self, stages: Stages, name: str, path: Path) -> str:
+        """Train and pack the file of these stages of the student; return the path of the recipe, as :meth:`make`."""
+        name = re.sub(r"[^0-9a-z]+", "-", name.lower()).strip("-")
         folder = self.folder / TRIALS / name
         outcome = run_trial(self.recipe(stages), folder, model=STUDENT, prepared=self._prepared)
         write_atomically(path, (folder / outcome.file).read_bytes())
         # Checkpoints serve to go on with a training, and this one is over.
         shutil.rmtree(folder / "state", ignore_errors=True)
-        return f"{TRIALS}/{name}/recipe.yaml", stages
+        return f"{TRIALS}/{name}/recipe.yaml"
 
     def recipe(self, stages: Sequence[Mapping[str, Any]]) -> Recipe:
         """Return the recipe with these stages of the student."""
