@@ -19,10 +19,12 @@ from attar._src.cli import show
 from attar._src.core.errors import AttarError, place_of, short_message
 from attar._src.core.lazy import install_hint
 
-#: Command -> its line in ``attar --help``. Command ``x`` is the function ``x_command`` of the module ``x``.
+#: Command -> its line in ``attar --help``. Command ``x`` is the function ``x_command`` of the module ``x``, here or in
+#: ``files``.
 COMMANDS = {
     "run": "Run a recipe: train, distil, prune, quantize, pack, measure.",
     "compress": "Find the files of a trained module that hold a goal: a loss, bytes, milliseconds.",
+    "compare": "Compare quantization, pruning and both on a trained module: which to use here?",
     "quantize": "Quantize a trained PyTorch module and write a .attar file.",
     "prune": "Remove channels, heads, units or layers of a trained module, or set weights to zero.",
     "sensitivity": "Measure each layer alone at several bits or sparsities: bytes, error, curves.",
@@ -42,6 +44,8 @@ attar run recipe.yaml
 
 attar compress net.py:build --weights net.safetensors --data cifar10 --max-drop 0.5 -o found
 
+attar compare net.py:build --weights net.safetensors --data cifar10 --bytes 90k -o compared
+
 attar quantize net.py:build --weights net.safetensors --data cifar10 --bits 4 -o net.attar
 
 attar eval net.attar --data cifar10
@@ -49,6 +53,9 @@ attar eval net.attar --data cifar10
 attar bench net.attar --against other.onnx
 
 `attar COMMAND --help` shows the options of a command, with an example."""
+
+#: Commands in the folder ``files``.
+_ON_FILES = ("inspect", "verify", "eval", "bench", "export", "repack")
 
 _INTERRUPTED = 130  # as in shells: 128 + SIGINT
 
@@ -126,7 +133,8 @@ def _naming_end_of_file(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def load_command(name: str) -> Callable[..., Any]:
     """Import the function of a command."""
-    function: Callable[..., Any] = getattr(importlib.import_module(f"attar._src.cli.{name}"), f"{name}_command")
+    module = importlib.import_module(f"attar._src.cli.{'files.' if name in _ON_FILES else ''}{name}")
+    function: Callable[..., Any] = getattr(module, f"{name}_command")
     return function
 
 
