@@ -40,6 +40,7 @@ from attar._src.methods.quantize.ptq.observers.outliers import add_clips, source
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
 from attar._src.methods.quantize.ptq.solutions import Solutions
 from attar._src.methods.quantize.ptq.solvers.absmax import Absmax
+from attar._src.methods.quantize.ptq.solvers.blas import one_blas_thread
 from attar._src.methods.quantize.ptq.solvers.solver import Solver
 from attar._src.methods.quantize.ptq.solvers.weight_inputs import WeightInputs, unseen_warning
 from attar._src.methods.quantize.ptq.weight_solvers import (
@@ -57,7 +58,6 @@ from attar._src.methods.quantize.row_scales import with_row_scales
 from attar._src.methods.quantize.unquantized import integer_sites
 from attar._src.model.collect import Clip, Request, collect
 from attar._src.model.weights import Weight
-from attar._src.work.blas import one_blas_thread
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo, inputs_by_graph
 from attar._src.work.context import Context, Trial
