@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from attar._src.pipeline.sensitivities.sensitivity import sensitivity as sensitivity
     from attar._src.recipe.recipe import Recipe as Recipe
     from attar._src.runtime.session import Session as Session
-    from attar._src.search.compress import CompressionResult as CompressionResult
     from attar._src.search.compress import compress as compress
+    from attar._src.search.compression_result import CompressionResult as CompressionResult
 else:
     __all__, __getattr__, __dir__ = lazy_names(
         __name__,
@@ -55,7 +55,8 @@ else:
             "pipeline.sensitivities.sensitivity": "sensitivity",
             "recipe.recipe": "Recipe",
             "runtime.session": "Session",
-            "search.compress": "CompressionResult compress",
+            "search.compress": "compress",
+            "search.compression_result": "CompressionResult",
         },
     )
     __all__ = sorted([*__all__, "__version__"])

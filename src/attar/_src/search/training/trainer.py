@@ -156,7 +156,7 @@ class Trainer:
         variants = _variants(self.parts.data)
         kept = min(variants or 0, _VARIANTS)
         cache = {TEACHER: {"variants": kept, "file": str(self.folder / _TEACHER_OUTPUTS)}} if kept and stages else {}
-        return build_spec(
+        made: Recipe = build_spec(
             Recipe,
             where="recipe",
             data=dict(self.parts.data),
@@ -166,6 +166,7 @@ class Trainer:
             baseline=TEACHER,
             **self.fields,
         )
+        return made
 
     def _teacher_source(self) -> dict[str, Any]:
         source = dict(self.parts.teacher or self.parts.model)
