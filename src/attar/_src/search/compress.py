@@ -86,9 +86,9 @@ def compress(
         resume: go on with the search in ``folder``.
         validation: examples that judge, in a form that ``data`` may have, labels included; by default one of four
             examples of ``data``, which then do not calibrate. Never those of the test that is reported.
-        train: training examples with labels: arrays ``(x, y)`` or a :class:`attar.Dataset`; they need ``validation``,
-            other examples. True: ``data`` are the training examples, and a tenth of them, which is not trained on,
-            judges. None: nothing is trained.
+        train: training examples with labels: arrays ``(x, y)`` or a :class:`attar.extend.Dataset`; they need
+            ``validation``, other examples. True: ``data`` are the training examples, and a tenth of them, which is not
+            trained on, judges. None: nothing is trained.
         teacher: a module of the same classes that students learn from; by default ``module``.
         augment: random changes of training examples, as in a recipe: ``[{"name": "crop", "padding": 2}, "flip"]``.
         epochs: of a whole training; by default 20 (30 of fewer than 20,000 examples), with ``minutes`` as fit.

@@ -61,6 +61,15 @@ class GoalSearch:
     times: StepTimes = field(default_factory=StepTimes)
 
     def run(self, facts: Mapping[str, Any]) -> CompressionResult:
+        """Take the steps and write the folder.
+
+        Args:
+            facts: of the goal, the module and the data; those of a search that goes on must be the same.
+
+        Raises:
+            SpecError: the folder has another search.
+            KeyboardInterrupt: SIGINT arrived; the best so far is in the folder, and the search can go on.
+        """
         self.files, self.failed, self.before = self.folder.begin(facts)
         self.times = StepTimes.of(self.files)
         ended = "nothing that was left to try would have paid"
