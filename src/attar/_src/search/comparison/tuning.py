@@ -86,7 +86,7 @@ class Comparison:
                     self._tune(method)
         except KeyboardInterrupt:
             if self._own(UNTOUCHED, 0) and self.targets:
-                self._finish("interrupted; go on with resume")
+                self._finish("interrupted; go on with resume", quick=True)
             raise
         ended = "the time was up for what was left to try" if self.skipped else "every method was tuned"
         return self._finish(ended)
@@ -226,11 +226,11 @@ class Comparison:
             each.name: target.best([one for one in self._own(each.name) if not one.failed]) for each in self.methods
         }
 
-    def _finish(self, ended: str) -> dict[str, Any]:
+    def _finish(self, ended: str, *, quick: bool = False) -> dict[str, Any]:
         floating = self._own(UNTOUCHED, 0)[0]
         best = [self._best(target) for target in self.targets]
         names = list(dict.fromkeys(each.file for found in best for each in found.values() if each is not None))
-        measured = measure_files(self.of, self.folder.path, [floating.file, *names])
+        measured = measure_files(self.of, self.folder.path, [floating.file, *names], quick=quick)
         about = {
             "unit": self._unit,
             "calibration": self.of.inputs.examples,
