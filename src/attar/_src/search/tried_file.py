@@ -35,7 +35,7 @@ class TriedFile(Spec):
     options: dict[str, Any]
     way: str = ""
     target: dict[str, float] = {}
-    stages: list[dict[str, Any]] = []
+    stages: tuple[dict[str, Any], ...] = ()
     recipe: str = ""
     file: str = ""
     sha256: str = ""

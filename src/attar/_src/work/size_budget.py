@@ -45,5 +45,6 @@ class SizeBudget:
 
     def words(self) -> str:
         """Return the budget in words."""
-        size = f"{self.bits_per_weight:g} bits per weight"
-        return size if self.max_bytes is None else f"{self.max_bytes:,} bytes"
+        if self.max_bytes is not None:
+            return f"{self.max_bytes:,} bytes"
+        return f"{self.bits_per_weight:g} bits per weight"

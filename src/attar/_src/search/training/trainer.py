@@ -163,7 +163,7 @@ class Trainer:
         variants = _variants(self.parts.data)
         kept = min(variants or 0, _VARIANTS)
         cache = {TEACHER: {"variants": kept, "file": str(self.folder / _TEACHER_OUTPUTS)}} if kept and stages else {}
-        return build_spec(
+        made: Recipe = build_spec(
             Recipe,
             where="recipe",
             data=dict(self.parts.data),
@@ -173,6 +173,7 @@ class Trainer:
             baseline=TEACHER,
             **self.fields,
         )
+        return made
 
     def _teacher_source(self) -> dict[str, Any]:
         source = dict(self.parts.teacher or self.parts.model)
