@@ -38,7 +38,7 @@ from attar._src.work.compressed_model import CompressedModel, FileInfo
 from attar._src.work.context import Context
 
 #: One of so many examples is held out where there is no ``validation``.
-HELD_OUT = 4
+_HELD_OUT = 4
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,11 @@ class SearchedModule:
         captured = capture(module, example, names=inputs.names, dynamic=axes, train=False)
         traced = deploy_graph(module, captured)
         if validation is None:
-            learn, held = compared.with_targets().one_of(HELD_OUT, whole=not traced.any_batch)
+            learn, held = compared.with_targets().one_of(_HELD_OUT, whole=not traced.any_batch)
             if learn is held:
                 several = "examples" if traced.any_batch else f"batches of {inputs.count(inputs.batches[0])}"
                 raise DataError(
-                    f"{who} judges files on held-out inputs; give {HELD_OUT} {several} or more, or validation="
+                    f"{who} judges files on held-out inputs; give {_HELD_OUT} {several} or more, or validation="
                 )
             inputs, compared = replace(learn, targets=()), replace(compared, inputs=learn, targets=learn.targets)
         else:
