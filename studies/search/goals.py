@@ -1,4 +1,4 @@
-"""Collect the searches of goals.md: runs those whose folder is missing, evaluates each best file once on the test split.
+"""Run the searches of goals.md that were not run yet, and evaluate each best file once on the test split.
 
     ATTAR_DATA=... python studies/search/goals.py [digits] [lenet] ...
 
@@ -105,7 +105,8 @@ def measured(name: str) -> dict[str, Any]:
 def write_table(found: dict[str, Any]) -> None:
     """Write the table of goals.md between its marks."""
     lines = [
-        "| search | asked | file | bytes | lost on validation | test, % (floating point) | one example, of floating point | files | processor, s |",
+        "| search | asked | file | bytes | lost on validation | test, % (floating point) | time, of FP32 | files "
+        "| processor, s |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name, each in found.items():
