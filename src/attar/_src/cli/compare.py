@@ -142,7 +142,7 @@ def compare_command(
         train, choice, passed, weights, teacher, teacher_weights=teacher_weights, augment=augment, epochs=epochs
     )
     result = call_with_data(
-        "attar._src.search.compare:compare",
+        "attar._src.search.comparison.compare:compare",
         choice,
         passed,
         weights,

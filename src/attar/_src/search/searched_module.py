@@ -31,7 +31,6 @@ from attar._src.model.dependencies.record import recorded_removals
 from attar._src.model.trace import deploy_graph
 from attar._src.model.traced import TracedModel
 from attar._src.runtime.session import Session
-from attar._src.search.judged_file import judge_file
 from attar._src.train.batch import Batch
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo
@@ -180,6 +179,16 @@ class SearchedModule:
             "validation": _digest(self.held),
             "file information": digest([repr((self.use, self.examples.layout))]),
         }
+
+
+def judge_file(path: Path, judge: Judge, held: CalibrationInputs, limits: Limits | None) -> OutputError:
+    """Return how far the outputs of a file on ``held`` are from the reference of ``judge``."""
+    session = Session(path, limits=limits)
+    names, main = [port.name for port in session.inputs], session.main_output
+    return judge.judge(
+        session.run({name: tensor.numpy() for name, tensor in zip(names, batch, strict=True)})[main]
+        for batch in held.batches
+    )
 
 
 def _digest(inputs: CalibrationInputs) -> str:

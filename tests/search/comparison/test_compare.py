@@ -15,7 +15,7 @@ from attar._src.search.comparison.post_training_files import PostTrainingFiles
 from attar._src.search.comparison.registry import METHODS
 from attar._src.search.comparison.tuning import NO_TRAINING
 
-DIGITS = Path(__file__).parents[2] / "examples" / "digits.py"
+DIGITS = Path(__file__).parents[3] / "examples" / "digits.py"
 METHODS_HERE = ["quantization", "pruned channels", "pruned 2:4 + quantization"]
 
 
