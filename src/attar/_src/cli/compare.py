@@ -163,7 +163,7 @@ def compare_command(
         show.as_json(result.found)
     else:
         _print(result.found, output)
-    if any(target["recommended"] is None for target in result.found["targets"]):
+    if not all(target["reached"] for target in result.found["targets"]):
         raise typer.Exit(1)
 
 
