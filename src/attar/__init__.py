@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from attar._src.pipeline.sensitivities.sensitivity import sensitivity as sensitivity
     from attar._src.recipe.recipe import Recipe as Recipe
     from attar._src.runtime.session import Session as Session
-    from attar._src.search.compare import ComparisonResult as ComparisonResult
-    from attar._src.search.compare import compare as compare
+    from attar._src.search.comparison.compare import ComparisonResult as ComparisonResult
+    from attar._src.search.comparison.compare import compare as compare
     from attar._src.search.compress import compress as compress
     from attar._src.search.compression_result import CompressionResult as CompressionResult
 else:
@@ -58,7 +58,7 @@ else:
             "pipeline.sensitivities.sensitivity": "sensitivity",
             "recipe.recipe": "Recipe",
             "runtime.session": "Session",
-            "search.compare": "ComparisonResult compare",
+            "search.comparison.compare": "ComparisonResult compare",
             "search.compress": "compress",
             "search.compression_result": "CompressionResult",
         },

@@ -25,6 +25,8 @@ from attar._src.cli.options.texts import parse_arguments, parse_axes, parse_byte
 from attar._src.cli.options.training import HELD_OUT, TrainingChoice
 from attar._src.measure.class_layout import IGNORE_INDEX
 from attar._src.report.comparison_page import comparison_cells, floating_cells
+from attar._src.search.comparison.registry import chosen_methods
+from attar._src.search.comparison.target import equal_targets
 from attar._src.search.search_folder import demand_search_folder
 
 
@@ -118,6 +120,9 @@ def compare_command(
         raise typer.BadParameter("--teacher, --teacher-weights, --augment and --epochs are of a training; add --train")
     if train and split != "train":
         raise typer.BadParameter(f"--train: recipes train on the split train, not {split}; leave out --split")
+    # Before PyTorch is imported and data are read.
+    equal_targets(most, drop)
+    chosen_methods(methods)
     demand_search_folder(output, resume=resume)
     choice = DataChoice(
         data,
@@ -137,7 +142,7 @@ def compare_command(
         train, choice, passed, weights, teacher, teacher_weights=teacher_weights, augment=augment, epochs=epochs
     )
     result = call_with_data(
-        "attar._src.search.compare:compare",
+        "attar._src.search.comparison.compare:compare",
         choice,
         passed,
         weights,
@@ -158,7 +163,7 @@ def compare_command(
         show.as_json(result.found)
     else:
         _print(result.found, output)
-    if any(target["recommended"] is None for target in result.found["targets"]):
+    if not all(target["reached"] for target in result.found["targets"]):
         raise typer.Exit(1)
 
 

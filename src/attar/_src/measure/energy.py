@@ -17,7 +17,7 @@ POWERCAP = Path("/sys/class/powercap")
 #: Seconds of a turn: the counters are renewed about every millisecond.
 _TURN = 0.25
 #: Turns of each model.
-_TURNS = 8
+TURNS = 8
 
 
 class EnergyCounters:
@@ -65,7 +65,7 @@ def energy_in_turns(
     runs: Sequence[Callable[[], object]],
     counters: EnergyCounters,
     *,
-    turns: int = _TURNS,
+    turns: int = TURNS,
     seconds: float = _TURN,
 ) -> list[float]:
     """Return the joules that one run of each model takes, the median over turns in random order.

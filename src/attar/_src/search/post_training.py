@@ -28,7 +28,7 @@ from attar._src.methods.quantize.ptq.registry import SOLVERS
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.runtime.session import Session
-from attar._src.search.judged_file import judge_file
+from attar._src.search.searched_module import judge_file
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo, inputs_by_graph
 from attar._src.work.context import Context

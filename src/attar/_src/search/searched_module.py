@@ -31,14 +31,13 @@ from attar._src.model.dependencies.record import recorded_removals
 from attar._src.model.trace import deploy_graph
 from attar._src.model.traced import TracedModel
 from attar._src.runtime.session import Session
-from attar._src.search.judged_file import judge_file
 from attar._src.train.batch import Batch
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo
 from attar._src.work.context import Context
 
 #: One of so many examples is held out where there is no ``validation``.
-HELD_OUT = 4
+_HELD_OUT = 4
 
 
 @dataclass(frozen=True)
@@ -103,11 +102,11 @@ class SearchedModule:
         captured = capture(module, example, names=inputs.names, dynamic=axes, train=False)
         traced = deploy_graph(module, captured)
         if validation is None:
-            learn, held = compared.with_targets().one_of(HELD_OUT, whole=not traced.any_batch)
+            learn, held = compared.with_targets().one_of(_HELD_OUT, whole=not traced.any_batch)
             if learn is held:
                 several = "examples" if traced.any_batch else f"batches of {inputs.count(inputs.batches[0])}"
                 raise DataError(
-                    f"{who} judges files on held-out inputs; give {HELD_OUT} {several} or more, or validation="
+                    f"{who} judges files on held-out inputs; give {_HELD_OUT} {several} or more, or validation="
                 )
             inputs, compared = replace(learn, targets=()), replace(compared, inputs=learn, targets=learn.targets)
         else:
@@ -180,6 +179,16 @@ class SearchedModule:
             "validation": _digest(self.held),
             "file information": digest([repr((self.use, self.examples.layout))]),
         }
+
+
+def judge_file(path: Path, judge: Judge, held: CalibrationInputs, limits: Limits | None) -> OutputError:
+    """Return how far the outputs of a file on ``held`` are from the reference of ``judge``."""
+    session = Session(path, limits=limits)
+    names, main = [port.name for port in session.inputs], session.main_output
+    return judge.judge(
+        session.run({name: tensor.numpy() for name, tensor in zip(names, batch, strict=True)})[main]
+        for batch in held.batches
+    )
 
 
 def _digest(inputs: CalibrationInputs) -> str:

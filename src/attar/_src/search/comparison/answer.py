@@ -8,19 +8,19 @@ from typing import Any
 from attar._src.core.format_bytes import format_bytes
 from attar._src.report.wording import count, listed, milliseconds, number, plural
 
-Row = Mapping[str, Any]
+_Row = Mapping[str, Any]
 #: Files whose bytes differ by less are as small.
 _SAME_BYTES = 1.02
 #: Memory that differs by less, as a share, is the same.
 _SAME_MEMORY = 0.02
 
 
-def faster(row: Row) -> bool:
+def faster(row: _Row) -> bool:
     """Return whether a file was faster than that in floating point in three of four rounds."""
     return bool(row["against_floating"][2] < 1)
 
 
-def equals(what: str, rows: Sequence[Row]) -> list[Row]:
+def equals(what: str, rows: Sequence[_Row]) -> list[_Row]:
     """Return the rows that serve a target as well as the best one, that first.
 
     At equal bytes those whose loss is within one standard error of the least, at equal loss those of about as few
@@ -38,7 +38,7 @@ def equals(what: str, rows: Sequence[Row]) -> list[Row]:
     return sorted(alike, key=lambda row: (row["training_examples"] > 0, not faster(row), row["ms"], row["file_bytes"]))
 
 
-def answer(target: Mapping[str, Any], floating: Row, about: Mapping[str, Any]) -> list[str]:
+def answer(target: Mapping[str, Any], floating: _Row, about: Mapping[str, Any]) -> list[str]:
     """Return the answer for one target.
 
     Args:
@@ -71,7 +71,7 @@ def answer(target: Mapping[str, Any], floating: Row, about: Mapping[str, Any]) -
     return found
 
 
-def _unreached(target: Mapping[str, Any], rows: Sequence[Row]) -> str:
+def _unreached(target: Mapping[str, Any], rows: Sequence[_Row]) -> str:
     made = [row for row in rows if row["nearest"] is not None]
     if not made:
         return f"No method made a file at {target['words']}."
@@ -82,11 +82,11 @@ def _unreached(target: Mapping[str, Any], rows: Sequence[Row]) -> str:
     return f"No method reaches {target['words']}. The nearest is {nearest['method']}, with {what}."
 
 
-def _error(row: Row) -> str:
+def _error(row: _Row) -> str:
     return "" if row["noise"] is None else f" (standard error {number(row['noise'], 2)})"
 
 
-def _speed(rows: Sequence[Row], best: Row) -> str:
+def _speed(rows: Sequence[_Row], best: _Row) -> str:
     ratio = best["against_floating"]
     own = (
         f"It takes {number(ratio[1], 3)} times as long as the file in floating point (half of the rounds between "
@@ -105,7 +105,7 @@ def _speed(rows: Sequence[Row], best: Row) -> str:
     )
 
 
-def _memory(row: Row, floating: Row) -> str:
+def _memory(row: _Row, floating: _Row) -> str:
     own, other = row["peak_memory_bytes"], floating["peak_memory_bytes"]
     if own is None or other is None:
         return "Memory is not readable here."
@@ -118,7 +118,7 @@ def _memory(row: Row, floating: Row) -> str:
     )
 
 
-def _energy(row: Row, floating: Row, why: str) -> str:
+def _energy(row: _Row, floating: _Row, why: str) -> str:
     if why:
         return f"Energy is not readable here: {why}."
     return (
@@ -127,7 +127,7 @@ def _energy(row: Row, floating: Row, why: str) -> str:
     )
 
 
-def _cost(best: Row, rows: Sequence[Row], what: str, unit: str, calibration: int) -> str:
+def _cost(best: _Row, rows: Sequence[_Row], what: str, unit: str, calibration: int) -> str:
     seen = best["training_examples"]
     trained = f"gradient steps saw {count(seen)} examples" if seen else "nothing was trained"
     said = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,12 @@ class ComparisonFolder:
         """Return what was decided before, else what ``choose`` returns, and journal it."""
         before = self._journal.find("decided", what=what)
         return int(self._journal.decide(what, before[-1]["value"] if before else choose()))
+
+    def file_of(self, method: str, variant: int, value: float | None) -> Path:
+        """Return the path of a file by its method, variant and the value of the option that is tuned."""
+        # All digits: sizes that differ by a byte are two files.
+        name = f"{method} {variant}" if value is None else f"{method} {variant} {value:.15g}"
+        return self.path / FILES / f"{re.sub(r'[^0-9a-z]+', '-', name.lower())}.attar"
 
     def add(self, tried: ComparisonTry) -> None:
         """Write a try to the journal."""

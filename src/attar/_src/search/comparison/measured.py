@@ -12,7 +12,7 @@ import numpy as np
 
 from attar._src.core.progress import track
 from attar._src.measure.cold import cold_start
-from attar._src.measure.energy import EnergyCounters, energy_in_turns
+from attar._src.measure.energy import TURNS, EnergyCounters, energy_in_turns
 from attar._src.measure.hardware import dot_product_instructions, hardware_needed
 from attar._src.measure.latency import time_in_turns
 from attar._src.runtime.session import Session
@@ -22,6 +22,8 @@ from attar._src.search.searched_module import SearchedModule
 _TIMED = 1.0
 #: Fresh processes whose memory is measured, of each file.
 _PROCESSES = 3
+#: Share of the time that is taken where somebody waits after Ctrl-C.
+_QUICK = 0.1
 
 
 @dataclass(frozen=True)
@@ -42,27 +44,30 @@ class MeasuredFiles:
     instructions: str | None
 
 
-def measure_files(of: SearchedModule, folder: Path, names: Sequence[str], seconds: float = _TIMED) -> MeasuredFiles:
+def measure_files(of: SearchedModule, folder: Path, names: Sequence[str], *, quick: bool = False) -> MeasuredFiles:
     """Measure files of one module.
 
     Args:
         of: the module.
         folder: of the files.
         names: in it; the first is that in floating point.
-        seconds: for the timing of each.
+        quick: measure roughly, in a tenth of the time.
     """
+    share = _QUICK if quick else 1.0
     sessions = [Session(folder / name, threads=1, limits=of.limits) for name in names]
     feed = of.example_feed(sessions[0])
     runs = [partial(each.run, feed) for each in sessions]
-    times = time_in_turns(runs, seconds=seconds * len(names))
+    times = time_in_turns(runs, seconds=share * _TIMED * len(names))
     ratios = np.percentile(times / times[:, :1], [25, 50, 75], axis=0).T.round(4).tolist()
     counters = EnergyCounters()
-    joules: list[float] | list[None] = [None] * len(names) if counters.reason else energy_in_turns(runs, counters)
+    joules: list[float] | list[None] = [None] * len(names)
+    if not counters.reason:
+        joules = energy_in_turns(runs, counters, turns=1 if quick else TURNS)
     instructions = dot_product_instructions()
     shapes = [(list(array.shape), array.dtype.str) for array in feed.values()]
     found = {}
     for place, name in enumerate(track(names, "memory of fresh processes")):
-        cold = cold_start(folder / name, shapes, threads=1, repeats=_PROCESSES, limits=of.limits)
+        cold = cold_start(folder / name, shapes, threads=1, repeats=1 if quick else _PROCESSES, limits=of.limits)
         found[name] = {
             "ms": round(float(np.median(times[:, place])), 5),
             "against_floating": ratios[place],

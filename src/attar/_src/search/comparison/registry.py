@@ -6,9 +6,10 @@ where its value says how much is compressed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from attar._src.core.errors import UnknownName
 from attar._src.search.comparison.method import CompressionMethod, Need, Variant
 from attar._src.search.comparison.tuned import TUNED
 from attar._src.search.plan import RECONSTRUCT
@@ -74,3 +75,15 @@ METHODS: Mapping[str, CompressionMethod] = {
         CompressionMethod("pruned layers + distillation + trained quantization", (_trained("shallower", "max_bytes"),)),
     )
 }
+
+
+def chosen_methods(names: Sequence[str] | None) -> list[CompressionMethod]:
+    """Return the methods with these names in the order of the table; all for None.
+
+    Raises:
+        UnknownName: there is no such method.
+    """
+    for name in names or ():
+        if name not in METHODS:
+            raise UnknownName("method", name, METHODS)
+    return [each for each in METHODS.values() if names is None or each.name in names]

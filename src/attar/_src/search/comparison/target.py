@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from attar._src.core.errors import SpecError
 from attar._src.search.comparison.comparison_try import ComparisonTry
 from attar._src.search.comparison.tuned import TunedOption
 
@@ -75,6 +76,20 @@ class EqualTarget:
             most = max(each.file_bytes or 0 for each in holding)
             near = [each for each in holding if (each.file_bytes or 0) >= (1 - NEAR_BYTES) * most]
         return min(near, key=lambda each: (each.drop, each.file_bytes), default=None)
+
+
+def equal_targets(size: int | None, drop: float | None) -> list[EqualTarget]:
+    """Return the targets that are given, none of neither.
+
+    Raises:
+        SpecError: no file can have them.
+    """
+    if size is not None and size <= 0:
+        raise SpecError(f"bytes={size}: give the bytes that a file may have, such as 40_000")
+    if drop is not None and not (drop >= 0 and math.isfinite(drop)):
+        raise SpecError(f"drop={drop:g}: give the points that a file may lose, 0 or more")
+    asked = [EqualTarget("bytes", size)] if size is not None else []
+    return asked + ([EqualTarget("drop", drop)] if drop is not None else [])
 
 
 def next_strength(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,6 @@ from attar._src.search.comparison.post_training_files import PostTrainingFiles
 from attar._src.search.comparison.target import EqualTarget, next_strength
 from attar._src.search.comparison.trained_files import TrainedFiles
 from attar._src.search.plan import UNTOUCHED
-from attar._src.search.search_folder import FILES
 from attar._src.search.searched_module import SearchedModule
 
 #: Why methods that train are left out where nothing was said of training.
@@ -86,7 +84,7 @@ class Comparison:
                     self._tune(method)
         except KeyboardInterrupt:
             if self._own(UNTOUCHED, 0) and self.targets:
-                self._finish("interrupted; go on with resume")
+                self._finish("interrupted; go on with resume", quick=True)
             raise
         ended = "the time was up for what was left to try" if self.skipped else "every method was tuned"
         return self._finish(ended)
@@ -157,17 +155,14 @@ class Comparison:
         value = None if option is None else option.value(strength, self._floating_bytes)
         options = variant.options(value)
         fields: dict[str, Any] = {"method": method, "variant": place, "strength": strength}
-        name = re.sub(r"[^0-9a-z]+", "-", f"{method} {place} {'' if value is None else f'{value:g}'}".lower()).strip(
-            "-"
-        )
-        path = self.folder.path / FILES / f"{name}.attar"
+        path = self.folder.file_of(method, place, value)
         told = self.maker.every_option(options)
         try:
             if variant.train is None:
                 steps_saw = self.maker.save(options, path)
             else:
                 assert self.trained is not None
-                told["train"], steps_saw = self.trained.save(options["train"], name, path)
+                told["train"], steps_saw = self.trained.save(options["train"], path.stem, path)
             seen = self.of.seen(path)
             drop = self.of.judge.points(seen)
             if not math.isfinite(drop):
@@ -226,11 +221,11 @@ class Comparison:
             each.name: target.best([one for one in self._own(each.name) if not one.failed]) for each in self.methods
         }
 
-    def _finish(self, ended: str) -> dict[str, Any]:
+    def _finish(self, ended: str, *, quick: bool = False) -> dict[str, Any]:
         floating = self._own(UNTOUCHED, 0)[0]
         best = [self._best(target) for target in self.targets]
         names = list(dict.fromkeys(each.file for found in best for each in found.values() if each is not None))
-        measured = measure_files(self.of, self.folder.path, [floating.file, *names])
+        measured = measure_files(self.of, self.folder.path, [floating.file, *names], quick=quick)
         about = {
             "unit": self._unit,
             "calibration": self.of.inputs.examples,
@@ -243,7 +238,9 @@ class Comparison:
             rows = [self._row(target, name, each, measured) for name, each in found.items()]
             told = {"what": target.what, "most": target.most, "words": target.words(self._unit), "rows": rows}
             recommended = next((row["method"] for row in equals(target.what, rows)), None)
-            targets.append({**told, "recommended": recommended, "answer": answer(told, first, about)})
+            reached = recommended is not None or (target.what == "bytes" and target.holds(floating))
+            answered = {"recommended": recommended, "reached": reached, "answer": answer(told, first, about)}
+            targets.append({**told, **answered})
         result = {
             **about,
             "instructions": measured.instructions,

@@ -45,8 +45,8 @@ def training_parts(
         )
     if preprocessing is not None:
         raise SpecError(
-            "preprocessing= is of raw examples, and training takes inputs; give train an attar.extend.Dataset of raw examples "
-            "with this preprocessing"
+            "preprocessing= is of raw examples, and training takes inputs; give train an attar.extend.Dataset of raw "
+            "examples with this preprocessing"
         )
     divided = divide(data if train is True else train, validation, augment)
     source = {"factory": as_module(module)[0]}

@@ -7,7 +7,6 @@ method --> variant --> strength --> verified file --> bytes, drop --+
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +15,14 @@ from typing import Any
 
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Preprocessing
-from attar._src.core.errors import SpecError, UnknownName
+from attar._src.core.errors import SpecError
 from attar._src.data.axes import Dynamic
 from attar._src.measure.class_layout import IGNORE_INDEX
 from attar._src.search.comparison.answer import equals
 from attar._src.search.comparison.comparison_folder import ComparisonFolder
 from attar._src.search.comparison.post_training_files import PostTrainingFiles
-from attar._src.search.comparison.registry import METHODS
-from attar._src.search.comparison.target import EqualTarget
+from attar._src.search.comparison.registry import chosen_methods
+from attar._src.search.comparison.target import equal_targets
 from attar._src.search.comparison.trained_files import TrainedFiles
 from attar._src.search.comparison.tuning import Comparison
 from attar._src.search.searched_module import SearchedModule
@@ -116,22 +115,14 @@ def compare(
     Example:
         >>> import attar, tempfile, torch
         >>> net = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.ReLU(), torch.nn.Linear(32, 4))
-        >>> found = attar.compare(
-        ...     net, torch.randn(64, 8), tempfile.mkdtemp(), drop=20, methods=["quantization", "pruned weights"]
-        ... )
-        >>> [row["method"] for row in found.found["targets"][0]["rows"]]
-        ['quantization', 'pruned weights']
+        >>> found = attar.compare(net, torch.randn(64, 8), tempfile.mkdtemp(), bytes=1500, methods=["quantization"])
+        >>> found.recommended("bytes")["file_bytes"] <= 1500
+        True
     """
     started = time.monotonic()
-    if bytes is not None and bytes <= 0:
-        raise SpecError(f"bytes={bytes}: give the bytes that a file may have, such as 40_000")
-    if drop is not None and not (drop >= 0 and math.isfinite(drop)):
-        raise SpecError(f"drop={drop:g}: give the points that a file may lose, 0 or more")
+    asked, chosen = equal_targets(bytes, drop), chosen_methods(methods)
     if minutes is not None and not minutes > 0:
         raise SpecError(f"minutes={minutes:g}: give a time above 0, or none for as long as it takes")
-    for name in methods or ():
-        if name not in METHODS:
-            raise UnknownName("method", name, METHODS)
     kept = ComparisonFolder(Path(folder), resume=resume)
     data, validation, preprocessing, parts = training_parts(
         module, data, validation, preprocessing, train, teacher, augment, epochs
@@ -155,10 +146,7 @@ def compare(
         licence=licence,
         limits=limits,
     )
-    chosen = [METHODS[name] for name in METHODS if methods is None or name in methods]
     seconds = None if minutes is None else 60 * minutes
-    asked = [EqualTarget("bytes", bytes)] if bytes is not None else []
-    asked += [EqualTarget("drop", drop)] if drop is not None else []
     maker = PostTrainingFiles(of, tuple(keep))
     facts = {**of.facts(), "keep": list(keep)}
     trained = None

@@ -2,18 +2,21 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 import attar
+from attar._src.cli import main
 from attar._src.core.errors import SpecError, UnknownName
-from attar._src.search.comparison import measured
+from attar._src.search.comparison import measured, target
 from attar._src.search.comparison.post_training_files import PostTrainingFiles
 from attar._src.search.comparison.registry import METHODS
 from attar._src.search.comparison.tuning import NO_TRAINING
 
-METHODS_HERE = ["quantization", "pruned weights", "pruned channels", "pruned weights + quantization"]
+DIGITS = Path(__file__).parents[3] / "examples" / "digits.py"
+METHODS_HERE = ["quantization", "pruned channels", "pruned 2:4 + quantization"]
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +36,12 @@ def trained():
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick():
-    """Time each file for a moment, and open it in one process."""
+    """Time each file for a moment, open it in one process, and make few."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(measured.measure_files, "__defaults__", (0.05,))
+        patched.setattr(measured, "_TIMED", 0.05)
         patched.setattr(measured, "_PROCESSES", 1)
+        # How close a search comes is tested without files.
+        patched.setattr(target, "_NEAR_DROP", 0.5)
         yield
 
 
@@ -48,8 +53,8 @@ def found(trained, tmp_path_factory):
 
 
 def rows_of(result, what):
-    (target,) = (each for each in result.found["targets"] if each["what"] == what)
-    return {row["method"]: row for row in target["rows"]}
+    (found,) = (each for each in result.found["targets"] if each["what"] == what)
+    return {row["method"]: row for row in found["rows"]}
 
 
 def sha256(path):
@@ -101,7 +106,7 @@ def test_the_answer_names_the_method_that_is_recommended(found):
     assert all(name in page for name in METHODS_HERE)
 
 
-@pytest.mark.parametrize("method", ["pruned weights", "pruned channels", "pruned weights + quantization"])
+@pytest.mark.parametrize("method", ["pruned channels", "pruned 2:4 + quantization"])
 def test_options_make_a_file_again_byte_for_byte(found, trained, tmp_path, method):
     """Guards against options that make another file than the one they stand beside."""
     net, data, _ = trained
@@ -127,7 +132,7 @@ def test_a_comparison_that_was_cut_goes_on_to_the_same_files(found, trained, tmp
         return save(self, options, path)
 
     monkeypatch.setattr(PostTrainingFiles, "save", cut)
-    given = {"methods": METHODS_HERE[:2], "validation": validation}
+    given = {"methods": METHODS_HERE[1:2], "validation": validation}
     with pytest.raises(KeyboardInterrupt):
         attar.compare(net, data, tmp_path / "s", bytes=1900, drop=2, **given)
     assert json.loads((tmp_path / "s" / "compare.json").read_text())["ended"].startswith("interrupted")
@@ -139,7 +144,7 @@ def test_a_comparison_that_was_cut_goes_on_to_the_same_files(found, trained, tmp
     again = attar.compare(net, data, tmp_path / "s", bytes=1900, drop=2, resume=True, **given)
     for what in ("bytes", "drop"):
         files = {name: row.get("sha256") for name, row in rows_of(again, what).items()}
-        assert files == {name: rows_of(found, what)[name].get("sha256") for name in METHODS_HERE[:2]}
+        assert files == {name: rows_of(found, what)[name].get("sha256") for name in METHODS_HERE[1:2]}
     made = left[0]
     attar.compare(net, data, tmp_path / "s", bytes=1900, resume=True, **given)
     assert left[0] == made
@@ -173,7 +178,7 @@ def test_methods_that_train_reach_the_bytes(trained, tmp_path):
         (x, y),
         tmp_path,
         bytes=1900,
-        methods=["distillation + trained quantization", "gradual pruning"],
+        methods=["distillation + trained quantization"],
         train=(x, y),
         epochs=2,
         validation=validation,
@@ -201,3 +206,20 @@ def test_methods_differ_and_begin_where_others_there_are_ended():
     variants = [each for method in METHODS.values() for each in method.variants]
     assert len({json.dumps(each.options(None)) for each in variants}) == len(variants)
     assert all(each.like is None or each.like in METHODS for each in variants)
+
+
+def test_the_command(tmp_path, capsys):
+    given = ["compare", f"{DIGITS}:DigitNet", "--arg", "width=8", "-d", "digits", "--examples", "64"]
+    given += ["--validation", "100", "-o", str(tmp_path / "s")]
+    assert main([*given, "--bytes", "soon"]) == 2
+    assert "--bytes 'soon'" in capsys.readouterr().err
+    assert main([*given, "--epochs", "3"]) == 2
+    assert "add --train" in capsys.readouterr().err
+    assert main([*given, "--method", "quantisation"]) == 1
+    assert "quantization" in capsys.readouterr().err
+    assert main([*given, "--drop", "100", "--method", "pruned 2:4", "--method", "trained quantization"]) == 0
+    out, err = capsys.readouterr()
+    assert "use pruned 2:4" in out
+    assert "left out: trained quantization: trains; give --train" in out
+    assert "compare.html" in out
+    assert "floating point" in err
