@@ -36,7 +36,9 @@ def test_holes_inside_a_choice_count_when_it_is_chosen():
     assert [*find_holes(tree)] == ["stages", "stages.choose.1.0.bits"]
     one, two = tree["stages"]["choose"]
     assert fill_holes(tree, {"stages": one, "stages.choose.1.0.bits": 8}) == {"stages": []}
-    assert fill_holes(tree, {"stages": two, "stages.choose.1.0.bits": 8})["stages"] == [{"stage": "quantize", "bits": 8}]
+    assert fill_holes(tree, {"stages": two, "stages.choose.1.0.bits": 8})["stages"] == [
+        {"stage": "quantize", "bits": 8}
+    ]
 
 
 def test_two_places_with_one_path_are_refused():
@@ -56,7 +58,7 @@ def spread(overrides, names=("conv1", "layer1.0.conv", "fc")):
 
 def test_every_layer_that_a_glob_matches_has_a_hole():
     hole = {"choose": [2, 4], "each": "layer"}
-    assert spread({"*": hole}) == dict.fromkeys(("conv1", "layer1.0.conv", "fc"), {"choose": [2, 4]})
+    assert spread({"*": hole}) == {key: {"choose": [2, 4]} for key in ("conv1", "layer1.0.conv", "fc")}
     # Last match wins, as in the stage: what a later glob matches is not searched.
     assert spread({"*": hole, "fc": 8, "conv*": {"between": [3, 8], "each": "layer"}}) == {
         "layer1.0.conv": {"choose": [2, 4]},
