@@ -11,29 +11,13 @@ import sys
 import time
 
 import pytest
+from tests.search.trials.small import NETS
 
 import attar
 from attar._src.cli import main
 from attar._src.core.errors import AttarError, SpecError
 from attar._src.search.trials.store import STORAGE
 
-NETS = """
-import numpy as np
-import torch
-from torch import nn
-
-
-def net(width=16):
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 3))
-
-
-def sets(split):
-    n = {"train": 256, "test": 64}[split]
-    rng = np.random.default_rng(len(split))
-    y = rng.integers(0, 3, n)
-    return (np.eye(3)[y].repeat(2, 1) + rng.normal(scale=0.6, size=(n, 6))).astype("float32"), y
-"""
 RECIPE = """
 data: {source: nets.py:sets, validation: 0.25}
 threads: 1

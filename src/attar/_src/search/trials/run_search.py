@@ -31,7 +31,7 @@ from attar._src.search.space import Point
 from attar._src.search.trial import TrialOutcome, judged_model
 from attar._src.search.trials.claims import Claims
 from attar._src.search.trials.halving import goes_on
-from attar._src.search.trials.reference import Reference, layers_of, make_reference
+from attar._src.search.trials.reference import REFERENCE, Reference, layers_of, make_reference
 from attar._src.search.trials.results import SearchResult, finish_search, tried_file
 from attar._src.search.trials.spec import HoledRecipe, read_holed_recipe
 from attar._src.search.trials.store import StoredTrial, TrialStore, busy_seconds
@@ -83,7 +83,8 @@ def run_search(
     if (out / RUN_FACTS).exists():
         raise SpecError(f"{out} has a run; name another folder for the search")
     with interruptible(), references_from(holed.folder / str(holed.tree.get("root", "."))):
-        first = holed.check()
+        holed = holed.for_trials(holed.check())
+        first = holed.at(holed.space.lowest)
         prepared = prepare_run(first)
         if holed.for_layers:
             holed = holed.with_layers(partial(layers_of, prepared, first))
@@ -247,6 +248,7 @@ class _Search:
             self.model,
             self.reference.compared,
             seconds,
+            self.out / REFERENCE,
         )
 
     def _take(self, done: FinishedJob, seconds: float) -> TrialJob | None:
