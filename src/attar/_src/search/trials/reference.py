@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
+
 from attar._src.core.errors import SpecError
 from attar._src.pipeline.execution.preparation import Preparation
 from attar._src.pipeline.journal import Journal
@@ -78,7 +80,9 @@ def make_reference(holed: HoledRecipe, first: Recipe, judged: str, folder: Path,
         models[judged] = first.models[judged].model_copy(update={"stages": ()})
     caches = {name: cache for name, cache in first.teacher_cache.items() if name in models}
     recipe = first.model_copy(update={"models": models, "teacher_cache": caches, "baseline": model})
-    outcome = run_trial(recipe, folder / REFERENCE, model=model, seconds=seconds)
+    # Another process that runs this search may be making it.
+    with filelock.FileLock(folder / f"{REFERENCE}.lock"):
+        outcome = run_trial(recipe, folder / REFERENCE, model=model, seconds=seconds)
     return Reference(name, model, recipe, outcome, folder / REFERENCE / outcome.file)
 
 

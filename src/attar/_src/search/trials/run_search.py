@@ -188,11 +188,15 @@ class _Search:
         return self._new(trials) if number is None else number
 
     def _told_all(self) -> list[StoredTrial]:
-        """Tell the sampler of all trials that are over, and return all."""
+        """Tell the sampler of all trials, and return them."""
         trials = self.store.trials()
         for each in trials:
-            if each.over and each.point is not None and each.number not in self.sampler.told:
+            if each.point is None or each.number in self.sampler.told:
+                continue
+            if each.over:
                 self.sampler.tell(each.number, each.point, each.outcome)
+            else:
+                self.sampler.begin(each.number, each.point)
         return trials
 
     def _left_over(self, trials: Sequence[StoredTrial]) -> int | None:
