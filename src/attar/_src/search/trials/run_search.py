@@ -40,8 +40,8 @@ from attar._src.search.tried_file import TriedFile
 
 #: Seconds of the timing of a file: where time counts, and where it is told alone.
 _TIMED, _GLANCED = 1.0, 0.2
-#: Failures of one trial's process, and failures of trials in a row, after which it is enough.
-_ATTEMPTS, _FAILURES = 3, 5
+#: Processes that ended while they ran one trial, and trials in a row that failed, after which it is enough.
+_ATTEMPTS, _FAILURES = 5, 5
 
 
 def run_search(
@@ -128,6 +128,7 @@ class _Search:
     claims: Claims = field(init=False)
     sampler: Sampler = field(init=False)
     reference: Reference = field(init=False)
+    failures: list[str] = field(default_factory=list)
     before: float = 0.0
     ended: str = "all trials are done"
 
@@ -158,6 +159,8 @@ class _Search:
                     running.add(again.number)
                     workers.start(again)
         except KeyboardInterrupt:
+            for number in running:
+                self.store.attempt(number, -1)
             self._finish("interrupted; go on with resume", test=False)
             raise
         return self._finish(self.ended, test=True)
@@ -214,8 +217,8 @@ class _Search:
         spec, number = self.holed.spec, len(trials)
         if number >= spec.most_trials:
             return None
-        if len(trials) >= _FAILURES and all(each.reason for each in trials[-_FAILURES:]):
-            self.ended = f"{_FAILURES} trials in a row failed, the last: {trials[-1].reason}"
+        if len(self.failures) >= _FAILURES:
+            self.ended = f"{_FAILURES} trials in a row failed, the last: {self.failures[-1]}"
             return None
         if spec.minutes is not None and trials and self._spent() + self._expected(trials) > 60 * spec.minutes:
             self.ended = "the time was up"
@@ -276,22 +279,33 @@ class _Search:
         return None
 
     def _succeed(self, number: int, outcome: TrialOutcome) -> None:
+        self.failures.clear()
         self.store.finish(number, outcome, self.holed.spec.goal.excess(outcome))
         self.claims.release(number)
         files = self._files()
         best = recommended(self.holed.spec.goal, files)
-        minutes = self.holed.spec.minutes
-        left = "" if minutes is None else f", {clock(60 * minutes - self._spent())} left"
+        left = self._left()
         holds = "" if self.holed.spec.goal.holds(best) else ", which does not hold"
         self.say(
             f"trial {number}: {outcome.file_bytes:,} bytes, {outcome.drop:.3g} {outcome.unit} lost; best so far "
-            f"{best.name}{holds}{left}"
+            f"{best.name}{holds}{'' if left is None else f', {clock(left)} left'}"
         )
 
     def _fail(self, number: int, reason: str) -> None:
+        self.failures.append(reason)
         self.store.fail(number, reason)
         self.claims.release(number)
         self.say(f"trial {number}: {reason}")
+
+    def _left(self) -> float | None:
+        """Return the seconds that are left: of the time, or for the trials at their mean so far; the lesser."""
+        spec, trials = self.holed.spec, self.store.trials()
+        over = sum(each.over for each in trials)
+        left = [60 * spec.minutes - self._spent()] if spec.minutes is not None else []
+        if spec.most_trials != float("inf") and over:
+            most = min(spec.most_trials, self.holed.space.count)
+            left.append(busy_seconds(trials) / over * max(most - over, 0))
+        return min(left, default=None)
 
     def _spent(self) -> float:
         return self.before + time.monotonic() - self.started

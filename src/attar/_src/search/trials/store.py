@@ -118,12 +118,10 @@ class TrialStore:
         """Return the number of a new trial."""
         return self._study.ask().number
 
-    def attempt(self, number: int) -> int:
-        """Count one more attempt at a trial, and return how many there were before."""
+    def attempt(self, number: int, more: int = 1) -> None:
+        """Count one more attempt at a trial, or one less."""
         trial = self._trial(number)
-        before = int(trial.user_attrs.get("attempts", 0))
-        trial.set_user_attr("attempts", before + 1)
-        return before
+        trial.set_user_attr("attempts", int(trial.user_attrs.get("attempts", 0)) + more)
 
     def set_point(self, number: int, point: Point) -> None:
         """Write which point a trial tries."""
