@@ -3,6 +3,7 @@
     import attar
 
     attar.run("recipe.yaml", "runs/mine")
+    attar.run_search("holes.yaml", "runs/search").best
     attar.prune(module, data, macs=0.5).module
     attar.compress(module, data, "found", max_drop=0.5).best
     attar.compare(module, data, "compared", bytes=90_000).answer
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from attar._src.search.comparison.compare import compare as compare
     from attar._src.search.compress import compress as compress
     from attar._src.search.compression_result import CompressionResult as CompressionResult
+    from attar._src.search.trials.results import SearchResult as SearchResult
+    from attar._src.search.trials.run_search import run_search as run_search
 else:
     __all__, __getattr__, __dir__ = lazy_names(
         __name__,
@@ -61,6 +64,8 @@ else:
             "search.comparison.compare": "ComparisonResult compare",
             "search.compress": "compress",
             "search.compression_result": "CompressionResult",
+            "search.trials.results": "SearchResult",
+            "search.trials.run_search": "run_search",
         },
     )
     __all__ = sorted([*__all__, "__version__"])

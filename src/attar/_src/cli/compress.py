@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -180,12 +181,13 @@ def compress_command(
     if as_json:
         show.as_json(found)
     else:
-        _print(found, output, training.said)
+        print_found(found, output, training.said)
     if not result.met:
         raise typer.Exit(1)
 
 
-def _print(found: dict[str, Any], folder: Path, said: list[str]) -> None:
+def print_found(found: dict[str, Any], folder: Path, said: Sequence[str] = ()) -> None:
+    """Print what a search found: its files, the best, why it ended, and what made no file."""
     out = show.console()
     table = show.plain_table("File", "", ">Bytes", ">Lost", ">Metric", ">One example", ">Ratio")
     for each in found["files"]:
@@ -204,4 +206,6 @@ def _print(found: dict[str, Any], folder: Path, said: list[str]) -> None:
         )
     for name, why in found["failed"].items():
         out.print(escape(f"no file: {name}: {why}"), soft_wrap=True)
+    for name, value in found.get("test", {}).items():
+        out.print(escape(f"test split: {name}: {value:.4g}"), soft_wrap=True)
     out.print(escape(f"{folder / 'best.attar'}, {folder / 'search.html'}"), soft_wrap=True)

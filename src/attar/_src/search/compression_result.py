@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attar._src.search.goal import Goal
+from attar._src.search.recommended import with_gains
 from attar._src.search.tried_file import TriedFile, pareto
 
 
@@ -50,19 +51,7 @@ class CompressionResult:
             "best": self.best.name,
             "front": [each.name for each in self.front],
             "ended": self.ended,
-            "files": [
-                {**each.model_dump(mode="json"), "gained": self._gained(place)} for place, each in enumerate(self.files)
-            ],
+            "files": with_gains(self.goal, self.files),
             "failed": dict(self.failed),
             "skipped": list(self.skipped),
         }
-
-    def _gained(self, place: int) -> str:
-        """Return in words by how much a file was better than the best before it; empty if it was not."""
-        file, before = self.files[place], [each for each in self.files[:place] if self.goal.holds(each)]
-        if not self.goal.holds(file):
-            return ""
-        if not before:
-            return "the first that holds" if place else ""
-        gain = min(map(self.goal.value, before)) - self.goal.value(file)
-        return f"{gain:,.4g} {self.goal.aim}" if gain > 0 else ""

@@ -15,10 +15,12 @@ import numpy as np
 from attar._src.core.errors import AttarError, AttarWarning, ModelError
 from attar._src.core.interrupt import interruptible
 from attar._src.pipeline.folder import file_digest
+from attar._src.report.wording import clock
 from attar._src.search.compression_result import CompressionResult
 from attar._src.search.goal import Goal
 from attar._src.search.plan import UNTOUCHED, SearchStep, chosen_activations, next_step
 from attar._src.search.post_training import PostTraining
+from attar._src.search.recommended import recommended
 from attar._src.search.search_folder import FILES, SearchFolder
 from attar._src.search.step_times import StepTimes
 from attar._src.search.training.trainer import Trainer
@@ -174,7 +176,7 @@ class GoalSearch:
 
     def _tell(self, file: TriedFile) -> None:
         best = self._best()
-        left = "" if self.seconds is None else f", {_clock(self.seconds - self._spent())} left"
+        left = "" if self.seconds is None else f", {clock(self.seconds - self._spent())} left"
         self.say(
             f"{file.name}: {file.file_bytes:,} bytes, {file.drop:.3g} {file.unit} lost, {file.ms:.3g} ms; best so far "
             f"{best.name}{'' if self.goal.holds(best) else ', which does not hold'}{left}"
@@ -193,14 +195,7 @@ class GoalSearch:
         return self._spent() + expected <= self.seconds
 
     def _best(self) -> TriedFile:
-        """Return the file that serves the goal best; where none holds it, the nearest."""
-        holding = [each for each in self.files if self.goal.holds(each)]
-        if self.goal.aim == "ms":
-            # Not for noise: what is not faster in three of four rounds is no reason to leave floating point.
-            holding = [each for each in holding if each.faster or each.name == UNTOUCHED] or holding
-        if holding:
-            return min(holding, key=lambda each: (self.goal.value(each), each.file_bytes, each.drop))
-        return min(self.files, key=lambda each: (self.goal.excess(each), self.goal.value(each)))
+        return recommended(self.goal, self.files)
 
     def _result(self, ended: str) -> CompressionResult:
         best = self._best()
@@ -214,10 +209,6 @@ class GoalSearch:
             dict(self.failed),
             tuple(self.skipped),
         )
-
-
-def _clock(seconds: float) -> str:
-    return f"{max(seconds, 0) // 60:.0f}:{max(seconds, 0) % 60:02.0f}"
 
 
 def _no_way(*_: object) -> bool:

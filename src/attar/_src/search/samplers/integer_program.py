@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import numpy as np
-from attar._src.search.samplers.sampler import Sampler, SamplerSpec, SearchTask
-from attar._src.search.space import Point
 from pydantic import Field
 
 from attar._src.core.errors import SpecError
 from attar._src.methods.allocate.choose import by_name
 from attar._src.search.layerwise.bracket import CostBracket, bound_of, sought
 from attar._src.search.layerwise.problem import Choice, LayerwiseProblem, LayerwiseTask
+from attar._src.search.samplers.sampler import Sampler, SamplerSpec, SearchTask
+from attar._src.search.space import Point
 from attar._src.train.seeds import derive_seed
 
 #: Below a cost that held, the next while none has failed; and how near the two come before errors are drawn.

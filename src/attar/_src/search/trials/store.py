@@ -12,9 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import filelock
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
 
 from attar._src.core.errors import AttarError, SpecError
 from attar._src.pipeline.folder import differences
@@ -37,7 +39,7 @@ class StoredTrial:
         point: None until it was asked for.
         outcome: None of a trial that failed or is not over.
         reason: why it failed; empty otherwise.
-        scores: at the rungs before the last it reached, where a search has rungs.
+        scores: at the rungs it reached, where a search has rungs.
         over: whether it is.
         began, ended: times, UTC or local as Optuna has them.
         attempts: how often a process began it.
@@ -70,25 +72,10 @@ class TrialStore:
 
     def __init__(self, folder: Path, url: str | None, facts: Mapping[str, Any], *, resume: bool) -> None:
         self.url = url or f"sqlite:///{(folder / STORAGE).resolve()}"
-        options = {"connect_args": {"timeout": _PATIENCE}} if self.url.startswith("sqlite") else {}
-        try:
-            storage = RDBStorage(self.url, engine_kwargs=options)
-        except Exception as error:  # noqa: BLE001 - each database has errors of its own
-            raise AttarError(f"the storage {self.url} cannot be opened: {error}") from error
-        there = any(each.study_name == _STUDY for each in optuna.get_all_study_summaries(storage, False))
-        if there and not resume:
-            raise SpecError(
-                f"{folder if url is None else self.url} has a search already; go on with it (--resume, resume=True), "
-                f"or name another {'folder' if url is None else 'storage'}"
-            )
-        self._study = optuna.create_study(
-            storage=storage,
-            study_name=_STUDY,
-            directions=["minimize", "minimize"],
-            load_if_exists=True,
-            sampler=optuna.samplers.RandomSampler(),
-        )
-        self._study.set_metric_names(["bytes", "drop"])
+        # In turns, as tables are made that are not there.
+        file = make_url(self.url).database if self.url.startswith("sqlite") else None
+        with filelock.FileLock(f"{file or folder / STORAGE}.lock"):
+            self._study = self._opened(folder, url, resume=resume)
         before = self._study.user_attrs.get("facts")
         if before is None:
             self._study.set_user_attr("facts", json.loads(json.dumps(facts)))
@@ -98,6 +85,31 @@ class TrialStore:
                 "another folder"
             )
 
+    def _opened(self, folder: Path, url: str | None, *, resume: bool) -> optuna.Study:
+        options = {"connect_args": {"timeout": _PATIENCE}} if self.url.startswith("sqlite") else {}
+        try:
+            storage = RDBStorage(self.url, engine_kwargs=options)
+        except Exception as error:
+            # Each database has errors of its own.
+            raise AttarError(f"the storage {self.url} cannot be opened: {error}") from error
+        there = any(each.study_name == _STUDY for each in optuna.get_all_study_summaries(storage, False))
+        if there and not resume:
+            raise SpecError(
+                f"{folder if url is None else self.url} has a search already; go on with it (--resume, resume=True), "
+                f"or name another {'folder' if url is None else 'storage'}"
+            )
+        return optuna.create_study(
+            storage=storage,
+            study_name=_STUDY,
+            directions=["minimize", "minimize"],
+            load_if_exists=True,
+            sampler=optuna.samplers.RandomSampler(),
+        )
+
+    def trial(self, number: int) -> StoredTrial:
+        """Return a trial."""
+        return next(each for each in self.trials() if each.number == number)
+
     def trials(self) -> list[StoredTrial]:
         """Return all trials by number."""
         return [_stored(each) for each in self._study.get_trials(deepcopy=False)]
@@ -106,18 +118,16 @@ class TrialStore:
         """Return the number of a new trial."""
         return self._study.ask().number
 
-    def attempt(self, number: int) -> int:
-        """Count one more attempt at a trial, and return how many there were before."""
+    def attempt(self, number: int, more: int = 1) -> None:
+        """Count one more attempt at a trial, or one less."""
         trial = self._trial(number)
-        before = int(trial.user_attrs.get("attempts", 0))
-        trial.set_user_attr("attempts", before + 1)
-        return before
+        trial.set_user_attr("attempts", int(trial.user_attrs.get("attempts", 0)) + more)
 
     def set_point(self, number: int, point: Point) -> None:
         """Write which point a trial tries."""
         self._trial(number).set_user_attr("point", dict(point))
 
-    def add_score(self, number: int, scores: tuple[float, ...]) -> None:
+    def set_scores(self, number: int, scores: Sequence[float]) -> None:
         """Write the scores of a trial at its rungs so far."""
         self._trial(number).set_user_attr("scores", list(scores))
 

@@ -9,20 +9,20 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from attar._src.search.figures import Figures
-from attar._src.search.samplers.sampler import Sampler, SamplerSpec, SearchTask
-from attar._src.search.space import Point
 from pydantic import Field
 from stable_baselines3 import DDPG, SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from attar._src.search.figures import Figures
 from attar._src.search.goal import Goal
 from attar._src.search.layerwise.bracket import CostBracket, bound_of, sought
 from attar._src.search.layerwise.problem import LayerwiseProblem, LayerwiseTask
 from attar._src.search.samplers.learned.environment import OBSERVED, Floats32, LayerByLayer
 from attar._src.search.samplers.learned.policy_file import load_policy, save_policy
+from attar._src.search.samplers.sampler import Sampler, SamplerSpec, SearchTask
+from attar._src.search.space import Point
 from attar._src.train.seeds import derive_seed
 
 #: Hidden units of the two layers of actor and critic.

@@ -12,10 +12,10 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from attar._src.search.space import Point
 from numpy.typing import NDArray
 
 from attar._src.search.layerwise.problem import Choice, LayerFacts, LayerwiseProblem
+from attar._src.search.space import Point
 
 Floats32 = NDArray[np.float32]
 #: Halvings of the common shift of all actions.
