@@ -13,7 +13,8 @@ from tests import samples
 from tests.runtime.reference import file_of, node
 
 from attar._src.artifact.writer import pack, write_atomically
-from attar._src.cli import bench, export, main
+from attar._src.cli import main
+from attar._src.cli.files import bench, export
 from attar._src.core.tensors import Dense
 from attar._src.runtime.lower import lower
 from attar._src.runtime.session import Session
@@ -269,7 +270,8 @@ def test_every_command_works_where_pytorch_cannot_be_imported(file, data, tmp_pa
 import sys
 for name in ("torch", "lightning_fabric", "onnxscript", "safetensors", "sklearn", "plotly"):
     sys.modules[name] = None
-from attar._src.cli import bench, main
+from attar._src.cli import main
+from attar._src.cli.files import bench
 from attar._src.core import progress
 progress._LINE_EVERY = float("inf")
 file, out = {str(file)!r}, {str(tmp_path / "out.onnx")!r}

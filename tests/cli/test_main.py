@@ -73,14 +73,14 @@ def test_errors_are_one_line_and_a_code(monkeypatch, capsys, fault, code, messag
     def fail(*_args, **_options):
         raise fault
 
-    monkeypatch.setattr("attar._src.cli.verify.open_artifact", fail)
+    monkeypatch.setattr("attar._src.cli.files.verify.open_artifact", fail)
     assert main(["verify", "x.attar"]) == code
     streams = capsys.readouterr()
     assert (streams.out, streams.err) == ("", f"{message}\n")
 
 
 def test_a_fault_of_ours_is_not_hidden(monkeypatch):
-    monkeypatch.setattr("attar._src.cli.verify.open_artifact", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("attar._src.cli.files.verify.open_artifact", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["verify", "x.attar"])
 

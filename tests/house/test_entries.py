@@ -23,6 +23,7 @@ from attar._src.methods.prune.scores import SCORES
 from attar._src.methods.prune.shapes import SHAPES
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SCHEMES, SOLVERS
 from attar._src.methods.rules import CONSTRAINTS
+from attar._src.search.samplers.registry import SAMPLERS
 from attar._src.train.augment import AUGMENTATIONS
 from attar._src.train.optimizer import OPTIMIZERS
 
@@ -44,6 +45,7 @@ REGISTRIES = {
     "layer scores": LAYER_SCORES,
     "optimizers": OPTIMIZERS,
     "augmentations": AUGMENTATIONS,
+    "samplers": SAMPLERS,
 }
 ENTRIES = [(family, entry) for family, registry in REGISTRIES.items() for entry in registry]
 

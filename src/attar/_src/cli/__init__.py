@@ -19,7 +19,8 @@ from attar._src.cli import show
 from attar._src.core.errors import AttarError, place_of, short_message
 from attar._src.core.lazy import install_hint
 
-#: Command -> its line in ``attar --help``. Command ``x`` is the function ``x_command`` of the module ``x``.
+#: Command -> its line in ``attar --help``. Command ``x`` is the function ``x_command`` of the module ``x``, here or in
+#: ``files``.
 COMMANDS = {
     "run": "Run a recipe: train, distil, prune, quantize, pack, measure.",
     "compress": "Find the files of a trained module that hold a goal: a loss, bytes, milliseconds.",
@@ -49,6 +50,9 @@ attar eval net.attar --data cifar10
 attar bench net.attar --against other.onnx
 
 `attar COMMAND --help` shows the options of a command, with an example."""
+
+#: Commands in the folder ``files``.
+_ON_FILES = ("inspect", "verify", "eval", "bench", "export", "repack")
 
 _INTERRUPTED = 130  # as in shells: 128 + SIGINT
 
@@ -126,7 +130,8 @@ def _naming_end_of_file(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def load_command(name: str) -> Callable[..., Any]:
     """Import the function of a command."""
-    function: Callable[..., Any] = getattr(importlib.import_module(f"attar._src.cli.{name}"), f"{name}_command")
+    module = importlib.import_module(f"attar._src.cli.{'files.' if name in _ON_FILES else ''}{name}")
+    function: Callable[..., Any] = getattr(module, f"{name}_command")
     return function
 
 

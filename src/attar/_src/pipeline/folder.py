@@ -32,7 +32,9 @@ from attar._src.recipe.yaml_text import format_yaml
 from attar._src.train.store import CheckpointStore
 
 RECIPE = "recipe.yaml"
-_RUN, _LOCK, _JOURNAL = "run.json", "lock", "journal.jsonl"
+#: What must be unchanged to resume; there from the start of a run.
+RUN_FACTS = "run.json"
+_LOCK, _JOURNAL = "lock", "journal.jsonl"
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 _MISSING = object()
 #: A file left by an interrupted atomic write. The part file of a cache, which is continued, has no number.
@@ -73,13 +75,13 @@ class RunFolder:
             if _LEFT_OVER.fullmatch(part.name):
                 part.unlink()
         known = {entry.name for entry in self.path.iterdir()} - {_LOCK}
-        if _RUN in known:
+        if RUN_FACTS in known:
             self._compare(facts, resume)
         elif known:
             raise SpecError(f"{self.path} is not empty and has no run; choose another folder")
         else:
             # On disk before anything that depends on these facts.
-            write_atomically(self.path / _RUN, (json.dumps(facts, indent=2) + "\n").encode())
+            write_atomically(self.path / RUN_FACTS, (json.dumps(facts, indent=2) + "\n").encode())
             self._new = True
 
     def _compare(self, facts: Mapping[str, Any], resume: bool) -> None:
@@ -95,17 +97,17 @@ class RunFolder:
 
     def _facts(self) -> Any:
         try:
-            return json.loads((self.path / _RUN).read_bytes())
+            return json.loads((self.path / RUN_FACTS).read_bytes())
         except (ValueError, RecursionError) as error:
             raise AttarError(
-                f"{self.path / _RUN} is damaged ({error}), so it is not known what the run was made of; run in another "
-                "folder"
+                f"{self.path / RUN_FACTS} is damaged ({error}), so it is not known what the run was made of; run in "
+                "another folder"
             ) from error
 
     def refuse(self) -> None:
         """Forget a run that is refused before any training, so that the mended recipe can use the folder."""
         if self._new:
-            for name in (_JOURNAL, _RUN):
+            for name in (_JOURNAL, RUN_FACTS):
                 (self.path / name).unlink(missing_ok=True)
 
     def close(self) -> None:

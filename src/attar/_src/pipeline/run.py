@@ -15,24 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attar._src.core.errors import AttarError
-from attar._src.core.interrupt import interruptible
-from attar._src.core.registry import references_from
-from attar._src.measure.metric import find
-from attar._src.pipeline.autotune import apply_layout, autotune, threads_kept
-from attar._src.pipeline.data_splits import load_splits
-from attar._src.pipeline.fabric import is_first, launch_fabric, run_facts
-from attar._src.pipeline.folder import RunFolder, writing
-from attar._src.pipeline.model_source import model_sources, shared_parameters
-from attar._src.pipeline.models import RunModels
-from attar._src.pipeline.preflight.dry_runs import dry_run_models
-from attar._src.pipeline.preflight.requirements import check_requirements
-from attar._src.pipeline.preflight.try_stages import try_stages
+from attar._src.pipeline.execution.execute import executed
 from attar._src.pipeline.results import measure_results
 from attar._src.recipe.recipe import Recipe, read_recipe
 from attar._src.report.page import build_page
 from attar._src.report.record import remember_run
-from attar._src.train.malloc import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -75,34 +62,10 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, resume: bool = False, c
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     out = Path(out)
-    with interruptible(), references_from(recipe.folder), writing(out), threads_kept():
-        metric = find(recipe.metric, recipe.class_layout)
-        splits = load_splits(recipe.data, recipe.folder, task=recipe.task, metric=metric[0])
-        sources = model_sources(recipe, splits.calibration)
-        check_requirements(recipe, splits, sources)
-        folder = RunFolder(out, run_facts(recipe, splits), resume=resume, first=is_first(recipe))
-        try:
-            keep_freed_memory()
-            try:
-                calibration = splits.calibration(shared_parameters(sources))
-                dry_runs = dry_run_models(recipe, sources, splits.use, calibration, folder.journal)
-                foreseen = try_stages(recipe, splits, sources, dry_runs, metric)
-            except AttarError:
-                folder.refuse()
-                raise
-            recipe = autotune(recipe, folder.journal, dry_runs, calibration)
-            folder.write_recipe(recipe)
-            fabric = launch_fabric(recipe, folder)
-            apply_layout(recipe, sources)
-            models = RunModels(recipe, splits, sources, dry_runs, calibration, metric, folder, fabric, foreseen)
-            for seed in recipe.seeds:
-                models.run_seed(seed)
-            if not folder.first:
-                return Run(out, {}, None)
-            report = measure_results(recipe, splits, sources, metric, folder, command=command)
-            remember_run(out, report)
-            return Run(out, report, build_page(out))
-        finally:
-            for source in sources.values():
-                source.restore()
-            folder.close()
+    with executed(recipe, out, resume=resume) as done:
+        if not done.folder.first:
+            return Run(out, {}, None)
+        splits, sources = done.prepared.splits, done.prepared.sources
+        report = measure_results(done.recipe, splits, sources, done.prepared.metric, done.folder, command=command)
+        remember_run(out, report)
+        return Run(out, report, build_page(out))

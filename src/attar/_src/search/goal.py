@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from attar._src.core.spec import Spec, refused
-from attar._src.search.tried_file import TriedFile
+from attar._src.search.figures import Figures
 
 Aim = Literal["bytes", "ms", "drop"]
 
@@ -48,7 +49,7 @@ class Goal(Spec):
         )
         return next((name for name, bound in free if bound is None), "bytes")
 
-    def excess(self, file: TriedFile) -> float:
+    def excess(self, file: Figures) -> float:
         """Return by how much a file breaks the bounds, summed as shares of them; 0 if it holds all.
 
         Example:
@@ -57,17 +58,32 @@ class Goal(Spec):
             >>> Goal(max_bytes=100, max_drop=0.5).excess(file)
             0.5
         """
-        bounds = ((file.drop, self.max_drop), (file.file_bytes, self.max_bytes), (file.ms, self.max_ms))
+        bounds = ((file.drop, self.max_drop), (file.file_bytes, self.max_bytes), (_time(file), self.max_ms))
         # A drop of 0 allowed: every point above it counts as one.
         return sum(max(0.0, (value - most) / (most or 1.0)) for value, most in bounds if most is not None)
 
-    def holds(self, file: TriedFile) -> bool:
+    def holds(self, file: Figures) -> bool:
         """Return whether a file holds all bounds."""
         return self.excess(file) == 0
 
-    def value(self, file: TriedFile) -> float:
+    def value(self, file: Figures) -> float:
         """Return what the aim makes small."""
-        return {"bytes": float(file.file_bytes), "ms": file.ms, "drop": file.drop}[self.aim]
+        return {"bytes": float(file.file_bytes), "ms": _time(file), "drop": file.drop}[self.aim]
+
+    def score(self, file: Figures) -> float:
+        """Return one number that is smaller the better a file serves the goal: first the bounds, then the aim.
+
+        Files that hold have ``sign(v) log(1 + |v|)`` of the value, which is below 100; others 100 and their excess.
+        """
+        excess, value = self.excess(file), self.value(file)
+        if excess > 0 or not math.isfinite(value):
+            return 100 + min(excess, 1e9)
+        return math.copysign(math.log1p(abs(value)), value)
+
+    @property
+    def timed(self) -> bool:
+        """Whether milliseconds count."""
+        return self.max_ms is not None or self.aim == "ms"
 
     def words(self) -> str:
         """Return the goal in words."""
@@ -78,3 +94,7 @@ class Goal(Spec):
         ]
         least = {"bytes": "fewest bytes", "ms": "least time", "drop": "least drop"}[self.aim]
         return ", ".join([*filter(None, bounds), f"{least}"])
+
+
+def _time(file: Figures) -> float:
+    return math.inf if file.ms is None else file.ms

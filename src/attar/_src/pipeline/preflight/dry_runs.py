@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from attar._src.core.errors import DataError, ModelError, ParityError, SpecError
 from attar._src.core.progress import track
@@ -15,9 +16,16 @@ from attar._src.work.compressed_model import FileInfo
 
 
 def dry_run_models(
-    recipe: Recipe, sources: Mapping[str, ModelSource], use: FileInfo, inputs: CalibrationInputs, journal: Journal
+    recipe: Recipe,
+    sources: Mapping[str, ModelSource],
+    use: FileInfo,
+    inputs: CalibrationInputs,
+    journal: Journal,
+    known: Mapping[str, DryRun] = MappingProxyType({}),
 ) -> dict[str, DryRun]:
     """Return name of a module -> its dry run, and journal the mode in which each was captured.
+
+    Those that are ``known`` are not done again.
 
     Raises:
         DataError, ModelError, ParityError, SpecError: a module cannot be trained or deployed; the message names it.
@@ -27,7 +35,9 @@ def dry_run_models(
         if source.module is None:
             continue
         try:
-            dry_runs[name] = dry_run(source.module, use, inputs.of(source.parameters), dynamic=recipe.dynamic)
+            dry_runs[name] = known.get(name) or dry_run(
+                source.module, use, inputs.of(source.parameters), dynamic=recipe.dynamic
+            )
         except (DataError, ModelError, ParityError, SpecError) as error:
             raise type(error)(f"recipe.models.{name}: {error}") from error
         journal.decide(f"capture of {name}", "eval" if dry_runs[name].note else "train")

@@ -1,0 +1,1 @@
+"""Commands on one `.attar` file, which run without PyTorch."""

@@ -1,0 +1,1 @@
+"""A recipe executed: data and modules prepared, models trained and packed."""

@@ -1,0 +1,16 @@
+"""What a goal judges: bytes, loss and time of a file, measured or predicted."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Figures(Protocol):
+    """Bytes, points lost, and milliseconds of one example; ``ms`` is None where no time was measured."""
+
+    @property
+    def file_bytes(self) -> int: ...
+    @property
+    def drop(self) -> float: ...
+    @property
+    def ms(self) -> float | None: ...

@@ -1,0 +1,145 @@
+"""Holes in the tree of a recipe: found, given to each layer, checked, and filled.
+
+recipe with holes --> space --> point --> recipe without
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from attar._src.core.errors import SpecError, UnknownName
+from attar._src.search.space import Choose, Hole, Point, Space, hole_at
+
+#: The root of a recipe's paths in messages.
+_ROOT = "recipe"
+
+
+def find_holes(tree: Mapping[str, Any]) -> Space:
+    """Return the holes of a recipe in order; those inside a choice too, which count when it is chosen.
+
+    Raises:
+        SpecError: a hole is malformed, or two places have one path.
+
+    Example:
+        >>> find_holes({"seeds": [0], "stages": [{"bits": {"choose": [2, 4]}}]}).lowest
+        {'stages.0.bits': 2}
+    """
+    holes: dict[str, Hole] = {}
+    for path, hole in _walk(tree, ""):
+        if path in holes:
+            raise SpecError(f"{_ROOT}.{path}: two places have this path; rename a key that has a dot")
+        holes[path] = hole
+    return Space(holes)
+
+
+def _walk(value: Any, path: str) -> Iterator[tuple[str, Hole]]:
+    hole = hole_at(value, _below(_ROOT, path))
+    if hole is not None:
+        yield path, hole
+        for index, each in enumerate(hole.choose if isinstance(hole, Choose) else ()):
+            yield from _walk(each, f"{path}.choose.{index}")
+        return
+    for key, item in _items(value):
+        yield from _walk(item, _below(path, key))
+
+
+def fill_holes(tree: Mapping[str, Any], point: Point) -> dict[str, Any]:
+    """Return the recipe with the values of a point in place of its holes.
+
+    Raises:
+        SpecError: the point lacks a value, or has one that the hole cannot have.
+
+    Example:
+        >>> fill_holes({"stages": [{"bits": {"choose": [2, 4]}}]}, {"stages.0.bits": 4})
+        {'stages': [{'bits': 4}]}
+    """
+    find_holes(tree).check(point)
+    return dict(_filled(tree, point, ""))
+
+
+def _filled(value: Any, point: Point, path: str) -> Any:
+    hole = hole_at(value, path)
+    if isinstance(hole, Choose):
+        index = hole.index(point[path])
+        return _filled(hole.choose[index], point, f"{path}.choose.{index}")
+    if hole is not None:
+        return point[path]
+    if isinstance(value, Mapping):
+        return {key: _filled(item, point, _below(path, key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_filled(item, point, _below(path, key)) for key, item in enumerate(value)]
+    return value
+
+
+def has_layer_holes(tree: Mapping[str, Any]) -> bool:
+    """Return whether a hole stands for one of each layer, so that the layers of a model must be known."""
+    return any(hole.each is not None for hole in find_holes(tree).holes.values())
+
+
+def with_layer_holes(tree: Mapping[str, Any], layers: Callable[[str], Sequence[str]]) -> dict[str, Any]:
+    """Return the recipe with a hole for each layer in place of ``GLOB: {..., each: layer}``.
+
+    A layer that a later glob of the same mapping matches has its value from there, and no hole.
+
+    Args:
+        tree: the recipe.
+        layers: name of a model -> its layers with weights, in order.
+
+    Raises:
+        SpecError: a hole for each layer is no value of a glob in a stage of a model, or no layer matches.
+
+    Example:
+        >>> stage = {"overrides": {"*": {"choose": [2, 4], "each": "layer"}, "fc": 8}}
+        >>> done = with_layer_holes({"models": {"net": {"stages": [stage]}}}, lambda name: ["conv", "fc"])
+        >>> done["models"]["net"]["stages"][0]["overrides"]
+        {'conv': {'choose': [2, 4]}, 'fc': 8}
+    """
+    return dict(_spread(tree, "", layers))
+
+
+def _spread(value: Any, path: str, layers: Callable[[str], Sequence[str]]) -> Any:
+    hole = hole_at(value, path)
+    if hole is not None and hole.each is not None:
+        raise SpecError(
+            f"{_below(_ROOT, path)}: each: layer stands behind a glob of layers, as in overrides: {{'*': {{choose: [2, "
+            "4], each: layer}}; remove each here"
+        )
+    if isinstance(value, list | tuple):
+        return [_spread(item, _below(path, key), layers) for key, item in enumerate(value)]
+    if not isinstance(value, Mapping):
+        return value
+    found: dict[str, Any] = {}
+    for place, (key, item) in enumerate(value.items()):
+        inner = hole_at(item, _below(path, key))
+        if inner is None or inner.each is None:
+            found.pop(key, None)
+            found[key] = _spread(item, _below(path, key), layers)
+            continue
+        later = [str(other) for other in [*value][place + 1 :]]
+        for name in _matching(str(key), path, layers):
+            if not any(fnmatchcase(name, other) for other in later):
+                found[name] = {mark: each for mark, each in item.items() if mark != "each"}
+    return found
+
+
+def _matching(glob: str, path: str, layers: Callable[[str], Sequence[str]]) -> list[str]:
+    parts = path.split(".")
+    if len(parts) < 4 or parts[0] != "models" or parts[2] != "stages":
+        raise SpecError(f"{_below(_ROOT, path)}: each: layer is for stages of a model; remove it here")
+    names = layers(parts[1])
+    found = [name for name in names if fnmatchcase(name, glob)]
+    if not found:
+        raise SpecError(f"{_below(_ROOT, path)}: {UnknownName(f'layer of {parts[1]}', glob, names)}")
+    return found
+
+
+def _items(value: Any) -> list[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        return [*value.items()]
+    return [*enumerate(value)] if isinstance(value, list | tuple) else []
+
+
+def _below(path: str, key: Any) -> str:
+    return f"{path}.{key}" if path and str(key) else path or str(key)

@@ -1,0 +1,1 @@
+"""Samplers: what a search tries next, as a function of what was measured before."""

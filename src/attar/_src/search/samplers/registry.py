@@ -1,0 +1,19 @@
+"""The registry of samplers, and the type of a sampler in a recipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attar._src.core.registry import Registry
+from attar._src.core.spec import spec_choice
+from attar._src.search.samplers.custom import CustomSampler
+from attar._src.search.samplers.random import RandomPoints
+from attar._src.search.samplers.sampler import SamplerSpec
+
+SAMPLERS: Registry[type[SamplerSpec]] = Registry("sampler", RandomPoints)
+
+if TYPE_CHECKING:
+    SamplerChoice = SamplerSpec
+else:
+    #: The type of a field that holds a sampler, chosen by its ``name``.
+    SamplerChoice = spec_choice(SAMPLERS, CustomSampler)
