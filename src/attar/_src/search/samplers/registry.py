@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from attar._src.core.registry import Registry
 from attar._src.core.spec import spec_choice
 from attar._src.search.samplers.custom import CustomSampler
+from attar._src.search.samplers.integer_program import IntegerProgram
+from attar._src.search.samplers.learned.specs import Ddpg, Sac
 from attar._src.search.samplers.random import RandomPoints
 from attar._src.search.samplers.sampler import SamplerSpec
 
-SAMPLERS: Registry[type[SamplerSpec]] = Registry("sampler", RandomPoints)
+SAMPLERS: Registry[type[SamplerSpec]] = Registry("sampler", RandomPoints, IntegerProgram, Ddpg, Sac)
 
 if TYPE_CHECKING:
     SamplerChoice = SamplerSpec
