@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -22,6 +22,8 @@ from attar._src.recipe.teaching_order import teaching_order
 from attar._src.recipe.yaml_text import apply_overrides, parse_yaml
 from attar._src.work.stage import Stage
 
+#: The key of a recipe with holes that says how they are filled (``attar.run_search``).
+SEARCH_KEY = "search"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -266,9 +268,23 @@ def read_recipe(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
     """
     path = Path(path)
     tree = apply_overrides(parse_yaml(path), overrides)
-    with references_from(path.parent / str(tree.get("root", "."))):
+    if SEARCH_KEY in tree:
+        raise SpecError(
+            f"{path} has a search, with values to choose; run it by `attar run {path.name}` or attar.run_search, or "
+            "run one of the recipes without holes that it found"
+        )
+    return recipe_of_tree(tree, path.parent)
+
+
+def recipe_of_tree(tree: Mapping[str, Any], folder: Path) -> Recipe:
+    """Return the recipe of a tree as YAML has it; its root is relative to ``folder``.
+
+    Raises:
+        SpecError: it is not a valid recipe.
+    """
+    with references_from(folder / str(tree.get("root", "."))):
         recipe = Recipe(**tree)
-    recipe._folder = path.parent
+    recipe._folder = folder
     return recipe
 
 

@@ -61,7 +61,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def ask(self, number: int) -> Point | None:
-        """Return the point of trial ``number``, from 0; None if nothing is left to try.
+        """Return the point of trial ``number``, from 0; None if nothing is left to try before more is told.
 
         Several trials may be asked for before the first is told. Asking twice for one number without telling between
         gives the same point.

@@ -1,0 +1,1 @@
+"""A search by trials: a recipe with holes, filled by a sampler, run, judged, and kept in a storage."""

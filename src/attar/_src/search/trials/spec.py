@@ -1,0 +1,165 @@
+"""A recipe with holes as text: its ``search``, what may stand in the holes, and the recipe of each point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from attar._src.core.errors import SpecError
+from attar._src.core.progress import track
+from attar._src.core.spec import explain
+from attar._src.recipe.recipe import SEARCH_KEY, Recipe, recipe_of_tree
+from attar._src.recipe.yaml_text import apply_overrides, parse_yaml
+from attar._src.search.goal import Goal
+from attar._src.search.holes import fill_holes, find_holes, has_layer_holes, with_layer_holes
+from attar._src.search.samplers.registry import SamplerChoice
+from attar._src.search.samplers.tpe import Tpe
+from attar._src.search.space import Between, Choose, Point, Space
+from attar._src.search.trials.halving import Halving
+
+#: Trials where neither their number nor a time is given.
+_TRIALS = 50
+
+
+class SearchSpec(Goal):
+    """How the holes of a recipe are filled: bounds and aim as in :class:`Goal`, and these.
+
+    Attributes:
+        model: whose file is judged; by default the last in teaching order.
+        sampler: a registered name, or its name and options.
+        trials: the most that are tried; 50 if there are no ``minutes``.
+        minutes: time for the search; no trial begins that would not end in time.
+        seed: of the sampler; those of the trainings are ``seeds``.
+        halving: short trainings first, of which the best go on; null for whole trainings alone.
+        storage: URL of Optuna's storage, for processes on several machines; by default SQLite in the search's folder.
+    """
+
+    model: str | None = None
+    sampler: SamplerChoice = Tpe()
+    trials: Annotated[int, Field(ge=1)] | None = None
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    halving: Halving | None = None
+    storage: str | None = None
+
+    @property
+    def goal(self) -> Goal:
+        """The bounds and the aim alone."""
+        return Goal(**{name: getattr(self, name) for name in Goal.model_fields})
+
+    @property
+    def most_trials(self) -> float:
+        """The number of trials; infinite where only the time counts."""
+        if self.trials is not None:
+            return self.trials
+        return _TRIALS if self.minutes is None else float("inf")
+
+
+@dataclass(frozen=True)
+class HoledRecipe:
+    """A recipe with holes.
+
+    Attributes:
+        tree: without ``search``.
+        spec: of the search.
+        folder: that the recipe's root is relative to.
+    """
+
+    tree: Mapping[str, Any]
+    spec: SearchSpec
+    folder: Path
+
+    @property
+    def space(self) -> Space:
+        """The holes."""
+        return find_holes(self.tree)
+
+    @property
+    def for_layers(self) -> bool:
+        """Whether a hole stands for one of each layer."""
+        return has_layer_holes(self.tree)
+
+    def with_layers(self, layers: Callable[[str], Sequence[str]]) -> HoledRecipe:
+        """Return the recipe with holes of their own for layers; ``layers`` gives those of a model."""
+        return replace(self, tree=with_layer_holes(self.tree, layers))
+
+    def at(self, point: Point) -> Recipe:
+        """Return the recipe of a point.
+
+        Raises:
+            SpecError: it is not valid.
+        """
+        return recipe_of_tree(fill_holes(self.tree, point), self.folder)
+
+    def check(self) -> Recipe:
+        """Return the recipe of the first values, after checking it with every choice and both ends of every hole.
+
+        Raises:
+            SpecError: a value cannot stand where its hole does; the message has the path and the value.
+        """
+        space, first = self.space, self.space.lowest
+        recipe = self.at(first)
+        for path, value in track([*_values(space)], "checking holes"):
+            try:
+                self.at(first | _leading_to(space, path) | {path: value})
+            except SpecError as error:
+                raise SpecError(f"recipe.{path}: with {value!r} in this hole: {error}") from error
+        return recipe
+
+
+def _values(space: Space) -> Iterator[tuple[str, Any]]:
+    for path, hole in space.holes.items():
+        for value in hole.between if isinstance(hole, Between) else hole.choose[1:]:
+            yield path, value
+
+
+def _leading_to(space: Space, path: str) -> dict[str, Any]:
+    """Return the choices without which a hole inside them does not count."""
+    found = {}
+    for outer, hole in space.holes.items():
+        inside = path.removeprefix(f"{outer}.choose.")
+        if isinstance(hole, Choose) and inside != path:
+            found[outer] = hole.choose[int(inside.partition(".")[0])]
+    return found
+
+
+def read_holed_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> HoledRecipe:
+    """Return a recipe with holes: the path of one in YAML, or a mapping of the same form, which may have objects.
+
+    Raises:
+        SpecError: it is missing, has no ``search`` or no hole, or one of them is malformed.
+    """
+    given = isinstance(recipe, Mapping)
+    folder = Path() if isinstance(recipe, Mapping) else Path(recipe).parent
+    tree = apply_overrides(dict(recipe) if isinstance(recipe, Mapping) else parse_yaml(Path(recipe)), overrides)
+    what = "the recipe" if given else str(recipe)
+    fields = tree.pop(SEARCH_KEY, None)
+    if not isinstance(fields, Mapping):
+        raise SpecError(f"{what} has no search; add one, as in search: {{max_drop: 0.5, minimise: bytes, trials: 40}}")
+    try:
+        spec = SearchSpec.model_validate(dict(fields))
+    except ValidationError as error:
+        raise SpecError(explain(error, where=f"recipe.{SEARCH_KEY}", given=dict(fields))) from error
+    if not find_holes(tree):
+        raise SpecError(f"{what} has a search and no hole; write one, as in bits: {{choose: [2, 3, 4]}}")
+    return HoledRecipe(tree, spec, folder)
+
+
+def is_search(tree: Mapping[str, Any]) -> bool:
+    """Return whether the tree of a recipe has a search.
+
+    Raises:
+        SpecError: it has holes and no search.
+    """
+    if SEARCH_KEY in tree:
+        return True
+    if holes := [*find_holes(tree)]:
+        raise SpecError(
+            f"recipe.{holes[0]} is a hole, and nothing says how to fill it; add a search, as in search: {{max_drop: "
+            "0.5, minimise: bytes, trials: 40}"
+        )
+    return False
