@@ -3,6 +3,7 @@
     import attar
 
     attar.run("recipe.yaml", "runs/mine")
+    attar.run_search("holes.yaml", "runs/search").best
     attar.prune(module, data, macs=0.5).module
     attar.compress(module, data, "found", max_drop=0.5).best
     attar.quantize(module, data, bits=4, activations=8).save("model.attar")
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from attar._src.runtime.session import Session as Session
     from attar._src.search.compress import CompressionResult as CompressionResult
     from attar._src.search.compress import compress as compress
+    from attar._src.search.trials.results import SearchResult as SearchResult
+    from attar._src.search.trials.run_search import run_search as run_search
 else:
     __all__, __getattr__, __dir__ = lazy_names(
         __name__,
@@ -56,6 +59,8 @@ else:
             "recipe.recipe": "Recipe",
             "runtime.session": "Session",
             "search.compress": "CompressionResult compress",
+            "search.trials.results": "SearchResult",
+            "search.trials.run_search": "run_search",
         },
     )
     __all__ = sorted([*__all__, "__version__"])

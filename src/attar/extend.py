@@ -59,6 +59,12 @@ if TYPE_CHECKING:
     from attar._src.model.trace import trace as trace
     from attar._src.model.weights import Window as Window
     from attar._src.runtime.lower import lower as lower
+    from attar._src.search.figures import Figures as Figures
+    from attar._src.search.samplers.sampler import Sampler as Sampler
+    from attar._src.search.samplers.sampler import SearchTask as SearchTask
+    from attar._src.search.space import Between as Between
+    from attar._src.search.space import Choose as Choose
+    from attar._src.search.space import Space as Space
     from attar._src.work.calibration_inputs import CalibrationInputs as CalibrationInputs
     from attar._src.work.compressed_model import CompressedGraph as CompressedGraph
     from attar._src.work.compressed_model import CompressedModel as CompressedModel
@@ -110,6 +116,9 @@ else:
             "model.trace": "trace",
             "model.weights": "Window",
             "runtime.lower": "lower",
+            "search.figures": "Figures",
+            "search.samplers.sampler": "Sampler SearchTask",
+            "search.space": "Between Choose Space",
             "work.calibration_inputs": "CalibrationInputs",
             "work.compressed_model": "CompressedGraph CompressedModel FileInfo",
             "work.constraint": "Constraint Progress",

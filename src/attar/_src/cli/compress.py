@@ -115,12 +115,13 @@ def compress_command(
     if as_json:
         show.as_json(found)
     else:
-        _print(found, output)
+        print_found(found, output)
     if not result.met:
         raise typer.Exit(1)
 
 
-def _print(found: dict[str, Any], folder: Path) -> None:
+def print_found(found: dict[str, Any], folder: Path) -> None:
+    """Print what a search found: its files, the best, why it ended, and what made no file."""
     out = show.console()
     table = show.plain_table("File", "", ">Bytes", ">Lost", ">Metric", ">One example", ">Ratio")
     for each in found["files"]:
@@ -137,4 +138,6 @@ def _print(found: dict[str, Any], folder: Path) -> None:
         )
     for name, why in found["failed"].items():
         out.print(escape(f"no file: {name}: {why}"), soft_wrap=True)
+    for name, value in found.get("test", {}).items():
+        out.print(escape(f"test split: {name}: {value:.4g}"), soft_wrap=True)
     out.print(escape(f"{folder / 'best.attar'}, {folder / 'search.html'}"), soft_wrap=True)

@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from attar._src.cli import show
+from attar._src.cli.compress import print_found
 from attar._src.core.garbage import collection_paused
 from attar._src.report.record import warnings_by_model
 from attar._src.report.wording import listed, metric, plural
@@ -36,6 +37,10 @@ def run_command(
         bool,
         typer.Option("--strict", help="End with exit code 1 if there is a warning; files are written all the same."),
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run the trials of a search on a Ray cluster; local for this machine."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON.")] = False,
 ) -> None:
     """Run a recipe: train its models, teachers first, compress them, and measure the files.
@@ -43,6 +48,10 @@ def run_command(
     Every model is exported untrained first, so that an operator that cannot be deployed is found in seconds. An
     interrupted run continues with --resume and ends in the same bytes. The folder holds the files, the recipe as run,
     the journal, logs, report.json and report.html.
+
+    A recipe with holes, such as bits: {choose: [2, 3, 4]}, has a search: trials fill them, and the folder gets the
+    files that no other beats, the recipe without holes of each, best.attar, search.json and search.html. Exit code 1
+    if no file holds its goal; best.attar is the nearest then.
 
     Example:
 
@@ -57,6 +66,13 @@ def run_command(
     with collection_paused(freeze=True):
         recipes = importlib.import_module("attar._src.recipe.recipe")
         pipeline = importlib.import_module("attar._src.pipeline.run")
+    if _has_search(recipe):
+        if only or strict:
+            raise typer.BadParameter(f"--{'only' if only else 'strict'} is for a recipe without a search; remove it")
+        _search(recipe, folder, settings or [], command, resume=resume, ray=ray, as_json=json)
+        return
+    if ray is not None:
+        raise typer.BadParameter("--ray is for a recipe with a search; this one has none")
     described = recipes.read_recipe(recipe, tuple(settings or ()))
     described = described.only(*only) if only else described
     try:
@@ -71,6 +87,32 @@ def run_command(
     else:
         _print(done.report, done.page)
     show.demand_none(warnings_by_model(done.report), strict=strict)
+
+
+def _has_search(recipe: Path) -> bool:
+    tree = importlib.import_module("attar._src.recipe.yaml_text").parse_yaml(recipe)
+    found: bool = importlib.import_module("attar._src.search.holes").is_search(tree)
+    return found
+
+
+def _search(
+    recipe: Path, folder: Path, settings: list[str], command: str, *, resume: bool, ray: str | None, as_json: bool
+) -> None:
+    trials = importlib.import_module("attar._src.search.trials.run_search")
+    try:
+        result = trials.run_search(
+            recipe, folder, resume=resume, settings=settings, ray=ray, on_step=lambda line: show.say("", line)
+        )
+    except KeyboardInterrupt:
+        show.say("go on with:", f"{command} --resume")
+        raise
+    found = result.as_dict()
+    if as_json:
+        show.as_json(found)
+    else:
+        print_found(found, folder)
+    if not result.met:
+        raise typer.Exit(1)
 
 
 _LEFT = {"parameters": "parameters", "macs": "multiplications"}

@@ -9,26 +9,34 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-#: The packages of ``attar[compress]``, by import name.
-_COMPRESS = (
-    "filelock",
-    "jinja2",
-    "lightning_fabric",
-    "onnxscript",
-    "plotly",
-    "ruamel",
-    "safetensors",
-    "sklearn",
-    "tensorboardX",
-    "torch",
-)
+#: The packages of each extra, by import name.
+_EXTRAS = {
+    "compress": (
+        "filelock",
+        "jinja2",
+        "lightning_fabric",
+        "onnxscript",
+        "plotly",
+        "ruamel",
+        "safetensors",
+        "sklearn",
+        "tensorboardX",
+        "torch",
+    ),
+    "search": ("optuna", "gymnasium", "stable_baselines3"),
+    "ray": ("ray",),
+}
+#: What they are for.
+_USES = {"compress": "training and compression", "search": "searches", "ray": "trials on several machines"}
 
 
 def install_hint(error: ModuleNotFoundError) -> str | None:
-    """Return what to install if the missing module belongs to ``attar[compress]``; None for other modules."""
-    if (error.name or "").partition(".")[0] not in _COMPRESS:
-        return None
-    return f"this needs the packages for training and compression ({error}): pip install 'attar[compress]'"
+    """Return what to install if the missing module belongs to an extra of Attar; None for other modules."""
+    missing = (error.name or "").partition(".")[0]
+    for extra, packages in _EXTRAS.items():
+        if missing in packages:
+            return f"this needs the packages for {_USES[extra]} ({error}): pip install 'attar[{extra}]'"
+    return None
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def _sections(result: Mapping[str, Any], figure: Any) -> list[PageSection]:
         "time."
     )
     made = PageTable(
-        "Options of attar.quantize that make a file again, on the same data",
+        result.get("made_again", "Options of attar.quantize that make a file again, on the same data"),
         ["File", "Options", "Seconds"],
         [
             [each["name"], json.dumps(each["options"]), number(each["seconds"], 3)]
@@ -86,10 +86,12 @@ def _sections(result: Mapping[str, Any], figure: Any) -> list[PageSection]:
         *(f"{name}: {why}" for name, why in result["failed"].items()),
         *(f"{name}: left out for time" for name in result["skipped"]),
     ]
+    tested = [[name, number(value)] for name, value in result.get("test", {}).items()]
+    test = [PageTable("On the test split, read once", ["File", "Metric"], tested, numbers=[1])] if tested else []
     ended = f"The search ended after {plural(len(rows), 'file')}: {result['ended']}."
     return [
         PageSection("front", "Front", text, figure=figure),
-        PageSection("files", "Files", tables=[every]),
+        PageSection("files", "Files", tables=[every, *test]),
         PageSection("again", "Make one again", tables=[made]),
         PageSection("end", "Why it ended", ended, note="; ".join(left)),
     ]

@@ -30,6 +30,11 @@ def number(value: float | None, digits: int = 4) -> str:
     return NONE if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
 
 
+def clock(seconds: float) -> str:
+    """Return a time that is left: ``12:05``."""
+    return f"{max(seconds, 0) // 60:.0f}:{max(seconds, 0) % 60:02.0f}"
+
+
 def milliseconds(value: float | None) -> str:
     """Return a latency: ``0.123 ms``."""
     return NONE if value is None else f"{number(value, 3)} ms"

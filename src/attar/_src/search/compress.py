@@ -35,9 +35,11 @@ from attar._src.methods.allocate.judge import Judge, Labelled
 from attar._src.methods.allocate.measure import tensors_digest
 from attar._src.model.dependencies.record import recorded_removals
 from attar._src.model.trace import trace
+from attar._src.report.wording import clock
 from attar._src.search.goal import Aim, Goal
 from attar._src.search.plan import UNTOUCHED, SearchStep, next_step
 from attar._src.search.post_training import PostTraining
+from attar._src.search.recommended import recommended
 from attar._src.search.search_folder import FILES, SearchFolder
 from attar._src.search.step_times import StepTimes
 from attar._src.search.tried_file import TriedFile, pareto
@@ -298,7 +300,7 @@ class _Search:
 
     def _tell(self, file: TriedFile) -> None:
         best = self._best()
-        left = "" if self.seconds is None else f", {_clock(self.seconds - self._spent())} left"
+        left = "" if self.seconds is None else f", {clock(self.seconds - self._spent())} left"
         self.say(
             f"{file.name}: {file.file_bytes:,} bytes, {file.drop:.3g} {file.unit} lost, {file.ms:.3g} ms; best so far "
             f"{best.name}{'' if self.goal.holds(best) else ', which does not hold'}{left}"
@@ -312,14 +314,7 @@ class _Search:
         return self.seconds is None or self._spent() + expected <= self.seconds
 
     def _best(self) -> TriedFile:
-        """Return the file that serves the goal best; where none holds it, the nearest."""
-        holding = [each for each in self.files if self.goal.holds(each)]
-        if self.goal.aim == "ms":
-            # Not for noise: what is not faster in three of four rounds is no reason to leave floating point.
-            holding = [each for each in holding if each.faster or each.name == UNTOUCHED] or holding
-        if holding:
-            return min(holding, key=lambda each: (self.goal.value(each), each.file_bytes, each.drop))
-        return min(self.files, key=lambda each: (self.goal.excess(each), self.goal.value(each)))
+        return recommended(self.goal, self.files)
 
     def _result(self, ended: str) -> CompressionResult:
         best = self._best()
@@ -333,7 +328,3 @@ class _Search:
             dict(self.failed),
             tuple(self.skipped),
         )
-
-
-def _clock(seconds: float) -> str:
-    return f"{max(seconds, 0) // 60:.0f}:{max(seconds, 0) % 60:02.0f}"

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from attar._src.core.errors import SpecError, UnknownName
+from attar._src.recipe.recipe import SEARCH_KEY
 from attar._src.search.space import Choose, Hole, Point, Space, hole_at
 
 #: The root of a recipe's paths in messages.
@@ -71,6 +72,22 @@ def _filled(value: Any, point: Point, path: str) -> Any:
     if isinstance(value, list | tuple):
         return [_filled(item, point, _below(path, key)) for key, item in enumerate(value)]
     return value
+
+
+def is_search(tree: Mapping[str, Any]) -> bool:
+    """Return whether the tree of a recipe has a search.
+
+    Raises:
+        SpecError: it has holes and no search.
+    """
+    if SEARCH_KEY in tree:
+        return True
+    if holes := [*find_holes(tree)]:
+        raise SpecError(
+            f"recipe.{holes[0]} is a hole, and nothing says how to fill it; add a search, as in search: {{max_drop: "
+            "0.5, minimise: bytes, trials: 40}"
+        )
+    return False
 
 
 def has_layer_holes(tree: Mapping[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from attar._src.artifact.writer import write_atomically
 from attar._src.core.digest import digest
 from attar._src.core.errors import AttarWarning, DataError, ModelError, SpecError, UnknownName
 from attar._src.core.spec import Spec
+from attar._src.measure.class_layout import ClassLayout
 from attar._src.measure.latency import time_in_turns
 from attar._src.measure.metric import score
 from attar._src.measure.runner import example_feed, open_runner
@@ -25,13 +26,12 @@ from attar._src.pipeline.execution.preparation import Preparation
 from attar._src.pipeline.folder import RUN_FACTS, file_digest
 from attar._src.pipeline.model_source import shared_parameters
 from attar._src.pipeline.results import labelled_batches
+from attar._src.pipeline.split import Split
 from attar._src.recipe.recipe import Recipe
 from attar._src.runtime.session import Session
 
 #: What was measured of a trial, in its folder; a trial that has it is over.
 OUTCOME = "outcome.json"
-#: Seconds of one timing.
-_TIMED = 1.0
 
 
 class TrialOutcome(Spec):
@@ -81,7 +81,7 @@ def run_trial(
     *,
     model: str | None = None,
     reference: TrialReference | None = None,
-    timed: bool = False,
+    seconds: float = 0.0,
     prepared: Preparation | None = None,
 ) -> TrialOutcome:
     """Run a recipe and measure the file of one model on the validation split, never on the test split.
@@ -93,7 +93,7 @@ def run_trial(
         folder: of the run; it gets ``outcome.json``.
         model: whose file counts; by default the last in teaching order.
         reference: what the drop is measured against.
-        timed: whether to time the file, in turns with the reference.
+        seconds: for timing the file in turns with the reference; 0 for no timing.
         prepared: data and modules of a trial before, used where they fit.
 
     Raises:
@@ -114,7 +114,7 @@ def run_trial(
         warnings.simplefilter("ignore", AttarWarning)
         resume = (folder / RUN_FACTS).exists()
         with executed(recipe, folder, resume=resume, prepared=prepared) as done:
-            outcome = _measured(done, name, reference, timed=timed)
+            outcome = _measured(done, name, reference, seconds=seconds)
         outcome = outcome.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
         told = {"of": _identity(recipe, name), **outcome.model_dump(mode="json")}
         write_atomically(folder / OUTCOME, (json.dumps(told, indent=1) + "\n").encode())
@@ -149,15 +149,14 @@ def _read_outcome(folder: Path, recipe: Recipe, model: str) -> TrialOutcome | No
         return None
 
 
-def _measured(done: Execution, name: str, reference: TrialReference | None, *, timed: bool) -> TrialOutcome:
+def _measured(done: Execution, name: str, reference: TrialReference | None, *, seconds: float) -> TrialOutcome:
     path = done.path(done.recipe.seeds[0], name)
     value = validation_metric(done, name)
     metric, function = done.prepared.metric
     drop, unit = points_lost(value, None if reference is None else reference.value, metric, function)
     times: Mapping[str, Any] = {}
-    if timed:
-        paths = [path, *([] if reference is None else [reference.path])]
-        times = _times(paths)
+    if seconds:
+        times = _times([path, *([] if reference is None else [reference.path])], seconds)
     return TrialOutcome(
         file=path.name,
         sha256=file_digest(path),
@@ -178,19 +177,30 @@ def validation_metric(done: Execution, name: str) -> float:
         DataError: it has no targets.
         ModelError: the metric is not finite.
     """
-    splits, sources, layout = done.prepared.splits, done.prepared.sources, done.recipe.class_layout
+    splits = done.prepared.splits
     if splits.validation is None:
         raise SpecError(
             "recipe.data.validation: a search judges its files on validation examples, and there are none; hold a "
             "share of the training examples out, such as 0.1, or give a split of that name (own)"
         )
-    parameters = shared_parameters(sources)
-    session = Session(done.path(done.recipe.seeds[0], name), threads=1)
+    path = done.path(done.recipe.seeds[0], name)
+    return metric_on(done.prepared, splits.validation, path, name, done.recipe.class_layout)
+
+
+def metric_on(prepared: Preparation, split: Split, path: Path, model: str, layout: ClassLayout) -> float:
+    """Return the metric of a decoded file of a model on a split.
+
+    Raises:
+        DataError: the split has no targets.
+        ModelError: the metric is not finite.
+    """
+    sources, (name, function) = prepared.sources, prepared.metric
+    session = Session(path, threads=1)
     session.artifact.verify()
-    batches = labelled_batches(splits.feed(splits.validation, parameters), sources[name].parameters)
-    value = score(session, batches, done.prepared.metric[1], classes=False, layout=layout).value
+    batches = labelled_batches(prepared.splits.feed(split, shared_parameters(sources)), sources[model].parameters)
+    value = score(session, batches, function, classes=False, layout=layout).value
     if not np.isfinite(value):
-        raise ModelError(f"{done.prepared.metric[0]} of models.{name} is {value} on validation examples")
+        raise ModelError(f"{name} of models.{model} is {value}")
     return value
 
 
@@ -220,10 +230,10 @@ def points_lost(value: float, reference: float | None, name: str, metric: Any) -
     return 100 * (value - reference) / max(abs(reference), 1e-12), f"% of {name}"
 
 
-def _times(paths: list[Path]) -> dict[str, Any]:
+def _times(paths: list[Path], seconds: float) -> dict[str, Any]:
     """Return the milliseconds of the first file, and the quartiles of its time over that of the second."""
     runners = [open_runner(path, threads=1) for path in paths]
-    times = time_in_turns([partial(each.run, example_feed(each, 1)) for each in runners], seconds=_TIMED)
+    times = time_in_turns([partial(each.run, example_feed(each, 1)) for each in runners], seconds=seconds)
     found: dict[str, Any] = {"ms": round(float(np.median(times[:, 0])), 5)}
     if len(paths) > 1:
         quartiles = np.percentile(times[:, 0] / times[:, 1], [25, 50, 75]).round(4).tolist()

@@ -21,8 +21,8 @@ class Greedy(SamplerSpec):
     First every hole is measured alone: with its first value while the others have their last. The end with more bytes
     (with more milliseconds, where time is the aim) is the careful one, and the loss for each byte between both ends the
     sensitivity. From all careful ends on, each hole goes down one value, in turns from the least sensitive to the most,
-    while files hold the bounds, or come nearer to them; any other step is taken back, and its hole stays. So it needs an aim of bytes
-    or time, and a bound.
+    while files hold the bounds, or come nearer to them; any other step is taken back, and its hole stays. So it needs
+    an aim of bytes or time, and a bound.
     """
 
     name: Literal["greedy"] = "greedy"
@@ -87,7 +87,7 @@ class _Greedy(Sampler):
             point = {each: down[each][lower[each]] for each in down}
             yield point
             figures = known[key(point)]
-            if figures is None or (excess := goal.excess(figures)) > 0 and excess >= broken:
+            if figures is None or ((excess := goal.excess(figures)) > 0 and excess >= broken):
                 stuck.add(path)
             else:
                 now, broken = lower, excess

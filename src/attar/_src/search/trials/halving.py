@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Annotated, Any
 
@@ -53,42 +52,30 @@ def with_epochs(tree: Any, share: Fraction) -> Any:
     return [with_epochs(each, share) for each in tree] if isinstance(tree, list | tuple) else tree
 
 
-@dataclass
-class Rungs:
-    """The scores at each rung, in the order in which trials reached them."""
+def goes_on(halving: Halving, others: Sequence[Sequence[float]], scores: Sequence[float]) -> bool:
+    """Return whether a trial goes on to its next rung.
 
-    halving: Halving
-    _study: optuna.Study = field(init=False)
+    Args:
+        halving: of the search.
+        others: scores of other trials at their rungs, the smaller the better.
+        scores: of the trial, so far.
 
-    def __post_init__(self) -> None:
-        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=self.halving.factor)
-        self._study = optuna.create_study(pruner=pruner)
-
-    def begin(self, before: Sequence[Sequence[float]]) -> RungTrial:
-        """Return a trial at no rung yet; ``before`` are the scores at the rungs of trials that are not known yet."""
-        for scores in before:
-            trial = RungTrial(self.halving, self._study.ask())
-            for score in scores:
-                trial.goes_on(score)
-            trial.end()
-        return RungTrial(self.halving, self._study.ask())
+    Example:
+        >>> goes_on(Halving(), [[3.0], [1.0]], [2.0]), goes_on(Halving(), [[3.0], [1.0]], [0.5])
+        (False, True)
+    """
+    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=halving.factor)
+    study = optuna.create_study(pruner=pruner)
+    for each in others:
+        _climb(study, halving, each)
+    return len(scores) < halving.rungs and not _climb(study, halving, scores)
 
 
-@dataclass
-class RungTrial:
-    """One trial on its way up."""
-
-    halving: Halving
-    _trial: optuna.Trial
-    scores: list[float] = field(default_factory=list)
-
-    def goes_on(self, score: float) -> bool:
-        """Return whether a trial with this score at its rung should have the next; never from the last."""
-        self._trial.report(score, self.halving.factor ** len(self.scores))
-        self.scores.append(score)
-        pruned: bool = self._trial.should_prune()
-        return not pruned and len(self.scores) < self.halving.rungs
-
-    def end(self) -> None:
-        """Count the trial among those that others are compared with."""
-        self._trial.study.tell(self._trial, state=optuna.trial.TrialState.PRUNED)
+def _climb(study: optuna.Study, halving: Halving, scores: Sequence[float]) -> bool:
+    """Report the scores of a trial, and return whether it is pruned at the last."""
+    trial, pruned = study.ask(), False
+    for rung, score in enumerate(scores):
+        trial.report(score, halving.factor**rung)
+        pruned = trial.should_prune()
+    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    return pruned

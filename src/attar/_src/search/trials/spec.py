@@ -19,7 +19,7 @@ from attar._src.search.holes import fill_holes, find_holes, has_layer_holes, wit
 from attar._src.search.samplers.registry import SamplerChoice
 from attar._src.search.samplers.tpe import Tpe
 from attar._src.search.space import Between, Choose, Point, Space
-from attar._src.search.trials.halving import Halving
+from attar._src.search.trials.halving import Halving, with_epochs
 
 #: Trials where neither their number nor a time is given.
 _TRIALS = 50
@@ -87,13 +87,16 @@ class HoledRecipe:
         """Return the recipe with holes of their own for layers; ``layers`` gives those of a model."""
         return replace(self, tree=with_layer_holes(self.tree, layers))
 
-    def at(self, point: Point) -> Recipe:
-        """Return the recipe of a point.
+    def at(self, point: Point, rung: int | None = None) -> Recipe:
+        """Return the recipe of a point; at a rung of the halving, with a share of its epochs.
 
         Raises:
             SpecError: it is not valid.
         """
-        return recipe_of_tree(fill_holes(self.tree, point), self.folder)
+        tree: Any = fill_holes(self.tree, point)
+        if rung is not None and self.spec.halving is not None:
+            tree = with_epochs(tree, self.spec.halving.shares[rung])
+        return recipe_of_tree(tree, self.folder)
 
     def check(self) -> Recipe:
         """Return the recipe of the first values, after checking it with every choice and both ends of every hole.
@@ -147,19 +150,3 @@ def read_holed_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequenc
     if not find_holes(tree):
         raise SpecError(f"{what} has a search and no hole; write one, as in bits: {{choose: [2, 3, 4]}}")
     return HoledRecipe(tree, spec, folder)
-
-
-def is_search(tree: Mapping[str, Any]) -> bool:
-    """Return whether the tree of a recipe has a search.
-
-    Raises:
-        SpecError: it has holes and no search.
-    """
-    if SEARCH_KEY in tree:
-        return True
-    if holes := [*find_holes(tree)]:
-        raise SpecError(
-            f"recipe.{holes[0]} is a hole, and nothing says how to fill it; add a search, as in search: {{max_drop: "
-            "0.5, minimise: bytes, trials: 40}"
-        )
-    return False

@@ -37,7 +37,7 @@ class StoredTrial:
         point: None until it was asked for.
         outcome: None of a trial that failed or is not over.
         reason: why it failed; empty otherwise.
-        scores: at the rungs before the last it reached, where a search has rungs.
+        scores: at the rungs it reached, where a search has rungs.
         over: whether it is.
         began, ended: times, UTC or local as Optuna has them.
         attempts: how often a process began it.
@@ -73,7 +73,8 @@ class TrialStore:
         options = {"connect_args": {"timeout": _PATIENCE}} if self.url.startswith("sqlite") else {}
         try:
             storage = RDBStorage(self.url, engine_kwargs=options)
-        except Exception as error:  # noqa: BLE001 - each database has errors of its own
+        except Exception as error:
+            # Each database has errors of its own.
             raise AttarError(f"the storage {self.url} cannot be opened: {error}") from error
         there = any(each.study_name == _STUDY for each in optuna.get_all_study_summaries(storage, False))
         if there and not resume:
@@ -88,7 +89,6 @@ class TrialStore:
             load_if_exists=True,
             sampler=optuna.samplers.RandomSampler(),
         )
-        self._study.set_metric_names(["bytes", "drop"])
         before = self._study.user_attrs.get("facts")
         if before is None:
             self._study.set_user_attr("facts", json.loads(json.dumps(facts)))
@@ -97,6 +97,10 @@ class TrialStore:
                 f"{folder} has another search, which cannot go on: {'; '.join(changed[:4])}; undo the change, or name "
                 "another folder"
             )
+
+    def trial(self, number: int) -> StoredTrial:
+        """Return a trial."""
+        return next(each for each in self.trials() if each.number == number)
 
     def trials(self) -> list[StoredTrial]:
         """Return all trials by number."""
@@ -117,7 +121,7 @@ class TrialStore:
         """Write which point a trial tries."""
         self._trial(number).set_user_attr("point", dict(point))
 
-    def add_score(self, number: int, scores: tuple[float, ...]) -> None:
+    def set_scores(self, number: int, scores: Sequence[float]) -> None:
         """Write the scores of a trial at its rungs so far."""
         self._trial(number).set_user_attr("scores", list(scores))
 

@@ -1,0 +1,31 @@
+"""Which of the files that a search made it recommends, and which are on the front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attar._src.search.goal import Goal
+from attar._src.search.tried_file import TriedFile, pareto
+
+
+def recommended(goal: Goal, files: Sequence[TriedFile]) -> TriedFile:
+    """Return the file that serves the goal best; where none holds it, the nearest.
+
+    Args:
+        goal: of the search.
+        files: made so far; the first is the reference, as it was before the search.
+    """
+    holding = [each for each in files if goal.holds(each)]
+    if goal.aim == "ms":
+        # Not for noise: what is not faster in three of four rounds is no reason to leave the reference.
+        holding = [each for each in holding if each.faster or each is files[0]] or holding
+    if holding:
+        return min(holding, key=lambda each: (goal.value(each), each.file_bytes, each.drop))
+    return min(files, key=lambda each: (goal.excess(each), goal.value(each)))
+
+
+def front_of(goal: Goal, files: Sequence[TriedFile]) -> list[TriedFile]:
+    """Return the files that no other beats in bytes and loss, and in time if it counts; the largest first."""
+    seen = files if goal.timed else [each.model_copy(update={"ms": 0.0}) for each in files]
+    names = [each.name for each in pareto(seen)]
+    return sorted((each for each in files if each.name in names), key=lambda each: names.index(each.name))

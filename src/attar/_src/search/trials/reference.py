@@ -1,0 +1,102 @@
+"""The reference of a search: the file that every trial is compared with, made once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from attar._src.core.errors import SpecError
+from attar._src.pipeline.execution.preparation import Preparation
+from attar._src.pipeline.journal import Journal
+from attar._src.recipe.recipe import Recipe
+from attar._src.search.trial import TrialOutcome, TrialReference, run_trial
+from attar._src.search.trials.spec import HoledRecipe
+from attar._src.search.tried_file import TriedFile
+from attar._src.work.compressed_model import CompressedModel
+
+#: Its folder in that of a search.
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What trials are compared with.
+
+    Attributes:
+        name: in words.
+        model: in the recipe.
+        recipe: that makes it.
+        outcome: what was measured of it.
+        path: of the file.
+    """
+
+    name: str
+    model: str
+    recipe: Recipe
+    outcome: TrialOutcome
+    path: Path
+
+    @property
+    def compared(self) -> TrialReference:
+        """What a trial needs of it."""
+        return TrialReference(self.path, self.outcome.value)
+
+    def as_file(self, options: dict[str, object]) -> TriedFile:
+        """Return it as a file of the search that loses nothing."""
+        seen = self.outcome
+        return TriedFile(
+            name=self.name,
+            options=options,
+            file=f"{REFERENCE}/{seen.file}",
+            sha256=seen.sha256,
+            file_bytes=seen.file_bytes,
+            drop=0.0,
+            unit=seen.unit,
+            metric=seen.value,
+            ms=seen.ms or 0.0,
+            seconds=seen.seconds,
+        )
+
+
+def make_reference(holed: HoledRecipe, first: Recipe, judged: str, folder: Path, *, seconds: float) -> Reference:
+    """Run what trials are compared with, or read it if it is there.
+
+    It is the recipe's baseline or first teacher, if that has no holes; else the judged model as its source gives it,
+    without stages.
+
+    Args:
+        holed: the recipe.
+        first: its recipe at one point.
+        judged: model whose file counts.
+        folder: of the search.
+        seconds: of its timing.
+    """
+    model = first.reference
+    if model != judged and _is_fixed(holed, first, model):
+        name, recipe = f"{model}, the baseline", first.only(model)
+    else:
+        model, name = judged, "as its source gives it"
+        bare = first.models[judged].model_copy(update={"stages": ()})
+        recipe = first.model_copy(update={"models": {judged: bare}, "teacher_cache": {}, "baseline": None})
+    outcome = run_trial(recipe, folder / REFERENCE, model=model, seconds=seconds)
+    return Reference(name, model, recipe, outcome, folder / REFERENCE / outcome.file)
+
+
+def _is_fixed(holed: HoledRecipe, first: Recipe, model: str) -> bool:
+    """Return whether no hole changes a model: neither its own, nor one of its teachers or outside of all models."""
+    taught = first.only(model).models
+    places = [path.split(".") for path in holed.space]
+    return all(place[0] == "models" and place[1] not in taught for place in places)
+
+
+def layers_of(prepared: Preparation, recipe: Recipe, model: str) -> list[str]:
+    """Return the layers of a model that have weights, in order.
+
+    Raises:
+        SpecError: the model is a file.
+    """
+    _, runs = prepared.dry_runs(recipe, Journal(Path("none"), writes=False))
+    if model not in runs:
+        raise SpecError(f"recipe.models.{model}: a file has no layers to choose for; remove each: layer")
+    weights = CompressedModel.of(runs[model].traced).weights()
+    return [*dict.fromkeys(name.rpartition(".")[0] or name for name in weights)]

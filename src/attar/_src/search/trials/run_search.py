@@ -1,0 +1,298 @@
+"""``attar.run_search``: a recipe with holes, from its points to the files that hold a goal.
+
+point --> recipe --> run --> decoded file --> bytes, drop, milliseconds --+
+  ^                                                                       |
+  +------------ sampler <------------------- storage <--------------------+--> front, best.attar, page
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from attar._src.core.errors import SpecError
+from attar._src.core.interrupt import interruptible
+from attar._src.core.registry import references_from
+from attar._src.pipeline.execution.preparation import Preparation, prepare_run
+from attar._src.pipeline.fabric import run_facts
+from attar._src.recipe.recipe import Recipe
+from attar._src.recipe.reference import to_json
+from attar._src.report.wording import clock
+from attar._src.search.recommended import recommended
+from attar._src.search.samplers.sampler import Sampler, SearchTask
+from attar._src.search.space import Point
+from attar._src.search.trial import TrialOutcome, judged_model
+from attar._src.search.trials.claims import Claims
+from attar._src.search.trials.halving import goes_on
+from attar._src.search.trials.reference import Reference, layers_of, make_reference
+from attar._src.search.trials.results import SearchResult, finish_search, tried_file
+from attar._src.search.trials.spec import HoledRecipe, read_holed_recipe
+from attar._src.search.trials.store import StoredTrial, TrialStore, busy_seconds
+from attar._src.search.trials.workers import FinishedJob, ThisProcess, TrialJob, Workers
+from attar._src.search.tried_file import TriedFile
+
+#: Seconds of the timing of a file: where time counts, and where it is told alone.
+_TIMED, _GLANCED = 1.0, 0.2
+#: Failures of one trial's process, and failures of trials in a row, after which it is enough.
+_ATTEMPTS, _FAILURES = 3, 5
+
+
+def run_search(
+    recipe: str | Path | Mapping[str, Any],
+    out: str | Path,
+    *,
+    resume: bool = False,
+    settings: Sequence[str] = (),
+    ray: str | None = None,
+    on_step: Callable[[str], None] | None = None,
+) -> SearchResult:
+    """Fill the holes of a recipe by trials, and keep the files that hold a goal.
+
+    Every trial is a run of the recipe with values in its holes, in a folder of its own. Its decoded file is judged on
+    the validation split; the test split is read once at the end, for the files on the front. What comes next follows
+    from the trials before, so that a search that was killed goes on to the same files.
+
+    Args:
+        recipe: path of a recipe in YAML, or a mapping of the same form, which may have Python objects; with a
+            ``search`` and holes, ``{choose: [2, 3, 4]}`` or ``{between: [0.3, 0.9]}``.
+        out: folder of the search.
+        resume: go on with the search in the folder, also beside other processes that run it.
+        settings: values in place of those in the recipe, as in ``("search.trials=80",)``.
+        ray: address of a Ray cluster that runs the trials, or ``local``.
+        on_step: called with a line on each trial.
+
+    Returns:
+        The files, the front and its recipes, and the best; if no file holds the goal, the nearest.
+
+    Raises:
+        SpecError: a hole has a value that cannot stand there, or the folder has another search.
+        AttarError: no trial made a file.
+        KeyboardInterrupt: SIGINT arrived; what was found is in the folder, and the search can go on.
+    """
+    started, out = time.monotonic(), Path(out)
+    holed = read_holed_recipe(recipe, settings)
+    if out.exists() and not out.is_dir():
+        raise SpecError(f"{out} is a file; name a folder for the search")
+    with interruptible(), references_from(holed.folder / str(holed.tree.get("root", "."))):
+        first = holed.check()
+        prepared = prepare_run(first)
+        if holed.for_layers:
+            holed = holed.with_layers(partial(layers_of, prepared, first))
+            first = holed.check()
+        out.mkdir(parents=True, exist_ok=True)
+        store = TrialStore(out, holed.spec.storage, _facts(holed, first, prepared), resume=resume)
+        search = _Search(out, holed, first, prepared, store, started, on_step or (lambda _: None))
+        workers = _workers(ray, prepared)
+        try:
+            return search.run(workers)
+        finally:
+            search.claims.release_all()
+            workers.close()
+            prepared.restore()
+
+
+def _workers(ray: str | None, prepared: Preparation) -> Workers:
+    return ThisProcess(prepared)
+
+
+def _facts(holed: HoledRecipe, first: Recipe, prepared: Preparation) -> dict[str, Any]:
+    """Return what must be unchanged for a search to go on; more trials and more time are not among it."""
+    spec = holed.spec.model_dump(mode="json", exclude={"trials", "minutes", "storage"})
+    return run_facts(first, prepared.splits) | {"recipe": to_json(holed.tree), "search": spec}
+
+
+@dataclass
+class _Search:
+    """Asks, runs and tells until the budget is spent or nothing is left to try."""
+
+    out: Path
+    holed: HoledRecipe
+    first: Recipe
+    prepared: Preparation
+    store: TrialStore
+    started: float
+    say: Callable[[str], None]
+    claims: Claims = field(init=False)
+    sampler: Sampler = field(init=False)
+    reference: Reference = field(init=False)
+    before: float = 0.0
+    ended: str = "all trials are done"
+
+    def __post_init__(self) -> None:
+        spec = self.holed.spec
+        self.claims = Claims(self.out)
+        self.model = judged_model(self.first, spec.model)
+        most = None if spec.most_trials == float("inf") else int(spec.most_trials)
+        self.sampler = spec.sampler.start(SearchTask(self.holed.space, spec.goal, spec.seed, most, self.holed.folder))
+        self.before = busy_seconds(self.store.trials())
+
+    def run(self, workers: Workers) -> SearchResult:
+        spec = self.holed.spec
+        seconds = _TIMED if spec.goal.timed else _GLANCED
+        self.reference = make_reference(self.holed, self.first, self.model, self.out, seconds=seconds)
+        running: set[int] = set()
+        try:
+            while True:
+                while len(running) < workers.slots and (job := self._next(seconds)) is not None:
+                    running.add(job.number)
+                    workers.start(job)
+                if not running:
+                    break
+                done = workers.wait()
+                running.discard(done.job.number)
+                again = self._take(done, seconds)
+                if again is not None:
+                    running.add(again.number)
+                    workers.start(again)
+        except KeyboardInterrupt:
+            self._finish("interrupted; go on with resume", test=False)
+            raise
+        return self._finish(self.ended, test=True)
+
+    def _next(self, seconds: float) -> TrialJob | None:
+        """Return the next job; None where nothing is left to begin."""
+        while (number := self._claimed()) is not None:
+            trial = self.store.trial(number)
+            assert trial.point is not None
+            same = self._same(trial)
+            if trial.attempts >= _ATTEMPTS:
+                self._fail(number, f"its process ended {_ATTEMPTS} times while it ran")
+            elif same is None:
+                self.store.attempt(number)
+                # What was measured at the last rung is in its folder, and decides once more.
+                rung = None if self.holed.spec.halving is None else max(len(trial.scores) - 1, 0)
+                return self._job(number, trial.point, rung, seconds)
+            elif same.outcome is None:
+                self._fail(number, same.reason)
+            else:
+                self._succeed(number, same.outcome.model_copy(update={"seconds": 0.0}))
+        return None
+
+    def _claimed(self) -> int | None:
+        """Return a trial to run, claimed: one whose process ended before it was over, or a new one; None if neither."""
+        trials = self._told_all()
+        number = self._left_over(trials)
+        return self._new(trials) if number is None else number
+
+    def _told_all(self) -> list[StoredTrial]:
+        """Tell the sampler of all trials that are over, and return all."""
+        trials = self.store.trials()
+        for each in trials:
+            if each.over and each.point is not None and each.number not in self.sampler.told:
+                self.sampler.tell(each.number, each.point, each.outcome)
+        return trials
+
+    def _left_over(self, trials: Sequence[StoredTrial]) -> int | None:
+        """Return a trial whose process ended before it was over, claimed; None if there is none."""
+        for each in trials:
+            open_here = not each.over and each.number not in self.claims and self.claims.is_here(each.number)
+            if open_here and each.number < self.holed.spec.most_trials and self.claims.take(each.number):
+                if each.point is None:
+                    self._ask(each.number)
+                return each.number
+        return None
+
+    def _new(self, trials: Sequence[StoredTrial]) -> int | None:
+        """Return a new trial, claimed; None if the budget is spent, or nothing is left to try."""
+        spec, number = self.holed.spec, len(trials)
+        if number >= spec.most_trials:
+            return None
+        if len(trials) >= _FAILURES and all(each.reason for each in trials[-_FAILURES:]):
+            self.ended = f"{_FAILURES} trials in a row failed, the last: {trials[-1].reason}"
+            return None
+        if spec.minutes is not None and trials and self._spent() + self._expected(trials) > 60 * spec.minutes:
+            self.ended = "the time was up"
+            return None
+        if self.sampler.ask(number) is None:
+            self.ended = "nothing was left to try"
+            return None
+        number = self.store.begin()
+        if number >= spec.most_trials:
+            # Another process took the last one.
+            self.store.fail(number, "one more than the budget")
+            return None
+        self.claims.take(number)
+        self._ask(number)
+        return number
+
+    def _ask(self, number: int) -> None:
+        point = self.sampler.ask(number)
+        self.store.set_point(number, point if point is not None else self.holed.space.lowest)
+
+    def _same(self, trial: StoredTrial) -> StoredTrial | None:
+        """Return another trial of the same point that is over."""
+        key = self.holed.space.key
+        over = [each for each in self.store.trials() if each.over and each.point is not None]
+        others = [each for each in over if each.number != trial.number]
+        return next((each for each in others if key(each.point or {}) == key(trial.point or {})), None)
+
+    def _job(self, number: int, point: Point, rung: int | None, seconds: float) -> TrialJob:
+        return TrialJob(
+            number,
+            rung,
+            self.holed.at(point, rung),
+            self.claims.path(number, rung),
+            self.model,
+            self.reference.compared,
+            seconds,
+        )
+
+    def _take(self, done: FinishedJob, seconds: float) -> TrialJob | None:
+        """Write what a job found, and return the job at the next rung if the trial goes on."""
+        job, outcome, halving = done.job, done.outcome, self.holed.spec.halving
+        if outcome is None:
+            self._fail(job.number, done.reason)
+            return None
+        for name in ("state", "logs"):
+            shutil.rmtree(job.folder / name, ignore_errors=True)
+        outcome = outcome.model_copy(update={"file": self.claims.relative(job.folder / outcome.file)})
+        if halving is not None and job.rung is not None:
+            trials = self.store.trials()
+            trial = next(each for each in trials if each.number == job.number)
+            scores = [*trial.scores[: job.rung], self.holed.spec.goal.score(outcome)]
+            self.store.set_scores(job.number, scores)
+            if goes_on(halving, [each.scores for each in trials if each.over], scores):
+                assert trial.point is not None
+                return self._job(job.number, trial.point, job.rung + 1, seconds)
+        self._succeed(job.number, outcome)
+        return None
+
+    def _succeed(self, number: int, outcome: TrialOutcome) -> None:
+        self.store.finish(number, outcome, self.holed.spec.goal.excess(outcome))
+        self.claims.release(number)
+        files = self._files()
+        best = recommended(self.holed.spec.goal, files)
+        minutes = self.holed.spec.minutes
+        left = "" if minutes is None else f", {clock(60 * minutes - self._spent())} left"
+        holds = "" if self.holed.spec.goal.holds(best) else ", which does not hold"
+        self.say(
+            f"trial {number}: {outcome.file_bytes:,} bytes, {outcome.drop:.3g} {outcome.unit} lost; best so far "
+            f"{best.name}{holds}{left}"
+        )
+
+    def _fail(self, number: int, reason: str) -> None:
+        self.store.fail(number, reason)
+        self.claims.release(number)
+        self.say(f"trial {number}: {reason}")
+
+    def _spent(self) -> float:
+        return self.before + time.monotonic() - self.started
+
+    def _expected(self, trials: Sequence[StoredTrial]) -> float:
+        """Return the seconds that a trial may take: the longest of the last few."""
+        last = [each.outcome.seconds for each in trials if each.outcome is not None][-5:]
+        return max(last, default=0.0)
+
+    def _files(self) -> list[TriedFile]:
+        trials = [each for each in self.store.trials() if each.outcome is not None]
+        return [self.reference.as_file({}), *(tried_file(each) for each in trials)]
+
+    def _finish(self, ended: str, *, test: bool) -> SearchResult:
+        return finish_search(
+            self.out, self.holed, self.store.trials(), self.reference, self.prepared, ended, model=self.model, test=test
+        )

@@ -1,0 +1,269 @@
+"""``attar.run_search`` on small networks: files, recipes, resumption, failures."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import attar
+from attar._src.cli import main
+from attar._src.core.errors import AttarError, SpecError
+from attar._src.search.trials.store import STORAGE
+
+NETS = """
+import numpy as np
+import torch
+from torch import nn
+
+
+def net(width=16):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 3))
+
+
+def sets(split):
+    n = {"train": 256, "test": 64}[split]
+    rng = np.random.default_rng(len(split))
+    y = rng.integers(0, 3, n)
+    return (np.eye(3)[y].repeat(2, 1) + rng.normal(scale=0.6, size=(n, 6))).astype("float32"), y
+"""
+RECIPE = """
+data: {source: nets.py:sets, validation: 0.25}
+threads: 1
+models:
+  net:
+    source: {factory: nets.py:net, weights: net.safetensors}
+    stages:
+      - {stage: quantize, bits: 8, overrides: {"*": {choose: [2, 3, 4, 8], each: layer}}}
+search: {max_drop: 5, minimise: bytes, sampler: random, trials: 4}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a recipe and a trained network."""
+    folder = tmp_path_factory.mktemp("searches")
+    (folder / "nets.py").write_text(NETS)
+    (folder / "r.yaml").write_text(RECIPE)
+    code = (
+        "import torch, nets; from safetensors.torch import save_file; net = nets.net(); x, y = nets.sets('train')\n"
+        "step = torch.optim.Adam(net.parameters(), 0.02)\n"
+        "for _ in range(60):\n"
+        "    loss = torch.nn.functional.cross_entropy(net(torch.from_numpy(x)), torch.from_numpy(y))\n"
+        "    step.zero_grad(); loss.backward(); step.step()\n"
+        "save_file(net.state_dict(), 'net.safetensors')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(place):
+    """A search that nothing interrupted."""
+    lines = []
+    found = attar.run_search(place / "r.yaml", place / "whole", on_step=lines.append)
+    return found, lines
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def hashes(folder):
+    """Return name -> SHA-256 of the files of all trials."""
+    return {each["name"]: each["sha256"] for each in json.loads((folder / "search.json").read_bytes())["files"]}
+
+
+def test_a_search_ends_with_verified_files_and_a_page(whole, place):
+    found, lines = whole
+    assert [each.name for each in found.files] == ["as its source gives it", *(f"trial {n}" for n in range(4))]
+    assert all(set(each.options) == {f"models.net.stages.0.overrides.{n}" for n in "02"} for each in found.files[1:])
+    assert [line.split(":")[0] for line in lines] == [f"trial {n}" for n in range(4)]
+    assert found.ended == "all trials are done"
+    for each in found.files:
+        assert digest(found.folder / each.file) == each.sha256
+    assert digest(found.folder / "best.attar") == found.best.sha256
+    assert found.met == (found.best.drop <= 5)
+    assert found.files[0].drop == 0
+    page = (found.folder / "search.html").read_text()
+    assert found.goal.words() in page
+    assert f"recipes/{found.best.name.replace(' ', '-')}" in page or "recipes/NAME.yaml" in page
+    assert json.loads((found.folder / "search.json").read_text()) == found.as_dict()
+
+
+def test_the_drop_is_that_of_the_decoded_file_on_the_validation_split(whole, place):
+    """Judged again, by the raw outputs of the files."""
+    found, _ = whole
+    from attar._src.pipeline.data_splits import load_splits
+    from attar._src.recipe.parts import DataSpec
+
+    splits = load_splits(
+        DataSpec(source=f"{place / 'nets.py'}:sets", validation=0.25), place, task=None, metric="accuracy"
+    )
+    x, y = splits.validation.inputs[0], splits.validation.targets
+
+    def accuracy(path):
+        outputs = attar.Session(path).run({"input": x})
+        return float((next(iter(outputs.values())).argmax(1) == y).mean())
+
+    reference = accuracy(found.folder / found.files[0].file)
+    for each in found.files:
+        assert each.metric == pytest.approx(accuracy(found.folder / each.file))
+        assert each.drop == pytest.approx(100 * (reference - each.metric), abs=1e-4)
+
+
+def test_the_test_split_is_read_for_the_front_alone(whole):
+    found, _ = whole
+    kept = {each.name for each in found.front} | {found.best.name, found.files[0].name}
+    assert set(found.test) == kept
+    for trial in (found.folder / "trials").glob("[0-9][0-9][0-9][0-9]"):
+        report = json.loads((trial / "report.json").read_text())
+        assert not any("test" in entry for entry in report.values())
+
+
+def test_the_recipe_of_a_file_on_the_front_makes_it_again(whole, place):
+    found, _ = whole
+    assert set(found.recipes) >= {each.name for each in found.front if each.name.startswith("trial")}
+    name = found.best.name if found.best.name in found.recipes else next(iter(found.recipes))
+    again = attar.run(found.folder / found.recipes[name], place / "again")
+    wanted = next(each for each in found.files if each.name == name)
+    assert digest(again.files["net"]) == wanted.sha256
+    assert digest(found.folder / "files" / f"{name.replace(' ', '-')}.attar") == wanted.sha256
+
+
+def test_more_trials_go_on_and_what_is_damaged_is_made_again(whole, place):
+    found, _ = whole
+    folder = place / "more"
+    shutil.copytree(found.folder, folder)
+    kept = next(each for each in found.files if each.name in found.recipes)
+    (folder / kept.file).write_bytes(b"damaged")
+    with pytest.raises(SpecError, match="has a search already; go on with it"):
+        attar.run_search(place / "r.yaml", folder)
+    lines = []
+    more = attar.run_search(place / "r.yaml", folder, resume=True, settings=["search.trials=5"], on_step=lines.append)
+    assert [line.split(":")[0] for line in lines] == ["trial 4"]
+    assert [each.sha256 for each in more.files[:5]] == [each.sha256 for each in found.files]
+    assert digest(folder / kept.file) == kept.sha256 or kept.name not in more.recipes
+
+
+def test_a_search_of_other_parts_does_not_go_on(whole, place):
+    found, _ = whole
+    with pytest.raises(SpecError, match=r"cannot go on: recipe\.models\.net\.stages\.0\.bits was 8 and is 6"):
+        attar.run_search(place / "r.yaml", found.folder, resume=True, settings=["models.net.stages.0.bits=6"])
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_search_that_is_killed_again_and_again_ends_in_the_same_files(place, tmp_path, sampler):
+    """SIGKILL at random moments."""
+    command = [sys.executable, "-m", "attar", "run", str(place / "r.yaml"), "--set", f"search.sampler={sampler}"]
+    command += ["--set", "search.trials=3"]
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    began = time.monotonic()
+    subprocess.run([*command, "--out", str(calm)], check=False, capture_output=True)
+    took, draw = time.monotonic() - began, random.Random(5)
+    for _ in range(3):
+        process = subprocess.Popen(
+            [*command, "--out", str(killed), "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(draw.uniform(0.3, 1.0) * took)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    done = subprocess.run([*command, "--out", str(killed), "--resume", "--json"], check=False, capture_output=True)
+    assert done.returncode in (0, 1), done.stderr.decode()
+    assert hashes(killed) == hashes(calm)
+    assert json.loads(done.stdout)["front"] == json.loads((calm / "search.json").read_bytes())["front"]
+
+
+def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(place, tmp_path):
+    """Guards against a search that is lost for one trial, whatever it raises."""
+    (tmp_path / "nets.py").write_text(
+        NETS
+        + """
+
+def fragile(width=16):
+    if width == 5:
+        raise MemoryError("too wide")
+    return net(width)
+"""
+    )
+    tree = {
+        "data": {"source": "nets.py:sets"},
+        "threads": 1,
+        "models": {"net": {"source": {"factory": "nets.py:fragile", "arguments": {"width": {"choose": [4, 5, 6]}}}}},
+        "root": str(tmp_path),
+        "search": {"minimise": "bytes", "sampler": "random", "trials": 9},
+    }
+    found = attar.run_search(tree, tmp_path / "out")
+    (name, why), *others = found.failed.items()
+    assert not others
+    assert "too wide" in why
+    assert name not in {each.name for each in found.files}
+    assert len(found.files) == 3
+    assert found.ended == "nothing was left to try"
+
+
+def test_trials_that_all_fail_end_the_search_with_the_reason(place, tmp_path, monkeypatch):
+    monkeypatch.setattr("attar._src.search.trials.workers.run_trial", failing)
+    with pytest.raises(AttarError, match="no trial made a file; the first failed by: no luck"):
+        attar.run_search(place / "r.yaml", tmp_path / "out", settings=["search.trials=20"])
+
+
+def failing(*_, **__):
+    raise AttarError("no luck")
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("search.sampler=tpee", "recipe.search.sampler: no name named 'tpee'; did you mean 'tpe'"),
+        ("search.trails=4", "recipe.search: no key named 'trails'; did you mean 'trials'"),
+        ("models.net.stages.0.bits={choose: [8, 99]}", r"recipe.models.net.stages.0.bits: with 99 in this hole"),
+        ("models.net.stages.0.bits={between: [4, 8.5]}", r"with 8.5 in this hole"),
+        ("models.net.stages.0.bitss={choose: [4, 8]}", "no key named 'bitss'"),
+        ("seeds=[0, 1]", "a trial has one seed"),
+        ("data.validation=0", "judges its files on validation examples"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_compute(place, tmp_path, setting, words):
+    with pytest.raises(SpecError) as caught:
+        attar.run_search(place / "r.yaml", tmp_path / "out", settings=[setting])
+    assert words in str(caught.value)
+    assert not (tmp_path / "out" / "trials").exists() or not any((tmp_path / "out" / "trials").iterdir())
+
+
+def test_the_command_says_whether_the_goal_was_met(place, tmp_path, capsys):
+    command = ["run", str(place / "r.yaml"), "--out", str(tmp_path / "out"), "--set", "search.trials=1"]
+    assert main([*command, "--set", "search.max_bytes=10"]) == 1
+    out = capsys.readouterr().out
+    assert "no file holds the goal; nearest" in out
+    assert "test split" in out
+    assert (tmp_path / "out" / STORAGE).exists()
+
+
+def test_ctrl_c_leaves_the_best_found(place, tmp_path):
+    command = [sys.executable, "-m", "attar", "run", str(place / "r.yaml"), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [*command, "--set", "search.trials=400", "--set", "models.net.stages.0.bits={between: [2, 8]}"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+    )
+    for line in process.stderr:
+        if "trial 1" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stderr.read()
+    assert process.wait() == 130
+    assert "--resume" in rest
+    found = json.loads((tmp_path / "out" / "search.json").read_bytes())
+    assert found["ended"] == "interrupted; go on with resume"
+    assert (tmp_path / "out" / "best.attar").exists()
