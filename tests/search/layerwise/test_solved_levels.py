@@ -18,6 +18,7 @@ from attar._src.search.layerwise.levels import SolvedLevels
 from attar._src.search.layerwise.loop import try_points
 from attar._src.search.layerwise.problem import LayerwiseTask
 from attar._src.search.layerwise.quick import QuickTrials
+from attar._src.search.layerwise.times import in_milliseconds
 from attar._src.search.samplers.integer_program import IntegerProgram
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo
@@ -127,6 +128,17 @@ def test_a_search_goes_on_with_known_trials(solved, held):
     assert [*try_points(start(), trials.figures, 8, first=[first], known=whole[:5])] == whole[5:]
     held_best = min(each.figures.file_bytes for each in whole if goal.holds(each.figures))
     assert held_best < 0.8 * whole[0].figures.file_bytes
+
+
+def test_times_are_measured_layer_by_layer_and_predicted(solved, trained, held):
+    _, x, _ = trained
+    timed = in_milliseconds(solved, CalibrationInputs(((x[:2],),)), seconds=0.02)
+    assert timed.unit == "ms"
+    assert {name: {*own} for name, own in timed.costs.items()} == {n: {*own} for n, own in solved.problem.costs.items()}
+    found = QuickTrials(solved, held, LABELLED, times=timed).figures(mixed(solved.problem))
+    assert found.ms == timed.cost(mixed(solved.problem))
+    assert found.ms > 0
+    assert found.file_bytes == round(solved.problem.cost(mixed(solved.problem)))
 
 
 def test_facts_of_layers(model):

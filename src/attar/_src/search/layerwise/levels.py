@@ -37,7 +37,9 @@ class SolvedLevels:
         use: what files tell their user.
         at: level of each weight -> the model.
         candidates: weight -> level -> its tensors, and their coded bytes.
-        problem: choices ``(bits, sparsity)`` of each weight, with these bytes.
+        problem: choices ``(bits, sparsity)`` of each weight, or ``(bits,)`` where one sparsity is tried, with these
+            bytes.
+        of: choice -> its level.
     """
 
     model: CompressedModel
@@ -45,6 +47,7 @@ class SolvedLevels:
     at: AtLevels
     candidates: Mapping[str, Mapping[Level, Candidate]]
     problem: LayerwiseProblem
+    of: Mapping[Choice, Level]
 
     @classmethod
     def solve(
@@ -54,6 +57,7 @@ class SolvedLevels:
         inputs: CalibrationInputs,
         use: FileInfo,
         *,
+        names: Sequence[str] | None = None,
         bits: Sequence[int] = BITS,
         sparsities: Sequence[float] = SPARSITIES,
         measured: CalibrationInputs | None = None,
@@ -63,9 +67,10 @@ class SolvedLevels:
 
         Args:
             model: to quantize.
-            stage: how weights are rounded; its ``bits`` do not count.
+            stage: how weights are rounded; its ``bits`` count for those that are not in ``names``.
             inputs: that calibrate.
             use: what files tell their user.
+            names: of the weights to choose for; those that the stage quantizes and that are not in its ``overrides``.
             bits: from 2 to 8.
             sparsities: from 0 to below 1.
             measured: on which each weight is measured alone at each level, for samplers that read these errors; None
@@ -80,10 +85,14 @@ class SolvedLevels:
             raise SpecError(f"bits {bits}: give whole numbers from {ROUNDED_BITS[0]} to {ROUNDED_BITS[-1]}")
         if not sparsities or not all(0 <= each < 1 for each in sparsities):
             raise SpecError(f"sparsities {sparsities}: give shares from 0 to below 1, such as 0, 0.5")
-        names = stage.chosen(model, free=True)
+        names = stage.chosen(model, free=True) if names is None else names
         if not names:
             raise SpecError("there is no weight to choose levels for: all are kept, or in overrides")
-        levels = {(width, share): Level(width, sparsity=share) for width, share in product(bits, sparsities)}
+        pairs = {(width, share): Level(width, stage.rate, share) for width, share in product(bits, sparsities)}
+        dimensions: dict[str, Sequence[float]] = {"bits": tuple(bits)}
+        if len(sparsities) > 1:
+            dimensions["sparsity"] = tuple(sparsities)
+        levels: dict[Choice, Level] = {pair[: len(dimensions)]: level for pair, level in pairs.items()}
         given = inputs_by_graph(model, inputs)
         at = stage.choice(model, use, names, given, [*levels.values()])
 
@@ -109,15 +118,15 @@ class SolvedLevels:
                 }
                 for each in meter.measure()
             }
-        widest = shorten_numbers(uniform(levels[bits[-1], sparsities[-1]]))
-        fixed = len(pack(widest.contents(use))) - sum(own[bits[-1], sparsities[-1]] for own in costs.values())
-        dimensions = {"bits": tuple(bits), "sparsity": tuple(sparsities)}
+        last = [*levels][-1]
+        widest = shorten_numbers(uniform(levels[last]))
+        fixed = len(pack(widest.contents(use))) - sum(own[last] for own in costs.values())
         problem = LayerwiseProblem(layer_facts(model, names), dimensions, costs, float(fixed), errors)
-        return cls(model, use, at, found, problem)
+        return cls(model, use, at, found, problem, levels)
 
     def levels(self, point: Point) -> dict[str, Level]:
         """Return weight -> its level at a point of the problem's space."""
-        return {name: Level(bits, sparsity=share) for name, (bits, share) in self.problem.chosen(point).items()}
+        return {name: self.of[choice] for name, choice in self.problem.chosen(point).items()}
 
     def packed(self, point: Point) -> bytes:
         """Return the file of a point."""

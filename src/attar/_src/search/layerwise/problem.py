@@ -58,6 +58,7 @@ class LayerwiseProblem:
         fixed: what the file takes beside the layers.
         errors: layer -> choice -> error of the output if this layer alone is changed; None if that was not measured.
         unit: of the costs.
+        paths: layer -> path of each dimension in the space; ``LAYER.DIMENSION`` if None.
 
     Example:
         >>> facts = [LayerFacts("conv", 3, 16), LayerFacts("fc", 64, 10)]
@@ -75,6 +76,7 @@ class LayerwiseProblem:
     fixed: float = 0.0
     errors: Mapping[str, Mapping[Choice, float]] | None = None
     unit: str = "bytes"
+    paths: Mapping[str, Sequence[str]] | None = None
 
     @cached_property
     def choices(self) -> list[Choice]:
@@ -83,7 +85,7 @@ class LayerwiseProblem:
 
     @cached_property
     def space(self) -> Space:
-        """A hole for each dimension of each layer, ``LAYER.DIMENSION``; values grow."""
+        """A hole for each dimension of each layer; values grow."""
         return Space(
             {
                 path: Choose(choose=tuple(sorted(values)))
@@ -132,8 +134,8 @@ class LayerwiseProblem:
     def _last(self) -> NDArray[np.float32]:
         return np.array([max(len(values) - 1, 1) for values in self.dimensions.values()], np.float32)
 
-    def _paths(self, layer: str) -> list[str]:
-        return [f"{layer}.{dimension}" for dimension in self.dimensions]
+    def _paths(self, layer: str) -> Sequence[str]:
+        return self.paths[layer] if self.paths is not None else [f"{layer}.{each}" for each in self.dimensions]
 
 
 @dataclass(frozen=True)

@@ -52,12 +52,18 @@ class QuickTrials:
         held: examples that calibration does not see, with targets if there are any.
         labelled: what is known of the right outputs.
         goal: whose bound on the drop ends trials; None to see all examples.
+        times: the problem in milliseconds, for predicted times.
     """
 
     def __init__(
-        self, solved: SolvedLevels, held: CalibrationInputs, labelled: Labelled, goal: Goal | None = None
+        self,
+        solved: SolvedLevels,
+        held: CalibrationInputs,
+        labelled: Labelled,
+        goal: Goal | None = None,
+        times: LayerwiseProblem | None = None,
     ) -> None:
-        self.solved, self.goal = solved, goal
+        self.solved, self.goal, self.times = solved, goal, times
         traced = solved.model.main.traced
         self._program = copy_graph(solved.model.unrounded(next(iter(solved.model.graphs))))
         output = main_output_name({port.name: port.dtype.startswith("f") for port in traced.outputs})
@@ -91,7 +97,8 @@ class QuickTrials:
         finally:
             for name in changed:
                 set_tensor(self._program, name, _fast(self._before[name]))
-        return QuickFigures(round(self.solved.problem.cost(point)), drop, examples)
+        ms = None if self.times is None else self.times.cost(point)
+        return QuickFigures(round(self.solved.problem.cost(point)), drop, examples, ms)
 
     def _out_of_reach(self, drop: float, seen: OutputError, examples: int) -> bool:
         if self.goal is None or self.goal.max_drop is None or seen.changed is None:

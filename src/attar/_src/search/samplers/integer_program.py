@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -32,6 +32,8 @@ class IntegerProgram(SamplerSpec):
     Attributes:
         spread: of the logarithms of the errors that are drawn.
     """
+
+    by_layer: ClassVar[bool] = True
 
     name: Literal["integer_program"] = "integer_program"
     spread: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.3

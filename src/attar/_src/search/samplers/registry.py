@@ -15,9 +15,7 @@ from attar._src.search.samplers.random import RandomPoints
 from attar._src.search.samplers.sampler import SamplerSpec
 from attar._src.search.samplers.tpe import Tpe
 
-SAMPLERS: Registry[type[SamplerSpec]] = Registry(
-    "sampler", RandomPoints, Tpe, Nsga2, Greedy, IntegerProgram, Ddpg, Sac
-)
+SAMPLERS: Registry[type[SamplerSpec]] = Registry("sampler", RandomPoints, Tpe, Nsga2, Greedy, IntegerProgram, Ddpg, Sac)
 
 if TYPE_CHECKING:
     SamplerChoice = SamplerSpec

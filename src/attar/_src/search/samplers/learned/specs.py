@@ -37,6 +37,8 @@ class LearnedSampler(SamplerSpec):
         save: where the policy is written after each trial.
     """
 
+    by_layer: ClassVar[bool] = True
+
     warm_up: Annotated[int, Field(ge=0)] = 20
     updates: Annotated[int, Field(ge=0)] = 60
     noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.4

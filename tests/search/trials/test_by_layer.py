@@ -1,0 +1,65 @@
+"""Samplers that go layer by layer, in recipes."""
+
+import pytest
+from tests.search.trials.test_run_search import RECIPE, place  # noqa: F401 (a fixture)
+
+import attar
+from attar._src.core.errors import SpecError
+from attar._src.core.registry import references_from
+from attar._src.pipeline.execution.preparation import prepare_run
+from attar._src.search.trials.by_layer import search_task
+from attar._src.search.trials.reference import layers_of
+from attar._src.search.trials.spec import read_holed_recipe
+
+
+def written(folder, name, text):
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def task_of(path):
+    holed = read_holed_recipe(path)
+    with references_from(path.parent):
+        first = holed.check()
+        prepared = prepare_run(first)
+        holed = holed.with_layers(lambda model: layers_of(prepared, first, model))
+        return search_task(holed, holed.check(), prepared, 4)
+
+
+@pytest.mark.parametrize("sampler", ["integer_program", "{name: ddpg, warm_up: 1, updates: 1}"])
+def test_a_recipe_is_searched_layer_by_layer(place, tmp_path, sampler):  # noqa: F811
+    path = written(place, "layers.yaml", RECIPE.replace("sampler: random", f"sampler: {sampler}"))
+    found = attar.run_search(path, tmp_path / "out")
+    tried = [each.options for each in found.files[1:]]
+    assert len(tried) == 4
+    # The first has the most bits; what comes then is smaller.
+    assert {*tried[0].values()} == {8} or sampler != "integer_program"
+    assert min(each.file_bytes for each in found.files[1:]) < found.files[1].file_bytes
+
+
+def test_costs_predict_bytes_and_paths_are_those_of_the_recipe(place):  # noqa: F811
+    task = task_of(written(place, "layers.yaml", RECIPE.replace("sampler: random", "sampler: integer_program")))
+    assert [*task.problem.space] == [*task.space]
+    assert all(own[(8,)] < own[(2,)] for own in task.problem.errors.values())
+    assert all(own[(8,)] > own[(2,)] for own in task.problem.costs.values())
+
+
+def test_where_time_is_the_aim_costs_are_milliseconds(place):  # noqa: F811
+    text = RECIPE.replace("sampler: random", "sampler: integer_program").replace("minimise: bytes", "minimise: ms")
+    problem = task_of(written(place, "timed.yaml", text)).problem
+    assert problem.unit == "ms"
+    assert all(0 <= cost < 50 for own in problem.costs.values() for cost in own.values())
+    assert {choice for own in problem.costs.values() for choice in own} == {(bits,) for bits in (2, 3, 4, 8)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("choose: [2, 3, 4, 8]", "choose: [2, 16]", "2 to 8 bits"),
+        ("bits: 8,", "bits: {choose: [4, 8]},", r"recipe\.models\.net\.stages\.0\.bits: .*goes layer by layer"),
+    ],
+)
+def test_other_holes_are_refused(place, old, new, message):  # noqa: F811
+    text = RECIPE.replace("sampler: random", "sampler: integer_program").replace(old, new)
+    with pytest.raises(SpecError, match=message):
+        task_of(written(place, "refused.yaml", text))
