@@ -14,6 +14,7 @@ from attar._src.methods.allocate.judge import Judge, Labelled, OutputError, outp
 from attar._src.model.programs import copy_graph, set_tensor, state_of
 from attar._src.search.goal import Goal
 from attar._src.search.layerwise.levels import SolvedLevels
+from attar._src.search.layerwise.problem import LayerwiseProblem
 from attar._src.search.space import Point
 from attar._src.work.calibration_inputs import CalibrationInputs
 
