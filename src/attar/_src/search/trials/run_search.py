@@ -7,6 +7,7 @@ point --> recipe --> run --> decoded file --> bytes, drop, milliseconds --+
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from attar._src.core.interrupt import interruptible
 from attar._src.core.registry import references_from
 from attar._src.pipeline.execution.preparation import Preparation, prepare_run
 from attar._src.pipeline.fabric import run_facts
+from attar._src.pipeline.folder import RUN_FACTS
 from attar._src.recipe.recipe import Recipe
 from attar._src.recipe.reference import to_json
 from attar._src.report.wording import clock
@@ -75,10 +77,12 @@ def run_search(
         AttarError: no trial made a file.
         KeyboardInterrupt: SIGINT arrived; what was found is in the folder, and the search can go on.
     """
-    started, out = time.monotonic(), Path(out)
+    started, out = time.monotonic(), Path(out).resolve()
     holed = read_holed_recipe(recipe, settings)
     if out.exists() and not out.is_dir():
         raise SpecError(f"{out} is a file; name a folder for the search")
+    if (out / RUN_FACTS).exists():
+        raise SpecError(f"{out} has a run; name another folder for the search")
     with interruptible(), references_from(holed.folder / str(holed.tree.get("root", "."))):
         first = holed.check()
         prepared = prepare_run(first)
@@ -88,7 +92,7 @@ def run_search(
         out.mkdir(parents=True, exist_ok=True)
         store = TrialStore(out, holed.spec.storage, _facts(holed, first, prepared), resume=resume)
         search = _Search(out, holed, first, prepared, store, started, on_step or (lambda _: None))
-        workers = _workers(ray, prepared)
+        workers = ThisProcess(prepared) if ray is None else _ray_workers(ray, first.threads or 1)
         try:
             return search.run(workers)
         finally:
@@ -97,8 +101,11 @@ def run_search(
             prepared.restore()
 
 
-def _workers(ray: str | None, prepared: Preparation) -> Workers:
-    return ThisProcess(prepared)
+def _ray_workers(address: str, threads: int) -> Workers:
+    # Imported here, not at the top: Ray is large, and an extra of its own.
+    module = importlib.import_module("attar._src.search.trials.ray_workers")
+    found: Workers = module.RayWorkers(address, threads)
+    return found
 
 
 def _facts(holed: HoledRecipe, first: Recipe, prepared: Preparation) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def read_holed_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequenc
         SpecError: it is missing, has no ``search`` or no hole, or one of them is malformed.
     """
     given = isinstance(recipe, Mapping)
-    folder = Path() if isinstance(recipe, Mapping) else Path(recipe).parent
+    folder = Path.cwd() if isinstance(recipe, Mapping) else Path(recipe).resolve().parent
     tree = apply_overrides(dict(recipe) if isinstance(recipe, Mapping) else parse_yaml(Path(recipe)), overrides)
     what = "the recipe" if given else str(recipe)
     fields = tree.pop(SEARCH_KEY, None)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from attar._src.core.errors import AttarError, short_message
+from attar._src.core.registry import references_from
 from attar._src.pipeline.execution.preparation import Preparation, prepare_run
 from attar._src.recipe.recipe import Recipe
 from attar._src.search.trial import TrialOutcome, TrialReference, run_trial
@@ -92,12 +94,25 @@ class ThisProcess(Workers):
         self._jobs.clear()
 
 
-def finished(job: TrialJob, prepared: Preparation | None = None) -> FinishedJob:
-    """Run a job; what it raises is the reason that it made no file."""
+def finished(
+    job: TrialJob,
+    prepared: Preparation | None = None,
+    keep: Callable[[Preparation], None] | None = None,
+) -> FinishedJob:
+    """Run a job; what it raises is the reason that it made no file.
+
+    Args:
+        job: to run.
+        prepared: data and modules of a job before.
+        keep: called with those that were prepared for this one.
+    """
     try:
-        if prepared is None or not prepared.fits(job.recipe):
-            prepared = prepare_run(job.recipe)
-        return FinishedJob(job, job.run(prepared))
+        with references_from(job.recipe.folder):
+            if prepared is None or not prepared.fits(job.recipe):
+                prepared = prepare_run(job.recipe)
+                if keep is not None:
+                    keep(prepared)
+            return FinishedJob(job, job.run(prepared))
     except AttarError as error:
         return FinishedJob(job, None, str(error))
     except Exception as error:  # noqa: BLE001 - a trial may fail in any library, or in the user's code
