@@ -22,7 +22,7 @@ from attar._src.search.trials.spec import HoledRecipe
 from attar._src.work.compressed_model import CompressedModel
 
 #: Calibration examples on which each layer is measured alone.
-MEASURED = 64
+_MEASURED = 64
 
 
 def search_task(holed: HoledRecipe, first: Recipe, prepared: Preparation, trials: int | None) -> SearchTask:
@@ -75,7 +75,7 @@ def _problem(space: Space, first: Recipe, prepared: Preparation, sampler: str, *
         names=[name for name in stage.chosen(untouched) if name in weights],
         bits=[int(each) for each in hole.values],
         sparsities=(0.0,),
-        measured=inputs.first(MEASURED, cut=runs[model].traced.any_batch),
+        measured=inputs.first(_MEASURED, cut=runs[model].traced.any_batch),
         labelled=Labelled(task=use.task, classes=bool(use.class_names)),
     )
     problem = in_milliseconds(solved, inputs) if timed else solved.problem

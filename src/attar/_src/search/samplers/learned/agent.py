@@ -125,7 +125,10 @@ class Agent(Sampler):
             buffer.add(seen[place], behind, actions[place], np.zeros(1), np.ones(1), [{}])
         rewards = np.array(self._rewards)
         scaled = (rewards - rewards.mean()) / (rewards.std() + 1e-6)
-        buffer.rewards[: self._layers * len(scaled), 0] = np.repeat(scaled, self._layers)
+        # The oldest episodes give way where there are more than the buffer holds.
+        room = self._room // self._layers
+        places = np.arange(max(len(scaled) - room, 0), len(scaled))
+        buffer.rewards.reshape(room, self._layers)[places % room] = scaled[places, None]
         if len(rewards) > 1:
             self.model.train(self.spec.updates, _BATCH)
 

@@ -122,7 +122,8 @@ class LayerByLayer(gymnasium.Env[Floats32, Floats32]):
         budget = min(max((self.budget - self.problem.fixed) / whole, 0.0), 1.0)
         moved = np.zeros(len(self.problem.dimensions)) if before is None else (before + 1) / 2
         found = np.concatenate([self.facts[place], [float(spent.sum()) / whole, rest, budget], moved])
-        return np.clip(found, 0, 1).astype(np.float32)
+        seen: Floats32 = np.clip(found, 0, 1).astype(np.float32)
+        return seen
 
 
 def _scaled(problem: LayerwiseProblem, *, sees_errors: bool) -> NDArray[np.float64]:
@@ -149,4 +150,5 @@ def _error_column(problem: LayerwiseProblem, sees: bool) -> NDArray[np.float64]:
         ]
     )
     span = float(np.ptp(means))
-    return (means - means.min()) / (span or 1.0)
+    found: NDArray[np.float64] = (means - means.min()) / (span or 1.0)
+    return found
