@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import SpecError
@@ -15,17 +15,39 @@ from attar._src.methods.allocate.judge import UNLABELLED, Labelled
 from attar._src.methods.allocate.level import Level
 from attar._src.methods.allocate.measure import SensitivityMeter
 from attar._src.methods.allocate.sensitivity_table import ROUNDED_BITS
-from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.search.layerwise.facts import layer_facts
-from attar._src.search.layerwise.problem import Choice, LayerwiseProblem
+from attar._src.search.layerwise.problem import LayerChoice, LayerwiseProblem
 from attar._src.search.space import Point
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo, inputs_by_graph
 
 #: Bits, and shares of zeros, that are tried for each weight.
-BITS = (2, 3, 4, 5, 6, 8)
-SPARSITIES = (0.0, 0.25, 0.5, 0.75)
+TRIED_BITS = (2, 3, 4, 5, 6, 8)
+TRIED_SPARSITIES = (0.0, 0.25, 0.5, 0.75)
+
+
+@runtime_checkable
+class ChoosesLevels(Protocol):
+    """A stage that rounds each weight at a level of its own, as ``quantize`` does."""
+
+    rate: float
+
+    def chosen(self, model: CompressedModel, *, free: bool = False) -> list[str]:
+        """Return the weights that it rounds; ``free``: without those whose bits are given."""
+
+    def choice(
+        self,
+        model: CompressedModel,
+        use: FileInfo | None,
+        free: Collection[str],
+        inputs: Mapping[str, CalibrationInputs],
+        tried: Sequence[Level],
+    ) -> Callable[[Mapping[str, Level]], CompressedModel]:
+        """Return levels of the ``free`` weights, of those ``tried`` -> the model."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return its record."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +69,19 @@ class SolvedLevels:
     at: AtLevels
     candidates: Mapping[str, Mapping[Level, Candidate]]
     problem: LayerwiseProblem
-    of: Mapping[Choice, Level]
+    of: Mapping[LayerChoice, Level]
 
     @classmethod
     def solve(
         cls,
         model: CompressedModel,
-        stage: PostTrainingQuantize,
+        stage: ChoosesLevels,
         inputs: CalibrationInputs,
         use: FileInfo,
         *,
         names: Sequence[str] | None = None,
-        bits: Sequence[int] = BITS,
-        sparsities: Sequence[float] = SPARSITIES,
+        bits: Sequence[int] = TRIED_BITS,
+        sparsities: Sequence[float] = TRIED_SPARSITIES,
         measured: CalibrationInputs | None = None,
         labelled: Labelled = UNLABELLED,
     ) -> Self:
@@ -92,7 +114,7 @@ class SolvedLevels:
         dimensions: dict[str, Sequence[float]] = {"bits": tuple(bits)}
         if len(sparsities) > 1:
             dimensions["sparsity"] = tuple(sparsities)
-        levels: dict[Choice, Level] = {pair[: len(dimensions)]: level for pair, level in pairs.items()}
+        levels: dict[LayerChoice, Level] = {pair[: len(dimensions)]: level for pair, level in pairs.items()}
         given = inputs_by_graph(model, inputs)
         at = stage.choice(model, use, names, given, [*levels.values()])
 
@@ -108,7 +130,7 @@ class SolvedLevels:
             name: {choice: found[name][level].bytes + found[name][level].beside for choice, level in levels.items()}
             for name in names
         }
-        errors: dict[str, dict[Choice, float]] | None = None
+        errors: dict[str, dict[LayerChoice, float]] | None = None
         if measured is not None:
             # An output that was not finite counts as a thousand signals.
             errors = {

@@ -14,7 +14,7 @@ from attar._src.core.progress import track
 from attar._src.measure.latency import time_in_turns
 from attar._src.runtime.session import Session
 from attar._src.search.layerwise.levels import SolvedLevels
-from attar._src.search.layerwise.problem import Choice, LayerwiseProblem
+from attar._src.search.layerwise.problem import LayerChoice, LayerwiseProblem
 from attar._src.work.calibration_inputs import CalibrationInputs
 
 #: Seconds in which the choices of one layer are timed in turns.
@@ -38,11 +38,11 @@ def in_milliseconds(solved: SolvedLevels, inputs: CalibrationInputs, seconds: fl
     traced = solved.model.main.traced
     one = inputs.example(1) if traced.any_batch else inputs.batches[0]
     most = {each.name: problem.choices[-1] for each in problem.layers}
-    costs: dict[str, dict[Choice, float]] = {}
+    costs: dict[str, dict[LayerChoice, float]] = {}
     for layer in track(problem.layers, "timing layers"):
         # One file for all choices of the same bits, the first dimension.
         files = {choice[0]: {**most, layer.name: choice} for choice in problem.choices}
-        runs = [_run(solved, problem, each, one) for each in (most, *files.values())]
+        runs = [_run(solved, each, one) for each in (most, *files.values())]
         times = time_in_turns(runs, seconds=seconds)
         base = float(np.median(times[:, 0])) / len(problem.layers)
         added = dict(zip(files, np.median(times[:, 1:] - times[:, :1], 0).tolist(), strict=True))
@@ -50,6 +50,8 @@ def in_milliseconds(solved: SolvedLevels, inputs: CalibrationInputs, seconds: fl
     return replace(problem, costs=costs, fixed=0.0, unit="ms")
 
 
-def _run(solved: SolvedLevels, problem: LayerwiseProblem, chosen: Mapping[str, Choice], one: tuple[Any, ...]) -> Any:
+def _run(
+    solved: SolvedLevels, problem: LayerwiseProblem, chosen: Mapping[str, LayerChoice], one: tuple[Any, ...]
+) -> Any:
     session = Session(open_artifact(solved.packed(problem.point(chosen))), threads=1)
     return partial(session.run, {port.name: each.numpy() for port, each in zip(session.inputs, one, strict=True)})

@@ -9,11 +9,10 @@ from pathlib import Path
 from attar._src.core.errors import SpecError
 from attar._src.methods.allocate.judge import Labelled
 from attar._src.methods.quantize.ptq.globs import matching_tensors
-from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.pipeline.execution.preparation import Preparation
 from attar._src.pipeline.journal import Journal
 from attar._src.recipe.recipe import Recipe
-from attar._src.search.layerwise.levels import SolvedLevels
+from attar._src.search.layerwise.levels import ChoosesLevels, SolvedLevels
 from attar._src.search.layerwise.problem import LayerwiseProblem, LayerwiseTask
 from attar._src.search.layerwise.times import in_milliseconds
 from attar._src.search.samplers.sampler import SearchTask
@@ -53,7 +52,7 @@ def _problem(space: Space, first: Recipe, prepared: Preparation, sampler: str, *
     source.begin(first.seeds[0])
     untouched = CompressedModel.of(runs[model].traced)
     stage = first.models[model].stages[0]
-    assert isinstance(stage, PostTrainingQuantize)
+    assert isinstance(stage, ChoosesLevels)
     known, aliases = [*untouched.weights()], untouched.aliases()
     weights: dict[str, str] = {}
     for layer, path in layers.items():
@@ -96,7 +95,7 @@ def _layers(space: Space, first: Recipe, sampler: str) -> tuple[str, dict[str, s
         stages = first.models[model].stages if parts[0] == "models" and model in first.models else ()
         bits = isinstance(hole, Choose) and all(type(each) is int and 2 <= each <= 8 for each in hole.choose)
         fits = parts[2:5] == ["stages", "0", "overrides"] and layer and bits
-        if not fits or not stages or not isinstance(stages[0], PostTrainingQuantize):
+        if not fits or not stages or not isinstance(stages[0], ChoosesLevels):
             raise SpecError(
                 f"recipe.{path}: sampler {sampler!r} goes layer by layer and reads sensitivities of the model as its "
                 "source gives it, so holes are choices of 2 to 8 bits in overrides of a first stage quantize: "
