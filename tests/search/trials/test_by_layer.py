@@ -55,6 +55,13 @@ def test_a_recipe_is_searched_layer_by_layer(folder, tmp_path, sampler):
     assert min(each.file_bytes for each in found.files[1:]) < found.files[1].file_bytes
 
 
+def test_a_range_of_bits_is_as_good_as_a_list(folder):
+    text = RECIPE.replace("sampler: random", "sampler: integer_program").replace(
+        "choose: [2, 3, 4, 8]", "between: [3, 5]"
+    )
+    assert task_of(written(folder, "range.yaml", text)).problem.dimensions == {"bits": (3, 4, 5)}
+
+
 def test_costs_predict_bytes_and_paths_are_those_of_the_recipe(folder):
     task = task_of(written(folder, "layers.yaml", RECIPE.replace("sampler: random", "sampler: integer_program")))
     assert [*task.problem.space] == [*task.space]
@@ -73,7 +80,7 @@ def test_where_time_is_the_aim_costs_are_milliseconds(folder):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("choose: [2, 3, 4, 8]", "choose: [2, 16]", "2 to 8 bits"),
+        ("bits: 8,", "bits: 8, scales: {choose: [mse, gptq]},", r"stages\.0\.scales: .*goes layer by layer"),
         ("bits: 8,", "bits: {choose: [4, 8]},", r"recipe\.models\.net\.stages\.0\.bits: .*goes layer by layer"),
     ],
 )

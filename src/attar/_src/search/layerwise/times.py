@@ -50,8 +50,6 @@ def in_milliseconds(solved: SolvedLevels, inputs: CalibrationInputs, seconds: fl
     return replace(problem, costs=costs, fixed=0.0, unit="ms")
 
 
-def _run(
-    solved: SolvedLevels, problem: LayerwiseProblem, chosen: Mapping[str, LayerChoice], one: tuple[Any, ...]
-) -> Any:
-    session = Session(open_artifact(solved.packed(problem.point(chosen))), threads=1)
+def _run(solved: SolvedLevels, chosen: Mapping[str, LayerChoice], one: tuple[Any, ...]) -> Any:
+    session = Session(open_artifact(solved.packed(solved.problem.point(chosen))), threads=1)
     return partial(session.run, {port.name: each.numpy() for port, each in zip(session.inputs, one, strict=True)})

@@ -93,7 +93,8 @@ def _layers(space: Space, first: Recipe, sampler: str) -> tuple[str, dict[str, s
         parts = path.split(".")
         model, layer = parts[1] if len(parts) > 1 else "", ".".join(parts[5:])
         stages = first.models[model].stages if parts[0] == "models" and model in first.models else ()
-        bits = isinstance(hole, Choose) and all(type(each) is int and 2 <= each <= 8 for each in hole.choose)
+        counted = isinstance(hole, Choose) or hole.whole
+        bits = counted and all(type(each) is int and 2 <= each <= 8 for each in hole.values)
         fits = parts[2:5] == ["stages", "0", "overrides"] and layer and bits
         if not fits or not stages or not isinstance(stages[0], ChoosesLevels):
             raise SpecError(
@@ -101,9 +102,8 @@ def _layers(space: Space, first: Recipe, sampler: str) -> tuple[str, dict[str, s
                 "source gives it, so holes are choices of 2 to 8 bits in overrides of a first stage quantize: "
                 "{'*': {choose: [2, 3, 4, 8], each: layer}}; take tpe, nsga2 or random for others"
             )
-        assert isinstance(hole, Choose)
         places.add(tuple(parts[:5]))
-        values.add(tuple(sorted(hole.choose)))
+        values.add(tuple(sorted(hole.values)))
         found[layer] = path
     if len(places) > 1 or len(values) > 1:
         raise SpecError(
