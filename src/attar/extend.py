@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from attar._src.model.weights import Window as Window
     from attar._src.runtime.lower import lower as lower
     from attar._src.search.figures import Figures as Figures
+    from attar._src.search.goal import Goal as Goal
     from attar._src.search.samplers.sampler import Sampler as Sampler
     from attar._src.search.samplers.sampler import SearchTask as SearchTask
     from attar._src.search.space import Between as Between
@@ -117,6 +118,7 @@ else:
             "model.weights": "Window",
             "runtime.lower": "lower",
             "search.figures": "Figures",
+            "search.goal": "Goal",
             "search.samplers.sampler": "Sampler SearchTask",
             "search.space": "Between Choose Space",
             "work.calibration_inputs": "CalibrationInputs",

@@ -4,9 +4,11 @@ import math
 from dataclasses import dataclass
 
 import pytest
+from pydantic import TypeAdapter
 
+from attar._src.core.errors import SpecError
 from attar._src.search.goal import Goal
-from attar._src.search.samplers.registry import SAMPLERS
+from attar._src.search.samplers.registry import SAMPLERS, SamplerChoice
 from attar._src.search.samplers.sampler import SearchTask
 from attar._src.search.space import Between, Choose, Space
 
@@ -102,6 +104,26 @@ def test_random_gives_no_point_twice_and_ends():
         sampler.tell(len(seen), point, Seen(1, 0.0))
         seen.append(space.key(point))
     assert len(seen) == len(set(seen)) == 6
+
+
+def test_a_sampler_of_ones_own_is_named_by_its_file(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from attar.extend import Sampler\n\n\n"
+        "class Corner(Sampler):\n"
+        "    def __init__(self, task, high=False):\n"
+        "        super().__init__(task)\n"
+        "        self.place = -1 if high else 0\n\n"
+        "    def ask(self, number):\n"
+        "        return {path: hole.values[self.place] for path, hole in self.task.space.holes.items()}\n"
+    )
+    spec = TypeAdapter(SamplerChoice).validate_python(
+        {"name": f"{tmp_path}/own.py:Corner", "arguments": {"high": True}}
+    )
+    sampler = spec.start(SearchTask(SPACE, GOAL))
+    assert sampler.ask(0) == dict.fromkeys(BYTES, 8) | {"zeros": 0.9}
+    wrong = TypeAdapter(SamplerChoice).validate_python({"name": f"{tmp_path}/own.py:Sampler.ask"})
+    with pytest.raises(SpecError, match="no object"):
+        wrong.start(SearchTask(SPACE, GOAL))
 
 
 def test_greedy_keeps_what_is_sensitive():

@@ -11,29 +11,13 @@ import sys
 import time
 
 import pytest
+from tests.search.trials.small import NETS
 
 import attar
 from attar._src.cli import main
 from attar._src.core.errors import AttarError, SpecError
 from attar._src.search.trials.store import STORAGE
 
-NETS = """
-import numpy as np
-import torch
-from torch import nn
-
-
-def net(width=16):
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 3))
-
-
-def sets(split):
-    n = {"train": 256, "test": 64}[split]
-    rng = np.random.default_rng(len(split))
-    y = rng.integers(0, 3, n)
-    return (np.eye(3)[y].repeat(2, 1) + rng.normal(scale=0.6, size=(n, 6))).astype("float32"), y
-"""
 RECIPE = """
 data: {source: nets.py:sets, validation: 0.25}
 threads: 1
@@ -160,15 +144,14 @@ def test_a_search_of_other_parts_does_not_go_on(whole, place):
         attar.run_search(place / "r.yaml", found.folder, resume=True, settings=["models.net.stages.0.bits=6"])
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
-def test_a_search_that_is_killed_again_and_again_ends_in_the_same_files(place, tmp_path, sampler):
+def test_a_search_that_is_killed_again_and_again_ends_in_the_same_files(place, tmp_path):
     """SIGKILL at random moments; this process forks, so that the others need not import PyTorch."""
-    settings = [f"search.sampler={sampler}", "search.trials=3"]
+    settings = ["search.sampler={name: tpe, startup: 1}", "search.trials=3"]
     calm, killed = tmp_path / "calm", tmp_path / "killed"
     began = time.monotonic()
     wanted = attar.run_search(place / "r.yaml", calm, settings=settings)
     took, draw = time.monotonic() - began, random.Random(5)
-    for _ in range(4):
+    for _ in range(3):
         child = os.fork()
         if not child:
             try:
@@ -253,20 +236,22 @@ def test_the_command_says_whether_the_goal_was_met(place, tmp_path, capsys):
 
 
 def test_ctrl_c_leaves_the_best_found(place, tmp_path):
-    command = [sys.executable, "-m", "attar", "run", str(place / "r.yaml"), "--out", str(tmp_path / "out")]
-    process = subprocess.Popen(
-        [*command, "--set", "search.trials=400", "--set", "models.net.stages.0.bits={between: [2, 8]}"],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ,
-    )
-    for line in process.stderr:
-        if "trial 1" in line:
-            process.send_signal(signal.SIGINT)
-            break
-    rest = process.stderr.read()
-    assert process.wait() == 130
-    assert "--resume" in rest
+    def interrupt(line):
+        if line.startswith("trial 1"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        attar.run_search(place / "r.yaml", tmp_path / "out", on_step=interrupt)
     found = json.loads((tmp_path / "out" / "search.json").read_bytes())
     assert found["ended"] == "interrupted; go on with resume"
+    assert [each["name"] for each in found["files"]] == ["as its source gives it", "trial 0", "trial 1"]
+    assert found["test"] == {}
     assert (tmp_path / "out" / "best.attar").exists()
+
+
+def test_the_time_is_kept(place, tmp_path):
+    """No trial begins that would not end in time; the first one always does."""
+    settings = ["search.trials=null", "search.minutes=0.0001"]
+    found = attar.run_search(place / "r.yaml", tmp_path / "out", settings=settings)
+    assert len(found.files) == 2
+    assert found.ended == "the time was up"

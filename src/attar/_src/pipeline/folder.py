@@ -104,6 +104,11 @@ class RunFolder:
                 "another folder"
             ) from error
 
+    @property
+    def is_new(self) -> bool:
+        """Whether the run was begun by this process."""
+        return self._new
+
     def refuse(self) -> None:
         """Forget a run that is refused before any training, so that the mended recipe can use the folder."""
         if self._new:

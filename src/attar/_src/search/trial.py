@@ -83,6 +83,7 @@ def run_trial(
     reference: TrialReference | None = None,
     seconds: float = 0.0,
     prepared: Preparation | None = None,
+    known: Path | None = None,
 ) -> TrialOutcome:
     """Run a recipe and measure the file of one model on the validation split, never on the test split.
 
@@ -95,6 +96,7 @@ def run_trial(
         reference: what the drop is measured against.
         seconds: for timing the file in turns with the reference; 0 for no timing.
         prepared: data and modules of a trial before, used where they fit.
+        known: folder of a run before, whose models are taken over where they are the same: a teacher is trained once.
 
     Raises:
         SpecError: the recipe has several seeds, or no validation split.
@@ -103,9 +105,9 @@ def run_trial(
         KeyboardInterrupt: SIGINT arrived; the trial can go on.
     """
     name = judged_model(recipe, model)
-    known = _read_outcome(folder, recipe, name)
-    if known is not None:
-        return known
+    before = _read_outcome(folder, recipe, name)
+    if before is not None:
+        return before
     if len(recipe.seeds) > 1:
         raise SpecError(f"recipe.seeds: a trial has one seed, not {list(recipe.seeds)}; run what it finds with more")
     started = time.monotonic()
@@ -113,7 +115,7 @@ def run_trial(
         # They are in the journal of the run.
         warnings.simplefilter("ignore", AttarWarning)
         resume = (folder / RUN_FACTS).exists()
-        with executed(recipe, folder, resume=resume, prepared=prepared) as done:
+        with executed(recipe, folder, resume=resume, prepared=prepared, known=known) as done:
             outcome = _measured(done, name, reference, seconds=seconds)
         outcome = outcome.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
         told = {"of": _identity(recipe, name), **outcome.model_dump(mode="json")}

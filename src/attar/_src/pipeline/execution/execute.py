@@ -11,6 +11,7 @@ from attar._src.core.errors import AttarError
 from attar._src.core.interrupt import interruptible
 from attar._src.core.registry import references_from
 from attar._src.pipeline.autotune import apply_layout, autotune, threads_kept
+from attar._src.pipeline.execution.adopt import adopt_models
 from attar._src.pipeline.execution.preparation import Preparation, prepare_run
 from attar._src.pipeline.fabric import is_first, launch_fabric, run_facts
 from attar._src.pipeline.folder import RunFolder, writing
@@ -41,7 +42,9 @@ class Execution:
 
 
 @contextmanager
-def executed(recipe: Recipe, out: Path, *, resume: bool, prepared: Preparation | None = None) -> Iterator[Execution]:
+def executed(
+    recipe: Recipe, out: Path, *, resume: bool, prepared: Preparation | None = None, known: Path | None = None
+) -> Iterator[Execution]:
     """Check a recipe, train and pack its models in a folder, and hold the folder's lock in the block.
 
     Args:
@@ -49,6 +52,7 @@ def executed(recipe: Recipe, out: Path, *, resume: bool, prepared: Preparation |
         out: the folder.
         resume: continue the run in the folder, if any.
         prepared: data and modules of a run before, used where they fit.
+        known: folder of a run before, whose models are taken over where they are the same.
 
     Raises:
         SpecError, DataError, ModelError, ParityError, AttarError: as :func:`attar.run`.
@@ -59,7 +63,8 @@ def executed(recipe: Recipe, out: Path, *, resume: bool, prepared: Preparation |
             prepared = prepare_run(recipe)
         splits, sources = prepared.splits, prepared.sources
         check_requirements(recipe, splits, sources)
-        folder = RunFolder(out, run_facts(recipe, splits), resume=resume, first=is_first(recipe))
+        facts = run_facts(recipe, splits)
+        folder = RunFolder(out, facts, resume=resume, first=is_first(recipe))
         try:
             keep_freed_memory()
             try:
@@ -68,6 +73,8 @@ def executed(recipe: Recipe, out: Path, *, resume: bool, prepared: Preparation |
             except AttarError:
                 folder.refuse()
                 raise
+            if known is not None:
+                adopt_models(recipe, facts, folder, known)
             recipe = autotune(recipe, folder.journal, dry_runs, calibration)
             folder.write_recipe(recipe)
             fabric = launch_fabric(recipe, folder)

@@ -56,7 +56,8 @@ class _Greedy(Sampler):
         key, told = self.task.space.key, {}
         for each in self.told.values():
             told[key(each.point)] = each.figures
-        asked = {key(point) for other, point in self._asked.items() if other != number and other not in self.told}
+        pending = self._asked | dict(self.begun)
+        asked = {key(point) for other, point in pending.items() if other != number and other not in self.told}
         try:
             self._asked[number] = next(each for each in self._walk(told) if key(each) not in asked.union(told))
         except (StopIteration, KeyError):

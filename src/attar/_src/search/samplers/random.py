@@ -26,7 +26,8 @@ class RandomPoints(SamplerSpec):
 class _Random(Sampler):
     def ask(self, number: int) -> Point | None:
         space = self.task.space
-        tried = {space.key(each.point) for each in self.told.values()}
+        begun = [point for other, point in self.begun.items() if other != number]
+        tried = {space.key(point) for point in (*begun, *(each.point for each in self.told.values()))}
         if len(tried) >= space.count:
             return None
         draw = np.random.default_rng(derive_seed(self.task.seed, "random", number))

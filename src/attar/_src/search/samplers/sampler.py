@@ -55,10 +55,16 @@ class Sampler(ABC):
     def __init__(self, task: SearchTask) -> None:
         self.task = task
         self._told: dict[int, ToldTrial] = {}
+        self._begun: dict[int, Point] = {}
 
     @property
     def told(self) -> Mapping[int, ToldTrial]:
         return self._told
+
+    @property
+    def begun(self) -> Mapping[int, Point]:
+        """Number of a trial that is not over -> its point, as far as it is known."""
+        return self._begun
 
     @abstractmethod
     def ask(self, number: int) -> Point | None:
@@ -68,6 +74,10 @@ class Sampler(ABC):
         gives the same point.
         """
 
+    def begin(self, number: int, point: Point) -> None:
+        """Learn that a trial is being run, here or by another process."""
+        self._begun[number] = point
+
     def tell(self, number: int, point: Point, figures: Figures | None) -> None:
         """Learn of a trial: its point, which may be another than the one asked for, and its figures.
 
@@ -76,6 +86,7 @@ class Sampler(ABC):
             point: that was tried.
             figures: what was measured; None if the trial failed.
         """
+        self._begun.pop(number, None)
         self._told[number] = ToldTrial(point, figures)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
+
 from attar._src.core.errors import SpecError
 from attar._src.pipeline.execution.preparation import Preparation
 from attar._src.pipeline.journal import Journal
@@ -59,9 +61,9 @@ class Reference:
 
 
 def make_reference(holed: HoledRecipe, first: Recipe, judged: str, folder: Path, *, seconds: float) -> Reference:
-    """Run what trials are compared with, or read it if it is there.
+    """Run what trials are compared with, or read it if it is there; with it the models that no hole changes.
 
-    It is the recipe's baseline or first teacher, if that has no holes; else the judged model as its source gives it,
+    It is the recipe's baseline or first teacher, if no hole changes that; else the judged model as its source gives it,
     without stages.
 
     Args:
@@ -71,22 +73,17 @@ def make_reference(holed: HoledRecipe, first: Recipe, judged: str, folder: Path,
         folder: of the search.
         seconds: of its timing.
     """
-    model = first.reference
-    if model != judged and _is_fixed(holed, first, model):
-        name, recipe = f"{model}, the baseline", first.only(model)
-    else:
+    models = {name: first.models[name] for name in first.order if name != judged and holed.is_fixed(first, name)}
+    model, name = first.reference, f"{first.reference}, the baseline"
+    if model not in models:
         model, name = judged, "as its source gives it"
-        bare = first.models[judged].model_copy(update={"stages": ()})
-        recipe = first.model_copy(update={"models": {judged: bare}, "teacher_cache": {}, "baseline": None})
-    outcome = run_trial(recipe, folder / REFERENCE, model=model, seconds=seconds)
+        models[judged] = first.models[judged].model_copy(update={"stages": ()})
+    caches = {name: cache for name, cache in first.teacher_cache.items() if name in models}
+    recipe = first.model_copy(update={"models": models, "teacher_cache": caches, "baseline": model})
+    # Another process that runs this search may be making it.
+    with filelock.FileLock(folder / f"{REFERENCE}.lock"):
+        outcome = run_trial(recipe, folder / REFERENCE, model=model, seconds=seconds)
     return Reference(name, model, recipe, outcome, folder / REFERENCE / outcome.file)
-
-
-def _is_fixed(holed: HoledRecipe, first: Recipe, model: str) -> bool:
-    """Return whether no hole changes a model: neither its own, nor one of its teachers or outside of all models."""
-    taught = first.only(model).models
-    places = [path.split(".") for path in holed.space]
-    return all(place[0] == "models" and place[1] not in taught for place in places)
 
 
 def layers_of(prepared: Preparation, recipe: Recipe, model: str) -> list[str]:

@@ -32,7 +32,7 @@ from attar._src.search.trial import TrialOutcome, judged_model
 from attar._src.search.trials.by_layer import search_task
 from attar._src.search.trials.claims import Claims
 from attar._src.search.trials.halving import goes_on
-from attar._src.search.trials.reference import Reference, layers_of, make_reference
+from attar._src.search.trials.reference import REFERENCE, Reference, layers_of, make_reference
 from attar._src.search.trials.results import SearchResult, finish_search, tried_file
 from attar._src.search.trials.spec import HoledRecipe, read_holed_recipe
 from attar._src.search.trials.store import StoredTrial, TrialStore, busy_seconds
@@ -41,8 +41,8 @@ from attar._src.search.tried_file import TriedFile
 
 #: Seconds of the timing of a file: where time counts, and where it is told alone.
 _TIMED, _GLANCED = 1.0, 0.2
-#: Failures of one trial's process, and failures of trials in a row, after which it is enough.
-_ATTEMPTS, _FAILURES = 3, 5
+#: Processes that ended while they ran one trial, and trials in a row that failed, after which it is enough.
+_ATTEMPTS, _FAILURES = 5, 5
 
 
 def run_search(
@@ -84,7 +84,8 @@ def run_search(
     if (out / RUN_FACTS).exists():
         raise SpecError(f"{out} has a run; name another folder for the search")
     with interruptible(), references_from(holed.folder / str(holed.tree.get("root", "."))):
-        first = holed.check()
+        holed = holed.for_trials(holed.check())
+        first = holed.at(holed.space.lowest)
         prepared = prepare_run(first)
         if holed.for_layers:
             holed = holed.with_layers(partial(layers_of, prepared, first))
@@ -128,6 +129,7 @@ class _Search:
     claims: Claims = field(init=False)
     sampler: Sampler = field(init=False)
     reference: Reference = field(init=False)
+    failures: list[str] = field(default_factory=list)
     before: float = 0.0
     ended: str = "all trials are done"
 
@@ -158,6 +160,8 @@ class _Search:
                     running.add(again.number)
                     workers.start(again)
         except KeyboardInterrupt:
+            for number in running:
+                self.store.attempt(number, -1)
             self._finish("interrupted; go on with resume", test=False)
             raise
         return self._finish(self.ended, test=True)
@@ -188,11 +192,15 @@ class _Search:
         return self._new(trials) if number is None else number
 
     def _told_all(self) -> list[StoredTrial]:
-        """Tell the sampler of all trials that are over, and return all."""
+        """Tell the sampler of all trials, and return them."""
         trials = self.store.trials()
         for each in trials:
-            if each.over and each.point is not None and each.number not in self.sampler.told:
+            if each.point is None or each.number in self.sampler.told:
+                continue
+            if each.over:
                 self.sampler.tell(each.number, each.point, each.outcome)
+            else:
+                self.sampler.begin(each.number, each.point)
         return trials
 
     def _left_over(self, trials: Sequence[StoredTrial]) -> int | None:
@@ -210,8 +218,8 @@ class _Search:
         spec, number = self.holed.spec, len(trials)
         if number >= spec.most_trials:
             return None
-        if len(trials) >= _FAILURES and all(each.reason for each in trials[-_FAILURES:]):
-            self.ended = f"{_FAILURES} trials in a row failed, the last: {trials[-1].reason}"
+        if len(self.failures) >= _FAILURES:
+            self.ended = f"{_FAILURES} trials in a row failed, the last: {self.failures[-1]}"
             return None
         if spec.minutes is not None and trials and self._spent() + self._expected(trials) > 60 * spec.minutes:
             self.ended = "the time was up"
@@ -248,6 +256,7 @@ class _Search:
             self.model,
             self.reference.compared,
             seconds,
+            self.out / REFERENCE,
         )
 
     def _take(self, done: FinishedJob, seconds: float) -> TrialJob | None:
@@ -271,22 +280,33 @@ class _Search:
         return None
 
     def _succeed(self, number: int, outcome: TrialOutcome) -> None:
+        self.failures.clear()
         self.store.finish(number, outcome, self.holed.spec.goal.excess(outcome))
         self.claims.release(number)
         files = self._files()
         best = recommended(self.holed.spec.goal, files)
-        minutes = self.holed.spec.minutes
-        left = "" if minutes is None else f", {clock(60 * minutes - self._spent())} left"
+        left = self._left()
         holds = "" if self.holed.spec.goal.holds(best) else ", which does not hold"
         self.say(
             f"trial {number}: {outcome.file_bytes:,} bytes, {outcome.drop:.3g} {outcome.unit} lost; best so far "
-            f"{best.name}{holds}{left}"
+            f"{best.name}{holds}{'' if left is None else f', {clock(left)} left'}"
         )
 
     def _fail(self, number: int, reason: str) -> None:
+        self.failures.append(reason)
         self.store.fail(number, reason)
         self.claims.release(number)
         self.say(f"trial {number}: {reason}")
+
+    def _left(self) -> float | None:
+        """Return the seconds that are left: of the time, or for the trials at their mean so far; the lesser."""
+        spec, trials = self.holed.spec, self.store.trials()
+        over = sum(each.over for each in trials)
+        left = [60 * spec.minutes - self._spent()] if spec.minutes is not None else []
+        if spec.most_trials != float("inf") and over:
+            most = min(spec.most_trials, self.holed.space.count)
+            left.append(busy_seconds(trials) / over * max(most - over, 0))
+        return min(left, default=None)
 
     def _spent(self) -> float:
         return self.before + time.monotonic() - self.started

@@ -19,6 +19,7 @@ from attar._src.search.holes import fill_holes, find_holes, has_layer_holes, wit
 from attar._src.search.samplers.registry import SamplerChoice
 from attar._src.search.samplers.tpe import Tpe
 from attar._src.search.space import Between, Choose, Point, Space
+from attar._src.search.trial import judged_model
 from attar._src.search.trials.halving import Halving, with_epochs
 
 #: Trials where neither their number nor a time is given.
@@ -29,7 +30,7 @@ class SearchSpec(Goal):
     """How the holes of a recipe are filled: bounds and aim as in :class:`Goal`, and these.
 
     Attributes:
-        model: whose file is judged; by default the last in teaching order.
+        model: whose file is judged; by default the last in teaching order that a hole changes.
         sampler: a registered name, or its name and options.
         trials: the most that are tried; 50 if there are no ``minutes``.
         minutes: time for the search; no trial begins that would not end in time.
@@ -67,11 +68,15 @@ class HoledRecipe:
         tree: without ``search``.
         spec: of the search.
         folder: that the recipe's root is relative to.
+        models: that trials run; all if empty.
+        changed: models that a hole changes, whose epochs a rung shortens.
     """
 
     tree: Mapping[str, Any]
     spec: SearchSpec
     folder: Path
+    models: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
 
     @property
     def space(self) -> Space:
@@ -93,10 +98,33 @@ class HoledRecipe:
         Raises:
             SpecError: it is not valid.
         """
-        tree: Any = fill_holes(self.tree, point)
+        tree = fill_holes(self.tree, point)
         if rung is not None and self.spec.halving is not None:
-            tree = with_epochs(tree, self.spec.halving.shares[rung])
-        return recipe_of_tree(tree, self.folder)
+            share = self.spec.halving.shares[rung]
+            short = {name: with_epochs(tree["models"][name], share) for name in self.changed}
+            tree["models"] = {**tree["models"], **short}
+        recipe = recipe_of_tree(tree, self.folder)
+        return recipe.only(*self.models) if self.models else recipe
+
+    def for_trials(self, first: Recipe) -> HoledRecipe:
+        """Return the recipe of the models that a trial needs: the judged one, its teachers, and a fixed baseline.
+
+        ``first`` is the recipe at one point.
+
+        Raises:
+            UnknownName: there is no model of the name that the search gives.
+        """
+        changed = tuple(name for name in first.order if not self.is_fixed(first, name))
+        judged = judged_model(first, self.spec.model or changed[-1])
+        baseline = (first.reference,) if self.is_fixed(first, first.reference) else ()
+        spec = self.spec.model_copy(update={"model": judged})
+        return replace(self, spec=spec, models=(judged, *baseline), changed=changed)
+
+    def is_fixed(self, first: Recipe, model: str) -> bool:
+        """Return whether no hole changes a model: neither its own, nor one of its teachers or outside of all models."""
+        taught = first.only(model).models
+        places = [path.split(".") for path in self.space]
+        return all(place[0] == "models" and place[1] not in taught for place in places)
 
     def check(self) -> Recipe:
         """Return the recipe of the first values, after checking it with every choice and both ends of every hole.

@@ -12,9 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import filelock
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
 
 from attar._src.core.errors import AttarError, SpecError
 from attar._src.pipeline.folder import differences
@@ -70,6 +72,20 @@ class TrialStore:
 
     def __init__(self, folder: Path, url: str | None, facts: Mapping[str, Any], *, resume: bool) -> None:
         self.url = url or f"sqlite:///{(folder / STORAGE).resolve()}"
+        # In turns, as tables are made that are not there.
+        file = make_url(self.url).database if self.url.startswith("sqlite") else None
+        with filelock.FileLock(f"{file or folder / STORAGE}.lock"):
+            self._study = self._opened(folder, url, resume=resume)
+        before = self._study.user_attrs.get("facts")
+        if before is None:
+            self._study.set_user_attr("facts", json.loads(json.dumps(facts)))
+        elif changed := [*differences(before, json.loads(json.dumps(facts)))]:
+            raise SpecError(
+                f"{folder} has another search, which cannot go on: {'; '.join(changed[:4])}; undo the change, or name "
+                "another folder"
+            )
+
+    def _opened(self, folder: Path, url: str | None, *, resume: bool) -> optuna.Study:
         options = {"connect_args": {"timeout": _PATIENCE}} if self.url.startswith("sqlite") else {}
         try:
             storage = RDBStorage(self.url, engine_kwargs=options)
@@ -82,21 +98,13 @@ class TrialStore:
                 f"{folder if url is None else self.url} has a search already; go on with it (--resume, resume=True), "
                 f"or name another {'folder' if url is None else 'storage'}"
             )
-        self._study = optuna.create_study(
+        return optuna.create_study(
             storage=storage,
             study_name=_STUDY,
             directions=["minimize", "minimize"],
             load_if_exists=True,
             sampler=optuna.samplers.RandomSampler(),
         )
-        before = self._study.user_attrs.get("facts")
-        if before is None:
-            self._study.set_user_attr("facts", json.loads(json.dumps(facts)))
-        elif changed := [*differences(before, json.loads(json.dumps(facts)))]:
-            raise SpecError(
-                f"{folder} has another search, which cannot go on: {'; '.join(changed[:4])}; undo the change, or name "
-                "another folder"
-            )
 
     def trial(self, number: int) -> StoredTrial:
         """Return a trial."""
@@ -110,12 +118,10 @@ class TrialStore:
         """Return the number of a new trial."""
         return self._study.ask().number
 
-    def attempt(self, number: int) -> int:
-        """Count one more attempt at a trial, and return how many there were before."""
+    def attempt(self, number: int, more: int = 1) -> None:
+        """Count one more attempt at a trial, or one less."""
         trial = self._trial(number)
-        before = int(trial.user_attrs.get("attempts", 0))
-        trial.set_user_attr("attempts", before + 1)
-        return before
+        trial.set_user_attr("attempts", int(trial.user_attrs.get("attempts", 0)) + more)
 
     def set_point(self, number: int, point: Point) -> None:
         """Write which point a trial tries."""

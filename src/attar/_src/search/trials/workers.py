@@ -26,6 +26,7 @@ class TrialJob:
         model: whose file counts.
         reference: what the file is compared with.
         seconds: of its timing.
+        known: folder of the run that has the models without holes.
     """
 
     number: int
@@ -35,6 +36,7 @@ class TrialJob:
     model: str
     reference: TrialReference
     seconds: float
+    known: Path
 
     def run(self, prepared: Preparation | None = None) -> TrialOutcome:
         """Run it here."""
@@ -45,6 +47,7 @@ class TrialJob:
             reference=self.reference,
             seconds=self.seconds,
             prepared=prepared,
+            known=self.known,
         )
 
 
