@@ -70,7 +70,7 @@ class Agent(Sampler):
         draw = np.random.default_rng(derive_seed(self.task.seed, self.spec.name, number))
         budget = self._budget(draw)
         observation, _ = self.environment.reset(options={"budget": budget})
-        level = draw.uniform(-1, 1, self.environment.action_space.shape[0])
+        level = draw.uniform(-1, 1, len(self.problem.dimensions))
         done, noise = False, self._noise(number)
         with _own_random(derive_seed(self.task.seed, self.spec.name, number, "actions")):
             while not done:
