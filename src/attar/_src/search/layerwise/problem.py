@@ -15,7 +15,7 @@ from attar._src.search.samplers.sampler import SearchTask
 from attar._src.search.space import Choose, Point, Space
 
 #: A value of each dimension, such as (4, 0.5) of bits and sparsity.
-Choice = tuple[float, ...]
+LayerChoice = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class LayerwiseProblem:
         fixed: what the file takes beside the layers.
         errors: layer -> choice -> error of the output if this layer alone is changed; None if that was not measured.
         unit: of the costs.
+        paths: layer -> path of each dimension in the space; ``LAYER.DIMENSION`` if None.
 
     Example:
         >>> facts = [LayerFacts("conv", 3, 16), LayerFacts("fc", 64, 10)]
@@ -71,19 +72,20 @@ class LayerwiseProblem:
 
     layers: Sequence[LayerFacts]
     dimensions: Mapping[str, Sequence[float]]
-    costs: Mapping[str, Mapping[Choice, float]]
+    costs: Mapping[str, Mapping[LayerChoice, float]]
     fixed: float = 0.0
-    errors: Mapping[str, Mapping[Choice, float]] | None = None
+    errors: Mapping[str, Mapping[LayerChoice, float]] | None = None
     unit: str = "bytes"
+    paths: Mapping[str, Sequence[str]] | None = None
 
     @cached_property
-    def choices(self) -> list[Choice]:
+    def choices(self) -> list[LayerChoice]:
         """All choices of a layer."""
         return [*product(*self.dimensions.values())]
 
     @cached_property
     def space(self) -> Space:
-        """A hole for each dimension of each layer, ``LAYER.DIMENSION``; values grow."""
+        """A hole for each dimension of each layer; values grow."""
         return Space(
             {
                 path: Choose(choose=tuple(sorted(values)))
@@ -102,7 +104,7 @@ class LayerwiseProblem:
         """What a file takes at most."""
         return self.fixed + sum(max(own.values()) for own in self.costs.values())
 
-    def point(self, chosen: Mapping[str, Choice]) -> dict[str, float]:
+    def point(self, chosen: Mapping[str, LayerChoice]) -> dict[str, float]:
         """Return the point of the space with these choices of the layers."""
         return {
             path: value
@@ -110,7 +112,7 @@ class LayerwiseProblem:
             for path, value in zip(self._paths(layer.name), chosen[layer.name], strict=True)
         }
 
-    def chosen(self, point: Point) -> dict[str, Choice]:
+    def chosen(self, point: Point) -> dict[str, LayerChoice]:
         """Return layer -> its choice at a point."""
         return {layer.name: tuple(point[path] for path in self._paths(layer.name)) for layer in self.layers}
 
@@ -118,7 +120,7 @@ class LayerwiseProblem:
         """Return what the file of a point takes, by the costs."""
         return self.fixed + sum(self.costs[name][choice] for name, choice in self.chosen(point).items())
 
-    def shares(self, choice: Choice) -> NDArray[np.float32]:
+    def shares(self, choice: LayerChoice) -> NDArray[np.float32]:
         """Return where a choice lies in each dimension: 0 for what takes least, 1 for what takes most."""
         places = [[*values].index(value) for values, value in zip(self.dimensions.values(), choice, strict=True)]
         return np.array(places, np.float32) / self._last
@@ -132,8 +134,8 @@ class LayerwiseProblem:
     def _last(self) -> NDArray[np.float32]:
         return np.array([max(len(values) - 1, 1) for values in self.dimensions.values()], np.float32)
 
-    def _paths(self, layer: str) -> list[str]:
-        return [f"{layer}.{dimension}" for dimension in self.dimensions]
+    def _paths(self, layer: str) -> Sequence[str]:
+        return self.paths[layer] if self.paths is not None else [f"{layer}.{each}" for each in self.dimensions]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -10,7 +10,7 @@ from pydantic import Field
 from attar._src.core.errors import SpecError
 from attar._src.methods.allocate.choose import by_name
 from attar._src.search.layerwise.bracket import CostBracket, bound_of, sought
-from attar._src.search.layerwise.problem import Choice, LayerwiseProblem, LayerwiseTask
+from attar._src.search.layerwise.problem import LayerChoice, LayerwiseProblem, LayerwiseTask
 from attar._src.search.samplers.sampler import Sampler, SamplerSpec, SearchTask
 from attar._src.search.space import Point
 from attar._src.train.seeds import derive_seed
@@ -32,6 +32,8 @@ class IntegerProgram(SamplerSpec):
     Attributes:
         spread: of the logarithms of the errors that are drawn.
     """
+
+    by_layer: ClassVar[bool] = True
 
     name: Literal["integer_program"] = "integer_program"
     spread: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.3
@@ -88,7 +90,7 @@ class _Programs(Sampler):
         """Return the point with the least sum of errors, drawn ones if ``draw`` is given, of at most this cost."""
         problem = self.problem
         assert problem.errors is not None
-        errors: dict[str, dict[Choice, float]] = {
+        errors: dict[str, dict[LayerChoice, float]] = {
             name: {
                 choice: error * (1.0 if draw is None else float(np.exp(self.spread * draw.standard_normal())))
                 for choice, error in own.items()

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from attar._src.core.spec import Spec
 from attar._src.search.figures import Figures
@@ -90,7 +91,13 @@ class Sampler(ABC):
 
 
 class SamplerSpec(Spec):
-    """A sampler in a recipe: its name and options."""
+    """A sampler in a recipe: its name and options.
+
+    Attributes:
+        by_layer: whether it goes layer by layer, so that the task must have layers (``search/layerwise``).
+    """
+
+    by_layer: ClassVar[bool] = False
 
     name: str
 

@@ -26,9 +26,10 @@ from attar._src.recipe.recipe import Recipe
 from attar._src.recipe.reference import to_json
 from attar._src.report.wording import clock
 from attar._src.search.recommended import recommended
-from attar._src.search.samplers.sampler import Sampler, SearchTask
+from attar._src.search.samplers.sampler import Sampler
 from attar._src.search.space import Point
 from attar._src.search.trial import TrialOutcome, judged_model
+from attar._src.search.trials.by_layer import search_task
 from attar._src.search.trials.claims import Claims
 from attar._src.search.trials.halving import goes_on
 from attar._src.search.trials.reference import REFERENCE, Reference, layers_of, make_reference
@@ -137,7 +138,7 @@ class _Search:
         self.claims = Claims(self.out)
         self.model = judged_model(self.first, spec.model)
         most = None if spec.most_trials == float("inf") else int(spec.most_trials)
-        self.sampler = spec.sampler.start(SearchTask(self.holed.space, spec.goal, spec.seed, most, self.holed.folder))
+        self.sampler = spec.sampler.start(search_task(self.holed, self.first, self.prepared, most))
         self.before = busy_seconds(self.store.trials())
 
     def run(self, workers: Workers) -> SearchResult:

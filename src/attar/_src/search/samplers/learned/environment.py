@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from attar._src.search.layerwise.problem import Choice, LayerFacts, LayerwiseProblem
+from attar._src.search.layerwise.problem import LayerChoice, LayerFacts, LayerwiseProblem
 from attar._src.search.space import Point
 
 Floats32 = NDArray[np.float32]
@@ -99,7 +99,7 @@ class LayerByLayer(gymnasium.Env[Floats32, Floats32]):
     def trajectory(self, point: Point, budget: float) -> tuple[Floats32, Floats32]:
         """Return observations ``(layers, ...)`` and actions ``(layers, dimensions)`` of an episode with this point."""
         chosen = self.problem.chosen(point)
-        choices: list[Choice] = [chosen[each.name] for each in self.problem.layers]
+        choices: list[LayerChoice] = [chosen[each.name] for each in self.problem.layers]
         actions = np.stack([2 * self.problem.shares(choice) - 1 for choice in choices])
         spent = np.array([self.problem.costs[n.name][c] for n, c in zip(self.problem.layers, choices, strict=True)])
         self.budget = budget
@@ -122,7 +122,8 @@ class LayerByLayer(gymnasium.Env[Floats32, Floats32]):
         budget = min(max((self.budget - self.problem.fixed) / whole, 0.0), 1.0)
         moved = np.zeros(len(self.problem.dimensions)) if before is None else (before + 1) / 2
         found = np.concatenate([self.facts[place], [float(spent.sum()) / whole, rest, budget], moved])
-        return np.clip(found, 0, 1).astype(np.float32)
+        seen: Floats32 = np.clip(found, 0, 1).astype(np.float32)
+        return seen
 
 
 def _scaled(problem: LayerwiseProblem, *, sees_errors: bool) -> NDArray[np.float64]:
@@ -149,4 +150,5 @@ def _error_column(problem: LayerwiseProblem, sees: bool) -> NDArray[np.float64]:
         ]
     )
     span = float(np.ptp(means))
-    return (means - means.min()) / (span or 1.0)
+    found: NDArray[np.float64] = (means - means.min()) / (span or 1.0)
+    return found

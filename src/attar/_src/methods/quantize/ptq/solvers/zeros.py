@@ -29,12 +29,11 @@ def with_zeros(weight: Floats, sparsity: float, seen: InputStatistics | None) ->
     count = round(sparsity * weight.size)
     if not count:
         return weight
-    hessian = (seen or {}).get(InputHessian)
+    hessian: InputHessian | None = (seen or {}).get(InputHessian)
     value = torch.from_numpy(np.ascontiguousarray(weight))
-    window = hessian.window if hessian is not None else None
-    rows = WeightRows(tuple(weight.shape), window)
-    score = SCORES["l1" if window is None else "obs"]
+    rows = WeightRows(tuple(weight.shape), None if hessian is None else hessian.window)
+    score = SCORES["l1" if hessian is None else "obs"]
     pruning = RowPruning(rows, _SINGLE, score, "sparsegpt", False, ScoredWeight(value))
-    made, _ = pruning.prune(value, count, seen_inputs(hessian) if window is not None else None)
+    made, _ = pruning.prune(value, count, None if hessian is None else seen_inputs(hessian))
     found: Floats = made.numpy()
     return found

@@ -1,15 +1,14 @@
-"""Samplers whose policy is learned by reinforcement: DDPG, and SAC."""
+"""The agent: networks of stable-baselines3 that are asked for a point layer by layer, and told its figures."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from stable_baselines3 import DDPG, SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.logger import configure
@@ -18,10 +17,11 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from attar._src.search.figures import Figures
 from attar._src.search.goal import Goal
 from attar._src.search.layerwise.bracket import CostBracket, bound_of, sought
-from attar._src.search.layerwise.problem import LayerwiseProblem, LayerwiseTask
+from attar._src.search.layerwise.problem import LayerwiseProblem
 from attar._src.search.samplers.learned.environment import OBSERVED, Floats32, LayerByLayer
 from attar._src.search.samplers.learned.policy_file import load_policy, save_policy
-from attar._src.search.samplers.sampler import Sampler, SamplerSpec, SearchTask
+from attar._src.search.samplers.learned.specs import LearnedSampler
+from attar._src.search.samplers.sampler import Sampler, SearchTask
 from attar._src.search.space import Point
 from attar._src.train.seeds import derive_seed
 
@@ -31,69 +31,9 @@ _HIDDEN = [64, 64]
 _BATCH = 128
 
 
-class LearnedSampler(SamplerSpec):
-    """A policy that goes layer by layer (:class:`~.environment.LayerByLayer`) and learns from what is told.
-
-    The reward of a trial is ``-log(v / v_max) - log(1 + excess)``, v what the aim makes small, v_max its most, and
-    excess by how much the bounds are broken (:meth:`Goal.excess`): twice as many bytes weigh as much as twice the drop
-    that is allowed. Rewards are standardized over all trials so far, which takes the place of the moving baseline of
-    AMC and HAQ. Every layer of an episode has the reward of its end: a critic that must carry it back through 20 or 50
-    layers has seen too few episodes after 150.
-
-    Budgets lie below the least cost that held, further where trials hold and nearer where they do not.
-
-    Attributes:
-        warm_up: trials before the policy acts: all layers alike, with noise.
-        updates: of the networks after each trial.
-        noise: standard deviation of what is added to actions at first, of their range from -1 to 1; at the last trial
-            a fifth of it.
-        learning_rate: of actor and critic.
-        sees_errors: whether the policy observes the measured error of a layer alone.
-        load: a policy that a search saved, to begin with, of any network; the warm-up is left out.
-        save: where the policy is written after each trial.
-    """
-
-    warm_up: Annotated[int, Field(ge=0)] = 20
-    updates: Annotated[int, Field(ge=0)] = 60
-    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.4
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
-    sees_errors: bool = True
-    load: str | None = None
-    save: str | None = None
-
-    #: Whether the policy draws its actions itself.
-    draws: ClassVar[bool] = False
-
-    def start(self, task: SearchTask) -> Sampler:
-        return _Agent(task, LayerwiseTask.needed(task, self.name), self)
-
-    def algorithm(self, environment: LayerByLayer, transitions: int, seed: int) -> OffPolicyAlgorithm:
-        """Return the algorithm with untrained networks."""
-        raise NotImplementedError
-
-
-class Ddpg(LearnedSampler):
-    """``ddpg``: deep deterministic policy gradients, as AMC and HAQ use it (Lillicrap et al. 2016, arXiv 1509.02971)."""
-
-    name: Literal["ddpg"] = "ddpg"
-
-    def algorithm(self, environment: LayerByLayer, transitions: int, seed: int) -> OffPolicyAlgorithm:
-        return DDPG("MlpPolicy", environment, **_options(self, transitions, seed))
-
-
-class Sac(LearnedSampler):
-    """``sac``: soft actor-critic, a policy that draws, as widely as pays (Haarnoja et al. 2018, arXiv 1812.05905)."""
-
-    name: Literal["sac"] = "sac"
-    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    draws: ClassVar[bool] = True
-
-    def algorithm(self, environment: LayerByLayer, transitions: int, seed: int) -> OffPolicyAlgorithm:
-        return SAC("MlpPolicy", environment, ent_coef="auto_0.1", **_options(self, transitions, seed))
-
-
-def _options(spec: LearnedSampler, transitions: int, seed: int) -> dict[str, Any]:
-    return {
+def _algorithm(spec: LearnedSampler, environment: LayerByLayer, transitions: int, seed: int) -> OffPolicyAlgorithm:
+    """Return the algorithm of a sampler with untrained networks."""
+    options: dict[str, Any] = {
         "learning_rate": spec.learning_rate,
         "buffer_size": transitions,
         "batch_size": _BATCH,
@@ -102,9 +42,14 @@ def _options(spec: LearnedSampler, transitions: int, seed: int) -> dict[str, Any
         "seed": seed % 2**31,
         "device": "cpu",
     }
+    if spec.draws:
+        return SAC("MlpPolicy", environment, ent_coef="auto_0.1", **options)
+    return DDPG("MlpPolicy", environment, **options)
 
 
-class _Agent(Sampler):
+class Agent(Sampler):
+    """Asks its policy, and learns from what it is told; :class:`LearnedSampler` says how."""
+
     def __init__(self, task: SearchTask, problem: LayerwiseProblem, spec: LearnedSampler) -> None:
         super().__init__(task)
         self.problem, self.spec = problem, spec
@@ -113,7 +58,7 @@ class _Agent(Sampler):
         trials = task.trials or 1000
         self._trials, self._room = trials, 2 * trials * self._layers
         with _own_random(derive_seed(task.seed, spec.name, "networks")) as seed:
-            self.model = spec.algorithm(LayerByLayer(problem), self._room, seed)
+            self.model = _algorithm(spec, LayerByLayer(problem), self._room, seed)
         self.model.set_logger(configure(None, []))
         self._warm = spec.warm_up
         if spec.load is not None:
@@ -125,7 +70,7 @@ class _Agent(Sampler):
         draw = np.random.default_rng(derive_seed(self.task.seed, self.spec.name, number))
         budget = self._budget(draw)
         observation, _ = self.environment.reset(options={"budget": budget})
-        level = draw.uniform(-1, 1, self.environment.action_space.shape[0])
+        level = draw.uniform(-1, 1, len(self.problem.dimensions))
         done, noise = False, self._noise(number)
         with _own_random(derive_seed(self.task.seed, self.spec.name, number, "actions")):
             while not done:
@@ -180,7 +125,10 @@ class _Agent(Sampler):
             buffer.add(seen[place], behind, actions[place], np.zeros(1), np.ones(1), [{}])
         rewards = np.array(self._rewards)
         scaled = (rewards - rewards.mean()) / (rewards.std() + 1e-6)
-        buffer.rewards[: self._layers * len(scaled), 0] = np.repeat(scaled, self._layers)
+        # The oldest episodes give way where there are more than the buffer holds.
+        room = self._room // self._layers
+        places = np.arange(max(len(scaled) - room, 0), len(scaled))
+        buffer.rewards.reshape(room, self._layers)[places % room] = scaled[places, None]
         if len(rewards) > 1:
             self.model.train(self.spec.updates, _BATCH)
 

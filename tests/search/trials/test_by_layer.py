@@ -1,0 +1,90 @@
+"""Samplers that go layer by layer, in recipes."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tests.search.trials.test_run_search import NETS, RECIPE
+
+import attar
+from attar._src.core.errors import SpecError
+from attar._src.core.registry import load_object, references_from
+from attar._src.pipeline.execution.preparation import prepare_run
+from attar._src.search.trials.by_layer import search_task
+from attar._src.search.trials.reference import layers_of
+from attar._src.search.trials.spec import read_holed_recipe
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a trained network."""
+    folder = tmp_path_factory.mktemp("layers")
+    (folder / "nets.py").write_text(NETS)
+    net, sets = (load_object(f"{folder / 'nets.py'}:{name}") for name in ("net", "sets"))
+    made, (x, y) = net(), sets("train")
+    step = torch.optim.Adam(made.parameters(), 0.02)
+    for _ in range(60):
+        step.zero_grad()
+        torch.nn.functional.cross_entropy(made(torch.from_numpy(x)), torch.from_numpy(y)).backward()
+        step.step()
+    save_file(made.state_dict(), folder / "net.safetensors")
+    return folder
+
+
+def written(folder, name, text):
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def task_of(path):
+    holed = read_holed_recipe(path)
+    with references_from(path.parent):
+        first = holed.check()
+        prepared = prepare_run(first)
+        holed = holed.with_layers(lambda model: layers_of(prepared, first, model))
+        return search_task(holed, holed.check(), prepared, 4)
+
+
+@pytest.mark.parametrize("sampler", ["integer_program", "{name: ddpg, warm_up: 1, updates: 1}"])
+def test_a_recipe_is_searched_layer_by_layer(folder, tmp_path, sampler):
+    path = written(folder, "layers.yaml", RECIPE.replace("sampler: random", f"sampler: {sampler}"))
+    found = attar.run_search(path, tmp_path / "out")
+    tried = [each.options for each in found.files[1:]]
+    assert len(tried) == 4
+    # The first has the most bits; what comes then is smaller.
+    assert {*tried[0].values()} == {8} or sampler != "integer_program"
+    assert min(each.file_bytes for each in found.files[1:]) < found.files[1].file_bytes
+
+
+def test_a_range_of_bits_is_as_good_as_a_list(folder):
+    text = RECIPE.replace("sampler: random", "sampler: integer_program").replace(
+        "choose: [2, 3, 4, 8]", "between: [3, 5]"
+    )
+    assert task_of(written(folder, "range.yaml", text)).problem.dimensions == {"bits": (3, 4, 5)}
+
+
+def test_costs_predict_bytes_and_paths_are_those_of_the_recipe(folder):
+    task = task_of(written(folder, "layers.yaml", RECIPE.replace("sampler: random", "sampler: integer_program")))
+    assert [*task.problem.space] == [*task.space]
+    assert all(own[(8,)] < own[(2,)] for own in task.problem.errors.values())
+    assert all(own[(8,)] > own[(2,)] for own in task.problem.costs.values())
+
+
+def test_where_time_is_the_aim_costs_are_milliseconds(folder):
+    text = RECIPE.replace("sampler: random", "sampler: integer_program").replace("minimise: bytes", "minimise: ms")
+    problem = task_of(written(folder, "timed.yaml", text)).problem
+    assert problem.unit == "ms"
+    assert all(0 <= cost < 50 for own in problem.costs.values() for cost in own.values())
+    assert {choice for own in problem.costs.values() for choice in own} == {(bits,) for bits in (2, 3, 4, 8)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("bits: 8,", "bits: 8, scales: {choose: [mse, gptq]},", r"stages\.0\.scales: .*goes layer by layer"),
+        ("bits: 8,", "bits: {choose: [4, 8]},", r"recipe\.models\.net\.stages\.0\.bits: .*goes layer by layer"),
+    ],
+)
+def test_other_holes_are_refused(folder, old, new, message):
+    text = RECIPE.replace("sampler: random", "sampler: integer_program").replace(old, new)
+    with pytest.raises(SpecError, match=message):
+        task_of(written(folder, "refused.yaml", text))
