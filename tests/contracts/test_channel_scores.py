@@ -14,8 +14,9 @@ from torch import nn
 from attar._src.core.errors import ModelError, SpecError, UnknownName
 from attar._src.core.spec import build_spec
 from attar._src.measure.class_layout import FROM_SHAPES
+from attar._src.methods.prune.channels.amount import ChannelPruning
 from attar._src.methods.prune.channels.gradients import loss_gradients
-from attar._src.methods.prune.channels.pruning import ChannelPruning, prune_module
+from attar._src.methods.prune.channels.pruning import prune_module
 from attar._src.methods.prune.channels.scores import CHANNEL_SCORES, ScoredAxis
 from attar._src.model.capture import capture
 from attar._src.train.batch import Batch

@@ -28,8 +28,11 @@ from attar._src.deploy.pruning.removals import save_pruned
 from attar._src.deploy.pruning.to_latency import channels_in_time, first_example, layers_in_time, milliseconds_of
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.measure.latency import interleave
+from attar._src.methods.allocate.allocate import MEASURED
+from attar._src.methods.allocate.judge import Labelled
 from attar._src.methods.prune.channels.gradients import loss_gradients
 from attar._src.methods.prune.channels.pruning import rank_channels
+from attar._src.methods.prune.channels.sensitivities import JudgedChannels
 from attar._src.methods.prune.layers.pruning import LayerPruning, rank_layers
 from attar._src.methods.prune.masks import sparse_tensors
 from attar._src.methods.prune.pruned_module import PrunedModule
@@ -159,7 +162,10 @@ def prune(
     layers: float | None = None,
     sparsity: float | Mapping[str, Any] | None = None,
     macs: float | None = None,
+    max_bytes: int | None = None,
+    max_drop: float | None = None,
     max_ms: float | None = None,
+    sensitivity: str | Path | None = None,
     unit: str | None = None,
     score: str | None = None,
     scope: str | None = None,
@@ -200,8 +206,14 @@ def prune(
         sparsity: share of the weights, or of their blocks, that become zero; or a target under which each layer gets
             its own, ``{"max_bytes": 600000}``, ``{"max_drop": 1.0}``. The other weights make up for them.
         macs: share of the multiplications to remove, instead of ``channels`` or ``layers``.
+        max_bytes: bytes that the file in floating point may have: weights become zero, or with ``unit="channel"``
+            channels are removed, as measured sensitivities allow.
+        max_drop: percentage points that the file may lose: weights become zero likewise.
         max_ms: milliseconds that one example may take on one thread of this machine, instead of any of these: as little
             is removed as brings the file in floating point to it, by timing files.
+        sensitivity: folder of ``attar.sensitivity`` (``what="channels"`` or ``"sparsity"``), which the amounts of each
+            layer are chosen by; without, ``max_bytes``, ``max_drop`` and ``scope="sensitivity"`` measure on 256
+            examples.
         unit: ``channel`` or ``layer``: what ``macs`` and ``max_ms`` remove; by default channels. Or what becomes zero:
             ``weight``, ``2:4`` (2 of 4 neighbouring input channels remain; without ``sparsity``), or blocks of output
             and input channels, ``4x1``.
@@ -210,8 +222,8 @@ def prune(
             ``output``: change of the outputs, ``taylor``, ``loss`` (these two need labels); of weights ``obs`` (the
             default), ``wanda``, ``l1``, ``l2``, ``taylor``, ``gradient_weight``; ``random`` or ``file.py:name``.
         scope: ``layer`` removes the same share of every layer, ``global`` the lowest scores of all; by default
-            ``layer`` with ``channels`` and ``global`` with ``macs``. Of weights also ``row``, ``lamp`` and
-            ``erdos_renyi``.
+            ``layer`` with ``channels`` and ``global`` with ``macs``. Of channels also ``sensitivity``: of each group as
+            many as the measured errors of the outputs allow. Of weights also ``row``, ``lamp`` and ``erdos_renyi``.
         exclude: globs of layers whose output channels stay, or whose weights do.
         round_to: what remains of a layer is a multiple of this, such as 8, where it has so many channels; 1 by default.
         least: share of the channels of each layer that remains, 0.1 by default.
@@ -245,7 +257,10 @@ def prune(
         layers=layers,
         sparsity=sparsity,
         macs=macs,
+        max_bytes=max_bytes,
+        max_drop=max_drop,
         max_ms=max_ms,
+        sensitivity=None if sensitivity is None else str(sensitivity),
         scope=scope,
         round_to=round_to,
         least=least,
@@ -270,7 +285,16 @@ def prune(
         ordered = rank_layers(module, captured, asked, lambda: [*batches()], layout=layout, seed=seed)
         pruned = ordered.without(asked) if max_ms is None else layers_in_time(ordered, asked, time, max_ms)
     else:
-        ranked = rank_channels(module, captured, asked, lambda: loss_gradients(captured, batches(), layout), seed=seed)
+        labelled = Labelled(compared.metric, layout, compared.given, task, bool(class_names))
+        ranked = rank_channels(
+            module,
+            captured,
+            asked,
+            lambda: loss_gradients(captured, batches(), layout),
+            seed=seed,
+            judged=JudgedChannels(inputs.first(MEASURED, cut=dense.any_batch), labelled),
+            use=use,
+        )
         pruned = ranked.without(asked) if max_ms is None else channels_in_time(ranked, asked, time, max_ms)
     weights, measured = _digest_of(pruned.module), metric_before_and_after(module, pruned.module, captured, compared)
     return PruningResult(pruned, dense, dry_run, captured, inputs, compared, use, limits, notes, weights, measured)
