@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import gzip
 import importlib
-import json
 import os
 import string
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 

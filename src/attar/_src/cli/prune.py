@@ -231,7 +231,13 @@ def _print(output: Path, figures: Mapping[str, Any]) -> None:
 
 def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Yield the figures before and after, and the channels of each layer."""
-    words = {"macs": "multiplications", "parameters": "parameters", "nonzero": "not zero", "file_bytes": "bytes"}
+    words = {
+        "macs": "multiplications",
+        "nonzero_macs": "by weights that are not zero",
+        "parameters": "parameters",
+        "nonzero": "not zero",
+        "file_bytes": "bytes",
+    }
     for key, word in words.items():
         if key in figures:
             before, after = figures[key]

@@ -14,7 +14,6 @@ from torch import nn
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Preprocessing
 from attar._src.artifact.writer import pack
-from attar._src.core.digest import digest
 from attar._src.core.errors import SpecError
 from attar._src.data.axes import Dynamic
 from attar._src.deploy.dry_run import check_deployable, example_of
@@ -22,10 +21,11 @@ from attar._src.deploy.fidelity import ComparedExamples, Floating, labelled_exam
 from attar._src.deploy.first_run import prepare
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
-from attar._src.deploy.pruning.accuracy import metric_before_and_after
+from attar._src.deploy.pruning.accuracy import loss_by_pruning
 from attar._src.deploy.pruning.asked import asked_pruning
 from attar._src.deploy.pruning.removals import save_pruned
 from attar._src.deploy.pruning.to_latency import channels_in_time, first_example, layers_in_time, milliseconds_of
+from attar._src.deploy.pruning.untrained import PruningLoss, note_loss, noted_loss
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.measure.latency import interleave
 from attar._src.methods.allocate.allocate import MEASURED
@@ -59,8 +59,7 @@ class PruningResult:
     Attributes:
         pruned: the module, the record of what was removed, and figures.
         dense: the untouched module as a graph, with which files are compared.
-        weights: digest of the module's weights when it was pruned, which tells whether it was trained since.
-        metric: the metric before and after on the examples with labels (:func:`metric_before_and_after`).
+        loss: what the module lost, with a digest of its weights, which tells whether it was trained since.
     """
 
     pruned: PrunedModule
@@ -70,14 +69,15 @@ class PruningResult:
     data: CalibrationInputs
     examples: ComparedExamples
     use: FileInfo
+    loss: PruningLoss
     limits: Limits | None = None
     notes: Mapping[str, str] | None = None
-    weights: str = ""
-    metric: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
         """Return a line; the fields hold all weights and inputs."""
         (before, after), (all_, left) = self.pruned.figures["macs"], self.pruned.figures["parameters"]
+        if "nonzero" in self.pruned.figures:
+            return f"<PruningResult: {self.pruned.figures['nonzero'][1]:,} of {all_:,} parameters not zero>"
         return f"<PruningResult: {left:,} of {all_:,} parameters, {after:,} of {before:,} multiplications>"
 
     @property
@@ -95,7 +95,11 @@ class PruningResult:
         """``macs`` and ``parameters`` before and after, what stays and why; of channels output channels by weight
         (``widths``), of layers their paths (``removed``) and ``scores``; with labels the ``metric`` of the examples,
         before any training."""
-        return self.pruned.describe() | ({} if self.metric is None else {"metric": dict(self.metric)})
+        found = self.pruned.describe()
+        if self.loss.metric is not None:
+            name, before, after = self.loss.metric
+            found["metric"] = {"name": name, "before": before, "after": after, "examples": self.loss.examples}
+        return found
 
     def save_weights(self, path: str | Path) -> None:
         """Write the weights as ``.safetensors``, also after the module was trained further.
@@ -120,7 +124,7 @@ class PruningResult:
         )
         state = {name: each for name, each in traced.state().items() if name in find_weights(traced.graph)}
         compressed = CompressedModel.of(traced, record=recorded_removals(self.module), tensors=sparse_tensors(state))
-        trained = _digest_of(self.module) != self.weights
+        trained = noted_loss(self.module) is None
         return package(
             compressed,
             Path(path),
@@ -296,12 +300,9 @@ def prune(
             use=use,
         )
         pruned = ranked.without(asked) if max_ms is None else channels_in_time(ranked, asked, time, max_ms)
-    weights, measured = _digest_of(pruned.module), metric_before_and_after(module, pruned.module, captured, compared)
-    return PruningResult(pruned, dense, dry_run, captured, inputs, compared, use, limits, notes, weights, measured)
-
-
-def _digest_of(module: nn.Module) -> str:
-    return digest(module.state_dict().values())
+    loss = loss_by_pruning(module, pruned.module, captured, compared)
+    note_loss(pruned.module, loss)
+    return PruningResult(pruned, dense, dry_run, captured, inputs, compared, use, loss, limits, notes)
 
 
 def _batches(inputs: CalibrationInputs, examples: ComparedExamples) -> Iterator[Batch]:

@@ -6,9 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from attar._src.core.spec import Spec
+from attar._src.core.spec import PartShare, SomeShare, Spec
 
-_Share = Annotated[float, Field(gt=0, lt=1)]
 ChannelScope = Literal["layer", "global", "sensitivity"]
 
 
@@ -34,15 +33,15 @@ class ChannelPruning(Spec):
         least: share of each tier that remains.
     """
 
-    channels: _Share | None = None
-    macs: _Share | None = None
+    channels: PartShare | None = None
+    macs: PartShare | None = None
     max_bytes: Annotated[int, Field(gt=0)] | None = None
     score: str = "l2"
     scope: ChannelScope | None = None
     sensitivity: str | None = None
     exclude: tuple[str, ...] = ()
     round_to: Annotated[int, Field(ge=1)] = 1
-    least: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    least: SomeShare = 0.1
 
     @model_validator(mode="after")
     def _one_amount(self) -> Self:
