@@ -149,9 +149,8 @@ def test_a_target_is_met_closely_and_no_worse_than_by_scores(measured, captured,
 
 def test_what_the_outputs_hardly_need_goes_first(measured, captured):
     """Guards sensitivities that do not count: by size alone all groups would lose channels."""
-    groups = smaller(measured, captured, macs=0.4).groups
-    shares = {name: removed / count for name, (removed, count) in groups.items()}
-    assert max(shares, key=shares.__getitem__) == "3.weight"
+    removed, count = smaller(measured, captured, macs=0.4).groups["3.weight"]
+    assert removed / count >= 0.75
 
 
 def test_a_target_of_bytes_holds_in_the_packed_file(measured, tmp_path):

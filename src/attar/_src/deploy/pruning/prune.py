@@ -30,7 +30,7 @@ from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.measure.latency import interleave
 from attar._src.methods.allocate.allocate import MEASURED
 from attar._src.methods.allocate.judge import Labelled
-from attar._src.methods.prune.channels.gradients import loss_gradients
+from attar._src.methods.prune.channels.gradients import loss_gradients, part_gradients
 from attar._src.methods.prune.channels.pruning import rank_channels
 from attar._src.methods.prune.channels.sensitivities import JudgedChannels
 from attar._src.methods.prune.layers.pruning import LayerPruning, rank_layers
@@ -221,10 +221,11 @@ def prune(
         unit: ``channel`` or ``layer``: what ``macs`` and ``max_ms`` remove; by default channels. Or what becomes zero:
             ``weight``, ``2:4`` (2 of 4 neighbouring input channels remain; without ``sparsity``), or blocks of output
             and input channels, ``4x1``.
-        score: what scores lowest is removed. Of channels ``l2`` (the default), ``l1``, ``batch_norm``, ``taylor``,
-            ``gradient_weight`` (these two need labels); of layers ``similarity`` (the default) of input and output,
-            ``output``: change of the outputs, ``taylor``, ``loss`` (these two need labels); of weights ``obs`` (the
-            default), ``wanda``, ``l1``, ``l2``, ``taylor``, ``gradient_weight``; ``random`` or ``file.py:name``.
+        score: what scores lowest is removed. Of channels ``l2`` (the default), ``l1``, ``batch_norm``, ``wanda``,
+            ``taylor``, ``gradient_weight`` (the last two need labels); of layers ``similarity`` (the default) of input
+            and output, ``output``: change of the outputs, ``taylor``, ``loss`` (these two need labels); of weights
+            ``obs`` (the default), ``wanda``, ``l1``, ``l2``, ``taylor``, ``gradient_weight``; ``random`` or
+            ``file.py:name``.
         scope: ``layer`` removes the same share of every layer, ``global`` the lowest scores of all; by default
             ``layer`` with ``channels`` and ``global`` with ``macs``. Of channels also ``sensitivity``: of each group as
             many as the measured errors of the outputs allow. Of weights also ``row``, ``lamp`` and ``erdos_renyi``.
@@ -294,7 +295,7 @@ def prune(
             module,
             captured,
             asked,
-            lambda: loss_gradients(captured, batches(), layout),
+            lambda: part_gradients(captured, batches(), layout),
             seed=seed,
             judged=JudgedChannels(inputs.first(MEASURED, cut=dense.any_batch), labelled),
             use=use,

@@ -23,7 +23,7 @@ from attar._src.methods.allocate.level import Level
 from attar._src.methods.allocate.measure import SensitivityMeter, TensorMeter
 from attar._src.methods.allocate.sensitivity_table import ROUNDED_BITS, LayerSensitivity, SensitivityTable
 from attar._src.methods.prune.channels.amount import ChannelPruning
-from attar._src.methods.prune.channels.gradients import loss_gradients
+from attar._src.methods.prune.channels.gradients import part_gradients
 from attar._src.methods.prune.channels.pruning import rank_channels
 from attar._src.methods.prune.channels.sensitivities import REMOVED_SHARES, JudgedChannels
 from attar._src.methods.prune.scores import SCORES
@@ -138,7 +138,7 @@ def sensitivity(
             Batch(each, target, names=given.names)
             for each, target in zip(given.batches, compared.targets or (None,) * len(given.batches), strict=False)
         ]
-        gradients = partial(loss_gradients, captured, batches, compared.layout)
+        gradients = partial(part_gradients, captured, batches, compared.layout)
         ranked = rank_channels(module, captured, asked, gradients, seed=seed, judged=JudgedChannels(given, labelled))
         meter = ranked.meter([level.value for level in chosen], asked.score)
     else:

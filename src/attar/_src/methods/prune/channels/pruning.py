@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
-import torch
 from torch import nn
 
-from attar._src.core.errors import UnknownName
+from attar._src.core.errors import DataError, UnknownName
 from attar._src.methods.prune.channels.amount import ChannelPruning
+from attar._src.methods.prune.channels.input_squares import input_squares
 from attar._src.methods.prune.channels.ranked import RankedChannels
-from attar._src.methods.prune.channels.ranking import score_units
+from attar._src.methods.prune.channels.ranking import PartGradients, score_units
 from attar._src.methods.prune.channels.scores import CHANNEL_SCORES
 from attar._src.methods.prune.channels.sensitivities import JudgedChannels
 from attar._src.methods.prune.pruned_module import PrunedModule
@@ -19,8 +19,6 @@ from attar._src.model.capture import CapturedModel
 from attar._src.model.dependencies.check import Removable, find_removable
 from attar._src.work.compressed_model import FileInfo
 
-#: Name of a parameter -> the gradient of a loss.
-Gradients = Mapping[str, torch.Tensor]
 _NO_INFO = FileInfo()
 
 
@@ -28,7 +26,7 @@ def rank_channels(
     module: nn.Module,
     captured: CapturedModel,
     pruning: ChannelPruning,
-    gradients: Callable[[], Gradients],
+    gradients: Callable[[], PartGradients],
     *,
     seed: int = 0,
     judged: JudgedChannels | None = None,
@@ -40,9 +38,9 @@ def rank_channels(
         module: stays as it is.
         captured: the module, captured.
         pruning: its score and what it excludes.
-        gradients: called if the score needs them.
+        gradients: called if the score needs them, of parts of the examples.
         seed: of scores that draw.
-        judged: examples for the scope ``sensitivity``.
+        judged: examples for the scope ``sensitivity``, and for scores that see what weights multiply.
         use: what the file tells its user.
 
     Raises:
@@ -51,7 +49,10 @@ def rank_channels(
     score = CHANNEL_SCORES[pruning.score]
     removable = _without(find_removable(module, captured), pruning.exclude)
     found = removable.found
-    scores = score_units(module, found, score, gradients() if score.gradients else {}, seed)
+    if score.inputs and judged is None:
+        raise DataError(f"the score {score.name} sees what weights multiply; give inputs")
+    squares = input_squares(captured, judged.inputs) if score.inputs and judged is not None else {}
+    scores = score_units(module, found, score, gradients() if score.gradients else (), squares, seed)
     unjudged = [group.name for group in found.groups if not scores.keys() >= set(group.units)]
     found = found.without(dict.fromkeys(unjudged, f"the score {score.name} does not judge all of it"))
     return RankedChannels(module, captured, Removable(found, removable.attributes), scores, judged, use, seed)
@@ -61,7 +62,7 @@ def prune_module(
     module: nn.Module,
     captured: CapturedModel,
     pruning: ChannelPruning,
-    gradients: Callable[[], Gradients],
+    gradients: Callable[[], PartGradients],
     *,
     seed: int = 0,
     judged: JudgedChannels | None = None,

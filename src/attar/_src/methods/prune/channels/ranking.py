@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -12,12 +13,37 @@ from attar._src.methods.prune.channels.scores import ChannelScore, ScoredAxis
 from attar._src.model.dependencies.find import Dependencies
 from attar._src.model.programs import state_of
 
+#: Name of a parameter -> the gradient of a loss.
+Gradients = Mapping[str, torch.Tensor]
+#: Of a loss, for each part of the examples.
+PartGradients = Iterable[Gradients]
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """An axis of a parameter that units lie along.
+
+    Attributes:
+        name, value, axis: the parameter and its axis.
+        units: that lie along it, each once.
+        places: of each index of the axis, the place of its unit in ``units``.
+        counted: of each of ``units``, whether it can be removed.
+    """
+
+    name: str
+    value: torch.Tensor
+    axis: int
+    units: torch.Tensor
+    places: torch.Tensor
+    counted: torch.Tensor
+
 
 def score_units(
     module: nn.Module,
     found: Dependencies,
     score: ChannelScore,
-    gradients: Mapping[str, torch.Tensor],
+    gradients: PartGradients,
+    squares: Mapping[str, torch.Tensor],
     seed: int,
 ) -> dict[int, float]:
     """Return the score of every unit that can be removed and that the score can judge.
@@ -25,32 +51,75 @@ def score_units(
     Along each axis of each parameter, the scores of a unit's elements are summed and divided by the mean of these sums,
     so that layers of any size can be compared. A unit's score is the mean over all these axes.
 
+    Args:
+        module: whose units they are.
+        found: its dependencies.
+        score: of channels.
+        gradients: for scores that need them.
+        squares: name of a weight -> mean squares of what its elements multiply, for scores that need them.
+        seed: of scores that draw.
+
     Raises:
         ModelError: a score is not finite.
     """
+    axes = [each for each in _axes(module, found, score) if not score.inputs or each.name in squares]
     random = torch.Generator().manual_seed(seed)
-    removable = {unit for group in found.groups for unit in group.units}
-    parameters = dict(module.named_parameters(remove_duplicate=False))
+    parts: PartGradients = ({},)
+    if score.gradients:
+        parts = gradients if score.parts else (mean_gradients(gradients),)
+    totals = [torch.zeros(len(each.units), dtype=torch.float64) for each in axes]
+    count = 0
+    for part in parts:
+        count += 1
+        for total, each in zip(totals, axes, strict=True):
+            total += _unit_scores(score, each, part, squares, random).square()
     sums: dict[int, list[float]] = {}
-    seen: set[int] = set()
+    for total, each in zip(totals, axes, strict=True):
+        scores = (total / max(count, 1)).sqrt()[each.counted]
+        mean = float(scores.mean())
+        for unit, value in zip(each.units[each.counted].tolist(), scores.tolist(), strict=True):
+            sums.setdefault(unit, []).append(value / mean if mean else 0.0)
+    return {unit: sum(each) / len(each) for unit, each in sums.items()}
+
+
+def mean_gradients(parts: PartGradients) -> dict[str, torch.Tensor]:
+    """Return the mean of the gradients of parts."""
+    total: dict[str, torch.Tensor] = {}
+    count = 0
+    for part in parts:
+        count += 1
+        for name, each in part.items():
+            total[name] = total[name] + each if name in total else each.clone()
+    return {name: each / max(count, 1) for name, each in total.items()}
+
+
+def _axes(module: nn.Module, found: Dependencies, score: ChannelScore) -> Iterator[_Axis]:
+    """Yield the axes that a score looks at, of tied parameters once."""
+    removable = torch.tensor([unit for group in found.groups for unit in group.units], dtype=torch.int64)
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    state, seen = state_of(module), set[int]()
     for name, vectors in found.state.items():
-        value = state_of(module)[name]
+        value = state[name]
         judged = name in found.norms if score.reads == "norms" else value.dim() > 1
         if name not in parameters or not judged or id(value) in seen:
             continue
         seen.add(id(value))
-        gradient = gradients.get(name, torch.zeros_like(value))
         for axis, vector in enumerate(vectors):
-            units = [unit for unit in dict.fromkeys(vector.tolist()) if unit in removable]
-            if not units:
-                continue
-            scores = score.score(ScoredAxis(value.detach(), gradient, axis, random)).double()
-            if not torch.isfinite(scores).all():
-                raise ModelError(f"the score {score.name} of {name} is not finite; check the weights and the inputs")
-            numbers, places = vector.unique(return_inverse=True)
-            total = torch.zeros(len(numbers), dtype=torch.float64).index_add_(0, places, scores)
-            by_unit = dict(zip(numbers.tolist(), total.tolist(), strict=True))
-            mean = sum(by_unit[unit] for unit in units) / len(units)
-            for unit in units:
-                sums.setdefault(unit, []).append(by_unit[unit] / mean if mean else 0.0)
-    return {unit: sum(each) / len(each) for unit, each in sums.items()}
+            units, places = vector.unique(return_inverse=True)
+            counted = torch.isin(units, removable)
+            if counted.any():
+                yield _Axis(name, value.detach(), axis, units, places, counted)
+
+
+def _unit_scores(
+    score: ChannelScore,
+    at: _Axis,
+    gradients: Gradients,
+    squares: Mapping[str, torch.Tensor],
+    random: torch.Generator,
+) -> torch.Tensor:
+    gradient = gradients.get(at.name, torch.zeros_like(at.value)) if score.gradients else torch.zeros_like(at.value)
+    scores = score.score(ScoredAxis(at.value, gradient, at.axis, random, squares.get(at.name))).double()
+    if not torch.isfinite(scores).all():
+        raise ModelError(f"the score {score.name} of {at.name} is not finite; check the weights and the inputs")
+    return score.of_units(torch.zeros(len(at.units), dtype=torch.float64).index_add_(0, at.places, scores))

@@ -13,7 +13,7 @@ from torch import nn
 
 from attar._src.core.errors import ModelError
 from attar._src.methods.allocate.target import BitTarget
-from attar._src.methods.prune.channels.pruning import Gradients
+from attar._src.methods.prune.channels.ranking import Gradients
 from attar._src.methods.prune.pruned_module import PrunedModule, parameter_count
 from attar._src.methods.prune.weights.own_sparsity import own_sparsities
 from attar._src.methods.prune.weights.pruning import PrunedWeights, WeightPruning, prune_weights

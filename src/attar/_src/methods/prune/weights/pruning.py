@@ -14,7 +14,7 @@ from torch import fx
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.spec import SomeShare, Spec, demand_share
 from attar._src.methods.allocate.target import BitTarget
-from attar._src.methods.prune.channels.pruning import Gradients
+from attar._src.methods.prune.channels.ranking import Gradients
 from attar._src.methods.prune.masks import demand_some_left
 from attar._src.methods.prune.scopes import SCOPES, WeightUnits
 from attar._src.methods.prune.scores import SCORES, ScoredWeight, misplaced
