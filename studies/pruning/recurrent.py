@@ -1,7 +1,7 @@
 """The character GRU with weights that became zero, or with half its units: data and figure of ``recurrent.yaml``.
 
     ATTAR_DATA=... attar run studies/pruning/recurrent.yaml --out runs/pruning/recurrent
-    ATTAR_DATA=... python studies/pruning/recurrent.py runs/pruning/recurrent     adds to recurrent.json, prints its table
+    ATTAR_DATA=... python studies/pruning/recurrent.py runs/pruning/recurrent     adds to recurrent.json and prints it
 
 Bits a character are those of the decoded files on the last tenth of tinyshakespeare, in pieces of 200 characters. Files
 are timed on one thread, in turns with that of the untouched network, with one piece and with 16.
