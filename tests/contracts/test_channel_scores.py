@@ -306,17 +306,39 @@ def test_taylor_is_the_root_mean_square_over_parts():
         for seed in range(3)
     ]  # fmt: skip
     scores = score_units(module, found, CHANNEL_SCORES["taylor"], parts, {}, 0)
-    axes = [
-        [(module[0].weight * part["0.weight"]).sum(1), (module[2].weight * part["2.weight"]).sum(0)] for part in parts
-    ]
-    means = [torch.stack([part[side].square() for part in axes]).mean(0).sqrt() for side in range(2)]
-    wanted = sum(each / each.mean() for each in means) / 2
-    torch.testing.assert_close(
-        torch.tensor([scores[unit] for unit in group.units]), wanted.detach(), rtol=1e-4, atol=1e-5
-    )
+    # What reads the units counts.
+    changes = torch.stack([(module[2].weight.detach() * part["2.weight"]).sum(0) for part in parts])
+    got = torch.tensor([scores[unit] for unit in group.units])
+    wanted = changes.square().mean(0).sqrt()
+    torch.testing.assert_close(got, wanted / wanted.mean(), rtol=1e-4, atol=1e-5)
     cancelled = [parts[0], {name: -each for name, each in parts[0].items()}]
     alone = score_units(module, found, CHANNEL_SCORES["taylor"], parts[:1], {}, 0)
     assert score_units(module, found, CHANNEL_SCORES["taylor"], cancelled, {}, 0) == pytest.approx(alone)
+
+
+class Split(nn.Module):
+    """A value that two layers read."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.left, self.right = nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def forward(self, x):
+        y = self.first(x).relu()
+        return self.left(y) + self.right(y)
+
+
+def test_taylor_adds_up_what_all_readers_lose():
+    torch.manual_seed(0)
+    module, x = Split().eval(), torch.randn(8, 3)
+    found = find_removable(module, capture(module, (x[:2],), train=False)).found
+    module(x).square().mean().backward()
+    part = {name: each.grad for name, each in module.named_parameters()}
+    scores = score_units(module, found, CHANNEL_SCORES["taylor"], [part], {}, 0)
+    (group,) = found.groups
+    wanted = sum((getattr(module, each).weight * part[f"{each}.weight"]).sum(0) for each in ("left", "right"))
+    got, wanted = torch.tensor([scores[unit] for unit in group.units]), wanted.detach().abs()
+    torch.testing.assert_close(got, wanted / wanted.mean(), rtol=1e-4, atol=1e-5)
 
 
 class Read(nn.Module):

@@ -45,6 +45,7 @@ def chain():
     )  # fmt: skip
     with torch.no_grad():
         module[3].weight[4:] *= 0.01
+        module[3].bias[4:] = 0
     return module.eval()
 
 
@@ -150,7 +151,7 @@ def test_a_target_is_met_closely_and_no_worse_than_by_scores(measured, captured,
 def test_what_the_outputs_hardly_need_goes_first(measured, captured):
     """Guards sensitivities that do not count: by size alone all groups would lose channels."""
     removed, count = smaller(measured, captured, macs=0.4).groups["3.weight"]
-    assert removed / count >= 0.75
+    assert removed / count >= 0.5
 
 
 def test_a_target_of_bytes_holds_in_the_packed_file(measured, tmp_path):

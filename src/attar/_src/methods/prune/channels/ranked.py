@@ -30,6 +30,7 @@ from attar._src.model.capture import CapturedModel, capture
 from attar._src.model.dependencies.check import Removable, settle
 from attar._src.model.dependencies.find import Dependencies
 from attar._src.model.dependencies.record import recorded_removals, remove_and_record
+from attar._src.model.programs import state_of
 from attar._src.model.trace import deploy_graph
 from attar._src.work.compressed_model import MAIN, CompressedModel, FileInfo
 
@@ -136,27 +137,23 @@ class RankedChannels:
             SpecError: no file is so small; the message has the nearest that is.
         """
         chooser, elements = self.chooser(pruning), self.costs.elements
-        fixed = self._file_bytes(self.module) - FLOAT_BYTES * elements(())
-        found, smallest = None, 0
-        for _ in range(_FILES):
-            aim = (most - fixed) / FLOAT_BYTES
-            least = chooser.lowest_cost(self.removable.found, elements)
+        fixed = float(self._file_bytes(self.module) - FLOAT_BYTES * elements(()))
+        least, size = chooser.lowest_cost(self.removable.found, elements), 0
+        for tried in range(_FILES):
+            aim = (most - fixed) / FLOAT_BYTES if tried < _FILES - 1 else least
             made = self._without(chooser, elements, max(aim, least), f"max_bytes={most}")
             size = self._file_bytes(made.module)
             if size <= most:
-                found = made
-                break
-            smallest = size
+                return made
             if aim <= least:
                 break
             # Normalizations are folded into other tensors: fewer of these take fewer bytes than their elements have.
-            fixed += size - most
-        if found is None:
-            raise SpecError(
-                f"max_bytes={most}: without all that can be removed the file has {smallest:,} bytes; the nearest "
-                f"target is max_bytes={smallest}, or quantize the pruned module"
-            )
-        return found
+            left = sum(each.numel() for each in state_of(made.module).values())
+            fixed = max(fixed + size - most, float(size - FLOAT_BYTES * left))
+        raise SpecError(
+            f"max_bytes={most}: without all that can be removed the file has {size:,} bytes; the nearest target is "
+            f"max_bytes={size}, or quantize the pruned module"
+        )
 
     def _file_bytes(self, module: nn.Module) -> int:
         given = self.captured

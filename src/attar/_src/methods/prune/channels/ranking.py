@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,7 @@ class _Axis:
         units: that lie along it, each once.
         places: of each index of the axis, the place of its unit in ``units``.
         counted: of each of ``units``, whether it can be removed.
+        reads: whether the parameter multiplies the units by its elements; otherwise it makes them.
     """
 
     name: str
@@ -36,6 +37,7 @@ class _Axis:
     units: torch.Tensor
     places: torch.Tensor
     counted: torch.Tensor
+    reads: bool
 
 
 def score_units(
@@ -49,7 +51,9 @@ def score_units(
     """Return the score of every unit that can be removed and that the score can judge.
 
     Along each axis of each parameter, the scores of a unit's elements are summed and divided by the mean of these sums,
-    so that layers of any size can be compared. A unit's score is the mean over all these axes.
+    so that layers of any size can be compared. A unit's score is the mean over all these axes. A *joint* score is a
+    change of the loss: it is summed over the weights that read a unit, for each part of the examples; the root of the
+    mean square over these, divided by its mean over the group, is the unit's.
 
     Args:
         module: whose units they are.
@@ -64,22 +68,55 @@ def score_units(
     """
     axes = [each for each in _axes(module, found, score) if not score.inputs or each.name in squares]
     random = torch.Generator().manual_seed(seed)
-    parts: PartGradients = ({},)
-    if score.gradients:
-        parts = gradients if score.parts else (mean_gradients(gradients),)
-    totals = [torch.zeros(len(each.units), dtype=torch.float64) for each in axes]
-    count = 0
-    for part in parts:
-        count += 1
-        for total, each in zip(totals, axes, strict=True):
-            total += _unit_scores(score, each, part, squares, random).square()
-    sums: dict[int, list[float]] = {}
-    for total, each in zip(totals, axes, strict=True):
-        scores = (total / max(count, 1)).sqrt()[each.counted]
-        mean = float(scores.mean())
+    if score.joint:
+        joint = _joint_scores(score, axes, gradients, squares, random)
+        return {unit: each for group in found.groups for unit, each in _ratios(joint, group.units)}
+    mean = mean_gradients(gradients) if score.gradients else {}
+    ratios: dict[int, list[float]] = {}
+    for each in axes:
+        scores = score.of_units(_unit_sums(score, each, mean, squares, random))[each.counted]
+        average = float(scores.mean())
         for unit, value in zip(each.units[each.counted].tolist(), scores.tolist(), strict=True):
-            sums.setdefault(unit, []).append(value / mean if mean else 0.0)
-    return {unit: sum(each) / len(each) for unit, each in sums.items()}
+            ratios.setdefault(unit, []).append(value / average if average else 0.0)
+    return {unit: sum(each) / len(each) for unit, each in ratios.items()}
+
+
+def _joint_scores(
+    score: ChannelScore,
+    axes: Sequence[_Axis],
+    gradients: PartGradients,
+    squares: Mapping[str, torch.Tensor],
+    random: torch.Generator,
+) -> dict[int, float]:
+    """Return the root mean square over parts of what all weights that read a unit sum up to.
+
+    Of a unit that none reads, those that make it count.
+    """
+    units = sorted({unit for each in axes for unit in each.units[each.counted].tolist()})
+    place = {unit: at for at, unit in enumerate(units)}
+    read = {unit for each in axes if each.reads for unit in each.units[each.counted].tolist()}
+    chosen = []
+    for each in axes:
+        own = [unit in place and (each.reads or unit not in read) for unit in each.units.tolist()]
+        mask = each.counted & torch.tensor(own)
+        chosen.append((each, mask, torch.tensor([place[unit] for unit in each.units[mask].tolist()])))
+    total, count = torch.zeros(len(units), dtype=torch.float64), 0
+    for part in gradients:
+        count += 1
+        sums = torch.zeros(len(units), dtype=torch.float64)
+        for each, mask, places in chosen:
+            if len(places):
+                sums.index_add_(0, places, _unit_sums(score, each, part, squares, random)[mask])
+        total += score.of_units(sums).square()
+    return dict(zip(units, (total / max(count, 1)).sqrt().tolist(), strict=True))
+
+
+def _ratios(scores: Mapping[int, float], units: Sequence[int]) -> Iterator[tuple[int, float]]:
+    """Yield those of these units that have a score, with its ratio to their mean."""
+    known = [unit for unit in units if unit in scores]
+    mean = sum(scores[unit] for unit in known) / max(len(known), 1)
+    for unit in known:
+        yield unit, scores[unit] / mean if mean else 0.0
 
 
 def mean_gradients(parts: PartGradients) -> dict[str, torch.Tensor]:
@@ -108,10 +145,11 @@ def _axes(module: nn.Module, found: Dependencies, score: ChannelScore) -> Iterat
             units, places = vector.unique(return_inverse=True)
             counted = torch.isin(units, removable)
             if counted.any():
-                yield _Axis(name, value.detach(), axis, units, places, counted)
+                reads = not any(name == own and torch.equal(vector, each) for own, each in found.outputs)
+                yield _Axis(name, value.detach(), axis, units, places, counted, reads)
 
 
-def _unit_scores(
+def _unit_sums(
     score: ChannelScore,
     at: _Axis,
     gradients: Gradients,
@@ -122,4 +160,4 @@ def _unit_scores(
     scores = score.score(ScoredAxis(at.value, gradient, at.axis, random, squares.get(at.name))).double()
     if not torch.isfinite(scores).all():
         raise ModelError(f"the score {score.name} of {at.name} is not finite; check the weights and the inputs")
-    return score.of_units(torch.zeros(len(at.units), dtype=torch.float64).index_add_(0, at.places, scores))
+    return torch.zeros(len(at.units), dtype=torch.float64).index_add_(0, at.places, scores)

@@ -46,21 +46,22 @@ class ChannelScore:
         reads: the parameters it looks at: ``weights`` of products along both their axes, or ``norms``: the factors of
             batch-norms and other norms with statistics of each channel.
         gradients: whether it needs the gradient of a loss.
-        parts: whether it is computed for the gradient of each part of the examples, and the root of the mean square
-            counts; otherwise the gradient is the mean over all.
+        joint: whether it is a change of the loss, which adds up over the weights that read a unit; it is computed for
+            the gradient of each part of the examples, and the root of the mean square counts, of which only ratios
+            within a group do. Otherwise the gradient is the mean over all, and ratios within a weight count.
         inputs: whether it needs the squares of what weights multiply; others than these weights are not looked at.
     """
 
     name: ClassVar[str]
     reads: ClassVar[Literal["weights", "norms"]] = "weights"
     gradients: ClassVar[bool] = False
-    parts: ClassVar[bool] = False
+    joint: ClassVar[bool] = False
     inputs: ClassVar[bool] = False
 
     def score(self, scored: ScoredAxis) -> torch.Tensor:
         """Return a finite score for each index of the axis, ``(n,)``; those of one unit are summed.
 
-        Only ratios count: the scores of a parameter are divided by their mean before those of several are averaged.
+        Unless it is joint, the scores of a parameter are divided by their mean before those of several are averaged.
         """
         raise NotImplementedError
 
@@ -111,13 +112,14 @@ class WandaScore(ChannelScore):
 
 
 class TaylorScore(ChannelScore):
-    """``sqrt(E[(sum w dL/dw)^2])``: the change of the loss in first order when a unit becomes zero, the root of the
-    mean square over parts of the examples (Molchanov et al. 2019, "Importance estimation for neural network pruning",
-    section 3.1). The mean itself says little of a trained network: its gradient is about zero."""
+    """``sqrt(E[(sum w dL/dw)^2])`` over all weights w that read a unit: the change of the loss in first order when it
+    becomes zero, the root of the mean square over parts of the examples (Molchanov et al. 2019, "Importance estimation
+    for neural network pruning", section 3.1). The mean itself says little of a trained network, whose gradient is about
+    zero; what a unit is read by tells more than what makes it, whose norms and shifts count, too."""
 
     name: ClassVar[str] = "taylor"
     gradients: ClassVar[bool] = True
-    parts: ClassVar[bool] = True
+    joint: ClassVar[bool] = True
 
     def score(self, scored: ScoredAxis) -> torch.Tensor:
         return scored.sums(scored.value * scored.gradient)
