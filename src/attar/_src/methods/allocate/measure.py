@@ -30,7 +30,7 @@ from attar._src.methods.allocate.coded_bytes import coded_bytes
 from attar._src.methods.allocate.curvature import Estimates, curvature
 from attar._src.methods.allocate.judge import UNLABELLED, Judge, Labelled, OutputError, output_array
 from attar._src.methods.allocate.level import Level
-from attar._src.methods.allocate.sensitivity_table import LayerSensitivity, LevelFigures, Measured, SensitivityTable
+from attar._src.methods.allocate.sensitivity_table import LayerSensitivity, LevelFigures, LevelKind, SensitivityTable
 from attar._src.model.programs import copy_graph, set_tensor
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel
@@ -72,7 +72,7 @@ class SensitivityMeter(ABC):
     inputs: Mapping[str, CalibrationInputs]
     names: Sequence[str]
     levels: Sequence[Level]
-    what: Measured
+    what: LevelKind
     method: Mapping[str, Any]
     labelled: Labelled = UNLABELLED
     seed: int = 0

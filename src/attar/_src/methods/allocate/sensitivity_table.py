@@ -19,7 +19,7 @@ TABLE = "sensitivity.json"
 ROUNDED_BITS = range(2, 9)
 
 #: What the levels of a table are.
-Measured = Literal["bits", "sparsity", "channels"]
+LevelKind = Literal["bits", "sparsity", "channels"]
 #: A figure that is not negative.
 _Amount = Annotated[float, Field(ge=0)]
 
@@ -114,7 +114,7 @@ class SensitivityTable(Spec):
     """
 
     format: Literal[1] = 1
-    what: Measured
+    what: LevelKind
     method: dict[str, Any]
     model: str
     data: str

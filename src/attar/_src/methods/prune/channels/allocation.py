@@ -14,7 +14,7 @@ from attar._src.methods.allocate.choose import by_name
 from attar._src.methods.allocate.level import Level
 from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.methods.prune.channels.choose import ChannelChoice, ChosenUnits, RankedScope
-from attar._src.methods.prune.channels.costs import Cost
+from attar._src.methods.prune.channels.costs import ChannelCost
 from attar._src.methods.prune.channels.sensitivities import ChannelMeter
 from attar._src.model.dependencies.find import Dependencies
 
@@ -28,7 +28,7 @@ DENSE = Level(0.0)
 _NOT_FINITE = 1e3
 
 #: Group -> its level.
-Levels = Mapping[str, Level]
+GroupLevels = Mapping[str, Level]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ChannelAllocation:
     table: SensitivityTable
     choice: ChannelChoice
 
-    def under(self, found: Dependencies, cost: Cost, most: float) -> ChosenUnits | None:
+    def under(self, found: Dependencies, cost: ChannelCost, most: float) -> ChosenUnits | None:
         """Return the units without which a cost is at most ``most`` and the outputs err least.
 
         The errors of groups are taken to add up, and an integer program finds the levels with the least sum
@@ -86,7 +86,7 @@ class ChannelAllocation:
         best = min(choices, key=judged.__getitem__)
         return ChosenUnits(best, f"{choices[best]}; relative error of the outputs {judged[best] ** 0.5:.3g}")
 
-    def lowest_cost(self, found: Dependencies, cost: Cost) -> float:
+    def lowest_cost(self, found: Dependencies, cost: ChannelCost) -> float:
         """Return the cost without all that the levels allow."""
         names = {group.name for group in found.groups}
         levels = {layer.name: [each.key for each in layer.levels] for layer in self.table.layers if layer.name in names}
@@ -94,11 +94,11 @@ class ChannelAllocation:
         return cost(of.units({name: max(own) for name, own in levels.items()}))
 
     def _searched(
-        self, errors: Mapping[str, Mapping[Level, float]], of: _UnitsByLevel, cost: Cost, most: float
-    ) -> list[Levels]:
+        self, errors: Mapping[str, Mapping[Level, float]], of: _UnitsByLevel, cost: ChannelCost, most: float
+    ) -> list[GroupLevels]:
         """Return the levels of integer programs that meet the target."""
-        now: Levels = dict.fromkeys(errors, DENSE)
-        fitting, tried, aim = list[Levels](), list[Levels](), most
+        now: GroupLevels = dict.fromkeys(errors, DENSE)
+        fitting, tried, aim = list[GroupLevels](), list[GroupLevels](), most
         for _ in range(_ROUNDS):
             units = of.units(now)
             here = cost(units)
@@ -142,7 +142,7 @@ class _UnitsByLevel:
         """Return those of a group at a level."""
         return self._own[name, level]
 
-    def units(self, levels: Levels) -> frozenset[int]:
+    def units(self, levels: GroupLevels) -> frozenset[int]:
         """Return those of all groups."""
         return frozenset[int]().union(*(self._own[name, level] for name, level in levels.items()))
 
@@ -151,5 +151,5 @@ def _at_most(errors: Mapping[str, Mapping[Level, float]], most: Level) -> dict[s
     return {name: max(level for level in own if level <= most) for name, own in errors.items()}
 
 
-def _words(levels: Levels) -> str:
+def _words(levels: GroupLevels) -> str:
     return ", ".join(f"{name} {level.value:g}" for name, level in levels.items())

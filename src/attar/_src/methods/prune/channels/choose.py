@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from math import gcd
 from typing import Literal, NamedTuple
 
-from attar._src.methods.prune.channels.costs import Cost
+from attar._src.methods.prune.channels.costs import ChannelCost
 from attar._src.model.dependencies.find import ChannelGroup, Dependencies
 
 #: Scopes by scores alone.
@@ -71,11 +71,11 @@ class ChannelChoice:
         """Return the units of :meth:`of_share` where nothing but one group is removed, the same share of its tiers."""
         return replace(self, scope="layer").of_share(replace(found, groups=(group,)), share)
 
-    def lowest_cost(self, found: Dependencies, cost: Cost) -> float:
+    def lowest_cost(self, found: Dependencies, cost: ChannelCost) -> float:
         """Return the cost without all that may be removed."""
         return cost(self.of_share(found, 1.0))
 
-    def under(self, found: Dependencies, cost: Cost, most: float) -> ChosenUnits | None:
+    def under(self, found: Dependencies, cost: ChannelCost, most: float) -> ChosenUnits | None:
         """Return the fewest units without which a cost is at most ``most``, by bisection over :meth:`of_share`.
 
         The last of the lowest scores of all may save much more than is missing, as a channel of a residual stream does.
@@ -100,7 +100,7 @@ class ChannelChoice:
         eases = self.scope == "global" and self.round_to == 1
         return ChosenUnits(self._eased(removed, cost, most) if eases else removed)
 
-    def _eased(self, removed: frozenset[int], cost: Cost, most: float) -> frozenset[int]:
+    def _eased(self, removed: frozenset[int], cost: ChannelCost, most: float) -> frozenset[int]:
         """Return units without those, highest scores first, that are not needed for the cost.
 
         The very highest stays, and so do up to ``_ROUNDS`` others that save too much to come back.

@@ -13,7 +13,7 @@ from attar._src.model.dependencies.find import Dependencies
 from attar._src.model.programs import state_of
 
 #: Units that are removed -> what is left.
-Cost = Callable[[Collection[int]], float]
+ChannelCost = Callable[[Collection[int]], float]
 
 
 class ChannelCosts:

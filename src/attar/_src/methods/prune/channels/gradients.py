@@ -74,6 +74,6 @@ def _gradients(
                 "this score reads the gradient of a loss, which needs labels; use l1, l2, wanda or batch_norm without"
             )
         outputs = torch.func.functional_call(program, parameters, batch.pick(captured.names))
-        found = torch.autograd.grad(hard_loss(outputs, batch, layout), [*parameters.values()], allow_unused=True)
+        found: Any = torch.autograd.grad(hard_loss(outputs, batch, layout), [*parameters.values()], allow_unused=True)
         pairs = zip(parameters.items(), found, strict=True)
         yield batch, {name: torch.zeros_like(value) if each is None else each for (name, value), each in pairs}

@@ -17,7 +17,7 @@ from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.methods.prune.channels.allocation import ChannelAllocation
 from attar._src.methods.prune.channels.amount import ChannelPruning
 from attar._src.methods.prune.channels.choose import ChannelChoice
-from attar._src.methods.prune.channels.costs import ChannelCosts, Cost
+from attar._src.methods.prune.channels.costs import ChannelCost, ChannelCosts
 from attar._src.methods.prune.channels.sensitivities import (
     FLOAT_BYTES,
     REMOVED_SHARES,
@@ -161,7 +161,9 @@ class RankedChannels:
         model = CompressedModel.of(deploy_graph(module, again), record=recorded_removals(module))
         return len(pack(model.contents(self.use), coder=AUTO))
 
-    def _without(self, chooser: ChannelChoice | ChannelAllocation, cost: Cost, most: float, said: str) -> PrunedModule:
+    def _without(
+        self, chooser: ChannelChoice | ChannelAllocation, cost: ChannelCost, most: float, said: str
+    ) -> PrunedModule:
         notes = [""]
 
         def choose(found: Dependencies) -> frozenset[int]:
