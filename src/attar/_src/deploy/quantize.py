@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from attar._src.deploy.fidelity import ComparedExamples, labelled_examples
 from attar._src.deploy.first_run import prepare
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
+from attar._src.deploy.pruning.untrained import untrained_warning
 from attar._src.deploy.tolerance import TOLERANCE, Tolerance
 from attar._src.deploy.validation_inputs import validation_inputs
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
@@ -297,6 +298,7 @@ def quantize(
         held_out = validation_inputs(module, validation, example, axes, batch=batch, collate=collate, dynamic=dynamic)
     judged = JudgedExamples(held_out, compared.metric, compared.layout, compared.given)
     untouched = CompressedModel.of(traced, record=recorded_removals(module))
+    untouched = replace(untouched, warnings=(*untrained_warning(module), *untouched.warnings))
     given = Context(compared.with_targets(), use=use, coder=coder, judged=judged)
     rows: list[Mapping[str, Any]] = []
 
