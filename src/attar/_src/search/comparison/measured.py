@@ -12,9 +12,9 @@ import numpy as np
 
 from attar._src.core.progress import track
 from attar._src.measure.cold import cold_start
-from attar._src.measure.energy import TURNS, EnergyCounters, energy_in_turns
-from attar._src.measure.hardware import dot_product_instructions, hardware_needed
 from attar._src.measure.latency import time_in_turns
+from attar._src.measure.machine.energy import TURNS, EnergyCounters, energy_in_turns
+from attar._src.measure.machine.hardware import dot_product_instructions, hardware_needed
 from attar._src.runtime.session import Session
 from attar._src.search.searched_module import SearchedModule
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from attar._src.measure.hardware import NOTHING, dot_product_instructions, hardware_needed
+from attar._src.measure.machine.hardware import NOTHING, dot_product_instructions, hardware_needed
 from attar._src.runtime.session import Layer
 
 

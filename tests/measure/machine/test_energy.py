@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from attar._src.measure.energy import EnergyCounters, energy_in_turns
+from attar._src.measure.machine.energy import EnergyCounters, energy_in_turns
 
 
 def zone(root, number, name, microjoules, most=1_000_000):
