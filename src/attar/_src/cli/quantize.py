@@ -138,8 +138,12 @@ def quantize_command(
         typer.Option(help="With gptq: the relative error that one bit a weight less is worth; 0.003 shrinks a file."),
     ] = 0.0,
     observer: Annotated[
-        str, typer.Option(help="Observer of the activations' ranges: minmax, percentile, mse, kl or file.py:name.")
-    ] = "percentile",
+        str,
+        typer.Option(
+            help="Observer of the activations' ranges: auto (percentile with 8 bits, mse with fewer), minmax, "
+            "percentile, mse, kl or file.py:name."
+        ),
+    ] = "auto",
     correct_bias: Annotated[bool, typer.Option(help="Correct biases for the mean error of rounded weights.")] = True,
     equalize: Annotated[
         bool, typer.Option("--equalize", help="Scale channels between layers to equal ranges before rounding.")

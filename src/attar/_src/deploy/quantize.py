@@ -126,7 +126,7 @@ def quantize(
     scales: str = "absmax",
     power_of_two: bool = False,
     rate: float = 0.0,
-    observer: str = "percentile",
+    observer: str = "auto",
     keep: Sequence[str] = (),
     keep_activations: Sequence[str] = (),
     overrides: Mapping[str, int] | None = None,
@@ -192,8 +192,8 @@ def quantize(
         power_of_two: only powers of two as scales of weights and activations, for hardware that rescales by shifts.
         rate: with ``gptq``, the relative error of the layers' outputs that one bit a weight less is worth: codes that
             take fewer bits in the file are preferred, so that 0.003 takes a sixth off the codes of 4 bits.
-        observer: observer of the activations' ranges: ``minmax``, ``percentile``, ``mse``, ``kl`` or ``file.py:name``.
-            With fewer than 8 bits ``mse`` loses least.
+        observer: observer of the activations' ranges: ``auto`` (``percentile`` with 8 bits, ``mse`` with fewer),
+            ``minmax``, ``percentile``, ``mse``, ``kl`` or ``file.py:name``.
         keep: globs of layers left in floating point.
         keep_activations: globs of layers whose inputs stay in floating point while their weights are quantized, or of
             values by their names in warnings and reports.

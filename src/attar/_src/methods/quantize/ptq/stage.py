@@ -107,7 +107,7 @@ class PostTrainingQuantize(Stage):
     scales: str = "absmax"
     power_of_two: bool = False
     rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    observer: str = "percentile"
+    observer: str = "auto"
     layers: tuple[str, ...] = ("*",)
     keep: tuple[str, ...] = ()
     keep_activations: tuple[str, ...] = ()
