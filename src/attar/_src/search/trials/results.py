@@ -19,7 +19,7 @@ from attar._src.search.goal import Goal
 from attar._src.search.recommended import front_of, recommended, with_gains
 from attar._src.search.search_folder import BEST, FILES, SEARCH
 from attar._src.search.trial import metric_on, run_trial
-from attar._src.search.trials.reference import Reference
+from attar._src.search.trials.reference import SearchReference
 from attar._src.search.trials.spec import HoledRecipe
 from attar._src.search.trials.store import StoredTrial
 from attar._src.search.tried_file import TriedFile
@@ -106,7 +106,7 @@ def finish_search(
     out: Path,
     holed: HoledRecipe,
     trials: Sequence[StoredTrial],
-    reference: Reference,
+    reference: SearchReference,
     prepared: Preparation,
     ended: str,
     *,
@@ -185,7 +185,7 @@ def _keep(out: Path, holed: HoledRecipe, trial: StoredTrial, model: str) -> None
 def _test(
     out: Path,
     files: Sequence[TriedFile],
-    reference: Reference,
+    reference: SearchReference,
     prepared: Preparation,
     model: str,
 ) -> dict[str, float]:
