@@ -21,6 +21,8 @@ SEARCH = "search.json"
 BEST = "best.attar"
 #: Folder of all files.
 FILES = "files"
+#: Folder of the recipes that were run, one below it for each.
+TRIALS = "trials"
 
 
 class SearchFolder:

@@ -19,8 +19,10 @@ from attar._src.core.spec import build_spec
 from attar._src.deploy.fidelity import Floating
 from attar._src.deploy.package import package
 from attar._src.deploy.pruning.asked import asked_pruning
-from attar._src.methods.prune.channels.gradients import loss_gradients
-from attar._src.methods.prune.channels.pruning import ChannelPruning, RankedChannels, rank_channels
+from attar._src.methods.prune.channels.amount import ChannelPruning
+from attar._src.methods.prune.channels.gradients import loss_gradients, part_gradients
+from attar._src.methods.prune.channels.pruning import rank_channels
+from attar._src.methods.prune.channels.ranked import RankedChannels
 from attar._src.methods.prune.layers.pruning import LayerPruning, RankedLayers, rank_layers
 from attar._src.methods.prune.masks import sparse_tensors
 from attar._src.methods.prune.pruned_module import PrunedModule
@@ -142,7 +144,7 @@ class PostTrainingFiles:
             channels = self._ranked.get(key)
             if not isinstance(channels, RankedChannels):
                 channels = rank_channels(
-                    of.module, of.captured, asked, lambda: loss_gradients(of.captured, of.batches(), layout)
+                    of.module, of.captured, asked, lambda: part_gradients(of.captured, of.batches(), layout)
                 )
                 self._ranked[key] = channels
             return channels.without(asked)

@@ -14,7 +14,7 @@ _LEAST = 0.5
 _END = 0.6
 
 
-class Sparse(TrainedWay):
+class Sparser(TrainedWay):
     """Gradual magnitude pruning (Zhu and Gupta 2017, "To prune, or not to prune", section 3) within ``compress``."""
 
     name = "sparse"

@@ -19,6 +19,7 @@ from attar._src.core.spec import build_spec
 from attar._src.pipeline.execution.preparation import Preparation, prepare_run
 from attar._src.recipe.parts import DataSpec
 from attar._src.recipe.recipe import Recipe
+from attar._src.search.search_folder import TRIALS
 from attar._src.search.training.next_trained import Target, TrainedStep
 from attar._src.search.training.parts import TrainingParts
 from attar._src.search.training.registry import TRAINED_WAYS
@@ -27,8 +28,6 @@ from attar._src.search.training.way import STUDENT, TEACHER, Stages, TrainingTar
 from attar._src.search.trial import run_trial
 from attar._src.train.augment import Finite
 
-#: Folder of the recipes that were run, one below it for each.
-TRIALS = "trials"
 #: Outputs of the teacher for at most so many augmented forms of each example, computed once.
 _VARIANTS = 8
 _TEACHER_OUTPUTS = "teacher.safetensors"
