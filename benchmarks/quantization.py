@@ -65,8 +65,14 @@ ROWS: dict[str, tuple[int, int | None, bool]] = {
     "W4A4": (4, 4, False),
 }
 IMPROVED: dict[str, Any] = {"steps": 400, "network_steps": 400}
-#: Where activations have few bits, AdaRound of the blocks gains nothing.
-ROUNDED_AGAIN: dict[str, Any] = {"reround": True, "steps": 0, "network_steps": 0}
+#: Where activations have few bits, AdaRound of the blocks gains nothing; as in studies/post-training.
+ROUNDED_AGAIN: dict[str, Any] = {
+    "reround": True,
+    "steps": 0,
+    "network_steps": 150,
+    "lr": 1e-3,
+    "augment": ("crop", "flip", "cutmix"),
+}
 #: Attar's kinds -> options of ``attar.quantize``.
 OURS: dict[str, dict[str, Any]] = {
     "Attar gptq": {"scales": "gptq"},
@@ -124,6 +130,8 @@ Run = Callable[[dict[str, NDArray[Any]]], NDArray[np.float32]]
 
 
 def _ours(task: Task, asked: Asked, by: str, folder: Path) -> tuple[Run, int]:
+    if asked.bits == 8 and "reconstruct" in OURS[by]:
+        raise Unable("with 8 bits rounding to the nearest is fine")
     options: dict[str, Any] = {"bits": asked.bits, **OURS[by], **task.options}
     if asked.bits < 8:
         options["overrides"] = {f"{name}.weight": 8 for name in asked.ends}

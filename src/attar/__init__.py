@@ -6,6 +6,7 @@
     attar.run_search("holes.yaml", "runs/search").best
     attar.prune(module, data, macs=0.5).module
     attar.compress(module, data, "found", max_drop=0.5).best
+    attar.compare(module, data, "compared", bytes=90_000).answer
     attar.quantize(module, data, bits=4, activations=8).save("model.attar")
     attar.Session("model.attar").run(inputs)
 
@@ -38,8 +39,10 @@ if TYPE_CHECKING:
     from attar._src.pipeline.sensitivities.sensitivity import sensitivity as sensitivity
     from attar._src.recipe.recipe import Recipe as Recipe
     from attar._src.runtime.session import Session as Session
-    from attar._src.search.compress import CompressionResult as CompressionResult
+    from attar._src.search.comparison.compare import ComparisonResult as ComparisonResult
+    from attar._src.search.comparison.compare import compare as compare
     from attar._src.search.compress import compress as compress
+    from attar._src.search.compression_result import CompressionResult as CompressionResult
     from attar._src.search.trials.results import SearchResult as SearchResult
     from attar._src.search.trials.run_search import run_search as run_search
 else:
@@ -58,7 +61,9 @@ else:
             "pipeline.sensitivities.sensitivity": "sensitivity",
             "recipe.recipe": "Recipe",
             "runtime.session": "Session",
-            "search.compress": "CompressionResult compress",
+            "search.comparison.compare": "ComparisonResult compare",
+            "search.compress": "compress",
+            "search.compression_result": "CompressionResult",
             "search.trials.results": "SearchResult",
             "search.trials.run_search": "run_search",
         },

@@ -73,14 +73,14 @@ def measure(row: str, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         pruning = result.save(Path(folder) / "m.attar")["pruning"]
         found = evaluate_accuracy(attar.Session(Path(folder) / "m.attar", threads=1), test.x, test.y)
-    whole, left = pruning["parameters"]
+    whole, left = pruning["parameters"][0], result.figures["nonzero"][1]
     return {
         "row": row,
         "seed": seed,
         "accuracy": round(100 * found.accuracy, 2),
         "zeros": round(1 - left / whole, 4),
         "excluded": pruning["excluded"],
-        **{key: pruning[key] for key in ("parameters", "nonzero", "macs", "file_bytes")},
+        **{key: pruning[key] for key in ("parameters", "nonzero", "nonzero_macs", "macs", "file_bytes")},
         "times_faster": round(pruning["times_faster"], 3),
         "processor_seconds": round(seconds, 1),
     }

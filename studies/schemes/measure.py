@@ -1,7 +1,7 @@
 """Solvers, schemes, observers and equalization after training, on three trained networks.
 
     python studies/schemes/measure.py [--task ResNet-20] [ROW ...]    adds rows to results.json
-    python studies/schemes/measure.py --write                         writes the table of README.md again
+    python studies/schemes/measure.py --write                         writes figure.svg and the table of README.md again
 
 Networks, calibration inputs and test data are those of ``benchmarks/trained.py``; results that are in results.json
 already are left alone. The figure is that of the decoded file on ONNX Runtime, one thread, once a row.
@@ -18,8 +18,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import torch
+from matplotlib import pyplot
 
 import attar
 from attar._src.cli import show
@@ -39,6 +41,15 @@ ENDS = {
 }
 #: How far the channels of the uneven ResNet-20 are apart: factors from 1/10 to 10.
 UNEVEN = 10.0
+
+#: What is measured, and the marker of a number of bits.
+FIGURES = {
+    "ResNet-20": "accuracy, %",
+    "character GRU": "bits a character",
+    "stories Llama": "bits a token",
+    "uneven ResNet-20": "accuracy, %",
+}
+MARKERS = {"4": "o", "3": "s", "2": "^"}
 
 _WEIGHTS: dict[str, dict[str, Any]] = {
     "w4 absmax": {"bits": 4},
@@ -148,12 +159,34 @@ def write(rows: list[dict[str, Any]]) -> None:
     page.write_text(before + begin + "\n".join(lines) + "\n" + end + after)
 
 
+def draw(rows: list[dict[str, Any]]) -> None:
+    """Write figure.svg: figure against bytes of rows of 3 and 4 bits, a panel for each network, a marker for bits."""
+    rows = [each for each in rows if "a" not in each["row"].partition(" ")[0] and each["row"][1] in MARKERS]
+    names = [name for name in ROWS if any(each["task"] == name for each in rows)]
+    figure, panels = pyplot.subplots(1, len(names), figsize=(5 * len(names), 4.5), squeeze=False)
+    for name, axes in zip(names, panels[0], strict=True):
+        for each in (each for each in rows if each["task"] == name):
+            bits, _, words = each["row"].partition(" ")
+            place = each["file_bytes"] / 1000, each["figure"]
+            axes.plot(*place, MARKERS[bits[1]], color="tab:blue")
+            axes.annotate(words, place, textcoords="offset points", xytext=(4, 3), fontsize=7)
+        better = "larger" if name.endswith("ResNet-20") else "smaller"
+        axes.set_title(f"{name}: {FIGURES[name]}, {better} is better", fontsize=9)
+        axes.set_xlabel("file, KB")
+        axes.margins(x=0.25)
+    handles = [pyplot.Line2D([], [], marker=mark, color="tab:blue", linestyle="") for mark in MARKERS.values()]
+    panels[0][0].legend(handles, [f"{bits} bits" for bits in MARKERS])
+    figure.tight_layout()
+    matplotlib.rcParams["svg.hashsalt"] = "attar"
+    figure.savefig(HERE / "figure.svg", metadata={"Date": None})
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("rows", nargs="*", metavar="ROW", help="all by default")
     parser.add_argument("--task", choices=[*ROWS], action="append", help="all by default; repeatable")
-    parser.add_argument("--write", action="store_true", help="only write the table of what results.json has")
+    parser.add_argument("--write", action="store_true", help="only write figure and table of what results.json has")
     given = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", attar.AttarWarning)
@@ -170,6 +203,7 @@ def main() -> None:
             show.say("measured", json.dumps(rows[-1]))
     if given.write:
         write(rows)
+        draw(rows)
 
 
 if __name__ == "__main__":

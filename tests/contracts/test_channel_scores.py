@@ -11,14 +11,20 @@ import torch
 from tests.methods.toys import data, net
 from torch import nn
 
-from attar._src.core.errors import ModelError, SpecError, UnknownName
+from attar._src.core.errors import DataError, ModelError, SpecError, UnknownName
 from attar._src.core.spec import build_spec
 from attar._src.measure.class_layout import FROM_SHAPES
+from attar._src.methods.prune.channels.amount import ChannelPruning
 from attar._src.methods.prune.channels.gradients import loss_gradients
-from attar._src.methods.prune.channels.pruning import ChannelPruning, prune_module
+from attar._src.methods.prune.channels.input_squares import input_squares
+from attar._src.methods.prune.channels.pruning import prune_module, rank_channels
+from attar._src.methods.prune.channels.ranking import score_units
 from attar._src.methods.prune.channels.scores import CHANNEL_SCORES, ScoredAxis
+from attar._src.methods.prune.channels.sensitivities import JudgedChannels
 from attar._src.model.capture import capture
+from attar._src.model.dependencies.check import find_removable
 from attar._src.train.batch import Batch
+from attar._src.work.calibration_inputs import CalibrationInputs
 
 SCORES = {name: CHANNEL_SCORES[name] for name in CHANNEL_SCORES}
 
@@ -44,7 +50,9 @@ def given():
 
 def pruned(given, name="chain", seed=0, **fields):
     module, captured, gradients = given[name]
-    return prune_module(module, captured, build_spec(ChannelPruning, where="", **fields), lambda: gradients, seed=seed)
+    pruning = build_spec(ChannelPruning, where="", **fields)
+    judged = JudgedChannels(CalibrationInputs(((data(64)[0],),)))
+    return prune_module(module, captured, pruning, lambda: [gradients], seed=seed, judged=judged)
 
 
 @pytest.mark.parametrize("score", SCORES.values(), ids=SCORES)
@@ -57,7 +65,7 @@ def test_a_score_is_a_figure_for_each_channel(score):
             )
             assert one.shape == (shape[axis],)
             assert torch.isfinite(one).all()
-            assert (one >= 0).all()
+            assert (score.of_units(one) >= 0).all()
             assert torch.equal(one, other)
 
 
@@ -120,7 +128,8 @@ def test_scores_remove_what_does_least(given):
     gradients = loss_gradients(captured, [Batch((x,), y, None)], FROM_SHAPES)
     for name in [*SCORES][:-1]:
         fields = ChannelPruning(channels=4 / 12, score=name, least=0.0)
-        smaller = prune_module(weak, captured, fields, lambda: gradients).module
+        judged = JudgedChannels(CalibrationInputs(((x,),)))
+        smaller = prune_module(weak, captured, fields, lambda: [gradients], judged=judged).module
         kept = torch.cat([weak[1].weight[:3], weak[1].weight[7:]])
         assert torch.equal(smaller[1].weight, kept), name
 
@@ -250,9 +259,9 @@ def test_what_is_excluded_stays(given):
 
 
 def test_what_cannot_be_asked_for(given):
-    with pytest.raises(SpecError, match="give one of the two: channels or macs"):
+    with pytest.raises(SpecError, match="give one of the three: channels, macs or max_bytes"):
         pruned(given, channels=0.5, macs=0.5)
-    with pytest.raises(SpecError, match="give one of the two: channels or macs"):
+    with pytest.raises(SpecError, match="give one of the three: channels, macs or max_bytes"):
         pruned(given)
     with pytest.raises(SpecError, match=r"macs=0\.9: all that can be removed saves 0\.\d+ of the multiplications"):
         pruned(given, macs=0.9, least=0.5)
@@ -283,3 +292,99 @@ def test_groups_without_norms_stay_where_norms_are_scored():
     assert result.groups == {"first.weight": (1, 2)}
     for name in ("a", "b", "c", "d"):
         assert result.excluded[f"{name}.weight"] == "the score batch_norm does not judge all of it"
+
+
+def test_taylor_is_the_root_mean_square_over_parts():
+    """Guards means, which are about zero of a trained network: what parts of the examples need would count nothing."""
+    module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    captured = capture(module, (torch.randn(2, 3),), train=False)
+    found = find_removable(module, captured).found
+    (group,) = found.groups
+    parts = [
+        {name: torch.randn(each.shape, generator=torch.Generator().manual_seed(seed)) for name, each in
+         module.named_parameters()}
+        for seed in range(3)
+    ]  # fmt: skip
+    scores = score_units(module, found, CHANNEL_SCORES["taylor"], parts, {}, 0)
+    # What reads the units counts.
+    changes = torch.stack([(module[2].weight.detach() * part["2.weight"]).sum(0) for part in parts])
+    got = torch.tensor([scores[unit] for unit in group.units])
+    wanted = changes.square().mean(0).sqrt()
+    torch.testing.assert_close(got, wanted / wanted.mean(), rtol=1e-4, atol=1e-5)
+    cancelled = [parts[0], {name: -each for name, each in parts[0].items()}]
+    alone = score_units(module, found, CHANNEL_SCORES["taylor"], parts[:1], {}, 0)
+    assert score_units(module, found, CHANNEL_SCORES["taylor"], cancelled, {}, 0) == pytest.approx(alone)
+
+
+class Split(nn.Module):
+    """A value that two layers read."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.left, self.right = nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def forward(self, x):
+        y = self.first(x).relu()
+        return self.left(y) + self.right(y)
+
+
+def test_taylor_adds_up_what_all_readers_lose():
+    torch.manual_seed(0)
+    module, x = Split().eval(), torch.randn(8, 3)
+    found = find_removable(module, capture(module, (x[:2],), train=False)).found
+    module(x).square().mean().backward()
+    part = {name: each.grad for name, each in module.named_parameters()}
+    scores = score_units(module, found, CHANNEL_SCORES["taylor"], [part], {}, 0)
+    (group,) = found.groups
+    wanted = sum((getattr(module, each).weight * part[f"{each}.weight"]).sum(0) for each in ("left", "right"))
+    got, wanted = torch.tensor([scores[unit] for unit in group.units]), wanted.detach().abs()
+    torch.testing.assert_close(got, wanted / wanted.mean(), rtol=1e-4, atol=1e-5)
+
+
+class Read(nn.Module):
+    """A grouped convolution, a linear layer, an LSTM and a table."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.lstm = nn.Embedding(10, 6), nn.LSTM(6, 5, batch_first=True)
+        self.conv, self.head = nn.Conv1d(6, 4, 3, groups=2), nn.Linear(5, 2)
+
+    def forward(self, ids):
+        embedded = self.table(ids)
+        return self.head(self.lstm(embedded)[0]).mean(1), self.conv(embedded.mT)
+
+
+def test_squares_are_of_what_each_element_multiplies():
+    torch.manual_seed(0)
+    module, ids = Read().eval(), torch.randint(10, (16, 7))
+    captured = capture(module, (ids[:2],), train=False)
+    found = input_squares(captured, CalibrationInputs(((ids,),)))
+    assert found.keys() == {"lstm.weight_ih_l0", "lstm.weight_hh_l0", "conv.weight", "head.weight"}
+    with torch.no_grad():
+        embedded = module.table(ids)
+        states = module.lstm(embedded)[0]
+    squares = embedded.square().mean((0, 1))
+    torch.testing.assert_close(found["lstm.weight_ih_l0"], squares.expand(20, 6))
+    torch.testing.assert_close(found["head.weight"], states.square().mean((0, 1)).expand(2, 5))
+    for row in range(4):
+        own = squares[:3] if row < 2 else squares[3:]
+        torch.testing.assert_close(found["conv.weight"][row], own[:, None].expand(3, 3))
+
+
+def test_wanda_sees_silent_channels():
+    """Guards scores by size alone: a channel that is always zero is large."""
+    module, x = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2)).eval(), torch.rand(64, 3)
+    with torch.no_grad():
+        module[0].weight[2:4] = -9.0
+        module[0].bias[2:4] = 0
+    captured = capture(module, (x[:2],), train=False)
+    judged = JudgedChannels(CalibrationInputs(((x,),)))
+    units = {}
+    for name in ("wanda", "l2"):
+        ranked = rank_channels(module, captured, ChannelPruning(channels=0.5, score=name), dict, judged=judged)
+        ordered = sorted(ranked.scores, key=ranked.scores.__getitem__)
+        units[name] = {ranked.removable.found.groups[0].units.index(each) for each in ordered[-2:]}
+    assert units["l2"] == {2, 3}
+    assert units["wanda"] != {2, 3}
+    with pytest.raises(DataError, match="the score wanda sees what weights multiply; give inputs"):
+        rank_channels(module, captured, ChannelPruning(channels=0.5, score="wanda"), dict)

@@ -80,3 +80,14 @@ def test_an_observer_without_the_base_class_is_refused(tmp_path):
     path.write_text("class Wide:\n    name = 'wide'\n    def range(self, seen, bits):\n        return -1, 1\n")
     with pytest.raises(SpecError, match=r"of class Wide; give a subclass of attar\.extend\.Observer"):
         OBSERVERS[f"{path}:Wide"]
+
+
+@pytest.mark.parametrize(("bits", "same"), [(10, "percentile"), (8, "percentile"), (7, "mse"), (4, "mse")])
+def test_auto_is_percentile_with_8_bits_and_mse_with_fewer(bits, same):
+    # The kind: a range that is right for 8 bits, and was taken for 4 too.
+    values = np.random.default_rng(0).normal(size=400_000) ** 3
+    ranges = {
+        name: OBSERVERS[name].range(seen(OBSERVERS[name], values), bits) for name in ("auto", "percentile", "mse")
+    }
+    assert ranges["auto"] == ranges[same]
+    assert ranges["percentile"] != ranges["mse"]

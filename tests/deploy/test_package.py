@@ -15,6 +15,7 @@ from attar._src.model.trace import trace
 from attar._src.runtime.session import Session
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo
+from attar._src.work.size_budget import SizeBudget
 
 
 @pytest.fixture
@@ -33,13 +34,18 @@ def shipped(piece, path, budget):
 def test_a_file_above_its_budget_is_written_and_told_of(piece, tmp_path):
     path = tmp_path / "net.attar"
     with pytest.warns(AttarWarning, match=r"net.attar: [\d.]+ bits per weight, above the budget of 3"):
-        report = shipped(piece, path, 3.0)
+        report = shipped(piece, path, SizeBudget(3.0))
     assert "above the budget of 3" in report["warnings"][0]
     assert inspect_artifact(open_artifact(path))["bits_per_weight"] > 3
     assert "above the budget of 3" in json.dumps(json.loads((tmp_path / "report.json").read_text()))
 
 
-@pytest.mark.parametrize("budget", [None, 1000.0])
+def test_bytes_are_a_budget_of_the_whole_file(piece, tmp_path):
+    with pytest.warns(AttarWarning, match=r"\d+ bytes, above the budget of 100 bytes"):
+        shipped(piece, tmp_path / "net.attar", SizeBudget(max_bytes=100))
+
+
+@pytest.mark.parametrize("budget", [None, SizeBudget(1000.0), SizeBudget(max_bytes=10**6)])
 def test_a_file_within_its_budget_is_not(piece, tmp_path, budget):
     assert shipped(piece, tmp_path / "net.attar", budget)["warnings"] == []
 

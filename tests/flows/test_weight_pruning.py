@@ -78,9 +78,13 @@ def test_a_file_is_sparse_and_says_that_it_is_not_faster(fields, tmp_path):
     saved = result.save(tmp_path / "m.attar")
     pruning = saved["pruning"]
     assert json.loads((tmp_path / "report.json").read_text())[saved["sha256"]]["pruning"] == pruning
-    assert pruning["macs"] == [16 * 36 * 36 + 4 * 576, (16 * 36 * 36 + 4 * 576) // 2]
+    macs, count = 16 * 36 * 36 + 4 * 576, sum(each.numel() for each in module.parameters())
+    # Zeros are multiplied, and have their place in memory: only the file is smaller.
+    assert (pruning["macs"], pruning["parameters"]) == ([macs, macs], [count, count])
+    assert pruning["nonzero_macs"] == [macs, macs // 2]
     zeros = (16 * 36 + 4 * 576) // 2
-    assert pruning["parameters"][0] - pruning["parameters"][1] == zeros
+    assert result.figures["nonzero"] == [count, count - zeros]
+    assert repr(result) == f"<PruningResult: {count - zeros:,} of {count:,} parameters not zero>"
     assert pruning["nonzero"][0] - pruning["nonzero"][1] == zeros
     assert pruning["file_bytes"][1] < 0.65 * pruning["file_bytes"][0]
     assert pruning["speed"] == speed_in_words(pruning["times_faster"], zeros=True)

@@ -24,6 +24,7 @@ from attar._src.methods.prune.shapes import SHAPES
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SCHEMES, SOLVERS
 from attar._src.methods.rules import CONSTRAINTS
 from attar._src.search.samplers.registry import SAMPLERS
+from attar._src.search.training.registry import TRAINED_WAYS
 from attar._src.train.augment import AUGMENTATIONS
 from attar._src.train.optimizer import OPTIMIZERS
 
@@ -46,6 +47,7 @@ REGISTRIES = {
     "optimizers": OPTIMIZERS,
     "augmentations": AUGMENTATIONS,
     "samplers": SAMPLERS,
+    "ways to train": TRAINED_WAYS,
 }
 ENTRIES = [(family, entry) for family, registry in REGISTRIES.items() for entry in registry]
 

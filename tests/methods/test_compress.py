@@ -19,6 +19,7 @@ from attar._src.train.batch import Batch
 from attar._src.work.compressed_model import FileInfo
 from attar._src.work.learner import Learner
 from attar._src.work.objective import LossInputs
+from attar._src.work.size_budget import SizeBudget
 
 WIDTH = 48
 PLAN = {"epochs": 8, "batch": 16, "optimizer": {"name": "sgd", "lr": 0.02, "weight_decay": 0.0}}
@@ -64,6 +65,16 @@ def test_the_file_ends_within_its_budget(trained, tmp_path):
     tight = compressed(trained, tmp_path / "tight", size=1.0, bits=4)
     assert bits_per_weight(tight) <= 1.0
     assert accuracy(tight) > 0.9
+
+
+def test_a_budget_of_bytes_is_that_of_the_whole_file(trained, tmp_path):
+    tight = compressed(trained, tmp_path / "tight", max_bytes=1500, bits=4)
+    # Without a budget 1,900; few steps leave the rate a little beside it.
+    assert len(pack(tight.deployed().contents(FileInfo()))) == pytest.approx(1500, rel=0.03)
+    assert accuracy(tight) > 0.9
+    with pytest.raises(ValueError, match="one of the two: size"):
+        Compress(teacher="big", size=2.0, max_bytes=1500, epochs=1)
+    assert Compress(teacher="big", max_bytes=1500, activations=8, keep=["a"], epochs=1)._grid().activations == 8
 
 
 def sources(learner, progress):
@@ -135,8 +146,8 @@ def test_what_needs_a_grid_follows_it_and_what_changes_weights_comes_before():
     assert [rule.name for rule in stage.attached_rules()] == ["normalize", "lsq", "freeze", "low_precision"]
     assert stage.attached_rules()[-1].merge
     assert not stage.model_copy(update={"merge": False}).attached_rules()[-1].merge
-    assert stage.size_budget() == 2.0
-    assert Finetune(epochs=1, objective=[{"name": "rate", "file": 1.5}]).size_budget() == 1.5
+    assert stage.size_budget() == SizeBudget(2.0)
+    assert Finetune(epochs=1, objective=[{"name": "rate", "file": 1.5}]).size_budget() == SizeBudget(1.5)
     assert Finetune(epochs=1).size_budget() is None
 
 

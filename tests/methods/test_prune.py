@@ -362,9 +362,34 @@ def test_masks_end_in_dense_sparse_dense_and_weights_grow_from_zero():
     assert (learner.tensor("second.weight").detach()[gone] != 0).any()
 
 
+@pytest.mark.parametrize("end", [0.5, 0.99])
+def test_dense_sparse_dense_ends_without_masks_wherever_it_lets_go(end):
+    """Guards an ``end`` behind the last step, after which the stage would end with zeros."""
+    learner, constraint = attached(sparsity=0.5, shape="dense_sparse_dense", end=end, layers=("second",))
+    masks = [each["second.weight"] for each in descend(learner, 8)]
+    learner.finalize()
+    assert int((~masks[3]).sum()) == 288
+    assert masks[-1].all()
+    assert constraint.report()["sparsity"] == 0
+    assert (learner.tensor("second.weight").detach()[~masks[3]] != 0).any()
+
+
+@pytest.mark.parametrize("fields", [{"threshold": 0.1}, {"sparsity": 0.5}, {"sparsity": 0.5, "scope": "global"}])
+def test_weights_that_are_no_numbers_are_refused(fields):
+    """Guards comparisons with NaN, which are false: it would be pruned as if it were small."""
+    learner, _ = attached(**fields)
+    with torch.no_grad():
+        learner.tensor("second.weight")[0, 0, 0, 0] = torch.nan
+    with pytest.raises(SpecError, match=r"prune at 'second.weight': the score l1 is not finite; look at its weights"):
+        walk(learner, 4)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"sparsity": 50}, "50 is no share, which is less than 1; write 0.5 for 50 %"),
+        ({"sparsity": 0.5, "overrides": {"head": 1.5}}, "write 0.5 for half"),
+        ({"sparsity": -0.5}, "-0.5 is no share, which is not below 0"),
         ({}, "one of the two: sparsity or threshold"),
         ({"unit": "2:4", "sparsity": 0.5}, "unit 2:4 prunes 0.5 of every weight; leave out sparsity"),
         ({"sparsity": 0.5, "score": "obs"}, "score obs sees what weights multiply, which a training does not collect"),

@@ -196,6 +196,17 @@ def test_long_rows_are_swept(residual, monkeypatch):
     assert changes.found.swept == ["second.weight"]
 
 
+@pytest.mark.parametrize("share", [0.5, 0.6])
+def test_rows_lose_the_same_number_where_columns_are_swept(residual, monkeypatch, share):
+    """Guards shares that are rounded in each block of columns: 0.5 of 7 is 3 or 4, and of a row half."""
+    monkeypatch.setattr(row_pruning, "SWEEP_FROM", 1e5)
+    monkeypatch.setattr(row_pruning, "BLOCK", 7)
+    _, changes = loss(residual, sparsity=share, scope="row")
+    assert changes.found.swept == ["second.weight"]
+    rows = changes.pruned["second.weight"].flatten(1)
+    assert rows.sum(1).tolist() == [round(share * rows.shape[1])] * len(rows)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -205,6 +216,7 @@ def test_long_rows_are_swept(residual, monkeypatch):
         ({"unit": "2:5x", "sparsity": 0.5}, "write weight, N:M such as 2:4"),
         ({"sparsity": 0.5, "score": "movement"}, "score movement is that of a training"),
         ({"sparsity": 1.0}, "less than 1"),
+        ({"sparsity": 50}, "sparsity: 50 is no share, which is less than 1; write 0.5 for 50 %$"),
     ],
 )
 def test_fields_that_do_not_fit_are_refused(mixed, fields, message):

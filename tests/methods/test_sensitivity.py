@@ -150,7 +150,7 @@ def test_options_that_do_not_fit(trained, tmp_path):
         attar.sensitivity(net, x, levels=(1, 4))
     with pytest.raises(SpecError, match="between 0 and 1"):
         attar.sensitivity(net, x, what="sparsity", levels=(50,))
-    with pytest.raises(SpecError, match="write bits or sparsity"):
+    with pytest.raises(SpecError, match="write bits, sparsity or channels"):
         attar.sensitivity(net, x, what="ranks")
     with pytest.raises(AttarError, match="attar sensitivity"):
         SensitivityTable.read(tmp_path / "none.json")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from attar._src.core.errors import SpecError
 from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor
 from attar._src.core.tensors import Codebook
+from attar._src.methods.allocate.level import Level
 from attar._src.methods.quantize.polino.buckets import BucketRows
 from attar._src.methods.quantize.polino.uniform import Uniform, UniformWeight
 from attar._src.methods.quantize.ptq.registry import SOLVERS
@@ -149,6 +150,6 @@ def test_bits_are_one_to_eight(bits):
 def test_the_solver_is_the_rule_untrained():
     weight = weight_of((7, 30))
     for granularity in (PerTensor(), PerBucket(size=16)):
-        scheme = PostTrainingQuantize(bits=2, granularity=granularity, scales="minmax")._scheme(2, None)
+        scheme = PostTrainingQuantize(bits=2, granularity=granularity, scales="minmax").grid_at(Level(2))
         found = SOLVERS["minmax"].solve(weight.numpy(), scheme)
         assert np.array_equal(found.dense(), UniformWeight(weight, 2, granularity)(weight).numpy())

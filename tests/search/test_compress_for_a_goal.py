@@ -13,7 +13,7 @@ import attar
 from attar._src.cli import main
 from attar._src.core.errors import SpecError
 from attar._src.core.registry import load_object
-from attar._src.search import compress, plan
+from attar._src.search import goal_search, plan
 from attar._src.search.plan import next_step
 from attar._src.search.post_training import PostTraining
 
@@ -109,7 +109,7 @@ def test_a_search_that_was_cut_goes_on_to_the_same_files(found, trained, tmp_pat
     (tmp_path / "s" / "files" / "8-bits.attar").write_bytes(b"damaged")
     left[0] = 100
     # The first sizes tell as much as all.
-    monkeypatch.setattr(compress, "next_step", lambda goal, files, *more: _next(goal, files, *more, most=8))
+    monkeypatch.setattr(goal_search, "next_step", lambda goal, files, *more: _next(goal, files, *more, most=8))
     again = attar.compress(net, data, tmp_path / "s", max_drop=2, validation=validation, resume=True)
     assert {each.name: each.sha256 for each in again.files} == {each.name: each.sha256 for each in whole.files[:8]}
     assert left[0] == 100 - (8 - 3)

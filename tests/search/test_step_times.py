@@ -22,7 +22,7 @@ def test_training_takes_as_long_as_the_size_that_is_trained():
     times.add("levels", 40)
     times.add("size", 10)
     assert times.expected("train", solved=True) == pytest.approx(12)
-    assert times.expected("train", solved=False) == pytest.approx(48 + 3)
+    assert times.expected("train", solved=False) == pytest.approx(48 + 0.8)
 
 
 def test_nothing_is_expected_before_the_first_file():

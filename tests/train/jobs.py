@@ -5,9 +5,12 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from attar._src.methods.prune.masks import Mask
 from attar._src.train.augment import Crop, Flip
 from attar._src.train.feed import ArrayFeed
-from attar._src.train.fit import TrainingJob
+from attar._src.train.fit import TrainingJob, fit
+from attar._src.train.plan import TrainingPlan
+from attar._src.train.store import CheckpointStore
 
 
 class Extra(nn.Module):
@@ -84,3 +87,35 @@ def cpu(precision="32-true"):
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
     fabric.launch()
     return fabric
+
+
+class Masked(nn.Module):
+    """A linear layer whose mask sums gradients and movement."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(-1, 1, 12).reshape(3, 4))
+        self.mask = Mask(self.weight, watched=True)
+
+    def forward(self, x):
+        return x @ self.mask(self.weight).T
+
+
+def summed(fabric, folder, rank=0, world=1):
+    """Gradient and movement of the weight over the four steps of an epoch that hardly train."""
+    program = Masked()
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    job = TrainingJob(
+        program=program,
+        loss=lambda outputs, batch, progress: {"loss": cross_entropy(outputs, batch.targets)},
+        extra=nn.Module(),
+        before_step=lambda step, steps: None,
+        sync=program.mask.average,
+        evaluate=dict,
+        state=dict,
+        load=lambda state: None,
+    )
+    plan = TrainingPlan(epochs=1, batch=16, optimizer={"name": "sgd", "lr": 1e-7}, clip=None)
+    feed = ArrayFeed((x,), x[:, :3].argmax(1), batch=16, rank=rank, world=world, seed=1)
+    fit(job, plan, feed, fabric, seed=2, store=CheckpointStore(folder), log=lambda row: None, what="test")
+    return {"gradient": program.mask.gradient.tolist(), "movement": program.mask.movement.tolist()}

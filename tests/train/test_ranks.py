@@ -1,4 +1,4 @@
-"""Two processes train one module: they agree, go on to the byte, and stop together."""
+"""Two processes train one module: they agree, go on to the byte, stop together, and sum over the examples of both."""
 
 import json
 import os
@@ -6,14 +6,17 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from lightning_fabric import Fabric
 from tests.house.repository import ROOT
+from tests.train.jobs import summed
 
 SCRIPT = """
 import hashlib, json, sys
 from pathlib import Path
 import torch
 from lightning_fabric import Fabric
-from tests.train.jobs import Work, feed
+from tests.train.jobs import Work, feed, summed
 from attar._src.core.errors import AttarError
 from attar._src.train.fit import fit
 from attar._src.train.plan import TrainingPlan
@@ -47,6 +50,7 @@ run("halves", 4, seed=9)
 run("poison", 2, poison=3 if rank == 1 else None)
 (folder / "file").write_bytes(b"")
 run("file/stage", 1)
+said["sums"] = summed(fabric, folder / f"sums{rank}", rank=rank, world=2)
 (folder / f"rank{rank}.json").write_text(json.dumps(said))
 # Together: a rank that leaves while the other still talks to it may end it with an abort.
 fabric.barrier()
@@ -69,7 +73,12 @@ def ranks(tmp_path_factory):
 
 def test_two_ranks_agree_and_go_on_to_the_byte(ranks):
     folder, first, second = ranks
-    assert {name for name in first if "error" not in name} == {"straight", "straight loss", "halves", "halves loss"}
+    assert {name for name in first if "error" not in name} - {"sums"} == {
+        "straight",
+        "straight loss",
+        "halves",
+        "halves loss",
+    }
     assert all(first[name] == second[name] for name in ("straight", "straight loss", "halves", "halves loss"))
     assert first["halves"] == first["straight"]
     assert len(first["halves loss"]) == 4
@@ -82,3 +91,11 @@ def test_two_ranks_stop_together(ranks):
     assert first["poison error"] == second["poison error"]
     assert "cannot be written" in first["file/stage error"]
     assert "see its error message" in second["file/stage error"]
+
+
+def test_gradients_and_movement_are_those_of_both(ranks, tmp_path):
+    """Guards buffers that hold the sums of one rank: DDP gives those of the first to the others before every step."""
+    _, first, second = ranks
+    assert first["sums"] == second["sums"]
+    for name, values in summed(Fabric(accelerator="cpu", devices=1), tmp_path).items():
+        torch.testing.assert_close(torch.tensor(first["sums"][name]), torch.tensor(values), rtol=1e-4, atol=1e-5)

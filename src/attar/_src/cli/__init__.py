@@ -24,6 +24,7 @@ from attar._src.core.lazy import install_hint
 COMMANDS = {
     "run": "Run a recipe: train, distil, prune, quantize, pack, measure.",
     "compress": "Find the files of a trained module that hold a goal: a loss, bytes, milliseconds.",
+    "compare": "Compare quantization, pruning and both on a trained module: which to use here?",
     "quantize": "Quantize a trained PyTorch module and write a .attar file.",
     "prune": "Remove channels, heads, units or layers of a trained module, or set weights to zero.",
     "sensitivity": "Measure each layer alone at several bits or sparsities: bytes, error, curves.",
@@ -42,6 +43,8 @@ _HELP = """Makes trained PyTorch models small and fast, in one verified file tha
 attar run recipe.yaml
 
 attar compress net.py:build --weights net.safetensors --data cifar10 --max-drop 0.5 -o found
+
+attar compare net.py:build --weights net.safetensors --data cifar10 --bytes 90k -o compared
 
 attar quantize net.py:build --weights net.safetensors --data cifar10 --bits 4 -o net.attar
 

@@ -50,13 +50,21 @@ def prune_command(
         str | None,
         typer.Option(
             metavar="BYTES",
-            help="Instead: bytes of the file, 600k or 600000; weights of each layer become "
-            "zero as its sensitivity allows.",
+            help="Instead: bytes of the file, 600k or 600000; weights of each layer become zero as its sensitivity "
+            "allows, or with --unit channel its channels are removed so.",
         ),
     ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option(help="Instead: percentage points that the file may lose on these inputs, with fewest bytes."),
+    ] = None,
+    sensitivity: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Table of attar sensitivity --what sparsity or channels, by which each layer gets its own amount; "
+            "without, --max-bytes, --max-drop and --scope sensitivity measure one.",
+        ),
     ] = None,
     macs: Annotated[
         float | None, typer.Option(help="Instead of --channels or --layers: share of the multiplications to remove.")
@@ -80,17 +88,17 @@ def prune_command(
     score: Annotated[
         str | None,
         typer.Option(
-            help="Of channels l2 (the default), l1, batch_norm, taylor, gradient_weight (these two need labels); of "
-            "layers similarity (the default), output, taylor, loss (these two need labels); of weights obs (the "
-            "default), wanda, l1, l2, taylor, gradient_weight; random, file.py:name."
+            help="Of channels l2 (the default), l1, batch_norm, wanda, taylor, gradient_weight (the last two need "
+            "labels); of layers similarity (the default), output, taylor, loss (these two need labels); of weights "
+            "obs (the default), wanda, l1, l2, taylor, gradient_weight; random, file.py:name."
         ),
     ] = None,
     scope: Annotated[
         str | None,
         typer.Option(
-            metavar="layer|global|row|lamp|erdos_renyi",
-            help="The same share of every layer, or the lowest scores of all, the default with --macs; of weights also "
-            "row, lamp, erdos_renyi.",
+            metavar="layer|global|sensitivity|row|lamp|erdos_renyi",
+            help="The same share of every layer, or the lowest scores of all, the default with --macs; of channels "
+            "also sensitivity, by measured errors of the outputs; of weights also row, lamp, erdos_renyi.",
         ),
     ] = None,
     exclude: Annotated[
@@ -151,7 +159,10 @@ def prune_command(
         chosen.inputs,
         channels=channels,
         layers=_count_or_share(layers),
-        sparsity=_target(sparsity, parse_bytes(max_bytes), max_drop),
+        sparsity=sparsity,
+        max_bytes=parse_bytes(max_bytes),
+        max_drop=max_drop,
+        sensitivity=sensitivity,
         macs=macs,
         max_ms=max_ms,
         unit=unit,
@@ -188,15 +199,6 @@ def _count_or_share(layers: float | None) -> float | None:
     return int(layers) if layers is not None and layers >= 1 and layers == int(layers) else layers
 
 
-def _target(sparsity: float | None, max_bytes: int | None, max_drop: float | None) -> float | dict[str, Any] | None:
-    """Return the sparsity, or the target that chooses it."""
-    if max_bytes is None and max_drop is None:
-        return sparsity
-    if sparsity is not None:
-        raise typer.BadParameter("--sparsity is chosen by --max-bytes or --max-drop; leave it out")
-    return {name: value for name, value in (("max_bytes", max_bytes), ("max_drop", max_drop)) if value is not None}
-
-
 def _shares(texts: list[str]) -> dict[str, float] | None:
     """Return the sparsity of each glob of ``--set``."""
     found: dict[str, float] = {}
@@ -229,7 +231,13 @@ def _print(output: Path, figures: Mapping[str, Any]) -> None:
 
 def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Yield the figures before and after, and the channels of each layer."""
-    words = {"macs": "multiplications", "parameters": "parameters", "nonzero": "not zero", "file_bytes": "bytes"}
+    words = {
+        "macs": "multiplications",
+        "nonzero_macs": "by weights that are not zero",
+        "parameters": "parameters",
+        "nonzero": "not zero",
+        "file_bytes": "bytes",
+    }
     for key, word in words.items():
         if key in figures:
             before, after = figures[key]

@@ -64,6 +64,10 @@ def quantize_command(
         Path | None,
         typer.Option(help="Folder of attar sensitivity, for --size, --max-bytes, --max-drop; measured otherwise."),
     ] = None,
+    alternatives: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="Under a target, what each layer may have instead: codebook,group:32."),
+    ] = None,
     validation: Annotated[
         int | None,
         typer.Option(
@@ -138,8 +142,12 @@ def quantize_command(
         typer.Option(help="With gptq: the relative error that one bit a weight less is worth; 0.003 shrinks a file."),
     ] = 0.0,
     observer: Annotated[
-        str, typer.Option(help="Observer of the activations' ranges: minmax, percentile, mse, kl or file.py:name.")
-    ] = "percentile",
+        str,
+        typer.Option(
+            help="Observer of the activations' ranges: auto (percentile with 8 bits, mse with fewer), minmax, "
+            "percentile, mse, kl or file.py:name."
+        ),
+    ] = "auto",
     correct_bias: Annotated[bool, typer.Option(help="Correct biases for the mean error of rounded weights.")] = True,
     equalize: Annotated[
         bool, typer.Option("--equalize", help="Scale channels between layers to equal ranges before rounding.")
@@ -238,6 +246,7 @@ def quantize_command(
         "max_bytes": parse_bytes(max_bytes),
         "max_drop": max_drop,
         "sensitivity": sensitivity,
+        "alternatives": [*filter(None, map(str.strip, (alternatives or "").split(",")))],
         "max_ms": max_ms,
         "activations": parse_activations(activations),
         "granularity": granularity,

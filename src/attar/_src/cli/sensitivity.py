@@ -23,7 +23,7 @@ from attar._src.cli.options.inputs import (
 )
 from attar._src.cli.options.texts import parse_arguments, parse_axes, parse_levels
 from attar._src.measure.class_layout import IGNORE_INDEX
-from attar._src.report.wording import sensitivity_cells
+from attar._src.report.wording import sensitivity_cells, sensitivity_columns
 
 
 def sensitivity_command(
@@ -34,14 +34,24 @@ def sensitivity_command(
         typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the results; an interrupted one goes on."),
     ],
     weights: WeightsFile = None,
-    what: Annotated[str, typer.Option(metavar="bits|sparsity", help="Round weights, or prune them.")] = "bits",
+    what: Annotated[
+        str,
+        typer.Option(metavar="bits|sparsity|channels", help="Round weights, set them to zero, or remove channels."),
+    ] = "bits",
     levels: Annotated[
         str | None,
-        typer.Option(help="Bits from 2 to 8, or shares of pruned weights: 2,3,4,6,8 or 0.5,0.7,0.9."),
+        typer.Option(help="Bits from 2 to 8, or shares of weights or channels: 2,3,4,6,8 or 0.5,0.7,0.9."),
     ] = None,
     rates: Annotated[
         str, typer.Option(help="With --scales gptq: measure each level with each rate of attar quantize: 0,0.003,0.03.")
     ] = "0",
+    score: Annotated[
+        str | None,
+        typer.Option(
+            help="Which weights or channels go first: of sparsity l1 (the default), l2, random; of channels as in "
+            "attar prune, l2 by default."
+        ),
+    ] = None,
     keep: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Layers to leave out; repeatable.")] = None,
     arguments: Arguments = None,
     granularity: Annotated[
@@ -64,10 +74,10 @@ def sensitivity_command(
     class_axis: Annotated[int | None, typer.Option(help="Axis of the classes in the output.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:
-    """Round (or prune) each layer alone at several levels; measure the output's error and the coded bytes.
+    """Round (or prune) each layer alone at several levels; measure the output's error and the bytes.
 
-    The folder gets sensitivity.json, which `attar quantize --sensitivity` reads, the same as CSV and as a page with
-    curves, and a journal: the same command goes on where it was interrupted.
+    The folder gets sensitivity.json, which `attar quantize --sensitivity` and `attar prune --sensitivity` read, the
+    same as CSV and as a page with curves, and a journal: the same command goes on where it was interrupted.
 
     Example:
 
@@ -88,6 +98,7 @@ def sensitivity_command(
         granularity=granularity,
         symmetric=not asymmetric,
         scales=scales,
+        score=score,
         keep=keep or [],
         correct_bias=correct_bias,
         ignore_index=ignore_index,
@@ -101,8 +112,7 @@ def sensitivity_command(
 
 
 def _print_table(table: Any, folder: Path) -> None:
-    columns = ("Layer", ">Level", ">Bytes", ">SNR, dB", ">KL", ">Changed", ">Metric", ">Estimate")
-    made = show.plain_table(*columns)
+    made = show.plain_table("Layer", *(f">{each}" for each in sensitivity_columns(table.what)[1:]))
     for row in table.rows():
         made.add_row(*map(escape, sensitivity_cells(row)))
     out = show.console()

@@ -9,7 +9,16 @@ from functools import cache, reduce
 from operator import or_
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from attar._src.core.errors import SpecError, UnknownName
@@ -159,3 +168,24 @@ def spec_choice(registry: Registry[type[Spec]], own: type[Spec]) -> Any:
 
     union = reduce(or_, members, Annotated[own, Tag(_OWN)])
     return Annotated[union, Discriminator(tag), BeforeValidator(spelled_out)]
+
+
+def demand_share(value: Any) -> Any:
+    """Return a value that is no number, or one from 0 to 1, which other validators judge further.
+
+    Raises:
+        PydanticCustomError: a number is above 1, or below 0: 50 is written 0.5.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and value > 1:
+        meant = f"{value / 100:g} for {value:g} %" if 2 <= value < 100 else "0.5 for half"
+        raise refused(f"{value:g} is no share, which is less than 1; write {meant}")
+    if number and value < 0:
+        raise refused(f"{value:g} is no share, which is not below 0; write 0.5 for half")
+    return value
+
+
+#: From 0 to 1, without 1.
+SomeShare = Annotated[float, BeforeValidator(demand_share), Field(ge=0, lt=1)]
+#: Between 0 and 1.
+PartShare = Annotated[float, BeforeValidator(demand_share), Field(gt=0, lt=1)]

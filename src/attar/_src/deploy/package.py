@@ -35,6 +35,7 @@ from attar._src.work.compressed_model import (
     FileInfo,
     inputs_by_graph,
 )
+from attar._src.work.size_budget import SizeBudget
 
 #: An example takes so much of the time in float32 that it takes in float64.
 _FLOAT32 = 0.5
@@ -52,7 +53,7 @@ def package(
     examples: ComparedExamples | None = None,
     tolerance: Tolerance | None = TOLERANCE,
     notes: Mapping[str, str] = MappingProxyType({}),
-    budget: float | None = None,
+    budget: SizeBudget | None = None,
     limits: Limits | None = None,
     measure: Callable[[bytes], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def package(
         examples: of the graph ``main``, by default ``data``.
         tolerance: from which loss on there is a warning; None for none.
         notes: remarks for the report, by topic.
-        budget: bits per weight.
+        budget: of the file.
         limits: limits of the file's readers; None for the defaults.
         measure: measures more of the file, which is compared already but not written, for the report.
 
@@ -131,7 +132,7 @@ def package(
             *filter(None, lost),
             *filter(None, [each.warning for each in speed.values()]),
             *(unjudged if given else ()),
-            *_over_budget(size["bits_per_weight"], budget),
+            *_over_budget(size, budget),
         ],
         "notes": {
             **notes,
@@ -225,10 +226,11 @@ def _widened(compressed: CompressedModel) -> dict[str, str]:
     return {"exact sums": f"weights of {where} got a wider step or smaller neighbours, {why}"}
 
 
-def _over_budget(bits_per_weight: float, budget: float | None) -> list[str]:
-    if budget is None or bits_per_weight <= budget:
+def _over_budget(size: Mapping[str, Any], budget: SizeBudget | None) -> list[str]:
+    excess = "" if budget is None else budget.excess(size["bits_per_weight"], size["file_bytes"])
+    if budget is None or not excess:
         return []
     return [
-        f"{bits_per_weight:.4g} bits per weight, above the budget of {budget:g}: train longer, reach the budget "
-        "earlier (reach), or set it a little lower"
+        f"{excess}, above the budget of {budget.words()}: train longer, reach the budget earlier (reach), or set it a "
+        "little lower"
     ]

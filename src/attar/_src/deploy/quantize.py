@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from attar._src.deploy.fidelity import ComparedExamples, labelled_examples
 from attar._src.deploy.first_run import prepare
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
+from attar._src.deploy.pruning.untrained import untrained_warning
 from attar._src.deploy.tolerance import TOLERANCE, Tolerance
 from attar._src.deploy.validation_inputs import validation_inputs
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
@@ -117,6 +118,7 @@ def quantize(
     max_bytes: int | None = None,
     max_drop: float | None = None,
     sensitivity: str | Path | None = None,
+    alternatives: Sequence[str] = (),
     validation: Any = None,
     max_ms: float | None = None,
     activations: int | Literal["dynamic", "auto"] | None = None,
@@ -126,7 +128,7 @@ def quantize(
     scales: str = "absmax",
     power_of_two: bool = False,
     rate: float = 0.0,
-    observer: str = "percentile",
+    observer: str = "auto",
     keep: Sequence[str] = (),
     keep_activations: Sequence[str] = (),
     overrides: Mapping[str, int] | None = None,
@@ -170,6 +172,8 @@ def quantize(
             there are labels, else of predictions that change, else the relative error in per cent. The smallest file
             that is found.
         sensitivity: ``sensitivity.json`` of the same module, or its folder; measured if None.
+        alternatives: under a target, schemes and granularities that each weight may have instead: ``("codebook",
+            "group:32")``. Each is solved and measured, which takes its time.
         validation: examples for ``max_drop``, in a form that ``data`` may have, labels included; by default half of the
             examples, which then do not calibrate. Never those of the test that is reported.
         max_ms: milliseconds that one example may take on one thread of this machine: activations in floating point if
@@ -192,8 +196,8 @@ def quantize(
         power_of_two: only powers of two as scales of weights and activations, for hardware that rescales by shifts.
         rate: with ``gptq``, the relative error of the layers' outputs that one bit a weight less is worth: codes that
             take fewer bits in the file are preferred, so that 0.003 takes a sixth off the codes of 4 bits.
-        observer: observer of the activations' ranges: ``minmax``, ``percentile``, ``mse``, ``kl`` or ``file.py:name``.
-            With fewer than 8 bits ``mse`` loses least.
+        observer: observer of the activations' ranges: ``auto`` (``percentile`` with 8 bits, ``mse`` with fewer),
+            ``minmax``, ``percentile``, ``mse``, ``kl`` or ``file.py:name``.
         keep: globs of layers left in floating point.
         keep_activations: globs of layers whose inputs stay in floating point while their weights are quantized, or of
             values by their names in warnings and reports.
@@ -252,7 +256,7 @@ def quantize(
     """
     started = time.monotonic()
     demand_coder(coder)
-    target = bit_target(size, max_bytes, max_drop, sensitivity, validation)
+    target = bit_target(size, max_bytes, max_drop, sensitivity, validation, alternatives)
     timed = activations == "auto" or max_ms is not None
     alone = target is None and reconstruct is False
     check_goals(activations, max_ms, best, minutes, target=target is not None, alone=alone)
@@ -294,6 +298,7 @@ def quantize(
         held_out = validation_inputs(module, validation, example, axes, batch=batch, collate=collate, dynamic=dynamic)
     judged = JudgedExamples(held_out, compared.metric, compared.layout, compared.given)
     untouched = CompressedModel.of(traced, record=recorded_removals(module))
+    untouched = replace(untouched, warnings=(*untrained_warning(module), *untouched.warnings))
     given = Context(compared.with_targets(), use=use, coder=coder, judged=judged)
     rows: list[Mapping[str, Any]] = []
 

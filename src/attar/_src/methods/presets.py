@@ -25,9 +25,11 @@ from attar._src.methods.quantize.qat.rate import Rate
 from attar._src.methods.quantize.qat.straight_through import Rounding, StraightThrough
 from attar._src.train.schedule import Schedule, Scheduled
 from attar._src.work.rule import Rule
+from attar._src.work.size_budget import SizeBudget
 from attar._src.work.term import Term
 
 _MARGIN = 0.01  # share of a size budget kept back, because the rate fluctuates in the last steps
+_RECORD = 128  # bytes that the record of the stage may take, which is not there yet when the budget is made
 
 
 def _refuse_negative(value: Scheduled) -> Scheduled:
@@ -138,28 +140,33 @@ class QuantizeStage(Rounding, ObjectiveStage):
 
 
 class Compress(DistillationStage):
-    """Distil on learned grids so that the file has at most ``size`` bits per weight.
+    """Distil on learned grids so that the file has at most ``size`` bits per weight, or ``max_bytes``.
 
-    Combines the losses of ``distill``, ``lsq`` on wide grids, the term ``rate`` with ``size`` as
-    the budget of the whole file, ``low_precision`` for biases and norms, and re-estimated batch-norms. It should start
-    from a trained module.
+    Combines the losses of ``distill``, ``lsq`` on wide grids, the term ``rate`` with this budget of the whole file,
+    ``low_precision`` for biases and norms, and re-estimated batch-norms. It should start from a trained module.
 
     Attributes:
         size: budget of the whole file without its graph, in bits per weight as in reports. A larger file is reported.
+        max_bytes: instead of ``size``: budget of the whole file with its graph, in bytes.
         bits: bits of a code before entropy coding; if None, ``size`` rounded up plus 2, from 3 to 8 (size 1.5 -> 4
-            bits). Frequent codes take fewer bits than their width, so the grid may be wider than the budget.
-        granularity, through, offset: which weights share a step, wider grids before, learned offsets; as in ``lsq``.
+            bits), 4 with ``max_bytes``. Frequent codes take fewer bits than their width, so the grid may be wider than
+            the budget.
+        granularity, through, offset, activations, keep: which weights share a step, wider grids before, learned
+            offsets, bits of what layers read, layers in floating point; as in ``lsq``.
         floats, scale_bits, merge: ``bits``, ``scale_bits`` and ``merge`` of ``low_precision``.
         reach: share of the stage after which the budget applies in full.
         terms: further terms, such as ``damping``.
     """
 
     stage: Literal["compress"] = "compress"
-    size: Annotated[float, Field(gt=0, le=8)]
+    size: Annotated[float, Field(gt=0, le=8)] | None = None
+    max_bytes: Annotated[int, Field(gt=0)] | None = None
     bits: GridBits | None = None
     granularity: GranularityChoice = None
     through: tuple[GridBits, ...] = ()
     offset: bool = False
+    activations: GridBits | None = None
+    keep: tuple[str, ...] = ()
     floats: Literal[8, 16] = 16
     scale_bits: Literal[16, 32] = 32
     merge: bool = True
@@ -170,17 +177,21 @@ class Compress(DistillationStage):
 
     @model_validator(mode="after")
     def _check_grid(self) -> Self:
+        if (self.size is None) == (self.max_bytes is None):
+            raise ValueError("give one of the two: size (bits per weight, 2.0) or max_bytes (of the file, 9000)")
         try:
             self._grid()
         except ValidationError as error:
             raise ValueError(explain(error, where="lsq")) from error
         return self
 
-    def size_budget(self) -> float:
-        return self.size
+    def size_budget(self) -> SizeBudget | None:
+        return SizeBudget.of(self.size, self.max_bytes)
 
     def loss_terms(self) -> tuple[Term, ...]:
-        rate = Rate(file=self.size * (1 - _MARGIN), reach=self.reach)
+        file = None if self.size is None else self.size * (1 - _MARGIN)
+        most = None if self.max_bytes is None else max(round(self.max_bytes * (1 - _MARGIN)) - _RECORD, 1)
+        rate = Rate(file=file, max_bytes=most, reach=self.reach)
         return (*self._losses(), rate, *self.terms)
 
     def attached_rules(self) -> tuple[Rule, ...]:
@@ -191,5 +202,12 @@ class Compress(DistillationStage):
         return (*before, self._grid(), *after, low_precision)
 
     def _grid(self) -> Lsq:
-        bits = self.bits or min(8, max(3, math.ceil(self.size) + 2))
-        return Lsq(bits=bits, granularity=self.granularity, through=self.through, offset=self.offset)
+        bits = self.bits or (4 if self.size is None else min(8, max(3, math.ceil(self.size) + 2)))
+        return Lsq(
+            bits=bits,
+            granularity=self.granularity,
+            through=self.through,
+            offset=self.offset,
+            activations=self.activations,
+            keep=self.keep,
+        )

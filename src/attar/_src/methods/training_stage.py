@@ -23,6 +23,7 @@ from attar._src.work.context import TrainingContext, Trial
 from attar._src.work.learner import Learner
 from attar._src.work.objective import LossInputs, Objective
 from attar._src.work.rule import Rule
+from attar._src.work.size_budget import SizeBudget
 from attar._src.work.stage import Stage
 from attar._src.work.term import Term
 
@@ -58,9 +59,9 @@ class TrainingStage(TrainingPlan, Stage):
     def compresses(self) -> bool:
         return bool(self.attached_rules())
 
-    def size_budget(self) -> float | None:
-        budgets = [term.size_budget() for term in self.loss_terms()]
-        return min((budget for budget in budgets if budget is not None), default=None)
+    def size_budget(self) -> SizeBudget | None:
+        budgets = (term.size_budget() for term in self.loss_terms())
+        return next((budget for budget in budgets if budget is not None), None)
 
     def ignored_targets(self) -> tuple[int, ...]:
         given = (getattr(term, "ignore_index", None) for term in self.loss_terms())

@@ -178,6 +178,13 @@ class ChannelMean(Statistic):
         return 8 * int(arguments[1])
 
 
+class ChannelSquares(ChannelMean):
+    """The mean square over all axes but ``axis``."""
+
+    def add(self, x: torch.Tensor) -> None:
+        super().add(x.detach().square())
+
+
 class InputHessian(Statistic):
     """The second derivative of a layer's squared output error by a row of its weight.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from attar._src.report.figures.plot import Figure
 
 #: Rows shown of a long table; the page says how many there are.
@@ -60,6 +62,7 @@ class PageSection:
     Attributes:
         anchor: id of the section, the target of links.
         figure: the first figure of the plot with the section's anchor as its name.
+        drawings: figures as SVG, which need no script.
         note: small print.
     """
 
@@ -68,9 +71,10 @@ class PageSection:
     text: str = ""
     command: str = ""
     figure: Figure | None = None
+    drawings: Sequence[Markup] = ()
     tables: Sequence[PageTable] = ()
     note: str = ""
     folds: Sequence[Details] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.text or self.command or self.figure or self.tables or self.folds)
+        return bool(self.text or self.command or self.figure or self.drawings or self.tables or self.folds)

@@ -9,7 +9,7 @@ from typing import Any
 
 from attar._src.artifact.writer import write_atomically
 from attar._src.report.content import PageSection, PageTable
-from attar._src.report.figures.front import front_plot
+from attar._src.report.figures.front import front_drawings
 from attar._src.report.page import TEMPLATES, page_parts
 from attar._src.report.wording import count, metric, milliseconds, number, plural, times
 
@@ -18,17 +18,13 @@ SEARCH_PAGE = "search.html"
 
 
 def write_search_page(folder: Path, result: Mapping[str, Any]) -> Path:
-    """Write the page of the fields of ``search.json`` and return its path; the same result gives the same bytes.
-
-    Raises:
-        AttarError: Plotly is not installed.
-    """
-    path, plot = folder / SEARCH_PAGE, front_plot(result)
+    """Write the page of the fields of ``search.json`` and return its path; the same result gives the same bytes."""
+    path = folder / SEARCH_PAGE
     text = TEMPLATES.get_template("search.html").render(
         title=f"Goal: {result['words']}",
         verdict=_verdict(result),
-        sections=_sections(result, plot.figures[0]),
-        **page_parts({plot.name: plot}),
+        sections=_sections(result),
+        **page_parts({}),
     )
     write_atomically(path, text.encode())
     return path
@@ -59,16 +55,16 @@ def _verdict(result: Mapping[str, Any]) -> str:
     return said if result["met"] else f"No file holds the goal. The nearest is {said}"
 
 
-def _sections(result: Mapping[str, Any], figure: Any) -> list[PageSection]:
-    columns = ["File", "", "Bytes", "Lost", "Metric", "One example", "Against floating point"]
-    rows = [search_cells(result, each) for each in result["files"]]
+def _sections(result: Mapping[str, Any]) -> list[PageSection]:
+    columns = ["File", "", "Bytes", "Lost", "Metric", "One example", "Against floating point", "Gained"]
+    rows = [[*search_cells(result, each), each["gained"]] for each in result["files"]]
     marked = [place for place, each in enumerate(result["files"]) if each["name"] == result["best"]]
-    every = PageTable("Every file", columns, rows, numbers=range(2, 7), marked=marked, file="search.json")
+    every = PageTable("Every file", columns, rows, numbers=range(2, 8), marked=marked, file="search.json")
     unit = result["files"][0]["unit"]
     text = (
         f"Every point is a file that was packed, decoded, judged on examples that calibration does not see (in {unit}) "
-        "and timed beside the file in floating point. The front are the files that no other beats in bytes, loss and "
-        "time."
+        "and timed beside the file in floating point; outlines are files that were trained. The front are the files "
+        "that no other beats in bytes, loss and time. Gained is what a file was better than the best before it."
     )
     made = PageTable(
         result.get("made_again", "Options of attar.quantize that make a file again, on the same data"),
@@ -76,10 +72,22 @@ def _sections(result: Mapping[str, Any], figure: Any) -> list[PageSection]:
         [
             [each["name"], json.dumps(each["options"]), number(each["seconds"], 3)]
             for each in result["files"]
-            if each["name"] in result["front"]
+            if each["name"] in result["front"] and not each["way"]
         ],
         numbers=[2],
         code=[1],
+        file="search.json",
+    )
+    trained = PageTable(
+        "Recipes that make a trained file again: attar run RECIPE",
+        ["File", "Recipe", "Stages", "Seconds"],
+        [
+            [each["name"], each["recipe"], json.dumps(each["stages"]), number(each["seconds"], 3)]
+            for each in result["files"]
+            if each["way"]
+        ],
+        numbers=[3],
+        code=[1, 2],
         file="search.json",
     )
     left = [
@@ -90,8 +98,8 @@ def _sections(result: Mapping[str, Any], figure: Any) -> list[PageSection]:
     test = [PageTable("On the test split, read once", ["File", "Metric"], tested, numbers=[1])] if tested else []
     ended = f"The search ended after {plural(len(rows), 'file')}: {result['ended']}."
     return [
-        PageSection("front", "Front", text, figure=figure),
+        PageSection("front", "Front", text, drawings=front_drawings(result)),
         PageSection("files", "Files", tables=[every, *test]),
-        PageSection("again", "Make one again", tables=[made]),
+        PageSection("again", "Make one again", tables=[made, *([trained] if trained.rows else [])]),
         PageSection("end", "Why it ended", ended, note="; ".join(left)),
     ]

@@ -9,6 +9,7 @@ from attar._src.report.content import Details, PageSection, PageTable
 from attar._src.report.figures.classes import shown_classes
 from attar._src.report.figures.plot import Figure, Plot
 from attar._src.report.headline import class_title
+from attar._src.report.pruning import pruning
 from attar._src.report.results import results
 from attar._src.report.story import Measured, Story
 from attar._src.report.wording import NONE, count, fidelity_words, metric, plural, points, share
@@ -20,6 +21,7 @@ def sections(story: Story, plots: Mapping[str, Plot]) -> list[PageSection]:
     made = [
         results(story),
         PageSection("trade", f"{story.run.metric.capitalize()} against bytes", figure=first.get("trade")),
+        pruning(story),
         _bytes(story, first),
         _weights(first),
         PageSection("curves", "Training", figure=first.get("curves")),

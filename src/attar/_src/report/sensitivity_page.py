@@ -4,17 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from attar._src.artifact.writer import write_atomically
 from attar._src.report.content import PageSection, PageTable
 from attar._src.report.figures.plot import Plot
 from attar._src.report.figures.sensitivity_curves import sensitivity_curves
 from attar._src.report.page import TEMPLATES, page_parts
-from attar._src.report.wording import count, number, plural, sensitivity_cells
+from attar._src.report.wording import count, number, plural, sensitivity_cells, sensitivity_columns
 
 #: Name of the page in the folder of ``attar sensitivity``.
 SENSITIVITY_PAGE = "sensitivity.html"
+
+
+class _Words(NamedTuple):
+    """What a page says of levels of one kind."""
+
+    title: str
+    changed: str
+    level: str
+    needed: str
+    use: str
+
+
+_WORDS = {
+    "bits": _Words(
+        "What each layer costs with fewer bits",
+        "has fewer bits",
+        "bits of the weight. Bytes: of the entropy-coded tensor",
+        "Bits",
+        "attar quantize MODEL --data DATA{scales} --sensitivity FOLDER --size 2.5 -o small.attar",
+    ),
+    "sparsity": _Words(
+        "What each layer costs pruned",
+        "is pruned",
+        "the share of its elements that are zero. Bytes: of the entropy-coded tensor",
+        "Pruned",
+        "attar prune MODEL --data DATA --max-bytes 600k --sensitivity FOLDER -o sparse.attar",
+    ),
+    "channels": _Words(
+        "What each layer costs with fewer channels",
+        "has fewer channels, heads or hidden units",
+        "the share of its channels that are removed, with all that depends on them. Bytes: of all parameters that have "
+        "these channels. Multiplications: of the whole network for one example",
+        "Removed",
+        "attar prune MODEL --data DATA --macs 0.5 --sensitivity FOLDER -o half.safetensors",
+    ),
+}
 #: Signal to noise of the output, one layer changed, for which the table says what is needed.
 NEEDED_DB = (20, 30)
 
@@ -33,7 +69,7 @@ def write_sensitivity_page(folder: Path, table: Mapping[str, Any], rows: Sequenc
     path, plot = folder / SENSITIVITY_PAGE, sensitivity_curves(rows, table["what"])
     parts = page_parts({plot.name: plot})
     text = TEMPLATES.get_template("sensitivity.html").render(
-        title="What each layer costs with fewer bits" if table["what"] == "bits" else "What each layer costs pruned",
+        title=_WORDS[table["what"]].title,
         verdict=_verdict(table, rows),
         sections=_sections(table, rows, plot),
         **parts,
@@ -44,7 +80,8 @@ def write_sensitivity_page(folder: Path, table: Mapping[str, Any], rows: Sequenc
 
 def _verdict(table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     hardest = max(rows, key=lambda row: row["error"] or 0.0)
-    what = f"{hardest['level']:g} bits" if table["what"] == "bits" else f"{hardest['level']:.0%} pruned"
+    bits = table["what"] == "bits"
+    what = f"{hardest['level']:g} bits" if bits else f"{hardest['level']:.0%} {_WORDS[table['what']].needed.lower()}"
     return (
         f"{plural(len(table['layers']), 'layer')} at {plural(len(table['levels']), 'level')}, each alone, on "
         f"{plural(table['examples'], 'example')}. {hardest['layer']} with {what} costs most: "
@@ -53,34 +90,34 @@ def _verdict(table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str
 
 
 def _sections(table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], plot: Plot) -> list[PageSection]:
-    bits = table["what"] == "bits"
-    changed = "has fewer bits" if bits else "is pruned"
+    words = _WORDS[table["what"]]
     text = (
-        f"One layer {changed}, all others are as they were. The output of the unchanged network is the reference, so "
-        "no labels are needed: 30 dB are an error of 3 % of the output's spread, 20 dB of 10 %, and 0 dB are noise as "
-        "large as the output. A line that stays high is a layer that can be made small at little cost."
+        f"One layer {words.changed}, all others are as they were. The output of the unchanged network is the "
+        "reference, so no labels are needed: 30 dB are an error of 3 % of the output's spread, 20 dB of 10 %, and 0 dB "
+        "are noise as large as the output. A line that stays high is a layer that can be made small at little cost."
     )
-    columns = ["Layer", "Level", "Bytes", "Signal to noise, dB", "KL, nats", "Changed", "Metric", "Estimate"]
+    columns = sensitivity_columns(table["what"])
     cells = [sensitivity_cells(row) for row in rows]
     every = PageTable("Each layer at each level", columns, cells, numbers=range(1, 8), file="sensitivity.csv")
     meaning = (
-        "Level: bits of the weight, or the share of its elements that are pruned. Bytes: of the entropy-coded tensor. "
-        "KL: divergence of the predictions. Changed: share of predictions that differ. Estimate: what gradients tell "
-        "without a run."
+        f"Level: {words.level}. SNR: signal to noise of the output. KL: divergence of the predictions. Changed: share "
+        "of predictions that differ."
     )
+    if table["what"] != "channels":
+        meaning += " Estimate: what gradients tell without a run."
     scales = f" --scales {table['method']['scales']}" if "scales" in table["method"] else ""
-    use = f"attar quantize MODEL --data DATA{scales} --sensitivity FOLDER --size 2.5 -o small.attar"
+    use = words.use.format(scales=scales)
     return [
         PageSection("sensitivity", "Curves", text, figure=plot.figures[0] if plot.figures else None),
         PageSection("needs", "What each layer needs", tables=[_needs(table, rows)]),
         PageSection("figures-of-layers", "Figures", meaning, tables=[every]),
-        *([PageSection("use", "Bits under a target", "This folder, with the same model:", use)] if bits else []),
+        PageSection("use", "Each layer its own, under a target", "This folder, with the same model:", use),
     ]
 
 
 def _needs(table: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> PageTable:
     """Return a row for each layer: the cheapest level that leaves so many dB, and its bytes."""
-    words = "Bits" if table["what"] == "bits" else "Pruned"
+    words = _WORDS[table["what"]].needed
     columns = [
         "Layer",
         "Elements",

@@ -88,8 +88,15 @@ def listed(items: list[str]) -> str:
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
+def sensitivity_columns(what: str) -> list[str]:
+    """Return the heads of a table of sensitivities, in the order of :func:`sensitivity_cells`."""
+    columns = ["Layer", "Level", "Bytes", "SNR, dB", "KL, nats", "Changed", "Metric", "Estimate"]
+    return [*columns[:-1], "Multiplications"] if what == "channels" else columns
+
+
 def sensitivity_cells(row: Mapping[str, Any]) -> list[str]:
-    """Return a row of a table of sensitivities: layer, level, bytes, signal to noise, KL, changed, metric, estimate."""
+    """Return a row of a table of sensitivities: layer, level, bytes, signal to noise, KL, changed, metric, and the
+    estimate; of channels the multiplications that are left instead."""
     return [
         row["layer"],
         f"{row['level']:g}" + (f" at {row['rate']:g}" if row["rate"] else ""),
@@ -98,5 +105,5 @@ def sensitivity_cells(row: Mapping[str, Any]) -> list[str]:
         number(row["kl"], 3),
         share(row["changed"]),
         number(row["metric"]),
-        number(row["estimate"], 3),
+        number(row["estimate"], 3) if row["macs"] is None else count(row["macs"]),
     ]

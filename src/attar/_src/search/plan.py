@@ -1,6 +1,7 @@
 """What a search tries next: cheap files first, then sizes towards the goal.
 
-floating point, 8 bits, dynamic, static  -->  4 bits  -->  bits of its own for each layer  -->  reconstruction
+floating point, 8 bits, dynamic, static  -->  4 bits  -->  bits of its own for each layer  -->  reconstruction,
+                                                                                            or training if it is allowed
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from attar._src.search.goal import Goal
+from attar._src.search.training.next_trained import Applies, TrainedStep, next_trained
 from attar._src.search.tried_file import TriedFile
 
-#: What a step costs: rounding; solvers that see inputs; all levels and sensitivities; one more size of these; training.
-Cost = Literal["round", "see", "levels", "size", "train"]
+#: What a step costs: rounding; solvers that see inputs; all levels and sensitivities; one more size of these;
+#: reconstruction, which trains codes; training of the module.
+Cost = Literal["round", "see", "levels", "size", "train", "way"]
 
 #: The file that all others are compared with.
 UNTOUCHED = "floating point"
@@ -23,6 +26,8 @@ RECONSTRUCT: Mapping[str, Any] = {"steps": 100, "network_steps": 400}
 _STEP, _NEAR = 0.75, 1.04
 #: The same with reconstruction, which takes longer.
 _IMPROVED_STEP, _IMPROVED_NEAR = 0.85, 1.08
+#: The same before training, which goes on below in any case.
+_COARSE_STEP, _COARSE_NEAR = 0.65, 1.15
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,13 @@ class SearchStep:
         name: in words.
         options: of ``attar.quantize``.
         cost: what kind of work it is.
+        trained: what is trained instead.
     """
 
     name: str
     options: Mapping[str, Any]
     cost: Cost
+    trained: TrainedStep | None = None
 
 
 #: What every search begins with.
@@ -52,7 +59,11 @@ FIRST: tuple[SearchStep, ...] = (
 
 
 def next_step(
-    goal: Goal, files: Sequence[TriedFile], failed: Mapping[str, str], skipped: Collection[str] = ()
+    goal: Goal,
+    files: Sequence[TriedFile],
+    failed: Mapping[str, str],
+    skipped: Collection[str] = (),
+    applies: Applies | None = None,
 ) -> SearchStep | None:
     """Return what to try next, None if nothing more pays.
 
@@ -63,34 +74,47 @@ def next_step(
         files: made so far.
         failed: name of a step -> why it made none.
         skipped: steps for which there was no time; nothing is known of the sizes that they had.
+        applies: which ways to train have stages for a target; None if nothing may be trained.
     """
     done = {each.name for each in files}.union(failed, skipped)
-    return next((step for step in _steps(goal, files, failed) if step.name not in done), None)
+    found = next(
+        (step for step in _steps(goal, files, failed, train=applies is not None) if step.name not in done), None
+    )
+    if found is not None or applies is None or not files:
+        return found
+    trained = next_trained(goal, files, failed, skipped, applies)
+    return None if trained is None else SearchStep(trained.name, {}, "way", trained)
 
 
-def _steps(goal: Goal, files: Sequence[TriedFile], failed: Mapping[str, str]) -> Iterator[SearchStep]:
-    """Yield the steps in order as far as they are known: those of sizes follow from the files before."""
+def _steps(goal: Goal, files: Sequence[TriedFile], failed: Mapping[str, str], *, train: bool) -> Iterator[SearchStep]:
+    """Yield the steps without training in order as far as they are known: sizes follow from the files before.
+
+    What may be trained is not reconstructed: training goes further in the same time.
+    """
+    files = [each for each in files if not each.way]
     yield from FIRST
-    activations = _activations(goal, files)
+    activations = chosen_activations(goal, files)
     if goal.aim == "bytes" and (goal.max_drop is not None or goal.max_ms is not None):
         start = [each.file_bytes for each in files if goal.holds(each)]
         if not start:
-            yield from _largest(goal, failed, activations)
+            yield from _largest(goal, failed, activations, train=train)
             return
-        yield from _smaller(goal, files, failed, activations, min(start), improved=False)
+        pace = (_COARSE_STEP, _COARSE_NEAR) if train else (_STEP, _NEAR)
+        yield from _smaller(goal, files, failed, activations, min(start), pace, improved=False)
         sizes = [size for size, holds in _tried(goal, files, failed, activations, improved=False) if not holds]
-        if sizes:
-            yield from _smaller(goal, files, failed, activations, max(sizes), improved=True)
+        if sizes and not train:
+            pace = (_IMPROVED_STEP, _IMPROVED_NEAR)
+            yield from _smaller(goal, files, failed, activations, max(sizes), pace, improved=True)
     else:
-        yield from _largest(goal, failed, activations)
+        yield from _largest(goal, failed, activations, train=train)
 
 
-def _largest(goal: Goal, failed: Mapping[str, str], activations: Any) -> Iterator[SearchStep]:
+def _largest(goal: Goal, failed: Mapping[str, str], activations: Any, *, train: bool) -> Iterator[SearchStep]:
     """Yield the largest size that the goal allows, if it bounds the bytes; reconstruction makes no file smaller."""
     if goal.max_bytes is not None:
         plain = size_step(goal.max_bytes, activations, improved=False)
         yield plain
-        if plain.name not in failed:
+        if plain.name not in failed and not train:
             yield size_step(goal.max_bytes, activations, improved=True)
 
 
@@ -111,11 +135,12 @@ def _smaller(
     failed: Mapping[str, str],
     activations: Any,
     first: int,
+    pace: tuple[float, float],
     *,
     improved: bool,
 ) -> Iterator[SearchStep]:
     """Yield the next size: smaller while files hold, then between the last that held and the first that did not."""
-    step, near = (_IMPROVED_STEP, _IMPROVED_NEAR) if improved else (_STEP, _NEAR)
+    step, near = pace
     tried = _tried(goal, files, failed, activations, improved=improved)
     holding = min([size for size, holds in tried if holds], default=None)
     failing = max([size for size, holds in tried if not holds], default=None)
@@ -147,12 +172,12 @@ def _tried(
     return found
 
 
-def _activations(goal: Goal, files: Sequence[TriedFile]) -> Any:
+def chosen_activations(goal: Goal, files: Sequence[TriedFile]) -> Any:
     """Return the activations of files whose size is sought: in floating point, unless time counts.
 
     If it does, those of the files with 8 bits that are in time and lose least; if none is, of the fastest.
     """
-    found = {each.name: each for each in files}
+    found = {each.name: each for each in files if not each.way}
     eight = [found[name] for name in ("8 bits", "8 bits, dynamic", "8 bits, static") if name in found]
     if not eight or (goal.max_ms is None and goal.aim != "ms"):
         return None

@@ -23,11 +23,12 @@ from attar._src.methods.allocate.level import Level
 from attar._src.methods.allocate.own_bits import allocator_of
 from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.methods.allocate.target import BitTarget
-from attar._src.methods.quantize.ptq.reconstruct.stage import Reconstruct
+from attar._src.methods.quantize.ptq.reconstruct.stage import Log, Reconstruct
 from attar._src.methods.quantize.ptq.registry import SOLVERS
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.runtime.session import Session
+from attar._src.search.searched_module import judge_file
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo, inputs_by_graph
 from attar._src.work.context import Context
@@ -80,10 +81,11 @@ class PostTraining:
         """Return whether the solutions and sensitivities are there for sizes of these activations."""
         return options.get("activations") in self._levels
 
-    def make(self, options: Mapping[str, Any]) -> QuantizationResult:
+    def make(self, options: Mapping[str, Any], log: Log = lambda _: None) -> QuantizationResult:
         """Return the module quantized with these options, as ``attar.quantize`` returns it.
 
-        All sizes of the same activations share solutions and sensitivities.
+        All sizes of the same activations share solutions and sensitivities. ``log`` gets a row on each part of the
+        network that was reconstructed.
 
         Raises:
             SpecError: no file is so small, or an option does not fit the module.
@@ -97,7 +99,7 @@ class PostTraining:
         made = stage.run(self.untouched, self.context) if size is None else self._sized(stage)
         if improving is not None:
             reconstruct: Reconstruct = build_spec(Reconstruct, where="reconstruct", **improving)
-            made = reconstruct.improve(made, self.context)
+            made = reconstruct.improve(made, self.context, log)
         return QuantizationResult(
             shorten_numbers(made),
             self.inputs,
@@ -139,12 +141,7 @@ class PostTraining:
 
     def drop(self, path: Path) -> tuple[float, str, float | None]:
         """Return what the decoded file loses on ``held`` in points, their unit, and its metric."""
-        session = Session(path, limits=self.limits)
-        names, main = [port.name for port in session.inputs], session.main_output
-        seen = self.judge.judge(
-            session.run({name: tensor.numpy() for name, tensor in zip(names, batch, strict=True)})[main]
-            for batch in self.held.batches
-        )
+        seen = judge_file(path, self.judge, self.held, self.limits)
         return self.judge.points(seen), self.judge.unit, seen.metric
 
     def times(self, paths: Sequence[Path], seconds: float = _TIMED) -> NDArray[np.float64]:

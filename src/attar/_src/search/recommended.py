@@ -1,8 +1,9 @@
-"""Which of the files that a search made it recommends, and which are on the front."""
+"""Which of the files that a search made it recommends, and which are on the front, and what each gained."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from attar._src.search.goal import Goal
 from attar._src.search.tried_file import TriedFile, pareto
@@ -29,3 +30,20 @@ def front_of(goal: Goal, files: Sequence[TriedFile]) -> list[TriedFile]:
     seen = files if goal.timed else [each.model_copy(update={"ms": 0.0}) for each in files]
     names = [each.name for each in pareto(seen)]
     return sorted((each for each in files if each.name in names), key=lambda each: names.index(each.name))
+
+
+def with_gains(goal: Goal, files: Sequence[TriedFile]) -> list[dict[str, Any]]:
+    """Return the files as JSON has them, each with ``gained``: in words, by how much it was better than those before.
+
+    That is empty for a file that does not hold the goal, or is no better.
+    """
+    told = []
+    for place, file in enumerate(files):
+        before, gained = [each for each in files[:place] if goal.holds(each)], ""
+        if goal.holds(file) and before:
+            gain = min(map(goal.value, before)) - goal.value(file)
+            gained = f"{gain:,.4g} {goal.aim}" if gain > 0 else ""
+        elif goal.holds(file) and place:
+            gained = "the first that holds"
+        told.append({**file.model_dump(mode="json"), "gained": gained})
+    return told

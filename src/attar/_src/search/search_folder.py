@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ SEARCH = "search.json"
 BEST = "best.attar"
 #: Folder of all files.
 FILES = "files"
+#: Folder of the recipes that were run, one below it for each.
+TRIALS = "trials"
 
 
 class SearchFolder:
@@ -36,12 +38,7 @@ class SearchFolder:
     """
 
     def __init__(self, path: Path, *, resume: bool) -> None:
-        if path.exists() and not path.is_dir():
-            raise SpecError(f"{path} is a file; name a folder for the results")
-        if (path / SEARCH_JOURNAL).exists() and not resume:
-            raise SpecError(
-                f"{path} has a search already; go on with it (--resume, resume=True), or name another folder"
-            )
+        demand_search_folder(path, resume=resume)
         (path / FILES).mkdir(parents=True, exist_ok=True)
         self.path = path
         self._journal = Journal(path / SEARCH_JOURNAL, writes=True)
@@ -67,6 +64,11 @@ class SearchFolder:
         spent = sum(float(row["seconds"]) for event in ("file", "failed") for row in self._journal.find(event))
         return [each for each in files.values() if self._is_there(each)], failed, spent
 
+    def decide(self, what: str, choose: Callable[[], int]) -> int:
+        """Return the journaled decision on ``what``; without one choose, and journal it."""
+        before = self._journal.find("decided", what=what)
+        return int(before[-1]["value"] if before else self._journal.decide(what, choose()))
+
     def add(self, file: TriedFile) -> None:
         """Write a file to the journal."""
         self._journal.add("file", file=file.model_dump(mode="json"), seconds=file.seconds)
@@ -87,6 +89,18 @@ class SearchFolder:
     def _is_there(self, file: TriedFile) -> bool:
         path = self.path / file.file
         return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == file.sha256
+
+
+def demand_search_folder(path: Path, *, resume: bool) -> None:
+    """Refuse a file in the place of a folder, and a folder with a search that was not asked to go on.
+
+    Raises:
+        SpecError: the message has what to do.
+    """
+    if path.exists() and not path.is_dir():
+        raise SpecError(f"{path} is a file; name a folder for the results")
+    if (path / SEARCH_JOURNAL).exists() and not resume:
+        raise SpecError(f"{path} has a search already; go on with it (--resume, resume=True), or name another folder")
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ from attar._src.search.plan import Cost
 from attar._src.search.tried_file import TriedFile
 
 #: What a kind of work takes, in times of rounding, before one was timed.
-_FIRST: Mapping[Cost, float] = {"round": 1.0, "see": 4.0, "levels": 30.0, "size": 8.0, "train": 30.0}
+_FIRST: Mapping[Cost, float] = {"round": 1.0, "see": 2.0, "levels": 8.0, "size": 2.0, "train": 8.0}
 #: Times that what was timed may take the next time.
 _SPARE = 1.2
 
@@ -26,6 +26,8 @@ class StepTimes:
         """Return the times of files that were made before."""
         found, sized = cls(), set[str]()
         for each in files:
+            if each.way:
+                continue
             own, form = each.options, str(each.options.get("activations"))
             size: Cost = "size" if form in sized else "levels"
             if "max_bytes" in own:

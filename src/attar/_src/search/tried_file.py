@@ -7,8 +7,8 @@ from typing import Any
 
 from attar._src.core.spec import Spec
 
-#: Times closer than this are no difference.
-_SAME_TIME = 1.02
+#: Times, and sizes, whose ratio is less than this are no difference.
+_SAME_TIME, _SAME_SIZE = 1.02, 1.01
 
 
 class TriedFile(Spec):
@@ -16,7 +16,11 @@ class TriedFile(Spec):
 
     Attributes:
         name: of the step that made it.
-        options: of ``attar.quantize``, which make it again.
+        options: of ``attar.quantize``, which make it again; empty for a trained file.
+        way: to train it (``training/registry.py``); empty for a file that was not trained.
+        target: of the training: ``max_bytes``, or ``macs`` that were to be removed.
+        stages: of the training, as a recipe has them.
+        recipe: path of the recipe that makes a trained file again, in the folder of the search.
         file: its name in the folder of the search.
         sha256: of the file.
         file_bytes: its length.
@@ -29,6 +33,10 @@ class TriedFile(Spec):
 
     name: str
     options: dict[str, Any]
+    way: str = ""
+    target: dict[str, float] = {}
+    stages: tuple[dict[str, Any], ...] = ()
+    recipe: str = ""
     file: str = ""
     sha256: str = ""
     file_bytes: int
@@ -46,9 +54,12 @@ class TriedFile(Spec):
 
     def beats(self, other: TriedFile) -> bool:
         """Return whether a file is better in bytes, drop or time, and worse in none."""
-        if self.file_bytes > other.file_bytes or self.drop > other.drop or self.ms > _SAME_TIME * other.ms:
+        if self.file_bytes > _SAME_SIZE * other.file_bytes or self.drop > other.drop:
             return False
-        return self.file_bytes < other.file_bytes or self.drop < other.drop or other.ms > _SAME_TIME * self.ms
+        if self.ms > _SAME_TIME * other.ms:
+            return False
+        clearly = other.file_bytes > _SAME_SIZE * self.file_bytes or other.ms > _SAME_TIME * self.ms
+        return clearly or self.drop < other.drop or (self.drop == other.drop and self.file_bytes < other.file_bytes)
 
 
 def pareto(files: Sequence[TriedFile]) -> list[TriedFile]:

@@ -129,6 +129,7 @@ class _Loop:
         self.optimizer = plan.optimizer.build(*parameter_groups(whole))
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.average = WeightAverage(self.parameters, plan.average, self.steps)
+        _keep_of_rank(whole)
         self.whole, self.stepper = fabric.setup(whole, self.optimizer)
         # Running statistics; constraints average their own buffers. After setup, because a move to a device replaces
         # buffers.
@@ -238,6 +239,13 @@ class _Loop:
         mean = self.fabric.all_reduce(value.detach().clone(), reduce_op="mean")
         assert isinstance(mean, Tensor)
         return mean
+
+
+def _keep_of_rank(whole: nn.Module) -> None:
+    """Let DDP leave buffers alone that submodules name in ``of_rank``: else those of the first rank replace the others'
+    before every step, and what is summed in them is of its examples alone."""
+    names = [f"{path}.{name}" for path, module in whole.named_modules() for name in getattr(module, "of_rank", ())]
+    nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(whole, names)
 
 
 def parameter_groups(whole: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -9,6 +9,7 @@ from attar._src.core.spec import Spec
 from attar._src.work.compressed_model import CompressedModel
 from attar._src.work.context import Context, Trial
 from attar._src.work.learner import Learner
+from attar._src.work.size_budget import SizeBudget
 
 
 class Stage(Spec):
@@ -57,8 +58,8 @@ class Stage(Spec):
         """Return whether the stage rounds or prunes: the model before the first such stage is in floating point."""
         return self.works_on is CompressedModel
 
-    def size_budget(self) -> float | None:
-        """Return the upper bound of the file's bits per weight, None without a budget."""
+    def size_budget(self) -> SizeBudget | None:
+        """Return the upper bound of the file's size, None without a budget."""
         return None
 
     def ignored_targets(self) -> tuple[int, ...]:

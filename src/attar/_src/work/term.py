@@ -9,6 +9,7 @@ from attar._src.core.spec import Spec
 from attar._src.train.schedule import Scheduled
 from attar._src.work.learner import Learner
 from attar._src.work.objective import Objective
+from attar._src.work.size_budget import SizeBudget
 
 
 class Term(Spec):
@@ -36,8 +37,8 @@ class Term(Spec):
         """Return model name -> paths of the modules whose outputs it needs."""
         return {}
 
-    def size_budget(self) -> float | None:
-        """Return the upper bound of the file's bits per weight, None without a budget."""
+    def size_budget(self) -> SizeBudget | None:
+        """Return the upper bound of the file's size, None without a budget."""
         return None
 
     def build(self, learner: Learner) -> Objective:

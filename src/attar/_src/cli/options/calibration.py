@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from attar._src.artifact.manifest import Preprocessing
 from attar._src.core.errors import SpecError
 from attar._src.data.axes import Dynamic
-from attar._src.data.dataset import Dataset
+from attar._src.data.dataset import Dataset, holdout
 from attar._src.data.huggingface import HF
 from attar._src.data.preprocessing import parse_preprocessing
 from attar._src.data.registry import load_examples
@@ -39,6 +39,8 @@ class DataChoice:
         fixed_batch: batch size of a module that cannot vary it.
         axes: of variable length.
         examples, seed: how many are drawn, and how.
+        hold_out: share of a data set with labels that is held out as a recipe does, so that the others may be trained
+            on; the examples that calibrate, and those on which a drop is measured, are drawn from the two parts.
         validation: how many others of a data set are drawn on which a drop is measured; half of it at most, where there
             are too few for both. None: ``VALIDATION`` of a data set; other data have to be divided later.
     """
@@ -54,6 +56,7 @@ class DataChoice:
     examples: int = 512
     seed: int = 0
     validation: int | None = 0
+    hold_out: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,14 @@ class ChosenInputs:
         about: labels, task, class names and metric.
         preprocessing: from raw examples to inputs.
         axes: of variable length.
+        not_held_out: why no examples were held out as a recipe does; empty if they were, or were not to be.
     """
 
     inputs: Any
     about: dict[str, Any]
     preprocessing: Preprocessing | None
     axes: Dynamic
+    not_held_out: str = ""
 
 
 def chosen_inputs(choice: DataChoice) -> ChosenInputs:
@@ -97,28 +102,47 @@ def chosen_inputs(choice: DataChoice) -> ChosenInputs:
         axes = (0, 1) if axes is None else axes
     elif choice.tokenizer or choice.max_length:
         raise SpecError(f"--tokenizer and --max-length are for texts, --data text:PATH; {choice.data} is none")
+    refused = f"{choice.data} gives a {type(dataset).__name__}, and training takes a data set with labels"
     if isinstance(dataset, Dataset):
+        refused = "the examples have no labels" if dataset.y is None else ""
         preprocessing = preprocessing if choice.preprocess else _usual_preprocessing(dataset)
-        asked = VALIDATION if choice.validation is None else choice.validation
-        others = min(asked, max(len(dataset) - choice.examples, len(dataset) // 2))
-        count = min(choice.examples, len(dataset) - others)
-        some = dataset.subset(count + others, choice.seed)
-        x = preprocess_examples(preprocessing, some.x) if preprocessing else some.x
-        inputs, rest = x[:count], x[count:]
-        about = {"validation": rest if some.y is None else (rest, some.y[count:])} if len(rest) else {}
+        some, rest = _divided(dataset, choice, hold_out=bool(choice.hold_out) and not refused)
+        inputs, *held = [
+            preprocess_examples(preprocessing, each.x) if preprocessing else each.x for each in (some, *rest)
+        ]
+        about = {"validation": held[0] if some.y is None else (held[0], rest[0].y)} if rest else {}
         about |= {
-            "labels": None if some.y is None else some.y[:count],
+            "labels": some.y,
             "task": dataset.task,
             "class_names": dataset.class_names,
             "metric": dataset.metric,
         }
     elif preprocessing is not None:
         raise SpecError(f"--preprocessing: {choice.data} gives a {type(dataset).__name__}, not arrays; prepare there")
-    return ChosenInputs(inputs, about, preprocessing, axes)
+    return ChosenInputs(inputs, about, preprocessing, axes, refused)
+
+
+def _divided(dataset: Dataset, choice: DataChoice, *, hold_out: bool) -> tuple[Dataset, list[Dataset]]:
+    """Return the examples that calibrate, and those on which a drop is measured, if any are asked for."""
+    asked = VALIDATION if choice.validation is None else choice.validation
+    if hold_out:
+        kept, held = holdout(dataset, choice.hold_out)
+        calibrating = kept.subset(min(choice.examples, len(kept)), choice.seed)
+        return calibrating, [held.subset(min(asked, len(held)), choice.seed)]
+    others = min(asked, max(len(dataset) - choice.examples, len(dataset) // 2))
+    count = min(choice.examples, len(dataset) - others)
+    some = dataset.subset(count + others, choice.seed)
+    place = np.arange(len(some))
+    return some.take(place[:count]), [some.take(place[count:])] if others else []
 
 
 def call_with_data(
-    function: str, choice: DataChoice, arguments: Mapping[str, Any], weights: Path | None, **options: Any
+    function: str,
+    choice: DataChoice,
+    arguments: Mapping[str, Any],
+    weights: Path | None,
+    about_data: Callable[[ChosenInputs], Mapping[str, Any]] | None = None,
+    **options: Any,
 ) -> Any:
     """Call a function that takes a module and inputs, as ``attar.quantize`` does, and return what it returns.
 
@@ -127,6 +151,7 @@ def call_with_data(
         choice: of the data.
         arguments: of the function or class that makes the module ``choice.model``.
         weights: of the module; None for those that it has.
+        about_data: returns further options that follow from the data.
         options: of the function.
 
     Raises:
@@ -136,6 +161,7 @@ def call_with_data(
     place, _, name = function.partition(":")
     made = getattr(importlib.import_module(place), name)
     chosen = chosen_inputs(choice)
+    more = about_data(chosen) if about_data else {}
     takes = {"preprocessing": chosen.preprocessing} if "preprocessing" in signature(made).parameters else {}
     return made(
         build.build_module(build.find_model(choice.model), arguments, weights),
@@ -146,6 +172,7 @@ def call_with_data(
         **takes,
         **chosen.about,
         **options,
+        **more,
     )
 
 

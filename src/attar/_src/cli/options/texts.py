@@ -97,11 +97,11 @@ def parse_levels(text: str | None, option: str = "--levels") -> list[float] | No
     return None if numbers is None else [int(each) if each.is_integer() else each for each in numbers]
 
 
-def parse_bytes(text: str | None) -> int | None:
+def parse_bytes(text: str | None, option: str = "--max-bytes") -> int | None:
     """Return ``"90k"`` as 90,000, ``"1.5M"`` as 1,500,000; None as it is."""
     found = None if text is None else re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)B?", text)
     if text is not None and found is None:
-        raise typer.BadParameter(f"--max-bytes {text!r}: write bytes, as in 95000, 95k or 1.5M")
+        raise typer.BadParameter(f"{option} {text!r}: write bytes, as in 95000, 95k or 1.5M")
     return round(float(found[1]) * {"": 1, "k": 1000, "M": 1_000_000}[found[2]]) if found else None
 
 

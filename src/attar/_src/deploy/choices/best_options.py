@@ -14,6 +14,7 @@ from attar._src.core.fields import main_output_name
 from attar._src.measure.difference import SCORES
 from attar._src.methods.allocate.coded_bytes import coded_bytes
 from attar._src.methods.allocate.judge import Judge, Labelled, output_array
+from attar._src.methods.quantize.ptq.observers.calibration import Automatic
 from attar._src.methods.quantize.ptq.reconstruct.network import FINE
 from attar._src.methods.quantize.ptq.reconstruct.stage import Reconstruct
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SCHEMES
@@ -278,6 +279,7 @@ def _further(given: PostTrainingQuantize) -> Iterator[tuple[str, dict[str, Any]]
     if not given.equalize:
         yield "equalize", {"equalize": True}
     if isinstance(given.activations, int):
+        same = Automatic.chosen(given.activations).name if given.observer == Automatic.name else given.observer
         for observer in OBSERVERS:
-            if observer != given.observer:
+            if observer not in (given.observer, Automatic.name, same):
                 yield f"observer={observer}", {"observer": observer}

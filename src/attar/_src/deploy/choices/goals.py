@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ def bit_target(
     max_drop: float | None,
     sensitivity: str | Path | None,
     validation: Any = None,
+    alternatives: Sequence[str] = (),
 ) -> BitTarget | None:
     """Return the target for bits, None without one.
 
@@ -27,8 +29,10 @@ def bit_target(
     if size is None and max_bytes is None and max_drop is None:
         if sensitivity is not None:
             raise SpecError("sensitivity is for a target; add size=, max_bytes= or max_drop=")
+        if alternatives:
+            raise SpecError("alternatives are for a target; add size=, max_bytes= or max_drop=, or give scheme=")
         return None
-    fields = {"size": size, "max_bytes": max_bytes, "max_drop": max_drop}
+    fields = {"size": size, "max_bytes": max_bytes, "max_drop": max_drop, "alternatives": tuple(alternatives)}
     table = None if sensitivity is None else str(sensitivity)
     target: BitTarget = build_spec(BitTarget, where="quantize", **fields, sensitivity=table)
     return target

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attar._src.core.errors import SpecError
 from attar._src.core.spec import Spec, build_spec
-from attar._src.methods.prune.channels.pruning import ChannelPruning
+from attar._src.methods.prune.channels.amount import ChannelPruning
 from attar._src.methods.prune.layers.pruning import LayerPruning
 from attar._src.methods.prune.units import PruningUnit
 from attar._src.methods.prune.weights.pruning import WeightPruning
@@ -16,10 +16,12 @@ Asked = ChannelPruning | LayerPruning | WeightPruning
 
 #: What is pruned -> its options, the first of which tells of it.
 OPTIONS = {
-    "channel": ("channels", "macs", "scope", "round_to", "least"),
+    "channel": ("channels", "macs", "max_bytes", "scope", "sensitivity", "round_to", "least"),
     "layer": ("layers", "macs"),
-    "weight": ("sparsity", "scope", "update", "overrides"),
+    "weight": ("sparsity", "max_bytes", "max_drop", "scope", "sensitivity", "update", "overrides"),
 }
+#: Options that say how much.
+AMOUNTS = ("channels", "layers", "sparsity", "macs", "max_bytes", "max_drop")
 _KINDS: dict[str, type[Spec]] = {"channel": ChannelPruning, "layer": LayerPruning, "weight": WeightPruning}
 
 
@@ -31,21 +33,22 @@ def asked_pruning(unit: str | None, score: str | None, exclude: Sequence[str], *
         score: None for the default of what is pruned.
         exclude: globs of layers.
         options: those of all units, ``macs`` and ``max_ms``; None if not given. With ``max_ms`` the amount of the
-            result says nothing.
+            result says nothing. ``max_bytes`` and ``max_drop`` are of weights, unless channels are named.
 
     Raises:
         SpecError: there is no such unit, or an option is of another one, or says how much beside ``max_ms``.
     """
     given = {name: value for name, value in options.items() if value is not None}
     if "max_ms" in given:
-        if amounts := [name for name in ("channels", "layers", "sparsity", "macs") if name in given]:
+        if amounts := [name for name in AMOUNTS if name in given]:
             raise SpecError(f"max_ms tells how much is removed; leave out {amounts[0]}")
         if not given.pop("max_ms") > 0:
             raise SpecError("max_ms: give a time above 0")
         given["macs"] = 0.5
     if unit is None:
         told = [kind for kind, own in OPTIONS.items() if own[0] in given]
-        unit = told[0] if told else "channel"
+        targets = "weight" if {"max_bytes", "max_drop"} & given.keys() else "channel"
+        unit = told[0] if told else targets
     if unit in ("channel", "layer"):
         kind = unit
         given["exclude"] = tuple(exclude)
@@ -62,7 +65,27 @@ def asked_pruning(unit: str | None, score: str | None, exclude: Sequence[str], *
         raise SpecError(
             f"{'max_ms' if timed else name} is of unit={of}, and unit={unit!r} is pruned; give one of the two"
         )
+    if kind == "weight":
+        _join_target(given)
     if score is not None:
         given["score"] = score
     asked: Asked = build_spec(_KINDS[kind], where="prune", **given)
     return asked
+
+
+def _join_target(given: dict[str, Any]) -> None:
+    """Make of ``max_bytes``, ``max_drop`` and ``sensitivity`` the target that the sparsity of weights may be.
+
+    Raises:
+        SpecError: there is a sparsity, too, or a table without a target.
+    """
+    target = {name: given.pop(name) for name in ("max_bytes", "max_drop") if name in given}
+    if target and "sparsity" in given:
+        raise SpecError(f"sparsity is chosen under {next(iter(target))}; leave it out")
+    table = given.pop("sensitivity", None)
+    if table is not None and not target and not isinstance(given.get("sparsity"), Mapping):
+        raise SpecError("a table of sensitivities chooses under a target; give max_bytes or max_drop")
+    if target:
+        given["sparsity"] = target
+    if table is not None:
+        given["sparsity"] = {**given["sparsity"], "sensitivity": table}

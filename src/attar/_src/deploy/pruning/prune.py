@@ -14,7 +14,6 @@ from torch import nn
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Preprocessing
 from attar._src.artifact.writer import pack
-from attar._src.core.digest import digest
 from attar._src.core.errors import SpecError
 from attar._src.data.axes import Dynamic
 from attar._src.deploy.dry_run import check_deployable, example_of
@@ -22,14 +21,18 @@ from attar._src.deploy.fidelity import ComparedExamples, Floating, labelled_exam
 from attar._src.deploy.first_run import prepare
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
-from attar._src.deploy.pruning.accuracy import metric_before_and_after
+from attar._src.deploy.pruning.accuracy import loss_by_pruning
 from attar._src.deploy.pruning.asked import asked_pruning
 from attar._src.deploy.pruning.removals import save_pruned
 from attar._src.deploy.pruning.to_latency import channels_in_time, first_example, layers_in_time, milliseconds_of
+from attar._src.deploy.pruning.untrained import PruningLoss, note_loss, noted_loss
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.measure.latency import interleave
-from attar._src.methods.prune.channels.gradients import loss_gradients
+from attar._src.methods.allocate.allocate import MEASURED
+from attar._src.methods.allocate.judge import Labelled
+from attar._src.methods.prune.channels.gradients import loss_gradients, part_gradients
 from attar._src.methods.prune.channels.pruning import rank_channels
+from attar._src.methods.prune.channels.sensitivities import JudgedChannels
 from attar._src.methods.prune.layers.pruning import LayerPruning, rank_layers
 from attar._src.methods.prune.masks import sparse_tensors
 from attar._src.methods.prune.pruned_module import PrunedModule
@@ -56,8 +59,7 @@ class PruningResult:
     Attributes:
         pruned: the module, the record of what was removed, and figures.
         dense: the untouched module as a graph, with which files are compared.
-        weights: digest of the module's weights when it was pruned, which tells whether it was trained since.
-        metric: the metric before and after on the examples with labels (:func:`metric_before_and_after`).
+        loss: what the module lost, with a digest of its weights, which tells whether it was trained since.
     """
 
     pruned: PrunedModule
@@ -67,14 +69,15 @@ class PruningResult:
     data: CalibrationInputs
     examples: ComparedExamples
     use: FileInfo
+    loss: PruningLoss
     limits: Limits | None = None
     notes: Mapping[str, str] | None = None
-    weights: str = ""
-    metric: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
         """Return a line; the fields hold all weights and inputs."""
         (before, after), (all_, left) = self.pruned.figures["macs"], self.pruned.figures["parameters"]
+        if "nonzero" in self.pruned.figures:
+            return f"<PruningResult: {self.pruned.figures['nonzero'][1]:,} of {all_:,} parameters not zero>"
         return f"<PruningResult: {left:,} of {all_:,} parameters, {after:,} of {before:,} multiplications>"
 
     @property
@@ -92,7 +95,11 @@ class PruningResult:
         """``macs`` and ``parameters`` before and after, what stays and why; of channels output channels by weight
         (``widths``), of layers their paths (``removed``) and ``scores``; with labels the ``metric`` of the examples,
         before any training."""
-        return self.pruned.describe() | ({} if self.metric is None else {"metric": dict(self.metric)})
+        found = self.pruned.describe()
+        if self.loss.metric is not None:
+            name, before, after = self.loss.metric
+            found["metric"] = {"name": name, "before": before, "after": after, "examples": self.loss.examples}
+        return found
 
     def save_weights(self, path: str | Path) -> None:
         """Write the weights as ``.safetensors``, also after the module was trained further.
@@ -117,7 +124,7 @@ class PruningResult:
         )
         state = {name: each for name, each in traced.state().items() if name in find_weights(traced.graph)}
         compressed = CompressedModel.of(traced, record=recorded_removals(self.module), tensors=sparse_tensors(state))
-        trained = _digest_of(self.module) != self.weights
+        trained = noted_loss(self.module) is None
         return package(
             compressed,
             Path(path),
@@ -159,7 +166,10 @@ def prune(
     layers: float | None = None,
     sparsity: float | Mapping[str, Any] | None = None,
     macs: float | None = None,
+    max_bytes: int | None = None,
+    max_drop: float | None = None,
     max_ms: float | None = None,
+    sensitivity: str | Path | None = None,
     unit: str | None = None,
     score: str | None = None,
     scope: str | None = None,
@@ -200,18 +210,25 @@ def prune(
         sparsity: share of the weights, or of their blocks, that become zero; or a target under which each layer gets
             its own, ``{"max_bytes": 600000}``, ``{"max_drop": 1.0}``. The other weights make up for them.
         macs: share of the multiplications to remove, instead of ``channels`` or ``layers``.
+        max_bytes: bytes that the file in floating point may have: weights become zero, or with ``unit="channel"``
+            channels are removed, as measured sensitivities allow.
+        max_drop: percentage points that the file may lose: weights become zero likewise.
         max_ms: milliseconds that one example may take on one thread of this machine, instead of any of these: as little
             is removed as brings the file in floating point to it, by timing files.
+        sensitivity: folder of ``attar.sensitivity`` (``what="channels"`` or ``"sparsity"``), which the amounts of each
+            layer are chosen by; without, ``max_bytes``, ``max_drop`` and ``scope="sensitivity"`` measure on 256
+            examples.
         unit: ``channel`` or ``layer``: what ``macs`` and ``max_ms`` remove; by default channels. Or what becomes zero:
             ``weight``, ``2:4`` (2 of 4 neighbouring input channels remain; without ``sparsity``), or blocks of output
             and input channels, ``4x1``.
-        score: what scores lowest is removed. Of channels ``l2`` (the default), ``l1``, ``batch_norm``, ``taylor``,
-            ``gradient_weight`` (these two need labels); of layers ``similarity`` (the default) of input and output,
-            ``output``: change of the outputs, ``taylor``, ``loss`` (these two need labels); of weights ``obs`` (the
-            default), ``wanda``, ``l1``, ``l2``, ``taylor``, ``gradient_weight``; ``random`` or ``file.py:name``.
+        score: what scores lowest is removed. Of channels ``l2`` (the default), ``l1``, ``batch_norm``, ``wanda``,
+            ``taylor``, ``gradient_weight`` (the last two need labels); of layers ``similarity`` (the default) of input
+            and output, ``output``: change of the outputs, ``taylor``, ``loss`` (these two need labels); of weights
+            ``obs`` (the default), ``wanda``, ``l1``, ``l2``, ``taylor``, ``gradient_weight``; ``random`` or
+            ``file.py:name``.
         scope: ``layer`` removes the same share of every layer, ``global`` the lowest scores of all; by default
-            ``layer`` with ``channels`` and ``global`` with ``macs``. Of weights also ``row``, ``lamp`` and
-            ``erdos_renyi``.
+            ``layer`` with ``channels`` and ``global`` with ``macs``. Of channels also ``sensitivity``: of each group as
+            many as the measured errors of the outputs allow. Of weights also ``row``, ``lamp`` and ``erdos_renyi``.
         exclude: globs of layers whose output channels stay, or whose weights do.
         round_to: what remains of a layer is a multiple of this, such as 8, where it has so many channels; 1 by default.
         least: share of the channels of each layer that remains, 0.1 by default.
@@ -245,7 +262,10 @@ def prune(
         layers=layers,
         sparsity=sparsity,
         macs=macs,
+        max_bytes=max_bytes,
+        max_drop=max_drop,
         max_ms=max_ms,
+        sensitivity=None if sensitivity is None else str(sensitivity),
         scope=scope,
         round_to=round_to,
         least=least,
@@ -270,14 +290,20 @@ def prune(
         ordered = rank_layers(module, captured, asked, lambda: [*batches()], layout=layout, seed=seed)
         pruned = ordered.without(asked) if max_ms is None else layers_in_time(ordered, asked, time, max_ms)
     else:
-        ranked = rank_channels(module, captured, asked, lambda: loss_gradients(captured, batches(), layout), seed=seed)
+        labelled = Labelled(compared.metric, layout, compared.given, task, bool(class_names))
+        ranked = rank_channels(
+            module,
+            captured,
+            asked,
+            lambda: part_gradients(captured, batches(), layout),
+            seed=seed,
+            judged=JudgedChannels(inputs.first(MEASURED, cut=dense.any_batch), labelled),
+            use=use,
+        )
         pruned = ranked.without(asked) if max_ms is None else channels_in_time(ranked, asked, time, max_ms)
-    weights, measured = _digest_of(pruned.module), metric_before_and_after(module, pruned.module, captured, compared)
-    return PruningResult(pruned, dense, dry_run, captured, inputs, compared, use, limits, notes, weights, measured)
-
-
-def _digest_of(module: nn.Module) -> str:
-    return digest(module.state_dict().values())
+    loss = loss_by_pruning(module, pruned.module, captured, compared)
+    note_loss(pruned.module, loss)
+    return PruningResult(pruned, dense, dry_run, captured, inputs, compared, use, loss, limits, notes)
 
 
 def _batches(inputs: CalibrationInputs, examples: ComparedExamples) -> Iterator[Batch]:

@@ -28,6 +28,7 @@ from attar._src.core.scheme import Shape
 from attar._src.core.spec import Spec, explain
 from attar._src.core.tensors import DTYPES
 from attar._src.data.axes import Axes
+from attar._src.deploy.pruning.untrained import PruningLoss, note_loss, noted_loss
 from attar._src.model.capture import capture
 from attar._src.model.dependencies.record import Removal, removal_records, remove_recorded, remove_recorded_layers
 from attar._src.model.interface import forward_parameters
@@ -90,11 +91,13 @@ class _Input(Spec):
 
 
 class _Metadata(Spec):
-    """What a ``.safetensors`` file tells: removals, the inputs to capture the module with, and their names, if any."""
+    """What a ``.safetensors`` file tells: removals, the inputs to capture the module with, and their names, if any; and
+    what was lost, if the weights are those that pruning left."""
 
     removals: tuple[Removal, ...]
     inputs: tuple[_Input, ...]
     names: tuple[str, ...]
+    loss: PruningLoss | None = None
 
     @model_validator(mode="after")
     def _name_each(self) -> Self:
@@ -110,7 +113,8 @@ def save_pruned(path: Path, module: nn.Module, example: Sequence[torch.Tensor], 
     """
     types = [str(each.dtype).removeprefix("torch.") for each in example]
     inputs = [{"dtype": dtype, "shape": [*each.shape]} for dtype, each in zip(types, example, strict=True)]
-    told = _Metadata.model_validate({"removals": removal_records(module), "inputs": inputs, "names": [*names]})
+    about = {"inputs": inputs, "names": [*names], "loss": noted_loss(module)}
+    told = _Metadata.model_validate({"removals": removal_records(module), **about})
     tensors = {name: each.contiguous() for name, each in _untied(module)}
     write_atomically(path, safetensors.torch.save(tensors, {_METADATA: json.dumps(told.describe())}))
 
@@ -138,6 +142,8 @@ def follow_safetensors(path: Path, module: nn.Module, limits: Limits | None = No
         raise SpecError(f"{path}: its record of removals is damaged ({why})") from error
     example = [torch.zeros(each.shape, dtype=getattr(torch, each.dtype)) for each in told.inputs]
     follow_removals(module, told.removals, example, told.names)
+    if told.loss is not None:
+        note_loss(module, told.loss)
 
 
 def graph_inputs(

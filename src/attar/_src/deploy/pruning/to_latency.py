@@ -14,7 +14,8 @@ from attar._src.artifact.limits import Limits
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import SpecError
 from attar._src.measure.latency import interleave
-from attar._src.methods.prune.channels.pruning import ChannelPruning, RankedChannels
+from attar._src.methods.prune.channels.amount import ChannelPruning
+from attar._src.methods.prune.channels.ranked import RankedChannels
 from attar._src.methods.prune.layers.pruning import LayerPruning, RankedLayers
 from attar._src.methods.prune.pruned_module import PrunedModule
 from attar._src.model.capture import CapturedModel, capture

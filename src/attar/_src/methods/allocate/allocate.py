@@ -19,7 +19,7 @@ from attar._src.methods.allocate.choose import by_name
 from attar._src.methods.allocate.held import HeldTarget
 from attar._src.methods.allocate.judge import Judge, Labelled, OutputError
 from attar._src.methods.allocate.level import FLOAT, Level
-from attar._src.methods.allocate.measure import SensitivityMeter
+from attar._src.methods.allocate.measure import TensorMeter
 from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.quantize.short_numbers import shorten_numbers
@@ -114,7 +114,7 @@ class Allocator:
     _fixed: float | None = field(default=None, init=False)
 
     @cached_property
-    def meter(self) -> SensitivityMeter:
+    def meter(self) -> TensorMeter:
         """Measures each tensor alone, without gradients."""
         some = {
             name: each.first(MEASURED, cut=self.model.graphs[name].traced.any_batch)
@@ -124,16 +124,16 @@ class Allocator:
         def uniform(level: Level) -> CompressedModel:
             return self.at(dict.fromkeys(self.names, level))
 
-        return SensitivityMeter(
-            self.model,
-            some,
-            self.names,
-            self.levels,
-            uniform,
-            self.what,
-            self.method,
-            self.labelled,
-            self.seed,
+        return TensorMeter(
+            model=self.model,
+            inputs=some,
+            names=self.names,
+            levels=self.levels,
+            at=uniform,
+            what=self.what,
+            method=self.method,
+            labelled=self.labelled,
+            seed=self.seed,
             gradients=False,
         )
 

@@ -28,11 +28,13 @@ class Candidate:
         tensors: it, and those that change with it, such as the corrected bias of its layer; by name.
         bytes: of the tensor itself in a file, entropy-coded.
         beside: bytes of those that change with it.
+        macs: multiplications of the whole network for one example; None if they do not change.
     """
 
     tensors: Mapping[str, CompressedTensor]
     bytes: float
     beside: float = 0.0
+    macs: int | None = None
 
 
 def candidates(

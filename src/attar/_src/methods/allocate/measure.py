@@ -1,18 +1,19 @@
-"""Measure sensitivities: each tensor alone at several levels, in the network as it was.
+"""Measure sensitivities: each part alone at several levels, in the network as it was.
 
-candidates --> coded bytes
+candidates --> bytes
     |
-    +--> network with one tensor rounded --> main output --> judge --> error, KL, predictions, metric
+    +--> network with one part changed --> main output --> judge --> error, KL, predictions, metric
     +--> curvature (gradients)           --> estimate
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +23,14 @@ from attar._src.core.digest import digest
 from attar._src.core.fields import main_output_name
 from attar._src.core.interrupt import raise_if_interrupted
 from attar._src.core.progress import Bar
+from attar._src.core.scheme import Shape
 from attar._src.methods.allocate.candidates import AtLevel, Candidate, candidates
 from attar._src.methods.allocate.changed_runs import ChangedRuns
 from attar._src.methods.allocate.coded_bytes import coded_bytes
 from attar._src.methods.allocate.curvature import Estimates, curvature
 from attar._src.methods.allocate.judge import UNLABELLED, Judge, Labelled, OutputError, output_array
 from attar._src.methods.allocate.level import Level
-from attar._src.methods.allocate.sensitivity_table import LayerSensitivity, LevelFigures, SensitivityTable
+from attar._src.methods.allocate.sensitivity_table import LayerSensitivity, LevelFigures, LevelKind, SensitivityTable
 from attar._src.model.programs import copy_graph, set_tensor
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel
@@ -38,40 +40,77 @@ KEPT_BYTES = 1 << 29
 
 
 @dataclass(frozen=True)
-class SensitivityMeter:
-    """Measures the sensitivities of a model, a layer at a time.
-
-    The memory is that of one batch in one run, ``KEPT_BYTES``, the tensors at all levels, and their rounding errors
-    while gradients are taken: four bytes an element and level.
+class AboutPart:
+    """What is known of a part before it is measured.
 
     Attributes:
-        model: as it is; its own outputs are the reference.
-        inputs: of each graph, real ones.
-        names: of the tensors.
-        levels: in ascending order.
-        at: level -> the model with all these tensors at it.
-        what: what levels are.
-        method: record of what ``at`` does.
-        labelled: what is known of the right outputs of each graph.
-        seed: of what is drawn for the estimates.
-        gradients: whether there are estimates.
+        role, shape: as in :class:`~attar._src.methods.allocate.sensitivity_table.LayerSensitivity`.
+        before: bytes of the part, and of what changes with it, as they are.
     """
 
-    model: CompressedModel
+    role: str
+    shape: Shape
+    before: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensitivityMeter(ABC):
+    """Measures parts of a network, each alone at several levels, all others as they were.
+
+    The memory is that of one batch in one run, ``KEPT_BYTES``, and the tensors at all levels.
+
+    Attributes:
+        inputs: of each graph, real ones; the network's own outputs are the reference.
+        names: of the parts.
+        levels: in ascending order.
+        what: what levels are.
+        method: record of what makes the levels.
+        labelled: what is known of the right outputs of each graph.
+        seed: of what is drawn for the estimates.
+    """
+
     inputs: Mapping[str, CalibrationInputs]
     names: Sequence[str]
     levels: Sequence[Level]
-    at: AtLevel
-    what: Literal["bits", "sparsity"]
+    what: LevelKind
     method: Mapping[str, Any]
     labelled: Labelled = UNLABELLED
     seed: int = 0
-    gradients: bool = True
 
     @cached_property
+    @abstractmethod
     def programs(self) -> dict[str, fx.GraphModule]:
         """Graph -> the network as it is, with tensors of its own."""
-        return {name: copy_graph(self.model.unrounded(name)) for name in self.model.graphs}
+
+    @property
+    @abstractmethod
+    def outputs(self) -> dict[str, str]:
+        """Graph -> the name of its main output."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Return that of the network."""
+
+    @abstractmethod
+    def at_levels(self, name: str) -> Mapping[Level, Candidate]:
+        """Return a part at each level."""
+
+    @abstractmethod
+    def about(self, name: str) -> AboutPart:
+        """Return what is known of a part before it is measured."""
+
+    @property
+    def macs(self) -> int | None:
+        """The multiplications of the network as it is, where levels change them."""
+        return None
+
+    def readers(self, name: str) -> Sequence[str]:
+        """Return the graphs that have a part."""
+        return [*self.inputs]
+
+    def estimates(self, names: Sequence[str]) -> Estimates:
+        """Return part -> level -> what gradients tell without a run; empty if nothing is asked of them."""
+        return {}
 
     @cached_property
     def judges(self) -> dict[str, Judge]:
@@ -80,23 +119,6 @@ class SensitivityMeter:
             name: Judge.of(program, self.inputs[name], self.outputs[name], self.labelled)
             for name, program in self.programs.items()
         }
-
-    @property
-    def outputs(self) -> dict[str, str]:
-        """Graph -> the name of its main output."""
-        return {
-            name: main_output_name({port.name: port.dtype.startswith("f") for port in graph.traced.outputs})
-            for name, graph in self.model.graphs.items()
-        }
-
-    @cached_property
-    def candidates(self) -> dict[str, dict[Level, Candidate]]:
-        """Tensor -> level -> the tensor at it."""
-        return candidates(self.model, self.names, self.levels, self.at)
-
-    def digest(self) -> str:
-        """Return that of the model."""
-        return tensors_digest(self.model)
 
     def table(self, layers: Sequence[LayerSensitivity] = ()) -> SensitivityTable:
         """Return the table of these layers; without any, what is known before."""
@@ -111,6 +133,7 @@ class SensitivityMeter:
             model=self.digest(),
             data=digest(given),
             levels=tuple(sorted({float(each.value) for each in self.levels})),
+            macs=self.macs,
             rates=tuple(sorted({each.rate for each in self.levels})),
             examples=sum(each.examples for each in self.inputs.values()),
             output=", ".join(self.outputs.values()),
@@ -130,32 +153,26 @@ class SensitivityMeter:
         left = [name for name in self.names if name not in (known or {})]
         if not left:
             return
-        weights, stored, readers = self.model.weights(), self.model.stored(), self._readers()
-        estimates = self._estimates(left if self.gradients else [])
+        estimates = self.estimates(left)
+        readers = {name: self.readers(name) for name in left}
         passes = sum(len(self.inputs[graph].batches) for name in left for graph in readers[name])
         kept = _KeptValues()
         with Bar("sensitivity", passes) as bar:
             for name in left:
                 bar.say(name)
-                errors = [self._errors(graph, name, kept, bar) for graph in readers[name]]
+                levels = self.at_levels(name)
+                errors = [self._errors(graph, levels, kept, bar) for graph in readers[name]]
                 figures = []
-                for level, candidate in self.candidates[name].items():
+                for level, candidate in levels.items():
                     seen = _together([each[level] for each in errors])
                     figures.append(_figures(level, candidate, seen, estimates.get(name, {}).get(level)))
-                role = weights[name].role if name in weights else "tensor"
-                shape = tuple(self.candidates[name][self.levels[0]].tensors[name].shape)
-                together = {key for each in self.candidates[name].values() for key in each.tensors}
-                before = sum(coded_bytes({key: stored[key] for key in together}).values())
-                yield LayerSensitivity(name=name, role=role, shape=shape, before=before, levels=tuple(figures))
+                yield LayerSensitivity(name=name, levels=tuple(figures), **vars(self.about(name)))
 
-    def _readers(self) -> dict[str, list[str]]:
-        """Return tensor -> the graphs that read it."""
-        graphs = {name: frozenset(graph.traced.names) for name, graph in self.model.graphs.items()}
-        return {name: [graph for graph, own in graphs.items() if name in own] for name in self.names}
-
-    def _errors(self, graph: str, name: str, kept: _KeptValues, bar: Bar) -> dict[Level, OutputError]:
-        """Run a graph with one tensor at every level."""
-        program, levels = self.programs[graph], self.candidates[name]
+    def _errors(
+        self, graph: str, levels: Mapping[Level, Candidate], kept: _KeptValues, bar: Bar
+    ) -> dict[Level, OutputError]:
+        """Run a graph with one part at every level."""
+        program = self.programs[graph]
         changed = {key for each in levels.values() for key in each.tensors}
         before = {key: value for key, value in _tensors(program).items() if key in changed}
         rounded = {
@@ -178,9 +195,59 @@ class SensitivityMeter:
                 set_tensor(program, key, value)
         return {level: self.judges[graph].judge(found) for level, found in outputs.items()}
 
-    def _estimates(self, names: Sequence[str]) -> Estimates:
+
+@dataclass(frozen=True, kw_only=True)
+class TensorMeter(SensitivityMeter):
+    """Measures the tensors of a model; candidates are held, and their rounding errors while gradients are taken: four
+    bytes an element and level.
+
+    Attributes:
+        model: as it is.
+        at: level -> the model with all these tensors at it.
+        gradients: whether there are estimates.
+    """
+
+    model: CompressedModel
+    at: AtLevel
+    gradients: bool = True
+
+    @cached_property
+    def programs(self) -> dict[str, fx.GraphModule]:
+        return {name: copy_graph(self.model.unrounded(name)) for name in self.model.graphs}
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        return {
+            name: main_output_name({port.name: port.dtype.startswith("f") for port in graph.traced.outputs})
+            for name, graph in self.model.graphs.items()
+        }
+
+    def digest(self) -> str:
+        return tensors_digest(self.model)
+
+    @cached_property
+    def candidates(self) -> dict[str, dict[Level, Candidate]]:
+        """Tensor -> level -> the tensor at it."""
+        return candidates(self.model, self.names, self.levels, self.at)
+
+    def at_levels(self, name: str) -> Mapping[Level, Candidate]:
+        return self.candidates[name]
+
+    def about(self, name: str) -> AboutPart:
+        weights, stored, own = self.model.weights(), self.model.stored(), self.candidates[name]
+        together = {key for each in own.values() for key in each.tensors}
+        return AboutPart(
+            role=weights[name].role if name in weights else "tensor",
+            shape=tuple(own[self.levels[0]].tensors[name].shape),
+            before=sum(coded_bytes({key: stored[key] for key in together}).values()),
+        )
+
+    def readers(self, name: str) -> Sequence[str]:
+        return [graph for graph, own in self.model.graphs.items() if name in own.traced.names]
+
+    def estimates(self, names: Sequence[str]) -> Estimates:
         found: Estimates = {name: {} for name in names}
-        for graph, program in self.programs.items() if names else ():
+        for graph, program in self.programs.items() if self.gradients else ():
             own = {name: self.candidates[name] for name in names}
             batches, one = self.inputs[graph], self.model.graphs[graph].traced.any_batch
             seen = curvature(program, batches, self.judges[graph], own, one_by_one=one, seed=self.seed)
@@ -243,6 +310,8 @@ def _figures(level: Level, made: Candidate, seen: OutputError, estimate: float |
         level=float(level.value),
         rate=level.rate,
         sparsity=level.sparsity,
+        scheme=level.scheme,
+        granularity=level.granularity,
         bytes=made.bytes,
         beside=made.beside,
         error=finite(seen.error),
@@ -251,4 +320,5 @@ def _figures(level: Level, made: Candidate, seen: OutputError, estimate: float |
         changed=seen.changed,
         metric=seen.metric,
         estimate=finite(estimate),
+        macs=made.macs,
     )

@@ -33,6 +33,7 @@ def own_bits(
     make: Callable[
         [Mapping[str, CalibrationInputs], Sequence[Level]], Callable[[Mapping[str, Level]], CompressedModel]
     ],
+    alternatives: Sequence[Level] = (),
 ) -> CompressedModel:
     """Return the model with levels of each tensor that meet a target.
 
@@ -45,11 +46,14 @@ def own_bits(
         rates: that are tried.
         record: of the stage.
         make: inputs of each graph, levels -> level of each tensor -> the model as the stage rounds it.
+        alternatives: levels of other schemes and granularities that are tried, too.
 
     Raises:
         SpecError: no levels meet the target; the message has the nearest that do. Or a given table does not fit.
     """
-    return allocate(allocator_of(target, model, inputs, context, names, rates, record, make), target)
+    return allocate(
+        allocator_of(target, model, inputs, context, names, rates, record, make, alternatives=alternatives), target
+    )
 
 
 def allocator_of(
@@ -64,6 +68,7 @@ def allocator_of(
         [Mapping[str, CalibrationInputs], Sequence[Level]], Callable[[Mapping[str, Level]], CompressedModel]
     ],
     measured: SensitivityTable | None = None,
+    alternatives: Sequence[Level] = (),
 ) -> Allocator:
     """Return what chooses the levels of :func:`own_bits`; ``measured`` are its sensitivities, if they are known.
 
@@ -73,7 +78,7 @@ def allocator_of(
     # A path belongs to one machine.
     told = {**record, "bits": target.model_copy(update={"sensitivity": None}).describe()}
     table = given_table(target.sensitivity, model, names, told) if target.sensitivity else measured
-    levels = table.every_level() if table else tried_levels(rates)
+    levels = table.every_level() if table else (*tried_levels(rates), *alternatives)
     judged, of = inputs, context.judged
     if target.max_drop is not None and of.inputs is not None:
         judged = inputs_by_graph(model, of.inputs)

@@ -18,6 +18,8 @@ TABLE = "sensitivity.json"
 #: Bits that a weight may have in a table.
 ROUNDED_BITS = range(2, 9)
 
+#: What the levels of a table are.
+LevelKind = Literal["bits", "sparsity", "channels"]
 #: A figure that is not negative.
 _Amount = Annotated[float, Field(ge=0)]
 
@@ -26,10 +28,13 @@ class LevelFigures(Spec):
     """A tensor at one level, all others as they were.
 
     Attributes:
-        level: bits of a weight, or the share of its elements that are pruned.
+        level: bits of a weight, the share of its elements that are pruned, or of the channels of a group that are
+            removed.
         rate: of the solver, which prefers codes that take fewer bits.
         sparsity: share of its elements that were pruned before it was rounded.
-        bytes: of the tensor in a file, entropy-coded.
+        scheme, granularity: of its grid; empty for those of ``method``.
+        bytes: of the tensor in a file, entropy-coded; of a group, of all parameters that have its channels, 4 bytes an
+            element.
         beside: bytes of what changes with it: the bias that is corrected for its rounding.
         error: squared error of the main output over its variance, the sum over the graphs; None if an output was not
             finite.
@@ -38,11 +43,14 @@ class LevelFigures(Spec):
         changed: share of predictions that differ; None of outputs that are values.
         metric: with labels.
         estimate: what gradients tell without a run: of the KL with classes, else of ``error``; None without gradients.
+        macs: multiplications of the network for one example; None if they do not change.
     """
 
     level: float
     rate: _Amount = 0.0
     sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    scheme: str = ""
+    granularity: str = ""
     bytes: _Amount
     beside: _Amount = 0.0
     error: _Amount | None
@@ -51,20 +59,21 @@ class LevelFigures(Spec):
     changed: float | None = None
     metric: float | None = None
     estimate: float | None = None
+    macs: int | None = None
 
     @property
     def key(self) -> Level:
-        """The level with its rate and sparsity."""
-        return Level(self.level, self.rate, self.sparsity)
+        """The level."""
+        return Level(self.level, self.rate, self.sparsity, self.scheme, self.granularity)
 
 
 class LayerSensitivity(Spec):
-    """A tensor at all levels.
+    """A tensor, or a group of channels, at all levels.
 
     Attributes:
-        name: of the tensor in the module.
-        role: ``product``, ``recurrent`` or ``embedding``; ``tensor`` if it multiplies nothing.
-        shape: of the tensor.
+        name: of the tensor in the module; of a group, of the first weight whose output channels they are.
+        role: ``product``, ``recurrent`` or ``embedding``; ``tensor`` if it multiplies nothing; ``channels`` of a group.
+        shape: of the tensor; of a group, the number of its units.
         before: bytes of the tensor, and of what changes with it, as they were.
         levels: in ascending order; those of all tensors are the same.
     """
@@ -83,9 +92,9 @@ class LayerSensitivity(Spec):
             product *= length
         return product
 
-    def at(self, level: float, rate: float = 0.0, sparsity: float = 0.0) -> LevelFigures:
+    def at(self, level: float, rate: float = 0.0) -> LevelFigures:
         """Return the figures at a level that was measured."""
-        return next(each for each in self.levels if each.key == (level, rate, sparsity))
+        return next(each for each in self.levels if each.key == Level(level, rate))
 
 
 class SensitivityTable(Spec):
@@ -93,11 +102,12 @@ class SensitivityTable(Spec):
 
     Attributes:
         format: version of the file.
-        what: ``bits`` or ``sparsity``.
+        what: ``bits``, ``sparsity`` or ``channels``.
         method: record of the stage that rounded, or of the pruning.
         model: SHA-256 of names and values of the tensors, so that a table of another model is refused.
         data: SHA-256 of the inputs.
         levels: that were measured.
+        macs: multiplications of the network as it was, where levels change them.
         rates: with which they were; not every level with every rate.
         examples: number of inputs.
         output: name of the main output of each graph.
@@ -109,11 +119,12 @@ class SensitivityTable(Spec):
     """
 
     format: Literal[1] = 1
-    what: Literal["bits", "sparsity"]
+    what: LevelKind
     method: dict[str, Any]
     model: str
     data: str
     levels: tuple[float, ...] = Field(min_length=1)
+    macs: int | None = None
     rates: tuple[float, ...] = (0.0,)
     examples: int
     output: str
@@ -130,9 +141,11 @@ class SensitivityTable(Spec):
             raise refused(f"{sorted(twice)[:3]} came twice", "layers")
         for place, layer in enumerate(self.layers):
             for row, each in enumerate(layer.levels):
-                if self.what == "bits" and (each.level not in ROUNDED_BITS):
-                    raise refused(f"{each.level:g} bits: whole numbers from 2 to 8", "layers", place, "levels", row)
-                if self.what == "sparsity" and not 0 < each.level < 1:
+                least = 1 if each.scheme else ROUNDED_BITS.start
+                if self.what == "bits" and each.level not in range(least, ROUNDED_BITS.stop):
+                    words = f"{each.level:g} bits: whole numbers from 2 to 8, or 1 of a scheme that has it"
+                    raise refused(words, "layers", place, "levels", row)
+                if self.what != "bits" and not 0 < each.level < 1:
                     raise refused(f"{each.level:g}: a share between 0 and 1", "layers", place, "levels", row)
             keys = [each.key for each in layer.levels]
             if not keys or len(set(keys)) < len(keys) or set(keys) != {each.key for each in self.layers[0].levels}:
@@ -181,5 +194,5 @@ class SensitivityTable(Spec):
                     "role": layer.role,
                     "elements": layer.elements,
                     **figures.model_dump(),
-                    "bits_per_weight": 8 * figures.bytes / max(layer.elements, 1),
+                    "bits_per_weight": None if self.what == "channels" else 8 * figures.bytes / max(layer.elements, 1),
                 }

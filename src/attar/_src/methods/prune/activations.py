@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import fx
 
 from attar._src.core.errors import ModelError
+from attar._src.core.spec import SomeShare
 from attar._src.work.constraint import Constraint, Progress
 from attar._src.work.learner import Learner
 from attar._src.work.parametrization import Parametrization
@@ -33,7 +34,7 @@ class PruneActivations(Rule):
     """
 
     name: Literal["prune_activations"] = "prune_activations"
-    sparsity: Annotated[float, Field(ge=0, lt=1)] | None = None
+    sparsity: SomeShare | None = None
     threshold: Annotated[float, Field(gt=0)] | None = None
     layers: tuple[str, ...] = ("*",)
     freeze: Annotated[float, Field(gt=0, le=1)] = 0.5

@@ -27,6 +27,8 @@ class Mask(Parametrization):
     """
 
     mask: torch.Tensor  # bool, the weight's shape; True for remaining elements
+    #: Sums over the examples that each rank sees, which the ranks average when they are read.
+    of_rank: ClassVar[tuple[str, ...]] = ("gradient", "movement", "steps")
     gradient: torch.Tensor  # the weight's shape: sum of the gradients since the last update of the masks
     movement: torch.Tensor  # the weight's shape: sum of -w dL/dw over all steps
     steps: torch.Tensor  # 0-d int64: how many gradients were summed

@@ -113,7 +113,8 @@ class PruneConstraint(MaskConstraint):
             return
         if self.rewinding is not None:
             self.rewinding.keep(at, weights)
-        if self.shape.releases and at >= rule.end:
+        # Masks end with the last step at the latest, or the stage would end with them.
+        if self.shape.releases and (at >= rule.end or progress.step >= progress.steps - 1 > 0):
             self._release(weights)
         due = progress.step % rule.every == 0 or at >= rule.end
         seen = any(mask.seen for mask in self.masks().values())
@@ -164,7 +165,7 @@ class PruneConstraint(MaskConstraint):
             if group.goal is None:
                 assert rule.threshold is not None
                 said = f"threshold={rule.threshold:g}"
-                scores = {name: self.score.score(self._scored(name, mask, weights)) for name, mask in masks.items()}
+                scores = {name: self._element_scores(name, mask, weights) for name, mask in masks.items()}
                 prune_below(masks, scores, rule.threshold * share)
             else:
                 said = f"sparsity={group.goal:g}"
@@ -209,12 +210,24 @@ class PruneConstraint(MaskConstraint):
     def _unit_scores(self, name: str, mask: Mask, weights: WeightView) -> torch.Tensor:
         """Return the scores of the units of a weight; minus infinity of those that are pruned."""
         rows, zeros = self.rows[name], self.rows[name].rows(~mask.mask)
-        elements = rows.rows(self.score.score(self._scored(name, mask, weights))).masked_fill(zeros, 0)
-        if not torch.isfinite(elements).all():
-            raise SpecError(f"prune at {name!r}: the score {self.score.name} is not finite; lower the learning rate")
+        elements = rows.rows(self._element_scores(name, mask, weights))
         found = self.unit.scores(elements, rows, self.score.of_units)
         whole = self.unit.scores(zeros.to(elements.dtype), rows, lambda sums: sums) == 1
         return found.masked_fill(whole, -torch.inf)
+
+    def _element_scores(self, name: str, mask: Mask, weights: WeightView) -> torch.Tensor:
+        """Return the scores of the elements of a weight; 0 of those that are pruned.
+
+        Raises:
+            SpecError: one is not finite, as of a weight that is NaN.
+        """
+        scores = self.score.score(self._scored(name, mask, weights)).masked_fill(~mask.mask, 0)
+        if not torch.isfinite(scores).all():
+            raise SpecError(
+                f"prune at {name!r}: the score {self.score.name} is not finite; look at its weights, or lower the "
+                "learning rate"
+            )
+        return scores
 
     def _scored(self, name: str, mask: Mask, weights: WeightView) -> ScoredWeight:
         random = torch.Generator().manual_seed(int(self.updates))

@@ -17,7 +17,8 @@ class PrunedModule:
         module: a copy of the one that was given, of the same class.
         record: what was removed, for the file.
         figures: ``macs`` of one example and ``parameters``, before and after; of layers ``layers``, too. Of weights
-            those that are not zero.
+            ``nonzero``, the parameters that are not zero, and ``nonzero_macs``, the multiplications by these: zeros
+            take neither away.
         groups: name of a group of channels -> how many of its units were removed, and how many there were.
         widths: weight in a group -> its output channels before and after.
         excluded: weight or layer -> why it stays, or some of its channels.

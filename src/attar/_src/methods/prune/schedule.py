@@ -6,12 +6,11 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from attar._src.core.spec import Spec
+from attar._src.core.spec import SomeShare, Spec
 from attar._src.methods.prune.scores import SCORES, misplaced
 from attar._src.methods.prune.shapes import SHAPES
 from attar._src.methods.prune.units import PruningUnit, UnitText
 
-_Sparsity = Annotated[float, Field(ge=0, lt=1)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -57,7 +56,7 @@ class Pruning(Spec):
     """
 
     score: str = "l1"
-    sparsity: _Sparsity | None = None
+    sparsity: SomeShare | None = None
     threshold: Annotated[float, Field(gt=0)] | None = None
     unit: UnitText = "weight"
     scope: str = "layer"
@@ -66,11 +65,11 @@ class Pruning(Spec):
     begin: _Share = 0.0
     end: _Share = 0.75
     every: Annotated[int, Field(ge=1)] = 10
-    regrow: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    regrow: SomeShare = 0.0
     rewind: _Share | None = None
     layers: tuple[str, ...] = ("*",)
     keep: tuple[str, ...] = ()
-    overrides: dict[str, _Sparsity] = {}
+    overrides: dict[str, SomeShare] = {}
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

@@ -35,7 +35,7 @@ ActivationChoice = Annotated[
 _SIZED = {"group": PerGroup, "bucket": PerBucket}
 
 
-def _read(value: Any) -> Any:
+def read_granularity(value: Any) -> Any:
     """Convert ``channel`` (None), ``tensor``, ``group:SIZE`` and ``bucket:SIZE``; return other values unchanged."""
     if not isinstance(value, str):
         return value
@@ -51,5 +51,5 @@ def _read(value: Any) -> Any:
 
 #: A granularity; None (``channel``) is one scale for each index of the weight's output axis.
 GranularityChoice = Annotated[
-    Granularity | None, BeforeValidator(_read, json_schema_input_type=str | Granularity | None)
+    Granularity | None, BeforeValidator(read_granularity, json_schema_input_type=str | Granularity | None)
 ]

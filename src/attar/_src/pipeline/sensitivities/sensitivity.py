@@ -20,19 +20,27 @@ from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.methods.allocate.candidates import AtLevel, pruned
 from attar._src.methods.allocate.judge import Labelled
 from attar._src.methods.allocate.level import Level
-from attar._src.methods.allocate.measure import SensitivityMeter
+from attar._src.methods.allocate.measure import SensitivityMeter, TensorMeter
 from attar._src.methods.allocate.sensitivity_table import ROUNDED_BITS, LayerSensitivity, SensitivityTable
+from attar._src.methods.prune.channels.amount import ChannelPruning
+from attar._src.methods.prune.channels.gradients import part_gradients
+from attar._src.methods.prune.channels.pruning import rank_channels
+from attar._src.methods.prune.channels.sensitivities import REMOVED_SHARES, JudgedChannels
+from attar._src.methods.prune.scores import SCORES
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
+from attar._src.model.capture import capture
 from attar._src.model.trace import trace
 from attar._src.pipeline.sensitivities.folder import SensitivityFolder
+from attar._src.train.batch import Batch
 from attar._src.work.calibration_inputs import CalibrationInputs
-from attar._src.work.compressed_model import CompressedModel, inputs_by_graph
+from attar._src.work.compressed_model import MAIN, CompressedModel, inputs_by_graph
 from attar._src.work.context import Context
 
 #: Levels by default.
 LEVELS: Mapping[str, tuple[float, ...]] = {
     "bits": (2, 3, 4, 5, 6, 8),
     "sparsity": (0.3, 0.5, 0.7, 0.8, 0.9, 0.95),
+    "channels": REMOVED_SHARES,
 }
 #: Examples that calibrate the candidates, as ``attar.quantize`` takes by default.
 CALIBRATED = 512
@@ -42,13 +50,14 @@ def sensitivity(
     module: Any,
     data: Any,
     *,
-    what: Literal["bits", "sparsity"] = "bits",
+    what: Literal["bits", "sparsity", "channels"] = "bits",
     levels: Sequence[float] | None = None,
     rates: Sequence[float] = (0.0,),
     folder: str | Path | None = None,
     granularity: str | Granularity = "channel",
     symmetric: bool = True,
     scales: str = "absmax",
+    score: str | None = None,
     keep: Sequence[str] = (),
     correct_bias: bool = True,
     labels: Any = None,
@@ -70,8 +79,9 @@ def sensitivity(
     Args:
         module: as :func:`attar.quantize` takes it.
         data: real inputs, likewise.
-        what: ``bits``: weights are rounded; ``sparsity``: the weights with the smallest magnitudes become zero.
-        levels: bits from 2 to 8, or shares between 0 and 1; by default 2, 3, 4, 5, 6, 8, or 0.3 to 0.95.
+        what: ``bits``: weights are rounded; ``sparsity``: the weights with the lowest scores become zero; ``channels``:
+            the channels, heads or hidden units of each group with the lowest scores are removed.
+        levels: bits from 2 to 8, or shares between 0 and 1; by default 2, 3, 4, 5, 6, 8, or 0.3 to 0.95, or eighths.
         rates: with ``gptq``, each level is measured with each of them (``rate`` of :func:`attar.quantize`).
         folder: for ``sensitivity.json``, ``.csv`` and ``.html``, and a journal: a measurement that was interrupted goes
             on where it was. Without, nothing is written.
@@ -79,6 +89,8 @@ def sensitivity(
             ``correct_bias`` and ``keep``.
         symmetric: weights without zero points.
         scales: solver of the scales.
+        score: of ``sparsity`` ``l1`` (the default), ``l2`` or ``random``; of ``channels`` as in :func:`attar.prune`,
+            ``l2`` by default.
         keep: globs of layers to leave out.
         correct_bias: correct biases for the mean error of rounded weights.
         labels: targets of the examples, by default those in ``data``; with them the metric is measured.
@@ -116,12 +128,34 @@ def sensitivity(
     example, axes, inputs = example_of(inputs, dynamic)
     compared = labelled_examples(inputs, labels, metric, ClassLayout(class_axis, ignore_index))
     targets = tuple(each for each in compared.targets if each is not None)
-    model = CompressedModel.of(trace(module, example, names=inputs.names, dynamic=axes))
     labelled = Labelled(compared.metric, compared.layout, compared.given, task, bool(class_names))
-    names = stage.chosen(model)
     given = CalibrationInputs(inputs.batches, inputs.names, inputs.axes, inputs.notes, targets)
-    at, method = _method(what, chosen, stage, model, names, Context(given.first(CALIBRATED), seed))
-    meter = SensitivityMeter(model, {"main": given}, names, chosen, at, what, method, labelled, seed)
+    meter: SensitivityMeter
+    if what == "channels":
+        captured = capture(module, example, names=inputs.names, dynamic=axes, train=False)
+        asked = build_spec(ChannelPruning, where="sensitivity", channels=0.5, score=score or "l2", exclude=tuple(keep))
+        batches = [
+            Batch(each, target, names=given.names)
+            for each, target in zip(given.batches, compared.targets or (None,) * len(given.batches), strict=False)
+        ]
+        gradients = partial(part_gradients, captured, batches, compared.layout)
+        ranked = rank_channels(module, captured, asked, gradients, seed=seed, judged=JudgedChannels(given, labelled))
+        meter = ranked.meter([level.value for level in chosen], asked.score)
+    else:
+        model = CompressedModel.of(trace(module, example, names=inputs.names, dynamic=axes))
+        names = stage.chosen(model)
+        at, method = _method(what, chosen, stage, model, names, Context(given.first(CALIBRATED), seed), score)
+        meter = TensorMeter(
+            model=model,
+            inputs={MAIN: given},
+            names=names,
+            levels=chosen,
+            at=at,
+            what="sparsity" if what == "sparsity" else "bits",
+            method=method,
+            labelled=labelled,
+            seed=seed,
+        )
     with interruptible():
         return _measured(meter, None if folder is None else SensitivityFolder(Path(folder)))
 
@@ -145,9 +179,15 @@ def _method(
     model: CompressedModel,
     names: Sequence[str],
     context: Context,
+    score: str | None,
 ) -> tuple[AtLevel, dict[str, Any]]:
     if what == "sparsity":
-        return partial(pruned, model, names), {"name": "prune", "score": "l1"}
+        score = score or "l1"
+        if needs := SCORES[score].needs:
+            raise SpecError(f"score {score} needs {needs}; sensitivities of sparsity are by l1, l2 or random")
+        return partial(pruned, model, names, score=score), {"name": "prune", "score": score}
+    if score is not None:
+        raise SpecError(f"score {score}: bits have none; leave it out, or write what='channels' or 'sparsity'")
 
     made: list[Callable[[Mapping[str, Level]], CompressedModel]] = []
 
@@ -161,15 +201,15 @@ def _method(
 
 def _levels(what: str, levels: Sequence[float] | None, rates: Sequence[float]) -> tuple[Level, ...]:
     if what not in LEVELS:
-        raise SpecError(f"what={what!r}: write bits or sparsity")
+        raise SpecError(f"what={what!r}: write bits, sparsity or channels")
     found = tuple(sorted(set(LEVELS[what] if levels is None else levels)))
     if what == "bits" and not all(each in ROUNDED_BITS for each in found):
         raise SpecError(f"levels {[*found]}: bits are whole numbers from 2 to 8")
-    if what == "sparsity" and not all(0 < each < 1 for each in found):
-        raise SpecError(f"levels {[*found]}: shares of pruned elements lie between 0 and 1, as 0.5")
+    if what != "bits" and not all(0 < each < 1 for each in found):
+        raise SpecError(f"levels {[*found]}: shares lie between 0 and 1, as 0.5")
     if not found:
         raise SpecError("levels are empty; give one or more, such as 2, 4, 8")
-    if not rates or not all(0 <= each < math.inf for each in rates) or (what == "sparsity" and any(rates)):
+    if not rates or not all(0 <= each < math.inf for each in rates) or (what != "bits" and any(rates)):
         raise SpecError(f"rates {[*rates]}: relative errors of 0 and more, such as 0, 0.01, for what='bits'")
     values = [int(each) if what == "bits" else float(each) for each in found]
     return tuple(Level(value, float(rate)) for value in values for rate in sorted(set(rates)))

@@ -2,59 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from attar._src.report.figures.plot import SYMBOLS, Figure, Plot, axis, colour, series, text
+from markupsafe import Markup
+
+from attar._src.report.figures.drawing import DrawnPoint, scatter_svg
 from attar._src.report.wording import count, milliseconds, number
 
 #: Key of a file -> the words of its axis.
 ACROSS = {"file_bytes": "bytes of the file", "ms": "milliseconds of one example, one thread"}
-#: Series of the plot.
+#: Groups of the figures.
 GROUPS = ("best", "on the front", "beaten by another file")
 
 
-def front_plot(result: Mapping[str, Any]) -> Plot:
-    """Return a figure for bytes and one for time, of the fields of ``search.json``."""
+def front_drawings(result: Mapping[str, Any]) -> tuple[Markup, ...]:
+    """Return a figure for bytes and one for time, of the fields of ``search.json``; trained files are outlines."""
+    return tuple(_drawing(result, key, words) for key, words in ACROSS.items())
+
+
+def _drawing(result: Mapping[str, Any], key: str, words: str) -> Markup:
     files = result["files"]
-    figures = [
-        Figure((words,), _points(result, key), _layout(words, files), _alt(files, key, words))
-        for key, words in ACROSS.items()
+    points = [
+        DrawnPoint(each[key], each["drop"], _group(result, each), _words(each), hollow=bool(each["way"]))
+        for each in files
     ]
-    return Plot("front", ("Across",), figures)
-
-
-def _points(result: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    found = []
-    for place, group in enumerate(GROUPS):
-        own = [each for each in result["files"] if _group(result, each) == group]
-        hover = [
-            text(
-                each["name"],
-                f"{count(each['file_bytes'])} bytes",
-                f"{number(each['drop'], 3)} {each['unit']} lost",
-                milliseconds(each["ms"]),
-            )
-            for each in own
-        ]
-        style = {"mode": "markers", "marker": {"size": 11, "color": colour(place), "symbol": SYMBOLS[place]}}
-        values = [each["drop"] for each in own]
-        if own:
-            found.append(series("scatter", group, [each[key] for each in own], values, hover, **style))
-    return found
-
-
-def _group(result: Mapping[str, Any], file: Mapping[str, Any]) -> str:
-    if file["name"] == result["best"]:
-        return GROUPS[0]
-    return GROUPS[1] if file["name"] in result["front"] else GROUPS[2]
-
-
-def _layout(words: str, files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    lost = axis(f"{files[0]['unit']} lost on the validation examples", zeroline=True)
-    return {"height": 440, "hovermode": "closest", "xaxis": axis(words, type="log"), "yaxis": lost}
-
-
-def _alt(files: Sequence[Mapping[str, Any]], key: str, words: str) -> str:
     listing = "; ".join(f"{each['name']} {number(each[key])}, {number(each['drop'], 3)} lost" for each in files)
-    return f"What is lost against {words}: {listing}."
+    alt = f"What is lost against {words}: {listing}."
+    return scatter_svg(points, GROUPS, words, f"{files[0]['unit']} lost", alt)
+
+
+def _words(file: Mapping[str, Any]) -> str:
+    lost = f"{number(file['drop'], 3)} {file['unit']} lost"
+    return f"{file['name']}\n{count(file['file_bytes'])} bytes\n{lost}\n{milliseconds(file['ms'])}"
+
+
+def _group(result: Mapping[str, Any], file: Mapping[str, Any]) -> int:
+    if file["name"] == result["best"]:
+        return 0
+    return 1 if file["name"] in result["front"] else 2

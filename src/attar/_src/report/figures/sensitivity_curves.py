@@ -15,7 +15,14 @@ MEASURES = {
     "changed": ("share of changed predictions", "linear"),
     "metric": ("metric", "linear"),
     "estimate": ("estimate from gradients", "log"),
+    "macs": ("multiplications of the network", "linear"),
     "bits_per_weight": ("coded bits per weight", "linear"),
+}
+#: What levels are, on the axis across.
+LEVELS_ACROSS = {
+    "bits": "bits of the weight",
+    "sparsity": "share of pruned elements",
+    "channels": "share of removed channels",
 }
 #: Of the first six lines, the next six, and so on.
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -62,7 +69,7 @@ def _line(i: int, name: str, rows: Sequence[Mapping[str, Any]], key: str) -> dic
 
 
 def _layout(what: str, words: str, scale: str) -> dict[str, Any]:
-    across = axis("bits of the weight" if what == "bits" else "share of pruned elements", zeroline=False)
+    across = axis(LEVELS_ACROSS[what], zeroline=False)
     return {"height": 520, "hovermode": "closest", "xaxis": across, "yaxis": axis(words, type=scale)}
 
 

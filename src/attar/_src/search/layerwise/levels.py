@@ -13,7 +13,7 @@ from attar._src.methods.allocate.allocate import AtLevels
 from attar._src.methods.allocate.candidates import Candidate
 from attar._src.methods.allocate.judge import UNLABELLED, Labelled
 from attar._src.methods.allocate.level import Level
-from attar._src.methods.allocate.measure import SensitivityMeter
+from attar._src.methods.allocate.measure import TensorMeter
 from attar._src.methods.allocate.sensitivity_table import ROUNDED_BITS
 from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.search.layerwise.facts import layer_facts
@@ -122,8 +122,16 @@ class SolvedLevels:
             return at(dict.fromkeys(names, level))
 
         some = given if measured is None else inputs_by_graph(model, measured)
-        meter = SensitivityMeter(
-            model, some, names, [*levels.values()], uniform, "bits", stage.describe(), labelled, gradients=False
+        meter = TensorMeter(
+            model=model,
+            inputs=some,
+            names=names,
+            levels=[*levels.values()],
+            at=uniform,
+            what="bits",
+            method=stage.describe(),
+            labelled=labelled,
+            gradients=False,
         )
         found = meter.candidates
         costs = {
@@ -135,10 +143,11 @@ class SolvedLevels:
             # An output that was not finite counts as a thousand signals.
             errors = {
                 each.name: {
-                    choice: 1e3 if (error := each.at(*level).error) is None else error
+                    choice: 1e3 if (error := figures[level].error) is None else error
                     for choice, level in levels.items()
                 }
                 for each in meter.measure()
+                for figures in [{own.key: own for own in each.levels}]
             }
         last = [*levels][-1]
         widest = shorten_numbers(uniform(levels[last]))

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import filelock
 
-#: Folder of the trials in that of a search.
-TRIALS = "trials"
+from attar._src.search.search_folder import TRIALS
 
 
 class Claims:

@@ -21,7 +21,7 @@ REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
-class Reference:
+class SearchReference:
     """What trials are compared with.
 
     Attributes:
@@ -60,7 +60,7 @@ class Reference:
         )
 
 
-def make_reference(holed: HoledRecipe, first: Recipe, judged: str, folder: Path, *, seconds: float) -> Reference:
+def make_reference(holed: HoledRecipe, first: Recipe, judged: str, folder: Path, *, seconds: float) -> SearchReference:
     """Run what trials are compared with, or read it if it is there; with it the models that no hole changes.
 
     It is the recipe's baseline or first teacher, if no hole changes that; else the judged model as its source gives it,
@@ -83,7 +83,7 @@ def make_reference(holed: HoledRecipe, first: Recipe, judged: str, folder: Path,
     # Another process that runs this search may be making it.
     with filelock.FileLock(folder / f"{REFERENCE}.lock"):
         outcome = run_trial(recipe, folder / REFERENCE, model=model, seconds=seconds)
-    return Reference(name, model, recipe, outcome, folder / REFERENCE / outcome.file)
+    return SearchReference(name, model, recipe, outcome, folder / REFERENCE / outcome.file)
 
 
 def layers_of(prepared: Preparation, recipe: Recipe, model: str) -> list[str]:

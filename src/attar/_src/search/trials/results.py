@@ -16,10 +16,10 @@ from attar._src.pipeline.folder import RECIPE, file_digest
 from attar._src.recipe.yaml_text import format_yaml, parse_yaml
 from attar._src.report.search_page import write_search_page
 from attar._src.search.goal import Goal
-from attar._src.search.recommended import front_of, recommended
+from attar._src.search.recommended import front_of, recommended, with_gains
 from attar._src.search.search_folder import BEST, FILES, SEARCH
 from attar._src.search.trial import metric_on, run_trial
-from attar._src.search.trials.reference import Reference
+from attar._src.search.trials.reference import SearchReference
 from attar._src.search.trials.spec import HoledRecipe
 from attar._src.search.trials.store import StoredTrial
 from attar._src.search.tried_file import TriedFile
@@ -69,7 +69,7 @@ class SearchResult:
             "best": self.best.name,
             "front": [each.name for each in self.front],
             "ended": self.ended,
-            "files": [each.model_dump(mode="json") for each in self.files],
+            "files": with_gains(self.goal, self.files),
             "failed": dict(self.failed),
             "skipped": [],
             "recipes": dict(self.recipes),
@@ -106,7 +106,7 @@ def finish_search(
     out: Path,
     holed: HoledRecipe,
     trials: Sequence[StoredTrial],
-    reference: Reference,
+    reference: SearchReference,
     prepared: Preparation,
     ended: str,
     *,
@@ -185,7 +185,7 @@ def _keep(out: Path, holed: HoledRecipe, trial: StoredTrial, model: str) -> None
 def _test(
     out: Path,
     files: Sequence[TriedFile],
-    reference: Reference,
+    reference: SearchReference,
     prepared: Preparation,
     model: str,
 ) -> dict[str, float]:

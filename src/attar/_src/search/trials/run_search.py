@@ -32,7 +32,7 @@ from attar._src.search.trial import TrialOutcome, judged_model
 from attar._src.search.trials.by_layer import search_task
 from attar._src.search.trials.claims import Claims
 from attar._src.search.trials.halving import goes_on
-from attar._src.search.trials.reference import REFERENCE, Reference, layers_of, make_reference
+from attar._src.search.trials.reference import REFERENCE, SearchReference, layers_of, make_reference
 from attar._src.search.trials.results import SearchResult, finish_search, tried_file
 from attar._src.search.trials.spec import HoledRecipe, read_holed_recipe
 from attar._src.search.trials.store import StoredTrial, TrialStore, busy_seconds
@@ -128,7 +128,7 @@ class _Search:
     say: Callable[[str], None]
     claims: Claims = field(init=False)
     sampler: Sampler = field(init=False)
-    reference: Reference = field(init=False)
+    reference: SearchReference = field(init=False)
     failures: list[str] = field(default_factory=list)
     before: float = 0.0
     ended: str = "all trials are done"

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from attar._src.core.errors import SpecError
-from attar._src.model.dependencies.find import Dependencies
+from attar._src.methods.prune.channels.costs import ChannelCost
+from attar._src.model.dependencies.find import ChannelGroup, Dependencies
 
-Scope = Literal["layer", "global"]
+#: Scopes by scores alone.
+RankedScope = Literal["layer", "global"]
 #: How many units that are needed are passed over while others come back.
 _ROUNDS = 8
+
+
+class ChosenUnits(NamedTuple):
+    """Units to remove, and how they were chosen, in words; empty if that was asked for."""
+
+    units: frozenset[int]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class ChannelChoice:
     """
 
     scores: Mapping[int, float]
-    scope: Scope
+    scope: RankedScope
     round_to: int = 1
     least: float = 0.0
 
@@ -59,46 +67,50 @@ class ChannelChoice:
             removed += self._rounded(channels, len(units), [unit for unit in mine if unit in removable])
         return frozenset(removed)
 
-    def of_macs(self, found: Dependencies, share: float) -> frozenset[int]:
-        """Return the fewest units that save this share of the multiplications, by bisection over :meth:`of_share`.
+    def of_group(self, found: Dependencies, group: ChannelGroup, share: float) -> frozenset[int]:
+        """Return the units of :meth:`of_share` where nothing but one group is removed, the same share of its tiers."""
+        return replace(self, scope="layer").of_share(replace(found, groups=(group,)), share)
+
+    def lowest_cost(self, found: Dependencies, cost: ChannelCost) -> float:
+        """Return the cost without all that may be removed."""
+        return cost(self.of_share(found, 1.0))
+
+    def under(self, found: Dependencies, cost: ChannelCost, most: float) -> ChosenUnits | None:
+        """Return the fewest units without which a cost is at most ``most``, by bisection over :meth:`of_share`.
 
         The last of the lowest scores of all may save much more than is missing, as a channel of a residual stream does.
         Then the highest scores before it come back as far as they are not needed.
 
-        Raises:
-            SpecError: removing all that may be removed saves less; the message has how much.
+        Args:
+            found: what can be removed.
+            cost: of the module without units, such as its multiplications.
+            most: what it may be.
+
+        Returns:
+            None if the cost is larger without all that may be removed.
         """
-        whole = found.macs()
         units = sum(len(group.units) for group in found.groups)
-
-        def saved(count: int) -> float:
-            return 1 - found.macs(self.of_share(found, count / units)) / whole
-
-        if not units or saved(units) < share:
-            most = saved(units) if units else 0.0
-            raise SpecError(
-                f"macs={share:g}: all that can be removed saves {most:.3f} of the multiplications; ask for less"
-            )
+        if not units or self.lowest_cost(found, cost) > most:
+            return None
         low, high = 0, units
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if saved(middle) >= share else (middle, high)
+            low, high = (low, middle) if cost(self.of_share(found, middle / units)) <= most else (middle, high)
         removed = self.of_share(found, high / units)
-        return self._eased(found, removed, share) if self.scope == "global" and self.round_to == 1 else removed
+        eases = self.scope == "global" and self.round_to == 1
+        return ChosenUnits(self._eased(removed, cost, most) if eases else removed)
 
-    def _eased(self, found: Dependencies, removed: frozenset[int], share: float) -> frozenset[int]:
-        """Return units without those, highest scores first, that are not needed to save the share.
+    def _eased(self, removed: frozenset[int], cost: ChannelCost, most: float) -> frozenset[int]:
+        """Return units without those, highest scores first, that are not needed for the cost.
 
         The very highest stays, and so do up to ``_ROUNDS`` others that save too much to come back.
         """
-        whole = found.macs()
         _, *rest = sorted(removed, key=lambda unit: (-self.scores[unit], unit))
         for _ in range(_ROUNDS):
             low, high = 0, len(rest) + 1
             while high - low > 1:
                 middle = (low + high) // 2
-                enough = 1 - found.macs(removed.difference(rest[:middle])) / whole >= share
-                low, high = (middle, high) if enough else (low, middle)
+                low, high = (middle, high) if cost(removed.difference(rest[:middle])) <= most else (low, middle)
             removed = removed.difference(rest[:low])
             rest = rest[low + 1 :]
         return removed

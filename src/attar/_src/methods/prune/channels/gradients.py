@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -10,11 +10,14 @@ import torch
 from attar._src.core.errors import DataError
 from attar._src.measure.class_layout import ClassLayout
 from attar._src.methods.objectives.by_outputs import HardLoss
-from attar._src.methods.prune.channels.pruning import Gradients
+from attar._src.methods.prune.channels.ranking import Gradients, PartGradients
 from attar._src.model.capture import CapturedModel
 from attar._src.model.interface import flatten_outputs, main_output
 from attar._src.train.batch import Batch
 from attar._src.work.objective import LossInputs
+
+#: Examples of a part: few, as the gradients of many cancel.
+PART = 16
 
 
 def hard_loss(outputs: Any, batch: Batch, layout: ClassLayout) -> torch.Tensor:
@@ -34,19 +37,43 @@ def loss_gradients(captured: CapturedModel, batches: Iterable[Batch], layout: Cl
     Raises:
         DataError: there are no labels.
     """
+    total: dict[str, torch.Tensor] = {}
+    count = 0
+    for batch, gradients in _gradients(captured, batches, layout):
+        for name, each in gradients.items():
+            total[name] = total[name].add(each, alpha=len(batch)) if name in total else each * len(batch)
+        count += len(batch)
+    return {name: each / max(count, 1) for name, each in total.items()}
+
+
+def part_gradients(captured: CapturedModel, batches: Iterable[Batch], layout: ClassLayout) -> PartGradients:
+    """Yield the gradient of the mean loss of every ``PART`` examples; of whole batches where their size is fixed.
+
+    Raises:
+        DataError: there are no labels.
+    """
+    axes = captured.axes[0] if captured.axes else None
+    fixed = axes is None or axes.batch not in axes.varying
+    parts = batches if fixed else (part for batch in batches for part in _parts(batch))
+    return (gradients for _, gradients in _gradients(captured, parts, layout))
+
+
+def _parts(batch: Batch) -> Iterator[Batch]:
+    for start in range(0, len(batch), PART):
+        yield batch.part(slice(start, start + PART))
+
+
+def _gradients(
+    captured: CapturedModel, batches: Iterable[Batch], layout: ClassLayout
+) -> Iterator[tuple[Batch, Gradients]]:
     program = captured.copy(train=False)
     parameters = {name: each.detach().requires_grad_() for name, each in program.named_parameters()}
-    total = {name: torch.zeros_like(each) for name, each in parameters.items()}
-    count = 0
     for batch in batches:
         if batch.targets is None:
             raise DataError(
-                "this score reads the gradient of a loss, which needs labels; use l1, l2 or batch_norm without"
+                "this score reads the gradient of a loss, which needs labels; use l1, l2, wanda or batch_norm without"
             )
         outputs = torch.func.functional_call(program, parameters, batch.pick(captured.names))
-        loss = hard_loss(outputs, batch, layout) * len(batch)
-        for name, each in zip(total, torch.autograd.grad(loss, [*parameters.values()], allow_unused=True), strict=True):
-            if each is not None:
-                total[name] += each
-        count += len(batch)
-    return {name: each / max(count, 1) for name, each in total.items()}
+        found: Any = torch.autograd.grad(hard_loss(outputs, batch, layout), [*parameters.values()], allow_unused=True)
+        pairs = zip(parameters.items(), found, strict=True)
+        yield batch, {name: torch.zeros_like(value) if each is None else each for (name, value), each in pairs}

@@ -19,12 +19,19 @@ class ScoredAxis:
         gradient: of the loss, the parameter's shape; zeros unless the score asks for it.
         axis: the axis.
         random: for scores that draw.
+        squares: mean square of what each element multiplies, the parameter's shape; ones unless the score asks for it.
     """
 
     value: torch.Tensor
     gradient: torch.Tensor
     axis: int
     random: torch.Generator
+    squares: torch.Tensor | None = None
+
+    @property
+    def norms(self) -> torch.Tensor:
+        """Root of the mean square of what each element multiplies."""
+        return torch.ones_like(self.value) if self.squares is None else self.squares.sqrt()
 
     def sums(self, elements: torch.Tensor) -> torch.Tensor:
         """Return the sums of elements of the parameter's shape over all other axes: ``(n,)``."""
@@ -39,18 +46,28 @@ class ChannelScore:
         reads: the parameters it looks at: ``weights`` of products along both their axes, or ``norms``: the factors of
             batch-norms and other norms with statistics of each channel.
         gradients: whether it needs the gradient of a loss.
+        joint: whether it is a change of the loss, which adds up over the weights that read a unit; it is computed for
+            the gradient of each part of the examples, and the root of the mean square counts, of which only ratios
+            within a group do. Otherwise the gradient is the mean over all, and ratios within a weight count.
+        inputs: whether it needs the squares of what weights multiply; others than these weights are not looked at.
     """
 
     name: ClassVar[str]
     reads: ClassVar[Literal["weights", "norms"]] = "weights"
     gradients: ClassVar[bool] = False
+    joint: ClassVar[bool] = False
+    inputs: ClassVar[bool] = False
 
     def score(self, scored: ScoredAxis) -> torch.Tensor:
-        """Return a finite score >= 0 for each index of the axis, ``(n,)``; those of one channel are summed.
+        """Return a finite score for each index of the axis, ``(n,)``; those of one unit are summed.
 
-        Only ratios count: the scores of a parameter are divided by their mean before those of several are averaged.
+        Unless it is joint, the scores of a parameter are divided by their mean before those of several are averaged.
         """
         raise NotImplementedError
+
+    def of_units(self, sums: torch.Tensor) -> torch.Tensor:
+        """Return the scores of units, not below 0, of the sums over their channels."""
+        return sums
 
 
 class L1Score(ChannelScore):
@@ -82,15 +99,33 @@ class BatchNormScore(ChannelScore):
         return scored.sums(scored.value.abs())
 
 
+class WandaScore(ChannelScore):
+    """``sum |w| sqrt(E[x^2])``: magnitudes times the norms of what they multiply, of the weights that read a channel
+    and of those that make it (after Sun et al. 2024, "A simple and effective pruning approach for large language
+    models", section 3, where single weights are judged). It needs no labels."""
+
+    name: ClassVar[str] = "wanda"
+    inputs: ClassVar[bool] = True
+
+    def score(self, scored: ScoredAxis) -> torch.Tensor:
+        return scored.sums(scored.value.abs() * scored.norms)
+
+
 class TaylorScore(ChannelScore):
-    """``|sum w dL/dw|``: the change of the loss in first order when a channel becomes zero (Molchanov et al. 2019,
-    "Importance estimation for neural network pruning", section 3.1, where it is squared)."""
+    """``sqrt(E[(sum w dL/dw)^2])`` over all weights w that read a unit: the change of the loss in first order when it
+    becomes zero, the root of the mean square over parts of the examples (Molchanov et al. 2019, "Importance estimation
+    for neural network pruning", section 3.1). The mean itself says little of a trained network, whose gradient is about
+    zero; what a unit is read by tells more than what makes it, whose norms and shifts count, too."""
 
     name: ClassVar[str] = "taylor"
     gradients: ClassVar[bool] = True
+    joint: ClassVar[bool] = True
 
     def score(self, scored: ScoredAxis) -> torch.Tensor:
-        return scored.sums(scored.value * scored.gradient).abs()
+        return scored.sums(scored.value * scored.gradient)
+
+    def of_units(self, sums: torch.Tensor) -> torch.Tensor:
+        return sums.abs()
 
 
 class GradientWeightScore(ChannelScore):
@@ -117,6 +152,7 @@ CHANNEL_SCORES: Registry[ChannelScore] = Registry(
     L1Score(),
     L2Score(),
     BatchNormScore(),
+    WandaScore(),
     TaylorScore(),
     GradientWeightScore(),
     RandomScore(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Annotated, Literal
 
@@ -10,10 +11,18 @@ import torch
 from pydantic import Field
 
 from attar._src.core.errors import SpecError
-from attar._src.methods.prune.channels.gradients import loss_gradients
-from attar._src.methods.prune.channels.pruning import ChannelPruning, Gradients, prune_module
+from attar._src.methods.allocate.allocate import MEASURED
+from attar._src.methods.allocate.judge import Labelled
+from attar._src.methods.allocate.sensitivity_table import SensitivityTable
+from attar._src.methods.prune.channels.amount import ChannelPruning
+from attar._src.methods.prune.channels.gradients import part_gradients
+from attar._src.methods.prune.channels.pruning import prune_module
+from attar._src.methods.prune.channels.ranking import PartGradients
 from attar._src.methods.prune.channels.scores import CHANNEL_SCORES
+from attar._src.methods.prune.channels.sensitivities import JudgedChannels
 from attar._src.methods.prune.restructure import demand_no_constraints, restructured
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import FileInfo
 from attar._src.work.context import TrainingContext, Trial
 from attar._src.work.learner import Learner
 from attar._src.work.stage import Stage
@@ -44,23 +53,38 @@ class PruneChannels(ChannelPruning, Stage):
         return True
 
     def try_on(self, model: Learner, trial: Trial) -> Learner:
-        return self._prune(model, lambda: loss_gradients(model.captured, [trial.batch], trial.layout), 0)
+        """Prune by the scores of one batch; sensitivities take longer, and are measured when the stage runs."""
+        if self.sensitivity is not None:
+            SensitivityTable.read(self.sensitivity)
+        quick = self.model_copy(update={"scope": "global", "sensitivity": None, "max_bytes": None})
+        if self.max_bytes is not None:
+            quick = quick.model_copy(update={"channels": 0.5})
+        names = model.captured.names
+        inputs = CalibrationInputs((tuple(trial.batch.pick(names)),), names)
+        gradients = partial(part_gradients, model.captured, [trial.batch], trial.layout)
+        return quick._prune(model, gradients, 0, JudgedChannels(inputs))
 
     def run(self, model: Learner, context: TrainingContext) -> Learner:  # type: ignore[override]
         fabric = context.fabric
 
-        def gradients() -> Gradients:
+        def gradients() -> PartGradients:
             batches = islice(context.feed(self.batch).epoch(0), self.batches)
-            own = loss_gradients(model.captured, batches, context.layout)
-            return {name: _reduced(fabric.all_reduce(each, reduce_op="mean")) for name, each in own.items()}
+            for own in part_gradients(model.captured, batches, context.layout):
+                yield {name: _reduced(fabric.all_reduce(each, reduce_op="mean")) for name, each in own.items()}
 
-        return self._prune(model, gradients, context.seed)
+        known, use = context.judged, context.use or FileInfo()
+        inputs = context.calibration.first(MEASURED, cut=model.traced.any_batch)
+        labelled = Labelled(known.metric, known.layout, known.given, use.task, bool(use.class_names))
+        return self._prune(model, gradients, context.seed, JudgedChannels(inputs, labelled))
 
-    def _prune(self, model: Learner, gradients: Callable[[], Gradients], seed: int) -> Learner:
+    def _prune(
+        self, model: Learner, gradients: Callable[[], PartGradients], seed: int, judged: JudgedChannels
+    ) -> Learner:
         demand_no_constraints(model, self.stage)
-        return restructured(
-            model, prune_module(model.module, model.captured, self, gradients, seed=seed), self.describe()
-        )
+        pruned = prune_module(model.module, model.captured, self, gradients, seed=seed, judged=judged, use=model.use)
+        # A path belongs to one machine.
+        told = self.model_copy(update={"sensitivity": None}).describe()
+        return restructured(model, pruned, told | ({"chosen": pruned.note} if pruned.note else {}))
 
 
 def _reduced(value: object) -> torch.Tensor:

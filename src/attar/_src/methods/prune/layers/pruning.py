@@ -7,13 +7,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from torch import nn
 
 from attar._src.core.errors import ModelError, SpecError, UnknownName
-from attar._src.core.spec import Spec
+from attar._src.core.spec import PartShare, Spec, demand_share
 from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
 from attar._src.methods.prune.layers.runs import LayerRuns
 from attar._src.methods.prune.layers.scores import LAYER_SCORES
@@ -25,7 +25,12 @@ from attar._src.model.dependencies.find import find_dependencies
 from attar._src.model.dependencies.record import remove_layers_and_record
 from attar._src.train.batch import Batch
 
-_Share = Annotated[float, Field(gt=0, lt=1)]
+
+def _demand_count_or_share(value: Any) -> Any:
+    return value if isinstance(value, int) else demand_share(value)
+
+
+_Amount = Annotated[Annotated[int, Field(ge=1)] | PartShare, BeforeValidator(_demand_count_or_share)]
 #: Called with the mean over ranks of the scores.
 Reduce = Callable[[float], float]
 
@@ -40,8 +45,8 @@ class LayerPruning(Spec):
         exclude: globs of layers that stay.
     """
 
-    layers: Annotated[int, Field(ge=1)] | _Share | None = None
-    macs: _Share | None = None
+    layers: _Amount | None = None
+    macs: PartShare | None = None
     score: str = "similarity"
     exclude: tuple[str, ...] = ()
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from attar._src.core.errors import ModelError
 from attar._src.methods.allocate.target import BitTarget
-from attar._src.methods.prune.channels.pruning import Gradients
+from attar._src.methods.prune.channels.ranking import Gradients
 from attar._src.methods.prune.pruned_module import PrunedModule, parameter_count
 from attar._src.methods.prune.weights.own_sparsity import own_sparsities
 from attar._src.methods.prune.weights.pruning import PrunedWeights, WeightPruning, prune_weights
@@ -162,9 +162,14 @@ def with_pruned_weights(
         )
     sparse = copy.deepcopy(module)
     changes.put(sparse)
-    zeros = sum(int(each.sum()) for each in changes.pruned.values())
     count, found = parameter_count(module), changes.found
-    figures = {"macs": _multiplications(module, captured, changes), "parameters": [count, count - zeros]}
+    whole, left = _multiplications(module, captured, changes)
+    figures = {
+        "macs": [whole, whole],
+        "parameters": [count, count],
+        "nonzero": [_nonzero(module), _nonzero(sparse)],
+        "nonzero_macs": [whole, left],
+    }
     return PrunedModule(
         sparse,
         {},
@@ -176,8 +181,12 @@ def with_pruned_weights(
     )
 
 
+def _nonzero(module: nn.Module) -> int:
+    return sum(int(torch.count_nonzero(each)) for each in module.parameters())
+
+
 def _multiplications(module: nn.Module, captured: CapturedModel, changes: ModuleChanges) -> list[int]:
-    """Return the multiplications of one example, and those by weights that are not zero."""
+    """Return the multiplications of one example, and those by weights that are not zero, which runtimes do alike."""
     readers: dict[str, list[str]] = {}
     for name, weight in find_weights(captured.evaluation).items():
         for reader in weight.readers:

@@ -8,13 +8,13 @@ from types import MappingProxyType
 from typing import Annotated, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, model_validator
 from torch import fx
 
 from attar._src.core.errors import SpecError, prefixed_errors
-from attar._src.core.spec import Spec
+from attar._src.core.spec import SomeShare, Spec, demand_share
 from attar._src.methods.allocate.target import BitTarget
-from attar._src.methods.prune.channels.pruning import Gradients
+from attar._src.methods.prune.channels.ranking import Gradients
 from attar._src.methods.prune.masks import demand_some_left
 from attar._src.methods.prune.scopes import SCOPES, WeightUnits
 from attar._src.methods.prune.scores import SCORES, ScoredWeight, misplaced
@@ -32,7 +32,8 @@ from attar._src.model.traced import TracedModel
 from attar._src.model.weights import LayerInput, find_weights, weight_input
 from attar._src.work.calibration_inputs import BatchInputs, CalibrationInputs
 
-PrunedShare = Annotated[float, Field(ge=0, lt=1)]
+#: A share of the units, or what it is chosen under.
+_Sparsity = Annotated[SomeShare | BitTarget, BeforeValidator(demand_share)]
 #: Fewest inputs (examples times positions) of which the mean of a layer's output says something.
 _FEWEST = 8
 
@@ -58,7 +59,7 @@ class WeightPruning(Spec):
         overrides: glob -> sparsity of each weight it matches, also outside ``layers``.
     """
 
-    sparsity: PrunedShare | BitTarget | None = None
+    sparsity: _Sparsity | None = None
     unit: UnitText = "weight"
     score: str = "obs"
     update: Update = "obs"
@@ -67,7 +68,7 @@ class WeightPruning(Spec):
     correct_bias: bool = True
     layers: tuple[str, ...] = ("*",)
     keep: tuple[str, ...] = ()
-    overrides: dict[str, PrunedShare] = {}
+    overrides: dict[str, SomeShare] = {}
 
     @model_validator(mode="after")
     def _check_amount(self) -> Self:

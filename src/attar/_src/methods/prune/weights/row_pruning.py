@@ -140,7 +140,7 @@ class RowPruning:
         adaptive = self.score.name == "obs" and self.unit.rows == self.unit.columns == 1
         chosen = zeros if adaptive else zeros | self._chosen(self.unit_scores(aims, zeros, seen), count)
         found = torch.empty_like(zeros)
-        of = self.unit.of
+        of, apart = self.unit.of, aims.shape[0] * aims.shape[1] if self.each_row else 1
         block = max(BLOCK // of * of, of) if of else BLOCK
 
         def choose(rows: torch.Tensor, curvature: torch.Tensor, at: slice) -> torch.Tensor:
@@ -148,7 +148,9 @@ class RowPruning:
             if adaptive:
                 before = zeros[..., here]
                 scores = (rows.square() * curvature).masked_fill(before, -torch.inf)
-                done, now = (round(count * place / max(length, 1)) for place in (at.start, at.stop))
+                # Whole numbers for each row, so that what a block lacks comes with the next.
+                per = round(count / apart)
+                done, now = (apart * round(per * place / max(length, 1)) for place in (at.start, at.stop))
                 found[..., here] = before | self._of_block(scores, now - done)
             else:
                 found[..., here] = chosen[..., here]

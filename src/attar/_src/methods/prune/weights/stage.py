@@ -12,7 +12,7 @@ from pydantic import Field
 from attar._src.core.errors import SpecError
 from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.prune.channels.gradients import loss_gradients
-from attar._src.methods.prune.channels.pruning import Gradients
+from attar._src.methods.prune.channels.ranking import Gradients
 from attar._src.methods.prune.masks import Mask, MaskConstraint
 from attar._src.methods.prune.scores import SCORES
 from attar._src.methods.prune.weights.of_module import prune_weights_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -20,7 +20,20 @@ from attar._src.model.sites import Site
 from attar._src.model.weights import find_weights
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedGraph, CompressedModel
-from attar._src.work.value_globs import layer_reading
+from attar._src.work.value_globs import layer_reading, matching_values
+
+
+def with_floating_values(model: CompressedModel, keep: Sequence[str], known: Collection[str]) -> CompressedModel:
+    """Return the model with the values of ``keep`` in floating point, by globs of layers or values.
+
+    Raises:
+        UnknownName: one of these globs, or of ``known``, matches nothing.
+    """
+    deployed = {name: (each.folded_later or each.traced).graph for name, each in model.graphs.items()}
+    kept = matching_values(deployed, tuple(keep))
+    matching_values(deployed, tuple(known))
+    graphs = {name: replace(each, floating=each.floating | kept[name]) for name, each in model.graphs.items()}
+    return replace(model, graphs=graphs)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attar._src.core.registry import Registry
-from attar._src.methods.quantize.ptq.observers.calibration import LeastSquares, MinMax, Observer, Percentile
+from attar._src.methods.quantize.ptq.observers.calibration import Automatic, LeastSquares, MinMax, Observer, Percentile
 from attar._src.methods.quantize.ptq.observers.kl import Divergence
 from attar._src.methods.quantize.ptq.schemes.apot import AdditivePowersOfTwo
 from attar._src.methods.quantize.ptq.schemes.binary import Binary
@@ -26,5 +26,5 @@ SCHEMES: Registry[LevelScheme] = Registry(
     "scheme", Binary(), Ternary(), AdditivePowersOfTwo(), BestLevels(), base=LevelScheme
 )
 OBSERVERS: Registry[Observer] = Registry(
-    "observer", MinMax(), Percentile(), LeastSquares(), Divergence(), base=Observer
+    "observer", Automatic(), MinMax(), Percentile(), LeastSquares(), Divergence(), base=Observer
 )

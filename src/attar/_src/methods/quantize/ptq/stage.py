@@ -21,9 +21,15 @@ from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.quantize.activation_bits import check_own_bits
 from attar._src.methods.quantize.dynamic_layers import NOTHING_DYNAMIC
-from attar._src.methods.quantize.field_types import ActivationChoice, CodeBits, GranularityChoice, GridBits
+from attar._src.methods.quantize.field_types import (
+    ActivationChoice,
+    CodeBits,
+    GranularityChoice,
+    GridBits,
+    read_granularity,
+)
 from attar._src.methods.quantize.integer_layers import fit_integer_layers, fit_weights
-from attar._src.methods.quantize.ptq.activation_grids import ActivationGrids
+from attar._src.methods.quantize.ptq.activation_grids import ActivationGrids, with_floating_values
 from attar._src.methods.quantize.ptq.bias_correction import corrected_biases, mean_requests
 from attar._src.methods.quantize.ptq.equalize.equalize import with_equal_channels
 from attar._src.methods.quantize.ptq.globs import bits_of_tensors, matching_tensors
@@ -34,13 +40,16 @@ from attar._src.methods.quantize.ptq.observers.outliers import add_clips, source
 from attar._src.methods.quantize.ptq.registry import OBSERVERS, SOLVERS
 from attar._src.methods.quantize.ptq.solutions import Solutions
 from attar._src.methods.quantize.ptq.solvers.absmax import Absmax
+from attar._src.methods.quantize.ptq.solvers.blas import one_blas_thread
 from attar._src.methods.quantize.ptq.solvers.solver import Solver
 from attar._src.methods.quantize.ptq.solvers.weight_inputs import WeightInputs, unseen_warning
 from attar._src.methods.quantize.ptq.weight_solvers import (
     AFFINE,
+    alternative_levels,
     check_scheme,
+    most_seeing,
     scheme_names,
-    solve_weight,
+    solve_levels,
     solvers_of,
     with_bits_of_scheme,
 )
@@ -53,7 +62,6 @@ from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo, inputs_by_graph
 from attar._src.work.context import Context, Trial
 from attar._src.work.stage import Stage
-from attar._src.work.value_globs import matching_values
 
 TriedLevels = Sequence[Level]
 #: Bits at which weights are tried that get their own from an allocation: so few that a later stage may improve them.
@@ -107,7 +115,7 @@ class PostTrainingQuantize(Stage):
     scales: str = "absmax"
     power_of_two: bool = False
     rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    observer: str = "percentile"
+    observer: str = "auto"
     layers: tuple[str, ...] = ("*",)
     keep: tuple[str, ...] = ()
     keep_activations: tuple[str, ...] = ()
@@ -151,7 +159,7 @@ class PostTrainingQuantize(Stage):
         if isinstance(self.bits, BitTarget) and self.bits.sensitivity:
             SensitivityTable.read(self.bits.sensitivity)
         model = with_equal_channels(model)[0] if self.equalize else model
-        model = self._with_floating_values(model)
+        model = with_floating_values(model, self.keep_activations, self.activation_overrides)
         state, weights, readers = model.state(), model.weights(), model.readers()
         bits = self._bits(model)
         for name, graph in model.graphs.items():
@@ -162,7 +170,7 @@ class PostTrainingQuantize(Stage):
         solved: dict[str, CompressedTensor] = {}
         for name, width in bits.items():
             with prefixed_errors(name):
-                solved[name] = Absmax().solve(state[name].numpy(), self._scheme(width, weights.get(name)))
+                solved[name] = Absmax().solve(state[name].numpy(), self.grid_at(Level(width), weights.get(name)))
         return replace(model, tensors={**model.tensors, **solved})
 
     def run(self, model: CompressedModel, context: Context) -> CompressedModel:
@@ -179,9 +187,10 @@ class PostTrainingQuantize(Stage):
         model, unequal = with_equal_channels(model) if self.equalize else (model, [])
         model = replace(model, warnings=(*model.warnings, *unequal))
         if isinstance(self.bits, BitTarget):
-            free, rates = self.chosen(model, free=True), (self.rate,) if self.rate else SOLVERS[self.scales].rates
-            make = partial(self.choice, model, context.use, free)
-            return own_bits(self.bits, model, inputs, context, free, rates or (0.0,), self.describe(), make)
+            free, make = self.chosen(model, free=True), partial(self.choice, model, context.use)
+            rates = (self.rate,) if self.rate else SOLVERS[self.scales].rates or (0.0,)
+            more = alternative_levels(self.bits.alternatives, symmetric=self.symmetric)
+            return own_bits(self.bits, model, inputs, context, free, rates, self.describe(), partial(make, free), more)
         levels = {name: Level(width, self.rate) for name, width in self._bits(model).items()}
         alone = {name: (each,) for name, each in levels.items()}
         return self._rounded(self._solutions(model, context.use, inputs, alone), levels)
@@ -213,7 +222,7 @@ class PostTrainingQuantize(Stage):
         levels: Mapping[str, TriedLevels],
     ) -> Solutions:
         """Solve weights at levels, several of each."""
-        model = self._with_floating_values(model)
+        model = with_floating_values(model, self.keep_activations, self.activation_overrides)
         model, fixed = with_constant_values(model, inputs) if isinstance(self.activations, int) else (model, [])
         model = self._grids.with_readings(model, levels)
         # Values as earlier stages stored them; the traced graph has those before pruning and rounding.
@@ -246,7 +255,8 @@ class PostTrainingQuantize(Stage):
         record |= {"without_inputs": sorted(unseen)} if unseen else {}
         every = tuple(dict.fromkeys((*model.warnings, *warnings)))
         pruned = {**model.pruned, **solutions.pruned(solved)}
-        schemes = scheme_names(model.schemes, solved, self._solvers(model, solved, self.rate))
+        solvers = {key: self._solvers(model, (key,), at.rate, at.scheme)[key] for key, at in levels.items()}
+        schemes = scheme_names(model.schemes, solved, solvers)
         rounded = model.done(record, tensors=tensors, graphs=graphs, warnings=every, pruned=pruned, schemes=schemes)
         fitted = fit_weights(rounded, {name: state[name].numpy() for name in solved})
         means = {layer: mean for found in seen.values() for layer, mean in found.means.items()}
@@ -259,20 +269,15 @@ class PostTrainingQuantize(Stage):
         done, more = without_noisy_recurrent(done, inputs)
         return replace(done, warnings=(*done.warnings, *more))
 
-    def _with_floating_values(self, model: CompressedModel) -> CompressedModel:
-        deployed = {name: (each.folded_later or each.traced).graph for name, each in model.graphs.items()}
-        kept = matching_values(deployed, self.keep_activations)
-        matching_values(deployed, tuple(self.activation_overrides))  # unknown names are refused before calibration
-        graphs = {name: replace(each, floating=each.floating | kept[name]) for name, each in model.graphs.items()}
-        return replace(model, graphs=graphs)
-
+    @one_blas_thread()
     def _solve(self, found: Solutions, name: str, levels: Mapping[str, TriedLevels]) -> Observed:
         """Solve the tensors of one graph; return what was observed of its sites."""
         model, inputs, state = found.model, found.inputs[name], found.state
         graph, program, readers, weights = model.graphs[name], model.unrounded(name), model.readers(), model.weights()
-        rates = {level.rate for each in levels.values() for level in each}
-        solvers = {rate: self._solvers(model, levels, rate) for rate in rates}
-        own = {key: solvers[each[0].rate][key] for key, each in levels.items() if name in readers[key]}
+        ways = {(level.rate, level.scheme) for each in levels.values() for level in each}
+        solvers = {way: self._solvers(model, levels, *way) for way in ways}
+        several = {key: {at: solvers[at.rate, at.scheme][key] for at in each} for key, each in levels.items()}
+        own = {key: most_seeing(each.values()) for key, each in several.items() if name in readers[key]}
         needed = WeightInputs.of(own, model, program).with_tables(own, inputs, graph, found.use)
         program = needed.graph
         means = mean_requests(program, own, model.shared()) if self.correct_bias else {}
@@ -295,16 +300,8 @@ class PostTrainingQuantize(Stage):
                     if name != readers[key][-1]:
                         continue
                 with prefixed_errors(f"stage quantize at {key!r}"):
-                    found.tensors[key] = {
-                        each: solve_weight(
-                            solvers[each.rate][key],
-                            weight,
-                            self._scheme(each.value, weights.get(key)),
-                            statistics,
-                            each.sparsity,
-                        )
-                        for each in levels[key]
-                    }
+                    scheme = partial(self.grid_at, weight=weights.get(key))
+                    found.tensors[key] = solve_levels(several[key], weight, scheme, statistics)
             if not add_clips(clips, observed.seen):
                 break
         observed.means = {layer: observed.seen.pop(layer) for layer in means}
@@ -317,14 +314,16 @@ class PostTrainingQuantize(Stage):
         observer, every = OBSERVERS[self.observer], self.layers == ("*",)
         return ActivationGrids(bits, observer, self.activation_overrides, self.power_of_two, every)
 
-    def _solvers(self, model: CompressedModel, names: Collection[str], rate: float) -> dict[str, Solver]:
+    def _solvers(
+        self, model: CompressedModel, names: Collection[str], rate: float, scheme: str = ""
+    ) -> dict[str, Solver]:
         """Return the solver of each tensor to quantize: one bit of each weight costs ``rate`` times the mean error.
 
         All weights of the model count, so that one has the same solution whichever others are chosen with it.
         """
         state = model.state()
         elements = {name: state[name].numel() for name in {**model.weights(), **dict.fromkeys(names)}}
-        solvers = solvers_of(elements, self.scheme, self.scales, rate, affine=self._overridden(model))
+        solvers = solvers_of(elements, scheme or self.scheme, self.scales, rate, affine=self._overridden(model))
         return {name: solvers[name] for name in names}
 
     def _overridden(self, model: CompressedModel) -> set[str]:
@@ -344,6 +343,8 @@ class PostTrainingQuantize(Stage):
         bits = self.bits if isinstance(self.bits, int) else ANY_BITS
         return bits_of_tensors(model, dict.fromkeys(self.layers, bits), self.overrides, self.keep)
 
-    def _scheme(self, bits: float, weight: Weight | None) -> Scheme:
-        granularity = self.granularity or (weight.channels if weight else PerChannel())
-        return Scheme(bits=int(bits), symmetric=self.symmetric, granularity=granularity, power_of_two=self.power_of_two)
+    def grid_at(self, at: Level, weight: Weight | None = None) -> Scheme:
+        """Return the grid of a weight at a level."""
+        own = read_granularity(at.granularity) if at.granularity else self.granularity
+        own, two = own or (weight.channels if weight else PerChannel()), self.power_of_two
+        return Scheme(bits=int(at.value), symmetric=self.symmetric, granularity=own, power_of_two=two)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from attar._src.core.errors import SpecError, UnknownName
 from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import Codebook, CompressedTensor, Quantized
+from attar._src.methods.allocate.level import Level
 from attar._src.methods.allocate.target import BitTarget
+from attar._src.methods.quantize.field_types import read_granularity
 from attar._src.methods.quantize.ptq.registry import SCHEMES, SOLVERS
 from attar._src.methods.quantize.ptq.schemes.level_scheme import LevelScheme
 from attar._src.methods.quantize.ptq.solvers.solver import InputStatistics, Solver
@@ -19,6 +21,9 @@ from attar._src.methods.quantize.ptq.solvers.zeros import with_zeros
 
 #: The scheme of all codes of a grid, whose scales a solver finds.
 AFFINE = "affine"
+#: Kinds of granularities that a weight may have of its own, and the bits that are tried with them.
+GRANULARITIES = ("group", "bucket", "tensor", "channel")
+FEW_BITS = (2, 3, 4)
 
 
 def check_scheme(scheme: str, bits: int | BitTarget, *, symmetric: bool, rate: float) -> None:
@@ -31,6 +36,8 @@ def check_scheme(scheme: str, bits: int | BitTarget, *, symmetric: bool, rate: f
     if scheme == AFFINE:
         if bits == 1:
             raise SpecError("an affine grid has 2 bits or more; for weights of one bit take scheme binary or codebook")
+        if isinstance(bits, BitTarget):
+            alternative_levels(bits.alternatives, symmetric=symmetric)
         return
     if ":" not in scheme and scheme not in [*SCHEMES]:
         raise UnknownName("scheme", scheme, (AFFINE, *SCHEMES))
@@ -48,6 +55,38 @@ def with_bits_of_scheme(fields: Any) -> Any:
     scheme = fields.get("scheme") if isinstance(fields, dict) else None
     widths = SCHEMES[scheme].widths if isinstance(scheme, str) and scheme in [*SCHEMES] else ()
     return {"bits": widths[0], **fields} if len(widths) == 1 else fields
+
+
+def alternative_levels(names: Sequence[str], *, symmetric: bool) -> tuple[Level, ...]:
+    """Return levels of other schemes and granularities, at the widths that a scheme has, or 2, 3 and 4 bits.
+
+    Args:
+        names: of schemes, or granularities as ``group:32``.
+        symmetric: whether the stage's grids are.
+
+    Raises:
+        UnknownName: one is neither.
+        SpecError: a scheme does not go with the stage.
+
+    Example:
+        >>> [str(each) for each in alternative_levels(["ternary", "group:32"], symmetric=True)]
+        ['2 ternary', '2 group:32', '3 group:32', '4 group:32']
+    """
+    found: list[Level] = []
+    for name in names:
+        if name.partition(":")[0] in GRANULARITIES:
+            try:
+                read_granularity(name)
+            except ValueError as error:
+                raise SpecError(f"alternatives: {name!r}: {error}") from None
+            found += [Level(bits, granularity=name) for bits in FEW_BITS]
+            continue
+        if name not in [*SCHEMES]:
+            raise UnknownName("alternative", name, (*SCHEMES, *GRANULARITIES))
+        if not symmetric:
+            raise SpecError(f"alternatives: scheme {name!r} has no zero points; leave it out, or asymmetric")
+        found += [Level(bits, scheme=name) for bits in SCHEMES[name].widths if bits <= FEW_BITS[-1]]
+    return tuple(found)
 
 
 def solvers_of(
@@ -90,6 +129,32 @@ def solve_weight(
             "affine_grid, such as mse or gptq"
         )
     return tensor
+
+
+def solve_levels(
+    solvers: Mapping[Level, Solver],
+    weight: NDArray[np.float32],
+    scheme: Callable[[Level], Scheme],
+    seen: InputStatistics | None,
+) -> dict[Level, CompressedTensor]:
+    """Return a weight at several levels, each by its solver, on the grid that ``scheme`` gives it."""
+    return {at: solve_weight(solver, weight, scheme(at), seen, at.sparsity) for at, solver in solvers.items()}
+
+
+def most_seeing(solvers: Collection[Solver]) -> Solver:
+    """Return the solver that sees most of a weight's inputs: what it sees serves the others.
+
+    Raises:
+        SpecError: one sees what no other does.
+    """
+    most = max(solvers, key=lambda each: len(each.inputs))
+    for each in solvers:
+        if not set(each.inputs) <= set(most.inputs):
+            raise SpecError(
+                f"solvers {each.name!r} and {most.name!r} see {each.needed()} and {most.needed()}; choose between "
+                "those that see the same"
+            )
+    return most
 
 
 def scheme_names(

@@ -23,6 +23,7 @@ from attar._src.train.schedule import Schedule, Scheduled
 from attar._src.work.learner import Learner
 from attar._src.work.objective import LossInputs, Objective
 from attar._src.work.parametrization import GridPositions
+from attar._src.work.size_budget import SizeBudget
 from attar._src.work.term import Term
 
 _DUAL_STEP = 0.02  # change of log mu in a step, per relative excess of the rate
@@ -50,6 +51,7 @@ class Rate(Term):
         bits: budget in bits per coded weight, a number or a schedule; None for no budget.
         file: budget of the whole file without its graph, in bits per weight as in reports. What is not codes (biases,
             scales, tables) is measured by packing the module at the start.
+        max_bytes: budget of the whole file with its graph, in bytes; measured likewise.
         reach: share of the stage during which the budget falls from the initial rate to its final value.
     """
 
@@ -57,21 +59,24 @@ class Rate(Term):
     weight: Scheduled = 0.1
     bits: Annotated[float, Field(gt=0, le=8)] | Schedule | None = None
     file: Annotated[float, Field(gt=0, le=32)] | None = None
+    max_bytes: Annotated[int, Field(gt=0)] | None = None
     reach: Annotated[float, Field(gt=0, le=0.9)] = 0.5
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
-        if self.bits is not None and self.file is not None:
-            raise ValueError("bits and file are both budgets; give only one")
+        given = [name for name in ("bits", "file", "max_bytes") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are both budgets; give only one")
         return self
 
-    def size_budget(self) -> float | None:
-        return self.file
+    def size_budget(self) -> SizeBudget | None:
+        return SizeBudget.of(self.file, self.max_bytes)
 
     def build(self, learner: Learner) -> Objective:
         positions = positions_on_grids(learner, "rate")
         rounded = float(_rates(positions)[1])
-        budget = torch.nan if self.file is None else _code_budget(self.file, rounded, positions, learner)
+        size = self.size_budget()
+        budget = torch.nan if size is None else _code_budget(size, rounded, positions, learner)
         return _Rate(self, rounded, budget)
 
 
@@ -114,8 +119,8 @@ def _rates(positions: Mapping[str, GridPositions]) -> tuple[torch.Tensor, torch.
     return interpolated, rounded
 
 
-def _code_budget(budget: float, rate: float, positions: Mapping[str, GridPositions], learner: Learner) -> float:
-    """Return the bits per coded weight with which a file has ``budget`` bits per parameter."""
+def _code_budget(budget: SizeBudget, rate: float, positions: Mapping[str, GridPositions], learner: Learner) -> float:
+    """Return the bits per coded weight with which a file holds ``budget``."""
     model = shorten_numbers(learner.deployed(emit=False))
     size: dict[str, int] = inspect_artifact(open_artifact(pack(model.contents(learner.use), coder=learner.coder)))
     # Constant vectors of an untrained module take no bits yet, but will after training.
@@ -124,11 +129,12 @@ def _code_budget(budget: float, rate: float, positions: Mapping[str, GridPositio
     constant = sum(16 * each.codes.size for each in vectors if isinstance(each, Quantized) and not np.ptp(each.codes))
     coded = sum(each.at.numel() for each in positions.values())
     other = 8.0 * (size["file_bytes"] - size["graph_bytes"] + _SPARE) + constant - rate * coded
-    left = (budget * size["parameters"] - other) / coded
+    most = budget.without_graph(size["parameters"], size["graph_bytes"])
+    left = (8 * most - other) / coded
     if left <= 0:
         raise SpecError(
-            f"rate: a file of {budget:g} bits per weight (1% below the size of `compress`) has "
-            f"{budget * size['parameters'] / 8:,.0f} bytes, and everything but codes takes {other / 8:,.0f}; "
-            "raise the budget, store the rest in fewer bits (low_precision), or share scales (granularity: tensor)"
+            f"rate: a file of {budget.words()} (`compress` stays 1% below what it was asked for) has {most:,.0f} bytes "
+            f"beside its graph, and everything but codes takes {other / 8:,.0f}; raise the budget, store the rest in "
+            "fewer bits (low_precision), or share scales (granularity: tensor)"
         )
     return left

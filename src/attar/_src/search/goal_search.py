@@ -1,0 +1,216 @@
+"""A search for a goal: takes steps until nothing pays or there is no time."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from attar._src.core.errors import AttarError, AttarWarning, ModelError
+from attar._src.core.interrupt import interruptible
+from attar._src.pipeline.folder import file_digest
+from attar._src.report.wording import clock
+from attar._src.search.compression_result import CompressionResult
+from attar._src.search.goal import Goal
+from attar._src.search.plan import UNTOUCHED, SearchStep, chosen_activations, next_step
+from attar._src.search.post_training import PostTraining
+from attar._src.search.recommended import recommended
+from attar._src.search.search_folder import FILES, SearchFolder
+from attar._src.search.step_times import StepTimes
+from attar._src.search.training.trainer import Trainer
+from attar._src.search.tried_file import TriedFile
+
+#: Name under which it is told why nothing can be trained.
+TRAINING = "training"
+
+
+@dataclass
+class GoalSearch:
+    """Takes steps until nothing pays or there is no time.
+
+    Attributes:
+        folder: of the files.
+        goal: of the search.
+        maker: makes files without training, and measures all.
+        seconds: time for the search, None for as long as it pays.
+        started: when it began, by ``time.monotonic``.
+        say: called with a line on each step.
+        trainer: trains files; None if nothing may be trained.
+        files: made so far.
+        failed: name of a step -> why it made no file.
+        skipped: steps for which there was no time.
+        before: seconds that were spent before the search was interrupted.
+        times: what steps took.
+    """
+
+    folder: SearchFolder
+    goal: Goal
+    maker: PostTraining
+    seconds: float | None
+    started: float
+    say: Callable[[str], None]
+    trainer: Trainer | None = None
+    files: list[TriedFile] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    before: float = 0.0
+    times: StepTimes = field(default_factory=StepTimes)
+
+    def run(self, facts: Mapping[str, Any]) -> CompressionResult:
+        """Take the steps and write the folder.
+
+        Args:
+            facts: of the goal, the module and the data; those of a search that goes on must be the same.
+
+        Raises:
+            SpecError: the folder has another search.
+            KeyboardInterrupt: SIGINT arrived; the best so far is in the folder, and the search can go on.
+        """
+        self.files, self.failed, self.before = self.folder.begin(facts)
+        self.times = StepTimes.of(self.files)
+        ended = "nothing that was left to try would have paid"
+        try:
+            with interruptible():
+                while step := self._next():
+                    if step.name != UNTOUCHED and not self._fits(step):
+                        self.skipped.append(step.name)
+                        ended = "the time was up for what was left to try"
+                        continue
+                    self._take(step)
+        except KeyboardInterrupt:
+            if self.files:
+                self.folder.finish(self._result("interrupted; go on with resume").as_dict())
+            raise
+        result = self._result(ended)
+        self.folder.finish(result.as_dict())
+        return result
+
+    def _next(self) -> SearchStep | None:
+        if self.trainer is not None and TRAINING in self.failed:
+            return next_step(self.goal, self.files, self.failed, self.skipped)
+        found = next_step(self.goal, self.files, self.failed, self.skipped, None if self.trainer is None else _no_way)
+        if found is not None or self.trainer is None:
+            return found
+        if not self._can_train(self.trainer):
+            return self._next()
+        return next_step(self.goal, self.files, self.failed, self.skipped, self.trainer.applies)
+
+    def _can_train(self, trainer: Trainer) -> bool:
+        """Prepare the training when it comes to it; return whether it is possible, and journal why not."""
+        if trainer.epochs:
+            return True
+        left = None if self.seconds is None else self.seconds - self._spent()
+        trainer.activations = 8 if chosen_activations(self.goal, self.files) == 8 else None
+        try:
+            trainer.epochs = self.folder.decide("epochs of a training", lambda: trainer.choose_epochs(left))
+            for each in self.files:
+                if each.way:
+                    trainer.took(each.way, each.stages, each.seconds)
+        except AttarError as error:
+            self.failed[TRAINING] = str(error)
+            self.folder.fail(TRAINING, str(error), 0.0)
+            self.say(f"{TRAINING}: {error}")
+        return TRAINING not in self.failed
+
+    def _take(self, step: SearchStep) -> None:
+        begun, solved = time.monotonic(), self.maker.solved(step.options)
+        try:
+            file = self._made(step, begun)
+        except AttarError as error:
+            if step.name == UNTOUCHED:
+                # All others are compared with it, and have what fails here, too: names, limits, the user's metric.
+                raise
+            seconds = time.monotonic() - begun
+            self.failed[step.name] = str(error)
+            self.folder.fail(step.name, str(error), seconds)
+            self.say(f"{step.name}: {error}")
+        else:
+            seconds = file.seconds
+            # The first of all tables, also where it was lost and made again.
+            self.files.insert(0 if step.name == UNTOUCHED else len(self.files), file)
+            self.folder.add(file)
+            self._tell(file)
+        if step.trained is None:
+            self.times.add("levels" if step.cost == "size" and not solved else step.cost, seconds)
+        elif self.trainer is not None:
+            self.trainer.took(step.trained.way, self.trainer.stages(step.trained) or [], seconds)
+
+    def _made(self, step: SearchStep, begun: float) -> TriedFile:
+        path = self.folder.path / FILES / f"{re.sub(r'[^0-9a-z]+', '-', step.name.lower())}.attar"
+        made: dict[str, Any] = {"options": self.maker.every_option(step.options)}
+        with warnings.catch_warnings():
+            # They are in the report beside the file.
+            warnings.simplefilter("ignore", AttarWarning)
+            if step.trained is None:
+                self.maker.make(step.options).save(path)
+            else:
+                assert self.trainer is not None
+                recipe, stages = self.trainer.make(step.trained, path)
+                made = {"options": {}, "way": step.trained.way, "target": dict(step.trained.target)}
+                made |= {"stages": stages, "recipe": recipe}
+        drop, unit, found = self.maker.drop(path)
+        if not math.isfinite(drop):
+            raise ModelError("its outputs are not finite on validation examples")
+        floating = next((self.folder.path / each.file for each in self.files if each.name == UNTOUCHED), path)
+        times = self.maker.times([path, floating])
+        low, ratio, high = np.percentile(times[:, 0] / times[:, 1], [25, 50, 75]).round(4).tolist()
+        return TriedFile(
+            name=step.name,
+            **made,
+            file=path.relative_to(self.folder.path).as_posix(),
+            sha256=file_digest(path),
+            file_bytes=path.stat().st_size,
+            drop=round(drop, 6),
+            unit=unit,
+            metric=found,
+            ms=round(float(np.median(times[:, 0])), 5),
+            against_floating=(low, ratio, high),
+            seconds=round(time.monotonic() - begun, 3),
+        )
+
+    def _tell(self, file: TriedFile) -> None:
+        best = self._best()
+        left = "" if self.seconds is None else f", {clock(self.seconds - self._spent())} left"
+        self.say(
+            f"{file.name}: {file.file_bytes:,} bytes, {file.drop:.3g} {file.unit} lost, {file.ms:.3g} ms; best so far "
+            f"{best.name}{'' if self.goal.holds(best) else ', which does not hold'}{left}"
+        )
+
+    def _spent(self) -> float:
+        return self.before + time.monotonic() - self.started
+
+    def _fits(self, step: SearchStep) -> bool:
+        if self.seconds is None:
+            return True
+        if step.trained is not None and self.trainer is not None:
+            expected = self.trainer.expected(step.trained)
+        else:
+            expected = self.times.expected(step.cost, solved=self.maker.solved(step.options))
+        return self._spent() + expected <= self.seconds
+
+    def _best(self) -> TriedFile:
+        return recommended(self.goal, self.files)
+
+    def _result(self, ended: str) -> CompressionResult:
+        best = self._best()
+        return CompressionResult(
+            self.folder.path,
+            self.goal,
+            tuple(self.files),
+            best,
+            self.goal.holds(best),
+            ended,
+            dict(self.failed),
+            tuple(self.skipped),
+        )
+
+
+def _no_way(*_: object) -> bool:
+    """Say of every way that it does not apply: before all else was tried, nothing is prepared for training."""
+    return False

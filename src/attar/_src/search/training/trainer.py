@@ -1,0 +1,191 @@
+"""Trained files: each is a recipe, run in a folder of its own below that of the search."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from attar._src.artifact.writer import write_atomically
+from attar._src.core.spec import build_spec
+from attar._src.pipeline.execution.preparation import Preparation, prepare_run
+from attar._src.recipe.parts import DataSpec
+from attar._src.recipe.recipe import Recipe
+from attar._src.search.search_folder import TRIALS
+from attar._src.search.training.next_trained import Target, TrainedStep
+from attar._src.search.training.parts import TrainingParts
+from attar._src.search.training.registry import TRAINED_WAYS
+from attar._src.search.training.student_facts import StudentFacts
+from attar._src.search.training.way import STUDENT, TEACHER, Stages, TrainingTarget
+from attar._src.search.trial import run_trial
+from attar._src.train.augment import Finite
+
+#: Outputs of the teacher for at most so many augmented forms of each example, computed once.
+_VARIANTS = 8
+_TEACHER_OUTPUTS = "teacher.safetensors"
+#: Epochs of a whole training: of many examples, and of few.
+_EPOCHS, _MANY, _EPOCHS_OF_FEW = 20, 20_000, 30
+_FEWEST_EPOCHS = 3
+#: Trainings that a search takes, about.
+_TRAININGS = 9
+#: Time of a step on grids over that of a plain one, and seconds of checks and packing.
+_ON_GRIDS, _AROUND = 2.0, 10.0
+#: Spare time over what was expected.
+_SPARE = 1.15
+
+
+@dataclass
+class Trainer:
+    """Makes trained files.
+
+    Attributes:
+        parts: data and models of the recipes.
+        fields: further fields of every recipe: metric, classes, task, axes.
+        folder: of the search.
+        licence: of the files.
+        keep: globs of layers that stay in floating point.
+        activations: bits of what layers read; None for floating point.
+        epochs: of a whole training; 0 until :meth:`choose_epochs`.
+    """
+
+    parts: TrainingParts
+    fields: Mapping[str, Any]
+    folder: Path
+    licence: str | None = None
+    keep: tuple[str, ...] = ()
+    activations: int | None = None
+    epochs: int = 0
+    _prepared: Preparation | None = field(default=None, init=False)
+    _facts: StudentFacts | None = field(default=None, init=False)
+    _teacher: nn.Module | None = field(default=None, init=False)
+    _slower: dict[str, float] = field(default_factory=dict, init=False)
+
+    @property
+    def facts(self) -> StudentFacts:
+        """What is known of the module and its examples, measured once.
+
+        Raises:
+            AttarError: what is there cannot be trained; the message has the reason.
+        """
+        if self._facts is None:
+            self._prepared = prepare_run(self.recipe([]))
+            self._facts = StudentFacts.of(self._prepared, STUDENT)
+        return self._facts
+
+    def choose_epochs(self, seconds: float | None) -> int:
+        """Return the epochs of a whole training, so that several trainings fit into a time, if there is one."""
+        if self.parts.epochs is not None:
+            return self.parts.epochs
+        usual = _EPOCHS if self.facts.examples >= _MANY else _EPOCHS_OF_FEW
+        if seconds is None:
+            return usual
+        of_one = _ON_GRIDS * self.facts.step_seconds * self.facts.steps
+        fitting = math.floor((seconds / _TRAININGS - _AROUND) / max(of_one, 1e-9))
+        return max(min(fitting, 2 * usual), _FEWEST_EPOCHS)
+
+    def stages(self, step: TrainedStep) -> Stages | None:
+        """Return the stages of a step, None if its way does not apply."""
+        return TRAINED_WAYS[step.way].stages(self.target(step.target))
+
+    def target(self, target: Target) -> TrainingTarget:
+        """Return a target with what is known of the module and its examples."""
+        size, facts = target.get("max_bytes"), self.facts
+        return TrainingTarget(
+            max_bytes=None if size is None else int(size),
+            macs=target.get("macs"),
+            weights=facts.weights,
+            vectors=facts.vectors,
+            channels=facts.channels,
+            layers=facts.layers,
+            epochs=self.epochs,
+            batch=facts.batch,
+            optimizer=facts.optimizer,
+            activations=self.activations,
+            labels=facts.labels,
+            keep=self.keep,
+        )
+
+    def applies(self, way: str, target: Target) -> bool:
+        """Return whether a way has stages for a target."""
+        return self.stages(TrainedStep(way, target)) is not None
+
+    def expected(self, step: TrainedStep) -> float:
+        """Return the seconds that a step may take, by those before it."""
+        known = self._slower.get(step.way, max(self._slower.values(), default=1.0))
+        return _SPARE * known * self.plain_seconds(self.stages(step) or [])
+
+    def took(self, way: str, stages: Sequence[Mapping[str, Any]], seconds: float) -> None:
+        """Count what a step took."""
+        self._slower[way] = max(self._slower.get(way, 0.0), seconds / self.plain_seconds(stages))
+
+    def plain_seconds(self, stages: Sequence[Mapping[str, Any]]) -> float:
+        """Return the seconds of stages by the time of a plain step of the whole module."""
+        epochs = sum(each.get("epochs", 0) * (_ON_GRIDS if each["stage"] == "compress" else 1) for each in stages)
+        return _AROUND + float(epochs) * self.facts.steps * self.facts.step_seconds
+
+    def make(self, step: TrainedStep, path: Path) -> tuple[str, Stages]:
+        """Train and pack the file of a step.
+
+        Returns:
+            The path of the recipe that makes it again, below the folder of the search, and its stages.
+
+        Raises:
+            AttarError: as :func:`attar.run`.
+        """
+        stages = self.stages(step) or []
+        return self.run(stages, step.name, path), stages
+
+    def run(self, stages: Stages, name: str, path: Path) -> str:
+        """Train and pack the file of these stages of the student; return the path of the recipe, as :meth:`make`."""
+        name = re.sub(r"[^0-9a-z]+", "-", name.lower()).strip("-")
+        folder = self.folder / TRIALS / name
+        outcome = run_trial(self.recipe(stages), folder, model=STUDENT, prepared=self._prepared)
+        write_atomically(path, (folder / outcome.file).read_bytes())
+        # Checkpoints serve to go on with a training, and this one is over.
+        shutil.rmtree(folder / "state", ignore_errors=True)
+        return f"{TRIALS}/{name}/recipe.yaml"
+
+    def recipe(self, stages: Sequence[Mapping[str, Any]]) -> Recipe:
+        """Return the recipe with these stages of the student."""
+        models = {
+            TEACHER: {"source": self._teacher_source()},
+            STUDENT: {"source": dict(self.parts.model), "stages": list(stages), "licence": self.licence},
+        }
+        variants = _variants(self.parts.data)
+        kept = min(variants or 0, _VARIANTS)
+        cache = {TEACHER: {"variants": kept, "file": str(self.folder / _TEACHER_OUTPUTS)}} if kept and stages else {}
+        made: Recipe = build_spec(
+            Recipe,
+            where="recipe",
+            data=dict(self.parts.data),
+            models=models,
+            teacher_cache=cache,
+            threads=torch.get_num_threads(),
+            baseline=TEACHER,
+            **self.fields,
+        )
+        return made
+
+    def _teacher_source(self) -> dict[str, Any]:
+        source = dict(self.parts.teacher or self.parts.model)
+        if self.parts.teacher is None and isinstance(source["factory"], nn.Module):
+            # The module itself is trained.
+            self._teacher = self._teacher or copy.deepcopy(source["factory"])
+            source["factory"] = self._teacher
+        return source
+
+
+def _variants(data: Mapping[str, Any]) -> int | None:
+    """Return the number of forms that augmentation makes of an example, None if they are endless."""
+    augment = build_spec(DataSpec, where="data", **data).augment
+    if not all(isinstance(each, Finite) for each in augment):
+        return None
+    return math.prod(each.variants for each in augment if isinstance(each, Finite))

@@ -1,0 +1,109 @@
+"""Which method to use, in words: the fault guarded is a word that no figure stands behind."""
+
+import pytest
+
+from attar._src.search.comparison.answer import answer, equals
+
+FLOATING = {
+    "file_bytes": 1_000_000,
+    "peak_memory_bytes": 60_000_000,
+    "joules": 0.002,
+    "ms": 1.0,
+}
+ABOUT = {"unit": "points of accuracy", "calibration": 512, "validation": 2000, "energy": ""}
+
+
+def row(method, size, drop, ratio=(0.98, 1.0, 1.02), **more):
+    return {
+        "method": method,
+        "holds": True,
+        "why": "",
+        "nearest": size,
+        "file_bytes": size,
+        "drop": drop,
+        "noise": 0.2,
+        "ms": ratio[1],
+        "against_floating": list(ratio),
+        "peak_memory_bytes": 60_000_000,
+        "joules": 0.001,
+        "hardware": "nothing",
+        "seconds": 3.0,
+        "tuning_seconds": 20.0,
+        "training_examples": 0,
+        **more,
+    }
+
+
+def target(*rows, what="bytes", most=100_000):
+    return {"what": what, "most": most, "words": f"{most:,} bytes" if what == "bytes" else "a loss", "rows": rows}
+
+
+def test_the_least_loss_is_recommended_with_its_figures():
+    said = " ".join(answer(target(row("a", 99_000, 0.3), row("b", 99_500, 4.0)), FLOATING, ABOUT))
+    assert "At 100,000 bytes, use a: 99,000 bytes, 10.1 times fewer than in floating point, 0.3 points" in said
+    assert "(standard error 0.2)" in said
+    assert "As good" not in said
+    assert "No file here is faster" in said
+    assert "1 mJ of the processor, in floating point 2 mJ" in said
+    assert "nothing was trained" in said
+
+
+def test_what_the_examples_cannot_tell_apart_is_as_good_and_the_faster_comes_first():
+    """Guards against a method that is recommended for the draw of the validation examples."""
+    slow, fast = row("slow", 99_000, 0.3), row("fast", 99_000, 0.4, (0.5, 0.55, 0.6), hardware="integer kernels")
+    assert [each["method"] for each in equals("bytes", [slow, fast])] == ["fast", "slow"]
+    said = " ".join(answer(target(slow, fast), FLOATING, ABOUT))
+    assert "use fast" in said
+    assert "As good within one standard error of the 2,000 validation examples: slow." in said
+    assert "needs integer kernels" in said
+
+
+def test_a_file_is_called_faster_only_if_three_of_four_rounds_were():
+    """Guards against a recommendation for speed that is noise."""
+    wobbling = row("wobbling", 99_000, 0.1, (0.7, 0.9, 1.01))
+    said = " ".join(answer(target(wobbling), FLOATING, ABOUT))
+    assert "The fastest is" not in said
+    assert "No file here is faster than that in floating point in three of four rounds." in said
+
+
+def test_the_fastest_is_told_beside_the_best():
+    best, fast = row("best", 99_000, 0.1), row("fast", 99_000, 3.0, (0.4, 0.45, 0.5))
+    said = " ".join(answer(target(best, fast), FLOATING, ABOUT))
+    assert "use best" in said
+    assert "The fastest is fast, 0.45 ms and 0.45 times as long as in floating point, with 3 lost" in said
+
+
+def test_at_equal_loss_the_fewest_bytes_are_recommended():
+    found = equals("drop", [row("large", 120_000, 0.0), row("small", 60_000, 0.4), row("other", 60_900, 0.1)])
+    assert {each["method"] for each in found} == {"small", "other"}
+
+
+def test_training_is_told_to_gain_what_it_gained_and_no_more():
+    trained = row("trained", 99_000, 0.1, training_examples=50_000, seconds=300.0)
+    said = " ".join(answer(target(row("a", 99_000, 2.0), trained), FLOATING, ABOUT))
+    assert "gradient steps saw 50,000 examples" in said
+    assert "Gradient steps gain 1.9 points of accuracy: trained against a, 300 s against 3 s." in said
+    useless = row("trained", 99_000, 2.5, training_examples=50_000)
+    assert "No method with gradient steps is better than a." in " ".join(
+        answer(target(row("a", 99_000, 2.0), useless), FLOATING, ABOUT)
+    )
+
+
+def test_what_cannot_be_read_is_said_to_be_unreadable():
+    rows = row("a", 99_000, 0.1, peak_memory_bytes=None, joules=None)
+    said = " ".join(answer(target(rows), FLOATING, {**ABOUT, "energy": "no counters"}))
+    assert "Memory is not readable here." in said
+    assert "Energy is not readable here: no counters." in said
+
+
+@pytest.mark.parametrize(("own", "words"), [(59_500_000, "as much memory"), (40_000_000, "20.0 MB less memory")])
+def test_memory_that_differs_by_the_noise_is_the_same(own, words):
+    assert words in " ".join(answer(target(row("a", 99_000, 0.1, peak_memory_bytes=own)), FLOATING, ABOUT))
+
+
+def test_no_method_is_recommended_where_none_reaches_the_target():
+    missed = {"method": "a", "holds": False, "why": "120,000 bytes at least", "nearest": 120_000}
+    assert answer(target(missed), FLOATING, ABOUT) == [
+        "No method reaches 100,000 bytes. The nearest is a, with 120,000 bytes."
+    ]
+    assert "None is needed" in answer(target(row("a", 1, 0), most=2_000_000), FLOATING, ABOUT)[0]

@@ -1,0 +1,53 @@
+"""The folder of a comparison: the faults guarded are lost tries, and one file for two."""
+
+import hashlib
+
+import pytest
+
+from attar._src.core.errors import SpecError
+from attar._src.search.comparison.comparison_folder import ComparisonFolder
+from attar._src.search.comparison.comparison_try import ComparisonTry
+
+
+def made(folder, strength, data=b"file"):
+    path = folder.file_of("m", 0, strength)
+    path.write_bytes(data)
+    return ComparisonTry(
+        method="m",
+        variant=0,
+        strength=strength,
+        options={"quantize": {"max_bytes": 4}},
+        file=path.relative_to(folder.path).as_posix(),
+        sha256=hashlib.sha256(data).hexdigest(),
+        file_bytes=len(data),
+        drop=0.1,
+        unit="points",
+        noise=None,
+    )
+
+
+def test_values_that_nearly_agree_are_two_files(tmp_path):
+    folder = ComparisonFolder(tmp_path, resume=False)
+    paths = {folder.file_of("a", 0, value) for value in (9_000_000, 9_000_001, 0.9, 0.900001, 900001, None)}
+    assert len(paths | {folder.file_of("a", 1, None), folder.file_of("b", 0, None)}) == 8
+
+
+def test_tries_come_back_and_damaged_files_count_as_not_tried(tmp_path):
+    folder = ComparisonFolder(tmp_path, resume=False)
+    assert folder.begin({"module": "a"}) == []
+    whole, damaged = made(folder, 0.1), made(folder, 0.2)
+    failed = ComparisonTry(method="m", variant=0, strength=0.3, options={}, failed="too strong")
+    for each in (whole, damaged, failed):
+        folder.add(each)
+    (tmp_path / damaged.file).write_bytes(b"other")
+    assert ComparisonFolder(tmp_path, resume=True).begin({"module": "a"}) == [whole, failed]
+    with pytest.raises(SpecError, match="another module"):
+        ComparisonFolder(tmp_path, resume=True).begin({"module": "b"})
+    with pytest.raises(SpecError, match="go on with it"):
+        ComparisonFolder(tmp_path, resume=False)
+
+
+def test_what_was_decided_stays_decided(tmp_path):
+    folder = ComparisonFolder(tmp_path, resume=False)
+    assert folder.decide("epochs", lambda: 20) == 20
+    assert ComparisonFolder(tmp_path, resume=True).decide("epochs", lambda: 7) == 20
