@@ -1,0 +1,46 @@
+"""A recipe with holes, and the part of it that trials run."""
+
+import pytest
+
+from attar._src.core.errors import SpecError, UnknownName
+from attar._src.search.trials.spec import read_holed_recipe
+
+
+def net(**arguments):
+    return {"source": {"factory": "nets.py:net", "arguments": arguments}}
+
+
+TREE = {
+    "data": {"source": "digits"},
+    "models": {
+        "left": net(width={"choose": [1, 2]}) | {"stages": [{"stage": "quantize", "overrides": {"*": {"choose": [2, 4], "each": "layer"}}}]},
+        "fixed": net(width=9),
+        "judged": net(width={"choose": [3, 4, 5]}),
+    },
+    "search": {"minimise": "bytes"},
+}  # fmt: skip
+
+
+def for_trials(**search):
+    holed = read_holed_recipe({**TREE, "search": {**TREE["search"], **search}})
+    return holed.for_trials(holed.check())
+
+
+def test_holes_of_models_that_are_left_out_are_left_out():
+    """Guards against trials that differ in what changes no file."""
+    holed = for_trials()
+    assert [*holed.space] == ["models.judged.source.arguments.width"]
+    assert not holed.for_layers
+    assert [*holed.at(holed.space.lowest).models] == ["judged"]
+    assert holed.check()
+    assert [*for_trials(model="left").space] == [
+        "models.left.source.arguments.width",
+        "models.left.stages.0.overrides.*",
+    ]
+
+
+def test_a_model_that_no_hole_changes_is_not_searched():
+    with pytest.raises(SpecError, match=r"search\.model: no hole changes 'fixed'.*name one of left, judged"):
+        for_trials(model="fixed")
+    with pytest.raises(UnknownName, match="no model named 'juged'"):
+        for_trials(model="juged")
