@@ -10,15 +10,17 @@ def net(**arguments):
     return {"source": {"factory": "nets.py:net", "arguments": arguments}}
 
 
+#: A hole for each layer.
+EACH = {"choose": [2, 4], "each": "layer"}
 TREE = {
     "data": {"source": "digits"},
     "models": {
-        "left": net(width={"choose": [1, 2]}) | {"stages": [{"stage": "quantize", "overrides": {"*": {"choose": [2, 4], "each": "layer"}}}]},
+        "left": net(width={"choose": [1, 2]}) | {"stages": [{"stage": "quantize", "overrides": {"*": EACH}}]},
         "fixed": net(width=9),
         "judged": net(width={"choose": [3, 4, 5]}),
     },
     "search": {"minimise": "bytes"},
-}  # fmt: skip
+}
 
 
 def for_trials(**search):

@@ -20,11 +20,11 @@ from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.interrupt import interruptible
 from attar._src.core.registry import references_from
 from attar._src.pipeline.execution.preparation import Preparation, prepare_run
-from attar._src.pipeline.folder import RUN_FACTS
 from attar._src.recipe.recipe import Recipe
 from attar._src.report.wording import clock
 from attar._src.search.recommended import recommended
 from attar._src.search.samplers.sampler import Sampler
+from attar._src.search.search_folder import demand_trials_folder
 from attar._src.search.space import Point
 from attar._src.search.trial import TrialOutcome, judged_model
 from attar._src.search.trials.budget import Budget, expected_seconds
@@ -82,10 +82,7 @@ def run_search(
     """
     started, out = time.monotonic(), Path(out).resolve()
     holed = read_holed_recipe(recipe, settings)
-    if out.exists() and not out.is_dir():
-        raise SpecError(f"{out} is a file; name a folder for the search")
-    if (out / RUN_FACTS).exists():
-        raise SpecError(f"{out} has a run; name another folder for the search")
+    demand_trials_folder(out)
     with interruptible(), references_from(holed.folder / str(holed.tree.get("root", "."))):
         holed = holed.for_trials(holed.check())
         first = holed.at(holed.space.lowest)

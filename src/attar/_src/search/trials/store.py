@@ -20,11 +20,10 @@ from sqlalchemy.engine import make_url
 
 from attar._src.core.errors import AttarError, SpecError
 from attar._src.pipeline.folder import differences
+from attar._src.search.search_folder import STORAGE
 from attar._src.search.space import Point
 from attar._src.search.trial import TrialOutcome
 
-#: SQLite in the folder of the search.
-STORAGE = "trials.db"
 _STUDY = "attar"
 #: Seconds that a process waits while another one writes.
 _PATIENCE = 60
