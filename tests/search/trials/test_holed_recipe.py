@@ -3,6 +3,7 @@
 import pytest
 
 from attar._src.core.errors import SpecError, UnknownName
+from attar._src.pipeline.fabric import file_facts
 from attar._src.search.trials.spec import read_holed_recipe
 
 
@@ -39,6 +40,21 @@ def test_holes_of_models_that_are_left_out_are_left_out():
         "models.left.source.arguments.width",
         "models.left.stages.0.overrides.*",
     ]
+
+
+def test_files_of_all_choices_must_be_unchanged(tmp_path):
+    """Guards against trials before and after a change of a file that the first choice does not name."""
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text("def net():\n    return None\n")
+    tree = {
+        "data": {"source": "digits"},
+        "models": {"net": {"source": {"choose": ["one.py:net", "two.py:net"]}}},
+        "search": {"minimise": "bytes"},
+        "root": str(tmp_path),
+    }
+    holed = read_holed_recipe(tree)
+    assert [[*file_facts(each)] for each in (holed.check(), *holed.worded())] == [["one.py"], ["two.py"]]
+    assert not [*for_trials().worded()]
 
 
 def test_a_model_that_no_hole_changes_is_not_searched():

@@ -256,6 +256,7 @@ def test_a_trial_that_another_process_ended_in_the_meantime_is_not_run_again(who
     shutil.copytree(whole[0].folder, folder)
     study = optuna.load_study(study_name="attar", storage=f"sqlite:///{folder / STORAGE}")
     study.ask()
+    (folder / "trials" / "0004.lock").touch()
     take = Claims.take
 
     def after_the_other(self, number):
@@ -354,6 +355,37 @@ def test_ctrl_c_leaves_the_best_found(place, tmp_path):
     assert [each["name"] for each in found["files"]] == ["as its source gives it", "trial 0", "trial 1"]
     assert found["test"] == {}
     assert (tmp_path / "out" / "best.attar").exists()
+
+
+def test_a_signal_that_a_library_swallows_is_no_failure_of_a_trial(place, tmp_path):
+    """Guards against trials that are never run again, as an extension made an error of its own of Ctrl-C."""
+    (tmp_path / "nets.py").write_text(
+        NETS
+        + """
+
+def swallows(width=16):
+    import os, signal
+    if width == 5 and not os.path.exists("STOPPED"):
+        open("STOPPED", "w").close()
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("error in a callback") from None
+    return net(width)
+""".replace("STOPPED", str(tmp_path / "stopped"))
+    )
+    tree = {
+        "data": {"source": "nets.py:sets", "validation": 0.25},
+        "threads": 1,
+        "models": {"net": {"source": {"factory": "nets.py:swallows", "arguments": {"width": {"choose": [4, 5]}}}}},
+        "root": str(tmp_path),
+        "search": {"minimise": "bytes", "sampler": "random", "trials": 2},
+    }
+    with pytest.raises(KeyboardInterrupt):
+        attar.run_search(tree, tmp_path / "out")
+    found = attar.run_search(tree, tmp_path / "out", resume=True)
+    assert not found.failed
+    assert len(found.files) == 3
 
 
 def test_the_time_is_kept(place, tmp_path):

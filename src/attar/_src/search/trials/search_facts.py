@@ -6,7 +6,7 @@ from typing import Any
 
 from attar._src.core.errors import SpecError, missing_file
 from attar._src.pipeline.data_splits import DataSplits
-from attar._src.pipeline.fabric import run_facts
+from attar._src.pipeline.fabric import file_facts, run_facts
 from attar._src.pipeline.folder import file_digest
 from attar._src.recipe.recipe import Recipe
 from attar._src.recipe.reference import expand_path, to_json
@@ -26,6 +26,8 @@ def search_facts(holed: HoledRecipe, first: Recipe, splits: DataSplits) -> dict[
     """
     spec = holed.spec.model_dump(mode="json", exclude={"trials", "minutes", "storage"})
     facts = run_facts(first, splits)
+    for recipe in holed.worded():
+        facts["files"] |= file_facts(recipe)
     for name in holed.spec.sampler.reads():
         path = first.folder / expand_path(name)
         if not path.is_file():

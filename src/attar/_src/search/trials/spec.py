@@ -13,6 +13,7 @@ from attar._src.core.errors import SpecError
 from attar._src.core.progress import track
 from attar._src.core.spec import explain
 from attar._src.recipe.recipe import SEARCH_KEY, Recipe, recipe_of_tree
+from attar._src.recipe.reference import leaves
 from attar._src.recipe.yaml_text import apply_overrides, parse_yaml
 from attar._src.search.goal import Goal
 from attar._src.search.holes import counted_values, fill_holes, find_holes, has_layer_holes, with_layer_holes
@@ -139,6 +140,13 @@ class HoledRecipe:
         taught = first.only(model).models
         places = [path.split(".") for path in self.space]
         return all(place[0] == "models" and place[1] not in taught for place in places)
+
+    def worded(self) -> Iterator[Recipe]:
+        """Yield a recipe for each choice that has words, which may name files."""
+        space = self.space
+        for path, value in _values(space):
+            if any(isinstance(word, str) for _, word in leaves(value)):
+                yield self.at(space.lowest | _leading_to(space, path) | {path: value})
 
     def check(self) -> Recipe:
         """Return the recipe of the first values, after checking it with every choice and both ends of every hole.
