@@ -11,6 +11,9 @@ from attar._src.artifact.files import no_link
 from attar._src.core.errors import AttarError
 from attar._src.core.interrupt import raise_if_interrupted
 
+#: Beside the journal of a run from its start: what must be unchanged to resume it.
+RUN_FACTS = "run.json"
+
 
 class Journal:
     """The rows of ``journal.jsonl``: decisions, stages begun and done, epochs, files written.

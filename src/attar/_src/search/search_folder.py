@@ -10,8 +10,7 @@ from typing import Any
 
 from attar._src.artifact.writer import write_atomically
 from attar._src.core.errors import SpecError
-from attar._src.pipeline.folder import RUN_FACTS
-from attar._src.pipeline.journal import Journal
+from attar._src.pipeline.journal import RUN_FACTS, Journal
 from attar._src.report.search_page import write_search_page
 from attar._src.search.tried_file import TriedFile
 
