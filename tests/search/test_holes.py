@@ -3,7 +3,7 @@
 import pytest
 
 from attar._src.core.errors import SpecError
-from attar._src.search.holes import fill_holes, find_holes, has_layer_holes, is_search, with_layer_holes
+from attar._src.search.holes import counted_values, fill_holes, find_holes, has_layer_holes, is_search, with_layer_holes
 
 TREE = {
     "seeds": [{"choose": [0, 1]}],
@@ -39,6 +39,18 @@ def test_holes_inside_a_choice_count_when_it_is_chosen():
     assert fill_holes(tree, {"stages": two, "stages.choose.1.0.bits": 8})["stages"] == [
         {"stage": "quantize", "bits": 8}
     ]
+
+
+def test_values_inside_a_choice_that_is_not_taken_do_not_count():
+    """Guards against recipes that are tried twice, and values that are told of a file and are not in its recipe."""
+    tree = {"seeds": {"choose": [[0], [1]]}, "stages": {"choose": [[], [{"bits": {"choose": [2, 8]}}]]}}
+    one, two = tree["stages"]["choose"]
+    point = {"seeds": [1], "stages": one, "stages.choose.1.0.bits": 8}
+    assert counted_values(tree, point) == {"seeds": [1], "stages": []}
+    assert counted_values(tree, point | {"stages": two}) == point | {"stages": two}
+    space = find_holes(tree)
+    keys = {space.key(counted_values(tree, point | {"stages.choose.1.0.bits": bits})) for bits in (2, 8)}
+    assert len(keys) == 1
 
 
 def test_two_places_with_one_path_are_refused():

@@ -1,7 +1,9 @@
 """Holes, spaces and points."""
 
+import datetime
 import math
 
+import numpy as np
 import pytest
 
 from attar._src.core.errors import SpecError, UnknownName
@@ -35,6 +37,10 @@ def test_a_hole_is_told_from_other_values(value, hole):
         ({"between": [1, 2, 3]}, "at most 2 items"),
         ({"between": [1, 2], "lgo": True}, "did you mean 'log'"),
         ({"choose": [1, 2], "log": True}, "no key named 'log'"),
+        # What storages of trials cannot hold, which raised TypeError.
+        ({"choose": [datetime.date(2026, 1, 1), "2026"]}, "is no value of a hole"),
+        ({"choose": [math.sqrt, 2]}, "name an object as file.py:name"),
+        ({"choose": [{1: 2, "a": 3}, 4]}, "is no value of a hole"),
     ],
 )
 def test_a_malformed_hole_is_refused_with_its_place(value, words):
@@ -76,6 +82,7 @@ def test_numbers_have_few_digits_and_stay_between_the_ends():
         ({"a": 5, "b": 0.5}, "a: 5 is none of"),
         ({"a": 2, "b": 2.0}, "b: 2.0 is no number between 0 and 1"),
         ({"a": 2, "b": True}, "b: True is no number"),
+        ({"a": np.int64(2), "b": 0.5}, "a: np.int64(2) is no value of a hole"),
     ],
 )
 def test_a_point_has_a_value_for_every_hole(point, words):

@@ -42,6 +42,9 @@ def test_a_policy_of_another_kind_is_refused(saved, tmp_path):
         start(Sac(load=str(saved)), additive())
     with pytest.raises(SpecError, match="sees_errors True, here False"):
         start(Ddpg(load=str(saved), sees_errors=False), additive())
+    # What a search that goes on begins with would be what it saved.
+    with pytest.raises(ValueError, match="save to another file"):
+        Ddpg(load="./p.safetensors", save="p.safetensors")
     with pytest.raises(SpecError, match=r"policy .*nothing\.safetensors"):
         start(Ddpg(load=str(tmp_path / "nothing.safetensors")), additive())
 

@@ -10,13 +10,15 @@ import subprocess
 import sys
 import time
 
+import optuna
 import pytest
 from tests.search.trials.small import NETS
 
 import attar
 from attar._src.cli import main
 from attar._src.core.errors import AttarError, SpecError
-from attar._src.search.trials.store import STORAGE
+from attar._src.search.search_folder import STORAGE, SearchFolder
+from attar._src.search.trials.claims import Claims
 
 RECIPE = """
 data: {source: nets.py:sets, validation: 0.25}
@@ -197,6 +199,100 @@ def fragile(width=16):
     assert found.ended == "nothing was left to try"
 
 
+def test_values_that_do_not_go_together_are_a_failure_of_their_trial(place, tmp_path):
+    """Guards against a search that is lost, also when it goes on, for two values that are good each alone."""
+    stage = {"stage": "quantize", "bits": 4, "scheme": {"choose": ["affine", "codebook"]}}
+    tree = {
+        "data": {"source": "nets.py:sets", "validation": 0.25},
+        "threads": 1,
+        "models": {"net": {"source": "nets.py:net", "stages": [stage | {"symmetric": {"choose": [True, False]}}]}},
+        "root": str(place),
+        "search": {"minimise": "bytes", "sampler": "random", "trials": 9},
+    }
+    found = attar.run_search(tree, tmp_path / "out")
+    (why,) = found.failed.values()
+    assert "has no zero points" in why
+    assert len(found.files) == 4
+    assert found.ended == "nothing was left to try"
+
+
+def test_no_recipe_is_run_twice_and_a_small_space_ends_before_the_time(place, tmp_path):
+    """Guards against points that differ in what does not count, and against hours of points that were tried before."""
+    tree = {
+        "data": {"source": "nets.py:sets", "validation": 0.25},
+        "threads": 1,
+        "models": {
+            "net": {
+                "source": "nets.py:net",
+                "stages": {"choose": [[], [{"stage": "quantize", "bits": {"choose": [4, 8]}}]]},
+            }
+        },
+        "root": str(place),
+        "search": {"minimise": "bytes", "sampler": {"name": "tpe", "startup": 3}, "minutes": 5},
+    }
+    found = attar.run_search(tree, tmp_path / "out")
+    assert found.ended == "nothing was left to try"
+    assert len({str(each.options) for each in found.files[1:]}) == len({each.sha256 for each in found.files}) == 3
+    ran = [each for each in found.files[1:] if each.seconds]
+    assert len(ran) == 3
+    assert all(len(each.options) == (2 if each.options["models.net.stages"] else 1) for each in found.files[1:])
+    assert len({each.sha256 for each in found.front}) == len(found.front)
+
+
+def test_a_trial_that_was_begun_and_never_run_is_run(whole, place, tmp_path):
+    """A process may end before it has the lock of its trial."""
+    folder = tmp_path / "out"
+    shutil.copytree(whole[0].folder, folder)
+    optuna.load_study(study_name="attar", storage=f"sqlite:///{folder / STORAGE}").ask()
+    (folder / "files" / "trial-99.attar").write_bytes(b"of an earlier front")
+    found = attar.run_search(place / "r.yaml", folder, resume=True, settings=["search.trials=5"])
+    assert [each.name for each in found.files[1:]] == [f"trial {n}" for n in range(5)]
+    kept = {path.stem for path in (folder / "files").iterdir()}
+    assert kept == {name.replace(" ", "-") for name in found.recipes}
+
+
+def test_a_trial_that_another_process_ended_in_the_meantime_is_not_run_again(whole, place, tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    shutil.copytree(whole[0].folder, folder)
+    study = optuna.load_study(study_name="attar", storage=f"sqlite:///{folder / STORAGE}")
+    study.ask()
+    (folder / "trials" / "0004.lock").touch()
+    take = Claims.take
+
+    def after_the_other(self, number):
+        study.tell(number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
+        return take(self, number)
+
+    monkeypatch.setattr(Claims, "take", after_the_other)
+    found = attar.run_search(place / "r.yaml", folder, resume=True, settings=["search.trials=5"])
+    assert found.failed == {"trial 4": "ended by another program"}
+
+
+def test_a_folder_has_one_kind_of_search(whole, place, tmp_path):
+    """Guards against best.attar and search.json of another search that are lost."""
+    with pytest.raises(SpecError, match="has a search of a recipe with holes"):
+        SearchFolder(whole[0].folder, resume=True)
+    SearchFolder(tmp_path / "goal", resume=False).begin({})
+    with pytest.raises(SpecError, match="has a search or comparison without holes"):
+        attar.run_search(place / "r.yaml", tmp_path / "goal", resume=True)
+    with pytest.raises(SpecError, match="has a run"):
+        SearchFolder(whole[0].folder / "reference", resume=True)
+
+
+def test_what_a_sampler_reads_is_unchanged_when_a_search_goes_on(place, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from attar.extend import Sampler\n\n\n"
+        "class Lowest(Sampler):\n"
+        "    def ask(self, number):\n"
+        "        return self.task.space.lowest\n"
+    )
+    settings = ["search.trials=1", f"search.sampler={tmp_path}/own.py:Lowest"]
+    attar.run_search(place / "r.yaml", tmp_path / "out", settings=settings)
+    (tmp_path / "own.py").write_text((tmp_path / "own.py").read_text() + "# another\n")
+    with pytest.raises(SpecError, match=r"cannot go on: files\..*own\.py was"):
+        attar.run_search(place / "r.yaml", tmp_path / "out", settings=settings, resume=True)
+
+
 def test_trials_that_all_fail_end_the_search_with_the_reason(place, tmp_path, monkeypatch):
     monkeypatch.setattr("attar._src.search.trials.workers.run_trial", failing)
     with pytest.raises(AttarError, match="no trial made a file; the first failed by: no luck"):
@@ -235,6 +331,18 @@ def test_the_command_says_whether_the_goal_was_met(place, tmp_path, capsys):
     assert (tmp_path / "out" / STORAGE).exists()
 
 
+def test_a_search_may_be_given_on_the_command_line(place, tmp_path, capsys):
+    """Guards against settings that come after the choice between a run and a search."""
+    (tmp_path / "plain.yaml").write_text(RECIPE.partition("search:")[0])
+    for name in ("nets.py", "net.safetensors"):
+        shutil.copy(place / name, tmp_path)
+    command = ["run", str(tmp_path / "plain.yaml"), "--out", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert "is a hole, and nothing says how to fill it" in capsys.readouterr().err
+    assert main([*command, "--set", "search={minimise: bytes, sampler: random, trials: 1}"]) == 0
+    assert (tmp_path / "out" / "best.attar").exists()
+
+
 def test_ctrl_c_leaves_the_best_found(place, tmp_path):
     def interrupt(line):
         if line.startswith("trial 1"):
@@ -247,6 +355,37 @@ def test_ctrl_c_leaves_the_best_found(place, tmp_path):
     assert [each["name"] for each in found["files"]] == ["as its source gives it", "trial 0", "trial 1"]
     assert found["test"] == {}
     assert (tmp_path / "out" / "best.attar").exists()
+
+
+def test_a_signal_that_a_library_swallows_is_no_failure_of_a_trial(place, tmp_path):
+    """Guards against trials that are never run again, as an extension made an error of its own of Ctrl-C."""
+    (tmp_path / "nets.py").write_text(
+        NETS
+        + """
+
+def swallows(width=16):
+    import os, signal
+    if width == 5 and not os.path.exists("STOPPED"):
+        open("STOPPED", "w").close()
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("error in a callback") from None
+    return net(width)
+""".replace("STOPPED", str(tmp_path / "stopped"))
+    )
+    tree = {
+        "data": {"source": "nets.py:sets", "validation": 0.25},
+        "threads": 1,
+        "models": {"net": {"source": {"factory": "nets.py:swallows", "arguments": {"width": {"choose": [4, 5]}}}}},
+        "root": str(tmp_path),
+        "search": {"minimise": "bytes", "sampler": "random", "trials": 2},
+    }
+    with pytest.raises(KeyboardInterrupt):
+        attar.run_search(tree, tmp_path / "out")
+    found = attar.run_search(tree, tmp_path / "out", resume=True)
+    assert not found.failed
+    assert len(found.files) == 3
 
 
 def test_the_time_is_kept(place, tmp_path):

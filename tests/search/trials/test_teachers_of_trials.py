@@ -71,6 +71,14 @@ def test_few_trials_have_all_epochs(found):
     assert all(len(each) == 4 for each in whole)
 
 
+def test_a_trial_goes_up_no_rung_that_would_not_end_in_time(tmp_path):
+    (tmp_path / "nets.py").write_text(NETS)
+    tree = TREE | {"root": str(tmp_path), "search": TREE["search"] | {"minutes": 1e-4}}
+    found = attar.run_search(tree, tmp_path / "out")
+    assert found.ended == "the time was up"
+    assert [path.name for path in (tmp_path / "out" / "trials").glob("*-rung-*")] == ["0000-rung-0"]
+
+
 def test_the_recipe_of_a_student_makes_it_again_with_its_teacher(found, tmp_path):
     name, recipe = next((name, each) for name, each in found.recipes.items())
     again = attar.run(found.folder / recipe, tmp_path / "again")

@@ -66,9 +66,10 @@ def run_command(
     with collection_paused(freeze=True):
         recipes = importlib.import_module("attar._src.recipe.recipe")
         pipeline = importlib.import_module("attar._src.pipeline.run")
-    if _has_search(recipe):
+    if _has_search(recipe, settings or []):
         if only or strict:
             raise typer.BadParameter(f"--{'only' if only else 'strict'} is for a recipe without a search; remove it")
+        command += "" if ray is None else f" --ray {shlex.quote(ray)}"
         _search(recipe, folder, settings or [], command, resume=resume, ray=ray, as_json=json)
         return
     if ray is not None:
@@ -89,8 +90,9 @@ def run_command(
     show.demand_none(warnings_by_model(done.report), strict=strict)
 
 
-def _has_search(recipe: Path) -> bool:
-    tree = importlib.import_module("attar._src.recipe.yaml_text").parse_yaml(recipe)
+def _has_search(recipe: Path, settings: list[str]) -> bool:
+    text = importlib.import_module("attar._src.recipe.yaml_text")
+    tree = text.apply_overrides(text.parse_yaml(recipe), settings)
     found: bool = importlib.import_module("attar._src.search.holes").is_search(tree)
     return found
 

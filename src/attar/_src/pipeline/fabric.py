@@ -43,8 +43,21 @@ def run_facts(recipe: Recipe, splits: DataSplits) -> dict[str, Any]:
     Raises:
         SpecError: a file that the recipe names does not exist; the message has its path in the recipe.
     """
-    described = {name: value for name, value in recipe.described().items() if name != "root"}
-    words = [(place, word) for place, word in leaves(described) if isinstance(word, str)]
+    return {
+        "recipe": _described(recipe),
+        "data": splits.fingerprint(),
+        "files": file_facts(recipe),
+        "versions": versions(),
+    }
+
+
+def file_facts(recipe: Recipe) -> dict[str, str]:
+    """Return the path of each of the user's files that a recipe names, and those they import -> its SHA-256.
+
+    Raises:
+        SpecError: a file does not exist; the message has its path in the recipe.
+    """
+    words = [(place, word) for place, word in leaves(_described(recipe)) if isinstance(word, str)]
     in_words = {match["file"] for _, word in words if (match := _IN_FILE.fullmatch(word))}
     named = {expand_path(name) for name in in_words | _other_files(recipe)}
     for path in [path for path in named if path.suffix == ".py"]:
@@ -54,12 +67,11 @@ def run_facts(recipe: Recipe, splits: DataSplits) -> dict[str, Any]:
         if not (recipe.folder / path).is_file():
             at = [place for place, word in words if path in map(expand_path, (word, word.rpartition(":")[0]))]
             raise SpecError(": ".join([*(f"recipe.{place}" for place in at[:1]), missing_file(recipe.folder / path)]))
-    return {
-        "recipe": described,
-        "data": splits.fingerprint(),
-        "files": {str(path): file_digest(recipe.folder / path) for path in sorted(named)},
-        "versions": versions(),
-    }
+    return {str(path): file_digest(recipe.folder / path) for path in sorted(named)}
+
+
+def _described(recipe: Recipe) -> dict[str, Any]:
+    return {name: value for name, value in recipe.described().items() if name != "root"}
 
 
 def launch_fabric(recipe: Recipe, folder: RunFolder) -> Fabric:

@@ -26,14 +26,12 @@ import filelock
 
 from attar._src.artifact.writer import write_atomically
 from attar._src.core.errors import AttarError, SpecError
-from attar._src.pipeline.journal import Journal
+from attar._src.pipeline.journal import RUN_FACTS, Journal
 from attar._src.recipe.recipe import Recipe
 from attar._src.recipe.yaml_text import format_yaml
 from attar._src.train.store import CheckpointStore
 
 RECIPE = "recipe.yaml"
-#: What must be unchanged to resume; there from the start of a run.
-RUN_FACTS = "run.json"
 _LOCK, _JOURNAL = "lock", "journal.jsonl"
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 _MISSING = object()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from attar._src.artifact.files import no_link
 from attar._src.core.errors import AttarError
 from attar._src.core.interrupt import raise_if_interrupted
+
+#: Beside the journal of a run from its start: what must be unchanged to resume it.
+RUN_FACTS = "run.json"
 
 
 class Journal:
@@ -28,6 +31,11 @@ class Journal:
         if writes and kept != whole:
             os.truncate(path, len(kept))
         self.rows: list[dict[str, Any]] = [self._row(*each) for each in enumerate(kept.split(b"\n")[:-1], 1)]
+
+    @classmethod
+    def unwritten(cls) -> Self:
+        """Return a journal without rows that nothing is written to."""
+        return cls(Path(os.devnull), writes=False)
 
     def _row(self, number: int, line: bytes) -> dict[str, Any]:
         try:

@@ -74,6 +74,29 @@ def _filled(value: Any, point: Point, path: str) -> Any:
     return value
 
 
+def counted_values(tree: Mapping[str, Any], point: Point) -> dict[str, Any]:
+    """Return the values of a point that count: all but those of holes inside choices that were not taken.
+
+    Example:
+        >>> tree = {"stages": {"choose": [[], [{"bits": {"choose": [2, 4]}}]]}}
+        >>> counted_values(tree, {"stages": [], "stages.choose.1.0.bits": 4})
+        {'stages': []}
+    """
+    return dict(_counted(tree, point, ""))
+
+
+def _counted(value: Any, point: Point, path: str) -> Iterator[tuple[str, Any]]:
+    hole = hole_at(value, path)
+    if hole is None:
+        for key, item in _items(value):
+            yield from _counted(item, point, _below(path, key))
+        return
+    yield path, point[path]
+    if isinstance(hole, Choose):
+        index = hole.index(point[path])
+        yield from _counted(hole.choose[index], point, f"{path}.choose.{index}")
+
+
 def is_search(tree: Mapping[str, Any]) -> bool:
     """Return whether the tree of a recipe has a search.
 

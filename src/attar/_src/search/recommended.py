@@ -26,7 +26,12 @@ def recommended(goal: Goal, files: Sequence[TriedFile]) -> TriedFile:
 
 
 def front_of(goal: Goal, files: Sequence[TriedFile]) -> list[TriedFile]:
-    """Return the files that no other beats in bytes and loss, and in time if it counts; the largest first."""
+    """Return the files that no other beats in bytes and loss, and in time if it counts; the largest first.
+
+    Of files with the same bytes the first alone.
+    """
+    first = {each.sha256 or each.name: each for each in reversed(files)}
+    files = [each for each in files if first[each.sha256 or each.name] is each]
     seen = files if goal.timed else [each.model_copy(update={"ms": 0.0}) for each in files]
     names = [each.name for each in pareto(seen)]
     return sorted((each for each in files if each.name in names), key=lambda each: names.index(each.name))

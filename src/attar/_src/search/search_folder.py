@@ -10,7 +10,7 @@ from typing import Any
 
 from attar._src.artifact.writer import write_atomically
 from attar._src.core.errors import SpecError
-from attar._src.pipeline.journal import Journal
+from attar._src.pipeline.journal import RUN_FACTS, Journal
 from attar._src.report.search_page import write_search_page
 from attar._src.search.tried_file import TriedFile
 
@@ -21,6 +21,8 @@ SEARCH = "search.json"
 BEST = "best.attar"
 #: Folder of all files.
 FILES = "files"
+#: The trials of a recipe with holes; only its searches have it, and no journal.
+STORAGE = "trials.db"
 #: Folder of the recipes that were run, one below it for each.
 TRIALS = "trials"
 
@@ -92,15 +94,35 @@ class SearchFolder:
 
 
 def demand_search_folder(path: Path, *, resume: bool) -> None:
-    """Refuse a file in the place of a folder, and a folder with a search that was not asked to go on.
+    """Refuse a folder that cannot have a search with a journal, or has one that was not asked to go on.
 
     Raises:
         SpecError: the message has what to do.
     """
-    if path.exists() and not path.is_dir():
-        raise SpecError(f"{path} is a file; name a folder for the results")
+    _demand_folder(path)
+    if (path / STORAGE).exists() or ((path / SEARCH).exists() and not (path / SEARCH_JOURNAL).exists()):
+        raise SpecError(f"{path} has a search of a recipe with holes; name another folder")
     if (path / SEARCH_JOURNAL).exists() and not resume:
         raise SpecError(f"{path} has a search already; go on with it (--resume, resume=True), or name another folder")
+
+
+def demand_trials_folder(path: Path) -> None:
+    """Refuse a folder that cannot have a search of a recipe with holes.
+
+    Raises:
+        SpecError: the message has what to do.
+    """
+    _demand_folder(path)
+    if (path / SEARCH_JOURNAL).exists():
+        raise SpecError(f"{path} has a search or comparison without holes; name another folder")
+
+
+def _demand_folder(path: Path) -> None:
+    """Refuse a file, and the folder of a run: what is written there would be lost, or mixed up."""
+    if path.exists() and not path.is_dir():
+        raise SpecError(f"{path} is a file; name a folder for the results")
+    if (path / RUN_FACTS).exists():
+        raise SpecError(f"{path} has a run; name another folder for the results")
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from attar._src.core.errors import SpecError, UnknownName
-from attar._src.core.spec import Spec, explain, refused
+from attar._src.core.spec import Spec, explain, refused, refusing_at
 
 #: Path of a hole -> the value that was chosen, for all holes of a space.
 Point = Mapping[str, Any]
@@ -37,7 +37,9 @@ class Choose(Spec):
 
     @model_validator(mode="after")
     def _different(self) -> Self:
-        if len({_text(each) for each in self.choose}) < len(self.choose):
+        with refusing_at("choose"):
+            known = {_text(each) for each in self.choose}
+        if len(known) < len(self.choose):
             raise refused(f"{list(self.choose)} has a value twice; give each once", "choose")
         return self
 
@@ -192,10 +194,20 @@ class Space:
                 raise SpecError(f"{path}: {error}") from None
 
     def key(self, point: Point) -> str:
-        """Return a text that two points share only if they are equal."""
-        return _text({path: point[path] for path in self.holes})
+        """Return a text that two points share only if they are equal; one of some holes may be given too."""
+        return _text({path: point[path] for path in self.holes if path in point})
 
 
 def _text(value: Any) -> str:
-    """Return a value as JSON, which tells 1 from True and 1.0."""
-    return json.dumps(value, sort_keys=True)
+    """Return a value as JSON, which tells 1 from True and 1.0.
+
+    Raises:
+        SpecError: JSON, in which points are stored, has no such value.
+    """
+    try:
+        return json.dumps(value, sort_keys=True)
+    except TypeError as error:
+        raise SpecError(
+            f"{value!r} is no value of a hole ({error}); give numbers, texts, lists and mappings by text, and name an "
+            "object as file.py:name"
+        ) from error

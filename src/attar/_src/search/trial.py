@@ -23,7 +23,8 @@ from attar._src.measure.metric import score
 from attar._src.measure.runner import example_feed, open_runner
 from attar._src.pipeline.execution.execute import Execution, executed
 from attar._src.pipeline.execution.preparation import Preparation
-from attar._src.pipeline.folder import RUN_FACTS, file_digest
+from attar._src.pipeline.folder import file_digest
+from attar._src.pipeline.journal import RUN_FACTS
 from attar._src.pipeline.model_source import shared_parameters
 from attar._src.pipeline.results import labelled_batches
 from attar._src.pipeline.split import Split

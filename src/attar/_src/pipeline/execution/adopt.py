@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attar._src.pipeline.folder import RUN_FACTS, RunFolder
-from attar._src.pipeline.journal import Journal
+from attar._src.pipeline.folder import RunFolder
+from attar._src.pipeline.journal import RUN_FACTS, Journal
 from attar._src.recipe.recipe import Recipe
 
 #: Fields of a recipe that say nothing of how one of its models is trained.

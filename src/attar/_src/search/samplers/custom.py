@@ -18,6 +18,10 @@ class CustomSampler(SamplerSpec):
 
     arguments: dict[str, Any] = {}
 
+    def reads(self) -> tuple[str, ...]:
+        file = self.name.rpartition(":")[0]
+        return (file,) if file.endswith(".py") else ()
+
     def start(self, task: SearchTask) -> Sampler:
         found = load_object(self.name)
         if not isinstance(found, type) or not issubclass(found, Sampler):

@@ -101,6 +101,10 @@ class SamplerSpec(Spec):
 
     name: str
 
+    def reads(self) -> tuple[str, ...]:
+        """Return the files that the sampler follows from, which must be unchanged for a search to go on."""
+        return ()
+
     def start(self, task: SearchTask) -> Sampler:
         """Return a sampler that knows nothing yet.
 

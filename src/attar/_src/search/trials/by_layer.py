@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from attar._src.core.errors import SpecError
 from attar._src.methods.allocate.judge import Labelled
@@ -37,17 +36,17 @@ def search_task(holed: HoledRecipe, first: Recipe, prepared: Preparation, trials
         SpecError: the sampler needs layers, and a hole is no choice of their bits.
     """
     spec = holed.spec
-    task = SearchTask(holed.space, spec.goal, spec.seed, trials, holed.folder)
+    task = SearchTask(holed.space, spec.goal, spec.seed, trials, first.folder)
     if not spec.sampler.by_layer:
         return task
     problem = _problem(holed.space, first, prepared, spec.sampler.name, timed=spec.goal.aim == "ms")
-    return LayerwiseTask(task.space, task.goal, task.seed, trials, holed.folder, problem=problem)
+    return LayerwiseTask(task.space, task.goal, task.seed, trials, first.folder, problem=problem)
 
 
 def _problem(space: Space, first: Recipe, prepared: Preparation, sampler: str, *, timed: bool) -> LayerwiseProblem:
     """Return the problem of the bits of layers, each solved at all bits and measured alone; ``timed`` in ms."""
     model, layers = _layers(space, first, sampler)
-    calibration, runs = prepared.dry_runs(first, Journal(Path("none"), writes=False))
+    calibration, runs = prepared.dry_runs(first, Journal.unwritten())
     source = prepared.sources[model]
     source.begin(first.seeds[0])
     untouched = CompressedModel.of(runs[model].traced)

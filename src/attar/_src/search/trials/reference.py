@@ -92,7 +92,7 @@ def layers_of(prepared: Preparation, recipe: Recipe, model: str) -> list[str]:
     Raises:
         SpecError: the model is a file.
     """
-    _, runs = prepared.dry_runs(recipe, Journal(Path("none"), writes=False))
+    _, runs = prepared.dry_runs(recipe, Journal.unwritten())
     if model not in runs:
         raise SpecError(f"recipe.models.{model}: a file has no layers to choose for; remove each: layer")
     weights = CompressedModel.of(runs[model].traced).weights()

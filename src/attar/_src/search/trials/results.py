@@ -83,13 +83,13 @@ def trial_name(number: int) -> str:
     return f"trial {number}"
 
 
-def tried_file(trial: StoredTrial) -> TriedFile:
-    """Return the file of a trial that made one."""
+def tried_file(trial: StoredTrial, holed: HoledRecipe) -> TriedFile:
+    """Return the file of a trial that made one; its options are the values that count."""
     seen = trial.outcome
     assert seen is not None
     return TriedFile(
         name=trial_name(trial.number),
-        options=dict(trial.point or {}),
+        options=holed.counted(trial.point or {}),
         file=seen.file,
         sha256=seen.sha256,
         file_bytes=seen.file_bytes,
@@ -133,11 +133,12 @@ def finish_search(
     failed = {trial_name(each.number): each.reason for each in trials if each.reason}
     if failed and not made and test:
         raise AttarError(f"no trial made a file; the first failed by: {next(iter(failed.values()))}")
-    files = [reference.as_file({}), *map(tried_file, made.values())]
+    files = [reference.as_file({}), *(tried_file(each, holed) for each in made.values())]
     front, best = front_of(goal, files), recommended(goal, files)
     kept = [each for each in (*front, best) if each.name in made]
     for each in kept:
         _keep(out, holed, made[each.name], model)
+    _remove_others(out, {_stem(each) for each in kept})
     result = SearchResult(
         out,
         goal,
@@ -158,6 +159,14 @@ def finish_search(
 
 def _stem(file: TriedFile) -> str:
     return file.name.replace(" ", "-")
+
+
+def _remove_others(out: Path, stems: set[str]) -> None:
+    """Remove files and recipes that an earlier part of the search kept, and that are not on the front any more."""
+    for folder, ending in ((FILES, ".attar"), (RECIPES, ".yaml")):
+        for path in (out / folder).glob(f"trial-*{ending}"):
+            if path.stem not in stems:
+                path.unlink()
 
 
 def _keep(out: Path, holed: HoledRecipe, trial: StoredTrial, model: str) -> None:

@@ -16,24 +16,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from attar._src.core.errors import SpecError
+from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.interrupt import interruptible
 from attar._src.core.registry import references_from
 from attar._src.pipeline.execution.preparation import Preparation, prepare_run
-from attar._src.pipeline.fabric import run_facts
-from attar._src.pipeline.folder import RUN_FACTS
 from attar._src.recipe.recipe import Recipe
-from attar._src.recipe.reference import to_json
 from attar._src.report.wording import clock
 from attar._src.search.recommended import recommended
 from attar._src.search.samplers.sampler import Sampler
+from attar._src.search.search_folder import demand_trials_folder
 from attar._src.search.space import Point
 from attar._src.search.trial import TrialOutcome, judged_model
+from attar._src.search.trials.budget import Budget, expected_seconds
 from attar._src.search.trials.by_layer import search_task
 from attar._src.search.trials.claims import Claims
 from attar._src.search.trials.halving import goes_on
 from attar._src.search.trials.reference import REFERENCE, SearchReference, layers_of, make_reference
 from attar._src.search.trials.results import SearchResult, finish_search, tried_file
+from attar._src.search.trials.search_facts import search_facts
 from attar._src.search.trials.spec import HoledRecipe, read_holed_recipe
 from attar._src.search.trials.store import StoredTrial, TrialStore, busy_seconds
 from attar._src.search.trials.workers import FinishedJob, ThisProcess, TrialJob, Workers
@@ -43,6 +43,9 @@ from attar._src.search.tried_file import TriedFile
 _TIMED, _GLANCED = 1.0, 0.2
 #: Processes that ended while they ran one trial, and trials in a row that failed, after which it is enough.
 _ATTEMPTS, _FAILURES = 5, 5
+#: Trials in a row of points that were tried before, after which nothing is left to try.
+_REPEATED = 50
+_DONE = "all trials are done"
 
 
 def run_search(
@@ -79,10 +82,7 @@ def run_search(
     """
     started, out = time.monotonic(), Path(out).resolve()
     holed = read_holed_recipe(recipe, settings)
-    if out.exists() and not out.is_dir():
-        raise SpecError(f"{out} is a file; name a folder for the search")
-    if (out / RUN_FACTS).exists():
-        raise SpecError(f"{out} has a run; name another folder for the search")
+    demand_trials_folder(out)
     with interruptible(), references_from(holed.folder / str(holed.tree.get("root", "."))):
         holed = holed.for_trials(holed.check())
         first = holed.at(holed.space.lowest)
@@ -91,7 +91,7 @@ def run_search(
             holed = holed.with_layers(partial(layers_of, prepared, first))
             first = holed.check()
         out.mkdir(parents=True, exist_ok=True)
-        store = TrialStore(out, holed.spec.storage, _facts(holed, first, prepared), resume=resume)
+        store = TrialStore(out, holed.spec.storage, search_facts(holed, first, prepared.splits), resume=resume)
         search = _Search(out, holed, first, prepared, store, started, on_step or (lambda _: None))
         workers = ThisProcess(prepared) if ray is None else _ray_workers(ray, first.threads or 1)
         try:
@@ -109,12 +109,6 @@ def _ray_workers(address: str, threads: int) -> Workers:
     return found
 
 
-def _facts(holed: HoledRecipe, first: Recipe, prepared: Preparation) -> dict[str, Any]:
-    """Return what must be unchanged for a search to go on; more trials and more time are not among it."""
-    spec = holed.spec.model_dump(mode="json", exclude={"trials", "minutes", "storage"})
-    return run_facts(first, prepared.splits) | {"recipe": to_json(holed.tree), "search": spec}
-
-
 @dataclass
 class _Search:
     """Asks, runs and tells until the budget is spent or nothing is left to try."""
@@ -128,10 +122,13 @@ class _Search:
     say: Callable[[str], None]
     claims: Claims = field(init=False)
     sampler: Sampler = field(init=False)
+    budget: Budget = field(init=False)
     reference: SearchReference = field(init=False)
     failures: list[str] = field(default_factory=list)
-    before: float = 0.0
-    ended: str = "all trials are done"
+    repeated: int = 0
+    #: Number of a trial -> seconds at its rungs so far.
+    climbed: dict[int, float] = field(default_factory=dict)
+    ended: str = _DONE
 
     def __post_init__(self) -> None:
         spec = self.holed.spec
@@ -139,7 +136,7 @@ class _Search:
         self.model = judged_model(self.first, spec.model)
         most = None if spec.most_trials == float("inf") else int(spec.most_trials)
         self.sampler = spec.sampler.start(search_task(self.holed, self.first, self.prepared, most))
-        self.before = busy_seconds(self.store.trials())
+        self.budget = Budget(spec, self.started, busy_seconds(self.store.trials()))
 
     def run(self, workers: Workers) -> SearchResult:
         spec = self.holed.spec
@@ -175,13 +172,18 @@ class _Search:
             if trial.attempts >= _ATTEMPTS:
                 self._fail(number, f"its process ended {_ATTEMPTS} times while it ran")
             elif same is None:
+                self.repeated = 0
                 self.store.attempt(number)
                 # What was measured at the last rung is in its folder, and decides once more.
                 rung = None if self.holed.spec.halving is None else max(len(trial.scores) - 1, 0)
-                return self._job(number, trial.point, rung, seconds)
+                job = self._job(number, trial.point, rung, seconds)
+                if job is not None:
+                    return job
             elif same.outcome is None:
-                self._fail(number, same.reason)
+                self.repeated += 1
+                self._fail(number, same.reason, again=True)
             else:
+                self.repeated += 1
                 self._succeed(number, same.outcome.model_copy(update={"seconds": 0.0}))
         return None
 
@@ -205,9 +207,16 @@ class _Search:
 
     def _left_over(self, trials: Sequence[StoredTrial]) -> int | None:
         """Return a trial whose process ended before it was over, claimed; None if there is none."""
+        spec = self.holed.spec
         for each in trials:
-            open_here = not each.over and each.number not in self.claims and self.claims.is_here(each.number)
-            if open_here and each.number < self.holed.spec.most_trials and self.claims.take(each.number):
+            # Without a storage that others share, a process that ended before it had the lock was one of here.
+            here = spec.storage is None or self.claims.is_here(each.number)
+            open_here = here and not each.over and each.number not in self.claims
+            if open_here and each.number < spec.most_trials and self.claims.take(each.number):
+                if self.store.trial(each.number).over:
+                    # Another process ended it since the trials were read.
+                    self.claims.release(each.number)
+                    continue
                 if each.point is None:
                     self._ask(each.number)
                 return each.number
@@ -215,16 +224,16 @@ class _Search:
 
     def _new(self, trials: Sequence[StoredTrial]) -> int | None:
         """Return a new trial, claimed; None if the budget is spent, or nothing is left to try."""
-        spec, number = self.holed.spec, len(trials)
+        spec, number, self.ended = self.holed.spec, len(trials), _DONE
         if number >= spec.most_trials:
             return None
         if len(self.failures) >= _FAILURES:
             self.ended = f"{_FAILURES} trials in a row failed, the last: {self.failures[-1]}"
             return None
-        if spec.minutes is not None and trials and self._spent() + self._expected(trials) > 60 * spec.minutes:
+        if trials and not self.budget.is_time_for(expected_seconds(trials)):
             self.ended = "the time was up"
             return None
-        if self.sampler.ask(number) is None:
+        if self.repeated >= _REPEATED or self._all_tried(trials) or self._asked(number) is None:
             self.ended = "nothing was left to try"
             return None
         number = self.store.begin()
@@ -232,26 +241,46 @@ class _Search:
             # Another process took the last one.
             self.store.fail(number, "one more than the budget")
             return None
-        self.claims.take(number)
+        if not self.claims.take(number):
+            # Another process has it already.
+            return self._claimed()
         self._ask(number)
         return number
 
-    def _ask(self, number: int) -> None:
+    def _all_tried(self, trials: Sequence[StoredTrial]) -> bool:
+        space = self.holed.space
+        return len(trials) >= space.count <= len({space.key(each.point) for each in trials if each.point is not None})
+
+    def _asked(self, number: int) -> Point | None:
         point = self.sampler.ask(number)
-        self.store.set_point(number, point if point is not None else self.holed.space.lowest)
+        if point is not None:
+            with prefixed_errors(f"recipe.search.sampler: trial {number}"):
+                self.holed.space.check(point)
+        return point
+
+    def _ask(self, number: int) -> None:
+        self.store.set_point(number, self._asked(number) or self.holed.space.lowest)
 
     def _same(self, trial: StoredTrial) -> StoredTrial | None:
-        """Return another trial of the same point that is over."""
-        key = self.holed.space.key
-        over = [each for each in self.store.trials() if each.over and each.point is not None]
-        others = [each for each in over if each.number != trial.number]
-        return next((each for each in others if key(each.point or {}) == key(trial.point or {})), None)
+        """Return another trial of the same recipe that is over."""
+        others = [each for each in self.store.trials() if each.over and each.point and each.number != trial.number]
+        wanted = self._key(trial)
+        return next((each for each in others if self._key(each) == wanted), None)
 
-    def _job(self, number: int, point: Point, rung: int | None, seconds: float) -> TrialJob:
+    def _key(self, trial: StoredTrial) -> str:
+        return self.holed.space.key(self.holed.counted(trial.point or {}))
+
+    def _job(self, number: int, point: Point, rung: int | None, seconds: float) -> TrialJob | None:
+        """Return the job of a trial; None, after noting that it failed, if its values do not go together."""
+        try:
+            recipe = self.holed.at(point, rung)
+        except SpecError as error:
+            self._fail(number, str(error))
+            return None
         return TrialJob(
             number,
             rung,
-            self.holed.at(point, rung),
+            recipe,
             self.claims.path(number, rung),
             self.model,
             self.reference.compared,
@@ -267,14 +296,18 @@ class _Search:
             return None
         for name in ("state", "logs"):
             shutil.rmtree(job.folder / name, ignore_errors=True)
-        outcome = outcome.model_copy(update={"file": self.claims.relative(job.folder / outcome.file)})
+        before, last = self.climbed.pop(job.number, 0.0), outcome.seconds
+        file = self.claims.relative(job.folder / outcome.file)
+        outcome = outcome.model_copy(update={"file": file, "seconds": round(before + last, 3)})
         if halving is not None and job.rung is not None:
             trials = self.store.trials()
             trial = next(each for each in trials if each.number == job.number)
             scores = [*trial.scores[: job.rung], self.holed.spec.goal.score(outcome)]
             self.store.set_scores(job.number, scores)
-            if goes_on(halving, [each.scores for each in trials if each.over], scores):
+            up = goes_on(halving, [each.scores for each in trials if each.over], scores)
+            if up and self.budget.is_time_for(halving.factor * last):
                 assert trial.point is not None
+                self.climbed[job.number] = outcome.seconds
                 return self._job(job.number, trial.point, job.rung + 1, seconds)
         self._succeed(job.number, outcome)
         return None
@@ -285,40 +318,23 @@ class _Search:
         self.claims.release(number)
         files = self._files()
         best = recommended(self.holed.spec.goal, files)
-        left = self._left()
+        left = self.budget.left(self.store.trials(), self.holed.space.count)
         holds = "" if self.holed.spec.goal.holds(best) else ", which does not hold"
         self.say(
             f"trial {number}: {outcome.file_bytes:,} bytes, {outcome.drop:.3g} {outcome.unit} lost; best so far "
             f"{best.name}{holds}{'' if left is None else f', {clock(left)} left'}"
         )
 
-    def _fail(self, number: int, reason: str) -> None:
-        self.failures.append(reason)
+    def _fail(self, number: int, reason: str, *, again: bool = False) -> None:
+        if not again:
+            self.failures.append(reason)
         self.store.fail(number, reason)
         self.claims.release(number)
         self.say(f"trial {number}: {reason}")
 
-    def _left(self) -> float | None:
-        """Return the seconds that are left: of the time, or for the trials at their mean so far; the lesser."""
-        spec, trials = self.holed.spec, self.store.trials()
-        over = sum(each.over for each in trials)
-        left = [60 * spec.minutes - self._spent()] if spec.minutes is not None else []
-        if spec.most_trials != float("inf") and over:
-            most = min(spec.most_trials, self.holed.space.count)
-            left.append(busy_seconds(trials) / over * max(most - over, 0))
-        return min(left, default=None)
-
-    def _spent(self) -> float:
-        return self.before + time.monotonic() - self.started
-
-    def _expected(self, trials: Sequence[StoredTrial]) -> float:
-        """Return the seconds that a trial may take: the longest of the last few."""
-        last = [each.outcome.seconds for each in trials if each.outcome is not None][-5:]
-        return max(last, default=0.0)
-
     def _files(self) -> list[TriedFile]:
         trials = [each for each in self.store.trials() if each.outcome is not None]
-        return [self.reference.as_file({}), *(tried_file(each) for each in trials)]
+        return [self.reference.as_file({}), *(tried_file(each, self.holed) for each in trials)]
 
     def _finish(self, ended: str, *, test: bool) -> SearchResult:
         return finish_search(

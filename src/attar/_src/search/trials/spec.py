@@ -13,9 +13,10 @@ from attar._src.core.errors import SpecError
 from attar._src.core.progress import track
 from attar._src.core.spec import explain
 from attar._src.recipe.recipe import SEARCH_KEY, Recipe, recipe_of_tree
+from attar._src.recipe.reference import leaves
 from attar._src.recipe.yaml_text import apply_overrides, parse_yaml
 from attar._src.search.goal import Goal
-from attar._src.search.holes import fill_holes, find_holes, has_layer_holes, with_layer_holes
+from attar._src.search.holes import counted_values, fill_holes, find_holes, has_layer_holes, with_layer_holes
 from attar._src.search.samplers.registry import SamplerChoice
 from attar._src.search.samplers.tpe import Tpe
 from attar._src.search.space import Between, Choose, Point, Space
@@ -92,6 +93,10 @@ class HoledRecipe:
         """Return the recipe with holes of their own for layers; ``layers`` gives those of a model."""
         return replace(self, tree=with_layer_holes(self.tree, layers))
 
+    def counted(self, point: Point) -> dict[str, Any]:
+        """Return the values of a point that its recipe has."""
+        return counted_values(self.tree, point)
+
     def at(self, point: Point, rung: int | None = None) -> Recipe:
         """Return the recipe of a point; at a rung of the halving, with a share of its epochs.
 
@@ -109,22 +114,39 @@ class HoledRecipe:
     def for_trials(self, first: Recipe) -> HoledRecipe:
         """Return the recipe of the models that a trial needs: the judged one, its teachers, and a fixed baseline.
 
-        ``first`` is the recipe at one point.
+        Holes of other models have their first values, so that nothing is tried that changes no file. ``first`` is the
+        recipe at one point.
 
         Raises:
             UnknownName: there is no model of the name that the search gives.
+            SpecError: no hole changes it.
         """
         changed = tuple(name for name in first.order if not self.is_fixed(first, name))
         judged = judged_model(first, self.spec.model or changed[-1])
+        if judged not in changed:
+            raise SpecError(
+                f"recipe.search.model: no hole changes {judged!r}, so that all trials would make one file; name one of "
+                f"{', '.join(changed)}"
+            )
         baseline = (first.reference,) if self.is_fixed(first, first.reference) else ()
         spec = self.spec.model_copy(update={"model": judged})
-        return replace(self, spec=spec, models=(judged, *baseline), changed=changed)
+        needed, filled = first.only(judged, *baseline).models, fill_holes(self.tree, self.space.lowest)["models"]
+        models = {name: own if name in needed else filled[name] for name, own in self.tree["models"].items()}
+        tree = {**self.tree, "models": models}
+        return replace(self, tree=tree, spec=spec, models=(judged, *baseline), changed=changed)
 
     def is_fixed(self, first: Recipe, model: str) -> bool:
         """Return whether no hole changes a model: neither its own, nor one of its teachers or outside of all models."""
         taught = first.only(model).models
         places = [path.split(".") for path in self.space]
         return all(place[0] == "models" and place[1] not in taught for place in places)
+
+    def worded(self) -> Iterator[Recipe]:
+        """Yield a recipe for each choice that has words, which may name files."""
+        space = self.space
+        for path, value in _values(space):
+            if any(isinstance(word, str) for _, word in leaves(value)):
+                yield self.at(space.lowest | _leading_to(space, path) | {path: value})
 
     def check(self) -> Recipe:
         """Return the recipe of the first values, after checking it with every choice and both ends of every hole.

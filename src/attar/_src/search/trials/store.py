@@ -20,11 +20,10 @@ from sqlalchemy.engine import make_url
 
 from attar._src.core.errors import AttarError, SpecError
 from attar._src.pipeline.folder import differences
+from attar._src.search.search_folder import STORAGE
 from attar._src.search.space import Point
 from attar._src.search.trial import TrialOutcome
 
-#: SQLite in the folder of the search.
-STORAGE = "trials.db"
 _STUDY = "attar"
 #: Seconds that a process waits while another one writes.
 _PATIENCE = 60
@@ -41,7 +40,7 @@ class StoredTrial:
         reason: why it failed; empty otherwise.
         scores: at the rungs it reached, where a search has rungs.
         over: whether it is.
-        began, ended: times, UTC or local as Optuna has them.
+        began, ended: times, local as Optuna has them; of a trial that went on, when it did.
         attempts: how often a process began it.
     """
 
@@ -122,6 +121,8 @@ class TrialStore:
         """Count one more attempt at a trial, or one less."""
         trial = self._trial(number)
         trial.set_user_attr("attempts", int(trial.user_attrs.get("attempts", 0)) + more)
+        if more > 0:
+            trial.set_user_attr("began", datetime.now().isoformat())
 
     def set_point(self, number: int, point: Point) -> None:
         """Write which point a trial tries."""
@@ -159,7 +160,7 @@ def _stored(trial: FrozenTrial) -> StoredTrial:
         reason=str(facts.get("failed", "ended by another program")) if failed else "",
         scores=tuple(facts.get("scores", ())),
         over=trial.state.is_finished(),
-        began=trial.datetime_start,
+        began=datetime.fromisoformat(facts["began"]) if "began" in facts else trial.datetime_start,
         ended=trial.datetime_complete,
         attempts=int(facts.get("attempts", 0)),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from attar._src.core.errors import AttarError, short_message
+from attar._src.core.interrupt import raise_if_interrupted
 from attar._src.core.registry import references_from
 from attar._src.pipeline.execution.preparation import Preparation, prepare_run
 from attar._src.recipe.recipe import Recipe
@@ -117,6 +118,9 @@ def finished(
                     keep(prepared)
             return FinishedJob(job, job.run(prepared))
     except AttarError as error:
+        # After a signal, which may be the cause, it tells nothing of the trial.
+        raise_if_interrupted()
         return FinishedJob(job, None, str(error))
     except Exception as error:  # noqa: BLE001 - a trial may fail in any library, or in the user's code
+        raise_if_interrupted()
         return FinishedJob(job, None, short_message(error))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from typing import Annotated, Any, ClassVar, Literal
+from os.path import normpath
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from attar._src.core.errors import AttarError
+from attar._src.core.spec import refused
 from attar._src.search.layerwise.problem import LayerwiseTask
 from attar._src.search.samplers.sampler import Sampler, SamplerSpec, SearchTask
 
@@ -49,6 +51,19 @@ class LearnedSampler(SamplerSpec):
 
     #: Whether the policy draws its actions itself.
     draws: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _saves_elsewhere(self) -> Self:
+        if self.load is not None and self.save is not None and normpath(self.load) == normpath(self.save):
+            raise refused(
+                f"{self.save} is the policy to begin with; save to another file, so that a search that goes on begins "
+                "with the same",
+                "save",
+            )
+        return self
+
+    def reads(self) -> tuple[str, ...]:
+        return () if self.load is None else (self.load,)
 
     def start(self, task: SearchTask) -> Sampler:
         problem = LayerwiseTask.needed(task, self.name)
