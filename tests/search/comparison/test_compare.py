@@ -194,10 +194,14 @@ def test_what_cannot_be_asked_for_is_refused(trained, tmp_path):
     net, data, _ = trained
     with pytest.raises(UnknownName, match="quantization"):
         attar.compare(net, data, tmp_path, methods=["quantisation"])
-    with pytest.raises(SpecError, match="bytes=0"):
-        attar.compare(net, data, tmp_path, bytes=0)
-    with pytest.raises(SpecError, match="drop=-1"):
-        attar.compare(net, data, tmp_path, drop=-1)
+    for name, value in (
+        *(("bytes", each) for each in (0, "40k", 1500.5, True)),
+        *(("drop", each) for each in (-1, "1", float("nan"))),
+        *(("minutes", each) for each in (0, "3m", float("inf"))),
+        *(("methods", each) for each in ([], "quantization")),
+    ):
+        with pytest.raises(SpecError, match=f"{name}="):
+            attar.compare(net, data, tmp_path, **{"drop": 1, name: value})
     with pytest.raises(SpecError, match=r"add train=\(x, y\)"):
         attar.compare(net, data, tmp_path, drop=1, epochs=3)
 

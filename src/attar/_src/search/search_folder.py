@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from attar._src.artifact.writer import write_atomically
 from attar._src.core.errors import SpecError
+from attar._src.pipeline.folder import file_digest
 from attar._src.pipeline.journal import Journal
 from attar._src.report.search_page import write_search_page
 from attar._src.search.tried_file import TriedFile
@@ -25,23 +25,68 @@ FILES = "files"
 TRIALS = "trials"
 
 
-class SearchFolder:
-    """A folder with what was tried so far.
+class JournaledFolder:
+    """A folder of files that were tried, with a journal: what searches for goals and comparisons share.
+
+    Attributes:
+        what: begins the journal, so that neither goes on in a folder of the other, or of a run.
+        command: that has such folders.
 
     Args:
         path: made if it is missing.
         resume: go on with what is there.
 
     Raises:
-        SpecError: it is a file, or has a search that was not asked to go on.
+        SpecError: it is a file, has a journal that was not asked to go on, or one of another command.
         AttarError: its journal is damaged.
     """
 
+    what: ClassVar[str]
+    command: ClassVar[str]
+
     def __init__(self, path: Path, *, resume: bool) -> None:
         demand_search_folder(path, resume=resume)
+        # Another command may be writing to it.
+        first = next(iter(Journal(path / SEARCH_JOURNAL, writes=False).rows), None)
+        if first is not None and (first["event"] != "begin" or first.get("what") != self.what):
+            raise SpecError(f"{path} has no {self.what} of {self.command} but another command's; name another folder")
         (path / FILES).mkdir(parents=True, exist_ok=True)
         self.path = path
         self._journal = Journal(path / SEARCH_JOURNAL, writes=True)
+
+    def decide(self, what: str, choose: Callable[[], int]) -> int:
+        """Return the journaled decision on ``what``; without one choose, and journal it."""
+        before = self._journal.find("decided", what=what)
+        return int(before[-1]["value"] if before else self._journal.decide(what, choose()))
+
+    def has(self, file: str, sha256: str) -> bool:
+        """Return whether a file is there, with the bytes that the journal says."""
+        path = self.path / file
+        return path.is_file() and file_digest(path) == sha256
+
+    def _go_on(self, facts: Mapping[str, Any]) -> None:
+        """Journal the facts, or compare them with those that are there.
+
+        Raises:
+            SpecError: others are there; the message has what differs.
+        """
+        plain, before = json.loads(json.dumps(facts)), self._journal.find("begin")
+        if not before:
+            self._journal.add("begin", what=self.what, facts=plain)
+            return
+        known = before[0]["facts"]
+        if differing := [key for key in {**known, **plain} if known.get(key) != plain.get(key)]:
+            raise SpecError(
+                f"{self.path} has a {self.what} with another {' and '.join(differing)}; name another folder, or remove "
+                f"this one for a new {self.what}"
+            )
+
+
+class SearchFolder(JournaledFolder):
+    """A folder with what was tried so far; arguments and errors as of :class:`JournaledFolder`."""
+
+    what: ClassVar[str] = "search"
+    command: ClassVar[str] = "attar compress"
 
     def begin(self, facts: Mapping[str, Any]) -> tuple[list[TriedFile], dict[str, str], float]:
         """Return the files that are there, the steps that failed with their reasons, and the seconds spent.
@@ -51,23 +96,11 @@ class SearchFolder:
         Raises:
             SpecError: the folder has another search; the message has what differs.
         """
-        before = self._journal.find("begin")
-        if not before:
-            self._journal.add("begin", facts=dict(facts))
-        elif differing := [key for key, value in facts.items() if before[0]["facts"].get(key) != _plain(value)]:
-            raise SpecError(
-                f"{self.path} has a search with another {' and '.join(differing)}; name another folder, or remove this "
-                "one to search again"
-            )
+        self._go_on(facts)
         files = {row["file"]["name"]: TriedFile.model_validate(row["file"]) for row in self._journal.find("file")}
         failed = {row["name"]: str(row["reason"]) for row in self._journal.find("failed")}
         spent = sum(float(row["seconds"]) for event in ("file", "failed") for row in self._journal.find(event))
-        return [each for each in files.values() if self._is_there(each)], failed, spent
-
-    def decide(self, what: str, choose: Callable[[], int]) -> int:
-        """Return the journaled decision on ``what``; without one choose, and journal it."""
-        before = self._journal.find("decided", what=what)
-        return int(before[-1]["value"] if before else self._journal.decide(what, choose()))
+        return [each for each in files.values() if self.has(each.file, each.sha256)], failed, spent
 
     def add(self, file: TriedFile) -> None:
         """Write a file to the journal."""
@@ -86,10 +119,6 @@ class SearchFolder:
         write_atomically(self.path / SEARCH, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
         write_search_page(self.path, result)
 
-    def _is_there(self, file: TriedFile) -> bool:
-        path = self.path / file.file
-        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == file.sha256
-
 
 def demand_search_folder(path: Path, *, resume: bool) -> None:
     """Refuse a file in the place of a folder, and a folder with a search that was not asked to go on.
@@ -101,8 +130,3 @@ def demand_search_folder(path: Path, *, resume: bool) -> None:
         raise SpecError(f"{path} is a file; name a folder for the results")
     if (path / SEARCH_JOURNAL).exists() and not resume:
         raise SpecError(f"{path} has a search already; go on with it (--resume, resume=True), or name another folder")
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON gives it back."""
-    return json.loads(json.dumps(value))
