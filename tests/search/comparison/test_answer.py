@@ -106,4 +106,6 @@ def test_no_method_is_recommended_where_none_reaches_the_target():
     assert answer(target(missed), FLOATING, ABOUT) == [
         "No method reaches 100,000 bytes. The nearest is a, with 120,000 bytes."
     ]
+    some = " ".join(answer(target(row("b", 99_000, 60.0), missed), FLOATING, ABOUT))
+    assert "Only 1 of 2 methods made a file there." in some
     assert "None is needed" in answer(target(row("a", 1, 0), most=2_000_000), FLOATING, ABOUT)[0]

@@ -66,7 +66,7 @@ def test_a_learned_policy_is_better_than_points_at_random(spec):
 
 
 def test_several_points_may_be_asked_for_before_one_is_told():
-    problem = additive()
+    problem = additive(layers=8, bits=(2, 3, 4, 5, 6, 8), sparsity=(0.75, 0.5, 0.25, 0.0))
     sampler = IntegerProgram().start(LayerwiseTask(problem.space, GOAL, 0, 10, problem=problem))
     for number in range(2):
         point = sampler.ask(number)

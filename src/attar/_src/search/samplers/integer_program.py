@@ -57,15 +57,16 @@ class _Programs(Sampler):
         tried = {self.task.space.key(each.point) for each in self.told.values()}
         if len(tried) >= self.task.space.count:
             return None
-        # Of several that are asked for at once the first alone follows the measured errors.
+        # Of several that are asked for at once the first follows the measured errors, and others go further off.
+        ahead = max(number - len(self.told), 0)
         draw = np.random.default_rng(derive_seed(self.task.seed, "integer_program", number))
         most, exact = self._most(draw)
-        if exact and number <= len(self.told):
-            point = self._optimum(most, None)
+        if exact and not ahead:
+            point = self._optimum(most, None, 0.0)
             if self.task.space.key(point) not in tried:
                 return point
         for _ in range(_DRAWS):
-            point = self._optimum(most, draw)
+            point = self._optimum(most, draw, self.spread * max(ahead, 1))
             if self.task.space.key(point) not in tried:
                 break
         return point
@@ -86,13 +87,13 @@ class _Programs(Sampler):
             return (bracket.holding * bracket.failing) ** 0.5, True
         return max(bracket.holding * (1 - 0.05 * draw.uniform()), problem.smallest), False
 
-    def _optimum(self, most: float, draw: np.random.Generator | None) -> dict[str, float]:
+    def _optimum(self, most: float, draw: np.random.Generator | None, spread: float) -> dict[str, float]:
         """Return the point with the least sum of errors, drawn ones if ``draw`` is given, of at most this cost."""
         problem = self.problem
         assert problem.errors is not None
         errors: dict[str, dict[LayerChoice, float]] = {
             name: {
-                choice: error * (1.0 if draw is None else float(np.exp(self.spread * draw.standard_normal())))
+                choice: error * (1.0 if draw is None else float(np.exp(spread * draw.standard_normal())))
                 for choice, error in own.items()
             }
             for name, own in problem.errors.items()

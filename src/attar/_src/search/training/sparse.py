@@ -8,8 +8,8 @@ from attar._src.search.training.way import Stages, TrainedWay, TrainingTarget
 
 #: Bits of a weight that is not zero, about, on a grid of 4 bits.
 _NONZERO = 2.5
-#: Fewer zeros than this come from the rate alone.
-_LEAST = 0.5
+#: Fewer zeros than this come from the rate alone; with more, layers are left without a weight.
+_LEAST, _MOST = 0.5, 0.996
 #: Share of the training after which all zeros are there.
 _END = 0.6
 
@@ -24,7 +24,7 @@ class Sparser(TrainedWay):
         if target.macs is not None or target.max_bytes is None:
             return None
         sparsity = sparsity_for(target.bits_per_weight)
-        if sparsity < _LEAST:
+        if not _LEAST <= sparsity <= _MOST:
             return None
         rule = {"name": "prune", "sparsity": round(sparsity, 4), "scope": "global", "end": _END}
         rule |= {"keep": list(target.keep)} if target.keep else {}
