@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from attar._src.core.errors import SpecError
+from attar._src.core.errors import AttarError, SpecError
 from attar._src.search.comparison.comparison_folder import ComparisonFolder
 from attar._src.search.comparison.comparison_try import ComparisonTry
 from attar._src.search.search_folder import SEARCH_JOURNAL, SearchFolder
@@ -88,3 +88,17 @@ def test_what_is_left_out_differs_as_much_as_what_is_added(kind, tmp_path):
     for other in ({"module": "a"}, {**given, "goal": 1}, {**given, "training": {"epochs": 4}}):
         with pytest.raises(SpecError, match=r"another (training|goal)"):
             kind(tmp_path, resume=True).begin(other)
+
+
+@pytest.mark.parametrize("kind", [SearchFolder, ComparisonFolder])
+def test_one_process_at_a_time_goes_on_in_a_folder(kind, tmp_path):
+    """Guards against two journals in one file."""
+    one = kind(tmp_path, resume=False)
+    with one.alone():
+        one.begin({"module": "a"})
+        other = kind(tmp_path, resume=True)
+        with pytest.raises(AttarError, match=f"another {kind.what} is active"), other.alone():
+            pass
+    # It reads what the first wrote before it ended.
+    with other.alone(), pytest.raises(SpecError, match="another module"):
+        other.begin({"module": "b"})

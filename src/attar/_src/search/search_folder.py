@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import filelock
+
 from attar._src.artifact.writer import write_atomically
-from attar._src.core.errors import SpecError
+from attar._src.core.errors import AttarError, SpecError
 from attar._src.pipeline.folder import file_digest
 from attar._src.pipeline.journal import Journal
 from attar._src.report.search_page import write_search_page
@@ -19,6 +23,8 @@ SEARCH_JOURNAL = "journal.jsonl"
 SEARCH = "search.json"
 #: The file that is recommended.
 BEST = "best.attar"
+#: Held while a search is active.
+LOCK = "lock"
 #: Folder of all files.
 FILES = "files"
 #: Folder of the recipes that were run, one below it for each.
@@ -52,7 +58,29 @@ class JournaledFolder:
             raise SpecError(f"{path} has no {self.what} of {self.command} but another command's; name another folder")
         (path / FILES).mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._journal = Journal(path / SEARCH_JOURNAL, writes=True)
+
+    @cached_property
+    def _journal(self) -> Journal:
+        return Journal(self.path / SEARCH_JOURNAL, writes=True)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep others from going on in the folder inside the block.
+
+        Raises:
+            AttarError: another process does.
+        """
+        lock = filelock.FileLock(self.path / LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise AttarError(
+                f"another {self.what} is active in {self.path}; wait for it, or name another folder"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def decide(self, what: str, choose: Callable[[], int]) -> int:
         """Return the journaled decision on ``what``; without one choose, and journal it."""
