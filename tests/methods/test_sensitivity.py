@@ -152,6 +152,11 @@ def test_options_that_do_not_fit(trained, tmp_path):
         attar.sensitivity(net, x, what="sparsity", levels=(50,))
     with pytest.raises(SpecError, match="write bits, sparsity or channels"):
         attar.sensitivity(net, x, what="ranks")
+    # Guards against options of rounding that are taken and do nothing.
+    for name, value in (("granularity", "group:8"), ("scales", "gptq"), ("symmetric", False), ("correct_bias", False)):
+        for what in ("sparsity", "channels"):
+            with pytest.raises(SpecError, match=f"{name}: .* nothing is rounded"):
+                attar.sensitivity(net, x, what=what, **{name: value})
     with pytest.raises(AttarError, match="attar sensitivity"):
         SensitivityTable.read(tmp_path / "none.json")
     (tmp_path / "bad.json").write_text('{"format": 2}')

@@ -4,16 +4,18 @@ import hashlib
 import json
 from pathlib import Path
 
+import filelock
 import pytest
 import torch
 
 import attar
 from attar._src.cli import main
-from attar._src.core.errors import SpecError, UnknownName
+from attar._src.core.errors import AttarError, SpecError, UnknownName
 from attar._src.search.comparison import measured, target
 from attar._src.search.comparison.post_training_files import PostTrainingFiles
 from attar._src.search.comparison.registry import METHODS
 from attar._src.search.comparison.tuning import NO_TRAINING
+from attar._src.search.search_folder import LOCK
 
 DIGITS = Path(__file__).parents[3] / "examples" / "digits.py"
 METHODS_HERE = ["quantization", "pruned channels", "pruned 2:4 + quantization"]
@@ -194,12 +196,27 @@ def test_what_cannot_be_asked_for_is_refused(trained, tmp_path):
     net, data, _ = trained
     with pytest.raises(UnknownName, match="quantization"):
         attar.compare(net, data, tmp_path, methods=["quantisation"])
-    with pytest.raises(SpecError, match="bytes=0"):
-        attar.compare(net, data, tmp_path, bytes=0)
-    with pytest.raises(SpecError, match="drop=-1"):
-        attar.compare(net, data, tmp_path, drop=-1)
+    for name, value in (
+        *(("bytes", each) for each in (0, "40k", 1500.5, True)),
+        *(("drop", each) for each in (-1, "1", float("nan"))),
+        *(("minutes", each) for each in (0, "3m", float("inf"))),
+        *(("methods", each) for each in ([], "quantization")),
+    ):
+        with pytest.raises(SpecError, match=f"{name}="):
+            attar.compare(net, data, tmp_path, **{"drop": 1, name: value})
     with pytest.raises(SpecError, match=r"add train=\(x, y\)"):
         attar.compare(net, data, tmp_path, drop=1, epochs=3)
+
+
+def test_what_is_active_is_left_alone(trained, tmp_path):
+    """Guards against searches and comparisons that forget to hold their folder."""
+    net, data, validation = trained
+    for command, given in ((attar.compare, {"drop": 1}), (attar.compress, {"max_drop": 1})):
+        folder = tmp_path / command.__name__
+        folder.mkdir()
+        with filelock.FileLock(folder / LOCK), pytest.raises(AttarError, match="is active"):
+            command(net, data, folder, validation=validation, **given)
+        assert not (folder / "journal.jsonl").exists()
 
 
 def test_methods_differ_and_begin_where_others_there_are_ended():

@@ -1,5 +1,6 @@
 """``attar.compress`` with training: from a module and examples to files that recipes make again."""
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import yaml
 from sklearn.datasets import load_digits
 
 import attar
@@ -140,13 +142,23 @@ def small():
 
 
 @pytest.mark.usefixtures("quick")
-def test_training_in_python_leaves_the_module_as_it_was(small, tmp_path):
+def test_training_in_python_leaves_the_module_as_it_was_and_its_recipe_makes_the_file_again(small, tmp_path):
     net, given = small
     before = {name: value.clone() for name, value in net.state_dict().items()}
     found = attar.compress(net, given["train"], tmp_path, **given)
     assert any(each.way for each in found.files)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert not net.training
+    made = next(each for each in found.files if each.way)
+    with pytest.raises(SpecError, match="with that object in this place"):
+        attar.run(found.folder / made.recipe, tmp_path / "refused")
+    tree = yaml.safe_load((found.folder / made.recipe).read_text())
+    del tree["root"]
+    tree["data"]["source"] = {"train": given["train"], "test": given["train"], "validation": given["validation"]}
+    for model in tree["models"].values():
+        model["source"]["factory"] = copy.deepcopy(net)
+    again = attar.run(attar.Recipe(**tree), tmp_path / "again")
+    assert hashlib.sha256(again.files["student"].read_bytes()).hexdigest() == made.sha256
 
 
 @pytest.mark.usefixtures("quick")
@@ -164,6 +176,8 @@ def test_a_training_that_was_cut_goes_on_to_the_same_file(small, tmp_path, monke
             attar.compress(net, given["train"], tmp_path / "cut", **given)
     with pytest.raises(SpecError, match="another training"):
         attar.compress(net, given["train"], tmp_path / "cut", **given, augment=["noise"], resume=True)
+    with pytest.raises(SpecError, match="another training"):
+        attar.compress(net, given["train"], tmp_path / "cut", **{**given, "epochs": 3}, resume=True)
     again = attar.compress(net, given["train"], tmp_path / "cut", **given, resume=True)
     assert {each.name: each.sha256 for each in again.files} == {each.name: each.sha256 for each in whole.files}
 
@@ -187,6 +201,9 @@ def test_examples_that_cannot_be_divided_are_refused(small, tmp_path):
         attar.compress(net, data, tmp_path / "b", max_drop=1, train=True, validation=validation)
     with pytest.raises(SpecError, match="add train="):
         attar.compress(net, data, tmp_path / "c", max_drop=1, epochs=3)
+    for name, value in (("epochs", 0), ("epochs", "3"), ("minutes", "3m"), ("minutes", float("inf"))):
+        with pytest.raises(SpecError, match=f"{name}="):
+            attar.compress(net, data, tmp_path / "c", max_drop=1, train=True, **{name: value})
     with pytest.raises(DataError, match="targets"):
         attar.compress(net, data[0], tmp_path / "d", max_drop=1, train=True)
 

@@ -80,6 +80,11 @@ def _call_factory(factory: Any, arguments: Mapping[str, Any]) -> nn.Module:
     module = inner_module(factory)
     if isinstance(module, nn.Module):
         return module
+    if isinstance(factory, Mapping) and "object" in factory:
+        raise SpecError(
+            f"the recipe was written in Python with an object of {factory['object']} here, which a file cannot hold; "
+            "run it in Python with that object in this place"
+        )
     if not callable(factory):
         raise SpecError(f"{factory!r} is no factory; give a class or function that returns a torch.nn.Module")
     try:

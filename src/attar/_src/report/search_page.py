@@ -79,7 +79,7 @@ def _sections(result: Mapping[str, Any]) -> list[PageSection]:
         file="search.json",
     )
     trained = PageTable(
-        "Recipes that make a trained file again: attar run RECIPE",
+        "Recipes that make a trained file again: attar run RECIPE, or in Python with the objects that were given there",
         ["File", "Recipe", "Stages", "Seconds"],
         [
             [each["name"], each["recipe"], json.dumps(each["stages"]), number(each["seconds"], 3)]

@@ -14,7 +14,6 @@ from typing import Any
 
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Preprocessing
-from attar._src.core.errors import SpecError
 from attar._src.core.spec import build_spec
 from attar._src.data.axes import Dynamic
 from attar._src.measure.class_layout import IGNORE_INDEX
@@ -24,6 +23,7 @@ from attar._src.search.goal_search import GoalSearch
 from attar._src.search.post_training import PostTraining
 from attar._src.search.search_folder import SearchFolder
 from attar._src.search.searched_module import SearchedModule
+from attar._src.search.step_times import seconds_allowed
 from attar._src.search.training.given import training_parts
 from attar._src.search.training.trainer import Trainer
 
@@ -112,8 +112,7 @@ def compress(
     goal: Goal = build_spec(
         Goal, where="compress", max_drop=max_drop, max_bytes=max_bytes, max_ms=max_ms, minimise=minimise
     )
-    if minutes is not None and not minutes > 0:
-        raise SpecError(f"minutes={minutes:g}: give a time above 0, or none for as long as it pays")
+    seconds = seconds_allowed(minutes)
     kept = SearchFolder(Path(folder), resume=resume)
     data, validation, preprocessing, parts = training_parts(
         module, data, validation, preprocessing, train, teacher, augment, epochs
@@ -144,8 +143,7 @@ def compress(
     trainer = None
     if parts is not None:
         trainer = Trainer(parts, of.recipe_fields(dynamic), kept.path, licence, tuple(keep))
-        facts["training"] = trainer.recipe([]).described()
-    seconds = None if minutes is None else 60 * minutes
+        facts["training"] = trainer.described()
     return GoalSearch(kept, goal, maker, seconds, started, on_step or _quiet, trainer).run(facts)
 
 

@@ -70,8 +70,13 @@ class GoalSearch:
 
         Raises:
             SpecError: the folder has another search.
+            AttarError: another process searches in the folder.
             KeyboardInterrupt: SIGINT arrived; the best so far is in the folder, and the search can go on.
         """
+        with self.folder.alone():
+            return self._searched(facts)
+
+    def _searched(self, facts: Mapping[str, Any]) -> CompressionResult:
         self.files, self.failed, self.before = self.folder.begin(facts)
         self.times = StepTimes.of(self.files)
         ended = "nothing that was left to try would have paid"

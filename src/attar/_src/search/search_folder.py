@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import filelock
 
 from attar._src.artifact.writer import write_atomically
+<<<<<<< HEAD
 from attar._src.core.errors import SpecError
 from attar._src.pipeline.journal import RUN_FACTS, Journal
+=======
+from attar._src.core.errors import AttarError, SpecError
+from attar._src.pipeline.folder import file_digest
+from attar._src.pipeline.journal import Journal
+>>>>>>> h/revb
 from attar._src.report.search_page import write_search_page
 from attar._src.search.tried_file import TriedFile
 
@@ -19,6 +28,8 @@ SEARCH_JOURNAL = "journal.jsonl"
 SEARCH = "search.json"
 #: The file that is recommended.
 BEST = "best.attar"
+#: Held while a search is active.
+LOCK = "lock"
 #: Folder of all files.
 FILES = "files"
 #: The trials of a recipe with holes; only its searches have it, and no journal.
@@ -27,23 +38,90 @@ STORAGE = "trials.db"
 TRIALS = "trials"
 
 
-class SearchFolder:
-    """A folder with what was tried so far.
+class JournaledFolder:
+    """A folder of files that were tried, with a journal: what searches for goals and comparisons share.
+
+    Attributes:
+        what: begins the journal, so that neither goes on in a folder of the other, or of a run.
+        command: that has such folders.
 
     Args:
         path: made if it is missing.
         resume: go on with what is there.
 
     Raises:
-        SpecError: it is a file, or has a search that was not asked to go on.
+        SpecError: it is a file, has a journal that was not asked to go on, or one of another command.
         AttarError: its journal is damaged.
     """
 
+    what: ClassVar[str]
+    command: ClassVar[str]
+
     def __init__(self, path: Path, *, resume: bool) -> None:
         demand_search_folder(path, resume=resume)
+        # Another command may be writing to it.
+        first = next(iter(Journal(path / SEARCH_JOURNAL, writes=False).rows), None)
+        if first is not None and (first["event"] != "begin" or first.get("what") != self.what):
+            raise SpecError(f"{path} has no {self.what} of {self.command} but another command's; name another folder")
         (path / FILES).mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._journal = Journal(path / SEARCH_JOURNAL, writes=True)
+
+    @cached_property
+    def _journal(self) -> Journal:
+        return Journal(self.path / SEARCH_JOURNAL, writes=True)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep others from going on in the folder inside the block.
+
+        Raises:
+            AttarError: another process does.
+        """
+        lock = filelock.FileLock(self.path / LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise AttarError(
+                f"another {self.what} is active in {self.path}; wait for it, or name another folder"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def decide(self, what: str, choose: Callable[[], int]) -> int:
+        """Return the journaled decision on ``what``; without one choose, and journal it."""
+        before = self._journal.find("decided", what=what)
+        return int(before[-1]["value"] if before else self._journal.decide(what, choose()))
+
+    def has(self, file: str, sha256: str) -> bool:
+        """Return whether a file is there, with the bytes that the journal says."""
+        path = self.path / file
+        return path.is_file() and file_digest(path) == sha256
+
+    def _go_on(self, facts: Mapping[str, Any]) -> None:
+        """Journal the facts, or compare them with those that are there.
+
+        Raises:
+            SpecError: others are there; the message has what differs.
+        """
+        plain, before = json.loads(json.dumps(facts)), self._journal.find("begin")
+        if not before:
+            self._journal.add("begin", what=self.what, facts=plain)
+            return
+        known = before[0]["facts"]
+        if differing := [key for key in {**known, **plain} if known.get(key) != plain.get(key)]:
+            raise SpecError(
+                f"{self.path} has a {self.what} with another {' and '.join(differing)}; name another folder, or remove "
+                f"this one for a new {self.what}"
+            )
+
+
+class SearchFolder(JournaledFolder):
+    """A folder with what was tried so far; arguments and errors as of :class:`JournaledFolder`."""
+
+    what: ClassVar[str] = "search"
+    command: ClassVar[str] = "attar compress"
 
     def begin(self, facts: Mapping[str, Any]) -> tuple[list[TriedFile], dict[str, str], float]:
         """Return the files that are there, the steps that failed with their reasons, and the seconds spent.
@@ -53,23 +131,11 @@ class SearchFolder:
         Raises:
             SpecError: the folder has another search; the message has what differs.
         """
-        before = self._journal.find("begin")
-        if not before:
-            self._journal.add("begin", facts=dict(facts))
-        elif differing := [key for key, value in facts.items() if before[0]["facts"].get(key) != _plain(value)]:
-            raise SpecError(
-                f"{self.path} has a search with another {' and '.join(differing)}; name another folder, or remove this "
-                "one to search again"
-            )
+        self._go_on(facts)
         files = {row["file"]["name"]: TriedFile.model_validate(row["file"]) for row in self._journal.find("file")}
         failed = {row["name"]: str(row["reason"]) for row in self._journal.find("failed")}
         spent = sum(float(row["seconds"]) for event in ("file", "failed") for row in self._journal.find(event))
-        return [each for each in files.values() if self._is_there(each)], failed, spent
-
-    def decide(self, what: str, choose: Callable[[], int]) -> int:
-        """Return the journaled decision on ``what``; without one choose, and journal it."""
-        before = self._journal.find("decided", what=what)
-        return int(before[-1]["value"] if before else self._journal.decide(what, choose()))
+        return [each for each in files.values() if self.has(each.file, each.sha256)], failed, spent
 
     def add(self, file: TriedFile) -> None:
         """Write a file to the journal."""
@@ -88,10 +154,6 @@ class SearchFolder:
         write_atomically(self.path / SEARCH, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
         write_search_page(self.path, result)
 
-    def _is_there(self, file: TriedFile) -> bool:
-        path = self.path / file.file
-        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == file.sha256
-
 
 def demand_search_folder(path: Path, *, resume: bool) -> None:
     """Refuse a folder that cannot have a search with a journal, or has one that was not asked to go on.
@@ -104,6 +166,7 @@ def demand_search_folder(path: Path, *, resume: bool) -> None:
         raise SpecError(f"{path} has a search of a recipe with holes; name another folder")
     if (path / SEARCH_JOURNAL).exists() and not resume:
         raise SpecError(f"{path} has a search already; go on with it (--resume, resume=True), or name another folder")
+<<<<<<< HEAD
 
 
 def demand_trials_folder(path: Path) -> None:
@@ -128,3 +191,5 @@ def _demand_folder(path: Path) -> None:
 def _plain(value: Any) -> Any:
     """Return a value as JSON gives it back."""
     return json.loads(json.dumps(value))
+=======
+>>>>>>> h/revb

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from numbers import Real
+from typing import Any, Self
 
+from attar._src.core.errors import SpecError
 from attar._src.search.plan import Cost
 from attar._src.search.tried_file import TriedFile
 
@@ -13,6 +16,19 @@ from attar._src.search.tried_file import TriedFile
 _FIRST: Mapping[Cost, float] = {"round": 1.0, "see": 2.0, "levels": 8.0, "size": 2.0, "train": 8.0}
 #: Times that what was timed may take the next time.
 _SPARE = 1.2
+
+
+def seconds_allowed(minutes: Any) -> float | None:
+    """Return the seconds of a limit in minutes; None without one.
+
+    Raises:
+        SpecError: it is no time.
+    """
+    if minutes is None:
+        return None
+    if isinstance(minutes, bool) or not isinstance(minutes, Real) or not 0 < minutes < math.inf:
+        raise SpecError(f"minutes={minutes!r}: give a number above 0, or none for as long as it pays")
+    return 60 * float(minutes)
 
 
 @dataclass

@@ -86,7 +86,7 @@ def sensitivity(
         folder: for ``sensitivity.json``, ``.csv`` and ``.html``, and a journal: a measurement that was interrupted goes
             on where it was. Without, nothing is written.
         granularity: weights that share a scale, as in :func:`attar.quantize`; so are ``symmetric``, ``scales``,
-            ``correct_bias`` and ``keep``.
+            ``correct_bias`` and ``keep``. But for ``keep`` they are of ``bits``.
         symmetric: weights without zero points.
         scales: solver of the scales.
         score: of ``sparsity`` ``l1`` (the default), ``l2`` or ``random``; of ``channels`` as in :func:`attar.prune`,
@@ -124,6 +124,11 @@ def sensitivity(
     chosen = _levels(what, levels, rates)
     options = {"symmetric": symmetric, "granularity": granularity, "scales": scales, "correct_bias": correct_bias}
     stage: PostTrainingQuantize = build_spec(PostTrainingQuantize, where="sensitivity", keep=tuple(keep), **options)
+    rounding = [name for name in options if getattr(stage, name) != PostTrainingQuantize.model_fields[name].default]
+    if what != "bits" and rounding:
+        raise SpecError(
+            f"{', '.join(rounding)}: with what={what!r} nothing is rounded; leave that out, or write what='bits'"
+        )
     module, inputs, _ = prepare(module, data, examples=examples, batch=batch, collate=collate, dynamic=dynamic)
     example, axes, inputs = example_of(inputs, dynamic)
     compared = labelled_examples(inputs, labels, metric, ClassLayout(class_axis, ignore_index))

@@ -26,6 +26,7 @@ from attar._src.search.comparison.target import equal_targets
 from attar._src.search.comparison.trained_files import TrainedFiles
 from attar._src.search.comparison.tuning import Comparison
 from attar._src.search.searched_module import SearchedModule
+from attar._src.search.step_times import seconds_allowed
 from attar._src.search.training.given import training_parts
 from attar._src.search.training.trainer import Trainer
 
@@ -121,8 +122,7 @@ def compare(
     """
     started = time.monotonic()
     asked, chosen = equal_targets(bytes, drop), chosen_methods(methods)
-    if minutes is not None and not minutes > 0:
-        raise SpecError(f"minutes={minutes:g}: give a time above 0, or none for as long as it takes")
+    seconds = seconds_allowed(minutes)
     kept = ComparisonFolder(Path(folder), resume=resume)
     data, validation, preprocessing, parts = training_parts(
         module, data, validation, preprocessing, train, teacher, augment, epochs
@@ -146,12 +146,11 @@ def compare(
         licence=licence,
         limits=limits,
     )
-    seconds = None if minutes is None else 60 * minutes
     maker = PostTrainingFiles(of, tuple(keep))
     facts = {**of.facts(), "keep": list(keep)}
     trained = None
     if parts is not None:
         trained = TrainedFiles(Trainer(parts, of.recipe_fields(dynamic), kept.path, licence, tuple(keep)))
-        facts["training"] = trained.trainer.recipe([]).described()
+        facts["training"] = trained.trainer.described()
     comparison = Comparison(of, kept, maker, chosen, asked, seconds, started, on_step or (lambda _: None), trained)
     return ComparisonResult(kept.path, comparison.run(facts))

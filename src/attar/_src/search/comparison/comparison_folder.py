@@ -4,39 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from attar._src.artifact.writer import write_atomically
-from attar._src.core.errors import SpecError
-from attar._src.pipeline.folder import file_digest
-from attar._src.pipeline.journal import Journal
 from attar._src.report.comparison_page import write_comparison_page
 from attar._src.search.comparison.comparison_try import ComparisonTry
-from attar._src.search.search_folder import FILES, SEARCH_JOURNAL, demand_search_folder
+from attar._src.search.search_folder import FILES, JournaledFolder
 
 #: The result, for scripts.
 COMPARISON = "compare.json"
 
 
-class ComparisonFolder:
-    """A folder with what was tried so far.
+class ComparisonFolder(JournaledFolder):
+    """A folder with what was tried so far; arguments and errors as of :class:`JournaledFolder`."""
 
-    Args:
-        path: made if it is missing.
-        resume: go on with what is there.
-
-    Raises:
-        SpecError: it is a file, or has a comparison that was not asked to go on.
-        AttarError: its journal is damaged.
-    """
-
-    def __init__(self, path: Path, *, resume: bool) -> None:
-        demand_search_folder(path, resume=resume)
-        (path / FILES).mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self._journal = Journal(path / SEARCH_JOURNAL, writes=True)
+    what: ClassVar[str] = "comparison"
+    command: ClassVar[str] = "attar compare"
 
     def begin(self, facts: Mapping[str, Any]) -> list[ComparisonTry]:
         """Return what was tried; a file that is missing or damaged counts as not tried.
@@ -44,23 +29,10 @@ class ComparisonFolder:
         Raises:
             SpecError: the folder has another comparison; the message has what differs.
         """
-        before = self._journal.find("begin")
-        plain = json.loads(json.dumps(facts))
-        if not before:
-            self._journal.add("begin", facts=plain)
-        elif differing := [key for key in plain if before[0]["facts"].get(key) != plain[key]]:
-            raise SpecError(
-                f"{self.path} has a comparison with another {' and '.join(differing)}; name another folder, or remove "
-                "this one"
-            )
+        self._go_on(facts)
         tries = [ComparisonTry.model_validate(row["tried"]) for row in self._journal.find("tried")]
         latest = {(each.method, each.variant, each.strength): each for each in tries}
-        return [each for each in latest.values() if each.failed or self._is_there(each)]
-
-    def decide(self, what: str, choose: Callable[[], int]) -> int:
-        """Return what was decided before, else what ``choose`` returns, and journal it."""
-        before = self._journal.find("decided", what=what)
-        return int(self._journal.decide(what, before[-1]["value"] if before else choose()))
+        return [each for each in latest.values() if each.failed or self.has(each.file, each.sha256)]
 
     def file_of(self, method: str, variant: int, value: float | None) -> Path:
         """Return the path of a file by its method, variant and the value of the option that is tuned."""
@@ -76,7 +48,3 @@ class ComparisonFolder:
         """Write the result and the page."""
         write_atomically(self.path / COMPARISON, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
         write_comparison_page(self.path, result)
-
-    def _is_there(self, tried: ComparisonTry) -> bool:
-        path = self.path / tried.file
-        return path.is_file() and file_digest(path) == tried.sha256

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attar._src.core.errors import UnknownName
+from attar._src.core.errors import SpecError, UnknownName
 from attar._src.search.comparison.method import CompressionMethod, Need, Variant
 from attar._src.search.comparison.tuned import TUNED
 from attar._src.search.plan import RECONSTRUCT
@@ -81,8 +81,11 @@ def chosen_methods(names: Sequence[str] | None) -> list[CompressionMethod]:
     """Return the methods with these names in the order of the table; all for None.
 
     Raises:
+        SpecError: it is one text, or none are named.
         UnknownName: there is no such method.
     """
+    if isinstance(names, str) or (names is not None and not len(names)):
+        raise SpecError(f"methods={names!r}: give a list of names, such as ['quantization'], or none for all")
     for name in names or ():
         if name not in METHODS:
             raise UnknownName("method", name, METHODS)

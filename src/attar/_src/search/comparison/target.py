@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Integral, Real
+from typing import Any, Literal
 
 from attar._src.core.errors import SpecError
 from attar._src.search.comparison.comparison_try import ComparisonTry
@@ -78,18 +79,18 @@ class EqualTarget:
         return min(near, key=lambda each: (each.drop, each.file_bytes), default=None)
 
 
-def equal_targets(size: int | None, drop: float | None) -> list[EqualTarget]:
+def equal_targets(size: Any, drop: Any) -> list[EqualTarget]:
     """Return the targets that are given, none of neither.
 
     Raises:
         SpecError: no file can have them.
     """
-    if size is not None and size <= 0:
-        raise SpecError(f"bytes={size}: give the bytes that a file may have, such as 40_000")
-    if drop is not None and not (drop >= 0 and math.isfinite(drop)):
-        raise SpecError(f"drop={drop:g}: give the points that a file may lose, 0 or more")
-    asked = [EqualTarget("bytes", size)] if size is not None else []
-    return asked + ([EqualTarget("drop", drop)] if drop is not None else [])
+    if size is not None and (isinstance(size, bool) or not isinstance(size, Integral) or size <= 0):
+        raise SpecError(f"bytes={size!r}: give the bytes that a file may have, a whole number such as 40_000")
+    if drop is not None and (isinstance(drop, bool) or not isinstance(drop, Real) or not 0 <= drop < math.inf):
+        raise SpecError(f"drop={drop!r}: give the points that a file may lose, 0 or more")
+    asked = [EqualTarget("bytes", int(size))] if size is not None else []
+    return asked + ([EqualTarget("drop", float(drop))] if drop is not None else [])
 
 
 def next_strength(

@@ -70,7 +70,15 @@ class Comparison:
     _untrained: str = ""
 
     def run(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the fields of ``compare.json``; ``facts`` are those of the module, its data and options."""
+        """Return the fields of ``compare.json``; ``facts`` are those of the module, its data and options.
+
+        Raises:
+            AttarError: another process compares in the folder.
+        """
+        with self.folder.alone():
+            return self._compared(facts)
+
+    def _compared(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         self.tries = self.folder.begin(facts)
         self._before = sum(each.seconds for each in self.tries)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 from attar._src.artifact.manifest import Preprocessing
@@ -36,6 +37,8 @@ def training_parts(
         if teacher is not None or augment or epochs is not None:
             raise SpecError("teacher, augment and epochs are of a training; add train=(x, y), or train=True")
         return data, validation, preprocessing, None
+    if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, Integral) or epochs < 1):
+        raise SpecError(f"epochs={epochs!r}: give how often a training sees its examples, 1 or more, or none")
     if train is True and validation is not None:
         raise SpecError("train=True holds validation examples out of data; give train=(x, y) beside validation=")
     if train is not True and validation is None:
@@ -51,7 +54,7 @@ def training_parts(
     divided = divide(data if train is True else train, validation, augment)
     source = {"factory": as_module(module)[0]}
     taught = None if teacher is None else {"factory": as_module(teacher)[0]}
-    parts = TrainingParts(divided.data, source, taught, epochs)
+    parts = TrainingParts(divided.data, source, taught, None if epochs is None else int(epochs))
     if train is True:
         return divided.calibration, divided.validation, divided.preprocessing, parts
     return data, divided.validation, divided.preprocessing, parts

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attar._src.artifact.manifest import Preprocessing
-from attar._src.core.errors import SpecError
+from attar._src.core.errors import DataError, SpecError
 from attar._src.core.spec import build_spec
 from attar._src.data.dataset import Dataset
 from attar._src.pipeline.data_splits import load_splits
@@ -17,6 +17,8 @@ from attar._src.runtime.preprocess import preprocess as preprocess_examples
 
 #: Share of the training examples that is held out to judge files, as recipes do.
 HELD_OUT_SHARE = 0.1
+#: What may be trained on.
+_FORMS = "a training takes arrays (x, y) or a Dataset, with labels and one input"
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,10 @@ def divide(data: Any, validation: Any, augment: Sequence[Any]) -> DividedData:
     Raises:
         DataError, SpecError: the data are none of these.
     """
+    if hasattr(data, "shape"):
+        raise DataError(
+            f"{_FORMS}; one array of shape {tuple(data.shape)} came, without targets: those of labels= do not train"
+        )
     plain = {} if isinstance(data, Dataset) else {"preprocessing": "none"}
     # A run checks that there is a test split; a search never reads it.
     source = {"train": data, "test": data} | ({} if validation is None else {"validation": validation})
@@ -72,10 +78,7 @@ def divide(data: Any, validation: Any, augment: Sequence[Any]) -> DividedData:
     splits = load_splits(build_spec(DataSpec, where="train", **fields), Path(), task=None, metric="accuracy")
     train, held = splits.train, splits.validation
     if held is None or train.loader is not None or len(train.inputs) > 1 or train.targets is None:
-        raise SpecError(
-            "train=True takes arrays (x, y) or a Dataset, with labels and one input; for loaders and several inputs "
-            "write a recipe (attar.run)"
-        )
+        raise SpecError(f"{_FORMS}; for loaders and several inputs write a recipe (attar.run)")
     use = splits.use.preprocessing
     pairs = [
         (each.inputs[0] if use is None else preprocess_examples(use, each.inputs[0]), each.targets)

@@ -174,6 +174,10 @@ class Trainer:
         )
         return made
 
+    def described(self) -> dict[str, Any]:
+        """Return what all trainings have in common, as JSON values: a search goes on with the same alone."""
+        return {**self.recipe([]).described(), "epochs": self.parts.epochs}
+
     def _teacher_source(self) -> dict[str, Any]:
         source = dict(self.parts.teacher or self.parts.model)
         if self.parts.teacher is None and isinstance(source["factory"], nn.Module):
