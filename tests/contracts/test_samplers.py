@@ -12,6 +12,8 @@ from attar._src.search.samplers.registry import SAMPLERS, SamplerChoice
 from attar._src.search.samplers.sampler import SearchTask
 from attar._src.search.space import Between, Choose, Space
 
+#: Those that go layer by layer need layers: tests/search/samplers.
+ANYWHERE = [name for name in SAMPLERS if not SAMPLERS[name].by_layer]
 BYTES = {"a": 100, "b": 900, "c": 300, "d": 500}
 LOSS = {"a": 6.0, "b": 0.2, "c": 3.0, "d": 0.6}
 SPACE = Space({name: Choose(choose=[2, 3, 4, 8]) for name in BYTES} | {"zeros": Between(between=[0.0, 0.9])})
@@ -49,7 +51,7 @@ def searched(name, trials, *, seed=0, before=(), failing=()):
     return found
 
 
-@pytest.mark.parametrize("name", [*SAMPLERS])
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_what_comes_next_follows_from_the_trials_before(name):
     """Guards against state that a search which goes on does not have."""
     whole = searched(name, 26, failing={5})
@@ -58,12 +60,12 @@ def test_what_comes_next_follows_from_the_trials_before(name):
         assert searched(name, 26, before=whole[:cut], failing={5}) == whole
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "greedy"])
+@pytest.mark.parametrize("name", [name for name in ANYWHERE if name != "greedy"])
 def test_another_seed_gives_other_points(name):
     assert searched(name, 4) != searched(name, 4, seed=1)
 
 
-@pytest.mark.parametrize("name", [*SAMPLERS])
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_several_points_are_asked_for_before_one_is_told(name):
     sampler = SAMPLERS[name]().start(SearchTask(SPACE, GOAL))
     for number in range(0, 12, 3):
@@ -75,7 +77,7 @@ def test_several_points_are_asked_for_before_one_is_told(name):
         assert known
 
 
-@pytest.mark.parametrize("name", [*SAMPLERS])
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_a_point_may_be_told_that_was_not_asked_for(name):
     """Another process may have tried it."""
     sampler = SAMPLERS[name]().start(SearchTask(SPACE, GOAL))
@@ -86,7 +88,7 @@ def test_a_point_may_be_told_that_was_not_asked_for(name):
     SPACE.check(point)
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "random"])
+@pytest.mark.parametrize("name", [name for name in ANYWHERE if name != "random"])
 def test_what_learns_beats_random(name):
     """Over seeds, at equal trials: the best score that holds the bound."""
 

@@ -98,7 +98,7 @@ def test_pruned_twice_then_quantized(tmp_path):
 def test_scores_by_gradient_need_labels():
     module, x = made("batch-norm")
     data = torch.randn(32, *x.shape[1:])
-    with pytest.raises(DataError, match="needs labels; use l1, l2 or batch_norm"):
+    with pytest.raises(DataError, match="needs labels; use l1, l2, wanda or batch_norm"):
         attar.prune(module, data, channels=0.5, score="taylor")
     with torch.no_grad():
         labels = module.eval()(data).argmax(1)

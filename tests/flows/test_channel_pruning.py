@@ -158,8 +158,8 @@ def test_layers_are_removed_and_the_rest_is_trained(folder):
             "PruneConstraint of an earlier stage hold the weights; put prune_channels before",
         ),
         ([{"stage": "prune_channels", "channels": 0.5, "exclude": ["9"]}], "no layer named '9'"),
-        ([{"stage": "prune_channels"}], "give one of the two: channels or macs"),
-        ([{"stage": "prune_channels", "macs": 0.99}], "all that can be removed saves"),
+        ([{"stage": "prune_channels"}], "give one of the three: channels, macs or max_bytes"),
+        ([{"stage": "prune_channels", "macs": 0.99}], "without all that can be removed"),
         ([{"stage": "quantize"}, {"stage": "prune_layers", "layers": 1}], "prune_layers: .* put it before"),
     ],
 )  # fmt: skip

@@ -130,7 +130,9 @@ def test_a_budget_presses_until_it_is_met_and_then_lets_go(trained):
 def test_a_budget_that_leaves_nothing_for_codes_is_refused(trained):
     learner = begun(trained)
     learner.attach(Lsq(bits=4).attach(learner))
-    with pytest.raises(SpecError, match=r"rate: a file of 0.1 bits per weight .* has [\d,]+ bytes, and everything"):
+    with pytest.raises(
+        SpecError, match=r"rate: a file of 0.1 bits per weight .* has [\d,]+ bytes beside its graph, and everything"
+    ):
         Rate(file=0.1).build(learner)
 
 

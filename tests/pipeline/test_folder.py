@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
+from attar._src.core.digest import file_digest
 from attar._src.core.errors import AttarError, SpecError
-from attar._src.pipeline.folder import RunFolder, differences, file_digest, writing
+from attar._src.pipeline.folder import RunFolder, differences, writing
 
 FACTS = {"recipe": {"models": {"a": {"stages": [{"epochs": 1}, {"epochs": 2}]}}}, "data": {"train": "00"}}
 

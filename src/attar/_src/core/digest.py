@@ -1,10 +1,11 @@
-"""Digests of texts, numpy arrays and tensors; they decide whether a run or cache may be resumed."""
+"""Digests of texts, numpy arrays, tensors and files; they decide whether a run or cache may be resumed."""
 
 from __future__ import annotations
 
 import hashlib
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,3 +31,9 @@ def array_bytes(array: Any) -> memoryview:
         # As bytes, because numpy has no bfloat16. PyTorch is loaded, or there would be no tensor.
         array = array.detach().cpu().contiguous().reshape(-1).view(sys.modules["torch"].uint8).numpy()
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,11 +13,12 @@ from lightning_fabric import Fabric
 from lightning_fabric.loggers.csv_logs import CSVLogger
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
+from attar._src.core.digest import file_digest
 from attar._src.core.errors import SpecError, missing_file
 from attar._src.data.huggingface import HF
 from attar._src.data.registry import DATASETS
 from attar._src.pipeline.data_splits import DataSplits
-from attar._src.pipeline.folder import RunFolder, file_digest
+from attar._src.pipeline.folder import RunFolder
 from attar._src.pipeline.local_imports import local_imports
 from attar._src.recipe.recipe import Recipe
 from attar._src.recipe.reference import expand_path, leaves

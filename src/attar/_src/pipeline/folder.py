@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import re
@@ -168,12 +167,6 @@ def differences(before: Any, after: Any, path: str = "") -> Iterator[str]:
             yield from differences(*pair, f"{path}.{index}")
     elif before != after:
         yield f"{path} was {_short(before)} and is {_short(after)}"
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _short(value: Any) -> str:

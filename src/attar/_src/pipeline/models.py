@@ -13,6 +13,7 @@ import filelock
 from lightning_fabric import Fabric
 
 from attar._src.artifact.writer import write_atomically
+from attar._src.core.digest import file_digest
 from attar._src.core.errors import AttarError, DataError, ModelError, SpecError
 from attar._src.core.progress import track
 from attar._src.deploy.dry_run import DryRun
@@ -25,7 +26,7 @@ from attar._src.methods.teachers.teacher import CachedTeacher, DeployedTeacher, 
 from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.fabric import log_epoch
 from attar._src.pipeline.floating import compared_examples, compression_start, floating_before
-from attar._src.pipeline.folder import RunFolder, file_digest
+from attar._src.pipeline.folder import RunFolder
 from attar._src.pipeline.model_source import ModelSource, shared_parameters
 from attar._src.pipeline.stage_sequence import StageSequence
 from attar._src.recipe.recipe import Recipe

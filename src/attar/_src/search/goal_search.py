@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from attar._src.core.digest import file_digest
 from attar._src.core.errors import AttarError, AttarWarning, ModelError
 from attar._src.core.interrupt import interruptible
-from attar._src.pipeline.folder import file_digest
 from attar._src.report.wording import clock
 from attar._src.search.compression_result import CompressionResult
 from attar._src.search.goal import Goal

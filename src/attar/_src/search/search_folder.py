@@ -12,14 +12,9 @@ from typing import Any, ClassVar
 import filelock
 
 from attar._src.artifact.writer import write_atomically
-<<<<<<< HEAD
-from attar._src.core.errors import SpecError
-from attar._src.pipeline.journal import RUN_FACTS, Journal
-=======
+from attar._src.core.digest import file_digest
 from attar._src.core.errors import AttarError, SpecError
-from attar._src.pipeline.folder import file_digest
-from attar._src.pipeline.journal import Journal
->>>>>>> h/revb
+from attar._src.pipeline.journal import RUN_FACTS, Journal
 from attar._src.report.search_page import write_search_page
 from attar._src.search.tried_file import TriedFile
 
@@ -166,7 +161,6 @@ def demand_search_folder(path: Path, *, resume: bool) -> None:
         raise SpecError(f"{path} has a search of a recipe with holes; name another folder")
     if (path / SEARCH_JOURNAL).exists() and not resume:
         raise SpecError(f"{path} has a search already; go on with it (--resume, resume=True), or name another folder")
-<<<<<<< HEAD
 
 
 def demand_trials_folder(path: Path) -> None:
@@ -186,10 +180,3 @@ def _demand_folder(path: Path) -> None:
         raise SpecError(f"{path} is a file; name a folder for the results")
     if (path / RUN_FACTS).exists():
         raise SpecError(f"{path} has a run; name another folder for the results")
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON gives it back."""
-    return json.loads(json.dumps(value))
-=======
->>>>>>> h/revb

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from attar._src.artifact.writer import write_atomically
-from attar._src.core.digest import digest
+from attar._src.core.digest import digest, file_digest
 from attar._src.core.errors import AttarWarning, DataError, ModelError, SpecError, UnknownName
 from attar._src.core.spec import Spec
 from attar._src.measure.class_layout import ClassLayout
@@ -23,7 +23,6 @@ from attar._src.measure.metric import score
 from attar._src.measure.runner import example_feed, open_runner
 from attar._src.pipeline.execution.execute import Execution, executed
 from attar._src.pipeline.execution.preparation import Preparation
-from attar._src.pipeline.folder import file_digest
 from attar._src.pipeline.journal import RUN_FACTS
 from attar._src.pipeline.model_source import shared_parameters
 from attar._src.pipeline.results import labelled_batches

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from attar._src.core.digest import file_digest
 from attar._src.core.errors import AttarError, ModelError, SpecError
 from attar._src.core.interrupt import interruptible
-from attar._src.pipeline.folder import file_digest
 from attar._src.search.comparison.answer import answer, equals
 from attar._src.search.comparison.comparison_folder import ComparisonFolder
 from attar._src.search.comparison.comparison_try import ComparisonTry

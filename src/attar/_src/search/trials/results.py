@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from attar._src.artifact.writer import write_atomically
+from attar._src.core.digest import file_digest
 from attar._src.core.errors import AttarError
 from attar._src.pipeline.execution.preparation import Preparation
-from attar._src.pipeline.folder import RECIPE, file_digest
+from attar._src.pipeline.folder import RECIPE
 from attar._src.recipe.yaml_text import format_yaml, parse_yaml
 from attar._src.report.search_page import write_search_page
 from attar._src.search.goal import Goal

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from attar._src.core.digest import file_digest
 from attar._src.core.errors import SpecError, missing_file
 from attar._src.pipeline.data_splits import DataSplits
 from attar._src.pipeline.fabric import file_facts, run_facts
-from attar._src.pipeline.folder import file_digest
 from attar._src.recipe.recipe import Recipe
 from attar._src.recipe.reference import expand_path, to_json
 from attar._src.search.trials.spec import HoledRecipe
