@@ -13,6 +13,7 @@ from tests.methods.toys import data, fresh, same
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import UnknownName
 from attar._src.core.tensors import Codebook
+from attar._src.methods.prune.shapes import SHAPES
 from attar._src.methods.rules import CONSTRAINTS, ConstraintChoice
 from attar._src.runtime.session import Session
 from attar._src.work.compressed_model import FileInfo
@@ -162,7 +163,9 @@ def test_it_acts(rule):
     with torch.no_grad():
         graph = learner.graph(train=False)
         learner.constraints.clear()
-        assert not torch.equal(graph(x), learner.graph(train=False)(x))
+        # Masks of dense-sparse-dense are gone by the last step.
+        gone = rule.name == "prune" and SHAPES[rule.shape].releases
+        assert torch.equal(graph(x), learner.graph(train=False)(x)) == gone
 
 
 def test_it_does_not_keep_its_learner(rule):

@@ -392,7 +392,8 @@ def test_blocks_are_found_on_the_graph():
 
 def test_equal_seeds_give_equal_models():
     _, x, model = quantized_of("residual", activations=4)
-    stage = Reconstruct(steps=10, network_steps=10, batch=16, augment=("flip",))
+    # A few steps may leave all codes as they were, whatever the seed.
+    stage = Reconstruct(steps=40, network_steps=40, batch=16, augment=("flip",))
     one, two, other = (stage.run(model, Context(inputs_of(x), seed)) for seed in (0, 0, 1))
     assert same(one, two)
     assert one.main.activations == two.main.activations
