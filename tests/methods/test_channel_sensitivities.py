@@ -215,6 +215,18 @@ def test_groups_that_share_products_are_counted_together(measured, captured):
         assert found.costs.macs(chosen.units) <= (1 - share) * found.costs.macs(())
 
 
+def test_the_note_says_what_was_removed(measured, captured):
+    """Guards against a note of levels of which multiples keep a part."""
+    found, pruning = ranked(measured, captured, macs=0.5, round_to=8)
+    chosen = found.without(pruning.model_copy(update={"macs": found.most_macs(pruning) - 1e-6}))
+    shares, _, _ = chosen.note.partition("; ")
+    told = dict(each.split(" ") for each in shares.split(", "))
+    assert {name: float(each) for name, each in told.items()} == {
+        name: pytest.approx(removed / total, rel=1e-2) for name, (removed, total) in chosen.groups.items()
+    }
+    assert all((total - removed) % 8 == 0 or total < 16 for removed, total in chosen.groups.values())
+
+
 def test_the_stage_measures_on_the_calibration_examples(tmp_path):
     learner, lent = fresh(), context(tmp_path)
     before = sum(each.numel() for each in learner.module.parameters())

@@ -7,7 +7,7 @@ sensitivities --> integer program --> units of each group --> what is left
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from attar._src.methods.allocate.choose import by_name
@@ -76,7 +76,7 @@ class ChannelAllocation:
         fitting = [highest, *self._searched(errors, of, cost, most)]
         even = sorted({level for own in errors.values() for level in own})
         fitting += [each for level in even if cost(of.units(each := _at_most(errors, level))) <= most][:1]
-        choices = {of.units(each): _words(each) for each in fitting}
+        choices = {units: _words(found, units) for units in map(of.units, fitting)}
         scopes: tuple[RankedScope, ...] = ("global", "layer")
         for scope in scopes:
             ranked = ChannelChoice(self.choice.scores, scope, self.choice.round_to, self.choice.least)
@@ -151,5 +151,7 @@ def _at_most(errors: Mapping[str, Mapping[Level, float]], most: Level) -> dict[s
     return {name: max(level for level in own if level <= most) for name, own in errors.items()}
 
 
-def _words(levels: GroupLevels) -> str:
-    return ", ".join(f"{name} {level.value:g}" for name, level in levels.items())
+def _words(found: Dependencies, units: Collection[int]) -> str:
+    """Return which share each group loses: multiples and least shares keep more than its level says."""
+    counts = {group.name: sum(each in units for each in group.units) / len(group.units) for group in found.groups}
+    return ", ".join(f"{name} {share:.3g}" for name, share in counts.items())
