@@ -42,6 +42,28 @@ def test_holes_of_models_that_are_left_out_are_left_out():
     ]
 
 
+@pytest.mark.parametrize(
+    "setting", ["data.seed", "data.validation", "data.source", "data", "metric", "task", "ignore_index", "root"]
+)
+def test_what_trials_are_judged_by_has_no_hole(setting):
+    """Guards against a search for the easiest examples to hold out."""
+    holed = read_holed_recipe(TREE, [f"{setting}={{choose: [1, 2]}}"])
+    with pytest.raises(SpecError, match=f"recipe.{setting}: a hole here would judge"):
+        holed.check()
+
+
+def test_how_trials_train_may_have_holes():
+    assert read_holed_recipe(TREE, ["data.calibration={choose: [64, 128]}"]).check().data.calibration == 64
+
+
+def test_all_models_may_be_one_choice():
+    tree = TREE | {"models": {"choose": [{"net": net(width=1)}, {"net": net(width=2), "more": net(width=3)}]}}
+    holed = read_holed_recipe(tree)
+    holed = holed.for_trials(holed.check())
+    points = [{"models": each} for each in tree["models"]["choose"]]
+    assert [holed.at(each).models["net"].source.arguments for each in points] == [{"width": 1}, {"width": 2}]
+
+
 def test_files_of_all_choices_must_be_unchanged(tmp_path):
     """Guards against trials before and after a change of a file that the first choice does not name."""
     for name in ("one", "two"):

@@ -23,6 +23,9 @@ from attar._src.search.space import Between, Choose, Point, Space
 from attar._src.search.trial import judged_model
 from attar._src.search.trials.halving import Halving, with_epochs
 
+#: Fields of a recipe that trials are judged by; all but some of those of ``data``.
+_JUDGES = ("class_axis", "data", "ignore_index", "metric", "root", "task")
+_TRAINS = ("data.augment", "data.calibration")
 #: Trials where neither their number nor a time is given.
 _TRIALS = 50
 
@@ -106,8 +109,8 @@ class HoledRecipe:
         tree = fill_holes(self.tree, point)
         if rung is not None and self.spec.halving is not None:
             share = self.spec.halving.shares[rung]
-            short = {name: with_epochs(tree["models"][name], share) for name in self.changed}
-            tree["models"] = {**tree["models"], **short}
+            models = tree["models"].items()
+            tree["models"] = {n: with_epochs(own, share) if n in self.changed else own for n, own in models}
         recipe = recipe_of_tree(tree, self.folder)
         return recipe.only(*self.models) if self.models else recipe
 
@@ -130,6 +133,9 @@ class HoledRecipe:
             )
         baseline = (first.reference,) if self.is_fixed(first, first.reference) else ()
         spec = self.spec.model_copy(update={"model": judged})
+        if "models" in self.space:
+            # Models differ between trials.
+            return replace(self, spec=spec, models=(judged, *baseline), changed=changed)
         needed, filled = first.only(judged, *baseline).models, fill_holes(self.tree, self.space.lowest)["models"]
         models = {name: own if name in needed else filled[name] for name, own in self.tree["models"].items()}
         tree = {**self.tree, "models": models}
@@ -139,7 +145,7 @@ class HoledRecipe:
         """Return whether no hole changes a model: neither its own, nor one of its teachers or outside of all models."""
         taught = first.only(model).models
         places = [path.split(".") for path in self.space]
-        return all(place[0] == "models" and place[1] not in taught for place in places)
+        return all(len(place) > 1 and place[0] == "models" and place[1] not in taught for place in places)
 
     def worded(self) -> Iterator[Recipe]:
         """Yield a recipe for each choice that has words, which may name files."""
@@ -155,6 +161,12 @@ class HoledRecipe:
             SpecError: a value cannot stand where its hole does; the message has the path and the value.
         """
         space, first = self.space, self.space.lowest
+        for path in space:
+            if _is_below(path, _JUDGES) and not _is_below(path, _TRAINS):
+                raise SpecError(
+                    f"recipe.{path}: a hole here would judge each trial by other examples, or another measure, and the "
+                    "best would be the one with the easiest; give one value"
+                )
         recipe = self.at(first)
         for path, value in track([*_values(space)], "checking holes"):
             try:
@@ -162,6 +174,10 @@ class HoledRecipe:
             except SpecError as error:
                 raise SpecError(f"recipe.{path}: with {value!r} in this hole: {error}") from error
         return recipe
+
+
+def _is_below(path: str, places: Sequence[str]) -> bool:
+    return any(path == place or path.startswith(f"{place}.") for place in places)
 
 
 def _values(space: Space) -> Iterator[tuple[str, Any]]:

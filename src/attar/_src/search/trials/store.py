@@ -16,7 +16,8 @@ import filelock
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from attar._src.core.errors import AttarError, SpecError
 from attar._src.pipeline.folder import differences
@@ -65,14 +66,24 @@ class TrialStore:
         resume: go on with the search that is there.
 
     Raises:
-        SpecError: the storage has a search and ``resume`` is false, or one with other facts.
+        SpecError: the storage has a search and ``resume`` is false, or one with other facts; its URL is malformed.
         AttarError: the storage cannot be opened.
     """
 
     def __init__(self, folder: Path, url: str | None, facts: Mapping[str, Any], *, resume: bool) -> None:
-        self.url = url or f"sqlite:///{(folder / STORAGE).resolve()}"
+        here = URL.create("sqlite", database=str((folder / STORAGE).resolve()))
+        self.url = url or here.render_as_string()
+        try:
+            parsed = make_url(self.url)
+        except ArgumentError as error:
+            raise SpecError(
+                f"recipe.search.storage: {self.url!r} is no URL of a database, such as sqlite:////shared/trials.db or "
+                "postgresql://user@host/name"
+            ) from error
+        # In messages.
+        self.place = parsed.render_as_string(hide_password=True)
         # In turns, as tables are made that are not there.
-        file = make_url(self.url).database if self.url.startswith("sqlite") else None
+        file = parsed.database if self.url.startswith("sqlite") else None
         with filelock.FileLock(f"{file or folder / STORAGE}.lock"):
             self._study = self._opened(folder, url, resume=resume)
         before = self._study.user_attrs.get("facts")
@@ -90,11 +101,11 @@ class TrialStore:
             storage = RDBStorage(self.url, engine_kwargs=options)
         except Exception as error:
             # Each database has errors of its own.
-            raise AttarError(f"the storage {self.url} cannot be opened: {error}") from error
+            raise AttarError(f"the storage {self.place} cannot be opened: {error}") from error
         there = any(each.study_name == _STUDY for each in optuna.get_all_study_summaries(storage, False))
         if there and not resume:
             raise SpecError(
-                f"{folder if url is None else self.url} has a search already; go on with it (--resume, resume=True), "
+                f"{folder if url is None else self.place} has a search already; go on with it (--resume, resume=True), "
                 f"or name another {'folder' if url is None else 'storage'}"
             )
         return optuna.create_study(
