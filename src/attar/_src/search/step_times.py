@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any, Self
 
 from attar._src.core.errors import SpecError
@@ -26,7 +25,7 @@ def seconds_allowed(minutes: Any) -> float | None:
     """
     if minutes is None:
         return None
-    if isinstance(minutes, bool) or not isinstance(minutes, Real) or not 0 < minutes < math.inf:
+    if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not 0 < minutes < math.inf:
         raise SpecError(f"minutes={minutes!r}: give a number above 0, or none for as long as it pays")
     return 60 * float(minutes)
 

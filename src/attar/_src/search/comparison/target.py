@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, Literal
 
 from attar._src.core.errors import SpecError
@@ -87,7 +87,7 @@ def equal_targets(size: Any, drop: Any) -> list[EqualTarget]:
     """
     if size is not None and (isinstance(size, bool) or not isinstance(size, Integral) or size <= 0):
         raise SpecError(f"bytes={size!r}: give the bytes that a file may have, a whole number such as 40_000")
-    if drop is not None and (isinstance(drop, bool) or not isinstance(drop, Real) or not 0 <= drop < math.inf):
+    if drop is not None and (isinstance(drop, bool) or not isinstance(drop, int | float) or not 0 <= drop < math.inf):
         raise SpecError(f"drop={drop!r}: give the points that a file may lose, 0 or more")
     asked = [EqualTarget("bytes", int(size))] if size is not None else []
     return asked + ([EqualTarget("drop", float(drop))] if drop is not None else [])

@@ -20,7 +20,7 @@ def training_parts(
     train: Any,
     teacher: Any,
     augment: Sequence[Any],
-    epochs: int | None,
+    epochs: Any,
 ) -> tuple[Any, Any, Preprocessing | None, TrainingParts | None]:
     """Return calibration data, validation, preprocessing, and the parts of the recipes; None if nothing is trained.
 
