@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any, ClassVar
 import filelock
 
 from attar._src.artifact.writer import write_atomically
+from attar._src.core.digest import file_digest
 from attar._src.core.errors import AttarError, SpecError
 from attar._src.pipeline.journal import RUN_FACTS, Journal
 from attar._src.report.search_page import write_search_page
@@ -92,7 +92,7 @@ class JournaledFolder:
     def has(self, file: str, sha256: str) -> bool:
         """Return whether a file is there, with the bytes that the journal says."""
         path = self.path / file
-        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+        return path.is_file() and file_digest(path) == sha256
 
     def _go_on(self, facts: Mapping[str, Any]) -> None:
         """Journal the facts, or compare them with those that are there.
