@@ -33,3 +33,10 @@ def test_json_has_no_nan(capsys):
     assert capsys.readouterr().out == '{\n  "a": 1\n}\n'
     with pytest.raises(ValueError, match="JSON"):
         show.as_json({"a": float("nan")})
+
+
+def test_what_was_interrupted_says_how_to_go_on(capsys):
+    # The kind: hours of a search that somebody believes lost.
+    with pytest.raises(KeyboardInterrupt), show.resumable():
+        raise KeyboardInterrupt
+    assert "go on with: the same command and --resume" in capsys.readouterr().err

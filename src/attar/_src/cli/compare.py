@@ -141,24 +141,25 @@ def compare_command(
     training = TrainingChoice(
         train, choice, passed, weights, teacher, teacher_weights=teacher_weights, augment=augment, epochs=epochs
     )
-    result = call_with_data(
-        "attar._src.search.comparison.compare:compare",
-        choice,
-        passed,
-        weights,
-        training.options,
-        folder=output,
-        bytes=most,
-        drop=drop,
-        methods=methods,
-        minutes=minutes,
-        resume=resume,
-        keep=keep or [],
-        ignore_index=ignore_index,
-        class_axis=class_axis,
-        licence=licence,
-        on_step=lambda line: show.say("", line),
-    )
+    with show.resumable():
+        result = call_with_data(
+            "attar._src.search.comparison.compare:compare",
+            choice,
+            passed,
+            weights,
+            training.options,
+            folder=output,
+            bytes=most,
+            drop=drop,
+            methods=methods,
+            minutes=minutes,
+            resume=resume,
+            keep=keep or [],
+            ignore_index=ignore_index,
+            class_axis=class_axis,
+            licence=licence,
+            on_step=lambda line: show.say("", line),
+        )
     if as_json:
         show.as_json(result.found)
     else:

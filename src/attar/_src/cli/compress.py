@@ -161,22 +161,23 @@ def compress_command(
         augment,
         epochs,
     )
-    result = call_with_data(
-        "attar._src.search.compress:compress",
-        choice,
-        passed,
-        weights,
-        training.options,
-        folder=output,
-        **goal,
-        minutes=minutes,
-        resume=resume,
-        keep=keep or [],
-        ignore_index=ignore_index,
-        class_axis=class_axis,
-        licence=licence,
-        on_step=lambda line: show.say("", line),
-    )
+    with show.resumable():
+        result = call_with_data(
+            "attar._src.search.compress:compress",
+            choice,
+            passed,
+            weights,
+            training.options,
+            folder=output,
+            **goal,
+            minutes=minutes,
+            resume=resume,
+            keep=keep or [],
+            ignore_index=ignore_index,
+            class_axis=class_axis,
+            licence=licence,
+            on_step=lambda line: show.say("", line),
+        )
     found = result.as_dict()
     if as_json:
         show.as_json(found)

@@ -76,6 +76,16 @@ def say(label: str, message: str) -> None:
     PlainConsole(stderr=True, soft_wrap=True, highlight=False).print(label, escape(message))
 
 
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Say how to go on, where Ctrl-C interrupts the block."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("go on with:", "the same command and --resume")
+        raise
+
+
 def warnings_first(by_model: Mapping[str, Sequence[str]]) -> None:
     """Print every warning on standard output, those of a run with the name of their model before them."""
     out = console()

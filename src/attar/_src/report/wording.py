@@ -32,7 +32,8 @@ def number(value: float | None, digits: int = 4) -> str:
 
 def clock(seconds: float) -> str:
     """Return a time that is left: ``12:05``."""
-    return f"{max(seconds, 0) // 60:.0f}:{max(seconds, 0) % 60:02.0f}"
+    whole = round(max(seconds, 0))
+    return f"{whole // 60}:{whole % 60:02d}"
 
 
 def milliseconds(value: float | None) -> str:

@@ -41,6 +41,9 @@ HALVINGS = 7
 #: Examples under which a drop is a rough measure: one of them is half a point.
 FEW_JUDGED = 200
 
+#: Said where no file is small enough and no rate was tried.
+SMALLER = "; or take --scales gptq (scales='gptq'), whose codes take fewer bits"
+
 #: A tensor that stays in floating point.
 FLOATING = Level(FLOAT)
 
@@ -209,6 +212,7 @@ class Allocator:
                 f"no file of {most:,.0f} bytes: with the {extreme} for every tensor it has {len(least.data):,}, of "
                 f"which {least.graph_bytes:,} are the graph. The nearest target is {nearest}; or "
                 + ("prune before" if self.what == "bits" else "quantize afterwards, without a target here")
+                + ("" if self.what != "bits" or any(each.rate for each in self.levels) else SMALLER)
             )
         # Errors of tensors do not add up where they are large, so the last word is that of the whole file.
         return min(fitting, key=lambda each: sum(seen.error for seen in self.compared(each.artifact).values()))
