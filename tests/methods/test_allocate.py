@@ -17,6 +17,7 @@ from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.short_numbers import shorten_numbers
+from attar._src.methods.quantize.unquantized import left_in_floating_point
 from attar._src.model.trace import trace
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo
@@ -129,6 +130,13 @@ def test_one_layer_with_room_stays_in_floating_point():
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Linear(8, 4)), torch.randn(32, 8)
     assert widths(attar.quantize(net, x, size=2000, tolerance=None)) == {}
+
+
+def test_what_a_target_leaves_in_floating_point_nobody_asked_to_keep(trained):
+    net, x, _ = trained
+    left = left_in_floating_point(attar.quantize(net, x, size=20, keep=["first"], tolerance=None).compressed)
+    assert left["first.weight"].startswith("kept by request")
+    assert left["head.weight"].startswith("a target has room for it")
 
 
 def test_tied_and_recurrent_weights_and_integer_activations(trained):

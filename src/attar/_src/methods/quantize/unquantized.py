@@ -85,11 +85,16 @@ def _floating(model: CompressedModel) -> list[_Floating]:
     if not any(is_on_grid(model.tensors, name) for name in weights):
         return []
     kept, parameters, found = set(_globs(model.record)), _parameters(model), []
+    targeted = any(isinstance(each.get("bits"), dict) for each in model.record)
     for name, value in model.state().items():
         if not value.is_floating_point() or value.dim() < 2 or is_on_grid(model.tensors, name):
             continue
-        asked = name in weights or any(fnmatchcase(each, glob) for glob in kept for each in (name, _layer(name)))
-        why = "kept by request" if asked else _why(name in parameters, value)
+        named = any(fnmatchcase(each, glob) for glob in kept for each in (name, _layer(name)))
+        asked = named or name in weights
+        if targeted and asked and not named:
+            why = "a target has room for it"
+        else:
+            why = "kept by request" if asked else _why(name in parameters, value)
         stored = model.tensors.get(name)
         width = stored.data.itemsize if isinstance(stored, Dense) else value.element_size()
         found.append(_Floating(name, value.numel(), value.numel() * width, why, asked, name in parameters))
