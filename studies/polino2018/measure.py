@@ -28,9 +28,9 @@ from tables import TABLES, fill
 import attar
 from attar._src.artifact.inspect import inspect_artifact
 from attar._src.cli import show
+from attar._src.core.digest import file_digest
 from attar._src.data.registry import load_dataset
 from attar._src.measure.accuracy import evaluate_accuracy
-from attar._src.pipeline.folder import file_digest
 from attar._src.recipe.recipe import ModelSpec, Recipe, read_recipe
 from attar._src.recipe.reference import expand_path
 
