@@ -7,7 +7,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from attar._src.core.digest import file_digest
 from attar._src.core.errors import AttarError, AttarWarning, ModelError
 from attar._src.core.interrupt import interruptible
-from attar._src.report.wording import clock
+from attar._src.report.wording import clock, plural
 from attar._src.search.compression_result import CompressionResult
 from attar._src.search.goal import Goal
 from attar._src.search.plan import UNTOUCHED, SearchStep, chosen_activations, next_step
@@ -28,6 +28,8 @@ from attar._src.search.tried_file import TriedFile
 
 #: Name under which it is told why nothing can be trained.
 TRAINING = "training"
+#: Seconds from which it is told that a step has begun.
+_TOLD = 2.0
 
 
 @dataclass
@@ -83,11 +85,12 @@ class GoalSearch:
         try:
             with interruptible():
                 while step := self._next():
-                    if step.name != UNTOUCHED and not self._fits(step):
+                    fitting = step if step.name == UNTOUCHED else self._fitting(step)
+                    if fitting is None:
                         self.skipped.append(step.name)
                         ended = "the time was up for what was left to try"
-                        continue
-                    self._take(step)
+                    else:
+                        self._take(fitting)
         except KeyboardInterrupt:
             if self.files:
                 self.folder.finish(self._result("interrupted; go on with resume").as_dict())
@@ -114,6 +117,7 @@ class GoalSearch:
         trainer.activations = 8 if chosen_activations(self.goal, self.files) == 8 else None
         try:
             trainer.epochs = self.folder.decide("epochs of a training", lambda: trainer.choose_epochs(left))
+            self.say(f"{TRAINING}: {plural(trainer.epochs, 'epoch')} each")
             for each in self.files:
                 if each.way:
                     trainer.took(each.way, each.stages, each.seconds)
@@ -125,8 +129,15 @@ class GoalSearch:
 
     def _take(self, step: SearchStep) -> None:
         begun, solved = time.monotonic(), self.maker.solved(step.options)
+        if (expected := self._expected(step)) >= _TOLD:
+            shorter = None if step.trained is None else step.trained.epochs
+            why = "" if shorter is None else f", with {plural(shorter, 'epoch')} to end in time"
+            self.say(f"{step.name}: about {clock(expected)}{why}")
         try:
             file = self._made(step, begun)
+        except KeyboardInterrupt:
+            self.folder.cut(step.name, time.monotonic() - begun)
+            raise
         except AttarError as error:
             if step.name == UNTOUCHED:
                 # All others are compared with it, and have what fails here, too: names, limits, the user's metric.
@@ -190,14 +201,27 @@ class GoalSearch:
     def _spent(self) -> float:
         return self.before + time.monotonic() - self.started
 
-    def _fits(self, step: SearchStep) -> bool:
+    def _fitting(self, step: SearchStep) -> SearchStep | None:
+        """Return the step as it ends in time: a training with fewer epochs if these are enough; else None."""
         if self.seconds is None:
-            return True
+            return step
+        left = self.seconds - self._spent()
+        known = self.folder.decided(f"epochs of {step.name}")
+        if known is None and self._expected(step) <= left:
+            return step
+        if step.trained is None or self.trainer is None:
+            return None
+        epochs = self.trainer.epochs_within(step.trained, left) if known is None else known
+        if epochs is None:
+            return None
+        # A training that is cut goes on with the same.
+        self.folder.decide(f"epochs of {step.name}", lambda: epochs)
+        return replace(step, trained=replace(step.trained, epochs=epochs))
+
+    def _expected(self, step: SearchStep) -> float:
         if step.trained is not None and self.trainer is not None:
-            expected = self.trainer.expected(step.trained)
-        else:
-            expected = self.times.expected(step.cost, solved=self.maker.solved(step.options))
-        return self._spent() + expected <= self.seconds
+            return self.trainer.expected(step.trained)
+        return self.times.expected(step.cost, solved=self.maker.solved(step.options))
 
     def _best(self) -> TriedFile:
         return recommended(self.goal, self.files)

@@ -86,8 +86,13 @@ class JournaledFolder:
 
     def decide(self, what: str, choose: Callable[[], int]) -> int:
         """Return the journaled decision on ``what``; without one choose, and journal it."""
+        before = self.decided(what)
+        return int(self._journal.decide(what, choose())) if before is None else before
+
+    def decided(self, what: str) -> int | None:
+        """Return the journaled decision on ``what``, None without one."""
         before = self._journal.find("decided", what=what)
-        return int(before[-1]["value"] if before else self._journal.decide(what, choose()))
+        return int(before[-1]["value"]) if before else None
 
     def has(self, file: str, sha256: str) -> bool:
         """Return whether a file is there, with the bytes that the journal says."""
@@ -129,7 +134,7 @@ class SearchFolder(JournaledFolder):
         self._go_on(facts)
         files = {row["file"]["name"]: TriedFile.model_validate(row["file"]) for row in self._journal.find("file")}
         failed = {row["name"]: str(row["reason"]) for row in self._journal.find("failed")}
-        spent = sum(float(row["seconds"]) for event in ("file", "failed") for row in self._journal.find(event))
+        spent = sum(float(row["seconds"]) for event in ("file", "failed", "cut") for row in self._journal.find(event))
         return [each for each in files.values() if self.has(each.file, each.sha256)], failed, spent
 
     def add(self, file: TriedFile) -> None:
@@ -139,6 +144,10 @@ class SearchFolder(JournaledFolder):
     def fail(self, name: str, reason: str, seconds: float) -> None:
         """Write to the journal that a step made no file."""
         self._journal.add("failed", name=name, reason=reason, seconds=seconds)
+
+    def cut(self, name: str, seconds: float) -> None:
+        """Write to the journal what a step took until it was interrupted."""
+        self._journal.add("cut", name=name, seconds=seconds)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result, the page, and the recommended file as ``best.attar``."""

@@ -37,10 +37,12 @@ class TrainedStep:
     Attributes:
         way: its name in the registry.
         target: what the file should become.
+        epochs: of a training that is shorter for lack of time.
     """
 
     way: str
     target: Target
+    epochs: int | None = None
 
     @property
     def name(self) -> str:

@@ -7,7 +7,7 @@ import math
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,13 @@ _TEACHER_OUTPUTS = "teacher.safetensors"
 #: Epochs of a whole training: of many examples, and of few.
 _EPOCHS, _MANY, _EPOCHS_OF_FEW = 20, 20_000, 30
 _FEWEST_EPOCHS = 3
-#: Trainings that a search takes, about.
-_TRAININGS = 9
+#: Whole trainings that a search takes, about, and those that it makes time for by fewer epochs: with less of them no
+#: size could be tried after one that did not hold.
+_TRAININGS, _LEAST_TRAININGS = 9, 4
 #: Time of a step on grids over that of a plain one, and seconds of checks and packing.
 _ON_GRIDS, _AROUND = 2.0, 10.0
+#: Share of the epochs of a whole training with which a last one is worth its time.
+_WORTH = 0.4
 #: Spare time over what was expected.
 _SPARE = 1.15
 
@@ -81,22 +84,35 @@ class Trainer:
         return self._facts
 
     def choose_epochs(self, seconds: float | None) -> int:
-        """Return the epochs of a whole training, so that several trainings fit into a time, if there is one."""
+        """Return the epochs of a whole training, so that several trainings fit into a time, if there is one.
+
+        In much time a search takes nine trainings of up to twice the usual epochs; in less, fewer trainings, and only
+        below four of them with fewer epochs than usual.
+        """
         if self.parts.epochs is not None:
             return self.parts.epochs
         usual = _EPOCHS if self.facts.examples >= _MANY else _EPOCHS_OF_FEW
         if seconds is None:
             return usual
-        of_one = _ON_GRIDS * self.facts.step_seconds * self.facts.steps
-        fitting = math.floor((seconds / _TRAININGS - _AROUND) / max(of_one, 1e-9))
+        of_one = max(_ON_GRIDS * self.facts.step_seconds * self.facts.steps, 1e-9)
+        trainings = min(max(seconds / (_AROUND + usual * of_one), _LEAST_TRAININGS), _TRAININGS)
+        fitting = math.floor((seconds / trainings - _AROUND) / of_one)
         return max(min(fitting, 2 * usual), _FEWEST_EPOCHS)
+
+    def epochs_within(self, step: TrainedStep, seconds: float) -> int | None:
+        """Return with how many epochs a step ends in a time; None if these are too few to be worth it."""
+        around = self.expected(replace(step, epochs=0))
+        of_one = (self.expected(replace(step, epochs=self.epochs)) - around) / max(self.epochs, 1)
+        fitting = math.floor((seconds - around) / max(of_one, 1e-9))
+        least = max(_FEWEST_EPOCHS, math.ceil(_WORTH * self.epochs))
+        return fitting if fitting >= least else None
 
     def stages(self, step: TrainedStep) -> Stages | None:
         """Return the stages of a step, None if its way does not apply."""
-        return TRAINED_WAYS[step.way].stages(self.target(step.target))
+        return TRAINED_WAYS[step.way].stages(self.target(step.target, step.epochs))
 
-    def target(self, target: Target) -> TrainingTarget:
-        """Return a target with what is known of the module and its examples."""
+    def target(self, target: Target, epochs: int | None = None) -> TrainingTarget:
+        """Return a target with what is known of the module and its examples; ``epochs`` for a shorter training."""
         size, facts = target.get("max_bytes"), self.facts
         return TrainingTarget(
             max_bytes=None if size is None else int(size),
@@ -105,7 +121,7 @@ class Trainer:
             vectors=facts.vectors,
             channels=facts.channels,
             layers=facts.layers,
-            epochs=self.epochs,
+            epochs=self.epochs if epochs is None else epochs,
             batch=facts.batch,
             optimizer=facts.optimizer,
             activations=self.activations,

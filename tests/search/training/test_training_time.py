@@ -1,0 +1,85 @@
+"""How long trainings of a search are, and what is done with the time that is left."""
+
+import time
+
+import pytest
+
+from attar._src.search.goal import Goal
+from attar._src.search.goal_search import GoalSearch
+from attar._src.search.plan import SearchStep
+from attar._src.search.search_folder import SearchFolder
+from attar._src.search.training.next_trained import TrainedStep
+from attar._src.search.training.parts import TrainingParts
+from attar._src.search.training.student_facts import StudentFacts
+from attar._src.search.training.trainer import Trainer
+
+STEP = TrainedStep("distilled", {"max_bytes": 9_000})
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    """Of a module whose epoch takes 2 s on learned grids: 100 plain steps of 10 ms."""
+    made = Trainer(TrainingParts({}, {}), {}, tmp_path)
+    made._facts = StudentFacts(
+        weights=20_000,
+        vectors=100,
+        channels=100,
+        layers=0,
+        examples=6400,
+        labels=True,
+        batch=64,
+        optimizer={"name": "sgd", "lr": 0.03},
+        step_seconds=0.01,
+    )
+    return made
+
+
+@pytest.mark.parametrize("minutes", [3, 5, 10, 20, 40, 120])
+def test_trainings_are_long_enough_to_be_worth_it_and_several_fit(trainer, minutes):
+    """Guards against a short time that is spent on many trainings too short to hold anything."""
+    epochs = trainer.choose_epochs(60 * minutes)
+    whole = 10 + 2 * epochs
+    assert 3.5 * whole <= 60 * minutes
+    # Thirty are usual for so few examples: fewer only where four trainings would not fit otherwise.
+    assert epochs >= 30 or 4 * (whole + 2) > 60 * minutes
+    assert epochs <= 60
+    if minutes == 3:
+        assert epochs == 17
+
+
+def test_epochs_that_were_asked_for_are_not_changed(tmp_path):
+    made = Trainer(TrainingParts({}, {}, epochs=7), {}, tmp_path)
+    assert made.choose_epochs(1.0) == 7
+
+
+def searched(trainer, seconds):
+    folder = SearchFolder(trainer.folder / "s", resume=True)
+    folder.begin({})
+    return GoalSearch(
+        folder, Goal(max_bytes=9_000), maker=None, seconds=seconds, started=time.monotonic(), say=print, trainer=trainer
+    )
+
+
+def test_a_training_for_which_there_is_no_time_has_fewer_epochs_if_they_are_enough(trainer):
+    """Guards against time that is left unused, and against a search that overruns it."""
+    trainer.epochs = 30
+    step = SearchStep("a size", {}, "way", STEP)
+    assert searched(trainer, None)._fitting(step) is step
+    assert searched(trainer, 200)._fitting(step) is step
+    assert searched(trainer, 20)._fitting(step) is None
+    shorter = searched(trainer, 60)._fitting(step)
+    assert 12 <= shorter.trained.epochs < 30
+    assert trainer.expected(shorter.trained) <= 60
+    assert trainer.stages(shorter.trained)[-1]["epochs"] == shorter.trained.epochs
+    # A search that was cut in it goes on with the same, whatever time is left.
+    assert searched(trainer, 10)._fitting(step) == shorter
+    other = SearchStep("another", {}, "way", STEP)
+    assert searched(trainer, 20)._fitting(other) is None
+
+
+def test_the_time_of_a_cut_step_counts(tmp_path):
+    """Guards against a search that takes its whole time again each time that it goes on."""
+    folder = SearchFolder(tmp_path, resume=True)
+    folder.begin({"goal": 1})
+    folder.cut("a size", 12.5)
+    assert SearchFolder(tmp_path, resume=True).begin({"goal": 1}) == ([], {}, 12.5)
