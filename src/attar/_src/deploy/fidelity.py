@@ -30,7 +30,7 @@ from attar._src.measure.difference import (
     Difference,
     kind_of_output,
 )
-from attar._src.measure.metric import METRICS, Metric, find
+from attar._src.measure.metric import Metric, judging_metric
 from attar._src.measure.metric_change import YES_OR_NO, MetricChange, metric_change
 from attar._src.runtime.session import Session
 from attar._src.train.inputs import as_tensor
@@ -242,20 +242,20 @@ def _kinds(
 
 
 def labelled_examples(
-    inputs: CalibrationInputs, labels: Any, metric: str | None, layout: ClassLayout = FROM_SHAPES
+    inputs: CalibrationInputs, labels: Any, metric: Any, layout: ClassLayout = FROM_SHAPES
 ) -> ComparedExamples:
     """Return the inputs with their labels, an array ``(N, ...)`` in the order of the examples.
 
     Args:
         inputs: batches of the first examples of the data.
         labels: of all examples; None for those that the data bring along, if there are any.
-        metric: its name; without a registered one, the usual one of such outputs and labels.
+        metric: as :func:`attar.quantize` takes it; None for the usual one of such outputs and labels.
         layout: class axis of the main output, and label that is not counted.
 
     Raises:
         DataError: there are fewer labels than examples.
     """
-    found = find(metric, layout) if metric is not None and metric in METRICS else None
+    found = judging_metric(metric, layout)
     if labels is None:
         return ComparedExamples(inputs, inputs.targets, found, layout, given=False)
     targets = as_tensor(labels, "labels")

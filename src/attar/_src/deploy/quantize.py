@@ -33,6 +33,7 @@ from attar._src.deploy.pruning.untrained import untrained_warning
 from attar._src.deploy.tolerance import TOLERANCE, Tolerance
 from attar._src.deploy.validation_inputs import validation_inputs
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
+from attar._src.measure.metric import metric_name
 from attar._src.methods.quantize.ptq.reconstruct.stage import Reconstruct
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.short_numbers import shorten_numbers
@@ -147,7 +148,7 @@ def quantize(
     preprocessing: Preprocessing | None = None,
     task: str | None = None,
     class_names: Sequence[str] = (),
-    metric: str | None = None,
+    metric: Any = None,
     ignore_index: int = IGNORE_INDEX,
     class_axis: int | None = None,
     licence: str | None = None,
@@ -233,8 +234,11 @@ def quantize(
         preprocessing: turns a raw example into an input; stored in the file.
         limits: limits of the file's readers, if the defaults are too low: ``Limits().for_elements(2**29)``.
         coder: entropy coder for which bytes are counted under a target, and with which ``save`` packs.
-        task, class_names, metric, licence: metadata for the file's users. ``task`` also says how outputs are compared:
+        task, class_names, licence: metadata for the file's users. ``task`` also says how outputs are compared:
             ``classification`` and ``segmentation`` by their predictions, others by their values.
+        metric: what judges outputs by labels, also for ``max_drop``: a registered name, ``file.py:name``, or a function
+            of outputs and targets with an attribute ``larger_is_better``; files have its name. By default what fits
+            outputs and labels; another word is metadata alone.
         ignore_index: label that is not counted; negative ones never are.
         class_axis: axis of the classes in the main output, where shapes do not tell: 1 of ``(N, C, H, W)``.
 
@@ -288,7 +292,7 @@ def quantize(
             improving = improving.model_copy(update={"minutes": improving.minutes / len(CHOICES)})
     loss = build_spec(Tolerance, where="tolerance", **tolerance) if isinstance(tolerance, Mapping) else tolerance
     module, inputs, notes = prepare(module, data, examples=examples, batch=batch, collate=collate, dynamic=dynamic)
-    use = FileInfo(preprocessing, task, tuple(class_names), metric, licence)
+    use = FileInfo(preprocessing, task, tuple(class_names), metric_name(metric), licence)
     example, axes, inputs = example_of(inputs, dynamic)
     compared = labelled_examples(inputs, labels, metric, ClassLayout(class_axis, ignore_index))
     traced = trace(module, example, names=inputs.names, dynamic=axes)

@@ -116,6 +116,33 @@ def find(metric: Any, layout: ClassLayout = FROM_SHAPES) -> tuple[str, Metric]:
     return name, Guarded(name, found)
 
 
+def judging_metric(metric: Any, layout: ClassLayout = FROM_SHAPES) -> tuple[str, Metric] | None:
+    """Return the name and the function of the metric that judges, None for the usual one of outputs and labels.
+
+    A word that is neither a registered name nor ``file.py:name`` only tells a file's users what to measure.
+
+    Args:
+        metric: what a user gave: a name, ``file.py:name``, a function, or None.
+        layout: for Attar's own metrics of labels.
+
+    Raises:
+        SpecError, UnknownName: there is no such function.
+
+    Example:
+        >>> judging_metric("mean_squared_error")[0], judging_metric("bleu"), judging_metric(None)
+        ('mean_squared_error', None, None)
+    """
+    only_told = isinstance(metric, str) and metric not in METRICS and ":" not in metric
+    return None if metric is None or only_told else find(metric, layout)
+
+
+def metric_name(metric: Any) -> str | None:
+    """Return the name by which files and logs call a metric: without the path of its file."""
+    if metric is None or isinstance(metric, str):
+        return metric and metric.rpartition(":")[2]
+    return find(metric)[0]
+
+
 @dataclass(frozen=True)
 class Scored:
     """The metric of a file on a set.

@@ -23,6 +23,7 @@ from attar._src.deploy.first_run import prepare
 from attar._src.deploy.parity import Parity
 from attar._src.deploy.validation_inputs import validation_inputs
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
+from attar._src.measure.metric import metric_name
 from attar._src.measure.runner import InputArrays
 from attar._src.methods.allocate.judge import Judge, Labelled, OutputError
 from attar._src.methods.allocate.measure import tensors_digest
@@ -55,6 +56,7 @@ class SearchedModule:
         held: examples that calibration does not see, on which a drop is measured.
         judge: compares main outputs on ``held``.
         limits: of the readers.
+        metric: as it was given.
     """
 
     module: nn.Module
@@ -67,6 +69,7 @@ class SearchedModule:
     held: CalibrationInputs
     judge: Judge
     limits: Limits | None = None
+    metric: Any = None
 
     @classmethod
     def of(
@@ -84,7 +87,7 @@ class SearchedModule:
         preprocessing: Preprocessing | None = None,
         task: str | None = None,
         class_names: Sequence[str] = (),
-        metric: str | None = None,
+        metric: Any = None,
         ignore_index: int = IGNORE_INDEX,
         class_axis: int | None = None,
         licence: str | None = None,
@@ -96,7 +99,7 @@ class SearchedModule:
             DataError, ModelError, ParityError: as ``attar.quantize``.
         """
         module, inputs, _ = prepare(module, data, examples=examples, batch=batch, collate=collate, dynamic=dynamic)
-        use = FileInfo(preprocessing, task, tuple(class_names), metric, licence)
+        use = FileInfo(preprocessing, task, tuple(class_names), metric_name(metric), licence)
         example, axes, inputs = example_of(inputs, dynamic)
         compared = labelled_examples(inputs, labels, metric, ClassLayout(class_axis, ignore_index))
         captured = capture(module, example, names=inputs.names, dynamic=axes, train=False)
@@ -115,7 +118,7 @@ class SearchedModule:
         output = main_output_name({port.name: port.dtype.startswith("f") for port in traced.outputs})
         known = Labelled(compared.metric, compared.layout, compared.given, task, bool(use.class_names))
         judge = Judge.of(traced.graph, held, output, known)
-        return cls(module, captured, traced, use, inputs, dry_run, compared, held, judge, limits)
+        return cls(module, captured, traced, use, inputs, dry_run, compared, held, judge, limits, metric)
 
     @cached_property
     def untouched(self) -> CompressedModel:
@@ -164,7 +167,7 @@ class SearchedModule:
         """Return fields of recipes that train the module: metric, classes, task, and the axes as they were given."""
         judged, layout = self.judge.floating, self.examples.layout
         return {
-            "metric": self.use.metric or (None if judged is None else judged.name) or "accuracy",
+            "metric": self.metric or (None if judged is None else judged.name) or "accuracy",
             "task": self.use.task,
             "class_axis": layout.axis,
             "ignore_index": None if layout.ignore_index == IGNORE_INDEX else layout.ignore_index,

@@ -28,6 +28,7 @@ from attar._src.deploy.pruning.to_latency import channels_in_time, first_example
 from attar._src.deploy.pruning.untrained import PruningLoss, note_loss, noted_loss
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.measure.latency import interleave
+from attar._src.measure.metric import metric_name
 from attar._src.methods.allocate.allocate import MEASURED
 from attar._src.methods.allocate.judge import Labelled
 from attar._src.methods.prune.channels.gradients import loss_gradients, part_gradients
@@ -187,7 +188,7 @@ def prune(
     preprocessing: Preprocessing | None = None,
     task: str | None = None,
     class_names: Sequence[str] = (),
-    metric: str | None = None,
+    metric: Any = None,
     ignore_index: int = IGNORE_INDEX,
     class_axis: int | None = None,
     licence: str | None = None,
@@ -273,7 +274,7 @@ def prune(
         overrides=overrides,
     )
     module, inputs, notes = prepare(module, data, examples=examples, batch=batch, collate=collate, dynamic=dynamic)
-    use = FileInfo(preprocessing, task, tuple(class_names), metric, licence)
+    use = FileInfo(preprocessing, task, tuple(class_names), metric_name(metric), licence)
     example, axes, inputs = example_of(inputs, dynamic)
     layout = ClassLayout(class_axis, ignore_index)
     compared = labelled_examples(inputs, labels, metric, layout)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from attar._src.core.errors import AttarError
+from attar._src.core.errors import AttarError, DataError
 from attar._src.measure.class_labels import class_labels
 from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
 from attar._src.measure.difference import SCORES, VALUES, Difference, are_shares, class_axis, kind_of_output
@@ -160,7 +160,16 @@ class Judge:
         """Return the loss in percentage points: of the metric, else of changed predictions, else the relative error.
 
         A metric that is no share, such as a mean squared error, loses per cent of itself.
+
+        Raises:
+            DataError: it is not known whether more of the metric that was asked for is better.
         """
+        if self.floating is not None and not self.floating.better and self.labelled.metric is not None:
+            name = self.floating.name
+            raise DataError(
+                f"metric: a loss in {name} is counted, and whether more of it is better is not known; give the "
+                f"function an attribute: {name}.larger_is_better = True"
+            )
         if self.floating is not None and self.floating.better:
             if seen.metric is None:
                 return math.inf

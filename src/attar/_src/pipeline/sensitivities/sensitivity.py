@@ -67,7 +67,7 @@ def sensitivity(
     dynamic: Dynamic = None,
     task: str | None = None,
     class_names: Sequence[str] = (),
-    metric: str | None = None,
+    metric: Any = None,
     ignore_index: int = IGNORE_INDEX,
     class_axis: int | None = None,
     seed: int = 0,
@@ -100,7 +100,7 @@ def sensitivity(
         dynamic: axes of the inputs whose length may vary.
         task: what the module is for; ``classification`` and ``segmentation`` are judged by their predictions.
         class_names: names of the classes, if there are any.
-        metric: name of the metric; by default the one that fits outputs and labels.
+        metric: as in :func:`attar.quantize`; by default the one that fits outputs and labels.
         ignore_index: label that is not counted.
         class_axis: axis of the classes in the main output, where shapes do not tell.
         seed: of what is drawn for the estimates from gradients.

@@ -80,7 +80,7 @@ def compare(
     preprocessing: Preprocessing | None = None,
     task: str | None = None,
     class_names: Sequence[str] = (),
-    metric: str | None = None,
+    metric: Any = None,
     ignore_index: int = IGNORE_INDEX,
     class_axis: int | None = None,
     licence: str | None = None,
