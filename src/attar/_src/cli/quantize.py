@@ -12,19 +12,10 @@ import typer
 from rich.markup import escape
 
 from attar._src.cli import show
-from attar._src.cli.options.calibration import DataChoice, call_with_data
-from attar._src.cli.options.inputs import (
-    Data,
-    FixedBatch,
-    Model,
-    TokenizerFolder,
-    WeightsFile,
-)
 from attar._src.cli.options.limits import MAX_ELEMENTS, raised_limits
+from attar._src.cli.options.shared import ModuleOptions, with_options
 from attar._src.cli.options.texts import (
     parse_activations,
-    parse_arguments,
-    parse_axes,
     parse_bytes,
     parse_coder,
     parse_override,
@@ -34,15 +25,13 @@ from attar._src.cli.options.texts import (
 from attar._src.cli.output import demand_writable
 from attar._src.core.errors import AttarWarning
 from attar._src.data.huggingface import HF
-from attar._src.measure.class_layout import IGNORE_INDEX
 from attar._src.report.wording import fidelity_words
 
 
+@with_options(ModuleOptions)
 def quantize_command(
-    model: Model,
-    data: Data,
+    of: ModuleOptions,
     output: Annotated[Path, typer.Option("--output", "-o", help="The .attar file to write.")],
-    weights: WeightsFile = None,
     bits: Annotated[
         int | None, typer.Option("--bits", "-b", min=1, max=8, help="Bits of a weight; 4 by default.")
     ] = None,
@@ -106,12 +95,6 @@ def quantize_command(
             "--set-activations",
             metavar="GLOB=BITS",
             help="Bits of what some layers read (or of values); the last match wins.",
-        ),
-    ] = None,
-    arguments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--arg", metavar="NAME=VALUE", help="Keyword argument of the factory, JSON or a word; repeatable."
         ),
     ] = None,
     granularity: Annotated[
@@ -179,36 +162,6 @@ def quantize_command(
     coder: Annotated[
         str, typer.Option(help="Entropy coder of the codes: auto, rans, context, huffman or raw.")
     ] = "auto",
-    preprocess: Annotated[
-        str | None,
-        typer.Option(
-            "--preprocessing",
-            "-p",
-            metavar="NAME|JSON",
-            help="From raw examples to inputs: none, unit, digits, mnist, cifar10, imagenet, a JSON object or "
-            "file.py:name; that of the data set by default.",
-        ),
-    ] = None,
-    dynamic: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="AXIS",
-            help="Input axis of variable length, 0 the batch; or those of one input, its batch first: state=1; repeat. "
-            "By default the batch and what varies in the data.",
-        ),
-    ] = None,
-    fixed_batch: FixedBatch = None,
-    tokenizer: TokenizerFolder = None,
-    max_length: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of the longest text; by default what the model takes.")
-    ] = None,
-    split: Annotated[str, typer.Option(help="Split to calibrate on; should not be the one you report.")] = "train",
-    examples: Annotated[int, typer.Option(min=2, help="Number of examples for calibration and comparison.")] = 512,
-    seed: Annotated[int, typer.Option(help="Seed for drawing the examples.")] = 0,
-    ignore_index: Annotated[int, typer.Option(help="Label that is not counted.")] = IGNORE_INDEX,
-    class_axis: Annotated[
-        int | None, typer.Option(help="Axis of the classes in the output, if shapes do not tell: 1 of N, C, H, W.")
-    ] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, stored in the file.")] = None,
     max_elements: Annotated[int | None, typer.Option(min=1, help=MAX_ELEMENTS)] = None,
     tolerance: Annotated[
@@ -239,7 +192,7 @@ def quantize_command(
     if validation is not None and max_drop is None:
         raise typer.BadParameter("--validation is for --max-drop; add it, or leave --validation out")
     # Read before PyTorch is imported, which takes seconds.
-    axes = () if fixed_batch else parse_axes(dynamic or [])
+    choice = of.choice(0 if max_drop is None else validation)
     given: dict[str, Any] = {
         "bits": bits,
         "size": size,
@@ -268,33 +221,15 @@ def quantize_command(
         "tolerance": parse_tolerance(tolerance or []),
         "coder": parse_coder(coder),
     }
-    passed = parse_arguments(arguments or [])
-    choice = DataChoice(
-        data,
-        split,
-        model,
-        preprocess,
-        tokenizer,
-        max_length,
-        fixed_batch,
-        axes,
-        examples,
-        seed,
-        0 if max_drop is None else validation,
-    )
-    quantized = call_with_data(
+    quantized = of.call(
         "attar._src.deploy.quantize:quantize",
         choice,
-        passed,
-        weights,
         **given,
-        ignore_index=ignore_index,
-        class_axis=class_axis,
         licence=licence,
         limits=raised_limits(max_elements),
     )
-    if weights is None and not model.startswith(HF) and not model.endswith(".pt2"):
-        said = f"without --weights the file has those that {model} gives its module: random ones, if it loads none"
+    if of.weights is None and not of.model.startswith(HF) and not of.model.endswith(".pt2"):
+        said = f"without --weights the file has those that {of.model} gives its module: random ones, if it loads none"
         quantized = replace(quantized, notes={**quantized.notes, "weights": said})
     with catch_warnings():
         if not as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,31 +10,25 @@ import typer
 from rich.markup import escape
 
 from attar._src.cli import show
-from attar._src.cli.options.calibration import DataChoice, call_with_data
-from attar._src.cli.options.inputs import (
-    Arguments,
-    Data,
-    DynamicAxes,
-    FixedBatch,
-    MaxLength,
-    Model,
-    Preprocess,
-    TokenizerFolder,
-    WeightsFile,
-)
-from attar._src.cli.options.texts import parse_arguments, parse_axes, parse_levels
-from attar._src.measure.class_layout import IGNORE_INDEX
+from attar._src.cli.options.shared import ModuleOptions, with_options
+from attar._src.cli.options.texts import parse_levels
 from attar._src.report.wording import sensitivity_cells, sensitivity_columns
 
 
+@dataclass(frozen=True)
+class SensitivityOptions(ModuleOptions):
+    """Those of a module and data, with more examples."""
+
+    examples: Annotated[int, typer.Option(min=2, help="Number of examples.")] = 2000
+
+
+@with_options(SensitivityOptions)
 def sensitivity_command(
-    model: Model,
-    data: Data,
+    of: SensitivityOptions,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the results; an interrupted one goes on."),
     ],
-    weights: WeightsFile = None,
     what: Annotated[
         str,
         typer.Option(metavar="bits|sparsity|channels", help="Round weights, set them to zero, or remove channels."),
@@ -53,7 +48,6 @@ def sensitivity_command(
         ),
     ] = None,
     keep: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Layers to leave out; repeatable.")] = None,
-    arguments: Arguments = None,
     granularity: Annotated[
         str, typer.Option(help="Weights that share a scale: channel, tensor, group:SIZE or bucket:SIZE.")
     ] = "channel",
@@ -62,16 +56,6 @@ def sensitivity_command(
         str, typer.Option(help="Solver: absmax, mse, percentile, hqq, minmax, gptq or file.py:name.")
     ] = "absmax",
     correct_bias: Annotated[bool, typer.Option(help="Correct biases for the mean error of rounded weights.")] = True,
-    preprocess: Preprocess = None,
-    dynamic: DynamicAxes = None,
-    fixed_batch: FixedBatch = None,
-    tokenizer: TokenizerFolder = None,
-    max_length: MaxLength = None,
-    split: Annotated[str, typer.Option(help="Split to measure on; never the one you report.")] = "train",
-    examples: Annotated[int, typer.Option(min=2, help="Number of examples.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Seed for drawing the examples.")] = 0,
-    ignore_index: Annotated[int, typer.Option(help="Label that is not counted.")] = IGNORE_INDEX,
-    class_axis: Annotated[int | None, typer.Option(help="Axis of the classes in the output.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:
     """Round (or prune) each layer alone at several levels; measure the output's error and the bytes.
@@ -83,16 +67,11 @@ def sensitivity_command(
 
         attar sensitivity net.py:build -w net.safetensors -d cifar10 --levels 2,3,4,6,8 -o sensitivity
     """
-    axes = () if fixed_batch else parse_axes(dynamic or [])
-    chosen = parse_levels(levels)
-    passed = parse_arguments(arguments or [])
-    table = call_with_data(
+    table = of.call(
         "attar._src.pipeline.sensitivities.sensitivity:sensitivity",
-        DataChoice(data, split, model, preprocess, tokenizer, max_length, fixed_batch, axes, examples, seed),
-        passed,
-        weights,
+        of.choice(),
         what=what,
-        levels=chosen,
+        levels=parse_levels(levels),
         rates=parse_levels(rates, "--rates") or (0.0,),
         folder=output,
         granularity=granularity,
@@ -101,9 +80,7 @@ def sensitivity_command(
         score=score,
         keep=keep or [],
         correct_bias=correct_bias,
-        ignore_index=ignore_index,
-        class_axis=class_axis,
-        seed=seed,
+        seed=of.seed,
     )
     if as_json:
         show.as_json(table.model_dump(mode="json"))

@@ -43,6 +43,7 @@ class DataChoice:
             on; the examples that calibrate, and those on which a drop is measured, are drawn from the two parts.
         validation: how many others of a data set are drawn on which a drop is measured; half of it at most, where there
             are too few for both. None: ``VALIDATION`` of a data set; other data have to be divided later.
+        metric: that judges instead of the data set's.
     """
 
     data: str
@@ -57,6 +58,7 @@ class DataChoice:
     seed: int = 0
     validation: int | None = 0
     hold_out: float = 0.0
+    metric: str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ def chosen_inputs(choice: DataChoice) -> ChosenInputs:
         }
     elif preprocessing is not None:
         raise SpecError(f"--preprocessing: {choice.data} gives a {type(dataset).__name__}, not arrays; prepare there")
+    if choice.metric is not None:
+        about["metric"] = choice.metric
     return ChosenInputs(inputs, about, preprocessing, axes, refused)
 
 
