@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from attar._src.cli import load_command, main
 from attar._src.cli.options.shared import ModuleOptions, with_options
 
-COMMANDS = ("quantize", "sensitivity")
+COMMANDS = ("quantize", "sensitivity", "prune", "compress", "compare")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -9,34 +9,21 @@ import typer
 from rich.markup import escape
 
 from attar._src.cli import show
-from attar._src.cli.options.calibration import DataChoice, call_with_data
-from attar._src.cli.options.inputs import (
-    Arguments,
-    Data,
-    DynamicAxes,
-    FixedBatch,
-    MaxLength,
-    Model,
-    Preprocess,
-    TokenizerFolder,
-    WeightsFile,
-)
-from attar._src.cli.options.texts import parse_arguments, parse_axes, parse_bytes, parse_minutes
-from attar._src.cli.options.training import HELD_OUT, TrainingChoice
-from attar._src.measure.class_layout import IGNORE_INDEX
+from attar._src.cli.options.shared import with_options
+from attar._src.cli.options.texts import parse_bytes, parse_minutes
+from attar._src.cli.options.training import TRAINING_PANEL, SearchOptions
 from attar._src.report.comparison_page import comparison_cells, floating_cells
 from attar._src.search.comparison.registry import chosen_methods
 from attar._src.search.comparison.target import equal_targets
 from attar._src.search.search_folder import demand_search_folder
 
 
+@with_options(SearchOptions)
 def compare_command(
-    model: Model,
-    data: Data,
+    of: SearchOptions,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the files and of what was measured.")
     ],
-    weights: WeightsFile = None,
     size: Annotated[
         str | None, typer.Option("--bytes", metavar="N|Nk|NM", help="Bytes that every file may have: 40k.")
     ] = None,
@@ -61,44 +48,12 @@ def compare_command(
             "--train",
             help="Also compare methods that train, on the training split but for a tenth, which judges: quantization "
             "in training, distillation, gradual pruning, and all of these together.",
+            rich_help_panel=TRAINING_PANEL,
         ),
     ] = False,
-    teacher: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Module to distil from; the model itself by default.")
-    ] = None,
-    teacher_weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights of the teacher.")] = None,
-    augment: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="crop:N|flip|...|none",
-            help="Random changes of training examples; repeatable. By default those usual for digits, mnist, cifar10.",
-        ),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs of one training; by default 20 or 30, or what --time allows.")
-    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on in the folder, also with another --bytes or --drop.")
     ] = False,
-    keep: Annotated[
-        list[str] | None, typer.Option(metavar="GLOB", help="Layers that are not quantized; repeatable.")
-    ] = None,
-    arguments: Arguments = None,
-    preprocess: Preprocess = None,
-    dynamic: DynamicAxes = None,
-    fixed_batch: FixedBatch = None,
-    tokenizer: TokenizerFolder = None,
-    max_length: MaxLength = None,
-    split: Annotated[str, typer.Option(help="Split to calibrate and judge on; never the one you report.")] = "train",
-    examples: Annotated[int, typer.Option(min=2, help="Number of examples for calibration.")] = 512,
-    validation: Annotated[
-        int | None,
-        typer.Option(min=2, help="Examples of a data set that judge files, of the same split; 2000 by default."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed for drawing the examples.")] = 0,
-    ignore_index: Annotated[int, typer.Option(help="Label that is not counted.")] = IGNORE_INDEX,
-    class_axis: Annotated[int | None, typer.Option(help="Axis of the classes in the output.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Licence of the weights, stored in the files.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print compare.json.")] = False,
 ) -> None:
     """Which should I use here: quantization, pruning, distillation, or several? Compare them at equal bytes and loss.
@@ -114,39 +69,16 @@ def compare_command(
 
         attar compare net.py:build -w net.safetensors -d cifar10 --bytes 90k -o compared
     """
-    axes = () if fixed_batch else parse_axes(dynamic or [])
-    most, minutes, passed = parse_bytes(size, "--bytes"), parse_minutes(time), parse_arguments(arguments or [])
-    if not train and (teacher or teacher_weights or augment or epochs):
-        raise typer.BadParameter("--teacher, --teacher-weights, --augment and --epochs are of a training; add --train")
-    if train and split != "train":
-        raise typer.BadParameter(f"--train: recipes train on the split train, not {split}; leave out --split")
+    most, minutes = parse_bytes(size, "--bytes"), parse_minutes(time)
+    training = of.search_choice(train, "add --train")
     # Before PyTorch is imported and data are read.
     equal_targets(most, drop)
     chosen_methods(methods)
     demand_search_folder(output, resume=resume)
-    choice = DataChoice(
-        data,
-        split,
-        model,
-        preprocess,
-        tokenizer,
-        max_length,
-        fixed_batch,
-        axes,
-        examples,
-        seed,
-        validation,
-        HELD_OUT if train else 0.0,
-    )
-    training = TrainingChoice(
-        train, choice, passed, weights, teacher, teacher_weights=teacher_weights, augment=augment, epochs=epochs
-    )
     with show.resumable():
-        result = call_with_data(
+        result = of.call(
             "attar._src.search.comparison.compare:compare",
-            choice,
-            passed,
-            weights,
+            training.choice,
             training.options,
             folder=output,
             bytes=most,
@@ -154,10 +86,8 @@ def compare_command(
             methods=methods,
             minutes=minutes,
             resume=resume,
-            keep=keep or [],
-            ignore_index=ignore_index,
-            class_axis=class_axis,
-            licence=licence,
+            keep=of.keep or [],
+            licence=of.licence,
             on_step=lambda line: show.say("", line),
         )
     if as_json:

@@ -10,34 +10,21 @@ import typer
 from rich.markup import escape
 
 from attar._src.cli import show
-from attar._src.cli.options.calibration import DataChoice, call_with_data
-from attar._src.cli.options.inputs import (
-    Arguments,
-    Data,
-    DynamicAxes,
-    FixedBatch,
-    MaxLength,
-    Model,
-    Preprocess,
-    TokenizerFolder,
-    WeightsFile,
-)
-from attar._src.cli.options.texts import parse_arguments, parse_axes, parse_bytes, parse_minutes
-from attar._src.cli.options.training import HELD_OUT, TrainingChoice, parse_augmentations
+from attar._src.cli.options.shared import with_options
+from attar._src.cli.options.texts import parse_bytes, parse_minutes
+from attar._src.cli.options.training import TRAINING_PANEL, SearchOptions
 from attar._src.core.spec import build_spec
-from attar._src.measure.class_layout import IGNORE_INDEX
 from attar._src.report.search_page import search_cells
 from attar._src.search.goal import Goal
 from attar._src.search.search_folder import demand_search_folder
 
 
+@with_options(SearchOptions)
 def compress_command(
-    model: Model,
-    data: Data,
+    of: SearchOptions,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the files and of what was measured.")
     ],
-    weights: WeightsFile = None,
     max_drop: Annotated[
         float | None,
         typer.Option(
@@ -66,46 +53,10 @@ def compress_command(
             "--train/--no-train",
             help="Also train: on learned grids, with zeros, with fewer channels or layers. By default if the data set "
             "has labels.",
+            rich_help_panel=TRAINING_PANEL,
         ),
-    ] = None,
-    teacher: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="Module that trained files learn from; the model itself by default."),
-    ] = None,
-    teacher_weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights of the teacher.")] = None,
-    teacher_arguments: Annotated[
-        list[str] | None, typer.Option("--teacher-arg", metavar="NAME=VALUE", help="As --arg, of the teacher.")
-    ] = None,
-    augment: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="crop:N|flip|...|none",
-            help="Random changes of training examples; repeatable. By default those usual for digits, mnist, cifar10.",
-        ),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs of one training; by default 20 or 30, or what --time allows.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in the folder.")] = False,
-    keep: Annotated[
-        list[str] | None, typer.Option(metavar="GLOB", help="Layers in floating point; repeatable.")
-    ] = None,
-    arguments: Arguments = None,
-    preprocess: Preprocess = None,
-    dynamic: DynamicAxes = None,
-    fixed_batch: FixedBatch = None,
-    tokenizer: TokenizerFolder = None,
-    max_length: MaxLength = None,
-    split: Annotated[str, typer.Option(help="Split to calibrate and judge on; never the one you report.")] = "train",
-    examples: Annotated[int, typer.Option(min=2, help="Number of examples for calibration.")] = 512,
-    validation: Annotated[
-        int | None,
-        typer.Option(min=2, help="Examples of a data set that judge files, of the same split; 2000 by default."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed for drawing the examples.")] = 0,
-    ignore_index: Annotated[int, typer.Option(help="Label that is not counted.")] = IGNORE_INDEX,
-    class_axis: Annotated[int | None, typer.Option(help="Axis of the classes in the output.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Licence of the weights, stored in the files.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print search.json.")] = False,
 ) -> None:
     """Say what a file may lose or take; get the files that hold it.
@@ -120,62 +71,23 @@ def compress_command(
 
         attar compress net.py:build -w net.safetensors -d cifar10 --max-drop 0.5 -o found
     """
-    axes = () if fixed_batch else parse_axes(dynamic or [])
     goal = {"max_drop": max_drop, "max_bytes": parse_bytes(max_bytes), "max_ms": max_ms, "minimise": minimise}
     if all(each is None for each in goal.values()):
         raise typer.BadParameter("say what a file may lose or take: --max-drop 0.5, --max-bytes 40k, --max-ms 0.3")
-    minutes, passed = parse_minutes(time), parse_arguments(arguments or [])
-    if teacher is None and (teacher_weights or teacher_arguments):
-        raise typer.BadParameter("--teacher-weights and --teacher-arg are of a --teacher MODEL; add it")
-    if train is False and (teacher or augment or epochs):
-        raise typer.BadParameter("--teacher, --augment and --epochs are of a training; leave out --no-train")
-    if split != "train" and train is not False:
-        if train:
-            raise typer.BadParameter(f"--train: recipes train on the split train, not {split}; leave out --split")
-        train = False
-    parse_augmentations(augment, data)
+    minutes, training = parse_minutes(time), of.search_choice(train, "leave out --no-train")
     build_spec(Goal, where="compress", **goal)
     demand_search_folder(output, resume=resume)
-    choice = DataChoice(
-        data,
-        split,
-        model,
-        preprocess,
-        tokenizer,
-        max_length,
-        fixed_batch,
-        axes,
-        examples,
-        seed,
-        validation,
-        0.0 if train is False else HELD_OUT,
-    )
-    training = TrainingChoice(
-        train,
-        choice,
-        passed,
-        weights,
-        teacher,
-        parse_arguments(teacher_arguments or []),
-        teacher_weights,
-        augment,
-        epochs,
-    )
     with show.resumable():
-        result = call_with_data(
+        result = of.call(
             "attar._src.search.compress:compress",
-            choice,
-            passed,
-            weights,
+            training.choice,
             training.options,
             folder=output,
             **goal,
             minutes=minutes,
             resume=resume,
-            keep=keep or [],
-            ignore_index=ignore_index,
-            class_axis=class_axis,
-            licence=licence,
+            keep=of.keep or [],
+            licence=of.licence,
             on_step=lambda line: show.say("", line),
         )
     found = result.as_dict()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,33 +10,20 @@ import typer
 from rich.markup import escape
 
 from attar._src.cli import show
-from attar._src.cli.options.calibration import DataChoice, chosen_inputs
-from attar._src.cli.options.inputs import (
-    Arguments,
-    Data,
-    DynamicAxes,
-    FixedBatch,
-    MaxLength,
-    Model,
-    Preprocess,
-    TokenizerFolder,
-    WeightsFile,
-)
-from attar._src.cli.options.texts import parse_arguments, parse_axes, parse_bytes
+from attar._src.cli.options.shared import ModuleOptions, with_options
+from attar._src.cli.options.texts import parse_bytes
 from attar._src.cli.output import demand_writable
-from attar._src.measure.class_layout import IGNORE_INDEX
 
 
+@with_options(ModuleOptions)
 def prune_command(
-    model: Model,
-    data: Data,
+    of: ModuleOptions,
     output: Annotated[
         Path,
         typer.Option(
             "--output", "-o", help="File to write: .safetensors, to train or quantize further, or .attar, to run."
         ),
     ],
-    weights: WeightsFile = None,
     channels: Annotated[float | None, typer.Option(help="Share of the channels to remove, such as 0.5.")] = None,
     layers: Annotated[
         float | None,
@@ -119,17 +105,6 @@ def prune_command(
         list[str] | None,
         typer.Option("--set", metavar="GLOB=SHARE", help="Sparsity of its own for some layers; repeatable."),
     ] = None,
-    arguments: Arguments = None,
-    preprocess: Preprocess = None,
-    dynamic: DynamicAxes = None,
-    fixed_batch: FixedBatch = None,
-    tokenizer: TokenizerFolder = None,
-    max_length: MaxLength = None,
-    split: Annotated[str, typer.Option(help="Split to score on; never the one you report.")] = "train",
-    examples: Annotated[int, typer.Option(min=2, help="Number of examples.")] = 512,
-    seed: Annotated[int, typer.Option(help="Seed for drawing the examples, and of the score random.")] = 0,
-    ignore_index: Annotated[int, typer.Option(help="Label that is not counted.")] = IGNORE_INDEX,
-    class_axis: Annotated[int | None, typer.Option(help="Axis of the classes in the output.")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, stored in a .attar file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
@@ -146,17 +121,9 @@ def prune_command(
     demand_writable(output)
     if output.suffix not in (".safetensors", ".attar"):
         raise typer.BadParameter(f"--output {output}: name a .safetensors or .attar file")
-    axes = () if fixed_batch else parse_axes(dynamic or [])
-    passed = parse_arguments(arguments or [])
-    # Imported here, not at the top: most commands run without PyTorch.
-    build = importlib.import_module("attar._src.deploy.build_module")
-    prune = importlib.import_module("attar._src.deploy.pruning.prune").prune
-    chosen = chosen_inputs(
-        DataChoice(data, split, model, preprocess, tokenizer, max_length, fixed_batch, axes, examples, seed)
-    )
-    result = prune(
-        build.build_module(build.find_model(model), passed, weights),
-        chosen.inputs,
+    result = of.call(
+        "attar._src.deploy.pruning.prune:prune",
+        of.choice(),
         channels=channels,
         layers=_count_or_share(layers),
         sparsity=sparsity,
@@ -173,15 +140,8 @@ def prune_command(
         least=least,
         update=update,
         overrides=_shares(overrides or []),
-        seed=seed,
-        examples=examples,
-        batch=fixed_batch or 64,
-        dynamic=chosen.axes,
-        preprocessing=chosen.preprocessing,
-        ignore_index=ignore_index,
-        class_axis=class_axis,
+        seed=of.seed,
         licence=licence,
-        **chosen.about,
     )
     if output.suffix == ".attar":
         figures = result.save(output)["pruning"]

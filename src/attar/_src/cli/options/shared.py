@@ -159,7 +159,7 @@ def with_options(shared: type[Shared]) -> Callable[[Callable[..., None]], Callab
     hints = get_type_hints(shared, include_extras=True)
     for each in fields(shared):
         for told in hints[each.name].__metadata__:
-            if isinstance(told, OptionInfo):
+            if isinstance(told, OptionInfo) and told.rich_help_panel is None:
                 told.rich_help_panel = shared.panel
     taken = [
         inspect.Parameter(
