@@ -88,7 +88,7 @@ def main() -> None:
         resume=given.resume,
         validation=({"characters": held[:, :-1]}, held[:, 1:]),
         metric=f"{Path(__file__).resolve()}:bits_per_character",
-        dynamic=[1],
+        dynamic=[0, 1],
         on_step=lambda line: show.say("", line),
     )
 
