@@ -57,7 +57,18 @@ def test_a_metric_of_ones_own_judges(tmp_path, capsys):
         "top2.larger_is_better = True\n"
     )
     digits = "examples/digits.py:DigitNet"
-    given = ["quantize", digits, "--arg", "width=4", "-d", "digits", "--examples", "64", "-o", str(tmp_path / "m.attar")]
+    given = [
+        "quantize",
+        digits,
+        "--arg",
+        "width=4",
+        "-d",
+        "digits",
+        "--examples",
+        "64",
+        "-o",
+        str(tmp_path / "m.attar"),
+    ]
     assert main([*given, "--metric", f"{tmp_path / 'own.py'}:top2", "--json", "--tolerance", "none"]) == 0
     assert json.loads(capsys.readouterr().out)["fidelity"]["metric"]["name"] == "top2"
     assert main([*given, "--metric", f"{tmp_path / 'own.py'}:top3"]) == 1

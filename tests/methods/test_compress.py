@@ -98,6 +98,22 @@ def test_without_a_budget_the_rate_is_the_loss_and_falls_along_its_gradient(trai
     assert after < 0.97 * float(before.detach())
 
 
+@pytest.mark.parametrize(("excess", "share"), [(-0.02, 0.0), (0.0, 0.5), (0.005, 0.75), (0.02, 1.0)])
+def test_the_push_grows_about_the_budget(trained, excess, share):
+    """Guards against a push that throws a small network far below its budget, from which nothing brings it back."""
+    learner = begun(trained)
+    learner.attach(Lsq(bits=4).attach(learner))
+    weight, seen = learner.tensor("second.weight"), sources(learner, 1.0)
+    free = Rate().build(learner)(seen)
+    (whole,) = torch.autograd.grad(free, weight)
+    learner.module.train()
+    budget = float(Rate().build(learner).begun[0]) / (1 + excess)
+    pushed = Rate(bits=budget, reach=0.5).build(learner)
+    pushed.eval()
+    (found,) = torch.autograd.grad(pushed(sources(learner, 1.0)), weight)
+    assert float(found.norm() / whole.norm()) == pytest.approx(share, abs=1e-3)
+
+
 def test_the_rate_is_what_the_coder_takes(trained):
     learner = begun(trained)
     learner.attach(Lsq(bits=4, granularity="tensor").attach(learner))

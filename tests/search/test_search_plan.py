@@ -5,7 +5,7 @@ import pytest
 from attar._src.core.errors import SpecError
 from attar._src.core.spec import build_spec
 from attar._src.search.goal import Goal
-from attar._src.search.plan import FIRST, next_step
+from attar._src.search.plan import FIRST, chosen_activations, next_step
 from attar._src.search.tried_file import TriedFile, pareto
 
 #: Bytes, points lost and milliseconds of the first files.
@@ -116,6 +116,24 @@ def test_a_time_takes_the_activations_that_keep_it_and_lose_least():
     files, _ = search(goal, 50_000)
     assert {each.options.get("activations") for each in files[len(FIRST) :]} == {"dynamic"}
     assert best(goal, files).ms <= 0.9
+
+
+@pytest.mark.parametrize(
+    ("quartile", "drop", "chosen"),
+    [(0.5, 0.1, 8), (0.9, 0.1, None), (0.5, 0.2, None), (1.1, 0.0, None)],
+)
+def test_speed_that_takes_little_of_what_may_be_lost_is_taken(quartile, drop, chosen):
+    """Guards against small files that are not fast where they could be; and against speed that costs bytes."""
+    goal = Goal(max_drop=0.5)
+    made = [
+        file("floating point", 1000, 0.0, 1.0, keep=["*"]),
+        file("8 bits", 250, 0.0, 1.0, bits=8),
+        file("8 bits, static", 250, drop, 0.5, bits=8, activations=8).model_copy(
+            update={"against_floating": (0.4, 0.45, quartile)}
+        ),
+    ]
+    assert chosen_activations(goal, made) == chosen
+    assert chosen_activations(Goal(max_bytes=300), made) == (chosen if drop == 0 else None)
 
 
 def test_the_same_files_give_the_same_next_step():

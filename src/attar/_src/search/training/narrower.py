@@ -7,7 +7,7 @@ import math
 from attar._src.search.training.way import Stages, TrainedWay, TrainingTarget
 
 #: Bits that a weight of the narrow module takes, about.
-_BITS = 3.0
+_BITS = 2.2
 #: Shares of the channels that are worth removing; the stage leaves a tenth of each layer.
 _LEAST, _MOST = 0.1, 0.88
 

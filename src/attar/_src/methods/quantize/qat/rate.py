@@ -27,6 +27,7 @@ from attar._src.work.size_budget import SizeBudget
 from attar._src.work.term import Term
 
 _DUAL_STEP = 0.02  # change of log mu in a step, per relative excess of the rate
+_NEAR = 0.02  # width of the range about the budget, relative, in which the push grows to all of mu
 _LEAST = 1e-6  # smallest mu; the largest is its inverse
 _SPARE = 32  # bytes kept back for tables and padding, which vary a little
 
@@ -43,9 +44,9 @@ class Rate(Term):
     0, and steps towards grids that need fewer codes. The loss is that of Oktay et al. 2020, "Scalable model compression
     by entropy penalized reparameterization", section 2, with counted frequencies in place of a learned density.
 
-    With a budget, the gradient is that of ``mu R`` while the rate exceeds the budget, and zero below it. ``mu`` starts
-    at 1 and follows ``log mu += 0.02 (rate / budget - 1)`` in every step. The value of the loss is then the rate of the
-    rounded codes. Weights must be on an evenly spaced grid, such as that of ``lsq`` or ``quantize``.
+    With a budget and the excess ``e = rate / budget - 1``, the gradient is that of ``mu m R``: ``m`` grows from 0 at
+    e = -1 % to 1 at e = 1 %. ``mu`` starts at 1 and follows ``log mu += 0.02 e`` in every step. The value of the loss
+    is then the rate of the rounded codes. Weights must be on an evenly spaced grid, such as that of ``lsq`` or ``quantize``.
 
     Attributes:
         bits: budget in bits per coded weight, a number or a schedule; None for no budget.
@@ -96,8 +97,10 @@ class _Rate(Objective):
         if self.training:
             self.mu.add_(_DUAL_STEP * (rounded / budget - 1))
             self.mu.clamp_(min=math.log(_LEAST), max=-math.log(_LEAST))
-        # Compared by the rounded codes, because interpolation overestimates a low rate.
-        penalty = self.mu.exp() * interpolated * (rounded > budget)
+        # Compared by the rounded codes, because interpolation overestimates a low rate. Not all at once: a small
+        # network, each of whose weights has much of the rate, is thrown far below the budget by a whole push.
+        near = ((rounded / budget - 1) / _NEAR + 0.5).clamp(0, 1)
+        penalty = self.mu.exp() * near.detach() * interpolated
         return rounded + penalty - penalty.detach()
 
     def _budget(self, progress: float) -> float | None:
