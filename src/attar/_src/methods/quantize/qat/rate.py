@@ -46,7 +46,8 @@ class Rate(Term):
 
     With a budget and the excess ``e = rate / budget - 1``, the gradient is that of ``mu m R``: ``m`` grows from 0 at
     e = -1 % to 1 at e = 1 %. ``mu`` starts at 1 and follows ``log mu += 0.02 e`` in every step. The value of the loss
-    is then the rate of the rounded codes. Weights must be on an evenly spaced grid, such as that of ``lsq`` or ``quantize``.
+    is then the rate of the rounded codes. Weights must be on an evenly spaced grid, such as that of ``lsq`` or
+    ``quantize``.
 
     Attributes:
         bits: budget in bits per coded weight, a number or a schedule; None for no budget.
