@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from attar._src.core.errors import SpecError, UnknownName
-from attar._src.recipe.recipe import SEARCH_KEY
+from attar._src.recipe.recipe import SEARCH_KEY, unfilled_hole
 from attar._src.search.space import Choose, Hole, Point, Space, hole_at
 
 #: The root of a recipe's paths in messages.
@@ -106,10 +106,7 @@ def is_search(tree: Mapping[str, Any]) -> bool:
     if SEARCH_KEY in tree:
         return True
     if holes := [*find_holes(tree)]:
-        raise SpecError(
-            f"recipe.{holes[0]} is a hole, and nothing says how to fill it; add a search, as in search: {{max_drop: "
-            "0.5, minimise: bytes, trials: 40}"
-        )
+        raise unfilled_hole(holes[0])
     return False
 
 
