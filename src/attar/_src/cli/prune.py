@@ -181,13 +181,14 @@ def prune_command(
         ignore_index=ignore_index,
         class_axis=class_axis,
         licence=licence,
+        on_step=lambda line: show.say("", line),
         **chosen.about,
     )
     if output.suffix == ".attar":
         figures = result.save(output)["pruning"]
     else:
         result.save_weights(output)
-        figures = result.figures
+        figures = {"file_bytes": result.file_bytes(), **result.figures}
     if as_json:
         show.as_json({"file": str(output), **figures})
     else:
@@ -232,11 +233,11 @@ def _print(output: Path, figures: Mapping[str, Any]) -> None:
 def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Yield the figures before and after, and the channels of each layer."""
     words = {
+        "file_bytes": "bytes of the file",
         "macs": "multiplications",
         "nonzero_macs": "by weights that are not zero",
         "parameters": "parameters",
         "nonzero": "not zero",
-        "file_bytes": "bytes",
     }
     for key, word in words.items():
         if key in figures:
