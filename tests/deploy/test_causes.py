@@ -102,7 +102,7 @@ def test_an_error_that_is_spread_is_said_to_be():
     spread = Causes(tuple(Cause("the weight", f"w{i}", 0.05, 4) for i in range(20)), 32, 0)
     assert spread.main() == ()
     assert "spread over 20 weights and values" in spread.sentence()
-    assert "give all more bits (bits=; --bits)" in spread.sentence()
+    assert "give all more bits (bits=)" in spread.sentence()
     finest = Causes(tuple(Cause("the weight", f"w{i}", 0.05, 8) for i in range(20)), 32, 0)
     assert "granularity='group:32'" in finest.sentence()
     both = Causes((*finest.causes, *(Cause("the input of", f"w{i}", 0.05) for i in range(20))), 32, 0)

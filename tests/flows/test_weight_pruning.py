@@ -6,6 +6,7 @@ Guards against files that keep zeros as dense numbers, reports that promise time
 import copy
 import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -193,8 +194,17 @@ def test_the_command(folder, capsys):
     assert "stays: 0.weight: its 1 input channels are no multiple of 4" in out
     assert "3.weight zero" in out
     assert "than before" in out
-    assert main(["prune", model, "-d", data, "--max-bytes", "6k", "-o", str(folder / "m.attar")]) == 0
-    assert "bytes were predicted" in capsys.readouterr().out
+    assert main(["prune", model, "-d", data, "--max-bytes", "6k", "-o", str(weights)]) == 0
+    out, err = capsys.readouterr()
+    assert "bytes were predicted" in out
+    before, after = (
+        int(each.replace(",", "")) for each in re.search(r"bytes of the file +([\d,]+) +([\d,]+)", out).groups()
+    )
+    assert after <= 6000 < before
+    assert "single weights become zero" in err
+    assert "all weights are pruned and measured at 6 sparsities, which takes minutes for a large module" in err
+    assert "--unit channel" in err
+    assert "--sensitivity FOLDER" in err
     assert main([*arguments[:6], "--set", "7=x", "-o", str(weights)]) == 2
     assert "write GLOB=SHARE" in capsys.readouterr().err
 

@@ -1,12 +1,13 @@
 """The page of a comparison, of figures as ``compare.json`` has them."""
 
-from attar._src.report.comparison_page import COLUMNS, comparison_cells, write_comparison_page
+from attar._src.report.comparison_page import COLUMNS, comparison_cells, untried_methods, write_comparison_page
 
 
 def row(method, **more):
     return {
         "method": method,
         "holds": True,
+        "tries": 2,
         "why": "",
         "file": f"files/{method}.attar",
         "file_bytes": 40_000,
@@ -39,11 +40,11 @@ def result(*rows):
         "tries": [each for each in rows if each["holds"]],
         "ended": "every method was tuned",
         "left_out": {"trained": "trains"},
-        "skipped": ["pruned channels"],
+        "skipped": ["pruned channels, at 40,000 bytes"],
     }
 
 
-MISSED = {"method": "<b>layers</b>", "holds": False, "why": "90,000 bytes at least"}
+MISSED = {"method": "<b>layers</b>", "holds": False, "tries": 1, "why": "90,000 bytes at least"}
 
 
 def test_the_page_has_the_answer_every_method_and_what_was_left_out(tmp_path):
@@ -54,10 +55,24 @@ def test_the_page_has_the_answer_every_method_and_what_was_left_out(tmp_path):
     assert "<b>layers" not in page
     assert "90,000 bytes at least" in page
     assert "not readable here (no counters)" in page
-    assert "trained: trains; pruned channels: left out for time" in page
+    assert "left out: trained: trains. no time for: pruned channels" in page
     assert "integer kernels for 2 of 3 layers" in page
     assert len(page) < 100_000
     assert write_comparison_page(tmp_path, result(row("quantization"), MISSED)).read_text() == page
+
+
+def test_what_was_not_tried_is_told_once_with_its_reason(tmp_path):
+    untried = [{"method": each, "holds": False, "tries": 0, "why": "no time"} for each in ("one, two", "three")]
+    told = result(row("quantization"), *untried)
+    told["targets"] *= 2
+    told["left_out"] = {"a": "trains", "b": "needs labels", "c": "trains"}
+    told["skipped"] = ["one, two, at 40,000 bytes", "one, two, at a loss", "three, at a loss"]
+    assert untried_methods(told) == [
+        "left out: a; c: trains",
+        "left out: b: needs labels",
+        "no time for: one, two; three (at a loss)",
+    ]
+    assert write_comparison_page(tmp_path, told).read_text().count("one, two") == 1
 
 
 def test_what_loses_far_more_does_not_hide_what_loses_little(tmp_path):

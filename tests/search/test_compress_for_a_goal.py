@@ -56,6 +56,9 @@ def test_the_best_file_holds_the_goal_and_is_the_smallest_that_does(found):
     assert result.best.file_bytes < next(each for each in result.files if each.name == "4 bits").file_bytes
     assert (result.folder / "best.attar").stat().st_size == result.best.file_bytes
     assert result.best in result.front
+    # No example of 300 changed: half of one may have.
+    assert result.files[0].noise == pytest.approx(100 * (0.5 / 300 / 300) ** 0.5)
+    assert all(each.noise >= result.files[0].noise for each in result.files)
     assert len(said) == len(result.files) + len(result.failed)
 
 

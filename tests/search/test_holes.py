@@ -3,7 +3,15 @@
 import pytest
 
 from attar._src.core.errors import SpecError
-from attar._src.search.holes import counted_values, fill_holes, find_holes, has_layer_holes, is_search, with_layer_holes
+from attar._src.search.holes import (
+    counted_values,
+    fill_holes,
+    find_holes,
+    has_layer_holes,
+    is_search,
+    values_in_words,
+    with_layer_holes,
+)
 
 TREE = {
     "seeds": [{"choose": [0, 1]}],
@@ -51,6 +59,17 @@ def test_values_inside_a_choice_that_is_not_taken_do_not_count():
     space = find_holes(tree)
     keys = {space.key(counted_values(tree, point | {"stages.choose.1.0.bits": bits})) for bits in (2, 8)}
     assert len(keys) == 1
+
+
+def test_values_are_told_by_the_ends_of_their_paths():
+    """Guards against lines of a search that do not say what was tried, or which of two holes had a value."""
+    stages = "models.net.stages"
+    assert values_in_words({f"{stages}.0.bits": 3, f"{stages}.1.sparsity": 0.5}) == "bits=3, sparsity=0.5"
+    assert values_in_words({f"{stages}.0.bits": 3, f"{stages}.1.bits": 4}) == "stages.0.bits=3, stages.1.bits=4"
+    assert values_in_words({f"{stages}.0.overrides.{n}": n for n in range(10)}).endswith("overrides.7=7, and 2 more")
+    assert values_in_words({"a.bits": 1, "bits": 2}) == "a.bits=1, bits=2"
+    assert values_in_words({stages: [{"bits": 4}], "scales": "gptq"}) == 'stages=[{"bits": 4}], scales=gptq'
+    assert len(values_in_words({stages: [{"stage": "x" * 99}]})) < 60
 
 
 def test_two_places_with_one_path_are_refused():

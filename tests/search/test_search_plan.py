@@ -6,6 +6,7 @@ from attar._src.core.errors import SpecError
 from attar._src.core.spec import build_spec
 from attar._src.search.goal import Goal
 from attar._src.search.plan import FIRST, chosen_activations, next_step
+from attar._src.search.recommended import front_of
 from attar._src.search.tried_file import TriedFile, pareto
 
 #: Bytes, points lost and milliseconds of the first files.
@@ -148,8 +149,24 @@ def test_the_front_has_what_no_other_file_beats():
     a, b, c = file("a", 100, 0.0, 1.0), file("b", 50, 0.5, 1.01), file("c", 60, 0.5, 1.0)
     assert pareto([b, a, c]) == [a, b]
     assert pareto([a]) == [a]
-    assert a.beats(file("d", 100, 0.0, 1.1))
     assert not a.beats(a)
+
+
+def timed(name, size, *quartiles):
+    made = file(name, size, 0.0, quartiles[1])
+    return made.model_copy(update={"against_floating": quartiles})
+
+
+def test_a_time_is_another_only_where_rounds_say_so():
+    """Guards against a front that follows the noise of a timing."""
+    slow, noise = timed("a", 100, 1.0, 1.0, 1.0), timed("b", 110, 0.97, 0.99, 1.01)
+    fast = timed("c", 120, 0.5, 0.6, 0.7)
+    assert pareto([slow, noise, fast]) == [fast, slow]
+    assert not noise.is_faster_than(slow)
+    assert fast.is_faster_than(noise)
+    assert timed("d", 100, 0.5, 0.6, 0.9).beats(timed("e", 100, 0.91, 0.95, 1.0))
+    assert front_of(Goal(max_ms=1), [slow, noise, fast]) == [fast, slow]
+    assert front_of(Goal(max_drop=1), [slow, noise, fast]) == [slow]
 
 
 def test_a_goal_has_a_bound_or_an_aim():

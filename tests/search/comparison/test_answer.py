@@ -17,6 +17,7 @@ def row(method, size, drop, ratio=(0.98, 1.0, 1.02), **more):
     return {
         "method": method,
         "holds": True,
+        "tries": 1,
         "why": "",
         "nearest": size,
         "file_bytes": size,
@@ -102,10 +103,12 @@ def test_memory_that_differs_by_the_noise_is_the_same(own, words):
 
 
 def test_no_method_is_recommended_where_none_reaches_the_target():
-    missed = {"method": "a", "holds": False, "why": "120,000 bytes at least", "nearest": 120_000}
+    missed = {"method": "a", "holds": False, "tries": 3, "why": "120,000 bytes at least", "nearest": 120_000}
     assert answer(target(missed), FLOATING, ABOUT) == [
         "No method reaches 100,000 bytes. The nearest is a, with 120,000 bytes."
     ]
     some = " ".join(answer(target(row("b", 99_000, 60.0), missed), FLOATING, ABOUT))
-    assert "Only 1 of 2 methods made a file there." in some
+    assert "Only 1 of 2 methods that were tried made a file there." in some
+    untried = {**missed, "tries": 0, "nearest": None}
+    assert "Only" not in " ".join(answer(target(row("b", 99_000, 6.0), untried), FLOATING, ABOUT))
     assert "None is needed" in answer(target(row("a", 1, 0), most=2_000_000), FLOATING, ABOUT)[0]

@@ -62,7 +62,35 @@ def test_bytes_of_the_integer_program_are_asked_for_once():
     tries = search(TUNED_OPTIONS["max_bytes"], target, lambda size: (size - 200, 0.3))
     assert [each.file_bytes for each in tries] == [89_800]
     few = search(TUNED_OPTIONS["max_bytes"], EqualTarget("bytes", 900_000), lambda size: (270_000, 0.0))
-    assert EqualTarget("bytes", 900_000).why(few[0], few) == "takes no more than 270,000 bytes"
+    assert EqualTarget("bytes", 900_000).why(few[0], few) == "has 270,000 bytes at its largest"
+
+
+@pytest.mark.parametrize("name", ["sparsity", "channels", "macs", "layers"])
+def test_a_loss_is_sought_from_what_modules_stand(name):
+    """Guards against a comparison that begins with nine of ten weights at zero."""
+    option = TUNED_OPTIONS[name]
+    first = next_strength(option, EqualTarget("drop", 1.0), [], FLOATING)
+    assert option.value(first, FLOATING) in (0.5, 0.2, 1)
+    second = next_strength(option, EqualTarget("drop", 1.0), [made(first, 800_000, 0.1)], FLOATING)
+    assert first < second <= max(1.5 * first, 2)
+    back = next_strength(option, EqualTarget("drop", 1.0), [made(first, 800_000, 9.0)], FLOATING)
+    assert back is None or 0 < back < first
+
+
+def test_a_file_that_is_ruined_and_too_large_ends_the_search_for_bytes():
+    """Guards against tries of ever more zeros, before methods that would do are tried."""
+
+    def outcome(share):
+        return pruned(share)[0], 90.3
+
+    target, option = EqualTarget("bytes", 40_000), TUNED_OPTIONS["sparsity"]
+    tries = search(option, target, outcome)
+    assert len(tries) > 2
+    told = [each.model_copy(update={"noise": 3.0}) for each in tries[:1]]
+    assert told[0].ruined
+    assert next_strength(option, target, told, FLOATING) is None
+    assert target.why(None, told) == f"loses 90.3 with {told[0].file_bytes:,} bytes already"
+    assert next_strength(option, EqualTarget("drop", 1.0), told, FLOATING) is not None
 
 
 def test_a_size_that_is_asked_for_is_what_the_option_gets():
@@ -90,10 +118,11 @@ def test_layers_are_counted():
     option = TUNED_OPTIONS["layers"]
     tries = search(option, EqualTarget("drop", 1.0), outcome)
     assert EqualTarget("drop", 1.0).best(tries).strength == 3
+    assert [each.strength for each in tries] == [1, 2, 3, 4]
     bytes_of = EqualTarget("bytes", 450_000)
     tries = search(option, bytes_of, outcome)
     assert bytes_of.best(tries).file_bytes == 400_000
-    assert bytes_of.why(bytes_of.best(tries), tries) == "takes no more than 400,000 bytes"
+    assert bytes_of.why(bytes_of.best(tries), tries) == "has 400,000 bytes at its largest"
     assert all(each.strength == round(each.strength) for each in tries)
 
 

@@ -211,7 +211,7 @@ def test_examples_that_cannot_be_divided_are_refused(small, tmp_path):
 def test_options_that_need_no_model_are_refused_before_anything_is_loaded(tmp_path, capsys):
     given = ["compress", "missing.py:net", "-d", "digits", "-o", str(tmp_path / "s")]
     for more, words in (
-        (["--max-drop", "-1"], "max_drop"),
+        (["--max-drop", "-1"], "--max-drop: Input"),
         (["--max-drop", "1", "--no-train", "--epochs", "3"], "leave out --no-train"),
         (["--max-drop", "1", "--teacher-weights", "w"], "of a --teacher MODEL"),
         (["--max-drop", "1", "--augment", "flip:3"], "crop:PADDING"),

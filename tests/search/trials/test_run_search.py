@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -71,7 +72,10 @@ def test_a_search_ends_with_verified_files_and_a_page(whole, place):
     found, lines = whole
     assert [each.name for each in found.files] == ["as its source gives it", *(f"trial {n}" for n in range(4))]
     assert all(set(each.options) == {f"models.net.stages.0.overrides.{n}" for n in "02"} for each in found.files[1:])
-    assert [line.split(":")[0] for line in lines] == [f"trial {n}" for n in range(4)]
+    values = r"overrides\.0=[2348], overrides\.2=[2348]"
+    figures = r"[\d,]+ bytes, \S+ points of accuracy lost; best so far [\w ]+ \([\d,]+ bytes, \S+ lost[\w ,]*\)"
+    for number, line in enumerate(lines):
+        assert re.fullmatch(rf"trial {number}: {values} -> {figures}, about [\d:]+ left", line), line
     assert found.ended == "all trials are done"
     for each in found.files:
         assert digest(found.folder / each.file) == each.sha256
@@ -341,6 +345,17 @@ def test_a_search_may_be_given_on_the_command_line(place, tmp_path, capsys):
     assert "is a hole, and nothing says how to fill it" in capsys.readouterr().err
     assert main([*command, "--set", "search={minimise: bytes, sampler: random, trials: 1}"]) == 0
     assert (tmp_path / "out" / "best.attar").exists()
+
+
+def test_a_reference_that_is_no_better_than_chance_is_told_of(place, tmp_path):
+    """Guards against trials that lose nothing because there is nothing to lose."""
+    for name in ("nets.py", "r.yaml"):
+        shutil.copy(place / name, tmp_path)
+    code = "\n\ndef blank():\n    made = net()\n    made[2].weight.data.zero_()\n    return made\n"
+    (tmp_path / "nets.py").write_text(NETS + code)
+    settings = ["models.net.source=nets.py:blank", "search.trials=1"]
+    with pytest.warns(attar.AttarWarning, match="compared with 'net', whose accuracy of 0.* no better"):
+        attar.run_search(tmp_path / "r.yaml", tmp_path / "out", settings=settings)
 
 
 def test_ctrl_c_leaves_the_best_found(place, tmp_path):

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from attar._src.cli import show
+from attar._src.cli import option_words, show
 from attar._src.core.errors import AttarError, place_of, short_message
 from attar._src.core.lazy import install_hint
 
@@ -75,8 +75,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: list[str]) -> int:
+    # Until the error of the command is told, too.
+    with contextlib.ExitStack() as words:
+        return _called(given, words)
+
+
+def _asked(given: Sequence[str]) -> str | None:
+    return next((argument for argument in given if not argument.startswith("-")), None)
+
+
+def _called(given: list[str], words: contextlib.ExitStack) -> int:
     try:
-        command = typer.main.get_command(_application(given))
+        command: Any = typer.main.get_command(_application(given))
+        if (name := _asked(given)) in COMMANDS:
+            words.enter_context(option_words.option_words_of(str(name), command.commands[name].params))
         found: int | None = command.main(given, prog_name="attar", standalone_mode=False)
         if sys.stdout is not None:
             # Here and not at exit, where Python would print a traceback.
@@ -110,7 +122,7 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_options)
-    asked = next((argument for argument in arguments if not argument.startswith("-")), None)
+    asked = _asked(arguments)
     for name, short in COMMANDS.items():
         function = _naming_end_of_file(load_command(name)) if name == asked else lambda: None
         app.command(name, no_args_is_help=bool(signature(function).parameters), short_help=short)(function)

@@ -12,7 +12,7 @@ from attar._src.cli import show
 from attar._src.cli.options.shared import with_options
 from attar._src.cli.options.texts import parse_bytes, parse_minutes
 from attar._src.cli.options.training import TRAINING_PANEL, SearchOptions
-from attar._src.report.comparison_page import comparison_cells, floating_cells
+from attar._src.report.comparison_page import comparison_cells, floating_cells, untried_methods
 from attar._src.search.comparison.registry import chosen_methods
 from attar._src.search.comparison.target import equal_targets
 from attar._src.search.search_folder import demand_search_folder
@@ -114,16 +114,14 @@ def _print(found: dict[str, Any], folder: Path) -> None:
             table.add_row(*(marked.format(escape(cells[place])) for place in _SHOWN))
         out.print(table)
         for row in target["rows"]:
-            if row["why"]:
+            # What was not tried at all is told once, below.
+            if row["why"] and row["tries"]:
                 out.print(escape(f"{row['method']}: {row['why']}"), soft_wrap=True)
         for sentence in target["answer"]:
             out.print(escape(sentence), soft_wrap=True)
         out.print()
-    for why in dict.fromkeys(found["left_out"].values()):
-        names = [name for name, each in found["left_out"].items() if each == why]
-        out.print(escape(f"left out: {'; '.join(names)}: {why}"), soft_wrap=True)
+    for each in untried_methods(found):
+        out.print(escape(each), soft_wrap=True)
     if found["skipped"]:
-        out.print(
-            escape(f"no time for: {'; '.join(found['skipped'])}. Give more --time, with --resume"), soft_wrap=True
-        )
+        out.print("give more --time, with --resume, for what there was no time for", soft_wrap=True)
     out.print(escape(f"{folder / 'compare.json'}, {folder / 'compare.html'}"), soft_wrap=True)

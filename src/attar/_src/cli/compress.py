@@ -102,7 +102,7 @@ def compress_command(
 def print_found(found: dict[str, Any], folder: Path, said: Sequence[str] = ()) -> None:
     """Print what a search found: its files, the best, why it ended, and what made no file."""
     out = show.console()
-    table = show.plain_table("File", "", ">Bytes", ">Lost", ">Metric", ">One example", ">Ratio")
+    table = show.plain_table("File", "", ">Bytes", ">Lost", ">±", ">Metric", ">One example", ">Ratio")
     for each in found["files"]:
         table.add_row(*map(escape, search_cells(found, each)))
     out.print(table)

@@ -142,12 +142,13 @@ def prune_command(
         overrides=_shares(overrides or []),
         seed=of.seed,
         licence=licence,
+        on_step=lambda line: show.say("", line),
     )
     if output.suffix == ".attar":
         figures = result.save(output)["pruning"]
     else:
         result.save_weights(output)
-        figures = result.figures
+        figures = {"file_bytes": result.file_bytes(), **result.figures}
     if as_json:
         show.as_json({"file": str(output), **figures})
     else:
@@ -192,11 +193,11 @@ def _print(output: Path, figures: Mapping[str, Any]) -> None:
 def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Yield the figures before and after, and the channels of each layer."""
     words = {
+        "file_bytes": "bytes of the file",
         "macs": "multiplications",
         "nonzero_macs": "by weights that are not zero",
         "parameters": "parameters",
         "nonzero": "not zero",
-        "file_bytes": "bytes",
     }
     for key, word in words.items():
         if key in figures:

@@ -8,10 +8,10 @@ from attar._src.cli import show
 
 
 def schema_command() -> None:
-    """Print the JSON schema of recipes, with which editors complete and check their YAML.
+    """Print the JSON schema of recipes, with holes and search, with which editors complete and check their YAML.
 
     Example:
 
         attar schema > recipe.schema.json
     """
-    show.as_json(importlib.import_module("attar._src.recipe.recipe").Recipe.schema())
+    show.as_json(importlib.import_module("attar._src.search.trials.recipe_schema").recipe_schema())

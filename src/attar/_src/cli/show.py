@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.segment import Segment
 from rich.table import Table
 
+from attar._src.cli.option_words import in_option_words
 from attar._src.core.errors import AttarError
 from attar._src.report.wording import plural
 
@@ -30,6 +31,10 @@ class PlainConsole(Console):
 
     Licences, class names and messages may hold any character; colours of our own are added after this.
     """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does, texts in the words of the command line."""
+        super().print(*(in_option_words(each) if isinstance(each, str) else each for each in objects), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render as rich does, with the commands in texts spelled out."""
@@ -107,9 +112,14 @@ def demand_none(by_model: Mapping[str, Sequence[str]], *, strict: bool) -> None:
         )
 
 
+class _PlainTable(Table):
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(*(in_option_words(each) if isinstance(each, str) else each for each in cells), **options)
+
+
 def plain_table(*columns: str, rows: Iterable[Mapping[str, str]] = ()) -> Table:
     """Return a table without lines; a column that starts with ``>`` is aligned to the right and not wrapped."""
-    made = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
+    made = _PlainTable(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     for column in columns:
         # Names are wrapped first; numbers that still do not fit end in an ellipsis.
         if column.startswith(">"):

@@ -152,6 +152,13 @@ def build_spec(spec: type[Spec], *, where: str, **fields: Any) -> Any:
         raise SpecError(explain(error, where=where)) from error
 
 
+class _NamedInFile:
+    """In JSON schemas, tells a user's own spec from registered ones: its name has a colon."""
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"allOf": [handler(schema), {"properties": {"name": {"pattern": ":"}}}]}
+
+
 def spec_choice(registry: Registry[type[Spec]], own: type[Spec]) -> Any:
     """Return the type of a field that holds one of the registry's specs: ``{name: kl, temperature: 4}``.
 
@@ -166,8 +173,8 @@ def spec_choice(registry: Registry[type[Spec]], own: type[Spec]) -> Any:
     def spelled_out(value: Any) -> Any:
         return value if isinstance(value, dict | Spec) else {"name": value}
 
-    union = reduce(or_, members, Annotated[own, Tag(_OWN)])
-    return Annotated[union, Discriminator(tag), BeforeValidator(spelled_out)]
+    union: Any = Annotated[reduce(or_, members, Annotated[own, Tag(_OWN), _NamedInFile()]), Discriminator(tag)]
+    return Annotated[union, BeforeValidator(spelled_out, json_schema_input_type=str | union)]
 
 
 def demand_share(value: Any) -> Any:
@@ -186,6 +193,6 @@ def demand_share(value: Any) -> Any:
 
 
 #: From 0 to 1, without 1.
-SomeShare = Annotated[float, BeforeValidator(demand_share), Field(ge=0, lt=1)]
+SomeShare = Annotated[float, Field(ge=0, lt=1), BeforeValidator(demand_share)]
 #: Between 0 and 1.
-PartShare = Annotated[float, BeforeValidator(demand_share), Field(gt=0, lt=1)]
+PartShare = Annotated[float, Field(gt=0, lt=1), BeforeValidator(demand_share)]

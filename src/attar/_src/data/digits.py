@@ -18,7 +18,7 @@ class Digits(DataSource):
     """``digits``: uint8 ``(n, 1, 8, 8)`` from 0 to 16, ten classes; 1438 train and 359 test examples.
 
     ``sklearn.datasets.load_digits``: the test part of the UCI set "Optical Recognition of Handwritten Digits". The
-    split is drawn here, by class, with a fixed seed.
+    split is drawn here, a fifth of each class, with a fixed seed: it is not that of the first 1438 examples.
     """
 
     name: ClassVar[str] = "digits"

@@ -90,9 +90,9 @@ class Causes:
         bits = [each.bits for each in self.causes if each.bits is not None]
         coarse, values = any(width < 8 for width in bits), any(each.bits is None for each in self.causes)
         if coarse and values:
-            return "give all more bits (bits=, activations=; --bits, --activations)"
+            return "give all more bits (bits=, activations=)"
         if coarse:
-            return "give all more bits (bits=; --bits)"
+            return "give all more bits (bits=)"
         if values:
             return "leave activations in floating point (without activations=), or train with their rounding (finetune)"
         return "give all more scales (granularity='group:32' or smaller)"

@@ -38,6 +38,11 @@ class Chance:
         """Return whether a model of this metric is no better than the constant answer."""
         return found <= self.limit if self.larger_is_better else found >= self.limit
 
+    def words(self, metric: str, found: float) -> str:
+        """Return what it means that a model is no better: ``accuracy of 0.12 is no better than chance: ...``."""
+        constant = f"{self.answer} for every example reaches {self.value:.4g}"
+        return f"{metric} of {found:.4g} is no better than chance: {constant}"
+
 
 @runtime_checkable
 class HasChance(Protocol):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from attar._src.core.errors import AttarError, DataError
 from attar._src.measure.binary import F1, BinaryAccuracy
+from attar._src.measure.chance import Chance
 from attar._src.measure.class_layout import ClassLayout
 from attar._src.measure.difference import are_shares
 from attar._src.measure.metric import Metric, chance_of, find, join_batches, usual_metric
@@ -58,11 +59,7 @@ def metric_change(
     Raises:
         AttarError: the targets do not fit, with the reason.
     """
-    floating, file, targets = join_batches(batches, layout)
-    name, function = metric or find(usual_metric(floating, targets, layout), layout)
-    if name in YES_OR_NO and are_shares(floating):
-        # The metrics take logits, whose threshold is 0.
-        floating, file = floating - 0.5, file - 0.5
+    (floating, file, targets), (name, function) = _judged(metric, batches, layout)
     before, after = function(floating, targets), function(file, targets)
     if not np.isfinite((before, after)).all():
         raise DataError(f"{name} is {before:.4g} with the floating module and {after:.4g} with the file")
@@ -75,6 +72,32 @@ def metric_change(
     more = getattr(function, "larger_is_better", None)
     noise = _standard_error(function, floating, file, targets)
     return MetricChange(name, before, after, len(targets), 0 if more is None else 1 if more else -1, noise)
+
+
+def chance_of_floating(
+    metric: tuple[str, Metric] | None,
+    batches: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]],
+    layout: ClassLayout,
+) -> Chance | None:
+    """Return what a constant answer reaches, if the floating module is no better; arguments as of
+    :func:`metric_change`. None if it is better, or the metric does not tell."""
+    (floating, _, targets), (_, function) = _judged(metric, batches, layout)
+    chance = chance_of(function, floating, targets)
+    return chance if chance is not None and chance.explains(function(floating, targets)) else None
+
+
+def _judged(
+    metric: tuple[str, Metric] | None,
+    batches: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]],
+    layout: ClassLayout,
+) -> tuple[tuple[NDArray[Any], NDArray[Any], NDArray[Any]], tuple[str, Metric]]:
+    """Return outputs of the module, those of the file, and targets, as the metric takes them; and the metric."""
+    floating, file, targets = join_batches(batches, layout)
+    name, function = metric or find(usual_metric(floating, targets, layout), layout)
+    if name in YES_OR_NO and are_shares(floating):
+        # The metrics take logits, whose threshold is 0.
+        floating, file = floating - 0.5, file - 0.5
+    return (floating, file, targets), (name, function)
 
 
 def _standard_error(metric: Metric, floating: NDArray[Any], file: NDArray[Any], targets: NDArray[Any]) -> float | None:

@@ -16,8 +16,11 @@ from attar._src.work.term import Term
 #: A term or a list of terms.
 Terms = Annotated[
     tuple[ObjectiveChoice, ...],
-    BeforeValidator(lambda value: value if isinstance(value, list | tuple) else (value,)),
     Field(min_length=1),
+    BeforeValidator(
+        lambda value: value if isinstance(value, list | tuple) else (value,),
+        json_schema_input_type=ObjectiveChoice | Annotated[tuple[ObjectiveChoice, ...], Field(min_length=1)],
+    ),
 ]
 
 

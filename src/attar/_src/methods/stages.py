@@ -8,7 +8,7 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Discriminator, Tag, WrapValidator
+from pydantic import Discriminator, Tag, WithJsonSchema, WrapValidator
 from pydantic_core import PydanticCustomError
 
 from attar._src.core.errors import SpecError
@@ -80,14 +80,17 @@ def _custom(value: Any, check: Callable[[Any], Any]) -> Any:
     return build_spec(custom, where=name, **value)
 
 
+_OWN_STAGE = {"type": "object", "properties": {"stage": {"type": "string", "pattern": ":"}}, "required": ["stage"]}
+
 if TYPE_CHECKING:
     StageChoice = Stage
 else:
+    _KNOWN = Annotated[
+        reduce(or_, [Annotated[each, Tag(_TRAINED if each is QuantizeStage else _name(each))] for each in STAGES]),
+        Discriminator(_tag),
+    ]
     #: The type of a stage in a recipe. A ``quantize`` with ``epochs`` or another field of training is QuantizeStage.
     StageChoice = Annotated[
-        Annotated[
-            reduce(or_, [Annotated[each, Tag(_TRAINED if each is QuantizeStage else _name(each))] for each in STAGES]),
-            Discriminator(_tag),
-        ],
-        WrapValidator(_custom),
+        _KNOWN,
+        WrapValidator(_custom, json_schema_input_type=_KNOWN | Annotated[dict[str, Any], WithJsonSchema(_OWN_STAGE)]),
     ]

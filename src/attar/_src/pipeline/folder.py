@@ -83,7 +83,7 @@ class RunFolder:
 
     def _compare(self, facts: Mapping[str, Any], resume: bool) -> None:
         if not resume:
-            raise SpecError(f"{self.path} already has a run; resume it (--resume), or choose another folder")
+            raise SpecError(f"{self.path} already has a run; resume it (resume=True), or choose another folder")
         changed = list(differences(self._facts(), json.loads(json.dumps(facts))))
         if changed:
             more = f"; and {len(changed) - 4} more" if len(changed) > 4 else ""
@@ -152,7 +152,7 @@ def writing(path: Path) -> Iterator[None]:
         what = error.filename or path
         raise AttarError(
             f"{what} cannot be written ({error.strerror}); completed files in {path} are intact: free space or grant "
-            "permission, then resume the run (--resume)"
+            "permission, then resume the run (resume=True)"
         ) from error
 
 

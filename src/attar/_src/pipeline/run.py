@@ -17,7 +17,7 @@ from typing import Any
 
 from attar._src.pipeline.execution.execute import executed
 from attar._src.pipeline.results import measure_results
-from attar._src.recipe.recipe import Recipe, read_recipe
+from attar._src.recipe.recipe import Recipe, as_recipe
 from attar._src.report.page import build_page
 from attar._src.report.record import remember_run
 
@@ -36,11 +36,14 @@ class Run:
         return {model["name"]: self.folder / model["file"] for model in self.report.get("models", ())}
 
 
-def run(recipe: Recipe | str | Path, out: str | Path, *, resume: bool = False, command: str = "") -> Run:
+def run(
+    recipe: Recipe | str | Path | Mapping[str, Any], out: str | Path, *, resume: bool = False, command: str = ""
+) -> Run:
     """Run a recipe in a folder of its own.
 
     Args:
-        recipe: a :class:`Recipe`, or the path of one in YAML.
+        recipe: a :class:`Recipe`, the path of one in YAML, or a mapping of the same form, which may have Python
+            objects. One with a search is run by :func:`attar.run_search`.
         out: the folder.
         resume: continue the run in the folder, if any.
         command: the command shown in the report.
@@ -60,8 +63,7 @@ def run(recipe: Recipe | str | Path, out: str | Path, *, resume: bool = False, c
         >>> recipe = attar.Recipe(data="digits", models={"net": {"source": "net.py:build"}})
         >>> run = attar.run(recipe, "runs/net")
     """
-    recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
-    out = Path(out)
+    recipe, out = as_recipe(recipe), Path(out)
     with executed(recipe, out, resume=resume) as done:
         if not done.folder.first:
             return Run(out, {}, None)

@@ -41,8 +41,8 @@ def _tested(metric: str, result: Scored) -> Iterator[str]:
         yield f"its test {metric} is {result.value}, which is no number; check the metric, and the outputs"
     elif chance is not None and chance.explains(result.value):
         yield (
-            f"its test {metric} of {result.value:.4g} is no better than chance: {chance.answer} for every example "
-            f"reaches {chance.value:.4g}; if it was trained, {_REMEDY}; else give its weights in the recipe"
+            f"its test {chance.words(metric, result.value)}; if it was trained, {_REMEDY}; else give its weights in "
+            "the recipe"
         )
 
 

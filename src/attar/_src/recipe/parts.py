@@ -110,7 +110,7 @@ class ModelSpec(Spec):
         licence: note on the licence of the weights, stored in the file.
     """
 
-    source: Annotated[SourceSpec, BeforeValidator(_with_factory)]
+    source: Annotated[SourceSpec, BeforeValidator(_with_factory, json_schema_input_type=str | SourceSpec)]
     stages: tuple[StageChoice, ...] = ()
     licence: str | None = None
 

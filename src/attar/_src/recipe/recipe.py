@@ -24,6 +24,8 @@ from attar._src.work.stage import Stage
 
 #: The key of a recipe with holes that says how they are filled (``attar.run_search``).
 SEARCH_KEY = "search"
+#: Keys that tell a hole from a mapping of a recipe.
+HOLE_MARKS = ("choose", "between")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -92,7 +94,12 @@ class Recipe(Spec):
         (0,)
     """
 
-    data: Annotated[DataSpec, BeforeValidator(lambda value: value if _is_data(value) else {"source": value})]
+    data: Annotated[
+        DataSpec,
+        BeforeValidator(
+            lambda value: value if _is_data(value) else {"source": value}, json_schema_input_type=str | DataSpec
+        ),
+    ]
     models: Annotated[dict[str, ModelSpec], AfterValidator(_named_models)]
     seeds: _Different = (0,)
     precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
@@ -115,9 +122,16 @@ class Recipe(Spec):
     _folder: Path = PrivateAttr(default_factory=Path)
 
     def __init__(self, **fields: Any) -> None:
+        if SEARCH_KEY in fields:
+            raise SpecError(
+                "recipe.search: a recipe with a search has values to choose; run it by `attar run` on its file or by "
+                "attar.run_search, or run one of the recipes without holes that it found"
+            )
         try:
             super().__init__(**fields)
         except ValidationError as error:
+            if (hole := first_hole(fields)) is not None:
+                raise unfilled_hole(hole) from error
             raise SpecError(explain(error, where="recipe", given=fields)) from error
 
     @model_validator(mode="after")
@@ -267,13 +281,49 @@ def read_recipe(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
         SpecError: the file is missing or is not a valid recipe.
     """
     path = Path(path)
-    tree = apply_overrides(parse_yaml(path), overrides)
-    if SEARCH_KEY in tree:
+    return recipe_of_tree(apply_overrides(parse_yaml(path), overrides), path.parent)
+
+
+def as_recipe(given: Recipe | str | Path | Mapping[str, Any]) -> Recipe:
+    """Return a recipe, the one in a YAML file, or that of a mapping of the same form, which may have Python objects.
+
+    Raises:
+        SpecError: it is something else, or no valid recipe.
+    """
+    if isinstance(given, Recipe):
+        return given
+    if isinstance(given, Mapping) and all(isinstance(key, str) for key in given):
+        return recipe_of_tree(given, Path())
+    if not isinstance(given, str | Path):
         raise SpecError(
-            f"{path} has a search, with values to choose; run it by `attar run {path.name}` or attar.run_search, or "
-            "run one of the recipes without holes that it found"
+            f"{type(given).__name__} is no recipe; give the path of one in YAML, a mapping such as {{'data': 'digits', "
+            "'models': {'net': {'source': 'net.py:build'}}}, or an attar.Recipe"
         )
-    return recipe_of_tree(tree, path.parent)
+    return read_recipe(given)
+
+
+def unfilled_hole(path: str) -> SpecError:
+    """Return the error of a recipe that has a hole, and no search."""
+    return SpecError(
+        f"recipe.{path} is a hole, and nothing says how to fill it; add a search, as in search: {{max_drop: 0.5, "
+        "minimise: bytes, trials: 40}, and run it by `attar run` or attar.run_search"
+    )
+
+
+def first_hole(tree: Any) -> str | None:
+    """Return the path of the first hole in a tree, ``{choose: [...]}`` or ``{between: [...]}``; None without.
+
+    Example:
+        >>> first_hole({"models": {"net": {"stages": [{"bits": {"choose": [2, 4]}}]}}})
+        'models.net.stages.0.bits'
+    """
+    if isinstance(tree, Mapping) and any(isinstance(tree.get(mark), list | tuple) for mark in HOLE_MARKS):
+        return ""
+    inner = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list | tuple) else ()
+    for key, value in inner:
+        if (found := first_hole(value)) is not None:
+            return f"{key}.{found}" if found else str(key)
+    return None
 
 
 def recipe_of_tree(tree: Mapping[str, Any], folder: Path) -> Recipe:

@@ -68,6 +68,23 @@ def comparison_cells(target: Mapping[str, Any], row: Mapping[str, Any]) -> list[
     ]
 
 
+def untried_methods(result: Mapping[str, Any]) -> list[str]:
+    """Return what was not tried, each method once: a sentence for every reason."""
+    left_out: dict[str, list[str]] = {}
+    for name, why in result["left_out"].items():
+        left_out.setdefault(why, []).append(name)
+    found = [f"left out: {'; '.join(names)}: {why}" for why, names in left_out.items()]
+    places: dict[str, list[str]] = {}
+    for each in dict.fromkeys(result["skipped"]):
+        method, _, place = each.rpartition(", at ")
+        places.setdefault(method, []).append(place)
+    names = [
+        method if len(places[method]) == len(result["targets"]) else f"{method} (at {' and '.join(places[method])})"
+        for method in places
+    ]
+    return found + ([f"no time for: {'; '.join(names)}"] if names else [])
+
+
 def floating_cells(floating: Mapping[str, Any]) -> list[str]:
     """Return the row of the file in floating point."""
     row = {**floating, "holds": True, "why": "", "tuning_seconds": floating["seconds"]}
@@ -78,8 +95,9 @@ def _sections(result: Mapping[str, Any]) -> list[PageSection]:
     unit = result["unit"]
     found = []
     for target in result["targets"]:
-        rows = [floating_cells(result["floating"])] + [comparison_cells(target, row) for row in target["rows"]]
-        marked = [place for place, row in enumerate(target["rows"], 1) if row["method"] == target["recommended"]]
+        tried = [row for row in target["rows"] if row["tries"]]
+        rows = [floating_cells(result["floating"])] + [comparison_cells(target, row) for row in tried]
+        marked = [place for place, row in enumerate(tried, 1) if row["method"] == target["recommended"]]
         table = PageTable(
             f"One file for each method, at {target['words']}",
             COLUMNS,
@@ -109,10 +127,7 @@ def _sections(result: Mapping[str, Any]) -> list[PageSection]:
     columns = ["Method", "At", "Options of attar.prune, then of attar.quantize"]
     made = PageTable("Options that make a file again, on the same data", columns, again, code=[2], file="compare.json")
     hardware = PageTable("What the measured time rests on", ["Method", "Hardware"], [*needs.values()])
-    left = [
-        *(f"{name}: {why}" for name, why in result["left_out"].items()),
-        *(f"{name}: left out for time" for name in result["skipped"]),
-    ]
+    ended = f"{result['ended'][0].upper()}{result['ended'][1:]}."
     meaning = (
         "Times are of one example on one thread, all files in turns in one run; the ratio is the median over the "
         "rounds of a file's time over that of the file in floating point. Memory is the peak of a process that opens "
@@ -124,5 +139,5 @@ def _sections(result: Mapping[str, Any]) -> list[PageSection]:
         PageSection("every-file", "Every file", text, drawings=method_drawings(result)),
         PageSection("meaning", "What was measured", meaning, tables=[hardware]),
         PageSection("again", "Make one again", tables=[made]),
-        PageSection("end", "Why it ended", f"{result['ended'][0].upper()}{result['ended'][1:]}.", note="; ".join(left)),
+        PageSection("end", "Why it ended", ended, note=". ".join(untried_methods(result))),
     ]

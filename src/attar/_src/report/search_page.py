@@ -31,13 +31,14 @@ def write_search_page(folder: Path, result: Mapping[str, Any]) -> Path:
 
 
 def search_cells(result: Mapping[str, Any], file: Mapping[str, Any]) -> list[str]:
-    """Return a row about a file: mark, name, bytes, what is lost, metric, milliseconds, against floating point."""
+    """Return a row about a file: name, mark, bytes, loss and its error, metric, time, that against floating point."""
     mark = "best" if file["name"] == result["best"] else "front" if file["name"] in result["front"] else ""
     return [
         file["name"],
         mark,
         count(file["file_bytes"]),
         number(file["drop"], 3),
+        number(file["noise"], 2),
         metric(file["metric"], "accuracy" if "accuracy" in file["unit"] else ""),
         milliseconds(file["ms"]),
         times(file["against_floating"][1]),
@@ -56,15 +57,17 @@ def _verdict(result: Mapping[str, Any]) -> str:
 
 
 def _sections(result: Mapping[str, Any]) -> list[PageSection]:
-    columns = ["File", "", "Bytes", "Lost", "Metric", "One example", "Against floating point", "Gained"]
+    columns = ["File", "", "Bytes", "Lost", "±", "Metric", "One example", "Against floating point", "Gained"]
     rows = [[*search_cells(result, each), each["gained"]] for each in result["files"]]
     marked = [place for place, each in enumerate(result["files"]) if each["name"] == result["best"]]
-    every = PageTable("Every file", columns, rows, numbers=range(2, 8), marked=marked, file="search.json")
+    every = PageTable("Every file", columns, rows, numbers=range(2, 9), marked=marked, file="search.json")
     unit = result["files"][0]["unit"]
     text = (
         f"Every point is a file that was packed, decoded, judged on examples that calibration does not see (in {unit}) "
         "and timed beside the file in floating point; outlines are files that were trained. The front are the files "
-        "that no other beats in bytes, loss and time. Gained is what a file was better than the best before it."
+        "that no other beats in bytes, loss and time; a time is another where three of four rounds say so. ± is one "
+        "standard error of the loss for the draw of the examples. Gained is what a file was better than the best "
+        "before it."
     )
     made = PageTable(
         result.get("made_again", "Options of attar.quantize that make a file again, on the same data"),

@@ -8,12 +8,14 @@ goal --> step --> quantize, or train --> verified file --> bytes, drop, millisec
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Preprocessing
+from attar._src.core.errors import AttarWarning
 from attar._src.core.spec import build_spec
 from attar._src.data.axes import Dynamic
 from attar._src.measure.class_layout import IGNORE_INDEX
@@ -136,6 +138,8 @@ def compress(
         licence=licence,
         limits=limits,
     )
+    for doubt in of.doubts(goal.max_drop, "max_drop"):
+        warnings.warn(doubt, AttarWarning, stacklevel=2)
     maker = PostTraining(
         of.untouched, of.context, of.inputs, of.dry_run, of.examples, of.held, of.judge, of.limits, tuple(keep)
     )

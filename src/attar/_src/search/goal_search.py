@@ -170,7 +170,7 @@ class GoalSearch:
                 recipe, stages = self.trainer.make(step.trained, path)
                 made = {"options": {}, "way": step.trained.way, "target": dict(step.trained.target)}
                 made |= {"stages": stages, "recipe": recipe}
-        drop, unit, found = self.maker.drop(path)
+        drop, unit, found, noise = self.maker.drop(path)
         if not math.isfinite(drop):
             raise ModelError("its outputs are not finite on validation examples")
         floating = next((self.folder.path / each.file for each in self.files if each.name == UNTOUCHED), path)
@@ -184,6 +184,7 @@ class GoalSearch:
             file_bytes=path.stat().st_size,
             drop=round(drop, 6),
             unit=unit,
+            noise=noise,
             metric=found,
             ms=round(float(np.median(times[:, 0])), 5),
             against_floating=(low, ratio, high),

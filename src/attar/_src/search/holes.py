@@ -5,16 +5,20 @@ recipe with holes --> space --> point --> recipe without
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 from attar._src.core.errors import SpecError, UnknownName
-from attar._src.recipe.recipe import SEARCH_KEY
+from attar._src.recipe.recipe import SEARCH_KEY, unfilled_hole
+from attar._src.report.wording import short
 from attar._src.search.space import Choose, Hole, Point, Space, hole_at
 
 #: The root of a recipe's paths in messages.
 _ROOT = "recipe"
+#: Values of a line, and characters of one.
+_SHOWN, _VALUE = 8, 40
 
 
 def find_holes(tree: Mapping[str, Any]) -> Space:
@@ -97,6 +101,33 @@ def _counted(value: Any, point: Point, path: str) -> Iterator[tuple[str, Any]]:
         yield from _counted(hole.choose[index], point, f"{path}.choose.{index}")
 
 
+def values_in_words(values: Mapping[str, Any]) -> str:
+    """Return values in holes as a line, each by the shortest end of its path that tells it from the others.
+
+    Example:
+        >>> values_in_words({"models.net.stages.0.sparsity": 0.5, "models.net.stages.1.bits": 3, "seeds.0": 1})
+        'sparsity=0.5, bits=3, seeds.0=1'
+    """
+    told = [f"{name}={_in_words(value)}" for name, value in zip(_short_paths([*values]), values.values(), strict=True)]
+    more = [f"and {len(told) - _SHOWN} more"] if len(told) > _SHOWN else []
+    return ", ".join([*told[:_SHOWN], *more])
+
+
+def _short_paths(paths: Sequence[str]) -> list[str]:
+    """Return the ends of paths: the fewest parts, no index first, that no other path ends in."""
+    found = []
+    for path in paths:
+        parts = path.split(".")
+        ends = [".".join(parts[start:]) for start in reversed(range(len(parts))) if not parts[start].isdigit()]
+        others = [each for each in paths if each != path]
+        found.append(next((end for end in ends if not any(f".{each}".endswith(f".{end}") for each in others)), path))
+    return found
+
+
+def _in_words(value: Any) -> str:
+    return short(value if isinstance(value, str) else json.dumps(value), _VALUE)
+
+
 def is_search(tree: Mapping[str, Any]) -> bool:
     """Return whether the tree of a recipe has a search.
 
@@ -106,10 +137,7 @@ def is_search(tree: Mapping[str, Any]) -> bool:
     if SEARCH_KEY in tree:
         return True
     if holes := [*find_holes(tree)]:
-        raise SpecError(
-            f"recipe.{holes[0]} is a hole, and nothing says how to fill it; add a search, as in search: {{max_drop: "
-            "0.5, minimise: bytes, trials: 40}"
-        )
+        raise unfilled_hole(holes[0])
     return False
 
 

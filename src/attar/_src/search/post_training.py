@@ -28,7 +28,7 @@ from attar._src.methods.quantize.ptq.registry import SOLVERS
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
 from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.runtime.session import Session
-from attar._src.search.searched_module import judge_file
+from attar._src.search.searched_module import drop_noise, judge_file
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo, inputs_by_graph
 from attar._src.work.context import Context
@@ -139,10 +139,10 @@ class PostTraining:
             self._levels[stage.activations].table = allocator.measured
         return allocate(allocator, target)
 
-    def drop(self, path: Path) -> tuple[float, str, float | None]:
-        """Return what the decoded file loses on ``held`` in points, their unit, and its metric."""
+    def drop(self, path: Path) -> tuple[float, str, float | None, float | None]:
+        """Return what the decoded file loses on ``held`` in points, their unit, its metric, and the standard error."""
         seen = judge_file(path, self.judge, self.held, self.limits)
-        return self.judge.points(seen), self.judge.unit, seen.metric
+        return self.judge.points(seen), self.judge.unit, seen.metric, drop_noise(seen, self.held.examples)
 
     def times(self, paths: Sequence[Path], seconds: float = _TIMED) -> NDArray[np.float64]:
         """Return milliseconds of one example on one thread, files in turns, ``(rounds, files)``."""

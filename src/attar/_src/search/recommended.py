@@ -32,7 +32,7 @@ def front_of(goal: Goal, files: Sequence[TriedFile]) -> list[TriedFile]:
     """
     first = {each.sha256 or each.name: each for each in reversed(files)}
     files = [each for each in files if first[each.sha256 or each.name] is each]
-    seen = files if goal.timed else [each.model_copy(update={"ms": 0.0}) for each in files]
+    seen = files if goal.timed else [each.model_copy(update={"against_floating": (1.0, 1.0, 1.0)}) for each in files]
     names = [each.name for each in pareto(seen)]
     return sorted((each for each in files if each.name in names), key=lambda each: names.index(each.name))
 

@@ -169,7 +169,7 @@ def demand_search_folder(path: Path, *, resume: bool) -> None:
     if (path / STORAGE).exists() or ((path / SEARCH).exists() and not (path / SEARCH_JOURNAL).exists()):
         raise SpecError(f"{path} has a search of a recipe with holes; name another folder")
     if (path / SEARCH_JOURNAL).exists() and not resume:
-        raise SpecError(f"{path} has a search already; go on with it (--resume, resume=True), or name another folder")
+        raise SpecError(f"{path} has a search already; go on with it (resume=True), or name another folder")
 
 
 def demand_trials_folder(path: Path) -> None:

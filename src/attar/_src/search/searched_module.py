@@ -31,6 +31,7 @@ from attar._src.model.capture import CapturedModel, capture
 from attar._src.model.dependencies.record import recorded_removals
 from attar._src.model.trace import deploy_graph
 from attar._src.model.traced import TracedModel
+from attar._src.report.wording import plural
 from attar._src.runtime.session import Session
 from attar._src.train.batch import Batch
 from attar._src.work.calibration_inputs import CalibrationInputs
@@ -39,6 +40,8 @@ from attar._src.work.context import Context
 
 #: One of so many examples is held out where there is no ``validation``.
 _HELD_OUT = 4
+#: Units of a drop of which one example is a known part.
+_COUNTED = ("points of accuracy", "points of binary_accuracy", "% of predictions")
 
 
 @dataclass(frozen=True)
@@ -153,10 +156,29 @@ class SearchedModule:
 
         Example: 2,000 examples, of which 1 % are predicted otherwise: 0.22 points.
         """
-        if seen.changed is None:
-            return None
-        count = self.held.examples
-        return 100 * math.sqrt(max(seen.changed, 0.5 / count) / count)
+        return drop_noise(seen, self.held.examples)
+
+    def doubts(self, most: float | None, name: str) -> Iterator[str]:
+        """Yield why a loss may say nothing here: a reference that was not trained, labels of another, or few examples.
+
+        ``name`` is what the argument of the bound is called.
+        """
+        judge, count = self.judge, self.held.examples
+        if (chance := judge.chance) is not None:
+            assert judge.floating is not None
+            yield (
+                f"on {plural(count, 'validation example')} the module's "
+                f"{chance.words(judge.floating.name, judge.floating.floating)}, so that a loss says nothing; give it "
+                "trained weights, or its own labels"
+            )
+        if judge.unjudged:
+            yield f"labels do not count here: {judge.unjudged}. What a file loses is told in {judge.unit}"
+        one = 100 / (count if judge.floating is None else judge.floating.examples)
+        if most is not None and 0 < most < one and judge.unit in _COUNTED:
+            yield (
+                f"{name}={most:g} is less than one of {plural(count, 'validation example')}, {one:.2g} points: a "
+                f"file may lose none. Give more (validation=), or {name}={math.ceil(100 * one) / 100:g}"
+            )
 
     def example_feed(self, session: Session) -> InputArrays:
         """Return the first example as a session takes it; the first batch where its size is fixed."""
@@ -182,6 +204,11 @@ class SearchedModule:
             "validation": _digest(self.held),
             "file information": digest([repr((self.use, self.examples.layout))]),
         }
+
+
+def drop_noise(seen: OutputError, examples: int) -> float | None:
+    """Return one standard error of a drop on so many examples, as :meth:`SearchedModule.noise`."""
+    return None if seen.changed is None else 100 * math.sqrt(max(seen.changed, 0.5 / examples) / examples)
 
 
 def judge_file(path: Path, judge: Judge, held: CalibrationInputs, limits: Limits | None) -> OutputError:

@@ -12,11 +12,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from attar._src.core.errors import SpecError, UnknownName
 from attar._src.core.spec import Spec, explain, refused, refusing_at
+from attar._src.recipe.recipe import HOLE_MARKS
 
 #: Path of a hole -> the value that was chosen, for all holes of a space.
 Point = Mapping[str, Any]
-#: Keys that tell a hole from a mapping of a recipe.
-_MARKS = ("choose", "between")
 
 
 class Choose(Spec):
@@ -138,7 +137,7 @@ def hole_at(value: Any, path: str) -> Hole | None:
     Raises:
         SpecError: it is a hole with keys or values that holes do not have.
     """
-    if not isinstance(value, Mapping) or not any(isinstance(value.get(mark), list | tuple) for mark in _MARKS):
+    if not isinstance(value, Mapping) or not any(isinstance(value.get(mark), list | tuple) for mark in HOLE_MARKS):
         return None
     kind: type[Hole] = Choose if "choose" in value else Between
     try:

@@ -19,7 +19,7 @@ from attar._src.core.errors import AttarWarning, DataError, ModelError, SpecErro
 from attar._src.core.spec import Spec
 from attar._src.measure.class_layout import ClassLayout
 from attar._src.measure.latency import time_in_turns
-from attar._src.measure.metric import score
+from attar._src.measure.metric import Scored, score
 from attar._src.measure.runner import example_feed, open_runner
 from attar._src.pipeline.execution.execute import Execution, executed
 from attar._src.pipeline.execution.preparation import Preparation
@@ -190,7 +190,12 @@ def validation_metric(done: Execution, name: str) -> float:
 
 
 def metric_on(prepared: Preparation, split: Split, path: Path, model: str, layout: ClassLayout) -> float:
-    """Return the metric of a decoded file of a model on a split.
+    """Return the metric of a decoded file of a model on a split; errors as of :func:`scored_on`."""
+    return scored_on(prepared, split, path, model, layout).value
+
+
+def scored_on(prepared: Preparation, split: Split, path: Path, model: str, layout: ClassLayout) -> Scored:
+    """Return the metric of a decoded file of a model on a split, and what chance reaches.
 
     Raises:
         DataError: the split has no targets.
@@ -200,10 +205,10 @@ def metric_on(prepared: Preparation, split: Split, path: Path, model: str, layou
     session = Session(path, threads=1)
     session.artifact.verify()
     batches = labelled_batches(prepared.splits.feed(split, shared_parameters(sources)), sources[model].parameters)
-    value = score(session, batches, function, classes=False, layout=layout).value
-    if not np.isfinite(value):
-        raise ModelError(f"{name} of models.{model} is {value}")
-    return value
+    found = score(session, batches, function, classes=False, layout=layout)
+    if not np.isfinite(found.value):
+        raise ModelError(f"{name} of models.{model} is {found.value}")
+    return found
 
 
 def points_lost(value: float, reference: float | None, name: str, metric: Any) -> tuple[float, str]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from attar._src.core.spec import Spec
 
-#: Times, and sizes, whose ratio is less than this are no difference.
-_SAME_TIME, _SAME_SIZE = 1.02, 1.01
+#: Sizes whose ratio is less than this are no difference.
+_SAME_SIZE = 1.01
 
 
 class TriedFile(Spec):
@@ -25,6 +25,8 @@ class TriedFile(Spec):
         sha256: of the file.
         file_bytes: its length.
         drop: points lost on the validation examples, in ``unit``.
+        noise: points by which the drop may be off for the draw of the examples: one standard error. None where
+            predictions were not counted.
         metric: on the validation examples; None without labels.
         ms: median milliseconds of one example on one thread.
         against_floating: quartiles of its time over that of the floating-point file in the same round.
@@ -42,6 +44,7 @@ class TriedFile(Spec):
     file_bytes: int
     drop: float
     unit: str
+    noise: float | None = None
     metric: float | None = None
     ms: float
     against_floating: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -52,13 +55,19 @@ class TriedFile(Spec):
         """Whether the file is faster than that in floating point in three of four rounds."""
         return self.against_floating[2] < 1
 
+    def is_faster_than(self, other: TriedFile) -> bool:
+        """Return whether three of four rounds of this file were faster, beside that in floating point, than three of
+        four of the other: medians that are closer than that are noise.
+
+        Example: quartiles 0.97, 0.99, 1.01 are no faster than 1.00, 1.02, 1.05; 0.50, 0.52, 0.60 are.
+        """
+        return self.against_floating[2] < other.against_floating[0]
+
     def beats(self, other: TriedFile) -> bool:
         """Return whether a file is better in bytes, drop or time, and worse in none."""
-        if self.file_bytes > _SAME_SIZE * other.file_bytes or self.drop > other.drop:
+        if self.file_bytes > _SAME_SIZE * other.file_bytes or self.drop > other.drop or other.is_faster_than(self):
             return False
-        if self.ms > _SAME_TIME * other.ms:
-            return False
-        clearly = other.file_bytes > _SAME_SIZE * self.file_bytes or other.ms > _SAME_TIME * self.ms
+        clearly = other.file_bytes > _SAME_SIZE * self.file_bytes or self.is_faster_than(other)
         return clearly or self.drop < other.drop or (self.drop == other.drop and self.file_bytes < other.file_bytes)
 
 

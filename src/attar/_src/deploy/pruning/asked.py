@@ -7,9 +7,11 @@ from typing import Any
 
 from attar._src.core.errors import SpecError
 from attar._src.core.spec import Spec, build_spec
+from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.prune.channels.amount import ChannelPruning
 from attar._src.methods.prune.layers.pruning import LayerPruning
 from attar._src.methods.prune.units import PruningUnit
+from attar._src.methods.prune.weights.own_sparsity import TRIED
 from attar._src.methods.prune.weights.pruning import WeightPruning
 
 Asked = ChannelPruning | LayerPruning | WeightPruning
@@ -22,6 +24,7 @@ OPTIONS = {
 }
 #: Options that say how much.
 AMOUNTS = ("channels", "layers", "sparsity", "macs", "max_bytes", "max_drop")
+_LONG = "takes minutes for a large module; sensitivity='FOLDER' takes a table of attar sensitivity instead"
 _KINDS: dict[str, type[Spec]] = {"channel": ChannelPruning, "layer": LayerPruning, "weight": WeightPruning}
 
 
@@ -71,6 +74,23 @@ def asked_pruning(unit: str | None, score: str | None, exclude: Sequence[str], *
         given["score"] = score
     asked: Asked = build_spec(_KINDS[kind], where="prune", **given)
     return asked
+
+
+def long_step(asked: Asked, max_ms: float | None) -> str:
+    """Return what takes long, and what becomes of the module by it, in a sentence; empty if nothing does."""
+    if max_ms is not None:
+        what = "layers" if isinstance(asked, LayerPruning) else "channels"
+        return f"{what} are removed until the file takes {max_ms:g} ms: files are made and timed, one after the other"
+    if isinstance(asked, WeightPruning) and isinstance(asked.sparsity, BitTarget):
+        told = (
+            "single weights become zero, of each layer as many as its sensitivity allows; that saves bytes, no time "
+            "(for both remove channels: unit='channel')"
+        )
+        measured = f"all weights are pruned and measured at {len(TRIED)} sparsities, which {_LONG}"
+        return told if asked.sparsity.sensitivity else f"{told}; {measured}"
+    if isinstance(asked, ChannelPruning) and asked.chosen_scope == "sensitivity" and not asked.sensitivity:
+        return f"channels are removed as measured errors allow; each group is measured alone, which {_LONG}"
+    return ""
 
 
 def _join_target(given: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from attar._src.deploy.first_run import prepare
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
 from attar._src.deploy.pruning.accuracy import loss_by_pruning
-from attar._src.deploy.pruning.asked import asked_pruning
+from attar._src.deploy.pruning.asked import asked_pruning, long_step
 from attar._src.deploy.pruning.removals import save_pruned
 from attar._src.deploy.pruning.to_latency import channels_in_time, first_example, layers_in_time, milliseconds_of
 from attar._src.deploy.pruning.untrained import PruningLoss, note_loss, noted_loss
@@ -119,12 +119,7 @@ class PruningResult:
             and bytes before and after, and the latency of one example beside that of the untouched module, in turns in
             the same run. ``report.json`` has the same.
         """
-        given = self.captured
-        traced = deploy_graph(
-            self.module, capture(self.module, given.example, names=given.names, dynamic=given.axes, train=False)
-        )
-        state = {name: each for name, each in traced.state().items() if name in find_weights(traced.graph)}
-        compressed = CompressedModel.of(traced, record=recorded_removals(self.module), tensors=sparse_tensors(state))
+        compressed = self._compressed()
         trained = noted_loss(self.module) is None
         return package(
             compressed,
@@ -142,6 +137,19 @@ class PruningResult:
             notes=self.notes or {},
             measure=lambda packed: {"pruning": self._figures(compressed, packed)},
         )
+
+    def file_bytes(self) -> list[int]:
+        """Return the bytes of the file in floating point that :meth:`save` writes, before and after."""
+        untouched = pack(CompressedModel.of(self.dense).contents(self.use), coder="auto", limits=self.limits)
+        return [len(untouched), len(pack(self._compressed().contents(self.use), coder="auto", limits=self.limits))]
+
+    def _compressed(self) -> CompressedModel:
+        given = self.captured
+        traced = deploy_graph(
+            self.module, capture(self.module, given.example, names=given.names, dynamic=given.axes, train=False)
+        )
+        state = {name: each for name, each in traced.state().items() if name in find_weights(traced.graph)}
+        return CompressedModel.of(traced, record=recorded_removals(self.module), tensors=sparse_tensors(state))
 
     def _figures(self, compressed: CompressedModel, packed: bytes) -> dict[str, Any]:
         untouched = pack(CompressedModel.of(self.dense).contents(self.use), coder="auto", limits=self.limits)
@@ -193,6 +201,7 @@ def prune(
     class_axis: int | None = None,
     licence: str | None = None,
     limits: Limits | None = None,
+    on_step: Callable[[str], None] | None = None,
 ) -> PruningResult:
     """Remove channels, attention heads and recurrent units from a module, with all that depends on them; or layers; or
     set weights to zero.
@@ -238,6 +247,7 @@ def prune(
         seed: of ``random``.
         labels, examples, batch, collate, dynamic, preprocessing, task, class_names, metric, ignore_index, class_axis,
             licence, limits: as for ``attar.quantize``.
+        on_step: called with a line on what becomes zero, or is measured, before that takes long.
 
     Returns:
         The result: ``.module`` is a copy of the module with less in it, ``.excluded`` what stays and why,
@@ -281,6 +291,8 @@ def prune(
     captured = capture(module, example, names=inputs.names, dynamic=axes, train=False)
     dense = deploy_graph(module, captured)
     dry_run = check_deployable(module, dense, use, inputs, limits=limits)
+    if on_step is not None and (long := long_step(asked, max_ms)):
+        on_step(long)
     batches = partial(_batches, inputs, compared)
     time = partial(milliseconds_of, captured=captured, use=use, data=inputs, limits=limits)
     if isinstance(asked, WeightPruning):

@@ -42,7 +42,7 @@ HALVINGS = 7
 FEW_JUDGED = 200
 
 #: Said where no file is small enough and no rate was tried.
-SMALLER = "; or take --scales gptq (scales='gptq'), whose codes take fewer bits"
+SMALLER = "; or take scales='gptq', whose codes take fewer bits"
 
 #: A tensor that stays in floating point.
 FLOATING = Level(FLOAT)

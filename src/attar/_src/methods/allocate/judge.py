@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import fx
 
 from attar._src.core.errors import AttarError, DataError
+from attar._src.measure.chance import Chance
 from attar._src.measure.class_labels import class_labels
 from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
 from attar._src.measure.difference import SCORES, VALUES, Difference, are_shares, class_axis, kind_of_output
 from attar._src.measure.metric import Metric
-from attar._src.measure.metric_change import YES_OR_NO, MetricChange, metric_change
+from attar._src.measure.metric_change import YES_OR_NO, MetricChange, chance_of_floating, metric_change
 from attar._src.model.interface import main_output
 from attar._src.work.calibration_inputs import CalibrationInputs
 
@@ -79,6 +80,7 @@ class Judge:
         targets: of each batch; empty without labels that fit.
         labelled: what is known of them.
         floating: the metric of the reference; None without labels.
+        chance: what a constant answer reaches, if the reference is no better; else None.
         unjudged: why there are targets and no metric; empty otherwise.
     """
 
@@ -88,6 +90,7 @@ class Judge:
     targets: Sequence[NDArray[Any]] = ()
     labelled: Labelled = UNLABELLED
     floating: MetricChange | None = None
+    chance: Chance | None = None
     unjudged: str = ""
 
     @classmethod
@@ -96,11 +99,12 @@ class Judge:
         with torch.no_grad():
             wanted = [output_array(program(*batch)) for batch in inputs.batches]
         targets = [each.numpy() for each in inputs.targets]
-        change, why = None, ""
+        change, chance, why = None, None, ""
         if targets:
             try:
                 pairs = [(each, each, own) for each, own in zip(wanted, targets, strict=True)]
                 change = metric_change(labelled.metric, pairs, labelled.layout, given=labelled.given)
+                chance = chance_of_floating(labelled.metric, pairs, labelled.layout)
             except AttarError as error:
                 why = str(error)
         yes_or_no = change is not None and change.name in YES_OR_NO
@@ -113,7 +117,7 @@ class Judge:
         if kind == SCORES and labels is not None and axis is None:
             axis = labelled.layout.settled(wanted[0].shape, labels.shape).axis
         axis = class_axis(wanted[0].shape, axis)
-        return cls(wanted, kind, axis, targets if change else (), labelled, change, why)
+        return cls(wanted, kind, axis, targets if change else (), labelled, change, chance, why)
 
     @property
     def shares(self) -> bool:

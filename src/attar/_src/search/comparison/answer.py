@@ -57,8 +57,9 @@ def answer(target: Mapping[str, Any], floating: _Row, about: Mapping[str, Any]) 
         f"{number(floating['file_bytes'] / best['file_bytes'], 3)} times fewer than in floating point, "
         f"{number(best['drop'], 3)} {unit} lost{_error(best)}, {milliseconds(best['ms'])} for one example."
     ]
-    if (made := sum(row["holds"] for row in rows)) < len(rows):
-        found.append(f"Only {made} of {plural(len(rows), 'method')} made a file there.")
+    made, tried = sum(row["holds"] for row in rows), sum(row["tries"] > 0 for row in rows)
+    if made < tried:
+        found.append(f"Only {made} of {plural(tried, 'method')} that were tried made a file there.")
     if others := [row["method"] for row in alike[1:]]:
         why = (
             f"within one standard error of the {plural(about['validation'], 'validation example')}"

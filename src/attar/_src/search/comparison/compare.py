@@ -8,6 +8,7 @@ method --> variant --> strength --> verified file --> bytes, drop --+
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Preprocessing
-from attar._src.core.errors import SpecError
+from attar._src.core.errors import AttarWarning, SpecError
 from attar._src.data.axes import Dynamic
 from attar._src.measure.class_layout import IGNORE_INDEX
 from attar._src.search.comparison.answer import equals
@@ -146,6 +147,8 @@ def compare(
         licence=licence,
         limits=limits,
     )
+    for doubt in of.doubts(drop, "drop"):
+        warnings.warn(doubt, AttarWarning, stacklevel=2)
     maker = PostTrainingFiles(of, tuple(keep))
     facts = {**of.facts(), "keep": list(keep)}
     trained = None

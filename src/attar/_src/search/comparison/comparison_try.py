@@ -6,6 +6,9 @@ from typing import Any
 
 from attar._src.core.spec import Spec
 
+#: Points.
+_RUINED = 50.0
+
 
 class ComparisonTry(Spec):
     """One strength of one variant of a method.
@@ -44,3 +47,8 @@ class ComparisonTry(Spec):
     training_examples: int = 0
     failed: str = ""
     hopeless: bool = False
+
+    @property
+    def ruined(self) -> bool:
+        """Whether more than half of the predictions are lost, so that no smaller file of the kind is of use."""
+        return self.noise is not None and self.drop is not None and self.drop > _RUINED

@@ -1,4 +1,4 @@
-"""The methods that ``attar compare`` compares, in the order in which they are tried.
+"""The methods that ``attar compare`` compares, in the order in which they are tried: what makes a file quickly first.
 
 An addition is one entry here: options of ``attar.prune`` and ``attar.quantize``, or a way to train, with ``TUNED``
 where its value says how much is compressed.
@@ -33,9 +33,6 @@ METHODS: Mapping[str, CompressionMethod] = {
         CompressionMethod("quantization", (Variant(quantize=_SIZED),)),
         CompressionMethod("quantization in integers", (Variant(quantize=_INTEGERS),)),
         CompressionMethod(
-            "quantization, reconstructed", (Variant(quantize={**_SIZED, "reconstruct": dict(RECONSTRUCT)}),)
-        ),
-        CompressionMethod(
             "pruned weights, by magnitude",
             (Variant(prune={"sparsity": TUNED, "score": "l1", "update": "none", "scope": "global"}),),
         ),
@@ -49,6 +46,9 @@ METHODS: Mapping[str, CompressionMethod] = {
             ),
         ),
         CompressionMethod("pruned layers", (Variant(prune={"layers": TUNED}),)),
+        CompressionMethod(
+            "quantization, reconstructed", (Variant(quantize={**_SIZED, "reconstruct": dict(RECONSTRUCT)}),)
+        ),
         CompressionMethod(
             "pruned weights + quantization",
             tuple(Variant(prune={"sparsity": share}, quantize=_SIZED) for share in (0.3, 0.5)),

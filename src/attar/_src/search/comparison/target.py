@@ -22,6 +22,8 @@ _NEAR_TRAINED = 0.25
 _TRAININGS = 3
 #: Strengths between which no more is tried for bytes.
 _NEAREST = 0.015
+#: Times as strong as before, as long as a loss holds.
+_STEP = 1.5
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,20 @@ class EqualTarget:
     def why(self, best: ComparisonTry | None, tries: Sequence[ComparisonTry]) -> str:
         """Return why a method has no file, or one of fewer bytes; empty if it reaches the target."""
         if best is not None:
-            return "" if self.reached(best) else f"takes no more than {best.file_bytes:,} bytes"
+            return "" if self.reached(best) else f"has {best.file_bytes:,} bytes at its largest"
         nearest = self.nearest(tries)
         if nearest is None:
             return next(each.failed for each in reversed(tries) if each.failed)
-        return f"{nearest:,.0f} bytes at least" if self.what == "bytes" else f"loses {nearest:.3g} at least"
+        if self.what == "drop":
+            return f"loses {nearest:.3g} at least"
+        if (ruined := self.ruined(tries)) is not None:
+            return f"loses {ruined.drop:.3g} with {ruined.file_bytes:,} bytes already"
+        return f"{nearest:,.0f} bytes at least"
+
+    def ruined(self, tries: Sequence[ComparisonTry]) -> ComparisonTry | None:
+        """Return the smallest file that lost too much to be of use, and has more bytes yet; None without."""
+        over = [each for each in tries if each.ruined and each.file_bytes is not None and each.file_bytes > self.most]
+        return min(over, key=lambda each: each.file_bytes or 0, default=None)
 
     def best(self, tries: Sequence[ComparisonTry]) -> ComparisonTry | None:
         """Return the file that serves the target best: at equal bytes that with the least loss, else the smallest.
@@ -105,7 +116,8 @@ def next_strength(
     """Return with which strength of an option to go on towards a target; None if no more is to be tried.
 
     It follows from the tries before, so that a comparison that was cut goes on as it would have. Bytes of the integer
-    program are asked for as they are; others are sought by interpolation of their logarithms, losses by bisection.
+    program are asked for as they are; others are sought by interpolation of their logarithms, losses from a mild
+    strength upwards, then by bisection. Where a file is ruined that has too many bytes yet, no smaller one is made.
 
     Args:
         option: that is tuned; None where there is one file only.
@@ -129,7 +141,7 @@ def next_strength(
             last = made[-1]
             wanted = last.strength + math.log((last.file_bytes or 1) / ((1 - NEAR_BYTES / 2) * target.most))
         return None if any(abs(each.strength - wanted) < 1e-9 for each in tries) else wanted
-    if target.what == "bytes" and any(map(target.reached, tries)):
+    if target.what == "bytes" and (any(map(target.reached, tries)) or target.ruined(tries) is not None):
         return None
     if target.what == "bytes" and not tries and first is not None:
         return first
@@ -165,7 +177,13 @@ def _between(
         step = max(math.log(first / sought), 0.05) * (1.5 if start else 1.0)
         found = min(start + step, option.strongest)
         return found if option.kind != "count" else float(max(round(found), round(start) + 1))
-    end, last = high or (option.strongest, None)
+    if high is None:
+        # A loss, from what most modules stand: the middle of all strengths ruins what is not trained.
+        if start >= option.strongest:
+            return None
+        found = min(max(_STEP * start, option.mild), option.strongest)
+        return found if option.kind != "count" else float(max(round(found), round(start) + 1))
+    end, last = high
     share = 0.5
     if target.what == "bytes" and last is not None and last < first:
         share = min(max(math.log(first / sought) / math.log(first / last), 0.1), 0.9)

@@ -22,11 +22,13 @@ class TunedOption:
         name: of the option.
         kind: ``size`` in bytes, ``share`` that is removed, ``count`` of what is removed.
         strongest: the largest strength.
+        mild: the strength that is tried first for a loss: most modules stand it without training.
     """
 
     name: str
     kind: str
     strongest: float
+    mild: float
 
     def value(self, strength: float, floating_bytes: int) -> float:
         """Return the value of the option.
@@ -52,11 +54,11 @@ class TunedOption:
 TUNED_OPTIONS: Mapping[str, TunedOption] = {
     each.name: each
     for each in (
-        TunedOption("max_bytes", "size", math.log(64)),
-        TunedOption("sparsity", "share", math.log(200)),
-        TunedOption("channels", "share", math.log(10)),
-        TunedOption("macs", "share", math.log(50)),
-        TunedOption("layers", "count", 64),
+        TunedOption("max_bytes", "size", math.log(64), math.log(8)),
+        TunedOption("sparsity", "share", math.log(200), -math.log(1 - 0.5)),
+        TunedOption("channels", "share", math.log(10), -math.log(1 - 0.2)),
+        TunedOption("macs", "share", math.log(50), -math.log(1 - 0.2)),
+        TunedOption("layers", "count", 64, 1),
     )
 }
 

@@ -23,7 +23,7 @@ from attar._src.search.plan import UNTOUCHED
 from attar._src.search.searched_module import SearchedModule
 
 #: Why methods that train are left out where nothing was said of training.
-NO_TRAINING = "trains; give --train, or train=(x, y) in Python"
+NO_TRAINING = "trains; give train=(x, y)"
 #: What a file takes before one was made, in times of that in floating point: sized by the integer program, pruned.
 _FIRST_SIZE, _FIRST_PRUNED = 10, 4
 #: Times that what was timed may take the next time.
@@ -133,7 +133,7 @@ class Comparison:
             if strength is None:
                 return
             if not self._fits(variant, own, strength):
-                self.skipped.append(f"{method}, {variant.words()}, at {target.words(self._unit)}")
+                self.skipped.append(f"{method}, at {target.words(self._unit)}")
                 return
             self._try(method, variant, place, strength)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
 
-from attar._src.core.errors import SpecError
+from attar._src.core.errors import AttarWarning, SpecError
 from attar._src.pipeline.execution.preparation import Preparation
 from attar._src.pipeline.journal import Journal
 from attar._src.recipe.recipe import Recipe
-from attar._src.search.trial import TrialOutcome, TrialReference, run_trial
+from attar._src.search.trial import TrialOutcome, TrialReference, run_trial, scored_on
 from attar._src.search.trials.spec import HoledRecipe
 from attar._src.search.tried_file import TriedFile
 from attar._src.work.compressed_model import CompressedModel
@@ -60,7 +61,9 @@ class SearchReference:
         )
 
 
-def make_reference(holed: HoledRecipe, first: Recipe, judged: str, folder: Path, *, seconds: float) -> SearchReference:
+def make_reference(
+    holed: HoledRecipe, first: Recipe, judged: str, folder: Path, prepared: Preparation, *, seconds: float
+) -> SearchReference:
     """Run what trials are compared with, or read it if it is there; with it the models that no hole changes.
 
     It is the recipe's baseline or first teacher, if no hole changes that; else the judged model as its source gives it,
@@ -71,6 +74,7 @@ def make_reference(holed: HoledRecipe, first: Recipe, judged: str, folder: Path,
         first: its recipe at one point.
         judged: model whose file counts.
         folder: of the search.
+        prepared: data and modules, by which a reference is told that is no better than chance.
         seconds: of its timing.
     """
     models = {name: first.models[name] for name in first.order if name != judged and holed.is_fixed(first, name)}
@@ -83,7 +87,17 @@ def make_reference(holed: HoledRecipe, first: Recipe, judged: str, folder: Path,
     # Another process that runs this search may be making it.
     with filelock.FileLock(folder / f"{REFERENCE}.lock"):
         outcome = run_trial(recipe, folder / REFERENCE, model=model, seconds=seconds)
-    return SearchReference(name, model, recipe, outcome, folder / REFERENCE / outcome.file)
+    path = folder / REFERENCE / outcome.file
+    assert prepared.splits.validation is not None
+    scored = scored_on(prepared, prepared.splits.validation, path, model, recipe.class_layout)
+    if scored.chance is not None and scored.chance.explains(scored.value):
+        warnings.warn(
+            f"files are compared with {model!r}, whose {scored.chance.words(outcome.metric, scored.value)}, so that a "
+            "loss says nothing; give it trained weights or a trained baseline, or bound bytes and minimise drop",
+            AttarWarning,
+            stacklevel=2,
+        )
+    return SearchReference(name, model, recipe, outcome, path)
 
 
 def layers_of(prepared: Preparation, recipe: Recipe, model: str) -> list[str]:

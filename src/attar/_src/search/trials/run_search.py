@@ -22,6 +22,7 @@ from attar._src.core.registry import references_from
 from attar._src.pipeline.execution.preparation import Preparation, prepare_run
 from attar._src.recipe.recipe import Recipe
 from attar._src.report.wording import clock
+from attar._src.search.holes import values_in_words
 from attar._src.search.recommended import recommended
 from attar._src.search.samplers.sampler import Sampler
 from attar._src.search.search_folder import demand_trials_folder
@@ -141,7 +142,7 @@ class _Search:
     def run(self, workers: Workers) -> SearchResult:
         spec = self.holed.spec
         seconds = _TIMED if spec.goal.timed else _GLANCED
-        self.reference = make_reference(self.holed, self.first, self.model, self.out, seconds=seconds)
+        self.reference = make_reference(self.holed, self.first, self.model, self.out, self.prepared, seconds=seconds)
         running: set[int] = set()
         try:
             while True:
@@ -321,16 +322,22 @@ class _Search:
         left = self.budget.left(self.store.trials(), self.holed.space.count)
         holds = "" if self.holed.spec.goal.holds(best) else ", which does not hold"
         self.say(
-            f"trial {number}: {outcome.file_bytes:,} bytes, {outcome.drop:.3g} {outcome.unit} lost; best so far "
-            f"{best.name}{holds}{'' if left is None else f', {clock(left)} left'}"
+            f"{self._named(number)} -> {outcome.file_bytes:,} bytes, {outcome.drop:.3g} {outcome.unit} lost; best so "
+            f"far {best.name} ({best.file_bytes:,} bytes, {best.drop:.3g} lost{holds})"
+            f"{'' if left is None else f', about {clock(left)} left'}"
         )
+
+    def _named(self, number: int) -> str:
+        """Return a trial with the values in its holes: ``trial 3: bits=3, sparsity=0.5``."""
+        point = self.store.trial(number).point
+        return f"trial {number}" if point is None else f"trial {number}: {values_in_words(self.holed.counted(point))}"
 
     def _fail(self, number: int, reason: str, *, again: bool = False) -> None:
         if not again:
             self.failures.append(reason)
         self.store.fail(number, reason)
         self.claims.release(number)
-        self.say(f"trial {number}: {reason}")
+        self.say(f"{self._named(number)} -> {reason}")
 
     def _files(self) -> list[TriedFile]:
         trials = [each for each in self.store.trials() if each.outcome is not None]

@@ -23,9 +23,9 @@ from attar._src.search.space import Between, Choose, Point, Space
 from attar._src.search.trial import judged_model
 from attar._src.search.trials.halving import Halving, with_epochs
 
-#: Fields of a recipe that trials are judged by; all but some of those of ``data``.
-_JUDGES = ("class_axis", "data", "ignore_index", "metric", "root", "task")
-_TRAINS = ("data.augment", "data.calibration")
+#: Fields of a recipe that trials are judged by, and those of them that are for training alone.
+JUDGES = ("class_axis", "data", "ignore_index", "metric", "root", "task")
+TRAINS = ("data.augment", "data.calibration")
 #: Trials where neither their number nor a time is given.
 _TRIALS = 50
 
@@ -162,7 +162,7 @@ class HoledRecipe:
         """
         space, first = self.space, self.space.lowest
         for path in space:
-            if _is_below(path, _JUDGES) and not _is_below(path, _TRAINS):
+            if _is_below(path, JUDGES) and not _is_below(path, TRAINS):
                 raise SpecError(
                     f"recipe.{path}: a hole here would judge each trial by other examples, or another measure, and the "
                     "best would be the one with the easiest; give one value"
@@ -202,6 +202,11 @@ def read_holed_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequenc
     Raises:
         SpecError: it is missing, has no ``search`` or no hole, or one of them is malformed.
     """
+    if not isinstance(recipe, str | Path | Mapping):
+        raise SpecError(
+            f"{type(recipe).__name__} is no recipe with holes; give the path of one in YAML, or a mapping of the same "
+            "form, with search and holes"
+        )
     given = isinstance(recipe, Mapping)
     folder = Path.cwd() if isinstance(recipe, Mapping) else Path(recipe).resolve().parent
     tree = apply_overrides(dict(recipe) if isinstance(recipe, Mapping) else parse_yaml(Path(recipe)), overrides)

@@ -105,7 +105,7 @@ class TrialStore:
         there = any(each.study_name == _STUDY for each in optuna.get_all_study_summaries(storage, False))
         if there and not resume:
             raise SpecError(
-                f"{folder if url is None else self.place} has a search already; go on with it (--resume, resume=True), "
+                f"{folder if url is None else self.place} has a search already; go on with it (resume=True), "
                 f"or name another {'folder' if url is None else 'storage'}"
             )
         return optuna.create_study(

@@ -143,7 +143,7 @@ def channel_table(path: str, meter: ChannelMeter) -> SensitivityTable:
     if table.method.get("score") != meter.method["score"]:
         raise SpecError(
             f"the table of sensitivities was measured with the score {table.method.get('score')}, here it is "
-            f"{meter.method['score']}; give the same (--score), or leave the table out"
+            f"{meter.method['score']}; give the same score=, or leave the table out"
         )
     if missing := [name for name in meter.names if name not in {layer.name for layer in table.layers}]:
         raise SpecError(f"the table of sensitivities lacks {missing[:3]}; measure without keep, or exclude them here")

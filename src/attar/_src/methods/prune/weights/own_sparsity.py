@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from attar._src.core.errors import SpecError
+from attar._src.core.progress import track
 from attar._src.methods.allocate.allocate import Allocator
 from attar._src.methods.allocate.judge import UNLABELLED
 from attar._src.methods.allocate.level import FLOAT, Level
@@ -58,7 +59,7 @@ def own_sparsities(
     model = CompressedModel.of(traced)
     table = _given(target.sensitivity, model, names) if target.sensitivity else None
     levels = table.every_level() if table else tuple(Level(share) for share in TRIED)
-    solved = {level: prune(level.value).values for level in levels}
+    solved = {level: prune(level.value).values for level in track(levels, "pruning all weights at each sparsity")}
 
     def at(chosen: Mapping[str, Level]) -> CompressedModel:
         values = {name: solved[level][name] for name, level in chosen.items() if level.value != FLOAT}
