@@ -90,7 +90,7 @@ def test_errors_and_warnings_of_a_command_are_translated(capsys, tmp_path, monke
         warnings.warn("give more, or validation=", stacklevel=1)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("attar._src.cli.compress.call_with_data", warned)
+    monkeypatch.setattr("attar._src.cli.options.shared.call_with_data", warned)
     assert main(["compress", *given, "--max-drop", "1", "-o", str(tmp_path / "s")]) == 130
     assert "give more, or --validation" in capsys.readouterr().err
 
