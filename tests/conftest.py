@@ -10,7 +10,7 @@ import torch
 from hypothesis import settings
 from torch.export import decomp_utils, exported_program
 
-from attar._src.measure.latency import interleave
+from attar._src.measure import latency, speed
 
 # No test measures time: a busy machine would fail it.
 settings.register_profile("untimed", deadline=None)
@@ -28,24 +28,22 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
-def no_warning_of_time(monkeypatch):
-    """Whether integers pay is measured and not warned of: a busy machine would fail a test that saves a file."""
-    monkeypatch.setattr("attar._src.measure.speed.WORTH_MS", float("inf"))
+@pytest.fixture(scope="session", autouse=True)
+def untimed():
+    """What costs time or needs it, and is not what is tested, in all tests and in the fixtures that they share.
 
-
-@pytest.fixture(autouse=True)
-def short_timings(monkeypatch):
-    """No test reads the latencies of a report closely: they are timed for a hundredth of the time."""
-    monkeypatch.setitem(interleave.__kwdefaults__, "seconds", 0.05)
-
-
-@pytest.fixture(autouse=True)
-def composite_operators_kept(monkeypatch):
-    """``torch.onnx.export`` lists PyTorch's composite operators twice at every call, 0.1 s of the 0.6 s that a small
-    network takes to quantize. They are listed once here, and again where a test has added an operator."""
-    for module in (decomp_utils, exported_program):
-        monkeypatch.setattr(module, "_collect_all_valid_cia_ops", _composite_operators)
+    Whether integers pay is measured and not warned of: a busy machine would fail a test that saves a file. No test
+    reads latencies closely: all are timed for a few rounds, whatever time they may take. ``torch.onnx.export`` lists
+    PyTorch's composite operators twice at every call, 0.1 s of the 0.6 s that a small network takes to quantize: they
+    are listed once here, and again where a test has added an operator.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(speed, "WORTH_MS", float("inf"))
+        patched.setattr(speed, "ROUNDS", (3, 5))
+        patched.setattr(latency, "ROUNDS", (5, 20))
+        for module in (decomp_utils, exported_program):
+            patched.setattr(module, "_collect_all_valid_cia_ops", _composite_operators)
+        yield
 
 
 _OPERATORS = defaultdict(decomp_utils._collect_all_valid_cia_ops)

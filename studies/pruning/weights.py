@@ -3,9 +3,9 @@
     python studies/pruning/weights.py [ROW ...] [--seed 0]     adds rows to weights.json
     python studies/pruning/weights.py --draw                   writes weights.svg and the table again
 
-Each row sees 1,024 images of CIFAR-10's training set, drawn by the seed, without their labels. Accuracy is on the
-10,000 test images, once a row, of the decoded file on ONNX Runtime, one thread. Latency is of one image, in turns with
-the dense file. Rows that are in weights.json already are left alone.
+Each row sees 1,024 images of CIFAR-10's training set, drawn by the seed, without their labels but for scores by
+gradients. Accuracy is on the 10,000 test images, once a row, of the decoded file on ONNX Runtime, one thread. Latency
+is of one image, in turns with the dense file. Rows that are in weights.json already are left alone.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "70 % obs": {"sparsity": 0.7},
     "70 % obs, erdos_renyi": {"sparsity": 0.7, "scope": "erdos_renyi"},
     "50 % obs, 4x1": {"sparsity": 0.5, "unit": "4x1"},
+    "50 % taylor": {"sparsity": 0.5, "score": "taylor", "update": "none"},
+    "2:4 taylor": {"unit": "2:4", "score": "taylor", "update": "none"},
     "50 % random": {"sparsity": 0.5, "score": "random", "update": "none"},
 }
 
@@ -68,7 +70,9 @@ def measure(row: str, seed: int) -> dict[str, Any]:
     begun = time.process_time()
     x = torch.from_numpy(preprocess(preprocessing, learn.x))
     options: dict[str, Any] = {"preprocessing": preprocessing, "task": "classification", "seed": seed}
-    result = attar.prune(module, x, examples=EXAMPLES, **options, **ROWS[row])
+    assert learn.y is not None
+    data = (x, torch.from_numpy(learn.y)) if ROWS[row].get("score") == "taylor" else x
+    result = attar.prune(module, data, examples=EXAMPLES, **options, **ROWS[row])
     seconds = time.process_time() - begun
     with tempfile.TemporaryDirectory() as folder:
         pruning = result.save(Path(folder) / "m.attar")["pruning"]

@@ -15,7 +15,7 @@ from attar._src.core.errors import DataError, ModelError, SpecError, UnknownName
 from attar._src.core.spec import build_spec
 from attar._src.measure.class_layout import FROM_SHAPES
 from attar._src.methods.prune.channels.amount import ChannelPruning
-from attar._src.methods.prune.channels.gradients import loss_gradients
+from attar._src.methods.prune.channels.gradients import part_gradients
 from attar._src.methods.prune.channels.input_squares import input_squares
 from attar._src.methods.prune.channels.pruning import prune_module, rank_channels
 from attar._src.methods.prune.channels.ranking import score_units
@@ -43,7 +43,7 @@ def given():
     found = {}
     for name, module in (("residual", net()), ("chain", chain)):
         captured = capture(module, (x[:2],), train=False)
-        gradients = loss_gradients(captured, [Batch((x,), y, None)], FROM_SHAPES)
+        gradients = next(iter(part_gradients(captured, [Batch((x,), y, None)], FROM_SHAPES)))
         found[name] = module, captured, gradients
     return found
 
@@ -125,7 +125,7 @@ def test_scores_remove_what_does_least(given):
         weak[3].weight[:, 3:7] *= 1e-3
     captured = capture(weak, captured.example, train=False)
     x, y = data(64)
-    gradients = loss_gradients(captured, [Batch((x,), y, None)], FROM_SHAPES)
+    gradients = next(iter(part_gradients(captured, [Batch((x,), y, None)], FROM_SHAPES)))
     for name in [*SCORES][:-1]:
         fields = ChannelPruning(channels=4 / 12, score=name, least=0.0)
         judged = JudgedChannels(CalibrationInputs(((x,),)))

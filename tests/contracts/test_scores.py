@@ -11,8 +11,9 @@ def scored(shape, seed=0):
     """A weight with all that a score may read."""
     made = torch.Generator().manual_seed(seed)
     value, gradient, movement = (torch.randn(shape, generator=made) for _ in range(3))
-    squares, curvature = (torch.rand(shape, generator=made) + 0.1 for _ in range(2))
-    return ScoredWeight(value, gradient, squares, curvature, movement, torch.Generator().manual_seed(3))
+    squares, curvature, spread = (torch.rand(shape, generator=made) + 0.1 for _ in range(3))
+    random = torch.Generator().manual_seed(3)
+    return ScoredWeight(value, gradient, gradient.square() + spread, squares, curvature, movement, random)
 
 
 @pytest.mark.parametrize("score", [SCORES[name] for name in SCORES], ids=list(SCORES))
@@ -47,6 +48,7 @@ def test_formulas():
     given = ScoredWeight(
         value=torch.tensor([2.0, -3.0]),
         gradient=torch.tensor([0.5, 1.0]),
+        gradient_squares=torch.tensor([0.25, 2.0]),
         squares=torch.tensor([4.0, 9.0]),
         curvature=torch.tensor([0.5, 2.0]),
         movement=torch.tensor([-1.0, 7.0]),
@@ -57,18 +59,19 @@ def test_formulas():
         "l2": [4, 9],
         "wanda": [4, 9],
         "obs": [1, 9],
-        "taylor": [1, -3],
+        "taylor": [1, 18],
         "gradient_weight": [1, 3],
         "movement": [-1, 7],
     }
 
 
-def test_first_order_changes_cancel_within_a_block_by_taylor_alone():
+def test_first_order_changes_do_not_cancel_within_a_block():
     rows = WeightRows((2, 2))
     unit = PruningUnit.parse("2x1")
-    given = ScoredWeight(torch.tensor([[1.0, 2.0], [-1.0, 2.0]]), gradient=torch.ones(2, 2))
+    value = torch.tensor([[1.0, 2.0], [-1.0, 2.0]])
+    given = ScoredWeight(value, gradient=torch.ones(2, 2), gradient_squares=torch.ones(2, 2))
     found = {
         name: unit.scores(rows.rows(SCORES[name].score(given)), rows, SCORES[name].of_units).flatten().tolist()
         for name in ("taylor", "gradient_weight")
     }
-    assert found == {"taylor": [0, 2], "gradient_weight": [1, 2]}
+    assert found == {"taylor": [1, 4], "gradient_weight": [1, 2]}

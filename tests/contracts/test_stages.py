@@ -1,17 +1,14 @@
 """Whole stages under every rule and every term that has a state: cut and gone on with, and on two ranks."""
 
-import json
-import os
-import subprocess
-import sys
+import hashlib
 from dataclasses import replace
 
 import pytest
 import torch
 from tests.contracts.test_constraints import FIELDS, GRIDS
 from tests.contracts.test_objectives import REGULARISERS
-from tests.house.repository import ROOT
-from tests.methods.toys import context, fresh, same
+from tests.methods.toys import ArrayFeed, context, data, fresh, same
+from tests.two_ranks import said_by_both
 
 from attar._src.methods.finetune import Finetune
 from attar._src.methods.quantize.qat.freeze import FreezeConstraint
@@ -100,48 +97,30 @@ def test_going_on_in_the_middle_gives_the_same_bytes(name, tmp_path, one_thread)
         assert 0.02 < sum(int(each.frozen.sum()) for each in held) / sum(each.frozen.numel() for each in held) < 0.9
 
 
-SCRIPT = """
-import hashlib, json, sys
-from dataclasses import replace
-from pathlib import Path
-import torch
-from lightning_fabric import Fabric
-from tests.contracts.test_stages import STAGES, stage_of, taught
-from tests.methods.toys import ArrayFeed, context, data, fresh
-
-folder = Path(sys.argv[1])
-torch.set_num_threads(1)
-fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp_find_unused_parameters_true")
-fabric.launch()
-rank, said = fabric.global_rank, {}
-x, y = data(64)
-# The ranks see inputs of different sizes: ranges that are not brought together differ.
-x = x * torch.linspace(0.5, 3, 64)[:, None, None, None]
-mine = slice(32 * rank, 32 * rank + 32)
-lent = taught(replace(context(folder / "alone"), fabric=fabric, feed=lambda batch: ArrayFeed(x[mine], y[mine], 16)))
-for name in STAGES:
-    learner = fresh()
-    stage_of(name, 2).run(learner, replace(lent, store=type(lent.store)(folder / name)))
-    parts = [learner.module.state_dict(), *(constraint.state_dict() for constraint in learner.constraints)]
-    found = {f"{at}.{key}": value for at, part in enumerate(parts) for key, value in part.items()}
-    said[name] = {key: hashlib.blake2b(value.numpy().tobytes()).hexdigest() for key, value in found.items()}
-    if name == "codebook":
-        held = learner.constraints[0].weights.values()
-        said["counts"] = [int(each.count) for each in held]
-        said["norms"] = [float(each.norm) for each in held]
-(folder / f"rank{rank}.json").write_text(json.dumps(said))
-torch.distributed.destroy_process_group()
-"""
+def held_on_rank(fabric, folder):
+    """By name of a stage digests of all that it leaves on a rank, and the points and norms of the codebook."""
+    rank, said = fabric.global_rank, {}
+    x, y = data(64)
+    # The ranks see inputs of different sizes: ranges that are not brought together differ.
+    x = x * torch.linspace(0.5, 3, 64)[:, None, None, None]
+    mine = slice(32 * rank, 32 * rank + 32)
+    lent = replace(context(folder / "alone"), fabric=fabric, feed=lambda batch: ArrayFeed(x[mine], y[mine], 16))
+    lent = taught(lent)
+    for name in STAGES:
+        learner = fresh()
+        stage_of(name, 2).run(learner, replace(lent, store=type(lent.store)(folder / name)))
+        parts = [learner.module.state_dict(), *(constraint.state_dict() for constraint in learner.constraints)]
+        found = {f"{at}.{key}": value for at, part in enumerate(parts) for key, value in part.items()}
+        said[name] = {key: hashlib.blake2b(value.numpy().tobytes()).hexdigest() for key, value in found.items()}
+        if name == "codebook":
+            held = learner.constraints[0].weights.values()
+            said["counts"] = [int(each.count) for each in held]
+            said["norms"] = [float(each.norm) for each in held]
+    return said
 
 
 def test_two_ranks_end_alike(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, str(script), str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
+    first, second = said_by_both("tests.contracts.test_stages:held_on_rank", tmp_path, first="tests.methods.toys:fresh")
     assert set(STAGES) < set(first)
     for name in first:
         assert first[name] == second[name], name

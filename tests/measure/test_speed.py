@@ -19,7 +19,7 @@ SLOW = Speed(1.3, 1.0, 1.30, 1.25, 1.36, 50)
 
 
 @pytest.fixture(autouse=True)
-def warned_of_time(no_warning_of_time, monkeypatch):
+def warned_of_time(monkeypatch):
     """As outside of tests."""
     monkeypatch.setattr("attar._src.measure.speed.WORTH_MS", 0.5)
 

@@ -2,17 +2,13 @@
 
 import copy
 import itertools
-import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from lightning_fabric import Fabric
-from tests.house.repository import ROOT
 from tests.methods.test_finetune import ADAMW, ALL, Stop, Two, results
 from tests.methods.toys import ModuleTeacher, context, data, fresh, same
+from tests.two_ranks import said_by_both
 from torch import nn
 
 from attar._src.core.errors import SpecError
@@ -162,21 +158,8 @@ def test_statistics_are_taken_anew_where_nothing_is_validated_and_where_there_is
     Finetune(epochs=1, norm_batches=2, **ADAMW).run(plain, context(tmp_path / "1"))
 
 
-SCRIPT = """
-import json, sys
-from pathlib import Path
-import torch
-from lightning_fabric import Fabric
-from tests.methods.test_norm_statistics import retaken
-from tests.methods.toys import fresh
-
-torch.set_num_threads(1)
-fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp_find_unused_parameters_true")
-fabric.launch()
-said = retaken(fresh(), fabric, rank=fabric.global_rank)
-Path(sys.argv[1], f"rank{fabric.global_rank}.json").write_text(json.dumps(said))
-torch.distributed.destroy_process_group()
-"""
+def retaken_on_rank(fabric, _):
+    return retaken(fresh(), fabric, rank=fabric.global_rank)
 
 
 def retaken(learner, fabric, rank):
@@ -187,12 +170,9 @@ def retaken(learner, fabric, rank):
 
 
 def test_ranks_agree_on_the_mean_of_what_each_sees(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
+    first, second = said_by_both(
+        "tests.methods.test_norm_statistics:retaken_on_rank", tmp_path, first="tests.methods.toys:fresh"
+    )
     assert first == second
     assert len(first) == 4
     # What the two see, one after the other, where there is no other rank.

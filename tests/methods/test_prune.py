@@ -275,6 +275,23 @@ def test_movement_keeps_what_moves_away_from_zero():
     assert wanted[~mask.mask].max() <= wanted[mask.mask].min()
 
 
+def test_taylor_prunes_by_squares_of_the_gradients_of_steps():
+    """Gradients of steps that cancel say no less."""
+    learner, constraint = attached(sparsity=0.5, score="taylor", shape="once", begin=0.9, end=0.95, layers=("second",))
+    mask = constraint.weights["second.weight"]
+    weight, graph, (x, y) = learner.tensor("second.weight"), learner.graph(train=True), data(32)
+    seen = torch.zeros_like(weight)
+    for step in range(4):
+        learner.update(Progress(step, 5))
+        (torch.nn.functional.cross_entropy(graph(x), y) * (-1) ** step).backward()
+        seen += weight.grad.square()
+        weight.grad = None
+    assert mask.gradient.abs().max() < 1e-5
+    scores = weight.detach().square() * seen
+    learner.finalize()
+    assert scores[~mask.mask].max() <= scores[mask.mask].min()
+
+
 def test_regrowth_keeps_the_sparsity_and_takes_the_largest_gradients():
     fields = {"shape": "once", "regrow": 0.4, "every": 4, "end": 1.0, "layers": ("second",)}
     learner, constraint = attached(sparsity=0.8, **fields)

@@ -64,7 +64,7 @@ WEIGHTS = {"table.weight", "conv.weight", "lstm.weight_ih_l0", "lstm.weight_hh_l
 def pruned(given, seed=0, **fields):
     module, captured, inputs, gradients = given
     spec = build_spec(WeightPruning, where="prune", **fields)
-    return prune_weights_of(module, captured, spec, inputs, lambda: gradients, seed=seed)
+    return prune_weights_of(module, captured, spec, inputs, lambda: [gradients], seed=seed)
 
 
 @pytest.mark.parametrize("name", [name for name in SCORES if name != "movement"])
@@ -99,6 +99,19 @@ def test_global_scores_are_those_of_the_inputs(mixed):
     assert sum(int(each.sum()) for each in result.pruned.values()) == round(
         0.5 * sum(each.numel() for each in result.pruned.values())
     )
+
+
+def test_taylor_is_of_the_squares_over_parts(mixed):
+    """Gradients of parts that cancel, as those of a trained network do, say no less."""
+    module, captured, inputs, gradients = mixed
+    spec = WeightPruning(sparsity=0.5, score="taylor", update="none")
+    opposite = {name: -3 * each for name, each in gradients.items()}
+    parts = [gradients, opposite, gradients, gradients]
+    changes = prune_weights_of(module, captured, spec, inputs, lambda: iter(parts))
+    own = dict(module.named_parameters())
+    for name, mask in changes.pruned.items():
+        scores = (own[name] * gradients[name]).square()
+        assert scores[mask].max() <= scores[~mask].min()
 
 
 def test_patterns_blocks_and_what_does_not_fit(mixed):
@@ -168,12 +181,12 @@ def test_what_is_pruned_is_what_the_file_multiplies_by(residual):
         scaled.norm1.weight[:8] *= 1e-3
     captured = capture(scaled.eval(), (x[:2],), train=False)
     spec = WeightPruning(sparsity=0.5, score="wanda", update="none", layers=("first",))
-    changes = prune_weights_of(scaled, captured, spec, inputs, lambda: gradients)
+    changes = prune_weights_of(scaled, captured, spec, inputs, lambda: [gradients])
     assert changes.pruned["first.weight"][:8].all()
     assert not changes.pruned["first.weight"][8:].any()
     # Sizes are those of the module's own weights, as torch.nn.utils.prune takes them.
     spec = WeightPruning(sparsity=0.5, score="l1", update="none")
-    changes = prune_weights_of(scaled, captured, spec, inputs, lambda: gradients)
+    changes = prune_weights_of(scaled, captured, spec, inputs, lambda: [gradients])
     for name in ("first", "second", "head"):
         layer = copy.deepcopy(getattr(scaled, name))
         prune.l1_unstructured(layer, "weight", amount=0.5)

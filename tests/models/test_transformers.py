@@ -4,6 +4,7 @@ Small configurations with random weights, as nothing is downloaded. Each goes th
 bits, and with weights of 4 bits only; batches have masks, and labels by which the module would compute its own loss.
 """
 
+import functools
 import warnings
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ import attar
 from attar._src.core.errors import AttarWarning, ModelError
 from attar._src.core.tensors import Quantized
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
+from attar._src.model.capture import capture
 from attar._src.work.compressed_model import CompressedModel
 from attar._src.work.context import Context
 
@@ -213,15 +215,22 @@ def floating(model, batch):
     return {name: value.numpy() for name, value in outputs.items() if isinstance(value, torch.Tensor)}
 
 
+@functools.cache
+def at_8_bits(name):
+    """Return a model's batch, its floating-point outputs, and the model with weights and activations of 8 bits."""
+    model, batch = made(name)
+    wanted = floating(model, batch)
+    quantized = attar.quantize(model.train(), batch, bits=8, activations=8, labels=batch.get("labels"))
+    assert model.training
+    return batch, wanted, quantized
+
+
 # Rounding to b bits with the step s = max / (2^(b-1) - 1) makes noise s^2 / 12. The weights of a layer, normal numbers,
 # have a largest of about 3 deviations: signal to noise 10.8 + 20 log10((2^(b-1) - 1) / 3), 43 dB at 8 bits, 18 dB at 4.
 # Four to eight roundings, one behind the other, add up to 6 to 9 dB; outputs that are small differences lose as much.
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model(name, tmp_path):
-    model, batch = made(name)
-    wanted = floating(model, batch)
-    quantized = attar.quantize(model.train(), batch, bits=8, activations=8, labels=batch.get("labels"))
-    assert model.training
+    batch, wanted, quantized = at_8_bits(name)
     # The export takes most of the time, so the second is made of the same graph.
     traced = quantized.compressed.graphs["main"].traced
     weights_only = PostTrainingQuantize(bits=4).run(CompressedModel.of(traced), Context(quantized.data))
@@ -255,14 +264,13 @@ def test_an_encoder_and_decoder_without_inputs_of_the_decoder():
     del batch["decoder_input_ids"]
     with pytest.raises(ModelError, match=r"also takes decoder_input_ids: add them .* model.get_encoder\(\)"):
         attar.quantize(model, batch)
-    encoder = attar.quantize(model.get_encoder(), batch, bits=8)
-    assert encoder.compressed.graphs["main"].traced.outputs[0].name == "last_hidden_state"
+    encoder = capture(model.get_encoder(), [*batch.values()], names=[*batch], train=False)
+    assert encoder.outputs == ("last_hidden_state",)
 
 
 def test_layers_behind_casts_run_in_integers(tmp_path):
     """Norms of many decoders end in ``.type_as(x)``, which does nothing in float32."""
-    model, batch = made("gemma")
-    quantized = attar.quantize(model, batch, bits=8, activations=8)
+    _, _, quantized = at_8_bits("gemma")
     assert set(quantized.left.values()) == {"attention's own products stay in floating point"}
     quantized.save(tmp_path / "m.attar")
     integer = attar.Session(tmp_path / "m.attar").integer_layers()

@@ -18,6 +18,8 @@ from attar._src.search.plan import next_step
 from attar._src.search.post_training import PostTraining
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.py"
+#: How well a file is reconstructed is not what is tested here.
+QUICK = {"steps": 10, "network_steps": 20}
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +44,7 @@ def found(trained, tmp_path_factory):
     said = []
     folder = tmp_path_factory.mktemp("search") / "found"
     with pytest.MonkeyPatch.context() as patched:
-        # How well a file is reconstructed is not what is tested here.
-        patched.setattr(plan, "RECONSTRUCT", {"steps": 10, "network_steps": 20})
+        patched.setattr(plan, "RECONSTRUCT", QUICK)
         result = attar.compress(net, data, folder, max_drop=2, validation=validation, on_step=said.append)
     return result, said
 
@@ -122,8 +123,9 @@ def _next(goal, files, *more, most):
     return next_step(goal, files, *more) if len(files) < most else None
 
 
-def test_what_cannot_be_had_ends_with_the_nearest(trained, tmp_path):
+def test_what_cannot_be_had_ends_with_the_nearest(trained, tmp_path, monkeypatch):
     net, data, validation = trained
+    monkeypatch.setattr(plan, "RECONSTRUCT", QUICK)
     result = attar.compress(net, data, tmp_path / "s", max_bytes=900, validation=validation)
     assert not result.met
     assert result.best.file_bytes == min(each.file_bytes for each in result.files)

@@ -1,74 +1,53 @@
 """Two processes train one module: they agree, go on to the byte, stop together, and sum over the examples of both."""
 
-import json
-import os
-import subprocess
-import sys
+import hashlib
 
 import pytest
 import torch
 from lightning_fabric import Fabric
-from tests.house.repository import ROOT
-from tests.train.jobs import summed
-
-SCRIPT = """
-import hashlib, json, sys
-from pathlib import Path
-import torch
-from lightning_fabric import Fabric
 from tests.train.jobs import Work, feed, summed
+from tests.two_ranks import said_by_both
+
 from attar._src.core.errors import AttarError
 from attar._src.train.fit import fit
 from attar._src.train.plan import TrainingPlan
 from attar._src.train.store import CheckpointStore
 
-folder = Path(sys.argv[1])
-torch.set_num_threads(1)
-fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp_find_unused_parameters_true")
-fabric.launch()
-rank = fabric.global_rank
-said = {}
 
-def run(name, epochs, seed=0, **options):
-    work = Work(seed=seed + rank, **options)
-    on = feed(rank=rank, world=2)
-    # The rate is that of two epochs of four: what is left is only the stopping.
-    plan = TrainingPlan(epochs=epochs, batch=32, schedule="constant")
-    try:
-        store = CheckpointStore(folder / name)
-        history = fit(work.job(), plan, on, fabric, seed=5, store=store, log=lambda row: None, what="x")
-    except AttarError as error:
-        said[name + " error"] = str(error)
-        return
-    parts = [data for key, data in sorted(work.bytes().items())]
-    said[name] = hashlib.blake2b(b"".join(parts)).hexdigest()
-    said[name + " loss"] = [row["loss"] for row in history]
+def trained_on_rank(fabric, folder):
+    """What a rank has to say of a few trainings."""
+    rank, said = fabric.global_rank, {}
 
-run("straight", 4)
-run("halves", 2)
-run("halves", 4, seed=9)
-run("poison", 2, poison=3 if rank == 1 else None)
-(folder / "file").write_bytes(b"")
-run("file/stage", 1)
-said["sums"] = summed(fabric, folder / f"sums{rank}", rank=rank, world=2)
-(folder / f"rank{rank}.json").write_text(json.dumps(said))
-# Together: a rank that leaves while the other still talks to it may end it with an abort.
-fabric.barrier()
-torch.distributed.destroy_process_group()
-"""
+    def run(name, epochs, seed=0, **options):
+        work = Work(seed=seed + rank, **options)
+        on = feed(rank=rank, world=2)
+        # The rate is that of two epochs of four: what is left is only the stopping.
+        plan = TrainingPlan(epochs=epochs, batch=32, schedule="constant")
+        try:
+            store = CheckpointStore(folder / name)
+            history = fit(work.job(), plan, on, fabric, seed=5, store=store, log=lambda row: None, what="x")
+        except AttarError as error:
+            said[name + " error"] = str(error)
+            return
+        parts = [data for _, data in sorted(work.bytes().items())]
+        said[name] = hashlib.blake2b(b"".join(parts)).hexdigest()
+        said[name + " loss"] = [row["loss"] for row in history]
+
+    run("straight", 4)
+    run("halves", 2)
+    run("halves", 4, seed=9)
+    run("poison", 2, poison=3 if rank == 1 else None)
+    (folder / "file").write_bytes(b"")
+    run("file/stage", 1)
+    said["sums"] = summed(fabric, folder / f"sums{rank}", rank=rank, world=2)
+    return said
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What each of two ranks said, and the folder they worked in."""
     folder = tmp_path_factory.mktemp("ranks")
-    script = folder / "script.py"
-    script.write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, str(script), str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder, *(json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2))
+    return folder, *said_by_both("tests.train.test_ranks:trained_on_rank", folder)
 
 
 def test_two_ranks_agree_and_go_on_to_the_byte(ranks):

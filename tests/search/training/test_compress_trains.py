@@ -141,11 +141,16 @@ def small():
     return net.eval(), {"validation": (x[240:], y[240:]), "train": (x[:240], y[:240]), "max_bytes": 1500, "epochs": 2}
 
 
-@pytest.mark.usefixtures("quick")
-def test_training_in_python_leaves_the_module_as_it_was_and_its_recipe_makes_the_file_again(small, tmp_path):
+@pytest.fixture(scope="module")
+def whole(quick, small, tmp_path_factory):
+    """A search in Python that was not cut, and the state of the module before it."""
     net, given = small
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    found = attar.compress(net, given["train"], tmp_path, **given)
+    return attar.compress(net, given["train"], tmp_path_factory.mktemp("whole"), **given), before
+
+
+def test_training_in_python_leaves_the_module_as_it_was_and_its_recipe_makes_the_file_again(small, whole, tmp_path):
+    (net, given), (found, before) = small, whole
     assert any(each.way for each in found.files)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert not net.training
@@ -161,11 +166,9 @@ def test_training_in_python_leaves_the_module_as_it_was_and_its_recipe_makes_the
     assert hashlib.sha256(again.files["student"].read_bytes()).hexdigest() == made.sha256
 
 
-@pytest.mark.usefixtures("quick")
-def test_a_training_that_was_cut_goes_on_to_the_same_file(small, tmp_path, monkeypatch):
+def test_a_training_that_was_cut_goes_on_to_the_same_file(small, whole, tmp_path, monkeypatch):
     """Guards against trainings that are lost, or come out otherwise, after Ctrl-C."""
     net, given = small
-    whole = attar.compress(net, given["train"], tmp_path / "whole", **given)
 
     def cut(*_):
         raise KeyboardInterrupt
@@ -179,7 +182,7 @@ def test_a_training_that_was_cut_goes_on_to_the_same_file(small, tmp_path, monke
     with pytest.raises(SpecError, match="another training"):
         attar.compress(net, given["train"], tmp_path / "cut", **{**given, "epochs": 3}, resume=True)
     again = attar.compress(net, given["train"], tmp_path / "cut", **given, resume=True)
-    assert {each.name: each.sha256 for each in again.files} == {each.name: each.sha256 for each in whole.files}
+    assert {each.name: each.sha256 for each in again.files} == {each.name: each.sha256 for each in whole[0].files}
 
 
 @pytest.mark.usefixtures("quick")

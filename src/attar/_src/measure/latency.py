@@ -13,6 +13,8 @@ from attar._src.core.progress import track
 
 _WARM_UP = 10
 _SECONDS = 5.0
+#: Least and largest number of rounds, unless it is given.
+ROUNDS = (20, 2000)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def time_in_turns(
             run()
     if rounds is None:
         each = 2 * (time.perf_counter() - started) / warm_up
-        rounds = int(np.clip(seconds / max(each, 1e-9), 20, 2000))
+        rounds = int(np.clip(seconds / max(each, 1e-9), *ROUNDS))
     # No model should always follow the same one.
     order = np.random.default_rng(0)
     times = np.empty((rounds, len(runs)))

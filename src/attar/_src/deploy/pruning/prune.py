@@ -31,8 +31,9 @@ from attar._src.measure.latency import interleave
 from attar._src.measure.metric import metric_name
 from attar._src.methods.allocate.allocate import MEASURED
 from attar._src.methods.allocate.judge import Labelled
-from attar._src.methods.prune.channels.gradients import loss_gradients, part_gradients
+from attar._src.methods.prune.channels.gradients import part_gradients
 from attar._src.methods.prune.channels.pruning import rank_channels
+from attar._src.methods.prune.channels.ranking import PartGradients
 from attar._src.methods.prune.channels.sensitivities import JudgedChannels
 from attar._src.methods.prune.layers.pruning import LayerPruning, rank_layers
 from attar._src.methods.prune.masks import sparse_tensors
@@ -294,11 +295,13 @@ def prune(
     if on_step is not None and (long := long_step(asked, max_ms)):
         on_step(long)
     batches = partial(_batches, inputs, compared)
+
+    def gradients() -> PartGradients:
+        return part_gradients(captured, batches(), layout)
+
     time = partial(milliseconds_of, captured=captured, use=use, data=inputs, limits=limits)
     if isinstance(asked, WeightPruning):
-        pruned = with_pruned_weights(
-            module, captured, asked, inputs, lambda: loss_gradients(captured, batches(), layout), seed=seed, use=use
-        )
+        pruned = with_pruned_weights(module, captured, asked, inputs, gradients, seed=seed, use=use)
     elif isinstance(asked, LayerPruning):
         ordered = rank_layers(module, captured, asked, lambda: [*batches()], layout=layout, seed=seed)
         pruned = ordered.without(asked) if max_ms is None else layers_in_time(ordered, asked, time, max_ms)
@@ -308,7 +311,7 @@ def prune(
             module,
             captured,
             asked,
-            lambda: part_gradients(captured, batches(), layout),
+            gradients,
             seed=seed,
             judged=JudgedChannels(inputs.first(MEASURED, cut=dense.any_batch), labelled),
             use=use,

@@ -23,13 +23,15 @@ class Mask(Parametrization):
     Elements of the weight that are zero are pruned from the start, unless all are.
 
     Attributes:
-        watched: whether it sums gradients of the loss by the masked weight, of pruned elements, too, and movement.
+        watched: whether it sums gradients of the loss by the masked weight, of pruned elements, too, their squares, and
+            movement.
     """
 
     mask: torch.Tensor  # bool, the weight's shape; True for remaining elements
     #: Sums over the examples that each rank sees, which the ranks average when they are read.
-    of_rank: ClassVar[tuple[str, ...]] = ("gradient", "movement", "steps")
+    of_rank: ClassVar[tuple[str, ...]] = ("gradient", "gradient_squares", "movement", "steps")
     gradient: torch.Tensor  # the weight's shape: sum of the gradients since the last update of the masks
+    gradient_squares: torch.Tensor  # the weight's shape: sum of their squares
     movement: torch.Tensor  # the weight's shape: sum of -w dL/dw over all steps
     steps: torch.Tensor  # 0-d int64: how many gradients were summed
 
@@ -38,7 +40,7 @@ class Mask(Parametrization):
         left = weight.detach() != 0
         self.watched = watched
         self.register_buffer("mask", left if left.any() else torch.ones_like(left))
-        for name in ("gradient", "movement") if watched else ():
+        for name in ("gradient", "gradient_squares", "movement") if watched else ():
             self.register_buffer(name, torch.zeros_like(weight, dtype=torch.float32, requires_grad=False))
         if watched:
             self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
@@ -60,6 +62,7 @@ class Mask(Parametrization):
     def _see(self, value: torch.Tensor, gradient: torch.Tensor) -> None:
         seen = gradient.detach().float()
         self.gradient += seen
+        self.gradient_squares += seen.square()
         self.movement -= value.float() * seen
         self.steps += 1
 
@@ -68,20 +71,23 @@ class Mask(Parametrization):
         """Whether there is a gradient since the last update of the masks."""
         return self.watched and bool(self.steps > 0)
 
-    def watched_means(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return mean gradient and movement, the same on all ranks."""
+    def watched_means(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the mean gradient, its mean square and movement, the same on all ranks."""
         count = self.steps.clamp(min=1)
-        return _over_ranks(self.gradient / count), _over_ranks(self.movement)
+        means = (self.gradient / count, self.gradient_squares / count, self.movement)
+        gradient, squares, movement = map(_over_ranks, means)
+        return gradient, squares, movement
 
     def forget_gradient(self) -> None:
-        """Begin a new mean of gradients."""
+        """Begin new means of gradients."""
         if self.watched:
             self.gradient.zero_()
+            self.gradient_squares.zero_()
             self.steps.zero_()
 
     def average(self, mean: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Make ranks agree on what was summed."""
-        for name in ("gradient", "movement") if self.watched else ():
+        for name in ("gradient", "gradient_squares", "movement") if self.watched else ():
             getattr(self, name).copy_(mean(getattr(self, name)))
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:

@@ -233,5 +233,5 @@ class PruneConstraint(MaskConstraint):
         random = torch.Generator().manual_seed(int(self.updates))
         if not mask.watched:
             return ScoredWeight(weights.value(name), random=random)
-        gradient, movement = mask.watched_means()
-        return ScoredWeight(weights.value(name), gradient=gradient, movement=movement, random=random)
+        gradient, squares, movement = mask.watched_means()
+        return ScoredWeight(weights.value(name), gradient, squares, movement=movement, random=random)

@@ -16,7 +16,8 @@ class ScoredWeight:
 
     Attributes:
         value: the weight.
-        gradient: of the loss; None unless the score needs it.
+        gradient: of the loss, the mean over parts of the examples, or over steps; None unless the score needs it.
+        gradient_squares: mean of its squares over these; None likewise.
         squares: mean square of what each element multiplies; ones where that is not seen, as of a table.
         curvature: ``1 / [H^-1]_jj`` of the elements that remain, H the Hessian of the inputs of a row; ones likewise.
         movement: ``-sum_t w dL/dw`` over the steps of a training; None unless the score needs it.
@@ -25,12 +26,13 @@ class ScoredWeight:
 
     value: torch.Tensor
     gradient: torch.Tensor | None = None
+    gradient_squares: torch.Tensor | None = None
     squares: torch.Tensor | None = None
     curvature: torch.Tensor | None = None
     movement: torch.Tensor | None = None
     random: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
 
-    def known(self, what: Literal["gradient", "squares", "curvature", "movement"]) -> torch.Tensor:
+    def known(self, what: Literal["gradient", "gradient_squares", "squares", "curvature", "movement"]) -> torch.Tensor:
         """Return one of these, ones where it is not seen."""
         found: torch.Tensor | None = getattr(self, what)
         return torch.ones_like(self.value) if found is None else found
@@ -113,21 +115,21 @@ class Obs(WeightScore):
 
 
 class Taylor(WeightScore):
-    """``|sum w dL/dw|`` over a unit: the change of the loss in first order when the unit becomes zero (Molchanov et al.
-    2019, "Importance estimation for neural network pruning", section 3.1, where it is squared)."""
+    """``sum w^2 E[(dL/dw)^2]`` over a unit: the mean square of what removing each of its elements changes the loss by,
+    in first order (Molchanov et al. 2019, "Importance estimation for neural network pruning", section 3.1, summed over
+    the elements). The expectation is over parts of the examples, or over the steps of a training: of a trained network
+    the mean gradient is about zero, and says little."""
 
     name: ClassVar[str] = "taylor"
     needs: ClassVar[Literal["", "gradient", "inputs", "movement"]] = "gradient"
 
     def score(self, scored: ScoredWeight) -> torch.Tensor:
-        return scored.value * scored.known("gradient")
-
-    def of_units(self, sums: torch.Tensor) -> torch.Tensor:
-        return sums.abs()
+        return scored.value.square() * scored.known("gradient_squares")
 
 
 class GradientWeight(WeightScore):
-    """``sum |w dL/dw|`` over a unit: as ``taylor``, without letting the changes of elements cancel."""
+    """``sum |w E[dL/dw]|`` over a unit: the change of the mean loss in first order, element by element (Lee, Ajanthan,
+    Torr 2019, "SNIP: single-shot network pruning based on connection sensitivity", section 4.1)."""
 
     name: ClassVar[str] = "gradient_weight"
     needs: ClassVar[Literal["", "gradient", "inputs", "movement"]] = "gradient"

@@ -20,7 +20,7 @@ from attar._src.deploy.fidelity import Floating
 from attar._src.deploy.package import package
 from attar._src.deploy.pruning.asked import asked_pruning
 from attar._src.methods.prune.channels.amount import ChannelPruning
-from attar._src.methods.prune.channels.gradients import loss_gradients, part_gradients
+from attar._src.methods.prune.channels.gradients import part_gradients
 from attar._src.methods.prune.channels.pruning import rank_channels
 from attar._src.methods.prune.channels.ranked import RankedChannels
 from attar._src.methods.prune.layers.pruning import LayerPruning, RankedLayers, rank_layers
@@ -135,7 +135,7 @@ class PostTrainingFiles:
                 of.captured,
                 asked,
                 of.inputs,
-                lambda: loss_gradients(of.captured, of.batches(), layout),
+                lambda: part_gradients(of.captured, of.batches(), layout),
                 use=of.use,
             )
         key = json.dumps({name: each for name, each in options.items() if name not in _AMOUNTS}, sort_keys=True)

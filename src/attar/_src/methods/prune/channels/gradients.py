@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from attar._src.methods.prune.channels.ranking import Gradients, PartGradients
 from attar._src.model.capture import CapturedModel
 from attar._src.model.interface import flatten_outputs, main_output
 from attar._src.train.batch import Batch
+from attar._src.work.context import TrainingContext
 from attar._src.work.objective import LossInputs
 
 #: Examples of a part: few, as the gradients of many cancel.
@@ -29,25 +31,10 @@ def hard_loss(outputs: Any, batch: Batch, layout: ClassLayout) -> torch.Tensor:
     return HardLoss().loss(sources)
 
 
-def loss_gradients(captured: CapturedModel, batches: Iterable[Batch], layout: ClassLayout) -> Gradients:
-    """Return the gradient of the mean loss of batches by name of a parameter.
-
-    The module is in evaluation mode; the loss is :func:`hard_loss`.
-
-    Raises:
-        DataError: there are no labels.
-    """
-    total: dict[str, torch.Tensor] = {}
-    count = 0
-    for batch, gradients in _gradients(captured, batches, layout):
-        for name, each in gradients.items():
-            total[name] = total[name].add(each, alpha=len(batch)) if name in total else each * len(batch)
-        count += len(batch)
-    return {name: each / max(count, 1) for name, each in total.items()}
-
-
 def part_gradients(captured: CapturedModel, batches: Iterable[Batch], layout: ClassLayout) -> PartGradients:
     """Yield the gradient of the mean loss of every ``PART`` examples; of whole batches where their size is fixed.
+
+    The module is in evaluation mode; the loss is :func:`hard_loss`.
 
     Raises:
         DataError: there are no labels.
@@ -55,7 +42,21 @@ def part_gradients(captured: CapturedModel, batches: Iterable[Batch], layout: Cl
     axes = captured.axes[0] if captured.axes else None
     fixed = axes is None or axes.batch not in axes.varying
     parts = batches if fixed else (part for batch in batches for part in _parts(batch))
-    return (gradients for _, gradients in _gradients(captured, parts, layout))
+    return _gradients(captured, parts, layout)
+
+
+def training_gradients(
+    captured: CapturedModel, context: TrainingContext, *, batch: int, batches: int
+) -> Iterator[Gradients]:
+    """Yield those of the first batches of a stage's training examples, the same on all ranks."""
+    seen = islice(context.feed(batch).epoch(0), batches)
+    for own in part_gradients(captured, seen, context.layout):
+        yield {name: _reduced(context.fabric.all_reduce(each, reduce_op="mean")) for name, each in own.items()}
+
+
+def _reduced(value: object) -> torch.Tensor:
+    assert isinstance(value, torch.Tensor)
+    return value
 
 
 def _parts(batch: Batch) -> Iterator[Batch]:
@@ -63,9 +64,7 @@ def _parts(batch: Batch) -> Iterator[Batch]:
         yield batch.part(slice(start, start + PART))
 
 
-def _gradients(
-    captured: CapturedModel, batches: Iterable[Batch], layout: ClassLayout
-) -> Iterator[tuple[Batch, Gradients]]:
+def _gradients(captured: CapturedModel, batches: Iterable[Batch], layout: ClassLayout) -> Iterator[Gradients]:
     program = captured.copy(train=False)
     parameters = {name: each.detach().requires_grad_() for name, each in program.named_parameters()}
     for batch in batches:
@@ -76,4 +75,4 @@ def _gradients(
         outputs = torch.func.functional_call(program, parameters, batch.pick(captured.names))
         found: Any = torch.autograd.grad(hard_loss(outputs, batch, layout), [*parameters.values()], allow_unused=True)
         pairs = zip(parameters.items(), found, strict=True)
-        yield batch, {name: torch.zeros_like(value) if each is None else each for (name, value), each in pairs}
+        yield {name: torch.zeros_like(value) if each is None else each for (name, value), each in pairs}

@@ -71,7 +71,7 @@ def score_units(
     if score.joint:
         joint = _joint_scores(score, axes, gradients, squares, random)
         return {unit: each for group in found.groups for unit, each in _ratios(joint, group.units)}
-    mean = mean_gradients(gradients) if score.gradients else {}
+    mean = gradient_moments(gradients)[0] if score.gradients else {}
     ratios: dict[int, list[float]] = {}
     for each in axes:
         scores = score.of_units(_unit_sums(score, each, mean, squares, random))[each.counted]
@@ -119,15 +119,17 @@ def _ratios(scores: Mapping[int, float], units: Sequence[int]) -> Iterator[tuple
         yield unit, scores[unit] / mean if mean else 0.0
 
 
-def mean_gradients(parts: PartGradients) -> dict[str, torch.Tensor]:
-    """Return the mean of the gradients of parts."""
-    total: dict[str, torch.Tensor] = {}
+def gradient_moments(parts: PartGradients) -> tuple[Gradients, Gradients]:
+    """Return the mean of the gradients of parts, and the mean of their squares."""
+    sums, squares = dict[str, torch.Tensor](), dict[str, torch.Tensor]()
     count = 0
     for part in parts:
         count += 1
         for name, each in part.items():
-            total[name] = total[name] + each if name in total else each.clone()
-    return {name: each / max(count, 1) for name, each in total.items()}
+            sums[name] = sums[name] + each if name in sums else each.clone()
+            squares[name] = squares[name] + each.square() if name in squares else each.square()
+    means = tuple({name: each / max(count, 1) for name, each in total.items()} for total in (sums, squares))
+    return means[0], means[1]
 
 
 def _axes(module: nn.Module, found: Dependencies, score: ChannelScore) -> Iterator[_Axis]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 
 from attar._src.core.errors import SpecError
@@ -15,7 +13,7 @@ from attar._src.methods.allocate.allocate import MEASURED
 from attar._src.methods.allocate.judge import Labelled
 from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.methods.prune.channels.amount import ChannelPruning
-from attar._src.methods.prune.channels.gradients import part_gradients
+from attar._src.methods.prune.channels.gradients import part_gradients, training_gradients
 from attar._src.methods.prune.channels.pruning import prune_module
 from attar._src.methods.prune.channels.ranking import PartGradients
 from attar._src.methods.prune.channels.scores import CHANNEL_SCORES
@@ -65,13 +63,7 @@ class PruneChannels(ChannelPruning, Stage):
         return quick._prune(model, gradients, 0, JudgedChannels(inputs))
 
     def run(self, model: Learner, context: TrainingContext) -> Learner:  # type: ignore[override]
-        fabric = context.fabric
-
-        def gradients() -> PartGradients:
-            batches = islice(context.feed(self.batch).epoch(0), self.batches)
-            for own in part_gradients(model.captured, batches, context.layout):
-                yield {name: _reduced(fabric.all_reduce(each, reduce_op="mean")) for name, each in own.items()}
-
+        gradients = partial(training_gradients, model.captured, context, batch=self.batch, batches=self.batches)
         known, use = context.judged, context.use or FileInfo()
         inputs = context.calibration.first(MEASURED, cut=model.traced.any_batch)
         labelled = Labelled(known.metric, known.layout, known.given, use.task, bool(use.class_names))
@@ -85,8 +77,3 @@ class PruneChannels(ChannelPruning, Stage):
         # A path belongs to one machine.
         told = self.model_copy(update={"sensitivity": None}).describe()
         return restructured(model, pruned, told | ({"chosen": pruned.note} if pruned.note else {}))
-
-
-def _reduced(value: object) -> torch.Tensor:
-    assert isinstance(value, torch.Tensor)
-    return value

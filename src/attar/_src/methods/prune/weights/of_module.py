@@ -13,7 +13,7 @@ from torch import nn
 
 from attar._src.core.errors import ModelError
 from attar._src.methods.allocate.target import BitTarget
-from attar._src.methods.prune.channels.ranking import Gradients
+from attar._src.methods.prune.channels.ranking import PartGradients
 from attar._src.methods.prune.pruned_module import PrunedModule, parameter_count
 from attar._src.methods.prune.weights.own_sparsity import own_sparsities
 from attar._src.methods.prune.weights.pruning import PrunedWeights, WeightPruning, prune_weights
@@ -56,7 +56,7 @@ def prune_weights_of(
     captured: CapturedModel,
     pruning: WeightPruning,
     inputs: CalibrationInputs,
-    gradients: Callable[[], Gradients],
+    gradients: Callable[[], PartGradients],
     *,
     seed: int = 0,
     use: FileInfo = NO_INFO,
@@ -71,13 +71,13 @@ def prune_weights_of(
         captured: its programs.
         pruning, inputs, seed: of :func:`~attar._src.methods.prune.weights.pruning.prune_weights`.
         use: what the file tells its user, whose bytes count in a target.
-        gradients: of a loss by parameter; called if the score needs them.
+        gradients: of a loss by parameter, for each part of the examples; called if the score needs them.
     """
     traced = deploy_graph(module, captured)
     own = dict(module.named_parameters(remove_duplicate=False))
 
-    def folded_gradients() -> Gradients:
-        return {name: _divided(traced, name, each) for name, each in gradients().items()}
+    def folded_gradients() -> PartGradients:
+        return ({name: _divided(traced, name, each) for name, each in part.items()} for part in gradients())
 
     fixed = {
         name: "the module computes it from other parameters; remove the parametrization first"
@@ -108,7 +108,7 @@ def _within_target(
     target: BitTarget,
     traced: TracedModel,
     inputs: CalibrationInputs,
-    gradients: Callable[[], Gradients],
+    gradients: Callable[[], PartGradients],
     fixed: Mapping[str, str],
     use: FileInfo,
     seed: int,
@@ -143,7 +143,7 @@ def with_pruned_weights(
     captured: CapturedModel,
     pruning: WeightPruning,
     inputs: CalibrationInputs,
-    gradients: Callable[[], Gradients],
+    gradients: Callable[[], PartGradients],
     *,
     seed: int = 0,
     use: FileInfo = NO_INFO,

@@ -14,7 +14,7 @@ from torch import fx
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.spec import SomeShare, Spec, demand_share
 from attar._src.methods.allocate.target import BitTarget
-from attar._src.methods.prune.channels.ranking import Gradients
+from attar._src.methods.prune.channels.ranking import Gradients, PartGradients, gradient_moments
 from attar._src.methods.prune.masks import demand_some_left
 from attar._src.methods.prune.scopes import SCOPES, WeightUnits
 from attar._src.methods.prune.scores import SCORES, ScoredWeight, misplaced
@@ -140,7 +140,7 @@ def prune_weights(
     traced: TracedModel,
     pruning: WeightPruning,
     inputs: CalibrationInputs,
-    gradients: Callable[[], Gradients],
+    gradients: Callable[[], PartGradients],
     *,
     seed: int = 0,
     fixed: Mapping[str, str] = MappingProxyType({}),
@@ -152,7 +152,8 @@ def prune_weights(
         traced: the deployed graph, batch-norms folded; it is not changed.
         pruning: what to do.
         inputs: real ones.
-        gradients: of a loss by weight, in the graph's own terms; called if the score needs them.
+        gradients: of a loss by weight, in the graph's own terms, for each part of the examples; called if the score
+            needs them.
         seed: of scores that draw.
         fixed: weight -> why it stays.
         shifts: whether a bias may take the mean error of its outputs.
@@ -171,7 +172,7 @@ class _Run:
         traced: TracedModel,
         pruning: WeightPruning,
         inputs: CalibrationInputs,
-        gradients: Callable[[], Gradients],
+        gradients: Callable[[], PartGradients],
         seed: int,
         fixed: Mapping[str, str],
         shifts: Callable[[str], bool],
@@ -189,9 +190,9 @@ class _Run:
         self.sees = self.score.needs == "inputs" or pruning.update != "none"
         self.found, self.reads = PrunedWeights(), dict[str, LayerInput]()
         self.shares = self._shares()
-        gradient = gradients() if self.score.needs == "gradient" else {}
+        moments = gradient_moments(gradients()) if self.score.needs == "gradient" else None
         random = torch.Generator().manual_seed(seed)
-        self.jobs = {name: self._job(name, gradient, random) for name in self.shares}
+        self.jobs = {name: self._job(name, moments, random) for name in self.shares}
         for name in [*self.jobs]:
             zeros = "all its elements are zero" if self.state[name].numel() and not self.state[name].any() else ""
             if why := fixed.get(name) or zeros or self.unit.misfit(self.jobs[name].rows):
@@ -231,7 +232,7 @@ class _Run:
         kept = {name for glob in pruning.keep for name in matching(glob)}
         return {name: shares[name] for name in known if name in shares and name not in kept}
 
-    def _job(self, name: str, gradients: Gradients, random: torch.Generator) -> RowPruning:
+    def _job(self, name: str, moments: tuple[Gradients, Gradients] | None, random: torch.Generator) -> RowPruning:
         weight = self.weights[name]
         try:
             self.reads[name] = weight_input(self.graph, weight, self.exposed)
@@ -240,9 +241,9 @@ class _Run:
                 self.found.unseen[name] = str(error)
         value = self.state[name]
         read = self.reads.get(name)
-        gradient = gradients.get(name, torch.zeros_like(value)) if self.score.needs == "gradient" else None
         rows = WeightRows.of(tuple(value.shape), weight, read.window if read else None)
-        scored = ScoredWeight(value, gradient=gradient, random=random)
+        gradient, squares = (each.get(name, torch.zeros_like(value)) for each in moments) if moments else (None, None)
+        scored = ScoredWeight(value, gradient, squares, random=random)
         factor = None
         if name in self.traced.folding.factors:
             values, axis = self.traced.folding.factors[name]

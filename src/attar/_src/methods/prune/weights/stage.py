@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -11,8 +11,8 @@ from pydantic import Field
 
 from attar._src.core.errors import SpecError
 from attar._src.methods.allocate.target import BitTarget
-from attar._src.methods.prune.channels.gradients import loss_gradients
-from attar._src.methods.prune.channels.ranking import Gradients
+from attar._src.methods.prune.channels.gradients import part_gradients, training_gradients
+from attar._src.methods.prune.channels.ranking import PartGradients
 from attar._src.methods.prune.masks import Mask, MaskConstraint
 from attar._src.methods.prune.scores import SCORES
 from attar._src.methods.prune.weights.of_module import prune_weights_of
@@ -50,21 +50,14 @@ class PruneWeights(WeightPruning, Stage):
         quick = self.model_copy(update={"update": "none", "sequential": False})
         if isinstance(self.sparsity, BitTarget):
             quick = quick.model_copy(update={"sparsity": 0.5})
-        return quick._prune(model, inputs, lambda: loss_gradients(model.captured, [trial.batch], trial.layout), 0)
+        return quick._prune(model, inputs, partial(part_gradients, model.captured, [trial.batch], trial.layout), 0)
 
     def run(self, model: Learner, context: TrainingContext) -> Learner:  # type: ignore[override]
-        fabric = context.fabric
-
-        def gradients() -> Gradients:
-            batches = islice(context.feed(self.batch).epoch(0), self.batches)
-            own = loss_gradients(model.captured, batches, context.layout)
-            reduced = {name: fabric.all_reduce(each, reduce_op="mean") for name, each in own.items()}
-            return {name: each for name, each in reduced.items() if isinstance(each, torch.Tensor)}
-
+        gradients = partial(training_gradients, model.captured, context, batch=self.batch, batches=self.batches)
         return self._prune(model, context.calibration, gradients, context.seed)
 
     def _prune(
-        self, model: Learner, inputs: CalibrationInputs, gradients: Callable[[], Gradients], seed: int
+        self, model: Learner, inputs: CalibrationInputs, gradients: Callable[[], PartGradients], seed: int
     ) -> Learner:
         changes = prune_weights_of(model.module, model.captured, self, inputs, gradients, seed=seed, use=model.use)
         changes.put(model.module)
